@@ -18,7 +18,7 @@ MAX_WARNINGS = 5
 """Warnings that one side sends per connection; after them it sends none (docs/protocol.md#warnings)."""
 
 DEEPEST = 100
-"""Levels of nesting that `sanitized` accepts: JSON, copies and tracers all recurse, some of them in Python."""
+"""Levels of nesting that `sanitize` accepts: JSON, copies and tracers all recurse, some of them in Python."""
 
 
 class NestingError(ValueError):
@@ -107,12 +107,12 @@ def ensure_writable(value: dict[str, Any]) -> dict[str, Any]:
     try:
         to_json(value)  # the quickest check of the whole object; what only the fallback parser accepts fails
     except ValueError:
-        written: dict[str, Any] = sanitized(value)
+        written: dict[str, Any] = sanitize(value)
         return written
     return value
 
 
-def sanitized(value: Any, levels: int = DEEPEST) -> Any:
+def sanitize(value: Any, levels: int = DEEPEST) -> Any:
     """Return a copy of a JSON value with valid Unicode.
 
     Raises:
@@ -125,8 +125,8 @@ def sanitized(value: Any, levels: int = DEEPEST) -> Any:
     if not levels:
         raise TypeError(f"nested deeper than {DEEPEST} levels")
     if is_object(value):
-        return {without_surrogates(name): sanitized(member, levels - 1) for name, member in value.items()}
-    return [sanitized(item, levels - 1) for item in value]
+        return {without_surrogates(name): sanitize(member, levels - 1) for name, member in value.items()}
+    return [sanitize(item, levels - 1) for item in value]
 
 
 def without_surrogates(text: str) -> str:

@@ -92,7 +92,7 @@ def stack_of(settings: Settings | None) -> Mapping[str, Any]:
     return {"layers": [layer_of("apiOverride", settings.to_fields())]}
 
 
-def changed(stack: Mapping[str, Any], changes: Settings) -> dict[str, Any]:
+def with_changes(stack: Mapping[str, Any], changes: Settings) -> dict[str, Any]:
     """Return a stack that this client has built with changes, of which an explicit `None` leaves a setting out."""
     by_name = wire_keys(type(changes))
     wire = [by_name[name] for name in changes.model_fields_set if name in by_name]
@@ -118,7 +118,7 @@ def custom_fields_of(model_key: str | None) -> str | None:
     return f"{CUSTOM_FIELDS}.{owner}.{in_camel_case}"
 
 
-def collapsed(stack: Mapping[str, Any]) -> dict[str, Any]:
+def collapse(stack: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that are in effect in a stack that this client has built; see `KvConfigStack.collapse`."""
     return {field["key"]: field["value"] for layer in stack["layers"] for field in layer["config"]["fields"]}
 

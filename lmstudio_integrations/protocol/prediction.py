@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard, TypeVar
 
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER, is_count, is_list, is_number, is_object
-from lmstudio_integrations.protocol.envelope import ensure_writable, sanitized, without_surrogates
+from lmstudio_integrations.protocol.envelope import ensure_writable, sanitize, without_surrogates
 from lmstudio_integrations.protocol.errors import error_object
 from lmstudio_integrations.types.reasoning import Thought
 from lmstudio_integrations.types.results import (
@@ -92,7 +92,7 @@ def _tool_call_end(packet: Packet) -> ToolCallEnd:
     return ToolCallEnd(
         _string_or_none(request.get("id")),
         _string(request["name"]),
-        None if arguments is None else sanitized(_object(arguments)),
+        None if arguments is None else sanitize(_object(arguments)),
         _string_or_none(packet.get("rawContent")),
     )
 

@@ -273,7 +273,7 @@ class ServerSession:
             )
             return None
         try:
-            parameter = _validated(endpoint.parameter, frame, request.parameter_key)
+            parameter = _validate(endpoint.parameter, frame, request.parameter_key)
         except ValueError as error:
             # The wording is part of the protocol: clients find the endpoint in it (docs/protocol.md#invalid-input).
             text = f"Received invalid {request.parameter_key} for {request.warning_subject}, endpointName = {name}"
@@ -328,7 +328,7 @@ def _validator(parameter: Any) -> TypeAdapter[Any]:
     return TypeAdapter(parameter)
 
 
-def _validated(parameter: Any, frame: Mapping[str, Any], key: str) -> Any:
+def _validate(parameter: Any, frame: Mapping[str, Any], key: str) -> Any:
     """Return the parameter of a request.
 
     Raises:
@@ -341,10 +341,10 @@ def _validated(parameter: Any, frame: Mapping[str, Any], key: str) -> Any:
     try:
         return _validator(parameter).validate_python(frame.get(key), by_alias=True, by_name=False)
     except ValidationError as error:
-        raise ValueError(_listed(error)) from error
+        raise ValueError(_list_errors(error)) from error
 
 
-def _listed(error: ValidationError) -> str:
+def _list_errors(error: ValidationError) -> str:
     if error.error_count() > MAX_LISTED_ERRORS:  # listing them takes far more memory than the parameter itself
         return f"{error.error_count()} errors"
     problems = error.errors(include_url=False)

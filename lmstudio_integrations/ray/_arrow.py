@@ -31,7 +31,7 @@ def columns_of(schema: Mapping[str, Any]) -> dict[str, Column]:
     Raises:
         LMStudioValueError: If the schema is not that of an object with properties.
     """
-    root = _resolved(schema, schema)
+    root = _resolve(schema, schema)
     properties = root.get("properties")
     if not is_mapping(properties) or not properties:
         raise LMStudioValueError(
@@ -47,7 +47,7 @@ def _column(schema: object, root: Mapping[str, Any], above: tuple[str, ...]) -> 
         return _json()
     reference = schema.get("$ref")
     if isinstance(reference, str):
-        return _json() if reference in above else _column(_resolved(schema, root), root, (*above, reference))
+        return _json() if reference in above else _column(_resolve(schema, root), root, (*above, reference))
     choices = _choices(schema)
     if choices is not None:
         return _union([_column(each, root, above) for each in choices])
@@ -86,7 +86,7 @@ def _kind(value: object) -> str:
     return names.get(type(value), "")
 
 
-def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
+def _resolve(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what a schema refers to within the whole one; the schema itself if it refers to nothing."""
     target: Any = schema
     for _ in range(len(root) + 1):

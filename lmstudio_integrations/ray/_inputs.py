@@ -51,10 +51,10 @@ class Template:
         Raises:
             LMStudioValueError: If a column is null in this row, or its format does not suit its value.
         """
-        return "".join(literal + (_formatted(row, name, form) if name else "") for literal, name, form in self._parts)
+        return "".join(literal + (_format(row, name, form) if name else "") for literal, name, form in self._parts)
 
 
-def _formatted(row: Mapping[str, Any], name: str, form: str) -> str:
+def _format(row: Mapping[str, Any], name: str, form: str) -> str:
     value = row[name]
     if value is None:
         raise LMStudioValueError(f"column {name!r} is null")
@@ -96,7 +96,7 @@ def chat_of(value: object, column: str) -> Chat:
     Raises:
         LMStudioValueError: If it has another form.
     """
-    messages = _parsed(value, column)
+    messages = _parse(value, column)
     if not is_list(messages) or not messages:
         raise LMStudioValueError(f"column {column!r} must be a list of messages with role and content")
     return Chat.from_history({"messages": messages})
@@ -108,7 +108,7 @@ def tools_of(value: object, column: str) -> dict[str, Any] | None:
     Raises:
         LMStudioValueError: If it has another form.
     """
-    tools = None if value is None else _parsed(value, column)
+    tools = None if value is None else _parse(value, column)
     if not tools:
         return None
     try:
@@ -173,7 +173,7 @@ def with_images(chat: Chat, images: Sequence[bytes | str], *, allow_private_host
     return PendingHistory(images, encode, allow_private_hosts)
 
 
-def _parsed(value: object, column: str) -> Any:
+def _parse(value: object, column: str) -> Any:
     """Return a value of a column that may be JSON text, without the nulls that Arrow adds."""
     if not isinstance(value, str):
         return _without_nulls(value)

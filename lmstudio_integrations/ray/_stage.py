@@ -109,10 +109,10 @@ class Stage(ABC):
 
     def types(self) -> dict[str, Any]:
         """Return the Arrow types of all columns that it adds."""
-        errors = {self.named("error"): pyarrow().string()} if self.on_error == "column" else {}
+        errors = {self.column_name("error"): pyarrow().string()} if self.on_error == "column" else {}
         return self.output_types() | errors
 
-    def named(self, suffix: str) -> str:
+    def column_name(self, suffix: str) -> str:
         """Return the name of a column beside the output."""
         return f"{self.output_column}_{suffix}"
 
@@ -193,7 +193,7 @@ class Stage(ABC):
         """
         if self.on_error == "raise" or isinstance(error, self.job_errors):
             raise error
-        return {self.named("error"): f"{type(error).__name__}: {error}"}
+        return {self.column_name("error"): f"{type(error).__name__}: {error}"}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(model={self.model!r})"

@@ -99,8 +99,8 @@ class Embedder(Stage):
         vector = arrow.list_(arrow.float32(), self._dimensions or -1)
         return {
             self.output_column: vector,
-            self.named("model"): arrow.string(),
-            self.named("host"): arrow.string(),
+            self.column_name("model"): arrow.string(),
+            self.column_name("host"): arrow.string(),
         }
 
     async def __call__(self, batch: Any) -> AsyncIterator[Any]:
@@ -133,7 +133,7 @@ class Embedder(Stage):
     def _row(self, vector: list[float], host: str | None) -> Values:
         if self._dimensions is not None and len(vector) != self._dimensions:
             raise LMStudioValueError(f"the model makes vectors of length {len(vector)}; set dimensions={len(vector)}")
-        return {self.output_column: vector, self.named("model"): self.model, self.named("host"): host}
+        return {self.output_column: vector, self.column_name("model"): self.model, self.column_name("host"): host}
 
 
 class Generator(Stage):
@@ -191,7 +191,7 @@ class Generator(Stage):
         self._allow_private_hosts = flag_of(allow_private_image_hosts, "allow_private_image_hosts")
         self._settings = with_format(schema, LlmPredictionConfig.parse(config), check=True)
         self._fields, self._parse = _fields(self._settings), _parser(schema, self._settings)
-        taken = [name for name in map(self.named, (*_INFO, "tool_calls", "error")) if name in self._fields]
+        taken = [name for name in map(self.column_name, (*_INFO, "tool_calls", "error")) if name in self._fields]
         if taken:
             raise LMStudioValueError(
                 f"the schema has a field {taken[0]!r}, and a column beside it has this name; set output_column"
@@ -210,8 +210,8 @@ class Generator(Stage):
         call = arrow.struct([("id", text), ("name", text), ("arguments", text)])
         fields = {name: column.type for name, column in self._fields.items()} or {self.output_column: text}
         info = dict(zip(_INFO, (text, number, number, text), strict=True))
-        calls = {self.named("tool_calls"): arrow.list_(call)} if self._tools else {}
-        return fields | calls | {self.named(name): kind for name, kind in info.items()}
+        calls = {self.column_name("tool_calls"): arrow.list_(call)} if self._tools else {}
+        return fields | calls | {self.column_name(name): kind for name, kind in info.items()}
 
     async def __call__(self, batch: Any) -> AsyncIterator[Any]:
         """Yield a batch with the responses."""
@@ -227,11 +227,11 @@ class Generator(Stage):
         calls, stats = [_cell_of_call(each) for each in result.tool_call_requests], result.stats
         return {
             **self._output(result),
-            self.named("tool_calls"): calls,
-            self.named("model"): result.end.model_info.get("modelKey", self.model),
-            self.named("prompt_tokens"): stats.prompt_tokens_count,
-            self.named("completion_tokens"): stats.predicted_tokens_count,
-            self.named("host"): result.end.host,
+            self.column_name("tool_calls"): calls,
+            self.column_name("model"): result.end.model_info.get("modelKey", self.model),
+            self.column_name("prompt_tokens"): stats.prompt_tokens_count,
+            self.column_name("completion_tokens"): stats.predicted_tokens_count,
+            self.column_name("host"): result.end.host,
         }
 
     async def _respond(self, row: Values) -> PredictionResult:
@@ -327,7 +327,7 @@ class Reranker(Stage):
     def output_types(self) -> dict[str, Any]:
         """Return the Arrow types of the columns that it adds, without that of errors."""
         arrow = pyarrow()
-        return {self.output_column: arrow.list_(arrow.float64()), self.named("model"): arrow.string()}
+        return {self.output_column: arrow.list_(arrow.float64()), self.column_name("model"): arrow.string()}
 
     async def __call__(self, batch: Any) -> AsyncIterator[Any]:
         """Yield a batch with the scores."""
@@ -344,7 +344,10 @@ class Reranker(Stage):
         parameters: RerankParameters = {**self._parameters, "max_concurrency": at_once}
         results = await self._llm.rerank(query, texts, **parameters)
         scores = {result.index: result.score for result in results}
-        return {self.output_column: [scores[index] for index in range(len(texts))], self.named("model"): self.model}
+        return {
+            self.output_column: [scores[index] for index in range(len(texts))],
+            self.column_name("model"): self.model,
+        }
 
 
 def _fields(settings: LlmPredictionConfig) -> dict[str, Column]:

@@ -119,7 +119,7 @@ def embed(
         LMStudioValueError: If an argument is invalid, or the columns of the dataset are known and do not fit.
     """
     own = {"text": text, "dimensions": dimensions, "length_policy": length_policy, "prefix": prefix}
-    return _staged(Embedder, ds, {"model": model, "output_column": output_column, **own}, arguments)
+    return _add_stage(Embedder, ds, {"model": model, "output_column": output_column, **own}, arguments)
 
 
 def generate(
@@ -166,7 +166,7 @@ def generate(
         "allow_image_download": allow_image_download,
         "allow_private_image_hosts": allow_private_image_hosts,
     }
-    return _staged(Generator, ds, {**own, **columns}, arguments)
+    return _add_stage(Generator, ds, {**own, **columns}, arguments)
 
 
 def rerank(
@@ -196,14 +196,14 @@ def rerank(
         LMStudioValueError: If an argument is invalid, or the columns of the dataset are known and do not fit.
     """
     own = {"query": query, "texts": texts, "instruction": instruction, "template": template}
-    return _staged(Reranker, ds, {"model": model, "output_column": output_column, **own}, arguments)
+    return _add_stage(Reranker, ds, {"model": model, "output_column": output_column, **own}, arguments)
 
 
 _COLUMNS: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
 """The columns of datasets that these functions returned: Ray knows them only after it has run the stage."""
 
 
-def _staged(
+def _add_stage(
     actor: Callable[..., Stage], ds: DatasetT, own: Mapping[str, Any], arguments: Mapping[str, Any]
 ) -> DatasetT:
     """Check everything, and add the stage."""
@@ -239,7 +239,7 @@ def _remaining(ds: Any, stage: Stage, columns: Collection[str] | None, key: str 
         raise LMStudioValueError(
             "resume_from needs key, the column that identifies a row in the dataset and the output"
         )
-    return remaining(ds, key, output, stage.named("error"))
+    return remaining(ds, key, output, stage.column_name("error"))
 
 
 def _map_arguments(arguments: dict[str, Any]) -> dict[str, Any]:

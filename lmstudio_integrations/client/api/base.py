@@ -238,7 +238,7 @@ class BaseHandle(ShortTracebacks, Generic[ModelT_co]):
         """
         check_names(timeouts, TIMEOUTS)
         changes = checked_timeouts(timeouts)
-        return type(self)(self.model.changed(lambda context: context.with_timeouts(changes)))
+        return type(self)(self.model.with_context(lambda context: context.with_timeouts(changes)))
 
     def with_retries(self, max_retries: int) -> Self:
         """Return a handle to the same model, whose calls are retried after a failed connection.

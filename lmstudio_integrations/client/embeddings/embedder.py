@@ -43,7 +43,7 @@ class Embedder(Model):
         is_one = isinstance(texts, str)
         texts = texts_of(texts, "input")
         shown = show_progress and not is_one
-        vectors = yield from self._reported(lambda model: model.request_batches(texts, show_progress=shown))
+        vectors = yield from self._report(lambda model: model.request_batches(texts, show_progress=shown))
         return vectors[0] if is_one else vectors
 
     def vectors_of_long(
@@ -76,15 +76,15 @@ class Embedder(Model):
         return (yield from self._embed(request, show_progress=False)), str(self.context.target)
 
     def _embed(self, request: EmbeddingRequest, *, show_progress: bool) -> Flow[Vectors]:
-        return (yield from self._reported(lambda model: model.embed_fitted(request, show_progress=show_progress)))
+        return (yield from self._report(lambda model: model.embed_fitted(request, show_progress=show_progress)))
 
-    def _reported(self, embed: Callable[[Self], Flow[Vectors]]) -> Flow[Vectors]:
+    def _report(self, embed: Callable[[Self], Flow[Vectors]]) -> Flow[Vectors]:
         """Run a flow of this model; report it as one operation, whatever requests it makes, if anybody listens."""
         context, listener = self.context, self.context.listener
         if listener is NOBODY:
             return (yield from embed(self))
         listener = listener.on_start("Embedding", context.target, self.state.key)
-        model = self.changed(lambda context: context.with_listener(listener))
+        model = self.with_context(lambda context: context.with_listener(listener))
         try:
             vectors = yield from embed(model)
         except BaseException as error:

@@ -85,7 +85,7 @@ async def fetch(url: str, *, allow_private: bool, limit: float, connect_limit: f
     async with asyncio.timeout(limit):
         for _ in range(MAX_REDIRECTS + 1):
             try:
-                response = await _get(_checked(current), allow_private=allow_private, connect_limit=connect_limit)
+                response = await _get(_check(current), allow_private=allow_private, connect_limit=connect_limit)
             except _HopError as error:
                 raise _error(url, current, error) from error
             if isinstance(response, bytes):
@@ -100,7 +100,7 @@ def _error(url: str, current: str, why: object) -> LMStudioImageDownloadError:
     return LMStudioImageDownloadError(f"cannot download the image {shown}: {hop}{why}", url=shown)
 
 
-def _checked(text: str) -> httpx.URL:
+def _check(text: str) -> httpx.URL:
     """Parse a URL, and make the checks that need no network."""
     try:
         url = httpx.URL(text)
@@ -126,10 +126,10 @@ async def _get(url: httpx.URL, *, allow_private: bool, connect_limit: float | No
     try:
         # A transport, because a client adds cookies, redirects, and proxies and credentials of the environment.
         async with httpx.AsyncHTTPTransport(verify=tls, trust_env=False) as transport:
-            response = await _connected(transport, url, addresses, connect_limit)
+            response = await _connect(transport, url, addresses, connect_limit)
             try:
                 if response.has_redirect_location:
-                    return _redirected(url, response.headers["Location"])
+                    return _redirect(url, response.headers["Location"])
                 return await _image(response)
             finally:
                 await response.aclose()
@@ -153,7 +153,7 @@ async def _addresses(url: httpx.URL, *, allow_private: bool) -> list[str]:
     )
 
 
-async def _connected(
+async def _connect(
     transport: httpx.AsyncHTTPTransport, url: httpx.URL, addresses: list[str], connect_limit: float | None
 ) -> httpx.Response:
     """Send the request to the first address that accepts it. Server and certificate check use the host's name."""
@@ -169,7 +169,7 @@ async def _connected(
     raise AssertionError("a resolved host has an address")
 
 
-def _redirected(url: httpx.URL, location: str) -> str:
+def _redirect(url: httpx.URL, location: str) -> str:
     try:
         return str(url.join(location))
     except (httpx.InvalidURL, ValueError):

@@ -112,7 +112,7 @@ def read_source(source: FileInput) -> tuple[bytes, str | None]:
     content, name = _read(source)
     if not content:
         remedy = "; if it was read before, call seek(0) first" if hasattr(source, "read") else ""
-        raise LMStudioValueError(f"{_shown(source)} is empty, so there is nothing to upload{remedy}")
+        raise LMStudioValueError(f"{_display_name(source)} is empty, so there is nothing to upload{remedy}")
     return content, name
 
 
@@ -127,16 +127,16 @@ def _read(source: FileInput) -> tuple[bytes, str | None]:
         content = source.read() if hasattr(source, "read") else None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise LMStudioOSError(f"cannot read {_shown(source)}: {reason}") from error
+        raise LMStudioOSError(f"cannot read {_display_name(source)}: {reason}") from error
     if not isinstance(content, bytes):
         raise LMStudioValueError(
-            f"a file is a path, bytes, a data URL or a file open in binary mode; got {_shown(source)}"
+            f"a file is a path, bytes, a data URL or a file open in binary mode; got {_display_name(source)}"
         )
     name = getattr(source, "name", None)
     return content, Path(name).name if isinstance(name, str) else None
 
 
-def _shown(source: FileInput) -> str:
+def _display_name(source: FileInput) -> str:
     return shortened(repr(str(source) if isinstance(source, PathLike) else source))
 
 
@@ -287,19 +287,19 @@ class _Steps(ExitStack):
         super().__init__()
         self._names = names
         self._on_progress = parameters.get("on_progress")
-        self._shown = parameters.get("show_progress", False)
+        self._show_progress = parameters.get("show_progress", False)
         self._bars: dict[tuple[int, str], ProgressBar] = {}
 
     @property
     def are_reported(self) -> bool:
         """Whether there is a bar or a callback."""
-        return self._shown or self._on_progress is not None
+        return self._show_progress or self._on_progress is not None
 
     def report(self, index: int, step: str, progress: float) -> None:
         """Report the progress of a step of the file with this number."""
         bar = self._bars.get((index, step))
         if bar is None:
-            bar = ProgressBar(f"{step.capitalize()} {self._names[index]}", shown=self._shown)
+            bar = ProgressBar(f"{step.capitalize()} {self._names[index]}", shown=self._show_progress)
             self._bars[index, step] = self.enter_context(bar)
         bar.update(progress)
         if self._on_progress is not None:

@@ -31,9 +31,9 @@ class Hosts:
         self.max_retries: int = max_retries
         self._compared: list[object] = [None] if compared is None else compared
 
-    def changed(self, change: Callable[[ClientContext], ClientContext]) -> "Hosts":
+    def with_context(self, change: Callable[[ClientContext], ClientContext]) -> "Hosts":
         """Return the same hosts, called in another way."""
-        hosts = [Host(host.model.changed(change)) for host in self.hosts]
+        hosts = [Host(host.model.with_context(change)) for host in self.hosts]
         return Hosts(hosts, self.max_retries, self._compared)
 
     def with_retries(self, max_retries: int) -> "Hosts":

@@ -78,9 +78,9 @@ class _ModelOnHosts(Model):
         """The key of the model, once a host has reported it."""
         return next((key for host in self.hosts.hosts if (key := host.model.model_key)), None)
 
-    def changed(self, change: Callable[[ClientContext], ClientContext]) -> Self:
+    def with_context(self, change: Callable[[ClientContext], ClientContext]) -> Self:
         """Return the same model, called in another way on each host."""
-        return type(self)(self.hosts.changed(change))
+        return type(self)(self.hosts.with_context(change))
 
     def with_retries(self, max_retries: int) -> Self:
         """Return the same model, whose operations are tried again after they have failed on every host."""
@@ -116,7 +116,7 @@ class _ModelOnHosts(Model):
         def do(of_server: list[Host], make_mailbox: MakeMailbox) -> Flow[None]:
             for host in of_server:
                 try:
-                    yield from work(host.model.changed(lambda context: context.with_mailboxes(make_mailbox)))
+                    yield from work(host.model.with_context(lambda context: context.with_mailboxes(make_mailbox)))
                 except LMStudioError as error:
                     record_failure(host.record, error)
                     logger.info("%s was left out: %s", host.name, error)
@@ -211,7 +211,7 @@ class EmbedderOnHosts(_ModelOnHosts, Embedder):
 
         def embed_batches(make_mailbox: MakeMailbox) -> Flow[None]:
             nonlocal done
-            model = self.changed(lambda context: context.with_mailboxes(make_mailbox))
+            model = self.with_context(lambda context: context.with_mailboxes(make_mailbox))
             for start in starts:
                 batch, _ = yield from model.vectors_from_one_server(request.part(start, start + BATCH))
                 vectors[start : start + len(batch)] = batch

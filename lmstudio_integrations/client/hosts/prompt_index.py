@@ -55,11 +55,11 @@ class PromptIndex:
             self._cached.pop(previous)
             tokens = stats.get("totalTokensCount") or 0
             self._cached.put(keys[-1], _Cached(tokens, time.monotonic(), known.turns if known else 1))
-        self.call_seconds = _averaged(self.call_seconds, stats.get("totalTimeSec"))
+        self.call_seconds = _average(self.call_seconds, stats.get("totalTimeSec"))
         cached, first_token = result.cached_tokens or 0, stats.get("timeToFirstTokenSec")
         processed = (stats.get("promptTokensCount") or 0) - cached
         if processed > cached and first_token is not None:  # for few tokens, most of the time is for something else
-            self._token_seconds = _averaged(self._token_seconds, first_token / processed)
+            self._token_seconds = _average(self._token_seconds, first_token / processed)
 
     def clear(self) -> None:
         """Record that the host has nothing in its cache."""
@@ -96,7 +96,7 @@ def _keys(fingerprint: PromptFingerprint) -> list[int]:
     return chain[fingerprint.fixed + 1 :]
 
 
-def _averaged(average: float | None, latest: float | None) -> float | None:
+def _average(average: float | None, latest: float | None) -> float | None:
     if average is None or latest is None:
         return latest if average is None else average
     return average + _WEIGHT * (latest - average)

@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import on_io_thread
-from lmstudio_integrations.client.transport.mailboxes import Mailbox, copied, current_thread_or_task
+from lmstudio_integrations.client.transport.mailboxes import Mailbox, copy_of, current_thread_or_task
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.exchange import Receiver
@@ -127,7 +127,7 @@ class EvictionQueue:
             )
             now = time.monotonic()
             if expires <= now:
-                raise _expired(name, turn, self._running, now - begun)
+                raise _timeout_error(name, turn, self._running, now - begun)
             await asyncio.wait([turn.granted], timeout=None if expires == math.inf else expires - now)
 
     def would_deadlock(self, turn: EvictionTurn) -> bool:
@@ -239,7 +239,9 @@ class _TurnReceiver:
         return self._receiver.is_alive(now)
 
 
-def _expired(name: str, turn: EvictionTurn, running: _RunningModel | None, elapsed: float) -> LMStudioTimeoutError:
+def _timeout_error(
+    name: str, turn: EvictionTurn, running: _RunningModel | None, elapsed: float
+) -> LMStudioTimeoutError:
     other = "another model" if running is None else repr(running.model_key)
     return LMStudioTimeoutError(
         f"timed out waiting to load {turn.model_key!r}: it would evict {other}, which still has running calls; "
@@ -333,7 +335,7 @@ class SingleFlight:
                 timeout_name="timeout",
             ) from None
         if self._error is not None:
-            raise copied(self._error)
+            raise copy_of(self._error)
 
     @on_io_thread
     def end(self) -> None:

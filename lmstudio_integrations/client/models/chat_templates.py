@@ -24,7 +24,7 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
     LMStudioValueError,
 )
-from lmstudio_integrations.protocol.kv_config import changed, stack_of
+from lmstudio_integrations.protocol.kv_config import stack_of, with_changes
 from lmstudio_integrations.protocol.requests import TemplateParameters
 from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -74,12 +74,12 @@ def apply_prompt_template(
         history: The conversation.
         settings: What changes the prompt.
     """
-    messages: Messages = (yield from placed(operation, instance, history)).messages
+    messages: Messages = (yield from place_system_messages(operation, instance, history)).messages
     reasoning, config, flags = settings
     if not (history.has_reasoning or reasoning.keep):
         return (yield from render(operation, instance.specifier, {"messages": messages}, flags, stack_of(config)))
     sent = yield from sent_messages(operation, instance, messages, reasoning, config)
-    stack = changed(stack_of(config), sent.template)
+    stack = with_changes(stack_of(config), sent.template)
     try:
         return (yield from render(operation, instance.specifier, {"messages": sent.messages}, flags, stack))
     except LMStudioPromptTemplateError:
@@ -111,7 +111,7 @@ def get_chat_template_info(operation: Operation, instance: Instance) -> Flow[Cha
     return ChatTemplateInfo(tokens - 1, (yield from _takes_late_system_messages(operation, instance)))
 
 
-def placed(operation: Operation, instance: Instance, history: WireHistory) -> Flow[WireHistory]:
+def place_system_messages(operation: Operation, instance: Instance, history: WireHistory) -> Flow[WireHistory]:
     """Return a conversation with its system messages where they are, or at the front if the template requires it."""
     if history.system_first is None or (yield from _takes_late_system_messages(operation, instance)):
         return history

@@ -40,13 +40,13 @@ class Model:
         """The key of the model, once it is known."""
         return self.server_models.model_key(self.state.kind, self.state.key)
 
-    def changed(self, change: Callable[[ClientContext], ClientContext]) -> Self:
+    def with_context(self, change: Callable[[ClientContext], ClientContext]) -> Self:
         """Return the same model, called in another way: `change` is one of the `with_` methods of contexts."""
         return type(self)(change(self.context), self.state)
 
     def with_retries(self, max_retries: int) -> Self:
         """Return the same model, whose operations are tried again after a failed connection."""
-        return self.changed(lambda context: context.with_retries(max_retries))
+        return self.with_context(lambda context: context.with_retries(max_retries))
 
     def attempts(self, timeouts: Timeouts = NO_TIMEOUTS, *, reload: bool = True) -> Attempts:
         """Return the attempts of an operation.

@@ -21,10 +21,10 @@ def render(
 ) -> Flow[str]:
     """Return a conversation in wire form as the prompt that an instance would get. The model is not loaded for it."""
     parameter = ApplyPromptTemplate(specifier=specifier, history=history, predictionConfigStack=stack, opts=flags)
-    return (yield from operation.call("llm", "applyPromptTemplate", parameter, _formatted, label="Prompt template"))
+    return (yield from operation.call("llm", "applyPromptTemplate", parameter, _format, label="Prompt template"))
 
 
-def _formatted(result: Any) -> str:
+def _format(result: Any) -> str:
     prompt = result["formatted"]
     if not isinstance(prompt, str):
         raise TypeError(f"expected a string; got {type(prompt).__name__}")

@@ -90,7 +90,7 @@ class GeneratorModel(LanguageModel):
         """Makes the request of the next message of a conversation."""
         return partial(GeneratorRequest, self._spec)
 
-    def changed(self, change: Callable[[ClientContext], ClientContext]) -> Self:
+    def with_context(self, change: Callable[[ClientContext], ClientContext]) -> Self:
         """Return the same generator, called in another way."""
         return type(self)(change(self.context), self._spec)
 

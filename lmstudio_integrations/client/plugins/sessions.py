@@ -30,7 +30,7 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 from lmstudio_integrations.protocol.endpoints import channel
-from lmstudio_integrations.protocol.envelope import sanitized, without_surrogates
+from lmstudio_integrations.protocol.envelope import sanitize, without_surrogates
 from lmstudio_integrations.protocol.errors import error_object, to_exception
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import DirectConfig, StartToolUseSession
@@ -256,7 +256,7 @@ class PluginSession:
                     raise add_suggestion(error, NAME_A_PLUGIN) from error.__cause__
                 raise
             with decode_errors(self._label):
-                tools = [Tool.from_dict(sanitized(each)) for each in definitions]
+                tools = [Tool.from_dict(sanitize(each)) for each in definitions]
         return [RemoteTool(self, each, f"{self.spec.prefix}{each.function.name}") for each in tools]
 
     def call(
@@ -307,7 +307,7 @@ class PluginSession:
                             yield from call_back("on_warning", callbacks.on_warning, report)
                         case "toolCallComplete":
                             with decode_errors(call.exchange.label):
-                                return sanitized(packet.get("result"))
+                                return sanitize(packet.get("result"))
                         case _:
                             raise self._failure(tool, packet)
 

@@ -92,7 +92,7 @@ class Middleware:
         yield from ()
         return self.events(batch, ask), end
 
-    def failed(self, error: LMStudioError, ask: Ask) -> tuple[Events, PredictionEnd] | None:
+    def recover(self, error: LMStudioError, ask: Ask) -> tuple[Events, PredictionEnd] | None:
         """Return what is still held, and the end, if its own ask failed or was cancelled; `None` raises the error.
 
         It comes after what earlier asks have delivered. A cancelled ask may not be sent, and any thread may cancel it.

@@ -358,7 +358,7 @@ class Prediction:
     def _fallback_after(self, error: LMStudioError) -> tuple[Events, PredictionEnd] | None:
         """Return how the prediction ends if its ask has failed; a middleware decides that for its own ask."""
         ask = self._ask
-        return None if ask.asked_by is None else ask.asked_by.failed(error, ask)
+        return None if ask.asked_by is None else ask.asked_by.recover(error, ask)
 
     def _outside_of(self, ask: Ask) -> list[Middleware]:
         """Return the middlewares outside of that whose ask it is: they get the end that it has in place of its own."""
@@ -457,7 +457,7 @@ class Prediction:
     def _deliver(self, events: Events, end: PredictionEnd | None, middlewares: Sequence[Middleware]) -> Flow[Events]:
         """Pass events to middlewares and callbacks; at the end, build the result, or prepare the next ask."""
         ask = self._ask
-        events, end, asks_again = yield from self._passed(events, end, middlewares)
+        events, end, asks_again = yield from self._pass_through(events, end, middlewares)
         if end is not None:
             end = self._with_all_asks(end)
             events = [*events, end]
@@ -470,7 +470,7 @@ class Prediction:
             self._ask = Ask(asks_again)
         return events if end is None else (yield from self._finish(events, end))
 
-    def _passed(
+    def _pass_through(
         self, events: Events, end: PredictionEnd | None, middlewares: Sequence[Middleware]
     ) -> Flow[tuple[Events, PredictionEnd | None, Middleware | None]]:
         """Return what middlewares leave of events and an end, and which of them asks once more."""

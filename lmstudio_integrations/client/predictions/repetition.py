@@ -119,7 +119,7 @@ class Watch:
         dropped = max(0, len(end) - length)
         self._end, self._start = end[dropped:], self._start + dropped
         repetition = self._white_space() or self._copies() or self._few_words()
-        repetition = repetition or self._counted(_NUMBER.sub("0", text))
+        repetition = repetition or self._rising_numbers(_NUMBER.sub("0", text))
         return None if repetition is None else repetition._replace(start=self._start + repetition.start)
 
     def _white_space(self) -> Repetition | None:
@@ -135,7 +135,7 @@ class Watch:
             start = _start_of(end, period)
             block = end[start : start + period]
             has_words = period >= _SHORTEST_WITH_WORDS and _has_words(block)
-            if len(end) - start >= self._needed(block, has_words=has_words):
+            if len(end) - start >= self._least_length(block, has_words=has_words):
                 return Repetition(start, block)
         return None
 
@@ -151,7 +151,7 @@ class Watch:
             return None
         return self._from(len(self._end) - limit)
 
-    def _counted(self, text: str) -> Repetition | None:
+    def _rising_numbers(self, text: str) -> Repetition | None:
         """Find copies of a block in which one number rises by one, and nothing else changes."""
         before = self._numberless
         is_divided = before[-1:] == text[:1] == "0"  # one number, in two looks
@@ -166,7 +166,7 @@ class Watch:
         end = self._end
         start = _start_of_counted(end, block)
         # A list that counts may be what was asked for, and then it ends by itself.
-        needed = self._needed(block, has_words=False)
+        needed = self._least_length(block, has_words=False)
         return Repetition(start, end[start : start + period]) if len(end) - start >= needed else None
 
     def _periods(self, text: str) -> Iterator[int]:
@@ -179,7 +179,7 @@ class Watch:
                 break
             yield last - at
 
-    def _needed(self, block: str, *, has_words: bool) -> int:
+    def _least_length(self, block: str, *, has_words: bool) -> int:
         """Return how many characters of a block and its copies are too many."""
         copies = _FEWEST_COPIES if has_words else _FEWEST_COPIES_WITHOUT_WORDS
         return self._before_next_look(_WITH_WORDS if has_words else _WITHOUT_WORDS, copies * len(block))

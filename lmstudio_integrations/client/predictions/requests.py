@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypedDict
 
 from lmstudio_integrations.client.files.images import PendingHistory, prepare_images
 from lmstudio_integrations.client.files.uploads import with_valid_files
-from lmstudio_integrations.client.models.chat_templates import PromptSettings, placed
+from lmstudio_integrations.client.models.chat_templates import PromptSettings, place_system_messages
 from lmstudio_integrations.client.models.rendering import NO_FLAGS
 from lmstudio_integrations.client.models.state import Instance, Specifier
 from lmstudio_integrations.client.predictions.callbacks import Callbacks
@@ -174,7 +174,7 @@ class ChatRequest:
         """Return the parameter of the request."""
         history = self._history.wire
         if history.system_first is not None:
-            history = yield from placed(operation, instance, history)
+            history = yield from place_system_messages(operation, instance, history)
         if history.files:
             history = yield from with_valid_files(operation, history)
         return Predict(modelSpecifier=instance.specifier, history=history.to_dict(), predictionConfigStack=self._stack)

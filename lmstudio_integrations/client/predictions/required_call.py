@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.protocol.kv_config import collapsed
+from lmstudio_integrations.protocol.kv_config import collapse
 from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
@@ -32,7 +32,7 @@ def tools_in(parameter: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the definitions of the tools that a request offers, from its parameter."""
     if "predictionConfigStack" not in parameter:  # of a generator
         return parameter.get("tools") or []
-    return tools_among(collapsed(parameter["predictionConfigStack"]))
+    return tools_among(collapse(parameter["predictionConfigStack"]))
 
 
 def tools_among(settings: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -173,14 +173,14 @@ def _not_loaded(display: Mapping[str, Any]) -> str | None:
 def _no_path(display: Mapping[str, Any]) -> str:
     path, downloaded = str(display["path"]), _sample(display["availablePathsSample"])
     get = f"download it with `{_command('get', path)}`"
-    meant = _meant(path, downloaded)
+    meant = _closest_names(path, downloaded)
     if meant:
         return f"Did you mean {' or '.join(map(repr, meant))}? If not, {get}"
     known = ", ".join(dict.fromkeys(map(_key, downloaded)))
     return f"{f'downloaded are {known}' if known else 'no model of this kind is downloaded'}; {get}"
 
 
-def _meant(name: str, downloaded: Sequence[str]) -> list[str]:
+def _closest_names(name: str, downloaded: Sequence[str]) -> list[str]:
     """Return the models of which a name is a part, the beginning or a misspelling, as they can be typed."""
     lower = name.lower()
     models: dict[str, list[str]] = {}  # by each part of a path that people take for the name

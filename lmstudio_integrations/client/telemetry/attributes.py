@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmstudio_integrations.protocol.envelope import without_surrogates
-from lmstudio_integrations.protocol.kv_config import collapsed
 from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import PredictionResult, finish_reason
@@ -41,7 +40,7 @@ def request_attributes(parameter: Mapping[str, Any]) -> Attributes:
 def _settings_of(parameter: Mapping[str, Any]) -> LlmPredictionConfig:
     """Return the settings of a request; that of a generator plugin has only tools, outside of a stack."""
     if "predictionConfigStack" in parameter:
-        return LlmPredictionConfig.from_fields(collapsed(parameter["predictionConfigStack"]))
+        return LlmPredictionConfig.from_fields(collapse(parameter["predictionConfigStack"]))
     return LlmPredictionConfig(raw_tools={"tools": parameter["tools"]})
 
 

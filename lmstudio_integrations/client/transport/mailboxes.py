@@ -50,7 +50,7 @@ def current_thread_or_task() -> object:
     return (loop and asyncio.current_task(loop)) or current_thread()
 
 
-def copied(error: Exception) -> Exception:
+def copy_of(error: Exception) -> Exception:
     """Return a copy of an error, because each caller needs a traceback of its own; itself if it cannot be copied."""
     try:
         like = copy(error)

@@ -21,7 +21,7 @@ from lmstudio_integrations.client.transport.connections import ConnectionKey, Co
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
 from lmstudio_integrations.client.transport.listener import NOBODY, ConnectionReport, Listener
-from lmstudio_integrations.client.transport.mailboxes import Mailbox, copied
+from lmstudio_integrations.client.transport.mailboxes import Mailbox, copy_of
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace, channel, rpc
 from lmstudio_integrations.protocol.exchange import Exchange, Receiver, Timeouts
@@ -339,7 +339,7 @@ def _start(
     except Exception as problem:  # noqa: BLE001 - the callers wait for it; the event loop would only log it
         error = problem
     for exchange in exchanges:
-        exchange.finish(copied(error))
+        exchange.finish(copy_of(error))
 
 
 def _as_json(parameter: Mapping[str, Any] | None, label: str) -> str | None:

@@ -17,7 +17,7 @@ from lmstudio_integrations.client.transport.connect.opening import open_socket
 from lmstudio_integrations.client.transport.connect.suggestions import token_suggestion
 from lmstudio_integrations.client.transport.connect.websocket import Socket
 from lmstudio_integrations.client.transport.listener import ConnectionReport
-from lmstudio_integrations.client.transport.mailboxes import copied
+from lmstudio_integrations.client.transport.mailboxes import copy_of
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioConnectionLostError,
@@ -204,7 +204,7 @@ class SocketSession:
         except LMStudioAuthenticationError as problem:
             self.make_error = partial(copied, add_suggestion(problem, token_suggestion(self._target)))
         except LMStudioError as problem:
-            self.make_error = partial(copied, problem)
+            self.make_error = partial(copy_of, problem)
         except Exception as problem:  # noqa: BLE001 - any failure of the socket is the error of all waiting callers
             size = None if self._socket is None else self._socket.rejected_size
             self.make_error = partial(_lost_error, problem) if size is None else partial(_too_large, self._target, size)

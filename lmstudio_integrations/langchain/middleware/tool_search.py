@@ -16,7 +16,6 @@ from langchain_core.tools import BaseTool, StructuredTool, ToolException
 
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations.client.predictions.call_repair.arguments import mended
 from lmstudio_integrations.client.predictions.call_repair.asking import WrongCall
 from lmstudio_integrations.client.predictions.call_repair.unreadable import MeantTools
 from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError

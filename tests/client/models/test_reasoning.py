@@ -22,7 +22,7 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
     LMStudioUnsupportedError,
 )
-from lmstudio_integrations.protocol.kv_config import collapsed
+from lmstudio_integrations.protocol.kv_config import collapse
 from lmstudio_integrations.types.chat import text_part
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.reasoning import (
@@ -93,7 +93,7 @@ class Server:
             return read({"fields": fields})
         if endpoint == "getModelInfo":
             return read({**INFO, "modelKey": self.key})
-        settings = collapsed(parameter["predictionConfigStack"])
+        settings = collapse(parameter["predictionConfigStack"])
         template = settings.pop("llm.prediction.promptTemplate", {})
         source = template.get("jinjaPromptTemplate", {}).get("template", "")
         known = [

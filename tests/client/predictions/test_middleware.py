@@ -125,7 +125,7 @@ class Again(Middleware):
         self._ends.append(end)
         return batch, None
 
-    def failed(self, error: lms.LMStudioError, ask: Ask) -> tuple[Events, PredictionEnd] | None:
+    def recover(self, error: lms.LMStudioError, ask: Ask) -> tuple[Events, PredictionEnd] | None:
         self.log.append(f"{self.prompt} failed")
         return ([], self._ends[0]) if self.fallback and self._ends else None
 

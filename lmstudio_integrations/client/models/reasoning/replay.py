@@ -72,28 +72,26 @@ def replay_of(
     known, fields = instance.reasoning.replays, template.to_fields()
     key = tags, json.dumps(fields, sort_keys=True) if fields else ""
     if key not in known:
-        known[key] = yield from _measured(operation, instance, tags, template)
+        known[key] = yield from _measure(operation, instance, tags, template)
     return known[key]
 
 
-def _measured(
+def _measure(
     operation: Operation, instance: Instance, tags: Tags, template: LlmPredictionConfig
 ) -> Flow[ReasoningReplay]:
-    prompt = yield from _rendered(operation, instance, template, lambda turn: _tagged(turn, tags))
+    prompt = yield from _render(operation, instance, template, lambda turn: _tag(turn, tags))
     if prompt is not None:
         return _reading(prompt, tags)
     # The template may take the text beside a call for the thought, and forbid the tags that it writes itself.
-    prompt = yield from _rendered(
-        operation, instance, template, lambda turn: turn.thought if turn.call_id else turn.text
-    )
+    prompt = yield from _render(operation, instance, template, lambda turn: turn.thought if turn.call_id else turn.text)
     return REJECTED_REASONING if prompt is None else _reading_of_bare(prompt)
 
 
-def _tagged(turn: _Turn, tags: Tags) -> str:
+def _tag(turn: _Turn, tags: Tags) -> str:
     return f"{tags.start}{_SPACE}{turn.thought}{_SPACE}{tags.end}{turn.text}"
 
 
-def _rendered(
+def _render(
     operation: Operation, instance: Instance, template: LlmPredictionConfig, content: Callable[[_Turn], str]
 ) -> Flow[str | None]:
     """Return the conversation as a prompt, with this content of the assistant; `None` if it is rejected."""

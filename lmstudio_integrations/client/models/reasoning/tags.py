@@ -65,7 +65,7 @@ def configured_in(operation: Operation, instance: Instance) -> Flow[Configured]:
         parameter = BasePredictionConfig(specifier=instance.specifier)
         try:
             known.configured = yield from operation.call(
-                "llm", "getBasePredictionConfig", parameter, _configured, label="Prediction defaults"
+                "llm", "getBasePredictionConfig", parameter, _read_configured, label="Prediction defaults"
             )
         except LMStudioModelNotFoundError:
             raise
@@ -74,7 +74,7 @@ def configured_in(operation: Operation, instance: Instance) -> Flow[Configured]:
     return known.configured
 
 
-def _configured(config: Any) -> Configured:
+def _read_configured(config: Any) -> Configured:
     values = {str(each["key"]): each.get("value") for each in config["fields"]}
     template = values.get(_TEMPLATE_KEY)
     return Configured(tags_of_setting(values.get(_PARSING_KEY)), template if is_object(template) else None)

@@ -33,13 +33,13 @@ _SEPARATORS = (",", ";", "\n", "|", " and ", "&")
 _OMITTED = object()
 
 
-def mended(tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any] | None:
+def mend(tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any] | None:
     """Return arguments that fit; `None` if there is no reading of them that does, or more than one.
 
     Raises:
         NoCallError: If it cannot be known what fits, because the schema cannot be used.
     """
-    current = _unwrapped(tool, arguments)
+    current = _unwrap(tool, arguments)
     for _ in range(_MOST_PASSES):
         misfits = tool.misfits(current)
         if not misfits:
@@ -48,18 +48,18 @@ def mended(tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any] | Non
         for misfit in sorted(misfits, key=lambda each: each.keyword in _ABOUT_NAMES):
             if _at(current, misfit.path) is not misfit.value:
                 continue  # something in it was mended, so it is looked at again
-            change = _renamed(misfit) if misfit.keyword in _ABOUT_NAMES else _read_again(tool, misfit)
+            change = _rename(misfit) if misfit.keyword in _ABOUT_NAMES else _read_again(tool, misfit)
             if change is not misfit.value:
-                current = _replaced(current, misfit.path, change)
+                current = _replace(current, misfit.path, change)
             elif misfit.value in _NOTHING and misfit.is_named:
-                without = _replaced(current, misfit.path, _OMITTED)
+                without = _replace(current, misfit.path, _OMITTED)
                 current = without if len(tool.misfits(without)) < len(misfits) else current
         if current is before:
             return None
     return None
 
 
-def _unwrapped(tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any]:
+def _unwrap(tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments in the only argument that the tool does not have, if they are there."""
     unknown = arguments.keys() - tool.parameters.keys()
     wrappers = unknown & _WRAPPERS
@@ -68,14 +68,14 @@ def _unwrapped(tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any]:
     if any(arguments[name] not in (tool.name, *_TYPES) for name in unknown - wrappers):  # what the tool may need
         return arguments
     inner = arguments[wrappers.pop()]
-    objects = [each for each in (inner, *_parsed(inner)) if is_object(each)]
+    objects = [each for each in (inner, *_parse(inner)) if is_object(each)]
     known = {name: value for name, value in arguments.items() if name not in unknown}
     if not objects or any(name in objects[0] and objects[0][name] != value for name, value in known.items()):
         return arguments
     return {**known, **objects[0]}
 
 
-def _renamed(misfit: Misfit) -> Any:
+def _rename(misfit: Misfit) -> Any:
     """Return an object with the name of one member that a known one was meant by, if it is clear which."""
     members, known = misfit.value, misfit.schema.get("properties")
     if not (is_object(members) and is_object(known)):
@@ -103,7 +103,7 @@ def _read_again(tool: OfferedTool, misfit: Misfit) -> Any:
     if value in _NOTHING:
         return value
     # What is in the value may be mended afterwards.
-    type_, parsed = schema.get("type"), _parsed(value)
+    type_, parsed = schema.get("type"), _parse(value)
     if type_ == "object":
         return next(filter(is_object, parsed), value)
     if type_ == "array":
@@ -114,7 +114,7 @@ def _read_again(tool: OfferedTool, misfit: Misfit) -> Any:
 def _readings(value: Any, schema: Mapping[str, Any]) -> Iterable[Sequence[Any]]:
     """Yield the readings of a value, better ones first."""
     yield same_spelling(str(value), _names(schema))
-    yield [*_parsed(value), *([json.dumps(value)] if is_number(value) and "e" not in json.dumps(value) else ())]
+    yield [*_parse(value), *([json.dumps(value)] if is_number(value) and "e" not in json.dumps(value) else ())]
     items: list[Any] = value if is_list(value) and len(value) == 1 else []
     yield items
     yield [each for item in items if not is_list(item) for readings in _readings(item, schema) for each in readings]
@@ -122,7 +122,7 @@ def _readings(value: Any, schema: Mapping[str, Any]) -> Iterable[Sequence[Any]]:
         is_list(value) or value in _NOTHING or (isinstance(value, str) and any(each in value for each in _SEPARATORS))
     ):
         yield [[value]]
-        yield [[each] for each in _parsed(value)]
+        yield [[each] for each in _parse(value)]
 
 
 def _names(schema: Mapping[str, Any]) -> Iterator[str]:
@@ -134,12 +134,12 @@ def _names(schema: Mapping[str, Any]) -> Iterator[str]:
             yield from _names(part)
 
 
-def _parsed(value: Any) -> list[Any]:
+def _parse(value: Any) -> list[Any]:
     """Return what a string stands for: JSON may be encoded twice."""
     if not isinstance(value, str):
         return []
     values = values_of(value)
-    return [value.strip(), *values, *(each for inner in values for each in _parsed(inner))]
+    return [value.strip(), *values, *(each for inner in values for each in _parse(inner))]
 
 
 def _at(whole: Any, path: Sequence[str | int]) -> Any:
@@ -152,12 +152,12 @@ def _at(whole: Any, path: Sequence[str | int]) -> Any:
     return whole
 
 
-def _replaced(whole: Any, path: Sequence[str | int], value: Any) -> Any:
+def _replace(whole: Any, path: Sequence[str | int], value: Any) -> Any:
     """Return a copy of arguments with another value at a place, or without it."""
     if not path:
         return value
     first, changed = path[0], whole.copy()
-    changed[first] = _replaced(whole[first], path[1:], value)
+    changed[first] = _replace(whole[first], path[1:], value)
     if changed[first] is _OMITTED:
         del changed[first]
     return changed

@@ -71,11 +71,11 @@ def words_of(name: str) -> list[str]:
 
 def same_spelling(name: str, known: Iterable[str]) -> list[str]:
     """Return the names that differ only in case and in what separates their words."""
-    spelled = _spelled(name)
-    return [each for each in known if spelled and _spelled(each) == spelled]
+    spelled = _spelling(name)
+    return [each for each in known if spelled and _spelling(each) == spelled]
 
 
-def _spelled(name: str) -> str:
+def _spelling(name: str) -> str:
     """Return a name without what separates words: `-1` is not `1`, `3.11` not `3.1.1`, and `C++` not `C`."""
     return _SEPARATORS.sub("", name.strip()).lower()
 

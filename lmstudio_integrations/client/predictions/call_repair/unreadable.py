@@ -20,16 +20,16 @@ _CLOSING = {"{": "}", "[": "]"}
 class MeantTools(OfferedTools):
     """The tools of a request by name, also by one that resembles that of exactly one."""
 
-    def named(self, name: str) -> OfferedTool | None:
+    def find(self, name: str) -> OfferedTool | None:
         """Return the tool that a model means by a name, under the name as the model wrote it."""
         meant = self.meant(name)
-        return meant if meant is None or meant.name == name else meant.renamed(name)
+        return meant if meant is None or meant.name == name else meant.with_name(name)
 
     def meant(self, name: str) -> OfferedTool | None:
         """Return the tool that a model means by a name."""
-        tool = super().named(name)
+        tool = super().find(name)
         names = [] if tool is not None else resembling_tools(name, [tool.name for tool in self])
-        return super().named(names[0]) if len(names) == 1 else tool
+        return super().find(names[0]) if len(names) == 1 else tool
 
 
 def calls_in(text: str, tools: MeantTools, name: str | None) -> list[ParsedCall]:
@@ -40,19 +40,19 @@ def calls_in(text: str, tools: MeantTools, name: str | None) -> list[ParsedCall]
         tools: The tools.
         name: The name of the tool if the text is only its arguments.
     """
-    for candidate in (text, _balanced(text)):
+    for candidate in (text, _balance(text)):
         try:
             return CallParser(TextCursor(candidate), tools, is_marked=True, is_final=True, is_in_block=False).calls()
         except (NoCallError, CutOffError):
             pass
-    tool = None if name is None else tools.named(name)
+    tool = None if name is None else tools.find(name)
     try:
-        return [] if tool is None else [ParsedCall(tool, read_whole_object(_balanced(text)))]
+        return [] if tool is None else [ParsedCall(tool, read_whole_object(_balance(text)))]
     except (NoCallError, CutOffError):
         return []
 
 
-def _balanced(text: str) -> str:
+def _balance(text: str) -> str:
     """Return a text with the closing brackets that are missing, and without those that are too many."""
     body = text.rstrip()
     while end := next((each for each in ENDS if body.endswith(each)), ""):

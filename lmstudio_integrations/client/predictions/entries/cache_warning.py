@@ -181,7 +181,7 @@ class PromptCache:
             return
         parts = frozenset(fingerprint.parts)
         known = [each for each in self._prompts.values() if each.fingerprint.parts[-1] in parts and each.model == model]
-        previous, cache_miss, warned = _continued(known, fingerprint), None, frozenset[str]()
+        previous, cache_miss, warned = _find_continued(known, fingerprint), None, frozenset[str]()
         if previous is not None:
             warned = previous.warned
         elif changes := _prefix_changes(known, parts, fingerprint):
@@ -200,7 +200,7 @@ class PromptCache:
             warn_user(cache_miss.warning, LMStudioPromptCacheWarning)
 
 
-def _continued(known: Iterable[_Prompt], fingerprint: PromptFingerprint) -> _Prompt | None:
+def _find_continued(known: Iterable[_Prompt], fingerprint: PromptFingerprint) -> _Prompt | None:
     """Return the longest prompt that this one continues."""
     continued = [each for each in known if fingerprint.continues(each.fingerprint)]
     return max(continued, key=lambda each: len(each.fingerprint.parts), default=None)

@@ -27,7 +27,7 @@ class Confidence(Middleware):
         return batch, end
 
     def _confidence(self, call: ToolCallEnd, ask: Ask) -> dict[str, FieldConfidence] | None:
-        tool = OfferedTools(self.plan.tools).named(call.name)
+        tool = OfferedTools(self.plan.tools).find(call.name)
         content = [each for each in ask.raw.fragments if each.reasoning_type in _CONTENT and not each.is_structural]
         at = "".join([each.content for each in content]).rfind(call.raw_content or "")
         if tool is None or at < 0:

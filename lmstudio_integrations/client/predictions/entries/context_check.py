@@ -20,7 +20,7 @@ from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioError, LMStudioTruncationWarning
-from lmstudio_integrations.protocol.kv_config import collapsed
+from lmstudio_integrations.protocol.kv_config import collapse
 from lmstudio_integrations.protocol.requests import TemplateParameters
 from lmstudio_integrations.types.results import PredictionEnd
 
@@ -56,13 +56,13 @@ class ContextCheck(Middleware):
         Raises:
             LMStudioContextOverflowError: If the response is empty and the prompt does not fit.
         """
-        dropped = 0 if end.is_interrupted else (yield from self._dropped(end, ask))
+        dropped = 0 if end.is_interrupted else (yield from self._count_dropped(end, ask))
         return batch, replace(end, stats={**end.stats, "droppedTokens": dropped}) if dropped else end
 
-    def _dropped(self, end: PredictionEnd, ask: Ask) -> Flow[int]:
+    def _count_dropped(self, end: PredictionEnd, ask: Ask) -> Flow[int]:
         """Return how many tokens of the prompt were dropped, as far as it can be known; warn about them."""
         limit, read = end.model_info.get("contextLength"), end.stats.get("promptTokensCount") or 0
-        settings = collapsed(ask.parameter["predictionConfigStack"])
+        settings = collapse(ask.parameter["predictionConfigStack"])
         policy, tools = settings.get("llm.prediction.contextOverflowPolicy"), tools_among(settings)
         is_empty = not (ask.raw.tool_calls or any(fragment.content for fragment in ask.raw.fragments))
         may_drop = policy != "stopAtLimit"

@@ -9,7 +9,7 @@ from lmstudio_integrations.client.models.queries import tokenize
 from lmstudio_integrations.client.predictions.middleware import Ask, Middleware
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.protocol.kv_config import changed
+from lmstudio_integrations.protocol.kv_config import with_changes
 from lmstudio_integrations.types.config import LlmPredictionConfig
 
 
@@ -26,7 +26,7 @@ class LogitBias(Middleware):
         tokens = yield from tokenize(ask.operation, "llm", ask.instance.specifier, texts)
         ids: dict[int | str, int] = {text: _only_id(text, of_text) for text, of_text in zip(texts, tokens, strict=True)}
         by_id = LlmPredictionConfig(logit_bias={ids.get(token, token): value for token, value in bias.items()})
-        return {**wire, "predictionConfigStack": changed(wire["predictionConfigStack"], by_id)}
+        return {**wire, "predictionConfigStack": with_changes(wire["predictionConfigStack"], by_id)}
 
 
 def _only_id(text: str, tokens: list[int]) -> int:

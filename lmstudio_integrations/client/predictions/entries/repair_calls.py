@@ -14,7 +14,7 @@ from typing import Any
 
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.client.models.rendering import render
-from lmstudio_integrations.client.predictions.call_repair.arguments import mended
+from lmstudio_integrations.client.predictions.call_repair.arguments import mend
 from lmstudio_integrations.client.predictions.call_repair.asking import WrongCall, calls_of, response_schema, sentence
 from lmstudio_integrations.client.predictions.call_repair.unreadable import MeantTools, calls_in
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
@@ -27,7 +27,7 @@ from lmstudio_integrations.client.predictions.tool_parser.formats import MARKERS
 from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioError
-from lmstudio_integrations.protocol.kv_config import changed
+from lmstudio_integrations.protocol.kv_config import with_changes
 from lmstudio_integrations.protocol.requests import TemplateParameters
 from lmstudio_integrations.types.chat import text_part
 from lmstudio_integrations.types.results import (
@@ -151,7 +151,7 @@ class RepairCalls(Middleware):
             problem = tool.problem(arguments)
             if problem is None and tool.name == end.name:
                 return
-            fitting = mended(tool, arguments)
+            fitting = mend(tool, arguments)
             if fitting is None:
                 call.wrong = WrongCall(call.text, problem or "it does not fit", [tool], arguments)
             else:
@@ -163,7 +163,7 @@ class RepairCalls(Middleware):
         read = calls_in(call.text, self._tools, names[-1] if names else None)
         with suppress(NoCallError, RecursionError):
             meant = [(self._tools.meant(each.tool.name) or each.tool, each.arguments) for each in read]
-            fitting = [(tool, mended(tool, arguments)) for tool, arguments in meant]
+            fitting = [(tool, mend(tool, arguments)) for tool, arguments in meant]
             calls = [ParsedCall(tool, arguments) for tool, arguments in fitting if arguments is not None]
             if calls and len(calls) == len(fitting):
                 self._replace(call, calls, call.text)
@@ -191,7 +191,7 @@ class RepairCalls(Middleware):
         yield from ()
         released = self.events(batch, ask)
         if ask.asked_by is self:
-            return [*released, *self._answered(ask, end)], self._with_repairs(self._end_of_both(end))
+            return [*released, *self._replace_wrong(ask, end)], self._with_repairs(self._end_of_both(end))
         self._close(released)
         is_over = is_last(end)
         if not is_over and end.stop_reason not in _CUT_OFF:
@@ -201,9 +201,9 @@ class RepairCalls(Middleware):
         if self._wrong and not (is_over or self.has_asked) and "predictionConfigStack" in ask.parameter:
             self._first = ask
             return released, None
-        return [*released, *self._released()], self._with_repairs(end)
+        return [*released, *self._release_all()], self._with_repairs(end)
 
-    def _released(self) -> Events:
+    def _release_all(self) -> Events:
         """Return all that is held, and record the calls that the model was asked for in vain."""
         calls, self._pending = self._pending, []
         if self._first is not None:
@@ -233,7 +233,7 @@ class RepairCalls(Middleware):
         instruction = {"role": "user", "content": [text_part(sentence(wrong, with_tools=not can_continue))]}
         base = first if can_continue else wire
         history = {"messages": [*with_response(base["history"]["messages"], response), instruction]}
-        stack = changed(base["predictionConfigStack"], only_json(response_schema(wrong)))
+        stack = with_changes(base["predictionConfigStack"], only_json(response_schema(wrong)))
         if not can_continue:
             return {**wire, "history": history, "predictionConfigStack": stack}
         specifier = wire["modelSpecifier"]
@@ -242,7 +242,7 @@ class RepairCalls(Middleware):
         prompt = yield from render(ask.operation, specifier, history, flags, stack)
         return chat_request_of_text(specifier, prompt, stack)
 
-    def _answered(self, ask: Ask, end: PredictionEnd) -> Events:
+    def _replace_wrong(self, ask: Ask, end: PredictionEnd) -> Events:
         """Return the calls, in which the response by grammar replaces those that it mends."""
         response = ask.response()
         text = response.content.strip() or response.reasoning_content.strip()
@@ -255,7 +255,7 @@ class RepairCalls(Middleware):
             if unmended := sum(call.mended is None for call in wrong):
                 number = counted(unmended, "tool call")
                 logger.warning("%r: did not mend %s when asked for it", end.model_info.get("modelKey"), number)
-        return self._released()
+        return self._release_all()
 
     def _end_of_both(self, end: PredictionEnd) -> PredictionEnd:
         """Return the end of the first response, with the counts of the second one: those of both are summed."""
@@ -270,14 +270,14 @@ class RepairCalls(Middleware):
         self._continues_prompt = False
         return True
 
-    def failed(self, error: LMStudioError, ask: Ask) -> tuple[Events, PredictionEnd] | None:
+    def recover(self, error: LMStudioError, ask: Ask) -> tuple[Events, PredictionEnd] | None:
         """Return the first response as it is."""
         end = None if self._first is None else self._first.end
         if end is None:
             return None
         if not isinstance(error, LMStudioCancelledError):
             logger.warning("%r: the request to mend a call failed: %s", end.model_info.get("modelKey"), error)
-        return self._released(), self._with_repairs(end)
+        return self._release_all(), self._with_repairs(end)
 
     def reset(self, ask: Ask) -> None:
         """Forget the calls of the response that is repeated."""

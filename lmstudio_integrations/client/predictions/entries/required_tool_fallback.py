@@ -27,7 +27,7 @@ from lmstudio_integrations.errors import (
     LMStudioPredictionError,
     LMStudioServerError,
 )
-from lmstudio_integrations.protocol.kv_config import changed
+from lmstudio_integrations.protocol.kv_config import with_changes
 from lmstudio_integrations.types._json_schemas import call_schema
 from lmstudio_integrations.types.chat import text_part
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -74,7 +74,7 @@ class RequiredToolFallback(Middleware):
         return {
             **wire,
             "history": {"messages": with_instruction(wire["history"]["messages"], text, self.plan.tools)},
-            "predictionConfigStack": changed(wire["predictionConfigStack"], self._settings()),
+            "predictionConfigStack": with_changes(wire["predictionConfigStack"], self._settings()),
         }
 
     def events(self, batch: Events, ask: Ask) -> Events:
@@ -87,7 +87,7 @@ class RequiredToolFallback(Middleware):
         """Return the call; ask by grammar after a response without one."""
         yield from ()
         if ask.asked_by is self:
-            called, end = self._called(ask, end)
+            called, end = self._to_call(ask, end)
             return [*self.events(batch, ask), *called], end
         if not tools_in(ask.parameter):
             return batch, end
@@ -102,7 +102,7 @@ class RequiredToolFallback(Middleware):
         self._first = ask
         return batch, None
 
-    def failed(self, error: LMStudioError, ask: Ask) -> tuple[Events, PredictionEnd] | None:
+    def recover(self, error: LMStudioError, ask: Ask) -> tuple[Events, PredictionEnd] | None:
         """Return the end of the first response, if the server cannot respond by grammar or was stopped."""
         end = None if self._first is None else self._first.end
         first_end: tuple[Events, PredictionEnd] | None = None if end is None else ([], end)
@@ -120,14 +120,14 @@ class RequiredToolFallback(Middleware):
     def _settings(self) -> LlmPredictionConfig:
         return only_json(call_schema([each["function"] for each in self.plan.tools]))
 
-    def _called(self, ask: Ask, end: PredictionEnd) -> tuple[list[PredictionEvent], PredictionEnd]:
+    def _to_call(self, ask: Ask, end: PredictionEnd) -> tuple[list[PredictionEvent], PredictionEnd]:
         """Return the response by grammar as a tool call."""
         text = ask.response().content
         if end.is_interrupted or not text.lstrip().startswith("{"):  # the server has ignored the grammar
             return [] if self._first is not None else [*ask.raw.fragments], end
         call = json_object(text) or {}
         name, arguments = call.get("name"), call.get("arguments")
-        tool = OfferedTools(self.plan.tools).named(name) if isinstance(name, str) else None
+        tool = OfferedTools(self.plan.tools).find(name) if isinstance(name, str) else None
         if tool is None or not is_object(arguments):
             problem = f"the response by grammar is no complete call ({end.stats.get('stopReason')})"
             return failed_call_events(None, problem, text), end

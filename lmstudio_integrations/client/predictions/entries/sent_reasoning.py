@@ -12,7 +12,7 @@ from lmstudio_integrations.client.models.reasoning.sent import Messages, Sent, s
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioError, LMStudioPromptTemplateError
-from lmstudio_integrations.protocol.kv_config import changed
+from lmstudio_integrations.protocol.kv_config import with_changes
 from lmstudio_integrations.types.reasoning import REJECTED_REASONING
 from lmstudio_integrations.types.results import PredictionEnd
 
@@ -36,7 +36,7 @@ class SentReasoning(Middleware):
         return {
             **wire,
             "history": {**wire["history"], "messages": self._sent.messages},
-            "predictionConfigStack": changed(stack, self._sent.template),
+            "predictionConfigStack": with_changes(stack, self._sent.template),
         }
 
     def repeats_after(self, error: LMStudioError, ask: Ask) -> bool:

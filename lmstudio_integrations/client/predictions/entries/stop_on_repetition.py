@@ -20,7 +20,7 @@ from lmstudio_integrations.client.predictions.repetition import (
     is_repeated,
 )
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.protocol.kv_config import collapsed
+from lmstudio_integrations.protocol.kv_config import collapse
 from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, ToolCallArguments, ToolCallRecord
@@ -85,7 +85,7 @@ class StopOnRepetition(Middleware):
 
     def _look(self, ask: Ask) -> tuple[str, Repetition] | None:
         """Return where what has arrived since the last look repeats itself, and what."""
-        for where, text in self._arrived(ask):
+        for where, text in self._new_texts(ask):
             if not text:
                 continue
             if where not in self._watches:
@@ -99,7 +99,7 @@ class StopOnRepetition(Middleware):
                 return where, repetition
         return None
 
-    def _arrived(self, ask: Ask) -> Iterator[tuple[str, str]]:
+    def _new_texts(self, ask: Ask) -> Iterator[tuple[str, str]]:
         """Yield the new text, reasoning, markup and arguments."""
         fragments = ask.raw.fragments[self._seen :]
         self._seen += len(fragments)
@@ -122,7 +122,7 @@ class StopOnRepetition(Middleware):
 
 def _has_format(parameter: Mapping[str, Any]) -> bool:
     stack = parameter.get("predictionConfigStack")
-    return stack is not None and collapsed(stack).get(_FORMAT_KEY) is not None
+    return stack is not None and collapse(stack).get(_FORMAT_KEY) is not None
 
 
 def _texts_of(parameter: Mapping[str, Any]) -> Iterator[str]:

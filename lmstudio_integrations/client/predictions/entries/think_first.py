@@ -18,7 +18,7 @@ from lmstudio_integrations.client.predictions.requests import chat_request_of_te
 from lmstudio_integrations.client.predictions.second_requests import REJECTIONS
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioError
-from lmstudio_integrations.protocol.kv_config import changed
+from lmstudio_integrations.protocol.kv_config import with_changes
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -64,13 +64,13 @@ class ThinkFirst(Middleware):
         if ask.asked_by is not self or (self.has_asked and not self._thought):
             return wire
         stack = wire["predictionConfigStack"]
-        free = changed(stack, _WITHOUT_FORMAT)
+        free = with_changes(stack, _WITHOUT_FORMAT)
         if not self.has_asked:
             return {**wire, "predictionConfigStack": free}
         specifier = wire["modelSpecifier"]
         # As in the free request, whose prompt is in the cache; the server adds the first token to a text.
         prompt = yield from render(ask.operation, specifier, wire["history"], {"omitBosToken": True}, free)
-        return chat_request_of_text(specifier, _continued(prompt, self._thought), changed(stack, _AFTER_THOUGHT))
+        return chat_request_of_text(specifier, _continue(prompt, self._thought), with_changes(stack, _AFTER_THOUGHT))
 
     def events(self, batch: Events, ask: Ask) -> Events:
         """Return the thought of the free response, which is cancelled as soon as its text begins."""
@@ -132,7 +132,7 @@ class ThinkFirst(Middleware):
         self._is_off = True
         return not is_plain
 
-    def failed(self, error: LMStudioError, ask: Ask) -> tuple[Events, PredictionEnd] | None:
+    def recover(self, error: LMStudioError, ask: Ask) -> tuple[Events, PredictionEnd] | None:
         """Return the end of the thought if the prediction was cancelled after it."""
         end = None if self._free is None else self._free.end
         return ([], end) if end is not None and isinstance(error, LMStudioCancelledError) else None
@@ -158,7 +158,7 @@ def _is_complete(thought: list[LlmPredictionFragment]) -> bool:
     return has_text and any(each.reasoning_type == "reasoningEndTag" for each in thought)
 
 
-def _continued(prompt: str, thought: list[LlmPredictionFragment]) -> str:
+def _continue(prompt: str, thought: list[LlmPredictionFragment]) -> str:
     """Return a prompt with a thought after it. A start tag with which the prompt ends is not written twice."""
     first, *others = thought
     is_open = first.reasoning_type == "reasoningStartTag" and prompt.rstrip().endswith(first.content.strip())

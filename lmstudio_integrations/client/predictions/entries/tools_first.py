@@ -10,7 +10,7 @@ from typing import Any
 
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.protocol.kv_config import changed
+from lmstudio_integrations.protocol.kv_config import with_changes
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PromptProgress
@@ -34,7 +34,7 @@ class ToolsFirst(Middleware):
         """Return the parameter without the format, then without the tools."""
         yield from ()
         omitted = _WITHOUT_TOOLS if self.has_asked else _WITHOUT_FORMAT
-        return {**wire, "predictionConfigStack": changed(wire["predictionConfigStack"], omitted)}
+        return {**wire, "predictionConfigStack": with_changes(wire["predictionConfigStack"], omitted)}
 
     def events(self, batch: Events, ask: Ask) -> Events:
         """Return progress only, until a tool call begins."""

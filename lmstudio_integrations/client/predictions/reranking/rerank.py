@@ -128,7 +128,7 @@ class Reranking:
         numbers = iter(range(len(prompts)))
 
         def score(numbers: Iterable[int], make_mailbox: MakeMailbox) -> Flow[None]:
-            model = self._model.changed(lambda context: context.with_mailboxes(make_mailbox))
+            model = self._model.with_context(lambda context: context.with_mailboxes(make_mailbox))
             for number in numbers:
                 prompt, truncated = prompts[number]
                 self._add((yield from self._result(model, number, prompt, template, truncated=truncated)))

@@ -274,7 +274,7 @@ class Act:
         self._calls += len(result.tool_calls)
         if jobs and self._is_last:
             raise LMStudioPredictionError("Model requested tool use on final prediction round.")
-        requested = [_requested(job) for job in jobs]  # before a guard changes their arguments
+        requested = [_requested_call(job) for job in jobs]  # before a guard changes their arguments
         self._answer_repeated(jobs, requested)
         yield from self._run_tools(jobs, tools)
         for job, call in zip(jobs, requested, strict=True):
@@ -447,7 +447,7 @@ class Act:
         return (yield from call_back(name, cast("Any", self._parameters.get(name)), *arguments))
 
 
-def _requested(job: ToolJob) -> RequestedCall:
+def _requested_call(job: ToolJob) -> RequestedCall:
     # Whether a call that is left to the program repeats, only the program knows.
     is_repeatable = job.tool is not None and (job.tool.repeatable or job.tool.implementation is None)
     return RequestedCall(job.call.name, job.call.arguments or {}, is_repeatable)

@@ -150,7 +150,7 @@ class CallParser:
             case "<":
                 return [self._xml()]
             case _:
-                return [self._named()]
+                return [self._read_named()]
 
     # JSON -------------------------------------------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ class CallParser:
         text, calls = self._text, list[ParsedCall]()
         text.expect("[")
         while not (calls and self._lacks_bracket("<[")) and not text.is_closed("]"):
-            calls += self._object(depth) if text.text[text.at] == "{" else [self._named(in_list=True)]
+            calls += self._object(depth) if text.text[text.at] == "{" else [self._read_named(in_list=True)]
         if not calls:
             raise NoCallError
         return calls
@@ -227,7 +227,7 @@ class CallParser:
         return text.text[text.at] in following
 
     def _tool(self, name: object) -> OfferedTool:
-        tool = self._tools.named(name) if isinstance(name, str) else None
+        tool = self._tools.find(name) if isinstance(name, str) else None
         if tool is None:
             raise NoCallError
         return tool
@@ -335,7 +335,7 @@ class CallParser:
 
     # Names ------------------------------------------------------------------------------------------------------------
 
-    def _named(self, *, in_list: bool = False, is_wrapped: bool = False) -> ParsedCall:
+    def _read_named(self, *, in_list: bool = False, is_wrapped: bool = False) -> ParsedCall:
         """Read the name of a tool with its arguments: as JSON, as a call in Python, or in GLM's tags."""
         text, begin = self._text, self._text.at
         name = text.match(_NAME).group()
@@ -345,8 +345,8 @@ class CallParser:
         is_called = text.text.startswith("(", text.at)
         if in_list and text.text.startswith("]", text.at):  # [NAME] {…}
             in_list, text.at = False, text.at + 1
-        if name in WRAPPERS and not is_wrapped and self._tools.named(name) is None:
-            return self._wrapped(name)
+        if name in WRAPPERS and not is_wrapped and self._tools.find(name) is None:
+            return self._read_wrapped(name)
         if is_called:
             if not (self._is_marked or in_list or name.endswith(".call")):
                 raise NoCallError
@@ -355,7 +355,7 @@ class CallParser:
         if text.skip(_KEY_END):  # without `<arg_key>` before it
             tool, text.at = self._tool_before_key(name, end)
             return ParsedCall(tool, self._tagged_arguments())
-        tool = self._tool(name if self._tools.named(name) else name.removesuffix("json"))
+        tool = self._tool(name if self._tools.find(name) else name.removesuffix("json"))
         text.skip(f":{name}")  # Gemma may repeat it
         self._skip_to_arguments()
         if text.text.startswith("{", text.at):
@@ -371,19 +371,19 @@ class CallParser:
         """Return the tool in the name of a tool and that of an argument, and where the argument's name begins."""
         for tool in self._tools:
             for parameter in tool.parameters:
-                if text.endswith(parameter) and self._tools.named(text.removesuffix(parameter)) is tool:
+                if text.endswith(parameter) and self._tools.find(text.removesuffix(parameter)) is tool:
                     return tool, end - len(parameter)
         raise NoCallError
 
-    def _wrapped(self, wrapper: str) -> ParsedCall:
+    def _read_wrapped(self, wrapper: str) -> ParsedCall:
         """Read a call in `print(…)`, or after a word such as `call:`."""
         text = self._text
         if not text.skip("("):
             self._skip_to_arguments()
-            return self._named(is_wrapped=True)
+            return self._read_named(is_wrapped=True)
         if wrapper != "print":
             raise NoCallError
-        call = self._named(is_wrapped=True)
+        call = self._read_named(is_wrapped=True)
         text.skip_space()
         text.expect(")")
         return call

@@ -177,7 +177,7 @@ class ToolParser:
             calls = self._calls(is_final=True)
         except CutOffError:
             is_begun = "{" in text or "(" in text or (self._is_marked and text[0] in "<[")
-            return self._failed(family, "the call was cut off") if is_begun else None
+            return self._failure(family, "the call was cut off") if is_begun else None
         except NoCallError:
             return self.unreadable() if self._is_marked else None
         try:
@@ -200,9 +200,9 @@ class ToolParser:
         """Return what is wrong with a text that is not possible; `None` if it is something else than broken calls."""
         if self.text.startswith(OF_DEFINITIONS) or not self.text.rstrip().endswith(ENDS):
             return None
-        return self._failed(format_at(self.text), "the call cannot be read")
+        return self._failure(format_at(self.text), "the call cannot be read")
 
-    def _failed(self, family: str, problem: str) -> ParseResult | None:
+    def _failure(self, family: str, problem: str) -> ParseResult | None:
         name = self._tools.name_in(self.text)
         return None if name is None else ParseResult(self.text, (), family, problem, name)
 

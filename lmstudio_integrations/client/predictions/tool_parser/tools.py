@@ -42,7 +42,7 @@ class OfferedTool:
         properties = self.schema.get("properties")
         self.parameters: Mapping[str, Any] = properties if is_object(properties) else {}
 
-    def renamed(self, name: str) -> "OfferedTool":
+    def with_name(self, name: str) -> "OfferedTool":
         """Return the tool under another name."""
         return OfferedTool({"name": name, "parameters": self.schema})
 
@@ -115,13 +115,13 @@ class OfferedTools:
 
     def __init__(self, definitions: Iterable[Mapping[str, Any]]) -> None:
         functions = [each.get("function") for each in definitions if is_object(each)]
-        named = [each for each in functions if is_object(each) and isinstance(each.get("name"), str)]
-        self._tools = {tool.name: tool for tool in map(OfferedTool, named)}
+        with_names = [each for each in functions if is_object(each) and isinstance(each.get("name"), str)]
+        self._tools = {tool.name: tool for tool in map(OfferedTool, with_names)}
 
     def __iter__(self) -> Iterator[OfferedTool]:
         return iter(self._tools.values())
 
-    def named(self, name: str) -> OfferedTool | None:
+    def find(self, name: str) -> OfferedTool | None:
         """Return the tool that a model means by a name."""
         for prefix in _NAMESPACES:
             if name not in self._tools:

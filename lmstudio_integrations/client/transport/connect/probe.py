@@ -67,7 +67,7 @@ async def diagnose(address: Address, context: ssl.SSLContext | None = None) -> s
     Raises:
         LMStudioRuntimeError: If tests block the address.
     """
-    allowed([address])
+    without_blocked([address])
     finding = await _find(address, context)
     if finding is None:
         return None
@@ -96,7 +96,7 @@ async def _other_address(address: Address, context: ssl.SSLContext | None) -> st
     return None
 
 
-def allowed(addresses: Sequence[Address]) -> list[Address]:
+def without_blocked(addresses: Sequence[Address]) -> list[Address]:
     """Return the addresses that tests do not block (`pytest --lmstudio-block`). Called before each connection.
 
     Raises:
@@ -111,7 +111,7 @@ def allowed(addresses: Sequence[Address]) -> list[Address]:
             "of this test run listens there; use the address of a fixture, such as lmstudio_host, or run pytest "
             "without --lmstudio-block"
         )
-    return permitted
+    return others
 
 
 async def first_greeting(addresses: Sequence[Address]) -> tuple[Address | None, tuple[str, ...]]:
@@ -120,7 +120,7 @@ async def first_greeting(addresses: Sequence[Address]) -> tuple[Address | None, 
     Raises:
         LMStudioRuntimeError: If tests block all addresses.
     """
-    addresses = allowed(addresses)
+    addresses = without_blocked(addresses)
     results = list(zip(addresses, await asyncio.gather(*map(_find, addresses)), strict=True))
     first = next((address for address, finding in results if finding is None), None)
     return first, tuple(f"{address}: {finding.reason}" for address, finding in results if finding)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.client.predictions.call_repair import arguments as module
-from lmstudio_integrations.client.predictions.call_repair.arguments import mended
+from lmstudio_integrations.client.predictions.call_repair.arguments import mend
 from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError
 from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTool
 
@@ -66,7 +66,7 @@ def tool(required: tuple[str, ...] = ("file_path",), **more: Any) -> OfferedTool
     ],
 )
 def test_a_value_with_one_reading_is_read(given: dict[str, Any], meant: dict[str, Any]) -> None:
-    assert mended(tool(), {**PATH, **given}) == {**PATH, **meant}
+    assert mend(tool(), {**PATH, **given}) == {**PATH, **meant}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_value_with_one_reading_is_read(given: dict[str, Any], meant: dict[str
     ],
 )
 def test_names_and_wrappers(given: dict[str, Any]) -> None:
-    assert mended(tool(), given) == PATH
+    assert mend(tool(), given) == PATH
 
 
 @pytest.mark.parametrize(
@@ -108,19 +108,19 @@ def test_names_and_wrappers(given: dict[str, Any]) -> None:
     ],
 )
 def test_a_value_is_never_invented(given: dict[str, Any]) -> None:
-    assert mended(tool(), given) is None
+    assert mend(tool(), given) is None
 
 
 def test_an_unknown_name_is_renamed_only_where_it_is_not_allowed() -> None:
     given = {**PATH, "Count": 5}
-    assert mended(tool(), given) == given
-    assert mended(tool(additionalProperties=False), given) == {**PATH, "count": 5}
-    assert mended(tool(additionalProperties=False), {**PATH, "colour": "red"}) is None
+    assert mend(tool(), given) == given
+    assert mend(tool(additionalProperties=False), given) == {**PATH, "count": 5}
+    assert mend(tool(additionalProperties=False), {**PATH, "colour": "red"}) is None
 
 
 def test_what_fits_stays_the_same_object() -> None:
     given = {**PATH, "count": 5, "more": "5", "data": {"count": 6}}
-    assert mended(tool(), given) is given
+    assert mend(tool(), given) is given
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_what_may_mean_something_else_is_not_mended(given: dict[str, Any]) -> No
     labels = {"type": "object", "additionalProperties": TEXT}
     properties = {**PROPERTIES, "labels": labels, "text": TEXT}
     strict = tool(("file_path",), properties=properties, additionalProperties=False)
-    assert mended(strict, {**PATH, **given}) is None
+    assert mend(strict, {**PATH, **given}) is None
 
 
 @pytest.mark.parametrize("items", [{"$ref": "#/$defs/missing"}, INTEGER])
@@ -149,7 +149,7 @@ def test_no_other_error_is_raised_by_deep_values_and_references_to_nothing(items
         nested = [nested]
     for value in ("a", nested):
         with suppress(NoCallError):
-            assert mended(tool((), properties={"tags": {"type": "array", "items": items}}), {"tags": value}) is None
+            assert mend(tool((), properties={"tags": {"type": "array", "items": items}}), {"tags": value}) is None
 
 
 def test_the_meaning_of_many_unknown_names_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,5 +162,5 @@ def test_the_meaning_of_many_unknown_names_is_not_looked_for(monkeypatch: pytest
     monkeypatch.setattr(module, "resembling_arguments", compare)
     for number, expected in ((16, 16), (17, 0)):
         names, compared = {f"argument_{at}": INTEGER for at in range(number)}, set[str]()
-        assert mended(tool(tuple(names), properties=names), dict.fromkeys(map("other {}".format, names), "a")) is None
+        assert mend(tool(tuple(names), properties=names), dict.fromkeys(map("other {}".format, names), "a")) is None
         assert len(compared) == expected

@@ -145,7 +145,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     count(StreamingToolParser, "_search", lambda _, window: len(window))
     count(StreamingToolParser, "_parser_at", lambda parser, _: parser._length)
     count(StreamingToolParser, "_surroundings_of", lambda parser, _: sum(map(len, parser._since)))
-    count(OfferedTools, "named", lambda _, name: len(name))
+    count(OfferedTools, "find", lambda _, name: len(name))
 
     class CountingCursor(lenient_json.TextCursor):
         def __init__(self, text: str, at: int = 0) -> None:
