@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmstudio_integrations.protocol.envelope import without_surrogates
+from lmstudio_integrations.protocol.kv_config import collapse
 from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import PredictionResult, finish_reason

@@ -95,7 +95,7 @@ class SocketSession:
         report: ConnectionReport | None = None,
     ) -> None:
         peer = "LM Studio on this machine" if target.address is None else f"LM Studio at {target.address}"
-        self.session: ClientSession = ClientSession(peer, instances, error_with_suggestion)
+        self.session: ClientSession = ClientSession(peer, queues, error_with_suggestion)
         self.accepted: asyncio.Event = asyncio.Event()
         """Set when the server has accepted this client."""
         self.make_error: Callable[[], BaseException] = closed_locally_error
@@ -202,7 +202,7 @@ class SocketSession:
         except asyncio.CancelledError:
             pass
         except LMStudioAuthenticationError as problem:
-            self.make_error = partial(copied, add_suggestion(problem, token_suggestion(self._target)))
+            self.make_error = partial(copy_of, add_suggestion(problem, token_suggestion(self._target)))
         except LMStudioError as problem:
             self.make_error = partial(copy_of, problem)
         except Exception as problem:  # noqa: BLE001 - any failure of the socket is the error of all waiting callers

@@ -16,6 +16,7 @@ from langchain_core.tools import BaseTool, StructuredTool, ToolException
 
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations.client.predictions.call_repair.arguments import mend
 from lmstudio_integrations.client.predictions.call_repair.asking import WrongCall
 from lmstudio_integrations.client.predictions.call_repair.unreadable import MeantTools
 from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError
@@ -194,7 +195,7 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         function = self._function(tools[tool.name])
         offered = OfferedTool(function)
         try:
-            arguments = mended(offered, args)
+            arguments = mend(offered, args)
             problem = arguments is None and offered.problem(args)
         except NoCallError:  # the schema cannot be used; the tool itself checks
             arguments, problem = args, None

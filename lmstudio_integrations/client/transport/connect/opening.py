@@ -7,7 +7,7 @@ import logging
 
 from lmstudio_integrations._support.secrets import client_logger, redact_address
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target, local_candidates
-from lmstudio_integrations.client.transport.connect.probe import diagnose, first_greeting
+from lmstudio_integrations.client.transport.connect.probe import diagnose, first_greeting, without_blocked
 from lmstudio_integrations.client.transport.connect.suggestions import not_found, source_of, unencrypted
 from lmstudio_integrations.client.transport.connect.websocket import Connect, Socket, redirect_of
 from lmstudio_integrations.errors import LMStudioUnreachableError

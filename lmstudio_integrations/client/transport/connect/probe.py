@@ -102,16 +102,16 @@ def without_blocked(addresses: Sequence[Address]) -> list[Address]:
     Raises:
         LMStudioRuntimeError: If they block all.
     """
-    found = [
+    permitted = [
         each for each in addresses if not network_guard.is_blocked(each.host, each.port, is_loopback=each.is_loopback)
     ]
-    if addresses and not found:
+    if addresses and not permitted:
         raise LMStudioRuntimeError(
             f"--lmstudio-block rejects the connection to {', '.join(each.netloc for each in addresses)}: no emulator "
             "of this test run listens there; use the address of a fixture, such as lmstudio_host, or run pytest "
             "without --lmstudio-block"
         )
-    return others
+    return permitted
 
 
 async def first_greeting(addresses: Sequence[Address]) -> tuple[Address | None, tuple[str, ...]]:
