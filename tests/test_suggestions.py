@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations._both_frameworks.input_checks import ALIASES
+from lmstudio_integrations._adapters.input_checks import ALIASES
 from lmstudio_integrations._support.suggestions import (
     _COUNTERPARTS,
     _METHODS,

@@ -40,7 +40,7 @@ def read_prefix(path: Path) -> "tuple[Any, LlmPredictionConfig]":
 
 def _settings(path: Path, tools: list[Any]) -> "LlmPredictionConfig":
     """Return settings with tools, as the adapters send them: tools in another form are another prompt."""
-    from lmstudio_integrations._both_frameworks.tool_settings import tool_settings  # noqa: PLC0415 - slow
+    from lmstudio_integrations._adapters.tool_settings import tool_settings  # noqa: PLC0415 - slow
     from lmstudio_integrations.types.config import LlmPredictionConfig  # noqa: PLC0415
 
     for tool in tools:

@@ -7,7 +7,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.messages.block_translators import register_translator
 from langchain_core.messages.content import ContentBlock
 
-from lmstudio_integrations._both_frameworks.thoughts import TAGS
+from lmstudio_integrations._adapters.thoughts import TAGS
 from lmstudio_integrations.langchain._responses import PROVIDER
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lmstudio_integrations._both_frameworks.conversation import ImageSource, PendingMessage, encode
+from lmstudio_integrations._adapters.conversation import ImageSource, PendingMessage, encode
 from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.client.predictions.requests import PromptParameters
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError

@@ -1,4 +1,4 @@
-"""LangChain's messages as a conversation on its way to the wire. Pure; see `_both_frameworks/conversation.py`."""
+"""LangChain's messages as a conversation on its way to the wire. Pure; see `_adapters/conversation.py`."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, FunctionMessage, HumanMessage, SystemMessage
 from langchain_core.messages import ToolMessage as LangChainToolMessage
 
-from lmstudio_integrations._both_frameworks.conversation import (
+from lmstudio_integrations._adapters.conversation import (
     NO_MESSAGES,
     Conversation,
     ImageSource,
@@ -19,7 +19,7 @@ from lmstudio_integrations._both_frameworks.conversation import (
     joined,
     text_of,
 )
-from lmstudio_integrations._both_frameworks.thoughts import TAGS, response_parts
+from lmstudio_integrations._adapters.thoughts import TAGS, response_parts
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.client.files.base64_text import decode_base64
 from lmstudio_integrations.errors import LMStudioValueError

@@ -23,9 +23,9 @@ from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, Us
 from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 
-from lmstudio_integrations._both_frameworks.outcome import Outcome, new_call_id, token_counts
-from lmstudio_integrations._both_frameworks.thoughts import TAGS, tags_of
-from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
+from lmstudio_integrations._adapters.finished_response import FinishedResponse, new_call_id, token_counts
+from lmstudio_integrations._adapters.thoughts import TAGS, tags_of
+from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix, invalidator
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -68,9 +68,9 @@ def to_message(
         alternatives: How many other tokens the log-probabilities list for each token; `None` to leave them out.
         include_confidence: Whether the metadata have the confidence of the fields.
     """
-    outcome = Outcome(result, tool_use, include_confidence=include_confidence)
-    outcome.log_anomalies()
-    metadata = response_metadata(outcome)
+    response = FinishedResponse(result, tool_use, include_confidence=include_confidence)
+    response.log_anomalies()
+    metadata = response_metadata(response)
     if result.tokens and alternatives is not None:
         metadata["logprobs"] = {"content": _logprobs(result.tokens, alternatives)}
     reasoning = result.reasoning_content
@@ -80,7 +80,7 @@ def to_message(
         response_metadata=metadata,
         tool_calls=[
             tool_call(name=tool_use.own_name(end.name), args=end.arguments or {}, id=record.id or new_call_id())
-            for record in outcome.calls
+            for record in response.calls
             if (end := record.end)
         ],
         invalid_tool_calls=[
@@ -90,23 +90,23 @@ def to_message(
                 id=record.id or new_call_id(),
                 error=reason,
             )
-            for record, reason in outcome.failed
+            for record, reason in response.failed
         ],
         usage_metadata=usage_metadata(result),
     )
 
 
-def response_metadata(outcome: Outcome, *, with_usage: bool = True) -> dict[str, Any]:
+def response_metadata(response: FinishedResponse, *, with_usage: bool = True) -> dict[str, Any]:
     """Return the metadata of a finished prediction: model, finish reason, token counts, the server's statistics."""
-    counts = token_counts(outcome.result.end)
+    counts = token_counts(response.result.end)
     metadata: dict[str, Any] = {
         "model_provider": PROVIDER,
-        "finish_reason": finish_reason(outcome.result),
-        "tool_call_errors": [reason for _, reason in outcome.failed] or None,
-        "confidence": outcome.confidence,
+        "finish_reason": finish_reason(response.result),
+        "tool_call_errors": [reason for _, reason in response.failed] or None,
+        "confidence": response.confidence,
         "token_usage": dict(zip(_TOKEN_USAGE, counts, strict=True)) if with_usage and counts[-1] else None,
-        **outcome.model,
-        **outcome.stats,
+        **response.model,
+        **response.stats,
     }
     return {name: value for name, value in metadata.items() if value is not None}
 
@@ -264,12 +264,12 @@ class ChunkStream:
 
     def _last_chunk(self) -> ChatGenerationChunk:
         result, with_usage = self._result(), self._with_usage
-        outcome = Outcome(result, self._tool_use, include_confidence=self._include_confidence)
-        outcome.log_anomalies()
+        response = FinishedResponse(result, self._tool_use, include_confidence=self._include_confidence)
+        response.log_anomalies()
         message = AIMessageChunk(
             content="",
             additional_kwargs={TAGS: tags_of(result.thoughts)} if result.thoughts else {},
-            response_metadata=response_metadata(outcome, with_usage=with_usage),
+            response_metadata=response_metadata(response, with_usage=with_usage),
             usage_metadata=usage_metadata(result) if with_usage else None,
             chunk_position="last",
         )

@@ -1,6 +1,6 @@
 """What `ChatLMStudio` and `LMStudioLLM` share besides their settings: cache keys, traces, limits of batches. Pure.
 
-The settings and the resolution of a call are in `_both_frameworks/generation_settings.py`.
+The settings and the resolution of a call are in `_adapters/generation_settings.py`.
 """
 
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from typing import Annotated, Any, cast
 from langchain_core.language_models import LangSmithParams
 from pydantic import BaseModel, Field
 
-from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
-from lmstudio_integrations._both_frameworks.input_checks import ALIASES
-from lmstudio_integrations._both_frameworks.runtime import LoadedModelInfo, Runtime
-from lmstudio_integrations._both_frameworks.specs import HandleSpec
+from lmstudio_integrations._adapters.generation_settings import GenerationSettings
+from lmstudio_integrations._adapters.input_checks import ALIASES
+from lmstudio_integrations._adapters.runtime import LoadedModelInfo, Runtime
+from lmstudio_integrations._adapters.specs import HandleSpec
 from lmstudio_integrations._support.installation import NAME
 from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS

@@ -14,7 +14,7 @@ from langchain_core.utils.function_calling import convert_to_openai_function
 from pydantic import BaseModel
 from pydantic.v1 import BaseModel as BaseModelV1
 
-from lmstudio_integrations._both_frameworks.tool_settings import reject_built_in, with_warning
+from lmstudio_integrations._adapters.tool_settings import reject_built_in, with_warning
 from lmstudio_integrations._support.typeguards import is_iterable, is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._json_schemas import DATA, inlined

@@ -15,19 +15,19 @@ from langchain_core.tools import BaseTool
 from langchain_protocol.protocol import MessagesData
 from pydantic import ConfigDict, Field, model_validator
 
-from lmstudio_integrations._both_frameworks import field_types
-from lmstudio_integrations._both_frameworks.calls import (
+from lmstudio_integrations._adapters import field_types
+from lmstudio_integrations._adapters.calls import (
     CHAT_ARGUMENTS,
     CallArguments,
     ResolvedCall,
 )
-from lmstudio_integrations._both_frameworks.chat_settings import ChatSettings
-from lmstudio_integrations._both_frameworks.conversation import for_upload
-from lmstudio_integrations._both_frameworks.generators import plugin_of
-from lmstudio_integrations._both_frameworks.reasoning_effort import reasoning_profile
-from lmstudio_integrations._both_frameworks.runtime import Runtime
-from lmstudio_integrations._both_frameworks.specs import AdapterNames, load_config_of
-from lmstudio_integrations._both_frameworks.tool_settings import tool_settings, wire_tools
+from lmstudio_integrations._adapters.chat_settings import ChatSettings
+from lmstudio_integrations._adapters.conversation import for_upload
+from lmstudio_integrations._adapters.generators import plugin_of
+from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
+from lmstudio_integrations._adapters.runtime import Runtime
+from lmstudio_integrations._adapters.specs import AdapterNames, load_config_of
+from lmstudio_integrations._adapters.tool_settings import tool_settings, wire_tools
 from lmstudio_integrations.client.api.responses import (
     AsyncChatHandle,
     AsyncPredictionStream,
@@ -153,9 +153,9 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     if TYPE_CHECKING:
-        api_token: field_types.Secret = field_types.UNSET  # repeated: see `Parameter`
-        stop: field_types.StopStrings = field_types.UNSET
-        profile: field_types.Parameter[ModelProfile | None, ModelProfile] = field_types.UNSET  # pyright: ignore[reportIncompatibleVariableOverride] - it is never `None` here
+        api_token: field_types.Secret = field_types.DECLARED  # repeated: see `TypedDescriptor`
+        stop: field_types.StopStrings = field_types.DECLARED
+        profile: field_types.TypedDescriptor[ModelProfile | None, ModelProfile] = field_types.DECLARED  # pyright: ignore[reportIncompatibleVariableOverride] - it is never `None` here
 
     _adapters: ClassVar[AdapterNames] = (("llm", "ChatLMStudio"), ("embedding", "LMStudioEmbeddings"))
     _framework_descriptions: ClassVar[Mapping[str, str]] = _settings.CORE_DESCRIPTIONS

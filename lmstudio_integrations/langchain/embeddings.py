@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._both_frameworks.embedding_settings import EmbeddingSettings, check_text, check_texts
-from lmstudio_integrations._both_frameworks.field_types import UNSET, ParameterOnly, Secret
-from lmstudio_integrations._both_frameworks.specs import AdapterNames
+from lmstudio_integrations._adapters.embedding_settings import EmbeddingSettings, check_text, check_texts
+from lmstudio_integrations._adapters.field_types import DECLARED, InputAlias, Secret
+from lmstudio_integrations._adapters.specs import AdapterNames
 from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel
 from lmstudio_integrations.client.api.sync import EmbeddingModel
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
@@ -73,8 +73,8 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
     _adapters: ClassVar[AdapterNames] = (("llm", "ChatLMStudio"), ("embedding", "LMStudioEmbeddings"))
 
     if TYPE_CHECKING:
-        api_token: Secret = UNSET  # repeated: see `Parameter`
-        model_name: ParameterOnly[str | None] = UNSET
+        api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
+        model_name: InputAlias[str | None] = DECLARED
 
     query_prefix: str = Field(
         default="",

@@ -11,12 +11,12 @@ from langchain_core.runnables import Runnable, RunnableSerializable
 from langchain_core.runnables.utils import AnyConfigurableField
 from pydantic import ConfigDict, model_validator
 
-from lmstudio_integrations._both_frameworks.calls import CallArguments, ResolvedCall
-from lmstudio_integrations._both_frameworks.field_types import UNSET, Secret, StopStrings
-from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
-from lmstudio_integrations._both_frameworks.outcome import Outcome
-from lmstudio_integrations._both_frameworks.specs import AdapterNames
-from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
+from lmstudio_integrations._adapters.calls import CallArguments, ResolvedCall
+from lmstudio_integrations._adapters.field_types import DECLARED, Secret, StopStrings
+from lmstudio_integrations._adapters.finished_response import FinishedResponse
+from lmstudio_integrations._adapters.generation_settings import GenerationSettings
+from lmstudio_integrations._adapters.specs import AdapterNames
+from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.client.transport.flows import arun, run
@@ -79,8 +79,8 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     if TYPE_CHECKING:
-        api_token: Secret = UNSET  # repeated: see `Parameter`
-        stop: StopStrings = UNSET
+        api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
+        stop: StopStrings = DECLARED
 
     _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioLLM"), ("embedding", "LMStudioEmbeddings"))
     _framework_descriptions: ClassVar[Mapping[str, str]] = _settings.CORE_DESCRIPTIONS
@@ -274,7 +274,7 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
 
     def _generation(self, call: ResolvedCall, text: str, result: PredictionResult) -> GenerationChunk:
         call.record_info(result.end)
-        metadata = _responses.response_metadata(Outcome(result, ToolUse()))
+        metadata = _responses.response_metadata(FinishedResponse(result, ToolUse()))
         return GenerationChunk(
             text=text, generation_info={**metadata, "usage_metadata": _responses.usage_metadata(result)}
         )

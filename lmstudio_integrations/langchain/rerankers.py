@@ -7,9 +7,9 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._both_frameworks.field_types import UNSET, Secret
-from lmstudio_integrations._both_frameworks.reranker_settings import RerankerSettings
-from lmstudio_integrations._both_frameworks.specs import AdapterNames
+from lmstudio_integrations._adapters.field_types import DECLARED, Secret
+from lmstudio_integrations._adapters.reranker_settings import RerankerSettings
+from lmstudio_integrations._adapters.specs import AdapterNames
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.types._numbers import Fraction
 from lmstudio_integrations.types.reranking import RerankResult
@@ -77,7 +77,7 @@ class LMStudioReranker(RerankerSettings, BaseDocumentCompressor):
     _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioReranker"),)
 
     if TYPE_CHECKING:
-        api_token: Secret = UNSET  # repeated: see `Parameter`
+        api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
 
     score_threshold: Fraction | None = Field(
         default=None,

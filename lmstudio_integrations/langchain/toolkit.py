@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.tools import BaseTool, BaseToolkit, StructuredTool, ToolException
 
-from lmstudio_integrations._both_frameworks.field_types import UNSET, ApiToken, Secret
-from lmstudio_integrations._both_frameworks.toolkit_settings import OnReport, ToolkitSettings, ToolkitTool
+from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Secret
+from lmstudio_integrations._adapters.toolkit_settings import OnReport, ToolkitSettings, ToolkitTool
 from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback
 from lmstudio_integrations.errors import LMStudioPluginToolError, LMStudioValueError
 from lmstudio_integrations.types.plugins import ToolContent, ToolReport
@@ -79,7 +79,7 @@ class LMStudioToolkit(ToolkitSettings, BaseToolkit):
     """
 
     if TYPE_CHECKING:
-        api_token: Secret = UNSET  # repeated: see `Parameter`
+        api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
     else:
         api_token: ApiToken
 

@@ -6,7 +6,7 @@ LlamaIndex also loads them from what `to_dict` wrote, such as the model of an ex
 
 from typing import TYPE_CHECKING, Any
 
-from lmstudio_integrations._both_frameworks.lazy import public_name
+from lmstudio_integrations._adapters.lazy import public_name
 from lmstudio_integrations.llama_index._registration import enter_once_imported, register
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.llms import callbacks
 from llama_index.core.prompts import BasePromptTemplate
 
-from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
+from lmstudio_integrations._adapters.generation_settings import GenerationSettings
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.errors import LMStudioValueError

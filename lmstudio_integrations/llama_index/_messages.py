@@ -1,4 +1,4 @@
-"""LlamaIndex's messages as a conversation on its way to the wire. Pure; see `_both_frameworks/conversation.py`."""
+"""LlamaIndex's messages as a conversation on its way to the wire. Pure; see `_adapters/conversation.py`."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from llama_index.core.base.llms.types import (
     VideoBlock,
 )
 
-from lmstudio_integrations._both_frameworks.conversation import (
+from lmstudio_integrations._adapters.conversation import (
     NO_MESSAGES,
     Conversation,
     ImageSource,
@@ -30,7 +30,7 @@ from lmstudio_integrations._both_frameworks.conversation import (
     joined,
     text_of,
 )
-from lmstudio_integrations._both_frameworks.thoughts import TAGS, response_parts
+from lmstudio_integrations._adapters.thoughts import TAGS, response_parts
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.client.files.base64_text import decode_data_url, is_base64_url

@@ -28,9 +28,9 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
-from lmstudio_integrations._both_frameworks.outcome import Outcome, new_call_id, token_counts
-from lmstudio_integrations._both_frameworks.thoughts import TAGS, tags_of
-from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
+from lmstudio_integrations._adapters.finished_response import FinishedResponse, new_call_id, token_counts
+from lmstudio_integrations._adapters.thoughts import TAGS, tags_of
+from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._support.secrets import redact_members
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.typeguards import is_count
@@ -65,14 +65,14 @@ def chat_response(result: PredictionResult, tool_use: ToolUse, *, include_confid
     Raises:
         LlamaIndexToolCallError: If a tool call failed, or was required and is missing.
     """
-    outcome = _check(Outcome(result, tool_use, include_confidence=include_confidence))
+    response = _check(FinishedResponse(result, tool_use, include_confidence=include_confidence))
     calls: list[ToolCallBlock] = []
-    for record in outcome.calls:
+    for record in response.calls:
         assert record.end is not None, "what is kept is complete"
         calls.append(_call_block(record.end, tool_use, _unique_id(record.id, calls)))
     return ChatResponse(
         message=_message(result.content, _reasoning_block_of(result), calls),
-        raw=_raw(outcome),
+        raw=_raw(response),
         logprobs=[_logprobs(token) for token in result.tokens] or None,
         additional_kwargs=_usage(result),
     )
@@ -88,30 +88,30 @@ def completion_response(
     """
     return CompletionResponse(
         text=result.content,
-        raw=_raw(_check(Outcome(result, tool_use, include_confidence=include_confidence))),
+        raw=_raw(_check(FinishedResponse(result, tool_use, include_confidence=include_confidence))),
         logprobs=[_logprobs(token) for token in result.tokens] or None,
         additional_kwargs=_completion_kwargs(result),
     )
 
 
-def _check(outcome: Outcome) -> Outcome:
-    outcome.log_anomalies(missing_call=False)
-    _require_response(outcome)
-    return outcome
+def _check(response: FinishedResponse) -> FinishedResponse:
+    response.log_anomalies(missing_call=False)
+    _require_response(response)
+    return response
 
 
-def _require_response(outcome: Outcome) -> None:
-    text = outcome.result.content
-    if outcome.lacks_call:
-        raise LlamaIndexToolCallError(missing_call(outcome.tool_use.choice), text=text)
-    if not outcome.failed:
+def _require_response(response: FinishedResponse) -> None:
+    text = response.result.content
+    if response.lacks_call:
+        raise LlamaIndexToolCallError(missing_call(response.tool_use.choice), text=text)
+    if not response.failed:
         return
     written = [
-        (record.failure and record.failure.raw_content) or "".join(record.fragments) for record, _ in outcome.failed
+        (record.failure and record.failure.raw_content) or "".join(record.fragments) for record, _ in response.failed
     ]
     raw = "\n".join(filter(None, written)) or None
     details = f"; the model wrote {shortened(redact_members(raw))!r}" if raw else ""
-    raise LlamaIndexToolCallError(f"{outcome.failure}{details}", raw_content=raw, text=text)
+    raise LlamaIndexToolCallError(f"{response.failure}{details}", raw_content=raw, text=text)
 
 
 def _message(text: str, reasoning: ThinkingBlock | None, calls: Sequence[ToolCallBlock]) -> ChatMessage:
@@ -170,9 +170,9 @@ def _completion_kwargs(result: PredictionResult) -> dict[str, Any]:
     return {**_usage(result), **({"thinking": result.reasoning_content} if result.reasoning_content else {})}
 
 
-def _raw(outcome: Outcome) -> dict[str, Any]:
+def _raw(response: FinishedResponse) -> dict[str, Any]:
     """Return what is known of a finished prediction: token counts, finish reason, model, the server's statistics."""
-    result, model = outcome.result, outcome.model
+    result, model = response.result, response.model
     usage: dict[str, Any] = _usage(result)
     if usage and result.cached_tokens is not None:
         usage["prompt_tokens_details"] = {"cached_tokens": result.cached_tokens}
@@ -181,11 +181,11 @@ def _raw(outcome: Outcome) -> dict[str, Any]:
     metadata = {
         "model": model.pop("model_name"),
         "usage": usage or None,
-        "finish_reason": finish_reason(outcome.result),
-        "confidence": outcome.confidence,
-        "only_reasoning": outcome.only_reasoning,
+        "finish_reason": finish_reason(response.result),
+        "confidence": response.confidence,
+        "only_reasoning": response.only_reasoning,
         **model,
-        "stats": outcome.stats or None,
+        "stats": response.stats or None,
     }
     return {name: value for name, value in metadata.items() if value is not None}
 
@@ -209,13 +209,13 @@ class Step:
         text: More of the response.
         logprobs: The log-probabilities of the new tokens.
         additional_kwargs: More of the reasoning, as agents read it.
-        outcome: The finished prediction, with the last event.
+        response: The finished prediction, with the last event.
     """
 
     text: str = ""
     logprobs: LogProbs | None = None
     additional_kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
-    outcome: Outcome | None = None
+    response: FinishedResponse | None = None
 
 
 @dataclass(slots=True)
@@ -247,7 +247,7 @@ class ResponseBuilder:
         self._reasoning_tokens = 0
         self._call: _OpenCall | None = None
         self._calls: list[ToolCallBlock] = []
-        self._outcome: Outcome | None = None
+        self._response: FinishedResponse | None = None
 
     def add(self, event: PredictionEvent) -> Step | None:
         """Record an event; return what is new, if a chunk can show it."""
@@ -276,9 +276,9 @@ class ResponseBuilder:
         result = self._result()
         self._call = None
         self._reasoning_block = _reasoning_block_of(result)
-        self._outcome = Outcome(result, self._tool_use, include_confidence=self._include_confidence)
-        self._outcome.log_anomalies(missing_call=False)
-        return Step(outcome=self._outcome)
+        self._response = FinishedResponse(result, self._tool_use, include_confidence=self._include_confidence)
+        self._response.log_anomalies(missing_call=False)
+        return Step(response=self._response)
 
     def check(self) -> None:
         """Raise an error if the stream has ended and something is wrong with its tool calls.
@@ -286,8 +286,8 @@ class ResponseBuilder:
         Raises:
             LlamaIndexToolCallError: If one failed, was cut off, or was required and is missing.
         """
-        if self._outcome is not None:
-            _require_response(self._outcome)
+        if self._response is not None:
+            _require_response(self._response)
 
     def _adds_to_calls(self, event: PredictionEvent) -> bool:
         """Record what an event adds to the tool calls; return whether a chunk can show it."""
@@ -316,24 +316,24 @@ class ResponseBuilder:
 
     def chat_chunk(self, step: Step) -> ChatResponse:
         """Return the chunk of a chat stream."""
-        outcome = step.outcome
+        response = step.response
         return ChatResponse(
             message=self._message(),
             delta=step.text,
-            raw=_raw(outcome) if outcome else None,
+            raw=_raw(response) if response else None,
             logprobs=step.logprobs,
-            additional_kwargs=_usage(outcome.result) if outcome else step.additional_kwargs,
+            additional_kwargs=_usage(response.result) if response else step.additional_kwargs,
         )
 
     def completion_chunk(self, step: Step) -> CompletionResponse:
         """Return the chunk of a completion stream."""
-        outcome = step.outcome
+        response = step.response
         return CompletionResponse(
             text=self._text,
             delta=step.text,
-            raw=_raw(outcome) if outcome else None,
+            raw=_raw(response) if response else None,
             logprobs=step.logprobs,
-            additional_kwargs=_completion_kwargs(outcome.result) if outcome else step.additional_kwargs,
+            additional_kwargs=_completion_kwargs(response.result) if response else step.additional_kwargs,
         )
 
     def _message(self) -> ChatMessage:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from lmstudio_integrations._both_frameworks.server_settings import SECRETS, ServerSettings
+from lmstudio_integrations._adapters.server_settings import SECRETS, ServerSettings
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.timeouts import EXPIRIES
 

@@ -6,7 +6,7 @@ from typing import Any
 from llama_index.core.tools import BaseTool
 from pydantic import BaseModel
 
-from lmstudio_integrations._both_frameworks.tool_settings import reject_built_in, with_warning
+from lmstudio_integrations._adapters.tool_settings import reject_built_in, with_warning
 from lmstudio_integrations._support.typeguards import is_iterable, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.structured import unnested

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._both_frameworks.embedding_settings import (
+from lmstudio_integrations._adapters.embedding_settings import (
     LENGTH_POLICY,
     EmbeddingSettings,
     check_text,
     check_texts,
 )
-from lmstudio_integrations._both_frameworks.field_types import UNSET, ApiToken, ParameterOnly, Secret
-from lmstudio_integrations._both_frameworks.specs import AdapterNames
+from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, InputAlias, Secret
+from lmstudio_integrations._adapters.specs import AdapterNames
 from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel
 from lmstudio_integrations.client.api.sync import EmbeddingModel
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, LengthPolicy
@@ -117,8 +117,8 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     _framework_descriptions: ClassVar[Mapping[str, str]] = CORE_DESCRIPTIONS
 
     if TYPE_CHECKING:
-        api_token: Secret = UNSET  # repeated: see `Parameter`
-        request_timeout: ParameterOnly[float | None] = UNSET
+        api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
+        request_timeout: InputAlias[float | None] = DECLARED
     else:
         api_token: ApiToken = Field(exclude=True)  # `to_dict` has what a dump has
 

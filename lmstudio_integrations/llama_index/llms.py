@@ -21,12 +21,12 @@ from llama_index.core.llms.llm import ToolSelection, default_completion_to_promp
 from llama_index.core.tools import BaseTool
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._both_frameworks import field_types
-from lmstudio_integrations._both_frameworks.calls import CHAT_ARGUMENTS, CallArguments, ResolvedCall
-from lmstudio_integrations._both_frameworks.chat_settings import ChatSettings
-from lmstudio_integrations._both_frameworks.conversation import for_upload
-from lmstudio_integrations._both_frameworks.generators import plugin_of
-from lmstudio_integrations._both_frameworks.specs import AdapterNames
+from lmstudio_integrations._adapters import field_types
+from lmstudio_integrations._adapters.calls import CHAT_ARGUMENTS, CallArguments, ResolvedCall
+from lmstudio_integrations._adapters.chat_settings import ChatSettings
+from lmstudio_integrations._adapters.conversation import for_upload
+from lmstudio_integrations._adapters.generators import plugin_of
+from lmstudio_integrations._adapters.specs import AdapterNames
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.files.images import PendingHistory
@@ -180,10 +180,10 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
     )
 
     if TYPE_CHECKING:
-        api_token: field_types.Secret = field_types.UNSET  # repeated: see `Parameter`
-        stop: field_types.StopStrings = field_types.UNSET
-        request_timeout: field_types.ParameterOnly[float | None] = field_types.UNSET
-        additional_kwargs: field_types.ParameterOnly[Mapping[str, Any] | None] = field_types.UNSET
+        api_token: field_types.Secret = field_types.DECLARED  # repeated: see `TypedDescriptor`
+        stop: field_types.StopStrings = field_types.DECLARED
+        request_timeout: field_types.InputAlias[float | None] = field_types.DECLARED
+        additional_kwargs: field_types.InputAlias[Mapping[str, Any] | None] = field_types.DECLARED
     else:
         api_token: field_types.ApiToken = Field(exclude=True)  # `to_dict` has what a dump has
 

@@ -11,9 +11,9 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._both_frameworks.field_types import UNSET, ApiToken, Secret
-from lmstudio_integrations._both_frameworks.reranker_settings import RerankerSettings
-from lmstudio_integrations._both_frameworks.specs import AdapterNames
+from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Secret
+from lmstudio_integrations._adapters.reranker_settings import RerankerSettings
+from lmstudio_integrations._adapters.specs import AdapterNames
 from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings, with_silence_timeouts
@@ -85,7 +85,7 @@ class LMStudioReranker(RerankerSettings, ComponentSettings, BaseNodePostprocesso
     _framework_descriptions: ClassVar[Mapping[str, str]] = CORE_DESCRIPTIONS
 
     if TYPE_CHECKING:
-        api_token: Secret = UNSET  # repeated: see `Parameter`
+        api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
     else:
         api_token: ApiToken = Field(exclude=True)  # `to_dict` has what a dump has
 

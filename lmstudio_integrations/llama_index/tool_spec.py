@@ -10,8 +10,8 @@ from llama_index.core.tools import FunctionTool, ToolMetadata
 from llama_index.core.tools.tool_spec.base import SPEC_FUNCTION_TYPE, BaseToolSpec
 from pydantic import Field
 
-from lmstudio_integrations._both_frameworks.field_types import UNSET, ApiToken, Secret
-from lmstudio_integrations._both_frameworks.toolkit_settings import ToolkitSettings, ToolkitTool
+from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Secret
+from lmstudio_integrations._adapters.toolkit_settings import ToolkitSettings, ToolkitTool
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index._agent_errors import ending_the_run
@@ -73,7 +73,7 @@ class LMStudioToolSpec(ToolkitSettings, BaseToolSpec):
     """
 
     if TYPE_CHECKING:
-        api_token: Secret = UNSET  # repeated: see `Parameter`
+        api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
     else:
         api_token: ApiToken
 

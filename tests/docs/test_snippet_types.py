@@ -6,7 +6,7 @@ from itertools import chain
 
 import pytest
 
-from lmstudio_integrations._both_frameworks.input_checks import ALIASES
+from lmstudio_integrations._adapters.input_checks import ALIASES
 from tests.cookbook.recipes import RECIPES
 from tests.docs.snippets import PACKAGE, PAGES, ROOT, Snippet, docstrings, in_docstrings, in_text, on_page, read
 from tests.docs.type_checks import Checks, Finding, module_of

@@ -17,7 +17,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from lmstudio_integrations._both_frameworks.conversation import ImageSource, encode, images
+from lmstudio_integrations._adapters.conversation import ImageSource, encode, images
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.langchain._messages import convert
 from lmstudio_integrations.types.files import FileHandle

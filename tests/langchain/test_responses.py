@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from lmstudio_integrations._both_frameworks.runtime import LoadedModelInfo
-from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
+from lmstudio_integrations._adapters.runtime import LoadedModelInfo
+from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._support.stop_reasons import REMEDIES
 from lmstudio_integrations.langchain._responses import FIRST_TOOL_INDEX, ChunkStream
 from lmstudio_integrations.langchain._settings import _parallel_predictions

@@ -1,4 +1,4 @@
-"""What `LMStudioToolkit` has of LangChain; what holds in both frameworks is in `tests/_both_frameworks`."""
+"""What `LMStudioToolkit` has of LangChain; what holds in both frameworks is in `tests/_adapters`."""
 
 import asyncio
 import subprocess
@@ -14,7 +14,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
 from lmstudio_integrations.langchain._tools import openai_tools
-from tests._both_frameworks.toolkits import PLUGIN, Sums, agent_of, asking, graph_of, server_of, tools_of
+from tests._adapters.toolkits import PLUGIN, Sums, agent_of, asking, graph_of, server_of, tools_of
 
 WAITING = {"plugin": PLUGIN, "tool": "wait"}
 REPORTS = [

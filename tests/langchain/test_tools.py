@@ -12,7 +12,7 @@ from langchain_core.tools import tool
 from pydantic import BaseModel, Field, RootModel
 from pydantic.v1 import BaseModel as BaseModelV1
 
-from lmstudio_integrations._both_frameworks.tool_settings import tool_settings
+from lmstudio_integrations._adapters.tool_settings import tool_settings
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._tools import openai_tools, response_schema
 from lmstudio_integrations.types.structured import response_settings

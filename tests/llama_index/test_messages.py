@@ -24,7 +24,7 @@ from llama_index.core.base.llms.types import (
     VideoBlock,
 )
 
-from lmstudio_integrations._both_frameworks.conversation import ImageSource, encode, images
+from lmstudio_integrations._adapters.conversation import ImageSource, encode, images
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.llama_index._messages import convert
 from tests.support.base64_forms import FORMS

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
 
-from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
+from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.llama_index._responses import ResponseBuilder
 from lmstudio_integrations.llama_index._streams import AsyncChunks

@@ -1,4 +1,4 @@
-"""What `LMStudioToolSpec` has of LlamaIndex; what holds in both frameworks is in `tests/_both_frameworks`."""
+"""What `LMStudioToolSpec` has of LlamaIndex; what holds in both frameworks is in `tests/_adapters`."""
 
 import json
 import pickle
@@ -16,7 +16,7 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.llama_index import LMStudio, LMStudioToolSpec
 from lmstudio_integrations.llama_index._agent_errors import as_error_of_agent
 from lmstudio_integrations.llama_index._tools import openai_tools
-from tests._both_frameworks.toolkits import PLUGIN, Sums, function_agent, server_of, tools_of
+from tests._adapters.toolkits import PLUGIN, Sums, function_agent, server_of, tools_of
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from within a step"

@@ -9,7 +9,7 @@ from llama_index.core.program.function_program import get_function_tool
 from llama_index.core.tools import BaseTool, FunctionTool, ToolMetadata
 from pydantic import BaseModel
 
-from lmstudio_integrations._both_frameworks.tool_settings import ToolUse, tool_settings, wire_name
+from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings, wire_name
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioToolCallError, LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio

@@ -93,7 +93,7 @@ CLIENT: dict[str, Requirement] = {
     # Endpoints
     "C-ENDPOINTS": R("#endpoint-table", "All endpoints with a schema are known, each in its namespace."),
     "C-PARAMETER-SHAPES": R("#endpoints", "Each request has the fields of the description, under their names."),
-    "C-OMIT-UNSET": R("#client-rules, #serialization", "What was not set is not sent."),
+    "C-OMIT-DECLARED": R("#client-rules, #serialization", "What was not set is not sent."),
     "C-STOP-WORDS": R(
         "#endpoints", "Each channel has its own packet to cancel it: cancel, stop, discardSession, or none."
     ),

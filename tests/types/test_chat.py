@@ -71,7 +71,7 @@ def test_every_role_has_its_parts() -> None:
     assert chat.to_history().to_dict() == HISTORY
 
 
-@pytest.mark.requirement("C-OMIT-UNSET")
+@pytest.mark.requirement("C-OMIT-DECLARED")
 def test_calls_and_results_without_an_id_are_sent_without_one() -> None:
     chat = Chat()
     chat.add_assistant_response("a", [ToolCallRequest(name="add", id=None, arguments=None)])

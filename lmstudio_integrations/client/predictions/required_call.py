@@ -1,6 +1,6 @@
 """Which tools a prediction offers, and a required call that did not come: one text for the client and both adapters.
 
-`entries/missing_call.py` logs it for `respond`, `act` and their streams, the adapters' `outcome.py` for their calls.
+`entries/missing_call.py` logs it for `respond`, `act` and their streams, `_adapters/finished_response.py` for the adapters.
 """
 
 import logging

@@ -1,0 +1,231 @@
+"""How to generate: the fields that the adapters of language models share, and the resolution of a call.
+
+A call argument overrides the field, which overrides the preset and the server's defaults. An explicit `None` unsets a
+setting; `stop` replaces the field; `load_config` and `extra` are merged by key. The LangChain and LlamaIndex adapters
+inherit this class and resolve each call with `_resolve_call`.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from copy import deepcopy
+from functools import cache
+from operator import itemgetter
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from lmstudio_integrations._adapters.calls import CallArguments, ResolvedCall, top_logprobs_of
+from lmstudio_integrations._adapters.connection_settings import ConnectionSettings
+from lmstudio_integrations._adapters.field_types import (
+    DECLARED,
+    InputAlias,
+    LlmLoadConfig,
+    StopStrings,
+)
+from lmstudio_integrations._adapters.generators import generator_error, generator_settings, plugin_of
+from lmstudio_integrations._adapters.input_checks import (
+    ALIASES,
+    normalize_input,
+    reject_secrets,
+    resolve_aliases,
+)
+from lmstudio_integrations._adapters.reasoning_effort import is_catalog_key, sent_effort
+from lmstudio_integrations.client.predictions.repetition import characters_of
+from lmstudio_integrations.client.transport.connect import addresses
+from lmstudio_integrations.types._config_base import wire_keys
+from lmstudio_integrations.types._prediction_settings import AdapterPredictionSettings, Stop
+from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig, LoadSettings, ModelKind
+
+_OVERFLOW = wire_keys(LlmPredictionConfig)["context_overflow_policy"]
+
+_CHANGEABLE: tuple[type, ...] = (list, dict, LoadSettings)
+"""Types of values that can be changed in place, in a part of them at least."""
+
+
+def _check_characters(value: object) -> object:
+    characters_of(value)
+    return value
+
+
+class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
+    """How to generate. If a setting is unset, the preset's applies, else the server's default for the model."""
+
+    _kind: ClassVar[ModelKind] = "llm"
+    _call: ClassVar[CallArguments]
+
+    load_config: LlmLoadConfig = None
+
+    context_overflow_policy: Annotated[
+        Literal["auto", "stopAtLimit", "truncateMiddle", "rollingWindow"] | None, _OVERFLOW
+    ] = Field(
+        default="auto",
+        description="What happens when the context window is full. `stopAtLimit` drops nothing: a prompt that does "
+        "not fit is an error, and a long response ends with the finish reason `length`. `truncateMiddle` drops the "
+        "middle of the conversation, `rollingWindow` its beginning. `None` leaves it to the settings in LM Studio. "
+        "The default is `auto`: `None` with a `preset`, else `stopAtLimit`.",
+    )
+
+    check_context: bool = Field(
+        default=True,
+        description="Whether to detect that the server has dropped part of the prompt. The metadata then has "
+        "`dropped_tokens`, and you get an `LMStudioTruncationWarning` unless the policy allows it. The default is "
+        "`True`. A prompt that may fill half of the context window costs up to two extra requests.",
+    )
+
+    stop_on_repetition: Annotated[bool | int, BeforeValidator(_check_characters)] = Field(
+        default=True,
+        description="Whether a response that only repeats one block is cancelled. What was received stays, the finish "
+        "reason is `length`, and the metadata has the stop reason `repetition` and `repetition_start`, a character. A "
+        "number is that of the characters for which a block may be repeated. The default is `True`.",
+    )
+
+    preset: str | None = Field(
+        default=None,
+        description="Preset on the server, by its identifier, which may be approximate. Settings here override it. "
+        "If unset, the server's defaults apply.",
+    )
+
+    if TYPE_CHECKING:
+        stop: StopStrings = DECLARED
+        model_name: InputAlias[str | None] = DECLARED
+    else:
+        stop: Stop = Field(
+            default=None,
+            description="One or more strings that end the response. The `stop` of a call replaces them. None by "
+            "default.",
+        )
+
+    extra: dict[str, Any] | None = Field(
+        default=None,
+        description="Prediction settings that have no name here, by their full wire keys. Named settings take "
+        "precedence. None by default.",
+    )
+
+    on_prompt_progress: Callable[[float], Any] | None = Field(
+        default=None,
+        exclude=True,
+        description="Called with the progress of the prompt processing, from 0.0 to 1.0, in the thread or task that "
+        "waits. None by default.",
+    )
+
+    def _merged(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the settings of one call: its arguments over the fields.
+
+        Raises:
+            LMStudioValueError: If an argument is unknown, or one that names the server is invalid.
+        """
+        fields = vars(self)
+        if not given:
+            return fields
+        named = normalize_input(resolve_aliases(given, self._call_names(), type(self).__name__))
+        values = {**fields, **named}
+        if named.get("extra") and fields["extra"]:
+            values["extra"] = {**fields["extra"], **named["extra"]}
+        if named.get("load_config") is not None:
+            config = LlmLoadModelConfig.parse(named["load_config"])
+            values["load_config"] = LlmLoadModelConfig.parse(self.load_config).merged(config)
+            if config.context_length is not None and "context_length" not in named:
+                values["context_length"] = None
+        return values
+
+    def _reject_secrets(self, given: Mapping[str, Any]) -> None:
+        """Reject call arguments that would show a secret in a trace. Runs before the framework traces them.
+
+        Raises:
+            LMStudioValueError: If a token is no `SecretStr`, or another argument holds a secret.
+        """
+        reject_secrets(given, _known_arguments(type(self)), type(self).__name__)
+
+    @classmethod
+    def _call_names(cls) -> Mapping[str, Any]:
+        """Return the fields that are call arguments, too."""
+        return {name: field for name, field in cls.model_fields.items() if name not in cls._call.fields_of_object}
+
+    def _resolve_call(self, given: Mapping[str, Any]) -> ResolvedCall:
+        """Resolve a call from its arguments, the fields, and what the request asks for.
+
+        A call without arguments is resolved once, until a field or the environment changes.
+
+        Raises:
+            LMStudioValueError: If an argument is unknown or would show a secret in a trace, or a value is invalid.
+        """
+        call: ResolvedCall
+        if given:
+            self._reject_secrets(given)
+            call = self._resolve_given(given)
+        else:
+            fields, runtime = vars(self), self._runtime
+            values = fields["host"] or addresses.host_from_environment(), *_call_fields(type(self))(fields)
+            resolved = runtime.resolved
+            if resolved is None or resolved[0] != values:
+                kept = tuple([deepcopy(value) if isinstance(value, _CHANGEABLE) else value for value in values])
+                resolved = runtime.resolved = kept, self._resolve_given(given)
+            call = resolved[1]
+        # Not a part of what is kept: what is sent for it depends on the loaded model.
+        return call if call.values.get("reasoning_effort") is None else _with_effort(call)
+
+    def _resolve_given(self, given: Mapping[str, Any]) -> ResolvedCall:
+        request = {name: given[name] for name in self._call.request if name in given}
+        values = self._merged({name: given[name] for name in given if name not in request} if request else given)
+        requested, tool_use = self._call.settings_of(values, request)
+        if plugin_of(values["model"]) is None:
+            values = {**values, "context_overflow_policy": _policy(values)}
+            native = {native: values[name] for name, native in _NATIVE_NAMES.items() if values[name] is not None}
+            requested = {**native, **requested}
+        else:
+            if self._call.formats is None:
+                raise generator_error(values["model"])
+            values, requested = generator_settings(values, requested, type(self).model_fields, _NATIVE_NAMES)
+        config = LlmPredictionConfig.parse(requested or None)
+        include_confidence, alternatives = bool(request.get("include_confidence")), top_logprobs_of(values)
+        return ResolvedCall(
+            values,
+            self._runtime,
+            self._resolve_model(values),
+            config,
+            tool_use,
+            include_confidence=include_confidence,
+            alternatives=alternatives if include_confidence else alternatives or 0,
+        )
+
+
+def _policy(values: Mapping[str, Any]) -> str | None:
+    """Return the policy that is sent; for the default, a preset or a key in `extra` decides."""
+    policy: str | None = values["context_overflow_policy"]
+    if policy != "auto":
+        return policy
+    return None if values["preset"] or _OVERFLOW.key in (values["extra"] or ()) else "stopAtLimit"
+
+
+@cache
+def _known_arguments(kind: type[GenerationSettings]) -> Collection[str]:
+    """Return the names of all arguments that a call may have."""
+    call = kind._call  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
+    return {*kind._call_names(), *ALIASES, *call.request, *call.framework}  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+
+@cache
+def _call_fields(kind: type[GenerationSettings]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """Return what reads the fields that a call depends on."""
+    return itemgetter(*kind._call_names())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
+
+
+def _with_effort(call: ResolvedCall) -> ResolvedCall:
+    """Add what is sent for `reasoning_effort`."""
+    values = call.values
+    key: str | None = values["model"]
+    if not is_catalog_key(key):
+        reported = call.runtime.model_info(call.handle.model)
+        key = key if reported is None else reported.info.get("modelKey", key)
+    sent = sent_effort(values["reasoning_effort"], values["enable_thinking"], key)
+    changes: dict[str, Any] = {"raw": sent.fields} if sent.fields else {}
+    if sent.enable_thinking is not None:
+        changes["enable_thinking"] = sent.enable_thinking
+    return call._replace(config=call.config.merged(LlmPredictionConfig(**changes)), problem=sent.problem)
+
+
+_BY_KEY = {wire_key.key: name for name, wire_key in wire_keys(LlmPredictionConfig).items()}
+_NATIVE_NAMES = {
+    "extra": "raw",
+    **{name: _BY_KEY[wire_key.key] for name, wire_key in wire_keys(GenerationSettings).items()},
+}
+"""The fields of `LlmPredictionConfig` by the names of the adapters' fields."""

@@ -1,0 +1,178 @@
+"""Which servers, which model, and which handle of it a call uses. Keys of the caches of `runtime.py`, so hashable."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Self, TypeAlias, cast
+
+from pydantic import SecretStr
+
+from lmstudio_integrations._adapters.input_checks import HostTokens, tokens_of
+from lmstudio_integrations._support.text import shown
+from lmstudio_integrations.client.support.progress_bars import ShowProgress
+from lmstudio_integrations.client.support.timeouts import TIMEOUTS
+from lmstudio_integrations.client.transport.connect import addresses
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.config import LOAD_CONFIGS, LoadSettings, ModelKind
+
+AdapterNames: TypeAlias = tuple[tuple[ModelKind, str], ...]
+"""The adapter of each kind of model."""
+
+
+class ServerSpec(NamedTuple):
+    """Which server: its address, the credentials for it, and how the client connects to it."""
+
+    host: str | None
+    token: str | None
+    headers: tuple[tuple[str, str], ...]
+    ca_file: str | None
+    max_message_bytes: int | None
+
+    def __repr__(self) -> str:
+        return f"ServerSpec(host={self.host!r})"
+
+
+class ModelSpec(NamedTuple):
+    """Which model, on which servers, and how to load it.
+
+    It is hashable, because models are cached by it: `load_config` is JSON text.
+    `instances` is how many instances of it are used on each server.
+    `adapters` has the adapter of each kind of model, which errors name.
+    """
+
+    servers: tuple[ServerSpec, ...]
+    kind: ModelKind
+    key: str | None
+    ttl: float | None
+    load_config: str | None
+    load_policy: Any
+    instances: int
+    on_config_mismatch: Any
+    on_load_progress: Callable[[float], Any] | None
+    show_progress: ShowProgress
+    adapters: AdapterNames
+
+    @property
+    def targets(self) -> list[tuple[ServerSpec, int | None]]:
+        """Where the model is used: each server with the number of an instance there, `None` if there is one."""
+        numbers = range(1, self.instances + 1) if self.instances > 1 else (None,)
+        return [(server, number) for number in numbers for server in self.servers]
+
+
+class HandleSpec(NamedTuple):
+    """Which handle of a model: calls that differ in timeouts or retries share a model."""
+
+    model: ModelSpec
+    timeouts: tuple[tuple[str, float | None], ...]
+    max_retries: int
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], kind: ModelKind, adapters: AdapterNames) -> Self:
+        """Return the handle that a call uses.
+
+        Args:
+            values: The settings of the call.
+            kind: The kind of its model.
+            adapters: See `ModelSpec`.
+
+        Raises:
+            LMStudioValueError: If a setting is invalid.
+        """
+        if type(values["max_retries"]) is not int or values["max_retries"] < 0:
+            raise LMStudioValueError(f"max_retries must be 0 or more; got {shown(values['max_retries'])}")
+        servers = servers_of(values)
+        if len(servers) > 1 and values["model"] is None:
+            raise LMStudioValueError("several hosts need a model; otherwise each of them would use another one")
+        if type(values["instances"]) is not int or values["instances"] != 1:
+            _check_instances(values)
+        config, on_load_progress = load_config_of(values, kind), values["on_load_progress"]
+        model = ModelSpec(
+            servers,
+            kind,
+            values["model"],
+            values["ttl"],
+            None if config is None else config.to_json(),
+            values["load_policy"],
+            values["instances"],
+            values["on_config_mismatch"],
+            None if on_load_progress is None else _hashable(on_load_progress),
+            values["show_progress"],
+            adapters,
+        )
+        timeouts = tuple([(name, values[name]) for name in TIMEOUTS])  # faster than a generator
+        return cls(model, timeouts, values["max_retries"])
+
+
+def _check_instances(values: Mapping[str, Any]) -> None:
+    """Check how many instances a call uses, if it is not one.
+
+    Raises:
+        LMStudioValueError: If it is no whole number of at least 1, or several cannot be used.
+    """
+    number = values["instances"]
+    if type(number) is not int or number < 1:
+        raise LMStudioValueError(f"instances must be a whole number of at least 1; got {number!r}")
+    if values["model"] is None:
+        raise LMStudioValueError(f"instances={number} needs a model, by whose key the instances are named")
+    if values["load_policy"] == "new_instance":
+        raise LMStudioValueError(
+            f"instances={number} does not go with load_policy='new_instance', which loads one for this object alone; "
+            "choose 'explicit', 'get_or_load' or 'require_loaded'"
+        )
+
+
+def load_config_of(values: Mapping[str, Any], kind: ModelKind) -> LoadSettings | None:
+    """Return the load settings of a call, in which `context_length` takes precedence; `None` if none is set."""
+    config, context_length = values["load_config"], values["context_length"]
+    if config is None and context_length is None:
+        return None
+    load_config = cast("type[LoadSettings]", LOAD_CONFIGS[kind])
+    parsed = load_config.parse(config)
+    if context_length is None:
+        return parsed
+    return parsed.merged(load_config.parse({"context_length": context_length}))
+
+
+def servers_of(values: Mapping[str, Any]) -> tuple[ServerSpec, ...]:
+    """Return the servers of a call.
+
+    Args:
+        values: The settings of the call.
+
+    Raises:
+        LMStudioValueError: If a host is no address, or a token is for none of them.
+    """
+    hosts, token = addresses.hosts_of(values["host"]), values["api_token"]
+    secrets: Mapping[str, SecretStr] = values["headers"] or {}
+    headers = tuple([(name, value.get_secret_value()) for name, value in secrets.items()])
+    if isinstance(token, HostTokens):
+        tokens = tokens_of(hosts, token)
+    else:
+        tokens = [None if token is None else token.get_secret_value()] * len(hosts)
+    ca_file, max_bytes = values["ca_file"], values["max_message_bytes"]
+    return tuple(
+        [ServerSpec(host, token, headers, ca_file, max_bytes) for host, token in zip(hosts, tokens, strict=True)]
+    )
+
+
+class _ByIdentity:
+    """Makes a callable hashable that is not, such as an instance of a dataclass."""
+
+    def __init__(self, call: Callable[[float], Any]) -> None:
+        self._call = call
+
+    def __call__(self, progress: float) -> None:
+        self._call(progress)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByIdentity) and other._call is self._call
+
+    def __hash__(self) -> int:
+        return id(self._call)
+
+
+def _hashable(call: Callable[[float], Any]) -> Callable[[float], Any]:
+    """Return a callback that can be part of a `ModelSpec`, which is a key of caches."""
+    try:
+        hash(call)
+    except TypeError:
+        return _ByIdentity(call)
+    return call

@@ -1,0 +1,239 @@
+"""The fields that the toolkits of all frameworks share, besides those of the server; and the calls of their tools."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
+from typing_extensions import Unpack
+
+from lmstudio_integrations._adapters.server_settings import ServerSettings
+from lmstudio_integrations._adapters.specs import servers_of
+from lmstudio_integrations._adapters.tool_runtime import SessionSpec, ToolRuntime
+from lmstudio_integrations._support.secrets import HIDDEN, without_secret_values
+from lmstudio_integrations._support.typeguards import is_list, is_mapping
+from lmstudio_integrations.client.api.plugins import PluginTool, ToolCallParameters, ToolUseSession
+from lmstudio_integrations.client.support.timeouts import TIMEOUTS
+from lmstudio_integrations.client.transport.flows import arun, run
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
+from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
+from lmstudio_integrations.types._numbers import Seconds
+from lmstudio_integrations.types.plugins import ToolContent, ToolReport
+
+OnReport = Callable[[ToolReport], Any]
+
+_CONFIGS = ("plugin", "plugin_config")
+"""Fields that have settings of plugins."""
+
+_PLUGIN = ("prefix", "plugin_config", "working_directory")
+"""Fields that say how a plugin runs."""
+
+
+class _PluginSettings(BaseModel):
+    """Which plugins. A base of its own, because its fields come first, in signatures and in `repr`."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)
+
+    plugin: str | Mapping[str, Mapping[str, Any] | None] = Field(
+        kw_only=False,  # for type checkers: it is the only positional parameter
+        description="Identifier of the plugin, for example `owner/name`; that of an MCP server in `mcp.json` is `mcp/` "
+        "and its name in kebab case. Or a dict of several, each with a `prefix`, a `plugin_config` and a "
+        "`working_directory` of its own, all optional. It has no default.",
+    )
+
+    prefix: str = Field(
+        default="",
+        description="What the names of the tools begin with, for example `weather_`. Nothing by default. Two tools of "
+        "one name need different prefixes.",
+    )
+
+    plugin_config: Mapping[str, Any] | None = Field(
+        default=None,
+        exclude=True,
+        description="The plugin's settings, by their keys. None by default; MCP servers have none. They may contain "
+        "secrets, so `repr` and dumps omit them. Pickles omit the values of secrets, such as `api_key`; assign them "
+        "again in the other process.",
+    )
+
+    working_directory: str | None = Field(
+        default=None,
+        description="The directory, on the machine of LM Studio, in which the plugin works. None by default.",
+    )
+
+    on_status: OnReport | None = Field(
+        default=None,
+        exclude=True,
+        description="Called with a `ToolReport` when a tool says what it is doing, in the thread or task that waits; "
+        "async functions in async calls only. None by default.",
+    )
+
+    on_warning: OnReport | None = Field(
+        default=None,
+        exclude=True,
+        description="Called with a `ToolReport` when a tool has met a problem that it could solve; see `on_status`. "
+        "None by default.",
+    )
+
+
+class ToolkitSettings(ServerSettings, _PluginSettings):
+    """Which plugins of which server."""
+
+    host: str | Sequence[str] | None = Field(
+        default=None,
+        description="Address of the server: `host:port` or a URL, with or without `/v1`. If unset, `LMSTUDIO_HOST` "
+        "applies, else LM Studio on this machine. Several servers need several objects. `base_url` is an alias.",
+    )
+
+    load_timeout: Seconds | None = Field(
+        default=TIMEOUTS["load_timeout"],
+        description="Seconds to wait while a plugin starts. The default is 300; `None` waits forever.",
+    )
+
+    idle_timeout: Seconds | None = Field(
+        default=TIMEOUTS["idle_timeout"],
+        description="Seconds to wait for a server that no longer responds to pings. The default is 60; `None` waits "
+        "forever.",
+    )
+
+    timeout: Seconds | None = Field(
+        default=TIMEOUTS["timeout"],
+        description="Seconds that a call of a tool may take; one that takes longer is aborted. No limit by default.",
+    )
+
+    @field_serializer("plugin")
+    def _without_settings(self, plugin: str | Mapping[str, Mapping[str, Any] | None]) -> Any:
+        """Leave out the settings of plugins, which may contain secrets."""
+        if isinstance(plugin, str):
+            return plugin
+        return {
+            name: {key: value for key, value in (own or {}).items() if key != "plugin_config"}
+            for name, own in plugin.items()
+        }
+
+    if not TYPE_CHECKING:  # type checkers read the fields
+
+        def __init__(self, plugin: str | Mapping[str, Mapping[str, Any] | None], **settings: Any) -> None:
+            super().__init__(plugin=plugin, **settings)
+
+    @cached_property
+    def _runtime(self) -> ToolRuntime:
+        """The session of this object; a copy has its own."""
+        shared: ToolRuntime = vars(self).setdefault("_runtime", ToolRuntime())  # atomic: all threads get the same one
+        return shared
+
+    def _session(self) -> ToolUseSession:
+        """Return the session, which may not be open yet.
+
+        Raises:
+            LMStudioAuthenticationError: If a secret is missing that was left out when this object was pickled.
+            LMStudioValueError: If a setting is invalid.
+        """
+        values = vars(self)
+        self._check_secrets(values)
+        server, *others = servers_of(values)
+        if others:
+            raise LMStudioValueError(
+                f"the tools of a plugin are those of one server; got {len(others) + 1} hosts; make one "
+                f"{type(self).__name__} for each, and give host a single address"
+            )
+        parameters = {name: values[name] for name in _PLUGIN}
+        return self._runtime.session(SessionSpec(server, values["plugin"], parameters), _timeouts(self))
+
+    def _open(self) -> list["ToolkitTool"]:
+        """Open the session, unless it is open; return the tools."""
+        session = self._session()
+        run(session.starting())
+        return [ToolkitTool(self, each) for each in session.tools]
+
+    async def _aopen(self) -> list["ToolkitTool"]:
+        """Open the session, unless it is open; return the tools."""
+        session = self._session()
+        await arun(session.starting(LoopMailbox))
+        return [ToolkitTool(self, each) for each in session.tools]
+
+    def close(self) -> None:
+        """Close the session, so that the plugins do not stay loaded. Calls that still run are aborted.
+
+        The tools cannot be called any more; the object opens another session when it is asked for tools again.
+        """
+        super().close()
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        fields = state["__dict__"]
+        return {**state, "__dict__": {**fields, **{name: without_secret_values(fields[name]) for name in _CONFIGS}}}
+
+    def _check_secrets(self, values: Mapping[str, Any]) -> None:
+        super()._check_secrets(values)
+        for name in _CONFIGS:
+            if _has_hidden(values[name]):
+                raise LMStudioAuthenticationError(
+                    f"the secrets in {name} were left out when this {type(self).__name__} was pickled; assign {name} "
+                    "again"
+                )
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield what `repr` shows. The settings of plugins may contain secrets."""
+        for name, value in super().__repr_args__():
+            yield name, list(value) if name == "plugin" and is_mapping(value) else value
+
+
+def _has_hidden(value: object) -> bool:
+    """Whether a pickle has left out a secret of a value."""
+    if is_mapping(value):
+        return any(map(_has_hidden, value.values()))
+    return any(map(_has_hidden, value)) if is_list(value) else value == HIDDEN
+
+
+def _timeouts(toolkit: ToolkitSettings) -> dict[str, Any]:
+    return {name: value for name, value in vars(toolkit).items() if name in TIMEOUTS}
+
+
+@dataclass(frozen=True, repr=False)
+class ToolkitTool:
+    """A tool of a toolkit, for threads and for coroutines. It keeps the session open.
+
+    Attributes:
+        toolkit: Has the timeouts and the callbacks of each call.
+        definition: Its name, description and plugin, and the check of its arguments.
+    """
+
+    toolkit: ToolkitSettings
+    definition: PluginTool
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The JSON schema of its arguments."""
+        parameters = self.definition.parameters
+        return {**parameters, "properties": parameters.get("properties", {})}
+
+    def call(self, arguments: Mapping[str, Any], **parameters: Unpack[ToolCallParameters]) -> Any:
+        """Call it in this thread; return its result, a JSON value.
+
+        Args:
+            arguments: Its arguments.
+            parameters: The callbacks, if they are not those of the toolkit.
+
+        Raises:
+            LMStudioValueError: If the arguments do not fit.
+            LMStudioPluginToolError: If the tool fails, also if it says so in its result.
+            LMStudioToolConnectionLostError: If the session ends meanwhile; the tool is not called again.
+            LMStudioTimeoutError: If it takes longer than `timeout`; the call is aborted.
+            LMStudioRuntimeError: If the toolkit was closed.
+        """
+        return self._checked(run(self.definition.calling(arguments, self._parameters(parameters))))
+
+    async def acall(self, arguments: Mapping[str, Any], **parameters: Unpack[ToolCallParameters]) -> Any:
+        """Call it in this task; see `call`."""
+        return self._checked(await arun(self.definition.calling(arguments, self._parameters(parameters), LoopMailbox)))
+
+    def _parameters(self, given: ToolCallParameters) -> ToolCallParameters:
+        """Return how to call the tool: as the toolkit is set now."""
+        callbacks: ToolCallParameters = {"on_status": self.toolkit.on_status, "on_warning": self.toolkit.on_warning}
+        return cast("ToolCallParameters", {**_timeouts(self.toolkit), **callbacks, **given})
+
+    def _checked(self, result: Any) -> Any:
+        """Return a result, unless it says that the tool has failed, as those of MCP servers may."""
+        ToolContent.of(result).checked(self.definition.plugin, self.definition.name)
+        return result

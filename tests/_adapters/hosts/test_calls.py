@@ -1,0 +1,484 @@
+"""One object of an adapter with several hosts: which host each call runs on, on every path of both frameworks."""
+
+import asyncio
+import base64
+import contextlib
+import gc
+import threading
+from collections import Counter
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+import pytest
+
+from lmstudio_integrations.client.hosts import host as host_module
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.errors import (
+    LMStudioAuthenticationError,
+    LMStudioConnectionLostError,
+    LMStudioError,
+    LMStudioModelNotFoundError,
+    LMStudioServerError,
+    LMStudioUnreachableError,
+)
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
+from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+from tests._adapters.hosts.servers import (
+    CHAT,
+    EMBEDDING,
+    addresses,
+    call,
+    chat_model,
+    embedding_model,
+    key_of,
+    known,
+    requests,
+    running,
+    servers,
+    two_servers,
+)
+from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter
+from tests.support.gate import Gate
+from tests.support.pauses import replace_pauses
+from tests.support.ports import free_port
+
+TOKENS = ["sk-lm-aaaaaaaa:aaaaaaaaaaaaaaaaaaaa", "sk-lm-bbbbbbbb:bbbbbbbbbbbbbbbbbbbb"]
+SECONDS = 10.0
+
+every_adapter = pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)
+every_language_model = pytest.mark.parametrize("adapter", LANGUAGE_MODELS.values(), ids=LANGUAGE_MODELS)
+both_paths = pytest.mark.parametrize("path", ["sync", "async"])
+
+
+@pytest.fixture
+def pair(gate: Gate) -> Iterator[list[Emulator]]:
+    with two_servers(gate) as emulators:
+        yield emulators
+        gate.open()
+
+
+@every_adapter
+@both_paths
+def test_calls_one_after_the_other_stay_on_the_first_host(adapter: Adapter, path: str, pair: list[Emulator]) -> None:
+    model = adapter.make(model=key_of(adapter), host=addresses(pair))
+    model.hosts()  # otherwise the first call goes to the host that responds first
+    for _ in range(3):
+        assert call(adapter, path, model, "Hello")
+    assert [requests(server) for server in pair] == [3, 0]
+
+
+@every_adapter
+@both_paths
+def test_a_host_that_is_switched_off_is_avoided(adapter: Adapter, path: str, pair: list[Emulator]) -> None:
+    off = f"127.0.0.1:{free_port()}"
+    model = adapter.make(model=key_of(adapter), host=[off, pair[1].address])
+    assert call(adapter, path, model, "Hello")
+    first, second = model.hosts()
+    assert (first.available, second.available) == (False, True)
+    assert "nothing listens there" in first.error
+    assert requests(pair[1]) == 1
+
+
+@every_adapter
+@both_paths
+def test_the_environment_may_name_several_hosts(
+    adapter: Adapter, path: str, pair: list[Emulator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMSTUDIO_HOST", f"127.0.0.1:{free_port()}, {pair[1].address}")
+    assert call(adapter, path, adapter.make(model=key_of(adapter)), "Hello")
+    assert requests(pair[1]) == 1
+
+
+@every_language_model
+@both_paths
+def test_calls_at_once_fill_the_slots_of_all_hosts(
+    adapter: Adapter, path: str, pair: list[Emulator], gate: Gate
+) -> None:
+    model = adapter.make(model=CHAT, host=addresses(pair))
+    call(adapter, path, model, "Hello")  # so that the hosts are known
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(call, adapter, path, model, f"hold {number}") for number in range(4)]
+        for server in pair:
+            server.wait_for(lambda server=server: running(server) == 2, SECONDS)  # type: ignore[misc]  # bound now
+        assert [status.in_flight for status in model.hosts()] == [2, 2]
+        gate.open()
+        for each in calls:
+            assert "Done." in str(each.result(SECONDS))
+    assert [status.in_flight for status in model.hosts()] == [0, 0]
+
+
+@every_language_model
+@both_paths
+def test_a_call_of_which_nothing_was_seen_moves_when_its_host_is_lost(
+    adapter: Adapter, path: str, pair: list[Emulator], gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    replace_pauses(monkeypatch, pauses.append)
+    model = adapter.make(model=CHAT, host=addresses(pair))
+    model.hosts()
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(call, adapter, path, model, "stall")
+        pair[0].wait_for(lambda: running(pair[0]) == 1, SECONDS)
+        pair[0].stop()
+        gate.open()  # for the second host
+        assert "Done." in str(pending.result(SECONDS))
+    assert not any(pauses), "the other host is free"
+    assert [each.state for each in pair[1].predictions] == ["ended"]
+    assert call(adapter, path, model, "Hello")
+    assert len(pair[1].predictions) == 2
+
+
+def test_a_stream_that_has_begun_never_moves(pair: list[Emulator]) -> None:
+    model = ChatLMStudio(model=CHAT, host=addresses(pair))
+    stream = model.stream("stall")
+    assert next(stream).content == "so"
+    begun, other = sorted(pair, key=requests, reverse=True)
+    begun.stop()
+    with pytest.raises(LMStudioConnectionLostError):
+        list(stream)
+    assert requests(other) == 0
+
+
+async def test_an_async_stream_that_has_begun_never_moves(pair: list[Emulator]) -> None:
+    stream = LMStudio(model=CHAT, host=addresses(pair)).astream_complete("stall")
+    chunks = await stream
+    assert (await anext(chunks)).delta == "so"
+    begun, other = sorted(pair, key=requests, reverse=True)
+    await asyncio.to_thread(begun.stop)
+    with pytest.raises(LMStudioConnectionLostError):
+        async for _ in chunks:
+            pass
+    assert requests(other) == 0
+
+
+@every_adapter
+@both_paths
+def test_the_error_names_every_host_and_its_reason(adapter: Adapter, path: str) -> None:
+    with servers((chat_model(key="other"),)) as (server,):
+        on, off = server.address, f"127.0.0.1:{free_port()}"
+        model = adapter.make(model=key_of(adapter), host=[off, on])
+        with pytest.raises(LMStudioModelNotFoundError) as caught:
+            call(adapter, path, model, "Hello")
+    text = str(caught.value)
+    assert text.startswith("all 2 hosts failed: ")
+    assert f"{on}: " in text
+    assert f"{off}: LM Studio is not reachable" in text
+    assert "nothing listens there" in text
+
+
+@both_paths
+def test_without_any_host_the_error_is_that_none_is_reachable(path: str) -> None:
+    adapter = ADAPTERS["ChatLMStudio"]
+    hosts = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    with pytest.raises(LMStudioUnreachableError) as caught:
+        call(adapter, path, adapter.make(model=CHAT, host=hosts), "Hello")
+    assert all(host in str(caught.value) for host in hosts)
+
+
+def test_an_error_of_the_request_is_not_repeated_elsewhere(pair: list[Emulator]) -> None:
+    model = ChatLMStudio(model=CHAT, host=addresses(pair))
+    with pytest.raises(LMStudioServerError, match="context"):
+        model.invoke("word " * 50_000)
+    assert sum(map(requests, pair)) == 1
+
+
+@every_adapter
+@both_paths
+def test_a_host_comes_back_when_it_responds_again(
+    adapter: Adapter, path: str, pair: list[Emulator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_module, "FIRST_ABSENCE", 0.0)
+    port = free_port()
+    model = adapter.make(model=key_of(adapter), host=[f"127.0.0.1:{port}", pair[0].address])
+    assert call(adapter, path, model, "Hello")
+    assert requests(pair[0]) == 1
+    models = (chat_model(preload=True), embedding_model(preload=True))
+    with Emulator(models, port=port) as server:
+        deadline = threading.Event()
+        timer = threading.Timer(SECONDS, deadline.set)
+        timer.start()
+        while not known(model)[0].available:  # each call asks the host in the background
+            assert not deadline.is_set()
+            call(adapter, path, model, "Hello")
+        timer.cancel()
+        assert not requests(server), "the other host has responded last"
+        pair[0].stop()
+        assert call(adapter, path, model, "Hello")
+        assert requests(server) == 1
+
+
+@every_adapter
+def test_the_status_of_one_host_is_known_too(adapter: Adapter, pair: list[Emulator]) -> None:
+    for model in (key_of(adapter), None):
+        (status,) = adapter.make(model=model, host=pair[0].address).hosts()
+        assert (status.host, status.available, status.loaded) == (pair[0].address, True, True)
+    (status,) = adapter.make(model="absent", host=pair[0].address).hosts()
+    assert (status.available, status.loaded, status.downloaded) == (True, False, False)
+
+
+# Loads ----------------------------------------------------------------------------------------------------------------
+
+
+def _load_on_second_and_use_it(
+    adapter: Adapter, path: str, model: Any, hosts: tuple[Emulator, Emulator], gate: Gate
+) -> None:
+    """Call twice, for which the one slot of the first host is too few; once the second host has loaded, call again."""
+    first, second = hosts
+    before = len(first.predictions)
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(call, adapter, path, model, "hold") for _ in range(2)]
+        first.wait_for(lambda: len(first.predictions) == before + 2, SECONDS)
+        second.wait_for(lambda: bool(second.loaded()), SECONDS)
+        assert [status.loaded for status in model.hosts()] == [True, True]
+        calls.append(pool.submit(call, adapter, path, model, "hold"))
+        second.wait_for(lambda: running(second) == 1, SECONDS)
+        gate.open()
+        for each in calls:
+            each.result(SECONDS)
+
+
+@every_language_model
+@both_paths
+def test_when_all_slots_are_taken_the_model_is_loaded_on_another_host(adapter: Adapter, path: str, gate: Gate) -> None:
+    with servers((chat_model(slots=1, preload=True),), (chat_model(slots=1),), gate=gate) as (first, second):
+        model = adapter.make(model=CHAT, host=addresses([first, second]))
+        _load_on_second_and_use_it(adapter, path, model, (first, second), gate)
+        assert len(second.loads) == 1
+
+
+@both_paths
+def test_an_instance_of_its_own_that_was_loaded_meanwhile_is_used(path: str, gate: Gate) -> None:
+    adapter = ADAPTERS["ChatLMStudio"]
+    with servers((chat_model(slots=1),), (chat_model(slots=1),), gate=gate) as (first, second):
+        model = adapter.make(model=CHAT, host=addresses([first, second]), load_policy="new_instance")
+        call(adapter, path, model, "Hello")
+        model.hosts()  # so that its one slot is known
+        _load_on_second_and_use_it(adapter, path, model, (first, second), gate)
+        assert [len(server.loads) for server in (first, second)] == [1, 1]
+
+
+@both_paths
+def test_a_model_that_must_be_loaded_is_loaded_nowhere(path: str, gate: Gate) -> None:
+    adapter = ADAPTERS["ChatLMStudio"]
+    with servers((chat_model(slots=1, preload=True),), (chat_model(slots=1),), gate=gate) as (first, second):
+        model = adapter.make(model=CHAT, host=addresses([first, second]), load_policy="require_loaded")
+        with ThreadPoolExecutor(2) as pool:
+            calls = [pool.submit(call, adapter, path, model, "hold") for _ in range(2)]
+            first.wait_for(lambda: len(first.predictions) == 2, SECONDS)
+            gate.open()
+            for each in calls:
+                each.result(SECONDS)
+        assert not second.loads
+
+
+@every_adapter
+@both_paths
+def test_a_model_that_is_loaded_nowhere_is_loaded_where_it_is_downloaded(adapter: Adapter, path: str) -> None:
+    with servers((chat_model(key="other"),), (chat_model(), embedding_model())) as (first, second):
+        assert call(adapter, path, adapter.make(model=key_of(adapter), host=addresses([first, second])), "Hello")
+        assert not first.loads
+        assert len(second.loads) == 1
+
+
+def test_a_host_whose_load_failed_is_avoided_and_the_call_moves(gate: Gate) -> None:
+    broken = chat_model(rules=[{"when": {"load": True}, "then": [{"fault": "out_of_memory"}]}])
+    with servers((broken,), (chat_model(),)) as (first, second):
+        model = ChatLMStudio(model=CHAT, host=addresses([first, second]))
+        assert model.invoke("Hello").response_metadata["host"] == second.address
+        assert model.invoke("Hello").response_metadata["host"] == second.address
+        assert len(first.loads) == 1
+
+
+def test_the_progress_of_a_background_load_is_not_reported_on_another_thread(gate: Gate) -> None:
+    with servers((chat_model(slots=1, preload=True),), (chat_model(slots=1),), gate=gate) as (first, second):
+        seen: list[str] = []
+        model = ChatLMStudio(
+            model=CHAT,
+            host=addresses([first, second]),
+            on_load_progress=lambda _: seen.append(threading.current_thread().name),
+        )
+        with ThreadPoolExecutor(2, thread_name_prefix="caller") as pool:
+            calls = [pool.submit(model.invoke, "hold") for _ in range(2)]
+            second.wait_for(lambda: bool(second.loaded()), SECONDS)
+            gate.open()
+            for each in calls:
+                each.result(SECONDS)
+        assert all(name.startswith("caller") for name in seen)
+
+
+# What is the same on all hosts ----------------------------------------------------------------------------------------
+
+
+def test_each_host_gets_its_own_token() -> None:
+    models = (chat_model(preload=True),)
+    with (
+        Emulator(models, tokens=TOKENS[:1]) as first,
+        Emulator(models, tokens=TOKENS[1:]) as second,
+    ):
+        hosts = addresses([first, second])
+        model = ChatLMStudio(model=CHAT, host=hosts, api_token=dict(zip(hosts, TOKENS, strict=True)))
+        assert [status.error for status in model.hosts()] == [None, None]
+        assert model.invoke("Hello").content
+        both = ChatLMStudio(model=CHAT, host=hosts, api_token=TOKENS[1])
+        assert both.invoke("Hello").response_metadata["host"] == second.address
+        assert [status.available for status in both.hosts()] == [False, True]
+        assert [status.available for status in known(model)] == [True, True]
+        with pytest.raises(LMStudioAuthenticationError):
+            ChatLMStudio(model=CHAT, host=first.address, api_token=TOKENS[1]).invoke("Hello")
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"host": []}, "must name at least one server"),
+        ({"host": ["a:1", "ws://a:1"]}, "are the same server"),
+        ({"host": ["a:1", "b:1:2"]}, "is not an address"),
+        ({"host": ["a:1", "b:1"], "model": None}, "several hosts need a model"),
+        ({"host": ["a:1", "b:1"], "api_token": {"c:1": "x"}}, "'c:1'"),
+        ({"host": ["a:1", "b:1"], "api_token": {"a:1": 7}}, "must be a string"),
+        ({"host": ["user:secret@a:1", "b:1"]}, "must hold no credentials"),
+    ],
+)
+@every_adapter
+def test_a_wrong_list_of_hosts_is_one_error(adapter: Adapter, settings: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text) as caught:
+        call(adapter, "sync", adapter.make(**{"model": key_of(adapter), **settings}), "Hello")
+    assert "secret" not in str(caught.value)
+
+
+PIXEL = base64.b64encode(
+    base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+).decode()
+IMAGE = [{"role": "user", "content": [{"type": "image", "base64": PIXEL, "mime_type": "image/png"}]}]
+
+
+def test_an_image_is_uploaded_to_the_host_that_responds(pair: list[Emulator]) -> None:
+    off = f"127.0.0.1:{free_port()}"
+    model = ChatLMStudio(model=CHAT, host=[off, pair[1].address])
+    assert model.invoke(IMAGE).response_metadata["host"] == pair[1].address
+    assert len(pair[1].predictions[0].images) == 1
+
+
+def test_a_file_that_was_uploaded_pins_its_host(pair: list[Emulator]) -> None:
+    from lmstudio_integrations import Client
+
+    with Client(pair[1].address) as client:
+        handle = client.prepare_image(base64.b64decode(PIXEL))
+        model = ChatLMStudio(model=CHAT, host=addresses(pair))
+        message = {"role": "user", "content": [{"type": "text", "text": "What is this?"}, handle.to_dict()]}
+        assert model.invoke([message]).response_metadata["host"] == pair[1].address
+
+
+def test_the_context_window_is_the_smallest_of_the_loaded_instances() -> None:
+    models = [(chat_model(preload=True, context_length=length),) for length in (4096, 2048)]
+    with servers(*models) as pair:
+        settings: dict[str, Any] = {"model": CHAT, "host": addresses(pair), "on_config_mismatch": "ignore"}
+        assert ChatLMStudio(**settings).load().profile["max_input_tokens"] == 2048
+        assert LMStudio(**settings).load().metadata.context_window == 2048
+
+
+@pytest.mark.parametrize("make", [LMStudioEmbeddings, LMStudioEmbedding])
+def test_a_text_that_is_too_long_for_one_host_is_too_long_for_all(make: Any) -> None:
+    lengths = {"context_length": 512, "max_context_length": 512}, {"context_length": 128, "max_context_length": 128}
+    with servers(*[(embedding_model(preload=True, **each),) for each in lengths]) as pair:
+        settings: dict[str, Any] = {"model": EMBEDDING, "host": addresses(pair), "on_config_mismatch": "ignore"}
+        model = make(**settings, length_policy="error")
+        texts = ["word " * 200]
+        with pytest.raises(LMStudioError, match="the model takes 128"):
+            model.embed_documents(texts) if make is LMStudioEmbeddings else model.get_text_embedding_batch(texts)
+
+
+@every_adapter
+@both_paths
+def test_different_files_on_the_hosts_are_a_warning(adapter: Adapter, path: str) -> None:
+    models = [
+        (chat_model(preload=True, quantization=bits), embedding_model(preload=True, quantization=bits))
+        for bits in (("Q4_K_M", 4), ("Q8_0", 8))
+    ]
+    with servers(*models) as pair:
+        model = adapter.make(model=key_of(adapter), host=addresses(pair))
+        model.hosts()
+        with pytest.warns(UserWarning, match="loaded differently: quantization"):
+            call(adapter, path, model, "Hello")
+        call(adapter, path, model, "Hello")  # a second warning would be an error
+        strict = adapter.make(model=key_of(adapter), host=addresses(pair), on_config_mismatch="raise")
+        strict.hosts()
+        with pytest.raises(LMStudioError, match="Q8_0"):
+            call(adapter, path, strict, "Hello")
+        call(adapter, path, adapter.make(model=key_of(adapter), host=addresses(pair), on_config_mismatch="ignore"), "x")
+
+
+def test_the_cache_key_does_not_depend_on_the_order_of_the_hosts() -> None:
+    keys = {
+        ChatLMStudio(model=CHAT, host=hosts)._get_llm_string()
+        for hosts in (["a:1", "b:2"], ["http://b:2/v1", "a:1"], "b:2,a:1")
+    }
+    assert len(keys) == 1
+    assert keys != {ChatLMStudio(model=CHAT, host="a:1")._get_llm_string()}
+
+
+# Slots ----------------------------------------------------------------------------------------------------------------
+
+
+@both_paths
+def test_a_batch_runs_as_many_calls_at_once_as_all_hosts(path: str, pair: list[Emulator], gate: Gate) -> None:
+    model = ChatLMStudio(model=CHAT, host=addresses(pair))
+    model.hosts()
+    with ThreadPoolExecutor(1) as pool:
+        texts = [f"hold {number}" for number in range(10)]
+        batch = pool.submit(model.batch, texts) if path == "sync" else pool.submit(asyncio.run, model.abatch(texts))
+        for server in pair:
+            server.wait_for(lambda server=server: running(server) == 2, SECONDS)  # type: ignore[misc]  # bound now
+        assert [len(server.predictions) for server in pair] == [2, 2]
+        gate.open()
+        found = Counter(each.response_metadata["host"] for each in batch.result(SECONDS))
+    assert sum(found.values()) == 10
+    assert set(found) == set(addresses(pair))
+
+
+def test_closing_a_stream_frees_its_slot(pair: list[Emulator]) -> None:
+    model = ChatLMStudio(model=CHAT, host=addresses(pair))
+    model.hosts()
+    with contextlib.closing(cast("Generator[Any]", model.stream("stall"))) as stream:
+        next(stream)
+        assert model.hosts()[0].in_flight == 1
+    assert model.hosts()[0].in_flight == 0
+
+
+def test_a_stream_whose_second_prediction_fails_frees_its_slot() -> None:
+    rules = ({"when": {"structured": True}, "then": [{"error": "no such grammar"}]}, {"then": [{"text": "Sunny."}]})
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+    models = (chat_model(preload=True, rules=rules),)
+    with servers(models, models) as emulators:
+        model = ChatLMStudio(model=CHAT, host=addresses(emulators))
+        model.hosts()
+        counts = list[list[int]]()
+        for _ in model.bind_tools([tool], tool_choice="any").stream("Hello"):
+            counts.append([status.in_flight for status in known(model)])
+        assert sum(map(requests, emulators)) == 2
+    assert counts[0] == [1, 0]
+    assert counts[-1] == [0, 0]
+
+
+@pytest.mark.slow
+def test_a_stream_that_is_collected_frees_its_slot(pair: list[Emulator]) -> None:
+    llm = LMStudio(model=CHAT, host=addresses(pair))
+    llm.hosts()
+    stream = llm.stream_complete("stall")
+    next(stream)
+    assert llm.hosts()[0].in_flight == 1
+    del stream
+    gc.collect()
+    assert llm.hosts()[0].in_flight == 0
+
+
+async def test_a_cancelled_task_frees_its_slot(pair: list[Emulator]) -> None:
+    model = ChatLMStudio(model=CHAT, host=addresses(pair))
+    await model.ahosts()
+    task = asyncio.create_task(model.ainvoke("hold"))
+    await asyncio.to_thread(pair[0].wait_for, lambda: running(pair[0]) == 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [status.in_flight for status in await model.ahosts()] == [0, 0]

@@ -1,0 +1,203 @@
+"""Many texts on several hosts: each host embeds batches, and every text is embedded."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.engines.scripted import words
+from lmstudio_integrations.errors import (
+    LMStudioConfigMismatchError,
+    LMStudioConfigWarning,
+    LMStudioConnectionLostError,
+    LMStudioServerError,
+    LMStudioUnreachableError,
+)
+from lmstudio_integrations.ray._handles import open_async
+from tests._adapters.hosts.servers import EMBEDDING, addresses, embedding_model, servers
+from tests.support.adapters import ADAPTERS
+from tests.support.ports import free_port
+from tests.support.tqdm_bars import Drawn
+
+TEXTS = [f"text {number}" for number in range(1000)]
+SECONDS = 20.0
+
+both_frameworks = pytest.mark.parametrize("name", ["LMStudioEmbeddings", "LMStudioEmbedding"])
+both_paths = pytest.mark.parametrize("path", ["sync", "async"])
+
+
+@pytest.fixture
+def pair() -> Iterator[list[Emulator]]:
+    models = (embedding_model(preload=True),)
+    with servers(models, models) as emulators:
+        yield emulators
+
+
+@pytest.mark.slow
+@both_frameworks
+@both_paths
+def test_each_of_many_texts_is_embedded_once_and_every_host_takes_part(
+    name: str, path: str, pair: list[Emulator]
+) -> None:
+    texts = [f"text {number}" for number in range(500)]
+    several = vectors(name, path, texts, addresses(pair))
+    embedded = [each.text for server in pair for each in server.embedded_texts]
+    assert sorted(embedded) == sorted(texts)
+    assert all(server.embedded_texts for server in pair)
+    assert several == vectors(name, path, texts, pair[0].address)
+
+
+def vectors(
+    name: str, path: str, texts: list[str], host: str | list[str], length_policy: str = "error"
+) -> list[list[float]]:
+    settings: dict[str, Any] = {"on_config_mismatch": "ignore", "length_policy": length_policy}
+    return embedded(ADAPTERS[name].make(model=EMBEDDING, host=host, **settings), name, path, texts)
+
+
+def embedded(model: Any, name: str, path: str, texts: list[str]) -> list[list[float]]:
+    if name == "LMStudioEmbedding":
+        model.embed_batch_size = 300
+        if path == "sync":
+            return model.get_text_embedding_batch(texts)  # type: ignore[no-any-return]
+        return asyncio.run(model.aget_text_embedding_batch(texts))
+    return model.embed_documents(texts) if path == "sync" else asyncio.run(model.aembed_documents(texts))
+
+
+@pytest.mark.slow
+@both_frameworks
+@both_paths
+def test_all_hosts_split_long_texts_by_the_smallest_context_window(name: str, path: str) -> None:
+    small, large = (embedding_model(preload=True, context_length=length) for length in (64, 128))
+    texts = [f"text {number} " * 80 for number in range(100)]
+    with servers((large,), (small,)) as pair:
+        with pytest.warns(LMStudioConfigWarning, match="longer than the 64 tokens"):
+            several = vectors(name, path, texts, addresses(pair), "average")
+        assert all(server.embedded_texts for server in pair)
+        assert several == vectors(name, path, texts, pair[1].address, "average")
+
+
+@pytest.mark.slow
+@both_frameworks
+@both_paths
+def test_a_host_that_is_lost_costs_no_text(name: str, path: str, pair: list[Emulator]) -> None:
+    expected = vectors(name, path, TEXTS, pair[1].address)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(vectors, name, path, TEXTS, addresses(pair))
+        pair[0].wait_for(lambda: len(pair[0].embedded_texts) > 50, SECONDS)
+        pair[0].stop()
+        assert running.result(SECONDS) == expected
+
+
+@pytest.mark.slow
+@both_frameworks
+@both_paths
+def test_all_hosts_lost_is_one_error(name: str, path: str, pair: list[Emulator]) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(vectors, name, path, TEXTS * 10, addresses(pair))
+        pair[0].wait_for(lambda: len(pair[0].embedded_texts) > 50, SECONDS)
+        for server in pair:
+            server.stop()
+        with pytest.raises((LMStudioConnectionLostError, LMStudioUnreachableError)):
+            running.result(SECONDS)
+
+
+@both_frameworks
+@both_paths
+def test_the_first_error_of_a_text_ends_the_call(name: str, path: str) -> None:
+    models = (embedding_model(preload=True, context_length=64, max_context_length=64),)
+    texts = [*TEXTS[:200], "word " * 100]
+    with servers(models, models) as pair, pytest.raises(LMStudioServerError, match="text 200 has 103 tokens"):
+        vectors(name, path, texts, addresses(pair))
+
+
+@pytest.mark.slow
+@both_frameworks
+@both_paths
+@pytest.mark.parametrize("on_config_mismatch", ["warn", "ignore", "raise"])
+def test_vectors_of_two_lengths_are_never_returned(name: str, path: str, on_config_mismatch: str) -> None:
+    models = [(embedding_model(preload=True, embedding_length=length),) for length in (8, 16)]
+    with servers(*models) as (first, second):
+        hosts = addresses([first, second])
+        model = ADAPTERS[name].make(model=EMBEDDING, host=hosts, on_config_mismatch=on_config_mismatch)
+        with pytest.raises(LMStudioConfigMismatchError) as caught:
+            embedded(model, name, path, TEXTS[:500])
+        assert f"dimensions ({hosts[0]}: 8, {hosts[1]}: 16)" in str(caught.value)
+        assert "on_config_mismatch" not in str(caught.value)
+        assert [status.dimensions for status in model.hosts()] == [8, 16]
+        with pytest.raises(LMStudioConfigMismatchError):  # or the next call returned what fits no earlier vector
+            embedded(model, name, path, TEXTS[:1])
+        port = second.port
+        second.stop()
+        with Emulator(models[0], port=port):
+            assert [status.dimensions for status in model.hosts()] == [8, None]
+            assert {len(vector) for vector in embedded(model, name, path, TEXTS[:500])} == {8}
+
+
+@both_frameworks
+@both_paths
+def test_the_length_of_the_vectors_of_a_host_outlives_the_host(name: str, path: str) -> None:
+    models = [(embedding_model(preload=True, embedding_length=length),) for length in (8, 16)]
+    with servers(*models) as (first, second):
+        model = ADAPTERS[name].make(model=EMBEDDING, host=addresses([first, second]))
+        model.hosts()
+        assert len(embedded(model, name, path, TEXTS[:1])[0]) == 8
+        first.stop()
+        with pytest.raises(LMStudioConfigMismatchError, match="dimensions"):
+            embedded(model, name, path, TEXTS[:1])
+
+
+@both_frameworks
+@both_paths
+def test_a_host_that_loads_another_model_meanwhile_ends_the_call(
+    name: str, path: str, pair: list[Emulator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(words, "embed", lambda text, length: [1.0] * (length + (text == TEXTS[200])))
+    model = ADAPTERS[name].make(model=EMBEDDING, host=[pair[0].address, f"127.0.0.1:{free_port()}"])
+    with pytest.raises(LMStudioConfigMismatchError, match="vectors of 8 and 9 numbers"):
+        embedded(model, name, path, TEXTS[:250])
+
+
+async def test_handles_to_several_hosts_compare_the_lengths_of_vectors() -> None:
+    models = [(embedding_model(preload=True, embedding_length=length),) for length in (8, 16)]
+    with servers(*models) as both:
+        handle: Any = open_async("embedding", EMBEDDING, addresses(both))
+        calls = (handle.embed(text) for text in TEXTS[:8])
+        results: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
+        errors = [each for each in results if isinstance(each, LMStudioConfigMismatchError)]
+        assert len({len(each) for each in results if each not in errors}) == 1
+        assert errors
+
+
+async def test_cancelling_the_task_frees_the_slots(pair: list[Emulator]) -> None:
+    model = ADAPTERS["LMStudioEmbeddings"].make(model=EMBEDDING, host=addresses(pair))
+    task = asyncio.create_task(model.aembed_documents(TEXTS * 20))
+    await asyncio.to_thread(pair[0].wait_for, lambda: len(pair[0].embedded_texts) > 50, SECONDS)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
+    assert [status.in_flight for status in await model.ahosts()] == [0, 0]
+
+
+def test_the_progress_of_a_load_is_reported_to_the_caller() -> None:
+    models = (embedding_model(),)
+    threads: set[threading.Thread] = set()
+    with servers(models, models) as pair:
+        model = ADAPTERS["LMStudioEmbeddings"].make(
+            model=EMBEDDING, host=addresses(pair), on_load_progress=lambda _: threads.add(threading.current_thread())
+        )
+        assert len(model.embed_documents(TEXTS)) == len(TEXTS)
+    assert threads == {threading.current_thread()}
+
+
+def test_a_progress_bar_counts_the_texts_of_all_hosts(pair: list[Emulator], drawn: Drawn) -> None:
+    model = ADAPTERS["LMStudioEmbeddings"].make(model=EMBEDDING, host=addresses(pair), show_progress=True)
+    model.embed_documents(TEXTS[:100])
+    bars = drawn()
+    assert "Embedding 100 texts" in bars
+    assert "100%" in bars

@@ -1,0 +1,249 @@
+"""What editors show of the adapters: a description of every field, and every field in the signature of its class."""
+
+import copy
+import inspect
+import pickle
+import pydoc
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any, Literal, cast
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.llms import LLM
+from pydantic import BaseModel, Field
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+
+import lmstudio_integrations as lms
+from lmstudio_integrations._adapters.signature import plain_type
+from lmstudio_integrations.client.support.timeouts import TIMEOUTS
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LMStudio
+from lmstudio_integrations.types._numbers import Count, OrOff, Seconds
+from tests.support.adapters import ADAPTERS, classes
+
+FEWEST_WORDS = 5
+SECONDS = {*TIMEOUTS, "ttl"}
+STATES = ("default", "unset", "`None`")
+"""A description says with one of these what holds if the field is not set."""
+
+
+class Described(ChatLMStudio):
+    """A chat model with a field of its own."""
+
+    mood: Annotated[str, Field(min_length=1)] = Field(default="calm", description="How the\n model feels." + " so" * 40)
+
+
+class Undescribed(LMStudio):
+    mood: str
+
+
+class Deferred(ChatLMStudio, defer_build=True):
+    mood: str = "calm"
+
+
+class Constructed(ChatLMStudio):
+    def __init__(self, mood: str, *, temperature: float = 0.5, **others: Any) -> None:
+        super().__init__(temperature=temperature, name=mood, **others)
+
+
+class Closed(ChatLMStudio):
+    def __init__(self, mood: str, *others: str) -> None:
+        super().__init__(name=mood, tags=[*others])
+
+
+class Lenient(GenerateJsonSchema):
+    """Writes schemas of classes with callbacks, which are no JSON."""
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:
+        return {}
+
+
+def fields_in(make: Callable[..., Any]) -> set[str]:
+    return set(inspect.signature(make).parameters)
+
+
+# Descriptions ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", classes())
+def test_every_field_is_described_with_its_unit_and_its_default(make: type[BaseModel]) -> None:
+    for name, field in make.model_fields.items():
+        description = field.description or ""
+        assert len(description.split()) >= FEWEST_WORDS, name
+        assert description[0].isupper(), name
+        assert description.endswith("."), name
+        assert any(word in description for word in STATES), name
+        assert name not in SECONDS or "seconds" in description.lower(), name
+
+
+@pytest.mark.parametrize("framework", [BaseChatModel, LLM, BaseEmbedding])
+def test_our_descriptions_change_no_field_of_the_framework(framework: type[BaseModel]) -> None:
+    make = next(each for each in classes() if issubclass(each, framework))
+    described = make._framework_descriptions.keys() & framework.model_fields.keys()
+    assert described
+    for name in described:
+        assert framework.model_fields[name].description != make.model_fields[name].description
+
+
+@pytest.mark.parametrize("make", classes())
+def test_the_schema_describes_every_field(make: type[BaseModel]) -> None:
+    described = make.model_json_schema(schema_generator=Lenient)
+    described = described.get("$defs", {}).get(make.__name__, described)
+    assert [name for name, each in described["properties"].items() if not each.get("description")] in (
+        [],
+        ["class_name"],
+    )
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_help_shows_every_field_with_its_description(name: str) -> None:
+    make = ADAPTERS[name].make
+    shown = " ".join(pydoc.plain(pydoc.render_doc(make)).replace("|", " ").split())
+    for field, info in make.model_fields.items():
+        assert f"{field}: {' '.join(info.description.replace('|', ' ').split())}" in shown
+
+
+def test_a_class_of_a_user_is_described_with_its_own_fields() -> None:
+    assert Described.__doc__ is not None
+    head, _, settings = Described.__doc__.partition("\n\nSettings:\n")
+    assert head == "A chat model with a field of its own."
+    assert "    mood: How the model feels. so" in settings
+    assert max(map(len, settings.splitlines())) <= 100
+    assert Undescribed.__doc__ is None
+    assert inspect.getdoc(Undescribed) == LMStudio.__doc__
+
+
+# Signatures -----------------------------------------------------------------------------------------------------------
+
+IN_A_FRESH_PROCESS = """
+import inspect
+from tests.support.adapters import classes
+for base in classes():
+    class Mine(base):
+        mood: str = "calm"
+    for make in (base, Mine):
+        parameters = inspect.signature(make).parameters
+        assert parameters.keys() == make.model_fields.keys(), parameters
+        assert parameters["load_timeout"].default == 300.0
+        assert parameters["load_timeout"].annotation == float | None
+        made = make()
+        assert inspect.signature(make).parameters == parameters
+        assert not hasattr(made, "__signature__")
+    assert "mood" in parameters
+"""
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.slow
+def test_a_class_shows_every_field_before_and_after_its_first_object() -> None:
+    subprocess.run([sys.executable, "-c", IN_A_FRESH_PROCESS], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("make", classes())
+def test_a_signature_has_the_defaults_and_plain_types_of_the_fields(make: type[BaseModel]) -> None:
+    parameters = inspect.signature(make).parameters
+    assert all(each.kind is each.KEYWORD_ONLY for each in parameters.values())
+    for name, field in make.model_fields.items():
+        default = "<factory>" if field.default_factory else repr(field.default)
+        assert repr(parameters[name].default) == default
+    assert "Annotated" not in str(inspect.signature(make))
+    assert next(iter(parameters)) == "model"
+
+
+@pytest.mark.parametrize("make", [Described, Undescribed, Deferred])
+def test_the_signature_of_a_class_of_a_user_has_its_own_fields(make: type[BaseModel]) -> None:
+    assert fields_in(make) == {*make.model_fields}
+    mood = inspect.signature(make).parameters["mood"]
+    assert mood.annotation is str
+    assert mood.default == (mood.empty if make is Undescribed else "calm")
+
+
+def test_a_constructor_of_a_user_keeps_its_parameters() -> None:
+    parameters = inspect.signature(Constructed).parameters
+    assert [*parameters][:2] == ["mood", "temperature"]
+    assert parameters["temperature"].default == 0.5
+    assert fields_in(Constructed) == {"mood", *ChatLMStudio.model_fields}
+    assert fields_in(Closed) == {"mood"}
+
+
+def test_fields_that_are_added_later_are_in_the_signature() -> None:
+    class Later(ChatLMStudio):
+        friend: "Friend | None" = None
+
+    assert "Friend" in str(inspect.signature(Later).parameters["friend"].annotation)
+
+    class Friend(BaseModel):
+        name: str
+
+    Later.model_rebuild()  # finds it in this function
+    assert inspect.signature(Later).parameters["friend"].annotation == Friend | None
+    Later.model_rebuild(force=True)
+    assert fields_in(Later) == {*Later.model_fields}
+
+
+@pytest.mark.parametrize("make", classes())
+def test_a_class_can_be_copied_and_pickled(make: Any) -> None:
+    assert pickle.loads(pickle.dumps(make)) is copy.deepcopy(make) is make
+
+
+def test_threads_may_read_a_signature_while_others_make_objects() -> None:
+    class Shared(ChatLMStudio):
+        mood: str = "calm"
+
+    start = threading.Barrier(8)
+
+    def use(number: int) -> set[str]:
+        start.wait(10)
+        return fields_in(Shared) if number % 2 else {*type(Shared()).model_fields}
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(use, range(8), timeout=30))
+    assert found == [{*Shared.model_fields}] * 8
+
+
+@pytest.mark.parametrize("make", [lms.Client, lms.AsyncClient])
+def test_a_client_shows_its_timeouts(make: Callable[..., Any]) -> None:
+    parameters = inspect.signature(make).parameters
+    assert {*TIMEOUTS} < parameters.keys()
+    for name in TIMEOUTS:
+        field = ChatLMStudio.model_fields[name]
+        assert parameters[name].default == field.default
+        assert parameters[name].annotation == float | None
+        assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+    assert not [each for each in parameters.values() if each.kind is each.VAR_KEYWORD]
+
+
+def test_a_client_class_of_a_user_shows_its_own_constructor() -> None:
+    class Mine(lms.Client):
+        def __init__(self, name: str) -> None:
+            super().__init__(f"{name}:1234")
+
+    class Inheriting(lms.Client):
+        pass
+
+    assert fields_in(Mine) == {"name"}
+    assert inspect.signature(Inheriting) == inspect.signature(lms.Client)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "plain"),
+    [
+        (Seconds, float),
+        (Seconds | None, float | None),
+        (cast("Any", OrOff)[Count] | None, int | Literal[False] | None),
+        (list[Annotated[str, "x"]], list[str]),
+        (Callable[[Seconds], Any], Callable[[float], Any]),
+        (Callable[..., Seconds], Callable[..., float]),
+        (Mapping[str, Annotated[int, 1] | None], Mapping[str, int | None]),
+        (Literal["a", "b"], Literal["a", "b"]),
+        (Annotated[Annotated[int, 1], 2], int),
+        (Any, Any),
+    ],
+)
+def test_metadata_is_removed_wherever_it_is_in_a_type(annotation: Any, plain: Any) -> None:
+    assert plain_type(annotation) == cast("Any", plain)

@@ -1,0 +1,258 @@
+"""`reasoning_effort` in LangChain and LlamaIndex: what goes on the wire for each kind of model, and the warnings."""
+
+import asyncio
+import copy
+import json
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.tracers.context import collect_runs
+from pydantic import ValidationError
+
+from lmstudio_integrations import LMStudioConfigWarning, LMStudioValueError
+from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.langchain import ChatLMStudio
+from tests._adapters.test_prediction_settings import LANGCHAIN, LLAMA_INDEX, Way
+from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS
+from tests.support.requested import chosen
+
+GPT_OSS, QWEN_38, QWEN_35 = "openai/gpt-oss-20b", "qwen/qwen3.8-27b", "qwen/qwen3.5-9b"
+NEMOTRON, UNKNOWN, PLAIN = "nvidia/nemotron-3-nano-omni", "acme/deep-thought-2.5-42b", "qwen3-4b"
+MODELS = (GPT_OSS, QWEN_38, QWEN_35, NEMOTRON, UNKNOWN, PLAIN)
+
+ADAPTERS_OF_CHAT = {name: each.make for name, each in LANGUAGE_MODELS.items() if each.kind == "chat"}
+SURFACES = {
+    "ChatLMStudio-invoke": (ADAPTERS_OF_CHAT["ChatLMStudio"], LANGCHAIN["invoke"]),
+    "ChatLMStudio-astream": (ADAPTERS_OF_CHAT["ChatLMStudio"], LANGCHAIN["astream"]),
+    "LMStudio-chat": (ADAPTERS_OF_CHAT["LMStudio"], LLAMA_INDEX["chat"]),
+    "LMStudio-astream_chat": (ADAPTERS_OF_CHAT["LMStudio"], LLAMA_INDEX["astream_chat"]),
+}
+on_all_surfaces = pytest.mark.parametrize(("make", "way"), SURFACES.values(), ids=SURFACES)
+
+
+def custom(field: str, value: object) -> dict[str, Any]:
+    """Return the record of a custom field."""
+    return {"raw": {f"ext.virtualModel.customField.{field}": value}}
+
+
+def switched(field: str, *, on: bool) -> dict[str, Any]:
+    """Return the record of both switches of reasoning."""
+    return {"enableThinking": on, **custom(f"{field}.enableThinking", on)}
+
+
+SENT: list[tuple[str, str, dict[str, Any]]] = [
+    *[(GPT_OSS, effort, custom("openai.gptOss20b.reasoningEffort", effort)) for effort in ("low", "medium", "high")],
+    (GPT_OSS, "minimal", custom("openai.gptOss20b.reasoningEffort", "low")),
+    (GPT_OSS, "xhigh", custom("openai.gptOss20b.reasoningEffort", "high")),
+    (QWEN_38, "minimal", custom("qwen.qwen3.827b.reasoningEffort", "low")),
+    (QWEN_38, "medium", custom("qwen.qwen3.827b.reasoningEffort", "medium")),
+    (QWEN_38, "high", custom("qwen.qwen3.827b.reasoningEffort", "xhigh")),
+    (QWEN_38, "none", switched("qwen.qwen3.827b", on=False)),
+    (QWEN_35, "low", switched("qwen.qwen3.59b", on=True)),
+    (QWEN_35, "none", switched("qwen.qwen3.59b", on=False)),
+    (NEMOTRON, "none", switched("nvidia.nemotron3NanoOmni", on=False)),
+    (UNKNOWN, "minimal", custom("acme.deepThought2.542b.reasoningEffort", "minimal")),
+    (UNKNOWN, "none", switched("acme.deepThought2.542b", on=False)),
+    (PLAIN, "none", {"enableThinking": False}),
+]
+ALWAYS_REASONS = "'openai/gpt-oss-20b' always reasons; write reasoning_effort='low', which is sent in place of 'none'"
+WITHOUT_LEVELS = (
+    "reasoning_effort='low' has no effect on 'qwen3-4b': only models of LM Studio's catalog have levels of reasoning, "
+    "by keys such as 'openai/gpt-oss-20b'; name one as model, or set reasoning_budget"
+)
+SKIPPED: list[tuple[str, str, dict[str, Any], str]] = [
+    (GPT_OSS, "none", custom("openai.gptOss20b.reasoningEffort", "low"), ALWAYS_REASONS),
+    (PLAIN, "low", {}, WITHOUT_LEVELS),
+]
+"""Efforts that a model cannot be told: what is sent, and the warning."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    rule = {"then": [{"reasoning": "Let me see."}, {"text": "Done."}]}
+    with Emulator([ModelEntry(key=key, rules=(rule,)) for key in MODELS], auto_evict=False) as running:
+        yield running
+
+
+@pytest.mark.sampled(20)
+@on_all_surfaces
+@pytest.mark.parametrize(("model", "effort", "sent"), SENT)
+def test_an_effort_is_sent_as_what_the_model_has(
+    server: Emulator, make: Any, way: Way, model: str, effort: str, sent: dict[str, Any]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LMStudioConfigWarning)
+        way(make(model=model, host=server.address, reasoning_effort=effort), {})
+        way(make(model=model, host=server.address), {"reasoning_effort": effort})
+    assert [chosen(record) for record in server.predictions[-2:]] == [sent, sent]
+
+
+@on_all_surfaces
+@pytest.mark.parametrize(("model", "effort", "sent", "warning"), SKIPPED)
+def test_an_effort_without_effect_is_one_warning_for_each_object_and_model(
+    server: Emulator, make: Any, way: Way, model: str, effort: str, sent: dict[str, Any], warning: str
+) -> None:
+    for llm, given in (
+        (make(model=model, host=server.address, reasoning_effort=effort), {}),
+        (make(model=model, host=server.address), {"reasoning_effort": effort}),
+    ):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            way(llm, given)
+            way(llm, given)
+        assert [str(each.message) for each in caught] == [warning]
+        assert [chosen(record) for record in server.predictions[-2:]] == [sent, sent]
+    with pytest.warns(LMStudioConfigWarning):
+        way(copy.copy(llm), {"reasoning_effort": effort})
+
+
+@on_all_surfaces
+def test_an_effort_without_effect_is_one_warning_whatever_the_server_calls_the_model(make: Any, way: Way) -> None:
+    with Emulator([ModelEntry(key=PLAIN)]) as server, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        server.load(PLAIN)
+        llm = make(host=server.address)
+        for effort in ("low", "low", "high"):
+            way(llm, {"reasoning_effort": effort})
+    assert len([each for each in caught if issubclass(each.category, LMStudioConfigWarning)]) == 1
+
+
+@on_all_surfaces
+def test_the_key_that_the_server_reports_counts_where_the_model_is_named_otherwise(make: Any, way: Way) -> None:
+    with Emulator([ModelEntry(key=GPT_OSS)]) as server:
+        llm = make(host=server.address, reasoning_effort="high")
+        server.load(GPT_OSS)
+        with pytest.warns(LMStudioConfigWarning, match="has no effect on the model: only models of LM Studio's"):
+            way(llm, {})
+        way(llm, {})
+        assert [chosen(record) for record in server.predictions] == [
+            {}, custom("openai.gptOss20b.reasoningEffort", "high"),
+        ]  # fmt: skip
+
+
+@on_all_surfaces
+def test_the_model_is_known_before_the_first_call_if_it_was_loaded(make: Any, way: Way) -> None:
+    with Emulator([ModelEntry(key=GPT_OSS)]) as server, warnings.catch_warnings():
+        warnings.simplefilter("error", LMStudioConfigWarning)
+        server.load(GPT_OSS)
+        for load in ("load", "aload"):
+            llm = make(host=server.address, reasoning_effort="high")
+            loaded = getattr(llm, load)()
+            way(asyncio.run(loaded) if load == "aload" else loaded, {})
+            assert chosen(server.predictions[-1]) == custom("openai.gptOss20b.reasoningEffort", "high")
+
+
+@on_all_surfaces
+@pytest.mark.parametrize("named", [f"{GPT_OSS}:2", f"{GPT_OSS}@q4_k_m"])
+def test_the_number_of_an_instance_and_the_variant_are_no_part_of_the_key(make: Any, way: Way, named: str) -> None:
+    with Emulator([ModelEntry(key=named)]) as server:
+        way(make(model=named, host=server.address, reasoning_effort="minimal"), {})
+        assert chosen(server.predictions[-1]) == custom("openai.gptOss20b.reasoningEffort", "low")
+
+
+@on_all_surfaces
+def test_none_unsets_the_field_and_an_argument_ranks_above_it(server: Emulator, make: Any, way: Way) -> None:
+    llm = make(model=GPT_OSS, host=server.address, reasoning_effort="high")
+    for given in ({"reasoning_effort": None}, {"reasoning_effort": "low"}, {}):
+        way(llm, given)
+    assert [chosen(record) for record in server.predictions[-3:]] == [
+        {},
+        custom("openai.gptOss20b.reasoningEffort", "low"),
+        custom("openai.gptOss20b.reasoningEffort", "high"),
+    ]
+
+
+@on_all_surfaces
+def test_the_named_setting_ranks_above_extra_and_leaves_the_rest_of_it(server: Emulator, make: Any, way: Way) -> None:
+    field = "ext.virtualModel.customField.openai.gptOss20b"
+    extra = {f"{field}.reasoningEffort": "low", f"{field}.style": "terse"}
+    way(make(model=GPT_OSS, host=server.address, extra=extra, reasoning_effort="high"), {})
+    assert chosen(server.predictions[-1]) == {
+        "raw": {f"{field}.reasoningEffort": "high", f"{field}.style": "terse"},
+    }
+
+
+@on_all_surfaces
+def test_budget_and_thinking_stay_settings_of_their_own(server: Emulator, make: Any, way: Way) -> None:
+    llm = make(model=UNKNOWN, host=server.address, reasoning_effort="low", reasoning_budget=9, enable_thinking=True)
+    way(llm, {})
+    level = custom("acme.deepThought2.542b.reasoningEffort", "low")
+    assert chosen(server.predictions[-1]) == {"reasoningBudget": 9, "enableThinking": True, **level}
+
+
+WRONG = [
+    (
+        {"reasoning_effort": "none", "enable_thinking": True},
+        "enable_thinking=True contradicts reasoning_effort='none'; set one of them to None",
+    ),
+    (
+        {"reasoning_effort": "low", "enable_thinking": False},
+        "enable_thinking=False contradicts reasoning_effort='low'; set one of them to None",
+    ),
+    (
+        {"reasoning_effort": "extreme"},
+        "reasoning_effort must be one of none, minimal, low, medium, high, xhigh; got 'extreme'",
+    ),
+    ({"reasoning_effort": ["low"]}, "reasoning_effort must be one of none, minimal, low, medium, high, xhigh"),
+]
+
+
+@pytest.mark.sampled(6)
+@on_all_surfaces
+@pytest.mark.parametrize(("given", "text"), WRONG)
+def test_an_effort_that_cannot_be_is_rejected_before_anything_is_sent(
+    server: Emulator, make: Any, way: Way, given: dict[str, Any], text: str
+) -> None:
+    before = len(server.predictions)
+    with pytest.raises(LMStudioValueError) as caught:
+        way(make(model=GPT_OSS, host=server.address), given)
+    assert text in str(caught.value)
+    assert len(server.predictions) == before
+
+
+@pytest.mark.parametrize("make", ADAPTERS_OF_CHAT.values(), ids=ADAPTERS_OF_CHAT)
+def test_a_field_takes_the_efforts_of_the_frameworks_alone(make: Any) -> None:
+    with pytest.raises(ValidationError, match="'none', 'minimal', 'low', 'medium', 'high' or 'xhigh'"):
+        make(reasoning_effort="extreme")
+
+
+@pytest.mark.parametrize("adapter", [each for each in ADAPTERS.values() if each.kind != "chat"])
+def test_models_without_a_chat_template_have_no_effort(adapter: Any) -> None:
+    with pytest.raises(ValueError, match="unknown setting 'reasoning_effort'"):
+        adapter.make(reasoning_effort="low")
+
+
+def test_responses_with_another_effort_are_cached_apart_and_traces_show_it(server: Emulator) -> None:
+    llm = ChatLMStudio(model=GPT_OSS, host=server.address, reasoning_effort="low", cache=InMemoryCache())
+    before = len(server.predictions)
+    calls: list[dict[str, Any]] = [{}, {}, *[{"reasoning_effort": each} for each in ("high", "high", "low")]]
+    with collect_runs() as traced:
+        for given in calls:
+            llm.invoke("Hello", **given)
+    assert len(server.predictions) - before == 2
+    shown = [(run.extra or {})["invocation_params"]["reasoning_effort"] for run in traced.traced_runs]
+    assert shown == ["low", "low", "high", "high", "low"]
+    assert ChatLMStudio.model_validate(json.loads(llm.model_dump_json(exclude={"cache"}))).reasoning_effort == "low"
+
+
+PROFILES: list[tuple[str, dict[str, Any]]] = [
+    (GPT_OSS, {"reasoning_output": True, "reasoning_effort_levels": ["low", "medium", "high"]}),
+    (QWEN_38, {"reasoning_output": True, "reasoning_effort_levels": ["low", "medium", "xhigh"]}),
+    (QWEN_35, {"reasoning_output": True}),
+    (UNKNOWN, {}),
+    (PLAIN, {}),
+]
+
+
+@pytest.mark.parametrize(("model", "expected"), PROFILES)
+def test_the_profile_says_what_is_known_of_reasoning(server: Emulator, model: str, expected: dict[str, Any]) -> None:
+    llm = ChatLMStudio(model=model, host=server.address)
+    llm.invoke("Hello")
+    profile = llm.profile or {}
+    assert {name: value for name, value in profile.items() if name.startswith("reasoning")} == expected
+    assert reasoning_profile({"modelKey": model}) == expected
+    assert reasoning_profile({}) == {}

@@ -1,0 +1,305 @@
+"""Tool calls that do not fit the tools, and what becomes of them, on every way to generate."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from langchain_core.messages import HumanMessage
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LlamaIndexToolCallError
+from tests._adapters.ways import Seen, Way, ways
+
+PARAMETERS: dict[str, Any] = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}, "note": {"type": "string"}},
+    "required": ["city"],
+}
+TOOL: dict[str, Any] = {"type": "function", "function": {"name": "look_up", "parameters": PARAMETERS}}
+OTHER: dict[str, Any] = {"type": "function", "function": {"name": "delete_city", "parameters": PARAMETERS}}
+OFFERED: lms.LlmPredictionConfigDict = {
+    "rawTools": {"type": "toolArray", "tools": [TOOL, OTHER]},
+    "contextOverflowPolicy": "stopAtLimit",
+}
+ON: dict[str, Any] = {"repair_tool_calls": True, "rescue_tool_calls": True, "config": OFFERED}
+WAYS = ways({"tools": [TOOL, OTHER]}, ON)
+UNREPAIRED = ways(
+    {"tools": [TOOL, OTHER], "repair_tool_calls": False}, {**ON, "repair_tool_calls": False, "check_response": False}
+)
+every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+TEXT = "Let me look there.\n"
+OSLO: dict[str, Any] = {"city": "Oslo"}
+BERGEN: dict[str, Any] = {"city": "Bergen", "days": 2}
+LONG = "Look at the harbour, too. " * 20
+RIGHT = ("look_up", {"city": "Oslo", "days": 3})
+ANSWER = json.dumps({"name": "look_up", "arguments": {"city": "Oslo", "days": 3}})
+
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def call(arguments: dict[str, Any], name: str = "look_up", **more: Any) -> dict[str, Any]:
+    return {"tool": name, "arguments": arguments, **more}
+
+
+def markup(text: str) -> dict[str, Any]:
+    return {"text": f"<tool_call>{text}</tool_call>"}
+
+
+AT_ONCE: dict[str, tuple[list[dict[str, Any]], list[tuple[str, dict[str, Any]]]]] = {
+    "a string": ([call({"city": "Oslo", "days": "3"})], [RIGHT]),
+    "another name": ([call({"town": "Oslo", "days": 3})], [RIGHT]),
+    "another tool": ([call({"city": "Oslo", "days": 3}, "lookUp")], [RIGHT]),
+    "a bracket": ([call({}, malformed='{"city": "Oslo", "days": 3')], [RIGHT]),
+    "a bracket in the text": (
+        [markup('{"name": "look_up", "arguments": {"city": "Oslo", "days": 3')],
+        [RIGHT],
+    ),
+    "another tool in the text": ([markup('{"name": "LookUp", "arguments": {"city": "Oslo", "days": "3"}}')], [RIGHT]),
+    "the second one": (
+        [call(BERGEN), call({"city": "Oslo", "days": "3"}), call(OSLO)],
+        [("look_up", BERGEN), RIGHT, ("look_up", OSLO)],
+    ),
+}
+ASKED: dict[str, tuple[list[dict[str, Any]], list[tuple[str, dict[str, Any]]]]] = {
+    "a missing one": ([call({"days": 3})], [("look_up", {"days": 3, "city": "Oslo"})]),
+    "a word": ([call({"city": "Oslo", "days": "three"})], [RIGHT]),
+    "half a string": ([call({}, malformed='{"city": "Os')], [RIGHT]),
+    "half a string in the text": ([markup('{"name": "look_up", "arguments": {"city": "Os')], [RIGHT]),
+    "a long one": (
+        [call({"city": "Oslo", "days": "three", "note": LONG})],
+        [("look_up", {"city": "Oslo", "days": 3, "note": LONG})],
+    ),
+    "the first one": (
+        [call({"days": 3}), call(BERGEN), call(OSLO)],
+        [("look_up", {"days": 3, "city": "Oslo"}), ("look_up", BERGEN), ("look_up", OSLO)],
+    ),
+    "two": (
+        [call({"days": 3}), call(BERGEN), call({"city": "Rome", "days": "x"})],
+        [("look_up", {"days": 3, "city": "Oslo"}), ("look_up", BERGEN), ("look_up", {"city": "Rome", "days": 3})],
+    ),
+}
+FITTING = {
+    "fits": [call({"city": "12", "days": 3})],
+    "has more": [call({"city": "Oslo", "sky": "blue"})],
+    "no tool": [call(OSLO, "remove_town")],
+}
+
+
+def rule(prompt: str, *steps: dict[str, Any], structured: bool = False) -> dict[str, Any]:
+    return {"when": {"last": prompt, "structured": structured}, "then": [*steps]}
+
+
+BOTH = f"[{ANSWER}, {ANSWER.replace('Oslo', 'Rome')}]"
+RULES = (
+    rule("as JSON: \\[", {"text": BOTH}, structured=True),
+    rule("as JSON", {"text": ANSWER}, structured=True),
+    *(
+        rule(f"^{prompt}$", {"text": TEXT}, *steps)
+        for prompt, steps in {name: steps for name, (steps, _) in {**AT_ONCE, **ASKED}.items()}.items()
+    ),
+    *(rule(f"^{prompt}$", {"text": TEXT}, *steps) for prompt, steps in FITTING.items()),
+    rule("^without a marker$", {"text": '{"name": "look_up", "arguments": {"days": 3}}'}),
+)
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    with Emulator([ModelEntry(key="m", rules=RULES, vision=True)]) as running:
+        yield running
+
+
+def servers(*rules: dict[str, Any]) -> Emulator:
+    """A server whose model responds in another way to some prompts."""
+    return Emulator([ModelEntry(key="m", rules=(*rules, *RULES), vision=True)])
+
+
+@every_way
+@pytest.mark.parametrize("prompt", AT_ONCE)
+def test_a_call_with_one_reading_is_mended_without_a_request(
+    server: Emulator, way: Way, prompt: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = way(server.address, prompt)
+    assert (seen["calls"], seen["text"], seen["predictions_count"]) == (AT_ONCE[prompt][1], TEXT, None)
+    assert [each["replaced_by"] for each in seen["repaired_tool_calls"]] == [
+        {"name": RIGHT[0], "arguments": RIGHT[1]},
+    ]
+    assert len(server.predictions) == 1
+    assert ["mended 1 tool call" in message for message in caplog.messages].count(True) == 1
+
+
+UNMARKED = {
+    "another name": ('{"name": "look_up", "arguments": {"town": "Oslo", "days": 3}}', 1),
+    "in a block": ('```json\n{"name": "look_up", "arguments": {"city": "Oslo", "days": "03"}}\n```', 2),
+    "a missing one": ('{"name": "look_up", "arguments": {"days": 3}}', 2),
+}
+
+
+@every_way
+@pytest.mark.parametrize("written", UNMARKED)
+def test_a_response_that_is_nothing_but_a_call_needs_no_marker(way: Way, written: str) -> None:
+    text, requests = UNMARKED[written]
+    with servers(rule("^plain$", {"text": text})) as server:
+        seen = way(server.address, "plain")
+        assert (seen["calls"][0][0], dict(sorted(seen["calls"][0][1].items())), seen["text"]) == (*RIGHT, "")
+        assert len(server.predictions) == requests
+
+
+@every_way
+def test_arguments_that_no_tool_names_are_a_doubt_without_a_marker(way: Way) -> None:
+    text = '{"name": "look_up", "arguments": {"city": "Oslo", "sky": "blue"}}'
+    with servers(rule("^plain$", {"text": text})) as server:
+        seen = way(server.address, "plain")
+        assert (seen["calls"], seen["text"], len(server.predictions)) == ([], text, 1)
+
+
+@every_way
+@pytest.mark.parametrize("prompt", ASKED)
+def test_another_one_is_asked_for_by_grammar(
+    server: Emulator, way: Way, prompt: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen, (_, expected) = way(server.address, prompt), ASKED[prompt]
+    assert (seen["calls"], seen["text"], seen["predictions_count"]) == (expected, TEXT, 2)
+    assert "".join(seen["parts"]) in {TEXT, ""}
+    number = 2 if prompt == "two" else 1
+    assert len(seen["repaired_tool_calls"]) == number
+    first, second = server.predictions
+    assert seen["stop_reason"] == first.stats["stopReason"]
+    assert seen["prompt"] == first.stats["promptTokensCount"] + second.stats["promptTokensCount"]
+    assert sum("mended" in message for message in caplog.messages) == 1
+
+
+@every_way
+@pytest.mark.parametrize("prompt", FITTING)
+def test_a_call_that_fits_or_that_nothing_is_meant_by_stays(server: Emulator, way: Way, prompt: str) -> None:
+    seen, (step,) = way(server.address, prompt), FITTING[prompt]
+    assert (seen["calls"], seen["text"]) == ([(step["tool"], step["arguments"])], TEXT)
+    assert (seen["repaired_tool_calls"], seen["predictions_count"], len(server.predictions)) == (None, None, 1)
+
+
+def test_the_request_continues_the_prompt_and_fixes_what_fits(server: Emulator) -> None:
+    model = ChatLMStudio(model="m", host=server.address, repeat_penalty=1.3, presence_penalty=0.5, enable_thinking=True)
+    model.bind_tools([TOOL, OTHER]).invoke("a word")
+    first, second = server.predictions
+    prompt = second.prompt or ""
+    assert all(each in prompt for each in ("look_up", "delete_city", "a word", TEXT))
+    assert "days: 'three' is not of type 'integer'" in prompt
+    arguments = second.config["structured"]["jsonSchema"]["properties"]["arguments"]
+    assert arguments["properties"] == {"city": {"const": "Oslo"}, "days": {"type": "integer"}}
+    assert second.config["structured"]["jsonSchema"]["properties"]["arguments"]["required"] == ["city", "days"]
+    assert second.config["enableThinking"] is False
+    assert not any((second.config[name] or {}).get("checked") for name in ("repeatPenalty", "presencePenalty"))
+    assert first.config["enableThinking"] is True
+
+
+def test_a_long_value_need_not_be_written_again(server: Emulator) -> None:
+    ChatLMStudio(model="m", host=server.address).bind_tools([TOOL, OTHER]).invoke("a long one")
+    schema = server.predictions[1].config["structured"]["jsonSchema"]
+    assert set(schema["properties"]["arguments"]["properties"]) == {"city", "days"}
+
+
+# What is not mended ---------------------------------------------------------------------------------------------------
+
+IGNORING = rule("as JSON", {"text": "I would rather not."}, structured=True)
+MISFITTING = rule("as JSON", {"text": '{"name": "look_up", "arguments": {"days": 3}}'}, structured=True)
+OTHER_TOOL = rule("as JSON", {"text": '{"name": "delete_city", "arguments": {"city": "Oslo"}}'}, structured=True)
+FAILING = rule("as JSON", {"error": "no such grammar"}, structured=True)
+
+
+def either(way: Way, host: str, prompt: str) -> Seen:
+    """What a way delivers, or what LlamaIndex's error about a call that cannot be read has."""
+    try:
+        return way(host, prompt)
+    except LlamaIndexToolCallError as error:
+        return Seen(text=error.text, calls=[])
+
+
+@every_way
+@pytest.mark.parametrize("second", [IGNORING, MISFITTING, OTHER_TOOL, FAILING], ids=str)
+def test_a_call_that_is_not_mended_stays(way: Way, second: dict[str, Any], request: pytest.FixtureRequest) -> None:
+    unrepaired = UNREPAIRED[request.node.callspec.id.rpartition("-")[2]]
+    for prompt in ("a missing one", "the first one", "half a string", "half a string in the text", "without a marker"):
+        with servers(second) as server:
+            seen, expected = either(way, server.address, prompt), either(unrepaired, server.address, prompt)
+            assert (seen["text"], seen["calls"]) == (expected["text"], expected["calls"])
+            assert [each["replaced_by"] for each in seen.get("repaired_tool_calls", [{"replaced_by": None}])] == [None]
+            assert len(server.predictions) == (4 if second is FAILING else 3)
+
+
+@every_way
+def test_a_server_that_cannot_continue_a_prompt_is_asked_in_another_way(way: Way) -> None:
+    with servers(rule("The tool look_up: ", {"text": ANSWER}, structured=True), FAILING) as server:
+        seen = way(server.address, "a missing one")
+        assert (seen["calls"], seen["text"]) == (ASKED["a missing one"][1], TEXT)
+        assert "The tool look_up: " in str(server.predictions[-1].messages[-1])
+        assert len(server.predictions[-1].messages) == 3
+
+
+def test_an_image_is_in_the_request_as_well(server: Emulator) -> None:
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
+    message = HumanMessage([{"type": "text", "text": "a missing one"}, image])
+    chain = ChatLMStudio(model="m", host=server.address).bind_tools([TOOL, OTHER])
+    assert [call["args"] for call in chain.invoke([message]).tool_calls] == [ASKED["a missing one"][1][0][1]]
+    assert "file" in [part["type"] for part in server.predictions[-1].messages[0]["content"]]
+
+
+@every_way
+def test_a_full_window_has_no_place_for_a_request(way: Way) -> None:
+    story = {"text": "It is a long story. " * 100}
+    long = [rule(f"^{name}$", *steps, story) for name, (steps, _) in {**ASKED, **AT_ONCE}.items()]
+    with Emulator([ModelEntry(key="m", rules=(*long, *RULES), context_length=256)]) as server:
+        seen = way(server.address, "a missing one")
+        assert (seen["calls"], len(server.predictions)) == ([("look_up", {"days": 3})], 1)
+        assert either(way, server.address, "a bracket")["calls"] == []  # it may have been cut off
+
+
+def test_nothing_is_asked_after_a_response_that_was_stopped() -> None:
+    loop = {"text": "Let me check it once more. " * 100}
+    with servers(rule("^loop$", *ASKED["a missing one"][0], loop)) as server:
+        message = ChatLMStudio(model="m", host=server.address).bind_tools([TOOL]).invoke("loop")
+        assert message.response_metadata["stop_reason"] == "repetition"
+        assert ([call["args"] for call in message.tool_calls], len(server.predictions)) == ([{"days": 3}], 1)
+
+
+def test_what_describes_the_first_response_is_kept() -> None:
+    with servers(rule("^marked$", markup('{"name": "look_up", "arguments": {"days": 3}}'))) as server:
+        message = ChatLMStudio(model="m", host=server.address).bind_tools([TOOL]).invoke("marked")
+        assert [call["args"]["city"] for call in message.tool_calls] == ["Oslo"]
+        assert message.response_metadata["rescued_tool_calls"] == 1
+
+
+@pytest.mark.parametrize("prompt", ["a string", "a missing one"])
+def test_a_call_keeps_its_identifier(prompt: str) -> None:
+    steps = {**AT_ONCE, **ASKED}[prompt][0]
+    with servers(rule(f"^{prompt}$", *({**step, "id": "c7"} for step in steps))) as server:
+        message = ChatLMStudio(model="m", host=server.address).bind_tools([TOOL, OTHER]).invoke(prompt)
+        assert ([each["id"] for each in message.tool_calls], len(message.tool_calls)) == (["c7"], 1)
+        assert message.response_metadata["repaired_tool_calls"]
+
+
+def test_with_a_preset_the_prompt_is_not_continued() -> None:
+    """It may set what a text cannot have, such as the prompt template."""
+    entry = ModelEntry(key="m", rules=RULES)
+    with Emulator([entry], catalog={"preset": [{"identifier": "mine", "temperature": 0.1}]}) as server:
+        message = ChatLMStudio(model="m", host=server.address, preset="mine").bind_tools([TOOL]).invoke("a missing one")
+        assert [each["args"]["city"] for each in message.tool_calls] == ["Oslo"]
+        second = server.predictions[1]
+        assert (len(second.messages), second.config["temperature"]) == (3, 0.1)
+
+
+def test_a_call_that_a_stop_string_ends_is_not_completed(server: Emulator) -> None:
+    model = ChatLMStudio(model="m", host=server.address, stop=[', "days"']).bind_tools([TOOL])
+    message = model.invoke("a bracket in the text")
+    assert (message.tool_calls, len(message.invalid_tool_calls)) == ([], 1)
+    assert [each.stats["stopReason"] for each in server.predictions] == ["stopStringFound"]
+
+
+@pytest.mark.parametrize("prompt", ["half a string", "half a string in the text"])
+def test_half_a_call_is_not_completed(server: Emulator, prompt: str) -> None:
+    """What it lacks is not known, and a request would have the same limit."""
+    ChatLMStudio(model="m", host=server.address, max_tokens=9).bind_tools([TOOL]).invoke(prompt)
+    assert [each.stats["stopReason"] for each in server.predictions] == ["maxPredictedTokensReached"]

@@ -1,0 +1,141 @@
+"""Responses that only repeat themselves, on every way to generate: they are stopped, and say so."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
+from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
+from tests._adapters.ways import Way, collected, said, ways
+from tests.support.gate import AT_THE_GATE, Gate
+
+LOOP = "Let me think about it again. " * 60
+TOOL: dict[str, Any] = {"type": "function", "function": {"name": "write", "parameters": {"type": "object"}}}
+OFFERED: dict[str, Any] = {"rawTools": {"type": "toolArray", "tools": [TOOL]}}
+
+
+def rule(prompt: str, *steps: dict[str, Any]) -> dict[str, Any]:
+    return {"when": {"last": f"^{prompt}$"}, "then": list(steps)}
+
+
+RULES = (
+    rule("loop", {"text": "Oslo. "}, {"text": LOOP}, AT_THE_GATE),
+    rule("think", {"text": f"<think>Oslo? {LOOP}"}, AT_THE_GATE),
+    rule("write", {"text": "I write. "}, {"tool": "write", "arguments": {"text": LOOP * 20}}, AT_THE_GATE),
+    rule("go on", {"text": LOOP}),
+    rule("for long", {"text": LOOP * 20}),
+)
+"""All but the last two only end if they are cancelled."""
+
+WAYS = ways({"tools": [TOOL]}, {"config": OFFERED, "stop_on_repetition": True})
+every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    with Emulator([ModelEntry(key="m", rules=RULES)], engines=Gate().engines()) as running:
+        yield running
+
+
+def stops(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [message for message in caplog.messages if "stopped, because the" in message]
+
+
+@every_way
+@pytest.mark.parametrize(
+    ("prompt", "text", "reasoning", "start"), [("loop", f"Oslo. {LOOP}", "", 4), ("think", "", f"Oslo? {LOOP}", 5)]
+)
+def test_a_response_that_repeats_itself_is_stopped(
+    server: Emulator, way: Way, prompt: str, text: str, reasoning: str, start: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = way(server.address, prompt)
+    assert text.startswith(seen["text"])
+    assert reasoning.startswith(seen["reasoning"])
+    assert len(seen["text"] + seen["reasoning"]) > 1_300
+    assert (seen["stop_reason"], seen["repetition_start"]) == ("repetition", start)
+    assert "".join(seen["parts"]) in {seen["text"], ""}
+    assert len(stops(caplog)) == 1
+
+
+@pytest.mark.parametrize(("role", "is_stopped"), [(HumanMessage, False), (AIMessage, True)])
+def test_a_block_that_the_caller_repeats_may_be_repeated(
+    server: Emulator, role: Any, is_stopped: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the model itself has repeated before is no reason to go on."""
+    message = ChatLMStudio(model="m", host=server.address).invoke([role(LOOP), HumanMessage("for long")])
+    assert (message.response_metadata["stop_reason"] == "repetition", bool(stops(caplog))) == (is_stopped, is_stopped)
+
+
+@every_way
+def test_a_call_with_arguments_that_repeat_themselves_is_cut_off(
+    server: Emulator, way: Way, caplog: pytest.LogCaptureFixture
+) -> None:
+    try:
+        seen = way(server.address, "write")
+    except LlamaIndexToolCallError as error:
+        assert "the model only repeated itself" in str(error)  # noqa: PT017 - the other framework has invalid calls
+    else:
+        assert (seen["text"], seen["calls"], seen["repetition_start"]) == ("I write. ", [], 10)
+    assert len(stops(caplog)) == 1
+
+
+def raw_of(response: Any) -> Any:
+    return response.raw
+
+
+FINISH_REASONS: dict[str, Callable[[str], Any]] = {
+    "LangChain": lambda host: ChatLMStudio(model="m", host=host).invoke("loop").response_metadata["finish_reason"],
+    "LangChain, completion": lambda host: (
+        LMStudioLLM(model="m", host=host).generate(["loop"]).generations[0][0].generation_info or {}
+    )["finish_reason"],
+    "LlamaIndex": lambda host: raw_of(LMStudio(model="m", host=host).chat(said("loop")))["finish_reason"],
+    "LlamaIndex, completion": lambda host: raw_of(LMStudio(model="m", host=host).complete("loop"))["finish_reason"],
+}
+
+
+@pytest.mark.parametrize("reason", FINISH_REASONS.values(), ids=FINISH_REASONS)
+def test_its_finish_reason_is_length(server: Emulator, reason: Callable[[str], Any]) -> None:
+    assert reason(server.address) == "length"
+
+
+SETTINGS: dict[str, Callable[[str, Any], Any]] = {
+    "a field of ChatLMStudio": lambda host, limit: (
+        ChatLMStudio(model="m", host=host, stop_on_repetition=limit).invoke([HumanMessage("go on")]).text
+    ),
+    "an argument of invoke": lambda host, limit: (
+        ChatLMStudio(model="m", host=host).invoke("go on", stop_on_repetition=limit).text
+    ),
+    "an argument of astream": lambda host, limit: "".join(
+        chunk.text
+        for chunk in asyncio.run(
+            collected(ChatLMStudio(model="m", host=host).astream("go on", stop_on_repetition=limit))
+        )
+    ),
+    "a field of LMStudio": lambda host, limit: (
+        LMStudio(model="m", host=host, stop_on_repetition=limit).chat(said("go on")).message.content
+    ),
+    "an argument of chat": lambda host, limit: (
+        LMStudio(model="m", host=host).chat(said("go on"), stop_on_repetition=limit).message.content
+    ),
+}
+
+
+@pytest.mark.parametrize("limit", [False, None, 20_000])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_it_may_be_switched_off(server: Emulator, name: str, limit: Any) -> None:
+    if name.startswith("a field"):
+        limit = limit or False  # `None` unsets it in a call only
+    assert SETTINGS[name](server.address, limit) == LOOP
+
+
+@pytest.mark.parametrize("make", [ChatLMStudio, LMStudioLLM, LMStudio])
+@pytest.mark.parametrize("value", [0, -1, "yes", 1.5])
+def test_another_value_is_an_error(make: Any, value: Any) -> None:
+    with pytest.raises(ValueError, match="must be True, False or a positive whole number of characters"):
+        make(model="m", stop_on_repetition=value)
+    assert make(model="m", stop_on_repetition=1).stop_on_repetition == 1
+    assert make(model="m").stop_on_repetition is True

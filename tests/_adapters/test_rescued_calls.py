@@ -1,0 +1,474 @@
+"""Tool calls that the server left in the text, and required calls that it did not make, on every way to generate."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from inspect import isawaitable
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.structured_output import ToolStrategy
+from langchain_core.messages import HumanMessage
+from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent
+from llama_index.core.tools import FunctionTool
+from pydantic import BaseModel
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client.predictions.entries.required_tool_fallback import with_instruction
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
+from tests._adapters.ways import Seen, Way, said, ways
+
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+TOOL: dict[str, Any] = {"type": "function", "function": {"name": "look", "parameters": PARAMETERS}}
+OTHER: dict[str, Any] = {"type": "function", "function": {"name": "other", "parameters": {"type": "object"}}}
+REQUEST: dict[str, Any] = {"tools": [TOOL]}
+OFFERED: lms.LlmPredictionConfigDict = {"rawTools": {"type": "toolArray", "tools": [TOOL]}}
+NATIVE: dict[str, Any] = {"config": OFFERED, "rescue_tool_calls": True}
+OSLO = {"city": "Oslo"}
+LOOK: dict[str, Any] = {"tool": "look", "arguments": OSLO}
+CALLED_WRONGLY: dict[str, Any] = {"tool": "look", "arguments": {"town": "Oslo"}}
+QUOTED = '{"name": "look", "arguments": {"city": "Oslo"}}'
+
+FORMATS = {
+    "hermes": f"<tool_call>\n{QUOTED}\n</tool_call>",
+    "qwen xml": "<tool_call>\n<function=look>\n<parameter=city>\nOslo\n</parameter>\n</function>\n</tool_call>",
+    "llama json": '<|python_tag|>{"name": "look", "parameters": {"city": "Oslo"}}',
+    "llama pythonic": '<|python_tag|>look.call(city="Oslo")',
+    "mistral list": f"[TOOL_CALLS] [{QUOTED}]",
+    "mistral arguments": '[TOOL_CALLS]look[ARGS]{"city": "Oslo"}',
+    "glm": "<tool_call>look\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n</tool_call>",
+    "lfm": "<|tool_call_start|>[look(city='Oslo')]<|tool_call_end|>",
+    "lm studio": f"[TOOL_REQUEST]{QUOTED}[END_TOOL_REQUEST]",
+    "granite": f"<|tool_call|>[{QUOTED}]",
+    "deepseek": '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>look\n```json\n{"city": "Oslo"}\n```'
+    "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+    "phi": f"functools[{QUOTED}]",
+    "harmony": '<|channel|>commentary to=functions.look <|constrain|>json<|message|>{"city": "Oslo"}<|call|>',
+}
+WHOLE = {
+    "json": QUOTED,
+    "fenced json": f"```json\n{QUOTED}\n```",
+    "tool_code": "```tool_code\nlook(city='Oslo')\n```",
+    "pythonic": "[look(city='Oslo')]",
+}
+BEFORE = "Let me look there.\n"
+MARKED, BROKEN = (
+    FORMATS["hermes"],
+    {
+        "cut off": '<tool_call>{"name": "look", "arguments": {"city": "Os',
+        "misfit": '<tool_call>{"name": "look", "arguments": {"town": "Oslo"}}</tool_call>',
+    },
+)
+TEXTS = (
+    f"Models write `{MARKED}` for a call.",
+    f"```xml\n{MARKED}\n``` is how a call looks.",
+    "Use <tool_call> and JSON.",
+    MARKED.replace("look", "unknown"),
+    f"{MARKED} It rains.",
+)
+REMARK = "I would rather talk about the weather."
+
+AS_SENT: dict[str, Any] = {"repair_tool_calls": False}
+
+WAYS = ways(REQUEST, NATIVE)
+WAYS_AS_SENT = ways({**REQUEST, **AS_SENT}, NATIVE)
+every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+
+def rule(prompt: str, *steps: dict[str, Any]) -> dict[str, Any]:
+    return {"when": {"last": f"^{prompt}$"}, "then": list(steps)}
+
+
+RULES = (
+    *(rule(name, {"text": BEFORE + text}) for name, text in FORMATS.items()),
+    *(rule(name, {"text": text}) for name, text in WHOLE.items()),
+    *(rule(name, {"text": BEFORE + text}) for name, text in BROKEN.items()),
+    *(rule(f"text {number}", {"text": text}) for number, text in enumerate(TEXTS)),
+    rule("two", {"text": MARKED + MARKED.replace("Oslo", "Bergen")}),
+    rule("beside", {"text": MARKED}, LOOK),
+    rule("call", LOOK),
+    rule("call wrongly", CALLED_WRONGLY),
+    rule("remark", {"text": REMARK}),
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    with Emulator([ModelEntry(key="m", rules=RULES)]) as running:
+        yield running
+
+
+@pytest.fixture
+def fresh() -> Iterator[Emulator]:
+    """A server whose model has not missed a call."""
+    with Emulator([ModelEntry(key="m", rules=RULES)]) as running:
+        yield running
+
+
+# Calls in the text ----------------------------------------------------------------------------------------------------
+
+
+@every_way
+@pytest.mark.parametrize("prompt", [*FORMATS, *WHOLE])
+def test_a_call_in_the_text_is_a_call(
+    server: Emulator, way: Way, prompt: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen, text = way(server.address, prompt), BEFORE if prompt in FORMATS else ""
+    assert (seen["calls"], seen["text"], seen["rescued_tool_calls"]) == ([("look", OSLO)], text, 1)
+    assert "".join(seen["parts"]) in {text, ""}
+    assert ["left in the text" in message for message in caplog.messages] == [True]
+
+
+@every_way
+def test_several_calls_are_several(server: Emulator, way: Way) -> None:
+    seen = way(server.address, "two")
+    assert seen["calls"] == [("look", OSLO), ("look", {"city": "Bergen"})]
+    assert seen["rescued_tool_calls"] == 2
+
+
+@every_way
+@pytest.mark.parametrize("number", range(len(TEXTS)))
+def test_what_is_no_call_stays_text(server: Emulator, way: Way, number: int, caplog: pytest.LogCaptureFixture) -> None:
+    seen = way(server.address, f"text {number}")
+    assert (seen["calls"], seen["text"], seen["rescued_tool_calls"]) == ([], TEXTS[number], None)
+    assert "".join(seen["parts"]) in {TEXTS[number], ""}
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("name", WAYS_AS_SENT)
+def test_a_call_that_is_cut_off_is_no_call_and_not_lost(server: Emulator, name: str) -> None:
+    text, seen = BEFORE + BROKEN["cut off"], Seen()
+    try:
+        seen = WAYS_AS_SENT[name](server.address, "cut off")
+    except LlamaIndexToolCallError as error:
+        seen = Seen(text=error.text, calls=[], rescued_tool_calls=None)
+    assert (seen["calls"], seen["text"], seen["rescued_tool_calls"]) == ([], text, None)
+
+
+@pytest.mark.parametrize("name", WAYS_AS_SENT)
+def test_a_call_that_does_not_fit_is_one_for_callers_who_check_calls(server: Emulator, name: str) -> None:
+    seen = WAYS_AS_SENT[name](server.address, "misfit")
+    if "native" in name:
+        assert (seen["calls"], seen["text"], seen["rescued_tool_calls"]) == ([], BEFORE + BROKEN["misfit"], None)
+    else:
+        assert (seen["calls"], seen["text"], seen["rescued_tool_calls"]) == ([("look", {"town": "Oslo"})], BEFORE, 1)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_langchain_gets_a_call_that_is_cut_off_as_an_invalid_one(server: Emulator, streamed: bool) -> None:
+    model = ChatLMStudio(model="m", host=server.address, streaming=streamed, **AS_SENT).bind_tools([TOOL])
+    message = model.invoke("cut off")
+    (invalid,) = message.invalid_tool_calls
+    assert invalid["name"] == "look"
+    assert message.response_metadata["tool_call_errors"] == ["the call was cut off"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"rescue_tool_calls": False}, {"tool_choice": "none"}, {"tools": []}],
+    ids=str,
+)
+def test_it_is_only_done_where_calls_are_expected(server: Emulator, settings: dict[str, Any]) -> None:
+    for each in (way for name, way in ways({**REQUEST, **settings}, {}).items() if "native" not in name):
+        seen = each(server.address, "hermes")
+        assert (seen["calls"], seen["text"]) == ([], BEFORE + MARKED)
+
+
+@every_way
+def test_text_beside_native_calls_stays_text(server: Emulator, way: Way) -> None:
+    seen = way(server.address, "beside")
+    assert (seen["calls"], seen["text"], seen["rescued_tool_calls"]) == ([("look", OSLO)], MARKED, None)
+
+
+def test_the_native_client_leaves_it_to_the_caller(server: Emulator) -> None:
+    with lms.Client(server.address) as client:
+        result = client.llm.model("m").respond("hermes", config=OFFERED)
+    assert (result.content, result.tool_call_requests) == (BEFORE + MARKED, ())
+
+
+# Required calls -------------------------------------------------------------------------------------------------------
+
+REQUIRED: dict[str, Any] = {"tools": [TOOL, OTHER], "tool_choice": "look"}
+NATIVELY_REQUIRED: dict[str, Any] = {
+    "config": {**OFFERED, "toolChoice": {"type": "generic", "mode": "required"}},
+    "required_tool_fallback": True,
+}
+FORCING = ways(REQUIRED, NATIVELY_REQUIRED)
+
+
+@pytest.mark.parametrize("way", FORCING.values(), ids=FORCING)
+def test_a_required_call_that_does_not_come_is_requested_by_grammar(fresh: Emulator, way: Way) -> None:
+    seen = way(fresh.address, "remark")
+    ((name, arguments),) = seen["calls"]
+    assert (name, set(arguments)) == ("look", {"city"})
+    assert (seen["text"], seen["forced_by_grammar"], seen["predictions_count"]) == (REMARK, True, 2)
+    assert "".join(seen["parts"]) in {REMARK, ""}
+    first, second = fresh.predictions
+    assert seen["prompt"] == first.stats["promptTokensCount"] + second.stats["promptTokensCount"]
+    assert (len(first.tools), second.tools) == (1, [])
+    assert second.config["enableThinking"] is False
+    definitions, remark, instruction = second.messages
+    assert "look" in str(definitions)
+    assert "other" not in str(definitions)
+    assert REMARK in str(remark)
+    assert "Now call one of the tools" in str(instruction)
+
+
+@pytest.mark.parametrize("name", [name for name in WAYS if "native" not in name])
+def test_several_hosts_do_the_same(fresh: Emulator, name: str) -> None:
+    with Emulator([ModelEntry(key="m", rules=RULES)]) as other:
+        hosts, servers = [fresh.address, other.address], (fresh, other)
+        assert WAYS[name](hosts, "qwen xml")["calls"] == [("look", OSLO)]
+        assert sum(len(each.predictions) for each in servers) == 1
+        seen = FORCING[name](hosts, "remark")
+        assert [called for called, _ in seen["calls"]] == ["look"]
+        assert (seen["text"], seen["predictions_count"]) == (REMARK, 2)
+
+
+def test_after_two_misses_the_grammar_comes_first_until_the_model_calls_again(fresh: Emulator) -> None:
+    model = ChatLMStudio(model="m", host=fresh.address)
+    required, free = model.bind_tools([TOOL], tool_choice="any"), model.bind_tools([TOOL])
+
+    def predictions(chain: Any, prompt: str) -> int:
+        before = len(fresh.predictions)
+        assert chain.invoke(prompt).tool_calls
+        return len(fresh.predictions) - before
+
+    assert [predictions(required, "remark") for _ in range(4)] == [2, 2, 1, 1]
+    assert predictions(free, "call") == 1
+    assert [predictions(required, "remark") for _ in range(3)] == [2, 2, 1]
+    fresh.unload("m")
+    assert predictions(required, "remark") == 2
+
+
+def test_without_the_fallback_a_missing_call_is_what_it_was(fresh: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+    model = ChatLMStudio(model="m", host=fresh.address, required_tool_fallback=False)
+    assert model.bind_tools([TOOL], tool_choice="any").invoke("remark").tool_calls == []
+    assert "a tool call was required" in caplog.text
+    with pytest.raises(LlamaIndexToolCallError, match="a tool call was required"):
+        LMStudio(model="m", host=fresh.address).chat(said("remark"), **REQUIRED, required_tool_fallback=False)
+    assert len(fresh.predictions) == 2
+
+
+def test_a_call_by_grammar_that_is_cut_off_is_no_call(fresh: Emulator) -> None:
+    required = ChatLMStudio(model="m", host=fresh.address, max_tokens=4).bind_tools([TOOL], tool_choice="any")
+    message = required.invoke("remark")
+    assert message.tool_calls == []
+    assert "no complete call (maxPredictedTokensReached)" in message.response_metadata["tool_call_errors"][0]
+
+
+def test_a_schema_that_only_the_server_can_use_is_no_obstacle() -> None:
+    parameters = {"type": "object", "properties": {"city": {"type": "string", "pattern": r"^\p{L}+$"}}}
+    tool = {"type": "function", "function": {"name": "look", "parameters": parameters}}
+    forced = {"when": {"structured": True}, "then": [{"text": json.dumps({"name": "look", "arguments": OSLO})}]}
+    with Emulator([ModelEntry(key="m", rules=(forced, {"then": [{"text": REMARK}]}))]) as server:
+        model = ChatLMStudio(model="m", host=server.address).bind_tools([tool], tool_choice="any")
+        assert [call["args"] for call in model.invoke("x").tool_calls] == [OSLO]
+
+
+def test_a_server_that_ignores_the_grammar_loses_nothing() -> None:
+    with Emulator([ModelEntry(key="m", rules=({"then": [{"text": REMARK}]},))]) as server:
+        required = ChatLMStudio(model="m", host=server.address).bind_tools([TOOL], tool_choice="any")
+        for _ in range(3):
+            message = required.invoke("anything")
+            assert (message.text, message.tool_calls, message.invalid_tool_calls) == (REMARK, [], [])
+        assert [len(each.tools) for each in server.predictions] == [1, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("way", FORCING.values(), ids=FORCING)
+def test_a_second_prediction_that_fails_loses_nothing(way: Way, caplog: pytest.LogCaptureFixture) -> None:
+    failing = {"when": {"structured": True}, "then": [{"error": "no such grammar"}]}
+    with Emulator([ModelEntry(key="m", rules=(failing, *RULES))]) as server:
+        for _ in range(3):  # the grammar never comes first
+            try:
+                seen = way(server.address, "remark")
+            except LlamaIndexToolCallError as error:
+                seen = Seen(text=error.text, calls=[], parts=[])
+            assert (seen["text"], seen["calls"]) == (REMARK, [])
+            assert "".join(seen["parts"]) in {REMARK, ""}
+        assert len(server.predictions) == 6
+    assert "the second prediction failed" in caplog.text
+
+
+@pytest.mark.parametrize("way", FORCING.values(), ids=FORCING)
+@pytest.mark.parametrize("prompt", BROKEN)
+def test_a_broken_call_is_none_where_one_is_required(fresh: Emulator, way: Way, prompt: str) -> None:
+    seen = way(fresh.address, prompt)
+    assert [name for name, _ in seen["calls"]] == ["look"]
+    assert (seen["text"], seen["forced_by_grammar"]) == (BEFORE + BROKEN[prompt], True)
+
+
+def test_a_stream_that_is_cancelled_between_the_predictions_keeps_the_first(fresh: Emulator) -> None:
+    with lms.Client(fresh.address) as client:
+        stream, shown = client.llm.model("m").respond_stream("remark", **NATIVELY_REQUIRED), ""
+        for fragment in stream:
+            shown += fragment.content
+            if shown == REMARK:
+                stream.cancel()
+        assert stream.result().content == shown == REMARK
+    assert len(fresh.predictions) == 1
+
+
+def test_the_request_by_grammar_follows_on_any_conversation() -> None:
+    asked: dict[str, Any] = {"role": "user", "content": [{"type": "text", "text": "Go on"}]}
+    system: dict[str, Any] = {"role": "system", "content": [{"type": "text", "text": "Be brief"}]}
+    began: dict[str, Any] = {"role": "assistant", "content": [{"type": "text", "text": "I "}]}
+    result: dict[str, Any] = {"role": "tool", "content": []}
+    histories: list[tuple[list[dict[str, Any]], str, list[str]]] = [
+        ([asked], "", ["user"]),
+        ([asked], "No", ["user", "assistant", "user"]),
+        ([asked, began], "go", ["user", "assistant", "user"]),
+        ([asked, began, result], "", ["user", "assistant", "tool", "user"]),
+        ([system, asked], "", ["system", "user"]),
+        ([system], "", ["system", "user"]),
+        ([began], "", ["user", "assistant", "user"]),
+        ([], "", ["user"]),
+    ]
+    for history, text, roles in histories:
+        messages = with_instruction(history, text, [TOOL])
+        assert [message["role"] for message in messages] == roles
+        # What is the same each time comes first.
+        assert any('"look"' in part["text"] for part in messages[0]["content"])
+        assert "Now call one of the tools" in messages[-1]["content"][-1]["text"]
+        assert asked["content"] == [{"type": "text", "text": "Go on"}]
+        assert system["content"] == [{"type": "text", "text": "Be brief"}]
+
+
+class Report(BaseModel):
+    """The weather."""
+
+    city: str
+
+
+def test_an_agent_with_a_tool_strategy_needs_one_more_request(fresh: Emulator) -> None:
+    agent = create_agent(ChatLMStudio(model="m", host=fresh.address), [], response_format=ToolStrategy(Report))
+    state = agent.invoke({"messages": [{"role": "user", "content": "remark"}]})
+    assert isinstance(state["structured_response"], Report)
+    assert len(fresh.predictions) == 2
+
+
+# The tool loop --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prompt", ["glm", "remark"])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_act_makes_these_calls(fresh: Emulator, prompt: str, is_async: bool) -> None:
+    looked: list[str] = []
+
+    def look(city: str) -> str:
+        """Look out of the window."""
+        looked.append(city)
+        return "rain"
+
+    given: dict[str, Any] = {"config": NATIVELY_REQUIRED["config"] | {"rawTools": None}, "max_prediction_rounds": 2}
+
+    async def act() -> None:
+        async with lms.AsyncClient(fresh.address) as client:
+            await (await client.llm.model("m")).act(prompt, [look], **given)
+
+    if is_async:
+        asyncio.run(act())
+    else:
+        with lms.Client(fresh.address) as client:
+            client.llm.model("m").act(prompt, [look], **given)
+    assert len(looked) == 1
+    looked.clear()
+    with lms.Client(fresh.address) as client:
+        client.llm.model("m").act(prompt, [look], **given, rescue_tool_calls=False, required_tool_fallback=False)
+    assert looked == []
+
+
+def look(city: str) -> str:
+    """Look out of the window."""
+    return f"rain in {city}"
+
+
+def run_act(host: str) -> str:
+    with lms.Client(host) as client:
+        messages: list[Any] = []
+        client.llm.model("m").act("Look", [look], on_message=messages.append, **AS_SENT)
+        return str(messages[-1].content[0].text)
+
+
+async def arun_act(host: str) -> str:
+    async with lms.AsyncClient(host) as client:
+        messages: list[Any] = []
+        await (await client.llm.model("m")).act("Look", [look], on_message=messages.append, **AS_SENT)
+        return str(messages[-1].content[0].text)
+
+
+def run_create_agent(host: str, **settings: Any) -> str:
+    agent = create_agent(ChatLMStudio(model="m", host=host, **settings, **AS_SENT), [look])
+    return str(agent.invoke({"messages": [HumanMessage("Look")]})["messages"][-1].text)
+
+
+async def arun_create_agent(host: str) -> str:
+    agent = create_agent(ChatLMStudio(model="m", host=host, **AS_SENT), [look])
+    states = [each async for each in agent.astream({"messages": [HumanMessage("Look")]}, stream_mode="values")]
+    return str(states[-1]["messages"][-1].text)
+
+
+def function_agent(streaming: bool) -> Callable[[str], Awaitable[str]]:
+    async def run(host: str) -> str:
+        llm = LMStudio(model="m", host=host, **AS_SENT)
+        return str(await FunctionAgent(tools=[look], llm=llm, streaming=streaming).run("Look"))
+
+    return run
+
+
+async def run_agent_workflow(host: str) -> str:
+    llm = LMStudio(model="m", host=host, **AS_SENT)
+    agent = FunctionAgent(name="one", description="looks", tools=[look], llm=llm)
+    return str(await AgentWorkflow(agents=[agent]).run("Look"))
+
+
+AGENTS: dict[str, Callable[[str], Any]] = {
+    "act": run_act,
+    "async act": arun_act,
+    "create_agent": run_create_agent,
+    "create_agent, from a stream": lambda host: run_create_agent(host, streaming=True),
+    "async create_agent": arun_create_agent,
+    "FunctionAgent": function_agent(streaming=False),
+    "FunctionAgent, from a stream": function_agent(streaming=True),
+    "AgentWorkflow": run_agent_workflow,
+}
+
+
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from")
+@pytest.mark.parametrize("agent", AGENTS.values(), ids=AGENTS)
+@pytest.mark.parametrize("wrong", [{"text": BROKEN["misfit"]}, CALLED_WRONGLY], ids=["text", "call"])
+async def test_an_agent_tells_the_model_what_is_wrong_with_a_call(agent: Callable[[str], Any], wrong: Any) -> None:
+    rules = (
+        {"when": {"last": "rain"}, "then": [{"text": "It rains."}]},
+        {"when": {"round": 1}, "then": [wrong]},
+        {"then": [{"text": MARKED}]},
+    )
+    with Emulator([ModelEntry(key="m", rules=rules)]) as server:
+        last = agent(server.address)
+        assert (await last if isawaitable(last) else last) == "It rains."
+        first, *_, final = server.predictions
+        assert len(server.predictions) == 3
+        assert "town" not in str(first.messages)
+        told, saw = [each["content"] for each in final.messages if each["role"] == "tool"]
+        assert "city" in str(told) or "town" in str(told)
+        assert "rain in Oslo" in str(saw)
+
+
+def test_predict_and_call_does_with_a_call_in_the_text_what_it_does_with_another(server: Emulator) -> None:
+    llm, tool = LMStudio(model="m", host=server.address), FunctionTool.from_defaults(look)
+    assert str(llm.predict_and_call([tool], "misfit")) == str(llm.predict_and_call([tool], "call wrongly"))
+
+
+def test_act_with_a_required_choice_ends() -> None:
+    forced = {"when": {"structured": True}, "then": [{"text": json.dumps({"name": "look", "arguments": OSLO})}]}
+    with Emulator([ModelEntry(key="m", rules=(forced, {"then": [{"text": REMARK}]}))]) as server:
+        _act_once(server)
+        assert [bool(each.tools) for each in server.predictions] == [True, False, True]
+
+
+def _act_once(server: Emulator) -> None:
+    with lms.Client(server.address) as client:
+        client.llm.model("m").act("Look", [look], config={"toolChoice": {"type": "generic", "mode": "required"}})

@@ -1,0 +1,313 @@
+"""A warm start: after it, the first question processes only its own tokens, on every path of both frameworks."""
+
+import asyncio
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from langchain_core.messages import HumanMessage, SystemMessage
+from llama_index.core.llms import ChatMessage
+from llama_index.core.tools import FunctionTool
+
+from lmstudio_integrations import AsyncClient, Chat, Client
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.errors import LMStudioError, LMStudioPromptTemplateError, LMStudioValueError
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LMStudio
+from tests._adapters.hosts.servers import CHAT, addresses, chat_model, handle_of, known, servers
+from tests.support.ports import free_port
+
+SYSTEM, QUESTION = "You answer questions about the ferries of a small harbor.", "Where is pier 7?"
+
+
+def pier(destination: str) -> str:
+    """Return the pier of the ferries to a destination."""
+    return f"Pier 7, {destination}."
+
+
+PIER = FunctionTool.from_defaults(pier)
+LIST = [("system", SYSTEM), ("user", "Hello"), ("assistant", "Hello!")]
+MESSAGES = [ChatMessage(text, role=role) for role, text in LIST]
+
+
+@dataclass(frozen=True)
+class Surface:
+    """How one of the interfaces processes a prefix, and asks a question after it.
+
+    Attributes:
+        make: Makes the object.
+        warm: Processes the prefix; the last argument is whether tools are part of it.
+        ask: Asks the question; returns how many of its tokens were cached.
+    """
+
+    make: Callable[..., Any]
+    warm: Callable[[Any, Any, bool], Any]
+    ask: Callable[[Any, Any, bool], Any]
+
+
+def cached_of(response: Any) -> int:
+    """Return how many tokens of the prompt were cached, of a response of either framework."""
+    if hasattr(response, "usage_metadata"):
+        return int(response.usage_metadata["input_token_details"]["cache_read"])
+    return int(response.raw["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+
+def _langchain(ainvoke: bool) -> Surface:
+    def conversation(prefix: Any) -> list[Any]:
+        return [*([SystemMessage(prefix)] if isinstance(prefix, str) else prefix or []), ("user", QUESTION)]
+
+    def ask(model: Any, prefix: Any, has_tools: bool) -> int:
+        bound = model.bind_tools([pier]) if has_tools else model
+        messages = conversation(prefix)
+        return cached_of(asyncio.run(bound.ainvoke(messages)) if ainvoke else bound.invoke(messages))
+
+    def warm(model: Any, prefix: Any, has_tools: bool) -> None:
+        given = {"warm": prefix, "tools": [pier] if has_tools else ()}
+        assert (asyncio.run(model.aload(**given)) if ainvoke else model.load(**given)) is model
+
+    return Surface(ChatLMStudio, warm, ask)
+
+
+def _llama_index(is_async: bool) -> Surface:
+    def messages_of(prefix: Any) -> list[ChatMessage]:
+        if isinstance(prefix, str):
+            return [ChatMessage(prefix, role="system")]
+        return [ChatMessage(text, role=role) for role, text in prefix or ()]
+
+    def ask(llm: Any, prefix: Any, has_tools: bool) -> int:
+        messages = [*messages_of(prefix), ChatMessage(QUESTION)]
+        tools = [PIER] if has_tools else []
+        if is_async:
+            return cached_of(asyncio.run(llm.achat_with_tools(tools, chat_history=messages)))
+        return cached_of(llm.chat_with_tools(tools, chat_history=messages))
+
+    def warm(llm: Any, prefix: Any, has_tools: bool) -> None:
+        given = {
+            "warm": prefix if prefix is None or isinstance(prefix, str) else messages_of(prefix),
+            "tools": [PIER] if has_tools else (),
+        }
+        assert (asyncio.run(llm.aload(**given)) if is_async else llm.load(**given)) is llm
+
+    return Surface(LMStudio, warm, ask)
+
+
+def _native(is_async: bool) -> Surface:
+    class Native:
+        def __init__(self, model: str, host: str, **_: Any) -> None:
+            self.model, self.host = model, host
+
+        def run(self, use: Callable[[Any], Any]) -> Any:
+            if not is_async:
+                with Client(self.host) as client:
+                    return use(client.llm.lazy_model(self.model))
+
+            async def run() -> Any:
+                async with AsyncClient(self.host) as client:
+                    return await use(client.llm.lazy_model(self.model))
+
+            return asyncio.run(run())
+
+    def chat_of(prefix: Any) -> Chat | None:
+        if prefix is None:
+            return None
+        turns = [("system", prefix)] if isinstance(prefix, str) else prefix
+        return Chat.from_history({"messages": [{"role": role, "content": text} for role, text in turns]})
+
+    def ask(model: Native, prefix: Any, has_tools: bool) -> int:
+        chat = chat_of(prefix) or Chat()
+        chat.add_user_message(QUESTION)
+        tools = {"raw_tools": {"type": "toolArray", "tools": [PIER_DEFINITION]}} if has_tools else {}
+        return int(model.run(lambda handle: handle.respond(chat, config=tools)).cached_tokens)
+
+    def warm(model: Native, prefix: Any, has_tools: bool) -> None:
+        given = prefix if isinstance(prefix, str) else chat_of(prefix)
+        model.run(lambda handle: handle.warm(given, [pier] if has_tools else ()))
+
+    return Surface(Native, warm, ask)
+
+
+PIER_DEFINITION = {
+    "type": "function",
+    "function": {
+        "name": "pier",
+        "description": "Return the pier of the ferries to a destination.",
+        "parameters": {
+            "type": "object",
+            "properties": {"destination": {"title": "Destination", "type": "string"}},
+            "required": ["destination"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+SURFACES = {
+    f"{name}, {path}": make(path == "async")
+    for name, make in (("native", _native), ("LangChain", _langchain), ("LlamaIndex", _llama_index))
+    for path in ("sync", "async")
+}
+every_surface = pytest.mark.parametrize("surface", SURFACES.values(), ids=SURFACES)
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    with Emulator([ModelEntry(key=CHAT)]) as emulator:
+        yield emulator
+
+
+def prompt_tokens(server: Emulator) -> list[int]:
+    return [each.stats["promptTokensCount"] for each in server.predictions]
+
+
+@every_surface
+@pytest.mark.parametrize(
+    ("prefix", "has_tools"),
+    [(SYSTEM, False), (SYSTEM, True), (LIST, True), (None, True)],
+    ids=["system prompt", "system prompt and tools", "messages and tools", "tools"],
+)
+def test_the_first_question_processes_only_its_own_tokens(
+    surface: Surface, prefix: Any, has_tools: bool, server: Emulator
+) -> None:
+    model = surface.make(model=CHAT, host=server.address)
+    surface.warm(model, prefix, has_tools)
+    (warm,) = server.predictions
+    assert (warm.config["maxTokens"], warm.stop_reason) == (1, "maxPredictedTokensReached")
+    cached = surface.ask(model, prefix, has_tools)
+    surface.ask(surface.make(model=CHAT, host=server.address), "Something else.", False)
+    surface.ask(model, None, False)
+    warmed, asked, _, alone = prompt_tokens(server)
+    assert asked - cached == alone
+    assert 0 < cached <= warmed
+    assert server.predictions[0].tools == server.predictions[1].tools
+
+
+@every_surface
+def test_a_template_that_needs_a_question_gets_a_short_one(surface: Surface) -> None:
+    rules = ({"when": {"role": "user"}, "then": [{"text": "Yes."}]}, {"then": [{"fault": "template"}]})
+    with Emulator([ModelEntry(key=CHAT, rules=rules)]) as server:
+        model = surface.make(model=CHAT, host=server.address)
+        surface.warm(model, SYSTEM, True)
+        assert [len(each.messages) for each in server.predictions] == [1, 2]
+        assert surface.ask(model, SYSTEM, True) > 0
+
+
+@every_surface
+def test_errors_are_those_of_a_question(surface: Surface) -> None:
+    with Emulator([ModelEntry(key=CHAT, rules=({"then": [{"fault": "template"}]},))]) as server:
+        model = surface.make(model=CHAT, host=server.address)
+        with pytest.raises(LMStudioPromptTemplateError):
+            surface.warm(model, SYSTEM, False)
+        with pytest.raises(LMStudioValueError, match="the system prompt is empty"):
+            surface.warm(model, " ", False)
+        assert all(len(each.messages) <= 2 for each in server.predictions)
+    with pytest.raises(LMStudioError, match="is not reachable"):
+        surface.warm(surface.make(model=CHAT, host=f"127.0.0.1:{free_port()}"), SYSTEM, False)
+
+
+@pytest.mark.parametrize(
+    "surface", [SURFACES[name] for name in SURFACES if "native" not in name], ids=lambda each: each.make.__name__
+)
+def test_every_host_and_every_instance_is_warm(surface: Surface) -> None:
+    models = (chat_model(),)
+    with servers(models, models) as pair:
+        model = surface.make(model=CHAT, host=addresses(pair), instances=2)
+        surface.warm(model, SYSTEM, True)
+        assert [[each.model for each in server.predictions] for server in pair] == [[CHAT, f"{CHAT}:2"]] * 2
+        assert surface.ask(model, SYSTEM, True) > 0
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_of_several_hosts_those_that_have_the_model_loaded_are_warm(count: int) -> None:
+    with servers((chat_model(preload=True),), (chat_model(preload=count == 2),)) as pair:
+        ChatLMStudio(model=CHAT, host=addresses(pair)).load(warm=SYSTEM)
+        assert [len(server.predictions) for server in pair] == [1, count - 1]
+
+
+MODEL = ModelEntry(key=CHAT, slots=2, preload=True)
+
+
+def failing(fault: str) -> ModelEntry:
+    return ModelEntry(key=CHAT, slots=2, preload=True, rules=({"then": [{"fault": fault}]},))
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+def test_a_host_that_was_switched_off_since_it_was_asked_is_left_out(instances: int) -> None:
+    with servers((MODEL,), (MODEL,)) as pair:
+        model = ChatLMStudio(model=CHAT, host=addresses(pair), instances=instances).load()
+        pair[1].stop()
+        assert [status.loaded for status in known(model)] == [True, True] * instances
+        handle_of(model).warm(SYSTEM)
+        assert [status.available for status in known(model)] == [True, False] * instances
+        assert len(pair[0].predictions) == instances
+        model.load(warm=SYSTEM)
+
+
+@pytest.mark.parametrize(
+    ("faults", "expected"),
+    [
+        (["crash", None], None),
+        (["template", None], LMStudioPromptTemplateError),
+        (["crash", "template"], LMStudioPromptTemplateError),
+        (["crash", "crash"], LMStudioError),
+    ],
+)
+def test_an_error_of_one_host_is_raised_if_no_host_is_warm_or_another_would_not_help(
+    faults: list[str | None], expected: type[Exception] | None
+) -> None:
+    with servers(*((failing(fault) if fault else MODEL,) for fault in faults)) as pair:
+        model = ChatLMStudio(model=CHAT, host=addresses(pair))
+        with pytest.raises(expected) if expected else contextlib.nullcontext():
+            model.load(warm=SYSTEM)
+        assert all(server.predictions for server in pair)
+
+
+def test_the_settings_of_the_object_shape_the_prompt(server: Emulator) -> None:
+    seen: list[float] = []
+    model = ChatLMStudio(
+        model=CHAT,
+        host=server.address,
+        max_tokens=50,
+        enable_thinking=False,
+        required_tool_fallback=True,
+        on_prompt_progress=seen.append,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.load(warm=[HumanMessage("Hello")])
+    (record,) = server.predictions
+    assert record.config["maxTokens"] == 1
+    assert record.messages == [{"role": "user", "content": "Hello"}]
+    assert model.max_tokens == 50
+
+
+@pytest.mark.parametrize("client_class", [Client, AsyncClient])
+async def test_callbacks_of_questions_get_nothing_of_what_is_generated(server: Emulator, client_class: Any) -> None:
+    progress: list[float] = []
+    called: list[str] = []
+    callbacks = ("on_message", "on_first_token", "on_prediction_fragment")
+    warmed = (
+        client_class(server.address)
+        .llm.lazy_model(CHAT)
+        .warm(
+            SYSTEM,
+            on_prompt_processing_progress=progress.append,
+            **{name: lambda *_, name=name: called.append(name) for name in callbacks},
+        )
+    )
+    if client_class is AsyncClient:
+        await warmed
+    assert not called
+    assert progress[-1] == 1.0
+
+
+def test_nothing_is_processed_unless_it_is_asked_for(server: Emulator) -> None:
+    ChatLMStudio(model=CHAT, host=server.address).load()
+    LMStudio(model=CHAT, host=server.address).load()
+    assert not server.predictions
+
+
+def test_a_generator_plugin_cannot_be_warmed() -> None:
+    with pytest.raises(LMStudioValueError, match="cannot be loaded"):
+        ChatLMStudio(model="plugin:acme/writer").load(warm=SYSTEM)
