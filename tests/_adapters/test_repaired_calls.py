@@ -258,7 +258,7 @@ def test_a_full_window_has_no_place_for_a_request(way: Way) -> None:
 
 
 def test_nothing_is_asked_after_a_response_that_was_stopped() -> None:
-    loop = {"text": "Let me check it once more. " * 100}
+    loop = {"text": "Let me check it once more. " * 2000}
     with servers(rule("^loop$", *ASKED["a missing one"][0], loop)) as server:
         message = ChatLMStudio(model="m", host=server.address).bind_tools([TOOL]).invoke("loop")
         assert message.response_metadata["stop_reason"] == "repetition"

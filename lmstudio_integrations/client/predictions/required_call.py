@@ -1,6 +1,7 @@
 """Which tools a prediction offers, and a required call that did not come: one text for the client and both adapters.
 
-`entries/missing_call.py` logs it for `respond`, `act` and their streams, `_adapters/finished_response.py` for the adapters.
+`entries/missing_call.py` logs it for `respond`, `act` and their streams, `_adapters/finished_response.py` for what
+the adapters call.
 """
 
 import logging
