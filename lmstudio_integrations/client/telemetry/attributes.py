@@ -15,6 +15,9 @@ from lmstudio_integrations.types.results import PredictionResult, finish_reason
 
 Attributes = dict[str, Any]
 
+_SETTINGS = {name: row.attribute for name, row in wire_keys(LlmPredictionConfig).items() if row.attribute}
+"""The attributes of prediction settings and their types, by the setting's name."""
+
 _STATS = {
     "promptTokensCount": "gen_ai.usage.input_tokens",
     "predictedTokensCount": "gen_ai.usage.output_tokens",
@@ -28,10 +31,9 @@ def request_attributes(parameter: Mapping[str, Any]) -> Attributes:
     """Return the settings that the caller has set."""
     settings = _settings_of(parameter)
     found: Attributes = {}
-    for name, wire_key in wire_keys(LlmPredictionConfig).items():
+    for name, (key, convert) in _SETTINGS.items():
         value = getattr(settings, name)
-        if wire_key.attribute is not None and value is not None and value is not False:  # false: it is switched off
-            key, convert = wire_key.attribute
+        if value is not None and value is not False:  # false: it is switched off
             found[key] = convert(value)
     if (settings.structured or {}).get("type") == "json":
         found["gen_ai.output.type"] = "json"
