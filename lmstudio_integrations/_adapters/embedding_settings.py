@@ -38,11 +38,11 @@ def check_texts(texts: object) -> list[str]:
     Raises:
         LMStudioValueError: If they are not a list of strings. A single string would be embedded letter by letter.
     """
-    found = list_of(texts, "texts", of_texts=True)
-    for index, text in enumerate(found):
+    listed = list_of(texts, "texts", of_texts=True)
+    for index, text in enumerate(listed):
         if not isinstance(text, str):
             raise LMStudioValueError(f"text {index} must be a string; got {text!r}")
-    return found
+    return listed
 
 
 def check_text(text: object, method_of_many: str) -> str:

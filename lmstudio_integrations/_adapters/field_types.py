@@ -52,8 +52,8 @@ StopStrings = TypedDescriptor[str | Sequence[str] | None, list[str] | None]
 
 def token_from_environment() -> SecretStr | None:
     """Return the API token of this process, if it has one."""
-    found = next(filter(None, map(os.environ.get, TOKEN_VARIABLES)), None)
-    return None if found is None else SecretStr(found)
+    text = next(filter(None, map(os.environ.get, TOKEN_VARIABLES)), None)
+    return None if text is None else SecretStr(text)
 
 
 ApiToken = Annotated[

@@ -93,10 +93,10 @@ class FinishedResponse:
     def stats(self) -> dict[str, Any]:
         """The server's statistics by our names: speed, times, stop reason, cached tokens, speculative decoding."""
         end, cached = self.result.end, self.result.cached_tokens
-        found = {_STATS[name]: value for name, value in end.stats.items() if name in _STATS and value is not None}
-        if (repaired := found.get("repaired_tool_calls")) is not None:
-            found["repaired_tool_calls"] = [self._with_own_name(each) for each in repaired]
-        return found if cached is None or not end.has_stats else {**found, "cached_tokens": cached}
+        named = {_STATS[name]: value for name, value in end.stats.items() if name in _STATS and value is not None}
+        if (repaired := named.get("repaired_tool_calls")) is not None:
+            named["repaired_tool_calls"] = [self._with_own_name(each) for each in repaired]
+        return named if cached is None or not end.has_stats else {**named, "cached_tokens": cached}
 
     def _with_own_name(self, repaired: Mapping[str, Any]) -> dict[str, Any]:
         call = repaired["replaced_by"]
@@ -105,8 +105,8 @@ class FinishedResponse:
     @property
     def confidence(self) -> dict[str, Any] | None:
         """The confidence of the fields of a structured response as JSON; `None` if it is not requested or not known."""
-        found = self.result.confidence if self.include_confidence else None
-        return None if found is None else {path: asdict(each) for path, each in found.items()}
+        by_path = self.result.confidence if self.include_confidence else None
+        return None if by_path is None else {path: asdict(each) for path, each in by_path.items()}
 
     def log_anomalies(self, *, missing_call: bool = True) -> None:
         """Log that the response is all reasoning, lacks a required tool call, or has calls that cannot be made.

@@ -157,8 +157,8 @@ class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
             values = fields["host"] or addresses.host_from_environment(), *_call_fields(type(self))(fields)
             resolved = runtime.resolved
             if resolved is None or resolved[0] != values:
-                kept = tuple([deepcopy(value) if isinstance(value, _CHANGEABLE) else value for value in values])
-                resolved = runtime.resolved = kept, self._resolve_given(given)
+                copies = tuple([deepcopy(value) if isinstance(value, _CHANGEABLE) else value for value in values])
+                resolved = runtime.resolved = copies, self._resolve_given(given)
             call = resolved[1]
         # Not a part of what is kept: what is sent for it depends on the loaded model.
         return call if call.values.get("reasoning_effort") is None else _with_effort(call)

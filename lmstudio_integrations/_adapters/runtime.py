@@ -214,12 +214,12 @@ class Runtime(BaseRuntime):
         instances = [state.instance for state in self._states.get(spec) or () if state.instance is not None]
         late = [takes for each in instances if (takes := each.takes_late_system_messages) is not None]
         replays = [replay.by_place for each in instances if (replay := each.reasoning.replay) is not None]
-        found: dict[str, Any] = {"takesLateSystemMessages": all(late)} if late else {}
+        facts: dict[str, Any] = {"takesLateSystemMessages": all(late)} if late else {}
         if replays:
             places = {place: [by_place[place] for by_place in replays] for place in replays[0]}
             worst = {place: min(treatments, key=WORST_FIRST.index) for place, treatments in places.items()}
-            found["reasoningReplay"] = worst
-        return found
+            facts["reasoningReplay"] = worst
+        return facts
 
     def parallel(self, spec: HandleSpec) -> int | None:
         """Return how many calls several hosts or instances run at once, as far as it is known; `None` for one."""
@@ -296,7 +296,7 @@ def _state_of(model: ModelSpec, number: int | None) -> ModelState:
 
 def client_arguments(server: ServerSpec) -> dict[str, Any]:
     """Return the arguments of the client of an adapter."""
-    given: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "api_host": server.host,
         "api_token": server.token,
         "headers": dict(server.headers) or None,
@@ -304,5 +304,5 @@ def client_arguments(server: ServerSpec) -> dict[str, Any]:
         "max_message_bytes": server.max_message_bytes,
     }
     if server.ca_file is not None:
-        given["ssl_context"] = context_trusting(server.ca_file)
-    return given
+        settings["ssl_context"] = context_trusting(server.ca_file)
+    return settings

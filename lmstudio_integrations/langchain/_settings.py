@@ -171,12 +171,12 @@ def identity(values: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]
         pass
     else:
         host = resolved[0] if len(resolved) == 1 else resolved
-    found: dict[str, Any] = {"model": values["model"]}
+    identifying: dict[str, Any] = {"model": values["model"]}
     for name in _identifying_fields(kind):
         value = host if name == "host" else values[name]
         if value is not None:
-            found[name] = value.to_dict() if isinstance(value, LoadSettings) else value
-    return found
+            identifying[name] = value.to_dict() if isinstance(value, LoadSettings) else value
+    return identifying
 
 
 def with_cache(model: GenerationSettings, given: Mapping[str, Any]) -> Any:

@@ -56,8 +56,8 @@ def wire_tool(name: str, description: str | None, parameters: Mapping[str, Any] 
     flat = rewritten(inlined(parameters or {}), lambda part: dict(sorted(part.items())))
     flat |= {"type": "object", "properties": flat.get("properties") or {}}
     described = {"description": description} if description else {}
-    kept = {key: flat[key] for key in _PARAMETERS if key in flat}
-    return {"type": "function", "function": {"name": name, **described, "parameters": kept}}
+    root = {key: flat[key] for key in _PARAMETERS if key in flat}
+    return {"type": "function", "function": {"name": name, **described, "parameters": root}}
 
 
 def call_schema(functions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def _from_pairs(value: object) -> object:
     if not (is_mapping(value) or is_list(value)):
         return value
     pairs: Iterable[object] = value.items() if is_mapping(value) else value
-    found: dict[int | str, float] = {}
+    by_token: dict[int | str, float] = {}
     for pair in pairs:
         members = cast("tuple[object, ...]", pair) if isinstance(pair, tuple | list) else ()
         if len(members) != 2:
@@ -45,8 +45,8 @@ def _from_pairs(value: object) -> object:
         number = -math.inf if bias == FORBIDDEN else bias
         if isinstance(number, bool) or not isinstance(number, int | float) or math.isnan(number) or number == math.inf:
             raise ValueError(f"the bias of {token!r} must be a number, or float('-inf') to forbid it")
-        found[token] = number
-    return found
+        by_token[token] = number
+    return by_token
 
 
 LogitBias = Annotated[

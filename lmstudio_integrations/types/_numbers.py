@@ -50,9 +50,9 @@ def is_time(value: float) -> bool:
 
 def _converted(value: object, factors: Mapping[str, float]) -> float | None:
     """Return the number that a text with a unit means, such as "5m"; `None` for anything else."""
-    found = _WITH_UNIT.fullmatch(value) if isinstance(value, str) else None
-    factor = factors.get(found[2].lower()) if found else None
-    return None if found is None or factor is None else float(found[1]) * factor
+    match = _WITH_UNIT.fullmatch(value) if isinstance(value, str) else None
+    factor = factors.get(match[2].lower()) if match else None
+    return None if match is None or factor is None else float(match[1]) * factor
 
 
 def _number(value: object, info: ValidationInfo) -> object:

@@ -409,10 +409,10 @@ def _role_and_content(message: object) -> tuple[str, object]:
 def _calls(requests: object) -> list[Any]:
     """Return tool calls as parts of a message."""
     requirement = "tool_call_requests must be a list of ToolCallRequest"
-    given = _listed(requests, requirement)
-    calls = [_tagged(call, tag="function") for call in given]
+    listed = _listed(requests, requirement)
+    calls = [_tagged(call, tag="function") for call in listed]
     if not all(isinstance(call, ToolCallRequestPart) or _is_tagged(call, "toolCallRequest") for call in calls):
-        raise LMStudioValueError(f"{requirement}; got {given!r}")
+        raise LMStudioValueError(f"{requirement}; got {listed!r}")
     return calls
 
 

@@ -275,10 +275,10 @@ def _begins(begun: str, value: str) -> bool:
 
 def _begun_numbers(begun: str, written: str) -> list[Any]:
     """Return the number that a text begins with, if that is not the one that was written."""
-    found = _NUMBER.match(begun)
-    if found is None or written.startswith(begun) or (begun[found.end() :] and begun[found.end()] not in _AFTER_VALUE):
+    match = _NUMBER.match(begun)
+    if match is None or written.startswith(begun) or (begun[match.end() :] and begun[match.end()] not in _AFTER_VALUE):
         return []
-    number = json.loads(found.group())
+    number = json.loads(match.group())
     return [] if number == json.loads(written) else [number]
 
 
@@ -318,8 +318,8 @@ def _inner(schema: Mapping[str, Any], step: str | int) -> object:
     """Return the schema of a member or an item."""
     if isinstance(step, str):
         properties = schema.get("properties")
-        found = properties.get(step) if is_object(properties) else None
-        return schema.get("additionalProperties") if found is None else found
+        subschema = properties.get(step) if is_object(properties) else None
+        return schema.get("additionalProperties") if subschema is None else subschema
     first = schema.get("prefixItems")
     return first[step] if is_list(first) and step < len(first) else schema.get("items")
 

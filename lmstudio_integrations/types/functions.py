@@ -144,11 +144,11 @@ class ToolFunctionDef:
         Raises:
             LMStudioValueError: If there is no docstring, or a parameter has no type hint or cannot be named.
         """
-        found = name or str(getattr(implementation, "__name__", type(implementation).__name__))
+        label = name or str(getattr(implementation, "__name__", type(implementation).__name__))
         text = description or inspect.getdoc(implementation)
         if not text:
-            raise LMStudioValueError(f"tool {found!r} has no docstring; write one, or pass description=")
-        return cls(found, text, _parameters_of(implementation, found), implementation, repeatable=repeatable)
+            raise LMStudioValueError(f"tool {label!r} has no docstring; write one, or pass description=")
+        return cls(label, text, _parameters_of(implementation, label), implementation, repeatable=repeatable)
 
     @classmethod
     def parse(cls, tool: "ToolInput") -> "ToolFunctionDef":
@@ -186,13 +186,13 @@ class ToolFunctionDef:
         Raises:
             LMStudioValueError: If they do not fit.
         """
-        given = dict(arguments or {})
+        values = dict(arguments or {})
         if self._has_json_schema:
-            if found := self._argument_schema.problems(given):
+            if found := self._argument_schema.problems(values):
                 raise self._invalid(found)
-            return given
+            return values
         try:
-            checked = self._arguments.model_validate(given)
+            checked = self._arguments.model_validate(values)
         except ValidationError as error:
             problem = without_secrets(error)
         else:
@@ -257,14 +257,14 @@ def parse_tools(tools: Iterable[ToolInput]) -> dict[str, ToolFunctionDef]:
     Raises:
         LMStudioValueError: If there are none, or two of one name.
     """
-    found: dict[str, ToolFunctionDef] = {}
+    by_name: dict[str, ToolFunctionDef] = {}
     for tool in map(ToolFunctionDef.parse, tools):
-        if tool.name in found:
+        if tool.name in by_name:
             raise LMStudioValueError(f"duplicate tool names are not permitted ({tool.name!r} is already defined)")
-        found[tool.name] = tool
-    if not found:
+        by_name[tool.name] = tool
+    if not by_name:
         raise LMStudioValueError("tool use needs at least one tool; without tools call respond()")
-    return found
+    return by_name
 
 
 def _parameters_of(implementation: Callable[..., Any], name: str) -> dict[str, Any]:

@@ -30,14 +30,14 @@ _STATS = {
 def request_attributes(parameter: Mapping[str, Any]) -> Attributes:
     """Return the settings that the caller has set."""
     settings = _settings_of(parameter)
-    found: Attributes = {}
+    attributes: Attributes = {}
     for name, (key, convert) in _SETTINGS.items():
         value = getattr(settings, name)
         if value is not None and value is not False:  # false: it is switched off
-            found[key] = convert(value)
+            attributes[key] = convert(value)
     if (settings.structured or {}).get("type") == "json":
-        found["gen_ai.output.type"] = "json"
-    return found
+        attributes["gen_ai.output.type"] = "json"
+    return attributes
 
 
 def _settings_of(parameter: Mapping[str, Any]) -> LlmPredictionConfig:

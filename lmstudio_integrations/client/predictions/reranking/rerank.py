@@ -184,8 +184,8 @@ class Reranking:
         for text, part in zip(texts, parts, strict=True):
             is_cut = part.text != text
             # Every tokenizer has a border after a word.
-            kept = part.text.rpartition(" ")[0] or part.text if is_cut else text
-            prompts.append((before + kept + after, is_cut))
+            scored = part.text.rpartition(" ")[0] or part.text if is_cut else text
+            prompts.append((before + scored + after, is_cut))
         return prompts
 
     def _count(self, texts: list[str]) -> Flow[list[int]]:
