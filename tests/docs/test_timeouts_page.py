@@ -17,6 +17,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.ray.actors import Generator
+from lmstudio_integrations.types.timeouts import ModelTimeouts
 from tests.docs.snippets import ROOT
 from tests.support.adapters import RERANKERS
 
@@ -33,6 +34,12 @@ def rows_of(header: str) -> Iterator[list[str]]:
 def test_the_default_timeouts_are_those_of_the_code() -> None:
     written = {name.strip("`"): default for name, default, _ in rows_of("| timeout | default | limits |")}
     assert written == {name: "none" if limit is None else f"{limit:g}" for name, limit in TIMEOUTS.items()}
+
+
+def test_the_descriptions_have_the_default_timeouts() -> None:
+    for name, limit in TIMEOUTS.items():
+        stated = "No limit by default." if limit is None else f"The default is {limit:g};"
+        assert stated in (ModelTimeouts.model_fields[name].description or ""), name
 
 
 def native(call: Callable[[Any], Any]) -> Callable[[str], Any]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
@@ -687,6 +688,9 @@ def test_wire_fields_are_described_without_loss() -> None:
 TYPESCRIPT = json.loads((ROOT / "tests/support/strict/typescript_defaults.json").read_text(encoding="utf-8"))
 """Its defaults by key; tests/conformance/official_typescript/test_keys.py compares them with the SDK."""
 
+STATED = re.compile(r"LM Studio's default is `?([\w.,]+?)`?[;,.](?: |$)")
+"""A default in a description."""
+
 SERVERS_OWN = {"llm.load.llama.flashAttention"}
 """Keys for which servers report another default than the SDK's."""
 
@@ -701,3 +705,16 @@ def test_our_keys_and_defaults_are_those_of_the_sdk(kind: type[Settings]) -> Non
     assert {key for row in rows for key in (row.key, *row.copies)} <= TYPESCRIPT.keys()
     defaults = {row.key: row.default for row in rows if row.default is not None}
     assert {key for key, default in defaults.items() if default != TYPESCRIPT[key]} <= SERVERS_OWN
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _, _ in TABLES])
+def test_a_description_has_the_default_of_the_sdk(kind: type[Settings]) -> None:
+    stated = 0
+    for name, row in wire_keys(kind).items():
+        match = re.search(
+            r"LM Studio's default is `?([\w.,]+?)`?[;,.](?: |$)", kind.model_fields[name].description or ""
+        )
+        if match:
+            stated += 1
+            assert (name, match[1].replace(",", "")) == (name, str(row.decode(TYPESCRIPT[row.key])))
+    assert stated
