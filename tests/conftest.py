@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from functools import wraps
@@ -135,8 +136,11 @@ def gate() -> Gate:
 
 @pytest.fixture(autouse=True)
 def _forget_servers() -> Iterator[None]:
-    """Forget which models evicted each other on which server: the next server may have the port of an earlier one."""
+    """Forget evictions and context windows of each server: the next one may have the port of an earlier one."""
     yield
+    windows: Any = sys.modules.get("lmstudio_integrations.llama_index._context_windows")
+    if windows is not None:
+        windows._context_windows.clear()
     thread = IOThread._current
     if thread is not None:
         thread.shared.clear()

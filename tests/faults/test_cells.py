@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator.proxy.actions import drop, duplicate, reset
+from lmstudio_integrations.emulator.proxy.fault_table import FAULTS
 from lmstudio_integrations.emulator.proxy.faults import Phase, at
 from lmstudio_integrations.emulator.proxy.proxy import ProxyThread
 from tests.faults import calling, cells, mending
@@ -18,6 +19,10 @@ from tests.faults.surfaces import CALL, SURFACES, Subject, Surface
 
 RESPOND, STREAM = SURFACES[0], SURFACES[1]
 RESET = Row("A reset.", Phase.MIDDLE, LOST, inject=at("middle packet", reset), then_on="new connection")
+
+
+def test_every_fault_of_the_package_has_a_row() -> None:
+    assert FAULTS.keys() <= {each.fault for each in TABLE}
 
 
 def findings(proxies: ProxyThread, fault: Row, surface: Surface = RESPOND) -> str:

@@ -1,6 +1,5 @@
-"""A server for each test, in a process that has cached no context lengths."""
+"""A server for each test."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +8,6 @@ from llama_index.core.instrumentation.span_handlers import NullSpanHandler
 from llama_index_instrumentation import root_dispatcher
 from pydantic import Field
 
-from lmstudio_integrations.llama_index import _context_windows
 from lmstudio_integrations.llama_index.llms import LMStudio
 from tests.llama_index.scripted_server import Server
 from tests.support.strict.fixture import strict, strict_findings
@@ -44,8 +42,3 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found = _Spans()
     monkeypatch.setattr(root_dispatcher, "span_handlers", [*root_dispatcher.span_handlers, found])
     return found.begun
-
-
-@pytest.fixture(autouse=True)
-def _nothing_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_context_windows, "_context_windows", defaultdict(_context_windows._ContextWindow))

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.client.predictions.tool_parser.formats import BEFORE_ARGUMENTS, BETWEEN, OF_DEFINITIONS
+from lmstudio_integrations.client.predictions.tool_parser.formats import BEFORE_ARGUMENTS, BETWEEN, ENDS, OF_DEFINITIONS
 from lmstudio_integrations.client.predictions.tool_parser.lenient_json import (
     MAX_DEPTH,
     CutOffError,
@@ -49,21 +49,22 @@ _WORD = re.compile(r"(?:json|code|commentary|analysis)\b|\[CALL_ID\]\s*[\w-]*")
 
 _LONGEST_WORD = len("commentary") + 1
 
+_END = f"(?:{'|'.join(map(re.escape, ENDS))})"
 _DSML = r"(?:｜+DSML｜+)?"
 _QUOTED = r"""\s*(?:=|\sname\s*=)\s*["']?(?P<name>[^\s"'<>=]+)["']?"""
 _XML_CALL = re.compile(rf"<{_DSML}(?:function|invoke|tool){_QUOTED}(?:\s*>|=(?={{))")
 _ELEMENT = re.compile(r"<(?P<name>[\w.-]+)\s*/?>")
 _PARAMETER = re.compile(rf"<{_DSML}param(?:eter)?{_QUOTED}(?:\s+\w+=\"\w*\")*(?:\s*>|\n)")
 _PARAMETER_ENDS = re.compile(rf"</{_DSML}param(?:eter)?>(?=\s*(?:<{_DSML}param|</|\Z))")
-_UNENDED_PARAMETER = re.compile(r"<param(?:eter)?[= ]|</(?:function|tool_call|invoke)>\s*(?:</|\Z)")
+_UNENDED_PARAMETER = re.compile(rf"<param(?:eter)?[= ]|{_END}\s*(?:</|\Z)")
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _OWN_TAG = re.compile(rf"</?(?:{_DSML}param(?:eter)?|{_DSML}invoke|function|arg_key|arg_value|tool_call)[>= ]")
 _KEY_BEGINS, _KEY_END = "<arg_key>", "</arg_key>"
 _KEY_ENDS, _NOTHING = re.compile(_KEY_END), re.compile(r"(?!)")
 _NEXT_KEY = re.compile(_KEY_BEGINS)
 _VALUE_BEGINS = "<arg_value>"
-_VALUE_ENDS = re.compile(r"</arg_value>(?=\s*(?:<arg_key>|</tool_call>|<\||\Z))")
-_UNENDED_VALUE = re.compile(r"<arg_key>|</tool_call>\s*\Z")
+_VALUE_ENDS = re.compile(rf"</arg_value>(?=\s*(?:<arg_key>|{_END}|<\||\Z))")
+_UNENDED_VALUE = re.compile(rf"<arg_key>|{_END}\s*\Z")
 
 _MOST_CALLS = 64
 """No response calls more tools."""

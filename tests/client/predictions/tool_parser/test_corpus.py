@@ -46,13 +46,21 @@ def calls_in(case: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"name": each.name, "arguments": each.arguments} for each in requests]
 
 
-@pytest.mark.parametrize(("name", "fewest"), [("outputs.jsonl", 205), ("fresh_outputs.jsonl", 45)])
-def test_nearly_all_calls_are_read_with_the_right_arguments(name: str, fewest: int) -> None:
+UNREAD = {
+    "outputs.jsonl": (
+        "qwen-xml-18 qwen-xml-19 qwen-xml-20 glm-06 granite-07 phi4-06 gemma-16 kimi-02 minimax-05 minimax-06 other-01 "
+        "other-06"
+    ),
+    "fresh_outputs.jsonl": "fresh-06 fresh-07 fresh-08 fresh-09 fresh-11 fresh-20 fresh-38 fresh-43 fresh-45",
+}
+"""The outputs whose calls are not read, by their ids: what was meant is a guess."""
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_all_other_calls_are_read_with_the_right_arguments(name: str) -> None:
     meant = [case for case in cases(name) if case["calls"] is not None]
-    missed = [case["id"] for case in meant if not calls_in(case)]
-    wrong = [case["id"] for case in meant if calls_in(case) not in (case["calls"], [])]
-    assert not wrong
-    assert len(meant) - len(missed) >= fewest, missed
+    assert [case["id"] for case in meant if calls_in(case) not in (case["calls"], [])] == []
+    assert [case["id"] for case in meant if not calls_in(case)] == UNREAD[name].split()
 
 
 @pytest.mark.parametrize("name", ["outputs.jsonl", "fresh_outputs.jsonl"])

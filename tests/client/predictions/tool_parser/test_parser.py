@@ -117,6 +117,20 @@ def test_values_in_tags_are_what_stands_between_them(name: str) -> None:
     assert read(text) == ([], 0)
 
 
+@pytest.mark.parametrize(("begin", "end"), [("<tool_call>", "</tool_call>"), ("<TOOLCALL>", "</TOOLCALL>")])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "delete_file<arg_key>path</arg_key><arg_value>/data</arg_value>",
+        "delete_file<arg_key>path</arg_key><arg_value>/data",
+        "<function=delete_file>\n<parameter=path>\n/data\n",
+    ],
+    ids=["tags", "unended value", "unended parameter"],
+)
+def test_any_form_stands_between_any_markers(begin: str, end: str, body: str) -> None:
+    assert read(f"{begin}{body}{end}") == ([{"path": "/data"}], 0)
+
+
 def test_strings_are_separated_by_commas_or_lines() -> None:
     rest = '"subject": "s", "body": "b"'
     for recipients, meant in {'["a" "b"]': None, '["a"\n"b"]': ["a", "b"], '["a", "b",]': ["a", "b"]}.items():
