@@ -1,9 +1,11 @@
 """The page on the wire protocol: its sections have anchors, and whatever links to one of them finds it."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, NAMED_ENDPOINTS
 from lmstudio_integrations.types._config_base import Settings, wire_keys
@@ -68,18 +70,23 @@ def test_every_endpoint_stands_on_the_page() -> None:
     assert {name for name in known if f"`{name}`" not in text} == set()
 
 
-def keys_in(text: str, anchor: str, prefix: str = "") -> set[str]:
-    """Return the keys in the tables of a section. Those beside a full one, or after `…`, are shortened."""
-    section = re.split(r"^### ", text.partition(f"{{ #{anchor} }}")[2], maxsplit=1, flags=re.MULTILINE)[0]
-    found = set[str]()
-    for cell in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE):
-        parent = prefix
-        for name in re.findall(r"`([^`]+)`", cell):
+def rows_in(anchor: str, prefix: str = "") -> Iterator[tuple[list[str], str]]:
+    """Yield the keys and the default in each row of the tables of a section.
+
+    Keys beside a full one, or after `…`, are shortened.
+    """
+    section = re.split(r"^### ", page().partition(f"{{ #{anchor} }}")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    for row in re.findall(r"^\| (`.*) \|$", section, re.MULTILINE):
+        names, _, default, *_ = row.split(" | ")
+        parent, keys = prefix, list[str]()
+        for name in re.findall(r"`([^`]+)`", names):
             is_full = name.startswith(("llm.", "embedding.", "load."))
-            key = name if is_full else parent + name.replace("…", "llm.load.llama.")
-            found.add(key)
-            parent = prefix or key.rpartition(".")[0] + "."
-    return found
+            keys.append(name if is_full else parent + name.replace("…", "llm.load.llama."))
+            parent = prefix or keys[-1].rpartition(".")[0] + "."
+        yield keys, default
+
+
+ROWS = [*rows_in("load-keys"), *rows_in("prediction-keys", "llm.prediction.")]
 
 
 def keys_of(*configs: type[Settings]) -> set[str]:
@@ -87,6 +94,21 @@ def keys_of(*configs: type[Settings]) -> set[str]:
 
 
 def test_every_setting_stands_in_its_table() -> None:
-    text = page()
-    assert keys_of(LlmLoadModelConfig, EmbeddingLoadModelConfig) - keys_in(text, "load-keys") == set()
-    assert keys_of(LlmPredictionConfig) - keys_in(text, "prediction-keys", "llm.prediction.") == set()
+    keys = {key for keys, _ in ROWS for key in keys}
+    assert keys_of(LlmLoadModelConfig, EmbeddingLoadModelConfig, LlmPredictionConfig) - keys == set()
+
+
+def in_table(default: Any) -> str | None:
+    """Return a default as the tables write it; `None` if they have it in words or in part."""
+    if isinstance(default, dict):
+        is_checkbox = default.keys() == {"checked", "value"}
+        return f"{{{json.dumps(default['checked'])},{json.dumps(default['value'])}}}" if is_checkbox else None
+    return json.dumps(default)
+
+
+def test_the_tables_have_the_defaults_of_the_official_sdk() -> None:
+    defaults = json.loads((ROOT / "tests/support/strict/typescript_defaults.json").read_text(encoding="utf-8"))
+    stated = {keys[0]: default.strip("`") for keys, default in ROWS if len(keys) == 1 and keys[0] in defaults}
+    expected = {key: text for key in stated if (text := in_table(defaults[key])) is not None}
+    assert len(expected) > 50
+    assert {key: stated[key] for key in expected} == expected

@@ -19,7 +19,7 @@ from lmstudio_integrations.types.config import (
 )
 from lmstudio_integrations.types.gpu import GpuSetting
 from tests.support.strict.settings import EMBEDDING_LOAD, LLM_LOAD, PREDICTION, RETRIEVAL
-from tests.support.strict.shapes import Shape
+from tests.support.strict.shapes import Number, Object, Shape
 from tools import ROOT, config_dicts
 
 SPLIT = "load.gpuSplitConfig"
@@ -718,3 +718,18 @@ def test_a_description_has_the_default_of_the_sdk(kind: type[Settings]) -> None:
             stated += 1
             assert (name, match[1].replace(",", "")) == (name, str(row.decode(TYPESCRIPT[row.key])))
     assert stated
+
+
+@pytest.mark.parametrize(("kind", "described"), [(kind, described) for kind, _, described in TABLES])
+def test_numbers_beyond_the_bounds_of_the_sdk_are_rejected(kind: type[Settings], described: dict[str, Shape]) -> None:
+    checked_bounds = 0
+    for name, row in wire_keys(kind).items():
+        shape = described[row.key]
+        number = shape.required.get("value") if row.checkbox and isinstance(shape, Object) else shape
+        if isinstance(number, Number):
+            for value in (number.least - 1, number.most + 1):
+                if math.isfinite(value):
+                    checked_bounds += 1
+                    with pytest.raises(LMStudioValueError, match=name):
+                        kind.from_dict({name: int(value)})
+    assert checked_bounds > 3
