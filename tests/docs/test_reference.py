@@ -78,6 +78,17 @@ def test_every_field_of_an_adapter_is_shown_with_what_it_means(package: griffe.O
     assert sorted(chain(*shown_class.extra["settings"]["groups"].values())) == sorted(ours)
 
 
+def test_a_prediction_setting_is_in_the_group_of_its_wire_key() -> None:
+    names = ["tool_naming", "seed", "reasoning_budget", "draft_model", "user_max_image_dimension_pixels"]
+    assert groups_of(LlmPredictionConfig, names) == {
+        "Generation": ["seed"],
+        "Reasoning": ["reasoning_budget"],
+        "Tools": ["tool_naming"],
+        "Images": ["user_max_image_dimension_pixels"],
+        "Draft model": ["draft_model"],
+    }
+
+
 def test_a_setting_without_a_group_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"lacks settings of LlmPredictionConfig: \['other'\]"):
         groups_of(LlmPredictionConfig, ["seed", "other"])

@@ -18,6 +18,15 @@ from tests.protocol.samples import (
     progress,
 )
 
+SAID = {
+    "timeout": ("it took too long in total: timeout expired", "raise timeout, or set it to None"),
+    "idle_timeout": ("nothing was received from the server: idle_timeout", "raise idle_timeout, or set it to None"),
+    "load_timeout": ("nothing was received from the server: load_timeout", "raise load_timeout, or set it to None"),
+    "queue_timeout": ("the server has not begun to work on it", "raise queue_timeout, or set it to None"),
+    "first_token_timeout": ("nothing was received", "shorten the prompt, raise first_token_timeout, or set it to None"),
+}
+"""What the error of an expired timeout says: what has happened, and what helps."""
+
 
 def expect_timeout(pair: SessionPair, receiver: RecordingReceiver, name: str, after: float) -> None:
     """Let time pass until just before a timeout expires, then let it expire."""
@@ -28,7 +37,7 @@ def expect_timeout(pair: SessionPair, receiver: RecordingReceiver, name: str, af
     assert isinstance(error, LMStudioTimeoutError)
     assert error.timeout_name == name
     assert error.elapsed == pytest.approx(after)
-    assert name in str(error)
+    assert all(text in str(error) for text in SAID[name])
     pair.pass_time(1000.0)
     assert len(receiver.ends) == 1
 

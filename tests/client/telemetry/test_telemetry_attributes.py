@@ -49,6 +49,9 @@ def test_only_settings_that_are_set_are_attributes() -> None:
         "gen_ai.request.presence_penalty": 0.5,
         "gen_ai.request.frequency_penalty": 1.0,
     }
+    numbers = request_attributes(parameter({"top_k_sampling": 3, "seed": 3, "max_tokens": 3, "temperature": 0}))
+    assert {name.rpartition(".")[2]: type(value) for name, value in numbers.items()} == {
+        "top_k": float, "seed": int, "max_tokens": int, "temperature": float}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,13 @@ RULES = (
     {"when": {"last": "^for ever"}, "then": [{"fault": "stall"}]},
 )
 QUERY = "What does a swim cost?"
+UNFILTERED = {
+    "temperature": 1.0,
+    "topKSampling": -1,
+    **dict.fromkeys(("topPSampling", "minPSampling", "xtcProbability"), False),
+    **dict.fromkeys(("repeatPenalty", "presencePenalty", "frequencyPenalty"), False),
+}
+"""Settings under which the model's own probabilities are reported."""
 
 
 def entry(key: str, **fields: Any) -> ModelEntry:
@@ -73,6 +80,7 @@ async def test_texts_are_sorted_by_their_scores_and_ties_by_their_order(
     assert scores(await model.rerank(QUERY, texts, max_concurrency=1)) == expected
     assert len(server.predictions) == 3 * len(texts)
     assert {each.stats["predictedTokensCount"] for each in server.predictions} == {1}
+    assert all(UNFILTERED.items() <= each.config.items() for each in server.predictions)
 
 
 async def test_no_texts_are_no_calls(model: Any, server: Emulator) -> None:
