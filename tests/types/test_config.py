@@ -724,7 +724,7 @@ NOT_REPORTED = {
     "speculative_decoding_min_continue_drafting_probability",
     "speculative_decoding_num_draft_tokens_exact",
 }
-"""Settings whose default the emulator does not report: it depends on the engine and the model what a load has of them."""
+"""Settings whose default the emulator does not report: engine and model decide what a load has of them."""
 
 
 @pytest.mark.parametrize("kind", [kind for kind, _, _ in TABLES])
