@@ -13,6 +13,7 @@ from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
 from tests.cli.terminal import in_pipe, needs_pty, on_terminal
+from tools import ROOT
 
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     "chat": ("--prompt", "Hi"),
@@ -55,6 +56,14 @@ def guarded() -> Iterator[Emulator]:
 
 def test_the_table_has_every_command() -> None:
     assert ARGUMENTS.keys() | ON_ITS_OWN == COMMANDS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_a_command_says_what_it_does_in_its_help_and_on_the_page(name: str) -> None:
+    page = (ROOT / "docs/tools/cli.md").read_text(encoding="utf-8")
+    assert COMMANDS[name].short_help
+    assert f"| [`{name}`](#" in page
+    assert f"\n## `{name}`\n" in page
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)

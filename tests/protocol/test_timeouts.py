@@ -7,6 +7,7 @@ import pytest
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Namespace
 from lmstudio_integrations.protocol.exchange import Exchange
+from lmstudio_integrations.types.timeouts import EXPIRIES, ModelTimeouts
 from tests.protocol.pair import RecordingReceiver, SessionPair
 from tests.protocol.samples import (
     CANCEL,
@@ -26,6 +27,11 @@ SAID = {
     "first_token_timeout": ("nothing was received", "shorten the prompt, raise first_token_timeout, or set it to None"),
 }
 """What the error of an expired timeout says: what has happened, and what helps."""
+
+
+def test_every_timeout_says_what_has_happened() -> None:
+    assert EXPIRIES.keys() == ModelTimeouts.model_fields.keys() - {"keepalive"}
+    assert SAID.keys() == EXPIRIES.keys() - {"connect_timeout"}  # it ends before there is a call
 
 
 def expect_timeout(pair: SessionPair, receiver: RecordingReceiver, name: str, after: float) -> None:
