@@ -3,6 +3,8 @@
 import warnings
 
 import pytest
+from websockets.exceptions import ConnectionClosedError
+from websockets.frames import Close
 
 from lmstudio_integrations.cli._common import warnings_as_notes
 from lmstudio_integrations.cli._errors import _COMMANDS, for_commands, report
@@ -13,6 +15,7 @@ from lmstudio_integrations.client.support.suggestions import context_overflow, e
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.connect.probe import _CERTIFICATE_ERRORS
 from lmstudio_integrations.client.transport.connect.suggestions import no_listener, not_found, token_suggestion
+from lmstudio_integrations.client.transport.socket_session import _lost_error
 from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioEvictionWarning,
@@ -25,6 +28,8 @@ from lmstudio_integrations.protocol.timeouts import expired_timeout
 from tests.protocol.pair import RecordingReceiver
 
 NOT_LOADED = {"code": "generic.noModelMatchingQuery", "query": {"identifier": "a b"}, "loadedModelsSample": ["c"]}
+
+LATER = "1013 (try again later)"
 
 
 LOG = "the server's log may say why: `lms log stream`"
@@ -92,6 +97,9 @@ def refusal(host: str) -> str:
                 )
             ],
         ),
+        (_lost_error(ConnectionClosedError(Close(1013, ""), Close(1013, ""), rcvd_then_sent=True)),
+         [f"Error: the connection to LM Studio was lost (received {LATER}, then sent {LATER})",
+          "  suggestion: the next call reconnects"]),
         (LMStudioValueError("line 3: model 'a': context_length: not a number"),
          ["Error: line 3: model 'a': context_length: not a number"]),
         (LMStudioValueError("host 'x y' is not an address; write host:port"),

@@ -243,8 +243,7 @@ def _too_large(target: Target, size: int) -> BaseException:
 
 
 def _lost_error(cause: Exception) -> BaseException:
-    lost = LMStudioConnectionLostError(
-        f"the connection to LM Studio was lost ({str(cause) or type(cause).__name__}); the next call reconnects"
-    )
+    reason = (str(cause) or type(cause).__name__).replace("; ", ", ")  # what helps follows on a semicolon
+    lost = LMStudioConnectionLostError(f"the connection to LM Studio was lost ({reason}); the next call reconnects")
     lost.__cause__ = cause
     return lost

@@ -7,11 +7,18 @@ import pytest
 from lmstudio_integrations.emulator.engines import generation
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import constraints, request_body
+from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types.config import LlmPredictionConfig
 
 
 def from_fields(**fields: Any) -> LlmPredictionConfig:
     return LlmPredictionConfig.from_fields({f"llm.prediction.{key}": value for key, value in fields.items()})
+
+
+def test_whatever_changes_probabilities_says_so() -> None:
+    others = {"temperature", "top_k_sampling", "xtc_threshold", "seed", "reasoning_budget"}
+    rows = wire_keys(LlmPredictionConfig)
+    assert {ours for ours, _, _ in request_body._SAMPLING if rows[ours].changes is None} == others
 
 
 def test_each_setting_gets_llama_cpps_name() -> None:
