@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmstudio_integrations.protocol.kv_config import layer_of
+from lmstudio_integrations.types._config_base import checked
 from lmstudio_integrations.types.chat import WireHistory
 
 JsonDict = dict[str, Any]
@@ -129,7 +130,7 @@ def prediction(
         fields: Settings by their full keys.
         members: More members of the parameter.
     """
-    limit = {"llm.prediction.maxPredictedTokens": {"checked": True, "value": max_tokens}}
+    limit = {"llm.prediction.maxPredictedTokens": checked(max_tokens)}
     return {
         "modelSpecifier": specifier,
         "history": WireHistory.of_prompt(prompt).to_dict(),

@@ -74,10 +74,6 @@ def predict_with_settings(context: ProbeContext, settings: Sequence[Mapping[str,
             wire.stream("predict", prediction(context.reference, GREETING, FEW, fields))
 
 
-def checked(value: object) -> dict[str, Any]:
-    return {"checked": True, "value": value}
-
-
 def report_log_probabilities(context: ProbeContext) -> None:
     common: LlmPredictionConfigDict = {"log_probs": 5, "max_tokens": 1, "temperature": 1.0}
     off: LlmPredictionConfigDict = {"top_k_sampling": -1, "top_p_sampling": False, "min_p_sampling": False}

@@ -21,6 +21,7 @@ from lmstudio_integrations.cli._probe.payloads import (
     WEATHER,
     YES_OR_NO,
 )
+from lmstudio_integrations.types._config_base import checked
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,7 @@ QUESTIONS: tuple[Question, ...] = (
         "Two responses with a top-p of 2 and a temperature of -1.",
         partial(
             predicting.predict_with_settings,
-            settings=[{"llm.prediction.topPSampling": predicting.checked(2)}, {"llm.prediction.temperature": -1}],
+            settings=[{"llm.prediction.topPSampling": checked(2)}, {"llm.prediction.temperature": -1}],
         ),
         is_invalid=True,
     ),
@@ -273,7 +274,7 @@ QUESTIONS: tuple[Question, ...] = (
         "A response with a repeat penalty that is switched off as the Python SDK does it.",
         partial(
             predicting.predict_with_settings,
-            settings=[{"llm.prediction.repeatPenalty": predicting.checked(value=False)}],
+            settings=[{"llm.prediction.repeatPenalty": checked(value=False)}],
         ),
         is_invalid=True,
     ),
