@@ -27,12 +27,14 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import lmstudio_integrations as lms
 from benchmarks.environment import Process
 from benchmarks.programs import expect
-from lmstudio_integrations.emulator import Emulator, ModelEntry, catalog, defaults, weights
-from lmstudio_integrations.emulator.clock import SystemClock
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator.engines import weights
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, load_parameters, request_body, worker_main
-from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS
-from lmstudio_integrations.emulator.registry import ModelRegistry
-from lmstudio_integrations.emulator.request_log import RequestLog
+from lmstudio_integrations.emulator.models import catalog
+from lmstudio_integrations.emulator.models.clock import SystemClock
+from lmstudio_integrations.emulator.models.registry import ModelRegistry
+from lmstudio_integrations.emulator.testing.request_log import RequestLog
+from lmstudio_integrations.protocol import defaults
 from lmstudio_integrations.types.config import LlmPredictionConfig
 
 CALLERS = 4
@@ -112,9 +114,7 @@ class Directly:
     def _load(self, entry: ModelEntry) -> Any:
         """Load a model with the parameters that the emulator sends to its worker."""
         engines = {"llama_cpp": LlamaCppEngine()}
-        registry = ModelRegistry(
-            catalog.Catalog((entry,)), engines, SystemClock(), request_log=RequestLog(DEFAULT_LIMITS)
-        )
+        registry = ModelRegistry(catalog.Catalog((entry,)), engines, SystemClock(), request_log=RequestLog(1, 1))
         request = registry.load_request(entry, {})
         find = load_parameters.file_of(request.weights, offline=False, announce=weights.announce_on_stderr)
         path = asyncio.run(find)

@@ -14,7 +14,7 @@ from typing import Any
 from websockets.frames import CloseCode
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.proxy.actions import (
+from lmstudio_integrations.emulator.testing.proxy.actions import (
     DEAD,
     after,
     before,
@@ -32,9 +32,9 @@ from lmstudio_integrations.emulator.proxy.actions import (
     replace,
     reset,
 )
-from lmstudio_integrations.emulator.proxy.messages import NOISE, without_content
-from lmstudio_integrations.emulator.proxy.proxy import Action, ProxiedConnection, Proxy, ProxyThread, forward
-from lmstudio_integrations.emulator.proxy.wire_items import WireItem
+from lmstudio_integrations.emulator.testing.proxy.messages import NOISE, without_content
+from lmstudio_integrations.emulator.testing.proxy.proxy import Action, ProxiedConnection, Proxy, ProxyThread, forward
+from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem
 from lmstudio_integrations.errors import LMStudioModelLoadError
 from tests.faults.surfaces import DIMENSIONS
 

@@ -13,7 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from lmstudio_integrations.emulator import Emulator, FaultProxy, Recording
-    from lmstudio_integrations.emulator.cassette_modes import Mode
+    from lmstudio_integrations.emulator.testing.cassettes.modes import Mode
 
 MODELS = ("qwen2.5-7b-instruct", "text-embedding-nomic-embed-text-v1.5")
 """The default models of the emulator: a scripted model of each kind."""
@@ -208,7 +208,7 @@ def lmstudio_cassette(
     """
     from lmstudio_integrations.client.api.convenience import own_default_client  # noqa: PLC0415 - see the module
     from lmstudio_integrations.emulator import Emulator, use_cassette  # noqa: PLC0415
-    from lmstudio_integrations.emulator.cassette_modes import needs_server  # noqa: PLC0415
+    from lmstudio_integrations.emulator.testing.cassettes.modes import needs_server  # noqa: PLC0415
 
     node: pytest.Item = request.node
     mode = cast("Mode", request.config.getoption("--lmstudio-record"))
@@ -235,7 +235,7 @@ def lmstudio_cassette(
 
 
 def _cassette_path(item: pytest.Item) -> Path:
-    from lmstudio_integrations.emulator.cassette_modes import cassette_name  # noqa: PLC0415 - see the module
+    from lmstudio_integrations.emulator.testing.cassettes.modes import cassette_name  # noqa: PLC0415 - see the module
 
     # Not the node id, to which plugins such as pytest-xdist add.
     test = [each.name for each in item.listchain() if isinstance(each, (pytest.Class, pytest.Item))]
@@ -254,7 +254,7 @@ def _recorded_host(request: pytest.FixtureRequest) -> str:
 
 def _choose_faults(choices: Sequence[str], test: str) -> list[str]:
     """Return the names of the faults that a test has chosen."""
-    from lmstudio_integrations.emulator.proxy.fault_choices import choose_faults  # noqa: PLC0415
+    from lmstudio_integrations.emulator.testing.proxy.fault_choices import choose_faults  # noqa: PLC0415
     from lmstudio_integrations.errors import LMStudioValueError  # noqa: PLC0415
 
     try:

@@ -26,7 +26,7 @@ from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 from workflows.runtime.types import results
 
-OURS = "client/transport/connect/websocket.py and emulator/sockets.py"
+OURS = "client/transport/connect/websocket.py and emulator/server/sockets.py"
 
 CLIENT, SERVER = ClientProtocol(parse_uri("ws://localhost")), ServerProtocol()
 

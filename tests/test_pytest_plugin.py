@@ -7,7 +7,7 @@ from typing import TypeAlias
 import pytest
 
 from lmstudio_integrations.emulator import FAULTS, Emulator
-from lmstudio_integrations.emulator.cassettes.cassette import save
+from lmstudio_integrations.emulator.testing.cassettes.cassette import save
 from tests.docs.snippets import ROOT
 
 pytestmark = pytest.mark.slow

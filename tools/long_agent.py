@@ -28,9 +28,9 @@ from llama_index.core.memory import BaseMemory, ChatMemoryBuffer, Memory
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.catalog import BUNDLED
 from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest
 from lmstudio_integrations.emulator.engines.scripted import chat_template, words
+from lmstudio_integrations.emulator.models.catalog import BUNDLED
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioToolCallError, LMStudioTruncationWarning
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio, LMStudioTokenizer

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.catalog import BUNDLED
+from lmstudio_integrations.emulator.models.catalog import BUNDLED
 from tools import ROOT
 
 CATALOG = ROOT / "cookbook/catalog.toml"

@@ -19,7 +19,7 @@ from textwrap import fill
 from typing import Any
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.catalog import BUNDLED
+from lmstudio_integrations.emulator.models.catalog import BUNDLED
 from tests.cookbook.recipes import RECIPES, TIMEOUT, Recipe, copy_cookbook, environment, run
 from tools import ROOT
 from tools.outputs import normalize

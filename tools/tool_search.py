@@ -14,7 +14,7 @@ from langchain_core.messages import HumanMessage
 from langchain_core.tools import BaseTool, StructuredTool
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
+from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioReranker
 from lmstudio_integrations.langchain.middleware import ToolSearchMiddleware
 from tools import ROOT

@@ -23,9 +23,9 @@ def cassette(
     What a replay leaves aside, such as times and generated identifiers, is left aside when two are compared. The exit
     status is 1 if they differ.
     """
-    from lmstudio_integrations.emulator.cassettes.cassette import read  # noqa: PLC0415 - slow
-    from lmstudio_integrations.emulator.cassettes.instances import RecordedInstances  # noqa: PLC0415
-    from lmstudio_integrations.emulator.cassettes.response import compare, describe  # noqa: PLC0415
+    from lmstudio_integrations.emulator.testing.cassettes.cassette import read  # noqa: PLC0415 - slow
+    from lmstudio_integrations.emulator.testing.cassettes.instances import RecordedInstances  # noqa: PLC0415
+    from lmstudio_integrations.emulator.testing.cassettes.response import compare, describe  # noqa: PLC0415
 
     if (other is None) == (action == "diff"):
         raise typer.BadParameter(f"{action} takes {'two files' if other is None else 'one file'}", param_hint="FILE")

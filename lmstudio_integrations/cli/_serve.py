@@ -16,13 +16,13 @@ from lmstudio_integrations.cli._common import Redact, note, results
 from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
 from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address, local_candidates
 from lmstudio_integrations.emulator import FAULTS, Catalog, Emulator, Limits, ModelEntry
-from lmstudio_integrations.emulator.cassettes.replay import Pace
-from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model, read_toml
-from lmstudio_integrations.emulator.catalog import load as load_catalog
 from lmstudio_integrations.emulator.engines.scripted import Rule, parse_rules
-from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, MIB
-from lmstudio_integrations.emulator.proxy.fault_choices import read_injections
-from lmstudio_integrations.emulator.proxy.proxy import Injection, Proxy, ProxyThread
+from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model, read_toml
+from lmstudio_integrations.emulator.models.catalog import load as load_catalog
+from lmstudio_integrations.emulator.server.limits import DEFAULT_LIMITS, MIB
+from lmstudio_integrations.emulator.testing.cassettes.modes import Pace
+from lmstudio_integrations.emulator.testing.proxy.fault_choices import read_injections
+from lmstudio_integrations.emulator.testing.proxy.proxy import Injection, Proxy, ProxyThread
 from lmstudio_integrations.errors import LMStudioValueError
 
 Models = Annotated[

@@ -1,13 +1,10 @@
-"""The emulator as programs use it: a server on its own thread, or in the foreground.
-
-Used by the command line and the pytest fixtures; built on `server` and `registry`.
-"""
+"""The emulator as programs use it: a server on its own thread or in the foreground, or what a cassette replays."""
 
 import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +13,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, get_args
 
 from lmstudio_integrations._support.text import counted
-from lmstudio_integrations.emulator.authentication import Authenticator
-from lmstudio_integrations.emulator.cassettes.cassette import read
-from lmstudio_integrations.emulator.cassettes.forwarder import ForwardingConnection
-from lmstudio_integrations.emulator.cassettes.redaction import Redaction
-from lmstudio_integrations.emulator.cassettes.replay import Matcher, Pace, ReplayConnection
-from lmstudio_integrations.emulator.catalog import (
+from lmstudio_integrations.emulator.engines.base import Engine
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, memory_limit
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
+from lmstudio_integrations.emulator.errors import WireError
+from lmstudio_integrations.emulator.models.catalog import (
     Catalog,
     ModelEntry,
     bundled_entries,
@@ -30,29 +27,35 @@ from lmstudio_integrations.emulator.catalog import (
     parse_entry,
     parse_plugins,
 )
-from lmstudio_integrations.emulator.catalog import load as load_catalog
-from lmstudio_integrations.emulator.clock import Clock, SystemClock
-from lmstudio_integrations.emulator.context import ServerState
-from lmstudio_integrations.emulator.engines.base import Engine
-from lmstudio_integrations.emulator.engines.errors import EngineError
-from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, memory_limit
-from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
-from lmstudio_integrations.emulator.errors import WireError
-from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
-from lmstudio_integrations.emulator.listening import netloc
+from lmstudio_integrations.emulator.models.catalog import load as load_catalog
+from lmstudio_integrations.emulator.models.clock import Clock, SystemClock
+from lmstudio_integrations.emulator.models.registry import ModelRegistry
+from lmstudio_integrations.emulator.models.scheduling import CancelScope
 from lmstudio_integrations.emulator.plugins.registry import PluginRegistry, create_plugin
-from lmstudio_integrations.emulator.registry import ModelRegistry
-from lmstudio_integrations.emulator.request_log import (
+from lmstudio_integrations.emulator.server.authentication import Authenticator
+from lmstudio_integrations.emulator.server.context import ServerState
+from lmstudio_integrations.emulator.server.forwarder import ForwardingConnection
+from lmstudio_integrations.emulator.server.limits import DEFAULT_LIMITS, Limits
+from lmstudio_integrations.emulator.server.replay import ReplayConnection
+from lmstudio_integrations.emulator.server.server import Server
+from lmstudio_integrations.emulator.testing.cassettes.cassette import Interaction, file_errors, read, save
+from lmstudio_integrations.emulator.testing.cassettes.instances import RecordedInstances
+from lmstudio_integrations.emulator.testing.cassettes.matching import Matcher
+from lmstudio_integrations.emulator.testing.cassettes.modes import Mode, Pace, needs_server
+from lmstudio_integrations.emulator.testing.cassettes.normalize import key_of, normalize
+from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
+from lmstudio_integrations.emulator.testing.cassettes.redaction import Redaction
+from lmstudio_integrations.emulator.testing.listening import netloc
+from lmstudio_integrations.emulator.testing.request_log import (
     EmbeddingRecord,
     LoadRecord,
     PluginCallRecord,
     PredictionRecord,
     RequestLog,
 )
-from lmstudio_integrations.emulator.scheduling import CancelScope
-from lmstudio_integrations.emulator.server import Server
 from lmstudio_integrations.errors import (
     LMStudioModelLoadError,
+    LMStudioOSError,
     LMStudioRuntimeError,
     LMStudioValueError,
 )
@@ -143,7 +146,7 @@ class Emulator:
         self._offline = offline
         self._worker_memory = memory_limit(worker_memory)
         self._limits = limits
-        self._request_log = RequestLog(limits)
+        self._request_log = RequestLog(limits.records, limits.record_bytes)
         self._thread: threading.Thread | None = None
         self._lifetime: _Lifetime | None = None
         self._running: _Running | None = None
@@ -410,6 +413,79 @@ class Emulator:
             await server.open()
             stack.push_async_callback(server.close)
             yield _Running(state, server, asyncio.get_running_loop())
+
+
+@contextlib.contextmanager
+def use_cassette(
+    path: str | Path,
+    mode: Mode = "none",
+    *,
+    server: str | None = None,
+    redact: Iterable[str] = (),
+    contents: bool = False,
+    pace: Pace = "fast",
+) -> Generator[Emulator | Recording]:
+    """Record a cassette or replay it, and provide a server with an `address` for the clients of the block.
+
+    A cassette that is recorded is saved when the block ends without an error. Else an earlier one stays as it was, and
+    the error has a note about that.
+
+    Args:
+        path: The cassette; if its name ends in `.gz`, it is compressed.
+        mode: `none` never records; what the cassette does not have is an error. `once` records if there is no cassette
+            yet. `new_episodes` replays it, and adds what it does not have. `all` records everything, and keeps what
+            the cassette has besides. `rewrite` records everything, and keeps nothing.
+        server: `host:port` of the LM Studio that is recorded; not needed where nothing is.
+        redact: Regular expressions; what they match is hidden from the cassette, and from requests before they are
+            compared with it.
+        contents: Whether the contents of images and files are recorded, instead of their hashes.
+        pace: `fast` replays everything at once, `recorded` with the waits of the recording.
+
+    Raises:
+        LMStudioOSError: If the cassette cannot be read or written.
+        LMStudioValueError: If an argument is not valid, or the file is not a cassette.
+    """
+    path, redact = Path(path), tuple(redact)
+    if mode not in get_args(Mode):
+        raise LMStudioValueError(f"the mode must be one of {', '.join(get_args(Mode))}; got {mode!r}")
+    with file_errors(path, "use"):
+        exists, is_recorded = path.exists(), needs_server(path, mode)
+        if exists and not path.is_file():
+            raise LMStudioOSError(f"the cassette {str(path)!r} is not a file")
+    if not is_recorded:
+        if not exists:
+            raise LMStudioOSError(f"there is no cassette {str(path)!r}; record it with the mode 'once'")
+        with Emulator.replay(path, pace=pace, redact=redact) as replayed:
+            yield replayed
+        return
+    if server is None:
+        raise LMStudioValueError(f"the mode {mode!r} records {str(path)!r}: name the server to record")
+    old = read(path) if exists and mode != "rewrite" else []
+    with file_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(f".recording-{path.name}")
+        new.unlink(missing_ok=True)
+    try:
+        with Recording(new, server, redact=redact, contents=contents) as recording:
+            if mode == "new_episodes" and old:
+                with Emulator.replay(path, pace=pace, redact=redact, fallback=recording.address) as replayed:
+                    yield replayed
+            else:
+                yield recording
+        recorded = read(new)
+        save(path, [*(old if mode == "new_episodes" else _drop_repeated(old, recorded)), *recorded])
+    except BaseException as error:
+        error.add_note(f"The cassette {str(path)!r} is not saved, because its block did not end without an error.")
+        raise
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _drop_repeated(old: list[Interaction], new: list[Interaction]) -> list[Interaction]:
+    """Return the requests that were not made again."""
+    references = RecordedInstances([*old, *new]).references
+    again = {key_of(normalize(each.request, references)) for each in new}
+    return [each for each in old if key_of(normalize(each.request, references)) not in again]
 
 
 class _Lifetime:

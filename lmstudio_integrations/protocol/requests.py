@@ -4,6 +4,7 @@ Typed dicts: the client writes them as they are, and type checkers ensure their 
 what it receives. Used by `endpoints.py`.
 """
 
+import re
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema, Strict
@@ -16,9 +17,10 @@ from lmstudio_integrations.types.models import ModelSpecifier
 from lmstudio_integrations.types.reasoning import ReasoningPart
 from lmstudio_integrations.types.tools import Tool
 
-ARTIFACT_OWNER = "[a-z0-9]+(?:-[a-z0-9]+)*"
-ARTIFACT_NAME = "[a-z0-9]+(?:[-.][a-z0-9]+)*"
-"""Patterns of the names on the hub (docs/protocol.md#create-download-plan)."""
+_OWNER = "[a-z0-9]+(?:-[a-z0-9]+)*"
+_NAME = "[a-z0-9]+(?:[-.][a-z0-9]+)*"
+ARTIFACT = re.compile(f"(?P<owner>{_OWNER})/(?P<name>{_NAME})")
+"""A name on the hub (docs/protocol.md#create-download-plan)."""
 
 
 def _read_as(kind: Any) -> GetPydanticSchema:
@@ -276,8 +278,8 @@ class DownloadModel(TypedDict):
 class Artifact(TypedDict):
     """Name an artifact of the hub."""
 
-    owner: Annotated[str, Field(pattern=f"^{ARTIFACT_OWNER}$")]
-    name: Annotated[str, Field(pattern=f"^{ARTIFACT_NAME}$")]
+    owner: Annotated[str, Field(pattern=f"^{_OWNER}$")]
+    name: Annotated[str, Field(pattern=f"^{_NAME}$")]
 
 
 class ArtifactTarget(Artifact):

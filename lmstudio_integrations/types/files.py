@@ -33,6 +33,9 @@ IMAGE_FORMATS = (
     ImageFormat("image/webp", (".webp",), b"WEBP", position=8),
 )
 
+INLINE = "base64:"
+"""The prefix of file identifiers that contain the file itself."""
+
 SIGNATURE_SIZE = max(each.position + len(each.signature) for each in IMAGE_FORMATS)
 """The number of bytes that decide whether a file is an image."""
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from llama_index.core.llms import ChatMessage
 
-from lmstudio_integrations.emulator import Emulator, prediction_settings
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.models import prediction_settings
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types._json_schemas import ArgumentSchema

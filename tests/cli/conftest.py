@@ -9,7 +9,7 @@ import pytest
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.cli import main
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
+from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model
 from tests.cli.managed import Command, managed_server
 
 

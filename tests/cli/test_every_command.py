@@ -11,7 +11,7 @@ from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
+from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model
 from tests.cli.terminal import in_pipe, needs_pty, on_terminal
 from tools import ROOT
 

@@ -87,7 +87,7 @@ def test_an_interrupt_cancels_the_download(monkeypatch: pytest.MonkeyPatch) -> N
         reached.set()
         go_on.wait(TIMEOUT)
 
-    monkeypatch.setattr("lmstudio_integrations.emulator.weights.locate", locate)
+    monkeypatch.setattr("lmstudio_integrations.emulator.engines.weights.locate", locate)
     entry = ModelEntry(key="absent", weights="smollm2-135m-instruct", downloaded=False)
     with Emulator([entry]) as server:
         try:

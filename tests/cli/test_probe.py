@@ -14,7 +14,7 @@ from lmstudio_integrations.cli._probe.context import PREFIX
 from lmstudio_integrations.cli._probe.questions import QUESTIONS, Question
 from lmstudio_integrations.cli._probe.run import confirm_calls, run_probe
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.cassettes.cassette import read
+from lmstudio_integrations.emulator.testing.cassettes.cassette import read
 from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudioServerError, LMStudioValueError
 from tests.docs.snippets import read as read_page
 from tests.live.standin import KEY, entry

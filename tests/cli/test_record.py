@@ -11,7 +11,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, use_cassette
-from lmstudio_integrations.emulator.cassettes.cassette import read, save
+from lmstudio_integrations.emulator.testing.cassettes.cassette import read, save
 from tests.cli.terminal import in_pipe, started
 from tests.support.web import PIXEL
 

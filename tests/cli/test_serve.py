@@ -23,9 +23,10 @@ from lmstudio_integrations.cli._serve import (
 )
 from lmstudio_integrations.cli._tokens import accepted_tokens
 from lmstudio_integrations.client.api.sync import Client
-from lmstudio_integrations.emulator import FAULTS, Emulator, Limits, instance
-from lmstudio_integrations.emulator.catalog import BUNDLED
-from lmstudio_integrations.emulator.limits import MIB
+from lmstudio_integrations.emulator import FAULTS, Emulator, Limits
+from lmstudio_integrations.emulator.models import instance
+from lmstudio_integrations.emulator.models.catalog import BUNDLED
+from lmstudio_integrations.emulator.server.limits import MIB
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioClientError,

@@ -10,9 +10,9 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from lmstudio_integrations.emulator.proxy.fault_table import FAULTS
-from lmstudio_integrations.emulator.proxy.proxy import Action
-from lmstudio_integrations.emulator.proxy.wire_items import WireItem, text_frame
+from lmstudio_integrations.emulator.testing.proxy.fault_table import FAULTS
+from lmstudio_integrations.emulator.testing.proxy.proxy import Action
+from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem, text_frame
 
 FRAGMENT = {
     "type": "fragment",

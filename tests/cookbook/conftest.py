@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
+from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model
 from lmstudio_integrations.types.functions import ToolCallContext
 from tests.cookbook.browser import open_page, start_browser
 from tests.cookbook.recipe_runs import Servers

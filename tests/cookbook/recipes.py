@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from lmstudio_integrations.emulator import Catalog
-from lmstudio_integrations.emulator.catalog import BUNDLED, load, parse_model
+from lmstudio_integrations.emulator.models.catalog import BUNDLED, load, parse_model
 from tools import outputs
 
 COOKBOOK = outputs.CATALOG.parent

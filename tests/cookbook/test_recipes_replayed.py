@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.cassettes.recorder import Recording
+from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
 from tests.cookbook.recipe_runs import Servers, parameters, patient
 from tests.cookbook.recipes import RECIPES, Recipe, copy_cookbook, run
 from tests.cookbook.warm_runs import run_warm

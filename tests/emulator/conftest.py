@@ -6,7 +6,7 @@ import pytest
 
 from lmstudio_integrations.emulator import Emulator, ManualClock
 from tests.emulator.bare_client import Wire, wire
-from tests.emulator.registry_models import ENTRIES
+from tests.emulator.models.registry_models import ENTRIES
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from websockets.sync.client import connect
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
-from lmstudio_integrations.emulator.listening import netloc
+from lmstudio_integrations.emulator.testing.listening import netloc
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioTimeoutError
 from tests.emulator.bare_client import TIMEOUT, Wire, prediction_request, wire
-from tests.emulator.hostile import lazy
+from tests.emulator.server.hostile import lazy
 from tests.emulator.stalling_model import LONG, MODEL, WAITING, credentials
 from tests.support.signals import ctrl_c
 

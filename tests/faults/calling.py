@@ -10,7 +10,7 @@ from collections.abc import Callable
 from websockets.frames import CloseCode
 
 from lmstudio_integrations import errors
-from lmstudio_integrations.emulator.proxy.actions import (
+from lmstudio_integrations.emulator.testing.proxy.actions import (
     DEAD,
     Message,
     before,
@@ -22,15 +22,15 @@ from lmstudio_integrations.emulator.proxy.actions import (
     raw_before,
     reset,
 )
-from lmstudio_integrations.emulator.proxy.fault_table import FAULTS
-from lmstudio_integrations.emulator.proxy.faults import Phase, at
-from lmstudio_integrations.emulator.proxy.messages import (
+from lmstudio_integrations.emulator.testing.proxy.fault_table import FAULTS
+from lmstudio_integrations.emulator.testing.proxy.faults import Phase, at
+from lmstudio_integrations.emulator.testing.proxy.messages import (
     NOISE,
     PINGS,
     warning,
 )
-from lmstudio_integrations.emulator.proxy.proxy import ALWAYS, Action, ProxiedConnection
-from lmstudio_integrations.emulator.proxy.wire_items import WireItem, text_frame
+from lmstudio_integrations.emulator.testing.proxy.proxy import ALWAYS, Action, ProxiedConnection
+from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem, text_frame
 from tests.faults.cells import Cell, close_idle, pretend_silence, until_ended, until_noticed
 from tests.faults.conversations import THOUGHT
 from tests.faults.model import (

@@ -1,13 +1,13 @@
 """Rows of the fault table: until the client is authenticated."""
 
-from lmstudio_integrations.emulator.proxy.actions import (
+from lmstudio_integrations.emulator.testing.proxy.actions import (
     freeze,
     reset,
     respond,
 )
-from lmstudio_integrations.emulator.proxy.faults import Phase, at
-from lmstudio_integrations.emulator.proxy.messages import http
-from lmstudio_integrations.emulator.proxy.proxy import ALWAYS
+from lmstudio_integrations.emulator.testing.proxy.faults import Phase, at
+from lmstudio_integrations.emulator.testing.proxy.messages import http
+from lmstudio_integrations.emulator.testing.proxy.proxy import ALWAYS
 from lmstudio_integrations.errors import LMStudioAuthenticationError
 from tests.faults.model import CONNECTING, LOST, UNREACHABLE, WORKS, Outcome, Row, row
 

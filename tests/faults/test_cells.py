@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.proxy.actions import drop, duplicate, reset
-from lmstudio_integrations.emulator.proxy.fault_table import FAULTS
-from lmstudio_integrations.emulator.proxy.faults import Phase, at
-from lmstudio_integrations.emulator.proxy.proxy import ProxyThread
+from lmstudio_integrations.emulator.testing.proxy.actions import drop, duplicate, reset
+from lmstudio_integrations.emulator.testing.proxy.fault_table import FAULTS
+from lmstudio_integrations.emulator.testing.proxy.faults import Phase, at
+from lmstudio_integrations.emulator.testing.proxy.proxy import ProxyThread
 from tests.faults import calling, cells, mending
 from tests.faults.cells import Cell, Servers, run_all
 from tests.faults.fault_table import TABLE

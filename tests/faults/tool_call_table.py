@@ -6,9 +6,9 @@ from enum import Enum
 from typing import Any
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.emulator.proxy import actions
-from lmstudio_integrations.emulator.proxy.faults import at
-from lmstudio_integrations.emulator.proxy.proxy import Injection
+from lmstudio_integrations.emulator.testing.proxy import actions
+from lmstudio_integrations.emulator.testing.proxy.faults import at
+from lmstudio_integrations.emulator.testing.proxy.proxy import Injection
 
 LOST = lms.LMStudioToolConnectionLostError
 TIMEOUT = lms.LMStudioTimeoutError

@@ -9,7 +9,7 @@ from langchain_core.exceptions import (
     ModelNotFoundError,
 )
 
-from lmstudio_integrations.emulator.catalog import Catalog, Preset
+from lmstudio_integrations.emulator.models.catalog import Catalog, Preset
 from lmstudio_integrations.errors import (
     LMStudioConfigMismatchError,
     LMStudioPresetNotFoundError,

@@ -18,7 +18,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.catalog import parse_model
+from lmstudio_integrations.emulator.models.catalog import parse_model
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import LMStudioEmbeddings
 from lmstudio_integrations.langchain.middleware import RepeatedToolCallMiddleware, ToolSearchMiddleware

@@ -9,7 +9,7 @@ from typing import Any
 from lmstudio_integrations.cli._probe.context import PREFIX
 from lmstudio_integrations.cli._probe.payloads import CONSTANT_TOKENS, THOUGHT
 from lmstudio_integrations.cli._probe.questions import Question
-from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction
+from lmstudio_integrations.emulator.testing.cassettes.cassette import ABSENT, Event, Interaction
 
 PAGE = "docs/protocol.md"
 

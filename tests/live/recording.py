@@ -7,7 +7,7 @@ from pathlib import Path
 from lmstudio_integrations.cli._probe.questions import QUESTIONS
 from lmstudio_integrations.cli._probe.run import NO_PLUGIN, run_probe
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.cassettes.cassette import Interaction, read
+from lmstudio_integrations.emulator.testing.cassettes.cassette import Interaction, read
 from tests.live.standin import entry
 
 ByQuestion = dict[str, list[Interaction]]

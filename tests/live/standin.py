@@ -5,7 +5,7 @@ from typing import Any
 
 from lmstudio_integrations.cli._probe.payloads import COUNT, PATTERN, STORY, THINK
 from lmstudio_integrations.emulator import ModelEntry
-from lmstudio_integrations.emulator.cassettes.cassette import Interaction
+from lmstudio_integrations.emulator.testing.cassettes.cassette import Interaction
 
 RULES: tuple[dict[str, Any], ...] = (
     {"when": {"last": f"^{PATTERN}"}, "then": [{"text": PATTERN * 20}]},

@@ -14,7 +14,7 @@ from lmstudio_integrations.cli._probe.payloads import CONSTANT, CONSTANT_TOKENS,
 from lmstudio_integrations.cli._probe.questions import QUESTIONS
 from lmstudio_integrations.cli._probe.run import run_probe
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.cassettes.cassette import Event, Interaction, read, save
+from lmstudio_integrations.emulator.testing.cassettes.cassette import Event, Interaction, read, save
 from tests.live.behavior import difference, outlines
 from tests.live.recording import BY_NAME, ByQuestion, ask_emulator, by_question
 from tests.live.specification import findings

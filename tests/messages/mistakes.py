@@ -21,7 +21,7 @@ from lmstudio_integrations.client.transport.connect import opening, probe, sugge
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.operation import decode_errors
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.catalog import Catalog, Preset
+from lmstudio_integrations.emulator.models.catalog import Catalog, Preset
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import ModelKind

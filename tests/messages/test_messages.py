@@ -12,7 +12,7 @@ from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARI
 from lmstudio_integrations.client.transport.connect import opening, probe, suggestions
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
+from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model
 from tests.messages import hosts, plugins  # noqa: F401 - adds the mistakes with several hosts, and with plugins
 from tests.messages.mistakes import MISTAKES, Case, Trigger
 

@@ -129,7 +129,7 @@ def _real_model(client: Client, kind: ModelKind) -> Choice | None:
 def bundled_emulator() -> Generator[DemoServer, None, None]:
     """Run the emulator with the two bundled models."""
     from lmstudio_integrations.emulator import Emulator  # noqa: PLC0415 - only without LM Studio
-    from lmstudio_integrations.emulator.catalog import BUNDLED  # noqa: PLC0415
+    from lmstudio_integrations.emulator.models.catalog import BUNDLED  # noqa: PLC0415
 
     keys = {kind: Choice(key, loaded=False) for key, kind in BUNDLED.items()}
     with Emulator() as emulator:

@@ -14,7 +14,7 @@ from lmstudio_integrations.cli._probe.context import PREFIX, ProbeContext
 from lmstudio_integrations.cli._probe.questions import QUESTIONS, Question
 from lmstudio_integrations.cli._questions import has_terminal, read_line
 from lmstudio_integrations.client.api.sync import Client
-from lmstudio_integrations.emulator.cassettes.recorder import Recording
+from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 
 NO_PLUGIN = "lmsi-probe/no-such-plugin"

@@ -12,10 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lmstudio_integrations._support.installation import install_command
-from lmstudio_integrations.emulator.catalog import PluginEntry
 from lmstudio_integrations.emulator.errors import WireError, limit_reached, plugin_not_found
-from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS
 from lmstudio_integrations.emulator.plugins.base import Plugin, RunningPlugin
+from lmstudio_integrations.emulator.plugins.entry import PluginEntry
 from lmstudio_integrations.emulator.plugins.functions import FunctionPlugin
 from lmstudio_integrations.emulator.plugins.generator import GeneratorPlugin
 
@@ -56,7 +55,7 @@ class PluginRegistry:
         max_running: How many may run at once, each working directory counted.
     """
 
-    def __init__(self, plugins: Iterable[AnyPlugin] = (), max_running: int = DEFAULT_LIMITS.plugins) -> None:
+    def __init__(self, plugins: Iterable[AnyPlugin] = (), max_running: int = 64) -> None:
         self._plugins = {plugin.identifier: plugin for plugin in plugins}
         self._max_running = max_running
         self._running: list[SharedPlugin] = []

@@ -14,7 +14,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.models import attempts
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.limits import Limits
+from lmstudio_integrations.emulator.server.limits import Limits
 from tests.client.fake import wait_until
 from tests.support.gate import AT_THE_GATE, Gate
 

@@ -12,7 +12,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import words
-from lmstudio_integrations.emulator.handlers import SERVED
+from lmstudio_integrations.emulator.server.handlers import SERVED
 from tests.support.adapters import LANGUAGE_MODELS, Adapter
 from tests.support.requested import chosen
 

@@ -9,8 +9,8 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry, Preset
-from lmstudio_integrations.emulator.catalog import Catalog
-from lmstudio_integrations.emulator.handlers import SERVED
+from lmstudio_integrations.emulator.models.catalog import Catalog
+from lmstudio_integrations.emulator.server.handlers import SERVED
 
 CIRCULAR: list[Any] = []
 CIRCULAR.append(CIRCULAR)

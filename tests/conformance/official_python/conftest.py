@@ -7,7 +7,7 @@ import lmstudio as lms
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry, Preset
-from lmstudio_integrations.emulator.catalog import Catalog
+from lmstudio_integrations.emulator.models.catalog import Catalog
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 

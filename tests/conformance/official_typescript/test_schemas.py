@@ -15,7 +15,7 @@ from made_packets import made
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
+from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler
 from lmstudio_integrations.types.functions import ToolCallContext
 
 pytestmark = pytest.mark.broad

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations._support.installation import install_command
-from lmstudio_integrations.emulator.catalog import PluginEntry
 from lmstudio_integrations.emulator.errors import SAMPLE, WireError
 from lmstudio_integrations.emulator.plugins import registry as registry_module
 from lmstudio_integrations.emulator.plugins.base import CallReports
+from lmstudio_integrations.emulator.plugins.entry import PluginEntry
 from lmstudio_integrations.emulator.plugins.functions import FunctionPlugin
 from lmstudio_integrations.emulator.plugins.registry import PluginRegistry, SharedPlugin, create_plugin
 from tests.emulator.plugins.fake_plugin import FakePlugin

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import pytest
 
-from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
+from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler
 from tests.support.strict.listener import Direction, StrictError, StrictListener
 
 

@@ -14,8 +14,7 @@ from functools import partial
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.emulator import weights
-from lmstudio_integrations.emulator.engines import generation
+from lmstudio_integrations.emulator.engines import generation, weights
 from lmstudio_integrations.emulator.engines.base import (
     EngineEvent,
     Finished,

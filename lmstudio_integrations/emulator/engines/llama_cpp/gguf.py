@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
-from lmstudio_integrations.emulator.regular_files import open_regular
+from lmstudio_integrations.emulator.engines.regular_files import open_regular
 
 MAGIC = b"GGUF"
 _VERSIONS = {2, 3}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.emulator import weights
+from lmstudio_integrations.emulator.engines import weights
 from lmstudio_integrations.emulator.engines.base import LoadRequest, ModelMetadata
 from lmstudio_integrations.emulator.engines.errors import EngineError, load_failed
 from lmstudio_integrations.emulator.engines.llama_cpp import minilm

@@ -18,7 +18,7 @@ from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines.errors import EngineError, load_failed, model_crashed
 from lmstudio_integrations.emulator.engines.llama_cpp import worker_main
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import error_from_response
-from lmstudio_integrations.emulator.weights import install_hint
+from lmstudio_integrations.emulator.engines.weights import install_hint
 from lmstudio_integrations.protocol.envelope import without_surrogates
 
 logger: logging.Logger = logging.getLogger(__name__)

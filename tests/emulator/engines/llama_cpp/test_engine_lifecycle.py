@@ -15,7 +15,7 @@ from lmstudio_integrations.emulator.engines.base import GenerateRequest
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, LlamaCppModel, worker_main
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker
-from lmstudio_integrations.emulator.weights import BUNDLES, CACHE_VARIABLE, locate
+from lmstudio_integrations.emulator.engines.weights import BUNDLES, CACHE_VARIABLE, locate
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
 )

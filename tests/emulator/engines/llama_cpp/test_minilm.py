@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations.emulator import weights
+from lmstudio_integrations.emulator.engines import weights
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, load_parameters, minilm
 from lmstudio_integrations.emulator.engines.llama_cpp.gguf import (
     read_header,

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.clock import ManualClock
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished
 from lmstudio_integrations.emulator.engines.generation import DEFAULT_TAGS, Tags, progress_details
 from lmstudio_integrations.emulator.engines.llama_cpp.responses import (
@@ -20,7 +19,8 @@ from lmstudio_integrations.emulator.engines.llama_cpp.responses import (
     read_chat,
     read_completion,
 )
-from lmstudio_integrations.emulator.prediction_stats import StatsCollector
+from lmstudio_integrations.emulator.models.clock import ManualClock
+from lmstudio_integrations.emulator.server.prediction_stats import StatsCollector
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PromptProgress,

@@ -23,7 +23,7 @@ from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import (
     encode,
     read_line,
 )
-from lmstudio_integrations.emulator.weights import install_hint
+from lmstudio_integrations.emulator.engines.weights import install_hint
 from tests.emulator.engines.llama_cpp.fake_worker import FULL, fake_worker
 from tests.emulator.engines.llama_cpp.http_server import Request, Respond, chunked, responding, response
 

@@ -13,7 +13,7 @@ import xllamacpp
 
 from lmstudio_integrations.emulator.engines.llama_cpp import worker_client, worker_main
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import WorkerParameters
-from lmstudio_integrations.emulator.weights import install_hint
+from lmstudio_integrations.emulator.engines.weights import install_hint
 from tests.emulator.engines.llama_cpp.fake_worker import FULL
 
 

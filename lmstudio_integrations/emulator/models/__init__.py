@@ -1,0 +1,1 @@
+"""The models: which exist, which are loaded, and when one is loaded, evicted or expires."""

@@ -1,0 +1,190 @@
+"""One instance of a model: its users, its queue, and its idle TTL.
+
+Everything here belongs to the emulator's event loop.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from copy import copy
+from typing import Any, Literal
+
+from lmstudio_integrations._support.text import counted
+from lmstudio_integrations.emulator.engines.base import EngineModel, LoadRequest
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.errors import model_unloaded
+from lmstudio_integrations.emulator.models.catalog import ModelEntry
+from lmstudio_integrations.emulator.models.clock import Clock, Timer
+from lmstudio_integrations.emulator.models.scheduling import CancelScope, FairQueue
+from lmstudio_integrations.emulator.testing.request_log import LoadRecord, LoadState, RecordEntry
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+Activity = Literal["processingPrompt", "generating", "computingEmbedding"]
+QUIET = 0.1
+"""Seconds without another text after which the texts that a model has embedded are logged."""
+
+MODEL_UNLOADED = "modelUnloaded"
+"""The stop reason of a prediction whose model is unloaded."""
+
+
+class ModelInstance:
+    """A model that is loaded, as LM Studio lists it.
+
+    Args:
+        entry: What was loaded.
+        identifier: Its name among the instances.
+        model: What the engine has loaded.
+        info: The wire form of the model.
+        request: The settings in effect.
+        ttl_ms: How long it may idle; `None` for ever.
+        jit: Whether it was loaded just in time, so that the next such load evicts it.
+        load: The record of its load.
+        clock: The time.
+    """
+
+    def __init__(
+        self,
+        *,
+        entry: ModelEntry,
+        identifier: str,
+        model: EngineModel,
+        info: dict[str, Any],
+        request: LoadRequest,
+        ttl_ms: int | None,
+        jit: bool,
+        load: RecordEntry[LoadRecord],
+        clock: Clock,
+    ) -> None:
+        self.entry = entry
+        self.identifier = identifier
+        self.reference: str = secrets.token_urlsafe(18)
+        self.model = model
+        self.request = request
+        self.ttl_ms = ttl_ms
+        self.jit = jit
+        self.load = load
+        self.last_used_ms: int | None = None
+        self.unloading: asyncio.Task[None] | None = None
+        """The task that unloads it; from then on it cannot be used."""
+        self.on_end: Callable[[LoadState], object] = lambda _state: None
+        """Called when its TTL has expired, or it has crashed."""
+        self._crash: EngineError | None = None
+        self._info = info
+        self._clock = clock
+        self._queue = FairQueue(request.slots)
+        self._users: dict[CancelScope, Activity | None] = {}
+        self._timer: Timer | None = None
+        self._embedded: list[int] = []
+        self._embedded_timer: Timer | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def describe(self) -> dict[str, Any]:
+        """Return the wire form (docs/protocol.md#model-info)."""
+        return self._info | {
+            "identifier": self.identifier,
+            "instanceReference": self.reference,
+            "ttlMs": self.ttl_ms,
+            "lastUsedTime": self.last_used_ms,
+            "contextLength": self.request.context_length,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return its activity, and how many requests run or wait."""
+        activities = set(self._users.values())
+        order = ("generating", "processingPrompt", "computingEmbedding")
+        status = next((activity for activity in order if activity in activities), "idle")
+        return {"status": status, "queued": self._queue.queued + self._queue.running}
+
+    def report_embedded(self, characters: int) -> None:
+        """Log a text that was embedded, in one line with the others: clients send the texts of a request one by one."""
+        self._embedded.append(characters)
+        if self._embedded_timer is not None:
+            self._embedded_timer.cancel()
+        self._embedded_timer = self._clock.call_later(QUIET, self._log_embedded_if_quiet)
+
+    def log_embedded(self) -> None:
+        """Log the texts that were embedded and are not logged."""
+        if self._embedded:
+            texts, characters = counted(len(self._embedded), "text"), counted(sum(self._embedded), "character")
+            logger.info("%s: embedded %s, %s", self.identifier, texts, characters)
+            self._embedded.clear()
+
+    def _log_embedded_if_quiet(self) -> None:
+        if self._queue.queued + self._queue.running:
+            self._embedded_timer = self._clock.call_later(QUIET, self._log_embedded_if_quiet)
+        else:
+            self.log_embedded()
+
+    @asynccontextmanager
+    async def use(self, client: str, scope: CancelScope, activity: Activity) -> AsyncGenerator[None, None]:
+        """Wait for a slot and keep it; unloading cancels the scope.
+
+        Raises:
+            WireError: If the model is unloaded.
+        """
+        with self.hold(scope):
+            await self._queue.acquire(client)
+            try:
+                self._users[scope] = activity
+                yield
+            finally:
+                self._queue.release()
+
+    @contextmanager
+    def hold(self, scope: CancelScope) -> Generator[None]:
+        """Keep the model from being idle, without a slot: for quick calls. Unloading cancels the scope.
+
+        Raises:
+            WireError: If the model is unloaded.
+            EngineError: If another user of it met a crash.
+        """
+        if self.unloading is not None:
+            raise model_unloaded()
+        self.last_used_ms = self._clock.unix_ms()
+        self._users[scope] = None
+        self._idle.clear()
+        self._stop_ttl()
+        try:
+            yield
+        except EngineError as error:
+            if error.fatal:
+                self._crash = self._crash or error
+                self.on_end("crashed")
+            raise
+        except asyncio.CancelledError:
+            if self._crash is not None and scope.reason == MODEL_UNLOADED:
+                raise copy(self._crash) from None
+            raise
+        finally:
+            del self._users[scope]
+            self.last_used_ms = self._clock.unix_ms()
+            if not self._users:
+                self._idle.set()
+                self.start_ttl()
+
+    def set_activity(self, scope: CancelScope, activity: Activity) -> None:
+        """Record the current activity of a user."""
+        self._users[scope] = activity
+
+    def start_ttl(self) -> None:
+        """Start the idle TTL, if there is one and nobody uses the model."""
+        self._stop_ttl()
+        if self.ttl_ms is not None and self.unloading is None and not self._users:
+            self._timer = self._clock.call_later(self.ttl_ms / 1000, lambda: self.on_end("expired"))
+
+    async def unload(self) -> None:
+        """Cancel all users, wait until they have finished, and close the model."""
+        self._stop_ttl()
+        for scope in list(self._users):
+            scope.cancel(MODEL_UNLOADED)
+        await self._idle.wait()
+        await self.model.close()
+
+    def _stop_ttl(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

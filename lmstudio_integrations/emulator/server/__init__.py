@@ -1,0 +1,1 @@
+"""The server: sockets, clients and what they may do, and a handler for each endpoint."""

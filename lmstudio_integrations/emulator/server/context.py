@@ -1,0 +1,193 @@
+"""What handlers get with a request: the server's state, the client, and the channel."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmstudio_integrations.emulator.engines.base import FaultKind
+from lmstudio_integrations.emulator.errors import WireError, file_not_found, limit_reached
+from lmstudio_integrations.emulator.models.clock import Clock
+from lmstudio_integrations.emulator.models.registry import ModelRegistry
+from lmstudio_integrations.emulator.models.scheduling import CancelScope
+from lmstudio_integrations.emulator.plugins.registry import PluginRegistry
+from lmstudio_integrations.emulator.server.limits import DEFAULT_LIMITS, Limits
+from lmstudio_integrations.emulator.server.uploads import Upload, UploadFolder, with_namespace
+from lmstudio_integrations.emulator.testing.request_log import RequestLog
+from lmstudio_integrations.protocol.endpoints import Namespace
+from lmstudio_integrations.types.config import ModelKind
+
+USER_STOPPED = "userStopped"
+"""The stop reason when the client cancels."""
+
+LogListener = Callable[[dict[str, Any]], None]
+
+
+@dataclass(slots=True, eq=False)
+class ConnectedClient:
+    """One client with all its sockets; its uploads are dropped with the last socket (docs/protocol.md#credentials)."""
+
+    identifier: str
+    passkey: str = field(repr=False)
+    sockets: int = 0
+    uploads: dict[str, Upload] = field(default_factory=dict[str, Upload])
+    upload_bytes: int = 0
+    """The total cost of its uploads."""
+    requests: int = 0
+    """Its open calls and channels, and its running tool calls."""
+    request_bytes: int = 0
+    """The size of the messages that opened them."""
+
+    def begin_request(self, size: int, limits: Limits) -> None:
+        """Count a request.
+
+        Raises:
+            WireError: If it has too many requests, or they are too large together.
+        """
+        if self.requests >= limits.requests:
+            raise limit_reached("requests at once of one client", "requests", limits.requests)
+        if self.request_bytes + size > limits.request_bytes:
+            raise limit_reached("bytes of requests at once of one client", "request_bytes", limits.request_bytes)
+        self.requests += 1
+        self.request_bytes += size
+
+    def end_request(self, size: int) -> None:
+        """Stop counting a request."""
+        self.requests -= 1
+        self.request_bytes -= size
+
+    def store(self, upload: Upload, limits: Limits) -> str:
+        """Store a file and return its identifier, which is new each time.
+
+        Raises:
+            WireError: If the file is too large, or all files of this client are.
+        """
+        if len(upload.data) > limits.file_bytes:
+            raise limit_reached("bytes of one uploaded file", "file_bytes", limits.file_bytes)
+        if self.upload_bytes + upload.cost > limits.upload_bytes:
+            raise limit_reached("bytes of uploaded files of one client", "upload_bytes", limits.upload_bytes)
+        identifier = f"local:{secrets.token_hex(16)}"
+        self.uploads[identifier] = upload
+        self.upload_bytes += upload.cost
+        return identifier
+
+    def upload(self, identifier: str) -> Upload:
+        """Return a file.
+
+        Raises:
+            WireError: If there is none.
+        """
+        upload = self.uploads.get(with_namespace(identifier))
+        if upload is None:
+            raise file_not_found(identifier)
+        return upload
+
+    def path(self, identifier: str, folder: UploadFolder) -> Path:
+        """Return the path of a file, which is written to the folder on first use.
+
+        Raises:
+            WireError: If there is no such file, or it cannot be written.
+        """
+        upload = self.upload(identifier)
+        upload.path = upload.path or folder.write(upload)
+        return upload.path
+
+    def drop_uploads(self) -> None:
+        """Drop all files, as the client has disconnected."""
+        for upload in self.uploads.values():
+            if upload.path is not None:
+                with suppress(OSError):
+                    upload.path.unlink()
+        self.uploads.clear()
+
+
+@dataclass(slots=True, eq=False)
+class ServerState:
+    """The state that all connections of a server share. `latency` is simulated for each request, in seconds."""
+
+    registry: ModelRegistry
+    clock: Clock
+    request_log: RequestLog
+    latency: float = 0.0
+    limits: Limits = DEFAULT_LIMITS
+    plugins: PluginRegistry = field(default_factory=PluginRegistry)
+    flags: set[str] = field(default_factory=set[str])
+    upload_folder: UploadFolder = field(default_factory=UploadFolder)
+    log_listeners: list[LogListener] = field(default_factory=list[LogListener])
+    """Called with each entry of the log, which is stored nowhere (docs/protocol.md#diagnostics-endpoints)."""
+
+    def __post_init__(self) -> None:
+        self.registry.on_log = self.log
+
+    def log(self, data: Mapping[str, Any]) -> None:
+        """Send an entry of the log to all listeners."""
+        if not self.log_listeners:
+            return
+        entry = {"timestamp": self.clock.unix_ms(), "data": dict(data)}
+        for listener in list(self.log_listeners):
+            listener(entry)
+
+    async def simulate_latency(self) -> None:
+        """Wait for the latency of a request."""
+        if self.latency:
+            arrived = asyncio.Event()
+            self.clock.call_later(self.latency, arrived.set)
+            await arrived.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The client of a request, and its namespace."""
+
+    state: ServerState
+    client: ConnectedClient
+    namespace: Namespace
+
+    @property
+    def registry(self) -> ModelRegistry:
+        """The models of the server."""
+        return self.state.registry
+
+    @property
+    def kind(self) -> ModelKind:
+        """The kind of model that this namespace is for."""
+        return "embedding" if self.namespace == "embedding" else "llm"
+
+
+@dataclass(slots=True, eq=False)
+class OpenChannel:
+    """The server's end of a channel. `scope` holds its work."""
+
+    send: Callable[[Mapping[str, Any]], None]
+    """Send a packet without waiting; the connection handles slow readers."""
+    inject_fault: Callable[[FaultKind], None]
+    """Break the connection as a scripted model orders."""
+    scope: CancelScope = field(default_factory=CancelScope)
+    on_packet: Callable[[Mapping[str, Any]], None] | None = None
+    """Called with each packet of the client, if the handler sets it; otherwise any packet cancels the work."""
+
+    def receive(self, packet: Mapping[str, Any]) -> None:
+        """Handle a packet of the client."""
+        if self.on_packet is None:
+            self.scope.cancel(USER_STOPPED)
+        else:
+            self.on_packet(packet)
+
+    @contextmanager
+    def cancellable(self, title: str) -> Generator[None]:
+        """Hold the work of the channel, like `scope`; a cancel is an error with this title.
+
+        Raises:
+            WireError: If the client has cancelled the work.
+        """
+        with self.scope:
+            yield
+        if self.scope.reason:
+            raise WireError(title)
+
+
+Handler = Callable[..., Awaitable[Any]]
+"""Serves one endpoint. Called with the context, for a channel also the channel, and the parameter."""

@@ -1,0 +1,95 @@
+"""The handlers of all endpoints: one small function each, in a table by namespace and name.
+
+The handler of a call returns its result, `None` for a void one. The handler of a channel sends packets and returns at
+the end. Both raise `WireError` on failure. The table has every endpoint of the official interfaces. A call of any other
+one gets a warning and no response (docs/protocol.md#rule-unanswered-calls).
+"""
+
+from collections.abc import Mapping
+
+from lmstudio_integrations.emulator.server.context import Handler
+from lmstudio_integrations.emulator.server.handlers import (
+    diagnostics,
+    files,
+    loading,
+    plugins,
+    prediction,
+    repository,
+    system,
+    text,
+    unsupported,
+)
+from lmstudio_integrations.protocol.endpoints import ENDPOINTS, NAMED_ENDPOINTS, Endpoint, Namespace
+
+_MODELS: dict[str, Handler] = {
+    "loadModel": loading.load_model,
+    "getOrLoad": loading.get_or_load,
+    "unloadModel": loading.unload_model,
+    "listLoaded": loading.list_loaded,
+    "getModelInfo": loading.get_model_info,
+    "getLoadConfig": loading.get_load_config,
+    "getBasePredictionConfig": loading.get_base_prediction_config,
+    "getInstanceProcessingState": loading.get_instance_processing_state,
+    "estimateModelUsage": loading.estimate_model_usage,
+    "tokenize": text.tokenize,
+    "countTokens": text.count_tokens,
+}
+
+_IMPLEMENTED: Mapping[Namespace, Mapping[str, Handler]] = {
+    "llm": {
+        **_MODELS,
+        "predict": prediction.predict,
+        "completeRawText": prediction.complete_raw_text,
+        "applyPromptTemplate": text.apply_prompt_template,
+        "preloadDraftModel": text.preload_draft_model,
+    },
+    "embedding": {**_MODELS, "embedString": text.embed_string},
+    "system": {
+        "listDownloadedModels": system.list_downloaded_models,
+        "listDownloadedModelVariants": system.list_downloaded_model_variants,
+        "version": system.get_version,
+        "info": system.info,
+        "notify": system.notify,
+        "setExperimentFlag": system.set_experiment_flag,
+        "getExperimentFlags": system.get_experiment_flags,
+        "startHttpServer": system.start_http_server,
+        "stopHttpServer": system.stop_http_server,
+        "requestShutdown": system.request_shutdown,
+        "alive": system.alive,
+    },
+    "files": {
+        "uploadFileBase64": files.upload_file_base64,
+        "getLocalFileAbsolutePath": files.get_local_file_absolute_path,
+        "getDocumentParsingLibrary": files.get_document_parsing_library,
+        "parseDocument": files.parse_document,
+        "retrieve": files.retrieve,
+    },
+    "repository": {
+        "searchModels": repository.search_models,
+        "getModelDownloadOptions": repository.get_model_download_options,
+        "downloadModel": repository.download_model,
+        "fuzzyFindStaffPicks": repository.fuzzy_find_staff_picks,
+        "getModelCatalog": repository.get_model_catalog,
+        "createDownloadPlan": repository.create_download_plan,
+        "createArtifactDownloadPlan": repository.create_artifact_download_plan,
+    },
+    "diagnostics": {"streamLogs": diagnostics.stream_logs},
+    "plugins": {
+        "startToolUseSession": plugins.start_tool_use_session,
+        "generateWithGenerator": plugins.generate_with_generator,
+    },
+}
+
+SERVED: Mapping[Namespace, Mapping[str, Endpoint]] = {
+    namespace: {**endpoints, **NAMED_ENDPOINTS[namespace]} for namespace, endpoints in ENDPOINTS.items()
+}
+"""Every endpoint that gets a response."""
+
+HANDLERS: Mapping[Namespace, Mapping[str, Handler]] = {
+    namespace: {
+        **unsupported.handlers(namespace, NAMED_ENDPOINTS[namespace]),
+        **_IMPLEMENTED.get(namespace, {}),
+    }
+    for namespace in SERVED
+}
+"""The handler of each endpoint."""

@@ -1,0 +1,127 @@
+"""Endpoints that load, find, list and unload models (docs/protocol.md#model-endpoints)."""
+
+from typing import Any
+
+from lmstudio_integrations.emulator.errors import WireError
+from lmstudio_integrations.emulator.models import prediction_settings
+from lmstudio_integrations.emulator.server.context import Context, OpenChannel
+from lmstudio_integrations.protocol.kv_config import fields_of
+from lmstudio_integrations.protocol.requests import (
+    BasePredictionConfig,
+    EstimateModelUsage,
+    GetOrLoad,
+    LoadModel,
+    Lookup,
+    Specified,
+    UnloadModel,
+)
+
+LOAD_CANCELLED = "Model loading was cancelled."
+
+
+async def load_model(context: Context, channel: OpenChannel, parameter: LoadModel) -> None:
+    """Load a new instance, even if the model is loaded."""
+    entries = context.registry.find_entries(context.kind, parameter["modelKey"])
+    await context.registry.read_metadata(entries[:1])
+    resolved: dict[str, Any] = {"type": "resolved", "info": context.registry.info(entries[0])}
+    if len(entries) > 1:
+        resolved["ambiguous"] = [entry.key for entry in entries]
+    with channel.cancellable(LOAD_CANCELLED):
+        instance = await context.registry.load(
+            entries[0],
+            name=parameter["modelKey"],
+            identifier=parameter.get("identifier"),
+            ttl_ms=parameter.get("ttlMs"),
+            settings=parameter["loadConfigStack"].collapse(),
+            on_start=lambda _identifier: channel.send(resolved),
+            on_progress=lambda progress: channel.send({"type": "progress", "progress": progress}),
+        )
+        channel.send({"type": "success", "info": instance.describe()})
+
+
+async def get_or_load(context: Context, channel: OpenChannel, parameter: GetOrLoad) -> None:
+    """Return a loaded instance, or load one just in time."""
+    # No await between the search and the load: another client might load the model meanwhile.
+    instance = context.registry.instance_named(context.kind, parameter["identifier"])
+    if instance is not None:
+        with instance.hold(channel.scope):  # restarts its idle TTL
+            channel.send({"type": "alreadyLoaded", "info": instance.describe()})
+        return
+    entry = context.registry.find_entries(context.kind, parameter["identifier"])[0]
+    with channel.cancellable(LOAD_CANCELLED):
+        instance = await context.registry.load_just_in_time(
+            entry,
+            parameter["identifier"],
+            channel.send,
+            ttl_ms=parameter.get("loadTtlMs"),
+            settings=parameter["loadConfigStack"].collapse(),
+        )
+        channel.send({"type": "loadSuccess", "info": instance.describe()})
+
+
+async def unload_model(context: Context, parameter: UnloadModel) -> None:
+    """Unload an instance."""
+    await context.registry.unload(context.registry.find_unambiguous(context.kind, parameter["identifier"]))
+
+
+async def list_loaded(context: Context, _parameter: None) -> list[dict[str, Any]]:
+    """List the loaded instances of this kind."""
+    return [instance.describe() for instance in context.registry.instances(context.kind)]
+
+
+async def get_model_info(context: Context, parameter: Lookup) -> dict[str, Any] | None:
+    """Return a loaded instance; the client decides whether its absence is an error."""
+    try:
+        return context.registry.find(context.kind, parameter["specifier"]).describe()
+    except WireError:
+        if parameter["throwIfNotFound"]:
+            raise
+        return None
+
+
+async def get_load_config(context: Context, parameter: Specified) -> dict[str, Any]:
+    """Return the load settings in effect."""
+    return fields_of(context.registry.find(context.kind, parameter["specifier"]).request.fields)
+
+
+async def get_base_prediction_config(context: Context, parameter: BasePredictionConfig) -> dict[str, Any]:
+    """Return the default settings of predictions."""
+    model = context.registry.find(context.kind, parameter["specifier"]).model
+    if context.kind != "llm":
+        return fields_of({})
+    fields = prediction_settings.in_effect(model.base_fields, {})
+    if model.chat_template:
+        jinja = {"template": model.chat_template}
+        fields["llm.prediction.promptTemplate"] = {"type": "jinja", "jinjaPromptTemplate": jinja, "stopStrings": []}
+    return fields_of(fields)
+
+
+async def get_instance_processing_state(context: Context, parameter: Lookup) -> dict[str, Any]:
+    """Return the current activity of an instance, and how many requests wait; its absence is always an error."""
+    # The result has no form for "not found" (docs/protocol.md#get-instance-processing-state).
+    return context.registry.find(context.kind, parameter["specifier"]).state()
+
+
+async def estimate_model_usage(context: Context, parameter: EstimateModelUsage) -> dict[str, Any]:
+    """Estimate the memory of a load: the weights, and a rough number for the context."""
+    entry = context.registry.find_entries(context.kind, parameter["modelKey"])[0]
+    await context.registry.read_metadata([entry])
+    weights = int(context.registry.info(entry)["sizeBytes"])
+    request = context.registry.load_request(entry, parameter["loadConfigStack"].collapse())
+    context_bytes = request.context_length * BYTES_PER_TOKEN
+    return {
+        "memory": {
+            "confidence": "low",
+            "modelVramBytes": 0,
+            "contextVramBytes": 0,
+            "totalVramBytes": 0,
+            "modelBytes": weights,
+            "contextBytes": context_bytes,
+            "totalBytes": weights + context_bytes,
+        },
+        "passesGuardrails": True,
+    }
+
+
+BYTES_PER_TOKEN = 48 * 1024
+"""Memory per token of context for a small model; a rough estimate."""

@@ -1,0 +1,217 @@
+"""Search for models of the catalog and download them (docs/protocol.md#repository-endpoints)."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmstudio_integrations.emulator.errors import WireError
+from lmstudio_integrations.emulator.models.catalog import ModelEntry
+from lmstudio_integrations.emulator.models.download_plan import FIT_ESTIMATION, DownloadPlan
+from lmstudio_integrations.emulator.server.context import USER_STOPPED, Context, OpenChannel
+from lmstudio_integrations.protocol.requests import (
+    Artifact,
+    ArtifactTarget,
+    CreateDownloadPlan,
+    DownloadModel,
+    DownloadOptions,
+    SearchModels,
+    StaffPicks,
+)
+
+DEFAULT_LIMIT = 10
+"""The default number of search results."""
+
+DOWNLOAD_CANCELLED = "The download was cancelled."
+
+
+async def search_models(context: Context, parameter: SearchModels) -> dict[str, Any]:
+    """Return the first entries of the catalog that match a term, the exact one first; without a term, all match."""
+    term = (parameter["opts"].get("searchTerm") or "").casefold()
+    entries = await _search(context, term, parameter["opts"].get("compatibilityTypes"))
+    return {"results": [_result(entry, term) for entry in entries[: parameter["opts"].get("limit") or DEFAULT_LIMIT]]}
+
+
+async def _search(context: Context, term: str, compatible: Sequence[str] | None) -> list[ModelEntry]:
+    """Return the entries of the catalog that match a term, the exact one first."""
+    await context.registry.read_metadata(context.registry.catalog.models if compatible else ())
+    entries = [
+        entry
+        for entry in context.registry.catalog.models
+        if term in f"{entry.key} {entry.display_name or ''} {entry.full_path}".casefold()
+        and (not compatible or context.registry.metadata(entry).format in compatible)
+    ]
+    entries.sort(key=lambda entry: entry.key.casefold() != term)  # the limit must not cut it off
+    return entries
+
+
+def _result(entry: ModelEntry, term: str) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "name": entry.display_name or entry.key,
+        "identifier": {"type": "catalog", "identifier": entry.key},
+    }
+    return result | ({"exact": True} if entry.key.casefold() == term else {})
+
+
+async def fuzzy_find_staff_picks(context: Context, parameter: StaffPicks) -> dict[str, Any]:
+    """Return the first entries that match a term, as artifacts of the hub; the whole catalog is recommended."""
+    term = (parameter.get("searchTerm") or "").casefold()
+    entries = await _search(context, term, parameter.get("compatibilityTypes"))
+    picks = [
+        {
+            "owner": owner,
+            "name": name,
+            "revisionNumber": 1,
+            "createdAtTimestamp": 0,  # the catalog has no dates
+            "description": entry.display_name or entry.key,
+            "exact": term in {entry.key.casefold(), name, f"{owner}/{name}"},
+        }
+        for entry in entries
+        if entry.artifact is not None
+        for owner, name in [entry.artifact]
+    ]
+    return {"results": picks[: parameter.get("limit") or DEFAULT_LIMIT]}
+
+
+async def get_model_catalog(context: Context, _parameter: None) -> dict[str, Any]:
+    """Return all entries of the catalog that can be artifacts of the hub."""
+    entries = [entry for entry in context.registry.catalog.models if entry.artifact is not None]
+    await context.registry.read_metadata(entries)
+    return {"models": [_recommended(entry, context.registry.info(entry)) for entry in entries]}
+
+
+def _recommended(entry: ModelEntry, info: Mapping[str, Any]) -> dict[str, Any]:
+    assert entry.artifact is not None, "only artifacts are listed"
+    metadata: dict[str, Any] = {
+        "type": entry.kind,
+        "architectures": [info["architecture"]] if "architecture" in info else [],
+        "compatibilityTypes": [info["format"]],
+        "paramsStrings": [info["paramsString"]] if "paramsString" in info else [],
+        "minMemoryUsageBytes": info["sizeBytes"],
+        "contextLengths": [info["maxContextLength"]],
+    }
+    if entry.kind == "llm":
+        metadata |= {"trainedForToolUse": info["trainedForToolUse"], "vision": info["vision"], "reasoning": False}
+    owner, name = entry.artifact
+    return {
+        "type": "model",
+        "owner": owner,
+        "name": name,
+        "description": info["displayName"],
+        "downloads": 0,
+        "likeCount": 0,
+        "metadata": metadata,
+    }
+
+
+async def get_model_download_options(context: Context, parameter: DownloadOptions) -> dict[str, Any]:
+    """Return the only download option of an entry."""
+    # The type, `catalog` or `hf`, is ignored: all models are in the catalog.
+    entry = _entry(context, parameter["modelSearchResultIdentifier"]["identifier"])
+    await context.registry.read_metadata([entry])
+    info = context.registry.info(entry)
+    option: dict[str, Any] = {
+        "name": info["displayName"],
+        "sizeBytes": info["sizeBytes"],
+        "fitEstimation": FIT_ESTIMATION,
+        "recommended": True,
+        "downloadIdentifier": entry.key,
+        "indexedModelIdentifier": info["indexedModelIdentifier"],
+        "compatibilityType": info["format"],
+    }
+    if "quantization" in info:
+        option["quantization"] = info["quantization"]["name"]
+    return {"results": [option]}
+
+
+async def download_model(context: Context, channel: OpenChannel, parameter: DownloadModel) -> None:
+    """Download the weights of an entry, so that it can be loaded."""
+    entry = _entry(context, parameter["downloadIdentifier"])
+    with channel.cancellable(DOWNLOAD_CANCELLED):
+        await _download(context, channel, entry)
+    channel.send({"type": "startFinalizing"})
+    channel.send({"type": "success", "defaultIdentifier": entry.key})
+
+
+async def create_download_plan(context: Context, channel: OpenChannel, parameter: CreateDownloadPlan) -> None:
+    """Find out what a download would fetch, let the client choose, and download it when the client commits."""
+    target, models = parameter["target"], context.registry.catalog.models
+    formats = parameter.get("opts", {}).get("compatibilityTypes")
+    if target["type"] == "artifact":
+        artifact = (target["owner"], target["name"])
+        name = "/".join(artifact)
+        entries = [entry for entry in models if entry.artifact == artifact]
+    else:
+        artifact = None
+        name = f"{target['source']['user']}/{target['source']['repo']}"
+        entries = [entry for entry in models if f"{entry.full_path}/".casefold().startswith(f"{name}/".casefold())]
+    await context.registry.read_metadata(entries)
+    entries = [entry for entry in entries if not formats or context.registry.metadata(entry).format in formats]
+    if not entries:
+        raise _nothing_to_download(name)
+    await _offer(context, channel, entries[0], artifact)
+
+
+async def create_artifact_download_plan(context: Context, channel: OpenChannel, parameter: Artifact) -> None:
+    """Plan the download of an artifact, as older clients request it."""
+    target = ArtifactTarget(type="artifact", **parameter)
+    await create_download_plan(context, channel, CreateDownloadPlan(target=target))
+
+
+async def _offer(context: Context, channel: OpenChannel, entry: ModelEntry, artifact: tuple[str, str] | None) -> None:
+    """Send the plan of a download, and carry it out when the client commits."""
+    owned = entry in context.registry.downloaded_entries()
+    plan = DownloadPlan(context.registry.info(entry), owned, artifact)
+    committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def on_packet(packet: Mapping[str, Any]) -> None:
+        if packet["type"].startswith("cancel"):
+            channel.scope.cancel(USER_STOPPED)
+        elif committed.done():
+            pass  # the client has committed, so the plan no longer changes
+        elif packet["type"] == "commit":
+            committed.set_result(None)
+        else:
+            try:
+                plan.select(packet)
+            except WireError as error:
+                committed.set_exception(error)
+            else:
+                channel.send({"type": "planUpdated", "plan": plan.to_dict()})
+
+    channel.on_packet = on_packet
+    with channel.cancellable(DOWNLOAD_CANCELLED):
+        channel.send({"type": "planReady", "plan": plan.to_dict()})
+        await committed
+        if plan.selected:
+            await _download(context, channel, entry)
+    channel.send({"type": "startFinalizing"})
+    channel.send({"type": "success"})
+
+
+async def _download(context: Context, channel: OpenChannel, entry: ModelEntry) -> None:
+    """Download the weights of an entry, and send the progress."""
+    clock = context.state.clock
+    started = clock.now()
+
+    def on_bytes(downloaded: int, total: int) -> None:
+        seconds = clock.now() - started
+        update = {
+            "downloadedBytes": downloaded,
+            "totalBytes": total,
+            "speedBytesPerSecond": downloaded / seconds if seconds else 0,
+        }
+        channel.send({"type": "downloadProgress", "update": update})
+
+    # Cancelling does not stop the package manager: its thread continues.
+    await context.registry.download(entry, on_bytes)
+
+
+def _entry(context: Context, identifier: str) -> ModelEntry:
+    entries = context.registry.catalog.find(identifier)
+    if not entries:
+        raise _nothing_to_download(identifier)
+    return entries[0]  # the best match
+
+
+def _nothing_to_download(identifier: str) -> WireError:
+    return WireError(f'Cannot find a model to download with the identifier "{identifier}"')

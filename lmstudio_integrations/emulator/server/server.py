@@ -1,0 +1,164 @@
+"""The listening server: HTTP requests, namespaces, connections (docs/protocol.md#transport).
+
+Used by `emulator`. Each socket gets a `ConnectionHandler`.
+"""
+
+import contextlib
+import http
+import json
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import get_args
+
+from websockets.asyncio.server import Server as WebSocketServer
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
+
+from lmstudio_integrations._support import network_guard
+from lmstudio_integrations._support.secrets import server_logger
+from lmstudio_integrations._support.version import __version__
+from lmstudio_integrations.emulator.server.authentication import Authenticator
+from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler
+from lmstudio_integrations.emulator.server.context import ServerState
+from lmstudio_integrations.emulator.server.handlers import SERVED
+from lmstudio_integrations.emulator.server.sockets import CLOSE_TIMEOUT, Socket, SocketPool, affordable
+from lmstudio_integrations.emulator.testing.listening import port_error, stop_accepting
+from lmstudio_integrations.protocol.endpoints import Namespace
+
+_NAMESPACES: dict[str, Namespace] = {f"/{name}": name for name in get_args(Namespace) if name in SERVED}
+
+_PAGES: dict[str, Callable[[], object]] = {
+    "/lmstudio-greeting": lambda: {"lmstudio": True},
+    "/lms-status": lambda: {"package": "lmstudio", "version": __version__},
+}
+"""The responses to plain GET requests (docs/protocol.md#discovery)."""
+
+
+class Server:
+    """Serves on one port, from `open` to `close`.
+
+    Args:
+        state: The state that all connections share.
+        authenticator: Checks the credentials of clients.
+        host: The address to listen on.
+        port: The port; 0 for any free one, of several the first free one.
+        origins: Browser origins that may connect; every other one is rejected.
+        handle: Makes what serves a connection.
+    """
+
+    def __init__(
+        self,
+        state: ServerState,
+        authenticator: Authenticator,
+        *,
+        host: str = "127.0.0.1",
+        port: int | Sequence[int] = 0,
+        origins: Collection[str] = (),
+        handle: Callable[[Socket, Namespace, ServerState, Authenticator], ConnectionHandler] = ConnectionHandler,
+    ) -> None:
+        self._handle = handle
+        self.host = host
+        self.port: int = 0
+        self.connections: set[ConnectionHandler] = set()
+        self._ports = (port,) if isinstance(port, int) else tuple(port)
+        self._state = state
+        self._authenticator = authenticator
+        self._origins = frozenset(origins)
+        self._pool = SocketPool(affordable(state.limits.connections))
+        self._listener: WebSocketServer | None = None
+
+    async def open(self) -> None:
+        """Open the port and listen.
+
+        Raises:
+            LMStudioOSError: If the port is taken, or all of them are.
+        """
+        *others, last = self._ports
+        for port in others:
+            with contextlib.suppress(OSError):
+                return await self._listen(port)
+        try:
+            return await self._listen(last)
+        except OSError as error:
+            raise port_error(self.host, self._ports, error) from error
+
+    async def close(self) -> None:
+        """Close all sockets, and wait until their requests have ended."""
+        assert self._listener is not None, "the server listens"
+        network_guard.disallow(self.host, self.port)
+        await stop_accepting(self._listener.server)
+        self._pool.abort_silent()
+        for connection in self.connections:
+            connection.abort_if_unread()
+        self._listener.close()
+        await self._listener.wait_closed()
+
+    async def _listen(self, port: int) -> None:
+        self._listener = await serve(
+            self._serve,
+            self.host,
+            port,
+            process_request=self._process_request,
+            compression=None,
+            open_timeout=self._state.limits.handshake_timeout,
+            ping_interval=None,
+            close_timeout=CLOSE_TIMEOUT,
+            max_size=self._state.limits.message_bytes,
+            # A callable that returns one is enough.
+            create_connection=partial(Socket, pool=self._pool, limits=self._state.limits),  # type: ignore[arg-type]
+            server_header=None,
+            logger=server_logger,
+        )
+        self.port = self._listener.sockets[0].getsockname()[1]
+        network_guard.allow(self.host, self.port)
+
+    def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
+        """Return the response to a request that opens no WebSocket, else `None`."""
+        path = request.path.partition("?")[0]
+        error = _repeated_header_error(request) or self._http_error(request, path)
+        if error is not None:
+            status, reason = error
+            return socket.respond(status, f"{reason}\n")
+        return _json(socket, _PAGES[path]()) if path in _PAGES else None
+
+    def _http_error(self, request: Request, path: str) -> tuple[http.HTTPStatus, str] | None:
+        origin = request.headers.get("Origin")
+        if origin is not None and origin not in self._origins:
+            return http.HTTPStatus.FORBIDDEN, f"the origin {origin} is not allowed"
+        if path in _PAGES:
+            return None
+        if path not in _NAMESPACES:
+            return http.HTTPStatus.NOT_FOUND, f"there is nothing at {path}"
+        if "Upgrade" not in request.headers:
+            return http.HTTPStatus.UPGRADE_REQUIRED, "this is a WebSocket endpoint"
+        if self._pool.is_full:
+            return http.HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections"
+        return None
+
+    async def _serve(self, socket: ServerConnection) -> None:
+        assert isinstance(socket, Socket), "create_connection creates it"
+        assert socket.request is not None, "the handshake is done"
+        namespace = _NAMESPACES[socket.request.path.partition("?")[0]]
+        connection = self._handle(socket, namespace, self._state, self._authenticator)
+        self.connections.add(connection)
+        self._state.request_log.notify()
+        try:
+            await connection.run()
+        finally:
+            self.connections.discard(connection)
+            self._state.request_log.notify()
+
+
+def _repeated_header_error(request: Request) -> tuple[http.HTTPStatus, str] | None:
+    """Return the error for a header that a client may send only once."""
+    for name in ("Host", "Origin"):
+        if len(request.headers.get_all(name)) > 1:
+            return http.HTTPStatus.BAD_REQUEST, f"there are several headers {name}"
+    return None
+
+
+def _json(socket: ServerConnection, value: object) -> Response:
+    response = socket.respond(http.HTTPStatus.OK, json.dumps(value, separators=(",", ":")))
+    del response.headers["Content-Type"]
+    response.headers["Content-Type"] = "application/json"
+    return response

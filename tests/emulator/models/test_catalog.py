@@ -1,0 +1,426 @@
+"""Where the emulator's models come from: flags, files, folders."""
+
+import contextlib
+import os
+import re
+import socket
+import tomllib
+import traceback
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from lmstudio_integrations import Client
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator.engines.base import ModelMetadata
+from lmstudio_integrations.emulator.engines.scripted.rules import (
+    Error,
+    InjectFault,
+    Reasoning,
+    Relevance,
+    Text,
+    ToolCall,
+    Wait,
+    When,
+)
+from lmstudio_integrations.emulator.models.catalog import (
+    BUNDLED,
+    Catalog,
+    bundled_entries,
+    describe,
+    from_tables,
+    guess_kind,
+    load,
+    parse_entry,
+    parse_model,
+    parse_plugin,
+    parse_preset,
+    scan,
+)
+from lmstudio_integrations.emulator.plugins.entry import PluginEntry
+from lmstudio_integrations.errors import LMStudioValueError
+from tests.docs.snippets import blocks, read
+from tests.emulator.bare_client import STACK, wire
+from tests.emulator.engines.llama_cpp.gguf_files import gguf
+
+CHAT, VECTORS = BUNDLED
+
+
+def test_the_bundled_models_have_the_names_of_their_weights() -> None:
+    assert [(each.key, each.weights, each.kind, each.engine) for each in bundled_entries()] == [
+        (CHAT, CHAT, "llm", "llama_cpp"),
+        (VECTORS, VECTORS, "embedding", "llama_cpp"),
+    ]
+    assert all(each.full_path.count("/") == 2 for each in bundled_entries())
+
+
+def test_an_emulator_has_the_bundled_models_by_default() -> None:
+    assert Emulator().catalog.models == bundled_entries()
+    assert Emulator([]).catalog.models == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "weights", "kind"),
+    [
+        (f"qwen2.5-7b-instruct={CHAT}", CHAT, "llm"),
+        (f"anything={VECTORS}", VECTORS, "embedding"),
+        ("mine=/models/mine.gguf", "/models/mine.gguf", "llm"),
+        ("mine=/models/nomic-embed.gguf", "/models/nomic-embed.gguf", "embedding"),
+    ],
+)
+def test_a_key_can_be_declared_over_any_weights(text: str, weights: str, kind: str) -> None:
+    found = parse_model(text)
+    assert (found.key, found.weights, found.kind, found.engine) == (
+        text.split("=", maxsplit=1)[0],
+        weights,
+        kind,
+        "llama_cpp",
+    )
+
+
+def test_weights_are_named_for_what_they_are_under_any_key() -> None:
+    assert parse_model(f"qwen2.5-7b-instruct={CHAT}").full_path == parse_model(CHAT).full_path
+    assert parse_model("mine=/models/other.gguf").full_path == "local/mine"
+
+
+def test_a_key_without_weights_is_scripted_on_request() -> None:
+    found = parse_model("text-embedding-mine", scripted=True)
+    assert (found.kind, found.engine, found.full_path) == ("embedding", "scripted", "scripted/text-embedding-mine")
+    assert parse_model(CHAT, scripted=True).engine == "scripted"
+
+
+@pytest.mark.parametrize("text", ["", "=x", "key=", "mine"])
+def test_an_incomplete_model_entry_is_rejected(text: str) -> None:
+    with pytest.raises(LMStudioValueError, match=r"KEY or KEY=WEIGHTS|has no weights"):
+        parse_model(text)
+
+
+def test_a_catalog_is_read_from_toml(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text(
+        """
+        [[model]]
+        key = "mine"
+        aliases = ["my-model"]
+        quantization = ["Q8_0", 8]
+        tokens_per_second = 50
+
+        [[model.rule]]
+        when = { last = "^Hello" }
+        then = [{ text = "Hi" }]
+
+        [[preset]]
+        identifier = "brief"
+        max_tokens = 5
+        temperature = 0
+        """,
+        encoding="utf-8",
+    )
+    found = load(path)
+    (model,) = found.models
+    assert model.engine_settings() == {
+        "rules": ({"when": {"last": "^Hello"}, "then": [{"text": "Hi"}]},),
+        "tokens_per_second": 50,
+    }
+    assert found.preset("BRIEF") is found.presets[0]
+    assert found.presets[0].fields == {
+        "llm.prediction.maxPredictedTokens": {"checked": True, "value": 5},
+        "llm.prediction.temperature": 0,
+    }
+    assert Emulator(catalog=path).catalog == found
+    assert Emulator(["more"], catalog=found).catalog.models == (model, ModelEntry(key="more"))
+
+
+COMMAND: dict[str, Any] = {"identifier": "a/b", "command": ["run"]}
+URL: dict[str, Any] = {"identifier": "a/b", "url": "https://x"}
+WRITER: dict[str, Any] = {"identifier": "a/b", "generator": True}
+UNIMPLEMENTED: dict[str, Any] = {"name": "f", "description": "F", "parameters": {}, "implementation": None}
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"models": []}, "unknown table 'models'"),
+        ({"model": [{"key": "a", "kidn": "llm"}]}, "model 'a': kidn"),
+        ({"model": [{"key": "a", "kind": "image"}]}, "model 'a': kind.*got 'image'"),
+        ({"model": [{"key": "a", "slots": 0}]}, "model 'a': slots"),
+        ({"model": [{}]}, "key: Field required"),
+        ({"model": [{"key": "a"}, {"key": "a"}]}, "'a' twice"),
+        ({"preset": [{"temperature": 0}]}, "identifier"),
+        ({"preset": [{"identifier": "a", "temprature": 0}]}, "preset 'a': .*did you mean 'temperature'"),
+        ({"preset": [{"identifier": 5}]}, "preset 5: identifier"),
+        ({"model": {"key": "a", "kind": "llm"}}, r"'model' must be a list of tables, each headed \[\[model\]\]"),
+        ({"model": 5}, "'model' must be a list"),
+        ({"model": [5]}, "a model must be a table or a key, got 5"),
+        ({"preset": {"identifier": "a"}}, "'preset' must be a list"),
+        ({"preset": "x"}, "'preset' must be a list"),
+        ({"preset": ["x"]}, "a preset must be a table, got 'x'"),
+        ({"model": [{"key": "a", "rule": [{"whn": {}}]}]}, "model 'a': rule: .*rule 1.*did you mean 'when'"),
+        ({"model": [{"key": "a", "kind": "embedding", "rule": [{"then": [{"text": "x"}]}]}]}, "an embedding model can"),
+        ({"model": [{"key": "a", "weights": "/no/such.gguf"}]}, "model 'a': there is no file .*/no/such.gguf"),
+        ({"model": [{"key": "a", "weights": "/"}]}, "model 'a': there is no file"),
+        ({"model": [{"key": "a", "engine": "llama_cpp"}]}, "model 'a': there is no file"),
+        ({"plugin": {"identifier": "a/b"}}, r"'plugin' must be a list of tables, each headed \[\[plugin\]\]"),
+        ({"plugin": ["a/b"]}, "a plugin must be a table, got 'a/b'"),
+        ({"plugin": [{"generator": True}]}, "plugin '.': identifier: Field required$"),
+        ({"plugin": [{"identifier": "Sums", "generator": True}]}, "plugin 'Sums': identifier: must be owner/name in "),
+        ({"plugin": [{"identifier": "a/b"}]}, "plugin 'a/b': it needs exactly one of command, url, .*, and has none"),
+        ({"plugin": [COMMAND | {"url": "https://x"}]}, "plugin 'a/b': it needs exactly one of .* has command and url"),
+        ({"plugin": [COMMAND | {"command": "npx"}]}, "plugin 'a/b': command: .*got 'npx'"),
+        ({"plugin": [COMMAND | {"command": []}]}, "plugin 'a/b': command: "),
+        ({"plugin": [COMMAND | {"headrs": {}}]}, "plugin 'a/b': headrs: unknown field; did you mean 'headers'"),
+        ({"plugin": [COMMAND | {"rule": [{"then": []}]}]}, "plugin 'a/b': rules: only a plugin with 'generator' has"),
+        ({"plugin": [URL | {"env": {"A": "1"}}]}, "plugin 'a/b': env: only a plugin with 'command' .* one has 'url'"),
+        ({"plugin": [URL | {"working_directory": "x"}]}, "working_directory: only a plugin with 'command' has it"),
+        ({"plugin": [COMMAND | {"headers": {"A": "1"}}]}, "headers: only a plugin with 'url' has it"),
+        ({"plugin": [URL | {"url": "localhost:1"}]}, "plugin 'a/b': url: must begin with http.* got 'localhost:1'"),
+        ({"plugin": [WRITER | {"rule": [{"whn": {}}]}]}, "plugin 'a/b': rule: rule 1.*did you mean 'when'"),
+        ({"plugin": [WRITER, WRITER]}, "the catalog has the plugin 'a/b' twice"),
+        ({"plugin": [{"identifier": "a/b", "functions": ["x"]}]}, "plugin 'a/b': functions: a tool must be a function"),
+        ({"plugin": [{"identifier": "a/b", "functions": []}]}, "functions: a plugin needs at least one function"),
+        ({"plugin": [{"identifier": "a/b", "functions": [UNIMPLEMENTED]}]}, "functions: tool 'f' has no implement"),
+    ],
+)
+def test_what_is_wrong_in_a_catalog_is_named(tables: dict[str, Any], message: str) -> None:
+    with pytest.raises(LMStudioValueError, match=message):
+        Emulator(catalog=tables)
+
+
+@pytest.mark.parametrize("content", [None, b"[[model", '[[model]]\nkey = "é"'.encode("latin-1")])
+def test_an_unreadable_catalog_is_an_error(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "models.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(LMStudioValueError, match="cannot read the catalog"):
+        load(path)
+
+
+def put(folder: Path, name: str, architecture: str | None = None) -> Path:
+    """Put a model file into a folder; without an architecture, one that cannot be read."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gguf({"general.architecture": architecture}, {"t": (1,)}) if architecture else b"")
+    return path
+
+
+def test_a_folder_in_the_layout_of_lm_studio_is_a_catalog(tmp_path: Path) -> None:
+    chat = put(tmp_path, "me/Chat-GGUF/Chat-Q4_K_M.gguf", "llama")
+    put(tmp_path, "me/Chat-GGUF/mmproj-Chat.gguf", "clip")
+    put(tmp_path, "me/MiniLM-GGUF/MiniLM.F16.gguf", "bert")
+    put(tmp_path, "me/Twice-GGUF/Twice-Q4_0.gguf", "llama")
+    put(tmp_path, "me/Twice-GGUF/Twice-Q8_0.gguf", "llama")
+    put(tmp_path, "broken-embed.gguf")
+    found = Emulator(catalog=tmp_path).catalog.models
+    assert {each.key: (each.kind, each.full_path) for each in found} == {
+        "chat": ("llm", "me/Chat-GGUF/Chat-Q4_K_M.gguf"),
+        "minilm": ("embedding", "me/MiniLM-GGUF/MiniLM.F16.gguf"),
+        "me/twice-gguf/twice-q4_0": ("llm", "me/Twice-GGUF/Twice-Q4_0.gguf"),
+        "me/twice-gguf/twice-q8_0": ("llm", "me/Twice-GGUF/Twice-Q8_0.gguf"),
+        "broken-embed": ("embedding", "local/broken-embed.gguf"),
+    }
+    assert {each.weights for each in found if each.key == "chat"} == {str(chat)}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no such files")
+def test_what_cannot_be_read_in_a_folder_is_skipped_with_a_log_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(tmp_path, "good.gguf", "llama")
+    os.mkfifo(tmp_path / "fifo.gguf")
+    (tmp_path / "dangling.gguf").symlink_to(tmp_path / "nothing")
+    (tmp_path / "loop.gguf").symlink_to(tmp_path / "loop.gguf")
+    (tmp_path / "device.gguf").symlink_to("/dev/zero")
+    (tmp_path / "folder.gguf").mkdir()
+    (tmp_path / "round").symlink_to(tmp_path, target_is_directory=True)
+    bad = ["dangling", "device", "fifo", "folder", "loop", "socket"]
+    with socket.socket(socket.AF_UNIX) as listening, contextlib.chdir(tmp_path):
+        listening.bind("socket.gguf")  # a whole path may be too long for a socket
+        with Emulator(catalog=tmp_path) as server, wire(server, "system") as me:
+            assert [info["modelKey"] for info in me.result("listDownloadedModels")] == ["good"]
+    skipped = [record.getMessage() for record in caplog.records if "skipped the model file" in record.getMessage()]
+    assert [Path(line.split()[4].rstrip(":")).stem for line in skipped] == bad
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="every file can be read")
+def test_a_file_without_permission_is_skipped(tmp_path: Path) -> None:
+    put(tmp_path, "good.gguf", "llama")
+    put(tmp_path, "secret.gguf", "llama").chmod(0)
+    assert [each.key for each in scan(tmp_path)] == ["good"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no FIFOs")
+def test_a_model_that_became_a_fifo_keeps_nobody_waiting(tmp_path: Path) -> None:
+    path = put(tmp_path, "chat.gguf", "llama")
+    with Emulator(catalog=tmp_path) as server, wire(server) as me, wire(server, "system") as system:
+        path.unlink()
+        os.mkfifo(path)
+        assert [info["modelKey"] for info in system.result("listDownloadedModels")] == ["chat"]
+        assert me.stream("loadModel", {"modelKey": "chat", "loadConfigStack": STACK})[-1]["type"] == "error"
+
+
+def test_the_header_of_a_file_decides_its_kind(tmp_path: Path) -> None:
+    assert parse_model(f"mine={put(tmp_path, 'v.gguf', 'nomic-bert')}").kind == "embedding"
+    assert parse_model(f"mine={put(tmp_path, 'embed.gguf', 'llama')}").kind == "llm"
+
+
+def test_a_folder_without_models_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(LMStudioValueError, match="no GGUF files"):
+        scan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[[model]]\nkey = a", r"Invalid value \(at line 2, column 7\)"),
+        (
+            '[[model]]\nkey = "a"\n\n[[model]]\nkey = "b"\ncontxt_length = 5',
+            "line 6: model 'b': contxt_length: unknown field; did you mean 'context_length'",
+        ),
+        ('[[model]]\nkey = "a"\n[[model]]\nkind = "llm"', "line 3: model '.': key: Field required"),
+        ('[[model]]\nkey = "a"\nvision = 3', "line 3: model 'a': vision: .*got 3"),
+        (
+            '[[model]]\nkey = "a"\n[[model.rule]]\nthen = []\n[[model.rule]]\nwhen = {lst = "x"}\nthen = []',
+            "line 5: model 'a': rule: rule 2: when: unknown key 'lst'",
+        ),
+        ('[[model]]\nkey = "a"\nrule = [{match = 3}]', "line 3: model 'a': rule: rule 1: unknown key 'match'"),
+        ('[[preset]]\nidentifier = "p"\ntemprature = 1', "line 3: preset 'p': unknown setting 'temprature'"),
+        ("[[modle]]", "line 1: the catalog has the unknown table 'modle'"),
+        ('[model]\nkey = "a"', "line 1: 'model' must be a list of tables"),
+        ('[[model]]\nkey = "a"\n[[model]]\nkey = "a"', "the catalog has the model key 'a' twice"),
+        (
+            '[[plugin]]\nidentifier = "a/b"\ncomand = ["x"]',
+            "line 3: plugin 'a/b': comand: unknown field; did you mean ",
+        ),
+        (
+            '[[plugin]]\nidentifier = "a/b"\ngenerator = true\n[[plugin.rule]]\nthen = 5',
+            "line 4: plugin 'a/b': rule: rule 1: then must be a list of steps",
+        ),
+    ],
+)
+def test_a_mistake_in_a_file_is_named_with_its_line(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(LMStudioValueError, match=rf"models\.toml'.*{complaint}"):
+        load(path)
+
+
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+def test_plugins_are_tables_or_lists_of_functions() -> None:
+    plugins: dict[str, Any] = {"mcp/sums": [add], "me/writer": {"generator": True, "rule": [{"then": []}]}}
+    first, second = Emulator([], plugins=plugins).catalog.plugins
+    assert (first.identifier, first.functions, first.kind) == ("mcp/sums", (add,), "functions")
+    assert (second.identifier, second.rules, second.kind) == ("me/writer", ({"then": []},), "generator")
+    both = Emulator([], catalog={"plugin": [WRITER]}, plugins=plugins).catalog
+    assert [plugin.identifier for plugin in both.plugins] == ["a/b", "mcp/sums", "me/writer"]
+    assert Emulator(plugins=plugins).catalog.models == bundled_entries()
+
+
+def test_a_plugin_under_python_names_its_mistakes() -> None:
+    with pytest.raises(LMStudioValueError, match=r"plugin 'mcp/sums': functions: .*got <function add"):
+        Emulator([], plugins={"mcp/sums": cast("Any", add)})
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize("field", ["env", "headers"])
+def test_the_secrets_of_a_plugin_are_never_shown(field: str) -> None:
+    table = (COMMAND if field == "env" else URL) | {field: {"TOKEN": SECRET}}
+    entry = parse_plugin(table)
+    assert getattr(entry, field) == {"TOKEN": SECRET}
+    assert SECRET not in f"{entry!r} {entry} {Catalog(plugins=(entry,))!r}"
+    for mistake in ({field: {"TOKEN": [SECRET]}}, {field: SECRET}, {"no_such": 1}, {"generator": True}):
+        with pytest.raises(LMStudioValueError) as caught:
+            parse_plugin({**table, **mistake})
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_entries_are_tables_keys_or_entries() -> None:
+    assert parse_entry({"key": "a"}) == parse_entry("a") == parse_entry(ModelEntry(key="a"))
+    assert parse_entry(f"a={CHAT}").weights == CHAT
+
+
+def test_weights_are_never_played_by_a_script() -> None:
+    assert parse_entry({"key": "a", "weights": CHAT}).engine == "llama_cpp"
+    assert parse_entry({"key": "a", "weights": CHAT, "engine": "scripted"}).engine == "scripted"
+    assert ModelEntry(key="a").engine == "scripted"
+
+
+def test_weights_that_are_still_to_be_downloaded_need_not_be_there() -> None:
+    (model,) = Emulator([{"key": "a", "weights": "/no/such.gguf", "downloaded": False}]).catalog.models
+    assert model.engine == "llama_cpp"
+
+
+def test_a_name_is_a_key_before_it_is_an_alias_or_a_path() -> None:
+    one = ModelEntry(key="one", path="Me/One-GGUF/one.gguf", aliases=("two",))
+    two = ModelEntry(key="two", path="me/two/two.gguf")
+    catalog = Catalog(models=(one, two))
+    assert catalog.find("two") == [two]
+    assert catalog.find("me/one") == [one]
+    assert catalog.find("me/") == [one, two]
+    assert catalog.find("m") == []
+    assert Catalog(models=(one,)).find("two") == [one]
+
+
+def test_fields_of_an_entry_override_the_metadata_of_its_weights() -> None:
+    metadata = ModelMetadata(architecture="llama", params="1B", size_bytes=7, quantization=("Q4_1", 4), vision=True)
+    info = describe(ModelEntry(key="a", params="2B", size_bytes=0, vision=False), metadata)
+    assert (info["paramsString"], info["sizeBytes"], info["architecture"]) == ("2B", 0, "llama")
+    assert (info["vision"], info["trainedForToolUse"]) == (False, False)
+    assert info["quantization"] == {"name": "Q4_1", "bits": 4}
+    assert "paramsString" not in describe(ModelEntry(key="a"), ModelMetadata())
+
+
+def test_kinds_are_guessed_from_names() -> None:
+    assert guess_kind("text-embedding-nomic-embed-text-v1.5") == guess_kind(VECTORS) == "embedding"
+    assert guess_kind("qwen2.5-7b-instruct") == "llm"
+
+
+def test_a_preset_without_a_name_is_found_by_its_identifier() -> None:
+    found = from_tables({"preset": [{"identifier": "a"}]})
+    assert found.preset("A") == parse_preset({"identifier": "a"})
+    assert found.preset("") is None
+
+
+# The page of the documentation
+
+PAGE = read("docs/tools/catalog.md")
+
+
+def test_the_catalog_of_the_documentation_works() -> None:
+    example, plugins, reranker = blocks("docs/tools/catalog.md", "toml")
+    catalog = from_tables(tomllib.loads(example))
+    scripted = [each.key for each in catalog.models if each.engine == "scripted"]
+    with Emulator(catalog=catalog) as server:
+        assert [server.load(key).identifier for key in scripted] == scripted
+        assert len(scripted) == 2
+    kinds = [plugin.kind for plugin in from_tables(tomllib.loads(plugins)).plugins]
+    assert kinds == ["command", "url", "generator"]
+    (model,) = from_tables(tomllib.loads(reranker)).models
+    with Emulator([model]) as server, Client(server.address) as client:
+        results = client.llm.model(model.key).rerank("When does it leave?", ["It rains", "The ferries leave at nine"])
+        assert [each.index for each in results] == [1, 0]
+        assert [each.score for each in results] == pytest.approx([0.9, 0.01])
+
+
+def test_the_program_of_the_documentation_works() -> None:
+    (example,) = blocks("docs/tools/catalog.md")
+    exec(compile(example, "docs/tools/catalog.md", "exec"), {})
+
+
+def test_the_documentation_names_every_field_condition_and_step() -> None:
+    fields, of_plugins, conditions, steps = (
+        set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ([^|]*) \|", table, re.MULTILINE))))
+        for table in re.findall(r"(?:^\|.*\n)+", PAGE, re.MULTILINE)
+    )
+    assert fields == {field.alias or name for name, field in ModelEntry.model_fields.items()}
+    assert of_plugins == {field.alias or name for name, field in PluginEntry.model_fields.items()}
+    assert conditions == set(When.model_fields)
+    assert steps == {
+        name for step in (Text, Reasoning, ToolCall, Relevance, Error, InjectFault, Wait) for name in step.model_fields
+    }

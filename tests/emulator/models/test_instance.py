@@ -1,0 +1,197 @@
+"""Loaded models: idle TTLs, queues, crashes."""
+
+import asyncio
+import threading
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
+from tests.emulator.bare_client import STACK, Wire, named, prediction_request, wire
+from tests.emulator.models.registry_models import (
+    CHAT,
+    EMBEDDING,
+    ENTRIES,
+    SLOW,
+    kinds,
+    loaded,
+    predict,
+)
+
+
+@pytest.mark.requirement("S-TTL-IDLE")
+def test_an_idle_model_is_unloaded_and_use_restarts_its_ttl(server: Emulator, me: Wire, clock: ManualClock) -> None:
+    me.load(CHAT.key, ttlMs=10_000)
+    clock.advance(9)
+    me.result("tokenize", {"specifier": named(CHAT.key), "inputString": "x"})
+    clock.advance(9)
+    (info,) = me.result("listLoaded")
+    assert info["lastUsedTime"] == clock.unix_ms() - 9000
+    clock.advance(1)
+    server.wait_for(lambda: not server.loaded())
+
+
+@pytest.mark.requirement("S-TTL-IDLE")
+def test_get_or_load_of_a_loaded_model_restarts_its_ttl(server: Emulator, me: Wire, clock: ManualClock) -> None:
+    me.get(CHAT.key, loadTtlMs=10_000)
+    clock.advance(9)
+    assert kinds(me.get(CHAT.key)) == ["alreadyLoaded"]
+    clock.advance(9)
+    assert len(me.result("listLoaded")) == 1
+    clock.advance(1)
+    server.wait_for(lambda: not server.loaded())
+
+
+@pytest.mark.requirement("S-TTL-WORKING")
+def test_a_model_that_works_does_not_idle(server: Emulator, me: Wire, clock: ManualClock) -> None:
+    me.load(CHAT.key, ttlMs=10_000)
+    channel = me.open("predict", prediction_request(CHAT.key, "Wait"))
+    for _ in range(3):
+        me.receive()
+    clock.advance(60)
+    me.send(channel, {"type": "cancel"})
+    assert [packet["type"] for packet in me.packets(channel)] == ["success"]
+    assert loaded(server) == [CHAT.key]
+    clock.advance(10)
+    server.wait_for(lambda: not server.loaded())
+
+
+def test_texts_that_are_embedded_one_after_the_other_are_one_line_of_the_log(
+    server: Emulator, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lmstudio_integrations.emulator.models.instance")
+    with wire(server, "embedding") as me:
+        key = me.load(EMBEDDING.key)["identifier"]
+        for count in (3, 1):
+            for _ in range(count):
+                me.result("embedString", {"modelSpecifier": named(key), "inputString": "text"})
+                clock.advance(0.05)
+            clock.advance(0.1)
+            me.result("listLoaded")  # the log is written by then
+    assert caplog.messages == [f"{key}: embedded 3 texts, 12 characters", f"{key}: embedded 1 text, 4 characters"]
+
+
+def test_a_model_without_a_time_to_live_stays(server: Emulator, me: Wire, clock: ManualClock) -> None:
+    me.load(CHAT.key)
+    clock.advance(10**6)
+    assert len(me.result("listLoaded")) == 1
+
+
+@pytest.mark.requirement("S-BAD-PARAMETER")
+@pytest.mark.parametrize("ttl", [0, -1, 1.5, "soon", "60000", True, 10**400])
+def test_a_time_to_live_is_a_whole_number_of_milliseconds(me: Wire, ttl: object) -> None:
+    me.open("loadModel", {"modelKey": CHAT.key, "ttlMs": ttl, "loadConfigStack": STACK})
+    assert me.receive()["kind"] == "channelCreationParameterTypeError"
+
+
+def test_a_whole_number_may_be_written_with_a_fraction_of_nothing(me: Wire) -> None:
+    assert me.load(CHAT.key, ttlMs=60000.0)["ttlMs"] == 60000
+
+
+@pytest.mark.requirement("S-BAD-PARAMETER")
+@pytest.mark.parametrize("flag", ["yes", 1, None])
+def test_a_flag_is_true_or_false(me: Wire, flag: object) -> None:
+    parameter = {"specifier": named("x"), "throwIfNotFound": flag}
+    me.send_frame({"type": "rpcCall", "endpoint": "getModelInfo", "callId": 1, "parameter": parameter})
+    assert me.receive()["kind"] == "rpcParameterTypeError"
+
+
+def test_a_crash_unloads_the_model_and_the_next_use_loads_it_again() -> None:
+    crashing = {"when": {"last": "^Crash"}, "then": [{"text": "One"}, {"fault": "crash"}]}
+    with Emulator([ModelEntry(key="m", rules=(crashing,))]) as server, wire(server) as me:
+        me.get("m")
+        last = me.stream("predict", prediction_request("m", "Crash"))[-1]
+        assert "crashed" in last["error"]["title"]
+        assert server.predictions[0].stop_reason == "error"
+        server.wait_for(lambda: not server.loaded())
+        assert me.get("m")[-1]["type"] == "loadSuccess"
+
+
+@pytest.mark.requirement("S-PREDICT-CRASH")
+def test_requests_that_wait_for_a_crashed_model_fail_with_the_crash() -> None:
+    go_on = threading.Event()
+
+    async def wait(seconds: float) -> None:
+        if seconds:
+            await asyncio.to_thread(go_on.wait, 5)
+
+    crashing = {"when": {"last": "^Crash"}, "then": [{"wait": 1.0}, {"fault": "crash"}]}
+    entry = ModelEntry(key="m", slots=1, rules=(crashing,))
+    engines = {"scripted": ScriptedEngine(wait)}
+    with Emulator([entry], load=["m"], engines=engines) as server, wire(server) as me, wire(server) as other:
+        running = me.open("predict", prediction_request("m", "Crash"))
+        server.wait_for(lambda: states(server) == ["running"])
+        waiting = other.open("predict", prediction_request("m"))
+        server.wait_for(lambda: states(server) == ["running", "queued"])
+        go_on.set()
+        assert "crashed" in list(me.packets(running))[-1]["error"]["title"]
+        assert "crashed" in list(other.packets(waiting))[-1]["error"]["title"]
+        assert [each.stop_reason for each in server.predictions] == ["error", "error"]
+
+
+def test_a_crash_during_a_call_unloads_the_model_too() -> None:
+    entry = ModelEntry(key="v", kind="embedding", rules=({"then": [{"fault": "crash"}]},))
+    with Emulator([entry], load=["v"]) as server, wire(server, "embedding") as me:
+        error = me.rpc_error("embedString", {"modelSpecifier": named("v"), "inputString": "x"})
+        assert "crashed" in error["title"]
+        server.wait_for(lambda: not server.loaded())
+
+
+def states(server: Emulator) -> list[str]:
+    return [each.state for each in server.predictions]
+
+
+def load_with_slots(me: Wire, slots: int) -> None:
+    fields = [{"key": "llm.load.numParallelSessions", "value": slots}]
+    me.load(CHAT.key, loadConfigStack={"layers": [{"layerName": "apiOverride", "config": {"fields": fields}}]})
+
+
+@pytest.mark.requirement("S-SLOTS", "S-STATE", "S-PREDICT-CANCEL-QUEUED")
+def test_a_request_without_a_slot_waits_and_can_be_cancelled(server: Emulator, me: Wire) -> None:
+    load_with_slots(me, 2)
+    specifier = {"specifier": named(CHAT.key), "throwIfNotFound": True}
+    assert me.result("getInstanceProcessingState", specifier) == {"status": "idle", "queued": 0}
+    with wire(server) as other:
+        channels = [predict(other, "Wait"), predict(other, "Before"), predict(other, "Hello")]
+        server.wait_for(
+            lambda: states(server) == ["running", "running", "queued"] and server.predictions[0].fragments > 0
+        )
+        assert me.result("getInstanceProcessingState", specifier) == {"status": "generating", "queued": 3}
+        other.send(channels[2], {"type": "cancel"})
+        server.wait_for(lambda: states(server)[2] == "ended")
+        assert server.predictions[2].stop_reason == "userStopped"
+        assert server.predictions[2].fragments == 0
+
+
+def test_clients_get_slots_in_turn(server: Emulator, me: Wire) -> None:
+    load_with_slots(me, 1)
+    with wire(server, client="guest:busy") as busy, wire(server, client="guest:other") as other:
+        first = predict(busy, "Wait")
+        server.wait_for(lambda: states(server) == ["running"])
+        for count in (2, 3):
+            predict(busy, "Wait")
+            server.wait_for(lambda count=count: len(server.predictions) == count)  # type: ignore[misc]  # a default binds it
+        predict(other, "Wait")
+        server.wait_for(lambda: len(server.predictions) == 4)
+        busy.send(first, {"type": "cancel"})
+        server.wait_for(lambda: states(server)[1] == "running")
+        busy.send(first + 1, {"type": "cancel"})
+        server.wait_for(lambda: states(server) == ["ended", "ended", "queued", "running"])
+
+
+def test_a_queue_ends_with_its_model(server: Emulator, me: Wire) -> None:
+    load_with_slots(me, 1)
+    with wire(server) as other:
+        predict(other, "Wait")
+        predict(other, "Hello")
+        server.wait_for(lambda: states(server) == ["running", "queued"])
+        server.unload(CHAT.key)
+        assert [each.stop_reason for each in server.predictions] == ["modelUnloaded", "modelUnloaded"]
+
+
+@pytest.mark.parametrize(("endpoint", "member"), [("loadModel", "modelKey"), ("getOrLoad", "identifier")])
+def test_the_server_stops_during_a_stalled_load(endpoint: str, member: str) -> None:
+    with Emulator(ENTRIES) as server, wire(server) as me:
+        me.open(endpoint, {member: SLOW.key, "loadConfigStack": STACK})
+        me.receive()
+        server.stop()

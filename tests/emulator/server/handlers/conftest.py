@@ -1,0 +1,16 @@
+"""The server that the tests of the handlers share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from lmstudio_integrations.emulator import Catalog, Emulator
+from tests.emulator.server.handlers.models import ABSENT, BLIND, CHAT, PRESET, VECTORS
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    """A server with three loaded models and one that is to be downloaded."""
+    catalog = Catalog(models=(CHAT, BLIND, VECTORS, ABSENT), presets=(PRESET,))
+    with Emulator(catalog=catalog, load=["chat", "blind", "vectors"]) as emulator:
+        yield emulator

@@ -1,0 +1,269 @@
+"""The endpoints that search and download models."""
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
+from lmstudio_integrations.emulator.engines.weights import WeightsError
+from tests.emulator.bare_client import TIMEOUT, Wire, wire
+from tests.emulator.server.handlers.models import ABSENT, CHAT, VECTORS, absent
+
+ARTIFACT = {"type": "artifact", "owner": "scripted", "name": "absent"}
+REPOSITORY = {"type": "model", "source": {"type": "huggingface", "user": "Scripted", "repo": "Absent"}}
+COMMIT = {"type": "commit"}
+
+
+@pytest.mark.requirement("S-REPOSITORY-SEARCH")
+def test_the_catalog_is_searched(server: Emulator) -> None:
+    with wire(server, "repository") as me:
+
+        def names(**opts: Any) -> list[str]:
+            return [found["name"] for found in me.result("searchModels", {"opts": opts})["results"]]
+
+        assert names() == ["chat", "blind", "vectors", "Not here"]
+        assert names(limit=2) == ["chat", "blind"]
+        assert names(searchTerm="NOT HERE") == names(searchTerm="absent") == ["Not here"]
+        assert names(searchTerm="nothing like it") == []
+        assert names(compatibilityTypes=["safetensors"]) == []
+        (found,) = me.result("searchModels", {"opts": {"searchTerm": "absent"}})["results"]
+        assert found["identifier"] == {"type": "catalog", "identifier": "absent"}
+        assert found["exact"] is True
+
+
+def test_the_limit_of_a_search_keeps_the_exact_match() -> None:
+    with Emulator(["chat-large", "chat"]) as server, wire(server, "repository") as me:
+        (found,) = me.result("searchModels", {"opts": {"searchTerm": "Chat", "limit": 1}})["results"]
+        assert found["identifier"]["identifier"] == "chat"
+
+
+@pytest.mark.requirement("S-REPOSITORY-OPTIONS", "S-REPOSITORY-DOWNLOAD")
+def test_a_model_is_downloaded_and_then_loaded(server: Emulator, me: Wire) -> None:
+    assert me.get("absent")[-1]["type"] == "error"
+    with wire(server, "repository") as shop:
+        identifier = {"type": "catalog", "identifier": "absent"}
+        (option,) = shop.result("getModelDownloadOptions", {"modelSearchResultIdentifier": identifier})["results"]
+        assert option["sizeBytes"] == 10
+        assert option["fitEstimation"] == "fitWithoutGPU"
+        packets = shop.stream("downloadModel", {"downloadIdentifier": option["downloadIdentifier"]})
+        assert [packet["type"] for packet in packets] == ["downloadProgress", "startFinalizing", "success"]
+        update = packets[0]["update"]
+        assert update.keys() == {"downloadedBytes", "totalBytes", "speedBytesPerSecond"}
+        assert me.get(packets[-1]["defaultIdentifier"])[-1]["type"] == "loadSuccess"
+
+
+def test_a_download_option_names_the_quantization(server: Emulator) -> None:
+    with wire(server, "repository") as shop:
+        parameter = {"modelSearchResultIdentifier": {"type": "catalog", "identifier": "blind"}}
+        assert shop.result("getModelDownloadOptions", parameter)["results"][0]["quantization"] == "Q4_K_M"
+
+
+def test_what_is_not_in_the_catalog_cannot_be_downloaded(server: Emulator) -> None:
+    with wire(server, "repository") as shop:
+        assert "nothing" in shop.stream("downloadModel", {"downloadIdentifier": "nothing"})[-1]["error"]["title"]
+
+
+def reported_bytes(packets: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    return [
+        (packet["update"]["downloadedBytes"], packet["update"]["totalBytes"])
+        for packet in packets
+        if packet["type"] == "downloadProgress"
+    ]
+
+
+def test_a_file_is_downloaded_with_progress_and_used_where_it_is(tmp_path: Path) -> None:
+    source = tmp_path / "model.gguf"
+    source.write_bytes(b"GGUF" + bytes(996))
+    with absent(str(source)) as server, wire(server, "repository") as shop, wire(server, "system") as system:
+        packets = shop.stream("downloadModel", {"downloadIdentifier": "absent"})
+        assert reported_bytes(packets) == [(step * 100, 1000) for step in range(11)]
+        assert packets[-1] == {"type": "success", "defaultIdentifier": "absent"}
+        assert [info["modelKey"] for info in system.result("listDownloadedModels")] == ["absent"]
+    assert list(tmp_path.iterdir()) == [source]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no FIFOs")
+def test_a_fifo_cannot_be_downloaded(tmp_path: Path) -> None:
+    source = tmp_path / "model.gguf"
+    os.mkfifo(source)
+    with absent(str(source)) as server, wire(server, "repository") as shop:
+        error = shop.stream("downloadModel", {"downloadIdentifier": "absent"})[-1]["error"]
+        assert "not a regular file" in error["cause"]
+
+
+def test_a_file_that_is_not_there_cannot_be_downloaded(tmp_path: Path) -> None:
+    with absent(str(tmp_path / "nothing.gguf")) as server, wire(server, "repository") as shop:
+        error = shop.stream("downloadModel", {"downloadIdentifier": "absent"})[-1]["error"]
+        assert "nothing.gguf" in error["cause"]
+
+
+def test_bundled_weights_are_not_fetched_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def located(*_: object, offline: bool, **__: object) -> None:
+        assert offline
+        raise WeightsError("they are not here")
+
+    monkeypatch.setattr("lmstudio_integrations.emulator.engines.weights.locate", located)
+    with absent("smollm2-135m-instruct") as server, wire(server, "repository") as shop:
+        packets = shop.stream("downloadModel", {"downloadIdentifier": "absent"})
+        assert reported_bytes(packets)[0][0] == 0
+        assert packets[-1]["error"]["cause"] == "they are not here"
+
+
+def test_bundled_weights_are_downloaded_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmstudio_integrations.emulator.engines.weights.locate", lambda *_, **__: ())
+    with absent("smollm2-135m-instruct") as server, wire(server, "repository") as shop:
+        packets = shop.stream("downloadModel", {"downloadIdentifier": "absent"})
+        (none, total), (done, same) = reported_bytes(packets)
+        assert none == 0 < total == done == same
+        assert packets[-1]["type"] == "success"
+
+
+def test_a_download_that_is_cancelled_before_it_starts_reports_no_success() -> None:
+    clock = ManualClock()
+    with Emulator([ABSENT], clock=clock, latency=1.0) as server, wire(server, "repository") as shop:
+        channel = shop.open("downloadModel", {"downloadIdentifier": "absent"})
+        shop.send(channel, {"type": "cancel"})
+        for _ in range(2):  # after the second round trip, the server's task waits for its latency
+            shop.send_frame({"type": "keepAlive"})
+            assert shop.receive() == {"type": "keepAliveAck"}
+        clock.advance(1.0)
+        packets = list(shop.packets(channel))
+        assert "success" not in [packet["type"] for packet in packets]
+        assert "cancelled" in packets[-1]["error"]["title"]
+
+
+def test_a_download_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr("lmstudio_integrations.emulator.engines.weights.locate", lambda *_, **__: go_on.wait(TIMEOUT))
+    with absent("smollm2-135m-instruct") as server, wire(server, "repository") as shop:
+        channel = shop.open("downloadModel", {"downloadIdentifier": "absent"})
+        shop.receive()
+        shop.send(channel, {"type": "cancel"})
+        assert "cancelled" in list(shop.packets(channel))[-1]["error"]["title"]
+        go_on.set()
+
+
+def select(node: int, option: int | None, version: Any = 1) -> dict[str, Any]:
+    return {
+        "type": "setSelectedDownloadOptionIndex",
+        "nodeIndex": node,
+        "selectedDownloadOptionIndex": option,
+        "requestedPlanVersion": version,
+    }
+
+
+def ready_plan(shop: Wire, channel: int) -> dict[str, Any]:
+    """Return the plan in the next packet, which must be the first one."""
+    packet = shop.receive()
+    assert packet["channelId"] == channel
+    assert packet["message"]["type"] == "planReady", packet
+    plan: dict[str, Any] = packet["message"]["plan"]
+    return plan
+
+
+@pytest.mark.requirement("S-REPOSITORY-PLAN")
+@pytest.mark.parametrize(
+    ("endpoint", "parameter"),
+    [
+        ("createDownloadPlan", {"target": ARTIFACT}),
+        ("createDownloadPlan", {"target": REPOSITORY, "opts": {"compatibilityTypes": ["gguf"]}}),
+        ("createArtifactDownloadPlan", {"owner": "scripted", "name": "absent"}),
+    ],
+)
+def test_a_plan_is_carried_out_when_the_client_commits(
+    server: Emulator, me: Wire, endpoint: str, parameter: dict[str, Any]
+) -> None:
+    with wire(server, "repository") as shop:
+        channel = shop.open(endpoint, parameter)
+        plan = ready_plan(shop, channel)
+        *artifact, model = plan.pop("nodes")
+        assert plan == {"downloadSizeBytes": 10, "downloadAction": "startNewDownload", "version": 0}
+        assert len(artifact) == ("owner" in str(parameter))
+        assert model["selected"]["modelKey"] == "absent"
+        assert model["type"] == "model"
+        assert [option["availability"] for option in model["downloadOptions"]] == ["notDownloaded"]
+        assert me.get("absent")[-1]["type"] == "error"
+        shop.send(channel, COMMIT)
+        kinds = [packet["type"] for packet in shop.packets(channel)]
+        assert kinds == ["downloadProgress", "startFinalizing", "success"]
+        assert me.get("absent")[-1]["type"] == "loadSuccess"
+
+
+def test_a_plan_for_what_is_there_downloads_nothing_unless_it_is_chosen(server: Emulator) -> None:
+    with wire(server, "repository") as shop:
+        channel = shop.open("createDownloadPlan", {"target": ARTIFACT | {"name": "chat"}})
+        plan = ready_plan(shop, channel)
+        assert (plan["downloadSizeBytes"], plan["downloadAction"]) == (0, "none")
+        assert plan["nodes"][1]["alreadyOwned"]["modelKey"] == "chat"
+        for version, option in ((1, 0), (2, None)):
+            shop.send(channel, select(1, option, version))
+            update = shop.receive()["message"]
+            assert update["type"] == "planUpdated"
+            assert update["plan"]["version"] == version
+            assert update["plan"]["nodes"][1]["selectedDownloadOptionIndex"] == option
+            # Chosen, it is downloaded again; the size is never 0 then, which would mean that nothing is to be done.
+            assert update["plan"]["downloadSizeBytes"] == (option == 0)
+        shop.send(channel, COMMIT)
+        assert [packet["type"] for packet in shop.packets(channel)] == ["startFinalizing", "success"]
+
+
+@pytest.mark.parametrize("choice", [select(0, 0), select(1, 1), select(1, None), select(1, 0, "1"), select(9, 0)])
+def test_a_choice_that_a_plan_lacks_is_rejected(server: Emulator, choice: dict[str, Any]) -> None:
+    with wire(server, "repository") as shop:
+        channel = shop.open("createDownloadPlan", {"target": ARTIFACT})
+        ready_plan(shop, channel)
+        shop.send(channel, choice)
+        (packet,) = shop.packets(channel)
+        assert "plan" in packet["error"]["title"]
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        {"target": ARTIFACT | {"name": "abs"}},
+        {"target": {"type": "model", "source": {"type": "huggingface", "user": "scripted", "repo": "abs"}}},
+        {"target": ARTIFACT, "opts": {"compatibilityTypes": ["safetensors"]}},
+    ],
+)
+def test_there_is_no_plan_for_what_is_not_in_the_catalog(server: Emulator, parameter: dict[str, Any]) -> None:
+    with wire(server, "repository") as shop:
+        (packet,) = shop.stream("createDownloadPlan", parameter)
+        assert "Cannot find a model to download" in packet["error"]["title"]
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_plan_can_be_cancelled(monkeypatch: pytest.MonkeyPatch, committed: bool) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr("lmstudio_integrations.emulator.engines.weights.locate", lambda *_, **__: go_on.wait(TIMEOUT))
+    with absent("smollm2-135m-instruct") as server, wire(server, "repository") as shop:
+        channel = shop.open("createDownloadPlan", {"target": ARTIFACT | {"owner": "local"}})
+        ready_plan(shop, channel)
+        if committed:
+            shop.send(channel, COMMIT)
+            assert shop.receive()["message"]["type"] == "downloadProgress"
+            shop.send(channel, COMMIT)  # and again, which changes nothing
+        shop.send(channel, {"type": "cancelDownload" if committed else "cancelPlan"})
+        assert "cancelled" in list(shop.packets(channel))[-1]["error"]["title"]
+        go_on.set()
+
+
+@pytest.mark.requirement("S-REPOSITORY-PICKS")
+def test_the_catalog_is_recommended_as_artifacts() -> None:
+    models = (CHAT, ModelEntry(key="Qwen/Qwen3-4B"), ModelEntry(key="no_artifact"), ModelEntry(key="chatty"), VECTORS)
+    with Emulator(models) as server, wire(server, "repository") as me:
+
+        def picks(**parameter: Any) -> list[str]:
+            found = me.result("fuzzyFindStaffPicks", parameter)["results"]
+            return [f"{pick['owner']}/{pick['name']}{'!' * pick['exact']}" for pick in found]
+
+        assert picks() == ["scripted/chat", "qwen/qwen3-4b", "scripted/chatty", "scripted/vectors"]
+        assert picks(searchTerm="Chat") == ["scripted/chat!", "scripted/chatty"]
+        assert picks(searchTerm="qwen/qwen3-4b") == ["qwen/qwen3-4b!"]
+        assert picks(limit=1) == ["scripted/chat"]
+        assert picks(compatibilityTypes=["safetensors"]) == []
+        catalog = me.result("getModelCatalog")["models"]
+        assert [f"{model['owner']}/{model['name']}" for model in catalog] == picks()
+        assert [model["metadata"]["type"] for model in catalog] == ["llm", "llm", "llm", "embedding"]

@@ -1,0 +1,122 @@
+"""The credentials of clients."""
+
+from collections.abc import Iterator
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
+from lmstudio_integrations.emulator.server import authentication
+from lmstudio_integrations.errors import LMStudioValueError
+from tests.emulator.bare_client import TIMEOUT, Wire, bare, wire
+from tests.emulator.stalling_model import MODEL, WAITING, credentials
+
+TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    """A server with one scripted model, loaded, that stalls on request."""
+    with Emulator([ModelEntry(key=MODEL, rules=(WAITING,), preload=True)]) as emulator:
+        yield emulator
+
+
+@pytest.mark.requirement("S-AUTH-FIRST")
+def test_a_guest_is_authenticated(server: Emulator) -> None:
+    with bare(server) as me:
+        me.send_frame(credentials())
+        assert me.receive() == {"success": True}
+
+
+@pytest.mark.requirement("S-AUTH-IGNORES-NOISE", "S-AUTH-LENGTH")
+def test_what_does_not_look_like_credentials_is_ignored(server: Emulator) -> None:
+    with bare(server) as me:
+        for noise in ("{", "[]", {"type": "keepAlive"}, {**credentials(), "authVersion": 2}, credentials(1, "x")):
+            me.send_frame(noise)
+        me.send_frame(credentials("x" * 257))
+        me.send_frame(credentials())
+        assert me.receive() == {"success": True}
+
+
+@pytest.mark.requirement("S-AUTH-FIRST-COME", "S-AUTH-FAILURE-CLOSES")
+def test_the_first_socket_fixes_the_passkey(server: Emulator, me: Wire) -> None:
+    with bare(server) as other:
+        other.send_frame(credentials(passkey="another"))
+        assert other.receive() == {
+            "success": False,
+            "error": 'Failed to validate client: Invalid client passkey for client "guest:me"',
+        }
+        with pytest.raises(ConnectionClosed):
+            other.socket.recv(TIMEOUT)
+
+
+@pytest.mark.requirement("S-AUTH-REUSE")
+def test_an_identifier_is_free_again_when_its_client_has_disconnected(server: Emulator) -> None:
+    with wire(server), wire(server, "system"):
+        pass
+    server.wait_for(lambda: not server.connections)
+    with wire(server, passkey="another"):
+        pass
+
+
+@pytest.mark.requirement("S-AUTH-TIMEOUT")
+def test_a_client_without_credentials_times_out() -> None:
+    clock = ManualClock()
+    with Emulator([MODEL], clock=clock) as server, bare(server) as silent, wire(server) as known:
+        clock.advance(10)
+        assert silent.receive() == {"success": False, "error": "Authentication timed out"}
+        with pytest.raises(ConnectionClosed):
+            silent.socket.recv(TIMEOUT)
+        assert known.result("listLoaded") == []
+
+
+@pytest.mark.requirement("S-AUTH-TOKEN")
+def test_only_the_halves_of_a_token_are_accepted() -> None:
+    with Emulator([MODEL], tokens=[TOKEN]) as server:
+        for client, passkey in (("guest:me", "secret"), ("abcdefgh", "0" * 20), ("zzzzzzzz", "0123456789abcdefghij")):
+            with bare(server) as other:
+                other.send_frame(credentials(client, passkey))
+                assert other.receive()["success"] is False
+        with wire(server, client="abcdefgh", passkey="0123456789abcdefghij") as me:
+            assert me.result("listLoaded") == []
+
+
+def test_the_error_does_not_reveal_which_half_of_a_token_is_wrong() -> None:
+    with Emulator([MODEL], tokens=[TOKEN]) as server:
+        errors: set[object] = set()
+        for client, passkey in (("abcdefgh", "0" * 20), ("zzzzzzzz", "0123456789abcdefghij"), ("guest:me", "\ud800")):
+            with bare(server) as other:
+                other.send_frame(credentials(client, passkey))
+                errors.add(other.receive()["error"])
+    assert len(errors) == 1
+
+
+def test_every_token_is_compared_in_constant_time_whatever_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(given: bytes, expected: bytes) -> bool:
+        compared.append((given, expected))
+        return given == expected
+
+    monkeypatch.setattr(authentication, "compare_digest", compare)
+    tokens = [TOKEN, "sk-lm-zyxwvuts:0123456789abcdefghij"]
+    authenticator = authentication.Authenticator(tokens)
+    for identifier, passkey, known in (
+        ("abcdefgh", "0" * 20, False),
+        ("x", "y", False),
+        (TOKEN[6:14], TOKEN[15:], True),
+    ):
+        compared.clear()
+        assert (authenticator.why_rejected(identifier, passkey) is None) is known
+        assert [expected for _, expected in compared] == [token[6:].encode() for token in tokens]
+    guests = authentication.Authenticator()
+    guests.connect("me", "mine")
+    compared.clear()
+    assert guests.why_rejected("me", "yours")
+    assert compared == [(b"yours", b"mine")]
+
+
+def test_a_malformed_token_is_rejected_without_showing_it() -> None:
+    with pytest.raises(LMStudioValueError, match="malformed") as caught:
+        Emulator([MODEL], tokens=["sk-lm-hidden"])
+    assert "hidden" not in str(caught.value)

@@ -1,0 +1,274 @@
+"""The format of cassettes: what is written is read again, the same content is the same bytes, and damage is named."""
+
+import contextlib
+import gzip
+import json
+import sys
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator.testing.cassettes import cassette
+from lmstudio_integrations.emulator.testing.cassettes.cassette import ABSENT, Event, Interaction, Writer, read, save
+from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
+
+HEAD = b'{"cassette":1}\n'
+
+
+def interactions() -> list[Interaction]:
+    prediction = Interaction(1, 0.5, "channel", "llm", "predict", {"z": 1, "a": ["\u2028", "\ud800"]}, section="first")
+    prediction.events += [
+        Event("received", 0.1, {"type": "fragment"}),
+        Event("sent", 0.2, {"type": "cancel"}),
+        Event("closed", 0.25),
+    ]
+    void = Interaction(2, 1.0, "call", "system", "version", events=[Event("result", 0.0)])
+    failed = Interaction(3, 1.5, "call", "llm", "tokenize", None, events=[Event("error", 0.0, {"title": "No"})])
+    return [prediction, void, failed]
+
+
+def plain(recorded: list[Interaction]) -> list[Any]:
+    return [
+        (each.number, each.at, each.kind, each.namespace, each.endpoint, each.parameter, each.events, each.section)
+        for each in recorded
+    ]
+
+
+@pytest.mark.parametrize("name", ["x.lms.jsonl", "x.lms.jsonl.gz"])
+def test_what_is_written_is_read_again_and_always_the_same_bytes(tmp_path: Path, name: str) -> None:
+    paths = [tmp_path / "one" / name, tmp_path / "two" / f"other-{name}"]
+    for path in paths:
+        path.parent.mkdir()
+        save(path, interactions())
+    assert plain(read(paths[0])) == plain(interactions())
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert read(paths[0])[1].parameter is ABSENT
+    assert [path.name for path in paths[0].parent.iterdir()] == [name]
+
+
+def test_each_event_is_a_line_and_those_of_a_request_are_together(tmp_path: Path) -> None:
+    path = tmp_path / "x.lms.jsonl"
+    save(path, interactions())
+    lines = [json.loads(line) for line in path.read_bytes().split(b"\n")[1:-1]]
+    assert [(line["event"], line["id"]) for line in lines] == [
+        *[("channel", 1), ("received", 1), ("sent", 1), ("closed", 1)],
+        *[("call", 2), ("result", 2)],
+        *[("call", 3), ("error", 3)],
+    ]
+
+
+def test_a_recording_never_overwrites_a_file(tmp_path: Path) -> None:
+    (tmp_path / "x.lms.jsonl").write_text("mine")
+    with pytest.raises(LMStudioOSError, match="exists"):
+        Writer(tmp_path / "x.lms.jsonl")
+    with pytest.raises(LMStudioOSError, match="cannot write"):
+        Writer(tmp_path / "x.lms.jsonl" / "below")
+
+
+def test_a_cassette_that_cannot_be_saved_leaves_the_earlier_one(
+    tmp_path: Path, limit_disk: Callable[[int], None]
+) -> None:
+    path = tmp_path / "x.lms.jsonl"
+    save(path, interactions()[:1])
+    before = path.read_bytes()
+    limit_disk(300)
+    with pytest.raises(LMStudioOSError, match=r"cannot write the cassette '.*x\.lms\.jsonl': .*No space left"):
+        save(path, interactions())
+    assert {each: each.read_bytes() for each in tmp_path.iterdir()} == {path: before}
+    limit_disk(0)
+    with pytest.raises(LMStudioOSError, match="No space left"):
+        Writer(tmp_path / "new")
+    with pytest.raises(LMStudioOSError, match="cannot write the cassette"):
+        save(tmp_path / ("x" * 300), [])
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege")
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_target_of_a_link_is_written(tmp_path: Path, is_there: bool) -> None:
+    target, link = tmp_path / "target" / "x.lms.jsonl", tmp_path / "x.lms.jsonl"
+    if is_there:
+        save(target, [])
+    link.symlink_to(target)
+    save(link, interactions())
+    assert link.is_symlink()
+    assert plain(read(target)) == plain(interactions())
+
+
+@pytest.mark.parametrize("name", ["x.lms.jsonl", "x.lms.jsonl.gz"])
+def test_what_is_written_can_be_read_before_the_end(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    writer = Writer(path)
+    for number, interaction in enumerate(interactions()):
+        assert plain(read(path)) == plain(interactions()[:number])
+        writer.write(interaction)
+    assert plain(read(path)) == plain(interactions())
+    writer.close()
+
+
+@pytest.mark.parametrize("name", ["x.lms.jsonl", "x.lms.jsonl.gz"])
+def test_of_a_full_disk_what_is_complete_is_read(tmp_path: Path, name: str, limit_disk: Callable[[int], None]) -> None:
+    path = tmp_path / name
+    writer = Writer(path)
+    writer.write(interactions()[0])
+    size = path.stat().st_size
+    writer.close()
+    path.unlink()
+    limit_disk(size + 20)
+    writer = Writer(path)
+    writer.write(interactions()[0])
+    with pytest.raises(LMStudioOSError, match="No space left"):
+        writer.write(interactions()[1])
+    writer.close()
+    assert path.stat().st_size == size
+    assert plain(read(path)) == plain(interactions()[:1])
+
+
+def test_of_a_file_that_is_cut_off_what_is_complete_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "x.lms.jsonl"
+    save(path, interactions())
+    data = path.read_bytes()
+    head = data.index(b"\n")
+    for size in range(head, len(data)):
+        caplog.clear()
+        path.write_bytes(data[:size])
+        lines = data[: size + 1].count(b"\n")  # with the last one, if only its end is missing
+        is_torn = data[size - 1 : size] != b"\n" != data[size : size + 1]
+        found = read(path)
+        counts = [len(each.events) + 1 for each in found]
+        whole = [each for each in interactions() if each.number <= len(found)]
+        assert sum(counts) == (sum(len(each.events) + 1 for each in whole) if is_torn else lines - 1)
+        warning = f"line {lines + 1} of the cassette {str(path)!r} is cut off; what is complete is used"
+        assert caplog.messages == ([warning] if is_torn else [])
+
+
+def test_of_a_compressed_file_that_is_cut_off_what_is_complete_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.lms.jsonl.gz"
+    save(path, interactions())
+    data = path.read_bytes()
+    counts: list[int] = []
+    for size in range(len(data)):
+        path.write_bytes(data[:size])
+        # The head of the cassette may be cut off as well.
+        with contextlib.suppress(LMStudioValueError) if not counts else contextlib.nullcontext():
+            found = read(path)
+            assert plain(found) == plain(interactions()[: len(found)])
+            counts.append(len(found))
+    assert counts == sorted(counts)
+    assert set(counts) == {0, 1, 2, 3}
+
+
+def test_a_channel_of_which_only_the_end_is_cut_off_is_ended(tmp_path: Path) -> None:
+    path = tmp_path / "x.lms.jsonl"
+    packet = {"type": "success"}
+    save(
+        path,
+        [Interaction(1, 0, "channel", "llm", "predict", events=[Event("received", 2, packet), Event("closed", 3)])],
+    )
+    path.write_bytes(path.read_bytes()[:-5])
+    assert read(path)[0].events == [Event("received", 2, packet), Event("closed", 2)]
+
+
+@pytest.mark.parametrize(("name", "limit"), [("MAX_BYTES", 1 << 20), ("MAX_VALUES", 10_000)])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_cassette_that_is_too_large_takes_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, limit: int, suffix: str
+) -> None:
+    path = tmp_path / f"x.lms.jsonl{suffix}"
+    monkeypatch.setattr(cassette, name, limit)
+    line = b" " * (32 << 20) if name == "MAX_BYTES" else b'{"event":"received","id":1,"at":0,"packet":{}}\n' * 700_000
+    data = HEAD + b'{"event":"channel","id":1,"at":0,"namespace":"llm","endpoint":"predict"}\n' + line
+    path.write_bytes(gzip.compress(data, 1) if suffix else data)
+    del data, line
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            LMStudioValueError, match=r"line \d+ .*: a cassette has at most 256 MiB, uncompressed, and 5,000,"
+        ):
+            read(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 << 20
+
+
+def test_no_cassette_is_written_that_is_too_large_to_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.lms.jsonl.gz"
+    monkeypatch.setattr(cassette, "MAX_BYTES", 600)
+    writer = Writer(path)
+    writer.write(interactions()[0])
+    with pytest.raises(LMStudioOSError, match=r"cannot write .*: a cassette has at most 256 MiB"):
+        writer.write(Interaction(2, 0, "call", "llm", "tokenize", "x" * 600))
+    writer.close()
+    assert len(read(path)) == 1
+
+
+CALL = HEAD + b'{"event":"call","id":1,"at":0,"namespace":"llm","endpoint":"x"}\n'
+CHANNEL = CALL.replace(b"call", b"channel")
+DEEP = b"[" * 250 + b"]" * 250
+
+BAD: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "is not a cassette"),
+    "another file": (b"hello\n", "is not a cassette"),
+    "other JSON": (b"[1]\n", "is not a cassette"),
+    "a later version": (b'{"cassette":2}\n', "has version 2"),
+    "no JSON": (HEAD + b"{\n", "line 2"),
+    "no JSON in the middle": (CALL + b"{\n" + CALL.removeprefix(HEAD), "line 3"),
+    "no object": (HEAD + b"5\n", "line 2"),
+    "an unknown event": (HEAD + b'{"event":"x","id":1,"at":0}\n', "unknown event 'x'"),
+    "an event that is no text": (HEAD + b'{"event":[],"id":1,"at":0}\n', r"unknown event \[\]"),
+    "no time": (HEAD + b'{"event":"closed","id":1,"at":null}\n', "the time None"),
+    "a time before": (HEAD + b'{"event":"closed","id":1,"at":-1}\n', "the time -1"),
+    "no id": (HEAD + b'{"event":"closed","at":0}\n', "the id None"),
+    "a text as id": (HEAD + CALL.removeprefix(HEAD).replace(b":1,", b':"1",'), "the id '1'"),
+    "an event of no request": (HEAD + b'{"event":"closed","id":1,"at":0}\n', "line 2"),
+    "no endpoint": (HEAD + b'{"event":"call","id":1,"at":0,"namespace":"llm"}\n', "the endpoint None"),
+    "a section that is no text": (CALL.replace(b'"x"', b'"x","section":1'), "the section 1"),
+    "two requests of one id": (CALL + CALL.removeprefix(HEAD), "line 3 .* two requests 1"),
+    "an event after the end": (CALL + b'{"event":"lost","id":1,"at":0}\n' * 2, "line 4 .* already ended"),
+    "a packet of a call": (CALL + b'{"event":"received","id":1,"at":0,"packet":{}}\n', "not belong to a call"),
+    "a result of a channel": (CHANNEL + b'{"event":"result","id":1,"at":0}\n', "not belong to a channel"),
+    "an error without content": (CALL + b'{"event":"error","id":1,"at":0}\n', "its error is not an object"),
+    "a packet that is no object": (
+        CHANNEL + b'{"event":"sent","id":1,"at":0,"packet":1}\n',
+        "its packet is not an object",
+    ),
+    "a warning without a text": (CALL + b'{"event":"warning","id":1,"at":0,"warning":{}}\n', "its warning has no text"),
+    "deep nesting": (CALL.replace(b'"x"', b'"x","parameter":' + DEEP), "line 2 .* more than 200 levels"),
+}
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize(("data", "message"), BAD.values(), ids=BAD)
+def test_what_is_no_cassette_is_named(tmp_path: Path, data: bytes, message: str, suffix: str) -> None:
+    path = tmp_path / f"x.lms.jsonl{suffix}"
+    path.write_bytes(gzip.compress(data) if suffix else data)
+    with pytest.raises(LMStudioValueError, match=message) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+
+
+COMPRESSED = gzip.compress(CALL)
+BAD_COMPRESSION = {
+    "empty lines": gzip.compress(HEAD + b"\n" * (1 << 25)),
+    "not compressed": CALL,
+    "bad blocks": COMPRESSED[:10] + b"\xff" * 20,
+    "bad checksum": COMPRESSED[:-8] + bytes(8),
+    "garbage at the end": COMPRESSED + b"x" * 20,
+}
+
+
+@pytest.mark.parametrize("data", BAD_COMPRESSION.values(), ids=BAD_COMPRESSION)
+def test_bad_compression_is_named(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "x.lms.jsonl.gz"
+    path.write_bytes(data)
+    with pytest.raises(LMStudioValueError, match=r"line \d of the cassette '.*x\.lms\.jsonl\.gz' cannot be read"):
+        read(path)
+
+
+def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LMStudioOSError, match=r"cannot read the cassette '.*x\.lms\.jsonl\.gz'"):
+        read(tmp_path / "x.lms.jsonl.gz")

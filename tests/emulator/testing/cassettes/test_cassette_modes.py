@@ -1,0 +1,382 @@
+"""When a cassette is recorded and when it is replayed, mode by mode; and what a recording does with a connection."""
+
+import asyncio
+import base64
+import random
+import string
+import threading
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import Emulator, ModelEntry, Recording, use_cassette
+from lmstudio_integrations.emulator.testing.cassettes import recorder
+from lmstudio_integrations.emulator.testing.cassettes.cassette import read, save
+from lmstudio_integrations.emulator.testing.cassettes.modes import Mode, cassette_name
+from lmstudio_integrations.errors import LMStudioOSError, LMStudioServerError, LMStudioValueError
+from tests.emulator.bare_client import prediction_request, wire
+from tests.support.web import PIXEL
+
+TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
+CHAT, VECTORS = "chat", {"key": "vectors", "kind": "embedding"}
+
+Say = Callable[[str, str], str]
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    with Emulator([CHAT, VECTORS]) as running:
+        yield running
+
+
+def say(address: str, text: str) -> str:
+    with lms.Client(address) as client:
+        return client.llm.model(CHAT).respond(text).content
+
+
+def say_async(address: str, text: str) -> str:
+    async def respond() -> str:
+        async with lms.AsyncClient(address) as client:
+            return (await (await client.llm.model(CHAT)).respond(text)).content
+
+    return asyncio.run(respond())
+
+
+def texts_of(path: Path) -> list[str]:
+    """Return the last texts of the predictions of a cassette."""
+    found = (each.parameter for each in read(path) if each.endpoint == "predict")
+    return [parameter["history"]["messages"][-1]["content"][0]["text"] for parameter in found]
+
+
+MODES: dict[str, tuple[Mode, list[str], list[str], list[str]]] = {
+    "none": ("none", ["a"], [], ["a", "b"]),
+    "once": ("once", ["a"], [], ["a", "b"]),
+    "new episodes": ("new_episodes", ["a", "c"], ["c"], ["a", "b", "c"]),
+    "all": ("all", ["b", "c"], ["b", "c"], ["a", "b", "c"]),
+    "rewrite": ("rewrite", ["c"], ["c"], ["c"]),
+}
+"""By mode: what is said to a cassette of "a" and "b", what of it reaches the server, and what the cassette has then."""
+
+
+@pytest.mark.parametrize("speak", [say, say_async])
+@pytest.mark.parametrize(("mode", "said", "asked", "kept"), MODES.values(), ids=MODES)
+def test_a_mode_decides_what_is_recorded_and_replayed(
+    server: Emulator, tmp_path: Path, speak: Say, mode: Mode, said: list[str], asked: list[str], kept: list[str]
+) -> None:
+    path = tmp_path / "deep" / "session.lms.jsonl.gz"
+    with use_cassette(path, "once", server=server.address) as recorded:
+        answers = {text: speak(recorded.address, text) for text in ("a", "b")}
+    before = len(server.predictions)
+    with use_cassette(path, mode, server=server.address) as used:
+        heard = {text: speak(used.address, text) for text in said}
+    assert all(heard[text] == answers[text] for text in answers.keys() & heard.keys())
+    assert [record.messages[-1]["content"] for record in server.predictions[before:]] == asked
+    assert texts_of(path) == kept
+    server.unload(CHAT)
+    with use_cassette(path) as replayed:
+        assert {text: speak(replayed.address, text) for text in heard} == heard
+    assert len(server.predictions) == before + len(asked)
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("contents", [False, True])
+def test_a_file_is_found_again_by_its_hash_or_its_contents(server: Emulator, tmp_path: Path, contents: bool) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    found = []
+    with (
+        use_cassette(path, "once", server=server.address, contents=contents) as recorded,
+        lms.Client(recorded.address) as client,
+    ):
+        found.append(client.files.prepare_file(b"hello", "notes.txt").identifier)
+    assert (base64.b64encode(b"hello").decode() in path.read_text(encoding="utf-8")) == contents
+    with use_cassette(path) as replayed, lms.Client(replayed.address) as client:
+        found.append(client.files.prepare_file(b"hello", "notes.txt").identifier)
+        with pytest.raises(LMStudioServerError, match="no such request"):
+            client.files.prepare_file(b"hallo", "notes.txt")
+    assert len(set(found)) == 1
+
+
+PLAIN = {
+    "test_it": "test_it",
+    "test_größe": "test_größe",
+    "TestIt::TestMore::test_it": "TestIt-TestMore-test_it",
+    "test_it[2-a_b=0.5]": "test_it-2-a_b=0.5",
+}
+
+
+@pytest.mark.parametrize(("test", "name"), PLAIN.items())
+def test_the_name_of_a_cassette_is_that_of_its_test(test: str, name: str) -> None:
+    assert cassette_name(test.split("::")) == f"{name}.lms.jsonl"
+
+
+SIMILAR = [
+    "",
+    "x",
+    "X",
+    "x?",
+    "?x",
+    "x-",
+    "-x",
+    "a-b",
+    "a b",
+    "a/b",
+    "a::b",
+    "a\\b",
+    "a\nb",
+    "[a-b]",
+    "é",
+    "e\u0301",
+    "CON",
+    "con",
+]
+LONG = ["x" * 300, "x" * 301, "日" * 300, "日" * 301]
+
+
+def test_no_two_tests_share_a_cassette_on_any_file_system() -> None:
+    names = [cassette_name(["test_it", f"{test}[{each}]"]) for test in ("test_it", "test_x") for each in SIMILAR + LONG]
+    names += [cassette_name([f"test_{'x' * length}"]) for length in (300, 301)]
+    assert len({unicodedata.normalize("NFC", name).casefold() for name in names}) == len(names)
+    assert max(len(f".recording-{name}".encode()) for name in names) < 200
+    assert not any(set(name) & set('<>:"/\\|?*\n') for name in names)
+    assert cassette_name(["test_it[Why?]"]) == "test_it-Why~c2ba2363.lms.jsonl"
+
+
+def test_a_request_with_an_image_is_known_again(tmp_path: Path) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    with Emulator([{"key": CHAT, "vision": True}]) as server:
+        for _ in range(2):
+            with use_cassette(path, "all", server=server.address) as used, lms.Client(used.address) as client:
+                chat = lms.Chat()
+                chat.add_user_message("What?", images=[client.files.prepare_image(PIXEL, "pixel.png")])
+                client.llm.model(CHAT).respond(chat)
+    assert [each.endpoint for each in read(path)].count("predict") == 1
+
+
+def test_a_tool_call_with_a_password_is_replayed_without_it(tmp_path: Path) -> None:
+    def log_in(password: str) -> dict[str, Any]:
+        """Log in."""
+        return {"access_token": f"of {password}", "ok": True}
+
+    def act(address: str) -> str:
+        with lms.Client(address) as client:
+            messages: list[str] = []
+            client.llm.model(CHAT).act("Log in", [log_in], on_message=lambda each: messages.append(str(each)))
+            return messages[-1]
+
+    call = {"tool": "log_in", "arguments": {"password": 'x"hunter2\\é'}}
+    rules = ({"when": {"role": "user"}, "then": [call]}, {"then": [{"text": "Got {last}"}]})
+    path = tmp_path / "session.lms.jsonl"
+    with (
+        Emulator([ModelEntry(key=CHAT, rules=rules)]) as server,
+        use_cassette(path, "once", server=server.address) as at,
+    ):
+        live = act(at.address)
+    with use_cassette(path) as at:
+        replayed = act(at.address)
+    assert ("hunter2" in live, "hunter2" in path.read_text(encoding="utf-8")) == (True, False)
+    assert r"Got {\"access_token\":\"**********\",\"ok\":true}" in replayed
+
+
+@pytest.mark.parametrize("mode", ["once", "new_episodes", "all", "rewrite"])
+def test_a_block_that_fails_saves_nothing_and_says_so(server: Emulator, tmp_path: Path, mode: Mode) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    if mode != "once":
+        save(path, [])
+    before = {each: each.read_bytes() for each in tmp_path.iterdir()}
+    with (  # noqa: PT012 - the block fails at its end
+        pytest.raises(ZeroDivisionError) as caught,
+        use_cassette(path, mode, server=server.address) as used,
+    ):
+        say(used.address, "a")
+        _ = 1 / 0
+    assert caught.value.__notes__ == [
+        f"The cassette {str(path)!r} is not saved, because its block did not end without an error."
+    ]
+    assert {each: each.read_bytes() for each in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("mode", "error", "message"),
+    [
+        ("none", LMStudioOSError, "record it with the mode 'once'"),
+        ("once", LMStudioValueError, "name the server to record"),
+        ("often", LMStudioValueError, "none, once, new_episodes, all, rewrite; got 'often'"),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path: Path, mode: Mode, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message), use_cassette(tmp_path / "x.lms.jsonl", mode):
+        pass
+
+
+@pytest.mark.parametrize("mode", get_args(Mode))
+@pytest.mark.parametrize("name", ["a-file/x.lms.jsonl", "a-folder", "x" * 300, "x\0y", "\ud800", ""])
+def test_a_path_that_cannot_be_that_of_a_cassette_is_a_typed_error(tmp_path: Path, name: str, mode: Mode) -> None:
+    (tmp_path / "a-file").touch()
+    (tmp_path / "a-folder").mkdir()
+    with pytest.raises(LMStudioOSError), use_cassette(tmp_path / name, mode, server="127.0.0.1:1"):
+        pass
+
+
+def test_a_request_that_the_server_rejects_is_recorded_in_the_middle_of_a_replay(
+    server: Emulator, tmp_path: Path
+) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    with use_cassette(path, "once", server=server.address) as recorded:
+        say(recorded.address, "a")
+    for mode in ("new_episodes", "none"):
+        with (
+            use_cassette(path, mode, server=server.address) as used,
+            lms.Client(used.address) as client,
+            pytest.raises(LMStudioServerError, match="nothing"),
+        ):
+            client.llm.unload("nothing")
+
+
+@pytest.mark.parametrize("speak", [say, say_async])
+@pytest.mark.parametrize("name", ["x.lms.jsonl", "x.lms.jsonl.gz"])
+def test_a_recording_goes_on_forwarding_when_the_disk_is_full(
+    server: Emulator,
+    tmp_path: Path,
+    limit_disk: Callable[[int], None],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    speak: Say,
+    name: str,
+) -> None:
+    path = tmp_path / name
+    limit_disk(16_384)
+    is_told = threading.Event()
+    monkeypatch.setattr(recorder.logger, "filters", [lambda _: [is_told.set()]])  # type: ignore[func-returns-value]
+    text = "".join(random.Random(1).choices(string.ascii_letters, k=20_000))  # which does not compress
+    with (  # noqa: PT012 - the error comes at the end of the block
+        pytest.raises(LMStudioOSError, match=r"cannot write the cassette '.*x\.lms.*': .*No space left") as caught,
+        Recording(path, server.address) as recording,
+    ):
+        answer = speak(recording.address, "a")
+        assert text in speak(recording.address, text)
+        assert is_told.wait(10)
+        assert speak(recording.address, "a") == answer
+    assert recording.error is caught.value
+    assert caplog.messages == [f"{caught.value}; everything is still forwarded, but nothing more is recorded"]
+    assert texts_of(path) == ["a"]
+    assert recording.requests == len(read(path))
+    with use_cassette(path) as replayed:
+        assert speak(replayed.address, "a") == answer
+
+
+def test_the_error_of_a_block_is_more_important_than_that_of_the_disk(
+    server: Emulator, tmp_path: Path, limit_disk: Callable[[int], None]
+) -> None:
+    limit_disk(200)
+    with (  # noqa: PT012 - the block fails at its end
+        pytest.raises(ZeroDivisionError),
+        Recording(tmp_path / "x.lms.jsonl", server.address) as recording,
+    ):
+        say(recording.address, "a")
+        _ = 1 / 0
+    assert recording.error is not None
+
+
+@pytest.mark.parametrize("mode", ["new_episodes", "all", "rewrite"])
+def test_a_full_disk_leaves_the_earlier_cassette(
+    server: Emulator, tmp_path: Path, limit_disk: Callable[[int], None], mode: Mode
+) -> None:
+    path = tmp_path / "x.lms.jsonl"
+    with use_cassette(path, "once", server=server.address) as used:
+        say(used.address, "a")
+    before = path.read_bytes()
+    limit_disk(200)
+    with pytest.raises(LMStudioOSError, match="No space left"), use_cassette(path, mode, server=server.address) as used:
+        assert "b" in say(used.address, "b")
+    assert {each: each.read_bytes() for each in tmp_path.iterdir()} == {path: before}
+
+
+def test_what_cannot_be_replayed_is_forwarded_but_not_recorded(
+    server: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "x.lms.jsonl"
+    deep: Any = []
+    for _ in range(300):
+        deep = [{"x": deep}]
+    with Recording(path, server.address) as recording, wire(recording) as socket:
+        for frame in (
+            {"type": "rpcCall", "endpoint": "unloadModel", "callId": 1, "parameter": {"identifier": deep}},
+            {"type": "rpcCall", "endpoint": "listLoaded", "callId": [1]},
+            {"type": "rpcCall", "endpoint": "listLoaded"},
+            {"type": "channelSend", "channelId": {}, "message": {}},
+        ):
+            socket.send_frame(frame)
+        socket.send_frame({"type": "rpcCall", "endpoint": "listLoaded", "callId": 2})
+        while socket.receive().get("callId") != 2:
+            pass
+    assert caplog.messages == ["a request of llm.unloadModel is not recorded: nested more than 200 levels deep"]
+    assert {each.endpoint for each in read(path)} == {"listLoaded"}
+
+
+@pytest.mark.parametrize("server", ["localhost", "ws://localhost:1234", "me@localhost:1234", "localhost:x"])
+def test_the_server_to_record_is_an_address(tmp_path: Path, server: str) -> None:
+    with pytest.raises(LMStudioValueError, match="must be given as host:port"):
+        Recording(tmp_path / "x.lms.jsonl", server)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("token", "message"), [(TOKEN, "rejects this client"), (None, "cannot be reached")])
+def test_a_server_that_cannot_be_asked_is_an_error_of_the_request(
+    server: Emulator, tmp_path: Path, token: str | None, message: str
+) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    with use_cassette(path, "once", server=server.address) as recorded:
+        say(recorded.address, "a")
+    with Emulator([CHAT], tokens=[token] if token else ()) as other:
+        address = other.address
+        if token is None:
+            other.stop()
+        with Emulator.replay(path, fallback=address) as used, pytest.raises(LMStudioServerError, match=message):
+            say(used.address, "b")
+
+
+def test_a_warning_of_the_server_that_is_asked_anew_reaches_the_client(server: Emulator, tmp_path: Path) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    with use_cassette(path, "once", server=server.address) as recorded:
+        say(recorded.address, "a")
+    for mode in ("new_episodes", "none"):
+        with use_cassette(path, mode, server=server.address) as used, wire(used) as socket:
+            socket.send_frame({"type": "rpcCall", "endpoint": "tokenize", "callId": 1, "parameter": {"specifier": 1}})
+            assert "tokenize" in socket.receive()["warning"]
+
+
+def test_a_cancel_reaches_the_server_that_is_asked_anew(tmp_path: Path) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    stalling = {"key": CHAT, "rules": [{"then": [{"text": "One"}, {"fault": "stall"}]}]}
+    with Emulator([CHAT]) as server, use_cassette(path, "once", server=server.address) as recorded:
+        say(recorded.address, "a")
+    with (
+        Emulator([stalling]) as server,
+        use_cassette(path, "new_episodes", server=server.address) as used,
+        lms.Client(used.address) as client,
+    ):
+        stream = client.llm.model(CHAT).respond_stream("b")
+        for fragment in stream:
+            assert fragment.content == "One"
+            stream.cancel()
+        assert stream.result().stats.stop_reason == "userStopped"
+        server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
+
+
+def test_what_is_under_way_is_recorded_as_far_as_it_came(tmp_path: Path) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    stalling = {"key": CHAT, "preload": True, "rules": [{"then": [{"text": "One"}, {"fault": "stall"}]}]}
+    with Emulator([stalling]) as server, ExitStack() as sockets:
+        with Recording(path, server.address) as recording:
+            socket = sockets.enter_context(wire(recording))
+            packets = socket.packets(socket.open("predict", prediction_request(CHAT)))
+            kinds = [next(packets)["type"] for _ in range(3)]
+        (interaction,) = read(path)
+    assert interaction.end is None
+    assert [packet["type"] for packet in interaction.packets()] == kinds
+    assert recording.requests == 1

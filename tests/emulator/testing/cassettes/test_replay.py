@@ -1,0 +1,136 @@
+"""What a replayed server sends, frame by frame: also where the client does otherwise than in the recording."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.server import replay as replay_module
+from lmstudio_integrations.emulator.testing.cassettes.cassette import ABSENT, Event, Interaction, Kind, save
+from lmstudio_integrations.errors import LMStudioValueError
+from tests.emulator.bare_client import Wire, wire
+
+LONG = 600.0
+"""Seconds that no test waits for."""
+
+CANCEL = {"type": "cancel"}
+END = {"type": "success", "stats": {"stopReason": "eosFound"}}
+STOPPED = {"type": "success", "stats": {"stopReason": "userStopped"}}
+
+Replay = Callable[..., Any]
+
+
+def fragment(text: str) -> dict[str, Any]:
+    return {"type": "fragment", "fragment": {"content": text}}
+
+
+def received(*packets: Any, at: float = 0.0) -> list[Event]:
+    return [Event("received", at, packet) for packet in packets]
+
+
+def ask(socket: Wire, endpoint: str) -> None:
+    if endpoint == "predict":
+        socket.open(endpoint)
+    else:
+        socket.send_frame({"type": "rpcCall", "endpoint": endpoint, "callId": 1})
+
+
+@pytest.fixture
+def replay(tmp_path: Path) -> Replay:
+    """Replay one request on a socket of its own."""
+
+    @contextmanager
+    def start(endpoint: str, *events: Event, parameter: Any = ABSENT, **settings: Any) -> Iterator[Wire]:
+        kind: Kind = "channel" if endpoint == "predict" else "call"
+        path = tmp_path / "session.lms.jsonl"
+        save(path, [Interaction(1, 0.0, kind, "llm", endpoint, parameter, list(events))])
+        with Emulator.replay(path, **settings) as server, wire(server) as opened:
+            yield opened
+
+    return start
+
+
+def test_a_channel_waits_for_the_cancel_of_the_recording(replay: Replay) -> None:
+    events = [*received(fragment("a")), Event("sent", 0.1, CANCEL), *received(STOPPED, at=0.2), Event("closed", 0.2)]
+    with replay("predict", *events) as socket:
+        channel = socket.open("predict")
+        packets = socket.packets(channel)
+        assert next(packets) == fragment("a")
+        socket.send(channel, CANCEL)
+        assert list(packets) == [STOPPED]
+
+
+def test_a_cancel_that_was_not_recorded_ends_the_response(replay: Replay) -> None:
+    events = [*received(fragment("a")), *received(fragment("b"), END, at=LONG), Event("closed", LONG)]
+    with replay("predict", *events, pace="recorded") as socket:
+        channel = socket.open("predict")
+        packets = socket.packets(channel)
+        assert next(packets) == fragment("a")
+        socket.send(channel, CANCEL)
+        assert list(packets) == [STOPPED]
+
+
+def test_at_once_is_without_the_waits_of_the_recording(replay: Replay) -> None:
+    with replay("predict", *received(fragment("a"), END, at=LONG), Event("closed", LONG)) as socket:
+        assert socket.stream("predict") == [fragment("a"), END]
+
+
+def test_a_channel_that_was_open_at_the_end_of_the_recording_stays_open(replay: Replay) -> None:
+    with replay("predict", *received(fragment("a"))) as socket:
+        channel = socket.open("predict")
+        packets = socket.packets(channel)
+        assert next(packets) == fragment("a")
+        socket.send(channel, CANCEL)
+        assert list(packets) == []
+
+
+@pytest.mark.parametrize("sends", [True, False], ids=["another packet", "nothing"])
+def test_a_packet_that_does_not_come_is_an_error(replay: Replay, monkeypatch: pytest.MonkeyPatch, sends: bool) -> None:
+    monkeypatch.setattr(replay_module, "TIMEOUT", LONG if sends else 0.01)
+    with replay("predict", Event("sent", 0.0, {"type": "callTool"}), *received(END)) as socket:
+        channel = socket.open("predict")
+        if sends:
+            socket.send(channel, CANCEL)
+        (error,) = socket.packets(channel)
+        now = "'cancel'" if sends else "nothing"
+        assert error["error"]["title"] == f"In the recording, the client sent 'callTool' here; now it sent {now}"
+
+
+@pytest.mark.parametrize("endpoint", ["predict", "tokenize"])
+def test_an_error_is_sent_as_it_was(replay: Replay, endpoint: str) -> None:
+    error = {"title": "It went wrong", "stack": "at x", "errorData": {"a": [1]}}
+    with replay(endpoint, Event("error", 0.0, error)) as socket:
+        ask(socket, endpoint)
+        assert socket.receive()["error"] == error
+
+
+@pytest.mark.parametrize("endpoint", ["predict", "tokenize"])
+def test_a_connection_that_was_lost_is_lost_again(replay: Replay, endpoint: str) -> None:
+    with replay(endpoint, Event("lost", 0.0)) as socket:
+        ask(socket, endpoint)
+        with pytest.raises(ConnectionClosed):
+            socket.receive_until_closed()
+
+
+@pytest.mark.parametrize("endpoint", ["predict", "tokenize"])
+def test_a_warning_is_all_that_an_unanswered_request_gets(replay: Replay, endpoint: str) -> None:
+    warning = {"warning": f"Received rpcCall for unknown endpoint, endpoint = {endpoint}", "kind": "rpcEndpointUnknown"}
+    with replay(endpoint, Event("warning", 0.0, warning)) as socket:
+        ask(socket, endpoint)
+        assert socket.receive() == {"type": "communicationWarning", **warning}
+        assert socket.call("listLoaded")["type"] == "rpcError"  # which is the next frame
+
+
+def test_a_void_result_is_void_again(replay: Replay) -> None:
+    with replay("unloadModel", Event("result", 0.0), parameter={"identifier": "m"}) as socket:
+        assert socket.call("unloadModel", {"identifier": "m"}) == {"type": "rpcResult"}
+
+
+def test_the_pace_is_checked(tmp_path: Path) -> None:
+    save(tmp_path / "x.lms.jsonl", [])
+    with pytest.raises(LMStudioValueError, match="'fast' or 'recorded', got 'slow'"):
+        Emulator.replay(tmp_path / "x.lms.jsonl", pace=cast("Any", "slow"))

@@ -1,0 +1,365 @@
+"""A program finds the same when a cassette of it is replayed, and the replay sends the same packets.
+
+Each program runs on a server through a recording proxy, and again on the replay of that cassette, through another one.
+`tests/conformance/cassettes` does the same with the official SDKs.
+"""
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, get_args
+
+import pydantic
+import pytest
+from langchain_core.documents import Document
+from langchain_core.messages import HumanMessage
+from llama_index.core.llms import ChatMessage
+from llama_index.core.prompts import PromptTemplate
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from llama_index.core.tools import FunctionTool
+
+import lmstudio_integrations as lms
+from lmstudio_integrations import langchain, llama_index
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator.testing.cassettes.cassette import Interaction, read
+from lmstudio_integrations.emulator.testing.cassettes.modes import Pace
+from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
+from lmstudio_integrations.types.functions import ToolCallContext
+from tests.client.both import sync_client
+from tests.emulator.bare_client import Wire, prediction_request, wire
+
+CHAT, VECTORS = "chat", "vectors"
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+TEXTS = ["Grass is green.", "Snow is white.", "The sky is blue."]
+QUESTION = "What is 2 + 3?"
+MODELS = (
+    ModelEntry(
+        key=CHAT,
+        vision=True,
+        load_seconds=0.01,
+        rules=(
+            {"when": {"tools": ["add"], "role": "user"}, "then": [{"tool": "add", "arguments": {"a": 2, "b": 3}}]},
+            {"when": {"role": "tool"}, "then": [{"reasoning": "Easy."}, {"text": "The result is {last}."}]},
+            {"when": {"image": True}, "then": [{"text": "A picture."}]},
+            {"when": {"last": "^Think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done."}]},
+            {"when": {"last": "^Wait"}, "then": [{"text": "One"}, {"fault": "stall"}]},
+            {"when": {"last": "^Fail"}, "then": [{"text": "One"}, {"error": "It went wrong", "cause": "A rule"}]},
+            {"when": {"last": "^Vanish"}, "then": [{"text": "One"}, {"fault": "drop"}]},
+            {"when": {"last": "Snow"}, "then": [{"relevance": 0.9}]},
+        ),
+    ),
+    ModelEntry(key="slow", load_seconds=600),
+    ModelEntry(key=VECTORS, kind="embedding", embedding_length=8),
+    ModelEntry(key="absent", downloaded=False, size_bytes=10),
+)
+
+
+class Book(pydantic.BaseModel):
+    """A book."""
+
+    title: str
+    pages: int
+
+
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+def report(context: ToolCallContext, text: str) -> str:
+    """Report something."""
+    context.status("reporting")
+    context.warn("as it is")
+    return text
+
+
+def failing() -> None:
+    """Fail."""
+    raise LookupError("nothing there")
+
+
+# With the native client, sync and async -------------------------------------------------------------------------------
+
+
+async def respond(client: Any) -> Any:
+    progress: list[float] = []
+    model = await client.llm.model(CHAT, on_load_progress=progress.append)
+    chat = lms.Chat("Be brief.")
+    chat.add_user_message("Hello")
+    config = {"temperature": 0, "maxTokens": 5, "logProbs": 2}
+    result = await model.respond(chat, config=config)
+    return progress, result.content, result.tokens, result.stats, result.model_info, result.prediction_config
+
+
+async def stream(client: Any) -> Any:
+    model = await client.llm.model(CHAT)
+    return [(part.content, part.reasoning_type) async for part in model.respond_stream("Think about it")]
+
+
+async def complete(client: Any) -> Any:
+    return (await (await client.llm.model(CHAT)).complete("Once upon a time")).content
+
+
+async def structure(client: Any) -> Any:
+    return (await (await client.llm.model(CHAT)).respond("Name a book", response_format=Book)).parsed
+
+
+async def act(client: Any) -> Any:
+    messages: list[Any] = []
+    result = await (await client.llm.model(CHAT)).act(QUESTION, [add], on_message=messages.append)
+    return result.rounds, [message.to_dict() for message in messages]
+
+
+async def cancel(client: Any) -> Any:
+    prediction = (await client.llm.model(CHAT)).respond_stream("Wait")
+    async for _ in prediction:
+        prediction.cancel()
+    result = prediction.result()
+    result = await result if isinstance(result, Awaitable) else result
+    return result.content, result.stats.stop_reason
+
+
+async def fail(client: Any) -> Any:
+    model, texts = await client.llm.model(CHAT), list[str]()
+    for text in ("Fail", "Vanish"):
+        with pytest.raises(lms.LMStudioError) as caught:
+            await model.respond(text)
+        texts.append(str(caught.value))
+    with pytest.raises(lms.LMStudioModelNotFoundError) as missing:
+        await client.llm.model("no-such-model")
+    return [*texts, str(missing.value)]
+
+
+async def ask_about_files(client: Any) -> Any:
+    chat = lms.Chat()
+    chat.add_user_message("What is this?", images=[await client.files.prepare_image(PIXEL, "pixel.png")])
+    await client.embedding.model(VECTORS)
+    file = await client.files.prepare_file("\n\n".join(TEXTS).encode(), "facts.md")
+    found = await client.files.retrieve("Which colour is snow?", [file], embedding_model=VECTORS, limit=1)
+    return (
+        (await (await client.llm.model(CHAT)).respond(chat)).content,
+        (await client.files.parse_document(file)).content,
+        [(entry.content, entry.score) for entry in found.entries],
+    )
+
+
+async def embed(client: Any) -> Any:
+    model = await client.embedding.model(VECTORS)
+    return await model.embed(TEXTS), await model.count_tokens(TEXTS), await model.tokenize("Hello")
+
+
+async def rerank(client: Any) -> Any:
+    return await (await client.llm.model(CHAT)).rerank("What is white?", TEXTS)
+
+
+async def look_around(client: Any) -> Any:
+    model = await client.llm.load_new_instance(CHAT, "mine", config={"contextLength": 1000})
+    found = [
+        await model.get_context_length(),
+        (await model.get_info()).identifier,
+        (await model.get_load_config()).to_dict(),
+        await model.apply_prompt_template("Hello"),
+        [each.identifier for each in await client.llm.list_loaded()],
+        [each.model_key for each in await client.llm.list_downloaded()],
+        await client.system.get_version(),
+    ]
+    await model.unload()
+    return [*found, await client.llm.list_loaded()]
+
+
+async def use_a_plugin(client: Any) -> Any:
+    reports: list[str] = []
+    async with client.plugins.tools("mcp/sums") as session:
+        adder, reporter, failer = session.tools
+        with pytest.raises(lms.LMStudioError) as caught:
+            await failer.call()
+        text = await reporter.call({"text": "it"}, on_status=reports.append, on_warning=reports.append)
+        return await adder.call({"a": 1, "b": 2}), text, reports, str(caught.value)
+
+
+NATIVE: tuple[Callable[[Any], Coroutine[Any, Any, Any]], ...] = (
+    respond,
+    stream,
+    complete,
+    structure,
+    act,
+    cancel,
+    fail,
+    ask_about_files,
+    embed,
+    rerank,
+    look_around,
+    use_a_plugin,
+)
+
+
+# With the frameworks --------------------------------------------------------------------------------------------------
+
+
+async def langchain_chat(address: str) -> Any:
+    model = langchain.ChatLMStudio(model=CHAT, host=address)
+    structured = model.with_structured_output(Book)
+    called = model.bind_tools([add]).invoke(QUESTION)
+    return (
+        model.invoke("Hello").content,
+        (await model.ainvoke([HumanMessage("Hello again")])).content,
+        [chunk.content for chunk in model.stream("Think about it")],
+        [chunk.content async for chunk in model.astream("Tell a story")],
+        [(call["name"], call["args"]) for call in called.tool_calls],
+        [structured.invoke("Name a book"), await structured.ainvoke("Name another book")],
+        model.get_num_tokens("Hello there"),
+    )
+
+
+async def langchain_others(address: str) -> Any:
+    embeddings = langchain.LMStudioEmbeddings(model=VECTORS, host=address)
+    reranker = langchain.LMStudioReranker(model=CHAT, host=address)
+    documents = [Document(text) for text in TEXTS]
+    return (
+        langchain.LMStudioLLM(model=CHAT, host=address).invoke("Once upon a time"),
+        embeddings.embed_documents(TEXTS),
+        await embeddings.aembed_query("Snow"),
+        reranker.compress_documents(documents, "What is white?"),
+        await reranker.acompress_documents(documents, "What is not green?"),
+    )
+
+
+async def llama_index_chat(address: str) -> Any:
+    llm = llama_index.LMStudio(model=CHAT, host=address)
+    template, tool = PromptTemplate("Name a {thing}"), FunctionTool.from_defaults(add)
+    response = llm.chat_with_tools([tool], QUESTION)
+    return (
+        llm.chat([ChatMessage("Hello")]).message.content,
+        (await llm.acomplete("Hello again")).text,
+        [part.delta for part in llm.stream_chat([ChatMessage("Think about it")])],
+        [part.delta async for part in await llm.astream_complete("Tell a story")],
+        [(call.tool_name, call.tool_kwargs) for call in llm.get_tool_calls_from_response(response)],
+        llm.structured_predict(Book, template, thing="book"),
+        await llm.astructured_predict(Book, template, thing="second book"),
+    )
+
+
+async def llama_index_others(address: str) -> Any:
+    embedding = llama_index.LMStudioEmbedding(model_name=VECTORS, host=address)
+    reranker = llama_index.LMStudioReranker(model=CHAT, host=address)
+    nodes = [NodeWithScore(node=TextNode(text=text, id_=text)) for text in TEXTS]
+    return (
+        embedding.get_text_embedding_batch(TEXTS),
+        await embedding.aget_query_embedding("Snow"),
+        reranker.postprocess_nodes(nodes, QueryBundle("What is white?")),
+        await reranker.apostprocess_nodes(nodes, QueryBundle("What is not green?")),
+    )
+
+
+# With bare sockets ----------------------------------------------------------------------------------------------------
+
+
+def received(socket: Wire, count: int) -> list[Any]:
+    return [socket.receive() for _ in range(count)]
+
+
+async def read_the_log(server: Any) -> Any:
+    with wire(server, "diagnostics") as log, wire(server, "system") as system:
+        channel = log.open("streamLogs")
+        log.send_frame({"type": "keepAlive"})
+        before = received(log, 1)
+        system.result("notify", {"title": "Hello"})
+        frames = [*before, *received(log, 2)]
+        log.send(channel, {"type": "stop"})
+        logged = [frame for frame in frames if frame["type"] == "channelSend"]  # and one is the reply to the keep-alive
+        return logged[-1], list(log.packets(channel))
+
+
+async def download(server: Any) -> Any:
+    with wire(server, "repository") as shop:
+        identifier = {"type": "catalog", "identifier": "absent"}
+        (option,) = shop.result("getModelDownloadOptions", {"modelSearchResultIdentifier": identifier})["results"]
+        return shop.stream("downloadModel", {"downloadIdentifier": option["downloadIdentifier"]})
+
+
+async def ask_what_nobody_takes(server: Any) -> Any:
+    with wire(server) as socket:
+        socket.send_frame({"type": "rpcCall", "endpoint": "noSuchEndpoint", "callId": 1})
+        socket.send_frame({"type": "rpcCall", "endpoint": "unloadModel", "callId": 2, "parameter": {"identifier": 5}})
+        return received(socket, 2)
+
+
+async def cancel_a_load(server: Any) -> Any:
+    with wire(server) as socket:
+        channel = socket.open("loadModel", {"modelKey": "slow", "loadConfigStack": {"layers": []}})
+        packets = socket.packets(channel)
+        begun = [next(packets), next(packets)]
+        socket.send(channel, {"type": "cancel"})
+        return [*begun, *packets]
+
+
+async def hang_up(server: Any) -> Any:
+    """End the connection while a response is generated, and another that waits for nothing."""
+    with wire(server) as socket:
+        info = socket.load(CHAT)
+        channel = socket.open("predict", prediction_request(info["identifier"], "Wait"))
+        return next(frame for frame in iter(socket.receive, None) if "One" in str(frame))["channelId"] == channel
+
+
+Program = Callable[[Any], Coroutine[Any, Any, Any]]
+"""Uses a server; returns what it finds, without times."""
+
+
+def with_client(program: Callable[[Any], Coroutine[Any, Any, Any]], make: Callable[[str], Any]) -> Program:
+    """Return a program of the native client that uses a client of its own."""
+
+    async def run(server: Any) -> Any:
+        async with make(server.address) as client:
+            return await program(client)
+
+    return run
+
+
+def with_address(program: Callable[[str], Coroutine[Any, Any, Any]]) -> Program:
+    return lambda server: program(server.address)
+
+
+PROGRAMS: dict[str, Program] = {
+    **{f"sync {program.__name__}": with_client(program, sync_client) for program in NATIVE},
+    **{f"async {program.__name__}": with_client(program, lms.AsyncClient) for program in NATIVE},
+    **{
+        program.__name__: with_address(program)
+        for program in (langchain_chat, langchain_others, llama_index_chat, llama_index_others)
+    },
+    **{
+        program.__name__: program for program in (read_the_log, download, ask_what_nobody_takes, cancel_a_load, hang_up)
+    },
+}
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    """A server with models of each kind and a plugin, nothing loaded."""
+    with Emulator(MODELS, plugins={"mcp/sums": [add, report, failing]}, auto_evict=False) as running:
+        yield running
+
+
+def said(interaction: Interaction) -> Any:
+    """Return all that belongs to a request, without times."""
+    events = [(event.kind, event.body) for event in interaction.events]
+    return interaction.kind, interaction.namespace, interaction.endpoint, interaction.parameter, events
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_gets_the_same_packets_from_a_replay(name: str, server: Emulator, tmp_path: Path) -> None:
+    live = tmp_path / "live"
+    with Recording(live, server.address) as recording:
+        found = asyncio.run(PROGRAMS[name](recording))
+    recorded = list(map(said, read(live)))
+    assert recorded
+    for pace in get_args(Pace):
+        with ExitStack() as stack:
+            replay = stack.enter_context(Emulator.replay(live, pace=pace))
+            again = stack.enter_context(Recording(tmp_path / pace, replay.address))
+            assert asyncio.run(PROGRAMS[name](again)) == found
+            assert replay.unmatched == ()
+        assert list(map(said, read(again.path))) == recorded

@@ -1,0 +1,232 @@
+"""Faults as users have them: which they choose, when they happen, and what they leave behind."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from random import Random
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+from websockets.sync.client import connect
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import FAULTS, Emulator, FaultProxy
+from lmstudio_integrations.emulator.testing.proxy.fault_choices import PHASES, choose_faults, read_injections
+from lmstudio_integrations.emulator.testing.proxy.faults import KINDS
+from lmstudio_integrations.emulator.testing.proxy.proxy import Injection, Proxy, ProxyThread
+from lmstudio_integrations.langchain import ChatLMStudio
+from tests.emulator.bare_client import TIMEOUT
+
+MODEL = "a-model"
+RESET = "connection-reset-before-response"
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    """A server with a scripted model, loaded."""
+    with Emulator([MODEL], load=[MODEL]) as emulator:
+        yield emulator
+
+
+@contextmanager
+def proxied(server: Emulator, *injections: Injection, seed: int = 0, **settings: int) -> Iterator[Proxy]:
+    """Run a proxy as `serve` does."""
+    with (
+        ProxyThread() as thread,
+        Proxy(thread, server.address, injections, random=Random(seed), **settings) as proxy,  # type: ignore[arg-type]
+    ):
+        yield proxy
+
+
+def outcomes(address: str, count: int) -> list[bool]:
+    """Return which of some calls work."""
+    with lms.Client(address) as client:
+        model, found = client.llm.model(MODEL), list[bool]()
+        for _ in range(count):
+            try:
+                model.respond("Hello!")
+            except lms.LMStudioConnectionLostError:
+                found.append(False)
+            else:
+                found.append(True)
+    return found
+
+
+# Which ---------------------------------------------------------------------------------------------------------------
+
+
+def test_names_are_in_kebab_case() -> None:
+    assert len(FAULTS) > 80
+    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", name) for name in FAULTS)
+
+
+@pytest.mark.parametrize("choice", [*KINDS, *PHASES])
+def test_a_kind_and_a_phase_choose_some_faults(choice: str) -> None:
+    assert 0 < len(choose_faults([choice])) < len(FAULTS)
+    assert all(choice in {fault.kind, fault.phase.word} for fault in choose_faults([choice]))
+
+
+def test_without_a_choice_all_faults_are_chosen() -> None:
+    assert [fault.name for fault in choose_faults([])] == [*FAULTS]
+    assert [fault.name for fault in choose_faults(["load-fails", RESET])] == ["load-fails", RESET]
+
+
+@pytest.mark.parametrize(
+    ("reject", "complaint"),
+    [
+        (
+            lambda: choose_faults(["conection"]),
+            r"'conection'; did you mean 'connection'\?$",
+        ),
+        (
+            lambda: choose_faults(["foo"]),
+            r"'foo'; there are the kinds connection, .*; `lmsi serve --fault list` lists the faults$",
+        ),
+        (
+            lambda: FaultProxy("localhost:1", "foo"),
+            "unknown fault 'foo'; `lmsi serve --fault list` lists",
+        ),
+        (lambda: FaultProxy("localhost:1", "load-fail"), r"unknown fault 'load-fail'; did you mean 'load-fails'\?$"),
+        (
+            lambda: read_injections("no-such:0.5"),
+            "unknown fault 'no-such'; `lmsi serve --fault list` lists the faults$",
+        ),
+        (lambda: read_injections("load-fails:2"), "the probability '2' .* write 0.1"),
+        (lambda: read_injections("load-fails:often"), "the probability 'often'"),
+        (
+            lambda: read_injections("load-fails@dance"),
+            "'dance' .*known are predict, complete, embed, load, .*countTokens",
+        ),
+        (lambda: read_injections("host-silent@predict"), "'host-silent' happens before there is a request"),
+        (lambda: read_injections("connection-refused"), "cannot recur .*connection-reset-on-connect"),
+    ],
+)
+def test_a_wrong_choice_is_an_error_that_leads_to_the_right_ones(reject: Callable[[], object], complaint: str) -> None:
+    with pytest.raises(lms.LMStudioValueError, match=complaint):
+        reject()
+
+
+# When ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_fault_that_does_not_last_happens_once(server: Emulator) -> None:
+    with FaultProxy(server.address, RESET) as proxy:
+        assert not proxy.has_happened()
+        assert outcomes(proxy.address, 4) == [False, True, True, True]
+        assert proxy.has_happened()
+
+
+def test_a_seed_draws_at_which_opportunity_it_happens(server: Emulator) -> None:
+    drawn = list[int]()
+    for seed in range(1, 9):
+        with FaultProxy(server.address, RESET, seed=seed) as proxy:
+            drawn.append(outcomes(proxy.address, 3).index(False))
+    assert {*drawn} == {0, 1, 2}
+
+
+def test_without_a_fault_the_proxy_only_forwards(server: Emulator) -> None:
+    with FaultProxy(server.address) as proxy:
+        assert outcomes(proxy.address, 1) == [True]
+        assert proxy.fault is None
+        assert not proxy.has_happened()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["connection-refused", "connection-reset-on-connect", "host-silent"])
+def test_a_fault_that_lasts_ends_after_a_second(server: Emulator, name: str) -> None:
+    with FaultProxy(server.address, name) as proxy:
+        model = ChatLMStudio(model=MODEL, host=proxy.address, max_retries=5, connect_timeout=5)
+        assert model.invoke("Hello!").text
+        assert proxy.has_happened()
+
+
+def test_a_recurring_fault_happens_to_its_operation_alone(server: Emulator) -> None:
+    with (
+        proxied(server, *read_injections("engine-fails-before-response@countTokens")) as proxy,
+        lms.Client(proxy.address) as client,
+    ):
+        model = client.llm.model(MODEL)
+        for _ in range(2):
+            with pytest.raises(lms.LMStudioServerError, match="The engine failed"):
+                model.count_tokens("Hello!")
+            assert model.respond("Hello!").content
+            assert model.tokenize("Hello!")
+
+
+def test_an_operation_may_be_one_that_the_fault_is_not_made_for(server: Emulator) -> None:
+    server.unload(MODEL)
+    with (
+        proxied(server, *read_injections(f"{RESET}@load")) as proxy,
+        lms.Client(proxy.address) as client,
+        pytest.raises(lms.LMStudioConnectionLostError),
+    ):
+        client.llm.model(MODEL)
+    assert server.loaded() == []
+
+
+def test_the_same_seed_draws_the_same_faults(server: Emulator) -> None:
+    found = []
+    for seed in (1, 1, 2):
+        with proxied(server, *read_injections(f"{RESET}:0.5@predict"), seed=seed) as proxy:
+            found.append(outcomes(proxy.address, 12))
+    assert found[0] == found[1] != found[2]
+    assert {*found[0]} == {True, False}
+
+
+# What is left --------------------------------------------------------------------------------------------------------
+
+
+def test_a_prediction_that_nobody_has_cancelled_is_unfinished(server: Emulator) -> None:
+    with (
+        FaultProxy(server.address, "response-endless") as proxy,
+        closing(ChatLMStudio(model=MODEL, host=proxy.address)) as model,
+    ):
+        stream = model.stream("Hello!")
+        next(stream)
+        assert proxy.has_happened(TIMEOUT)
+        assert proxy.unfinished(0.0) == ["the prediction for 'Hello!'"]
+        model.close()
+        assert proxy.unfinished(TIMEOUT) == []
+        del stream
+
+
+def test_a_limit_ends_a_wait(server: Emulator) -> None:
+    with (
+        FaultProxy(server.address, "engine-stalls-mid-response", limit=0.1) as proxy,
+        lms.Client(proxy.address, idle_timeout=None) as client,
+    ):
+        with pytest.raises(lms.LMStudioConnectionLostError):
+            client.llm.model(MODEL).respond("Hello!")
+        assert proxy.has_expired
+
+
+def test_a_request_that_the_server_never_gets_is_not_unfinished(server: Emulator) -> None:
+    with (
+        proxied(server, *read_injections("engine-fails-before-response")) as proxy,
+        lms.Client(proxy.address) as client,
+    ):
+        model = client.llm.model(MODEL)
+        for _ in range(3):
+            with pytest.raises(lms.LMStudioServerError):
+                model.respond("Hello!")
+        assert not any(connection.tracker.predictions for connection in proxy.connections)
+    assert server.predictions == ()
+
+
+def test_what_is_no_websocket_closes_the_connection(server: Emulator) -> None:
+    with proxied(server) as proxy, connect(f"ws://{proxy.address}/llm") as socket:
+        socket.socket.sendall(b"\x81\x05Hello")  # a client must mask its frames
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(TIMEOUT)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == CloseCode.PROTOCOL_ERROR
+
+
+def test_a_message_beyond_the_limit_of_the_server_closes_the_connection(server: Emulator) -> None:
+    with proxied(server, max_message_bytes=1000) as proxy, connect(f"ws://{proxy.address}/llm") as socket:
+        socket.send("x" * 1001)
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(TIMEOUT)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == CloseCode.MESSAGE_TOO_BIG

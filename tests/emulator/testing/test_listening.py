@@ -1,0 +1,51 @@
+"""Both that listen, the server and the proxy, disconnect everybody when they close."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator, Limits
+from lmstudio_integrations.emulator.testing.proxy.proxy import Proxy, ProxyThread
+from tests.emulator.bare_client import TIMEOUT
+
+Close = Callable[[], Coroutine[Any, Any, None]]
+Run = Callable[[Coroutine[Any, Any, socket.socket]], socket.socket]
+
+
+@contextmanager
+def _server() -> Iterator[tuple[int, Close, Run]]:
+    with Emulator(["a-model"], limits=Limits(handshake_timeout=600)) as server:
+        yield server.port, server._started.server.close, server._call
+
+
+@contextmanager
+def _proxy() -> Iterator[tuple[int, Close, Run]]:
+    with Emulator(["a-model"]) as server, ProxyThread() as thread, Proxy(thread, server.address) as proxy:
+        yield proxy.port, proxy._close, thread.run
+
+
+@pytest.mark.parametrize("listening", [_server, _proxy])
+@pytest.mark.parametrize("turns", range(6))
+def test_a_client_that_connects_some_turns_before_the_end_is_disconnected(
+    listening: Callable[[], Any], turns: int
+) -> None:
+    with listening() as (port, close, run):
+
+        async def connect_and_close() -> socket.socket:
+            client = socket.create_connection(("127.0.0.1", port))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await asyncio.wait_for(close(), TIMEOUT)
+            return client
+
+        with run(connect_and_close()) as client:
+            client.settimeout(TIMEOUT)
+            try:
+                received = client.recv(1)
+            except ConnectionError:
+                received = b""
+    assert received == b""
