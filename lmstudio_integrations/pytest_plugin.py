@@ -44,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--lmstudio-record",
-        choices=("none", "once", "new_episodes", "all", "rewrite"),
+        choices=("none", "once", "rewrite"),
         default="none",
         help="when the tests that use lmstudio_cassette record an LM Studio: never, if there is no cassette yet, what "
         "the cassette does not have, everything, or everything from nothing (default: none)",

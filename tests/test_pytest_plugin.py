@@ -234,7 +234,7 @@ def test_passes_afterwards(lmstudio_cassette):
 """Tests that use the default client, and end in all ways."""
 
 
-@pytest.mark.parametrize("mode", ["once", "new_episodes", "all", "rewrite"])
+@pytest.mark.parametrize("mode", ["once", "rewrite"])
 def test_what_a_test_that_does_not_pass_has_recorded_is_not_saved(
     run: Run, pytester: pytest.Pytester, mode: str
 ) -> None:

@@ -34,15 +34,12 @@ from lmstudio_integrations.emulator.models.scheduling import CancelScope
 from lmstudio_integrations.emulator.plugins.registry import PluginRegistry, create_plugin
 from lmstudio_integrations.emulator.server.authentication import Authenticator
 from lmstudio_integrations.emulator.server.context import ServerState
-from lmstudio_integrations.emulator.server.forwarder import ForwardingConnection
 from lmstudio_integrations.emulator.server.limits import DEFAULT_LIMITS, Limits
 from lmstudio_integrations.emulator.server.replay import ReplayConnection
 from lmstudio_integrations.emulator.server.server import Server
-from lmstudio_integrations.emulator.testing.cassettes.cassette import Interaction, file_errors, read, save
-from lmstudio_integrations.emulator.testing.cassettes.instances import RecordedInstances
+from lmstudio_integrations.emulator.testing.cassettes.cassette import file_errors, read
 from lmstudio_integrations.emulator.testing.cassettes.matching import Matcher
 from lmstudio_integrations.emulator.testing.cassettes.modes import Mode, Pace, needs_server
-from lmstudio_integrations.emulator.testing.cassettes.normalize import key_of, normalize
 from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
 from lmstudio_integrations.emulator.testing.cassettes.redaction import Redaction
 from lmstudio_integrations.emulator.testing.listening import netloc
@@ -158,7 +155,6 @@ class Emulator:
         *,
         pace: Pace = "fast",
         redact: Iterable[str] = (),
-        fallback: str | None = None,
         **settings: Any,
     ) -> Self:
         """Return an emulator that responds with what was recorded, and has no models of its own.
@@ -170,7 +166,6 @@ class Emulator:
             cassette: The file.
             pace: `fast` sends everything at once, `recorded` with the waits of the recording.
             redact: Regular expressions, the same as when it was recorded.
-            fallback: `host:port` of a server that responds to what the cassette does not have.
             settings: `host`, `port`, `tokens`, `latency`, `origins`, `clock` and `limits` of `Emulator`.
 
         Raises:
@@ -181,8 +176,8 @@ class Emulator:
             raise LMStudioValueError(f"the pace must be 'fast' or 'recorded', got {pace!r}")
         server = cls((), **settings)
         server._matcher = Matcher(read(Path(cassette)), Redaction(redact))
-        handle = ReplayConnection if fallback is None else partial(ForwardingConnection, server=fallback)
-        server._new_server = partial(server._new_server, handle=partial(handle, matcher=server._matcher, pace=pace))
+        handle = partial(ReplayConnection, matcher=server._matcher, pace=pace)
+        server._new_server = partial(server._new_server, handle=handle)
         return server
 
     @property
@@ -433,8 +428,7 @@ def use_cassette(
     Args:
         path: The cassette; if its name ends in `.gz`, it is compressed.
         mode: `none` never records; what the cassette does not have is an error. `once` records if there is no cassette
-            yet. `new_episodes` replays it, and adds what it does not have. `all` records everything, and keeps what
-            the cassette has besides. `rewrite` records everything, and keeps nothing.
+            yet. `rewrite` records, and replaces the cassette.
         server: `host:port` of the LM Studio that is recorded; not needed where nothing is.
         redact: Regular expressions; what they match is hidden from the cassette, and from requests before they are
             compared with it.
@@ -460,32 +454,20 @@ def use_cassette(
         return
     if server is None:
         raise LMStudioValueError(f"the mode {mode!r} records {str(path)!r}: name the server to record")
-    old = read(path) if exists and mode != "rewrite" else []
+    new = path.with_name(f".recording-{path.name}")
     with file_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(f".recording-{path.name}")
         new.unlink(missing_ok=True)
     try:
         with Recording(new, server, redact=redact, contents=contents) as recording:
-            if mode == "new_episodes" and old:
-                with Emulator.replay(path, pace=pace, redact=redact, fallback=recording.address) as replayed:
-                    yield replayed
-            else:
-                yield recording
-        recorded = read(new)
-        save(path, [*(old if mode == "new_episodes" else _drop_repeated(old, recorded)), *recorded])
+            yield recording
+        with file_errors(path):
+            new.replace(path)
     except BaseException as error:
         error.add_note(f"The cassette {str(path)!r} is not saved, because its block did not end without an error.")
         raise
     finally:
         new.unlink(missing_ok=True)
-
-
-def _drop_repeated(old: list[Interaction], new: list[Interaction]) -> list[Interaction]:
-    """Return the requests that were not made again."""
-    references = RecordedInstances([*old, *new]).references
-    again = {key_of(normalize(each.request, references)) for each in new}
-    return [each for each in old if key_of(normalize(each.request, references)) not in again]
 
 
 class _Lifetime:

@@ -113,8 +113,7 @@ class ReplayConnection(ConnectionHandler):
     async def _respond(self, call: CallReceived) -> None:
         interaction = self._matcher.find(request_of(self.namespace, call))
         if interaction is None:
-            await self._respond_unmatched(call)
-            return
+            raise self._matcher.explain(request_of(self.namespace, call))
         end = interaction.end
         if end is not None:
             await self._wait_until(self._loop.time(), end)
@@ -143,8 +142,7 @@ class ReplayConnection(ConnectionHandler):
     async def _stream(self, opened: ChannelOpened, channel: OpenChannel) -> None:
         interaction = self._matcher.find(request_of(self.namespace, opened))
         if interaction is None:
-            await self._stream_unmatched(opened, channel)
-            return
+            raise self._matcher.explain(request_of(self.namespace, opened))
         if interaction.end is not None and interaction.end.kind in {"closed", "error"}:
             self._in_flight[opened.channel_id] = interaction
         if any(event.kind == "sent" for event in interaction.events):
@@ -187,22 +185,6 @@ class ReplayConnection(ConnectionHandler):
             channel.send(event.body)
         elif event.kind != "closed":
             await self._end(event)
-
-    async def _respond_unmatched(self, call: CallReceived) -> None:
-        """Reply to a call that is not in the recording.
-
-        Raises:
-            WireError: Always.
-        """
-        raise self._matcher.explain(request_of(self.namespace, call))
-
-    async def _stream_unmatched(self, opened: ChannelOpened, channel: OpenChannel) -> None:  # noqa: ARG002 - for subclasses
-        """Send the packets of a channel that is not in the recording.
-
-        Raises:
-            WireError: Always.
-        """
-        raise self._matcher.explain(request_of(self.namespace, opened))
 
     async def _wait_until(self, start: float, event: Event) -> None:
         """Wait as in the recording; in any case let a client cancel (docs/protocol.md#check-cancel-points)."""

@@ -10,8 +10,8 @@ from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.testing.cassettes.cassette import ABSENT, Interaction, Request
 from lmstudio_integrations.emulator.testing.cassettes.diff import differences, similarity
-from lmstudio_integrations.emulator.testing.cassettes.instances import RecordedInstances, loaded_by
-from lmstudio_integrations.emulator.testing.cassettes.normalize import key_of, model_of, normalize
+from lmstudio_integrations.emulator.testing.cassettes.instances import RecordedInstances
+from lmstudio_integrations.emulator.testing.cassettes.normalize import key_of, normalize
 from lmstudio_integrations.emulator.testing.cassettes.redaction import Redaction
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -57,11 +57,6 @@ class Matcher:
     def use(self, interaction: Interaction, *, has_arrived: bool) -> None:
         """Use up a request that was found, or let it be found again."""
         (self._used.add if has_arrived else self._used.discard)(interaction)
-
-    def load_of(self, specifier: Any) -> Interaction | None:
-        """Return the recorded request, already asked again, that loaded the model which a specifier names."""
-        identifier = model_of(specifier, self._instances.references)
-        return next((each for each in self._used if identifier is not None and loaded_by(each) == identifier), None)
 
     def explain(self, request: Request) -> WireError:
         """Return the error for a request that is not in the recording, with the difference to the nearest one."""

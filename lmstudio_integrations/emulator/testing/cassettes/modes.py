@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-Mode: TypeAlias = Literal["none", "once", "new_episodes", "all", "rewrite"]
+Mode: TypeAlias = Literal["none", "once", "rewrite"]
 """When a cassette is recorded."""
 
 Pace: TypeAlias = Literal["fast", "recorded"]

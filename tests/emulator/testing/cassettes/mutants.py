@@ -90,7 +90,6 @@ def use(path: Path, original: list[Interaction]) -> str:
     matcher = Matcher(found, Redaction())
     for each in (*original, *found):
         matcher.find(each.request)
-        matcher.load_of({"type": "instanceReference", "instanceReference": "x"})
         matcher.explain(each.request._replace(parameter={"other": each.parameter if is_object(each.parameter) else 1}))
     instances = RecordedInstances(found)
     for each in found:
