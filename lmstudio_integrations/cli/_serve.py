@@ -15,13 +15,13 @@ from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARI
 from lmstudio_integrations.cli._common import Redact, note, results
 from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
 from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address, local_candidates
-from lmstudio_integrations.emulator import FAULTS, Catalog, Emulator, Limits, ModelEntry
+from lmstudio_integrations.emulator import Catalog, Emulator, Limits, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import Rule, parse_rules
 from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model, read_toml
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.server.limits import DEFAULT_LIMITS, MIB
 from lmstudio_integrations.emulator.testing.cassettes.modes import Pace
-from lmstudio_integrations.emulator.testing.proxy.fault_choices import read_injections
+from lmstudio_integrations.emulator.testing.proxy.fault_choices import choose_faults, read_injections
 from lmstudio_integrations.emulator.testing.proxy.proxy import Injection, Proxy, ProxyThread
 from lmstudio_integrations.errors import LMStudioValueError
 
@@ -282,7 +282,7 @@ def proxy_of(
 def list_faults() -> None:
     """Print the names of the faults, and what each of them is."""
     console = results()
-    for fault in FAULTS.values():
+    for fault in choose_faults([]):
         console.write_line(f"{fault.name}  ({fault.kind}, {fault.phase.word})  {fault.summary}")
 
 

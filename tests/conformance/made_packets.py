@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 from unittest.mock import AsyncMock, MagicMock, patch
 
@@ -98,9 +99,10 @@ def _item(message: dict[str, Any], endpoint: str = "") -> WireItem:
 
 async def _sent(action: Action, item: WireItem) -> list[Any]:
     """Return the frames that an action sends to the client; what is no frame, or no JSON, as text."""
-    connection = MagicMock(deferred={}, dripping=set(), silent=set(), is_garbled=False)
-    for name in ("send", "deliver", "stall", "finish"):
+    connection = MagicMock(deferred={}, dripping=set(), silent=set())
+    for name in ("send", "stall", "finish"):
         setattr(connection, name, AsyncMock())
+    connection.deliver = partial(connection.send, "server")
     with patch("asyncio.sleep", AsyncMock()):
         await action(connection, item)
     sent = [call.args[1] for call in connection.send.await_args_list] + [

@@ -16,10 +16,11 @@ from lmstudio_integrations.emulator.testing.proxy.actions import (
     before,
     close,
     finish,
+    frames,
     freeze,
     half_close,
-    insert,
-    raw_before,
+    packet,
+    raw,
     reset,
 )
 from lmstudio_integrations.emulator.testing.proxy.fault_table import FAULTS
@@ -201,7 +202,7 @@ _FIRST = (
         "The server sends malformed log-probabilities.",
         Phase.FIRST,
         WORKS,
-        inject=at("first packet", insert(_with_malformed_log_probabilities), ALWAYS),
+        inject=at("first packet", before(packet(_with_malformed_log_probabilities)), ALWAYS),
         only=_needs_log_probabilities,
     ),
 )
@@ -341,9 +342,9 @@ _IDLE = (
         "The server sends meaningless frames.",
         Phase.IDLE,
         WORKS,
-        between=_applied(before(*NOISE), ends=False),
+        between=_applied(before(frames(*NOISE)), ends=False),
     ),
-    Row("The server sends a hundred pings.", Phase.IDLE, WORKS, between=_applied(raw_before(PINGS), ends=False)),
+    Row("The server sends a hundred pings.", Phase.IDLE, WORKS, between=_applied(before(raw(PINGS)), ends=False)),
 )
 
 _HOSTS = (

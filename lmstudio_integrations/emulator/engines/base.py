@@ -129,7 +129,7 @@ FaultKind = Literal["drop", "half_close", "corrupt", "unknown_packet"]
 class Fault:
     """An order to the server to break the connection at this point; no packet is sent for it.
 
-    `drop`: abort the client's socket without a close frame. `half_close`: close the writing side and continue reading.
+    `drop`: reset the connection. `half_close`: close the writing side and continue reading.
     `corrupt`: send a frame that is not JSON, then continue. `unknown_packet`: send a packet of an unknown type on the
     prediction's channel, then continue.
     """

@@ -21,6 +21,9 @@ from lmstudio_integrations.emulator.server.context import ConnectedClient, Conte
 from lmstudio_integrations.emulator.server.handlers import HANDLERS, SERVED
 from lmstudio_integrations.emulator.server.limits import has_more_values
 from lmstudio_integrations.emulator.server.sockets import Socket
+from lmstudio_integrations.emulator.testing.proxy.actions import Break, frames, half_close, packet, reset
+from lmstudio_integrations.emulator.testing.proxy.messages import TRUNCATED, of_unknown_type
+from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened, PacketReceived, ServerSession
 
@@ -31,6 +34,15 @@ AUTHENTICATION_TIMEOUT = 10.0
 
 _FLUSH_AT = 1024 * 1024
 """Bytes of output that are written at once, so that the limit on unread output applies; less is sent with the turn."""
+
+
+_FAULTS: Mapping[FaultKind, Break] = {
+    "drop": reset,
+    "half_close": half_close,
+    "corrupt": frames(TRUNCATED),
+    "unknown_packet": packet(of_unknown_type),
+}
+"""What the faults of scripted models do, as the proxy does it."""
 
 
 class ConnectionHandler:
@@ -103,18 +115,11 @@ class ConnectionHandler:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
 
-    def _inject_fault(self, channel_id: int, kind: FaultKind) -> None:
-        """Send an unknown packet or invalid JSON, drop the socket, or close its writing side."""
-        if kind == "unknown_packet":
-            self._send(channel_id, {"type": "unheardOf"})
-            return
+    async def _inject_fault(self, channel_id: int, kind: FaultKind) -> None:
+        """Break the connection after what was sent on the channel."""
         self._flush()
-        if kind == "drop":
-            self._socket.transport.abort()
-        elif kind == "half_close":
-            self._socket.half_close()
-        else:
-            self._write(['{"type":"channelSend",'])
+        message = {"type": "channelSend", "channelId": channel_id}
+        await _FAULTS[kind](self._socket, WireItem("server", b"", message=message))
 
     def _receive(self, data: bytes) -> None:
         match self.session.receive(data):

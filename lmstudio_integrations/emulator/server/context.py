@@ -163,7 +163,7 @@ class OpenChannel:
 
     send: Callable[[Mapping[str, Any]], None]
     """Send a packet without waiting; the connection handles slow readers."""
-    inject_fault: Callable[[FaultKind], None]
+    inject_fault: Callable[[FaultKind], Awaitable[None]]
     """Break the connection as a scripted model orders."""
     scope: CancelScope = field(default_factory=CancelScope)
     on_packet: Callable[[Mapping[str, Any]], None] | None = None

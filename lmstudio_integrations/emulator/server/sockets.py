@@ -14,6 +14,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Event, State
 
 from lmstudio_integrations.emulator.server.limits import Limits
+from lmstudio_integrations.emulator.testing.listening import reset
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -81,6 +82,15 @@ class Socket(ServerConnection):
         """Close the writing side; nothing may be written afterwards."""
         self.is_half_closed = True
         self.transport.write_eof()
+
+    def reset(self) -> None:
+        """Send RST."""
+        reset(self.transport)
+
+    async def deliver(self, data: bytes) -> None:
+        """Send bytes, whatever they are."""
+        if self.writable:
+            self.transport.write(data)
 
     def drop(self, reason: str) -> None:
         """Close the socket at once, without a close frame."""

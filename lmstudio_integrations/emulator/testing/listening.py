@@ -1,8 +1,10 @@
-"""How the server and the proxy listen: the names of addresses, and the end."""
+"""How the server and the proxy listen and break off: the names of addresses, and the end."""
 
 import asyncio
 import contextlib
 import errno
+import socket
+import struct
 from collections.abc import Sequence
 
 from lmstudio_integrations.errors import LMStudioOSError
@@ -23,6 +25,14 @@ def port_error(host: str, ports: Sequence[int], error: OSError) -> LMStudioOSErr
     return LMStudioOSError(
         f"cannot listen on {host}, port {listed}: {reason}; choose another port, or 0 for any free one"
     )
+
+
+def reset(transport: asyncio.WriteTransport) -> None:
+    """Close a connection with RST."""
+    raw = transport.get_extra_info("socket")
+    if raw is not None and not transport.is_closing():
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 async def stop_accepting(server: asyncio.Server) -> None:

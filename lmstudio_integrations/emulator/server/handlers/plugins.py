@@ -283,7 +283,7 @@ async def _generate(
                 if isinstance(event, Finished):
                     return event
                 if isinstance(event, Fault):
-                    channel.inject_fault(event.kind)
+                    await channel.inject_fault(event.kind)
                     continue
                 for ready in collector.add(event):
                     channel.send(encode_generated(ready))

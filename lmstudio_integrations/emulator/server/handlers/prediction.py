@@ -159,14 +159,14 @@ class _Prediction:
             async for event in events:
                 if isinstance(event, Finished):
                     return event
-                self._forward(event)
+                await self._forward(event)
                 # Send the packet and handle a cancel before the next token (docs/protocol.md#check-cancel-points).
                 await asyncio.sleep(0)
         return None
 
-    def _forward(self, event: PredictionEvent | Fault) -> None:
+    async def _forward(self, event: PredictionEvent | Fault) -> None:
         if isinstance(event, Fault):
-            self.channel.inject_fault(event.kind)
+            await self.channel.inject_fault(event.kind)
             return
         for ready in self.collector.add(event):
             self.channel.send(encode(ready))

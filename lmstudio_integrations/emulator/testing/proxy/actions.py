@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
@@ -11,6 +11,23 @@ from lmstudio_integrations.emulator.testing.proxy.proxy import Action, ProxiedCo
 from lmstudio_integrations.emulator.testing.proxy.wire_items import TEXTS, Sender, WireItem, serialize, text_frame
 
 Message = dict[str, Any]
+
+
+class Breakable(Protocol):
+    """A connection to a client that can be broken: one that the proxy forwards, or the emulator's own."""
+
+    def reset(self) -> None:
+        """Send RST."""
+
+    def half_close(self) -> None:
+        """Send FIN, and go on reading."""
+
+    async def deliver(self, data: bytes) -> None:
+        """Send bytes to the client."""
+
+
+Break = Callable[[Breakable, WireItem], Awaitable[None]]
+"""What needs no proxy: it is done to the connection, and says nothing of the item."""
 
 
 async def drop(connection: ProxiedConnection, item: WireItem) -> None:
@@ -35,7 +52,7 @@ def endless(make: Callable[[Message], Message], seconds: float) -> Action:
     return act
 
 
-async def reset(connection: ProxiedConnection, _item: WireItem) -> None:
+async def reset(connection: Breakable, _item: WireItem) -> None:
     """Break the connection with RST."""
     connection.reset()
 
@@ -45,7 +62,7 @@ async def finish(connection: ProxiedConnection, _item: WireItem) -> None:
     await connection.finish()
 
 
-async def half_close(connection: ProxiedConnection, _item: WireItem) -> None:
+async def half_close(connection: Breakable, _item: WireItem) -> None:
     """Close the server's direction only."""
     connection.half_close()
 
@@ -108,6 +125,16 @@ DEAD = black_hole("client", "server")
 """The connection stays open, and nothing passes any more."""
 
 
+def before(action: Break) -> Action:
+    """Do something, then forward this item."""
+
+    async def act(connection: ProxiedConnection, item: WireItem) -> None:
+        await action(connection, item)
+        await forward(connection, item)
+
+    return act
+
+
 def after(action: Action) -> Action:
     """Forward this item, then do something."""
 
@@ -118,27 +145,25 @@ def after(action: Action) -> Action:
     return act
 
 
-def before(*frames: str | bytes) -> Action:
-    """Insert text frames before this item."""
-    return raw_before(b"".join(text_frame("server", frame) for frame in frames))
+def raw(data: bytes) -> Break:
+    """Send bytes."""
 
-
-def insert(make: Callable[[Message], Message]) -> Action:
-    """Send another packet of the same channel before this one."""
-
-    async def act(connection: ProxiedConnection, item: WireItem) -> None:
-        await connection.send("server", text_frame("server", json.dumps(make(item.message))))
-        await forward(connection, item)
+    async def act(connection: Breakable, _item: WireItem) -> None:
+        await connection.deliver(data)
 
     return act
 
 
-def raw_before(data: bytes) -> Action:
-    """Insert bytes before this item."""
+def frames(*texts: str | bytes) -> Break:
+    """Send text frames."""
+    return raw(b"".join(text_frame("server", text) for text in texts))
 
-    async def act(connection: ProxiedConnection, item: WireItem) -> None:
-        await connection.send("server", data)
-        await forward(connection, item)
+
+def packet(make: Callable[[Message], Message]) -> Break:
+    """Send a packet of the same channel."""
+
+    async def act(connection: Breakable, item: WireItem) -> None:
+        await connection.deliver(text_frame("server", json.dumps(make(item.message))))
 
     return act
 
@@ -149,15 +174,6 @@ def cut(then: Action) -> Action:
     async def act(connection: ProxiedConnection, item: WireItem) -> None:
         await connection.send(item.sender, item.data[: len(item.data) // 2])
         await then(connection, item)
-
-    return act
-
-
-def raw(data: bytes) -> Action:
-    """Send other bytes in place of this item."""
-
-    async def act(connection: ProxiedConnection, _item: WireItem) -> None:
-        await connection.send("server", data)
 
     return act
 

@@ -27,7 +27,7 @@ _ENDPOINTS = {name for endpoints in ENDPOINTS.values() for name in endpoints}
 
 
 def choose_faults(choices: Sequence[str]) -> list[Fault]:
-    """Return the faults of kinds, phases and names; all without a choice.
+    """Return the faults of kinds, phases and names; without a choice, those of all kinds. A finer one needs its name.
 
     Raises:
         LMStudioValueError: If a choice is none of them.
@@ -37,7 +37,7 @@ def choose_faults(choices: Sequence[str]) -> list[Fault]:
             groups = f"there are the kinds {', '.join(KINDS)}, and the phases {', '.join(PHASES)}; "
             raise _unknown(choice, [*KINDS, *PHASES, *FAULTS], groups)
     names = {*choices} or {*KINDS}
-    return [fault for fault in FAULTS.values() if names & {fault.kind, fault.phase.word, fault.name}]
+    return [fault for fault in FAULTS.values() if names & fault.choices]
 
 
 def find_fault(name: str) -> Fault:

@@ -49,6 +49,7 @@ class Fault:
         phase: When.
         summary: What goes wrong, as a sentence.
         injections: What the proxy does. Without any, it rejects connections.
+        is_common: Whether it is in the list; a finer one is chosen by its name only.
     """
 
     name: str
@@ -56,6 +57,12 @@ class Fault:
     phase: Phase
     summary: str
     injections: tuple[Injection, ...] = ()
+    is_common: bool = True
+
+    @property
+    def choices(self) -> set[str]:
+        """The words by which users choose it."""
+        return {self.name, self.kind, self.phase.word} if self.is_common else {self.name}
 
     @property
     def rejects_connections(self) -> bool:

@@ -18,6 +18,9 @@ NOISE: tuple[str | bytes, ...] = (
 )
 """Frames that a client must skip."""
 
+TRUNCATED = '{"type":"channelSend",'
+"""The beginning of a frame."""
+
 PINGS = b"".join(serialize("server", Frame(Opcode.PING, str(number).encode())) for number in range(100))
 """A hundred pings."""
 

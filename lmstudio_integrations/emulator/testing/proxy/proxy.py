@@ -11,7 +11,6 @@ import math
 import re
 import socket
 import ssl
-import struct
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
 from lmstudio_integrations._support import network_guard
-from lmstudio_integrations.emulator.testing.listening import netloc, port_error, stop_accepting
+from lmstudio_integrations.emulator.testing.listening import netloc, port_error, reset, stop_accepting
 from lmstudio_integrations.emulator.testing.proxy.wire_items import (
     HAS_ARRIVED,
     PROGRESS,
@@ -369,17 +368,17 @@ class ProxiedConnection:
                 if sender in self.dripping:
                     await asyncio.sleep(0)
 
+    async def deliver(self, data: bytes) -> None:
+        """Send the client bytes that are not the server's."""
+        await self.send("server", data)
+
     def end(self) -> None:
         """Close both connections at once."""
         self._over.set()
 
     def reset(self) -> None:
         """Send RST to the client."""
-        writer = self._writers["server"]
-        raw = writer.get_extra_info("socket")
-        if raw is not None and not writer.is_closing():
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
+        reset(self._writers["server"].transport)
         self.end()
 
     async def finish(self) -> None:
