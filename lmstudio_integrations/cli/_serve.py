@@ -15,7 +15,7 @@ from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARI
 from lmstudio_integrations.cli._common import Redact, note, results
 from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
 from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address, local_candidates
-from lmstudio_integrations.emulator import Catalog, Emulator, Limits, ModelEntry
+from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import Rule, parse_rules
 from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model, read_toml
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
@@ -105,15 +105,6 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
             show_default=False,
         ),
     ] = None,
-    max_connections: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Connections at once, of all clients.")
-    ] = DEFAULT_LIMITS.connections,
-    max_file: Annotated[
-        int, typer.Option(metavar="MIB", min=1, help="Size of one file that a client uploads, in MiB.")
-    ] = DEFAULT_LIMITS.file_bytes // MIB,
-    max_uploads: Annotated[
-        int, typer.Option(metavar="MIB", min=1, help="Size of all files of one client together, in MiB.")
-    ] = DEFAULT_LIMITS.upload_bytes // MIB,
     fault: Annotated[
         list[str] | None,
         typer.Option(
@@ -135,12 +126,10 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     injections = [injection for text in fault or () for injection in read_injections(text)]
     tokens = accepted_tokens(token or (), token_file)
     ports = DISCOVERY_PORTS if port is None else (port,)
-    limits = limits_of(max_connections, max_file * MIB, max_uploads * MIB)
     listen: dict[str, Any] = {
         "host": LOOPBACK if injections else host,
         "port": 0 if injections else ports,
         "tokens": tokens,
-        "limits": limits,
     }
     if replay:
         if model or load or catalog or rules:
@@ -158,7 +147,7 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     with contextlib.ExitStack() as stack:
         if not quiet:
             stack.enter_context(log_as_notes())
-        proxy = stack.enter_context(proxy_of(injections, host, ports, seed, limits)) if injections else None
+        proxy = stack.enter_context(proxy_of(injections, host, ports, seed)) if injections else None
 
         def on_ready() -> None:
             if proxy is not None:
@@ -169,18 +158,6 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
             announce(emulator, token_note(variable) if tokens else None, Address(host, port), replay)
 
         emulator.serve_forever(on_ready)
-
-
-def limits_of(connections: int, file_bytes: int, upload_bytes: int) -> Limits:
-    """Return limits with these three; a file of the largest size fits into a message and the uploads."""
-    message_bytes = max(DEFAULT_LIMITS.message_bytes, 2 * file_bytes)
-    return Limits(
-        connections=connections,
-        file_bytes=file_bytes,
-        message_bytes=message_bytes,
-        request_bytes=max(DEFAULT_LIMITS.request_bytes, message_bytes),
-        upload_bytes=max(upload_bytes, file_bytes),
-    )
 
 
 def is_exposed(host: str, tokens: Collection[str]) -> bool:
@@ -255,9 +232,7 @@ def announce(
 
 
 @contextlib.contextmanager
-def proxy_of(
-    injections: Sequence[Injection], host: str, ports: Sequence[int], seed: int, limits: Limits
-) -> Generator[Proxy]:
+def proxy_of(injections: Sequence[Injection], host: str, ports: Sequence[int], seed: int) -> Generator[Proxy]:
     """Return a proxy with faults that has its port, and that the emulator stands behind once it is open.
 
     Raises:
@@ -271,7 +246,7 @@ def proxy_of(
             host=host,
             ports=ports,
             random=Random(seed),  # noqa: S311 - no secret
-            max_message_bytes=limits.message_bytes,
+            max_message_bytes=DEFAULT_LIMITS.message_bytes,
         )
         try:
             yield proxy

@@ -398,7 +398,7 @@ class Emulator:
             max_loaded=self._limits.loaded_models,
             request_log=self._request_log,
         )
-        plugins = PluginRegistry(self._plugins, self._limits.plugins)
+        plugins = PluginRegistry(self._plugins)
         state = ServerState(registry, self._clock, self._request_log, self._latency, self._limits, plugins)
         server = self._new_server(state)
         async with contextlib.AsyncExitStack() as stack:

@@ -164,12 +164,3 @@ def file_not_found(identifier: str) -> WireError:
         f'Cannot find an uploaded file with the identifier "{identifier}"',
         suggestion="Upload it again: uploads are dropped when their client disconnects.",
     )
-
-
-def limit_reached(what: str, name: str, limit: int) -> WireError:
-    """Return the error for a client that exceeds a limit; `name` is the attribute of `Limits`."""
-    return WireError(
-        f"This server allows {limit:,} {what}",
-        cause=f"The limit {name} is reached.",
-        suggestion=f"Use less, or start the server with a higher limit: Limits({name}=…).",
-    )

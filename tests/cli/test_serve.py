@@ -17,22 +17,19 @@ from lmstudio_integrations.cli._serve import (
     announce,
     build_catalog,
     is_exposed,
-    limits_of,
     load_rules,
     reach,
 )
 from lmstudio_integrations.cli._tokens import accepted_tokens
 from lmstudio_integrations.client.api.sync import Client
-from lmstudio_integrations.emulator import Emulator, Limits
+from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models import instance
 from lmstudio_integrations.emulator.models.catalog import BUNDLED
 from lmstudio_integrations.emulator.server.limits import MIB
 from lmstudio_integrations.emulator.testing.proxy.fault_choices import choose_faults
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
-    LMStudioClientError,
     LMStudioConnectionLostError,
-    LMStudioServerError,
     LMStudioValueError,
 )
 from tests.emulator.bare_client import wire
@@ -98,26 +95,6 @@ def test_the_memory_of_workers_is_given_in_mebibytes(run: Run, monkeypatch: pyte
     for flags in (["--worker-memory", "2000"], []):
         assert run("serve", *flags) == "Error: recorded"
     assert requested == [2000 * MIB, None]
-
-
-def test_limits_allow_a_file_of_the_largest_size() -> None:
-    assert limits_of(Limits().connections, Limits().file_bytes, Limits().upload_bytes) == Limits()
-    limits = limits_of(5, 200 * MIB, 1)
-    assert (limits.connections, limits.file_bytes) == (5, 200 * MIB)
-    assert min(limits.message_bytes, limits.request_bytes) >= limits.file_bytes * 4 / 3
-    assert limits.upload_bytes == limits.file_bytes
-
-
-@pytest.mark.slow
-def test_limits_reach_the_server(serving: Callable[..., "subprocess.Popen[str]"]) -> None:
-    process = serving("--scripted", "--port", "0", "--max-connections", "1", "--max-uploads", "1", "--max-file", "1")
-    assert process.stdout is not None
-    address = process.stdout.readline().strip().removeprefix("ws://")
-    with Client(address) as client:
-        with pytest.raises(LMStudioServerError, match="1,048,576 bytes of one uploaded file"):
-            client.files.prepare_file(bytes(1024 * 1024 + 1), "a.bin")
-        with Client(address) as other, pytest.raises(LMStudioClientError):
-            other.list_downloaded_models()
 
 
 def test_without_flags_the_bundled_models_are_served_with_real_weights() -> None:

@@ -1,18 +1,14 @@
-"""Work whose size a client chooses: large work runs in a thread, and input has a limit."""
+"""Work whose size a client chooses: large work runs in a thread, so that other requests continue."""
 
 import asyncio
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from lmstudio_integrations.emulator.engines.base import GenerateRequest
-from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.types.chat import Message, TextPart
 from lmstudio_integrations.types.tools import ToolCallResultPart
 
 T = TypeVar("T")
-
-MAX_PROMPT_LENGTH = 16 * 1024 * 1024
-"""The most characters of a text, and of a conversation under its template, whose prefixes and suffixes add up."""
 
 LONG_TEXT = 100_000
 MANY_MESSAGES = 500
@@ -47,44 +43,6 @@ def is_large_request(request: GenerateRequest) -> bool:
     if request.history is None:
         return is_long(request.prompt or "")
     return is_large(request.history.messages, len(request.tools))
-
-
-def join(parts: Iterable[str]) -> str:
-    """Return the parts of a prompt as one text.
-
-    Raises:
-        EngineError: If it is too long; nothing beyond the limit is stored.
-    """
-    texts: list[str] = []
-    length = 0
-    for part in parts:
-        length += len(part)
-        require_lengths("prompt", [length])
-        texts.append(part)
-    return "".join(texts)
-
-
-def require_length(text: str) -> str:
-    """Return a text unless it is too long.
-
-    Raises:
-        EngineError: If it is too long.
-    """
-    require_lengths("text", [len(text)])
-    return text
-
-
-def require_lengths(what: str, lengths: Iterable[int]) -> None:
-    """Check that the total length is not too long.
-
-    Raises:
-        EngineError: If it is too long.
-    """
-    if sum(lengths) > MAX_PROMPT_LENGTH:
-        raise EngineError(
-            f"The {what} is longer than {MAX_PROMPT_LENGTH} characters",
-            suggestion="Send less at once; prefixes and suffixes of a prompt template count, too.",
-        )
 
 
 def _length(part: object) -> int:

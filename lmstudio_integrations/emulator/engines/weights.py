@@ -25,7 +25,6 @@ from typing import TypeVar
 from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations._support.secrets import redact
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
-from lmstudio_integrations.emulator.engines.regular_files import open_regular
 from lmstudio_integrations.types.config import ModelKind
 
 CACHE_VARIABLE = "LMSTUDIO_INTEGRATIONS_CACHE"
@@ -310,7 +309,10 @@ async def in_thread(work: Callable[[OnBytes], T], on_bytes: OnBytes) -> T:
 
 
 def _readable_size(path: Path) -> int:
-    with open_regular(path.expanduser()) as file:
+    path = path.expanduser()
+    if path.exists() and not path.is_file():  # opening a FIFO would wait for its writer
+        raise OSError(f"{path} is not a regular file")
+    with path.open("rb") as file:
         return os.fstat(file.fileno()).st_size
 
 

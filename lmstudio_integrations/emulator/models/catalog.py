@@ -20,7 +20,6 @@ from lmstudio_integrations._support.typeguards import is_list, is_mapping, is_ob
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import header_of, is_embedding
-from lmstudio_integrations.emulator.engines.regular_files import open_regular
 from lmstudio_integrations.emulator.engines.scripted import parse_rules
 from lmstudio_integrations.emulator.engines.weights import BUNDLES
 from lmstudio_integrations.emulator.plugins.entry import CatalogTable, PluginEntry
@@ -246,12 +245,15 @@ def scan(folder: Path) -> tuple[ModelEntry, ...]:
 
 
 def _is_usable(path: Path) -> bool:
+    reason: object = "it is not a regular file"
     try:
-        open_regular(path).close()
+        if path.is_file():
+            path.open("rb").close()
+            return True
     except (OSError, ValueError) as error:
-        logger.warning("skipped the model file %s: %s", path, error)
-        return False
-    return True
+        reason = error
+    logger.warning("skipped the model file %s: %s", path, reason)
+    return False
 
 
 _QUANTIZATION = re.compile(r"[-._](i?q\d\w*|[fb]f?\d\d)$", re.IGNORECASE)

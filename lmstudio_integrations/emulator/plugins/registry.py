@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lmstudio_integrations._support.installation import install_command
-from lmstudio_integrations.emulator.errors import WireError, limit_reached, plugin_not_found
+from lmstudio_integrations.emulator.errors import WireError, plugin_not_found
 from lmstudio_integrations.emulator.plugins.base import Plugin, RunningPlugin
 from lmstudio_integrations.emulator.plugins.entry import PluginEntry
 from lmstudio_integrations.emulator.plugins.functions import FunctionPlugin
@@ -52,12 +52,10 @@ class PluginRegistry:
 
     Args:
         plugins: The plugins that exist.
-        max_running: How many may run at once, each working directory counted.
     """
 
-    def __init__(self, plugins: Iterable[AnyPlugin] = (), max_running: int = 64) -> None:
+    def __init__(self, plugins: Iterable[AnyPlugin] = ()) -> None:
         self._plugins = {plugin.identifier: plugin for plugin in plugins}
-        self._max_running = max_running
         self._running: list[SharedPlugin] = []
 
     @property
@@ -85,7 +83,7 @@ class PluginRegistry:
             working_directory: The directory that the client has chosen, if any.
 
         Raises:
-            WireError: If there is none, it has no tools or cannot be started, or too many plugins run.
+            WireError: If there is none, it has no tools, or cannot be started.
         """
         plugin = self._find(identifier)
         if isinstance(plugin, GeneratorPlugin):
@@ -119,8 +117,6 @@ class PluginRegistry:
             if shared.stopping is None:
                 return shared
             await asyncio.wait([shared.stopping])
-        if len(self._running) >= self._max_running:
-            raise limit_reached("plugins at once", "plugins", self._max_running)
         starting = asyncio.create_task(plugin.start(working_directory))
         shared = SharedPlugin(plugin.identifier, working_directory, starting)
         self._running.append(shared)

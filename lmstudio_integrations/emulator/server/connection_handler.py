@@ -7,7 +7,7 @@ protocol's `ServerSession`.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -19,7 +19,6 @@ from lmstudio_integrations.emulator.errors import WireError, internal_error
 from lmstudio_integrations.emulator.server.authentication import Authenticator
 from lmstudio_integrations.emulator.server.context import ConnectedClient, Context, OpenChannel, ServerState
 from lmstudio_integrations.emulator.server.handlers import HANDLERS, SERVED
-from lmstudio_integrations.emulator.server.limits import has_more_values
 from lmstudio_integrations.emulator.server.sockets import Socket
 from lmstudio_integrations.emulator.testing.proxy.actions import Break, frames, half_close, packet, reset
 from lmstudio_integrations.emulator.testing.proxy.messages import TRUNCATED, of_unknown_type
@@ -78,14 +77,9 @@ class ConnectionHandler:
     async def run(self) -> None:
         """Serve the socket until it is closed; then cancel all its requests."""
         deadline = self._state.clock.call_later(AUTHENTICATION_TIMEOUT, self._time_out)
-        self._socket.start_pings()
         try:
             while not self.session.rejected:
-                message = await self._socket.recv(decode=False)
-                if has_more_values(message, self._state.limits.message_values):
-                    await self._socket.close(CloseCode.MESSAGE_TOO_BIG, "the message has too many values")
-                else:
-                    self._receive(message)
+                self._receive(await self._socket.recv(decode=False))
         except ConnectionClosed as closed:
             ours = None if closed.rcvd_then_sent else closed.sent
             if ours is not None and ours.code == CloseCode.MESSAGE_TOO_BIG:
@@ -95,11 +89,6 @@ class ConnectionHandler:
             await self._cancel_requests()
             if self._client is not None:
                 self._authenticator.disconnect(self._client)
-
-    def abort_if_unread(self) -> None:
-        """Abort the socket if its client does not read: it would not read a close frame either."""
-        if self._socket.is_half_closed or self._socket.paused:
-            self._socket.transport.abort()
 
     def _send(self, channel_id: int, packet: Mapping[str, Any]) -> None:
         """Send a packet of a channel, unless the connection is lost."""
@@ -124,13 +113,9 @@ class ConnectionHandler:
     def _receive(self, data: bytes) -> None:
         match self.session.receive(data):
             case CallReceived() as call:
-                self._begin(
-                    len(data), lambda: self._reply(call), lambda error: self.session.reject(call.call_id, error)
-                )
+                self._start(self._reply(call))
             case ChannelOpened() as opened:
-                self._begin(
-                    len(data), lambda: self._open(opened), lambda error: self.session.fail(opened.channel_id, error)
-                )
+                self._open(opened)
             case PacketReceived(channel_id=channel_id, packet=packet):
                 self._channels[channel_id].receive(packet)
             case _:
@@ -138,27 +123,11 @@ class ConnectionHandler:
         # Includes frames of the session itself: the authentication result and warnings.
         self._flush()
 
-    def _begin(
-        self, size: int, work: Callable[[], Coroutine[Any, Any, None]], reject: Callable[[Mapping[str, Any]], None]
-    ) -> None:
-        """Start the task of a request, if its client may have one more."""
-        client = self._client
-        assert client is not None, "requests come after authentication"
-        try:
-            client.begin_request(size, self._state.limits)
-        except WireError as error:
-            reject(error.to_dict())
-        else:
-            self._start(work()).add_done_callback(lambda _: client.end_request(size))
-
     def _authenticate(self, identifier: str, passkey: str) -> str | None:
         reason = self._authenticator.why_rejected(identifier, passkey)
         if reason is not None:
             return reason
-        client = self._client = self._authenticator.connect(identifier, passkey)
-        if client.sockets > self._state.limits.client_connections:
-            return f"This server allows {self._state.limits.client_connections:,} connections of one client"
-        self._socket.on_authenticated()
+        self._client = self._authenticator.connect(identifier, passkey)
         return None
 
     def _time_out(self) -> None:
@@ -181,12 +150,12 @@ class ConnectionHandler:
         result = await HANDLERS[self.namespace][call.endpoint.name](self._context(), call.parameter)
         self.session.reply(call.call_id, result)
 
-    def _open(self, opened: ChannelOpened) -> Coroutine[Any, Any, None]:
-        """Return the task of a channel; packets may arrive before it runs."""
+    def _open(self, opened: ChannelOpened) -> None:
+        """Start the task of a channel; packets may arrive before it runs."""
         channel_id = opened.channel_id
         channel = OpenChannel(partial(self._send, channel_id), partial(self._inject_fault, channel_id))
         self._channels[channel_id] = channel
-        return self._serve(opened, channel)
+        self._start(self._serve(opened, channel))
 
     async def _serve(self, opened: ChannelOpened, channel: OpenChannel) -> None:
         self._log("info", opened.endpoint.name)

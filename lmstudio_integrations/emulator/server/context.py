@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lmstudio_integrations.emulator.engines.base import FaultKind
-from lmstudio_integrations.emulator.errors import WireError, file_not_found, limit_reached
+from lmstudio_integrations.emulator.errors import WireError, file_not_found
 from lmstudio_integrations.emulator.models.clock import Clock
 from lmstudio_integrations.emulator.models.registry import ModelRegistry
 from lmstudio_integrations.emulator.models.scheduling import CancelScope
@@ -34,44 +34,11 @@ class ConnectedClient:
     passkey: str = field(repr=False)
     sockets: int = 0
     uploads: dict[str, Upload] = field(default_factory=dict[str, Upload])
-    upload_bytes: int = 0
-    """The total cost of its uploads."""
-    requests: int = 0
-    """Its open calls and channels, and its running tool calls."""
-    request_bytes: int = 0
-    """The size of the messages that opened them."""
 
-    def begin_request(self, size: int, limits: Limits) -> None:
-        """Count a request.
-
-        Raises:
-            WireError: If it has too many requests, or they are too large together.
-        """
-        if self.requests >= limits.requests:
-            raise limit_reached("requests at once of one client", "requests", limits.requests)
-        if self.request_bytes + size > limits.request_bytes:
-            raise limit_reached("bytes of requests at once of one client", "request_bytes", limits.request_bytes)
-        self.requests += 1
-        self.request_bytes += size
-
-    def end_request(self, size: int) -> None:
-        """Stop counting a request."""
-        self.requests -= 1
-        self.request_bytes -= size
-
-    def store(self, upload: Upload, limits: Limits) -> str:
-        """Store a file and return its identifier, which is new each time.
-
-        Raises:
-            WireError: If the file is too large, or all files of this client are.
-        """
-        if len(upload.data) > limits.file_bytes:
-            raise limit_reached("bytes of one uploaded file", "file_bytes", limits.file_bytes)
-        if self.upload_bytes + upload.cost > limits.upload_bytes:
-            raise limit_reached("bytes of uploaded files of one client", "upload_bytes", limits.upload_bytes)
+    def store(self, upload: Upload) -> str:
+        """Store a file and return its identifier, which is new each time."""
         identifier = f"local:{secrets.token_hex(16)}"
         self.uploads[identifier] = upload
-        self.upload_bytes += upload.cost
         return identifier
 
     def upload(self, identifier: str) -> Upload:

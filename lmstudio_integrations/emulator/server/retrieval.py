@@ -62,7 +62,7 @@ class TextChunk:
         }
 
 
-def chunk(text: str, source: int, config: RetrievalConfig, limit: float = math.inf) -> list[TextChunk]:
+def chunk(text: str, source: int, config: RetrievalConfig) -> list[TextChunk]:
     """Split a text into overlapping chunks, at the end of a paragraph, line or word where possible.
 
     Stops when there are more than `limit`.
@@ -71,7 +71,7 @@ def chunk(text: str, source: int, config: RetrievalConfig, limit: float = math.i
     start = counted = 0
     line = 1
     step = max(1, config.chunk_size // _MAX_REPEATS)
-    while start < len(text) and len(chunks) <= limit:
+    while start < len(text):
         end = _end(text, start, config.chunk_size)
         content = text[start:end].lstrip()
         if content:

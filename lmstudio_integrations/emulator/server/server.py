@@ -7,8 +7,8 @@ import contextlib
 import http
 import json
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
-from typing import get_args
+from typing import Any, get_args
+from weakref import WeakSet
 
 from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
@@ -21,11 +21,16 @@ from lmstudio_integrations.emulator.server.authentication import Authenticator
 from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.server.context import ServerState
 from lmstudio_integrations.emulator.server.handlers import SERVED
-from lmstudio_integrations.emulator.server.sockets import CLOSE_TIMEOUT, Socket, SocketPool, affordable
+from lmstudio_integrations.emulator.server.sockets import Socket
 from lmstudio_integrations.emulator.testing.listening import port_error, stop_accepting
 from lmstudio_integrations.protocol.endpoints import Namespace
 
 _NAMESPACES: dict[str, Namespace] = {f"/{name}": name for name in get_args(Namespace) if name in SERVED}
+
+_PING_INTERVAL = 30.0
+_PING_TIMEOUT = 60.0
+_CLOSE_TIMEOUT = 2.0
+"""Seconds between two pings, and that a client has to reply to a ping and to a close frame."""
 
 _PAGES: dict[str, Callable[[], object]] = {
     "/lmstudio-greeting": lambda: {"lmstudio": True},
@@ -64,7 +69,7 @@ class Server:
         self._state = state
         self._authenticator = authenticator
         self._origins = frozenset(origins)
-        self._pool = SocketPool(affordable(state.limits.connections))
+        self._sockets: WeakSet[Socket] = WeakSet()
         self._listener: WebSocketServer | None = None
 
     async def open(self) -> None:
@@ -87,9 +92,8 @@ class Server:
         assert self._listener is not None, "the server listens"
         network_guard.disallow(self.host, self.port)
         await stop_accepting(self._listener.server)
-        self._pool.abort_silent()
-        for connection in self.connections:
-            connection.abort_if_unread()
+        for socket in self._sockets:
+            socket.abort_if_waited_for()
         self._listener.close()
         await self._listener.wait_closed()
 
@@ -100,17 +104,21 @@ class Server:
             port,
             process_request=self._process_request,
             compression=None,
-            open_timeout=self._state.limits.handshake_timeout,
-            ping_interval=None,
-            close_timeout=CLOSE_TIMEOUT,
+            ping_interval=_PING_INTERVAL,
+            ping_timeout=_PING_TIMEOUT,
+            close_timeout=_CLOSE_TIMEOUT,
             max_size=self._state.limits.message_bytes,
-            # A callable that returns one is enough.
-            create_connection=partial(Socket, pool=self._pool, limits=self._state.limits),  # type: ignore[arg-type]
+            create_connection=self._create_socket,  # type: ignore[arg-type]  # a callable that returns one is enough
             server_header=None,
             logger=server_logger,
         )
         self.port = self._listener.sockets[0].getsockname()[1]
         network_guard.allow(self.host, self.port)
+
+    def _create_socket(self, *arguments: Any, **settings: Any) -> Socket:
+        socket = Socket(*arguments, backlog_bytes=self._state.limits.backlog_bytes, **settings)
+        self._sockets.add(socket)
+        return socket
 
     def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
         """Return the response to a request that opens no WebSocket, else `None`."""
@@ -131,8 +139,6 @@ class Server:
             return http.HTTPStatus.NOT_FOUND, f"there is nothing at {path}"
         if "Upgrade" not in request.headers:
             return http.HTTPStatus.UPGRADE_REQUIRED, "this is a WebSocket endpoint"
-        if self._pool.is_full:
-            return http.HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections"
         return None
 
     async def _serve(self, socket: ServerConnection) -> None:

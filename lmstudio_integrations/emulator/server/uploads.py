@@ -10,9 +10,6 @@ from tempfile import TemporaryDirectory
 
 from lmstudio_integrations.emulator.errors import WireError
 
-_OVERHEAD = 512
-"""Bytes that the server needs for each upload besides its name and data."""
-
 
 @dataclass(eq=False)
 class Upload:
@@ -23,11 +20,6 @@ class Upload:
     file_type: str
     path: Path | None = None
     """Where it was written, if a client has requested its path."""
-
-    @property
-    def cost(self) -> int:
-        """Its bytes towards the limit; more than its data, so that empty files are not free."""
-        return len(self.data) + len(self.name) + _OVERHEAD
 
     @cached_property
     def sha256(self) -> str:

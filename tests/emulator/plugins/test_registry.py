@@ -79,7 +79,7 @@ async def test_functions_have_no_working_directory() -> None:
         """Add two numbers."""
         return a + b
 
-    registry = PluginRegistry([FunctionPlugin("me/sums", [add])], max_running=1)
+    registry = PluginRegistry([FunctionPlugin("me/sums", [add])])
     async with registry.session("me/sums", "/a") as first, registry.session("me/sums", "/b") as second:
         assert first is second
     await registry.close()
@@ -156,20 +156,11 @@ async def test_a_plugin_that_died_is_started_anew_by_the_next_session() -> None:
     assert plugin.stops == 2
 
 
-async def test_only_so_many_plugins_run_at_once() -> None:
-    plugin = FakePlugin()
-    registry = PluginRegistry([plugin], max_running=1)
-    async with session(registry, plugin, "/a"):
-        with pytest.raises(WireError, match="This server allows 1 plugins at once"):
-            async with session(registry, plugin, "/b"):
-                pass
-
-
 async def test_a_plugin_that_does_not_stop_as_it_should_is_gone_all_the_same(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin = FakePlugin()
-    registry = PluginRegistry([plugin], max_running=1)
+    registry = PluginRegistry([plugin])
     monkeypatch.setattr(plugin.may_stop, "wait", None)
     for _ in range(2):
         async with session(registry, plugin):

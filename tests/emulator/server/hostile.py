@@ -1,13 +1,10 @@
 """Parts of hostile or broken clients: raw bytes, sockets that are not read, and connections that go dead."""
 
-import contextlib
 import json
 import socket
-import threading
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
 
 from lmstudio_integrations.emulator import Emulator
 from tests.emulator.bare_client import TIMEOUT, Wire, wire
@@ -16,7 +13,7 @@ UPGRADE = (
     b"GET /%s HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
-TEXT, CONTINUATION, PING = 1, 0, 9
+TEXT = 1
 
 
 def frame(payload: bytes, *, opcode: int = TEXT, final: bool = True) -> bytes:
@@ -80,47 +77,6 @@ def lazy(server: Emulator, namespace: str = "llm", client: str = "guest:lazy") -
     line.connect(("127.0.0.1", server.port))
     with wire(server, namespace, client, sock=line, max_queue=1, close_timeout=0.1) as me:
         yield me
-
-
-class Relay:
-    """A TCP proxy in front of a server. Once cut, it forwards nothing and closes nothing, like a dead network."""
-
-    def __init__(self, server: Emulator) -> None:
-        self._server = server
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._cut = threading.Event()
-        self._sockets: list[socket.socket] = [self._listener]
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-
-    def truncate(self) -> None:
-        """Stop forwarding."""
-        self._cut.set()
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for each in self._sockets:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._server.port))
-                self._sockets += [near, far]
-                for source, target in ((near, far), (far, near)):
-                    threading.Thread(target=self._forward, args=(source, target), daemon=True).start()
-
-    def _forward(self, source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if self._cut.is_set():
-                    return
-                target.sendall(data)
 
 
 @contextmanager

@@ -8,16 +8,14 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.engines import large_input
 from lmstudio_integrations.emulator.engines.scripted import schema
-from tests.emulator.bare_client import STACK, Wire, named, prediction_request, stack, wire
+from tests.emulator.bare_client import Wire, named, prediction_request, wire
 
 LONG_TIMEOUT = 50.0
 MAX_GROWTH = 1 << 30
 """Bytes by which the whole test process, server and attacker, may grow."""
 
 LONG = "word " * 700_000
-TOO_LONG = "w" * (large_input.MAX_PROMPT_LENGTH + 1)
 RULES = ({"when": {"last": "(a+)+$"}, "then": [{"text": "never"}]},)
 
 
@@ -189,39 +187,6 @@ def test_very_many_messages_hold_nobody(server: Emulator) -> None:
     assert end["message"]["stats"]["promptTokensCount"] < 32768
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("endpoint", ["predict", "applyPromptTemplate"])
-def test_the_prefixes_of_a_template_cannot_fill_the_memory(server: Emulator, endpoint: str) -> None:
-    message = {"role": "user", "content": [{"type": "text", "text": "x"}]}
-    template = {"type": "manual", "manualPromptTemplate": {"beforeUser": "p" * 1_000_000}, "stopStrings": []}
-    history = {"history": {"messages": [message] * 10_000}}
-    if endpoint == "predict":
-        end = attack(server, prediction_request("chat", fields={"promptTemplate": template}) | history)
-    else:
-        settings = {
-            "specifier": named("chat"),
-            "opts": {},
-            "predictionConfigStack": stack({"promptTemplate": template}),
-        }
-        end = call(server, "llm", endpoint, settings | history)
-    assert end["error"]["title"] == f"The prompt is longer than {large_input.MAX_PROMPT_LENGTH} characters"
-
-
-@pytest.mark.parametrize(
-    ("fields", "what"),
-    [
-        ({"stopStrings": ["a" * 1001]}, "stop strings"),
-        ({"stopStrings": ["a"] * 65}, "stop strings"),
-        (
-            {"reasoning.parsing": {"enabled": True, "startString": "a" * 1001, "endString": "b"}},
-            "tags around reasoning",
-        ),
-    ],
-)
-def test_stop_strings_and_reasoning_tags_are_limited(server: Emulator, fields: dict[str, Any], what: str) -> None:
-    assert what in attack(server, prediction_request("chat", fields=fields))["error"]["title"]
-
-
 TEXTS = {
     "tokenize": ("llm", "chat", "specifier"),
     "countTokens": ("llm", "chat", "specifier"),
@@ -239,15 +204,3 @@ def test_a_long_text_holds_nobody(server: Emulator) -> None:
     assert text_call(server, "countTokens", LONG)["result"]["tokenCount"] == 700_001
     assert len(text_call(server, "tokenize", LONG)["result"]["tokens"]) == 700_001
     assert len(text_call(server, "embedString", LONG)["result"]["embedding"]) == 768
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("endpoint", TEXTS)
-def test_a_text_beyond_the_limit_is_rejected(server: Emulator, endpoint: str) -> None:
-    end = text_call(server, endpoint, TOO_LONG)
-    assert end["error"]["title"] == f"The text is longer than {large_input.MAX_PROMPT_LENGTH} characters"
-
-
-def test_a_long_raw_prompt_is_rejected(server: Emulator) -> None:
-    prompt = {"modelSpecifier": named("chat"), "rawPrompt": TOO_LONG, "predictionConfigStack": STACK}
-    assert "The text is longer" in attack(server, prompt, "completeRawText")["error"]["title"]

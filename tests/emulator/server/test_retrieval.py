@@ -35,10 +35,6 @@ def test_a_large_overlap_does_not_make_a_chunk_of_every_character() -> None:
     assert len(chunks) == 37
 
 
-def test_splitting_ends_soon_after_the_limit() -> None:
-    assert len(chunk("x" * 1000, 0, RetrievalConfig(chunk_size=1, overlap=0), 10)) == 11
-
-
 def test_no_line_of_a_text_is_counted_twice() -> None:
     class Text(str):
         __slots__ = ()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator import Emulator, Limits
+from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.testing.proxy.proxy import Proxy, ProxyThread
 from tests.emulator.bare_client import TIMEOUT
 
@@ -18,7 +18,7 @@ Run = Callable[[Coroutine[Any, Any, socket.socket]], socket.socket]
 
 @contextmanager
 def _server() -> Iterator[tuple[int, Close, Run]]:
-    with Emulator(["a-model"], limits=Limits(handshake_timeout=600)) as server:
+    with Emulator(["a-model"]) as server:
         yield server.port, server._started.server.close, server._call
 
 

@@ -3,7 +3,6 @@
 llama.cpp drops constraints that it cannot follow without an error, so unsupported ones are rejected or logged here.
 """
 
-import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,6 @@ from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines.errors import EngineError
-from lmstudio_integrations.emulator.engines.large_input import require_length
 from lmstudio_integrations.emulator.engines.llama_cpp import patterns
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
 from lmstudio_integrations.types._json_schemas import call_schema, rewritten
@@ -91,7 +89,6 @@ def check_tools(tools: Sequence[Tool]) -> None:
         EngineError: If they are.
     """
     _check_size({"anyOf": [{"parameters": tool.function.parameters or {}} for tool in tools]}, "tools")
-    require_length(json.dumps([tool.to_dict() for tool in tools]))
 
 
 def _check_size(schema: object, feature: str) -> None:

@@ -25,7 +25,7 @@ from lmstudio_integrations.emulator.engines.base import (
     Progress,
 )
 from lmstudio_integrations.emulator.engines.errors import EngineError
-from lmstudio_integrations.emulator.engines.large_input import is_large, is_large_request, require_length, run_in_thread
+from lmstudio_integrations.emulator.engines.large_input import is_large, is_large_request, run_in_thread
 from lmstudio_integrations.emulator.engines.llama_cpp import (
     constraints,
     context_window,
@@ -249,7 +249,7 @@ class LlamaCppModel:
         models add their start and end tokens.
         """
         special = self._embedding
-        body = {"content": require_length(text), "add_special": special, "parse_special": not special}
+        body = {"content": text, "add_special": special, "parse_special": not special}
         tokens: list[int] = (await self._worker.call("/tokenize", body))["tokens"]
         return tokens
 
@@ -279,7 +279,7 @@ class LlamaCppModel:
         return [*tokens[: self.context_length - 1], tokens[-1]]
 
     async def _plan_text(self, request: GenerateRequest, prompt: str, *, forced: Sequence[Tool] = ()) -> Plan:
-        body = {"content": require_length(prompt), "add_special": True, "parse_special": True}
+        body = {"content": prompt, "add_special": True, "parse_special": True}
         tokens = (await self._worker.call("/tokenize", body))["tokens"]
         tokens = context_window.truncate(tokens, self._limit(request), request.config.context_overflow_policy)
         body = {"prompt": tokens or prompt, **await self._constraint(request, forced)}

@@ -4,7 +4,6 @@ Own code, because `gguf.GGUFReader` is too slow for a listing: for a vocabulary 
 740 MB, this module 0.13 s and less than 0.1 MB. It only reads regular files and never the data of tensors.
 """
 
-import os
 import re
 import struct
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
-from lmstudio_integrations.emulator.engines.regular_files import open_regular
 
 MAGIC = b"GGUF"
 _VERSIONS = {2, 3}
@@ -83,12 +81,12 @@ def read_header(path: Path) -> GgufHeader:
     Raises:
         GgufError: If the file does not exist, is not GGUF, or is truncated.
     """
+    if not path.is_file():  # a FIFO is none either: opening it would wait for its writer
+        raise GgufError(f"there is no file {path}")
     try:
-        with open_regular(path) as file:
+        with path.open("rb") as file:
             header = _read(file)
-            size = os.fstat(file.fileno()).st_size
-    except (FileNotFoundError, NotADirectoryError):
-        raise GgufError(f"there is no file {path}") from None
+        size = path.stat().st_size
     except GgufError:
         raise
     except (OSError, ValueError, ArithmeticError) as error:

@@ -8,7 +8,6 @@ from typing import Any
 
 from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations.emulator.engines.base import Image
-from lmstudio_integrations.emulator.engines.large_input import join, require_lengths
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
 from lmstudio_integrations.types.chat import (
     AssistantMessage,
@@ -66,14 +65,12 @@ def to_messages(
         instructions: Added to the system message.
 
     Raises:
-        EngineError: If a message contains a file that is not an image, or the conversation is too long.
+        EngineError: If a message contains a file that is not an image.
     """
     translated = chain.from_iterable(
         _translate(message, native_tools=native_tools, written=written, images=images) for message in history.messages
     )
-    messages = _with_system(_merge(translated), system_prompt, instructions)
-    require_lengths("prompt", map(_length, messages))
-    return messages
+    return _with_system(_merge(translated), system_prompt, instructions)
 
 
 def tool_instructions(tools: Sequence[Tool]) -> str:
@@ -87,17 +84,13 @@ def tool_instructions(tools: Sequence[Tool]) -> str:
 
 
 def render_manual(template: Mapping[str, str], messages: Sequence[Json]) -> str:
-    """Return a conversation under a template of prefixes and suffixes (docs/protocol.md#value-encodings).
-
-    Raises:
-        EngineError: If it is too long.
-    """
+    """Return a conversation under a template of prefixes and suffixes (docs/protocol.md#value-encodings)."""
     parts = (
         f"{template.get(f'before{role}', '')}{message['content']}{template.get(f'after{role}', '')}"
         for message in messages
         if (role := str(message["role"]).capitalize())
     )
-    return join(chain(parts, [str(template.get("beforeAssistant", ""))]))
+    return "".join(chain(parts, [str(template.get("beforeAssistant", ""))]))
 
 
 def _translate(
@@ -192,12 +185,6 @@ def _join(contents: Sequence[str | list[Json]]) -> str | list[Json]:
         return text
     before = _as_parts(text) if parts else []
     return [*before, *(part for content in contents[parts:] for part in _as_parts(content))]
-
-
-def _length(message: Json) -> int:
-    """Return how many characters of a message the model reads, without images."""
-    texts = sum(len(part.get("text", "")) for part in _as_parts(message["content"]))
-    return texts + sum(len(call["function"]["arguments"]) for call in message.get("tool_calls", ()))
 
 
 def _as_parts(content: str | list[Json]) -> list[Json]:

@@ -12,7 +12,6 @@ from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines.errors import context_overflow
-from lmstudio_integrations.emulator.engines.large_input import join, require_length
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import unsupported
 from lmstudio_integrations.types.chat import ChatHistory, Message, TextPart
@@ -50,7 +49,7 @@ def render(messages: Sequence[Message], tools: Sequence[Tool], prompt_template: 
     head = f"<|tools|>\n{json.dumps(offered, ensure_ascii=False)}\n" if offered else ""
     contents = ((message.role, _content(message)) for message in messages)
     body = (f"{around[role][0]}{content}{around[role][1]}" for role, content in contents)
-    return join(chain([head], body, [around["assistant"][0]]))
+    return "".join(chain([head], body, [around["assistant"][0]]))
 
 
 def _around(prompt_template: Mapping[str, Any] | None) -> Mapping[str, tuple[str, str]]:
@@ -122,9 +121,9 @@ def fit_text(prompt: str, *, limit: int, policy: str) -> int:
     """Return how many tokens of a raw prompt are read; the policies drop words, not messages.
 
     Raises:
-        EngineError: If it does not fit and nothing may be dropped, or is too long.
+        EngineError: If it does not fit and nothing may be dropped.
     """
-    tokens = words.count(require_length(prompt))
+    tokens = words.count(prompt)
     if tokens >= limit and policy == "stopAtLimit":
         raise context_overflow(tokens, limit)
     return min(tokens, limit - 1)

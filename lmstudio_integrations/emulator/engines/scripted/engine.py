@@ -34,7 +34,6 @@ from lmstudio_integrations.emulator.engines.large_input import (
     is_large,
     is_large_request,
     is_long,
-    require_length,
     run_in_thread,
 )
 from lmstudio_integrations.emulator.engines.scripted import chat_template, words
@@ -157,20 +156,14 @@ class ScriptedModel:
         """Return the vector of a text.
 
         Raises:
-            EngineError: If a rule says so, or it is too long.
+            EngineError: If a rule says so.
         """
         for wait in play_silently(self._config.rules, Situation(last=text)):
             await _wait(wait, self._sleep)
-        require_length(text)
         return await run_in_thread(partial(words.embed, text, self._config.embedding_length), when=is_long(text))
 
     async def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of a text.
-
-        Raises:
-            EngineError: If it is too long.
-        """
-        require_length(text)
+        """Return the tokens of a text."""
         tokens = await run_in_thread(lambda: [words.token_id(token) for token in words.split(text)], when=is_long(text))
         return [words.START_TOKEN, *tokens, words.END_TOKEN] if self._config.kind == "embedding" else tokens
 

@@ -23,7 +23,6 @@ from lmstudio_integrations.emulator.engines.generation import (
 )
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.emulator.engines.scripted.chat_template import call_parts
-from lmstudio_integrations.emulator.engines.scripted.error_codes import unsupported
 from lmstudio_integrations.emulator.engines.scripted.rules import ToolCall
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import (
@@ -95,9 +94,7 @@ class Writer:
         self.written: int = 0
         self.stop_reason: str | None = None
         self._tags = reasoning_tags(config)
-        _check([self._tags.start, self._tags.end], "tags around reasoning")
         stops = stop_strings(config)
-        _check(stops, "stop strings")
         self._matcher = StopStringMatcher(stops)
         self._tool_stops = config.tool_call_stop_strings or []
         self._prompt_tokens = prompt_tokens
@@ -202,21 +199,6 @@ class Writer:
             return "reasoning" if self._in_reasoning else "reasoningEndTag"
         self._in_reasoning = token == self._tags.start
         return "reasoningStartTag" if self._in_reasoning else "none"
-
-
-MAX_STRINGS = 64
-MAX_STRING_LENGTH = 1_000
-"""Limits of what is looked for in each token."""
-
-
-def _check(strings: Sequence[str], what: str) -> None:
-    """Reject more, or longer, strings than can be looked for in each token.
-
-    Raises:
-        EngineError: If there are.
-    """
-    if len(strings) > MAX_STRINGS or any(len(string) > MAX_STRING_LENGTH for string in strings):
-        raise unsupported(f"more than {MAX_STRINGS} {what}, or any longer than {MAX_STRING_LENGTH} characters")
 
 
 def _split(text: str, tags: Tags) -> Iterator[str]:

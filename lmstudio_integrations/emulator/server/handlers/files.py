@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from lmstudio_integrations.emulator.engines.base import EngineModel
-from lmstudio_integrations.emulator.errors import WireError, limit_reached
+from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.server import retrieval
 from lmstudio_integrations.emulator.server.context import Context, OpenChannel
 from lmstudio_integrations.emulator.server.uploads import Upload
@@ -43,7 +43,7 @@ async def upload_file_base64(context: Context, parameter: UploadFile) -> dict[st
     except ValueError as error:  # characters beyond ASCII raise it as well
         raise WireError(f'The content of "{parameter["name"]}" is not base64', cause=str(error)) from error
     file_type = _type_of(parameter["name"], data)
-    identifier = context.client.store(Upload(parameter["name"], data, file_type), context.state.limits)
+    identifier = context.client.store(Upload(parameter["name"], data, file_type))
     return {"identifier": identifier, "fileType": file_type, "sizeBytes": len(data)}
 
 
@@ -107,12 +107,9 @@ async def retrieve(context: Context, channel: OpenChannel, parameter: Retrieve) 
         async with instance.use(context.client.identifier, channel.scope, "computingEmbedding"):
             channel.send({"type": "onFileProcessList", "indices": list(range(len(parameter["fileIdentifiers"])))})
             chunks: list[_Embedded] = []
-            limit = context.state.limits.retrieval_chunks
             for index, identifier in enumerate(parameter["fileIdentifiers"]):
                 text = _text(context, identifier)
-                chunks_of_file = await asyncio.to_thread(retrieval.chunk, text, index, config, limit - len(chunks))
-                if len(chunks) + len(chunks_of_file) > limit:
-                    raise limit_reached("chunks of text in one retrieval", "retrieval_chunks", limit)
+                chunks_of_file = await asyncio.to_thread(retrieval.chunk, text, index, config)
                 chunks += await _process(channel, instance.model, chunks_of_file, index)
             channel.send({"type": "onSearchingStart"})
             query = await instance.model.embed(parameter["query"])

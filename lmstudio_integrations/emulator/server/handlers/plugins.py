@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -13,8 +14,7 @@ from lmstudio_integrations._support.stop_reasons import end_in_words
 from lmstudio_integrations._support.text import one_line, shortened
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest
-from lmstudio_integrations.emulator.engines.large_input import MAX_PROMPT_LENGTH
-from lmstudio_integrations.emulator.errors import WireError, internal_error, limit_reached
+from lmstudio_integrations.emulator.errors import WireError, internal_error
 from lmstudio_integrations.emulator.plugins.base import CallReports
 from lmstudio_integrations.emulator.plugins.generator import GeneratorPlugin
 from lmstudio_integrations.emulator.plugins.registry import SharedPlugin
@@ -140,12 +140,6 @@ class _ToolSession:
         call_id, name, arguments = packet["callId"], packet["name"], packet["arguments"]
         if call_id in self._calls:
             return
-        size = len(dumps(arguments))
-        try:
-            self._client.begin_request(size, self._state.limits)
-        except WireError as error:
-            self._channel.send({"type": "toolCallError", "callId": call_id, "error": error.to_dict()})
-            return
         record = PluginCallRecord(
             plugin=self._plugin.identifier, tool=name, client=self._client.identifier, arguments=arguments
         )
@@ -154,8 +148,6 @@ class _ToolSession:
         call.task = asyncio.create_task(self._run(call, name, arguments))
         self._tasks.add(call.task)
         call.task.add_done_callback(self._tasks.discard)
-        # The task of an aborted call counts until it has ended.
-        call.task.add_done_callback(lambda _: self._client.end_request(size))
 
     async def _run(self, call: _Call, name: str, arguments: Any) -> None:
         """Run a call up to its last packet."""
@@ -188,7 +180,7 @@ class _ToolSession:
             warn=partial(self._report, call, "toolCallWarn", "warnText", call.warnings),
         )
         try:
-            return self._within_limit(await self._plugin.running.call(name, arguments, reports))
+            return await self._plugin.running.call(name, arguments, reports)
         except WireError:
             raise
         except asyncio.CancelledError:
@@ -199,12 +191,6 @@ class _ToolSession:
         except Exception as error:
             logger.exception("the tool %s of %s failed", name, self._plugin.identifier)
             raise internal_error(error) from error
-
-    def _within_limit(self, result: Any) -> Any:
-        limit = self._state.limits.tool_result_bytes
-        if len(dumps(result)) > limit:
-            raise limit_reached("bytes of the result of a tool", "tool_result_bytes", limit)
-        return result
 
     def _report(self, call: _Call, kind: str, member: str, texts: list[str], text: str) -> None:
         """Send what a tool reports, unless its call has ended."""
@@ -246,7 +232,7 @@ async def generate_with_generator(context: Context, channel: OpenChannel, parame
         config=LlmPredictionConfig(),
         history=parameter["history"],
         tools=parameter["tools"],
-        context_length=MAX_PROMPT_LENGTH,  # a generator has no context window
+        context_length=sys.maxsize,  # a generator has no context window
     )
     records = context.state.request_log.predictions
     entry = records.add(record_of(plugin.identifier, context.client.identifier, request, {}, ()))

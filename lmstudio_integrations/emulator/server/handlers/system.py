@@ -10,9 +10,6 @@ from lmstudio_integrations.emulator.server.context import Context, OpenChannel
 from lmstudio_integrations.protocol.requests import ExperimentFlag, ModelKey, Notify, StartHttpServer
 from lmstudio_integrations.types.models import EMULATOR_SUFFIX
 
-MAX_FLAGS = 100
-MAX_FLAG_LENGTH = 256
-
 
 async def list_downloaded_models(context: Context, _parameter: None) -> list[dict[str, Any]]:
     """List all models that can be loaded."""
@@ -55,8 +52,6 @@ async def set_experiment_flag(context: Context, parameter: ExperimentFlag) -> No
     flags, code = context.state.flags, parameter["code"]
     if not parameter["value"]:
         flags.discard(code)
-    elif len(code) > MAX_FLAG_LENGTH or len(flags | {code}) > MAX_FLAGS:
-        raise WireError(f"This server has at most {MAX_FLAGS} experiment flags of at most {MAX_FLAG_LENGTH} characters")
     else:
         flags.add(code)
 

@@ -1,7 +1,6 @@
 """Conversations in llama.cpp's form."""
 
 import base64
-from typing import Any
 
 import pytest
 
@@ -146,35 +145,3 @@ def test_texts_and_images_of_adjacent_messages_stay_in_order() -> None:
     history = ChatHistory.from_dict({"messages": [before, before, image, after]})
     (message,) = converter.to_messages(history, native_tools=False, images={"c1": Image("cat", b"\x89PNG")})
     assert [part.get("text", "picture") for part in message["content"]] == ["a\n\na", "picture", "z"]
-
-
-LONG_TEXT = "x" * 2_000_000
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        {"role": "user", "content": [{"type": "text", "text": LONG_TEXT}]},
-        {"role": "tool", "content": [{"type": "toolCallResult", "content": LONG_TEXT}]},
-        {
-            "role": "assistant",
-            "content": [
-                {
-                    "type": "toolCallRequest",
-                    "toolCallRequest": {"type": "function", "name": "f", "arguments": {"a": LONG_TEXT}},
-                }
-            ],
-        },
-    ],
-    ids=["text", "result", "call"],
-)
-def test_a_conversation_that_is_too_long_is_rejected(message: dict[str, Any]) -> None:
-    assert converter.to_messages(ChatHistory.from_dict({"messages": [message] * 8}), native_tools=True)
-    with pytest.raises(EngineError, match="prompt is longer than 16777216 characters"):
-        converter.to_messages(ChatHistory.from_dict({"messages": [message] * 9}), native_tools=True)
-
-
-def test_a_template_of_prefixes_cannot_fill_the_memory() -> None:
-    messages = [{"role": "user", "content": "x"}] * 1000
-    with pytest.raises(EngineError, match="prompt is longer than 16777216 characters"):
-        converter.render_manual({"beforeUser": "p" * 1_000_000}, messages)

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations import ToolCallContext
-from lmstudio_integrations.emulator import Emulator, Limits
+from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.plugins import functions
 from tests.emulator.bare_client import TIMEOUT, Wire, wire
 from tests.emulator.plugins.fake_plugin import FakePlugin
 
-PROGRAM = Path(__file__).parents[2] / "support" / "mcp_program.py"
+PROGRAM = Path(__file__).parents[3] / "support" / "mcp_program.py"
 
 DIRECT: dict[str, Any] = {"type": "direct", "config": {"fields": []}}
 SUMS, FAKE, WRITER = "mcp/sums", "me/fake", "me/writer"
@@ -557,33 +557,6 @@ def test_what_cannot_be_used_is_an_error(me: Wire, endpoint: str, parameter: Any
 def test_the_error_for_an_unknown_plugin_lists_those_there_are(me: Wire) -> None:
     (packet,) = me.stream("startToolUseSession", request("no/such"))
     assert packet["error"]["cause"] == "This server has mcp/sums, me/writer, me/fake."
-
-
-@pytest.mark.parametrize(
-    ("limits", "name", "arguments", "title"),
-    [
-        ({"requests": 1}, "add", {"a": 1}, "This server allows 1 requests at once of one client"),
-        ({"request_bytes": 1000}, "add", {"a": 1, "b": "x" * 1000}, "This server allows 1,000 bytes of requests at "),
-        ({"tool_result_bytes": 100}, "long", {"size": 99}, "This server allows 100 bytes of the result of a tool"),
-    ],
-)
-def test_limits_hold_for_tools(tools: Tools, limits: Any, name: str, arguments: Any, title: str) -> None:
-    with emulator(tools, limits=Limits(**limits)) as server, wire(server, "plugins") as me:
-        session = Session(me)
-        for _ in range(2):
-            assert session.error(name, arguments)["title"].startswith(title)
-        session.discard()
-        Session(me)
-
-
-def test_a_call_counts_as_a_request_until_it_has_ended(tools: Tools) -> None:
-    with emulator(tools, limits=Limits(requests=2)) as server, wire(server, "plugins") as me:
-        session = Session(me)
-        session.start(0, "wait")
-        assert "requests" in session.error("add", {"a": 1})["title"]
-        tools.may_end.set()
-        assert [session.receive()["type"] for _ in range(2)] == ["toolCallStatus", "toolCallComplete"]
-        assert session.call("add", {"a": 1})[0]["result"] == 2
 
 
 def test_functions_that_never_return_are_not_started_without_end(
