@@ -198,7 +198,7 @@ class ChatHandle(BaseHandle[LanguageModelT_co]):
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
         act = self.model.prepare_act(chat, tools, parameters)
-        with ThreadRunner(act.parallel) as runner:
+        with ThreadRunner() as runner:
             return run(act.to_end(runner))
 
 

@@ -166,6 +166,7 @@ class ToolJob:
         call_id: The number of the call within its `act`.
         call: The model's request.
         tool: The tool; `None` if there is none of that name.
+        runs_alone: Whether no other tool runs beside it.
         arguments: Its checked arguments, and its context.
         problem: Why the request is invalid.
         answer: The text for the model in place of running the tool, because the call was made too often.
@@ -177,6 +178,7 @@ class ToolJob:
     call_id: int
     call: ToolCallEnd
     tool: ToolFunctionDef | None
+    runs_alone: bool
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
     problem: LMStudioToolCallError | None = None
     answer: str | None = None
@@ -242,9 +244,7 @@ class Act:
         self._tools = parse_tools(list_of(tools, "tools"))
         self._settings = _settings(parameters, self._tools.values())
         self._limit = whole_number(parameters.get("max_prediction_rounds"), "max_prediction_rounds")
-        self.parallel: int | None = whole_number(
-            parameters.get("max_parallel_tool_calls", 1), "max_parallel_tool_calls"
-        )
+        self._parallel = whole_number(parameters.get("max_parallel_tool_calls", 1), "max_parallel_tool_calls")
         self._most = whole_number(parameters.get("max_repeated_tool_calls", 3), "max_repeated_tool_calls", least=2)
         self._started = time.monotonic()
         self._round = 0
@@ -346,7 +346,7 @@ class Act:
 
     def _job(self, call_id: int, call: ToolCallEnd) -> ToolJob:
         tool = self._tools.get(call.name)
-        job = ToolJob(call_id, call, tool)
+        job = ToolJob(call_id, call, tool, runs_alone=self._parallel == 1)
         if tool is None:
             job.problem = LMStudioToolCallError(
                 f"Cannot find tool with name {call.name}.", raw_content=call.raw_content
@@ -374,13 +374,13 @@ class Act:
             logger.warning("%r: %s", self._model.state.name, repeated.reason)
 
     def _run_tools(self, jobs: Sequence[ToolJob], tools: ToolRunner) -> Flow[None]:
-        """Run the tools of a round, at most `parallel` at once. The callbacks run between them."""
+        """Run the tools of a round, at most `max_parallel_tool_calls` at once. The callbacks run between them."""
         for job in jobs:
             if job.problem is not None or job.answer is not None:
                 yield from self._reply(job)
         waiting, running = deque(job for job in jobs if job.reply is None), 0
         while waiting or running:
-            while waiting and running < (self.parallel or len(jobs)):
+            while waiting and running < (self._parallel or len(jobs)):
                 job = waiting.popleft()
                 if not (yield from self._is_allowed(job)):
                     continue

@@ -19,14 +19,12 @@ from lmstudio_integrations.client.transport.mailboxes import SLICE
 
 
 class ThreadRunner:
-    """Runs tools for a thread. Those that are async run in a thread and an event loop of their own.
+    """Runs tools for a thread.
 
-    Args:
-        parallel: With 1, functions that are not async run in the caller's thread.
+    Those that are async run in a thread and an event loop of their own. Others run in the caller's thread, if alone.
     """
 
-    def __init__(self, parallel: int | None) -> None:
-        self._in_caller = parallel == 1
+    def __init__(self) -> None:
         self._running: set[Future[ToolJob]] = set()  # loops hold tasks weakly
         self._ended: queue.SimpleQueue[Future[ToolJob]] = queue.SimpleQueue()
         self._runner: asyncio.Runner | None = None
@@ -40,7 +38,7 @@ class ThreadRunner:
 
     def start(self, job: ToolJob) -> None:
         """Start a tool."""
-        if not self._in_caller or job.is_async:
+        if not job.runs_alone or job.is_async:
             self._submit(_run(job))
         elif (awaitable := _call(job)) is not None:
             self._submit(_finish(job, awaitable))
