@@ -24,17 +24,17 @@ _EXPORTS = {
         UserMessageContent UserMessageDict
     """,
     ".client.api.asynchronous": """
-        AsyncClient AsyncDownloadedEmbeddingModel AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM
+        AsyncClient AsyncDownloadedEmbeddingModel AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM AsyncPluginGenerator
+        AsyncPluginTool AsyncToolUseSession
     """,
     ".client.api.convenience": """
         configure_default_client embedding_model get_default_client get_sync_api_timeout
         list_downloaded_models list_loaded_models llm prepare_image set_sync_api_timeout
     """,
-    ".client.api.plugins": """
-        AsyncPluginGenerator AsyncPluginTool AsyncToolUseSession PluginGenerator PluginTool ToolUseSession
-    """,
     ".client.api.responses": "AsyncPredictionStream PredictionStream",
-    ".client.api.sync": "Client DownloadedEmbeddingModel DownloadedLlm EmbeddingModel LLM",
+    ".client.api.sync": """
+        Client DownloadedEmbeddingModel DownloadedLlm EmbeddingModel LLM PluginGenerator PluginTool ToolUseSession
+    """,
     ".errors": """
         LMStudioAuthenticationError LMStudioCancelledError LMStudioChannelClosedError
         LMStudioClientClosedError LMStudioClientError LMStudioConfigMismatchError LMStudioConfigWarning

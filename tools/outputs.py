@@ -86,8 +86,10 @@ def environment(host: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES} | {HOST_VARIABLE: host}
 
 
-def run(cells: Sequence[str], host: str) -> list[str]:
+def run(cells: Sequence[str], host: str, *arguments: str) -> list[str]:
     """Run programs on a server, in a folder with the images of the pages; return what each of them prints.
+
+    The arguments are those of `cells.py`.
 
     Raises:
         SystemExit: If one of them fails, or warns.
@@ -95,7 +97,7 @@ def run(cells: Sequence[str], host: str) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(IMAGES, folder, dirs_exist_ok=True)
         done = subprocess.run(
-            [sys.executable, *WARNINGS, str(Path(__file__).with_name("cells.py"))],
+            [sys.executable, *WARNINGS, str(Path(__file__).with_name("cells.py")), *arguments],
             input=json.dumps(cells),
             cwd=folder,
             env=environment(host),

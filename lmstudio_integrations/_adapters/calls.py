@@ -11,9 +11,8 @@ from lmstudio_integrations._adapters.generators import plugin_of
 from lmstudio_integrations._adapters.runtime import LoadedModelInfo, Runtime
 from lmstudio_integrations._adapters.specs import HandleSpec
 from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
-from lmstudio_integrations.client.api.asynchronous import AsyncLLM
-from lmstudio_integrations.client.api.responses import AsyncChatHandle, ChatHandle
-from lmstudio_integrations.client.api.sync import LLM
+from lmstudio_integrations.client.api.asynchronous import AsyncChatHandle, AsyncLLM
+from lmstudio_integrations.client.api.sync import LLM, ChatHandle
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.prefill import Prefix
 from lmstudio_integrations.client.predictions.requests import PredictionParameters

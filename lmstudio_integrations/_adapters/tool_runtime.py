@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 from lmstudio_integrations._adapters.runtime import BaseRuntime, client_arguments
 from lmstudio_integrations._adapters.specs import ServerSpec
-from lmstudio_integrations.client.api.plugins import ToolUseSession
-from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.client.api.sync import Client, ToolUseSession
 
 
 class SessionSpec(NamedTuple):

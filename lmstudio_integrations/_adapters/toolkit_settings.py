@@ -13,7 +13,8 @@ from lmstudio_integrations._adapters.specs import servers_of
 from lmstudio_integrations._adapters.tool_runtime import SessionSpec, ToolRuntime
 from lmstudio_integrations._support.secrets import HIDDEN, without_secret_values
 from lmstudio_integrations._support.typeguards import is_list, is_mapping
-from lmstudio_integrations.client.api.plugins import PluginTool, ToolCallParameters, ToolUseSession
+from lmstudio_integrations.client.api.plugins import ToolCallParameters
+from lmstudio_integrations.client.api.sync import PluginTool, ToolUseSession
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox

@@ -10,7 +10,7 @@ from lmstudio_integrations.cli._formatting import file_size
 from lmstudio_integrations.errors import LMStudioValueError
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.api.downloads import AvailableModel, DownloadOption
+    from lmstudio_integrations.client.api.sync import AvailableModel, DownloadOption
     from lmstudio_integrations.types.models import DownloadProgressUpdate
 
 _FITS = {

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.cli._wrapping import note
-from lmstudio_integrations.client.api.plugins import PluginParameters, ToolUseSession
-from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.client.api.plugins import PluginParameters
+from lmstudio_integrations.client.api.sync import Client, ToolUseSession
 from lmstudio_integrations.types.plugins import ToolReport
 
 

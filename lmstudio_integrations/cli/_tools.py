@@ -13,7 +13,7 @@ from lmstudio_integrations.cli._common import AsJson, Host, Token, note, print_j
 from lmstudio_integrations.errors import LMStudioValueError
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.api.plugins import PluginTool
+    from lmstudio_integrations.client.api.sync import PluginTool
 
 _STDIN = "-"
 

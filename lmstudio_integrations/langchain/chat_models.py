@@ -28,12 +28,9 @@ from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
 from lmstudio_integrations._adapters.runtime import Runtime
 from lmstudio_integrations._adapters.specs import AdapterNames, load_config_of
 from lmstudio_integrations._adapters.tool_settings import tool_settings, wire_tools
-from lmstudio_integrations.client.api.responses import (
-    AsyncChatHandle,
-    AsyncPredictionStream,
-    ChatHandle,
-    PredictionStream,
-)
+from lmstudio_integrations.client.api.asynchronous import AsyncChatHandle
+from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
+from lmstudio_integrations.client.api.sync import ChatHandle
 from lmstudio_integrations.client.predictions.prefill import Prefix
 from lmstudio_integrations.client.predictions.requests import PromptParameters
 from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback

@@ -8,8 +8,7 @@ import pytest
 
 from lmstudio_integrations.cli import _questions
 from lmstudio_integrations.cli._get import choose_form, choose_model, describe
-from lmstudio_integrations.client.api.downloads import AvailableModel, DownloadOption
-from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.client.api.sync import AvailableModel, Client, DownloadOption
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.models import DownloadOptionInfo, SearchResultInfo

@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Self
 
-from lmstudio_integrations.client.api.plugins import PluginGenerator, PluginsNamespace, PluginTool, ToolUseSession
 from lmstudio_integrations.client.api.responses import PredictionStream
 from lmstudio_integrations.client.api.sync import (
     LLM,
@@ -18,7 +17,11 @@ from lmstudio_integrations.client.api.sync import (
     EmbeddingNamespace,
     FilesNamespace,
     LlmNamespace,
+    PluginGenerator,
+    PluginsNamespace,
+    PluginTool,
     SystemNamespace,
+    ToolUseSession,
 )
 
 _WRAPPED = (

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from unittest.mock import MagicMock
 
-from lmstudio_integrations.client.api.downloads import RepositoryNamespace
 from lmstudio_integrations.client.api.sync import (
     LLM,
     Client,
     EmbeddingModel,
     FilesNamespace,
     LlmNamespace,
+    RepositoryNamespace,
     SystemNamespace,
 )
 

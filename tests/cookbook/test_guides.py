@@ -31,7 +31,7 @@ SECTIONS: dict[type, list[str]] = {
     LMStudioToolkit: [*PLUGINS, "Agents", "Progress", "Async"],
     LMStudioToolSpec: [*PLUGINS, "Agents", "Async"],
     lms.Client: [*CHAT[:-1], "Reasoning and statistics", "Embeddings"],
-    lms.AsyncClient: ["Setup", "Instantiate", "Invoke", "Stream", "Call tools", "Embeddings"],
+    lms.AsyncClient: [*CHAT[:-1], "Reasoning and statistics", "Embeddings"],
 }
 CLASSES = [pytest.param(kind, id=kind.__name__) for kind in SECTIONS]
 EXTRAS = {
@@ -55,7 +55,7 @@ def examples(kind: type) -> list[str]:
 @pytest.mark.parametrize("kind", CLASSES)
 def test_the_examples_of_a_guide_run_in_order(kind: type, scripted: Emulator) -> None:
     cells = examples(kind)
-    outputs = run(cells, scripted.address)
+    outputs = run(cells, scripted.address, *(["--await"] if kind is lms.AsyncClient else []))
     prints = ["print(" in cell or "on_message=print" in cell for cell in cells]
     assert [bool(output.strip()) for output in outputs] == prints
     assert any(prints)

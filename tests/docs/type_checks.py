@@ -5,6 +5,7 @@ and may bind them anew, with other types.
 """
 
 import ast
+import inspect
 import json
 import os
 import re
@@ -69,7 +70,7 @@ def module_of(snippets: Sequence[Snippet]) -> Module:
     depth, bound = 0, set[str]()
     for snippet in snippets:
         statements = ast.parse("\n" * (snippet.line - 1) + snippet.code, snippet.source).body
-        if lines and not _binds_what_it_read(statements, bound):
+        if (lines or _awaits(snippet.code)) and not _binds_what_it_read(statements, bound):
             lines.append(f"{' ' * depth}async def then() -> None:")
             places.append(Place(snippet.source, snippet.line))
             depth += 1
@@ -78,6 +79,12 @@ def module_of(snippets: Sequence[Snippet]) -> Module:
         places += [Place(snippet.source, snippet.line + number) for number in range(len(code))]
         bound |= _names(statements)[1]
     return Module("\n".join([*lines, ""]), places)
+
+
+def _awaits(code: str) -> bool:
+    """Whether code awaits outside of its functions, as the guide of the async client does."""
+    flags = compile(code, "snippet", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT).co_flags
+    return bool(flags & inspect.CO_COROUTINE)
 
 
 def _binds_what_it_read(statements: list[ast.stmt], earlier: set[str]) -> bool:

@@ -10,8 +10,8 @@ from lmstudio_integrations.cli._errors import message_for_commands
 from lmstudio_integrations.cli._plugin_tools import tool_session
 from lmstudio_integrations.cli._questions import confirm, has_terminal
 from lmstudio_integrations.cli._wrapping import note
-from lmstudio_integrations.client.api.plugins import PluginParameters, PluginTool
-from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.client.api.plugins import PluginParameters
+from lmstudio_integrations.client.api.sync import Client, PluginTool
 from lmstudio_integrations.client.predictions.tool_loop.guard import GuardToolCallController
 from lmstudio_integrations.errors import LMStudioPredictionError, LMStudioValueError
 from lmstudio_integrations.types.tools import ToolCallRequest

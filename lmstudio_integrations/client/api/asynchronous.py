@@ -1,17 +1,19 @@
-"""The client for coroutines: `AsyncClient`, its namespaces, model handles, and prediction streams.
+"""The client for coroutines, in any event loop: `AsyncClient`, its namespaces, and what they return.
 
-Every method runs a flow and awaits it; `sync.py` is the same for threads. Users and adapters call it.
+Every method runs a flow. `python -m tools.sync_client` writes `sync.py`, which is the same for threads, from
+`asynchronous.py`, so the docstrings must be right for both. Users and adapters call both.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeAlias, cast, overload
 
-from typing_extensions import Unpack, override
+from typing_extensions import TypeVar, Unpack, override
 
 from lmstudio_integrations.client.api.base import (
     BaseClient,
     BaseDownloaded,
+    BaseHandle,
     BaseModelHandle,
     BaseModelNamespace,
     BaseNamespace,
@@ -25,25 +27,42 @@ from lmstudio_integrations.client.api.base import (
     load_settings,
     new_state,
 )
-from lmstudio_integrations.client.api.downloads import AsyncRepositoryNamespace
-from lmstudio_integrations.client.api.plugins import AsyncPluginsNamespace
-from lmstudio_integrations.client.api.responses import AsyncChatHandle, AsyncPredictionStream
+from lmstudio_integrations.client.api.downloads import BaseAvailableModel, BaseDownloadOption
+from lmstudio_integrations.client.api.plugins import (
+    BasePluginsNamespace,
+    BasePluginTool,
+    BaseToolUseSession,
+    GeneratorParameters,
+    Plugins,
+    ToolCallParameters,
+    ToolSessionParameters,
+)
+from lmstudio_integrations.client.api.responses import AsyncPredictionStream
 from lmstudio_integrations.client.embeddings.embedder import Embedder
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.files import uploads
+from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.client.files.uploads import FileInput, RetrievalParameters
-from lmstudio_integrations.client.models import queries
+from lmstudio_integrations.client.models import queries, repository
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools
 from lmstudio_integrations.client.models.loading import DEFAULT_TTL
 from lmstudio_integrations.client.models.model import Texts
+from lmstudio_integrations.client.models.repository import OnDownload
 from lmstudio_integrations.client.models.state import ModelState
+from lmstudio_integrations.client.plugins.generators import GeneratorModel
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.requests import History, PredictionParameters, PromptParameters
 from lmstudio_integrations.client.predictions.reranking.rerank import RerankParameters
+from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
+from lmstudio_integrations.client.predictions.tool_loop.runners import TaskRunner
 from lmstudio_integrations.client.support.arguments import text_of
+from lmstudio_integrations.client.support.progress_bars import ShowProgress
+from lmstudio_integrations.client.support.timeouts import TIMEOUTS
+from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.client.transport.connect.find import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox
+from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.functions import ToolInput
@@ -63,6 +82,48 @@ from lmstudio_integrations.types.reasoning import ReasoningReplay
 from lmstudio_integrations.types.references import ModelReference
 from lmstudio_integrations.types.reranking import RerankResult
 from lmstudio_integrations.types.results import PredictionResult
+
+LanguageModelT_co = TypeVar("LanguageModelT_co", bound=LanguageModel, covariant=True, default=LanguageModel)
+
+
+class AsyncChatHandle(BaseHandle[LanguageModelT_co]):
+    """A handle that responds to conversations: of a model, or of a generator plugin."""
+
+    async def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
+        """Return the next message of a conversation.
+
+        Args:
+            history: A prompt, a `Chat`, or a list of messages with role and content.
+            parameters: See `PredictionParameters`.
+
+        Raises:
+            LMStudioValueError: If the history is empty or a setting unknown.
+            LMStudioServerError: If the server reports an error.
+        """
+        return await arun(self.model.prepare_response(history, parameters).to_end())
+
+    def respond_stream(
+        self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
+    ) -> AsyncPredictionStream:
+        """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
+        return AsyncPredictionStream(self.model.prepare_response(history, parameters))
+
+    async def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
+        """Let the model call tools until it responds without a call.
+
+        Args:
+            chat: A prompt, a `Chat` (which is copied), or a list of messages.
+            tools: Functions with type hints and a docstring, or `ToolFunctionDef`s; sync or async.
+            parameters: See `ActParameters`.
+
+        Raises:
+            LMStudioValueError: If a tool cannot be used.
+            LMStudioPredictionError: If the model still calls tools in the last round.
+            LMStudioToolCallError: If a tool call of the model cannot be read.
+        """
+        act = self.model.prepare_act(chat, tools, parameters)
+        async with TaskRunner() as runner:
+            return await arun(act.to_end(runner))
 
 
 class AsyncModelHandle(BaseModelHandle[ModelT_co]):
@@ -94,7 +155,8 @@ class AsyncModelHandle(BaseModelHandle[ModelT_co]):
 
     async def get_context_length(self) -> int:
         """Return the context length that the instance was loaded with, in tokens."""
-        return (await arun(self.model.get_info(load=False))).context_length
+        info = await arun(self.model.get_info(load=False))
+        return info.context_length
 
     async def get_processing_state(self) -> InstanceProcessingState:
         """Return what the instance is doing, and how many requests are queued."""
@@ -107,7 +169,18 @@ class AsyncLLM(AsyncChatHandle[LanguageModel], AsyncModelHandle[LanguageModel]):
     async def prepare_images(
         self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
     ) -> list[FileHandle]:
-        """Upload images for a conversation with this model; see `LLM.prepare_images`."""
+        """Upload images for a conversation with this model.
+
+        Args:
+            images: What `files.prepare_image` takes, or http and https URLs, from which images are downloaded.
+            allow_private_image_hosts: Whether images may also come from addresses that are not public, such as this
+                machine.
+
+        Raises:
+            LMStudioImageDownloadError: If an image cannot or must not be downloaded.
+            LMStudioOSError: If a file cannot be read.
+            LMStudioValueError: If it is not an image of a type that LM Studio supports.
+        """
         return await arun(self.model.prepare_images(images, allow_private_hosts=allow_private_image_hosts))
 
     async def complete(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
@@ -121,13 +194,41 @@ class AsyncLLM(AsyncChatHandle[LanguageModel], AsyncModelHandle[LanguageModel]):
     async def warm(
         self, prefix: History | None = None, tools: Iterable[ToolInput] = (), **parameters: Unpack[PredictionParameters]
     ) -> None:
-        """Process a system prompt and tools now; see `LLM.warm`."""
+        """Process a system prompt and tools now, so that the first question waits only for its own tokens.
+
+        The server keeps them in its prompt cache until other prompts need the space. Loads the model if necessary.
+
+        Args:
+            prefix: The system prompt, a `Chat`, or a list of messages. Without it, only tools are processed.
+            tools: The tools of the questions, as `act` takes them.
+            parameters: Those of the questions, such as `config`; see `PredictionParameters`. One token is generated. Of
+                the callbacks, only `on_prompt_processing_progress` is called.
+
+        Raises:
+            LMStudioValueError: If the prefix, a tool or a setting is invalid.
+            LMStudioServerError: If the server reports an error.
+        """
         await arun(self.model.prefill(prefix, parameters, tools))
 
     async def rerank(
         self, query: str, texts: Sequence[str], **parameters: Unpack[RerankParameters]
     ) -> list[RerankResult]:
-        """Return how relevant texts are to a query, best first; see `LLM.rerank`."""
+        """Return how relevant texts are to a query, best first.
+
+        Each text is one call, in which the model generates one token: the scores are the probabilities of yes and no.
+        Loads the model if necessary. Rerankers of the Qwen3 kind are asked as they were trained, other models through
+        their chat template. Special tokens in the query and in the texts are taken apart.
+
+        Args:
+            query: The query.
+            texts: The texts; of those that are too long for the model, the beginning is scored.
+            parameters: See `RerankParameters`.
+
+        Raises:
+            LMStudioContextOverflowError: If the query leaves no room for a text.
+            LMStudioUnsupportedError: If the model, or the runtime of the server, cannot do this.
+            LMStudioValueError: If an argument is invalid.
+        """
         return await arun(self.model.rerank(query, texts, parameters))
 
     async def apply_prompt_template(
@@ -269,9 +370,8 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
 
     async def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
         """Return how much memory a model would take. Not every server knows."""
-        return await arun(
-            queries.estimate_usage(self._operation(), self.kind, model_key, load_settings(self.kind, config))
-        )
+        settings = load_settings(self.kind, config)
+        return await arun(queries.estimate_usage(self._operation(), self.kind, model_key, settings))
 
 
 class AsyncDownloadedModel(BaseDownloaded[HandleT, InfoT]):
@@ -341,7 +441,7 @@ class AsyncFilesNamespace(BaseNamespace):
     """Images for the model, and documents to search: `client.files`."""
 
     async def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
-        """Upload an image for use in a chat. Reading and encoding a file blocks the event loop.
+        """Upload an image for use in a chat. Reading and encoding it blocks the caller's thread.
 
         Args:
             src: A path, bytes, an open binary file or a data URL; JPEG, PNG or WebP.
@@ -356,7 +456,7 @@ class AsyncFilesNamespace(BaseNamespace):
     async def prepare_file(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload a file of any type. The extension of its name decides whether it is a document.
 
-        Reading and encoding a file blocks the event loop.
+        Reading and encoding it blocks the caller's thread.
         """
         return await arun(uploads.prepare_file(self._operation(), src, name))
 
@@ -373,40 +473,175 @@ class AsyncFilesNamespace(BaseNamespace):
         return await arun(uploads.retrieve(self._operation(), query, files, parameters))
 
 
+class AsyncDownloadOption(BaseDownloadOption):
+    """One way to download a model, such as a quantization."""
+
+    async def download(
+        self,
+        on_progress: OnDownload | None = None,
+        on_finalize: Callable[[], Any] | None = None,
+        *,
+        show_progress: ShowProgress = "auto",
+    ) -> str:
+        """Download it; return the key to load it with.
+
+        Args:
+            on_progress: Called with the progress.
+            on_finalize: Called when all bytes have arrived.
+            show_progress: Whether to show a progress bar, which needs tqdm. By default, `"auto"`, a download of more
+                than two seconds shows a line on a terminal, unless there is an `on_progress`.
+        """
+        return await arun(
+            repository.download(
+                Operation(self._context), self.info, on_progress, on_finalize, show_progress=show_progress
+            )
+        )
+
+
+class AsyncAvailableModel(BaseAvailableModel):
+    """A model that a search found."""
+
+    async def get_download_options(self) -> list[AsyncDownloadOption]:
+        """Return its download options."""
+        options = await arun(repository.download_options(Operation(self._context), self.search_result))
+        return [AsyncDownloadOption(option, self._context) for option in options]
+
+
+class AsyncRepositoryNamespace(BaseNamespace):
+    """Models to download: `client.repository`."""
+
+    async def search_models(
+        self,
+        search_term: str | None = None,
+        limit: int | None = None,
+        compatibility_types: Sequence[str] | None = None,
+    ) -> list[AsyncAvailableModel]:
+        """Return the models that match a search term; without one, those that the server recommends."""
+        results = await arun(repository.search(self._operation(), search_term, limit, compatibility_types))
+        return [AsyncAvailableModel(each, self._context) for each in results]
+
+
+class AsyncPluginTool(BasePluginTool):
+    """A tool of a plugin or an MCP server. `await tool(**arguments)` calls it, and returns a JSON value."""
+
+    @with_short_traceback
+    async def __call__(self, /, **arguments: Any) -> Any:
+        """Call the tool; see `call`."""
+        return await self.call(arguments)
+
+    async def call(
+        self, arguments: Mapping[str, Any] | None = None, /, **parameters: Unpack[ToolCallParameters]
+    ) -> Any:
+        """Call the tool and return its result, a JSON value; `ToolContent.of` reads that of an MCP server.
+
+        Args:
+            arguments: The arguments by name.
+            parameters: See `ToolCallParameters`.
+
+        Raises:
+            LMStudioValueError: If the arguments do not fit.
+            LMStudioPluginToolError: If the tool fails.
+            LMStudioToolConnectionLostError: If the connection is lost meanwhile; the tool is not called again.
+            LMStudioTimeoutError: If it takes longer than `timeout`; the call is aborted.
+            LMStudioRuntimeError: If the session was closed.
+        """
+        return await arun(self.calling(arguments or {}, parameters))
+
+
+class AsyncToolUseSession(BaseToolUseSession[AsyncPluginTool]):
+    """Tools of plugins, open inside of `async with` or from `start` to `aclose`. See `BaseToolUseSession`."""
+
+    _tool = AsyncPluginTool
+
+    async def start(self) -> Self:
+        """Start the plugins and list their tools. If one cannot start, the others are closed.
+
+        Raises:
+            LMStudioPluginError: If a plugin cannot be started.
+            LMStudioValueError: If two tools have the same name.
+        """
+        await arun(self.starting())
+        return self
+
+    async def aclose(self) -> None:
+        """Close the session, so that the plugins do not stay loaded. Calls that still run are aborted."""
+        self._close()
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class AsyncPluginGenerator(AsyncChatHandle[GeneratorModel]):
+    """A plugin that responds in place of a model.
+
+    It has no settings but those of `client.plugins.generator`: others are errors. Its results have no statistics, token
+    counts or info of a model; only a response that was cancelled, or that only repeated itself, has `stats`, with
+    nothing but its `stop_reason` (and `repetition_start`).
+    """
+
+
+class AsyncPluginsNamespace(BasePluginsNamespace):
+    """Plugins and MCP servers: `client.plugins`."""
+
+    def tools(self, plugin: Plugins, **parameters: Unpack[ToolSessionParameters]) -> AsyncToolUseSession:
+        """Return a session with the tools of a plugin. Nothing is sent before it starts.
+
+        Args:
+            plugin: Its identifier; that of an MCP server in `mcp.json` is `mcp/` and its name in kebab case. Or a dict
+                of several, each with its `PluginParameters`.
+            parameters: See `ToolSessionParameters`.
+
+        Raises:
+            LMStudioValueError: If an argument is invalid.
+        """
+        return AsyncToolUseSession(*self._sessions(plugin, parameters))
+
+    def generator(self, plugin: str, **parameters: Unpack[GeneratorParameters]) -> AsyncPluginGenerator:
+        """Return a handle to a generator plugin. Nothing is sent before its first response.
+
+        Args:
+            plugin: Its identifier, for example `owner/name`.
+            parameters: See `GeneratorParameters`.
+
+        Raises:
+            LMStudioValueError: If an argument is invalid.
+        """
+        return AsyncPluginGenerator(self._generator(plugin, parameters))
+
+
 class AsyncClient(BaseClient):
-    """A client for coroutines, from any event loop, `async with` or without. See `BaseClient` for the arguments.
+    """A client for coroutines, in any event loop; many may share it. See `BaseClient` for the arguments.
 
     Setup:
-        As for `Client`. Its guide also shows structured output, images, reasoning and statistics; the methods have the
-        same names here. `await client.aclose()`, or the end of `async with`, closes the client.
+        Install from a clone or a wheel: `pip install PATH`. Start LM Studio, or `lmsi serve`. The page
+        `docs/guides/native-client.md` shows what such examples print. `async with`, or `await client.aclose()`, closes
+        the client.
+        Notebooks and `python -m asyncio` run an `await` that is in no function.
 
     Instantiate:
-        A lazy handle gets or loads its model on first use.
-
         ```python
-        import asyncio
-
         import lmstudio_integrations as lms
 
-        client = lms.AsyncClient()
-        model = client.llm.lazy_model("qwen/qwen3-4b", ttl=600)
+        client = lms.AsyncClient()  # or lms.AsyncClient("localhost:1234", api_token="…")
+        model = await client.llm.model("qwen/qwen3-4b", ttl=600)
         ```
 
     Invoke:
         ```python
-        async def invoke() -> None:
-            print(await model.respond("Why is the sky blue?"))
-
-        asyncio.run(invoke())
+        chat = lms.Chat("Be brief.")
+        chat.add_user_message("Why is the sky blue?")
+        result = await model.respond(chat, config={"temperature": 0.2})
         ```
 
     Stream:
         ```python
-        async def stream() -> None:
-            async for fragment in model.respond_stream("Why is the sky blue?"):
-                print(fragment.content, end="", flush=True)
-
-        asyncio.run(stream())
+        async for fragment in model.respond_stream("Why is the sky blue?"):
+            print(fragment.content, end="", flush=True)
         ```
 
     Call tools:
@@ -415,22 +650,44 @@ class AsyncClient(BaseClient):
             "Return the pier of the ferries to a destination."
             return f"Ferries to the {destination} leave from pier 7."
 
-        async def act() -> None:
-            question = "Where does the ferry to the island leave?"
-            await model.act(question, [pier], on_message=print)
+        await model.act("Where does the ferry to the island leave?", [pier], on_message=print)
+        ```
 
-        asyncio.run(act())
+    Structured output:
+        ```python
+        class City(lms.BaseModel):
+            name: str
+
+        city = await model.respond("Name a city.", response_format=City)
+        print(city.parsed_as(City))
+        ```
+
+    Images:
+        ```python
+        vision = await client.llm.model("google/gemma-3-4b", load_policy="explicit")
+        question = lms.Chat()
+        image = await client.files.prepare_image("square.png")
+        question.add_user_message("What color is this square?", images=[image])
+        print(await vision.respond(question))
+        ```
+
+    Reasoning and statistics:
+        ```python
+        print(result.reasoning_content, result.stats.tokens_per_second)
+        print(await model.count_tokens("How many tokens?"))
         ```
 
     Embeddings:
         ```python
         key = "text-embedding-all-minilm-l6-v2"
-        embedder = client.embedding.lazy_model(key, load_policy="explicit")
-        print(len(asyncio.run(embedder.embed("The ferry takes twenty minutes."))))
+        embedder = await client.embedding.model(key, load_policy="explicit")
+        print(len(await embedder.embed("The ferry takes twenty minutes.")))
         ```
     """
 
     mailbox_type: ClassVar[type[Mailbox]] = LoopMailbox
+    default_timeouts: ClassVar[dict[str, float | None]] = dict(TIMEOUTS)
+    """The timeouts of clients that set none; `set_sync_api_timeout` changes those of all sync clients."""
 
     @property
     def llm(self) -> AsyncLlmNamespace:

@@ -155,7 +155,7 @@ class BaseClient(ShortTracebacks):
     """
 
     mailbox_type: ClassVar[type[Mailbox]]
-    default_timeouts: ClassVar[dict[str, float | None]] = dict(TIMEOUTS)
+    default_timeouts: ClassVar[dict[str, float | None]]
 
     @with_named_keywords(TimeoutParameters, TIMEOUTS)
     def __init__(

@@ -1,27 +1,25 @@
-"""Plugins and MCP servers of LM Studio, for both clients: `client.plugins`.
+"""What both clients share of `client.plugins`: arguments, tools and sessions.
 
-Every method runs a flow of `client/plugins/`.
+They use the flows of `client/plugins/`.
 """
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeAlias, TypedDict
 
-from typing_extensions import TypeVar, Unpack
+from typing_extensions import TypeVar
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.base import BaseNamespace
-from lmstudio_integrations.client.api.responses import AsyncChatHandle, ChatHandle
 from lmstudio_integrations.client.plugins.generators import GeneratorModel
 from lmstudio_integrations.client.plugins.sessions import OnReport, PluginSessions, RemoteTool, ToolCallbacks, spec_of
 from lmstudio_integrations.client.support.arguments import check_names
 from lmstudio_integrations.client.support.timeouts import checked_timeouts
-from lmstudio_integrations.client.support.tracebacks import ShortTracebacks, with_short_traceback
+from lmstudio_integrations.client.support.tracebacks import ShortTracebacks
 from lmstudio_integrations.client.transport.client_context import ClientContext
-from lmstudio_integrations.client.transport.flows import Flow, arun, run
+from lmstudio_integrations.client.transport.flows import Flow, arun
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
@@ -153,46 +151,6 @@ def _with_callbacks(callbacks: ToolCallbacks, parameters: ToolCallParameters) ->
     )
 
 
-class PluginTool(BasePluginTool):
-    """A tool of a plugin or an MCP server. Call it with its arguments by name; it returns a JSON value."""
-
-    @with_short_traceback
-    def __call__(self, /, **arguments: Any) -> Any:
-        """Call the tool; see `call`."""
-        return self.call(arguments)
-
-    def call(self, arguments: Mapping[str, Any] | None = None, /, **parameters: Unpack[ToolCallParameters]) -> Any:
-        """Call the tool and return its result, a JSON value; `ToolContent.of` reads that of an MCP server.
-
-        Args:
-            arguments: The arguments by name.
-            parameters: See `ToolCallParameters`.
-
-        Raises:
-            LMStudioValueError: If the arguments do not fit.
-            LMStudioPluginToolError: If the tool fails.
-            LMStudioToolConnectionLostError: If the connection is lost meanwhile; the tool is not called again.
-            LMStudioTimeoutError: If it takes longer than `timeout`; the call is aborted.
-            LMStudioRuntimeError: If the session was closed.
-        """
-        return run(self.calling(arguments or {}, parameters))
-
-
-class AsyncPluginTool(BasePluginTool):
-    """A tool of a plugin or an MCP server. Call it with its arguments by name, and await a JSON value."""
-
-    @with_short_traceback
-    async def __call__(self, /, **arguments: Any) -> Any:
-        """Call the tool; see `call`."""
-        return await self.call(arguments)
-
-    async def call(
-        self, arguments: Mapping[str, Any] | None = None, /, **parameters: Unpack[ToolCallParameters]
-    ) -> Any:
-        """Call the tool and return its result, a JSON value; see `PluginTool.call`."""
-        return await arun(self.calling(arguments or {}, parameters))
-
-
 class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
     """Tools of plugins, from the start of the session to its end.
 
@@ -233,57 +191,6 @@ class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
         return f"{type(self).__name__}({', '.join(map(repr, self.sessions.plugins))})"
 
 
-class ToolUseSession(BaseToolUseSession[PluginTool]):
-    """Tools of plugins, in a `with` block or from `start` to `close`. See `BaseToolUseSession`."""
-
-    _tool = PluginTool
-
-    def start(self) -> Self:
-        """Start the plugins and list their tools. If one cannot start, the others are closed.
-
-        Raises:
-            LMStudioPluginError: If a plugin cannot be started.
-            LMStudioValueError: If two tools have the same name.
-        """
-        run(self.starting())
-        return self
-
-    def close(self) -> None:
-        """Close the session, so that the plugins do not stay loaded. Calls that still run are aborted."""
-        self._close()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class AsyncToolUseSession(BaseToolUseSession[AsyncPluginTool]):
-    """Tools of plugins, in an `async with` block or from `start` to `aclose`. See `BaseToolUseSession`."""
-
-    _tool = AsyncPluginTool
-
-    async def start(self) -> Self:
-        """Start the plugins and list their tools; see `ToolUseSession.start`."""
-        await arun(self.starting())
-        return self
-
-    async def aclose(self) -> None:
-        """Close the session, so that the plugins do not stay loaded. Calls that still run are aborted."""
-        self._close()
-
-    async def __aenter__(self) -> Self:
-        return await self.start()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-
 class BasePluginsNamespace(BaseNamespace):
     """Plugins and MCP servers."""
 
@@ -306,57 +213,3 @@ class BasePluginsNamespace(BaseNamespace):
     def _generator(self, plugin: str, parameters: GeneratorParameters) -> GeneratorModel:
         check_names(parameters, GeneratorParameters.__annotations__)
         return GeneratorModel(self._context, spec_of(plugin, parameters))
-
-
-class PluginGenerator(ChatHandle[GeneratorModel]):
-    """A plugin that responds in place of a model.
-
-    It has no settings but those of `client.plugins.generator`: others are errors. Its results have no statistics, token
-    counts or info of a model; only a response that was cancelled, or that only repeated itself, has `stats`, with
-    nothing but its `stop_reason` (and `repetition_start`).
-    """
-
-
-class AsyncPluginGenerator(AsyncChatHandle[GeneratorModel]):
-    """A plugin that responds in place of a model; see `PluginGenerator`."""
-
-
-class PluginsNamespace(BasePluginsNamespace):
-    """Plugins and MCP servers: `client.plugins`."""
-
-    def tools(self, plugin: Plugins, **parameters: Unpack[ToolSessionParameters]) -> ToolUseSession:
-        """Return a session with the tools of a plugin. Nothing is sent before it starts.
-
-        Args:
-            plugin: Its identifier; that of an MCP server in `mcp.json` is `mcp/` and its name in kebab case. Or a dict
-                of several, each with its `PluginParameters`.
-            parameters: See `ToolSessionParameters`.
-
-        Raises:
-            LMStudioValueError: If an argument is invalid.
-        """
-        return ToolUseSession(*self._sessions(plugin, parameters))
-
-    def generator(self, plugin: str, **parameters: Unpack[GeneratorParameters]) -> PluginGenerator:
-        """Return a handle to a generator plugin. Nothing is sent before its first response.
-
-        Args:
-            plugin: Its identifier, for example `owner/name`.
-            parameters: See `GeneratorParameters`.
-
-        Raises:
-            LMStudioValueError: If an argument is invalid.
-        """
-        return PluginGenerator(self._generator(plugin, parameters))
-
-
-class AsyncPluginsNamespace(BasePluginsNamespace):
-    """Plugins and MCP servers: `client.plugins`."""
-
-    def tools(self, plugin: Plugins, **parameters: Unpack[ToolSessionParameters]) -> AsyncToolUseSession:
-        """Return a session with the tools of a plugin; see `PluginsNamespace.tools`."""
-        return AsyncToolUseSession(*self._sessions(plugin, parameters))
-
-    def generator(self, plugin: str, **parameters: Unpack[GeneratorParameters]) -> AsyncPluginGenerator:
-        """Return a handle to a generator plugin; see `PluginsNamespace.generator`."""
-        return AsyncPluginGenerator(self._generator(plugin, parameters))

@@ -1,29 +1,19 @@
-"""Responses for both clients: the streams, and what a handle needs to have a conversation.
+"""The streams of both clients. They are written by hand, because they are read in different ways.
 
-Models and generator plugins respond in the same way.
+Generators read for threads. Coroutines read with the iterators of `client/predictions/async_readers.py`.
 """
 
-from collections.abc import Awaitable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import Awaitable, Coroutine, Generator, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from typing_extensions import TypeVar, Unpack
-
-from lmstudio_integrations.client.api.base import BaseHandle, BaseStream
-from lmstudio_integrations.client.files.images import PendingHistory
+from lmstudio_integrations.client.api.base import BaseStream
 from lmstudio_integrations.client.predictions.async_readers import AsyncBatches, AsyncEvents, AsyncFragments
-from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.prediction import Prediction
-from lmstudio_integrations.client.predictions.requests import History, PredictionParameters
-from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
-from lmstudio_integrations.client.predictions.tool_loop.runners import TaskRunner, ThreadRunner
 from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import DONE
-from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
-
-LanguageModelT_co = TypeVar("LanguageModelT_co", bound=LanguageModel, covariant=True, default=LanguageModel)
 
 
 class PredictionStream(BaseStream):
@@ -145,7 +135,10 @@ class AsyncPredictionStream(BaseStream):
         return await arun(self._prediction.to_end())
 
     def cancel(self) -> Awaitable[None]:
-        """Stop the generation on the server. Works with and without `await`. See `PredictionStream.cancel`."""
+        """Stop the generation on the server. Works with and without `await`. Read on to get what has arrived.
+
+        Then call `result()`. Before the model is loaded, this stops the load, and there is no result.
+        """
         self._prediction.cancel()
         return DONE
 
@@ -160,83 +153,3 @@ class AsyncPredictionStream(BaseStream):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-class ChatHandle(BaseHandle[LanguageModelT_co]):
-    """A handle that responds to conversations: of a model, or of a generator plugin."""
-
-    def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
-        """Return the next message of a conversation.
-
-        Args:
-            history: A prompt, a `Chat`, or a list of messages with role and content.
-            parameters: See `PredictionParameters`.
-
-        Raises:
-            LMStudioValueError: If the history is empty or a setting unknown.
-            LMStudioServerError: If the server reports an error.
-        """
-        return run(self.model.prepare_response(history, parameters).to_end())
-
-    def respond_stream(
-        self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
-    ) -> PredictionStream:
-        """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
-        return PredictionStream(self.model.prepare_response(history, parameters))
-
-    def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
-        """Let the model call tools until it responds without a call.
-
-        Args:
-            chat: A prompt, a `Chat` (which is copied), or a list of messages.
-            tools: Functions with type hints and a docstring, or `ToolFunctionDef`s; sync or async.
-            parameters: See `ActParameters`.
-
-        Raises:
-            LMStudioValueError: If a tool cannot be used.
-            LMStudioPredictionError: If the model still calls tools in the last round.
-            LMStudioToolCallError: If a tool call of the model cannot be read.
-        """
-        act = self.model.prepare_act(chat, tools, parameters)
-        with ThreadRunner() as runner:
-            return run(act.to_end(runner))
-
-
-class AsyncChatHandle(BaseHandle[LanguageModelT_co]):
-    """A handle that responds to conversations: of a model, or of a generator plugin."""
-
-    async def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
-        """Return the next message of a conversation.
-
-        Args:
-            history: A prompt, a `Chat`, or a list of messages with role and content.
-            parameters: See `PredictionParameters`.
-
-        Raises:
-            LMStudioValueError: If the history is empty or a setting unknown.
-            LMStudioServerError: If the server reports an error.
-        """
-        return await arun(self.model.prepare_response(history, parameters).to_end())
-
-    def respond_stream(
-        self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
-    ) -> AsyncPredictionStream:
-        """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
-        return AsyncPredictionStream(self.model.prepare_response(history, parameters))
-
-    async def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
-        """Let the model call tools until it responds without a call.
-
-        Args:
-            chat: A prompt, a `Chat` (which is copied), or a list of messages.
-            tools: Functions with type hints and a docstring, or `ToolFunctionDef`s; sync or async.
-            parameters: See `ActParameters`.
-
-        Raises:
-            LMStudioValueError: If a tool cannot be used.
-            LMStudioPredictionError: If the model still calls tools in the last round.
-            LMStudioToolCallError: If a tool call of the model cannot be read.
-        """
-        act = self.model.prepare_act(chat, tools, parameters)
-        async with TaskRunner() as runner:
-            return await arun(act.to_end(runner))

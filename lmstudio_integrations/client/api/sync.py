@@ -1,17 +1,20 @@
-"""The client for threads: `Client`, its namespaces, model handles, and prediction streams.
+# Written by `python -m tools.sync_client` from asynchronous.py.
+"""The client for threads: `Client`, its namespaces, and what they return.
 
-Every method runs a flow and waits for it; `asynchronous.py` is the same for coroutines. Users and adapters call it.
+Every method runs a flow. `python -m tools.sync_client` writes `sync.py`, which is the same for threads, from
+`asynchronous.py`, so the docstrings must be right for both. Users and adapters call both.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeAlias, cast, overload
 
-from typing_extensions import Unpack, override
+from typing_extensions import TypeVar, Unpack, override
 
 from lmstudio_integrations.client.api.base import (
     BaseClient,
     BaseDownloaded,
+    BaseHandle,
     BaseModelHandle,
     BaseModelNamespace,
     BaseNamespace,
@@ -25,26 +28,42 @@ from lmstudio_integrations.client.api.base import (
     load_settings,
     new_state,
 )
-from lmstudio_integrations.client.api.downloads import RepositoryNamespace
-from lmstudio_integrations.client.api.plugins import PluginsNamespace
-from lmstudio_integrations.client.api.responses import ChatHandle, PredictionStream
+from lmstudio_integrations.client.api.downloads import BaseAvailableModel, BaseDownloadOption
+from lmstudio_integrations.client.api.plugins import (
+    BasePluginsNamespace,
+    BasePluginTool,
+    BaseToolUseSession,
+    GeneratorParameters,
+    Plugins,
+    ToolCallParameters,
+    ToolSessionParameters,
+)
+from lmstudio_integrations.client.api.responses import PredictionStream
 from lmstudio_integrations.client.embeddings.embedder import Embedder
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.files import uploads
+from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.client.files.uploads import FileInput, RetrievalParameters
-from lmstudio_integrations.client.models import queries
+from lmstudio_integrations.client.models import queries, repository
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools
 from lmstudio_integrations.client.models.loading import DEFAULT_TTL
 from lmstudio_integrations.client.models.model import Texts
+from lmstudio_integrations.client.models.repository import OnDownload
 from lmstudio_integrations.client.models.state import ModelState
+from lmstudio_integrations.client.plugins.generators import GeneratorModel
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.requests import History, PredictionParameters, PromptParameters
 from lmstudio_integrations.client.predictions.reranking.rerank import RerankParameters
+from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
+from lmstudio_integrations.client.predictions.tool_loop.runners import ThreadRunner
 from lmstudio_integrations.client.support.arguments import text_of
+from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
+from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.client.transport.connect.find import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import Mailbox, ThreadMailbox
+from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.functions import ToolInput
@@ -64,6 +83,48 @@ from lmstudio_integrations.types.reasoning import ReasoningReplay
 from lmstudio_integrations.types.references import ModelReference
 from lmstudio_integrations.types.reranking import RerankResult
 from lmstudio_integrations.types.results import PredictionResult
+
+LanguageModelT_co = TypeVar("LanguageModelT_co", bound=LanguageModel, covariant=True, default=LanguageModel)
+
+
+class ChatHandle(BaseHandle[LanguageModelT_co]):
+    """A handle that responds to conversations: of a model, or of a generator plugin."""
+
+    def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
+        """Return the next message of a conversation.
+
+        Args:
+            history: A prompt, a `Chat`, or a list of messages with role and content.
+            parameters: See `PredictionParameters`.
+
+        Raises:
+            LMStudioValueError: If the history is empty or a setting unknown.
+            LMStudioServerError: If the server reports an error.
+        """
+        return run(self.model.prepare_response(history, parameters).to_end())
+
+    def respond_stream(
+        self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
+    ) -> PredictionStream:
+        """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
+        return PredictionStream(self.model.prepare_response(history, parameters))
+
+    def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
+        """Let the model call tools until it responds without a call.
+
+        Args:
+            chat: A prompt, a `Chat` (which is copied), or a list of messages.
+            tools: Functions with type hints and a docstring, or `ToolFunctionDef`s; sync or async.
+            parameters: See `ActParameters`.
+
+        Raises:
+            LMStudioValueError: If a tool cannot be used.
+            LMStudioPredictionError: If the model still calls tools in the last round.
+            LMStudioToolCallError: If a tool call of the model cannot be read.
+        """
+        act = self.model.prepare_act(chat, tools, parameters)
+        with ThreadRunner() as runner:
+            return run(act.to_end(runner))
 
 
 class SyncModelHandle(BaseModelHandle[ModelT_co]):
@@ -95,7 +156,8 @@ class SyncModelHandle(BaseModelHandle[ModelT_co]):
 
     def get_context_length(self) -> int:
         """Return the context length that the instance was loaded with, in tokens."""
-        return run(self.model.get_info(load=False)).context_length
+        info = run(self.model.get_info(load=False))
+        return info.context_length
 
     def get_processing_state(self) -> InstanceProcessingState:
         """Return what the instance is doing, and how many requests are queued."""
@@ -376,7 +438,7 @@ class FilesNamespace(BaseNamespace):
     """Images for the model, and documents to search: `client.files`."""
 
     def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
-        """Upload an image for use in a chat.
+        """Upload an image for use in a chat. Reading and encoding it blocks the caller's thread.
 
         Args:
             src: A path, bytes, an open binary file or a data URL; JPEG, PNG or WebP.
@@ -389,7 +451,10 @@ class FilesNamespace(BaseNamespace):
         return run(uploads.prepare_image(self._operation(), src, name))
 
     def prepare_file(self, src: FileInput, name: str | None = None) -> FileHandle:
-        """Upload a file of any type. The extension of its name decides whether it is a document."""
+        """Upload a file of any type. The extension of its name decides whether it is a document.
+
+        Reading and encoding it blocks the caller's thread.
+        """
         return run(uploads.prepare_file(self._operation(), src, name))
 
     def parse_document(
@@ -405,12 +470,152 @@ class FilesNamespace(BaseNamespace):
         return run(uploads.retrieve(self._operation(), query, files, parameters))
 
 
+class DownloadOption(BaseDownloadOption):
+    """One way to download a model, such as a quantization."""
+
+    def download(
+        self,
+        on_progress: OnDownload | None = None,
+        on_finalize: Callable[[], Any] | None = None,
+        *,
+        show_progress: ShowProgress = "auto",
+    ) -> str:
+        """Download it; return the key to load it with.
+
+        Args:
+            on_progress: Called with the progress.
+            on_finalize: Called when all bytes have arrived.
+            show_progress: Whether to show a progress bar, which needs tqdm. By default, `"auto"`, a download of more
+                than two seconds shows a line on a terminal, unless there is an `on_progress`.
+        """
+        return run(
+            repository.download(
+                Operation(self._context), self.info, on_progress, on_finalize, show_progress=show_progress
+            )
+        )
+
+
+class AvailableModel(BaseAvailableModel):
+    """A model that a search found."""
+
+    def get_download_options(self) -> list[DownloadOption]:
+        """Return its download options."""
+        options = run(repository.download_options(Operation(self._context), self.search_result))
+        return [DownloadOption(option, self._context) for option in options]
+
+
+class RepositoryNamespace(BaseNamespace):
+    """Models to download: `client.repository`."""
+
+    def search_models(
+        self,
+        search_term: str | None = None,
+        limit: int | None = None,
+        compatibility_types: Sequence[str] | None = None,
+    ) -> list[AvailableModel]:
+        """Return the models that match a search term; without one, those that the server recommends."""
+        results = run(repository.search(self._operation(), search_term, limit, compatibility_types))
+        return [AvailableModel(each, self._context) for each in results]
+
+
+class PluginTool(BasePluginTool):
+    """A tool of a plugin or an MCP server. `tool(**arguments)` calls it, and returns a JSON value."""
+
+    @with_short_traceback
+    def __call__(self, /, **arguments: Any) -> Any:
+        """Call the tool; see `call`."""
+        return self.call(arguments)
+
+    def call(self, arguments: Mapping[str, Any] | None = None, /, **parameters: Unpack[ToolCallParameters]) -> Any:
+        """Call the tool and return its result, a JSON value; `ToolContent.of` reads that of an MCP server.
+
+        Args:
+            arguments: The arguments by name.
+            parameters: See `ToolCallParameters`.
+
+        Raises:
+            LMStudioValueError: If the arguments do not fit.
+            LMStudioPluginToolError: If the tool fails.
+            LMStudioToolConnectionLostError: If the connection is lost meanwhile; the tool is not called again.
+            LMStudioTimeoutError: If it takes longer than `timeout`; the call is aborted.
+            LMStudioRuntimeError: If the session was closed.
+        """
+        return run(self.calling(arguments or {}, parameters))
+
+
+class ToolUseSession(BaseToolUseSession[PluginTool]):
+    """Tools of plugins, open inside of `with` or from `start` to `close`. See `BaseToolUseSession`."""
+
+    _tool = PluginTool
+
+    def start(self) -> Self:
+        """Start the plugins and list their tools. If one cannot start, the others are closed.
+
+        Raises:
+            LMStudioPluginError: If a plugin cannot be started.
+            LMStudioValueError: If two tools have the same name.
+        """
+        run(self.starting())
+        return self
+
+    def close(self) -> None:
+        """Close the session, so that the plugins do not stay loaded. Calls that still run are aborted."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class PluginGenerator(ChatHandle[GeneratorModel]):
+    """A plugin that responds in place of a model.
+
+    It has no settings but those of `client.plugins.generator`: others are errors. Its results have no statistics, token
+    counts or info of a model; only a response that was cancelled, or that only repeated itself, has `stats`, with
+    nothing but its `stop_reason` (and `repetition_start`).
+    """
+
+
+class PluginsNamespace(BasePluginsNamespace):
+    """Plugins and MCP servers: `client.plugins`."""
+
+    def tools(self, plugin: Plugins, **parameters: Unpack[ToolSessionParameters]) -> ToolUseSession:
+        """Return a session with the tools of a plugin. Nothing is sent before it starts.
+
+        Args:
+            plugin: Its identifier; that of an MCP server in `mcp.json` is `mcp/` and its name in kebab case. Or a dict
+                of several, each with its `PluginParameters`.
+            parameters: See `ToolSessionParameters`.
+
+        Raises:
+            LMStudioValueError: If an argument is invalid.
+        """
+        return ToolUseSession(*self._sessions(plugin, parameters))
+
+    def generator(self, plugin: str, **parameters: Unpack[GeneratorParameters]) -> PluginGenerator:
+        """Return a handle to a generator plugin. Nothing is sent before its first response.
+
+        Args:
+            plugin: Its identifier, for example `owner/name`.
+            parameters: See `GeneratorParameters`.
+
+        Raises:
+            LMStudioValueError: If an argument is invalid.
+        """
+        return PluginGenerator(self._generator(plugin, parameters))
+
+
 class Client(BaseClient):
-    """A client for threads. See `BaseClient` for the arguments; may be used by many threads at once.
+    """A client for threads; many may share it. See `BaseClient` for the arguments.
 
     Setup:
         Install from a clone or a wheel: `pip install PATH`. Start LM Studio, or `lmsi serve`. The page
-        `docs/guides/native-client.md` shows what such examples print.
+        `docs/guides/native-client.md` shows what such examples print. `with`, or `client.close()`, closes
+        the client.
 
     Instantiate:
         ```python
@@ -447,7 +652,8 @@ class Client(BaseClient):
         class City(lms.BaseModel):
             name: str
 
-        print(model.respond("Name a city.", response_format=City).parsed_as(City))
+        city = model.respond("Name a city.", response_format=City)
+        print(city.parsed_as(City))
         ```
 
     Images:
@@ -475,7 +681,7 @@ class Client(BaseClient):
 
     mailbox_type: ClassVar[type[Mailbox]] = ThreadMailbox
     default_timeouts: ClassVar[dict[str, float | None]] = dict(TIMEOUTS)
-    """The timeouts of clients that set none; `set_sync_api_timeout` changes them for all sync clients."""
+    """The timeouts of clients that set none; `set_sync_api_timeout` changes those of all sync clients."""
 
     @property
     def llm(self) -> LlmNamespace:

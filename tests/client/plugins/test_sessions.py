@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.api.plugins import PluginTool
+from lmstudio_integrations.client.api.sync import PluginTool
 from lmstudio_integrations.client.plugins.sessions import PluginSession, RemoteTool, ToolCallbacks, spec_of
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.emulator import Emulator
