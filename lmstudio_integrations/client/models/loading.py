@@ -11,7 +11,7 @@ from typing import Any
 from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.models.config_check import check_config
 from lmstudio_integrations.client.models.load_packets import LoadPackets
-from lmstudio_integrations.client.models.queries import list_all_loaded, list_downloaded, list_wire_infos, unload
+from lmstudio_integrations.client.models.queries import list_all_loaded, list_downloaded, list_wire_infos
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import (
     Instance,
@@ -269,7 +269,10 @@ class Loader:
             return min(of_model, key=lambda info: identifiers.index(info["identifier"]), default=None)
 
     def _model_key(self, name: str) -> Flow[str]:
-        """Return the model key of a name, so that two spellings do not load two copies."""
+        """Return the model key of a name, so that two spellings do not load two copies.
+
+        The server may accept a name that its list of models does not have; that name stands for the key.
+        """
         kind = self._state.kind
         known = self._server_models.model_key(kind, name)
         if known is not None:
@@ -280,38 +283,7 @@ class Loader:
             return next(keys, None)
 
         model_key = yield from self._operation.call("system", "listDownloadedModels", None, read, label="Model list")
-        return model_key or (yield from self._key_from_cancelled_load(name))
-
-    def _key_from_cancelled_load(self, name: str) -> Flow[str]:
-        """Return the model key of a name that no downloaded model has: start to load it, and cancel.
-
-        No endpoint only resolves a name, and the names that the server accepts are not all in its list of models. The
-        channel is read to its end. If the load was faster than its cancellation, the new instance is used; where
-        several are used and it is not the next of them, it is unloaded.
-        """
-        kind, model_key, made = self._state.kind, None, None
-        parameter = self._load_parameter(name, self._explicit_ttl_ms)
-        with self._operation.start(kind, channel(kind, "loadModel"), parameter, label="Model load") as call:
-            try:
-                while batch := (yield call):
-                    for packet in batch:
-                        with decode_errors("Model load"):
-                            if packet["type"] == "resolved":
-                                model_key = str(packet["info"]["modelKey"])
-                                call.cancel()
-                            elif packet["type"] == "success":
-                                self._server_models.record_explicit(packet["info"])
-                                self._state.loaded_here = reference_of(packet["info"])
-                                made = identifier_of(packet["info"])
-            except LMStudioServerError:
-                if model_key is None:
-                    raise
-        if model_key is None:
-            raise closed_early("Model load")
-        number = self._state.number
-        if number is not None and made not in {None, instance_identifier(model_key, number)}:
-            yield from unload(self._operation, kind, str(made))
-        return model_key
+        return model_key or name
 
     def _reject_other_model(self, identifier: str, model_key: str, error: LMStudioServerError) -> Flow[None]:
         """Raise if another model has the identifier; otherwise another program is loading this model.
@@ -320,7 +292,9 @@ class Loader:
             LMStudioModelLoadError: If waiting would not help.
         """
         for kind, info in (yield from list_all_loaded(self._operation)):
-            if info["identifier"] == identifier and info.get("modelKey") != model_key:
+            # The only instance of a name may be of any model of the kind: `find_loaded` finds it by its identifier.
+            is_found = kind == self._state.kind and self._state.number is None
+            if info["identifier"] == identifier and info.get("modelKey") != model_key and not is_found:
                 raise LMStudioModelLoadError(
                     f"{identifier!r} cannot be loaded explicitly: the {kind} model {info.get('modelKey')!r} is loaded "
                     f"under that identifier; unload it with client.{kind}.unload({identifier!r})"

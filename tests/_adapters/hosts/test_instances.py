@@ -222,9 +222,16 @@ def test_an_instance_is_never_taken_for_another_one(adapter: Adapter, path: str,
 
 
 def test_other_names_of_a_model_mean_the_same_instances(server: Emulator) -> None:
-    for name in (CHAT, CHAT.upper(), "short", f"scripted/{CHAT}"):
+    for name in (CHAT, CHAT.upper(), f"scripted/{CHAT}"):
         ChatLMStudio(model=name, host=server.address, instances=2).load()
         assert identifiers(server) == [CHAT, SECOND], name
+
+
+def test_a_name_that_no_list_has_is_the_identifier_of_the_instances(server: Emulator) -> None:
+    for _ in range(2):
+        ChatLMStudio(model="short", host=server.address, instances=2).load()
+        assert identifiers(server)[0] == "short"
+        assert len(identifiers(server)) == 2
 
 
 def test_the_first_instance_may_have_another_identifier(server: Emulator) -> None:

@@ -78,39 +78,25 @@ async def test_a_load_without_memory_fails_as_such_even_if_nothing_can_be_listed
             await client.llm.load_new_instance("n")
 
 
-async def test_a_name_that_only_the_server_understands_is_resolved_by_a_cancelled_load(
-    make_client: Callable[..., Any],
+@pytest.mark.parametrize("is_taken", [False, True])
+async def test_a_name_that_the_list_of_models_does_not_have_is_the_identifier(
+    make_client: Callable[..., Any], is_taken: bool
 ) -> None:
-    resolved = packet({"type": "resolved", "info": INFO})
-    cancelled = failed("channelError", {"title": "cancelled"})
+    """Also where another program loads it between a look at the loaded models and the load."""
+    info = {**INFO, "identifier": "fuzzy"}
+    taken = failed("channelError", {"title": 'Model with identifier "fuzzy" already exists'})
     server = Server(
         {
-            "listLoaded": [[result([])], [result([])]],
+            "listLoaded": [[result(infos)] for infos in ([], [], [info], [], [info])],
             "listDownloadedModels": [[result([])]],
-            "loadModel": [[packet({"type": "news"}), resolved, cancelled], LOADED],
+            "loadModel": [[taken] if is_taken else [packet({"type": "success", "info": info}), CLOSE]],
         }
     )
     async with fake_server(server) as address, make_client(address) as client:
         model = await client.llm.model("fuzzy", load_policy="explicit", ttl=float("inf"))
-    assert model.identifier == "m"
+    assert model.identifier == "fuzzy"
     loads = [parameter for name, parameter in server.parameters if name == "loadModel"]
-    assert [(each["modelKey"], each.get("identifier"), each.get("ttlMs")) for each in loads] == [
-        ("fuzzy", None, None),
-        ("fuzzy", "m", None),
-    ]
-
-
-async def test_a_load_that_ends_before_the_model_is_resolved_is_an_error(make_client: Callable[..., Any]) -> None:
-    server = Server(
-        {
-            "listLoaded": [[result([])], [result([])]],
-            "listDownloadedModels": [[result([])]],
-            "loadModel": [[CLOSE]],
-        }
-    )
-    async with fake_server(server) as address, make_client(address) as client:
-        with pytest.raises(lms.LMStudioChannelClosedError):
-            await client.llm.model("fuzzy", load_policy="explicit")
+    assert [(each["modelKey"], each["identifier"]) for each in loads] == [("fuzzy", "fuzzy")]
 
 
 @pytest.mark.parametrize("infos", [None, [None], [{"identifier": 1}]])
@@ -345,23 +331,6 @@ async def test_a_callback_that_fails_does_not_hide_a_success_of_the_same_batch(
         with pytest.raises(_CallbackError):
             await client.llm.load_new_instance("m", on_load_progress=_fail)
     assert unloaded == [("unloadModel", {"identifier": "m"})]
-
-
-async def test_an_instance_of_a_load_that_was_cancelled_too_late_is_owned(make_client: Callable[..., Any]) -> None:
-    server = Server(
-        {
-            "listLoaded": [[result([])], [result([FULL_INFO])], [result([FULL_INFO])]],
-            "listDownloadedModels": [[result([])]],
-            "loadModel": [[packet({"type": "resolved", "info": FULL_INFO}), *LOADED]],
-            "countTokens": [[result({"tokenCount": 1})]],
-            "unloadModel": [[result(None)]],
-        }
-    )
-    async with fake_server(server) as address, make_client(address) as client:
-        handle = client.llm.lazy_model("fuzzy", load_policy="explicit")
-        assert await handle.count_tokens("Hi") == 1
-        await handle.unload_if_loaded_here()
-    assert server.parameters[-1] == ("unloadModel", None)
 
 
 async def test_an_eviction_is_recorded_although_its_load_fails(make_client: Callable[..., Any]) -> None:

@@ -125,12 +125,20 @@ async def test_waiting_for_a_load_of_another_caller_ends_with_the_timeout(
         await asyncio.gather(first, return_exceptions=True)
 
 
-@pytest.mark.parametrize("name", ["maker/chatty-GGUF", "maker/chatty-GGUF/chatty.gguf", "Chatty", "buddy"])
+@pytest.mark.parametrize("name", ["maker/chatty-GGUF", "maker/chatty-GGUF/chatty.gguf", "Chatty"])
 async def test_two_spellings_load_one_instance(client: Any, server: Emulator, name: str) -> None:
     first = await client.llm.model(name, load_policy="explicit")
     second = await client.llm.model("chatty", load_policy="explicit")
     assert first.identifier == second.identifier == "chatty"
     assert [info.identifier for info in server.loaded()] == ["chatty"]
+
+
+async def test_a_name_that_no_list_has_loads_one_instance_under_that_name(client: Any, server: Emulator) -> None:
+    for name in ("buddy", "buddy", "chatty"):
+        assert (await client.llm.model(name, load_policy="explicit")).identifier == "buddy"
+    server.unload("buddy")
+    assert (await client.llm.model("buddy", load_policy="explicit")).identifier == "chatty"
+    assert len(server.loads) == 2
 
 
 async def test_an_unknown_model_is_an_error_with_close_matches(client: Any) -> None:
