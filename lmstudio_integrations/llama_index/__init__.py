@@ -1,16 +1,16 @@
 """LM Studio in LlamaIndex: language models, embeddings, rerankers and tools over the native protocol.
 
-Needs the `llama-index` extra. The classes are imported when they are first asked for. Once this package is imported,
-LlamaIndex also loads them from what `to_dict` wrote, such as the model of an extractor.
+Needs the `llama-index` extra. The classes are imported when they are first asked for. After `register()`, LlamaIndex
+also loads them from what `to_dict` wrote, such as the model of an extractor.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from lmstudio_integrations._adapters.lazy import public_name
-from lmstudio_integrations.llama_index._registration import enter_once_imported, register
 
 if TYPE_CHECKING:
     from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError as LlamaIndexToolCallError
+    from lmstudio_integrations.llama_index._registration import register as register
     from lmstudio_integrations.llama_index.embeddings import LMStudioEmbedding as LMStudioEmbedding
     from lmstudio_integrations.llama_index.llms import LMStudio as LMStudio
     from lmstudio_integrations.llama_index.rerankers import LMStudioReranker as LMStudioReranker
@@ -34,6 +34,7 @@ _MODULES = {
     "LMStudioTokenizer": "tokenizer",
     "LMStudioToolSpec": "tool_spec",
     "LlamaIndexToolCallError": "_errors",
+    "register": "_registration",
 }
 
 
@@ -45,6 +46,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-enter_once_imported()
