@@ -225,7 +225,6 @@ def _with_system_first(messages: Sequence[PendingMessage]) -> list[PendingMessag
 
 
 def _files(messages: Sequence[PendingMessage]) -> list[FileHandle]:
-    """Return the files that were uploaded before."""
     return [part for each in messages for part in each.parts if isinstance(part, FileHandle)]
 
 

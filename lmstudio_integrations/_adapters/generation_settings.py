@@ -198,7 +198,6 @@ def _policy(values: Mapping[str, Any]) -> str | None:
 
 @cache
 def _known_arguments(kind: type[GenerationSettings]) -> Collection[str]:
-    """Return the names of all arguments that a call may have."""
     call = kind._call  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
     return {*kind._call_names(), *ALIASES, *call.request, *call.framework}  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
@@ -210,7 +209,6 @@ def _call_fields(kind: type[GenerationSettings]) -> Callable[[Mapping[str, Any]]
 
 
 def _with_effort(call: ResolvedCall) -> ResolvedCall:
-    """Add what is sent for `reasoning_effort`."""
     values = call.values
     key: str | None = values["model"]
     if not is_catalog_key(key):

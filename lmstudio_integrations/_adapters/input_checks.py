@@ -75,7 +75,6 @@ def tokens_of(hosts: Sequence[str | None], tokens: HostTokens) -> list[str | Non
 
 
 def _secret_tokens(name: str, tokens: object) -> SecretStr:
-    """Return a token, or the tokens of several hosts, as a secret."""
     if is_mapping(tokens):
         return HostTokens.of({_host_name(name, host): _secret_token(name, token) for host, token in tokens.items()})
     return _secret_token(name, tokens)

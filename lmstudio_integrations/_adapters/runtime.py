@@ -118,7 +118,6 @@ class _ClientPool(Generic[ClientT]):
         return handles[0].on_hosts(handles, spec.max_retries)
 
     def bound(self, server: ServerSpec, state: ModelState) -> BaseModelHandle:
-        """Return a handle to the model of a state."""
         handle: BaseModelHandle = _namespace(self._client(server), state.kind).handle_for(state)
         return handle
 

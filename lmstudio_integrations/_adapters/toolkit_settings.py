@@ -148,7 +148,6 @@ class ToolkitSettings(ServerSettings, _PluginSettings):
         return [ToolkitTool(self, each) for each in session.tools]
 
     async def _aopen(self) -> list["ToolkitTool"]:
-        """Open the session, unless it is open; return the tools."""
         session = self._session()
         await arun(session.starting(LoopMailbox))
         return [ToolkitTool(self, each) for each in session.tools]

@@ -72,8 +72,6 @@ class _Command(TyperCommand):
 
 
 class _Commands(Mapping[str, Any]):
-    """The commands by name."""
-
     def __getitem__(self, name: str) -> Any:
         if name not in COMMANDS:
             raise KeyError(name)

@@ -88,7 +88,6 @@ def open_llm(client: Client, name: str | None, ttl: int | None) -> LLM:
 
 
 def _llm_key(name: str | None, downloaded: Sequence[ModelInfo]) -> str:
-    """Return the name to load a language model with."""
     if name is None:
         return pick_model([info for info in downloaded if info.type == "llm"], "language model").model_key
     return find_key(name, downloaded, "llm")

@@ -33,7 +33,6 @@ class _Block:
     fragments: list[str] = field(default_factory=list[str])
 
     def finished(self) -> dict[str, Any]:
-        """Return the whole block."""
         kind, text = self.start["type"], "".join(self.fragments)
         if kind != "tool_call_chunk":
             return {**self.start, _DELTAS[kind][1]: text}

@@ -276,7 +276,6 @@ class ChunkStream:
         return ChatGenerationChunk(message=message)
 
     def _tool_chunks(self, event: PredictionEvent) -> list[ToolCallChunk]:
-        """Return what an event adds to the tool calls."""
         if self._has_call and not self._tool_use.parallel:
             return []  # the first call is kept, later ones are dropped
         call, chunks = self._call, list[ToolCallChunk]()

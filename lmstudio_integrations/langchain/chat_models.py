@@ -745,7 +745,6 @@ _REPORTED_ABILITIES = {
 
 
 def _profile(info: Mapping[str, Any]) -> ModelProfile:
-    """Return the info of a model as a langchain-core profile."""
     reported = {name: info[member] for name, member in _REPORTED.items() if info.get(member)}
     abilities = {name: bool(info[member]) for name, member in _REPORTED_ABILITIES.items() if member in info}
     return cast("ModelProfile", {**reported, **abilities, **reasoning_profile(info)})

@@ -112,8 +112,6 @@ class _PluginTool(StructuredTool):
 
 
 def _tool(tool: ToolkitTool) -> BaseTool:
-    """Return a tool of LangChain."""
-
     def call(**arguments: Any) -> tuple[Any, Any]:
         with short_traceback(), _tool_exceptions():
             _check(tool, arguments)
@@ -171,7 +169,6 @@ def _content_and_artifact(result: Any) -> tuple[str | list[dict[str, Any]], Any]
 
 
 def _callbacks(tool: ToolkitTool) -> Any:
-    """Return what is called while a tool runs."""
     writer, toolkit = _stream_writer(), tool.toolkit
     if writer is None:
         return {}

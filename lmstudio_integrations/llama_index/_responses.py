@@ -220,8 +220,6 @@ class Step:
 
 @dataclass(slots=True)
 class _OpenCall:
-    """A tool call that has begun and not ended."""
-
     id: str
     name: str | None = None
     arguments: str = ""

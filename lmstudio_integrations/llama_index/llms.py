@@ -311,7 +311,6 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         return await self._resolve_call({}).async_model().tokenize(text)
 
     def _record(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
-        """Record what a prediction reports about the model, and return it."""
         context_length = call.record_info(result.end).info.get("contextLength")
         if isinstance(context_length, int):
             _context_windows.record(_context_windows.key_of(call.values["host"], call.values["model"]), context_length)

@@ -153,8 +153,6 @@ class _Metadata(ToolMetadata):
 
 
 def _tool(tool: ToolkitTool, metadata: ToolMetadata | None) -> FunctionTool:
-    """Return a tool of LlamaIndex."""
-
     def call(**arguments: Any) -> Any:
         with ending_the_run():
             return tool.call(arguments)

@@ -231,7 +231,6 @@ class ServerSession:
         self._pending_size += len(frame)
 
     def _on_auth(self, frame: Mapping[str, Any]) -> None:
-        """Accept or reject a client."""
         identifier, passkey = frame.get("clientIdentifier"), frame.get("clientPasskey")
         if frame.get("authVersion") != envelope.AUTH_VERSION or not (
             _is_credential(identifier) and _is_credential(passkey)

@@ -351,7 +351,6 @@ class Reranker(Stage):
 
 
 def _fields(settings: LlmPredictionConfig) -> dict[str, Column]:
-    """Return the columns of a structured response; none if it is a text."""
     structured = settings.structured
     if structured is None or structured.get("jsonSchema") is None:
         return {}

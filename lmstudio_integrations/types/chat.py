@@ -391,7 +391,6 @@ def _messages_of(history: object) -> list[Any]:
 
 
 def _role_and_content(message: object) -> tuple[str, object]:
-    """Return role and content of a message in wire form."""
     if not is_mapping(message):
         raise LMStudioValueError(f"a message must be an object, or a dict with role and content; got {message!r}")
     role = message.get("role")

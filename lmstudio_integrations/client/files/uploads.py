@@ -292,11 +292,9 @@ class _Steps(ExitStack):
 
     @property
     def are_reported(self) -> bool:
-        """Whether there is a bar or a callback."""
         return self._show_progress or self._on_progress is not None
 
     def report(self, index: int, step: str, progress: float) -> None:
-        """Report the progress of a step of the file with this number."""
         bar = self._bars.get((index, step))
         if bar is None:
             bar = ProgressBar(f"{step.capitalize()} {self._names[index]}", shown=self._show_progress)

@@ -79,7 +79,6 @@ class _ModelOnHosts(Model):
         return next((key for host in self.hosts.hosts if (key := host.model.model_key)), None)
 
     def with_context(self, change: Callable[[ClientContext], ClientContext]) -> Self:
-        """Return the same model, called in another way on each host."""
         return type(self)(self.hosts.with_context(change))
 
     def with_retries(self, max_retries: int) -> Self:
@@ -87,7 +86,6 @@ class _ModelOnHosts(Model):
         return type(self)(self.hosts.with_retries(max_retries))
 
     def attempts(self, timeouts: Timeouts = NO_TIMEOUTS, *, reload: bool = True) -> Attempts:
-        """Return the attempts of an operation."""
         return FailoverAttempts(self.hosts, self.hosts.hosts, timeouts, reload=reload)
 
     def load_all(self) -> Flow[ModelInstanceInfo]:
@@ -138,7 +136,6 @@ class _ModelOnHosts(Model):
         yield from _each([host.unload() for host in self.hosts.hosts])
 
     def unload_if_loaded_here(self) -> Flow[None]:
-        """Unload the instances that this process loaded."""
         yield from _each([host.model.unload_if_loaded_here() for host in self.hosts.hosts])
 
     def slots(self) -> Flow[list[int]]:

@@ -333,7 +333,6 @@ class PluginSession:
             ) from error
 
     def _failure(self, tool: RemoteTool, packet: Mapping[str, Any]) -> LMStudioPluginToolError:
-        """Return the error of a tool that has failed."""
         error = to_exception(error_object(packet.get("error")), f"Tool {tool.name!r}", kind=LMStudioPluginToolError)
         assert isinstance(error, LMStudioPluginToolError), "it was asked for"
         error.plugin, error.tool = self.spec.identifier, tool.name

@@ -551,7 +551,6 @@ class Prediction:
         return {}
 
     def _result_of(self, asks: Sequence[Ask], end: PredictionEnd) -> PredictionResult:
-        """Return what was delivered of some asks, with the end of the prediction."""
         if not (self._earlier or self._ask.is_changed):
             return replace(self._ask.response(), end=end)
         delivered = Accumulator(end=end)

@@ -129,7 +129,6 @@ class Watch:
         return self._from(start) if len(self._end) - start >= limit else None
 
     def _copies(self) -> Repetition | None:
-        """Find copies of a block."""
         end = self._end
         for period in self._periods(end):
             start = _start_of(end, period)

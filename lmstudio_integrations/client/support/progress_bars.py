@@ -119,13 +119,11 @@ class _Line:
         return cls(label) if cls._is_taken.acquire(blocking=False) else None
 
     def refresh(self) -> None:
-        """Draw it."""
         text = f"{self._label}: {self.n:3}%"[: shutil.get_terminal_size().columns - 1]
         self._write(text.ljust(self._width))
         self._width = len(text)
 
     def close(self) -> None:
-        """Remove it."""
         self._write(f"{' ' * self._width}\r")
         self._is_taken.release()
 

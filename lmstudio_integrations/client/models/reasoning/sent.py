@@ -95,7 +95,6 @@ class _Writer:
     is_for_turn: bool
 
     def write(self, message: Mapping[str, Any], *, is_current: bool) -> dict[str, Any]:
-        """Return a message of the current turn, or of an earlier one."""
         parts = message["content"]
         kinds = {part["type"] for part in parts}
         place = "answer" if "toolCallRequest" not in kinds else "current_call" if is_current else "earlier_call"

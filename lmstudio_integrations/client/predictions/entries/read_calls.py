@@ -114,7 +114,6 @@ class ReadCalls(Middleware):
         self._release(released, keeping=self._parser.add(fragment.content))
 
     def _begin(self, *, is_reasoning: bool) -> None:
-        """Watch a new text."""
         if self._parser is not None:
             self._is_reasoning, self._length = is_reasoning, 0
             self._parser = self._new_parser(marked_only=is_reasoning or self._has_text)
@@ -130,7 +129,6 @@ class ReadCalls(Middleware):
             released.append(fragment)
 
     def _release_before(self, at: int, released: list[PredictionEvent]) -> None:
-        """Release the text before a place."""
         self._release(released, keeping=self._length - at)
         before = self._buffer_length - (self._length - at)
         if before > 0:

@@ -194,7 +194,6 @@ class Reranking:
     def _result(
         self, model: PredictingModel, index: int, prompt: str, template: RerankTemplate, *, truncated: bool
     ) -> Flow[RerankResult]:
-        """Return the result of a text."""
         try:
             words, cached = yield from self._words(model, prompt, template)
         except LMStudioError as error:

@@ -412,7 +412,6 @@ class Act:
         return False
 
     def _reply(self, job: ToolJob) -> Flow[None]:
-        """Make the result of a call for the model."""
         text = job.outcome
         if job.answer is not None:
             text = job.answer

@@ -278,7 +278,6 @@ class CallParser:
         return True
 
     def _tag(self, pattern: "re.Pattern[str]") -> "re.Match[str] | None":
-        """Read a tag, if it is here."""
         text = self._text
         match = pattern.match(text.text, text.at)
         if match is not None and match.end() - text.at <= _LONGEST_TAG:
@@ -398,7 +397,6 @@ class CallParser:
         return match.group()
 
     def _skip_to_arguments(self) -> None:
-        """Skip what stands between a name and arguments."""
         text = self._text
         number = _NUMBER_OF_CALL.match(text.text, text.at)
         text.at = text.at if number is None else number.end()

@@ -196,7 +196,6 @@ def _read_list(text: TextCursor, depth: int) -> list[Any]:
 
 
 def _read_string(text: TextCursor) -> str | None:
-    """Read a string, if one begins here."""
     for quote, end in _DELIMITERS.items():
         if text.skip(quote):
             value = _read_until(text, end)

@@ -41,7 +41,6 @@ class StreamingToolParser:
         self._begin(0, "", marked_only=marked_only)
 
     def _begin(self, at: int, text: str, *, marked_only: bool) -> None:
-        """Begin anew, with the text that follows on this place."""
         self._begun_at = at
         self._parts: list[str] = [text]
         self._length = len(text)
