@@ -62,88 +62,21 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
 
     The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
     between threads and event loops. Every setting can also be passed to a call, or bound with `bind`. To embed texts,
-    use `LMStudioEmbeddings`. The page `docs/langchain/chat.md` shows what such examples print.
+    use `LMStudioEmbeddings`. The page `docs/langchain/chat.md` shows more, and links to streams, tools, structured
+    output, images and reasoning.
 
     Setup:
         Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, or
         `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
-    Instantiate:
+    Example:
         ```python
         from lmstudio_integrations.langchain import ChatLMStudio
 
         model = ChatLMStudio(model="qwen/qwen3-4b", temperature=0.2, ttl=600)
-        ```
-
-    Invoke:
-        ```python
         response = model.invoke([("system", "Be brief."), ("user", "Why is the sky blue?")])
         print(response.text)
-        ```
-
-    Stream:
-        Breaking out of the loop cancels the generation on the server.
-
-        ```python
-        for chunk in model.stream("Why is the sky blue?"):
-            print(chunk.text, end="", flush=True)
-        ```
-
-    Call tools:
-        ```python
-        def pier(destination: str) -> str:
-            "Return the pier of the ferries to a destination."
-            return f"Ferries to the {destination} leave from pier 7."
-
-        request = model.bind_tools([pier]).invoke("Where does the ferry to the island leave?")
-        print(request.tool_calls)
-        ```
-
-        `langchain.agents.create_agent(model, [pier])` also runs the tools.
-
-    Structured output:
-        The server generates nothing that does not fit the schema.
-
-        ```python
-        from pydantic import BaseModel
-
-        class City(BaseModel):
-            name: str
-            country: str
-
-        print(model.with_structured_output(City).invoke("Describe Paris."))
-        ```
-
-    Images:
-        ```python
-        vision = ChatLMStudio(model="google/gemma-3-4b", load_policy="explicit")
-        question = {"type": "text", "text": "What color is this square?"}
-        image = {"type": "image", "path": "square.png"}
-        print(vision.invoke([{"role": "user", "content": [question, image]}]).text)
-        ```
-
-    Reasoning:
-        Reasoning is separate from `text`. `enable_thinking=False` turns it off.
-
-        ```python
-        blocks = model.invoke("What is 17 * 23?").content_blocks
-        print([block for block in blocks if block["type"] == "reasoning"])
-        ```
-
-    Async:
-        ```python
-        import asyncio
-
-        async def main() -> None:
-            print((await model.ainvoke("Why is the sky blue?")).text)
-
-        asyncio.run(main())
-        ```
-
-    Statistics:
-        ```python
         print(response.usage_metadata)
-        print(response.response_metadata["tokens_per_second"])
         ```
     """
 

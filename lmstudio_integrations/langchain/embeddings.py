@@ -25,47 +25,22 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
     """Embed texts with a model in LM Studio.
 
     The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
-    between threads and event loops. Several texts are sent at a time. The page `docs/langchain/embeddings.md` shows
-    what such examples print.
+    between threads and event loops. Several texts are sent at a time. The model card says which prefixes a model
+    expects. The page `docs/langchain/embeddings.md` goes on to searches.
 
     Setup:
         Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, or
         `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
-    Instantiate:
-        The model card says which prefixes a model expects.
-
+    Example:
         ```python
         from lmstudio_integrations.langchain import LMStudioEmbeddings
 
         embeddings = LMStudioEmbeddings(
             model="text-embedding-all-minilm-l6-v2", query_prefix="", document_prefix=""
         )
-        ```
-
-    Embed:
-        ```python
-        texts = ["The ferry takes twenty minutes.", "The pool costs four euros."]
-        vectors = embeddings.embed_documents(texts)
+        vectors = embeddings.embed_documents(["The ferry takes twenty minutes."])
         print(len(vectors), len(embeddings.embed_query("How long does the ferry take?")))
-        ```
-
-    Search:
-        ```python
-        from langchain_core.vectorstores import InMemoryVectorStore
-
-        store = InMemoryVectorStore.from_texts(texts, embeddings)
-        print(store.similarity_search("What does a swim cost?", k=1))
-        ```
-
-    Async:
-        ```python
-        import asyncio
-
-        async def main() -> None:
-            print(len(await embeddings.aembed_documents(texts)))
-
-        asyncio.run(main())
         ```
     """
 

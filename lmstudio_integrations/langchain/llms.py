@@ -31,48 +31,19 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
 
     This is for base models, and for prompts that contain their own template. To chat, call tools or send images, use
     `ChatLMStudio`. The object holds settings and opens no connection before its first call. You can copy it, pickle it,
-    and share it between threads and event loops. The page `docs/langchain/completion.md` shows what such examples
-    print.
+    and share it between threads and event loops. The page `docs/langchain/completion.md` goes on to streams, batches
+    and statistics.
 
     Setup:
         Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, or
         `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
-    Instantiate:
+    Example:
         ```python
         from lmstudio_integrations.langchain import LMStudioLLM
 
         llm = LMStudioLLM(model="qwen/qwen3-4b", temperature=0, max_tokens=40, stop=["."])
-        ```
-
-    Invoke:
-        ```python
         print(llm.invoke("The capital of Norway is"))
-        ```
-
-    Stream:
-        Breaking out of the loop cancels the generation on the server.
-
-        ```python
-        for text in llm.stream("Once upon a time", stop=["The end"]):
-            print(text, end="", flush=True)
-        ```
-
-    Async:
-        ```python
-        import asyncio
-
-        async def main() -> None:
-            print(await llm.abatch(["The capital of Norway is", "Two plus two is"]))
-
-        asyncio.run(main())
-        ```
-
-    Statistics:
-        ```python
-        result = llm.generate(["The capital of Norway is"])
-        print(result.generations[0][0].generation_info)
-        print(llm.get_num_tokens("The capital of Norway is"))
         ```
     """
 

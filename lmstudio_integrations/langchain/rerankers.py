@@ -20,56 +20,24 @@ class LMStudioReranker(RerankerSettings, BaseDocumentCompressor):
 
     Each document is one call, in which the model generates one token: the scores are the probabilities of yes and no.
     The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
-    between threads and event loops. The page `docs/langchain/reranker.md` shows what such examples print.
+    between threads and event loops. Rerankers of the Qwen3 kind are asked as they were trained, other language models
+    in their chat template. The page `docs/langchain/reranker.md` goes on to retrievers.
 
     Setup:
         Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, or
         `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
-    Instantiate:
-        Rerankers of the Qwen3 kind are asked as they were trained. Other language models are asked in their chat
-        template.
-
-        ```python
-        from lmstudio_integrations.langchain import LMStudioReranker
-
-        reranker = LMStudioReranker(model="qwen3-reranker-0.6b", top_n=2)
-        ```
-
-    Rerank:
+    Example:
         ```python
         from langchain_core.documents import Document
 
+        from lmstudio_integrations.langchain import LMStudioReranker
+
+        reranker = LMStudioReranker(model="qwen3-reranker-0.6b", top_n=2)
         texts = ["The pool costs four euros.", "The ferry takes an hour."]
         documents = [Document(text) for text in texts]
         for document in reranker.compress_documents(documents, "What does a swim cost?"):
             print(document.metadata["relevance_score"], document.page_content)
-        ```
-
-    Retrieve:
-        Search for more documents than you need, and keep the best.
-        `ContextualCompressionRetriever(base_compressor=reranker, base_retriever=…)`, of `langchain_classic`, does both.
-
-        ```python
-        from langchain_core.vectorstores import InMemoryVectorStore
-
-        from lmstudio_integrations.langchain import LMStudioEmbeddings
-
-        embeddings = LMStudioEmbeddings(model="text-embedding-all-minilm-l6-v2")
-        store = InMemoryVectorStore.from_documents(documents, embeddings)
-        question = "What does a swim cost?"
-        found = store.similarity_search(question, k=20)
-        print(reranker.compress_documents(found, question)[0].page_content)
-        ```
-
-    Async:
-        ```python
-        import asyncio
-
-        async def main() -> None:
-            print(len(await reranker.acompress_documents(documents, question)))
-
-        asyncio.run(main())
         ```
     """
 

@@ -24,57 +24,23 @@ class LMStudioToolkit(ToolkitSettings, BaseToolkit):
     The content of a result is a string, or text and image blocks if there are images; the artifact is the whole result.
     If a tool fails, or its arguments do not fit, the model gets a text. Everything else is raised: after a timeout or a
     lost connection nobody knows what the tool has done, and a model that got a text would call it again. So leave
-    `handle_tool_errors` of a `ToolNode` as it is, and have no middleware retry all errors of tools.
+    `handle_tool_errors` of a `ToolNode` as it is, and have no middleware retry all errors of tools. The page
+    `docs/guides/lm-studio-tools.md` goes on to several plugins, and to what a running tool reports.
 
     Setup:
         Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, and
         name MCP servers in its `mcp.json`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
-    Instantiate:
-        ```python
-        from lmstudio_integrations.langchain import LMStudioToolkit
-
-        toolkit = LMStudioToolkit(plugin="mcp/weather")
-        tools = toolkit.get_tools()
-        print([tool.name for tool in tools])
-        ```
-
-    Several plugins:
-        ```python
-        plugins = {"mcp/weather": {"prefix": "weather_"}, "mcp/files": None}
-        both = LMStudioToolkit(plugin=plugins)
-        ```
-
-    Agents:
+    Example:
         ```python
         from langchain.agents import create_agent
-        from langchain_core.messages import HumanMessage
-        from lmstudio_integrations.langchain import ChatLMStudio
 
-        agent = create_agent(ChatLMStudio(model="qwen/qwen3-4b"), tools)
-        message = HumanMessage("Will it rain in Oslo?")
-        print(agent.invoke({"messages": [message]})["messages"][-1].text)
-        ```
+        from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
 
-    Progress:
-        What a running tool reports is written to the stream `custom` of a graph. `on_status` and `on_warning` get it
-        everywhere.
-
-        ```python
-        for update in agent.stream({"messages": [message]}, stream_mode="custom"):
-            assert update["type"] in {"tool_status", "tool_warning"}
-            print(update["plugin"], update["tool"], update["text"])
-        ```
-
-    Async:
-        ```python
-        import asyncio
-
-        async def main() -> None:
-            async with LMStudioToolkit(plugin="mcp/weather") as toolkit:
-                print(await toolkit.aget_tools())
-
-        asyncio.run(main())
+        toolkit = LMStudioToolkit(plugin="mcp/weather")
+        agent = create_agent(ChatLMStudio(model="qwen/qwen3-4b"), toolkit.get_tools())
+        question = {"messages": [{"role": "user", "content": "Will it rain in Oslo?"}]}
+        print(agent.invoke(question)["messages"][-1].text)
         ```
     """
 

@@ -67,47 +67,22 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
 
     The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
     between threads and event loops. You do not need `num_workers`: requests run in parallel, as many as the model
-    allows. The page `docs/llama-index/embedding.md` shows what such examples print.
+    allows. The model card says which prefixes a model expects. The page `docs/llama-index/embedding.md` goes on to
+    indexes.
 
     Setup:
         Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio, or
         `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
-    Instantiate:
-        The model card says which prefixes a model expects.
-
+    Example:
         ```python
         from lmstudio_integrations.llama_index import LMStudioEmbedding
 
         embed_model = LMStudioEmbedding(
             model="text-embedding-all-minilm-l6-v2", query_instruction="", text_instruction=""
         )
-        ```
-
-    Embed:
-        ```python
-        texts = ["The ferry takes twenty minutes.", "The pool costs four euros."]
-        vectors = embed_model.get_text_embedding_batch(texts)
+        vectors = embed_model.get_text_embedding_batch(["The ferry takes twenty minutes."])
         print(len(vectors), len(embed_model.get_query_embedding("How long is the ferry?")))
-        ```
-
-    Search:
-        ```python
-        from llama_index.core import Document, VectorStoreIndex
-
-        documents = [Document(text=text) for text in texts]
-        index = VectorStoreIndex.from_documents(documents, embed_model=embed_model)
-        print(index.as_retriever(similarity_top_k=1).retrieve("What does a swim cost?"))
-        ```
-
-    Async:
-        ```python
-        import asyncio
-
-        async def main() -> None:
-            print(len(await embed_model.aget_text_embedding_batch(texts)))
-
-        asyncio.run(main())
         ```
     """
 

@@ -74,92 +74,24 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
 
     The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
     between threads and event loops. Every setting can also be passed to a call. To embed texts, use
-    `LMStudioEmbedding`. The page `docs/llama-index/llm.md` shows what such examples print.
+    `LMStudioEmbedding`. LlamaIndex reads the context window once, when you build an engine, an agent or a memory. Call
+    `load()` before that, or set `context_length` or `context_window`. The page `docs/llama-index/llm.md` goes on to
+    streams, images and reasoning.
 
     Setup:
         Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio, or
         `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
-    Instantiate:
-        LlamaIndex reads the context window once, when you build an engine, an agent or a memory. Call `load()` before
-        that, or set `context_length` or `context_window`.
-
+    Example:
         ```python
+        from llama_index.core.llms import ChatMessage
+
         from lmstudio_integrations.llama_index import LMStudio
 
         llm = LMStudio(model="qwen/qwen3-4b", temperature=0.2, ttl=600).load()
-        ```
-
-    Invoke:
-        ```python
-        from llama_index.core.llms import ChatMessage, ImageBlock, TextBlock
-
         messages = [ChatMessage("Be brief.", role="system"), ChatMessage("Hello!")]
         response = llm.chat(messages)
         print(llm.complete("Why is the sky blue?"), response.message.content)
-        ```
-
-    Stream:
-        Breaking out of the loop cancels the generation on the server.
-
-        ```python
-        for chunk in llm.stream_complete("Why is the sky blue?"):
-            print(chunk.delta, end="", flush=True)
-        ```
-
-    Call tools:
-        ```python
-        from llama_index.core.tools import FunctionTool
-
-        def pier(destination: str) -> str:
-            "Return the pier of the ferries to a destination."
-            return f"Ferries to the {destination} leave from pier 7."
-
-        tools = [FunctionTool.from_defaults(pier)]
-        request = llm.chat_with_tools(tools, "Where does the ferry to the island leave?")
-        print(llm.get_tool_calls_from_response(request))
-        ```
-
-        `FunctionAgent(tools=[pier], llm=llm)` also runs the tools.
-
-    Structured output:
-        ```python
-        from pydantic import BaseModel
-
-        class City(BaseModel):
-            name: str
-
-        print(llm.as_structured_llm(City).complete("Describe Paris.").raw)
-        ```
-
-    Images:
-        ```python
-        from pathlib import Path
-
-        vision = LMStudio(model="google/gemma-3-4b", load_policy="explicit")
-        image = ImageBlock(path=Path("square.png"))
-        print(vision.chat([ChatMessage(blocks=[TextBlock(text="What is this?"), image])]))
-        ```
-
-    Reasoning:
-        Reasoning is in a `ThinkingBlock`, never in `content`. `enable_thinking=False` turns it off.
-
-        ```python
-        print(llm.chat([ChatMessage("What is 17 * 23?")]).message.blocks)
-        ```
-
-    Async:
-        ```python
-        import asyncio
-
-        async def main() -> None:
-            print(await llm.achat(messages))
-
-        asyncio.run(main())
-        ```
-
-    Statistics:
-        ```python
         print(response.raw)
         ```
     """

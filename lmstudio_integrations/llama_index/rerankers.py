@@ -27,56 +27,24 @@ class LMStudioReranker(RerankerSettings, ComponentSettings, BaseNodePostprocesso
 
     Each node is one call, in which the model generates one token: the scores are the probabilities of yes and no. The
     object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
-    between threads and event loops. The page `docs/llama-index/reranker.md` shows what such examples print.
+    between threads and event loops. Rerankers of the Qwen3 kind are asked as they were trained, other language models
+    in their chat template. The page `docs/llama-index/reranker.md` goes on to query engines.
 
     Setup:
         Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio, or
         `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
-    Instantiate:
-        Rerankers of the Qwen3 kind are asked as they were trained. Other language models are asked in their chat
-        template.
-
-        ```python
-        from lmstudio_integrations.llama_index import LMStudioReranker
-
-        reranker = LMStudioReranker(model="qwen3-reranker-0.6b", top_n=2)
-        ```
-
-    Rerank:
+    Example:
         ```python
         from llama_index.core.schema import NodeWithScore, TextNode
 
+        from lmstudio_integrations.llama_index import LMStudioReranker
+
+        reranker = LMStudioReranker(model="qwen3-reranker-0.6b", top_n=2)
         texts = ["The pool costs four euros.", "The ferry takes an hour."]
         nodes = [NodeWithScore(node=TextNode(text=text)) for text in texts]
         for node in reranker.postprocess_nodes(nodes, query_str="What does a swim cost?"):
             print(node.score, node.text)
-        ```
-
-    Retrieve:
-        Retrieve more nodes than you need, and keep the best.
-        `index.as_query_engine(similarity_top_k=20, node_postprocessors=[reranker])` does both before the model answers.
-
-        ```python
-        from llama_index.core import VectorStoreIndex
-
-        from lmstudio_integrations.llama_index import LMStudioEmbedding
-
-        embed_model = LMStudioEmbedding(model="text-embedding-all-minilm-l6-v2")
-        index = VectorStoreIndex([each.node for each in nodes], embed_model=embed_model)
-        question = "What does a swim cost?"
-        found = index.as_retriever(similarity_top_k=20).retrieve(question)
-        print(reranker.postprocess_nodes(found, query_str=question)[0].text)
-        ```
-
-    Async:
-        ```python
-        import asyncio
-
-        async def main() -> None:
-            print(len(await reranker.apostprocess_nodes(nodes, query_str=question)))
-
-        asyncio.run(main())
         ```
     """
 

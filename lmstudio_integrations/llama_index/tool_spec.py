@@ -27,48 +27,26 @@ class LMStudioToolSpec(ToolkitSettings, BaseToolSpec):
 
     The blocks of an output are text and images; `raw_output` is the whole result. Errors are raised, and an agent makes
     of them an output with `is_error`, whose text the model gets. But a timeout or a lost connection ends the run of the
-    agent: nobody knows what the tool has done, and a model that got a text would call it again.
-    `predict_and_call` and `call_tool` of LlamaIndex make a text of every error.
+    agent: nobody knows what the tool has done, and a model that got a text would call it again. `predict_and_call` and
+    `call_tool` of LlamaIndex make a text of every error. The page `docs/guides/lm-studio-tools.md` goes on to several
+    plugins, and to what a running tool reports.
 
     Setup:
         Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio,
         and name MCP servers in its `mcp.json`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
-    Instantiate:
-        ```python
-        from lmstudio_integrations.llama_index import LMStudioToolSpec
-
-        tool_spec = LMStudioToolSpec(plugin="mcp/weather")
-        tools = tool_spec.to_tool_list()
-        print([tool.metadata.name for tool in tools])
-        ```
-
-    Several plugins:
-        ```python
-        plugins = {"mcp/weather": {"prefix": "weather_"}, "mcp/files": None}
-        both = LMStudioToolSpec(plugin=plugins)
-        ```
-
-    Agents:
+    Example:
         ```python
         import asyncio
         from llama_index.core.agent.workflow import FunctionAgent
-        from lmstudio_integrations.llama_index import LMStudio
+        from lmstudio_integrations.llama_index import LMStudio, LMStudioToolSpec
 
         async def main() -> None:
+            tools = await LMStudioToolSpec(plugin="mcp/weather").to_tool_list_async()
             agent = FunctionAgent(llm=LMStudio(model="qwen/qwen3-4b"), tools=[*tools])
             print(await agent.run("Will it rain in Oslo?"))
 
         asyncio.run(main())
-        ```
-
-    Async:
-        ```python
-        async def count() -> None:
-            async with LMStudioToolSpec(plugin="mcp/weather") as tool_spec:
-                print(len(await tool_spec.to_tool_list_async()))
-
-        asyncio.run(count())
         ```
     """
 

@@ -16,22 +16,22 @@ from tools.outputs import run
 SECTION = re.compile(r"^([A-Z][a-z ,]+):$", re.MULTILINE)
 PAGE = re.compile(r"`(docs/[\w/-]+\.md)`")
 
-CHAT = ["Setup", "Instantiate", "Invoke", "Stream", "Call tools", "Structured output", "Images", "Reasoning"]
-EMBED = ["Setup", "Instantiate", "Embed", "Search", "Async"]
-RERANK = ["Setup", "Instantiate", "Rerank", "Retrieve", "Async"]
-PLUGINS = ["Setup", "Instantiate", "Several plugins"]
+ADAPTERS = (
+    ChatLMStudio,
+    LMStudioLLM,
+    LMStudioEmbeddings,
+    langchain.LMStudioReranker,
+    LMStudioToolkit,
+    LMStudio,
+    LMStudioEmbedding,
+    llama_index.LMStudioReranker,
+    LMStudioToolSpec,
+)
+CALLS = ["Setup", "Instantiate", "Invoke", "Stream", "Call tools"]
 SECTIONS: dict[type, list[str]] = {
-    ChatLMStudio: [*CHAT, "Async", "Statistics"],
-    LMStudioLLM: ["Setup", "Instantiate", "Invoke", "Stream", "Async", "Statistics"],
-    LMStudioEmbeddings: EMBED,
-    langchain.LMStudioReranker: RERANK,
-    LMStudio: [*CHAT, "Async", "Statistics"],
-    LMStudioEmbedding: EMBED,
-    llama_index.LMStudioReranker: RERANK,
-    LMStudioToolkit: [*PLUGINS, "Agents", "Progress", "Async"],
-    LMStudioToolSpec: [*PLUGINS, "Agents", "Async"],
-    lms.Client: [*CHAT[:-1], "Reasoning and statistics", "Embeddings"],
-    lms.AsyncClient: [*CHAT[:-1], "Reasoning and statistics", "Embeddings"],
+    **{kind: ["Setup", "Example"] for kind in ADAPTERS},
+    lms.Client: [*CALLS, "Structured output", "Images", "Reasoning and statistics", "Embeddings"],
+    lms.AsyncClient: [*CALLS, "Embeddings"],
 }
 CLASSES = [pytest.param(kind, id=kind.__name__) for kind in SECTIONS]
 EXTRAS = {
