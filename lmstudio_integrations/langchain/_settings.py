@@ -1,13 +1,14 @@
-"""What `ChatLMStudio` and `LMStudioLLM` share besides their settings: cache keys, traces, limits of batches. Pure.
+"""What `ChatLMStudio` and `LMStudioLLM` share besides their settings: identity, tokens, limits of batches.
 
 The settings and the resolution of a call are in `_adapters/generation_settings.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from langchain_core.language_models import LangSmithParams
+from langchain_core.runnables.utils import AnyConfigurableField
 from pydantic import BaseModel, Field
 
 from lmstudio_integrations._adapters.generation_settings import GenerationSettings
@@ -19,6 +20,7 @@ from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
 from lmstudio_integrations.types._logit_bias import to_pairs
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LoadSettings
@@ -94,45 +96,6 @@ def arguments(stop: list[str] | None, given: Mapping[str, Any]) -> Mapping[str, 
     return given if stop is None else {**given, "stop": stop}
 
 
-def check_configurable(given: Mapping[str, Any]) -> None:
-    """Check which fields are made configurable. LangSmith records every configurable value except that of `api_key`.
-
-    Raises:
-        LMStudioValueError: If a secret would be recorded.
-    """
-    if "headers" in given:
-        raise LMStudioValueError("headers cannot be configurable, because their values would be traced")
-    token = given.get("api_token")
-    if token is not None and token.id != "api_key":
-        raise LMStudioValueError("a configurable api_token is traced unless it is ConfigurableField(id='api_key')")
-
-
-# Traces and serialization ---------------------------------------------------------------------------------------------
-
-
-def tracing_parameters(
-    kind: str, fields: Mapping[str, Any], stop: list[str] | None, given: Mapping[str, Any]
-) -> LangSmithParams:
-    """Return what LangSmith shows of a call of a kind of model, `chat` or `llm`."""
-    current = {**fields, **{ALIASES.get(name, name): value for name, value in given.items()}} if given else fields
-    parameters = {
-        "ls_provider": PROVIDER,
-        "ls_model_type": kind,
-        "ls_model_name": current["model"],
-        "ls_temperature": current["temperature"],
-        "ls_max_tokens": current["max_tokens"] or None,
-        "ls_stop": stop or current["stop"] or None,
-    }
-    return cast("LangSmithParams", {name: value for name, value in parameters.items() if value is not None})
-
-
-def serialized_attributes(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return attributes that core cannot serialize by itself."""
-    config, bias = fields["load_config"], fields["logit_bias"]
-    attributes: dict[str, Any] = {"load_config": config.to_dict()} if isinstance(config, LlmLoadModelConfig) else {}
-    return attributes if bias is None else {**attributes, "logit_bias": to_pairs(bias)}
-
-
 # Limits of batches ----------------------------------------------------------------------------------------------------
 
 
@@ -195,3 +158,90 @@ class _Uncached:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._original, name)
+
+
+# The common base ------------------------------------------------------------------------------------------------------
+
+
+class BaseLMStudio(GenerationSettings):
+    """A language model of LangChain: what langchain-core asks for besides responses."""
+
+    _framework_descriptions: ClassVar[Mapping[str, str]] = CORE_DESCRIPTIONS
+
+    _ls_model_type: ClassVar[str]
+    """What LangSmith shows as the kind of model: `chat` or `llm`."""
+
+    if TYPE_CHECKING:  # core's field
+        custom_get_token_ids: Callable[[str], list[int]] | None = None
+    else:  # core's methods, whose types are those of the kind of model
+
+        def bind(self, **kwargs: Any) -> Any:
+            """Bind settings to the calls; a token must be a `pydantic.SecretStr`."""
+            with translating_errors():
+                self._reject_secrets(kwargs)
+            return super().bind(**kwargs)
+
+        def configurable_fields(self, **kwargs: AnyConfigurableField) -> Any:
+            """Make fields configurable. LangSmith records every configurable value except that of `api_key`."""
+            with translating_errors():
+                if "headers" in kwargs:
+                    raise LMStudioValueError("headers cannot be configurable, because their values would be traced")
+                token = kwargs.get("api_token")
+                if token is not None and token.id != "api_key":
+                    raise LMStudioValueError(
+                        "a configurable api_token is traced unless it is ConfigurableField(id='api_key')"
+                    )
+            return super().configurable_fields(**kwargs)
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the tokens of a text, from the model's own tokenizer."""
+        if self.custom_get_token_ids is not None:
+            return list(self.custom_get_token_ids(text))
+        with translating_errors():
+            return self._resolve_call({}).model().tokenize(text)
+
+    def get_num_tokens(self, text: str) -> int:
+        """Return the number of tokens of a text, from the model's own tokenizer."""
+        if self.custom_get_token_ids is not None:
+            return len(self.get_token_ids(text))
+        with translating_errors():
+            return self._resolve_call({}).model().count_tokens(text)
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """All settings that change the response; the cache key is built from them."""
+        return identity(vars(self), type(self))
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        """Return what LangSmith shows of a call. Core calls this before its tracers get the arguments."""
+        current = vars(self)
+        if kwargs:
+            with translating_errors():
+                self._reject_secrets(kwargs)
+            current = {**current, **{ALIASES.get(name, name): value for name, value in kwargs.items()}}
+        parameters = {
+            "ls_provider": PROVIDER,
+            "ls_model_type": self._ls_model_type,
+            "ls_model_name": current["model"],
+            "ls_temperature": current["temperature"],
+            "ls_max_tokens": current["max_tokens"] or None,
+            "ls_stop": stop or current["stop"] or None,
+        }
+        return cast("LangSmithParams", {name: value for name, value in parameters.items() if value is not None})
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """The token, which serialization replaces by the variable that holds it."""
+        return {"api_token": "LM_API_TOKEN"}
+
+    @property
+    def lc_attributes(self) -> dict[str, Any]:
+        """Attributes that core cannot serialize by itself."""
+        config, bias = self.load_config, self.logit_bias
+        attributes: dict[str, Any] = {"load_config": config.to_dict()} if isinstance(config, LlmLoadModelConfig) else {}
+        return attributes if bias is None else {**attributes, "logit_bias": to_pairs(bias)}
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """`dumpd` and `load` work."""
+        return True

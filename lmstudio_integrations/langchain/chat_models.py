@@ -5,12 +5,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage, MessageLikeRepresentation, convert_to_messages
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable, ensure_config
-from langchain_core.runnables.utils import AnyConfigurableField
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.tools import BaseTool
 from langchain_protocol.protocol import MessagesData
 from pydantic import ConfigDict, Field, model_validator
@@ -57,7 +56,7 @@ from lmstudio_integrations.types.structured import check_max_attempts
 _content_blocks.register()
 
 
-class ChatLMStudio(ChatSettings, BaseChatModel):
+class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
     """Chat with a model in LM Studio.
 
     The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
@@ -88,7 +87,7 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
         profile: field_types.TypedDescriptor[ModelProfile | None, ModelProfile] = field_types.DECLARED  # pyright: ignore[reportIncompatibleVariableOverride] - it is never `None` here
 
     _adapters: ClassVar[AdapterNames] = (("llm", "ChatLMStudio"), ("embedding", "LMStudioEmbeddings"))
-    _framework_descriptions: ClassVar[Mapping[str, str]] = _settings.CORE_DESCRIPTIONS
+    _ls_model_type: ClassVar[str] = "chat"
     _call: ClassVar[CallArguments] = CallArguments(
         request=CHAT_ARGUMENTS | {"n", "stream"},
         framework=frozenset({"ls_structured_output_format"}),
@@ -110,22 +109,6 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
         return self
 
     # Settings of a call -----------------------------------------------------------------------------------------------
-
-    if not TYPE_CHECKING:  # core's has a result type of its own, which is private
-
-        def bind(self, **kwargs: Any) -> Any:
-            """Bind settings to the calls; a token must be a `pydantic.SecretStr`."""
-            with translating_errors():
-                self._reject_secrets(kwargs)
-            return super().bind(**kwargs)
-
-    def configurable_fields(
-        self, **kwargs: AnyConfigurableField
-    ) -> RunnableSerializable[LanguageModelInput, AIMessage]:
-        """Make fields configurable. LangSmith records every configurable value except that of `api_key`."""
-        with translating_errors():
-            _settings.check_configurable(kwargs)
-        return super().configurable_fields(**kwargs)
 
     def _should_stream(self, *, async_api: bool, run_manager: Any = None, **kwargs: Any) -> bool:
         """Return whether to generate as a stream. In a call, core's own name for `streaming` is `stream`."""
@@ -443,20 +426,6 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
 
     # Tokens ---------------------------------------------------------------------------------------------------------
 
-    def get_token_ids(self, text: str) -> list[int]:
-        """Return the tokens of a text, from the model's own tokenizer."""
-        if self.custom_get_token_ids is not None:
-            return list(self.custom_get_token_ids(text))
-        with translating_errors():
-            return self._resolve_call({}).model().tokenize(text)
-
-    def get_num_tokens(self, text: str) -> int:
-        """Return the number of tokens of a text, from the model's own tokenizer."""
-        if self.custom_get_token_ids is not None:
-            return len(self.get_token_ids(text))
-        with translating_errors():
-            return self._resolve_call({}).model().count_tokens(text)
-
     def get_num_tokens_from_messages(
         self,
         messages: Iterable[MessageLikeRepresentation],
@@ -484,33 +453,6 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
     @property
     def _llm_type(self) -> str:
         return "chat-lmstudio"
-
-    @property
-    def _identifying_params(self) -> dict[str, Any]:
-        """All settings that change the response; the cache key is built from them."""
-        return _settings.identity(vars(self), type(self))
-
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        """Return what LangSmith shows of a call. Core calls this before its tracers get the arguments."""
-        if kwargs:
-            with translating_errors():
-                self._reject_secrets(kwargs)
-        return _settings.tracing_parameters("chat", vars(self), stop, kwargs)
-
-    @property
-    def lc_secrets(self) -> dict[str, str]:
-        """The token, which serialization replaces by the variable that holds it."""
-        return {"api_token": "LM_API_TOKEN"}
-
-    @property
-    def lc_attributes(self) -> dict[str, Any]:
-        """Attributes that core cannot serialize by itself."""
-        return _settings.serialized_attributes(vars(self))
-
-    @classmethod
-    def is_lc_serializable(cls) -> bool:
-        """`dumpd` and `load` work."""
-        return True
 
     # Caches of responses ----------------------------------------------------------------------------------------------
 

@@ -5,16 +5,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseLLM, LangSmithParams, LanguageModelInput
+from langchain_core.language_models import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
-from langchain_core.runnables import Runnable, RunnableSerializable
-from langchain_core.runnables.utils import AnyConfigurableField
 from pydantic import ConfigDict, model_validator
 
 from lmstudio_integrations._adapters.calls import CallArguments, ResolvedCall
 from lmstudio_integrations._adapters.field_types import DECLARED, Secret, StopStrings
 from lmstudio_integrations._adapters.finished_response import FinishedResponse
-from lmstudio_integrations._adapters.generation_settings import GenerationSettings
 from lmstudio_integrations._adapters.specs import AdapterNames
 from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
@@ -26,7 +23,7 @@ from lmstudio_integrations.types.chat import WirePrompt
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PredictionResult
 
 
-class LMStudioLLM(GenerationSettings, BaseLLM):
+class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
     """Complete texts with a model in LM Studio, without a chat template.
 
     This is for base models, and for prompts that contain their own template. To chat, call tools or send images, use
@@ -54,7 +51,7 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
         stop: StopStrings = DECLARED
 
     _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioLLM"), ("embedding", "LMStudioEmbeddings"))
-    _framework_descriptions: ClassVar[Mapping[str, str]] = _settings.CORE_DESCRIPTIONS
+    _ls_model_type: ClassVar[str] = "llm"
     _call: ClassVar[CallArguments] = CallArguments(
         request=frozenset({"n", "stream"}),
         framework=frozenset({"tags", "metadata", "run_name", "run_id"}),
@@ -69,18 +66,6 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
         return self
 
     # Settings of a call -----------------------------------------------------------------------------------------------
-
-    def bind(self, **kwargs: Any) -> Runnable[LanguageModelInput, str]:
-        """Bind settings to the calls; a token must be a `pydantic.SecretStr`."""
-        with translating_errors():
-            self._reject_secrets(kwargs)
-        return super().bind(**kwargs)
-
-    def configurable_fields(self, **kwargs: AnyConfigurableField) -> RunnableSerializable[LanguageModelInput, str]:
-        """Make fields configurable. LangSmith records every configurable value except that of `api_key`."""
-        with translating_errors():
-            _settings.check_configurable(kwargs)
-        return super().configurable_fields(**kwargs)
 
     def generate(
         self,
@@ -250,54 +235,11 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
             text=text, generation_info={**metadata, "usage_metadata": _responses.usage_metadata(result)}
         )
 
-    # Tokens ---------------------------------------------------------------------------------------------------------
-
-    def get_token_ids(self, text: str) -> list[int]:
-        """Return the tokens of a text, from the model's own tokenizer."""
-        if self.custom_get_token_ids is not None:
-            return list(self.custom_get_token_ids(text))
-        with translating_errors():
-            return self._resolve_call({}).model().tokenize(text)
-
-    def get_num_tokens(self, text: str) -> int:
-        """Return the number of tokens of a text, from the model's own tokenizer."""
-        if self.custom_get_token_ids is not None:
-            return len(self.get_token_ids(text))
-        with translating_errors():
-            return self._resolve_call({}).model().count_tokens(text)
-
     # Identity -------------------------------------------------------------------------------------------------------
 
     @property
     def _llm_type(self) -> str:
         return "lmstudio"
-
-    @property
-    def _identifying_params(self) -> dict[str, Any]:
-        """All settings that change the response; the cache key is built from them."""
-        return _settings.identity(vars(self), type(self))
-
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        """Return what LangSmith shows of a call. Core calls this before its tracers get the arguments."""
-        if kwargs:
-            with translating_errors():
-                self._reject_secrets(kwargs)
-        return _settings.tracing_parameters("llm", vars(self), stop, kwargs)
-
-    @property
-    def lc_secrets(self) -> dict[str, str]:
-        """The token, which serialization replaces by the variable that holds it."""
-        return {"api_token": "LM_API_TOKEN"}
-
-    @property
-    def lc_attributes(self) -> dict[str, Any]:
-        """Attributes that core cannot serialize by itself."""
-        return _settings.serialized_attributes(vars(self))
-
-    @classmethod
-    def is_lc_serializable(cls) -> bool:
-        """`dumpd` and `load` work."""
-        return True
 
 
 def _join(chunks: list[GenerationChunk]) -> GenerationChunk:
