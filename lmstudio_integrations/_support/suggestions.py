@@ -97,8 +97,7 @@ _REMEDIES = {
     **dict.fromkeys(("sync_client_kwargs", "reuse_client", "api_version", "organization"), _NO_HTTP),
     **dict.fromkeys(("openai_organization", "use_responses_api", "default_query"), _NO_HTTP),
     "openai_proxy": "set the environment variable HTTPS_PROXY or HTTP_PROXY",
-    "n": "for several responses, call the model several times, for example with batch()",
-    "best_of": "for several responses, call the model several times, for example with batch()",
+    **dict.fromkeys(("n", "best_of"), "for several responses, call the model several times, for example with batch()"),
 }
 """What to do in place of a setting that has no counterpart here."""
 

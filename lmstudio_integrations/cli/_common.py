@@ -38,6 +38,15 @@ Redact = Annotated[
     list[str] | None,
     typer.Option(metavar="REGEX", help="Hide what this regular expression matches. May be repeated."),
 ]
+Ttl = Annotated[
+    int | None,
+    typer.Option(
+        metavar="SECONDS",
+        min=1,
+        help="Unload the model after this many idle seconds, if this command loads it.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.", show_default=False)]
 
 

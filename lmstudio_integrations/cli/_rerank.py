@@ -10,6 +10,7 @@ from lmstudio_integrations.cli._common import (
     AsJson,
     Host,
     Token,
+    Ttl,
     note,
     print_json,
     progress_bar,
@@ -60,15 +61,7 @@ def rerank(  # noqa: PLR0917 - one parameter for each flag
     input_format: Annotated[
         InputFormat | None, typer.Option(help="The format of the input, if its suffix does not name it.")
     ] = None,
-    ttl: Annotated[
-        int | None,
-        typer.Option(
-            metavar="SECONDS",
-            min=1,
-            help="Unload the model after this many idle seconds, if this command loads it.",
-            show_default=False,
-        ),
-    ] = None,
+    ttl: Ttl = None,
     as_json: AsJson = False,  # noqa: FBT002 - a flag
     host: Host = None,
     token: Token = None,

@@ -3,7 +3,7 @@
 import logging
 import pickle
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel
 
@@ -49,7 +49,16 @@ def with_silence_timeouts(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class ComponentSettings(ServerSettings):
-    """How a component of LlamaIndex is pickled. Core's own way deletes from the original what cannot be pickled."""
+    """How a component of LlamaIndex is copied and pickled.
+
+    Core's own way to pickle deletes from the original what cannot be pickled.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        memo = {} if memo is None else memo
+        limiter = getattr(self, "rate_limiter", None)
+        memo[id(limiter)] = limiter  # it cannot be copied, so all copies share it
+        return super().__deepcopy__(memo)
 
     def __getstate__(self) -> dict[Any, Any]:
         return {"__dict__": {**_picklable(self), **self._secrets_set()}}

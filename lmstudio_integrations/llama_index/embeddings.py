@@ -152,13 +152,6 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
         """Return the name of this class in `to_dict` and traces."""
         return "LMStudioEmbedding"
 
-    # Copies -----------------------------------------------------------------------------------------------------------
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        memo = {} if memo is None else memo
-        memo[id(self.rate_limiter)] = self.rate_limiter  # it cannot be copied, so all copies share it
-        return super().__deepcopy__(memo)
-
     # Instructions are prepended here, before core's cache: otherwise it would return the vector of a text for a query
     # with the same words. Core's hooks remove them again, and pass them to the client, which puts one before each part
     # of a long text. ------------------------------------------------------------------------------------------------

@@ -145,13 +145,6 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         """Return the name of this class in `to_dict` and traces."""
         return "LMStudio"
 
-    # Copies -----------------------------------------------------------------------------------------------------------
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        memo = {} if memo is None else memo
-        memo[id(self.rate_limiter)] = self.rate_limiter  # it cannot be copied, so all copies share it
-        return super().__deepcopy__(memo)
-
     # Metadata -------------------------------------------------------------------------------------------------------
 
     @property

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lmstudio_integrations.cli._common import Host, Token, warnings_as_notes
+from lmstudio_integrations.cli._common import Host, Token, Ttl, warnings_as_notes
 from lmstudio_integrations.cli._completion import llm_names
 from lmstudio_integrations.errors import LMStudioValueError
 
@@ -29,15 +29,7 @@ def chat(
         str | None,
         typer.Option("--system-prompt", "-s", metavar="TEXT", help="Instructions for the model.", show_default=False),
     ] = None,
-    ttl: Annotated[
-        int | None,
-        typer.Option(
-            metavar="SECONDS",
-            min=1,
-            help="Unload the model after this many idle seconds, if this command loads it.",
-            show_default=False,
-        ),
-    ] = None,
+    ttl: Ttl = None,
     stats: Annotated[
         bool | None,
         typer.Option(
