@@ -61,9 +61,8 @@ def _queue_of(exchange: Exchange) -> str:
 
 
 def _error(exchange: Exchange, name: str, limit: float, elapsed: float, cause: str) -> LMStudioTimeoutError:
-    remedy = EXPIRIES[name].remedy or f"raise {name}, or set it to None"
     return LMStudioTimeoutError(
-        f"{exchange.label}: {cause}: {name} expired after {limit:.12g} s; {remedy}",
+        f"{exchange.label}: {cause}: {name} expired after {limit:.12g} s; {EXPIRIES[name].remedy}",
         timeout_name=name,
         elapsed=elapsed,
         unanswered=not (exchange.packets or (exchange.queue and exchange.queue.last_packet > exchange.started)),

@@ -4,7 +4,7 @@ The client's keyword arguments and the adapters' fields follow from the rows; `c
 `protocol/timeouts.py` decides which one runs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,12 +18,12 @@ class Expiry:
 
     Attributes:
         cause: What has happened; `{peer}` is the server.
-        remedy: What helps. `None` if only more time does.
+        remedy: What helps. By default, only more time does.
         is_silence: Whether it limits a silence of the server in a call, as `request_timeout` does elsewhere.
     """
 
     cause: str = "nothing was received from the server"
-    remedy: str | None = None
+    remedy: str = "raise {name}, or set it to None"
     is_silence: bool = False
 
 
@@ -38,7 +38,7 @@ class ServerTimeouts(BaseModel):
             description="Seconds to wait for the server to accept a connection or to respond to a ping. The default is "
             "5; `None` waits forever."
         ),
-        Expiry("{peer} does not respond", "check its address, its port and the firewall, or raise connect_timeout"),
+        Expiry("{peer} does not respond", "check its address, its port and the firewall, or raise {name}"),
     ] = 5.0
     load_timeout: Annotated[
         Seconds | None,
@@ -87,12 +87,12 @@ class ModelTimeouts(ServerTimeouts):
             description="Seconds to wait for progress while the prompt is processed. The default is 300; `None` waits "
             "forever."
         ),
-        Expiry(remedy="shorten the prompt, raise first_token_timeout, or set it to None", is_silence=True),
+        Expiry(remedy="shorten the prompt, raise {name}, or set it to None", is_silence=True),
     ] = 300.0
 
 
 EXPIRIES = {
-    name: item
+    name: replace(item, remedy=item.remedy.format(name=name))
     for name, field in ModelTimeouts.model_fields.items()
     for item in field.metadata
     if isinstance(item, Expiry)

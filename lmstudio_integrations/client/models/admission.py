@@ -26,6 +26,7 @@ from lmstudio_integrations.client.transport.mailboxes import Mailbox, copy_of, c
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.exchange import Receiver
+from lmstudio_integrations.types.timeouts import EXPIRIES
 
 # Eviction queue -------------------------------------------------------------------------------------------------------
 
@@ -245,7 +246,7 @@ def _timeout_error(
     other = "another model" if running is None else repr(running.model_key)
     return LMStudioTimeoutError(
         f"timed out waiting to load {turn.model_key!r}: it would evict {other}, which still has running calls; "
-        f"{name} expired; raise {name}, or set it to None",
+        f"{name} expired; {EXPIRIES[name].remedy}",
         timeout_name=name,
         elapsed=elapsed,
     )
@@ -331,7 +332,7 @@ class SingleFlight:
                 await self._ended.wait()
         except TimeoutError:
             raise LMStudioTimeoutError(
-                "Model load: timed out waiting for another call that loads the model; raise timeout, or set it to None",
+                f"Model load: timed out waiting for another call that loads the model; {EXPIRIES['timeout'].remedy}",
                 timeout_name="timeout",
             ) from None
         if self._error is not None:

@@ -41,6 +41,7 @@ from lmstudio_integrations.protocol.requests import GetOrLoad, LoadModel, Lookup
 from lmstudio_integrations.protocol.session import closed_early
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier, by_identifier
+from lmstudio_integrations.types.timeouts import EXPIRIES
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -305,7 +306,7 @@ class Loader:
         if limit is not None and elapsed >= limit:
             raise LMStudioTimeoutError(
                 f"Model load: another program has reserved the identifier {identifier!r}, but no instance of that "
-                f"model is loaded: load_timeout expired after {limit:.12g} s; raise load_timeout, or set it to None",
+                f"model is loaded: load_timeout expired after {limit:.12g} s; {EXPIRIES['load_timeout'].remedy}",
                 timeout_name="load_timeout",
                 elapsed=elapsed,
             )
