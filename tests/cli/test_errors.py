@@ -9,9 +9,8 @@ from websockets.frames import Close
 from lmstudio_integrations.cli._common import warnings_as_notes
 from lmstudio_integrations.cli._errors import _COMMANDS, for_commands, report
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, overflow_error
-from lmstudio_integrations.client.models.server_models import REMEDIES
 from lmstudio_integrations.client.models.state import ContextWindow
-from lmstudio_integrations.client.support.suggestions import context_overflow, error_with_suggestion
+from lmstudio_integrations.client.support.suggestions import KEEP_LOADED, context_overflow, error_with_suggestion
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.connect.probe import _CERTIFICATE_ERRORS
 from lmstudio_integrations.client.transport.connect.suggestions import no_listener, not_found, token_suggestion
@@ -127,7 +126,7 @@ SUGGESTIONS = [
         "pass --length-policy average",
     ),
     (str(wire("Nothing matches", displayData=NOT_LOADED)), "load it with `lmsi load 'a b'`"),
-    (REMEDIES, "load one of them with --explicit"),
+    (KEEP_LOADED, "load one of them with --explicit"),
     ("unload them: client.llm.unload('a'), client.embedding.unload('b')", "`lmsi unload a`, `lmsi unload b`"),
     (
         "'a' and 'b' both have a tool 'c'; give one of them a prefix, for example prefix='b_'",
@@ -157,6 +156,6 @@ def test_every_pattern_is_in_a_suggestion() -> None:
 
 def test_warnings_are_about_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with warnings_as_notes():
-        warnings.warn(f"'load_policy='explicit'' evicted 'b'; {REMEDIES}", LMStudioEvictionWarning, stacklevel=1)
+        warnings.warn(f"'load_policy='explicit'' evicted 'b'; {KEEP_LOADED}", LMStudioEvictionWarning, stacklevel=1)
     err = capsys.readouterr().err
     assert err.startswith("Warning: 'load_policy='explicit'' evicted 'b'; load one of them with --explicit, ")

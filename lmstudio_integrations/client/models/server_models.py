@@ -11,17 +11,13 @@ from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.models.admission import ConcurrencyLimiter, EvictionQueue, EvictionTurn, SingleFlight
 from lmstudio_integrations.client.models.state import Instance, KnownReasoning, ModelState, WireInfo, reference_of
+from lmstudio_integrations.client.support.suggestions import KEEP_LOADED
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.errors import LMStudioEvictionWarning
 from lmstudio_integrations.types.config import ModelKind
 
 _MAX_RECORDED = 256
 """Instances, and names of models, that are recorded at most."""
-
-REMEDIES = (
-    "load one of them with load_policy='explicit', which is never evicted, or switch Auto-Evict off in LM Studio's "
-    "server settings"
-)
 
 
 class ServerModels:
@@ -108,7 +104,7 @@ class ServerModels:
         self.warn_once(
             frozenset((model_key, victim)),
             f"loading {loading!r} evicted {evicted_key!r}, which this program uses too: with Auto-Evict, each of them "
-            f"costs a load whenever the other was used in between; {REMEDIES}",
+            f"costs a load whenever the other was used in between; {KEEP_LOADED}",
         )
 
     def warn_once(self, subject: Hashable, text: str, category: type[Warning] = LMStudioEvictionWarning) -> None:
@@ -134,7 +130,7 @@ class ServerModels:
             return "this handle unloaded it"
         partners = self._partners(self._key_of(state))
         if partners:
-            return f"its loads and those of {', '.join(map(repr, partners))} evict each other; {REMEDIES}"
+            return f"its loads and those of {', '.join(map(repr, partners))} evict each other; {KEEP_LOADED}"
         return "its TTL expired, or another program unloaded it, or loaded a model that evicted it"
 
     def _key_of(self, state: ModelState) -> str | None:

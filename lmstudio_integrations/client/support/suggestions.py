@@ -37,6 +37,12 @@ _MOST_MEANT = 2
 NAME_A_MODEL = "name a model, which is then loaded on first use; `lmsi ls` lists those that are downloaded"
 """What helps if no model is loaded."""
 
+KEEP_LOADED = (
+    "load one of them with load_policy='explicit', which is never evicted, or switch Auto-Evict off in LM Studio's "
+    "server settings"
+)
+"""What helps if the loads of two models evict each other."""
+
 _SAMPLE, _LONGEST_NAME = 20, 256
 """Names listed in a suggestion, and characters kept of each."""
 
