@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColum
 from rich.segment import Segment, Segments
 from rich.text import Text
 
-from lmstudio_integrations._support.text import one_line, printable, printable_json, printable_line
+from lmstudio_integrations._support.text import printable, printable_json, printable_line
 from lmstudio_integrations.cli._errors import message_for_commands
 
 SPACE_FOR_A_BAR = 24
@@ -125,7 +125,7 @@ def warnings_as_notes() -> Generator[None, None, None]:
     """Print the warnings of the block as notes, without the lines of code that they are about."""
 
     def show(message: Warning | str, *_details: Any, **_more: Any) -> None:
-        note(f"Warning: {one_line(message_for_commands(str(message)))}")
+        note(f"Warning: {message_for_commands(str(message))}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

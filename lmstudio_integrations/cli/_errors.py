@@ -67,10 +67,15 @@ def for_commands(suggestion: str) -> str:
     return suggestion
 
 
-def message_for_commands(message: str) -> str:
-    """Return a message with its suggestion, which follows a semicolon, in terms of the command line."""
+def split_remedy(message: str) -> tuple[str, str | None]:
+    """Return what has happened, and what follows a semicolon: what to do, in terms of the command line."""
     problem, _, suggestion = message.partition("; ")
-    return "; ".join(filter(None, (problem, for_commands(suggestion))))
+    return one_line(problem), one_line(for_commands(suggestion)) or None
+
+
+def message_for_commands(message: str) -> str:
+    """Return a message on one line, with its remedy in terms of the command line."""
+    return "; ".join(filter(None, split_remedy(message)))
 
 
 def parts_of(error: LMStudioError) -> list[str]:
@@ -83,10 +88,11 @@ def parts_of(error: LMStudioError) -> list[str]:
     if isinstance(error, LMStudioServerError) and error.title is not None:
         head = head.partition(" error: ")[2] or head
     else:
-        head = message_for_commands(head)
-        if isinstance(error, _ON_THE_WAY) and not more:
-            head, _, suggestion = head.partition("; ")
-            more = [f"suggestion: {suggestion}"] if suggestion else []
+        problem, remedy = split_remedy(head)
+        if remedy and isinstance(error, _ON_THE_WAY) and not more:
+            head, more = problem, [f"suggestion: {remedy}"]
+        else:
+            head = message_for_commands(head)
     return [one_line(part) for part in (head, *more)]
 
 

@@ -5,7 +5,6 @@ import json
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
-from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.cli._errors import message_for_commands
 from lmstudio_integrations.cli._plugin_tools import tool_session
 from lmstudio_integrations.cli._questions import confirm, has_terminal
@@ -48,7 +47,7 @@ class ChatTools:
     def report_failure(self, error: LMStudioPredictionError, request: ToolCallRequest | None) -> None:
         """Print why a call failed. The model gets an error, too; if the call cannot be read, the response ends."""
         if request is not None:
-            note(f"Warning: {message_for_commands(one_line(error.__cause__ or error))}")
+            note(f"Warning: {message_for_commands(str(error.__cause__ or error))}")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from lmstudio_integrations._support.text import counted, one_line
-from lmstudio_integrations.cli._errors import for_commands
+from lmstudio_integrations.cli._errors import for_commands, split_remedy
 from lmstudio_integrations.cli._formatting import duration, file_size, instance_name
 from lmstudio_integrations.client.transport.connect.suggestions import NOT_FOUND
 from lmstudio_integrations.errors import (
@@ -157,12 +157,6 @@ def explain(error: LMStudioError) -> tuple[str, str | None]:
     if isinstance(error, LMStudioServerError) and error.suggestion:
         return one_line(text.partition("\n  suggestion: ")[0]), one_line(for_commands(error.suggestion))
     return split_remedy(text)
-
-
-def split_remedy(text: str) -> tuple[str, str | None]:
-    """Return both parts of a message: what has happened, and what to do."""
-    problem, _, suggestion = text.partition("; ")
-    return one_line(problem), one_line(for_commands(suggestion)) or None
 
 
 def server_check(
