@@ -7,6 +7,7 @@ importing the package is cheap and never imports a framework.
 The public names stand in `_EXPORTS`. Type checkers read `__init__.pyi`, which `python -m tools.stub` writes from it.
 """
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -84,7 +85,7 @@ _MODULE_OF["__version__"] = "._support.version"
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
-        raise import_module("._support.suggestions", __name__).unknown_attribute(__name__, name, _MODULE_OF)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     value = getattr(import_module(_MODULE_OF[name], __name__), name)
     globals()[name] = value
     return value

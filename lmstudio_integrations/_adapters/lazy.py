@@ -1,11 +1,11 @@
 """The doors of the adapters: their public names are imported on first use, and say what to install."""
 
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
 from lmstudio_integrations._support.installation import install_command, package_command
-from lmstudio_integrations._support.suggestions import unknown_attribute
 
 
 def public_name(
@@ -22,12 +22,12 @@ def public_name(
         extra: Our extra that installs it; `None` if there is none.
 
     Raises:
-        AttributeError: If the package has no such name; for an import, an `ImportError`.
+        AttributeError: If the package has no such name.
         ModuleNotFoundError: If the framework is not installed; the message names the command.
     """
     module = modules.get(name)
     if module is None:
-        raise unknown_attribute(package, name, modules)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=sys.modules[package])
     try:
         return getattr(import_module(f"{package}.{module}"), name)
     except ModuleNotFoundError as error:

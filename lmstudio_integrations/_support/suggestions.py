@@ -1,13 +1,9 @@
 """Suggest which name was probably meant by an unknown one."""
 
 import re
-import sys
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
-from dis import opmap
-from inspect import currentframe
 from itertools import islice
-from types import FrameType
 
 _MOST_NAMES, _LONGEST_NAME = 128, 128
 """The most names that are compared, and the most characters of one: a comparison takes quadratic time."""
@@ -20,13 +16,6 @@ _PLAIN_HOST, _PLAIN_PORT = re.compile(r"[A-Za-z0-9.-]{1,253}"), re.compile(r"[0-
 
 _NAME_CUTOFF = 0.75
 """How similar a mistyped setting must be, 0 to 1; `max_tokens` and `api_token` are less."""
-
-_IMPORT_CUTOFF = 0.85
-"""How similar a mistyped public name must be, 0 to 1: most of them have two words in common."""
-
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-
-_PACKAGE = __name__.partition(".")[0]
 
 _COUNTERPARTS = {
     "api_base": ("host", "api_host"),
@@ -118,35 +107,6 @@ def closest_names(name: str, known: Iterable[str], *, most: int = 1, cutoff: flo
     names = [each for each in islice(known, _MOST_NAMES) if len(each) <= _LONGEST_NAME]
     similar = get_close_matches(name, names, n=max(len(names), 1), cutoff=cutoff)
     return ([each for each in similar if each.lower().startswith(name.lower())] or similar)[:most]
-
-
-def unknown_attribute(package: str, name: str, known: Collection[str]) -> AttributeError | ImportError:
-    """Return the error about a name that a package does not have; for an import, with the name that was meant.
-
-    Python itself suggests names for other errors, and from 3.12 on for imports.
-
-    Args:
-        package: The package, whose `__getattr__` raises the error.
-        name: The unknown name.
-        known: Its public names.
-    """
-    frame: FrameType | None = currentframe()
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
-        frame = frame.f_back
-    if frame is None or frame.f_code.co_code[frame.f_lasti] != opmap["IMPORT_FROM"]:
-        return AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=sys.modules[package])
-    spelled = {_words(each): each for each in known}
-    similar = get_close_matches(_words(name), spelled, n=1, cutoff=_IMPORT_CUTOFF)
-    listed = ", ".join(known) if len(known) <= _MOST_LISTED else ""
-    remedy = (
-        f"did you mean {spelled[similar[0]]!r}?" if similar else f"it has {listed or f'the names in dir({package})'}"
-    )
-    return ImportError(f"cannot import name {name!r} from {package!r}; {remedy}", name=package)
-
-
-def _words(name: str) -> str:
-    """Return the words of a name in a fixed order: people remember them, and not in which order they stand."""
-    return " ".join(sorted(word.lower() for word in _WORD.findall(name)))
 
 
 def explain_unknown_name(

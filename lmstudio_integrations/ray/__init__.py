@@ -4,12 +4,12 @@ Needs the `ray` extra. `stages` adds a stage to a dataset, `actors` has what its
 client alone. The names are imported when they are first asked for.
 """
 
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from lmstudio_integrations._support.installation import install_command
-from lmstudio_integrations._support.suggestions import unknown_attribute
 
 if TYPE_CHECKING:
     from lmstudio_integrations.ray.actors import Embedder as Embedder
@@ -36,7 +36,7 @@ _NEEDED = {"ray": "ray[data]", "pyarrow": "pyarrow", "anyio": "anyio"}
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
-        raise unknown_attribute(__name__, name, _MODULES)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     for package, distribution in _NEEDED.items():
         if find_spec(package) is None:
             raise ModuleNotFoundError(f"{name} needs {distribution}; run: {install_command('ray')}", name=package)
