@@ -27,9 +27,7 @@ from lmstudio_integrations.types.structured import response_settings
 class RequestFormats(Protocol):
     """A framework's forms of tools and of response formats: its module `_tools`."""
 
-    def openai_tools(self, tools: object) -> list[dict[str, Any]]:
-        """Return tools as OpenAI dicts."""
-        ...
+    def openai_tools(self, tools: object) -> list[dict[str, Any]]: ...
 
     def response_schema(self, response_format: Any) -> dict[str, Any]:
         """Return the JSON schema of a response format."""

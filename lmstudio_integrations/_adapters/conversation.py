@@ -137,7 +137,6 @@ class Conversation:
         self.add("tool", [part])
 
     def finish(self) -> list[PendingMessage]:
-        """Return the messages."""
         if self._images:
             self.add("user", ())
         return self._messages

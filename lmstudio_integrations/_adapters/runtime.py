@@ -294,7 +294,6 @@ def _state_of(model: ModelSpec, number: int | None) -> ModelState:
 
 
 def client_arguments(server: ServerSpec) -> dict[str, Any]:
-    """Return the arguments of the client of an adapter."""
     settings: dict[str, Any] = {
         "api_host": server.host,
         "api_token": server.token,

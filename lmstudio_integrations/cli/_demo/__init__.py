@@ -198,7 +198,6 @@ def stream(console: TextConsole, chain: Any, inputs: dict[str, str]) -> "AIMessa
 
 
 def stats_table(response: "AIMessageChunk", info: ModelInstanceInfo) -> Table:
-    """Return a table with the stats of a response."""
     metadata, usage = response.response_metadata, response.usage_metadata
     rows = {
         "Model": describe(info),

@@ -56,7 +56,6 @@ class Wire:
         """The channels that have ended, also while something else was read."""
 
     def authenticate(self, credentials: Credentials) -> None:
-        """Log in."""
         self._socket.send(envelope.auth(credentials.identifier, credentials.passkey))
         result = self._receive(REPLY_TIMEOUT)
         if result.get("success") is not True:
