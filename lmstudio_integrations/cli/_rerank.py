@@ -25,9 +25,6 @@ from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.predictions.reranking.prompts import FAMILIES
 from lmstudio_integrations.types.reranking import RerankResult
 
-_ROWS = 1024
-"""How many rows are read at once."""
-
 
 def rerank(  # noqa: PLR0917 - one parameter for each flag
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What the texts should be relevant to.")],
@@ -70,7 +67,7 @@ def rerank(  # noqa: PLR0917 - one parameter for each flag
 
     The texts are lines, or those of JSON lines or Parquet. Blank ones are left out.
     """
-    rows = rows_of(input_, input_format, Columns(field))
+    rows = rows_of(input_, input_format, Columns(field), only_text=True)
     with Client(host, token) as client, warnings_as_notes():
         handle = open_llm(client, model or _loaded_reranker(client), ttl)
         texts = _texts(rows)
@@ -92,8 +89,7 @@ def _loaded_reranker(client: Client) -> str | None:
 
 def _texts(rows: Rows) -> dict[int, str]:
     """Return the texts by the indexes of their rows."""
-    texts = (text for batch in rows.batches(_ROWS, 0) for text in batch.texts)
-    return {index: text for index, text in enumerate(texts) if text and not text.isspace()}
+    return {index: row.text for index, row in enumerate(rows) if row.text and not row.text.isspace()}
 
 
 def _print(ranked: list[RerankResult], texts: dict[int, str], *, as_json: bool) -> None:

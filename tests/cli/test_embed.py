@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations._support.installation import package_command
-from lmstudio_integrations.cli._embed import rows
-from lmstudio_integrations.cli._embed.rows import STANDARD, Columns, ParquetRows, TextRows, arrow, arrow_parquet
+from lmstudio_integrations.cli._embed import output, rows
+from lmstudio_integrations.cli._embed.rows import STANDARD, Columns, Rows, arrow
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.terminal import SCRIPT, in_pipe, needs_pty, on_terminal
@@ -21,7 +21,6 @@ from tests.cli.terminal import SCRIPT, in_pipe, needs_pty, on_terminal
 Run = Callable[..., int | str | None]
 Capture = pytest.CaptureFixture[str]
 MODEL = "an-embedder"
-COLUMNS = Columns("text", "embedding", "model")
 
 
 @pytest.fixture
@@ -43,7 +42,11 @@ def embed(run: Run, server: Emulator, tmp_path: Path, monkeypatch: pytest.Monkey
     return lambda *arguments: run("embed", *arguments, "--host", server.address)
 
 
-def read_lines(path: str | Path) -> list[dict[str, Any]]:
+def read_rows(path: str) -> list[dict[str, Any]]:
+    """Return the rows of a file of either format."""
+    if path.endswith("parquet"):
+        rows: list[dict[str, Any]] = read_parquet(path).to_pylist()
+        return rows
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
@@ -53,11 +56,11 @@ def vectors_of(server: Emulator, texts: list[str], model: str = MODEL) -> list[l
 
 
 def write_parquet(path: str, columns: dict[str, Any]) -> None:
-    arrow_parquet().write_table(arrow().table(columns), path)
+    arrow().parquet.write_table(arrow().table(columns), path)
 
 
 def read_parquet(path: str) -> Any:
-    return arrow_parquet().read_table(path)
+    return arrow().parquet.read_table(path)
 
 
 def test_lines_of_text_become_json_lines(embed: Run, server: Emulator, capsys: Capture) -> None:
@@ -65,7 +68,7 @@ def test_lines_of_text_become_json_lines(embed: Run, server: Emulator, capsys: C
     assert embed("in.txt", "-o", "out.jsonl") == 0
     texts = ["eins zwei", "drei ünf", "vier"]
     expected = zip(texts, vectors_of(server, texts), strict=True)
-    assert read_lines("out.jsonl") == [{"text": t, "embedding": v, "model": MODEL} for t, v in expected]
+    assert read_rows("out.jsonl") == [{"text": t, "embedding": v, "model": MODEL} for t, v in expected]
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("", "Wrote 3 rows to out.jsonl.\n")
     assert sorted(path.name for path in Path().iterdir()) == ["in.txt", "out.jsonl"]
@@ -86,7 +89,7 @@ def test_the_fields_can_have_other_names(embed: Run) -> None:
     assert embed("in.jsonl", "-o", "out.jsonl", "--field", "body") != 0
     flags = "--field", "body", "--vector-field", "vector", "--model-field", "by"
     assert embed("in.jsonl", "-o", "out.jsonl", *flags) == 0
-    assert list(read_lines("out.jsonl")[0]) == ["body", "model", "embedding", "vector", "by"]
+    assert list(read_rows("out.jsonl")[0]) == ["body", "model", "embedding", "vector", "by"]
 
 
 def test_parquet_keeps_the_types_of_its_columns(embed: Run, server: Emulator) -> None:
@@ -108,27 +111,26 @@ def test_parquet_keeps_the_types_of_its_columns(embed: Run, server: Emulator) ->
     assert set(table.column("model").to_pylist()) == {MODEL}
 
 
-def test_a_row_of_parquet_has_the_same_number_wherever_a_run_continues(tmp_path: Path) -> None:
-    path = tmp_path / "in.parquet"
-    write_parquet(str(path), {"text": ["a", "b", "c", "d", "e"]})
-    for skip in range(5):
-        batches = ParquetRows(path, Columns("text", "embedding", "model")).batches(2, skip)
-        rows = [pair for batch in batches for pair in zip(batch.labels, batch.texts, strict=True)]
-        assert rows == [("row 1", "a"), ("row 2", "b"), ("row 3", "c"), ("row 4", "d"), ("row 5", "e")][skip:]
-
-
 def test_one_format_can_become_another(embed: Run) -> None:
     write_parquet("in.pq", {"text": ["a", "b"], "raw": [b"\xff", None]})
     assert embed("in.pq", "-o", "out.jsonl") == 0
-    assert [(row["text"], row["raw"]) for row in read_lines("out.jsonl")] == [("a", "_w=="), ("b", None)]
+    assert [(row["text"], row["raw"]) for row in read_rows("out.jsonl")] == [("a", "_w=="), ("b", None)]
+
+
+@pytest.mark.parametrize("group", [1, 2, 2048])
+def test_rows_of_json_with_different_fields_become_columns_with_nulls(
+    embed: Run, monkeypatch: pytest.MonkeyPatch, group: int
+) -> None:
+    monkeypatch.setattr(output, "PARQUET_ROWS", group)
     lines = ['{"text": "a", "n": null, "o": {"x": 1}}', '{"text": "b", "n": 2.5}', '{"text": "c", "n": 3, "p": [1]}']
     Path("in.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    assert embed("in.jsonl", "-o", "out.parquet", "--batch-size", "1") == 0
-    table = read_parquet("out.parquet").to_pylist()
-    assert [(row["text"], row["n"], row["o"], row["p"]) for row in table] == [
-        ("a", None, {"x": 1}, None),
-        ("b", 2.5, None, None),
-        ("c", 3, None, [1]),
+    assert embed("in.jsonl", "-o", "out.parquet") == 0
+    table = read_parquet("out.parquet")
+    assert table.column_names == ["text", "n", "o", "p", "embedding", "model"]
+    assert table.select(["text", "n", "o", "p"]).to_pylist() == [
+        {"text": "a", "n": None, "o": {"x": 1}, "p": None},
+        {"text": "b", "n": 2.5, "o": None, "p": None},
+        {"text": "c", "n": 3, "o": None, "p": [1]},
     ]
 
 
@@ -138,19 +140,19 @@ def test_a_format_can_be_named_where_the_suffix_does_not(embed: Run) -> None:
     assert read_parquet("out.data").num_rows == 1
 
 
-@pytest.mark.parametrize("output", ["out.jsonl", "out.parquet"])
-def test_an_empty_input_makes_an_empty_output(embed: Run, output: str) -> None:
+@pytest.mark.parametrize("path", ["out.jsonl", "out.parquet"])
+def test_an_empty_input_makes_an_empty_output(embed: Run, path: str) -> None:
     Path("in.txt").touch()
-    assert embed("in.txt", "-o", output) == 0
-    assert read_parquet(output).num_rows == 0 if output.endswith("parquet") else not read_lines(output)
-    assert not Path(f"{output}.partial").exists()
+    assert embed("in.txt", "-o", path) == 0
+    assert read_rows(path) == []
+    assert [each.name for each in Path().glob("out*")] == [path]
 
 
-@pytest.mark.parametrize("output", ["out.jsonl", "out.parquet"])
-def test_a_row_without_text_keeps_its_place(embed: Run, server: Emulator, capsys: Capture, output: str) -> None:
+@pytest.mark.parametrize("path", ["out.jsonl", "out.parquet"])
+def test_a_row_without_text_keeps_its_place(embed: Run, server: Emulator, capsys: Capture, path: str) -> None:
     Path("in.txt").write_text("eins\n\n \nzwei\n", encoding="utf-8")
-    assert embed("in.txt", "-o", output) == 0
-    rows = read_parquet(output).to_pylist() if output.endswith("parquet") else read_lines(output)
+    assert embed("in.txt", "-o", path) == 0
+    rows = read_rows(path)
     assert [row["text"] for row in rows] == ["eins", "", " ", "zwei"]
     assert [row["embedding"] is None for row in rows] == [False, True, True, False]
     assert [record.text for record in server.embedded_texts] == ["eins", "zwei"]
@@ -178,7 +180,7 @@ def test_a_closed_pipe_ends_it_silently(server: Emulator, tmp_path: Path) -> Non
         process.wait(timeout=20)
 
 
-def test_only_the_batch_that_is_embedded_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_rows_that_are_embedded_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[bytes] = []
 
     class Endless(io.RawIOBase):
@@ -191,10 +193,9 @@ def test_only_the_batch_that_is_embedded_is_read(monkeypatch: pytest.MonkeyPatch
         buffer = Endless()
 
     monkeypatch.setattr(sys, "stdin", Stdin())
-    batches = TextRows(STANDARD, COLUMNS).batches(4, 0)
-    assert next(batches).texts == ["0", "1", "2", "3"]
-    assert next(batches).labels == ["line 5", "line 6", "line 7", "line 8"]
-    assert len(read) == 8
+    rows = iter(Rows(STANDARD, "text", Columns("text")))
+    assert [next(rows)[:2] for _ in range(2)] == [("line 1", "0"), ("line 2", "1")]
+    assert len(read) == 2
 
 
 def test_the_loaded_model_is_used_else_the_smallest(embed: Run, server: Emulator) -> None:
@@ -204,7 +205,7 @@ def test_the_loaded_model_is_used_else_the_smallest(embed: Run, server: Emulator
     server.load("other")
     assert embed("in.txt", "-o", "loaded.jsonl") == 0
     assert embed("in.txt", "-o", "named.jsonl", "--model", "embedder", "--ttl", "7") == 0
-    models = [read_lines(f"{name}.jsonl")[0]["model"] for name in ("smallest", "loaded", "named")]
+    models = [read_rows(f"{name}.jsonl")[0]["model"] for name in ("smallest", "loaded", "named")]
     assert models == [MODEL, "other", MODEL]
     assert [(each.model_key, each.ttl_ms) for each in server.loaded()] == [("other", None), (MODEL, 7000)]
 
@@ -242,8 +243,8 @@ def test_an_error_in_the_input_names_its_line(embed: Run, content: bytes, messag
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"body": ["a"]}, "has no column 'text'; choose one of body with --field"),
-        ({"text": [1]}, "the column 'text' must have strings; it has the type int64"),
+        ({"body": ["a"]}, "has no field 'text'; choose one of body with --field"),
+        ({"text": [1]}, "the field 'text' of row 1 must be a string; it is int"),
         ({"text": ["a"], "embedding": [1]}, "has a field 'embedding' already"),
     ],
 )
@@ -259,17 +260,15 @@ def test_a_text_that_is_too_long_is_an_error_with_its_line_or_is_truncated(embed
     code = embed("in.txt", "-o", "out.jsonl")
     assert isinstance(code, str)
     assert code.startswith("Error: line 2 has ")
-    assert code.endswith(
-        "; shorten it, or embed it in parts with --length-policy average, or its beginning with truncate"
-    )
+    assert code.endswith("pass --length-policy average to embed it in parts, or 'truncate' to embed its beginning")
     assert embed("in.txt", "-o", "out.jsonl", "--length-policy", "truncate") == 0
-    assert len(read_lines("out.jsonl")) == 2
+    assert len(read_rows("out.jsonl")) == 2
 
 
 def test_a_text_that_is_too_long_may_be_embedded_in_parts(embed: Run, server: Emulator, capsys: Capture) -> None:
     Path("in.txt").write_text("word " * 200, encoding="utf-8")
     assert embed("in.txt", "-o", "out.jsonl", "--length-policy", "average") == 0
-    assert read_lines("out.jsonl")[0]["embedding"] == pytest.approx(vectors_of(server, ["word " * 50])[0])
+    assert read_rows("out.jsonl")[0]["embedding"] == pytest.approx(vectors_of(server, ["word " * 50])[0])
     assert "Warning: some texts are longer than the 64 tokens" in " ".join(capsys.readouterr().err.split())
 
 
@@ -278,7 +277,7 @@ def test_every_text_and_every_part_of_a_long_one_gets_the_prefix(embed: Run, ser
     assert embed("in.txt", "-o", "out.jsonl", "--length-policy", "average", "--prefix", "query: ") == 0
     assert len(server.embedded_texts) > 4
     assert all(record.text.startswith("query: ") for record in server.embedded_texts)
-    assert read_lines("out.jsonl")[0]["text"] == "eins"
+    assert read_rows("out.jsonl")[0]["text"] == "eins"
 
 
 @pytest.mark.parametrize("number", [10**400, 65_537, 0])
@@ -303,12 +302,12 @@ def test_an_error_of_the_server_names_the_lines(run: Run, tmp_path: Path) -> Non
     ("arguments", "message"),
     [
         (("nothing.txt",), "cannot read 'nothing.txt': there is no such file"),
-        (("folder",), "cannot read 'folder': it is a folder"),
+        (("folder",), "cannot read 'folder': there is no such file; to read a pipe, use - as input"),
         (("in.csv",), "the format of 'in.csv' is not known"),
         (("in.txt", "-o", "out.txt"), "cannot write the format of 'out.txt'; name it .jsonl or .parquet"),
         (("in.txt", "-o", "out.csv"), "cannot write the format of 'out.csv'; name it .jsonl or .parquet"),
         (("in.txt", "-o", "missing/out.jsonl"), "there is no folder 'missing'"),
-        (("in.txt", "-o", "folder", "--output-format", "jsonl"), "it is a folder"),
+        (("in.txt", "-o", "folder", "--output-format", "jsonl"), ": folder"),
         (("in.txt", "--output-format", "parquet"), "Parquet cannot be read from or written to a pipe"),
         (("in.txt", "--input-format", "parquet"), "'in.txt' is not a Parquet file"),
         (("in.txt", "--field", "model"), "must be three different names"),
@@ -334,12 +333,22 @@ def test_without_pyarrow_parquet_is_an_error_that_names_what_to_install(
     assert embed("in.txt", "-o", "out.jsonl") == 0
 
 
-def test_columns_of_two_types_cannot_be_written_as_parquet(embed: Run) -> None:
-    Path("in.jsonl").write_text('{"text": "a", "n": 1}\n{"text": "b", "n": "two"}\n', encoding="utf-8")
-    for size in ("1", "2"):
-        code = embed("in.jsonl", "-o", "out.parquet", "--batch-size", size, "--overwrite")
-        assert isinstance(code, str)
-        assert "write JSON lines with --output-format jsonl" in code
+@pytest.mark.parametrize("group", [1, 2048])
+@pytest.mark.parametrize("values", [(1, "two"), ([1], 2), (2**80, 1), ("\ud83d", "")])
+def test_what_cannot_be_a_column_of_parquet_is_written_as_json_lines_without_embedding_again(
+    embed: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, values: tuple[Any, Any], group: int
+) -> None:
+    monkeypatch.setattr(output, "PARQUET_ROWS", group)
+    lines = [json.dumps({"text": "a", "n": value}) for value in values]
+    Path("in.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    code = embed("in.jsonl", "-o", "out.parquet")
+    assert isinstance(code, str)
+    assert "Parquet needs columns of one type" in code
+    assert not Path("out.parquet").exists()
+    assert embed("in.jsonl", "-o", "out.parquet", "--output-format", "jsonl") == 0
+    rows = [json.loads(line) for line in Path("out.parquet").read_text(encoding="utf-8").splitlines()]
+    assert tuple(row["n"] for row in rows) == values
+    assert len(server.embedded_texts) == 2
 
 
 def test_a_file_that_exists_is_replaced_only_with_overwrite(embed: Run) -> None:
@@ -350,7 +359,7 @@ def test_a_file_that_exists_is_replaced_only_with_overwrite(embed: Run) -> None:
     assert "'out.jsonl' exists already" in code
     assert Path("out.jsonl").read_text(encoding="utf-8") == "mine"
     assert embed("in.txt", "-o", "out.jsonl", "--overwrite") == 0
-    assert len(read_lines("out.jsonl")) == 1
+    assert len(read_rows("out.jsonl")) == 1
 
 
 @pytest.mark.slow
@@ -360,7 +369,7 @@ def test_on_a_terminal_the_progress_is_a_bar(server: Emulator, tmp_path: Path) -
     with on_terminal("embed", "in.txt", "-o", "out.jsonl", "--host", server.address, cwd=tmp_path) as terminal:
         assert terminal.wait() == 0
     assert "Embedding" in terminal.text
-    assert "100%" in terminal.text
+    assert "/100" in terminal.text
     with on_terminal("embed", "in.txt", "--host", server.address, cwd=tmp_path) as terminal:
         assert terminal.wait() == 0
     assert "Embedding" not in terminal.text
@@ -371,7 +380,7 @@ def test_on_a_terminal_the_progress_is_a_bar(server: Emulator, tmp_path: Path) -
 @needs_pty
 def test_of_a_pipe_the_progress_is_a_number(server: Emulator, tmp_path: Path) -> None:
     with on_terminal("embed", "-", "-o", "out.jsonl", "--host", server.address, cwd=tmp_path) as terminal:
-        terminal.wait_for("Embedding: 0 rows")
+        terminal.wait_for("0/?")
         terminal.type("eins\nzwei\n\x04")
         assert terminal.wait() == 0
     assert "Wrote 2 rows to out.jsonl." in terminal.text

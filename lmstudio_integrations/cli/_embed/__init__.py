@@ -1,50 +1,33 @@
 """`embed`: adds the vectors of its texts to a file. An interrupted run continues where it stopped.
 
-`rows.py` reads the rows, `output.py` writes them. One batch is embedded at a time: it is written before
-the next one is read, and Ctrl-C waits for its end, so that no text is embedded twice.
+`rows.py` reads the rows, `output.py` writes them. Each batch is written before the next one is read.
 """
 
-import contextlib
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.progress import SpinnerColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.cli._common import (
     Host,
     Token,
     note,
-    notes,
-    on_interrupt,
     progress_bar,
     progress_display,
     results,
     warnings_as_notes,
 )
 from lmstudio_integrations.cli._completion import embedding_keys
-from lmstudio_integrations.cli._embed.output import (
-    FILES,
-    Folder,
-    Output,
-    StreamOutput,
-    check_file,
-    check_state,
-    is_stdout,
-    is_stream,
-    open_stream,
-)
+from lmstudio_integrations.cli._embed.output import Journal, json_line, open_stream
 from lmstudio_integrations.cli._embed.rows import (
     STANDARD,
-    Batch,
     Columns,
     InputFormat,
     OutputFormat,
-    Rows,
-    fingerprint,
+    Row,
     output_format_of,
     rows_of,
 )
@@ -52,53 +35,13 @@ from lmstudio_integrations.cli._loaded_models import downloaded_models, find_key
 from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, choose
 from lmstudio_integrations.client.api.sync import Client, EmbeddingModel
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, LengthPolicy
-from lmstudio_integrations.errors import (
-    LMStudioContextOverflowError,
-    LMStudioError,
-    LMStudioOSError,
-    LMStudioValueError,
-)
+from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 
 TTL = 3600
 MOST_ROWS = 65_536
 """The most rows that are embedded together. They are held in memory."""
 RETRIES = 3
 """How often a batch is repeated if the connection is lost."""
-
-_STATE_NAMES = {
-    "version": "version of this package",
-    "input": "input",
-    "output_format": "--output-format",
-    "input_format": "--input-format",
-    "field": "--field",
-    "vector_field": "--vector-field",
-    "model_field": "--model-field",
-    "length_policy": "--length-policy",
-    "prefix": "--prefix",
-    "model": "model",
-}
-"""What errors call the settings that must be equal to resume a run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One run of the command: what it embeds, how, and where it writes.
-
-    Attributes:
-        rows: The rows.
-        output: The file or stream; `-` is stdout.
-        columns: The names of the columns.
-        length_policy: What happens to a text that is too long.
-        prefix: What is put before each text.
-        batch_size: Rows that are embedded together.
-    """
-
-    rows: Rows
-    output: Path
-    columns: Columns
-    length_policy: LengthPolicy
-    prefix: str
-    batch_size: int
 
 
 def embed(  # noqa: PLR0917 - one parameter for each flag
@@ -151,7 +94,7 @@ def embed(  # noqa: PLR0917 - one parameter for each flag
         ),
     ] = TTL,
     overwrite: Annotated[  # noqa: FBT002 - a flag
-        bool, typer.Option("--overwrite", help="Replace the output, and start an interrupted run over.")
+        bool, typer.Option("--overwrite", help="Replace the output, if it is a file that exists.")
     ] = False,
     host: Host = None,
     token: Token = None,
@@ -162,60 +105,30 @@ def embed(  # noqa: PLR0917 - one parameter for each flag
     stopped.
     """
     columns = Columns(field, vector_field, model_field)
-    if len({field, vector_field, model_field}) < 3:
+    if len(set(columns)) < 3:
         raise LMStudioValueError("--field, --vector-field and --model-field must be three different names")
-    output = STANDARD if is_stdout(output) else output
-    folder = None if is_stream(output) else Folder(output)
-    kind = output_format_of(output, output_format, is_stream=folder is None)
-    job = Job(rows_of(input_, input_format, columns), output, columns, length_policy, prefix, batch_size)
-    state = _state(job, kind, overwrite=overwrite)
-    if folder is not None:
-        check_file(folder, overwrite=overwrite)
-        if not overwrite:
-            check_state(folder, state, _STATE_NAMES)
-            model = model or (folder.state or {}).get("model")
-    with Client(host, token) as client, warnings_as_notes(), _os_errors(output):
-        handle, key = _model(client, model, ttl)
-        if folder is None:
-            with open_stream(output) as stream:
-                run(job, StreamOutput(stream, columns, key), handle)
-            return
-        state["model"] = key
-        with folder.locked():
-            if overwrite or folder.state is None:
-                folder.clear()
-                folder.begin(state)
-            else:
-                check_state(folder, state, _STATE_NAMES)
-            run(job, FILES[kind](folder, columns, key), handle)
-
-
-def _state(job: Job, kind: OutputFormat, *, overwrite: bool) -> dict[str, Any]:
-    """Return the settings on which the output depends; the model is not known yet."""
-    columns = job.columns
-    return {
-        "version": 1,
-        "input": fingerprint(job.rows.path),
-        "input_format": job.rows.name,
-        "output_format": kind,
-        "field": columns.text,
-        "vector_field": columns.vector,
-        "model_field": columns.model,
-        "length_policy": job.length_policy,
-        "prefix": job.prefix,
-        "overwrite": overwrite,
-    }
-
-
-@contextlib.contextmanager
-def _os_errors(output: Path) -> Generator[None]:
-    """Turn an error of the file system into one message; those of stdout are the same for all commands."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, LMStudioError) or output == STANDARD:
-            raise
-        raise LMStudioOSError(f"cannot write {str(output)!r}: {error.strerror or error}") from error
+    is_stream = output == STANDARD or (output.exists() and not output.is_file())
+    kind = output_format_of(output, output_format, is_stream=is_stream)
+    rows = rows_of(input_, input_format, columns, only_text=kind == "parquet")
+    total, remaining = rows.count(), iter(rows)
+    journal = None if is_stream else Journal(output, rows, kind, overwrite=overwrite)
+    names = {"--field": field, "--vector-field": vector_field, "--model-field": model_field}
+    with Client(host, token) as client, warnings_as_notes():
+        handle, key = _model(client, model or (journal.settings.get("--model") if journal else None), ttl)
+        settings = {"--model": key, "--length-policy": length_policy, "--prefix": prefix, **names}
+        with open_stream(output) if journal is None else journal.opened(settings, remaining) as write:
+            done, without_text = journal.rows if journal else 0, 0
+            with _progress(output) as progress:
+                task = progress.add_task("Embedding", total=total, completed=done)
+                while batch := list(islice(remaining, batch_size)):
+                    vectors = embed_batch(handle, batch, length_policy, prefix)
+                    write([json_line(row, vector, columns, key) for row, vector in zip(batch, vectors, strict=True)])
+                    done, without_text = done + len(batch), without_text + vectors.count(None)
+                    progress.update(task, completed=done)
+    if without_text:
+        note(f"{counted(without_text, 'row')} without text; the vector is null.")
+    if output != STANDARD:
+        note(f"Wrote {counted(done, 'row')} to {output}.")
 
 
 def _model(client: Client, name: str | None, ttl: int) -> tuple[EmbeddingModel, str]:
@@ -236,106 +149,30 @@ def _model(client: Client, name: str | None, ttl: int) -> tuple[EmbeddingModel, 
     return handle.with_retries(RETRIES), handle.get_info().model_key
 
 
-def run(job: Job, output: Output, handle: EmbeddingModel) -> None:
-    """Embed all rows that the output does not have yet."""
-    done = output.rows
-    if done:
-        note(f"Resuming after {counted(done, 'row')}.")
-    without_text = 0
-    try:
-        with output, _interruptible() as uninterrupted, _progress(job, done) as show:
-            for batch in job.rows.batches(job.batch_size, done):
-                with uninterrupted():
-                    vectors = embed_batch(handle, batch, job.length_policy, job.prefix)
-                    output.write(batch, vectors)
-                without_text += vectors.count(None)
-                show(output.rows)
-            output.finish()
-    except KeyboardInterrupt:
-        if job.output != STANDARD:
-            again = "; run the same command again to continue" if output.is_resumable else ""
-            note(f"Interrupted after {counted(output.rows, 'row')}{again}.")
-        raise
-    if without_text:
-        note(f"{counted(without_text, 'row')} without text; the vector is null.")
-    if job.output != STANDARD:
-        note(f"Wrote {counted(output.rows, 'row')} to {job.output}.")
+def _progress(output: Path) -> Progress:
+    """Return a display of the rows, which is shown on a terminal that does not show the results."""
+    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    progress = progress_display("{task.description}", *columns, transient=True)
+    progress.disable |= output == STANDARD and results().is_terminal
+    return progress
 
 
-def embed_batch(handle: EmbeddingModel, batch: Batch, policy: LengthPolicy, prefix: str) -> list[list[float] | None]:
-    """Return the vectors of a batch; a row without text has none.
+def embed_batch(
+    handle: EmbeddingModel, batch: list[Row], policy: LengthPolicy, prefix: str
+) -> list[list[float] | None]:
+    """Return the vectors of some rows; a row without text has none.
 
     Raises:
         LMStudioError: If that fails; the message names the rows.
     """
-    vectors: list[list[float] | None] = [None] * len(batch.texts)
-    texts = {index: text for index, text in enumerate(batch.texts) if text and not text.isspace()}
-    labels = [batch.labels[index] for index in texts]
-    request = EmbeddingRequest(list(texts.values()), policy, "the length of the texts", prefix, labels=labels)
+    rows = [row for row in batch if row.text and not row.text.isspace()]
+    labels, texts = [row.label for row in rows], [row.text or "" for row in rows]
+    request = EmbeddingRequest(texts, policy, "the length of the texts", prefix, labels=labels)
     try:
-        found = handle.embed_texts(request) if texts else []
-    except LMStudioContextOverflowError as error:
-        if not str(error).startswith(tuple(f"{label} has " for label in labels)):
-            raise _with_place(error, labels) from error
-        problem = str(error).partition("; ")[0]
-        raise LMStudioError(
-            f"{problem}; shorten it, or embed it in parts with --length-policy average, or its beginning with truncate"
-        ) from error
+        vectors = dict(zip(labels, handle.embed_texts(request) if texts else [], strict=True))
     except LMStudioError as error:
-        raise _with_place(error, labels) from error
-    for index, vector in zip(texts, found, strict=True):
-        vectors[index] = vector
-    return vectors
-
-
-def _with_place(error: LMStudioError, labels: list[str]) -> LMStudioError:
-    place = labels[0] if len(labels) == 1 else f"{labels[0]} to {labels[-1]}"
-    return LMStudioError(f"{place}: {error}")
-
-
-@contextlib.contextmanager
-def _interruptible() -> Generator[Callable[[], contextlib.AbstractContextManager[None]]]:
-    """Provide a context manager for whose blocks Ctrl-C waits; a second Ctrl-C does not wait."""
-    is_busy = is_requested = False
-
-    def interrupt() -> None:
-        nonlocal is_requested
-        if not is_busy or is_requested:
-            raise KeyboardInterrupt
-        is_requested = True
-        note("Finishing the current batch; press Ctrl-C again to stop at once.")
-
-    @contextlib.contextmanager
-    def uninterrupted() -> Generator[None]:
-        nonlocal is_busy
-        is_busy = True
-        try:
-            yield
-        finally:
-            is_busy = False
-        if is_requested:
-            raise KeyboardInterrupt
-
-    with on_interrupt(interrupt):
-        yield uninterrupted
-
-
-@contextlib.contextmanager
-def _progress(job: Job, done: int) -> Generator[Callable[[int], None]]:
-    """Show how many rows are done, on a terminal that does not show the results."""
-    if not notes().is_terminal or (job.output == STANDARD and results().is_terminal):
-        yield lambda _: None
-        return
-    total = job.rows.count()
-    if total is None:
-        with progress_display(SpinnerColumn(), "{task.description}", transient=True) as progress:
-            task = progress.add_task(_counted(done))
-            yield lambda rows: progress.update(task, description=_counted(rows))
-        return
-    with progress_bar("Embedding") as show:
-        show(done / max(total, 1))
-        yield lambda rows: show(min(rows / max(total, 1), 1.0))
-
-
-def _counted(rows: int) -> str:
-    return f"Embedding: {rows:,} rows"
+        if str(error).startswith(tuple(f"{label} has " for label in labels)):  # a text that is too long
+            raise
+        place = labels[0] if len(labels) == 1 else f"{labels[0]} to {labels[-1]}"
+        raise LMStudioError(f"{place}: {error}") from error
+    return [vectors.get(row.label) for row in batch]
