@@ -623,65 +623,14 @@ class AsyncClient(BaseClient):
         the client.
         Notebooks and `python -m asyncio` run an `await` that is in no function.
 
-    Instantiate:
+    Example:
         ```python
         import lmstudio_integrations as lms
 
         client = lms.AsyncClient()  # or lms.AsyncClient("localhost:1234", api_token="…")
         model = await client.llm.model("qwen/qwen3-4b", ttl=600)
-        ```
-
-    Invoke:
-        ```python
-        chat = lms.Chat("Be brief.")
-        chat.add_user_message("Why is the sky blue?")
-        result = await model.respond(chat, config={"temperature": 0.2})
-        ```
-
-    Stream:
-        ```python
         async for fragment in model.respond_stream("Why is the sky blue?"):
             print(fragment.content, end="", flush=True)
-        ```
-
-    Call tools:
-        ```python
-        async def pier(destination: str) -> str:
-            "Return the pier of the ferries to a destination."
-            return f"Ferries to the {destination} leave from pier 7."
-
-        await model.act("Where does the ferry to the island leave?", [pier], on_message=print)
-        ```
-
-    Structured output:
-        ```python
-        class City(lms.BaseModel):
-            name: str
-
-        city = await model.respond("Name a city.", response_format=City)
-        print(city.parsed_as(City))
-        ```
-
-    Images:
-        ```python
-        vision = await client.llm.model("google/gemma-3-4b", load_policy="explicit")
-        question = lms.Chat()
-        image = await client.files.prepare_image("square.png")
-        question.add_user_message("What color is this square?", images=[image])
-        print(await vision.respond(question))
-        ```
-
-    Reasoning and statistics:
-        ```python
-        print(result.reasoning_content, result.stats.tokens_per_second)
-        print(await model.count_tokens("How many tokens?"))
-        ```
-
-    Embeddings:
-        ```python
-        key = "text-embedding-all-minilm-l6-v2"
-        embedder = await client.embedding.model(key, load_policy="explicit")
-        print(len(await embedder.embed("The ferry takes twenty minutes.")))
         ```
     """
 

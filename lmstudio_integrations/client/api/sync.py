@@ -617,65 +617,14 @@ class Client(BaseClient):
         `docs/guides/native-client.md` shows what such examples print. `with`, or `client.close()`, closes
         the client.
 
-    Instantiate:
+    Example:
         ```python
         import lmstudio_integrations as lms
 
         client = lms.Client()  # or lms.Client("localhost:1234", api_token="…")
         model = client.llm.model("qwen/qwen3-4b", ttl=600)
-        ```
-
-    Invoke:
-        ```python
-        chat = lms.Chat("Be brief.")
-        chat.add_user_message("Why is the sky blue?")
-        result = model.respond(chat, config={"temperature": 0.2})
-        ```
-
-    Stream:
-        ```python
         for fragment in model.respond_stream("Why is the sky blue?"):
             print(fragment.content, end="", flush=True)
-        ```
-
-    Call tools:
-        ```python
-        def pier(destination: str) -> str:
-            "Return the pier of the ferries to a destination."
-            return f"Ferries to the {destination} leave from pier 7."
-
-        model.act("Where does the ferry to the island leave?", [pier], on_message=print)
-        ```
-
-    Structured output:
-        ```python
-        class City(lms.BaseModel):
-            name: str
-
-        city = model.respond("Name a city.", response_format=City)
-        print(city.parsed_as(City))
-        ```
-
-    Images:
-        ```python
-        vision = client.llm.model("google/gemma-3-4b", load_policy="explicit")
-        question = lms.Chat()
-        image = client.files.prepare_image("square.png")
-        question.add_user_message("What color is this square?", images=[image])
-        print(vision.respond(question))
-        ```
-
-    Reasoning and statistics:
-        ```python
-        print(result.reasoning_content, result.stats.tokens_per_second)
-        print(model.count_tokens("How many tokens?"))
-        ```
-
-    Embeddings:
-        ```python
-        key = "text-embedding-all-minilm-l6-v2"
-        embedder = client.embedding.model(key, load_policy="explicit")
-        print(len(embedder.embed("The ferry takes twenty minutes.")))
         ```
     """
 
