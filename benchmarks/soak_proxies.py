@@ -24,17 +24,18 @@ from lmstudio_integrations.emulator.testing.proxy.actions import (
     cut,
     delay,
     drip,
-    drop,
     finish,
     fragment,
     frames,
     half_close,
+    lose,
     mask,
     replace,
     reset,
 )
-from lmstudio_integrations.emulator.testing.proxy.messages import NOISE, without_content
-from lmstudio_integrations.emulator.testing.proxy.proxy import Action, ProxiedConnection, Proxy, ProxyThread, forward
+from lmstudio_integrations.emulator.testing.proxy.injections import Action
+from lmstudio_integrations.emulator.testing.proxy.proxy import ProxiedConnection, Proxy, ProxyThread, forward
+from lmstudio_integrations.emulator.testing.proxy.replacements import NOISE, without_content
 from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem
 from lmstudio_integrations.errors import LMStudioModelLoadError
 from tests.faults.surfaces import DIMENSIONS
@@ -91,16 +92,16 @@ _OF_FRAMES: tuple[Action, ...] = (
 )
 FAULTS: dict[str, tuple[Action, ...]] = {
     "accept": (reset, finish, _freeze),
-    "upgrade": (*_BREAK, drop),
-    "response head": (*_BREAK, drip, drop),
-    "authentication": (*_OF_FRAMES, drop, replace(lambda _: {"success": False, "error": "Not now"})),
-    "load packet": (*_OF_FRAMES, drop),
-    "load result": (*_OF_FRAMES, drop, replace(without_content)),
-    "request": (*_BREAK, drop),
+    "upgrade": (*_BREAK, lose),
+    "response head": (*_BREAK, drip, lose),
+    "authentication": (*_OF_FRAMES, lose, replace(lambda _: {"success": False, "error": "Not now"})),
+    "load packet": (*_OF_FRAMES, lose),
+    "load result": (*_OF_FRAMES, lose, replace(without_content)),
+    "request": (*_BREAK, lose),
     "first packet": (*_OF_FRAMES, replace(without_content)),
     "middle packet": (*_OF_FRAMES, replace(without_content)),
     "last packet": (*_OF_FRAMES, replace(without_content)),
-    "end": (*_OF_FRAMES, drop),
+    "end": (*_OF_FRAMES, lose),
 }
 """The faults at each point, except those that no client can notice: a lost or duplicated fragment."""
 

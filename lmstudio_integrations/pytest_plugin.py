@@ -253,7 +253,7 @@ def _recorded_host(request: pytest.FixtureRequest) -> str:
 
 
 def _choose_faults(choices: Sequence[str], test: str) -> list[str]:
-    from lmstudio_integrations.emulator.testing.proxy.fault_choices import choose_faults  # noqa: PLC0415
+    from lmstudio_integrations.emulator.testing.proxy.fault_options import choose_faults  # noqa: PLC0415
     from lmstudio_integrations.errors import LMStudioValueError  # noqa: PLC0415
 
     try:

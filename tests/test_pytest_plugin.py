@@ -8,7 +8,7 @@ import pytest
 
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.testing.cassettes.cassette import save
-from lmstudio_integrations.emulator.testing.proxy.fault_choices import choose_faults
+from lmstudio_integrations.emulator.testing.proxy.fault_options import choose_faults
 from tests.docs.snippets import ROOT
 
 pytestmark = pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lmstudio_integrations.emulator.testing.proxy.fault_choices import choose_faults
+from lmstudio_integrations.emulator.testing.proxy.fault_options import choose_faults
 from tools import ROOT
 
 PAGE = ROOT / "docs/tools/faults.md"

@@ -21,8 +21,9 @@ from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model, 
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.server.limits import DEFAULT_LIMITS, MIB
 from lmstudio_integrations.emulator.testing.cassettes.modes import Pace
-from lmstudio_integrations.emulator.testing.proxy.fault_choices import choose_faults, read_injections
-from lmstudio_integrations.emulator.testing.proxy.proxy import Injection, Proxy, ProxyThread
+from lmstudio_integrations.emulator.testing.proxy.fault_options import choose_faults, read_injections
+from lmstudio_integrations.emulator.testing.proxy.injections import Injection
+from lmstudio_integrations.emulator.testing.proxy.proxy import Proxy, ProxyThread
 from lmstudio_integrations.errors import LMStudioValueError
 
 Models = Annotated[

@@ -6,9 +6,9 @@ from lmstudio_integrations.emulator.models.clock import Clock, ManualClock, Syst
 from lmstudio_integrations.emulator.plugins.entry import PluginEntry
 from lmstudio_integrations.emulator.server.limits import Limits
 from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
+from lmstudio_integrations.emulator.testing.proxy.fault import Fault
 from lmstudio_integrations.emulator.testing.proxy.fault_proxy import FaultProxy
 from lmstudio_integrations.emulator.testing.proxy.fault_table import FAULTS
-from lmstudio_integrations.emulator.testing.proxy.faults import Fault
 from lmstudio_integrations.emulator.testing.request_log import (
     EmbeddingRecord,
     LoadRecord,

@@ -29,8 +29,8 @@ from lmstudio_integrations.emulator.models.catalog import (
 )
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.models.clock import Clock, SystemClock
+from lmstudio_integrations.emulator.models.fair_queue import CancelScope
 from lmstudio_integrations.emulator.models.registry import ModelRegistry
-from lmstudio_integrations.emulator.models.scheduling import CancelScope
 from lmstudio_integrations.emulator.plugins.registry import PluginRegistry, create_plugin
 from lmstudio_integrations.emulator.server.authentication import Authenticator
 from lmstudio_integrations.emulator.server.context import ServerState
@@ -42,7 +42,6 @@ from lmstudio_integrations.emulator.testing.cassettes.matching import Matcher
 from lmstudio_integrations.emulator.testing.cassettes.modes import Mode, Pace, needs_server
 from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
 from lmstudio_integrations.emulator.testing.cassettes.redaction import Redaction
-from lmstudio_integrations.emulator.testing.listening import netloc
 from lmstudio_integrations.emulator.testing.request_log import (
     EmbeddingRecord,
     LoadRecord,
@@ -50,6 +49,7 @@ from lmstudio_integrations.emulator.testing.request_log import (
     PredictionRecord,
     RequestLog,
 )
+from lmstudio_integrations.emulator.testing.tcp import netloc
 from lmstudio_integrations.errors import (
     LMStudioModelLoadError,
     LMStudioOSError,

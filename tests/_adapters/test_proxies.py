@@ -18,7 +18,8 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES
 from lmstudio_integrations.client.transport.connect.certificates import context_trusting
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.proxy.proxy import Injection, ProxiedConnection, Proxy, ProxyThread, forward
+from lmstudio_integrations.emulator.testing.proxy.injections import Injection
+from lmstudio_integrations.emulator.testing.proxy.proxy import ProxiedConnection, Proxy, ProxyThread, forward
 from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from tests.langchain.conftest import CHAT, EMBEDDING, MODELS

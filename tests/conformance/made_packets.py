@@ -12,7 +12,7 @@ from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
 from lmstudio_integrations.emulator.testing.proxy.fault_table import FAULTS
-from lmstudio_integrations.emulator.testing.proxy.proxy import Action
+from lmstudio_integrations.emulator.testing.proxy.injections import Action
 from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem, text_frame
 
 FRAGMENT = {

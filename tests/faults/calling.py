@@ -23,14 +23,15 @@ from lmstudio_integrations.emulator.testing.proxy.actions import (
     raw,
     reset,
 )
+from lmstudio_integrations.emulator.testing.proxy.fault import Phase, at
 from lmstudio_integrations.emulator.testing.proxy.fault_table import FAULTS
-from lmstudio_integrations.emulator.testing.proxy.faults import Phase, at
-from lmstudio_integrations.emulator.testing.proxy.messages import (
+from lmstudio_integrations.emulator.testing.proxy.injections import ALWAYS, Action
+from lmstudio_integrations.emulator.testing.proxy.proxy import ProxiedConnection
+from lmstudio_integrations.emulator.testing.proxy.replacements import (
     NOISE,
     PINGS,
     warning,
 )
-from lmstudio_integrations.emulator.testing.proxy.proxy import ALWAYS, Action, ProxiedConnection
 from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem, text_frame
 from tests.faults.cells import Cell, close_idle, pretend_silence, until_ended, until_noticed
 from tests.faults.conversations import THOUGHT

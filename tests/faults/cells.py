@@ -13,7 +13,7 @@ from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import Connection, Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.proxy.faults import Phase
+from lmstudio_integrations.emulator.testing.proxy.fault import Phase
 from lmstudio_integrations.emulator.testing.proxy.proxy import Observer, ProxiedConnection, Proxy, ProxyThread
 from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem
 from lmstudio_integrations.emulator.testing.request_log import PredictionRecord

@@ -5,9 +5,9 @@ from lmstudio_integrations.emulator.testing.proxy.actions import (
     reset,
     respond,
 )
-from lmstudio_integrations.emulator.testing.proxy.faults import Phase, at
-from lmstudio_integrations.emulator.testing.proxy.messages import http
-from lmstudio_integrations.emulator.testing.proxy.proxy import ALWAYS
+from lmstudio_integrations.emulator.testing.proxy.fault import Phase, at
+from lmstudio_integrations.emulator.testing.proxy.injections import ALWAYS
+from lmstudio_integrations.emulator.testing.proxy.replacements import http
 from lmstudio_integrations.errors import LMStudioAuthenticationError
 from tests.faults.model import CONNECTING, LOST, UNREACHABLE, WORKS, Outcome, Row, row
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from lmstudio_integrations import errors
+from lmstudio_integrations.emulator.testing.proxy.fault import Phase
 from lmstudio_integrations.emulator.testing.proxy.fault_table import FAULTS
-from lmstudio_integrations.emulator.testing.proxy.faults import Phase
-from lmstudio_integrations.emulator.testing.proxy.proxy import ALWAYS, Injection
+from lmstudio_integrations.emulator.testing.proxy.injections import ALWAYS, Injection
 from tests.faults.surfaces import CALL, Kind, Surface, ToolChoice
 
 if TYPE_CHECKING:

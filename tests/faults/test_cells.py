@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.testing.proxy.actions import drop, duplicate, reset
+from lmstudio_integrations.emulator.testing.proxy.actions import duplicate, lose, reset
+from lmstudio_integrations.emulator.testing.proxy.fault import Phase, at
 from lmstudio_integrations.emulator.testing.proxy.fault_table import FAULTS
-from lmstudio_integrations.emulator.testing.proxy.faults import Phase, at
 from lmstudio_integrations.emulator.testing.proxy.proxy import ProxyThread
 from tests.faults import calling, cells, mending
 from tests.faults.cells import Cell, Servers, run_all
@@ -40,7 +40,7 @@ def findings(proxies: ProxyThread, fault: Row, surface: Surface = RESPOND) -> st
         (replace(RESET, then_on="same connection"), "the next call used the new connection"),
         (replace(RESET, then=LOST), "the next call did not raise LMStudioConnectionLostError"),
         (
-            replace(RESET, inject=at("last packet", drop), chat=expires("idle_timeout")),
+            replace(RESET, inject=at("last packet", lose), chat=expires("idle_timeout")),
             "instead of LMStudioTimeoutError",
         ),
         (replace(RESET, inject=at("middle packet", duplicate), chat=WORKS), "the fault call returned"),

@@ -7,8 +7,8 @@ from typing import Any
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.testing.proxy import actions
-from lmstudio_integrations.emulator.testing.proxy.faults import at
-from lmstudio_integrations.emulator.testing.proxy.proxy import Injection
+from lmstudio_integrations.emulator.testing.proxy.fault import at
+from lmstudio_integrations.emulator.testing.proxy.injections import Injection
 
 LOST = lms.LMStudioToolConnectionLostError
 TIMEOUT = lms.LMStudioTimeoutError
@@ -86,8 +86,8 @@ REQUEST, READY, CALL = "startToolUseSession", "sessionReady", "callTool"
 STATUS, RESULT = "toolCallStatus", "toolCallComplete"
 
 TABLE: tuple[ToolFault, ...] = (
-    ToolFault(When.START, "The request is lost.", at(REQUEST, actions.drop), TIMEOUT, "load_timeout", 0),
-    ToolFault(When.START, "The plugin never starts.", at(READY, actions.drop), TIMEOUT, "load_timeout", 0),
+    ToolFault(When.START, "The request is lost.", at(REQUEST, actions.lose), TIMEOUT, "load_timeout", 0),
+    ToolFault(When.START, "The plugin never starts.", at(READY, actions.lose), TIMEOUT, "load_timeout", 0),
     ToolFault(
         When.START, "The connection is reset.", at(REQUEST, actions.reset), lms.LMStudioConnectionLostError, runs=0
     ),
@@ -97,7 +97,7 @@ TABLE: tuple[ToolFault, ...] = (
     ToolFault(When.RUNNING, "The server ends the session.", at(STATUS, actions.replace(_end)), LOST),
     ToolFault(When.RUNNING, "A status text comes twice.", at(STATUS, actions.duplicate), ends_session=False),
     *_breaks(When.RESULT, RESULT, runs=1),
-    ToolFault(When.RESULT, "The result is lost.", at(RESULT, actions.drop), TIMEOUT, "timeout", ends_session=False),
+    ToolFault(When.RESULT, "The result is lost.", at(RESULT, actions.lose), TIMEOUT, "timeout", ends_session=False),
     ToolFault(When.RESULT, "The result comes twice.", at(RESULT, actions.duplicate), ends_session=False),
     ToolFault(When.AFTER, "The connection is reset.", at(RESULT, actions.after(actions.reset)), noticed=True),
     ToolFault(

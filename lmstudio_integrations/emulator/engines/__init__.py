@@ -1,1 +1,4 @@
-"""Engines behind the emulator: a scripted one for tests, and llama.cpp with real weights."""
+"""What runs a model: scripted rules for tests, or llama.cpp with real weights.
+
+`base.py` is what the server expects of an engine, `weights.py` finds and fetches the bundled models.
+"""

@@ -1,1 +1,5 @@
-"""The models: which exist, which are loaded, and when one is loaded, evicted or expires."""
+"""The models: which exist, and which are loaded.
+
+`catalog.py` has the entries. `registry.py` loads them, refuses to, evicts and unloads; `instance.py` is one that is
+loaded, with its idle TTL and the queue of `fair_queue.py`. `clock.py` is the time of all this, which tests move.
+"""

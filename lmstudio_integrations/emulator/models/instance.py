@@ -17,7 +17,7 @@ from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.errors import model_unloaded
 from lmstudio_integrations.emulator.models.catalog import ModelEntry
 from lmstudio_integrations.emulator.models.clock import Clock, Timer
-from lmstudio_integrations.emulator.models.scheduling import CancelScope, FairQueue
+from lmstudio_integrations.emulator.models.fair_queue import CancelScope, FairQueue
 from lmstudio_integrations.emulator.testing.request_log import LoadRecord, LoadState, RecordEntry
 
 logger: logging.Logger = logging.getLogger(__name__)

@@ -249,7 +249,7 @@ class ModelRegistry:
                 clock=self._clock,
             )
             # No await from here on: the identifier is reserved until the instance has it.
-            instance.on_end = lambda state: self.drop(instance, state)
+            instance.on_end = lambda state: self.discard(instance, state)
             self._instances[instance.identifier] = instance
             instance.start_ttl()
             load.update(state="loaded")
@@ -301,9 +301,9 @@ class ModelRegistry:
 
     async def unload(self, instance: ModelInstance, state: LoadState = "unloaded") -> None:
         """Unload an instance after its predictions were stopped."""
-        await asyncio.shield(self.drop(instance, state))
+        await asyncio.shield(self.discard(instance, state))
 
-    def drop(self, instance: ModelInstance, state: LoadState = "unloaded") -> "asyncio.Task[None]":
+    def discard(self, instance: ModelInstance, state: LoadState = "unloaded") -> "asyncio.Task[None]":
         """Unload an instance in the background, once; it is no longer found. `state` is the reason."""
         if instance.unloading is None:
             del self._instances[instance.identifier]
@@ -341,7 +341,7 @@ class ModelRegistry:
         for shared in list(self._shared.values()):
             shared.task.cancel()
         for instance in self.instances():
-            self.drop(instance)
+            self.discard(instance)
         while self._tasks:
             await asyncio.wait(self._tasks)
 

@@ -21,7 +21,7 @@ from lmstudio_integrations.emulator.server.context import ConnectedClient, Conte
 from lmstudio_integrations.emulator.server.handlers import HANDLERS, SERVED
 from lmstudio_integrations.emulator.server.sockets import Socket
 from lmstudio_integrations.emulator.testing.proxy.actions import Break, frames, half_close, packet, reset
-from lmstudio_integrations.emulator.testing.proxy.messages import TRUNCATED, of_unknown_type
+from lmstudio_integrations.emulator.testing.proxy.replacements import TRUNCATED, of_unknown_type
 from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened, PacketReceived, ServerSession

@@ -11,8 +11,8 @@ from typing import Any
 from lmstudio_integrations.emulator.engines.base import FaultKind
 from lmstudio_integrations.emulator.errors import WireError, file_not_found
 from lmstudio_integrations.emulator.models.clock import Clock
+from lmstudio_integrations.emulator.models.fair_queue import CancelScope
 from lmstudio_integrations.emulator.models.registry import ModelRegistry
-from lmstudio_integrations.emulator.models.scheduling import CancelScope
 from lmstudio_integrations.emulator.plugins.registry import PluginRegistry
 from lmstudio_integrations.emulator.server.limits import DEFAULT_LIMITS, Limits
 from lmstudio_integrations.emulator.server.uploads import Upload, UploadFolder, with_namespace

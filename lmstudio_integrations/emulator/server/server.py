@@ -22,7 +22,7 @@ from lmstudio_integrations.emulator.server.connection_handler import ConnectionH
 from lmstudio_integrations.emulator.server.context import ServerState
 from lmstudio_integrations.emulator.server.handlers import SERVED
 from lmstudio_integrations.emulator.server.sockets import Socket
-from lmstudio_integrations.emulator.testing.listening import port_error, stop_accepting
+from lmstudio_integrations.emulator.testing.tcp import port_error, stop_accepting
 from lmstudio_integrations.protocol.endpoints import Namespace
 
 _NAMESPACES: dict[str, Namespace] = {f"/{name}": name for name in get_args(Namespace) if name in SERVED}

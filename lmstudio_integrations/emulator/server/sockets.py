@@ -11,7 +11,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Event, State
 
-from lmstudio_integrations.emulator.testing.listening import reset
+from lmstudio_integrations.emulator.testing.tcp import reset
 
 logger: logging.Logger = logging.getLogger(__name__)
 

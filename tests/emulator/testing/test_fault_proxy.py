@@ -12,9 +12,10 @@ from websockets.sync.client import connect
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import FAULTS, Emulator, FaultProxy
-from lmstudio_integrations.emulator.testing.proxy.fault_choices import PHASES, choose_faults, read_injections
-from lmstudio_integrations.emulator.testing.proxy.faults import KINDS
-from lmstudio_integrations.emulator.testing.proxy.proxy import Injection, Proxy, ProxyThread
+from lmstudio_integrations.emulator.testing.proxy.fault import KINDS
+from lmstudio_integrations.emulator.testing.proxy.fault_options import PHASES, choose_faults, read_injections
+from lmstudio_integrations.emulator.testing.proxy.injections import Injection
+from lmstudio_integrations.emulator.testing.proxy.proxy import Proxy, ProxyThread
 from lmstudio_integrations.langchain import ChatLMStudio
 from tests.emulator.bare_client import TIMEOUT
 

@@ -11,7 +11,7 @@ from lmstudio_integrations.emulator.server.context import Handler
 from lmstudio_integrations.emulator.server.handlers import (
     diagnostics,
     files,
-    loading,
+    models,
     plugins,
     prediction,
     repository,
@@ -22,15 +22,15 @@ from lmstudio_integrations.emulator.server.handlers import (
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, NAMED_ENDPOINTS, Endpoint, Namespace
 
 _MODELS: dict[str, Handler] = {
-    "loadModel": loading.load_model,
-    "getOrLoad": loading.get_or_load,
-    "unloadModel": loading.unload_model,
-    "listLoaded": loading.list_loaded,
-    "getModelInfo": loading.get_model_info,
-    "getLoadConfig": loading.get_load_config,
-    "getBasePredictionConfig": loading.get_base_prediction_config,
-    "getInstanceProcessingState": loading.get_instance_processing_state,
-    "estimateModelUsage": loading.estimate_model_usage,
+    "loadModel": models.load_model,
+    "getOrLoad": models.get_or_load,
+    "unloadModel": models.unload_model,
+    "listLoaded": models.list_loaded,
+    "getModelInfo": models.get_model_info,
+    "getLoadConfig": models.get_load_config,
+    "getBasePredictionConfig": models.get_base_prediction_config,
+    "getInstanceProcessingState": models.get_instance_processing_state,
+    "estimateModelUsage": models.estimate_model_usage,
     "tokenize": text.tokenize,
     "countTokens": text.count_tokens,
 }

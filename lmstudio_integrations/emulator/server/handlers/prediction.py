@@ -13,8 +13,8 @@ from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Fini
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.errors import WireError, file_not_found
 from lmstudio_integrations.emulator.models import prediction_settings
+from lmstudio_integrations.emulator.models.fair_queue import CancelScope
 from lmstudio_integrations.emulator.models.instance import ModelInstance
-from lmstudio_integrations.emulator.models.scheduling import CancelScope
 from lmstudio_integrations.emulator.server.context import ConnectedClient, Context, OpenChannel
 from lmstudio_integrations.emulator.server.prediction_log import Images, outcome_of, record_of, written_text
 from lmstudio_integrations.emulator.server.prediction_stats import StatsCollector

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 from lmstudio_integrations.emulator.engines.base import EngineModel
 from lmstudio_integrations.emulator.errors import model_unloaded
 from lmstudio_integrations.emulator.models import prediction_settings
+from lmstudio_integrations.emulator.models.fair_queue import CancelScope
 from lmstudio_integrations.emulator.models.instance import Activity
-from lmstudio_integrations.emulator.models.scheduling import CancelScope
 from lmstudio_integrations.emulator.server.context import Context
 from lmstudio_integrations.emulator.testing.request_log import EmbeddingRecord
 from lmstudio_integrations.protocol.requests import ApplyPromptTemplate, EmbedString, PreloadDraftModel, Tokenize

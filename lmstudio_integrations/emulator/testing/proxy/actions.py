@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
-from lmstudio_integrations.emulator.testing.proxy.proxy import Action, ProxiedConnection, forward
+from lmstudio_integrations.emulator.testing.proxy.injections import Action
+from lmstudio_integrations.emulator.testing.proxy.proxy import ProxiedConnection, forward
 from lmstudio_integrations.emulator.testing.proxy.wire_items import TEXTS, Sender, WireItem, serialize, text_frame
 
 Message = dict[str, Any]
@@ -30,7 +31,7 @@ Break = Callable[[Breakable, WireItem], Awaitable[None]]
 """What needs no proxy: it is done to the connection, and says nothing of the item."""
 
 
-async def drop(connection: ProxiedConnection, item: WireItem) -> None:
+async def lose(connection: ProxiedConnection, item: WireItem) -> None:
     """Lose this item."""
     connection.tracker.forget(item.message)
 

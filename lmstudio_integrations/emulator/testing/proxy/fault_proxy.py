@@ -8,8 +8,8 @@ from random import Random
 from types import TracebackType
 from typing import Self
 
-from lmstudio_integrations.emulator.testing.proxy.fault_choices import find_fault
-from lmstudio_integrations.emulator.testing.proxy.faults import LASTING, Fault
+from lmstudio_integrations.emulator.testing.proxy.fault import LASTING, Fault
+from lmstudio_integrations.emulator.testing.proxy.fault_options import find_fault
 from lmstudio_integrations.emulator.testing.proxy.proxy import Proxy, ProxyThread
 
 _OPPORTUNITIES = 3

@@ -27,7 +27,6 @@ from lmstudio_integrations.emulator.testing.proxy.actions import (
     cut,
     delay,
     drip,
-    drop,
     duplicate,
     endless,
     finish,
@@ -36,6 +35,7 @@ from lmstudio_integrations.emulator.testing.proxy.actions import (
     freeze,
     half_close,
     hold,
+    lose,
     mask,
     packet,
     raw,
@@ -44,8 +44,9 @@ from lmstudio_integrations.emulator.testing.proxy.actions import (
     respond,
     stall,
 )
-from lmstudio_integrations.emulator.testing.proxy.faults import Fault, Kind, Phase, at
-from lmstudio_integrations.emulator.testing.proxy.messages import (
+from lmstudio_integrations.emulator.testing.proxy.fault import Fault, Kind, Phase, at
+from lmstudio_integrations.emulator.testing.proxy.injections import ALWAYS, Action, Injection
+from lmstudio_integrations.emulator.testing.proxy.replacements import (
     BINARY,
     INVALID_PARAMETER,
     MEGABYTE,
@@ -62,7 +63,6 @@ from lmstudio_integrations.emulator.testing.proxy.messages import (
     warning,
     without_content,
 )
-from lmstudio_integrations.emulator.testing.proxy.proxy import ALWAYS, Action, Injection
 
 LATE = 0.5
 """Seconds by which a packet is late."""
@@ -100,13 +100,13 @@ _COMMON: Mapping[Phase, tuple[_Row, ...]] = {
         ("other-web-server", "malformed", "Another web server listens on the port.", at("request head", _NOT_FOUND, ALWAYS)),
     ),
     Phase.UPGRADE: (
-        ("handshake-unanswered", "slow", "The server does not respond to the WebSocket handshake.", at("upgrade", drop, ALWAYS)),
+        ("handshake-unanswered", "slow", "The server does not respond to the WebSocket handshake.", at("upgrade", lose, ALWAYS)),
         ("handshake-rejected", "error", "LM Studio rejects the WebSocket handshake (403).", at("upgrade", respond(http("403 Forbidden")), ALWAYS)),
         ("gateway-unavailable", "error", "A gateway reports that the server is unavailable (503).", at("request head", _OVERLOADED, ALWAYS)),
         ("captive-portal", "malformed", "A captive portal responds with a web page.", at("request head", _PORTAL, ALWAYS)),
     ),
     Phase.AUTHENTICATE: (
-        ("authentication-unanswered", "slow", "The server does not respond to the credentials.", at("authentication", drop, ALWAYS)),
+        ("authentication-unanswered", "slow", "The server does not respond to the credentials.", at("authentication", lose, ALWAYS)),
         ("authentication-rejected", "error", "The server rejects the credentials.", at("authentication", _NO_PASSKEY, ALWAYS)),
         ("connection-reset-in-authentication", "connection", "The connection is reset before the server responds to the credentials.", at("authentication", reset)),
     ),
@@ -118,7 +118,7 @@ _COMMON: Mapping[Phase, tuple[_Row, ...]] = {
         ("connection-reset-while-loading", "connection", "The connection is reset.", at("load packet", reset)),
     ),
     Phase.FIRST: (
-        ("request-unanswered", "slow", "The server does not respond to the request, but the connection is alive.", at("request", drop, ALWAYS)),
+        ("request-unanswered", "slow", "The server does not respond to the request, but the connection is alive.", at("request", lose, ALWAYS)),
         ("connection-dead-before-response", "slow", "The connection goes dead.", at("request", DEAD)),
         ("connection-reset-before-response", "connection", "The connection is reset.", at("request", reset)),
         ("server-restarts-before-response", "connection", "The server closes the WebSocket because it restarts (1012).", at("request", close(CloseCode.SERVICE_RESTART))),
@@ -145,7 +145,7 @@ _COMMON: Mapping[Phase, tuple[_Row, ...]] = {
         ("truncated-json-mid-response", "malformed", "The server sends truncated JSON, then the rest of the response.", at("middle packet", before(frames(TRUNCATED)))),
     ),
     Phase.LAST: (
-        ("last-packet-lost", "malformed", "The last packet is lost.", at("last packet", drop)),
+        ("last-packet-lost", "malformed", "The last packet is lost.", at("last packet", lose)),
         ("connection-dead-before-last-packet", "slow", "The connection goes dead before the last packet.", at("last packet", DEAD)),
         ("response-endless", "slow", "The model repeats itself, and the response never ends.", at("last packet", endless(repeated, REPEATED))),
         ("connection-closed-after-response", "connection", "The connection is closed after the last packet.", at("last packet", after(finish))),
@@ -205,7 +205,7 @@ _FINER: Mapping[Phase, tuple[_Row, ...]] = {
         ("packet-no-object-mid-response", "malformed", "A packet is not an object.", at("middle packet", replace(lambda message: {**message, "message": 5}))),
         ("no-json-mid-response", "malformed", "A frame is not JSON.", at("middle packet", replace(lambda _: "no JSON"))),
         ("invalid-utf8-mid-response", "malformed", "A frame is not valid UTF-8.", at("middle packet", corrupt(-1, 0xFF))),
-        ("frame-lost-mid-response", "malformed", "A frame is lost.", at("middle packet", drop)),
+        ("frame-lost-mid-response", "malformed", "A frame is lost.", at("middle packet", lose)),
         ("frame-twice-mid-response", "malformed", "A frame arrives twice.", at("middle packet", duplicate)),
         ("frames-swapped-mid-response", "malformed", "Two frames arrive in the wrong order.", at("middle packet", hold)),
         ("meaningless-frames-mid-response", "malformed", "The server sends meaningless frames.", at("middle packet", before(frames(*NOISE)))),
@@ -213,7 +213,7 @@ _FINER: Mapping[Phase, tuple[_Row, ...]] = {
     ),
     Phase.LAST: (
         ("engine-stalls-before-last-packet", "slow", "The engine stalls before the last packet.", at("last packet", stall)),
-        ("channel-close-lost", "malformed", "The close of the channel is lost.", at("end", drop)),
+        ("channel-close-lost", "malformed", "The close of the channel is lost.", at("end", lose)),
         ("last-packet-twice", "malformed", "The last packet arrives twice.", at("last packet", duplicate)),
         ("channel-close-twice", "malformed", "The close of the channel arrives twice.", at("end", duplicate)),
         ("websocket-closed-after-response", "connection", "The server closes the WebSocket after the last packet.", at("last packet", after(close(CloseCode.GOING_AWAY)))),

@@ -12,8 +12,7 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Sequence
 from random import Random
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -22,7 +21,7 @@ from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
 from lmstudio_integrations._support import network_guard
-from lmstudio_integrations.emulator.testing.listening import netloc, port_error, reset, stop_accepting
+from lmstudio_integrations.emulator.testing.proxy.injections import Action, Injection, Injections
 from lmstudio_integrations.emulator.testing.proxy.wire_items import (
     HAS_ARRIVED,
     PROGRESS,
@@ -33,13 +32,11 @@ from lmstudio_integrations.emulator.testing.proxy.wire_items import (
     is_last,
     serialize,
 )
+from lmstudio_integrations.emulator.testing.tcp import netloc, port_error, reset, stop_accepting
 
 T = TypeVar("T")
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-ALWAYS = math.inf
-"""How often an injection happens that lasts until the proxy is healed."""
 
 LIMIT = 10.0
 """Seconds that anything asked of the proxy may take."""
@@ -48,55 +45,6 @@ _CHUNK = 65536
 _HEAD_END = b"\r\n\r\n"
 _EXTENSIONS = re.compile(rb"\r\nsec-websocket-extensions:[^\r\n]*\r\n", re.IGNORECASE)
 """What a client offers. Without it frames are not compressed, and can be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Injection:
-    """What happens at a point of the conversation.
-
-    Attributes:
-        point: An injection point: one of `WireTracker`, or `accept`, `request head`, `upgrade` or `response head`.
-        action: What happens in place of forwarding.
-        times: How often; afterwards the proxy forwards again.
-        skip: How many opportunities pass before the first time.
-        probability: How likely it is at each opportunity after them, from 0 to 1.
-        seconds: After how many seconds from the first time it is over in any case.
-        fault: The name of the fault, for the log.
-    """
-
-    point: str
-    action: "Action"
-    times: float = 1
-    skip: int = 0
-    probability: float = 1.0
-    seconds: float = math.inf
-    fault: str = "a fault"
-
-
-class _Due:
-    """An injection, and what is left of it."""
-
-    def __init__(self, injection: Injection) -> None:
-        self.injection = injection
-        self.has_happened = False
-        self._skip = injection.skip
-        self._times = injection.times
-
-    def take(self, points: frozenset[str], random: Random) -> bool:
-        """Return whether it happens now, where it might."""
-        if self.injection.point not in points or self._times <= 0:
-            return False
-        if self._skip:
-            self._skip -= 1
-            return False
-        if self.injection.probability < 1 and random.random() >= self.injection.probability:
-            return False
-        self._times -= 1
-        return True
-
-    def end(self) -> None:
-        """Let it happen no more."""
-        self._times = 0
 
 
 class Observer:
@@ -169,8 +117,7 @@ class Proxy:
         self.upstream: str = upstream
         self.spare: str = spare
         self.max_message_bytes: int | None = max_message_bytes
-        self._due = [_Due(injection) for injection in injections]
-        self._random = random or Random()  # noqa: S311 - no secret
+        self._injections = Injections(injections, random or Random())  # noqa: S311 - no secret
         self._tls = tls
         self._rejecting_for = rejecting_for
         self._server: asyncio.Server | None = None
@@ -223,7 +170,7 @@ class Proxy:
         """End the faults: listen, thaw, and forward from now on. What is broken or silent stays so."""
         self._thread.run(self._heal())
 
-    def apply(self, action: "Action") -> None:
+    def apply(self, action: Action) -> None:
         """Do something to every open connection now."""
         self._thread.run(self._apply(action))
 
@@ -231,16 +178,11 @@ class Proxy:
         """Reject new connections until it is healed."""
         self._thread.run(self._reject_connections())
 
-    def consume(self, item: WireItem) -> "Action | None":
-        """Return what is to happen at this point, and record it (on the thread)."""
-        due = next((each for each in self._due if each.take(item.points, self._random)), None)
-        if due is None:
+    def consume(self, item: WireItem) -> Action | None:
+        """Return what is to happen at this point, if anything is (on the thread)."""
+        injection = self._injections.take(item)
+        if injection is None:
             return None
-        injection = due.injection
-        logger.info("fault: %s%s", injection.fault, f" on {item.endpoint}" if item.endpoint else "")
-        if not due.has_happened and injection.seconds < math.inf:
-            asyncio.get_running_loop().call_later(injection.seconds, due.end)
-        due.has_happened = True
         self.happened.set()
         return injection.action
 
@@ -272,11 +214,11 @@ class Proxy:
             self.observer.on_end(connection)
 
     async def _heal(self) -> None:
-        self._due.clear()
+        self._injections.clear()
         self.thawed.set()
         await self._listen()
 
-    async def _apply(self, action: "Action") -> None:
+    async def _apply(self, action: Action) -> None:
         for connection in tuple(self.connections):
             await action(connection, WireItem("server", b""))
         self.happened.set()
@@ -476,9 +418,6 @@ class ProxiedConnection:
         if is_last(item.message):
             channel = item.message["channelId"]
             self._withheld[channel] = self._withheld.get(channel, b"") + item.data
-
-
-Action = Callable[[ProxiedConnection, WireItem], Awaitable[None]]
 
 
 async def forward(connection: ProxiedConnection, item: WireItem) -> None:

@@ -12,8 +12,9 @@ from websockets.exceptions import WebSocketException
 
 from lmstudio_integrations.emulator import FAULTS, Emulator
 from lmstudio_integrations.emulator.testing.cassettes.cassette import Event, Interaction, save
-from lmstudio_integrations.emulator.testing.proxy.faults import Fault
-from lmstudio_integrations.emulator.testing.proxy.proxy import Injection, Proxy, ProxyThread
+from lmstudio_integrations.emulator.testing.proxy.fault import Fault
+from lmstudio_integrations.emulator.testing.proxy.injections import Injection
+from lmstudio_integrations.emulator.testing.proxy.proxy import Proxy, ProxyThread
 from tests.emulator.bare_client import Wire, wire
 
 PROMPT = {"rawPrompt": "Hi!"}

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from lmstudio_integrations._support.suggestions import closest_names
+from lmstudio_integrations.emulator.testing.proxy.fault import KINDS, Fault
 from lmstudio_integrations.emulator.testing.proxy.fault_table import FAULTS
-from lmstudio_integrations.emulator.testing.proxy.faults import KINDS, Fault
-from lmstudio_integrations.emulator.testing.proxy.proxy import Injection
+from lmstudio_integrations.emulator.testing.proxy.injections import Injection
 from lmstudio_integrations.emulator.testing.proxy.wire_items import EMBEDDING, LOADS
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS

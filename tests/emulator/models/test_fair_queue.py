@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from lmstudio_integrations.emulator.models.scheduling import CancelScope, FairQueue
+from lmstudio_integrations.emulator.models.fair_queue import CancelScope, FairQueue
 
 
 async def forever() -> None:

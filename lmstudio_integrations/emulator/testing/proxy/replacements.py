@@ -6,7 +6,7 @@ from typing import Any
 from websockets.frames import Frame, Opcode
 
 from lmstudio_integrations.emulator.testing.proxy.actions import Message, replace
-from lmstudio_integrations.emulator.testing.proxy.proxy import Action
+from lmstudio_integrations.emulator.testing.proxy.injections import Action
 from lmstudio_integrations.emulator.testing.proxy.wire_items import serialize
 
 NOISE: tuple[str | bytes, ...] = (

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Literal, TypeAlias, get_args
 
 from lmstudio_integrations.emulator.testing.proxy import actions
-from lmstudio_integrations.emulator.testing.proxy.proxy import ALWAYS, Action, Injection
+from lmstudio_integrations.emulator.testing.proxy.injections import ALWAYS, Action, Injection
 from lmstudio_integrations.errors import LMStudioValueError
 
 LASTING = 1.0
