@@ -37,7 +37,7 @@ from lmstudio_integrations.emulator.server.context import ServerState
 from lmstudio_integrations.emulator.server.limits import DEFAULT_LIMITS, Limits
 from lmstudio_integrations.emulator.server.replay import ReplayConnection
 from lmstudio_integrations.emulator.server.server import Server
-from lmstudio_integrations.emulator.testing.cassettes.cassette import file_errors, read
+from lmstudio_integrations.emulator.testing.cassettes.cassette import file_errors, read, save
 from lmstudio_integrations.emulator.testing.cassettes.matching import Matcher
 from lmstudio_integrations.emulator.testing.cassettes.modes import Mode, Pace, needs_server
 from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
@@ -461,8 +461,7 @@ def use_cassette(
     try:
         with Recording(new, server, redact=redact, contents=contents) as recording:
             yield recording
-        with file_errors(path):
-            new.replace(path)
+        save(path, read(new))
     except BaseException as error:
         error.add_note(f"The cassette {str(path)!r} is not saved, because its block did not end without an error.")
         raise
