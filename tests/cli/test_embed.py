@@ -333,6 +333,12 @@ def test_without_pyarrow_parquet_is_an_error_that_names_what_to_install(
     assert embed("in.txt", "-o", "out.jsonl") == 0
 
 
+def test_numbers_of_parquet_that_json_does_not_have_are_null(embed: Run) -> None:
+    write_parquet("in.parquet", {"text": arrow().array(["a", "b"]), "n": arrow().array([float("nan"), float("inf")])})
+    assert embed("in.parquet", "-o", "out.jsonl") == 0
+    assert [row["n"] for row in read_rows("out.jsonl")] == [None, None]
+
+
 @pytest.mark.parametrize("group", [1, 2048])
 @pytest.mark.parametrize("values", [(1, "two"), ([1], 2), (2**80, 1), ("\ud83d", "")])
 def test_what_cannot_be_a_column_of_parquet_is_written_as_json_lines_without_embedding_again(

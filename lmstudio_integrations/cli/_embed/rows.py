@@ -119,7 +119,8 @@ class Rows:
             names = [self.columns.text] if self.only_text else None
             tables = file.iter_batches(batch_size=PARQUET_ROWS, columns=names)
             for number, row in enumerate((row for table in tables for row in table.to_pylist()), 1):
-                yield self._row(f"row {number}", row, to_json(row, bytes_mode="base64").decode()[:-1])
+                text = to_json(row, bytes_mode="base64", inf_nan_mode="null").decode()
+                yield self._row(f"row {number}", row, text[:-1])
 
     def _lines(self) -> Iterator[tuple[str, str]]:
         with self._open() as file:
