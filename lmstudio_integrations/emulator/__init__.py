@@ -1,4 +1,9 @@
-"""A headless server that speaks LM Studio's native protocol, for tests and for machines without the app."""
+"""A headless server that speaks LM Studio's native protocol, for tests and for machines without the app.
+
+`emulator.py` is what programs start. `server/` talks to clients, `models/` decides what is loaded, `engines/` run
+models, `plugins/` have tools, and `testing/` has what tests use with any server: records, faults and cassettes.
+`errors.py` has the texts of the errors that clients get.
+"""
 
 from lmstudio_integrations.emulator.emulator import ConnectionRecord, Emulator, use_cassette
 from lmstudio_integrations.emulator.models.catalog import Catalog, ModelEntry, Preset
