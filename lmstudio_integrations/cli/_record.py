@@ -2,10 +2,9 @@
 
 import contextlib
 import signal
-import threading
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +21,7 @@ PLUGIN_HELP = "With --probe: the plugin whose tools are listed; none is called. 
 YES_HELP = "With --probe: make the calls without asking."
 
 _TURN = 0.2
-"""Seconds. A wait without a limit keeps signals back on Windows."""
+"""Seconds after which a signal is noticed: it does not always end a sleep."""
 
 
 def record(  # noqa: PLR0917 - one parameter for each flag
@@ -55,13 +54,12 @@ def record(  # noqa: PLR0917 - one parameter for each flag
         return
     recording = Recording(to, server, redact=redact or (), contents=contents, port=port)
     try:
-        with recording, interruption() as ended:
+        with recording, interruption() as wait:
             note(f"Prompts and responses of every program that connects are written to {to}; API tokens are not.")
             results().write_line(f"ws://{recording.address}")
             note(f"To use it: export {HOST_VARIABLE}={recording.address}")
             note(f"It is {server} that responds. Ctrl-C ends the recording.")
-            while not ended.wait(_TURN):
-                pass
+            wait()
     finally:
         note(f"{counted(recording.requests, 'request')} in {to}.")
 
@@ -99,16 +97,22 @@ def find_server(host: str | None, token: str | None) -> str:
 
 
 @contextlib.contextmanager
-def interruption() -> Generator[threading.Event]:
-    """Provide an event that Ctrl-C and SIGTERM set while the block runs."""
-    ended = threading.Event()
+def interruption() -> Generator[Callable[[], None]]:
+    """Provide the function that waits for Ctrl-C or SIGTERM."""
+    # No `threading.Event`: a handler that interrupts its `wait` may wait forever for the lock that this holds.
+    is_over = False
 
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        ended.set()
+    def end(*_signal: object) -> None:
+        nonlocal is_over
+        is_over = True
+
+    def wait() -> None:
+        while not is_over:
+            time.sleep(_TURN)
 
     previous = signal.signal(signal.SIGTERM, end)
     try:
-        with on_interrupt(ended.set):
-            yield ended
+        with on_interrupt(end):
+            yield wait
     finally:
         signal.signal(signal.SIGTERM, previous)

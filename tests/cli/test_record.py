@@ -5,11 +5,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.cli import _record
 from lmstudio_integrations.emulator import Emulator, use_cassette
 from lmstudio_integrations.emulator.testing.cassettes.cassette import read, save
 from tests.cli.terminal import in_pipe, started
@@ -167,3 +171,23 @@ def test_a_wrong_use_is_explained(
     status = run(*(given.get(each, each) for each in arguments))
     assert status not in {0, None}
     assert message in f"{status}{capsys.readouterr().err}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_recording_wherever_it_arrives(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr(_record, "_TURN", 0.001)
+    before = sys.gettrace()
+    for at in range(1, 40):
+        lines = count(1)
+
+        def trace(_frame: FrameType, event: str, _argument: Any, at: int = at, lines: Iterator[int] = lines) -> Any:
+            if event == "line" and next(lines) == at:
+                signal.raise_signal(number)
+            return trace
+
+        with _record.interruption() as wait:
+            sys.settrace(trace)
+            try:
+                wait()
+            finally:
+                sys.settrace(before)
