@@ -34,13 +34,14 @@ class LMStudioToolkit(ToolkitSettings, BaseToolkit):
     Example:
         ```python
         from langchain.agents import create_agent
+        from langchain_core.messages import HumanMessage
 
         from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
 
         toolkit = LMStudioToolkit(plugin="mcp/weather")
         agent = create_agent(ChatLMStudio(model="qwen/qwen3-4b"), toolkit.get_tools())
-        question = {"messages": [{"role": "user", "content": "Will it rain in Oslo?"}]}
-        print(agent.invoke(question)["messages"][-1].text)
+        state = agent.invoke({"messages": [HumanMessage("Will it rain in Oslo?")]})
+        print(state["messages"][-1].text)
         ```
     """
 
