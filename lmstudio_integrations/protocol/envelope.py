@@ -136,10 +136,10 @@ def without_surrogates(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
 """A pattern of JSON strings; possessive, and with an optional end, so that no input makes it read a byte twice."""
 
-_BRACKET = re.compile(rb"[\[\]{}]|" + STRING, re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]|" + _STRING, re.DOTALL)
 """A bracket, or a string, whose brackets are not counted."""
 
 
