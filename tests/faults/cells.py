@@ -87,6 +87,8 @@ class Cell(Observer):
             observer=self,
         )
         self.used: list[ProxiedConnection] = []
+        self.has_cancelled_early = False
+        """Whether something was cancelled before the fault. The last packets of it may then be the fault."""
         self.host = f"{fault.scheme}://{self.proxy.address}"
         host = [self.host, servers.spare.address] if fault.has_other_host else self.host
         self.subject = Subject(self.surface, host, self.model, self.retries)
@@ -94,7 +96,8 @@ class Cell(Observer):
             self.subject.earlier = with_thought(self.surface.family)
 
     def on_item(self, connection: ProxiedConnection, item: WireItem) -> None:
-        """Note which connection a request uses."""
+        """Note which connection a request uses, and what is cancelled before the fault."""
+        self.has_cancelled_early |= "cancel" in item.points and not self.proxy.happened.is_set()
         if item.points & {"load request", "request"}:
             self.used.append(connection)
 
@@ -205,7 +208,8 @@ class Cell(Observer):
             has_failed = isinstance(error, LMStudioTimeoutError)
             # A timeout that the call itself handles is no error.
             may_be_early = has_failed or (error is None and outcome.timeout_name is not None)
-            early = may_be_early and self.fault.inject and not self.proxy.happened.is_set()
+            is_before = self.has_cancelled_early or not self.proxy.happened.is_set()
+            early = may_be_early and self.fault.inject and is_before
             if early or (has_failed and self.fault.has_other_host):  # which had no more time than the first
                 raise EarlyTimeoutError
         right = expected(self.surface.kind, text)
