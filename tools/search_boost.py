@@ -1,22 +1,17 @@
-"""A hook of mkdocs that ranks whole folders in the search: solutions before guides, and internals last."""
+"""A hook of mkdocs that keeps what only contributors read out of the search, and ranks recipes after guides."""
 
 from mkdocs.structure.pages import Page
 
-BOOSTS = {
-    "troubleshooting/": 6,
-    "get-started.md": 2,
-    "guides/": 2,
-    "langchain/": 2,
-    "llama-index/": 2,
-    "protocol.md": 0.05,
-    "internals/": 0.05,
-    "internals/decisions/": 0.001,  # even where the words are in a title, which counts a thousand times
-}
-"""The factor of each page by how its path begins, of which the last one counts; 1 for others."""
+CONTRIBUTORS = ("protocol.md", "internals/")
+"""The pages that no user meets, in the tabs or in the search: links in CONTRIBUTING.md lead there."""
+
+RECIPES = "recipes/"
 
 
 def on_page_markdown(_markdown: str, page: Page, **_: object) -> None:
-    """Set the factor, as front matter of the page would."""
-    for start, boost in BOOSTS.items():
-        if page.file.src_uri.startswith(start):
-            page.meta["search"] = {"boost": boost}
+    """Set what front matter of the page would."""
+    path = page.file.src_uri
+    if path.startswith(CONTRIBUTORS):
+        page.meta["search"] = {"exclude": True}
+    elif path.startswith(RECIPES):
+        page.meta["search"] = {"boost": 0.5}
