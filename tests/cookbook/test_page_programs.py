@@ -1,4 +1,4 @@
-"""The pages of the site: their programs, the workflows on them, and what they state about LangChain."""
+"""The pages run: their programs, the tests and workflows on them; and what they state about LangChain is true."""
 
 import asyncio
 import logging
@@ -21,21 +21,17 @@ from llama_index.core import Settings
 import lmstudio_integrations as lms
 from lmstudio_integrations import errors
 from lmstudio_integrations.cli._app import app
+from lmstudio_integrations.client.api.convenience import reset_default_client
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain._errors import _CLASSES, as_langchain_error
-from tests.cookbook import test_documents as documents
 from tests.cookbook.recipes import environment
 from tests.docs.snippets import ROOT, blocks, in_text, read
-from tools.outputs import CHAT, IMAGES
+from tools.outputs import CHAT, IMAGES, normalize
 
 DOCS = ROOT / "docs"
-FOLDERS = ("guides", "langchain", "llama-index", "tools")
+SOURCES = ("docs/*.md", *(f"docs/{name}/*.md" for name in ("guides", "langchain", "llama-index", "tools")))
 RUN_ELSEWHERE = {
-    *documents.PAGES,
-    *documents.WITH_OUTPUTS,
-    *documents.PAGES_WITH_AGENTS,
-    documents.EMULATOR,
-    documents.TESTING,
+    "docs/protocol.md",
     "docs/guides/logs-and-traces.md",
     "docs/guides/ray-data.md",
     "docs/tools/catalog.md",
@@ -44,10 +40,13 @@ RUN_ELSEWHERE = {
 
 PAGES = {
     page: read(page)
-    for folder in FOLDERS
-    for page in sorted(path.relative_to(ROOT).as_posix() for path in (DOCS / folder).glob("*.md"))
+    for source in SOURCES
+    for page in sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob(source))
     if page not in RUN_ELSEWHERE
 }
+SHOWING = {"docs/guides/several-hosts.md", "docs/guides/tools-with-small-models.md"}
+"""Pages whose examples start servers of their own. Other outputs are of LM Studio, or written by `tools.outputs`."""
+
 ROW = re.compile(r"^\| `(LMStudio\w+)` \| `(\w+)` \| (yes|no) \|$", re.MULTILINE)
 
 COLUMNS = 84
@@ -55,7 +54,7 @@ COLUMNS = 84
 
 
 def programs(page: str) -> list[str]:
-    """Return the Python programs on a page, without example tests, which have tests of their own."""
+    """Return the Python programs on a page, without example tests, which pytest runs."""
     return [code for code in blocks(page) if "def test_" not in code]
 
 
@@ -66,6 +65,7 @@ def framework_defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(llama_index.core, "global_tokenizer", llama_index.core.global_tokenizer)
     for name, value in vars(Settings).items():
         monkeypatch.setattr(Settings, name, value)
+    reset_default_client()
     logger = logging.getLogger("lmstudio_integrations")
     level = logger.level
     loop = asyncio.new_event_loop()
@@ -73,6 +73,7 @@ def framework_defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     asyncio.set_event_loop(None)
     loop.close()
+    reset_default_client()
     logger.setLevel(level)
     logging.disable(logging.NOTSET)
 
@@ -88,14 +89,21 @@ def test_no_program_is_too_wide(page: str) -> None:
     "ignore::langchain_core._api.LangChainBetaWarning",
     "ignore::pydantic.warnings.PydanticDeprecationWarning",
 )
+@pytest.mark.slow  # an agent may start a process, and the emulator an engine
 @pytest.mark.parametrize("page", [page for page in PAGES if programs(page)])
-def test_the_programs_on_a_page_run_in_order(page: str, scripted: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_programs_on_a_page_run_in_order(
+    page: str, scripted: Emulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     scripted.load(CHAT)  # as for the outputs on the page
     namespace: dict[str, Any] = {"__name__": "page"}
-    for number, code in enumerate(programs(page), start=1):
-        exec(compile(code, f"{page}-{number}", "exec"), namespace)
-    assert scripted.address
-    assert capsys.readouterr().out.strip() or "assert" in "".join(programs(page))
+    with monkeypatch.context() as outside_of_pytest:
+        outside_of_pytest.setattr(logging.getLogger(), "handlers", [])
+        for number, code in enumerate(programs(page), start=1):
+            exec(compile(code, f"{page}-{number}", "exec"), namespace)
+    printed = capsys.readouterr().out
+    assert printed.strip() or "assert" in "".join(programs(page))
+    if page in SHOWING:
+        assert normalize(printed) == "".join(blocks(page, "text"))
 
 
 def test_most_pages_have_programs() -> None:
@@ -176,12 +184,16 @@ def test_the_page_shows_all_files_of_the_app_with_tests() -> None:
 
 
 @pytest.mark.slow
-def test_the_tests_that_a_workflow_runs_pass(tmp_path: Path) -> None:
-    """As in the workflow: in a folder with the files, by the command of its last step."""
+def test_the_tests_on_the_pages_pass(tmp_path: Path) -> None:
+    """In a folder with the files of the workflow, by the command of its last step."""
     for path in APP.glob("*.py"):
         shutil.copy(path, tmp_path)
+    examples = blocks("docs/tools/testing.md")
+    for number, code in enumerate(examples):
+        (tmp_path / f"test_page_{number}.py").write_text(code, encoding="utf-8")
     (command,) = (line for line in WORKFLOW.splitlines() if "run: pytest" in line)
-    arguments = [*command.partition("run: pytest")[2].split(), "-q", "-W", "error", "-p", "no:asyncio"]
+    pages = sorted(path.name for path in tmp_path.glob("test_page_*"))
+    arguments = [*command.partition("run: pytest")[2].split(), *pages, "-q", "-W", "error", "-p", "no:asyncio"]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *arguments],
         cwd=tmp_path,
@@ -190,7 +202,7 @@ def test_the_tests_that_a_workflow_runs_pass(tmp_path: Path) -> None:
         timeout=50,
         check=False,
     )
-    assert "5 passed" in run.stdout, run.stdout + run.stderr
+    assert f"{5 + len(examples)} passed" in run.stdout, run.stdout + run.stderr
 
 
 @pytest.mark.slow

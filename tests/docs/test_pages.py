@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -43,6 +44,7 @@ PROGRAM = re.compile(r"^```python$(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`]+)`")
 PATH = re.compile(r"[\w.<>-]*(?:/[\w.<>-]+)*(?:\.(?:py|md|toml|mmd|svg)|/)")
 IDENTIFIER = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)(?:\(.*\))?")
+LINK = re.compile(r"(?:\]\(|^\[[^\]]+\]: )(?!https?://|#)([^)#\s]+)", re.MULTILINE)
 COMMAND = re.compile(r"python -m ((?:tests|tools|benchmarks)[.\w]*)")
 
 FOREIGN = {
@@ -61,12 +63,18 @@ def spans(page: str) -> Iterator[str]:
         yield " ".join(span.split())
 
 
+@cache
+def files() -> str:
+    """Return every file and folder below the root, each on a line that begins with a slash."""
+    folders = (NAME, "tests", "docs", "cookbook", "tools", "benchmarks", ".ci", ".github")
+    paths = [*ROOT.iterdir(), *(path for name in folders for path in (ROOT / name).rglob("*"))]
+    return "".join(f"/{path.relative_to(ROOT).as_posix()}\n" for path in paths)
+
+
 def exists(path: str) -> bool:
-    """Whether a path of a page exists: from the root, or from any folder below it; `<name>` stands for any name."""
-    pattern = re.sub(r"<\w+>", "*", path.strip("/"))
-    return any(any((ROOT / start).glob(f"**/{pattern}")) for start in (NAME, "tests", "docs", "cookbook")) or any(
-        ROOT.glob(pattern)
-    )
+    """Whether a path of a page exists, from the root or from any folder below it; `<name>` stands for any name."""
+    pattern = re.sub(r"<\w+>|\*", r"[^/\n]*", path.strip("/").replace(".", r"\."))
+    return re.search(f"/{pattern}\n", files()) is not None
 
 
 def known_words() -> set[str]:
@@ -96,6 +104,12 @@ def test_a_path_that_does_not_exist_is_noticed() -> None:
     assert exists("<name>/chat_models.py")
     assert exists("types/")
     assert not exists("client/api/asink.py")
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "cookbook/README.md"])
+def test_the_links_of_a_page_outside_of_the_site_lead_somewhere(page: str) -> None:
+    targets = [(ROOT / page).parent / link for link in LINK.findall((ROOT / page).read_text(encoding="utf-8"))]
+    assert [target for target in targets if not target.exists()] == []
 
 
 @pytest.mark.slow
