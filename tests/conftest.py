@@ -87,7 +87,6 @@ def _parameters(item: pytest.Item) -> frozenset[str]:
 
 def pytest_collection_finish() -> None:
     """Let no garbage collection look at what stays until the end: the modules and the tests."""
-    gc.collect()
     gc.freeze()
     gc.enable()
 

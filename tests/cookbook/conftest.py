@@ -1,21 +1,27 @@
 """Servers with the cookbook's models, for the recipes and for the examples in the documentation; a browser."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+import llama_index.core
 import pytest
 import pytest_asyncio
+from llama_index.core import Settings
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations.client.api.convenience import reset_default_client
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model
 from lmstudio_integrations.types.functions import ToolCallContext
 from tests.cookbook.browser import open_page, start_browser
 from tests.cookbook.recipe_runs import Servers
 from tests.cookbook.recipes import CATALOG
+from tools.outputs import IMAGES
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -77,3 +83,23 @@ async def tab(browser: "Browser", running: tuple[str, Emulator]) -> "AsyncIterat
     """The page of that chat."""
     async with open_page(browser, running[0]) as page:
         yield page
+
+
+@pytest.fixture
+def framework_defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what programs of a page set for the whole process; they run beside the images of the pages."""
+    monkeypatch.chdir(IMAGES)
+    monkeypatch.setattr(llama_index.core, "global_tokenizer", llama_index.core.global_tokenizer)
+    for name, value in vars(Settings).items():
+        monkeypatch.setattr(Settings, name, value)
+    reset_default_client()
+    logger = logging.getLogger("lmstudio_integrations")
+    level = logger.level
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)  # LlamaIndex uses the loop of the thread, or makes one that nobody closes
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
+    reset_default_client()
+    logger.setLevel(level)
+    logging.disable(logging.NOTSET)

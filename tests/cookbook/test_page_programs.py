@@ -1,32 +1,27 @@
 """The pages run: their programs, the tests and workflows on them; and what they state about LangChain is true."""
 
-import asyncio
 import logging
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import llama_index.core
 import pytest
 import typer
 import yaml
 from langchain_core import exceptions as core
-from llama_index.core import Settings
 
 import lmstudio_integrations as lms
 from lmstudio_integrations import errors
 from lmstudio_integrations.cli._app import app
-from lmstudio_integrations.client.api.convenience import reset_default_client
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain._errors import _CLASSES, as_langchain_error
 from tests.cookbook.recipes import environment
 from tests.docs.snippets import ROOT, blocks, in_text, read
-from tools.outputs import CHAT, IMAGES, normalize
+from tools.outputs import CHAT, normalize
 
 DOCS = ROOT / "docs"
 SOURCES = ("docs/*.md", *(f"docs/{name}/*.md" for name in ("guides", "langchain", "llama-index", "tools")))
@@ -58,26 +53,6 @@ def programs(page: str) -> list[str]:
     return [code for code in blocks(page) if "def test_" not in code]
 
 
-@pytest.fixture(autouse=True)
-def framework_defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undo what the programs set for the whole process; they run beside the images of the pages."""
-    monkeypatch.chdir(IMAGES)
-    monkeypatch.setattr(llama_index.core, "global_tokenizer", llama_index.core.global_tokenizer)
-    for name, value in vars(Settings).items():
-        monkeypatch.setattr(Settings, name, value)
-    reset_default_client()
-    logger = logging.getLogger("lmstudio_integrations")
-    level = logger.level
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)  # LlamaIndex uses the loop of the thread, or makes one that nobody closes
-    yield
-    asyncio.set_event_loop(None)
-    loop.close()
-    reset_default_client()
-    logger.setLevel(level)
-    logging.disable(logging.NOTSET)
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_no_program_is_too_wide(page: str) -> None:
     shown = [each.code for each in in_text(PAGES[page], page) if each.language != "text"]
@@ -89,6 +64,7 @@ def test_no_program_is_too_wide(page: str) -> None:
     "ignore::langchain_core._api.LangChainBetaWarning",
     "ignore::pydantic.warnings.PydanticDeprecationWarning",
 )
+@pytest.mark.usefixtures("framework_defaults")
 @pytest.mark.slow  # an agent may start a process, and the emulator an engine
 @pytest.mark.parametrize("page", [page for page in PAGES if programs(page)])
 def test_the_programs_on_a_page_run_in_order(
