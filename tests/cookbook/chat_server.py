@@ -51,7 +51,7 @@ def chat_server(*app: str) -> Iterator[tuple[str, Emulator]]:
 
 def stop_reason(emulator: Emulator) -> str | None:
     """Wait until the last prediction has ended; return why it did."""
-    emulator.wait_for(lambda: emulator.predictions[-1].state == "ended")
+    emulator.wait_for(lambda: emulator.predictions[-1].state == "ended", STOP_TIMEOUT)
     return emulator.predictions[-1].stop_reason
 
 
