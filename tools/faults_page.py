@@ -1,6 +1,7 @@
 """Writes the table of faults into `docs/tools/faults.md`: `python -m tools.faults_page`."""
 
 from collections.abc import Iterator
+from itertools import groupby
 
 from lmstudio_integrations.emulator.testing.proxy.fault_options import choose_faults
 from tools import ROOT
@@ -18,11 +19,11 @@ def render_page(old: str) -> str:
 
 
 def _table() -> Iterator[str]:
-    yield "| name | kind | phase | what happens |"
-    yield "| --- | --- | --- | --- |"
-    for fault in choose_faults([]):
-        lasts = " For a second." if fault.is_lasting else ""
-        yield f"| `{fault.name}` | {fault.kind} | {fault.phase.word} | {fault.summary}{lasts} |"
+    yield "| phase | kind | faults |"
+    yield "| --- | --- | --- |"
+    for phase, faults in groupby(choose_faults([]), lambda fault: fault.phase.word):
+        for kind, names in groupby(sorted(faults, key=lambda fault: fault.kind), lambda fault: fault.kind):
+            yield f"| `{phase}` | `{kind}` | {', '.join(f'`{fault.name}`' for fault in names)} |"
 
 
 if __name__ == "__main__":

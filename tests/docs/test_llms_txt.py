@@ -50,7 +50,7 @@ def test_every_page_has_a_twin_and_is_listed_in_the_order_of_the_navigation(site
         ("recipes/langchain_tools.md", "def pier("),
         ("reference/langchain/ChatLMStudio.md", "### `ttl` `float | None = None`\n\n"),
         ("internals/changelog.md", "# Changelog\n"),
-        ("tools/github-workflow.md", "runs-on: "),
+        ("tools/testing.md", "runs-on: "),
     ],
 )
 def test_a_twin_has_what_the_page_shows(site: Path, page: str, part: str) -> None:

@@ -7,8 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import typer
 
-from tests.docs.snippets import docstrings
+from lmstudio_integrations.cli._app import app
+from tests.docs.snippets import blocks, docstrings, read
 from tests.test_package import NAME
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +47,10 @@ SPAN = re.compile(r"`([^`]+)`")
 PATH = re.compile(r"[\w.<>-]*(?:/[\w.<>-]+)*(?:\.(?:py|md|toml|mmd|svg)|/)")
 IDENTIFIER = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)(?:\(.*\))?")
 LINK = re.compile(r"(?:\]\(|^\[[^\]]+\]: )(?!https?://|#)([^)#\s]+)", re.MULTILINE)
+COMMAND_PAGES = [
+    f"docs/tools/{name}.md" for name in ("cli", "embed", "emulator", "catalog", "cassettes", "faults", "testing")
+]
+OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 COMMAND = re.compile(r"python -m ((?:tests|tools|benchmarks)[.\w]*)")
 
 FOREIGN = {
@@ -110,6 +116,19 @@ def test_a_path_that_does_not_exist_is_noticed() -> None:
 def test_the_links_of_a_page_outside_of_the_site_lead_somewhere(page: str) -> None:
     targets = [(ROOT / page).parent / link for link in LINK.findall((ROOT / page).read_text(encoding="utf-8"))]
     assert [target for target in targets if not target.exists()] == []
+
+
+@pytest.mark.parametrize("page", COMMAND_PAGES)
+def test_the_commands_on_a_page_have_its_options(page: str) -> None:
+    group = typer.main.get_group(app)
+    options = {
+        name: {each for param in command.params for each in param.opts} for name, command in group.commands.items()
+    }
+    everywhere = {"--help", "--install-completion"}
+    for name, used in re.findall(r"\blmsi (\w+)(.*)", "\n".join(blocks(page, "sh") + blocks(page, "yaml"))):
+        assert set(OPTION.findall(used)) <= options[name], (name, used)
+    named = {each for each in OPTION.findall(read(page)) if not each.startswith("--lmstudio-")}
+    assert named <= everywhere.union(*options.values())
 
 
 @pytest.mark.slow

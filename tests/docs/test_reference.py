@@ -12,13 +12,11 @@ import pytest
 pytest.importorskip("griffe", reason="needs the docs group: uv sync --inexact --group docs")
 
 import griffe
-import typer
 from pydantic import BaseModel, Tag
 
-from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.types._numbers import Count, Seconds
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from tests.docs.snippets import ROOT, read
+from tests.docs.snippets import ROOT
 from tests.support.adapters import ADAPTERS
 from tests.test_package import PUBLIC, RAY
 from tools.field_types import FieldTypes, groups_of, type_text
@@ -154,15 +152,3 @@ def test_a_page_that_a_docstring_names_is_linked_by_its_title(package: griffe.Ob
     docstring = package[name].docstring
     assert docstring
     assert link in docstring.value
-
-
-def test_the_reference_covers_every_command_and_its_parameters() -> None:
-    page = read("docs/tools/cli.md")
-    common = page.partition("\n## All commands\n")[2]
-    for name, command in typer.main.get_group(app).commands.items():
-        _, heading, rest = page.partition(f"\n## `{name}`\n")
-        assert heading, name
-        section = common + rest.partition("\n## ")[0]
-        for parameter in command.params:
-            name_shown = parameter.opts[0] if parameter.param_type_name == "option" else str(parameter.metavar)
-            assert f"`{name_shown}" in section, (name, parameter.opts)

@@ -1,6 +1,17 @@
-"""The format of cassettes: JSON, one event a line (docs/tools/cassettes.md#format).
+"""The format of cassettes: JSON, one event a line, in UTF-8.
 
-The lines of one request are together. A file whose name ends in `.gz` is compressed, always to the same bytes.
+The first line has the version of the format. The lines of one request are together, and the same content is always the
+same bytes, so a file changes in Git only where a response has changed. A file whose name ends in `.gz` is compressed.
+Every other line has an `event`, the `id` of its request, and `at`: seconds since the recording began for a request, and
+since its request for any other event. By events, they also have:
+
+- `call`, `channel`: a request, as `docs/protocol.md` has it: `namespace`, `endpoint`, `parameter`, and the `section` of
+  the recording. A void parameter or result has no member.
+- `sent`, `received`: a `packet` on a channel, of the client and of the server.
+- `result`, `error`, `warning`: the reply to a call, the error that ended a call or a channel, the warning by which the
+  server rejected a request, each in the member of that name.
+- `closed`, `lost`: the end of a channel, or of its connection. A request without an end was under way when the
+  recording ended.
 """
 
 import contextlib
