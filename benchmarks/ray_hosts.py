@@ -1,8 +1,8 @@
 """Throughput of the stages of Ray Data with 1, 2 and 4 paced hosts, and what a row costs.
 
-`python -m benchmarks.ray_hosts [--rows N] [--plot FILE.svg]`
+`python -m benchmarks.ray_hosts [--rows N]`
 
-Needs Ray, and with `--plot` matplotlib. The hosts are emulators in processes of their own: four slots, and 24
+Needs Ray. The hosts are emulators in processes of their own: four slots, and 24
 tokens in 0.6 s each, so that a host responds to 6.7 rows per second. The rate counts from the first response to the
 last, so that starting Ray does not count. A last run on one host without a pace shows what a row costs by itself.
 """
@@ -10,7 +10,6 @@ last, so that starting Ray does not count. A last run on one host without a pace
 import argparse
 import os
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
@@ -76,31 +75,10 @@ def measure(count: int, rows_per_host: int, pace: int | None = PACE) -> Rate:
     )
 
 
-def plot(rates: list[Rate], path: Path) -> None:
-    """Draw the throughput beside what a straight line would be."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "ray_hosts"
-    from matplotlib import pyplot as plt
-
-    canvas, axes = plt.subplots(figsize=(6, 3.5))
-    hosts = [rate.hosts for rate in rates]
-    axes.plot(hosts, [rates[0].rows * count for count in hosts], "--", color="gray", label="linear")
-    axes.plot(hosts, [rate.rows for rate in rates], "o-", label="measured")
-    for rate in rates:
-        axes.annotate(f"{rate.rows:.1f}", (rate.hosts, rate.rows), textcoords="offset points", xytext=(6, -12))
-    axes.set(xlabel="hosts", ylabel="rows per second", xticks=hosts, ylim=(0, None))
-    axes.legend()
-    canvas.tight_layout()
-    canvas.savefig(path, metadata={"Date": None})
-
-
 def main() -> None:
-    """Measure, print a table, and draw."""
+    """Measure, and print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ray_hosts", description=__doc__)
     parser.add_argument("--rows", type=int, default=100, help="rows for each host; default: %(default)s")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="the SVG to draw")
     arguments = parser.parse_args()
     os.environ["LM_API_TOKEN"] = TOKEN
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=200 * 2**20, logging_level="ERROR")
@@ -114,8 +92,6 @@ def main() -> None:
             f"{rate.hosts:5}   {rate.rows:6.1f}   {share:9.2f}   {rate.actor * 1e3:12.2f}   {rate.driver * 1e3:13.2f}"
         )
     print(f"without a pace: {unpaced.rows:.0f} rows/s, {unpaced.actor * 1e3:.2f} and {unpaced.driver * 1e3:.2f} ms/row")
-    if arguments.plot is not None:
-        plot(rates, arguments.plot)
 
 
 if __name__ == "__main__":
