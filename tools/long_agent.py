@@ -315,18 +315,24 @@ def _count_truncations(report: Report) -> Iterator[None]:
 
 
 async def run(
-    framework: Framework, seed: int, *, shortened: bool = True, send_reasoning: SendReasoning = "auto"
+    framework: Framework,
+    seed: int,
+    *,
+    turns: int = TURNS,
+    shortened: bool = True,
+    send_reasoning: SendReasoning = "auto",
 ) -> Report:
     """Let an agent add up a ledger.
 
     Args:
         framework: Whose agent.
         seed: Decides about the ledger, and about what goes wrong.
+        turns: Entries of the ledger.
         shortened: Whether the conversation is summarized, in LangChain.
         send_reasoning: Which thoughts go back to the model.
     """
     chance = Random(seed)
-    ledger, engine = Ledger(chance, TURNS), Accountant(chance, TURNS)
+    ledger, engine = Ledger(chance, turns), Accountant(chance, turns)
     report = Report(sum(ledger.amounts))
     models = [{"key": MODEL, "context_length": WINDOW}]
     async with AsyncExitStack() as stack:

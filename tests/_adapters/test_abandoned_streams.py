@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 from langchain_core.callbacks import AsyncCallbackHandler
-from langchain_core.output_parsers import StrOutputParser
-from langchain_core.prompts import ChatPromptTemplate
 from llama_index.core.base.llms.types import ChatMessage
 
 import lmstudio_integrations as lms
@@ -40,12 +38,6 @@ def _native(host: str) -> lms.AsyncLLM:
 
 def _chat(host: str) -> ChatLMStudio:
     return ChatLMStudio(model="chatty", host=host)
-
-
-def _chain(host: str) -> AsyncIterator[str]:
-    return (ChatPromptTemplate.from_template("{question}") | _chat(host) | StrOutputParser()).astream(
-        {"question": "Hi"}
-    )
 
 
 def _structured(host: str) -> AsyncIterator[Any]:
@@ -87,23 +79,20 @@ STREAMS: dict[str, Make] = {
     "respond_stream": lambda host: _made(_native(host).respond_stream("Hi")),
     "respond_stream, events": lambda host: _made(_native(host).respond_stream("Hi").events()),
     "respond_stream, batches": lambda host: _made(_native(host).respond_stream("Hi").batches()),
-    "complete_stream": lambda host: _made(aiter(_native(host).complete_stream("Hi"))),
     "ChatLMStudio.astream": lambda host: _made(_chat(host).astream("Hi")),
     "ChatLMStudio.astream, a callback": lambda host: _made(
         _chat(host).astream("Hi", {"callbacks": [AwaitingHandler()]})
     ),
-    "a chain": lambda host: _made(_chain(host)),
     "with_structured_output": lambda host: _made(_structured(host)),
     "LMStudioLLM.astream": lambda host: _made(LMStudioLLM(model="chatty", host=host).astream("Hi")),
     "LMStudio.astream_chat": lambda host: LMStudio(model="chatty", host=host).astream_chat(HI),
-    "LMStudio.astream_complete": lambda host: LMStudio(model="chatty", host=host).astream_complete("Hi"),
     "threads: respond_stream": lambda host: _made(
         InThreads(iter(lms.Client(host).llm.lazy_model("chatty").respond_stream("Hi")))
     ),
     "threads: ChatLMStudio.stream": lambda host: _made(InThreads(_chat(host).stream("Hi"))),
     "threads: LMStudio.stream_chat": lambda host: _made(InThreads(LMStudio(model="chatty", host=host).stream_chat(HI))),
 }
-each_stream = pytest.mark.parametrize("make", STREAMS.values(), ids=STREAMS)
+OF_LANGCHAIN = "ChatLMStudio.astream"
 
 
 @pytest.fixture
@@ -125,10 +114,12 @@ async def _read_until_text(stream: AsyncIterator[Any]) -> None:
         pass
 
 
-@each_stream
-@pytest.mark.parametrize("end", ["it returns", "it fails", "it is cancelled"])
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [*((name, "it returns") for name in STREAMS), (OF_LANGCHAIN, "it fails"), (OF_LANGCHAIN, "it is cancelled")],
+)
 async def test_a_stream_is_closed_when_the_task_that_read_it_has_ended_and_only_a_cycle_refers_to_it(
-    server: Emulator, collections: Collections, make: Make, end: str
+    server: Emulator, collections: Collections, name: str, end: str
 ) -> None:
     has_read, may_end, threads = asyncio.Event(), asyncio.Event(), list[threading.Thread]()
 
@@ -141,7 +132,7 @@ async def test_a_stream_is_closed_when_the_task_that_read_it_has_ended_and_only_
         if end == "it fails":
             raise LookupError
 
-    stream = await make(server.address)
+    stream = await STREAMS[name](server.address)
     runs_in_loop = not isinstance(stream, InThreads)
     task = asyncio.create_task(read(stream))
     del stream
@@ -159,12 +150,11 @@ async def test_a_stream_is_closed_when_the_task_that_read_it_has_ended_and_only_
     )
 
 
-@each_stream
-@pytest.mark.parametrize("task_per_chunk", [False, True])
+@pytest.mark.parametrize(("name", "task_per_chunk"), [*((name, True) for name in STREAMS), (OF_LANGCHAIN, False)])
 async def test_a_stream_that_can_still_be_read_lives_on_however_long_nobody_reads_it(
-    server: Emulator, gate: Gate, collections: Collections, make: Make, *, task_per_chunk: bool
+    server: Emulator, gate: Gate, collections: Collections, name: str, *, task_per_chunk: bool
 ) -> None:
-    stream, read, end = await make(server.address), list[Any](), object()
+    stream, read, end = await STREAMS[name](server.address), list[Any](), object()
 
     async def read_chunk() -> None:
         read.append(await anext(stream, end))

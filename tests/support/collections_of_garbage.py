@@ -38,6 +38,8 @@ class Collections:
 def eager_collections() -> Generator[Collections]:
     """Collect garbage at each check that finds a stream unread, and at no other time."""
     seen, thresholds = Collections(), gc.get_threshold()
+    gc.collect()
+    gc.freeze()  # what earlier tests have left would be looked at by each collection
     gc.set_threshold(0)
     gc.callbacks.append(seen.record)
     try:
