@@ -20,9 +20,10 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.ways import collected, ways
+from tests.support.adapters import covering
 from tests.support.confidences import Document, generated, recomputed
 
-DOCUMENTS = 300
+DOCUMENTS = 30
 LOOK = {
     "type": "object",
     "properties": {"city": {"enum": ["Oslo", "Rome"]}, "on": {"type": "boolean"}},
@@ -72,7 +73,7 @@ def by_words(document: Document) -> Document:
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(3)
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("seed", range(DOCUMENTS))
 def test_every_way_has_the_confidence_of_a_recomputation(server: Emulator, seed: int) -> None:
@@ -99,16 +100,16 @@ CALLING = ways(
 )
 
 
-@pytest.mark.parametrize("way", CALLING.values(), ids=CALLING)
-@pytest.mark.parametrize(
-    ("prompt", "fields"),
-    [("in the text", {"city", "on"}), ("remark", {"city", "on"}), ("in xml", None), ("call", None)],
-)
-def test_a_call_has_a_confidence_if_its_json_was_generated_as_text(way: Any, prompt: str, fields: Any) -> None:
+CALLED = {"in the text": {"city", "on"}, "remark": {"city", "on"}, "in xml": None, "call": None}
+
+
+@pytest.mark.parametrize(("name", "prompt"), covering(CALLING, CALLED))
+def test_a_call_has_a_confidence_if_its_json_was_generated_as_text(name: str, prompt: str) -> None:
+    fields: Any = CALLED[prompt]
     with Emulator([ModelEntry(key="m", rules=tuple(RULES))]) as fresh:
-        seen = way(fresh.address, prompt)
-        ((name, arguments),) = seen["calls"]
-        assert name == "look"
+        seen = CALLING[name](fresh.address, prompt)
+        ((tool, arguments),) = seen["calls"]
+        assert tool == "look"
         assert seen["forced_by_grammar"] is (True if prompt == "remark" else None)
         assert set(arguments) >= (fields or set())
         found = seen["confidence"]

@@ -6,16 +6,13 @@ import pickle
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from langchain.agents import create_agent
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import ConfigurableField
 from llama_index.core.llms import ChatMessage
-from llama_index.core.tools import FunctionTool
-from pydantic import BaseModel
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.models import chat_templates, rendering
@@ -24,7 +21,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
 from tests.contract.suite import PNG
-from tests.support.adapters import LANGUAGE_MODELS
+from tests.support.adapters import LANGUAGE_MODELS, covering
 
 WINDOW = 300
 TURNS = [f"Turn {number}: " + "all of it matters " * 5 for number in range(41)]
@@ -145,13 +142,9 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return made
 
 
-@pytest.mark.sampled(12)
 @every_way
-@pytest.mark.parametrize("model", ["honest", "empty", "at-limit"])
-def test_a_prompt_that_does_not_fit_is_an_error_with_the_numbers(
-    server: Emulator, make: Any, way: Way, model: str
-) -> None:
-    llm = make(model=model, host=server.address)
+def test_a_prompt_that_does_not_fit_is_an_error_with_the_numbers(server: Emulator, make: Any, way: Way) -> None:
+    llm = make(model="honest", host=server.address)
     with pytest.raises(lms.LMStudioContextOverflowError, match=f"a context length of {WINDOW}") as caught:
         way(llm, TURNS, {})
     assert caught.value.limit == WINDOW
@@ -159,42 +152,6 @@ def test_a_prompt_that_does_not_fit_is_an_error_with_the_numbers(
     assert caught.value.used > WINDOW
     assert isinstance(caught.value, ContextOverflowError) is (make is not LMStudio)
     assert "load the model with context_length=" in str(caught.value)
-
-
-class Report(BaseModel):
-    """The weather."""
-
-    city: str
-
-
-def chat_model(host: str) -> ChatLMStudio:
-    return ChatLMStudio(model="honest", host=host)
-
-
-def llm_of(host: str) -> LMStudio:
-    return LMStudio(model="honest", host=host).load()
-
-
-ABOVE: dict[str, Callable[[str], Any]] = {
-    "with_structured_output": lambda host: chat_model(host).with_structured_output(Report).invoke(messages(TURNS)),
-    "create_agent": lambda host: cast("Any", create_agent(chat_model(host), [look_up])).invoke(
-        {"messages": messages(TURNS)}
-    ),
-    "stream_events": lambda host: chat_model(host).stream_events(messages(TURNS), version="v3").output,
-    "as_structured_llm": lambda host: llm_of(host).as_structured_llm(Report).chat(chat_messages(TURNS)),
-    "chat_with_tools": lambda host: llm_of(host).chat_with_tools(
-        [FunctionTool.from_defaults(look_up)], chat_history=chat_messages(TURNS)
-    ),
-}
-
-
-@pytest.mark.filterwarnings(
-    "ignore::langchain_core._api.LangChainBetaWarning", "ignore::pydantic.warnings.PydanticDeprecationWarning"
-)
-@pytest.mark.parametrize("call", ABOVE.values(), ids=ABOVE)
-def test_it_is_an_error_of_what_stands_above_the_model_as_well(server: Emulator, call: Callable[[str], Any]) -> None:
-    with pytest.raises(lms.LMStudioContextOverflowError):
-        call(server.address)
 
 
 @every_way
@@ -243,8 +200,7 @@ def test_an_empty_response_to_a_prompt_that_just_fits_is_no_error(server: Emulat
     assert requests
 
 
-@pytest.mark.sampled(8)
-@every_way
+@pytest.mark.parametrize(("make", "way"), WAYS[::4])
 @pytest.mark.parametrize("policy", ["truncateMiddle", "rollingWindow"])
 def test_a_policy_that_cuts_reports_what_it_dropped_without_a_warning(
     server: Emulator, make: Any, way: Way, policy: str
@@ -267,13 +223,10 @@ OWN_POLICIES: dict[str, tuple[dict[str, Any], str | None]] = {
 }
 
 
-@pytest.mark.sampled(14)
 @pytest.mark.parametrize("as_field", [True, False])
-@pytest.mark.parametrize(("settings", "policy"), OWN_POLICIES.values(), ids=OWN_POLICIES)
-@pytest.mark.parametrize("adapter", LANGUAGE_MODELS.values(), ids=LANGUAGE_MODELS)
-def test_the_policy_is_the_users_if_there_is_one(
-    server: Emulator, adapter: Any, settings: dict[str, Any], policy: str | None, as_field: bool
-) -> None:
+@pytest.mark.parametrize(("name", "own"), covering(LANGUAGE_MODELS, OWN_POLICIES))
+def test_the_policy_is_the_users_if_there_is_one(server: Emulator, name: str, own: str, as_field: bool) -> None:
+    adapter, (settings, policy) = LANGUAGE_MODELS[name], OWN_POLICIES[own]
     fields, given = (settings, {}) if as_field else ({}, settings)
     adapter.call(adapter.make(model="honest", host=server.address, **fields), "Hello", **given)
     assert server.predictions[-1].config.get("contextOverflowPolicy") == policy
@@ -301,8 +254,7 @@ def test_the_default_policy_stays_the_default_of_an_object_that_is_made_from_ano
     assert server.predictions[-1].config["contextOverflowPolicy"] == ("rollingWindow" if preset else "stopAtLimit")
 
 
-@pytest.mark.sampled(5)
-@every_way
+@pytest.mark.parametrize(("make", "way"), WAYS[::4])
 def test_what_the_server_says_can_be_trusted_on_request(
     server: Emulator, make: Any, way: Way, requests: list[str]
 ) -> None:
@@ -310,8 +262,7 @@ def test_what_the_server_says_can_be_trusted_on_request(
     assert requests == []
 
 
-@pytest.mark.sampled(5)
-@every_way
+@pytest.mark.parametrize(("make", "way"), WAYS[::4])
 def test_a_response_that_reaches_the_end_of_the_window_is_of_that_length(server: Emulator, make: Any, way: Way) -> None:
     assert way(make(model="endless", host=server.address), FITS, {})["finish_reason"] == "length"
 
@@ -329,13 +280,6 @@ def test_an_overflow_completes_what_the_object_knows_of_the_model(
         with pytest.raises(lms.LMStudioContextOverflowError):
             (CHAT if make is ChatLMStudio else LLAMA_INDEX)[name](llm, TURNS, {})
         assert (llm.profile["max_input_tokens"] if make is ChatLMStudio else llm.metadata.context_window) == WINDOW
-
-
-def test_an_overflow_of_another_model_leaves_the_profile(server: Emulator) -> None:
-    llm = ChatLMStudio(model="other", host=server.address)
-    with pytest.raises(lms.LMStudioContextOverflowError):
-        llm.invoke(messages(TURNS), model="honest")
-    assert "max_input_tokens" not in llm.profile
 
 
 def test_a_check_that_fails_leaves_the_response(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 ENDLESS = ({"when": {"last": "^on"}, "then": [{"text": "on and on " * 100_000}]},)
 STALL = ({"when": {"last": "^stall"}, "then": [{"text": "so far "}, {"fault": "stall"}]},)
 MODELS = [
-    ModelEntry(key="chatty", preload=True, slots=16, rules=(*ENDLESS, *STALL)),
+    ModelEntry(key="chatty", preload=True, slots=20, rules=(*ENDLESS, *STALL)),
     ModelEntry(key="vectors", preload=True, kind="embedding", embedding_length=4, rules=({"then": [{"wait": 600}]},)),
 ]
 
@@ -23,58 +23,42 @@ OPEN_STREAMS = {
         import lmstudio_integrations as lms
 
         model = lms.Client(host).llm.model("chatty")
-        opened = [model.respond_stream("on"), model.complete_stream("on")]
-        opened += [iter(opened[0]), iter(opened[1]), model.respond_stream("on").events()]
-        opened += [model.respond_stream("on").batches()]
-        for each in opened[2:]:
-            next(each)
+        opened = [iter(model.respond_stream("on")), iter(model.complete_stream("on"))]
+        opened += [model.respond_stream("on").events(), model.respond_stream("on").batches()]
 
-        async def read():
+        async def streams():
             model = lms.AsyncClient(host).llm.lazy_model("chatty")
-            opened = [aiter(model.respond_stream("on")), model.respond_stream("on").batches()]
-            for each in opened:
-                await anext(each)
-            return opened
+            return [aiter(model.respond_stream("on")), model.respond_stream("on").batches()]
         """,
-    "langchain": """
+    "adapters": """
         from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
-
-        chat, llm = ChatLMStudio(model="chatty", host=host), LMStudioLLM(model="chatty", host=host)
-        opened = [chat.stream("on"), llm.stream("on")]
-        for each in opened:
-            next(each)
-
-        async def read():
-            opened = [chat.astream("on"), llm.astream("on")]
-            for each in opened:
-                await anext(each)
-            return opened
-        """,
-    "llama_index": """
-        from llama_index.core.base.llms.types import ChatMessage
         from lmstudio_integrations.llama_index import LMStudio
 
-        llm, messages = LMStudio(model="chatty", host=host), [ChatMessage(role="user", content="on")]
-        opened = [llm.stream_complete("on"), llm.stream_chat(messages)]
-        for each in opened:
-            next(each)
+        made = {"model": "chatty", "host": host}
+        chat, llm, llama = ChatLMStudio(**made), LMStudioLLM(**made), LMStudio(**made)
+        opened = [chat.stream("stall"), llm.stream("stall"), llama.stream_complete("stall")]
 
-        async def read():
-            opened = [await llm.astream_complete("on"), await llm.astream_chat(messages)]
-            for each in opened:
-                await anext(each)
-            return opened
+        async def streams():
+            return [chat.astream("stall"), llm.astream("stall"), await llama.astream_complete("stall")]
         """,
 }
 
 READ = """
+for each in opened:
+    next(each)
+
+async def read():
+    read = await streams()
+    for each in read:
+        await anext(each)
+    return read
+
 read_in_a_closed_loop = asyncio.run(read())
 loop = asyncio.new_event_loop()
 read_in_an_open_loop = loop.run_until_complete(read())
 """
 
-CALLS = {
-    "native": """
+CALLS = """
         import lmstudio_integrations as lms
 
         client = lms.Client(host)
@@ -93,42 +77,7 @@ CALLS = {
             lambda: vectors.embed(["a", "b"]),
             lambda: asyncio.run(several()),
         ]
-        """,
-    "langchain": """
-        from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
-
-        chat, vectors = ChatLMStudio(model="chatty", host=host), LMStudioEmbeddings(model="vectors", host=host)
-
-        async def stream():
-            async for _ in chat.astream("stall"):
-                pass
-
-        calls = [
-            lambda: chat.invoke("stall"),
-            lambda: list(chat.stream("stall")),
-            lambda: vectors.embed_documents(["a", "b"]),
-            lambda: asyncio.run(chat.ainvoke("stall")),
-            lambda: asyncio.run(stream()),
-        ]
-        """,
-    "llama_index": """
-        from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
-
-        llm, vectors = LMStudio(model="chatty", host=host), LMStudioEmbedding(model="vectors", host=host)
-
-        async def stream():
-            async for _ in await llm.astream_complete("stall"):
-                pass
-
-        calls = [
-            lambda: llm.complete("stall"),
-            lambda: list(llm.stream_complete("stall")),
-            lambda: vectors.get_text_embedding_batch(["a", "b"]),
-            lambda: asyncio.run(llm.acomplete("stall")),
-            lambda: asyncio.run(stream()),
-        ]
-        """,
-}
+        """
 
 IN_DAEMONS = """
 threads = [threading.Thread(target=call, daemon=True) for call in calls]
@@ -164,21 +113,20 @@ def _program(address: str, *parts: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
-@pytest.mark.parametrize("surface", OPEN_STREAMS)
+@pytest.mark.parametrize("surface", ["native", pytest.param("adapters", marks=pytest.mark.exhaustive)])
 def test_streams_that_are_open_at_the_end_end_silently(server: Emulator, surface: str) -> None:
     process = _program(server.address, OPEN_STREAMS[surface], READ)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=50)
     assert (errors, process.returncode) == ("", 3)
 
 
-@pytest.mark.parametrize("surface", CALLS)
-def test_daemon_threads_in_a_call_end_silently(server: Emulator, surface: str) -> None:
-    process = _program(server.address, CALLS[surface], IN_DAEMONS)
+def test_daemon_threads_in_a_call_end_silently(server: Emulator) -> None:
+    process = _program(server.address, CALLS, IN_DAEMONS)
     assert _end_within_calls(process, server) == ""
 
 
 def test_a_daemon_thread_that_is_joined_at_exit_ends(server: Emulator) -> None:
-    process = _program(server.address, JOINED, CALLS["native"], "calls = calls[:3]", IN_DAEMONS)
+    process = _program(server.address, JOINED, CALLS, "calls = calls[:3]", IN_DAEMONS)
     assert _end_within_calls(process, server) == "joined\n"
 
 

@@ -36,6 +36,7 @@ RULES: list[dict[str, Any]] = [
     {"when": {"last": "^look wrongly$", "tools": ["look"]}, "then": [{"tool": "look", "arguments": {}}]},
     {"when": {"last": "^look", "tools": ["look"]}, "then": [{"tool": "look", "arguments": {"name": "Ann"}}]},
 ]
+SOME = ("invoke", "astream_chat", "native stream")
 PLAIN_WAYS = ways({}, {})
 SCHEMA_WAYS = ways(
     {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}},
@@ -55,17 +56,17 @@ def test_in_a_prompt(way: str, server: Emulator) -> None:
     assert ARRIVED in PLAIN_WAYS[way](server.address, HALF)["text"]
 
 
-@pytest.mark.parametrize("way", SCHEMA_WAYS)
+@pytest.mark.parametrize("way", SOME)
 def test_in_a_schema(way: str, server: Emulator) -> None:
     assert '"name"' in SCHEMA_WAYS[way](server.address, HALF)["text"]
 
 
-@pytest.mark.parametrize("way", TOOL_WAYS)
+@pytest.mark.parametrize("way", SOME)
 def test_in_the_definition_of_a_tool(way: str, server: Emulator) -> None:
     assert TOOL_WAYS[way](server.address, "look")["calls"] == [("look", {"name": "Ann"})]
 
 
-@pytest.mark.parametrize("way", TOOL_WAYS)
+@pytest.mark.parametrize("way", SOME)
 def test_in_the_request_to_mend_a_call(way: str, server: Emulator) -> None:
     ((_, arguments),) = TOOL_WAYS[way](server.address, "look wrongly")["calls"]
     assert arguments == ({} if "native" in way else {"name": ""})

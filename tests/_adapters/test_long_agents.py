@@ -1,7 +1,7 @@
 """Agents in a window of 4,096 tokens, and with a model that makes every mistake.
 
-Nothing is lost, no tool runs wrongly, and where something went wrong, somebody says so. `python -m tools.long_agent` and
-`python -m tools.fifty_turns` run more turns, with more seeds.
+Nothing is lost, no tool runs wrongly, and where something went wrong, somebody says so. `python -m tools.long_agent`
+and `python -m tools.fifty_turns` run more turns, with more seeds.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ of_agents = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprec
 @pytest.mark.parametrize(("framework", "seed"), [("LangChain", 0), ("LlamaIndex", 0), ("LlamaIndex", 3)])
 def test_an_agent_finds_the_sum_although_its_model_forgets_and_ends_early(framework: Framework, seed: int) -> None:
     """Seed 3 has a `ChatMemoryBuffer`, and seed 0 a `Memory`. Half of the window is full after 30 turns."""
-    report = asyncio.run(run(framework, seed, turns=50))
+    report = asyncio.run(run(framework, seed, turns=40))
     assert report.is_right, report
-    assert report.calls >= 50
+    assert report.calls >= 40
     assert report.runs > 1, "nothing went wrong"
 
 
@@ -63,12 +63,10 @@ def test_an_agent_goes_on_although_its_model_makes_every_mistake(way: Way) -> No
     assert report.counts["mended without one"], report
 
 
-@of_agents
 @pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS)
-def test_mistakes_of_which_nobody_takes_care_are_noticed(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_of_which_nobody_takes_care_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fifty_turns, "COPIES", 40)
-    report = asyncio.run(fifty_turns.run(way, 2, FEW, repair_tool_calls=False, stop_on_repetition=False))
+    report = asyncio.run(fifty_turns.run("act", 2, FEW, repair_tool_calls=False, stop_on_repetition=False))
     assert report.failures
     assert report.counts["repetitions that went on"], report
     assert not report.counts["mended by a request"], report

@@ -25,6 +25,7 @@ from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from tests.emulator.engines.llama_cpp.models import CHAT
+from tests.support.adapters import covering
 
 RULES = "You are a guide for travelers, and you keep to the point. " * 5
 SCRIPT: tuple[dict[str, Any], ...] = (
@@ -160,7 +161,6 @@ WAYS: dict[str, Way] = {
 Change = Callable[[Turns, int], Turns]
 TOOLS = [tool("weather"), tool("hotels"), tool("trains")]
 CASES: dict[str, tuple[str | None, Change, Callable[[int], list[Any]]]] = {
-    "nothing": (None, lambda turns, _: turns, lambda _: TOOLS),
     "a clock": (
         r"message 0 \(system\) differs",
         lambda turns, turn: [("system", f"{RULES} It is 12:0{turn}."), *turns[1:]],
@@ -181,16 +181,15 @@ CASES: dict[str, tuple[str | None, Change, Callable[[int], list[Any]]]] = {
         lambda turns, turn: [*([("system", f"It rains in {turn} cities.")] if turn else []), *turns[1:]],
         lambda _: [],
     ),
+    "nothing": (None, lambda turns, _: turns, lambda _: TOOLS),
 }
 trips = count()
 """No conversation is the same: what is remembered of a server is still there for the next one at its address."""
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-@pytest.mark.parametrize(("place", "change", "tools"), CASES.values(), ids=CASES)
-def test_the_place_is_reported_once(
-    server: Emulator, way: Way, place: str | None, change: Change, tools: Callable[[int], list[Any]]
-) -> None:
+@pytest.mark.parametrize(("name", "case"), covering(WAYS, CASES))
+def test_the_place_is_reported_once(server: Emulator, name: str, case: str) -> None:
+    way, (place, change, tools) = WAYS[name], CASES[case]
     turns, before, expected = [("system", RULES)], Answer("", 0, 0), list[int]()
     with reported() as found:
         for turn in range(4):
@@ -315,7 +314,7 @@ def test_a_correction_is_a_turn(server: Emulator) -> None:
 # A real model ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_tokens_are_those_that_a_real_engine_processes_again() -> None:
     engine, cached = LlamaCppEngine(threads=1, offline=True), list[list[int]]()
     reported_in = list[int]()

@@ -23,7 +23,7 @@ from lmstudio_integrations.emulator.testing.proxy.proxy import ProxiedConnection
 from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from tests.langchain.conftest import CHAT, EMBEDDING, MODELS
-from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter, classes
+from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter, classes, covering
 from tests.support.certificates import CERTIFICATES, LOCALHOST
 
 TRUSTED, OTHER = LOCALHOST, CERTIFICATES / "elsewhere.pem"
@@ -142,9 +142,9 @@ WRONG_HEADERS: dict[str, tuple[object, str]] = {
 }
 
 
-@every_adapter
-@pytest.mark.parametrize(("headers", "text"), WRONG_HEADERS.values(), ids=WRONG_HEADERS)
-def test_wrong_headers_are_one_error_that_names_them_and_shows_no_value(make: Any, headers: Any, text: str) -> None:
+@pytest.mark.parametrize(("make", "wrong"), covering(classes(), WRONG_HEADERS))
+def test_wrong_headers_are_one_error_that_names_them_and_shows_no_value(make: Any, wrong: str) -> None:
+    headers, text = WRONG_HEADERS[wrong]
     with pytest.raises(ValidationError) as created:
         make(model="m", headers=headers)
     made = make(model="m")
@@ -158,9 +158,9 @@ def test_wrong_headers_are_one_error_that_names_them_and_shows_no_value(make: An
         assert "hush" not in f"{error!r}{error}"
 
 
-@every_adapter
 @pytest.mark.parametrize(
-    "duplicate", [copy.copy, copy.deepcopy, lambda made: made, lambda made: pickle.loads(pickle.dumps(made))]
+    ("make", "duplicate"),
+    covering(classes(), [copy.copy, copy.deepcopy, lambda made: made, lambda made: pickle.loads(pickle.dumps(made))]),
 )
 def test_headers_that_were_lost_with_pickling_are_missed(make: Any, duplicate: Callable[[Any], Any]) -> None:
     made = make(model="m", host="127.0.0.1:1", headers={"X-Team": "red"})
@@ -173,10 +173,6 @@ def test_headers_that_were_lost_with_pickling_are_missed(make: Any, duplicate: C
         lost.headers = headers
         with pytest.raises(lms.LMStudioUnreachableError):
             call(lost)
-
-
-def test_an_object_without_headers_misses_none_after_pickling(server: Emulator) -> None:
-    assert pickle.loads(pickle.dumps(ChatLMStudio(model=CHAT, host=server.address))).invoke("count").content
 
 
 @pytest.mark.parametrize("make", [ChatLMStudio, LMStudioLLM])
@@ -215,12 +211,9 @@ WRONG_FILES: dict[str, tuple[str, bytes | None]] = {
 }
 
 
-@every_adapter
-@pytest.mark.parametrize(("text", "content"), WRONG_FILES.values(), ids=WRONG_FILES)
-def test_a_file_that_holds_no_certificate_is_one_error_that_names_it(
-    make: Any, text: str, content: bytes | None, tmp_path: Path
-) -> None:
-    path = tmp_path / "ca.pem"
+@pytest.mark.parametrize(("make", "wrong"), covering(classes(), WRONG_FILES))
+def test_a_file_that_holds_no_certificate_is_one_error_that_names_it(make: Any, wrong: str, tmp_path: Path) -> None:
+    (text, content), path = WRONG_FILES[wrong], tmp_path / "ca.pem"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ValidationError) as created:
@@ -235,18 +228,18 @@ def test_a_file_that_holds_no_certificate_is_one_error_that_names_it(
         assert f"ca_file {str(path)!r} {text}" in str(error)
 
 
-@every_adapter
 @pytest.mark.parametrize(
     ("path", "text"), [(5, "must be a path; got 5"), ("a\0b", "cannot be read"), (CERTIFICATES, "ca_file '/")]
 )
-def test_what_is_no_path_of_a_file_is_rejected(make: Any, path: Any, text: str) -> None:
+def test_what_is_no_path_of_a_file_is_rejected(path: Any, text: str) -> None:
     with pytest.raises(ValidationError, match="ca_file") as caught:
-        make(model="m", ca_file=path)
+        ChatLMStudio(model="m", ca_file=path)
     assert text in str(caught.value)
 
 
-@every_call
-def test_a_file_for_a_server_without_tls_is_rejected_by_the_call(make: Any, model: str, call: Call) -> None:
+@every_adapter
+def test_a_file_for_a_server_without_tls_is_rejected_by_the_call(make: Any) -> None:
+    *_, (_, model, call) = (row for row in CALLS.values() if row[0] is make)
     with pytest.raises(lms.LMStudioValueError, match=r"ca_file in the adapters\) needs a wss:// or https:// host"):
         call(make(model=model, host="localhost:1", ca_file=TRUSTED))
 

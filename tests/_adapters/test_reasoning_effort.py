@@ -17,7 +17,7 @@ from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from tests._adapters.test_prediction_settings import LANGCHAIN, LLAMA_INDEX, Way
-from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS
+from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, covering
 from tests.support.requested import chosen
 
 GPT_OSS, QWEN_38, QWEN_35 = "openai/gpt-oss-20b", "qwen/qwen3.8-27b", "qwen/qwen3.5-9b"
@@ -78,12 +78,11 @@ def server() -> Iterator[Emulator]:
         yield running
 
 
-@pytest.mark.sampled(20)
-@on_all_surfaces
-@pytest.mark.parametrize(("model", "effort", "sent"), SENT)
+@pytest.mark.parametrize(("surface", "case"), covering(SURFACES, SENT))
 def test_an_effort_is_sent_as_what_the_model_has(
-    server: Emulator, make: Any, way: Way, model: str, effort: str, sent: dict[str, Any]
+    server: Emulator, surface: str, case: tuple[str, str, dict[str, Any]]
 ) -> None:
+    (make, way), (model, effort, sent) = SURFACES[surface], case
     with warnings.catch_warnings():
         warnings.simplefilter("error", LMStudioConfigWarning)
         way(make(model=model, host=server.address, reasoning_effort=effort), {})

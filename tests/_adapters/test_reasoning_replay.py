@@ -13,6 +13,7 @@ from lmstudio_integrations import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
+from tests.support.adapters import covering
 from tests.support.treatments import BY_PLACE, TEMPLATES, TreatingEngine
 
 LANGCHAIN: list[Any] = [
@@ -73,10 +74,9 @@ async def _done(response: Any) -> Any:
     return await response if isinstance(response, Awaitable) else response
 
 
-@pytest.mark.parametrize("way", LANGCHAIN_WAYS)
-@pytest.mark.parametrize("key", TEMPLATES)
+@pytest.mark.parametrize(("way", "key"), covering(LANGCHAIN_WAYS, TEMPLATES))
 def test_the_profile_has_it_from_the_first_response_to_a_conversation_with_thoughts_on(
-    server: Emulator, key: str, way: str
+    server: Emulator, way: str, key: str
 ) -> None:
     llm = ChatLMStudio(model=key, host=server.address)
     llm.load()

@@ -12,6 +12,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError
 from tests._adapters.ways import Seen, Way, ways
+from tests.support.adapters import covering
 
 PARAMETERS: dict[str, Any] = {
     "type": "object",
@@ -29,7 +30,8 @@ WAYS = ways({"tools": [TOOL, OTHER]}, ON)
 UNREPAIRED = ways(
     {"tools": [TOOL, OTHER], "repair_tool_calls": False}, {**ON, "repair_tool_calls": False, "check_response": False}
 )
-every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+SOME = ("invoke", "astream_chat", "native async")
+some_ways = pytest.mark.parametrize("way", [WAYS[name] for name in SOME], ids=SOME)
 
 TEXT = "Let me look there.\n"
 OSLO: dict[str, Any] = {"city": "Oslo"}
@@ -118,12 +120,11 @@ def servers(*rules: dict[str, Any]) -> Emulator:
     return Emulator([ModelEntry(key="m", rules=(*rules, *RULES), vision=True)])
 
 
-@every_way
-@pytest.mark.parametrize("prompt", AT_ONCE)
+@pytest.mark.parametrize(("name", "prompt"), covering(WAYS, AT_ONCE))
 def test_a_call_with_one_reading_is_mended_without_a_request(
-    server: Emulator, way: Way, prompt: str, caplog: pytest.LogCaptureFixture
+    server: Emulator, name: str, prompt: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    seen = way(server.address, prompt)
+    seen = WAYS[name](server.address, prompt)
     assert (seen["calls"], seen["text"], seen["predictions_count"]) == (AT_ONCE[prompt][1], TEXT, None)
     assert [each["replaced_by"] for each in seen["repaired_tool_calls"]] == [
         {"name": RIGHT[0], "arguments": RIGHT[1]},
@@ -139,30 +140,27 @@ UNMARKED = {
 }
 
 
-@every_way
-@pytest.mark.parametrize("written", UNMARKED)
-def test_a_response_that_is_nothing_but_a_call_needs_no_marker(way: Way, written: str) -> None:
+@pytest.mark.parametrize(("name", "written"), covering(WAYS, UNMARKED))
+def test_a_response_that_is_nothing_but_a_call_needs_no_marker(name: str, written: str) -> None:
     text, requests = UNMARKED[written]
     with servers(rule("^plain$", {"text": text})) as server:
-        seen = way(server.address, "plain")
+        seen = WAYS[name](server.address, "plain")
         assert (seen["calls"][0][0], dict(sorted(seen["calls"][0][1].items())), seen["text"]) == (*RIGHT, "")
         assert len(server.predictions) == requests
 
 
-@every_way
-def test_arguments_that_no_tool_names_are_a_doubt_without_a_marker(way: Way) -> None:
+def test_arguments_that_no_tool_names_are_a_doubt_without_a_marker() -> None:
     text = '{"name": "look_up", "arguments": {"city": "Oslo", "sky": "blue"}}'
     with servers(rule("^plain$", {"text": text})) as server:
-        seen = way(server.address, "plain")
+        seen = WAYS["stream"](server.address, "plain")
         assert (seen["calls"], seen["text"], len(server.predictions)) == ([], text, 1)
 
 
-@every_way
-@pytest.mark.parametrize("prompt", ASKED)
+@pytest.mark.parametrize(("name", "prompt"), covering(WAYS, ASKED))
 def test_another_one_is_asked_for_by_grammar(
-    server: Emulator, way: Way, prompt: str, caplog: pytest.LogCaptureFixture
+    server: Emulator, name: str, prompt: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    seen, (_, expected) = way(server.address, prompt), ASKED[prompt]
+    seen, (_, expected) = WAYS[name](server.address, prompt), ASKED[prompt]
     assert (seen["calls"], seen["text"], seen["predictions_count"]) == (expected, TEXT, 2)
     assert "".join(seen["parts"]) in {TEXT, ""}
     number = 2 if prompt == "two" else 1
@@ -173,10 +171,9 @@ def test_another_one_is_asked_for_by_grammar(
     assert sum("mended" in message for message in caplog.messages) == 1
 
 
-@every_way
-@pytest.mark.parametrize("prompt", FITTING)
-def test_a_call_that_fits_or_that_nothing_is_meant_by_stays(server: Emulator, way: Way, prompt: str) -> None:
-    seen, (step,) = way(server.address, prompt), FITTING[prompt]
+@pytest.mark.parametrize(("name", "prompt"), covering(WAYS, FITTING))
+def test_a_call_that_fits_or_that_nothing_is_meant_by_stays(server: Emulator, name: str, prompt: str) -> None:
+    seen, (step,) = WAYS[name](server.address, prompt), FITTING[prompt]
     assert (seen["calls"], seen["text"]) == ([(step["tool"], step["arguments"])], TEXT)
     assert (seen["repaired_tool_calls"], seen["predictions_count"], len(server.predictions)) == (None, None, 1)
 
@@ -218,19 +215,21 @@ def either(way: Way, host: str, prompt: str) -> Seen:
         return Seen(text=error.text, calls=[])
 
 
-@every_way
-@pytest.mark.parametrize("second", [IGNORING, MISFITTING, OTHER_TOOL, FAILING], ids=str)
-def test_a_call_that_is_not_mended_stays(way: Way, second: dict[str, Any], request: pytest.FixtureRequest) -> None:
-    unrepaired = UNREPAIRED[request.node.callspec.id.rpartition("-")[2]]
-    for prompt in ("a missing one", "the first one", "half a string", "half a string in the text", "without a marker"):
-        with servers(second) as server:
-            seen, expected = either(way, server.address, prompt), either(unrepaired, server.address, prompt)
+SECONDS = {"ignoring": IGNORING, "misfitting": MISFITTING, "another tool": OTHER_TOOL, "failing": FAILING}
+UNMENDED = ("a missing one", "the first one", "half a string", "half a string in the text", "without a marker")
+
+
+@pytest.mark.parametrize(("name", "second"), [*covering(WAYS, SECONDS), ("chat", "failing")])
+def test_a_call_that_is_not_mended_stays(name: str, second: str) -> None:
+    for prompt in UNMENDED:
+        with servers(SECONDS[second]) as server:
+            seen, expected = (either(ways[name], server.address, prompt) for ways in (WAYS, UNREPAIRED))
             assert (seen["text"], seen["calls"]) == (expected["text"], expected["calls"])
             assert [each["replaced_by"] for each in seen.get("repaired_tool_calls", [{"replaced_by": None}])] == [None]
-            assert len(server.predictions) == (4 if second is FAILING else 3)
+            assert len(server.predictions) == (4 if second == "failing" else 3)
 
 
-@every_way
+@some_ways
 def test_a_server_that_cannot_continue_a_prompt_is_asked_in_another_way(way: Way) -> None:
     with servers(rule("The tool look_up: ", {"text": ANSWER}, structured=True), FAILING) as server:
         seen = way(server.address, "a missing one")
@@ -247,7 +246,7 @@ def test_an_image_is_in_the_request_as_well(server: Emulator) -> None:
     assert "file" in [part["type"] for part in server.predictions[-1].messages[0]["content"]]
 
 
-@every_way
+@some_ways
 def test_a_full_window_has_no_place_for_a_request(way: Way) -> None:
     story = {"text": "It is a long story. " * 100}
     long = [rule(f"^{name}$", *steps, story) for name, (steps, _) in {**ASKED, **AT_ONCE}.items()]

@@ -11,6 +11,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
 from tests._adapters.ways import Way, collected, said, ways
+from tests.support.adapters import covering
 from tests.support.gate import AT_THE_GATE, Gate
 
 LOOP = "Let me think about it again. " * 60
@@ -32,7 +33,8 @@ RULES = (
 """All but the last two only end if they are cancelled."""
 
 WAYS = ways({"tools": [TOOL]}, {"config": OFFERED, "stop_on_repetition": True})
-every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+SOME = ("invoke", "astream", "stream_chat", "achat", "native async")
+some_ways = pytest.mark.parametrize("way", [WAYS[name] for name in SOME], ids=SOME)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def stops(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [message for message in caplog.messages if "stopped, because the" in message]
 
 
-@every_way
+@some_ways
 @pytest.mark.parametrize(
     ("prompt", "text", "reasoning", "start"), [("loop", f"Oslo. {LOOP}", "", 4), ("think", "", f"Oslo? {LOOP}", 5)]
 )
@@ -70,7 +72,7 @@ def test_a_block_that_the_caller_repeats_may_be_repeated(
     assert (message.response_metadata["stop_reason"] == "repetition", bool(stops(caplog))) == (is_stopped, is_stopped)
 
 
-@every_way
+@some_ways
 def test_a_call_with_arguments_that_repeat_themselves_is_cut_off(
     server: Emulator, way: Way, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -124,16 +126,14 @@ SETTINGS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("limit", [False, None, 20_000])
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(("name", "limit"), covering(SETTINGS, [False, None, 20_000]))
 def test_it_may_be_switched_off(server: Emulator, name: str, limit: Any) -> None:
     if name.startswith("a field"):
         limit = limit or False  # `None` unsets it in a call only
     assert SETTINGS[name](server.address, limit) == LOOP
 
 
-@pytest.mark.parametrize("make", [ChatLMStudio, LMStudioLLM, LMStudio])
-@pytest.mark.parametrize("value", [0, -1, "yes", 1.5])
+@pytest.mark.parametrize(("make", "value"), covering([ChatLMStudio, LMStudioLLM, LMStudio], [0, -1, "yes", 1.5]))
 def test_another_value_is_an_error(make: Any, value: Any) -> None:
     with pytest.raises(ValueError, match="must be True, False or a positive whole number of characters"):
         make(model="m", stop_on_repetition=value)

@@ -2,17 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
-from inspect import isawaitable
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from langchain.agents import create_agent
-from langchain.agents.structured_output import ToolStrategy
-from langchain_core.messages import HumanMessage
-from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent
-from llama_index.core.tools import FunctionTool
-from pydantic import BaseModel
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.predictions.entries.required_tool_fallback import with_instruction
@@ -20,6 +13,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
 from tests._adapters.ways import Seen, Way, said, ways
+from tests.support.adapters import covering
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "look", "parameters": PARAMETERS}}
@@ -32,27 +26,15 @@ LOOK: dict[str, Any] = {"tool": "look", "arguments": OSLO}
 CALLED_WRONGLY: dict[str, Any] = {"tool": "look", "arguments": {"town": "Oslo"}}
 QUOTED = '{"name": "look", "arguments": {"city": "Oslo"}}'
 
+# `tests/client/predictions/tool_parser` knows all formats.
 FORMATS = {
     "hermes": f"<tool_call>\n{QUOTED}\n</tool_call>",
     "qwen xml": "<tool_call>\n<function=look>\n<parameter=city>\nOslo\n</parameter>\n</function>\n</tool_call>",
-    "llama json": '<|python_tag|>{"name": "look", "parameters": {"city": "Oslo"}}',
-    "llama pythonic": '<|python_tag|>look.call(city="Oslo")',
-    "mistral list": f"[TOOL_CALLS] [{QUOTED}]",
-    "mistral arguments": '[TOOL_CALLS]look[ARGS]{"city": "Oslo"}',
     "glm": "<tool_call>look\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n</tool_call>",
-    "lfm": "<|tool_call_start|>[look(city='Oslo')]<|tool_call_end|>",
-    "lm studio": f"[TOOL_REQUEST]{QUOTED}[END_TOOL_REQUEST]",
-    "granite": f"<|tool_call|>[{QUOTED}]",
-    "deepseek": '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>look\n```json\n{"city": "Oslo"}\n```'
-    "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
-    "phi": f"functools[{QUOTED}]",
     "harmony": '<|channel|>commentary to=functions.look <|constrain|>json<|message|>{"city": "Oslo"}<|call|>',
 }
 WHOLE = {
     "json": QUOTED,
-    "fenced json": f"```json\n{QUOTED}\n```",
-    "tool_code": "```tool_code\nlook(city='Oslo')\n```",
-    "pythonic": "[look(city='Oslo')]",
 }
 BEFORE = "Let me look there.\n"
 MARKED, BROKEN = (
@@ -75,7 +57,8 @@ AS_SENT: dict[str, Any] = {"repair_tool_calls": False}
 
 WAYS = ways(REQUEST, NATIVE)
 WAYS_AS_SENT = ways({**REQUEST, **AS_SENT}, NATIVE)
-every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+SOME = ("astream", "chat", "native stream")
+some_ways = pytest.mark.parametrize("way", [WAYS[name] for name in SOME], ids=SOME)
 
 
 def rule(prompt: str, *steps: dict[str, Any]) -> dict[str, Any]:
@@ -111,28 +94,26 @@ def fresh() -> Iterator[Emulator]:
 # Calls in the text ----------------------------------------------------------------------------------------------------
 
 
-@every_way
-@pytest.mark.parametrize("prompt", [*FORMATS, *WHOLE])
+@pytest.mark.parametrize(("name", "prompt"), covering(WAYS, [*FORMATS, *WHOLE]))
 def test_a_call_in_the_text_is_a_call(
-    server: Emulator, way: Way, prompt: str, caplog: pytest.LogCaptureFixture
+    server: Emulator, name: str, prompt: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    seen, text = way(server.address, prompt), BEFORE if prompt in FORMATS else ""
+    seen, text = WAYS[name](server.address, prompt), BEFORE if prompt in FORMATS else ""
     assert (seen["calls"], seen["text"], seen["rescued_tool_calls"]) == ([("look", OSLO)], text, 1)
     assert "".join(seen["parts"]) in {text, ""}
     assert ["left in the text" in message for message in caplog.messages] == [True]
 
 
-@every_way
+@some_ways
 def test_several_calls_are_several(server: Emulator, way: Way) -> None:
     seen = way(server.address, "two")
     assert seen["calls"] == [("look", OSLO), ("look", {"city": "Bergen"})]
     assert seen["rescued_tool_calls"] == 2
 
 
-@every_way
-@pytest.mark.parametrize("number", range(len(TEXTS)))
-def test_what_is_no_call_stays_text(server: Emulator, way: Way, number: int, caplog: pytest.LogCaptureFixture) -> None:
-    seen = way(server.address, f"text {number}")
+@pytest.mark.parametrize(("name", "number"), covering(WAYS, range(len(TEXTS))))
+def test_what_is_no_call_stays_text(server: Emulator, name: str, number: int, caplog: pytest.LogCaptureFixture) -> None:
+    seen = WAYS[name](server.address, f"text {number}")
     assert (seen["calls"], seen["text"], seen["rescued_tool_calls"]) == ([], TEXTS[number], None)
     assert "".join(seen["parts"]) in {TEXTS[number], ""}
     assert not caplog.messages
@@ -177,7 +158,7 @@ def test_it_is_only_done_where_calls_are_expected(server: Emulator, settings: di
         assert (seen["calls"], seen["text"]) == ([], BEFORE + MARKED)
 
 
-@every_way
+@some_ways
 def test_text_beside_native_calls_stays_text(server: Emulator, way: Way) -> None:
     seen = way(server.address, "beside")
     assert (seen["calls"], seen["text"], seen["rescued_tool_calls"]) == ([("look", OSLO)], MARKED, None)
@@ -217,7 +198,7 @@ def test_a_required_call_that_does_not_come_is_requested_by_grammar(fresh: Emula
     assert "Now call one of the tools" in str(instruction)
 
 
-@pytest.mark.parametrize("name", [name for name in WAYS if "native" not in name])
+@pytest.mark.parametrize("name", ["astream", "chat"])
 def test_several_hosts_do_the_same(fresh: Emulator, name: str) -> None:
     with Emulator([ModelEntry(key="m", rules=RULES)]) as other:
         hosts, servers = [fresh.address, other.address], (fresh, other)
@@ -278,7 +259,7 @@ def test_a_server_that_ignores_the_grammar_loses_nothing() -> None:
         assert [len(each.tools) for each in server.predictions] == [1, 0, 1, 0, 0]
 
 
-@pytest.mark.parametrize("way", FORCING.values(), ids=FORCING)
+@pytest.mark.parametrize("way", [FORCING[name] for name in SOME], ids=SOME)
 def test_a_second_prediction_that_fails_loses_nothing(way: Way, caplog: pytest.LogCaptureFixture) -> None:
     failing = {"when": {"structured": True}, "then": [{"error": "no such grammar"}]}
     with Emulator([ModelEntry(key="m", rules=(failing, *RULES))]) as server:
@@ -293,7 +274,7 @@ def test_a_second_prediction_that_fails_loses_nothing(way: Way, caplog: pytest.L
     assert "the second prediction failed" in caplog.text
 
 
-@pytest.mark.parametrize("way", FORCING.values(), ids=FORCING)
+@pytest.mark.parametrize("way", [FORCING[name] for name in SOME], ids=SOME)
 @pytest.mark.parametrize("prompt", BROKEN)
 def test_a_broken_call_is_none_where_one_is_required(fresh: Emulator, way: Way, prompt: str) -> None:
     seen = way(fresh.address, prompt)
@@ -337,19 +318,6 @@ def test_the_request_by_grammar_follows_on_any_conversation() -> None:
         assert system["content"] == [{"type": "text", "text": "Be brief"}]
 
 
-class Report(BaseModel):
-    """The weather."""
-
-    city: str
-
-
-def test_an_agent_with_a_tool_strategy_needs_one_more_request(fresh: Emulator) -> None:
-    agent = create_agent(ChatLMStudio(model="m", host=fresh.address), [], response_format=ToolStrategy(Report))
-    state = agent.invoke({"messages": [{"role": "user", "content": "remark"}]})
-    assert isinstance(state["structured_response"], Report)
-    assert len(fresh.predictions) == 2
-
-
 # The tool loop --------------------------------------------------------------------------------------------------------
 
 
@@ -379,96 +347,3 @@ def test_act_makes_these_calls(fresh: Emulator, prompt: str, is_async: bool) -> 
     with lms.Client(fresh.address) as client:
         client.llm.model("m").act(prompt, [look], **given, rescue_tool_calls=False, required_tool_fallback=False)
     assert looked == []
-
-
-def look(city: str) -> str:
-    """Look out of the window."""
-    return f"rain in {city}"
-
-
-def run_act(host: str) -> str:
-    with lms.Client(host) as client:
-        messages: list[Any] = []
-        client.llm.model("m").act("Look", [look], on_message=messages.append, **AS_SENT)
-        return str(messages[-1].content[0].text)
-
-
-async def arun_act(host: str) -> str:
-    async with lms.AsyncClient(host) as client:
-        messages: list[Any] = []
-        await (await client.llm.model("m")).act("Look", [look], on_message=messages.append, **AS_SENT)
-        return str(messages[-1].content[0].text)
-
-
-def run_create_agent(host: str, **settings: Any) -> str:
-    agent = create_agent(ChatLMStudio(model="m", host=host, **settings, **AS_SENT), [look])
-    return str(agent.invoke({"messages": [HumanMessage("Look")]})["messages"][-1].text)
-
-
-async def arun_create_agent(host: str) -> str:
-    agent = create_agent(ChatLMStudio(model="m", host=host, **AS_SENT), [look])
-    states = [each async for each in agent.astream({"messages": [HumanMessage("Look")]}, stream_mode="values")]
-    return str(states[-1]["messages"][-1].text)
-
-
-def function_agent(streaming: bool) -> Callable[[str], Awaitable[str]]:
-    async def run(host: str) -> str:
-        llm = LMStudio(model="m", host=host, **AS_SENT)
-        return str(await FunctionAgent(tools=[look], llm=llm, streaming=streaming).run("Look"))
-
-    return run
-
-
-async def run_agent_workflow(host: str) -> str:
-    llm = LMStudio(model="m", host=host, **AS_SENT)
-    agent = FunctionAgent(name="one", description="looks", tools=[look], llm=llm)
-    return str(await AgentWorkflow(agents=[agent]).run("Look"))
-
-
-AGENTS: dict[str, Callable[[str], Any]] = {
-    "act": run_act,
-    "async act": arun_act,
-    "create_agent": run_create_agent,
-    "create_agent, from a stream": lambda host: run_create_agent(host, streaming=True),
-    "async create_agent": arun_create_agent,
-    "FunctionAgent": function_agent(streaming=False),
-    "FunctionAgent, from a stream": function_agent(streaming=True),
-    "AgentWorkflow": run_agent_workflow,
-}
-
-
-@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from")
-@pytest.mark.parametrize("agent", AGENTS.values(), ids=AGENTS)
-@pytest.mark.parametrize("wrong", [{"text": BROKEN["misfit"]}, CALLED_WRONGLY], ids=["text", "call"])
-async def test_an_agent_tells_the_model_what_is_wrong_with_a_call(agent: Callable[[str], Any], wrong: Any) -> None:
-    rules = (
-        {"when": {"last": "rain"}, "then": [{"text": "It rains."}]},
-        {"when": {"round": 1}, "then": [wrong]},
-        {"then": [{"text": MARKED}]},
-    )
-    with Emulator([ModelEntry(key="m", rules=rules)]) as server:
-        last = agent(server.address)
-        assert (await last if isawaitable(last) else last) == "It rains."
-        first, *_, final = server.predictions
-        assert len(server.predictions) == 3
-        assert "town" not in str(first.messages)
-        told, saw = [each["content"] for each in final.messages if each["role"] == "tool"]
-        assert "city" in str(told) or "town" in str(told)
-        assert "rain in Oslo" in str(saw)
-
-
-def test_predict_and_call_does_with_a_call_in_the_text_what_it_does_with_another(server: Emulator) -> None:
-    llm, tool = LMStudio(model="m", host=server.address), FunctionTool.from_defaults(look)
-    assert str(llm.predict_and_call([tool], "misfit")) == str(llm.predict_and_call([tool], "call wrongly"))
-
-
-def test_act_with_a_required_choice_ends() -> None:
-    forced = {"when": {"structured": True}, "then": [{"text": json.dumps({"name": "look", "arguments": OSLO})}]}
-    with Emulator([ModelEntry(key="m", rules=(forced, {"then": [{"text": REMARK}]}))]) as server:
-        _act_once(server)
-        assert [bool(each.tools) for each in server.predictions] == [True, False, True]
-
-
-def _act_once(server: Emulator) -> None:
-    with lms.Client(server.address) as client:
-        client.llm.model("m").act("Look", [look], config={"toolChoice": {"type": "generic", "mode": "required"}})

@@ -14,12 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import (
-    AgentMiddleware,
-    ClearToolUsesEdit,
-    ContextEditingMiddleware,
-    SummarizationMiddleware,
-)
+from langchain.agents.middleware import SummarizationMiddleware
 from langchain_core.load import dumps, loads
 from langchain_core.messages import (
     AIMessage,
@@ -35,7 +30,7 @@ from langgraph.checkpoint.memory import MemorySaver
 from llama_index.core.agent.workflow import FunctionAgent, ReActAgent
 from llama_index.core.base.llms.types import ImageBlock, TextBlock, ThinkingBlock
 from llama_index.core.llms import ChatMessage
-from llama_index.core.memory import BaseMemory, ChatMemoryBuffer, ChatSummaryMemoryBuffer, Memory
+from llama_index.core.memory import BaseMemory, Memory
 from llama_index.core.tools import FunctionTool
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -47,6 +42,7 @@ from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.toolkits import PNG
 from tests.support import template_functions
+from tests.support.adapters import covering
 from tests.support.template_functions import Said, Template, TemplateEngine, answers
 
 TOOL: dict[str, Any] = {
@@ -420,22 +416,18 @@ ALL = [BEFORE_CALL, BEFORE_ANSWER, BEFORE_CALL]
 NONE = [TEXT_OF_CALL, ANSWER, TEXT_OF_CALL]
 
 
-@every_way
-def test_a_model_gets_its_thoughts_back_byte_for_byte(served: Served, way: Way) -> None:
-    way(served.host, "kept", [QUESTION, QUESTION], {})
-    assert served.sent() == ALL
-    assert served.questions() == [QUESTION, QUESTION]
-
-
 @pytest.fixture(scope="module")
 def prompts_of_invoke(served: Served) -> list[str]:
     return prompts_of(served, CALLS["invoke"])
 
 
-@every_call
-def test_agents_and_single_calls_send_the_same_messages(served: Served, prompts_of_invoke: list[str], way: Way) -> None:
+@every_way
+def test_a_model_gets_its_thoughts_back_byte_for_byte(served: Served, prompts_of_invoke: list[str], way: Way) -> None:
     assert len(prompts_of_invoke) == 4
-    assert prompts_of(served, way) == prompts_of_invoke
+    prompts = prompts_of(served, way)
+    assert served.sent() == ALL
+    assert served.questions() == [QUESTION, QUESTION]
+    assert way not in CALLS.values() or prompts == prompts_of_invoke
 
 
 def prompts_of(served: Served, way: Way) -> list[str]:
@@ -462,11 +454,6 @@ async def test_a_react_agent_keeps_the_thoughts_of_messages_that_it_does_not_wri
         await agent.run("Confuse", memory=memory)
     turn = f"{call}\nObservation: It rains.\nThought: I know.\nAnswer: It rains."
     assert served.sent() == [turn, f"<think>{CALL_THOUGHT}</think>Thought: I look.\nAction: {{"]
-
-
-def test_thoughts_in_the_content_blocks_of_a_stream_have_the_tags_of_the_model(served: Served) -> None:
-    langchain(streamed, through_v1, output_version="v1")(served.host, "kept", [QUESTION, QUESTION], {})
-    assert served.sent() == ALL
 
 
 @pytest.mark.parametrize("way", [CALLS[name] for name in ("invoke", "astream", "achat", "act", "create_agent")])
@@ -505,46 +492,24 @@ MODES: dict[str, tuple[str, Any, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize(("model", "mode", "expected"), MODES.values(), ids=MODES)
-@pytest.mark.parametrize("way", [CALLS[name] for name in ("stream", "astream_chat", "respond", "act")])
-def test_a_setting_decides_what_is_sent(served: Served, way: Way, model: str, mode: Any, expected: list[str]) -> None:
-    way(served.host, model, [QUESTION, QUESTION], {"send_reasoning": mode})
+@pytest.mark.parametrize(("way", "name"), covering(["stream", "astream_chat", "respond", "act"], MODES))
+def test_a_setting_decides_what_is_sent(served: Served, way: str, name: str) -> None:
+    model, mode, expected = MODES[name]
+    CALLS[way](served.host, model, [QUESTION, QUESTION], {"send_reasoning": mode})
     assert served.sent() == expected
 
 
-@pytest.mark.parametrize("model", ["kept", "stripped", "copied", "misplaced", "rejected", "bare"])
-@pytest.mark.parametrize("way", [CALLS[name] for name in ("stream", "astream_chat", "act")])
-def test_each_prompt_begins_with_the_one_before(served: Served, way: Way, model: str) -> None:
+@pytest.mark.parametrize(
+    ("way", "model"),
+    covering(["stream", "astream_chat", "act"], ["kept", "stripped", "copied", "misplaced", "rejected", "bare"]),
+)
+def test_each_prompt_begins_with_the_one_before(served: Served, way: str, model: str) -> None:
     served.engine.prompts.clear()
-    way(served.host, model, [QUESTION] * 6, {})
+    CALLS[way](served.host, model, [QUESTION] * 3, {})
     prompts = served.engine.prompts
-    assert len(prompts) == 12
+    assert len(prompts) == 6
     for before, after in pairwise(prompts):
         assert after.startswith(before)
-
-
-def test_a_prompt_continues_with_what_the_model_wrote(served: Served) -> None:
-    served.engine.prompts.clear()
-    CALLS["act"](served.host, "copied", [QUESTION] * 2, {"send_reasoning": "always"})
-    written = (BEFORE_CALL, BEFORE_ANSWER, BEFORE_CALL)
-    for text, (before, after) in zip(written, pairwise(served.engine.prompts), strict=True):
-        assert after.startswith(before + text)
-
-
-@every_call
-def test_no_text_contains_a_thought(served: Served, way: Way) -> None:
-    found = way(served.host, "kept", [QUESTION], {})
-    if isinstance(found, lms.Chat):
-        texts = [part["text"] for each in answered(found) for part in each["content"] if part["type"] == "text"]
-    else:
-        texts = [str(each.content) + getattr(each, "text", "") for each in found or ()]
-    for text in texts:
-        assert not any(thought.strip() in text for thought in THOUGHTS)
-
-
-def answered(chat: lms.Chat) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = chat.to_history().to_dict()["messages"]
-    return [each for each in messages if each["role"] == "assistant"]
 
 
 # Thoughts that are not whole ------------------------------------------------------------------------------------------
@@ -637,7 +602,7 @@ EDITS: dict[str, Callable[[list[Any]], list[Any]]] = {
     **{
         f"{strategy} {tokens}": trimmed(strategy, tokens)
         for strategy in ("first", "last")
-        for tokens in range(3, 75, 3)
+        for tokens in range(3, 75, 6)
     },
 }
 
@@ -667,16 +632,6 @@ def test_an_edited_conversation_has_no_half_thoughts(served: Served, version: st
             assert has_whole_thoughts(text), name
 
 
-def test_a_middleware_that_replaces_content_keeps_thoughts_whole(served: Served) -> None:
-    class Shortening(AgentMiddleware[Any, Any, Any]):
-        def wrap_model_call(self, request: Any, handler: Callable[..., Any]) -> Any:
-            return handler(request.override(messages=shortened(request.messages)))
-
-    langchain_agent(middleware=[Shortening()])(served.host, "kept", [QUESTION, QUESTION], {})
-    call = f"<think>{CALL_THOUGHT}{SECOND_THOUGHT}</think>{TEXT_OF_CALL[:3]}"
-    assert served.sent() == [call, f"<think>{ANSWER_THOUGHT}</think>{ANSWER[:3]}", call]
-
-
 def test_a_summary_has_no_thoughts_and_what_stays_has_whole_ones(served: Served) -> None:
     summarize = SummarizationMiddleware(
         ChatLMStudio(model="kept", host=served.host),
@@ -692,92 +647,6 @@ def test_a_summary_has_no_thoughts_and_what_stays_has_whole_ones(served: Served)
         assert thought.strip() not in json.dumps([each.messages for each in summaries])
     assert served.sent()[-1:] == [BEFORE_CALL]
     assert "Short." not in json.dumps(served.server.predictions[-1].messages)
-
-
-def middleware(make: Callable[[ChatLMStudio], AgentMiddleware[Any, Any, Any]]) -> Way:
-    def run(host: str, model: str, questions: Sequence[str], settings: Mapping[str, Any]) -> Any:
-        used = make(ChatLMStudio(model=model, host=host))
-        return langchain_agent(middleware=[used])(host, model, questions, settings)
-
-    return run
-
-
-class Trimming(AgentMiddleware[Any, Any, Any]):
-    """Sends a part of the conversation, which may begin or end within a message."""
-
-    def __init__(self, strategy: str, tokens: int) -> None:
-        super().__init__()
-        self._trimmed = trimmed(strategy, tokens)
-
-    def wrap_model_call(self, request: Any, handler: Callable[..., Any]) -> Any:
-        return handler(request.override(messages=self._trimmed(request.messages)))
-
-
-def trimming(strategy: str, tokens: int) -> Callable[[ChatLMStudio], Any]:
-    return lambda _model: Trimming(strategy, tokens)
-
-
-def summarizing(keep: tuple[Any, int]) -> Callable[[ChatLMStudio], Any]:
-    return lambda model: SummarizationMiddleware(
-        model,
-        trigger=("messages", 5),
-        keep=keep,
-        token_counter=model.get_num_tokens_from_messages,
-        summary_prompt="Summarize: {messages}",
-    )
-
-
-def editing(*, inputs: bool) -> Callable[[ChatLMStudio], Any]:
-    edit = ClearToolUsesEdit(trigger=0, keep=0, clear_tool_inputs=inputs)
-    return lambda _model: ContextEditingMiddleware(edits=[edit], token_count_method="model")
-
-
-def memory(name: str, tokens: int) -> Callable[[LMStudio, AsyncEngine], BaseMemory]:
-    def make(llm: LMStudio, database: AsyncEngine) -> BaseMemory:
-        common: dict[str, Any] = {"token_limit": tokens, "tokenizer_fn": str.split}
-        if name == "ChatMemoryBuffer":
-            return ChatMemoryBuffer.from_defaults(**common)
-        if name == "ChatSummaryMemoryBuffer":
-            return ChatSummaryMemoryBuffer.from_defaults(llm=llm, **common)
-        return Memory.from_defaults(**common, token_flush_size=5, chat_history_token_ratio=0.9, async_engine=database)
-
-    return make
-
-
-SHORTENED: dict[str, Way] = {
-    **{
-        f"trim_messages, {strategy} {tokens}": middleware(trimming(strategy, tokens))
-        for strategy, tokens in (("last", 50), ("last", 70))
-    },
-    **{
-        f"SummarizationMiddleware, {kind} {number}": middleware(summarizing((kind, number)))
-        for kind, number in (("messages", 1), ("messages", 2), ("messages", 3), ("tokens", 60))
-    },
-    "ContextEditingMiddleware": middleware(editing(inputs=False)),
-    "ContextEditingMiddleware, inputs": middleware(editing(inputs=True)),
-    **{
-        f"{name}, {tokens}": llama_index_agent(memory_of=memory(name, tokens))
-        for name in ("ChatMemoryBuffer", "ChatSummaryMemoryBuffer", "Memory")
-        for tokens in (25, 32, 40)
-    },
-}
-"""Agents that send a part of a conversation, or another one."""
-
-
-@pytest.mark.parametrize("way", SHORTENED.values(), ids=SHORTENED)
-def test_what_a_framework_has_shortened_has_no_half_thoughts(served: Served, way: Way) -> None:
-    before = len(served.server.predictions)
-    way(served.host, "kept", [QUESTION] * 4, {"send_reasoning": "always"})
-    predictions = served.server.predictions[before:]
-    last = predictions[-1].messages
-    assert len(last) < 15 or "[cleared]" in json.dumps(last), "it has shortened nothing"
-    messages = [message for prediction in predictions for message in prediction.messages]
-    assert any("<think>" in str(each["content"]) for each in messages if each["role"] == "assistant")
-    for message in messages:
-        is_whole = has_whole_thoughts if message["role"] == "assistant" else has_no_thoughts
-        content = message["content"]
-        for text in [content] if isinstance(content, str) else [part.get("text", "") for part in content]:
-            assert is_whole(text), message
 
 
 BLOCK_EDITS: dict[str, tuple[Callable[[list[Any]], list[Any]], str]] = {
@@ -871,8 +740,9 @@ def test_a_thought_of_another_model_gets_the_tags_of_the_model(served: Served) -
 # What is counted ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["auto", "always", "turn", False])
-@pytest.mark.parametrize("model", ["kept", "copied", "misplaced", "rejected"])
+@pytest.mark.parametrize(
+    ("model", "mode"), covering(["kept", "copied", "misplaced", "rejected"], ["auto", "always", "turn", False])
+)
 def test_tokens_are_counted_as_they_are_sent(served: Served, model: str, mode: Any) -> None:
     given = conversation(served)[:-1]  # a call in the turn that goes on
     llm = ChatLMStudio(model=model, host=served.host, send_reasoning=mode)
@@ -889,19 +759,6 @@ def test_tokens_are_counted_as_they_are_sent(served: Served, model: str, mode: A
     assert (use.used, prompt) == (words.count(prompt), served.engine.prompts[-1])
 
 
-def test_settings_that_change_the_prompt_count() -> None:
-    manual = {"type": "manual", "manualPromptTemplate": {"beforeUser": "The user says now: "}}
-    settings = {"llm.prediction.promptTemplate": manual}
-    with Emulator([ModelEntry(key="plain", rules=RULES)]) as server:
-        llm = ChatLMStudio(model="plain", host=server.address, extra=settings)
-        used = llm.invoke("Well?").usage_metadata
-        assert used is not None
-        assert used["input_tokens"] == llm.get_num_tokens_from_messages([HumanMessage("Well?")]) > words.count("Well?")
-        with lms.Client(server.address) as client:
-            use = client.llm.model("plain").get_context_use("Well?", config={"prompt_template": manual})
-        assert use.used == used["input_tokens"]
-
-
 # Prompts that are rejected --------------------------------------------------------------------------------------------
 
 
@@ -913,13 +770,12 @@ def test_a_rejected_prompt_is_sent_again_without_thoughts_once(fresh: Served, wa
     assert len(fresh.engine.renderings) == 1
 
 
-@pytest.mark.parametrize("mode", ["auto", "always"])
-@every_call
+@pytest.mark.parametrize(("way", "mode"), covering(["stream", "achat", "async respond"], ["auto", "always"]))
 def test_a_prompt_that_is_rejected_for_another_reason_is_an_error_and_nothing_is_remembered(
-    fresh: Served, way: Way, mode: str
+    fresh: Served, way: str, mode: str
 ) -> None:
     with pytest.raises(lms.LMStudioPromptTemplateError, match="no tags, please"):
-        way(fresh.host, "broken", [QUESTION], {"send_reasoning": mode})
+        CALLS[way](fresh.host, "broken", [QUESTION], {"send_reasoning": mode})
     assert [each.error is None for each in fresh.server.predictions] == [True, False, False]
     llm = ChatLMStudio(model="broken", host=fresh.host)
     llm.invoke([FOREIGN["content blocks"], HumanMessage("Well?")])
@@ -1042,14 +898,11 @@ WRONG: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
 """Settings, and what the error says."""
 
 
-@pytest.mark.parametrize("call", NAMED.values(), ids=NAMED)
-@pytest.mark.parametrize(("settings", "expected"), WRONG.values(), ids=WRONG)
-def test_a_wrong_setting_is_one_clear_error(
-    served: Served, call: Callable[..., Any], settings: dict[str, Any], expected: Sequence[str]
-) -> None:
-    before = len(served.server.predictions)
+@pytest.mark.parametrize(("call", "wrong"), covering(NAMED, WRONG))
+def test_a_wrong_setting_is_one_clear_error(served: Served, call: str, wrong: str) -> None:
+    before, (settings, expected) = len(served.server.predictions), WRONG[wrong]
     with pytest.raises((lms.LMStudioValueError, ValidationError)) as raised:
-        call(served.host, settings)
+        NAMED[call](served.host, settings)
     assert [text for text in expected if text not in str(raised.value)] == []
     assert len(served.server.predictions) == before
 

@@ -9,7 +9,6 @@ from llama_index.core.prompts import PromptTemplate
 from pydantic import BaseModel
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.predictions.entries.think_first import ThinkFirst
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
@@ -18,7 +17,6 @@ from tests._adapters.ways import (
     collected_later,
     said,
     seen_chunks,
-    seen_message,
     seen_response,
     seen_responses,
 )
@@ -123,8 +121,10 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize("is_on", [True, False])
-@pytest.mark.parametrize(("framework", "name"), WAYS)
+@pytest.mark.parametrize(
+    ("framework", "name", "is_on"),
+    [*((*way, True) for way in WAYS), ("LangChain", "stream", False), ("LlamaIndex", "chat", False)],
+)
 def test_structured_output_follows_a_thought_once_it_is_known_to_be_necessary(
     gate: Gate, framework: str, name: str, is_on: bool
 ) -> None:
@@ -137,28 +137,3 @@ def test_structured_output_follows_a_thought_once_it_is_known_to_be_necessary(
         assert [thought for _, thought in found] in ([None, None], ["", THOUGHT if is_on else ""])
         if is_on:
             assert (server.predictions[-1].prompt or "").endswith(f"<think>{THOUGHT}</think>")
-
-
-@pytest.mark.parametrize("is_over", [False, True])
-@pytest.mark.parametrize("make", [ChatLMStudio, LMStudio])
-def test_a_thought_that_is_lost_with_the_connection_is_begun_again(
-    make: Any, is_over: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    events, lost = ThinkFirst.events, list[str]()
-
-    def events_until_lost(step: Any, batch: Any, ask: Any) -> Any:
-        delivered = events(step, batch, ask)
-        if ask.asked_by is step and (step._is_over if is_over else ask.raw.fragments) and not lost:
-            lost.append("the connection")
-            raise lms.LMStudioConnectionLostError
-        return delivered
-
-    monkeypatch.setattr(ThinkFirst, "events", events_until_lost)
-    with Emulator([ModelEntry(key="m", rules=RULES)], engines=Gate().engines()) as server:
-        llm = make(model="m", host=server.address, enable_thinking=True, max_retries=1)
-        for _ in range(2):
-            found = llm.invoke("Where?", **FORMAT) if make is ChatLMStudio else llm.chat(said("Where?"), **FORMAT)
-        seen_by = seen_message(found, []) if make is ChatLMStudio else seen_response(found, [])
-        assert seen(seen_by) == (OSLO, THOUGHT)
-        assert (server.predictions[-1].prompt or "").count("<think>") == 1
-        assert lost

@@ -12,6 +12,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
+from tests.support.adapters import covering
 
 LOOK: dict[str, Any] = {"tool": "look", "arguments": {"city": "Oslo", "country": "Norway"}}
 RULES: tuple[dict[str, Any], ...] = (
@@ -78,6 +79,7 @@ PATHS: dict[str, Path] = {
     ),
 }
 on_every_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+on_two_paths = pytest.mark.parametrize("path", [PATHS["langchain astream"], PATHS["llama_index chat"]])
 
 
 @pytest.fixture(scope="module")
@@ -94,27 +96,20 @@ BUILT_IN: dict[str, dict[str, Any]] = {
     "mcp": {"type": "mcp", "server_label": "docs", "server_url": "https://example.com"},
     "web_search_20250305": {"type": "web_search_20250305", "name": "web_search", "max_uses": 3},
     "bash_20250124": {"type": "bash_20250124", "name": "bash"},
-    **{
-        name: {name: {}}  # Google's have no type
-        for name in (
-            *("google_search", "google_search_retrieval", "google_maps", "code_execution", "url_context"),
-            *("computer_use", "file_search", "enterprise_web_search"),
-        )
-    },
+    "google_search": {"google_search": {}},  # Google's have no type
 }
 
 
-@on_every_path
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_a_built_in_tool_of_another_provider_is_an_error(host: str, path: Path, name: str) -> None:
+@pytest.mark.parametrize(("path", "name"), covering(PATHS, BUILT_IN))
+def test_a_built_in_tool_of_another_provider_is_an_error(host: str, path: str, name: str) -> None:
     with pytest.raises(
         LMStudioValueError, match=f"'{name}' .* LM Studio's server has no built-in tools; pass a func"
     ) as caught:
-        path(host, "look", [tool("look"), BUILT_IN[name] | {"authorization": "hush"}])
+        PATHS[path](host, "look", [tool("look"), BUILT_IN[name] | {"authorization": "hush"}])
     assert "hush" not in str(caught.value)
 
 
-@on_every_path
+@on_two_paths
 def test_two_tools_of_one_name_are_an_error(host: str, path: Path) -> None:
     with pytest.raises(LMStudioValueError, match="two of the tools have the name 'look'; rename or remove one"):
         path(host, "look", [tool("look"), tool("other"), tool("look")])
@@ -123,7 +118,7 @@ def test_two_tools_of_one_name_are_an_error(host: str, path: Path) -> None:
 # Calls ----------------------------------------------------------------------------------------------------------------
 
 
-@on_every_path
+@on_two_paths
 @pytest.mark.parametrize(("tools", "offered"), [(["look", "other"], "look, other"), ([], "none")])
 def test_calls_of_tools_that_were_not_offered_are_kept_and_logged(
     host: str, path: Path, tools: list[str], offered: str, caplog: pytest.LogCaptureFixture
@@ -142,7 +137,7 @@ def test_a_tool_that_was_not_sent_because_another_was_chosen_was_not_offered(
     assert caplog.messages == ["'m' called 'look'; the tools of the request are: other"]
 
 
-@on_every_path
+@on_two_paths
 @pytest.mark.parametrize(
     "settings", [{}, {"extra": {"llm.prediction.tools": {"type": "toolArray", "tools": [tool("look")]}}}]
 )

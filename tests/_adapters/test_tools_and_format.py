@@ -61,6 +61,7 @@ def chain(host: str) -> Any:
 
 
 every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+some_ways = pytest.mark.parametrize("way", [WAYS["astream"], WAYS["chat"]], ids=["astream", "chat"])
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +84,7 @@ def test_a_call_is_delivered_with_the_text_before_it(server: Emulator, way: Way,
     assert sent(server, len(server.predictions) - before) == [(True, False)]
 
 
-@every_way
-def test_a_text_about_a_call_is_replaced_like_any_other(server: Emulator, way: Way) -> None:
-    seen = way(server.address, "explain a call")
-    assert (seen["text"], seen["calls"], seen["predictions_count"]) == (GIVEN, [], 2)
-
-
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["stream", "achat", "stream_chat", "native async"])
 @pytest.mark.parametrize(
     ("given", "prompt", "length"), [(AS_SENT, "write half", 30), (CUT, "write a call", 40)], ids=["ended", "limit"]
 )
@@ -125,13 +120,7 @@ def test_an_agent_with_a_format_runs_a_tool_that_is_called_in_the_text() -> None
         assert state["structured_response"] == Report(city="Oslo", degrees=3)
 
 
-def test_structured_output_beside_tools_reads_a_call_in_the_text(server: Emulator) -> None:
-    model = ChatLMStudio(model="m", host=server.address)
-    raw = model.with_structured_output(Report, include_raw=True, tools=[TOOL]).invoke("write a call")["raw"]
-    assert [call["name"] for call in raw.tool_calls] == ["look"]
-
-
-@every_way
+@some_ways
 def test_a_text_that_fits_is_the_response(server: Emulator, way: Way) -> None:
     before = len(server.predictions)
     seen = way(server.address, "fits at once")
@@ -150,7 +139,7 @@ def test_another_text_is_replaced_by_a_response_in_the_format(server: Emulator, 
 
 
 @pytest.mark.parametrize("fault", ["truncate", "empty"])
-@pytest.mark.parametrize("way", [way for name, way in WAYS.items() if "native" not in name])
+@some_ways
 def test_tools_that_do_not_fit_are_not_cut_in_silence_because_the_format_alone_fits(
     way: Way, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,7 +157,7 @@ def test_tools_that_do_not_fit_are_not_cut_in_silence_because_the_format_alone_f
             assert seen["dropped_tokens"] > 100
 
 
-@pytest.mark.parametrize("way", [way for name, way in WAYS.items() if "native" not in name])
+@some_ways
 def test_both_predictions_run_on_one_of_several_hosts(server: Emulator, way: Way) -> None:
     with Emulator([ModelEntry(key="m", rules=tuple(RULES))]) as other:
         before = len(server.predictions)
@@ -177,7 +166,7 @@ def test_both_predictions_run_on_one_of_several_hosts(server: Emulator, way: Way
         assert sorted([len(server.predictions) - before, len(other.predictions)]) == [0, 2]
 
 
-@every_way
+@some_ways
 def test_an_error_of_the_second_prediction_is_the_error_of_the_call(server: Emulator, way: Way) -> None:
     with pytest.raises(lms.LMStudioServerError, match="the engine gave up"):
         way(server.address, "fails then")

@@ -13,7 +13,7 @@ from lmstudio_integrations import LMStudioModelNotFoundError, LMStudioModelUnloa
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
-from tests.support.adapters import ADAPTERS, EMBEDDING_MODELS, LANGUAGE_MODELS
+from tests.support.adapters import ADAPTERS, EMBEDDING_MODELS, LANGUAGE_MODELS, covering
 from tests.support.gate import AT_THE_GATE, Gate
 
 SLOWLY: dict[str, Any] = {"when": {}, "then": [{"text": "so "}, AT_THE_GATE, {"text": "slow"}]}
@@ -146,9 +146,11 @@ def test_embedding_models_are_loaded_explicitly_and_language_models_just_in_time
     assert [(load.mode, load.state) for load in server.loads] == [(mode, "loaded")]
 
 
-@pytest.mark.parametrize("policy", ["explicit", "get_or_load", "new_instance"])
+POLICIES = ["explicit", "get_or_load", "new_instance"]
+
+
 @pytest.mark.parametrize("aclose", [False, True])
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize(("name", "policy"), covering(ADAPTERS, POLICIES))
 async def test_closing_unloads_what_the_object_loaded(
     server: Emulator, gate: Gate, name: str, aclose: bool, policy: str
 ) -> None:
@@ -166,8 +168,7 @@ async def test_closing_unloads_what_the_object_loaded(
         assert server.loaded() == []
 
 
-@pytest.mark.parametrize("policy", ["explicit", "get_or_load", "new_instance"])
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize(("name", "policy"), covering(EMBEDDING_MODELS, POLICIES))
 def test_closing_unloads_a_model_although_the_callback_of_its_load_failed(
     server: Emulator, gate: Gate, name: str, policy: str
 ) -> None:
@@ -198,7 +199,7 @@ def test_closing_unloads_no_model_that_was_already_loaded(server: Emulator, gate
 
 
 @pytest.mark.parametrize("aclose", [False, True])
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("name", EMBEDDING_MODELS)
 async def test_closing_closes_the_connections_although_the_unload_is_interrupted(
     server: Emulator, gate: Gate, name: str, aclose: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from lmstudio_integrations.errors import LMStudioError, LMStudioPromptTemplateEr
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.hosts.servers import CHAT, addresses, chat_model, handle_of, known, servers
+from tests.support.adapters import covering
 from tests.support.ports import free_port
 
 SYSTEM, QUESTION = "You answer questions about the ferries of a small harbor.", "Where is pier 7?"
@@ -30,7 +31,6 @@ def pier(destination: str) -> str:
 
 PIER = FunctionTool.from_defaults(pier)
 LIST = [("system", SYSTEM), ("user", "Hello"), ("assistant", "Hello!")]
-MESSAGES = [ChatMessage(text, role=role) for role, text in LIST]
 
 
 @dataclass(frozen=True)
@@ -161,15 +161,17 @@ def prompt_tokens(server: Emulator) -> list[int]:
     return [each.stats["promptTokensCount"] for each in server.predictions]
 
 
-@every_surface
-@pytest.mark.parametrize(
-    ("prefix", "has_tools"),
-    [(SYSTEM, False), (SYSTEM, True), (LIST, True), (None, True)],
-    ids=["system prompt", "system prompt and tools", "messages and tools", "tools"],
-)
-def test_the_first_question_processes_only_its_own_tokens(
-    surface: Surface, prefix: Any, has_tools: bool, server: Emulator
-) -> None:
+PREFIXES: dict[str, tuple[Any, bool]] = {
+    "system prompt and tools": (SYSTEM, True),
+    "system prompt": (SYSTEM, False),
+    "messages and tools": (LIST, True),
+    "tools": (None, True),
+}
+
+
+@pytest.mark.parametrize(("name", "what"), covering(SURFACES, PREFIXES))
+def test_the_first_question_processes_only_its_own_tokens(name: str, what: str, server: Emulator) -> None:
+    surface, (prefix, has_tools) = SURFACES[name], PREFIXES[what]
     model = surface.make(model=CHAT, host=server.address)
     surface.warm(model, prefix, has_tools)
     (warm,) = server.predictions

@@ -11,10 +11,9 @@ from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, ToolCall, ToolMessage
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
-from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ToolCallResult
+from llama_index.core.agent.workflow import FunctionAgent, ToolCallResult
 from llama_index.core.base.llms.types import ImageBlock
 from llama_index.core.tools import ToolOutput
-from llama_index.core.workflow import StartEvent, StopEvent, Workflow, step
 
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
@@ -137,15 +136,6 @@ async def ainvoke(toolkit: LMStudioToolkit, question: str) -> Outcome:
     return _seen_message(await _named(await toolkit.aget_tools(), question).ainvoke(_tool_call(question)))
 
 
-def batch(toolkit: LMStudioToolkit, question: str) -> Outcome:
-    return _seen_message(_named(toolkit.get_tools(), question).batch([_tool_call(question)])[0])
-
-
-async def abatch(toolkit: LMStudioToolkit, question: str) -> Outcome:
-    tool = _named(await toolkit.aget_tools(), question)
-    return _seen_message((await tool.abatch([_tool_call(question)]))[0])
-
-
 def graph_of(tools: list[Any]) -> Any:
     """Return a graph that runs the tool calls of the last message."""
     graph = StateGraph(MessagesState)
@@ -163,11 +153,6 @@ def tool_node(toolkit: LMStudioToolkit, question: str) -> Outcome:
     return _seen_message(graph_of(toolkit.get_tools()).invoke(asking(question))["messages"][-1])
 
 
-async def atool_node(toolkit: LMStudioToolkit, question: str) -> Outcome:
-    found = await graph_of(await toolkit.aget_tools()).ainvoke(asking(question))
-    return _seen_message(found["messages"][-1])
-
-
 def agent_of(toolkit: LMStudioToolkit, tools: list[Any]) -> Any:
     """Return an agent of LangChain."""
     return create_agent(ChatLMStudio(model="m", host=toolkit.host, repair_tool_calls=False), tools)
@@ -176,11 +161,6 @@ def agent_of(toolkit: LMStudioToolkit, tools: list[Any]) -> Any:
 def agent(toolkit: LMStudioToolkit, question: str) -> Outcome:
     messages = agent_of(toolkit, toolkit.get_tools()).invoke({"messages": question})["messages"]
     return _seen_message(messages[2])
-
-
-async def aagent(toolkit: LMStudioToolkit, question: str) -> Outcome:
-    found = await agent_of(toolkit, await toolkit.aget_tools()).ainvoke({"messages": question})
-    return _seen_message(found["messages"][2])
 
 
 # LlamaIndex -----------------------------------------------------------------------------------------------------------
@@ -223,29 +203,6 @@ async def llama_agent(spec: LMStudioToolSpec, question: str) -> Outcome:
     return await _run(function_agent(spec, await spec.to_tool_list_async()), question)
 
 
-async def llama_agents(spec: LMStudioToolSpec, question: str) -> Outcome:
-    one = function_agent(spec, await spec.to_tool_list_async(), name="one", description="It calls tools.")
-    return await _run(AgentWorkflow(agents=[one], root_agent="one"), question)
-
-
-class _Step(Workflow):
-    """A workflow that calls a tool in a step."""
-
-    def __init__(self, tool: Any, arguments: dict[str, Any]) -> None:
-        super().__init__(timeout=None)
-        self.tool = tool
-        self.arguments = arguments
-
-    @step
-    async def call(self, event: StartEvent) -> StopEvent:
-        return StopEvent(result=await self.tool.acall(**self.arguments))
-
-
-async def workflow(spec: LMStudioToolSpec, question: str) -> Outcome:
-    tool = _function(await spec.to_tool_list_async(), question)
-    return _seen_output(await _Step(tool, CALLS[question][1]).run())
-
-
 # All of them ----------------------------------------------------------------------------------------------------------
 
 Kind = type[LMStudioToolkit] | type[LMStudioToolSpec]
@@ -258,24 +215,18 @@ def _blocking(path: Callable[[Any, str], Coroutine[Any, Any, Outcome]]) -> Path:
 PATHS: dict[str, tuple[Kind, Path]] = {
     "invoke": (LMStudioToolkit, invoke),
     "ainvoke": (LMStudioToolkit, _blocking(ainvoke)),
-    "batch": (LMStudioToolkit, batch),
-    "abatch": (LMStudioToolkit, _blocking(abatch)),
     "ToolNode": (LMStudioToolkit, tool_node),
-    "async ToolNode": (LMStudioToolkit, _blocking(atool_node)),
     "create_agent": (LMStudioToolkit, agent),
-    "async create_agent": (LMStudioToolkit, _blocking(aagent)),
     "call": (LMStudioToolSpec, call),
     "acall": (LMStudioToolSpec, _blocking(acall)),
     "FunctionAgent": (LMStudioToolSpec, _blocking(llama_agent)),
-    "AgentWorkflow": (LMStudioToolSpec, _blocking(llama_agents)),
-    "a step of a workflow": (LMStudioToolSpec, _blocking(workflow)),
 }
 """Each path, with the toolkit that it needs."""
 
-RAISING = {"call", "acall", "a step of a workflow"}
+RAISING = {"call", "acall"}
 """LlamaIndex raises the errors of tools there; its agents make texts of them."""
 
-ASYNC = {name for name in PATHS if name not in {"invoke", "batch", "ToolNode", "create_agent", "call"}}
+ASYNC = {name for name in PATHS if name not in {"invoke", "ToolNode", "create_agent", "call"}}
 
 KINDS: tuple[Kind, ...] = (LMStudioToolkit, LMStudioToolSpec)
 

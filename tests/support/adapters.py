@@ -1,8 +1,9 @@
 """The adapters of both frameworks, and a call of each. Whatever holds for all adapters is tested with this list."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from itertools import cycle
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from langchain_core.documents import Document
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
@@ -12,6 +13,8 @@ from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LM
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 
 Framework: TypeAlias = Literal["LangChain", "LlamaIndex"]
+Way = TypeVar("Way")
+Case = TypeVar("Case")
 Kind: TypeAlias = Literal["chat", "text", "embedding", "reranker"]
 
 TEXT = "The ferry takes twenty minutes."
@@ -93,3 +96,9 @@ def classes(framework: Framework | None = None, kind: Kind | None = None) -> lis
     return [
         each.make for each in ADAPTERS.values() if framework in {None, each.framework} and kind in {None, each.kind}
     ]
+
+
+def covering(ways: Iterable[Way], cases: Iterable[Case]) -> list[tuple[Way, Case]]:
+    """Return rows of a test: every way with the first case, and every other case with one of the ways in turn."""
+    every, (first, *others) = [*ways], cases
+    return [*((way, first) for way in every), *zip(cycle(every), others, strict=False)]

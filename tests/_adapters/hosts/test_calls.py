@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from typing import Any, cast
 
 import pytest
@@ -20,7 +21,6 @@ from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioModelNotFoundError,
     LMStudioServerError,
-    LMStudioUnreachableError,
 )
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
@@ -47,8 +47,14 @@ TOKENS = ["sk-lm-aaaaaaaa:aaaaaaaaaaaaaaaaaaaa", "sk-lm-bbbbbbbb:bbbbbbbbbbbbbbb
 SECONDS = 10.0
 
 every_adapter = pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)
-every_language_model = pytest.mark.parametrize("adapter", LANGUAGE_MODELS.values(), ids=LANGUAGE_MODELS)
 both_paths = pytest.mark.parametrize("path", ["sync", "async"])
+# What is done with hosts is the same for all adapters, and on both paths.
+every_adapter_on_a_path = pytest.mark.parametrize(
+    ("adapter", "path"), [*zip(ADAPTERS.values(), cycle(["sync", "async"]), strict=False)]
+)
+every_language_model_on_a_path = pytest.mark.parametrize(
+    ("adapter", "path"), [*zip(LANGUAGE_MODELS.values(), cycle(["async", "sync"]), strict=False)]
+)
 
 
 @pytest.fixture
@@ -58,8 +64,7 @@ def pair(gate: Gate) -> Iterator[list[Emulator]]:
         gate.open()
 
 
-@every_adapter
-@both_paths
+@every_adapter_on_a_path
 def test_calls_one_after_the_other_stay_on_the_first_host(adapter: Adapter, path: str, pair: list[Emulator]) -> None:
     model = adapter.make(model=key_of(adapter), host=addresses(pair))
     model.hosts()  # otherwise the first call goes to the host that responds first
@@ -68,8 +73,7 @@ def test_calls_one_after_the_other_stay_on_the_first_host(adapter: Adapter, path
     assert [requests(server) for server in pair] == [3, 0]
 
 
-@every_adapter
-@both_paths
+@every_adapter_on_a_path
 def test_a_host_that_is_switched_off_is_avoided(adapter: Adapter, path: str, pair: list[Emulator]) -> None:
     off = f"127.0.0.1:{free_port()}"
     model = adapter.make(model=key_of(adapter), host=[off, pair[1].address])
@@ -80,8 +84,7 @@ def test_a_host_that_is_switched_off_is_avoided(adapter: Adapter, path: str, pai
     assert requests(pair[1]) == 1
 
 
-@every_adapter
-@both_paths
+@every_adapter_on_a_path
 def test_the_environment_may_name_several_hosts(
     adapter: Adapter, path: str, pair: list[Emulator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,8 +93,7 @@ def test_the_environment_may_name_several_hosts(
     assert requests(pair[1]) == 1
 
 
-@every_language_model
-@both_paths
+@every_language_model_on_a_path
 def test_calls_at_once_fill_the_slots_of_all_hosts(
     adapter: Adapter, path: str, pair: list[Emulator], gate: Gate
 ) -> None:
@@ -108,8 +110,7 @@ def test_calls_at_once_fill_the_slots_of_all_hosts(
     assert [status.in_flight for status in model.hosts()] == [0, 0]
 
 
-@every_language_model
-@both_paths
+@every_language_model_on_a_path
 def test_a_call_of_which_nothing_was_seen_moves_when_its_host_is_lost(
     adapter: Adapter, path: str, pair: list[Emulator], gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,20 +141,7 @@ def test_a_stream_that_has_begun_never_moves(pair: list[Emulator]) -> None:
     assert requests(other) == 0
 
 
-async def test_an_async_stream_that_has_begun_never_moves(pair: list[Emulator]) -> None:
-    stream = LMStudio(model=CHAT, host=addresses(pair)).astream_complete("stall")
-    chunks = await stream
-    assert (await anext(chunks)).delta == "so"
-    begun, other = sorted(pair, key=requests, reverse=True)
-    await asyncio.to_thread(begun.stop)
-    with pytest.raises(LMStudioConnectionLostError):
-        async for _ in chunks:
-            pass
-    assert requests(other) == 0
-
-
-@every_adapter
-@both_paths
+@every_adapter_on_a_path
 def test_the_error_names_every_host_and_its_reason(adapter: Adapter, path: str) -> None:
     with servers((chat_model(key="other"),)) as (server,):
         on, off = server.address, f"127.0.0.1:{free_port()}"
@@ -167,15 +155,6 @@ def test_the_error_names_every_host_and_its_reason(adapter: Adapter, path: str) 
     assert "nothing listens there" in text
 
 
-@both_paths
-def test_without_any_host_the_error_is_that_none_is_reachable(path: str) -> None:
-    adapter = ADAPTERS["ChatLMStudio"]
-    hosts = [f"127.0.0.1:{free_port()}" for _ in range(2)]
-    with pytest.raises(LMStudioUnreachableError) as caught:
-        call(adapter, path, adapter.make(model=CHAT, host=hosts), "Hello")
-    assert all(host in str(caught.value) for host in hosts)
-
-
 def test_an_error_of_the_request_is_not_repeated_elsewhere(pair: list[Emulator]) -> None:
     model = ChatLMStudio(model=CHAT, host=addresses(pair))
     with pytest.raises(LMStudioServerError, match="context"):
@@ -183,8 +162,7 @@ def test_an_error_of_the_request_is_not_repeated_elsewhere(pair: list[Emulator])
     assert sum(map(requests, pair)) == 1
 
 
-@every_adapter
-@both_paths
+@every_adapter_on_a_path
 def test_a_host_comes_back_when_it_responds_again(
     adapter: Adapter, path: str, pair: list[Emulator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,8 +216,7 @@ def _load_on_second_and_use_it(
             each.result(SECONDS)
 
 
-@every_language_model
-@both_paths
+@every_language_model_on_a_path
 def test_when_all_slots_are_taken_the_model_is_loaded_on_another_host(adapter: Adapter, path: str, gate: Gate) -> None:
     with servers((chat_model(slots=1, preload=True),), (chat_model(slots=1),), gate=gate) as (first, second):
         model = adapter.make(model=CHAT, host=addresses([first, second]))
@@ -272,8 +249,7 @@ def test_a_model_that_must_be_loaded_is_loaded_nowhere(path: str, gate: Gate) ->
         assert not second.loads
 
 
-@every_adapter
-@both_paths
+@every_adapter_on_a_path
 def test_a_model_that_is_loaded_nowhere_is_loaded_where_it_is_downloaded(adapter: Adapter, path: str) -> None:
     with servers((chat_model(key="other"),), (chat_model(), embedding_model())) as (first, second):
         assert call(adapter, path, adapter.make(model=key_of(adapter), host=addresses([first, second])), "Hello")
@@ -389,8 +365,7 @@ def test_a_text_that_is_too_long_for_one_host_is_too_long_for_all(make: Any) -> 
             model.embed_documents(texts) if make is LMStudioEmbeddings else model.get_text_embedding_batch(texts)
 
 
-@every_adapter
-@both_paths
+@every_adapter_on_a_path
 def test_different_files_on_the_hosts_are_a_warning(adapter: Adapter, path: str) -> None:
     models = [
         (chat_model(preload=True, quantization=bits), embedding_model(preload=True, quantization=bits))

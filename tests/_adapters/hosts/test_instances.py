@@ -35,7 +35,8 @@ from tests._adapters.hosts.test_calls import (
     SECONDS,
     both_paths,
     every_adapter,
-    every_language_model,
+    every_adapter_on_a_path,
+    every_language_model_on_a_path,
 )
 from tests.support.adapters import Adapter
 from tests.support.gate import Gate
@@ -62,8 +63,7 @@ def identifiers(server: Emulator) -> list[str]:
 # Loads ----------------------------------------------------------------------------------------------------------------
 
 
-@every_adapter
-@both_paths
+@every_adapter_on_a_path
 def test_load_loads_all_instances_and_the_status_shows_each(adapter: Adapter, path: str, server: Emulator) -> None:
     key = key_of(adapter)
     model = adapter.make(model=key, host=server.address, instances=3, ttl=60)
@@ -80,8 +80,7 @@ def test_load_loads_all_instances_and_the_status_shows_each(adapter: Adapter, pa
     assert len(server.loads) == 3
 
 
-@every_language_model
-@both_paths
+@every_language_model_on_a_path
 def test_calls_at_once_fill_the_slots_of_all_instances(
     adapter: Adapter, path: str, server: Emulator, gate: Gate
 ) -> None:
@@ -97,8 +96,7 @@ def test_calls_at_once_fill_the_slots_of_all_instances(
             assert "Done." in str(each.result(SECONDS))
 
 
-@every_language_model
-@both_paths
+@every_language_model_on_a_path
 def test_without_load_another_instance_is_loaded_when_all_slots_are_taken(
     adapter: Adapter, path: str, server: Emulator, gate: Gate
 ) -> None:
@@ -123,8 +121,7 @@ def test_a_batch_fills_the_slots_of_all_instances(server: Emulator, gate: Gate) 
         assert len(batch.result(SECONDS)) == 6
 
 
-@every_adapter
-@both_paths
+@every_adapter_on_a_path
 def test_each_host_has_all_instances(adapter: Adapter, path: str) -> None:
     models = (chat_model(), embedding_model())
     with servers(models, models) as pair:
@@ -203,8 +200,7 @@ def test_a_load_that_failed_is_tried_again_by_the_next_one() -> None:
 # Which instance -------------------------------------------------------------------------------------------------------
 
 
-@every_language_model
-@both_paths
+@every_language_model_on_a_path
 def test_an_instance_is_never_taken_for_another_one(adapter: Adapter, path: str, server: Emulator) -> None:
     server.load(CHAT, identifier="mine")
     server.load(CHAT, identifier=SECOND)
@@ -295,8 +291,7 @@ def test_a_file_that_was_uploaded_may_be_used_by_all_instances_of_its_host(serve
 # Errors ---------------------------------------------------------------------------------------------------------------
 
 
-@every_adapter
-@both_paths
+@every_adapter_on_a_path
 def test_a_host_that_does_not_respond_fails_once_for_all_its_instances(adapter: Adapter, path: str) -> None:
     off = f"127.0.0.1:{free_port()}"
     model = adapter.make(model=key_of(adapter), host=off, instances=3)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -30,7 +31,9 @@ WEDGED = [
     *((adapter, "queue_timeout", NO_PACKET) for adapter in ADAPTERS.values()),
 ]
 
-both_kinds = pytest.mark.parametrize("adapter", [PREDICTS, EMBEDS], ids=["prediction", "embedding"])
+both_kinds = pytest.mark.parametrize(
+    ("adapter", "path"), [(PREDICTS, "async"), (EMBEDS, "sync")], ids=["prediction", "embedding"]
+)
 both_paths = pytest.mark.parametrize("path", ["sync", "async"])
 
 
@@ -61,11 +64,12 @@ def states(model: Any) -> list[tuple[bool, int]]:
 
 
 @pytest.mark.parametrize(
-    ("adapter", "timeout_name", "steps"), WEDGED, ids=[f"{each.make.__name__}-{name}" for each, name, _ in WEDGED]
+    ("adapter", "timeout_name", "steps", "path"),
+    [(*row, path) for row, path in zip(WEDGED, cycle(["sync", "async"]), strict=False)],
+    ids=[f"{each.make.__name__}-{name}" for each, name, _ in WEDGED],
 )
-@both_paths
 def test_calls_move_from_a_wedged_host_and_then_avoid_it(
-    adapter: Adapter, path: str, timeout_name: str, steps: Steps
+    adapter: Adapter, timeout_name: str, steps: Steps, path: str
 ) -> None:
     with hosts(steps, ()) as servers:
         wedged, idle = servers
@@ -91,7 +95,6 @@ def test_a_batch_loses_no_call_to_a_wedged_host(path: str) -> None:
 
 
 @both_kinds
-@both_paths
 def test_the_error_names_every_wedged_host(adapter: Adapter, path: str) -> None:
     with hosts(NO_PACKET, NO_PACKET) as servers:
         model = make(adapter, servers, queue_timeout=SHORT)
@@ -105,7 +108,6 @@ def test_the_error_names_every_wedged_host(adapter: Adapter, path: str) -> None:
 
 
 @both_kinds
-@both_paths
 def test_what_a_host_has_responded_is_raised_rather_than_that_another_one_did_not(adapter: Adapter, path: str) -> None:
     with hosts(NO_PACKET) as (wedged,), Emulator([chat_model(key="other")]) as lacking:
         model = make(adapter, [wedged, lacking], queue_timeout=SHORT)
@@ -114,7 +116,6 @@ def test_what_a_host_has_responded_is_raised_rather_than_that_another_one_did_no
 
 
 @both_kinds
-@both_paths
 def test_all_attempts_share_the_total_timeout(adapter: Adapter, path: str) -> None:
     with hosts(NO_PACKET, NO_PACKET) as servers:
         model = make(adapter, servers, queue_timeout=0.6, timeout=0.9)
@@ -136,14 +137,13 @@ def test_all_attempts_share_the_total_timeout(adapter: Adapter, path: str) -> No
     ],
     ids=["idle after a token", "total after a token", "total after progress", "total without a packet", "embedding"],
 )
-@both_paths
 def test_a_timeout_counts_against_the_host_unless_the_total_one_expires_after_a_packet(
-    adapter: Adapter, path: str, steps: Steps, timeout_name: str, available: bool
+    adapter: Adapter, steps: Steps, timeout_name: str, available: bool
 ) -> None:
     with hosts(steps, ()) as servers:
         model = make(adapter, servers, **{timeout_name: SHORT})
         with pytest.raises(LMStudioTimeoutError) as caught:
-            call(adapter, path, model, "Hello")
+            call(adapter, "async", model, "Hello")
         assert caught.value.timeout_name == timeout_name
         assert caught.value.unanswered == (steps is NO_PACKET)
         assert states(model) == [(available, 0), (True, 0)]
@@ -151,7 +151,6 @@ def test_a_timeout_counts_against_the_host_unless_the_total_one_expires_after_a_
 
 
 @both_kinds
-@both_paths
 def test_a_load_that_makes_no_progress_is_a_failed_load(adapter: Adapter, path: str) -> None:
     stalls = [{"when": {"load": True}, "then": [{"fault": "stall"}]}]
     broken = (chat_model(rules=stalls), embedding_model(rules=stalls))
