@@ -89,13 +89,6 @@ def test_an_agent_calls_a_tool_and_responds(agents: Server, look_up: Any, looked
     assert messages[2].tool_call_id == messages[1].tool_calls[0]["id"]
 
 
-async def test_an_agent_works_in_a_loop_with_parallel_calls(agents: Server, look_up: Any, looked: list[str]) -> None:
-    agent = create_agent(agents.chat(model=MODEL), [look_up])
-    messages = (await agent.ainvoke(generate("both")))["messages"]
-    assert sorted(looked) == ["Oslo", "Rome"]
-    assert [message.type for message in messages] == ["human", "ai", "tool", "tool", "ai"]
-
-
 async def test_an_agent_streams_tokens(agents: Server, look_up: Any, looked: list[str]) -> None:
     agent = create_agent(agents.chat(model=MODEL), [look_up])
     steps: list[Any] = list(agent.stream(generate("weather?"), stream_mode="messages"))
@@ -105,27 +98,6 @@ async def test_an_agent_streams_tokens(agents: Server, look_up: Any, looked: lis
     again: list[Any] = [step async for step in agent.astream(generate("weather?"), stream_mode="messages")]
     assert "It is like this: rain in Oslo." in "".join(chunk.text for chunk, _ in again)
     assert looked == ["Oslo", "Oslo"]
-
-
-def test_an_agent_streams_events(agents: Server, look_up: Any, looked: list[str]) -> None:
-    run: Any = create_agent(agents.chat(model=MODEL), [look_up]).stream_events(generate("weather?"), version="v3")
-    streamed = [(list(each.reasoning), list(each.text), each.tool_calls.get()) for each in run.messages]
-    (thought, _, calls), (_, texts, _) = streamed
-    assert "".join(thought) == "I must look."
-    assert [call["args"] for call in calls] == [{"city": "Oslo"}]
-    assert "".join(texts) == run.output["messages"][-1].text == "It is like this: rain in Oslo."
-    assert len(texts) > 5
-    assert looked == ["Oslo"]
-
-
-def test_an_agent_calls_its_tools_with_a_fallback(agents: Server, look_up: Any, looked: list[str]) -> None:
-    model: Any = agents.chat(model="missing").with_fallbacks([agents.chat(model=MODEL)])
-    assert model.bind_tools([look_up]).invoke("weather?").tool_calls
-    messages = create_agent(model, [look_up]).invoke(generate("weather?"))["messages"]
-    assert messages[-1].content == "It is like this: rain in Oslo."
-    assert looked == ["Oslo"]
-    structured = model.with_structured_output(Report)
-    assert structured.invoke("weather?") == Report(city="Oslo", degrees=3)
 
 
 @pytest.mark.parametrize("version", ["v0", "v1"])
@@ -142,15 +114,6 @@ def test_an_agent_does_not_execute_a_broken_call(
         last = agent.invoke(generate("broken"))["messages"][-1]
         assert last.invalid_tool_calls
     assert looked == []
-
-
-def test_an_agent_does_not_execute_a_call_that_was_cut_off(agents: Server, look_up: Any, looked: list[str]) -> None:
-    agent = create_agent(agents.chat(model=MODEL, max_tokens=4), [look_up])
-    for _ in agent.stream(generate("weather?"), stream_mode="messages"):
-        pass
-    messages = agent.invoke(generate("weather?"))["messages"]
-    assert looked == []
-    assert messages[-1].response_metadata["finish_reason"] == "length"
 
 
 @pytest.mark.parametrize("response_format", [Report, ProviderStrategy(Report)])
@@ -204,54 +167,6 @@ def test_a_name_that_looks_like_another_provider_gets_its_response_by_grammar(ag
     assert agent.invoke(generate("weather?"))["structured_response"] == Report(city="Oslo", degrees=3)
 
 
-@pytest.mark.parametrize("known_by", ["context_length", "load"])
-def test_summarizing_by_a_fraction_of_the_context_window_works(agents: Server, known_by: str) -> None:
-    llm = agents.chat(model=MODEL, **({"context_length": CONTEXT_LENGTH} if known_by == "context_length" else {}))
-    if known_by == "load":
-        llm.load()
-    middleware: Any = SummarizationMiddleware(llm, trigger=("fraction", 0.25), keep=("messages", 1))
-    agent = create_agent(llm, [], middleware=[middleware])
-    turns: list[Any] = [HumanMessage("rain " * 400), AIMessage("sun " * 400), HumanMessage("And now?")]
-    messages = agent.invoke({"messages": turns})["messages"]
-    assert "They spoke of Oslo." in str(messages[0].content)
-    assert len(messages) == 3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("asynchronous", [False, True])
-@pytest.mark.parametrize("known", [False, True])
-async def test_a_deep_agent_summarizes_what_does_not_fit(agents: Server, asynchronous: bool, known: bool) -> None:
-    """Before the first call if it knows the context window, otherwise after the error that names it."""
-    deepagents = pytest.importorskip("deepagents")
-    llm = agents.chat(model=MODEL, load_config={"contextLength": 4096}, load_policy="new_instance")
-    if known:
-        await llm.aload() if asynchronous else llm.load()
-    agent = deepagents.create_deep_agent(llm)
-    turns: list[AnyMessage] = []
-    for number in range(41):
-        turns += [HumanMessage(f"{number}: " + "rain " * 110), AIMessage(f"{number}: " + "sun " * 110)]
-    state = {"messages": [*turns, HumanMessage("And now?")]}
-    last = (await agent.ainvoke(state) if asynchronous else agent.invoke(state))["messages"][-1]
-    assert last.response_metadata["context_length"] == 4096
-    assert "dropped_tokens" not in last.response_metadata
-    assert "They spoke of Oslo." in str(agents.predictions[-1].messages)
-
-
-@pytest.mark.parametrize("asynchronous", [False, True])
-@pytest.mark.parametrize("exact", [False, True])
-async def test_the_middleware_counts_exactly_with_the_counter_of_the_model(
-    agents: Server, exact: bool, asynchronous: bool
-) -> None:
-    """By default it divides the number of characters, which is less here: every letter is a token."""
-    llm = agents.chat(model=MODEL)
-    counter: Any = {"token_counter": llm.get_num_tokens_from_messages} if exact else {}
-    middleware: Any = SummarizationMiddleware(llm, trigger=("tokens", 500), keep=("messages", 1), **counter)
-    agent = create_agent(llm, [], middleware=[middleware])
-    turns: Any = {"messages": [HumanMessage("a " * 300), AIMessage("b " * 300), HumanMessage("weather?")]}
-    messages = (await agent.ainvoke(turns) if asynchronous else agent.invoke(turns))["messages"]
-    assert ("They spoke of Oslo." in str(messages[0].content)) is exact
-
-
 def test_a_summary_that_overflows_is_tried_again_with_less(agents: Server) -> None:
     """The middleware looks for langchain-core's `ContextOverflowError`, of which this package's error is a subclass."""
     llm = agents.chat(model=MODEL, context_length=CONTEXT_LENGTH, context_overflow_policy="stopAtLimit")
@@ -262,11 +177,6 @@ def test_a_summary_that_overflows_is_tried_again_with_less(agents: Server) -> No
     messages = create_agent(llm, [], middleware=[middleware]).invoke({"messages": turns})["messages"]
     assert "They spoke of Oslo." in str(messages[0].content)
     assert [record.stop_reason for record in agents.predictions] == ["error", "eosFound", "eosFound"]
-
-
-def test_an_empty_profile_is_missed_by_the_middleware_not_by_us(agents: Server) -> None:
-    with pytest.raises(ValueError, match="profile"):
-        SummarizationMiddleware(agents.chat(model=MODEL), trigger=("fraction", 0.5))
 
 
 @pytest.mark.parametrize(("question", "tries"), [("fail", 3), ("rain " * 3000, 1)])

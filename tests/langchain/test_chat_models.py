@@ -12,7 +12,6 @@ from langchain_core.exceptions import (
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import LLMResult
-from langchain_core.prompts import ChatPromptTemplate
 
 from lmstudio_integrations.langchain import ChatLMStudio
 from tests.langchain.conftest import CHAT, COUNTED, WAYS, Invoke, Server
@@ -96,37 +95,11 @@ def test_chunks_of_a_stream_share_the_identifier_of_the_run(server: Server) -> N
     assert all(isinstance(chunk.content, str) for chunk in chunks)
 
 
-def test_a_chain_works(server: Server) -> None:
-    chain = ChatPromptTemplate.from_messages([("system", "Be brief."), ("user", "{question}")]) | server.chat()
-    assert chain.invoke({"question": "count"}).content == COUNTED
-    assert server.last_request.history is not None
-    assert [message.role for message in server.last_request.history.messages] == ["system", "user"]
-
-
 def test_reasoning_is_separate(server: Server, generate: Invoke) -> None:
     message = generate(server.chat(), "think")
     assert message.text.strip() == "Done."
     assert message.additional_kwargs["reasoning_content"].strip() == "Let me see."
     assert [block["type"] for block in message.content_blocks] == ["reasoning", "text"]
-
-
-def test_a_response_of_reasoning_alone_is_logged(
-    server: Server, generate: Invoke, caplog: pytest.LogCaptureFixture
-) -> None:
-    message = generate(server.chat(max_tokens=3), "think on")
-    assert (message.text, message.response_metadata["finish_reason"]) == ("", "length")
-    assert caplog.text.count(f"the response of {CHAT!r} is all reasoning") == 1
-    generate(server.chat(), "think on")
-    assert caplog.text.count("all reasoning") == 1
-
-
-async def test_a_response_of_reasoning_alone_is_logged_in_batches(
-    server: Server, caplog: pytest.LogCaptureFixture
-) -> None:
-    llm, questions = server.chat(max_tokens=3), ["think on", "count", "think on"]
-    llm.batch(list(questions))
-    await llm.abatch(list(questions))
-    assert caplog.text.count("all reasoning") == 4
 
 
 def test_v1_output_is_blocks(server: Server, generate: Invoke) -> None:
@@ -207,13 +180,6 @@ def test_closing_stops_what_runs_and_the_object_works_again_after_it(server: Ser
         list(stream)
     server.wait_for(lambda: server.predictions[0].state == "ended")
     assert llm.invoke("count").content == COUNTED
-
-
-async def test_closing_in_a_loop_works_too(server: Server) -> None:
-    async with server.chat() as llm:
-        assert (await llm.ainvoke("count")).content == COUNTED
-    await llm.aclose()
-    assert (await llm.ainvoke("count")).content == COUNTED
 
 
 # Callbacks ------------------------------------------------------------------------------------------------------------
@@ -300,12 +266,6 @@ async def test_an_async_callback_gets_every_token_of_v3_events(server: Server) -
     stream = await server.chat(max_tokens=3).astream_events("count", {"callbacks": [counter]}, version="v3")
     assert (await stream).text == "0 1 2"
     assert counter.tokens == ["0", " 1", " 2", ""]
-
-
-async def test_v2_events_carry_every_token(server: Server) -> None:
-    events = [event async for event in server.chat(max_tokens=3).astream_events("count", version="v2")]
-    chunks = [event["data"]["chunk"].content for event in events if event["event"] == "on_chat_model_stream"]
-    assert chunks == ["0", " 1", " 2", ""]
 
 
 def test_streaming_false_forbids_streams(server: Server) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from langchain_core.language_models.model_profile import ModelProfile
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage, trim_messages
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.langchain._counting import PER_IMAGE, PER_MESSAGE
@@ -55,13 +55,6 @@ def test_what_the_template_rejects_is_counted_text_by_text(server: Server, monke
     parts: list[Any] = [call, ToolMessage("it rains", tool_call_id="1")]
     counted = server.chat().get_num_tokens_from_messages(parts)
     assert counted == 2 + 2 + 2 + 2 * PER_MESSAGE
-
-
-def test_trimming_messages_by_the_models_tokens_works(server: Server) -> None:
-    llm = server.chat()
-    messages = [HumanMessage("first"), AIMessage("second " * 50), HumanMessage("third"), AIMessage("fourth")]
-    kept = trim_messages(messages, max_tokens=40, token_counter=llm, start_on="human")
-    assert [message.content for message in kept] == ["third", "fourth"]
 
 
 def test_every_form_of_a_conversation_is_counted(server: Server) -> None:

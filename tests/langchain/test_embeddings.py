@@ -6,20 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from langchain_core.exceptions import ContextOverflowError, ModelConnectionError, ModelInvalidRequestError
-from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_core.exceptions import ContextOverflowError, ModelInvalidRequestError
 
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import (
-    LMStudioConfigWarning,
     LMStudioContextOverflowError,
-    LMStudioUnreachableError,
     LMStudioValueError,
     LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.langchain import LMStudioEmbeddings
 from tests.langchain.conftest import CHAT, EMBEDDING, Server
-from tests.support.pauses import replace_pauses
 from tests.support.tqdm_bars import Drawn
 
 LONG = "word " * 600
@@ -81,15 +77,6 @@ def test_a_language_model_cannot_embed(server: Server, documents: Documents) -> 
         documents(server.embeddings(model=CHAT), ["one"])
 
 
-def test_nobody_listening_is_a_connection_error(documents: Documents, monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[float] = []
-    replace_pauses(monkeypatch, pauses.append)
-    with pytest.raises(LMStudioUnreachableError) as caught:
-        documents(LMStudioEmbeddings(model="m", host="127.0.0.1:1", max_retries=2), ["one"])
-    assert isinstance(caught.value, ModelConnectionError)
-    assert pauses == [0.5, 1.0]
-
-
 def test_show_progress_draws_a_bar_for_the_load_and_for_the_texts(
     server: Server, documents: Documents, drawn: Drawn
 ) -> None:
@@ -100,17 +87,6 @@ def test_show_progress_draws_a_bar_for_the_load_and_for_the_texts(
     assert "100%|" in text
     assert vectors == documents(server.embeddings(), [f"text {n}" for n in range(150)])
     assert drawn() == ""
-
-
-def test_unknown_settings_are_rejected() -> None:
-    with pytest.raises(ValueError, match="did you mean 'dimensions'"):
-        LMStudioEmbeddings(model="m", dimension=3)  # type: ignore[call-arg]
-
-
-def test_a_vector_store_works(server: Server) -> None:
-    store = InMemoryVectorStore.from_texts(["the cat sleeps", "rain in Oslo", "stocks fall"], server.embeddings())
-    (found,) = store.similarity_search("is there rain in Oslo", k=1)
-    assert found.page_content == "rain in Oslo"
 
 
 # Texts that are too long ----------------------------------------------------------------------------------------------
@@ -170,26 +146,10 @@ def test_a_small_context_window_is_no_surprise(documents: Documents) -> None:
         documents(server.embeddings(), ["a b " * 40])
 
 
-def test_half_a_surrogate_pair_in_a_document_is_measured_and_embedded(server: Server, documents: Documents) -> None:
-    assert len(documents(server.embeddings(), ["a \ud835 b " * 100])) == 1
-
-
 def test_a_text_that_is_too_long_may_be_cut_at_its_end(server: Server, documents: Documents) -> None:
     cut, short = documents(server.embeddings(length_policy="truncate"), [LONG, "word"])
     assert cut == pytest.approx(server.embeddings().embed_query("word " * 400), abs=1e-9)
     assert len(short) == 16
-
-
-def test_a_text_that_is_too_long_may_be_embedded_in_parts(server: Server, documents: Documents) -> None:
-    embeddings, text = server.embeddings(length_policy="average"), "sun " * 300 + "rain " * 900
-    with pytest.warns(LMStudioConfigWarning, match="lower the text splitter's chunk size below 512$"):
-        short, vector = documents(embeddings, ["word", text])
-    _, *parts = (record.text for record in server.embedded_texts)
-    assert (len(parts), "".join(parts)) == (3, text)
-    assert short == embeddings.embed_query("word")
-    weighted = [[len(part.split()) * number for number in embeddings.embed_query(part)] for part in parts]
-    total = [sum(numbers) for numbers in zip(*weighted, strict=True)]
-    assert vector == pytest.approx([number / math.hypot(*total) for number in total], abs=1e-3)
 
 
 def test_the_length_may_be_passed_to_the_server(server: Server, documents: Documents) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 from langchain_core import exceptions as core
-from langchain_core.messages import HumanMessage
 
 from lmstudio_integrations import errors
 from lmstudio_integrations.langchain import ChatLMStudio
@@ -15,7 +14,7 @@ from lmstudio_integrations.langchain._errors import (
     as_langchain_error,
     translating_errors,
 )
-from tests.langchain.conftest import COUNTED, EMBEDDING, Invoke, Server
+from tests.langchain.conftest import COUNTED, Invoke, Server
 from tests.support.pauses import replace_pauses
 
 
@@ -158,11 +157,6 @@ def test_an_unknown_model_is_named(server: Server, generate: Invoke) -> None:
         generate(server.chat(model="no-such-model"), "Hello")
 
 
-def test_an_embedding_model_cannot_chat(server: Server, generate: Invoke) -> None:
-    with pytest.raises(errors.LMStudioWrongModelKindError, match="embedding"):
-        generate(server.chat(model=EMBEDDING), "Hello")
-
-
 def test_an_empty_list_of_messages_is_rejected(server: Server, generate: Invoke) -> None:
     with pytest.raises(errors.LMStudioValueError, match="empty"):
         generate(server.chat(), [])
@@ -186,36 +180,8 @@ def test_a_failure_in_the_middle_is_raised_and_no_part_passes_for_a_response(ser
     assert generate(server.chat(), "count").content == COUNTED
 
 
-def test_what_came_before_a_failure_has_been_streamed(server: Server) -> None:
-    seen: list[str] = []
-    with pytest.raises(core.ModelError):
-        seen.extend(str(chunk.content) for chunk in server.chat().stream("break"))
-    assert seen[0].startswith("so")
-
-
-def test_a_prompt_that_does_not_fit_is_a_context_overflow(server: Server, generate: Invoke) -> None:
-    with pytest.raises(errors.LMStudioContextOverflowError) as caught:
-        generate(server.chat(context_overflow_policy="stopAtLimit"), "word " * 5000)
-    assert isinstance(caught.value, core.ContextOverflowError)
-    assert caught.value.limit == 4096
-
-
-@pytest.mark.slow
-def test_a_stalled_server_raises_an_error_that_names_the_timeout(server: Server, generate: Invoke) -> None:
-    with pytest.raises(errors.LMStudioTimeoutError) as caught:
-        generate(server.chat(timeout=0.3), "stall")
-    assert caught.value.timeout_name == "timeout"
-    assert isinstance(caught.value, core.ModelTimeoutError)
-    server.wait_for(lambda: server.predictions[0].state == "ended")
-
-
 def test_a_schema_that_the_engine_rejects_is_one_typed_error(server: Server, generate: Invoke) -> None:
     rejected = {"type": "object", "properties": {"a": {"type": "nonsense"}}, "required": ["a"]}
     with pytest.raises(errors.LMStudioUnsupportedError, match="schema") as caught:
         generate(server.chat(), "Hello", response_format=rejected)
     assert isinstance(caught.value, core.ModelInvalidRequestError)
-
-
-def test_blocks_that_cannot_be_sent_are_rejected(server: Server, generate: Invoke) -> None:
-    with pytest.raises(errors.LMStudioValueError, match="audio"):
-        generate(server.chat(), [HumanMessage([{"type": "audio", "base64": "x", "mime_type": "audio/wav"}])])

@@ -10,7 +10,7 @@ from langchain.agents import create_agent
 from langchain.chat_models import init_chat_model
 from langchain_core.messages import HumanMessage, SystemMessage
 
-from lmstudio_integrations.errors import LMStudioPluginError, LMStudioTimeoutError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM, register
 from tests.langchain.conftest import Invoke, Server
 from tests.langchain.test_images import BLOCK
@@ -46,16 +46,6 @@ def test_a_message_has_what_is_known_and_no_more(server: Server, writer: ChatLMS
     assert [each["role"] for each in server.predictions[0].messages] == ["system", "user"]
 
 
-def test_batches_respond(writer: ChatLMStudio) -> None:
-    for messages in (writer.batch(["count", "think"]), asyncio.run(writer.abatch(["count", "think"]))):
-        assert [message.text for message in messages] == ["0 1 2 3", "Done."]
-
-
-def test_reasoning_is_kept_apart(writer: ChatLMStudio, generate: Invoke) -> None:
-    message = generate(writer, "think")
-    assert (message.text, message.additional_kwargs["reasoning_content"]) == ("Done.", "Let me see.")
-
-
 def test_an_image_is_uploaded(server: Server, writer: ChatLMStudio, generate: Invoke) -> None:
     generate(writer, [HumanMessage([{"type": "text", "text": "count"}, BLOCK])])
     assert server.predictions[0].messages[0]["content"][1]["type"] == "file"
@@ -66,19 +56,6 @@ def test_ending_a_stream_early_stops_the_plugin(server: Server, writer: ChatLMSt
     next(stream)
     stream.close()  # type: ignore[attr-defined]  # it is a generator
     server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
-
-
-def test_an_error_of_the_plugin_has_its_text(writer: ChatLMStudio, generate: Invoke) -> None:
-    with pytest.raises(LMStudioPluginError, match="the pen is dry"):
-        generate(writer, "break")
-
-
-def test_timeouts_and_retries_apply(server: Server, generate: Invoke) -> None:
-    writer = server.chat(model=MODEL, idle_timeout=0.05, max_retries=3)
-    with pytest.raises(LMStudioTimeoutError, match="idle_timeout"):
-        generate(writer, "stall")
-    call = writer._resolve_call({})
-    assert call.responder().model.context.max_retries == call.async_responder().model.context.max_retries == 3
 
 
 def test_a_string_is_enough(server: Server) -> None:
@@ -108,12 +85,6 @@ def test_a_call_that_cannot_be_read_is_invalid(writer: ChatLMStudio, generate: I
     assert [call["name"] for call in message.invalid_tool_calls] == ["pier"]
 
 
-def test_a_call_in_the_text_is_a_tool_call(writer: ChatLMStudio, generate: Invoke) -> None:
-    message = generate(writer.bind_tools([pier]), "in the text")
-    assert [call["name"] for call in message.tool_calls] == ["pier"]
-    assert message.response_metadata["rescued_tool_calls"] == 1
-
-
 @pytest.mark.parametrize("choice", ["any", "pier"])
 def test_a_required_call_that_does_not_come_is_logged(
     server: Server, writer: ChatLMStudio, generate: Invoke, caplog: pytest.LogCaptureFixture, choice: str
@@ -129,11 +100,6 @@ def test_a_required_call_that_does_not_come_is_logged(
 def test_an_agent_runs_tools(writer: ChatLMStudio) -> None:
     state: Any = create_agent(writer, [pier]).invoke({"messages": [HumanMessage("call it")]})
     assert state["messages"][-1].text == "The tool said pier 7, to the island."
-
-
-def test_an_agent_has_a_structured_response(writer: ChatLMStudio) -> None:
-    state: Any = create_agent(writer, [pier], response_format=City).invoke({"messages": [HumanMessage("city")]})
-    assert state["structured_response"] == City(name="Oslo")
 
 
 def test_a_tool_gives_structured_output(writer: ChatLMStudio) -> None:
@@ -189,11 +155,6 @@ ON_MODELS: dict[str, Callable[[Server], Any]] = {
 def test_what_needs_a_model_is_an_error_that_says_so(server: Server, call: Callable[[Server], Any]) -> None:
     with pytest.raises(LMStudioValueError, match=f"model='{MODEL}' is a generator plugin"):
         call(server)
-
-
-def test_tokens_may_be_counted_by_a_function(server: Server) -> None:
-    writer = server.chat(model=MODEL, custom_get_token_ids=lambda text: [len(word) for word in text.split()])
-    assert writer.get_num_tokens("one two three") == 3
 
 
 def test_a_generator_may_be_chosen_for_one_call(server: Server) -> None:

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.tool import tool_call_chunk
@@ -22,6 +22,7 @@ OBJECTS = st.dictionaries(st.text(max_size=8), VALUES, max_size=4)
 
 
 @pytest.mark.slow
+@settings(max_examples=30)
 @given(OBJECTS, st.booleans())
 def test_every_beginning_of_an_object_is_accepted_and_only_the_whole_is_complete(
     value: dict[str, Any], ascii_only: bool
@@ -97,6 +98,7 @@ def test_an_object_nests_no_deeper_than_its_readers_can_go() -> None:
 
 
 @pytest.mark.slow
+@settings(max_examples=30)
 @given(OBJECTS, st.booleans(), st.data())
 def test_an_invalidated_beginning_is_a_valid_call_for_no_parser(
     value: dict[str, Any], ascii_only: bool, data: st.DataObject

@@ -16,14 +16,14 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.load import dumpd, dumps, load, loads
 from langchain_core.messages import AIMessage
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import ConfigurableField, RunnableConfig, RunnableLambda
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tracers.schemas import Run
 from pydantic import SecretStr
 
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from tests.langchain.conftest import CHAT, MODELS, OTHER, Invoke, Server
-from tests.support.adapters import classes
+from tests.support.adapters import classes, covering
 
 TOKEN = "sk-lm-abcdefgh:abcdefghijklmnopqrst"
 COPIES = [copy.copy, copy.deepcopy, lambda llm: llm.model_copy(), lambda llm: pickle.loads(pickle.dumps(llm))]
@@ -54,7 +54,7 @@ def test_a_copy_takes_other_adapters_names_of_our_settings(adapter: Any) -> None
     assert (copied.model, copied.host, copied.api_token.get_secret_value()) == ("n", "h:1", TOKEN)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_an_adapter_works_in_another_process(server: Server) -> None:
     llm = server.chat(max_tokens=3)
     llm.invoke("count")
@@ -66,22 +66,10 @@ def test_an_adapter_works_in_another_process(server: Server) -> None:
     assert _fresh(code) == "0 1 2 16"
 
 
-def test_a_token_of_a_call_is_not_in_the_caches_key(server: Server) -> None:
-    llm = server.chat()
-    assert llm._get_llm_string(api_token=SecretStr(TOKEN), timeout=3) == llm._get_llm_string()
-
-
 def test_a_malformed_token_is_only_missed_when_connecting(server: Server) -> None:
     llm = server.chat(api_token="nonsense")
     with pytest.raises(LMStudioAuthenticationError, match="malformed"):
         llm.invoke("Hello")
-
-
-def test_the_token_authenticates(generate: Invoke) -> None:
-    with Server(tokens=[TOKEN]) as server:
-        assert generate(server.chat(api_token=TOKEN), "count").content
-        with pytest.raises(LMStudioAuthenticationError):
-            generate(server.chat(), "count")
 
 
 @pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])
@@ -176,12 +164,6 @@ def test_a_cached_response_is_not_given_to_another_model_or_setting(server: Serv
     assert not is_new(llm)
 
 
-async def test_async_calls_use_the_same_cache(server: Server) -> None:
-    llm = server.chat(cache=InMemoryCache())
-    assert llm.invoke("Hello").content == (await llm.ainvoke("Hello")).content
-    assert len(server.predictions) == 1
-
-
 def test_the_raw_completion_is_cached_by_its_settings_too(server: Server) -> None:
     llm = server.llm(cache=InMemoryCache())
     assert llm.invoke("Hello") == llm.invoke("Hello")
@@ -222,11 +204,11 @@ WAYS_TO_GENERATE: dict[str, Invoke] = {
 }
 
 
-@pytest.mark.parametrize("generate", WAYS_TO_GENERATE.values(), ids=WAYS_TO_GENERATE)
-@pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])
+@pytest.mark.parametrize(("adapter", "name"), covering([ChatLMStudio, LMStudioLLM], WAYS_TO_GENERATE))
 def test_a_cached_response_is_not_given_for_another_server(
-    adapter: Any, generate: Invoke, caching: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    adapter: Any, name: str, caching: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    generate = WAYS_TO_GENERATE[name]
     with Server() as one, Server() as other:
         monkeypatch.setenv("LMSTUDIO_HOST", one.address)
         from_environment, named = adapter(model=CHAT, **caching), adapter(model=CHAT, host=one.address, **caching)
@@ -241,11 +223,12 @@ def test_a_cached_response_is_not_given_for_another_server(
         assert (len(one.predictions), len(other.predictions)) == (1, 1)
 
 
-@pytest.mark.parametrize("generate", WAYS_TO_GENERATE.values(), ids=WAYS_TO_GENERATE)
-@pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])
+@pytest.mark.parametrize(("adapter", "name"), covering([ChatLMStudio, LMStudioLLM], WAYS_TO_GENERATE))
 def test_whichever_model_is_loaded_is_never_cached(
-    server: Server, adapter: Any, generate: Invoke, caching: dict[str, Any]
+    server: Server, adapter: Any, name: str, caching: dict[str, Any]
 ) -> None:
+    generate = WAYS_TO_GENERATE[name]
+
     def fresh(**settings: Any) -> Any:
         return adapter(host=server.address, **settings, **caching)
 
@@ -438,11 +421,6 @@ def test_a_batch_is_bounded_by_the_model_of_its_calls(server: Server) -> None:
     assert llm._limit_concurrency([{}], {"load_config": {"max_parallel_predictions": 7}}) == [{"max_concurrency": 7}]
 
 
-def test_a_batch_with_a_wrong_setting_keeps_an_error_for_each_call(server: Server) -> None:
-    errors: list[Any] = server.chat().batch(["a", "b"], return_exceptions=True, temprature=1)
-    assert [type(error).__name__ for error in errors] == ["LangChainValueError"] * 2
-
-
 def test_a_batch_keeps_the_bound_of_the_chain_that_it_is_part_of() -> None:
     llm, seen = ChatLMStudio(model="m"), list[Any]()
 
@@ -453,21 +431,7 @@ def test_a_batch_keeps_the_bound_of_the_chain_that_it_is_part_of() -> None:
     assert seen == [None]
 
 
-async def test_a_batch_may_keep_its_errors(server: Server) -> None:
-    responses = server.chat().batch(["count", "break"], return_exceptions=True)
-    assert isinstance(responses[1], Exception)
-    assert isinstance((await server.chat().abatch(["break"], return_exceptions=True))[0], Exception)
-
-
 # Configuration --------------------------------------------------------------------------------------------------------
-
-
-def test_configurable_fields_choose_the_model_and_still_stream(server: Server) -> None:
-    llm = server.chat().configurable_fields(model=ConfigurableField("model"))
-    config: Any = {"configurable": {"model": OTHER}}
-    assert llm.invoke("Hello", config).response_metadata["model_name"] == OTHER
-    assert llm.invoke("Hello").response_metadata["model_name"] == CHAT
-    assert len(list(llm.stream("Hello", config))) > 3
 
 
 def test_fallbacks_and_retries_know_our_errors(server: Server) -> None:

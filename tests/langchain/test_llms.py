@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
-from langchain_core.exceptions import ModelError
 from langchain_core.outputs import GenerationChunk, LLMResult
 
 from lmstudio_integrations.errors import LMStudioValueError
@@ -102,16 +101,6 @@ def test_unknown_settings_and_several_responses_are_rejected(server: Server, com
         LMStudioLLM(model="m", best_of=2)  # type: ignore[call-arg]
 
 
-def test_failures_are_raised(server: Server, complete: Complete) -> None:
-    with pytest.raises(ModelError, match="gave up"):
-        complete(server.llm(), "break")
-
-
-def test_an_empty_prompt_is_the_servers_to_handle(server: Server, complete: Complete) -> None:
-    assert complete(server.llm(), "")
-    assert server.last_request.prompt == ""
-
-
 async def test_a_batch_runs_prompts_beside_each_other_and_keeps_their_order(server: Server) -> None:
     prompts: list[Any] = [f"say {n}" for n in range(9)]
     result = server.llm().generate(prompts)
@@ -124,14 +113,6 @@ async def test_a_batch_runs_prompts_beside_each_other_and_keeps_their_order(serv
     assert result.llm_output["token_usage"]["total_tokens"] == sum(
         info["usage_metadata"]["total_tokens"] for info in each
     )
-
-
-@pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_failure_in_a_batch_stops_the_others(server: Server, *, asynchronous: bool) -> None:
-    llm, prompts = server.llm(), ["for ever", "break", "for ever"]
-    with pytest.raises(ModelError, match="gave up"):
-        asyncio.run(llm.agenerate(prompts)) if asynchronous else llm.generate(prompts)
-    server.wait_for(lambda: all(each.state == "ended" for each in server.predictions))
 
 
 def test_metadata_is_on_the_last_chunk_only(server: Server) -> None:

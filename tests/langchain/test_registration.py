@@ -195,21 +195,6 @@ def test_the_entry_points_import_no_client_and_no_adapter() -> None:
     assert not {"langchain", "langchain_core", "pydantic", "websockets"} & {*modules}
 
 
-@pytest.mark.slow
-def test_a_deep_agent_is_made_from_a_string_and_is_the_one_of_the_object(server: Server) -> None:
-    pytest.importorskip("deepagents", reason="needs the group cookbook")
-    script = (
-        "from deepagents import create_deep_agent\n"
-        "from lmstudio_integrations.langchain import ChatLMStudio\n"
-        f"for model in 'lmstudio:{CHAT}', ChatLMStudio(model={CHAT!r}):\n"
-        "    create_deep_agent(model).invoke({'messages': [('user', 'count')]})"
-    )
-    environment = {"LMSTUDIO_HOST": server.address, "PATH": ""}
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=50)
-    by_string, by_object = server.predictions
-    assert (by_string.messages, by_string.tools) == (by_object.messages, by_object.tools)
-
-
 @pytest.mark.parametrize("group", GROUPS)
 def test_installing_changes_no_agent(group: str, profiles: dict[str, Any]) -> None:
     before = dict(profiles)

@@ -3,12 +3,10 @@
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage
 
 from lmstudio_integrations._adapters.runtime import LoadedModelInfo
-from lmstudio_integrations._adapters.tool_settings import ToolUse
-from lmstudio_integrations._support.stop_reasons import REMEDIES
-from lmstudio_integrations.langchain._responses import FIRST_TOOL_INDEX, ChunkStream
+from lmstudio_integrations.langchain._responses import FIRST_TOOL_INDEX
 from lmstudio_integrations.langchain._settings import _parallel_predictions
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PromptProgress
 from tests.langchain.replay import FORMATS, Replay, call, end, failed, invoked, opened, reasoning, streamed, text
@@ -122,13 +120,6 @@ def test_fragments_of_arguments_are_streamed_with_name_and_id_once() -> None:
     assert {fragment["index"] for fragment in fragments} == {FIRST_TOOL_INDEX}
 
 
-def test_no_chunk_holds_text_and_a_call() -> None:
-    events = [*text("a"), *call("c1", "f", {}, "{}"), *opened("c2", "f", '{"a'), end("maxPredictedTokensReached")]
-    for chunk in Replay(events=events).stream("q"):
-        assert not (chunk.content and chunk.tool_call_chunks)
-        assert not (chunk.chunk_position and chunk.tool_call_chunks)
-
-
 @in_every_format
 @pytest.mark.parametrize(
     ("fragments", "arguments"),
@@ -158,24 +149,12 @@ def test_arguments_that_were_streamed_wrongly_are_invalidated_and_sent_again(for
     assert [call["id"] for call in message.invalid_tool_calls] == ["c1"]
 
 
-def test_an_empty_fragment_of_arguments_holds_nothing_back() -> None:
-    events = [*call("c1", "f", {"a": "xy"}, '{"a":', "", ' "xy"}'), end()]
-    chunks = [chunk.tool_call_chunks[0] for chunk in Replay(events=events).stream("q") if chunk.tool_call_chunks]
-    assert [chunk["args"] for chunk in chunks] == ["", '{"a":', ' "xy"}']
-
-
 @in_every_format
 @pytest.mark.parametrize("arguments", [None, {}])
 def test_missing_arguments_are_an_empty_object(format_: str, arguments: dict[str, Any] | None) -> None:
     message = streamed([*call("c1", "f", arguments), end()], format_)
     assert calls_of(message) == [("f", {}, "c1")]
     assert calls_of(invoked([*call("c1", "f", arguments), end()])) == [("f", {}, "c1")]
-
-
-@in_every_format
-def test_a_name_that_comes_only_at_the_end_is_enough(format_: str) -> None:
-    message = streamed([*call("c1", "f", {"a": 1}, '{"a": 1}', named=False), end()], format_)
-    assert calls_of(message) == [("f", {"a": 1}, "c1")]
 
 
 @in_every_format
@@ -298,33 +277,6 @@ def test_a_required_call_that_came_or_failed_is_not_logged(respond: Any, caplog:
     assert "required" not in caplog.text
 
 
-CUT_OFF = f"the response was cut off: {REMEDIES['contextLengthReached']}"
-
-
-@on_both_paths
-@pytest.mark.parametrize(
-    ("events", "text"),
-    [
-        ([*opened("c1", "f"), failed("no JSON"), end()], "f: no JSON"),
-        ([*opened("c1", "f"), *call("c2", "g", {}), end()], "f: the call was not finished"),
-        ([*opened("c1", "f", named=False), failed("no name"), end()], "no name"),
-        (
-            [*opened("c1", "f"), end("contextLengthReached")],
-            f"f: the call was cut off (contextLengthReached); {CUT_OFF}",
-        ),
-        (
-            [*opened("c1", "f"), failed("no JSON"), *opened("c2", "g"), end("userStopped")],
-            "f: no JSON; g: the call was cut off (userStopped)",
-        ),
-    ],
-)
-def test_what_is_wrong_with_calls_is_logged_once(
-    respond: Any, events: list[PredictionEvent], text: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    respond(events, "v0")
-    assert caplog.messages == [f"'a-model': a tool call failed: {text}"]
-
-
 @on_both_paths
 @pytest.mark.parametrize("rest", [[], text(" ", "\n"), [LlmPredictionFragment(" ", tokens=[{"text": " "}])]])
 @pytest.mark.parametrize("required", [True, False])
@@ -393,14 +345,6 @@ def test_log_probabilities_are_on_every_chunk_and_add_up() -> None:
     assert invoked(events).response_metadata["logprobs"] == {"content": [alone, alone]}
 
 
-def test_statistics_of_a_draft_model_are_reported() -> None:
-    stats: dict[str, Any] = {"usedDraftModelKey": "d", "totalDraftTokensCount": 4, "acceptedDraftTokensCount": 3}
-    metadata = streamed([*text("a", "b"), end(**stats)], "v0").response_metadata
-    assert metadata["used_draft_model_key"] == "d"
-    assert metadata["total_draft_tokens_count"] == 4
-    assert metadata["accepted_draft_tokens_count"] == 3
-
-
 def test_tool_events_without_a_call_are_ignored() -> None:
     stray = opened("c", "f", '{"a": 1}')[1:]
     message = streamed([*stray, *text("a"), end()], "v0")
@@ -408,12 +352,6 @@ def test_tool_events_without_a_call_are_ignored() -> None:
     assert invoked([*stray, *text("a"), end()]).content == "a"
     (invalid,) = streamed([failed(), end()], "v0").invalid_tool_calls
     assert invalid["id"]
-
-
-def test_chunks_are_validated_messages() -> None:
-    (chunk,) = ChunkStream(ToolUse(), lambda: pytest.fail("it has not ended")).chunks([LlmPredictionFragment("a")])
-    assert isinstance(chunk.message, AIMessageChunk)
-    assert chunk.text == "a"
 
 
 @pytest.mark.parametrize("format_", FORMATS)

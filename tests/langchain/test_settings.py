@@ -6,12 +6,10 @@ from typing import Any
 import pytest
 from langchain_core.exceptions import (
     ModelInvalidRequestError,
-    ModelNotFoundError,
 )
 
 from lmstudio_integrations.emulator.models.catalog import Catalog, Preset
 from lmstudio_integrations.errors import (
-    LMStudioConfigMismatchError,
     LMStudioPresetNotFoundError,
     LMStudioValueError,
 )
@@ -20,15 +18,6 @@ from tests.langchain.conftest import CHAT, COUNTED, MODELS, OTHER, Invoke, Serve
 from tests.support.tqdm_bars import Drawn
 
 # Settings -------------------------------------------------------------------------------------------------------------
-
-
-def test_log_probabilities_come_when_requested(server: Server, generate: Invoke) -> None:
-    assert "logprobs" not in generate(server.chat(), "count").response_metadata
-    reported = generate(server.chat(logprobs=True, max_tokens=2), "count").response_metadata["logprobs"]["content"]
-    assert [token["token"] for token in reported] == ["0", " 1"]
-    assert all(token["logprob"] <= 0 and token["top_logprobs"] == [] for token in reported)
-    reported = generate(server.chat(max_tokens=2), "count", top_logprobs=2).response_metadata["logprobs"]["content"]
-    assert [len(token["top_logprobs"]) for token in reported] == [2, 2]
 
 
 def test_without_a_ttl_none_is_sent_and_the_servers_own_default_stays(server: Server) -> None:
@@ -65,12 +54,6 @@ def test_a_call_ranks_above_bind_and_bind_above_the_field(server: Server) -> Non
     bound.invoke("count", temperature=0.3, stop=["7"])
     assert server.last_request.config.temperature == 0.3
     assert server.last_request.config.stop_strings == ["7"]
-
-
-def test_one_stop_text_needs_no_list(server: Server, generate: Invoke) -> None:
-    assert generate(server.chat(stop=" 5"), "count").text == "0 1 2 3 4"
-    assert generate(server.chat(), "count", stop=" 4").text == "0 1 2 3"
-    assert generate(server.chat().bind(stop=" 3"), "count").text == "0 1 2"
 
 
 def test_the_model_can_be_changed_by_the_call(server: Server, generate: Invoke) -> None:
@@ -117,13 +100,6 @@ def test_unknown_settings_of_a_call_are_rejected_before_anything_is_sent(server:
     assert len(server.predictions) == 1
 
 
-def test_other_adapters_names_of_our_settings_work() -> None:
-    llm = ChatLMStudio(model_name="m", base_url="http://localhost:1234/v1", api_key="secret")
-    assert (llm.model, llm.host) == ("m", "http://localhost:1234/v1")
-    assert llm.api_token is not None
-    assert llm.api_token.get_secret_value() == "secret"
-
-
 # Loading --------------------------------------------------------------------------------------------------------------
 
 
@@ -145,15 +121,6 @@ def test_the_context_window_of_a_call_ranks_above_the_fields(server: Server) -> 
     assert server.loaded()[0].context_length == 512
 
 
-def test_another_configuration_than_requested_warns_or_raises(server: Server, generate: Invoke) -> None:
-    server.load(CHAT)
-    with pytest.warns(UserWarning, match="2048"):
-        generate(server.chat(context_length=2048), "count")
-    with pytest.raises(LMStudioConfigMismatchError, match="2048"):
-        generate(server.chat(context_length=2048, on_config_mismatch="raise"), "count")
-    assert generate(server.chat(context_length=2048, on_config_mismatch="ignore"), "count").content == COUNTED
-
-
 def test_progress_is_reported_by_the_caller_of_the_model(server: Server, generate: Invoke, drawn: Drawn) -> None:
     loaded: list[float] = []
     read: list[float] = []
@@ -169,16 +136,3 @@ def test_progress_is_reported_by_the_caller_of_the_model(server: Server, generat
     assert (read[0], read[-1]) == (0.0, 1.0)
     assert threads == {threading.get_ident()}
     assert f"Loading {CHAT}" in drawn()
-
-
-def test_require_loaded_never_loads(server: Server, generate: Invoke) -> None:
-    with pytest.raises(ModelNotFoundError):
-        generate(server.chat(load_policy="require_loaded"), "count")
-    assert server.loaded() == []
-
-
-def test_a_model_that_went_away_is_loaded_again(server: Server, generate: Invoke) -> None:
-    llm = server.chat()
-    generate(llm, "count")
-    server.unload(CHAT)
-    assert generate(llm, "count").content == COUNTED

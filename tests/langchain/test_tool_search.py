@@ -26,6 +26,7 @@ from lmstudio_integrations.langchain.middleware._compact import compact
 from lmstudio_integrations.langchain.middleware._ranking import all_words, name_and_description
 from tests.langchain.agents import WAYS, Run, Script, assert_is_valid, run, script
 from tests.langchain.conftest import Server
+from tests.support.adapters import covering
 
 __all__ = ["run", "script"]
 
@@ -156,25 +157,24 @@ def test_a_call_with_one_reading_is_mended(script: Script, arguments: Any, args:
     assert messages[2].text.startswith("rain in Oslo")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        (
-            {"name": "get_forecast", "arguments": {}},
-            "get_forecast did not run: .*'city'.*Its definition:\nget_forecast",
-        ),
-        ({"name": "get_forecast", "arguments": {"city": "Oslo", "days": "many"}}, "get_forecast did not run: days: "),
-        ({"name": "drop_tables", "arguments": {}}, "there is no tool 'drop_tables'. find_tools finds the tools"),
-        ({"name": "find_tools", "arguments": {"query": "x"}}, "there is no tool 'find_tools'"),
-        ({"name": "get_forecast", "arguments": [1]}, "call_tool needs the name of a tool, and its arguments"),
-        ({}, "call_tool needs the name of a tool, and its arguments"),
-    ],
-)
-def test_a_call_that_does_not_fit_is_explained_to_the_model(
-    run: Run, script: Script, arguments: Any, problem: str
-) -> None:
+EXPLAINED: list[tuple[Any, str]] = [
+    (
+        {"name": "get_forecast", "arguments": {}},
+        "get_forecast did not run: .*'city'.*Its definition:\nget_forecast",
+    ),
+    ({"name": "get_forecast", "arguments": {"city": "Oslo", "days": "many"}}, "get_forecast did not run: days: "),
+    ({"name": "drop_tables", "arguments": {}}, "there is no tool 'drop_tables'. find_tools finds the tools"),
+    ({"name": "find_tools", "arguments": {"query": "x"}}, "there is no tool 'find_tools'"),
+    ({"name": "get_forecast", "arguments": [1]}, "call_tool needs the name of a tool, and its arguments"),
+    ({}, "call_tool needs the name of a tool, and its arguments"),
+]
+
+
+@pytest.mark.parametrize(("way", "case"), covering(WAYS, EXPLAINED))
+def test_a_call_that_does_not_fit_is_explained_to_the_model(script: Script, way: str, case: tuple[Any, str]) -> None:
+    arguments, problem = case
     server = script([{"tool": "call_tool", "arguments": arguments}], finally_=DONE)
-    messages = run(agent_of(server), config=THREAD)
+    messages = WAYS[way](agent_of(server), config=THREAD)
     assert_is_valid(messages)
     result = messages[2]
     assert isinstance(result, ToolMessage)
@@ -251,20 +251,19 @@ def test_a_call_that_passed_by_the_middleware_is_to_be_made_again() -> None:
         ToolSearchMiddleware()._call("send_mail", {"to": "Ann", "text": "Hello"}, runtime)
 
 
-@pytest.mark.parametrize(
-    ("turn", "name", "expected"),
-    [
-        (call("draw", what="a ship"), "draw", "a picture of a ship"),
-        (call("count", secret="s"), "count", r"^2 \w+ s$"),
-        (call("remember", fact="It rains."), "remember", "kept: It rains."),
-        (call("send_mail", to="Ann", text="Hello"), "send_mail", "sent Hello to Ann"),
-    ],
-)
-def test_a_tool_is_run_as_if_the_model_had_called_it(
-    run: Run, script: Script, turn: Any, name: str, expected: str
-) -> None:
+RUN: list[tuple[Any, str, str]] = [
+    (call("draw", what="a ship"), "draw", "a picture of a ship"),
+    (call("count", secret="s"), "count", r"^2 \w+ s$"),
+    (call("remember", fact="It rains."), "remember", "kept: It rains."),
+    (call("send_mail", to="Ann", text="Hello"), "send_mail", "sent Hello to Ann"),
+]
+
+
+@pytest.mark.parametrize(("way", "case"), covering(WAYS, RUN))
+def test_a_tool_is_run_as_if_the_model_had_called_it(script: Script, way: str, case: tuple[Any, str, str]) -> None:
+    turn, name, expected = case
     server = script(turn, finally_=DONE)
-    messages = run(agent_of(server), config=THREAD)
+    messages = WAYS[way](agent_of(server), config=THREAD)
     result = messages[2]
     assert isinstance(result, ToolMessage)
     assert (result.name, result.status) == (name, "success")
@@ -296,8 +295,7 @@ def test_other_middleware_sees_the_tool_itself(script: Script) -> None:
     assert messages[2].text.endswith("not now")
 
 
-@pytest.mark.parametrize("is_outside", [True, False])
-@pytest.mark.parametrize("marked", [True, False])
+@pytest.mark.parametrize(("is_outside", "marked"), [(True, True), (True, False), (False, False)])
 def test_repeated_calls_are_those_of_the_tool(script: Script, is_outside: bool, marked: bool) -> None:
     server = script(*[call("get_forecast", city="Oslo")] * 4, finally_=DONE)
     repeated = [RepeatedToolCallMiddleware(repeatable=["get_forecast"] if marked else ())]
@@ -357,10 +355,9 @@ def first_names(text: str) -> list[str]:
     ],
     ids=["words", "no word", "vectors", "both", "reranker"],
 )
-def test_what_is_found(run: Run, script: Script, query: str, settings: dict[str, Any], found: list[str]) -> None:
+def test_what_is_found(script: Script, query: str, settings: dict[str, Any], found: list[str]) -> None:
     server = script(find(query), finally_=DONE)
-    messages = run(agent_of(server, **settings), config=THREAD)
-    text = messages[2].text
+    text = invoke(agent_of(server, **settings), config=THREAD)[2].text
     assert first_names(text)[: len(found)] == found
     assert bool(found) is text.startswith("Call these with call_tool:\n")
     assert bool(found) is ("No tool was found." not in text)

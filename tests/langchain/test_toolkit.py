@@ -12,7 +12,7 @@ from langchain_core.tools import BaseToolkit, StructuredTool, ToolException
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
+from lmstudio_integrations.langchain import LMStudioToolkit
 from lmstudio_integrations.langchain._tools import openai_tools
 from tests._adapters.toolkits import PLUGIN, Sums, agent_of, asking, graph_of, server_of, tools_of
 
@@ -134,15 +134,6 @@ def test_calls_of_one_turn_run_at_once(server: Emulator, sums: Sums) -> None:
             sums.gate.open()
     *_, (_, last) = updates
     assert [each.content for each in last["tools"]["messages"]] == ["done"] * 3
-
-
-@pytest.mark.slow
-def test_a_deep_agent_calls_the_tools(server: Emulator) -> None:
-    deepagents = pytest.importorskip("deepagents", reason="needs the cookbook group")
-    toolkit = LMStudioToolkit(PLUGIN, host=server.address)
-    model = ChatLMStudio(model="m", host=server.address)
-    agent = deepagents.create_deep_agent(model=model, tools=toolkit.get_tools())
-    assert agent.invoke({"messages": "add"})["messages"][-1].text == "It says 3"
 
 
 WITHOUT_LANGGRAPH = """

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableBinding
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field, RootModel
@@ -85,11 +85,6 @@ class TreeV1(BaseModelV1):
 TreeV1.update_forward_refs()
 
 
-def plant(tree: Tree) -> str:
-    """Put it into the ground."""
-    return repr(tree)
-
-
 def sent(*tools: Any, choice: Any = None, **parameters: Any) -> list[dict[str, Any]]:
     offered: list[dict[str, Any]] = tool_settings(openai_tools(tools, **parameters), choice)["raw_tools"]["tools"]
     return offered
@@ -121,13 +116,6 @@ def test_tools_of_every_kind_become_definitions() -> None:
     }
 
 
-def test_a_tool_without_arguments_has_an_empty_object() -> None:
-    (definition,) = sent(now)
-    assert definition["function"]["parameters"] == {"type": "object", "properties": {}}
-    (definition,) = sent({"type": "function", "function": {"name": "bare"}})
-    assert definition["function"]["parameters"] == {"type": "object", "properties": {}}
-
-
 def test_references_are_resolved_and_unions_kept() -> None:
     (definition,) = sent(Address)
     parameters = definition["function"]["parameters"]
@@ -135,13 +123,6 @@ def test_references_are_resolved_and_unions_kept() -> None:
     assert parameters["properties"]["street"]["properties"] == {"name": {"type": "string"}}
     assert {"type": "null"} in parameters["properties"]["second"]["anyOf"]
     assert parameters["properties"]["number"]["anyOf"] == [{"type": "integer"}, {"type": "string"}]
-
-
-def test_a_recursive_schema_keeps_its_definitions() -> None:
-    schema = Tree.model_json_schema()
-    raw = {"type": "function", "function": {"name": "tree", "parameters": {**schema, "type": "object"}}}
-    (definition,) = sent(raw)
-    assert "$defs" in definition["function"]["parameters"]
 
 
 @pytest.mark.parametrize("recursive", [Tree, TreeV1])
@@ -160,14 +141,6 @@ def test_a_recursive_class_keeps_what_it_contains(recursive: Any) -> None:
     response = structured(recursive)["jsonSchema"]
     assert response["properties"]["children"]["items"] == itself
     assert response["$defs"][name]["properties"]["children"]["items"] == itself
-
-
-@pytest.mark.parametrize("planting", [plant, tool(plant)])
-def test_a_recursive_argument_keeps_what_it_contains(planting: Any) -> None:
-    (definition,) = sent(planting)
-    parameters = definition["function"]["parameters"]
-    assert parameters["properties"] == {"tree": {"$ref": "#/$defs/Tree"}}
-    assert parameters["$defs"]["Tree"]["properties"]["children"]["items"] == {"$ref": "#/$defs/Tree"}
 
 
 def test_definitions_of_older_versions_are_sent_where_the_wire_keeps_them() -> None:
@@ -218,11 +191,6 @@ def test_a_named_tool_is_offered_alone_and_required(choice: Any) -> None:
     settings = tool_settings(openai_tools([weather, now]), choice)
     assert [each["function"]["name"] for each in settings["raw_tools"]["tools"]] == ["now"]
     assert settings["tool_choice"] == {"type": "generic", "mode": "required"}
-
-
-@pytest.mark.parametrize("choice", [{"type": "auto"}, {"type": "any"}])
-def test_a_choice_may_be_a_dict(choice: Any) -> None:
-    assert tool_settings(openai_tools([weather]), choice)["tool_choice"]["mode"] in {"auto", "required"}
 
 
 @pytest.mark.parametrize(
@@ -321,13 +289,6 @@ def test_a_call_comes_back_on_every_path(server: Server, generate: Invoke) -> No
     assert sorted(each.function.name for each in server.last_request.tools) == ["now", "weather"]
 
 
-def test_the_result_of_a_tool_goes_back(server: Server, generate: Invoke) -> None:
-    llm = server.chat().bind_tools([weather])
-    call = AIMessage("", tool_calls=[{"name": "weather", "args": {"city": "Oslo"}, "id": "c1"}])
-    message = generate(llm, [HumanMessage("weather?"), call, ToolMessage("rain", tool_call_id="c1")])
-    assert message.content == "The tool said rain."
-
-
 def test_a_tool_whose_name_the_wire_does_not_take_is_found_again(server: Server, generate: Invoke) -> None:
     odd = {"type": "function", "function": {"name": "weather.now[int]", "parameters": {"type": "object"}}}
     llm = server.chat().bind_tools([odd], tool_choice="weather.now[int]")
@@ -345,24 +306,6 @@ def test_two_tools_that_would_have_one_name_are_rejected(server: Server) -> None
     tools: list[Any] = [{"type": "function", "function": {"name": name}} for name in ("a.b", "a_b")]
     with pytest.raises(LMStudioValueError, match="both become 'a_b'"):
         server.chat().bind_tools(tools)
-
-
-def test_different_tools_of_one_name_cannot_be_bound(server: Server) -> None:
-    other = {"type": "function", "function": {"name": "weather"}}
-    with pytest.raises(LMStudioValueError, match="two of the tools have the name 'weather'"):
-        server.chat().bind_tools([weather, other])
-
-
-def test_parallel_calls_come_back_unless_forbidden(server: Server, generate: Invoke) -> None:
-    assert [call["id"] for call in generate(server.chat().bind_tools([weather]), "both").tool_calls] == ["c1", "c2"]
-    first = generate(server.chat().bind_tools([weather], parallel_tool_calls=False), "both")
-    assert [call["id"] for call in first.tool_calls] == ["c1"]
-
-
-def test_a_broken_call_is_invalid_on_every_path(server: Server, generate: Invoke) -> None:
-    message = generate(server.chat(repair_tool_calls=False).bind_tools([weather]), "broken")
-    assert message.tool_calls == []
-    assert len(message.invalid_tool_calls) == 1
 
 
 @pytest.mark.parametrize("choice", ["any", "weather"])
