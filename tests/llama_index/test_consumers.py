@@ -5,28 +5,25 @@ from typing import Any
 
 import llama_index.core
 import pytest
-from llama_index.core import Document, Settings, SummaryIndex, VectorStoreIndex
+from llama_index.core import Document, Settings, VectorStoreIndex
 from llama_index.core.agent.workflow import AgentStream, AgentWorkflow, FunctionAgent, ReActAgent, ToolCallResult
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.chat_engine import SimpleChatEngine
 from llama_index.core.indices.prompt_helper import PromptHelper
-from llama_index.core.ingestion import IngestionPipeline
-from llama_index.core.memory import ChatMemoryBuffer, Memory
+from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.node_parser import TokenTextSplitter
 from llama_index.core.prompts import PromptTemplate
-from llama_index.core.query_engine import RouterQueryEngine, SubQuestionQueryEngine
-from llama_index.core.question_gen import LLMQuestionGenerator
-from llama_index.core.response_synthesizers import ResponseMode, TreeSummarize, get_response_synthesizer
+from llama_index.core.query_engine import RouterQueryEngine
+from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
 from llama_index.core.schema import NodeWithScore, TextNode
-from llama_index.core.selectors import LLMSingleSelector, PydanticSingleSelector
-from llama_index.core.tools import FunctionTool, QueryEngineTool
+from llama_index.core.selectors import PydanticSingleSelector
+from llama_index.core.tools import QueryEngineTool
 from pydantic import BaseModel
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import chat_template
-from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioEmbedding, LMStudioTokenizer
+from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding, LMStudioTokenizer
 from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, Server
 from tests.llama_index.test_structured import Listener, listener
 
@@ -108,39 +105,11 @@ def test_a_response_synthesizer_has_room_for_the_chat_template(
         assert str(synthesizer.synthesize(QUESTION, nodes))
 
 
-async def test_a_query_engine_streams(llm: LMStudio, index: VectorStoreIndex) -> None:
-    engine = index.as_query_engine(llm=llm, streaming=True, similarity_top_k=1)
-    response: Any = engine.query(QUESTION)
-    fragments = list(response.response_gen)
-    assert "".join(fragments).startswith('You said "')
-    awaited: Any = await engine.aquery(QUESTION)
-    assert [fragment async for fragment in awaited.response_gen] == fragments
-
-
-def test_a_query_engine_gives_instances(llm: LMStudio, index: VectorStoreIndex) -> None:
-    engine = index.as_query_engine(llm=llm, output_cls=Report, response_mode="compact")
-    assert engine.query(QUESTION).response == Report(city="")  # type: ignore[union-attr]  # the smallest instance
-
-
 def test_a_chat_engine_streams_into_another_thread(llm: LMStudio) -> None:
     engine = SimpleChatEngine.from_defaults(llm=llm, memory=ChatMemoryBuffer.from_defaults(llm=llm))
     response = engine.stream_chat("count")
     assert "".join(response.response_gen) == "0 1 2 3 4 5 6 7 8 9"
     assert engine.chat_history[-1].content == "0 1 2 3 4 5 6 7 8 9"
-
-
-async def test_a_chat_engine_streams_awaited(llm: LMStudio) -> None:
-    engine = SimpleChatEngine.from_defaults(llm=llm, memory=ChatMemoryBuffer.from_defaults(llm=llm))
-    response = await engine.astream_chat("count")
-    assert "".join([fragment async for fragment in response.async_response_gen()]) == "0 1 2 3 4 5 6 7 8 9"
-
-
-@pytest.mark.parametrize("mode", ["context", "condense_plus_context", "condense_question"])
-def test_chat_engines_of_an_index_respond(llm: LMStudio, index: VectorStoreIndex, mode: Any) -> None:
-    memory = ChatMemoryBuffer.from_defaults(llm=llm.load())
-    engine = index.as_chat_engine(chat_mode=mode, llm=llm, memory=memory)
-    assert str(engine.chat("What about rain?"))
-    assert str(engine.chat("And cats?"))
 
 
 def test_a_router_chooses_an_engine(llm: LMStudio, index: VectorStoreIndex) -> None:
@@ -162,53 +131,6 @@ def test_a_router_chooses_an_engine(llm: LMStudio, index: VectorStoreIndex) -> N
     assert response.metadata["selector_result"].ind == 0
 
 
-def test_a_router_chooses_by_plain_text(index: VectorStoreIndex) -> None:
-    choice = {"when": {"last": "choices"}, "then": [{"text": '[{"choice": 2, "reason": "cats"}]'}]}
-    with server_with(choice) as other, other.llm() as llm:
-        tools = [
-            QueryEngineTool.from_defaults(index.as_query_engine(llm=llm), name=name, description=f"about {name}")
-            for name in ("weather", "cats")
-        ]
-        engine = RouterQueryEngine.from_defaults(tools, llm=llm, selector=LLMSingleSelector.from_defaults(llm=llm))
-        response = engine.query("Do they sleep?")
-    assert response.metadata is not None
-    assert response.metadata["selector_result"].ind == 1
-
-
-def test_sub_questions_are_sent(index: VectorStoreIndex) -> None:
-    text = '```json\n{"items": [{"sub_question": "Did it rain?", "tool_name": "weather"}]}\n```'
-    rule = {"when": {"last": "(?i)sub.question"}, "then": [{"text": text}]}
-    with server_with(rule) as other, other.llm() as llm:
-        tool = QueryEngineTool.from_defaults(index.as_query_engine(llm=llm), name="weather", description="weather")
-        engine = SubQuestionQueryEngine.from_defaults(
-            [tool],
-            llm=llm,
-            question_gen=LLMQuestionGenerator.from_defaults(llm=llm),
-            response_synthesizer=get_response_synthesizer(llm=llm),
-            use_async=False,
-            verbose=False,
-        )
-        response = engine.query(QUESTION)
-        assert any("Did it rain?" in node.node.get_content() for node in response.source_nodes)
-
-
-async def test_parallel_predictions_summarize_a_tree() -> None:
-    short = {"when": {}, "then": [{"text": "In short: rain."}]}
-    with server_with(short, context_length=1024) as server, server.llm() as llm:
-        llm.load()
-        texts = [f"part {number}: " + "word " * 300 for number in range(6)]
-        helper = PromptHelper.from_llm_metadata(llm.metadata)
-        summary = await TreeSummarize(llm=llm, prompt_helper=helper, use_async=True).aget_response(QUESTION, texts)
-        assert summary == "In short: rain."
-        assert len(server.predictions) > 3
-
-
-def test_a_summary_index_summarizes(llm: LMStudio) -> None:
-    index = SummaryIndex.from_documents([Document(text=RAIN)])
-    engine = index.as_query_engine(llm=llm, response_mode=ResponseMode.TREE_SUMMARIZE)
-    assert str(engine.query(QUESTION))
-
-
 # Agents ---------------------------------------------------------------------------------------------------------------
 
 
@@ -223,29 +145,10 @@ async def test_a_function_agent_calls_tools_and_responds(server: Server, llm: LM
     assert any(isinstance(event, AgentStream) for event in seen) == streaming
 
 
-async def test_a_function_agent_shows_reasoning(llm: LMStudio) -> None:
-    handler = FunctionAgent(llm=llm).run("think")
-    reasoning = [event.thinking_delta async for event in handler.stream_events() if isinstance(event, AgentStream)]
-    assert "".join(delta for delta in reasoning if delta) == "Let me see."
-    assert str(await handler) == "Done now."
-
-
-@pytest.mark.parametrize("streaming", [True, False])
-async def test_a_call_that_failed_is_no_final_response(server: Server, streaming: bool) -> None:
-    llm = server.llm(repair_tool_calls=False)
-    with pytest.raises(LlamaIndexToolCallError):
-        await FunctionAgent(tools=[weather], llm=llm, streaming=streaming).run("broken")
-
-
 async def test_an_agent_may_require_the_first_tool(server: Server, llm: LMStudio) -> None:
     agent = FunctionAgent(tools=[weather], llm=llm, initial_tool_choice="weather")
     assert str(await agent.run("weather please")) == "The tool said rain in Oslo."
     assert [record.tool_choice for record in server.predictions] == ["required", "auto"]
-
-
-async def test_a_tool_may_end_the_run(llm: LMStudio) -> None:
-    tool = FunctionTool.from_defaults(weather, return_direct=True)
-    assert str(await FunctionAgent(tools=[tool], llm=llm).run("weather please")) == "rain in Oslo"
 
 
 async def test_a_react_agent_calls_tools_and_responds() -> None:
@@ -276,31 +179,7 @@ async def test_agents_delegate_and_report_an_instance() -> None:
     assert output.structured_response == {"city": "Oslo"}
 
 
-async def test_workflows_choose_the_agent_by_what_the_model_can_do(llm: LMStudio) -> None:
-    def kind() -> str:
-        workflow = AgentWorkflow.from_tools_or_functions([weather], llm=llm)
-        return type(next(iter(workflow.agents.values()))).__name__
-
-    assert kind() == "FunctionAgent"
-    llm.is_function_calling_model = False
-    assert kind() == "ReActAgent"
-
-
 # Pipelines, memory, counters ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_a_pipeline_embeds_in_worker_processes(embedding: LMStudioEmbedding) -> None:
-    pipeline = IngestionPipeline(transformations=[embedding])  # core's splitters cannot be pickled
-    documents = [Document(text=f"{RAIN} {number}") for number in range(4)]
-    nodes = pipeline.run(documents=documents, num_workers=2)
-    assert [len(node.embedding or []) for node in nodes] == [16] * 4
-
-
-async def test_a_pipeline_embeds_awaited(embedding: LMStudioEmbedding) -> None:
-    pipeline = IngestionPipeline(transformations=[TokenTextSplitter(), embedding])
-    nodes = await pipeline.arun(documents=[Document(text=RAIN)])
-    assert nodes[0].embedding == embedding.get_text_embedding(RAIN)
 
 
 def test_memories_are_as_long_as_the_context_window(llm: LMStudio) -> None:
@@ -308,16 +187,6 @@ def test_memories_are_as_long_as_the_context_window(llm: LMStudio) -> None:
     assert memory.token_limit == int(8192 * 0.75)
     memory.put(llm.chat([ChatMessage(content="think")]).message)
     assert memory.get()[-1].content == "Done now."
-
-
-async def test_memories_keep_calls(llm: LMStudio) -> None:
-    engine = create_async_engine("sqlite+aiosqlite:///:memory:")
-    memory = Memory.from_defaults(session_id="s", token_limit=4000, async_engine=engine)
-    agent = FunctionAgent(tools=[weather], llm=llm)
-    await agent.run("weather please", memory=memory)
-    assert [message.role.value for message in await memory.aget()] == ["user", "assistant", "tool", "assistant"]
-    assert str(await agent.run("count", memory=memory)) == "0 1 2 3 4 5 6 7 8 9"
-    await engine.dispose()
 
 
 def test_tokens_are_counted_once(server: Server) -> None:

@@ -1,7 +1,6 @@
 """`LMStudioEmbedding` on the emulator."""
 
 import asyncio
-import pickle
 import re
 import threading
 from collections.abc import Callable
@@ -22,12 +21,10 @@ from lmstudio_integrations.errors import (
     LMStudioConfigWarning,
     LMStudioContextOverflowError,
     LMStudioProtocolError,
-    LMStudioUnreachableError,
     LMStudioValueError,
-    LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.llama_index import LMStudioEmbedding, embeddings
-from tests.llama_index.scripted_server import CHAT, EMBEDDING, Server
+from tests.llama_index.scripted_server import EMBEDDING, Server
 from tests.support.tqdm_bars import Drawn
 
 TEXTS = [f"text number {number}" for number in range(250)]
@@ -68,13 +65,6 @@ def test_nodes_get_their_vectors(server: Server) -> None:
     with server.embedding() as model:
         (node,) = model([TextNode(text="rain")])
         assert is_vector(node.embedding)
-
-
-async def test_the_mean_of_several_questions_is_a_vector(server: Server) -> None:
-    with server.embedding() as model:
-        found = model.get_agg_embedding_from_queries(["a", "b"])
-        assert len(found) == 16
-        assert await model.aget_agg_embedding_from_queries(["a", "b"]) == found
 
 
 async def test_instructions_stand_before_what_is_embedded(server: Server) -> None:
@@ -143,15 +133,6 @@ def test_the_model_has_two_names(name: str) -> None:
     assert (model.model, model.model_name) == (None, "unknown")
 
 
-@pytest.mark.parametrize("name", ["model", "model_name"])
-def test_a_copy_has_one_model_under_both_names(name: str) -> None:
-    copied = LMStudioEmbedding(model="m").model_copy(update={name: "n", "ttl": 9})
-    assert (copied.model, copied.model_name, copied.ttl) == ("n", "n", 9)
-    unpickled = pickle.loads(pickle.dumps(copied))
-    assert (unpickled.model, unpickled.model_name) == ("n", "n")
-    assert LMStudioEmbedding(model="m").model_copy(update={"ttl": 9}).model == "m"
-
-
 def test_the_two_names_must_agree() -> None:
     assert LMStudioEmbedding(model="m", model_name="m").model == "m"
     with pytest.raises(ValueError, match="are one setting"):
@@ -177,11 +158,6 @@ def test_the_names_of_other_integrations_are_understood() -> None:
     model = LMStudioEmbedding(**given)
     assert (model.host, model.api_token) == ("http://localhost:1234/v1", SecretStr("k"))
     assert (model.first_token_timeout, model.idle_timeout, model.timeout) == (5.0, 5.0, None)
-
-
-def test_an_unknown_setting_is_rejected_with_the_nearest_name() -> None:
-    with pytest.raises(ValueError, match="did you mean 'embed_batch_size'"):
-        LMStudioEmbedding(**dict[str, Any](embed_batchsize=3))
 
 
 # Loading --------------------------------------------------------------------------------------------------------------
@@ -248,12 +224,6 @@ def test_threads_do_not_flood_the_model_either(monkeypatch: pytest.MonkeyPatch) 
     assert counting.most == embeddings.BATCHES_AT_ONCE
 
 
-def test_one_object_serves_one_loop_after_the_other(server: Server) -> None:
-    with server.embedding() as model:
-        for _ in range(3):
-            assert len(asyncio.run(model.aget_text_embedding_batch(TEXTS))) == len(TEXTS)
-
-
 # What can go wrong ----------------------------------------------------------------------------------------------------
 
 
@@ -302,14 +272,6 @@ async def test_the_error_of_a_long_text_has_its_place_in_the_whole_list(
             model.get_text_embedding(LONG)
 
 
-async def test_the_error_of_a_long_question_has_its_place_among_several(server: Server) -> None:
-    with server.embedding(context_length=512, query_instruction="search: ", length_policy="error") as model:
-        with pytest.raises(LMStudioContextOverflowError, match="text 1 has"):
-            model.get_agg_embedding_from_queries(["short", LONG])
-        with pytest.raises(LMStudioContextOverflowError, match="text 1 has"):
-            await model.aget_agg_embedding_from_queries(["short", LONG])
-
-
 @pytest.mark.parametrize("use_async", [False, True])
 def test_the_default_chunks_of_an_index_are_embedded_in_parts_and_the_advice_helps(
     monkeypatch: pytest.MonkeyPatch, use_async: bool
@@ -342,33 +304,6 @@ def test_the_default_chunks_of_an_index_are_embedded_in_parts_and_the_advice_hel
         Settings.chunk_size = 256
         index = VectorStoreIndex.from_documents(documents, embed_model=strict, use_async=use_async)
         assert len(index.docstore.docs) > len(documents)
-
-
-async def test_a_text_that_is_too_long_may_be_cut(server: Server) -> None:
-    with server.embedding(load_config={"contextLength": 512}, length_policy="truncate") as model:
-        vector = model.get_text_embedding(LONG)
-        assert await model.aget_text_embedding(LONG) == vector
-    assert all(0 < len(text.split()) <= 510 for text in server.embedded)
-
-
-async def test_a_text_that_is_too_long_may_be_passed_to_the_server(server: Server) -> None:
-    with server.embedding(load_config={"contextLength": 512}, length_policy="pass") as model:
-        model.get_text_embedding(LONG)
-        await model.aget_text_embedding(LONG)
-    assert server.embedded == [LONG, LONG]
-
-
-def test_a_language_model_is_rejected(server: Server) -> None:
-    with server.embedding(model=CHAT) as model, pytest.raises(LMStudioWrongModelKindError):
-        model.get_query_embedding("a")
-
-
-async def test_no_server_is_reported_plainly() -> None:
-    with LMStudioEmbedding(model="m", host="127.0.0.1:9") as model:
-        with pytest.raises(LMStudioUnreachableError):
-            model.get_query_embedding("a")
-        with pytest.raises(LMStudioUnreachableError):
-            await model.aget_query_embedding("a")
 
 
 @pytest.mark.parametrize("texts", ["abc", None, 5, b"ab", {"a": 1}, ["a", None]])

@@ -6,17 +6,16 @@ from typing import Any
 
 import pytest
 from llama_index.core.agent.workflow import FunctionAgent
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, ImageBlock, TextBlock
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from llama_index.core.types import PydanticProgramMode
 
-from lmstudio_integrations.errors import LMStudioPluginError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioTokenizer
 from tests.llama_index.scripted_server import Server, raw
 from tests.support.generators import GENERATOR, MODEL, OF_MODELS, PLUGINS, City, pier
-from tests.support.web import PIXEL
 
 PIER = FunctionTool.from_defaults(pier)
 Response = ChatResponse | CompletionResponse
@@ -67,21 +66,6 @@ def test_a_response_has_what_is_known_and_no_more(server: Server, writer: LMStud
     assert _text(response) == "0 1 2 3"
     assert raw(response) == {"model": GENERATOR, "host": server.address, "only_reasoning": False}
     assert response.additional_kwargs == {}
-
-
-def test_reasoning_is_a_block(writer: LMStudio) -> None:
-    assert [block.block_type for block in writer.chat(_user("think")).message.blocks] == ["thinking", "text"]
-
-
-def test_an_image_is_uploaded(server: Server, writer: LMStudio) -> None:
-    writer.chat([ChatMessage(blocks=[TextBlock(text="count"), ImageBlock(image=PIXEL)])])
-    assert server.predictions[0].messages[0]["content"][1]["type"] == "file"
-
-
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_an_error_of_the_plugin_has_its_text(writer: LMStudio, way: Way) -> None:
-    with pytest.raises(LMStudioPluginError, match="the pen is dry"):
-        way(writer, "break")
 
 
 def test_the_metadata_has_defaults_or_what_the_user_says(server: Server, writer: LMStudio) -> None:

@@ -18,18 +18,14 @@ from lmstudio_integrations.emulator.engines.scripted import chat_template
 from lmstudio_integrations.errors import (
     LMStudioConfigWarning,
     LMStudioConnectionLostError,
-    LMStudioContextOverflowError,
-    LMStudioModelNotFoundError,
-    LMStudioServerError,
     LMStudioUnreachableError,
     LMStudioValueError,
 )
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
-from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
+from lmstudio_integrations.types.config import LlmLoadModelConfig
 from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, SMALL, SMALL_CONTEXT_LENGTH, Server, raw
 from tests.llama_index.test_messages import PNG
 from tests.support.event_loop import ticks_during
-from tests.support.pauses import replace_pauses
 from tests.support.requested import digest
 
 NUMBERS = "0 1 2 3 4 5 6 7 8 9"
@@ -93,13 +89,6 @@ def test_stream_complete_streams_fragments(llm: LMStudio, formatted: bool) -> No
     assert "".join(chunk.delta or "" for chunk in found) == NUMBERS == found[-1].text
 
 
-@pytest.mark.parametrize("formatted", [False, True])
-async def test_completions_can_be_awaited(llm: LMStudio, formatted: bool) -> None:
-    assert (await llm.acomplete("count", formatted=formatted)).text == NUMBERS
-    found = await gathered(await llm.astream_complete("count", formatted=formatted))
-    assert "".join(chunk.delta or "" for chunk in found) == NUMBERS == found[-1].text
-
-
 def test_reasoning_is_a_block(llm: LMStudio) -> None:
     reasoning, text = llm.chat(generating("think")).message.blocks
     assert isinstance(reasoning, ThinkingBlock)
@@ -111,11 +100,6 @@ def test_empty_output_is_one_chunk(llm: LMStudio) -> None:
     (chunk,) = llm.stream_chat(generating("nothing"))
     assert chunk.message.content == ""
     assert raw(chunk)["usage"]["prompt_tokens"] > 0
-
-
-async def test_empty_output_is_one_awaited_chunk(llm: LMStudio) -> None:
-    (chunk,) = await gathered(await llm.astream_chat(generating("nothing")))
-    assert chunk.message.content == ""
 
 
 # Leaving early --------------------------------------------------------------------------------------------------------
@@ -132,26 +116,11 @@ def test_closing_a_stream_stops_the_server(server: Server, llm: LMStudio) -> Non
     server.wait_for(lambda: stopped(server))
 
 
-async def test_closing_an_awaited_stream_stops_the_server(server: Server, llm: LMStudio) -> None:
-    async for _ in await llm.astream_chat(generating("for ever")):
-        break
-    await asyncio.to_thread(server.wait_for, lambda: stopped(server))
-
-
 async def test_closing_the_undecorated_stream_stops_the_server_at_once(server: Server, llm: LMStudio) -> None:
     stream = await llm.astream_chat(generating("for ever"))
     assert isinstance(stream, AsyncGenerator)
     await anext(stream)
     await stream.aclose()
-    await asyncio.to_thread(server.wait_for, lambda: stopped(server))
-
-
-async def test_cancelling_a_task_stops_the_server(server: Server, llm: LMStudio) -> None:
-    task = asyncio.create_task(llm.achat(generating("for ever")))
-    await asyncio.to_thread(server.wait_for, lambda: bool(server.predictions))
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
     await asyncio.to_thread(server.wait_for, lambda: stopped(server))
 
 
@@ -195,10 +164,6 @@ async def test_awaiting_does_not_block_the_loop(llm: LMStudio) -> None:
 
 
 # Settings -------------------------------------------------------------------------------------------------------------
-
-
-def sent(server: Server) -> LlmPredictionConfig:
-    return server.last_request.config
 
 
 def test_a_call_may_name_another_model(llm: LMStudio) -> None:
@@ -255,11 +220,6 @@ def test_a_request_timeout_beside_what_it_means_is_rejected(clock: str) -> None:
             kind(**dict[str, Any]({"request_timeout": 7, clock: 5}))
 
 
-def test_a_request_timeout_may_stand_beside_that_of_the_whole_call() -> None:
-    llm = LMStudio(**dict[str, Any](timeout=50, additional_kwargs={"request_timeout": 7}))
-    assert (llm.timeout, llm.idle_timeout) == (50, 7)
-
-
 def test_extra_settings_of_migrants_are_checked_as_well() -> None:
     with pytest.raises(ValueError, match="did you mean 'top_p'"):
         LMStudio(**dict[str, Any](additional_kwargs={"topp": 4}))
@@ -277,13 +237,6 @@ def test_callbacks_see_the_load_and_the_prompt(server: Server) -> None:
         llm.chat(generating("count"))
     assert loaded[0] == 0.0
     assert loaded[-1] == read[-1] == 1.0
-
-
-def test_log_probabilities_are_requested(server: Server) -> None:
-    with server.llm(top_logprobs=2) as llm:
-        response = llm.chat(generating("count"))
-    assert sent(server).log_probs == 2
-    assert response.logprobs is None or len(response.logprobs) > 0
 
 
 # What LlamaIndex reads -----------------------------------------------------------------------------------------------
@@ -331,11 +284,6 @@ def test_the_output_and_the_chat_template_get_at_most_half_of_the_context_window
 
 def test_load_records_the_context_window(llm: LMStudio) -> None:
     assert llm.load() is llm
-    assert llm.metadata.context_window == CONTEXT_LENGTH
-
-
-async def test_aload_records_the_context_window(llm: LMStudio) -> None:
-    assert await llm.aload() is llm
     assert llm.metadata.context_window == CONTEXT_LENGTH
 
 
@@ -392,11 +340,6 @@ def test_a_context_window_that_the_user_promised_and_is_not_there_is_warned_of_w
             llm.chat(generating("count"))
 
 
-def test_nothing_is_warned_of_when_nobody_had_requested_it(server: Server) -> None:
-    with server.llm(model=SMALL) as llm:
-        llm.chat(generating("count"))
-
-
 def test_the_payload_of_events_names_the_model(llm: LMStudio) -> None:
     payload = llm.to_payload()
     assert payload["class_name"] == "LMStudio"
@@ -427,11 +370,6 @@ async def test_images_are_uploaded(server: Server, llm: LMStudio) -> None:
     assert server.last_request.images == [digest(PNG)]
 
 
-def test_an_image_for_a_model_that_sees_none_is_rejected(server: Server) -> None:
-    with server.llm(model=SMALL) as llm, pytest.raises(LMStudioServerError):
-        llm.chat(showing(image=PNG))
-
-
 # What can go wrong ----------------------------------------------------------------------------------------------------
 
 
@@ -441,36 +379,6 @@ def test_no_server_is_reported_plainly() -> None:
         pytest.raises(LMStudioUnreachableError, match=r"127\.0\.0\.1:9"),
     ):
         llm.chat(generating("count"))
-
-
-async def test_no_server_is_tried_again_if_requested(monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[float] = []
-    replace_pauses(monkeypatch, pauses.append)
-    with LMStudio(model="m", host="127.0.0.1:9", max_retries=2) as llm:
-        with pytest.raises(LMStudioUnreachableError):
-            llm.chat(generating("count"))
-        with pytest.raises(LMStudioUnreachableError):
-            await gathered(await llm.astream_chat(generating("count")))
-    assert pauses == [0.5, 1.0, 0.5, 1.0]
-
-
-def test_an_unknown_model_is_named(server: Server) -> None:
-    with server.llm(model="no-such-model") as llm, pytest.raises(LMStudioModelNotFoundError, match="no-such-model"):
-        llm.chat(generating("count"))
-
-
-def test_a_prompt_that_does_not_fit_is_an_overflow(server: Server) -> None:
-    with (
-        server.llm(model=SMALL, context_overflow_policy="stopAtLimit") as llm,
-        pytest.raises(LMStudioContextOverflowError),
-    ):
-        llm.chat(generating("word " * 2 * SMALL_CONTEXT_LENGTH))
-
-
-def test_the_servers_words_are_kept(llm: LMStudio) -> None:
-    with pytest.raises(LMStudioServerError, match="the engine gave up") as caught:
-        llm.chat(generating("fail"))
-    assert caught.value.suggestion == "try another model"
 
 
 async def test_a_line_that_breaks_is_an_error_not_an_end(llm: LMStudio) -> None:
@@ -488,14 +396,6 @@ async def test_an_empty_message_is_the_servers_to_handle(server: Server, llm: LM
     assert list(llm.stream_complete(text))[-1].text
     assert (await gathered(await llm.astream_chat(generating(text))))[-1].message.content
     assert server.conversation == [("user", [{"type": "text", "text": text}])]
-
-
-async def test_an_empty_prompt_to_be_continued_is_the_servers_to_handle(server: Server, llm: LMStudio) -> None:
-    assert llm.complete("", formatted=True).text
-    assert server.last_request.prompt == ""
-    assert (await llm.acomplete("", formatted=True)).text
-    assert list(llm.stream_complete("", formatted=True))[-1].text
-    assert (await gathered(await llm.astream_complete("", formatted=True)))[-1].text
 
 
 ROLE_AND_TEXT = {"role": "user", "content": "hi"}

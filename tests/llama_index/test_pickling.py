@@ -152,7 +152,7 @@ def test_no_secret_is_in_a_dump(kind: Any, way: Callable[[Any], Any], monkeypatc
     assert again.api_token is again.headers is None
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_another_process_that_registers_the_classes_loads_what_was_written() -> None:
     model = LMStudio(model="m", host="127.0.0.1:9", temperature=0.5, api_token=TOKEN)
     written = SummaryExtractor(llm=model).to_json()

@@ -131,11 +131,6 @@ def test_the_last_chunk_has_usage_and_statistics() -> None:
     assert (raw(last)["model"], raw(last)["instance_identifier"], raw(last)["context_length"]) == ("m", "m:2", 4096)
 
 
-def test_missing_token_counts_are_zero() -> None:
-    response = whole([text("a"), PredictionEnd({"stopReason": "eosFound"}, {}, {}, {})])
-    assert raw(response)["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-
-
 def test_cached_tokens_are_counted() -> None:
     response = whole([PromptProgress(1.0, {"cachedTokenCount": 3}), PromptProgress(1.0), text("a"), end()])
     assert raw(response)["usage"]["prompt_tokens_details"] == {"cached_tokens": 3}
@@ -173,11 +168,6 @@ def test_a_response_of_reasoning_alone_is_logged(caplog: pytest.LogCaptureFixtur
     assert "all reasoning; raise max_tokens" in caplog.text
 
 
-def test_a_response_after_reasoning_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    assert raw(whole([reasoning("hm"), text("yes"), end()]))["only_reasoning"] is False
-    assert not caplog.records
-
-
 def test_a_call_is_streamed_as_it_is_written() -> None:
     found = chunks([*call("c1", "add", '{"a"', ": 1}", a=1), end()])
     assert [calls_of(chunk) for chunk in found] == [
@@ -189,10 +179,6 @@ def test_a_call_is_streamed_as_it_is_written() -> None:
     ]
 
 
-def test_a_call_without_text_has_no_text_block() -> None:
-    assert whole([*call(), end()]).message.content is None
-
-
 def test_calls_are_in_the_messages_kwargs_as_well() -> None:
     response = whole([*call("c1", "add", a=1), end()])
     function = {"name": "add", "arguments": '{"a": 1}'}
@@ -201,18 +187,8 @@ def test_calls_are_in_the_messages_kwargs_as_well() -> None:
     }
 
 
-def test_nothing_else_is_in_the_messages_kwargs() -> None:
-    found = chunks([reasoning("hm"), text("yes"), end(tokensPerSecond=1.0)])
-    assert all(chunk.message.additional_kwargs == {} for chunk in found)
-
-
 def test_a_call_without_start_name_or_fragments_is_still_a_call() -> None:
     assert calls_of(whole([ToolCallEnd("c1", "add", {"a": 1}), end()])) == [("c1", "add", {"a": 1})]
-
-
-def test_fragments_of_no_call_are_skipped() -> None:
-    found = chunks([ToolCallName("add"), ToolCallArguments("{"), text("a"), end()])
-    assert [chunk.delta for chunk in found] == ["a", ""]
 
 
 def test_fragments_before_the_name_are_held_back() -> None:
@@ -224,10 +200,6 @@ def test_fragments_before_the_name_are_held_back() -> None:
         end(),
     ]
     assert calls_of(chunks(events)[0]) == [("c1", "add", "{")]
-
-
-def test_null_arguments_are_an_empty_dict() -> None:
-    assert calls_of(whole([ToolCallEnd("c1", "now", None), end()])) == [("c1", "now", {})]
 
 
 def test_names_that_were_changed_for_the_wire_are_restored() -> None:
@@ -245,19 +217,10 @@ def test_missing_and_duplicate_identifiers_are_replaced(read: Any, call_id: str 
     assert second != first
 
 
-def test_two_equal_calls_are_two_calls() -> None:
-    assert len(calls_of(whole([*call("c1", a=1), *call("c2", a=1), end()]))) == 2
-
-
 def test_without_parallel_calls_the_first_is_kept() -> None:
     found = chunks([*call("c1", a=1), *call("c2", "add", "{}", a=2), end()], ALONE)
     assert [calls_of(chunk) for chunk in found][-1] == [("c1", "add", {"a": 1})]
     assert len(found) == 3
-
-
-def test_a_surplus_call_may_fail() -> None:
-    surplus: list[PredictionEvent] = [ToolCallStart("c2"), ToolCallFailed({"title": "bad"}, "{")]
-    assert len(calls_of(whole([*call("c1"), *surplus, end()], ALONE))) == 1
 
 
 def error_of(events: Iterable[PredictionEvent], tool_use: ToolUse | None = None) -> LlamaIndexToolCallError:
@@ -288,16 +251,8 @@ def test_a_call_that_the_next_one_interrupts_is_an_error() -> None:
     assert "was not finished" in str(error_of([ToolCallStart("c1"), *call("c2"), end()]))
 
 
-def test_a_failed_call_beside_a_good_one_is_an_error() -> None:
-    error_of([*call("c1"), ToolCallStart("c2"), ToolCallFailed({"title": "bad"}), end()])
-
-
 def test_a_missing_required_call_is_an_error() -> None:
     assert error_of([text("No."), end()], MUST).text == "No."
-
-
-def test_a_required_call_that_came_is_no_error() -> None:
-    assert calls_of(whole([*call(), end()], MUST))
 
 
 def test_the_last_chunk_does_not_show_a_call_that_failed() -> None:
@@ -390,21 +345,6 @@ def test_the_last_chunk_is_the_non_streaming_response(name: str, tool_use: ToolU
     assert (last.message, last.raw) == (response.message, response.raw)
     assert last.additional_kwargs == response.additional_kwargs
     assert [each for chunk in earlier for each in chunk.logprobs or ()] == (response.logprobs or [])
-
-
-def test_progress_during_a_call_is_no_chunk() -> None:
-    assert len(chunks([ToolCallStart("c1"), ToolCallName("add"), PromptProgress(1.0), end()])) == 2
-
-
-def test_a_call_that_failed_is_no_longer_shown() -> None:
-    events: list[PredictionEvent] = [
-        ToolCallStart("c1"),
-        ToolCallName("add"),
-        ToolCallFailed({"title": "bad"}),
-        text("Sorry."),
-        end(),
-    ]
-    assert [len(calls_of(chunk)) for chunk in chunks(events)] == [1, 0, 0]
 
 
 def test_a_stream_that_was_closed_before_its_end_is_not_checked() -> None:

@@ -19,7 +19,7 @@ from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudio
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
 from lmstudio_integrations.llama_index._structured import flexible, instances, partial_instances
 from lmstudio_integrations.types.structured import PartialJson
-from tests.llama_index.scripted_server import CHAT, LONG, Server
+from tests.llama_index.scripted_server import CHAT, Server
 
 UNREADABLE = {"too deep": "[" * 100_000, "too many digits": '{"name": "Ann", "age": ' + "9" * 10_000 + "}"}
 """Responses that no JSON parser reads, the first with a `RecursionError`."""
@@ -71,12 +71,6 @@ def test_structured_predict_returns_an_instance(server: Server, llm: LMStudio) -
     assert schema_sent(server) == {"type": "json", "jsonSchema": Person.model_json_schema()}
 
 
-def test_the_grammar_needs_no_tools(server: Server) -> None:
-    with server.llm(is_function_calling_model=False) as llm:
-        assert llm.structured_predict(Person, PROMPT, who="person") == ANN
-    assert schema_sent(server)["jsonSchema"] == Person.model_json_schema()
-
-
 async def test_astructured_predict_returns_an_instance(llm: LMStudio) -> None:
     assert await llm.astructured_predict(Person, PROMPT, who="person") == ANN
 
@@ -93,11 +87,6 @@ async def test_astream_structured_predict_ends_with_the_instance(llm: LMStudio) 
     found = [each async for each in await llm.astream_structured_predict(Person, PROMPT, who="person")]
     assert found[-1] == ANN
     assert isinstance(found[0], FlexibleModel)
-
-
-def test_reasoning_is_no_part_of_the_instance(llm: LMStudio) -> None:
-    assert llm.structured_predict(Person, PROMPT, who="pensive") == Person(name="A", age=1)
-    assert list(llm.stream_structured_predict(Person, PROMPT, who="pensive"))[-1] == Person(name="A", age=1)
 
 
 async def test_the_system_prompt_is_kept_on_every_path(server: Server) -> None:
@@ -132,13 +121,6 @@ def test_a_response_that_was_cut_off_is_an_error(llm: LMStudio) -> None:
         list(llm.stream_structured_predict(Person, PROMPT, {"max_tokens": 3}, who="person"))
 
 
-async def test_a_response_that_is_no_instance_is_never_repaired(llm: LMStudio) -> None:
-    with pytest.raises(LMStudioStructuredOutputError):
-        llm.structured_predict(Person, PROMPT, who="half")
-    with pytest.raises(LMStudioStructuredOutputError):
-        [each async for each in await llm.astream_structured_predict(Person, PROMPT, who="half")]
-
-
 class Tags(BaseModel):
     """Its schema requires unique tags; pydantic accepts repeated ones."""
 
@@ -171,31 +153,12 @@ async def test_what_pydantic_accepts_is_accepted(output_cls: type[BaseModel], wr
         assert llm.as_structured_llm(output_cls).complete("x").raw == instance
 
 
-MARKER = "__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_ab12__"
-"""A tag that LM Studio does not remove from the responses of some reasoning models."""
-
-
-@pytest.mark.parametrize("written", [f"{MARKER}\n{ANN.model_dump_json()}", ANN.model_dump_json() + MARKER])
-def test_what_lm_studio_keeps_in_a_response_is_no_part_of_it(written: str) -> None:
-    rule = {"when": {"structured": True}, "then": [{"text": written}]}
-    with Server([ModelEntry(key=CHAT, rules=(rule,))]) as server, server.llm() as llm:
-        assert llm.structured_predict(Person, PROMPT, who="x") == ANN
-        found = list(llm.stream_structured_predict(Person, PROMPT, who="x"))
-        assert found[-1] == ANN
-        assert isinstance(found[0], FlexibleModel)
-
-
 def test_as_structured_llm_responds_with_json(llm: LMStudio) -> None:
     structured = llm.as_structured_llm(Person)
     response = structured.chat([ChatMessage(role=MessageRole.USER, content="person")])
     assert response.raw == ANN
     assert response.message.content == ANN.model_dump_json()
     assert structured.complete("person").raw == ANN
-
-
-async def test_as_structured_llm_can_be_awaited(llm: LMStudio) -> None:
-    structured = llm.as_structured_llm(Person)
-    assert (await structured.achat([ChatMessage(role=MessageRole.USER, content="person")])).raw == ANN
 
 
 @pytest.mark.filterwarnings("ignore:The `json` method is deprecated")
@@ -434,19 +397,8 @@ def test_a_validator_that_trips_over_what_is_not_there_yet_does_not_end_the_stre
     assert found[-1] == Greeted(name="Ann Lee", age=7)
 
 
-def test_what_is_no_object_yet_is_nothing() -> None:
-    assert as_it_grows("Sure: ") == []
-    assert as_it_grows("[1, 2") == []
-
-
 def test_a_long_response_is_read_once_per_hundredth_of_growth() -> None:
     assert 100 < len(as_it_grows('{"name": "' + "x" * 5000, *"y" * 20_000)) - 1 < 170
-
-
-def test_a_long_response_ends_with_all_of_it(llm: LMStudio) -> None:
-    found = list(llm.stream_structured_predict(Person, PROMPT, who="long person"))
-    assert found[-1] == Person(name=LONG * 6, age=7)
-    assert len(found[-1].name) > 4096
 
 
 def test_the_class_of_unfinished_instances_is_made_once() -> None:

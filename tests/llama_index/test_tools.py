@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 import pytest
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, ToolCallBlock
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
 from llama_index.core.program.function_program import get_function_tool
 from llama_index.core.tools import BaseTool, FunctionTool, ToolMetadata
 from pydantic import BaseModel
@@ -72,11 +72,6 @@ def test_a_tool_is_offered_with_name_description_and_parameters() -> None:
 def test_a_tool_without_parameters_is_still_an_object() -> None:
     (found,) = offered(tool_settings(openai_tools([NOW]), None))
     assert (found["parameters"]["type"], found["parameters"]["properties"]) == ("object", {})
-
-
-def test_long_descriptions_are_no_reason_to_reject_a_tool() -> None:
-    (found,) = offered(tool_settings(openai_tools([tool(now, description="long " * 500)]), None))
-    assert len(found["description"]) == 2500
 
 
 def test_names_are_brought_into_what_the_wire_takes() -> None:
@@ -154,11 +149,6 @@ def test_a_named_tool_is_offered_alone_and_required(choice: Any) -> None:
     assert ToolUse.of((), settings, parallel=True).required
 
 
-def test_without_a_choice_nothing_is_sent() -> None:
-    assert "tool_choice" not in tool_settings(openai_tools([WEATHER]), None)
-    assert tool_settings(openai_tools([]), None) == {}
-
-
 def test_a_named_tool_that_is_not_there_is_rejected() -> None:
     with pytest.raises(LMStudioValueError, match="'later' is none of the tools: weather, now"):
         tool_settings(openai_tools([WEATHER, NOW]), "later")
@@ -200,11 +190,6 @@ def test_response_formats_of_every_form_are_understood(requested: Any, structure
     assert response_settings(requested, response_schema) == {"structured": structured}
 
 
-@pytest.mark.parametrize("requested", [None, {"type": "text"}])
-def test_plain_text_is_no_format(requested: Any) -> None:
-    assert response_settings(requested, response_schema) == {}
-
-
 @pytest.mark.parametrize("wrong", ["json", 3, int, {"type": "json_schema", "schema": "N"}])
 def test_what_is_no_format_is_rejected(wrong: Any) -> None:
     with pytest.raises(LMStudioValueError, match="response_format must be"):
@@ -241,11 +226,6 @@ def test_chat_with_tools_calls_them(server: Server, llm: LMStudio) -> None:
     assert [offer.function.name for offer in server.last_request.tools] == ["weather"]
 
 
-async def test_achat_with_tools_calls_them(llm: LMStudio) -> None:
-    response = await llm.achat_with_tools([WEATHER], user_msg=user("weather please"))
-    assert llm.get_tool_calls_from_response(response)[0].tool_kwargs == {"city": "Oslo"}
-
-
 def test_streamed_calls_grow(llm: LMStudio) -> None:
     found = list(llm.stream_chat_with_tools([WEATHER], user_msg="weather please"))
     growing = [
@@ -258,31 +238,16 @@ def test_streamed_calls_grow(llm: LMStudio) -> None:
     assert {call.tool_id for chunk in found for call in llm.get_tool_calls_from_response(chunk, False)} == {"c1"}
 
 
-async def test_awaited_streams_of_calls_end_with_them_whole(llm: LMStudio) -> None:
-    found = [chunk async for chunk in await llm.astream_chat_with_tools([WEATHER], user_msg="weather please")]
-    assert llm.get_tool_calls_from_response(found[-1])[0].tool_kwargs == {"city": "Oslo"}
-
-
 def test_the_history_that_was_given_stays_as_it_is(llm: LMStudio) -> None:
     history = [user("hello")]
     llm.chat_with_tools([WEATHER], user_msg="weather please", chat_history=history)
     assert len(history) == 1
 
 
-def test_required_calls_are_requested(server: Server, llm: LMStudio) -> None:
-    llm.chat_with_tools([WEATHER], user_msg="weather please", tool_required=True)
-    assert server.last_request.tool_choice == "required"
-
-
 def test_a_named_choice_of_an_agent_is_requested(server: Server, llm: LMStudio) -> None:
     llm.chat_with_tools([WEATHER, NOW], user_msg="weather please", tool_choice="weather")
     assert server.last_request.tool_choice == "required"
     assert [offer.function.name for offer in server.last_request.tools] == ["weather"]
-
-
-def test_without_tools_nothing_is_offered(server: Server, llm: LMStudio) -> None:
-    llm.chat_with_tools([], user_msg="count")
-    assert list(server.last_request.tools) == []
 
 
 def test_several_calls_come_where_they_are_allowed(llm: LMStudio) -> None:
@@ -294,12 +259,6 @@ def test_several_calls_come_where_they_are_allowed(llm: LMStudio) -> None:
     assert [call.tool_id for call in llm.get_tool_calls_from_response(last)] == ["c1"]
 
 
-def test_equal_identifiers_are_distinguished(llm: LMStudio) -> None:
-    response = llm.chat_with_tools([WEATHER], user_msg="same id", allow_parallel_tool_calls=True)
-    first, second = (call.tool_id for call in llm.get_tool_calls_from_response(response))
-    assert first != second
-
-
 def test_a_tool_without_arguments_is_called_without(llm: LMStudio) -> None:
     response = llm.predict_and_call([NOW], user_msg="bare")
     assert response.response == "noon"
@@ -309,19 +268,6 @@ def test_a_generic_class_is_found_under_its_own_name(server: Server, llm: LMStud
     response = llm.predict_and_call([BOX], user_msg="box")
     assert response.sources[0].raw_output == Box[int](value=3)
     assert [offer.function.name for offer in server.last_request.tools] == ["Box_int_"]
-
-
-def test_predict_and_call_does_not_stumble_over_a_second_call(llm: LMStudio) -> None:
-    assert llm.predict_and_call([WEATHER], user_msg="both").response == "rain in Oslo"
-
-
-def test_the_results_of_tools_go_back(server: Server, llm: LMStudio) -> None:
-    response = llm.chat_with_tools([WEATHER], user_msg="weather please")
-    result = ChatMessage(role=MessageRole.TOOL, content="rain", additional_kwargs={"tool_call_id": "c1"})
-    reply = llm.chat_with_tools([WEATHER], chat_history=[user("weather please"), response.message, result])
-    assert reply.message.content == "The tool said rain."
-    assert [role for role, _ in server.conversation] == ["user", "assistant", "tool"]
-    assert server.conversation[2][1][0]["name"] == "weather"
 
 
 def test_no_call_is_an_error_where_one_is_expected(llm: LMStudio) -> None:
@@ -364,11 +310,6 @@ async def test_a_failed_or_missing_call_is_an_error_on_every_path(llm: LMStudio,
         [chunk async for chunk in stream]
 
 
-def test_a_call_that_max_tokens_cut_off_is_an_error(llm: LMStudio) -> None:
-    with pytest.raises(LlamaIndexToolCallError, match="cut off"):
-        llm.chat_with_tools([WEATHER], user_msg="weather please", max_tokens=4)
-
-
 def test_tools_for_a_model_that_was_not_taught_any_are_warned_of_once() -> None:
     calling = {"when": {}, "then": [{"tool": "weather", "arguments": {"city": "Oslo"}}]}
     with Server([ModelEntry(key=CHAT, tools=False, rules=(calling,))]) as other, other.llm() as llm:
@@ -376,10 +317,3 @@ def test_tools_for_a_model_that_was_not_taught_any_are_warned_of_once() -> None:
             llm.chat_with_tools([WEATHER], user_msg="weather please")
         assert caught[0].filename == __file__
         assert llm.predict_and_call([WEATHER], user_msg="weather please").response == "rain in Oslo"
-
-
-def test_tools_may_be_given_to_chat_as_dicts(server: Server, llm: LMStudio) -> None:
-    given = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
-    response = llm.chat(user_messages("weather please"), tools=[given], tool_choice="auto")
-    assert isinstance(response.message.blocks[-1], ToolCallBlock)
-    assert server.last_request.tool_choice == "auto"
