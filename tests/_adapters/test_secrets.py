@@ -159,7 +159,7 @@ WRONG = [
 @pytest.mark.parametrize(("way", "mistakes"), WRONG)
 def test_a_wrong_setting_does_not_show_a_secret(way: Way, mistakes: dict[str, dict[str, Any]]) -> None:
     for (what, values), make in zip(mistakes.items(), cycle(classes()), strict=False):
-        assert not shows_token(shown_by(error_of(lambda make=make, values=values: way(make, values)))), (make, what)
+        assert not shows_token(shown_by(error_of(partial(way, make, values)))), (make, what)
 
 
 @pytest.mark.parametrize("adapter", classes())
@@ -179,7 +179,7 @@ def test_an_unknown_setting_of_a_copy_is_an_error(adapter: Any) -> None:
 def test_a_wrong_argument_of_a_client_does_not_show_a_secret(client: Any) -> None:
     for given in (*MISTAKES.values(), {"timeout": TOKEN}):
         values = {"api_host" if name in {"host", "base_url"} else name: value for name, value in given.items()}
-        assert not shows_token(shown_by(error_of(lambda values=values: client(**values)))), given
+        assert not shows_token(shown_by(error_of(partial(client, **values)))), given
 
 
 @pytest.mark.parametrize("config", CONFIGS)

@@ -89,7 +89,7 @@ def test_a_stream_of_an_adapter_that_is_closed_early_is_one_span(
 # The page
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_program_on_the_page_exports_its_spans_and_metrics(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text("\n".join(blocks("docs/guides/logs-and-traces.md")), encoding="utf-8")
