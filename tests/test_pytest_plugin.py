@@ -1,14 +1,15 @@
 """The fixtures for users' own tests, each in a pytest run of its own."""
 
-import sys
 from collections.abc import Callable
 from typing import TypeAlias
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.testing.cassettes.cassette import save
 from lmstudio_integrations.emulator.testing.proxy.fault_options import choose_faults
+from lmstudio_integrations.langchain import ChatLMStudio
 from tests.docs.snippets import ROOT
 
 pytestmark = pytest.mark.slow
@@ -17,36 +18,22 @@ pytest_plugins = ["pytester"]
 
 Run: TypeAlias = Callable[..., pytest.RunResult]
 
+IMPORTED = ChatLMStudio, lms.llm
+"""What the runs use. `pytester` takes out of `sys.modules` what is imported while it runs, so it is imported before."""
+
 
 @pytest.fixture
-def run(pytester: pytest.Pytester) -> Run:
-    """Run a test file in a fresh process, with the plugin as it is installed."""
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a test file in this process, or another function of `pytester`, with this plugin alone."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
     def _run(source: str, *settings: str) -> pytest.RunResult:
         pytester.makepyfile(source)
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:langsmith_plugin",
-            *settings,
-        ]
-        if "lmstudio_integrations" not in installed_plugins():
-            command += ["-p", "lmstudio_integrations.pytest_plugin"]
-        return pytester.run(*command, *settings, timeout=60)
+        return pytester.runpytest(
+            "-q", "-p", "no:cacheprovider", "-p", "lmstudio_integrations.pytest_plugin", *settings
+        )
 
     return _run
-
-
-def installed_plugins() -> set[str]:
-    """Return the names of the plugins that pytest finds by itself."""
-    from importlib.metadata import entry_points
-
-    return {point.name for point in entry_points(group="pytest11")}
 
 
 def test_each_test_gets_an_emulator_of_its_own(run: Run) -> None:
@@ -103,7 +90,7 @@ def test_lmstudio_host_replaces_the_emulator(run: Run, emulator: Emulator) -> No
 
         def test_it(lmstudio_host, lmstudio_session_host):
             assert lmstudio_host == lmstudio_session_host == {emulator.address!r}
-            assert all(thread.name != "lmstudio-emulator" for thread in threading.enumerate())
+            assert [thread.name for thread in threading.enumerate()].count("lmstudio-emulator") == 1
         """,
         "--lmstudio-host",
         emulator.address,
@@ -111,8 +98,11 @@ def test_lmstudio_host_replaces_the_emulator(run: Run, emulator: Emulator) -> No
     result.assert_outcomes(passed=1)
 
 
-def test_the_plugin_alone_imports_nothing_of_the_package(run: Run) -> None:
-    result = run(
+def test_the_plugin_alone_imports_nothing_of_the_package(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile(
         """
         import sys
 
@@ -121,6 +111,7 @@ def test_the_plugin_alone_imports_nothing_of_the_package(run: Run) -> None:
             assert loaded == {"lmstudio_integrations.pytest_plugin"}
         """
     )
+    result = pytester.runpytest_subprocess("-p", "lmstudio_integrations.pytest_plugin", timeout=60)
     result.assert_outcomes(passed=1)
 
 
@@ -262,15 +253,8 @@ def test_what_a_test_that_does_not_pass_has_recorded_is_not_saved(
 
 def test_a_recording_needs_an_lm_studio(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LMSTUDIO_HOST", raising=False)
-    result = run(
-        """
-        import lmstudio_integrations as lms
-
-        lms.Client.find_default_local_api_host = classmethod(lambda cls: None)
-        """
-        + CASSETTE_TEST.replace("EXTRA", '""').replace("\n", "\n        "),
-        "--lmstudio-record=rewrite",
-    )
+    monkeypatch.setattr(lms.Client, "find_default_local_api_host", lambda: None)
+    result = run(CASSETTE_TEST.replace("EXTRA", '""'), "--lmstudio-record=rewrite")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*no LM Studio to record: start it, or name it with --lmstudio-host*"])
 
@@ -292,7 +276,7 @@ def faulty(*arguments: str) -> str:
 
 
 def test_a_test_runs_without_a_fault_and_under_each_that_it_chooses(run: Run) -> None:
-    result = run(faulty("connection-reset-before-response", "engine-fails-before-response"), "-v")
+    result = run(faulty("connection-reset-before-response", "engine-fails-before-response"), "-vv")
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines_random(
         [
