@@ -249,14 +249,6 @@ async def test_unloading_by_handle_and_by_identifier(client: Any, server: Emulat
         await client.llm.unload("chatty")
 
 
-async def test_a_handle_does_not_load_again_after_its_own_unload(client: Any, server: Emulator) -> None:
-    model = await client.llm.model("chatty")
-    await model.unload()
-    with pytest.raises(lms.LMStudioModelNotFoundError):
-        await model.respond("hello")
-    assert server.loaded() == []
-
-
 @pytest.mark.requirement("C-HANDLE-BY-IDENTIFIER")
 async def test_an_unloaded_model_is_loaded_again_with_the_same_settings(client: Any, server: Emulator) -> None:
     model = await client.llm.model("chatty", ttl=77, config={"contextLength": 999})
@@ -265,17 +257,6 @@ async def test_an_unloaded_model_is_loaded_again_with_the_same_settings(client: 
     assert [(info.ttl_ms, info.context_length) for info in server.loaded()] == [(77_000, 999)]
     server.unload("chatty")
     assert await model.count_tokens("a b") == 2
-
-
-@pytest.mark.parametrize("parameters", [{"load_policy": "require_loaded"}, {"load_policy": "new_instance"}])
-async def test_only_get_or_load_loads_an_unloaded_model_again(
-    client: Any, server: Emulator, parameters: dict[str, Any]
-) -> None:
-    server.load("chatty")
-    model = await client.llm.model("chatty", **parameters)
-    server.unload(model.identifier)
-    with pytest.raises(lms.LMStudioModelNotFoundError):
-        await model.respond("hello")
 
 
 async def test_unloading_a_new_instance_that_was_never_loaded_unloads_no_other(client: Any, server: Emulator) -> None:
@@ -292,19 +273,6 @@ async def test_lists_show_both_kinds(client: Any) -> None:
     assert [model.identifier for model in await client.list_loaded_models("embedding")] == ["vectors"]
     assert {info.model_key for info in await client.list_downloaded_models()} == {"chatty", "other", "vectors"}
     assert [info.model_key for info in await client.embedding.list_downloaded()] == ["vectors"]
-
-
-async def test_a_listed_handle_works(client: Any) -> None:
-    await client.llm.model("chatty")
-    (model,) = await client.llm.list_loaded()
-    assert (await model.get_info()).model_key == "chatty"
-    assert str(await model.respond("hello"))
-
-
-async def test_info_prints_what_the_server_sent(client: Any) -> None:
-    info = await (await client.llm.model("chatty")).get_info()
-    assert str(info).startswith('LlmInstanceInfo.from_dict({\n  "architecture": "scripted",')
-    assert lms.LlmInstanceInfo.from_dict(info.to_dict()) == info
 
 
 async def test_the_tokens_of_a_chat_are_compared_with_the_context_length(client: Any) -> None:
@@ -368,11 +336,6 @@ async def test_a_downloaded_model_can_be_loaded_from_its_entry(client: Any, serv
 async def test_an_unknown_load_policy_or_mismatch_policy_is_rejected(client: Any, arguments: dict[str, Any]) -> None:
     with pytest.raises(lms.LMStudioValueError, match=str(next(iter(arguments.values())))):
         await client.llm.model("chatty", **arguments)
-
-
-async def test_an_unknown_load_setting_suggests_the_nearest(client: Any) -> None:
-    with pytest.raises(lms.LMStudioValueError, match="did you mean 'context_length'"):
-        await client.llm.model("chatty", config={"contextLenght": 5})
 
 
 async def test_a_closed_client_raises_and_others_continue(make_client: Callable[..., Any], server: Emulator) -> None:

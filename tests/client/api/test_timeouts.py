@@ -8,12 +8,19 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.embeddings.embedder import Embedder
+from lmstudio_integrations.client.models import attempts
 from lmstudio_integrations.client.models.state import Instance, ModelState
 from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT, Operation
 from lmstudio_integrations.emulator import Emulator, ManualClock
 from lmstudio_integrations.protocol.endpoints import rpc
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result
 from tests.client.prediction_frames import END, fragment, loaded_handle, packet
+
+UNLOADED: dict[str, Any] = {
+    "type": "channelError",
+    "channelId": 1,
+    "error": {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}},
+}
 
 TIMEOUTS: list[tuple[str, list[dict[str, Any]], Callable[[Any], Any]]] = [
     ("load_timeout", [], lambda client: client.llm.model("chatty")),
@@ -26,15 +33,23 @@ TIMEOUTS: list[tuple[str, list[dict[str, Any]], Callable[[Any], Any]]] = [
     ("idle_timeout", [fragment("a")], lambda client: loaded_handle(client).respond("Hi")),
     ("timeout", [], lambda client: loaded_handle(client).respond("Hi")),
     ("timeout", [fragment("a")], lambda client: loaded_handle(client).respond("Hi")),
+    # The model is loaded again, which takes too long.
+    ("timeout", [UNLOADED], lambda client: loaded_handle(client).respond("Hi")),
     ("idle_timeout", [], lambda client: client.llm.list_loaded()),
 ]
 
 
 @pytest.mark.slow
+@pytest.mark.requirement("C-BOUNDED")
 @pytest.mark.parametrize(("name", "frames", "call"), TIMEOUTS)
 async def test_each_timeout_expires_in_its_turn_and_cancels_on_the_server(
-    make_client: Callable[..., Any], name: str, frames: list[dict[str, Any]], call: Callable[[Any], Any]
+    make_client: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    frames: list[dict[str, Any]],
+    call: Callable[[Any], Any],
 ) -> None:
+    monkeypatch.setattr(attempts, "RELOAD_DELAYS", (0.0,))
     received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def behave(socket: Socket) -> None:
@@ -42,15 +57,16 @@ async def test_each_timeout_expires_in_its_turn_and_cancels_on_the_server(
         started = await receive(socket)
         for frame in frames:
             await send(socket, frame)
-        if started["type"] == "channelCreate":
-            await received.put(await receive(socket))
+        while started["type"] == "channelCreate":
+            started = await receive(socket)
+        await received.put(started)
 
     others = dict.fromkeys(("load_timeout", "first_token_timeout", "idle_timeout", "timeout"))
     async with fake_server(behave) as address, make_client(address, **{**others, name: 0.2}) as client:
         with pytest.raises(lms.LMStudioTimeoutError, match=f"{name} expired") as caught:
             await call(client)
         assert caught.value.timeout_name == name
-        if frames or name != "idle_timeout":
+        if frames or name != "idle_timeout":  # otherwise it is a call, which cannot be cancelled
             assert (await asyncio.wait_for(received.get(), 5))["message"] == {"type": "cancel"}
 
 

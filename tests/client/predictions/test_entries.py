@@ -1,13 +1,11 @@
-"""The middlewares of predictions: which ones a call has, and that each can be taken out by its file and its line."""
+"""The middlewares of predictions: which ones a call has, and that each is one file."""
 
 import ast
 import json
-import logging
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -18,10 +16,8 @@ from lmstudio_integrations.client.predictions.entries import ENTRIES
 from lmstudio_integrations.client.predictions.middleware import Middleware
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
-from tests.support.requested import chosen
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "look", "parameters": PARAMETERS}}
@@ -183,141 +179,6 @@ def test_a_plain_call_enters_no_file_of_them_before_its_request_is_sent(server: 
     assert not [path for path in entered if path.parent.name == "telemetry"]
 
 
-# Without one of them --------------------------------------------------------------------------------------------------
-
-
-def logged(caplog: pytest.LogCaptureFixture, text: str) -> bool:
-    return any(text in record.getMessage() for record in caplog.records)
-
-
-def calls(result: Any) -> list[str]:
-    return [call.name for call in result.tool_call_requests]
-
-
-def arguments(result: Any) -> list[dict[str, Any]]:
-    return [call.arguments for call in result.tool_call_requests]
-
-
-def warned(call: Callable[[], object]) -> list[type[Warning]]:
-    with warnings.catch_warnings(record=True) as found:
-        warnings.simplefilter("always")
-        call()
-    return [warning.category for warning in found]
-
-
-def clock(llm: Any) -> None:
-    turns: list[Any] = []
-    for second in "12":
-        turns.append({"role": "user", "content": "Say something. " * 5})
-        system = {"role": "system", "content": f"It is {second} o'clock. " * 20}
-        turns.append({"role": "assistant", "content": str(llm.respond({"messages": [system, *turns]}))})
-
-
-def confidence_of_call(llm: Any) -> bool:
-    config = {**OFFERED, "logProbs": 5}
-    (call,) = llm.respond("markup", config=config, rescue_tool_calls=True).tool_calls or [None]
-    return call is not None and call.end.confidence is not None
-
-
-def bias(llm: Any, server: Emulator) -> object:
-    llm.respond("say", config={"logit_bias": {" 3": 2.5}})
-    return chosen(server.predictions[-1])["logitBias"]
-
-
-def sent_thought(llm: Any, server: Emulator) -> object:
-    chat = lms.Chat("Be brief.")
-    chat.append({"role": "assistant", "content": [{"type": "reasoning", "text": "Hm."}, "It rains."]})
-    chat.add_user_message("say")
-    llm.respond(chat, send_reasoning=True)
-    return server.predictions[-1].messages[1]["content"]
-
-
-def thought_before_format(llm: Any) -> str:
-    for _ in range(2):
-        result = llm.respond("think", config={**FORMAT, "enableThinking": True})
-    return str(result.reasoning_content)
-
-
-UNUSED = object()
-"""Marks a feature that is not used without its file: the server would reject the request."""
-
-FEATURES: dict[str, tuple[Callable[..., object], object, object]] = {
-    "MissingCall": (
-        lambda llm, caplog, _: (llm.respond("say", config=REQUIRED), logged(caplog, "a tool call was required"))[1],
-        True,
-        False,
-    ),
-    "ToolsFirst": (
-        lambda llm, *_: llm.respond("say", config={**OFFERED, **FORMAT}, tools_first=True).stats.predictions_count,
-        2,
-        None,
-    ),
-    "Confidence": (lambda llm, *_: confidence_of_call(llm), True, False),
-    "RequiredToolFallback": (
-        lambda llm, *_: calls(llm.respond("say", config=REQUIRED, required_tool_fallback=True)),
-        ["look"],
-        [],
-    ),
-    "CacheWarning": (lambda llm, *_: warned(lambda: clock(llm)), [lms.LMStudioPromptCacheWarning], []),
-    "ReadCalls": (
-        lambda llm, *_: calls(llm.respond("markup", config=OFFERED, rescue_tool_calls=True)),
-        ["look"],
-        [],
-    ),
-    "RepairCalls": (
-        lambda llm, *_: arguments(llm.respond("misspell", config=OFFERED, repair_tool_calls=True)),
-        [{"city": "Oslo"}],
-        [{"City": "Oslo"}],
-    ),
-    "ContextCheck": (
-        lambda llm, *_: warned(lambda: llm.respond("cut " * 2000, check_context=True)),
-        [lms.LMStudioTruncationWarning],
-        [],
-    ),
-    "SentReasoning": (lambda llm, _, server: sent_thought(llm, server), "<think>Hm.</think>It rains.", UNUSED),
-    "ThinkFirst": (lambda llm, *_: thought_before_format(llm), "Rain?", ""),
-    "ReasoningBudget": (
-        lambda llm, *_: warned(lambda: llm.respond("ponder", config={"reasoning_budget": 3})),
-        [lms.LMStudioConfigWarning],
-        [],
-    ),
-    "StopOnRepetition": (
-        lambda llm, *_: llm.respond("loop", stop_on_repetition=True).stats.stop_reason,
-        "repetition",
-        "eosFound",
-    ),
-    "LogitBias": (lambda llm, _, server: bias(llm, server), [[words.token_id(" 3"), 2.5]], UNUSED),
-}
-"""What each of them does: how it shows, and what shows without it."""
-
-BUILDS_ON = {"Confidence": "ReadCalls"}
-
-
-def module_of(name: str) -> str:
-    return next(middleware.__module__ for middleware, _ in ENTRIES if middleware.__name__ == name)
-
-
-def without(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Return `entries` without a file, its import and its line."""
-    path = Path(entries.__file__)
-    lines = ast.parse(path.read_text(encoding="utf-8"))
-    table = next(each for each in lines.body if isinstance(each, ast.AnnAssign))
-    assert isinstance(table.value, ast.Tuple)
-    count = len(table.value.elts)
-    table.value.elts = [each for each in table.value.elts if name not in {*map(_name, ast.walk(each))}]
-    assert len(table.value.elts) == count - 1
-    module_name = module_of(name)
-    lines.body = [each for each in lines.body if not (isinstance(each, ast.ImportFrom) and each.module == module_name)]
-    monkeypatch.setitem(sys.modules, module_name, None)  # so that it cannot be imported
-    module = ModuleType("entries_without")
-    exec(compile(ast.unparse(lines), str(path), "exec"), vars(module))
-    return module
-
-
-def _name(node: ast.AST) -> str | None:
-    return node.id if isinstance(node, ast.Name) else None
-
-
 def test_each_of_them_is_one_file_that_only_the_list_imports() -> None:
     modules = [middleware.__module__ for middleware, _ in ENTRIES]
     folder = Path(entries.__file__).parent
@@ -326,21 +187,3 @@ def test_each_of_them_is_one_file_that_only_the_list_imports() -> None:
     for path in package.rglob("*.py"):
         imported = [each.module for each in ast.walk(ast.parse(path.read_bytes())) if isinstance(each, ast.ImportFrom)]
         assert path == Path(entries.__file__) or not {*modules} & {*imported}, path
-    assert FEATURES.keys() == {middleware.__name__ for middleware, _ in ENTRIES}
-
-
-@pytest.mark.parametrize("taken_out", [None, *FEATURES])
-def test_without_its_file_and_its_line_only_its_feature_is_gone(
-    server: Emulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, taken_out: str | None
-) -> None:
-    caplog.set_level(logging.WARNING)
-    if taken_out is not None:
-        monkeypatch.setattr(prediction, "middlewares_of", without(taken_out, monkeypatch).middlewares_of)
-    with lms.Client(server.address) as client:
-        llm = client.llm.model("m")
-        assert str(llm.respond("say")) == "It rains."
-        for name, (use, expected, otherwise) in FEATURES.items():
-            is_gone = taken_out in {name, BUILDS_ON.get(name)} and taken_out is not None
-            if not (is_gone and otherwise is UNUSED):
-                assert use(llm, caplog, server) == (otherwise if is_gone else expected), name
-            caplog.clear()

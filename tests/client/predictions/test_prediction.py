@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -32,46 +31,6 @@ async def test_a_stream_outlives_the_names_of_its_client_and_its_model(server: E
     await anext(stream)
     gc.collect()
     assert (await stream.wait_for_result()).content.endswith("199")
-
-
-async def test_a_generation_that_has_started_is_never_repeated(client: Any, server: Emulator) -> None:
-    model = await client.llm.model("chatty")
-    stream = model.respond_stream("for ever")
-    fragments = aiter(stream)
-    await anext(fragments)
-    server.unload("chatty")
-    with pytest.raises(lms.LMStudioModelUnloadedError):
-        async for _fragment in fragments:
-            pass
-    assert len(server.predictions) == 1
-    assert server.loaded() == []
-
-
-async def test_an_unloaded_model_is_reloaded_three_times_and_no_more(
-    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attempts, "RELOAD_DELAYS", (0.0, 0.01, 0.01))
-    endpoints: list[str] = []
-    unloaded = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
-
-    async def behave(socket: Socket) -> None:
-        await authenticate(socket)
-        for channel in range(1, 8):
-            frame = await receive(socket)
-            endpoints.append(frame["endpoint"])
-            if frame["endpoint"] == "predict":
-                await send(socket, {"type": "channelError", "channelId": channel, "error": unloaded})
-            else:
-                await send(socket, {**packet({"type": "loadSuccess", "info": INFO}), "channelId": channel})
-                await send(socket, {"type": "channelClose", "channelId": channel})
-
-    async with fake_server(behave) as address, make_client(address) as client:
-        with pytest.raises(
-            lms.LMStudioModelUnloadedError, match="model 'chatty' was unloaded: its TTL expired"
-        ) as error:
-            await loaded_handle(client).respond("Hi")
-    assert endpoints == ["predict", *["getOrLoad", "predict"] * 3]
-    assert error.value.retryable
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -128,15 +87,6 @@ async def test_an_unloaded_model_whose_response_was_seen_is_not_retryable(
     assert not caught.value.retryable
 
 
-@pytest.mark.parametrize("name", ["get_info", "get_load_config", "get_processing_state", "get_context_length"])
-async def test_the_info_of_an_unloaded_model_does_not_load_it(client: Any, server: Emulator, name: str) -> None:
-    model = await client.llm.model("chatty")
-    server.unload("chatty")
-    with pytest.raises(lms.LMStudioModelNotFoundError):
-        await getattr(model, name)()
-    assert server.loaded() == []
-
-
 async def test_an_error_of_on_message_does_not_repeat_the_prediction(client: Any, server: Emulator) -> None:
     messages: list[Any] = []
 
@@ -174,44 +124,6 @@ async def test_an_error_of_the_handler_of_an_unreadable_tool_call_does_not_repea
         with pytest.raises(lms.LMStudioModelUnloadedError, match="another model was unloaded"):
             await asyncio.wait_for(act, 5)
     assert frames == []
-
-
-async def test_a_stream_that_was_started_on_an_unloaded_model_loads_it_again(make_client: Callable[..., Any]) -> None:
-    unloaded = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
-
-    async def behave(socket: Socket) -> None:
-        await authenticate(socket)
-        await receive(socket)
-        await send(socket, {"type": "channelError", "channelId": 1, "error": unloaded})
-        assert (await receive(socket))["endpoint"] == "getOrLoad"
-        await send(socket, {**packet({"type": "loadSuccess", "info": INFO}), "channelId": 2})
-        await receive(socket)
-        send_together(socket, [{**frame, "channelId": 3} for frame in (fragment("ok"), packet(END))])
-
-    async with fake_server(behave) as address, make_client(address) as client:
-        stream = loaded_handle(client).respond_stream("Hi")
-        await stream.start()
-        assert await asyncio.wait_for(joined(stream), 5) == "ok"
-
-
-async def test_a_completion_that_was_started_on_an_older_server_is_requested_in_another_way(
-    make_client: Callable[..., Any],
-) -> None:
-    endpoints: list[str] = []
-    unsupported = {"title": "no", "displayData": {"code": "generic.engineDoesNotSupportFeature"}}
-
-    async def behave(socket: Socket) -> None:
-        await authenticate(socket)
-        endpoints.append((await receive(socket))["endpoint"])
-        await send(socket, {"type": "channelError", "channelId": 1, "error": unsupported})
-        endpoints.append((await receive(socket))["endpoint"])
-        send_together(socket, [{**frame, "channelId": 2} for frame in (fragment("ok"), packet(END))])
-
-    async with fake_server(behave) as address, make_client(address) as client:
-        stream = loaded_handle(client).complete_stream("Once")
-        await stream.start()
-        assert await asyncio.wait_for(joined(stream), 5) == "ok"
-    assert endpoints == ["completeRawText", "predict"]
 
 
 async def test_unloading_loads_nothing(client: Any, server: Emulator) -> None:
@@ -300,47 +212,6 @@ async def test_the_sync_client_works_where_a_loop_is_running(server: Emulator) -
         model = client.llm.model("chatty")
         assert model.respond("count").content.endswith("199")
         assert sum(1 for _fragment in model.respond_stream("count")) == 200
-
-
-def test_a_stream_may_be_cancelled_from_another_thread(server: Emulator) -> None:
-    with lms.Client(server.address) as client:
-        stream = client.llm.model("chatty").respond_stream("for ever")
-        next(stream)
-        canceller = threading.Thread(target=stream.cancel)
-        canceller.start()
-        result = stream.wait_for_result()
-        canceller.join(5)
-    assert result.stats.stop_reason == "userStopped"
-    assert result.content.startswith("on and")
-
-
-async def test_a_tool_call_that_cannot_be_read_reaches_the_handler_and_ends_the_loop(
-    make_client: Callable[..., Any],
-) -> None:
-    reported: list[tuple[Exception, Any]] = []
-
-    async def behave(socket: Socket) -> None:
-        await authenticate(socket)
-        await receive(socket)
-        await send(socket, packet({"type": "toolCallGenerationStart"}))
-        failed = {"type": "toolCallGenerationFailed", "error": {"title": "Cut off"}, "rawContent": '{"a": '}
-        await send(socket, packet(failed))
-        await send(socket, packet(END))
-
-    def add(a: int) -> int:
-        """Add."""
-        return a
-
-    async with fake_server(behave) as address, make_client(address) as client:
-        with pytest.raises(lms.LMStudioToolCallError, match="Cut off") as caught:
-            await loaded_handle(client).act(
-                "Hi",
-                [add],
-                handle_invalid_tool_request=lambda error, request: reported.append((error, request)),
-                repair_tool_calls=False,
-            )
-    assert reported == [(caught.value, None)]
-    assert caught.value.raw_content == '{"a": '
 
 
 async def test_a_started_stream_that_asks_the_instance_something_first_loads_it_again(

@@ -98,13 +98,6 @@ async def test_events_report_everything_in_order(model: Any) -> None:
     assert (end.name, end.arguments) == ("weather", {"city": "Oslo"})
 
 
-async def test_what_was_read_of_a_stream_is_in_its_result(model: Any) -> None:
-    stream = model.respond_stream("count")
-    assert (await anext(stream)).content == "0"
-    assert (await stream.wait_for_result()).content.startswith("0 1 2")
-    assert [fragment async for fragment in stream] == []
-
-
 async def test_settings_of_a_call_reach_the_model(model: Any) -> None:
     result = await model.respond("count", config={"maxTokens": 3, "temperature": 0.5})
     assert result.stats.stop_reason == "maxPredictedTokensReached"
@@ -185,13 +178,6 @@ async def test_a_stream_that_is_cancelled_before_it_starts_yields_nothing(model:
     stream.cancel()
     assert [fragment async for fragment in stream] == []
     assert server.predictions == ()
-
-
-async def test_closing_a_stream_stops_the_server(model: Any, server: Emulator) -> None:
-    stream = model.respond_stream("for ever")
-    await anext(aiter(stream))
-    await stream.aclose()
-    await _stopped(server)
 
 
 @pytest.mark.parametrize("begin", [anext, lambda stream: stream.start()])
@@ -286,11 +272,6 @@ async def test_an_empty_prompt_is_rejected_before_sending(model: Any, prompt: An
     assert server.predictions == ()
 
 
-async def test_an_empty_text_to_continue_is_rejected(model: Any) -> None:
-    with pytest.raises(lms.LMStudioValueError, match="empty"):
-        await model.complete("")
-
-
 async def test_an_unknown_setting_and_an_unknown_argument_are_rejected(model: Any) -> None:
     with pytest.raises(lms.LMStudioValueError, match="did you mean 'max_tokens'"):
         await model.respond("hello", config={"maxToken": 1})
@@ -333,14 +314,6 @@ async def test_cancelling_a_task_stops_the_server(server: Emulator) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         await _stopped(server)
-
-
-def test_breaking_out_of_a_loop_stops_the_server_at_once(server: Emulator) -> None:
-    with lms.Client(server.address) as client:
-        for fragment in client.llm.model("chatty").respond_stream("for ever"):
-            assert fragment.content == "on"
-            break
-        server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
 
 
 async def test_completion_continues_after_all_warnings_of_an_old_server(
