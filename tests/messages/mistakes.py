@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import pytest
@@ -26,7 +27,17 @@ from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import ModelKind
 from tests.client.transport.connect.test_tls_and_redirects import certified, listening
-from tests.messages.surfaces import ADAPTED, CHAT, EMBEDDING, LANGUAGE, SURFACES, Surface
+from tests.messages.surfaces import (
+    ADAPTED,
+    ADAPTED_CHAT,
+    ADAPTED_EMBEDDING,
+    ADAPTED_LANGUAGE,
+    CHAT,
+    EMBEDDING,
+    LANGUAGE,
+    SURFACES,
+    Surface,
+)
 from tests.support.certificates import LOCALHOST
 from tests.support.web import web_server
 
@@ -119,6 +130,42 @@ def _candidates(case: Case, *addresses: str) -> None:
         case.monkeypatch.setattr(module, "local_candidates", lambda: found)
 
 
+SETTINGS: list[tuple[str, Mapping[str, Surface], dict[str, Any]]] = [
+    ("connection-lost", LANGUAGE, {"prompt": "drop"}),
+    ("token-malformed", SURFACES, {"api_token": "sk-abcdefghijklmnop"}),
+    ("nothing-loaded", SURFACES, {"model": None}),
+    ("not-loaded", SURFACES, {"load_policy": "require_loaded"}),
+    ("not-downloaded", LANGUAGE, {"model": "gemma-3-27b"}),
+    ("not-downloaded", LANGUAGE, {"model": "gema-3-4b"}),
+    ("crashed", LANGUAGE, {"prompt": "crash"}),
+    ("context-overflow", CHAT, {"prompt": "word " * 100}),
+    ("dropped-tokens", ADAPTED_LANGUAGE, {"prompt": "cut " + "word " * 100}),
+    ("text-too-long", ADAPTED_EMBEDDING, {"prompt": "word " * 100, "length_policy": "error"}),
+    ("long-texts", ADAPTED_EMBEDDING, {"prompt": "word " * 100, "length_policy": "average"}),
+    ("all-reasoning", ADAPTED_CHAT, {"prompt": "muse"}),
+    ("preset", LANGUAGE, {"preset": "mine"}),
+    ("timeouts", LANGUAGE, {"prompt": "stall", "idle_timeout": 0.2}),
+    ("timeouts", LANGUAGE, {"prompt": "stall", "timeout": 0.5}),
+    ("slow-first-token", LANGUAGE, {"prompt": "slow", "first_token_timeout": 0.2}),
+    ("seconds", SURFACES, {"ttl": "5m"}),
+    ("seconds", SURFACES, {"idle_timeout": "30s"}),
+    ("seconds", SURFACES, {"keepalive": -1}),
+    ("units", SURFACES, {"context_length": "8k"}),
+    ("units", SURFACES, {"load_config": {"gpu": {"ratio": "50%"}}}),
+    ("unknown-setting", LANGUAGE, {"temprature": 0.5}),
+    ("unknown-setting", SURFACES, {"load_config": {"gpu_offload": 0.5}}),
+    ("unknown-setting", ADAPTED_LANGUAGE, {"json_mode": True}),
+    ("unknown-setting", ADAPTED_EMBEDDING, {"temperature": 0.5}),
+    ("unknown-setting", ADAPTED, {"zzz": 1}),
+    ("schema-text", CHAT, {"response_format": "json"}),
+    ("schema-reference", CHAT, {"response_format": BROKEN}),
+]
+"""Mistakes in the settings of one call: the entry, the interfaces, and the settings."""
+
+for _entry, _surfaces, _settings in SETTINGS:
+    mistake(_entry, _surfaces)(partial(Case.on_server, **_settings))
+
+
 # Connecting -----------------------------------------------------------------------------------------------------------
 
 
@@ -192,11 +239,6 @@ def _no_response(case: Case) -> Any:
         return case(f"127.0.0.1:{silent.getsockname()[1]}", connect_timeout=0.2)
 
 
-@mistake("connection-lost", LANGUAGE)
-def _lost(case: Case) -> Any:
-    return case.on_server(prompt="drop")
-
-
 @mistake("tls")
 def _plain_server(case: Case) -> Any:
     with Emulator(models()) as server:
@@ -248,37 +290,7 @@ def _two_tokens(case: Case) -> Any:
     return _no_token(case)
 
 
-@mistake("token-malformed")
-def _malformed_token(case: Case) -> Any:
-    return case.on_server(api_token="sk-abcdefghijklmnop")
-
-
 # Models ---------------------------------------------------------------------------------------------------------------
-
-
-@mistake("nothing-loaded")
-def _nothing_loaded(case: Case) -> Any:
-    return case.on_server(model=None)
-
-
-@mistake("not-loaded")
-def _not_loaded(case: Case) -> Any:
-    return case.on_server(load_policy="require_loaded")
-
-
-@mistake("not-downloaded", LANGUAGE)
-def _not_downloaded(case: Case) -> Any:
-    return case.on_server(model="gemma-3-27b")
-
-
-@mistake("not-downloaded", LANGUAGE)
-def _misspelled(case: Case) -> Any:
-    return case.on_server(model="gema-3-4b")
-
-
-@mistake("wrong-kind", LANGUAGE | EMBEDDING)
-def _wrong_kind(case: Case) -> Any:
-    return case.on_server(model=WRONG[case.surface.kind])
 
 
 @mistake("cross-encoder", only("native"))
@@ -335,6 +347,11 @@ def _above_the_maximum(case: Case) -> Any:
         return case(server.address, context_length=8192)
 
 
+@mistake("wrong-kind", LANGUAGE | EMBEDDING)
+def _wrong_kind(case: Case) -> Any:
+    return case.on_server(model=WRONG[case.surface.kind])
+
+
 @mistake("no-memory")
 def _no_memory(case: Case) -> Any:
     return case.on_server({"fault": "out_of_memory"})
@@ -345,28 +362,18 @@ def _load_failed(case: Case) -> Any:
     return case.on_server({"error": "Failed to load model"})
 
 
-@mistake("crashed", LANGUAGE)
-def _crashed(case: Case) -> Any:
-    return case.on_server(prompt="crash")
+@mistake("timeouts")
+def _stalled_load(case: Case) -> Any:
+    return case.on_server({"fault": "stall"}, load_timeout=0.2)
 
 
 # Prompts and responses ------------------------------------------------------------------------------------------------
 
 
 @mistake("context-overflow", CHAT)
-def _prompt_too_long(case: Case) -> Any:
-    return case.on_server(prompt="word " * 100)
-
-
-@mistake("context-overflow", CHAT)
 def _longer_than_the_maximum(case: Case) -> Any:
     with Emulator(models(maximum=64)) as server:
         return case(server.address, prompt="word " * 100)
-
-
-@mistake("dropped-tokens", {name: each for name, each in LANGUAGE.items() if name in ADAPTED})
-def _cut_in_silence(case: Case) -> Any:
-    return case.on_server(prompt="cut " + "word " * 100)
 
 
 def _grow(system: Callable[[int], str | None], tools: Callable[[int], list[Any]]) -> None:
@@ -400,16 +407,6 @@ def _without_profile(_: Case) -> Any:
     return SummarizationMiddleware(ChatLMStudio(model=LLM), trigger=("fraction", 0.8))
 
 
-@mistake("text-too-long", {name: each for name, each in EMBEDDING.items() if name in ADAPTED})
-def _text_too_long(case: Case) -> Any:
-    return case.on_server(prompt="word " * 100, length_policy="error")
-
-
-@mistake("long-texts", {name: each for name, each in EMBEDDING.items() if name in ADAPTED})
-def _text_in_parts(case: Case) -> Any:
-    return case.on_server(prompt="word " * 100, length_policy="average")
-
-
 @mistake("truncated", only("LangChain"))
 def _truncated_langchain(case: Case) -> Any:
     with Emulator(models()) as server:
@@ -432,16 +429,6 @@ def _truncated_native(case: Case) -> Any:
         return result.parsed_as(Person)
 
 
-@mistake("all-reasoning", {name: each for name, each in CHAT.items() if name in ADAPTED})
-def _all_reasoning(case: Case) -> Any:
-    return case.on_server(prompt="muse")
-
-
-@mistake("preset", LANGUAGE)
-def _no_presets(case: Case) -> Any:
-    return case.on_server(preset="mine")
-
-
 @mistake("preset", LANGUAGE)
 def _unknown_preset(case: Case) -> Any:
     preset = Preset(identifier="poet", fields={"llm.prediction.temperature": 0.9})
@@ -450,21 +437,6 @@ def _unknown_preset(case: Case) -> Any:
 
 
 # Timeouts -------------------------------------------------------------------------------------------------------------
-
-
-@mistake("timeouts", LANGUAGE)
-def _stalled(case: Case) -> Any:
-    return case.on_server(prompt="stall", idle_timeout=0.2)
-
-
-@mistake("timeouts", LANGUAGE)
-def _too_long_in_total(case: Case) -> Any:
-    return case.on_server(prompt="stall", timeout=0.5)
-
-
-@mistake("timeouts")
-def _stalled_load(case: Case) -> Any:
-    return case.on_server({"fault": "stall"}, load_timeout=0.2)
 
 
 @mistake("timeouts", only("native"))
@@ -476,57 +448,7 @@ def _stalled_queue(case: Case) -> Any:
             return model.respond("hello", queue_timeout=0.2)
 
 
-@mistake("slow-first-token", LANGUAGE)
-def _slow_first_token(case: Case) -> Any:
-    return case.on_server(prompt="slow", first_token_timeout=0.2)
-
-
 # Settings -------------------------------------------------------------------------------------------------------------
-
-
-@mistake("seconds")
-def _duration(case: Case) -> Any:
-    return case.on_server(ttl="5m")
-
-
-@mistake("seconds")
-def _timeout_in_words(case: Case) -> Any:
-    return case.on_server(idle_timeout="30s")
-
-
-@mistake("seconds")
-def _negative(case: Case) -> Any:
-    return case.on_server(keepalive=-1)
-
-
-@mistake("units")
-def _thousands(case: Case) -> Any:
-    return case.on_server(context_length="8k")
-
-
-@mistake("units")
-def _percent(case: Case) -> Any:
-    return case.on_server(load_config={"gpu": {"ratio": "50%"}})
-
-
-@mistake("unknown-setting", LANGUAGE)
-def _misspelled_setting(case: Case) -> Any:
-    return case.on_server(temprature=0.5)
-
-
-@mistake("unknown-setting")
-def _gpu_offload(case: Case) -> Any:
-    return case.on_server(load_config={"gpu_offload": 0.5})
-
-
-@mistake("unknown-setting", {name: each for name, each in LANGUAGE.items() if name in ADAPTED})
-def _json_mode(case: Case) -> Any:
-    return case.on_server(json_mode=True)
-
-
-@mistake("unknown-setting", {name: each for name, each in EMBEDDING.items() if name in ADAPTED})
-def _temperature_of_vectors(case: Case) -> Any:
-    return case.on_server(temperature=0.5)
 
 
 @mistake("unknown-setting", only("native"))
@@ -567,11 +489,6 @@ def _port_of_client(case: Case) -> Any:
     return lms.Client("127.0.0.1", **arguments)
 
 
-@mistake("unknown-setting", ADAPTED)
-def _unheard_of(case: Case) -> Any:
-    return case.on_server(zzz=1)
-
-
 @mistake("positional", ADAPTED)
 def _positional(case: Case) -> Any:
     adapter: Any = case.surface.adapter
@@ -581,19 +498,9 @@ def _positional(case: Case) -> Any:
 # Schemas and tools ----------------------------------------------------------------------------------------------------
 
 
-@mistake("schema-text", CHAT)
-def _schema_as_text(case: Case) -> Any:
-    return case.on_server(response_format="json")
-
-
 @mistake("schema-text", only("LangChain"))
 def _schema_as_text_langchain(case: Case) -> Any:
     return ChatLMStudio(model=LLM).with_structured_output("Person")  # type: ignore[arg-type]
-
-
-@mistake("schema-reference", CHAT)
-def _broken_reference(case: Case) -> Any:
-    return case.on_server(response_format=BROKEN)
 
 
 @mistake("schema-reference", only("LangChain"))

@@ -1,6 +1,5 @@
-"""Every interface on which a user can make a mistake: a call on each, with the same arguments."""
+"""The interfaces on which a user can make a mistake: a call on each, with the same arguments."""
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -40,11 +39,11 @@ class Surface:
         return self.run(host, **settings)
 
 
-def _adapter(adapter: Adapter, *, is_async: bool) -> Surface:
+def _adapter(adapter: Adapter) -> Surface:
     def run(host: str | None, *, prompt: str = "hello", **settings: Any) -> Any:
         given = {name: settings.pop(name) for name in _ARGUMENTS & settings.keys()}
         model = adapter.make(**{"host": host, **settings})
-        return asyncio.run(adapter.acall(model, prompt, **given)) if is_async else adapter.call(model, prompt, **given)
+        return adapter.call(model, prompt, **given)
 
     return Surface(adapter.framework, "embedding" if adapter.kind == "embedding" else "llm", run, adapter.make)
 
@@ -62,39 +61,24 @@ def _native_arguments(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[st
     return _picked(settings, _OF_CLIENT), for_model | ({"config": config} if config else {}), for_call
 
 
-def _native(host: str | None, kind: ModelKind, prompt: str, settings: dict[str, Any]) -> Any:
-    for_client, for_model, for_call = _native_arguments(settings)
-    with lms.Client(host, **for_client) as client:
-        if kind == "llm":
-            return client.llm.model(settings.get("model"), **for_model).respond(prompt, **for_call)
-        return client.embedding.model(settings.get("model"), **for_model).embed(prompt, **for_call)
-
-
-async def _anative(host: str | None, kind: ModelKind, prompt: str, settings: dict[str, Any]) -> Any:
-    for_client, for_model, for_call = _native_arguments(settings)
-    async with lms.AsyncClient(host, **for_client) as client:
-        if kind == "llm":
-            return await (await client.llm.model(settings.get("model"), **for_model)).respond(prompt, **for_call)
-        return await (await client.embedding.model(settings.get("model"), **for_model)).embed(prompt, **for_call)
-
-
-def _client(kind: ModelKind, *, is_async: bool) -> Surface:
+def _client(kind: ModelKind) -> Surface:
     def run(host: str | None, *, prompt: str = "hello", **settings: Any) -> Any:
-        if is_async:
-            return asyncio.run(_anative(host, kind, prompt, settings))
-        return _native(host, kind, prompt, settings)
+        for_client, for_model, for_call = _native_arguments(settings)
+        with lms.Client(host, **for_client) as client:
+            if kind == "llm":
+                return client.llm.model(settings.get("model"), **for_model).respond(prompt, **for_call)
+            return client.embedding.model(settings.get("model"), **for_model).embed(prompt, **for_call)
 
     return Surface("native", kind, run)
 
 
-SURFACES = {
-    **{f"{name}{'.async' if is_async else ''}": _adapter(each, is_async=is_async)
-       for name, each in ADAPTERS.items() for is_async in (False, True)},
-    **{f"{name}.{kind}": _client(kind, is_async=is_async)
-       for name, is_async in (("Client", False), ("AsyncClient", True)) for kind in ("llm", "embedding")},
-}  # fmt: skip
+SURFACES = {name: _adapter(each) for name, each in ADAPTERS.items()}
+SURFACES |= {"Client.llm": _client("llm"), "Client.embedding": _client("embedding")}
 EMBEDDING = {name: each for name, each in SURFACES.items() if each.kind == "embedding"}
 LANGUAGE = {name: each for name, each in SURFACES.items() if each.kind == "llm" and "Reranker" not in name}
 CHAT = {name: each for name, each in LANGUAGE.items() if not name.startswith("LMStudioLLM")}
 ADAPTED = {name: each for name, each in SURFACES.items() if each.framework != "native"}
 NATIVE = {name: each for name, each in SURFACES.items() if each.framework == "native"}
+ADAPTED_LANGUAGE, ADAPTED_EMBEDDING, ADAPTED_CHAT = (
+    {name: each for name, each in kind.items() if name in ADAPTED} for kind in (LANGUAGE, EMBEDDING, CHAT)
+)

@@ -96,7 +96,7 @@ def test_the_page_quotes_what_each_interface_shows(entry: str, monkeypatch: pyte
             with monkeypatch.context() as patch:
                 shown = [" ".join(text.split()) for text in messages_of(trigger, Case(surface, patch))]
             fitting = {quote for quote, pattern in quotes.items() if any(map(pattern.search, shown))}
-            assert fitting, f"{trigger.__name__} on {name}: {shown}"
+            assert fitting, f"{trigger} on {name}: {shown}"
             seen |= fitting
     assert quotes.keys() == seen, "the page quotes messages that nothing raises"
 
