@@ -1,30 +1,23 @@
 """The checks of evidence, with an emulator in the place of LM Studio: what deviates is found, and nothing else."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lmstudio_integrations.cli._probe.payloads import CONSTANT, CONSTANT_TOKENS, template_of_request
+from lmstudio_integrations.cli._probe.payloads import CONSTANT
 from lmstudio_integrations.cli._probe.questions import QUESTIONS
 from lmstudio_integrations.cli._probe.run import run_probe
-from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.testing.cassettes.cassette import Event, Interaction, read, save
-from tests.live.behavior import difference, outlines
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.testing.cassettes.cassette import Event, Interaction, read
+from tests.live.behavior import difference
 from tests.live.recording import BY_NAME, ByQuestion, ask_emulator, by_question
 from tests.live.specification import findings
 from tests.live.standin import KEY, RULES, entry
-from tests.support.chat_templates import TEMPLATES
-from tools import recurrent_model
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[2]
 
 TOOL_CALL = ", ".join(
     f"toolCallGeneration{part}" for part in ("Start", "NameReceived", "ArgumentFragmentGenerated", "End")
@@ -101,10 +94,6 @@ def _never_end(interaction: Interaction) -> None:
     del interaction.events[-1]
 
 
-def _lose(interaction: Interaction) -> None:
-    interaction.events[-1] = Event("lost", 0.0)
-
-
 def _cut_tool_call(interaction: Interaction) -> None:
     interaction.events = [
         event
@@ -119,24 +108,9 @@ def _read_more_than_all(interaction: Interaction) -> None:
             packet["details"]["cachedTokenCount"] += 1
 
 
-def _tags_in_text(interaction: Interaction) -> None:
-    for packet in interaction.packets():
-        if packet["type"] == "fragment":
-            packet["fragment"]["reasoningType"] = "none"
-
-
-def _think(interaction: Interaction) -> None:
-    _tags_in_text(interaction)
-    next(packet for packet in interaction.packets() if packet["type"] == "fragment")["fragment"]["reasoningType"] = (
-        "reasoning"
-    )
-
-
 def _render_own_template(interaction: Interaction) -> None:
     interaction.events[-1] = Event("result", 0.0, {"formatted": CONSTANT})
 
-
-_DEFAULTS = {**template_of_request(CONSTANT), "ext.virtualModel.customField.acme.probed.preserveThinking": True}
 
 DEVIATIONS: dict[str, tuple[str, int, Change, str, str]] = {
     "unknown stop reason": (
@@ -146,7 +120,6 @@ DEVIATIONS: dict[str, tuple[str, int, Change, str, str]] = {
         "stats.stopReason must be one of",
         "stopReason full",
     ),
-    "another stop reason": ("overflow-stop-at-limit", -1, _set_stop_reason("failed"), "", "stopReason failed"),
     "channel without a last packet": (
         "raw-completion",
         -1,
@@ -154,17 +127,8 @@ DEVIATIONS: dict[str, tuple[str, int, Change, str, str]] = {
         "closed without a last packet",
         "closed",
     ),
-    "another file type": ("image-types", -1, _set_result(fileType="image"), "", "fileType image"),
-    "unknown file type": ("image-types", 2, _set_result(fileType="webp"), "fileType must be one of", "fileType webp"),
     "unknown member": ("tokens", 0, _set_result(ids=[1]), "unknown field 'ids'", "ids, tokens"),
     "counts that disagree": ("tokens", 1, _set_result(tokenCount=1), "and countTokens 1", ""),
-    "another error code": (
-        "unknown-preset",
-        -1,
-        _set_error({"displayData": {"code": "generic.specificModelUnloaded"}}),
-        "",
-        "error (generic.specificModelUnloaded)",
-    ),
     "unknown error code": (
         "unknown-preset",
         -1,
@@ -180,22 +144,9 @@ DEVIATIONS: dict[str, tuple[str, int, Change, str, str]] = {
         "error (without a code)",
     ),
     "result that is absent": ("load-config", -1, _return_nothing, "the result is absent", "void"),
-    "result of a void call": ("instance-reference", 3, _set_error({}), "", "error (without a code)"),
     "call without an end": ("tokens", 0, _never_end, "it has not ended", "nothing"),
-    "connection lost": ("canceled-load", -1, _lose, "must not end like this: lost", "lost"),
     "tool call without an end": ("tool-call", -1, _cut_tool_call, "neither an end nor a failure", "emulator:"),
-    "tags in the text": ("reasoning-tags", -1, _tags_in_text, "", "Progress, fragment (none), success"),
-    "reasoning beside a schema": ("reasoning-and-format", -1, _think, "", "fragment (reasoning)"),
     "rendering by an own template": ("template-of-a-request", 0, _render_own_template, "", "result ('tick tock"),
-    "split text": ("earlier-reasoning", -1, _render_own_template, "", "result ('tick tock"),
-    "custom field": ("custom-fields-of-reasoning", 1, _set_result(formatted="None."), "", "result (without reasoning)"),
-    "defaults": (
-        "base-prediction-config",
-        -1,
-        _set_result(fields=[{"key": key, "value": value} for key, value in _DEFAULTS.items()]),
-        "",
-        "a jinja template with its text, ext.virtualModel.customField.acme.probed.preserveThinking",
-    ),
     "counts that do not add up": ("stop-string", -1, _read_more_than_all, "not the sum of the other counts", ""),
 }
 """What a server may do otherwise: the question, the request, the change; the finding and the difference about it."""
@@ -214,43 +165,6 @@ def test_each_deviation_of_a_recording_is_found(name: str, probed: ByQuestion) -
     assert expected in different.get(question, "")
 
 
-@pytest.mark.parametrize(
-    ("tokens", "expected"), [(CONSTANT_TOKENS, "of the template"), (CONSTANT_TOKENS - 1, "of another template")]
-)
-def test_the_length_of_a_prompt_shows_whose_template_was_taken(tokens: int, expected: str, probed: ByQuestion) -> None:
-    prediction = deepcopy(probed["template-of-a-request"][-1])
-    stats = {"stopReason": "eosFound", "promptTokensCount": tokens}
-    prediction.events = [Event("received", 0.0, {"type": "success", "stats": stats})]
-    assert outlines([prediction]) == [f"llm.predict: success (stopReason eosFound, prompt {expected})"]
-
-
-def test_what_a_real_engine_says_of_reasoning_is_in_the_lines_of_its_rows(tmp_path: Path) -> None:
-    weights = recurrent_model.write(tmp_path / "tiny.gguf", TEMPLATES["opens_reasoning"].source)
-    names = ("base-prediction-config", "custom-fields-of-reasoning", "reasoning-tags")
-    with Emulator([ModelEntry(key=KEY, engine="llama_cpp", weights=str(weights))]) as server:
-        run_probe(
-            server.address, KEY, tmp_path / "real.jsonl", questions=[QUESTIONS[0], *(BY_NAME[name] for name in names)]
-        )
-    questions = by_question(read(tmp_path / "real.jsonl"))
-    (defaults,), fields, (_, steered) = (outlines(questions[name]) for name in names)
-    assert "a jinja template with its text, tags '<think>' '</think>'" in defaults
-    assert {line.partition(": ")[2] for line in fields} == {"result (without reasoning)"}
-    assert "fragment (reasoningStartTag '<think>\\n')" in steered
-    assert "fragment (reasoningEndTag '</think>'), fragment (none), success (stopReason eosFound)" in steered
-
-
 def test_a_request_that_is_missing_is_a_difference(probed: ByQuestion) -> None:
     real = {**probed, "identity-after-release": probed["identity-after-release"][:1]}
     assert "  real server: nothing\n" in different_questions(real, probed)["identity-after-release"]
-
-
-def test_the_command_checks_a_recording_question_by_question(probed: ByQuestion, tmp_path: Path) -> None:
-    cassette = tmp_path / "real.jsonl"
-    endless = [replace(each, events=[]) for each in probed["tokens"]]
-    save(cassette, [*probed["load"], *endless])
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "live", f"--from-cassette={cassette}"]
-    done = subprocess.run([*command, "tests/live"], check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert "2 failed, 2 passed" in done.stdout
-    assert "tokens: Do the tokens of a text and their count agree?" in done.stdout
-    assert "llm.tokenize, request 3: it has not ended" in done.stdout
-    assert 'real server: llm.tokenize {"identifier": "lmsi-probe-1"}: nothing' in done.stdout
