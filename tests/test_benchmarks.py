@@ -9,18 +9,15 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 import lmstudio_integrations as lms
-from benchmarks import cancelled_tool_calls, thoughts, waits
+from benchmarks import cancelled_tool_calls, waits
 from benchmarks.page import REPORTS, Report
 from benchmarks.server import Connection, tokens_of, vector
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.docs.snippets import ROOT
-from tests.support.chat_templates import TEMPLATES
-from tools import recurrent_model
 
 LIVING_PER_RESPONSE = 250
 PEAK_PER_TOKEN = {"native": 200, "langchain": 2300, "llama_index": 200}
@@ -65,7 +62,7 @@ def test_the_pages_and_their_chart_are_made_of_the_kept_results(report: Report) 
     assert report.chart.read_text(encoding="utf-8").endswith(report.last_line()), "run python -m benchmarks.page"
 
 
-@pytest.mark.parametrize("name", ["agent", "searched", "retrieval", "summarized", "hosts_2", "instances_2"])
+@pytest.mark.parametrize("name", ["summarized", "hosts_2"])
 def test_what_was_cached_is_set_against_what_could_have_been(name: str) -> None:
     case = waits.CASES[name]._replace(conversations=2)
     models = (ModelEntry(key="m", preload=True),)
@@ -78,24 +75,6 @@ def test_what_was_cached_is_set_against_what_could_have_been(name: str) -> None:
     assert (sum(measured.places), len(measured.places)) == (8, case.hosts * case.instances)
     assert [len(turn) for turn in measured.seconds] == [2] * 4
     assert waits.table({name: measured})
-
-
-@pytest.mark.parametrize("checkpoints", thoughts.CHECKPOINTS)
-def test_where_thoughts_are_kept_nothing_was_processed_twice(checkpoints: int) -> None:
-    rows = thoughts.rows_of(json.loads(waits.RESULTS.read_text(encoding="utf-8")))
-    kept = [row for row in rows.values() if row.treatments["current_call"] == "kept"]
-    assert len(kept) == 7
-    assert all(thoughts.share(row.costs[f"auto, {checkpoints}"]) >= 0.98 for row in kept)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("mode", "cached"), [("auto", 1), (False, 0)])
-def test_a_model_without_checkpoints_processes_what_is_new_or_the_whole_prompt(
-    tmp_path: Path, mode: thoughts.Mode, cached: float
-) -> None:
-    template = TEMPLATES["plain_text"]
-    weights = recurrent_model.write(tmp_path / "model.gguf", template.source)
-    assert thoughts.share(thoughts.converse(weights, template, mode, 0)) == pytest.approx(cached, abs=0.02)
 
 
 @pytest.mark.exhaustive

@@ -95,17 +95,17 @@ def test_a_url_is_repeated(install: Install, origin: dict[str, Any], target: str
 
 
 @pytest.mark.parametrize(
-    "url",
+    "origin",
     [
-        "https://somebody:hunter2@example.org/lms.git",
-        "https://hunter2@example.org/lms.git",
-        "ssh://git:hunter2@example.org/lms.git",
-        "https://example.org/lms.git?token=hunter2",
-        "https://example.org/lms.git#hunter2",
+        {"url": "https://somebody:hunter2@example.org/lms.git"},
+        {"url": "https://hunter2@example.org/lms.git"},
+        {"url": "https://example.org/lms.git?token=hunter2"},
+        {"url": "https://example.org/lms.git#hunter2"},
+        {"url": "https://example.org/all.git", "subdirectory": "lms"},
     ],
 )
-def test_a_url_that_may_contain_credentials_is_not_shown(install: Install, url: str) -> None:
-    install(url=url, vcs_info={"vcs": "git", "commit_id": COMMIT})
+def test_a_url_that_is_not_enough_or_may_contain_credentials_is_not_shown(install: Install, origin: Any) -> None:
+    install(**origin, vcs_info={"vcs": "git", "commit_id": COMMIT})
     assert install_command("cli") == REQUIREMENTS
 
 
@@ -114,11 +114,6 @@ def test_a_path_that_a_shell_or_uv_would_change_is_not_shown(install: Install, t
     folder = tmp_path / name
     folder.mkdir()
     install(url=folder.as_uri(), dir_info={})
-    assert install_command("cli") == REQUIREMENTS
-
-
-def test_a_folder_of_a_repository_is_not_shown(install: Install) -> None:
-    install(url="https://example.org/all.git", vcs_info={"vcs": "git", "commit_id": COMMIT}, subdirectory="lms")
     assert install_command("cli") == REQUIREMENTS
 
 

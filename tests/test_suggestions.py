@@ -49,7 +49,7 @@ def test_every_counterpart_is_a_setting_of_ours() -> None:
 
 
 @pytest.mark.parametrize("name", [*OPENAI.split(), *OLLAMA.split(), *LLAMA_INDEX.split()])
-@pytest.mark.parametrize("adapter", ["ChatLMStudio", "LMStudioLLM", "LMStudio"])
+@pytest.mark.parametrize("adapter", ["ChatLMStudio", "LMStudio"])
 def test_a_setting_of_another_package_is_accepted_or_leads_to_what_helps(adapter: str, name: str) -> None:
     value: Any = 30 if "timeout" in name else "low" if name == "reasoning_effort" else "x"
     if name in ADAPTERS[adapter].make.model_fields or name in ACCEPTED[ADAPTERS[adapter].framework]:
