@@ -90,13 +90,11 @@ def test_every_attribute_has_an_example() -> None:
     }
 
 
-@pytest.mark.sampled(40)
 @pytest.mark.parametrize("name", CLASSES)
-@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_every_exception_survives_pickling_with_its_attributes(name: str, protocol: int) -> None:
+def test_every_exception_survives_pickling_with_its_attributes(name: str) -> None:
     kind, attributes = CLASSES[name], attributes_of(CLASSES[name])
     error = kind("what happened", **attributes)
-    for twin in (pickle.loads(pickle.dumps(error, protocol)), copy.copy(error), copy.deepcopy(error)):
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
         assert type(twin) is kind
         assert str(twin) == str(error) == "what happened"
         assert {attribute: getattr(twin, attribute) for attribute in attributes} == attributes
