@@ -5,9 +5,12 @@ iterated with `async for`. Attributes that are not calls are returned unchanged.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Self
 
+import pytest
+
+from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.api.responses import PredictionStream
 from lmstudio_integrations.client.api.sync import (
     LLM,
@@ -118,3 +121,9 @@ def dress(value: Any) -> Any:
 def sync_client(*args: Any, **kwargs: Any) -> Awaited:
     """Return a sync client whose methods are awaited."""
     return Awaited(Client(*args, **kwargs))
+
+
+@pytest.fixture(params=["sync", "async"])
+def make_client(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """A factory of clients, sync and async in turn; its arguments are the client's."""
+    return sync_client if request.param == "sync" else AsyncClient

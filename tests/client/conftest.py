@@ -1,4 +1,8 @@
-"""Fixtures of the client's tests: a scripted server, and each client in turn."""
+"""Fixtures of the client's tests: a scripted server, and a client.
+
+The client is async: the sync one is written from it. Modules whose callers wait or are called back import `make_client`
+of `both.py`, which is each client in turn.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,7 +12,6 @@ import pytest
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
-from tests.client.both import sync_client
 from tests.support.endless import ENDLESS
 from tests.support.strict.fixture import strict, strict_findings
 
@@ -43,15 +46,15 @@ def server() -> Iterator[Emulator]:
         yield running
 
 
-@pytest.fixture(params=["sync", "async"])
-def make_client(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """A factory of clients, sync and async in turn; its arguments are the client's."""
-    return sync_client if request.param == "sync" else AsyncClient
+@pytest.fixture
+def make_client() -> Callable[..., Any]:
+    """A factory of clients; its arguments are the client's."""
+    return AsyncClient
 
 
 @pytest.fixture
 async def client(make_client: Callable[..., Any], server: Emulator) -> Any:
-    """A client of the server, sync and async in turn."""
+    """A client of the server."""
     async with make_client(server.address) as made:
         yield made
 

@@ -1,10 +1,11 @@
-"""The public methods that make calls, and those that the rows of a table make: tests compare both."""
+"""The public methods that make calls, and a table with a call of each."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from unittest.mock import MagicMock
 
+from lmstudio_integrations import FileHandle
 from lmstudio_integrations.client.api.sync import (
     LLM,
     Client,
@@ -14,6 +15,7 @@ from lmstudio_integrations.client.api.sync import (
     RepositoryNamespace,
     SystemNamespace,
 )
+from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 
 RECEIVERS: dict[str, Iterable[type]] = {
     "": [Client],
@@ -63,3 +65,59 @@ def _calls_of(row: Callable[..., Any], receivers: tuple[str, ...]) -> Iterator[s
             _, of_handle, name = path.partition("().")
             # Both kinds of model have the same methods in their namespaces.
             yield f"model.{name}" if of_handle else f"{receiver}.{path}".lstrip(".").replace("embedding.", "llm.")
+
+
+FILE = FileHandle(name="a.txt", identifier="a", size_bytes=1, file_type="text/plain")
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
+CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "respond": lambda _, model, __: model.respond("Hi"),
+    "reading": lambda _, model, __: model.respond_stream("Hi").wait_for_result(),
+    "starting": lambda _, model, __: model.complete_stream("Hi").start(),
+    "complete": lambda _, model, __: model.complete("Hi"),
+    "act": lambda _, model, __: model.act("Hi", [nothing]),
+    "tokenize": lambda _, model, __: model.tokenize("Hi"),
+    "count_tokens": lambda _, model, __: model.count_tokens(["Hi"]),
+    "apply_prompt_template": lambda _, model, __: model.apply_prompt_template("Hi"),
+    "warm": lambda _, model, __: model.warm("Be brief."),
+    "rerank": lambda _, model, __: model.rerank("Hi", ["Ho"]),
+    "get_context_use": lambda _, model, __: model.get_context_use("Hi"),
+    "get_chat_template_info": lambda _, model, __: model.get_chat_template_info(),
+    "get_reasoning_replay": lambda _, model, __: model.get_reasoning_replay(),
+    "get_info": lambda _, model, __: model.get_info(),
+    "get_load_config": lambda _, model, __: model.get_load_config(),
+    "get_context_length": lambda _, model, __: model.get_context_length(),
+    "get_processing_state": lambda _, model, __: model.get_processing_state(),
+    "unload": lambda _, model, __: model.unload(),
+    "prepare_images": lambda _, model, __: model.prepare_images([b"\x89PNG\r\n\x1a\n"]),
+    "unload_if_loaded_here": lambda _, model, __: model.unload_if_loaded_here(),
+    "embed": lambda _, __, embedder: embedder.embed("Hi"),
+    "embed_texts": lambda _, __, embedder: embedder.embed_texts(EmbeddingRequest(["Hi"], "error", "chunk_size")),
+    "lazy_model": lambda client, _, __: client.llm.lazy_model("chatty").respond("Hi"),
+    "a new instance, lazily": lambda client, _, __: client.llm.lazy_model("chatty", load_policy="new_instance").respond(
+        "Hi"
+    ),
+    "model": lambda client, _, __: client.llm.model("chatty"),
+    "any model": lambda client, _, __: client.embedding.model(),
+    "load_new_instance": lambda client, _, __: client.llm.load_new_instance("chatty"),
+    "unload by identifier": lambda client, _, __: client.llm.unload("chatty"),
+    "get_model_info": lambda client, _, __: client.llm.get_model_info("chatty"),
+    "list_loaded": lambda client, _, __: client.llm.list_loaded(),
+    "list_downloaded": lambda client, _, __: client.llm.list_downloaded(),
+    "list_loaded_models": lambda client, _, __: client.list_loaded_models(),
+    "list_downloaded_models": lambda client, _, __: client.list_downloaded_models(),
+    "list_downloaded_models of the system": lambda client, _, __: client.system.list_downloaded_models(),
+    "estimate_usage": lambda client, _, __: client.llm.estimate_usage("chatty"),
+    "get_version": lambda client, _, __: client.system.get_version(),
+    "prepare_image": lambda client, _, __: client.prepare_image(b"\x89PNG\r\n\x1a\n"),
+    "prepare_image of files": lambda client, _, __: client.files.prepare_image(b"\x89PNG\r\n\x1a\n"),
+    "prepare_file": lambda client, _, __: client.files.prepare_file(b"a", "a.txt"),
+    "parse_document": lambda client, _, __: client.files.parse_document(FILE),
+    "retrieve": lambda client, _, __: client.files.retrieve("a", [FILE]),
+    "search_models": lambda client, _, __: client.repository.search_models("a"),
+}
+"""A call of each public method: with a client, a handle to a language model, and one to an embedding model."""

@@ -1,4 +1,4 @@
-"""Getting, loading, listing and unloading models, and what is known of them; the same bodies for both clients."""
+"""Getting, loading, listing and unloading models, and what is known of them."""
 
 import asyncio
 import warnings
@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.conftest import MODELS
-from tests.client.public_calls import calls, made_calls
+from tests.client.public_calls import CALLS, calls, made_calls
 
 
 @pytest.mark.requirement("C-GET-OR-LOAD")
@@ -356,89 +355,30 @@ async def test_a_handle_to_any_loaded_model_has_no_identifier_before_its_first_u
     model = client.llm.lazy_model()
     with pytest.raises(lms.LMStudioRuntimeError, match="any loaded model"):
         _ = model.identifier
-    assert "any loaded model" in repr(getattr(model, "sync", model))
+    assert "any loaded model" in repr(model)
     await model.respond("Hi")
     assert model.identifier == "chatty"
 
 
-FILE = lms.FileHandle(name="a.txt", identifier="a", size_bytes=1, file_type="text/plain")
-
-CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
-    "respond": lambda _, model, __: model.respond("Hi"),
-    "reading": lambda _, model, __: model.respond_stream("Hi").wait_for_result(),
-    "starting": lambda _, model, __: model.complete_stream("Hi").start(),
-    "complete": lambda _, model, __: model.complete("Hi"),
-    "act": lambda _, model, __: model.act("Hi", [plain]),
-    "tokenize": lambda _, model, __: model.tokenize("Hi"),
-    "count_tokens": lambda _, model, __: model.count_tokens(["Hi"]),
-    "apply_prompt_template": lambda _, model, __: model.apply_prompt_template("Hi"),
-    "warm": lambda _, model, __: model.warm("Be brief."),
-    "rerank": lambda _, model, __: model.rerank("Hi", ["Ho"]),
-    "get_context_use": lambda _, model, __: model.get_context_use("Hi"),
-    "get_chat_template_info": lambda _, model, __: model.get_chat_template_info(),
-    "get_reasoning_replay": lambda _, model, __: model.get_reasoning_replay(),
-    "get_info": lambda _, model, __: model.get_info(),
-    "get_load_config": lambda _, model, __: model.get_load_config(),
-    "get_context_length": lambda _, model, __: model.get_context_length(),
-    "get_processing_state": lambda _, model, __: model.get_processing_state(),
-    "unload": lambda _, model, __: model.unload(),
-    "prepare_images": lambda _, model, __: model.prepare_images([b"\x89PNG\r\n\x1a\n"]),
-    "unload_if_loaded_here": lambda _, model, __: model.unload_if_loaded_here(),
-    "embed": lambda _, __, embedder: embedder.embed("Hi"),
-    "embed_texts": lambda _, __, embedder: embedder.embed_texts(EmbeddingRequest(["Hi"], "error", "chunk_size")),
-    "lazy_model": lambda client, _, __: client.llm.lazy_model("chatty").respond("Hi"),
-    "a new instance, lazily": lambda client, _, __: client.llm.lazy_model("chatty", load_policy="new_instance").respond(
-        "Hi"
-    ),
-    "model": lambda client, _, __: client.llm.model("chatty"),
-    "any model": lambda client, _, __: client.embedding.model(),
-    "load_new_instance": lambda client, _, __: client.llm.load_new_instance("chatty"),
-    "unload by identifier": lambda client, _, __: client.llm.unload("chatty"),
-    "get_model_info": lambda client, _, __: client.llm.get_model_info("chatty"),
-    "list_loaded": lambda client, _, __: client.llm.list_loaded(),
-    "list_downloaded": lambda client, _, __: client.llm.list_downloaded(),
-    "list_loaded_models": lambda client, _, __: client.list_loaded_models(),
-    "list_downloaded_models": lambda client, _, __: client.list_downloaded_models(),
-    "list_downloaded_models of the system": lambda client, _, __: client.system.list_downloaded_models(),
-    "estimate_usage": lambda client, _, __: client.llm.estimate_usage("chatty"),
-    "get_version": lambda client, _, __: client.system.get_version(),
-    "prepare_image": lambda client, _, __: client.prepare_image(b"\x89PNG\r\n\x1a\n"),
-    "prepare_image of files": lambda client, _, __: client.files.prepare_image(b"\x89PNG\r\n\x1a\n"),
-    "prepare_file": lambda client, _, __: client.files.prepare_file(b"a", "a.txt"),
-    "parse_document": lambda client, _, __: client.files.parse_document(FILE),
-    "retrieve": lambda client, _, __: client.files.retrieve("a", [FILE]),
-    "search_models": lambda client, _, __: client.repository.search_models("a"),
-}
-
-
-def test_every_call_is_made_on_a_closed_client() -> None:
+def test_every_public_call_has_a_row() -> None:
     assert not calls() - made_calls(CALLS.values(), "", "model", "model")
 
 
-@pytest.mark.sampled(20)
-@pytest.mark.parametrize("name", CALLS)
-async def test_every_call_on_a_closed_client_is_an_error_of_the_client(
-    make_client: Callable[..., Any], server: Emulator, name: str
-) -> None:
-    client = make_client(server.address)
+async def test_every_call_on_a_closed_client_is_an_error_of_the_client(client: Any) -> None:
     model, embedder = await client.llm.model("chatty"), await client.embedding.model("vectors", load_policy="explicit")
     await client.aclose()
-    with pytest.raises(lms.LMStudioClientClosedError, match="the client is closed; make a new one") as caught:
-        await CALLS[name](client, model, embedder)
-    assert isinstance(caught.value, lms.LMStudioClientError)
-    assert isinstance(caught.value, lms.LMStudioWebsocketError), "as the official SDK has it"
-    assert isinstance(caught.value, lms.LMStudioRuntimeError)
-
-
-def plain(dressed: Any) -> Any:
-    """Return a handle or namespace itself, unwrapped for either client of the tests."""
-    return getattr(dressed, "sync", dressed)
+    for name, call in CALLS.items():
+        with pytest.raises(lms.LMStudioClientClosedError, match="the client is closed; make a new one") as caught:
+            await call(client, model, embedder)
+        assert isinstance(caught.value, lms.LMStudioClientError), name
+        assert isinstance(caught.value, lms.LMStudioWebsocketError), "as the official SDK has it"
+        assert isinstance(caught.value, lms.LMStudioRuntimeError)
 
 
 async def test_handles_are_equal_if_they_mean_the_same_instance(client: Any, server: Emulator) -> None:
-    mine = plain(await client.llm.load_new_instance("chatty"))
-    other = plain(await client.llm.load_new_instance("chatty", "other"))
-    (listed,) = [each for each in map(plain, await client.llm.list_loaded()) if each.identifier == mine.identifier]
+    mine = await client.llm.load_new_instance("chatty")
+    other = await client.llm.load_new_instance("chatty", "other")
+    (listed,) = [each for each in await client.llm.list_loaded() if each.identifier == mine.identifier]
     async with lms.AsyncClient(server.address) as elsewhere:
         again = await elsewhere.llm.model(mine.identifier)
     assert len({mine, listed, mine.with_timeouts(idle_timeout=5), again}) == 1
@@ -455,11 +395,11 @@ def test_an_instance_of_another_kind_or_server_is_another_one(server: Emulator) 
 
 
 async def test_a_lazy_handle_equals_only_itself_until_it_is_used(client: Any) -> None:
-    one, two = (client.llm.lazy_model("chatty") for _ in range(2))
-    first, second, kept = plain(one), plain(two), {plain(one)}
-    assert first == first.with_timeouts(idle_timeout=5) == plain(client.llm).handle_for(first.model.state)
+    first, second = (client.llm.lazy_model("chatty") for _ in range(2))
+    kept = {first}
+    assert first == first.with_timeouts(idle_timeout=5) == client.llm.handle_for(first.model.state)
     assert first != second
-    await one.respond("Hi")
+    await first.respond("Hi")
     assert first != second
-    await two.respond("Hi")
+    await second.respond("Hi")
     assert kept == {second}, "the hash stays the same when the instance becomes known"

@@ -2,7 +2,6 @@
 
 import asyncio
 import copy
-import gc
 import os
 import pickle
 import signal
@@ -80,22 +79,6 @@ def test_a_stream_is_read_in_the_loop_in_which_it_was_begun(server: Emulator, cl
             asyncio.run(wait_for_result())
         if not closed:
             assert theirs.run(cancel_and_wait()).startswith("so")
-
-
-@pytest.mark.slow
-def test_a_generator_that_is_abandoned_with_its_loop_stops_the_server(server: Emulator) -> None:
-    client = lms.AsyncClient(server.address)
-    loop = asyncio.new_event_loop()
-
-    async def begin() -> None:
-        model = await client.llm.model("chatty")
-        async for _fragment in model.respond_stream("for ever"):
-            return
-
-    loop.run_until_complete(begin())
-    loop.close()
-    gc.collect()
-    server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
 
 
 def test_a_blocking_call_on_the_io_thread_is_rejected(server: Emulator) -> None:
@@ -233,10 +216,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "act",
-    ["act(wait, 1)", "act(wait, None)", "act(block, 1)", "act(block, None)", "asyncio.run(aact(block))"],
-)
+@pytest.mark.parametrize("act", ["act(wait, None)", "act(block, 1)", "asyncio.run(aact(block))"])
 def test_ctrl_c_ends_or_abandons_a_tool(server: Emulator, act: str) -> None:
     process = _python(_TOOLS, server.address, act)
     assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""Vectors and tokens; the same bodies for both clients."""
+"""Vectors and tokens."""
 
 import re
 from typing import Any

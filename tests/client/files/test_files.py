@@ -1,4 +1,4 @@
-"""Uploading, reading and searching files, and models to download; the same bodies for both clients."""
+"""Uploading, reading and searching files, and models to download."""
 
 import base64
 import copy
@@ -207,18 +207,9 @@ async def test_invalid_document_searches_are_rejected(client: Any) -> None:
 
 @pytest.mark.requirement("C-DOWNLOAD")
 async def test_a_model_is_found_and_downloaded(client: Any) -> None:
-    if hasattr(client, "sync"):
-        client = client.sync
-        (found,) = client.repository.search_models("elsewhere", limit=5)
-        download_options = found.get_download_options()
-        progress: list[Any] = []
-        done: list[bool] = []
-        key = download_options[0].download(progress.append, lambda: done.append(True))
-    else:
-        (found,) = await client.repository.search_models("elsewhere", limit=5)
-        download_options = await found.get_download_options()
-        progress, done = [], []
-        key = await download_options[0].download(progress.append, lambda: done.append(True))
+    (found,) = await client.repository.search_models("elsewhere", limit=5)
+    progress, done = list[Any](), list[bool]()
+    key = await (await found.get_download_options())[0].download(progress.append, lambda: done.append(True))
     assert found.name
     assert key == "elsewhere"
     assert done == [True]
@@ -258,11 +249,6 @@ async def test_an_error_about_a_file_shows_no_megabytes(client: Any) -> None:
         with pytest.raises((lms.LMStudioOSError, lms.LMStudioValueError)) as caught:
             await client.files.prepare_image(source)
         assert len(str(caught.value)) < 10_000
-
-
-async def test_the_scheme_of_a_data_url_may_be_in_capitals(client: Any) -> None:
-    handle = await client.files.prepare_image("DATA:image/png;base64," + base64.b64encode(PNG).decode())
-    assert handle.size_bytes == len(PNG)
 
 
 async def test_copies_of_a_handle_share_its_origin_and_pickles_drop_it(client: Any) -> None:

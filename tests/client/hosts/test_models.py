@@ -1,7 +1,6 @@
 """A handle to a model on several hosts: every public method works, whichever host it finds alive."""
 
 import asyncio
-import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -12,11 +11,10 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.hosts.models import hosts_of_model
 from lmstudio_integrations.client.models.admission import ConcurrencyLimiter
-from lmstudio_integrations.client.transport.flows import arun, run
+from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.client.api.test_models import CALLS
 from tests.client.conftest import MODELS
-from tests.client.public_calls import calls, made_calls
+from tests.client.public_calls import CALLS, made_calls
 from tests.support.telemetry import Telemetry, attributes_of, telemetry
 
 __all__ = ["telemetry"]
@@ -39,40 +37,24 @@ def server() -> Iterator[Emulator]:
         yield running
 
 
-@pytest.fixture(params=["sync", "async"])
-def make(request: pytest.FixtureRequest, server: Emulator) -> Make:
+@pytest.fixture
+def make(server: Emulator) -> Make:
     """Make a handle to a model on a host that is not there, and on one that is."""
-    client_class: Any = lms.Client if request.param == "sync" else lms.AsyncClient
 
     def handle(kind: str, key: str) -> Any:
-        clients = [client_class(host) for host in (NOBODY, server.address)]
+        clients = [lms.AsyncClient(host) for host in (NOBODY, server.address)]
         handles = [getattr(client, kind).lazy_model(key, load_policy="explicit") for client in clients]
         return handles[0].on_hosts(handles, 0)
 
     return handle
 
 
-async def settle(call: Callable[[], Any]) -> Any:
-    """Make a call of either client."""
-    result = await asyncio.to_thread(call)
-    return await result if inspect.isawaitable(result) else result
-
-
-def test_every_method_of_a_handle_has_a_row() -> None:
-    rows = [lambda model, embedder, row=row: row(model, embedder) for row in ROWS.values()]
-    assert {call for call in calls() if call.startswith("model.")} <= made_calls(rows, "model", "model")
-
-
 @pytest.mark.parametrize("name", ROWS)
 async def test_every_method_finds_the_host_that_is_alive(make: Make, name: str) -> None:
     model, embedder = make("llm", "chatty"), make("embedding", "vectors")
     if name.startswith("unload"):
-        await settle(lambda: model.respond("Hi"))
-
-    def call() -> Any:
-        return ROWS[name](model, embedder)
-
-    await asyncio.wait_for(settle(call), 20)
+        await model.respond("Hi")
+    await asyncio.wait_for(ROWS[name](model, embedder), 20)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +63,7 @@ async def test_every_method_finds_the_host_that_is_alive(make: Make, name: str) 
 async def test_a_handle_with_other_settings_keeps_its_hosts(make: Make, change: Callable[[Any], Any]) -> None:
     handle = change(make("embedding", "vectors"))
     assert [host.host for host in hosts_of_model(handle.model).statuses()] == hosts_named(handle)
-    assert len(await settle(lambda: handle.embed(["a"] * 40))) == 40
+    assert len(await handle.embed(["a"] * 40)) == 40
 
 
 def has_ended(host: Emulator) -> bool:
@@ -97,31 +79,28 @@ def hosts_named(handle: Any) -> list[str]:
 @pytest.mark.parametrize("name", ["unload", "unload_if_loaded_here"])
 async def test_a_model_is_unloaded_on_every_host_that_has_it(make: Make, server: Emulator, name: str) -> None:
     model = make("llm", "chatty")
-    await settle(lambda: model.respond("Hi"))
+    await model.respond("Hi")
     assert server.loaded()
     first = hosts_of_model(model.model).hosts[0]  # what it had when it went away
     first.record.loaded, first.model.state.loaded_here = True, "reference"
     with pytest.raises(lms.LMStudioUnreachableError):
-        await settle(getattr(model, name))
+        await getattr(model, name)()
     assert not server.loaded()
 
 
 async def test_a_model_is_loaded_on_a_host_that_is_alive(make: Make, server: Emulator) -> None:
     handle = make("llm", "chatty")
-    await (
-        arun(handle.model.load()) if isinstance(handle, lms.AsyncLLM) else asyncio.to_thread(run, handle.model.load())
-    )
+    await arun(handle.model.load())
     assert server.loaded()
 
 
-@pytest.mark.parametrize("client_class", [lms.Client, lms.AsyncClient])
-async def test_batches_wait_for_one_load_of_a_new_instance(client_class: Any) -> None:
+async def test_batches_wait_for_one_load_of_a_new_instance() -> None:
     model = ModelEntry(key="vectors", kind="embedding", embedding_length=4)
     with Emulator([model]) as first, Emulator([model]) as second:
-        clients = [client_class(host.address) for host in (first, second)]
+        clients = [lms.AsyncClient(host.address) for host in (first, second)]
         handles = [client.embedding.lazy_model("vectors", load_policy="new_instance") for client in clients]
         request = EmbeddingRequest(["a"] * 70, "pass", "chunk_size")
-        assert len(await settle(lambda: handles[0].on_hosts(handles, 0).embed_texts(request))) == 70
+        assert len(await handles[0].on_hosts(handles, 0).embed_texts(request)) == 70
         assert len([*first.loads, *second.loads]) <= 2
 
 
@@ -129,12 +108,12 @@ async def test_batches_wait_for_one_load_of_a_new_instance(client_class: Any) ->
 async def test_texts_are_checked_before_they_are_sent(make: Make, texts: Any) -> None:
     embedder = make("embedding", "vectors")
     with pytest.raises(lms.LMStudioValueError, match="input must be a string or a list of strings"):
-        await settle(lambda: embedder.embed_texts(EmbeddingRequest(texts, "pass", "chunk_size")))
+        await embedder.embed_texts(EmbeddingRequest(texts, "pass", "chunk_size"))
 
 
 async def test_an_upload_does_not_make_a_host_one_that_has_the_model(make: Make) -> None:
     model = make("llm", "chatty")
-    await settle(lambda: model.prepare_images([b"\x89PNG\r\n\x1a\n"]))
+    await model.prepare_images([b"\x89PNG\r\n\x1a\n"])
     assert not any(host.loaded for host in hosts_of_model(model.model).statuses())
 
 
@@ -149,25 +128,23 @@ async def test_a_limit_of_calls_holds_for_each_host(make: Make, monkeypatch: pyt
     monkeypatch.setattr(ConcurrencyLimiter, "acquire", record)
     embedder = make("embedding", "vectors")
     request = EmbeddingRequest(["a"], "pass", "chunk_size")
-    await settle(lambda: embedder.embed_texts(request, max_concurrency=4))
+    await embedder.embed_texts(request, max_concurrency=4)
     assert limits == [8]
 
 
 @pytest.mark.parametrize("texts", ["a", ["a"] * 40])
 async def test_the_span_of_an_embedding_names_its_model(make: Make, telemetry: Telemetry, texts: Any) -> None:
     embedder = make("embedding", "vectors")
-    await settle(lambda: embedder.embed(texts))
+    await embedder.embed(texts)
     span = telemetry.span("embeddings vectors")
     assert attributes_of(span)["gen_ai.response.model"] == "vectors"
 
 
-@pytest.mark.parametrize("path", ["sync", "async"])
-async def test_a_call_that_fails_after_a_callback_gives_its_slot_back(path: str) -> None:
+async def test_a_call_that_fails_after_a_callback_gives_its_slot_back() -> None:
     rules = [{"then": [{"text": "on and on " * 1000}]}]
     model = {"key": "m", "kind": "llm", "engine": "scripted", "tokens_per_second": 50, "preload": True, "rules": rules}
-    client_class: Any = lms.Client if path == "sync" else lms.AsyncClient
     with Emulator([model]) as first, Emulator([model]) as second:
-        handles = [client_class(host.address).llm.lazy_model("m") for host in (first, second)]
+        handles = [lms.AsyncClient(host.address).llm.lazy_model("m") for host in (first, second)]
         handle = handles[0].on_hosts(handles, 0)
 
         def unload(_fragment: object) -> None:
@@ -177,6 +154,6 @@ async def test_a_call_that_fails_after_a_callback_gives_its_slot_back(path: str)
                     host.wait_for(partial(has_ended, host))
 
         with pytest.raises(lms.LMStudioModelUnloadedError) as caught:
-            await settle(lambda: handle.respond("Hi", on_prediction_fragment=unload))
+            await handle.respond("Hi", on_prediction_fragment=unload)
         assert not caught.value.retryable
         assert [status.in_flight for status in hosts_of_model(handle.model).statuses()] == [0, 0]

@@ -99,21 +99,6 @@ async def test_nobody_joins_the_running_model_while_another_waits() -> None:
 
 
 @pytest.mark.usefixtures("as_the_io_thread")
-async def test_a_cancelled_wait_in_the_queue_delays_nobody() -> None:
-    queue = Queue()
-    for name in ("a1", "b1", "a2"):
-        await queue.enter(name)
-    queue.waits["b1"][1].cancel()
-    await queue.end("b1")
-    await queue.end("a1")
-    assert queue.granted == ["a1", "a2"]
-    await queue.end("a2")
-    await queue.end("a2")
-    await queue.enter("c1")
-    assert queue.granted[-1] == "c1"
-
-
-@pytest.mark.usefixtures("as_the_io_thread")
 async def test_operations_that_waited_only_behind_a_cancelled_one_join_the_running_model() -> None:
     queue = Queue()
     for name in ("a1", "b1", "a2", "a3", "c1", "a4"):
@@ -320,20 +305,6 @@ async def test_closing_the_client_ends_the_wait_for_a_turn(pair: tuple[Any, Any]
         await waiting
     gate.open()
     assert (await running).content == "so slow"
-
-
-async def test_the_queue_timeout_bounds_the_wait_for_a_turn(
-    pair: tuple[Any, Any], server: Emulator, gate: Gate
-) -> None:
-    one, two = pair
-    running = await generating(two, server)
-    with pytest.raises(
-        lms.LMStudioTimeoutError, match="timed out waiting to load 'one': it would evict 'two'"
-    ) as caught:
-        await one.with_timeouts(queue_timeout=0.05).respond("Hi")
-    assert caught.value.timeout_name == "queue_timeout"
-    gate.open()
-    await running
 
 
 async def test_an_explicit_instance_needs_no_turn(

@@ -99,13 +99,6 @@ async def test_a_name_that_the_list_of_models_does_not_have_is_the_identifier(
     assert [(each["modelKey"], each["identifier"]) for each in loads] == [("fuzzy", "fuzzy")]
 
 
-@pytest.mark.parametrize("infos", [None, [None], [{"identifier": 1}]])
-async def test_a_malformed_list_is_an_error_of_the_protocol(make_client: Callable[..., Any], infos: object) -> None:
-    async with fake_server(Server({"listLoaded": [[result(infos)]]})) as address, make_client(address) as client:
-        with pytest.raises(lms.LMStudioProtocolError):
-            await client.llm.model("fuzzy", load_policy="explicit")
-
-
 def test_the_oldest_instances_and_names_are_forgotten() -> None:
     models = ServerModels()
     for number in range(1000):
@@ -175,13 +168,6 @@ def test_an_interrupt_before_or_during_work_leaves_nothing_behind_that_nobody_do
     assert len(reached) > 5
 
 
-async def test_whoever_waits_for_failing_work_fails_with_the_same_error(server: Emulator) -> None:
-    async with lms.AsyncClient(server.address) as client:
-        handle = client.llm.lazy_model("nowhere", load_policy="new_instance")
-        errors = await asyncio.gather(*(handle.respond("Hi") for _ in range(3)), return_exceptions=True)
-    assert [type(error) for error in errors] == [lms.LMStudioModelNotFoundError] * 3
-
-
 class _UncopyableError(Exception):
     def __init__(self, text: str, *, code: int) -> None:
         super().__init__(text)
@@ -219,21 +205,6 @@ async def test_a_model_without_a_path_or_key_matches_no_name(make_client: Callab
     )
     async with fake_server(server) as address, make_client(address) as client:
         assert (await client.llm.model("none", load_policy="explicit")).identifier == "m"
-
-
-def test_two_threads_may_take_over_the_work_of_a_parent_process(server: Emulator) -> None:
-    running_loads: Any = {}
-
-    with lms.Client(server.address) as client:
-        other = SingleFlight(client._context.new_mailbox())
-
-        def work() -> Flow[None]:
-            running_loads["key"] = other  # another thread takes over meanwhile
-            return
-            yield
-
-        run(SingleFlight.run(Operation(client._context), running_loads, "key", work(), errors=Exception))
-    assert running_loads == {"key": other}
 
 
 # After the success ----------------------------------------------------------------------------------------------------

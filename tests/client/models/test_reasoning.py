@@ -189,22 +189,13 @@ def everywhere(treatment: Treatment) -> ReasoningReplay:
 
 TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
     "Qwen3": (qwen3, THINK, ReasoningReplay("kept", "stripped", "stripped")),
-    "Qwen3, preserving": (template_functions.kept, THINK, everywhere("kept")),
     "GLM": (glm, THINK, ReasoningReplay("kept", "stripped", "stripped")),
     "DeepSeek V3.1": (deepseek_v31, THINK, ReasoningReplay("misplaced", "misplaced", "copied")),
-    "DeepSeek V3.2": (template_functions.after_end, THINK, everywhere("misplaced")),
     "Kimi K2": (kimi, THINK, everywhere("misplaced")),
     "Magistral": (magistral, BRACKETS, everywhere("kept")),
-    "Magistral, other tags": (magistral, THINK, everywhere("copied")),
-    "Gemma 3": (template_functions.copied, THINK, everywhere("copied")),
     "Gemma 4": (gemma4, GEMMA, everywhere("stripped")),
     "a thought behind its text": (
         template_functions.behind,
-        THINK,
-        everywhere("misplaced"),
-    ),
-    "a thought behind an empty one": (
-        lambda said: f"<think></think>{template_functions.kept(said)}",
         THINK,
         everywhere("misplaced"),
     ),
@@ -233,25 +224,10 @@ TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
         THINK,
         everywhere("kept"),
     ),
-    "a space less behind a thought": (
-        lambda said: said.text.replace(" </think>", "</think>"),
-        THINK,
-        everywhere("kept"),
-    ),
-    "a line break behind a thought": (
-        lambda said: said.text.replace("</think>", "</think>\n"),
-        THINK,
-        everywhere("kept"),
-    ),
     "answers behind a line break": (
         lambda said: said.text if said.is_call else f"\n{template_functions.stripped(said)}",
         THINK,
         ReasoningReplay("copied", "copied", "stripped"),
-    ),
-    "calls behind a line break": (
-        lambda said: template_functions.kept(said) if not said.is_call else f"\n{template_functions.kept(said)}",
-        THINK,
-        everywhere("kept"),
     ),
     "only answers to results are stripped": (
         lambda said: template_functions.stripped(said) if said.is_answer_to_result else said.text,

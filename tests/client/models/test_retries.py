@@ -100,15 +100,6 @@ async def test_a_lost_connection_is_retried_while_the_caller_has_seen_nothing(
     assert server.calls == min(cuts, 2) + 1
 
 
-async def test_the_result_is_that_of_the_attempt_that_succeeded(
-    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    replace_pauses(monkeypatch, lambda _: None)
-    async with fake_server(Fickle(1, [fragment("lost")])) as address, make_client(address) as client:
-        result = await loaded_handle(client).with_retries(1).respond_stream("Hi").wait_for_result()
-    assert result.content == "ok"
-
-
 async def test_a_lost_connection_is_not_retried_once_a_fragment_was_read(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""`max_repeated_tool_calls` of `act`: what runs, what is answered and how it ends; the same bodies for both clients."""
+"""`max_repeated_tool_calls` of `act`: what runs, what is answered and how it ends."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -64,22 +64,16 @@ def tool_of(function: Callable[..., Any], **members: Any) -> lms.ToolFunctionDef
     ("prompt", "tool", "options", "polls", "rounds", "stop_reason"),
     [
         ("poll", lambda it: it.poll, {}, 2, 6, "repeated_tool_call"),
-        ("poll", lambda it: it.poll, {"max_repeated_tool_calls": 2}, 1, 4, "repeated_tool_call"),
         ("poll", lambda it: it.poll, {"max_repeated_tool_calls": None}, ENOUGH, ENOUGH + 1, None),
         ("poll", lambda it: tool_of(it.poll, repeatable=True), {}, ENOUGH, ENOUGH + 1, None),
-        ("poll", lambda it: tool_of(it.count), {}, ENOUGH, ENOUGH + 1, None),
-        ("three at once", lambda it: it.poll, {}, 2, 4, "repeated_tool_call"),
         ("three at once", lambda it: it.poll, {"max_parallel_tool_calls": None}, 2, 4, "repeated_tool_call"),
         ("three at once", lambda it: tool_of(it.poll, implementation=None), {}, 0, 1, None),
         ("unknown", lambda it: it.poll, {}, 0, 6, "repeated_tool_call"),
     ],
     ids=[
         "the same",
-        "fewer",
         "off",
         "repeatable",
-        "other results",
-        "in one round",
         "in one round, at once",
         "left to the program",
         "an invalid call",

@@ -7,7 +7,9 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
-from tests.client.both import Awaited
+from tests.client.both import Awaited, make_client
+
+__all__ = ["make_client"]
 
 CALL = {"tool": "add", "arguments": {"a": 1, "b": 2}}
 RULES: list[dict[str, Any]] = [

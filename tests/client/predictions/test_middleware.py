@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.predictions import prediction
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -216,71 +215,6 @@ async def test_what_has_arrived_stays_if_its_own_ask_is_never_sent(
     assert stream.result().stats.stop_reason == "userStopped"
     assert [each.content async for each in fragments] == []
     assert len(server.predictions) == 1
-
-
-@pytest.mark.parametrize("is_stopped", [True, False])
-async def test_what_has_arrived_stays_if_the_model_is_unloaded_before_its_own_ask(
-    client: Any, server: Emulator, use: Callable[..., None], is_stopped: bool
-) -> None:
-    stream: Any = None
-
-    @dataclass(eq=False)
-    class Unloads(Again):
-        def parameter(self, wire: Any, ask: Ask) -> Any:
-            if ask.asked_by is self and "second is reset" not in self.log:
-                server.unload("chatty")
-                if is_stopped:
-                    stream.cancel()
-                    yield from queries.tokenize(ask.operation, "llm", ask.instance.specifier, ["a"])
-            return (yield from super().parameter(wire, ask))
-
-    log: list[str] = []
-    use(lambda plan: Unloads(plan, "second", log, fallback=True))
-    stream = (await client.llm.model("chatty")).respond_stream("first")
-    result = await stream.wait_for_result()
-    assert result.content == ("One" if is_stopped else "OneTwo")
-    assert result.stats.stop_reason == ("userStopped" if is_stopped else "eosFound")
-
-
-@every_way
-async def test_what_has_arrived_stays_if_the_model_cannot_be_loaded_for_its_own_ask(
-    client: Any, server: Emulator, use: Callable[..., None], way: Any
-) -> None:
-    @dataclass(eq=False)
-    class Unloads(Again):
-        def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Any:
-            server.unload("once")
-            return (yield from super().finish(batch, end, ask))
-
-    @dataclass(eq=False)
-    class Outer(Middleware):
-        def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Any:
-            log.append("was sent" if ask.parameter else "was not sent")
-            return (yield from super().finish(batch, end, ask))
-
-    log: list[str] = []
-    use(Outer, lambda plan: Unloads(plan, "second", log, fallback=True))
-    result = await way(await client.llm.model("once"))
-    assert (result.content, result.reasoning_content) == ("One", "Which number comes first?")
-    # A stream that has delivered something does not load the model again.
-    assert log[-2:] == ["second failed", "was sent" if way is streamed else "was not sent"]
-
-
-async def test_the_tokens_of_an_ask_that_ends_with_a_failure_count(
-    client: Any, server: Emulator, use: Callable[..., None]
-) -> None:
-    @dataclass(eq=False)
-    class Fails(Again):
-        def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Any:
-            batch, found = yield from super().finish(batch, end, ask)
-            return batch, replace(end, stats={**end.stats, "stopReason": "failed"}) if ask.asked_by is self else found
-
-    use(lambda plan: Fails(plan, "long", [], fallback=True))
-    result = await (await client.llm.model("chatty")).respond("first")
-    assert result.content.startswith("One")
-    assert result.stats.stop_reason == "eosFound"
-    tokens = sum(each.stats["totalTokensCount"] for each in server.predictions)
-    assert (result.stats.predictions_count, result.stats.total_tokens_count) == (2, tokens)
 
 
 @every_way

@@ -14,8 +14,11 @@ from lmstudio_integrations.client.models import attempts
 from lmstudio_integrations.client.predictions import requests
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.chat import WireHistory
+from tests.client.both import make_client
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_together
 from tests.client.prediction_frames import END, INFO, fragment, joined, loaded_handle, packet
+
+__all__ = ["make_client"]
 
 IN_TWO_STEPS: dict[str, Any] = {
     "config": {"raw_tools": {"type": "toolArray", "tools": [{"type": "function", "function": {"name": "f"}}]}},

@@ -11,6 +11,10 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry, Preset
 from lmstudio_integrations.emulator.models.catalog import Catalog
 from lmstudio_integrations.emulator.server.handlers import SERVED
+from tests.client.both import make_client
+from tests.client.fake import wait_until
+
+__all__ = ["make_client"]
 
 CIRCULAR: list[Any] = []
 CIRCULAR.append(CIRCULAR)
@@ -46,20 +50,6 @@ async def test_the_call_that_loads_the_model_reports_the_load_time(client: Any, 
     assert second.stats.model_load_time_sec is None
 
 
-async def test_a_call_on_a_loaded_model_reports_no_load_time(client: Any) -> None:
-    model = await client.llm.model("chatty")
-    assert (await model.respond("think")).stats.model_load_time_sec is None
-    result = await client.llm.lazy_model("chatty").complete("count")
-    assert result.stats.model_load_time_sec is None
-
-
-async def test_a_stream_that_was_started_first_reports_the_load_time(client: Any) -> None:
-    stream = client.llm.lazy_model("chatty").respond_stream("think", idle_timeout=30)
-    await stream.start()
-    await _drain(stream)
-    assert stream.stats.model_load_time_sec > 0
-
-
 async def test_a_call_that_loads_an_unloaded_model_again_reports_the_load_time(client: Any, server: Emulator) -> None:
     model = await client.llm.model("chatty")
     await asyncio.to_thread(server.unload, "chatty")
@@ -73,6 +63,14 @@ async def test_a_stream_yields_one_fragment_a_token_and_then_the_result(model: A
     assert "".join(fragment.content for fragment in fragments) == stream.result().content
     assert stream.stats.stop_reason == "eosFound"
     assert stream.model_info.model_key == "chatty"
+
+
+async def test_each_fragment_may_be_read_in_a_task_of_its_own_with_pauses_between_them(model: Any) -> None:
+    fragments = aiter(model.respond_stream("count"))
+    for number in range(3):
+        assert (await asyncio.ensure_future(anext(fragments))).content.strip() == str(number)
+        await wait_until(lambda: True)  # this loop and that of the I/O thread have noticed the end of the task
+    assert [fragment async for fragment in fragments][-1].content == " 199"
 
 
 async def test_a_tool_call_instead_of_structured_output_is_no_error(client: Any) -> None:
@@ -243,11 +241,6 @@ async def test_a_failure_in_the_middle_raises_with_the_servers_words(model: Any)
         await model.respond("break")
 
 
-async def test_an_error_code_decides_the_exception(model: Any) -> None:
-    with pytest.raises(lms.LMStudioPresetNotFoundError):
-        await model.respond("refuse")
-
-
 @pytest.mark.requirement("C-PRESET")
 async def test_a_preset_that_does_not_exist_is_named(model: Any) -> None:
     with pytest.raises(lms.LMStudioPresetNotFoundError, match="nonesuch"):
@@ -284,24 +277,6 @@ async def test_a_value_without_a_json_form_is_rejected(model: Any, value: object
     with pytest.raises(lms.LMStudioValueError, match="JSON"):
         await model.respond("hi", config={"raw": {"ext.virtualModel.customField.x": value}})
     assert (await model.respond("hi")).content, "the model is as it was"
-
-
-def _tool() -> None:
-    """Do nothing."""
-
-
-async def test_a_history_in_wire_form_and_one_in_short_form_are_the_same(model: Any) -> None:
-    short = {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "count"}]}
-    chat = lms.Chat("Be brief.")
-    chat.add_user_message("count")
-    wire = chat.to_history().to_dict()
-    formatted = [await model.apply_prompt_template(each) for each in (short, short["messages"], chat, wire)]
-    assert len(set(formatted)) == 1
-    assert "Be brief." in formatted[0]
-    assert (await model.respond(short["messages"])).content == (await model.respond(chat)).content
-    rounds: list[Any] = []
-    await model.act(short["messages"], [_tool], on_prediction_completed=rounds.append)
-    assert rounds[0].content == (await model.respond(chat)).content
 
 
 @pytest.mark.requirement("C-ABANDON")

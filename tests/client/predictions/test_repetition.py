@@ -86,7 +86,7 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("channel", ["text", "reasoning", "arguments"])
+@pytest.mark.parametrize("channel", ["text", "arguments"])
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_a_text_is_not_stopped(text: str, channel: str) -> None:
     if text == TEXTS["spaces"] and channel == "arguments":

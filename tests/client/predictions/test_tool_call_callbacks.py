@@ -26,12 +26,14 @@ from lmstudio_integrations.types.results import (
     ToolCallName,
     ToolCallStart,
 )
-from tests.client.both import Awaited
+from tests.client.both import Awaited, make_client
 from tests.client.fake import Socket, authenticate, fake_server, receive, send
 from tests.client.prediction_frames import END as FINISHED
 from tests.client.prediction_frames import INFO, loaded_handle, packet
-from tests.client.predictions.test_act import RULES, add, fail, shout
+from tests.client.predictions.test_act import RULES, add, shout
 from tests.support.endless import ENDLESS
+
+__all__ = ["make_client"]
 
 MORE_RULES: list[dict[str, Any]] = [
     {"when": {"round": 1, "last": "^twice"}, "then": [{"tool": "add", "arguments": {"a": 1}}]},
@@ -123,13 +125,6 @@ async def test_callbacks_run_in_the_task_or_thread_of_the_caller(
     assert recorder.callers == {asyncio.current_task()}
 
 
-async def test_the_numbers_of_the_calls_go_on_from_round_to_round(model: Any) -> None:
-    recorder = Recorder()
-    await model.act("twice", [add], **recorder.callbacks)
-    for step in ("request_start", "request_end", "request_finalized", "result"):
-        assert recorder.numbers_of(step) == [(step, 0, 0), (step, 1, 1)]
-
-
 @pytest.mark.parametrize(
     ("prompt", "expected"), [("nobody", "Cannot find tool with name nobody."), ("wrong", "Failed to parse arguments")]
 )
@@ -144,13 +139,6 @@ async def test_an_invalid_call_fails_and_has_a_result(
     assert failure[3].raw_content
     assert expected in str(failure[3])
     assert expected in result[3].content
-
-
-async def test_the_error_of_a_tool_is_its_result(model: Any, recorder: Recorder) -> None:
-    await model.act("add", [lms.ToolFunctionDef.from_callable(fail, name="add")], **recorder.callbacks)
-    ((_, *numbers, result),) = recorder.of("result")
-    assert numbers == [0, 0]
-    assert "ZeroDivisionError" in result.content
 
 
 async def test_a_call_that_cannot_be_read_fails_before_act_does(model: Any, recorder: Recorder) -> None:
@@ -313,15 +301,6 @@ async def test_async_callbacks_of_a_response_are_awaited_in_order(server: Emulat
             assert recorder.callers == {asyncio.current_task()}
     assert [each[0] for each in orders[0]] == [each[0] for each in orders[1]]
     assert len(orders[1]) > len(names)
-
-
-async def test_an_error_of_an_async_callback_reaches_the_caller(server: Emulator) -> None:
-    async def end(_fragment: object) -> None:
-        raise KeyError("mine")
-
-    async with AsyncClient(server.address) as client:
-        with pytest.raises(KeyError, match="mine"):
-            await (await client.llm.model("chatty")).respond("hello", on_prediction_fragment=end)
 
 
 async def test_a_task_that_is_cancelled_in_an_async_callback_stops_the_server(server: Emulator) -> None:

@@ -1,4 +1,4 @@
-"""`show_progress`: bars on a terminal, none elsewhere; the same bodies for both clients."""
+"""`show_progress`: bars on a terminal, none elsewhere."""
 
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -147,12 +147,8 @@ async def auto_load_new_instance(client: Any, **settings: Any) -> None:
 async def auto_download(client: Any, **settings: Any) -> None:
     callback = {"on_progress": settings["on_load_progress"]} if "on_load_progress" in settings else {}
     given = {name: each for name, each in settings.items() if name == "show_progress"} | callback
-    if hasattr(client, "sync"):
-        (found,) = client.sync.repository.search_models("elsewhere")
-        found.get_download_options()[0].download(**given)
-    else:
-        (found,) = await client.repository.search_models("elsewhere")
-        await (await found.get_download_options())[0].download(**given)
+    (found,) = await client.repository.search_models("elsewhere")
+    await (await found.get_download_options())[0].download(**given)
 
 
 AUTO: dict[str, tuple[Any, str]] = {

@@ -33,42 +33,11 @@ def test_malformed_details_give_no_suggestion_and_no_other_error(code: str, junk
         assert type(error_with_suggestion({"title": "t", "displayData": {"code": code, **malformed}}, "RPC")) is kind
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "Cannot truncate prompt with n_keep (9000) >= n_ctx (4096)",
-            (
-                "Chat response error: the prompt has 9000 tokens, and the model is loaded with a context length of "
-                "4096\n"
-                "  suggestion: shorten the prompt, or load the model with context_length=16384; a loaded model keeps "
-                "its context length, so unload it first with `lmsi unload`"
-            ),
-        ),
-        (
-            "the prompt exceeds the context",
-            (
-                "Chat response error: the prompt exceeds the context\n"
-                "  suggestion: Try less. shorten the prompt, or load the model with context_length; a loaded model "
-                "keeps its context length, so unload it first with `lmsi unload`"
-            ),
-        ),
-    ],
-)
-def test_a_context_overflow_names_the_numbers_and_the_setting(text: str, message: str) -> None:
-    assert str(error_with_suggestion({"title": text, "suggestion": "Try less."}, "Chat response")) == message
-
-
 def test_a_model_that_is_not_loaded_gets_one_remedy() -> None:
     members = {"query": {"path": "a/b"}, "loadedModelsSample": ["c"]}
     display = {"code": "generic.noModelMatchingQuery", **members}
     text = "loaded are c; load it with `lmsi load a/b`"
     assert text in str(error_with_suggestion({"title": "t", "displayData": display}, "Model get"))
-
-
-def test_a_server_without_presets_lists_none() -> None:
-    display = {"code": "generic.presetNotFound", "availablePresetsSample": []}
-    assert "the server has no presets" in str(error_with_suggestion({"title": "t", "displayData": display}, "RPC"))
 
 
 def test_the_suggestion_of_the_server_comes_first() -> None:
@@ -116,11 +85,6 @@ def test_the_suggestion_of_the_server_comes_first() -> None:
 def test_an_unknown_model_gets_a_suggestion(path: str, sample: list[str], text: str) -> None:
     display = {"code": "generic.pathNotFound", "path": path, "availablePathsSample": sample, "totalModels": len(sample)}
     assert text.lower() in str(error_with_suggestion({"title": "t", "displayData": display}, "RPC")).lower()
-
-
-def test_a_model_of_another_kind_is_named_with_its_kind() -> None:
-    display = {"code": "generic.domainMismatch", "path": "p", "actualDomain": "tts", "expectedDomain": "llm"}
-    assert "p is of kind 'tts', not 'llm'" in str(error_with_suggestion({"title": "t", "displayData": display}, "RPC"))
 
 
 @pytest.mark.parametrize(

@@ -39,15 +39,6 @@ async def test_an_error_ends_the_span_with_its_type_and_without_its_text(traced:
     assert "gave up" not in telemetry.everything()
 
 
-async def test_an_error_of_a_stream_ends_the_span(traced: Any, telemetry: Telemetry) -> None:
-    stream = traced.respond_stream("break")
-    with pytest.raises(lms.LMStudioServerError):
-        await stream.wait_for_result()
-    with pytest.raises(lms.LMStudioServerError):
-        stream.result()
-    assert telemetry.names == ["chat chatty"]
-
-
 async def test_an_error_about_the_model_keeps_its_text(client: Any, telemetry: Telemetry) -> None:
     with pytest.raises(lms.LMStudioModelNotFoundError):
         await client.llm.lazy_model("missing").respond("hi")

@@ -100,16 +100,8 @@ async def test_a_silent_server_runs_into_the_connect_timeout(make_client: Callab
     assert isinstance(caught.value, TimeoutError)
 
 
-async def test_tls_to_a_server_without_tls_is_named_in_the_error(
-    make_client: Callable[..., Any], server: Emulator
-) -> None:
-    async with make_client(f"wss://{server.address}") as client:
-        with pytest.raises(lms.LMStudioUnreachableError, match="TLS failed"):
-            await client.llm.model("chatty")
-
-
 @pytest.mark.requirement("C-URL")
-@pytest.mark.parametrize("host", ["{}", "http://{}", "ws://{}", "http://{}/v1", "ws://{}/", " {} "])
+@pytest.mark.parametrize("host", ["{}", "http://{}/v1", " {} "])
 async def test_an_address_may_be_written_in_many_ways(
     make_client: Callable[..., Any], server: Emulator, host: str
 ) -> None:
@@ -302,15 +294,6 @@ async def test_a_socket_that_breaks_in_mid_stream_is_a_lost_connection(client: A
         await model.respond("drop")
     assert caught.value.__cause__ is not None
     assert str(await model.respond("hello"))
-
-
-@pytest.mark.slow
-async def test_a_call_that_exceeds_its_total_timeout_is_cancelled_on_the_server(client: Any, server: Emulator) -> None:
-    model = await client.llm.model("chatty")
-    with pytest.raises(lms.LMStudioTimeoutError, match="timeout") as caught:
-        await model.respond("for ever", timeout=0.3)
-    assert caught.value.timeout_name == "timeout"
-    await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped")
 
 
 @pytest.mark.parametrize("clock", ["idle_timeout", "timeout", "connect_timeout"])

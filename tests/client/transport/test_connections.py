@@ -23,37 +23,12 @@ from lmstudio_integrations.client.transport.operation import Call, Operation
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.protocol.endpoints import rpc
 from tests.client.fake import Socket, authenticate, fake_server, on_io_thread, receive, send_result, wait_until
-from tests.support.certificates import LOCALHOST
 
 
 def connections_to(address: str) -> list[Connection]:
     """Return the connections of this process to a server."""
     pool = Connections.of(IOThread.current())
     return [made for (target, _), made in list(pool._connections.items()) if target == Target.of(address, None)]
-
-
-@pytest.mark.slow
-async def test_each_caller_has_its_own_connect_timeout(make_client: Callable[..., Any]) -> None:
-    accepting = asyncio.Event()
-
-    async def behave(socket: Socket) -> None:
-        await accepting.wait()
-        await authenticate(socket)
-        await send_result(socket, [])
-
-    async with (
-        fake_server(behave) as address,
-        make_client(address, connect_timeout=None) as unlimited,
-        make_client(address, connect_timeout=0.2) as limited,
-    ):
-        listing = asyncio.ensure_future(unlimited.llm.list_loaded())
-        await wait_until(lambda: bool(connections_to(address)))
-        with pytest.raises(lms.LMStudioTimeoutError, match=f"LM Studio at ws://{address}") as caught:
-            await limited.llm.list_loaded()
-        assert caught.value.timeout_name == "connect_timeout"
-        assert not listing.done()
-        accepting.set()
-        assert await listing == []
 
 
 async def test_a_short_connect_timeout_of_one_caller_does_not_affect_another(make_client: Callable[..., Any]) -> None:
@@ -193,23 +168,6 @@ async def test_a_host_name_that_cannot_be_resolved_is_named_in_the_error(
         monkeypatch.setattr(socket, "getaddrinfo", fail)
         with pytest.raises(lms.LMStudioUnreachableError, match=r"'no-such-host\.invalid' cannot be resolved"):
             await client.llm.list_loaded()
-
-
-async def test_a_custom_ssl_context_may_check_the_certificate(make_client: Callable[..., Any]) -> None:
-    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    theirs.load_cert_chain(LOCALHOST)
-    ours = ssl.create_default_context(cafile=LOCALHOST)
-
-    async def behave(socket: Socket) -> None:
-        await authenticate(socket)
-        await send_result(socket, [])
-
-    async with fake_server(behave, theirs) as address:
-        async with make_client(f"wss://{address}") as client:
-            with pytest.raises(lms.LMStudioUnreachableError, match="TLS failed"):
-                await client.llm.list_loaded()
-        async with make_client(f"https://{address}", ssl_context=ours) as client:
-            assert await client.llm.list_loaded() == []
 
 
 def test_an_ssl_context_needs_an_encrypted_host() -> None:

@@ -1,4 +1,4 @@
-"""`rerank` on scripted models, by both clients: the order, failures, limits, and what models cannot do."""
+"""`rerank` on scripted models: the order, failures, limits, and what models cannot do."""
 
 import asyncio
 import re

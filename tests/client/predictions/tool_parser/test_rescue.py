@@ -197,8 +197,8 @@ def test_the_work_grows_with_the_length_of_a_call(begin: str, unit: str, end: st
     ],
 )
 def test_a_long_text_is_read_a_few_times_only(unit: str, work: list[int]) -> None:
-    text = (unit * (100_000 // len(unit) + 1))[:100_000]
-    for step in (7, 1000, 100_000):
+    text = (unit * (20_000 // len(unit) + 1))[:20_000]
+    for step in (7, 20_000):
         work.clear()
         _outcome(_ADD, [text[at : at + step] for at in range(0, len(text), step)])
         assert sum(work) < 50 * len(text)

@@ -83,8 +83,8 @@ def trusting(name: str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=CERTIFICATES / name)
 
 
-def redirect(location: str, status: str = "302 Found") -> bytes:
-    return f"HTTP/1.1 {status}\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
+def redirect(location: str) -> bytes:
+    return f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
 
 
 async def unreachable(client: Any) -> lms.LMStudioUnreachableError:
@@ -110,10 +110,9 @@ async def test_a_path_that_the_server_does_not_have_is_named_under_an_authority_
     assert f"LM Studio is at wss://localhost:{port}, without '/lms': set host to that" in str(error)
 
 
-@pytest.mark.parametrize("status", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect"])
-async def test_a_redirect_gets_no_credentials(make_client: Callable[..., Any], status: str) -> None:
+async def test_a_redirect_gets_no_credentials(make_client: Callable[..., Any]) -> None:
     with Emulator(MODELS, tokens=[TOKEN]) as server:
-        with listening(redirect(f"ws://{server.address}/llm", status)) as address:
+        with listening(redirect(f"ws://{server.address}/llm")) as address:
             error = await unreachable(make_client(address, TOKEN, headers={"Authorization": f"Bearer {TOKEN}"}))
         assert not server.connections
         assert f"it redirects to ws://{server.address}/llm; set host to that address" in str(error)
@@ -236,14 +235,13 @@ async def test_a_server_that_does_not_respond_is_reported(monkeypatch: pytest.Mo
         ("elsewhere.pem", trusting("elsewhere.pem"), "certificate is for another"),
     ],
 )
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_what_is_wrong_with_a_certificate_is_reported(
-    make_client: Callable[..., Any], certificate: str, context: ssl.SSLContext | None, expected: str, host: str
+    make_client: Callable[..., Any], certificate: str, context: ssl.SSLContext | None, expected: str
 ) -> None:
     async def behave(_: Socket) -> None:
         pytest.fail("nobody may come in")
 
     async with fake_server(behave, certified(certificate)) as address:
-        error = await unreachable(make_client(f"wss://{host}:{address.rpartition(':')[2]}", TOKEN, ssl_context=context))
+        error = await unreachable(make_client(f"wss://{address}", TOKEN, ssl_context=context))
     assert f"TLS failed: the server's {expected}" in str(error)
     assert "ssl_context" in str(error)
