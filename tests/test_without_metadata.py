@@ -31,9 +31,9 @@ else:
     raise AssertionError("it is installed")
 from lmstudio_integrations.cli import main
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.langchain import ChatLMStudio
+import lmstudio_integrations as lms
 with Emulator([ModelEntry(key="m")]) as server:
-    print(ChatLMStudio(model="m", host=server.address).invoke("hello").text)
+    print(lms.Client(server.address).llm.model("m").respond("hello"))
     sys.argv = ["lmsi", "doctor", "--json", "--host", server.address]
     try:
         main()

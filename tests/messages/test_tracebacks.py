@@ -245,18 +245,6 @@ def assert_shows(error: BaseException, *texts: str) -> None:
     assert shown.count(f'File "{PACKAGE}') <= 1, shown
 
 
-@pytest.mark.parametrize("code", [NATIVE["respond"], IN_FRAMEWORKS["LMStudio.chat"], ASYNC["ChatLMStudio.ainvoke"]])
-def test_an_error_while_the_user_handles_another_one_shows_both(
-    code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    with no_server(monkeypatch) as (key, text):
-        handling = code if "await" not in code else f"asyncio.run({code.removeprefix('await ')})"
-        program = f"try: mine()\nexcept ValueError: {handling}"
-        error = error_of(program, key, text, tmp_path, LMStudioError, OF_THE_USER)
-    assert_shows(error, "in mine", "During handling of the above exception")
-    assert error.__context__ is not None
-
-
 @pytest.mark.parametrize(
     "code",
     [

@@ -160,21 +160,8 @@ def _listed(field: str, name: str) -> list[Any]:
 UNUSABLE = ["", "\ud800", "\0", "__proto__", "x" * 1025]
 NAMING: dict[str, tuple[Callable[[Client], Any], str, list[str], Callable[[str, str], Any]]] = {
     "model": (lambda client: client.llm.model("m1").get_info(), "identifier", UNUSABLE, _named),
-    "any model": (lambda client: client.llm.lazy_model().tokenize("hi"), "identifier", UNUSABLE, _named),
-    "require_loaded": (
-        lambda client: client.llm.model("m1", load_policy="require_loaded", config={"context_length": 5}),
-        "identifier",
-        UNUSABLE,
-        _named,
-    ),
     "list_loaded": (lambda client: client.llm.list_loaded()[0].get_info(), "identifier", UNUSABLE, _listed),
     "list_downloaded": (lambda client: client.llm.list_downloaded()[0].model(), "modelKey", ["", " "], _listed),
-    "list_downloaded, new": (
-        lambda client: client.llm.list_downloaded()[0].load_new_instance(),
-        "modelKey",
-        ["", " "],
-        _listed,
-    ),
 }
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="the
 Call = Callable[[str], object]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_signal_handler_may_make_a_call(server: Emulator, moment: str) -> None:

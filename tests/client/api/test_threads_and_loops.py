@@ -216,7 +216,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("act", ["act(wait, None)", "act(block, 1)", "asyncio.run(aact(block))"])
+@pytest.mark.parametrize("act", ["act(wait, None)", "asyncio.run(aact(block))"])
 def test_ctrl_c_ends_or_abandons_a_tool(server: Emulator, act: str) -> None:
     process = _python(_TOOLS, server.address, act)
     assert process.stdout is not None

@@ -1,7 +1,6 @@
 """Generator plugins, which respond in place of a model."""
 
 import asyncio
-import gc
 from collections.abc import Awaitable, Callable, Iterator
 from copy import deepcopy
 from typing import Any
@@ -110,19 +109,6 @@ async def test_settings_of_the_plugin_are_sent(client: Any, monkeypatch: pytest.
     }
 
 
-async def test_callbacks_get_what_arrives(writer: Any) -> None:
-    order: list[Any] = []
-    await writer.respond(
-        "count",
-        on_first_token=lambda: order.append("first"),
-        on_prediction_fragment=lambda fragment: order.append(fragment.content),
-        on_message=lambda message: order.append(message.content[0].text),
-        on_prompt_processing_progress=order.append,
-    )
-    assert [each for each in order if isinstance(each, float)] == [0.0, 1.0]
-    assert [each for each in order if isinstance(each, str)] == ["first", "0", " 1", " 2", " 3", "0 1 2 3"]
-
-
 # Tools
 
 
@@ -136,12 +122,6 @@ async def test_a_tool_call_is_a_part_of_the_result(writer: Any) -> None:
         lms.ToolCallEnd,
     ]
     assert stream.result().content == "I look."
-
-
-async def test_a_call_that_cannot_be_read_is_a_failed_one(writer: Any) -> None:
-    (record,) = (await writer.respond("broken", config=TOOLS)).tool_calls
-    assert record.end is None
-    assert record.failure is not None
 
 
 async def test_calls_in_the_text_are_found(writer: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -252,31 +232,6 @@ async def test_a_cancelled_response_says_so(writer: Any, server: Emulator, promp
 
 async def _cancel(stream: Any) -> None:
     stream.cancel()
-
-
-async def _break(stream: Any) -> None:
-    async for _fragment in stream:
-        break
-
-
-@pytest.mark.parametrize("leave", [_break, lambda stream: stream.aclose()])
-async def test_a_response_that_is_no_longer_read_is_stopped(
-    writer: Any, server: Emulator, leave: Callable[[Any], Awaitable[None]]
-) -> None:
-    stream = writer.respond_stream("stall")
-    await anext(stream)
-    await leave(stream)
-    del stream
-    gc.collect()
-    await _wait_until_stopped(server)
-
-
-async def test_a_request_that_was_cancelled_first_is_never_sent(writer: Any, server: Emulator) -> None:
-    stream = writer.respond_stream("count")
-    await _cancel(stream)
-    with pytest.raises(lms.LMStudioCancelledError):
-        stream.result()
-    assert not server.predictions
 
 
 async def test_a_lost_connection_is_retried_while_nothing_was_seen(

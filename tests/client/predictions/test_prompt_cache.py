@@ -1,6 +1,5 @@
 """Which prompts are reported as leaving the server's prompt cache, and which are not."""
 
-import random
 import re
 import warnings
 from collections import deque
@@ -277,50 +276,3 @@ def test_without_counts_of_tokens_nothing_is_recorded() -> None:
     for second in ("1", "2"):
         end = PredictionEnd({"stopReason": "eosFound"}, {}, {}, {})
         memory.add(fingerprint_of([system(second), QUESTION]), PredictionResult("Yes", "", end))
-
-
-# At random -----------------------------------------------------------------------------------------------------------
-
-
-class Conversation:
-    """A conversation that grows by turns of all kinds; many have the same beginning."""
-
-    def __init__(self, chance: random.Random) -> None:
-        self.chance = chance
-        self.messages = [system(f"You are number {chance.randrange(4)}. " * 20)][: chance.randrange(5)]
-        self.tools: list[Any] = chance.choice([[], [A], [A, B]])
-        self._number = 0
-
-    def grow(self, server: Simulation, change: Callable[[Messages], Messages] = lambda messages: messages) -> None:
-        """Add a turn: a question, often one that was asked before, with some tool calls before the response."""
-        self._number += 1
-        self.messages.append(user(self.chance.choice(["Hi", "Go on", "What is rain, and what is snow?"])))
-        for number in range(self.chance.choice([0, 0, 1, 3]) if self.tools else 0):
-            response = server.respond(change(self.messages), self.tools, call("weather", 10 * self._number + number))
-            self.messages += [response, called(number, self.chance.choice(["Rain", "Snow, and then rain. " * 5]))]
-        self.messages.append(server.respond(change(self.messages), self.tools))
-
-
-def test_conversations_that_only_grow_are_not_reported() -> None:
-    chance, server = random.Random(1), Simulation()
-    waiting = [Conversation(chance) for _ in range(200)]
-    active: list[Conversation] = []
-    while waiting or active:
-        active += [waiting.pop() for _ in range(min(len(waiting), 12 - len(active)))]
-        conversation = chance.choice(active)
-        conversation.grow(server)
-        if chance.random() < 0.15:
-            active.remove(conversation)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_clock_in_any_of_them_is_reported_once(seed: int) -> None:
-    chance, server = random.Random(seed), Simulation()
-    others, one, ticks = [Conversation(chance) for _ in range(8)], Conversation(chance), count()
-    with warnings.catch_warnings(record=True) as given:
-        warnings.simplefilter("always")
-        for _ in range(6):
-            chance.choice(others).grow(server)
-            one.grow(server, lambda messages: [system("Rules. " * 60 + f"{next(ticks)}"), *messages])
-    (report,) = given
-    assert str(report.message).startswith("message 0 (system)")

@@ -71,7 +71,7 @@ _ADD = {"tools": ["add"]}
 _CALL = '<tool_call>{"name": "add", "arguments": {"a": 1, "b": 2}}</tool_call>'
 
 
-_SIZES = (400, 800)
+_SIZES = (300, 600)
 _MARKERS = {
     **{known.name: (*known.begins, *known.ends, *known.bodies) for known in formats.FORMATS},
     "other tokens": (*formats._AFTER_RESPONSE, *formats._BEFORE_ARGUMENTS, *formats.NEXT_TURNS, "<think>", "</think>"),
@@ -197,8 +197,8 @@ def test_the_work_grows_with_the_length_of_a_call(begin: str, unit: str, end: st
     ],
 )
 def test_a_long_text_is_read_a_few_times_only(unit: str, work: list[int]) -> None:
-    text = (unit * (20_000 // len(unit) + 1))[:20_000]
-    for step in (7, 20_000):
+    text = (unit * (10_000 // len(unit) + 1))[:10_000]
+    for step in (7, 10_000):
         work.clear()
         _outcome(_ADD, [text[at : at + step] for at in range(0, len(text), step)])
         assert sum(work) < 50 * len(text)
