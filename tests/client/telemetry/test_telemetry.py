@@ -369,7 +369,7 @@ async def test_prompts_and_responses_are_not_recorded_by_default(traced: Any, te
     assert result.content not in telemetry.everything()
 
 
-@pytest.mark.parametrize("value", ["True", "SPAN_ONLY"])
+@pytest.mark.parametrize("value", ["True", "SPAN_ONLY", "SPAN_AND_EVENT"])
 async def test_content_is_recorded_on_request(
     traced: Any, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
