@@ -57,6 +57,7 @@ def test_any_text_becomes_json(text: str) -> None:
     written = Point(x_axis=1, label_text=text).to_json()
     assert json.loads(written) == {"xAxis": 1, "labelText": text}
     assert written.encode()
+    assert Point(x_axis=1, anything={text: 1}).to_dict() == {"xAxis": 1, "anything": {text: 1}}
 
 
 @pytest.mark.parametrize("text", ["a", "\ud83d"])
