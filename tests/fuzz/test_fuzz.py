@@ -6,7 +6,6 @@ from tests.fuzz.runner import fuzz
 
 
 @pytest.mark.slow
-@pytest.mark.requirement("C-ROBUST")
 @pytest.mark.parametrize("surface", ["native", "native async", "langchain", "llama_index"])
 def test_malformed_packets_raise_typed_errors_only(surface: str) -> None:
     report = fuzz(seed=7, calls=400, only=surface)

@@ -31,7 +31,6 @@ def written(value: Any) -> Any:
     return [written(each) for each in value] if isinstance(value, list) else value
 
 
-@pytest.mark.requirement("C-ENDPOINTS")
 def test_the_table_has_exactly_the_endpoints_of_the_specification() -> None:
     ours = {(namespace, name): isinstance(ENDPOINTS[namespace][name], Rpc) for namespace, name in EVERY}
     theirs = {
@@ -46,7 +45,6 @@ def test_every_endpoint_with_a_parameter_has_a_sample() -> None:
     assert {name for _, name in EVERY} == VOID | PARAMETERS.keys()
 
 
-@pytest.mark.requirement("C-PARAMETER-SHAPES", "C-OMIT-DECLARED")
 @pytest.mark.parametrize(("namespace", "name", "sample"), SAMPLES, ids=lambda value: str(value)[:20])
 def test_a_request_is_validated_without_loss(namespace: Namespace, name: str, sample: dict[str, Any]) -> None:
     pair = SessionPair(namespace)
@@ -56,7 +54,6 @@ def test_a_request_is_validated_without_loss(namespace: Namespace, name: str, sa
     assert written(request.parameter) == sample
 
 
-@pytest.mark.requirement("C-RPC")
 @pytest.mark.parametrize(("namespace", "name"), RPCS)
 def test_every_rpc_returns_its_result(namespace: Namespace, name: str) -> None:
     pair = SessionPair(namespace)
@@ -67,7 +64,6 @@ def test_every_rpc_returns_its_result(namespace: Namespace, name: str) -> None:
     assert pair.client.idle
 
 
-@pytest.mark.requirement("C-CHANNEL")
 @pytest.mark.parametrize(("namespace", "name"), CHANNELS)
 def test_every_channel_delivers_packets_until_it_is_closed(namespace: Namespace, name: str) -> None:
     pair = SessionPair(namespace)
@@ -83,7 +79,6 @@ def test_every_channel_delivers_packets_until_it_is_closed(namespace: Namespace,
     assert pair.client.idle
 
 
-@pytest.mark.requirement("C-STOP-WORDS")
 @pytest.mark.parametrize(("namespace", "name"), CHANNELS)
 def test_every_channel_is_cancelled_with_its_own_packet_or_not_at_all(namespace: Namespace, name: str) -> None:
     pair = SessionPair(namespace)
@@ -170,7 +165,6 @@ def test_values_that_the_protocol_forbids_are_rejected(name: str, change: dict[s
     assert json.loads(warning)["kind"] == "channelCreationParameterTypeError"
 
 
-@pytest.mark.requirement("C-WARNING-FAILS-CALL")
 def test_a_rejected_call_raises_an_error_that_names_it() -> None:
     pair = SessionPair("llm", checked=False)
     _, receiver = pair.call("tokenize", {"specifier": QUERY})

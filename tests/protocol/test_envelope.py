@@ -10,7 +10,6 @@ from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations.protocol import envelope
 
 
-@pytest.mark.requirement("C-AUTH-FRAME", "C-VOID-ABSENT")
 @pytest.mark.parametrize(
     ("make", "frame"),
     [

@@ -81,7 +81,6 @@ def test_every_error_code_has_a_sample_here_and_in_the_emulator() -> None:
     assert errors._BY_CODE.keys() == DISPLAY.keys() == error_codes.MEMBERS.keys()
 
 
-@pytest.mark.requirement("C-ERROR-CODES")
 @pytest.mark.parametrize("code", DISPLAY)
 def test_each_error_code_has_its_exception_with_all_details(code: str) -> None:
     members, kind, _ = DISPLAY[code]
@@ -105,7 +104,6 @@ def test_each_error_code_has_its_exception_with_all_details(code: str) -> None:
     assert "main.js" not in str(error)
 
 
-@pytest.mark.requirement("C-ERROR-TEXTS")
 @pytest.mark.parametrize(
     ("text", "kind"),
     [

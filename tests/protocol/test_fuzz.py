@@ -144,7 +144,6 @@ class Client:
         assert self.session.idle
 
 
-@pytest.mark.requirement("C-ROBUST")
 @given(st.lists(ANY_DATA, max_size=12))
 @FUZZ
 def test_no_frame_crashes_a_client_and_every_caller_is_woken_exactly_once(data: list[str | bytes]) -> None:

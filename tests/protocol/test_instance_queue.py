@@ -14,7 +14,6 @@ SPECIFIER = json.dumps(QUERY)
 ANOTHER = json.dumps({"type": "query", "query": {"identifier": "another"}})
 
 
-@pytest.mark.requirement("C-CLOCK-QUEUE")
 def test_a_packet_for_another_call_on_the_instance_restarts_the_queue_timeout() -> None:
     pair, timeouts = SessionPair(), {"queue_timeout": 600.0, "idle_timeout": 1000.0}
     running, _ = pair.call("predict", PREDICT_HELLO, timeouts=timeouts, specifier=SPECIFIER)
@@ -60,7 +59,6 @@ def reply_with_length(pair: SessionPair, queued: Any) -> None:
     pair.pump_to_client()
 
 
-@pytest.mark.requirement("C-CLOCK-QUEUE")
 def test_a_shorter_queue_restarts_the_queue_timeout_and_its_error_has_the_length() -> None:
     pair = SessionPair()
     _, receiver = pair.call("predict", PREDICT_HELLO, timeouts={"queue_timeout": 100.0}, specifier=SPECIFIER)

@@ -6,7 +6,6 @@ from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack, fi
 from lmstudio_integrations.types.config import LlmPredictionConfig
 
 
-@pytest.mark.requirement("C-ONE-LAYER")
 @pytest.mark.parametrize("settings", [None, LlmPredictionConfig()])
 def test_the_layer_of_a_client_is_sent_even_if_it_is_empty(settings: LlmPredictionConfig | None) -> None:
     assert stack_of(settings) == {"layers": [{"layerName": "apiOverride", "config": {"fields": []}}]}

@@ -75,14 +75,12 @@ PACKETS: list[tuple[dict[str, Any], PredictionEvent]] = [
 ]
 
 
-@pytest.mark.requirement("C-PREDICTION-EVENTS")
 @pytest.mark.parametrize(("packet", "event"), PACKETS, ids=lambda value: str(value)[:40])
 def test_every_packet_has_its_event_and_every_event_its_packet(packet: dict[str, Any], event: PredictionEvent) -> None:
     assert decode(packet) == event
     assert encode(event) == packet
 
 
-@pytest.mark.requirement("C-OLD-SERVERS")
 @pytest.mark.parametrize(
     ("packet", "event"),
     [
@@ -102,7 +100,6 @@ def test_members_that_older_servers_omit_have_defaults(packet: dict[str, Any], e
     assert decode(packet) == event
 
 
-@pytest.mark.requirement("C-PREDICTION-EVENTS")
 @pytest.mark.parametrize(
     ("packet", "event"),
     [
@@ -119,7 +116,6 @@ def test_a_generator_sends_the_packets_of_a_prediction_and_ends_without_stats(
     assert decode_generated(packet) == event
 
 
-@pytest.mark.requirement("S-PLUGINS-GENERATED")
 @pytest.mark.parametrize(("packet", "event"), PACKETS, ids=lambda value: str(value)[:40])
 def test_packets_of_a_generator_have_neither_stats_nor_errors_nor_raw_content(
     packet: dict[str, Any], event: PredictionEvent
@@ -142,7 +138,6 @@ def _called(arguments: Any) -> dict[str, Any]:
     return {"type": "toolCallGenerationEnd", "toolCallRequest": {"name": "f", "arguments": arguments}}
 
 
-@pytest.mark.requirement("C-LENIENT")
 @pytest.mark.parametrize(
     ("members", "event"),
     [
@@ -168,7 +163,6 @@ def test_a_malformed_member_of_a_fragment_is_ignored(members: dict[str, Any], ev
     assert decode(fragment("a", **members)) == event
 
 
-@pytest.mark.requirement("C-LENIENT")
 @pytest.mark.parametrize(
     ("name", "value", "read"),
     [
@@ -202,7 +196,6 @@ def test_a_malformed_member_of_the_last_packet_is_ignored(name: str, value: Any,
     assert getattr(end, names[name]) == read
 
 
-@pytest.mark.requirement("C-LENIENT")
 @pytest.mark.parametrize(
     ("packet", "event"),
     [

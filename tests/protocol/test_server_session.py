@@ -259,7 +259,6 @@ def send_packet(made: ServerSession, packet: Any) -> PacketReceived | None:
 CALL_TOOL = {"type": "callTool", "callId": 0, "name": "add", "arguments": {"a": 1}}
 
 
-@pytest.mark.requirement("S-PLUGINS-PACKETS", "S-PLUGINS-UNKNOWN-CALL")
 @pytest.mark.parametrize(
     "packet",
     [
@@ -279,7 +278,6 @@ def test_a_packet_of_a_tool_session_arrives_as_it_was_sent(packet: dict[str, Any
     assert sent(made) == []
 
 
-@pytest.mark.requirement("S-BAD-PACKET", "S-PLUGINS-PACKETS")
 @pytest.mark.parametrize(
     "packet",
     [
@@ -302,7 +300,6 @@ def test_an_invalid_packet_of_a_tool_session_gets_a_warning_and_the_session_cont
     assert send_packet(made, CALL_TOOL) == PacketReceived(1, CALL_TOOL)
 
 
-@pytest.mark.requirement("S-PLUGINS-CLOSED")
 def test_after_the_end_of_a_tool_session_nothing_is_sent_and_packets_get_a_warning() -> None:
     made = tool_session()
     send_packet(made, {"type": "discardSession"})

@@ -30,7 +30,6 @@ TOKENIZE = {"specifier": QUERY, "inputString": "hi"}
 # Authentication
 
 
-@pytest.mark.requirement("C-AUTH-FIRST", "C-AUTH-WAIT")
 def test_only_credentials_are_sent_before_authentication() -> None:
     session = ClientSession()
     session.authenticate("me", "secret")
@@ -57,7 +56,6 @@ def test_requests_held_back_until_authentication_are_sent_in_order() -> None:
     assert [frame["endpoint"] for frame in frames] == names
 
 
-@pytest.mark.requirement("C-AUTH-REJECTED")
 @pytest.mark.parametrize(
     ("result", "reason"),
     [({"success": False, "error": "bad passkey"}, "bad passkey"), ({"success": False}, "no reason")],
@@ -83,14 +81,12 @@ def test_frames_before_the_authentication_result_are_ignored(frame: str) -> None
 # Calls
 
 
-@pytest.mark.requirement("C-IDS")
 def test_no_id_is_used_twice() -> None:
     pair = SessionPair()
     made = [pair.call("listLoaded"), pair.call("predict", PREDICT_HELLO), pair.call("listLoaded")]
     assert len({exchange.id for exchange, _ in made}) == 3
 
 
-@pytest.mark.requirement("C-ANY-ORDER")
 def test_results_reach_their_callers_in_any_order() -> None:
     pair = SessionPair()
     receivers = [pair.call("tokenize", TOKENIZE)[1] for _ in range(3)]
@@ -101,7 +97,6 @@ def test_results_reach_their_callers_in_any_order() -> None:
     assert all(receiver.ends == [None] for receiver in receivers)
 
 
-@pytest.mark.requirement("C-VOID-RESULT")
 @pytest.mark.parametrize(
     "frame", [{"type": "rpcResult", "callId": 1}, {"type": "rpcResult", "callId": 1, "result": None}]
 )
@@ -112,7 +107,6 @@ def test_a_void_result_is_none_whether_absent_or_null(frame: dict[str, Any]) -> 
     assert (receiver.items, receiver.ends) == ([None], [None])
 
 
-@pytest.mark.requirement("C-RPC-ERROR")
 def test_a_failed_call_raises_the_error_of_the_server() -> None:
     pair = SessionPair()
     _, receiver = pair.call("tokenize", TOKENIZE, label="Tokenization")
@@ -138,7 +132,6 @@ def test_an_error_of_any_form_ends_the_call(error: Any) -> None:
 # Channels
 
 
-@pytest.mark.requirement("C-CHANNEL-ERROR")
 def test_a_channel_error_is_raised_after_the_packets() -> None:
     pair = SessionPair()
     exchange, receiver = pair.call("predict", PREDICT_HELLO, label="Chat response")
@@ -150,7 +143,6 @@ def test_a_channel_error_is_raised_after_the_packets() -> None:
     assert pair.client.idle
 
 
-@pytest.mark.requirement("C-LATE-FRAMES")
 def test_late_and_duplicate_frames_are_ignored() -> None:
     pair = SessionPair()
     _, call = pair.call("listLoaded")
@@ -165,7 +157,6 @@ def test_late_and_duplicate_frames_are_ignored() -> None:
     assert (channel.texts, channel.ends) == (["a"], [None])
 
 
-@pytest.mark.requirement("C-LENIENT")
 @pytest.mark.parametrize(
     "frame",
     [
@@ -243,7 +234,6 @@ UNREADABLE: list[Any] = [
 ]
 
 
-@pytest.mark.requirement("C-UNDECODABLE")
 @pytest.mark.parametrize(
     "frame",
     [
@@ -300,7 +290,6 @@ def test_a_packet_without_a_type_fails_every_kind_of_channel(packet: Any) -> Non
     assert isinstance(receiver.error, LMStudioProtocolError)
 
 
-@pytest.mark.requirement("C-UNKNOWN-PACKET")
 @pytest.mark.parametrize("packet", [{"type": "fromTheFuture", "a": 1}])
 def test_a_packet_of_unknown_type_is_skipped_and_restarts_the_timeout(packet: dict[str, Any]) -> None:
     pair = SessionPair()
@@ -320,7 +309,6 @@ def test_unknown_members_are_ignored() -> None:
     assert (receiver.texts, receiver.ends) == (["a"], [None])
 
 
-@pytest.mark.requirement("C-LEGACY-ERROR")
 @pytest.mark.parametrize("error", [{"title": "old style"}, "old style"])
 def test_the_error_packet_of_older_servers_fails_the_prediction(error: Any) -> None:
     pair = SessionPair()
@@ -335,7 +323,6 @@ def test_the_error_packet_of_older_servers_fails_the_prediction(error: Any) -> N
 # Stopping
 
 
-@pytest.mark.requirement("C-CANCEL")
 def test_cancel_is_sent_once_and_later_packets_are_delivered() -> None:
     pair = SessionPair()
     exchange, receiver = pair.call("predict", PREDICT_HELLO)
@@ -362,7 +349,6 @@ def test_cancelling_a_request_that_is_held_back_ends_it_at_once() -> None:
     assert session.idle
 
 
-@pytest.mark.requirement("C-NO-RPC-CANCEL")
 def test_cancelling_an_rpc_or_an_ended_channel_sends_nothing() -> None:
     pair = SessionPair()
     call, _ = pair.call("listLoaded")
@@ -398,7 +384,6 @@ def test_nothing_is_cancelled_after_the_last_packet(
     assert not pair.client_packets
 
 
-@pytest.mark.requirement("C-ABANDON")
 def test_closing_a_stream_cancels_it_on_the_server_and_ends_it_once() -> None:
     pair = SessionPair()
     exchange, receiver = pair.call("predict", PREDICT_HELLO)
@@ -482,7 +467,6 @@ def test_closing_a_client_before_authentication_wakes_its_callers_once() -> None
     assert session.idle
 
 
-@pytest.mark.requirement("C-LOST")
 def test_a_lost_connection_fails_each_call_once_with_its_own_error() -> None:
     pair = SessionPair()
     receivers = [pair.call("predict", PREDICT_HELLO)[1], pair.call("listLoaded")[1]]
@@ -504,7 +488,6 @@ def test_a_connection_lost_before_authentication_fails_the_waiting_calls() -> No
 # Warnings
 
 
-@pytest.mark.requirement("C-WARNING-UNKNOWN-ENDPOINT")
 def test_an_unknown_endpoint_fails_every_open_call_to_it() -> None:
     pair = SessionPair()
     receivers = [pair.call("completeRawText", {**_RAW})[1] for _ in range(2)]
@@ -521,7 +504,6 @@ def test_an_unknown_endpoint_fails_every_open_call_to_it() -> None:
     assert not spared.ends
 
 
-@pytest.mark.requirement("C-WARNING-UNKNOWN-ENDPOINT")
 def test_an_unknown_endpoint_is_not_called_again() -> None:
     pair = SessionPair()
     pair.call("completeRawText", {**_RAW})
@@ -537,7 +519,6 @@ def test_an_unknown_endpoint_is_not_called_again() -> None:
 _RAW = {"modelSpecifier": QUERY, "rawPrompt": "a", "predictionConfigStack": EMPTY_STACK}
 
 
-@pytest.mark.requirement("C-WARNING-FAILS-CALL")
 def test_an_invalid_parameter_fails_the_newest_open_call() -> None:
     pair = SessionPair()
     _, older = pair.call("predict", PREDICT_HELLO)
@@ -580,7 +561,6 @@ def test_a_warning_about_no_call_is_only_logged(
 # Text that was cut in the middle of a character
 
 
-@pytest.mark.requirement("C-SURROGATES")
 @pytest.mark.parametrize(
     ("fragments", "texts"),
     [

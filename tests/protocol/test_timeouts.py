@@ -48,7 +48,6 @@ def expect_timeout(pair: SessionPair, receiver: RecordingReceiver, name: str, af
     assert len(receiver.ends) == 1
 
 
-@pytest.mark.requirement("C-CLOCK-RPC")
 def test_an_rpc_without_a_reply_ends_with_the_idle_timeout() -> None:
     pair = SessionPair()
     pair.now = 1000.0
@@ -94,7 +93,6 @@ def test_a_reply_restarts_the_timeouts_of_all_calls_to_the_endpoint() -> None:
     assert other.error.elapsed == 118.0
 
 
-@pytest.mark.requirement("C-CLOCK-LOAD")
 @pytest.mark.parametrize(
     ("name", "packet"),
     [("getOrLoad", {"type": "loadProgress", "progress": 0.1}), ("loadModel", {"type": "progress", "progress": 0.1})],
@@ -120,7 +118,6 @@ QUEUED: list[tuple[Namespace, str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.requirement("C-CLOCK-QUEUE")
 @pytest.mark.parametrize(("namespace", "name", "parameter"), QUEUED)
 def test_a_call_without_a_packet_ends_with_the_queue_timeout(
     namespace: Namespace, name: str, parameter: dict[str, Any]
@@ -154,7 +151,6 @@ def test_an_unanswered_ping_ends_calls_without_a_running_timeout() -> None:
     assert not unlimited.ends
 
 
-@pytest.mark.requirement("C-CLOCK-FIRST-TOKEN")
 def test_the_first_token_timeout_starts_with_the_first_packet() -> None:
     pair = SessionPair()
     timeouts = {"first_token_timeout": 300.0, "idle_timeout": 60.0}
@@ -167,7 +163,6 @@ def test_the_first_token_timeout_starts_with_the_first_packet() -> None:
     assert [request.packet for request in pair.client_packets] == [CANCEL]
 
 
-@pytest.mark.requirement("C-CLOCK-IDLE")
 @pytest.mark.parametrize("first", [fragment("a"), {"type": "toolCallGenerationStart"}])
 def test_the_idle_timeout_runs_between_packets(first: dict[str, Any]) -> None:
     pair = SessionPair()
@@ -179,7 +174,6 @@ def test_the_idle_timeout_runs_between_packets(first: dict[str, Any]) -> None:
     expect_timeout(pair, receiver, "idle_timeout", 60.0)
 
 
-@pytest.mark.requirement("C-CLOCK-TOTAL")
 def test_the_total_timeout_is_never_restarted() -> None:
     pair = SessionPair()
     exchange, receiver = pair.call("predict", PREDICT_HELLO, timeouts={"timeout": 100.0, "idle_timeout": 60.0})
@@ -227,7 +221,6 @@ def test_only_the_total_timeout_runs_while_connecting() -> None:
     assert isinstance(receivers[1].error, LMStudioTimeoutError)
 
 
-@pytest.mark.requirement("C-CLOCK-OFF")
 @pytest.mark.parametrize("timeouts", [{}, {"idle_timeout": None, "timeout": None}])
 def test_a_timeout_of_none_never_expires(timeouts: dict[str, float | None]) -> None:
     pair = SessionPair()

@@ -65,7 +65,6 @@ def status(call_id: Any) -> dict[str, Any]:
     return {"type": "toolCallStatus", "callId": call_id, "statusText": "adding"}
 
 
-@pytest.mark.requirement("C-PLUGINS-READY")
 def test_calls_wait_until_the_session_is_ready() -> None:
     pair = SessionWithTools(ready=False)
     _, listed = pair.start(endpoint=LIST_TOOLS)
@@ -90,7 +89,6 @@ def test_the_tools_are_listed_without_a_packet_once_they_are_known() -> None:
     assert pair.to_server == []
 
 
-@pytest.mark.requirement("C-PLUGINS-CALL-IDS")
 def test_each_session_counts_its_calls_from_zero_and_each_call_receives_its_packets() -> None:
     pair = SessionWithTools()
     first, second = pair.start("add")[1], pair.start("sub")[1]
@@ -109,7 +107,6 @@ def test_each_session_counts_its_calls_from_zero_and_each_call_receives_its_pack
     assert (other.sent, pair.sent) == ([("callTool", 0)], [("callTool", 0), ("callTool", 1), ("callTool", 2)])
 
 
-@pytest.mark.requirement("C-PLUGINS-ABORT")
 @pytest.mark.parametrize("way", ["cancel", "close", "timeout", "dead caller"])
 def test_a_call_is_aborted_once_and_what_still_comes_of_it_is_ignored(way: str) -> None:
     pair = SessionWithTools(checked=False)  # the server sends more, as packets may cross
@@ -137,7 +134,6 @@ def test_a_call_that_has_ended_is_not_aborted() -> None:
     assert pair.sent == [("callTool", 0)]
 
 
-@pytest.mark.requirement("C-PLUGINS-UNKNOWN-CALL")
 @pytest.mark.parametrize("packet", [status(7), complete(7), {"type": "toolCallProgress", "callId": 0}, status("0")])
 def test_packets_of_unknown_calls_and_types_are_ignored(packet: dict[str, Any]) -> None:
     pair = SessionWithTools(checked=False)
@@ -166,7 +162,6 @@ def test_a_packet_that_cannot_be_read_ends_the_session_and_its_calls(packet: dic
     assert pair.sent == [("callTool", 0), ("discardSession",)]
 
 
-@pytest.mark.requirement("C-PLUGINS-DISCARD")
 def test_closing_a_session_discards_it_once_and_ends_its_calls() -> None:
     pair = SessionWithTools()
     call, receiver = pair.start()
@@ -183,7 +178,6 @@ def test_closing_a_session_discards_it_once_and_ends_its_calls() -> None:
     assert pair.client.idle
 
 
-@pytest.mark.requirement("C-PLUGINS-LOST")
 @pytest.mark.parametrize("ready", [False, True])
 @pytest.mark.parametrize(
     ("end", "kind"),

@@ -59,7 +59,6 @@ class Replay:
         self.session.start(exchange)
 
 
-@pytest.mark.requirement("C-TRANSCRIPTS")
 @pytest.mark.parametrize("transcript", [LIST_LOAD_RESPOND_UNLOAD, ANY_MODEL_CANCEL_UNLOAD, TOOL_ROUND])
 def test_a_session_sends_the_frames_of_the_transcripts(transcript: str) -> None:
     replay = Replay()

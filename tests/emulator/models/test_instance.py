@@ -19,7 +19,6 @@ from tests.emulator.models.registry_models import (
 )
 
 
-@pytest.mark.requirement("S-TTL-IDLE")
 def test_an_idle_model_is_unloaded_and_use_restarts_its_ttl(server: Emulator, me: Wire, clock: ManualClock) -> None:
     me.load(CHAT.key, ttlMs=10_000)
     clock.advance(9)
@@ -31,7 +30,6 @@ def test_an_idle_model_is_unloaded_and_use_restarts_its_ttl(server: Emulator, me
     server.wait_for(lambda: not server.loaded())
 
 
-@pytest.mark.requirement("S-TTL-IDLE")
 def test_get_or_load_of_a_loaded_model_restarts_its_ttl(server: Emulator, me: Wire, clock: ManualClock) -> None:
     me.get(CHAT.key, loadTtlMs=10_000)
     clock.advance(9)
@@ -42,7 +40,6 @@ def test_get_or_load_of_a_loaded_model_restarts_its_ttl(server: Emulator, me: Wi
     server.wait_for(lambda: not server.loaded())
 
 
-@pytest.mark.requirement("S-TTL-WORKING")
 def test_a_model_that_works_does_not_idle(server: Emulator, me: Wire, clock: ManualClock) -> None:
     me.load(CHAT.key, ttlMs=10_000)
     channel = me.open("predict", prediction_request(CHAT.key, "Wait"))
@@ -77,7 +74,6 @@ def test_a_model_without_a_time_to_live_stays(server: Emulator, me: Wire, clock:
     assert len(me.result("listLoaded")) == 1
 
 
-@pytest.mark.requirement("S-BAD-PARAMETER")
 @pytest.mark.parametrize("ttl", [0, -1, 1.5, "soon", "60000", True, 10**400])
 def test_a_time_to_live_is_a_whole_number_of_milliseconds(me: Wire, ttl: object) -> None:
     me.open("loadModel", {"modelKey": CHAT.key, "ttlMs": ttl, "loadConfigStack": STACK})
@@ -88,7 +84,6 @@ def test_a_whole_number_may_be_written_with_a_fraction_of_nothing(me: Wire) -> N
     assert me.load(CHAT.key, ttlMs=60000.0)["ttlMs"] == 60000
 
 
-@pytest.mark.requirement("S-BAD-PARAMETER")
 @pytest.mark.parametrize("flag", ["yes", 1, None])
 def test_a_flag_is_true_or_false(me: Wire, flag: object) -> None:
     parameter = {"specifier": named("x"), "throwIfNotFound": flag}
@@ -107,7 +102,6 @@ def test_a_crash_unloads_the_model_and_the_next_use_loads_it_again() -> None:
         assert me.get("m")[-1]["type"] == "loadSuccess"
 
 
-@pytest.mark.requirement("S-PREDICT-CRASH")
 def test_requests_that_wait_for_a_crashed_model_fail_with_the_crash() -> None:
     go_on = threading.Event()
 
@@ -146,7 +140,6 @@ def load_with_slots(me: Wire, slots: int) -> None:
     me.load(CHAT.key, loadConfigStack={"layers": [{"layerName": "apiOverride", "config": {"fields": fields}}]})
 
 
-@pytest.mark.requirement("S-SLOTS", "S-STATE", "S-PREDICT-CANCEL-QUEUED")
 def test_a_request_without_a_slot_waits_and_can_be_cancelled(server: Emulator, me: Wire) -> None:
     load_with_slots(me, 2)
     specifier = {"specifier": named(CHAT.key), "throwIfNotFound": True}

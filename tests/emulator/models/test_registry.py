@@ -11,7 +11,6 @@ from tests.emulator.bare_client import STACK, Wire, named, prediction_request, w
 from tests.emulator.models.registry_models import ABSENT, CHAT, EMBEDDING, ENTRIES, OTHER, SLOW, kinds, loaded
 
 
-@pytest.mark.requirement("S-LOAD-SEQUENCE", "S-LOAD-NO-TTL")
 def test_a_load_reports_the_model_the_progress_and_the_instance(me: Wire) -> None:
     packets = me.stream("loadModel", {"modelKey": CHAT.key, "loadConfigStack": {"layers": []}})
     assert kinds(packets) == ["resolved", "progress", "success"]
@@ -23,14 +22,12 @@ def test_a_load_reports_the_model_the_progress_and_the_instance(me: Wire) -> Non
     assert packets[-1]["info"]["ttlMs"] is None
 
 
-@pytest.mark.requirement("S-LOAD-AMBIGUOUS")
 def test_of_several_models_that_fit_the_first_is_loaded(me: Wire) -> None:
     packets = me.stream("loadModel", {"modelKey": "hugging-quants/", "loadConfigStack": {"layers": []}})
     assert packets[0]["ambiguous"] == [CHAT.key, OTHER.key]
     assert packets[-1]["info"]["modelKey"] == CHAT.key
 
 
-@pytest.mark.requirement("S-LOAD-SUFFIX", "S-REFERENCE-UNIQUE")
 def test_further_instances_get_numbers_and_references_of_their_own(server: Emulator, me: Wire) -> None:
     infos = [me.load(CHAT.key) for _ in range(3)]
     assert [info["identifier"] for info in infos] == [CHAT.key, f"{CHAT.key}:2", f"{CHAT.key}:3"]
@@ -39,7 +36,6 @@ def test_further_instances_get_numbers_and_references_of_their_own(server: Emula
     assert me.load(CHAT.key)["identifier"] == f"{CHAT.key}:2"
 
 
-@pytest.mark.requirement("S-LOAD-DUPLICATE")
 def test_a_taken_identifier_is_rejected(me: Wire) -> None:
     me.load(CHAT.key, identifier="mine")
     packets = me.stream("loadModel", {"modelKey": CHAT.key, "identifier": "mine", "loadConfigStack": {"layers": []}})
@@ -65,7 +61,6 @@ def test_an_identifier_is_taken_as_soon_as_its_load_begins(server: Emulator, me:
         assert other.load(CHAT.key, identifier="mine")["identifier"] == "mine"
 
 
-@pytest.mark.requirement("S-LOAD-CANCEL")
 @pytest.mark.parametrize(
     ("endpoint", "member"), [("loadModel", "modelKey"), ("getOrLoad", "identifier")], ids=["load", "get-or-load"]
 )
@@ -96,7 +91,6 @@ def test_a_failed_load_has_a_reason() -> None:
         assert loaded(s) == []
 
 
-@pytest.mark.requirement("S-LOAD-CONFIG")
 @pytest.mark.parametrize("kind", ["llm", "embedding"])
 def test_the_load_config_has_full_keys(server: Emulator, kind: str) -> None:
     entry = CHAT if kind == "llm" else EMBEDDING
@@ -126,7 +120,6 @@ def test_the_context_length_of_a_load_is_at_most_that_of_the_model(me: Wire) -> 
     assert info["contextLength"] == info["maxContextLength"]
 
 
-@pytest.mark.requirement("S-GET-SEQUENCE", "S-GET-TTL")
 def test_get_or_load_loads_what_is_not_there(me: Wire) -> None:
     packets = me.get(CHAT.key)
     assert kinds(packets) == ["startLoading", "loadProgress", "loadSuccess"]
@@ -134,7 +127,6 @@ def test_get_or_load_loads_what_is_not_there(me: Wire) -> None:
     assert packets[-1]["info"]["ttlMs"] == 3_600_000
 
 
-@pytest.mark.requirement("S-GET-ALREADY")
 def test_get_or_load_returns_a_loaded_model(me: Wire) -> None:
     me.load(CHAT.key, ttlMs=5000)
     stack = {
@@ -146,7 +138,6 @@ def test_get_or_load_returns_a_loaded_model(me: Wire) -> None:
     assert packets[0]["info"]["contextLength"] == 4096
 
 
-@pytest.mark.requirement("S-GET-EVICT")
 def test_a_just_in_time_load_evicts_a_just_in_time_model_of_any_kind(server: Emulator, me: Wire) -> None:
     with wire(server, "embedding") as embedding:
         embedding.get(EMBEDDING.key)
@@ -157,7 +148,6 @@ def test_a_just_in_time_load_evicts_a_just_in_time_model_of_any_kind(server: Emu
     assert loaded(server) == [CHAT.key]
 
 
-@pytest.mark.requirement("S-GET-EVICT-EXPLICIT")
 def test_a_model_loaded_on_purpose_stays(server: Emulator, me: Wire) -> None:
     me.load(CHAT.key, ttlMs=1000)
     assert kinds(me.get(OTHER.key)) == ["startLoading", "loadProgress", "loadSuccess"]
@@ -204,7 +194,6 @@ def test_a_shared_load_gives_one_instance() -> None:
         assert loaded(server) == ["m"]
 
 
-@pytest.mark.requirement("S-MATCH-ORDER")
 @pytest.mark.parametrize(
     "name", [CHAT.key, "llama", "hugging-quants/llama-3.2-1b-instruct", "HUGGING-QUANTS/LLAMA", CHAT.full_path]
 )
@@ -236,7 +225,6 @@ def test_an_identifier_comes_before_a_key(me: Wire) -> None:
     assert info["modelKey"] == OTHER.key
 
 
-@pytest.mark.requirement("S-MATCH-QUERY")
 def test_all_members_of_a_query_must_match(me: Wire) -> None:
     me.load(CHAT.key)
     me.load(OTHER.key)
@@ -257,7 +245,6 @@ def test_all_members_of_a_query_must_match(me: Wire) -> None:
     assert found(deviceIdentifier=None) == CHAT.key
 
 
-@pytest.mark.requirement("S-MATCH-LOADED-ONLY", "S-ERROR-UNKNOWN-LOADED", "S-FRAMES-NOT-FOUND")
 def test_requests_never_load(server: Emulator, me: Wire) -> None:
     for endpoint, more in (("tokenize", {"inputString": "x"}), ("getModelInfo", {"throwIfNotFound": True})):
         error = me.rpc_error(endpoint, {"specifier": named(CHAT.key)} | more)
@@ -272,7 +259,6 @@ def test_requests_never_load(server: Emulator, me: Wire) -> None:
     assert loaded(server) == []
 
 
-@pytest.mark.requirement("S-NAMESPACE-DOMAIN")
 def test_a_namespace_lists_its_own_kind(server: Emulator, me: Wire) -> None:
     server.load(CHAT.key)
     server.load(EMBEDDING.key)
@@ -281,7 +267,6 @@ def test_a_namespace_lists_its_own_kind(server: Emulator, me: Wire) -> None:
         assert [info["type"] for info in embedding.result("listLoaded")] == ["embedding"]
 
 
-@pytest.mark.requirement("S-ERROR-UNKNOWN-MODEL", "S-ERROR-CODES", "S-ERROR-TITLE")
 @pytest.mark.parametrize("name", ["no-such-model", ABSENT.key, "l"])
 def test_an_unknown_model_is_rejected_with_samples(me: Wire, name: str) -> None:
     error = me.get(name)[-1]["error"]
@@ -292,7 +277,6 @@ def test_an_unknown_model_is_rejected_with_samples(me: Wire, name: str) -> None:
     assert error["displayData"]["totalModels"] == 3
 
 
-@pytest.mark.requirement("S-ERROR-WRONG-KIND")
 def test_a_model_of_the_other_kind_is_rejected(server: Emulator, me: Wire) -> None:
     error = me.get(EMBEDDING.key)[-1]["error"]
     expected = {
@@ -307,14 +291,12 @@ def test_a_model_of_the_other_kind_is_rejected(server: Emulator, me: Wire) -> No
     assert me.get("vectors")[-1]["error"]["displayData"] == expected
 
 
-@pytest.mark.requirement("S-UNLOAD-VOID", "S-FRAMES-VOID")
 def test_unloading_has_no_result(server: Emulator, me: Wire) -> None:
     me.load(CHAT.key)
     assert me.call("unloadModel", {"identifier": CHAT.key, "deviceIdentifier": None}) == {"type": "rpcResult"}
     assert loaded(server) == []
 
 
-@pytest.mark.requirement("S-UNLOAD-NAMED")
 def test_only_the_instance_that_is_named_is_unloaded(server: Emulator, me: Wire) -> None:
     for identifier in (CHAT.key, f"{CHAT.key}:2", "mine"):
         me.load(CHAT.key, identifier=identifier)
@@ -327,7 +309,6 @@ def test_only_the_instance_that_is_named_is_unloaded(server: Emulator, me: Wire)
     assert loaded(server) == []
 
 
-@pytest.mark.requirement("S-UNLOAD-PREDICTING")
 @pytest.mark.parametrize("text", ["Wait", "Before"])
 def test_unloading_ends_a_prediction(server: Emulator, me: Wire, text: str) -> None:
     server.load(CHAT.key)
@@ -340,7 +321,6 @@ def test_unloading_ends_a_prediction(server: Emulator, me: Wire, text: str) -> N
     assert server.predictions[0].stop_reason == "modelUnloaded"
 
 
-@pytest.mark.requirement("S-ERROR-STALE-REFERENCE")
 def test_a_reference_ends_with_its_loading(server: Emulator, me: Wire) -> None:
     specifier = {"type": "instanceReference", "instanceReference": me.load(CHAT.key)["instanceReference"]}
     assert me.result("tokenize", {"specifier": specifier, "inputString": "x"})

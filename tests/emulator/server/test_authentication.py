@@ -21,14 +21,12 @@ def server() -> Iterator[Emulator]:
         yield emulator
 
 
-@pytest.mark.requirement("S-AUTH-FIRST")
 def test_a_guest_is_authenticated(server: Emulator) -> None:
     with bare(server) as me:
         me.send_frame(credentials())
         assert me.receive() == {"success": True}
 
 
-@pytest.mark.requirement("S-AUTH-IGNORES-NOISE", "S-AUTH-LENGTH")
 def test_what_does_not_look_like_credentials_is_ignored(server: Emulator) -> None:
     with bare(server) as me:
         for noise in ("{", "[]", {"type": "keepAlive"}, {**credentials(), "authVersion": 2}, credentials(1, "x")):
@@ -38,7 +36,6 @@ def test_what_does_not_look_like_credentials_is_ignored(server: Emulator) -> Non
         assert me.receive() == {"success": True}
 
 
-@pytest.mark.requirement("S-AUTH-FIRST-COME", "S-AUTH-FAILURE-CLOSES")
 def test_the_first_socket_fixes_the_passkey(server: Emulator, me: Wire) -> None:
     with bare(server) as other:
         other.send_frame(credentials(passkey="another"))
@@ -50,7 +47,6 @@ def test_the_first_socket_fixes_the_passkey(server: Emulator, me: Wire) -> None:
             other.socket.recv(TIMEOUT)
 
 
-@pytest.mark.requirement("S-AUTH-REUSE")
 def test_an_identifier_is_free_again_when_its_client_has_disconnected(server: Emulator) -> None:
     with wire(server), wire(server, "system"):
         pass
@@ -59,7 +55,6 @@ def test_an_identifier_is_free_again_when_its_client_has_disconnected(server: Em
         pass
 
 
-@pytest.mark.requirement("S-AUTH-TIMEOUT")
 def test_a_client_without_credentials_times_out() -> None:
     clock = ManualClock()
     with Emulator([MODEL], clock=clock) as server, bare(server) as silent, wire(server) as known:
@@ -70,7 +65,6 @@ def test_a_client_without_credentials_times_out() -> None:
         assert known.result("listLoaded") == []
 
 
-@pytest.mark.requirement("S-AUTH-TOKEN")
 def test_only_the_halves_of_a_token_are_accepted() -> None:
     with Emulator([MODEL], tokens=[TOKEN]) as server:
         for client, passkey in (("guest:me", "secret"), ("abcdefgh", "0" * 20), ("zzzzzzzz", "0123456789abcdefghij")):

@@ -70,7 +70,6 @@ def test_an_invalid_latency_is_rejected(seconds: float) -> None:
         Emulator([MODEL], latency=seconds)
 
 
-@pytest.mark.requirement("S-FRAMES-TWO-TABLES")
 def test_calls_and_channels_may_have_equal_ids(me: Wire) -> None:
     frame = {
         "type": "channelCreate",
@@ -84,13 +83,11 @@ def test_calls_and_channels_may_have_equal_ids(me: Wire) -> None:
     assert {"rpcResult", "channelSend"} == {each["type"] for each in frames}
 
 
-@pytest.mark.requirement("S-FRAMES-KEEP-ALIVE")
 def test_keep_alive_is_acknowledged_at_once(me: Wire) -> None:
     me.send_frame({"type": "keepAlive"})
     assert me.receive() == {"type": "keepAliveAck"}
 
 
-@pytest.mark.requirement("S-FRAMES-CONCURRENT")
 def test_a_stalled_prediction_delays_nothing(me: Wire) -> None:
     channel = me.open("predict", prediction_request(MODEL, "Wait"))
     for _ in range(3):
@@ -98,7 +95,6 @@ def test_a_stalled_prediction_delays_nothing(me: Wire) -> None:
     assert len(me.result("listLoaded")) == 1
 
 
-@pytest.mark.requirement("S-FRAMES-ORDER", "S-FRAMES-CLOSE")
 def test_packets_of_a_channel_come_in_order_and_end_with_its_close(me: Wire) -> None:
     packets = me.stream("predict", prediction_request(MODEL, "Hello you"))
     kinds = [packet["type"] for packet in packets]
@@ -122,7 +118,6 @@ def test_pending_frames_are_sent_in_one_write(server: Emulator) -> None:
         assert b"channelClose" in together
 
 
-@pytest.mark.requirement("S-FRAMES-GONE-CHANNEL")
 def test_a_packet_for_an_ended_channel_gets_a_warning(me: Wire) -> None:
     channel = me.open("predict", prediction_request(MODEL))
     list(me.packets(channel))
@@ -130,7 +125,6 @@ def test_a_packet_for_an_ended_channel_gets_a_warning(me: Wire) -> None:
     assert me.receive()["kind"] == "channelUnknown"
 
 
-@pytest.mark.requirement("S-FRAMES-ACK")
 def test_an_ack_id_is_accepted(me: Wire) -> None:
     channel = me.open("predict", prediction_request(MODEL, "Wait"))
     me.send_frame({"type": "channelSend", "channelId": channel, "message": {"type": "cancel"}, "ackId": 1})
@@ -138,7 +132,6 @@ def test_an_ack_id_is_accepted(me: Wire) -> None:
     assert [packet["type"] for packet in me.packets(channel)][-1] == "success"
 
 
-@pytest.mark.requirement("S-BAD-NOT-JSON")
 @pytest.mark.parametrize(
     "frame",
     [
@@ -160,7 +153,6 @@ def test_an_invalid_frame_is_dropped(me: Wire, frame: object) -> None:
     assert me.receive() == {"type": "keepAliveAck"}
 
 
-@pytest.mark.requirement("S-BAD-ENDPOINT")
 @pytest.mark.parametrize(("kind", "number"), [("rpcCall", "callId"), ("channelCreate", "channelId")])
 def test_an_unknown_endpoint_gets_one_warning_and_no_response(me: Wire, kind: str, number: str) -> None:
     me.send_frame({"type": kind, "endpoint": "noSuchEndpoint", number: 1})
@@ -170,7 +162,6 @@ def test_an_unknown_endpoint_gets_one_warning_and_no_response(me: Wire, kind: st
     assert me.result("listLoaded")
 
 
-@pytest.mark.requirement("S-BAD-PARAMETER", "S-BAD-LAYER", "S-BAD-PLAIN-CONTENT")
 @pytest.mark.parametrize(
     "parameter",
     [
@@ -193,13 +184,11 @@ def test_an_invalid_parameter_gets_a_warning_and_no_response(me: Wire, parameter
     assert "inputString" in warning["warning"]
 
 
-@pytest.mark.requirement("S-BAD-NULL-VOID")
 def test_null_is_no_void_parameter(me: Wire) -> None:
     me.send_frame({"type": "rpcCall", "endpoint": "listLoaded", "callId": 1, "parameter": None})
     assert me.receive()["kind"] == "rpcParameterTypeError"
 
 
-@pytest.mark.requirement("S-BAD-DUPLICATE")
 def test_a_channel_id_in_use_gets_a_warning(me: Wire) -> None:
     frame = {
         "type": "channelCreate",
@@ -213,7 +202,6 @@ def test_a_channel_id_in_use_gets_a_warning(me: Wire) -> None:
     assert [each["kind"] for each in kinds if each["type"] == "communicationWarning"] == ["channelAlreadyOpen"]
 
 
-@pytest.mark.requirement("S-BAD-PACKET")
 def test_an_invalid_packet_gets_a_warning_and_the_channel_continues(me: Wire) -> None:
     channel = me.open("predict", prediction_request(MODEL, "Wait"))
     for _ in range(3):
@@ -224,7 +212,6 @@ def test_an_invalid_packet_gets_a_warning_and_the_channel_continues(me: Wire) ->
     assert next(me.packets(channel))["type"] == "success"
 
 
-@pytest.mark.requirement("S-BAD-FIVE")
 def test_there_are_at_most_five_warnings(me: Wire) -> None:
     for number in range(9):
         me.send_frame({"type": "rpcCall", "endpoint": "noSuchEndpoint", "callId": number})
@@ -233,7 +220,6 @@ def test_there_are_at_most_five_warnings(me: Wire) -> None:
     assert kinds == ["communicationWarning"] * 5 + ["keepAliveAck"]
 
 
-@pytest.mark.requirement("S-BAD-UNKNOWN-FIELDS")
 def test_unknown_fields_and_settings_are_accepted(me: Wire) -> None:
     parameter = prediction_request(MODEL, fields={"unheard.of": 1}) | {"more": True}
     assert me.stream("predict", parameter)[-1]["type"] == "success"
@@ -321,7 +307,6 @@ def test_a_client_that_does_not_read_is_disconnected_and_blocks_nobody(caplog: p
     assert ": the client disconnected" in caplog.text
 
 
-@pytest.mark.requirement("S-PREDICT-DISCONNECT")
 def test_the_requests_of_a_socket_are_cancelled_with_it(server: Emulator) -> None:
     with wire(server) as me:
         me.open("predict", prediction_request(MODEL, "Wait"))

@@ -23,12 +23,10 @@ def server() -> Iterator[Emulator]:
         yield emulator
 
 
-@pytest.mark.requirement("S-HTTP-GREETING")
 def test_the_greeting_is_that_of_lm_studio(server: Emulator) -> None:
     assert get(server, "/lmstudio-greeting") == (200, "application/json", '{"lmstudio":true}')
 
 
-@pytest.mark.requirement("S-HTTP-STATUS")
 def test_the_status_names_package_and_version(server: Emulator) -> None:
     status, _, body = get(server, "/lms-status")
     found = json.loads(body)
@@ -36,7 +34,6 @@ def test_the_status_names_package_and_version(server: Emulator) -> None:
     assert isinstance(found["version"], str)
 
 
-@pytest.mark.requirement("S-HTTP-UNKNOWN-PATH")
 def test_an_unknown_path_is_not_found(server: Emulator) -> None:
     assert get(server, "/nothing")[0] == 404
     with pytest.raises(InvalidStatus) as caught, bare(server, "nothing"):
@@ -44,7 +41,6 @@ def test_an_unknown_path_is_not_found(server: Emulator) -> None:
     assert caught.value.response.status_code == 404
 
 
-@pytest.mark.requirement("S-HTTP-UNKNOWN-PATH")
 def test_only_get_finds_anything(server: Emulator) -> None:
     request = urllib.request.Request(f"http://{server.address}/v1/chat/completions", data=b"{}", method="POST")
     with pytest.raises(urllib.error.HTTPError) as caught:
@@ -57,7 +53,6 @@ def test_a_namespace_requires_a_websocket(server: Emulator) -> None:
     assert get(server, "/llm")[0] == 426
 
 
-@pytest.mark.requirement("S-HTTP-ORIGIN")
 def test_browsers_are_rejected_unless_their_origin_is_allowed() -> None:
     with Emulator([MODEL], origins=["http://good.example"]) as server:
         assert get(server, "/lmstudio-greeting", Origin="http://bad.example")[0] == 403
@@ -120,26 +115,22 @@ def test_what_is_no_request_closes_the_connection(raw_address: tuple[str, int], 
     assert response_to(raw_address, head) == ""
 
 
-@pytest.mark.requirement("S-WS-NAMESPACES")
 @pytest.mark.parametrize("namespace", NAMESPACES)
 def test_a_namespace_accepts_a_client(server: Emulator, namespace: str) -> None:
     with wire(server, namespace):
         assert [(each.namespace, each.client) for each in server.connections] == [(namespace, "guest:me")]
 
 
-@pytest.mark.requirement("S-WS-BINARY")
 def test_binary_frames_are_read_as_text(me: Wire) -> None:
     me.send_frame(json.dumps({"type": "keepAlive"}).encode())
     assert me.receive() == {"type": "keepAliveAck"}
 
 
-@pytest.mark.requirement("S-WS-TEXT-FRAMES")
 def test_frames_of_the_server_are_text(me: Wire) -> None:
     me.send_frame({"type": "keepAlive"})
     assert isinstance(me.socket.recv(TIMEOUT), str)
 
 
-@pytest.mark.requirement("S-WS-LARGE-FRAMES")
 def test_a_frame_of_many_megabytes_is_received(server: Emulator) -> None:
     with wire(server, "files") as me:
         found = me.result("uploadFileBase64", {"name": "big.bin", "contentBase64": "AAAA" * 2_000_000})

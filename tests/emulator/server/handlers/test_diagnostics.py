@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from lmstudio_integrations import __version__
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.emulator.bare_client import STACK, Wire, named, prediction_request, wire
@@ -22,7 +20,6 @@ def read_nothing(log: Wire) -> None:
     assert log.receive()["type"] == "keepAliveAck"
 
 
-@pytest.mark.requirement("S-DIAGNOSTICS-LOGS")
 def test_the_log_streams_predictions_until_cancelled(server: Emulator, me: Wire) -> None:
     with wire(server, "diagnostics") as log:
         channel = log.open("streamLogs")
@@ -45,7 +42,6 @@ def test_the_log_streams_predictions_until_cancelled(server: Emulator, me: Wire)
         read_nothing(log)
 
 
-@pytest.mark.requirement("S-DIAGNOSTICS-LOGS")
 def test_the_log_streams_requests_and_their_errors(server: Emulator, me: Wire) -> None:
     with wire(server, "diagnostics") as log, wire(server, "system") as system:
         log.open("streamLogs")
@@ -64,7 +60,6 @@ def test_the_log_streams_requests_and_their_errors(server: Emulator, me: Wire) -
         ]
 
 
-@pytest.mark.requirement("S-DIAGNOSTICS-LOGS")
 def test_the_log_streams_what_the_engines_load() -> None:
     broken = ModelEntry(key="broken", rules=({"when": {"load": True}, "then": [{"fault": "out_of_memory"}]},))
     with Emulator(["chat", broken]) as server, wire(server) as me, wire(server, "diagnostics") as log:

@@ -32,7 +32,6 @@ def encoded(text: str | bytes) -> str:
     return base64.b64encode(text.encode() if isinstance(text, str) else text).decode()
 
 
-@pytest.mark.requirement("S-FILES-TYPES")
 @pytest.mark.parametrize(
     ("name", "data", "file_type"),
     [
@@ -57,7 +56,6 @@ def test_the_type_of_a_file_is_guessed_by_content_then_by_name(
     assert (found["fileType"], found["sizeBytes"]) == (file_type, len(data))
 
 
-@pytest.mark.requirement("S-FILES-IDENTIFIERS")
 def test_each_upload_has_an_identifier_of_its_own(files: Wire) -> None:
     names = [upload(files, "a.png", PNG)["identifier"] for _ in range(2)]
     assert names[0] != names[1]
@@ -77,7 +75,6 @@ def image_request(model: str, identifier: str, file_type: str = "image") -> dict
     return requested
 
 
-@pytest.mark.requirement("S-FILES-OTHER-SOCKET")
 def test_a_file_is_seen_on_all_sockets_of_its_client_and_no_others(server: Emulator, me: Wire, files: Wire) -> None:
     identifier = upload(files, "a.png", PNG)["identifier"]
     for name in (identifier, identifier.removeprefix("local:"), f"base64:{PNG}"):
@@ -87,7 +84,6 @@ def test_a_file_is_seen_on_all_sockets_of_its_client_and_no_others(server: Emula
         assert "Cannot find an uploaded file" in error["title"]
 
 
-@pytest.mark.requirement("S-FILES-LIFETIME")
 def test_an_upload_is_dropped_with_the_last_socket_of_its_client(server: Emulator) -> None:
     with wire(server, "files", client="guest:short") as files:
         identifier = upload(files, "a.png", PNG)["identifier"]
@@ -96,7 +92,6 @@ def test_an_upload_is_dropped_with_the_last_socket_of_its_client(server: Emulato
         assert me.stream("predict", image_request("chat", identifier))[-1]["type"] == "error"
 
 
-@pytest.mark.requirement("S-PREDICT-IMAGE-BLIND")
 def test_a_model_without_vision_rejects_images(me: Wire, files: Wire) -> None:
     error = me.stream("predict", image_request("blind", upload(files, "a.png", PNG)["identifier"]))[-1]["error"]
     assert "does not support images" in error["title"]
@@ -111,7 +106,6 @@ def test_a_file_that_is_not_an_image_is_rejected(me: Wire, identifier: str, file
     assert "Internal" not in last["error"]["title"]
 
 
-@pytest.mark.requirement("S-FILES-PARSE")
 def test_a_document_becomes_text(files: Wire) -> None:
     identifier = upload(files, "a.md", encoded("\ufeff# Title"))["identifier"]
     registry = files.result("getDocumentParsingLibrary", {"fileIdentifier": identifier})
@@ -146,7 +140,6 @@ def searching(files: Wire, query: str, **fields: Any) -> dict[str, Any]:
     return {"query": query, "fileIdentifiers": identifiers, "config": config}
 
 
-@pytest.mark.requirement("S-FILES-RETRIEVE")
 def test_retrieval_finds_similar_chunks(files: Wire) -> None:
     method = {"type": "recursive-v1", "chunkSize": 20, "chunkOverlap": 0}
     packets = files.stream("retrieve", searching(files, "green Grass", chunkingMethod=method, limit=2))

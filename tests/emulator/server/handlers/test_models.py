@@ -13,7 +13,6 @@ from tests.emulator.bare_client import STACK, TIMEOUT, Wire, named, wire
 from tests.emulator.server.handlers.models import INSTANCE, LIBRARY, LLM, OPTIONAL
 
 
-@pytest.mark.requirement("S-INFO-FIELDS", "S-INFO-INTS")
 @pytest.mark.parametrize("namespace", ["llm", "embedding"])
 def test_instances_have_every_required_field(server: Emulator, namespace: str) -> None:
     with wire(server, namespace) as me:
@@ -27,7 +26,6 @@ def test_instances_have_every_required_field(server: Emulator, namespace: str) -
             assert [type(info[name]) for name in ("sizeBytes", "maxContextLength", "contextLength")] == [int] * 3
 
 
-@pytest.mark.requirement("S-SYSTEM-DOWNLOADED")
 def test_downloaded_models_are_listed_with_every_required_field(server: Emulator) -> None:
     with wire(server, "system") as me:
         infos = {info["modelKey"]: info for info in me.result("listDownloadedModels")}

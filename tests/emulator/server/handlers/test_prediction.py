@@ -18,7 +18,6 @@ from tests.emulator.server.handlers.models import (
 )
 
 
-@pytest.mark.requirement("S-PREDICT-PROGRESS", "S-PREDICT-FRAGMENT", "S-PREDICT-SUCCESS", "S-PREDICT-STATS")
 def test_a_prediction_has_every_packet_and_every_field(me: Wire) -> None:
     packets = me.stream("predict", prediction_request("chat"))
     progress = [packet for packet in packets if packet["type"] == "promptProcessingProgress"]
@@ -52,7 +51,6 @@ def test_a_prediction_without_a_token_has_its_progress_all_the_same(me: Wire) ->
     assert "timeToFirstTokenSec" not in packets[-1]["stats"]
 
 
-@pytest.mark.requirement("S-PREDICT-CANCEL")
 def test_a_cancelled_prediction_ends_with_success(server: Emulator, me: Wire) -> None:
     channel = me.open("predict", prediction_request("chat", "Wait"))
     for _ in range(3):
@@ -64,7 +62,6 @@ def test_a_cancelled_prediction_ends_with_success(server: Emulator, me: Wire) ->
     assert server.predictions[0].stop_reason == "userStopped"
 
 
-@pytest.mark.requirement("S-PREDICT-TOOLS")
 def test_a_tool_call_has_one_start_and_one_end(me: Wire) -> None:
     tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
     packets = me.stream("predict", prediction_request("chat", fields={"tools": {"type": "toolArray", "tools": [tool]}}))
@@ -74,7 +71,6 @@ def test_a_tool_call_has_one_start_and_one_end(me: Wire) -> None:
     assert end["toolCallRequest"] == {"type": "function", "id": "7", "name": "add", "arguments": {"a": 1}}
 
 
-@pytest.mark.requirement("S-PREDICT-TOOLS-STOPPED")
 def test_a_tool_call_that_is_stopped_fails_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     async def call(*_: object) -> AsyncIterator[EngineEvent]:
         for event in (ToolCallStart("7"), ToolCallName("add"), ToolCallArguments('{"a"')):
@@ -129,7 +125,6 @@ def settings_of(packets: list[dict[str, Any]]) -> dict[str, Any]:
     return {field["key"]: field["value"] for field in packets[-1]["predictionConfig"]["fields"]}
 
 
-@pytest.mark.requirement("S-PREDICT-LATER-LAYER", "S-PREDICT-FALSE-IS-OFF")
 def test_settings_of_layers_are_merged(me: Wire) -> None:
     first = {"temperature": 0.1, "maxPredictedTokens": {"checked": True, "value": 1}, "topKSampling": 4.0}
     second = {
@@ -147,7 +142,6 @@ def test_settings_of_layers_are_merged(me: Wire) -> None:
     assert packets[-1]["stats"]["stopReason"] == "eosFound"
 
 
-@pytest.mark.requirement("S-PREDICT-PRESET-ORDER")
 @pytest.mark.parametrize("name", ["@me/brief", "brief", "BRIEF"])
 def test_a_preset_ranks_below_the_request(me: Wire, name: str) -> None:
     fields = {"maxPredictedTokens": {"checked": True, "value": 2}}
@@ -156,7 +150,6 @@ def test_a_preset_ranks_below_the_request(me: Wire, name: str) -> None:
         assert end["stats"]["predictedTokensCount"] == count
 
 
-@pytest.mark.requirement("S-ERROR-PRESET")
 def test_an_unknown_preset_is_rejected_with_the_known_ones(me: Wire) -> None:
     error = me.stream("predict", prediction_request("chat") | {"fuzzyPresetIdentifier": "x"})[-1]["error"]
     assert error["displayData"] == {
@@ -167,7 +160,6 @@ def test_an_unknown_preset_is_rejected_with_the_known_ones(me: Wire) -> None:
     }
 
 
-@pytest.mark.requirement("S-COMPLETE-RAW")
 def test_raw_text_is_completed(server: Emulator, me: Wire) -> None:
     parameter = {"modelSpecifier": named("chat"), "rawPrompt": "Once upon", "predictionConfigStack": STACK}
     packets = me.stream("completeRawText", parameter)
@@ -175,7 +167,6 @@ def test_raw_text_is_completed(server: Emulator, me: Wire) -> None:
     assert server.predictions[0].raw
 
 
-@pytest.mark.requirement("S-COMPLETE-LEGACY")
 def test_older_clients_complete_raw_text_by_a_layer(server: Emulator, me: Wire) -> None:
     template = {"type": "jinja", "stopStrings": [], "jinjaPromptTemplate": {"template": "{{ messages }}"}}
     layers = stack({"promptTemplate": template}, "completeModeFormatting")

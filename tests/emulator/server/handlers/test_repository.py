@@ -17,7 +17,6 @@ REPOSITORY = {"type": "model", "source": {"type": "huggingface", "user": "Script
 COMMIT = {"type": "commit"}
 
 
-@pytest.mark.requirement("S-REPOSITORY-SEARCH")
 def test_the_catalog_is_searched(server: Emulator) -> None:
     with wire(server, "repository") as me:
 
@@ -40,7 +39,6 @@ def test_the_limit_of_a_search_keeps_the_exact_match() -> None:
         assert found["identifier"]["identifier"] == "chat"
 
 
-@pytest.mark.requirement("S-REPOSITORY-OPTIONS", "S-REPOSITORY-DOWNLOAD")
 def test_a_model_is_downloaded_and_then_loaded(server: Emulator, me: Wire) -> None:
     assert me.get("absent")[-1]["type"] == "error"
     with wire(server, "repository") as shop:
@@ -164,7 +162,6 @@ def ready_plan(shop: Wire, channel: int) -> dict[str, Any]:
     return plan
 
 
-@pytest.mark.requirement("S-REPOSITORY-PLAN")
 @pytest.mark.parametrize(
     ("endpoint", "parameter"),
     [
@@ -250,7 +247,6 @@ def test_a_plan_can_be_cancelled(monkeypatch: pytest.MonkeyPatch, committed: boo
         go_on.set()
 
 
-@pytest.mark.requirement("S-REPOSITORY-PICKS")
 def test_the_catalog_is_recommended_as_artifacts() -> None:
     models = (CHAT, ModelEntry(key="Qwen/Qwen3-4B"), ModelEntry(key="no_artifact"), ModelEntry(key="chatty"), VECTORS)
     with Emulator(models) as server, wire(server, "repository") as me:

@@ -1,12 +1,9 @@
 """The endpoints of the server itself."""
 
-import pytest
-
 from lmstudio_integrations.emulator import Emulator
 from tests.emulator.bare_client import wire
 
 
-@pytest.mark.requirement("S-SYSTEM-VERSION")
 def test_the_system_reports_version_and_process(server: Emulator) -> None:
     with wire(server, "system") as me:
         version, info = me.result("version"), me.result("info")
@@ -15,7 +12,6 @@ def test_the_system_reports_version_and_process(server: Emulator) -> None:
         assert info["isDaemon"] is True
 
 
-@pytest.mark.requirement("S-SYSTEM-ALIVE")
 def test_alive_stays_open_without_packets(server: Emulator) -> None:
     with wire(server, "system") as me:
         me.open("alive")

@@ -6,13 +6,11 @@ from lmstudio_integrations.emulator import Emulator
 from tests.emulator.bare_client import STACK, Wire, named, prediction_request, wire
 
 
-@pytest.mark.requirement("S-TEXT-TOKENS")
 def test_the_count_is_the_number_of_tokens(me: Wire) -> None:
     parameter = {"specifier": named("chat"), "inputString": "one two three"}
     assert len(me.result("tokenize", parameter)["tokens"]) == me.result("countTokens", parameter)["tokenCount"] == 3
 
 
-@pytest.mark.requirement("S-TEXT-MARKS")
 @pytest.mark.parametrize(("text", "count"), [("one two", 2), ("", 0)])
 def test_added_tokens_of_an_embedding_model_do_not_count(server: Emulator, text: str, count: int) -> None:
     parameter = {"specifier": named("vectors"), "inputString": text}
@@ -21,14 +19,12 @@ def test_added_tokens_of_an_embedding_model_do_not_count(server: Emulator, text:
         assert me.result("countTokens", parameter) == {"tokenCount": count}
 
 
-@pytest.mark.requirement("S-TEXT-EMBED")
 def test_a_text_becomes_a_vector(server: Emulator) -> None:
     with wire(server, "embedding") as me:
         found = me.result("embedString", {"modelSpecifier": named("vectors"), "inputString": "Hello"})
     assert [type(number) for number in found["embedding"]] == [float] * 8
 
 
-@pytest.mark.requirement("S-TEXT-TEMPLATE")
 def test_a_template_takes_files_that_are_not_there_and_two_system_messages(me: Wire) -> None:
     file = {"type": "file", "name": "x.txt", "identifier": "nowhere", "sizeBytes": 1, "fileType": "text/plain"}
     messages = [

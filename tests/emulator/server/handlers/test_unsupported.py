@@ -26,7 +26,6 @@ def repository() -> Iterator[Wire]:
         yield opened
 
 
-@pytest.mark.requirement("S-UNSUPPORTED")
 def test_every_endpoint_is_served() -> None:
     for namespace, endpoints in ENDPOINTS.items():
         known = endpoints.keys() | NAMED_ENDPOINTS[namespace].keys()
@@ -35,7 +34,6 @@ def test_every_endpoint_is_served() -> None:
 
 
 @pytest.mark.sampled(20)
-@pytest.mark.requirement("S-UNSUPPORTED")
 @pytest.mark.parametrize("parameter", [None, {"any": ["thing"]}], ids=["void", "any"])
 @pytest.mark.parametrize(("namespace", "name"), FAILING)
 def test_what_the_server_does_not_have_fails_by_name(
@@ -51,7 +49,6 @@ def test_what_the_server_does_not_have_fails_by_name(
     assert error["cause"]
 
 
-@pytest.mark.requirement("S-UNSUPPORTED")
 @pytest.mark.parametrize(
     ("namespace", "name", "result"),
     [
@@ -72,7 +69,6 @@ def test_an_unsupported_endpoint_needs_a_reason_before_it_is_called() -> None:
         unsupported.handlers("system", ["unheardOf"])
 
 
-@pytest.mark.requirement("S-REPOSITORY-LINK")
 def test_lm_link_is_offline_and_has_no_settings(repository: Wire) -> None:
     status = repository.result("lmLinkStatus")
     assert isinstance(status.pop("deviceName"), str)
@@ -80,7 +76,6 @@ def test_lm_link_is_offline_and_has_no_settings(repository: Wire) -> None:
     assert "lmLinkSetDisabled" in repository.rpc_error("lmLinkSetDisabled", {"disabled": False})["title"]
 
 
-@pytest.mark.requirement("S-BAD-SIGNAL")
 @pytest.mark.parametrize("kind", ["signal", "writableSignal"])
 def test_a_signal_gets_one_warning(server: Emulator, kind: str) -> None:
     with wire(server) as me:
