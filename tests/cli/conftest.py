@@ -3,6 +3,7 @@
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from io import BytesIO, TextIOWrapper
 
 import pytest
 
@@ -10,7 +11,7 @@ from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARI
 from lmstudio_integrations.cli import main
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model
-from tests.cli.managed import Command, managed_server
+from tests.cli.managed import Command, Piped, managed_server
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +48,21 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int | str | None]:
         return remaining.value.code
 
     return run_command
+
+
+@pytest.fixture
+def piped(
+    run: Callable[..., int | str | None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Piped:
+    """Run a command in this process with pipes as its streams."""
+
+    def run_piped(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(stdin.encode()), "utf-8"))
+        status = run(*arguments)
+        out, err = capsys.readouterr()
+        return (1, out, f"{err}{status}\n") if isinstance(status, str) else (status or 0, out, err)
+
+    return run_piped
 
 
 @pytest.fixture

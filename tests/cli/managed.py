@@ -10,6 +10,9 @@ SMALL, LARGE, EMBEDDER = "vendor/small", "vendor/large", "vendor/embedder"
 Command = Callable[..., tuple[int | str | None, str, str]]
 """Runs a command on the server; returns its exit status or error, and what it printed on stdout and stderr."""
 
+Piped = Callable[..., tuple[int, str, str]]
+"""Runs a command with a text as stdin; returns its exit status, and what it printed on stdout and stderr."""
+
 
 def managed_server() -> Emulator:
     """Return a server with two language models and an embedding model; the load of `stuck` never ends."""

@@ -1,24 +1,29 @@
 """Runs commands as a user does: on a terminal (a pseudo-terminal), or as a process with pipes."""
 
+import atexit
 import codecs
 import contextlib
+import json
 import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Generator
+from functools import cache
 from pathlib import Path
 from typing import IO
 
 import pytest
 
+from tools import ROOT
+
 TIMEOUT = 30.0
 """Seconds to wait for a text or an end."""
 
-CHILD = Path(__file__).with_name("terminal_child.py")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\r(?=\n)")
 SCRIPT = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a background job inherits SIG_IGN
@@ -83,12 +88,12 @@ class Terminal:
 
     Attributes:
         raw: All that it printed.
-        process: The command.
     """
 
-    def __init__(self, master: int, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, master: int, process: IO[str]) -> None:
         self.raw = ""
-        self.process = process
+        self._process = process
+        self._pid = int(process.readline())
         self._master = master
         self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
         self._seen = 0
@@ -115,7 +120,12 @@ class Terminal:
         deadline = time.monotonic() + TIMEOUT
         while self._read(deadline):
             pass
-        return self.process.wait(timeout=max(0.1, deadline - time.monotonic()))
+        return int(self._process.readline())
+
+    def kill(self) -> None:
+        """End it if it has not ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
 
     def _read(self, deadline: float) -> bool:
         """Read what it prints next; whether there was anything before the deadline and its end."""
@@ -136,24 +146,34 @@ def on_terminal(
     import pty
     import termios
 
-    master, slave = pty.openpty()
-    termios.tcsetwinsize(slave, (40, columns))
     inherited = {
         name: value for name, value in plain_environment().items() if name not in {"NO_COLOR", "COLUMNS", "CI"}
     }
-    process = subprocess.Popen(
-        [sys.executable, str(CHILD), *arguments],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        cwd=cwd,
-        env={**inherited, "TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(sys.path), **environment},
-        start_new_session=True,
-    )
-    os.close(slave)
-    try:
-        yield Terminal(master, process)
-    finally:
-        process.kill()
-        process.wait(timeout=TIMEOUT)
-        os.close(master)
+    request = arguments, {**inherited, "TERM": "xterm-256color", **environment}, str(cwd or Path.cwd())
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (40, columns))
+    own, other = socket.socketpair()
+    own.settimeout(TIMEOUT)
+    with own, own.makefile("rw", encoding="utf-8") as process:
+        with other:
+            socket.send_fds(_forks(), [b"-"], [slave, other.fileno()])
+        os.close(slave)
+        print(json.dumps(request), file=process, flush=True)
+        terminal = Terminal(master, process)
+        try:
+            yield terminal
+        finally:
+            terminal.kill()
+            os.close(master)
+
+
+@cache
+def _forks() -> socket.socket:
+    """Start the process whose forks are the commands; it ends with this one."""
+    own, other = socket.socketpair()
+    with other:
+        command = [sys.executable, "-m", "tests.cli.terminal_child"]
+        process = subprocess.Popen(command, stdin=other.fileno(), cwd=ROOT, env=plain_environment())
+    atexit.register(process.wait)
+    atexit.register(own.close)  # before it
+    return own

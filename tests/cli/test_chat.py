@@ -16,7 +16,7 @@ from lmstudio_integrations.cli._chat.response import cancelled_by_interrupt
 from lmstudio_integrations.cli._chat.session import ChatSession, Transcript
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.types.chat import Chat, Message
+from tests.cli.managed import Piped
 from tests.cli.terminal import SCRIPT, TIMEOUT, Terminal, in_pipe, interrupt, needs_pty, on_terminal, started
 from tests.support.gate import AT_THE_GATE, Gate
 
@@ -74,81 +74,61 @@ def test_a_text_in_a_pipe_gets_one_response(server: Emulator) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "You said Hi.\n", "")
 
 
-@pytest.mark.slow
-def test_the_prompt_comes_before_the_text_of_the_pipe(server: Emulator) -> None:
-    in_pipe("chat", KEY, "--host", server.address, "-p", "Summarize:", "-s", "Be brief.", stdin="A text.\n")
+def test_the_prompt_comes_before_the_text_of_the_pipe(server: Emulator, piped: Piped) -> None:
+    piped("chat", KEY, "--host", server.address, "-p", "Summarize:", "-s", "Be brief.", stdin="A text.\n")
     (prediction,) = server.predictions
     assert roles(prediction.messages) == [("system", "Be brief."), ("user", "Summarize:\n\nA text.")]
 
 
-@pytest.mark.slow
-def test_without_a_message_there_is_one_error(server: Emulator) -> None:
-    done = in_pipe("chat", KEY, "--host", server.address, stdin=" \n")
-    assert done.returncode == 1
-    assert done.stderr == "Error: there is no message; pipe a text, or use --prompt TEXT\n"
+def test_without_a_message_there_is_one_error(server: Emulator, piped: Piped) -> None:
+    expected = "Error: there is no message; pipe a text, or use --prompt TEXT\n"
+    assert piped("chat", KEY, "--host", server.address, stdin=" \n") == (1, "", expected)
 
 
-@pytest.mark.slow
-def test_reasoning_is_not_part_of_the_output(server: Emulator) -> None:
-    done = in_pipe("chat", KEY, "--host", server.address, stdin="puzzle")
-    assert (done.stdout, done.stderr) == ("Four.\n", "")
+def test_reasoning_is_not_part_of_the_output(server: Emulator, piped: Piped) -> None:
+    assert piped("chat", KEY, "--host", server.address, stdin="puzzle") == (0, "Four.\n", "")
 
 
-@pytest.mark.slow
-def test_stats_are_printed_on_request_and_not_on_stdout(server: Emulator) -> None:
-    done = in_pipe("chat", KEY, "--host", server.address, "--stats", stdin="Hi")
-    assert done.stdout == "You said Hi.\n"
-    assert "tokens read" in done.stderr
-    assert "tokens/s" in done.stderr
+def test_stats_are_printed_on_request_and_not_on_stdout(server: Emulator, piped: Piped) -> None:
+    _, out, err = piped("chat", KEY, "--host", server.address, "--stats", stdin="Hi")
+    assert out == "You said Hi.\n"
+    assert "tokens read" in err
+    assert "tokens/s" in err
 
 
-@pytest.mark.slow
-def test_without_a_name_the_loaded_model_responds(server: Emulator) -> None:
+def test_without_a_name_the_loaded_model_responds(server: Emulator, piped: Piped) -> None:
     server.load(OTHER, identifier="mine")
-    done = in_pipe("chat", "--host", server.address, stdin="Hi")
-    assert done.stdout == "Other than Hi.\n"
+    assert piped("chat", "--host", server.address, stdin="Hi")[1] == "Other than Hi.\n"
     assert [prediction.model for prediction in server.predictions] == ["mine"]
 
 
-@pytest.mark.slow
-def test_without_a_name_and_a_loaded_model_the_error_lists_the_models(server: Emulator) -> None:
-    done = in_pipe("chat", "--host", server.address, stdin="Hi")
-    assert done.returncode == 1
-    assert done.stderr == f"Error: name a language model: stuck, {OTHER}, {KEY}\n"
-
-
-@pytest.mark.slow
-def test_a_part_of_the_name_is_enough(server: Emulator) -> None:
-    assert in_pipe("chat", "talk", "--host", server.address, stdin="Hi").stdout == "You said Hi.\n"
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("names", "expected"),
     [
-        ("vendor", f"'vendor' matches 2 models; name one of them: {OTHER}, {KEY}"),
-        ("tolker", f"no downloaded model matches 'tolker'; did you mean '{KEY}'?"),
-        ("embedder", "'embedder' is an embedding model; `lmsi ls --llm` lists those that can chat"),
+        ([], f"name a language model: stuck, {OTHER}, {KEY}"),
+        (["vendor"], f"'vendor' matches 2 models; name one of them: {OTHER}, {KEY}"),
+        (["tolker"], f"no downloaded model matches 'tolker'; did you mean '{KEY}'?"),
+        (["embedder"], "'embedder' is an embedding model; `lmsi ls --llm` lists those that can chat"),
     ],
 )
-def test_a_name_that_means_no_single_language_model_is_an_error(server: Emulator, name: str, expected: str) -> None:
-    done = in_pipe("chat", name, "--host", server.address, stdin="Hi")
-    assert (done.returncode, done.stderr) == (1, f"Error: {expected}\n")
+def test_a_name_that_means_no_single_language_model_is_an_error(
+    server: Emulator, piped: Piped, names: list[str], expected: str
+) -> None:
+    assert piped("chat", *names, "--host", server.address, stdin="Hi") == (1, "", f"Error: {expected}\n")
 
 
-@pytest.mark.slow
-def test_the_time_to_live_is_that_of_the_model_that_the_chat_loads(server: Emulator) -> None:
-    in_pipe("chat", KEY, "--host", server.address, "--ttl", "77", stdin="Hi")
+def test_a_part_of_the_name_is_enough_and_the_time_to_live_is_that_of_the_loaded_model(
+    server: Emulator, piped: Piped
+) -> None:
+    assert piped("chat", "talk", "--host", server.address, "--ttl", "77", stdin="Hi")[1] == "You said Hi.\n"
     assert [info.ttl_ms for info in server.loaded()] == [77_000]
 
 
-@pytest.mark.slow
-def test_an_error_ends_a_pipe_with_status_1(server: Emulator) -> None:
-    done = in_pipe("chat", KEY, "--host", server.address, stdin="long")
-    assert done.returncode == 1
-    assert done.stdout == "Begun. \n"
-    assert done.stderr.startswith("Error: ")
-    assert "too long" in done.stderr
+def test_an_error_ends_a_pipe_with_status_1(server: Emulator, piped: Piped) -> None:
+    status, out, err = piped("chat", KEY, "--host", server.address, stdin="long")
+    assert (status, out) == (1, "Begun. \n")
+    assert err.startswith("Error: ")
+    assert "too long" in err
 
 
 @pytest.mark.slow
@@ -246,7 +226,7 @@ def test_a_turn_that_is_stopped_before_its_first_word_is_forgotten(server: Emula
 
 @pytest.mark.slow
 @needs_pty
-@pytest.mark.parametrize("message", ["long", "drop", pytest.param("full " * 250, id="too long for the context window")])
+@pytest.mark.parametrize("message", ["drop", pytest.param("full " * 250, id="too long for the context window")])
 def test_an_error_is_one_line_and_the_conversation_is_what_it_was(server: Emulator, message: str) -> None:
     with chatting(server) as terminal:
         exchange(terminal, "One", "You said One.")
@@ -322,15 +302,6 @@ def test_reasoning_is_dim(server: Emulator) -> None:
         assert "Reasoning: Two and two." in terminal.text
         assert "\x1b[2mReasoning: " in terminal.raw
     assert roles(server.predictions[0].messages) == [("user", "puzzle")]
-
-
-@pytest.mark.slow
-@needs_pty
-def test_without_colors_reasoning_has_a_label_only(server: Emulator) -> None:
-    with on_terminal("chat", KEY, "-p", "puzzle", "--host", server.address, NO_COLOR="1") as terminal:
-        assert terminal.wait() == 0
-    assert "Reasoning: Two and two." in terminal.text
-    assert "\x1b[2m" not in terminal.raw
 
 
 @pytest.mark.slow
@@ -512,9 +483,3 @@ def test_a_message_has_several_lines(
 def test_an_empty_line_is_no_message(server: Emulator, talk: Talk) -> None:
     talk("", "  ")
     assert not server.predictions
-
-
-def test_a_conversation_is_built_from_its_messages() -> None:
-    said: list[Message] = [Chat().add_user_message("One"), Chat().add_assistant_response("Two")]
-    chat = Transcript("Be brief.", said).with_message("Three")
-    assert [message.role for message in chat.messages] == ["system", "user", "assistant", "user"]

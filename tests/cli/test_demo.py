@@ -18,7 +18,8 @@ from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted.engine import ScriptedEngine
 from lmstudio_integrations.errors import LMStudioTimeoutError
-from tests.cli.terminal import in_pipe, needs_pty, on_terminal
+from tests.cli.managed import Piped
+from tests.cli.terminal import needs_pty, on_terminal
 from tests.support.gate import AT_THE_GATE, Gate
 
 Run = Callable[..., int | str | None]
@@ -226,14 +227,15 @@ def test_without_a_server_a_real_model_responds(run: Run, monkeypatch: pytest.Mo
 
 @pytest.mark.slow
 @needs_pty
-def test_a_terminal_shows_bars_and_whole_words_and_a_pipe_shows_no_control_codes(scripted: Emulator) -> None:
+def test_a_terminal_shows_bars_and_whole_words_and_a_pipe_shows_no_control_codes(
+    scripted: Emulator, piped: Piped
+) -> None:
     with on_terminal("demo", "--host", scripted.address, columns=64) as terminal:
         assert terminal.wait() == 0
     assert "━━" in terminal.text
     assert "\x1b[" in terminal.raw
     assert "\nfrom the north pier. The crossing takes" in terminal.text
-    done = in_pipe("demo", "--host", scripted.address)
-    assert "\x1b" not in done.stdout
+    assert "\x1b" not in piped("demo", "--host", scripted.address)[1]
 
 
 @pytest.mark.slow

@@ -15,12 +15,13 @@ import pytest
 from lmstudio_integrations import __version__
 from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.cli._doctor import survey
-from lmstudio_integrations.client.api.sync import LLM, Client, EmbeddingModel
+from lmstudio_integrations.client.api.sync import LLM, Client
 from lmstudio_integrations.client.transport.connect import find
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioServerError
-from tests.cli.terminal import in_pipe, interrupt, needs_pty, on_terminal, started
+from tests.cli.managed import Piped
+from tests.cli.terminal import interrupt, needs_pty, on_terminal, started
 from tests.support.gate import AT_THE_GATE, Gate
 from tests.support.leaks import TOKEN, shows_token
 from tests.support.treatments import BY_PLACE, TEMPLATES, TreatingEngine
@@ -151,24 +152,6 @@ def test_without_a_loaded_language_model_there_is_no_chat_template(checks: Check
     assert (found["reasoning"]["verdict"], found["reasoning"]["found"]) == ("skipped", "no language model is loaded")
 
 
-def test_a_model_that_is_unloaded_meanwhile_is_left_out(
-    monkeypatch: pytest.MonkeyPatch, checks: Checks, scripted: Emulator
-) -> None:
-    find_replays = survey.find_replays
-
-    def unload_first(*given: Any) -> Any:
-        scripted.unload("other")
-        return find_replays(*given)
-
-    monkeypatch.setattr(survey, "find_replays", unload_first)
-    scripted.load(CHAT)
-    with Client(scripted.address) as client:
-        client.llm.load_new_instance(CHAT, "other")
-    _, found = checks("--host", scripted.address)
-    assert [each["model"] for each in found["reasoning"]["models"]] == [CHAT]
-    assert len(scripted.loads) == 2
-
-
 def test_a_server_that_cannot_be_asked_about_chat_templates_is_a_problem(
     monkeypatch: pytest.MonkeyPatch, checks: Checks, scripted: Emulator
 ) -> None:
@@ -217,21 +200,6 @@ def test_after_a_lost_connection_the_server_is_not_used_again(checks: Checks) ->
     assert status == 1
     assert found["tool_call"]["verdict"] == "problem"
     assert found["structured_output"]["verdict"] == "skipped"
-
-
-def test_after_a_connection_that_was_lost_while_embedding_no_language_model_is_used(
-    monkeypatch: pytest.MonkeyPatch, checks: Checks, scripted: Emulator
-) -> None:
-    def fail(*_: object) -> None:
-        raise LMStudioConnectionLostError("the connection to LM Studio was lost; the next call reconnects")
-
-    monkeypatch.setattr(EmbeddingModel, "embed", fail)
-    scripted.load(CHAT)
-    scripted.load(EMBEDDING)
-    status, found = checks("--host", scripted.address)
-    assert not scripted.predictions
-    assert (status, found["embedding"]["verdict"]) == (1, "problem")
-    assert found["tool_call"]["found"] == "the server has stopped responding"
 
 
 @pytest.mark.parametrize(("method", "name"), [("list_downloaded_models", "models"), ("list_loaded_models", "loaded")])
@@ -377,13 +345,11 @@ def test_an_extra_without_its_main_package_was_not_requested(
     assert [each.name for each in survey.find_extras() if each.is_absent] == [extra]
 
 
-@pytest.mark.slow
-def test_in_a_pipe_there_are_no_colors_and_the_summary_is_last(scripted: Emulator) -> None:
-    done = in_pipe("doctor", "--host", scripted.address, "--load")
-    assert done.returncode == 0
-    assert done.stderr == ""
-    assert "\x1b" not in done.stdout
-    assert done.stdout.splitlines()[-1] == "0 problems, 1 warning (loaded); 9 ok, 1 skipped."
+def test_in_a_pipe_there_are_no_colors_and_the_summary_is_last(scripted: Emulator, piped: Piped) -> None:
+    status, out, err = piped("doctor", "--host", scripted.address, "--load")
+    assert (status, err) == (0, "")
+    assert "\x1b" not in out
+    assert out.splitlines()[-1] == "0 problems, 1 warning (loaded); 9 ok, 1 skipped."
 
 
 @pytest.mark.slow

@@ -126,28 +126,12 @@ def test_a_host_that_does_not_respond_is_a_warning_with_the_remedy_if_another_on
     assert found[None, "hosts"]["verdict"] == "skipped"
 
 
-def test_hosts_of_which_none_responds_are_problems(checks: Checks, nobody: str) -> None:
-    other = "127.0.0.1:9"
-    status, found = checks("--host", f"{nobody},{other}")
-    assert status == 1
-    assert {found[host, "server"]["verdict"] for host in (nobody, other)} == {"problem"}
-
-
 def test_a_host_that_rejects_the_token_is_a_warning_if_another_one_accepts_it(checks: Checks, first: Emulator) -> None:
     with Emulator(entries(), tokens=[TOKEN]) as guarded:
         status, found = checks("--host", f"{first.address},{guarded.address}")
         assert (status, found[guarded.address, "token"]["verdict"]) == (0, "warning")
         status, found = checks("--host", f"{guarded.address},127.0.0.1:9")
         assert (status, found[guarded.address, "token"]["verdict"]) == (1, "problem")
-
-
-def test_a_trial_that_fails_on_one_host_is_a_problem(checks: Checks, first: Emulator) -> None:
-    rule = {"when": {}, "then": [{"text": "I would rather not."}]}
-    with Emulator(entries(rules=(rule,)), load=[CHAT]) as stubborn:
-        status, found = checks("--host", f"{first.address},{stubborn.address}")
-        assert status == 1
-        assert found[stubborn.address, "tool_call"]["verdict"] == "problem"
-        assert found[first.address, "tool_call"]["verdict"] == "ok"
 
 
 def test_a_model_that_is_loaded_with_other_context_lengths_is_a_warning(checks: Checks, first: Emulator) -> None:
@@ -183,12 +167,6 @@ def test_each_line_names_its_host(run: Run, capsys: Capture, first: Emulator, no
     assert lines[-1] == f"0 problems, 1 warning ({nobody} server); 11 ok, 9 skipped."
 
 
-def test_one_host_before_a_comma_is_one_host(checks: Checks, first: Emulator) -> None:
-    status, found = checks("--host", f"{first.address},")
-    assert (status, {host for host, _ in found}) == (0, {None})
-    assert verdicts(found, None)["server"] == "ok"
-
-
 # The verdicts ---------------------------------------------------------------------------------------------------------
 
 
@@ -205,10 +183,6 @@ def test_what_another_host_can_do_is_no_problem(name: str, others_serve: bool, v
     check = of_host(Check(name, "problem", "no", "fix it"), "a:1", others_serve=others_serve)
     assert (check.verdict, check.host, check.fix) == (verdict, "a:1", "fix it")
     assert check.to_dict()["host"] == "a:1"
-
-
-def test_a_check_without_a_host_has_none_in_json() -> None:
-    assert "host" not in Check("server", "ok", "an LM Studio responds").to_dict()
 
 
 @pytest.mark.parametrize(
@@ -233,17 +207,6 @@ def test_different_files_of_an_embedding_model_are_a_warning_about_its_vectors()
     assert check.verdict == "warning"
     assert check.fix
     assert "vectors" in check.fix
-
-
-def test_different_models_under_one_identifier_are_a_warning() -> None:
-    mine, other = instance("one", identifier="assistant"), instance("two", identifier="assistant")
-    check = comparison_check({"a:1": [mine], "b:1": [other]})
-    assert [each["model"] for each in check.data["differences"]] == ["assistant"]
-
-
-def test_the_same_difference_under_two_names_is_listed_once() -> None:
-    loaded = [instance(CHAT, identifier="assistant", context_length=length) for length in (4096, 512)]
-    assert len(comparison_check({"a:1": loaded[:1], "b:1": loaded[1:]}).details) == 1
 
 
 @pytest.mark.parametrize(

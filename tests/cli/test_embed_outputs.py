@@ -110,13 +110,6 @@ def test_a_named_pipe_gets_json_lines_and_stays_a_pipe(
     assert capsys.readouterr().err == f"Wrote 2 rows to {output}.\n"
 
 
-def test_a_pipe_cannot_get_parquet(embed: Run) -> None:
-    os.mkfifo("pipe.parquet")
-    for arguments in (("pipe.parquet",), ("pipe.parquet", "--output-format", "parquet")):
-        code = embed("-o", *arguments)
-        assert code == "Error: Parquet cannot be read from or written to a pipe; name a file"
-
-
 @pytest.mark.parametrize("output", ["link.jsonl", "second.jsonl"])
 def test_of_a_symlink_the_file_is_replaced(embed: Run, output: str) -> None:
     Path("folder").mkdir()
@@ -131,15 +124,6 @@ def test_of_a_symlink_the_file_is_replaced(embed: Run, output: str) -> None:
     assert [row["text"] for row in read_rows("folder/out.jsonl")] == TEXTS
     assert [path.name for path in Path().iterdir() if path.is_symlink()] == ["link.jsonl", "second.jsonl"]
     assert [path.name for path in Path("folder").iterdir()] == ["out.jsonl"]
-
-
-def test_of_a_symlink_to_nothing_the_file_is_made(embed: Run) -> None:
-    Path("link.jsonl").symlink_to("out.data")
-    assert embed("-o", "link.jsonl") == 0
-    assert Path("link.jsonl").is_symlink()
-    assert not Path("out.data").is_symlink()
-    assert len(read_rows("out.data")) == 2
-    assert remaining() == ["in.txt", "link.jsonl", "out.data"]
 
 
 @pytest.mark.parametrize("output", ["out.jsonl", "out.parquet"])

@@ -107,9 +107,15 @@ def sent(server: Emulator) -> list[str]:
     return [record.text for record in server.embedded_texts]
 
 
-@pytest.mark.parametrize("stop", [interrupt, fail])
-@pytest.mark.parametrize("input_", ["in.txt", "in.jsonl", "in.parquet", "-"])
-@outputs
+@pytest.mark.parametrize(
+    ("stop", "input_", "output"),
+    [
+        (interrupt, "in.txt", "out.jsonl"),
+        (fail, "in.jsonl", "out.jsonl"),
+        (interrupt, "in.parquet", "out.parquet"),
+        (fail, "-", "out.parquet"),
+    ],
+)
 def test_the_same_command_continues_and_embeds_no_text_twice(
     embed: Run, at_30_rows: Run, server: Emulator, capsys: Capture, stop: Callable[[], None], input_: str, output: str
 ) -> None:
@@ -127,8 +133,7 @@ def test_the_same_command_continues_and_embeds_no_text_twice(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no such signals")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
-@outputs
+@pytest.mark.parametrize(("name", "output"), [("SIGINT", "out.jsonl"), ("SIGKILL", "out.parquet")])
 def test_a_process_that_is_ended_loses_no_batch_that_was_written(
     embed: Run, server: Emulator, gate: Gate, name: str, output: str
 ) -> None:
@@ -145,8 +150,7 @@ def test_a_process_that_is_ended_loses_no_batch_that_was_written(
     assert [text for text, times in Counter(sent(server)).items() if times > 1] == texts[20:30]
 
 
-@pytest.mark.parametrize("cut", [1, 2, 30, 400])
-@pytest.mark.parametrize("tail", [b"", b'{"text"', b"\0" * 100])
+@pytest.mark.parametrize(("cut", "tail"), [(1, b""), (30, b'{"text"'), (400, b"\0" * 100)])
 def test_of_an_interrupted_write_no_half_row_is_counted(embed: Run, stopped: None, cut: int, tail: bytes) -> None:
     JOURNAL.write_bytes(JOURNAL.read_bytes()[:-cut] + tail)
     assert embed("in.txt", "-o", "out.jsonl") == 0

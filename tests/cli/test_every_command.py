@@ -13,7 +13,8 @@ from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model
-from tests.cli.terminal import in_pipe, needs_pty, on_terminal
+from tests.cli.managed import Piped
+from tests.cli.terminal import needs_pty, on_terminal
 from tools import ROOT
 
 ARGUMENTS: dict[str, tuple[str, ...]] = {
@@ -73,15 +74,12 @@ def test_a_command_has_the_flags_of_a_server(name: str) -> None:
     assert {"--host", "--token"} <= {flag for each in COMMANDS[name].params for flag in each.opts}
 
 
-@pytest.mark.sampled(3)
-@pytest.mark.slow
 @pytest.mark.parametrize("command", RUNS)
-def test_a_dead_host_is_one_error(command: tuple[str, ...], nobody: str) -> None:
-    done = in_pipe(*command, "--host", nobody)
-    assert done.returncode == 1
-    assert nobody in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
-    assert "\x1b" not in done.stdout + done.stderr
+def test_a_dead_host_is_one_error(command: tuple[str, ...], nobody: str, piped: Piped) -> None:
+    status, out, err = piped(*command, "--host", nobody)
+    assert status == 1
+    assert nobody in err + out
+    assert "\x1b" not in out + err
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -101,9 +99,8 @@ def test_no_description_is_cut_in_the_help_of_a_narrow_terminal(
 
 @pytest.mark.slow
 @needs_pty
-@pytest.mark.parametrize("command", [("ls",), ("doctor",)])
-def test_no_line_is_broken_by_a_narrow_terminal(scripted: Emulator, command: tuple[str, ...]) -> None:
-    with on_terminal(*command, "--host", scripted.address, columns=50) as terminal:
+def test_no_line_is_broken_by_a_narrow_terminal(scripted: Emulator) -> None:
+    with on_terminal("doctor", "--host", scripted.address, columns=50) as terminal:
         terminal.wait()
     lines = terminal.text.replace("\r", "").splitlines()
     assert max(len(line) for line in lines if len(line.split()) > 1) <= 50
@@ -128,23 +125,20 @@ def test_several_hosts_are_one_line_of_error_where_one_is_used(
     assert message == f"Error: {problem}; name one of them as --host"
 
 
-@pytest.mark.sampled(3)
-@pytest.mark.slow
 @pytest.mark.parametrize("command", RUNS)
-def test_a_wrong_token_is_one_error_that_does_not_show_it(command: tuple[str, ...], guarded: Emulator) -> None:
-    done = in_pipe(*command, "--host", guarded.address, "--token", WRONG)
-    assert done.returncode == 1
-    assert "token" in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
-    assert WRONG not in done.stderr + done.stdout
+def test_a_wrong_token_is_one_error_that_does_not_show_it(
+    command: tuple[str, ...], guarded: Emulator, piped: Piped
+) -> None:
+    status, out, err = piped(*command, "--host", guarded.address, "--token", WRONG)
+    assert status == 1
+    assert "token" in err + out
+    assert WRONG not in err + out
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.slow
 @needs_pty
-@pytest.mark.parametrize("command", RUNS)
-def test_a_dead_host_ends_it_on_a_terminal_as_well(command: tuple[str, ...], nobody: str) -> None:
-    with on_terminal(*command, "--host", nobody) as terminal:
+def test_a_dead_host_ends_it_on_a_terminal_as_well(nobody: str) -> None:
+    with on_terminal("chat", "--host", nobody) as terminal:
         assert terminal.wait() == 1
     assert nobody in terminal.text
     assert "Traceback" not in terminal.text

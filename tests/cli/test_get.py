@@ -113,17 +113,6 @@ def test_on_a_terminal_the_user_picks_and_sees_a_bar(server: Emulator) -> None:
     assert downloaded(server) == [OTHER]
 
 
-@pytest.mark.slow
-@needs_pty
-def test_ctrl_d_at_a_question_downloads_nothing(server: Emulator) -> None:
-    with on_terminal("get", "vendor", "--host", server.address) as terminal:
-        terminal.wait_for("Model [1]: ")
-        terminal.type("\x04")
-        assert terminal.wait() == 1
-    assert "Traceback" not in terminal.text
-    assert downloaded(server) == []
-
-
 # Choices ------------------------------------------------------------------------------------------------------------
 
 

@@ -180,16 +180,6 @@ def test_a_load_on_a_terminal_has_a_bar(managed: Emulator) -> None:
     assert "100%" in terminal.text
 
 
-@pytest.mark.slow
-@needs_pty
-def test_without_a_name_the_user_picks_a_model_to_load(managed: Emulator) -> None:
-    with on_terminal("load", "--host", managed.address) as terminal:
-        terminal.wait_for("Model [1]: ")
-        terminal.type("3\n")
-        assert terminal.wait() == 0
-    assert [info.model_key for info in managed.loaded()] == [LARGE]
-
-
 TOOL = {"type": "function", "function": {"name": "pier", "parameters": {"type": "object", "properties": {}}}}
 SYSTEM = {"role": "system", "content": "Be brief."}
 

@@ -16,7 +16,8 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.cli import _record
 from lmstudio_integrations.emulator import Emulator, use_cassette
 from lmstudio_integrations.emulator.testing.cassettes.cassette import read, save
-from tests.cli.terminal import in_pipe, started
+from tests.cli.managed import Piped
+from tests.cli.terminal import started
 from tests.support.web import PIXEL
 
 Run = Callable[..., int | str | None]
@@ -66,12 +67,11 @@ def test_what_is_recorded_is_served_again(server: Emulator, tmp_path: Path, end:
         assert say(address_of(process), "Hi", "My secret") == [said[0], said[1].replace("secret", "**********")]
 
 
-@pytest.mark.slow
-def test_a_probe_is_recorded(server: Emulator, tmp_path: Path) -> None:
+def test_a_probe_is_recorded(server: Emulator, tmp_path: Path, piped: Piped) -> None:
     path = tmp_path / "probe.lms.jsonl"
-    done = in_pipe("record", "--probe", CHAT, "--to", str(path), "--host", server.address, "--yes")
-    assert (done.returncode, done.stdout) == (0, "")
-    assert re.search(rf"\d+ requests in {re.escape(str(path))}\. Read it before you share it\.\n$", done.stderr)
+    status, out, err = piped("record", "--probe", CHAT, "--to", str(path), "--host", server.address, "--yes")
+    assert (status, out) == (0, "")
+    assert re.search(rf"\d+ requests in {re.escape(str(path))}\. Read it before you share it\.\n$", err)
     assert read(path)
 
 

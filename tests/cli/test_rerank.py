@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.cli.terminal import in_pipe
+from tests.cli.managed import Piped
 
 Run = Callable[..., int | str | None]
 Capture = pytest.CaptureFixture[str]
@@ -85,10 +85,8 @@ def test_an_empty_input_has_no_result(rerank: Run, capsys: Capture, options: tup
     assert capsys.readouterr().out == ("[]\n" if options else "")
 
 
-@pytest.mark.slow
-def test_the_texts_of_a_pipe_are_reranked(server: Emulator) -> None:
-    done = in_pipe("rerank", QUERY, "--model", CHAT, "--host", server.address, stdin=TEXTS)
-    assert (done.returncode, done.stdout, done.stderr) == (0, ALL, "")
+def test_the_texts_of_a_pipe_are_reranked(server: Emulator, piped: Piped) -> None:
+    assert piped("rerank", QUERY, "--model", CHAT, "--host", server.address, stdin=TEXTS) == (0, ALL, "")
 
 
 @pytest.mark.parametrize("loaded", [[RERANKER, CHAT], [CHAT]], ids=["reranker", "chat model"])

@@ -103,12 +103,6 @@ def test_without_flags_the_bundled_models_are_served_with_real_weights() -> None
     assert {model.engine for model in models} == {"llama_cpp"}
 
 
-def test_the_scripted_switch_alone_serves_scripted_models_under_the_bundled_keys() -> None:
-    models = build_catalog(scripted=True).models
-    assert {model.key: model.kind for model in models} == BUNDLED
-    assert {model.engine for model in models} == {"scripted"}
-
-
 def test_any_key_can_be_declared_over_bundled_weights() -> None:
     (model,) = build_catalog(["qwen2.5-7b-instruct=smollm2-135m-instruct"]).models
     assert (model.key, model.engine, model.weights) == ("qwen2.5-7b-instruct", "llama_cpp", "smollm2-135m-instruct")
@@ -318,11 +312,6 @@ def test_a_bad_rules_file_is_rejected_by_name(write: Callable[[str], Path], text
     assert path.name in str(caught.value)
 
 
-def test_a_missing_rules_file_is_rejected_by_name(tmp_path: Path) -> None:
-    with pytest.raises(LMStudioValueError, match=r"missing\.toml"):
-        load_rules(tmp_path / "missing.toml")
-
-
 def test_by_default_the_port_is_the_first_free_one_where_clients_look(
     scripted: Emulator, nobody: str, monkeypatch: pytest.MonkeyPatch, serve: Callable[..., None]
 ) -> None:
@@ -373,14 +362,6 @@ def test_a_bad_token_file_is_rejected_without_showing_a_token(
     with pytest.raises(LMStudioValueError, match=complaint) as caught:
         accepted_tokens((), write(text))
     assert TOKEN[:14] not in shown_by(caught.value)
-
-
-def test_a_token_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LMStudioValueError, match=r"missing.*No such file"):
-        accepted_tokens((), tmp_path / "missing")
-    (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    with pytest.raises(LMStudioValueError, match=r"binary.*it is not UTF-8"):
-        accepted_tokens((), tmp_path / "binary")
 
 
 @pytest.mark.parametrize("way", ["flag", "file", "environment"])
@@ -444,20 +425,6 @@ def test_the_first_line_is_the_address_then_come_the_models(
 def test_an_exposed_server_is_warned_of(serve: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     serve(lambda _server: None, "--host", "0.0.0.0", "--port", "0", "--scripted")
     assert "--token" in capsys.readouterr().err
-
-
-def test_a_taken_port_is_one_message(run: Run, scripted: Emulator) -> None:
-    assert run("serve", "--port", str(scripted.port), "--scripted") == (
-        f"Error: cannot listen on 127.0.0.1, port {scripted.port}: already in use; choose another one with --port, or "
-        "0 for any free one"
-    )
-
-
-def test_a_bad_flag_value_is_one_message(run: Run) -> None:
-    assert run("serve", "--model", "nothing-known") == (
-        "Error: the model 'nothing-known' has no weights; write nothing-known=WEIGHTS with a path to a GGUF file or "
-        "one of smollm2-135m-instruct, text-embedding-all-minilm-l6-v2, or add --scripted"
-    )
 
 
 @pytest.mark.slow

@@ -12,11 +12,11 @@ import pytest
 
 from lmstudio_integrations import ToolCallContext
 from lmstudio_integrations.cli._tables import tool_lines
-from lmstudio_integrations.cli._tools import find_tool, print_result, print_tools
+from lmstudio_integrations.cli._tools import find_tool, print_tools
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.tools import ToolFunction
-from tests.cli.terminal import TIMEOUT, interrupt, needs_pty, on_terminal, started
+from tests.cli.terminal import TIMEOUT, interrupt, started
 
 Call = Callable[..., tuple[int | str | None, str, str]]
 
@@ -148,14 +148,6 @@ def test_long_descriptions_are_wrapped(width: int, expected: list[str]) -> None:
     assert tool_lines([FORECAST], width) == expected
 
 
-@pytest.mark.slow
-@needs_pty
-def test_a_narrow_terminal_shows_whole_words(server: Emulator) -> None:
-    with on_terminal("tools", PLUGIN, "--host", server.address, columns=50) as terminal:
-        assert terminal.wait() == 0
-    assert "say                       Return one of several\n                          results.\n" in terminal.text
-
-
 @pytest.mark.parametrize(
     ("schema", "kind", "description"),
     [
@@ -202,11 +194,6 @@ def test_a_result_is_text_or_indented_json(call: Call, what: str, expected: str)
     assert call(PLUGIN, "say", arguments) == (0, expected, "")
     status, out, err = call(PLUGIN, "say", arguments, "--json")
     assert (status, json.loads(out), err) == (0, RESULTS[what], "")
-
-
-def test_a_text_that_ends_its_line_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    print_result(PLUGIN, "say", "One\n", as_json=False)
-    assert capsys.readouterr().out == "One\n"
 
 
 @pytest.mark.parametrize("json_flag", [(), ("--json",)])

@@ -20,7 +20,8 @@ from lmstudio_integrations._support.text import one_line, printable, printable_l
 from lmstudio_integrations.cli._app import COMMANDS
 from lmstudio_integrations.cli._terminal import protect_terminals
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.cli.terminal import in_pipe, needs_pty, on_terminal
+from tests.cli.managed import Piped
+from tests.cli.terminal import needs_pty, on_terminal
 
 TEXT = "\x1b]52;c;aGk=\x07\x1b[8m\x9d52;c;aGk=\x9c\x9b8m\x7f\u202e\u2066[red]a[/red] [link=http://a.b]c[/link] :smile:"
 """Writes the clipboard and hides what follows, with 7 and with 8 bits; reorders; is markup of rich."""
@@ -172,7 +173,7 @@ def test_the_table_has_every_command() -> None:
     assert {run.arguments[0] for run in RUNS.values()} == set(COMMANDS)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(6)
 @pytest.mark.slow
 @needs_pty
 @pytest.mark.parametrize("name", RUNS)
@@ -185,37 +186,29 @@ def test_a_terminal_shows_a_text_and_does_not_obey_it(name: str, server: Emulato
 
 @pytest.mark.slow
 @needs_pty
-@pytest.mark.parametrize("name", ["ls", "get, not found", "demo"])
+@pytest.mark.parametrize("name", ["ls", "demo"])
 def test_a_terminal_without_colors_and_bars_is_still_one(name: str, server: Emulator, folder: Path) -> None:
     seen = seen_on_terminal(RUNS[name], server, folder, TTY_COMPATIBLE="0", NO_COLOR="1")
     assert RUNS[name].shown in seen
     assert not HIDDEN.findall(seen)
 
 
-@pytest.mark.sampled(2)
-@pytest.mark.slow
-@needs_pty
-@pytest.mark.parametrize("is_terminal", [False, True], ids=["pipe", "terminal"])
 @pytest.mark.parametrize("arguments", JSON_RUNS, ids=" ".join)
-def test_json_is_escaped_and_has_the_same_value(
-    arguments: list[str], server: Emulator, folder: Path, *, is_terminal: bool
-) -> None:
-    if is_terminal:
-        text = seen_on_terminal(Run(arguments), server, folder)
-    else:
-        text = in_pipe(*arguments, "--host", server.address).stdout
+def test_json_is_escaped_and_has_the_same_value(arguments: list[str], server: Emulator, piped: Piped) -> None:
+    _, text, _ = piped(*arguments, "--host", server.address)
     document = text[text.index(next(line for line in text.splitlines() if line[0] in "[{")) :]
     assert not HIDDEN.findall(document)
     assert json.dumps(NAME)[1:-1] in json.dumps(json.loads(document))
 
 
-@pytest.mark.sampled(2)
-@pytest.mark.slow
 @pytest.mark.parametrize("name", PIPES)
-def test_a_pipe_gets_a_text_unchanged(name: str, server: Emulator, folder: Path) -> None:
+def test_a_pipe_gets_a_text_unchanged(
+    name: str, server: Emulator, folder: Path, piped: Piped, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments, expected = PIPES[name]
-    done = in_pipe(*arguments, "--host", server.address, cwd=folder)
-    assert expected.replace("\r", "\n") in done.stdout, done.stderr  # as `subprocess` reads lines
+    monkeypatch.chdir(folder)
+    _, out, err = piped(*arguments, "--host", server.address)
+    assert expected in out, err
 
 
 class ShownText(StringIO):
