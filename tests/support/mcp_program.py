@@ -104,8 +104,8 @@ def where(call: Call) -> None:
 
 
 def start(call: Call) -> None:
-    """Start a child that shares standard error, or output, or none; `leaves` says whether it leaves the group."""
-    shares, leaves = call.arguments.get("shares"), call.arguments.get("leaves", False)
+    """Start a child that shares standard error, or output, or none."""
+    shares = call.arguments.get("shares")
     ready, is_ready = os.pipe()
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, str(is_ready)],
@@ -113,16 +113,9 @@ def start(call: Call) -> None:
         stdout=None if shares == "output" else subprocess.DEVNULL,
         stderr=None if shares == "errors" else subprocess.DEVNULL,
         pass_fds=[is_ready],
-        start_new_session=leaves,
     )
     os.read(ready, 1)
     finish(call, str(child.pid))
-
-
-def hang_up(call: Call) -> None:
-    os.close(0)
-    finish(call)
-    signal.pause()
 
 
 def die(_: Call) -> None:
@@ -132,7 +125,7 @@ def die(_: Call) -> None:
 
 
 RUN: list[Callable[[Call], None]] = [
-    *(echo, hold, release, report, log, fail, fault, image, structured, where, start, hang_up, die)
+    *(echo, hold, release, report, log, fail, fault, image, structured, where, start, die)
 ]
 TOOLS = {run.__name__: run for run in RUN}
 

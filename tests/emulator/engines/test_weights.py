@@ -1,13 +1,11 @@
 """Where bundled weights come from: installed, cached, fetched. All ours; a stand-in package manager fetches."""
 
 import hashlib
-import os
 import re
 import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from lmstudio_integrations.emulator.engines import weights
 from lmstudio_integrations.emulator.engines.base import LoadRequest
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, load_parameters
-from lmstudio_integrations.emulator.engines.weights import Bundle, WeightsError
+from lmstudio_integrations.emulator.engines.weights import WeightsError
 
 CONTENT = b"GGUF of sorts"
 MEMBER = "pkg/weights.gguf"
@@ -211,28 +209,6 @@ def test_a_failing_package_manager_is_quoted_without_secrets(
     assert list((cache / "models").iterdir()) == []
 
 
-@pytest.fixture
-def typed_input() -> Iterator[None]:
-    """Standard input on which a name waits for a prompt."""
-    original = os.dup(0)
-    reader, writer = os.pipe()
-    os.write(writer, b"me\n")
-    os.close(writer)
-    os.dup2(reader, 0)
-    os.close(reader)
-    yield
-    os.dup2(original, 0)
-    os.close(original)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("typed_input")
-def test_a_package_manager_cannot_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]) -> None:
-    install_manager(tmp_path, monkeypatch, act="sys.exit(f'read {name!r}') if (name := sys.stdin.read()) else None")
-    (path,) = weights.locate(BUNDLE, announce=output.append)
-    assert path.read_bytes() == CONTENT
-
-
 @pytest.mark.slow
 def test_a_package_manager_that_hangs_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
@@ -248,32 +224,6 @@ def test_a_package_manager_that_hangs_is_given_up(
 def test_a_package_manager_that_cannot_run_is_named(monkeypatch: pytest.MonkeyPatch, output: list[str]) -> None:
     monkeypatch.setenv("UV", "/no/such/uv")
     with pytest.raises(WeightsError, match="/no/such/uv"):
-        weights.locate(BUNDLE, announce=output.append)
-
-
-@pytest.mark.slow
-def test_of_two_processes_that_fetch_at_once_both_end_right(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
-) -> None:
-    root = weights.bundle_directory(BUNDLE)
-    act = f"""
-other = pathlib.Path({str(root)!r}, "pkg")
-other.mkdir(parents=True)
-(other / "weights.gguf").write_bytes({CONTENT!r})
-"""
-    install_manager(tmp_path, monkeypatch, act=act)
-    assert weights.locate(BUNDLE, announce=output.append) == (root / MEMBER,)
-
-
-@pytest.mark.slow
-def test_a_cache_that_cannot_be_written_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
-) -> None:
-    root = weights.bundle_directory(BUNDLE)
-    root.parent.mkdir(parents=True)
-    root.write_text("in the way", encoding="utf-8")
-    install_manager(tmp_path, monkeypatch)
-    with pytest.raises(WeightsError, match="cannot be moved to"):
         weights.locate(BUNDLE, announce=output.append)
 
 
@@ -312,46 +262,12 @@ async def test_a_load_without_weights_has_a_reason(tmp_path: Path, monkeypatch: 
     assert "--offline" in str(caught.value.cause)
 
 
-@pytest.fixture
-def blocked_cache(cache: Path) -> Path:
-    """A file where the cache should be."""
-    cache.write_text("in the way", encoding="utf-8")
-    return cache
-
-
-@pytest.mark.parametrize("name", list(weights.BUNDLES))
-async def test_a_load_whose_cache_is_not_a_directory_has_a_reason(
-    tmp_path: Path, blocked_cache: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    # The language model is fetched into the cache, the embedding model is converted into it.
-    missing = replace(weights.BUNDLES[name], distribution="no-such-distribution")
-    if missing.kind == "llm":
-        install_manager(tmp_path, monkeypatch)
-        monkeypatch.setitem(weights.BUNDLES, name, missing)
-    with pytest.raises(EngineError) as caught:
-        await load_parameters.file_of(name, offline=False, announce=lambda _: None)
-    assert caught.value.title == "Failed to load model"
-    assert "cannot be read or stored" in str(caught.value.cause)
-    assert str(blocked_cache.parent) not in str(caught.value.cause)
-    assert weights.CACHE_VARIABLE in str(caught.value.suggestion)
-
-
 async def test_a_conversion_without_its_packages_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(EngineError) as caught:
         await load_parameters.file_of("text-embedding-all-minilm-l6-v2", offline=True, announce=lambda _: None)
     assert weights.install_hint() in str(caught.value.cause)
     assert "xllamacpp" in weights.install_hint()
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no time of change")
-def test_a_change_that_keeps_size_and_time_is_noticed(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"one")
-    before, times = weights.sha256_of(path), path.stat()
-    path.write_bytes(b"two")
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert weights.sha256_of(path) != before
 
 
 @pytest.mark.slow
@@ -374,14 +290,6 @@ async def test_a_conversion_is_done_once(cache: Path) -> None:
     assert await load_parameters.file_of(name, offline=True, announce=lambda _: None) == first
     assert first.stat().st_mtime_ns == time
     assert [path.name for path in first.parent.iterdir()] == [first.name], "no half-written file stays"
-
-
-def test_the_table_is_whole() -> None:
-    for name, bundle in weights.BUNDLES.items():
-        assert isinstance(bundle, Bundle)
-        assert name == bundle.name
-        assert len(bundle.wheel_sha256) == 64
-        assert all(len(digest) == 64 for _, digest in bundle.files)
 
 
 @pytest.mark.slow

@@ -80,17 +80,6 @@ def test_a_time_to_live_is_a_whole_number_of_milliseconds(me: Wire, ttl: object)
     assert me.receive()["kind"] == "channelCreationParameterTypeError"
 
 
-def test_a_whole_number_may_be_written_with_a_fraction_of_nothing(me: Wire) -> None:
-    assert me.load(CHAT.key, ttlMs=60000.0)["ttlMs"] == 60000
-
-
-@pytest.mark.parametrize("flag", ["yes", 1, None])
-def test_a_flag_is_true_or_false(me: Wire, flag: object) -> None:
-    parameter = {"specifier": named("x"), "throwIfNotFound": flag}
-    me.send_frame({"type": "rpcCall", "endpoint": "getModelInfo", "callId": 1, "parameter": parameter})
-    assert me.receive()["kind"] == "rpcParameterTypeError"
-
-
 def test_a_crash_unloads_the_model_and_the_next_use_loads_it_again() -> None:
     crashing = {"when": {"last": "^Crash"}, "then": [{"text": "One"}, {"fault": "crash"}]}
     with Emulator([ModelEntry(key="m", rules=(crashing,))]) as server, wire(server) as me:

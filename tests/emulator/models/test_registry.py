@@ -6,7 +6,7 @@ import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
-from lmstudio_integrations.errors import LMStudioModelLoadError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioModelLoadError
 from tests.emulator.bare_client import STACK, Wire, named, prediction_request, wire
 from tests.emulator.models.registry_models import ABSENT, CHAT, EMBEDDING, ENTRIES, OTHER, SLOW, kinds, loaded
 
@@ -214,10 +214,6 @@ def test_a_load_by_full_path_has_the_path_as_its_identifier(server: Emulator, me
     assert me.stream("predict", prediction_request(CHAT.full_path))[-1]["modelInfo"]["identifier"] == CHAT.full_path
 
 
-def test_a_load_by_full_path_at_the_server_does_so_too(server: Emulator) -> None:
-    assert server.load(CHAT.full_path).identifier == CHAT.full_path
-
-
 def test_an_identifier_comes_before_a_key(me: Wire) -> None:
     me.load(CHAT.key)
     me.load(OTHER.key, identifier="llama")
@@ -368,11 +364,6 @@ def test_what_is_not_loaded_cannot_be_unloaded(server: Emulator) -> None:
 
 def test_a_time_to_live_by_hand_is_in_seconds(server: Emulator) -> None:
     assert server.load(CHAT.key, ttl=1.5).ttl_ms == 1500
-
-
-def test_a_key_stands_once_in_a_catalog() -> None:
-    with pytest.raises(LMStudioValueError, match="twice"):
-        Emulator([CHAT, CHAT])
 
 
 def test_an_engine_that_is_not_there_is_an_error() -> None:

@@ -9,8 +9,7 @@ from lmstudio_integrations.emulator.plugins.base import CallReports
 from lmstudio_integrations.types.tools import Tool
 
 TOOLS = tuple(
-    Tool.from_dict({"type": "function", "function": {"name": name}})
-    for name in ("echo", "die", "wait", "stubborn", "odd")
+    Tool.from_dict({"type": "function", "function": {"name": name}}) for name in ("echo", "die", "wait", "odd")
 )
 
 
@@ -64,7 +63,7 @@ class RunningFake:
         self.ended: asyncio.Future[WireError] = asyncio.get_running_loop().create_future()
 
     async def call(self, name: str, arguments: Mapping[str, Any], reports: CallReports) -> Any:
-        """Return the arguments, also when cancelled; die, wait, or fail as nobody expects."""
+        """Return the arguments; die, wait, or fail as nobody expects."""
         if name == "die":
             self.ended.set_result(WireError("It has died"))
         if self.ended.done():
@@ -75,12 +74,6 @@ class RunningFake:
             reports.status("waiting")
             await asyncio.wait([self.ended])
             raise self.ended.result()
-        if name == "stubborn":
-            try:
-                await asyncio.get_running_loop().create_future()
-            except asyncio.CancelledError:
-                reports.status("not yet")
-                await self._plugin.may_stop.wait()
         return dict(arguments)
 
     async def stop(self) -> None:

@@ -156,19 +156,6 @@ async def test_a_plugin_that_died_is_started_anew_by_the_next_session() -> None:
     assert plugin.stops == 2
 
 
-async def test_a_plugin_that_does_not_stop_as_it_should_is_gone_all_the_same(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plugin = FakePlugin()
-    registry = PluginRegistry([plugin])
-    monkeypatch.setattr(plugin.may_stop, "wait", None)
-    for _ in range(2):
-        async with session(registry, plugin):
-            pass
-        await registry.close()
-    assert "'me/fake' did not stop as it should" in caplog.text
-
-
 @pytest.mark.parametrize(
     ("plugins", "cause"),
     [

@@ -47,28 +47,6 @@ def raw_websocket(server: Emulator, namespace: str = "llm", client: str = "guest
         yield line
 
 
-def is_closed(line: socket.socket) -> bool:
-    """Read on until the server closes the connection; false if it does not in time."""
-    try:
-        while line.recv(65536):
-            pass
-    except ConnectionError:
-        return True
-    except TimeoutError:
-        return False
-    return True
-
-
-def send_until_closed(line: socket.socket, data: bytes, at_most: int) -> bool:
-    """Send the same bytes again and again; return whether the server closed the connection meanwhile."""
-    try:
-        for _ in range(at_most):
-            line.sendall(data)
-    except (ConnectionError, TimeoutError):
-        return True
-    return False
-
-
 @contextmanager
 def lazy(server: Emulator, namespace: str = "llm", client: str = "guest:lazy") -> Iterator[Wire]:
     """Open a socket whose client reads nothing once it is authenticated, and has next to no room for it."""

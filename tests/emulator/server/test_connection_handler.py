@@ -19,6 +19,12 @@ from tests.emulator.stalling_model import LONG, MODEL, WAITING, credentials
 LATENCY = 60.0
 
 
+def prediction(text: str) -> dict[str, Any]:
+    """Return the frame that opens a prediction."""
+    parameter = prediction_request(MODEL, text)
+    return {"type": "channelCreate", "endpoint": "predict", "channelId": 1, "creationParameter": parameter}
+
+
 @pytest.fixture
 def server() -> Iterator[Emulator]:
     """A server with one scripted model, loaded, that stalls on request."""
@@ -44,12 +50,7 @@ class WatchedClock(ManualClock):
     "request_",
     [
         {"type": "rpcCall", "endpoint": "listLoaded", "callId": 1},
-        {
-            "type": "channelCreate",
-            "endpoint": "predict",
-            "channelId": 1,
-            "creationParameter": prediction_request(MODEL),
-        },
+        prediction("Hello"),
     ],
     ids=["call", "channel"],
 )
@@ -71,21 +72,10 @@ def test_an_invalid_latency_is_rejected(seconds: float) -> None:
 
 
 def test_calls_and_channels_may_have_equal_ids(me: Wire) -> None:
-    frame = {
-        "type": "channelCreate",
-        "endpoint": "predict",
-        "channelId": 1,
-        "creationParameter": prediction_request(MODEL, "Wait"),
-    }
-    me.send_frame(frame)
+    me.send_frame(prediction("Wait"))
     me.send_frame({"type": "rpcCall", "endpoint": "listLoaded", "callId": 1})
     frames = [me.receive() for _ in range(4)]
     assert {"rpcResult", "channelSend"} == {each["type"] for each in frames}
-
-
-def test_keep_alive_is_acknowledged_at_once(me: Wire) -> None:
-    me.send_frame({"type": "keepAlive"})
-    assert me.receive() == {"type": "keepAliveAck"}
 
 
 def test_a_stalled_prediction_delays_nothing(me: Wire) -> None:
@@ -118,90 +108,6 @@ def test_pending_frames_are_sent_in_one_write(server: Emulator) -> None:
         assert b"channelClose" in together
 
 
-def test_a_packet_for_an_ended_channel_gets_a_warning(me: Wire) -> None:
-    channel = me.open("predict", prediction_request(MODEL))
-    list(me.packets(channel))
-    me.send(channel, {"type": "cancel"})
-    assert me.receive()["kind"] == "channelUnknown"
-
-
-def test_an_ack_id_is_accepted(me: Wire) -> None:
-    channel = me.open("predict", prediction_request(MODEL, "Wait"))
-    me.send_frame({"type": "channelSend", "channelId": channel, "message": {"type": "cancel"}, "ackId": 1})
-    me.send_frame({"type": "channelAck", "channelId": channel, "ackId": 1})
-    assert [packet["type"] for packet in me.packets(channel)][-1] == "success"
-
-
-@pytest.mark.parametrize(
-    "frame",
-    [
-        "{",
-        "[]",
-        "null",
-        '"x"',
-        {"type": "unheardOf"},
-        {"type": "rpcCall", "endpoint": "listLoaded"},
-        {"type": "rpcCall", "endpoint": "listLoaded", "callId": "1"},
-        {"type": "rpcCall", "callId": 1},
-        {"type": "channelSend", "message": {"type": "cancel"}},
-        {"endpoint": "listLoaded", "callId": 1},
-    ],
-)
-def test_an_invalid_frame_is_dropped(me: Wire, frame: object) -> None:
-    me.send_frame(frame)
-    me.send_frame({"type": "keepAlive"})
-    assert me.receive() == {"type": "keepAliveAck"}
-
-
-@pytest.mark.parametrize(("kind", "number"), [("rpcCall", "callId"), ("channelCreate", "channelId")])
-def test_an_unknown_endpoint_gets_one_warning_and_no_response(me: Wire, kind: str, number: str) -> None:
-    me.send_frame({"type": kind, "endpoint": "noSuchEndpoint", number: 1})
-    warning = me.receive()
-    assert warning["warning"] == f"Received {kind} for unknown endpoint, endpoint = noSuchEndpoint"
-    assert warning["kind"] == ("rpcEndpointUnknown" if kind == "rpcCall" else "channelEndpointUnknown")
-    assert me.result("listLoaded")
-
-
-@pytest.mark.parametrize(
-    "parameter",
-    [
-        {},
-        {**prediction_request(MODEL), "modelSpecifier": {"type": "other"}},
-        {
-            **prediction_request(MODEL),
-            "predictionConfigStack": {"layers": [{"layerName": "mine", "config": {"fields": []}}]},
-        },
-        {**prediction_request(MODEL), "history": {"messages": [{"role": "user", "content": "Hello"}]}},
-        {**prediction_request(MODEL), "history": {"messages": [{"role": "developer", "content": []}]}},
-    ],
-)
-def test_an_invalid_parameter_gets_a_warning_and_no_response(me: Wire, parameter: object) -> None:
-    me.open("predict", parameter)
-    assert me.receive()["kind"] == "channelCreationParameterTypeError"
-    me.send_frame({"type": "rpcCall", "endpoint": "tokenize", "callId": 9, "parameter": {"specifier": named(MODEL)}})
-    warning = me.receive()
-    assert warning["kind"] == "rpcParameterTypeError"
-    assert "inputString" in warning["warning"]
-
-
-def test_null_is_no_void_parameter(me: Wire) -> None:
-    me.send_frame({"type": "rpcCall", "endpoint": "listLoaded", "callId": 1, "parameter": None})
-    assert me.receive()["kind"] == "rpcParameterTypeError"
-
-
-def test_a_channel_id_in_use_gets_a_warning(me: Wire) -> None:
-    frame = {
-        "type": "channelCreate",
-        "endpoint": "predict",
-        "channelId": 1,
-        "creationParameter": prediction_request(MODEL, "Wait"),
-    }
-    me.send_frame(frame)
-    me.send_frame(frame)
-    kinds = [me.receive() for _ in range(4)]
-    assert [each["kind"] for each in kinds if each["type"] == "communicationWarning"] == ["channelAlreadyOpen"]
-
-
 def test_an_invalid_packet_gets_a_warning_and_the_channel_continues(me: Wire) -> None:
     channel = me.open("predict", prediction_request(MODEL, "Wait"))
     for _ in range(3):
@@ -210,19 +116,6 @@ def test_an_invalid_packet_gets_a_warning_and_the_channel_continues(me: Wire) ->
     assert me.receive()["kind"] == "channelMessageTypeError"
     me.send(channel, {"type": "cancel"})
     assert next(me.packets(channel))["type"] == "success"
-
-
-def test_there_are_at_most_five_warnings(me: Wire) -> None:
-    for number in range(9):
-        me.send_frame({"type": "rpcCall", "endpoint": "noSuchEndpoint", "callId": number})
-    me.send_frame({"type": "keepAlive"})
-    kinds = [me.receive()["type"] for _ in range(6)]
-    assert kinds == ["communicationWarning"] * 5 + ["keepAliveAck"]
-
-
-def test_unknown_fields_and_settings_are_accepted(me: Wire) -> None:
-    parameter = prediction_request(MODEL, fields={"unheard.of": 1}) | {"more": True}
-    assert me.stream("predict", parameter)[-1]["type"] == "success"
 
 
 def test_a_handler_that_fails_costs_only_its_request(
@@ -261,14 +154,6 @@ def test_a_warning_of_the_client_is_logged(me: Wire, caplog: pytest.LogCaptureFi
 def faulty(*steps: object) -> Emulator:
     """Return a server whose model does these steps."""
     return Emulator([ModelEntry(key=MODEL, rules=({"then": list(steps)},), preload=True)])
-
-
-def test_a_dropped_connection_ends_without_a_close_frame() -> None:
-    with faulty({"text": "One two"}, {"fault": "drop"}) as server, wire(server) as me:
-        me.open("predict", prediction_request(MODEL))
-        with pytest.raises(ConnectionClosed) as caught:
-            me.receive_until_closed()
-        assert caught.value.rcvd is None
 
 
 def test_a_half_closed_connection_still_receives() -> None:

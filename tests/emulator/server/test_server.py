@@ -63,20 +63,6 @@ def test_browsers_are_rejected_unless_their_origin_is_allowed() -> None:
             assert me.result("listLoaded") == []
 
 
-UPGRADE = [
-    "Upgrade: websocket",
-    "Connection: Upgrade",
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    "Sec-WebSocket-Version: 13",
-]
-TWICE = {
-    **dict.fromkeys(("Origin: http://good.example", "Host: x", UPGRADE[2], UPGRADE[3]), "400"),
-    **dict.fromkeys(("Authorization: Bearer x", "Sec-WebSocket-Protocol: x", "Cookie: x"), "101"),
-    UPGRADE[0]: "426",
-}
-"""The status of the response to a WebSocket handshake, by the header that it has twice."""
-
-
 @pytest.fixture(params=["directly", "through a proxy"])
 def raw_address(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
     with Emulator([MODEL], origins=["http://good.example"]) as server, FaultProxy(server.address) as proxy:
@@ -91,23 +77,6 @@ def response_to(address: tuple[str, int], head: str) -> str:
         while " 101 " not in response and (data := opened.recv(4096)):
             response += data.decode()
         return response
-
-
-@pytest.mark.parametrize("header", TWICE)
-def test_a_header_that_comes_twice_is_no_error_of_the_server(
-    raw_address: tuple[str, int], header: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    lines = [*([] if header.startswith("Host") else ["Host: y"]), *({*UPGRADE} - {header}), header, header]
-    assert response_to(raw_address, "\r\n".join(["GET /llm HTTP/1.1", *lines])).split()[1] == TWICE[header]
-    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
-
-
-@pytest.mark.parametrize("path", ["/lmstudio-greeting", "/lms-status", "/nothing"])
-def test_of_pages_too_nobody_asks_with_two_origins(raw_address: tuple[str, int], path: str) -> None:
-    origins = 2 * "Origin: http://good.example\r\n"
-    response = response_to(raw_address, f"GET {path} HTTP/1.1\r\n{origins}Host: x")
-    assert response.split()[1] == "400"
-    assert response.endswith("there are several headers Origin\n")
 
 
 @pytest.mark.parametrize("head", ["", "GET", "\xff\xfe", "GET /llm"])
@@ -129,9 +98,3 @@ def test_binary_frames_are_read_as_text(me: Wire) -> None:
 def test_frames_of_the_server_are_text(me: Wire) -> None:
     me.send_frame({"type": "keepAlive"})
     assert isinstance(me.socket.recv(TIMEOUT), str)
-
-
-def test_a_frame_of_many_megabytes_is_received(server: Emulator) -> None:
-    with wire(server, "files") as me:
-        found = me.result("uploadFileBase64", {"name": "big.bin", "contentBase64": "AAAA" * 2_000_000})
-    assert found["sizeBytes"] == 6_000_000

@@ -72,15 +72,15 @@ async def test_characters_of_several_tokens_are_counted_by_the_engine(chat_model
     assert end.stats["tokensPerSecond"] > 0
 
 
-@pytest.mark.parametrize("pattern", [r"^\d{3}-\w{2}$", r'^say "\S"\\$', r"^[^a]{3}\n.$"])
-async def test_a_pattern_of_a_schema_constrains_the_output(chat_model: LlamaCppModel, pattern: str) -> None:
+async def test_a_pattern_of_a_schema_constrains_the_output(chat_model: LlamaCppModel) -> None:
+    pattern = r"^\d{3}-\w{2}$"
     schema = {"type": "json", "jsonSchema": {"type": "string", "pattern": pattern}}
     events = await run(chat_model, history_of("Go."), config=settings(structured=schema, max_tokens=40))
     assert re.search(pattern, json.loads(text_of(events)))
 
 
 async def test_progress_runs_from_nothing_to_everything_before_the_first_fragment(chat_model: LlamaCppModel) -> None:
-    events = await run(chat_model, history_of("count " * 300), config=settings(max_tokens=2))
+    events = await run(chat_model, history_of("count " * 200), config=settings(max_tokens=2))
     steps = [event for event in events if isinstance(event, PromptProgress)]
     values = [step.progress for step in steps]
     assert values[0] == 0
@@ -99,7 +99,7 @@ async def test_progress_runs_from_nothing_to_everything_before_the_first_fragmen
 
 
 async def test_a_prompt_that_was_read_before_comes_from_the_cache(chat_model: LlamaCppModel) -> None:
-    history = history_of("remember " * 300)
+    history = history_of("remember " * 60)
     first = await run(chat_model, history, config=settings(max_tokens=1))
     events = await run(chat_model, history, config=settings(max_tokens=1))
     assert finished(events) == finished(first)
@@ -130,10 +130,10 @@ async def test_a_stop_string_of_tool_calls_ends_as_one(chat_model: LlamaCppModel
 
 
 async def test_a_full_context_window_ends_a_response(chat_model: LlamaCppModel) -> None:
-    events = await run(chat_model, prompt="A long story. Once upon a time", context_length=64)
+    events = await run(chat_model, prompt="A long story. Once upon a time", context_length=32)
     end = finished(events)
     assert end.stop_reason == "contextLengthReached"
-    assert end.prompt_tokens + end.predicted_tokens == 64
+    assert end.prompt_tokens + end.predicted_tokens == 32
 
 
 async def test_raw_text_is_continued(chat_model: LlamaCppModel) -> None:
@@ -201,7 +201,7 @@ async def test_structured_output_matches_the_schema(chat_model: LlamaCppModel) -
 
 
 async def test_structured_output_without_a_schema_is_json(chat_model: LlamaCppModel) -> None:
-    config = settings(structured={"type": "json"}, max_tokens=100)
+    config = settings(structured={"type": "json"}, max_tokens=5)
     events = await run(chat_model, history_of("Give a JSON object with one key."), config=config)
     assert text_of(events).lstrip()[0] in '{["-0123456789tfn'
 
@@ -230,8 +230,9 @@ async def test_a_bad_constraint_is_rejected_and_the_model_survives(
     assert finished(await run(chat_model, history_of("Hi"), config=settings(max_tokens=1))).predicted_tokens == 1
 
 
-async def test_a_required_tool_call_is_streamed(chat_model: LlamaCppModel) -> None:
-    events = await run(chat_model, history_of("What is 17 plus 25?"), tools=[ADD, WEATHER], tool_choice="required")
+async def test_a_required_tool_call_is_streamed_and_not_processed_again(chat_model: LlamaCppModel) -> None:
+    chat, tools = chat_of("What is 17 plus 25?"), [ADD, WEATHER]
+    events = await run(chat_model, chat.to_history(), tools=tools, tool_choice="required")
     kinds = [type(event) for event in events if not isinstance(event, PromptProgress)]
     assert kinds[:2] == [ToolCallStart, ToolCallName]
     assert kinds[-2:] == [ToolCallEnd, Finished]
@@ -244,30 +245,16 @@ async def test_a_required_tool_call_is_streamed(chat_model: LlamaCppModel) -> No
     assert set(end.arguments) == {"a", "b"}
     written = "".join(event.content for event in events if isinstance(event, ToolCallArguments))
     assert json.loads(written) == end.arguments
-
-
-async def test_a_required_tool_call_is_not_processed_again(chat_model: LlamaCppModel) -> None:
-    chat = chat_of("What is 17 plus 25?")
-    first = await run(chat_model, chat.to_history(), tools=[ADD], tool_choice="required")
-    (call,) = [event for event in first if isinstance(event, ToolCallEnd)]
-    chat.add_assistant_response("", [call.to_request()])
-    chat.add_tool_results([ToolCallResultPart(content="42", tool_call_id=call.id, name=call.name)])
+    chat.add_assistant_response("", [end.to_request()])
+    chat.add_tool_results([ToolCallResultPart(content="42", tool_call_id=end.id, name=end.name)])
     second = await run(
-        chat_model, chat.to_history(), tools=[ADD], tool_choice="required", config=settings(max_tokens=1)
+        chat_model, chat.to_history(), tools=tools, tool_choice="required", config=settings(max_tokens=1)
     )
     *_, progress = [event.details for event in second if isinstance(event, PromptProgress)]
     assert progress is not None
-    before = finished(first)
+    before = finished(events)
     # The token that ends the call was never read.
     assert progress["cachedTokenCount"] >= before.prompt_tokens + before.predicted_tokens - 1
-
-
-async def test_references_inside_a_tool_survive(chat_model: LlamaCppModel) -> None:
-    events = await run(chat_model, history_of("How is the weather in Oslo?"), tools=[WEATHER], tool_choice="required")
-    end = next(event for event in events if isinstance(event, ToolCallEnd))
-    assert end.name == "weather"
-    assert end.arguments is not None
-    assert isinstance(end.arguments["place"]["city"], str)
 
 
 async def test_a_call_that_is_cut_off_has_failed(chat_model: LlamaCppModel) -> None:
@@ -357,9 +344,8 @@ def long_chat(turns: int) -> ChatHistory:
     return chat.to_history()
 
 
-@pytest.mark.parametrize("policy", ["truncateMiddle", "rollingWindow"])
-async def test_a_conversation_that_is_too_long_is_shortened(chat_model: LlamaCppModel, policy: str) -> None:
-    config = settings(context_overflow_policy=policy, max_tokens=2)
+async def test_a_conversation_that_is_too_long_is_shortened(chat_model: LlamaCppModel) -> None:
+    config = settings(context_overflow_policy="rollingWindow", max_tokens=2)
     events = await run(chat_model, long_chat(20), config=config, context_length=200)
     end = finished(events)
     assert end.stop_reason == "maxPredictedTokensReached"
@@ -395,7 +381,7 @@ async def test_closing_the_generator_frees_the_slot(chat_model: LlamaCppModel) -
 
 
 async def test_a_cancel_while_the_prompt_is_read_frees_the_slot(chat_model: LlamaCppModel) -> None:
-    stream = chat_model.generate(GenerateRequest(STEADY, history_of("page " * 900), context_length=CONTEXT_LENGTH))
+    stream = chat_model.generate(GenerateRequest(STEADY, history_of("page " * 700), context_length=CONTEXT_LENGTH))
     steps = 0
     async for event in stream:
         steps += isinstance(event, PromptProgress)
@@ -445,12 +431,12 @@ async def test_two_full_context_windows_at_once_have_caches_of_their_own() -> No
 async def test_more_conversations_than_slots_stay_cached() -> None:
     model = await load(context_length=512, slots=2)
     try:
-        chats = [chat_of(f"Topic {number}: the weather in the mountains.") for number in range(5)]
+        chats = [chat_of(f"Topic {number}: the weather in the mountains.") for number in range(3)]
         before: list[int] = []
-        for turn in range(3):
+        for turn in range(2):
             lengths: list[int] = []
             for number, chat in enumerate(chats):
-                events = await run(model, chat.to_history(), config=settings(max_tokens=8), context_length=512)
+                events = await run(model, chat.to_history(), config=settings(max_tokens=2), context_length=512)
                 details = [event.details for event in events if isinstance(event, PromptProgress)][-1] or {}
                 assert not turn or details["cachedTokenCount"] >= before[number] - 1
                 lengths.append(finished(events).prompt_tokens)

@@ -99,7 +99,7 @@ def test_a_template_without_end_is_a_crash_of_its_own_model(limited: Emulator, m
     with Client(limited.address) as attacker, Client(limited.address) as other, ThreadPoolExecutor() as pool:
         endless = attacker.llm.load_new_instance(CHAT, "endless", config=attacked(LOOPING))
         good = other.llm.load_new_instance(CHAT, "good", config=SMALL)
-        monkeypatch.setattr(worker_client, "CALL_SECONDS", 5.0)
+        monkeypatch.setattr(worker_client, "CALL_SECONDS", 2.0)
         attack = pool.submit(endless.apply_prompt_template, "attack")
         assert good.respond("Hi", config={"maxTokens": 2}).stats.predicted_tokens_count == 2
         with pytest.raises(LMStudioModelCrashedError, match="Exit code: -9"):

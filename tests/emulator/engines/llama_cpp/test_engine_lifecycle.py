@@ -157,24 +157,6 @@ async def test_a_load_that_takes_too_long_is_given_up() -> None:
     assert "within 0.001 s" in str(caught.value.cause)
 
 
-async def test_a_worker_that_fails_after_its_start_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended: list[Worker] = []
-    close = Worker.close
-
-    async def fail(self: Worker, path: str) -> None:
-        raise EngineError(f"no response to {path}")
-
-    async def spy(self: Worker) -> None:
-        await close(self)
-        ended.append(self)
-
-    monkeypatch.setattr(Worker, "call", fail)
-    monkeypatch.setattr(Worker, "close", spy)
-    with pytest.raises(EngineError, match="no response to /props"):
-        await load(context_length=128, slots=1)
-    assert [process._process.returncode for process in ended] == [0]
-
-
 async def test_a_file_that_is_not_a_model_is_rejected_by_the_engine(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(range(200)))
@@ -182,9 +164,3 @@ async def test_a_file_that_is_not_a_model_is_rejected_by_the_engine(tmp_path: Pa
         await Worker.start(worker_main.WorkerParameters(model=str(broken), context_length=64), seconds=30)
     assert caught.value.title == "Failed to load model"
     assert "RuntimeError" in str(caught.value.cause)
-
-
-async def test_an_embedding_model_with_an_odd_context_length_can_be_loaded() -> None:
-    model = await load(key=EMBEDDING, kind="embedding", weights=EMBEDDING, context_length=7, slots=4)
-    assert len(await model.embed("one two three")) == 384
-    await model.close()

@@ -1,43 +1,15 @@
 """The memory limit of a worker_main."""
 
-import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import memory, worker_main
 from lmstudio_integrations.errors import LMStudioValueError
-from tests.emulator.engines.llama_cpp.fake_worker import FULL, fake_worker
-
-HUNGRY = """
-import sys
-sys.path.insert(0, {directory!r})
-import worker_main
-worker_main.limit_memory(worker_main.WorkerParameters(**worker_main.json.loads(sys.stdin.readline())).memory_bytes)
-try:
-    bytearray(1 << 30)
-except MemoryError:
-    sys.exit(9)
-print('{{"error": "has a gigabyte", "kind": "load_failed"}}', flush=True)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps the limit")
-@pytest.mark.parametrize(("memory", "end"), [(256_000_000, r"\(Exit code: 9\)"), (0, "has a gigabyte")])
-async def test_a_worker_gets_no_more_memory_than_its_limit(
-    memory: int, end: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    script = HUNGRY.format(directory=str(Path(worker_main.__file__).parent))
-    with pytest.raises(EngineError) as caught:
-        await fake_worker(script, monkeypatch, tmp_path, parameters=replace(FULL, memory_bytes=memory))
-    assert re.search(end, str(caught.value.cause))
 
 
 @pytest.mark.slow

@@ -223,7 +223,7 @@ async def test_the_template_and_its_tags_are_default_settings_of_predictions(wei
     assert fields.items() >= template.prediction_fields.items()
 
 
-TURNS = 6
+TURNS = 4
 
 
 def reasoning_of(turn: int) -> str:
@@ -239,8 +239,7 @@ def agent(template: Template, turns: int, *, without: int | None = None) -> Chat
     return chat
 
 
-@pytest.mark.parametrize("without", [0, TURNS - 1])
-@pytest.mark.parametrize("checkpoints", [32, 0])
+@pytest.mark.parametrize(("checkpoints", "without"), [(32, TURNS - 1), (0, 0)])
 async def test_reasoning_that_is_omitted_costs_what_follows_or_without_checkpoints_the_whole_prompt(
     weights: Path, checkpoints: int, without: int
 ) -> None:

@@ -2,15 +2,12 @@
 
 import asyncio
 import json
-import os
 import re
-import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +16,6 @@ from lmstudio_integrations.emulator.engines.llama_cpp import worker_client
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import (
     LineDecoder,
     Worker,
-    decode,
     encode,
     read_line,
 )
@@ -58,10 +54,6 @@ def test_lines_of_a_stream_are_chunks_ends_or_errors() -> None:
 def test_a_chunk_that_is_no_object_is_an_error_and_not_a_gap_in_the_response(data: str) -> None:
     with pytest.raises(EngineError, match="unreadable chunk"):
         read_line(f"data: {data}")
-
-
-def test_text_that_is_no_json_stays_text() -> None:
-    assert decode("<html>") == "<html>"
 
 
 def test_halves_of_characters_do_not_stop_a_request() -> None:
@@ -115,68 +107,6 @@ async def test_a_worker_whose_close_is_cancelled_is_killed(monkeypatch: pytest.M
     with pytest.raises(asyncio.CancelledError):
         await closing
     assert stubborn._process.returncode == -9
-
-
-async def test_a_worker_whose_client_cannot_be_closed_is_killed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    async def close() -> None:
-        raise OSError("no")
-
-    stubborn = await fake_worker(STUBBORN, monkeypatch, tmp_path)
-    session = stubborn._session
-    monkeypatch.setattr(stubborn, "_session", SimpleNamespace(close=close))
-    with pytest.raises(OSError, match="no"):
-        await stubborn.close()
-    assert stubborn._process.returncode == -9
-    await session.close()
-
-
-GRANDCHILD = """
-import os, signal, sys
-if not os.fork():
-    with open({path!r}, "w") as file:
-        file.write(str(os.getpid()))
-    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    os.dup2(0, 1)
-    signal.pause()
-"""
-
-
-@pytest.fixture
-async def grandchild(tmp_path: Path) -> AsyncIterator[str]:
-    """A script whose child outlives it and keeps its standard error open."""
-    path = tmp_path / "grandchild"
-    yield GRANDCHILD.format(path=str(path))
-    os.kill(int(path.read_text(encoding="utf-8")), signal.SIGKILL)
-    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()}, timeout=10)  # they read the error output
-
-
-async def test_a_worker_that_dies_while_its_child_runs_is_reported(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, grandchild: str
-) -> None:
-    monkeypatch.setattr(worker_client, "GRACE_SECONDS", 1.0)
-    monkeypatch.setattr(worker_client, "KILL_SECONDS", 0.1)
-    with pytest.raises(EngineError) as caught:
-        await fake_worker(f"{grandchild}\nsys.exit(7)", monkeypatch, tmp_path, seconds=10)
-    assert "(Exit code: 7)" in str(caught.value.cause)
-
-
-async def test_cancelling_what_waits_for_the_last_output_cancels_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, grandchild: str
-) -> None:
-    worker = await fake_worker(grandchild + STUBBORN, monkeypatch, tmp_path)
-    killing = asyncio.create_task(worker._kill())
-    await asyncio.wait({killing}, timeout=0.5)
-    assert not killing.done()
-    killing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await killing
-    monkeypatch.setattr(worker_client, "GRACE_SECONDS", 0.1)
-    monkeypatch.setattr(worker_client, "KILL_SECONDS", 0.1)
-    async with asyncio.timeout(10):
-        await worker.close()
-    assert worker._process.returncode == -9
 
 
 async def test_a_worker_that_hangs_is_killed_as_crashed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -372,42 +302,6 @@ async def test_an_idle_connection_carries_the_next_request(serve: Serve) -> None
         await served.call("/props")
     assert len(ports.seen) == 3
     assert len(set(ports.seen)) == 1
-
-
-async def test_the_connection_of_a_stream_carries_nothing_else(serve: Serve) -> None:
-    requests: list[Request] = []
-    ports = Ports()
-
-    async def respond(request: Request, writer: asyncio.StreamWriter) -> None:
-        requests.append(request)
-        await ports(request, writer)
-
-    served = await serve(respond)
-    assert await read_all(served) == [{}]
-    await served.call("/props")
-    assert requests[0].headers["connection"] == "close"
-    assert len(set(ports.seen)) == 2
-
-
-async def test_an_idle_connection_expires_before_the_engine_closes_it(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert worker_client.KEEPALIVE_SECONDS < 5
-    monkeypatch.setattr(worker_client, "KEEPALIVE_SECONDS", 0.0)
-    ports = Ports()
-    served = await serve(ports)
-    for _ in range(3):
-        await served.call("/props")
-    assert len(set(ports.seen)) == 3
-
-
-async def test_there_are_no_more_connections_than_threads_of_the_engine(serve: Serve) -> None:
-    threads = replace(FULL, slots=1).http_threads
-    ports = Ports()
-    served = await serve(ports)
-    await asyncio.gather(*(served.call("/tokenize", {}) for _ in range(5 * threads)))
-    assert len(ports.seen) == 5 * threads
-    assert len(set(ports.seen)) <= threads
 
 
 async def test_closing_a_worker_fails_its_calls_and_what_waits_for_a_connection(serve: Serve) -> None:

@@ -6,8 +6,6 @@ from contextlib import aclosing
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest, LoadRequest
 from lmstudio_integrations.emulator.engines.errors import EngineError
@@ -79,12 +77,6 @@ async def test_a_raw_prompt_is_read_as_it_is() -> None:
     request = GenerateRequest(LlmPredictionConfig(), prompt="Once upon a time")
     *_, end = [event async for event in model.generate(request)]
     assert end.prompt_tokens == 4  # type: ignore[union-attr]  # the last event of every prediction is Finished
-
-
-@settings(deadline=None)
-@given(st.text())
-def test_the_tokens_of_a_text_joined_are_the_text(text: str) -> None:
-    assert "".join(words.split(text)) == text
 
 
 def test_a_token_has_the_same_number_in_every_process() -> None:

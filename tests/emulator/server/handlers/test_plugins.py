@@ -8,7 +8,6 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +15,8 @@ import pytest
 from lmstudio_integrations import ToolCallContext
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.errors import WireError
-from lmstudio_integrations.emulator.plugins import functions
 from tests.emulator.bare_client import TIMEOUT, Wire, wire
 from tests.emulator.plugins.fake_plugin import FakePlugin
-
-PROGRAM = Path(__file__).parents[3] / "support" / "mcp_program.py"
 
 DIRECT: dict[str, Any] = {"type": "direct", "config": {"fields": []}}
 SUMS, FAKE, WRITER = "mcp/sums", "me/fake", "me/writer"
@@ -299,10 +295,6 @@ def test_a_function_that_fails_is_an_error_with_its_text(
     assert session.call("add", {"a": 1})[0]["result"] == 2
 
 
-def test_an_async_function_that_cancels_itself_has_failed(session: Session) -> None:
-    assert session.error("cancel")["title"] == "The tool was cancelled, but not by the client"
-
-
 @pytest.mark.parametrize(
     ("name", "arguments", "title", "cause"),
     [
@@ -336,32 +328,6 @@ def test_nothing_more_is_sent_for_an_aborted_call(
     assert states(server) == ["aborted", "ended", "ended"]
     assert server.tool_calls[0].status_texts == []
     assert "mcp/sums: wait aborted after " in caplog.text
-
-
-def test_nothing_is_sent_for_an_aborted_call_that_ends_all_the_same(server: Emulator, me: Wire) -> None:
-    session = Session(me, FAKE)
-    session.start(0, "stubborn")
-    server.wait_for(lambda: states(server) == ["running"])
-    session.call("echo")  # by now, it waits
-    session.abort(0)
-    assert session.call("echo") == [{"type": "toolCallComplete", "result": {}}]
-    aborted, *_ = server.tool_calls
-    assert (aborted.state, aborted.result, aborted.status_texts) == ("aborted", None, [])
-
-
-def test_calls_are_ignored_while_the_session_ends(server: Emulator, me: Wire, fake: FakePlugin) -> None:
-    session = Session(me, FAKE)
-    session.start(0, "stubborn")
-    session.call("echo")  # by now, it waits
-    fake.may_stop.clear()
-    me.send(session.channel, {"type": "discardSession"})
-    server.wait_for(lambda: states(server) == ["aborted", "ended"])
-    session.start(1, "echo")
-    session.abort(1)
-    assert me.rpc_error("reindexPlugins")  # the socket is still there
-    server._started.loop.call_soon_threadsafe(fake.may_stop.set)
-    assert list(me.packets(session.channel)) == []
-    assert states(server) == ["aborted", "ended"]
 
 
 def test_an_async_function_is_cancelled_when_its_call_is_aborted(session: Session, tools: Tools) -> None:
@@ -490,20 +456,6 @@ def test_a_plugin_that_dies_without_a_call_ends_its_sessions(server: Emulator, m
     server.wait_for(lambda: fake.stops == 1)
 
 
-@pytest.mark.slow
-def test_each_call_of_a_program_that_dies_has_an_error() -> None:
-    plugin = {"command": [sys.executable, str(PROGRAM)]}
-    with Emulator([], plugins={FAKE: plugin}) as server, wire(server, "plugins") as me:
-        session = Session(me, FAKE)
-        for number in range(40):
-            session.start(number, "die" if number == 5 else "hold")
-        ends = [session.receive() for _ in range(41)]
-        assert {end["callId"] for end in ends[:-1]} == {*range(40)}
-        assert {end["error"]["cause"] for end in ends} == {"It ended with exit code 7.\nI am here\nmy last words"}
-        assert [end["type"] for end in ends] == ["toolCallError"] * 40 + ["channelError"]
-        assert states(server) == ["failed"] * 40
-
-
 def titled(title: str) -> dict[str, Any]:
     return {"title": title, "rootTitle": title}
 
@@ -559,22 +511,6 @@ def test_the_error_for_an_unknown_plugin_lists_those_there_are(me: Wire) -> None
     assert packet["error"]["cause"] == "This server has mcp/sums, me/writer, me/fake."
 
 
-def test_functions_that_never_return_are_not_started_without_end(
-    session: Session, tools: Tools, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(functions, "MAX_THREADS", 1)
-    with emulator(tools) as server, wire(server, "plugins") as me:
-        other = Session(me)
-        other.start(0, "wait")
-        assert tools.entered.wait(TIMEOUT)
-        other.abort(0)
-        assert other.error("add", {"a": 1})["title"] == "1 functions of this plugin run already"
-        assert other.call("make", {"what": "nothing"})[0]["result"] is None
-        tools.may_end.set()
-        assert tools.ended.wait(TIMEOUT)
-        other.discard()
-
-
 def test_calls_are_recorded_as_plain_data(server: Emulator, session: Session, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "lmstudio_integrations.emulator")
     session.call("report")
@@ -602,25 +538,6 @@ def test_calls_are_recorded_as_plain_data(server: Emulator, session: Session, ca
         "mcp/sums: fail failed",
     ]
     assert lines[2].endswith(" s: nothing there")
-
-
-def test_the_record_of_a_running_call_has_what_it_has_reported(server: Emulator, me: Wire) -> None:
-    Session(me, FAKE).start(0, "wait")
-    server.wait_for(lambda: [call.status_texts for call in server.tool_calls] == [["waiting"]])
-    assert states(server) == ["running"]
-
-
-def test_the_record_keeps_the_last_of_many_texts(server: Emulator, tools: Tools, me: Wire) -> None:
-    def chatter(context: ToolCallContext) -> None:
-        """Report a lot."""
-        for number in range(150):
-            context.status(f"{number} {'x' * 10_000}")
-
-    with Emulator([], plugins={SUMS: [chatter]}) as other, wire(other, "plugins") as opened:
-        assert len(Session(opened).call("chatter")) == 151
-        (call,) = other.tool_calls
-    assert [text.split()[0] for text in call.status_texts] == [str(number) for number in range(50, 150)]
-    assert {len(text) for text in call.status_texts} == {201}
 
 
 def generate(me: Wire, text: str, tools: list[Any] | None = None) -> list[Any]:
@@ -654,11 +571,6 @@ def test_a_generator_calls_tools(me: Wire) -> None:
     assert {"type": "toolCallGenerationFailed"} in generate(me, "Broken")
 
 
-def test_without_a_rule_a_generator_quotes_the_message(me: Wire) -> None:
-    packets = generate(me, "Hello")
-    assert '"Hello"' in "".join(each["fragment"]["content"] for each in packets if each["type"] == "fragment")
-
-
 def test_a_generator_that_fails_fails_the_channel(server: Emulator, me: Wire) -> None:
     *_, end = generate(me, "Fail")
     assert end["error"] == {**titled("It went wrong"), "cause": "A rule"}
@@ -676,10 +588,6 @@ def test_a_generator_is_cancelled_with_success(server: Emulator, me: Wire) -> No
     assert list(packets) == [{"type": "success"}]
     (record,) = server.predictions
     assert (record.text, record.stop_reason) == ("One", "userStopped")
-
-
-def test_faults_of_a_generator_break_its_channel(me: Wire) -> None:
-    assert "unheardOf" in [packet["type"] for packet in generate(me, "Odd")]
 
 
 def test_the_record_of_a_client_that_vanishes_says_so(server: Emulator) -> None:

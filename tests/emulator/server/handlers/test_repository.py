@@ -1,16 +1,15 @@
 """The endpoints that search and download models."""
 
-import os
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.weights import WeightsError
 from tests.emulator.bare_client import TIMEOUT, Wire, wire
-from tests.emulator.server.handlers.models import ABSENT, CHAT, VECTORS, absent
+from tests.emulator.server.handlers.models import CHAT, VECTORS, absent
 
 ARTIFACT = {"type": "artifact", "owner": "scripted", "name": "absent"}
 REPOSITORY = {"type": "model", "source": {"type": "huggingface", "user": "Scripted", "repo": "Absent"}}
@@ -33,12 +32,6 @@ def test_the_catalog_is_searched(server: Emulator) -> None:
         assert found["exact"] is True
 
 
-def test_the_limit_of_a_search_keeps_the_exact_match() -> None:
-    with Emulator(["chat-large", "chat"]) as server, wire(server, "repository") as me:
-        (found,) = me.result("searchModels", {"opts": {"searchTerm": "Chat", "limit": 1}})["results"]
-        assert found["identifier"]["identifier"] == "chat"
-
-
 def test_a_model_is_downloaded_and_then_loaded(server: Emulator, me: Wire) -> None:
     assert me.get("absent")[-1]["type"] == "error"
     with wire(server, "repository") as shop:
@@ -51,12 +44,6 @@ def test_a_model_is_downloaded_and_then_loaded(server: Emulator, me: Wire) -> No
         update = packets[0]["update"]
         assert update.keys() == {"downloadedBytes", "totalBytes", "speedBytesPerSecond"}
         assert me.get(packets[-1]["defaultIdentifier"])[-1]["type"] == "loadSuccess"
-
-
-def test_a_download_option_names_the_quantization(server: Emulator) -> None:
-    with wire(server, "repository") as shop:
-        parameter = {"modelSearchResultIdentifier": {"type": "catalog", "identifier": "blind"}}
-        assert shop.result("getModelDownloadOptions", parameter)["results"][0]["quantization"] == "Q4_K_M"
 
 
 def test_what_is_not_in_the_catalog_cannot_be_downloaded(server: Emulator) -> None:
@@ -81,15 +68,6 @@ def test_a_file_is_downloaded_with_progress_and_used_where_it_is(tmp_path: Path)
         assert packets[-1] == {"type": "success", "defaultIdentifier": "absent"}
         assert [info["modelKey"] for info in system.result("listDownloadedModels")] == ["absent"]
     assert list(tmp_path.iterdir()) == [source]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="has no FIFOs")
-def test_a_fifo_cannot_be_downloaded(tmp_path: Path) -> None:
-    source = tmp_path / "model.gguf"
-    os.mkfifo(source)
-    with absent(str(source)) as server, wire(server, "repository") as shop:
-        error = shop.stream("downloadModel", {"downloadIdentifier": "absent"})[-1]["error"]
-        assert "not a regular file" in error["cause"]
 
 
 def test_a_file_that_is_not_there_cannot_be_downloaded(tmp_path: Path) -> None:
@@ -117,20 +95,6 @@ def test_bundled_weights_are_downloaded_by_name(monkeypatch: pytest.MonkeyPatch)
         (none, total), (done, same) = reported_bytes(packets)
         assert none == 0 < total == done == same
         assert packets[-1]["type"] == "success"
-
-
-def test_a_download_that_is_cancelled_before_it_starts_reports_no_success() -> None:
-    clock = ManualClock()
-    with Emulator([ABSENT], clock=clock, latency=1.0) as server, wire(server, "repository") as shop:
-        channel = shop.open("downloadModel", {"downloadIdentifier": "absent"})
-        shop.send(channel, {"type": "cancel"})
-        for _ in range(2):  # after the second round trip, the server's task waits for its latency
-            shop.send_frame({"type": "keepAlive"})
-            assert shop.receive() == {"type": "keepAliveAck"}
-        clock.advance(1.0)
-        packets = list(shop.packets(channel))
-        assert "success" not in [packet["type"] for packet in packets]
-        assert "cancelled" in packets[-1]["error"]["title"]
 
 
 def test_a_download_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,30 +169,6 @@ def test_a_plan_for_what_is_there_downloads_nothing_unless_it_is_chosen(server: 
             assert update["plan"]["downloadSizeBytes"] == (option == 0)
         shop.send(channel, COMMIT)
         assert [packet["type"] for packet in shop.packets(channel)] == ["startFinalizing", "success"]
-
-
-@pytest.mark.parametrize("choice", [select(0, 0), select(1, 1), select(1, None), select(1, 0, "1"), select(9, 0)])
-def test_a_choice_that_a_plan_lacks_is_rejected(server: Emulator, choice: dict[str, Any]) -> None:
-    with wire(server, "repository") as shop:
-        channel = shop.open("createDownloadPlan", {"target": ARTIFACT})
-        ready_plan(shop, channel)
-        shop.send(channel, choice)
-        (packet,) = shop.packets(channel)
-        assert "plan" in packet["error"]["title"]
-
-
-@pytest.mark.parametrize(
-    "parameter",
-    [
-        {"target": ARTIFACT | {"name": "abs"}},
-        {"target": {"type": "model", "source": {"type": "huggingface", "user": "scripted", "repo": "abs"}}},
-        {"target": ARTIFACT, "opts": {"compatibilityTypes": ["safetensors"]}},
-    ],
-)
-def test_there_is_no_plan_for_what_is_not_in_the_catalog(server: Emulator, parameter: dict[str, Any]) -> None:
-    with wire(server, "repository") as shop:
-        (packet,) = shop.stream("createDownloadPlan", parameter)
-        assert "Cannot find a model to download" in packet["error"]["title"]
 
 
 @pytest.mark.parametrize("committed", [False, True])

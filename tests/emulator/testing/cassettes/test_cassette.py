@@ -1,9 +1,7 @@
 """The format of cassettes: what is written is read again, the same content is the same bytes, and damage is named."""
 
-import contextlib
 import gzip
 import json
-import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -86,18 +84,6 @@ def test_a_cassette_that_cannot_be_saved_leaves_the_earlier_one(
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege")
-@pytest.mark.parametrize("is_there", [True, False])
-def test_the_target_of_a_link_is_written(tmp_path: Path, is_there: bool) -> None:
-    target, link = tmp_path / "target" / "x.lms.jsonl", tmp_path / "x.lms.jsonl"
-    if is_there:
-        save(target, [])
-    link.symlink_to(target)
-    save(link, interactions())
-    assert link.is_symlink()
-    assert plain(read(target)) == plain(interactions())
-
-
 @pytest.mark.parametrize("name", ["x.lms.jsonl", "x.lms.jsonl.gz"])
 def test_what_is_written_can_be_read_before_the_end(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
@@ -107,24 +93,6 @@ def test_what_is_written_can_be_read_before_the_end(tmp_path: Path, name: str) -
         writer.write(interaction)
     assert plain(read(path)) == plain(interactions())
     writer.close()
-
-
-@pytest.mark.parametrize("name", ["x.lms.jsonl", "x.lms.jsonl.gz"])
-def test_of_a_full_disk_what_is_complete_is_read(tmp_path: Path, name: str, limit_disk: Callable[[int], None]) -> None:
-    path = tmp_path / name
-    writer = Writer(path)
-    writer.write(interactions()[0])
-    size = path.stat().st_size
-    writer.close()
-    path.unlink()
-    limit_disk(size + 20)
-    writer = Writer(path)
-    writer.write(interactions()[0])
-    with pytest.raises(LMStudioOSError, match="No space left"):
-        writer.write(interactions()[1])
-    writer.close()
-    assert path.stat().st_size == size
-    assert plain(read(path)) == plain(interactions()[:1])
 
 
 def test_of_a_file_that_is_cut_off_what_is_complete_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -143,33 +111,6 @@ def test_of_a_file_that_is_cut_off_what_is_complete_is_read(tmp_path: Path, capl
         assert sum(counts) == (sum(len(each.events) + 1 for each in whole) if is_torn else lines - 1)
         warning = f"line {lines + 1} of the cassette {str(path)!r} is cut off; what is complete is used"
         assert caplog.messages == ([warning] if is_torn else [])
-
-
-def test_of_a_compressed_file_that_is_cut_off_what_is_complete_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "x.lms.jsonl.gz"
-    save(path, interactions())
-    data = path.read_bytes()
-    counts: list[int] = []
-    for size in range(len(data)):
-        path.write_bytes(data[:size])
-        # The head of the cassette may be cut off as well.
-        with contextlib.suppress(LMStudioValueError) if not counts else contextlib.nullcontext():
-            found = read(path)
-            assert plain(found) == plain(interactions()[: len(found)])
-            counts.append(len(found))
-    assert counts == sorted(counts)
-    assert set(counts) == {0, 1, 2, 3}
-
-
-def test_a_channel_of_which_only_the_end_is_cut_off_is_ended(tmp_path: Path) -> None:
-    path = tmp_path / "x.lms.jsonl"
-    packet = {"type": "success"}
-    save(
-        path,
-        [Interaction(1, 0, "channel", "llm", "predict", events=[Event("received", 2, packet), Event("closed", 3)])],
-    )
-    path.write_bytes(path.read_bytes()[:-5])
-    assert read(path)[0].events == [Event("received", 2, packet), Event("closed", 2)]
 
 
 @pytest.mark.parametrize(("name", "limit"), [("MAX_BYTES", 1 << 20), ("MAX_VALUES", 10_000)])
@@ -193,17 +134,6 @@ def test_a_cassette_that_is_too_large_takes_little_memory(
     finally:
         tracemalloc.stop()
     assert peak < 8 << 20
-
-
-def test_no_cassette_is_written_that_is_too_large_to_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "x.lms.jsonl.gz"
-    monkeypatch.setattr(cassette, "MAX_BYTES", 600)
-    writer = Writer(path)
-    writer.write(interactions()[0])
-    with pytest.raises(LMStudioOSError, match=r"cannot write .*: a cassette has at most 256 MiB"):
-        writer.write(Interaction(2, 0, "call", "llm", "tokenize", "x" * 600))
-    writer.close()
-    assert len(read(path)) == 1
 
 
 CALL = HEAD + b'{"event":"call","id":1,"at":0,"namespace":"llm","endpoint":"x"}\n'
@@ -249,24 +179,6 @@ def test_what_is_no_cassette_is_named(tmp_path: Path, data: bytes, message: str,
     with pytest.raises(LMStudioValueError, match=message) as caught:
         read(path)
     assert str(path) in str(caught.value)
-
-
-COMPRESSED = gzip.compress(CALL)
-BAD_COMPRESSION = {
-    "empty lines": gzip.compress(HEAD + b"\n" * (1 << 25)),
-    "not compressed": CALL,
-    "bad blocks": COMPRESSED[:10] + b"\xff" * 20,
-    "bad checksum": COMPRESSED[:-8] + bytes(8),
-    "garbage at the end": COMPRESSED + b"x" * 20,
-}
-
-
-@pytest.mark.parametrize("data", BAD_COMPRESSION.values(), ids=BAD_COMPRESSION)
-def test_bad_compression_is_named(tmp_path: Path, data: bytes) -> None:
-    path = tmp_path / "x.lms.jsonl.gz"
-    path.write_bytes(data)
-    with pytest.raises(LMStudioValueError, match=r"line \d of the cassette '.*x\.lms\.jsonl\.gz' cannot be read"):
-        read(path)
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
@@ -20,9 +20,7 @@ from lmstudio_integrations.emulator.testing.cassettes.cassette import read, save
 from lmstudio_integrations.emulator.testing.cassettes.modes import Mode, cassette_name
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioServerError, LMStudioValueError
 from tests.emulator.bare_client import prediction_request, wire
-from tests.support.web import PIXEL
 
-TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
 CHAT, VECTORS = "chat", {"key": "vectors", "kind": "embedding"}
 
 Say = Callable[[str, str], str]
@@ -144,17 +142,6 @@ def test_no_two_tests_share_a_cassette_on_any_file_system() -> None:
     assert cassette_name(["test_it[Why?]"]) == "test_it-Why~c2ba2363.lms.jsonl"
 
 
-def test_a_request_with_an_image_is_known_again(tmp_path: Path) -> None:
-    path = tmp_path / "session.lms.jsonl"
-    with Emulator([{"key": CHAT, "vision": True}]) as server:
-        for mode in ("once", "none"):
-            with use_cassette(path, mode, server=server.address) as used, lms.Client(used.address) as client:
-                chat = lms.Chat()
-                chat.add_user_message("What?", images=[client.files.prepare_image(PIXEL, "pixel.png")])
-                client.llm.model(CHAT).respond(chat)
-    assert [each.endpoint for each in read(path)].count("predict") == 1
-
-
 def test_a_tool_call_with_a_password_is_replayed_without_it(tmp_path: Path) -> None:
     def log_in(password: str) -> dict[str, Any]:
         """Log in."""
@@ -211,15 +198,6 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, mode: Mode, error: type[Ex
         pass
 
 
-@pytest.mark.parametrize("mode", get_args(Mode))
-@pytest.mark.parametrize("name", ["a-file/x.lms.jsonl", "a-folder", "x" * 300, "x\0y", "\ud800", ""])
-def test_a_path_that_cannot_be_that_of_a_cassette_is_a_typed_error(tmp_path: Path, name: str, mode: Mode) -> None:
-    (tmp_path / "a-file").touch()
-    (tmp_path / "a-folder").mkdir()
-    with pytest.raises(LMStudioOSError), use_cassette(tmp_path / name, mode, server="127.0.0.1:1"):
-        pass
-
-
 @pytest.mark.parametrize("speak", [say, say_async])
 @pytest.mark.parametrize("name", ["x.lms.jsonl", "x.lms.jsonl.gz"])
 def test_a_recording_goes_on_forwarding_when_the_disk_is_full(
@@ -250,35 +228,6 @@ def test_a_recording_goes_on_forwarding_when_the_disk_is_full(
     assert recording.requests == len(read(path))
     with use_cassette(path) as replayed:
         assert speak(replayed.address, "a") == answer
-
-
-def test_the_error_of_a_block_is_more_important_than_that_of_the_disk(
-    server: Emulator, tmp_path: Path, limit_disk: Callable[[int], None]
-) -> None:
-    limit_disk(200)
-    with (  # noqa: PT012 - the block fails at its end
-        pytest.raises(ZeroDivisionError),
-        Recording(tmp_path / "x.lms.jsonl", server.address) as recording,
-    ):
-        say(recording.address, "a")
-        _ = 1 / 0
-    assert recording.error is not None
-
-
-def test_a_full_disk_leaves_the_earlier_cassette(
-    server: Emulator, tmp_path: Path, limit_disk: Callable[[int], None]
-) -> None:
-    path = tmp_path / "x.lms.jsonl"
-    with use_cassette(path, "once", server=server.address) as used:
-        say(used.address, "a")
-    before = path.read_bytes()
-    limit_disk(200)
-    with (
-        pytest.raises(LMStudioOSError, match="No space left"),
-        use_cassette(path, "rewrite", server=server.address) as used,
-    ):
-        assert "b" in say(used.address, "b")
-    assert {each: each.read_bytes() for each in tmp_path.iterdir()} == {path: before}
 
 
 def test_what_cannot_be_replayed_is_forwarded_but_not_recorded(

@@ -1,8 +1,7 @@
 """A replayed response is used when it has arrived, not when a fault or the network has cut it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from contextlib import suppress
 from pathlib import Path
 from socket import SHUT_RDWR
 from typing import Any
@@ -10,26 +9,13 @@ from typing import Any
 import pytest
 from websockets.exceptions import WebSocketException
 
-from lmstudio_integrations.emulator import FAULTS, Emulator
+from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.testing.cassettes.cassette import Event, Interaction, save
-from lmstudio_integrations.emulator.testing.proxy.fault import Fault
-from lmstudio_integrations.emulator.testing.proxy.injections import Injection
-from lmstudio_integrations.emulator.testing.proxy.proxy import Proxy, ProxyThread
 from tests.emulator.bare_client import Wire, wire
 
 PROMPT = {"rawPrompt": "Hi!"}
 END = {"type": "success", "stats": {"stopReason": "eosFound"}}
 PACKETS = [*({"type": "fragment", "fragment": {"content": text}} for text in "abcdef"), END]
-POINTS = {"request", "first packet", "middle packet", "last packet", "end"}
-ON_RESPONSES = {name: fault for name, fault in FAULTS.items() if {each.point for each in fault.injections} & POINTS}
-SILENT = {
-    name
-    for name, fault in ON_RESPONSES.items()
-    if fault.kind == "slow"
-    or name in {"parameters-rejected", "last-packet-lost", "channel-close-lost", "frame-too-large"}
-    or name == "websocket-closed-tcp-open-mid-response"
-}
-"""After these, the client waits for nothing."""
 
 
 def interaction(packets: list[dict[str, Any]], number: int = 1) -> Interaction:
@@ -42,12 +28,6 @@ def server(tmp_path: Path) -> Iterator[Emulator]:
     save(tmp_path / "one.lms.jsonl", [interaction(PACKETS)])
     with Emulator.replay(tmp_path / "one.lms.jsonl") as running:
         yield running
-
-
-@contextmanager
-def faulty(server: Emulator, *injections: Injection) -> Iterator[Proxy]:
-    with ProxyThread() as thread, Proxy(thread, server.address, injections) as proxy:
-        yield proxy
 
 
 def received(socket: Wire) -> list[Any]:
@@ -75,30 +55,6 @@ def frame_of(socket: Wire) -> Any:
         return socket.receive()
     except ValueError:
         return "no JSON"
-
-
-def has_all(packets: list[Any]) -> bool:
-    rest = iter(packets)
-    return all(packet in rest for packet in PACKETS)
-
-
-@pytest.mark.sampled(20)
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(fault, id=name, marks=[pytest.mark.slow] if name in SILENT else [])
-        for name, fault in ON_RESPONSES.items()
-    ],
-)
-def test_a_client_gets_a_whole_response_whatever_happens(server: Emulator, fault: Fault) -> None:
-    once = [replace(each, times=1) for each in fault.transient()]
-    with faulty(server, *once) as proxy, ExitStack() as sockets:
-        socket = sockets.enter_context(wire(proxy, close_timeout=0.3))
-        socket.timeout = 0.3 if fault.name in SILENT else socket.timeout
-        first = received(socket)
-        assert proxy.happened.is_set()
-        again = received(sockets.enter_context(wire(proxy)))
-    assert has_all(first) or again == PACKETS
 
 
 def lose(socket: Wire, channel: int) -> None:

@@ -212,11 +212,3 @@ def test_two_cassettes_are_the_same_whatever_the_order_of_members() -> None:
 def test_many_differences_are_counted() -> None:
     lines = differences(dict.fromkeys("abcdefghijkl", 1), {})
     assert lines[MAX_LISTED:] == ["and 4 further differences"]
-
-
-def test_a_long_text_without_spaces_is_no_burden() -> None:
-    sent = prediction()
-    text(sent, 1, "a/" * 100_000)
-    assert number_of(matcher(sent).find(Request("llm", "predict", copy.deepcopy(sent)))) == 2
-    text(sent, 0, "It is now 2027-01-02T03:04:05Z.")
-    assert matcher(prediction()).find(Request("llm", "predict", sent)) is None

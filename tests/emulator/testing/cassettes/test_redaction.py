@@ -8,13 +8,6 @@ import pytest
 
 from lmstudio_integrations.emulator.testing.cassettes.redaction import Redaction
 from lmstudio_integrations.errors import LMStudioValueError
-from tests.emulator.testing.cassettes.sessions import Session, leaks
-
-
-@pytest.mark.parametrize("seed", range(50))
-def test_no_secret_of_a_generated_session_is_recorded(seed: int, tmp_path: Path) -> None:
-    assert leaks(Session(seed), tmp_path / "session.lms.jsonl") == []
-
 
 KEPT = [
     "4711",
@@ -89,7 +82,7 @@ def test_a_secret_is_hidden_wherever_it_stands(value: object) -> None:
     assert Redaction().value(redacted) == redacted
 
 
-@pytest.mark.parametrize("cut", range(28))
+@pytest.mark.parametrize("cut", range(0, 28, 3))
 def test_arguments_that_arrive_in_parts_are_those_of_the_call(cut: int) -> None:
     arguments = {"n": "é", "password": 'x"\\y', "pin": {"secret": 5}}
     text = json.dumps(arguments)

@@ -1,33 +1,25 @@
 """A program finds the same when a cassette of it is replayed, and the replay sends the same packets.
 
 Each program runs on a server through a recording proxy, and again on the replay of that cassette, through another one.
-`tests/conformance/cassettes` does the same with the official SDKs.
+`tests/conformance/cassettes` does the same with the official SDKs, `tests/cookbook` with all recipes.
 """
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
 
 import pydantic
 import pytest
-from langchain_core.documents import Document
-from langchain_core.messages import HumanMessage
-from llama_index.core.llms import ChatMessage
-from llama_index.core.prompts import PromptTemplate
-from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
-from llama_index.core.tools import FunctionTool
 
 import lmstudio_integrations as lms
-from lmstudio_integrations import langchain, llama_index
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.testing.cassettes.cassette import Interaction, read
 from lmstudio_integrations.emulator.testing.cassettes.modes import Pace
 from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
 from lmstudio_integrations.types.functions import ToolCallContext
-from tests.client.both import sync_client
 from tests.emulator.bare_client import Wire, prediction_request, wire
 
 CHAT, VECTORS = "chat", "vectors"
@@ -82,7 +74,7 @@ def failing() -> None:
     raise LookupError("nothing there")
 
 
-# With the native client, sync and async -------------------------------------------------------------------------------
+# With the native client, whose sync form sends the same --------------------------------------------------------------
 
 
 async def respond(client: Any) -> Any:
@@ -119,7 +111,6 @@ async def cancel(client: Any) -> Any:
     async for _ in prediction:
         prediction.cancel()
     result = prediction.result()
-    result = await result if isinstance(result, Awaitable) else result
     return result.content, result.stats.stop_reason
 
 
@@ -197,64 +188,6 @@ NATIVE: tuple[Callable[[Any], Coroutine[Any, Any, Any]], ...] = (
 )
 
 
-# With the frameworks --------------------------------------------------------------------------------------------------
-
-
-async def langchain_chat(address: str) -> Any:
-    model = langchain.ChatLMStudio(model=CHAT, host=address)
-    structured = model.with_structured_output(Book)
-    called = model.bind_tools([add]).invoke(QUESTION)
-    return (
-        model.invoke("Hello").content,
-        (await model.ainvoke([HumanMessage("Hello again")])).content,
-        [chunk.content for chunk in model.stream("Think about it")],
-        [chunk.content async for chunk in model.astream("Tell a story")],
-        [(call["name"], call["args"]) for call in called.tool_calls],
-        [structured.invoke("Name a book"), await structured.ainvoke("Name another book")],
-        model.get_num_tokens("Hello there"),
-    )
-
-
-async def langchain_others(address: str) -> Any:
-    embeddings = langchain.LMStudioEmbeddings(model=VECTORS, host=address)
-    reranker = langchain.LMStudioReranker(model=CHAT, host=address)
-    documents = [Document(text) for text in TEXTS]
-    return (
-        langchain.LMStudioLLM(model=CHAT, host=address).invoke("Once upon a time"),
-        embeddings.embed_documents(TEXTS),
-        await embeddings.aembed_query("Snow"),
-        reranker.compress_documents(documents, "What is white?"),
-        await reranker.acompress_documents(documents, "What is not green?"),
-    )
-
-
-async def llama_index_chat(address: str) -> Any:
-    llm = llama_index.LMStudio(model=CHAT, host=address)
-    template, tool = PromptTemplate("Name a {thing}"), FunctionTool.from_defaults(add)
-    response = llm.chat_with_tools([tool], QUESTION)
-    return (
-        llm.chat([ChatMessage("Hello")]).message.content,
-        (await llm.acomplete("Hello again")).text,
-        [part.delta for part in llm.stream_chat([ChatMessage("Think about it")])],
-        [part.delta async for part in await llm.astream_complete("Tell a story")],
-        [(call.tool_name, call.tool_kwargs) for call in llm.get_tool_calls_from_response(response)],
-        llm.structured_predict(Book, template, thing="book"),
-        await llm.astructured_predict(Book, template, thing="second book"),
-    )
-
-
-async def llama_index_others(address: str) -> Any:
-    embedding = llama_index.LMStudioEmbedding(model_name=VECTORS, host=address)
-    reranker = llama_index.LMStudioReranker(model=CHAT, host=address)
-    nodes = [NodeWithScore(node=TextNode(text=text, id_=text)) for text in TEXTS]
-    return (
-        embedding.get_text_embedding_batch(TEXTS),
-        await embedding.aget_query_embedding("Snow"),
-        reranker.postprocess_nodes(nodes, QueryBundle("What is white?")),
-        await reranker.apostprocess_nodes(nodes, QueryBundle("What is not green?")),
-    )
-
-
 # With bare sockets ----------------------------------------------------------------------------------------------------
 
 
@@ -309,27 +242,18 @@ Program = Callable[[Any], Coroutine[Any, Any, Any]]
 """Uses a server; returns what it finds, without times."""
 
 
-def with_client(program: Callable[[Any], Coroutine[Any, Any, Any]], make: Callable[[str], Any]) -> Program:
+def with_client(program: Callable[[Any], Coroutine[Any, Any, Any]]) -> Program:
     """Return a program of the native client that uses a client of its own."""
 
     async def run(server: Any) -> Any:
-        async with make(server.address) as client:
+        async with lms.AsyncClient(server.address) as client:
             return await program(client)
 
     return run
 
 
-def with_address(program: Callable[[str], Coroutine[Any, Any, Any]]) -> Program:
-    return lambda server: program(server.address)
-
-
 PROGRAMS: dict[str, Program] = {
-    **{f"sync {program.__name__}": with_client(program, sync_client) for program in NATIVE},
-    **{f"async {program.__name__}": with_client(program, lms.AsyncClient) for program in NATIVE},
-    **{
-        program.__name__: with_address(program)
-        for program in (langchain_chat, langchain_others, llama_index_chat, llama_index_others)
-    },
+    **{program.__name__: with_client(program) for program in NATIVE},
     **{
         program.__name__: program for program in (read_the_log, download, ask_what_nobody_takes, cancel_a_load, hang_up)
     },
