@@ -21,10 +21,10 @@ _HEAD = """\
 # Failures and recovery
 
 Servers restart, laptops sleep, proxies drop connections. This page lists {count} faults and the effect of each on a
-call. It is generated from the fault table in `tests/faults/`. The tests run every row on every interface of the
-package: a proxy between client and server injects the fault, and both the call and the next one must end as the table
-says. The rows of the last table have a second host, which works, and run on the adapters; see [Use several
-hosts](../guides/several-hosts.md).
+call. It is generated from the fault table in `tests/faults/`. The tests run every row on half of the interfaces below,
+other rows on the others: a proxy between client and server injects the fault, and both the call and the next one must
+end as the table says. The rows of the last table have a second host, which works, and run on the adapters; see [Use
+several hosts](../guides/several-hosts.md).
 
 | | predictions | embeddings | rerankers |
 | --- | --- | --- | --- |
