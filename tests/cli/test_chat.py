@@ -17,7 +17,7 @@ from lmstudio_integrations.cli._chat.session import ChatSession, Transcript
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.managed import Piped
-from tests.cli.terminal import SCRIPT, TIMEOUT, Terminal, in_pipe, interrupt, needs_pty, on_terminal, started
+from tests.cli.terminal import SCRIPT, TIMEOUT, Terminal, interrupt, needs_pty, on_terminal, started
 from tests.support.gate import AT_THE_GATE, Gate
 
 Talk = Callable[..., str]
@@ -68,10 +68,8 @@ def roles(messages: list[dict[str, Any]]) -> list[tuple[str, str]]:
 # In a pipe ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_a_text_in_a_pipe_gets_one_response(server: Emulator) -> None:
-    done = in_pipe("chat", KEY, "--host", server.address, stdin="Hi\n")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "You said Hi.\n", "")
+def test_a_text_in_a_pipe_gets_one_response(server: Emulator, piped: Piped) -> None:
+    assert piped("chat", KEY, "--host", server.address, stdin="Hi\n") == (0, "You said Hi.\n", "")
 
 
 def test_the_prompt_comes_before_the_text_of_the_pipe(server: Emulator, piped: Piped) -> None:

@@ -1,7 +1,5 @@
 """Splitting texts into chunks and ranking them."""
 
-from typing import Any
-
 import pytest
 
 from lmstudio_integrations.emulator.server.retrieval import RetrievalConfig, chunk, cosine
@@ -33,20 +31,6 @@ def test_a_large_overlap_does_not_make_a_chunk_of_every_character() -> None:
     chunks = chunk("x" * 1000, 0, RetrievalConfig(chunk_size=100, overlap=99))
     assert "".join(each.content[:25] for each in chunks[:-1]) + chunks[-1].content == "x" * 1000
     assert len(chunks) == 37
-
-
-def test_no_line_of_a_text_is_counted_twice() -> None:
-    class Text(str):
-        __slots__ = ()
-        seen = 0
-
-        def count(self, x: str, start: Any = 0, end: Any = None, /) -> int:
-            Text.seen += end - start
-            return super().count(x, start, end)
-
-    text = Text("a line\n" * 500)
-    assert chunk(text, 0, RetrievalConfig())[-1].lines[1] == 500
-    assert Text.seen <= len(text)
 
 
 @pytest.mark.parametrize(

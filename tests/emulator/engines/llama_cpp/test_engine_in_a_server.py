@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -107,22 +106,6 @@ def test_a_template_without_end_is_a_crash_of_its_own_model(limited: Emulator, m
         assert [model.identifier for model in other.llm.list_loaded()] == ["good"]
         again = attacker.llm.load_new_instance(CHAT, "endless", config=SMALL)
         assert again.count_tokens("Hi") == 1
-
-
-def test_a_schema_beyond_the_bounds_is_an_error_that_names_them(limited: Emulator) -> None:
-    with Client(limited.address) as client:
-        model = client.llm.load_new_instance(CHAT, config=SMALL)
-        definitions: dict[str, Any] = {
-            f"a{at}": {"properties": {"x": {"$ref": f"#/$defs/a{at + 1}"}}, "required": ["x"]} for at in range(5000)
-        }
-        definitions["a5000"] = {"type": "null"}
-        for schema, bound in (
-            ({"$ref": "#/$defs/a0", "$defs": definitions}, "objects"),
-            ({"enum": [*range(5000)]}, "alternat"),
-        ):
-            with pytest.raises(LMStudioServerError, match=f"more than [0-9]+ {bound}"):
-                model.respond("Hi", response_format=schema)
-        assert model.respond("Hi", config={"maxTokens": 2}).stats.predicted_tokens_count == 2
 
 
 def test_a_load_that_fails_names_the_key_and_no_directory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

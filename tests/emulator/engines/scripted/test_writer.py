@@ -138,19 +138,6 @@ def test_the_first_stop_string_is_found_however_the_text_is_cut_into_tokens(part
     assert matcher.flush() == []
 
 
-@settings(deadline=None)
-@given(parts=st.lists(TEXTS), stop=st.text(alphabet="ab ", min_size=1, max_size=4))
-def test_with_one_stop_string_exactly_what_stands_before_it_is_shown(parts: list[str], stop: str) -> None:
-    matcher = StopStringMatcher([stop])
-    shown = "".join(token.content for part in parts for token in _until_found(matcher, part))
-    shown += "".join(token.content for token in matcher.flush())
-    assert shown == "".join(parts).split(stop)[0]
-
-
-def _until_found(matcher: StopStringMatcher, part: str) -> list[LlmPredictionFragment]:
-    return [] if matcher.stop_string is not None else matcher.feed(LlmPredictionFragment(part))
-
-
 async def test_a_tool_call_stop_string_ends_the_response_as_a_tool_call() -> None:
     plain = await respond(always("call now <end> more"), tool_call_stop_strings=["<end>"])
     assert (plain.content, plain.end.stop_reason, plain.end.stop_string) == ("call now ", "toolCalls", None)
