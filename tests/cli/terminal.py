@@ -38,23 +38,6 @@ def plain_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
-def in_pipe(
-    *arguments: str, stdin: str = "", cwd: Path | None = None, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end as a process whose stdin, stdout and stderr are pipes."""
-    return subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments],
-        input=stdin,
-        cwd=cwd,
-        env={**plain_environment(), **environment},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=TIMEOUT,
-        check=False,
-    )
-
-
 @contextlib.contextmanager
 def started(
     *arguments: str, cwd: Path | None = None, stdout: int | IO[bytes] = subprocess.PIPE

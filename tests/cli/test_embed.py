@@ -15,7 +15,7 @@ from lmstudio_integrations.cli._embed import output, rows
 from lmstudio_integrations.cli._embed.rows import STANDARD, Columns, Rows, arrow
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.cli.terminal import in_pipe, needs_pty, on_terminal
+from tests.cli.terminal import TIMEOUT, needs_pty, on_terminal, started
 
 Run = Callable[..., int | str | None]
 Capture = pytest.CaptureFixture[str]
@@ -160,9 +160,10 @@ def test_a_row_without_text_keeps_its_place(embed: Run, server: Emulator, capsys
 
 @pytest.mark.slow
 def test_stdin_and_stdout_are_pipes(server: Emulator) -> None:
-    done = in_pipe("embed", "-", "--host", server.address, stdin="eins\nzwei\n")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["eins", "zwei"]
+    with started("embed", "-", "--host", server.address) as process:
+        out, err = process.communicate("eins\nzwei\n", TIMEOUT)
+    assert (process.returncode, err) == (0, "")
+    assert [json.loads(line)["text"] for line in out.splitlines()] == ["eins", "zwei"]
 
 
 def test_only_the_rows_that_are_embedded_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
