@@ -123,6 +123,6 @@ async def busy_slots(model: LlamaCppModel) -> int:
 
 async def all_slots_free(model: LlamaCppModel) -> None:
     """Wait until the engine works on nothing; each call is a round trip to it."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while await busy_slots(model):
             pass

@@ -80,7 +80,7 @@ async def test_a_pattern_of_a_schema_constrains_the_output(chat_model: LlamaCppM
 
 
 async def test_progress_runs_from_nothing_to_everything_before_the_first_fragment(chat_model: LlamaCppModel) -> None:
-    events = await run(chat_model, history_of("count " * 200), config=settings(max_tokens=2))
+    events = await run(chat_model, history_of("count " * 300), config=settings(max_tokens=2))
     steps = [event for event in events if isinstance(event, PromptProgress)]
     values = [step.progress for step in steps]
     assert values[0] == 0
@@ -381,7 +381,7 @@ async def test_closing_the_generator_frees_the_slot(chat_model: LlamaCppModel) -
 
 
 async def test_a_cancel_while_the_prompt_is_read_frees_the_slot(chat_model: LlamaCppModel) -> None:
-    stream = chat_model.generate(GenerateRequest(STEADY, history_of("page " * 700), context_length=CONTEXT_LENGTH))
+    stream = chat_model.generate(GenerateRequest(STEADY, history_of("page " * 900), context_length=CONTEXT_LENGTH))
     steps = 0
     async for event in stream:
         steps += isinstance(event, PromptProgress)
