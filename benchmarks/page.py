@@ -1,9 +1,9 @@
-"""Writes the generated parts of the pages about speed and waiting, and draws their charts: `python -m benchmarks.page`.
+"""Writes the generated parts of the pages about speed, and draws their charts: `python -m benchmarks.page`.
 
-`docs/guides/speed.md` is for users, `docs/internals/benchmarks.md` for contributors. Both are made of
-`benchmarks/results.json`, which `python -m benchmarks.speed` writes. `docs/guides/waiting.md` is made of
-`benchmarks/waits.json`, which `python -m benchmarks.waits` and `python -m benchmarks.thoughts` write. What stands
-between the markers is overwritten; the rest of a page is written by hand. The charts need matplotlib.
+`docs/guides/speed.md` is for users, `docs/internals/benchmarks.md` for contributors. They are made of
+`benchmarks/results.json`, which `python -m benchmarks.speed` writes, and of `benchmarks/waits.json`, which
+`python -m benchmarks.waits` writes. What stands between the markers is overwritten; the rest of a page is written by
+hand. The charts need matplotlib.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from benchmarks import thoughts, waits
+from benchmarks import waits
 from benchmarks.environment import ROOT
 from benchmarks.programs import FLOOR, OURS
 from benchmarks.speed import GROUPS, RESULTS, ROWS, Row, number, table
@@ -90,9 +90,9 @@ class Report(NamedTuple):
     draw: Callable[[Mapping[str, Any], Any], Any]
 
     def written(self, page: str) -> str:
-        """Return a page with its generated parts made of the results."""
+        """Return a page with those of its generated parts that are made of these results."""
         parts = self.parts(json.loads(self.results.read_text(encoding="utf-8")))
-        return _PART.sub(lambda match: f"{match[1]}{parts[match[2]]}\n{match[3]}", page)
+        return _PART.sub(lambda match: f"{match[1]}{parts[match[2]]}\n{match[3]}" if match[2] in parts else match[0], page)
 
     def last_line(self) -> str:
         """Return the last line of the chart, which says of which results it is made."""
@@ -117,13 +117,9 @@ def _speed(results: Mapping[str, Any]) -> dict[str, str]:
 
 def _waits(results: Mapping[str, Any]) -> dict[str, str]:
     machine = results["machine"]
-    run = (
-        f"Measured on {results['date']}, on {machine['platform']}, {machine['cpus']} cores, one of them for the model."
-    )
     return {
-        "run": run,
-        "waits": waits.table(_waits_of(results)),
-        "thoughts": thoughts.table(thoughts.rows_of(results)),
+        "measured": f"Measured on {results['date']}, on {machine['platform']}, {machine['cpus']} cores, one of them for "
+        "the model."
     }
 
 
@@ -242,7 +238,7 @@ REPORTS = (
         _speed,
         _draw_speed,
     ),
-    Report(waits.RESULTS, (ROOT / "docs/guides/waiting.md",), ROOT / "docs/images/waiting.svg", _waits, _draw_waits),
+    Report(waits.RESULTS, (ROOT / "docs/guides/speed.md",), ROOT / "docs/images/waiting.svg", _waits, _draw_waits),
 )
 
 

@@ -3,8 +3,8 @@
 The model cannot rewind (`tools.recurrent_model`): what differs from the prompt before is processed again from the last
 context checkpoint on, or from the beginning of the prompt. A grammar lets it write an agent of ten responses in two
 turns, under each of the chat templates of `tests.support.chat_templates`, also with their switches set. What was
-processed depends on no machine. Results are kept in `benchmarks/waits.json`, of which `python -m benchmarks.page` makes
-a page.
+processed depends on no machine. Results are printed, and kept in `benchmarks/waits.json`: each cell has the prompt
+tokens that were processed, and the share of what the model had read and written that came from the cache.
 """
 
 import argparse

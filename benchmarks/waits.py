@@ -1,7 +1,8 @@
 """Measure what a user waits for: how much of each prompt comes from the prompt cache, and the time to the first token.
 
 `python -m benchmarks.waits [--only CASE …] [--turns N]` runs the emulator with the real engine and the bundled weights.
-Results are kept in `benchmarks/waits.json`, of which `python -m benchmarks.page` makes a page and its chart.
+Results are printed, and kept in `benchmarks/waits.json`, of which `python -m benchmarks.page` makes the chart of
+`docs/guides/speed.md`.
 `python -m benchmarks.waits --host ADDRESS … --model KEY` measures an LM Studio that runs.
 
 A conversation could have as many tokens of a prompt from the cache as its last two prompts have in common at their

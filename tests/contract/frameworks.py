@@ -1,8 +1,9 @@
-"""The frameworks that have a conformance suite, and what `docs/guides/comparison.md` says about each check.
+"""The frameworks that have a conformance suite, and the recorded results of each check.
 
 A suite and its integrations are imported on first use.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tests.contract.suite import FAILED, MISSING, PASSED, Suite
+from tests.contract.suite import Suite
 
 
 @dataclass(frozen=True)
@@ -57,19 +58,10 @@ FRAMEWORKS = {
 OURS = "lmstudio-integrations"
 """The name of this package, among the integrations of every framework."""
 
-PAGE = Path(__file__).parents[2] / "docs/guides/comparison.md"
+RESULTS = Path(__file__).parents[2] / "tools/comparison/results.json"
 
 
-def documented() -> dict[str, dict[str, list[str]]]:
-    """Return the tables of the page by framework: the results of each check, those of this package first."""
-    tables: dict[str, dict[str, list[str]]] = {}
-    for section in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]:
-        head, *rows = [_cells(line) for line in section.splitlines() if line.startswith("| ")]
-        assert head[1].startswith(f"`{OURS}`"), "this package has the first column"
-        checks = [row for row in rows if {*row[1:]} <= {PASSED, FAILED, MISSING}]
-        tables[section.partition("\n")[0]] = {row[0]: row[1:] for row in checks}
-    return tables
-
-
-def _cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip("|").split(" | ")]
+def recorded() -> dict[str, dict[str, list[str]]]:
+    """Return the results of each check by framework, in the order of its integrations; this package is the first."""
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))["results"]
+    return {key: {requirement: marks.split() for requirement, marks in checks.items()} for key, checks in results.items()}

@@ -1,1 +1,1 @@
-"""Writes `docs/guides/comparison.md`: the packages of others, and a server of their HTTP protocols for them."""
+"""Compares this package with those of others: the packages, a server of their HTTP protocols for them, and the pages."""
