@@ -92,7 +92,9 @@ class Report(NamedTuple):
     def written(self, page: str) -> str:
         """Return a page with those of its generated parts that are made of these results."""
         parts = self.parts(json.loads(self.results.read_text(encoding="utf-8")))
-        return _PART.sub(lambda match: f"{match[1]}{parts[match[2]]}\n{match[3]}" if match[2] in parts else match[0], page)
+        return _PART.sub(
+            lambda match: f"{match[1]}{parts[match[2]]}\n{match[3]}" if match[2] in parts else match[0], page
+        )
 
     def last_line(self) -> str:
         """Return the last line of the chart, which says of which results it is made."""
@@ -118,8 +120,8 @@ def _speed(results: Mapping[str, Any]) -> dict[str, str]:
 def _waits(results: Mapping[str, Any]) -> dict[str, str]:
     machine = results["machine"]
     return {
-        "measured": f"Measured on {results['date']}, on {machine['platform']}, {machine['cpus']} cores, one of them for "
-        "the model."
+        "measured": f"Measured on {results['date']}, on {machine['platform']}, {machine['cpus']} cores, one of them for"
+        " the model."
     }
 
 

@@ -64,4 +64,6 @@ RESULTS = Path(__file__).parents[2] / "tools/comparison/results.json"
 def recorded() -> dict[str, dict[str, list[str]]]:
     """Return the results of each check by framework, in the order of its integrations; this package is the first."""
     results = json.loads(RESULTS.read_text(encoding="utf-8"))["results"]
-    return {key: {requirement: marks.split() for requirement, marks in checks.items()} for key, checks in results.items()}
+    return {
+        key: {requirement: marks.split() for requirement, marks in checks.items()} for key, checks in results.items()
+    }

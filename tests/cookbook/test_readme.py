@@ -6,12 +6,12 @@ import pytest
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations.emulator import Emulator
-from tests.contract.frameworks import documented
+from tests.contract.frameworks import FRAMEWORKS, recorded
 from tests.docs.snippets import blocks
 from tests.docs.snippets import read as read_page
 from tools.outputs import CHAT
 
-RESULTS = documented()
+RESULTS = {FRAMEWORKS[key].title: checks for key, checks in recorded().items()}
 TABLE = [
     [cell.strip() for cell in line.strip("|").split(" | ")]
     for line in read_page("README.md").partition("## How it compares")[2].splitlines()
@@ -26,7 +26,7 @@ PACKAGES = {
     ("LlamaIndex", "this package"): 0,
     ("LlamaIndex", "`llama-index-llms-lmstudio`"): 1,
 }
-"""Columns of the README's table, and where the page of checks has their results."""
+"""Columns of the README's table, and where the results of the checks have theirs."""
 
 CHECKS = {
     "prompts are never truncated silently": dict.fromkeys(

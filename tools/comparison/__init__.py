@@ -1,1 +1,1 @@
-"""Compares this package with those of others: the packages, a server of their HTTP protocols for them, and the pages."""
+"""Compares this package with those of others: what they are, a server of their HTTP protocols, and the pages."""

@@ -28,7 +28,7 @@ TOPICS = {
     "Images and messages": r"image|content|roles|cache points|additional_kwargs",
     "Callbacks and traces": r"callbacks|on_llm_error|events` reports|trace",
     "Cancelling": r"cancels",
-    "Batches, threads, event loops": r"event loop|threads|forked|batch|return_exceptions|max_concurrency|parallel calls",
+    "Batches, threads, event loops": r"event loop|threads|fork|batch|return_exceptions|max_concurrency|parallel calls",
     "Errors, timeouts, retries": r"server's message|unreachable|retr|timeout",
     "Pickling, caches, secrets": r"pickled|copied|secret|collected|restores|InMemoryCache",
     "Settings": r"setting|configurable|init_chat_model|is sent|are sent|overrides|no server|`metadata`",
@@ -41,18 +41,18 @@ _SUMMARY = """\
 How this package compares with `ChatOpenAI(base_url=…)`, `langchain-ollama`, `llama-index-llms-lmstudio` and others:
 it passes {counts}.
 
-A check states what users of the framework rely on. The tables count the checks that each package passes. This package
-runs against the [emulator](../tools/emulator.md), the others against a server that speaks their HTTP protocols, OpenAI's
-as LM Studio does, with the same scripted models and with the settings that give the best results. The
-[checks in which they differ](../internals/comparison.md) are on a page of their own.
+A check states what users of the framework rely on. The tables count the checks that each package passes; it passes no
+check of a feature that it lacks. This package runs against the [emulator](../tools/emulator.md), the others against a
+server that speaks their HTTP protocols, OpenAI's as LM Studio does, with the same scripted models and with the settings
+that give the best results. The [checks in which they differ](../internals/comparison.md) are on a page of their own.
 """
 
 _DIFFERENCES = """\
 # Checks in which the integrations differ
 
 [Integrations compared](../guides/comparison.md) counts the checks by topic. These are the checks that not every
-integration passes; this package passes all of them. The checks are in `tests/contract`, and `python -m tools.comparison`
-writes both pages.
+integration passes; this package passes all of them. They are in `tests/contract`; `python -m tools.comparison` writes
+both pages.
 
 What is sent is read from the requests. Reasoning counts as sent back if it is in the field that a protocol has for it,
 `reasoning_content` or `reasoning` in OpenAI's and `thinking` in Ollama's, or in the text, between the model's own tags.
@@ -105,7 +105,13 @@ def _table(framework: Framework, results: Results, versions: Mapping[str, str]) 
     rows = [[topic, *_passed(results, topic)] for topic in TOPICS]
     lines = [
         f"## {framework.title}\n",
-        _row([f"{framework.core} {versions[framework.core]}", "checks", *(f"`{name}` {versions[name]}" for name in names)]),
+        _row(
+            [
+                f"{framework.core} {versions[framework.core]}",
+                "checks",
+                *(f"`{name}` {versions[name]}" for name in names),
+            ]
+        ),
         _row(["---", *("--:" for _ in ("checks", *names))]),
         *(_row(map(str, row)) for row in rows if row[1]),
         _row(f"**{cell}**" for cell in ("all", *_passed(results))),
