@@ -6,7 +6,7 @@ CONTRIBUTORS = ("protocol.md", "internals/")
 """The pages that no user meets, in the tabs or in the search: links in CONTRIBUTING.md lead there."""
 
 BOOSTS = {"recipes/": 0.3, "reference/": 0.2}
-"""How much the pages of a folder count beside guides. A name that only the reference has is found there all the same."""
+"""How much the pages of a folder count beside guides; a name that only the reference has is found all the same."""
 
 
 def on_page_markdown(_markdown: str, page: Page, **_: object) -> None:
