@@ -59,8 +59,6 @@ FOREIGN = {
     "LANGSMITH_HIDE_OUTPUTS": "a variable of LangSmith",
     "OllamaLLM": "a class of langchain-ollama",
     "set_llm_cache": "a function of langchain-core",
-    "st": "Streamlit, as its users import it",
-    "write_stream": "a function of Streamlit",
 }
 """Names in the pages that nothing here contains, and what they are."""
 
