@@ -43,7 +43,6 @@ def wire(chat: Chat) -> list[tuple[str, list[dict[str, Any]]]]:
     return [(message["role"], message["content"]) for message in history["messages"]]
 
 
-@pytest.mark.requirement("C-CHAT-MERGE")
 def test_consecutive_messages_of_one_role_become_one() -> None:
     chat = Chat("Be terse.")
     chat.add_system_prompt("Be kind.")
@@ -61,7 +60,6 @@ def test_consecutive_messages_of_one_role_become_one() -> None:
     assert len(chat) == 4
 
 
-@pytest.mark.requirement("C-CHAT-ROLES")
 def test_every_role_has_its_parts() -> None:
     chat = Chat()
     chat.add_system_prompt([text("You are terse.")])
@@ -71,7 +69,6 @@ def test_every_role_has_its_parts() -> None:
     assert chat.to_history().to_dict() == HISTORY
 
 
-@pytest.mark.requirement("C-OMIT-DECLARED")
 def test_calls_and_results_without_an_id_are_sent_without_one() -> None:
     chat = Chat()
     chat.add_assistant_response("a", [ToolCallRequest(name="add", id=None, arguments=None)])
@@ -132,7 +129,6 @@ def test_what_was_added_is_returned_as_it_stands_in_the_chat() -> None:
     assert chat.messages[-1] is grown
 
 
-@pytest.mark.requirement("C-CHAT-NO-REASONING")
 def test_of_a_finished_prediction_only_the_response_is_kept() -> None:
     result = PredictionResult("42", "Let me see.", PredictionEnd({"stopReason": "eosFound"}, {}, {}, {}))
     chat = Chat()
@@ -140,7 +136,6 @@ def test_of_a_finished_prediction_only_the_response_is_kept() -> None:
     assert wire(chat) == [("assistant", [text("42")])]
 
 
-@pytest.mark.requirement("C-CHAT-HISTORY")
 @pytest.mark.parametrize(
     ("history", "expected"),
     [
@@ -223,7 +218,6 @@ def _with_more(role: str, **more: Any) -> Callable[[], Any]:
     return lambda: Untyped.from_history({"messages": [{"role": role, "content": "hi", **more}]})
 
 
-@pytest.mark.requirement("C-CHAT-CHECKED")
 @pytest.mark.parametrize(
     ("make", "finding"),
     [

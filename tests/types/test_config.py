@@ -170,7 +170,6 @@ IMPLIED = {
 """What a setting sends besides its own key."""
 
 
-@pytest.mark.requirement("C-SETTINGS-LOAD", "C-SETTINGS-PREDICTION")
 @pytest.mark.parametrize(("kind", "alias", "value", "key", "wire"), ROWS, ids=IDS)
 def test_every_setting_has_its_key_and_comes_back_from_it(
     kind: type[Settings], alias: str, value: Any, key: str, wire: Any
@@ -197,7 +196,6 @@ CHECKBOXES = [
 ]
 
 
-@pytest.mark.requirement("C-SETTINGS-OFF")
 @pytest.mark.parametrize(("kind", "name", "wire_key"), CHECKBOXES, ids=lambda value: str(getattr(value, "key", "")))
 def test_false_switches_a_setting_off_and_both_forms_of_off_are_read(
     kind: type[Settings], name: str, wire_key: WireKey
@@ -273,7 +271,6 @@ def made(kind: type[Settings]) -> list[Callable[[dict[str, Any]], Settings]]:
         (EmbeddingLoadModelConfig, {"ropeFrequencyBase": "many"}, "many"),
     ],
 )
-@pytest.mark.requirement("C-SETTINGS-CHECKED")
 def test_a_value_that_cannot_be_is_rejected_with_its_name(
     kind: type[Settings], settings: dict[str, Any], text: str
 ) -> None:
@@ -333,7 +330,6 @@ def test_settings_that_go_together_pass(settings: dict[str, Any]) -> None:
     assert LlmLoadModelConfig.parse(settings).to_dict() == settings
 
 
-@pytest.mark.requirement("C-SETTINGS-UNKNOWN")
 @pytest.mark.parametrize(
     ("kind", "name", "text"),
     [
@@ -416,7 +412,6 @@ def test_the_names_in_python_are_those_of_the_wire_in_snake_case(kind: type[Wire
 # Further settings
 
 
-@pytest.mark.requirement("C-SETTINGS-RAW")
 def test_raw_settings_pass_as_they_are_and_rank_below_the_named_ones() -> None:
     raw = {"llm.prediction.temperature": 0.1, "llm.prediction.fromTheFuture": {"a": None}}
     settings = LlmPredictionConfig.parse({"raw": raw, "temperature": 0.9})
@@ -542,7 +537,6 @@ def test_a_dict_within_settings_that_has_other_names_than_strings_is_rejected() 
 # Graphics cards
 
 
-@pytest.mark.requirement("C-GPU-SPLIT")
 @pytest.mark.parametrize(
     ("gpu", "fields"),
     [

@@ -34,7 +34,6 @@ async def wait() -> None:
     """Wait."""
 
 
-@pytest.mark.requirement("C-TOOL-DEFINITION")
 @pytest.mark.parametrize("function", [add, weather, wait])
 def test_a_function_is_described_as_the_protocol_requires(function: Callable[..., Any]) -> None:
     tool = ToolFunctionDef.from_callable(function).to_tool().to_dict()

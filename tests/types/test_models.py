@@ -53,7 +53,6 @@ OLD = {
 }
 
 
-@pytest.mark.requirement("C-INFO-NEW", "C-INFO-OLD")
 @pytest.mark.parametrize(("kind", "data"), [(LlmInstanceInfo, INSTANCE), (EmbeddingModelInfo, OLD)])
 def test_an_info_holds_exactly_what_the_server_sent_of_it(
     kind: type[LlmInstanceInfo | EmbeddingModelInfo], data: dict[str, Any]
@@ -71,12 +70,10 @@ def test_an_info_is_shown_in_the_form_from_which_it_can_be_built() -> None:
     assert json.loads(shown.removeprefix("LlmInstanceInfo.from_dict(").removesuffix(")")) == INSTANCE
 
 
-@pytest.mark.requirement("C-ENUMS-OPEN")
 def test_formats_of_tomorrow_are_read() -> None:
     assert LlmInfo.from_dict({**INSTANCE, "format": "fromTheFuture"}).format == "fromTheFuture"
 
 
-@pytest.mark.requirement("C-KINDS-SKIPPED")
 def test_kinds_of_models_that_are_unknown_are_skipped_in_a_listing() -> None:
     infos = parse_infos([INSTANCE, {"type": "tts"}, {}, OLD])
     assert [type(info) for info in infos] == [LlmInfo, EmbeddingModelInfo]
@@ -88,7 +85,6 @@ def test_each_kind_of_model_has_its_types() -> None:
         assert issubclass(info, INFO_TYPES[kind])
 
 
-@pytest.mark.requirement("C-QUERY-NAMES")
 @pytest.mark.parametrize("name", ["", "x" * 1025, "__proto__", "line\nbreak", "bell\a", "unassigned\U000e0fff"])
 def test_a_name_that_no_model_can_have_is_rejected_here(name: str) -> None:
     with pytest.raises(LMStudioValueError) as caught:

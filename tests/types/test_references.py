@@ -14,7 +14,6 @@ M1 = {"type": "query", "query": {"identifier": "m1"}}
 REF = {"type": "instanceReference", "instanceReference": "ref"}
 
 
-@pytest.mark.requirement("C-HANDLE-BY-IDENTIFIER")
 @pytest.mark.parametrize(
     ("reference", "wire"),
     [

@@ -59,7 +59,6 @@ def test_a_fragment_has_a_wire_form() -> None:
         LlmPredictionFragment.from_dict({"tokensCount": 1})
 
 
-@pytest.mark.requirement("C-RESULT")
 def test_a_result_knows_its_stats_its_model_and_its_settings() -> None:
     result = PredictionResult("Hello", "Hm.", END)
     assert str(result) == "Hello"
@@ -113,7 +112,6 @@ def test_a_generator_has_no_stats() -> None:
     assert not hasattr(result, "model_info")
 
 
-@pytest.mark.requirement("C-ENUMS-OPEN")
 def test_reasons_to_stop_of_tomorrow_are_read() -> None:
     assert LlmPredictionStats.from_dict({"stopReason": "fromTheFuture"}).stop_reason == "fromTheFuture"
 

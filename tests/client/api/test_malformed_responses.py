@@ -93,7 +93,6 @@ def _ends_well(call: Callable[[], Any]) -> bool:
     return True
 
 
-@pytest.mark.requirement("C-ROBUST")
 @pytest.mark.parametrize("name", CALLS)
 def test_a_malformed_response_raises_a_package_error(nonsense: tuple[Nonsense, Client], name: str) -> None:
     server, client = nonsense

@@ -13,7 +13,6 @@ from tests.client.conftest import MODELS
 from tests.client.public_calls import CALLS, calls, made_calls
 
 
-@pytest.mark.requirement("C-GET-OR-LOAD")
 async def test_a_model_is_loaded_once_and_found_again(client: Any, server: Emulator) -> None:
     first = await client.llm.model("chatty")
     second = await client.llm.model("chatty")
@@ -21,7 +20,6 @@ async def test_a_model_is_loaded_once_and_found_again(client: Any, server: Emula
     assert [info.identifier for info in server.loaded()] == ["chatty"]
 
 
-@pytest.mark.requirement("C-LOAD-PROGRESS")
 async def test_loading_reports_its_progress_from_zero_to_one(client: Any) -> None:
     seen: list[float] = []
     await client.llm.model("chatty", on_load_progress=seen.append)
@@ -36,20 +34,17 @@ async def test_loading_reports_its_progress_from_zero_to_one(client: Any) -> Non
     assert again == sorted({0.0, *again, 1.0})
 
 
-@pytest.mark.requirement("C-TTL-MS")
 async def test_the_ttl_is_sent_in_milliseconds(client: Any, server: Emulator) -> None:
     await client.llm.model("chatty", ttl=90)
     await client.embedding.load_new_instance("vectors", ttl=None)
     assert {info.identifier: info.ttl_ms for info in server.loaded()} == {"chatty": 90_000, "vectors": None}
 
 
-@pytest.mark.requirement("C-TTL-DEFAULT")
 async def test_a_model_stays_loaded_for_an_hour_by_default(client: Any, server: Emulator) -> None:
     await client.llm.load_new_instance("chatty")
     assert [info.ttl_ms for info in server.loaded()] == [3_600_000]
 
 
-@pytest.mark.requirement("C-TTL-MS")
 @pytest.mark.parametrize("ttl", [0, -1, float("nan"), float("inf"), True])
 async def test_an_invalid_ttl_is_rejected_before_sending(client: Any, ttl: Any, server: Emulator) -> None:
     with pytest.raises(lms.LMStudioValueError, match="ttl"):
@@ -63,7 +58,6 @@ async def test_load_settings_reach_the_server(client: Any) -> None:
     assert (await model.get_load_config()).context_length == 1234
 
 
-@pytest.mark.requirement("C-CONFIG-MISMATCH")
 async def test_settings_that_differ_from_the_loaded_ones_are_reported(client: Any) -> None:
     await client.llm.model("chatty", config={"contextLength": 1000})
     with pytest.warns(lms.LMStudioConfigWarning, match=r"contextLength: requested 2000, actual 1000"):
@@ -140,7 +134,6 @@ async def test_what_a_request_only_implies_is_no_mismatch(
     await client.llm.model("chatty", config=requested, on_config_mismatch="raise")
 
 
-@pytest.mark.requirement("C-NEW-INSTANCE")
 async def test_new_instances_get_suffixes_and_an_identifier_in_use_is_rejected(client: Any) -> None:
     first = await client.llm.load_new_instance("chatty")
     second = await client.llm.load_new_instance("chatty")
@@ -174,7 +167,6 @@ async def test_a_call_that_would_wait_for_a_load_of_its_own_event_loop_is_reject
                 await task
 
 
-@pytest.mark.requirement("C-ANY-MODEL")
 async def test_any_loaded_model_is_used_when_none_is_named(client: Any, server: Emulator) -> None:
     with pytest.raises(lms.LMStudioModelNotFoundError, match=r'client\.llm\.model\("chatty"\)'):
         await client.llm.model()
@@ -196,7 +188,6 @@ async def test_a_handle_of_lazy_model_sends_nothing_before_its_use(client: Any, 
     assert [info.identifier for info in server.loaded()] == ["chatty"]
 
 
-@pytest.mark.requirement("C-MODEL-NOT-FOUND")
 async def test_an_unknown_model_is_named_with_close_matches(client: Any) -> None:
     with pytest.raises(lms.LMStudioModelNotFoundError, match="Did you mean 'chatty'") as caught:
         await client.llm.model("chaty")
@@ -237,7 +228,6 @@ async def test_only_a_model_of_the_other_kind_gets_the_advice_to_use_it_there(
     assert caught.value.suggestion == advice
 
 
-@pytest.mark.requirement("C-UNLOAD")
 async def test_unloading_by_handle_and_by_identifier(client: Any, server: Emulator) -> None:
     model = await client.llm.model("chatty")
     await client.embedding.load_new_instance("vectors")
@@ -248,7 +238,6 @@ async def test_unloading_by_handle_and_by_identifier(client: Any, server: Emulat
         await client.llm.unload("chatty")
 
 
-@pytest.mark.requirement("C-HANDLE-BY-IDENTIFIER")
 async def test_an_unloaded_model_is_loaded_again_with_the_same_settings(client: Any, server: Emulator) -> None:
     model = await client.llm.model("chatty", ttl=77, config={"contextLength": 999})
     server.unload("chatty")
@@ -264,7 +253,6 @@ async def test_unloading_a_new_instance_that_was_never_loaded_unloads_no_other(c
     assert [info.identifier for info in server.loaded()] == ["chatty"]
 
 
-@pytest.mark.requirement("C-LISTINGS")
 async def test_lists_show_both_kinds(client: Any) -> None:
     await client.llm.model("chatty")
     await client.embedding.load_new_instance("vectors")

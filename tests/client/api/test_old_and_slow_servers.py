@@ -28,13 +28,11 @@ CANCEL = """
 """
 
 
-@pytest.mark.requirement("C-COMPLETE-FALLBACK")
 def test_a_server_without_raw_completion_gets_the_old_request() -> None:
     with reading([*LOADED, *lines_of(COMPLETE_ON_AN_OLD_SERVER)]) as host, Client(host) as client:
         assert client.llm.model("m1").complete("once upon").content == "Hello"
 
 
-@pytest.mark.requirement("C-CLOSED-EARLY")
 def test_a_prediction_that_closes_without_its_last_packet_is_an_error() -> None:
     with reading([*LOADED, *PREDICT[:-2], PREDICT[-1]]) as host, Client(host) as client:
         model = client.llm.model("m1")
@@ -42,14 +40,12 @@ def test_a_prediction_that_closes_without_its_last_packet_is_an_error() -> None:
             model.respond("hi")
 
 
-@pytest.mark.requirement("C-CLOSED-EARLY")
 def test_a_load_that_closes_without_its_last_packet_is_an_error() -> None:
     closed = pytest.raises(lms.LMStudioChannelClosedError, match="Model get/load: the server closed the channel")
     with reading([*LOADED[:-2], LOADED[-1]]) as host, Client(host) as client, closed:
         client.llm.model("m1")
 
 
-@pytest.mark.requirement("C-LOAD-CANCEL")
 def test_a_load_whose_caller_fails_is_cancelled_on_the_server() -> None:
     def fail(_progress: float) -> None:
         raise ZeroDivisionError
@@ -59,7 +55,6 @@ def test_a_load_whose_caller_fails_is_cancelled_on_the_server() -> None:
         client.llm.model("m1", on_load_progress=fail)
 
 
-@pytest.mark.requirement("C-LOAD-CANCEL")
 async def test_a_load_whose_task_is_cancelled_is_cancelled_on_the_server() -> None:
     with reading([*LOADED[:-3], *lines_of(CANCEL)]) as host:
         async with AsyncClient(host) as client:
@@ -72,7 +67,6 @@ async def test_a_load_whose_task_is_cancelled_is_cancelled_on_the_server() -> No
                 await load
 
 
-@pytest.mark.requirement("C-LAZY-SOCKETS")
 def test_a_socket_is_opened_when_its_namespace_is_first_used() -> None:
     with Emulator(["chatty"]) as server, closing(Client(server.address)) as client:
         assert not server.connections
@@ -83,7 +77,6 @@ def test_a_socket_is_opened_when_its_namespace_is_first_used() -> None:
         assert {connection.namespace for connection in server.connections} == {"llm", "system"}
 
 
-@pytest.mark.requirement("C-GUEST")
 def test_a_client_without_a_token_is_the_same_guest_on_all_its_sockets() -> None:
     with Emulator(["chatty"]) as server, closing(Client(server.address)) as client:
         client.llm.list_loaded()

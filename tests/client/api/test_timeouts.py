@@ -40,7 +40,6 @@ TIMEOUTS: list[tuple[str, list[dict[str, Any]], Callable[[Any], Any]]] = [
 
 
 @pytest.mark.slow
-@pytest.mark.requirement("C-BOUNDED")
 @pytest.mark.parametrize(("name", "frames", "call"), TIMEOUTS)
 async def test_each_timeout_expires_in_its_turn_and_cancels_on_the_server(
     make_client: Callable[..., Any],

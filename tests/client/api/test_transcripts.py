@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-import pytest
-
 from lmstudio_integrations.client.api.sync import Client
 from tests.client.transcript_server import reading
 from tests.protocol.transcripts import (
@@ -17,7 +15,6 @@ from tests.protocol.transcripts import (
 )
 
 
-@pytest.mark.requirement("C-TRANSCRIPTS", "C-TEXT-FRAMES")
 def test_the_client_lists_loads_responds_and_unloads_word_for_word() -> None:
     reported: list[float] = []
     with reading(lines_of(AUTHENTICATION + LIST_LOAD_RESPOND_UNLOAD)) as host, Client(host) as client:
@@ -41,7 +38,6 @@ def _as_this_client_sends_it(line: Line) -> Line | None:
     return Line(line.by, json.loads(text.replace(', "deviceIdentifier": null}', "}"))) if line.by == "client" else line
 
 
-@pytest.mark.requirement("C-TRANSCRIPTS", "C-CANCEL")
 def test_the_client_uses_any_loaded_model_cancels_and_unloads() -> None:
     lines = [_as_this_client_sends_it(line) for line in lines_of(AUTHENTICATION + ANY_MODEL_CANCEL_UNLOAD)]
     with reading([line for line in lines if line is not None]) as host, Client(host) as client:
@@ -54,7 +50,6 @@ def test_the_client_uses_any_loaded_model_cancels_and_unloads() -> None:
     assert (result.content, result.stats.stop_reason) == ("Hel", "userStopped")
 
 
-@pytest.mark.requirement("C-TRANSCRIPTS")
 def test_the_client_plays_a_round_of_tools_word_for_word() -> None:
     load = lines_of(LIST_LOAD_RESPOND_UNLOAD)[2:7]
 

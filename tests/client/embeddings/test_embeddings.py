@@ -8,7 +8,6 @@ import pytest
 import lmstudio_integrations as lms
 
 
-@pytest.mark.requirement("C-EMBED")
 async def test_a_text_gives_a_vector_and_a_list_gives_a_list(client: Any) -> None:
     model = await client.embedding.model("vectors")
     one = await model.embed("a text")
@@ -21,7 +20,6 @@ async def test_a_text_gives_a_vector_and_a_list_gives_a_list(client: Any) -> Non
     assert await model.embed([]) == []
 
 
-@pytest.mark.requirement("C-TOKENIZE")
 async def test_tokens_of_one_text_and_of_several(client: Any) -> None:
     model = await client.llm.model("chatty")
     tokens = await model.tokenize("one two three")

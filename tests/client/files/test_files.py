@@ -41,7 +41,6 @@ def _sources(tmp_path: Path) -> list[Any]:
     return [path, str(path), PNG, bytearray(PNG), io.BytesIO(PNG), path.open("rb"), url]
 
 
-@pytest.mark.requirement("C-UPLOAD")
 async def test_an_image_may_be_a_path_bytes_a_file_or_a_data_url(client: Any, tmp_path: Path) -> None:
     model = await client.llm.model("seeing")
     for source in _sources(tmp_path):
@@ -72,7 +71,6 @@ async def test_an_empty_file_is_rejected_by_that_word(
     assert not server.connections
 
 
-@pytest.mark.requirement("C-UPLOAD")
 @pytest.mark.parametrize(("given", "kept"), [("cat.jpg", "cat.jpg.png"), ("cat.PNG", "cat.PNG"), ("cat", "cat.png")])
 async def test_the_extension_is_that_of_the_content(client: Any, given: str, kept: str) -> None:
     assert (await client.files.prepare_image(PNG, given)).name == kept
@@ -117,7 +115,6 @@ def _free_port() -> int:
         return port
 
 
-@pytest.mark.requirement("C-FILE-LIFETIME")
 async def test_a_file_is_uploaded_again_after_a_lost_connection(
     make_client: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -140,7 +137,6 @@ async def test_a_file_is_uploaded_again_after_a_lost_connection(
 
 
 @pytest.mark.slow
-@pytest.mark.requirement("C-FILE-LIFETIME")
 async def test_a_socket_stays_open_while_a_handle_is_alive(
     make_client: Callable[..., Any], server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,7 +151,6 @@ async def test_a_socket_stays_open_while_a_handle_is_alive(
     server.wait_for(lambda: not server.connections)
 
 
-@pytest.mark.requirement("C-DOCUMENTS")
 async def test_a_document_is_read_and_searched(client: Any, tmp_path: Path) -> None:
     path = tmp_path / "facts.md"
     path.write_text("# Facts\n\nThe moon is made of rock.\n\nCheese is made of milk.\n", encoding="utf-8")
@@ -205,7 +200,6 @@ async def test_invalid_document_searches_are_rejected(client: Any) -> None:
         await client.files.retrieve("what", [handle], limt=1)
 
 
-@pytest.mark.requirement("C-DOWNLOAD")
 async def test_a_model_is_found_and_downloaded(client: Any) -> None:
     (found,) = await client.repository.search_models("elsewhere", limit=5)
     progress, done = list[Any](), list[bool]()

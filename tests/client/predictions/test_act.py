@@ -73,7 +73,6 @@ def server() -> Iterator[Emulator]:
         yield running
 
 
-@pytest.mark.requirement("C-ACT")
 async def test_the_model_gets_what_the_tool_returned(model: Any) -> None:
     messages: list[Any] = []
     result = await model.act("add please", [add], on_message=messages.append, repair_tool_calls=False)
@@ -86,7 +85,6 @@ async def test_the_model_gets_what_the_tool_returned(model: Any) -> None:
     assert messages[2].content[0].text == "I heard: 3"
 
 
-@pytest.mark.requirement("C-ACT-ORDER")
 @pytest.mark.parametrize("parallel", [1, 2, None])
 async def test_replies_come_in_the_order_of_the_requests(model: Any, parallel: int | None) -> None:
     messages: list[Any] = []
@@ -151,7 +149,6 @@ async def test_a_tool_may_raise_stop_iteration(model: Any) -> None:
     assert "StopIteration()" in messages[1].content[0].content
 
 
-@pytest.mark.requirement("C-ACT-INVALID")
 @pytest.mark.parametrize(
     ("prompt", "expected"), [("nobody", "Cannot find tool with name nobody."), ("wrong", "Failed to parse arguments")]
 )
@@ -212,7 +209,6 @@ async def test_a_handler_must_return_a_string(model: Any, prompt: str) -> None:
         await model.act(prompt, [tool], handle_invalid_tool_request=lambda _error, _request: 5)
 
 
-@pytest.mark.requirement("C-ACT-LIMIT")
 async def test_the_last_round_has_no_tools(model: Any) -> None:
     messages: list[Any] = []
     result = await model.act("add", [add], max_prediction_rounds=1, on_message=messages.append)
@@ -222,7 +218,6 @@ async def test_the_last_round_has_no_tools(model: Any) -> None:
         await model.act("always", [add], max_prediction_rounds=1)
 
 
-@pytest.mark.requirement("C-ACT-LIMIT")
 async def test_the_last_round_requires_no_tool(model: Any) -> None:
     results: list[Any] = []
     required = {"type": "generic", "mode": "required"}

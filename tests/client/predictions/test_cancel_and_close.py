@@ -69,7 +69,6 @@ async def _wait_until_stalled(stream: Any) -> None:
 # Elsewhere
 
 
-@pytest.mark.requirement("C-ABANDON")
 @pytest.mark.parametrize("read", [_read, _wait_for_result])
 async def test_the_reader_of_a_stream_that_is_closed_elsewhere_gets_an_error(
     model: Any, server: Emulator, read: Callable[[Any], Any]
@@ -179,7 +178,6 @@ async def test_reading_on_after_the_reading_task_was_cancelled_is_an_error(serve
             await anext(fragments)
 
 
-@pytest.mark.requirement("C-ABANDON")
 async def test_ending_the_loop_early_stops_the_server_and_the_stream_has_no_end(model: Any, server: Emulator) -> None:
     stream = model.respond_stream("for ever")
     async for _fragment in stream:
@@ -358,7 +356,6 @@ async def _never_load(frames: list[str], loading: asyncio.Event, socket: Socket)
     frames.append((await receive(socket))["message"]["type"])
 
 
-@pytest.mark.requirement("C-LOAD-CANCEL")
 @pytest.mark.parametrize("policy", ["get_or_load", "new_instance"])
 async def test_closing_a_stream_stops_the_loading_of_its_model(make_client: Callable[..., Any], policy: str) -> None:
     frames: list[str] = []
@@ -375,7 +372,6 @@ async def test_closing_a_stream_stops_the_loading_of_its_model(make_client: Call
     assert frames == [{"get_or_load": "getOrLoad", "new_instance": "loadModel"}[policy], "cancel"]
 
 
-@pytest.mark.requirement("C-LOAD-CANCEL")
 async def test_cancelling_a_stream_stops_the_loading_of_its_model(make_client: Callable[..., Any]) -> None:
     frames: list[str] = []
     loading = asyncio.Event()

@@ -30,7 +30,6 @@ async def _drain(stream: AsyncIterator[Any]) -> None:
         pass
 
 
-@pytest.mark.requirement("C-RESULT")
 async def test_a_prediction_has_its_text_and_its_stats(model: Any) -> None:
     result = await model.respond("count")
     assert str(result) == result.content == " ".join(str(n) for n in range(200))
@@ -104,14 +103,12 @@ async def test_settings_of_a_call_reach_the_model(model: Any) -> None:
     assert result.prediction_config.temperature == 0.5
 
 
-@pytest.mark.requirement("C-REASONING")
 async def test_reasoning_is_kept_apart_from_the_content(model: Any) -> None:
     result = await model.respond("think")
     assert result.content.strip() == "Done."
     assert result.reasoning_content.strip() == "Let me see."
 
 
-@pytest.mark.requirement("C-PROMPT-PROGRESS", "C-FIRST-TOKEN")
 async def test_callbacks_are_called_in_order(model: Any) -> None:
     chat = lms.Chat()
     progress: list[float] = []
@@ -150,7 +147,6 @@ async def test_a_text_is_continued_without_a_template(model: Any, server: Emulat
     assert all(record.raw for record in server.predictions)
 
 
-@pytest.mark.requirement("C-CANCEL")
 async def test_cancelling_keeps_what_has_arrived(model: Any) -> None:
     stream = model.respond_stream("for ever")
     seen = 0
@@ -235,13 +231,11 @@ async def test_streams_run_side_by_side_on_one_socket(model: Any, server: Emulat
     assert len([each for each in server.connections if each.namespace == "llm"]) == 1
 
 
-@pytest.mark.requirement("C-PREDICTION-FAILS")
 async def test_a_failure_in_the_middle_raises_with_the_servers_words(model: Any) -> None:
     with pytest.raises(lms.LMStudioServerError, match="the engine gave up"):
         await model.respond("break")
 
 
-@pytest.mark.requirement("C-PRESET")
 async def test_a_preset_that_does_not_exist_is_named(model: Any) -> None:
     with pytest.raises(lms.LMStudioPresetNotFoundError, match="nonesuch"):
         await model.respond("hello", preset="nonesuch")
@@ -279,7 +273,6 @@ async def test_a_value_without_a_json_form_is_rejected(model: Any, value: object
     assert (await model.respond("hi")).content, "the model is as it was"
 
 
-@pytest.mark.requirement("C-ABANDON")
 async def test_cancelling_a_task_stops_the_server(server: Emulator) -> None:
     async with lms.AsyncClient(server.address) as client:
         model = await client.llm.model("chatty")

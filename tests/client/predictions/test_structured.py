@@ -50,7 +50,6 @@ def server() -> Iterator[Emulator]:
         yield running
 
 
-@pytest.mark.requirement("C-STRUCTURED")
 async def test_a_class_gives_a_dict_and_its_instance_on_request(model: Any) -> None:
     result = await model.respond("good", response_format=City)
     assert (result.parsed, result.structured) == (GOOD, True)
@@ -70,7 +69,6 @@ async def test_a_completion_may_be_structured_too(model: Any) -> None:
     assert (await model.complete("good", response_format=City)).parsed == GOOD
 
 
-@pytest.mark.requirement("C-STRUCTURED")
 @pytest.mark.parametrize(
     "requested",
     [

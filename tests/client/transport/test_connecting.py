@@ -54,7 +54,6 @@ def _another_server(response: bytes | None) -> Iterator[str]:
     thread.join(5)
 
 
-@pytest.mark.requirement("C-UNREACHABLE")
 async def test_an_unreachable_server_is_named_in_the_error(make_client: Callable[..., Any]) -> None:
     address = f"127.0.0.1:{_free_port()}"
     async with make_client(address) as client:
@@ -73,7 +72,6 @@ async def test_a_client_works_once_its_server_has_come_up(make_client: Callable[
             assert (await client.llm.model("chatty")).identifier == "chatty"
 
 
-@pytest.mark.requirement("C-GREETING")
 @pytest.mark.parametrize(
     "response",
     [
@@ -90,7 +88,6 @@ async def test_another_server_at_the_port_is_recognized(make_client: Callable[..
                 await client.llm.model("chatty")
 
 
-@pytest.mark.requirement("C-CONNECT-TIMEOUT")
 async def test_a_silent_server_runs_into_the_connect_timeout(make_client: Callable[..., Any]) -> None:
     with _another_server(None) as address:
         async with make_client(address, connect_timeout=0.2) as client:
@@ -100,7 +97,6 @@ async def test_a_silent_server_runs_into_the_connect_timeout(make_client: Callab
     assert isinstance(caught.value, TimeoutError)
 
 
-@pytest.mark.requirement("C-URL")
 @pytest.mark.parametrize("host", ["{}", "http://{}/v1", " {} "])
 async def test_an_address_may_be_written_in_many_ways(
     make_client: Callable[..., Any], server: Emulator, host: str
@@ -116,7 +112,6 @@ def test_an_invalid_address_is_rejected_in_the_constructor(host: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.requirement("C-URL")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -168,7 +163,6 @@ def test_an_ipv6_address_is_bracketed_in_its_url() -> None:
     assert Address.parse("[::1]:99").url("llm") == "ws://[::1]:99/llm"
 
 
-@pytest.mark.requirement("C-HOST-ENV")
 async def test_the_environment_names_the_host(
     make_client: Callable[..., Any], server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +171,6 @@ async def test_the_environment_names_the_host(
         assert (await client.llm.model("chatty")).identifier == "chatty"
 
 
-@pytest.mark.requirement("C-DISCOVERY")
 async def test_without_a_host_the_default_ports_are_tried(
     make_client: Callable[..., Any], server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,7 +201,6 @@ async def test_a_local_server_is_discovered(
     assert await client.find_default_local_api_host() is None
 
 
-@pytest.mark.requirement("C-TOKEN-HALVES", "C-AUTH-REJECTED")
 async def test_a_valid_token_authenticates_and_a_wrong_one_does_not(make_client: Callable[..., Any]) -> None:
     with Emulator(MODELS, tokens=[TOKEN]) as server:
         async with make_client(server.address, TOKEN) as client:
@@ -220,7 +212,6 @@ async def test_a_valid_token_authenticates_and_a_wrong_one_does_not(make_client:
                 assert TOKEN[-8:-1] not in str(caught.value)
 
 
-@pytest.mark.requirement("C-TOKEN-ENV")
 @pytest.mark.parametrize("name", ["LM_API_TOKEN", "LMSTUDIO_API_TOKEN"])
 async def test_the_environment_names_the_token(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str
@@ -231,7 +222,6 @@ async def test_the_environment_names_the_token(
             assert (await client.llm.model("chatty")).identifier == "chatty"
 
 
-@pytest.mark.requirement("C-TOKEN-FORMAT")
 async def test_a_malformed_token_is_reported_without_showing_it(
     make_client: Callable[..., Any], server: Emulator
 ) -> None:
@@ -272,7 +262,6 @@ async def test_a_token_in_clear_text_to_another_machine_is_warned_of(caplog: pyt
     assert TOKEN not in caplog.text
 
 
-@pytest.mark.requirement("C-LOST", "C-RECONNECT")
 async def test_a_lost_connection_fails_waiting_calls_and_the_next_call_reconnects(
     make_client: Callable[..., Any],
 ) -> None:
@@ -313,7 +302,6 @@ async def test_clients_with_the_same_credentials_share_their_sockets(server: Emu
     second.close()
 
 
-@pytest.mark.requirement("C-CLOSE")
 async def test_an_idle_connection_closes_after_its_last_client(
     server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

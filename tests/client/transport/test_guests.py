@@ -44,7 +44,6 @@ async def _close_idle(client: Any, server: Emulator, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-@pytest.mark.requirement("C-GUEST-RELEASED")
 async def test_a_server_may_release_a_client_whose_connections_are_closed(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,7 +55,6 @@ async def test_a_server_may_release_a_client_whose_connections_are_closed(
         assert len(authenticator.released) == 3
 
 
-@pytest.mark.requirement("C-GUEST-RELEASED")
 async def test_an_open_connection_to_one_server_keeps_no_identity_for_another(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,7 +70,6 @@ async def test_an_open_connection_to_one_server_keeps_no_identity_for_another(
         assert len(released.released) == 2
 
 
-@pytest.mark.requirement("C-GUEST")
 async def test_all_sockets_to_a_server_share_an_identity_whoever_opens_them(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,7 +145,6 @@ async def test_a_socket_that_authenticates_after_the_end_of_all_others_has_a_new
     assert identities["/llm"] != identities["/embedding"]
 
 
-@pytest.mark.requirement("C-GUEST-RELEASED")
 async def test_a_server_that_has_seen_the_end_of_every_connection_first_gets_a_new_identity(
     make_client: Callable[..., Any],
 ) -> None:
