@@ -2,7 +2,16 @@
 # # Compare the speed of models
 #
 # LM Studio measures each response. This recipe sends the same prompts to every
-# language model that is loaded, and plots the medians with matplotlib.
+# language model that is loaded, and plots the medians with matplotlib. Load the
+# models first, with the context length and the GPU offload that you use.
+
+# %% tags=["check"]
+import lmstudio_integrations as lms
+
+try:
+    lms.llm()  # fails if no language model is loaded
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
 
 # %%
 from pathlib import Path
@@ -17,17 +26,11 @@ from lmstudio_integrations.langchain import ChatLMStudio
 # %% [markdown]
 # ## The models
 #
-# Load the models to compare first, with the context length and the GPU offload that
-# you use. `require_loaded` makes sure that nothing is loaded in between, as LM
-# Studio could unload another model for it. If not all of them fit into memory, run
-# the recipe once for each.
+# `require_loaded` makes sure that nothing is loaded in between, as LM Studio could
+# unload another model for it.
 
 # %%
-try:
-    lms.llm()  # fails if no language model is loaded
-    names = [model.identifier for model in lms.list_loaded_models("llm")]
-except lms.LMStudioError as error:
-    raise SystemExit(error) from None
+names = [model.identifier for model in lms.list_loaded_models("llm")]
 print("Models:", ", ".join(names))
 models = [
     ChatLMStudio(model=name, load_policy="require_loaded", temperature=0)
@@ -37,12 +40,9 @@ models = [
 # %% [markdown]
 # ## Measure
 #
-# The first call of each model is not counted: it fills caches, and may wait for
-# the weights to be read. Only one call runs at a time, because calls that run
-# together share the speed.
-#
-# The prompts differ from their first words on. LM Studio keeps the last prompt in a
-# cache, and a prompt that begins like it would have its first token too early.
+# The first call of each model is not counted, as it fills caches. Only one call
+# runs at a time. The prompts differ from their first words on, so that none of them
+# comes from the server's prompt cache.
 
 # %%
 PROMPTS = [
@@ -70,9 +70,6 @@ for name, (rate, first) in zip(names, speeds, strict=True):
 
 # %% [markdown]
 # ## Plot
-#
-# A `Figure` of its own needs no display. The file can be opened in a browser; a
-# notebook shows it below the cell.
 
 # %%
 plot = Figure(figsize=(8, 1.4 + 0.4 * len(names)), layout="constrained")
@@ -91,8 +88,6 @@ SVG(filename=path)
 # %% [markdown]
 # ## Read the numbers
 #
-# - Tokens of two models are not the same: one may need more of them for the same
-#   text. Compare models of a family, or count characters per second.
-# - A thinking model writes its reasoning first, so its first token is not yet text
-#   that you can show.
+# - Tokens of two models are not the same: one may need more of them for a text.
+# - A reasoning model writes its reasoning first; its first token is not yet text.
 # - The time to the first token grows with the prompt. Use prompts as long as yours.

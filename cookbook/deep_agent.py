@@ -3,21 +3,11 @@
 #
 # `deepagents` builds agents for long tasks: they keep notes in files, and give work
 # to sub-agents. Here an agent has a sub-agent look something up, and writes a
-# report.
+# report. The model must be trained for tool use.
 
-# %%
-from typing import Any
-
-from deepagents import SubAgent, create_deep_agent
-from langchain_core.messages import AIMessage
-
+# %% tags=["check"]
 import lmstudio_integrations as lms
-from lmstudio_integrations.langchain import ChatLMStudio
 
-# %% [markdown]
-# The loaded model must be trained for tool use.
-
-# %%
 try:
     info = lms.llm().get_info()
 except lms.LMStudioError as error:
@@ -29,6 +19,13 @@ if not info.trained_for_tool_use:
     raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
 
 # %%
+from typing import Any
+
+from deepagents import SubAgent, create_deep_agent
+from langchain_core.messages import AIMessage
+
+from lmstudio_integrations.langchain import ChatLMStudio
+
 model = ChatLMStudio(temperature=0)
 
 # %% [markdown]
@@ -38,11 +35,12 @@ model = ChatLMStudio(temperature=0)
 # tokens. A context window of 4,096 tokens is full after a few steps.
 
 # %%
-print(f"Context window: {info.context_length:,} tokens")
-if info.context_length < 8192:
+window = model.load().profile.get("max_input_tokens", 0)
+print(f"Context window: {window:,} tokens")
+if window < 8192:
     raise SystemExit(
         "This recipe needs a context window of 8,192 tokens; unload the model, "
-        f"then run `lmsi load {info.model_key} -c 8192`."
+        "then run `lmsi load KEY -c 8192`."
     )
 
 # %% [markdown]

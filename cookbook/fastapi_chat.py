@@ -3,18 +3,15 @@
 Start the server with `uvicorn fastapi_chat:app` in the folder of this file, and
 open http://127.0.0.1:8000. The page is `fastapi_chat.html`, which loads nothing
 from other sites. `python fastapi_chat.py` tries the server once, without a browser.
+Any model will do.
 
 The response is a stream of JSON lines, one for each fragment of the reasoning or
-the text. If the connection ends, because the tab was closed or its user clicked
-Stop, FastAPI cancels the task that reads the endpoint. This cancels the prediction
-in LM Studio, even while the prompt is processed, and the model is free for the next
-user. FastAPI does not close the endpoint's generator itself, so this relies on
-`ChatLMStudio`: it stops a prediction at once when its stream is dropped, and within
-seconds if it takes the garbage collector to see that nothing refers to it any more.
+the text. If the tab is closed, or its user clicks Stop, FastAPI cancels the task
+that reads the endpoint. This cancels the prediction in LM Studio, even while the
+prompt is processed.
 
 The server stores nothing: each tab keeps its conversation and sends it with every
-message. All users share one `ChatLMStudio`, which is configuration only; how many
-of them the model serves at once is a setting of LM Studio.
+message. All users share one `ChatLMStudio`, which is configuration only.
 """
 
 import asyncio

@@ -1,54 +1,76 @@
-"""Chat in the browser with Gradio, and stop the model.
+"""Chat with the documents of a folder in the browser, with Gradio.
 
-Start the server with `uvicorn --factory gradio_chat:create_app` in the folder of
-this file, and open http://127.0.0.1:8000. `python gradio_chat.py` sends one message
-without a browser.
+Put text files into the folder `documents`, start the server with
+`uvicorn --factory gradio_chat:create_app`, and open http://127.0.0.1:8000. Load a
+language model and an embedding model. Without documents, it is a plain chat.
 
-Gradio keeps the conversation of each tab, and passes it with every message. If the
-user clicks Stop, Gradio cancels the task that reads `respond`. This cancels the
-prediction in LM Studio, even while the prompt is processed. It needs an async
-generator: a sync one runs in a thread and ends only with its next token. If the tab
-is closed, the model stops with its next token, too; the page of the recipe
-[with FastAPI](fastapi_chat.md) stops it at once.
-
-Streamlit takes about as many lines (`st.chat_message` and `st.write_stream`), but
-its Stop always waits for the next token, and it installs half as much again.
+Before each response, new paragraphs in the folder are embedded, and those that
+are gone are deleted. Gradio keeps all conversations in the browser. Its Stop
+cancels the prediction in LM Studio. If the tab is closed, the model stops with
+its next token; [with FastAPI](fastapi_chat.md), it stops at once.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import gradio
 from fastapi import FastAPI
+from langchain_core.vectorstores import InMemoryVectorStore
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 
+FOLDER = Path("documents")
 model = ChatLMStudio()
+store = InMemoryVectorStore(LMStudioEmbeddings())
+
+
+def paragraphs() -> set[str]:
+    """Return what is in the folder now."""
+    files = [path.read_text(encoding="utf-8") for path in FOLDER.glob("*.txt")]
+    return {text for file in files for text in file.split("\n\n")}
+
+
+async def search(question: str) -> str:
+    """Return the paragraphs that match a question best."""
+    texts = paragraphs()
+    store.delete([*store.store.keys() - texts])
+    new = [*texts - store.store.keys()]
+    await store.aadd_texts(new, ids=new)
+    best = await store.asimilarity_search(question, k=3) if texts else []
+    return "\n\n".join(each.page_content for each in best)
 
 
 async def respond(message: str, history: list[Any]) -> AsyncIterator[list[Any]]:
-    """Stream the response to a message: what there is of its reasoning and text."""
-    earlier = [each for each in history if not each["metadata"]]  # no reasoning
-    reasoning = text = ""
+    """Stream the sources, the reasoning and the response."""
+    earlier = [each for each in history if not each["metadata"]]  # not the folded
+    folded = {"Sources": "", "Reasoning": ""}
+    text = ""
     try:
-        async for chunk in model.astream([*earlier, ("user", message)]):
+        sources = folded["Sources"] = await search(message)
+        prompt = f"{sources}\n\nFrom these texts: {message}" if sources else message
+        async for chunk in model.astream([*earlier, ("user", prompt)]):
             for block in chunk.content_blocks:
                 if block["type"] == "reasoning":
-                    reasoning += block.get("reasoning", "")
+                    folded["Reasoning"] += block.get("reasoning", "")
             text += chunk.text
-            folded = gradio.ChatMessage(reasoning, metadata={"title": "Reasoning"})
-            yield [folded, text] if reasoning else [text]
+            shown = [
+                gradio.ChatMessage(content, metadata={"title": title})
+                for title, content in folded.items()
+                if content
+            ]
+            yield [*shown, text]
     except lms.LMStudioError as error:
-        gradio.Warning(str(error), duration=None)  # an exception would end the chat
+        gradio.Warning(str(error), duration=None)  # an exception ends the chat
 
 
 def create_app() -> FastAPI:
     """Return the page as an app."""
     page = gradio.ChatInterface(
         respond,
-        title="Chat",
+        save_history=True,
         chatbot=gradio.Chatbot(buttons=["copy"]),  # and none that shares it online
         concurrency_limit=None,  # LM Studio decides how many it serves at once
         analytics_enabled=False,  # else Gradio sends usage data to its makers
@@ -58,19 +80,15 @@ def create_app() -> FastAPI:
 
 
 async def main() -> None:
-    """Send one message without a browser, and print the response."""
-    responses = [each async for each in respond("When does the ferry leave?", [])]
-    *reasoning, text = responses[-1]
-    for each in reasoning:
-        print("Reasoning:", each.content)
-    print("Text:", text)
-    if not text:
-        raise SystemExit("The model did not write any text; take a larger model.")
+    """Ask without a browser, and print the response."""
+    responses = [each async for each in respond("When is the ferry?", [])]
+    print("Response:", responses[-1][-1])
 
 
 if __name__ == "__main__":
     try:
-        print("Model:", lms.llm().get_info().model_key)
+        lms.llm()
+        lms.embedding_model()
     except lms.LMStudioError as error:
         raise SystemExit(error) from None
     asyncio.run(main())

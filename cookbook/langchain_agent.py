@@ -2,20 +2,11 @@
 # # Run an agent with tools in LangChain
 #
 # `create_agent` runs the tools that the model calls, until there is a final
-# response.
+# response. The model must be trained for tool use.
 
-# %%
-from typing import Any
-
-from langchain.agents import create_agent
-
+# %% tags=["check"]
 import lmstudio_integrations as lms
-from lmstudio_integrations.langchain import ChatLMStudio
 
-# %% [markdown]
-# The loaded model must be trained for tool use.
-
-# %%
 try:
     info = lms.llm().get_info()
 except lms.LMStudioError as error:
@@ -27,6 +18,12 @@ if not info.trained_for_tool_use:
     raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
 
 # %%
+from typing import Any
+
+from langchain.agents import create_agent
+
+from lmstudio_integrations.langchain import ChatLMStudio
+
 model = ChatLMStudio(temperature=0)
 
 # %% [markdown]

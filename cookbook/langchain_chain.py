@@ -4,21 +4,19 @@
 # A chain of a prompt, a model on LM Studio, and a parser that returns the text.
 # `ChatLMStudio()` means any loaded model.
 
-# %%
-from langchain_core.output_parsers import StrOutputParser
-from langchain_core.prompts import ChatPromptTemplate
-
+# %% tags=["check"]
 import lmstudio_integrations as lms
-from lmstudio_integrations.langchain import ChatLMStudio
 
-# %% [markdown]
-# Any loaded model will do.
-
-# %%
 try:
     print("Model:", lms.llm().get_info().model_key)
 except lms.LMStudioError as error:
     raise SystemExit(error) from None
+
+# %%
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+
+from lmstudio_integrations.langchain import ChatLMStudio
 
 # %%
 prompt = ChatPromptTemplate.from_messages(

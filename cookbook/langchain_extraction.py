@@ -4,22 +4,20 @@
 # Read an instance of a pydantic model from a text. The server's grammar allows the
 # model nothing but the schema, so this works with every model, without tools.
 
+# %% tags=["check"]
+import lmstudio_integrations as lms
+
+try:
+    print("Model:", lms.llm().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+
 # %%
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
-import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
-
-# %% [markdown]
-# Any loaded model will do.
-
-# %%
-try:
-    print("Model:", lms.llm().get_info().model_key)
-except lms.LMStudioError as error:
-    raise SystemExit(error) from None
 
 
 # %%

@@ -2,21 +2,11 @@
 # # Send an image in LangChain
 #
 # An image is a content block of a message. The adapter uploads it to LM Studio,
-# which may run on another machine.
+# which may run on another machine. The model must accept images.
 
-# %%
-import base64
-from pathlib import Path
-
-from langchain_core.messages import HumanMessage
-
+# %% tags=["check"]
 import lmstudio_integrations as lms
-from lmstudio_integrations.langchain import ChatLMStudio
 
-# %% [markdown]
-# The loaded model must accept images.
-
-# %%
 try:
     info = lms.llm().get_info()
 except lms.LMStudioError as error:
@@ -28,6 +18,13 @@ if not info.vision:
     raise SystemExit(f"This recipe needs vision; your models with it: {names}.")
 
 # %%
+import base64
+from pathlib import Path
+
+from langchain_core.messages import HumanMessage
+
+from lmstudio_integrations.langchain import ChatLMStudio
+
 model = ChatLMStudio(temperature=0)
 
 # %% [markdown]

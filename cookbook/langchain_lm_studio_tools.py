@@ -8,7 +8,21 @@
 # arguments `-y`, `@modelcontextprotocol/server-filesystem`, and the folder for
 # temporary files, which `python -c "import tempfile; print(tempfile.gettempdir())"`
 # prints. LM Studio must run on this machine, whose files its tools see. On the
-# emulator, `servers/files_server.py` takes the place of that server.
+# emulator, `servers/files_server.py` takes the place of that server. The model must
+# be trained for tool use.
+
+# %% tags=["check"]
+import lmstudio_integrations as lms
+
+try:
+    info = lms.llm().get_info()
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+print("Model:", info.model_key)
+if not info.trained_for_tool_use:
+    able = [m for m in lms.list_downloaded_models("llm") if m.trained_for_tool_use]
+    names = ", ".join(m.model_key for m in able) or "none"
+    raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
 
 # %%
 import tempfile
@@ -19,20 +33,6 @@ from langchain.agents import create_agent
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
-
-# %% [markdown]
-# The loaded model must be trained for tool use.
-
-# %%
-try:
-    info = lms.llm().get_info()
-except lms.LMStudioError as error:
-    raise SystemExit(error) from None
-print("Model:", info.model_key)
-if not info.trained_for_tool_use:
-    able = [m for m in lms.list_downloaded_models("llm") if m.trained_for_tool_use]
-    names = ", ".join(m.model_key for m in able) or "none"
-    raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
 
 # %% [markdown]
 # The server has more tools, and some of them write. The agent gets two that read.

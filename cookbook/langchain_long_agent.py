@@ -2,24 +2,12 @@
 # # Run an agent for 200 tool calls in a small context window
 #
 # An agent reads a log of 200 ferries, one tool call each. That is more than 4,096
-# tokens hold, so the conversation is summarized on the way. The tokens are counted
-# by the server, so that every prompt fits, and nothing is dropped. A model that
-# thinks before a call sees the thought again with the result.
+# tokens hold, so the conversation is [summarized](../guides/long-conversations.md)
+# on the way, and nothing is dropped. The model must be trained for tool use.
 
-# %%
-from functools import partial
-from typing import Any
-
-from langchain.agents import create_agent
-from langchain.agents.middleware import SummarizationMiddleware
-
+# %% tags=["check"]
 import lmstudio_integrations as lms
-from lmstudio_integrations.langchain import ChatLMStudio
 
-# %% [markdown]
-# The loaded model must be trained for tool use.
-
-# %%
 try:
     info = lms.llm().get_info()
 except lms.LMStudioError as error:
@@ -31,6 +19,14 @@ if not info.trained_for_tool_use:
     raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
 
 # %%
+from functools import partial
+from typing import Any
+
+from langchain.agents import create_agent
+from langchain.agents.middleware import SummarizationMiddleware
+
+from lmstudio_integrations.langchain import ChatLMStudio
+
 model = ChatLMStudio(temperature=0).load()
 
 # %% [markdown]
@@ -58,25 +54,18 @@ def next_ferry() -> str:
 # %% [markdown]
 # ## The middleware
 #
-# After `load()`, the profile has the length of the context window. The recipe uses
-# at most 4,096 tokens of it. When half of them are full, all but the last four
-# messages become a summary. The other half is for the request for the summary,
-# which repeats these messages in a longer form, and for the response.
-#
-# By default, the middleware estimates tokens from the number of characters. With
-# this counter, the server counts them in the model's own prompt template, the tools
-# included. The prompt is shorter than LangChain's own, which has 500 tokens, and
-# nothing is trimmed from what is summarized. Thoughts count as they are sent; the
-# summary has none.
+# When half of the window is full, all but the last four messages become a summary.
+# The other half is for the request for the summary, which repeats these messages,
+# and for the response. The server counts the tokens, tools included; by default,
+# the middleware estimates them from the number of characters.
 
 # %%
 window = min(model.profile.get("max_input_tokens", 0), 4096)
-count = partial(model.get_num_tokens_from_messages, tools=[next_ferry])
 summarize = SummarizationMiddleware(
     model,
     trigger=("tokens", window // 2),
     keep=("messages", 4),
-    token_counter=count,
+    token_counter=partial(model.get_num_tokens_from_messages, tools=[next_ferry]),
     summary_prompt="Summarize what was read of the log, and the last total, "
     "in three sentences:\n{messages}",
     trim_tokens_to_summarize=None,
@@ -93,17 +82,12 @@ agent = create_agent(
 # ## Run
 #
 # Small models sometimes stop early, so the agent is asked again until it knows the
-# total. `dropped_tokens` would say that a server dropped a part of a prompt.
-#
-# Thoughts go back to the model as far as its chat template takes them, and nothing
-# has to be set for it. `reasoning_replay` says what the template does with those in
-# each place: that of the emulator copies them, like any text.
+# total.
 
 # %%
 messages: list[Any] = []
 prompts: list[int] = []
-calls = thoughts = summaries = 0
-replay: dict[str, str] = {}
+calls = summaries = 0
 answer = ""
 while total not in answer and len(prompts) < 500:
     messages = [*messages, ("user", "Go on with the log.")]
@@ -116,11 +100,8 @@ while total not in answer and len(prompts) < 500:
             messages = step["messages"]
         elif "model" in step:
             (response,) = step["model"]["messages"]
-            assert "dropped_tokens" not in response.response_metadata
             prompts.append(response.usage_metadata["input_tokens"])
             calls += len(response.tool_calls)
-            thoughts += "reasoning_content" in response.additional_kwargs
-            replay = response.response_metadata.get("reasoning_replay", replay)
             answer = response.text
         elif step.get("SummarizationMiddleware.before_model"):
             summaries += 1
@@ -129,7 +110,6 @@ while total not in answer and len(prompts) < 500:
 
 # %%
 print(f"The agent made {calls} tool calls and {summaries} summaries.")
-print(f"It thought {thoughts} times. What becomes of earlier thoughts: {replay}")
 print(f"The longest of {len(prompts)} prompts has {max(prompts):,} tokens.")
 print("Response:", answer)
 if total not in answer:

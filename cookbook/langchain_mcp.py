@@ -1,27 +1,14 @@
 """Run an agent with MCP tools in LangChain.
 
-`langchain-mcp-adapters` starts a local MCP server as a process, lists its tools and
-makes them tools of LangChain, which `create_agent` runs. The server is the file
-`servers/mcp_server.py`. Any other one that speaks over stdio works in the same way,
-for example one that is started with `npx` or `uvx`.
-
-If a tool raises an error, the MCP server sends its text, and the agent passes it to
-the model. The model can correct its call or explain what is wrong, and the program
-does not fail.
+`langchain-mcp-adapters` starts a local MCP server as a process and makes its tools
+tools of LangChain. The server is the file `servers/mcp_server.py`; any other one
+that speaks over stdio works in the same way, such as one that is started with `npx`
+or `uvx`. If a tool raises an error, the model reads its text. The model must be
+trained for tool use.
 """
 
-import asyncio
-import sys
-from typing import Any
-
-from langchain.agents import create_agent
-from langchain_core.messages import AIMessage, ToolMessage
-from langchain_mcp_adapters.client import MultiServerMCPClient
-from langchain_mcp_adapters.sessions import StdioConnection
-from langchain_mcp_adapters.tools import load_mcp_tools
-
+# %% tags=["check"]
 import lmstudio_integrations as lms
-from lmstudio_integrations.langchain import ChatLMStudio
 
 try:
     info = lms.llm().get_info()
@@ -32,6 +19,19 @@ if not info.trained_for_tool_use:
     able = [m for m in lms.list_downloaded_models("llm") if m.trained_for_tool_use]
     names = ", ".join(m.model_key for m in able) or "none"
     raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
+
+# %%
+import asyncio
+import sys
+from typing import Any
+
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage, ToolMessage
+from langchain_mcp_adapters.client import MultiServerMCPClient
+from langchain_mcp_adapters.sessions import StdioConnection
+from langchain_mcp_adapters.tools import load_mcp_tools
+
+from lmstudio_integrations.langchain import ChatLMStudio
 
 SERVER = StdioConnection(
     transport="stdio", command=sys.executable, args=["servers/mcp_server.py"]

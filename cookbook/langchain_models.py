@@ -3,20 +3,23 @@
 #
 # Load a model with your own settings, watch the progress, and unload it.
 
-# %%
+# %% tags=["check"]
 import lmstudio_integrations as lms
-from lmstudio_integrations.langchain import ChatLMStudio
+
+try:
+    print("Model:", lms.llm().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
 
 # %% [markdown]
 # Settings of a load need a model by its key. This is the key of a model that is
 # loaded; `lmsi ls` lists all keys.
 
 # %%
-try:
-    info = lms.llm().get_info()
-except lms.LMStudioError as error:
-    raise SystemExit(error) from None
-print("Model:", info.model_key)
+import lmstudio_integrations as lms
+from lmstudio_integrations.langchain import ChatLMStudio
+
+key = lms.llm().get_info().model_key
 
 # %% [markdown]
 # The object holds only configuration. `load_policy="new_instance"` loads a separate
@@ -25,7 +28,7 @@ print("Model:", info.model_key)
 # %%
 progress: list[float] = []
 model = ChatLMStudio(
-    model=info.model_key,
+    model=key,
     load_policy="new_instance",
     load_config={"context_length": 2048, "eval_batch_size": 256},
     ttl=60,

@@ -1,27 +1,13 @@
 # %% [markdown]
 # # Describe the arguments of a tool with pydantic in LangChain
 #
-# A pydantic class says what a tool accepts: descriptions, choices, limits, nested
-# objects, and rules of your own. The model reads its schema. If its arguments are
-# not valid, the tool does not run, and the agent sends the model the error.
+# A pydantic class says what a tool accepts, and the model reads its schema. If its
+# arguments are not valid, the tool does not run, and the agent sends the model the
+# error. The model must be trained for tool use.
 
-# %%
-import json
-from enum import Enum
-from typing import Any, Literal
-
-from langchain.agents import create_agent
-from langchain_core.tools import tool
-from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import BaseModel, Field, field_validator
-
+# %% tags=["check"]
 import lmstudio_integrations as lms
-from lmstudio_integrations.langchain import ChatLMStudio
 
-# %% [markdown]
-# The loaded model must be trained for tool use.
-
-# %%
 try:
     info = lms.llm().get_info()
 except lms.LMStudioError as error:
@@ -32,12 +18,22 @@ if not info.trained_for_tool_use:
     names = ", ".join(m.model_key for m in able) or "none"
     raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
 
+# %%
+from enum import Enum
+from typing import Any, Literal
+
+from langchain.agents import create_agent
+from langchain_core.tools import tool
+from pydantic import BaseModel, Field, field_validator
+
+from lmstudio_integrations.langchain import ChatLMStudio
+
 # %% [markdown]
 # ## The arguments
 #
 # `Field` describes and limits an argument. An `Enum` or a `Literal` is a choice. A
-# validator is a rule that is not in the schema, so the model learns of it from the
-# error. Say in its message how to do it right.
+# validator is a rule that is not in the schema; its message tells the model what to
+# do.
 
 
 # %%
@@ -75,8 +71,8 @@ class Booking(BaseModel):
 # %% [markdown]
 # ## The tool
 #
-# The function gets what the class made of the arguments: a member of the `Enum`,
-# an object of `Passengers`, and a number without spaces.
+# The function gets what the class made of the arguments, such as a member of the
+# `Enum`.
 
 # %%
 booked: list[dict[str, Any]] = []
@@ -88,12 +84,6 @@ def book(**booking: Any) -> str:
     booked.append(booking)
     return f"Booked to the {booking['destination'].value}, from pier 7."
 
-
-# %% [markdown]
-# This is what the model sees.
-
-# %%
-print("Tool:", json.dumps(convert_to_openai_tool(book)["function"], indent=2))
 
 # %% [markdown]
 # ## The agent
@@ -113,7 +103,6 @@ text = (
 question: Any = {"messages": [("user", text)]}
 messages = agent.invoke(question)["messages"]
 
-print("Question:", text)
 for message in messages:
     for call in getattr(message, "tool_calls", []):
         print("Tool call:", call["args"])
@@ -122,7 +111,6 @@ for message in messages:
 print("Response:", messages[-1].text)
 
 # %%
-print("Booked:", booked)
 if booked != [
     {
         "destination": Destination.ISLAND,
@@ -134,8 +122,6 @@ if booked != [
     raise SystemExit("The model did not book what was asked; take a larger model.")
 
 # %% [markdown]
-# ## In LlamaIndex
-#
-# `FunctionTool.from_defaults(function, fn_schema=Booking)` shows the model the
-# schema, but validates nothing. Begin the function with
-# `Booking.model_validate(arguments)`, and the agent sends the model the error.
+# In LlamaIndex, `FunctionTool.from_defaults(function, fn_schema=Booking)` shows the
+# model the schema, but validates nothing: begin the function with
+# `Booking.model_validate(arguments)`.

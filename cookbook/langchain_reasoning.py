@@ -3,21 +3,23 @@
 #
 # Reasoning is separate from the text: read it, stream it, or turn it off.
 
-# %%
-from langchain_core.messages import AIMessage
-
+# %% tags=["check"]
 import lmstudio_integrations as lms
-from lmstudio_integrations.langchain import ChatLMStudio
+
+try:
+    print("Model:", lms.llm().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
 
 # %% [markdown]
 # The loaded model must be one that reasons before it responds. The server does not
 # know which models do, so the recipe finds out from the first response.
 
 # %%
-try:
-    print("Model:", lms.llm().get_info().model_key)
-except lms.LMStudioError as error:
-    raise SystemExit(error) from None
+from langchain_core.messages import AIMessage
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.langchain import ChatLMStudio
 
 # %%
 QUESTION = "What is 17 * 23?"

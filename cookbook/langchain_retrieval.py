@@ -4,6 +4,15 @@
 # Retrieval-augmented generation (RAG) with nothing but memory: embed some texts,
 # retrieve the one that matches a question, and let a model answer from it.
 
+# %% tags=["check"]
+import lmstudio_integrations as lms
+
+try:
+    print("Model:", lms.llm().get_info().model_key)
+    print("Embedding model:", lms.embedding_model().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+
 # %%
 from langchain_core.documents import Document
 from langchain_core.output_parsers import StrOutputParser
@@ -11,18 +20,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore
 
-import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
-
-# %% [markdown]
-# Load a language model and an embedding model; any will do.
-
-# %%
-try:
-    print("Model:", lms.llm().get_info().model_key)
-    print("Embedding model:", lms.embedding_model().get_info().model_key)
-except lms.LMStudioError as error:
-    raise SystemExit(error) from None
 
 # %%
 TEXTS = [

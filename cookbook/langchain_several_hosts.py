@@ -2,7 +2,17 @@
 # # Use several hosts with fallbacks in LangChain
 #
 # A program that goes on when a host is off, asleep or busy: it retries where that
-# can help, limits how long it waits, and then uses the next host.
+# can help, limits how long it waits, and then uses the next host. Load a model in
+# the LM Studio that you use; any will do. [Several
+# hosts](../guides/several-hosts.md) has the way with one object for all of them.
+
+# %% tags=["check"]
+import lmstudio_integrations as lms
+
+try:
+    print("Model:", lms.llm().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
 
 # %%
 import socket
@@ -11,30 +21,18 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
 
 # %% [markdown]
-# Load a model in the LM Studio that you use; any will do.
-
-# %%
-try:
-    print("Model:", lms.llm().get_info().model_key)
-except lms.LMStudioError as error:
-    raise SystemExit(error) from None
-
-# %% [markdown]
 # ## The hosts
 #
-# One object per host, each with its own model, token and timeouts. Here nothing
-# listens on port 9, and a socket that nobody reads from is a host that is asleep:
-# it accepts connections and never responds. The last host is the LM Studio that you
-# use anyway.
+# Each has its own model, token and timeouts. Here nothing listens on port 9, and a
+# socket that nobody reads from is a host that is asleep: it accepts connections and
+# never responds.
 
 # %%
 sleeping = socket.create_server(("127.0.0.1", 0))
-sleeping.settimeout(0)
+address = f"127.0.0.1:{sleeping.getsockname()[1]}"
 
 off = ChatLMStudio(host="localhost:9")
-asleep = ChatLMStudio(
-    host=f"127.0.0.1:{sleeping.getsockname()[1]}", connect_timeout=0.5
-)
+asleep = ChatLMStudio(host=address, connect_timeout=0.5)
 awake = ChatLMStudio(temperature=0)
 
 # %% [markdown]
@@ -53,41 +51,15 @@ for host in (off, asleep):
 # %% [markdown]
 # ## Retries
 #
-# `max_retries` repeats a call on the same host if it cannot be reached, or if the
-# connection is lost before the program has received anything. It suits a host that
-# restarts. It does not repeat what would fail again or is already half delivered:
-# a rejected token, a model that does not fit, a prompt that is too long, a timeout
-# of the model, a stream that has begun.
-
-
-# %%
-def connections() -> int:
-    """Return how many connections the sleeping host got since the last call."""
-    count = 0
-    while True:
-        try:
-            sleeping.accept()[0].close()
-        except BlockingIOError:
-            return count
-        count += 1
-
-
-connections()
-for retries in (0, 1):
-    try:
-        asleep.invoke("Hello!", max_retries=retries)
-    except lms.LMStudioTimeoutError as error:
-        print(f"max_retries={retries}: {connections()} connections, then", end=" ")
-        print(f"{error.timeout_name} expired")
-
-# %% [markdown]
+# `max_retries=2` of a `ChatLMStudio` repeats a call on the same host if it cannot
+# be reached, or if the connection is lost before the program has received anything.
+# It suits a host that restarts. It does not repeat what would fail again: a
+# rejected token, a prompt that is too long, a timeout of the model.
+#
 # ## Fallbacks
 #
 # `with_fallbacks` catches every exception unless you name those that another host
-# can avoid. A model that is missing on one host may be on the next.
-#
-# Retries come first: a host is given up when its own retries are used up. With
-# several hosts, none or one is enough.
+# can avoid. A host is given up when its own retries are used up.
 
 # %%
 ELSEWHERE = (
@@ -99,48 +71,31 @@ ELSEWHERE = (
 )
 model = off.with_fallbacks([asleep, awake], exceptions_to_handle=ELSEWHERE)
 
-response = model.invoke("Hello!")
-print("Response of", response.response_metadata["model_name"])
-
-# %% [markdown]
-# Each part of a chain can fall back on its own. A stream falls back until its first
-# chunk; after that, an error reaches the program.
-
-# %%
-text = ""
-for chunk in model.stream("What is a harbor? Answer in one sentence."):
-    text += chunk.text
-print("Response:", text)
-if not text.strip():
+response = model.invoke("What is a harbor? Answer in one sentence.")
+print("Response:", response.text)
+print("Model:", response.response_metadata["model_name"])
+if not response.text.strip():
     raise SystemExit("The model did not write any text; take a larger model.")
 
 # %% [markdown]
-# ## Timeouts of a busy host
-#
-# A host that is awake may still be too slow for you. Each wait has its own limit:
-#
-# - `queue_timeout`: other requests are served first. If it is low, the next host
-#   responds instead.
-# - `first_token_timeout`: the prompt is read.
-# - `idle_timeout`: the model stops in the middle.
-# - `timeout`: the whole call.
-#
-# All of them cancel the prediction on the server, so that it is free again.
-
-# %%
-timeouts = ["queue_timeout", "first_token_timeout", "idle_timeout", "timeout"]
-print("Seconds:", {name: getattr(awake, name) for name in timeouts})
-
-# %% [markdown]
-# ## What does not fall back
-#
-# An error of the program is the same on every host. It is raised at once: the
-# sleeping host got two connections from the two calls above, but none from this.
+# A stream falls back until its first chunk; after that, an error reaches the
+# program. An error of the program is the same on every host, and is raised at once:
 
 # %%
 try:
     model.invoke("Hello!", max_tokens=-1)
 except ValueError as error:
     print("Raised:", type(error).__name__)
-assert connections() == 2
 sleeping.close()
+
+# %% [markdown]
+# ## Timeouts of a busy host
+#
+# A host that is awake may still be too slow for you. Each wait has its own limit,
+# after which the prediction is cancelled on the server:
+#
+# - `queue_timeout`: other requests are served first. If it is low, the next host
+#   responds instead.
+# - `first_token_timeout`: the prompt is read.
+# - `idle_timeout`: the model stops in the middle.
+# - `timeout`: the whole call.

@@ -4,22 +4,19 @@
 # Print a response as it is generated, ask a second question in the same
 # conversation, and stop a long response early.
 
-# %%
-from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage
-
+# %% tags=["check"]
 import lmstudio_integrations as lms
-from lmstudio_integrations.langchain import ChatLMStudio
 
-# %% [markdown]
-# Any loaded model will do.
-
-# %%
 try:
     print("Model:", lms.llm().get_info().model_key)
 except lms.LMStudioError as error:
     raise SystemExit(error) from None
 
 # %%
+from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage
+
+from lmstudio_integrations.langchain import ChatLMStudio
+
 model = ChatLMStudio(temperature=0)
 
 

@@ -2,24 +2,12 @@
 # # Return images from tools in LangChain
 #
 # The result of a tool can contain an image, for example a screenshot, a plot or the
-# view of a camera, and the model sees it.
+# view of a camera, and the model sees it. The model must be trained for tool use,
+# and accept images.
 
-# %%
-import base64
-from pathlib import Path
-from typing import Any
-
-from langchain.agents import create_agent
-from langchain_core.messages import ToolMessage
-from langchain_core.tools import tool
-
+# %% tags=["check"]
 import lmstudio_integrations as lms
-from lmstudio_integrations.langchain import ChatLMStudio
 
-# %% [markdown]
-# The loaded model must be trained for tool use, and accept images.
-
-# %%
 try:
     info = lms.llm().get_info()
 except lms.LMStudioError as error:
@@ -34,6 +22,16 @@ if not (info.trained_for_tool_use and info.vision):
     )
 
 # %%
+import base64
+from pathlib import Path
+from typing import Any
+
+from langchain.agents import create_agent
+from langchain_core.messages import ToolMessage
+from langchain_core.tools import tool
+
+from lmstudio_integrations.langchain import ChatLMStudio
+
 model = ChatLMStudio(temperature=0)
 
 # %% [markdown]

@@ -3,19 +3,11 @@
 #
 # A tool loop by hand: offer a tool, run the calls that the model makes, and send
 # the results back. An agent does the same for you; by hand, you decide about each
-# call.
+# call. The model must be trained for tool use.
 
-# %%
-from langchain_core.messages import BaseMessage, HumanMessage
-from langchain_core.tools import tool
-
+# %% tags=["check"]
 import lmstudio_integrations as lms
-from lmstudio_integrations.langchain import ChatLMStudio
 
-# %% [markdown]
-# The loaded model must be trained for tool use.
-
-# %%
 try:
     info = lms.llm().get_info()
 except lms.LMStudioError as error:
@@ -27,6 +19,11 @@ if not info.trained_for_tool_use:
     raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
 
 # %%
+from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.tools import tool
+
+from lmstudio_integrations.langchain import ChatLMStudio
+
 model = ChatLMStudio(temperature=0)
 
 # %% [markdown]

@@ -5,23 +5,20 @@
 # confidence says of each field how probable its value was. So store what the model
 # is sure of, and let a person read the rest.
 
-# %%
-from typing import Literal
-
-from pydantic import BaseModel
-
+# %% tags=["check"]
 import lmstudio_integrations as lms
-from lmstudio_integrations.langchain import ChatLMStudio
 
-# %% [markdown]
-# Any loaded model will do.
-
-# %%
 try:
     print("Model:", lms.llm().get_info().model_key)
 except lms.LMStudioError as error:
     raise SystemExit(error) from None
 
+# %%
+from typing import Literal
+
+from pydantic import BaseModel
+
+from lmstudio_integrations.langchain import ChatLMStudio
 
 # %%
 Sentiment = Literal["positive", "negative"]

@@ -1,9 +1,22 @@
 # %% [markdown]
 # # Remember conversations and approve tool calls in LangGraph
 #
-# A graph of two nodes: the model, and its tools. A checkpointer remembers each
-# conversation by its thread ID. Before a ferry is booked, the graph stops with
-# `interrupt` and goes on when a human has decided.
+# A checkpointer remembers each conversation by its thread ID. Before a ferry is
+# booked, the graph stops with `interrupt` until a human has decided. The model must
+# be trained for tool use.
+
+# %% tags=["check"]
+import lmstudio_integrations as lms
+
+try:
+    info = lms.llm().get_info()
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+print("Model:", info.model_key)
+if not info.trained_for_tool_use:
+    able = [m for m in lms.list_downloaded_models("llm") if m.trained_for_tool_use]
+    names = ", ".join(m.model_key for m in able) or "none"
+    raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
 
 # %%
 from typing import Any
@@ -16,33 +29,14 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import Command, Interrupt, interrupt
 
-import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
-
-# %% [markdown]
-# The loaded model must be trained for tool use.
-
-# %%
-try:
-    info = lms.llm().get_info()
-except lms.LMStudioError as error:
-    raise SystemExit(error) from None
-print("Model:", info.model_key)
-if not info.trained_for_tool_use:
-    able = [m for m in lms.list_downloaded_models("llm") if m.trained_for_tool_use]
-    names = ", ".join(m.model_key for m in able) or "none"
-    raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
-
-# %%
-model = ChatLMStudio(temperature=0)
 
 # %% [markdown]
 # ## The tool
 #
-# `interrupt` ends the run of the graph, and its value is passed to the caller. When
-# the graph is resumed, the tool runs again from its first line, and `interrupt`
-# returns the decision. So everything that must not happen twice, or not without
-# approval, comes after it.
+# When the graph is resumed, the tool runs again from its first line, and
+# `interrupt` returns the decision. So everything that needs approval comes after
+# it.
 
 # %%
 booked: list[str] = []
@@ -61,20 +55,18 @@ def book(destination: str, passengers: int) -> str:
 # %% [markdown]
 # ## The graph
 #
-# `tools_condition` goes to the tools if the model calls one, and otherwise ends the
-# turn. `InMemorySaver` forgets when the process ends; other checkpointers write to
-# a database.
+# `InMemorySaver` forgets when the process ends; others write to a database.
 
 # %%
 SYSTEM = SystemMessage("You book ferries. Answer in one sentence.")
+model = ChatLMStudio(temperature=0).bind_tools([book])
 
 
 def respond(state: MessagesState) -> dict[str, Any]:
     """Add the model's response to the conversation."""
-    return {"messages": [model_with_tools.invoke([SYSTEM, *state["messages"]])]}
+    return {"messages": [model.invoke([SYSTEM, *state["messages"]])]}
 
 
-model_with_tools = model.bind_tools([book])
 builder = StateGraph(MessagesState)
 builder.add_node("respond", respond)
 builder.add_node("tools", ToolNode([book]))
@@ -85,28 +77,18 @@ graph = builder.compile(checkpointer=InMemorySaver())
 
 # %% [markdown]
 # ## One turn
-#
-# `stream_mode="messages"` yields what the model writes as it is generated, although
-# `respond` calls `invoke`. Afterwards, the state says whether the graph waits for a
-# decision.
 
 
 # %%
-def config(thread: str) -> RunnableConfig:
-    """Return the config that selects a conversation."""
-    return {"configurable": {"thread_id": thread}}
-
-
 def run(graph_input: Any, thread: str) -> tuple[Interrupt, ...]:
-    """Run the graph and print what the model writes; return what it waits for."""
-    print("Response:", end=" ")
-    stream: Any = graph.stream(graph_input, config(thread), stream_mode="messages")
+    """Print what the model writes; return what the graph waits for."""
+    config: RunnableConfig = {"configurable": {"thread_id": thread}}
+    stream: Any = graph.stream(graph_input, config, stream_mode="messages")
     for chunk, _ in stream:
         if chunk.type == "AIMessageChunk":
             print(chunk.text, end="", flush=True)
-    waiting = graph.get_state(config(thread)).interrupts
-    print("(waits for a decision)" if waiting else "")
-    return waiting
+    print()
+    return graph.get_state(config).interrupts
 
 
 def send(text: str, thread: str) -> tuple[Interrupt, ...]:
@@ -118,50 +100,31 @@ def send(text: str, thread: str) -> tuple[Interrupt, ...]:
 # %% [markdown]
 # ## Memory
 #
-# The second prompt of Anna's thread contains her first turn. Another thread is
-# another conversation, and knows nothing of hers.
+# Anna's second prompt contains her first turn; Ben's thread knows nothing of it.
 
 # %%
-send("I am Anna. I travel with two children.", "anna")
-send("What is my name?", "anna")
-send("Do you know my name?", "ben")
-
-for thread in ("anna", "ben"):
-    messages = graph.get_state(config(thread)).values["messages"]
-    tokens = messages[-1].usage_metadata["input_tokens"]
-    print(
-        f"Thread {thread}: {len(messages)} messages, {tokens} tokens in the prompt"
-    )
+for text in ("I am Anna. I travel with two children.", "What is my name?"):
+    send(text, "anna")
+assert not send("Do you know my name?", "ben")
 
 # %% [markdown]
 # ## Approve
-#
-# The model calls the tool, and the graph stops. The checkpoint has everything, so
-# the decision can come minutes or days later, with a checkpointer on disk even from
-# another process. The response of the model is part of it and is not generated
-# again.
 
 # %%
 waiting = send("Book the ferry to the island for all of us.", "anna")
 print("Asked:", [each.value for each in waiting])
 if not waiting:
     raise SystemExit("The model did not call the tool; take a larger model.")
-assert not booked
 
-# %%
 run(Command(resume=True), "anna")
 print("Booked:", booked)
 assert booked
 
 # %% [markdown]
 # ## Decline
-#
-# The model reads this as the result of its call, and can suggest something else.
 
 # %%
-waiting = send("Book the ferry to the lighthouse for two.", "ben")
-print("Asked:", [each.value for each in waiting])
-if not waiting:
+if not send("Book the ferry to the lighthouse for two.", "ben"):
     raise SystemExit("The model did not call the tool; take a larger model.")
 run(Command(resume=False), "ben")
 assert len(booked) == 1

@@ -1,15 +1,12 @@
 """Run an agent with tools in LlamaIndex.
 
 `FunctionAgent` calls a tool and answers from its result. The first turn forces the
-tool call, so that a small model does not answer without it.
+tool call, so that a small model does not answer without it. The model must be
+trained for tool use.
 """
 
-import asyncio
-
-from llama_index.core.agent.workflow import FunctionAgent, ToolCallResult
-
+# %% tags=["check"]
 import lmstudio_integrations as lms
-from lmstudio_integrations.llama_index import LMStudio
 
 try:
     info = lms.llm().get_info()
@@ -20,6 +17,13 @@ if not info.trained_for_tool_use:
     able = [m for m in lms.list_downloaded_models("llm") if m.trained_for_tool_use]
     names = ", ".join(m.model_key for m in able) or "none"
     raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
+
+# %%
+import asyncio
+
+from llama_index.core.agent.workflow import FunctionAgent, ToolCallResult
+
+from lmstudio_integrations.llama_index import LMStudio
 
 DEPARTURES = {
     "island": "every hour, from the north pier",

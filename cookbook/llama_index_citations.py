@@ -5,6 +5,15 @@
 # answer from these alone, with their numbers. Code checks that each number is that
 # of a node.
 
+# %% tags=["check"]
+import lmstudio_integrations as lms
+
+try:
+    print("Model:", lms.llm().get_info().model_key)
+    print("Embedding model:", lms.embedding_model().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+
 # %%
 import re
 
@@ -12,22 +21,11 @@ from llama_index.core import VectorStoreIndex
 from llama_index.core.query_engine import CitationQueryEngine
 from llama_index.core.schema import TextNode
 
-import lmstudio_integrations as lms
 from lmstudio_integrations.llama_index import (
     LMStudio,
     LMStudioEmbedding,
     LMStudioReranker,
 )
-
-# %% [markdown]
-# Load a language model and an embedding model; any will do.
-
-# %%
-try:
-    print("Model:", lms.llm().get_info().model_key)
-    print("Embedding model:", lms.embedding_model().get_info().model_key)
-except lms.LMStudioError as error:
-    raise SystemExit(error) from None
 
 # %%
 TEXTS = {

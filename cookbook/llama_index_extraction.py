@@ -4,21 +4,19 @@
 # Read an instance of a pydantic model from a text. The server's grammar allows the
 # model nothing but the schema, so this works with every model, without tools.
 
-# %%
-from llama_index.core.prompts import PromptTemplate
-from pydantic import BaseModel, Field
-
+# %% tags=["check"]
 import lmstudio_integrations as lms
-from lmstudio_integrations.llama_index import LMStudio
 
-# %% [markdown]
-# Any loaded model will do.
-
-# %%
 try:
     print("Model:", lms.llm().get_info().model_key)
 except lms.LMStudioError as error:
     raise SystemExit(error) from None
+
+# %%
+from llama_index.core.prompts import PromptTemplate
+from pydantic import BaseModel, Field
+
+from lmstudio_integrations.llama_index import LMStudio
 
 
 # %%

@@ -1,7 +1,8 @@
 """Run an agent with an MCP server of LM Studio in LlamaIndex.
 
 LM Studio runs the MCP servers of its `mcp.json`. `LMStudioToolSpec` has their tools
-for LlamaIndex: here, an agent finds a file, and reads it.
+for LlamaIndex: here, an agent finds a file, and reads it. The model must be trained
+for tool use.
 
 The recipe expects the server `files` in `mcp.json`: the command `npx` with the
 arguments `-y`, `@modelcontextprotocol/server-filesystem`, and the folder for
@@ -10,14 +11,8 @@ prints. LM Studio must run on this machine, whose files its tools see. On the
 emulator, `servers/files_server.py` takes the place of that server.
 """
 
-import asyncio
-import tempfile
-from pathlib import Path
-
-from llama_index.core.agent.workflow import FunctionAgent, ToolCallResult
-
+# %% tags=["check"]
 import lmstudio_integrations as lms
-from lmstudio_integrations.llama_index import LMStudio, LMStudioToolSpec
 
 try:
     info = lms.llm().get_info()
@@ -28,6 +23,16 @@ if not info.trained_for_tool_use:
     able = [m for m in lms.list_downloaded_models("llm") if m.trained_for_tool_use]
     names = ", ".join(m.model_key for m in able) or "none"
     raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
+
+# %%
+import asyncio
+import tempfile
+from pathlib import Path
+
+from llama_index.core.agent.workflow import FunctionAgent, ToolCallResult
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.llama_index import LMStudio, LMStudioToolSpec
 
 PLUGIN = "mcp/files"
 READING = ("search_files", "read_text_file")  # the server has others, which write

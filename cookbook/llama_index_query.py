@@ -4,23 +4,21 @@
 # Split documents, embed the nodes, and answer a question from those that match it
 # best.
 
-# %%
-from llama_index.core import Document, VectorStoreIndex
-from llama_index.core.ingestion import IngestionPipeline
-from llama_index.core.node_parser import TokenTextSplitter
-
+# %% tags=["check"]
 import lmstudio_integrations as lms
-from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 
-# %% [markdown]
-# Load a language model and an embedding model; any will do.
-
-# %%
 try:
     print("Model:", lms.llm().get_info().model_key)
     print("Embedding model:", lms.embedding_model().get_info().model_key)
 except lms.LMStudioError as error:
     raise SystemExit(error) from None
+
+# %%
+from llama_index.core import Document, VectorStoreIndex
+from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core.node_parser import TokenTextSplitter
+
+from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 
 # %%
 TEXTS = [

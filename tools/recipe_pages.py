@@ -2,8 +2,9 @@
 
 A recipe runs on the emulator with its models loaded. jupytext reads it as a notebook, nbclient executes that, and
 nbconvert writes the page with what was printed and plotted. A program runs as a process; its page shows its docstring,
-its source and its output. A page ends with a comment that has the digest of the recipe, of the models that it ran
-with, and of the page itself, so that `test_recipe_pages.py` notices what was changed and not run again.
+its source and its output. The lines that check the loaded models are neither run nor shown. A page ends with a comment
+that has the digest of the recipe, of the models that it ran with, and of the page itself, so that
+`test_recipe_pages.py` notices what was changed and not run again.
 """
 
 import argparse
@@ -38,10 +39,13 @@ LANGUAGES = {".py": "python", ".html": "html"}
 DIGEST = re.compile(r"\n<!-- recipe: (\w*)[^>]*-->\n\Z")
 COMMENT = "\n<!-- recipe: {}, written by python -m tools.recipe_pages -->\n"
 
+CHECK = re.compile(r'^# %% tags=\["check"\]\n.*?(?=^# %%)', re.MULTILINE | re.DOTALL)
+"""The cell in which a recipe checks the loaded models, as the file has to, and a reader need not see."""
+
 SERVE = "Emulator, in the folder `cookbook`: `lmsi serve --catalog {} {}`"
 NOTE = (
     "The file is `cookbook/{name}.py`; see [how to run it](../recipes.md#run-a-recipe). "
-    "The outputs on this page are from a run on the emulator, with {models}."
+    "It ran on the emulator, with {models}."
 )
 WITH = {
     "llm": "the small model `{}`",
@@ -127,12 +131,14 @@ def run_program(recipe: Recipe, folder: Path, host: str) -> Any:
     Raises:
         SystemExit: If it fails, or writes to stderr.
     """
+    source, *others = recipe.sources.values()
+    source = CHECK.sub("", source).replace("# %%\n", "")
+    (folder / recipe.path.name).write_text(source, encoding="utf-8")
     done = run(recipe, folder, host)
     if done.returncode or done.stderr:
         raise SystemExit(done.stderr)
     from nbformat import v4
 
-    source, *others = recipe.sources.values()
     title, _, prose = (ast.get_docstring(ast.parse(source)) or "").partition("\n")
     cells = [
         v4.new_markdown_cell(f"# {title.rstrip('.')}\n{prose}"),
@@ -175,7 +181,8 @@ def render(recipe: Recipe) -> tuple[str, Mapping[str, bytes]]:
         if recipe.program:
             notebook = run_program(recipe, folder, server.address)
         else:
-            notebook = execute(recipe.path.read_text(encoding="utf-8"), folder, server.address)
+            source = CHECK.sub("", recipe.path.read_text(encoding="utf-8"))
+            notebook = execute(source, folder, server.address)
     return convert(recipe, notebook)
 
 
