@@ -58,7 +58,9 @@ FOREIGN = {
     "LANGSMITH_HIDE_INPUTS": "a variable of LangSmith",
     "LANGSMITH_HIDE_OUTPUTS": "a variable of LangSmith",
     "OllamaLLM": "a class of langchain-ollama",
+    "as_chat_engine": "a method of LlamaIndex's indices",
     "set_llm_cache": "a function of langchain-core",
+    "write_stream": "a function of streamlit",
 }
 """Names in the pages that nothing here contains, and what they are."""
 
