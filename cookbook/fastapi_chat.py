@@ -9,9 +9,6 @@ The response is a stream of JSON lines, one for each fragment of the reasoning o
 the text. If the tab is closed, or its user clicks Stop, FastAPI cancels the task
 that reads the endpoint. This cancels the prediction in LM Studio, even while the
 prompt is processed.
-
-The server stores nothing: each tab keeps its conversation and sends it with every
-message. All users share one `ChatLMStudio`, which is configuration only.
 """
 
 import asyncio
