@@ -23,7 +23,7 @@ OPENAI = """
 """
 OLLAMA = """
     num_ctx num_predict num_thread num_gpu keep_alive format client_kwargs async_client_kwargs sync_client_kwargs
-    reasoning validate_model_on_init
+    reasoning validate_model_on_init mirostat mirostat_eta mirostat_tau repeat_last_n tfs_z
 """
 LLAMA_INDEX = """
     is_chat_model api_base json_mode prompt_key thinking reuse_client api_version max_new_tokens context_size
@@ -60,6 +60,22 @@ def test_a_setting_of_another_package_is_accepted_or_leads_to_what_helps(adapter
     counterparts = [f"did you mean {own!r}?" for own in _COUNTERPARTS.get(name, ())]
     assert any(text in str(caught.value) for text in [*counterparts, _REMEDIES.get(name, "known are")])
     assert "known are" not in str(caught.value)
+    assert "lists the known ones" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedies"),
+    [
+        ({"reasoning": "low"}, ["enable_thinking=True", "reasoning_effort='low'"]),
+        ({"client_kwargs": {"timeout": 60}}, ["idle_timeout=60", "headers="]),
+        ({"ttl": -1}, ["ttl=300", "load_policy='explicit'", "ttl=math.inf"]),
+        ({"format": "json"}, ["chat model", "response_format="]),
+    ],
+)
+def test_what_takes_more_than_another_name_is_said_in_the_error(settings: dict[str, Any], remedies: list[str]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))) as caught:
+        ADAPTERS["LMStudioLLM"].make(**settings)
+    assert [remedy for remedy in remedies if remedy not in str(caught.value)] == []
 
 
 @pytest.mark.parametrize("name", ["api_version", "is_chat_model", "tokenizer"])

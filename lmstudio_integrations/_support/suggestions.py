@@ -45,7 +45,6 @@ _COUNTERPARTS = {
     "n_threads": ("cpu_threads",),
     "n_batch": ("eval_batch_size",),
     "num_batch": ("eval_batch_size",),
-    "reasoning": ("enable_thinking",),
     "thinking": ("enable_thinking",),
     "reasoning_effort": ("reasoning_budget",),
     "repetition_penalty": ("repeat_penalty",),
@@ -67,9 +66,13 @@ _METHODS = {"load()"}
 """Names of ours that are no settings."""
 
 _GPU = "write load_config={'gpu': {'ratio': 0.5}} for half of the layers, or gpu={'ratio': 0.5} in a load config"
-_SCHEMA = "request JSON for a call, with response_format={'type': 'json_object'} or a schema"
+_SCHEMA = "request JSON for a call of a chat model, with response_format={'type': 'json_object'} or a schema"
 _ALWAYS_KNOWN = "LM Studio knows it of each model; remove it"
-_NO_HTTP = "this package uses LM Studio's WebSocket API, not HTTP; remove it"
+_NO_HTTP = (
+    "this package uses LM Studio's WebSocket API, not HTTP; remove it, or write headers={…} for headers and"
+    " idle_timeout=60 for the time between two packets"
+)
+_NOT_SET_HERE = "LM Studio's SDKs have no such setting; remove it"
 
 _REMEDIES = {
     **dict.fromkeys(("gpu", "gpu_offload", "gpu_layers", "n_gpu_layers", "num_gpu"), _GPU),
@@ -85,6 +88,8 @@ _REMEDIES = {
     ),
     **dict.fromkeys(("sync_client_kwargs", "reuse_client", "api_version", "organization"), _NO_HTTP),
     **dict.fromkeys(("openai_organization", "use_responses_api", "default_query"), _NO_HTTP),
+    **dict.fromkeys(("mirostat", "mirostat_eta", "mirostat_tau", "repeat_last_n", "tfs_z"), _NOT_SET_HERE),
+    "reasoning": "write enable_thinking=True or False, or reasoning_effort='low'; chat models have them",
     "openai_proxy": "set the environment variable HTTPS_PROXY or HTTP_PROXY",
     **dict.fromkeys(("n", "best_of"), "for several responses, call the model several times, for example with batch()"),
 }
@@ -124,9 +129,9 @@ def explain_unknown_name(
     if name == "port" and address is not None:
         return f"write {address}='{_host(values.get(address))}:{_port(values.get(name))}'"
     counterpart = next((own for own in _COUNTERPARTS.get(name, ()) if own in known or own in _METHODS), None)
-    nearest = counterpart or next(iter(closest_names(name, known, cutoff=_NAME_CUTOFF)), None)
-    if nearest is None and name in _REMEDIES:
+    if counterpart is None and name in _REMEDIES:
         return _REMEDIES[name]
+    nearest = counterpart or next(iter(closest_names(name, known, cutoff=_NAME_CUTOFF)), None)
     if nearest:
         return f"did you mean {nearest!r}?"
     if owner and len(known) > _MOST_LISTED:

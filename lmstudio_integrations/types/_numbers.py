@@ -30,8 +30,8 @@ _SECONDS_PER = {
     **dict.fromkeys(("d", "day", "days"), 86400.0),
 }
 _TIMES = {"k": 1024.0, "%": 0.01}
-_EXAMPLES = {"ttl": 300}
-"""A number of seconds that makes sense, where it is not 30."""
+_EXAMPLES = {"ttl": "300; under load_policy='explicit', ttl=math.inf keeps the model loaded"}
+"""What makes sense, where it is not 30 seconds."""
 
 
 def seconds_remedy(name: str, value: object) -> str:
