@@ -15,6 +15,7 @@ import pytest
 
 os.environ["LMSTUDIO_INTEGRATIONS_CHECK_THREADS"] = "1"  # before the package is imported
 
+from lmstudio_integrations.client.transport.connect import probe
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.support.gate import Gate
@@ -135,6 +136,12 @@ def emulator() -> Iterator[Emulator]:
 def gate() -> Gate:
     """What holds up a generation of a scripted model after its first words."""
     return Gate()
+
+
+@pytest.fixture(autouse=True)
+def _no_server_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no error suggest the LM Studio or the emulator that runs on the machine of a developer."""
+    monkeypatch.setattr(probe, "local_candidates", lambda: ())
 
 
 @pytest.fixture(autouse=True)
