@@ -134,7 +134,7 @@ def test_rules_go_to_scripted_llms_that_have_none(write: Callable[[str], Path], 
     def check(server: Emulator) -> None:
         with Client(server.address) as client:
             assert client.llm.model("talker").respond("ping").content == "pong"
-            assert client.embedding.model("embedder", load_policy="explicit").embed(["texts"] * 1_000 + ["."])
+            assert client.embedding.model("embedder", load_policy="explicit").embed(["texts"] * 100 + ["."])
 
     flags = ["--port", "0", "--scripted", "--rules", str(path)]
     serve(check, *flags, "--model", "talker", "--model", "embedder")
@@ -149,7 +149,7 @@ def test_each_load_unload_and_request_is_a_line_unless_it_is_quiet(
         with Client(server.address) as client:
             assert client.llm.model("talker").respond("ping").content
             client.llm.unload("talker")
-            assert client.embedding.model("embedder", load_policy="explicit").embed(["texts"] * 1_000 + ["."])
+            assert client.embedding.model("embedder", load_policy="explicit").embed(["texts"] * 100 + ["."])
 
     flags = ["--port", "0", "--scripted", "--model=talker", "--model=embedder"]
     serve(check, *flags)
@@ -161,7 +161,7 @@ def test_each_load_unload_and_request_is_a_line_unless_it_is_quiet(
         "talker: (complete)",
         "talker: unloaded",
         "embedder: loaded",
-        "embedder: embedded 1001 texts, 5001 characters",
+        "embedder: embedded 101 texts, 501 characters",
         "embedder: unloaded",
     ]
     serve(check, *flags, "--quiet")
