@@ -35,7 +35,6 @@ ABLE = {
 """What a recipe needs, and which models have it."""
 
 NEEDS = {name: needs.removeprefix("a model with ") for _, name, needs, _ in ROW.findall(read("docs/recipes.md"))}
-every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 
 
 @pytest.fixture
@@ -73,7 +72,6 @@ def sentence_of(recipe: Recipe) -> str:
     return sentence
 
 
-@every_recipe
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -83,10 +81,10 @@ def sentence_of(recipe: Recipe) -> str:
     ],
 )
 def test_a_recipe_that_finds_no_model_says_why(
-    wrong: str, said: str, recipe: Recipe, servers: dict[str, str], use: Callable[[str], None]
+    wrong: str, said: str, servers: dict[str, str], use: Callable[[str], None]
 ) -> None:
     use(servers[wrong])
-    assert said in sentence_of(recipe)
+    assert {recipe.name: sentence for recipe in RECIPES if said not in (sentence := sentence_of(recipe))} == {}
 
 
 @pytest.mark.parametrize(

@@ -103,9 +103,9 @@ def words_in_programs(page: str) -> set[str]:
     return set(re.findall(r"\w+", " ".join(PROGRAM.findall((ROOT / page).read_text(encoding="utf-8")))))
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_path_on_a_page_exists(page: str) -> None:
-    assert [span for span in spans(page) if PATH.fullmatch(span) and not exists(span)] == []
+def test_every_path_on_a_page_exists() -> None:
+    named = [(page, span) for page in PAGES for span in spans(page) if PATH.fullmatch(span)]
+    assert [(page, span) for page, span in named if not exists(span)] == []
 
 
 def test_a_path_that_does_not_exist_is_noticed() -> None:
@@ -148,10 +148,9 @@ def test_every_name_on_the_pages_exists() -> None:
     assert unknown == FOREIGN.keys()
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_module_that_a_page_runs_exists(page: str) -> None:
-    modules = COMMAND.findall((ROOT / page).read_text(encoding="utf-8"))
-    assert [module for module in modules if find_spec(module) is None] == []
+def test_every_module_that_a_page_runs_exists() -> None:
+    named = [(page, module) for page in PAGES for module in COMMAND.findall(read(page))]
+    assert [(page, module) for page, module in named if find_spec(module) is None] == []
 
 
 def test_every_file_that_a_docstring_names_exists() -> None:
