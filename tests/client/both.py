@@ -14,8 +14,10 @@ from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.api.responses import PredictionStream
 from lmstudio_integrations.client.api.sync import (
     LLM,
+    AvailableModel,
     Client,
     DownloadedModel,
+    DownloadOption,
     EmbeddingModel,
     EmbeddingNamespace,
     FilesNamespace,
@@ -23,13 +25,16 @@ from lmstudio_integrations.client.api.sync import (
     PluginGenerator,
     PluginsNamespace,
     PluginTool,
+    RepositoryNamespace,
     SystemNamespace,
     ToolUseSession,
 )
 
 _WRAPPED = (
     LLM,
+    AvailableModel,
     DownloadedModel,
+    DownloadOption,
     EmbeddingModel,
     EmbeddingNamespace,
     FilesNamespace,
@@ -37,6 +42,7 @@ _WRAPPED = (
     PluginGenerator,
     PluginTool,
     PluginsNamespace,
+    RepositoryNamespace,
     SystemNamespace,
     ToolUseSession,
 )

@@ -1,7 +1,7 @@
 """Fixtures of the client's tests: a scripted server, and a client.
 
-The client is async: the sync one is written from it. Modules whose callers wait or are called back import `make_client`
-of `both.py`, which is each client in turn.
+The client is async: the sync one is written from it, and `tests/client/api` makes every call on both. Modules whose
+callers wait, are called back or read files import `make_client` of `both.py`, which is each client in turn.
 """
 
 from collections.abc import Callable, Iterator

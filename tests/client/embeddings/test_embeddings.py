@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from tests.client.both import make_client
+
+__all__ = ["make_client"]
 
 
 async def test_a_text_gives_a_vector_and_a_list_gives_a_list(client: Any) -> None:
