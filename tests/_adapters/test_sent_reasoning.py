@@ -898,7 +898,7 @@ WRONG: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
 """Settings, and what the error says."""
 
 
-@pytest.mark.parametrize(("call", "wrong"), covering(NAMED, WRONG))
+@pytest.mark.parametrize(("call", "wrong"), [*covering(NAMED, WRONG), ("apply_prompt_template", "no switch")])
 def test_a_wrong_setting_is_one_clear_error(served: Served, call: str, wrong: str) -> None:
     before, (settings, expected) = len(served.server.predictions), WRONG[wrong]
     with pytest.raises((lms.LMStudioValueError, ValidationError)) as raised:
