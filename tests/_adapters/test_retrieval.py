@@ -32,7 +32,7 @@ from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 
 pytestmark = pytest.mark.slow
 
-USERS = 8
+USERS = 12
 QUESTIONS = 3
 SLOWLY: dict[str, Any] = {"when": {}, "then": [{"text": "Because "}, {"wait": 0.02}, {"text": "of the light."}]}
 TEXT = "Because of the light."
