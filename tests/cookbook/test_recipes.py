@@ -63,6 +63,9 @@ def test_a_recipe_runs(recipe: Recipe, servers: Servers, tmp_path: Path) -> None
     check_run(recipe, server, tmp_path, runner)
 
 
+REPLAYED = {"langchain_images", "langchain_lm_studio_tools", "langchain_retrieval", "langchain_streaming"}
+"""One recipe of each kind of request."""
+
 FOLDER = re.compile(rf"\bFOLDER\b|{re.escape(tempfile.gettempdir())}/\w+")
 """A temporary folder, which is new in each run: a recipe replaces its own, and not that of the recording."""
 
@@ -70,13 +73,8 @@ FOLDER = re.compile(rf"\bFOLDER\b|{re.escape(tempfile.gettempdir())}/\w+")
 @pytest.mark.sampled(1)
 @pytest.mark.slow
 @patient
-@pytest.mark.parametrize(
-    "name", ["langchain_images", "langchain_lm_studio_tools", "langchain_retrieval", "langchain_streaming"]
-)
-def test_a_recipe_prints_the_same_when_it_is_replayed(name: str, servers: Servers, tmp_path: Path) -> None:
-    recipe = recipe_of(name)
-    if recipe.missing:
-        pytest.skip(recipe.missing)
+@pytest.mark.parametrize("recipe", [row for row in parameters() if row.id in REPLAYED])
+def test_a_recipe_prints_the_same_when_it_is_replayed(recipe: Recipe, servers: Servers, tmp_path: Path) -> None:
     server, cassette = servers.with_models(recipe.catalog, recipe.models), tmp_path / "cassette"
     with Recording(cassette, server.address) as recording:
         live = run_warm(recipe, copy_cookbook(tmp_path / "live"), recording.address)
