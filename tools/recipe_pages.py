@@ -125,6 +125,11 @@ def execute(source: str, folder: Path, host: str) -> Any:
     return notebook
 
 
+def without_check(source: str) -> str:
+    """Return the source of a recipe as its page shows and runs it."""
+    return CHECK.sub("", source)
+
+
 def run_program(recipe: Recipe, folder: Path, host: str) -> Any:
     """Run a program; return a notebook with its docstring, its source and its output.
 
@@ -132,7 +137,7 @@ def run_program(recipe: Recipe, folder: Path, host: str) -> Any:
         SystemExit: If it fails, or writes to stderr.
     """
     source, *others = recipe.sources.values()
-    source = CHECK.sub("", source).replace("# %%\n", "")
+    source = without_check(source).replace("# %%\n", "")
     (folder / recipe.path.name).write_text(source, encoding="utf-8")
     done = run(recipe, folder, host)
     if done.returncode or done.stderr:
@@ -181,8 +186,7 @@ def render(recipe: Recipe) -> tuple[str, Mapping[str, bytes]]:
         if recipe.program:
             notebook = run_program(recipe, folder, server.address)
         else:
-            source = CHECK.sub("", recipe.path.read_text(encoding="utf-8"))
-            notebook = execute(source, folder, server.address)
+            notebook = execute(without_check(recipe.path.read_text(encoding="utf-8")), folder, server.address)
     return convert(recipe, notebook)
 
 

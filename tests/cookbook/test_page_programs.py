@@ -73,10 +73,9 @@ def test_the_programs_on_a_page_run_in_order(
     namespace: dict[str, Any] = {"__name__": "page"}
     with monkeypatch.context() as outside_of_pytest:
         outside_of_pytest.setattr(logging.getLogger(), "handlers", [])
-        for number, code in enumerate(programs(page), start=1):
-            exec(compile(code, f"{page}-{number}", "exec"), namespace)
-    printed = capsys.readouterr().out
-    code = "".join(programs(page))
+        for number, program in enumerate(programs(page), start=1):
+            exec(compile(program, f"{page}-{number}", "exec"), namespace)
+    printed, code = capsys.readouterr().out, "".join(programs(page))
     assert printed.strip() or "assert" in code or "print(" not in code
     if page in SHOWING:
         assert normalize(printed) == "".join(blocks(page, "text"))
