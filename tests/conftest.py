@@ -36,6 +36,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 gc.disable()  # until the tests are collected
 NOT_FAST = {"slow", "exhaustive", "live", "network", "ray"}
+FAST_ROWS = 4
+"""How many rows of a test the fast tier runs."""
 
 started: list[str] = []
 """The functions that have started processes in the running test."""
@@ -71,14 +73,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=on_server)
     rows = defaultdict(list)
     for item in items:
-        if (sampled := item.get_closest_marker("sampled")) and not any("::" in argument for argument in config.args):
-            rows[item.nodeid.partition("[")[0], sampled.args[0]].append(item)
-    for (name, count), of_one_test in rows.items():
-        left_out = random.Random(name).sample(of_one_test, max(0, len(of_one_test) - count))
-        for item in left_out:
-            item.add_marker("exhaustive")
-    for item in items:
-        if NOT_FAST.isdisjoint(marker.name for marker in item.iter_markers()):
+        rows[item.nodeid.partition("[")[0]].append(item)
+    named = any("::" in argument for argument in config.args)
+    for name, of_one_test in rows.items():
+        random.Random(name).shuffle(of_one_test)
+        sampled = of_one_test[0].get_closest_marker("sampled")
+        if sampled and not named:
+            for item in of_one_test[sampled.args[0] :]:
+                item.add_marker("exhaustive")
+        fast = [item for item in of_one_test if NOT_FAST.isdisjoint(marker.name for marker in item.iter_markers())]
+        for item in fast[: None if named else FAST_ROWS]:
             item.add_marker("fast")
 
 
@@ -92,10 +96,9 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return how many workers `-n auto` starts: more than cores, unless they run only tests that do not wait."""
-    cores = os.cpu_count() or 1
-    return cores if config.option.markexpr == "fast" else cores * 3 // 2
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many workers `-n auto` starts: more than cores, because each waits a third of its time."""
+    return (os.cpu_count() or 1) * 3 // 2
 
 
 @pytest.hookimpl(tryfirst=True)

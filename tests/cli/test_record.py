@@ -67,6 +67,7 @@ def test_what_is_recorded_is_served_again(server: Emulator, tmp_path: Path, end:
         assert say(address_of(process), "Hi", "My secret") == [said[0], said[1].replace("secret", "**********")]
 
 
+@pytest.mark.slow
 def test_a_probe_is_recorded(server: Emulator, tmp_path: Path, piped: Piped) -> None:
     path = tmp_path / "probe.lms.jsonl"
     status, out, err = piped("record", "--probe", CHAT, "--to", str(path), "--host", server.address, "--yes")

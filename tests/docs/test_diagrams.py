@@ -89,6 +89,7 @@ def test_the_folders_are_those_of_the_package() -> None:
     assert drawn().keys() == imports(drawn()).keys()
 
 
+@pytest.mark.slow
 def test_every_arrow_is_an_import_and_every_import_leads_along_arrows() -> None:
     arrows = drawn()
     real = imports(arrows)

@@ -153,6 +153,7 @@ def test_every_module_that_a_page_runs_exists() -> None:
     assert [(page, module) for page, module in named if find_spec(module) is None] == []
 
 
+@pytest.mark.slow
 def test_every_file_that_a_docstring_names_exists() -> None:
     named = {
         (str(path.relative_to(ROOT)), span)
