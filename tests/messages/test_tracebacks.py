@@ -245,6 +245,9 @@ def assert_shows(error: BaseException, *texts: str) -> None:
     assert shown.count(f'File "{PACKAGE}') <= 1, shown
 
 
+WAITING = ModelEntry(key="chatty", rules=({"then": [AT_THE_GATE]},))
+
+
 @pytest.mark.parametrize(
     "code",
     [
@@ -256,8 +259,8 @@ def assert_shows(error: BaseException, *texts: str) -> None:
 def test_an_interrupted_call_shows_where_it_was_made(
     code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    gate, waiting = Gate(), {"then": [AT_THE_GATE]}
-    with Emulator([ModelEntry(key="chatty", rules=(waiting,))], engines=gate.engines()) as server:
+    gate = Gate()
+    with Emulator([WAITING], engines=gate.engines()) as server:
         monkeypatch.setenv(HOST_VARIABLE, server.address)
         with ctrl_c(gate.reached.wait):
             error = error_of(code, "chatty", "hello", tmp_path, KeyboardInterrupt, OF_THE_USER)
@@ -275,9 +278,11 @@ def test_an_interrupted_call_shows_where_it_was_made(
 )
 def test_a_cancelled_call_shows_where_it_was_made(call: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     code = f"model = await client.llm.model(KEY)\n    async with asyncio.timeout(0): {call}"
-    with Emulator([ModelEntry(key="chatty")]) as server:
+    gate = Gate()  # a response that is there at once would be returned before the timeout is looked at
+    with Emulator([WAITING], engines=gate.engines()) as server:
         monkeypatch.setenv(HOST_VARIABLE, server.address)
         error = error_of(code, "chatty", "hello", tmp_path, TimeoutError, OF_THE_USER)
+        gate.open()
     assert_shows(error, "CancelledError", call)
 
 
