@@ -294,7 +294,7 @@ def test_an_error_of_the_server_names_the_lines(run: Run, tmp_path: Path) -> Non
         (("in.txt", "-o", "out.csv"), "cannot write the format of 'out.csv'; name it .jsonl or .parquet"),
         (("in.txt", "-o", "missing/out.jsonl"), "there is no folder 'missing'"),
         (("in.txt", "-o", "folder", "--output-format", "jsonl"), ": folder"),
-        (("in.txt", "--output-format", "parquet"), "Parquet cannot be read from or written to a pipe"),
+        (("in.txt", "--output-format", "parquet"), "Parquet cannot be read from or written to a pipe; name a file"),
         (("in.txt", "--input-format", "parquet"), "'in.txt' is not a Parquet file"),
         (("in.txt", "--field", "model"), "must be three different names"),
         (("in.txt", "--model", "chat"), "'chat' is a language model; `lmsi ls --embedding` lists embedding models"),
