@@ -352,13 +352,25 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
         await arun(handle.model.load())
         return handle
 
-    async def unload(self, model_identifier: str) -> None:
-        """Unload an instance."""
-        await arun(queries.unload(self._operation(), self.kind, model_identifier))
+    async def unload(self, model_identifier: str, *, device: str | None = None) -> None:
+        """Unload an instance.
 
-    async def get_model_info(self, model_specifier: ModelReference) -> ModelInstanceInfo:
-        """Return the info of a loaded instance, by identifier or by properties (`{"vision": True}`)."""
-        return await arun(queries.look_up(self._operation(), self.kind, model_specifier))
+        Args:
+            model_identifier: Its identifier.
+            device: The machine that it is on, see `ModelParameters`. If unset, the server chooses.
+        """
+        operation = self._operation()
+        on_device = await arun(queries.on_device(operation, device))
+        await arun(queries.unload(operation, self.kind, model_identifier, on_device))
+
+    async def get_model_info(self, model_specifier: ModelReference, *, device: str | None = None) -> ModelInstanceInfo:
+        """Return the info of a loaded instance, by identifier or by properties (`{"vision": True}`).
+
+        Args:
+            model_specifier: The identifier or the properties.
+            device: The machine that it is on, see `ModelParameters`. If unset, the server chooses.
+        """
+        return await arun(queries.look_up(self._operation(), self.kind, model_specifier, device))
 
     async def list_loaded(self) -> list[HandleT]:
         """Return handles to all loaded instances."""
@@ -368,10 +380,19 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
         """Return all models of this kind on the server's disk."""
         return [self.as_downloaded(info) for info in await arun(queries.list_downloaded(self._operation(), self.kind))]
 
-    async def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
-        """Return how much memory a model would take. Not every server knows."""
-        settings = load_settings(self.kind, config)
-        return await arun(queries.estimate_usage(self._operation(), self.kind, model_key, settings))
+    async def estimate_usage(
+        self, model_key: str, *, config: LoadConfig | None = None, device: str | None = None
+    ) -> ModelUsageEstimate:
+        """Return how much memory a model would take. Not every server knows.
+
+        Args:
+            model_key: The model.
+            config: How it would be loaded.
+            device: The machine on which it would be loaded, see `ModelParameters`. If unset, the server chooses.
+        """
+        settings, operation = load_settings(self.kind, config), self._operation()
+        on_device = await arun(queries.on_device(operation, device))
+        return await arun(queries.estimate_usage(operation, self.kind, model_key, settings, on_device))
 
 
 class AsyncDownloadedModel(BaseDownloaded[HandleT, InfoT]):

@@ -106,6 +106,9 @@ class ModelParameters(TypedDict, total=False):
             just in time, which other just-in-time loads evict while Auto-Evict is on. `explicit` does the same, but
             what it loads is never evicted. `require_loaded` never loads, and is the policy of every call without a
             key. `new_instance` always loads.
+        device: The machine that the model is used on: `local` for the server's own, or the name or the identifier of a
+            linked device (LM Link). If unset, the server chooses: its preferred device, then its own machine, then any
+            other that has the model.
         on_config_mismatch: What to do if the loaded model's settings differ from `config`: `warn` (the default),
             `raise` or `ignore`.
         on_load_progress: Called with the progress of a load, from 0.0 to 1.0.
@@ -117,6 +120,7 @@ class ModelParameters(TypedDict, total=False):
     ttl: float | None
     config: "LoadConfig | None"
     load_policy: LoadPolicy
+    device: str | None
     on_config_mismatch: OnConfigMismatch
     on_load_progress: OnProgress | None
     on_progress: OnProgress | None
@@ -341,6 +345,7 @@ def new_state(
         model_key,
         policy=policy,
         ttl=ttl,
+        device=optional_text(parameters.get("device"), "device"),
         config=load_settings(kind, parameters.get("config")),
         on_config_mismatch=_choice(
             parameters.get("on_config_mismatch", "warn"), OnConfigMismatch, "on_config_mismatch"

@@ -349,13 +349,25 @@ class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
         run(handle.model.load())
         return handle
 
-    def unload(self, model_identifier: str) -> None:
-        """Unload an instance."""
-        run(queries.unload(self._operation(), self.kind, model_identifier))
+    def unload(self, model_identifier: str, *, device: str | None = None) -> None:
+        """Unload an instance.
 
-    def get_model_info(self, model_specifier: ModelReference) -> ModelInstanceInfo:
-        """Return the info of a loaded instance, by identifier or by properties (`{"vision": True}`)."""
-        return run(queries.look_up(self._operation(), self.kind, model_specifier))
+        Args:
+            model_identifier: Its identifier.
+            device: The machine that it is on, see `ModelParameters`. If unset, the server chooses.
+        """
+        operation = self._operation()
+        on_device = run(queries.on_device(operation, device))
+        run(queries.unload(operation, self.kind, model_identifier, on_device))
+
+    def get_model_info(self, model_specifier: ModelReference, *, device: str | None = None) -> ModelInstanceInfo:
+        """Return the info of a loaded instance, by identifier or by properties (`{"vision": True}`).
+
+        Args:
+            model_specifier: The identifier or the properties.
+            device: The machine that it is on, see `ModelParameters`. If unset, the server chooses.
+        """
+        return run(queries.look_up(self._operation(), self.kind, model_specifier, device))
 
     def list_loaded(self) -> list[HandleT]:
         """Return handles to all loaded instances."""
@@ -365,10 +377,19 @@ class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
         """Return all models of this kind on the server's disk."""
         return [self.as_downloaded(info) for info in run(queries.list_downloaded(self._operation(), self.kind))]
 
-    def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
-        """Return how much memory a model would take. Not every server knows."""
-        settings = load_settings(self.kind, config)
-        return run(queries.estimate_usage(self._operation(), self.kind, model_key, settings))
+    def estimate_usage(
+        self, model_key: str, *, config: LoadConfig | None = None, device: str | None = None
+    ) -> ModelUsageEstimate:
+        """Return how much memory a model would take. Not every server knows.
+
+        Args:
+            model_key: The model.
+            config: How it would be loaded.
+            device: The machine on which it would be loaded, see `ModelParameters`. If unset, the server chooses.
+        """
+        settings, operation = load_settings(self.kind, config), self._operation()
+        on_device = run(queries.on_device(operation, device))
+        return run(queries.estimate_usage(operation, self.kind, model_key, settings, on_device))
 
 
 class DownloadedModel(BaseDownloaded[HandleT, InfoT]):

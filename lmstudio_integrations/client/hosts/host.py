@@ -19,7 +19,7 @@ from lmstudio_integrations.client.models.loading import Loader, matches
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.queries import get_load_config, list_wire_infos, unload
 from lmstudio_integrations.client.models.server_models import ServerModels
-from lmstudio_integrations.client.models.state import Instance, ModelState, WireInfo, reference_of
+from lmstudio_integrations.client.models.state import Instance, ModelState, WireInfo, device_of, reference_of
 from lmstudio_integrations.client.transport.flows import Flow, arun
 from lmstudio_integrations.client.transport.io_thread import on_io_thread
 from lmstudio_integrations.client.transport.operation import Operation
@@ -187,7 +187,7 @@ class Host:
             operation = Operation(self.model.context)
             info = yield from Loader(operation, state).find_loaded()
             if info is not None:  # others may have unloaded it, and a load would load it again
-                yield from unload(operation, state.kind, info["identifier"])
+                yield from unload(operation, state.kind, info["identifier"], device_of(info))
         self.record.loaded, self.record.info = False, None
 
     def status(self) -> HostStatus:

@@ -11,7 +11,12 @@ from typing import Any
 from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.models.config_check import check_config
 from lmstudio_integrations.client.models.load_packets import LoadPackets
-from lmstudio_integrations.client.models.queries import list_all_loaded, list_downloaded, list_wire_infos
+from lmstudio_integrations.client.models.queries import (
+    list_all_loaded,
+    list_downloaded,
+    list_wire_infos,
+    on_device,
+)
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import (
     Instance,
@@ -37,7 +42,7 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.protocol.endpoints import channel, rpc
 from lmstudio_integrations.protocol.errors import means_no_explicit_load, means_taken
 from lmstudio_integrations.protocol.kv_config import stack_of
-from lmstudio_integrations.protocol.requests import GetOrLoad, LoadModel, Lookup, UnloadModel
+from lmstudio_integrations.protocol.requests import GetOrLoad, LoadModel, Lookup, OnDevice
 from lmstudio_integrations.protocol.session import closed_early
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier, by_identifier
@@ -54,6 +59,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _NAMES = ("modelKey", "path", "selectedVariant", "indexedModelIdentifier")
 """Fields of a model's info that contain a name of it."""
 
+_ANY_DEVICE = object()
+"""Stands for every device, where none was named."""
+
 _OTHER_KIND: dict[ModelKind, ModelKind] = {"llm": "embedding", "embedding": "llm"}
 
 
@@ -69,6 +77,7 @@ class Loader:
         self._operation = operation
         self._state = state
         self._server_models = operation.context.shared(ServerModels)
+        self._device: OnDevice | None = None
 
     def find_or_load(self) -> Flow[Instance]:
         """Find or load the instance, as the load policy says."""
@@ -89,6 +98,12 @@ class Loader:
             advice = f"use {_call(state, _OTHER_KIND[state.kind], state.key)}"
             raise add_suggestion(error, advice) from None  # it repeats the whole error
 
+    def _on_device(self) -> Flow[OnDevice]:
+        """Return how requests name the device of the model."""
+        if self._device is None:
+            self._device = yield from on_device(self._operation, self._state.device)
+        return self._device
+
     def _find_instance(self) -> Flow[Instance]:
         """Find a loaded instance: the one that the user named, else any."""
         kind, key = self._state.kind, self._state.key
@@ -100,8 +115,9 @@ class Loader:
                     "number of instances"
                 )
             return (yield from self._adopt(info, loaded=False))
-        specifier = QuerySpecifier(query=ModelQuery()) if key is None else by_identifier(key)
-        lookup = Lookup(specifier=specifier.to_dict(), throwIfNotFound=True)
+        specifier = (QuerySpecifier(query=ModelQuery()) if key is None else by_identifier(key)).to_dict()
+        specifier["query"] |= yield from self._on_device()
+        lookup = Lookup(specifier=specifier, throwIfNotFound=True)
         try:
             info = yield from self._operation.call(kind, "getModelInfo", lookup, dict[str, Any], label="Model get")
         except LMStudioModelNotFoundError as error:
@@ -166,11 +182,11 @@ class Loader:
             info = yield from self._load_under_identifier(state.key, state.requested_identifier, ttl_ms)
             return (yield from self._adopt(info, loaded=True))
         except BaseException as error:
-            identifier = self._server_models.explicit.get(state.loaded_here or "")
-            if identifier is not None and state.loaded_here != previous:
+            loaded = self._server_models.explicit.get(state.loaded_here or "")
+            if loaded is not None and state.loaded_here != previous:
                 with suppress(LMStudioError):  # the first error says more
-                    unload, parameter = rpc(state.kind, "unloadModel"), UnloadModel(identifier=identifier)
-                    with self._operation.start(state.kind, unload, parameter, label="Model unload") as call:
+                    unload = rpc(state.kind, "unloadModel")
+                    with self._operation.start(state.kind, unload, loaded, label="Model unload") as call:
                         if isinstance(error, Exception):  # a caller that was cancelled does not wait
                             yield call
                         call.server_is_done = True  # otherwise the end of the block would cancel the unload
@@ -184,7 +200,7 @@ class Loader:
         if info is None:
             running_loads, key = (
                 self._server_models.running_loads,
-                (self._state.kind, self._state.key, self._state.number),
+                (self._state.kind, self._state.key, self._state.number, self._state.device),
             )
             work = self._load_explicitly_if_permitted()
             instance = yield from SingleFlight.run(
@@ -258,7 +274,9 @@ class Loader:
         model_key = model_key or self._server_models.model_key(kind, key)
         names = {key, model_key}
         infos = yield from list_wire_infos(self._operation, kind)
+        device = (yield from self._on_device()).get("deviceIdentifier", _ANY_DEVICE)
         with decode_errors("Model list"):
+            infos = [info for info in infos if device is _ANY_DEVICE or info.get("deviceIdentifier") == device]
             matching = [info for info in infos if any(name and matches(name, info) for name in names)]
             if number is None:
                 return min(matching, key=lambda info: info["identifier"] != key, default=None)
@@ -318,15 +336,11 @@ class Loader:
 
     # The requests -----------------------------------------------------------------------------------------------------
 
-    def _load_parameter(self, name: str, ttl_ms: int | None) -> LoadModel:
+    def _load_under_identifier(self, name: str, identifier: str | None, ttl_ms: int | None) -> Flow[WireInfo]:
+        """Load a new instance under an identifier; `None` lets the server choose it."""
         parameter = LoadModel(modelKey=name, loadConfigStack=stack_of(self._state.config))
         if ttl_ms is not None:
             parameter["ttlMs"] = ttl_ms
-        return parameter
-
-    def _load_under_identifier(self, name: str, identifier: str | None, ttl_ms: int | None) -> Flow[WireInfo]:
-        """Load a new instance under an identifier; `None` lets the server choose it."""
-        parameter = self._load_parameter(name, ttl_ms)
         if identifier is not None:
             parameter["identifier"] = identifier
         packets = LoadPackets(self._state)
@@ -352,7 +366,7 @@ class Loader:
         return info
 
     def _request_load(self, endpoint: str, parameter: Mapping[str, Any], packets: LoadPackets) -> Flow[WireInfo]:
-        kind = self._state.kind
+        kind, parameter = self._state.kind, {**parameter, **(yield from self._on_device())}
         label = "Model load" if endpoint == "loadModel" else "Model get/load"
         try:
             with (
@@ -380,7 +394,7 @@ class Loader:
         """
         with decode_errors("Model get"):  # the infos of loads and lists were checked before
             instance = self._server_models.instance_of(info)
-        instance.is_one_of_several = self._state.number is not None
+        instance.by_reference = self._state.number is not None or self._state.device is not None
         self._server_models.record(self._state.kind, self._state.key, info)
         yield from check_config(self._operation, self._state, info, loaded=loaded)
         known = self._state.instance

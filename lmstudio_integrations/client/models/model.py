@@ -6,7 +6,7 @@ from typing import Any, Self
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.attempts import Attempts
 from lmstudio_integrations.client.models.server_models import ServerModels
-from lmstudio_integrations.client.models.state import Instance, ModelState
+from lmstudio_integrations.client.models.state import Instance, ModelState, device_of, reference_of
 from lmstudio_integrations.client.support.arguments import texts_of
 from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, T
@@ -92,14 +92,16 @@ class Model:
             return
         if state.instance is None and state.key is None:
             yield from self.load()  # finds its identifier
-        yield from queries.unload(Operation(self.context), state.kind, state.name)
+        operation, instance = Operation(self.context), state.instance
+        device = instance.device if instance else (yield from queries.on_device(operation, state.device))
+        yield from queries.unload(operation, state.kind, state.name, device)
 
     def unload_if_loaded_here(self) -> Flow[None]:
         """Unload the instance that the handle loaded, if it is still loaded; one that the handle found stays."""
         state, operation = self.state, Operation(self.context)
-        for info in (yield from queries.list_loaded(operation, state.kind)) if state.loaded_here else ():
-            if info.instance_reference == state.loaded_here:
-                yield from queries.unload(operation, state.kind, info.identifier)
+        for info in (yield from queries.list_wire_infos(operation, state.kind)) if state.loaded_here else ():
+            if reference_of(info) == state.loaded_here:
+                yield from queries.unload(operation, state.kind, info["identifier"], device_of(info))
 
     def get_info(self, *, load: bool = False) -> Flow[ModelInstanceInfo]:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""

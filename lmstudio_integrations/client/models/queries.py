@@ -11,10 +11,19 @@ from lmstudio_integrations.client.models.state import Specifier, WireInfo, ident
 from lmstudio_integrations.client.support.arguments import text_of
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
+from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioValueError
 from lmstudio_integrations.protocol.envelope import ensure_writable
 from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
-from lmstudio_integrations.protocol.requests import EstimateModelUsage, Lookup, Specified, Tokenize, UnloadModel
+from lmstudio_integrations.protocol.requests import (
+    EstimateModelUsage,
+    Lookup,
+    OnDevice,
+    Specified,
+    Tokenize,
+    UnloadModel,
+)
 from lmstudio_integrations.types.config import LoadSettings, ModelKind
+from lmstudio_integrations.types.machines import LOCAL, HardwareSurvey, LinkStatus
 from lmstudio_integrations.types.models import (
     INSTANCE_INFO_TYPES,
     InstanceProcessingState,
@@ -32,6 +41,47 @@ from lmstudio_integrations.types.references import ModelReference, specifier_of
 def version(operation: Operation) -> Flow[ServerVersion]:
     """Return the version of the server."""
     return (yield from operation.call("system", "version", None, ServerVersion.from_dict, label="Version"))
+
+
+def link_status(operation: Operation) -> Flow[LinkStatus]:
+    """Return what the server knows of linked devices."""
+    return (yield from operation.call("repository", "lmLinkStatus", None, LinkStatus.from_dict, label="Device list"))
+
+
+def survey_hardware(operation: Operation) -> Flow[HardwareSurvey]:
+    """Return the hardware of the server's own machine."""
+    read = HardwareSurvey.from_dict
+    return (yield from operation.call("runtime", "surveyHardware", None, read, label="Hardware survey"))
+
+
+def on_device(operation: Operation, device: str | None) -> Flow[OnDevice]:
+    """Return how requests name a device.
+
+    Args:
+        operation: Asks the server for its linked devices, if the device may be one.
+        device: `local`, or the name or identifier of a device; `None` leaves the choice to the server.
+
+    Raises:
+        LMStudioModelNotFoundError: If it is not linked, or not connected.
+    """
+    if device is None:
+        return OnDevice()
+    if device == LOCAL:
+        return OnDevice(deviceIdentifier=None)
+    status = yield from link_status(operation)
+    if device == status.device_identifier or (status.peers and device == status.device_name):
+        return OnDevice(deviceIdentifier=None)
+    named = [peer for peer in status.peers if device in {peer.device_identifier, peer.device_name}]
+    connected = [peer for peer in named if peer.is_connected]
+    if len(connected) == 1:
+        return OnDevice(deviceIdentifier=connected[0].device_identifier)
+    if connected:
+        listed = ", ".join(repr(peer.device_identifier) for peer in connected)
+        raise LMStudioModelNotFoundError(f"several linked devices are named {device!r}; name an identifier: {listed}")
+    others = ", ".join(["'local'", *(repr(peer.device_name) for peer in status.peers if peer.is_connected)])
+    raise LMStudioModelNotFoundError(
+        f"the device {device!r} {'is not connected' if named else 'is not linked to this server'}; connected: {others}"
+    )
 
 
 def list_downloaded(operation: Operation, kind: ModelKind | None) -> Flow[list[ModelInfo]]:
@@ -66,24 +116,33 @@ def list_all_loaded(operation: Operation) -> Flow[list[tuple[ModelKind, WireInfo
     return loaded
 
 
-def look_up(operation: Operation, kind: ModelKind, reference: ModelReference) -> Flow[ModelInstanceInfo]:
+def look_up(
+    operation: Operation, kind: ModelKind, reference: ModelReference, device: str | None = None
+) -> Flow[ModelInstanceInfo]:
     """Return the info of the loaded instance that matches a description."""
-    lookup = Lookup(specifier=specifier_of(reference).to_dict(), throwIfNotFound=True)
+    specifier = specifier_of(reference).to_dict()
+    if device is not None:
+        if "query" not in specifier:
+            raise LMStudioValueError(
+                f"{reference!r} is one instance, which has its device; leave out device={device!r}"
+            )
+        specifier["query"] |= yield from on_device(operation, device)
+    lookup = Lookup(specifier=specifier, throwIfNotFound=True)
     read: Callable[[Any], ModelInstanceInfo] = INSTANCE_INFO_TYPES[kind].from_dict
     return (yield from operation.call(kind, "getModelInfo", lookup, read, label="Model info"))
 
 
-def unload(operation: Operation, kind: ModelKind, identifier: str) -> Flow[None]:
+def unload(operation: Operation, kind: ModelKind, identifier: str, device: OnDevice) -> Flow[None]:
     """Unload an instance."""
-    identifier = text_of(identifier, "model_identifier")
-    yield from operation.call(kind, "unloadModel", UnloadModel(identifier=identifier), label="Model unload")
+    parameter = UnloadModel(identifier=text_of(identifier, "model_identifier"), **device)
+    yield from operation.call(kind, "unloadModel", parameter, label="Model unload")
 
 
 def estimate_usage(
-    operation: Operation, kind: ModelKind, key: str, config: LoadSettings | None
+    operation: Operation, kind: ModelKind, key: str, config: LoadSettings | None, device: OnDevice
 ) -> Flow[ModelUsageEstimate]:
     """Return how much memory loading a model would take."""
-    parameter = EstimateModelUsage(modelKey=text_of(key, "model_key"), loadConfigStack=stack_of(config))
+    parameter = EstimateModelUsage(modelKey=text_of(key, "model_key"), loadConfigStack=stack_of(config), **device)
     read = ModelUsageEstimate.from_dict
     return (yield from operation.call(kind, "estimateModelUsage", parameter, read, label="Usage estimate"))
 

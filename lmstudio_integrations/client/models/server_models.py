@@ -10,10 +10,18 @@ from collections.abc import Hashable
 from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.models.admission import ConcurrencyLimiter, EvictionQueue, EvictionTurn, SingleFlight
-from lmstudio_integrations.client.models.state import Instance, KnownReasoning, ModelState, WireInfo, reference_of
+from lmstudio_integrations.client.models.state import (
+    Instance,
+    KnownReasoning,
+    ModelState,
+    WireInfo,
+    device_of,
+    reference_of,
+)
 from lmstudio_integrations.client.support.suggestions import KEEP_LOADED
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.errors import LMStudioEvictionWarning
+from lmstudio_integrations.protocol.requests import UnloadModel
 from lmstudio_integrations.types.config import ModelKind
 
 _MAX_RECORDED = 256
@@ -26,8 +34,8 @@ class ServerModels:
     def __init__(self) -> None:
         self.running_loads: dict[Hashable, SingleFlight] = {}
         """Explicit loads that are running."""
-        self.explicit: BoundedCache[str, str] = BoundedCache(_MAX_RECORDED)
-        """Identifiers of the instances that this process loaded explicitly, by instance reference."""
+        self.explicit: BoundedCache[str, UnloadModel] = BoundedCache(_MAX_RECORDED)
+        """The instances that this process loaded explicitly, by reference: what unloads each of them."""
         self._keys: BoundedCache[tuple[ModelKind, str | None], str] = BoundedCache(_MAX_RECORDED)
         self._instances: BoundedCache[str | None, str] = BoundedCache(_MAX_RECORDED)
         self._evicted: BoundedCache[str | None, str] = BoundedCache(_MAX_RECORDED)
@@ -69,7 +77,7 @@ class ServerModels:
         """Record an instance that this process loaded explicitly."""
         reference = reference_of(info)
         if reference is not None:
-            self.explicit.put(reference, info["identifier"])
+            self.explicit.put(reference, UnloadModel(identifier=info["identifier"], **device_of(info)))
 
     def is_explicit(self, reference: str | None) -> bool:
         """Whether this process loaded an instance explicitly."""

@@ -9,6 +9,7 @@ from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
+from lmstudio_integrations.protocol.requests import OnDevice
 from lmstudio_integrations.types.config import LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
 from lmstudio_integrations.types.models import by_identifier
 from lmstudio_integrations.types.reasoning import REJECTED_REASONING, ReasoningReplay, Tags, Thought
@@ -87,8 +88,9 @@ class Instance:
             asked.
         reasoning: What is known of it and thoughts.
         missed_calls: How many required tool calls in a row it did not make.
-        is_one_of_several: Whether requests must name it by its reference: an identifier may also match another
-            instance of the same model.
+        device: How requests name the device that it is on; empty if the server has reported none.
+        by_reference: Whether requests must name it by its reference: an identifier may also match another instance of
+            the same model, or one on another device.
     """
 
     identifier: str
@@ -98,7 +100,8 @@ class Instance:
     takes_late_system_messages: bool | None = None
     reasoning: KnownReasoning = field(default_factory=KnownReasoning)
     missed_calls: int = 0
-    is_one_of_several: bool = False
+    device: OnDevice = field(default_factory=OnDevice)
+    by_reference: bool = False
 
     @classmethod
     def of(cls, info: WireInfo) -> "Instance":
@@ -109,7 +112,7 @@ class Instance:
         """
         length = info.get("contextLength")
         window = ContextWindow(length, max_context_length(info)) if is_count(length) else None
-        return cls(identifier_of(info), reference_of(info), window)
+        return cls(identifier_of(info), reference_of(info), window, device=device_of(info))
 
     @property
     def specifier(self) -> Specifier:
@@ -118,7 +121,7 @@ class Instance:
         Raises:
             LMStudioProtocolError: If no request can have this identifier.
         """
-        if self.is_one_of_several and self.reference is not None:
+        if self.by_reference and self.reference is not None:
             return {"type": "instanceReference", "instanceReference": self.reference}
         return _specifier(self.identifier)
 
@@ -137,6 +140,8 @@ class ModelState:
         on_load_progress: Called with the progress of a load, 0.0 to 1.0.
         show_progress: Whether a bar shows it, or a line if it takes long.
         requested_identifier: The identifier of a new instance.
+        device: The machine that it is used on: `local`, or the name or identifier of a linked one; `None` leaves the
+            choice to the server.
         number: Which of several instances of the model it is, from 1; `None` if one is used.
         adapters: The adapter of each kind of model, which errors name; empty for the native client.
         instance: The instance that was found or loaded last, even if it is not loaded any more.
@@ -154,6 +159,7 @@ class ModelState:
     on_load_progress: OnProgress | None = None
     show_progress: ShowProgress = False
     requested_identifier: str | None = None
+    device: str | None = None
     number: int | None = None
     adapters: Mapping[ModelKind, str] = field(default_factory=dict[ModelKind, str])
     instance: Instance | None = None
@@ -209,6 +215,12 @@ def reference_of(info: WireInfo) -> str | None:
     """Return the reference of an instance; `None` if the server sent no valid one."""
     reference = info.get("instanceReference")
     return reference if isinstance(reference, str) else None
+
+
+def device_of(info: WireInfo) -> OnDevice:
+    """Return how requests name the device that an info is from; a server without LM Link reports none."""
+    device = info.get("deviceIdentifier", 0)
+    return OnDevice(deviceIdentifier=device) if device is None or isinstance(device, str) else OnDevice()
 
 
 def max_context_length(info: WireInfo) -> int | None:

@@ -17,7 +17,10 @@ from tests.protocol.transcripts import (
 
 def test_the_client_lists_loads_responds_and_unloads_word_for_word() -> None:
     reported: list[float] = []
-    with reading(lines_of(AUTHENTICATION + LIST_LOAD_RESPOND_UNLOAD)) as host, Client(host) as client:
+    lines = lines_of(AUTHENTICATION + LIST_LOAD_RESPOND_UNLOAD)
+    # Unlike the Python SDK, this client names the device of what it unloads, as the TypeScript SDK does.
+    lines[-2].frame["parameter"]["deviceIdentifier"] = None
+    with reading(lines) as host, Client(host) as client:
         assert client.llm.list_loaded() == []
         model = client.llm.model("m1", on_load_progress=reported.append)
         result = model.respond("hi")
@@ -35,7 +38,7 @@ def _as_this_client_sends_it(line: Line) -> Line | None:
         '{"type": "instanceReference", "instanceReference": "ref-a"}',
         '{"type": "query", "query": {"identifier": "a"}}',
     )
-    return Line(line.by, json.loads(text.replace(', "deviceIdentifier": null}', "}"))) if line.by == "client" else line
+    return Line(line.by, json.loads(text)) if line.by == "client" else line
 
 
 def test_the_client_uses_any_loaded_model_cancels_and_unloads() -> None:
