@@ -49,9 +49,12 @@ Every exception can be pickled, with its attributes.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmstudio_integrations._support.secrets import redact
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.types.memory_plans import MemoryPlan
 
 
 class LMStudioError(Exception):
@@ -126,7 +129,17 @@ class LMStudioWrongModelKindError(LMStudioServerError):
 
 
 class LMStudioInsufficientResourcesError(LMStudioServerError):
-    """The server has too little memory to load the model."""
+    """The server has too little memory to load the model.
+
+    Args:
+        message: The full text.
+        plan: What fits and what does not, under `load_policy="fit"`.
+        details: The arguments of `LMStudioServerError`.
+    """
+
+    def __init__(self, message: str = "", *, plan: "MemoryPlan | None" = None, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.plan = plan
 
 
 class LMStudioModelLoadError(LMStudioServerError):

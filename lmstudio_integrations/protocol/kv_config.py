@@ -89,7 +89,12 @@ def stack_of(settings: Settings | None) -> Mapping[str, Any]:
     """Return the stack that a client sends: one layer, even if it is empty, as both official SDKs do."""
     if settings is None or not settings.model_fields_set:
         return _EMPTY_STACK
-    return {"layers": [layer_of("apiOverride", settings.to_fields())]}
+    return stack_of_fields(settings.to_fields())
+
+
+def stack_of_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stack that a client sends, of settings by their full keys."""
+    return {"layers": [layer_of("apiOverride", fields)]}
 
 
 def with_changes(stack: Mapping[str, Any], changes: Settings) -> dict[str, Any]:
@@ -123,4 +128,4 @@ def collapse(stack: Mapping[str, Any]) -> dict[str, Any]:
     return {field["key"]: field["value"] for layer in stack["layers"] for field in layer["config"]["fields"]}
 
 
-_EMPTY_STACK: Mapping[str, Any] = {"layers": [layer_of("apiOverride", {})]}
+_EMPTY_STACK: Mapping[str, Any] = stack_of_fields({})

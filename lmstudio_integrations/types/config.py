@@ -29,12 +29,16 @@ from lmstudio_integrations.types.gpu import GpuSetting
 ModelKind = Literal["llm", "embedding"]
 """The two kinds of model that this package handles; each has a namespace of its name."""
 
-LoadPolicy = Literal["get_or_load", "explicit", "require_loaded", "new_instance"]
+LoadPolicy = Literal["get_or_load", "explicit", "fit", "require_loaded", "new_instance"]
 """How a model is found or loaded.
 
 `get_or_load` uses a loaded instance, else loads one just in time, which other just-in-time loads may evict. `explicit`
-uses a loaded instance, else loads one that is never evicted. `require_loaded` never loads. `new_instance` always loads.
+uses a loaded instance, else loads one that no just-in-time load evicts. `fit` does the same, after it has evicted what
+must go for it. `require_loaded` never loads. `new_instance` always loads.
 """
+
+Evict = Literal["own", "any"]
+"""What the policy `fit` may evict, if it is idle: what this process loaded or what has a TTL (`own`), or anything."""
 
 OnConfigMismatch = Literal["warn", "raise", "ignore"]
 """What to do when the loaded model has other load settings than requested."""

@@ -23,6 +23,7 @@ from lmstudio_integrations.client.api.base import (
     LoadConfig,
     ModelParameters,
     ModelT_co,
+    checked_choice,
     checked_kind,
     load_settings,
     new_state,
@@ -47,6 +48,7 @@ from lmstudio_integrations.client.models import queries, repository
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools
 from lmstudio_integrations.client.models.loading import DEFAULT_TTL
 from lmstudio_integrations.client.models.model import Texts
+from lmstudio_integrations.client.models.planning import plan_memory
 from lmstudio_integrations.client.models.repository import OnDownload
 from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.plugins.generators import GeneratorModel
@@ -55,7 +57,7 @@ from lmstudio_integrations.client.predictions.requests import History, Predictio
 from lmstudio_integrations.client.predictions.reranking.rerank import RerankParameters
 from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
 from lmstudio_integrations.client.predictions.tool_loop.runners import TaskRunner
-from lmstudio_integrations.client.support.arguments import text_of
+from lmstudio_integrations.client.support.arguments import optional_text, text_of
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
@@ -63,9 +65,12 @@ from lmstudio_integrations.client.transport.connect.find import is_reachable, lo
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox
 from lmstudio_integrations.client.transport.operation import Operation
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
+from lmstudio_integrations.protocol.kv_config import stack_of
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, Evict, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.functions import ToolInput
+from lmstudio_integrations.types.machines import HardwareSurvey, LinkStatus
+from lmstudio_integrations.types.memory_plans import MemoryPlan
 from lmstudio_integrations.types.models import (
     ChatTemplateInfo,
     ContextUse,
@@ -390,9 +395,9 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
             config: How it would be loaded.
             device: The machine on which it would be loaded, see `ModelParameters`. If unset, the server chooses.
         """
-        settings, operation = load_settings(self.kind, config), self._operation()
+        stack, operation = stack_of(load_settings(self.kind, config)), self._operation()
         on_device = await arun(queries.on_device(operation, device))
-        return await arun(queries.estimate_usage(operation, self.kind, model_key, settings, on_device))
+        return await arun(queries.estimate_usage(operation, self.kind, model_key, stack, on_device))
 
 
 class AsyncDownloadedModel(BaseDownloaded[HandleT, InfoT]):
@@ -697,6 +702,31 @@ class AsyncClient(BaseClient):
     async def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyAsyncDownloadedModel]:
         """Return all models on the server's disk, of one kind or of both."""
         return await self.system.list_downloaded_models(namespace)
+
+    async def plan(
+        self, models: Sequence[str | tuple[str, LoadConfig]], *, device: str | None = None, evict: Evict = "own"
+    ) -> MemoryPlan:
+        """Return what fits into the memory of a machine, beside what is loaded there or in its place. Loads nothing.
+
+        Args:
+            models: The models, in the order in which they are to be loaded: `"MODEL[:CONTEXT][@SLOTS]"`, or pairs of a
+                key and how to load it.
+            device: The machine, see `ModelParameters`. If unset, it is the server's own.
+            evict: What may have to go, see `ModelParameters`.
+
+        Raises:
+            LMStudioModelNotFoundError: If a model is not downloaded there, or the device is not connected.
+        """
+        evict = checked_choice(evict, Evict, "evict")
+        return await arun(plan_memory(Operation(self._context), models, optional_text(device, "device"), evict))
+
+    async def hardware(self) -> HardwareSurvey:
+        """Return the hardware of the server's own machine, as its engines see it."""
+        return await arun(queries.survey_hardware(Operation(self._context)))
+
+    async def link_status(self) -> LinkStatus:
+        """Return what the server knows of linked devices (LM Link)."""
+        return await arun(queries.link_status(Operation(self._context)))
 
     async def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload an image for use in a chat: `client.files.prepare_image`."""

@@ -49,6 +49,7 @@ from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioRuntimeE
 from lmstudio_integrations.types.config import (
     LOAD_CONFIGS,
     EmbeddingLoadModelConfig,
+    Evict,
     LlmLoadModelConfig,
     LlmPredictionConfig,
     LoadPolicy,
@@ -61,6 +62,7 @@ from lmstudio_integrations.types.config_dicts import (
     LlmLoadModelConfigDict,
     TimeoutParameters,
 )
+from lmstudio_integrations.types.machines import LOCAL
 from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo, ModelInfo, ModelInstanceInfo
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionResult
 
@@ -72,7 +74,12 @@ LoadConfig = LlmLoadModelConfig | EmbeddingLoadModelConfig | LlmLoadModelConfigD
 ChoiceT = TypeVar("ChoiceT")
 
 
-def _choice(value: ChoiceT, choices: Any, name: str) -> ChoiceT:
+def checked_choice(value: ChoiceT, choices: Any, name: str) -> ChoiceT:
+    """Return an argument that must be one of several.
+
+    Raises:
+        LMStudioValueError: If it is not.
+    """
     if value not in get_args(choices):
         raise LMStudioValueError(f"{name} must be one of {', '.join(get_args(choices))}; got {value!r}")
     return value
@@ -86,7 +93,7 @@ def _checked_ttl(ttl: float | None, policy: LoadPolicy) -> float | None:
     seconds = seconds_of(ttl, "ttl")
     if seconds is not None and MAX_TTL < seconds < math.inf:
         raise LMStudioValueError(f"ttl must be at most {MAX_TTL:,} seconds, or None; got {shown(ttl)}")
-    if seconds == math.inf and policy not in {"explicit", "new_instance"}:
+    if seconds == math.inf and policy not in {"explicit", "fit", "new_instance"}:
         raise LMStudioValueError(
             f"ttl={ttl!r} cannot be sent under load_policy={policy!r}; load_policy='explicit' keeps a model for ever, "
             "and None leaves the server's default"
@@ -104,11 +111,14 @@ class ModelParameters(TypedDict, total=False):
         config: How to load the model, if this call loads it.
         load_policy: How the model is found or loaded. `get_or_load`, the default, uses a loaded instance or loads one
             just in time, which other just-in-time loads evict while Auto-Evict is on. `explicit` does the same, but
-            what it loads is never evicted. `require_loaded` never loads, and is the policy of every call without a
-            key. `new_instance` always loads.
+            no just-in-time load evicts what it loads. `fit` is like `explicit`, but first it evicts what must go for
+            the model, the least recently used first. `require_loaded` never loads, and is the policy of every call
+            without a key. `new_instance` always loads.
+        evict: What `fit` may evict, if it is idle: what this program loaded or what has a TTL (`own`, the default), or
+            also what others loaded without one (`any`).
         device: The machine that the model is used on: `local` for the server's own, or the name or the identifier of a
             linked device (LM Link). If unset, the server chooses: its preferred device, then its own machine, then any
-            other that has the model.
+            other that has the model. Under `fit`, that is `local`.
         on_config_mismatch: What to do if the loaded model's settings differ from `config`: `warn` (the default),
             `raise` or `ignore`.
         on_load_progress: Called with the progress of a load, from 0.0 to 1.0.
@@ -120,6 +130,7 @@ class ModelParameters(TypedDict, total=False):
     ttl: float | None
     config: "LoadConfig | None"
     load_policy: LoadPolicy
+    evict: Evict
     device: str | None
     on_config_mismatch: OnConfigMismatch
     on_load_progress: OnProgress | None
@@ -133,7 +144,7 @@ def checked_kind(kind: ModelKind | None) -> ModelKind | None:
     Raises:
         LMStudioValueError: If it is invalid.
     """
-    return None if kind is None else _choice(kind, ModelKind, "namespace")
+    return None if kind is None else checked_choice(kind, ModelKind, "namespace")
 
 
 class BaseClient(ShortTracebacks):
@@ -334,8 +345,12 @@ def new_state(
     """
     check_names(parameters, ModelParameters.__annotations__, in_config=LOAD_CONFIGS[kind].model_fields)
     optional_text(model_key, "model")
-    policy: LoadPolicy = _choice(parameters.get("load_policy", "get_or_load"), LoadPolicy, "load_policy")
+    policy: LoadPolicy = checked_choice(parameters.get("load_policy", "get_or_load"), LoadPolicy, "load_policy")
     ttl = _checked_ttl(parameters.get("ttl"), policy)
+    evict: Evict = checked_choice(parameters.get("evict", "own"), Evict, "evict")
+    if evict != "own" and policy != "fit":
+        raise LMStudioValueError(f"evict={evict!r} goes with load_policy='fit' only; got load_policy={policy!r}")
+    device = optional_text(parameters.get("device"), "device")
     if policy == "new_instance" and model_key is None:
         raise LMStudioValueError("load_policy='new_instance' needs a model")
     if parameters.get("on_load_progress") and parameters.get("on_progress"):
@@ -344,10 +359,11 @@ def new_state(
         kind,
         model_key,
         policy=policy,
+        evict=evict,
         ttl=ttl,
-        device=optional_text(parameters.get("device"), "device"),
+        device=LOCAL if device is None and policy == "fit" else device,
         config=load_settings(kind, parameters.get("config")),
-        on_config_mismatch=_choice(
+        on_config_mismatch=checked_choice(
             parameters.get("on_config_mismatch", "warn"), OnConfigMismatch, "on_config_mismatch"
         ),
         on_load_progress=parameters.get("on_load_progress") or parameters.get("on_progress"),

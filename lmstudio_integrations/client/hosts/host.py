@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.client.hosts.prompt_index import PromptIndex
-from lmstudio_integrations.client.models.loading import Loader, matches
+from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.queries import get_load_config, list_wire_infos, unload
 from lmstudio_integrations.client.models.server_models import ServerModels
-from lmstudio_integrations.client.models.state import Instance, ModelState, WireInfo, device_of, reference_of
+from lmstudio_integrations.client.models.state import Instance, ModelState, WireInfo, device_of, matches, reference_of
 from lmstudio_integrations.client.transport.flows import Flow, arun
 from lmstudio_integrations.client.transport.io_thread import on_io_thread
 from lmstudio_integrations.client.transport.operation import Operation

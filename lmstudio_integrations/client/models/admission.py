@@ -276,7 +276,7 @@ class SingleFlight:
         key: Hashable,
         work: Flow[T],
         *,
-        errors: type[Exception],
+        errors: type[Exception] | tuple[()],
         deadlock: Exception | None = None,
     ) -> Flow[T | None]:
         """Do the work and return its result; if another caller does it, wait for that and return `None`.

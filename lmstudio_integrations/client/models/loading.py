@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.models.config_check import check_config
+from lmstudio_integrations.client.models.load_history import LoadHistory
 from lmstudio_integrations.client.models.load_packets import LoadPackets
+from lmstudio_integrations.client.models.planning import Machine, Wanted
 from lmstudio_integrations.client.models.queries import (
     list_all_loaded,
     list_downloaded,
@@ -22,8 +25,10 @@ from lmstudio_integrations.client.models.state import (
     Instance,
     ModelState,
     WireInfo,
+    device_of,
     identifier_of,
     instance_identifier,
+    matches,
     reference_of,
 )
 from lmstudio_integrations.client.support.suggestions import NAME_A_MODEL, add_suggestion
@@ -56,9 +61,6 @@ DEFAULT_TTL = 3600.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 """Seconds between two checks of a load of another process; doubled each time, up to the longest."""
 
-_NAMES = ("modelKey", "path", "selectedVariant", "indexedModelIdentifier")
-"""Fields of a model's info that contain a name of it."""
-
 _ANY_DEVICE = object()
 """Stands for every device, where none was named."""
 
@@ -88,6 +90,8 @@ class Loader:
                     return (yield from self._get_or_load())
                 case "explicit":
                     return (yield from self._find_or_load_explicitly())
+                case "fit":
+                    return (yield from self._find_or_load_fitting())
                 case "new_instance":
                     return (yield from self._load_new_instance())
                 case "require_loaded":
@@ -97,6 +101,13 @@ class Loader:
                 raise
             advice = f"use {_call(state, _OTHER_KIND[state.kind], state.key)}"
             raise add_suggestion(error, advice) from None  # it repeats the whole error
+
+    @property
+    def _deadlock(self) -> LMStudioRuntimeError:
+        return LMStudioRuntimeError(
+            f"this thread, or a task of its event loop, is loading {self._state.key!r}, so this call would wait "
+            "forever; await the async call, or make this call after the load or in another thread"
+        )
 
     def _on_device(self) -> Flow[OnDevice]:
         """Return how requests name the device of the model."""
@@ -161,14 +172,10 @@ class Loader:
     def _load_new_instance(self) -> Flow[Instance]:
         """Load a new instance once, even if several callers use the handle at the same time."""
         operation, state = self._operation, self._state
-        deadlock = LMStudioRuntimeError(
-            f"this thread, or a task of its event loop, is loading {state.key!r}, so this call would wait forever; "
-            "await the async call, or make this call after the load or in another thread"
-        )
         while state.instance is None:
             work = self._load_and_adopt()
             yield from SingleFlight.run(
-                operation, state.running_loads, "load", work, errors=Exception, deadlock=deadlock
+                operation, state.running_loads, "load", work, errors=Exception, deadlock=self._deadlock
             )
         return state.instance
 
@@ -215,6 +222,23 @@ class Loader:
         # so the server rejects it, and this call waits as for a load of another program.
         return (yield from self._load_explicitly_if_permitted())
 
+    def _find_or_load_fitting(self) -> Flow[Instance]:
+        """Find a loaded instance, or load one after what must go for it was evicted. One such load runs at a time."""
+        operation, running_loads = self._operation, self._server_models.running_loads
+        while True:
+            info = yield from self.find_loaded()
+            if info is not None:
+                return (yield from self._use(info))
+            assert self._state.key is not None, "a model is found or loaded by its key"
+            wanted = self._wanted((yield from self._model_key(self._state.key)))
+            work = (yield from self._machine()).load(wanted, self._load_or_wait_for_other_program)
+            # Other callers may want other models, so they do not fail with this one.
+            instance = yield from SingleFlight.run(
+                operation, running_loads, ("fit", self._state.device), work, errors=(), deadlock=self._deadlock
+            )
+            if instance is not None:
+                return instance
+
     def _load_explicitly_if_permitted(self) -> Flow[Instance]:
         """Load a model with its key as identifier; just in time if the server permits nothing else."""
         kind, key = self._state.kind, self._state.key
@@ -259,6 +283,15 @@ class Loader:
             self._check_load_timeout(identifier, time.monotonic() - started)
             yield from self._operation.pause(seconds)
             seconds = min(2 * seconds, _LONGEST_PAUSE)
+
+    def _machine(self) -> Flow[Machine]:
+        """Return the machine on which the model is loaded."""
+        device = yield from self._on_device()
+        return Machine(self._operation, device, self._state.device, self._state.evict)
+
+    def _wanted(self, model_key: str) -> Wanted:
+        config = self._state.config
+        return Wanted(self._state.kind, model_key, {} if config is None else config.to_fields())
 
     def _use(self, info: WireInfo) -> Flow[Instance]:
         if self._state.on_load_progress is not None:
@@ -344,7 +377,12 @@ class Loader:
         if identifier is not None:
             parameter["identifier"] = identifier
         packets = LoadPackets(self._state)
-        info = yield from self._load("loadModel", parameter, packets)
+        try:
+            info = yield from self._load("loadModel", parameter, packets)
+        except LMStudioInsufficientResourcesError:
+            with suppress(LMStudioError):  # the first error says more
+                yield from (yield from self._machine()).record_refusal(self._wanted(name))
+            raise
         self._server_models.record_explicit(info)
         packets.report()
         return info
@@ -363,7 +401,15 @@ class Loader:
             operation.listener.on_load(target, state.key, seconds, None)
             operation.load_times.append(seconds)
             state.loaded_here = reference_of(info)
+            self._record_context(info)
         return info
+
+    def _record_context(self, info: WireInfo) -> None:
+        """Remember the context length that came out, for plans."""
+        context, length = self._operation.context, info.get("contextLength")
+        if is_count(length) and isinstance(info.get("modelKey"), str):
+            history = context.shared(LoadHistory).of(str(context.target), device_of(info))
+            history.record_context(info["modelKey"], self._wanted(info["modelKey"]).requested, length)
 
     def _request_load(self, endpoint: str, parameter: Mapping[str, Any], packets: LoadPackets) -> Flow[WireInfo]:
         kind, parameter = self._state.kind, {**parameter, **(yield from self._on_device())}
@@ -419,14 +465,6 @@ class Loader:
         return add_suggestion(
             error, f"this program loaded models explicitly, so they stay loaded; unload them: {calls}"
         )
-
-
-def matches(name: str, info: WireInfo) -> bool:
-    """Whether a name matches a model: its identifier, its key, its path, or the first parts of its path."""
-    lowered = name.lower().rstrip("/")
-    if name == info.get("identifier") or lowered in {str(info[field]).lower() for field in _NAMES if info.get(field)}:
-        return True
-    return "/" in lowered and f"{info['path']}/".lower().startswith(f"{lowered}/")
 
 
 def _milliseconds(ttl: float | None) -> int | None:

@@ -3,7 +3,7 @@
 None of them finds or loads a model; `model.py` does that first where it is necessary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 from lmstudio_integrations._support.typeguards import is_count, is_list
@@ -13,7 +13,7 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioValueError
 from lmstudio_integrations.protocol.envelope import ensure_writable
-from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
+from lmstudio_integrations.protocol.kv_config import KvConfig
 from lmstudio_integrations.protocol.requests import (
     EstimateModelUsage,
     Lookup,
@@ -22,7 +22,7 @@ from lmstudio_integrations.protocol.requests import (
     Tokenize,
     UnloadModel,
 )
-from lmstudio_integrations.types.config import LoadSettings, ModelKind
+from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.machines import LOCAL, HardwareSurvey, LinkStatus
 from lmstudio_integrations.types.models import (
     INSTANCE_INFO_TYPES,
@@ -139,10 +139,10 @@ def unload(operation: Operation, kind: ModelKind, identifier: str, device: OnDev
 
 
 def estimate_usage(
-    operation: Operation, kind: ModelKind, key: str, config: LoadSettings | None, device: OnDevice
+    operation: Operation, kind: ModelKind, key: str, stack: Mapping[str, Any], device: OnDevice
 ) -> Flow[ModelUsageEstimate]:
     """Return how much memory loading a model would take."""
-    parameter = EstimateModelUsage(modelKey=text_of(key, "model_key"), loadConfigStack=stack_of(config), **device)
+    parameter = EstimateModelUsage(modelKey=text_of(key, "model_key"), loadConfigStack=stack, **device)
     read = ModelUsageEstimate.from_dict
     return (yield from operation.call(kind, "estimateModelUsage", parameter, read, label="Usage estimate"))
 

@@ -18,7 +18,7 @@ from lmstudio_integrations.client.models.state import (
     device_of,
     reference_of,
 )
-from lmstudio_integrations.client.support.suggestions import KEEP_LOADED
+from lmstudio_integrations.client.support.suggestions import FIT_BOTH, KEEP_LOADED
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.errors import LMStudioEvictionWarning
 from lmstudio_integrations.protocol.requests import UnloadModel
@@ -94,12 +94,13 @@ class ServerModels:
             instance.reasoning = self._reasoning.get_or_make(instance.reference, KnownReasoning)
         return instance
 
-    def record_eviction(self, model_key: str, evicted: WireInfo) -> None:
+    def record_eviction(self, model_key: str, evicted: WireInfo, *, for_memory: bool = False) -> None:
         """Record that a load of this process evicted an instance; warn once if this process uses that instance, too.
 
         Args:
             model_key: The model that was loaded.
             evicted: The info of the evicted instance, from the server.
+            for_memory: Whether both do not fit into the memory; otherwise Auto-Evict keeps only one.
         """
         reference = reference_of(evicted)
         victim = self._instances.get(reference)
@@ -111,8 +112,9 @@ class ServerModels:
         loading, evicted_key = shortened(model_key), shortened(victim)
         self.warn_once(
             frozenset((model_key, victim)),
-            f"loading {loading!r} evicted {evicted_key!r}, which this program uses too: with Auto-Evict, each of them "
-            f"costs a load whenever the other was used in between; {KEEP_LOADED}",
+            f"loading {loading!r} evicted {evicted_key!r}, which this program uses too: "
+            f"{'both do not fit into the memory, so' if for_memory else 'with Auto-Evict,'} each of them costs a load "
+            f"whenever the other was used in between; {FIT_BOTH if for_memory else KEEP_LOADED}",
         )
 
     def warn_once(self, subject: Hashable, text: str, category: type[Warning] = LMStudioEvictionWarning) -> None:
@@ -127,7 +129,7 @@ class ServerModels:
 
     def turn_for(self, state: ModelState) -> EvictionTurn | None:
         """Return a turn for an operation on a model; `None` where no other model evicts it."""
-        if not self._pairs or self.is_explicit(state.reference):
+        if not self._pairs or (self.is_explicit(state.reference) and state.policy != "fit"):
             return None
         model_key = self._key_of(state)
         return EvictionTurn(model_key) if model_key is not None and self._partners(model_key) else None

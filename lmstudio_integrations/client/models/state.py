@@ -10,7 +10,7 @@ from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.requests import OnDevice
-from lmstudio_integrations.types.config import LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
+from lmstudio_integrations.types.config import Evict, LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
 from lmstudio_integrations.types.models import by_identifier
 from lmstudio_integrations.types.reasoning import REJECTED_REASONING, ReasoningReplay, Tags, Thought
 
@@ -19,6 +19,10 @@ WireInfo: TypeAlias = Mapping[str, Any]
 Specifier: TypeAlias = Mapping[str, Any]
 """Which model a request is for, in [wire form](docs/protocol.md#model-specifiers)."""
 OnProgress = Callable[[float], Any]
+
+
+_NAMES = ("modelKey", "path", "selectedVariant", "indexedModelIdentifier")
+"""Fields of a model's info that contain a name of it."""
 
 
 class ContextWindow(NamedTuple):
@@ -134,6 +138,7 @@ class ModelState:
         kind: Language model or embedding model.
         key: The model key or identifier that the user gave; `None` is any loaded model.
         policy: How the instance is found or loaded.
+        evict: What the policy `fit` may evict.
         ttl: Unload after this many idle seconds, if this handle loads the model; `None` sends none.
         config: Load settings, if this handle loads the model.
         on_config_mismatch: What to do if it is loaded with other settings.
@@ -153,6 +158,7 @@ class ModelState:
     kind: ModelKind
     key: str | None = None
     policy: LoadPolicy = "get_or_load"
+    evict: Evict = "own"
     ttl: float | None = None
     config: LoadSettings | None = None
     on_config_mismatch: OnConfigMismatch = "warn"
@@ -175,7 +181,7 @@ class ModelState:
         """
         if self.unloaded_by_user:
             return False
-        return self.kind == "llm" if self.key is None else self.policy in {"get_or_load", "explicit"}
+        return self.kind == "llm" if self.key is None else self.policy in {"get_or_load", "explicit", "fit"}
 
     @property
     def reference(self) -> str | None:
@@ -221,6 +227,14 @@ def device_of(info: WireInfo) -> OnDevice:
     """Return how requests name the device that an info is from; a server without LM Link reports none."""
     device = info.get("deviceIdentifier", 0)
     return OnDevice(deviceIdentifier=device) if device is None or isinstance(device, str) else OnDevice()
+
+
+def matches(name: str, info: WireInfo) -> bool:
+    """Whether a name matches a model: its identifier, its key, its path, or the first parts of its path."""
+    lowered = name.lower().rstrip("/")
+    if name == info.get("identifier") or lowered in {str(info[field]).lower() for field in _NAMES if info.get(field)}:
+        return True
+    return "/" in lowered and f"{info['path']}/".lower().startswith(f"{lowered}/")
 
 
 def max_context_length(info: WireInfo) -> int | None:

@@ -43,6 +43,9 @@ KEEP_LOADED = (
 )
 """What helps if the loads of two models evict each other."""
 
+FIT_BOTH = "`lmsi plan` shows which smaller context_length leaves room for both"
+"""What helps if two models do not fit into the memory at once."""
+
 _SAMPLE, _LONGEST_NAME = 20, 256
 """Names listed in a suggestion, and characters kept of each."""
 

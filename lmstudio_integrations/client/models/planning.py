@@ -1,0 +1,549 @@
+"""Plans what fits into the memory of a machine, and makes room for a load: the policy `fit`.
+
+A plan rests on the server's estimates, and more on what loads there really came to (`load_history.py`). Nothing on the
+wire says how much memory is free.
+"""
+
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
+
+from lmstudio_integrations._support.typeguards import is_count
+from lmstudio_integrations.client.models.load_history import Load, LoadHistory, MachineHistory, Sized
+from lmstudio_integrations.client.models.queries import (
+    estimate_usage,
+    get_load_config,
+    get_processing_state,
+    list_all_loaded,
+    on_device,
+    survey_hardware,
+    unload,
+)
+from lmstudio_integrations.client.models.server_models import ServerModels
+from lmstudio_integrations.client.models.state import (
+    Instance,
+    WireInfo,
+    device_of,
+    identifier_of,
+    matches,
+    max_context_length,
+    reference_of,
+)
+from lmstudio_integrations.client.support.suggestions import error_with_suggestion
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import Operation
+from lmstudio_integrations.errors import (
+    LMStudioError,
+    LMStudioInsufficientResourcesError,
+    LMStudioModelNotFoundError,
+    LMStudioServerError,
+    LMStudioValueError,
+)
+from lmstudio_integrations.protocol.kv_config import stack_of_fields
+from lmstudio_integrations.protocol.requests import LoadModel, OnDevice
+from lmstudio_integrations.types.config import LOAD_CONFIGS, Evict, LoadSettings, ModelKind
+from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
+from lmstudio_integrations.types.machines import LOCAL
+from lmstudio_integrations.types.memory_plans import Basis, Eviction, LoadedModel, MemoryPlan, PlannedModel
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_STEP = 256
+"""Context lengths that are tried for a model that is too large are multiples of it."""
+
+_ITEM = re.compile(r"(?P<name>.+?)(?::(?P<context_length>\d+))?(?:@(?P<slots>\d+))?")
+"""A model of a plan as text: `MODEL[:CONTEXT][@SLOTS]`."""
+
+
+# The decisions, without any request -----------------------------------------------------------------------------------
+
+
+class Verdict(NamedTuple):
+    """Whether models fit at once, and what that rests on."""
+
+    fits: bool
+    basis: Basis
+
+
+class Memory(NamedTuple):
+    """The memory of a machine: its size in bytes, if the server says it, and what loads there came to."""
+
+    capacity: int | None
+    history: MachineHistory
+
+    def verdict(self, models: Sequence[Sized], *, permitted: bool, freed: int) -> Verdict:
+        """Return whether models fit at once.
+
+        Args:
+            models: All of them; the last one is the one to load.
+            permitted: Whether the server's guardrails let the last one pass as things are now.
+            freed: The memory of what is evicted before, in bytes.
+        """
+        seen = self.history.fits(models)
+        if seen is not None:
+            return Verdict(seen, "seen")
+        limit, needed = self.history.limit(self.capacity), models[-1].memory_bytes or 0
+        if limit is None:
+            return Verdict(permitted or freed >= max(needed, 1), "estimated")
+        total = sum(each.memory_bytes or 0 for each in models)
+        # The guardrails know nothing of what is evicted before.
+        return Verdict(total <= limit and (permitted or freed > 0), "estimated")
+
+
+def choose_evictions(
+    candidates: Sequence[T], verdict_without: Callable[[Sequence[T]], Verdict]
+) -> tuple[list[T], Verdict]:
+    """Return what must go, and whether the rest fits then: no more than necessary, the least recently used first.
+
+    Args:
+        candidates: What may go, the least recently used first.
+        verdict_without: Returns whether everything fits without some of them.
+    """
+    for number in range(len(candidates) + 1):
+        evicted = list(candidates[:number])
+        verdict = verdict_without(evicted)
+        if verdict.fits:
+            break
+    else:
+        return [], verdict
+    for each in reversed(evicted[:-1]):  # without the last one, it would not fit
+        fewer = [other for other in evicted if other is not each]
+        if (spared := verdict_without(fewer)).fits:
+            evicted, verdict = fewer, spared
+    return evicted, verdict
+
+
+# What is asked --------------------------------------------------------------------------------------------------------
+
+
+class Wanted(NamedTuple):
+    """A model to load: its kind and key, its settings by their wire keys, and its longest context, if it is known."""
+
+    kind: ModelKind
+    model_key: str
+    fields: Mapping[str, Any]
+    max_context_length: int | None = None
+
+    @property
+    def requested(self) -> int | None:
+        """The requested context length; `None` leaves it to the server."""
+        length = self.fields.get(f"{self.kind}.load.contextLength")
+        return length if is_count(length) else None
+
+    @property
+    def slots(self) -> int:
+        """How many predictions share its context. Each text of an embedding model has the whole."""
+        return (parallel_of(self.fields.get(PARALLEL_KEY)) or DEFAULT_PARALLEL["llm"]) if self.kind == "llm" else 1
+
+
+@dataclass(slots=True, eq=False)
+class Resident:
+    """An instance that is loaded on the machine.
+
+    Attributes:
+        kind: Its kind.
+        info: Its info, from the server.
+        sized: What it takes.
+        fields: The settings that it was loaded with, by their wire keys.
+        stays_because: Why it must not be evicted; `None` if it may.
+    """
+
+    kind: ModelKind
+    info: WireInfo
+    sized: Sized
+    fields: Mapping[str, Any]
+    stays_because: str | None
+
+    @property
+    def identifier(self) -> str:
+        """Its identifier."""
+        return identifier_of(self.info)
+
+    @property
+    def listed(self) -> LoadedModel:
+        """What a plan lists of it."""
+        load, memory_bytes = self.sized
+        return LoadedModel(
+            identifier=self.identifier,
+            model_key=load.model_key,
+            context_length=load.context_length,
+            memory_bytes=memory_bytes,
+            stays_because=self.stays_because,
+        )
+
+
+class Machine:
+    """One machine of a server: what is loaded on it, and what fits.
+
+    Args:
+        operation: Makes the requests.
+        device: How requests name it.
+        name: What the user calls it; `None` is the server's own machine.
+        evict: What may be evicted.
+    """
+
+    def __init__(self, operation: Operation, device: OnDevice, name: str | None, evict: Evict) -> None:
+        self._operation = operation
+        self._device = device
+        self._name = name
+        self._evict = evict
+        self._server_models = operation.context.shared(ServerModels)
+        self._loads = operation.context.shared(LoadHistory)
+        self.history: MachineHistory = self._loads.of(str(operation.context.target), device)
+
+    def plan(self, wanted: Sequence[Wanted]) -> Flow[tuple[MemoryPlan, list[Resident]]]:
+        """Return what fits, and what would have to go for it."""
+        residents = yield from self.residents()
+        memory = Memory((yield from self._capacity()), self.history)
+        loaded: list[Resident | None] = [self._take(each, residents) for each in wanted]
+        staying = [each.sized for each in residents if each.stays_because is not None]
+        candidates = sorted((each for each in residents if each.stays_because is None), key=self._last_used)
+        models: list[PlannedModel] = []
+        victims: list[Resident] = []
+        for each, resident in zip(wanted, loaded, strict=True):
+            if resident is not None:
+                models.append(_as_loaded(each, resident))
+                continue
+            room = _Room(self, memory, each, staying, candidates, victims)
+            model, sized, evicted = yield from room.plan()
+            models.append(model)
+            if model.fit != "too_large":
+                staying.append(sized)
+                victims += evicted
+                candidates = [other for other in candidates if other not in evicted]
+        plan = MemoryPlan(
+            host=str(self._operation.context.target),
+            device=self._name,
+            capacity_bytes=memory.capacity,
+            models=tuple(models),
+            loaded=tuple(each.listed for each in residents),
+        )
+        return plan, victims
+
+    def estimate(self, wanted: Wanted, context_length: int | None) -> Flow[tuple[Sized, bool]]:
+        """Return what a model would take, and whether the server's guardrails let it pass."""
+        fields = dict(wanted.fields)
+        if context_length is not None:
+            fields[f"{wanted.kind}.load.contextLength"] = context_length
+        load = Load(wanted.model_key, context_length or 0, wanted.slots)
+        stack = stack_of_fields(fields)
+        try:
+            usage = yield from estimate_usage(self._operation, wanted.kind, wanted.model_key, stack, self._device)
+        except LMStudioModelNotFoundError:
+            raise
+        except LMStudioServerError as error:  # not every server estimates
+            logger.info("the server does not estimate what %r takes: %s", wanted.model_key, error)
+            return Sized(load, None), True
+        return Sized(load, round(usage.memory.total_bytes)), usage.passes_guardrails
+
+    def residents(self) -> Flow[list[Resident]]:
+        """Return what is loaded, and whether it may be evicted. That all of it fits at once was seen now."""
+        residents: list[Resident] = []
+        for kind, info in (yield from list_all_loaded(self._operation)):
+            if info.get("deviceIdentifier") == self._device.get("deviceIdentifier"):
+                with suppress(LMStudioModelNotFoundError):  # it was unloaded meanwhile
+                    residents.append((yield from self._resident(kind, info)))
+        if residents:
+            self.history.record([each.sized for each in residents], accepted=True)
+        return residents
+
+    def _resident(self, kind: ModelKind, info: WireInfo) -> Flow[Resident]:
+        reference = reference_of(info)
+        known = self._loads.residents.get(reference)
+        if known is None:
+            fields = yield from get_load_config(self._operation, kind, Instance.of(info).specifier)
+            wanted = Wanted(kind, str(info["modelKey"]), fields)
+            length = info.get("contextLength")
+            sized, _ = yield from self.estimate(wanted, length if is_count(length) else wanted.requested)
+            known = self._loads.residents.put(reference, (sized, fields))
+        return Resident(kind, info, *known, (yield from self._why_it_stays(kind, info)))
+
+    def _why_it_stays(self, kind: ModelKind, info: WireInfo) -> Flow[str | None]:
+        is_own = self._server_models.is_explicit(reference_of(info))
+        if self._evict != "any" and info.get("ttlMs") is None and not is_own:
+            return "another program loaded it, without a TTL"
+        return (yield from self._why_it_is_busy(kind, info))
+
+    def _why_it_is_busy(self, kind: ModelKind, info: WireInfo) -> Flow[str | None]:
+        instance = Instance.of(info)
+        instance.by_reference = True
+        try:
+            state = yield from get_processing_state(self._operation, kind, instance.specifier)
+        except LMStudioModelNotFoundError:
+            raise
+        except LMStudioServerError:
+            return "the server does not say whether it is idle"
+        return None if state.status == "idle" and not state.queued else "it has requests"
+
+    def _last_used(self, resident: Resident) -> float:
+        """Return when an instance was used last. One that was never used counts as just loaded, if this process did."""
+        used = resident.info.get("lastUsedTime")
+        is_own = self._server_models.is_explicit(reference_of(resident.info))
+        return float(used) if isinstance(used, int | float) else math.inf if is_own else -math.inf
+
+    def _capacity(self) -> Flow[int | None]:
+        if self._device.get("deviceIdentifier") is not None:  # a survey is of the server's own machine
+            return None
+        try:
+            return (yield from survey_hardware(self._operation)).memory_bytes
+        except LMStudioServerError as error:
+            logger.info("the server does not say how much memory it has: %s", error)
+            return None
+
+    @staticmethod
+    def _take(wanted: Wanted, residents: Sequence[Resident]) -> Resident | None:
+        """Return the instance that is loaded already for a model, if there is one; no plan evicts that."""
+        for each in residents:
+            is_of_model = each.kind == wanted.kind and each.sized.load.model_key == wanted.model_key
+            if is_of_model and each.stays_because != _PLANNED:
+                each.stays_because = _PLANNED
+                return each
+        return None
+
+    # Making room ------------------------------------------------------------------------------------------------------
+
+    def load(self, wanted: Wanted, load: Callable[[], Flow[Instance]]) -> Flow[Instance]:
+        """Load a model, after what must go was evicted. If it cannot be loaded after all, load that again.
+
+        Args:
+            wanted: The model.
+            load: Loads it.
+
+        Raises:
+            LMStudioInsufficientResourcesError: If it does not fit, with the plan.
+            LMStudioError: If it could not be loaded; it names what was evicted before.
+        """
+        evicted: list[Resident] = []
+        refusal: LMStudioError | None = None
+        try:
+            while True:
+                plan, victims = yield from self.plan([wanted])
+                if not plan.fits:
+                    raise _too_large(plan) from refusal
+                if not (yield from self._evict_all(victims, wanted, plan, evicted)):
+                    continue
+                try:
+                    instance = yield from load()
+                except LMStudioInsufficientResourcesError as error:
+                    refusal = error  # recorded as seen, so the next plan evicts more, or fails
+                    continue
+                yield from self.residents()
+                return instance
+        except LMStudioError as error:
+            if not evicted:
+                raise
+            raise (yield from self._load_again(evicted, error)) from error
+
+    def record_refusal(self, wanted: Wanted) -> Flow[None]:
+        """Remember that a model was refused beside what is loaded now."""
+        residents = yield from self.residents()
+        sized, _ = yield from self.estimate(wanted, self.history.context_length(wanted.model_key, wanted.requested))
+        self.history.record([*(each.sized for each in residents), sized], accepted=False)
+
+    def _evict_all(
+        self, victims: Sequence[Resident], wanted: Wanted, plan: MemoryPlan, evicted: list[Resident]
+    ) -> Flow[bool]:
+        """Unload instances that are still idle; return whether all are gone."""
+        for victim in victims:
+            try:
+                if (yield from self._why_it_is_busy(victim.kind, victim.info)):
+                    return False
+                yield from unload(self._operation, victim.kind, victim.identifier, device_of(victim.info))
+            except LMStudioModelNotFoundError:  # another program was faster
+                continue
+            evicted.append(victim)
+            key = victim.sized.load.model_key
+            self._server_models.record_eviction(wanted.model_key, victim.info, for_memory=True)
+            self._loads.evictions.append(
+                Eviction(identifier=victim.identifier, model_key=key, evicted_for=wanted.model_key, at=time.time())
+            )
+        if victims:
+            logger.info("evicted %s to load %r\n%s", ", ".join(plan.evicts), wanted.model_key, plan)
+        return True
+
+    def _load_again(self, evicted: Sequence[Resident], error: LMStudioError) -> Flow[LMStudioError]:
+        """Load again what was evicted in vain; return the error, which names it."""
+        texts: list[str] = []
+        for resident in evicted:
+            try:
+                info = yield from self._reload(resident)
+            except LMStudioError as failure:
+                texts.append(f"{resident.identifier!r}, which could not be loaded again ({failure})")
+                continue
+            texts.append(f"{resident.identifier!r}, which was loaded again")
+            if self._server_models.is_explicit(reference_of(resident.info)):
+                self._server_models.record_explicit(info)
+            for eviction in reversed(self._loads.evictions):
+                if eviction.identifier == resident.identifier:
+                    self._loads.evictions.remove(eviction)
+                    self._loads.evictions.append(replace(eviction, loaded_again=True))
+                    break
+        result = copy(error)
+        result.args = (f"{error}\n  evicted before: {'; '.join(texts)}", *error.args[1:])
+        return result
+
+    def _reload(self, resident: Resident) -> Flow[WireInfo]:
+        parameter = LoadModel(
+            modelKey=resident.sized.load.model_key,
+            identifier=resident.identifier,
+            loadConfigStack=stack_of_fields(resident.fields),
+        )
+        if (ttl_ms := resident.info.get("ttlMs")) is not None:
+            parameter["ttlMs"] = ttl_ms
+
+        def read(packet: dict[str, Any]) -> WireInfo | None:
+            return packet["info"] if packet["type"] == "success" else None
+
+        return (
+            yield from self._operation.read_channel(
+                resident.kind, "loadModel", {**parameter, **device_of(resident.info)}, read, label="Model load"
+            )
+        )
+
+
+_PLANNED = "it is part of the plan"
+
+
+class _Room(NamedTuple):
+    """The room for one model of a plan.
+
+    Attributes:
+        machine: Where.
+        memory: Its memory.
+        wanted: The model.
+        staying: What takes memory and must not be evicted, with what is planned before.
+        candidates: What may be evicted, the least recently used first.
+        gone: What is evicted before.
+    """
+
+    machine: Machine
+    memory: Memory
+    wanted: Wanted
+    staying: Sequence[Sized]
+    candidates: Sequence[Resident]
+    gone: Sequence[Resident]
+
+    def plan(self) -> Flow[tuple[PlannedModel, Sized, list[Resident]]]:
+        """Return whether the model fits, what it takes, and what must go for it."""
+        wanted = self.wanted
+        length = self.memory.history.context_length(wanted.model_key, wanted.requested)
+        sized, evicted, verdict = yield from self._at(length)
+        largest = None if verdict.fits else (yield from self._largest(length))
+        model = PlannedModel(
+            model_key=wanted.model_key,
+            kind=wanted.kind,
+            context_length=length,
+            slots=wanted.slots,
+            memory_bytes=sized.memory_bytes,
+            fit="too_large" if not verdict.fits else "fits_after_eviction" if evicted else "fits",
+            basis=verdict.basis,
+            evicts=tuple(each.identifier for each in evicted),
+            largest_context_length=largest,
+            requested_context_length=wanted.requested,
+        )
+        return model, sized, evicted
+
+    def _at(self, context_length: int | None) -> Flow[tuple[Sized, list[Resident], Verdict]]:
+        """Return what the model would take with a context length, what must go for it, and whether it fits then."""
+        sized, permitted = yield from self.machine.estimate(self.wanted, context_length)
+
+        def verdict_without(evicted: Sequence[Resident]) -> Verdict:
+            kept = [each.sized for each in self.candidates if each not in evicted]
+            freed = sum(each.sized.memory_bytes or 0 for each in (*self.gone, *evicted))
+            return self.memory.verdict([*self.staying, *kept, sized], permitted=permitted, freed=freed)
+
+        return sized, *choose_evictions(self.candidates, verdict_without)
+
+    def _largest(self, context_length: int | None) -> Flow[int | None]:
+        """Return the longest context length that fits, below one that does not."""
+        most = context_length or self.wanted.max_context_length
+        low, high = 0, (most - 1) // _STEP if most else 0
+        while low < high:
+            middle = (low + high + 1) // 2
+            _, _, verdict = yield from self._at(middle * _STEP)
+            low, high = (middle, high) if verdict.fits else (low, middle - 1)
+        return low * _STEP or None
+
+
+def _as_loaded(wanted: Wanted, resident: Resident) -> PlannedModel:
+    load, memory_bytes = resident.sized
+    return PlannedModel(
+        model_key=wanted.model_key,
+        kind=wanted.kind,
+        context_length=load.context_length,
+        slots=load.slots,
+        memory_bytes=memory_bytes,
+        fit="loaded",
+        basis="seen",
+        requested_context_length=wanted.requested,
+    )
+
+
+def _too_large(plan: MemoryPlan) -> LMStudioInsufficientResourcesError:
+    (model,) = plan.models
+    title = f"{model.model_key!r} does not fit into the memory of {plan.place}, and nothing more may be evicted"
+    smaller = model.largest_context_length
+    suggestion = f"load it with context_length={smaller}" if smaller else "use a smaller model"
+    suggestion += ", or unload one of those that stay; evict='any' evicts those of other programs as well"
+    return LMStudioInsufficientResourcesError(
+        f"{title}\n{plan}\n  suggestion: {suggestion}", title=title, suggestion=suggestion, plan=plan
+    )
+
+
+# The plan of a user ---------------------------------------------------------------------------------------------------
+
+
+def plan_memory(
+    operation: Operation, models: Sequence[str | tuple[str, Any]], device: str | None, evict: Evict
+) -> Flow[MemoryPlan]:
+    """Return what fits on a machine.
+
+    Args:
+        operation: Makes the requests.
+        models: The models; see `parse_item`.
+        device: The machine; `None` is the server's own.
+        evict: What may be evicted.
+    """
+    items = [parse_item(item) for item in models]
+    where = yield from on_device(operation, device or LOCAL)
+    machine = Machine(operation, where, None if where["deviceIdentifier"] is None else device, evict)
+    downloaded = yield from operation.call("system", "listDownloadedModels", None, list[WireInfo], label="Model list")
+    here = [info for info in downloaded if info.get("deviceIdentifier") == where["deviceIdentifier"]]
+    plan, _ = yield from machine.plan([_wanted(name, config, here) for name, config in items])
+    return plan
+
+
+def parse_item(item: str | tuple[str, Any]) -> tuple[str, Any]:
+    """Return the name and the load settings of a planned model: a pair of them, or `MODEL[:CONTEXT][@SLOTS]`.
+
+    Raises:
+        LMStudioValueError: If it is something else.
+    """
+    if isinstance(item, str):
+        match = _ITEM.fullmatch(item.strip())
+        if match is not None:
+            settings = {"context_length": match["context_length"], "max_parallel_predictions": match["slots"]}
+            return match["name"], {name: int(value) for name, value in settings.items() if value is not None}
+    elif len(item) == 2 and isinstance(item[0], str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        return item
+    raise LMStudioValueError(f"a planned model must be 'MODEL[:CONTEXT][@SLOTS]', or a key and a config; got {item!r}")
+
+
+def _wanted(name: str, config: Any, downloaded: Sequence[WireInfo]) -> Wanted:
+    info = next((info for info in downloaded if info.get("type") in LOAD_CONFIGS and matches(name, info)), None)
+    if info is None:
+        paths = [str(each.get("path")) for each in downloaded]
+        display = {"code": "generic.pathNotFound", "path": name, "availablePathsSample": paths}
+        title = f'Cannot find a model with the key or path "{name}"'
+        raise error_with_suggestion({"title": title, "displayData": display}, "Memory plan")
+    kind: ModelKind = info["type"]
+    settings: LoadSettings = LOAD_CONFIGS[kind].parse(config)
+    return Wanted(kind, str(info["modelKey"]), settings.to_fields(), max_context_length(info))
