@@ -115,7 +115,7 @@ class Directly:
         """Load a model with the parameters that the emulator sends to its worker."""
         engines = {"llama_cpp": LlamaCppEngine()}
         registry = ModelRegistry(catalog.Catalog((entry,)), engines, SystemClock(), request_log=RequestLog(1, 1))
-        request = registry.load_request(entry, {})
+        request = registry.load_request(entry, {}, registry.local)
         find = load_parameters.file_of(request.weights, offline=False, announce=weights.announce_on_stderr)
         path = asyncio.run(find)
         header, threads = load_parameters.header_of(path), load_parameters.spare_threads()

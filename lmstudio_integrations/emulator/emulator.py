@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -84,8 +84,8 @@ class Emulator:
     Args:
         models: The models, as keys or entries. A key is a scripted model; `KEY=WEIGHTS` has real weights. Without
             `models` and `catalog`, the server has the two bundled models.
-        catalog: More models, and plugins: a catalog, its tables, or the path of a TOML file or of a folder of GGUF
-            files.
+        catalog: More models, plugins and linked devices: a catalog, its tables, or the path of a TOML file or of a
+            folder of GGUF files.
         plugins: More plugins by identifier, such as `mcp/sums`: each a list of functions, which are its tools, or a
             table as in the catalog. A function is called in a thread, an async one on the server's event loop.
         host: The address to listen on.
@@ -249,7 +249,9 @@ class Emulator:
         self._request_log.wait_for(predicate, timeout)
 
     def load(self, key: str, *, identifier: str | None = None, ttl: float | None = None) -> ModelInstanceInfo:
-        """Load a model, as a user of LM Studio would in its window. `ttl` is in seconds.
+        """Load a model where a request without a device would, as a user of LM Studio in its window.
+
+        `ttl` is in seconds.
 
         Raises:
             LMStudioModelLoadError: If that fails.
@@ -264,6 +266,22 @@ class Emulator:
             LMStudioModelLoadError: If no model has this identifier.
         """
         self._call(self._started.unload(identifier))
+
+    def disconnect_device(self, name: str) -> None:
+        """Let a linked device go away, as if its network were lost: predictions and loads on it end.
+
+        Raises:
+            LMStudioValueError: If the catalog has no such device.
+        """
+        self._call(self._started.set_connected(name, connected=False))
+
+    def connect_device(self, name: str) -> None:
+        """Let a linked device come back; nothing is loaded there.
+
+        Raises:
+            LMStudioValueError: If the catalog has no such device.
+        """
+        self._call(self._started.set_connected(name, connected=True))
 
     def start(self) -> Self:
         """Start the server and return when it listens.
@@ -499,9 +517,10 @@ class _Running:
         registry = self.state.registry
         entries = registry.catalog.find(key)
         try:
-            entry = registry.find_entries(entries[0].kind if entries else "llm", key)[0]
+            kind = entries[0].kind if entries else "llm"
+            device, found = registry.find_entries(kind, key, registry.devices({}))
             ttl_ms = None if ttl is None else round(ttl * 1000)
-            instance = await registry.load(entry, name=key, identifier=identifier, ttl_ms=ttl_ms)
+            instance = await registry.load(found[0], device, name=key, identifier=identifier, ttl_ms=ttl_ms)
         except WireError as error:
             cause = f": {error.cause}" if isinstance(error, EngineError) and error.cause else ""
             raise LMStudioModelLoadError(f"cannot load {key!r}: {error}{cause}") from error
@@ -509,10 +528,22 @@ class _Running:
 
     async def unload(self, identifier: str) -> None:
         registry = self.state.registry
-        instance = next((each for each in registry.instances() if each.identifier == identifier), None)
+        instances = registry.instances(devices=registry.devices({}))
+        instance = next((each for each in instances if each.identifier == identifier), None)
         if instance is None:
             raise LMStudioModelLoadError(f"no model is loaded with the identifier {identifier!r}")
         await registry.unload(instance)
+
+    async def set_connected(self, name: str, *, connected: bool) -> None:
+        registry = self.state.registry
+        device = next((each for each in registry.linked if each.name == name), None)
+        if device is None:
+            known = ", ".join(repr(each.name) for each in registry.linked) or "none"
+            raise LMStudioValueError(f"the catalog has no device {name!r}; it has {known}")
+        if connected:
+            device.connected = True
+        else:
+            await registry.disconnect(device)
 
 
 def _catalog(
@@ -528,14 +559,14 @@ def _catalog(
     elif isinstance(catalog, Mapping):
         catalog = from_tables(catalog)
     base = catalog or Catalog()
-    return Catalog(
+    return replace(
+        base,
         models=(*base.models, *(parse_entry(model) for model in models or ())),
-        presets=base.presets,
         plugins=(*base.plugins, *parse_plugins(plugins or {})),
     )
 
 
 def _engines(catalog: Catalog, *, offline: bool, worker_memory: int) -> dict[str, Engine]:
     engines: tuple[Engine, ...] = (ScriptedEngine(), LlamaCppEngine(offline=offline, worker_memory=worker_memory))
-    used = {entry.engine for entry in catalog.models}
+    used: set[str] = {entry.engine for entry in catalog.models} or {ScriptedEngine.name}
     return {engine.name: engine for engine in engines if engine.name in used}

@@ -149,13 +149,20 @@ def identifier_exists(identifier: str) -> WireError:
     return WireError(f'A model with the identifier "{identifier}" already exists')
 
 
-def too_many_loaded(limit: int) -> WireError:
-    """Return the error for a load beyond the limit."""
-    return WireError(
-        "Model loading was stopped due to insufficient system resources",
-        cause=f"This server has at most {limit} models loaded at once: the limit loaded_models is reached.",
-        suggestion="Unload a model first.",
+def device_not_found(identifier: str, known: Mapping[str, bool]) -> WireError:
+    """Return the error for a device that is unknown or away; `known` are identifiers, and whether each is connected."""
+    listed = ", ".join(
+        f"{shortened(name)}{'' if connected else ' (disconnected)'}" for name, connected in known.items()
     )
+    return WireError(
+        f'The device "{shortened(identifier)}" is not connected',
+        cause=f"This server knows {listed or 'no linked devices'}.",
+    )
+
+
+def device_disconnected(name: str) -> WireError:
+    """Return the error for a load on a device that goes away."""
+    return WireError(f'The device "{name}" has disconnected')
 
 
 def file_not_found(identifier: str) -> WireError:

@@ -40,6 +40,7 @@ from lmstudio_integrations.protocol.requests import (
     StaffPicks,
     StartHttpServer,
     StartToolUseSession,
+    SurveyHardware,
     Tokenize,
     UnloadModel,
     UploadedFile,
@@ -66,11 +67,13 @@ class Rpc:
         name: The endpoint.
         parameter: The request; `None` for a void parameter, whose key is absent (docs/protocol.md#serialization).
         timeout_name: The timeout that runs until the reply; `None` on calls that may take any time.
+        is_optional: Whether the parameter may be absent.
     """
 
     name: str
     parameter: type[Any] | None = None
     timeout_name: str | None = "idle_timeout"
+    is_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,7 @@ _BY_NAMESPACE: dict[Namespace, tuple[Endpoint, ...]] = {
     ),
     # Open-ended: a quiet log is no stall (docs/protocol.md#diagnostics-endpoints).
     "diagnostics": (Channel("streamLogs", None, "stop", timeout_name=None),),
-    "runtime": (Rpc("listEngines"),),
+    "runtime": (Rpc("listEngines"), Rpc("surveyHardware", SurveyHardware, is_optional=True)),
     "plugins": (
         # Starting a plugin may take as long as loading a model: it may have to download its program first.
         Channel(
@@ -204,7 +207,7 @@ _NAMED_RPCS: dict[Namespace, str] = {
         installPluginDependencies installLocalPlugin getLocalArtifactFiles
         lmLinkSetDisabled lmLinkUpdateDeviceName lmLinkSetPreferredDevice
     """,
-    "runtime": "getEngineSelections selectEngine removeEngine surveyHardware searchRuntimeExtensions",
+    "runtime": "getEngineSelections selectEngine removeEngine searchRuntimeExtensions",
     "plugins": """
         reindexPlugins processingHandleUpdate processingHandleRequest processingPullHistory
         processingGetOrLoadTokenSource processingHasStatus processingNeedsNaming processingSuggestName

@@ -341,6 +341,20 @@ class StaffPicks(TypedDict):
     compatibilityTypes: NotRequired[list[str]]
 
 
+class EngineVersion(TypedDict):
+    """Name a version of an engine."""
+
+    name: str
+    version: str
+
+
+class SurveyHardware(TypedDict):
+    """Choose for which engines the hardware is surveyed: `engines` belongs to `custom`."""
+
+    type: Literal["selected", "all", "custom"]
+    engines: NotRequired[list[EngineVersion]]
+
+
 class DirectConfig(TypedDict):
     """The settings of a plugin, given by the client."""
 

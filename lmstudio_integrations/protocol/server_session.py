@@ -272,7 +272,7 @@ class ServerSession:
             )
             return None
         try:
-            parameter = _validate(endpoint.parameter, frame, request.parameter_key)
+            parameter = _validate(endpoint, frame, request.parameter_key)
         except ValueError as error:
             # The wording is part of the protocol: clients find the endpoint in it (docs/protocol.md#invalid-input).
             text = f"Received invalid {request.parameter_key} for {request.warning_subject}, endpointName = {name}"
@@ -327,12 +327,15 @@ def _validator(parameter: Any) -> TypeAdapter[Any]:
     return TypeAdapter(parameter)
 
 
-def _validate(parameter: Any, frame: Mapping[str, Any], key: str) -> Any:
+def _validate(endpoint: Endpoint, frame: Mapping[str, Any], key: str) -> Any:
     """Return the parameter of a request.
 
     Raises:
         ValueError: If it does not fit, or if the endpoint has none.
     """
+    if isinstance(endpoint, Rpc) and endpoint.is_optional and key not in frame:
+        return None
+    parameter: Any = endpoint.parameter
     if parameter is None:
         if key in frame:  # null is not void (docs/protocol.md#serialization)
             raise ValueError(f"Expected void, received {_JSON_TYPES[type(frame[key])]}")

@@ -130,6 +130,7 @@ PARAMETERS: dict[str, list[dict[str, Any]]] = {
     ],
     "createArtifactDownloadPlan": [{"owner": "qwen", "name": "qwen2.5-7b-instruct"}],
     "fuzzyFindStaffPicks": [{}, {"searchTerm": "s", "limit": 3, "compatibilityTypes": ["gguf"]}],
+    "surveyHardware": [{"type": "selected"}, {"type": "custom", "engines": [{"name": "llama_cpp", "version": "1"}]}],
     "startToolUseSession": [PLUGIN, {"pluginIdentifier": "mcp/weather", "pluginConfigSpecifier": _PROCESS}],
     "generateWithGenerator": [
         {**PLUGIN, "tools": [], "history": HELLO},

@@ -41,12 +41,23 @@ def load_failed(cause: str, suggestion: str | None = None) -> EngineError:
     return EngineError("Failed to load model", cause=without_directories(cause), suggestion=suggestion)
 
 
-def out_of_memory() -> EngineError:
-    """Return the error for a load that needs more memory than there is."""
+def insufficient_resources(details: str) -> EngineError:
+    """Return the error for a load that does not fit, in the words of a real server."""
     return load_failed(
-        "Model loading was stopped due to insufficient system resources. Under the current settings, this model "
-        "requires approximately 48.00 GB of memory.",
+        f"Model loading was stopped due to insufficient system resources. {details}",
         "Load the model with a shorter context, load a smaller one, or unload others.",
+    )
+
+
+def out_of_memory() -> EngineError:
+    """Return the error for a load that needs more memory than any machine has."""
+    return insufficient_resources("Under the current settings, this model requires approximately 48.00 GB of memory.")
+
+
+def too_many_loaded(limit: int) -> EngineError:
+    """Return the error for a load beyond the limit."""
+    return insufficient_resources(
+        f"This server has at most {limit} models loaded at once: the limit loaded_models is reached."
     )
 
 

@@ -1,4 +1,4 @@
-"""The models and plugins that the emulator offers: entries, presets, and the files and flags that define them.
+"""What the emulator offers: entries of models and devices, presets, plugins, and the files and flags that define them.
 
 An entry sets what the weights do not contain; the engine reads everything else. Nothing here loads a model, or starts a
 plugin.
@@ -8,14 +8,14 @@ import logging
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from lmstudio_integrations._support.suggestions import closest_names
+from lmstudio_integrations._support.suggestions import closest_names, explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_list, is_mapping, is_object
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.engines.errors import EngineError
@@ -33,8 +33,17 @@ logger: logging.Logger = logging.getLogger(__name__)
 EngineName = Literal["scripted", "llama_cpp"]
 """The names of the engines, as their classes have them."""
 
+OWN_IDENTIFIER = "emulator"
+"""What the status of LM Link calls this machine; everywhere else, its identifier is null."""
+
+_RESERVED = {"local", OWN_IDENTIFIER}
+"""What no device of the catalog may be called: names of this machine."""
+
 BUNDLED: dict[str, ModelKind] = {name: bundle.kind for name, bundle in BUNDLES.items()}
 """The names of the bundled weights, and the kind of each."""
+
+
+Gibibytes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ModelEntry(CatalogTable):
@@ -46,6 +55,10 @@ class ModelEntry(CatalogTable):
     the model at the start. With `downloaded = false`, clients must download it first. `load_seconds` and
     `tokens_per_second` are the pace of a scripted model, `slots` the predictions that run at once, `rules` the rules
     of a scripted model.
+
+    `memory_gib` is what its weights take in memory (default: their size on disk), and `kib_per_token` what a token of
+    context takes. The server's own estimate is that times `estimate_factor`. With `loaded_context_length`, every load
+    ends at that context length, whatever was requested.
     """
 
     key: Annotated[str, Field(min_length=1, max_length=1024)]
@@ -70,6 +83,10 @@ class ModelEntry(CatalogTable):
     load_seconds: Annotated[float, Field(ge=0)] | None = None
     tokens_per_second: Annotated[float, Field(gt=0)] | None = None
     slots: Annotated[int, Field(ge=1, le=1023)] | None = None
+    memory_gib: Gibibytes | None = None
+    kib_per_token: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 48.0
+    estimate_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    loaded_context_length: Annotated[int, Field(ge=1)] | None = None
     rules: Annotated[tuple[Any, ...], Field(alias="rule")] = ()
 
     @model_validator(mode="before")
@@ -101,15 +118,45 @@ class ModelEntry(CatalogTable):
         match = ARTIFACT.fullmatch(key.lower())
         return match and (match["owner"], match["name"])
 
-    def engine_settings(self) -> dict[str, Any]:
-        """Return the fields that only the engine uses."""
+    def engine_settings(self, speed: float = 1.0) -> dict[str, Any]:
+        """Return the fields that only the engine uses, on a device that is faster by a factor."""
         values = {
             "rules": self.rules,
-            "tokens_per_second": self.tokens_per_second,
-            "load_seconds": self.load_seconds,
+            "tokens_per_second": self.tokens_per_second and self.tokens_per_second * speed,
+            "load_seconds": self.load_seconds and self.load_seconds / speed,
             "embedding_length": self.embedding_length,
         }
         return {name: value for name, value in values.items() if value not in (None, ())}
+
+
+class DeviceEntry(CatalogTable):
+    """One device of the catalog, which LM Link connects to this machine.
+
+    `name` is what users call it; `identifier`, by default the same, is what clients send. `memory_gib` is its memory
+    for models, without a limit by default. `speed` is a factor for the pace of scripted models. `models` are the keys
+    of those that it has, by default all of the catalog, downloaded or not. One device may be `preferred`: it comes
+    before this machine where a request names no device. With `connected = false`, it is known but away.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    identifier: Annotated[str, Field(min_length=1)] | None = None
+    memory_gib: Gibibytes | None = None
+    speed: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    models: tuple[str, ...] | None = None
+    preferred: bool = False
+    connected: bool = True
+
+    @field_validator("name", "identifier")
+    @classmethod
+    def _check_reserved(cls, value: str | None) -> str | None:
+        if value in _RESERVED:
+            raise LMStudioValueError(f"{value!r} stands for this machine; use another name")
+        return value
+
+    @property
+    def full_identifier(self) -> str:
+        """What clients send."""
+        return self.identifier or self.name
 
 
 class Preset(CatalogTable):
@@ -123,19 +170,46 @@ class Preset(CatalogTable):
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """All models, presets and plugins of one server.
+    """All models, presets, plugins and linked devices of one server.
+
+    Attributes:
+        memory_gib: The memory of this machine for models; `None` for no limit.
 
     Raises:
-        LMStudioValueError: If two models have the same key, or two plugins the same identifier.
+        LMStudioValueError: If two models have the same key, two plugins the same identifier, or two devices the same
+            name or identifier; if several devices are preferred, or one has an unknown model; or if the memory is not
+            above 0.
     """
 
     models: tuple[ModelEntry, ...] = ()
     presets: tuple[Preset, ...] = ()
     plugins: tuple[PluginEntry, ...] = ()
+    devices: tuple[DeviceEntry, ...] = ()
+    memory_gib: float | None = None
 
     def __post_init__(self) -> None:
         _require_unique("model key", (entry.key for entry in self.models))
         _require_unique("plugin", (entry.identifier for entry in self.plugins))
+        _require_unique("device", (entry.name for entry in self.devices))
+        _require_unique("device identifier", (entry.full_identifier for entry in self.devices))
+        self._check_memory()
+        self._check_devices()
+
+    def _check_memory(self) -> None:
+        memory: object = self.memory_gib
+        is_number = isinstance(memory, int | float) and not isinstance(memory, bool) and 0 < memory < float("inf")
+        if memory is not None and not is_number:
+            raise LMStudioValueError(f"memory_gib: must be a number above 0, got {memory!r}")
+
+    def _check_devices(self) -> None:
+        preferred = [repr(entry.name) for entry in self.devices if entry.preferred]
+        if len(preferred) > 1:
+            raise LMStudioValueError(f"preferred: only one device may be, not {' and '.join(preferred)}")
+        keys = [entry.key for entry in self.models]
+        for device in self.devices:
+            for key in set(device.models or ()).difference(keys):
+                hint = explain_unknown_name(key, keys)
+                raise LMStudioValueError(f"device {device.name!r}: models: no model has the key {key!r}; {hint}")
 
     def find(self, name: str) -> list[ModelEntry]:
         """Return the entries for a name, best first: a key, an alias or a path (docs/protocol.md#model-matching)."""
@@ -160,8 +234,8 @@ def _require_unique(what: str, names: Iterable[str]) -> None:
             raise LMStudioValueError(f"the catalog has the {what} {name!r} twice")
 
 
-def describe(entry: ModelEntry, metadata: ModelMetadata) -> dict[str, Any]:
-    """Return the wire form of a downloaded model, with every required field (docs/protocol.md#model-info)."""
+def describe(entry: ModelEntry, metadata: ModelMetadata, device: str | None = None) -> dict[str, Any]:
+    """Return the wire form of a model on a device, with every required field (docs/protocol.md#model-info)."""
     path = entry.full_path
     quantization = entry.quantization or metadata.quantization
     info: dict[str, Any] = {
@@ -173,7 +247,7 @@ def describe(entry: ModelEntry, metadata: ModelMetadata) -> dict[str, Any]:
         "path": path,
         "sizeBytes": metadata.size_bytes if entry.size_bytes is None else entry.size_bytes,
         "indexedModelIdentifier": path,
-        "deviceIdentifier": None,
+        "deviceIdentifier": device,
         "paramsString": entry.params or metadata.params,
         "architecture": entry.architecture or metadata.architecture,
         "quantization": {"name": quantization[0], "bits": quantization[1]} if quantization else None,
@@ -300,7 +374,7 @@ def load(path: Path) -> Catalog:
 def _line_of(message: str, text: str, tables: Mapping[str, Any]) -> int | None:
     """Return the line of a TOML file that an error is about: that of the field, else that of its table."""
     lines = [(number, match[1]) for number, line in enumerate(text.splitlines(), 1) if (match := _NAME.match(line))]
-    for name, parse in (("model", parse_entry), ("preset", parse_preset), ("plugin", parse_plugin)):
+    for name, parse in _PARSERS.items():
         starts = [index for index, (_, each) in enumerate(lines) if each == name]
         values = tables.get(name, [])
         for start, end, table in zip(starts, [*starts[1:], None], values if is_list(values) else [], strict=False):
@@ -357,15 +431,18 @@ def from_tables(tables: Mapping[str, Any]) -> Catalog:
     Raises:
         LMStudioValueError: If a table has an invalid field; the message names it.
     """
-    unknown = tables.keys() - {"model", "preset", "plugin"}
+    unknown = tables.keys() - {*_PARSERS, "memory_gib"}
     if unknown:
         raise LMStudioValueError(
-            f"the catalog has the unknown table {min(unknown)!r}; it may have [[model]], [[preset]] and [[plugin]]"
+            f"the catalog has the unknown table {min(unknown)!r}; it may have [[model]], [[preset]], [[plugin]] and "
+            "[[device]]"
         )
     return Catalog(
         models=tuple(parse_entry(table) for table in _tables_of(tables, "model")),
         presets=tuple(parse_preset(table) for table in _tables_of(tables, "preset")),
         plugins=tuple(parse_plugin(table) for table in _tables_of(tables, "plugin")),
+        devices=tuple(parse_device(table) for table in _tables_of(tables, "device")),
+        memory_gib=tables.get("memory_gib"),
     )
 
 
@@ -427,6 +504,20 @@ def parse_plugins(plugins: Mapping[str, Any]) -> tuple[PluginEntry, ...]:
     )
 
 
+def parse_device(table: object) -> DeviceEntry:
+    """Return the entry of a table.
+
+    Raises:
+        LMStudioValueError: If it is something else, or a field is unknown or invalid.
+    """
+    if not is_mapping(table):
+        raise LMStudioValueError(f"a device must be a table, got {table!r}")
+    try:
+        return DeviceEntry.model_validate(table)
+    except ValidationError as error:
+        raise LMStudioValueError(f"device {table.get('name', '?')!r}: {_explain(error, DeviceEntry)}") from error
+
+
 def parse_preset(table: object) -> Preset:
     """Return the preset of a table: `identifier`, optional `name`, and settings by the names of `LlmPredictionConfig`.
 
@@ -466,3 +557,12 @@ def _explain_one(problem: Mapping[str, Any], kind: type[CatalogTable]) -> str:
     if problem["type"] == "missing" or problem["loc"][0] in _SECRET:
         return str(problem["msg"])
     return f"{problem['msg']} (got {problem['input']!r})"
+
+
+_PARSERS: dict[str, Callable[[object], object]] = {
+    "model": parse_entry,
+    "preset": parse_preset,
+    "plugin": parse_plugin,
+    "device": parse_device,
+}
+"""What reads the tables of each name."""

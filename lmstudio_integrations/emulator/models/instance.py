@@ -17,6 +17,7 @@ from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.errors import model_unloaded
 from lmstudio_integrations.emulator.models.catalog import ModelEntry
 from lmstudio_integrations.emulator.models.clock import Clock, Timer
+from lmstudio_integrations.emulator.models.device import Device
 from lmstudio_integrations.emulator.models.fair_queue import CancelScope, FairQueue
 from lmstudio_integrations.emulator.testing.request_log import LoadRecord, LoadState, RecordEntry
 
@@ -35,7 +36,8 @@ class ModelInstance:
 
     Args:
         entry: What was loaded.
-        identifier: Its name among the instances.
+        device: Where it was loaded.
+        identifier: Its name among the instances of the device.
         model: What the engine has loaded.
         info: The wire form of the model.
         request: The settings in effect.
@@ -49,6 +51,7 @@ class ModelInstance:
         self,
         *,
         entry: ModelEntry,
+        device: Device,
         identifier: str,
         model: EngineModel,
         info: dict[str, Any],
@@ -59,6 +62,7 @@ class ModelInstance:
         clock: Clock,
     ) -> None:
         self.entry = entry
+        self.device = device
         self.identifier = identifier
         self.reference: str = secrets.token_urlsafe(18)
         self.model = model

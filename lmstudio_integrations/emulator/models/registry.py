@@ -1,12 +1,12 @@
-"""The models of the emulator: the entries of the catalog, their instances, and when these are loaded and unloaded.
+"""The models of the emulator: the entries of the catalog, their instances, and where and when these are loaded.
 
-See docs/protocol.md#model-specifiers and docs/protocol.md#product-behavior. Used by the handlers; built on `instance`
-and the engines. Everything here runs on the emulator's event loop, unless stated otherwise.
+See docs/protocol.md#model-specifiers and docs/protocol.md#product-behavior. Used by the handlers; built on `device`,
+`instance` and the engines. Everything here runs on the emulator's event loop, unless stated otherwise.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -15,13 +15,16 @@ from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.emulator import errors
 from lmstudio_integrations.emulator.engines import weights
 from lmstudio_integrations.emulator.engines.base import Engine, LoadRequest, ModelMetadata, Progress
-from lmstudio_integrations.emulator.engines.errors import EngineError, without_directories
+from lmstudio_integrations.emulator.engines.errors import EngineError, too_many_loaded, without_directories
 from lmstudio_integrations.emulator.models.catalog import Catalog, ModelEntry, describe
 from lmstudio_integrations.emulator.models.clock import Clock
+from lmstudio_integrations.emulator.models.device import Device
 from lmstudio_integrations.emulator.models.instance import ModelInstance
-from lmstudio_integrations.emulator.testing.request_log import LoadMode, LoadRecord, LoadState, RecordEntry, RequestLog
+from lmstudio_integrations.emulator.models.memory import MemoryNeed
+from lmstudio_integrations.emulator.testing.request_log import LoadRecord, LoadState, RecordEntry, RequestLog
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol import defaults
+from lmstudio_integrations.protocol.requests import OnDevice
 from lmstudio_integrations.types.config import LOAD_CONFIGS, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, ModelSpecifier, by_identifier
 
@@ -99,23 +102,52 @@ class ModelRegistry:
         self._max_loaded = max_loaded
         self._request_log = request_log
         self._metadata: dict[str, ModelMetadata] = {}
-        self._downloaded = {entry.key for entry in catalog.models if entry.downloaded}
+        self.local = Device(catalog)
+        self.linked = [Device(catalog, entry) for entry in catalog.devices]
         self._instances: dict[str, ModelInstance] = {}
-        self._reserved: set[str] = set()
-        self._shared: dict[str, _SharedLoad] = {}
-        self._jit_lock = asyncio.Lock()
+        """The loaded instances by their references."""
+        self._shared: dict[tuple[Device, str], _SharedLoad] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.on_log: Callable[[Mapping[str, Any]], None] = lambda _entry: None
         """Called with each entry of the engines' log (docs/protocol.md#diagnostics-endpoints)."""
 
-    def instances(self, kind: ModelKind | None = None) -> list[ModelInstance]:
-        """Return the instances of loaded models, in the order of loading. Any thread may call this."""
-        instances = list(self._instances.values())  # one step while the GIL is held, so nothing changes meanwhile
-        return [instance for instance in instances if kind in {None, instance.entry.kind}]
+    @property
+    def engine_names(self) -> list[str]:
+        """The names of the engines."""
+        return list(self._engines)
 
-    def downloaded_entries(self) -> list[ModelEntry]:
-        """Return the entries that can be loaded."""
-        return [entry for entry in self.catalog.models if entry.key in self._downloaded]
+    def devices(self, request: OnDevice) -> list[Device]:
+        """Return the devices that a request means, in the order in which they are tried.
+
+        Raises:
+            WireError: If it names one that is unknown or not connected.
+        """
+        if "deviceIdentifier" not in request:
+            known = sorted((self.local, *self.linked), key=lambda device: not device.preferred)
+            return [device for device in known if device.connected]
+        identifier = request["deviceIdentifier"]
+        if identifier is None:
+            return [self.local]
+        for device in self.linked:
+            if device.identifier == identifier and device.connected:
+                return [device]
+        raise errors.device_not_found(identifier, {str(each.identifier): each.connected for each in self.linked})
+
+    def instances(self, kind: ModelKind | None = None, devices: Iterable[Device] | None = None) -> list[ModelInstance]:
+        """Return the loaded instances, in the order of loading, or of some devices. Any thread may call this."""
+        instances = list(self._instances.values())  # one step while the GIL is held, so nothing changes meanwhile
+        found = [instance for instance in instances if kind in {None, instance.entry.kind}]
+        if devices is None:
+            return found
+        return [instance for device in devices for instance in found if instance.device is device]
+
+    def downloaded(self, devices: Iterable[Device] | None = None) -> list[tuple[Device, ModelEntry]]:
+        """Return the entries that can be loaded, and where; by default on this machine, then on linked devices."""
+        if devices is None:
+            devices = (device for device in (self.local, *self.linked) if device.connected)
+        return [
+            (device, entry) for device in devices for entry in self.catalog.models if entry.key in device.downloaded
+        ]
 
     async def download(self, entry: ModelEntry, on_bytes: weights.OnBytes) -> None:
         """Download the weights of an entry, so that it can be loaded.
@@ -128,7 +160,7 @@ class ModelRegistry:
         except (OSError, weights.WeightsError) as error:
             cause = without_directories(str(error))
             raise errors.WireError(f'The weights of "{entry.key}" cannot be downloaded', cause=cause) from error
-        self._downloaded.add(entry.key)
+        self.local.downloaded.add(entry.key)
         self._metadata.pop(entry.key, None)
         self._request_log.notify()
 
@@ -138,9 +170,9 @@ class ModelRegistry:
             if entry.key not in self._metadata:
                 await asyncio.to_thread(self.metadata, entry)
 
-    def info(self, entry: ModelEntry) -> dict[str, Any]:
-        """Return the wire form of an entry."""
-        return describe(entry, self.metadata(entry))
+    def info(self, entry: ModelEntry, device: Device | None = None) -> dict[str, Any]:
+        """Return the wire form of an entry, on this machine or on another device."""
+        return describe(entry, self.metadata(entry), (device or self.local).identifier)
 
     def metadata(self, entry: ModelEntry) -> ModelMetadata:
         """Return the metadata of weights; empty metadata if they cannot be read. Any thread may call this."""
@@ -164,57 +196,61 @@ class ModelRegistry:
                     return instance
             raise errors.model_unloaded()
         query = specifier.query
-        matching = [instance for instance in self.instances(kind) if _matches(instance, query)]
+        devices = self.devices(_device_of(query))
+        matching = [instance for instance in self.instances(kind, devices) if _matches(instance, query)]
         if query.identifier is not None:
             matching = self._instances_named(matching, query.identifier)
         if not matching:
-            self._raise_nothing_loaded(kind, query.to_dict())
+            self._raise_nothing_loaded(kind, query.to_dict(), devices)
         return matching[0]
 
-    def find_unambiguous(self, kind: ModelKind, name: str) -> ModelInstance:
+    def find_unambiguous(self, kind: ModelKind, name: str, devices: Sequence[Device]) -> ModelInstance:
         """Return the instance with this identifier, else the only instance of the model with this name.
 
         Raises:
             WireError: If there is none, or there are several.
         """
-        instances = self._instances_named(self.instances(kind), name)
+        instances = self._instances_named(self.instances(kind, devices), name)
         if not instances or (len(instances) > 1 and instances[0].identifier != name):
-            self._raise_nothing_loaded(kind, {"identifier": name})
+            self._raise_nothing_loaded(kind, {"identifier": name}, devices)
         return instances[0]
 
-    def instance_named(self, kind: ModelKind, name: str) -> ModelInstance | None:
+    def instance_named(self, kind: ModelKind, name: str, devices: Sequence[Device]) -> ModelInstance | None:
         """Return the instance of an identifier, or else one of a key, an alias or a path."""
-        return next(iter(self._instances_named(self.instances(kind), name)), None)
+        return next(iter(self._instances_named(self.instances(kind, devices), name)), None)
 
-    def find_entries(self, kind: ModelKind, name: str) -> list[ModelEntry]:
-        """Return the entries that a name may stand for, the best first.
+    def find_entries(self, kind: ModelKind, name: str, devices: Sequence[Device]) -> tuple[Device, list[ModelEntry]]:
+        """Return the first device that has the model of a name, and the entries that this may stand for, best first.
 
         Raises:
             WireError: If there is none, or none of this kind.
         """
-        entries = self._downloaded_named(name)
-        matching = [entry for entry in entries if entry.kind == kind]
-        if not entries:
-            self._reject_other_kind(kind, name)
-            paths = [entry.full_path for entry in self.downloaded_entries() if entry.kind == kind]
-            raise errors.path_not_found(name, paths)
-        if not matching:
-            raise errors.domain_mismatch(entries[0].full_path, entries[0].kind, kind)
-        return matching
+        named = self.catalog.find(name)
+        found = [(device, entry) for device in devices for entry in named if entry.key in device.downloaded]
+        if not found:
+            self._reject_other_kind(kind, name, devices)
+            paths = [entry.full_path for _, entry in self.downloaded(devices) if entry.kind == kind]
+            raise errors.path_not_found(name, list(dict.fromkeys(paths)))
+        device = next((device for device, entry in found if entry.kind == kind), None)
+        if device is None:
+            path, actual = found[0][1].full_path, found[0][1].kind
+            raise errors.domain_mismatch(path, actual, kind)
+        return device, [entry for where, entry in found if where is device and entry.kind == kind]
 
-    def check_draft_model(self, name: str) -> None:
-        """Check that a language model can serve as a draft model.
+    def check_draft_model(self, name: str, device: Device) -> None:
+        """Check that a language model can serve as a draft model on a device.
 
         Raises:
             WireError: If there is none with this name.
         """
-        if not self._downloaded_named(name):
+        if not any(entry.key in device.downloaded for entry in self.catalog.find(name)):
             raise errors.draft_model_not_found(name)
-        self.find_entries("llm", name)
+        self.find_entries("llm", name, [device])
 
     async def load(
         self,
         entry: ModelEntry,
+        device: Device,
         *,
         name: str | None = None,
         identifier: str | None = None,
@@ -227,21 +263,23 @@ class ModelRegistry:
         """Load a new instance. Without an `identifier`, the requested `name` decides on one.
 
         Raises:
-            WireError: If the identifier is taken or invalid, or too many models are loaded.
-            EngineError: If the engine cannot load it.
+            WireError: If the identifier is taken or invalid, or the device is not connected, or no longer.
+            EngineError: If the engine cannot load it, it does not fit into the memory, or too many models are loaded.
         """
         settings = settings or {}
         default = entry.full_path if name == entry.full_path else entry.key
-        with self._record_load(entry, default, identifier, settings, jit=jit) as load:
+        with self._record_load(entry, device, default, identifier, settings, jit=jit) as load, device.hold_load():
             await self.read_metadata([entry])
             on_start(load.record.identifier)
-            request = self.load_request(entry, settings)
+            request = self.load_request(entry, settings, device)
+            device.memory.reserve(load.record.identifier, self.memory_need(entry, request))
             model = await self._engine(entry).load(request, on_progress)
             instance = ModelInstance(
                 entry=entry,
+                device=device,
                 identifier=load.record.identifier,
                 model=model,
-                info=self.info(entry),
+                info=self.info(entry, device),
                 request=request,
                 ttl_ms=ttl_ms,
                 jit=jit,
@@ -250,54 +288,76 @@ class ModelRegistry:
             )
             # No await from here on: the identifier is reserved until the instance has it.
             instance.on_end = lambda state: self.discard(instance, state)
-            self._instances[instance.identifier] = instance
+            self._instances[instance.reference] = instance
             instance.start_ttl()
             load.update(state="loaded")
-            self._log(entry, "loaded", instance)
+            self._log(entry, device, "loaded", instance)
         return instance
 
     @contextmanager
     def _record_load(
-        self, entry: ModelEntry, default: str, identifier: str | None, settings: Mapping[str, Any], *, jit: bool
+        self,
+        entry: ModelEntry,
+        device: Device,
+        default: str,
+        identifier: str | None,
+        settings: Mapping[str, Any],
+        *,
+        jit: bool,
     ) -> Generator[RecordEntry[LoadRecord]]:
         """Record a load, and reserve its identifier until the instance has it."""
         config = LOAD_CONFIGS[entry.kind].describe(settings)
-        identifier = self._reserve(default, identifier)
-        mode: LoadMode = "just_in_time" if jit else "explicit"
-        load = self._request_log.loads.add(LoadRecord(key=entry.key, identifier=identifier, mode=mode, config=config))
-        self._log(entry, "loading")
+        identifier = self._reserve(device, default, identifier)
+        record = LoadRecord(
+            key=entry.key,
+            identifier=identifier,
+            device=None if device is self.local else device.name,
+            mode="just_in_time" if jit else "explicit",
+            config=config,
+        )
+        load = self._request_log.loads.add(record)
+        self._log(entry, device, "loading")
         try:
             yield load
-        except asyncio.CancelledError:
-            load.update(state="cancelled")
-            self._log(entry, "cancelled")
-            raise
         except BaseException as error:
-            load.update(state="failed")
-            self._log(entry, "failed", error=error)
+            device.memory.release(identifier)
+            if isinstance(error, asyncio.CancelledError):
+                load.update(state="cancelled")
+                self._log(entry, device, "cancelled")
+            else:
+                load.update(state="failed")
+                self._log(entry, device, "failed", error=error)
             raise
         finally:
-            self._reserved.discard(identifier)
+            device.reserved.discard(identifier)
 
     async def load_just_in_time(
-        self, entry: ModelEntry, name: str, listener: OnPacket, *, ttl_ms: int | None, settings: Mapping[str, Any]
+        self,
+        entry: ModelEntry,
+        device: Device,
+        name: str,
+        listener: OnPacket,
+        *,
+        ttl_ms: int | None,
+        settings: Mapping[str, Any],
     ) -> ModelInstance:
         """Load a model on first use; clients that request it meanwhile share the load.
 
         Raises:
-            EngineError: If the engine cannot load it.
+            WireError: As `load` does.
         """
         # No await up to `shared.wait`: a second client must find the load, and nobody may cancel it meanwhile.
-        shared = self._shared.get(entry.key)
+        key = (device, entry.key)
+        shared = self._shared.get(key)
         if shared is None or not shared.joinable:
-            shared = self._shared[entry.key] = _SharedLoad()
+            shared = self._shared[key] = _SharedLoad()
             ttl = defaults.JIT_TTL_MS if ttl_ms is None else ttl_ms
-            shared.task = self._spawn(self._load_shared(shared, entry, name, ttl, settings))
+            shared.task = self._spawn(self._load_shared(shared, entry, device, name, ttl_ms=ttl, settings=settings))
         try:
             return await shared.wait(listener)
         finally:
-            if not shared.listeners and self._shared.get(entry.key) is shared:
-                del self._shared[entry.key]
+            if not shared.listeners and self._shared.get(key) is shared:
+                del self._shared[key]
 
     async def unload(self, instance: ModelInstance, state: LoadState = "unloaded") -> None:
         """Unload an instance after its predictions were stopped."""
@@ -306,21 +366,29 @@ class ModelRegistry:
     def discard(self, instance: ModelInstance, state: LoadState = "unloaded") -> "asyncio.Task[None]":
         """Unload an instance in the background, once; it is no longer found. `state` is the reason."""
         if instance.unloading is None:
-            del self._instances[instance.identifier]
+            del self._instances[instance.reference]
+            instance.device.memory.release(instance.identifier)
             instance.unloading = self._spawn(instance.unload())
             instance.load.update(state=state)
             instance.log_embedded()
-            self._log(instance.entry, state, instance)
+            self._log(instance.entry, instance.device, state, instance)
         return instance.unloading
+
+    async def disconnect(self, device: Device) -> None:
+        """Let a device go away: end its loads, and unload its instances."""
+        device.disconnect()
+        await asyncio.gather(*(self.unload(instance) for instance in self.instances(devices=[device])))
 
     def _log(
         self,
         entry: ModelEntry,
+        device: Device,
         state: LoadState,
         instance: ModelInstance | None = None,
         error: BaseException | None = None,
     ) -> None:
-        text = f"{entry.key}: {state}" if error is None else f"{entry.key}: {state}: {error}"
+        name = entry.key if device is self.local else f"{entry.key} on {device.name}"
+        text = f"{name}: {state}" if error is None else f"{name}: {state}: {error}"
         logger.log(logging.DEBUG if state == "loading" else logging.INFO, "%s", text)
         loaded = instance and {"modelIdentifier": instance.identifier, "instanceReference": instance.reference}
         self.on_log(
@@ -346,33 +414,42 @@ class ModelRegistry:
             await asyncio.wait(self._tasks)
 
     async def _load_shared(
-        self, shared: _SharedLoad, entry: ModelEntry, name: str, ttl_ms: int, settings: Mapping[str, Any]
+        self,
+        shared: _SharedLoad,
+        entry: ModelEntry,
+        device: Device,
+        name: str,
+        *,
+        ttl_ms: int,
+        settings: Mapping[str, Any],
     ) -> ModelInstance:
-        async with self._jit_lock if self._auto_evict else nullcontext():
-            for other in [instance for instance in self.instances() if instance.jit and self._auto_evict]:
+        async with device.jit_lock if self._auto_evict else nullcontext():
+            others = self.instances(devices=[device])
+            for other in [instance for instance in others if instance.jit and self._auto_evict]:
                 shared.send(type="unloadingOtherJITModel", info=other.describe())
                 await self.unload(other, "evicted")
             return await self.load(
                 entry,
+                device,
                 name=name,
                 ttl_ms=ttl_ms,
                 settings=settings,
                 jit=True,
                 on_start=lambda identifier: shared.send(
-                    type="startLoading", identifier=identifier, info=self.info(entry)
+                    type="startLoading", identifier=identifier, info=self.info(entry, device)
                 ),
                 on_progress=lambda progress: shared.send(type="loadProgress", progress=progress),
             )
 
-    def _reserve(self, default: str, identifier: str | None) -> str:
+    def _reserve(self, device: Device, default: str, identifier: str | None) -> str:
         """Reserve and return the identifier of a new instance.
 
         Raises:
-            WireError: If the requested one is taken or invalid, or too many models are loaded.
+            WireError: If the requested one is taken or invalid, or too many models are loaded on the device.
         """
-        taken = self._instances.keys() | self._reserved
+        taken = {instance.identifier for instance in self.instances(devices=[device])} | device.reserved
         if self._max_loaded is not None and len(taken) >= self._max_loaded:
-            raise errors.too_many_loaded(self._max_loaded)
+            raise too_many_loaded(self._max_loaded)
         if identifier is None:
             identifier, number = default, 1
             while identifier in taken:
@@ -384,14 +461,20 @@ class ModelRegistry:
             by_identifier(identifier)
         except LMStudioValueError as error:
             raise errors.WireError("The identifier cannot name a model", cause=str(error)) from error
-        self._reserved.add(identifier)
+        device.reserved.add(identifier)
         return identifier
 
-    def load_request(self, entry: ModelEntry, settings: Mapping[str, Any]) -> LoadRequest:
+    def memory_need(self, entry: ModelEntry, request: LoadRequest) -> MemoryNeed:
+        """Return the memory that a load takes."""
+        return MemoryNeed.of(entry, self.info(entry)["sizeBytes"], request.context_length)
+
+    def load_request(self, entry: ModelEntry, settings: Mapping[str, Any], device: Device) -> LoadRequest:
         """Return what the engine loads: the requested settings over those of the entry and the defaults."""
         requested = LOAD_CONFIGS[entry.kind].from_fields(settings)
         limit = entry.max_context_length or self.metadata(entry).max_context_length
-        context_length = min(requested.context_length or entry.context_length or defaults.CONTEXT_LENGTH, limit)
+        context_length = entry.loaded_context_length or min(
+            requested.context_length or entry.context_length or defaults.CONTEXT_LENGTH, limit
+        )
         slots = entry.slots or defaults.PARALLEL_SESSIONS
         if isinstance(requested, LlmLoadModelConfig) and requested.max_parallel_predictions:
             slots = requested.max_parallel_predictions
@@ -405,11 +488,8 @@ class ModelRegistry:
             fields=defaults.effective(defaults.LOAD[entry.kind], settings, actual),
             context_length=context_length,
             slots=slots,
-            engine_settings=entry.engine_settings(),
+            engine_settings=entry.engine_settings(device.speed),
         )
-
-    def _downloaded_named(self, name: str) -> list[ModelEntry]:
-        return [entry for entry in self.catalog.find(name) if entry.key in self._downloaded]
 
     def _instances_named(self, instances: list[ModelInstance], name: str) -> list[ModelInstance]:
         """Return the instances that a name may stand for, the best first: by identifier, then as in the catalog."""
@@ -418,15 +498,15 @@ class ModelRegistry:
             instance for entry in self.catalog.find(name) for instance in instances if instance.entry is entry
         ]
 
-    def _raise_nothing_loaded(self, kind: ModelKind, query: Mapping[str, Any]) -> NoReturn:
+    def _raise_nothing_loaded(self, kind: ModelKind, query: Mapping[str, Any], devices: Sequence[Device]) -> NoReturn:
         """Raise the error for a query that no loaded model matches; one of the other kind has its own error."""
         if query.get("identifier"):
-            self._reject_other_kind(kind, query["identifier"])
-        raise errors.no_model_matching(query, [each.identifier for each in self.instances(kind)])
+            self._reject_other_kind(kind, query["identifier"], devices)
+        raise errors.no_model_matching(query, [each.identifier for each in self.instances(kind, devices)])
 
-    def _reject_other_kind(self, kind: ModelKind, name: str) -> None:
+    def _reject_other_kind(self, kind: ModelKind, name: str, devices: Sequence[Device]) -> None:
         """Raise an error if the requested model is loaded, but of the other kind."""
-        other = next(iter(self._instances_named(self.instances(), name)), None)
+        other = next(iter(self._instances_named(self.instances(devices=devices), name)), None)
         if other is not None and other.entry.kind != kind:
             raise errors.domain_mismatch(other.entry.full_path, other.entry.kind, kind)
 
@@ -449,12 +529,16 @@ class ModelRegistry:
             logger.debug("a model could not be loaded or unloaded: %r", error)
 
 
+def _device_of(query: ModelQuery) -> OnDevice:
+    """Return what a query says about the device; null is this machine, and not the same as nothing."""
+    return {"deviceIdentifier": query.device_identifier} if "device_identifier" in query.model_fields_set else {}
+
+
 def _matches(instance: ModelInstance, query: ModelQuery) -> bool:
-    """Return whether an instance matches a query, apart from the identifier."""
+    """Return whether an instance matches a query, apart from the identifier and the device."""
     entry, path = instance.entry, (query.path or "").casefold().rstrip("/")
     return (
         query.domain in {None, entry.kind}
-        and query.device_identifier is None
         and (query.vision is None or query.vision == instance.describe().get("vision", False))
         and (query.path is None or f"{entry.full_path.casefold()}/".startswith(f"{path}/"))
     )

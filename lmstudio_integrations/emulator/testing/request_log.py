@@ -93,17 +93,19 @@ class LoadRecord:
     Attributes:
         key: The model's key in the catalog.
         identifier: The identifier of the instance.
+        device: The name of the linked device that loads it; `None` for this machine.
         mode: `just_in_time` for a load on first use, which the next such load may evict; `explicit` for a load by
             request, at the start of the server or by `Emulator.load`.
         config: The requested load settings, in the form of the native client.
         state: `loading` and `loaded`; `failed` and `cancelled` for a load that did not succeed; and how the instance
             ended: `evicted` by another model's just-in-time load, `expired` after its idle TTL, `crashed`, or
-            `unloaded` by request or with the server.
+            `unloaded` by request, with its device or with the server.
     """
 
     key: str
     identifier: str
     mode: LoadMode
+    device: str | None = None
     config: dict[str, Any] = field(default_factory=dict[str, Any])
     state: LoadState = "loading"
 

@@ -87,6 +87,6 @@ def test_so_many_models_are_loaded_at_once() -> None:
     with limited(loaded_models=2) as server, wire(server) as me:
         me.load(MODEL)
         error = me.stream("loadModel", {"modelKey": MODEL, "loadConfigStack": STACK})[-1]["error"]
-        assert "insufficient system resources" in error["title"]
+        assert "insufficient system resources" in error["cause"]
         me.result("unloadModel", {"identifier": f"{MODEL}:2"})
         assert me.load(MODEL)["identifier"] == f"{MODEL}:2"

@@ -218,9 +218,10 @@ FROM_GENERATOR = Tagged(
 
 @dataclass(frozen=True)
 class Call:
-    """An RPC: its parameter, `None` where it is void."""
+    """An RPC: its parameter, `None` where it is void, and whether it may be absent."""
 
     parameter: Shape | None = None
+    is_optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -371,7 +372,20 @@ ENDPOINTS: dict[str, dict[str, Call | Stream]] = {
         "createArtifactDownloadPlan": Stream(ARTIFACT, Tagged("type", {"cancel": Object(), "commit": Object()})),
     },
     "diagnostics": {"streamLogs": Stream(None, STOP)},
-    "runtime": {"listEngines": Call()},
+    "runtime": {
+        "listEngines": Call(),
+        "surveyHardware": Call(
+            Tagged(
+                "type",
+                {
+                    "selected": Object(),
+                    "all": Object(),
+                    "custom": Object({"engines": Array(Object({"name": TEXT, "version": TEXT}))}),
+                },
+            ),
+            is_optional=True,
+        ),
+    },
     "plugins": {
         "startToolUseSession": Stream(Object(PLUGIN), TO_TOOL_SESSION, FROM_TOOL_SESSION),
         "generateWithGenerator": Stream(

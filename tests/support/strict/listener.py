@@ -103,7 +103,7 @@ class StrictListener:
         endpoint = ENDPOINTS[namespace].get(frame["endpoint"])
         if not isinstance(endpoint, Call):
             yield f"there is no RPC {frame['endpoint']!r}"
-        else:
+        elif not endpoint.is_optional or "parameter" in frame:
             yield from _check_parameter(endpoint.parameter, frame, "parameter")
 
     def _check_create(self, namespace: str, frame: dict[str, Any]) -> Iterator[str]:

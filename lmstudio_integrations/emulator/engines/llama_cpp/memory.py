@@ -1,4 +1,4 @@
-"""The memory limit of a worker process."""
+"""The memory of this machine, and the memory limit of a worker process."""
 
 import os
 import sys
@@ -28,7 +28,9 @@ def memory_limit(requested: int | None) -> int:
 
 
 def memory_of_machine() -> int:
-    """Return the memory of this machine, or of the container, in bytes."""
+    """Return the memory of this machine, or of the container, in bytes; 0 on Windows, which is not asked."""
+    if sys.platform == "win32":
+        return 0
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         return min(whole, int(_CONTROL_GROUP.read_text(encoding="ascii")))

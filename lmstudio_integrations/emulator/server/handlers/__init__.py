@@ -15,6 +15,7 @@ from lmstudio_integrations.emulator.server.handlers import (
     plugins,
     prediction,
     repository,
+    runtime,
     system,
     text,
     unsupported,
@@ -72,7 +73,9 @@ _IMPLEMENTED: Mapping[Namespace, Mapping[str, Handler]] = {
         "getModelCatalog": repository.get_model_catalog,
         "createDownloadPlan": repository.create_download_plan,
         "createArtifactDownloadPlan": repository.create_artifact_download_plan,
+        "lmLinkStatus": repository.lm_link_status,
     },
+    "runtime": {"surveyHardware": runtime.survey_hardware},
     "diagnostics": {"streamLogs": diagnostics.stream_logs},
     "plugins": {
         "startToolUseSession": plugins.start_tool_use_session,

@@ -21,14 +21,16 @@ LOAD_CANCELLED = "Model loading was cancelled."
 
 async def load_model(context: Context, channel: OpenChannel, parameter: LoadModel) -> None:
     """Load a new instance, even if the model is loaded."""
-    entries = context.registry.find_entries(context.kind, parameter["modelKey"])
+    devices = context.registry.devices(parameter)
+    device, entries = context.registry.find_entries(context.kind, parameter["modelKey"], devices)
     await context.registry.read_metadata(entries[:1])
-    resolved: dict[str, Any] = {"type": "resolved", "info": context.registry.info(entries[0])}
+    resolved: dict[str, Any] = {"type": "resolved", "info": context.registry.info(entries[0], device)}
     if len(entries) > 1:
         resolved["ambiguous"] = [entry.key for entry in entries]
     with channel.cancellable(LOAD_CANCELLED):
         instance = await context.registry.load(
             entries[0],
+            device,
             name=parameter["modelKey"],
             identifier=parameter.get("identifier"),
             ttl_ms=parameter.get("ttlMs"),
@@ -42,15 +44,17 @@ async def load_model(context: Context, channel: OpenChannel, parameter: LoadMode
 async def get_or_load(context: Context, channel: OpenChannel, parameter: GetOrLoad) -> None:
     """Return a loaded instance, or load one just in time."""
     # No await between the search and the load: another client might load the model meanwhile.
-    instance = context.registry.instance_named(context.kind, parameter["identifier"])
+    devices = context.registry.devices(parameter)
+    instance = context.registry.instance_named(context.kind, parameter["identifier"], devices)
     if instance is not None:
         with instance.hold(channel.scope):  # restarts its idle TTL
             channel.send({"type": "alreadyLoaded", "info": instance.describe()})
         return
-    entry = context.registry.find_entries(context.kind, parameter["identifier"])[0]
+    device, entries = context.registry.find_entries(context.kind, parameter["identifier"], devices)
     with channel.cancellable(LOAD_CANCELLED):
         instance = await context.registry.load_just_in_time(
-            entry,
+            entries[0],
+            device,
             parameter["identifier"],
             channel.send,
             ttl_ms=parameter.get("loadTtlMs"),
@@ -61,7 +65,8 @@ async def get_or_load(context: Context, channel: OpenChannel, parameter: GetOrLo
 
 async def unload_model(context: Context, parameter: UnloadModel) -> None:
     """Unload an instance."""
-    await context.registry.unload(context.registry.find_unambiguous(context.kind, parameter["identifier"]))
+    devices = context.registry.devices(parameter)
+    await context.registry.unload(context.registry.find_unambiguous(context.kind, parameter["identifier"], devices))
 
 
 async def list_loaded(context: Context, _parameter: None) -> list[dict[str, Any]]:
@@ -103,25 +108,22 @@ async def get_instance_processing_state(context: Context, parameter: Lookup) -> 
 
 
 async def estimate_model_usage(context: Context, parameter: EstimateModelUsage) -> dict[str, Any]:
-    """Estimate the memory of a load: the weights, and a rough number for the context."""
-    entry = context.registry.find_entries(context.kind, parameter["modelKey"])[0]
-    await context.registry.read_metadata([entry])
-    weights = int(context.registry.info(entry)["sizeBytes"])
-    request = context.registry.load_request(entry, parameter["loadConfigStack"].collapse())
-    context_bytes = request.context_length * BYTES_PER_TOKEN
+    """Estimate the memory of a load: the weights and the context."""
+    registry = context.registry
+    device, entries = registry.find_entries(context.kind, parameter["modelKey"], registry.devices(parameter))
+    await registry.read_metadata(entries[:1])
+    request = registry.load_request(entries[0], parameter["loadConfigStack"].collapse(), device)
+    need = registry.memory_need(entries[0], request)
+    estimate = need.estimate()
     return {
         "memory": {
             "confidence": "low",
             "modelVramBytes": 0,
             "contextVramBytes": 0,
             "totalVramBytes": 0,
-            "modelBytes": weights,
-            "contextBytes": context_bytes,
-            "totalBytes": weights + context_bytes,
+            "modelBytes": estimate.weights,
+            "contextBytes": estimate.context,
+            "totalBytes": estimate.total,
         },
-        "passesGuardrails": True,
+        "passesGuardrails": device.memory.passes_guardrails(need),
     }
-
-
-BYTES_PER_TOKEN = 48 * 1024
-"""Memory per token of context for a small model; a rough estimate."""

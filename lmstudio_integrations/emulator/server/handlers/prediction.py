@@ -217,7 +217,7 @@ async def _generate(
     images: Images = (),
 ) -> None:
     if request.config.draft_model:
-        context.registry.check_draft_model(request.config.draft_model)
+        context.registry.check_draft_model(request.config.draft_model, instance.device)
     state, client = context.state, context.client.identifier
     entry = state.request_log.predictions.add(record_of(instance.identifier, client, request, fields, images))
     collector = StatsCollector(state.clock)

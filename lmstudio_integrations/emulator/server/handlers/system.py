@@ -12,17 +12,17 @@ from lmstudio_integrations.types.models import EMULATOR_SUFFIX
 
 
 async def list_downloaded_models(context: Context, _parameter: None) -> list[dict[str, Any]]:
-    """List all models that can be loaded."""
-    await context.registry.read_metadata(context.registry.downloaded_entries())
-    return [context.registry.info(entry) for entry in context.registry.downloaded_entries()]
+    """List all models that can be loaded, those of linked devices last."""
+    downloaded = context.registry.downloaded()
+    await context.registry.read_metadata(entry for _, entry in downloaded)
+    return [context.registry.info(entry, device) for device, entry in downloaded]
 
 
 async def list_downloaded_model_variants(context: Context, parameter: ModelKey) -> list[dict[str, Any]]:
     """Fail: no model of the emulator has variants."""
-    if not any(entry.key == parameter["modelKey"] for entry in context.registry.downloaded_entries()):
-        raise path_not_found(
-            parameter["modelKey"], [entry.full_path for entry in context.registry.downloaded_entries()]
-        )
+    entries = [entry for _, entry in context.registry.downloaded()]
+    if not any(entry.key == parameter["modelKey"] for entry in entries):
+        raise path_not_found(parameter["modelKey"], [entry.full_path for entry in entries])
     raise WireError(f'The model "{parameter["modelKey"]}" has no variants')
 
 

@@ -81,5 +81,5 @@ async def apply_prompt_template(context: Context, parameter: ApplyPromptTemplate
 
 async def preload_draft_model(context: Context, parameter: PreloadDraftModel) -> None:
     """Check that a draft model exists; a prediction that requests it loads it."""
-    context.registry.find(context.kind, parameter["specifier"])
-    context.registry.check_draft_model(parameter["draftModelKey"])
+    instance = context.registry.find(context.kind, parameter["specifier"])
+    context.registry.check_draft_model(parameter["draftModelKey"], instance.device)

@@ -1,10 +1,9 @@
-"""Endpoints that this server does not support: accounts, linked devices, the hub, engine selection, plugin processes.
+"""Endpoints that this server does not support: accounts, the hub, settings of LM Link, engines, plugins.
 
 Each gets a response, because the client would wait forever: an empty result where that is correct, else an error. See
 docs/protocol.md#repository-endpoints and docs/protocol.md#other-endpoints.
 """
 
-import platform
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,26 +17,18 @@ FIXED_RESULTS: Mapping[Namespace, Mapping[str, Any]] = {
         "getAuthenticationStatus": {"authenticationStatus": {"type": "none"}},
         "deauthenticate": None,  # a void result
         "getWritableArtifactOwners": {"owners": []},
-        "lmLinkStatus": {
-            "status": "offline",
-            "issues": ["deviceDisabled"],
-            "peers": [],
-            "deviceIdentifier": None,
-            "deviceName": platform.node(),
-        },
     },
     "runtime": {
         "listEngines": [],
         # A map, as superjson writes it (docs/protocol.md#serialization).
         "getEngineSelections": {"json": [], "meta": {"values": ["map"]}},
-        "surveyHardware": {"status": "noCompatibleBackends", "engines": []},
         "searchRuntimeExtensions": {"extensions": []},
     },
 }
 """Results by namespace and endpoint."""
 
 REASONS: Mapping[Namespace, str] = {
-    "repository": "It has no accounts, linked devices or artifacts; its models and plugins come from its catalog.",
+    "repository": "It has no accounts or artifacts; its models, plugins and linked devices come from its catalog.",
     "runtime": "Its engines are part of it and cannot be selected, added or removed.",
     "plugins": "Its plugins come from its catalog: none registers itself, or takes part in a prediction of the server.",
 }

@@ -8,7 +8,6 @@ import pytest
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
-from lmstudio_integrations.emulator.server.handlers import models
 from tests.emulator.bare_client import STACK, TIMEOUT, Wire, named, wire
 from tests.emulator.server.handlers.models import INSTANCE, LIBRARY, LLM, OPTIONAL
 
@@ -81,4 +80,4 @@ def test_a_memory_estimate_is_of_the_context_that_a_load_would_have() -> None:
         memory = me.result("estimateModelUsage", {"modelKey": "short", "loadConfigStack": STACK})["memory"]
         context_length = me.load("short")["contextLength"]
     assert context_length == 64
-    assert memory["contextBytes"] == models.BYTES_PER_TOKEN * context_length
+    assert memory["contextBytes"] == 48 * 1024 * context_length

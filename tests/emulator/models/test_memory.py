@@ -1,0 +1,156 @@
+"""The memory of a device: which loads fit, and what the server estimates, rightly or wrongly."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.engines.llama_cpp import memory_of_machine
+from lmstudio_integrations.emulator.models.memory import GIB
+from lmstudio_integrations.errors import LMStudioModelLoadError
+from tests.emulator.bare_client import STACK, Wire, named, wire
+
+MIB = 1024**2
+MODELS = [
+    {"key": "large", "memory_gib": 9},
+    {"key": "small", "memory_gib": 3, "kib_per_token": 1024},
+    {"key": "underestimated", "memory_gib": 9, "kib_per_token": 0, "estimate_factor": 0.5},
+    {"key": "overestimated", "memory_gib": 9, "kib_per_token": 0, "estimate_factor": 2},
+    {"key": "on-disk", "size_bytes": 2 * GIB, "kib_per_token": 0},
+    {"key": "stuck", "memory_gib": 9, "rule": [{"when": {"load": True}, "then": [{"fault": "stall"}]}]},
+    {"key": "failing", "memory_gib": 9, "rule": [{"when": {"load": True}, "then": [{"error": "Bad"}]}]},
+    {"key": "fitted", "loaded_context_length": 512},
+]
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    with Emulator(catalog={"memory_gib": 16, "model": MODELS}) as running:
+        yield running
+
+
+def stack(context_length: int) -> dict[str, Any]:
+    fields = [{"key": "llm.load.contextLength", "value": context_length}]
+    return {"layers": [{"layerName": "apiOverride", "config": {"fields": fields}}]}
+
+
+def states(server: Emulator) -> list[tuple[str, str]]:
+    return [(load.key, load.state) for load in server.loads]
+
+
+def cause(packets: list[dict[str, Any]]) -> str:
+    assert packets[-1]["type"] == "error", packets
+    return str(packets[-1]["error"]["cause"])
+
+
+NO_ROOM = (
+    "Model loading was stopped due to insufficient system resources. Under the current settings, this model requires "
+    "approximately 9.19 GiB of memory; {used} GiB of 16.00 GiB are in use."
+)
+
+
+def test_what_does_not_fit_beside_the_others_fails_as_on_a_real_server(server: Emulator, me: Wire) -> None:
+    server.load("large")
+    packets = me.stream("loadModel", {"modelKey": "large", "loadConfigStack": STACK})
+    assert [packet["type"] for packet in packets] == ["resolved", "error"]
+    assert cause(packets) == NO_ROOM.format(used="9.19")
+    assert packets[-1]["error"]["title"] == "Failed to load model"
+    assert states(server) == [("large", "loaded"), ("large", "failed")]
+    with pytest.raises(LMStudioModelLoadError, match=r"9\.19 GiB of 16\.00 GiB are in use"):
+        server.load("large")
+
+
+@pytest.mark.parametrize(("context_length", "fits"), [(13 * 1024, True), (13 * 1024 + 1, False)])
+def test_the_context_takes_memory(server: Emulator, me: Wire, context_length: int, fits: bool) -> None:
+    parameter = {"modelKey": "small", "loadConfigStack": stack(context_length)}
+    assert (me.stream("loadModel", parameter)[-1]["type"] == "success") is fits
+
+
+def test_a_load_in_progress_takes_memory_until_it_ends(server: Emulator, me: Wire) -> None:
+    channel = me.open("loadModel", {"modelKey": "stuck", "loadConfigStack": STACK})
+    assert [me.receive()["message"]["type"] for _ in range(2)] == ["resolved", "progress"]
+    with wire(server) as other:
+        parameter = {"modelKey": "large", "loadConfigStack": STACK}
+        assert cause(other.stream("loadModel", parameter)) == NO_ROOM.format(used="9.19")
+        me.send(channel, {"type": "cancel"})
+        list(me.packets(channel))
+        assert other.load("large")
+    assert states(server) == [("stuck", "cancelled"), ("large", "failed"), ("large", "loaded")]
+
+
+def test_unloading_and_failing_free_memory(server: Emulator, me: Wire) -> None:
+    for _ in range(2):
+        assert me.stream("loadModel", {"modelKey": "failing", "loadConfigStack": STACK})[-1]["error"]["title"] == "Bad"
+        me.load("large")
+        me.result("unloadModel", {"identifier": "large"})
+
+
+def test_a_just_in_time_load_evicts_before_it_may_fail(server: Emulator, me: Wire) -> None:
+    me.get("large")
+    me.load("on-disk")
+    packets = me.get("small", loadConfigStack=stack(11 * 1024 + 1))
+    assert [packet["type"] for packet in packets] == ["unloadingOtherJITModel", "startLoading", "error"]
+    assert "14.00 GiB of memory; 2.00 GiB of 16.00 GiB are in use." in cause(packets)
+    assert states(server) == [("large", "evicted"), ("on-disk", "loaded"), ("small", "failed")]
+    assert me.get("small", loadConfigStack=stack(11 * 1024))[-1]["type"] == "loadSuccess"
+
+
+@pytest.mark.parametrize(
+    ("key", "loaded", "said", "passes"),
+    [
+        ("underestimated", (), 4.5, True),
+        ("underestimated", ("large",), 4.5, True),  # 9.19 + 4.5: the load fails all the same
+        ("overestimated", (), 18, False),  # the load succeeds
+        ("on-disk", ("overestimated",), 2, False),  # 18 GiB of 16 are said to be in use
+        ("on-disk", ("large",), 2, True),
+    ],
+)
+def test_guardrails_follow_the_estimates(
+    server: Emulator, me: Wire, key: str, loaded: tuple[str, ...], said: float, passes: bool
+) -> None:
+    for each in loaded:
+        server.load(each)
+    estimate = me.result("estimateModelUsage", {"modelKey": key, "loadConfigStack": STACK})
+    assert estimate["memory"]["totalBytes"] == said * GIB
+    assert estimate["passesGuardrails"] is passes
+
+
+def test_an_estimate_has_the_weights_and_the_context(me: Wire) -> None:
+    memory = me.result("estimateModelUsage", {"modelKey": "small", "loadConfigStack": stack(512)})["memory"]
+    assert (memory["modelBytes"], memory["contextBytes"], memory["totalBytes"]) == (3 * GIB, 512 * MIB, 3584 * MIB)
+
+
+def test_without_a_memory_everything_fits() -> None:
+    with Emulator([{"key": "huge", "memory_gib": 10**6}]) as server, wire(server) as me:
+        me.load("huge")
+        assert me.result("estimateModelUsage", {"modelKey": "huge", "loadConfigStack": STACK})["passesGuardrails"]
+
+
+@pytest.mark.parametrize("requested", [128, 8192])
+def test_a_server_may_fit_the_context_length(me: Wire, requested: int) -> None:
+    assert me.load("fitted", loadConfigStack=stack(requested))["contextLength"] == 512
+    fields = me.result("getLoadConfig", {"specifier": named("fitted")})["fields"]
+    assert {"key": "llm.load.contextLength", "value": 512} in fields
+
+
+@pytest.mark.parametrize(("catalog", "memory"), [({"memory_gib": 1.5}, int(1.5 * GIB)), ({}, memory_of_machine())])
+@pytest.mark.parametrize(
+    ("parameter", "engines"),
+    [
+        (None, ["scripted"]),
+        ({"type": "all"}, ["scripted"]),
+        ({"type": "custom", "engines": [{"name": "other", "version": "1"}]}, []),
+    ],
+)
+def test_a_survey_says_how_much_memory_there_is(
+    catalog: dict[str, Any], memory: int, parameter: Any, engines: list[str]
+) -> None:
+    with Emulator(catalog=catalog) as server, wire(server, "runtime") as me:
+        survey = me.result("surveyHardware", parameter)
+    assert survey["status"] == ("ok" if engines else "noCompatibleBackends")
+    assert [engine["name"] for engine in survey["engines"]] == engines
+    for engine in survey["engines"]:
+        assert engine["memoryInfo"] == {"ramCapacity": memory, "vramCapacity": 0, "totalMemory": memory}
+        assert engine["compatibility"] == {"status": "compatible"}
+        assert engine["hardwareSurvey"]["gpuSurveyResult"]["result"]["code"] == "noDevicesFound"
