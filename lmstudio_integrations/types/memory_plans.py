@@ -71,17 +71,14 @@ class PlannedModel:
     @property
     def verdict(self) -> str:
         """Whether it fits, in words."""
-        match self.fit:
-            case "loaded":
-                requested = self.requested_context_length
-                return "loaded" if requested in {None, self.context_length} else f"loaded; {requested} were requested"
-            case "fits":
-                return f"fits ({self.basis})"
-            case "fits_after_eviction":
-                return f"fits ({self.basis}) after {', '.join(self.evicts)} is unloaded"
-            case "too_large":
-                smaller = self.largest_context_length
-                return f"does not fit ({self.basis})" + (f"; {smaller} tokens would" if smaller else "")
+        text, requested, smaller = "loaded", self.requested_context_length, self.largest_context_length
+        if self.fit != "loaded":
+            text = f"{'does not fit' if self.fit == 'too_large' else 'fits'} ({self.basis})"
+        if self.evicts:
+            text += f" once {', '.join(self.evicts)} is unloaded"
+        if smaller is not None:
+            text += f"; {smaller} tokens would"
+        return text if requested in {None, self.context_length} else f"{text}; {requested} tokens were requested"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +127,7 @@ class MemoryPlan:
             )
             for model in self.models
         ]
-        lines = [f"{self.place}: {_size(self.capacity_bytes)} of memory for models", *_table([header, *rows])]
+        lines = [f"{self.place}: memory for models: {_size(self.capacity_bytes)}", *_table([header, *rows])]
         if self.loaded:
             others = [
                 (

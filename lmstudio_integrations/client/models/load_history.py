@@ -88,8 +88,8 @@ class MachineHistory:
         return known != outcome
 
     def context_length(self, model_key: str, requested: int | None) -> int | None:
-        """Return the context length that a model would have, as far as it is known."""
-        return self._contexts.get((model_key, requested)) or requested
+        """Return the context length that a model was loaded with when this one was requested, if it ever was."""
+        return self._contexts.get((model_key, requested))
 
     def fits(self, models: Sequence[Sized]) -> bool | None:
         """Whether models fit at once, because as many as these were in memory, or fewer were refused; else `None`."""

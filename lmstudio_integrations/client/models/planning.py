@@ -35,6 +35,7 @@ from lmstudio_integrations.client.models.state import (
     max_context_length,
     reference_of,
 )
+from lmstudio_integrations.client.support.arguments import text_of
 from lmstudio_integrations.client.support.suggestions import error_with_suggestion
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
@@ -139,6 +140,11 @@ class Wanted(NamedTuple):
         return length if is_count(length) else None
 
     @property
+    def possible(self) -> int | None:
+        """The requested context length, as far as the model can have it."""
+        return self.requested and min(self.requested, self.max_context_length or self.requested)
+
+    @property
     def slots(self) -> int:
         """How many predictions share its context. Each text of an embedding model has the whole."""
         return (parallel_of(self.fields.get(PARALLEL_KEY)) or DEFAULT_PARALLEL["llm"]) if self.kind == "llm" else 1
@@ -186,14 +192,14 @@ class Machine:
     Args:
         operation: Makes the requests.
         device: How requests name it.
-        name: What the user calls it; `None` is the server's own machine.
+        name: What the user calls it.
         evict: What may be evicted.
     """
 
     def __init__(self, operation: Operation, device: OnDevice, name: str | None, evict: Evict) -> None:
         self._operation = operation
         self._device = device
-        self._name = name
+        self._name = None if device.get("deviceIdentifier") is None else name
         self._evict = evict
         self._server_models = operation.context.shared(ServerModels)
         self._loads = operation.context.shared(LoadHistory)
@@ -345,7 +351,9 @@ class Machine:
     def record_refusal(self, wanted: Wanted) -> Flow[None]:
         """Remember that a model was refused beside what is loaded now."""
         residents = yield from self.residents()
-        sized, _ = yield from self.estimate(wanted, self.history.context_length(wanted.model_key, wanted.requested))
+        sized, _ = yield from self.estimate(
+            wanted, self.history.context_length(wanted.model_key, wanted.requested) or wanted.possible
+        )
         self.history.record([*(each.sized for each in residents), sized], accepted=False)
 
     def _evict_all(
@@ -434,7 +442,7 @@ class _Room(NamedTuple):
     def plan(self) -> Flow[tuple[PlannedModel, Sized, list[Resident]]]:
         """Return whether the model fits, what it takes, and what must go for it."""
         wanted = self.wanted
-        length = self.memory.history.context_length(wanted.model_key, wanted.requested)
+        length = self.memory.history.context_length(wanted.model_key, wanted.requested) or wanted.possible
         sized, evicted, verdict = yield from self._at(length)
         largest = None if verdict.fits else (yield from self._largest(length))
         model = PlannedModel(
@@ -514,7 +522,7 @@ def plan_memory(
     """
     items = [parse_item(item) for item in models]
     where = yield from on_device(operation, device or LOCAL)
-    machine = Machine(operation, where, None if where["deviceIdentifier"] is None else device, evict)
+    machine = Machine(operation, where, device, evict)
     downloaded = yield from operation.call("system", "listDownloadedModels", None, list[WireInfo], label="Model list")
     here = [info for info in downloaded if info.get("deviceIdentifier") == where["deviceIdentifier"]]
     plan, _ = yield from machine.plan([_wanted(name, config, here) for name, config in items])
@@ -532,8 +540,8 @@ def parse_item(item: str | tuple[str, Any]) -> tuple[str, Any]:
         if match is not None:
             settings = {"context_length": match["context_length"], "max_parallel_predictions": match["slots"]}
             return match["name"], {name: int(value) for name, value in settings.items() if value is not None}
-    elif len(item) == 2 and isinstance(item[0], str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-        return item
+    elif len(item) == 2:
+        return text_of(item[0], "the model"), item[1]
     raise LMStudioValueError(f"a planned model must be 'MODEL[:CONTEXT][@SLOTS]', or a key and a config; got {item!r}")
 
 
