@@ -31,7 +31,7 @@ GROUPED = (ServerSettings, LlmPredictionConfig)
 GROUPS = {
     "Plugin": "plugin prefix plugin_config working_directory spec_functions on_status on_warning",
     "Model": (
-        "model model_name preset context_length load_config load_policy instances ttl unload_on_close "
+        "model model_name preset context_length load_config load_policy evict device instances ttl unload_on_close "
         "on_config_mismatch on_load_progress show_progress"
     ),
     "Server": "host api_token headers ca_file max_message_bytes",

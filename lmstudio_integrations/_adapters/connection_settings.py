@@ -12,7 +12,7 @@ from lmstudio_integrations._adapters.specs import AdapterNames, HandleSpec
 from lmstudio_integrations._support.secrets import redact
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.types._numbers import Count, Natural, Seconds
-from lmstudio_integrations.types.config import LoadPolicy, ModelKind, OnConfigMismatch
+from lmstudio_integrations.types.config import Evict, LoadPolicy, ModelKind, OnConfigMismatch
 from lmstudio_integrations.types.hosts import HostStatus
 from lmstudio_integrations.types.timeouts import ModelTimeouts
 
@@ -41,9 +41,23 @@ class ConnectionSettings(ModelTimeouts, ServerSettings, _ModelSettings):
         default="get_or_load",
         description="How the model is found or loaded. `get_or_load`, the default of language models, uses a loaded "
         "instance or loads one just in time, which other just-in-time loads evict while Auto-Evict is on. `explicit`, "
-        "the default of embedding models, does the same, but what it loads is never evicted. `require_loaded` never "
-        "loads. `new_instance` loads an instance for this object alone; each copy loads its own, so prefer `bind` to "
-        "APIs that copy the object, such as `configurable_fields`.",
+        "the default of embedding models, does the same, but no just-in-time load evicts what it loads. `fit` is like "
+        "`explicit`, but first it evicts what must go for the model, the least recently used first. `require_loaded` "
+        "never loads. `new_instance` loads an instance for this object alone; each copy loads its own, so prefer "
+        "`bind` to APIs that copy the object, such as `configurable_fields`.",
+    )
+
+    evict: Evict = Field(
+        default="own",
+        description="What `fit` may evict, if it is idle: what this program loaded or what has a TTL (`own`, the "
+        "default), or also what others loaded without one (`any`).",
+    )
+
+    device: str | None = Field(
+        default=None,
+        description="The machine that the model is used on: `local` for the server's own, or the name or the "
+        "identifier of a linked device (LM Link). If unset, the server chooses: its preferred device, then its own "
+        "machine, then any other that has the model. Under `fit`, that is `local`.",
     )
 
     instances: Count = Field(

@@ -101,9 +101,13 @@ def _host_name(name: str, host: object) -> str:
 def _normalized_hosts(name: str, hosts: object) -> object:
     """Return one host, or several as a list."""
     if isinstance(hosts, list | tuple):
-        listed = [_without_credentials(name, host) for host in cast("Sequence[object]", hosts)]
-        if all(isinstance(host, str) for host in listed):
-            addresses.hosts_of(cast("list[str]", listed))  # raises if one is no address, or is named twice
+        # A pair of a host and a device is a list in JSON.
+        listed = [
+            tuple(cast("list[object]", host)) if isinstance(host, list) else _without_credentials(name, host)
+            for host in cast("Sequence[object]", hosts)
+        ]
+        if all(isinstance(host, str | tuple) for host in listed):
+            addresses.places_of(cast("list[str]", listed))  # raises if one is no address, or is named twice
         return listed
     return _without_credentials(name, hosts)
 

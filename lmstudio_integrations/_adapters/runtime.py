@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from lmstudio_integrations._adapters.generators import generator_error, plugin_of
-from lmstudio_integrations._adapters.specs import HandleSpec, ModelSpec, ServerSpec
+from lmstudio_integrations._adapters.specs import HandleSpec, ModelSpec, Place, ServerSpec
 from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.api.base import BaseHandle, BaseModelHandle, BaseModelNamespace, new_state
@@ -49,7 +49,7 @@ class LoadedModelInfo:
 
     Attributes:
         instances: The instances that responded last, by host, in wire form (`docs/protocol.md#model-info`). If several
-            are used on each, by host and identifier.
+            are used, by host, device and identifier.
         load_config: How the last one was loaded, in wire form; empty if it has not responded yet.
     """
 
@@ -105,11 +105,11 @@ class _ClientPool(Generic[ClientT]):
         targets, plugin = model.targets, plugin_of(model.key)
         if plugin is not None and issubclass(kind, BaseModelHandle):
             raise generator_error(model.key)
-        clients = [self._client(server).with_timeouts(**timeouts) for server, _ in targets]
+        clients = [self._client(place.server).with_timeouts(**timeouts) for place, _ in targets]
         if plugin is not None:
             return clients[0].plugins.generator(plugin).with_retries(spec.max_retries)
         namespaces = [_namespace(client, model.kind) for client in clients]
-        states = self._states.get_or_make(model, lambda: [_state_of(model, number) for _, number in targets])
+        states = self._states.get_or_make(model, lambda: [_state_of(model, place, number) for place, number in targets])
         handles: list[BaseModelHandle] = [
             namespace.handle_for(state) for namespace, state in zip(namespaces, states, strict=True)
         ]
@@ -187,7 +187,7 @@ class Runtime(BaseRuntime):
             load_config: How it was loaded, in wire form; empty if that is not known.
         """
         known = self.model_info(spec)
-        place = host if spec.instances == 1 else (host, info.get("identifier"))
+        place = host if len(spec.targets) == 1 else (host, info.get("deviceIdentifier"), info.get("identifier"))
         if known is not None and known.has(place, info):
             return known
         loaded = LoadedModelInfo({**(known.instances if known else {}), place: info}, load_config)
@@ -249,7 +249,9 @@ class Runtime(BaseRuntime):
     def _pop_states(self) -> list[tuple[ServerSpec, ModelState]]:
         entries = self._states.pop_all()
         return [
-            (server, state) for spec, states in entries for (server, _), state in zip(spec.targets, states, strict=True)
+            (place.server, state)
+            for spec, states in entries
+            for (place, _), state in zip(spec.targets, states, strict=True)
         ]
 
     def close(self) -> None:
@@ -273,7 +275,7 @@ def _namespace(client: Client | AsyncClient, kind: ModelKind) -> BaseModelNamesp
     return client.llm if kind == "llm" else client.embedding
 
 
-def _state_of(model: ModelSpec, number: int | None) -> ModelState:
+def _state_of(model: ModelSpec, place: Place, number: int | None) -> ModelState:
     # A just-in-time load cannot choose the identifier, by which several instances differ.
     is_explicit = number is not None and model.load_policy == "get_or_load"
     state = new_state(
@@ -283,6 +285,8 @@ def _state_of(model: ModelSpec, number: int | None) -> ModelState:
             "ttl": model.ttl,
             "config": None if model.load_config is None else json.loads(model.load_config),
             "load_policy": "explicit" if is_explicit else model.load_policy,
+            "evict": model.evict,
+            "device": place.device,
             "on_config_mismatch": model.on_config_mismatch,
             "on_load_progress": model.on_load_progress,
             "show_progress": model.show_progress,

@@ -47,10 +47,11 @@ class _Server(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)
 
-    host: str | Sequence[str] | None = Field(
+    host: str | Sequence[str | tuple[str, str]] | None = Field(
         default=None,
         description="Address of the server: `host:port` or a URL, with or without `/v1`. With a list, each call runs "
-        "on a server with a free slot. If unset, `LMSTUDIO_HOST` applies (commas separate several), else LM Studio on "
+        "on a server with a free slot; a pair in it, `(address, device)`, is a linked device of a server. If unset, "
+        "`LMSTUDIO_HOST` applies (commas separate several), else LM Studio on "
         "this machine. `base_url` is an alias.",
     )
 

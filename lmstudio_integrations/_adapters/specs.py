@@ -30,20 +30,28 @@ class ServerSpec(NamedTuple):
         return f"ServerSpec(host={self.host!r})"
 
 
+class Place(NamedTuple):
+    """Where a model is used: a server, and the device of it; `None` leaves the device to the server."""
+
+    server: ServerSpec
+    device: str | None
+
+
 class ModelSpec(NamedTuple):
-    """Which model, on which servers, and how to load it.
+    """Which model, in which places, and how to load it.
 
     It is hashable, because models are cached by it: `load_config` is JSON text.
-    `instances` is how many instances of it are used on each server.
+    `instances` is how many instances of it are used in each place.
     `adapters` has the adapter of each kind of model, which errors name.
     """
 
-    servers: tuple[ServerSpec, ...]
+    places: tuple[Place, ...]
     kind: ModelKind
     key: str | None
     ttl: float | None
     load_config: str | None
     load_policy: Any
+    evict: Any
     instances: int
     on_config_mismatch: Any
     on_load_progress: Callable[[float], Any] | None
@@ -51,10 +59,10 @@ class ModelSpec(NamedTuple):
     adapters: AdapterNames
 
     @property
-    def targets(self) -> list[tuple[ServerSpec, int | None]]:
-        """Where the model is used: each server with the number of an instance there, `None` if there is one."""
+    def targets(self) -> list[tuple[Place, int | None]]:
+        """Where the model is used: each place with the number of an instance there, `None` if there is one."""
         numbers = range(1, self.instances + 1) if self.instances > 1 else (None,)
-        return [(server, number) for number in numbers for server in self.servers]
+        return [(place, number) for number in numbers for place in self.places]
 
 
 class HandleSpec(NamedTuple):
@@ -78,19 +86,20 @@ class HandleSpec(NamedTuple):
         """
         if type(values["max_retries"]) is not int or values["max_retries"] < 0:
             raise LMStudioValueError(f"max_retries must be 0 or more; got {shown(values['max_retries'])}")
-        servers = servers_of(values)
-        if len(servers) > 1 and values["model"] is None:
+        places = places_of(values)
+        if len(places) > 1 and values["model"] is None:
             raise LMStudioValueError("several hosts need a model; otherwise each of them would use another one")
         if type(values["instances"]) is not int or values["instances"] != 1:
             _check_instances(values)
         config, on_load_progress = load_config_of(values, kind), values["on_load_progress"]
         model = ModelSpec(
-            servers,
+            places,
             kind,
             values["model"],
             values["ttl"],
             None if config is None else config.to_json(),
             values["load_policy"],
+            values["evict"],
             values["instances"],
             values["on_config_mismatch"],
             None if on_load_progress is None else _hashable(on_load_progress),
@@ -129,6 +138,23 @@ def load_config_of(values: Mapping[str, Any], kind: ModelKind) -> LoadSettings |
     if context_length is None:
         return parsed
     return parsed.merged(load_config.parse({"context_length": context_length}))
+
+
+def places_of(values: Mapping[str, Any]) -> tuple[Place, ...]:
+    """Return the servers of a call, each with the device that is meant.
+
+    Args:
+        values: The settings of the call.
+
+    Raises:
+        LMStudioValueError: If a host is no address, or a token is for none of them.
+    """
+    servers = servers_of(values)
+    if len(servers) == 1 and (values["host"] is None or isinstance(values["host"], str)):  # which is faster
+        return (Place(servers[0], values["device"]),)
+    by_host = dict(zip(addresses.hosts_of(values["host"]), servers, strict=True))
+    pairs = addresses.places_of(values["host"])
+    return tuple([Place(by_host[host], values["device"] if device is None else device) for host, device in pairs])
 
 
 def servers_of(values: Mapping[str, Any]) -> tuple[ServerSpec, ...]:

@@ -16,6 +16,7 @@ from lmstudio_integrations._support.typeguards import is_list, is_mapping
 from lmstudio_integrations.client.api.plugins import ToolCallParameters
 from lmstudio_integrations.client.api.sync import PluginTool, ToolUseSession
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
+from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
@@ -80,7 +81,7 @@ class _PluginSettings(BaseModel):
 class ToolkitSettings(ServerSettings, _PluginSettings):
     """Which plugins of which server."""
 
-    host: str | Sequence[str] | None = Field(
+    host: str | Sequence[str | tuple[str, str]] | None = Field(
         default=None,
         description="Address of the server: `host:port` or a URL, with or without `/v1`. If unset, `LMSTUDIO_HOST` "
         "applies, else LM Studio on this machine. Several servers need several objects. `base_url` is an alias.",
@@ -133,6 +134,9 @@ class ToolkitSettings(ServerSettings, _PluginSettings):
         values = vars(self)
         self._check_secrets(values)
         server, *others = servers_of(values)
+        ((_, device), *_) = addresses.places_of(values["host"])
+        if device is not None:
+            raise LMStudioValueError(f"the tools of a plugin are on no device of a server; got {device!r} in host")
         if others:
             raise LMStudioValueError(
                 f"the tools of a plugin are those of one server; got {len(others) + 1} hosts; make one "

@@ -50,7 +50,7 @@ _NOT_IN_KEY = frozenset(
         "stream_usage",
         *TIMEOUTS,
     }
-    | {"ttl", "on_config_mismatch", "streaming", "allow_image_download", "allow_private_image_hosts"}
+    | {"ttl", "evict", "on_config_mismatch", "streaming", "allow_image_download", "allow_private_image_hosts"}
 )
 """Fields that do not change the response of a model."""
 

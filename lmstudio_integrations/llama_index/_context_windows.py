@@ -8,7 +8,6 @@ chat template adds to them are recorded as well.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lmstudio_integrations.client.support.user_warnings import warn_user
@@ -34,7 +33,7 @@ class _ContextWindow:
 _context_windows: defaultdict[Key, _ContextWindow] = defaultdict(_ContextWindow)
 
 
-def key_of(host: str | Sequence[str] | None, model: str | None) -> Key:
+def key_of(host: addresses.Hosts, model: str | None) -> Key:
     """Return the key of a model on its servers; all spellings and orders of addresses give the same key."""
     return addresses.resolved_hosts(host), model
 

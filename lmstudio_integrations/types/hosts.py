@@ -8,6 +8,7 @@ from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.types.config import ModelKind
+from lmstudio_integrations.types.memory_plans import Eviction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +17,7 @@ class HostStatus:
 
     Attributes:
         host: The address of the host.
+        device: The device of the host that the model is used on; `None` is the host's own machine, or not known.
         identifier: The identifier of the instance; `None` if none is loaded. One of several instances has its own
             before it is loaded.
         available: Whether the host responded when it was last asked or used. If not, calls go to other hosts until it
@@ -33,10 +35,12 @@ class HostStatus:
         context_length: The context length of the loaded instance, in tokens, if it is known.
         path: The file of the loaded instance, if it is known.
         quantization: Its quantization, such as `Q4_K_M`, if it is known.
+        evictions: What `load_policy="fit"` of this process has evicted on the host, the newest last.
         dimensions: The length of its vectors, once this process has received one; no server reports it.
     """
 
     host: str
+    device: str | None = None
     identifier: str | None = None
     available: bool = True
     error: str | None = None
@@ -51,6 +55,7 @@ class HostStatus:
     context_length: int | None = None
     path: str | None = None
     quantization: str | None = None
+    evictions: tuple[Eviction, ...] = ()
     dimensions: int | None = None
 
     @property
@@ -81,7 +86,9 @@ def differences_of(statuses: Iterable[HostStatus]) -> dict[str, dict[str, Any]]:
 
     def values_of(name: str, known: str) -> dict[str, Any]:
         return {
-            each.host if places[each.host] == 1 else f"{each.host} ({each.identifier})": getattr(each, name)
+            each.host
+            if places[each.host] == 1
+            else f"{each.host} ({', '.join(filter(None, (each.device, each.identifier)))})": getattr(each, name)
             for each in statuses
             if getattr(each, known) is not None
         }

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.client.hosts.prompt_index import PromptIndex
+from lmstudio_integrations.client.models.load_history import LoadHistory
 from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.queries import get_load_config, list_wire_infos, unload
@@ -149,7 +150,7 @@ class HostRecords:
         self._records: dict[Hashable, HostRecord] = {}
 
     def of(self, *key: Hashable) -> HostRecord:
-        """Return the record of an instance, by its kind, its name, its number, and the token: a host may reject one."""
+        """Return the record of an instance, by all that tells it from others, and the token: a host may reject one."""
         return self._records.get(key) or self._records.setdefault(key, HostRecord())
 
 
@@ -161,8 +162,10 @@ class Host:
 
     @property
     def name(self) -> str:
-        """The address of the host, for people; with the identifier of the instance, if there are several."""
-        return self.address if self.model.state.number is None else f"{self.address} ({self.model.state.name})"
+        """The address of the host, for people; with its device, and the identifier of one of several instances."""
+        state = self.model.state
+        details = ", ".join(filter(None, (state.device, None if state.number is None else state.name)))
+        return f"{self.address} ({details})" if details else self.address
 
     @property
     def address(self) -> str:
@@ -173,7 +176,7 @@ class Host:
     def record(self) -> HostRecord:
         """What is known of it, shared by all objects of this process."""
         context, state = self.model.context, self.model.state
-        return context.shared(HostRecords).of(state.kind, state.key, state.number, context.target.token)
+        return context.shared(HostRecords).of(state.kind, state.key, state.number, state.device, context.target.token)
 
     def unload(self) -> Flow[None]:
         """Unload the instance, if there is one; the handle does not load it again automatically."""
@@ -201,6 +204,8 @@ class Host:
         is_new = bool(known) and instance is not None and reference_of(known) != instance.reference
         return HostStatus(
             host=self.address,
+            device=self.model.state.device or known.get("deviceIdentifier"),
+            evictions=tuple(self.model.context.shared(LoadHistory).evictions),
             identifier=known.get("identifier") or (None if self.model.state.number is None else self.model.state.name),
             available=record.error is None,
             error=record.error or record.load_error,

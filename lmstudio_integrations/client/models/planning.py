@@ -108,13 +108,13 @@ def choose_evictions(
         candidates: What may go, the least recently used first.
         verdict_without: Returns whether everything fits without some of them.
     """
-    for number in range(len(candidates) + 1):
-        evicted = list(candidates[:number])
+    evicted: list[T] = []
+    verdict = verdict_without(evicted)
+    while not verdict.fits:
+        if len(evicted) == len(candidates):
+            return [], verdict
+        evicted = list(candidates[: len(evicted) + 1])
         verdict = verdict_without(evicted)
-        if verdict.fits:
-            break
-    else:
-        return [], verdict
     for each in reversed(evicted[:-1]):  # without the last one, it would not fit
         fewer = [other for other in evicted if other is not each]
         if (spared := verdict_without(fewer)).fits:
@@ -524,7 +524,7 @@ def plan_memory(
     where = yield from on_device(operation, device or LOCAL)
     machine = Machine(operation, where, device, evict)
     downloaded = yield from operation.call("system", "listDownloadedModels", None, list[WireInfo], label="Model list")
-    here = [info for info in downloaded if info.get("deviceIdentifier") == where["deviceIdentifier"]]
+    here = [info for info in downloaded if info.get("deviceIdentifier") == where.get("deviceIdentifier")]
     plan, _ = yield from machine.plan([_wanted(name, config, here) for name, config in items])
     return plan
 

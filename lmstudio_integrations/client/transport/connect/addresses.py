@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Self, cast
+from typing import Self, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
@@ -31,6 +31,9 @@ DISCOVERY_PORTS = (41343, 52993, 16141, 39414, 22931)
 
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 """Size of the largest message that a client accepts by default."""
+
+Hosts: TypeAlias = str | Sequence[str | tuple[str, str]] | None
+"""The servers of an adapter, and devices of them, as users give them."""
 
 _SCHEMES = {"": False, "ws": False, "http": False, "wss": True, "https": True}
 _API_SUFFIX = re.compile(r"/(api/)?v[01](/(chat|chat/completions|completions|embeddings|messages|models|responses))?$")
@@ -122,11 +125,12 @@ def host_from_environment() -> str | None:
     return os.environ.get(HOST_VARIABLE) or None
 
 
-def hosts_of(hosts: str | Sequence[str] | None) -> tuple[str | None, ...]:
-    """Return the given hosts, else those of the environment; `None` is the LM Studio found on this machine.
+def places_of(hosts: Hosts) -> tuple[tuple[str | None, str | None], ...]:
+    """Return the given hosts, else those of the environment, each with the device of it that is meant, if one is.
 
     Args:
-        hosts: One host, several in a list, or several in a string with commas between them.
+        hosts: One host, several in a list, or several in a string with commas between them. In a list, `(host, device)`
+            is a linked device of a host. `None` is the LM Studio found on this machine.
 
     Raises:
         LMStudioValueError: If a list is empty or names a host twice, or a name in it is not an address.
@@ -134,20 +138,42 @@ def hosts_of(hosts: str | Sequence[str] | None) -> tuple[str | None, ...]:
     if hosts is None or isinstance(hosts, str):
         text = hosts or host_from_environment()
         if text is None or "," not in text:
-            return (text,)
+            return ((text, None),)
         hosts = [name for name in text.split(",") if name.strip()]
     names: dict[str, str] = {}
-    for name in hosts:
+    places: dict[tuple[str, str | None], tuple[str, str | None]] = {}
+    for place in hosts:
+        name, device = (place, None) if isinstance(place, str) else _pair(place)
         address = str(Address.parse(name))
-        if address in names:
-            raise LMStudioValueError(f"hosts {names[address]!r} and {name!r} are the same server; name it once")
-        names[address] = name.strip()
-    if not names:
+        if (address, device) in places:
+            of_device = f" and their device {device!r} the same" if device else ""
+            raise LMStudioValueError(
+                f"hosts {names[address]!r} and {name!r} are the same server{of_device}; name it once"
+            )
+        places[address, device] = names.setdefault(address, name.strip()), device
+    if not places:
         raise LMStudioValueError("host must name at least one server, or be None; got an empty list")
-    return tuple(names.values())
+    return tuple(places.values())
 
 
-def resolved_hosts(hosts: str | Sequence[str] | None) -> tuple[str | None, ...]:
+def _pair(place: object) -> tuple[str, str]:
+    match place:
+        case [str(host), str(device)] if device.strip():
+            return host, device
+        case _:
+            raise LMStudioValueError(f"a host must be an address, or a pair of an address and a device; got {place!r}")
+
+
+def hosts_of(hosts: Hosts) -> tuple[str | None, ...]:
+    """Return the servers of hosts, each once; see `places_of`.
+
+    Raises:
+        LMStudioValueError: If a list is empty or names a host twice, or a name in it is not an address.
+    """
+    return tuple(dict.fromkeys(host for host, _ in places_of(hosts)))
+
+
+def resolved_hosts(hosts: Hosts) -> tuple[str | None, ...]:
     """Return the addresses of servers, the same for all spellings and orders; see `hosts_of`.
 
     Raises:
