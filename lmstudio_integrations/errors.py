@@ -49,12 +49,9 @@ Every exception can be pickled, with its attributes.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmstudio_integrations._support.secrets import redact
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.types.memory_plans import MemoryPlan
 
 
 class LMStudioError(Exception):
@@ -133,11 +130,11 @@ class LMStudioInsufficientResourcesError(LMStudioServerError):
 
     Args:
         message: The full text.
-        plan: What fits and what does not, under `load_policy="fit"`.
+        plan: What fits and what does not, a `MemoryPlan`, under `load_policy="fit"`.
         details: The arguments of `LMStudioServerError`.
     """
 
-    def __init__(self, message: str = "", *, plan: "MemoryPlan | None" = None, **details: Any) -> None:
+    def __init__(self, message: str = "", *, plan: Any = None, **details: Any) -> None:
         super().__init__(message, **details)
         self.plan = plan
 

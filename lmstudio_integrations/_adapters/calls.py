@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from lmstudio_integrations._adapters.generators import plugin_of
 from lmstudio_integrations._adapters.runtime import LoadedModelInfo, Runtime
@@ -17,11 +17,15 @@ from lmstudio_integrations.client.predictions.language_model import LanguageMode
 from lmstudio_integrations.client.predictions.prefill import Prefix
 from lmstudio_integrations.client.predictions.requests import PredictionParameters
 from lmstudio_integrations.client.transport.flows import Flow, arun, run
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.confidence import ALTERNATIVES
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import ChatTemplateInfo
 from lmstudio_integrations.types.results import PredictionEnd
 from lmstudio_integrations.types.structured import response_settings
+
+Loaded: TypeAlias = tuple[Mapping[str, Any], ChatTemplateInfo]
+"""The info of a loaded model in wire form, and what is known of its chat template."""
 
 
 class RequestFormats(Protocol):
@@ -183,23 +187,26 @@ class ResolvedCall(NamedTuple):
             )
         return self.runtime.record_info(self.handle.model, end.host, info, end.load_model_config)
 
-    def load(self, warm: Prefix | None = None) -> tuple[Mapping[str, Any], ChatTemplateInfo]:
+    def load(self, warm: Prefix | None = None, *, keep_warm: bool = False) -> Loaded:
         """Load the model if it is not loaded; return its info in wire form, and what is known of its chat template.
 
         Args:
             warm: What is processed ahead of the first question, with the tools of this call. Nothing by default.
+            keep_warm: Whether each new instance processes it again.
         """
-        return run(self._load(self.model().model, warm))
+        return run(self._load(self.model().model, warm, keep_warm=keep_warm))
 
-    async def aload(self, warm: Prefix | None = None) -> tuple[Mapping[str, Any], ChatTemplateInfo]:
+    async def aload(self, warm: Prefix | None = None, *, keep_warm: bool = False) -> Loaded:
         """Do the same as `load` in a coroutine."""
-        return await arun(self._load(self.async_model().model, warm))
+        return await arun(self._load(self.async_model().model, warm, keep_warm=keep_warm))
 
-    def _load(self, model: LanguageModel, warm: Prefix | None) -> Flow[tuple[Mapping[str, Any], ChatTemplateInfo]]:
+    def _load(self, model: LanguageModel, warm: Prefix | None, *, keep_warm: bool) -> Flow[Loaded]:
         template = yield from model.get_chat_template_info()
         info = yield from model.load_all()
         wire = info.to_dict()
         self.runtime.record_info(self.handle.model, str(model.context.target), wire, {})
         if warm is not None:
-            yield from model.prefill(warm, self.request_arguments())
+            yield from model.prefill(warm, self.request_arguments(), keep_warm=keep_warm)
+        elif keep_warm:
+            raise LMStudioValueError("keep_warm=True needs what is to be kept warm; pass warm or tools")
         return wire, template

@@ -293,6 +293,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         *,
         warm: LanguageModelInput | None = None,
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool] = (),
+        keep_warm: bool = False,
     ) -> Self:
         """Load the model if it is not loaded, and complete `profile` with what the server reports; return this object.
 
@@ -300,6 +301,8 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             warm: What every conversation begins with, to be processed now: the system prompt, or messages. The first
                 question then waits only for its own tokens. On several hosts, each that has the model does it.
             tools: The tools of the conversations, also to be processed now. `bind_tools` binds them to the calls.
+            keep_warm: Whether the same is processed again, before the next call, when the instance is a new one: after
+                its TTL, a crash or a restart. The default is `False`.
 
         Raises:
             LMStudioValueError: If a message or a tool cannot be sent.
@@ -307,7 +310,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         """
         with translating_errors():
             call, prefix = self._warming(warm, tools)
-            self._record_profile(call, call.load(prefix)[0])
+            self._record_profile(call, call.load(prefix, keep_warm=keep_warm)[0])
         return self
 
     async def aload(
@@ -315,11 +318,12 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         *,
         warm: LanguageModelInput | None = None,
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool] = (),
+        keep_warm: bool = False,
     ) -> Self:
         """Load the model if it is not loaded, and complete `profile`; see `load`."""
         with translating_errors():
             call, prefix = self._warming(warm, tools)
-            self._record_profile(call, (await call.aload(prefix))[0])
+            self._record_profile(call, (await call.aload(prefix, keep_warm=keep_warm))[0])
         return self
 
     def _warming(

@@ -182,7 +182,13 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         return _context_windows.key_of(self.host, self.model)
 
     @with_short_traceback
-    def load(self, *, warm: str | Sequence[ChatMessage] | None = None, tools: Sequence[BaseTool] = ()) -> Self:
+    def load(
+        self,
+        *,
+        warm: str | Sequence[ChatMessage] | None = None,
+        tools: Sequence[BaseTool] = (),
+        keep_warm: bool = False,
+    ) -> Self:
         """Record the context window and the chat template's tokens of the model; return this object.
 
         The model is loaded if necessary.
@@ -191,21 +197,29 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
             warm: What every conversation begins with, to be processed now: the system prompt, or messages. The first
                 question then waits only for its own tokens. On several hosts, each that has the model does it.
             tools: The tools of the conversations, also to be processed now.
+            keep_warm: Whether the same is processed again, before the next call, when the instance is a new one: after
+                its TTL, a crash or a restart. The default is `False`.
 
         Raises:
             LMStudioValueError: If a message or a tool cannot be sent.
             LMStudioServerError: If the server fails.
         """
         call, prefix = self._warming(warm, tools)
-        info, template = call.load(prefix)
+        info, template = call.load(prefix, keep_warm=keep_warm)
         _context_windows.record(self._context_key(), info["contextLength"], template.added_tokens)
         return self
 
     @with_short_traceback
-    async def aload(self, *, warm: str | Sequence[ChatMessage] | None = None, tools: Sequence[BaseTool] = ()) -> Self:
+    async def aload(
+        self,
+        *,
+        warm: str | Sequence[ChatMessage] | None = None,
+        tools: Sequence[BaseTool] = (),
+        keep_warm: bool = False,
+    ) -> Self:
         """Record the context window and the chat template's tokens of the model; see `load`."""
         call, prefix = self._warming(warm, tools)
-        info, template = await call.aload(prefix)
+        info, template = await call.aload(prefix, keep_warm=keep_warm)
         _context_windows.record(self._context_key(), info["contextLength"], template.added_tokens)
         return self
 

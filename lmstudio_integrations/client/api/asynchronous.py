@@ -57,7 +57,7 @@ from lmstudio_integrations.client.predictions.requests import History, Predictio
 from lmstudio_integrations.client.predictions.reranking.rerank import RerankParameters
 from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
 from lmstudio_integrations.client.predictions.tool_loop.runners import TaskRunner
-from lmstudio_integrations.client.support.arguments import optional_text, text_of
+from lmstudio_integrations.client.support.arguments import flag_of, optional_text, text_of
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
@@ -197,7 +197,12 @@ class AsyncLLM(AsyncChatHandle[LanguageModel], AsyncModelHandle[LanguageModel]):
         return AsyncPredictionStream(self.model.prepare_completion(prompt, parameters))
 
     async def warm(
-        self, prefix: History | None = None, tools: Iterable[ToolInput] = (), **parameters: Unpack[PredictionParameters]
+        self,
+        prefix: History | None = None,
+        tools: Iterable[ToolInput] = (),
+        *,
+        keep_warm: bool = False,
+        **parameters: Unpack[PredictionParameters],
     ) -> None:
         """Process a system prompt and tools now, so that the first question waits only for its own tokens.
 
@@ -206,6 +211,8 @@ class AsyncLLM(AsyncChatHandle[LanguageModel], AsyncModelHandle[LanguageModel]):
         Args:
             prefix: The system prompt, a `Chat`, or a list of messages. Without it, only tools are processed.
             tools: The tools of the questions, as `act` takes them.
+            keep_warm: Whether the same is processed again, before the next call of this handle, when the instance is a
+                new one: after its TTL, a crash or a restart. The call waits for it. `False` ends an earlier `True`.
             parameters: Those of the questions, such as `config`; see `PredictionParameters`. One token is generated. Of
                 the callbacks, only `on_prompt_processing_progress` is called.
 
@@ -213,7 +220,7 @@ class AsyncLLM(AsyncChatHandle[LanguageModel], AsyncModelHandle[LanguageModel]):
             LMStudioValueError: If the prefix, a tool or a setting is invalid.
             LMStudioServerError: If the server reports an error.
         """
-        await arun(self.model.prefill(prefix, parameters, tools))
+        await arun(self.model.prefill(prefix, parameters, tools, keep_warm=flag_of(keep_warm, "keep_warm")))
 
     async def rerank(
         self, query: str, texts: Sequence[str], **parameters: Unpack[RerankParameters]

@@ -58,7 +58,7 @@ from lmstudio_integrations.client.predictions.requests import History, Predictio
 from lmstudio_integrations.client.predictions.reranking.rerank import RerankParameters
 from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
 from lmstudio_integrations.client.predictions.tool_loop.runners import ThreadRunner
-from lmstudio_integrations.client.support.arguments import optional_text, text_of
+from lmstudio_integrations.client.support.arguments import flag_of, optional_text, text_of
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
@@ -198,7 +198,12 @@ class LLM(ChatHandle[LanguageModel], SyncModelHandle[LanguageModel]):
         return PredictionStream(self.model.prepare_completion(prompt, parameters))
 
     def warm(
-        self, prefix: History | None = None, tools: Iterable[ToolInput] = (), **parameters: Unpack[PredictionParameters]
+        self,
+        prefix: History | None = None,
+        tools: Iterable[ToolInput] = (),
+        *,
+        keep_warm: bool = False,
+        **parameters: Unpack[PredictionParameters],
     ) -> None:
         """Process a system prompt and tools now, so that the first question waits only for its own tokens.
 
@@ -207,6 +212,8 @@ class LLM(ChatHandle[LanguageModel], SyncModelHandle[LanguageModel]):
         Args:
             prefix: The system prompt, a `Chat`, or a list of messages. Without it, only tools are processed.
             tools: The tools of the questions, as `act` takes them.
+            keep_warm: Whether the same is processed again, before the next call of this handle, when the instance is a
+                new one: after its TTL, a crash or a restart. The call waits for it. `False` ends an earlier `True`.
             parameters: Those of the questions, such as `config`; see `PredictionParameters`. One token is generated. Of
                 the callbacks, only `on_prompt_processing_progress` is called.
 
@@ -214,7 +221,7 @@ class LLM(ChatHandle[LanguageModel], SyncModelHandle[LanguageModel]):
             LMStudioValueError: If the prefix, a tool or a setting is invalid.
             LMStudioServerError: If the server reports an error.
         """
-        run(self.model.prefill(prefix, parameters, tools))
+        run(self.model.prefill(prefix, parameters, tools, keep_warm=flag_of(keep_warm, "keep_warm")))
 
     def rerank(self, query: str, texts: Sequence[str], **parameters: Unpack[RerankParameters]) -> list[RerankResult]:
         """Return how relevant texts are to a query, best first.

@@ -167,15 +167,25 @@ class LanguageModelOnHosts(_ModelOnHosts, LanguageModel):
         )
 
     def prefill(
-        self, prefix: Prefix | None, parameters: PredictionParameters, tools: Iterable[ToolInput] = ()
+        self,
+        prefix: Prefix | None,
+        parameters: PredictionParameters,
+        tools: Iterable[ToolInput] = (),
+        *,
+        keep_warm: bool = False,
     ) -> Flow[None]:
         """Process what stands before the first question, on every host that has the model loaded."""
         yield from self.hosts.probe(of_all=True)
         loaded = [host for host in self.hosts.hosts if host.status().loaded]
         if loaded:
-            yield from self._on_each(loaded, lambda model: model.prefill(prefix, parameters, tools))
+            yield from self._on_each(
+                loaded, lambda model: model.prefill(prefix, parameters, tools, keep_warm=keep_warm)
+            )
         else:
-            yield from super().prefill(prefix, parameters, tools)
+            yield from super().prefill(prefix, parameters, tools, keep_warm=keep_warm)
+        for host in self.hosts.hosts if keep_warm else ():  # those that load the model later
+            model = LanguageModel(host.model.context, host.model.state)
+            model.state.kept_warm = model.state.kept_warm or model.kept_warm(prefix, parameters, tools)
 
 
 class EmbedderOnHosts(_ModelOnHosts, Embedder):

@@ -14,7 +14,7 @@ from typing import Any
 from lmstudio_integrations.client.models.admission import EvictionQueue, EvictionTurn
 from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.server_models import ServerModels
-from lmstudio_integrations.client.models.state import Instance, ModelState, WireInfo, reference_of
+from lmstudio_integrations.client.models.state import Instance, KeptWarm, ModelState, WireInfo, reference_of
 from lmstudio_integrations.client.support.suggestions import with_window
 from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, T
@@ -156,7 +156,24 @@ class Attempts:
             instance = yield from Loader(self.operation, state).find_or_load()
             self.resolve = self._is_unloaded = False
         self._instance = instance
+        kept = state.kept_warm
+        if self._reload and kept is not None and kept.reference != instance.reference:
+            yield from self._warm_again(kept, instance)
         return instance
+
+    def _warm_again(self, kept: KeptWarm, instance: Instance) -> Flow[None]:
+        """Process a prefix on a new instance, before the call for which that was loaded or found.
+
+        Not if a load of this process has evicted the previous one: then memory is short, and the two take turns.
+        """
+        previous, kept.reference = kept.reference, instance.reference  # at once: other calls need not wait for it
+        if self.context.shared(ServerModels).is_evicted(previous):
+            return
+        self.listener.on_warm_again(self.context.target, self.state.key)
+        try:
+            yield from kept.process(self.operation.child_context())
+        except LMStudioError as error:  # the call itself may succeed
+            logger.info("the prefix of %r could not be processed again: %s", self.state.name, error)
 
     def recognize(self, instance: Instance, info: WireInfo) -> Instance:
         """Return the instance that has responded: another program may have loaded the model again in the meantime.

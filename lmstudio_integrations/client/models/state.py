@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, TypeAlias
 from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
+from lmstudio_integrations.client.transport.client_context import ClientContext
+from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.requests import OnDevice
 from lmstudio_integrations.types.config import Evict, LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
@@ -131,6 +133,19 @@ class Instance:
 
 
 @dataclass(slots=True, eq=False)
+class KeptWarm:
+    """A prefix that is processed again on each new instance of a model.
+
+    Attributes:
+        process: Processes it, as a part of an operation.
+        reference: The instance that has it in its prompt cache; `None` if none has.
+    """
+
+    process: Callable[[ClientContext], Flow[None]]
+    reference: str | None = None
+
+
+@dataclass(slots=True, eq=False)
 class ModelState:
     """Which model a handle means, and the instance once there is one. Several handles may share it.
 
@@ -152,6 +167,7 @@ class ModelState:
         instance: The instance that was found or loaded last, even if it is not loaded any more.
         loaded_here: The reference of the instance that was loaded last with this state.
         unloaded_by_user: Whether the user has unloaded it with this handle.
+        kept_warm: The prefix that new instances process before their first call; `None` for none.
         running_loads: The running load of a new instance, if there is one; other callers wait for it.
     """
 
@@ -171,6 +187,7 @@ class ModelState:
     instance: Instance | None = None
     loaded_here: str | None = None
     unloaded_by_user: bool = False
+    kept_warm: KeptWarm | None = None
     running_loads: dict[Hashable, SingleFlight] = field(default_factory=dict[Hashable, SingleFlight], repr=False)
 
     @property

@@ -7,6 +7,7 @@ from lmstudio_integrations.client.files.uploads import FileInput
 from lmstudio_integrations.client.models import chat_templates
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools, template_flags
 from lmstudio_integrations.client.models.reasoning.replay import replay_of
+from lmstudio_integrations.client.models.state import KeptWarm
 from lmstudio_integrations.client.predictions.prediction import PredictingModel, Prediction
 from lmstudio_integrations.client.predictions.prefill import Prefix, prefill_parameters, prefix_of, with_question
 from lmstudio_integrations.client.predictions.requests import (
@@ -22,6 +23,8 @@ from lmstudio_integrations.client.predictions.requests import (
 )
 from lmstudio_integrations.client.predictions.reranking.rerank import Reranking, RerankParameters
 from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters
+from lmstudio_integrations.client.support.arguments import list_of
+from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioPromptTemplateError
 from lmstudio_integrations.types.files import FileHandle
@@ -46,7 +49,12 @@ class LanguageModel(PredictingModel):
         return self.predict(plan_completion(prompt, parameters, is_async=self.context.is_async))
 
     def prefill(
-        self, prefix: Prefix | None, parameters: PredictionParameters, tools: Iterable[ToolInput] = ()
+        self,
+        prefix: Prefix | None,
+        parameters: PredictionParameters,
+        tools: Iterable[ToolInput] = (),
+        *,
+        keep_warm: bool = False,
     ) -> Flow[None]:
         """Process what stands before the first question, so that the server has it in its prompt cache.
 
@@ -56,8 +64,10 @@ class LanguageModel(PredictingModel):
             prefix: The messages, or the system prompt as a string; `None` are only tools.
             parameters: Those of the questions.
             tools: The tools of the questions, as `act` takes them.
+            keep_warm: Whether each new instance processes them again.
         """
-        messages, once = prefix_of(prefix), prefill_parameters(parameters, tools)
+        listed = list_of(tools, "tools")
+        messages, once = prefix_of(prefix), prefill_parameters(parameters, listed)
         try:
             yield from self.prepare_response(messages, once).to_end()
         except LMStudioPromptTemplateError as error:
@@ -65,6 +75,20 @@ class LanguageModel(PredictingModel):
                 yield from self.prepare_response(with_question(messages), once).to_end()
             except LMStudioPromptTemplateError:
                 raise error from None
+        self.state.kept_warm = self.kept_warm(prefix, parameters, listed) if keep_warm else None
+
+    def kept_warm(
+        self, prefix: Prefix | None, parameters: PredictionParameters, tools: Iterable[ToolInput]
+    ) -> KeptWarm:
+        """Return what processes a prefix again on each new instance, without the callback of this time."""
+        again: PredictionParameters = {**parameters}
+        again.pop("on_prompt_processing_progress", None)
+
+        def process(context: ClientContext) -> Flow[None]:
+            model = LanguageModel(context, self.state)
+            yield from model.prefill(prefix, again, tools, keep_warm=True)
+
+        return KeptWarm(process, self.state.reference)
 
     def rerank(self, query: str, texts: Iterable[str], parameters: RerankParameters) -> Flow[list[RerankResult]]:
         """Return how relevant texts are to a query, best first."""

@@ -33,7 +33,7 @@ from lmstudio_integrations.types.results import PredictionResult
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.metrics import Histogram, MeterProvider
+    from opentelemetry.metrics import Counter, Histogram, MeterProvider
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
 SCOPE = "lmstudio_integrations"
@@ -104,6 +104,11 @@ class Spans(Listener):
         started_at = time.time_ns() - round(seconds * 1e9)
         _end_span(_start_span(_span_name("load", attributes), self._context(), attributes, started_at), error)
 
+    def on_warm_again(self, target: Target, model_key: str | None) -> None:
+        """Count a prefix that is processed again."""
+        labels = {key: value for key, value in _place_of(target, model_key).items() if key in _IN_METRICS}
+        _warm_again_counter().add(1, labels)
+
     def _context(self) -> "Context":
         from opentelemetry.context import get_current  # noqa: PLC0415 - the program has imported it
 
@@ -163,6 +168,12 @@ class OperationSpan(Spans):
     def on_retry(self, error: Exception) -> None:
         """Add an event: the operation is tried again."""
         self._span.add_event("lmstudio.retry", {"error.type": type(error).__qualname__})
+
+    @override
+    def on_warm_again(self, target: Target, model_key: str | None) -> None:
+        """Count it, and add an event."""
+        super().on_warm_again(target, model_key)
+        self._span.add_event("lmstudio.warm_again")
 
     def on_first_chunk(self) -> None:
         """Record how long the caller has waited, unless the response has ended."""
@@ -319,6 +330,19 @@ def _histogram(name: str) -> "Histogram":
     from opentelemetry import metrics  # noqa: PLC0415 - the program has imported it
 
     return _histogram_of(metrics.get_meter_provider(), name)
+
+
+def _warm_again_counter() -> "Counter":
+    from opentelemetry import metrics  # noqa: PLC0415 - the program has imported it
+
+    return _counter_of(metrics.get_meter_provider())
+
+
+@lru_cache(maxsize=2)
+def _counter_of(provider: "MeterProvider") -> "Counter":
+    return provider.get_meter(SCOPE).create_counter(
+        "lmstudio.client.warm_again", unit="{prefix}", description="Prefixes processed again on a new instance."
+    )
 
 
 @lru_cache(maxsize=2 * len(_HISTOGRAMS))

@@ -54,6 +54,9 @@ class Listener:
     def on_retry(self, error: Exception) -> None:
         """Called when an attempt has failed, and another one follows."""
 
+    def on_warm_again(self, target: Target, model_key: str | None) -> None:
+        """Called when a prefix is processed again, because the instance of the model is a new one."""
+
     def on_first_chunk(self) -> None:
         """Called when the caller gets a part of the response. Only the first one counts."""
 
