@@ -36,8 +36,8 @@ PUBLIC = {
         LMStudio LMStudioEmbedding LMStudioReranker LMStudioTokenizer LMStudioToolSpec LlamaIndexToolCallError register
     """,
     f"{NAME}.emulator": """
-        Catalog Clock ConnectionRecord EmbeddingRecord Emulator FAULTS Fault FaultProxy Limits LoadRecord ManualClock
-        ModelEntry PluginCallRecord PluginEntry PredictionRecord Preset Recording SystemClock use_cassette
+        Catalog Clock ConnectionRecord DeviceEntry EmbeddingRecord Emulator FAULTS Fault FaultProxy Limits LoadRecord
+        ManualClock ModelEntry PluginCallRecord PluginEntry PredictionRecord Preset Recording SystemClock use_cassette
     """,
 }
 """The public names; those of the root are in its stub. Removing one breaks programs of users."""

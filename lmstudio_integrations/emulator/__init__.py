@@ -6,7 +6,7 @@ models, `plugins/` have tools, and `testing/` has what tests use with any server
 """
 
 from lmstudio_integrations.emulator.emulator import ConnectionRecord, Emulator, use_cassette
-from lmstudio_integrations.emulator.models.catalog import Catalog, ModelEntry, Preset
+from lmstudio_integrations.emulator.models.catalog import Catalog, DeviceEntry, ModelEntry, Preset
 from lmstudio_integrations.emulator.models.clock import Clock, ManualClock, SystemClock
 from lmstudio_integrations.emulator.plugins.entry import PluginEntry
 from lmstudio_integrations.emulator.server.limits import Limits
@@ -26,6 +26,7 @@ __all__ = [
     "Catalog",
     "Clock",
     "ConnectionRecord",
+    "DeviceEntry",
     "EmbeddingRecord",
     "Emulator",
     "Fault",

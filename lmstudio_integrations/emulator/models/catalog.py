@@ -209,7 +209,7 @@ class Catalog:
         for device in self.devices:
             for key in set(device.models or ()).difference(keys):
                 hint = explain_unknown_name(key, keys)
-                raise LMStudioValueError(f"device {device.name!r}: models: no model has the key {key!r}; {hint}")
+                raise LMStudioValueError(f"the device {device.name!r} has the unknown model {key!r}; {hint}")
 
     def find(self, name: str) -> list[ModelEntry]:
         """Return the entries for a name, best first: a key, an alias or a path (docs/protocol.md#model-matching)."""

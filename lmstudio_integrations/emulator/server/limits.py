@@ -14,7 +14,7 @@ class Limits:
     Attributes:
         message_bytes: Size of one message. An uploaded file is one message, in base64.
         backlog_bytes: Unread output of a connection; a client that leaves more unread is disconnected.
-        loaded_models: Models that are loaded at once.
+        loaded_models: Models that are loaded at once on each device.
         records: Records of each kind: predictions, embeddings, loads, tool calls. The oldest are dropped.
         record_bytes: Approximate memory of the records of each kind. The newest record is always kept, even if it
             alone exceeds this.

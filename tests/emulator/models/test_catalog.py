@@ -26,6 +26,7 @@ from lmstudio_integrations.emulator.engines.scripted.rules import (
 from lmstudio_integrations.emulator.models.catalog import (
     BUNDLED,
     Catalog,
+    DeviceEntry,
     bundled_entries,
     describe,
     from_tables,
@@ -36,7 +37,7 @@ from lmstudio_integrations.emulator.models.catalog import (
     scan,
 )
 from lmstudio_integrations.emulator.plugins.entry import PluginEntry
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import LMStudioModelLoadError, LMStudioValueError
 from tests.docs.snippets import blocks, read
 from tests.emulator.bare_client import wire
 from tests.emulator.engines.llama_cpp.gguf_files import gguf
@@ -149,6 +150,23 @@ UNIMPLEMENTED: dict[str, Any] = {"name": "f", "description": "F", "parameters": 
         ({"model": [{"key": "a", "rule": [{"whn": {}}]}]}, "model 'a': rule: .*rule 1.*did you mean 'when'"),
         ({"model": [{"key": "a", "kind": "embedding", "rule": [{"then": [{"text": "x"}]}]}]}, "an embedding model can"),
         ({"model": [{"key": "a", "weights": "/no/such.gguf"}]}, "model 'a': there is no file .*/no/such.gguf"),
+        ({"memory_gib": 0}, "memory_gib: must be a number above 0, got 0"),
+        ({"memory_gib": "16"}, "memory_gib: must be a number above 0, got '16'"),
+        ({"memory_gib": True}, "memory_gib: must be a number above 0, got True"),
+        ({"model": [{"key": "a", "memory_gib": 0}]}, "model 'a': memory_gib: .*greater than 0"),
+        ({"model": [{"key": "a", "estimate_factor": 0}]}, "model 'a': estimate_factor: .*greater than 0"),
+        ({"device": ["laptop"]}, "a device must be a table, got 'laptop'"),
+        ({"device": [{}]}, r"device '\?': name: Field required"),
+        ({"device": [{"name": "a", "speeed": 2}]}, "device 'a': speeed: unknown field; did you mean 'speed'"),
+        ({"device": [{"name": "local"}]}, "device 'local': name: 'local' stands for this machine"),
+        ({"device": [{"name": "a", "identifier": "emulator"}]}, "identifier: 'emulator' stands for this machine"),
+        ({"device": [{"name": "a"}, {"name": "a", "identifier": "b"}]}, "the device 'a' twice"),
+        ({"device": [{"name": "a"}, {"name": "b", "identifier": "a"}]}, "the device identifier 'a' twice"),
+        ({"device": [{"name": each, "preferred": True} for each in "ab"]}, "preferred: only one .* 'a' and 'b'"),
+        (
+            {"model": ["mine"], "device": [{"name": "a", "models": ["mien"]}]},
+            "the device 'a' has the unknown model 'mien'; did you mean 'mine'",
+        ),
         ({"plugin": [{"generator": True}]}, "plugin '.': identifier: Field required$"),
         ({"plugin": [{"identifier": "Sums", "generator": True}]}, "plugin 'Sums': identifier: must be owner/name in "),
         ({"plugin": [{"identifier": "a/b"}]}, "plugin 'a/b': it needs exactly one of command, url, .*, and has none"),
@@ -246,6 +264,10 @@ def test_a_folder_without_models_is_an_error(tmp_path: Path) -> None:
         ),
         ('[model]\nkey = "a"', "line 1: 'model' must be a list of tables"),
         (
+            'memory_gib = 8\n[[device]]\nname = "a"\n[[device]]\nname = "b"\nspeed = 0',
+            "line 6: device 'b': speed: .*greater than 0",
+        ),
+        (
             '[[plugin]]\nidentifier = "a/b"\ngenerator = true\n[[plugin.rule]]\nthen = 5',
             "line 4: plugin 'a/b': rule: rule 1: then must be a list of steps",
         ),
@@ -321,12 +343,17 @@ PAGE = read("docs/tools/catalog.md")
 
 
 def test_the_catalog_of_the_documentation_works() -> None:
-    example, plugins, reranker = blocks("docs/tools/catalog.md", "toml")
+    example, devices, plugins, reranker = blocks("docs/tools/catalog.md", "toml")
     catalog = from_tables(tomllib.loads(example))
     scripted = [each.key for each in catalog.models if each.engine == "scripted"]
     with Emulator(catalog=catalog) as server:
         assert [server.load(key).identifier for key in scripted] == scripted
         assert len(scripted) == 2
+    linked = from_tables(tomllib.loads(devices))
+    with Emulator(catalog=linked) as server:
+        assert [server.load(model.key).device_identifier for model in linked.models] == [None, "studio"]
+        with pytest.raises(LMStudioModelLoadError, match="insufficient system resources"):
+            server.load(linked.models[0].key)
     kinds = [plugin.kind for plugin in from_tables(tomllib.loads(plugins)).plugins]
     assert kinds == ["command", "url", "generator"]
     (model,) = from_tables(tomllib.loads(reranker)).models
@@ -342,11 +369,12 @@ def test_the_program_of_the_documentation_works() -> None:
 
 
 def test_the_documentation_names_every_field_condition_and_step() -> None:
-    fields, of_plugins, conditions, steps = (
+    fields, of_devices, of_plugins, conditions, steps = (
         set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ([^|]*) \|", table, re.MULTILINE))))
         for table in re.findall(r"(?:^\|.*\n)+", PAGE, re.MULTILINE)
     )
     assert fields == {field.alias or name for name, field in ModelEntry.model_fields.items()}
+    assert of_devices == set(DeviceEntry.model_fields)
     assert of_plugins == {field.alias or name for name, field in PluginEntry.model_fields.items()}
     assert conditions == set(When.model_fields)
     assert steps == {
