@@ -111,6 +111,13 @@ def test_an_invalid_parameter_gets_a_warning(namespace: Namespace, name: str) ->
     assert all(warning["type"] == "communicationWarning" and name in warning["warning"] for warning in warnings)
 
 
+@pytest.mark.parametrize(("parameter", "is_accepted"), [({}, True), ({"parameter": None}, False)], ids=["void", "null"])
+def test_an_optional_parameter_may_be_absent_but_not_null(parameter: dict[str, Any], is_accepted: bool) -> None:
+    pair = SessionPair("runtime")
+    frame = {"type": "rpcCall", "endpoint": "surveyHardware", "callId": 1, **parameter}
+    assert (pair.server.receive(json.dumps(frame)) is not None) is is_accepted
+
+
 @pytest.mark.parametrize(("namespace", "name"), [pair for pair in EVERY if pair[1] in PARAMETERS])
 def test_a_server_accepts_only_wire_names(namespace: Namespace, name: str) -> None:
     parameter = ENDPOINTS[namespace][name].parameter
