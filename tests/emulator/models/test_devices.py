@@ -75,7 +75,10 @@ PREFERRED = [
 def test_a_model_is_loaded_where_the_request_says(
     server: Emulator, me: Wire, key: str, where: dict[str, Any], device: str | None, get: bool
 ) -> None:
-    info = me.get(key, **where)[-1]["info"] if get else me.load(key, **where)
+    requested = {"loadConfigStack": STACK, **where}
+    packets = me.get(key, **where) if get else me.stream("loadModel", {"modelKey": key, **requested})
+    assert "ambiguous" not in packets[0], "it is the same model everywhere"
+    info = packets[-1]["info"]
     assert (info["identifier"], info["deviceIdentifier"]) == (key, device)
     assert found(server) == [(key, device)]
     assert server.loads[0].device == {"id-laptop": "laptop"}.get(str(device), device)
@@ -151,6 +154,8 @@ def test_an_identifier_may_be_loaded_on_each_device(server: Emulator, me: Wire) 
     assert [device_of(**where) for where in (NOTHING, on(None), on("studio"))] == [None, None, "studio"]
     me.result("unloadModel", {"identifier": "mine"})
     assert device_of() == "id-laptop"
+    here = {"type": "query", "query": {"identifier": "mine", **on(None)}}
+    assert me.result("getModelInfo", {"specifier": here, "throwIfNotFound": False}) is None
     me.result("unloadModel", {"identifier": "mine", **on("studio")})
     assert [each for each in found(server) if each[0] == "mine"] == [("mine", "id-laptop")]
     assert [packet["type"] for packet in me.get("mine")] == ["alreadyLoaded"]
@@ -256,6 +261,11 @@ def test_a_draft_model_must_be_on_the_same_device(server: Emulator, me: Wire) ->
     preload = {"specifier": named("everywhere")}
     assert "near" in me.rpc_error("preloadDraftModel", preload | {"draftModelKey": "near"})["title"]
     assert me.result("preloadDraftModel", preload | {"draftModelKey": "far"}) is None
+    ends = [
+        me.stream("predict", prediction_request("everywhere", fields={"speculativeDecoding.draftModel": key}))[-1]
+        for key in ("near", "far")
+    ]
+    assert [end["type"] for end in ends] == ["error", "success"]
 
 
 # A device goes away
@@ -288,6 +298,17 @@ def test_loads_on_a_lost_device_fail(server: Emulator, me: Wire, endpoint: str, 
     assert list(me.packets(channel))[-1]["error"]["title"] == 'The device "laptop" has disconnected'
     assert states(server) == [("stuck", "laptop", "failed")]
     assert me.get("everywhere", **on("id-laptop"))[-1]["error"]["title"] == 'The device "id-laptop" is not connected'
+
+
+def test_a_load_that_waits_for_another_on_a_lost_device_fails(server: Emulator, me: Wire) -> None:
+    with wire(server) as other:
+        me.open("getOrLoad", {"identifier": "stuck", "loadConfigStack": STACK, **on("id-laptop")})
+        me.receive()
+        channel = other.open("getOrLoad", {"identifier": "far", "loadConfigStack": STACK, **on("id-laptop")})
+        assert other.result("listLoaded") == []  # so the request has arrived
+        server.disconnect_device("laptop")
+        assert list(other.packets(channel))[-1]["error"]["title"] == 'The device "laptop" has disconnected'
+    assert states(server) == [("stuck", "laptop", "failed"), ("far", "laptop", "failed")]
 
 
 def test_a_lost_device_is_passed_over(preferring: Emulator) -> None:
