@@ -17,7 +17,8 @@ def check_config(operation: Operation, state: ModelState, info: WireInfo, *, loa
     """Compare the requested config with the actual one.
 
     A model that was loaded before keeps its config. A model that this call loaded has the requested config, except that
-    the server silently lowers a context length above the model's maximum.
+    the server silently fits the context length: it lowers one above the model's maximum, and may raise one as far as
+    memory goes, which nobody has asked for.
     """
     if state.config is None or state.on_config_mismatch == "ignore":
         return
@@ -27,6 +28,8 @@ def check_config(operation: Operation, state: ModelState, info: WireInfo, *, loa
         return
     instance = Instance.of(info)
     actual = yield from get_load_config(operation, state.kind, instance.specifier)
+    if instance.context_window is not None:  # a server may report the requested length as that of the config
+        actual[f"{state.kind}.load.contextLength"] = instance.context_window.length
     # A setting that the server does not report cannot be compared.
     differences = {
         key.rpartition(".")[2]: (value, actual[key])
@@ -59,7 +62,12 @@ def _mismatch_advice(
             f"load it with auto_fit_min_context_length={possible} in place of context_length, and the server fits it "
             "into memory with no shorter one"
         )
-    if maximum is not None and (loaded or possible != requested):
+    if loaded and is_count(possible) and is_count(actual) and actual > possible:
+        advice.append(
+            "the server has fitted it up, into memory that was not asked for (`lmsi plan` shows how much); set the "
+            "context length in LM Studio's own settings of the model as well"
+        )
+    elif maximum is not None and (loaded or possible != requested):
         advice.append(f"the model's maximum is {maximum} tokens")
     if not loaded and len(differences) > is_longest:
         advice.append(f"unload it first with `lmsi unload {identifier_of(info)}`, or set on_config_mismatch='ignore'")
