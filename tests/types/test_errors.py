@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations import errors
+from lmstudio_integrations import MemoryPlan, errors
 
 CLASSES: dict[str, type[BaseException]] = {
     name: member
@@ -27,6 +27,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     },
     "LMStudioModelUnloadedError": {"retryable": False},
     "LMStudioContextOverflowError": {"used": 9000, "limit": 4096},
+    "LMStudioInsufficientResourcesError": {"plan": MemoryPlan(host="h:1", device=None, capacity_bytes=1, models=())},
     "LMStudioPluginToolError": {"plugin": "mcp/weather", "tool": "forecast"},
     "LMStudioToolConnectionLostError": {"plugin": "mcp/weather", "tool": "forecast", "retryable": False},
     "LMStudioToolCallError": {"raw_content": "<tool"},

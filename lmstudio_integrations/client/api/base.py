@@ -411,8 +411,9 @@ class BaseModelNamespace(BaseNamespace, ABC, Generic[HandleT, DownloadedT]):
         """Return a downloaded model as an object that can load it."""
         return self._downloaded(info, self)
 
-    def _loaded(self, info: ModelInstanceInfo) -> HandleT:
+    def _loaded(self, info: ModelInstanceInfo, *, names_device: bool) -> HandleT:
         instance = self._context.shared(ServerModels).instance_of(info.to_dict())
+        instance.names_device = names_device
         return self.handle_for(ModelState(self.kind, info.identifier, policy="require_loaded", instance=instance))
 
 

@@ -58,7 +58,7 @@ from lmstudio_integrations.client.predictions.requests import History, Predictio
 from lmstudio_integrations.client.predictions.reranking.rerank import RerankParameters
 from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
 from lmstudio_integrations.client.predictions.tool_loop.runners import ThreadRunner
-from lmstudio_integrations.client.support.arguments import flag_of, optional_text, text_of
+from lmstudio_integrations.client.support.arguments import flag_of, text_of
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
@@ -383,7 +383,9 @@ class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
 
     def list_loaded(self) -> list[HandleT]:
         """Return handles to all loaded instances."""
-        return [self._loaded(info) for info in run(queries.list_loaded(self._operation(), self.kind))]
+        infos = run(queries.list_loaded(self._operation(), self.kind))
+        is_linked = any(info.device_identifier is not None for info in infos)
+        return [self._loaded(info, names_device=is_linked) for info in infos]
 
     def list_downloaded(self) -> list[DownloadedT]:
         """Return all models of this kind on the server's disk."""
@@ -719,7 +721,7 @@ class Client(BaseClient):
             LMStudioModelNotFoundError: If a model is not downloaded there, or the device is not connected.
         """
         evict = checked_choice(evict, Evict, "evict")
-        return run(plan_memory(Operation(self._context), models, optional_text(device, "device"), evict))
+        return run(plan_memory(Operation(self._context), models, device, evict))
 
     def hardware(self) -> HardwareSurvey:
         """Return the hardware of the server's own machine, as its engines see it."""

@@ -440,6 +440,7 @@ class Loader:
         """
         with decode_errors("Model get"):  # the infos of loads and lists were checked before
             instance = self._server_models.instance_of(info)
+        # Of a device that went away, a server says that the instance is gone; then it is found or loaded again.
         instance.by_reference = self._state.number is not None or self._state.device is not None
         self._server_models.record(self._state.kind, self._state.key, info)
         yield from check_config(self._operation, self._state, info, loaded=loaded)

@@ -265,7 +265,7 @@ class Machine:
         reference = reference_of(info)
         known = self._loads.residents.get(reference)
         if known is None:
-            fields = yield from get_load_config(self._operation, kind, Instance.of(info).specifier)
+            fields = yield from get_load_config(self._operation, kind, _exactly(info).specifier)
             wanted = Wanted(kind, str(info["modelKey"]), fields)
             length = info.get("contextLength")
             sized, _ = yield from self.estimate(wanted, length if is_count(length) else wanted.requested)
@@ -279,10 +279,8 @@ class Machine:
         return (yield from self._why_it_is_busy(kind, info))
 
     def _why_it_is_busy(self, kind: ModelKind, info: WireInfo) -> Flow[str | None]:
-        instance = Instance.of(info)
-        instance.by_reference = True
         try:
-            state = yield from get_processing_state(self._operation, kind, instance.specifier)
+            state = yield from get_processing_state(self._operation, kind, _exactly(info).specifier)
         except LMStudioModelNotFoundError:
             raise
         except LMStudioServerError:
@@ -479,6 +477,13 @@ class _Room(NamedTuple):
             _, _, verdict = yield from self._at(middle * _STEP)
             low, high = (middle, high) if verdict.fits else (low, middle - 1)
         return low * _STEP or None
+
+
+def _exactly(info: WireInfo) -> Instance:
+    """Return an instance that requests name by its reference, because another one may take its place."""
+    instance = Instance.of(info)
+    instance.by_reference = True
+    return instance
 
 
 def _as_loaded(wanted: Wanted, resident: Resident) -> PlannedModel:

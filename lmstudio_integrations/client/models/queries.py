@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from lmstudio_integrations._support.typeguards import is_count, is_list
 from lmstudio_integrations.client.models.state import Specifier, WireInfo, identifier_of
-from lmstudio_integrations.client.support.arguments import text_of
+from lmstudio_integrations.client.support.arguments import optional_text, text_of
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioValueError
@@ -64,14 +64,16 @@ def on_device(operation: Operation, device: str | None) -> Flow[OnDevice]:
     Raises:
         LMStudioModelNotFoundError: If it is not linked, or not connected.
     """
-    if device is None:
+    if optional_text(device, "device") is None:
         return OnDevice()
     if device == LOCAL:
         return OnDevice(deviceIdentifier=None)
     status = yield from link_status(operation)
     if device == status.device_identifier or (status.peers and device == status.device_name):
         return OnDevice(deviceIdentifier=None)
-    named = [peer for peer in status.peers if device in {peer.device_identifier, peer.device_name}]
+    named = [peer for peer in status.peers if device == peer.device_identifier] or [
+        peer for peer in status.peers if device == peer.device_name
+    ]
     connected = [peer for peer in named if peer.is_connected]
     if len(connected) == 1:
         return OnDevice(deviceIdentifier=connected[0].device_identifier)

@@ -95,8 +95,9 @@ class Instance:
         reasoning: What is known of it and thoughts.
         missed_calls: How many required tool calls in a row it did not make.
         device: How requests name the device that it is on; empty if the server has reported none.
-        by_reference: Whether requests must name it by its reference: an identifier may also match another instance of
-            the same model, or one on another device.
+        names_device: Whether requests name the device: the identifier may also match an instance on another one.
+        by_reference: Whether requests name it by its reference: the identifier may also match another instance of the
+            same model, or the device may go away.
     """
 
     identifier: str
@@ -107,6 +108,7 @@ class Instance:
     reasoning: KnownReasoning = field(default_factory=KnownReasoning)
     missed_calls: int = 0
     device: OnDevice = field(default_factory=OnDevice)
+    names_device: bool = False
     by_reference: bool = False
 
     @classmethod
@@ -129,7 +131,8 @@ class Instance:
         """
         if self.by_reference and self.reference is not None:
             return {"type": "instanceReference", "instanceReference": self.reference}
-        return _specifier(self.identifier)
+        specifier = _specifier(self.identifier)
+        return {**specifier, "query": {**specifier["query"], **self.device}} if self.names_device else specifier
 
 
 @dataclass(slots=True, eq=False)

@@ -1,0 +1,169 @@
+"""Devices of LM Link: where a model is loaded, looked up, estimated and unloaded."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, cast
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client.models import queries
+from lmstudio_integrations.client.transport.flows import Flow, run
+from lmstudio_integrations.emulator import Emulator
+
+STUDIO = {"name": "Studio", "identifier": "device-1", "memory_gib": 64}
+CATALOG = {
+    "model": [
+        {"key": "chatty"},
+        {"key": "vectors", "kind": "embedding", "embedding_length": 8},
+        {"key": "far", "downloaded": False},
+    ],
+    "device": [STUDIO, {"name": "Laptop", "identifier": "device-2", "models": ["chatty"]}],
+}
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Emulator]:
+    with Emulator(catalog=CATALOG) as running:
+        yield running
+
+
+def instances(server: Emulator) -> list[tuple[str, str | None]]:
+    return [(info.identifier, info.device_identifier) for info in server.loaded()]
+
+
+DEVICES = {"local": None, "Studio": "device-1", "device-1": "device-1", "device-2": "device-2"}
+
+
+@pytest.mark.parametrize("policy", ["get_or_load", "explicit", "fit", "new_instance"])
+@pytest.mark.parametrize("device", DEVICES)
+async def test_a_model_is_loaded_and_used_on_the_device_of_the_handle(
+    client: Any, server: Emulator, device: str, policy: Any
+) -> None:
+    for other in {"local", "device-1", "device-2"} - {device, DEVICES[device]}:
+        await client.llm.model("chatty", device=other, load_policy="explicit")
+    model = client.llm.lazy_model("chatty", device=device, load_policy=policy)
+    result = await model.respond("Hi")
+    assert result.model_info.device_identifier == DEVICES[device]
+    assert await model.count_tokens("a b") == 2
+    assert (await model.get_info()).device_identifier == DEVICES[device]
+    assert sorted(instances(server), key=str) == sorted((("chatty", each) for each in {*DEVICES.values()}), key=str)
+    await model.unload()
+    assert {each for _, each in instances(server)} == {*DEVICES.values()} - {DEVICES[device]}
+
+
+async def test_without_a_device_the_server_chooses(client: Any, server: Emulator) -> None:
+    assert (await (await client.llm.model("chatty")).get_info()).device_identifier is None
+    assert (await (await client.llm.model("far")).get_info()).device_identifier == "device-1"
+
+
+async def test_unloading_a_handle_spares_an_instance_of_the_same_name_on_the_preferred_device() -> None:
+    catalog = {**CATALOG, "device": [{**STUDIO, "preferred": True}]}
+    with Emulator(catalog=catalog) as server, lms.Client(server.address) as client:
+        here = client.llm.model("chatty", device="local")
+        client.llm.model("chatty", device="Studio")
+        (listed,) = [each for each in client.llm.list_loaded() if each.get_info().device_identifier is None]
+        assert listed.respond("Hi").model_info.device_identifier is None
+        here.unload()
+        assert instances(server) == [("chatty", "device-1")]
+
+
+CALLS: dict[str, Callable[[Any, str], Awaitable[Any]]] = {
+    "model": lambda client, device: client.llm.model("chatty", device=device),
+    "require_loaded": lambda client, device: client.llm.model("chatty", device=device, load_policy="require_loaded"),
+    "load_new_instance": lambda client, device: client.llm.load_new_instance("chatty", device=device),
+    "any model": lambda client, device: client.llm.model(device=device),
+    "unload": lambda client, device: client.llm.unload("chatty", device=device),
+    "get_model_info": lambda client, device: client.llm.get_model_info("chatty", device=device),
+    "estimate_usage": lambda client, device: client.llm.estimate_usage("chatty", device=device),
+    "plan": lambda client, device: client.plan(["chatty"], device=device),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_device_that_is_not_connected_is_an_error_that_names_the_others(
+    client: Any, server: Emulator, name: str
+) -> None:
+    server.disconnect_device("Laptop")
+    for device, problem in (("Desk", "is not linked to this server"), ("Laptop", "is not connected")):
+        with pytest.raises(lms.LMStudioModelNotFoundError) as caught:
+            await CALLS[name](client, device)
+        assert str(caught.value) == f"the device {device!r} {problem}; connected: 'local', 'Studio'"
+    with pytest.raises(lms.LMStudioValueError, match="device"):
+        await CALLS[name](client, " ")
+
+
+@pytest.mark.parametrize("name", ["require_loaded", "any model", "unload", "get_model_info", "estimate_usage"])
+async def test_each_call_means_the_device_that_it_names(client: Any, server: Emulator, name: str) -> None:
+    server.load("chatty", identifier="chatty")
+    await client.llm.model("chatty", device="Studio", load_policy="explicit")
+    result = await CALLS[name](client, "Studio")
+    if name in {"require_loaded", "any model"}:
+        assert (await result.get_info()).device_identifier == "device-1"
+    if name == "get_model_info":
+        assert result.device_identifier == "device-1"
+    if name == "unload":
+        assert instances(server) == [("chatty", None)]
+    if name == "estimate_usage":
+        with pytest.raises(lms.LMStudioModelNotFoundError):
+            await client.embedding.estimate_usage("vectors", device="Laptop")
+
+
+async def test_a_device_that_goes_away_takes_its_instances_with_it(client: Any, server: Emulator) -> None:
+    model = await client.llm.model("chatty", device="Studio", load_policy="explicit")
+    server.disconnect_device("Studio")
+    with pytest.raises(lms.LMStudioModelNotFoundError, match="'Studio' is not connected"):
+        await model.respond("Hi")
+    server.connect_device("Studio")
+    assert (await model.respond("Hi")).model_info.device_identifier == "device-1"
+
+
+async def test_the_server_itself_has_names_too(client: Any, server: Emulator) -> None:
+    status = await client.link_status()
+    assert [(each.device_name, each.is_connected) for each in status.peers] == [("Studio", True), ("Laptop", True)]
+    for own in (status.device_name, status.device_identifier):
+        await client.llm.model("chatty", device=own)
+    assert instances(server) == [("chatty", None)]
+
+
+PEERS = [("1", "Studio", "connected"), ("2", "Studio", "connected"), ("Studio 3", "Desk", "connected")]
+PEERS += [("4", "Studio 3", "connected"), ("5", "Laptop", "disconnected"), ("6", "Laptop", "connected")]
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ("Studio", r"several linked devices are named 'Studio'; name an identifier: '1', '2'"),
+        ("Studio 3", "Studio 3"),
+        ("2", "2"),
+        ("Laptop", "6"),
+    ],
+)
+def test_an_identifier_comes_before_a_name_and_a_connected_device_before_others(
+    monkeypatch: pytest.MonkeyPatch, device: str, expected: str
+) -> None:
+    peers = [{"deviceIdentifier": one, "deviceName": name, "status": status} for one, name, status in PEERS]
+
+    def link_status(_operation: object) -> Flow[lms.LinkStatus]:
+        yield from ()
+        return lms.LinkStatus.from_dict({"status": "online", "peers": peers})
+
+    monkeypatch.setattr(queries, "link_status", link_status)
+    flow = queries.on_device(cast("Any", None), device)
+    if expected.isdigit() or expected == device:
+        assert run(flow) == {"deviceIdentifier": expected}
+    else:
+        with pytest.raises(lms.LMStudioModelNotFoundError, match=expected):
+            run(flow)
+
+
+async def test_a_reference_to_an_instance_needs_no_device(client: Any, server: Emulator) -> None:
+    info = await (await client.llm.model("chatty")).get_info()
+    reference = {"type": "instanceReference", "instanceReference": info.instance_reference}
+    with pytest.raises(lms.LMStudioValueError, match="leave out device='Studio'"):
+        await client.llm.get_model_info(reference, device="Studio")
+
+
+async def test_the_hardware_has_the_memory_of_the_catalog() -> None:
+    with Emulator(catalog={**CATALOG, "memory_gib": 16}) as server, lms.Client(server.address) as client:
+        survey = client.hardware()
+        assert (survey.memory_bytes, survey.gpus) == (16 * 2**30, [])
