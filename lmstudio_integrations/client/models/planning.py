@@ -35,10 +35,10 @@ from lmstudio_integrations.client.models.state import (
     max_context_length,
     reference_of,
 )
-from lmstudio_integrations.client.support.arguments import text_of
+from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.client.support.suggestions import error_with_suggestion
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.client.transport.operation import Operation
+from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioInsufficientResourcesError,
@@ -48,7 +48,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol.kv_config import stack_of_fields
 from lmstudio_integrations.protocol.requests import LoadModel, OnDevice
-from lmstudio_integrations.types.config import LOAD_CONFIGS, Evict, LoadSettings, ModelKind
+from lmstudio_integrations.types.config import LOAD_CONFIGS, Evict, ModelKind
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
 from lmstudio_integrations.types.machines import LOCAL
 from lmstudio_integrations.types.memory_plans import Basis, Eviction, LoadedModel, MemoryPlan, PlannedModel
@@ -266,7 +266,8 @@ class Machine:
         known = self._loads.residents.get(reference)
         if known is None:
             fields = yield from get_load_config(self._operation, kind, _exactly(info).specifier)
-            wanted = Wanted(kind, str(info["modelKey"]), fields)
+            with decode_errors("Model list"):
+                wanted = Wanted(kind, str(info["modelKey"]), fields)
             length = info.get("contextLength")
             sized, _ = yield from self.estimate(wanted, length if is_count(length) else wanted.requested)
             known = self._loads.residents.put(reference, (sized, fields))
@@ -525,38 +526,45 @@ def plan_memory(
         device: The machine; `None` is the server's own.
         evict: What may be evicted.
     """
-    items = [parse_item(item) for item in models]
+    items = [parse_item(item) for item in list_of(models, "models")]
     where = yield from on_device(operation, device or LOCAL)
     machine = Machine(operation, where, device, evict)
     downloaded = yield from operation.call("system", "listDownloadedModels", None, list[WireInfo], label="Model list")
-    here = [info for info in downloaded if info.get("deviceIdentifier") == where.get("deviceIdentifier")]
-    plan, _ = yield from machine.plan([_wanted(name, config, here) for name, config in items])
+    with decode_errors("Model list"):
+        here = [info for info in downloaded if info.get("deviceIdentifier") == where.get("deviceIdentifier")]
+        found = [_find(name, here) for name, _ in items]
+    wanted = [
+        Wanted(kind, key, LOAD_CONFIGS[kind].parse(config).to_fields(), most)
+        for (kind, key, most), (_, config) in zip(found, items, strict=True)
+    ]
+    plan, _ = yield from machine.plan(wanted)
     return plan
 
 
-def parse_item(item: str | tuple[str, Any]) -> tuple[str, Any]:
+def parse_item(item: object) -> tuple[str, Any]:
     """Return the name and the load settings of a planned model: a pair of them, or `MODEL[:CONTEXT][@SLOTS]`.
 
     Raises:
         LMStudioValueError: If it is something else.
     """
-    if isinstance(item, str):
-        match = _ITEM.fullmatch(item.strip())
-        if match is not None:
-            settings = {"context_length": match["context_length"], "max_parallel_predictions": match["slots"]}
-            return match["name"], {name: int(value) for name, value in settings.items() if value is not None}
-    elif len(item) == 2:
-        return text_of(item[0], "the model"), item[1]
-    raise LMStudioValueError(f"a planned model must be 'MODEL[:CONTEXT][@SLOTS]', or a key and a config; got {item!r}")
+    match item:
+        case str() if parts := _ITEM.fullmatch(item.strip()):
+            settings = {"context_length": parts["context_length"], "max_parallel_predictions": parts["slots"]}
+            return parts["name"], {name: int(value) for name, value in settings.items() if value is not None}
+        case (str(name), config):
+            return name, config
+        case _:
+            raise LMStudioValueError(
+                f"a planned model must be 'MODEL[:CONTEXT][@SLOTS]', or a key and a config; got {item!r}"
+            )
 
 
-def _wanted(name: str, config: Any, downloaded: Sequence[WireInfo]) -> Wanted:
+def _find(name: str, downloaded: Sequence[WireInfo]) -> tuple[ModelKind, str, int | None]:
+    """Return the kind, the key and the longest context length of a downloaded model."""
     info = next((info for info in downloaded if info.get("type") in LOAD_CONFIGS and matches(name, info)), None)
     if info is None:
         paths = [str(each.get("path")) for each in downloaded]
         display = {"code": "generic.pathNotFound", "path": name, "availablePathsSample": paths}
         title = f'Cannot find a model with the key or path "{name}"'
         raise error_with_suggestion({"title": title, "displayData": display}, "Memory plan")
-    kind: ModelKind = info["type"]
-    settings: LoadSettings = LOAD_CONFIGS[kind].parse(config)
-    return Wanted(kind, str(info["modelKey"]), settings.to_fields(), max_context_length(info))
+    return info["type"], str(info["modelKey"]), max_context_length(info)
