@@ -14,7 +14,12 @@ from llama_index.core.tools import FunctionTool
 
 from lmstudio_integrations import AsyncClient, Chat, Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.errors import LMStudioError, LMStudioPromptTemplateError, LMStudioValueError
+from lmstudio_integrations.errors import (
+    LMStudioError,
+    LMStudioEvictionWarning,
+    LMStudioPromptTemplateError,
+    LMStudioValueError,
+)
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.hosts.servers import CHAT, addresses, chat_model, handle_of, known, servers
@@ -313,3 +318,136 @@ def test_nothing_is_processed_unless_it_is_asked_for(server: Emulator) -> None:
 def test_a_generator_plugin_cannot_be_warmed() -> None:
     with pytest.raises(LMStudioValueError, match="cannot be loaded"):
         ChatLMStudio(model="plugin:acme/writer").load(warm=SYSTEM)
+
+
+# Kept warm ------------------------------------------------------------------------------------------------------------
+
+
+class _Kept:
+    """Warms an object, or a native handle, and asks a question after the same system prompt, on one path."""
+
+    def __init__(self, kind: str, server: Emulator | str, *, is_async: bool, **fields: Any) -> None:
+        host = server if isinstance(server, str) else server.address
+        self._is_async = is_async
+        if kind == "native":
+            self._model: Any = (AsyncClient if is_async else Client)(host).llm.lazy_model(CHAT, **fields)
+            self._warm, self._ask = "warm", "respond"
+            self._given = {"prefix": SYSTEM}
+            self._question: Any = _chat_of(SYSTEM)
+        else:
+            self._model = (ChatLMStudio if kind == "LangChain" else LMStudio)(model=CHAT, host=host, **fields)
+            self._given = {"warm": SYSTEM}
+            self._warm = "aload" if is_async else "load"
+            if kind == "LangChain":
+                self._ask = "ainvoke" if is_async else "invoke"
+                self._question = [SystemMessage(SYSTEM), ("user", QUESTION)]
+            else:
+                self._ask = "achat" if is_async else "chat"
+                self._question = [ChatMessage(SYSTEM, role="system"), ChatMessage(QUESTION)]
+
+    def run(self, *steps: Callable[["_Kept"], Any]) -> None:
+        """Run steps; those of an async object in one event loop."""
+
+        async def run() -> None:
+            for step in steps:
+                result = step(self)
+                if asyncio.iscoroutine(result):
+                    await result
+
+        asyncio.run(run())
+
+    def warm(self, *, keep: bool = True) -> Any:
+        return getattr(self._model, self._warm)(**self._given, keep_warm=keep)
+
+    def ask(self) -> Any:
+        return getattr(self._model, self._ask)(self._question)
+
+
+def _chat_of(system: str) -> Chat:
+    chat = Chat(system)
+    chat.add_user_message(QUESTION)
+    return chat
+
+
+KEPT = [(kind, is_async) for kind in ("native", "LangChain", "LlamaIndex") for is_async in (False, True)]
+every_kept = pytest.mark.parametrize(("kind", "is_async"), KEPT)
+
+
+def turns(server: Emulator) -> list[int]:
+    """Return how many messages each prediction had: a prefix alone has one."""
+    return [len(each.messages) for each in server.predictions]
+
+
+@every_kept
+@pytest.mark.parametrize("loaded_by", ["the call", "another program"])
+def test_a_new_instance_processes_the_prefix_before_the_next_call(
+    server: Emulator, kind: str, is_async: bool, loaded_by: str
+) -> None:
+    def replace(_: _Kept) -> None:
+        server.unload(CHAT)
+        if loaded_by == "another program":
+            server.load(CHAT)
+
+    _Kept(kind, server, is_async=is_async).run(_Kept.warm, _Kept.ask, replace, _Kept.ask, _Kept.ask)
+    again = [1, 2, 1, 2, 2] if loaded_by == "the call" else [1, 2, 2, 1, 2]
+    assert turns(server) == again  # one that another program has loaded is known by its first response
+    (_, *further) = [each for each in server.predictions if len(each.messages) == 2]
+    assert further[-1].stats["promptTokensCount"] > 0
+    assert len({each.config["maxTokens"] for each in server.predictions if len(each.messages) == 1}) == 1
+
+
+@every_kept
+def test_a_prefix_is_kept_warm_only_where_that_is_asked_for_last(server: Emulator, kind: str, is_async: bool) -> None:
+    kept = _Kept(kind, server, is_async=is_async)
+    kept.run(_Kept.warm, lambda each: each.warm(keep=False), lambda _: server.unload(CHAT), _Kept.ask)
+    assert turns(server) == [1, 1, 2]
+
+
+def test_a_crash_of_the_model_and_a_restart_of_the_server_are_new_instances() -> None:
+    crash = {"when": {"last": "^crash", "round": 1}, "then": [{"fault": "crash"}]}
+    with Emulator([ModelEntry(key=CHAT, rules=(crash,))]) as server:
+        model = ChatLMStudio(model=CHAT, host=server.address).load(warm=SYSTEM, keep_warm=True)
+        with contextlib.suppress(LMStudioError):
+            model.invoke("crash")
+        model.invoke(QUESTION)
+        asked = [each.messages[-1]["content"] for each in server.predictions]
+        assert asked.count(SYSTEM) == 2
+        assert asked[-2:] == [SYSTEM, QUESTION]
+
+
+def test_what_a_load_of_this_program_has_evicted_is_not_kept_warm() -> None:
+    with Emulator([ModelEntry(key=CHAT), ModelEntry(key="other")]) as emulator:
+        model = ChatLMStudio(model=CHAT, host=emulator.address).load(warm=SYSTEM, keep_warm=True)
+        other = ChatLMStudio(model="other", host=emulator.address)
+        with pytest.warns(LMStudioEvictionWarning):
+            other.invoke(QUESTION)
+        model.invoke(QUESTION)
+        assert [(each.model, len(each.messages)) for each in emulator.predictions] == [
+            (CHAT, 1),
+            ("other", 1),
+            (CHAT, 1),
+        ]
+        assert emulator.predictions[-1].messages[0]["content"] == QUESTION
+
+
+def test_a_prefix_that_cannot_be_processed_again_fails_no_call() -> None:
+    once = {"when": {"last": SYSTEM, "round": 2}, "then": [{"fault": "template"}]}
+    with Emulator([ModelEntry(key=CHAT, rules=(once,))]) as server:
+        model = ChatLMStudio(model=CHAT, host=server.address).load(warm=SYSTEM, keep_warm=True)
+        server.unload(CHAT)
+        assert model.invoke(QUESTION).content
+        assert len(server.predictions) >= 3
+
+
+def test_hosts_that_load_the_model_later_are_warm_as_well() -> None:
+    with servers((chat_model(preload=True),), (chat_model(),)) as pair:
+        model = ChatLMStudio(model=CHAT, host=addresses(pair)).load(warm=SYSTEM, keep_warm=True)
+        pair[0].stop()
+        model.invoke(QUESTION)
+        assert [each.messages[-1]["content"] for each in pair[1].predictions] == [SYSTEM, QUESTION]
+
+
+@pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudio])
+def test_nothing_can_be_kept_warm_that_is_not_given(server: Emulator, adapter: Any) -> None:
+    with pytest.raises(LMStudioValueError, match="keep_warm=True needs what is to be kept warm"):
+        adapter(model=CHAT, host=server.address).load(keep_warm=True)

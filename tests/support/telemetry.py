@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -55,8 +55,8 @@ class Telemetry:
         (found,) = (span for span in self.spans if span.name == name)
         return found
 
-    def points(self, name: str) -> list[HistogramDataPoint]:
-        """Return what a histogram has counted, one point for each set of attributes."""
+    def points(self, name: str) -> list[Any]:
+        """Return what a histogram or a counter has counted, one point for each set of attributes."""
         data = self._reader.get_metrics_data()
         if data is None:
             return []
@@ -66,7 +66,7 @@ class Telemetry:
             for scope in resource.scope_metrics
             for metric in scope.metrics
             for point in metric.data.data_points
-            if metric.name == name and isinstance(point, HistogramDataPoint)
+            if metric.name == name
         ]
 
     def start_span(self, name: str) -> Any:

@@ -60,7 +60,7 @@ T = TypeVar("T")
 _STEP = 256
 """Context lengths that are tried for a model that is too large are multiples of it."""
 
-_ITEM = re.compile(r"(?P<name>.+?)(?::(?P<context_length>\d+))?(?:@(?P<slots>\d+))?")
+_ITEM = re.compile(r"(?P<name>.+?)(?::(?P<context_length>\d{1,15}))?(?:@(?P<slots>\d{1,15}))?")
 """A model of a plan as text: `MODEL[:CONTEXT][@SLOTS]`."""
 
 

@@ -236,6 +236,18 @@ async def test_a_context_length_above_the_models_maximum_is_reported(
     assert len(server.loaded()) == (0 if policy == "new_instance" else 1)
 
 
+@pytest.mark.parametrize("policy", ["explicit", "get_or_load", "new_instance", "fit"])
+@pytest.mark.parametrize(("actual", "advice"), [(16384, "the server has fitted it up"), (1024, "auto_fit_min_context")])
+async def test_a_context_length_that_was_fitted_up_is_reported_like_one_that_was_fitted_down(
+    make_client: Any, policy: Any, actual: int, advice: str
+) -> None:
+    with Emulator(catalog={"model": [{"key": "chatty", "loaded_context_length": actual}]}) as server:
+        async with make_client(server.address) as client:
+            text = rf"was loaded with other settings \(contextLength: requested 4096, actual {actual}\); .*{advice}"
+            with pytest.warns(lms.LMStudioConfigWarning, match=text):
+                await client.llm.model("chatty", config={"contextLength": 4096}, load_policy=policy)
+
+
 async def test_listed_handles_show_what_this_program_loaded_explicitly(client: Any, server: Emulator) -> None:
     server.load("other")
     model = await client.embedding.model("vectors", load_policy="explicit")

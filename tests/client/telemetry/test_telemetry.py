@@ -211,6 +211,23 @@ async def test_a_model_that_is_loaded_again_is_one_span_with_an_event(
     assert span.status.status_code == StatusCode.UNSET
 
 
+async def test_a_prefix_that_is_processed_again_is_an_event_and_is_counted(
+    traced: Any, server: Emulator, telemetry: Telemetry
+) -> None:
+    await traced.warm("Be brief.", keep_warm=True)
+    await asyncio.to_thread(server.unload, "chatty")
+    await asyncio.to_thread(server.load, "chatty")
+    await traced.respond("hi")
+    await traced.respond("hi")
+    assert [[event.name for event in span.events] for span in telemetry.spans if span.name == "chat chatty"] == [
+        [],
+        [],
+        ["lmstudio.warm_again"],
+    ]
+    (point,) = telemetry.points("lmstudio.client.warm_again")
+    assert (point.value, dict(point.attributes)["gen_ai.request.model"]) == (1, "chatty")
+
+
 async def test_a_retried_prediction_is_one_span_with_an_event(
     make_client: Callable[..., Any], telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

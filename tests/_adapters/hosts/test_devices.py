@@ -1,0 +1,128 @@
+"""Devices of LM Link in the adapters: the field `device`, and devices of one server as hosts."""
+
+import json
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioValueError
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioToolkit
+from tests._adapters.hosts.servers import CHAT, EMBEDDING, call, chat_model, embedding_model, handle_of, key_of, running
+from tests._adapters.hosts.test_calls import SECONDS, every_adapter_on_a_path, every_language_model_on_a_path
+from tests.support.adapters import ADAPTERS, Adapter
+from tests.support.gate import Gate
+
+DEVICES = [{"name": "Studio", "identifier": "device-1"}, {"name": "Laptop", "identifier": "device-2"}]
+
+
+@pytest.fixture
+def server(gate: Gate) -> Iterator[Emulator]:
+    catalog = {"model": [chat_model(slots=1), embedding_model()], "device": DEVICES}
+    with Emulator(catalog=catalog, engines=gate.engines()) as emulator:
+        yield emulator
+        gate.open()
+
+
+def places(server: Emulator) -> list[tuple[str, str | None]]:
+    return [(info.identifier, info.device_identifier) for info in server.loaded()]
+
+
+@every_adapter_on_a_path
+def test_an_adapter_uses_the_device_that_it_names(adapter: Adapter, path: str, server: Emulator) -> None:
+    key = key_of(adapter)
+    server.load(key)
+    model = adapter.make(model=key, host=server.address, device="Studio")
+    assert call(adapter, path, pickle.loads(pickle.dumps(model)), "Hello")
+    assert call(adapter, path, model, "Hello again")
+    assert places(server) == [(key, None), (key, "device-1")]
+    (status,) = model.hosts()
+    assert (status.host, status.device, status.loaded) == (server.address, "Studio", True)
+    with pytest.raises(LMStudioModelNotFoundError, match="the device 'Desk' is not linked to this server"):
+        call(adapter, path, adapter.make(model=key, host=server.address, device="Desk"), "Hello")
+
+
+@every_language_model_on_a_path
+def test_devices_of_one_server_are_hosts(adapter: Adapter, path: str, server: Emulator, gate: Gate) -> None:
+    devices = {"local": None, "Studio": "device-1", "Laptop": "device-2"}
+    model = adapter.make(model=CHAT, host=[(server.address, device) for device in devices])
+    for device in devices:
+        call(adapter, path, adapter.make(model=CHAT, host=server.address, device=device), "Hello")
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(call, adapter, path, model, "hold") for _ in devices]
+        server.wait_for(lambda: running(server) == 3, SECONDS)
+        statuses = model.hosts()
+        assert [(each.host, each.device, each.in_flight) for each in statuses] == [
+            (server.address, device, 1) for device in devices
+        ]
+        gate.open()
+        for each in calls:
+            assert "Done." in str(each.result(SECONDS))
+    assert sorted(places(server), key=str) == sorted(((CHAT, each) for each in devices.values()), key=str)
+    handle_of(model).unload()
+    assert places(server) == []
+
+
+@pytest.mark.parametrize("path", ["sync", "async"])
+def test_a_device_that_goes_away_leaves_its_calls_to_the_others(path: str, server: Emulator) -> None:
+    model = ChatLMStudio(model=CHAT, host=[(server.address, "Studio"), (server.address, "Laptop")])
+    for _ in range(2):
+        call(ADAPTERS["ChatLMStudio"], path, model, "Hello")
+    ((_, first),) = places(server)
+    lost, other = ("Studio", "Laptop") if first == "device-1" else ("Laptop", "Studio")
+    server.disconnect_device(lost)
+    call(ADAPTERS["ChatLMStudio"], path, model, "Hello")
+    assert places(server) == [(CHAT, "device-2" if first == "device-1" else "device-1")]
+    assert {each.device: each.loaded for each in model.hosts()} == {lost: False, other: True}
+
+
+def test_vectors_of_one_call_are_made_on_all_devices(server: Emulator) -> None:
+    hosts = [(server.address, device) for device in ("local", "Studio")]
+    model = LMStudioEmbeddings(model=EMBEDDING, host=hosts, load_policy="explicit")
+    for device in ("local", "Studio"):
+        LMStudioEmbeddings(model=EMBEDDING, host=server.address, device=device).embed_query("Hello")
+    assert len(model.embed_documents([f"text {number}" for number in range(100)])) == 100
+    assert {each.device: each.loaded for each in model.hosts()} == {"local": True, "Studio": True}
+
+
+BAD_HOSTS: dict[str, tuple[Any, str]] = {
+    "the same device twice": (
+        [("a:1", "Studio"), ("http://a:1", "Studio")],
+        r"hosts 'a:1' and 'http://a:1' are the same server and their device 'Studio' the same; name it once",
+    ),
+    "three parts": ([("a:1", "Studio", "x")], "a host must be an address, or a pair of an address and a device"),
+    "no device": ([("a:1", " ")], "a host must be an address, or a pair of an address and a device"),
+    "no address": ([("ftp://a", "Studio")], "ftp"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_HOSTS)
+def test_a_host_that_is_no_pair_is_rejected(case: str) -> None:
+    host, text = BAD_HOSTS[case]
+    with pytest.raises(ValidationError, match=text):
+        ChatLMStudio(model=CHAT, host=host)
+    model = ChatLMStudio(model=CHAT)
+    with pytest.raises(LMStudioValueError, match=text):
+        model.host = host
+
+
+def test_a_server_and_a_device_of_it_are_two_hosts() -> None:
+    model = ChatLMStudio(model=CHAT, host=["a:1", ("a:1", "Studio")], device="local")
+    again = ChatLMStudio.model_validate(json.loads(json.dumps({"model": CHAT, "host": model.host, "device": "local"})))
+    for each in (model, again):
+        spec = each._resolve_model(vars(each)).model
+        assert [(place.server.host, place.device) for place in spec.places] == [("a:1", "local"), ("a:1", "Studio")]
+
+
+def test_what_fit_may_evict_is_no_option_of_another_policy() -> None:
+    with pytest.raises(LMStudioValueError, match="evict='any' goes with load_policy='fit' only"):
+        ChatLMStudio(model=CHAT, evict="any").invoke("Hello")
+
+
+def test_a_toolkit_is_on_no_device(server: Emulator) -> None:
+    with pytest.raises(LMStudioValueError, match="the tools of a plugin are on no device"):
+        LMStudioToolkit(plugin="mcp/sums", host=[(server.address, "Studio")]).get_tools()
