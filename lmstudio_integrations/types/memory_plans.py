@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.types.config import ModelKind
 
 Fit = Literal["loaded", "fits", "fits_after_eviction", "too_large"]
@@ -166,6 +167,6 @@ def _size(count: int | None) -> str:
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:
-    listed = list(rows)
+    listed = [tuple(one_line(cell) for cell in row) for row in rows]  # a name of a server cannot begin a row
     widths = [max(len(row[column]) for row in listed) for column in range(len(listed[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in listed]
