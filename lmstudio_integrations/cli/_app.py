@@ -26,6 +26,7 @@ COMMANDS = (
     "ps",
     "load",
     "unload",
+    "plan",
     "get",
     "embed",
     "rerank",

@@ -47,6 +47,10 @@ Ttl = Annotated[
         show_default=False,
     ),
 ]
+OnDevice = Annotated[
+    str | None,
+    typer.Option("--device", metavar="NAME", help="The machine: local, or a linked device.", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.", show_default=False)]
 
 

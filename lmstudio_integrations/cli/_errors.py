@@ -13,12 +13,18 @@ from pydantic_core import ErrorDetails
 
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.cli._formatting import wrapped
-from lmstudio_integrations.errors import LMStudioClientError, LMStudioError, LMStudioServerError, LMStudioTimeoutError
+from lmstudio_integrations.errors import (
+    LMStudioClientError,
+    LMStudioError,
+    LMStudioInsufficientResourcesError,
+    LMStudioServerError,
+    LMStudioTimeoutError,
+)
 
 _ON_THE_WAY = (LMStudioClientError, LMStudioTimeoutError)
 """Errors on the way to the server, whose remedy follows a semicolon."""
 
-_PARTS = re.compile(r"\n  (?=(?:cause|tried|suggestion): )")
+_PARTS = re.compile(r"\n  (?=(?:cause|tried|evicted before|suggestion): )")
 _COMMANDS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -30,6 +36,7 @@ _COMMANDS = [
         (r"\bpass its address\b", "pass it as --host"),
         (r", or pass an ssl_context that accepts it", ""),
         (r"\b(smaller|larger|with|with a) context_length\b", r"\1 --context-length"),
+        (r"; evict='any' evicts those of other programs as well", ""),
         (r"\bset length_policy='(\w+)'", r"pass --length-policy \1"),
         (r", or set load_policy='get_or_load', which loads it on first use", ""),
         (r"\bload_policy='explicit'", "--explicit"),
@@ -86,7 +93,7 @@ def parts_of(error: LMStudioError) -> list[str]:
     head, *more = _PARTS.split(str(error))
     more = [for_commands(part) if part.startswith("suggestion: ") else part for part in more]
     if isinstance(error, LMStudioServerError) and error.title is not None:
-        head = head.partition(" error: ")[2] or head
+        head = error.title if _plan_lines(error) else head.partition(" error: ")[2] or head
     else:
         problem, remedy = split_remedy(head)
         if remedy and isinstance(error, _ON_THE_WAY) and not more:
@@ -97,9 +104,16 @@ def parts_of(error: LMStudioError) -> list[str]:
 
 
 def report(error: LMStudioError) -> str:
-    """Return the message of an error, with a line for each of its parts."""
+    """Return the message of an error, with a line for each of its parts, and the table of its plan."""
     head, *more = parts_of(error)
-    return "\n".join(wrapped(line, _width()) for line in (f"Error: {head}", *(f"  {part}" for part in more)))
+    first, *rest = (wrapped(line, _width()) for line in (f"Error: {head}", *(f"  {part}" for part in more)))
+    return "\n".join([first, *_plan_lines(error), *rest])
+
+
+def _plan_lines(error: LMStudioError) -> list[str]:
+    """Return the table of what fits and what does not, if an error has one."""
+    plan = error.plan if isinstance(error, LMStudioInsufficientResourcesError) else None
+    return [] if plan is None else [f"  {line}".rstrip() for line in str(plan).split("\n")]
 
 
 def report_usage(error: Any) -> str:

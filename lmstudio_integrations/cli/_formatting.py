@@ -1,10 +1,11 @@
 """How the commands write values for people: sizes, times and long lines. Pure functions."""
 
 import textwrap
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.types.models import ModelInstanceInfo
+    from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo
 
 _SIZES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 _TIMES = (("h", 3600), ("m", 60), ("s", 1))
@@ -26,6 +27,16 @@ def model_size(count: int) -> str:
 def instance_name(info: "ModelInstanceInfo") -> str:
     """Return the identifier of a loaded model, with its key if that is another one."""
     return info.identifier if info.identifier == info.model_key else f"{info.identifier} ({info.model_key})"
+
+
+def device_name(info: "ModelInfo | ModelInstanceInfo", devices: Mapping[str | None, str]) -> str:
+    """Return the name of the device that a model is on; nothing if all models are on one machine.
+
+    Args:
+        info: The info of the model.
+        devices: The names of devices, by their identifiers; empty if all models are on one machine.
+    """
+    return devices.get(info.device_identifier, str(info.device_identifier)) if devices else ""
 
 
 def duration(seconds: float) -> str:

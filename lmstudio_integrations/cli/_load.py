@@ -10,6 +10,7 @@ import typer
 from lmstudio_integrations.cli._common import (
     AsJson,
     Host,
+    OnDevice,
     Token,
     note,
     print_json,
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from lmstudio_integrations.types.models import ModelInstanceInfo, ModelUsageEstimate
 
 Config = dict[str, Any]
+
+_EVICTIONS = {
+    "get_or_load": "(Auto-Evict); with --explicit, a model evicts no other",
+    "fit": "(--fit), as they do not fit into the memory together",
+}
+"""Why a load evicts others, by its policy."""
 
 _GPU_WORDS = {"off": 0.0, "max": 1.0}
 
@@ -66,6 +73,11 @@ def load(
     explicit: Annotated[
         bool, typer.Option("--explicit", help="Load it so that it evicts no other model, and none evicts it.")
     ] = False,
+    fit: Annotated[
+        bool,
+        typer.Option("--fit", help="Like --explicit, but first evict the idle models that do not fit beside it."),
+    ] = False,
+    device: OnDevice = None,
     warm: Annotated[
         Path | None,
         typer.Option(
@@ -87,25 +99,29 @@ def load(
 
     The model is loaded just in time, as by the classes for LangChain and LlamaIndex. With Auto-Evict, which is LM
     Studio's default, the server then unloads other models that were loaded just in time. A model that is loaded with
-    --explicit evicts no other, and stays until it is unloaded.
+    --explicit evicts no other, and stays until it is unloaded. With --fit, it evicts what does not fit into the memory
+    beside it, the least recently used first, but no model that another program loaded without a TTL.
     """
     from lmstudio_integrations.cli._loaded_models import find_downloaded  # noqa: PLC0415 - slow
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
 
     if identifier is not None and not identifier.strip():
         raise typer.BadParameter("the name is empty", param_hint="--identifier")
+    if fit and (explicit or identifier is not None):
+        raise typer.BadParameter("--explicit and --identifier evict nothing; leave them out", param_hint="--fit")
     config = load_config(context_length, gpu)
     prefix = None if warm is None else read_prefix(warm)
     with Client(host, token) as client, warnings_as_notes():
-        match = find_downloaded(client, model, exact=exact, first=yes)
+        match = find_downloaded(client, model, device=device, exact=exact, first=yes)
         if warm is not None and match.info.type != "llm":
             raise typer.BadParameter(f"{match.name} is an embedding model, which has no prompts", param_hint="--warm")
         if estimate_only:
-            print_estimate(estimate(client, match, config), as_json=as_json)
+            print_estimate(estimate(client, match, config, device), as_json=as_json)
             return
-        info = load_found(client, match, config, load_parameters(identifier, ttl, explicit=explicit), identifier)
+        parameters = load_parameters(identifier, ttl, explicit=explicit, fit=fit)
+        info = load_found(client, match, config, {**parameters, "device": device}, identifier)
         if warm is not None and prefix is not None:
-            process(client, info, warm, prefix)
+            process(client, info, warm, prefix, device)
     if as_json:
         print_json(info.to_dict())
     else:
@@ -130,12 +146,12 @@ def gpu_ratio(text: str) -> float:
     return ratio
 
 
-def load_parameters(identifier: str | None, ttl: int | None, *, explicit: bool) -> dict[str, Any]:
+def load_parameters(identifier: str | None, ttl: int | None, *, explicit: bool, fit: bool) -> dict[str, Any]:
     """Return how to load. Without a TTL, an explicit load has no end, as in LM Studio's own command."""
     if identifier is not None:
         return {"load_policy": "new_instance", "ttl": ttl}
-    if explicit:
-        return {"load_policy": "explicit", "ttl": math.inf if ttl is None else ttl}
+    if explicit or fit:
+        return {"load_policy": "fit" if fit else "explicit", "ttl": math.inf if ttl is None else ttl}
     return {"load_policy": "get_or_load", "ttl": ttl}
 
 
@@ -156,15 +172,16 @@ def load_found(
         )
         show(1.0)
     info = handle.get_info()
-    is_new = info.identifier not in before
+    is_new = info.instance_reference not in before
     if is_new:
         details = [file_size(info.size_bytes)] if info.size_bytes else []
         note(f"Loaded {info.identifier} ({', '.join([*details, duration(time.monotonic() - started)])}).")
     else:
         note(f"{instance_name(info)} is already loaded.")
-    # Only a just-in-time load evicts; what else is gone now was unloaded by others.
-    if parameters["load_policy"] == "get_or_load" and (evicted := evicted_since(client, before)):
-        note(f"It {evicted}; with --explicit, a model evicts no other.")
+    # Other loads do not evict; what else is gone now was unloaded by others.
+    why = _EVICTIONS.get(parameters["load_policy"])
+    if why and (evicted := evicted_since(client, before)):
+        note(f"It evicted {evicted} {why}.")
     ttl = None if is_new else parameters["ttl"]
     if (config or ttl) and (others := other_settings(config, ttl, info, handle.get_load_config())):
         note(f"Warning: {info.identifier} has other settings than requested: {others}; {_suggestion(info, config)}")
@@ -197,12 +214,12 @@ def _suggestion(info: "ModelInstanceInfo", config: Config) -> str:
     return f"to change them, unload it first: lmsi unload {info.identifier}"
 
 
-def estimate(client: "Client", model: "FoundModel", config: Config) -> "ModelUsageEstimate":
+def estimate(client: "Client", model: "FoundModel", config: Config, device: str | None) -> "ModelUsageEstimate":
     """Return how much memory a model would need."""
     from lmstudio_integrations.cli._loaded_models import namespace_of  # noqa: PLC0415 - slow
 
     models: Any = namespace_of(client, model.info)
-    usage: ModelUsageEstimate = models.estimate_usage(model.name, config=config or None)
+    usage: ModelUsageEstimate = models.estimate_usage(model.name, config=config or None, device=device)
     return usage
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from lmstudio_integrations.cli._common import note, progress_bar
+from lmstudio_integrations.cli._devices import on_device
 from lmstudio_integrations.cli._formatting import file_size
 from lmstudio_integrations.cli._model_choice import choose
-from lmstudio_integrations.cli._model_names import FoundModel, find_models, listed
+from lmstudio_integrations.cli._model_names import FoundModel, by_key, find_models, listed
 from lmstudio_integrations.cli._questions import has_terminal, pick
 from lmstudio_integrations.client.api.sync import LLM, Client, EmbeddingModel, EmbeddingNamespace, LlmNamespace
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioValueError
@@ -27,15 +28,14 @@ def info_of(handle: LLM | EmbeddingModel) -> ModelInstanceInfo | None:
         return None
 
 
-def identifiers(client: Client) -> set[str]:
-    """Return the identifiers of the loaded instances."""
-    return {handle.identifier for handle in client.list_loaded_models()}
+def identifiers(client: Client) -> dict[str | None, str]:
+    """Return the identifiers of the loaded instances, by their references."""
+    return {handle.model.state.reference: handle.identifier for handle in client.list_loaded_models()}
 
 
-def evicted_since(client: Client, before: set[str]) -> str:
-    """Return which of the instances that were loaded before a just-in-time load are gone, as a clause, or `""`."""
-    evicted = sorted(before - identifiers(client))
-    return f"evicted {', '.join(evicted)} (Auto-Evict)" if evicted else ""
+def evicted_since(client: Client, before: dict[str | None, str]) -> str:
+    """Return which of the instances that were loaded before a load are gone, as a text."""
+    return ", ".join(sorted(before[reference] for reference in before.keys() - identifiers(client).keys()))
 
 
 def namespace_of(client: Client, info: ModelInfo) -> LlmNamespace | EmbeddingNamespace:
@@ -48,13 +48,16 @@ def downloaded_models(client: Client, kind: ModelKind | None = None) -> list[Mod
     return sorted((model.info for model in client.list_downloaded_models(kind)), key=lambda info: info.model_key)
 
 
-def find_downloaded(client: Client, name: str | None, *, exact: bool = False, first: bool = False) -> FoundModel:
+def find_downloaded(
+    client: Client, name: str | None, *, device: str | None = None, exact: bool = False, first: bool = False
+) -> FoundModel:
     """Return the downloaded model that the user means; if several match, or there is no name, the one that is picked.
 
     Raises:
-        LMStudioValueError: If no model matches, or several do and there is no terminal.
+        LMStudioValueError: If no model matches, or several do and there is no terminal; or if the device is not
+            connected.
     """
-    downloaded = downloaded_models(client)
+    downloaded = on_device(client, downloaded_models(client), device)
     if name is None:
         return FoundModel(picked := pick_model(downloaded, "model"), picked.model_key)
     matches = find_models(name, downloaded, exact=exact)
@@ -83,7 +86,7 @@ def open_llm(client: Client, name: str | None, ttl: int | None) -> LLM:
     with progress_bar(f"Loading {key}") as show:
         model = client.llm.model(key, ttl=ttl, on_load_progress=show)
     if evicted := evicted_since(client, before):
-        note(f"Loading {key} {evicted}.")
+        note(f"Loading {key} evicted {evicted} (Auto-Evict).")
     return model
 
 
@@ -133,7 +136,8 @@ def pick_model(models: Sequence[ModelInfo], what: str) -> ModelInfo:
         raise LMStudioValueError(f"no {what} is downloaded; `lmsi get MODEL` downloads one")
     if not has_terminal():
         raise LMStudioValueError(f"name a {what}: {listed(info.model_key for info in models)}")
-    return models[_pick(models)]
+    different = by_key(models)
+    return different[_pick(different)]
 
 
 def _pick(models: Sequence[ModelInfo]) -> int:

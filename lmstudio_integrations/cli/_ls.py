@@ -18,7 +18,8 @@ def ls(
     token: Token = None,
 ) -> None:
     """List the downloaded models."""
-    from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models  # noqa: PLC0415 - slow
+    from lmstudio_integrations.cli._devices import device_names  # noqa: PLC0415 - slow
+    from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models  # noqa: PLC0415
     from lmstudio_integrations.cli._tables import downloaded_lines  # noqa: PLC0415
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
 
@@ -26,6 +27,7 @@ def ls(
     with Client(host, token) as client:
         downloaded = downloaded_models(client)
         loaded = [] if as_json else loaded_models(client)
+        devices = {} if as_json else device_names(client, downloaded)
     shown = [info for info in downloaded if info.type in kinds]
     if as_json:
         print_json([info.to_dict() for info in shown])
@@ -37,5 +39,5 @@ def ls(
     console = results()
     for kind, title in TITLES.items():
         models = [info for info in shown if info.type == kind]
-        for line in downloaded_lines(title, models, loaded, console.width) if models else ():
+        for line in downloaded_lines(title, models, loaded, devices, console.width) if models else ():
             console.write_line(line)

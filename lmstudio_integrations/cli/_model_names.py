@@ -34,10 +34,18 @@ def find_models(name: str, downloaded: Sequence[ModelInfo], *, exact: bool = Fal
             return [FoundModel(info, spelled)]
     part = name.casefold()
     candidates = [] if exact else [(info, [*_names(info), info.display_name]) for info in downloaded]
-    partly = [info for info, names in candidates if any(part in each.casefold() for each in names)]
+    partly = by_key(info for info, names in candidates if any(part in each.casefold() for each in names))
     if not partly:
         raise LMStudioValueError(f"no downloaded model matches {name!r}; {_suggestion(name, downloaded)}")
     return [FoundModel(info, info.model_key) for info in partly]
+
+
+def by_key(models: Iterable[ModelInfo]) -> list[ModelInfo]:
+    """Return each model once, even if it is on several devices."""
+    found: dict[str, ModelInfo] = {}
+    for info in models:
+        found.setdefault(info.model_key, info)
+    return list(found.values())
 
 
 def listed(names: Iterable[str]) -> str:

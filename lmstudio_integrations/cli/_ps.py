@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 def ps(*, as_json: AsJson = False, host: Host = None, token: Token = None) -> None:
     """List the loaded models."""
-    from lmstudio_integrations.cli._loaded_models import info_of, loaded_models  # noqa: PLC0415 - slow
+    from lmstudio_integrations.cli._devices import device_names  # noqa: PLC0415 - slow
+    from lmstudio_integrations.cli._loaded_models import info_of, loaded_models  # noqa: PLC0415
     from lmstudio_integrations.cli._tables import loaded_lines  # noqa: PLC0415
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
 
@@ -22,11 +23,12 @@ def ps(*, as_json: AsJson = False, host: Host = None, token: Token = None) -> No
             return
         handles = client.list_loaded_models()
         loaded = [(info, status_of(handle)) for handle in handles if (info := info_of(handle))]
+        devices = device_names(client, (info for info, _ in loaded))
     if not loaded:
         note("No model is loaded; `lmsi load MODEL` loads one.")
         return
     console = results()
-    for line in loaded_lines(loaded, time.time(), console.width):
+    for line in loaded_lines(loaded, devices, time.time(), console.width):
         console.write_line(line)
 
 

@@ -2,22 +2,34 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.cells import cell_len
 
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations.cli._formatting import duration, model_size, wrapped
+from lmstudio_integrations.cli._formatting import device_name, duration, model_size, wrapped
 from lmstudio_integrations.types.models import LlmInfo, ModelInfo, ModelInstanceInfo
 from lmstudio_integrations.types.tools import ToolFunction
 
 
 def downloaded_lines(
-    title: str, models: Iterable[ModelInfo], loaded: Iterable[ModelInstanceInfo], width: int
+    title: str,
+    models: Iterable[ModelInfo],
+    loaded: Iterable[ModelInstanceInfo],
+    devices: Mapping[str | None, str],
+    width: int,
 ) -> list[str]:
-    """Return a table of downloaded models of one kind, what they can do, and how often each is loaded."""
-    count = Counter(instance.model_key for instance in loaded)
+    """Return a table of downloaded models of one kind, what they can do, and how often each is loaded.
+
+    Args:
+        title: The kind.
+        models: The models.
+        loaded: The instances of any models.
+        devices: As for `device_name`.
+        width: The columns of the terminal.
+    """
+    count = Counter((instance.model_key, instance.device_identifier) for instance in loaded)
     rows = [
         (
             info.model_key,
@@ -25,25 +37,30 @@ def downloaded_lines(
             info.architecture or "",
             model_size(info.size_bytes),
             _abilities(info),
-            _loaded(count[info.model_key]),
+            device_name(info, devices),
+            _loaded(count[info.model_key, info.device_identifier]),
         )
         for info in sorted(models, key=lambda info: info.model_key)
     ]
-    header = (title, "PARAMS", "ARCH", "SIZE", "ABILITIES", "")
+    header = (title, "PARAMS", "ARCH", "SIZE", "ABILITIES", "DEVICE", "")
     return _lines(header, rows, width, omit=("ARCH", "PARAMS", "ABILITIES", "SIZE"))
 
 
-def loaded_lines(loaded: Iterable[tuple[ModelInstanceInfo, str]], now: float, width: int) -> list[str]:
+def loaded_lines(
+    loaded: Iterable[tuple[ModelInstanceInfo, str]], devices: Mapping[str | None, str], now: float, width: int
+) -> list[str]:
     """Return a table of loaded models.
 
     Args:
         loaded: The instances, each with what it does.
+        devices: As for `device_name`.
         now: The time, in seconds since 1970.
         width: The columns of the terminal.
     """
     rows = [
         (
             info.identifier,
+            device_name(info, devices),
             info.model_key,
             status.upper(),
             model_size(info.size_bytes),
@@ -52,7 +69,7 @@ def loaded_lines(loaded: Iterable[tuple[ModelInstanceInfo, str]], now: float, wi
         )
         for info, status in sorted(loaded, key=lambda each: each[0].identifier)
     ]
-    header = ("IDENTIFIER", "MODEL", "STATUS", "SIZE", "CONTEXT", "TTL")
+    header = ("IDENTIFIER", "DEVICE", "MODEL", "STATUS", "SIZE", "CONTEXT", "TTL")
     return _lines(header, rows, width, omit=("MODEL", "CONTEXT", "SIZE", "TTL"))
 
 

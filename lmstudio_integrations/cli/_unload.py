@@ -1,14 +1,16 @@
 """`unload`: unloads one model, or all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lmstudio_integrations._support.suggestions import closest_names
-from lmstudio_integrations.cli._common import Host, Token, note
+from lmstudio_integrations.cli._common import Host, OnDevice, Token, note
 from lmstudio_integrations.cli._completion import loaded_identifiers
+from lmstudio_integrations.cli._formatting import device_name
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.machines import LOCAL
 
 if TYPE_CHECKING:
     from lmstudio_integrations.types.models import ModelInstanceInfo
@@ -26,26 +28,39 @@ def unload(
     ] = None,
     *,
     every: Annotated[bool, typer.Option("--all", "-a", help="Unload all models.")] = False,
+    device: OnDevice = None,
     host: Host = None,
     token: Token = None,
 ) -> None:
     """Unload a model."""
-    from lmstudio_integrations.cli._loaded_models import loaded_models, namespace_of  # noqa: PLC0415 - slow
+    from lmstudio_integrations.cli._devices import device_names, on_device  # noqa: PLC0415 - slow
+    from lmstudio_integrations.cli._loaded_models import loaded_models, namespace_of  # noqa: PLC0415
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
 
     if every and identifier is not None:
         raise typer.BadParameter("an identifier and --all exclude each other", param_hint="--all")
     with Client(host, token) as client:
-        loaded = loaded_models(client)
-        instances = loaded if every else [choose_loaded(identifier, loaded)]
+        loaded = on_device(client, loaded_models(client), device)
+        devices = device_names(client, loaded)
+        instances = loaded if every else [choose_loaded(identifier, loaded, devices)]
         if not instances:
             note("No model is loaded.")
         for info in instances:
-            namespace_of(client, info).unload(info.identifier)
-            note(f"Unloaded {info.identifier}.")
+            # A server without linked devices may not know the member that names one.
+            where = (info.device_identifier or LOCAL) if devices else device
+            namespace_of(client, info).unload(info.identifier, device=where)
+            note(f"Unloaded {full_name(info, devices)}.")
 
 
-def choose_loaded(name: str | None, loaded: Sequence["ModelInstanceInfo"]) -> "ModelInstanceInfo":
+def full_name(info: "ModelInstanceInfo", devices: Mapping[str | None, str]) -> str:
+    """Return the identifier of an instance, with its device if models are on several."""
+    name = device_name(info, devices)
+    return f"{info.identifier} on {name}" if name else info.identifier
+
+
+def choose_loaded(
+    name: str | None, loaded: Sequence["ModelInstanceInfo"], devices: Mapping[str | None, str]
+) -> "ModelInstanceInfo":
     """Return the loaded model that the user means.
 
     Raises:
@@ -54,22 +69,23 @@ def choose_loaded(name: str | None, loaded: Sequence["ModelInstanceInfo"]) -> "M
     from lmstudio_integrations.cli._model_names import listed  # noqa: PLC0415 - slow
     from lmstudio_integrations.cli._questions import has_terminal, pick  # noqa: PLC0415
 
-    identifiers = [info.identifier for info in loaded]
     if not loaded:
         raise LMStudioValueError("no model is loaded")
+    names = [full_name(info, devices) for info in loaded]
     if name is None:
         if len(loaded) > 1 and not has_terminal():
-            raise LMStudioValueError(f"several models are loaded; name one, or use --all: {listed(identifiers)}")
-        return loaded[pick("Unload", identifiers) if len(loaded) > 1 else 0]
+            raise LMStudioValueError(f"several models are loaded; name one, or use --all: {listed(names)}")
+        return loaded[pick("Unload", names) if len(loaded) > 1 else 0]
     matches = [info for info in loaded if info.identifier == name] or [
         info for info in loaded if info.model_key == name
     ]
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise LMStudioValueError(
-            f"{name!r} is loaded {len(matches)} times; name an identifier: {listed(i.identifier for i in matches)}"
-        )
+        what = "an identifier" if len({info.identifier for info in matches}) > 1 else "its --device"
+        several = listed(full_name(info, devices) for info in matches)
+        raise LMStudioValueError(f"{name!r} is loaded {len(matches)} times; name {what}: {several}")
+    identifiers = [info.identifier for info in loaded]
     similar = [each for each in identifiers if name in each] or closest_names(name, identifiers)
-    suggestion = f"did you mean {similar[0]!r}?" if similar else f"loaded are {listed(identifiers)}"
+    suggestion = f"did you mean {similar[0]!r}?" if similar else f"loaded are {listed(names)}"
     raise LMStudioValueError(f"no loaded model has the identifier {name!r}; {suggestion}")

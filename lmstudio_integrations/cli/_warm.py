@@ -80,12 +80,17 @@ def _parts(path: Path) -> tuple[Any, list[Any]]:
         raise typer.BadParameter(f"{path} is not UTF-8", param_hint=_HINT) from None
 
 
-def process(client: "Client", info: "ModelInstanceInfo", path: Path, prefix: "tuple[Any, LlmPredictionConfig]") -> None:
+def process(
+    client: "Client",
+    info: "ModelInstanceInfo",
+    path: Path,
+    prefix: "tuple[Any, LlmPredictionConfig]",
+    device: str | None,
+) -> None:
     """Process the messages and tools of a file on a loaded instance, with a progress bar."""
     messages, settings = prefix
     started = time.monotonic()
     with progress_bar(f"Processing {path}") as show:
-        client.llm.model(info.identifier, load_policy="require_loaded").warm(
-            messages, config=settings, on_prompt_processing_progress=show
-        )
+        model = client.llm.model(info.identifier, load_policy="require_loaded", device=device or info.device_identifier)
+        model.warm(messages, config=settings, on_prompt_processing_progress=show)
     note(f"Processed {path} ({duration(time.monotonic() - started)}).")

@@ -116,7 +116,7 @@ def _checked_name(client: Client, model_key: str) -> str:
     model = find_models(model_key, downloaded_models(client), exact=True)[0]
     if model.info.type != "llm":
         raise LMStudioValueError(f"{model_key!r} is an embedding model; name a language model, see `lmsi ls --llm`")
-    leftovers = sorted(each for each in identifiers(client) if each.startswith(PREFIX))
+    leftovers = sorted(each for each in identifiers(client).values() if each.startswith(PREFIX))
     if leftovers:
         raise LMStudioValueError(
             f"another probe runs, or has left {', '.join(leftovers)}; wait for it, or run `lmsi unload {leftovers[0]}`"
