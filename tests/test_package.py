@@ -60,6 +60,7 @@ COMMANDS = {
     "get",
     "load",
     "ls",
+    "plan",
     "ps",
     "record",
     "rerank",

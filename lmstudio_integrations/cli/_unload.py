@@ -40,8 +40,9 @@ def unload(
     if every and identifier is not None:
         raise typer.BadParameter("an identifier and --all exclude each other", param_hint="--all")
     with Client(host, token) as client:
-        loaded = on_device(client, loaded_models(client), device)
+        loaded = loaded_models(client)
         devices = device_names(client, loaded)
+        loaded = on_device(client, loaded, device)
         instances = loaded if every else [choose_loaded(identifier, loaded, devices)]
         if not instances:
             note("No model is loaded.")

@@ -35,6 +35,7 @@ def complete(
     [
         ("load ", [SMALL, LARGE, EMBEDDER, "stuck"]),
         ("load --ttl 9 vendor/s", [SMALL]),
+        ("plan vendor/s", [SMALL]),
         ("chat ", [SMALL, LARGE, "stuck", "mine"]),
         ("unload ", ["mine", EMBEDDER]),
         ("embed file.txt --model ", [EMBEDDER]),

@@ -1,6 +1,7 @@
 """How errors are printed: their parts on lines of their own, and suggestions in terms of commands and options."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 from websockets.exceptions import ConnectionClosedError
@@ -9,6 +10,7 @@ from websockets.frames import Close
 from lmstudio_integrations.cli._common import warnings_as_notes
 from lmstudio_integrations.cli._errors import _COMMANDS, for_commands, report
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, overflow_error
+from lmstudio_integrations.client.models.planning import _too_large
 from lmstudio_integrations.client.models.state import ContextWindow
 from lmstudio_integrations.client.support.suggestions import KEEP_LOADED, context_overflow, error_with_suggestion
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
@@ -18,12 +20,14 @@ from lmstudio_integrations.client.transport.socket_session import _lost_error
 from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioEvictionWarning,
+    LMStudioInsufficientResourcesError,
     LMStudioUnreachableError,
     LMStudioValueError,
 )
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 from lmstudio_integrations.protocol.exchange import Exchange
 from lmstudio_integrations.protocol.timeouts import expired_timeout
+from lmstudio_integrations.types.memory_plans import MemoryPlan, PlannedModel
 from tests.protocol.pair import RecordingReceiver
 
 NOT_LOADED = {"code": "generic.noModelMatchingQuery", "query": {"identifier": "a b"}, "loadedModelsSample": ["c"]}
@@ -32,6 +36,9 @@ LATER = "1013 (try again later)"
 
 
 LOG = "the server's log may say why: `lms log stream`"
+
+
+PLAN = MemoryPlan(host="a:1", device=None, capacity_bytes=None, models=())
 
 
 def wire(title: str, **details: object) -> LMStudioError:
@@ -75,6 +82,20 @@ def refusal(host: str) -> str:
             LMStudioUnreachableError("not found\n  tried: ws://a:1: nobody\n  suggestion: start it"),
             ["Error: not found", "  tried: ws://a:1: nobody", "  suggestion: start it"],
         ),
+        (
+            LMStudioInsufficientResourcesError(
+                f"No room\n{PLAN}\n  evicted before: 'a', which was loaded again\n  suggestion: use less",
+                title="No room",
+                plan=PLAN,
+            ),
+            [
+                "Error: No room",
+                "  a:1: memory for models: unknown",
+                "  MODEL  CONTEXT  SLOTS  EACH  MEMORY",
+                "  evicted before: 'a', which was loaded again",
+                "  suggestion: use less",
+            ],
+        ),
         (expired("timeout"), ["Error: Call: it took too long in total: timeout expired after 9 s"]),
         (
             expired("connect_timeout"),
@@ -112,6 +133,23 @@ def test_each_part_of_an_error_is_a_line(error: LMStudioError, expected: list[st
 TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
 
 
+PLANNED = replace(
+    PLAN,
+    models=(
+        PlannedModel(
+            model_key="a",
+            kind="llm",
+            context_length=512,
+            slots=1,
+            memory_bytes=1,
+            fit="too_large",
+            basis="seen",
+            largest_context_length=256,
+        ),
+    ),
+)
+
+
 SUGGESTIONS = [
     (token_suggestion(Target.of("a:1", None)), "or pass --token"),
     (token_suggestion(Target.of("a:1", TOKEN)), "given as --token"),
@@ -132,6 +170,7 @@ SUGGESTIONS = [
         "'a' and 'b' both have a tool 'c'; give one of them a prefix, for example prefix='b_'",
         "example --tools PLUGIN=b_",
     ),
+    (str(_too_large(PLANNED)), "load it with --context-length=256, or unload one of those that stay"),
     (str(expired("first_token_timeout")), "; shorten the prompt"),
 ]
 """What the client advises, and what of it the command line says."""
@@ -141,7 +180,7 @@ SUGGESTIONS = [
 def test_each_suggestion_of_the_client_is_about_commands(suggestion: str, expected: str) -> None:
     shown = for_commands(suggestion)
     assert expected in shown
-    for name in ("api_token", "client.", "ssl_context", "load_policy", "raise "):
+    for name in ("api_token", "client.", "ssl_context", "load_policy", "evict=", "raise "):
         assert name not in shown
 
 

@@ -23,6 +23,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "ps": (),
     "load": ("some-model",),
     "unload": ("--all",),
+    "plan": ("some-model",),
     "get": ("some-model",),
     "doctor": (),
     "embed": ("-",),

@@ -40,7 +40,7 @@ def test_a_table_leaves_out_what_a_narrow_terminal_has_no_space_for(
     managed: Emulator, width: int, header: list[str]
 ) -> None:
     with Client(managed.address) as client:
-        lines = downloaded_lines("LLM", downloaded_models(client, "llm"), [], width)
+        lines = downloaded_lines("LLM", downloaded_models(client, "llm"), [], {}, width)
     assert cells(lines[0]) == header
     assert max(map(len, lines)) <= width
 

@@ -72,6 +72,7 @@ RUNS = {
     "ps": Run(["ps"]),
     "load": Run(["load", "--identifier", "new"], typed=[("Model [1]: ", "1\n")]),
     "unload": Run(["unload", "vectors"], "Unloaded vectors."),
+    "plan": Run(["plan", "acme/odd"], IN_AN_ERROR),
     "get": Run(["get", "--always-show-all-results", "-a"], typed=[("Model [1]: ", "1\n")]),
     "get, not found": Run(["get", "absent@q9", "--yes"], IN_AN_ERROR),
     "doctor": Run(["doctor"]),
@@ -99,6 +100,7 @@ JSON_RUNS = [
     ["ls", "--json"],
     ["ps", "--json"],
     ["load", "new", "--identifier", "new", "--json"],
+    ["plan", "acme/odd", "--json"],
     ["doctor", "--json"],
     ["tools", "mcp/texts", "--json"],
 ]
@@ -106,6 +108,7 @@ JSON_RUNS = [
 PIPES = {
     "ls": (["ls"], CHAT),
     "ps": (["ps"], CHAT),
+    "plan": (["plan", "acme/odd"], TEXT),
     "get": (["get", "absent", "--yes"], f"{ABSENT}\n"),
     "chat": (["chat", "-p", "hello"], f"{TEXT}\n"),
     "doctor": (["doctor"], CHAT),
@@ -134,7 +137,7 @@ def server() -> Iterator[Emulator]:
             architecture=NAME,
             rules=({"when": {"last": "^fail"}, "then": [{"error": NAME}]},),
         ),
-        ModelEntry(key=f"new{NAME}"),
+        ModelEntry(key=f"new{NAME}", path="acme/odd/odd.gguf"),
         ModelEntry(key=ABSENT, downloaded=False, size_bytes=1000),
     ]
     tools: list[ToolFunctionDef | Callable[..., Any]] = [report, ToolFunctionDef(NAME, NAME, {}, lambda: None)]

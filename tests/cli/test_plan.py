@@ -1,0 +1,65 @@
+"""`plan`: what it prints, and its exit status."""
+
+import json
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator
+from tests.cli.managed import Piped
+
+CATALOG = {
+    "memory_gib": 8,
+    "model": [{"key": "small", "memory_gib": 3}, {"key": "large", "memory_gib": 7}, {"key": "huge", "memory_gib": 20}],
+    "device": [{"name": "box", "memory_gib": 32}],
+}
+
+Plan = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def plan(piped: Piped) -> Iterator[Plan]:
+    """Plan on a server on which another program has loaded `small` without a TTL."""
+    with Emulator(catalog=CATALOG) as server:
+        server.load("small")
+        yield lambda *arguments: piped("plan", *arguments, "--host", server.address)
+        assert [info.identifier for info in server.loaded()] == ["small"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "row"),
+    [
+        (["small"], 0, "small 4096 4 1024 3.2 GiB loaded"),
+        (["large:1024@2"], 1, "large 1024 2 512 7.0 GiB does not fit (estimated)"),
+        (["large", "--any"], 0, "large default 4 7.2 GiB fits (estimated) once small is unloaded"),
+        (["huge:2048", "--any"], 1, "huge 2048 4 512 20.1 GiB does not fit (estimated)"),
+        (["huge:2048", "--device", "box"], 0, "huge 2048 4 512 20.1 GiB fits (estimated)"),
+        (["large", "small", "--any"], 1, "small 4096 4 1024 3.2 GiB loaded"),
+    ],
+)
+def test_a_plan_is_a_table_whose_verdict_is_the_exit_status(
+    plan: Plan, arguments: list[str], status: int, row: str
+) -> None:
+    exit_status, out, err = plan(*arguments)
+    assert (exit_status, err) == (status, "")
+    assert row in [" ".join(line.split()) for line in out.splitlines()]
+
+
+def test_a_plan_is_printed_as_json(plan: Plan) -> None:
+    status, out, _ = plan("large:1024", "--any", "--json")
+    printed = json.loads(out)
+    assert (status, printed["fits"], printed["capacity_bytes"]) == (0, True, 8 * 1024**3)
+    assert [(each["model_key"], each["context_length"], each["evicts"]) for each in printed["models"]] == [
+        ("large", 1024, ["small"])
+    ]
+    assert [each["identifier"] for each in printed["loaded"]] == ["small"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [(["smal"], "smal"), (["small", "--device", "away"], "the device 'away' is not linked to this server")],
+)
+def test_what_cannot_be_planned_is_an_error(plan: Plan, arguments: list[str], problem: str) -> None:
+    status, out, err = plan(*arguments)
+    assert (status, out) == (1, "")
+    assert problem in err
