@@ -23,6 +23,8 @@ SAMPLERS_QUESTION = "log-probabilities"
 REASONING_QUESTIONS = ("reasoning-tags", "reasoning-and-format")
 FIELDS_QUESTION = "custom-fields-of-reasoning"
 DEFAULTS_QUESTION = "base-prediction-config"
+LENGTH_QUESTION = "real-context-length"
+IDLE_QUESTION = "idle-instance"
 """Elsewhere, what a model thinks and how its template shows that is no answer."""
 
 CERTAIN = -0.001
@@ -140,15 +142,39 @@ def _facts_of_result(result: Any, interaction: Interaction) -> list[str]:
     if isinstance(result, list):
         names = [str(item.get("identifier")) for item in result]
         return [name for name in names if name.startswith(PREFIX)]
+    if "peers" in result:  # which machines there are is no answer
+        return ["the status of LM Link"]
     if "instanceReference" in result:
-        return ["an instance"]
-    if "formatted" in result and _has_own_template(interaction):
-        return [repr(result["formatted"][:200])]
-    if interaction.section == FIELDS_QUESTION:
-        return ["with reasoning" if THOUGHT in result["formatted"] else "without reasoning"]
-    if interaction.section == DEFAULTS_QUESTION:
-        return ["fields", *_facts_of_defaults({each["key"]: each.get("value") for each in result["fields"]})]
+        return [_fact_of_instance(result, interaction.section)]
+    if "formatted" in result:
+        return [_fact_of_prompt(result["formatted"], interaction)]
+    if "fields" in result:
+        fields = {each["key"]: each.get("value") for each in result["fields"]}
+        return ["fields", *_facts_of_fields(fields, interaction.section)]
     return [f"{name} {result[name]}" for name in TELLING if name in result] or sorted(result)
+
+
+def _fact_of_instance(info: dict[str, Any], section: str | None) -> str:
+    if section == LENGTH_QUESTION:
+        return f"context length {info['contextLength']}"
+    if section == IDLE_QUESTION:
+        return "an instance that was never used" if info["lastUsedTime"] is None else "an instance that was used"
+    return "an instance"
+
+
+def _fact_of_prompt(prompt: str, interaction: Interaction) -> str:
+    if _has_own_template(interaction):
+        return repr(prompt[:200])
+    if interaction.section == FIELDS_QUESTION:
+        return "with reasoning" if THOUGHT in prompt else "without reasoning"
+    return "formatted"
+
+
+def _facts_of_fields(fields: dict[str, Any], section: str | None) -> Iterator[str]:
+    if section == LENGTH_QUESTION:
+        yield f"context length {fields.get('llm.load.contextLength')}"
+    if section == DEFAULTS_QUESTION:
+        yield from _facts_of_defaults(fields)
 
 
 def _facts_of_defaults(fields: dict[str, Any]) -> Iterator[str]:

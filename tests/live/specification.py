@@ -55,7 +55,7 @@ def _check_request(interaction: Interaction) -> Iterator[str]:
     if endpoint.parameter is None:
         if interaction.parameter is not ABSENT:
             yield "it takes no parameter"
-    else:
+    elif interaction.parameter is not ABSENT or not getattr(endpoint, "is_optional", False):
         yield from endpoint.parameter.check(interaction.parameter, "parameter")
     for event in interaction.events:
         if event.kind == "sent" and isinstance(endpoint, Stream) and endpoint.message is not None:

@@ -11,7 +11,7 @@ from lmstudio_integrations.cli._probe.payloads import CONSTANT
 from lmstudio_integrations.cli._probe.questions import QUESTIONS
 from lmstudio_integrations.cli._probe.run import run_probe
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.cassettes.cassette import Event, Interaction, read
+from lmstudio_integrations.emulator.testing.cassettes.cassette import ABSENT, Event, Interaction, read
 from tests.live.behavior import difference
 from tests.live.recording import BY_NAME, ByQuestion, ask_emulator, by_question
 from tests.live.specification import findings
@@ -147,6 +147,22 @@ DEVIATIONS: dict[str, tuple[str, int, Change, str, str]] = {
     "call without an end": ("tokens", 0, _never_end, "it has not ended", "nothing"),
     "tool call without an end": ("tool-call", -1, _cut_tool_call, "neither an end nor a failure", "emulator:"),
     "rendering by an own template": ("template-of-a-request", 0, _render_own_template, "", "result ('tick tock"),
+    "load that counts as use": ("idle-instance", 1, _set_result(lastUsedTime=1), "", "an instance that was used"),
+    "context length that is rounded": (
+        "real-context-length",
+        1,
+        _set_result(contextLength=512),
+        "",
+        "context length 512",
+    ),
+    "unknown status of a survey": (
+        "hardware-survey",
+        1,
+        _set_result(status="no"),
+        "status must be one of",
+        "status no",
+    ),
+    "LM Link that is on": ("link-status", 0, _set_result(status="online", issues=[]), "", ""),
     "counts that do not add up": ("stop-string", -1, _read_more_than_all, "not the sum of the other counts", ""),
 }
 """What a server may do otherwise: the question, the request, the change; the finding and the difference about it."""
@@ -155,7 +171,7 @@ DEVIATIONS: dict[str, tuple[str, int, Change, str, str]] = {
 @pytest.mark.parametrize("name", DEVIATIONS)
 def test_each_deviation_of_a_recording_is_found(name: str, probed: ByQuestion) -> None:
     question, index, change, finding, expected = DEVIATIONS[name]
-    real = {**probed, question: deepcopy(probed[question])}
+    real = {**probed, question: deepcopy(probed[question], {id(ABSENT): ABSENT})}
     change(real[question][index])
     found = findings_of({question: real[question]})
     assert [finding in each for each in found] == ([True] * len(found) if finding else [])

@@ -1,4 +1,4 @@
-"""Questions of the probe about files, identities, plugins and invalid requests."""
+"""Questions of the probe about the machine, files, identities, plugins and invalid requests."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -37,6 +37,17 @@ def change_passkey(context: ProbeContext) -> None:
         wire.call("version")
         with context.wire("llm", Credentials(credentials.identifier, Credentials.new_guest().passkey)) as other:
             other.call("listLoaded")
+
+
+def survey_hardware(context: ProbeContext) -> None:
+    with context.wire("runtime") as wire:
+        wire.call("surveyHardware")
+        wire.call("surveyHardware", {"type": "selected"})
+
+
+def read_link_status(context: ProbeContext) -> None:
+    with context.wire("repository") as wire:
+        wire.call("lmLinkStatus")
 
 
 def list_tools(context: ProbeContext) -> None:

@@ -7,11 +7,19 @@ from lmstudio_integrations.cli._probe.context import SMALL, TTL, ProbeContext
 from lmstudio_integrations.cli._probe.payloads import (
     FEW,
     GREETING,
+    OVERFLOWING,
+    PATTERN,
     by_identifier,
     by_reference,
     config_stack,
     prediction,
 )
+
+ODD_LENGTH = 300
+"""A context length that an engine may round."""
+
+ESTIMATED = ((2048, 1), (4096, 1), (8192, 1), (4096, 4))
+"""Context lengths, each with a number of predictions at once, whose memory is estimated."""
 
 IDLE_TTL_MS = 300
 IDLE_CHECKS, IDLE_PAUSE = 40, 0.25
@@ -115,8 +123,49 @@ def read_load_config(context: ProbeContext) -> None:
     context.main.get_load_config()
 
 
+def read_idle_instance(context: ProbeContext) -> None:
+    identifier = context.new_identifier()
+    with context.wire() as wire:
+        wire.stream("loadModel", _load_parameter(context, identifier))
+        lookup = {"specifier": by_identifier(identifier), "throwIfNotFound": True}
+        wire.call("getModelInfo", lookup)
+        wire.call("getInstanceProcessingState", lookup)
+
+
+def fill_context(context: ProbeContext) -> None:
+    identifier = context.new_identifier()
+    fields = {"llm.load.contextLength": ODD_LENGTH, "llm.load.numParallelSessions": 1}
+    until_full = {"llm.prediction.contextOverflowPolicy": "stopAtLimit"}
+    with context.wire() as wire:
+        wire.stream("loadModel", _load_parameter(context, identifier, loadConfigStack=config_stack(fields)))
+        wire.call("getModelInfo", {"specifier": by_identifier(identifier), "throwIfNotFound": True})
+        wire.call("getLoadConfig", {"specifier": by_identifier(identifier)})
+        wire.stream("predict", prediction(by_identifier(identifier), PATTERN, 2 * OVERFLOWING, until_full))
+
+
 def estimate_usage(context: ProbeContext) -> None:
-    context.client.llm.estimate_usage(context.model_key, config={"context_length": 2048})
+    for length, slots in ESTIMATED:
+        context.client.llm.estimate_usage(
+            context.model_key, config={"context_length": length, "max_parallel_predictions": slots}
+        )
+
+
+def _use_device(context: ProbeContext, to_load: str, to_unload: str, device: str | None) -> None:
+    where = {"deviceIdentifier": device}
+    load = _load_parameter(context, to_load, **where)
+    with context.wire() as wire:
+        wire.stream("loadModel", load)
+        wire.call("estimateModelUsage", {name: load[name] for name in ("modelKey", "loadConfigStack")} | where)
+        wire.call("unloadModel", {"identifier": to_unload, **where})
+
+
+def use_own_device(context: ProbeContext) -> None:
+    identifier = context.new_identifier()
+    _use_device(context, identifier, identifier, None)
+
+
+def use_unknown_device(context: ProbeContext) -> None:
+    _use_device(context, context.new_identifier(), context.load(SMALL).identifier, "lmsi-probe-none")
 
 
 def read_base_prediction_config(context: ProbeContext) -> None:

@@ -18,6 +18,7 @@ from tests.support.strict.shapes import (
     NUMBER,
     TEXT,
     Array,
+    JsonObject,
     Nullable,
     Number,
     Object,
@@ -139,6 +140,44 @@ PACKETS: Mapping[str, Mapping[str, Shape]] = {
 
 _BYTES = NATURAL
 
+_SURVEY_RESULT = Object(
+    {"code": one_of("unset", "success", "error", "noDevicesFound", "invalidDevice"), "message": TEXT}
+)
+_GPU = Object(
+    {
+        "name": TEXT,
+        "deviceId": integer(),
+        "totalMemoryCapacityBytes": _BYTES,
+        "dedicatedMemoryCapacityBytes": _BYTES,
+        "integrationType": one_of("unknown", "integrated", "discrete"),
+        "detectionPlatform": one_of("unknown", "shell", "ROCm", "CUDA", "OpenCl", "Metal", "Vulkan"),
+        "detectionPlatformVersion": TEXT,
+        "otherInfo": JsonObject(),
+    }
+)
+_CPU = Object(
+    {
+        "architecture": one_of("x86_64", "ARM64", "unknown"),
+        "supportedInstructionSetExtensions": Array(one_of("AVX2", "AdvSIMD", "AVX")),
+    },
+    {"name": TEXT},
+)
+_ENGINE = Object(
+    {
+        **dict.fromkeys(("name", "version", "engine", "platform"), TEXT),
+        "compatibility": Object({"status": TEXT}, {"message": TEXT}),
+        "supportedModelFormatNames": Array(one_of("GGUF", "MLX", "GGML", "PT", "PTE")),
+        "hardwareSurvey": Object(
+            {
+                "gpuSurveyResult": Object({"result": _SURVEY_RESULT, "gpuInfo": Array(_GPU)}),
+                "cpuSurveyResult": Object({"result": _SURVEY_RESULT}, {"cpuInfo": _CPU}),
+            }
+        ),
+        "memoryInfo": Object(dict.fromkeys(("ramCapacity", "vramCapacity", "totalMemory"), _BYTES)),
+    },
+    {"visibleDevicesConfig": Object({"visibleDevices": Array(integer()), "changesOrder": BOOLEAN})},
+)
+
 RESULTS: Mapping[str, Mapping[str, Shape | None]] = {
     "llm": {
         "unloadModel": None,
@@ -187,5 +226,30 @@ RESULTS: Mapping[str, Mapping[str, Shape | None]] = {
         ),
         "getLocalFileAbsolutePath": Object({"path": TEXT}),
     },
+    "repository": {
+        "lmLinkStatus": Object(
+            {
+                "status": one_of("offline", "starting", "online", "stopping"),
+                "issues": Array(one_of("deviceDisabled", "notLoggedIn", "noAccess", "badVersion")),
+                "peers": Array(
+                    Object(
+                        {
+                            "deviceIdentifier": TEXT,
+                            "deviceName": TEXT,
+                            "status": one_of("connected", "disconnected"),
+                        }
+                    )
+                ),
+                "deviceIdentifier": Nullable(TEXT),
+                "deviceName": TEXT,
+            },
+            {
+                "preferredDeviceIdentifier": TEXT,
+                "reconnectInSeconds": NATURAL,
+                "lastError": Object({"message": TEXT, "timestamp": NATURAL}),
+            },
+        )
+    },
+    "runtime": {"surveyHardware": Object({"status": one_of("ok", "noCompatibleBackends"), "engines": Array(_ENGINE)})},
 }
 """What a server replies to a call, by namespace and endpoint; `None` is void."""
