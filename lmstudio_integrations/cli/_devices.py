@@ -9,7 +9,7 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.machines import LOCAL
 from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo
 
-InfoT = TypeVar("InfoT", ModelInfo, ModelInstanceInfo)
+InfoT = TypeVar("InfoT", bound=ModelInfo | ModelInstanceInfo)
 
 
 def device_names(client: Client, infos: Iterable[ModelInfo | ModelInstanceInfo]) -> dict[str | None, str]:
