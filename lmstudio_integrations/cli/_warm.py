@@ -91,6 +91,7 @@ def process(
     messages, settings = prefix
     started = time.monotonic()
     with progress_bar(f"Processing {path}") as show:
-        model = client.llm.model(info.identifier, load_policy="require_loaded", device=device or info.device_identifier)
-        model.warm(messages, config=settings, on_prompt_processing_progress=show)
+        client.llm.model(info.identifier, load_policy="require_loaded", device=device).warm(
+            messages, config=settings, on_prompt_processing_progress=show
+        )
     note(f"Processed {path} ({duration(time.monotonic() - started)}).")

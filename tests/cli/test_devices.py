@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations import Client
+from lmstudio_integrations.cli import _loaded_models
 from lmstudio_integrations.cli._loaded_models import find_downloaded
 from lmstudio_integrations.emulator import Emulator
 from tests.cli.managed import Command, cells
@@ -55,12 +56,13 @@ def placed(server: Emulator) -> list[tuple[str, str | None]]:
 ALL = [("vectors", "id-box"), ("vectors", "local"), ("x", "id-box"), ("x", "local")]
 
 
-def test_models_on_linked_devices_are_listed_with_their_device(on_linked: Command) -> None:
+def test_models_on_linked_devices_are_listed_with_their_device(linked: Emulator, on_linked: Command) -> None:
+    linked.unload("x")  # on the device that the server prefers
     rows = [cells(line) for line in on_linked("ls", "--llm")[1].splitlines()]
     assert [[row[0], *row[4:]] for row in rows] == [
         ["LLM", "DEVICE"],
         ["small", "local", "✓", "LOADED"],
-        ["small", "box", "✓", "LOADED"],
+        ["small", "box"],
         ["small-2", "local"],
     ]
     assert [info.get("deviceIdentifier") for info in json.loads(on_linked("ls", "--json", "--llm")[1])] == [
@@ -157,6 +159,18 @@ def test_memory_is_estimated_on_the_device(on_linked: Command, device: str, perm
     )
 
 
-def test_a_name_means_a_model_once_even_if_several_devices_have_it(linked: Emulator) -> None:
+def test_an_instance_is_new_even_if_another_device_has_its_identifier(linked: Emulator, on_linked: Command) -> None:
+    linked.unload("x")
+    assert on_linked("load", "small", "--identifier", "x", "--device", "box")[2].startswith("Loaded x (")
+
+
+def test_a_model_is_offered_once_even_if_several_devices_have_it(
+    linked: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered: list[str] = []
+    monkeypatch.setattr(_loaded_models, "has_terminal", lambda: True)
+    monkeypatch.setattr(_loaded_models, "pick", lambda _question, choices: offered.extend(choices) or 0)
     with Client(linked.address) as client:
         assert find_downloaded(client, "vec").name == "vectors"
+        assert find_downloaded(client, None).name == "small"
+    assert offered == ["small", "small-2", "vectors"]
