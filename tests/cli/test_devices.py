@@ -169,7 +169,12 @@ def test_a_model_is_offered_once_even_if_several_devices_have_it(
 ) -> None:
     offered: list[str] = []
     monkeypatch.setattr(_loaded_models, "has_terminal", lambda: True)
-    monkeypatch.setattr(_loaded_models, "pick", lambda _question, choices: offered.extend(choices) or 0)
+
+    def pick(_question: str, choices: list[str]) -> int:
+        offered.extend(choices)
+        return 0
+
+    monkeypatch.setattr(_loaded_models, "pick", pick)
     with Client(linked.address) as client:
         assert find_downloaded(client, "vec").name == "vectors"
         assert find_downloaded(client, None).name == "small"
