@@ -31,9 +31,7 @@ def linked() -> Iterator[Emulator]:
     """A server that prefers its linked device; both have instances `x`, of other context lengths, and `vectors`."""
     with Emulator(catalog=LINKED) as server, Client(server.address) as client:
         for device, length in (("box", 2048), ("local", 1024)):
-            client.llm.load_new_instance(
-                "small", "x", device=device, config={"context_length": length}, on_config_mismatch="ignore"
-            )
+            client.llm.load_new_instance("small", "x", device=device, config={"context_length": length})
             client.embedding.load_new_instance("vectors", device=device)
         yield server
 

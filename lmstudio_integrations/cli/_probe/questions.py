@@ -323,14 +323,14 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "hardware-survey",
         "How much memory may engines use, and which is reported if a survey names no engines?",
-        "runtime-endpoints",
+        "survey-hardware",
         "Ask for the hardware that the engines see, twice.",
         connecting.survey_hardware,
     ),
     Question(
         "link-status",
         "Which devices are linked, and what does the server call itself?",
-        "lm-link",
+        "link-devices",
         "Ask for the status of LM Link.",
         connecting.read_link_status,
     ),
@@ -344,7 +344,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "unknown-device",
         "Which error reports a device that is not linked?",
-        "error-codes",
+        "link-devices",
         "Load another instance; load, estimate and unload on a device that does not exist, which should be rejected.",
         loading.use_unknown_device,
     ),
