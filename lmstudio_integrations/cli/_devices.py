@@ -3,9 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from lmstudio_integrations.cli._model_names import listed
 from lmstudio_integrations.client.api.sync import Client
-from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.machines import LOCAL
 from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo
 
@@ -28,20 +26,9 @@ def on_device(client: Client, infos: Sequence[InfoT], device: str | None) -> lis
         device: `local`, or the name or the identifier of a device; `None` is any.
 
     Raises:
-        LMStudioValueError: If it is not connected.
+        LMStudioModelNotFoundError: If it is not connected.
     """
     if device is None:
         return list(infos)
-    if device == LOCAL:
-        return [info for info in infos if info.device_identifier is None]
-    status = client.link_status()
-    connected = [peer for peer in status.peers if peer.is_connected]
-    meant: set[str | None] = {
-        peer.device_identifier for peer in connected if device in {peer.device_identifier, peer.device_name}
-    }
-    if device in {status.device_identifier, status.device_name}:
-        meant = {None}
-    if not meant:
-        names = listed([LOCAL, *(peer.device_name for peer in connected)])
-        raise LMStudioValueError(f"no device {device!r} is connected to the server; connected: {names}")
-    return [info for info in infos if info.device_identifier in meant]
+    meant = None if device == LOCAL else client.link_status().identifier_of(device)
+    return [info for info in infos if info.device_identifier == meant]

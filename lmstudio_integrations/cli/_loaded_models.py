@@ -64,27 +64,29 @@ def find_downloaded(
     return matches[0] if first else _the_one(name, matches)
 
 
-def open_llm(client: Client, name: str | None, ttl: int | None) -> LLM:
+def open_llm(client: Client, name: str | None, ttl: int | None, device: str | None = None) -> LLM:
     """Return a language model, loaded just in time if necessary; note which models that evicted.
 
     Args:
         client: The client.
         name: What the user typed; `None` is the loaded model that was used last, else the one that the user picks.
         ttl: Unload it after this many idle seconds, if this call loads it.
+        device: The machine that it is used on; `None` leaves that to the server.
 
     Raises:
         LMStudioValueError: If the name does not mean one language model.
+        LMStudioModelNotFoundError: If the device is not connected.
     """
-    loaded = loaded_models(client, "llm")
+    loaded = on_device(client, loaded_models(client, "llm"), device)
     current = choose(loaded, ())
     if name is None and current is not None:
         name = current.name
     if name in {info.identifier for info in loaded}:
-        return client.llm.model(name, ttl=ttl, show_progress=False)
-    key = _llm_key(name, downloaded_models(client))
+        return client.llm.model(name, ttl=ttl, device=device, show_progress=False)
+    key = _llm_key(name, on_device(client, downloaded_models(client), device))
     before = identifiers(client)
     with progress_bar(f"Loading {key}") as show:
-        model = client.llm.model(key, ttl=ttl, on_load_progress=show)
+        model = client.llm.model(key, ttl=ttl, device=device, on_load_progress=show)
     if evicted := evicted_since(client, before):
         note(f"Loading {key} evicted {evicted} (Auto-Evict).")
     return model

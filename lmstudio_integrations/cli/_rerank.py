@@ -9,6 +9,7 @@ from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.cli._common import (
     AsJson,
     Host,
+    OnDevice,
     Token,
     Ttl,
     note,
@@ -18,6 +19,7 @@ from lmstudio_integrations.cli._common import (
     warnings_as_notes,
 )
 from lmstudio_integrations.cli._completion import llm_names
+from lmstudio_integrations.cli._devices import on_device
 from lmstudio_integrations.cli._embed.rows import STANDARD, Columns, InputFormat, Rows, rows_of
 from lmstudio_integrations.cli._loaded_models import loaded_models, open_llm
 from lmstudio_integrations.cli._model_choice import choose
@@ -60,6 +62,7 @@ def rerank(  # noqa: PLR0917 - one parameter for each flag
     ] = None,
     ttl: Ttl = None,
     as_json: AsJson = False,  # noqa: FBT002 - a flag
+    device: OnDevice = None,
     host: Host = None,
     token: Token = None,
 ) -> None:
@@ -69,7 +72,7 @@ def rerank(  # noqa: PLR0917 - one parameter for each flag
     """
     rows = rows_of(input_, input_format, Columns(field), only_text=True)
     with Client(host, token) as client, warnings_as_notes():
-        handle = open_llm(client, model or _loaded_reranker(client), ttl)
+        handle = open_llm(client, model or _loaded_reranker(client, device), ttl, device)
         texts = _texts(rows)
         with progress_bar("Reranking") as show:
             ranked = handle.rerank(query, list(texts.values()), instruction=instruction, top_n=top_n, on_progress=show)
@@ -80,10 +83,10 @@ def rerank(  # noqa: PLR0917 - one parameter for each flag
         note(f"{counted(truncated, 'text')} too long for the model; the score is that of the beginning.")
 
 
-def _loaded_reranker(client: Client) -> str | None:
+def _loaded_reranker(client: Client, device: str | None) -> str | None:
     """Return the identifier of a loaded model that was trained as a reranker."""
-    loaded = (info for info in loaded_models(client, "llm") if any(form.search(info.model_key) for form, _ in FAMILIES))
-    choice = choose(loaded, ())
+    loaded = on_device(client, loaded_models(client, "llm"), device)
+    choice = choose((info for info in loaded if any(form.search(info.model_key) for form, _ in FAMILIES)), ())
     return None if choice is None else choice.name
 
 

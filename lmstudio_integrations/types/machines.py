@@ -7,6 +7,7 @@ from typing import Final
 
 from pydantic import Field
 
+from lmstudio_integrations.errors import LMStudioModelNotFoundError
 from lmstudio_integrations.types._wire_model import WireModel
 
 LOCAL: Final = "local"
@@ -40,6 +41,32 @@ class LinkStatus(WireModel):
     device_identifier: str | None = None
     device_name: str = ""
     preferred_device_identifier: str | None = None
+
+    def identifier_of(self, device: str) -> str | None:
+        """Return the identifier of a connected device; `None` is the server's own machine.
+
+        Args:
+            device: Its identifier or its name; an identifier comes first. `local` is the server's own machine.
+
+        Raises:
+            LMStudioModelNotFoundError: If there is none, or several have the name.
+        """
+        if device in {LOCAL, self.device_identifier} or (self.peers and device == self.device_name):
+            return None
+        named = [peer for peer in self.peers if device == peer.device_identifier] or [
+            peer for peer in self.peers if device == peer.device_name
+        ]
+        connected = [peer.device_identifier for peer in named if peer.is_connected]
+        if len(connected) == 1:
+            return connected[0]
+        if connected:
+            listed = ", ".join(map(repr, connected))
+            raise LMStudioModelNotFoundError(
+                f"several linked devices are named {device!r}; name an identifier: {listed}"
+            )
+        others = ", ".join(map(repr, [LOCAL, *(peer.device_name for peer in self.peers if peer.is_connected)]))
+        problem = "is not connected" if named else "is not linked to this server"
+        raise LMStudioModelNotFoundError(f"the device {device!r} {problem}; connected: {others}")
 
 
 class MemoryInfo(WireModel):

@@ -10,7 +10,7 @@ from lmstudio_integrations import Client
 from lmstudio_integrations.cli import _loaded_models
 from lmstudio_integrations.cli._loaded_models import find_downloaded
 from lmstudio_integrations.emulator import Emulator
-from tests.cli.managed import Command, cells
+from tests.cli.managed import Command, Piped, cells
 
 LINKED = {
     "memory_gib": 8,
@@ -110,7 +110,11 @@ def test_without_models_on_linked_devices_none_is_looked_up(managed: Emulator, c
         (["--all"], "", ["vectors id-box", "vectors local", "x id-box", "x local"]),
         (["x"], "Error: 'x' is loaded 2 times; name its --device: x on box, x on local", []),
         ([], "Error: several models are loaded; name one, or use --all: vectors on box, vectors on local, x on", []),
-        (["x", "--device", "away"], "Error: no device 'away' is connected to the server; connected: local, box", []),
+        (
+            ["x", "--device", "away"],
+            "Error: the device 'away' is not connected; connected: 'local', 'box'",
+            [],
+        ),
     ],
 )
 def test_an_instance_is_unloaded_on_its_device(
@@ -177,3 +181,23 @@ def test_a_model_is_offered_once_even_if_several_devices_have_it(
         assert find_downloaded(client, "vec").name == "vectors"
         assert find_downloaded(client, None).name == "small"
     assert offered == ["small", "small-2", "vectors"]
+
+
+@pytest.mark.parametrize("device", ["local", "box"])
+@pytest.mark.parametrize(
+    "arguments",
+    [("chat", "small", "-p", "Hi"), ("chat", "-p", "Hi"), ("rerank", "Hi", "TEXTS"), ("embed", "TEXTS", "OUT")],
+    ids=" ".join,
+)
+def test_models_are_used_on_the_device_that_is_named(
+    linked: Emulator, piped: Piped, tmp_path: Path, arguments: tuple[str, ...], device: str
+) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("one\ntwo\n", encoding="utf-8")
+    paths = {"TEXTS": str(texts), "OUT": str(tmp_path / "vectors.jsonl")}
+    unused = {info.instance_reference for info in linked.loaded() if info.last_used_time is None}
+    options = [] if arguments[0] != "embed" else ["--model", "vectors", "-o", paths["OUT"]]
+    given = [paths.get(each, each) for each in arguments if each != "OUT"]
+    assert piped(*given, *options, "--device", device, "--host", linked.address)[0] == 0
+    used = [info for info in linked.loaded() if info.last_used_time and info.instance_reference in unused]
+    assert {info.device_identifier for info in used} == {None if device == "local" else "id-box"}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lmstudio_integrations.cli._common import Host, Token, Ttl, warnings_as_notes
+from lmstudio_integrations.cli._common import Host, OnDevice, Token, Ttl, warnings_as_notes
 from lmstudio_integrations.cli._completion import llm_names
 from lmstudio_integrations.errors import LMStudioValueError
 
@@ -47,6 +47,7 @@ def chat(
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before each call of a tool.")] = False,
+    device: OnDevice = None,
     host: Host = None,
     token: Token = None,
 ) -> None:
@@ -67,7 +68,8 @@ def chat(
         warnings_as_notes(),
         open_tools(client, tools or (), yes=yes) as chat_tools,
     ):
-        session = ChatSession(client, open_llm(client, model, ttl), Transcript(system_prompt), ttl, chat_tools)
+        handle = open_llm(client, model, ttl, device)
+        session = ChatSession(client, handle, Transcript(system_prompt), ttl, device, chat_tools)
         if text is None:
             from lmstudio_integrations.cli._chat.prompt import line_reader  # noqa: PLC0415 - slow
 

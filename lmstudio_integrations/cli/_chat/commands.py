@@ -47,7 +47,7 @@ def _print_help(_session: ChatSession, _argument: str) -> None:
 
 def _change_model(session: ChatSession, name: str) -> None:
     if name:
-        session.model = open_llm(session.client, name, session.ttl)
+        session.model = open_llm(session.client, name, session.ttl, session.device)
         note(f"The model is {instance_name(session.model.get_info())}.")
         return
     identifiers: dict[str, list[str]] = {}

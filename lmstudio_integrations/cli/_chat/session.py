@@ -39,6 +39,7 @@ class ChatSession:
         model: The model that responds.
         conversation: The conversation with it, or with a model before it.
         ttl: Unload models that the chat loads after this many idle seconds.
+        device: The machine that models are used on; `None` leaves that to the server.
         tools: The tools that models may call, if there are any.
         last_stats: The stats of the last response.
     """
@@ -47,6 +48,7 @@ class ChatSession:
     model: LLM
     conversation: Transcript
     ttl: int | None = None
+    device: str | None = None
     tools: ChatTools | None = None
     last_stats: LlmPredictionStats | None = None
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.cli._common import (
     Host,
+    OnDevice,
     Token,
     note,
     progress_bar,
@@ -21,6 +22,7 @@ from lmstudio_integrations.cli._common import (
     warnings_as_notes,
 )
 from lmstudio_integrations.cli._completion import embedding_keys
+from lmstudio_integrations.cli._devices import on_device
 from lmstudio_integrations.cli._embed.output import Journal, json_line, open_stream
 from lmstudio_integrations.cli._embed.rows import (
     STANDARD,
@@ -96,6 +98,7 @@ def embed(  # noqa: PLR0917 - one parameter for each flag
     overwrite: Annotated[  # noqa: FBT002 - a flag
         bool, typer.Option("--overwrite", help="Replace the output, if it is a file that exists.")
     ] = False,
+    device: OnDevice = None,
     host: Host = None,
     token: Token = None,
 ) -> None:
@@ -114,7 +117,7 @@ def embed(  # noqa: PLR0917 - one parameter for each flag
     journal = None if is_stream else Journal(output, rows, kind, overwrite=overwrite)
     names = {"--field": field, "--vector-field": vector_field, "--model-field": model_field}
     with Client(host, token) as client, warnings_as_notes():
-        handle, key = _model(client, model or (journal.settings.get("--model") if journal else None), ttl)
+        handle, key = _model(client, model or (journal.settings.get("--model") if journal else None), ttl, device)
         settings = {"--model": key, "--length-policy": length_policy, "--prefix": prefix, **names}
         with open_stream(output) if journal is None else journal.opened(settings, remaining) as write:
             done, without_text = journal.rows if journal else 0, 0
@@ -131,11 +134,12 @@ def embed(  # noqa: PLR0917 - one parameter for each flag
         note(f"Wrote {counted(done, 'row')} to {output}.")
 
 
-def _model(client: Client, name: str | None, ttl: int) -> tuple[EmbeddingModel, str]:
+def _model(client: Client, name: str | None, ttl: int, device: str | None) -> tuple[EmbeddingModel, str]:
     """Return the embedding model, loaded, with its key."""
-    loaded = loaded_models(client, "embedding")
+    loaded = on_device(client, loaded_models(client, "embedding"), device)
+    downloaded = on_device(client, downloaded_models(client), device)
     if name is None:
-        choice = choose(loaded, downloaded_models(client, "embedding"))
+        choice = choose(loaded, [info for info in downloaded if info.type == "embedding"])
         if choice is None:
             raise LMStudioValueError(
                 f"no embedding model is loaded, and none below {SIZE_LIMIT / 1e9:g} GB is downloaded; name one with "
@@ -143,9 +147,9 @@ def _model(client: Client, name: str | None, ttl: int) -> tuple[EmbeddingModel, 
             )
         name = choice.name
     elif name not in {info.identifier for info in loaded}:
-        name = find_key(name, downloaded_models(client), "embedding")
+        name = find_key(name, downloaded, "embedding")
     with progress_bar(f"Loading {name}") as show:
-        handle = client.embedding.model(name, ttl=ttl, load_policy="explicit", on_load_progress=show)
+        handle = client.embedding.model(name, ttl=ttl, device=device, load_policy="explicit", on_load_progress=show)
     return handle.with_retries(RETRIES), handle.get_info().model_key
 
 

@@ -281,9 +281,9 @@ class BaseHandle(ShortTracebacks, Generic[ModelT_co]):
 class BaseModelHandle(BaseHandle[ModelT_co]):
     """A handle to a model.
 
-    Handles are equal if they refer to the same instance: the same server, kind and identifier, even if their clients
-    differ. A lazy handle refers to no instance before its first use. Until then it equals only handles that share its
-    state, such as those of `with_timeouts`.
+    Handles are equal if they refer to the same instance: the same server, device, kind and identifier, even if their
+    clients differ. A lazy handle refers to no instance before its first use. Until then it equals only handles that
+    share its state, such as those of `with_timeouts`.
     """
 
     @classmethod
@@ -308,6 +308,7 @@ class BaseModelHandle(BaseHandle[ModelT_co]):
             mine.instance is not None
             and theirs.instance is not None
             and mine.instance.identifier == theirs.instance.identifier
+            and mine.instance.device == theirs.instance.device
         )
         return is_same and self._server_and_kind == cast("BaseModelHandle", other)._server_and_kind
 

@@ -20,7 +20,14 @@ from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.queries import get_load_config, list_wire_infos, unload
 from lmstudio_integrations.client.models.server_models import ServerModels
-from lmstudio_integrations.client.models.state import Instance, ModelState, WireInfo, device_of, matches, reference_of
+from lmstudio_integrations.client.models.state import (
+    ModelState,
+    WireInfo,
+    device_of,
+    matches,
+    reference_of,
+    specifier_of_instance,
+)
 from lmstudio_integrations.client.transport.flows import Flow, arun
 from lmstudio_integrations.client.transport.io_thread import on_io_thread
 from lmstudio_integrations.client.transport.operation import Operation
@@ -292,7 +299,7 @@ def _find(operation: Operation, state: ModelState) -> Flow[_ProbeResult]:
         info = info if state.instance is not None and info["identifier"] == state.instance.identifier else None
     if info is None:
         return _ProbeResult(None, None, (yield from _is_downloaded(operation, state)))
-    fields = yield from get_load_config(operation, state.kind, Instance.of(info).specifier)
+    fields = yield from get_load_config(operation, state.kind, specifier_of_instance(info))
     return _ProbeResult(info, parallel_of(fields.get(PARALLEL_KEY)), downloaded=True)
 
 

@@ -5,7 +5,14 @@ from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.client.models.queries import get_load_config
-from lmstudio_integrations.client.models.state import Instance, ModelState, WireInfo, identifier_of, max_context_length
+from lmstudio_integrations.client.models.state import (
+    Instance,
+    ModelState,
+    WireInfo,
+    identifier_of,
+    max_context_length,
+    specifier_of_instance,
+)
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
@@ -27,7 +34,7 @@ def check_config(operation: Operation, state: ModelState, info: WireInfo, *, loa
     if not requested:
         return
     instance = Instance.of(info)
-    actual = yield from get_load_config(operation, state.kind, instance.specifier)
+    actual = yield from get_load_config(operation, state.kind, specifier_of_instance(info))
     if instance.context_window is not None:  # a server may report the requested length as that of the config
         actual[f"{state.kind}.load.contextLength"] = instance.context_window.length
     # A setting that the server does not report cannot be compared.

@@ -462,10 +462,16 @@ class Loader:
         own = [(kind, info) for kind, info in loaded if known.is_explicit(reference_of(info))]
         if not own:
             return error
-        calls = ", ".join(f"client.{kind}.unload({identifier_of(info)!r})" for kind, info in own)
+        calls = ", ".join(f"client.{kind}.unload({_arguments(info)})" for kind, info in own)
         return add_suggestion(
             error, f"this program loaded models explicitly, so they stay loaded; unload them: {calls}"
         )
+
+
+def _arguments(info: WireInfo) -> str:
+    """Return the arguments of `unload` for an instance, as the user writes them."""
+    device = info.get("deviceIdentifier")
+    return repr(identifier_of(info)) + ("" if device is None else f", device={device!r}")
 
 
 def _milliseconds(ttl: float | None) -> int | None:

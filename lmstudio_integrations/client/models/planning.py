@@ -34,6 +34,7 @@ from lmstudio_integrations.client.models.state import (
     matches,
     max_context_length,
     reference_of,
+    specifier_of_instance,
 )
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.client.support.suggestions import error_with_suggestion
@@ -265,7 +266,7 @@ class Machine:
         reference = reference_of(info)
         known = self._loads.residents.get(reference)
         if known is None:
-            fields = yield from get_load_config(self._operation, kind, _exactly(info).specifier)
+            fields = yield from get_load_config(self._operation, kind, specifier_of_instance(info))
             with decode_errors("Model list"):
                 wanted = Wanted(kind, str(info["modelKey"]), fields)
             length = info.get("contextLength")
@@ -281,7 +282,7 @@ class Machine:
 
     def _why_it_is_busy(self, kind: ModelKind, info: WireInfo) -> Flow[str | None]:
         try:
-            state = yield from get_processing_state(self._operation, kind, _exactly(info).specifier)
+            state = yield from get_processing_state(self._operation, kind, specifier_of_instance(info))
         except LMStudioModelNotFoundError:
             raise
         except LMStudioServerError:
@@ -480,13 +481,6 @@ class _Room(NamedTuple):
         return low * _STEP or None
 
 
-def _exactly(info: WireInfo) -> Instance:
-    """Return an instance that requests name by its reference, because another one may take its place."""
-    instance = Instance.of(info)
-    instance.by_reference = True
-    return instance
-
-
 def _as_loaded(wanted: Wanted, resident: Resident) -> PlannedModel:
     load, memory_bytes = resident.sized
     return PlannedModel(
@@ -547,16 +541,13 @@ def parse_item(item: object) -> tuple[str, Any]:
     Raises:
         LMStudioValueError: If it is something else.
     """
-    match item:
-        case str() if parts := _ITEM.fullmatch(item.strip()):
-            settings = {"context_length": parts["context_length"], "max_parallel_predictions": parts["slots"]}
-            return parts["name"], {name: int(value) for name, value in settings.items() if value is not None}
-        case (str(name), config):
-            return name, config
-        case _:
-            raise LMStudioValueError(
-                f"a planned model must be 'MODEL[:CONTEXT][@SLOTS]', or a key and a config; got {item!r}"
-            )
+    if isinstance(item, str) and (parts := _ITEM.fullmatch(item.strip())):
+        settings = {"context_length": parts["context_length"], "max_parallel_predictions": parts["slots"]}
+        return parts["name"], {name: int(value) for name, value in settings.items() if value is not None}
+    pair: Any = item
+    if isinstance(item, tuple) and len(pair) == 2 and isinstance(pair[0], str):
+        return pair[0], pair[1]
+    raise LMStudioValueError(f"a planned model must be 'MODEL[:CONTEXT][@SLOTS]', or a key and a config; got {item!r}")
 
 
 def _find(name: str, downloaded: Sequence[WireInfo]) -> tuple[ModelKind, str, int | None]:

@@ -11,7 +11,7 @@ from lmstudio_integrations.client.models.state import Specifier, WireInfo, ident
 from lmstudio_integrations.client.support.arguments import optional_text, text_of
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
-from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.envelope import ensure_writable
 from lmstudio_integrations.protocol.kv_config import KvConfig
 from lmstudio_integrations.protocol.requests import (
@@ -64,26 +64,12 @@ def on_device(operation: Operation, device: str | None) -> Flow[OnDevice]:
     Raises:
         LMStudioModelNotFoundError: If it is not linked, or not connected.
     """
-    if optional_text(device, "device") is None:
+    device = optional_text(device, "device")
+    if device is None:
         return OnDevice()
     if device == LOCAL:
         return OnDevice(deviceIdentifier=None)
-    status = yield from link_status(operation)
-    if device == status.device_identifier or (status.peers and device == status.device_name):
-        return OnDevice(deviceIdentifier=None)
-    named = [peer for peer in status.peers if device == peer.device_identifier] or [
-        peer for peer in status.peers if device == peer.device_name
-    ]
-    connected = [peer for peer in named if peer.is_connected]
-    if len(connected) == 1:
-        return OnDevice(deviceIdentifier=connected[0].device_identifier)
-    if connected:
-        listed = ", ".join(repr(peer.device_identifier) for peer in connected)
-        raise LMStudioModelNotFoundError(f"several linked devices are named {device!r}; name an identifier: {listed}")
-    others = ", ".join(["'local'", *(repr(peer.device_name) for peer in status.peers if peer.is_connected)])
-    raise LMStudioModelNotFoundError(
-        f"the device {device!r} {'is not connected' if named else 'is not linked to this server'}; connected: {others}"
-    )
+    return OnDevice(deviceIdentifier=(yield from link_status(operation)).identifier_of(device))
 
 
 def list_downloaded(operation: Operation, kind: ModelKind | None) -> Flow[list[ModelInfo]]:

@@ -257,6 +257,14 @@ def matches(name: str, info: WireInfo) -> bool:
     return "/" in lowered and f"{info['path']}/".lower().startswith(f"{lowered}/")
 
 
+def specifier_of_instance(info: WireInfo) -> Specifier:
+    """Return what stands for an instance in requests: its reference, because another one may have its identifier."""
+    reference = reference_of(info)
+    if reference is None:
+        return Instance.of(info).specifier
+    return {"type": "instanceReference", "instanceReference": reference}
+
+
 def max_context_length(info: WireInfo) -> int | None:
     """Return the longest context length that a model can have, if the server sent it."""
     maximum = info.get("maxContextLength")

@@ -1,13 +1,11 @@
 """Devices of LM Link: where a model is loaded, looked up, estimated and unloaded."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.models import queries
-from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.emulator import Emulator
 
 STUDIO = {"name": "Studio", "identifier": "device-1", "memory_gib": 64}
@@ -132,28 +130,20 @@ PEERS += [("4", "Studio 3", "connected"), ("5", "Laptop", "disconnected"), ("6",
 @pytest.mark.parametrize(
     ("device", "expected"),
     [
-        ("Studio", r"several linked devices are named 'Studio'; name an identifier: '1', '2'"),
+        ("Studio", r"several devices are named 'Studio'; name an identifier: '1', '2'"),
         ("Studio 3", "Studio 3"),
         ("2", "2"),
         ("Laptop", "6"),
     ],
 )
-def test_an_identifier_comes_before_a_name_and_a_connected_device_before_others(
-    monkeypatch: pytest.MonkeyPatch, device: str, expected: str
-) -> None:
+def test_an_identifier_comes_before_a_name_and_a_connected_device_before_others(device: str, expected: str) -> None:
     peers = [{"deviceIdentifier": one, "deviceName": name, "status": status} for one, name, status in PEERS]
-
-    def link_status(_operation: object) -> Flow[lms.LinkStatus]:
-        yield from ()
-        return lms.LinkStatus.from_dict({"status": "online", "peers": peers})
-
-    monkeypatch.setattr(queries, "link_status", link_status)
-    flow = queries.on_device(cast("Any", None), device)
-    if expected.isdigit() or expected == device:
-        assert run(flow) == {"deviceIdentifier": expected}
+    status = lms.LinkStatus.from_dict({"status": "online", "peers": peers})
+    if expected in {one for one, _, _ in PEERS}:
+        assert status.identifier_of(device) == expected
     else:
         with pytest.raises(lms.LMStudioModelNotFoundError, match=expected):
-            run(flow)
+            status.identifier_of(device)
 
 
 async def test_a_reference_to_an_instance_needs_no_device(client: Any, server: Emulator) -> None:
@@ -161,6 +151,24 @@ async def test_a_reference_to_an_instance_needs_no_device(client: Any, server: E
     reference = {"type": "instanceReference", "instanceReference": info.instance_reference}
     with pytest.raises(lms.LMStudioValueError, match="leave out device='Studio'"):
         await client.llm.get_model_info(reference, device="Studio")
+
+
+@pytest.mark.parametrize(("device", "length"), [("local", 1024), ("Studio", 2048)])
+async def test_settings_are_compared_with_those_of_the_instance_on_the_device(
+    client: Any, server: Emulator, device: str, length: int
+) -> None:
+    for each, seed in (("local", 1024), ("Studio", 2048)):
+        await client.llm.model("chatty", device=each, config={"seed": seed, "contextLength": seed})
+    same = {"seed": length, "contextLength": length}
+    await client.llm.model("chatty", device=device, config=same, on_config_mismatch="raise")
+    with pytest.raises(lms.LMStudioConfigMismatchError, match=f"seed: requested .* actual .*{length}"):
+        await client.llm.model("chatty", device=device, config={"seed": 1}, on_config_mismatch="raise")
+
+
+async def test_instances_of_one_name_on_two_devices_are_two(client: Any, server: Emulator) -> None:
+    handles = [await client.llm.model("chatty", device=device) for device in ("local", "Studio")]
+    listed = await client.llm.list_loaded()
+    assert [[one == other for other in listed] for one in handles] == [[True, False], [False, True]]
 
 
 async def test_the_hardware_has_the_memory_of_the_catalog() -> None:
