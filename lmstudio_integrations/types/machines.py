@@ -61,9 +61,7 @@ class LinkStatus(WireModel):
             return connected[0]
         if connected:
             listed = ", ".join(map(repr, connected))
-            raise LMStudioModelNotFoundError(
-                f"several linked devices are named {device!r}; name an identifier: {listed}"
-            )
+            raise LMStudioModelNotFoundError(f"several devices are named {device!r}; name an identifier: {listed}")
         others = ", ".join(map(repr, [LOCAL, *(peer.device_name for peer in self.peers if peer.is_connected)]))
         problem = "is not connected" if named else "is not linked to this server"
         raise LMStudioModelNotFoundError(f"the device {device!r} {problem}; connected: {others}")
