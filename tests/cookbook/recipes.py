@@ -118,6 +118,7 @@ RECIPES = (
     Recipe("langchain_reasoning", models=(TOOLS,)),
     Recipe("langchain_images", models=(VISION,)),
     Recipe("langchain_models"),
+    Recipe("langchain_fit_memory"),
     Recipe("llama_index_query", models=(CHAT, EMBEDDING)),
     Recipe(
         "llama_index_qdrant_ingestion",
