@@ -316,6 +316,33 @@ def _eviction(case: Case) -> Any:
             case(server.address, model=model)
 
 
+@mistake("evicted", CHAT)
+def _eviction_for_memory(case: Case) -> Any:
+    with Emulator(catalog=_in_memory(2)) as server:
+        for model in (LLM, OTHER):
+            case(server.address, model=model, load_policy="fit")
+
+
+def _in_memory(gib: float) -> Catalog:
+    """Return the models, each of which takes a gibibyte besides its context, on a machine with so much memory."""
+    entries = [entry.model_copy(update={"memory_gib": 1}) for entry in models(maximum=32768)]
+    return Catalog(models=tuple(entries), memory_gib=gib)
+
+
+@mistake("does-not-fit")
+def _beside_what_stays(case: Case) -> Any:
+    with Emulator(catalog=_in_memory(2)) as server:
+        server.load(OTHER)
+        return case(server.address, load_policy="fit")
+
+
+@mistake("does-not-fit", LANGUAGE)
+def _with_this_context(case: Case) -> Any:
+    with Emulator(catalog=_in_memory(3)) as server:
+        server.load(OTHER)
+        return case(server.address, load_policy="fit", context_length=32768)
+
+
 @mistake("evicted", only("LangChain"))
 def _evicted(case: Case) -> Any:
     with Emulator(models()) as server:
@@ -338,6 +365,13 @@ def _shorter_than_requested(case: Case) -> Any:
     with Emulator(models(context_length=4096, maximum=16384)) as server:
         server.load(LLM)
         return case(server.address, context_length=8192)
+
+
+@mistake("other-settings")
+def _fitted_up(case: Case) -> Any:
+    entries = [entry.model_copy(update={"loaded_context_length": 32}) for entry in models()]
+    with Emulator(entries) as server:
+        return case(server.address, context_length=16)
 
 
 @mistake("other-settings")
