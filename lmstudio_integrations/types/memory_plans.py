@@ -76,7 +76,7 @@ class PlannedModel:
         if self.fit != "loaded":
             text = f"{'does not fit' if self.fit == 'too_large' else 'fits'} ({self.basis})"
         if self.evicts:
-            text += f" once {', '.join(self.evicts)} is unloaded"
+            text += f" once {', '.join(self.evicts)} {'is' if len(self.evicts) == 1 else 'are'} unloaded"
         if smaller is not None:
             text += f"; {smaller} tokens would"
         return text if requested in {None, self.context_length} else f"{text}; {requested} tokens were requested"

@@ -451,3 +451,27 @@ def test_hosts_that_load_the_model_later_are_warm_as_well() -> None:
 def test_nothing_can_be_kept_warm_that_is_not_given(server: Emulator, adapter: Any) -> None:
     with pytest.raises(LMStudioValueError, match="keep_warm=True needs what is to be kept warm"):
         adapter(model=CHAT, host=server.address).load(keep_warm=True)
+
+
+def test_the_progress_of_a_warm_start_is_reported_once(server: Emulator) -> None:
+    progress: list[float] = []
+    with Client(server.address) as client:
+        model = client.llm.lazy_model(CHAT)
+        model.warm(SYSTEM, keep_warm=True, on_prompt_processing_progress=progress.append)
+        reported = [*progress]
+        server.unload(CHAT)
+        model.respond(QUESTION)
+        assert (progress, len(server.predictions)) == (reported, 3)
+
+
+def test_a_question_about_the_instance_processes_nothing(server: Emulator) -> None:
+    with Client(server.address) as client:
+        model = client.llm.model(CHAT)
+        model.warm(SYSTEM, keep_warm=True)
+        server.unload(CHAT)
+        server.load(CHAT)
+        model.get_context_length()  # now it knows that the instance is another one
+        model.model.state.instance = None
+        model.get_processing_state()
+        model.get_load_config()
+        assert len(server.predictions) == 1

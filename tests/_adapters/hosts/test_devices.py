@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioModelNotFoundError, LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioToolkit
 from tests._adapters.hosts.servers import CHAT, EMBEDDING, call, chat_model, embedding_model, handle_of, key_of, running
 from tests._adapters.hosts.test_calls import SECONDS, every_adapter_on_a_path, every_language_model_on_a_path
@@ -87,6 +87,27 @@ def test_vectors_of_one_call_are_made_on_all_devices(server: Emulator) -> None:
         LMStudioEmbeddings(model=EMBEDDING, host=server.address, device=device).embed_query("Hello")
     assert len(model.embed_documents([f"text {number}" for number in range(100)])) == 100
     assert {each.device: each.loaded for each in model.hosts()} == {"local": True, "Studio": True}
+
+
+def test_several_instances_are_unloaded_on_their_device(server: Emulator) -> None:
+    here = ChatLMStudio(model=CHAT, host=server.address, device="local", instances=2).load()
+    ChatLMStudio(model=CHAT, host=server.address, device="Studio", instances=2).load()
+    handle_of(here).unload()
+    assert places(server) == [(CHAT, "device-1"), (f"{CHAT}:2", "device-1")]
+
+
+def test_devices_with_different_contexts_are_named_and_the_smallest_counts(server: Emulator) -> None:
+    for device, length in (("local", 4096), ("Studio", 2048)):
+        ChatLMStudio(model=CHAT, host=server.address, device=device, context_length=length).load()
+    model = ChatLMStudio(model=CHAT, host=[(server.address, "local"), (server.address, "Studio")])
+    place = server.address
+    text = rf"loaded differently: context_length \({place} \(local, chat\): 4096, {place} \(Studio, chat\): 2048\)"
+    with pytest.warns(LMStudioConfigWarning, match=text):
+        model.load()
+    model.batch(["Hello"] * 4)
+    profile = model.profile
+    assert profile is not None
+    assert profile["max_input_tokens"] == 2048
 
 
 BAD_HOSTS: dict[str, tuple[Any, str]] = {

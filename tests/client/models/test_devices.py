@@ -65,6 +65,16 @@ async def test_unloading_a_handle_spares_an_instance_of_the_same_name_on_the_pre
         assert instances(server) == [("chatty", "device-1")]
 
 
+async def test_an_instance_is_unloaded_on_its_device_although_the_server_prefers_another() -> None:
+    with Emulator(catalog={**CATALOG, "device": [{**STUDIO, "preferred": True}]}) as server:
+        server.load("chatty", identifier="chatty")  # on the preferred device
+        with lms.Client(server.address) as client:
+            model = client.llm.model("chatty", device="local", load_policy="explicit")
+            model.unload_if_loaded_here()
+            assert instances(server) == [("chatty", "device-1")]
+            assert client.llm.model("chatty", load_policy="fit").get_info().device_identifier is None
+
+
 CALLS: dict[str, Callable[[Any, str], Awaitable[Any]]] = {
     "model": lambda client, device: client.llm.model("chatty", device=device),
     "require_loaded": lambda client, device: client.llm.model("chatty", device=device, load_policy="require_loaded"),

@@ -251,6 +251,17 @@ async def test_an_instance_is_owned_although_a_warning_is_an_error(
         assert server.loaded() == []
 
 
+async def test_the_context_length_is_that_of_the_instance_and_not_of_its_config(
+    make_client: Callable[..., Any],
+) -> None:
+    config = [[result({"fields": [{"key": "llm.load.contextLength", "value": 32768}]})]]
+    loaded = [packet({"type": "success", "info": {**FULL_INFO, "contextLength": 208_384}}), CLOSE]
+    server = Server({"loadModel": [loaded], "getLoadConfig": config})
+    async with fake_server(server) as address, make_client(address) as client:
+        with pytest.warns(lms.LMStudioConfigWarning, match="requested 32768, actual 208384"):
+            await client.llm.load_new_instance("m", config={"contextLength": 32768})
+
+
 async def test_a_new_instance_whose_config_cannot_be_read_is_unloaded(make_client: Callable[..., Any]) -> None:
     server = Server(
         {

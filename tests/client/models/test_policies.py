@@ -246,6 +246,10 @@ async def test_a_context_length_that_was_fitted_up_is_reported_like_one_that_was
             text = rf"was loaded with other settings \(contextLength: requested 4096, actual {actual}\); .*{advice}"
             with pytest.warns(lms.LMStudioConfigWarning, match=text):
                 await client.llm.model("chatty", config={"contextLength": 4096}, load_policy=policy)
+            if policy != "new_instance":  # what another call has loaded was perhaps requested so
+                with pytest.warns(lms.LMStudioConfigWarning, match="is already loaded") as caught:
+                    await client.llm.model("chatty", config={"contextLength": 4096}, load_policy=policy)
+                assert "fitted" not in str(caught[0].message)
 
 
 async def test_listed_handles_show_what_this_program_loaded_explicitly(client: Any, server: Emulator) -> None:
