@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations._support.environment import LOADS_VARIABLE
-from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations._support.text import counted
+from lmstudio_integrations._support.typeguards import is_count, is_list, is_object
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.protocol.requests import OnDevice
@@ -143,7 +144,7 @@ class LoadHistory:
         """Return what is known of a machine of the server."""
         if not self._is_read:
             self._is_read = True
-            for line in _lines(server):
+            for line in _read(server):
                 self._machine(server, line["device"]).remember(line)
         return self._machine(server, device.get("deviceIdentifier"))
 
@@ -151,17 +152,46 @@ class LoadHistory:
         return self._machines.setdefault(device, MachineHistory(server, device))
 
 
-def _lines(server: str) -> list[dict[str, Any]]:
+def _read(server: str) -> list[dict[str, Any]]:
     """Return what the file has about a server."""
     path = os.environ.get(LOADS_VARIABLE)
     if not path or not Path(path).exists():
         return []
     try:
-        lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-        return [line for line in lines if is_object(line) and line["server"] == server]
-    except (OSError, ValueError, LookupError) as error:
+        texts = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
         warn_user(f"cannot read {LOADS_VARIABLE}={path!r}, so plans rest on estimates: {error}", LMStudioConfigWarning)
         return []
+    lines = [_parse(text) for text in texts if text.strip()]
+    of_server = [line for line in lines if line.get("server", server) == server]
+    valid = [line for line in of_server if _is_valid(line)]
+    if malformed := len(of_server) - len(valid):
+        text = f"{counted(malformed, 'line')} of {LOADS_VARIABLE}={path!r} cannot be read; plans do without"
+        warn_user(text, LMStudioConfigWarning)
+    return valid
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """Return a line of the file; an empty object if it is none."""
+    try:
+        line = json.loads(text)
+    except ValueError:  # a program may have ended while it wrote
+        return {}
+    return line if is_object(line) else {}
+
+
+def _is_valid(line: Mapping[str, Any]) -> bool:
+    if not isinstance(line.get("server"), str) or not isinstance(line.get("device", 0), str | None):
+        return False
+    if "loads" in line:
+        are_loads = is_list(line["loads"]) and all(map(_is_load, line["loads"]))
+        return are_loads and isinstance(line.get("accepted"), bool) and is_count(line.get("memory_bytes"))
+    is_request = "requested" in line and (line["requested"] is None or is_count(line["requested"]))
+    return is_request and isinstance(line.get("model_key"), str) and is_count(line.get("actual"))
+
+
+def _is_load(value: object) -> bool:
+    return is_list(value) and len(value) == 3 and isinstance(value[0], str) and all(map(is_count, value[1:]))
 
 
 def _append(line: Mapping[str, Any]) -> None:
