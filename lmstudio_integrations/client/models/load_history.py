@@ -26,7 +26,13 @@ _MAX_RECORDED = 256
 
 
 class Load(NamedTuple):
-    """A model in memory, by what decides how much it takes."""
+    """A model in memory, by what decides how much it takes.
+
+    Attributes:
+        model_key: Its key.
+        context_length: Its context length; 0 is the server's default, as long as that is not known.
+        slots: How many predictions share the context.
+    """
 
     model_key: str
     context_length: int
@@ -122,7 +128,9 @@ def _covers(larger: Iterable[Load], smaller: Iterable[Load]) -> bool:
 
 
 def _is_at_least(one: Load, other: Load) -> bool:
-    return one.model_key == other.model_key and one.context_length >= other.context_length and one.slots >= other.slots
+    length, least = one.context_length, other.context_length
+    # A default that is not known yet is equal to itself only.
+    return one.model_key == other.model_key and (length == least or length > least > 0) and one.slots >= other.slots
 
 
 class LoadHistory:

@@ -72,6 +72,15 @@ def test_the_newest_outcome_counts(accepted: bool) -> None:
     assert seen.fits([A]) is accepted
 
 
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_default_context_that_is_not_known_is_like_no_other(accepted: bool) -> None:
+    default = sized("a", context=0)
+    assert history(([A], accepted)).fits([default]) is None
+    assert history(([default], accepted)).fits([A]) is None
+    assert history(([default], accepted)).fits([sized("a", context=1)]) is None
+    assert history(([default], accepted)).fits([default]) is accepted
+
+
 def test_each_load_needs_a_counterpart_of_its_own() -> None:
     large, small = sized("a", context=8192), sized("a", context=1024)
     assert history(([large, small], True)).fits([small, A]) is True
