@@ -229,9 +229,8 @@ class Loader:
             info = yield from self.find_loaded()
             if info is not None:
                 return (yield from self._use(info))
-            assert self._state.key is not None, "a model is found or loaded by its key"
-            wanted = self._wanted((yield from self._model_key(self._state.key)))
-            work = (yield from self._machine()).load(wanted, self._load_or_wait_for_other_program)
+            machine, wanted = yield from self._machine()
+            work = machine.load(wanted, self._load_or_wait_for_other_program)
             # Other callers may want other models, so they do not fail with this one.
             instance = yield from SingleFlight.run(
                 operation, running_loads, ("fit", self._state.device), work, errors=(), deadlock=self._deadlock
@@ -284,14 +283,13 @@ class Loader:
             yield from self._operation.pause(seconds)
             seconds = min(2 * seconds, _LONGEST_PAUSE)
 
-    def _machine(self) -> Flow[Machine]:
-        """Return the machine on which the model is loaded."""
-        device = yield from self._on_device()
-        return Machine(self._operation, device, self._state.device, self._state.evict)
-
-    def _wanted(self, model_key: str) -> Wanted:
-        config = self._state.config
-        return Wanted(self._state.kind, model_key, {} if config is None else config.to_fields())
+    def _machine(self) -> Flow[tuple[Machine, Wanted]]:
+        """Return the machine on which the model is loaded, and the model as plans name it."""
+        state, device = self._state, (yield from self._on_device())
+        assert state.key is not None, "a model is found or loaded by its key"
+        model_key = yield from self._model_key(state.key)
+        wanted = Wanted(state.kind, model_key, {} if state.config is None else state.config.to_fields())
+        return Machine(self._operation, device, state.device, state.evict), wanted
 
     def _use(self, info: WireInfo) -> Flow[Instance]:
         if self._state.on_load_progress is not None:
@@ -381,7 +379,8 @@ class Loader:
             info = yield from self._load("loadModel", parameter, packets)
         except LMStudioInsufficientResourcesError:
             with suppress(LMStudioError):  # the first error says more
-                yield from (yield from self._machine()).record_refusal(self._wanted(name))
+                machine, wanted = yield from self._machine()
+                yield from machine.record_refusal(wanted)
             raise
         self._server_models.record_explicit(info)
         packets.report()
@@ -406,10 +405,11 @@ class Loader:
 
     def _record_context(self, info: WireInfo) -> None:
         """Remember the context length that came out, for plans."""
-        context, length = self._operation.context, info.get("contextLength")
+        context, config, length = self._operation.context, self._state.config, info.get("contextLength")
         if is_count(length) and isinstance(info.get("modelKey"), str):
             history = context.shared(LoadHistory).of(str(context.target), device_of(info))
-            history.record_context(info["modelKey"], self._wanted(info["modelKey"]).requested, length)
+            requested = None if config is None else config.context_length
+            history.record_context(info["modelKey"], requested, length)
 
     def _request_load(self, endpoint: str, parameter: Mapping[str, Any], packets: LoadPackets) -> Flow[WireInfo]:
         kind, parameter = self._state.kind, {**parameter, **(yield from self._on_device())}
