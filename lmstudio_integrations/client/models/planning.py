@@ -28,6 +28,7 @@ from lmstudio_integrations.client.models.queries import (
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import (
     Instance,
+    Specifier,
     WireInfo,
     device_of,
     identifier_of,
@@ -418,6 +419,13 @@ class Machine:
 
 
 _PLANNED = "it is part of the plan"
+
+
+def _specifier(info: WireInfo) -> Specifier:
+    """Stands for an instance in requests. Its identifier may be that of an instance on another machine, too."""
+    instance = Instance.of(info)
+    instance.by_reference = True
+    return instance.specifier
 
 
 class _Room(NamedTuple):

@@ -53,3 +53,17 @@ async def test_a_refusal_counts_whatever_the_model_was_called(make_client: MakeC
             with pytest.raises(lms.LMStudioInsufficientResourcesError, match="does not fit"):
                 await client.llm.model("maker/large-GGUF/large.gguf", load_policy="fit", device="studio")
             assert len(server.loads) == 1
+
+
+# Where ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_load_config_is_that_of_the_instance_on_the_same_machine(make_client: MakeClient) -> None:
+    with serving(entry("a", 1), devices=[{"name": "studio"}]) as server:
+        async with make_client(server.address) as client:
+            for device, slots in (("local", 2), ("studio", 7)):
+                config = {"max_parallel_predictions": slots}
+                await client.llm.model("a", load_policy="explicit", device=device, config=config)
+            for device, slots in (("local", 2), ("studio", 7)):
+                (model,) = (await client.plan(["a"], device=device)).models
+                assert (model.fit, model.slots) == ("loaded", slots)
