@@ -1,48 +1,697 @@
 """Plans of what fits into memory, and the load policy `fit`, which makes room by them."""
 
+import asyncio
+import logging
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.models.load_history import Load, LoadHistory, MachineHistory, Sized
+from lmstudio_integrations.client.models.planning import Memory, Verdict, choose_evictions, parse_item
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.base import Engine
+from lmstudio_integrations.emulator.testing.proxy.injections import ALWAYS, Injection
+from lmstudio_integrations.emulator.testing.proxy.proxy import ProxiedConnection, Proxy, ProxyThread, forward
+from lmstudio_integrations.emulator.testing.proxy.replacements import warning
+from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.types.memory_plans import GIB, LoadedModel, MemoryPlan, PlannedModel
 from tests.client.both import make_client
+from tests.client.fake import wait_until
+from tests.support.gate import AT_THE_GATE, Gate
 
 __all__ = ["make_client"]
 
 MakeClient = Callable[..., Any]
+TOO_LARGE = lms.LMStudioInsufficientResourcesError
+
+
+# Decisions, without a server ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sizes", "room", "evicted"),
+    [
+        ([3, 3], 6, []),
+        ([3, 3], 5, [0]),
+        ([3, 3], 2, [0, 1]),
+        ([1, 3, 3], 6, [0]),
+        ([1, 3, 3], 5, [1]),  # the oldest one alone is not enough, and then needless
+        ([1, 2, 3], 5, [0]),
+        ([1, 1, 4], 3, [2]),
+        ([2, 1, 4], 3, [2]),
+        ([2, 2, 1, 1], 3, [0, 1]),
+        ([1, 2, 2, 1], 3, [0, 1]),
+        ([2, 2, 3], 3, [0, 1]),
+        ([1, 2, 3], 2, [0, 2]),  # of what is needless, what was used last is spared first
+        ([], -1, None),
+        ([2, 2], -1, None),
+    ],
+)
+def test_only_what_must_go_is_chosen_the_least_recently_used_first(
+    sizes: list[int], room: int, evicted: list[int] | None
+) -> None:
+    candidates = list(enumerate(sizes))
+
+    def verdict_without(gone: Sequence[tuple[int, int]]) -> Verdict:
+        return Verdict(sum(sizes) - sum(size for _, size in gone) <= room, "estimated")
+
+    chosen, verdict = choose_evictions(candidates, verdict_without)
+    assert [number for number, _ in chosen] == (evicted or [])
+    assert verdict == Verdict(evicted is not None, "estimated")
+
+
+def test_the_basis_is_that_of_what_is_left() -> None:
+    verdicts = {2: Verdict(False, "seen"), 1: Verdict(True, "estimated"), 0: Verdict(True, "seen")}
+    assert choose_evictions(["a", "b"], lambda gone: verdicts[2 - len(gone)]) == (["a"], verdicts[1])
+
+
+A, B = Sized(Load("a", 4096, 4), 60), Sized(Load("b", 4096, 4), 30)
+UNKNOWN = Sized(Load("a", 4096, 4), None)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "models", "permitted", "freed", "fits"),
+    [
+        (90, [A, B], True, 0, True),
+        (89, [A, B], True, 0, False),
+        (90, [A, B], False, 0, False),  # the server would refuse it as things are now
+        (90, [A, B], False, 1, True),
+        (89, [A, B], False, 1, False),
+        (None, [A, B], True, 0, True),
+        (None, [A, B], False, 0, False),
+        (None, [A, B], False, 29, False),
+        (None, [A, B], False, 30, True),
+        (None, [UNKNOWN], False, 0, False),
+        (None, [UNKNOWN], False, 1, True),
+        (90, [UNKNOWN], True, 0, True),
+    ],
+)
+def test_what_was_not_seen_is_estimated(
+    capacity: int | None, models: list[Sized], permitted: bool, freed: int, fits: bool
+) -> None:
+    memory = Memory(capacity, MachineHistory("server", None))
+    assert memory.verdict(models, permitted=permitted, freed=freed) == Verdict(fits, "estimated")
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_what_was_seen_counts_more_than_any_estimate(accepted: bool) -> None:
+    history = MachineHistory("server", None)
+    history.record([A, B], accepted=accepted)
+    memory = Memory(1 if accepted else 1000, history)
+    assert memory.verdict([A, B], permitted=not accepted, freed=0) == Verdict(accepted, "seen")
+
+
+@pytest.mark.parametrize(
+    ("item", "name", "settings"),
+    [
+        ("a", "a", {}),
+        (" a ", "a", {}),
+        ("a:4096", "a", {"context_length": 4096}),
+        ("a@2", "a", {"max_parallel_predictions": 2}),
+        ("a/b:4096@2", "a/b", {"context_length": 4096, "max_parallel_predictions": 2}),
+        ("a@q4_k_m", "a@q4_k_m", {}),
+        ("a@q4_k_m:8192@1", "a@q4_k_m", {"context_length": 8192, "max_parallel_predictions": 1}),
+        ("a@2:4096", "a@2", {"context_length": 4096}),
+        ("qwen2.5-7b-instruct-1m", "qwen2.5-7b-instruct-1m", {}),
+        ("a:b", "a:b", {}),
+        ("a:", "a:", {}),
+        (("a:1", {"seed": 1}), "a:1", {"seed": 1}),
+        (["a", None], "a", None),
+    ],
+)
+def test_a_planned_model_is_a_text_or_a_pair(item: Any, name: str, settings: Any) -> None:
+    assert parse_item(item) == (name, settings)
+
+
+@pytest.mark.parametrize("item", ["", "  ", ("a",), ("a", {}, 1), ("", {}), (1, {})])
+def test_anything_else_is_rejected(item: Any) -> None:
+    with pytest.raises(lms.LMStudioValueError, match=r"a planned model must be|the model (must be a string|is empty)"):
+        parse_item(item)
+
+
+def planned(fit: Any, **members: Any) -> PlannedModel:
+    known: dict[str, Any] = {
+        "model_key": "a",
+        "kind": "llm",
+        "context_length": 4096,
+        "slots": 4,
+        "memory_bytes": GIB,
+        "basis": "estimated",
+    }
+    return PlannedModel(fit=fit, **known | members)
+
+
+@pytest.mark.parametrize(
+    ("model", "verdict"),
+    [
+        (planned("loaded"), "loaded"),
+        (planned("loaded", requested_context_length=4096), "loaded"),
+        (planned("loaded", requested_context_length=8192), "loaded; 8192 tokens were requested"),
+        (planned("fits"), "fits (estimated)"),
+        (planned("fits", basis="seen"), "fits (seen)"),
+        (planned("fits", requested_context_length=8192), "fits (estimated); 8192 tokens were requested"),
+        (planned("fits_after_eviction", evicts=("b", "c")), "fits (estimated) once b, c is unloaded"),
+        (planned("too_large", basis="seen"), "does not fit (seen)"),
+        (planned("too_large", largest_context_length=256), "does not fit (estimated); 256 tokens would"),
+    ],
+)
+def test_a_verdict_says_what_it_rests_on(model: PlannedModel, verdict: str) -> None:
+    assert model.verdict == verdict
+
+
+def test_a_plan_is_shown_as_a_table() -> None:
+    plan = MemoryPlan(
+        host="localhost:1234",
+        device="studio",
+        capacity_bytes=16 * GIB,
+        models=(
+            planned("loaded", model_key="long-name"),
+            planned("fits_after_eviction", context_length=None, memory_bytes=None, slots=1, evicts=("b",)),
+        ),
+        loaded=(
+            LoadedModel(identifier="b", model_key="b", context_length=2048, memory_bytes=GIB // 2),
+            LoadedModel(identifier="c", model_key="c", context_length=512, stays_because="it has requests"),
+        ),
+    )
+    assert str(plan).splitlines() == [
+        "localhost:1234 (studio): memory for models: 16.0 GiB",
+        "MODEL      CONTEXT  SLOTS  EACH  MEMORY",
+        "long-name  4096     4      1024  1.0 GiB  loaded",
+        "a          default  1            unknown  fits (estimated) once b is unloaded",
+        "",
+        "LOADED NOW  CONTEXT  MEMORY",
+        "b           2048     0.5 GiB  may be evicted",
+        "c           512      unknown  stays: it has requests",
+    ]
+    assert plan.fits
+    assert plan.evicts == ("b",)
+
+
+# A server -------------------------------------------------------------------------------------------------------------
+
+HELD: dict[str, Any] = {"when": {"last": "^hold"}, "then": [{"text": "so "}, AT_THE_GATE, {"text": "done"}]}
 
 
 def entry(key: str, gib: float, **fields: Any) -> dict[str, Any]:
-    """Return a scripted model whose context takes no memory."""
+    """Return a scripted model whose context takes no memory, and whose response to `hold` waits at the gate."""
     path = f"maker/{key}-GGUF/{key}.gguf"
-    return {"key": key, "path": path, "memory_gib": gib, "kib_per_token": 0, "context_length": 4096, **fields}
+    rules = [*fields.pop("rules", ()), HELD]
+    return {
+        "key": key,
+        "path": path,
+        "memory_gib": gib,
+        "kib_per_token": 0,
+        "context_length": 4096,
+        "rules": rules,
+        **fields,
+    }
 
 
 @contextmanager
 def serving(
     *models: dict[str, Any],
-    memory_gib: float | None = 10,
+    memory_gib: float = 10,
     devices: Sequence[dict[str, Any]] = (),
     engines: Mapping[str, Engine] | None = None,
 ) -> Iterator[Emulator]:
     """Run a server with a memory for models."""
-    catalog: dict[str, Any] = {"model": list(models), "device": list(devices)}
-    if memory_gib is not None:
-        catalog["memory_gib"] = memory_gib
+    catalog = {"model": list(models), "device": list(devices), "memory_gib": memory_gib}
     with Emulator(catalog=catalog, engines=engines) as server:
         yield server
 
 
-def loaded(server: Emulator) -> list[tuple[str, str | None]]:
-    """Return the identifiers of what is loaded, each with its device."""
-    return [(info.identifier, info.device_identifier) for info in server.loaded()]
+@pytest.fixture(scope="module")
+def proxies() -> Iterator[ProxyThread]:
+    with ProxyThread() as thread:
+        yield thread
 
 
-# What is refused ------------------------------------------------------------------------------------------------------
+@contextmanager
+def proxied(proxies: ProxyThread, server: Emulator, *injections: Injection) -> Iterator[str]:
+    """Let something happen between a client and a server; yields the address for the client."""
+    with Proxy(proxies, server.address, injections) as proxy:
+        yield proxy.address
+
+
+def loaded(server: Emulator) -> list[str]:
+    return [info.identifier for info in server.loaded()]
+
+
+def states(server: Emulator) -> list[tuple[str, str]]:
+    return [(load.key, load.state) for load in server.loads]
+
+
+def evictions(client: Any) -> list[tuple[str, str, bool]]:
+    """Return what a client knows of its evictions."""
+    known = client._context.shared(LoadHistory).evictions
+    return [(each.identifier, each.evicted_for, each.loaded_again) for each in known]
+
+
+async def plan_of(client: Any, item: str, **options: Any) -> PlannedModel:
+    (model,) = (await client.plan([item], **options)).models
+    assert isinstance(model, PlannedModel)
+    return model
+
+
+async def fit(client: Any, key: str, **options: Any) -> Any:
+    return await client.llm.model(key, load_policy="fit", **options)
+
+
+# Plans ----------------------------------------------------------------------------------------------------------------
+
+SIZES = (entry("a", 4), entry("b", 6), entry("c", 7), entry("wide", 8, kib_per_token=1024))
+
+
+async def test_a_plan_says_whether_models_fit(make_client: MakeClient) -> None:
+    with serving(*SIZES) as server:
+        async with make_client(server.address) as client:
+            await fit(client, "a")
+            found = [await plan_of(client, item) for item in ("a", "b", "c", "wide:2048", "wide:2049", "wide")]
+            plan = await client.plan(["b"])
+            assert loaded(server) == ["a"]
+            assert (plan.capacity_bytes, plan.device, plan.host) == (10 * GIB, None, server.address)
+    assert [(model.fit, model.basis, model.evicts, model.largest_context_length) for model in found] == [
+        ("loaded", "seen", (), None),
+        ("fits", "estimated", (), None),
+        ("fits_after_eviction", "estimated", ("a",), None),
+        ("fits_after_eviction", "estimated", ("a",), None),
+        ("too_large", "estimated", (), 2048),
+        ("too_large", "estimated", (), 2048),
+    ]
+    assert [(model.context_length, model.memory_bytes) for model in found[2:4]] == [(None, 7 * GIB), (2048, 10 * GIB)]
+    assert plan.loaded == (LoadedModel(identifier="a", model_key="a", context_length=4096, memory_bytes=4 * GIB),)
+
+
+async def test_models_of_a_plan_share_the_memory_and_leave_what_belongs_to_it(make_client: MakeClient) -> None:
+    with serving(*SIZES) as server:
+        async with make_client(server.address) as client:
+            await fit(client, "a")
+            both = await client.plan(["b", "a"])
+            three = await client.plan(["wide:1", "b:1", "a"])
+            instead = await client.plan(["c", "b"])
+    assert [(model.fit, model.evicts) for model in both.models] == [("fits", ()), ("loaded", ())]
+    assert both.loaded[0].stays_because == "it is part of the plan"
+    assert [model.fit for model in three.models] == ["too_large", "fits", "loaded"]
+    assert [(model.fit, model.evicts) for model in instead.models] == [
+        ("fits_after_eviction", ("a",)),
+        ("too_large", ()),
+    ]
+    assert (both.fits, three.fits, instead.evicts) == (True, False, ("a",))
+
+
+async def test_two_instances_of_a_model_are_planned_apart(make_client: MakeClient) -> None:
+    with serving(*SIZES) as server:
+        async with make_client(server.address) as client:
+            await fit(client, "a")
+            assert [model.fit for model in (await client.plan(["a", "a", "a"])).models] == [
+                "loaded",
+                "fits",
+                "too_large",
+            ]
+
+
+async def test_a_device_does_not_say_how_much_memory_it_has(make_client: MakeClient) -> None:
+    devices = [{"name": "studio", "identifier": "id", "memory_gib": 5, "models": ["far", "a", "b"]}]
+    with serving(*SIZES, entry("far", 3, downloaded=False), devices=devices) as server:
+        async with make_client(server.address) as client:
+            with pytest.raises(lms.LMStudioModelNotFoundError, match="far"):
+                await client.plan(["far"])
+            with pytest.raises(lms.LMStudioModelNotFoundError, match="wide"):
+                await client.plan(["wide"], device="studio")
+            plan = await client.plan(["far", "b"], device="studio")
+            assert (plan.capacity_bytes, plan.device) == (None, "studio")
+            assert [model.fit for model in plan.models] == ["fits", "too_large"]
+            assert str(plan).startswith(f"{server.address} (studio): memory for models: unknown\n")
+            await fit(client, "a", device="studio")
+            with pytest.warns(lms.LMStudioEvictionWarning):
+                await fit(client, "far", device="id")
+            assert [(info.identifier, info.device_identifier) for info in server.loaded()] == [("far", "id")]
+
+
+async def test_an_estimate_that_is_too_low_counts_until_a_load_was_refused(make_client: MakeClient) -> None:
+    with serving(entry("a", 12, estimate_factor=0.2)) as server:
+        async with make_client(server.address) as client:
+            first = await plan_of(client, "a")
+            with pytest.raises(TOO_LARGE, match="'a' does not fit into the memory") as caught:
+                await fit(client, "a")
+            then = await plan_of(client, "a")
+            smaller = await plan_of(client, "a:2048")
+    assert (first.fit, first.basis) == ("fits", "estimated")
+    assert (then.fit, then.basis) == ("too_large", "seen")
+    assert (smaller.fit, smaller.basis) == ("too_large", "estimated")
+    assert caught.value.plan.models == (then,)
+    assert states(server) == [("a", "failed")]
+
+
+async def test_an_estimate_that_is_too_high_counts_until_a_load_was_accepted(make_client: MakeClient) -> None:
+    with serving(entry("a", 4, estimate_factor=3)) as server:
+        async with make_client(server.address) as client:
+            first = await plan_of(client, "a")
+            with pytest.raises(TOO_LARGE) as caught:
+                await fit(client, "a")
+            assert caught.value.plan.models[0].memory_bytes == 12 * GIB
+            assert not server.loads
+            await client.llm.model("a", load_policy="explicit")
+            await client.plan(["a"])
+            await client.llm.unload("a")
+            then = await plan_of(client, "a")
+            await fit(client, "a")
+    assert (first.fit, first.basis) == ("too_large", "estimated")
+    assert (then.fit, then.basis, then.context_length) == ("fits", "seen", 4096)
+
+
+async def test_the_context_of_a_load_is_what_the_next_plan_shows(make_client: MakeClient) -> None:
+    fitted = entry("fitted", 1, loaded_context_length=2048, kib_per_token=1024)
+    with serving(fitted, entry("a", 1)) as server:
+        async with make_client(server.address) as client:
+            before = [await plan_of(client, item) for item in ("fitted:8192", "a", "a:4096")]
+            for key, config in (("fitted", {"context_length": 8192}), ("a", None)):
+                await fit(client, key, config=config, on_config_mismatch="ignore")
+                await client.llm.unload(key)
+            after = [await plan_of(client, item) for item in ("fitted:8192", "a", "a:4096", "fitted")]
+    assert [(model.context_length, model.basis) for model in before] == [
+        (8192, "estimated"),
+        (None, "estimated"),
+        (4096, "estimated"),
+    ]
+    assert [(model.context_length, model.requested_context_length, model.basis) for model in after] == [
+        (2048, 8192, "seen"),
+        (4096, None, "seen"),
+        (4096, 4096, "seen"),
+        (None, None, "estimated"),
+    ]
+    assert after[0].memory_bytes == 3 * GIB
+    assert after[0].verdict == "fits (seen); 8192 tokens were requested"
+
+
+UNKNOWN_ENDPOINT = warning(
+    {"rpcCall": ("Received rpcCall for unknown endpoint, endpoint = {endpoint}", "rpcEndpointUnknown")}
+)
+
+
+async def test_a_server_that_does_not_say_everything_is_planned_as_well(
+    make_client: MakeClient, proxies: ProxyThread
+) -> None:
+    for endpoint, fits, stays in (
+        ("surveyHardware", "fits_after_eviction", None),
+        ("estimateModelUsage", "fits", None),
+        ("getInstanceProcessingState", "too_large", "the server does not say whether it is idle"),
+    ):
+        unknown = Injection(f"{endpoint} request", UNKNOWN_ENDPOINT, ALWAYS)
+        with serving(entry("a", 6), entry("c", 5)) as server, proxied(proxies, server, unknown) as address:
+            async with make_client(address) as client:
+                await fit(client, "a")
+                plan = await client.plan(["c"])
+        assert plan.models[0].fit == fits, endpoint
+        assert plan.loaded[0].stays_because == stays, endpoint
+        assert (plan.capacity_bytes is None) == (endpoint == "surveyHardware")
+        assert (plan.models[0].memory_bytes is None) == (endpoint == "estimateModelUsage")
+
+
+async def test_without_estimates_a_refusal_makes_room(make_client: MakeClient, proxies: ProxyThread) -> None:
+    unknown = Injection("estimateModelUsage request", UNKNOWN_ENDPOINT, ALWAYS)
+    with serving(*SIZES) as server, proxied(proxies, server, unknown) as address:
+        async with make_client(address) as client:
+            await fit(client, "a")
+            with pytest.warns(lms.LMStudioEvictionWarning):
+                await fit(client, "c")
+            assert states(server) == [("a", "unloaded"), ("c", "failed"), ("c", "loaded")]
+
+
+# Evictions ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ttl", "evict", "goes"), [(None, "own", False), (None, "any", True), (60, "own", True)])
+async def test_what_another_program_loaded_without_a_ttl_stays(
+    make_client: MakeClient, ttl: float | None, evict: str, goes: bool
+) -> None:
+    with serving(*SIZES) as server:
+        server.load("a", ttl=ttl)
+        async with make_client(server.address) as client:
+            plan = await client.plan(["c"], evict=evict)
+            if goes:
+                await fit(client, "c", evict=evict)
+            else:
+                with pytest.raises(TOO_LARGE, match="stays: another program loaded it, without a TTL") as caught:
+                    await fit(client, "c", evict=evict)
+                assert caught.value.plan == plan
+                assert "evict='any'" in str(caught.value)
+        assert loaded(server) == (["c"] if goes else ["a"])
+        assert plan.evicts == (("a",) if goes else ())
+
+
+async def test_what_this_process_loaded_without_a_ttl_goes_whichever_client_loaded_it(make_client: MakeClient) -> None:
+    with serving(*SIZES) as server:
+        async with make_client(server.address) as other, make_client(server.address) as client:
+            await other.llm.model("a", load_policy="explicit", ttl=float("inf"))
+            with pytest.warns(lms.LMStudioEvictionWarning):
+                await fit(client, "c")
+            assert loaded(server) == ["c"]
+
+
+@pytest.mark.parametrize("used", ["abd", "bda", "dab", "bad"])
+async def test_the_least_recently_used_goes_first(make_client: MakeClient, used: str) -> None:
+    with serving(entry("a", 3), entry("b", 3), entry("d", 3), entry("new", 2)) as server:
+        for key in "abd":
+            server.load(key, ttl=60)
+        async with make_client(server.address) as client:
+            for key in used:
+                await (await client.llm.model(key, load_policy="require_loaded")).respond("Hi")
+            with pytest.warns(lms.LMStudioEvictionWarning):
+                await fit(client, "new")
+        assert loaded(server) == [key for key in [*"abd", "new"] if key != used[0]]
+
+
+async def test_what_was_just_loaded_here_counts_as_used_and_what_others_never_used_does_not(
+    make_client: MakeClient,
+) -> None:
+    with serving(entry("a", 3), entry("b", 3), entry("d", 3), entry("new", 2)) as server:
+        async with make_client(server.address) as client:
+            await client.llm.model("a", load_policy="explicit")
+            await (await client.llm.model("b", load_policy="explicit")).respond("Hi")
+            server.load("d", ttl=60)
+            evicted = [(await plan_of(client, "new")).evicts]
+            server.unload("d")
+            await client.llm.model("d", load_policy="explicit")
+            evicted.append((await plan_of(client, "new")).evicts)
+    assert evicted == [("d",), ("b",)]
+
+
+async def test_nothing_that_is_not_in_the_way_is_evicted(make_client: MakeClient) -> None:
+    with serving(entry("small", 1), entry("a", 4), entry("d", 3), entry("new", 6)) as server:
+        for key in ("small", "a", "d"):
+            server.load(key, ttl=60)
+        async with make_client(server.address) as client:
+            await fit(client, "new")
+        assert loaded(server) == ["small", "d", "new"]
+
+
+@pytest.mark.parametrize("requests", [1, 2])
+async def test_what_has_requests_stays(make_client: MakeClient, gate: Gate, requests: int) -> None:
+    models = entry("busy", 4, slots=1), entry("idle", 4), entry("c", 6), entry("d", 7)
+    with serving(*models, engines=gate.engines()) as server:
+        async with make_client(server.address) as client:
+            busy = await fit(client, "busy")
+            held = [asyncio.create_task(busy.respond("hold")) for _ in range(requests)]
+            await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == requests)
+            await asyncio.to_thread(gate.reached.wait, 5)
+            idle = await fit(client, "idle")
+            await idle.respond("Hi")
+            with pytest.warns(lms.LMStudioEvictionWarning, match="loading 'c' evicted 'idle'"):
+                await fit(client, "c")
+            with pytest.raises(TOO_LARGE) as caught:
+                await fit(client, "d")
+            stays = {each.identifier: each.stays_because for each in caught.value.plan.loaded}
+            assert stays == {"busy": "it has requests", "c": None}
+            assert loaded(server) == ["busy", "c"]
+            gate.open()
+            assert [(await each).content for each in held] == ["so done"] * requests
+
+
+async def test_what_gets_a_request_after_the_plan_stays(
+    make_client: MakeClient, proxies: ProxyThread, gate: Gate
+) -> None:
+    with serving(*SIZES, engines=gate.engines()) as server, ThreadPoolExecutor() as threads:
+
+        async def predict_first(connection: ProxiedConnection, item: WireItem) -> None:
+            threads.submit(ChatLMStudio(host=server.address, model="a").invoke, "hold")
+            await asyncio.to_thread(gate.reached.wait, 5)
+            await forward(connection, item)
+
+        begins = Injection("getInstanceProcessingState request", predict_first, skip=2)
+        with proxied(proxies, server, begins) as address:
+            async with make_client(address) as client:
+                await fit(client, "a")
+                with pytest.raises(TOO_LARGE, match="stays: it has requests"):
+                    await fit(client, "c")
+                assert states(server) == [("a", "loaded")]
+                assert evictions(client) == []
+        gate.open()
+
+
+async def test_another_program_may_unload_first(make_client: MakeClient, proxies: ProxyThread) -> None:
+    with serving(*SIZES) as server:
+
+        async def unload_first(connection: ProxiedConnection, item: WireItem) -> None:
+            await asyncio.to_thread(server.unload, "a")
+            await forward(connection, item)
+
+        with proxied(proxies, server, Injection("unloadModel request", unload_first)) as address:
+            async with make_client(address) as client:
+                await fit(client, "a")
+                await fit(client, "c")
+                assert loaded(server) == ["c"]
+                assert evictions(client) == []
+
+
+async def test_an_eviction_is_one_log_record_one_warning_and_in_the_hosts(
+    make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.planning")
+    with serving(*SIZES) as server:
+        async with make_client(server.address) as client:
+            await fit(client, "a")
+            assert not caplog.records
+            with pytest.warns(lms.LMStudioEvictionWarning) as warned:
+                await fit(client, "c")
+            await fit(client, "c")
+            assert evictions(client) == [("a", "c", False)]
+        (record,) = caplog.records
+        with ChatLMStudio(host=server.address, model="c") as model:
+            (host,) = model.hosts()
+            (eviction,) = host.evictions
+    first, *table = record.getMessage().splitlines()
+    assert first == "evicted a to load 'c'"
+    assert "fits (estimated) once a is unloaded" in table[2]
+    (warning_,) = warned
+    assert str(warning_.message).startswith(
+        "loading 'c' evicted 'a', which this program uses too: both do not fit into the memory"
+    )
+    assert (eviction.identifier, eviction.model_key, eviction.evicted_for) == ("a", "a", "c")
+
+
+async def test_models_that_evict_each_other_take_turns(make_client: MakeClient, gate: Gate) -> None:
+    with serving(*SIZES, engines=gate.engines()) as server:
+        async with make_client(server.address) as client:
+            a = client.llm.lazy_model("a", load_policy="fit")
+            c = client.llm.lazy_model("c", load_policy="fit")
+            await a.respond("Hi")
+            with pytest.warns(lms.LMStudioEvictionWarning):
+                await c.respond("Hi")
+            await a.respond("Hi")
+            held = asyncio.create_task(a.respond("hold"))
+            await asyncio.to_thread(gate.reached.wait, 5)
+            waiting = asyncio.create_task(c.respond("Hi"))
+            await wait_until(lambda: any("EvictionQueue.wait" in repr(task) for task in asyncio.all_tasks()))
+            gate.open()
+            assert (await held).content == "so done"
+            assert (await waiting).content
+            assert loaded(server) == ["c"]
+
+
+# What fails -----------------------------------------------------------------------------------------------------------
+
+REFUSED = {"when": {"load": True}, "then": [{"fault": "out_of_memory"}]}
+LIAR = entry("liar", 11, estimate_factor=0.5)
+
+
+async def test_what_was_evicted_in_vain_is_loaded_again_as_it_was(make_client: MakeClient) -> None:
+    config = {"max_parallel_predictions": 2, "context_length": 1024, "seed": 7}
+    with serving(*SIZES, LIAR) as server:
+        async with make_client(server.address) as client:
+            await client.llm.load_new_instance("a", "mine", ttl=50, config=config)
+            server.load("b", identifier="theirs", ttl=60)
+            before = [(info.identifier, info.ttl_ms, info.context_length) for info in server.loaded()]
+            with pytest.warns(lms.LMStudioEvictionWarning), pytest.raises(TOO_LARGE) as caught:
+                await fit(client, "liar")
+            assert [(info.identifier, info.ttl_ms, info.context_length) for info in server.loaded()] == before[::-1]
+            mine = await client.llm.model("mine", load_policy="require_loaded")
+            assert (await mine.get_load_config()).seed == 7
+            assert evictions(client) == [("theirs", "liar", True), ("mine", "liar", True)]
+            again = await client.plan(["liar"])
+    text = str(caught.value)
+    assert text.endswith("\n  evicted before: 'theirs', which was loaded again; 'mine', which was loaded again")
+    assert caught.value.plan.models[0].verdict == "does not fit (seen)"
+    assert again.models[0].fit == "too_large"
+    assert [each.stays_because for each in again.loaded] == [None, None]
+
+
+async def test_what_cannot_be_loaded_again_is_named(make_client: MakeClient) -> None:
+    once = {"when": {"load": True, "round": 2}, "then": [{"error": "the file is gone"}]}
+    with serving(entry("a", 4, rules=[once]), LIAR) as server:
+        async with make_client(server.address) as client:
+            await fit(client, "a")
+            with pytest.warns(lms.LMStudioEvictionWarning), pytest.raises(TOO_LARGE) as caught:
+                await fit(client, "liar")
+            assert evictions(client) == [("a", "liar", False)]
+    assert "\n  evicted before: 'a', which could not be loaded again (" in str(caught.value)
+    assert "the file is gone" in str(caught.value)
+
+
+async def test_after_a_refusal_more_is_evicted(make_client: MakeClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.planning")
+    with serving(entry("a", 4), entry("d", 4), entry("liar", 7, estimate_factor=0.5)) as server:
+        async with make_client(server.address) as client:
+            await fit(client, "a")
+            await fit(client, "d")
+            with pytest.warns(lms.LMStudioEvictionWarning):
+                await fit(client, "liar")
+            assert loaded(server) == ["liar"]
+            assert evictions(client) == [("a", "liar", False), ("d", "liar", False)]
+    assert [record.getMessage().partition("\n")[0] for record in caplog.records] == [
+        "evicted a to load 'liar'",
+        "evicted d to load 'liar'",
+    ]
+
+
+async def test_any_failure_of_the_load_brings_back_what_was_evicted(make_client: MakeClient) -> None:
+    broken = {"when": {"load": True}, "then": [{"error": "the file is broken"}]}
+    with serving(entry("a", 4), entry("broken", 7, rules=[broken])) as server:
+        async with make_client(server.address) as client:
+            await fit(client, "a")
+            with pytest.warns(lms.LMStudioEvictionWarning), pytest.raises(lms.LMStudioServerError) as caught:
+                await fit(client, "broken")
+            assert loaded(server) == ["a"]
+    assert "the file is broken" in str(caught.value)
+    assert str(caught.value).endswith("\n  evicted before: 'a', which was loaded again")
+
+
+async def test_an_error_with_a_plan_can_be_pickled(make_client: MakeClient) -> None:
+    with serving(*SIZES, LIAR) as server:
+        async with make_client(server.address) as client:
+            await fit(client, "a")
+            with pytest.warns(lms.LMStudioEvictionWarning), pytest.raises(TOO_LARGE) as caught:
+                await fit(client, "liar")
+    copied = pickle.loads(pickle.dumps(caught.value))
+    assert type(copied) is TOO_LARGE
+    assert (str(copied), copied.plan, copied.title) == (
+        str(caught.value),
+        caught.value.plan,
+        caught.value.title,
+    )
+
+
+async def test_a_load_that_is_cancelled_leaves_nothing_loading(gate: Gate) -> None:
+    slowly = {"when": {"load": True}, "then": [AT_THE_GATE]}
+    with serving(entry("a", 4), entry("slow", 7, rules=[slowly]), engines=gate.engines()) as server:
+        async with lms.AsyncClient(server.address) as client:
+            await fit(client, "a")
+            loading = asyncio.create_task(fit(client, "slow"))
+            with pytest.warns(lms.LMStudioEvictionWarning):
+                await asyncio.to_thread(gate.reached.wait, 5)
+            loading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await loading
+            await asyncio.to_thread(server.wait_for, lambda: states(server)[-1] == ("slow", "cancelled"))
+            assert evictions(client) == [("a", "slow", False)]
+            await fit(client, "a")
+            assert loaded(server) == ["a"]
 
 
 async def test_a_refusal_counts_whatever_the_model_was_called(make_client: MakeClient) -> None:
@@ -50,12 +699,9 @@ async def test_a_refusal_counts_whatever_the_model_was_called(make_client: MakeC
     models, device = [entry("large", 6, estimate_factor=0.2)], {"name": "studio", "memory_gib": 4}
     with serving(*models, devices=[device]) as server:
         async with make_client(server.address) as client:
-            with pytest.raises(lms.LMStudioInsufficientResourcesError, match="does not fit"):
-                await client.llm.model("maker/large-GGUF/large.gguf", load_policy="fit", device="studio")
+            with pytest.raises(TOO_LARGE, match="does not fit"):
+                await fit(client, "maker/large-GGUF/large.gguf", device="studio")
             assert len(server.loads) == 1
-
-
-# Where ----------------------------------------------------------------------------------------------------------------
 
 
 async def test_the_load_config_is_that_of_the_instance_on_the_same_machine(make_client: MakeClient) -> None:
