@@ -342,7 +342,8 @@ class Machine:
                 except LMStudioInsufficientResourcesError as error:
                     refusal = error  # recorded as seen, so the next plan evicts more, or fails
                     continue
-                yield from self.residents()
+                with suppress(LMStudioError):  # the model is loaded, even if that cannot be recorded
+                    yield from self.residents()
                 return instance
         except LMStudioError as error:
             if not evicted:

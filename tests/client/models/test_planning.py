@@ -15,9 +15,11 @@ from lmstudio_integrations.client.models.load_history import Load, LoadHistory, 
 from lmstudio_integrations.client.models.planning import Memory, Verdict, choose_evictions, parse_item
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.base import Engine
+from lmstudio_integrations.emulator.errors import WireError
+from lmstudio_integrations.emulator.testing.proxy.actions import replace
 from lmstudio_integrations.emulator.testing.proxy.injections import ALWAYS, Injection
 from lmstudio_integrations.emulator.testing.proxy.proxy import ProxiedConnection, Proxy, ProxyThread, forward
-from lmstudio_integrations.emulator.testing.proxy.replacements import warning
+from lmstudio_integrations.emulator.testing.proxy.replacements import failed, warning
 from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.types.memory_plans import GIB, LoadedModel, MemoryPlan, PlannedModel
@@ -692,6 +694,21 @@ async def test_a_load_that_is_cancelled_leaves_nothing_loading(gate: Gate) -> No
             assert evictions(client) == [("a", "slow", False)]
             await fit(client, "a")
             assert loaded(server) == ["a"]
+
+
+async def test_a_load_that_cannot_be_recorded_has_succeeded(make_client: MakeClient, proxies: ProxyThread) -> None:
+    gone = replace(failed(WireError("It went wrong").to_dict()))
+    with serving(*SIZES) as server:
+
+        async def fail(connection: ProxiedConnection, item: WireItem) -> None:
+            await (gone if loaded(server) == ["c"] else forward)(connection, item)
+
+        with proxied(proxies, server, Injection("listLoaded request", fail, ALWAYS)) as address:
+            async with make_client(address) as client:
+                await fit(client, "a")
+                with pytest.warns(lms.LMStudioEvictionWarning):
+                    assert (await fit(client, "c")).identifier == "c"
+                assert loaded(server) == ["c"]
 
 
 async def test_a_refusal_counts_whatever_the_model_was_called(make_client: MakeClient) -> None:
