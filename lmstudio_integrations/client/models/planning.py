@@ -21,6 +21,7 @@ from lmstudio_integrations.client.models.queries import (
     get_load_config,
     get_processing_state,
     list_all_loaded,
+    list_wire_infos,
     on_device,
     survey_hardware,
     unload,
@@ -346,9 +347,12 @@ class Machine:
                     yield from self.residents()
                 return instance
         except LMStudioError as error:
-            if not evicted:
+            texts = yield from self._load_again(evicted)
+            if not texts:
                 raise
-            raise (yield from self._load_again(evicted, error)) from error
+            named = copy(error)
+            named.args = (f"{error}\n  evicted before: {'; '.join(texts)}", *error.args[1:])
+            raise named from error
 
     def record_refusal(self, wanted: Wanted) -> Flow[None]:
         """Remember that a model was refused beside what is loaded now."""
@@ -362,28 +366,39 @@ class Machine:
         self, victims: Sequence[Resident], wanted: Wanted, plan: MemoryPlan, evicted: list[Resident]
     ) -> Flow[bool]:
         """Unload instances that are still idle; return whether all are gone."""
-        for victim in victims:
-            try:
-                if (yield from self._why_it_is_busy(victim.kind, victim.info)):
-                    return False
-                yield from unload(self._operation, victim.kind, victim.identifier, device_of(victim.info))
-            except LMStudioModelNotFoundError:  # another program was faster
-                continue
-            evicted.append(victim)
-            key = victim.sized.load.model_key
-            self._server_models.record_eviction(wanted.model_key, victim.info, for_memory=True)
-            self._loads.evictions.append(
-                Eviction(identifier=victim.identifier, model_key=key, evicted_for=wanted.model_key, at=time.time())
-            )
-        if victims:
-            logger.info("evicted %s to load %r\n%s", ", ".join(plan.evicts), wanted.model_key, plan)
+        gone: list[str] = []
+        try:
+            for victim in victims:
+                try:
+                    if (yield from self._why_it_is_busy(victim.kind, victim.info)):
+                        return False
+                    evicted.append(victim)  # now: if the response to the next request is lost, it may be gone
+                    yield from unload(self._operation, victim.kind, victim.identifier, device_of(victim.info))
+                except LMStudioModelNotFoundError:  # another program was faster
+                    evicted[:] = [each for each in evicted if each is not victim]
+                    continue
+                gone.append(victim.identifier)
+                self._server_models.record_eviction(wanted.model_key, victim.info, for_memory=True)
+                self._loads.evictions.append(
+                    Eviction(
+                        identifier=victim.identifier,
+                        model_key=victim.sized.load.model_key,
+                        evicted_for=wanted.model_key,
+                        at=time.time(),
+                    )
+                )
+        finally:
+            if gone:
+                logger.info("evicted %s to load %r\n%s", ", ".join(gone), wanted.model_key, plan)
         return True
 
-    def _load_again(self, evicted: Sequence[Resident], error: LMStudioError) -> Flow[LMStudioError]:
-        """Load again what was evicted in vain; return the error, which names it."""
+    def _load_again(self, evicted: Sequence[Resident]) -> Flow[list[str]]:
+        """Load again what was evicted in vain; return what became of each."""
         texts: list[str] = []
         for resident in evicted:
             try:
+                if (yield from self._is_loaded(resident)):
+                    continue
                 info = yield from self._reload(resident)
             except LMStudioError as failure:
                 texts.append(f"{resident.identifier!r}, which could not be loaded again ({failure})")
@@ -391,14 +406,17 @@ class Machine:
             texts.append(f"{resident.identifier!r}, which was loaded again")
             if self._server_models.is_explicit(reference_of(resident.info)):
                 self._server_models.record_explicit(info)
-            for eviction in reversed(self._loads.evictions):
+            for eviction in reversed([*self._loads.evictions]):
                 if eviction.identifier == resident.identifier:
                     self._loads.evictions.remove(eviction)
                     self._loads.evictions.append(replace(eviction, loaded_again=True))
                     break
-        result = copy(error)
-        result.args = (f"{error}\n  evicted before: {'; '.join(texts)}", *error.args[1:])
-        return result
+        return texts
+
+    def _is_loaded(self, resident: Resident) -> Flow[bool]:
+        """Whether an instance is still loaded, because the request that was to unload it was lost."""
+        infos = yield from list_wire_infos(self._operation, resident.kind)
+        return any(reference_of(info) == reference_of(resident.info) for info in infos)
 
     def _reload(self, resident: Resident) -> Flow[WireInfo]:
         parameter = LoadModel(

@@ -16,7 +16,7 @@ from lmstudio_integrations.client.models.planning import Memory, Verdict, choose
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.base import Engine
 from lmstudio_integrations.emulator.errors import WireError
-from lmstudio_integrations.emulator.testing.proxy.actions import replace
+from lmstudio_integrations.emulator.testing.proxy.actions import replace, reset
 from lmstudio_integrations.emulator.testing.proxy.injections import ALWAYS, Injection
 from lmstudio_integrations.emulator.testing.proxy.proxy import ProxiedConnection, Proxy, ProxyThread, forward
 from lmstudio_integrations.emulator.testing.proxy.replacements import failed, warning
@@ -694,6 +694,39 @@ async def test_a_load_that_is_cancelled_leaves_nothing_loading(gate: Gate) -> No
             assert evictions(client) == [("a", "slow", False)]
             await fit(client, "a")
             assert loaded(server) == ["a"]
+
+
+@pytest.mark.parametrize("point", ["unloadModel request", "unloadModel first packet"])
+async def test_an_eviction_whose_response_is_lost_is_undone(
+    make_client: MakeClient, proxies: ProxyThread, point: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.planning")
+    with serving(*SIZES) as server, proxied(proxies, server, Injection(point, reset)) as address:
+        async with make_client(address) as client:
+            await fit(client, "a")
+            with pytest.raises(lms.LMStudioConnectionLostError) as caught:
+                await fit(client, "c")
+            assert loaded(server) == ["a"]
+    is_gone = "packet" in point
+    assert ("'a', which was loaded again" in str(caught.value)) == is_gone
+    assert states(server) == [("a", "unloaded")] * is_gone + [("a", "unloaded")]
+    assert not caplog.records
+
+
+async def test_what_is_evicted_before_a_failure_is_logged(
+    make_client: MakeClient, proxies: ProxyThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.planning")
+    lost = Injection("unloadModel request", reset, skip=1)
+    with serving(entry("a", 4), entry("d", 4), entry("c", 10)) as server, proxied(proxies, server, lost) as address:
+        async with make_client(address) as client:
+            await fit(client, "a")
+            await fit(client, "d")
+            with pytest.warns(lms.LMStudioEvictionWarning), pytest.raises(lms.LMStudioConnectionLostError) as caught:
+                await fit(client, "c")
+            assert loaded(server) == ["d", "a"]
+    assert str(caught.value).endswith("\n  evicted before: 'a', which was loaded again")
+    assert [record.getMessage().partition("\n")[0] for record in caplog.records] == ["evicted a to load 'c'"]
 
 
 async def test_a_load_that_cannot_be_recorded_has_succeeded(make_client: MakeClient, proxies: ProxyThread) -> None:
