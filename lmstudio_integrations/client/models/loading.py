@@ -288,7 +288,8 @@ class Loader:
         state, device = self._state, (yield from self._on_device())
         assert state.key is not None, "a model is found or loaded by its key"
         model_key = yield from self._model_key(state.key)
-        wanted = Wanted(state.kind, model_key, {} if state.config is None else state.config.to_fields())
+        fields = {} if state.config is None else state.config.to_fields()
+        wanted = Wanted(state.kind, model_key, fields, is_further=state.number is not None)
         return Machine(self._operation, device, state.device, state.evict), wanted
 
     def _use(self, info: WireInfo) -> Flow[Instance]:

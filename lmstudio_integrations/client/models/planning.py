@@ -129,12 +129,21 @@ def choose_evictions(
 
 
 class Wanted(NamedTuple):
-    """A model to load: its kind and key, its settings by their wire keys, and its longest context, if it is known."""
+    """A model to load.
+
+    Attributes:
+        kind: Its kind.
+        model_key: Its key.
+        fields: Its settings by their wire keys.
+        max_context_length: Its longest context length, if it is known.
+        is_further: Whether it is loaded beside other instances of the model, which no plan evicts.
+    """
 
     kind: ModelKind
     model_key: str
     fields: Mapping[str, Any]
     max_context_length: int | None = None
+    is_further: bool = False
 
     @property
     def requested(self) -> int | None:
@@ -313,7 +322,8 @@ class Machine:
             is_of_model = each.kind == wanted.kind and each.sized.load.model_key == wanted.model_key
             if is_of_model and each.stays_because != _PLANNED:
                 each.stays_because = _PLANNED
-                return each
+                if not wanted.is_further:
+                    return each
         return None
 
     # Making room ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,11 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.models.load_history import Load, LoadHistory, MachineHistory, Sized
+from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.planning import Memory, Verdict, choose_evictions, parse_item
+from lmstudio_integrations.client.models.state import ModelState
+from lmstudio_integrations.client.transport.flows import arun
+from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.base import Engine
 from lmstudio_integrations.emulator.errors import WireError
@@ -595,6 +599,22 @@ async def test_models_that_evict_each_other_take_turns(make_client: MakeClient, 
             assert (await held).content == "so done"
             assert (await waiting).content
             assert loaded(server) == ["c"]
+
+
+async def test_further_instances_leave_the_others_and_make_room() -> None:
+    with serving(entry("a", 4), entry("d", 2), memory_gib=9) as server:
+        server.load("d", ttl=60)
+        async with lms.AsyncClient(server.address) as client:
+
+            async def load(number: int) -> str:
+                state = ModelState("llm", "a", policy="fit", device="local", number=number)
+                return (await arun(Loader(Operation(client._context), state).find_or_load())).identifier
+
+            assert [await load(1), await load(2), await load(1)] == ["a", "a:2", "a"]
+            assert loaded(server) == ["a", "a:2"]
+            with pytest.raises(TOO_LARGE):
+                await load(3)
+            assert len(server.loads) == 3
 
 
 # What fails -----------------------------------------------------------------------------------------------------------
