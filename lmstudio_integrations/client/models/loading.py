@@ -231,9 +231,10 @@ class Loader:
                 return (yield from self._use(info))
             machine, wanted = yield from self._machine()
             work = machine.load(wanted, self._load_or_wait_for_other_program)
+            flight = "fit", machine.identifier
             # Other callers may want other models, so they do not fail with this one.
             instance = yield from SingleFlight.run(
-                operation, running_loads, ("fit", self._state.device), work, errors=(), deadlock=self._deadlock
+                operation, running_loads, flight, work, errors=(), deadlock=self._deadlock
             )
             if instance is not None:
                 return instance

@@ -211,7 +211,9 @@ class Machine:
     def __init__(self, operation: Operation, device: OnDevice, name: str | None, evict: Evict) -> None:
         self._operation = operation
         self._device = device
-        self._name = None if device.get("deviceIdentifier") is None else name
+        self.identifier: str | None = device.get("deviceIdentifier")
+        """The identifier of the linked device; `None` for the server's own machine."""
+        self._name = None if self.identifier is None else name
         self._evict = evict
         self._server_models = operation.context.shared(ServerModels)
         self._loads = operation.context.shared(LoadHistory)
@@ -266,7 +268,7 @@ class Machine:
         """Return what is loaded, and whether it may be evicted. That all of it fits at once was seen now."""
         residents: list[Resident] = []
         for kind, info in (yield from list_all_loaded(self._operation)):
-            if info.get("deviceIdentifier") == self._device.get("deviceIdentifier"):
+            if info.get("deviceIdentifier") == self.identifier:
                 with suppress(LMStudioModelNotFoundError):  # it was unloaded meanwhile
                     residents.append((yield from self._resident(kind, info)))
         if residents:
@@ -307,7 +309,7 @@ class Machine:
         return float(used) if isinstance(used, int | float) else math.inf if is_own else -math.inf
 
     def _capacity(self) -> Flow[int | None]:
-        if self._device.get("deviceIdentifier") is not None:  # a survey is of the server's own machine
+        if self.identifier is not None:  # a survey is of the server's own machine
             return None
         try:
             return (yield from survey_hardware(self._operation)).memory_bytes

@@ -601,6 +601,24 @@ async def test_models_that_evict_each_other_take_turns(make_client: MakeClient, 
             assert loaded(server) == ["c"]
 
 
+async def test_one_caller_at_a_time_makes_room_on_a_machine(make_client: MakeClient, gate: Gate) -> None:
+    """Otherwise the second load would be refused, beside what the first has not loaded yet."""
+    slowly = {"when": {"load": True}, "then": [AT_THE_GATE]}
+    models = entry("a", 6, rules=[slowly]), entry("c", 5)
+    devices = [{"name": "studio", "identifier": "id", "memory_gib": 10}]
+    with serving(*models, devices=devices, engines=gate.engines()) as server:
+        async with make_client(server.address) as client:
+            first = asyncio.create_task(fit(client, "a", device="studio"))
+            await asyncio.to_thread(gate.reached.wait, 5)
+            second = asyncio.create_task(fit(client, "c", device="id"))
+            await wait_until(lambda: any("SingleFlight.wait" in repr(task) for task in asyncio.all_tasks()))
+            gate.open()
+            await first
+            with pytest.warns(lms.LMStudioEvictionWarning):
+                await second
+            assert states(server) == [("a", "unloaded"), ("c", "loaded")]
+
+
 async def test_further_instances_leave_the_others_and_make_room() -> None:
     with serving(entry("a", 4), entry("d", 2), memory_gib=9) as server:
         server.load("d", ttl=60)
