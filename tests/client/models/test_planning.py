@@ -135,7 +135,7 @@ def test_a_planned_model_is_a_text_or_a_pair(item: Any, name: str, settings: Any
     assert parse_item(item) == (name, settings)
 
 
-@pytest.mark.parametrize("item", ["", "  ", ("a",), ("a", {}, 1), ("", {}), (1, {})])
+@pytest.mark.parametrize("item", ["", "  ", ("a",), ("a", {}, 1), ("", {}), (1, {}), None, 5])
 def test_anything_else_is_rejected(item: Any) -> None:
     with pytest.raises(lms.LMStudioValueError, match=r"a planned model must be|the model (must be a string|is empty)"):
         parse_item(item)
