@@ -30,6 +30,7 @@ from lmstudio_integrations.types.memory_plans import GIB, LoadedModel, MemoryPla
 from tests.client.both import make_client
 from tests.client.fake import wait_until
 from tests.support.gate import AT_THE_GATE, Gate
+from tools import plan_sweep
 
 __all__ = ["make_client"]
 
@@ -801,3 +802,15 @@ async def test_the_load_config_is_that_of_the_instance_on_the_same_machine(make_
             for device, slots in (("local", 2), ("studio", 7)):
                 (model,) = (await client.plan(["a"], device=device)).models
                 assert (model.fit, model.slots) == ("loaded", slots)
+
+
+# Random sets ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("seed", range(7))
+async def test_random_sets_are_planned_and_loaded_rightly(seed: int) -> None:
+    counts = await plan_sweep.sweep(150, seed)
+    assert counts['wrong "seen"'] == 0
+    assert min(counts[each] for each in ("accepted at first", "after eviction", "said too large", 'said "seen"')) > 2
