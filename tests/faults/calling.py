@@ -26,7 +26,7 @@ from lmstudio_integrations.emulator.testing.proxy.actions import (
 from lmstudio_integrations.emulator.testing.proxy.fault import Phase, at
 from lmstudio_integrations.emulator.testing.proxy.fault_table import FAULTS
 from lmstudio_integrations.emulator.testing.proxy.injections import ALWAYS, Action
-from lmstudio_integrations.emulator.testing.proxy.proxy import ProxiedConnection
+from lmstudio_integrations.emulator.testing.proxy.proxy import ProxiedConnection, forward
 from lmstudio_integrations.emulator.testing.proxy.replacements import (
     NOISE,
     PINGS,
@@ -113,6 +113,12 @@ def _go_away(cell: Cell) -> None:
     _applied(reset)(cell)
 
 
+async def _die(connection: ProxiedConnection, _item: WireItem) -> None:
+    """Close all connections, and accept no other."""
+    await connection.proxy._reject_connections()
+    await connection.proxy._apply(reset)
+
+
 def _unload(cell: Cell) -> None:
     cell.servers.main.unload(cell.model)
     cell.proxy.happened.set()
@@ -128,6 +134,53 @@ _LOAD = (
     row("channel-closed-while-loading", CLOSED_EARLY),
     row("load-result-empty", PROTOCOL),
     row("unknown-packet-while-loading", WORKS),
+)
+
+_ROOM = (
+    Row(
+        'The connection is reset before another model is evicted for this one (`load_policy="fit"`).',
+        Phase.LOAD,
+        LOST,
+        inject=at("unloadModel request", reset),
+        makes_room=True,
+        then_on="new connection",
+    ),
+    Row(
+        "The connection is reset when another model was evicted for this one. That is loaded again.",
+        Phase.LOAD,
+        LOST,
+        inject=at("unloadModel first packet", reset),
+        makes_room=True,
+        then_on="either connection",
+    ),
+    Row(
+        "The server dies when another model was evicted for this one, which the error names.",
+        Phase.LOAD,
+        LOST,
+        inject=at("unloadModel first packet", _die),
+        makes_room=True,
+        meanwhile=UNREACHABLE,
+        then_on="new connection",
+    ),
+    Row(
+        "The server dies while the model loads in place of another, which the error names.",
+        Phase.LOAD,
+        LOST,
+        inject=at("load packet", _die),
+        makes_room=True,
+        meanwhile=UNREACHABLE,
+        then_on="new connection",
+    ),
+    Row(
+        "The server does not have enough memory, although another model was evicted. That is loaded again.",
+        Phase.LOAD,
+        Outcome(errors.LMStudioInsufficientResourcesError),
+        inject=at("unloadModel request", forward),  # that it happens
+        load_steps=({"fault": "out_of_memory"},),
+        makes_room=True,
+        permanent=True,
+        then=Outcome(errors.LMStudioInsufficientResourcesError),
+    ),
 )
 
 _FIRST = (
@@ -369,4 +422,4 @@ _HOSTS = (
     ),
 )
 
-ROWS = (*_LOAD, *_FIRST, *_LAST, *_IDLE, *_HOSTS)
+ROWS = (*_LOAD, *_ROOM, *_FIRST, *_LAST, *_IDLE, *_HOSTS)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, get_args
 
+from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import Connection, Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
@@ -45,6 +46,9 @@ MARGIN = 10.0
 """Seconds beyond its own limits after which a call counts as hung."""
 
 PROMPT = "alpha beta gamma delta epsilon."
+
+VICTIM = "victim"
+"""The model that is evicted."""
 
 
 class CellError(AssertionError):
@@ -91,7 +95,8 @@ class Cell(Observer):
         """Whether something was cancelled before the fault. The last packets of it may then be the fault."""
         self.host = f"{fault.scheme}://{self.proxy.address}"
         host = [self.host, servers.spare.address] if fault.has_other_host else self.host
-        self.subject = Subject(self.surface, host, self.model, self.retries)
+        settings = {"load_policy": "fit", "device": str(self.surface)} if fault.makes_room else {}
+        self.subject = Subject(self.surface, host, self.model, self.retries, **settings)
         if fault.has_thought:
             self.subject.earlier = with_thought(self.surface.family)
 
@@ -115,6 +120,7 @@ class Cell(Observer):
             self._run()
 
     def _run(self) -> None:
+        self._fill()
         with self.proxy, self.subject:
             if self.fault.has_other_host:
                 self.subject.survey_hosts()
@@ -139,6 +145,16 @@ class Cell(Observer):
             if self.fault.is_about_thoughts:
                 self._check_that_no_thought_is_sent()
 
+    def _fill(self) -> None:
+        """Let another program load the model that is to be evicted."""
+        if self.fault.makes_room and not self._is_filled():
+            with Client(self.servers.main.address) as other:
+                other.llm.load_new_instance(VICTIM, ttl=60, device=str(self.surface))
+
+    def _is_filled(self) -> bool:
+        loaded = self.servers.main.loaded()
+        return any((each.model_key, each.device_identifier) == (VICTIM, str(self.surface)) for each in loaded)
+
     def _continue_cut_off(self, verb: str) -> None:
         """Let the next call continue the conversation of a response whose thought was cut off."""
         thought = thought_of(self.subject.response)
@@ -162,6 +178,7 @@ class Cell(Observer):
         """Make the call with `max_retries=1`; the fault is over when the adapter tries again."""
         if self.fault.phase is Phase.LOAD:
             self.servers.main.unload(self.model)
+        self._fill()
         with self.proxy, self.subject:
             if self.fault.between is not None:
                 self.call("warm", WORKS)
@@ -242,6 +259,10 @@ class Cell(Observer):
             isinstance(error, outcome.error) and isinstance(error, self.surface.error_base),
             f"the {verb} call raised {error!r} instead of {outcome.error.__name__}",
         )
+        if self.fault.makes_room and verb == "fault":
+            _require(
+                self._is_filled() or repr(VICTIM) in str(error), f"the {verb} call does not name the evicted model"
+            )
         if isinstance(error, LMStudioTimeoutError):
             name, elapsed = error.timeout_name, error.elapsed or 0.0
             _require(name == outcome.timeout_name, f"the {verb} call: {name} expired, not {outcome.timeout_name}")
@@ -297,7 +318,9 @@ class Servers:
 
     def __init__(self, thread: ProxyThread, fault: Row) -> None:
         self.thread = thread
-        self.main = Emulator([_entry(fault, surface) for surface in SURFACES], auto_evict=False)
+        self.main = Emulator(
+            [_entry(fault, surface) for surface in SURFACES], catalog=_machines(fault), auto_evict=False
+        )
         healthy = replace(fault, steps=(), embedding_steps=(), load_steps=())
         self.spare = Emulator([_entry(healthy, surface) for surface in SURFACES], auto_evict=False)
         for server in (self.main, self.spare):
@@ -312,6 +335,14 @@ class Servers:
             yield servers
 
 
+def _machines(fault: Row) -> dict[str, Any]:
+    """Return a device for each surface, on which its model does not fit beside another one."""
+    if not fault.makes_room:
+        return {}
+    devices = [{"name": str(surface), "memory_gib": 1} for surface in SURFACES]
+    return {"device": devices, "model": [{"key": VICTIM, "memory_gib": 0.6, "kib_per_token": 0}]}
+
+
 def _entry(fault: Row, surface: Surface) -> dict[str, Any]:
     # An adapter of embeddings or a reranker whose explicit load finds no memory tries one just in time.
     loads = 2 if surface.kind != "chat" and surface.family != "native" and fault.denies_loads else 1
@@ -322,14 +353,16 @@ def _entry(fault: Row, surface: Surface) -> dict[str, Any]:
     steps = fault.embedding_steps if surface.kind == "embedding" else fault.steps
     if steps:
         rules.append({"when": {"last": "^fault"}, "then": list(steps)})
+    memory = {"memory_gib": 0.6, "kib_per_token": 0} if fault.makes_room else {}
     if surface.kind == "embedding":
-        return {"key": str(surface), "rules": rules, "kind": "embedding", "embedding_length": DIMENSIONS}
+        return {"key": str(surface), "rules": rules, "kind": "embedding", "embedding_length": DIMENSIONS, **memory}
     if surface.kind == "chat":
         rules.append({"when": {"structured": False}, "then": [{"text": "{last}"}]})
     return {
         "key": str(surface),
         "rules": rules,
         "context_length": fault.window,
+        **memory,
     }
 
 

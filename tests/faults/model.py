@@ -93,6 +93,7 @@ class Row:
         has_thought: Whether the conversation of each call has an earlier thought. The last prompt has none.
         max_tokens: After how many tokens the observed call ends: within a thought. The next call continues its
             conversation, without the thought.
+        makes_room: Whether another model is evicted for this one (`load_policy="fit"`), on a device of each surface.
         between: What happens between two calls; the second of them is the one that is observed.
         stop: What the caller does in place of the observed call.
         around: A context in which all surfaces run.
@@ -125,6 +126,7 @@ class Row:
     call: Mapping[str, Any] = field(default_factory=lambda: CALL)
     has_thought: bool = False
     max_tokens: int | None = None
+    makes_room: bool = False
     between: "Callable[[Cell], None] | None" = None
     stop: "Callable[[Cell], None] | None" = None
     around: Callable[[], AbstractContextManager[Any]] = nullcontext

@@ -124,7 +124,7 @@ class Subject:
         response: The response of the last prediction.
     """
 
-    def __init__(self, surface: Surface, host: str | list[str], model: str, retries: int = 0) -> None:
+    def __init__(self, surface: Surface, host: str | list[str], model: str, retries: int = 0, **settings: Any) -> None:
         self._surface = surface
         self._runner = asyncio.Runner() if surface.is_async else None
         self._client: Any = None
@@ -134,10 +134,10 @@ class Subject:
             assert isinstance(host, str), "a native client has one host"
             self._client = lms.AsyncClient(host) if surface.is_async else lms.Client(host)
             namespace = self._client.embedding if surface.kind == "embedding" else self._client.llm
-            self.model = namespace.lazy_model(model)
+            self.model = namespace.lazy_model(model, **settings)
         else:
             (make,) = classes(surface.family, surface.kind)
-            self.model = make(host=host, model=model, max_retries=retries)
+            self.model = make(host=host, model=model, max_retries=retries, **settings)
 
     def survey_hosts(self) -> None:
         """Ask several hosts what they have; otherwise the first call goes to the one that responds first."""
