@@ -68,8 +68,11 @@ def test_what_was_refused_does_not_fit_and_neither_does_more(models: list[Sized]
 
 @pytest.mark.parametrize("accepted", [True, False])
 def test_the_newest_outcome_counts(accepted: bool) -> None:
-    seen = history(([A], accepted), ([A], not accepted), ([B], True), ([A], accepted), ([C], False))
-    assert seen.fits([A]) is accepted
+    one, other = ([A, B], True), ([A], False)
+    newest, older = (one, other) if accepted else (other, one)
+    assert history(older, newest).fits([A]) is accepted
+    assert history(newest, older, newest, ([C], not accepted)).fits([A]) is accepted
+    assert history(([A], not accepted), ([A], accepted)).fits([A]) is accepted
 
 
 @pytest.mark.parametrize("accepted", [True, False])

@@ -5,7 +5,7 @@ import logging
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -74,8 +74,10 @@ def test_only_what_must_go_is_chosen_the_least_recently_used_first(
 
 
 def test_the_basis_is_that_of_what_is_left() -> None:
-    verdicts = {2: Verdict(False, "seen"), 1: Verdict(True, "estimated"), 0: Verdict(True, "seen")}
-    assert choose_evictions(["a", "b"], lambda gone: verdicts[2 - len(gone)]) == (["a"], verdicts[1])
+    no, seen, estimated = Verdict(False, "seen"), Verdict(True, "seen"), Verdict(True, "estimated")
+    verdicts = {"": no, "a": no, "ab": seen, "b": estimated}
+    assert choose_evictions("ab", lambda gone: verdicts["".join(gone)]) == (["b"], estimated)
+    assert choose_evictions("ab", lambda gone: seen if gone else no) == (["a"], seen)
 
 
 A, B = Sized(Load("a", 4096, 4), 60), Sized(Load("b", 4096, 4), 30)
@@ -272,6 +274,8 @@ async def fit(client: Any, key: str, **options: Any) -> Any:
 
 # Plans ----------------------------------------------------------------------------------------------------------------
 
+LIAR = entry("liar", 11, estimate_factor=0.5)
+"""It needs more memory than there is, and the server does not say it."""
 SIZES = (entry("a", 4), entry("b", 6), entry("c", 7), entry("wide", 8, kib_per_token=1024))
 
 
@@ -281,6 +285,8 @@ async def test_a_plan_says_whether_models_fit(make_client: MakeClient) -> None:
             await fit(client, "a")
             found = [await plan_of(client, item) for item in ("a", "b", "c", "wide:2048", "wide:2049", "wide")]
             plan = await client.plan(["b"])
+            longest = await plan_of(client, "b:999999")
+            assert (longest.context_length, longest.requested_context_length) == (32768, 999999)
             assert loaded(server) == ["a"]
             assert (plan.capacity_bytes, plan.device, plan.host) == (10 * GIB, None, server.address)
     assert [(model.fit, model.basis, model.evicts, model.largest_context_length) for model in found] == [
@@ -312,6 +318,30 @@ async def test_models_of_a_plan_share_the_memory_and_leave_what_belongs_to_it(ma
     assert (both.fits, three.fits, instead.evicts) == (True, False, ("a",))
 
 
+async def test_each_model_of_a_plan_evicts_others(make_client: MakeClient) -> None:
+    devices = [{"name": "studio", "memory_gib": 10}]
+    with serving(entry("x", 6), entry("y", 4), entry("p", 5), entry("q", 4), devices=devices) as server:
+        async with make_client(server.address) as client:
+            for device in ("local", "studio"):
+                await client.llm.model("x", load_policy="explicit", device=device)
+            await client.llm.model("y", load_policy="explicit", device="local")
+            here = await client.plan(["p", "q"])
+            there = await client.plan(["p", "q"], device="studio")
+    assert [model.evicts for model in here.models] == [("x",), ("y",)]
+    assert [(model.fit, model.evicts) for model in there.models] == [("fits_after_eviction", ("x",)), ("fits", ())]
+
+
+async def test_each_text_of_an_embedding_model_has_the_whole_context(make_client: MakeClient) -> None:
+    with serving(entry("a", 4), {"key": "vectors", "kind": "embedding", "memory_gib": 7}) as server:
+        async with make_client(server.address) as client:
+            await fit(client, "a")
+            model = await plan_of(client, "vectors:1024")
+            assert (model.slots, model.context_per_conversation, model.evicts) == (1, 1024, ("a",))
+            with pytest.warns(lms.LMStudioEvictionWarning):
+                await client.embedding.model("vectors", load_policy="fit")
+            assert loaded(server) == ["vectors"]
+
+
 async def test_two_instances_of_a_model_are_planned_apart(make_client: MakeClient) -> None:
     with serving(*SIZES) as server:
         async with make_client(server.address) as client:
@@ -327,9 +357,9 @@ async def test_a_device_does_not_say_how_much_memory_it_has(make_client: MakeCli
     devices = [{"name": "studio", "identifier": "id", "memory_gib": 5, "models": ["far", "a", "b"]}]
     with serving(*SIZES, entry("far", 3, downloaded=False), devices=devices) as server:
         async with make_client(server.address) as client:
-            with pytest.raises(lms.LMStudioModelNotFoundError, match="far"):
+            with pytest.raises(lms.LMStudioModelNotFoundError, match=r'^Memory plan error: .*"far"'):
                 await client.plan(["far"])
-            with pytest.raises(lms.LMStudioModelNotFoundError, match="wide"):
+            with pytest.raises(lms.LMStudioModelNotFoundError, match=r'^Memory plan error: .*"wide"'):
                 await client.plan(["wide"], device="studio")
             plan = await client.plan(["far", "b"], device="studio")
             assert (plan.capacity_bytes, plan.device) == (None, "studio")
@@ -429,6 +459,11 @@ async def test_without_estimates_a_refusal_makes_room(make_client: MakeClient, p
             with pytest.warns(lms.LMStudioEvictionWarning):
                 await fit(client, "c")
             assert states(server) == [("a", "unloaded"), ("c", "failed"), ("c", "loaded")]
+            server.unload("c")
+            server.load("c")
+            with pytest.raises(TOO_LARGE, match=r"does not fit \(seen\)"):
+                await fit(client, "a")
+            assert states(server)[-1] == ("a", "failed")
 
 
 # Evictions ------------------------------------------------------------------------------------------------------------
@@ -542,8 +577,23 @@ async def test_what_gets_a_request_after_the_plan_stays(
         gate.open()
 
 
-async def test_another_program_may_unload_first(make_client: MakeClient, proxies: ProxyThread) -> None:
-    with serving(*SIZES) as server:
+@pytest.mark.parametrize("state", [{"status": "idle", "queued": 1}, {"status": "processingPrompt", "queued": 0}])
+async def test_only_an_idle_instance_without_a_queue_goes(
+    make_client: MakeClient, proxies: ProxyThread, state: dict[str, Any]
+) -> None:
+    says = replace(lambda message: {**message, "result": state})
+    with (
+        serving(*SIZES) as server,
+        proxied(proxies, server, Injection("getInstanceProcessingState first packet", says, ALWAYS)) as address,
+    ):
+        async with make_client(address) as client:
+            await fit(client, "a")
+            assert (await client.plan(["c"])).loaded[0].stays_because == "it has requests"
+
+
+@pytest.mark.parametrize("key", ["c", "liar"])
+async def test_another_program_may_unload_first(make_client: MakeClient, proxies: ProxyThread, key: str) -> None:
+    with serving(*SIZES, LIAR) as server:
 
         async def unload_first(connection: ProxiedConnection, item: WireItem) -> None:
             await asyncio.to_thread(server.unload, "a")
@@ -552,8 +602,10 @@ async def test_another_program_may_unload_first(make_client: MakeClient, proxies
         with proxied(proxies, server, Injection("unloadModel request", unload_first)) as address:
             async with make_client(address) as client:
                 await fit(client, "a")
-                await fit(client, "c")
-                assert loaded(server) == ["c"]
+                with nullcontext() if key == "c" else pytest.raises(TOO_LARGE):
+                    await fit(client, key)
+                assert [state for state in states(server) if state[0] == "a"] == [("a", "unloaded")]
+                assert loaded(server) == (["c"] if key == "c" else [])
                 assert evictions(client) == []
 
 
@@ -638,15 +690,12 @@ async def test_further_instances_leave_the_others_and_make_room() -> None:
 
 # What fails -----------------------------------------------------------------------------------------------------------
 
-REFUSED = {"when": {"load": True}, "then": [{"fault": "out_of_memory"}]}
-LIAR = entry("liar", 11, estimate_factor=0.5)
-
 
 async def test_what_was_evicted_in_vain_is_loaded_again_as_it_was(make_client: MakeClient) -> None:
     config = {"max_parallel_predictions": 2, "context_length": 1024, "seed": 7}
     with serving(*SIZES, LIAR) as server:
         async with make_client(server.address) as client:
-            await client.llm.load_new_instance("a", "mine", ttl=50, config=config)
+            await client.llm.load_new_instance("a", "mine", config=config)
             server.load("b", identifier="theirs", ttl=60)
             before = [(info.identifier, info.ttl_ms, info.context_length) for info in server.loaded()]
             with pytest.warns(lms.LMStudioEvictionWarning), pytest.raises(TOO_LARGE) as caught:
@@ -661,6 +710,26 @@ async def test_what_was_evicted_in_vain_is_loaded_again_as_it_was(make_client: M
     assert caught.value.plan.models[0].verdict == "does not fit (seen)"
     assert again.models[0].fit == "too_large"
     assert [each.stays_because for each in again.loaded] == [None, None]
+
+
+async def test_on_a_device_nothing_else_of_the_same_name_is_touched(make_client: MakeClient) -> None:
+    liar, devices = entry("liar", 7, estimate_factor=0.5), [{"name": "studio", "memory_gib": 6}]
+    with serving(entry("a", 4), liar, devices=devices) as server:
+        async with make_client(server.address) as client:
+            for device in ("local", "studio"):
+                await client.llm.model("a", load_policy="explicit", device=device)
+            before = [(info.identifier, info.device_identifier) for info in server.loaded()]
+            with (
+                pytest.warns(lms.LMStudioEvictionWarning),
+                pytest.raises(TOO_LARGE, match="'a', which was loaded again"),
+            ):
+                await fit(client, "liar", device="studio")
+            assert [(info.identifier, info.device_identifier) for info in server.loaded()] == before
+            assert [(load.device, load.state) for load in server.loads if load.key == "a"] == [
+                (None, "loaded"),
+                ("studio", "unloaded"),
+                ("studio", "loaded"),
+            ]
 
 
 async def test_what_cannot_be_loaded_again_is_named(make_client: MakeClient) -> None:
@@ -809,8 +878,8 @@ async def test_the_load_config_is_that_of_the_instance_on_the_same_machine(make_
 
 @pytest.mark.slow
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("seed", range(7))
+@pytest.mark.parametrize("seed", range(10))
 async def test_random_sets_are_planned_and_loaded_rightly(seed: int) -> None:
-    counts = await plan_sweep.sweep(150, seed)
+    counts = await plan_sweep.sweep(100, seed)
     assert counts['wrong "seen"'] == 0
-    assert min(counts[each] for each in ("accepted at first", "after eviction", "said too large", 'said "seen"')) > 2
+    assert min(counts[each] for each in ("accepted at first", "after eviction", "said too large", 'said "seen"')) > 0
