@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -320,7 +321,7 @@ async def test_models_of_a_plan_share_the_memory_and_leave_what_belongs_to_it(ma
 
 async def test_each_model_of_a_plan_evicts_others(make_client: MakeClient) -> None:
     devices = [{"name": "studio", "memory_gib": 10}]
-    with serving(entry("x", 6), entry("y", 4), entry("p", 5), entry("q", 4), devices=devices) as server:
+    with serving(entry("x", 6), entry("y", 4), entry("p", 5), entry("q", 5), devices=devices) as server:
         async with make_client(server.address) as client:
             for device in ("local", "studio"):
                 await client.llm.model("x", load_policy="explicit", device=device)
@@ -491,7 +492,7 @@ async def test_what_another_program_loaded_without_a_ttl_stays(
 async def test_what_this_process_loaded_without_a_ttl_goes_whichever_client_loaded_it(make_client: MakeClient) -> None:
     with serving(*SIZES) as server:
         async with make_client(server.address) as other, make_client(server.address) as client:
-            await other.llm.model("a", load_policy="explicit", ttl=float("inf"))
+            await other.llm.model("a", load_policy="explicit", ttl=math.inf)
             with pytest.warns(lms.LMStudioEvictionWarning):
                 await fit(client, "c")
             assert loaded(server) == ["c"]
@@ -695,7 +696,7 @@ async def test_what_was_evicted_in_vain_is_loaded_again_as_it_was(make_client: M
     config = {"max_parallel_predictions": 2, "context_length": 1024, "seed": 7}
     with serving(*SIZES, LIAR) as server:
         async with make_client(server.address) as client:
-            await client.llm.load_new_instance("a", "mine", config=config)
+            await client.llm.load_new_instance("a", "mine", ttl=math.inf, config=config)
             server.load("b", identifier="theirs", ttl=60)
             before = [(info.identifier, info.ttl_ms, info.context_length) for info in server.loaded()]
             with pytest.warns(lms.LMStudioEvictionWarning), pytest.raises(TOO_LARGE) as caught:
