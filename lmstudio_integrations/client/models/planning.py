@@ -29,7 +29,6 @@ from lmstudio_integrations.client.models.queries import (
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import (
     Instance,
-    Specifier,
     WireInfo,
     device_of,
     identifier_of,
@@ -38,7 +37,7 @@ from lmstudio_integrations.client.models.state import (
     reference_of,
     specifier_of_instance,
 )
-from lmstudio_integrations.client.support.arguments import list_of
+from lmstudio_integrations.client.support.arguments import list_of, text_of
 from lmstudio_integrations.client.support.suggestions import error_with_suggestion
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
@@ -290,7 +289,7 @@ class Machine:
     def _why_it_stays(self, kind: ModelKind, info: WireInfo) -> Flow[str | None]:
         is_own = self._server_models.is_explicit(reference_of(info))
         if self._evict != "any" and info.get("ttlMs") is None and not is_own:
-            return "another program loaded it, without a TTL"
+            return _OF_OTHERS
         return (yield from self._why_it_is_busy(kind, info))
 
     def _why_it_is_busy(self, kind: ModelKind, info: WireInfo) -> Flow[str | None]:
@@ -450,13 +449,7 @@ class Machine:
 
 
 _PLANNED = "it is part of the plan"
-
-
-def _specifier(info: WireInfo) -> Specifier:
-    """Stands for an instance in requests. Its identifier may be that of an instance on another machine, too."""
-    instance = Instance.of(info)
-    instance.by_reference = True
-    return instance.specifier
+_OF_OTHERS = "another program loaded it, without a TTL"
 
 
 class _Room(NamedTuple):
@@ -539,7 +532,11 @@ def _too_large(plan: MemoryPlan) -> LMStudioInsufficientResourcesError:
     title = f"{model.model_key!r} does not fit into the memory of {plan.place}, and nothing more may be evicted"
     smaller = model.largest_context_length
     suggestion = f"load it with context_length={smaller}" if smaller else "use a smaller model"
-    suggestion += ", or unload one of those that stay; evict='any' evicts those of other programs as well"
+    stays = {each.stays_because for each in plan.loaded}
+    if stays - {None}:
+        suggestion += ", or unload one of those that stay"
+    if _OF_OTHERS in stays:
+        suggestion += "; evict='any' evicts those of other programs as well"
     return LMStudioInsufficientResourcesError(
         f"{title}\n{plan}\n  suggestion: {suggestion}", title=title, suggestion=suggestion, plan=plan
     )
@@ -584,8 +581,8 @@ def parse_item(item: object) -> tuple[str, Any]:
         settings = {"context_length": parts["context_length"], "max_parallel_predictions": parts["slots"]}
         return parts["name"], {name: int(value) for name, value in settings.items() if value is not None}
     pair: Any = item
-    if isinstance(item, tuple) and len(pair) == 2 and isinstance(pair[0], str):
-        return pair[0], pair[1]
+    if isinstance(item, tuple | list) and len(pair) == 2:
+        return text_of(pair[0], "the model"), pair[1]
     raise LMStudioValueError(f"a planned model must be 'MODEL[:CONTEXT][@SLOTS]', or a key and a config; got {item!r}")
 
 

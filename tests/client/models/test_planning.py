@@ -139,7 +139,7 @@ def test_a_planned_model_is_a_text_or_a_pair(item: Any, name: str, settings: Any
     assert parse_item(item) == (name, settings)
 
 
-@pytest.mark.parametrize("item", ["", "  ", ("a",), ("a", {}, 1), ("", {}), (1, {}), None, 5])
+@pytest.mark.parametrize("item", ["", "  ", ("a",), ("a", {}, 1), ("", {}), (1, {}), None, 5, {"a", "b"}])
 def test_anything_else_is_rejected(item: Any) -> None:
     with pytest.raises(lms.LMStudioValueError, match=r"a planned model must be|the model (must be a string|is empty)"):
         parse_item(item)
@@ -166,7 +166,7 @@ def planned(fit: Any, **members: Any) -> PlannedModel:
         (planned("fits"), "fits (estimated)"),
         (planned("fits", basis="seen"), "fits (seen)"),
         (planned("fits", requested_context_length=8192), "fits (estimated); 8192 tokens were requested"),
-        (planned("fits_after_eviction", evicts=("b", "c")), "fits (estimated) once b, c is unloaded"),
+        (planned("fits_after_eviction", evicts=("b", "c")), "fits (estimated) once b, c are unloaded"),
         (planned("too_large", basis="seen"), "does not fit (seen)"),
         (planned("too_large", largest_context_length=256), "does not fit (estimated); 256 tokens would"),
     ],
