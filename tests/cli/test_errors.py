@@ -27,7 +27,7 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 from lmstudio_integrations.protocol.exchange import Exchange
 from lmstudio_integrations.protocol.timeouts import expired_timeout
-from lmstudio_integrations.types.memory_plans import MemoryPlan, PlannedModel
+from lmstudio_integrations.types.memory_plans import LoadedModel, MemoryPlan, PlannedModel
 from tests.protocol.pair import RecordingReceiver
 
 NOT_LOADED = {"code": "generic.noModelMatchingQuery", "query": {"identifier": "a b"}, "loadedModelsSample": ["c"]}
@@ -145,6 +145,14 @@ PLANNED = replace(
             fit="too_large",
             basis="seen",
             largest_context_length=256,
+        ),
+    ),
+    loaded=(
+        LoadedModel(
+            identifier="b",
+            model_key="b",
+            context_length=1,
+            stays_because="another program loaded it, without a TTL",
         ),
     ),
 )

@@ -489,6 +489,13 @@ async def test_what_another_program_loaded_without_a_ttl_stays(
         assert plan.evicts == (("a",) if goes else ())
 
 
+async def test_nothing_is_said_to_stay_where_nothing_is_loaded(make_client: MakeClient) -> None:
+    with serving(entry("large", 12)) as server:
+        async with make_client(server.address) as client:
+            with pytest.raises(TOO_LARGE, match=r"suggestion: use a smaller model$"):
+                await fit(client, "large", evict="any")
+
+
 async def test_what_this_process_loaded_without_a_ttl_goes_whichever_client_loaded_it(make_client: MakeClient) -> None:
     with serving(*SIZES) as server:
         async with make_client(server.address) as other, make_client(server.address) as client:
@@ -552,6 +559,7 @@ async def test_what_has_requests_stays(make_client: MakeClient, gate: Gate, requ
                 await fit(client, "d")
             stays = {each.identifier: each.stays_because for each in caught.value.plan.loaded}
             assert stays == {"busy": "it has requests", "c": None}
+            assert str(caught.value).endswith("suggestion: use a smaller model, or unload one of those that stay")
             assert loaded(server) == ["busy", "c"]
             gate.open()
             assert [(await each).content for each in held] == ["so done"] * requests
