@@ -38,6 +38,7 @@ COLUMNS = (
     "refused after eviction, loaded again",
     "refused without eviction",
     "said too large",
+    "of these, estimated too high",
     'said "seen"',
     'wrong "seen"',
 )
@@ -191,6 +192,8 @@ class Server:
             _require(before.keys() == after.keys(), f"{before.keys() ^ after.keys()} were not loaded again")
             _require(error.plan is not None and not error.plan.fits, "the error has no plan")
             _require(fits or not changed, f"{changed} went for a model that was said to be too large")
+        if error is not None and not refused:
+            self.counts["of these, estimated too high"] += expected is not None
         if self.honest:
             _require(not refused, f"{key} was refused")
             _require(fits == (expected is not None) == (error is None), f"{key} {planned.verdict}; must go: {expected}")
