@@ -387,6 +387,21 @@ async def test_an_estimate_that_is_too_low_counts_until_a_load_was_refused(make_
     assert states(server) == [("a", "failed")]
 
 
+async def test_loads_of_other_policies_are_remembered_as_well(make_client: MakeClient) -> None:
+    with serving(entry("a", 12, estimate_factor=0.2), entry("b", 4, estimate_factor=3)) as server:
+        async with make_client(server.address) as client:
+            with pytest.raises(TOO_LARGE):
+                await client.llm.load_new_instance("maker/a-GGUF")
+            with pytest.raises(TOO_LARGE):
+                await client.llm.model("a", load_policy="explicit", config={"context_length": 1024})
+            await client.llm.model("b", load_policy="get_or_load")
+            refused, default, known = [await plan_of(client, item) for item in ("a:1024", "a", "b")]
+            assert (refused.basis, default.basis) == ("seen", "seen")
+            assert (known.fit, known.context_length) == ("loaded", 4096)
+            await client.llm.unload("b")
+            assert (await plan_of(client, "b")).verdict == "fits (seen)"
+
+
 async def test_an_estimate_that_is_too_high_counts_until_a_load_was_accepted(make_client: MakeClient) -> None:
     with serving(entry("a", 4, estimate_factor=3)) as server:
         async with make_client(server.address) as client:
