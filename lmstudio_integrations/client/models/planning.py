@@ -95,7 +95,9 @@ class Memory(NamedTuple):
             return Verdict(seen, "seen")
         limit, needed = self.history.limit(self.capacity), models[-1].memory_bytes or 0
         if limit is None:
-            return Verdict(permitted or freed >= max(needed, 1), "estimated")
+            # On an unknown capacity, only a try shows whether a larger one fits in place of all that may go.
+            is_alone = freed > 0 and len(models) == 1
+            return Verdict(permitted or is_alone or freed >= max(needed, 1), "estimated")
         total = sum(each.memory_bytes or 0 for each in models)
         # The guardrails know nothing of what is evicted before.
         return Verdict(total <= limit and (permitted or freed > 0), "estimated")
@@ -557,7 +559,7 @@ def plan_memory(
         evict: What may be evicted.
     """
     items = [parse_item(item) for item in list_of(models, "models")]
-    where = yield from on_device(operation, device or LOCAL)
+    where = yield from on_device(operation, LOCAL if device is None else device)
     machine = Machine(operation, where, device, evict)
     downloaded = yield from operation.call("system", "listDownloadedModels", None, list[WireInfo], label="Model list")
     with decode_errors("Model list"):

@@ -97,6 +97,8 @@ UNKNOWN = Sized(Load("a", 4096, 4), None)
         (None, [A, B], False, 0, False),
         (None, [A, B], False, 29, False),
         (None, [A, B], False, 30, True),
+        (None, [A], False, 0, False),
+        (None, [A], False, 1, True),  # nothing else is left: only a try shows it
         (None, [UNKNOWN], False, 0, False),
         (None, [UNKNOWN], False, 1, True),
         (90, [UNKNOWN], True, 0, True),
