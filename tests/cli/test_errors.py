@@ -10,7 +10,7 @@ from websockets.frames import Close
 from lmstudio_integrations.cli._common import warnings_as_notes
 from lmstudio_integrations.cli._errors import _COMMANDS, for_commands, report
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, overflow_error
-from lmstudio_integrations.client.models.planning import _too_large
+from lmstudio_integrations.client.models.fitting import _too_large
 from lmstudio_integrations.client.models.state import ContextWindow
 from lmstudio_integrations.client.support.suggestions import KEEP_LOADED, context_overflow, error_with_suggestion
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target

@@ -11,6 +11,7 @@ from typing import Any
 from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.models.config_check import check_config
+from lmstudio_integrations.client.models.fitting import Fitting
 from lmstudio_integrations.client.models.load_history import LoadHistory
 from lmstudio_integrations.client.models.load_packets import LoadPackets
 from lmstudio_integrations.client.models.planning import Machine, Wanted
@@ -230,7 +231,7 @@ class Loader:
             if info is not None:
                 return (yield from self._use(info))
             machine, wanted = yield from self._machine()
-            work = machine.load(wanted, self._load_or_wait_for_other_program)
+            work = Fitting(operation, machine, wanted).run(self._load_or_wait_for_other_program)
             flight = "fit", machine.identifier
             # Other callers may want other models, so they do not fail with this one.
             instance = yield from SingleFlight.run(

@@ -1,4 +1,4 @@
-"""Plans what fits into the memory of a machine, and makes room for a load: the policy `fit`.
+"""Plans what fits into the memory of a machine; `fitting.py` makes room by it.
 
 A plan rests on the server's estimates, and more on what loads there really came to (`load_history.py`). Nothing on the
 wire says how much memory is free.
@@ -7,11 +7,9 @@ wire says how much memory is free.
 import logging
 import math
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from lmstudio_integrations._support.typeguards import is_count
@@ -21,16 +19,12 @@ from lmstudio_integrations.client.models.queries import (
     get_load_config,
     get_processing_state,
     list_all_loaded,
-    list_wire_infos,
     on_device,
     survey_hardware,
-    unload,
 )
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import (
-    Instance,
     WireInfo,
-    device_of,
     identifier_of,
     matches,
     max_context_length,
@@ -42,18 +36,16 @@ from lmstudio_integrations.client.support.suggestions import error_with_suggesti
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (
-    LMStudioError,
-    LMStudioInsufficientResourcesError,
     LMStudioModelNotFoundError,
     LMStudioServerError,
     LMStudioValueError,
 )
 from lmstudio_integrations.protocol.kv_config import stack_of_fields
-from lmstudio_integrations.protocol.requests import LoadModel, OnDevice
+from lmstudio_integrations.protocol.requests import OnDevice
 from lmstudio_integrations.types.config import LOAD_CONFIGS, Evict, ModelKind
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
 from lmstudio_integrations.types.machines import LOCAL
-from lmstudio_integrations.types.memory_plans import Basis, Eviction, LoadedModel, MemoryPlan, PlannedModel
+from lmstudio_integrations.types.memory_plans import Basis, LoadedModel, MemoryPlan, PlannedModel
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -291,10 +283,11 @@ class Machine:
     def _why_it_stays(self, kind: ModelKind, info: WireInfo) -> Flow[str | None]:
         is_own = self._server_models.is_explicit(reference_of(info))
         if self._evict != "any" and info.get("ttlMs") is None and not is_own:
-            return _OF_OTHERS
-        return (yield from self._why_it_is_busy(kind, info))
+            return OF_OTHERS
+        return (yield from self.why_it_is_busy(kind, info))
 
-    def _why_it_is_busy(self, kind: ModelKind, info: WireInfo) -> Flow[str | None]:
+    def why_it_is_busy(self, kind: ModelKind, info: WireInfo) -> Flow[str | None]:
+        """Return why an instance is not idle; `None` if it is."""
         try:
             state = yield from get_processing_state(self._operation, kind, specifier_of_instance(info))
         except LMStudioModelNotFoundError:
@@ -318,6 +311,14 @@ class Machine:
             logger.info("the server does not say how much memory it has: %s", error)
             return None
 
+    def record_refusal(self, wanted: Wanted) -> Flow[None]:
+        """Remember that a model was refused beside what is loaded now."""
+        residents = yield from self.residents()
+        sized, _ = yield from self.estimate(
+            wanted, self.history.context_length(wanted.model_key, wanted.requested) or wanted.possible
+        )
+        self.history.record([*(each.sized for each in residents), sized], accepted=False)
+
     @staticmethod
     def _take(wanted: Wanted, residents: Sequence[Resident]) -> Resident | None:
         """Return the instance that is loaded already for a model, if there is one; no plan evicts that."""
@@ -329,129 +330,10 @@ class Machine:
                     return each
         return None
 
-    # Making room ------------------------------------------------------------------------------------------------------
-
-    def load(self, wanted: Wanted, load: Callable[[], Flow[Instance]]) -> Flow[Instance]:
-        """Load a model, after what must go was evicted. If it cannot be loaded after all, load that again.
-
-        Args:
-            wanted: The model.
-            load: Loads it.
-
-        Raises:
-            LMStudioInsufficientResourcesError: If it does not fit, with the plan.
-            LMStudioError: If it could not be loaded; it names what was evicted before.
-        """
-        evicted: list[Resident] = []
-        refusal: LMStudioError | None = None
-        try:
-            while True:
-                plan, victims = yield from self.plan([wanted])
-                if not plan.fits:
-                    raise _too_large(plan) from refusal
-                if not (yield from self._evict_all(victims, wanted, plan, evicted)):
-                    continue
-                try:
-                    instance = yield from load()
-                except LMStudioInsufficientResourcesError as error:
-                    refusal = error  # recorded as seen, so the next plan evicts more, or fails
-                    continue
-                with suppress(LMStudioError):  # the model is loaded, even if that cannot be recorded
-                    yield from self.residents()
-                return instance
-        except LMStudioError as error:
-            texts = yield from self._load_again(evicted)
-            if not texts:
-                raise
-            named = copy(error)
-            named.args = (f"{error}\n  evicted before: {'; '.join(texts)}", *error.args[1:])
-            raise named from error
-
-    def record_refusal(self, wanted: Wanted) -> Flow[None]:
-        """Remember that a model was refused beside what is loaded now."""
-        residents = yield from self.residents()
-        sized, _ = yield from self.estimate(
-            wanted, self.history.context_length(wanted.model_key, wanted.requested) or wanted.possible
-        )
-        self.history.record([*(each.sized for each in residents), sized], accepted=False)
-
-    def _evict_all(
-        self, victims: Sequence[Resident], wanted: Wanted, plan: MemoryPlan, evicted: list[Resident]
-    ) -> Flow[bool]:
-        """Unload instances that are still idle; return whether all are gone."""
-        gone: list[str] = []
-        try:
-            for victim in victims:
-                try:
-                    if (yield from self._why_it_is_busy(victim.kind, victim.info)):
-                        return False
-                    evicted.append(victim)  # now: if the response to the next request is lost, it may be gone
-                    yield from unload(self._operation, victim.kind, victim.identifier, device_of(victim.info))
-                except LMStudioModelNotFoundError:  # another program was faster
-                    evicted[:] = [each for each in evicted if each is not victim]
-                    continue
-                gone.append(victim.identifier)
-                self._server_models.record_eviction(wanted.model_key, victim.info, for_memory=True)
-                self._loads.evictions.append(
-                    Eviction(
-                        identifier=victim.identifier,
-                        model_key=victim.sized.load.model_key,
-                        evicted_for=wanted.model_key,
-                        at=time.time(),
-                    )
-                )
-        finally:
-            if gone:
-                logger.info("evicted %s to load %r\n%s", ", ".join(gone), wanted.model_key, plan)
-        return True
-
-    def _load_again(self, evicted: Sequence[Resident]) -> Flow[list[str]]:
-        """Load again what was evicted in vain; return what became of each."""
-        texts: list[str] = []
-        for resident in evicted:
-            try:
-                if (yield from self._is_loaded(resident)):
-                    continue
-                info = yield from self._reload(resident)
-            except LMStudioError as failure:
-                texts.append(f"{resident.identifier!r}, which could not be loaded again ({failure})")
-                continue
-            texts.append(f"{resident.identifier!r}, which was loaded again")
-            if self._server_models.is_explicit(reference_of(resident.info)):
-                self._server_models.record_explicit(info)
-            for eviction in reversed([*self._loads.evictions]):
-                if eviction.identifier == resident.identifier:
-                    self._loads.evictions.remove(eviction)
-                    self._loads.evictions.append(replace(eviction, loaded_again=True))
-                    break
-        return texts
-
-    def _is_loaded(self, resident: Resident) -> Flow[bool]:
-        """Whether an instance is still loaded, because the request that was to unload it was lost."""
-        infos = yield from list_wire_infos(self._operation, resident.kind)
-        return any(reference_of(info) == reference_of(resident.info) for info in infos)
-
-    def _reload(self, resident: Resident) -> Flow[WireInfo]:
-        parameter = LoadModel(
-            modelKey=resident.sized.load.model_key,
-            identifier=resident.identifier,
-            loadConfigStack=stack_of_fields(resident.fields),
-        )
-        if (ttl_ms := resident.info.get("ttlMs")) is not None:
-            parameter["ttlMs"] = ttl_ms
-
-        def read(packet: dict[str, Any]) -> WireInfo | None:
-            return packet["info"] if packet["type"] == "success" else None
-
-        return (
-            yield from self._operation.read_channel(
-                resident.kind, "loadModel", {**parameter, **device_of(resident.info)}, read, label="Model load"
-            )
-        )
-
 
 _PLANNED = "it is part of the plan"
-_OF_OTHERS = "another program loaded it, without a TTL"
+OF_OTHERS = "another program loaded it, without a TTL"
+"""Why an instance stays that `evict="any"` evicts."""
 
 
 class _Room(NamedTuple):
@@ -526,21 +408,6 @@ def _as_loaded(wanted: Wanted, resident: Resident) -> PlannedModel:
         fit="loaded",
         basis="seen",
         requested_context_length=wanted.requested,
-    )
-
-
-def _too_large(plan: MemoryPlan) -> LMStudioInsufficientResourcesError:
-    (model,) = plan.models
-    title = f"{model.model_key!r} does not fit into the memory of {plan.place}, and nothing more may be evicted"
-    smaller = model.largest_context_length
-    suggestion = f"load it with context_length={smaller}" if smaller else "use a smaller model"
-    stays = {each.stays_because for each in plan.loaded}
-    if stays - {None}:
-        suggestion += ", or unload one of those that stay"
-    if _OF_OTHERS in stays:
-        suggestion += "; evict='any' evicts those of other programs as well"
-    return LMStudioInsufficientResourcesError(
-        f"{title}\n{plan}\n  suggestion: {suggestion}", title=title, suggestion=suggestion, plan=plan
     )
 
 

@@ -638,7 +638,7 @@ async def test_another_program_may_unload_first(make_client: MakeClient, proxies
 async def test_an_eviction_is_one_log_record_one_warning_and_in_the_hosts(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.planning")
+    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.fitting")
     with serving(*SIZES) as server:
         async with make_client(server.address) as client:
             await fit(client, "a")
@@ -771,7 +771,7 @@ async def test_what_cannot_be_loaded_again_is_named(make_client: MakeClient) -> 
 
 
 async def test_after_a_refusal_more_is_evicted(make_client: MakeClient, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.planning")
+    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.fitting")
     with serving(entry("a", 4), entry("d", 4), entry("liar", 7, estimate_factor=0.5)) as server:
         async with make_client(server.address) as client:
             await fit(client, "a")
@@ -834,7 +834,7 @@ async def test_a_load_that_is_cancelled_leaves_nothing_loading(gate: Gate) -> No
 async def test_an_eviction_whose_response_is_lost_is_undone(
     make_client: MakeClient, proxies: ProxyThread, point: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.planning")
+    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.fitting")
     with serving(*SIZES) as server, proxied(proxies, server, Injection(point, reset)) as address:
         async with make_client(address) as client:
             await fit(client, "a")
@@ -850,7 +850,7 @@ async def test_an_eviction_whose_response_is_lost_is_undone(
 async def test_what_is_evicted_before_a_failure_is_logged(
     make_client: MakeClient, proxies: ProxyThread, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.planning")
+    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.fitting")
     lost = Injection("unloadModel request", reset, skip=1)
     with serving(entry("a", 4), entry("d", 4), entry("c", 10)) as server, proxied(proxies, server, lost) as address:
         async with make_client(address) as client:

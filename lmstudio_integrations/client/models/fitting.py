@@ -1,0 +1,166 @@
+"""Makes room for a load: the policy `fit`, which carries out the plan of one model (`planning.py`)."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+from lmstudio_integrations.client.models.load_history import LoadHistory
+from lmstudio_integrations.client.models.planning import OF_OTHERS, Machine, Resident, Wanted
+from lmstudio_integrations.client.models.queries import list_wire_infos, unload
+from lmstudio_integrations.client.models.server_models import ServerModels
+from lmstudio_integrations.client.models.state import Instance, WireInfo, device_of, reference_of
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import Operation
+from lmstudio_integrations.errors import (
+    LMStudioError,
+    LMStudioInsufficientResourcesError,
+    LMStudioModelNotFoundError,
+)
+from lmstudio_integrations.protocol.kv_config import stack_of_fields
+from lmstudio_integrations.protocol.requests import LoadModel
+from lmstudio_integrations.types.memory_plans import Eviction, MemoryPlan
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+
+class Fitting:
+    """Loads a model on a machine, in place of what must go for it.
+
+    Args:
+        operation: Makes the requests.
+        machine: The machine.
+        wanted: The model.
+    """
+
+    def __init__(self, operation: Operation, machine: Machine, wanted: Wanted) -> None:
+        self._operation = operation
+        self._machine = machine
+        self._wanted = wanted
+        self._server_models = operation.context.shared(ServerModels)
+        self._loads = operation.context.shared(LoadHistory)
+        self._evicted: list[Resident] = []
+
+    def run(self, load: Callable[[], Flow[Instance]]) -> Flow[Instance]:
+        """Load the model, after what must go was evicted. If it cannot be loaded after all, load that again.
+
+        Args:
+            load: Loads it.
+
+        Raises:
+            LMStudioInsufficientResourcesError: If it does not fit, with the plan.
+            LMStudioError: If it could not be loaded; it names what was evicted before.
+        """
+        refusal: LMStudioError | None = None
+        try:
+            while True:
+                plan, victims = yield from self._machine.plan([self._wanted])
+                if not plan.fits:
+                    raise _too_large(plan) from refusal
+                if not (yield from self._evict_all(victims, plan)):
+                    continue
+                try:
+                    instance = yield from load()
+                except LMStudioInsufficientResourcesError as error:
+                    refusal = error  # recorded as seen, so the next plan evicts more, or fails
+                    continue
+                with suppress(LMStudioError):  # the model is loaded, even if that cannot be recorded
+                    yield from self._machine.residents()
+                return instance
+        except LMStudioError as error:
+            texts = yield from self._load_again()
+            if not texts:
+                raise
+            named = copy(error)
+            named.args = (f"{error}\n  evicted before: {'; '.join(texts)}", *error.args[1:])
+            raise named from error
+
+    def _evict_all(self, victims: Sequence[Resident], plan: MemoryPlan) -> Flow[bool]:
+        """Unload instances that are still idle; return whether all are gone."""
+        gone: list[str] = []
+        try:
+            for victim in victims:
+                try:
+                    if (yield from self._machine.why_it_is_busy(victim.kind, victim.info)):
+                        return False
+                    self._evicted.append(victim)  # now: if the response to the next request is lost, it may be gone
+                    yield from unload(self._operation, victim.kind, victim.identifier, device_of(victim.info))
+                except LMStudioModelNotFoundError:  # another program was faster
+                    self._evicted = [each for each in self._evicted if each is not victim]
+                    continue
+                gone.append(victim.identifier)
+                self._server_models.record_eviction(self._wanted.model_key, victim.info, for_memory=True)
+                self._loads.evictions.append(
+                    Eviction(
+                        identifier=victim.identifier,
+                        model_key=victim.sized.load.model_key,
+                        evicted_for=self._wanted.model_key,
+                        at=time.time(),
+                    )
+                )
+        finally:
+            if gone:
+                logger.info("evicted %s to load %r\n%s", ", ".join(gone), self._wanted.model_key, plan)
+        return True
+
+    def _load_again(self) -> Flow[list[str]]:
+        """Load again what was evicted in vain; return what became of each."""
+        texts: list[str] = []
+        for resident in self._evicted:
+            try:
+                if (yield from self._is_loaded(resident)):
+                    continue
+                info = yield from self._reload(resident)
+            except LMStudioError as failure:
+                texts.append(f"{resident.identifier!r}, which could not be loaded again ({failure})")
+                continue
+            texts.append(f"{resident.identifier!r}, which was loaded again")
+            if self._server_models.is_explicit(reference_of(resident.info)):
+                self._server_models.record_explicit(info)
+            for eviction in reversed([*self._loads.evictions]):
+                if eviction.identifier == resident.identifier:
+                    self._loads.evictions.remove(eviction)
+                    self._loads.evictions.append(replace(eviction, loaded_again=True))
+                    break
+        return texts
+
+    def _is_loaded(self, resident: Resident) -> Flow[bool]:
+        """Whether an instance is still loaded, because the request that was to unload it was lost."""
+        infos = yield from list_wire_infos(self._operation, resident.kind)
+        return any(reference_of(info) == reference_of(resident.info) for info in infos)
+
+    def _reload(self, resident: Resident) -> Flow[WireInfo]:
+        parameter = LoadModel(
+            modelKey=resident.sized.load.model_key,
+            identifier=resident.identifier,
+            loadConfigStack=stack_of_fields(resident.fields),
+        )
+        if (ttl_ms := resident.info.get("ttlMs")) is not None:
+            parameter["ttlMs"] = ttl_ms
+
+        def read(packet: dict[str, Any]) -> WireInfo | None:
+            return packet["info"] if packet["type"] == "success" else None
+
+        return (
+            yield from self._operation.read_channel(
+                resident.kind, "loadModel", {**parameter, **device_of(resident.info)}, read, label="Model load"
+            )
+        )
+
+
+def _too_large(plan: MemoryPlan) -> LMStudioInsufficientResourcesError:
+    (model,) = plan.models
+    title = f"{model.model_key!r} does not fit into the memory of {plan.place}, and nothing more may be evicted"
+    smaller = model.largest_context_length
+    suggestion = f"load it with context_length={smaller}" if smaller else "use a smaller model"
+    stays = {each.stays_because for each in plan.loaded}
+    if stays - {None}:
+        suggestion += ", or unload one of those that stay"
+    if OF_OTHERS in stays:
+        suggestion += "; evict='any' evicts those of other programs as well"
+    return LMStudioInsufficientResourcesError(
+        f"{title}\n{plan}\n  suggestion: {suggestion}", title=title, suggestion=suggestion, plan=plan
+    )
