@@ -102,8 +102,8 @@ class ModelRegistry:
         self._max_loaded = max_loaded
         self._request_log = request_log
         self._metadata: dict[str, ModelMetadata] = {}
-        self.local = Device(catalog)
-        self.linked = [Device(catalog, entry) for entry in catalog.devices]
+        self.local: Device = Device(catalog)
+        self.linked: list[Device] = [Device(catalog, entry) for entry in catalog.devices]
         self._instances: dict[str, ModelInstance] = {}
         """The loaded instances by their references."""
         self._shared: dict[tuple[Device, str], _SharedLoad] = {}
