@@ -39,8 +39,7 @@ _COMMANDS = [
         (r"; evict='any' evicts those of other programs as well", ""),
         (r"\bset length_policy='(\w+)'", r"pass --length-policy \1"),
         (r", or set load_policy='get_or_load', which loads it on first use", ""),
-        (r"\bload_policy='explicit'", "--explicit"),
-        (r"\bclient\.(?:llm|embedding)\.unload\('([^']*)'\)", r"`lmsi unload \1`"),
+        (r"\bload_policy='(explicit|fit)'", r"--\1"),
         (r"\bprefix='([^']*)'", r"--tools PLUGIN=\1"),
         (r"(?:, (?:or )?)?\braise \w*timeout(?:, or set it to None)?", ""),
     )

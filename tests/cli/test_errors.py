@@ -12,7 +12,12 @@ from lmstudio_integrations.cli._errors import _COMMANDS, for_commands, report
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, overflow_error
 from lmstudio_integrations.client.models.fitting import _too_large
 from lmstudio_integrations.client.models.state import ContextWindow
-from lmstudio_integrations.client.support.suggestions import KEEP_LOADED, context_overflow, error_with_suggestion
+from lmstudio_integrations.client.support.suggestions import (
+    KEEP_LOADED,
+    MAKE_ROOM,
+    context_overflow,
+    error_with_suggestion,
+)
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.connect.probe import _CERTIFICATE_ERRORS
 from lmstudio_integrations.client.transport.connect.suggestions import no_listener, not_found, token_suggestion
@@ -173,7 +178,7 @@ SUGGESTIONS = [
     ),
     (str(wire("Nothing matches", displayData=NOT_LOADED)), "load it with `lmsi load 'a b'`"),
     (KEEP_LOADED, "load one of them with --explicit"),
-    ("unload them: client.llm.unload('a'), client.embedding.unload('b')", "`lmsi unload a`, `lmsi unload b`"),
+    (MAKE_ROOM, "--fit unloads what must go"),
     (
         "'a' and 'b' both have a tool 'c'; give one of them a prefix, for example prefix='b_'",
         "example --tools PLUGIN=b_",

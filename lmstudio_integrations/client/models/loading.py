@@ -27,12 +27,11 @@ from lmstudio_integrations.client.models.state import (
     ModelState,
     WireInfo,
     device_of,
-    identifier_of,
     instance_identifier,
     matches,
     reference_of,
 )
-from lmstudio_integrations.client.support.suggestions import NAME_A_MODEL, add_suggestion
+from lmstudio_integrations.client.support.suggestions import MAKE_ROOM, NAME_A_MODEL, add_suggestion
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (
@@ -397,6 +396,8 @@ class Loader:
             info = yield from self._request_load(endpoint, parameter, packets)
         except BaseException as error:
             operation.listener.on_load(target, state.key, operation.elapsed - started, error)
+            if isinstance(error, LMStudioInsufficientResourcesError):
+                raise add_suggestion(error, MAKE_ROOM) from error
             raise
         if not packets.already_loaded:
             seconds = operation.elapsed - started
@@ -417,21 +418,18 @@ class Loader:
     def _request_load(self, endpoint: str, parameter: Mapping[str, Any], packets: LoadPackets) -> Flow[WireInfo]:
         kind, parameter = self._state.kind, {**parameter, **(yield from self._on_device())}
         label = "Model load" if endpoint == "loadModel" else "Model get/load"
-        try:
-            with (
-                packets.bar.closed_on_failure(),
-                self._operation.start(kind, channel(kind, endpoint), parameter, label=label) as call,
-            ):
-                while packets.info is None:
-                    packets.report()
-                    batch = yield call
-                    if not batch:
-                        raise closed_early(label)
-                    with decode_errors(label):
-                        packets.read(batch)
-                call.server_is_done = True
-        except LMStudioInsufficientResourcesError as error:
-            raise (yield from self._with_unload_advice(error)) from error
+        with (
+            packets.bar.closed_on_failure(),
+            self._operation.start(kind, channel(kind, endpoint), parameter, label=label) as call,
+        ):
+            while packets.info is None:
+                packets.report()
+                batch = yield call
+                if not batch:
+                    raise closed_early(label)
+                with decode_errors(label):
+                    packets.read(batch)
+            call.server_is_done = True
         return packets.info
 
     def _adopt(self, info: WireInfo, *, loaded: bool) -> Flow[Instance]:
@@ -452,29 +450,6 @@ class Loader:
             return known  # with what was learned of it
         self._state.instance = instance
         return instance
-
-    def _with_unload_advice(
-        self, error: LMStudioInsufficientResourcesError
-    ) -> Flow[LMStudioInsufficientResourcesError]:
-        """Return the error of a load without enough memory, with advice if this process keeps models loaded."""
-        known = self._server_models
-        try:
-            loaded = (yield from list_all_loaded(self._operation)) if known.explicit else []
-        except LMStudioError:  # the error of the load says more
-            return error
-        own = [(kind, info) for kind, info in loaded if known.is_explicit(reference_of(info))]
-        if not own:
-            return error
-        calls = ", ".join(f"client.{kind}.unload({_arguments(info)})" for kind, info in own)
-        return add_suggestion(
-            error, f"this program loaded models explicitly, so they stay loaded; unload them: {calls}"
-        )
-
-
-def _arguments(info: WireInfo) -> str:
-    """Return the arguments of `unload` for an instance, as the user writes them."""
-    device = info.get("deviceIdentifier")
-    return repr(identifier_of(info)) + ("" if device is None else f", device={device!r}")
 
 
 def _milliseconds(ttl: float | None) -> int | None:

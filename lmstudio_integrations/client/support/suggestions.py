@@ -43,6 +43,9 @@ KEEP_LOADED = (
 )
 """What helps if the loads of two models evict each other."""
 
+MAKE_ROOM = "load_policy='fit' unloads what must go for it, as far as that is not in use"
+"""What helps if there is too little memory for a load."""
+
 FIT_BOTH = "`lmsi plan` shows which smaller context_length leaves room for both"
 """What helps if two models do not fit into the memory at once."""
 
@@ -60,8 +63,7 @@ NAME_A_PLUGIN = (
 """What helps if a plugin cannot be started."""
 
 _BY_CLASS: dict[type[LMStudioServerError], str] = {
-    LMStudioInsufficientResourcesError: "unload other models with `lmsi unload --all`, set a smaller context_length, "
-    "or use a smaller model",
+    LMStudioInsufficientResourcesError: "set a smaller context_length, or use a smaller model",
     LMStudioModelCrashedError: f"the next call loads it again; set a smaller context_length if memory is short; {_LOG}",
     LMStudioModelLoadError: f"try a smaller context_length or another model; {_LOG}",
     LMStudioPromptTemplateError: "update the model, or change its prompt template in LM Studio's model settings",

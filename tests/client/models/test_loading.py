@@ -68,14 +68,14 @@ async def test_a_load_without_memory_fails_as_such_even_if_nothing_can_be_listed
 ) -> None:
     server = Server(
         {
-            "loadModel": [LOADED, [failed("channelError", NO_MEMORY)]],
-            "listLoaded": [[failed("rpcError", {"title": "no list today"})]],
+            "loadModel": [[failed("channelError", NO_MEMORY)]],
+            "listDownloadedModels": [[failed("rpcError", {"title": "no list today"})]],
         }
     )
     async with fake_server(server) as address, make_client(address) as client:
-        await client.llm.load_new_instance("m")
         with pytest.raises(lms.LMStudioInsufficientResourcesError, match="insufficient system resources"):
             await client.llm.load_new_instance("n")
+    assert [name for name, _ in server.parameters] == ["loadModel", "listDownloadedModels"]
 
 
 @pytest.mark.parametrize("is_taken", [False, True])

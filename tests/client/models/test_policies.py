@@ -11,6 +11,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.models import attempts
+from lmstudio_integrations.client.support.suggestions import MAKE_ROOM
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.server.limits import Limits
@@ -319,19 +320,16 @@ async def test_a_denied_explicit_load_falls_back_to_one_just_in_time(client: Any
     assert await model.respond("Hi")
 
 
-async def test_a_load_without_memory_names_what_this_program_keeps(make_client: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("policy", ["get_or_load", "new_instance"])
+async def test_a_load_without_memory_names_the_policy_that_makes_room(
+    make_client: Callable[..., Any], policy: Any
+) -> None:
     with Emulator(MODELS, limits=Limits(loaded_models=1), auto_evict=False) as server:
+        server.load("other")
         async with make_client(server.address) as client:
-            await client.embedding.model("vectors", load_policy="explicit")
-            with pytest.raises(lms.LMStudioInsufficientResourcesError, match=r"client\.embedding\.unload\('vectors'\)"):
-                await client.llm.model("chatty")
-            await client.embedding.unload("vectors")
-            with Emulator(MODELS, limits=Limits(loaded_models=1)) as another:
-                another.load("other")
-                async with make_client(another.address) as elsewhere:
-                    with pytest.raises(lms.LMStudioInsufficientResourcesError) as caught:
-                        await elsewhere.llm.load_new_instance("chatty")
-            assert "this program" not in str(caught.value)
+            with pytest.raises(lms.LMStudioInsufficientResourcesError, match="or unload others") as caught:
+                await client.llm.model("chatty", load_policy=policy)
+            assert str(caught.value).endswith(f". {MAKE_ROOM}")  # after what the server suggests
 
 
 # Unloaded -------------------------------------------------------------------------------------------------------------
