@@ -16,6 +16,7 @@ from lmstudio_integrations.client.api.sync import LLM, ChatHandle
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.prefill import Prefix
 from lmstudio_integrations.client.predictions.requests import PredictionParameters
+from lmstudio_integrations.client.support.arguments import flag_of
 from lmstudio_integrations.client.transport.flows import Flow, arun, run
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.confidence import ALTERNATIVES
@@ -201,12 +202,12 @@ class ResolvedCall(NamedTuple):
         return await arun(self._load(self.async_model().model, warm, keep_warm=keep_warm))
 
     def _load(self, model: LanguageModel, warm: Prefix | None, *, keep_warm: bool) -> Flow[Loaded]:
+        if flag_of(keep_warm, "keep_warm") and warm is None:
+            raise LMStudioValueError("keep_warm=True needs what is to be kept warm; pass warm or tools")
         template = yield from model.get_chat_template_info()
         info = yield from model.load_all()
         wire = info.to_dict()
         self.runtime.record_info(self.handle.model, str(model.context.target), wire, {})
         if warm is not None:
             yield from model.prefill(warm, self.request_arguments(), keep_warm=keep_warm)
-        elif keep_warm:
-            raise LMStudioValueError("keep_warm=True needs what is to be kept warm; pass warm or tools")
         return wire, template

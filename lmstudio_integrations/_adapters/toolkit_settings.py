@@ -134,9 +134,9 @@ class ToolkitSettings(ServerSettings, _PluginSettings):
         values = vars(self)
         self._check_secrets(values)
         server, *others = servers_of(values)
-        ((_, device), *_) = addresses.places_of(values["host"])
-        if device is not None:
-            raise LMStudioValueError(f"the tools of a plugin are on no device of a server; got {device!r} in host")
+        devices = [device for _, device in addresses.places_of(values["host"]) if device is not None]
+        if devices:
+            raise LMStudioValueError(f"the tools of a plugin are on no device of a server; got {devices[0]!r} in host")
         if others:
             raise LMStudioValueError(
                 f"the tools of a plugin are those of one server; got {len(others) + 1} hosts; make one "

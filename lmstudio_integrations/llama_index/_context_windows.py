@@ -8,14 +8,16 @@ chat template adds to them are recorded as well.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioConfigWarning
 
-Key = tuple[tuple[str | None, ...], str | None]
-"""Addresses of the servers, and model key."""
+Key = tuple[tuple[str | None, ...], tuple[str, ...], str | None]
+"""Addresses of the servers, devices that are meant, and model key."""
 
 
 UNMEASURED_TEMPLATE = 64
@@ -33,9 +35,11 @@ class _ContextWindow:
 _context_windows: defaultdict[Key, _ContextWindow] = defaultdict(_ContextWindow)
 
 
-def key_of(host: addresses.Hosts, model: str | None) -> Key:
-    """Return the key of a model on its servers; all spellings and orders of addresses give the same key."""
-    return addresses.resolved_hosts(host), model
+def key_of(values: Mapping[str, Any]) -> Key:
+    """Return the key of the model of a call, by its settings; all spellings and orders of addresses give the same."""
+    host, device = values["host"], values["device"]
+    devices = {own or device or "" for _, own in addresses.places_of(host)}
+    return addresses.resolved_hosts(host), tuple(sorted(devices)), values["model"]
 
 
 def recorded(key: Key) -> int | None:

@@ -179,7 +179,7 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         return self.context_window or recorded or configured or DEFAULT_CONTEXT_WINDOW
 
     def _context_key(self) -> _context_windows.Key:
-        return _context_windows.key_of(self.host, self.model)
+        return _context_windows.key_of(vars(self))
 
     @with_short_traceback
     def load(
@@ -252,7 +252,10 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
     def _record(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
         context_length = call.record_info(result.end).info.get("contextLength")
         if isinstance(context_length, int):
-            _context_windows.record(_context_windows.key_of(call.values["host"], call.values["model"]), context_length)
+            _context_windows.record(
+                _context_windows.key_of(call.values),
+                context_length,
+            )
         return result
 
     @property
@@ -460,8 +463,7 @@ class _recording_overflow:  # noqa: N801 - a context manager is named like a fun
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, LMStudioContextOverflowError) and error.limit is not None:
-            values = self._call.values
-            _context_windows.record(_context_windows.key_of(values["host"], values["model"]), error.limit)
+            _context_windows.record(_context_windows.key_of(self._call.values), error.limit)
 
 
 def _partial_arguments(arguments: dict[str, Any] | str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 See `docs/protocol.md#repository-endpoints` and `docs/protocol.md#runtime-endpoints`.
 """
 
+import math
 from typing import Final
 
 from pydantic import Field
@@ -135,8 +136,8 @@ class HardwareSurvey(WireModel):
     @property
     def memory_bytes(self) -> int | None:
         """The memory for models, in bytes: the most that an engine can use; `None` if no engine says it."""
-        totals = [int(engine.memory_info.total_memory) for engine in self.engines if engine.memory_info]
-        return max(totals, default=None)
+        totals = [engine.memory_info.total_memory for engine in self.engines if engine.memory_info]
+        return max((int(total) for total in totals if 0 < total < math.inf), default=None)
 
     @property
     def gpus(self) -> list[GpuInfo]:

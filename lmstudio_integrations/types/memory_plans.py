@@ -150,6 +150,7 @@ class Eviction:
     Attributes:
         identifier: Its identifier.
         model_key: The key of its model.
+        device: The identifier of its linked device; `None` for the server's own machine.
         evicted_for: The key of the model that needed its memory.
         at: When, as a Unix time in seconds.
         loaded_again: Whether it was loaded again, because the other model could not be loaded after all.
@@ -157,6 +158,7 @@ class Eviction:
 
     identifier: str
     model_key: str
+    device: str | None = None
     evicted_for: str
     at: float
     loaded_again: bool = False

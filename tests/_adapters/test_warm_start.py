@@ -12,18 +12,25 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
 
-from lmstudio_integrations import AsyncClient, Chat, Client
+from lmstudio_integrations import AsyncClient, Chat, Client, LlmPredictionConfigDict
+from lmstudio_integrations.client.models.state import KeptWarm
+from lmstudio_integrations.client.transport.client_context import ClientContext
+from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.errors import (
+    LMStudioConnectionLostError,
     LMStudioError,
     LMStudioEvictionWarning,
     LMStudioPromptTemplateError,
+    LMStudioTimeoutError,
     LMStudioValueError,
 )
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.hosts.servers import CHAT, addresses, chat_model, handle_of, known, servers
 from tests.support.adapters import covering
+from tests.support.gate import AT_THE_GATE
 from tests.support.ports import free_port
 
 SYSTEM, QUESTION = "You answer questions about the ferries of a small harbor.", "Where is pier 7?"
@@ -430,13 +437,32 @@ def test_what_a_load_of_this_program_has_evicted_is_not_kept_warm() -> None:
         assert emulator.predictions[-1].messages[0]["content"] == QUESTION
 
 
-def test_a_prefix_that_cannot_be_processed_again_fails_no_call() -> None:
-    once = {"when": {"last": SYSTEM, "round": 2}, "then": [{"fault": "template"}]}
-    with Emulator([ModelEntry(key=CHAT, rules=(once,))]) as server:
-        model = ChatLMStudio(model=CHAT, host=server.address).load(warm=SYSTEM, keep_warm=True)
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [
+        (LMStudioPromptTemplateError("no"), 1),
+        (LMStudioConnectionLostError("gone"), 2),
+        (LMStudioTimeoutError("slow"), 2),
+    ],
+)
+def test_a_prefix_that_cannot_be_processed_again_fails_no_call(
+    server: Emulator, error: LMStudioError, tries: int
+) -> None:
+    tried: list[ClientContext] = []
+
+    def fail(context: ClientContext) -> Flow[None]:
+        tried.append(context)
+        yield from ()
+        raise error
+
+    with Client(server.address) as client:
+        model = client.llm.lazy_model(CHAT)
+        model.warm(SYSTEM, keep_warm=True)
+        model.model.state.kept_warm = KeptWarm(fail, model.model.state.reference)
         server.unload(CHAT)
-        assert model.invoke(QUESTION).content
-        assert len(server.predictions) >= 3
+        for _ in range(2):
+            assert model.respond(QUESTION).content
+    assert len(tried) == tries
 
 
 def test_hosts_that_load_the_model_later_are_warm_as_well() -> None:
@@ -445,12 +471,6 @@ def test_hosts_that_load_the_model_later_are_warm_as_well() -> None:
         pair[0].stop()
         model.invoke(QUESTION)
         assert [each.messages[-1]["content"] for each in pair[1].predictions] == [SYSTEM, QUESTION]
-
-
-@pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudio])
-def test_nothing_can_be_kept_warm_that_is_not_given(server: Emulator, adapter: Any) -> None:
-    with pytest.raises(LMStudioValueError, match="keep_warm=True needs what is to be kept warm"):
-        adapter(model=CHAT, host=server.address).load(keep_warm=True)
 
 
 def test_the_progress_of_a_warm_start_is_reported_once(server: Emulator) -> None:
@@ -475,3 +495,56 @@ def test_a_question_about_the_instance_processes_nothing(server: Emulator) -> No
         model.get_processing_state()
         model.get_load_config()
         assert len(server.predictions) == 1
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_last_prefix_counts_on_every_host(keep: bool) -> None:
+    with servers((chat_model(preload=True),), (chat_model(),)) as pair:
+        model = ChatLMStudio(model=CHAT, host=addresses(pair)).load(warm="An old prompt.", keep_warm=True)
+        model.load(warm=SYSTEM, keep_warm=keep)
+        pair[0].stop()
+        model.invoke(QUESTION)
+        asked = [each.messages[-1]["content"] for each in pair[1].predictions]
+        assert asked == ([SYSTEM] if keep else []) + [QUESTION]
+
+
+def test_what_was_a_prefix_then_is_processed_again(server: Emulator) -> None:
+    chat, config = Chat(SYSTEM), LlmPredictionConfigDict(temperature=0.5)
+    with Client(server.address) as client:
+        model = client.llm.lazy_model(CHAT)
+        model.warm(chat, keep_warm=True, config=config)
+        chat.add_user_message("a secret")
+        config["temperature"] = 1.0
+        server.unload(CHAT)
+        model.respond(QUESTION)
+    first, again, _ = server.predictions
+    assert (first.messages, first.config) == (again.messages, again.config)
+
+
+async def test_a_prefix_is_part_of_the_call_and_is_processed_before_the_next_one_if_that_is_cut() -> None:
+    held: list[bool] = []
+
+    async def sleep(seconds: float) -> None:
+        if held and seconds >= AT_THE_GATE["wait"]:
+            await asyncio.Event().wait()
+
+    slow = {"when": {"last": SYSTEM}, "then": [AT_THE_GATE, {"text": "Done."}]}
+    with Emulator([ModelEntry(key=CHAT, rules=(slow,))], engines={"scripted": ScriptedEngine(sleep)}) as server:
+        async with AsyncClient(server.address) as client:
+            model = client.llm.lazy_model(CHAT)
+            await model.warm(Chat.from_history({"messages": [{"role": "user", "content": SYSTEM}]}), keep_warm=True)
+            await asyncio.to_thread(server.unload, CHAT)
+            held.append(True)
+            with pytest.raises(LMStudioTimeoutError):
+                await model.respond(QUESTION, timeout=0.3)
+            held.clear()
+            await model.respond(QUESTION)
+        assert [each.messages[-1]["content"] for each in server.predictions] == [SYSTEM, SYSTEM, SYSTEM, QUESTION]
+
+
+@pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudio])
+def test_whether_to_keep_warm_is_checked_before_anything_is_loaded(server: Emulator, adapter: Any) -> None:
+    for given in ({"keep_warm": True}, {"keep_warm": "no", "warm": SYSTEM}):
+        with pytest.raises(LMStudioValueError, match="keep_warm"):
+            adapter(model=CHAT, host=server.address).load(**given)
+    assert not server.loads

@@ -19,7 +19,7 @@ from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.predictions.prefill import Prefix
 from lmstudio_integrations.client.predictions.requests import PredictionParameters
-from lmstudio_integrations.client.support.arguments import whole_number
+from lmstudio_integrations.client.support.arguments import list_of, whole_number
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
 from lmstudio_integrations.client.transport.concurrent_flows import MakeMailbox, run_concurrently
@@ -175,6 +175,8 @@ class LanguageModelOnHosts(_ModelOnHosts, LanguageModel):
         keep_warm: bool = False,
     ) -> Flow[None]:
         """Process what stands before the first question, on every host that has the model loaded."""
+        tools = list_of(tools, "tools")
+        before = {id(host.model.state): host.model.state.kept_warm for host in self.hosts.hosts}
         yield from self.hosts.probe(of_all=True)
         loaded = [host for host in self.hosts.hosts if host.status().loaded]
         if loaded:
@@ -183,9 +185,11 @@ class LanguageModelOnHosts(_ModelOnHosts, LanguageModel):
             )
         else:
             yield from super().prefill(prefix, parameters, tools, keep_warm=keep_warm)
-        for host in self.hosts.hosts if keep_warm else ():  # those that load the model later
-            model = LanguageModel(host.model.context, host.model.state)
-            model.state.kept_warm = model.state.kept_warm or model.kept_warm(prefix, parameters, tools)
+        for host in self.hosts.hosts:  # those that load the model later; the others keep what they have processed now
+            state = host.model.state
+            if state.kept_warm is before[id(state)]:
+                model = LanguageModel(host.model.context, state)
+                state.kept_warm = model.kept_warm(prefix, parameters, tools) if keep_warm else None
 
 
 class EmbedderOnHosts(_ModelOnHosts, Embedder):

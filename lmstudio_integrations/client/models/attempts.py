@@ -26,6 +26,7 @@ from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioModelNotFoundError,
     LMStudioModelUnloadedError,
+    LMStudioServerError,
     LMStudioTimeoutError,
     LMStudioUnreachableError,
 )
@@ -171,9 +172,16 @@ class Attempts:
             return
         self.listener.on_warm_again(self.context.target, self.state.key)
         try:
-            yield from kept.process(self.operation.child_context())
-        except LMStudioError as error:  # the call itself may succeed
+            yield from kept.process(self.operation.child_context().with_timeouts(self.operation.timeouts))
+        except LMStudioServerError as error:  # the call itself may succeed
             logger.info("the prefix of %r could not be processed again: %s", self.state.name, error)
+        except BaseException as error:  # the next call tries it once more
+            if kept.reference == instance.reference:
+                kept.reference = previous
+            is_out_of_time = isinstance(error, LMStudioTimeoutError) and error.timeout_name == "timeout"
+            if is_out_of_time or not isinstance(error, LMStudioError):
+                raise
+            logger.info("the prefix of %r was not processed again: %s", self.state.name, error)
 
     def recognize(self, instance: Instance, info: WireInfo) -> Instance:
         """Return the instance that has responded: another program may have loaded the model again in the meantime.

@@ -12,7 +12,7 @@ from lmstudio_integrations.client.models.load_history import LoadHistory
 from lmstudio_integrations.client.models.planning import OF_OTHERS, Machine, Resident, Wanted
 from lmstudio_integrations.client.models.queries import list_wire_infos, unload
 from lmstudio_integrations.client.models.server_models import ServerModels
-from lmstudio_integrations.client.models.state import Instance, WireInfo, device_of, reference_of
+from lmstudio_integrations.client.models.state import Instance, WireInfo, device_of, identifier_of, reference_of
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
@@ -54,29 +54,38 @@ class Fitting:
             LMStudioInsufficientResourcesError: If it does not fit, with the plan.
             LMStudioError: If it could not be loaded; it names what was evicted before.
         """
-        refusal: LMStudioError | None = None
         try:
-            while True:
-                plan, victims = yield from self._machine.plan([self._wanted])
-                if not plan.fits:
-                    raise _too_large(plan) from refusal
-                if not (yield from self._evict_all(victims, plan)):
-                    continue
-                try:
-                    instance = yield from load()
-                except LMStudioInsufficientResourcesError as error:
-                    refusal = error  # recorded as seen, so the next plan evicts more, or fails
-                    continue
-                with suppress(LMStudioError):  # the model is loaded, even if that cannot be recorded
-                    yield from self._machine.residents()
-                return instance
-        except LMStudioError as error:
+            return (yield from self._make_room_and_load(load))
+        except Exception as error:  # also that of a callback of the user
             texts = yield from self._load_again()
             if not texts:
                 raise
+            text = f"evicted before: {'; '.join(texts)}"
+            if not isinstance(error, LMStudioError):
+                error.add_note(text)
+                raise
             named = copy(error)
-            named.args = (f"{error}\n  evicted before: {'; '.join(texts)}", *error.args[1:])
+            named.args = (f"{error}\n  {text}", *error.args[1:])
             raise named from error
+
+    def _make_room_and_load(self, load: Callable[[], Flow[Instance]]) -> Flow[Instance]:
+        refusal: LMStudioInsufficientResourcesError | None = None
+        while True:
+            plan, victims = yield from self._machine.plan([self._wanted])
+            if not plan.fits:
+                raise _too_large(plan) from refusal
+            if refusal is not None and not victims:  # it fits, says the plan, and so it said before
+                raise refusal
+            if not (yield from self._evict_all(victims, plan)):
+                continue
+            try:
+                instance = yield from load()
+            except LMStudioInsufficientResourcesError as error:
+                refusal = error  # recorded as seen, so the next plan evicts more, or fails
+                continue
+            with suppress(LMStudioError):  # the model is loaded, even if that cannot be recorded
+                yield from self._machine.residents()
+            return instance
 
     def _evict_all(self, victims: Sequence[Resident], plan: MemoryPlan) -> Flow[bool]:
         """Unload instances that are still idle; return whether all are gone."""
@@ -97,6 +106,7 @@ class Fitting:
                     Eviction(
                         identifier=victim.identifier,
                         model_key=victim.sized.load.model_key,
+                        device=self._machine.identifier,
                         evicted_for=self._wanted.model_key,
                         at=time.time(),
                     )
@@ -130,7 +140,7 @@ class Fitting:
     def _is_loaded(self, resident: Resident) -> Flow[bool]:
         """Whether an instance is still loaded, because the request that was to unload it was lost."""
         infos = yield from list_wire_infos(self._operation, resident.kind)
-        return any(reference_of(info) == reference_of(resident.info) for info in infos)
+        return any(_id(info) == _id(resident.info) for info in infos)
 
     def _reload(self, resident: Resident) -> Flow[WireInfo]:
         parameter = LoadModel(
@@ -149,6 +159,10 @@ class Fitting:
                 resident.kind, "loadModel", {**parameter, **device_of(resident.info)}, read, label="Model load"
             )
         )
+
+
+def _id(info: WireInfo) -> tuple[object, ...]:
+    return reference_of(info), identifier_of(info), info.get("deviceIdentifier")
 
 
 def _too_large(plan: MemoryPlan) -> LMStudioInsufficientResourcesError:

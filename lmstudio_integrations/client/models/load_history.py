@@ -1,8 +1,8 @@
 """What loads on the machines of a server came to: what was accepted or refused, and with which context length.
 
 The server's estimates err both ways, so `planning.py` believes what was seen more. There is one object per server,
-shared by all clients and new after a fork. Any thread may call it: each function changes one dict with one operation,
-which the interpreter does not interrupt.
+shared by all clients and new after a fork. Any thread may call it: a step that another one interrupts only costs a plan
+what was seen last.
 """
 
 import json
@@ -117,14 +117,20 @@ class MachineHistory:
 
 
 def _covers(larger: Iterable[Load], smaller: Iterable[Load]) -> bool:
-    """Whether each load has a counterpart of its own among others that takes at least as much."""
-    free = list(larger)
-    for load in smaller:
-        match = next((each for each in free if _is_at_least(each, load)), None)
-        if match is None:
-            return False
-        free.remove(match)
-    return True
+    """Whether each load has a counterpart of its own among others that takes at least as much, in whichever order."""
+    free, loads = list(larger), list(smaller)
+    counterparts: dict[int, int] = {}
+
+    def place(number: int, tried: set[int]) -> bool:
+        for at, each in enumerate(free):
+            if at not in tried and _is_at_least(each, loads[number]):
+                tried.add(at)
+                if at not in counterparts or place(counterparts[at], tried):
+                    counterparts[at] = number
+                    return True
+        return False
+
+    return all(place(number, set()) for number in range(len(loads)))
 
 
 def _is_at_least(one: Load, other: Load) -> bool:
@@ -151,9 +157,9 @@ class LoadHistory:
     def of(self, server: str, device: OnDevice) -> MachineHistory:
         """Return what is known of a machine of the server."""
         if not self._is_read:
-            self._is_read = True
             for line in _read(server):
                 self._machine(server, line["device"]).remember(line)
+            self._is_read = True
         return self._machine(server, device.get("deviceIdentifier"))
 
     def _machine(self, server: str, device: str | None) -> MachineHistory:
@@ -208,6 +214,6 @@ def _append(line: Mapping[str, Any]) -> None:
         return
     try:
         with Path(path).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(json.dumps(line) + "\n")
     except OSError as error:
         warn_user(f"cannot write to {LOADS_VARIABLE}={path!r}: {error}", LMStudioConfigWarning)

@@ -343,10 +343,12 @@ class Loader:
         Raises:
             LMStudioModelLoadError: If waiting would not help.
         """
+        device = (yield from self._on_device()).get("deviceIdentifier", _ANY_DEVICE)
         for kind, info in (yield from list_all_loaded(self._operation)):
             # The only instance of a name may be of any model of the kind: `find_loaded` finds it by its identifier.
             is_found = kind == self._state.kind and self._state.number is None
-            if info["identifier"] == identifier and info.get("modelKey") != model_key and not is_found:
+            is_here = device is _ANY_DEVICE or info.get("deviceIdentifier") == device
+            if is_here and info["identifier"] == identifier and info.get("modelKey") != model_key and not is_found:
                 raise LMStudioModelLoadError(
                     f"{identifier!r} cannot be loaded explicitly: the {kind} model {info.get('modelKey')!r} is loaded "
                     f"under that identifier; unload it with client.{kind}.unload({identifier!r})"

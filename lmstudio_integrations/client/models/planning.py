@@ -19,6 +19,7 @@ from lmstudio_integrations.client.models.queries import (
     get_load_config,
     get_processing_state,
     list_all_loaded,
+    list_downloaded,
     on_device,
     survey_hardware,
 )
@@ -37,6 +38,7 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (
     LMStudioModelNotFoundError,
+    LMStudioProtocolError,
     LMStudioServerError,
     LMStudioValueError,
 )
@@ -51,10 +53,13 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_UNKNOWN = (LMStudioServerError, LMStudioProtocolError)
+"""What a server responds that does not know something, or says it in another form."""
+
 _STEP = 256
 """Context lengths that are tried for a model that is too large are multiples of it."""
 
-_ITEM = re.compile(r"(?P<name>.+?)(?::(?P<context_length>\d{1,15}))?(?:@(?P<slots>\d{1,15}))?")
+_ITEM = re.compile(r"(?P<name>.+?)(?::(?P<context_length>[0-9]{1,15}))?(?:@(?P<slots>[0-9]{1,15}))?")
 """A model of a plan as text: `MODEL[:CONTEXT][@SLOTS]`."""
 
 
@@ -250,12 +255,13 @@ class Machine:
         stack = stack_of_fields(fields)
         try:
             usage = yield from estimate_usage(self._operation, wanted.kind, wanted.model_key, stack, self._device)
+            with decode_errors("Usage estimate"):
+                return Sized(load, round(usage.memory.total_bytes)), usage.passes_guardrails
         except LMStudioModelNotFoundError:
             raise
-        except LMStudioServerError as error:  # not every server estimates
+        except _UNKNOWN as error:  # not every server estimates
             logger.info("the server does not estimate what %r takes: %s", wanted.model_key, error)
             return Sized(load, None), True
-        return Sized(load, round(usage.memory.total_bytes)), usage.passes_guardrails
 
     def residents(self) -> Flow[list[Resident]]:
         """Return what is loaded, and whether it may be evicted. That all of it fits at once was seen now."""
@@ -270,14 +276,16 @@ class Machine:
 
     def _resident(self, kind: ModelKind, info: WireInfo) -> Flow[Resident]:
         reference = reference_of(info)
-        known = self._loads.residents.get(reference)
+        known = None if reference is None else self._loads.residents.get(reference)
         if known is None:
             fields = yield from get_load_config(self._operation, kind, specifier_of_instance(info))
             with decode_errors("Model list"):
                 wanted = Wanted(kind, str(info["modelKey"]), fields)
             length = info.get("contextLength")
             sized, _ = yield from self.estimate(wanted, length if is_count(length) else wanted.requested)
-            known = self._loads.residents.put(reference, (sized, fields))
+            known = sized, fields
+            if reference is not None:
+                self._loads.residents.put(reference, known)
         return Resident(kind, info, *known, (yield from self._why_it_stays(kind, info)))
 
     def _why_it_stays(self, kind: ModelKind, info: WireInfo) -> Flow[str | None]:
@@ -292,7 +300,7 @@ class Machine:
             state = yield from get_processing_state(self._operation, kind, specifier_of_instance(info))
         except LMStudioModelNotFoundError:
             raise
-        except LMStudioServerError:
+        except _UNKNOWN:
             return "the server does not say whether it is idle"
         return None if state.status == "idle" and not state.queued else "it has requests"
 
@@ -307,9 +315,18 @@ class Machine:
             return None
         try:
             return (yield from survey_hardware(self._operation)).memory_bytes
-        except LMStudioServerError as error:
+        except _UNKNOWN as error:
             logger.info("the server does not say how much memory it has: %s", error)
             return None
+
+    def longest_context(self, wanted: Wanted) -> Flow[int | None]:
+        """Return the longest context length that a model can have, if the server knows it."""
+        if wanted.max_context_length is not None:
+            return wanted.max_context_length
+        for info in (yield from list_downloaded(self._operation, wanted.kind)):
+            if info.model_key == wanted.model_key and info.device_identifier == self.identifier:
+                return info.max_context_length
+        return None
 
     def record_refusal(self, wanted: Wanted) -> Flow[None]:
         """Remember that a model was refused beside what is loaded now."""
@@ -388,7 +405,7 @@ class _Room(NamedTuple):
 
     def _largest(self, context_length: int | None) -> Flow[int | None]:
         """Return the longest context length that fits, below one that does not."""
-        most = context_length or self.wanted.max_context_length
+        most = context_length or (yield from self.machine.longest_context(self.wanted))
         low, high = 0, (most - 1) // _STEP if most else 0
         while low < high:
             middle = (low + high + 1) // 2

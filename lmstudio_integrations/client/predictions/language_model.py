@@ -75,20 +75,30 @@ class LanguageModel(PredictingModel):
                 yield from self.prepare_response(with_question(messages), once).to_end()
             except LMStudioPromptTemplateError:
                 raise error from None
-        self.state.kept_warm = self.kept_warm(prefix, parameters, listed) if keep_warm else None
+        self.state.kept_warm = self.kept_warm(prefix, parameters, listed, self.state.reference) if keep_warm else None
 
     def kept_warm(
-        self, prefix: Prefix | None, parameters: PredictionParameters, tools: Iterable[ToolInput]
+        self,
+        prefix: Prefix | None,
+        parameters: PredictionParameters,
+        tools: Iterable[ToolInput],
+        reference: str | None = None,
     ) -> KeptWarm:
-        """Return what processes a prefix again on each new instance, without the callback of this time."""
-        again: PredictionParameters = {**parameters}
-        again.pop("on_prompt_processing_progress", None)
+        """Return what processes a prefix, as it is now, again on each new instance; without the callback of this time.
+
+        Args:
+            prefix: As of `prefill`.
+            parameters: As of `prefill`.
+            tools: As of `prefill`.
+            reference: The instance that has processed it.
+        """
+        messages, once = prefix_of(prefix), prefill_parameters(parameters, tools)
+        once.pop("on_prompt_processing_progress", None)
 
         def process(context: ClientContext) -> Flow[None]:
-            model = LanguageModel(context, self.state)
-            yield from model.prefill(prefix, again, tools, keep_warm=True)
+            yield from LanguageModel(context, self.state).prefill(messages, once, keep_warm=True)
 
-        return KeptWarm(process, self.state.reference)
+        return KeptWarm(process, reference)
 
     def rerank(self, query: str, texts: Iterable[str], parameters: RerankParameters) -> Flow[list[RerankResult]]:
         """Return how relevant texts are to a query, best first."""

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioModelNotFoundError, LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioToolkit
+from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.hosts.servers import CHAT, EMBEDDING, call, chat_model, embedding_model, handle_of, key_of, running
 from tests._adapters.hosts.test_calls import SECONDS, every_adapter_on_a_path, every_language_model_on_a_path
 from tests.support.adapters import ADAPTERS, Adapter
@@ -89,6 +90,14 @@ def test_vectors_of_one_call_are_made_on_all_devices(server: Emulator) -> None:
     assert {each.device: each.loaded for each in model.hosts()} == {"local": True, "Studio": True}
 
 
+def test_devices_have_context_windows_of_their_own(server: Emulator) -> None:
+    here = LMStudio(model=CHAT, host=server.address, device="local", context_length=16384).load()
+    there = LMStudio(model=CHAT, host=server.address, device="Studio", context_length=2048).load()
+    both = LMStudio(model=CHAT, host=[(server.address, "local"), (server.address, "Studio")])
+    assert (here.metadata.context_window, there.metadata.context_window) == (16384, 2048)
+    assert both.metadata.context_window not in {16384, 2048}
+
+
 def test_several_instances_are_unloaded_on_their_device(server: Emulator) -> None:
     here = ChatLMStudio(model=CHAT, host=server.address, device="local", instances=2).load()
     ChatLMStudio(model=CHAT, host=server.address, device="Studio", instances=2).load()
@@ -146,4 +155,4 @@ def test_what_fit_may_evict_is_no_option_of_another_policy() -> None:
 
 def test_a_toolkit_is_on_no_device(server: Emulator) -> None:
     with pytest.raises(LMStudioValueError, match="the tools of a plugin are on no device"):
-        LMStudioToolkit(plugin="mcp/sums", host=[(server.address, "Studio")]).get_tools()
+        LMStudioToolkit(plugin="mcp/sums", host=[server.address, (server.address, "Studio")]).get_tools()

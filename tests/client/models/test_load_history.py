@@ -251,3 +251,12 @@ def test_a_file_that_cannot_be_written_is_one_warning(path: Path, monkeypatch: p
         record_some(seen)
     assert len({str(each.message) for each in warned}) == 1
     assert seen.fits([A, B]) is True
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_each_load_gets_its_counterpart_in_whichever_order_they_are_listed(backwards: bool) -> None:
+    seen = [sized("a", context=8192, slots=1), sized("a", context=4096)]
+    planned = [sized("a", context=4096, slots=1), sized("a", context=8192, slots=1)]
+    for accepted in (True, False):
+        larger, smaller = (seen, planned) if accepted else (planned[::-1], planned)
+        assert history((larger, accepted)).fits(smaller[::-1] if backwards else smaller) is accepted

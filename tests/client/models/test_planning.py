@@ -733,7 +733,7 @@ async def test_what_was_evicted_in_vain_is_loaded_again_as_it_was(make_client: M
             again = await client.plan(["liar"])
     text = str(caught.value)
     assert text.endswith("\n  evicted before: 'theirs', which was loaded again; 'mine', which was loaded again")
-    assert caught.value.plan.models[0].verdict == "does not fit (seen)"
+    assert caught.value.plan.models[0].verdict.startswith("does not fit (seen); ")
     assert again.models[0].fit == "too_large"
     assert [each.stays_because for each in again.loaded] == [None, None]
 
@@ -909,3 +909,69 @@ async def test_random_sets_are_planned_and_loaded_rightly(seed: int) -> None:
     counts = await plan_sweep.sweep(100, seed)
     assert counts['wrong "seen"'] == 0
     assert min(counts[each] for each in ("accepted at first", "after eviction", "said too large", 'said "seen"')) > 0
+
+
+# What the server does not say -----------------------------------------------------------------------------------------
+
+
+async def test_a_refused_load_is_not_repeated_although_the_plan_goes_on_to_permit_it(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MachineHistory, "fits", lambda *_: None)
+    monkeypatch.setattr(MachineHistory, "limit", lambda _, capacity: capacity)
+    with serving(entry("liar", 12, estimate_factor=0.1)) as server:
+        async with make_client(server.address) as client:
+            with pytest.raises(TOO_LARGE, match="insufficient system resources"):
+                await fit(client, "liar")
+        assert len(server.loads) == 1
+
+
+async def test_what_was_evicted_is_named_also_if_a_callback_raises(make_client: MakeClient) -> None:
+    def fail(progress: float) -> None:
+        raise KeyError(progress)
+
+    with serving(*SIZES) as server:
+        server.load("a", ttl=60)
+        async with make_client(server.address) as client:
+            with pytest.raises(KeyError) as caught:
+                await client.llm.model("c", load_policy="fit", on_load_progress=fail)
+            (note,) = caught.value.__notes__
+            assert note.startswith("evicted before: 'a', which ")
+
+
+@pytest.mark.parametrize(("made", "requested"), [({}, None), ({"context_length": 8192}, 8192)])
+async def test_the_error_names_the_longest_context_that_fits(
+    make_client: MakeClient, made: dict[str, Any], requested: int | None
+) -> None:
+    with serving(entry("long", 4, kib_per_token=1024, context_length=8192)) as server:
+        async with make_client(server.address) as client:
+            with pytest.raises(TOO_LARGE, match=r"load it with context_length=\d+") as caught:
+                await fit(client, "long", config=made)
+            assert caught.value.plan.models[0].requested_context_length == requested
+
+
+ODD: dict[str, list[Any]] = {
+    "surveyHardware": [{}, {"status": "ok", "engines": 5}],
+    "estimateModelUsage": [{}, {"memory": {}, "passesGuardrails": True}],
+    "getInstanceProcessingState": [{}, {"status": 5}],
+}
+
+
+@pytest.mark.parametrize(("endpoint", "result"), [(name, each) for name, results in ODD.items() for each in results])
+async def test_an_answer_in_another_form_counts_as_none(
+    make_client: MakeClient, proxies: ProxyThread, endpoint: str, result: Any
+) -> None:
+    odd = Injection(f"{endpoint} first packet", replace(lambda message: {**message, "result": result}), ALWAYS)
+    with serving(entry("a", 6), entry("c", 3)) as server, proxied(proxies, server, odd) as address:
+        async with make_client(address) as client:
+            await fit(client, "a")
+            assert (await client.plan(["c"])).models[0].fit == "fits"
+
+
+@pytest.mark.parametrize(("totals", "memory"), [(["1e999"], None), (["0", "16", "8"], 16), ([], None)])
+def test_a_size_that_is_none_is_left_out(totals: list[str], memory: int | None) -> None:
+    engines = [
+        {"name": "e", "memoryInfo": {"ramCapacity": 0, "vramCapacity": 0, "totalMemory": float(total)}}
+        for total in totals
+    ]
+    assert lms.HardwareSurvey.from_dict({"status": "ok", "engines": engines}).memory_bytes == memory
