@@ -99,10 +99,10 @@ def test_devices_have_context_windows_of_their_own(server: Emulator) -> None:
 
 
 def test_several_instances_are_unloaded_on_their_device(server: Emulator) -> None:
-    here = ChatLMStudio(model=CHAT, host=server.address, device="local", instances=2).load()
-    ChatLMStudio(model=CHAT, host=server.address, device="Studio", instances=2).load()
-    handle_of(here).unload()
-    assert places(server) == [(CHAT, "device-1"), (f"{CHAT}:2", "device-1")]
+    ChatLMStudio(model=CHAT, host=server.address, device="local", instances=2).load()
+    there = ChatLMStudio(model=CHAT, host=server.address, device="Studio", instances=2).load()
+    handle_of(there).unload()
+    assert places(server) == [(CHAT, None), (f"{CHAT}:2", None)]
 
 
 def test_devices_with_different_contexts_are_named_and_the_smallest_counts(server: Emulator) -> None:
@@ -113,10 +113,11 @@ def test_devices_with_different_contexts_are_named_and_the_smallest_counts(serve
     text = rf"loaded differently: context_length \({place} \(local, chat\): 4096, {place} \(Studio, chat\): 2048\)"
     with pytest.warns(LMStudioConfigWarning, match=text):
         model.load()
-    model.batch(["Hello"] * 4)
-    profile = model.profile
-    assert profile is not None
-    assert profile["max_input_tokens"] == 2048
+    spec = model._resolve_model(vars(model)).model
+    for identifier, length in ((None, 2048), ("device-1", 4096)):
+        info = {"identifier": CHAT, "deviceIdentifier": identifier, "contextLength": length}
+        known = model._runtime.record_info(spec, server.address, info, {})
+    assert known.info["contextLength"] == 2048
 
 
 BAD_HOSTS: dict[str, tuple[Any, str]] = {
