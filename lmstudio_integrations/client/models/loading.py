@@ -28,6 +28,7 @@ from lmstudio_integrations.client.models.state import (
     WireInfo,
     device_of,
     instance_identifier,
+    is_on,
     matches,
     reference_of,
 )
@@ -60,9 +61,6 @@ DEFAULT_TTL = 3600.0
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 """Seconds between two checks of a load of another process; doubled each time, up to the longest."""
-
-_ANY_DEVICE = object()
-"""Stands for every device, where none was named."""
 
 _OTHER_KIND: dict[ModelKind, ModelKind] = {"llm": "embedding", "embedding": "llm"}
 
@@ -307,9 +305,9 @@ class Loader:
         model_key = model_key or self._server_models.model_key(kind, key)
         names = {key, model_key}
         infos = yield from list_wire_infos(self._operation, kind)
-        device = (yield from self._on_device()).get("deviceIdentifier", _ANY_DEVICE)
+        device = yield from self._on_device()
         with decode_errors("Model list"):
-            infos = [info for info in infos if device is _ANY_DEVICE or info.get("deviceIdentifier") == device]
+            infos = [info for info in infos if is_on(info, device)]
             matching = [info for info in infos if any(name and matches(name, info) for name in names)]
             if number is None:
                 return min(matching, key=lambda info: info["identifier"] != key, default=None)
@@ -343,12 +341,16 @@ class Loader:
         Raises:
             LMStudioModelLoadError: If waiting would not help.
         """
-        device = (yield from self._on_device()).get("deviceIdentifier", _ANY_DEVICE)
+        device = yield from self._on_device()
         for kind, info in (yield from list_all_loaded(self._operation)):
             # The only instance of a name may be of any model of the kind: `find_loaded` finds it by its identifier.
             is_found = kind == self._state.kind and self._state.number is None
-            is_here = device is _ANY_DEVICE or info.get("deviceIdentifier") == device
-            if is_here and info["identifier"] == identifier and info.get("modelKey") != model_key and not is_found:
+            if (
+                is_on(info, device)
+                and info["identifier"] == identifier
+                and info.get("modelKey") != model_key
+                and not is_found
+            ):
                 raise LMStudioModelLoadError(
                     f"{identifier!r} cannot be loaded explicitly: the {kind} model {info.get('modelKey')!r} is loaded "
                     f"under that identifier; unload it with client.{kind}.unload({identifier!r})"

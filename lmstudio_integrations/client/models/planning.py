@@ -319,6 +319,10 @@ class Machine:
             logger.info("the server does not say how much memory it has: %s", error)
             return None
 
+    def expected_length(self, wanted: Wanted) -> int | None:
+        """Return the context length that a load is likely to come to; `None` leaves it to the server."""
+        return self.history.context_length(wanted.model_key, wanted.requested) or wanted.possible
+
     def longest_context(self, wanted: Wanted) -> Flow[int | None]:
         """Return the longest context length that a model can have, if the server knows it."""
         if wanted.max_context_length is not None:
@@ -331,9 +335,7 @@ class Machine:
     def record_refusal(self, wanted: Wanted) -> Flow[None]:
         """Remember that a model was refused beside what is loaded now."""
         residents = yield from self.residents()
-        sized, _ = yield from self.estimate(
-            wanted, self.history.context_length(wanted.model_key, wanted.requested) or wanted.possible
-        )
+        sized, _ = yield from self.estimate(wanted, self.expected_length(wanted))
         self.history.record([*(each.sized for each in residents), sized], accepted=False)
 
     @staticmethod
@@ -375,7 +377,7 @@ class _Room(NamedTuple):
     def plan(self) -> Flow[tuple[PlannedModel, Sized, list[Resident]]]:
         """Return whether the model fits, what it takes, and what must go for it."""
         wanted = self.wanted
-        length = self.memory.history.context_length(wanted.model_key, wanted.requested) or wanted.possible
+        length = self.machine.expected_length(wanted)
         sized, evicted, verdict = yield from self._at(length)
         largest = None if verdict.fits else (yield from self._largest(length))
         model = PlannedModel(

@@ -257,6 +257,11 @@ def matches(name: str, info: WireInfo) -> bool:
     return "/" in lowered and f"{info['path']}/".lower().startswith(f"{lowered}/")
 
 
+def is_on(info: WireInfo, device: OnDevice) -> bool:
+    """Whether an info is from the device that requests name; any is, if they name none."""
+    return "deviceIdentifier" not in device or info.get("deviceIdentifier") == device["deviceIdentifier"]
+
+
 def specifier_of_instance(info: WireInfo) -> Specifier:
     """Return what stands for an instance in requests: its reference, because another one may have its identifier."""
     reference = reference_of(info)
