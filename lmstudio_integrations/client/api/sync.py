@@ -40,6 +40,7 @@ from lmstudio_integrations.client.api.plugins import (
     ToolSessionParameters,
 )
 from lmstudio_integrations.client.api.responses import PredictionStream
+from lmstudio_integrations.client.certify.run import Certification, CertifyParameters
 from lmstudio_integrations.client.embeddings.embedder import Embedder
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.files import uploads
@@ -67,6 +68,7 @@ from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import Mailbox, ThreadMailbox
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.protocol.kv_config import stack_of
+from lmstudio_integrations.types.cards import Card
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, Evict, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.functions import ToolInput
@@ -722,6 +724,25 @@ class Client(BaseClient):
         """
         evict = checked_choice(evict, Evict, "evict")
         return run(plan_memory(Operation(self._context), models, device, evict))
+
+    def certify(self, model: str, **parameters: Unpack[CertifyParameters]) -> Card:
+        """Measure what a model can do on this server, and what has changed since an earlier card.
+
+        An idle instance that is loaded is used; otherwise one is loaded for it, if it fits beside what is loaded, and
+        unloaded again. See `docs/guides/certify.md`.
+
+        Args:
+            model: Key or identifier.
+            parameters: See `CertifyParameters`.
+
+        Raises:
+            LMStudioInsufficientResourcesError: If the model is not loaded, and does not fit.
+            LMStudioModelNotFoundError: If there is no such model.
+            LMStudioOSError: If the earlier card cannot be read.
+            LMStudioValueError: If the loaded instances are busy, the earlier card is of another model or temperature,
+                or an argument is invalid.
+        """
+        return run(Certification(self._context, model, parameters).run())
 
     def hardware(self) -> HardwareSurvey:
         """Return the hardware of the server's own machine, as its engines see it."""

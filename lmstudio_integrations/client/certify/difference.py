@@ -1,0 +1,252 @@
+"""Whether a part of a card differs from an earlier one by more than chance. Pure functions.
+
+If nothing has changed, it is chance which observations of a case stand on the old card and which on the new one. So the
+test shuffles them within each case, and asks how often the old ones come out as much better as they did: an exact
+permutation test, stratified by case. It needs no model of the noise, and no case needs to be as hard as another.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from math import comb
+from typing import NamedTuple
+
+from lmstudio_integrations.types.cards import CardRow, Change, Observation, RowName, Verdict, outcomes, share_text
+
+ERROR_LEVEL = 0.05
+"""How often a comparison of two cards of an unchanged model may find any change."""
+
+LOOKS = (2, 3, 4, 6)
+"""After how many measurements it is decided whether a part has changed; the first one alone never decides."""
+
+SUSPICIOUS = 0.15
+"""A part is measured again as long as chance would do this, or better, less often."""
+
+MARGIN = 1.25
+"""The factor by which a measured number must have changed: speeds of one machine differ from day to day."""
+
+Scores = Sequence[float]
+Strata = Sequence[tuple[Scores, Scores]]
+"""The scores of each case: those on the old card, those on the new one."""
+
+
+class Part(NamedTuple):
+    """What is compared as one: the verdicts of a row, or the observations of one kind of a part of it."""
+
+    row: RowName
+    name: str
+    kind: str
+
+
+class Compared:
+    """A part on both cards.
+
+    Attributes:
+        part: The part.
+        old: The observations of the old card.
+        new: Those of all measurements now.
+        verdict: Whether it has changed, once that is decided.
+        repetitions: How often it was measured now.
+    """
+
+    def __init__(self, part: Part, old: Sequence[Observation], new: Sequence[Observation]) -> None:
+        self.part = part
+        self.old = old
+        self.new: list[Observation] = list(new)
+        self.verdict: Verdict | None = None
+        self.repetitions: int = 1
+
+    def decide(self, level: float) -> None:
+        """Decide whether it has changed, if that can be said.
+
+        Args:
+            level: The probability below which a change is confirmed.
+        """
+        if self.part.kind == "fact":
+            self._decide_fact()
+            return
+        cases = strata(self.old, self.new)
+        margin = MARGIN if self.part.kind == "number" else 1.0
+        worse, better = chance_of_worse(cases, margin), chance_of_better(cases, margin)
+        if self.repetitions in LOOKS and min(worse, better) <= level:
+            self.verdict = "worse" if worse < better else "better"
+        elif min(worse, better) > SUSPICIOUS or self.repetitions >= LOOKS[-1]:
+            self.verdict = "same" if _outcomes_by_case(self.old) == _outcomes_by_case(self.new) else "noise"
+
+    def _decide_fact(self) -> None:
+        before, now = ({(each.case, each.outcome) for each in some} for some in (self.old, self.new))
+        if before == now:
+            self.verdict = "same"
+        elif self.repetitions > 1:
+            is_steady = len(now) == len({case for case, _ in now})
+            self.verdict = _direction(self.old, self.new) if is_steady else "noise"
+
+    def change(self, level: float) -> Change:
+        """Return what became of it."""
+        lost = smallest_loss(self.old, level) if self.part.kind == "verdict" else None
+        smallest = {
+            "number": f"a factor of {MARGIN:g}",
+            "fact": "any",
+            "verdict": f"{lost} of {len(self.old)}" if lost else "none: the earlier card has too few",
+        }
+        return Change(
+            row=self.part.row,
+            part=self.part.name,
+            verdict=self.verdict or "noise",
+            before=_text(self.old),
+            now=_text(self.new),
+            repetitions=self.repetitions,
+            smallest=smallest[self.part.kind],
+        )
+
+
+class Comparison:
+    """Two cards of one model, and what was measured again since.
+
+    Args:
+        old: The rows of the earlier card.
+        new: Those of the new one.
+        apart: The rows whose parts are compared on their own.
+    """
+
+    def __init__(self, old: Iterable[CardRow], new: Iterable[CardRow], apart: Iterable[RowName]) -> None:
+        self._apart = frozenset(apart)
+        before, now = self._parts(old), self._parts(new)
+        self.compared = {part: Compared(part, before[part], now[part]) for part in before if part in now}
+        self.level: float = ERROR_LEVEL / (2 * len(LOOKS) * max(1, len(self.compared)))
+        """The probability below which one look at one part confirms a direction, so that all keep `ERROR_LEVEL`."""
+        self.repetitions: int = 1
+
+    def undecided(self) -> dict[RowName, set[str]]:
+        """Decide what can be decided, and return the rows to measure again, with their parts; "" is the whole row."""
+        rows: defaultdict[RowName, set[str]] = defaultdict(set)
+        for each in self.compared.values():
+            if each.verdict is None:
+                each.decide(self.level)
+            if each.verdict is None:
+                rows[each.part.row].add(each.part.name)
+        return dict(rows)
+
+    def add(self, row: RowName, observations: Iterable[Observation]) -> None:
+        """Add a further measurement of the undecided parts of a row."""
+        for part, some in self._parts([CardRow(name=row, observations=tuple(observations))]).items():
+            if part in self.compared and self.compared[part].verdict is None:
+                self.compared[part].new += some
+        for part, each in self.compared.items():
+            if part.row == row and each.verdict is None:
+                each.repetitions += 1
+
+    def changes(self) -> tuple[Change, ...]:
+        """Return what became of each part."""
+        return tuple(each.change(self.level) for each in self.compared.values())
+
+    def _parts(self, rows: Iterable[CardRow]) -> dict[Part, list[Observation]]:
+        parts: defaultdict[Part, list[Observation]] = defaultdict(list)
+        for row in rows:
+            for each in row.observations:
+                name = each.part if row.name in self._apart or each.kind != "verdict" else ""
+                parts[Part(row.name, name, each.kind)].append(each)
+        return parts
+
+
+def _outcomes_by_case(observations: Iterable[Observation]) -> dict[str, set[str]]:
+    by_case: defaultdict[str, set[str]] = defaultdict(set)
+    for each in observations:
+        by_case[each.case].add(each.outcome)
+    return by_case
+
+
+def _direction(old: Iterable[Observation], new: Iterable[Observation]) -> Verdict:
+    """Return whether facts became worse or better by their scores, where they have any."""
+    before, now = (sum({each.case: each.score for each in some}.values()) for some in (old, new))
+    return "worse" if now < before else "better" if now > before else "changed"
+
+
+def _text(observations: Sequence[Observation]) -> str:
+    """Return in a few words what was observed of a part."""
+    if observations[0].kind == "verdict":
+        failures = [each for each in observations if each.score < 1]
+        return share_text(observations) + (f" ({outcomes(failures)})" if failures else "")
+    if observations[0].kind == "fact":
+        return ", ".join(dict.fromkeys(each.outcome for each in observations))
+    by_case: defaultdict[str, list[Observation]] = defaultdict(list)
+    for each in observations:
+        by_case[each.case].append(each)
+    middle = {case: sorted(some, key=lambda each: each.score)[len(some) // 2].outcome for case, some in by_case.items()}
+    return ", ".join(f"{case.partition('/')[2]} {outcome}".strip() for case, outcome in middle.items())
+
+
+def strata(old: Iterable[Observation], new: Iterable[Observation]) -> Strata:
+    """Return the scores of the cases that both cards have."""
+    by_case: defaultdict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
+    for index, observations in enumerate((old, new)):
+        for each in observations:
+            by_case[each.case][index].append(each.score)
+    return [(before, now) for before, now in by_case.values() if before and now]
+
+
+def chance_of_worse(cases: Strata, margin: float = 1.0) -> float:
+    """Return how probable it is that chance alone makes the old scores at least as much better as they are.
+
+    Args:
+        cases: The scores.
+        margin: The new ones count as so many times higher: how much worse is no change.
+    """
+    distribution: Mapping[int, float] = {0: 1.0}
+    observed = 0
+    for before, now in cases:
+        ranks = _ranks([*before, *(score * margin for score in now)])
+        observed += sum(ranks[: len(before)])
+        distribution = _sums(distribution, ranks, len(before))
+    return min(1.0, sum(probability for total, probability in distribution.items() if total >= observed))
+
+
+def chance_of_better(cases: Strata, margin: float = 1.0) -> float:
+    """Return how probable it is that chance alone makes the new scores at least as much better as they are."""
+    return chance_of_worse(
+        [([-score for score in before], [-score for score in now]) for before, now in cases], 1 / margin
+    )
+
+
+def smallest_loss(old: Sequence[Observation], level: float) -> int | None:
+    """Return how many of the old successes must fail in every repetition to be confirmed; `None` if all do not.
+
+    Args:
+        old: The verdicts of the old card.
+        level: The probability below which a change is confirmed.
+    """
+    by_case: defaultdict[str, list[float]] = defaultdict(list)
+    for each in old:
+        by_case[each.case].append(each.score)
+    chance, lost = 1.0, 0
+    for scores in sorted((scores for scores in by_case.values() if max(scores) == 1), key=len):
+        chance *= chance_of_worse([(scores, [0.0] * len(scores) * LOOKS[-1])])
+        lost += len(scores)
+        if chance <= level:
+            return lost
+    return None
+
+
+def _ranks(scores: Scores) -> list[int]:
+    """Return twice the rank of each score; equal ones have the mean of their ranks."""
+    counts = Counter(scores)
+    ranks: dict[float, int] = {}
+    below = 0
+    for score in sorted(counts):
+        ranks[score] = 2 * below + counts[score] - 1
+        below += counts[score]
+    return [ranks[score] for score in scores]
+
+
+def _sums(distribution: Mapping[int, float], ranks: Sequence[int], chosen: int) -> Mapping[int, float]:
+    """Return the distribution of a sum to which a random choice of so many ranks is added."""
+    ways: list[Counter[int]] = [Counter({0: 1}), *(Counter[int]() for _ in range(chosen))]
+    for rank in ranks:
+        for size in range(chosen, 0, -1):
+            for total, count in ways[size - 1].items():
+                ways[size][total + rank] += count
+    all_ways = comb(len(ranks), chosen)
+    sums: defaultdict[int, float] = defaultdict(float)
+    for total, probability in distribution.items():
+        for added, count in ways[chosen].items():
+            sums[total + added] += probability * (count / all_ways)
+    return sums

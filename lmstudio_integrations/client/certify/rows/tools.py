@@ -1,0 +1,279 @@
+"""The row `tools`: forty requests, each with the same twelve tools, of which one, several or none is needed."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from lmstudio_integrations._support.json_text import dumps
+from lmstudio_integrations.client.certify.asking import Asking, Case, Reply, Row, Summary
+from lmstudio_integrations.client.predictions.requests import PredictionParameters
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.types.cards import Observation, outcomes, share_text
+
+Arguments = Mapping[str, Any]
+Calls = Sequence[tuple[str, Arguments]]
+Message = dict[str, Any]
+
+
+def _tool(name: str, description: str, **properties: Any) -> dict[str, Any]:
+    """Return the definition of a tool; a property whose schema has `optional` is not required."""
+    required = [each for each, schema in properties.items() if not schema.get("optional")]
+    schemas = {each: {k: v for k, v in schema.items() if k != "optional"} for each, schema in properties.items()}
+    parameters = {"type": "object", "properties": schemas, "required": required}
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+
+
+_TEXT: Arguments = {"type": "string"}
+_NUMBER: Arguments = {"type": "number"}
+_INTEGER: Arguments = {"type": "integer"}
+_DAY: Arguments = {"type": "string", "enum": ["monday", "tuesday", "wednesday", "thursday", "friday"]}
+
+
+def _object(**properties: Any) -> Arguments:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+DEFINITIONS: Sequence[dict[str, Any]] = (
+    _tool("get_weather", "Return the weather in a city.", city=_TEXT),
+    _tool("convert_currency", "Convert an amount of money.", amount=_NUMBER, source=_TEXT, target=_TEXT),
+    _tool("send_email", "Send an email.", to=_TEXT, subject=_TEXT, body=_TEXT),
+    _tool("search_flights", "Find flights between two cities.", origin=_TEXT, destination=_TEXT),
+    _tool("set_timer", "Start a timer.", minutes=_INTEGER),
+    _tool("open_hours", "Return when the museum is open on a weekday.", day=_DAY),
+    _tool("set_light", "Switch a lamp.", room=_TEXT, state={"type": "string", "enum": ["on", "off"]}),
+    _tool("add_contact", "Save a person.", person=_object(name=_TEXT, address=_object(street=_TEXT, city=_TEXT))),
+    _tool("order_items", "Order goods.", items={"type": "array", "items": _object(product=_TEXT, count=_INTEGER)}),
+    _tool("read_file", "Return the text of a file.", path=_TEXT),
+    _tool("get_stock_price", "Return the price of a share.", symbol=_TEXT),
+    _tool("translate_text", "Translate a text.", text=_TEXT, language=_TEXT),
+)
+"""The tools of each request."""
+
+
+class Request(NamedTuple):
+    """A request, and the calls that it needs.
+
+    Attributes:
+        name: The part of the row, and the number.
+        prompt: The message of the user.
+        calls: The calls that it needs, in any order: a name, and arguments that must be among those of the call.
+        choice: The tool choice: `auto`, `required`, or the name of a tool.
+        says: What the text must contain if no call is needed.
+        made: A call that was made after the message, and its result.
+    """
+
+    name: str
+    prompt: str
+    calls: Calls = ()
+    choice: str = "auto"
+    says: str = ""
+    made: tuple[str, Arguments, str] | None = None
+
+    def messages(self, prompt: str) -> list[Message]:
+        """Return the conversation, with a variant of the prompt."""
+        messages: list[Message] = [{"role": "user", "content": prompt}]
+        if self.made is None:
+            return messages
+        name, arguments, result = self.made
+        call = {"type": "function", "id": "1", "name": name, "arguments": dict(arguments)}
+        return [
+            *messages,
+            {"role": "assistant", "content": [{"type": "toolCallRequest", "toolCallRequest": call}]},
+            {"role": "tool", "content": [{"type": "toolCallResult", "content": result, "toolCallId": "1"}]},
+        ]
+
+
+_WEATHER, _READ, _PRICE, _TIMER = "get_weather", "read_file", "get_stock_price", "set_timer"
+
+REQUESTS: Sequence[Request] = (
+    Request("one/1", "What is the weather in Oslo?", [(_WEATHER, {"city": "Oslo"})]),
+    Request("one/2", "Start a timer for 12 minutes.", [(_TIMER, {"minutes": 12})]),
+    Request("one/3", "What does the file notes/todo.txt say?", [(_READ, {"path": "notes/todo.txt"})]),
+    Request("one/4", "How much is 250 USD in EUR?", [("convert_currency", {"amount": 250})]),
+    Request("one/5", "What is the price of the share AAPL?", [(_PRICE, {"symbol": "AAPL"})]),
+    Request("one/6", "Find flights from Rome to Lisbon.", [("search_flights", {"destination": "Lisbon"})]),
+    Request("one/7", "Translate 'good morning' into French.", [("translate_text", {"language": "French"})]),
+    Request(
+        "one/8",
+        "Email ana@example.org with the subject Lunch, and ask her whether noon suits her.",
+        [("send_email", {"to": "ana@example.org", "subject": "Lunch"})],
+    ),
+    Request(
+        "several/1",
+        "What is the weather in Rome and in Cairo?",
+        [(_WEATHER, {"city": "Rome"}), (_WEATHER, {"city": "Cairo"})],
+    ),
+    Request(
+        "several/2",
+        "Start two timers: one for 3 minutes and one for 10 minutes.",
+        [(_TIMER, {"minutes": 3}), (_TIMER, {"minutes": 10})],
+    ),
+    Request(
+        "several/3",
+        "Get the price of the shares MSFT and NVDA.",
+        [(_PRICE, {"symbol": "MSFT"}), (_PRICE, {"symbol": "NVDA"})],
+    ),
+    Request(
+        "several/4",
+        "Read the files a.txt and b.txt.",
+        [(_READ, {"path": "a.txt"}), (_READ, {"path": "b.txt"})],
+    ),
+    Request(
+        "several/5",
+        "Tell me the weather in Lima, and start a timer for 5 minutes.",
+        [(_WEATHER, {"city": "Lima"}), (_TIMER, {"minutes": 5})],
+    ),
+    Request("none/1", "Hello, how are you?"),
+    Request("none/2", "What is 2 plus 2? Reply with the number only.", says="4"),
+    Request("none/3", "Thank you, that was all."),
+    Request("none/4", "Which color do blue and yellow make when they are mixed?", says="green"),
+    Request("none/5", "Write the word ferry in capital letters, without any tool.", says="FERRY"),
+    Request(
+        "nested/1",
+        "Save the person Ana Silva, who lives in Main Street 5 in Porto.",
+        [("add_contact", {"person": {"name": "Ana Silva", "address": {"city": "Porto"}}})],
+    ),
+    Request(
+        "nested/2",
+        "Save a contact: Li Wei, Park Road 9, Leeds.",
+        [("add_contact", {"person": {"name": "Li Wei", "address": {"city": "Leeds"}}})],
+    ),
+    Request(
+        "nested/3",
+        "Order 3 pens and 2 notebooks.",
+        [("order_items", {"items": [{"count": 3}, {"count": 2}]})],
+    ),
+    Request("nested/4", "Order one lamp.", [("order_items", {"items": [{"count": 1}]})]),
+    Request(
+        "nested/5",
+        "Order 10 apples, 4 pears and 1 melon.",
+        [("order_items", {"items": [{"count": 10}, {"count": 4}, {"count": 1}]})],
+    ),
+    Request("enum/1", "When is the museum open on Tuesday?", [("open_hours", {"day": "tuesday"})]),
+    Request("enum/2", "Is the museum open on Friday?", [("open_hours", {"day": "friday"})]),
+    Request("enum/3", "Turn on the lamp in the kitchen.", [("set_light", {"state": "on"})]),
+    Request("enum/4", "It is too bright in the bedroom: switch the lamp off.", [("set_light", {"state": "off"})]),
+    Request("required/1", "I am in Bergen. Do I need an umbrella?", [(_WEATHER, {"city": "Bergen"})], "required"),
+    Request("required/2", "Tea needs 4 minutes.", [(_TIMER, {"minutes": 4})], "required"),
+    Request("required/3", "It is dark in the hall.", [("set_light", {"state": "on"})], "required"),
+    Request("required/4", "What about the share TSLA?", [(_PRICE, {"symbol": "TSLA"})], "required"),
+    Request("named/1", "Athens", [(_WEATHER, {"city": "Athens"})], _WEATHER),
+    Request("named/2", "Report.txt, please.", [(_READ, {})], _READ),
+    Request("named/3", "Good night, in Spanish.", [("translate_text", {"language": "Spanish"})], "translate_text"),
+    Request("named/4", "Monday", [("open_hours", {"day": "monday"})], "open_hours"),
+    Request(
+        "result/1", "What is the weather in Oslo?", says="snow", made=(_WEATHER, {"city": "Oslo"}, "snow, -7 degrees")
+    ),
+    Request("result/2", "What is the price of AAPL?", says="231", made=(_PRICE, {"symbol": "AAPL"}, "231 USD")),
+    Request("result/3", "What is in code.txt?", says="4711", made=(_READ, {"path": "code.txt"}, "The code is 4711.")),
+    Request("end/1", "Start a timer for 12 minutes.", made=(_TIMER, {"minutes": 12}, "started")),
+    Request("end/2", "Order a lamp.", made=("order_items", {"items": [{"product": "lamp", "count": 1}]}, "ordered")),
+)
+"""In the parts `one`, `several`, `none`, `nested`, `enum`, `required`, `named`, `result` (is it used?) and `end`."""
+
+MAX_TOKENS = 96
+"""Tokens of a response: three calls with their arguments."""
+
+_TOOLS = {"type": "toolArray", "tools": list(DEFINITIONS)}
+
+
+def _ask(request: Request, asking: Asking) -> Flow[None]:
+    choice: Message = {"type": "generic", "mode": request.choice}
+    if request.choice not in {"auto", "required"}:
+        choice = {"type": "function", "function": {"name": request.choice}}
+    parameters: PredictionParameters = {
+        "config": {"raw_tools": _TOOLS, "tool_choice": choice},
+        "rescue_tool_calls": True,
+        "check_response": False,
+    }
+    reply = yield from asking.respond(
+        {"messages": request.messages(asking.vary(request.prompt))}, MAX_TOKENS, **parameters
+    )
+    outcome, detail = judge(request, reply)
+    asking.verdict(request.name, outcome, SCORES.get(outcome, 0.0), detail)
+
+
+SCORES = {"right": 1.0, "in the text": 0.5, "mended": 0.5}
+"""What the outcomes count. A call that was left in the text, or had to be mended, is none for most programs."""
+
+
+def judge(request: Request, reply: Reply) -> tuple[str, str]:
+    """Return what a response is, and what it said instead of what was needed."""
+    result = reply.result
+    if result is None:
+        return "rejected", reply.text
+    made = [(call.name, dict(call.arguments or {})) for call in result.tool_call_requests]
+    detail = dumps(made) if made else reply.text
+    failed = any(call.failure for call in result.tool_calls)
+    if result.stats.stop_reason == "maxPredictedTokensReached" and (made or failed or result.reasoning_tokens):
+        outcome = "too long"
+    elif failed and not made:
+        outcome = "malformed"
+    elif request.calls:
+        outcome = _judge_calls(request.calls, made)
+    elif made:
+        outcome = "needless call"
+    else:
+        outcome = "right" if request.says.casefold() in result.content.casefold() else "wrong text"
+    if outcome == "right" and result.stats.rescued_tool_calls:
+        outcome = "in the text"
+    return outcome, "" if outcome == "right" else detail
+
+
+def _judge_calls(needed: Calls, made: Calls) -> str:
+    if not made:
+        return "no call"
+    if sorted(name for name, _ in made) != sorted(name for name, _ in needed):
+        return "wrong tool"
+    return "right" if _matches_all(needed, made) else "wrong arguments"
+
+
+def _matches_all(needed: Calls, made: Calls) -> bool:
+    """Whether each needed call was made, in any order."""
+    left = list(made)
+    for name, arguments in needed:
+        match = next((call for call in left if call[0] == name and _contains(call[1], arguments)), None)
+        if match is None:
+            return False
+        left.remove(match)
+    return True
+
+
+def _contains(value: Any, needed: Any) -> bool:
+    """Whether a value has what is needed; texts may differ in case."""
+    if isinstance(needed, Mapping):
+        return isinstance(value, Mapping) and all(_contains(value.get(name), each) for name, each in needed.items())
+    if isinstance(needed, list):
+        return isinstance(value, list) and len(value) == len(needed) and all(map(_contains, value, needed))
+    if isinstance(needed, str):
+        return isinstance(value, str) and needed.casefold() in value.casefold()
+    return not isinstance(value, bool) and bool(value == needed)
+
+
+def _summarize(observations: Sequence[Observation]) -> Summary:
+    failures = [each for each in observations if each.score < 1]
+    text = f"{share_text(observations)} right" + (f"; {outcomes(failures)}" if failures else "")
+    counts = {outcome: sum(each.outcome == outcome for each in failures) for outcome in ("in the text", "malformed")}
+    parts = [each.part for each in failures]
+    if counts["in the text"]:
+        return Summary(text, "rescue_tool_calls=True reads the calls that stay in the text")
+    if any(each.part in {"required", "named"} and each.outcome == "no call" for each in failures):
+        return Summary(text, "required_tool_fallback=True requests a call by grammar that the model owes")
+    if any(each.outcome in {"wrong arguments", "malformed"} for each in failures):
+        return Summary(text, "repair_tool_calls=True mends calls that do not fit their tool")
+    if 2 * len(failures) > len(observations):
+        return Summary(text, "use another model for agents")
+    return Summary(
+        text, f"most failures are in {max(parts, key=parts.count)!r}; offer fewer tools at once" if parts else None
+    )
+
+
+TOOLS = Row(
+    name="tools",
+    question="Does the model call the right tool with the right arguments, and none where none is needed?",
+    anchor="predict-packets",
+    cases=[Case(request.name, partial(_ask, request)) for request in REQUESTS],
+    prompt_tokens=44_000,
+    predicted_tokens=3_840,
+    summarize=_summarize,
+)

@@ -1,0 +1,216 @@
+"""One call of `certify`: asks the rows, and compares the card with an earlier one."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypedDict
+
+from lmstudio_integrations._support.suggestions import explain_unknown_name
+from lmstudio_integrations._support.version import __version__
+from lmstudio_integrations.client.certify.asking import Asking, Budget, Case, OutOfTokensError, Row, Summary
+from lmstudio_integrations.client.certify.choosing import choose, describe
+from lmstudio_integrations.client.certify.difference import Comparison
+from lmstudio_integrations.client.certify.rows import ROWS
+from lmstudio_integrations.client.models.model import Model
+from lmstudio_integrations.client.support.arguments import check_names, flag_of, list_of, optional_text, text_of
+from lmstudio_integrations.client.transport.client_context import ClientContext
+from lmstudio_integrations.client.transport.flows import Flow, call_back
+from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
+from lmstudio_integrations.types.cards import Card, CardRow, RowName
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.models import ModelInstanceInfo
+
+QUICK = 6
+"""Every so many questions are asked if it must be quick."""
+
+
+class CertifyParameters(TypedDict, total=False):
+    """The keyword arguments of `certify`.
+
+    Attributes:
+        rows: The rows to measure, such as `["tools", "structure"]`. By default all that the model can do.
+        quick: Whether to ask a sixth of the questions.
+        load: Whether to load further instances of the model for a moment, to see what happens at the end of a small
+            context window, and whether a larger one fits.
+        drafts: Keys of draft models to try.
+        temperature: The temperature of the requests, 0 by default.
+        against: An earlier card of the model, or its file. What differs is measured again, until it is confirmed or
+            turns out to be noise; the card then has `changes`.
+        device: The machine that the model is used on, see `ModelParameters`.
+        on_row: Called with the card so far, after each row; also with what an interrupted row has.
+        on_progress: Called with the name of the row that is asked, and the share of the questions that are done.
+    """
+
+    rows: Iterable[RowName] | None
+    quick: bool
+    load: bool
+    drafts: Sequence[str]
+    temperature: float
+    against: Card | str | Path | None
+    device: str | None
+    on_row: Callable[[Card], Any] | None
+    on_progress: Callable[[str, float], Any] | None
+
+
+class Certification:
+    """One call of `certify`.
+
+    Args:
+        context: Whose call it is.
+        model: The model, by key or identifier.
+        parameters: The keyword arguments.
+
+    Raises:
+        LMStudioOSError: If the earlier card cannot be read.
+        LMStudioValueError: If an argument is invalid, or the earlier card is of another temperature.
+    """
+
+    def __init__(self, context: ClientContext, model: str, parameters: CertifyParameters) -> None:
+        check_names(parameters, CertifyParameters.__annotations__)
+        self._context = context
+        self._name = text_of(model, "model")
+        self._rows = _rows_of(parameters.get("rows"))
+        self._quick = flag_of(parameters.get("quick", False), "quick")
+        self._may_load = flag_of(parameters.get("load", False), "load")
+        self._drafts: list[str] = list_of(parameters.get("drafts", ()), "drafts", of_texts=True)
+        self._temperature = LlmPredictionConfig(temperature=parameters.get("temperature", 0.0)).temperature or 0.0
+        self._device = optional_text(parameters.get("device"), "device")
+        self._on_row = parameters.get("on_row")
+        self._on_progress = parameters.get("on_progress")
+        against = parameters.get("against")
+        self._old = Card.read(against) if isinstance(against, str | Path) else against
+        if self._old is not None and self._old.temperature != self._temperature:
+            raise LMStudioValueError(
+                f"the earlier card was measured at temperature={self._old.temperature:g}; measure at the same one, not "
+                f"at {self._temperature:g}"
+            )
+
+    def run(self) -> Flow[Card]:
+        """Return the card."""
+        began = datetime.now(UTC)
+        model = yield from choose(self._context, self._name, self._device)
+        try:
+            described, info = yield from describe(model)
+            card = Card(
+                measured_at=began.isoformat(timespec="seconds"),
+                client=__version__,
+                model=described,
+                temperature=self._temperature,
+                quick=self._quick,
+            )
+            if self._old is not None:
+                card = card.model_copy(update={"model_changes": _model_changes(card, self._old)})
+            card = yield from self._measure_all(card, model, info)
+            if self._old is not None:
+                card = yield from self._compare(card, self._old, model, info)
+            return card.model_copy(update={"complete": True})
+        finally:
+            yield from model.unload_if_loaded_here()
+
+    def _measure_all(self, card: Card, model: Model, info: ModelInstanceInfo) -> Flow[Card]:
+        rows = [row for row in self._rows if info.type in row.kinds]
+        total = sum(len(self._cases(row)) for row in rows)
+        done = 0
+        for row in rows:
+            asking = self._asking(row, model, info)
+            began = time.perf_counter()
+            is_missing, unasked = row.missing(info), len(self._cases(row))
+            try:
+                for case in () if is_missing else self._cases(row):
+                    yield from call_back("on_progress", self._on_progress, row.name, done / total)
+                    yield from self._ask(case, asking)
+                    done += 1
+                    unasked -= 1
+            except OutOfTokensError:
+                done += unasked
+            finally:  # also what an interrupted row has
+                measured = _row_of(row, asking, time.perf_counter() - began, unasked, is_missing)
+                card = card.model_copy(update={"rows": (*card.rows, measured)})
+                yield from call_back("on_row", self._on_row, card)
+        return card
+
+    def _compare(self, card: Card, old: Card, model: Model, info: ModelInstanceInfo) -> Flow[Card]:
+        """Measure what differs again, until it is confirmed or turns out to be noise."""
+        comparison = Comparison(old.rows, card.rows, [row.name for row in self._rows if row.apart])
+        while pending := comparison.undecided():
+            for row in self._rows:
+                parts = pending.get(row.name, set())
+                if parts:
+                    yield from call_back("on_progress", self._on_progress, f"{row.name} again", 1.0)
+                    asking = self._asking(row, model, info, comparison.repetitions)
+                    with suppress(OutOfTokensError):
+                        for case in self._cases(row):
+                            if "" in parts or case.part in parts:
+                                yield from self._ask(case, asking)
+                    comparison.add(row.name, asking.observations)
+            comparison.repetitions += 1
+        return card.model_copy(update={"changes": comparison.changes()})
+
+    def _ask(self, case: Case, asking: Asking) -> Flow[None]:
+        """Ask one question; what a server cannot do at all is an observation, too."""
+        try:
+            yield from case.ask(asking)
+        except LMStudioServerError as error:
+            asking.verdict(case.name, "rejected", 0, str(error))
+
+    def _asking(self, row: Row, model: Model, info: ModelInstanceInfo, repetition: int = 0) -> Asking:
+        share = QUICK if self._quick else 1
+        return Asking(
+            model=model,
+            info=info,
+            budget=Budget(row.prompt_tokens // share, row.predicted_tokens // share),
+            repetition=repetition,
+            temperature=self._temperature,
+            may_load=self._may_load,
+            drafts=self._drafts,
+        )
+
+    def _cases(self, row: Row) -> Sequence[Case]:
+        return row.cases[:: QUICK if self._quick else 1]
+
+
+def _rows_of(names: Iterable[RowName] | None) -> list[Row]:
+    """Return the rows of these names, in the order of the card.
+
+    Raises:
+        LMStudioValueError: If there is no such row, or none is named.
+    """
+    if names is None:
+        return list(ROWS)
+    known = {row.name: row for row in ROWS}
+    requested: list[Any] = list_of(names, "rows", of_texts=True)
+    unknown = next((name for name in requested if name not in known), None)
+    if unknown is not None or not requested:
+        hint = explain_unknown_name(str(unknown), list(known)) if requested else f"name some of {', '.join(known)}"
+        raise LMStudioValueError(f"no row {unknown!r} of the card; {hint}" if requested else f"rows is empty; {hint}")
+    return [row for row in ROWS if row.name in requested]
+
+
+def _row_of(row: Row, asking: Asking, seconds: float, unasked: int, missing: str | None) -> CardRow:
+    summary = row.summarize(asking.observations) if asking.observations else Summary("")
+    return CardRow(
+        name=row.name,
+        summary=summary.text,
+        advice=summary.advice,
+        observations=tuple(asking.observations),
+        unasked=0 if missing else unasked,
+        missing=missing,
+        prompt_tokens=asking.budget.used_prompt,
+        predicted_tokens=asking.budget.used_predicted,
+        seconds=seconds,
+    )
+
+
+def _model_changes(card: Card, old: Card) -> tuple[str, ...]:
+    """Return where the instance and the server differ from those of an earlier card.
+
+    Raises:
+        LMStudioValueError: If that is of another model.
+    """
+    if old.model.key != card.model.key:
+        raise LMStudioValueError(
+            f"the earlier card is of {old.model.key!r}, not of {card.model.key!r}; compare cards of one model"
+        )
+    return tuple(card.model.differences(old.model))

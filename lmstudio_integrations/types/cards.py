@@ -1,0 +1,316 @@
+"""The card of a model: what it was asked, what came of it, and what has changed since an earlier card.
+
+A card is JSON, so that one that was kept can be compared with a later one. `docs/reference/card.schema.json` is its
+schema.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
+
+FORMAT = 1
+"""The version of the format; a reader of another version cannot compare the card."""
+
+RowName = Literal[
+    "tools",
+    "structure",
+    "window",
+    "reasoning",
+    "cache",
+    "speed",
+    "honesty",
+    "embedding",
+    "reranking",
+    "vision",
+]
+
+Verdict = Literal["worse", "better", "changed", "noise", "same"]
+"""What became of a measurement: `changed` is neither better nor worse; `noise` differs, unconfirmed."""
+
+
+class _Part(BaseModel):
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore")
+
+
+class Observation(_Part):
+    """One thing that was observed.
+
+    Attributes:
+        case: What was asked.
+        kind: A `verdict` is one of a few outcomes; a `number` was measured; a `fact` does not depend on chance.
+        outcome: What came of it, such as `right`, `ignored` or `41.3 tokens/s`.
+        score: Of a verdict, 1 if it is as it should be, and less if not. Of a number, the number, or what it is divided
+            into 1, so that more is better.
+        detail: What the model or the server did instead.
+    """
+
+    case: str
+    kind: Literal["verdict", "number", "fact"]
+    outcome: str
+    score: float = 0.0
+    detail: str = ""
+
+    @property
+    def part(self) -> str:
+        """The part of the row that it belongs to: what stands before the first slash of the case."""
+        return self.case.partition("/")[0]
+
+
+class CardRow(_Part):
+    """One row of a card.
+
+    Attributes:
+        name: Its name.
+        summary: What was found, in one line.
+        advice: What to set, or to do, because of it.
+        observations: Everything that was observed.
+        unasked: How many cases were not asked, because the row had used up its tokens.
+        missing: Why nothing was asked.
+        prompt_tokens: The tokens of all prompts.
+        predicted_tokens: The tokens of all responses.
+        seconds: How long it took.
+    """
+
+    name: RowName
+    summary: str = ""
+    advice: str | None = None
+    observations: tuple[Observation, ...] = ()
+    unasked: int = 0
+    missing: str | None = None
+    prompt_tokens: int = 0
+    predicted_tokens: int = 0
+    seconds: float = 0.0
+
+    @property
+    def verdicts(self) -> list[Observation]:
+        """Those of its observations that are as they should be, or not."""
+        return [each for each in self.observations if each.kind == "verdict"]
+
+    @property
+    def failures(self) -> list[Observation]:
+        """The verdicts that are not as they should be."""
+        return [each for each in self.verdicts if each.score < 1]
+
+    @property
+    def share(self) -> float:
+        """The share of the verdicts that are as they should be, from 0 to 1.
+
+        Raises:
+            LMStudioValueError: If there are none.
+        """
+        if not self.verdicts:
+            raise LMStudioValueError(f"{self.name} was not measured{f': {self.missing}' if self.missing else ''}")
+        return 1 - len(self.failures) / len(self.verdicts)
+
+
+class Change(_Part):
+    """A part of a row, beside that of an earlier card.
+
+    Attributes:
+        row: The row.
+        part: The part of the row; empty if the row is compared as a whole.
+        verdict: Whether it has changed.
+        before: What the earlier card has.
+        now: What was observed now.
+        repetitions: How often it was measured now.
+        smallest: The smallest change that so many repetitions can confirm, in words.
+    """
+
+    row: RowName
+    part: str = ""
+    verdict: Verdict
+    before: str
+    now: str
+    repetitions: int = 1
+    smallest: str = ""
+
+    @property
+    def is_change(self) -> bool:
+        """Whether it has really changed."""
+        return self.verdict in {"worse", "better", "changed"}
+
+
+class CardModel(_Part):
+    """The instance that a card is of, and its server.
+
+    Attributes:
+        key: The key of the model.
+        identifier: The identifier of the instance.
+        kind: `llm` or `embedding`.
+        path: Its file.
+        format: The format of its file.
+        architecture: Its architecture.
+        quantization: Its quantization, such as `Q4_K_M`.
+        context_length: Its context length, in tokens.
+        slots: How many predictions it runs at once.
+        load_config: The settings that it was loaded with, by their wire keys.
+        device: The identifier of the linked device that it is on.
+        server: The version and build of the server.
+        runtime: The engine that runs files of this format, with its version, if the server says it.
+    """
+
+    key: str
+    identifier: str
+    kind: Literal["llm", "embedding"] = "llm"
+    path: str = ""
+    format: str = ""
+    architecture: str | None = None
+    quantization: str | None = None
+    context_length: int
+    slots: int = 1
+    load_config: dict[str, Any] = Field(default_factory=dict[str, Any])
+    device: str | None = None
+    server: str
+    runtime: str | None = None
+
+    def differences(self, other: "CardModel") -> list[str]:
+        """Return where this one differs from another, as `name: theirs, now ours`; identifiers aside."""
+        ours, theirs = ({**each.model_dump(exclude={"identifier"}), **each.load_config} for each in (self, other))
+        del ours["load_config"], theirs["load_config"]
+        return [
+            f"{name}: {theirs.get(name)}, now {ours.get(name)}"
+            for name in {**theirs, **ours}
+            if theirs.get(name) != ours.get(name)
+        ]
+
+
+class Card(_Part):
+    """What a model can do on a server, measured.
+
+    `card.tools` and the others of a row's name are the share of what is as it should be, from 0 to 1.
+
+    Attributes:
+        format_version: The version of the format.
+        measured_at: When, as an ISO date and time in UTC.
+        client: The version of this package.
+        model: The instance, and its server.
+        temperature: The temperature of the requests.
+        quick: Whether only a sixth was asked.
+        complete: Whether it came to its end.
+        rows: The rows.
+        changes: What became of each part since the earlier card that it was compared with; `None` without one.
+        model_changes: Where the instance or the server differs from those of the earlier card.
+    """
+
+    format_version: int = FORMAT
+    measured_at: str
+    client: str
+    model: CardModel
+    temperature: float = 0.0
+    quick: bool = False
+    complete: bool = False
+    rows: tuple[CardRow, ...] = ()
+    changes: tuple[Change, ...] | None = None
+    model_changes: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read a card that was kept.
+
+        Raises:
+            LMStudioOSError: If the file cannot be read.
+            LMStudioValueError: If it is no card, or has another format.
+        """
+        try:
+            card = cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise LMStudioOSError(f"cannot read the card {str(path)!r}: {error.strerror or error}") from error
+        except (ValidationError, UnicodeDecodeError) as error:
+            raise LMStudioValueError(f"{str(path)!r} is no card of `lmsi certify`") from error
+        if card.format_version != FORMAT:
+            raise LMStudioValueError(
+                f"{str(path)!r} has format {card.format_version}, and this version reads {FORMAT}; make it again"
+            )
+        return card
+
+    def to_json(self) -> str:
+        """Return it as JSON text."""
+        return self.model_dump_json(indent=1)
+
+    def row(self, name: RowName) -> CardRow:
+        """Return a row.
+
+        Raises:
+            LMStudioValueError: If it was not asked.
+        """
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise LMStudioValueError(f"the card has no row {name!r}; it has {', '.join(each.name for each in self.rows)}")
+
+    @property
+    def worse(self) -> list[Change]:
+        """What has become worse since the earlier card."""
+        return [change for change in self.changes or () if change.verdict == "worse"]
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The tokens of all prompts."""
+        return sum(row.prompt_tokens for row in self.rows)
+
+    @property
+    def predicted_tokens(self) -> int:
+        """The tokens of all responses."""
+        return sum(row.predicted_tokens for row in self.rows)
+
+    @property
+    def tools(self) -> float:
+        """The share of requests with tools that ended in the right call, or rightly in none."""
+        return self.row("tools").share
+
+    @property
+    def structure(self) -> float:
+        """The share of responses that fit their schema."""
+        return self.row("structure").share
+
+    @property
+    def window(self) -> float:
+        """The share of prompts beyond the context window that were not cut in silence."""
+        return self.row("window").share
+
+    @property
+    def reasoning(self) -> float:
+        """The share of responses whose reasoning is separated, off or limited, as it was requested."""
+        return self.row("reasoning").share
+
+    @property
+    def cache(self) -> float:
+        """The share of turns for which the earlier ones came from the prompt cache."""
+        return self.row("cache").share
+
+    @property
+    def honesty(self) -> float:
+        """The share of settings that were kept, and neither ignored nor rejected."""
+        return self.row("honesty").share
+
+    @property
+    def embedding(self) -> float:
+        """The share of the checks of vectors that hold."""
+        return self.row("embedding").share
+
+    @property
+    def reranking(self) -> float:
+        """The share of pairs of texts in the right order."""
+        return self.row("reranking").share
+
+    @property
+    def vision(self) -> float:
+        """The share of images that were described rightly."""
+        return self.row("vision").share
+
+
+def outcomes(observations: Iterable[Observation]) -> str:
+    """Return how often each outcome was observed, the most frequent first: `right 37, wrong tool 3`."""
+    counts = Counter(each.outcome for each in observations)
+    return ", ".join(f"{outcome} {count}" for outcome, count in counts.most_common())
+
+
+def share_text(verdicts: Iterable[Observation]) -> str:
+    """Return how many verdicts are as they should be: `37 of 40`."""
+    scores = [each.score for each in verdicts]
+    return f"{scores.count(1)} of {len(scores)}"
