@@ -29,7 +29,7 @@ _EXPORTS = {
         AsyncPluginTool AsyncToolUseSession
     """,
     ".client.api.convenience": """
-        configure_default_client embedding_model get_default_client get_sync_api_timeout
+        certify configure_default_client embedding_model get_default_client get_sync_api_timeout
         list_downloaded_models list_loaded_models llm prepare_image set_sync_api_timeout
     """,
     ".client.api.responses": "AsyncPredictionStream PredictionStream",
@@ -50,6 +50,7 @@ _EXPORTS = {
         LMStudioWebsocketError LMStudioWrongModelKindError
     """,
     ".langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM LMStudioReranker LMStudioToolkit",
+    ".types.cards": "Card CardModel CardRow Change Observation",
     ".types.chat": "AssistantMessage Chat SystemMessage ToolMessage UserMessage",
     ".types.confidence": "FieldConfidence",
     ".types.config": "EmbeddingLoadModelConfig LlmLoadModelConfig LlmPredictionConfig",

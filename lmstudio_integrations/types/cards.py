@@ -4,8 +4,8 @@ A card is JSON, so that one that was kept can be compared with a later one. `doc
 schema.
 """
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -32,6 +32,18 @@ RowName = Literal[
 Verdict = Literal["worse", "better", "changed", "noise", "same"]
 """What became of a measurement: `changed` is neither better nor worse; `noise` differs, unconfirmed."""
 
+Kind = Literal["verdict", "number", "fact"]
+"""What an observation is: one of a few outcomes, a measured number, or what does not depend on chance."""
+
+MARGIN = 1.25
+"""The factor by which a measured number must have changed: speeds of one machine differ from day to day."""
+
+_WIDTH = 11
+"""Columns before what is found."""
+
+_NAMED = 8
+"""How many failures are named in a text; the JSON has all."""
+
 
 class _Part(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore")
@@ -42,7 +54,7 @@ class Observation(_Part):
 
     Attributes:
         case: What was asked.
-        kind: A `verdict` is one of a few outcomes; a `number` was measured; a `fact` does not depend on chance.
+        kind: What it is.
         outcome: What came of it, such as `right`, `ignored` or `41.3 tokens/s`.
         score: Of a verdict, 1 if it is as it should be, and less if not. Of a number, the number, or what it is divided
             into 1, so that more is better.
@@ -50,7 +62,7 @@ class Observation(_Part):
     """
 
     case: str
-    kind: Literal["verdict", "number", "fact"]
+    kind: Kind
     outcome: str
     score: float = 0.0
     detail: str = ""
@@ -114,6 +126,7 @@ class Change(_Part):
     Attributes:
         row: The row.
         part: The part of the row; empty if the row is compared as a whole.
+        kind: The kind of its observations.
         verdict: Whether it has changed.
         before: What the earlier card has.
         now: What was observed now.
@@ -123,6 +136,7 @@ class Change(_Part):
 
     row: RowName
     part: str = ""
+    kind: Kind
     verdict: Verdict
     before: str
     now: str
@@ -130,9 +144,9 @@ class Change(_Part):
     smallest: str = ""
 
     @property
-    def is_change(self) -> bool:
-        """Whether it has really changed."""
-        return self.verdict in {"worse", "better", "changed"}
+    def name(self) -> str:
+        """The row and the part, in words."""
+        return f"{self.row} {self.part}".strip()
 
 
 class CardModel(_Part):
@@ -167,6 +181,14 @@ class CardModel(_Part):
     device: str | None = None
     server: str
     runtime: str | None = None
+
+    def __str__(self) -> str:
+        """Return the instance and the server, in one line."""
+        quantization = f"{self.quantization}, " if self.quantization else ""
+        return (
+            f"{self.key} ({quantization}context {self.context_length:,}, {self.slots} at once) on {self.server}"
+            f"{f', {self.runtime}' if self.runtime else ''}"
+        )
 
     def differences(self, other: "CardModel") -> list[str]:
         """Return where this one differs from another, as `name: theirs, now ours`; identifiers aside."""
@@ -231,6 +253,36 @@ class Card(_Part):
     def to_json(self) -> str:
         """Return it as JSON text."""
         return self.model_dump_json(indent=1)
+
+    def __str__(self) -> str:
+        """Return it as text: what has changed, if it was compared; otherwise a line for each row, and its advice."""
+        lines = self._rows() if self.changes is None else self._changes(self.changes)
+        end = "" if self.complete else ["It was interrupted; the rows so far:"]
+        return "\n".join([str(self.model), *end, *lines])
+
+    def _rows(self) -> Iterable[str]:
+        for row in self.rows:
+            yield f"{row.name:<{_WIDTH}}{row.missing or row.summary or 'not asked'}"
+            if row.unasked:
+                yield f"{'':<{_WIDTH}}{row.unasked} not asked: the tokens of the row were used up"
+            if row.failures:
+                yield f"{'':<{_WIDTH}}failed: {_names(row.failures)}"
+            if row.advice:
+                yield f"{'':<{_WIDTH}}advice: {row.advice}"
+
+    def _changes(self, changes: Iterable[Change]) -> Iterable[str]:
+        yield from (f"{'differs':<{_WIDTH}}{each}" for each in self.model_changes)
+        by_verdict: defaultdict[str, list[Change]] = defaultdict(list)
+        for change in changes:
+            by_verdict[change.verdict].append(change)
+        for verdict in ("worse", "better", "changed", "noise"):
+            for change in by_verdict[verdict]:
+                times = f" (measured {change.repetitions} times)" if change.repetitions > 1 else ""
+                yield f"{verdict:<{_WIDTH}}{change.name}: {change.before}, now {change.now}{times}"
+        yield f"{'same':<{_WIDTH}}{', '.join(change.name for change in by_verdict['same']) or 'nothing'}"
+        smallest = [f"{change.name} {change.smallest}" for change in changes if change.kind == "verdict"]
+        if smallest:
+            yield f"{'seen from':<{_WIDTH}}{'; '.join(smallest)}; numbers a factor of {MARGIN:g}"
 
     def row(self, name: RowName) -> CardRow:
         """Return a row.
@@ -302,6 +354,12 @@ class Card(_Part):
     def vision(self) -> float:
         """The share of images that were described rightly."""
         return self.row("vision").share
+
+
+def _names(observations: Sequence[Observation]) -> str:
+    names = list(dict.fromkeys(each.case for each in observations))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def outcomes(observations: Iterable[Observation]) -> str:

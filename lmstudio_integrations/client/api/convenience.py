@@ -13,10 +13,12 @@ from typing_extensions import Unpack
 
 from lmstudio_integrations.client.api.base import ModelParameters
 from lmstudio_integrations.client.api.sync import LLM, AnyDownloadedModel, Client, EmbeddingModel
+from lmstudio_integrations.client.certify.run import CertifyParameters
 from lmstudio_integrations.client.files.uploads import FileInput
 from lmstudio_integrations.client.support.arguments import seconds_of
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioClientError
+from lmstudio_integrations.types.cards import Card
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.files import FileHandle
 
@@ -150,6 +152,12 @@ def list_downloaded_models(
 ) -> list[AnyDownloadedModel]:
     """Return all models on the server's disk, of one kind or of both."""
     return get_default_client().list_downloaded_models(namespace)
+
+
+@with_short_traceback
+def certify(model: str, **parameters: Unpack[CertifyParameters]) -> Card:
+    """Measure what a model can do on the server of the default client: `client.certify`."""
+    return get_default_client().certify(model, **parameters)
 
 
 @with_short_traceback

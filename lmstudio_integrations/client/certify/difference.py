@@ -10,7 +10,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import comb
 from typing import NamedTuple
 
-from lmstudio_integrations.types.cards import CardRow, Change, Observation, RowName, Verdict, outcomes, share_text
+from lmstudio_integrations.types.cards import (
+    MARGIN,
+    CardRow,
+    Change,
+    Kind,
+    Observation,
+    RowName,
+    Verdict,
+    outcomes,
+    share_text,
+)
 
 ERROR_LEVEL = 0.05
 """How often a comparison of two cards of an unchanged model may find any change."""
@@ -20,9 +30,6 @@ LOOKS = (2, 3, 4, 6)
 
 SUSPICIOUS = 0.15
 """A part is measured again as long as chance would do this, or better, less often."""
-
-MARGIN = 1.25
-"""The factor by which a measured number must have changed: speeds of one machine differ from day to day."""
 
 Scores = Sequence[float]
 Strata = Sequence[tuple[Scores, Scores]]
@@ -34,7 +41,7 @@ class Part(NamedTuple):
 
     row: RowName
     name: str
-    kind: str
+    kind: Kind
 
 
 class Compared:
@@ -91,6 +98,7 @@ class Compared:
         return Change(
             row=self.part.row,
             part=self.part.name,
+            kind=self.part.kind,
             verdict=self.verdict or "noise",
             before=_text(self.old),
             now=_text(self.new),

@@ -7,12 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
-from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.client.certify.asking import Asking, Budget, Case, OutOfTokensError, Row, Summary
 from lmstudio_integrations.client.certify.choosing import choose, describe
 from lmstudio_integrations.client.certify.difference import Comparison
-from lmstudio_integrations.client.certify.rows import ROWS
+from lmstudio_integrations.client.certify.rows import QUICK, rows_of
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.support.arguments import check_names, flag_of, list_of, optional_text, text_of
 from lmstudio_integrations.client.transport.client_context import ClientContext
@@ -21,9 +20,6 @@ from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.types.cards import Card, CardRow, RowName
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import ModelInstanceInfo
-
-QUICK = 6
-"""Every so many questions are asked if it must be quick."""
 
 
 class CertifyParameters(TypedDict, total=False):
@@ -71,7 +67,7 @@ class Certification:
         check_names(parameters, CertifyParameters.__annotations__)
         self._context = context
         self._name = text_of(model, "model")
-        self._rows = _rows_of(parameters.get("rows"))
+        self._rows = rows_of(parameters.get("rows"))
         self._quick = flag_of(parameters.get("quick", False), "quick")
         self._may_load = flag_of(parameters.get("load", False), "load")
         self._drafts: list[str] = list_of(parameters.get("drafts", ()), "drafts", of_texts=True)
@@ -169,23 +165,6 @@ class Certification:
 
     def _cases(self, row: Row) -> Sequence[Case]:
         return row.cases[:: QUICK if self._quick else 1]
-
-
-def _rows_of(names: Iterable[RowName] | None) -> list[Row]:
-    """Return the rows of these names, in the order of the card.
-
-    Raises:
-        LMStudioValueError: If there is no such row, or none is named.
-    """
-    if names is None:
-        return list(ROWS)
-    known = {row.name: row for row in ROWS}
-    requested: list[Any] = list_of(names, "rows", of_texts=True)
-    unknown = next((name for name in requested if name not in known), None)
-    if unknown is not None or not requested:
-        hint = explain_unknown_name(str(unknown), list(known)) if requested else f"name some of {', '.join(known)}"
-        raise LMStudioValueError(f"no row {unknown!r} of the card; {hint}" if requested else f"rows is empty; {hint}")
-    return [row for row in ROWS if row.name in requested]
 
 
 def _row_of(row: Row, asking: Asking, seconds: float, unasked: int, missing: str | None) -> CardRow:

@@ -1,9 +1,37 @@
 """The rows of the card, a file for each; this is their order."""
 
+from collections.abc import Iterable
+
+from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations.client.certify.asking import Row
 from lmstudio_integrations.client.certify.rows.tools import TOOLS
+from lmstudio_integrations.client.support.arguments import list_of
+from lmstudio_integrations.errors import LMStudioValueError
 
 ROWS: tuple[Row, ...] = (TOOLS,)
 
-PROMPT_TOKENS, PREDICTED_TOKENS = 90_000, 12_000
-"""The most tokens that all rows together may use."""
+QUICK = 6
+"""Every so many questions are asked if it must be quick."""
+
+
+def rows_of(names: Iterable[str] | None) -> list[Row]:
+    """Return the rows of these names, in the order of the card; all without names.
+
+    Raises:
+        LMStudioValueError: If there is no such row, or none is named.
+    """
+    known = {row.name: row for row in ROWS}
+    requested: list[str] = list(known) if names is None else list_of(names, "rows", of_texts=True)
+    if not requested:
+        raise LMStudioValueError(f"rows must name at least one of {', '.join(known)}")
+    for name in requested:
+        if name not in known:
+            raise LMStudioValueError(f"the card has no row {name!r}; {explain_unknown_name(name, list(known))}")
+    return [row for row in ROWS if row.name in requested]
+
+
+def tokens_of(names: Iterable[str] | None, *, quick: bool) -> tuple[int, int]:
+    """Return the most tokens that rows use: those of prompts, and those of responses."""
+    rows = rows_of(names)
+    share = QUICK if quick else 1
+    return sum(row.prompt_tokens for row in rows) // share, sum(row.predicted_tokens for row in rows) // share

@@ -6,9 +6,13 @@ from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations.client.certify.asking import Asking, Case, Reply, Row, Summary
-from lmstudio_integrations.client.predictions.requests import PredictionParameters
+from lmstudio_integrations.client.predictions.call_repair.arguments import mend
+from lmstudio_integrations.client.predictions.call_repair.unreadable import MeantTools
+from lmstudio_integrations.client.predictions.tool_parser.streaming import StreamingToolParser
+from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTools
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.cards import Observation, outcomes, share_text
+from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
 
 Arguments = Mapping[str, Any]
 Calls = Sequence[tuple[str, Arguments]]
@@ -175,68 +179,79 @@ MAX_TOKENS = 96
 """Tokens of a response: three calls with their arguments."""
 
 _TOOLS = {"type": "toolArray", "tools": list(DEFINITIONS)}
+_OFFERED = OfferedTools(DEFINITIONS)
+
+SCORES = {"right": 1.0, "in the text": 0.5, "mended": 0.5}
+"""What the outcomes count. A call that was left in the text, or had to be mended, is none for most programs."""
 
 
 def _ask(request: Request, asking: Asking) -> Flow[None]:
     choice: Message = {"type": "generic", "mode": request.choice}
     if request.choice not in {"auto", "required"}:
         choice = {"type": "function", "function": {"name": request.choice}}
-    parameters: PredictionParameters = {
-        "config": {"raw_tools": _TOOLS, "tool_choice": choice},
-        "rescue_tool_calls": True,
-        "check_response": False,
-    }
-    reply = yield from asking.respond(
-        {"messages": request.messages(asking.vary(request.prompt))}, MAX_TOKENS, **parameters
-    )
-    outcome, detail = judge(request, reply)
-    asking.verdict(request.name, outcome, SCORES.get(outcome, 0.0), detail)
+    messages = request.messages(asking.vary(request.prompt))
+    config: LlmPredictionConfigDict = {"raw_tools": _TOOLS, "tool_choice": choice}
+    reply = yield from asking.respond({"messages": messages}, MAX_TOKENS, config=config, check_response=False)
+    outcome = judge(request, reply)
+    asking.verdict(request.name, outcome, SCORES.get(outcome, 0.0), "" if outcome == "right" else _said(reply))
 
 
-SCORES = {"right": 1.0, "in the text": 0.5, "mended": 0.5}
-"""What the outcomes count. A call that was left in the text, or had to be mended, is none for most programs."""
+def _said(reply: Reply) -> str:
+    calls = reply.result.tool_call_requests if reply.result else ()
+    return dumps([{call.name: call.arguments} for call in calls]) if calls else reply.text
 
 
-def judge(request: Request, reply: Reply) -> tuple[str, str]:
-    """Return what a response is, and what it said instead of what was needed."""
+def judge(request: Request, reply: Reply) -> str:
+    """Return what a response is."""
     result = reply.result
     if result is None:
-        return "rejected", reply.text
+        return "rejected"
     made = [(call.name, dict(call.arguments or {})) for call in result.tool_call_requests]
-    detail = dumps(made) if made else reply.text
     failed = any(call.failure for call in result.tool_calls)
     if result.stats.stop_reason == "maxPredictedTokensReached" and (made or failed or result.reasoning_tokens):
-        outcome = "too long"
-    elif failed and not made:
-        outcome = "malformed"
-    elif request.calls:
-        outcome = _judge_calls(request.calls, made)
-    elif made:
-        outcome = "needless call"
-    else:
-        outcome = "right" if request.says.casefold() in result.content.casefold() else "wrong text"
-    if outcome == "right" and result.stats.rescued_tool_calls:
-        outcome = "in the text"
-    return outcome, "" if outcome == "right" else detail
+        return "too long"
+    if made:
+        return _judge_calls(request.calls, made)
+    in_text = _calls_in(result.content)
+    if request.calls:
+        is_right = _matches_all(request.calls, in_text)
+        return "in the text" if is_right else "malformed" if failed or in_text else "no call"
+    return "right" if not in_text and request.says.casefold() in result.content.casefold() else "wrong text"
 
 
 def _judge_calls(needed: Calls, made: Calls) -> str:
-    if not made:
-        return "no call"
-    if sorted(name for name, _ in made) != sorted(name for name, _ in needed):
-        return "wrong tool"
-    return "right" if _matches_all(needed, made) else "wrong arguments"
+    if not needed:
+        return "needless call"
+    if _matches_all(needed, made):
+        return "right"
+    if _matches_all(needed, _mended(made)):
+        return "mended"
+    return "wrong arguments" if sorted(call[0] for call in made) == sorted(call[0] for call in needed) else "wrong tool"
+
+
+def _calls_in(text: str) -> Calls:
+    """Return the calls that the server left in the text."""
+    parser = StreamingToolParser(_OFFERED, marked_only=False)
+    parser.add(text)
+    found = parser.finish()
+    return [(tool.name, arguments) for tool, arguments in found[1].calls] if found else []
+
+
+def _mended(made: Calls) -> Calls:
+    """Return calls as `repair_tool_calls` mends them without the model."""
+    tools = [(MeantTools(DEFINITIONS).meant(name), dict(arguments)) for name, arguments in made]
+    return [(tool.name, mend(tool, arguments) or arguments) for tool, arguments in tools if tool is not None]
 
 
 def _matches_all(needed: Calls, made: Calls) -> bool:
-    """Whether each needed call was made, in any order."""
+    """Whether exactly the needed calls were made, in any order."""
     left = list(made)
     for name, arguments in needed:
         match = next((call for call in left if call[0] == name and _contains(call[1], arguments)), None)
         if match is None:
             return False
         left.remove(match)
-    return True
+    return not left
 
 
 def _contains(value: Any, needed: Any) -> bool:
@@ -250,22 +265,27 @@ def _contains(value: Any, needed: Any) -> bool:
     return not isinstance(value, bool) and bool(value == needed)
 
 
+_ADVICE = {
+    "in the text": "rescue_tool_calls=True reads the calls that stay in the text",
+    "mended": "repair_tool_calls=True mends the calls that do not fit their tool",
+    "malformed": "repair_tool_calls=True mends the calls that cannot be read",
+    "no call": "tool_choice with required_tool_fallback=True requests the calls by grammar that the model owes",
+    "wrong tool": "offer fewer tools at once",
+    "wrong arguments": "describe the arguments of the tools, or take a larger model",
+    "needless call": "offer the tools only where they may be needed",
+}
+"""What helps if most failures are of this kind."""
+
+
 def _summarize(observations: Sequence[Observation]) -> Summary:
-    failures = [each for each in observations if each.score < 1]
-    text = f"{share_text(observations)} right" + (f"; {outcomes(failures)}" if failures else "")
-    counts = {outcome: sum(each.outcome == outcome for each in failures) for outcome in ("in the text", "malformed")}
-    parts = [each.part for each in failures]
-    if counts["in the text"]:
-        return Summary(text, "rescue_tool_calls=True reads the calls that stay in the text")
-    if any(each.part in {"required", "named"} and each.outcome == "no call" for each in failures):
-        return Summary(text, "required_tool_fallback=True requests a call by grammar that the model owes")
-    if any(each.outcome in {"wrong arguments", "malformed"} for each in failures):
-        return Summary(text, "repair_tool_calls=True mends calls that do not fit their tool")
-    if 2 * len(failures) > len(observations):
+    failures = [each.outcome for each in observations if each.score < 1]
+    if not failures:
+        return Summary(f"{share_text(observations)} right")
+    text = f"{share_text(observations)} right; {outcomes(each for each in observations if each.score < 1)}"
+    if 2 * len(failures) > len(observations) and "in the text" not in failures:
         return Summary(text, "use another model for agents")
-    return Summary(
-        text, f"most failures are in {max(parts, key=parts.count)!r}; offer fewer tools at once" if parts else None
-    )
+    worst = max(failures, key=failures.count)
+    return Summary(text, _ADVICE["in the text" if "in the text" in failures else worst] if worst in _ADVICE else None)
 
 
 TOOLS = Row(
@@ -273,7 +293,7 @@ TOOLS = Row(
     question="Does the model call the right tool with the right arguments, and none where none is needed?",
     anchor="predict-packets",
     cases=[Case(request.name, partial(_ask, request)) for request in REQUESTS],
-    prompt_tokens=44_000,
+    prompt_tokens=40_000,
     predicted_tokens=3_840,
     summarize=_summarize,
 )

@@ -1,0 +1,111 @@
+"""`certify`: measures what a model can do, and what has changed since an earlier card. `page.py` writes HTML."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lmstudio_integrations.cli._common import (
+    AsJson,
+    Host,
+    OnDevice,
+    Token,
+    note,
+    print_json,
+    progress_bar,
+    results,
+    warnings_as_notes,
+)
+from lmstudio_integrations.cli._completion import downloaded_keys
+from lmstudio_integrations.cli._formatting import wrapped
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.api.sync import Client
+    from lmstudio_integrations.types.cards import Card
+
+_INDENT = 11
+"""Columns before what the text of a card says of a row."""
+
+
+def certify(  # noqa: PLR0917 - one parameter for each flag
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Key or identifier.", show_default=False, autocompletion=downloaded_keys),
+    ],
+    to: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the card as JSON.", show_default=False)] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Show what changed since this card.", show_default=False)
+    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page.", show_default=False)] = None,
+    rows: Annotated[
+        str | None, typer.Option(metavar="ROW,...", help="Measure these rows only.", show_default=False)
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Ask a sixth of the questions.")] = False,  # noqa: FBT002
+    load: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--load", help="Also load instances with other context windows for a moment.")
+    ] = False,
+    draft: Annotated[
+        list[str] | None, typer.Option(metavar="MODEL", help="Try this draft model. May be repeated.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(metavar="NUMBER", min=0.0, help="The temperature.")] = 0.0,
+    device: OnDevice = None,
+    as_json: AsJson = False,  # noqa: FBT002 - a flag
+    host: Host = None,
+    token: Token = None,
+) -> None:
+    """Measure what a model can do on this server, and what an update broke.
+
+    Uses an idle instance that is loaded, else loads one that fits beside the others, and unloads it. Ctrl-C keeps what
+    was measured. The exit status is 1 if something became worse than on the card of --against.
+    """
+    from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415 - slow
+    from lmstudio_integrations.client.certify.run import CertifyParameters  # noqa: PLC0415
+
+    parameters: CertifyParameters = {
+        "rows": rows.split(",") if rows else None,  # type: ignore[typeddict-item]  # the client checks the names
+        "quick": quick,
+        "load": load,
+        "drafts": draft or (),
+        "temperature": temperature,
+        "against": against,
+        "device": device,
+    }
+    with Client(host, token) as client, warnings_as_notes():
+        card, interrupted = _measure(client, model, parameters)
+    if card is None:
+        raise typer.Exit(130)
+    _show(card, as_json=as_json)
+    if to is not None:
+        to.write_text(f"{card.to_json()}\n", encoding="utf-8")
+    if html is not None:
+        from lmstudio_integrations.cli._certify.page import page_of  # noqa: PLC0415 - rarely used
+
+        html.write_text(page_of(card), encoding="utf-8")
+    raise typer.Exit(130 if interrupted else int(bool(card.worse)))
+
+
+def _measure(client: "Client", model: str, parameters: Any) -> tuple["Card | None", bool]:
+    """Return the card, and whether it was interrupted; `None` if nothing was measured until then."""
+    from lmstudio_integrations.client.certify.rows import tokens_of  # noqa: PLC0415 - slow
+
+    prompt, predicted = tokens_of(parameters["rows"], quick=parameters["quick"])
+    again = ", and again what differs from the earlier card, up to six times" if parameters["against"] else ""
+    note(f"At most {prompt:,} tokens of prompts and {predicted:,} of responses{again}. Ctrl-C keeps what was measured.")
+    so_far: list[Card] = []
+    with progress_bar(f"Certifying {model}") as show:
+        try:
+            card = client.certify(model, **parameters, on_row=so_far.append, on_progress=lambda _row, part: show(part))
+        except KeyboardInterrupt:
+            return (so_far[-1] if so_far else None), True
+    return card, False
+
+
+def _show(card: "Card", *, as_json: bool) -> None:
+    console = results()
+    if as_json:
+        print_json(card.model_dump(mode="json"))
+        return
+    for line in str(card).split("\n"):
+        width = console.width if console.is_terminal else None
+        for part in wrapped(line, width, indent=_INDENT).split("\n"):
+            console.write_line(part)

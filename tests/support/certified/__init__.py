@@ -1,0 +1,1 @@
+"""The rules of scripted models that pass a row of the card."""
