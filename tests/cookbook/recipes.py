@@ -179,9 +179,11 @@ def recipe_of(name: str) -> Recipe:
 
 
 def renamed(catalog: Catalog) -> Catalog:
-    """Return the same models under other keys; those with weights are replaced by scripted ones, which are faster."""
+    """Return the same models under other keys, as fast as can be: scripted ones for those with weights, and no pace."""
     entries = (parse_model(entry.key, scripted=True) if entry.weights else entry for entry in catalog.models)
-    models = tuple(entry.model_copy(update={"key": other_key(entry.key)}) for entry in entries)
+    models = tuple(
+        entry.model_copy(update={"key": other_key(entry.key), "tokens_per_second": None}) for entry in entries
+    )
     return Catalog(models, catalog.presets, catalog.plugins)
 
 
