@@ -25,6 +25,7 @@ AGENT = "qwen/qwen3-8b"
 VISION = "google/gemma-3-4b"
 VISION_TOOLS = "qwen/qwen3-vl-4b"
 LARGE = "qwen/qwen3-14b"
+SLOW = "google/gemma-3-12b"
 FAST = "qwen/qwen3-1.7b"
 SQL = "openai/gpt-oss-20b"
 DEEP = "qwen/qwen3-30b-a3b"
@@ -115,6 +116,7 @@ RECIPES = (
     Recipe("gradio_chat", models=(AGENT, EMBEDDING), program=True, packages=("fastapi", "gradio")),
     Recipe("langchain_extraction"),
     Recipe("langchain_unsure_fields"),
+    Recipe("langchain_cascade", models=(CHAT, SLOW)),
     Recipe("langchain_reasoning", models=(TOOLS,)),
     Recipe("langchain_images", models=(VISION,)),
     Recipe("langchain_models"),

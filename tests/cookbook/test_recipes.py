@@ -107,6 +107,7 @@ def test_a_recipe_that_fails_or_warns_is_noticed_in_a_warm_process(source: str, 
     [
         ("langchain_images", "This recipe needs vision; your models with it: none.\n"),
         ("langchain_reasoning", "This recipe needs reasoning; your models: acme/plain.\n"),
+        ("langchain_cascade", "This recipe needs two language models; loaded: acme/plain.\n"),
         ("langchain_sql", "The model did not run SQL; take a larger model.\n"),
         ("langchain_mcp", "The model did not look up ferries; take a larger model.\n"),
         (
