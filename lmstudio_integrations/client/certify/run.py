@@ -64,7 +64,7 @@ class Certification:
     """
 
     def __init__(self, context: ClientContext, model: str, parameters: CertifyParameters) -> None:
-        check_names(parameters, CertifyParameters.__annotations__)
+        check_names(parameters, CertifyParameters.__annotations__, async_callbacks=context.is_async)
         self._context = context
         self._name = text_of(model, "model")
         self._rows = rows_of(parameters.get("rows"))

@@ -61,7 +61,7 @@ class Request(NamedTuple):
         name: The part of the row, and the number.
         prompt: The message of the user.
         calls: The calls that it needs, in any order: a name, and arguments that must be among those of the call.
-        choice: The tool choice: `auto`, `required`, or the name of a tool.
+        choice: The tool choice: `auto`, `required`, or the name of the only tool, which is then required.
         says: What the text must contain if no call is needed.
         made: A call that was made after the message, and its result.
     """
@@ -178,7 +178,7 @@ REQUESTS: Sequence[Request] = (
 MAX_TOKENS = 96
 """Tokens of a response: three calls with their arguments."""
 
-_TOOLS = {"type": "toolArray", "tools": list(DEFINITIONS)}
+_BY_NAME = {each["function"]["name"]: each for each in DEFINITIONS}
 _OFFERED = OfferedTools(DEFINITIONS)
 
 SCORES = {"right": 1.0, "in the text": 0.5, "mended": 0.5}
@@ -186,11 +186,14 @@ SCORES = {"right": 1.0, "in the text": 0.5, "mended": 0.5}
 
 
 def _ask(request: Request, asking: Asking) -> Flow[None]:
-    choice: Message = {"type": "generic", "mode": request.choice}
-    if request.choice not in {"auto", "required"}:
-        choice = {"type": "function", "function": {"name": request.choice}}
+    offered, mode = list(DEFINITIONS), request.choice
+    if mode in _BY_NAME:  # on the wire, a choice names no tool
+        offered, mode = [_BY_NAME[mode]], "required"
     messages = request.messages(asking.vary(request.prompt))
-    config: LlmPredictionConfigDict = {"raw_tools": _TOOLS, "tool_choice": choice}
+    config: LlmPredictionConfigDict = {
+        "raw_tools": {"type": "toolArray", "tools": offered},
+        "tool_choice": {"type": "generic", "mode": mode},
+    }
     reply = yield from asking.respond({"messages": messages}, MAX_TOKENS, config=config, check_response=False)
     outcome = judge(request, reply)
     asking.verdict(request.name, outcome, SCORES.get(outcome, 0.0), "" if outcome == "right" else _said(reply))

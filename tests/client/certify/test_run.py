@@ -1,0 +1,214 @@
+"""One call of `certify`: which instance it uses, what it costs, what it keeps, and how it compares."""
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations import AsyncClient, Card, Client
+from lmstudio_integrations.client.api.convenience import own_default_client
+from lmstudio_integrations.client.certify.rows import ROWS, tokens_of
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.errors import (
+    LMStudioInsufficientResourcesError,
+    LMStudioModelNotFoundError,
+    LMStudioOSError,
+    LMStudioValueError,
+)
+from tests.support.certified.tools import RULES
+
+KEY = "asked"
+
+
+@pytest.fixture
+def server() -> Generator[Emulator]:
+    stalling = {"when": {"last": "^wait"}, "then": [{"text": "Well"}, {"fault": "stall"}]}
+    with Emulator([ModelEntry(key=KEY, rules=(*RULES, stalling))]) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: Emulator) -> Generator[Client]:
+    with Client(server.address) as client:
+        yield client
+
+
+def quick(client: Client, **parameters: Any) -> Card:
+    return client.certify(KEY, **{"rows": ["tools"], "quick": True, **parameters})
+
+
+def loaded(client: Client) -> list[str]:
+    return [model.identifier for model in client.llm.list_loaded()]
+
+
+def test_an_instance_of_its_own_is_unloaded_again(client: Client) -> None:
+    card = quick(client)
+    assert card.complete
+    assert card.model.key == KEY
+    assert card.model.identifier.startswith("lmsi-certify-")
+    assert loaded(client) == []
+
+
+def test_an_idle_instance_is_used_and_stays(client: Client) -> None:
+    client.llm.load_new_instance(KEY, "mine", config={"context_length": 2048, "max_parallel_predictions": 3})
+    card = quick(client)
+    assert (card.model.identifier, card.model.context_length, card.model.slots) == ("mine", 2048, 3)
+    assert card.model.load_config["llm.load.contextLength"] == 2048
+    assert loaded(client) == ["mine"]
+
+
+def test_a_busy_instance_is_an_error_that_names_it(client: Client) -> None:
+    model = client.llm.load_new_instance(KEY, "mine")
+    with model.respond_stream("wait for it") as stream:
+        fragments = iter(stream)
+        next(fragments)
+        with pytest.raises(LMStudioValueError, match="'mine' is in use"):
+            quick(client)
+
+
+def test_a_model_that_does_not_fit_is_not_loaded() -> None:
+    models = [{"key": KEY, "memory_gib": 6}, {"key": "other", "memory_gib": 6, "preload": True}]
+    with Emulator(catalog={"model": models, "memory_gib": 8}) as server, Client(server.address) as client:
+        with pytest.raises(LMStudioInsufficientResourcesError, match="lmsi load asked"):
+            quick(client)
+        assert loaded(client) == ["other"]
+
+
+def test_an_unknown_model_is_an_error(client: Client) -> None:
+    with pytest.raises(LMStudioModelNotFoundError):
+        client.certify("askd")
+
+
+async def test_the_async_client_makes_the_same_card(server: Emulator) -> None:
+    progress: list[tuple[str, float]] = []
+    cards: list[Card] = []
+
+    async def on_row(card: Card) -> None:  # noqa: RUF029 - awaited by the client
+        cards.append(card)
+
+    async with AsyncClient(server.address) as client:
+        card = await client.certify(
+            KEY, rows=["tools"], quick=True, on_row=on_row, on_progress=lambda *each: progress.append(each)
+        )
+    assert card.tools == 1.0
+    assert [each.rows for each in cards] == [card.rows]
+    assert progress[0] == ("tools", 0.0)
+    assert [part for _, part in progress] == sorted(part for _, part in progress)
+
+
+def test_the_function_uses_the_default_client(server: Emulator) -> None:
+    with own_default_client():
+        lms.configure_default_client(server.address)
+        assert lms.certify(KEY, rows=["tools"], quick=True).tools >= 0.95
+
+
+def test_a_card_is_read_as_it_was_written(client: Client, tmp_path: Path) -> None:
+    card = quick(client)
+    path = tmp_path / "card.json"
+    path.write_text(card.to_json(), encoding="utf-8")
+    assert Card.read(path) == card
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        (None, LMStudioOSError, "cannot read the card"),
+        ("{}", LMStudioValueError, "is no card"),
+        ("\x80", LMStudioValueError, "is no card"),
+    ],
+)
+def test_a_file_that_is_no_card_is_an_error(
+    client: Client, tmp_path: Path, text: str | None, error: type[Exception], message: str
+) -> None:
+    path = tmp_path / "old.json"
+    if text is not None:
+        path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(error, match=message):
+        quick(client, against=path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": 0.7}, "temperature=0.7"),
+        ({"format_version": 0}, "format 0"),
+    ],
+)
+def test_cards_that_cannot_be_compared_are_an_error(
+    client: Client, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(quick(client).model_copy(update=changes).to_json(), encoding="utf-8")
+    with pytest.raises(LMStudioValueError, match=message):
+        quick(client, against=path)
+
+
+def test_a_card_of_another_model_is_an_error(client: Client) -> None:
+    card = quick(client)
+    other = card.model_copy(update={"model": card.model.model_copy(update={"key": "other"})})
+    with pytest.raises(LMStudioValueError, match="of 'other', not of 'asked'"):
+        quick(client, against=other)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"), [(["tool"], "no row 'tool'.*'tools'"), ([], "at least one of"), ("tools", "rows")]
+)
+def test_rows_that_there_are_not_are_an_error(client: Client, rows: Any, message: str) -> None:
+    with pytest.raises(LMStudioValueError, match=message):
+        client.certify(KEY, rows=rows)
+
+
+def test_all_rows_together_keep_within_what_is_promised() -> None:
+    language = [row.name for row in ROWS if "llm" in row.kinds]
+    assert tokens_of(language, quick=False) <= (90_000, 12_000)
+    assert tokens_of(language, quick=True) <= (15_000, 2_000)
+
+
+def test_an_interrupted_call_reports_what_it_has_and_unloads_its_instance(client: Client) -> None:
+    cards: list[Card] = []
+
+    def interrupt(_row: str, share: float) -> None:
+        if share > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        client.certify(KEY, rows=["tools"], on_progress=interrupt, on_row=cards.append)
+    (card,) = cards
+    assert not card.complete
+    assert 20 < len(card.row("tools").observations) < 40
+    assert card.row("tools").unasked == 40 - len(card.row("tools").observations)
+    assert "interrupted" in str(card)
+    assert loaded(client) == []
+
+
+def test_a_row_that_has_used_up_its_tokens_says_how_many_questions_are_left() -> None:
+    rules = [{"when": {}, "then": [{"reasoning": "hmm " * 400}, {"text": "Hello."}]}]
+    with Emulator([ModelEntry(key=KEY, rules=tuple(rules))]) as server, Client(server.address) as client:
+        row = client.certify(KEY, rows=["tools"]).row("tools")
+    assert row.unasked == 0  # this model can be kept from reasoning
+    assert row.predicted_tokens <= ROWS[0].predicted_tokens
+
+
+def test_what_changed_is_shown_with_the_servers_and_the_load_settings(client: Client, server: Emulator) -> None:
+    client.llm.load_new_instance(KEY, "mine", config={"context_length": 4096})
+    before = client.certify(KEY, rows=["tools"])
+    client.llm.unload("mine")
+    client.llm.load_new_instance(KEY, "mine", config={"context_length": 2048})
+    same = client.certify(KEY, rows=["tools"], against=before)
+    assert same.worse == []
+    assert same.model_changes[0] == "context_length: 4096, now 2048"
+    assert "differs    context_length: 4096, now 2048" in str(same)
+    assert "same       tools" in str(same)
+
+
+def test_what_broke_is_worse() -> None:
+    with Emulator([ModelEntry(key=KEY, rules=RULES)]) as server, Client(server.address) as client:
+        before = client.certify(KEY, rows=["tools"])
+    with Emulator([ModelEntry(key=KEY)]) as server, Client(server.address) as client:
+        after = client.certify(KEY, rows=["tools"], against=before)
+    (worse,) = after.worse
+    assert (worse.row, worse.repetitions) == ("tools", 2)
+    assert worse.before == "40 of 40"
+    assert str(after).count("\n") < 8

@@ -1,0 +1,84 @@
+"""The row `tools`: what a response is, and what helps."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations import Client
+from lmstudio_integrations.client.certify.rows.tools import REQUESTS
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.types.cards import CardRow
+from tests.support.certified.tools import RULES
+
+Step = dict[str, Any]
+
+
+def measure(change: Callable[[Step], Step]) -> CardRow:
+    """Return the row of a model that makes each call in another way."""
+    rules = [{**rule, "then": [change(step) if "tool" in step else step for step in rule["then"]]} for rule in RULES]
+    with Emulator([ModelEntry(key="asked", rules=tuple(rules))]) as server, Client(server.address) as client:
+        return client.certify("asked", rows=["tools"]).row("tools")
+
+
+def as_text(step: Step) -> Step:
+    call = {"name": step["tool"], "arguments": step["arguments"]}
+    return {"text": f"<tool_call>{json.dumps(call)}</tool_call>"}
+
+
+def with_texts(step: Step) -> Step:
+    arguments = {name: str(value) if isinstance(value, int) else value for name, value in step["arguments"].items()}
+    return {**step, "arguments": arguments}
+
+
+needing_calls = sum(bool(request.calls) for request in REQUESTS)
+
+
+def test_there_are_forty_requests_of_nine_kinds() -> None:
+    assert len({request.name for request in REQUESTS}) == 40
+    assert len({request.name.partition("/")[0] for request in REQUESTS}) == 9
+    assert min(len(request.name) for request in REQUESTS) > 3
+
+
+@pytest.mark.parametrize(
+    ("change", "outcome", "advice"),
+    [
+        (as_text, "in the text", "rescue_tool_calls=True"),
+        (lambda step: {**step, "malformed": '{"city": '}, "malformed", "another model"),
+        (lambda _step: {"text": "I cannot."}, "no call", "another model"),
+        (lambda step: {**step, "tool": "other"}, "wrong tool", "another model"),
+        (lambda step: {**step, "arguments": {}}, "wrong arguments", "another model"),
+    ],
+)
+def test_a_failure_is_named_by_what_the_model_did(change: Callable[[Step], Step], outcome: str, advice: str) -> None:
+    row = measure(change)
+    assert row.advice is not None
+    assert advice in row.advice
+    found = {each.outcome for each in row.failures}
+    assert found - {"wrong text"} == {outcome}
+    assert row.share < 0.5
+
+
+def test_a_good_model_has_all_of_them_right() -> None:
+    row = measure(lambda step: step)
+    assert (row.summary, row.advice, row.failures) == ("40 of 40 right", None, [])
+
+
+def test_calls_that_can_be_mended_are_counted_apart() -> None:
+    row = measure(with_texts)
+    mended = [each for each in row.failures if each.outcome == "mended"]
+    assert len(mended) == len(row.failures) > 4
+    assert json.loads(mended[0].detail) == [{"set_timer": {"minutes": "12"}}]
+    assert row.advice is not None
+    assert "repair_tool_calls=True" in row.advice
+
+
+def test_a_call_where_none_is_needed_is_a_failure() -> None:
+    rules = [{"when": {}, "then": [{"tool": "get_weather", "arguments": {"city": "Oslo"}}]}]
+    with Emulator([ModelEntry(key="asked", rules=tuple(rules))]) as server, Client(server.address) as client:
+        row = client.certify("asked", rows=["tools"]).row("tools")
+    outcomes = {request.name: each.outcome for request, each in zip(REQUESTS, row.observations, strict=True)}
+    assert outcomes["one/1"] == "right"
+    assert outcomes["one/2"] == "wrong tool"
+    assert {outcomes[request.name] for request in REQUESTS if not request.calls} == {"needless call"}
