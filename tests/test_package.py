@@ -53,6 +53,7 @@ FIXTURES = {
 }
 COMMANDS = {
     "cassette",
+    "certify",
     "chat",
     "demo",
     "doctor",

@@ -24,6 +24,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "load": ("some-model",),
     "unload": ("--all",),
     "plan": ("some-model",),
+    "certify": ("some-model", "--quick"),
     "get": ("some-model",),
     "doctor": (),
     "embed": ("-",),

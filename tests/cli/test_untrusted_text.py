@@ -73,6 +73,7 @@ RUNS = {
     "load": Run(["load", "--identifier", "new"], typed=[("Model [1]: ", "1\n")]),
     "unload": Run(["unload", "vectors"], "Unloaded vectors."),
     "plan": Run(["plan", "acme/odd"], IN_AN_ERROR),
+    "certify": Run(["certify", "chat", "--rows", "tools", "--quick"]),
     "get": Run(["get", "--always-show-all-results", "-a"], typed=[("Model [1]: ", "1\n")]),
     "get, not found": Run(["get", "absent@q9", "--yes"], IN_AN_ERROR),
     "doctor": Run(["doctor"]),
@@ -101,6 +102,7 @@ JSON_RUNS = [
     ["ps", "--json"],
     ["load", "new", "--identifier", "new", "--json"],
     ["plan", "acme/odd", "--json"],
+    ["certify", "chat", "--rows", "tools", "--quick", "--json"],
     ["doctor", "--json"],
     ["tools", "mcp/texts", "--json"],
 ]
@@ -109,6 +111,7 @@ PIPES = {
     "ls": (["ls"], CHAT),
     "ps": (["ps"], CHAT),
     "plan": (["plan", "acme/odd"], TEXT),
+    "certify": (["certify", "chat", "--rows", "tools", "--quick"], CHAT),
     "get": (["get", "absent", "--yes"], f"{ABSENT}\n"),
     "chat": (["chat", "-p", "hello"], f"{TEXT}\n"),
     "doctor": (["doctor"], CHAT),

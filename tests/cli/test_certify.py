@@ -1,0 +1,106 @@
+"""`certify`: what it prints and writes, and its exit status."""
+
+import json
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from lmstudio_integrations import Card
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from tests.cli.managed import Piped
+from tests.support.certified.tools import RULES
+
+Certify = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def certify(piped: Piped) -> Iterator[Certify]:
+    """Certify the tools of one of two models, of which one is good."""
+    with Emulator([ModelEntry(key="good", rules=RULES), ModelEntry(key="bad")]) as server:
+        yield lambda model, *more: piped("certify", model, "--rows", "tools", *more, "--host", server.address)
+        assert server.loaded() == []
+
+
+def test_a_card_is_one_screen(certify: Certify) -> None:
+    status, out, err = certify("good")
+    assert status == 0
+    assert err == "At most 40,000 tokens of prompts and 3,840 of responses. Ctrl-C keeps what was measured.\n"
+    title, row = out.splitlines()
+    assert title.startswith("good (context 4,096, 4 at once) on ")
+    assert row == "tools      40 of 40 right"
+
+
+def test_the_failures_and_the_advice_stand_below_their_row(certify: Certify) -> None:
+    _, out, _ = certify("bad", "--quick")
+    failed, advice = (line.strip() for line in out.splitlines()[2:4])
+    assert failed.startswith("failed: one/1")
+    assert advice.startswith("advice: ")
+
+
+def test_a_card_that_was_kept_is_compared(certify: Certify, tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    certify("good", "--to", str(path))
+    assert Card.read(path).tools == 1.0
+    status, out, err = certify("good", "--against", str(path))
+    assert (status, out.splitlines()[-2]) == (0, "same       tools")
+    assert "up to six times" in err
+    worse = json.loads(path.read_text(encoding="utf-8").replace('"key":"bad"', '"key":"good"'))
+    worse["model"]["key"] = "bad"
+    path.write_text(json.dumps(worse), encoding="utf-8")
+    status, out, _ = certify("bad", "--against", str(path))
+    assert status == 1
+    assert "worse      tools: 40 of 40, now " in out
+
+
+def test_a_card_is_printed_as_json(certify: Certify) -> None:
+    status, out, _ = certify("good", "--json")
+    assert status == 0
+    assert Card.model_validate_json(out).tools == 1.0
+
+
+class Page(HTMLParser):
+    """Checks that each element is closed, and collects what a page loads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in {"meta", "tr", "td", "th", "p"}:
+            self.open.append(tag)
+        self.loads += [name for name, _ in attrs if name in {"src", "href"}] + [tag] * (tag in {"script", "link"})
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag != "p":
+            assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("model", ["good", "bad"])
+def test_the_page_is_one_file_that_loads_nothing(certify: Certify, tmp_path: Path, model: str) -> None:
+    path = tmp_path / "card.html"
+    certify(model, "--html", str(path))
+    text = path.read_text(encoding="utf-8")
+    page = Page()
+    page.feed(text)
+    page.close()
+    assert (page.open, page.loads) == ([], [])
+    assert text.count("<rect") == 40
+    assert ("one/1: right" in text) == (model == "good")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["goo"], "goo"),
+        (["good", "--against", "none.json"], "cannot read the card 'none.json'"),
+        (["good", "--rows", "tool"], "the card has no row 'tool'; did you mean 'tools'?"),
+        (["good", "--device", "away"], "the device 'away' is not linked to this server"),
+    ],
+)
+def test_what_cannot_be_certified_is_an_error(certify: Certify, arguments: list[str], problem: str) -> None:
+    status, out, err = certify(*arguments)
+    assert (status, out) == (1, "")
+    assert problem in err
