@@ -15,7 +15,7 @@ from lmstudio_integrations.cli._common import Host, Redact, Token, note, on_inte
 
 PROBE_HELP = (
     "Record what LM Studio does where the specification of its protocol is unsure, in calls to instances of this model "
-    "that are loaded and unloaded for that. Lists the calls first, and asks."
+    "that are loaded and unloaded for that. Lists the questions first, and asks."
 )
 PLUGIN_HELP = "With --probe: the plugin whose tools are listed; none is called. By default one that does not exist."
 YES_HELP = "With --probe: make the calls without asking."

@@ -11,8 +11,8 @@ import typer
 
 from lmstudio_integrations import Client
 from lmstudio_integrations.cli._probe.context import PREFIX
-from lmstudio_integrations.cli._probe.questions import QUESTIONS, Question
-from lmstudio_integrations.cli._probe.run import confirm_calls, run_probe
+from lmstudio_integrations.cli._probe.question import Question
+from lmstudio_integrations.cli._probe.run import QUESTIONS, confirm_calls, run_probe
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.testing.cassettes.cassette import read
 from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudioServerError, LMStudioValueError
@@ -72,7 +72,7 @@ def identifiers(server: Emulator) -> set[str]:
 
 
 @pytest.mark.slow
-def test_the_probe_asks_every_row_and_leaves_everything_as_it_was(server: Emulator, tmp_path: Path) -> None:
+def test_the_probe_asks_every_question_and_leaves_everything_as_it_was(server: Emulator, tmp_path: Path) -> None:
     before = [info.instance_reference for info in server.loaded()]
     run_probe(server.address, KEY, tmp_path / "probe.jsonl", plugin="mcp/reading")
     assert [info.instance_reference for info in server.loaded()] == before
@@ -119,10 +119,10 @@ def test_the_probe_logs_in_with_a_token_which_is_not_recorded(tmp_path: Path) ->
 
 
 def test_an_error_in_a_question_does_not_end_the_probe(server: Emulator, tmp_path: Path) -> None:
-    def fail(_bench: object) -> None:
+    def fail(_context: object) -> None:
         raise ConnectionResetError
 
-    questions = [QUESTIONS[0], Question("fails", "Does it?", "load-model", "Nothing.", fail), QUESTIONS[1]]
+    questions = [QUESTIONS[0], Question("fails", "load-model", "Does it?", fail), QUESTIONS[1]]
     run_probe(server.address, KEY, tmp_path / "probe.jsonl", questions=questions)
     assert {each.section for each in read(tmp_path / "probe.jsonl")} == {QUESTIONS[0].name, QUESTIONS[1].name}
 
@@ -164,7 +164,7 @@ def test_a_cassette_is_never_overwritten(server: Emulator, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("answer", "error"), [("y\n", None), ("n\n", typer.Abort), ("\n", typer.Abort), ("", EOFError)]
 )
-def test_the_calls_are_listed_and_made_only_with_consent(
+def test_the_questions_are_listed_and_asked_only_with_consent(
     answer: str, error: type[Exception] | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(answer))
@@ -173,8 +173,8 @@ def test_the_calls_are_listed_and_made_only_with_consent(
         confirm_calls(KEY, "localhost:1234")
     printed = capsys.readouterr()
     shown = " ".join(printed.err.split())
-    assert all(f"{question.name} {question.calls}" in shown for question in QUESTIONS)
-    assert "These calls go to localhost:1234" in shown
+    assert all(f"{question.name} {question.text}" in shown for question in QUESTIONS)
+    assert "The calls for these questions go to localhost:1234" in shown
     assert f"They load instances of {KEY} beside what is loaded" in shown
     assert printed.out == ""
 
@@ -185,10 +185,10 @@ def test_without_a_terminal_nothing_is_asked() -> None:
         confirm_calls(KEY, "localhost:1234")
 
 
-def test_every_row_belongs_to_a_place_of_the_page_on_the_protocol_which_names_it() -> None:
+def test_every_question_belongs_to_a_place_of_the_page_on_the_protocol_which_names_it() -> None:
     page = read_page("docs/protocol.md")
     unknown = page.partition("{ #unknown }")[2].partition("\n## ")[0]
     assert [question.name for question in QUESTIONS if f"{{ #{question.anchor} }}" not in page] == []
     assert [question.name for question in QUESTIONS if f"`{question.name}`" not in unknown] == []
     assert len({question.name for question in QUESTIONS}) == len(QUESTIONS)
-    assert all(question.text.endswith("?") and question.calls.endswith(".") for question in QUESTIONS)
+    assert all(question.text.endswith("?") for question in QUESTIONS)

@@ -7,8 +7,8 @@ from itertools import groupby
 from typing import Any
 
 from lmstudio_integrations.cli._probe.context import PREFIX
-from lmstudio_integrations.cli._probe.payloads import CONSTANT_TOKENS, THOUGHT
-from lmstudio_integrations.cli._probe.questions import Question
+from lmstudio_integrations.cli._probe.question import Question
+from lmstudio_integrations.cli._probe.reasoning import CONSTANT_TOKENS, THOUGHT
 from lmstudio_integrations.emulator.testing.cassettes.cassette import ABSENT, Event, Interaction
 
 PAGE = "docs/protocol.md"

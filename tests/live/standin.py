@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lmstudio_integrations.cli._probe.payloads import COUNT, PATTERN, STORY, THINK
+from lmstudio_integrations.cli._probe.predicting import COUNT, PATTERN, STORY
+from lmstudio_integrations.cli._probe.reasoning import THINK
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.emulator.testing.cassettes.cassette import Interaction
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.cli._probe.payloads import CONSTANT
-from lmstudio_integrations.cli._probe.questions import QUESTIONS
-from lmstudio_integrations.cli._probe.run import run_probe
+from lmstudio_integrations.cli._probe.reasoning import CONSTANT
+from lmstudio_integrations.cli._probe.run import QUESTIONS, run_probe
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.testing.cassettes.cassette import ABSENT, Event, Interaction, read
 from tests.live.behavior import difference

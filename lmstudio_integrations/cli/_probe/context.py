@@ -4,9 +4,11 @@ The instances are unloaded past the proxy, so a recording holds only what its qu
 """
 
 from contextlib import AbstractContextManager, suppress
+from functools import cached_property
+from itertools import count
+from typing import Any
 
-from lmstudio_integrations.cli._probe.payloads import JsonDict, by_reference
-from lmstudio_integrations.cli._probe.wire import Wire, open_wire
+from lmstudio_integrations.cli._probe.wire import JsonDict, Wire, by_reference, open_wire
 from lmstudio_integrations.client.api.sync import LLM, Client
 from lmstudio_integrations.client.transport.connect.addresses import Credentials
 from lmstudio_integrations.errors import LMStudioModelNotFoundError
@@ -18,10 +20,8 @@ PREFIX = "lmsi-probe-"
 TTL = 600.0
 """Seconds. An instance that the probe cannot unload, because the connection is lost, disappears by itself."""
 
-Config = LlmLoadModelConfigDict
-
-MAIN: Config = {"context_length": 2048, "max_parallel_predictions": 2}
-SMALL: Config = {"context_length": 256, "max_parallel_predictions": 1}
+MAIN: LlmLoadModelConfigDict = {"context_length": 2048, "max_parallel_predictions": 2}
+SMALL: LlmLoadModelConfigDict = {"context_length": 256, "max_parallel_predictions": 1}
 """Load settings: what most questions use, and what a response fills soon."""
 
 
@@ -39,87 +39,68 @@ class ProbeContext:
     def __init__(self, direct: Client, recorded: str, model_key: str, plugin: str, token: str | None = None) -> None:
         self.model_key = model_key
         self.plugin = plugin
-        self.address = recorded
         self.client = Client(recorded, token)
+        self._address = recorded
         self._direct = direct
         self._credentials = Credentials.new_guest() if token is None else Credentials.from_token(token)
-        self._last_number = 0
-        self._others = {handle.identifier for handle in direct.llm.list_loaded()}
-        self._own: set[str] = set()
-        self._special: tuple[Config, LLM] | None = None
-        self._main: LLM | None = None
-        self._reference: str | None = None
+        self._numbers = count(1)
+        self._others = self._loaded()
+        self.own: set[str] = set()
+        """Identifiers of instances of the probe that do not begin with the prefix."""
 
-    @property
-    def is_loaded(self) -> bool:
-        """Whether the main instance could be loaded, without which there is nothing to ask."""
-        return self._main is not None
-
-    @property
+    @cached_property
     def main(self) -> LLM:
         """The instance that most questions use."""
-        if self._main is None:
-            self._main = self.load(MAIN)
-        return self._main
+        return self.load(MAIN)
 
-    @property
+    @cached_property
     def reference(self) -> JsonDict:
         """The specifier of the main instance."""
-        if self._reference is None:
-            self._reference = self.main.get_info().instance_reference
-        return by_reference(self._reference)
+        return by_reference(self.main.get_info().instance_reference)
 
-    def special(self, config: Config) -> LLM:
-        """Return an instance with these load settings; at most one such instance stays between two questions."""
-        if self._special is not None and self._special[0] != config:
-            self.unload(self._special[1].identifier)
-            self._special = None
-        if self._special is None:
-            self._special = config, self.load(config)
-        return self._special[1]
-
-    def load(self, config: Config) -> LLM:
-        """Load an instance: explicitly, so that it evicts no other."""
-        identifier = self.new_identifier()
+    def load(self, config: LlmLoadModelConfigDict, identifier: str | None = None, *, ttl: float = TTL) -> LLM:
+        """Load an instance for one question: explicitly, so that it evicts no other."""
         return self.client.llm.load_new_instance(
-            self.model_key, identifier, config=config, ttl=TTL, on_config_mismatch="ignore", show_progress=False
+            self.model_key,
+            identifier or self.new_identifier(),
+            config=config,
+            ttl=ttl,
+            on_config_mismatch="ignore",
+            show_progress=False,
         )
 
     def new_identifier(self) -> str:
-        """Return an identifier for an instance, which the end of the probe unloads if it is loaded then."""
-        self._last_number += 1
-        return self.own(f"{PREFIX}{self._last_number}")
-
-    def own(self, identifier: str) -> str:
-        """Count an instance as one of the probe's own, and return its identifier."""
-        if identifier not in self._others:  # whatever a server replies, what was loaded before is not touched
-            self._own.add(identifier)
-        return identifier
+        """Return an identifier for an instance, which is unloaded after the question if it is loaded then."""
+        return f"{PREFIX}{next(self._numbers)}"
 
     def wire(self, namespace: str = "llm", credentials: Credentials | None = None) -> AbstractContextManager[Wire]:
         """Connect for requests that the client does not make."""
-        return open_wire(self.address, namespace, credentials or self._credentials)
+        return open_wire(self._address, namespace, credentials or self._credentials)
 
-    def unload(self, identifier: str) -> None:
-        """Unload an instance of the probe's own, if it is loaded."""
-        assert identifier in self._own, "the probe unloads only what it has loaded"
-        with suppress(LMStudioModelNotFoundError):
-            self._direct.llm.unload(identifier)
-
-    def unload_all_but(self, *in_use: LLM) -> None:
-        """Unload the probe's own instances that are loaded, except for some."""
-        loaded = {handle.identifier for handle in self._direct.llm.list_loaded()}
-        for identifier in sorted(loaded & self._own - {handle.identifier for handle in in_use}):
-            self.unload(identifier)
+    def call(
+        self, endpoint: str, parameter: Any = None, namespace: str = "llm", credentials: Credentials | None = None
+    ) -> None:
+        """Make one call on a connection of its own."""
+        with self.wire(namespace, credentials) as wire:
+            wire.call(endpoint, parameter)
 
     def end_question(self) -> None:
         """Unload what only the question used that has ended."""
-        in_use = [self._main] if self._main is not None else []
-        self.unload_all_but(*in_use, *([self._special[1]] if self._special is not None else []))
+        self._unload_all_but(self.main.identifier)
 
     def close(self) -> None:
         """Unload all of the probe's own instances, and close its connections."""
         try:
-            self.unload_all_but()
+            self._unload_all_but()
         finally:
             self.client.close()
+
+    def _loaded(self) -> set[str]:
+        return {handle.identifier for handle in self._direct.llm.list_loaded()}
+
+    def _unload_all_but(self, *kept: str) -> None:
+        # Whatever a server replies, what was loaded before is not touched.
+        for identifier in sorted(self._loaded() - self._others - {*kept}):
+            if identifier.startswith(PREFIX) or identifier in self.own:
+                with suppress(LMStudioModelNotFoundError):
+                    self._direct.llm.unload(identifier)

@@ -1,98 +1,103 @@
 """Questions of the probe about loading, finding and describing models."""
 
 import time
+from functools import partial
 from typing import Any
 
 from lmstudio_integrations.cli._probe.context import SMALL, TTL, ProbeContext
-from lmstudio_integrations.cli._probe.payloads import (
-    FEW,
-    GREETING,
-    OVERFLOWING,
-    PATTERN,
-    by_identifier,
-    by_reference,
-    config_stack,
-    prediction,
-)
+from lmstudio_integrations.cli._probe.predicting import PATTERN
+from lmstudio_integrations.cli._probe.question import Question, register
+from lmstudio_integrations.cli._probe.wire import by_identifier, by_reference, config_stack, prediction
+from lmstudio_integrations.types.config_dicts import LlmLoadModelConfigDict
 
-ODD_LENGTH = 300
-"""A context length that an engine may round."""
-
-ESTIMATED = ((2048, 1), (4096, 1), (8192, 1), (4096, 4))
-"""Context lengths, each with a number of predictions at once, whose memory is estimated."""
-
-IDLE_TTL_MS = 300
-IDLE_CHECKS, IDLE_PAUSE = 40, 0.25
-"""How often, and every how many seconds, a question looks whether its idle instance is still loaded."""
+QUESTIONS: list[Question] = []
+question = partial(register, QUESTIONS)
 
 
-def load_main(context: ProbeContext) -> None:
-    context.reference  # noqa: B018 - the instance has been loaded now, and described
-
-
-def load_without_identifier(context: ProbeContext) -> None:
-    instance = context.client.llm.load_new_instance(context.model_key, ttl=TTL, show_progress=False)
-    context.own(instance.identifier)
-
-
-def _load_parameter(context: ProbeContext, identifier: str, **members: Any) -> dict[str, Any]:
+def _load_parameter(context: ProbeContext, **members: Any) -> dict[str, Any]:
     return {
         "modelKey": context.model_key,
-        "identifier": identifier,
+        "identifier": context.new_identifier(),
         "ttlMs": round(TTL * 1000),
         "loadConfigStack": config_stack({"llm.load.contextLength": 256}),
         **members,
     }
 
 
+@question("load", "load-model", "Which packets does a load send, and what does it report?")
+def load_main(context: ProbeContext) -> None:
+    context.reference  # noqa: B018 - the instance has been loaded now, and described
+
+
+@question("default-identifier", "load-model", "Which identifier does an instance get that requests none?")
+def load_without_identifier(context: ProbeContext) -> None:
+    instance = context.client.llm.load_new_instance(context.model_key, ttl=TTL, show_progress=False)
+    context.own.add(instance.identifier)
+
+
+@question("taken-identifier", "check-duplicate-identifier", "Which error reports an identifier that exists already?")
 def load_with_taken_identifier(context: ProbeContext) -> None:
     with context.wire() as wire:
-        frame = wire.stream("loadModel", _load_parameter(context, context.main.identifier))
-    if frame["type"] == "channelClose":  # the server has chosen another identifier, which begins with the requested one
-        for handle in context.client.llm.list_loaded():
-            if handle.identifier.startswith(f"{context.main.identifier}:"):
-                context.own(handle.identifier)
+        wire.stream("loadModel", _load_parameter(context, identifier=context.main.identifier))
 
 
+@question("unknown-model", "load-model", "Which error reports a model that does not exist?")
 def load_unknown_model(context: ProbeContext) -> None:
     with context.wire() as wire:
-        wire.stream(
-            "loadModel", _load_parameter(context, context.new_identifier(), modelKey="lmsi-probe/no-such-model")
-        )
+        wire.stream("loadModel", _load_parameter(context, modelKey="lmsi-probe/no-such-model"))
 
 
+@question("canceled-load", "load-model", "How does a canceled load end?")
 def cancel_load(context: ProbeContext) -> None:
     with context.wire() as wire:
-        load = wire.open("loadModel", _load_parameter(context, context.new_identifier()))
+        load = wire.open("loadModel", _load_parameter(context))
         wire.cancel(load)
         wire.finish(load)
 
 
+@question("idle-ttl", "idle-ttl", "When does an instance disappear that was loaded with a TTL?")
 def wait_for_idle_ttl(context: ProbeContext) -> None:
-    identifier = context.new_identifier()
+    identifier = context.load(SMALL, ttl=0.3).identifier
     with context.wire() as wire:
-        wire.stream("loadModel", _load_parameter(context, identifier, ttlMs=IDLE_TTL_MS))
-        for _ in range(IDLE_CHECKS):
-            lookup = {"specifier": by_identifier(identifier), "throwIfNotFound": False}
-            if "result" not in wire.call("getModelInfo", lookup):
+        for _ in range(40):  # ten seconds
+            if not wire.call("getModelInfo", {"specifier": by_identifier(identifier), "throwIfNotFound": False}):
                 return
-            time.sleep(IDLE_PAUSE)
+            time.sleep(0.25)
 
 
+@question("idle-instance", "model-info", "When was an instance used last that was only loaded, and which state has it?")
+def read_idle_instance(context: ProbeContext) -> None:
+    instance = context.load(SMALL)
+    instance.get_info()
+    lookup = {"specifier": by_identifier(instance.identifier), "throwIfNotFound": True}
+    context.call("getInstanceProcessingState", lookup)
+
+
+@question(
+    "real-context-length", "get-load-config", "Do info and load settings have the context length that a response fills?"
+)
+def fill_context(context: ProbeContext) -> None:
+    # An engine may round such a length.
+    instance = context.load({"context_length": 300, "max_parallel_predictions": 1})
+    instance.get_info()
+    instance.get_load_config()
+    instance.respond(PATTERN, config={"max_tokens": 800, "context_overflow_policy": "stopAtLimit"})
+
+
+@question("instance-reference", "model-specifiers", "What becomes of a reference if its instance is reloaded?")
 def reload_under_reference(context: ProbeContext) -> None:
-    identifier = context.new_identifier()
+    instance = context.load(SMALL)
+    old = by_reference(instance.get_info().instance_reference)
     with context.wire() as wire:
-        wire.stream("loadModel", _load_parameter(context, identifier))
-        info = wire.result("getModelInfo", {"specifier": by_identifier(identifier), "throwIfNotFound": True})
-        old = by_reference(info["instanceReference"])
-        wire.stream("predict", prediction(old, GREETING, FEW))
-        wire.call("unloadModel", {"identifier": identifier})
-        wire.stream("predict", prediction(old, GREETING, FEW))
+        wire.stream("predict", prediction(old))
+        wire.call("unloadModel", {"identifier": instance.identifier})
+        wire.stream("predict", prediction(old))
         wire.call("getModelInfo", {"specifier": old, "throwIfNotFound": True})
-        wire.stream("loadModel", _load_parameter(context, identifier))
+        context.load(SMALL, instance.identifier)
         wire.call("getModelInfo", {"specifier": old, "throwIfNotFound": True})
 
 
+@question("model-matching", "model-matching", "Which names and paths find a loaded instance?")
 def look_up_by_names(context: ProbeContext) -> None:
     info = context.main.get_info()
     publisher, repository, *_ = [*info.path.split("/"), ""]
@@ -110,70 +115,51 @@ def look_up_by_names(context: ProbeContext) -> None:
     )
     with context.wire() as wire:
         for query in queries:
-            lookup = {"specifier": {"type": "query", "query": query}, "throwIfNotFound": False}
-            wire.call("getModelInfo", lookup)
+            wire.call("getModelInfo", {"specifier": {"type": "query", "query": query}, "throwIfNotFound": False})
 
 
+@question("list-order", "list-loaded", "In which order are loaded instances listed?")
 def list_two_instances(context: ProbeContext) -> None:
     context.load(SMALL)
     context.client.llm.list_loaded()
 
 
+@question(
+    "processing-state-of-none", "get-instance-processing-state", "What is the state of an instance that is not loaded?"
+)
+def read_state_of_unknown_instance(context: ProbeContext) -> None:
+    lookup = {"specifier": by_identifier("lmsi-probe-none"), "throwIfNotFound": False}
+    context.call("getInstanceProcessingState", lookup)
+
+
+@question(
+    "base-prediction-config", "get-base-prediction-config", "Which prediction settings are an instance's defaults?"
+)
+def read_base_prediction_config(context: ProbeContext) -> None:
+    context.call("getBasePredictionConfig", {"specifier": context.reference})
+
+
+@question("load-config", "get-load-config", "Which load settings does an instance report?")
 def read_load_config(context: ProbeContext) -> None:
     context.main.get_load_config()
 
 
-def read_idle_instance(context: ProbeContext) -> None:
-    identifier = context.new_identifier()
-    with context.wire() as wire:
-        wire.stream("loadModel", _load_parameter(context, identifier))
-        lookup = {"specifier": by_identifier(identifier), "throwIfNotFound": True}
-        wire.call("getModelInfo", lookup)
-        wire.call("getInstanceProcessingState", lookup)
-
-
-def fill_context(context: ProbeContext) -> None:
-    identifier = context.new_identifier()
-    fields = {"llm.load.contextLength": ODD_LENGTH, "llm.load.numParallelSessions": 1}
-    until_full = {"llm.prediction.contextOverflowPolicy": "stopAtLimit"}
-    with context.wire() as wire:
-        wire.stream("loadModel", _load_parameter(context, identifier, loadConfigStack=config_stack(fields)))
-        wire.call("getModelInfo", {"specifier": by_identifier(identifier), "throwIfNotFound": True})
-        wire.call("getLoadConfig", {"specifier": by_identifier(identifier)})
-        wire.stream("predict", prediction(by_identifier(identifier), PATTERN, 2 * OVERFLOWING, until_full))
-
-
+@question(
+    "model-usage", "estimate-model-usage", "How do estimates depend on the context length and the parallel predictions?"
+)
 def estimate_usage(context: ProbeContext) -> None:
-    for length, slots in ESTIMATED:
-        context.client.llm.estimate_usage(
-            context.model_key, config={"context_length": length, "max_parallel_predictions": slots}
-        )
+    for length, slots in ((2048, 1), (4096, 1), (8192, 1), (4096, 4)):
+        config: LlmLoadModelConfigDict = {"context_length": length, "max_parallel_predictions": slots}
+        context.client.llm.estimate_usage(context.model_key, config=config)
 
 
-def _use_device(context: ProbeContext, to_load: str, to_unload: str, device: str | None) -> None:
-    where = {"deviceIdentifier": device}
-    load = _load_parameter(context, to_load, **where)
+@question("own-device", "load-model", "May a request name the server's own machine by null?", device=None)
+@question("unknown-device", "link-devices", "Which error reports a device that is unknown?", device="lmsi-probe-none")
+def use_device(context: ProbeContext, device: str | None) -> None:
+    load = _load_parameter(context, deviceIdentifier=device)
+    to_unload = load["identifier"] if device is None else context.load(SMALL).identifier  # always a loaded one
+    estimate = {name: load[name] for name in ("modelKey", "loadConfigStack", "deviceIdentifier")}
     with context.wire() as wire:
         wire.stream("loadModel", load)
-        wire.call("estimateModelUsage", {name: load[name] for name in ("modelKey", "loadConfigStack")} | where)
-        wire.call("unloadModel", {"identifier": to_unload, **where})
-
-
-def use_own_device(context: ProbeContext) -> None:
-    identifier = context.new_identifier()
-    _use_device(context, identifier, identifier, None)
-
-
-def use_unknown_device(context: ProbeContext) -> None:
-    _use_device(context, context.new_identifier(), context.load(SMALL).identifier, "lmsi-probe-none")
-
-
-def read_base_prediction_config(context: ProbeContext) -> None:
-    with context.wire() as wire:
-        wire.call("getBasePredictionConfig", {"specifier": context.reference})
-
-
-def read_state_of_unknown_instance(context: ProbeContext) -> None:
-    with context.wire() as wire:
-        parameter = {"specifier": by_identifier("lmsi-probe-none"), "throwIfNotFound": False}
-        wire.call("getInstanceProcessingState", parameter)
+        wire.call("estimateModelUsage", estimate)
+        wire.call("unloadModel", {"identifier": to_unload, "deviceIdentifier": device})

@@ -10,12 +10,16 @@ from websockets.exceptions import WebSocketException
 from lmstudio_integrations.cli._common import note
 from lmstudio_integrations.cli._loaded_models import downloaded_models, identifiers
 from lmstudio_integrations.cli._model_names import find_models
+from lmstudio_integrations.cli._probe import connecting, loading, predicting, reasoning
 from lmstudio_integrations.cli._probe.context import PREFIX, ProbeContext
-from lmstudio_integrations.cli._probe.questions import QUESTIONS, Question
+from lmstudio_integrations.cli._probe.question import Question
 from lmstudio_integrations.cli._questions import has_terminal, read_line
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
+
+QUESTIONS = (*loading.QUESTIONS, *predicting.QUESTIONS, *reasoning.QUESTIONS, *connecting.QUESTIONS)
+"""In the order in which they are asked: the first one loads the instance that most of the others use."""
 
 NO_PLUGIN = "lmsi-probe/no-such-plugin"
 """The plugin whose tools are listed, unless the user names one."""
@@ -25,12 +29,7 @@ _EXPECTED = (LMStudioError, OSError, WebSocketException)
 
 
 def confirm_calls(model_key: str, server: str, *, yes: bool = False) -> None:
-    """Print what the probe does, on stderr, and ask whether it may.
-
-    Args:
-        model_key: The model.
-        server: `host:port` of LM Studio.
-        yes: Whether the user has agreed already.
+    """Print the questions and what their calls do, on stderr; without `yes`, ask whether they may be made.
 
     Raises:
         EOFError: After Ctrl-D.
@@ -39,11 +38,12 @@ def confirm_calls(model_key: str, server: str, *, yes: bool = False) -> None:
     """
     width = max(len(question.name) for question in QUESTIONS)
     for question in QUESTIONS:
-        note(f"  {question.name:{width}}  {question.calls}")
+        note(f"  {question.name:{width}}  {question.text}")
     note(
-        f"These calls go to {server}. They load instances of {model_key} beside what is loaded, and unload them at the "
-        "end. They download nothing, run no tool, change no setting, and touch no other instance. Meanwhile they need "
-        "memory, and other predictions may be slower."
+        f"The calls for these questions go to {server}. They load instances of {model_key} beside what is loaded, and "
+        "unload them at the end. They request short responses, and upload small files. They download nothing, run no "
+        "tool, change no setting, and touch no other instance. Meanwhile they need memory, and other predictions may "
+        "be slower."
     )
     if yes:
         return
@@ -96,19 +96,13 @@ def run_probe(
             for question in questions:
                 on_question(question)
                 recording.begin_section(question.name)
-                _run(question, context)
+                try:
+                    question.run(context)
+                except _EXPECTED:  # which is in the cassette
+                    if question is questions[0]:  # without its instance, there is nothing to ask
+                        raise
+                context.end_question()
         return recording.requests
-
-
-def _run(question: Question, context: ProbeContext) -> None:
-    """Make the calls of a question. Errors are in the cassette; without the first instance, there is nothing to ask."""
-    try:
-        question.run(context)
-    except _EXPECTED:
-        if not context.is_loaded:
-            raise
-    finally:
-        context.end_question()
 
 
 def _checked_name(client: Client, model_key: str) -> str:
