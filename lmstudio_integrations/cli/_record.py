@@ -5,20 +5,13 @@ import signal
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations._support.text import counted
-from lmstudio_integrations.cli._common import Host, Redact, Token, note, on_interrupt, results, warnings_as_notes
-
-PROBE_HELP = (
-    "Record what LM Studio does where the specification of its protocol is unsure, in calls to instances of this model "
-    "that are loaded and unloaded for that. Lists the questions first, and asks."
-)
-PLUGIN_HELP = "With --probe: the plugin whose tools are listed; none is called. By default one that does not exist."
-YES_HELP = "With --probe: make the calls without asking."
+from lmstudio_integrations.cli._common import Host, Redact, Token, note, on_interrupt, results
 
 _TURN = 0.2
 """Seconds after which a signal is noticed: it does not always end a sleep."""
@@ -37,9 +30,6 @@ def record(  # noqa: PLR0917 - one parameter for each flag
     contents: Annotated[  # noqa: FBT002 - a flag
         bool, typer.Option("--contents", help="Record the contents of images and files, instead of their hashes.")
     ] = False,
-    probe: Annotated[str | None, typer.Option(metavar="MODEL", help=PROBE_HELP, show_default=False)] = None,
-    plugin: Annotated[str | None, typer.Option(metavar="PLUGIN", help=PLUGIN_HELP, show_default=False)] = None,
-    yes: Annotated[bool, typer.Option("--yes", help=YES_HELP)] = False,  # noqa: FBT002 - a flag
 ) -> None:
     """Record what programs and an LM Studio say to each other, to replay it in tests.
 
@@ -49,9 +39,6 @@ def record(  # noqa: PLR0917 - one parameter for each flag
     from lmstudio_integrations.emulator import Recording  # noqa: PLC0415 - slow
 
     server = find_server(host, token)
-    if probe is not None:
-        record_probe(server, probe, to, token=token, plugin=plugin, redact=redact or (), contents=contents, yes=yes)
-        return
     recording = Recording(to, server, redact=redact or (), contents=contents, port=port)
     try:
         with recording, interruption() as wait:
@@ -62,20 +49,6 @@ def record(  # noqa: PLR0917 - one parameter for each flag
             wait()
     finally:
         note(f"{counted(recording.requests, 'request')} in {to}.")
-
-
-def record_probe(server: str, model_key: str, to: Path, *, yes: bool, **settings: Any) -> None:
-    """Ask LM Studio what is unknown of it, if the user agrees, and record that.
-
-    Raises:
-        typer.Abort: If the user does not agree.
-    """
-    from lmstudio_integrations.cli._probe.run import confirm_calls, run_probe  # noqa: PLC0415 - slow
-
-    confirm_calls(model_key, server, yes=yes)
-    with warnings_as_notes():
-        requests = run_probe(server, model_key, to, on_question=lambda question: note(f"{question.name} …"), **settings)
-    note(f"{counted(requests, 'request')} in {to}. Read it before you share it.")
 
 
 def find_server(host: str | None, token: str | None) -> str:

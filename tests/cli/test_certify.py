@@ -88,7 +88,7 @@ def test_the_page_is_one_file_that_loads_nothing(certify: Certify, tmp_path: Pat
     page.close()
     assert (page.open, page.loads) == ([], [])
     assert text.count("<rect") == 40
-    assert ("one/1: right" in text) == (model == "good")
+    assert ("one/2: right" in text) == (model == "good")
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,9 @@ def test_what_is_recorded_is_served_again(server: Emulator, tmp_path: Path, end:
 @pytest.mark.slow
 def test_a_probe_is_recorded(server: Emulator, tmp_path: Path, piped: Piped) -> None:
     path = tmp_path / "probe.lms.jsonl"
-    status, out, err = piped("record", "--probe", CHAT, "--to", str(path), "--host", server.address, "--yes")
-    assert (status, out) == (0, "")
+    status, out, err = piped("certify", CHAT, "--record", str(path), "--host", server.address, "--yes")
+    assert status == 0
+    assert "tools " in out
     assert re.search(rf"\d+ requests in {re.escape(str(path))}\. Read it before you share it\.\n$", err)
     assert read(path)
 
@@ -151,7 +152,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "no cassette": (("cassette", "show", __file__), "is not a cassette"),
     "models beside a cassette": (("serve", "--replay", "FILE", "--model", "m"), "omit --model, --load, --catalog"),
     "a probe without a terminal": (
-        ("record", "--probe", CHAT, "--to", "NEW", "--host", "HOST"),
+        ("certify", CHAT, "--record", "NEW", "--host", "HOST"),
         "not a terminal, so cannot ask; pass --yes",
     ),
     "a file that exists": (("record", "--to", "FILE", "--host", "HOST"), "exists; delete it, or choose another name"),

@@ -1,14 +1,17 @@
 """`certify`: measures what a model can do, and what has changed since an earlier card. `page.py` writes HTML."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.cli._common import (
     AsJson,
     Host,
     OnDevice,
+    Redact,
     Token,
     note,
     print_json,
@@ -18,10 +21,17 @@ from lmstudio_integrations.cli._common import (
 )
 from lmstudio_integrations.cli._completion import downloaded_keys
 from lmstudio_integrations.cli._formatting import wrapped
+from lmstudio_integrations.errors import LMStudioValueError
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.api.sync import Client
     from lmstudio_integrations.types.cards import Card
+
+RECORD_HELP = (
+    "Also ask what the specification of the protocol does not know, of a small instance of its own, and record all "
+    "requests: evidence for this project. Lists the questions first, and asks."
+)
+PLUGIN_HELP = "With --record: the plugin whose tools are listed; none is called. By default one that does not exist."
 
 _INDENT = 11
 """Columns before what the text of a card says of a row."""
@@ -49,6 +59,10 @@ def certify(  # noqa: PLR0917 - one parameter for each flag
     ] = None,
     temperature: Annotated[float, typer.Option(metavar="NUMBER", min=0.0, help="The temperature.")] = 0.0,
     device: OnDevice = None,
+    record: Annotated[Path | None, typer.Option(metavar="FILE", help=RECORD_HELP, show_default=False)] = None,
+    plugin: Annotated[str | None, typer.Option(metavar="PLUGIN", help=PLUGIN_HELP, show_default=False)] = None,
+    redact: Redact = None,
+    yes: Annotated[bool, typer.Option("--yes", help="With --record: ask nothing.")] = False,  # noqa: FBT002 - a flag
     as_json: AsJson = False,  # noqa: FBT002 - a flag
     host: Host = None,
     token: Token = None,
@@ -70,8 +84,13 @@ def certify(  # noqa: PLR0917 - one parameter for each flag
         "against": against,
         "device": device,
     }
-    with Client(host, token) as client, warnings_as_notes():
-        card, interrupted = _measure(client, model, parameters)
+    with warnings_as_notes():
+        if record is not None:
+            _reject_with_record(parameters)
+            card, interrupted = _record(model, record, host, token, plugin=plugin, redact=redact or (), yes=yes), False
+        else:
+            with Client(host, token) as client:
+                card, interrupted = _measure(client, model, parameters)
     if card is None:
         raise typer.Exit(130)
     _show(card, as_json=as_json)
@@ -98,6 +117,27 @@ def _measure(client: "Client", model: str, parameters: Any) -> tuple["Card | Non
         except KeyboardInterrupt:
             return (so_far[-1] if so_far else None), True
     return card, False
+
+
+def _reject_with_record(parameters: Mapping[str, Any]) -> None:
+    """Reject what --record does not take: it asks everything."""
+    unused = [name for name, value in parameters.items() if value]
+    if unused:
+        raise LMStudioValueError(f"--record asks everything, of an instance of its own; leave out {', '.join(unused)}")
+
+
+def _record(model: str, to: Path, host: str | None, token: str | None, *, yes: bool, **settings: Any) -> "Card | None":
+    """Ask all questions of the probe, if the user agrees, and record them."""
+    from lmstudio_integrations.cli._probe.run import confirm_calls, run_probe  # noqa: PLC0415 - slow
+    from lmstudio_integrations.cli._record import find_server  # noqa: PLC0415
+
+    server = find_server(host, token)
+    confirm_calls(model, server, yes=yes)
+    requests, card = run_probe(
+        server, model, to, token=token, on_question=lambda question: note(f"{question.name} …"), **settings
+    )
+    note(f"{counted(requests, 'request')} in {to}. Read it before you share it.")
+    return card and card.model_copy(update={"complete": True})
 
 
 def _show(card: "Card", *, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from lmstudio_integrations.cli._probe.wire import JsonDict, Wire, by_reference, 
 from lmstudio_integrations.client.api.sync import LLM, Client
 from lmstudio_integrations.client.transport.connect.addresses import Credentials
 from lmstudio_integrations.errors import LMStudioModelNotFoundError
+from lmstudio_integrations.types.cards import Card
 from lmstudio_integrations.types.config_dicts import LlmLoadModelConfigDict
 
 PREFIX = "lmsi-probe-"
@@ -47,6 +48,8 @@ class ProbeContext:
         self._others = self._loaded()
         self.own: set[str] = set()
         """Identifiers of instances of the probe that do not begin with the prefix."""
+        self.card: Card | None = None
+        """The card of the main instance, as far as its rows were asked."""
 
     @cached_property
     def main(self) -> LLM:

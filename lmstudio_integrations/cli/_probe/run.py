@@ -10,15 +10,16 @@ from websockets.exceptions import WebSocketException
 from lmstudio_integrations.cli._common import note
 from lmstudio_integrations.cli._loaded_models import downloaded_models, identifiers
 from lmstudio_integrations.cli._model_names import find_models
-from lmstudio_integrations.cli._probe import connecting, loading, predicting, reasoning
+from lmstudio_integrations.cli._probe import card, connecting, loading, predicting, reasoning
 from lmstudio_integrations.cli._probe.context import PREFIX, ProbeContext
 from lmstudio_integrations.cli._probe.question import Question
 from lmstudio_integrations.cli._questions import has_terminal, read_line
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
+from lmstudio_integrations.types.cards import Card
 
-QUESTIONS = (*loading.QUESTIONS, *predicting.QUESTIONS, *reasoning.QUESTIONS, *connecting.QUESTIONS)
+QUESTIONS = (*loading.QUESTIONS, *predicting.QUESTIONS, *reasoning.QUESTIONS, *connecting.QUESTIONS, *card.QUESTIONS)
 """In the order in which they are asked: the first one loads the instance that most of the others use."""
 
 NO_PLUGIN = "lmsi-probe/no-such-plugin"
@@ -41,9 +42,9 @@ def confirm_calls(model_key: str, server: str, *, yes: bool = False) -> None:
         note(f"  {question.name:{width}}  {question.text}")
     note(
         f"The calls for these questions go to {server}. They load instances of {model_key} beside what is loaded, and "
-        "unload them at the end. They request short responses, and upload small files. They download nothing, run no "
-        "tool, change no setting, and touch no other instance. Meanwhile they need memory, and other predictions may "
-        "be slower."
+        "unload them at the end. They request responses of at most 12,000 tokens together, and upload small files. "
+        "They download nothing, run no tool, change no setting, and touch no other instance. Meanwhile they need "
+        "memory, and other predictions may be slower."
     )
     if yes:
         return
@@ -64,11 +65,14 @@ def run_probe(
     contents: bool = False,
     questions: Sequence[Question] = QUESTIONS,
     on_question: Callable[[Question], object] = lambda _question: None,
-) -> int:
-    """Make the calls of the questions, write a cassette with a section for each, and return the number of its requests.
+) -> tuple[int, Card | None]:
+    """Make the calls of the questions, and write a cassette with a section for each.
 
     What the server rejects is no error here: that it does is the answer. The probe's own instances are unloaded at the
     end, also after Ctrl-C; the cassette then has the questions so far.
+
+    Returns:
+        The number of requests, and the card of the instance that was asked, as far as its rows are among the questions.
 
     Args:
         server: `host:port` of LM Studio, or of an emulator.
@@ -102,7 +106,7 @@ def run_probe(
                     if question is questions[0]:  # without its instance, there is nothing to ask
                         raise
                 context.end_question()
-        return recording.requests
+        return recording.requests, context.card
 
 
 def _checked_name(client: Client, model_key: str) -> str:

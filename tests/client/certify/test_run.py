@@ -85,7 +85,7 @@ async def test_the_async_client_makes_the_same_card(server: Emulator) -> None:
     progress: list[tuple[str, float]] = []
     cards: list[Card] = []
 
-    async def on_row(card: Card) -> None:  # noqa: RUF029 - awaited by the client
+    async def on_row(card: Card) -> None:
         cards.append(card)
 
     async with AsyncClient(server.address) as client:

@@ -1,0 +1,21 @@
+"""The rows of the card as questions of the probe, so that one recording has the evidence of both."""
+
+from functools import partial
+
+from lmstudio_integrations.cli._probe.context import ProbeContext
+from lmstudio_integrations.cli._probe.question import Question
+from lmstudio_integrations.client.certify.rows import ROWS
+from lmstudio_integrations.types.cards import RowName
+
+
+def _measure(context: ProbeContext, row: RowName) -> None:
+    card = context.client.certify(context.main.identifier, rows=[row])
+    earlier = () if context.card is None else context.card.rows
+    context.card = card.model_copy(update={"rows": (*earlier, *card.rows)})
+
+
+QUESTIONS: list[Question] = [
+    Question(f"card-{row.name}", row.anchor, row.question, partial(_measure, row=row.name), is_about_model=True)
+    for row in ROWS
+    if "llm" in row.kinds
+]
