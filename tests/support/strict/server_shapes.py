@@ -66,6 +66,18 @@ LLM_INSTANCE = Object(
     LLM_INFO.optional,
 )
 
+EMBEDDING_INSTANCE = Object(
+    {
+        **{
+            name: LLM_INSTANCE.required[name]
+            for name in LLM_INSTANCE.required
+            if name not in {"vision", "trainedForToolUse"}
+        },
+        "type": one_of("embedding"),
+    },
+    LLM_INSTANCE.optional,
+)
+
 STATS = Object(
     {
         "stopReason": one_of(
@@ -213,6 +225,7 @@ RESULTS: Mapping[str, Mapping[str, Shape | None]] = {
         "countTokens": Object({"tokenCount": NATURAL}),
         "applyPromptTemplate": Object({"formatted": TEXT}),
     },
+    "embedding": {"listLoaded": Array(EMBEDDING_INSTANCE)},
     "system": {"version": Object({"version": TEXT, "build": integer()})},
     "files": {
         "uploadFileBase64": Object(
