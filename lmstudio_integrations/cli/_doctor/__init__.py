@@ -131,7 +131,8 @@ class _Server:
     def attempt_trials(self, *, load: bool) -> Iterator[Check]:
         """Yield the uses of models; they are skipped if the models are not known."""
         if self._client is None or self.downloaded is None or self.loaded is None:
-            yield from (checks.trial_check(checks.Trial(name, missing=checks.NO_SERVER)) for name in checks.TRIALS)
+            rows = (row for names in checks.TRIALS.values() for row in names)
+            yield from (checks.trial_check(checks.Trial(row, missing=checks.NO_SERVER)) for row in rows)
         else:
             trials = survey.attempt_trials(self._client, self.loaded, self.downloaded, load=load)
             yield from map(checks.trial_check, trials)

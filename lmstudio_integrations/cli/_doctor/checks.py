@@ -16,9 +16,10 @@ from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioError,
     LMStudioServerError,
-    LMStudioToolCallError,
     LMStudioUnreachableError,
 )
+from lmstudio_integrations.types.cards import CardRow, RowName
+from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.models import (
     EMULATOR_SUFFIX,
     LlmInfo,
@@ -30,7 +31,10 @@ from lmstudio_integrations.types.reasoning import ReasoningReplay, Treatment
 
 Verdict: TypeAlias = Literal["ok", "warning", "problem", "skipped"]
 
-TRIALS = ("embedding", "tool_call", "structured_output")
+TRIALS: Mapping[ModelKind, Sequence[RowName]] = {"embedding": ("embedding",), "llm": ("tools", "structure")}
+"""The rows of the card that are measured, by the kind of the model."""
+
+OF_MODELS = frozenset(row for rows in TRIALS.values() for row in rows)
 NO_SERVER = "needs a server that accepts this client"
 UNTRAINED = "use a model that was trained for tool use"
 LOAD = "load one, or let this command load one for a moment with --load"
@@ -130,24 +134,22 @@ class TokenUse:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One use of a model.
+    """A quick row of the card of a model.
 
     Attributes:
-        name: What was tried.
+        name: The row.
         model: The model.
-        trained: Whether the model was trained for it.
+        trained: Whether the model was trained for tool use.
         missing: Why nothing was tried.
-        outcome: What the model returned.
-        seconds: How long it took.
+        row: What was measured.
         failure: The error that ended it.
     """
 
-    name: str
+    name: RowName
     model: str = ""
     trained: bool = True
     missing: str | None = None
-    outcome: str = ""
-    seconds: float = 0.0
+    row: CardRow | None = None
     failure: LMStudioError | None = None
 
 
@@ -381,18 +383,22 @@ def _thoughts(places: Sequence[str]) -> str:
 
 
 def trial_check(trial: Trial) -> Check:
-    """Check whether one use of a model succeeded."""
-    if trial.missing is not None:
-        text, fix = split_remedy(trial.missing)
+    """Check how a model does in a row of the card: a problem if it does nothing right of what it was trained for."""
+    if trial.failure is not None:
+        text, fix = explain(trial.failure)
+        return Check(trial.name, "problem", f"{trial.model}: {text}", fix, data={"model": trial.model})
+    row = trial.row
+    if row is None or not row.verdicts:
+        text, fix = split_remedy(trial.missing or (row and row.missing) or "nothing was measured")
         return Check(trial.name, "skipped", text, fix)
-    data = {"model": trial.model, "seconds": round(trial.seconds, 3)}
-    if trial.failure is None:
-        return Check(trial.name, "ok", f"{trial.outcome} from {trial.model} in {trial.seconds:.2f} s", data=data)
-    text, fix = explain(trial.failure)
-    if isinstance(trial.failure, LMStudioToolCallError) and not trial.trained:
-        text = f"{text} ({trial.model} was not trained for tool use)"
-        return Check(trial.name, "warning", text, UNTRAINED, data=data)
-    return Check(trial.name, "problem", f"{trial.model}: {text}", fix, data=data)
+    data = {"model": trial.model, "share": round(row.share, 3), "seconds": round(row.seconds, 3)}
+    text = f"{trial.model}: {row.summary} in {row.seconds:.2f} s"
+    if not row.failures:
+        return Check(trial.name, "ok", text, data=data)
+    is_expected = row.share > 0 or (trial.name == "tools" and not trial.trained)
+    fix = row.advice if trial.trained else UNTRAINED
+    details = tuple(f"{each.case}: {each.outcome}" for each in row.failures)
+    return Check(trial.name, "warning" if is_expected else "problem", text, fix, details, data)
 
 
 def count_verdicts(checks: Iterable[Check]) -> dict[Verdict, int]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from lmstudio_integrations._support.text import counted
-from lmstudio_integrations.cli._doctor.checks import TRIALS, Check
+from lmstudio_integrations.cli._doctor.checks import OF_MODELS, Check
 from lmstudio_integrations.types.hosts import SAME_FILE, HostStatus, describe_values, differences_of
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
@@ -20,7 +20,7 @@ def of_host(check: Check, host: str | None, *, others_serve: bool) -> Check:
         host: The host.
         others_serve: Whether another host can serve calls.
     """
-    is_replaceable = others_serve and check.name not in TRIALS  # a response that is no use does not move
+    is_replaceable = others_serve and check.name not in OF_MODELS  # a response that is no use does not move
     verdict = "warning" if check.verdict == "problem" and is_replaceable else check.verdict
     return replace(check, host=host, verdict=verdict)
 

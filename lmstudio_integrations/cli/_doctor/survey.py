@@ -4,11 +4,10 @@
 """
 
 import os
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution, version
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeVar
 
 from packaging.requirements import Requirement
 from pydantic import BaseModel
@@ -17,11 +16,11 @@ from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations._support.installation import NAME, install_command
 from lmstudio_integrations._support.secrets import holds_credentials
 from lmstudio_integrations.cli._common import progress_bar
-from lmstudio_integrations.cli._doctor.checks import LOAD, TRIALS, UNTRAINED, Attempt, Extra, TokenUse, Trial
+from lmstudio_integrations.cli._doctor.checks import LOAD, TRIALS, Attempt, Extra, TokenUse, Trial
 from lmstudio_integrations.cli._formatting import instance_name
 from lmstudio_integrations.cli._model_choice import choose_for_trial
 from lmstudio_integrations.cli._tokens import token_variable
-from lmstudio_integrations.client.api.sync import LLM, Client, EmbeddingModel, EmbeddingNamespace, LlmNamespace
+from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.transport.connect.addresses import (
     DISCOVERY_PORTS,
     PLACEHOLDER_TOKEN,
@@ -35,23 +34,13 @@ from lmstudio_integrations.client.transport.connect.suggestions import unencrypt
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.errors import (
-    LMStudioConnectionLostError,
     LMStudioError,
     LMStudioModelNotFoundError,
-    LMStudioTimeoutError,
-    LMStudioToolCallError,
     LMStudioValueError,
 )
-from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.cards import RowName
 from lmstudio_integrations.types.models import LlmInfo, ModelInfo, ModelInstanceInfo
 from lmstudio_integrations.types.reasoning import ReasoningReplay
-from lmstudio_integrations.types.tools import Tool, ToolFunction
-
-Models: TypeAlias = LlmNamespace | EmbeddingNamespace
-HandleT = TypeVar("HandleT", LLM, EmbeddingModel)
-
-TTL = 60
-"""Idle seconds after which a model that a trial loaded is unloaded, if the trial could not do it itself."""
 
 MAIN_PACKAGES = {
     "langchain": "langchain-core",
@@ -63,19 +52,6 @@ MAIN_PACKAGES = {
     "ray": "ray",
 }
 """The package for which people install an extra. The others come with it, and may be there for another reason."""
-
-TEXT = "The ferry to the island takes twenty minutes."
-QUESTION = "What is the weather in Oslo?"
-MAX_TOKENS = 4000
-"""Includes reasoning."""
-
-WEATHER = Tool(
-    function=ToolFunction(
-        name="get_weather",
-        description="Return the weather in a city.",
-        parameters={"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    )
-)
 
 
 class City(BaseModel):
@@ -211,26 +187,23 @@ def find_replays(client: Client, loaded: Iterable[ModelInstanceInfo]) -> dict[st
 def attempt_trials(
     client: Client, loaded: Iterable[ModelInstanceInfo], downloaded: Iterable[ModelInfo], *, load: bool
 ) -> Iterator[Trial]:
-    """Embed a text, call a tool and request structured output, as far as there is a model for it.
+    """Measure quick rows of the card of an embedding model and of a language model, as far as there are such.
 
     Args:
         client: The client.
         loaded: The loaded models.
         downloaded: The models on the server's disk.
-        load: Whether a model may be loaded for it. It is loaded explicitly, which evicts no other, and unloaded again.
+        load: Whether a model may be loaded for it. It evicts no other, and is unloaded again.
     """
     loaded, available = list(loaded), list(downloaded) if load else []
-    embedder, llm = (
-        choose_for_trial(_of_kind(loaded, kind), _of_kind(available, kind)) for kind in ("embedding", "llm")
-    )
-    first, *others = TRIALS
-    trials = [*_trials(client.embedding, embedder, {first: _embed}, load=load)]
-    yield from trials
-    uses: dict[str, Callable[[Any], str]] = dict(zip(others, (_call_tool, _structure), strict=True))
-    if any(isinstance(each.failure, LMStudioTimeoutError | LMStudioConnectionLostError) for each in trials):
-        yield from (Trial(name, missing="the server has stopped responding") for name in uses)
-        return
-    yield from _trials(client.llm, llm, uses, load=load)
+    for kind, names in TRIALS.items():
+        model = choose_for_trial(_of_kind(loaded, kind), _of_kind(available, kind))
+        if model is not None:
+            yield from _measure(client, model, names)
+            continue
+        noun = "language" if kind == "llm" else "embedding"
+        missing = f"no {noun} model is downloaded" if load else f"no {noun} model is loaded; {LOAD}"
+        yield from (Trial(name, missing=missing) for name in names)
 
 
 InfoT = TypeVar("InfoT", bound=ModelInfo)
@@ -240,77 +213,15 @@ def _of_kind(models: Iterable[InfoT], kind: str) -> list[InfoT]:
     return [model for model in models if model.type == kind]
 
 
-def _trials(
-    models: Models, model: ModelInfo | None, uses: dict[str, Callable[[Any], str]], *, load: bool
-) -> Iterator[Trial]:
-    """Use a model in several ways; after a failure that concerns them all, the others are not tried."""
-    if model is None:
-        kind = "language" if models.kind == "llm" else "embedding"
-        missing = f"no {kind} model is downloaded" if load else f"no {kind} model is loaded; {LOAD}"
-        yield from (Trial(name, missing=missing) for name in uses)
-        return
+def _measure(client: Client, model: ModelInfo, names: Sequence[RowName]) -> Iterator[Trial]:
+    """Measure rows of a model; after an error that concerns them all, the others are not tried."""
     trained = not isinstance(model, LlmInfo) or model.trained_for_tool_use
-    names = iter(uses)
+    name = model.identifier if isinstance(model, ModelInstanceInfo) else model.model_key
     try:
-        with _load(models, model) as handle:
-            for name in names:
-                trial = _attempt(name, model, uses[name], handle, trained=trained)
-                yield trial
-                if isinstance(trial.failure, LMStudioTimeoutError | LMStudioConnectionLostError):
-                    break
+        with progress_bar(f"Trying {model.model_key}") as show:
+            card = client.certify(name, rows=names, quick=True, on_progress=lambda _row, share: show(share))
     except LMStudioError as error:
-        yield Trial(next(names), model.model_key, trained, failure=error)
-    yield from (Trial(name, missing=f"{model.model_key} failed before") for name in names)
-
-
-def _attempt(name: str, model: ModelInfo, use: Callable[[Any], str], handle: object, *, trained: bool) -> Trial:
-    started = time.perf_counter()
-    try:
-        outcome = use(handle)
-    except LMStudioError as error:
-        return Trial(name, model.model_key, trained, seconds=time.perf_counter() - started, failure=error)
-    return Trial(name, model.model_key, trained, outcome=outcome, seconds=time.perf_counter() - started)
-
-
-@contextmanager
-def _load(models: Models, model: ModelInfo) -> Generator[LLM | EmbeddingModel]:
-    """Provide a handle to a loaded model; another one is loaded meanwhile.
-
-    Not with the policy `explicit`, which loads just in time if the memory is short, and so may evict a model.
-    """
-    if isinstance(model, ModelInstanceInfo):
-        yield models.model(model.identifier, load_policy="require_loaded")
+        yield Trial(names[0], model.model_key, trained, failure=error)
+        yield from (Trial(each, missing=f"{model.model_key} failed before") for each in names[1:])
         return
-    with progress_bar(f"Loading {model.model_key}") as show:
-        handle = models.load_new_instance(model.model_key, ttl=TTL, on_load_progress=show)
-    try:
-        yield handle
-    finally:
-        handle.unload_if_loaded_here()
-
-
-def _embed(model: EmbeddingModel) -> str:
-    return f"a vector of {len(model.embed(TEXT))} numbers"
-
-
-def _call_tool(model: LLM) -> str:
-    config = LlmPredictionConfig(
-        temperature=0,
-        max_tokens=MAX_TOKENS,
-        raw_tools={"type": "toolArray", "tools": [WEATHER.to_dict()]},
-        tool_choice={"type": "generic", "mode": "required"},
-    )
-    result = model.respond(QUESTION, config=config, check_response=False)
-    names = {call.name: call for call in result.tool_call_requests}
-    if WEATHER.function.name not in names:
-        reason = result.stats.stop_reason
-        raise LMStudioToolCallError(
-            f"a tool call was required, and the model made none (stop reason {reason}); {UNTRAINED}"
-        )
-    return f"a call of {WEATHER.function.name}({names[WEATHER.function.name].arguments or ''})"
-
-
-def _structure(model: LLM) -> str:
-    config = LlmPredictionConfig(temperature=0, max_tokens=MAX_TOKENS)
-    city = model.respond("Name a city.", response_format=City, config=config).parsed_as(City)
-    return f"valid output ({city.model_dump_json()})"
+    yield from (Trial(row.name, model.model_key, trained, row=row) for row in card.rows)
