@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.client.embeddings.embedder import Embedder
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
+from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.predictions.requests import History, PredictionParameters
 from lmstudio_integrations.client.transport.concurrent_flows import MakeMailbox, run_concurrently
 from lmstudio_integrations.client.transport.flows import Flow
@@ -166,12 +167,21 @@ class Asking:
         if self.reasons_anyway and not reasoning:
             max_tokens += THOUGHT
         self.budget.take(max_tokens)
-        reply = yield from self._predict(
-            self.llm, history, self._settings(max_tokens, parameters, enable_thinking=reasoning)
-        )
+        settings = self._settings(max_tokens, parameters, enable_thinking=reasoning)
+        reply = yield from self._predict(self.llm.prepare_response(history, settings))
         if reply.result is not None and not reasoning:
             self.reasons_anyway = self.reasons_anyway or reply.result.reasoning_tokens > 0
         return reply
+
+    def complete(self, prompt: str, max_tokens: int, **parameters: Unpack[PredictionParameters]) -> Flow[Reply]:
+        """Return the continuation of a text, without the chat template, or why there is none.
+
+        Raises:
+            OutOfTokensError: If the row has not so many tokens left.
+        """
+        self.budget.take(max_tokens)
+        prediction = self.llm.prepare_completion(prompt, self._settings(max_tokens, parameters))
+        return (yield from self._predict(prediction))
 
     def respond_at_once(self, prompts: Sequence[str], max_tokens: int) -> Flow[tuple[list[Reply], float]]:
         """Return the responses to several prompts at once, and how long all of them took."""
@@ -180,7 +190,8 @@ class Asking:
 
         def work(prompt: str, make_mailbox: MakeMailbox) -> Flow[None]:
             model = self.llm.with_context(lambda context: context.with_mailboxes(make_mailbox))
-            replies.append((yield from self._predict(model, prompt, self._settings(max_tokens, {}))))
+            prediction = model.prepare_response(prompt, self._settings(max_tokens, {}))
+            replies.append((yield from self._predict(prediction)))
 
         began = time.perf_counter()
         yield from run_concurrently(self.llm.context, [partial(work, prompt) for prompt in prompts])
@@ -199,10 +210,10 @@ class Asking:
         config = parameters.get("config")
         return {**parameters, "config": own if config is None else own.merged(LlmPredictionConfig.parse(config))}
 
-    def _predict(self, model: LanguageModel, history: History, parameters: PredictionParameters) -> Flow[Reply]:
+    def _predict(self, prediction: Prediction) -> Flow[Reply]:
         began = time.perf_counter()
         try:
-            result = yield from model.prepare_response(history, parameters).to_end()
+            result = yield from prediction.to_end()
         except LMStudioServerError as error:
             return Reply(None, error, time.perf_counter() - began)
         self.budget.spend(result)
