@@ -4,11 +4,15 @@ from collections.abc import Iterable
 
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations.client.certify.asking import Row
+from lmstudio_integrations.client.certify.rows.structure import STRUCTURE
 from lmstudio_integrations.client.certify.rows.tools import TOOLS
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.errors import LMStudioValueError
 
-ROWS: tuple[Row, ...] = (TOOLS,)
+ROWS: tuple[Row, ...] = (
+    TOOLS,
+    STRUCTURE,
+)
 
 QUICK = 6
 """Every so many questions are asked if it must be quick."""

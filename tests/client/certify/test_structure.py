@@ -1,0 +1,99 @@
+"""The row `structure` of a card."""
+
+import json
+from collections import Counter
+from datetime import date
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from lmstudio_integrations import Client
+from lmstudio_integrations.client.certify.rows.structure import FORMATS, judge
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.types.cards import CardRow
+from tests.support.certified.structure import RULES
+
+
+class _Opening(BaseModel):
+    day: date
+    rooms: int = 1
+
+
+def _row(*rules: dict[str, Any]) -> CardRow:
+    with Emulator([ModelEntry(key="good", rules=rules)]) as server, Client(server.address) as client:
+        return client.certify("good", rows=["structure"]).row("structure")
+
+
+def test_every_format_is_requested_and_a_good_model_keeps_it() -> None:
+    row = _row(*RULES)
+
+    assert (row.summary, row.advice) == ("28 of 28 valid", None)
+    assert Counter(each.part for each in row.observations)["reasoning"] == 4
+    assert Counter(each.part for each in row.observations)["streamed"] == 4
+    assert {each.name for each in FORMATS} < {each.case for each in row.observations}
+
+
+def test_reasoning_is_requested_of_four_responses_and_none_takes_two_predictions() -> None:
+    with Emulator([ModelEntry(key="good")]) as server, Client(server.address) as client:
+        client.certify("good", rows=["structure"])
+        requests = [record.config for record in server.predictions]
+
+    assert Counter(config["enableThinking"] for config in requests) == {False: 24, True: 4}
+    assert {config["maxTokens"] for config in requests if config["enableThinking"]} == {192}
+
+
+@pytest.mark.parametrize(
+    ("step", "outcome", "advice"),
+    [
+        ({"text": "Ana is 34."}, "not JSON", "required_tool_fallback"),
+        ({"text": '```json\n{"name": "Ana", "age": 34}\n```'}, "not JSON", "required_tool_fallback"),
+        ({"text": '{"unknown": true}'}, "invalid", "max_attempts"),
+        ({"text": f'{{"name": "{"Ana " * 200}'}, "too long", "max_tokens"),
+        ({"error": "this grammar is too complex"}, "rejected", "response_format"),
+    ],
+)
+def test_a_response_that_does_not_fit_is_seen(step: dict[str, Any], outcome: str, advice: str) -> None:
+    row = _row({"when": {"structured": True}, "then": [step]})
+
+    seen = Counter((each.outcome, each.score) for each in row.observations)
+    # An object whose members are all optional, `optional/2`, allows any other object.
+    assert seen[outcome, 0.0] >= 27
+    assert advice in (row.advice or "")
+    assert all(each.detail for each in row.failures)
+
+
+def test_a_tag_that_is_left_after_reasoning_is_no_json() -> None:
+    company = {"name": "a", "address": {"street": "a", "city": {"name": "a", "country": "a"}}}
+    shape = {"shape": {"kind": "square", "side": 1}}
+    rules = [
+        {"when": {"last": "^Li Wei orders"}, "then": [{"text": '</think>{"by": {"name": "a"}, "product": "a"}'}]},
+        {"when": {"last": "^The company"}, "then": [{"text": json.dumps(company)}]},
+        {"when": {"last": "^A square"}, "then": [{"text": f"</think>{json.dumps(shape)}"}]},
+    ]
+    row = _row(*rules)
+
+    assert {each.case for each in row.failures} >= {"nested/1", "union/1", "reasoning/1"}
+    assert {each.outcome for each in row.failures} == {"not JSON"}
+
+
+def test_a_stream_that_is_no_json_is_seen() -> None:
+    last = FORMATS[4::5][0]
+    row = _row({"when": {"last": f"^{last.prompt[:12]}"}, "then": [{"text": "no"}, {"text": " JSON"}]})
+
+    assert {each.case: each.detail for each in row.failures} == {last.name: "no JSON", "streamed/1": "no JSON"}
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ('{"day": "2027-05-03", "rooms": 2}', "valid"),
+        ('{"day": "2027-05-03"}', "valid"),
+        ('{"day": "tomorrow", "rooms": 2}', "invalid"),
+        ('{"day": "2027-05-03", "rooms": "2"}', "invalid"),
+        ('{"day": "2027-05-03"} Bye.', "not JSON"),
+        ("", "not JSON"),
+    ],
+)
+def test_a_text_is_valid_only_if_it_is_json_of_the_types(text: str, outcome: str) -> None:
+    assert judge(_Opening, text) == outcome
