@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations.client.certify.asking import Row
+from lmstudio_integrations.client.certify.rows.reasoning import REASONING
 from lmstudio_integrations.client.certify.rows.structure import STRUCTURE
 from lmstudio_integrations.client.certify.rows.tools import TOOLS
 from lmstudio_integrations.client.support.arguments import list_of
@@ -12,6 +13,7 @@ from lmstudio_integrations.errors import LMStudioValueError
 ROWS: tuple[Row, ...] = (
     TOOLS,
     STRUCTURE,
+    REASONING,
 )
 
 QUICK = 6
