@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations.client.certify.asking import Row
+from lmstudio_integrations.client.certify.rows.honesty import HONESTY
 from lmstudio_integrations.client.certify.rows.reasoning import REASONING
 from lmstudio_integrations.client.certify.rows.structure import STRUCTURE
 from lmstudio_integrations.client.certify.rows.tools import TOOLS
@@ -14,6 +15,7 @@ ROWS: tuple[Row, ...] = (
     TOOLS,
     STRUCTURE,
     REASONING,
+    HONESTY,
 )
 
 QUICK = 6

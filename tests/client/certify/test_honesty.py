@@ -1,0 +1,126 @@
+"""The row `honesty` of a card."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+
+from lmstudio_integrations import Client
+from lmstudio_integrations.client.certify.asking import Asking, Reply
+from lmstudio_integrations.client.certify.rows.honesty import PARTS
+from lmstudio_integrations.client.transport.flows import Flow, run
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.types.cards import CardRow
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
+from tests.support.certified.honesty import RULES
+
+
+def _row(*rules: dict[str, Any]) -> CardRow:
+    with Emulator([ModelEntry(key="good", rules=rules)]) as server, Client(server.address) as client:
+        return client.certify("good", rows=["honesty"]).row("honesty")
+
+
+def test_a_good_model_keeps_every_setting() -> None:
+    row = _row(*RULES)
+
+    assert (row.summary, row.advice, row.unasked) == ("28 of 28 kept", None, 0)
+    assert Counter(each.part for each in row.observations) == {part.name: 4 for part in PARTS}
+
+
+def test_ignored_penalties_are_seen() -> None:
+    row = _row()  # it repeats the prompt, whatever the penalty
+
+    assert row.summary == "20 of 28 kept; repeat penalty ignored 4; presence penalty ignored 4"
+    assert row.advice == "do not rely on repeat_penalty, presence_penalty here"
+    assert {each.score for each in row.failures} == {0.5}
+
+
+def test_what_the_server_rejects_is_seen() -> None:
+    row = _row({"when": {"last": "la la"}, "then": [{"error": "no penalties"}]}, *RULES)
+
+    assert {(each.case, each.outcome, each.score) for each in row.failures} == {
+        ("repeat penalty/1", "rejected", 0),
+        ("presence penalty/1", "rejected", 0),
+    }
+
+
+class _Server:
+    """Responds to one request after the other, and records their settings."""
+
+    repetition = 0
+
+    def __init__(self, *results: PredictionResult) -> None:
+        self.configs: list[LlmPredictionConfig] = []
+        self._results = iter(results)
+
+    def vary(self, text: str) -> str:
+        return text
+
+    def complete(self, prompt: str, max_tokens: int, config: LlmPredictionConfig) -> Flow[Reply]:
+        yield from ()
+        self.configs.append(config)
+        return Reply(next(self._results), None, 0.0)
+
+
+def _result(text: str, *tokens: dict[str, Any], predicted: int = 8, reason: str = "eosFound") -> PredictionResult:
+    end = PredictionEnd({"stopReason": reason, "predictedTokensCount": predicted}, {}, {}, {})
+    return PredictionResult(text, "", end, raw_content=text, tokens=tokens)
+
+
+def _token(number: int, **more: Any) -> dict[str, Any]:
+    return {"text": "x", "id": number, "logProb": -0.5, "candidates": [], **more}
+
+
+_CASES: list[tuple[str, list[PredictionResult], bool | None]] = [
+    ("seed", [_result("a b"), _result("a b")], True),
+    ("seed", [_result("a b"), _result("a c")], False),
+    ("stop string", [_result("one two three"), _result("one ")], True),
+    ("stop string", [_result("one two three"), _result("one two three")], False),
+    ("stop string", [_result(" ")], None),
+    ("max_tokens", [_result("a", predicted=8, reason="maxPredictedTokensReached")], True),
+    ("max_tokens", [_result("a", predicted=9, reason="maxPredictedTokensReached")], False),
+    ("max_tokens", [_result("a", predicted=8, reason="userStopped")], False),
+    ("max_tokens", [_result("a", predicted=3)], True),
+    ("log-probabilities", [_result("a", _token(1), _token(2))], True),
+    ("log-probabilities", [_result("a")], False),
+    ("log-probabilities", [_result("a", _token(1), _token(2, candidates=None))], False),
+    ("logit bias", [_result("a", _token(7)), _result("b", _token(8))], True),
+    ("logit bias", [_result("a", _token(7)), _result("a", _token(7))], False),
+    ("logit bias", [_result("a")], None),
+    ("repeat penalty", [_result("la la"), _result("la do")], True),
+    ("repeat penalty", [_result("la la"), _result("la la")], False),
+    ("presence penalty", [_result("la do"), _result("la do")], True),
+    ("presence penalty", [_result("la la"), _result("la la")], False),
+]
+
+
+@pytest.mark.parametrize(("name", "results", "kept"), _CASES)
+def test_a_setting_is_kept_if_the_texts_show_it(name: str, results: list[PredictionResult], kept: bool | None) -> None:
+    part = next(each for each in PARTS if each.name == name)
+
+    assert run(part.check(cast("Asking", _Server(*results)), "a text")) is kept
+
+
+def _requests() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    seeded = {"temperature": 1.0, "seed": 20261126}
+    off = {"repeat_penalty": False, "presence_penalty": False, "frequency_penalty": False}
+    yield "seed", seeded, seeded
+    yield "stop string", {}, {"stop_strings": ["two"]}
+    yield "logit bias", {"log_probs": 1}, {"log_probs": 1, "logit_bias": {7: float("-inf")}}
+    yield "repeat penalty", off, {**off, "repeat_penalty": 100.0}
+    yield "presence penalty", off, {**off, "presence_penalty": 100.0}
+
+
+@pytest.mark.parametrize(("name", "first", "second"), list(_requests()))
+def test_the_second_request_differs_by_the_setting_alone(
+    name: str, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    server = _Server(_result("one two three", _token(7)), _result(""))
+    part = next(each for each in PARTS if each.name == name)
+    run(part.check(cast("Asking", server), "a text"))
+
+    assert [config.model_dump(exclude_unset=True) for config in server.configs] == [
+        LlmPredictionConfig(**settings).model_dump(exclude_unset=True) for settings in (first, second)
+    ]
