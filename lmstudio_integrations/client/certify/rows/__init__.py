@@ -8,6 +8,7 @@ from lmstudio_integrations.client.certify.rows.honesty import HONESTY
 from lmstudio_integrations.client.certify.rows.reasoning import REASONING
 from lmstudio_integrations.client.certify.rows.structure import STRUCTURE
 from lmstudio_integrations.client.certify.rows.tools import TOOLS
+from lmstudio_integrations.client.certify.rows.vision import VISION
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.errors import LMStudioValueError
 
@@ -16,6 +17,7 @@ ROWS: tuple[Row, ...] = (
     STRUCTURE,
     REASONING,
     HONESTY,
+    VISION,
 )
 
 QUICK = 6
