@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Compare the speed of models
 #
-# LM Studio measures each response. This recipe sends the same prompts to every
-# language model that is loaded, and plots the medians with matplotlib. Load the
+# Which of the loaded models is fast enough? This recipe certifies the speed of each,
+# as `lmsi certify MODEL --rows speed` does, and plots it with matplotlib. Load the
 # models first, with the context length and the GPU offload that you use.
 
 # %% tags=["check"]
@@ -21,63 +21,45 @@ from IPython.display import SVG
 from matplotlib.figure import Figure
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.langchain import ChatLMStudio
-
-# %% [markdown]
-# ## The models
-#
-# `require_loaded` makes sure that nothing is loaded in between, as LM Studio could
-# unload another model for it.
-
-# %%
-names = [model.identifier for model in lms.list_loaded_models("llm")]
-print("Models:", ", ".join(names))
-models = [
-    ChatLMStudio(model=name, load_policy="require_loaded", temperature=0)
-    for name in names
-]
 
 # %% [markdown]
 # ## Measure
 #
-# The first call of each model is not counted, as it fills caches. Only one call
-# runs at a time. The prompts differ from their first words on, so that none of them
-# comes from the server's prompt cache.
+# One model is measured at a time, and nothing is loaded in between. The prompts are
+# made of random words, so that none of them comes from the server's prompt cache.
 
 # %%
-PROMPTS = [
-    "Why do ships float? Answer in one short sentence.",
-    "What is a lighthouse for? Answer in one short sentence.",
-    "When is high tide? Answer in one short sentence.",
+cards = [
+    lms.certify(model.identifier, rows=["speed"])
+    for model in lms.list_loaded_models("llm")
 ]
-
-
-def measure(model: ChatLMStudio) -> tuple[float, float]:
-    """Return the medians: tokens per second, seconds to the first token."""
-    model.invoke("Name one color.")
-    responses = [model.invoke(prompt).response_metadata for prompt in PROMPTS]
-    return (
-        median(each["tokens_per_second"] for each in responses),
-        median(each["time_to_first_token_sec"] for each in responses),
-    )
-
-
-speeds = [measure(model) for model in models]
-for name, (rate, first) in zip(names, speeds, strict=True):
-    print(f"{name}: {rate:.0f} tokens/s, first token after {first * 1000:.0f} ms")
-    assert rate > 0
-    assert first > 0
+for card in cards:
+    print(card)
 
 # %% [markdown]
 # ## Plot
+#
+# The card has each measurement. More is better in every `score`, so that of a time
+# is one divided by its seconds.
+
 
 # %%
+def measured(card: lms.Card, case: str) -> float:
+    """Return the median of what was measured."""
+    observations = card.row("speed").observations
+    return median(each.score for each in observations if each.case == case)
+
+
+names = [card.model.identifier for card in cards]
+rates = [measured(card, "alone") for card in cards]
+firsts = [1000 / measured(card, "first token/100") for card in cards]
+
 plot = Figure(figsize=(8, 1.4 + 0.4 * len(names)), layout="constrained")
 rate_axes, time_axes = plot.subplots(1, 2, sharey=True)
-rate_axes.barh(names, [rate for rate, _ in speeds])
+rate_axes.barh(names, rates)
 rate_axes.set_xlabel("tokens per second")
 rate_axes.invert_yaxis()
-time_axes.barh(names, [first * 1000 for _, first in speeds], color="tab:orange")
+time_axes.barh(names, firsts, color="tab:orange")
 time_axes.set_xlabel("time to first token, in ms")
 
 path = Path("output/compare_models.svg")
@@ -90,4 +72,7 @@ SVG(filename=path)
 #
 # - Tokens of two models are not the same: one may need more of them for a text.
 # - A reasoning model writes its reasoning first; its first token is not yet text.
-# - The time to the first token grows with the prompt. Use prompts as long as yours.
+# - The time to the first token grows with the prompt: the card has it for 100,
+#   1,000 and 8,000 words.
+# - Without `rows`, the card also says what each model does with tools and formats:
+#   [Is my model good enough?](../docs/guides/certify.md)
