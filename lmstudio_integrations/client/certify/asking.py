@@ -1,5 +1,6 @@
 """What a question of a row may use: the instance, within the tokens of the row, and the observations that it makes."""
 
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,18 @@ FEW = 8
 """Tokens of a response whose content does not matter."""
 
 _DETAIL = 160
+
+_WORDS = (
+    "apple arm ball bank bear bell bird boat book bottle box bridge bus camp car cat chair city cloud coat coffee corn "
+    "dance desk dog door egg farm fish flower forest garden glass gold hand hill horse house ice island key king lake "
+    "lamp leaf letter lion market milk moon mountain paper park plate queen rain river road rock rose salt school sea"
+)
+
+
+def random_words(count: int) -> str:
+    """Return a text of so many words, of at least as many tokens and hardly more. No cache has it."""
+    words = _WORDS.split()
+    return " ".join(secrets.choice(words) for _ in range(count))
 
 
 class OutOfTokensError(Exception):
@@ -138,7 +151,8 @@ class Asking:
     def number(self, case: str, value: float, unit: str, *, more_is_better: bool = True) -> None:
         """Record a measured number above 0."""
         score = value if more_is_better else 1 / value
-        self._add(Observation(case=case, kind="number", outcome=f"{value:.3g} {unit}", score=score))
+        shown = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        self._add(Observation(case=case, kind="number", outcome=f"{shown} {unit}", score=score))
 
     def fact(self, case: str, outcome: object, score: float = 0.0) -> None:
         """Record what does not depend on chance, such as a length; if more is better, with a score."""
@@ -157,14 +171,15 @@ class Asking:
 
         Args:
             history: The conversation.
-            max_tokens: The most tokens of the response; a model that reasons anyway gets more.
+            max_tokens: The most tokens of the response; if that is more than `FEW`, a model that reasons anyway gets
+                more.
             reasoning: Whether the model may reason.
             parameters: See `PredictionParameters`.
 
         Raises:
             OutOfTokensError: If the row has not so many tokens left.
         """
-        if self.reasons_anyway and not reasoning:
+        if self.reasons_anyway and not reasoning and max_tokens > FEW:
             max_tokens += THOUGHT
         self.budget.take(max_tokens)
         settings = self._settings(max_tokens, parameters, enable_thinking=reasoning)
@@ -175,6 +190,15 @@ class Asking:
 
     def complete(self, prompt: str, max_tokens: int, **parameters: Unpack[PredictionParameters]) -> Flow[Reply]:
         """Return the continuation of a text, without the chat template, or why there is none.
+    def respond_at_once(
+        self, prompts: Sequence[str], max_tokens: int, **parameters: Unpack[PredictionParameters]
+    ) -> Flow[tuple[list[Reply], float]]:
+        """Return the responses to several prompts at once, and how long all of them took.
+
+        Args:
+            prompts: The prompts.
+            max_tokens: The most tokens of each response, reasoning included.
+            parameters: See `PredictionParameters`.
 
         Raises:
             OutOfTokensError: If the row has not so many tokens left.
@@ -192,6 +216,7 @@ class Asking:
             model = self.llm.with_context(lambda context: context.with_mailboxes(make_mailbox))
             prediction = model.prepare_response(prompt, self._settings(max_tokens, {}))
             replies.append((yield from self._predict(prediction)))
+            replies.append((yield from self._predict(model, prompt, self._settings(max_tokens, parameters))))
 
         began = time.perf_counter()
         yield from run_concurrently(self.llm.context, [partial(work, prompt) for prompt in prompts])
