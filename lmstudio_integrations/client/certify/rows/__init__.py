@@ -18,6 +18,11 @@ ROWS: tuple[Row, ...] = (
     REASONING,
     HONESTY,
     VISION,
+from lmstudio_integrations.client.certify.rows.window import WINDOW
+
+ROWS: tuple[Row, ...] = (
+    TOOLS,
+    WINDOW,
 )
 
 QUICK = 6

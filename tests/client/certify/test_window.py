@@ -1,0 +1,109 @@
+"""The row `window`: how long the window is and could be, and what becomes of a prompt beyond it."""
+
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client.certify.rows.window import WINDOW
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.testing.proxy.injections import ALWAYS, Injection
+from lmstudio_integrations.emulator.testing.proxy.proxy import Proxy, ProxyThread
+from lmstudio_integrations.emulator.testing.proxy.replacements import warning
+from lmstudio_integrations.types.cards import CardRow
+from tests.client.certify.canned import CannedModel, observed, response
+
+Rules = list[dict[str, Any]]
+
+UNKNOWN_ENDPOINT = warning(
+    {"rpcCall": ("Received rpcCall for unknown endpoint, endpoint = {endpoint}", "rpcEndpointUnknown")}
+)
+
+LATER_LOADS_FAIL: Rules = [{"when": {"load": True, "round": n}, "then": [{"fault": "out_of_memory"}]} for n in (2, 3)]
+
+
+def serve(**fields: Any) -> Emulator:
+    """Return a server with 8 GiB of memory, of which 4096 tokens of its model take one, and the model another one."""
+    return Emulator(catalog={"model": [{"key": "good", "kib_per_token": 256, **fields}], "memory_gib": 8})
+
+
+def measure(server: Emulator, address: str | None = None, *, load: bool = False) -> CardRow:
+    with lms.Client(address or server.address) as client:
+        (row,) = client.certify("good", rows=["window"], load=load).rows
+    assert not server.loaded()
+    return row
+
+
+def facts(row: CardRow) -> dict[str, str]:
+    return {each.case: each.outcome for each in row.observations if each.kind == "fact"}
+
+
+@pytest.mark.parametrize(
+    ("then", "outcome", "advice"),
+    [
+        (None, "rejected", "context_length=22528 would fit if you need more"),
+        (
+            [{"fault": "truncate"}, {"text": "Blue."}],
+            "cut in silence",
+            "check_context=True notices a prompt that the server cut or did not read",
+        ),
+        ([{"fault": "empty"}], "empty", "check_context=True notices a prompt that the server cut or did not read"),
+        ([{"error": "The engine has failed"}], "unclear error", "context_length=22528 would fit if you need more"),
+    ],
+)
+def test_four_prompts_beyond_the_window(then: Rules | None, outcome: str, advice: str) -> None:
+    rules = [{"when": {"last": "^Which of these words"}, "then": then}] if then else []
+    with serve(memory_gib=1, context_length=2048, rules=rules) as server:
+        row = measure(server)
+    assert [each.outcome for each in row.verdicts] == [outcome] * 4
+    assert row.share == (outcome == "rejected")
+    beyond = f"{4 if outcome == 'rejected' else 0} of 4 as it should be ({outcome} 4)"
+    assert row.summary == f"2048 tokens, 22528 would fit beside it, beyond them {beyond}"
+    assert row.advice == advice
+
+
+@pytest.mark.parametrize(("tokens", "outcome"), [(600, ("cut in silence", 0)), (601, ("taken", 1))])
+def test_what_was_read_decides_whether_the_prompt_was_cut(tokens: int, outcome: tuple[str, float]) -> None:
+    model = CannedModel([response(prompt=tokens)])
+    assert observed(WINDOW, "beyond", model, context_length=600) == [outcome] * 4
+
+
+def test_a_server_that_does_not_estimate_does_not_say_what_fits() -> None:
+    unknown = Injection("estimateModelUsage request", UNKNOWN_ENDPOINT, ALWAYS)
+    with (
+        serve(context_length=600) as server,
+        ProxyThread() as proxies,
+        Proxy(proxies, server.address, [unknown]) as proxy,
+    ):
+        row = measure(server, proxy.address)
+    assert facts(row) == {"loaded": "600", "asked": "600"}
+    assert row.summary.startswith("600 tokens, beyond them 4 of 4 ")
+    assert row.advice is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "load", "changed", "verdicts"),
+    [
+        ({}, False, {"beyond": "not tried; --load tries it"}, 0),
+        ({}, True, {"tried": "loaded"}, 4),
+        ({"rules": LATER_LOADS_FAIL}, True, {"tried": "refused", "beyond": "not loaded"}, 0),
+        ({"loaded_context_length": 9000}, True, {"tried": "shortened"}, 4),
+    ],
+)
+def test_a_long_window_needs_instances_of_its_own(
+    fields: dict[str, Any], load: bool, changed: dict[str, str], verdicts: int
+) -> None:
+    with serve(memory_gib=1, kib_per_token=64, context_length=9000, **fields) as server:
+        row = measure(server, load=load)
+        own = [(each.config["contextLength"], each.config["maxParallelPredictions"]) for each in server.loads[1:]]
+    assert own == ([(32768, 1), (1024, 1)] if load else [])
+    assert facts(row) == {"loaded": "9000", "asked": "9000", "fits": "32768", **changed}
+    assert [each.outcome for each in row.verdicts] == ["rejected"] * verdicts
+    may_advise = changed.get("tried", "loaded") == "loaded"
+    assert row.advice == ("context_length=32768 would fit if you need more" if may_advise else None)
+
+
+def test_the_first_question_alone() -> None:
+    with serve(context_length=600) as server, lms.Client(server.address) as client:
+        (row,) = client.certify("good", rows=["window"], quick=True).rows
+    assert row.summary == "600 tokens"
