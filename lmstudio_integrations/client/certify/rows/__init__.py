@@ -7,6 +7,7 @@ from lmstudio_integrations.client.certify.asking import Row
 from lmstudio_integrations.client.certify.rows.honesty import HONESTY
 from lmstudio_integrations.client.certify.rows.reasoning import REASONING
 from lmstudio_integrations.client.certify.rows.structure import STRUCTURE
+from lmstudio_integrations.client.certify.rows.cache import CACHE
 from lmstudio_integrations.client.certify.rows.tools import TOOLS
 from lmstudio_integrations.client.certify.rows.vision import VISION
 from lmstudio_integrations.client.support.arguments import list_of
@@ -23,6 +24,7 @@ from lmstudio_integrations.client.certify.rows.window import WINDOW
 ROWS: tuple[Row, ...] = (
     TOOLS,
     WINDOW,
+    CACHE,
 )
 
 QUICK = 6

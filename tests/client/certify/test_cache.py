@@ -1,0 +1,99 @@
+"""The row `cache`: what of the earlier turns comes from the prompt cache."""
+
+from collections.abc import Sequence
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client.certify.rows.cache import CACHE
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.types.cards import Observation
+from lmstudio_integrations.types.chat import Chat
+from tests.client.certify.canned import CannedModel, observed, response
+
+THINKS = {"when": {"last": "^Name word 1|^Now name word"}, "then": [{"reasoning": "A list."}, {"text": "River."}]}
+REJECTS = {"when": {"role": "tool"}, "then": [{"error": "no tools"}]}
+
+
+def test_a_good_model_reuses_each_turn_and_each_tool_result() -> None:
+    with Emulator(["good"]) as server, lms.Client(server.address) as client:
+        (row,) = client.certify("good", rows=["cache"]).rows
+    assert [(each.part, each.outcome) for each in row.observations] == [
+        *[("turn", "reused")] * 9,
+        *[("tool result", "reused")] * 4,
+    ]
+    assert row.share == 1
+    assert "of the earlier tokens (" in row.summary
+    assert row.summary.endswith(" came from the cache; reused 13")
+    assert row.advice is None
+
+
+def test_a_model_that_reasons_is_asked_within_the_tokens_of_the_row() -> None:
+    with Emulator([{"key": "good", "rules": [THINKS]}]) as server, lms.Client(server.address) as client:
+        (row,) = client.certify("good", rows=["cache"]).rows
+    assert [each.outcome for each in row.observations if each.part == "thoughts"] == ["reused"] * 4
+    assert row.unasked == 0
+
+
+def test_a_model_that_always_reasons_gets_no_tokens_for_it_where_the_response_does_not_matter() -> None:
+    model = CannedModel([response(cached=100, thought="A list.")])
+    observed(CACHE, "turn", model)
+    assert model.limits == [8] * 10
+
+
+def test_the_thoughts_are_in_the_messages_that_go_back() -> None:
+    model = CannedModel([response(cached=100, thought="A list.")])
+    observed(CACHE, "thoughts", model)
+    assert isinstance(model.history, Chat)
+    answers = [message for message in model.history.messages if message.role == "assistant"]
+    assert [part.type for answer in answers for part in answer.content] == ["reasoning", "text"] * len(answers)
+
+
+def test_a_model_that_rejects_tool_results_is_asked_once() -> None:
+    with Emulator([{"key": "good", "rules": [REJECTS]}]) as server, lms.Client(server.address) as client:
+        (row,) = client.certify("good", rows=["cache"]).rows
+    (rejected,) = [each for each in row.observations if each.part == "tool result"]
+    assert rejected.outcome == "rejected"
+    assert "no tools" in rejected.detail
+
+
+@pytest.mark.parametrize(("cached", "outcome"), [(80, "reused"), (79, "lost"), (0, "lost"), (None, "not reported")])
+def test_most_of_the_turn_before_must_come_from_the_cache(cached: int | None, outcome: str) -> None:
+    model, expected = CannedModel([response(cached=cached)]), (outcome, float(outcome == "reused"))
+    assert observed(CACHE, "turn", model) == [expected] * 9
+    assert observed(CACHE, "tool result", model) == [expected] * 4
+    assert observed(CACHE, "thoughts", model) == []
+    assert observed(CACHE, "thoughts", CannedModel([response(cached=cached, thought="Hm.")])) == [expected] * 4
+
+
+@pytest.mark.parametrize(
+    ("lost", "advice"),
+    [
+        ([], None),
+        (["thoughts"], 'send_reasoning="always" sends thoughts as they are in the cache'),
+        (
+            ["turn", "thoughts"],
+            "max_parallel_predictions=1 keeps conversations in one cache, and keep_warm=True the system prompt",
+        ),
+    ],
+)
+def test_the_line_of_the_card(lost: Sequence[str], advice: str | None) -> None:
+    parts = ("turn", "tool result", "thoughts")
+    observations = [
+        Observation(
+            case=part,
+            kind="verdict",
+            outcome="lost" if part in lost else "reused",
+            detail="10 of 100 tokens" if part in lost else "100 of 100 tokens",
+        )
+        for part in parts
+    ]
+    summary = CACHE.summarize(observations)
+    assert summary.advice == advice
+    cached = 300 - 90 * len(lost)
+    assert summary.text.startswith(f"{cached // 3} % of the earlier tokens ({cached} of 300) came from the cache; ")
+
+
+def test_the_line_of_a_server_that_does_not_report_it() -> None:
+    summary = CACHE.summarize([Observation(case="turn", kind="verdict", outcome="not reported")] * 9)
+    assert summary == ("not reported 9", None)
