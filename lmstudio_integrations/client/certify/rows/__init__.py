@@ -8,6 +8,7 @@ from lmstudio_integrations.client.certify.rows.honesty import HONESTY
 from lmstudio_integrations.client.certify.rows.reasoning import REASONING
 from lmstudio_integrations.client.certify.rows.structure import STRUCTURE
 from lmstudio_integrations.client.certify.rows.cache import CACHE
+from lmstudio_integrations.client.certify.rows.speed import SPEED
 from lmstudio_integrations.client.certify.rows.tools import TOOLS
 from lmstudio_integrations.client.certify.rows.vision import VISION
 from lmstudio_integrations.client.support.arguments import list_of
@@ -25,6 +26,7 @@ ROWS: tuple[Row, ...] = (
     TOOLS,
     WINDOW,
     CACHE,
+    SPEED,
 )
 
 QUICK = 6
