@@ -8,6 +8,7 @@ from lmstudio_integrations.client.certify.rows.honesty import HONESTY
 from lmstudio_integrations.client.certify.rows.reasoning import REASONING
 from lmstudio_integrations.client.certify.rows.structure import STRUCTURE
 from lmstudio_integrations.client.certify.rows.cache import CACHE
+from lmstudio_integrations.client.certify.rows.embedding import EMBEDDING
 from lmstudio_integrations.client.certify.rows.speed import SPEED
 from lmstudio_integrations.client.certify.rows.tools import TOOLS
 from lmstudio_integrations.client.certify.rows.vision import VISION
@@ -27,6 +28,7 @@ ROWS: tuple[Row, ...] = (
     WINDOW,
     CACHE,
     SPEED,
+    EMBEDDING,
 )
 
 QUICK = 6
