@@ -9,6 +9,7 @@ from lmstudio_integrations.client.certify.rows.reasoning import REASONING
 from lmstudio_integrations.client.certify.rows.structure import STRUCTURE
 from lmstudio_integrations.client.certify.rows.cache import CACHE
 from lmstudio_integrations.client.certify.rows.embedding import EMBEDDING
+from lmstudio_integrations.client.certify.rows.reranking import RERANKING
 from lmstudio_integrations.client.certify.rows.speed import SPEED
 from lmstudio_integrations.client.certify.rows.tools import TOOLS
 from lmstudio_integrations.client.certify.rows.vision import VISION
@@ -29,6 +30,7 @@ ROWS: tuple[Row, ...] = (
     CACHE,
     SPEED,
     EMBEDDING,
+    RERANKING,
 )
 
 QUICK = 6
