@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Compare the speed of models
 #
-# Which of the loaded models is fast enough? This recipe certifies the speed of each,
-# as `lmsi certify MODEL --rows speed` does, and plots it with matplotlib. Load the
+# Which of the loaded models is fast enough? This recipe certifies their speed, as
+# `lmsi certify MODEL --rows speed` does, and plots it with matplotlib. Load the
 # models first, with the context length and the GPU offload that you use.
 
 # %% tags=["check"]

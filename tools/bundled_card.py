@@ -1,4 +1,4 @@
-"""Writes the schema of cards, and the card of the bundled model on its page: `python -m tools.bundled_card [--measure]`.
+"""Writes the schema of cards, and the card of the bundled model: `python -m tools.bundled_card [--measure]`.
 
 With `--measure`, the model is certified anew, which takes several minutes; without, the card that was kept is shown.
 """

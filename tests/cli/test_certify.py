@@ -26,7 +26,7 @@ def certify(piped: Piped) -> Iterator[Certify]:
 def test_a_card_is_one_screen(certify: Certify) -> None:
     status, out, err = certify("good")
     assert status == 0
-    assert err == "At most 40,000 tokens of prompts and 3,840 of responses. Ctrl-C keeps what was measured.\n"
+    assert err == "At most 37,000 tokens of prompts and 3,840 of responses. Ctrl-C keeps what was measured.\n"
     title, row = out.splitlines()
     assert title.startswith("good (context 4,096, 4 at once) on ")
     assert row == "tools      40 of 40 right"

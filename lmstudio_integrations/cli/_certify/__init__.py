@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -25,7 +25,7 @@ from lmstudio_integrations.errors import LMStudioValueError
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.api.sync import Client
-    from lmstudio_integrations.types.cards import Card
+    from lmstudio_integrations.types.cards import Card, RowName
 
 RECORD_HELP = (
     "Also ask what the specification of the protocol does not know, of a small instance of its own, and record all "
@@ -76,7 +76,7 @@ def certify(  # noqa: PLR0917 - one parameter for each flag
     from lmstudio_integrations.client.certify.run import CertifyParameters  # noqa: PLC0415
 
     parameters: CertifyParameters = {
-        "rows": rows.split(",") if rows else None,  # type: ignore[typeddict-item]  # the client checks the names
+        "rows": cast("list[RowName]", rows.split(",")) if rows else None,  # the client checks the names
         "quick": quick,
         "load": load,
         "drafts": draft or (),

@@ -190,6 +190,14 @@ class Asking:
 
     def complete(self, prompt: str, max_tokens: int, **parameters: Unpack[PredictionParameters]) -> Flow[Reply]:
         """Return the continuation of a text, without the chat template, or why there is none.
+
+        Raises:
+            OutOfTokensError: If the row has not so many tokens left.
+        """
+        self.budget.take(max_tokens)
+        settings = self._settings(max_tokens, parameters)
+        return (yield from self._predict(self.llm.prepare_completion(prompt, settings)))
+
     def respond_at_once(
         self, prompts: Sequence[str], max_tokens: int, **parameters: Unpack[PredictionParameters]
     ) -> Flow[tuple[list[Reply], float]]:
@@ -203,20 +211,13 @@ class Asking:
         Raises:
             OutOfTokensError: If the row has not so many tokens left.
         """
-        self.budget.take(max_tokens)
-        prediction = self.llm.prepare_completion(prompt, self._settings(max_tokens, parameters))
-        return (yield from self._predict(prediction))
-
-    def respond_at_once(self, prompts: Sequence[str], max_tokens: int) -> Flow[tuple[list[Reply], float]]:
-        """Return the responses to several prompts at once, and how long all of them took."""
         self.budget.take(max_tokens * len(prompts))
         replies: list[Reply] = []
 
         def work(prompt: str, make_mailbox: MakeMailbox) -> Flow[None]:
             model = self.llm.with_context(lambda context: context.with_mailboxes(make_mailbox))
-            prediction = model.prepare_response(prompt, self._settings(max_tokens, {}))
+            prediction = model.prepare_response(prompt, self._settings(max_tokens, parameters))
             replies.append((yield from self._predict(prediction)))
-            replies.append((yield from self._predict(model, prompt, self._settings(max_tokens, parameters))))
 
         began = time.perf_counter()
         yield from run_concurrently(self.llm.context, [partial(work, prompt) for prompt in prompts])

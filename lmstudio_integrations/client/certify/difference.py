@@ -71,7 +71,7 @@ class Compared:
         if self.part.kind == "fact":
             self._decide_fact()
             return
-        cases = strata(self.old, self.new)
+        cases = strata(self.old, self.new, pooled=bool(self.part.name) and self.part.kind == "verdict")
         margin = MARGIN if self.part.kind == "number" else 1.0
         worse, better = chance_of_worse(cases, margin), chance_of_better(cases, margin)
         if self.repetitions in LOOKS and min(worse, better) <= level:
@@ -89,7 +89,7 @@ class Compared:
 
     def change(self, level: float) -> Change:
         """Return what became of it."""
-        lost = smallest_loss(self.old, level) if self.part.kind == "verdict" else None
+        lost = smallest_loss(self.old, level, pooled=bool(self.part.name)) if self.part.kind == "verdict" else None
         smallest = {
             "number": f"a factor of {MARGIN:g}",
             "fact": "any",
@@ -183,12 +183,19 @@ def _text(observations: Sequence[Observation]) -> str:
     return ", ".join(f"{case.partition('/')[2]} {outcome}".strip() for case, outcome in middle.items())
 
 
-def strata(old: Iterable[Observation], new: Iterable[Observation]) -> Strata:
-    """Return the scores of the cases that both cards have."""
+def strata(old: Iterable[Observation], new: Iterable[Observation], *, pooled: bool = False) -> Strata:
+    """Return the scores of the cases that both cards have.
+
+    Args:
+        old: The observations of the old card.
+        new: Those of the new one.
+        pooled: Whether all of them are one case. That finds what concerns a whole part, and errs on the safe side if
+            its questions are not equally hard, because each is asked equally often.
+    """
     by_case: defaultdict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for index, observations in enumerate((old, new)):
         for each in observations:
-            by_case[each.case][index].append(each.score)
+            by_case["" if pooled else each.case][index].append(each.score)
     return [(before, now) for before, now in by_case.values() if before and now]
 
 
@@ -215,20 +222,21 @@ def chance_of_better(cases: Strata, margin: float = 1.0) -> float:
     )
 
 
-def smallest_loss(old: Sequence[Observation], level: float) -> int | None:
+def smallest_loss(old: Sequence[Observation], level: float, *, pooled: bool = False) -> int | None:
     """Return how many of the old successes must fail in every repetition to be confirmed; `None` if all do not.
 
     Args:
         old: The verdicts of the old card.
         level: The probability below which a change is confirmed.
+        pooled: As of `strata`.
     """
     by_case: defaultdict[str, list[float]] = defaultdict(list)
     for each in old:
-        by_case[each.case].append(each.score)
+        by_case["" if pooled else each.case].append(each.score)
     chance, lost = 1.0, 0
     for scores in sorted((scores for scores in by_case.values() if max(scores) == 1), key=len):
         chance *= chance_of_worse([(scores, [0.0] * len(scores) * LOOKS[-1])])
-        lost += len(scores)
+        lost += scores.count(1)
         if chance <= level:
             return lost
     return None

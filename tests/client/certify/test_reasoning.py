@@ -21,7 +21,7 @@ def test_a_good_model_separates_turns_off_and_limits_its_reasoning() -> None:
 
     assert row.summary.startswith("separated 4 of 4; off 4 of 4; budget 4 of 4; thoughts kept ")
     assert Counter(each.outcome for each in row.verdicts) == {"separated": 4, "off": 4, "kept": 4}
-    assert {each.case: each.outcome for each in row.observations if each.kind == "fact"}["reasons"] == "yes"
+    assert {each.case: each.outcome for each in row.observations if each.kind == "fact"}["separated/at all"] == "yes"
     assert {each.case for each in row.observations if each.part == "template"} == {
         "template/current call",
         "template/earlier call",
@@ -34,7 +34,7 @@ def test_a_model_that_does_not_reason_has_no_verdicts() -> None:
     row = _row({"then": [{"text": "9"}]})
 
     assert (row.summary, row.advice, row.verdicts) == ("does not reason", None, [])
-    assert [each.outcome for each in row.observations if each.part == "reasons"] == ["no"]
+    assert [each.outcome for each in row.observations if each.part == "separated"] == ["no"]
     assert any(each.part == "template" for each in row.observations)
 
 

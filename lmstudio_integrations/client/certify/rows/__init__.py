@@ -4,33 +4,30 @@ from collections.abc import Iterable
 
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations.client.certify.asking import Row
-from lmstudio_integrations.client.certify.rows.honesty import HONESTY
-from lmstudio_integrations.client.certify.rows.reasoning import REASONING
-from lmstudio_integrations.client.certify.rows.structure import STRUCTURE
 from lmstudio_integrations.client.certify.rows.cache import CACHE
 from lmstudio_integrations.client.certify.rows.embedding import EMBEDDING
+from lmstudio_integrations.client.certify.rows.honesty import HONESTY
+from lmstudio_integrations.client.certify.rows.reasoning import REASONING
 from lmstudio_integrations.client.certify.rows.reranking import RERANKING
 from lmstudio_integrations.client.certify.rows.speed import SPEED
+from lmstudio_integrations.client.certify.rows.structure import STRUCTURE
 from lmstudio_integrations.client.certify.rows.tools import TOOLS
 from lmstudio_integrations.client.certify.rows.vision import VISION
+from lmstudio_integrations.client.certify.rows.window import WINDOW
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.errors import LMStudioValueError
 
 ROWS: tuple[Row, ...] = (
     TOOLS,
     STRUCTURE,
-    REASONING,
-    HONESTY,
-    VISION,
-from lmstudio_integrations.client.certify.rows.window import WINDOW
-
-ROWS: tuple[Row, ...] = (
-    TOOLS,
     WINDOW,
+    REASONING,
     CACHE,
     SPEED,
+    HONESTY,
     EMBEDDING,
     RERANKING,
+    VISION,
 )
 
 QUICK = 6

@@ -63,6 +63,9 @@ def _ask(
 
 GOOD = ("separated", "off", "kept")
 
+_REASONS = "separated/at all"
+"""The fact whether the model reasons; in the part whose question finds it out."""
+
 
 def _record(asking: Asking, part: str, judged: Sequence[tuple[str, str]]) -> None:
     for number, (outcome, detail) in enumerate(judged, 1):
@@ -73,17 +76,18 @@ def _ask_separated(asking: Asking) -> Flow[None]:
     """Also find out whether the model reasons; if it does so in no response, nothing else is asked of its responses."""
     judged = yield from _ask(_separation, MAX_TOKENS, asking)
     reasons = any(outcome in {"separated", "in the text"} for outcome, _ in judged)
-    asking.fact("reasons", "yes" if reasons else "no")
+    asking.fact(_REASONS, "yes" if reasons else "no")
     if any(outcome != "none" for outcome, _ in judged):
         _record(asking, "separated", judged)
 
 
-def _reasons(observations: Sequence[Observation]) -> bool:
-    return any(each.case == "reasons" and each.outcome == "yes" for each in observations)
+def _may_reason(observations: Sequence[Observation]) -> bool:
+    """Whether the model may reason: a part that is measured again on its own does not ask that anew."""
+    return not any(each.case == _REASONS and each.outcome == "no" for each in observations)
 
 
 def _ask_off(asking: Asking) -> Flow[None]:
-    if _reasons(asking.observations):
+    if _may_reason(asking.observations):
         # Without the tokens that a response gets in addition if the model reasons: it is not read.
         config: PredictionSettings = {"max_tokens": MAX_TOKENS_OFF}
         judged = yield from _ask(_absence, MAX_TOKENS_OFF, asking, reasoning=False, config=config)
@@ -91,7 +95,7 @@ def _ask_off(asking: Asking) -> Flow[None]:
 
 
 def _ask_budget(asking: Asking) -> Flow[None]:
-    if _reasons(asking.observations):
+    if _may_reason(asking.observations):
         judged = yield from _ask(_length, MAX_TOKENS_LIMITED, asking, config={"reasoning_budget": BUDGET})
         _record(asking, "budget", judged)
 
@@ -135,12 +139,13 @@ REASONING = Row(
     question="Is what the model thinks separated from its text, and can it be turned off and limited?",
     anchor="fragments",
     cases=[
-        Case("reasons", _ask_separated),
+        Case("separated", _ask_separated),
         Case("off", _ask_off),
         Case("budget", _ask_budget),
         Case("template", _ask_template),
     ],
     prompt_tokens=1_500,
-    predicted_tokens=1_600,
+    predicted_tokens=1_560,
     summarize=_summarize,
+    apart=True,
 )

@@ -138,8 +138,8 @@ SPEED = Row(
         Case("at once", _at_once),
         Case("draft", _draft),
     ],
-    prompt_tokens=14_000,
-    predicted_tokens=2_200,
+    prompt_tokens=13_500,
+    predicted_tokens=1_870,
     summarize=_summarize,
     apart=True,
 )

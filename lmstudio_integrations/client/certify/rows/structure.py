@@ -163,7 +163,7 @@ STRUCTURE = Row(
             *((f"streamed/{number}", each) for number, each in enumerate(FORMATS[4::5], 1)),
         )
     ],
-    prompt_tokens=5_000,
-    predicted_tokens=2_800,
+    prompt_tokens=3_000,
+    predicted_tokens=2_700,
     summarize=_summarize,
 )

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.json_text import dumps
+from lmstudio_integrations._support.typeguards import is_list, is_mapping
 from lmstudio_integrations.client.certify.asking import Asking, Case, Reply, Row, Summary
 from lmstudio_integrations.client.predictions.call_repair.arguments import mend
 from lmstudio_integrations.client.predictions.call_repair.unreadable import MeantTools
@@ -257,15 +258,15 @@ def _matches_all(needed: Calls, made: Calls) -> bool:
     return not left
 
 
-def _contains(value: Any, needed: Any) -> bool:
+def _contains(value: object, needed: object) -> bool:
     """Whether a value has what is needed; texts may differ in case."""
-    if isinstance(needed, Mapping):
-        return isinstance(value, Mapping) and all(_contains(value.get(name), each) for name, each in needed.items())
-    if isinstance(needed, list):
-        return isinstance(value, list) and len(value) == len(needed) and all(map(_contains, value, needed))
+    if is_mapping(needed):
+        return is_mapping(value) and all(_contains(value.get(name), each) for name, each in needed.items())
+    if is_list(needed):
+        return is_list(value) and len(value) == len(needed) and all(map(_contains, value, needed))
     if isinstance(needed, str):
         return isinstance(value, str) and needed.casefold() in value.casefold()
-    return not isinstance(value, bool) and bool(value == needed)
+    return not isinstance(value, bool) and value == needed
 
 
 _ADVICE = {
@@ -296,7 +297,7 @@ TOOLS = Row(
     question="Does the model call the right tool with the right arguments, and none where none is needed?",
     anchor="predict-packets",
     cases=[Case(request.name, partial(_ask, request)) for request in REQUESTS],
-    prompt_tokens=40_000,
+    prompt_tokens=37_000,
     predicted_tokens=3_840,
     summarize=_summarize,
 )

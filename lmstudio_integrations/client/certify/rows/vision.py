@@ -56,8 +56,9 @@ VISION = Row(
     question="Does the model see the images that it gets?",
     anchor="images",
     cases=[Case(f"color/{number}", partial(_ask, color, f"color/{number}")) for number, color in enumerate(COLORS, 1)],
-    prompt_tokens=6_000,
+    prompt_tokens=4_000,
     predicted_tokens=160,
     summarize=_summarize,
     missing=_missing,
+    apart=True,
 )

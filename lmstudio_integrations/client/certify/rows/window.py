@@ -147,7 +147,7 @@ WINDOW = Row(
         Case("tried", _tried),
         Case("beyond", _beyond),
     ],
-    prompt_tokens=10_000,
+    prompt_tokens=16_500,
     predicted_tokens=200,
     summarize=_summarize,
     apart=True,
