@@ -73,7 +73,7 @@ def certify(  # noqa: PLR0917 - one parameter for each flag
     was measured. The exit status is 1 if something became worse than on the card of --against.
     """
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415 - slow
-    from lmstudio_integrations.client.certify.run import CertifyParameters  # noqa: PLC0415
+    from lmstudio_integrations.client.certify.parameters import CertifyParameters  # noqa: PLC0415
 
     parameters: CertifyParameters = {
         "rows": cast("list[RowName]", rows.split(",")) if rows else None,  # the client checks the names

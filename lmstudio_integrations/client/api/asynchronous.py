@@ -39,7 +39,7 @@ from lmstudio_integrations.client.api.plugins import (
     ToolSessionParameters,
 )
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream
-from lmstudio_integrations.client.certify.run import Certification, CertifyParameters
+from lmstudio_integrations.client.certify.parameters import CertifyParameters
 from lmstudio_integrations.client.embeddings.embedder import Embedder
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.files import uploads
@@ -748,6 +748,8 @@ class AsyncClient(BaseClient):
             LMStudioValueError: If the loaded instances are busy, the earlier card is of another model or temperature,
                 or an argument is invalid.
         """
+        from lmstudio_integrations.client.certify.run import Certification  # noqa: PLC0415 - its tables are slow
+
         return await arun(Certification(self._context, model, parameters).run())
 
     async def hardware(self) -> HardwareSurvey:

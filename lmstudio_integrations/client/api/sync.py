@@ -40,7 +40,7 @@ from lmstudio_integrations.client.api.plugins import (
     ToolSessionParameters,
 )
 from lmstudio_integrations.client.api.responses import PredictionStream
-from lmstudio_integrations.client.certify.run import Certification, CertifyParameters
+from lmstudio_integrations.client.certify.parameters import CertifyParameters
 from lmstudio_integrations.client.embeddings.embedder import Embedder
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.files import uploads
@@ -742,6 +742,8 @@ class Client(BaseClient):
             LMStudioValueError: If the loaded instances are busy, the earlier card is of another model or temperature,
                 or an argument is invalid.
         """
+        from lmstudio_integrations.client.certify.run import Certification  # noqa: PLC0415 - its tables are slow
+
         return run(Certification(self._context, model, parameters).run())
 
     def hardware(self) -> HardwareSurvey:

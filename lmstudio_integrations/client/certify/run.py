@@ -1,53 +1,25 @@
 """One call of `certify`: asks the rows, and compares the card with an earlier one."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypedDict
 
 from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.client.certify.asking import Asking, Budget, Case, OutOfTokensError, Row, Summary
 from lmstudio_integrations.client.certify.choosing import choose, describe
 from lmstudio_integrations.client.certify.difference import Comparison
+from lmstudio_integrations.client.certify.parameters import CertifyParameters
 from lmstudio_integrations.client.certify.rows import QUICK, rows_of
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.support.arguments import check_names, flag_of, list_of, optional_text, text_of
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, call_back
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
-from lmstudio_integrations.types.cards import Card, CardRow, RowName
+from lmstudio_integrations.types.cards import Card, CardRow
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import ModelInstanceInfo
-
-
-class CertifyParameters(TypedDict, total=False):
-    """The keyword arguments of `certify`.
-
-    Attributes:
-        rows: The rows to measure, such as `["tools", "structure"]`. By default all that the model can do.
-        quick: Whether to ask a sixth of the questions.
-        load: Whether to load further instances of the model for a moment, to see what happens at the end of a small
-            context window, and whether a larger one fits.
-        drafts: Keys of draft models to try.
-        temperature: The temperature of the requests, 0 by default.
-        against: An earlier card of the model, or its file. What differs is measured again, until it is confirmed or
-            turns out to be noise; the card then has `changes`.
-        device: The machine that the model is used on, see `ModelParameters`.
-        on_row: Called with the card so far, after each row; also with what an interrupted row has.
-        on_progress: Called with the name of the row that is asked, and the share of the questions that are done.
-    """
-
-    rows: Iterable[RowName] | None
-    quick: bool
-    load: bool
-    drafts: Sequence[str]
-    temperature: float
-    against: Card | str | Path | None
-    device: str | None
-    on_row: Callable[[Card], Any] | None
-    on_progress: Callable[[str, float], Any] | None
 
 
 class Certification:
