@@ -33,7 +33,7 @@ def page_text() -> str:
 def main() -> None:
     """Write the files."""
     if "--measure" in sys.argv[1:]:
-        with Emulator([MODEL]) as server:
+        with Emulator() as server:
             command = ["lmsi", "certify", MODEL, "--load", "--to", str(CARD), "--host", server.address]
             subprocess.run(command, check=True)
     SCHEMA.write_text(schema_text(), encoding="utf-8")

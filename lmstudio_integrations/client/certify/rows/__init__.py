@@ -16,6 +16,7 @@ from lmstudio_integrations.client.certify.rows.vision import VISION
 from lmstudio_integrations.client.certify.rows.window import WINDOW
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.config import ModelKind
 
 ROWS: tuple[Row, ...] = (
     TOOLS,
@@ -29,6 +30,8 @@ ROWS: tuple[Row, ...] = (
     RERANKING,
     VISION,
 )
+
+KINDS: tuple[ModelKind, ...] = ("llm", "embedding")
 
 QUICK = 6
 """Every so many questions are asked if it must be quick."""
@@ -51,7 +54,8 @@ def rows_of(names: Iterable[str] | None) -> list[Row]:
 
 
 def tokens_of(names: Iterable[str] | None, *, quick: bool) -> tuple[int, int]:
-    """Return the most tokens that rows use: those of prompts, and those of responses."""
-    rows = rows_of(names)
-    share = QUICK if quick else 1
-    return sum(row.prompt_tokens for row in rows) // share, sum(row.predicted_tokens for row in rows) // share
+    """Return the most tokens that rows use, of whichever kind the model is: those of prompts, and of responses."""
+    requested, share = rows_of(names), QUICK if quick else 1
+    of_kinds = [[row for row in requested if kind in row.kinds] for kind in KINDS]
+    prompt = max(sum(row.prompt_tokens for row in rows) for rows in of_kinds)
+    return prompt // share, max(sum(row.predicted_tokens for row in rows) for rows in of_kinds) // share
