@@ -26,7 +26,7 @@ def certify(piped: Piped) -> Iterator[Certify]:
 def test_a_card_is_one_screen(certify: Certify) -> None:
     status, out, err = certify("good")
     assert status == 0
-    assert err == "At most 37,000 tokens of prompts and 3,840 of responses. Ctrl-C keeps what was measured.\n"
+    assert err.startswith("At most 37,000 tokens of prompts and 3,840 of responses: about 3 minutes with a model of 7B")
     title, row = out.splitlines()
     assert title.startswith("good (context 4,096, 4 at once) on ")
     assert row == "tools      40 of 40 right"
@@ -97,6 +97,8 @@ def test_the_page_is_one_file_that_loads_nothing(certify: Certify, tmp_path: Pat
         (["goo"], "goo"),
         (["good", "--against", "none.json"], "cannot read the card 'none.json'"),
         (["good", "--rows", "tool"], "the card has no row 'tool'; did you mean 'tools'?"),
+        (["good", "--to", "no/such/card.json"], "'no/such/card.json' cannot be written"),
+        (["good", "--html", "."], "'.' is a folder"),
         (["good", "--device", "away"], "the device 'away' is not linked to this server"),
     ],
 )
@@ -104,3 +106,15 @@ def test_what_cannot_be_certified_is_an_error(certify: Certify, arguments: list[
     status, out, err = certify(*arguments)
     assert (status, out) == (1, "")
     assert problem in err
+
+
+def test_what_was_measured_is_kept_if_the_connection_is_lost(piped: Piped, tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    dropping = ({"when": {"last": "^Li Wei"}, "then": [{"fault": "drop"}]}, *RULES)
+    with Emulator([ModelEntry(key="good", rules=dropping)]) as server:
+        arguments = ("certify", "good", "--rows", "tools,structure", "--to", str(path), "--host", server.address)
+        status, out, err = piped(*arguments)
+    assert status == 1
+    assert "Error: " in err
+    assert "It was interrupted; the rows so far:\ntools      40 of 40 right\n" in out
+    assert Card.read(path).tools == 1.0

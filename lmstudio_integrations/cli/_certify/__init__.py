@@ -1,5 +1,7 @@
 """`certify`: measures what a model can do, and what has changed since an earlier card. `page.py` writes HTML."""
 
+import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -20,8 +22,9 @@ from lmstudio_integrations.cli._common import (
     warnings_as_notes,
 )
 from lmstudio_integrations.cli._completion import downloaded_keys
+from lmstudio_integrations.cli._errors import message_for_commands
 from lmstudio_integrations.cli._formatting import wrapped
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudioValueError
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.api.sync import Client
@@ -32,6 +35,12 @@ RECORD_HELP = (
     "requests: evidence for this project. Lists the questions first, and asks."
 )
 PLUGIN_HELP = "With --record: the plugin whose tools are listed; none is called. By default one that does not exist."
+
+INTERRUPTED = 130
+"""The exit status after Ctrl-C."""
+
+TOKENS_PER_MINUTE = 15_000
+"""Tokens of prompts, with the responses to them."""
 
 _INDENT = 11
 """Columns before what the text of a card says of a row."""
@@ -84,39 +93,56 @@ def certify(  # noqa: PLR0917 - one parameter for each flag
         "against": against,
         "device": device,
     }
+    for path in (to, html):
+        _check_writable(path)
     with warnings_as_notes():
         if record is not None:
             _reject_with_record(parameters)
-            card, interrupted = _record(model, record, host, token, plugin=plugin, redact=redact or (), yes=yes), False
+            card, status = _record(model, record, host, token, plugin=plugin, redact=redact or (), yes=yes), 0
         else:
             with Client(host, token) as client:
-                card, interrupted = _measure(client, model, parameters)
-    if card is None:
-        raise typer.Exit(130)
-    _show(card, as_json=as_json)
-    if to is not None:
-        to.write_text(f"{card.to_json()}\n", encoding="utf-8")
-    if html is not None:
-        from lmstudio_integrations.cli._certify.page import page_of  # noqa: PLC0415 - rarely used
+                card, status = _measure(client, model, parameters)
+    if card is not None:
+        _show(card, as_json=as_json)
+        if to is not None:
+            to.write_text(f"{card.to_json()}\n", encoding="utf-8")
+        if html is not None:
+            from lmstudio_integrations.cli._certify.page import page_of  # noqa: PLC0415 - rarely used
 
-        html.write_text(page_of(card), encoding="utf-8")
-    raise typer.Exit(130 if interrupted else int(bool(card.worse)))
+            html.write_text(page_of(card), encoding="utf-8")
+    raise typer.Exit(status or int(card is not None and bool(card.worse)))
 
 
-def _measure(client: "Client", model: str, parameters: Any) -> tuple["Card | None", bool]:
-    """Return the card, and whether it was interrupted; `None` if nothing was measured until then."""
+def _check_writable(path: Path | None) -> None:
+    """Reject a file that could not be written after minutes of measuring."""
+    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+        reason = "is a folder" if path.is_dir() else f"cannot be written: there is no such folder as {path.parent}"
+        raise LMStudioOSError(f"{str(path)!r} {reason}; choose another name")
+
+
+def _measure(client: "Client", model: str, parameters: Any) -> tuple["Card | None", int]:
+    """Return the card, as far as it was measured, and the exit status if something ended that before."""
     from lmstudio_integrations.client.certify.rows import tokens_of  # noqa: PLC0415 - slow
 
     prompt, predicted = tokens_of(parameters["rows"], quick=parameters["quick"])
     again = ", and again what differs from the earlier card, up to six times" if parameters["against"] else ""
-    note(f"At most {prompt:,} tokens of prompts and {predicted:,} of responses{again}. Ctrl-C keeps what was measured.")
+    minutes = counted(math.ceil(prompt / TOKENS_PER_MINUTE), "minute")
+    note(
+        f"At most {prompt:,} tokens of prompts and {predicted:,} of responses{again}: about {minutes} with a model of "
+        "7B on a graphics card. Ctrl-C keeps what was measured."
+    )
     so_far: list[Card] = []
     with progress_bar(f"Certifying {model}") as show:
         try:
-            card = client.certify(model, **parameters, on_row=so_far.append, on_progress=lambda _row, part: show(part))
-        except KeyboardInterrupt:
-            return (so_far[-1] if so_far else None), True
-    return card, False
+            return client.certify(model, **parameters, on_row=so_far.append, on_progress=lambda _, part: show(part)), 0
+        except (KeyboardInterrupt, LMStudioError) as error:
+            measured = next((card for card in reversed(so_far) if any(row.observations for row in card.rows)), None)
+            if isinstance(error, KeyboardInterrupt):
+                return measured, INTERRUPTED
+            if measured is None:
+                raise
+            note(f"Error: {message_for_commands(str(error))}")
+            return measured, 1
 
 
 def _reject_with_record(parameters: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What a question of a row may use: the instance, within the tokens of the row, and the observations that it makes."""
 
+import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,11 @@ from lmstudio_integrations.client.predictions.requests import History, Predictio
 from lmstudio_integrations.client.transport.concurrent_flows import MakeMailbox, run_concurrently
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
-from lmstudio_integrations.errors import LMStudioServerError
+from lmstudio_integrations.errors import (
+    LMStudioAuthenticationError,
+    LMStudioModelNotFoundError,
+    LMStudioServerError,
+)
 from lmstudio_integrations.types.cards import Observation, RowName
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 from lmstudio_integrations.types.models import ModelInstanceInfo
@@ -31,6 +36,9 @@ FEW = 8
 """Tokens of a response whose content does not matter."""
 
 _DETAIL = 160
+
+OF_THE_INSTANCE = (LMStudioModelNotFoundError, LMStudioAuthenticationError)
+"""Errors after which nothing more can be asked; the others are answers."""
 
 _WORDS = (
     "apple arm ball bank bear bell bird boat book bottle box bridge bus camp car cat chair city cloud coat coffee corn "
@@ -149,7 +157,9 @@ class Asking:
         self._add(Observation(case=case, kind="verdict", outcome=outcome, score=score, detail=detail))
 
     def number(self, case: str, value: float, unit: str, *, more_is_better: bool = True) -> None:
-        """Record a measured number above 0."""
+        """Record a measured number; one that is not above 0 was not measured."""
+        if not 0 < value < math.inf:
+            return
         score = value if more_is_better else 1 / value
         shown = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
         self._add(Observation(case=case, kind="number", outcome=f"{shown} {unit}", score=score))
@@ -240,6 +250,8 @@ class Asking:
         began = time.perf_counter()
         try:
             result = yield from prediction.to_end()
+        except OF_THE_INSTANCE:
+            raise
         except LMStudioServerError as error:
             return Reply(None, error, time.perf_counter() - began)
         self.budget.spend(result)

@@ -1,6 +1,7 @@
 """Chooses the instance that a card is of, and describes it: an idle one that is loaded, else one of its own."""
 
 import secrets
+from contextlib import suppress
 from typing import Any, Final
 
 from lmstudio_integrations.client.embeddings.embedder import Embedder
@@ -27,6 +28,7 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
     LMStudioInsufficientResourcesError,
+    LMStudioModelNotFoundError,
     LMStudioProtocolError,
     LMStudioServerError,
     LMStudioValueError,
@@ -64,10 +66,11 @@ def choose(context: ClientContext, name: str, device: str | None) -> Flow[Model]
     found: list[WireInfo] = []
     for kind, info in (yield from list_all_loaded(operation)):
         if matches(name, info) and (device is None or is_on(info, where)):
-            state = yield from get_processing_state(operation, kind, specifier_of_instance(info))
-            if state.status == "idle" and not state.queued:
-                return _MODELS[kind](context, _state_of(kind, info))
-            found.append(info)
+            with suppress(LMStudioModelNotFoundError):  # it was unloaded meanwhile
+                state = yield from get_processing_state(operation, kind, specifier_of_instance(info))
+                if state.status == "idle" and not state.queued:
+                    return _MODELS[kind](context, _state_of(kind, info))
+                found.append(info)
     if found:
         names = ", ".join(repr(identifier_of(info)) for info in found)
         raise LMStudioValueError(f"{names} is in use, and would be measured wrongly; wait until it is idle")

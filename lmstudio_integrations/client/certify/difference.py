@@ -68,6 +68,10 @@ class Compared:
         Args:
             level: The probability below which a change is confirmed.
         """
+        if not self.new:
+            # What is not observed any more, because the server rejects it or the model cannot do it any more.
+            self.verdict = "worse" if self.repetitions > 1 else None
+            return
         if self.part.kind == "fact":
             self._decide_fact()
             return
@@ -101,7 +105,7 @@ class Compared:
             kind=self.part.kind,
             verdict=self.verdict or "noise",
             before=_text(self.old),
-            now=_text(self.new),
+            now=_text(self.new) if self.new else "not observed",
             repetitions=self.repetitions,
             smallest=smallest[self.part.kind],
         )
@@ -114,12 +118,21 @@ class Comparison:
         old: The rows of the earlier card.
         new: Those of the new one.
         apart: The rows whose parts are compared on their own.
+        alike: Whether both cards were asked the same, so that what the new one lacks has vanished.
     """
 
-    def __init__(self, old: Iterable[CardRow], new: Iterable[CardRow], apart: Iterable[RowName]) -> None:
+    def __init__(
+        self, old: Iterable[CardRow], new: Iterable[CardRow], apart: Iterable[RowName], *, alike: bool = False
+    ) -> None:
         self._apart = frozenset(apart)
+        new = list(new)
         before, now = self._parts(old), self._parts(new)
-        self.compared = {part: Compared(part, before[part], now[part]) for part in before if part in now}
+        complete = {row.name for row in new if alike and not row.unasked}
+        self.compared = {
+            part: Compared(part, before[part], now.get(part, ()))
+            for part in before
+            if part in now or part.row in complete
+        }
         self.level: float = ERROR_LEVEL / (2 * len(LOOKS) * max(1, len(self.compared)))
         """The probability below which one look at one part confirms a direction, so that all keep `ERROR_LEVEL`."""
         self.repetitions: int = 1
@@ -195,8 +208,11 @@ def strata(old: Iterable[Observation], new: Iterable[Observation], *, pooled: bo
     by_case: defaultdict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for index, observations in enumerate((old, new)):
         for each in observations:
-            by_case["" if pooled else each.case][index].append(each.score)
-    return [(before, now) for before, now in by_case.values() if before and now]
+            by_case[each.case][index].append(each.score)
+    both = [(before, now) for before, now in by_case.values() if before and now]
+    if not pooled:
+        return both
+    return [([score for before, _ in both for score in before], [score for _, now in both for score in now])]
 
 
 def chance_of_worse(cases: Strata, margin: float = 1.0) -> float:

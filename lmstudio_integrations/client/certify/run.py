@@ -7,7 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lmstudio_integrations._support.version import __version__
-from lmstudio_integrations.client.certify.asking import Asking, Budget, Case, OutOfTokensError, Row, Summary
+from lmstudio_integrations.client.certify.asking import (
+    OF_THE_INSTANCE,
+    Asking,
+    Budget,
+    Case,
+    OutOfTokensError,
+    Row,
+    Summary,
+)
 from lmstudio_integrations.client.certify.choosing import choose, describe
 from lmstudio_integrations.client.certify.difference import Comparison
 from lmstudio_integrations.client.certify.parameters import CertifyParameters
@@ -16,7 +24,7 @@ from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.support.arguments import check_names, flag_of, list_of, optional_text, text_of
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, call_back
-from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioError, LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.types.cards import Card, CardRow
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import ModelInstanceInfo
@@ -75,10 +83,13 @@ class Certification:
                 card = yield from self._compare(card, self._old, model, info)
             return card.model_copy(update={"complete": True})
         finally:
-            yield from model.unload_if_loaded_here()
+            with suppress(LMStudioError):  # of a lost connection, after which the TTL unloads it
+                yield from model.unload_if_loaded_here()
 
     def _measure_all(self, card: Card, model: Model, info: ModelInstanceInfo) -> Flow[Card]:
         rows = [row for row in self._rows if info.type in row.kinds]
+        if not rows:
+            raise LMStudioValueError(f"{self._name!r} is of the kind {info.type!r}, which has none of these rows")
         total = sum(len(self._cases(row)) for row in rows)
         done = 0
         for row in rows:
@@ -101,7 +112,8 @@ class Certification:
 
     def _compare(self, card: Card, old: Card, model: Model, info: ModelInstanceInfo) -> Flow[Card]:
         """Measure what differs again, until it is confirmed or turns out to be noise."""
-        comparison = Comparison(old.rows, card.rows, [row.name for row in self._rows if row.apart])
+        apart = [row.name for row in self._rows if row.apart]
+        comparison = Comparison(old.rows, card.rows, apart, alike=old.quick == card.quick)
         while pending := comparison.undecided():
             for row in self._rows:
                 parts = pending.get(row.name, set())
@@ -120,6 +132,8 @@ class Certification:
         """Ask one question; what a server cannot do at all is an observation, too."""
         try:
             yield from case.ask(asking)
+        except OF_THE_INSTANCE:
+            raise
         except LMStudioServerError as error:
             asking.verdict(case.name, "rejected", 0, str(error))
 

@@ -214,3 +214,41 @@ def test_what_broke_is_worse() -> None:
     assert (worse.row, worse.repetitions) == ("tools", 2)
     assert worse.before == "40 of 40"
     assert str(after).count("\n") < 8
+
+
+def test_a_model_that_is_unloaded_meanwhile_ends_the_card(client: Client) -> None:
+    client.llm.load_new_instance(KEY, "mine")
+
+    def unload(_row: str, share: float) -> None:
+        if 0.5 < share < 0.53:
+            client.llm.unload("mine")
+
+    cards: list[Card] = []
+    with pytest.raises(LMStudioModelNotFoundError):
+        client.certify(KEY, rows=["tools"], on_progress=unload, on_row=cards.append)
+    assert {each.outcome for each in cards[-1].row("tools").observations} == {"right"}
+
+
+def test_rows_of_the_other_kind_of_model_are_an_error() -> None:
+    with Emulator([ModelEntry(key="vectors", kind="embedding")]) as server, Client(server.address) as client:
+        with pytest.raises(LMStudioValueError, match="'vectors' is of the kind 'embedding'"):
+            client.certify("vectors", rows=["tools"])
+        assert client.certify("vectors", quick=True).embedding > 0
+
+
+def test_what_the_server_rejects_since_the_earlier_card_is_worse() -> None:
+    rejecting = ({"when": {"last": "^Write a long story"}, "then": [{"error": "no"}]}, *RULES)
+    with Emulator([ModelEntry(key=KEY, rules=RULES)]) as server, Client(server.address) as client:
+        before = client.certify(KEY, rows=["speed"])
+    with Emulator([ModelEntry(key=KEY, rules=rejecting)]) as server, Client(server.address) as client:
+        after = client.certify(KEY, rows=["speed"], against=before)
+    lost = {change.part: change.now for change in after.worse}
+    assert {name: lost[name] for name in ("alone", "at once")} == {"alone": "not observed", "at once": "not observed"}
+
+
+def test_a_context_window_that_is_too_small_for_the_tools_is_named(client: Client) -> None:
+    client.llm.load_new_instance(KEY, "mine", config={"context_length": 128})
+    row = client.certify(KEY, rows=["tools"], quick=True).row("tools")
+    assert {each.outcome for each in row.observations} == {"does not fit"}
+    assert row.advice is not None
+    assert "context_length" in row.advice

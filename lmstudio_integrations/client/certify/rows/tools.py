@@ -12,6 +12,7 @@ from lmstudio_integrations.client.predictions.call_repair.unreadable import Mean
 from lmstudio_integrations.client.predictions.tool_parser.streaming import StreamingToolParser
 from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTools
 from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.errors import LMStudioContextOverflowError
 from lmstudio_integrations.types.cards import Observation, outcomes, share_text
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
 
@@ -209,7 +210,7 @@ def judge(request: Request, reply: Reply) -> str:
     """Return what a response is."""
     result = reply.result
     if result is None:
-        return "rejected"
+        return "does not fit" if isinstance(reply.error, LMStudioContextOverflowError) else "rejected"
     made = [(call.name, dict(call.arguments or {})) for call in result.tool_call_requests]
     failed = any(call.failure for call in result.tool_calls)
     if result.stats.stop_reason == "maxPredictedTokensReached" and (made or failed or result.reasoning_tokens):
@@ -270,6 +271,7 @@ def _contains(value: object, needed: object) -> bool:
 
 
 _ADVICE = {
+    "does not fit": "load it with a larger context_length: the definitions of twelve tools do not fit",
     "in the text": "rescue_tool_calls=True reads the calls that stay in the text",
     "mended": "repair_tool_calls=True mends the calls that do not fit their tool",
     "malformed": "repair_tool_calls=True mends the calls that cannot be read",
@@ -286,7 +288,7 @@ def _summarize(observations: Sequence[Observation]) -> Summary:
     if not failures:
         return Summary(f"{share_text(observations)} right")
     text = f"{share_text(observations)} right; {outcomes(each for each in observations if each.score < 1)}"
-    if 2 * len(failures) > len(observations) and "in the text" not in failures:
+    if 2 * len(failures) > len(observations) and not {"in the text", "does not fit"} & {*failures}:
         return Summary(text, "use another model for agents")
     worst = max(failures, key=failures.count)
     return Summary(text, _ADVICE["in the text" if "in the text" in failures else worst] if worst in _ADVICE else None)
