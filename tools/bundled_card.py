@@ -17,7 +17,7 @@ SCHEMA = ROOT / "docs/reference/types/card.schema.json"
 CARD = ROOT / f"docs/guides/{MODEL}.card.json"
 PAGE = ROOT / "docs/guides/certify.md"
 
-_SHOWN = re.compile(r"(?<=<!-- card -->\n\n```text\n).*?(?=```)", re.DOTALL)
+_SHOWN = re.compile(r"(<!-- card -->\n\n```text\n)[^`]*")
 
 
 def schema_text() -> str:
@@ -27,7 +27,7 @@ def schema_text() -> str:
 
 def page_text() -> str:
     """Return the page with the card that was kept."""
-    return _SHOWN.sub(lambda _: f"{Card.read(CARD)}\n", PAGE.read_text(encoding="utf-8"))
+    return _SHOWN.sub(lambda match: f"{match[1]}{Card.read(CARD)}\n", PAGE.read_text(encoding="utf-8"))
 
 
 def main() -> None:

@@ -133,7 +133,8 @@ class Comparison:
             for part in before
             if part in now or part.row in complete
         }
-        self.level: float = ERROR_LEVEL / (2 * len(LOOKS) * max(1, len(self.compared)))
+        tested = sum(part.kind != "fact" for part in self.compared)
+        self.level: float = ERROR_LEVEL / (2 * len(LOOKS) * max(1, tested))
         """The probability below which one look at one part confirms a direction, so that all keep `ERROR_LEVEL`."""
         self.repetitions: int = 1
 

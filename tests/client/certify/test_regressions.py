@@ -32,6 +32,9 @@ def test_a_good_model_passes_every_row_within_the_tokens_that_were_promised(good
     assert [(each.name, observation) for each in good.rows for observation in each.failures] == []
     assert [row.name for row in good.rows if row.missing] == ["reranking"]
     assert [row.name for row in good.rows if row.unasked] == []
+    for row in ROWS:  # a part that is compared on its own is asked again on its own
+        observed = {each.part for card_row in good.rows if card_row.name == row.name for each in card_row.observations}
+        assert not row.apart or observed <= {case.part for case in row.cases}
     prompt, predicted = tokens_of(UNTIMED, quick=False)
     assert 0 < good.prompt_tokens <= prompt
     assert 0 < good.predicted_tokens <= predicted
