@@ -81,7 +81,9 @@ class Compared:
         if self.repetitions in LOOKS and min(worse, better) <= level:
             self.verdict = "worse" if worse < better else "better"
         elif min(worse, better) > SUSPICIOUS or self.repetitions >= LOOKS[-1]:
-            self.verdict = "same" if _outcomes_by_case(self.old) == _outcomes_by_case(self.new) else "noise"
+            is_same = self.repetitions == 1 and self.part.kind == "number"
+            is_same = is_same or _outcomes_by_case(self.old) == _outcomes_by_case(self.new)
+            self.verdict = "same" if is_same else "noise"
 
     def _decide_fact(self) -> None:
         before, now = ({(each.case, each.outcome) for each in some} for some in (self.old, self.new))
@@ -194,7 +196,7 @@ def _text(observations: Sequence[Observation]) -> str:
     for each in observations:
         by_case[each.case].append(each)
     middle = {case: sorted(some, key=lambda each: each.score)[len(some) // 2].outcome for case, some in by_case.items()}
-    return ", ".join(f"{case.partition('/')[2]} {outcome}".strip() for case, outcome in middle.items())
+    return ", ".join(f"{case.partition('/')[2]}: {outcome}".removeprefix(": ") for case, outcome in middle.items())
 
 
 def strata(old: Iterable[Observation], new: Iterable[Observation], *, pooled: bool = False) -> Strata:

@@ -80,7 +80,7 @@ def test_the_best_number_of_slots(rates: dict[int, float], slots: int, best: int
     ]
     summary = SPEED.summarize(observations)
     assert summary.advice == advice
-    assert summary.text.startswith("41 tokens/s (1 at once), ")
+    assert summary.text.startswith("41 tokens/s alone; ")
     assert summary.text.endswith(f"; best parallel {best}")
 
 
@@ -89,7 +89,7 @@ def test_the_best_number_of_slots(rates: dict[int, float], slots: int, best: int
 )
 def test_a_draft_model_that_is_slower(rate: float, advice: str | None) -> None:
     numbers = [number("alone", 41), number("draft/a/b", rate), number("draft/a/b accepted", 61, "%")]
-    assert SPEED.summarize(numbers) == (f"41 tokens/s (1 at once); draft a/b {rate} tokens/s, 61 % accepted", advice)
+    assert SPEED.summarize(numbers) == (f"41 tokens/s alone; draft a/b {rate} tokens/s, 61 % accepted", advice)
 
 
 def test_the_line_has_the_medians_of_the_first_tokens() -> None:

@@ -28,6 +28,8 @@ SHORTEST = 8
 ACCEPTED = " accepted"
 """What the share of the drafted tokens has behind the case of its draft model."""
 
+_RATE = "tokens/s"
+
 NOTABLE = 1.1
 """The factor from which on another setting is worth the while."""
 
@@ -82,7 +84,7 @@ def _measure(
     results = [each for each in results if (each.stats.predicted_tokens_count or 0) >= SHORTEST]
     if results:
         tokens = sum(each.stats.predicted_tokens_count or 0 for each in results)
-        asking.number(case, tokens / seconds, "tokens/s")
+        asking.number(case, tokens / seconds, _RATE)
     return results
 
 
@@ -101,7 +103,9 @@ def _summarize(observations: Sequence[Observation]) -> Summary:
     # What exceeds the slots waits, so that it does not show the speed of more slots.
     best = max((count for count in rates if count <= slots), key=lambda count: rates[count].score, default=slots)
     texts = [f"first token {', '.join(first)}"] if first else []
-    texts += [", ".join(f"{rate.outcome} ({count} at once)" for count, rate in rates.items())] if rates else []
+    texts += [f"{rates[1].outcome} alone"] if 1 in rates else []
+    together = [f"{rate.outcome.removesuffix(_RATE)}with {count}" for count, rate in rates.items() if count > 1]
+    texts += [f"{', '.join(together)} at once"] if together else []
     texts += [f"best parallel {best}"] if len(rates) > 1 else []
     for key, number in drafts.items():
         accepted = numbers.get(f"draft/{key}{ACCEPTED}")
