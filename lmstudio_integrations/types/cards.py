@@ -213,6 +213,8 @@ class Card(_Part):
         model: The instance, and its server.
         temperature: The temperature of the requests.
         quick: Whether only a sixth was asked.
+        load: Whether further instances were loaded for a moment.
+        drafts: The draft models that were tried.
         complete: Whether it came to its end.
         rows: The rows.
         changes: What became of each part since the earlier card that it was compared with; `None` without one.
@@ -225,6 +227,8 @@ class Card(_Part):
     model: CardModel
     temperature: float = 0.0
     quick: bool = False
+    load: bool = False
+    drafts: tuple[str, ...] = ()
     complete: bool = False
     rows: tuple[CardRow, ...] = ()
     changes: tuple[Change, ...] | None = None
@@ -280,9 +284,10 @@ class Card(_Part):
                 times = f" (measured {change.repetitions} times)" if change.repetitions > 1 else ""
                 yield f"{verdict:<{_WIDTH}}{change.name}: {change.before}, now {change.now}{times}"
         yield f"{'same':<{_WIDTH}}{', '.join(change.name for change in by_verdict['same']) or 'nothing'}"
-        smallest = [f"{change.name} {change.smallest}" for change in changes if change.kind == "verdict"]
-        if smallest:
-            yield f"{'seen from':<{_WIDTH}}{'; '.join(smallest)}; numbers a factor of {MARGIN:g}"
+        smallest = [
+            f"{change.name} {change.smallest}" for change in changes if change.kind == "verdict" and not change.part
+        ]
+        yield f"{'seen from':<{_WIDTH}}{'; '.join([*smallest, 'a part that is lost', f'a factor of {MARGIN:g}'])}"
 
     def row(self, name: RowName) -> CardRow:
         """Return a row.

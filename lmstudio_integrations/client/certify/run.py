@@ -75,6 +75,8 @@ class Certification:
                 model=described,
                 temperature=self._temperature,
                 quick=self._quick,
+                load=self._may_load,
+                drafts=tuple(self._drafts),
             )
             if self._old is not None:
                 card = card.model_copy(update={"model_changes": _model_changes(card, self._old)})
@@ -113,7 +115,8 @@ class Certification:
     def _compare(self, card: Card, old: Card, model: Model, info: ModelInstanceInfo) -> Flow[Card]:
         """Measure what differs again, until it is confirmed or turns out to be noise."""
         apart = [row.name for row in self._rows if row.apart]
-        comparison = Comparison(old.rows, card.rows, apart, alike=old.quick == card.quick)
+        alike = (old.quick, old.load, old.drafts) == (card.quick, card.load, card.drafts)
+        comparison = Comparison(old.rows, card.rows, apart, alike=alike)
         while pending := comparison.undecided():
             for row in self._rows:
                 parts = pending.get(row.name, set())
