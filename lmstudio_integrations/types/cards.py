@@ -287,7 +287,8 @@ class Card(_Part):
         smallest = [
             f"{change.name} {change.smallest}" for change in changes if change.kind == "verdict" and not change.part
         ]
-        yield f"{'seen from':<{_WIDTH}}{'; '.join([*smallest, 'a part that is lost', f'a factor of {MARGIN:g}'])}"
+        smallest += ["any other part if all of it fails", f"speeds a factor of {MARGIN:g}"]
+        yield f"{'seen from':<{_WIDTH}}{'; '.join(smallest)}"
 
     def row(self, name: RowName) -> CardRow:
         """Return a row.

@@ -72,7 +72,7 @@ def test_only_what_changed_is_shown_beside_an_earlier_card() -> None:
         "worse      speed alone: 40, now 20 (measured 4 times)",
         "changed    window loaded: 1, now 2 (measured 2 times)",
         "same       tools",
-        "seen from  tools 1 of 2; a part that is lost; a factor of 1.25",
+        "seen from  tools 1 of 2; any other part if all of it fails; speeds a factor of 1.25",
     ]
 
 
