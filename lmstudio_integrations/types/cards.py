@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
+from lmstudio_integrations._support.text import counted
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 
 FORMAT = 1
@@ -213,8 +216,6 @@ class Card(_Part):
         model: The instance, and its server.
         temperature: The temperature of the requests.
         quick: Whether only a sixth was asked.
-        load: Whether further instances were loaded for a moment.
-        drafts: The draft models that were tried.
         complete: Whether it came to its end.
         rows: The rows.
         changes: What became of each part since the earlier card that it was compared with; `None` without one.
@@ -227,8 +228,6 @@ class Card(_Part):
     model: CardModel
     temperature: float = 0.0
     quick: bool = False
-    load: bool = False
-    drafts: tuple[str, ...] = ()
     complete: bool = False
     rows: tuple[CardRow, ...] = ()
     changes: tuple[Change, ...] | None = None
@@ -242,17 +241,20 @@ class Card(_Part):
             LMStudioOSError: If the file cannot be read.
             LMStudioValueError: If it is no card, or has another format.
         """
+        no_card = f"{str(path)!r} is no card of `lmsi certify`"
         try:
-            card = cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
+            value = from_json(Path(path).read_bytes())
         except OSError as error:
             raise LMStudioOSError(f"cannot read the card {str(path)!r}: {error.strerror or error}") from error
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise LMStudioValueError(f"{str(path)!r} is no card of `lmsi certify`") from error
-        if card.format_version != FORMAT:
-            raise LMStudioValueError(
-                f"{str(path)!r} has format {card.format_version}, and this version reads {FORMAT}; make it again"
-            )
-        return card
+        except ValueError as error:
+            raise LMStudioValueError(no_card) from error
+        version = value.get("format_version", FORMAT) if is_object(value) else FORMAT
+        if version != FORMAT:
+            raise LMStudioValueError(f"{str(path)!r} has format {version}, and this is for {FORMAT}; make it again")
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise LMStudioValueError(no_card) from error
 
     def to_json(self) -> str:
         """Return it as JSON text."""
@@ -268,7 +270,8 @@ class Card(_Part):
         for row in self.rows:
             yield f"{row.name:<{_WIDTH}}{row.missing or row.summary or 'not asked'}"
             if row.unasked:
-                yield f"{'':<{_WIDTH}}{row.unasked} not asked: the tokens of the row were used up"
+                why = ": too few tokens were left" if self.complete else ""
+                yield f"{'':<{_WIDTH}}{counted(row.unasked, 'question')} not asked{why}"
             if row.failures:
                 yield f"{'':<{_WIDTH}}failed: {_names(row.failures)}"
             if row.advice:
@@ -283,7 +286,8 @@ class Card(_Part):
             for change in by_verdict[verdict]:
                 times = f" (measured {change.repetitions} times)" if change.repetitions > 1 else ""
                 yield f"{verdict:<{_WIDTH}}{change.name}: {change.before}, now {change.now}{times}"
-        yield f"{'same':<{_WIDTH}}{', '.join(change.name for change in by_verdict['same']) or 'nothing'}"
+        same = dict.fromkeys(change.name for change in by_verdict["same"])
+        yield f"{'same':<{_WIDTH}}{', '.join(same) or 'nothing'}"
         smallest = [
             f"{change.name} {change.smallest}" for change in changes if change.kind == "verdict" and not change.part
         ]

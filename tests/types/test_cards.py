@@ -55,7 +55,7 @@ def test_what_was_not_asked_is_said() -> None:
     assert str(card(*rows, complete=False)).split("\n")[1:] == [
         "It was interrupted; the rows so far:",
         "tools      1 of 1",
-        "           39 not asked: the tokens of the row were used up",
+        "           39 questions not asked",
         "vision     the model sees no images",
     ]
 

@@ -2,6 +2,7 @@
 
 import math
 import secrets
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.types.cards import Observation, RowName
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 from lmstudio_integrations.types.models import ModelInstanceInfo
-from lmstudio_integrations.types.results import PredictionResult
+from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionResult
 
 SEED = 20261126
 THOUGHT = 256
@@ -34,6 +35,9 @@ THOUGHT = 256
 
 FEW = 8
 """Tokens of a response whose content does not matter."""
+
+GREETINGS = ("Hello.", "Hi.", "Good day.", "Hello there.", "Good morning.", "Hi there.")
+"""What prompts begin with, another one in each repetition."""
 
 _DETAIL = 160
 
@@ -78,7 +82,7 @@ class Reply(NamedTuple):
 
 @dataclass(slots=True)
 class Budget:
-    """The tokens that a row may still use."""
+    """Tokens that may be used, and that were."""
 
     prompt: int
     predicted: int
@@ -94,10 +98,15 @@ class Budget:
         if self.used_predicted + predicted > self.predicted or self.used_prompt >= self.prompt:
             raise OutOfTokensError
 
-    def spend(self, result: PredictionResult) -> None:
-        """Count the tokens of a response."""
-        self.used_prompt += result.stats.prompt_tokens_count or 0
-        self.used_predicted += result.stats.predicted_tokens_count or 0
+    def part(self, limits: "Budget") -> "Budget":
+        """Return what a row may use of what is left."""
+        prompt, predicted = self.prompt - self.used_prompt, self.predicted - self.used_predicted
+        return Budget(min(limits.prompt, prompt), min(limits.predicted, predicted))
+
+    def add(self, used: "Budget") -> None:
+        """Count what a row has used."""
+        self.used_prompt += used.used_prompt
+        self.used_predicted += used.used_predicted
 
 
 @dataclass(slots=True)
@@ -144,11 +153,8 @@ class Asking:
         return Operation(self.model.context)
 
     def vary(self, text: str) -> str:
-        """Return a prompt for this repetition.
-
-        At temperature 0, the same request would only be answered the same, or come from a cache.
-        """
-        return text if self.repetition == 0 else f"{text} (No. {self.repetition + 1})"
+        """Return a prompt for this repetition, with another greeting: the same one would only be answered the same."""
+        return f"{GREETINGS[self.repetition % len(GREETINGS)]} {text}"
 
     # What was observed ------------------------------------------------------------------------------------------------
 
@@ -160,7 +166,7 @@ class Asking:
         """Record a measured number; one that is not above 0 was not measured."""
         if not 0 < value < math.inf:
             return
-        score = value if more_is_better else 1 / value
+        score = value if more_is_better else min(1 / value, sys.float_info.max)
         shown = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
         self._add(Observation(case=case, kind="number", outcome=f"{shown} {unit}", score=score))
 
@@ -193,10 +199,12 @@ class Asking:
             max_tokens += THOUGHT
         self.budget.take(max_tokens)
         settings = self._settings(max_tokens, parameters, enable_thinking=reasoning)
-        reply = yield from self._predict(self.llm.prepare_response(history, settings))
-        if reply.result is not None and not reasoning:
-            self.reasons_anyway = self.reasons_anyway or reply.result.reasoning_tokens > 0
-        return reply
+        reply = yield from self._predict(self.llm.prepare_response(history, settings), max_tokens)
+        if reply.result is None or reasoning or self.reasons_anyway or not reply.result.reasoning_tokens:
+            return reply
+        self.reasons_anyway = True
+        is_cut = reply.result.stats.stop_reason == "maxPredictedTokensReached" and max_tokens > FEW
+        return (yield from self.respond(history, max_tokens, **parameters)) if is_cut else reply
 
     def complete(self, prompt: str, max_tokens: int, **parameters: Unpack[PredictionParameters]) -> Flow[Reply]:
         """Return the continuation of a text, without the chat template, or why there is none.
@@ -206,7 +214,7 @@ class Asking:
         """
         self.budget.take(max_tokens)
         settings = self._settings(max_tokens, parameters)
-        return (yield from self._predict(self.llm.prepare_completion(prompt, settings)))
+        return (yield from self._predict(self.llm.prepare_completion(prompt, settings), max_tokens))
 
     def respond_at_once(
         self, prompts: Sequence[str], max_tokens: int, **parameters: Unpack[PredictionParameters]
@@ -227,7 +235,7 @@ class Asking:
         def work(prompt: str, make_mailbox: MakeMailbox) -> Flow[None]:
             model = self.llm.with_context(lambda context: context.with_mailboxes(make_mailbox))
             prediction = model.prepare_response(prompt, self._settings(max_tokens, parameters))
-            replies.append((yield from self._predict(prediction)))
+            replies.append((yield from self._predict(prediction, max_tokens)))
 
         began = time.perf_counter()
         yield from run_concurrently(self.llm.context, [partial(work, prompt) for prompt in prompts])
@@ -246,15 +254,23 @@ class Asking:
         config = parameters.get("config")
         return {**parameters, "config": own if config is None else own.merged(LlmPredictionConfig.parse(config))}
 
-    def _predict(self, prediction: Prediction) -> Flow[Reply]:
-        began = time.perf_counter()
+    def _predict(self, prediction: Prediction, max_tokens: int) -> Flow[Reply]:
+        """Return the response; one that goes on far beyond its tokens is canceled."""
+        began, received = time.perf_counter(), 0
         try:
-            result = yield from prediction.to_end()
+            while (yield from prediction.advance()):
+                fragments = [each for each in prediction.ready if isinstance(each, LlmPredictionFragment)]
+                received += sum(each.tokens_count for each in fragments)
+                prediction.ready.clear()
+                if received > 2 * max_tokens + FEW:
+                    prediction.cancel()
+            result = prediction.result()
         except OF_THE_INSTANCE:
             raise
         except LMStudioServerError as error:
             return Reply(None, error, time.perf_counter() - began)
-        self.budget.spend(result)
+        self.budget.used_prompt += result.stats.prompt_tokens_count or 0
+        self.budget.used_predicted += max(result.stats.predicted_tokens_count or 0, received)
         return Reply(result, None, time.perf_counter() - began)
 
 

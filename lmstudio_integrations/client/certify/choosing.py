@@ -64,13 +64,16 @@ def choose(context: ClientContext, name: str, device: str | None) -> Flow[Model]
     operation = Operation(context)
     where = yield from on_device(operation, device)
     found: list[WireInfo] = []
-    for kind, info in (yield from list_all_loaded(operation)):
-        if matches(name, info) and (device is None or is_on(info, where)):
-            with suppress(LMStudioModelNotFoundError):  # it was unloaded meanwhile
-                state = yield from get_processing_state(operation, kind, specifier_of_instance(info))
-                if state.status == "idle" and not state.queued:
-                    return _MODELS[kind](context, _state_of(kind, info))
-                found.append(info)
+    loaded = yield from list_all_loaded(operation)
+    matching = [each for each in loaded if matches(name, each[1]) and (device is None or is_on(each[1], where))]
+    named = [each for each in matching if identifier_of(each[1]) == name]  # an identifier comes before a key
+    for kind, info in named or matching:
+        with suppress(LMStudioModelNotFoundError):  # it was unloaded meanwhile
+            state = yield from get_processing_state(operation, kind, specifier_of_instance(info))
+            is_of_another_call = identifier_of(info).startswith(OWN_PREFIX) and not named
+            if state.status == "idle" and not state.queued and not is_of_another_call:
+                return _MODELS[kind](context, _state_of(kind, info))
+            found.append(info)
     if found:
         names = ", ".join(repr(identifier_of(info)) for info in found)
         raise LMStudioValueError(f"{names} is in use, and would be measured wrongly; wait until it is idle")

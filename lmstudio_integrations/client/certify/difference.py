@@ -31,6 +31,9 @@ LOOKS = (2, 3, 4, 6)
 SUSPICIOUS = 0.15
 """A part is measured again as long as chance would do this, or better, less often."""
 
+FAILED = frozenset({"rejected", "lost"})
+"""The outcomes of questions that could not be asked, instead of what they measure."""
+
 Scores = Sequence[float]
 Strata = Sequence[tuple[Scores, Scores]]
 """The scores of each case: those on the old card, those on the new one."""
@@ -120,21 +123,22 @@ class Comparison:
         old: The rows of the earlier card.
         new: Those of the new one.
         apart: The rows whose parts are compared on their own.
-        alike: Whether both cards were asked the same, so that what the new one lacks has vanished.
     """
 
-    def __init__(
-        self, old: Iterable[CardRow], new: Iterable[CardRow], apart: Iterable[RowName], *, alike: bool = False
-    ) -> None:
+    def __init__(self, old: Iterable[CardRow], new: Iterable[CardRow], apart: Iterable[RowName]) -> None:
         self._apart = frozenset(apart)
         new = list(new)
         before, now = self._parts(old), self._parts(new)
-        complete = {row.name for row in new if alike and not row.unasked}
-        self.compared = {
-            part: Compared(part, before[part], now.get(part, ()))
-            for part in before
-            if part in now or part.row in complete
-        }
+        failed = {(row.name, each.part) for row in new for each in row.observations if each.outcome in FAILED}
+        missing = {row.name for row in new if row.missing}
+        self.compared: dict[Part, Compared] = {}
+        for part, observations in before.items():
+            cases = {each.case for each in observations} & {each.case for each in now.get(part, ())}
+            common = [[each for each in some if each.case in cases] for some in (observations, now.get(part, ()))]
+            if cases:
+                self.compared[part] = Compared(part, *common)
+            elif part.row in missing or (part.row, part.name) in failed:
+                self.compared[part] = Compared(part, observations, ())
         tested = sum(part.kind != "fact" for part in self.compared)
         self.level: float = ERROR_LEVEL / (2 * len(LOOKS) * max(1, tested))
         """The probability below which one look at one part confirms a direction, so that all keep `ERROR_LEVEL`."""
@@ -154,7 +158,8 @@ class Comparison:
         """Add a further measurement of the undecided parts of a row."""
         for part, some in self._parts([CardRow(name=row, observations=tuple(observations))]).items():
             if part in self.compared and self.compared[part].verdict is None:
-                self.compared[part].new += some
+                cases = {each.case for each in self.compared[part].old}
+                self.compared[part].new += [each for each in some if each.case in cases]
         for part, each in self.compared.items():
             if part.row == row and each.verdict is None:
                 each.repetitions += 1

@@ -6,6 +6,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.client.certify.asking import (
     OF_THE_INSTANCE,
@@ -19,12 +20,20 @@ from lmstudio_integrations.client.certify.asking import (
 from lmstudio_integrations.client.certify.choosing import choose, describe
 from lmstudio_integrations.client.certify.difference import Comparison
 from lmstudio_integrations.client.certify.parameters import CertifyParameters
-from lmstudio_integrations.client.certify.rows import QUICK, rows_of
+from lmstudio_integrations.client.certify.rows import QUICK, TOKENS, TOKENS_QUICK, rows_of
 from lmstudio_integrations.client.models.model import Model
+from lmstudio_integrations.client.models.queries import list_downloaded
 from lmstudio_integrations.client.support.arguments import check_names, flag_of, list_of, optional_text, text_of
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, call_back
-from lmstudio_integrations.errors import LMStudioError, LMStudioServerError, LMStudioValueError
+from lmstudio_integrations.client.transport.operation import Operation
+from lmstudio_integrations.errors import (
+    LMStudioConnectionLostError,
+    LMStudioError,
+    LMStudioServerError,
+    LMStudioTimeoutError,
+    LMStudioValueError,
+)
 from lmstudio_integrations.types.cards import Card, CardRow
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import ModelInstanceInfo
@@ -57,6 +66,10 @@ class Certification:
         self._on_progress = parameters.get("on_progress")
         against = parameters.get("against")
         self._old = Card.read(against) if isinstance(against, str | Path) else against
+        if not isinstance(self._old, Card | None):
+            raise LMStudioValueError(f"against must be a Card or its file; got {against!r}")
+        self._left = Budget(*TOKENS_QUICK) if self._quick else Budget(*TOKENS)
+        self._reasons_anyway = self._is_lost = False
         if self._old is not None and self._old.temperature != self._temperature:
             raise LMStudioValueError(
                 f"the earlier card was measured at temperature={self._old.temperature:g}; measure at the same one, not "
@@ -68,6 +81,7 @@ class Certification:
         began = datetime.now(UTC)
         model = yield from choose(self._context, self._name, self._device)
         try:
+            yield from self._check_drafts()
             described, info = yield from describe(model)
             card = Card(
                 measured_at=began.isoformat(timespec="seconds"),
@@ -75,8 +89,6 @@ class Certification:
                 model=described,
                 temperature=self._temperature,
                 quick=self._quick,
-                load=self._may_load,
-                drafts=tuple(self._drafts),
             )
             if self._old is not None:
                 card = card.model_copy(update={"model_changes": _model_changes(card, self._old)})
@@ -98,6 +110,7 @@ class Certification:
             asking = self._asking(row, model, info)
             began = time.perf_counter()
             is_missing, unasked = row.missing(info), len(self._cases(row))
+            done += unasked if is_missing else 0
             try:
                 for case in () if is_missing else self._cases(row):
                     yield from call_back("on_progress", self._on_progress, row.name, done / total)
@@ -107,6 +120,7 @@ class Certification:
             except OutOfTokensError:
                 done += unasked
             finally:  # also what an interrupted row has
+                self._left.add(asking.budget)
                 measured = _row_of(row, asking, time.perf_counter() - began, unasked, is_missing)
                 card = card.model_copy(update={"rows": (*card.rows, measured)})
                 yield from call_back("on_row", self._on_row, card)
@@ -115,8 +129,7 @@ class Certification:
     def _compare(self, card: Card, old: Card, model: Model, info: ModelInstanceInfo) -> Flow[Card]:
         """Measure what differs again, until it is confirmed or turns out to be noise."""
         apart = [row.name for row in self._rows if row.apart]
-        alike = (old.quick, old.load, old.drafts) == (card.quick, card.load, card.drafts)
-        comparison = Comparison(old.rows, card.rows, apart, alike=alike)
+        comparison = Comparison(old.rows, card.rows, apart)
         while pending := comparison.undecided():
             for row in self._rows:
                 parts = pending.get(row.name, set())
@@ -132,25 +145,47 @@ class Certification:
         return card.model_copy(update={"changes": comparison.changes()})
 
     def _ask(self, case: Case, asking: Asking) -> Flow[None]:
-        """Ask one question; what a server cannot do at all is an observation, too."""
+        """Ask one question; what a server cannot do at all is an observation, too.
+
+        Raises:
+            LMStudioError: If nothing more can be asked: the model is gone, or the connection for the second time.
+        """
         try:
             yield from case.ask(asking)
+            self._is_lost = False
         except OF_THE_INSTANCE:
             raise
         except LMStudioServerError as error:
             asking.verdict(case.name, "rejected", 0, str(error))
+        except (LMStudioConnectionLostError, LMStudioTimeoutError) as error:
+            if self._is_lost:
+                raise
+            self._is_lost = True
+            asking.verdict(case.name, "lost", 0, str(error))
+        self._reasons_anyway = asking.reasons_anyway
 
     def _asking(self, row: Row, model: Model, info: ModelInstanceInfo, repetition: int = 0) -> Asking:
-        share = QUICK if self._quick else 1
+        limits = Budget(row.prompt_tokens, row.predicted_tokens)
         return Asking(
             model=model,
             info=info,
-            budget=Budget(row.prompt_tokens // share, row.predicted_tokens // share),
+            budget=limits if repetition else self._left.part(limits),
             repetition=repetition,
             temperature=self._temperature,
             may_load=self._may_load,
             drafts=self._drafts,
+            reasons_anyway=self._reasons_anyway,
         )
+
+    def _check_drafts(self) -> Flow[None]:
+        """Reject a draft model that there is not, before minutes of measuring."""
+        if not self._drafts:
+            return
+        downloaded = yield from list_downloaded(Operation(self._context), "llm")
+        keys = [info.model_key for info in downloaded]
+        for draft in self._drafts:
+            if draft not in keys:
+                raise LMStudioValueError(f"no draft model {draft!r} is downloaded; {explain_unknown_name(draft, keys)}")
 
     def _cases(self, row: Row) -> Sequence[Case]:
         return row.cases[:: QUICK if self._quick else 1]

@@ -25,11 +25,14 @@ def response(
 
 class _Prediction:
     def __init__(self, result: PredictionResult) -> None:
-        self.result = result
+        self._result = result
 
-    def to_end(self) -> Flow[PredictionResult]:
+    def advance(self) -> Flow[bool]:
         yield from ()
-        return self.result
+        return False
+
+    def result(self) -> PredictionResult:
+        return self._result
 
 
 class CannedModel(LanguageModel):

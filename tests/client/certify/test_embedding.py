@@ -51,7 +51,7 @@ def by_place(*degrees: float) -> Callable[[str], list[float]]:
     """Return what makes vectors in these directions of the three texts."""
 
     def vector_of(text: str) -> list[float]:
-        (place,) = [each.index(text) for each in TEXTS if text in each]
+        (place,) = [place for each in TEXTS for place, known in enumerate(each) if text.endswith(known)]
         return [math.cos(math.radians(degrees[place])), math.sin(math.radians(degrees[place]))]
 
     return vector_of

@@ -67,7 +67,7 @@ def test_reasoning_that_is_not_as_requested_is_seen(
 
 
 def test_a_model_that_reasons_now_and_then_is_seen() -> None:
-    row = _row({"when": {"last": "^A farmer"}, "then": [{"reasoning": "Hm."}, {"text": "9"}]})
+    row = _row({"when": {"last": "A farmer"}, "then": [{"reasoning": "Hm."}, {"text": "9"}]})
 
     assert row.summary.startswith("separated 1 of 4; off 4 of 4; budget 4 of 4 (none 3); ")
 

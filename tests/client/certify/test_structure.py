@@ -67,9 +67,9 @@ def test_a_tag_that_is_left_after_reasoning_is_no_json() -> None:
     company = {"name": "a", "address": {"street": "a", "city": {"name": "a", "country": "a"}}}
     shape = {"shape": {"kind": "square", "side": 1}}
     rules = [
-        {"when": {"last": "^Li Wei orders"}, "then": [{"text": '</think>{"by": {"name": "a"}, "product": "a"}'}]},
-        {"when": {"last": "^The company"}, "then": [{"text": json.dumps(company)}]},
-        {"when": {"last": "^A square"}, "then": [{"text": f"</think>{json.dumps(shape)}"}]},
+        {"when": {"last": "Li Wei orders"}, "then": [{"text": '</think>{"by": {"name": "a"}, "product": "a"}'}]},
+        {"when": {"last": "The company"}, "then": [{"text": json.dumps(company)}]},
+        {"when": {"last": "A square"}, "then": [{"text": f"</think>{json.dumps(shape)}"}]},
     ]
     row = _row(*rules)
 
@@ -79,7 +79,7 @@ def test_a_tag_that_is_left_after_reasoning_is_no_json() -> None:
 
 def test_a_stream_that_is_no_json_is_seen() -> None:
     last = FORMATS[4::5][0]
-    row = _row({"when": {"last": f"^{last.prompt[:12]}"}, "then": [{"text": "no"}, {"text": " JSON"}]})
+    row = _row({"when": {"last": last.prompt[:12]}, "then": [{"text": "no"}, {"text": " JSON"}]})
 
     assert {each.case: each.detail for each in row.failures} == {last.name: "no JSON", "streamed/1": "no JSON"}
 

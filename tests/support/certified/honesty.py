@@ -4,7 +4,7 @@ from typing import Any
 
 RULES: tuple[dict[str, Any], ...] = (
     {
-        "when": {"last": "^A text"},
+        "when": {"last": "A text"},
         "then": [
             {"text": " seven quick wizards quote old physics books while a lazy fox jumps over my brown dog at night"}
         ],

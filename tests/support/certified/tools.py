@@ -34,7 +34,7 @@ def _rules() -> Iterator[Rule]:
     for request in REQUESTS:
         last, role = (request.prompt, "user") if request.made is None else (request.made[2], "tool")
         then = calls_of(request) or [{"text": f"{request.says} is what I can say."}]
-        yield {"when": {"last": f"^{re.escape(last)}", "role": role}, "then": then}
+        yield {"when": {"last": f"(^|\\. ){re.escape(last)}", "role": role}, "then": then}
 
 
 RULES = tuple(_rules())

@@ -3,6 +3,6 @@
 from typing import Any
 
 RULES: tuple[dict[str, Any], ...] = tuple(
-    {"when": {"last": rf"^Image {number}\.", "image": True}, "then": [{"text": f"{color}."}]}
+    {"when": {"last": rf"Image {number}\.", "image": True}, "then": [{"text": f"{color}."}]}
     for number, color in enumerate(("Red", "Green", "Blue", "Yellow"), 1)
 )

@@ -36,6 +36,9 @@ KINDS: tuple[ModelKind, ...] = ("llm", "embedding")
 QUICK = 6
 """Every so many questions are asked if it must be quick."""
 
+TOKENS, TOKENS_QUICK = (90_000, 12_000), (15_000, 2_000)
+"""The most tokens of a card and of a quick one: those of prompts, and of responses. A row takes from what is left."""
+
 
 def rows_of(names: Iterable[str] | None) -> list[Row]:
     """Return the rows of these names, in the order of the card; all without names.
@@ -55,7 +58,8 @@ def rows_of(names: Iterable[str] | None) -> list[Row]:
 
 def tokens_of(names: Iterable[str] | None, *, quick: bool) -> tuple[int, int]:
     """Return the most tokens that rows use, of whichever kind the model is: those of prompts, and of responses."""
-    requested, share = rows_of(names), QUICK if quick else 1
+    requested, (most_prompt, most_predicted) = rows_of(names), TOKENS_QUICK if quick else TOKENS
     of_kinds = [[row for row in requested if kind in row.kinds] for kind in KINDS]
     prompt = max(sum(row.prompt_tokens for row in rows) for rows in of_kinds)
-    return prompt // share, max(sum(row.predicted_tokens for row in rows) for rows in of_kinds) // share
+    predicted = max(sum(row.predicted_tokens for row in rows) for rows in of_kinds)
+    return min(prompt, most_prompt), min(predicted, most_predicted)

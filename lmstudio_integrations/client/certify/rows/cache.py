@@ -71,7 +71,8 @@ def _converse(
         is_thinking = max_tokens > FEW
         reply = yield from asking.respond(chat, max_tokens, reasoning=is_thinking, **parameters)
         if reply.result is None:
-            asking.verdict(part, "rejected", 0, reply.text)
+            for _ in range(max(number, 3), requests + 2):  # neither this request nor the ones that follow on it
+                asking.verdict(part, "rejected", 0, reply.text)
             return
         if before is None and is_thinking and not reply.result.reasoning_content:
             return  # it does not reason
@@ -82,7 +83,7 @@ def _converse(
 
 
 def _record(asking: Asking, part: str, before: int, cached: int | None) -> None:
-    if cached is None:
+    if cached is None or not before:
         asking.verdict(part, "not reported", 0)
         return
     is_reused = cached >= MOST * before

@@ -71,7 +71,9 @@ def _too_long(asking: Asking) -> Flow[None]:
 
 
 def _is_same(one: Sequence[float], other: Sequence[float]) -> bool:
-    return all(abs(first - second) <= EQUAL for first, second in zip(one, other, strict=True))
+    return len(one) == len(other) and all(
+        abs(first - second) <= EQUAL for first, second in zip(one, other, strict=True)
+    )
 
 
 def _cosine(one: Sequence[float], other: Sequence[float]) -> float:

@@ -60,7 +60,7 @@ def _seed(asking: Asking, text: str) -> Flow[Kept]:
     settings = {"temperature": 1.0, "seed": SEED + asking.repetition}
     first = yield from _complete(asking, text, MAX_TOKENS, **settings)
     second = yield from _complete(asking, text, MAX_TOKENS, **settings)
-    return first.raw_content == second.raw_content
+    return first.raw_content == second.raw_content if first.raw_content else None
 
 
 def _stop_string(asking: Asking, text: str) -> Flow[Kept]:
@@ -75,8 +75,9 @@ def _stop_string(asking: Asking, text: str) -> Flow[Kept]:
 
 def _max_tokens(asking: Asking, text: str) -> Flow[Kept]:
     stats = (yield from _complete(asking, text, FEW)).stats
-    has_reason = stats.stop_reason in {"maxPredictedTokensReached", "eosFound"}
-    return has_reason and (stats.predicted_tokens_count or 0) <= FEW
+    if stats.predicted_tokens_count is None:
+        return None
+    return stats.stop_reason in {"maxPredictedTokensReached", "eosFound"} and stats.predicted_tokens_count <= FEW
 
 
 def _log_probs(asking: Asking, text: str) -> Flow[Kept]:
@@ -87,11 +88,11 @@ def _log_probs(asking: Asking, text: str) -> Flow[Kept]:
 def _logit_bias(asking: Asking, text: str) -> Flow[Kept]:
     """Forbid the first token, whose id is known where log-probabilities are."""
     first = (yield from _complete(asking, text, FEWEST, log_probs=1)).tokens
-    if not first:
+    if not first or "id" not in first[0]:
         return None
     token = first[0]["id"]
     second = (yield from _complete(asking, text, FEWEST, log_probs=1, logit_bias={token: -inf})).tokens
-    return not second or second[0]["id"] != token
+    return not second or second[0].get("id") != token
 
 
 def _penalty(name: str, asking: Asking, text: str) -> Flow[Kept]:
@@ -100,7 +101,7 @@ def _penalty(name: str, asking: Asking, text: str) -> Flow[Kept]:
     free = (yield from _complete(asking, text, MAX_TOKENS, **others)).raw_content
     penalized = (yield from _complete(asking, text, MAX_TOKENS, **{**others, name: EXTREME})).raw_content
     words = free.split()
-    return len(set(words)) == len(words) or penalized != free
+    return None if len(set(words)) == len(words) else penalized != free
 
 
 class Part(NamedTuple):

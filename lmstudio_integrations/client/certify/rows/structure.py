@@ -148,7 +148,7 @@ def _summarize(observations: Sequence[Observation]) -> Summary:
     if failures and all(each.part == "reasoning" for each in failures):
         return Summary(text, "leave think_first=True, the default: without it, the format fails after reasoning")
     counts = Counter(each.outcome for each in failures).most_common(1)
-    return Summary(text, ADVICE[counts[0][0]] if counts else None)
+    return Summary(text, ADVICE.get(counts[0][0]) if counts else None)
 
 
 STRUCTURE = Row(

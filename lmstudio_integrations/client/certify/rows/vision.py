@@ -1,5 +1,6 @@
 """The row `vision`: four images of one color each, and the question which one it is."""
 
+import re
 import struct
 import zlib
 from collections.abc import Sequence
@@ -34,8 +35,8 @@ def _ask(color: str, name: str, asking: Asking) -> Flow[None]:
     prompt = asking.vary(f"Image {number}. Which color is this image? Reply with one word.")
     chat.add_user_message(prompt, images=images)
     reply = yield from asking.respond(chat, MAX_TOKENS)
-    text = reply.result.content.casefold() if reply.result else ""
-    seen = [each for each in COLORS if each in text]
+    words = re.findall(r"\w+", reply.result.content.casefold()) if reply.result else []
+    seen = [each for each in COLORS if each in words]
     outcome = "rejected" if reply.result is None else "right" if seen == [color] else "wrong"
     asking.verdict(name, outcome, outcome == "right", "" if outcome == "right" else reply.text)
 
@@ -57,7 +58,7 @@ VISION = Row(
     anchor="images",
     cases=[Case(f"color/{number}", partial(_ask, color, f"color/{number}")) for number, color in enumerate(COLORS, 1)],
     prompt_tokens=4_000,
-    predicted_tokens=160,
+    predicted_tokens=1_200,
     summarize=_summarize,
     missing=_missing,
     apart=True,

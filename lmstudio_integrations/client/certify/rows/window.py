@@ -116,7 +116,8 @@ def judge(reply: Reply, window: int) -> str:
         return "rejected" if isinstance(reply.error, LMStudioContextOverflowError) else "unclear error"
     if not (reply.result.content or reply.result.reasoning_content):
         return "empty"
-    return "taken" if (reply.result.stats.prompt_tokens_count or 0) > window else "cut in silence"
+    count = reply.result.stats.prompt_tokens_count
+    return "not reported" if count is None else "taken" if count > window else "cut in silence"
 
 
 def _summarize(observations: Sequence[Observation]) -> Summary:
