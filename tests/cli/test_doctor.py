@@ -4,6 +4,7 @@ import contextlib
 import json
 import signal
 import socket
+import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError
@@ -15,6 +16,7 @@ import pytest
 from lmstudio_integrations import __version__
 from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.cli._doctor import survey
+from lmstudio_integrations.cli._doctor.checks import UNTRAINED
 from lmstudio_integrations.client.api.sync import LLM, Client
 from lmstudio_integrations.client.transport.connect import find
 from lmstudio_integrations.client.transport.connect.addresses import Address
@@ -22,6 +24,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioServerError
 from tests.cli.managed import Piped
 from tests.cli.terminal import interrupt, needs_pty, on_terminal, started
+from tests.support.certified.good import REGRESSIONS, RULES
 from tests.support.gate import AT_THE_GATE, Gate
 from tests.support.leaks import TOKEN, shows_token
 from tests.support.treatments import BY_PLACE, TEMPLATES, TreatingEngine
@@ -34,8 +37,15 @@ CHAT, EMBEDDING = "smollm2-135m-instruct", "text-embedding-all-minilm-l6-v2"
 OTHER = "sk-lm-abcdefgh:abcdefghij0123456789"
 NAMES = [
     *("server", "version", "package", "extras", "token", "models", "loaded", "reasoning"),
-    *("embedding", "tool_call", "structured_output"),
+    *("embedding", "tools", "structure"),
 ]
+
+
+@pytest.fixture
+def good() -> Iterator[Emulator]:
+    """A server whose models pass the trials."""
+    with Emulator([ModelEntry(key=CHAT, rules=RULES), ModelEntry(key=EMBEDDING, kind="embedding")]) as server:
+        yield server
 
 
 @pytest.fixture
@@ -61,7 +71,6 @@ def listener(reply: bytes | None = None) -> Iterator[str]:
     """A server that is not LM Studio; without a reply it accepts connections and is silent."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         if reply is not None:
-            import threading
 
             def serve() -> None:
                 with contextlib.suppress(OSError):
@@ -81,27 +90,29 @@ def verdicts(found: dict[str, dict[str, Any]]) -> dict[str, str]:
     return {name: each["verdict"] for name, each in found.items()}
 
 
-def test_a_server_with_loaded_models_passes_all_checks(checks: Checks, scripted: Emulator) -> None:
-    scripted.load(CHAT, ttl=600)
-    scripted.load(EMBEDDING)
-    status, found = checks("--host", scripted.address)
+def test_a_server_with_loaded_models_passes_all_checks(checks: Checks, good: Emulator) -> None:
+    good.load(CHAT, ttl=600)
+    good.load(EMBEDDING)
+    status, found = checks("--host", good.address)
     assert status == 0
     assert list(found) == NAMES
     assert set(verdicts(found).values()) == {"ok"}
     assert [each["ttl_seconds"] for each in found["loaded"]["instances"]] == [600, None]
     assert found["embedding"]["model"] == EMBEDDING
-    assert found["structured_output"]["seconds"] >= 0
+    for name in ("embedding", "tools", "structure"):
+        assert (found[name]["share"], found[name]["seconds"] > 0) == (1, True)
+    assert found["tools"]["found"].startswith(f"{CHAT}: 7 of 7 right in ")
 
 
-def test_nothing_is_loaded_and_nothing_unloaded(checks: Checks, scripted: Emulator) -> None:
-    with Client(scripted.address) as client:
+def test_nothing_is_loaded_and_nothing_unloaded(checks: Checks, good: Emulator) -> None:
+    with Client(good.address) as client:
         client.llm.model(CHAT)  # just in time, so that another such load would evict it
-        status, found = checks("--host", scripted.address)
+        status, found = checks("--host", good.address)
     assert status == 0
     assert found["embedding"]["verdict"] == "skipped"
     assert "--load" in found["embedding"]["fix"]
-    assert found["tool_call"]["verdict"] == "ok"
-    assert [(each.key, each.state) for each in scripted.loads] == [(CHAT, "loaded")]
+    assert found["tools"]["verdict"] == "ok"
+    assert [(each.key, each.state) for each in good.loads] == [(CHAT, "loaded")]
 
 
 def test_with_load_models_are_loaded_without_evicting_others_and_unloaded_again(
@@ -169,19 +180,50 @@ def test_a_model_that_cannot_be_loaded_is_a_problem(checks: Checks) -> None:
     with Emulator([ModelEntry(key="large", rules=(rule,))]) as server:
         status, found = checks("--host", server.address, "--load")
     assert status == 1
-    assert found["tool_call"]["verdict"] == "problem"
-    assert "insufficient system resources" in found["tool_call"]["found"]
-    assert found["structured_output"]["verdict"] == "skipped"
+    assert found["tools"]["verdict"] == "problem"
+    assert "insufficient system resources" in found["tools"]["found"]
+    assert found["structure"]["verdict"] == "skipped"
 
 
-def test_a_model_that_calls_no_tool_and_writes_no_json_is_a_problem(checks: Checks) -> None:
+def test_a_model_that_does_not_fit_is_a_problem_with_the_remedy(checks: Checks) -> None:
+    models = [
+        {"key": "large", "memory_gib": 6, "rules": RULES},
+        {"key": "other", "memory_gib": 6, "kind": "embedding", "preload": True},
+    ]
+    with Emulator(catalog={"model": models, "memory_gib": 8}) as server:
+        status, found = checks("--host", server.address, "--load")
+        assert [each.identifier for each in server.loaded()] == ["other"]
+    assert (status, found["tools"]["verdict"]) == (1, "problem")
+    assert found["tools"]["found"].startswith(
+        "large: 'large' is not loaded, and does not fit beside what is loaded on "
+    )
+    assert "memory for models" not in found["tools"]["found"]
+    assert "lmsi load large" in found["tools"]["fix"]
+    assert found["structure"]["verdict"] == "skipped"
+
+
+def test_a_model_that_does_nothing_right_is_a_problem(checks: Checks) -> None:
     rule = {"when": {}, "then": [{"text": "I would rather not."}]}
     with Emulator([ModelEntry(key="stubborn", rules=(rule,))], load=["stubborn"]) as server:
         status, found = checks("--host", server.address)
     assert status == 1
-    assert found["tool_call"]["verdict"] == "problem"
-    assert "was required" in found["tool_call"]["found"]
-    assert found["structured_output"]["verdict"] == "problem"
+    for name, text in {
+        "tools": "0 of 7 right; no call 6, wrong text 1",
+        "structure": "0 of 5 valid; not JSON 5",
+    }.items():
+        assert (found[name]["verdict"], found[name]["share"]) == ("problem", 0)
+        assert found[name]["found"].startswith(f"stubborn: {text} in ")
+        assert found[name]["fix"]
+    assert found["structure"]["details"][0] == "flat/1: not JSON"
+
+
+def test_a_model_that_does_a_part_right_is_a_warning_with_the_advice_of_the_card(checks: Checks) -> None:
+    rules = REGRESSIONS["tool calls stay in the text"].model["rules"]
+    with Emulator([ModelEntry(key="partly", rules=rules)], load=["partly"]) as server:
+        _, found = checks("--host", server.address)
+    assert (found["tools"]["verdict"], found["structure"]["verdict"]) == ("warning", "ok")
+    assert found["tools"]["found"].startswith("partly: 1 of 7 right; in the text 6 in ")
+    assert found["tools"]["fix"] == "rescue_tool_calls=True reads the calls that stay in the text"
 
 
 def test_a_model_that_was_not_trained_for_tools_is_a_warning(checks: Checks) -> None:
@@ -189,17 +231,41 @@ def test_a_model_that_was_not_trained_for_tools_is_a_warning(checks: Checks) -> 
     model = ModelEntry(key="plain", tools=False, rules=(rule,))
     with Emulator([model, ModelEntry(key="embedder", kind="embedding")], load=["plain"]) as server:
         status, found = checks("--host", server.address)
-    assert (status, found["tool_call"]["verdict"]) == (0, "warning")
+    assert (status, found["tools"]["verdict"], found["tools"]["fix"]) == (0, "warning", UNTRAINED)
 
 
-def test_after_a_lost_connection_the_server_is_not_used_again(checks: Checks) -> None:
-    rule = {"when": {}, "then": [{"fault": "drop"}]}
-    with Emulator([ModelEntry(key="unstable", rules=(rule,))], load=["unstable"]) as server:
+def test_a_model_that_is_in_use_is_not_tried(checks: Checks) -> None:
+    rule = {"when": {}, "then": [{"text": "One moment."}, AT_THE_GATE]}
+    models = [ModelEntry(key="busy", rules=(rule,)), ModelEntry(key="embedder", kind="embedding")]
+    with (
+        Emulator(models, load=["busy", "embedder"], engines=Gate().engines()) as server,
+        Client(server.address) as client,
+        client.llm.model("busy").respond_stream("wait") as stream,
+    ):
+        fragments = iter(stream)
+        next(fragments)
         status, found = checks("--host", server.address)
         assert len(server.predictions) == 1
+    assert (status, found["embedding"]["verdict"]) == (0, "ok")
+    for name in ("tools", "structure"):
+        assert (found[name]["verdict"], found[name]["fix"]) == ("skipped", "wait until it is idle")
+
+
+@pytest.mark.parametrize(
+    ("when", "failed", "other", "predictions"),
+    [({}, "tools", ("structure", "skipped"), 1), ({"structured": True}, "structure", ("tools", "ok"), 8)],
+)
+def test_after_a_lost_connection_the_server_is_not_used_again(
+    checks: Checks, when: dict[str, Any], failed: str, other: tuple[str, str], predictions: int
+) -> None:
+    rule = {"when": when, "then": [{"fault": "drop"}]}
+    with Emulator([ModelEntry(key="unstable", rules=(rule, *RULES))], load=["unstable"]) as server:
+        status, found = checks("--host", server.address)
+        assert len(server.predictions) == predictions
     assert status == 1
-    assert found["tool_call"]["verdict"] == "problem"
-    assert found["structured_output"]["verdict"] == "skipped"
+    assert found[failed]["verdict"] == "problem"
+    assert "the connection to LM Studio was lost" in found[failed]["found"]
+    assert (other[0], found[other[0]]["verdict"]) == other
 
 
 @pytest.mark.parametrize(("method", "name"), [("list_downloaded_models", "models"), ("list_loaded_models", "loaded")])
@@ -345,8 +411,8 @@ def test_an_extra_without_its_main_package_was_not_requested(
     assert [each.name for each in survey.find_extras() if each.is_absent] == [extra]
 
 
-def test_in_a_pipe_there_are_no_colors_and_the_summary_is_last(scripted: Emulator, piped: Piped) -> None:
-    status, out, err = piped("doctor", "--host", scripted.address, "--load")
+def test_in_a_pipe_there_are_no_colors_and_the_summary_is_last(good: Emulator, piped: Piped) -> None:
+    status, out, err = piped("doctor", "--host", good.address, "--load")
     assert (status, err) == (0, "")
     assert "\x1b" not in out
     assert out.splitlines()[-1] == "0 problems, 1 warning (loaded); 9 ok, 1 skipped."
@@ -354,12 +420,12 @@ def test_in_a_pipe_there_are_no_colors_and_the_summary_is_last(scripted: Emulato
 
 @pytest.mark.slow
 @needs_pty
-def test_on_a_terminal_verdicts_have_colors(scripted: Emulator) -> None:
-    with on_terminal("doctor", "--host", scripted.address, "--load") as terminal:
+def test_on_a_terminal_verdicts_have_colors(good: Emulator) -> None:
+    with on_terminal("doctor", "--host", good.address, "--load") as terminal:
         assert terminal.wait() == 0
     assert "\x1b[32mok" in terminal.raw
     assert "9 ok" in terminal.text
-    with on_terminal("doctor", "--host", scripted.address, NO_COLOR="1") as terminal:
+    with on_terminal("doctor", "--host", good.address, NO_COLOR="1") as terminal:
         assert terminal.wait() == 0
     assert "\x1b[32m" not in terminal.raw
 

@@ -6,6 +6,7 @@ from lmstudio_integrations.cli._doctor.checks import (
     LOAD_ONE,
     NO_SERVER,
     READ_FROM_TEXT,
+    UNTRAINED,
     Attempt,
     Check,
     Extra,
@@ -29,6 +30,7 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
     LMStudioUnreachableError,
 )
+from lmstudio_integrations.types.cards import CardRow, Observation, RowName
 from lmstudio_integrations.types.models import (
     EmbeddingModelInfo,
     EmbeddingModelInstanceInfo,
@@ -233,6 +235,21 @@ def test_a_trial_that_fails_is_a_problem_with_the_remedy_of_its_error() -> None:
         "embedder: Embedding error: no cause: why",
         "do this",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "trained", "verdict", "fix"),
+    [
+        ("tools", True, "problem", "the advice"),
+        ("tools", False, "warning", UNTRAINED),
+        ("structure", False, "problem", "the advice"),
+    ],
+)
+def test_training_for_tools_excuses_nothing_else(name: RowName, trained: bool, verdict: str, fix: str) -> None:
+    failure = Observation(case="one/1", kind="verdict", outcome="rejected", detail="no grammar")
+    row = CardRow(name=name, summary="0 of 1 right", advice="the advice", observations=(failure,))
+    check = trial_check(Trial(name, "chat", trained, row=row))
+    assert (check.verdict, check.fix, check.details) == (verdict, fix, ("one/1: rejected: no grammar",))
 
 
 def test_the_last_line_counts_the_verdicts() -> None:

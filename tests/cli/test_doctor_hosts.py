@@ -15,6 +15,7 @@ from lmstudio_integrations.types.models import (
     ModelInstanceInfo,
     Quantization,
 )
+from tests.support.certified.good import RULES
 from tests.support.leaks import TOKEN, shows_token
 
 Run = Callable[..., int | str | None]
@@ -23,11 +24,11 @@ Found = dict[tuple[str | None, str], dict[str, Any]]
 Checks = Callable[..., tuple[int, Found]]
 
 CHAT, VECTORS = "qwen3-4b", "nomic-embed-text"
-OF_HOST = ["server", "version", "token", "models", "loaded", "reasoning", "embedding", "tool_call", "structured_output"]
+OF_HOST = ["server", "version", "token", "models", "loaded", "reasoning", "embedding", "tools", "structure"]
 
 
 def entries(**chat: Any) -> list[ModelEntry]:
-    return [ModelEntry(key=CHAT, **chat), ModelEntry(key=VECTORS, kind="embedding")]
+    return [ModelEntry(key=CHAT, rules=RULES, **chat), ModelEntry(key=VECTORS, kind="embedding")]
 
 
 @pytest.fixture
@@ -176,7 +177,7 @@ def test_each_line_names_its_host(run: Run, capsys: Capture, first: Emulator, no
         ("server", True, "warning"),
         ("models", True, "warning"),
         ("server", False, "problem"),
-        ("tool_call", True, "problem"),
+        ("tools", True, "problem"),
     ],
 )
 def test_what_another_host_can_do_is_no_problem(name: str, others_serve: bool, verdict: str) -> None:

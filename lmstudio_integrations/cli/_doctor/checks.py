@@ -15,10 +15,11 @@ from lmstudio_integrations.client.transport.connect.suggestions import NOT_FOUND
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioError,
+    LMStudioInsufficientResourcesError,
     LMStudioServerError,
     LMStudioUnreachableError,
 )
-from lmstudio_integrations.types.cards import CardRow, RowName
+from lmstudio_integrations.types.cards import CardRow, Observation, RowName
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.models import (
     EMULATOR_SUFFIX,
@@ -157,7 +158,9 @@ def explain(error: LMStudioError) -> tuple[str, str | None]:
     """Return what an error says has happened, and its remedy."""
     text = str(error)
     if isinstance(error, LMStudioServerError) and error.suggestion:
-        return one_line(text.partition("\n  suggestion: ")[0]), one_line(for_commands(error.suggestion))
+        has_plan = isinstance(error, LMStudioInsufficientResourcesError) and error.plan is not None
+        text = error.title or "" if has_plan else text.partition("\n  suggestion: ")[0]  # a plan is a table
+        return one_line(text), one_line(for_commands(error.suggestion))
     return split_remedy(text)
 
 
@@ -395,10 +398,15 @@ def trial_check(trial: Trial) -> Check:
     text = f"{trial.model}: {row.summary} in {row.seconds:.2f} s"
     if not row.failures:
         return Check(trial.name, "ok", text, data=data)
-    is_expected = row.share > 0 or (trial.name == "tools" and not trial.trained)
-    fix = row.advice if trial.trained else UNTRAINED
-    details = tuple(f"{each.case}: {each.outcome}" for each in row.failures)
-    return Check(trial.name, "warning" if is_expected else "problem", text, fix, details, data)
+    is_untrained = trial.name == "tools" and not trial.trained
+    details = tuple(f"{each.case}: {_describe_failure(each)}" for each in row.failures)
+    verdict: Verdict = "warning" if row.share > 0 or is_untrained else "problem"
+    return Check(trial.name, verdict, text, UNTRAINED if is_untrained else row.advice, details, data)
+
+
+def _describe_failure(observation: Observation) -> str:
+    """Return what came of a question; of one that the server rejected, with its reason."""
+    return f"rejected: {observation.detail}" if observation.outcome == "rejected" else observation.outcome
 
 
 def count_verdicts(checks: Iterable[Check]) -> dict[Verdict, int]:

@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from typing import TypeVar
 
 from packaging.requirements import Requirement
-from pydantic import BaseModel
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations._support.installation import NAME, install_command
@@ -38,7 +37,7 @@ from lmstudio_integrations.errors import (
     LMStudioModelNotFoundError,
     LMStudioValueError,
 )
-from lmstudio_integrations.types.cards import RowName
+from lmstudio_integrations.types.cards import CardRow, RowName
 from lmstudio_integrations.types.models import LlmInfo, ModelInfo, ModelInstanceInfo
 from lmstudio_integrations.types.reasoning import ReasoningReplay
 
@@ -52,12 +51,6 @@ MAIN_PACKAGES = {
     "ray": "ray",
 }
 """The package for which people install an extra. The others come with it, and may be there for another reason."""
-
-
-class City(BaseModel):
-    """The structured output that is requested."""
-
-    city: str
 
 
 # The addresses -------------------------------------------------------------------------------------------------------
@@ -217,11 +210,25 @@ def _measure(client: Client, model: ModelInfo, names: Sequence[RowName]) -> Iter
     """Measure rows of a model; after an error that concerns them all, the others are not tried."""
     trained = not isinstance(model, LlmInfo) or model.trained_for_tool_use
     name = model.identifier if isinstance(model, ModelInstanceInfo) else model.model_key
+    rows: list[CardRow] = []
+    failure: LMStudioError | None = None
     try:
         with progress_bar(f"Trying {model.model_key}") as show:
-            card = client.certify(name, rows=names, quick=True, on_progress=lambda _row, share: show(share))
-    except LMStudioError as error:
-        yield Trial(names[0], model.model_key, trained, failure=error)
-        yield from (Trial(each, missing=f"{model.model_key} failed before") for each in names[1:])
+            client.certify(
+                name,
+                rows=names,
+                quick=True,
+                on_row=lambda card: rows.append(card.rows[-1]),
+                on_progress=lambda _row, share: show(share),
+            )
+    except LMStudioValueError as error:  # all instances of the model are in use
+        yield from (Trial(each, missing=str(error)) for each in names)
         return
-    yield from (Trial(row.name, model.model_key, trained, row=row) for row in card.rows)
+    except LMStudioError as error:
+        failure = error
+        del rows[-1:]  # it was interrupted
+    yield from (Trial(row.name, model.model_key, trained, row=row) for row in rows)
+    if failure is not None:
+        failed, *others = names[len(rows) :]
+        yield Trial(failed, model.model_key, trained, failure=failure)
+        yield from (Trial(each, missing=f"{model.model_key} failed before") for each in others)
