@@ -143,7 +143,7 @@ RECIPES = (
     Recipe("langchain_classification", models=(LARGE,)),
     Recipe("langchain_evaluation", models=(FAST, LARGE)),
     Recipe("langchain_tracing", packages=("openinference-instrumentation-langchain", "opentelemetry-sdk")),
-    Recipe("compare_models", models=(CHAT, FAST), packages=("ipython", "matplotlib")),
+    Recipe("compare_models", models=(FAST, VISION), packages=("ipython", "matplotlib")),
     Recipe("langchain_several_hosts"),
     Recipe("langchain_tool_images", models=(VISION_TOOLS,)),
     Recipe("deep_agent", models=(DEEP,), packages=("deepagents",)),
