@@ -1,7 +1,7 @@
 """The card of a model: what it was asked, what came of it, and what has changed since an earlier card.
 
-A card is JSON, so that one that was kept can be compared with a later one. `docs/reference/card.schema.json` is its
-schema.
+A card is JSON, so that one that was kept can be compared with a later one. Its schema is
+`docs/reference/types/card.schema.json`.
 """
 
 from collections import Counter, defaultdict
