@@ -27,6 +27,7 @@ VISION_TOOLS = "qwen/qwen3-vl-4b"
 LARGE = "qwen/qwen3-14b"
 SLOW = "google/gemma-3-12b"
 FAST = "qwen/qwen3-1.7b"
+FASTER = "google/gemma-3-1b"
 SQL = "openai/gpt-oss-20b"
 DEEP = "qwen/qwen3-30b-a3b"
 FILES = "qwen/qwen3-4b-2507"
@@ -143,7 +144,7 @@ RECIPES = (
     Recipe("langchain_classification", models=(LARGE,)),
     Recipe("langchain_evaluation", models=(FAST, LARGE)),
     Recipe("langchain_tracing", packages=("openinference-instrumentation-langchain", "opentelemetry-sdk")),
-    Recipe("compare_models", models=(FAST, VISION), packages=("ipython", "matplotlib")),
+    Recipe("compare_models", models=(FAST, FASTER), packages=("ipython", "matplotlib")),
     Recipe("langchain_several_hosts"),
     Recipe("langchain_tool_images", models=(VISION_TOOLS,)),
     Recipe("deep_agent", models=(DEEP,), packages=("deepagents",)),
