@@ -131,11 +131,10 @@ class _Server:
     def attempt_trials(self, *, load: bool) -> Iterator[Check]:
         """Yield the uses of models; they are skipped if the models are not known."""
         if self._client is None or self.downloaded is None or self.loaded is None:
-            rows = (row for names in checks.TRIALS.values() for row in names)
-            yield from (checks.trial_check(checks.Trial(row, missing=checks.NO_SERVER)) for row in rows)
+            trials: Iterable[checks.Trial] = (checks.Trial(row, missing=checks.NO_SERVER) for row in checks.OF_MODELS)
         else:
             trials = survey.attempt_trials(self._client, self.loaded, self.downloaded, load=load)
-            yield from map(checks.trial_check, trials)
+        yield from map(checks.trial_check, trials)
 
     def _connect(self) -> tuple[ServerVersion | None, LMStudioError | None]:
         try:

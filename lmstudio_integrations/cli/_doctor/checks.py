@@ -35,7 +35,7 @@ Verdict: TypeAlias = Literal["ok", "warning", "problem", "skipped"]
 TRIALS: Mapping[ModelKind, Sequence[RowName]] = {"embedding": ("embedding",), "llm": ("tools", "structure")}
 """The rows of the card that are measured, by the kind of the model."""
 
-OF_MODELS = frozenset(row for rows in TRIALS.values() for row in rows)
+OF_MODELS: Sequence[RowName] = [row for rows in TRIALS.values() for row in rows]
 NO_SERVER = "needs a server that accepts this client"
 UNTRAINED = "use a model that was trained for tool use"
 LOAD = "load one, or let this command load one for a moment with --load"
