@@ -262,9 +262,13 @@ class Card(_Part):
 
     def __str__(self) -> str:
         """Return it as text: what has changed, if it was compared; otherwise a line for each row, and its advice."""
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """Return the lines of its text. In those, names of the server are as it sent them, also with line breaks."""
         lines = self._rows() if self.changes is None else self._changes(self.changes)
-        end = "" if self.complete else ["It was interrupted; the rows so far:"]
-        return "\n".join([str(self.model), *end, *lines])
+        end = [] if self.complete else ["It was interrupted; the rows so far:"]
+        return [str(self.model), *end, *lines]
 
     def _rows(self) -> Iterable[str]:
         for row in self.rows:

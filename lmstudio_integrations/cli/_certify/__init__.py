@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from lmstudio_integrations._support.text import counted
+from lmstudio_integrations._support.text import counted, printable_line
 from lmstudio_integrations.cli._common import (
     AsJson,
     Host,
@@ -171,7 +171,9 @@ def _show(card: "Card", *, as_json: bool) -> None:
     if as_json:
         print_json(card.model_dump(mode="json"))
         return
-    for line in str(card).split("\n"):
-        width = console.width if console.is_terminal else None
-        for part in wrapped(line, width, indent=_INDENT).split("\n"):
-            console.write_line(part)
+    for line in card.lines():
+        if console.is_terminal:
+            for part in wrapped(printable_line(line), console.width, indent=_INDENT).split("\n"):
+                console.write_line(part)
+        else:
+            console.write_line(line)
