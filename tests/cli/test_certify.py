@@ -118,3 +118,24 @@ def test_what_was_measured_is_kept_if_the_connection_is_lost(piped: Piped, tmp_p
     assert "Error: " in err
     assert "It was interrupted; the rows so far:\ntools      40 of 40 right\n" in out
     assert Card.read(path).tools == 1.0
+
+
+def test_a_worse_card_does_not_replace_the_one_that_it_was_compared_with(certify: Certify, tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    certify("good", "--to", str(path))
+    path.write_text(path.read_text(encoding="utf-8").replace('"key": "good"', '"key": "bad"'), encoding="utf-8")
+    before = path.read_bytes()
+    status, _, err = certify("bad", "--against", str(path), "--to", str(path))
+    assert status == 1
+    assert f"{path} is left as it was, because this card is worse." in err
+    assert path.read_bytes() == before
+    certify("good", "--to", str(path))
+    status, _, err = certify("good", "--against", str(path), "--to", str(path))
+    assert (status, "left as it was" in err) == (0, False)
+
+
+@pytest.mark.parametrize("option", [("--plugin", "a/b"), ("--redact", "x"), ("--yes",)])
+def test_options_of_a_recording_need_one(certify: Certify, option: tuple[str, ...]) -> None:
+    status, _, err = certify("good", *option)
+    assert status == 1
+    assert "go with --record only" in err

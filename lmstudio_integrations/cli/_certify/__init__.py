@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from lmstudio_integrations._support.text import counted, printable_line
+from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.cli._common import (
     AsJson,
     Host,
@@ -35,9 +36,6 @@ RECORD_HELP = (
     "requests: evidence for this project. Lists the questions first, and asks."
 )
 PLUGIN_HELP = "With --record: the plugin whose tools are listed; none is called. By default one that does not exist."
-
-INTERRUPTED = 130
-"""The exit status after Ctrl-C."""
 
 TOKENS_PER_MINUTE = 15_000
 """Tokens of prompts, with the responses to them."""
@@ -81,11 +79,14 @@ def certify(  # noqa: PLR0917 - one parameter for each flag
     Uses an idle instance that is loaded, else loads one that fits beside the others, and unloads it. Ctrl-C keeps what
     was measured. The exit status is 1 if something became worse than on the card of --against.
     """
+    from lmstudio_integrations.cli._record import find_server  # noqa: PLC0415
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415 - slow
     from lmstudio_integrations.client.certify.parameters import CertifyParameters  # noqa: PLC0415
 
     parameters: CertifyParameters = {
-        "rows": cast("list[RowName]", rows.split(",")) if rows else None,  # the client checks the names
+        "rows": cast("list[RowName]", rows.replace(" ", "").split(","))
+        if rows
+        else None,  # the client checks the names
         "quick": quick,
         "load": load,
         "drafts": draft or (),
@@ -95,22 +96,46 @@ def certify(  # noqa: PLR0917 - one parameter for each flag
     }
     for path in (to, html):
         _check_writable(path)
-    with warnings_as_notes():
-        if record is not None:
-            _reject_with_record(parameters)
-            card, status = _record(model, record, host, token, plugin=plugin, redact=redact or (), yes=yes), 0
-        else:
-            with Client(host, token) as client:
-                card, status = _measure(client, model, parameters)
-    if card is not None:
-        _show(card, as_json=as_json)
-        if to is not None:
-            to.write_text(f"{card.to_json()}\n", encoding="utf-8")
+    if record is None and (plugin or redact or yes):
+        raise LMStudioValueError("--plugin, --redact and --yes go with --record only")
+    cards: list[Card] = []
+    status = 0
+    try:
+        with warnings_as_notes():
+            if record is None:
+                with Client(host, token) as client:
+                    _measure(client, model, parameters, cards)
+            else:
+                _reject_with_record(parameters)
+                server = find_server(host, token)
+                _record(server, model, record, cards, yes=yes, token=token, plugin=plugin, redact=redact or ())
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except LMStudioError as error:
+        if not any(row.observations for card in cards for row in card.rows):
+            raise
+        note(f"Error: {message_for_commands(str(error))}")
+        status = 1
+    if cards:
+        _show(cards[-1], as_json=as_json)
+        _keep(cards[-1], to, against)
         if html is not None:
             from lmstudio_integrations.cli._certify.page import page_of  # noqa: PLC0415 - rarely used
 
-            html.write_text(page_of(card), encoding="utf-8")
-    raise typer.Exit(status or int(card is not None and bool(card.worse)))
+            html.write_text(page_of(cards[-1]), encoding="utf-8")
+        status = status or int(bool(cards[-1].worse))
+    raise typer.Exit(status)
+
+
+def _keep(card: "Card", to: Path | None, against: Path | None) -> None:
+    """Write a card; not over the one that later cards are to be compared with, if it is worse or not complete."""
+    if to is None:
+        return
+    is_baseline = against is not None and to.resolve() == against.resolve()
+    if is_baseline and (card.worse or not card.complete):
+        note(f"{to} is left as it was, because this card is {'worse' if card.worse else 'not complete'}.")
+    else:
+        to.write_text(f"{card.to_json()}\n", encoding="utf-8")
 
 
 def _check_writable(path: Path | None) -> None:
@@ -120,8 +145,8 @@ def _check_writable(path: Path | None) -> None:
         raise LMStudioOSError(f"{str(path)!r} {reason}; choose another name")
 
 
-def _measure(client: "Client", model: str, parameters: Any) -> tuple["Card | None", int]:
-    """Return the card, as far as it was measured, and the exit status if something ended that before."""
+def _measure(client: "Client", model: str, parameters: Any, cards: "list[Card]") -> None:
+    """Add the card to a list, before that what was measured of it so far."""
     from lmstudio_integrations.client.certify.rows import tokens_of  # noqa: PLC0415 - slow
 
     prompt, predicted = tokens_of(parameters["rows"], quick=parameters["quick"])
@@ -131,18 +156,9 @@ def _measure(client: "Client", model: str, parameters: Any) -> tuple["Card | Non
         f"At most {prompt:,} tokens of prompts and {predicted:,} of responses{again}: about {minutes} with a model of "
         "7B on a graphics card. Ctrl-C keeps what was measured."
     )
-    so_far: list[Card] = []
     with progress_bar(f"Certifying {model}") as show:
-        try:
-            return client.certify(model, **parameters, on_row=so_far.append, on_progress=lambda _, part: show(part)), 0
-        except (KeyboardInterrupt, LMStudioError) as error:
-            measured = next((card for card in reversed(so_far) if any(row.observations for row in card.rows)), None)
-            if isinstance(error, KeyboardInterrupt):
-                return measured, INTERRUPTED
-            if measured is None:
-                raise
-            note(f"Error: {message_for_commands(str(error))}")
-            return measured, 1
+        on_progress = lambda _row, share: show(share)  # noqa: E731 - it is not used again
+        cards.append(client.certify(model, **parameters, on_row=cards.append, on_progress=on_progress))
 
 
 def _reject_with_record(parameters: Mapping[str, Any]) -> None:
@@ -152,18 +168,15 @@ def _reject_with_record(parameters: Mapping[str, Any]) -> None:
         raise LMStudioValueError(f"--record asks everything, of an instance of its own; leave out {', '.join(unused)}")
 
 
-def _record(model: str, to: Path, host: str | None, token: str | None, *, yes: bool, **settings: Any) -> "Card | None":
-    """Ask all questions of the probe, if the user agrees, and record them."""
+def _record(server: str, model: str, to: Path, cards: "list[Card]", *, yes: bool, **settings: Any) -> None:
+    """Ask all questions of the probe, if the user agrees, and record them. Adds the card, as far as it is, to a list."""
     from lmstudio_integrations.cli._probe.run import confirm_calls, run_probe  # noqa: PLC0415 - slow
-    from lmstudio_integrations.cli._record import find_server  # noqa: PLC0415
 
-    server = find_server(host, token)
     confirm_calls(model, server, yes=yes)
-    requests, card = run_probe(
-        server, model, to, token=token, on_question=lambda question: note(f"{question.name} …"), **settings
+    requests = run_probe(
+        server, model, to, on_question=lambda question: note(f"{question.name} …"), on_card=cards.append, **settings
     )
     note(f"{counted(requests, 'request')} in {to}. Read it before you share it.")
-    return card and card.model_copy(update={"complete": True})
 
 
 def _show(card: "Card", *, as_json: bool) -> None:

@@ -11,7 +11,8 @@ from lmstudio_integrations.types.cards import RowName
 def _measure(context: ProbeContext, row: RowName) -> None:
     card = context.client.certify(context.main.identifier, rows=[row])
     earlier = () if context.card is None else context.card.rows
-    context.card = card.model_copy(update={"rows": (*earlier, *card.rows)})
+    rows = (*earlier, *card.rows)
+    context.card = card.model_copy(update={"rows": rows, "complete": len(rows) == len(QUESTIONS)})
 
 
 QUESTIONS: list[Question] = [

@@ -42,7 +42,7 @@ def confirm_calls(model_key: str, server: str, *, yes: bool = False) -> None:
         note(f"  {question.name:{width}}  {question.text}")
     note(
         f"The calls for these questions go to {server}. They load instances of {model_key} beside what is loaded, and "
-        "unload them at the end. They request responses of at most 12,000 tokens together, and upload small files. "
+        "unload them at the end. They request responses of about 15,000 tokens together, and upload small files. "
         "They download nothing, run no tool, change no setting, and touch no other instance. Meanwhile they need "
         "memory, and other predictions may be slower."
     )
@@ -65,14 +65,12 @@ def run_probe(
     contents: bool = False,
     questions: Sequence[Question] = QUESTIONS,
     on_question: Callable[[Question], object] = lambda _question: None,
-) -> tuple[int, Card | None]:
-    """Make the calls of the questions, and write a cassette with a section for each.
+    on_card: Callable[[Card], object] = lambda _card: None,
+) -> int:
+    """Make the calls of the questions, write a cassette with a section for each, and return the number of its requests.
 
     What the server rejects is no error here: that it does is the answer. The probe's own instances are unloaded at the
     end, also after Ctrl-C; the cassette then has the questions so far.
-
-    Returns:
-        The number of requests, and the card of the instance that was asked, as far as its rows are among the questions.
 
     Args:
         server: `host:port` of LM Studio, or of an emulator.
@@ -84,6 +82,7 @@ def run_probe(
         contents: Whether the contents of the uploaded files are recorded, instead of their hashes.
         questions: The questions. The first one must load the main instance.
         on_question: Called before each question.
+        on_card: Called after each question with the card of the instance so far, if a row of it was asked.
 
     Raises:
         LMStudioError: If the server is not reachable, or rejects the token.
@@ -105,8 +104,10 @@ def run_probe(
                 except _EXPECTED:  # which is in the cassette
                     if question is questions[0]:  # without its instance, there is nothing to ask
                         raise
+                if question.is_about_model and context.card is not None:
+                    on_card(context.card)
                 context.end_question()
-        return recording.requests, context.card
+        return recording.requests
 
 
 def _checked_name(client: Client, model_key: str) -> str:

@@ -26,7 +26,9 @@ def test_a_good_model_keeps_every_setting() -> None:
     row = _row(*RULES)
 
     assert (row.summary, row.advice, row.unasked) == ("20 of 20 kept", None, 0)
-    assert Counter(each.part for each in row.observations) == {part.name: 4 for part in PARTS if part.texts is BEGINNINGS}
+    assert Counter(each.part for each in row.observations) == {
+        part.name: 4 for part in PARTS if part.texts is BEGINNINGS
+    }
 
 
 def test_ignored_penalties_are_seen() -> None:
