@@ -169,7 +169,7 @@ def _reject_with_record(parameters: Mapping[str, Any]) -> None:
 
 
 def _record(server: str, model: str, to: Path, cards: "list[Card]", *, yes: bool, **settings: Any) -> None:
-    """Ask all questions of the probe, if the user agrees, and record them. Adds the card, as far as it is, to a list."""
+    """Ask all questions of the probe, if the user agrees, and record them; add the card so far to a list."""
     from lmstudio_integrations.cli._probe.run import confirm_calls, run_probe  # noqa: PLC0415 - slow
 
     confirm_calls(model, server, yes=yes)
