@@ -83,10 +83,9 @@ def certify(  # noqa: PLR0917 - one parameter for each flag
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415 - slow
     from lmstudio_integrations.client.certify.parameters import CertifyParameters  # noqa: PLC0415
 
+    names = rows.replace(" ", "").split(",") if rows else None  # the client checks them
     parameters: CertifyParameters = {
-        "rows": cast("list[RowName]", rows.replace(" ", "").split(","))
-        if rows
-        else None,  # the client checks the names
+        "rows": cast("list[RowName] | None", names),
         "quick": quick,
         "load": load,
         "drafts": draft or (),
