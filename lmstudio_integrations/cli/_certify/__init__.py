@@ -156,7 +156,10 @@ def _measure(client: "Client", model: str, parameters: Any, cards: "list[Card]")
         "7B on a graphics card. Ctrl-C keeps what was measured."
     )
     with progress_bar(f"Certifying {model}") as show:
-        on_progress = lambda _row, share: show(share)  # noqa: E731 - it is not used again
+
+        def on_progress(_row: str, share: float) -> None:
+            show(share)
+
         cards.append(client.certify(model, **parameters, on_row=cards.append, on_progress=on_progress))
 
 

@@ -34,7 +34,7 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
     LMStudioValueError,
 )
-from lmstudio_integrations.types.cards import Card, CardRow
+from lmstudio_integrations.types.cards import Card, CardRow, RowName
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
@@ -64,10 +64,11 @@ class Certification:
         self._device = optional_text(parameters.get("device"), "device")
         self._on_row = parameters.get("on_row")
         self._on_progress = parameters.get("on_progress")
-        against = parameters.get("against")
-        self._old = Card.read(against) if isinstance(against, str | Path) else against
-        if not isinstance(self._old, Card | None):
+        against: object = parameters.get("against")
+        old = Card.read(against) if isinstance(against, str | Path) else against
+        if not isinstance(old, Card | None):
             raise LMStudioValueError(f"against must be a Card or its file; got {against!r}")
+        self._old = old
         self._left = Budget(*TOKENS_QUICK) if self._quick else Budget(*TOKENS)
         self._reasons_anyway = self._is_lost = False
         if self._old is not None and self._old.temperature != self._temperature:
@@ -128,7 +129,7 @@ class Certification:
 
     def _compare(self, card: Card, old: Card, model: Model, info: ModelInstanceInfo) -> Flow[Card]:
         """Measure what differs again, until it is confirmed or turns out to be noise."""
-        apart = [row.name for row in self._rows if row.apart]
+        apart: list[RowName] = [row.name for row in self._rows if row.apart]
         comparison = Comparison(old.rows, card.rows, apart)
         while pending := comparison.undecided():
             for row in self._rows:
