@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.version import __version__
@@ -64,7 +65,7 @@ class Certification:
         self._device = optional_text(parameters.get("device"), "device")
         self._on_row = parameters.get("on_row")
         self._on_progress = parameters.get("on_progress")
-        against: object = parameters.get("against")
+        against: Any = parameters.get("against")
         old = Card.read(against) if isinstance(against, str | Path) else against
         if not isinstance(old, Card | None):
             raise LMStudioValueError(f"against must be a Card or its file; got {against!r}")
