@@ -75,4 +75,4 @@ SVG(filename=path)
 # - The time to the first token grows with the prompt: the card has it for 100,
 #   1,000 and 8,000 words.
 # - Without `rows`, the card also says what each model does with tools and formats:
-#   [Is my model good enough?](../docs/guides/certify.md)
+#   [Is my model good enough?](../guides/certify.md)

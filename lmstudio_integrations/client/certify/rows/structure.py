@@ -41,8 +41,8 @@ class Step(BaseModel, defer_build=True):
     then: "Step | None"
 
 
-Element = StrEnum(
-    "Element",
+_Element = StrEnum(
+    "_Element",
     "hydrogen helium lithium beryllium boron carbon nitrogen oxygen fluorine neon sodium magnesium aluminium silicon "
     "phosphorus sulfur chlorine argon potassium calcium scandium titanium vanadium chromium manganese iron cobalt "
     "nickel copper zinc gallium germanium arsenic selenium bromine krypton rubidium strontium yttrium zirconium",
@@ -94,8 +94,8 @@ FORMATS: Sequence[Format] = (
     Format("array/1", "Name the three primary colors.", lambda: _object("Colors", colors=_list(str, 3, 3))),
     Format("array/2", "List the even numbers from 2 to 20.", lambda: _object("Numbers", numbers=_list(int, 2, 4))),
     Format("array/3", "Pens and cups.", lambda: _object("Cart", lines=_list(_object("Line", product=str), 2, 3))),
-    Format("enum/1", "Which metal are wires made of?", lambda: _object("Metal", element=Element)),
-    Format("enum/2", "What is water made of?", lambda: _object("Formula", elements=_list(Element, 2, 3))),
+    Format("enum/1", "Which metal are wires made of?", lambda: _object("Metal", element=_Element)),
+    Format("enum/2", "What is water made of?", lambda: _object("Formula", elements=_list(_Element, 2, 3))),
     Format("number/1", "The food was perfect, 100 of 100.", lambda: _object("Review", rating=_RATING)),
     Format("number/2", "It rains on 30 percent of days.", lambda: _object("Weather", probability=_SHARE)),
     Format("text/1", "The shop opens on the 3rd of May 2027.", lambda: _object("Opening", day=date)),
