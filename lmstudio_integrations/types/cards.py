@@ -109,7 +109,7 @@ class CardRow(_Part):
     @property
     def failures(self) -> list[Observation]:
         """The verdicts that are not as they should be."""
-        return [each for each in self.verdicts if each.score < 1]
+        return failures_of(self.observations)
 
     @property
     def share(self) -> float:
@@ -380,6 +380,20 @@ def outcomes(observations: Iterable[Observation]) -> str:
     """Return how often each outcome was observed, the most frequent first: `right 37, wrong tool 3`."""
     counts = Counter(each.outcome for each in observations)
     return ", ".join(f"{outcome} {count}" for outcome, count in counts.most_common())
+
+
+def failures_of(observations: Iterable[Observation]) -> list[Observation]:
+    """Return the verdicts that are not as they should be."""
+    return [each for each in observations if each.kind == "verdict" and each.score < 1]
+
+
+def medians(observations: Iterable[Observation]) -> dict[str, Observation]:
+    """Return the median of each number, by its case."""
+    by_case: defaultdict[str, list[Observation]] = defaultdict(list)
+    for each in observations:
+        if each.kind == "number":
+            by_case[each.case].append(each)
+    return {case: sorted(some, key=lambda each: each.score)[len(some) // 2] for case, some in by_case.items()}
 
 
 def share_text(verdicts: Iterable[Observation]) -> str:

@@ -140,7 +140,7 @@ def _keep(card: "Card", to: Path | None, against: Path | None) -> None:
 def _check_writable(path: Path | None) -> None:
     """Reject a file that could not be written after minutes of measuring."""
     if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-        reason = "is a folder" if path.is_dir() else f"cannot be written: there is no such folder as {path.parent}"
+        reason = "is a folder" if path.is_dir() else f"cannot be written, because {path.parent} is no folder for it"
         raise LMStudioOSError(f"{str(path)!r} {reason}; choose another name")
 
 

@@ -160,7 +160,8 @@ class Asking:
 
     def verdict(self, case: str, outcome: str, score: float | bool, detail: str = "") -> None:  # noqa: FBT001
         """Record whether something is as it should be."""
-        self._add(Observation(case=case, kind="verdict", outcome=outcome, score=score, detail=detail))
+        shown = one_line(detail)[:_DETAIL]
+        self.observations.append(Observation(case=case, kind="verdict", outcome=outcome, score=score, detail=shown))
 
     def number(self, case: str, value: float, unit: str, *, more_is_better: bool = True) -> None:
         """Record a measured number; one that is not above 0 was not measured."""
@@ -168,15 +169,11 @@ class Asking:
             return
         score = value if more_is_better else min(1 / value, sys.float_info.max)
         shown = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-        self._add(Observation(case=case, kind="number", outcome=f"{shown} {unit}", score=score))
+        self.observations.append(Observation(case=case, kind="number", outcome=f"{shown} {unit}", score=score))
 
     def fact(self, case: str, outcome: object, score: float = 0.0) -> None:
         """Record what does not depend on chance, such as a length; if more is better, with a score."""
-        self._add(Observation(case=case, kind="fact", outcome=str(outcome), score=score))
-
-    def _add(self, observation: Observation) -> None:
-        detail = one_line(observation.detail)
-        self.observations.append(observation.model_copy(update={"detail": detail[:_DETAIL]}))
+        self.observations.append(Observation(case=case, kind="fact", outcome=str(outcome), score=score))
 
     # Requests ---------------------------------------------------------------------------------------------------------
 

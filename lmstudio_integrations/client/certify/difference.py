@@ -18,6 +18,8 @@ from lmstudio_integrations.types.cards import (
     Observation,
     RowName,
     Verdict,
+    failures_of,
+    medians,
     outcomes,
     share_text,
 )
@@ -65,32 +67,36 @@ class Compared:
         self.verdict: Verdict | None = None
         self.repetitions: int = 1
 
-    def decide(self, level: float) -> None:
+    def decide(self, level: float, repetitions: int) -> None:
         """Decide whether it has changed, if that can be said.
 
         Args:
             level: The probability below which a change is confirmed.
+            repetitions: How often it was measured.
         """
+        self.repetitions = repetitions
         if not self.new:
             # What is not observed any more, because the server rejects it or the model cannot do it any more.
-            self.verdict = "worse" if self.repetitions > 1 else None
-            return
-        if self.part.kind == "fact":
+            self.verdict = "worse" if repetitions > 1 else None
+        elif self.part.kind == "fact":
             self._decide_fact()
-            return
-        cases = strata(self.old, self.new, pooled=bool(self.part.name) and self.part.kind == "verdict")
-        margin = MARGIN if self.part.kind == "number" else 1.0
+        else:
+            self._decide_by_chance(level)
+
+    def _decide_by_chance(self, level: float) -> None:
+        is_number = self.part.kind == "number"
+        cases = strata(self.old, self.new, pooled=bool(self.part.name) and not is_number)
+        margin = MARGIN if is_number else 1.0
         worse, better = chance_of_worse(cases, margin), chance_of_better(cases, margin)
         if self.repetitions in LOOKS and min(worse, better) <= level:
             self.verdict = "worse" if worse < better else "better"
         elif min(worse, better) > SUSPICIOUS or self.repetitions >= LOOKS[-1]:
-            is_same = self.repetitions == 1 and self.part.kind == "number"
-            is_same = is_same or _outcomes_by_case(self.old) == _outcomes_by_case(self.new)
+            is_same = (is_number and self.repetitions == 1) or _outcomes(self.old) == _outcomes(self.new)
             self.verdict = "same" if is_same else "noise"
 
     def _decide_fact(self) -> None:
-        before, now = ({(each.case, each.outcome) for each in some} for some in (self.old, self.new))
-        if before == now:
+        now = _outcomes(self.new)
+        if now == _outcomes(self.old):
             self.verdict = "same"
         elif self.repetitions > 1:
             is_steady = len(now) == len({case for case, _ in now})
@@ -142,14 +148,20 @@ class Comparison:
         tested = sum(part.kind != "fact" for part in self.compared)
         self.level: float = ERROR_LEVEL / (2 * len(LOOKS) * max(1, tested))
         """The probability below which one look at one part confirms a direction, so that all keep `ERROR_LEVEL`."""
-        self.repetitions: int = 1
+        self.repetitions: int = 0
+        """How many measurements `undecided` has seen."""
 
     def undecided(self) -> dict[RowName, set[str]]:
-        """Decide what can be decided, and return the rows to measure again, with their parts; "" is the whole row."""
+        """Decide what can be decided after a measurement.
+
+        Returns:
+            The rows to measure again, with their parts; "" is the whole row.
+        """
+        self.repetitions += 1
         rows: defaultdict[RowName, set[str]] = defaultdict(set)
         for each in self.compared.values():
             if each.verdict is None:
-                each.decide(self.level)
+                each.decide(self.level, self.repetitions)
             if each.verdict is None:
                 rows[each.part.row].add(each.part.name)
         return dict(rows)
@@ -160,9 +172,6 @@ class Comparison:
             if part in self.compared and self.compared[part].verdict is None:
                 cases = {each.case for each in self.compared[part].old}
                 self.compared[part].new += [each for each in some if each.case in cases]
-        for part, each in self.compared.items():
-            if part.row == row and each.verdict is None:
-                each.repetitions += 1
 
     def changes(self) -> tuple[Change, ...]:
         """Return what became of each part."""
@@ -177,11 +186,8 @@ class Comparison:
         return parts
 
 
-def _outcomes_by_case(observations: Iterable[Observation]) -> dict[str, set[str]]:
-    by_case: defaultdict[str, set[str]] = defaultdict(set)
-    for each in observations:
-        by_case[each.case].add(each.outcome)
-    return by_case
+def _outcomes(observations: Iterable[Observation]) -> set[tuple[str, str]]:
+    return {(each.case, each.outcome) for each in observations}
 
 
 def _direction(old: Iterable[Observation], new: Iterable[Observation]) -> Verdict:
@@ -193,15 +199,12 @@ def _direction(old: Iterable[Observation], new: Iterable[Observation]) -> Verdic
 def _text(observations: Sequence[Observation]) -> str:
     """Return in a few words what was observed of a part."""
     if observations[0].kind == "verdict":
-        failures = [each for each in observations if each.score < 1]
+        failures = failures_of(observations)
         return share_text(observations) + (f" ({outcomes(failures)})" if failures else "")
     if observations[0].kind == "fact":
         return ", ".join(dict.fromkeys(each.outcome for each in observations))
-    by_case: defaultdict[str, list[Observation]] = defaultdict(list)
-    for each in observations:
-        by_case[each.case].append(each)
-    middle = {case: sorted(some, key=lambda each: each.score)[len(some) // 2].outcome for case, some in by_case.items()}
-    return ", ".join(f"{case.partition('/')[2]}: {outcome}".removeprefix(": ") for case, outcome in middle.items())
+    middle = medians(observations).items()
+    return ", ".join(f"{case.partition('/')[2]}: {each.outcome}".removeprefix(": ") for case, each in middle)
 
 
 def strata(old: Iterable[Observation], new: Iterable[Observation], *, pooled: bool = False) -> Strata:

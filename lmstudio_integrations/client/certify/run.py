@@ -143,7 +143,6 @@ class Certification:
                             if "" in parts or case.part in parts:
                                 yield from self._ask(case, asking)
                     comparison.add(row.name, asking.observations)
-            comparison.repetitions += 1
         return card.model_copy(update={"changes": comparison.changes()})
 
     def _ask(self, case: Case, asking: Asking) -> Flow[None]:

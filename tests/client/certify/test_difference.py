@@ -71,8 +71,7 @@ def compare(old: CardRow, measurements: Sequence[CardRow], apart: Sequence[Any] 
     """Compare a row with as many measurements as are requested, the last one again and again."""
     comparison = Comparison([old], [measurements[0]], apart)
     while comparison.undecided():
-        comparison.repetitions += 1
-        comparison.add(old.name, measurements[min(comparison.repetitions, len(measurements)) - 1].observations)
+        comparison.add(old.name, measurements[min(comparison.repetitions + 1, len(measurements)) - 1].observations)
     return {change.part: change for change in comparison.changes()}
 
 

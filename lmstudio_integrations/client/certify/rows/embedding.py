@@ -10,7 +10,7 @@ from lmstudio_integrations.client.certify.asking import Asking, Case, Row, Summa
 from lmstudio_integrations.client.embeddings.embedder import Vectors
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioServerError
-from lmstudio_integrations.types.cards import Observation, outcomes, share_text
+from lmstudio_integrations.types.cards import Observation, failures_of, outcomes, share_text
 
 EQUAL = 1e-4
 """How much numbers of equal vectors may differ: several texts may be computed together."""
@@ -83,7 +83,7 @@ def _cosine(one: Sequence[float], other: Sequence[float]) -> float:
 def _summarize(observations: Sequence[Observation]) -> Summary:
     facts = {each.case: each.outcome for each in observations if each.kind == "fact"}
     verdicts = [each for each in observations if each.kind == "verdict"]
-    failures = [each for each in verdicts if each.score < 1]
+    failures = failures_of(verdicts)
     texts = [f"{case} {facts[case]}" for case in ("dimensions", "norm", "too long") if case in facts]
     texts += [f"{share_text(verdicts)} right" + (f" ({outcomes(failures)})" if failures else "")] if verdicts else []
     if any(each.outcome == "cut in silence" for each in failures):

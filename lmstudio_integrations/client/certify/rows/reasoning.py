@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from lmstudio_integrations.client.certify.asking import Asking, Case, Row, Summary
 from lmstudio_integrations.client.predictions.requests import PredictionSettings
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.types.cards import Observation, outcomes, share_text
+from lmstudio_integrations.types.cards import Observation, failures_of, outcomes, share_text
 from lmstudio_integrations.types.results import PredictionResult
 
 PROMPTS = (
@@ -121,7 +121,7 @@ def _summarize(observations: Sequence[Observation]) -> Summary:
     verdicts = [each for each in observations if each.kind == "verdict"]
     if not verdicts:
         return Summary("does not reason")
-    failures = [each for each in verdicts if each.score < 1]
+    failures = failures_of(verdicts)
     parts = dict.fromkeys(each.part for each in verdicts)
     text = "; ".join(f"{part} {share_text(each for each in verdicts if each.part == part)}" for part in parts)
     text += f" ({outcomes(failures)})" if failures else ""

@@ -3,7 +3,6 @@
 Rates are predicted tokens by the time of whole requests, so that those of one and of several can be compared.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from typing_extensions import Unpack
@@ -11,7 +10,7 @@ from typing_extensions import Unpack
 from lmstudio_integrations.client.certify.asking import Asking, Case, Row, Summary, random_words
 from lmstudio_integrations.client.predictions.requests import PredictionParameters
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.types.cards import Observation, outcomes
+from lmstudio_integrations.types.cards import Observation, failures_of, medians, outcomes
 from lmstudio_integrations.types.results import PredictionResult
 
 LENGTHS = {100: 3, 1_000: 3, 8_000: 1}
@@ -89,7 +88,7 @@ def _measure(
 
 
 def _summarize(observations: Sequence[Observation]) -> Summary:
-    numbers, failures = _middle(observations), [each for each in observations if each.kind == "verdict"]
+    numbers, failures = medians(observations), failures_of(observations)
     firsts = [(f"{length:,}", numbers.get(f"first token/{length}")) for length in LENGTHS]
     first = [f"{number.outcome} ({length})" for length, number in firsts if number]
     found = {1: numbers.get("alone"), **{count: numbers.get(f"at once/{count}") for count in AT_ONCE}}
@@ -120,15 +119,6 @@ def _advice(rates: Mapping[int, Observation], slots: int, best: int, drafts: Map
         return f"max_parallel_predictions={best} is faster than {slots}"
     slower = [key for key, number in drafts.items() if 1 in rates and number.score < rates[1].score]
     return f"leave the draft model out: draft_model={slower[0]!r} is slower" if slower else None
-
-
-def _middle(observations: Sequence[Observation]) -> Mapping[str, Observation]:
-    """Return the median of each number."""
-    by_case: defaultdict[str, list[Observation]] = defaultdict(list)
-    for each in observations:
-        if each.kind == "number":
-            by_case[each.case].append(each)
-    return {case: sorted(some, key=lambda each: each.score)[len(some) // 2] for case, some in by_case.items()}
 
 
 SPEED = Row(

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 from lmstudio_integrations.client.certify.asking import Asking, Case, Row, Summary
 from lmstudio_integrations.client.predictions.requests import PredictionParameters
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.types.cards import Observation, outcomes, share_text
+from lmstudio_integrations.types.cards import Observation, failures_of, outcomes, share_text
 from lmstudio_integrations.types.results import LlmPredictionFragment
 
 MAX_TOKENS, WITH_REASONING = 80, 192
@@ -143,7 +143,7 @@ ADVICE = {
 
 
 def _summarize(observations: Sequence[Observation]) -> Summary:
-    failures = [each for each in observations if each.score < 1]
+    failures = failures_of(observations)
     text = f"{share_text(observations)} valid" + (f"; {outcomes(failures)}" if failures else "")
     if failures and all(each.part == "reasoning" for each in failures):
         return Summary(text, "leave think_first=True, the default: without it, the format fails after reasoning")

@@ -14,7 +14,7 @@ from lmstudio_integrations.client.predictions.call_repair.unreadable import Mean
 from lmstudio_integrations.client.predictions.tool_parser.streaming import StreamingToolParser
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioContextOverflowError
-from lmstudio_integrations.types.cards import Observation, outcomes, share_text
+from lmstudio_integrations.types.cards import Observation, failures_of, outcomes, share_text
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
 
 CALL_ID = "abc123def"
@@ -306,10 +306,11 @@ _ADVICE = {
 
 
 def _summarize(observations: Sequence[Observation]) -> Summary:
-    failures = [each.outcome for each in observations if each.score < 1]
-    if not failures:
+    failed = failures_of(observations)
+    if not failed:
         return Summary(f"{share_text(observations)} right")
-    text = f"{share_text(observations)} right; {outcomes(each for each in observations if each.score < 1)}"
+    text = f"{share_text(observations)} right; {outcomes(failed)}"
+    failures = [each.outcome for each in failed]
     if 2 * len(failures) > len(observations) and not {"in the text", "does not fit"} & {*failures}:
         return Summary(text, "use another model for agents")
     worst = max(failures, key=failures.count)

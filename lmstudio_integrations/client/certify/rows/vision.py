@@ -8,7 +8,7 @@ from functools import partial
 
 from lmstudio_integrations.client.certify.asking import Asking, Case, Row, Summary
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.types.cards import Observation, outcomes, share_text
+from lmstudio_integrations.types.cards import Observation, failures_of, outcomes, share_text
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.models import LlmInstanceInfo, ModelInstanceInfo
 
@@ -46,7 +46,7 @@ def _missing(info: ModelInstanceInfo) -> str | None:
 
 
 def _summarize(observations: Sequence[Observation]) -> Summary:
-    failures = [each for each in observations if each.score < 1]
+    failures = failures_of(observations)
     text = f"{share_text(observations)} colors right" + (f"; {outcomes(failures)}" if failures else "")
     advice = "use another model for images; user_max_image_dimension_pixels limits what it gets of them"
     return Summary(text, advice if failures else None)
