@@ -9,13 +9,14 @@ import sys
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 os.environ["LMSTUDIO_INTEGRATIONS_CHECK_THREADS"] = "1"  # before the package is imported
 
-from lmstudio_integrations.client.transport.connect import probe
+from lmstudio_integrations.client.transport.connect import discovery
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.support.gate import Gate
@@ -143,8 +144,9 @@ def gate() -> Gate:
 
 @pytest.fixture(autouse=True)
 def _no_server_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no error suggest the LM Studio or the emulator that runs on the machine of a developer."""
-    monkeypatch.setattr(probe, "local_candidates", lambda: ())
+    """Let no test find the LM Studio or the emulator that runs on the machine of a developer."""
+    monkeypatch.setattr(discovery, "_home", lambda: Path("/of-nobody/.lmstudio"))
+    monkeypatch.setattr(discovery, "local_candidates", lambda: ())
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,9 @@
 HOST_VARIABLE = "LMSTUDIO_HOST"
 """The server, if none is given."""
 
+SERVER_FILE_VARIABLE = "LMS_API_SERVER_INFO_PATH"
+"""The file that names the port of the server on this machine, in place of the one in LM Studio's folder."""
+
 TOKEN_VARIABLES = ("LM_API_TOKEN", "LMSTUDIO_API_TOKEN")
 """The API token, if none is given; the first variable takes precedence."""
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations.cli._announcement import announcement, check_announcement
 from lmstudio_integrations.cli._common import Redact, note, results
 from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
 from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address, local_candidates
@@ -38,6 +39,8 @@ Models = Annotated[
 
 LOOPBACK = "127.0.0.1"
 """Where the emulator listens if a proxy with faults listens in its place."""
+
+FOUND = "Programs on this machine find it."
 
 SCRIPTED_PACE = 200.0
 """The default speed of scripted models, in tokens per second."""
@@ -114,6 +117,14 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
             "(predict, complete, embed, load or another endpoint). May be repeated. The FAULT list prints the names.",
         ),
     ] = None,
+    announce: Annotated[  # noqa: FBT002 - a flag
+        bool,
+        typer.Option(
+            "--announce",
+            help="Let programs on this machine find the server on any port: until it stops, its port is in the file "
+            "in which LM Studio writes its own.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(metavar="N", help="What draws the faults: the same number draws the same.")] = 0,
 ) -> None:
     """Run a server that speaks LM Studio's protocol, without LM Studio.
@@ -125,6 +136,8 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         list_faults()
         return
     injections = [injection for text in fault or () for injection in read_injections(text)]
+    if announce:
+        check_announcement(host)
     tokens = accepted_tokens(token or (), token_file)
     ports = DISCOVERY_PORTS if port is None else (port,)
     listen: dict[str, Any] = {
@@ -156,7 +169,9 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
                 proxy.open()
                 note(f"Faults, drawn with --seed {seed}: {', '.join(fault or ())}")
             port = emulator.port if proxy is None else proxy.port
-            announce(emulator, token_note(variable) if tokens else None, Address(host, port), replay)
+            stack.enter_context(announcement(port) if announce else contextlib.nullcontext())
+            reach = FOUND if announce else how_to_reach(host, port)
+            show(emulator, reach, token_note(variable) if tokens else None, Address(host, port), replay)
 
         emulator.serve_forever(on_ready)
 
@@ -209,8 +224,12 @@ def token_note(variable: str | None) -> str:
     return f"Clients need one of the API tokens you gave: export {TOKEN_VARIABLES[0]}=TOKEN"
 
 
-def announce(
-    emulator: Emulator, about_tokens: str | None = None, address: Address | None = None, cassette: Path | None = None
+def show(
+    emulator: Emulator,
+    reach: str,
+    about_tokens: str | None = None,
+    address: Address | None = None,
+    cassette: Path | None = None,
 ) -> None:
     """Print the address of the server, and its models and plugins, or its cassette.
 
@@ -226,7 +245,7 @@ def announce(
         console.write_line(f"  {cassette} (recorded)")
     for plugin in emulator.catalog.plugins:
         console.write_line(f"  {plugin.identifier} (plugin, {plugin.kind})")
-    note(reach(address.host, address.port))
+    note(reach)
     if about_tokens:
         note(about_tokens)
     note("Ctrl-C stops the server.")
@@ -262,13 +281,13 @@ def list_faults() -> None:
         console.write_line(f"{fault.name}  ({fault.kind}, {fault.phase.word})  {fault.summary}")
 
 
-def reach(host: str, port: int) -> str:
+def how_to_reach(host: str, port: int) -> str:
     """Return how clients reach the server."""
     address = Address(host, port)
     if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared
         return f"To use it from another machine: export {HOST_VARIABLE}=NAME-OF-THIS-MACHINE:{port}"
     if address in local_candidates():
-        return "Programs on this machine find it."
+        return FOUND
     return f"To use it: export {HOST_VARIABLE}={address.netloc}"
 
 

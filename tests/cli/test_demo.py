@@ -147,7 +147,7 @@ def test_scripted_models_are_not_used(run: Run, stand_in: Emulator, capsys: Capt
 def test_without_a_server_the_emulator_is_started_and_named(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr("lmstudio_integrations.client.transport.connect.opening.local_candidates", lambda: ())
+    monkeypatch.setattr("lmstudio_integrations.client.transport.connect.discovery.local_candidates", lambda: ())
     assert run("demo") == 0
     out = capsys.readouterr().out
     assert "There is no LM Studio on this machine. Starting the built-in emulator" in out
@@ -216,7 +216,7 @@ def test_an_image_in_a_folder_that_does_not_exist_fails_at_once(run: Run, script
 
 @pytest.mark.slow
 def test_without_a_server_a_real_model_responds(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setattr("lmstudio_integrations.client.transport.connect.opening.local_candidates", lambda: ())
+    monkeypatch.setattr("lmstudio_integrations.client.transport.connect.discovery.local_candidates", lambda: ())
     assert run("demo") == 0
     out = capsys.readouterr().out
     assert DOCUMENTS["ferry"] in out

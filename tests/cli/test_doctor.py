@@ -18,7 +18,7 @@ from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.cli._doctor import survey
 from lmstudio_integrations.cli._doctor.checks import UNTRAINED
 from lmstudio_integrations.client.api.sync import LLM, Client
-from lmstudio_integrations.client.transport.connect import find
+from lmstudio_integrations.client.transport.connect import discovery
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioServerError
@@ -334,13 +334,11 @@ def test_without_an_address_all_ports_of_this_machine_are_tried(
 ) -> None:
     free = Address.parse(nobody)
     candidates = (free, Address.parse(scripted.address))
-    for module in (survey, find):
-        monkeypatch.setattr(module, "local_candidates", lambda: candidates)
-    monkeypatch.setattr("lmstudio_integrations.client.transport.connect.opening.local_candidates", lambda: candidates)
+    monkeypatch.setattr(discovery, "local_candidates", lambda: candidates)
     status, found = checks()
     assert status == 0
-    assert [each["error"] is None for each in found["server"]["addresses"]] == [False, True]
-    monkeypatch.setattr(survey, "local_candidates", lambda: (free, free))
+    assert [each["error"] is None for each in found["server"]["addresses"]] == [False, False, True]
+    monkeypatch.setattr(discovery, "local_candidates", lambda: (free,))
     status, found = checks()
     assert status == 1
     assert found["server"]["found"] == "no LM Studio found on this machine"

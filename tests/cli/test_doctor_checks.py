@@ -7,7 +7,6 @@ from lmstudio_integrations.cli._doctor.checks import (
     NO_SERVER,
     READ_FROM_TEXT,
     UNTRAINED,
-    Attempt,
     Check,
     Extra,
     TokenUse,
@@ -23,6 +22,7 @@ from lmstudio_integrations.cli._doctor.checks import (
     trial_check,
     version_check,
 )
+from lmstudio_integrations.client.transport.connect.discovery import Attempt
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioError,

@@ -19,8 +19,9 @@ from lmstudio_integrations.client.support.suggestions import (
     error_with_suggestion,
 )
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
+from lmstudio_integrations.client.transport.connect.discovery import not_found
 from lmstudio_integrations.client.transport.connect.probe import _CERTIFICATE_ERRORS
-from lmstudio_integrations.client.transport.connect.suggestions import no_listener, not_found, token_suggestion
+from lmstudio_integrations.client.transport.connect.suggestions import no_listener, token_suggestion
 from lmstudio_integrations.client.transport.socket_session import _lost_error
 from lmstudio_integrations.errors import (
     LMStudioError,
@@ -168,7 +169,7 @@ SUGGESTIONS = [
     (token_suggestion(Target.of("a:1", TOKEN)), "given as --token"),
     (refusal("a:1,b:1"), "name one of them as --host"),
     (no_listener(Address("127.0.0.1", 1)), "set --host to the right port"),
-    (not_found(["ws://a:1: nothing listens there"]), "set LMSTUDIO_HOST or pass it as --host"),
+    (not_found([]), "set LMSTUDIO_HOST or pass it as --host"),
     (_CERTIFICATE_ERRORS[10], "has expired; renew it"),
     ("already in use; choose another port, or 0 for any free one", "choose another one with --port, or 0"),
     (str(context_overflow("Call", 9, 8, None)), "load the model with --context-length=16;"),

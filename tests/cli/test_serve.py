@@ -1,5 +1,7 @@
 """`serve`: which emulator the flags ask for, what it prints, and how it ends."""
 
+import json
+import os
 import re
 import signal
 import subprocess
@@ -10,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations._support.environment import TOKEN_VARIABLES
+from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.cli import _serve
 from lmstudio_integrations.cli._serve import (
     SCRIPTED_PACE,
-    announce,
     build_catalog,
+    how_to_reach,
     is_exposed,
     load_rules,
-    reach,
+    show,
 )
 from lmstudio_integrations.cli._tokens import accepted_tokens
 from lmstudio_integrations.client.api.sync import Client
@@ -287,12 +289,12 @@ def test_a_wrong_fault_is_an_error(run: Run, fault: str) -> None:
     ],
 )
 def test_it_says_how_clients_reach_it(host: str, port: int, expected: str) -> None:
-    assert reach(host, port) == expected
+    assert how_to_reach(host, port) == expected
 
 
 def test_a_scripted_model_is_announced_as_one(capsys: pytest.CaptureFixture[str]) -> None:
     with Emulator([{"key": "a", "engine": "scripted", "weights": "smollm2-135m-instruct"}]) as server:
-        announce(server)
+        show(server, "")
     assert "a (llm, scripted)" in capsys.readouterr().out
 
 
@@ -449,3 +451,65 @@ def test_a_folder_offers_its_files(tmp_path: Path) -> None:
     (tmp_path / "Some-Model.gguf").write_bytes(b"GGUF")
     (model,) = build_catalog(path=tmp_path).models
     assert (model.key, model.engine) == ("some-model", "llama_cpp")
+
+
+@pytest.fixture
+def announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file in which a server on this machine writes its port."""
+    path = tmp_path / "of-lm-studio" / "http-server.json"
+    monkeypatch.setenv(SERVER_FILE_VARIABLE, str(path))
+    monkeypatch.delenv(HOST_VARIABLE, raising=False)
+    return path
+
+
+def test_an_announced_server_is_found_on_any_port_as_long_as_it_runs(
+    serve: Callable[..., None], run: Run, announced: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[int] = []
+
+    def check(emulator: Emulator) -> None:
+        assert "Programs on this machine find it." in capsys.readouterr().err
+        with Client() as client:
+            asked.append(len(client.list_downloaded_models()))
+        assert json.loads(announced.read_text("utf-8")) == {
+            "host": "127.0.0.1",
+            "pid": os.getpid(),
+            "port": emulator.port,
+        }
+        problem = run("serve", "--scripted", "--model", "m", "--port", "0", "--announce")
+        assert problem == (
+            f"Error: {announced} announces the server at {emulator.address}; stop that one first, or omit --announce"
+        )
+        assert run("doctor") == 0
+        assert f"ws://{emulator.address} (LMS_API_SERVER_INFO_PATH)" in capsys.readouterr().out
+
+    serve(check, "--scripted", "--model", "m", "--port", "0", "--announce")
+    assert asked == [1]
+    assert list(announced.parent.iterdir()) == []
+
+
+def test_a_file_left_by_a_server_that_ended_is_replaced_and_that_of_another_is_kept(
+    serve: Callable[..., None], announced: Path
+) -> None:
+    announced.parent.mkdir()
+    announced.write_text("not JSON", encoding="utf-8")
+    serve(
+        lambda _: announced.write_text("of another", "utf-8"), "--scripted", "--model", "m", "--port", "0", "--announce"
+    )
+    assert announced.read_text("utf-8") == "of another"
+
+
+@pytest.mark.parametrize("host", ["::1", "192.168.1.20"])
+def test_a_server_that_would_not_be_found_is_not_announced(run: Run, announced: Path, host: str) -> None:
+    assert str(run("serve", "--scripted", "--model", "m", "--host", host, "--announce")).startswith(
+        f"Error: --announce lets programs look for the server on 127.0.0.1, but it is to listen on {host}"
+    )
+    assert not announced.exists()
+
+
+def test_a_file_that_cannot_be_written_is_an_error(run: Run, announced: Path) -> None:
+    announced.mkdir(parents=True)
+    assert str(run("serve", "--scripted", "--model", "m", "--port", "0", "--announce")).startswith(
+        f"Error: cannot write '{announced}': "
+    )
+    assert list(announced.parent.iterdir()) == [announced]

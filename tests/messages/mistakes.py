@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 import lmstudio_integrations as lms
 from lmstudio_integrations import langchain, llama_index
-from lmstudio_integrations.client.transport.connect import opening, probe, suggestions
+from lmstudio_integrations.client.transport.connect import discovery, suggestions
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.operation import decode_errors
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -126,8 +126,7 @@ def closed_port() -> Iterator[str]:
 
 def _candidates(case: Case, *addresses: str) -> None:
     found = tuple(map(Address.parse, addresses))
-    for module in (probe, opening):
-        case.monkeypatch.setattr(module, "local_candidates", lambda: found)
+    case.monkeypatch.setattr(discovery, "local_candidates", lambda: found)
 
 
 SETTINGS: list[tuple[str, Mapping[str, Surface], dict[str, Any]]] = [

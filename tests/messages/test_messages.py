@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
-from lmstudio_integrations.client.transport.connect import opening, probe, suggestions
+from lmstudio_integrations.client.transport.connect import probe, suggestions
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model
@@ -37,8 +37,6 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(suggestions, "in_container", lambda: False)
     monkeypatch.setattr(probe, "PROBE_TIMEOUT", 5.0)
-    for module in (probe, opening):
-        monkeypatch.setattr(module, "local_candidates", lambda: ())
 
 
 class _Records(logging.Handler):

@@ -17,6 +17,7 @@ from lmstudio_integrations.cli._doctor.checks import Check
 from lmstudio_integrations.cli._formatting import wrapped
 from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models
 from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.client.transport.connect.discovery import Attempt
 from lmstudio_integrations.client.transport.connect.suggestions import no_server
 from lmstudio_integrations.errors import LMStudioError
 from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo, ServerVersion
@@ -98,7 +99,7 @@ class _Server:
         loaded: Its loaded models; `None` as long as they are not known.
     """
 
-    def __init__(self, name: str | None, token: str | None, attempts: Sequence[checks.Attempt]) -> None:
+    def __init__(self, name: str | None, token: str | None, attempts: Sequence[Attempt]) -> None:
         self.name = name
         self.downloaded: list[ModelInfo] | None = None
         self.loaded: list[ModelInstanceInfo] | None = None

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 from lmstudio_integrations._support.text import counted, one_line
 from lmstudio_integrations.cli._errors import for_commands, split_remedy
 from lmstudio_integrations.cli._formatting import duration, file_size, instance_name
-from lmstudio_integrations.client.transport.connect.suggestions import NOT_FOUND
+from lmstudio_integrations.client.transport.connect.discovery import NOT_FOUND, Attempt
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioError,
@@ -82,23 +82,6 @@ class Check:
     def title(self) -> str:
         """What was checked, for people."""
         return " ".join(filter(None, (self.host, self.name.replace("_", " "))))
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One address, and what happened there.
-
-    Attributes:
-        address: The address.
-        source: Why it was tried.
-        problem: Why no LM Studio is used there, with the remedy if there is one; `None` if one responds.
-        tried: Whether it was tried.
-    """
-
-    address: str
-    source: str
-    problem: str | None = None
-    tried: bool = True
 
 
 @dataclass(frozen=True, slots=True)

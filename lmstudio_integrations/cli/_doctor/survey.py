@@ -15,19 +15,13 @@ from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations._support.installation import NAME, install_command
 from lmstudio_integrations._support.secrets import holds_credentials
 from lmstudio_integrations.cli._common import progress_bar
-from lmstudio_integrations.cli._doctor.checks import LOAD, TRIALS, Attempt, Extra, TokenUse, Trial
+from lmstudio_integrations.cli._doctor.checks import LOAD, TRIALS, Extra, TokenUse, Trial
 from lmstudio_integrations.cli._formatting import instance_name
 from lmstudio_integrations.cli._model_choice import choose_for_trial
 from lmstudio_integrations.cli._tokens import token_variable
 from lmstudio_integrations.client.api.sync import Client
-from lmstudio_integrations.client.transport.connect.addresses import (
-    DISCOVERY_PORTS,
-    PLACEHOLDER_TOKEN,
-    Address,
-    Target,
-    hosts_of,
-    local_candidates,
-)
+from lmstudio_integrations.client.transport.connect.addresses import PLACEHOLDER_TOKEN, Address, Target, hosts_of
+from lmstudio_integrations.client.transport.connect.discovery import Attempt
 from lmstudio_integrations.client.transport.connect.find import explain, search
 from lmstudio_integrations.client.transport.connect.suggestions import unencrypted
 from lmstudio_integrations.client.transport.flows import run
@@ -104,14 +98,8 @@ def _hide_credentials(text: str) -> str:
 
 
 def _search() -> list[Attempt]:
-    candidates = local_candidates()
-    _, failures = run(search(candidates, ThreadMailbox))
-    reasons = {address: reason for address, _, reason in (text.partition(": ") for text in failures)}
-    return [Attempt(str(address), _source(address), reasons.get(str(address))) for address in candidates]
-
-
-def _source(address: Address) -> str:
-    return "discovery port" if address.port in DISCOVERY_PORTS else "default port"
+    _, attempts = run(search(ThreadMailbox))
+    return list(attempts)
 
 
 # This side -----------------------------------------------------------------------------------------------------------

@@ -176,11 +176,11 @@ async def test_without_a_host_the_default_ports_are_tried(
 ) -> None:
     monkeypatch.delenv("LMSTUDIO_HOST", raising=False)
     candidates = (Address("127.0.0.1", _free_port()), Address("127.0.0.1", server.port))
-    monkeypatch.setattr("lmstudio_integrations.client.transport.connect.opening.local_candidates", lambda: candidates)
+    monkeypatch.setattr("lmstudio_integrations.client.transport.connect.discovery.local_candidates", lambda: candidates)
     async with make_client() as client:
         assert (await client.llm.model("chatty")).identifier == "chatty"
     monkeypatch.setattr(
-        "lmstudio_integrations.client.transport.connect.opening.local_candidates", lambda: candidates[:1]
+        "lmstudio_integrations.client.transport.connect.discovery.local_candidates", lambda: candidates[:1]
     )
     async with make_client(api_token=TOKEN) as client:
         with pytest.raises(lms.LMStudioUnreachableError, match="no LM Studio found on this machine"):
@@ -193,11 +193,11 @@ async def test_a_local_server_is_discovered(
     client = make_client(server.address)
     assert await client.is_valid_api_host(server.address)
     monkeypatch.setattr(
-        "lmstudio_integrations.client.transport.connect.find.local_candidates",
+        "lmstudio_integrations.client.transport.connect.discovery.local_candidates",
         lambda: (Address("127.0.0.1", server.port),),
     )
     assert await client.find_default_local_api_host() == server.address
-    monkeypatch.setattr("lmstudio_integrations.client.transport.connect.find.local_candidates", lambda: ())
+    monkeypatch.setattr("lmstudio_integrations.client.transport.connect.discovery.local_candidates", lambda: ())
     assert await client.find_default_local_api_host() is None
 
 

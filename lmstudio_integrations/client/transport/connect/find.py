@@ -1,11 +1,13 @@
-"""Find a server without opening a WebSocket. Called by the clients and the command line; probes with `probe.py`."""
+"""Find a server without opening a WebSocket. Called by the clients and the command line."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from lmstudio_integrations.client.transport.connect.addresses import Address, local_candidates
-from lmstudio_integrations.client.transport.connect.probe import diagnose, first_greeting
+from lmstudio_integrations.client.transport.connect.addresses import Address
+from lmstudio_integrations.client.transport.connect.diagnosis import diagnose
+from lmstudio_integrations.client.transport.connect.discovery import Attempt, announced, discover
+from lmstudio_integrations.client.transport.connect.probe import probe, without_blocked
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.mailboxes import Mailbox
@@ -23,15 +25,23 @@ def is_reachable(api_host: str, make_mailbox: Callable[[IOThread], Mailbox]) -> 
 
 def locate(api_host: str | None, make_mailbox: Callable[[IOThread], Mailbox]) -> Flow[str | None]:
     """Return where an LM Studio responds: at the given address, else on this machine."""
-    address, _ = yield from search(local_candidates() if api_host is None else (Address.parse(api_host),), make_mailbox)
-    return address.netloc if address else None
+    if api_host is None:
+        found, _ = yield from search(make_mailbox)
+        return found.netloc if found else None
+    address = Address.parse(api_host)
+    without_blocked([address])
+    return address.netloc if (yield from _on_io_thread(partial(probe, address), make_mailbox)) is None else None
 
 
-def search(
-    addresses: Sequence[Address], make_mailbox: Callable[[IOThread], Mailbox]
-) -> Flow[tuple[Address | None, tuple[str, ...]]]:
-    """Return the first address at which an LM Studio responds, and what happened at the others."""
-    return (yield from _on_io_thread(partial(first_greeting, addresses), make_mailbox))
+def search(make_mailbox: Callable[[IOThread], Mailbox]) -> Flow[tuple[Address | None, tuple[Attempt, ...]]]:
+    """Return the address of this machine's LM Studio, and what was tried."""
+    return (yield from _on_io_thread(discover, make_mailbox))
+
+
+def find_announced(make_mailbox: Callable[[IOThread], Mailbox]) -> Flow[Address | None]:
+    """Return the address that LM Studio has written down, if a server responds there."""
+    address, _ = yield from _on_io_thread(announced, make_mailbox)
+    return address
 
 
 def explain(address: Address, make_mailbox: Callable[[IOThread], Mailbox]) -> Flow[str | None]:

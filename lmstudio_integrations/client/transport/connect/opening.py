@@ -1,14 +1,16 @@
 """Open a socket to a namespace: find the server, make the WebSocket handshake, explain a failure.
 
-Called by `socket_session.py` on the I/O thread; probes with `probe.py`.
+Called by `socket_session.py` on the I/O thread.
 """
 
 import logging
 
 from lmstudio_integrations._support.secrets import client_logger, redact_address
-from lmstudio_integrations.client.transport.connect.addresses import Address, Target, local_candidates
-from lmstudio_integrations.client.transport.connect.probe import diagnose, first_greeting, without_blocked
-from lmstudio_integrations.client.transport.connect.suggestions import not_found, source_of, unencrypted
+from lmstudio_integrations.client.transport.connect.addresses import Address, Target
+from lmstudio_integrations.client.transport.connect.diagnosis import diagnose
+from lmstudio_integrations.client.transport.connect.discovery import discover, not_found
+from lmstudio_integrations.client.transport.connect.probe import without_blocked
+from lmstudio_integrations.client.transport.connect.suggestions import source_of, unencrypted
 from lmstudio_integrations.client.transport.connect.websocket import Connect, Socket, redirect_of
 from lmstudio_integrations.errors import LMStudioUnreachableError
 from lmstudio_integrations.protocol.endpoints import Namespace
@@ -28,12 +30,9 @@ async def open_socket(target: Target, namespace: Namespace) -> Socket:
     """
     address = target.address
     if address is None:
-        address, tried = await first_greeting(local_candidates())
+        address, attempts = await discover()
         if address is None:
-            raise LMStudioUnreachableError(
-                not_found(tried),
-                tried=tried,
-            )
+            raise LMStudioUnreachableError(not_found(attempts), tried=tuple(map(str, attempts)))
     warning = unencrypted(target)
     if warning:
         logger.warning("%s", warning)

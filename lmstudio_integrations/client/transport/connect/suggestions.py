@@ -5,10 +5,9 @@
 
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
-from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.client.transport.connect.addresses import DEFAULT_PORT, Address, Target, resolved_hosts
 from lmstudio_integrations.errors import LMStudioValueError
 
@@ -19,7 +18,6 @@ _DOCKER_HOST = "host.docker.internal"
 
 _START = "start LM Studio's server with `lms server start`, or the emulator with `lmsi serve`"
 
-NOT_FOUND = "no LM Studio found on this machine"
 WRONG_PORT = f"set host to LM Studio's own port, by default {DEFAULT_PORT}"
 NO_RESPONSE = "check the address, and whether a firewall blocks it"
 
@@ -46,23 +44,15 @@ def no_name(host: str) -> str:
     return "check its spelling, or use the IP address"
 
 
-def not_found(tried: Iterable[str]) -> str:
-    """Return the error for a machine without LM Studio.
-
-    Args:
-        tried: The addresses, each with its failure.
-    """
-    addresses: dict[str, list[str]] = {}
-    for address, _, reason in (text.partition(": ") for text in tried):
-        addresses.setdefault(reason, []).append(address.partition("://")[2])
-    failures = "; ".join(f"{', '.join(found)}: {reason}" for reason, found in addresses.items())
-    return f"{NOT_FOUND}\n  tried: {failures}\n  suggestion: {no_server()}"
-
-
 def no_server() -> str:
     """Return what helps on a machine without LM Studio."""
+    unset = (
+        f"unset {SERVER_FILE_VARIABLE}, with which nothing else is tried; or "
+        if SERVER_FILE_VARIABLE in os.environ
+        else ""
+    )
     elsewhere = f"if it runs on another machine or port, set {HOST_VARIABLE} or pass its address"
-    return f"{_START}{_from_container(DEFAULT_PORT)}; {elsewhere}"
+    return f"{unset}{_START}{_from_container(DEFAULT_PORT)}; {elsewhere}"
 
 
 def source_of(address: Address) -> str:

@@ -14,7 +14,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.connect import opening, probe
 from lmstudio_integrations.client.transport.connect.addresses import Address
-from lmstudio_integrations.client.transport.connect.probe import first_greeting
+from lmstudio_integrations.client.transport.connect.diagnosis import diagnose
 from lmstudio_integrations.client.transport.connect.suggestions import NO_RESPONSE, WRONG_PORT
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
@@ -138,9 +138,9 @@ async def test_a_redirected_greeting_finds_nobody() -> None:
     with Emulator(MODELS) as server:
         target = f"{server.address}/lmstudio-greeting"
         with listening(redirect(f"http://me:secret@{target}")) as address:
-            found, tried = await first_greeting([Address.parse(address)])
-    assert found is None
-    assert f"it redirects to http://**********@{target}; set host" in tried[0]
+            finding = await probe.probe(Address.parse(address))
+    assert finding is not None
+    assert f"it redirects to http://**********@{target}; set host" in finding.reason
 
 
 async def test_the_password_of_a_proxy_is_not_shown(
@@ -211,12 +211,12 @@ async def test_a_server_that_greets_and_rejects_the_handshake_is_reported(make_c
 )
 async def test_another_server_without_tls_is_not_mistaken_for_one_with_tls(response: bytes, expected: str) -> None:
     with listening(response) as address:
-        assert expected in str(await probe.diagnose(Address.parse(address)))
+        assert expected in str(await diagnose(Address.parse(address)))
 
 
 async def test_a_connection_that_is_cut_is_reported() -> None:
     with listening(b"", reset=True) as address:
-        reason = await probe.diagnose(Address.parse(address))
+        reason = await diagnose(Address.parse(address))
         assert reason == f"the connection was cut; {WRONG_PORT}"
 
 
@@ -224,7 +224,7 @@ async def test_a_server_that_does_not_respond_is_reported(monkeypatch: pytest.Mo
     monkeypatch.setattr(probe, "PROBE_TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = Address("127.0.0.1", silent.getsockname()[1])
-        assert await probe.diagnose(address) == f"no response within 0.05 s; {NO_RESPONSE}"
+        assert await diagnose(address) == f"no response within 0.05 s; {NO_RESPONSE}"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,173 @@
+"""Which LM Studio of this machine is meant if no host is given: the one that LM Studio's own command line would use.
+
+First the file in which LM Studio writes where it listens, then its usual ports: see
+[discovery by file](docs/protocol.md#discovery-by-file). Nothing is written or started. Called on the I/O thread by
+`opening.py`, `diagnosis.py` and `find.py`; probes with `probe.py`.
+"""
+
+import asyncio
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic_core import from_json
+
+from lmstudio_integrations._support.environment import SERVER_FILE_VARIABLE
+from lmstudio_integrations._support.typeguards import is_mapping
+from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address, local_candidates
+from lmstudio_integrations.client.transport.connect.probe import probe, probe_status, without_blocked
+from lmstudio_integrations.client.transport.connect.suggestions import no_server
+from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError
+
+NOT_FOUND = "no LM Studio found on this machine"
+
+_MAX_FILE_BYTES = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One place where a server was looked for, and what happened there.
+
+    Attributes:
+        address: The address; the path of a file if it names none.
+        source: Why it was tried: what names it.
+        problem: Why no LM Studio is used there, with the remedy if there is one; `None` if one responds.
+        tried: Whether it was tried.
+    """
+
+    address: str
+    source: str
+    problem: str | None = None
+    tried: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.address}: {self.problem or 'a server responds'}"
+
+
+class ServerFileError(LMStudioOSError):
+    """A file does not tell where the server listens, or where LM Studio's folder is."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = str(path) if str(path).isprintable() else ascii(str(path))
+        self.reason = reason
+        super().__init__(f"{self.path}: {reason}")
+
+
+async def discover() -> tuple[Address | None, tuple[Attempt, ...]]:
+    """Return the address of this machine's LM Studio, and what was tried, in this order.
+
+    Raises:
+        LMStudioRuntimeError: If tests block all addresses.
+    """
+    address, attempt = await announced()
+    if address or SERVER_FILE_VARIABLE in os.environ:
+        return address, (attempt,)
+    candidates = without_blocked(local_candidates())
+    findings = dict(zip(candidates, await asyncio.gather(*map(probe, candidates)), strict=True))
+    ports = [Attempt(str(each), _source(each), finding and finding.reason) for each, finding in findings.items()]
+    return next((each for each, finding in findings.items() if finding is None), None), (attempt, *ports)
+
+
+def not_found(attempts: Iterable[Attempt]) -> str:
+    """Return the error for a machine on which no LM Studio was found."""
+    places: dict[str, list[str]] = {}
+    for each in attempts:
+        place = each.address.partition("://")[2] or each.address
+        is_port = each.source.endswith(" port")
+        places.setdefault(each.problem or "", []).append(place if is_port else f"{place} ({each.source})")
+    failures = "; ".join(f"{', '.join(found)}: {problem}" for problem, found in places.items())
+    return f"{NOT_FOUND}\n  tried: {failures}\n  suggestion: {no_server()}"
+
+
+def _source(address: Address) -> str:
+    return "discovery port" if address.port in DISCOVERY_PORTS else "default port"
+
+
+def server_file() -> Path:
+    """Return the file in which LM Studio writes where its server listens.
+
+    Raises:
+        ServerFileError: If LM Studio's folder cannot be found.
+    """
+    named = os.environ.get(SERVER_FILE_VARIABLE)
+    return _home() / ".internal" / "http-server.json" if named is None else Path(named)
+
+
+async def announced() -> tuple[Address | None, Attempt]:
+    """Try the address that LM Studio has written down."""
+    named = SERVER_FILE_VARIABLE if SERVER_FILE_VARIABLE in os.environ else None
+    try:
+        path = server_file()
+        address = Address("127.0.0.1", port_in(path))
+    except ServerFileError as error:
+        return None, Attempt(error.path, named or "server file", error.reason)
+    try:
+        without_blocked([address])
+        finding = await probe_status(address)
+        problem = finding and finding.reason
+    except LMStudioRuntimeError as error:  # tests block it
+        problem = str(error)
+    return (None if problem else address), Attempt(str(address), named or str(path), problem)
+
+
+def _home() -> Path:
+    """Return the folder of LM Studio.
+
+    Raises:
+        ServerFileError: If the user has no folder, or the file that names LM Studio's is invalid.
+    """
+    try:
+        user = Path(os.path.realpath(Path.home()))
+    except RuntimeError as error:
+        raise ServerFileError(Path("~"), "the home folder of this user is unknown") from error
+    pointer = user / ".lmstudio-home-pointer"
+    if os.path.lexists(pointer):
+        home = Path(_read(pointer).strip())
+        if not home.is_absolute():
+            raise ServerFileError(pointer, "it does not have the absolute path of a folder")
+        return home
+    before = user / ".cache" / "lm-studio"
+    return before if os.path.exists(before) else user / ".lmstudio"  # noqa: PTH110 - raises nothing if it is not permitted
+
+
+def port_in(path: Path) -> int:
+    """Return the port that a file names.
+
+    Raises:
+        ServerFileError: If it names none.
+    """
+    try:
+        content = from_json(_read(path))
+    except ValueError as error:
+        raise ServerFileError(path, "it is not JSON") from error
+    port = content.get("port") if is_mapping(content) else None
+    if type(port) is not int or not 0 < port < 65536:
+        raise ServerFileError(path, "it has no 'port' from 1 to 65535")
+    return port
+
+
+def _read(path: Path) -> str:
+    """Return the text of a small file.
+
+    Raises:
+        ServerFileError: If that is not possible at once.
+    """
+    content: bytes | None = None
+    try:
+        if stat.S_ISREG(path.stat().st_mode):  # the end of a pipe may never come
+            with path.open("rb") as file:
+                content = file.read(_MAX_FILE_BYTES + 1)
+    except FileNotFoundError as error:
+        raise ServerFileError(path, "it does not exist") from error
+    except (OSError, ValueError) as error:  # a path with a null character is a ValueError
+        raise ServerFileError(path, f"it cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if content is None:
+        raise ServerFileError(path, "it is not a file")
+    if len(content) > _MAX_FILE_BYTES:
+        raise ServerFileError(path, "it is too large")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ServerFileError(path, "it is not UTF-8") from error

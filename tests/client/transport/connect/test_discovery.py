@@ -1,0 +1,228 @@
+"""Without a host, the server is the one that LM Studio has written down, else the one on its usual ports."""
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE
+from lmstudio_integrations.client.transport.connect import discovery, probe
+from lmstudio_integrations.client.transport.connect.addresses import Address
+from lmstudio_integrations.client.transport.connect.discovery import Attempt, discover, not_found
+from lmstudio_integrations.emulator import Emulator
+from tests.client.conftest import MODELS
+from tests.client.transport.connect.test_tls_and_redirects import listening
+from tests.support.leaks import TOKEN
+
+LM_STUDIO_HOME = discovery._home  # tests are kept from it elsewhere
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    with Emulator(MODELS) as running:
+        yield running
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home folder of a user without LM Studio."""
+    monkeypatch.setattr(discovery, "_home", LM_STUDIO_HOME)
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    for variable in (HOST_VARIABLE, SERVER_FILE_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+    return tmp_path
+
+
+def announce(folder: Path, content: object) -> Path:
+    """Write the file of a server into LM Studio's folder."""
+    path = folder / ".internal" / "http-server.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def by_pointer(home: Path) -> Path:
+    (home / ".lmstudio-home-pointer").write_text(f"{home}/elsewhere\n", encoding="utf-8")
+    return home / "elsewhere"
+
+
+def by_link(home: Path) -> Path:
+    (home / "elsewhere").mkdir()
+    (home / ".lmstudio").symlink_to("elsewhere")
+    return home / ".lmstudio"
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [lambda home: home / ".lmstudio", lambda home: home / ".cache" / "lm-studio", by_pointer, by_link],
+    ids=["default", "cache", "pointer", "link"],
+)
+async def test_the_server_that_is_written_down_is_found_on_any_port(
+    home: Path, server: Emulator, make_client: Callable[..., Any], folder: Callable[[Path], Path]
+) -> None:
+    path = announce(folder(home), {"host": "::", "pid": 0, "port": server.port})
+    found, attempts = await discover()
+    assert found == Address("127.0.0.1", server.port)
+    assert attempts == (Attempt(f"ws://{server.address}", str(path)),)
+    async with make_client() as client:
+        assert await client.find_default_local_api_host() == server.address
+        assert (await client.llm.model("chatty")).identifier == "chatty"
+
+
+async def test_it_is_preferred_to_the_usual_ports_and_those_follow_it(
+    home: Path, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Emulator(MODELS) as usual:
+        monkeypatch.setattr(discovery, "local_candidates", lambda: (Address("127.0.0.1", usual.port),))
+        path = announce(home / ".lmstudio", {"port": server.port})
+        assert (await discover())[0] == Address("127.0.0.1", server.port)
+        path.unlink()
+        assert await discover() == (
+            Address("127.0.0.1", usual.port),
+            (Attempt(str(path), "server file", "it does not exist"), Attempt(f"ws://{usual.address}", "default port")),
+        )
+
+
+def a_loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        ("{", "it is not JSON"),
+        ("[4711]", "it has no 'port' from 1 to 65535"),
+        ('{"port": "4711"}', "it has no 'port' from 1 to 65535"),
+        ('{"port": true}', "it has no 'port' from 1 to 65535"),
+        ('{"port": 4711.0}', "it has no 'port' from 1 to 65535"),
+        ('{"port": 65536}', "it has no 'port' from 1 to 65535"),
+        ("\0" * 70_000, "it is too large"),
+        (lambda path: path.write_bytes(b"\xff"), "it is not UTF-8"),
+        (Path.mkdir, "it is not a file"),
+        pytest.param(a_pipe, "it is not a file", marks=pytest.mark.skipif(os.name == "nt", reason="has no such pipes")),
+        (a_loop, "it cannot be read (Too many levels of symbolic links)"),
+    ],
+)
+@pytest.mark.parametrize("is_strict", [False, True])
+async def test_an_unreadable_file_is_a_clear_line(
+    home: Path,
+    server: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    make: str | Callable[[Path], object],
+    problem: str,
+    is_strict: bool,
+) -> None:
+    monkeypatch.setattr(discovery, "local_candidates", lambda: (Address("127.0.0.1", server.port),))
+    path = announce(home / ".lmstudio", make if isinstance(make, str) else "")
+    if not isinstance(make, str):
+        path.unlink()
+        make(path)
+    if is_strict:
+        monkeypatch.setenv(SERVER_FILE_VARIABLE, str(path))
+    found, attempts = await discover()
+    assert attempts[0] == Attempt(str(path), SERVER_FILE_VARIABLE if is_strict else "server file", problem)
+    assert (found is None) == is_strict
+    assert len(attempts) == (1 if is_strict else 2)
+
+
+@pytest.mark.parametrize(
+    ("pointer", "problem"),
+    [
+        ("", "home-pointer: it does not have the absolute path of a folder"),
+        ("somewhere", "home-pointer: it does not have the absolute path of a folder"),
+        ("/a\0b", "http-server.json': it cannot be read (embedded null byte)"),
+    ],
+)
+async def test_an_invalid_pointer_is_a_clear_line(home: Path, pointer: str, problem: str) -> None:
+    (home / ".lmstudio-home-pointer").write_text(pointer, encoding="utf-8")
+    found, (attempt,) = await discover()
+    assert found is None
+    assert str(attempt).endswith(problem)
+    assert str(attempt).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("response", "problem"),
+    [
+        (None, "nothing listens there (Connection refused)"),
+        (b"\x00" * 16, "something listens there that does not speak HTTP"),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", "something else listens there, not LM Studio"),
+        (b'HTTP/1.1 200 OK\r\n\r\n{"lmstudio": true}', "something else listens there, not LM Studio"),
+        (
+            b'HTTP/1.1 200 OK\r\n\r\n{"package": "lmstudio", "version": 1}',
+            "something else listens there, not LM Studio",
+        ),
+    ],
+)
+async def test_another_program_on_the_port_is_not_mistaken_for_lm_studio(
+    home: Path, response: bytes | None, problem: str
+) -> None:
+    with listening(response or b"") as address:
+        path = announce(home / ".lmstudio", {"port": Address.parse(address).port})
+        found = await discover() if response is not None else None
+    assert (found or await discover()) == (None, (Attempt(f"ws://{address}", str(path), problem),))
+
+
+async def test_a_program_that_says_nothing_is_not_waited_for_without_end(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "STATUS_TIMEOUT", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        announce(home / ".lmstudio", {"port": silent.getsockname()[1]})
+        _, (attempt,) = await discover()
+    assert attempt.problem == "no response within 0.05 s"
+
+
+@pytest.mark.parametrize("value", ["", "/nowhere", "a\nb"])
+async def test_the_variable_rules_out_everything_else(
+    home: Path, server: Emulator, monkeypatch: pytest.MonkeyPatch, make_client: Callable[..., Any], value: str
+) -> None:
+    announce(home / ".lmstudio", {"port": server.port})
+    monkeypatch.setenv(SERVER_FILE_VARIABLE, value)
+    async with make_client(api_token=TOKEN) as client:  # others share a connection that is open already
+        with pytest.raises(lms.LMStudioUnreachableError) as caught:
+            await client.llm.model("chatty")
+    assert "unset LMS_API_SERVER_INFO_PATH, with which nothing else is tried" in str(caught.value)
+    assert [text.isprintable() for text in caught.value.tried] == [True]
+
+
+async def test_a_given_host_and_the_variable_for_it_come_first(
+    home: Path, server: Emulator, monkeypatch: pytest.MonkeyPatch, make_client: Callable[..., Any]
+) -> None:
+    monkeypatch.setenv(SERVER_FILE_VARIABLE, "/nowhere")
+    async with make_client(server.address) as client:
+        assert await client.list_downloaded_models()
+    monkeypatch.setenv(HOST_VARIABLE, server.address)
+    async with make_client() as client:
+        assert await client.list_downloaded_models()
+
+
+def test_places_that_failed_alike_are_listed_together() -> None:
+    attempts = [
+        Attempt("/home/me/.lmstudio/.internal/http-server.json", "server file", "it does not exist"),
+        Attempt("ws://127.0.0.1:1", "discovery port", "refused"),
+        Attempt("ws://127.0.0.1:2", "discovery port", "no response"),
+        Attempt("ws://127.0.0.1:3", "default port", "refused"),
+    ]
+    assert (
+        "\n  tried: /home/me/.lmstudio/.internal/http-server.json (server file): it does not exist; "
+        "127.0.0.1:1, 127.0.0.1:3: refused; 127.0.0.1:2: no response\n"
+    ) in not_found(attempts)
+
+
+async def test_a_user_without_a_home_folder_is_a_clear_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError
+
+    monkeypatch.setattr(Path, "home", unknown)
+    assert await discover() == (None, (Attempt("~", "server file", "the home folder of this user is unknown"),))
