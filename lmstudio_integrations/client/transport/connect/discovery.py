@@ -100,7 +100,7 @@ async def announced() -> tuple[Address | None, Attempt]:
     named = SERVER_FILE_VARIABLE if SERVER_FILE_VARIABLE in os.environ else None
     try:
         path = server_file()
-        address = Address("127.0.0.1", port_in(path))
+        address = Address("127.0.0.1", _port_in(path))
     except ServerFileError as error:
         return None, Attempt(error.path, named or "server file", error.reason)
     try:
@@ -132,7 +132,7 @@ def _home() -> Path:
     return before if os.path.exists(before) else user / ".lmstudio"  # noqa: PTH110 - raises nothing if it is not permitted
 
 
-def port_in(path: Path) -> int:
+def _port_in(path: Path) -> int:
     """Return the port that a file names.
 
     Raises:
