@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations._support import network_guard
 from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE
 from lmstudio_integrations.client.transport.connect import discovery, probe
 from lmstudio_integrations.client.transport.connect.addresses import Address
@@ -226,3 +227,15 @@ async def test_a_user_without_a_home_folder_is_a_clear_line(home: Path, monkeypa
 
     monkeypatch.setattr(Path, "home", unknown)
     assert await discover() == (None, (Attempt("~", "server file", "the home folder of this user is unknown"),))
+
+
+async def test_tests_that_block_other_servers_block_the_one_that_is_written_down(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Address] = []
+    monkeypatch.setattr(network_guard, "_is_on", True)
+    monkeypatch.setattr(discovery, "probe_status", asked.append)
+    announce(home / ".lmstudio", {"port": 4711})
+    found, (attempt,) = await discover()
+    assert (found, asked) == (None, [])
+    assert str(attempt.problem).startswith("--lmstudio-block rejects the connection to 127.0.0.1:4711")
