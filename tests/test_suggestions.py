@@ -1,5 +1,7 @@
 """Settings of other packages lead to ours, or to what replaces them; only misspellings get the nearest name."""
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,30 +10,54 @@ from lmstudio_integrations._adapters.input_checks import ALIASES
 from lmstudio_integrations._support.suggestions import (
     _COUNTERPARTS,
     _METHODS,
+    _NAMES_BY_REMEDY,
     _REMEDIES,
     closest_names,
     explain_unknown_name,
+    explain_unknown_setting,
 )
 from lmstudio_integrations.client.api.base import BaseClient, ModelParameters
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
-from tests.support.adapters import ADAPTERS
+from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS
 
-OPENAI = """
+LANGUAGE_MODELS_ELSEWHERE = """
     openai_api_base openai_api_key base_url api_key default_headers default_query http_client http_async_client
-    max_completion_tokens model_kwargs extra_body reasoning_effort request_timeout n organization use_responses_api
-    openai_proxy openai_organization
-"""
-OLLAMA = """
-    num_ctx num_predict num_thread num_gpu keep_alive format client_kwargs async_client_kwargs sync_client_kwargs
-    reasoning validate_model_on_init mirostat mirostat_eta mirostat_tau repeat_last_n tfs_z
-"""
-LLAMA_INDEX = """
-    is_chat_model api_base json_mode prompt_key thinking reuse_client api_version max_new_tokens context_size
-    async_http_client tokenizer
-"""
+    max_completion_tokens model_kwargs extra_body extra_headers extra_query reasoning_effort request_timeout n best_of
+    organization use_responses_api openai_proxy openai_organization service_tier store stream_chunk_timeout truncation
+    http_socket_options include_response_headers client async_client root_client root_async_client disabled_params
+    stream_options tiktoken_model_name verbosity user metadata modalities audio prediction functions function_call
+    prompt_cache_key safety_identifier web_search_options previous_response_id max_tool_calls instructions conversation
+    tools tool_choice response_format parallel_tool_calls logprobs top_logprobs batch_size echo suffix stream
 
-ACCEPTED = {"LangChain": ALIASES.keys(), "LlamaIndex": {*ALIASES, "request_timeout"}}
-"""Names of other packages that the adapters accept."""
+    num_ctx num_predict num_thread num_gpu main_gpu num_batch num_keep keep_alive format client_kwargs
+    async_client_kwargs sync_client_kwargs reasoning think validate_model_on_init mirostat mirostat_eta mirostat_tau
+    repeat_last_n tfs_z typical_p penalize_newline use_mmap use_mlock low_vram f16_kv vocab_only numa options raw
+    system template context images
+
+    is_chat_model is_function_calling_model api_base json_mode prompt_key thinking reuse_client api_version
+    max_new_tokens context_size context_window additional_kwargs async_http_client openai_client tokenizer strict
+    should_use_structured_outputs num_output audio_config
+"""
+EMBEDDINGS_ELSEWHERE = """
+    openai_api_base openai_api_key openai_api_type openai_api_version base_url api_key default_headers model_kwargs
+    http_client client async_client chunk_size deployment embedding_ctx_length check_embedding_ctx_length skip_empty
+    tiktoken_enabled allowed_special disallowed_special retry_min_seconds retry_max_seconds show_progress_bar dimensions
+    request_timeout
+
+    num_ctx num_gpu num_thread keep_alive client_kwargs mirostat temperature validate_model_on_init
+
+    api_base api_version reuse_client mode additional_kwargs ollama_additional_kwargs
+"""
+"""Names of settings in other packages. `tools/migration_sweep.py` finds new ones."""
+
+ELSEWHERE = {
+    name: (EMBEDDINGS_ELSEWHERE if adapter.kind == "embedding" else LANGUAGE_MODELS_ELSEWHERE).split()
+    for name, adapter in ADAPTERS.items()
+    if adapter.kind != "reranker"
+}
+
+ACCEPTED = {"LangChain": ALIASES.keys(), "LlamaIndex": {*ALIASES, "request_timeout", "additional_kwargs"}}
+"""Names of other packages that the constructors accept."""
 
 OURS = {
     *LlmPredictionConfig.model_fields,
@@ -45,22 +71,48 @@ OURS = {
 
 def test_every_counterpart_is_a_setting_of_ours() -> None:
     assert {own for names in _COUNTERPARTS.values() for own in names} <= OURS | _METHODS
-    assert not _COUNTERPARTS.keys() & _REMEDIES.keys()
+    assert len(_REMEDIES) == sum(len(names.split()) for names in _NAMES_BY_REMEDY.values())
 
 
-@pytest.mark.parametrize("name", [*OPENAI.split(), *OLLAMA.split(), *LLAMA_INDEX.split()])
-@pytest.mark.parametrize("adapter", ["ChatLMStudio", "LMStudio"])
-def test_a_setting_of_another_package_is_accepted_or_leads_to_what_helps(adapter: str, name: str) -> None:
-    value: Any = 30 if "timeout" in name else "low" if name == "reasoning_effort" else "x"
-    if name in ADAPTERS[adapter].make.model_fields or name in ACCEPTED[ADAPTERS[adapter].framework]:
-        ADAPTERS[adapter].make(**{name: value})
-        return
-    with pytest.raises(ValueError, match=name) as caught:
-        ADAPTERS[adapter].make(**{name: value})
-    counterparts = [f"did you mean {own!r}?" for own in _COUNTERPARTS.get(name, ())]
-    assert any(text in str(caught.value) for text in [*counterparts, _REMEDIES.get(name, "known are")])
-    assert "known are" not in str(caught.value)
-    assert "lists the known ones" not in str(caught.value)
+def without_a_hint(way: Callable[..., Any], names: Iterable[str]) -> list[str]:
+    """Return the errors about unknown settings that do not say what helps."""
+    errors: list[str] = []
+    for name in names:
+        with pytest.raises(ValueError, match=name) as caught:
+            way(**{name: "x"})
+        errors.append(str(caught.value))
+    return [error for error in errors if "known are" in error or "lists the known ones" in error]
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_constructor_accepts_a_setting_of_another_package_or_says_what_replaces_it(name: str) -> None:
+    adapter = ADAPTERS[name]
+    accepted = {*adapter.make.model_fields, *ACCEPTED[adapter.framework]}
+    assert without_a_hint(adapter.make, {*ELSEWHERE[name]} - accepted) == []
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_a_call_accepts_a_setting_of_another_package_or_says_what_replaces_it(name: str) -> None:
+    adapter = ADAPTERS[name]
+    accepted = {*adapter.make._call_names(), *ALIASES, *adapter.make._call.request}
+    unknown = {*ELSEWHERE[name]} - accepted - {"metadata"}  # langchain-core has a parameter of this name
+    assert without_a_hint(partial(adapter.call, adapter.make(), "Hello!"), unknown) == []
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_a_setting_of_the_object_is_none_of_a_call(name: str) -> None:
+    adapter = ADAPTERS[name]
+    with pytest.raises(ValueError, match=rf"pass it to {name}\(…\)"):
+        adapter.call(adapter.make(), "Hello!", unload_on_close=True)
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_extra_takes_no_names_of_settings_as_openais_extra_body_does(name: str) -> None:
+    adapter, extra = ADAPTERS[name], {"llm.prediction.llama.cpuThreads": 2, "top_k": 40}
+    with pytest.raises(ValueError, match="write 'top_k' as a setting"):
+        adapter.make(extra=extra)
+    with pytest.raises(ValueError, match="write 'top_k' as a setting"):
+        adapter.call(adapter.make(), "Hello!", extra=extra)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +120,9 @@ def test_a_setting_of_another_package_is_accepted_or_leads_to_what_helps(adapter
     [
         ({"reasoning": "low"}, ["enable_thinking=True", "reasoning_effort='low'"]),
         ({"client_kwargs": {"timeout": 60}}, ["idle_timeout=60", "headers="]),
+        ({"keep_alive": "5m"}, ["ttl=300", "seconds"]),
+        ({"request_timeout": 60}, ["first_token_timeout=60", "idle_timeout=60", "timeout=60 for the whole call"]),
+        ({"extra_body": {"top_k": 40}}, ["each of its entries as a setting of its own"]),
         ({"ttl": -1}, ["ttl=300", "load_policy='explicit'", "ttl=math.inf"]),
         ({"format": "json"}, ["chat model", "response_format="]),
     ],
@@ -80,7 +135,7 @@ def test_what_takes_more_than_another_name_is_said_in_the_error(settings: dict[s
 
 @pytest.mark.parametrize("name", ["api_version", "is_chat_model", "tokenizer"])
 def test_a_name_that_is_merely_similar_is_not_suggested(name: str) -> None:
-    assert "did you mean" not in explain_unknown_name(name, ["api_token", "draft_model", "timeout"])
+    assert "did you mean" not in explain_unknown_setting(name, ["api_token", "draft_model", "timeout"])
 
 
 @pytest.mark.parametrize(
@@ -93,14 +148,18 @@ def test_a_name_that_is_merely_similar_is_not_suggested(name: str) -> None:
     ],
 )
 def test_a_port_belongs_to_the_address(given: dict[str, Any], text: str) -> None:
-    assert explain_unknown_name("port", ["host", "timeout"], given) == text
-    assert explain_unknown_name("port", ["timeout"], given) == "known are timeout"
+    assert explain_unknown_setting("port", ["host", "timeout"], given) == text
+    assert explain_unknown_setting("port", ["timeout"], given) == "known are timeout"
 
 
 def test_a_counterpart_counts_only_where_it_is_known() -> None:
-    assert explain_unknown_name("stop_sequences", ["stop", "seed"]) == "did you mean 'stop'?"
-    assert explain_unknown_name("stop_sequences", ["stop_strings", "seed"]) == "did you mean 'stop_strings'?"
-    assert explain_unknown_name("stop_sequences", ["seed", "preset"]) == "known are preset, seed"
+    assert explain_unknown_setting("stop_sequences", ["stop", "seed"]) == "did you mean 'stop'?"
+    assert explain_unknown_setting("stop_sequences", ["stop_strings", "seed"]) == "did you mean 'stop_strings'?"
+    assert explain_unknown_setting("stop_sequences", ["seed", "preset"]) == "known are preset, seed"
+
+
+def test_a_name_that_is_no_setting_gets_no_advice_about_settings() -> None:
+    assert explain_unknown_name("images", ["texts", "tools"]) == "known are texts, tools"
 
 
 def test_a_beginning_is_suggested_before_a_misspelling() -> None:

@@ -29,8 +29,10 @@ from lmstudio_integrations._adapters.input_checks import (
     resolve_aliases,
 )
 from lmstudio_integrations._adapters.reasoning_effort import is_catalog_key, sent_effort
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.predictions.repetition import characters_of
 from lmstudio_integrations.client.transport.connect import addresses
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types._prediction_settings import AdapterPredictionSettings, Stop
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig, LoadSettings, ModelKind
@@ -44,6 +46,20 @@ _CHANGEABLE: tuple[type, ...] = (list, dict, LoadSettings)
 def _check_characters(value: object) -> object:
     characters_of(value)
     return value
+
+
+def _check_wire_keys(extra: object) -> object:
+    """Reject names of settings, such as those in `extra_body` of OpenAI: LM Studio ignores keys that it does not know.
+
+    Raises:
+        LMStudioValueError: If there is one.
+    """
+    for key in extra if is_object(extra) else ():
+        if "." not in key:
+            raise LMStudioValueError(
+                f"extra takes wire keys, such as 'llm.prediction.llama.tailFreeSampling'; write {key!r} as a setting"
+            )
+    return extra
 
 
 class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
@@ -94,7 +110,7 @@ class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
             "default.",
         )
 
-    extra: dict[str, Any] | None = Field(
+    extra: Annotated[dict[str, Any] | None, BeforeValidator(_check_wire_keys)] = Field(
         default=None,
         description="Prediction settings that have no name here, by their full wire keys. Named settings take "
         "precedence. None by default.",
@@ -116,8 +132,10 @@ class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
         fields = vars(self)
         if not given:
             return fields
-        named = normalize_input(resolve_aliases(given, self._call_names(), type(self).__name__))
+        of_object = self._call.fields_of_object
+        named = normalize_input(resolve_aliases(given, self._call_names(), type(self).__name__, of_object))
         values = {**fields, **named}
+        _check_wire_keys(named.get("extra"))
         if named.get("extra") and fields["extra"]:
             values["extra"] = {**fields["extra"], **named["extra"]}
         if named.get("load_config") is not None:

@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 from pydantic import SecretStr
 
 from lmstudio_integrations._support.secrets import holds_credentials, holds_secret
-from lmstudio_integrations._support.suggestions import explain_unknown_name
+from lmstudio_integrations._support.suggestions import explain_unknown_setting
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.connect.certificates import context_trusting
@@ -184,13 +184,16 @@ def _is_hidden(value: object) -> bool:
     return value is None or all(isinstance(each, SecretStr) for each in values)
 
 
-def resolve_aliases(values: Mapping[str, Any], known: Collection[str], owner: str) -> dict[str, Any]:
+def resolve_aliases(
+    values: Mapping[str, Any], known: Collection[str], owner: str, of_object: Collection[str] = ()
+) -> dict[str, Any]:
     """Return settings under the names of our fields, for which `ALIASES` has other names.
 
     Args:
         values: The settings.
         known: The known names.
         owner: The name of the adapter's class.
+        of_object: Names that only its constructor knows.
 
     Raises:
         LMStudioValueError: If a name is unknown; the nearest known one is suggested.
@@ -198,6 +201,8 @@ def resolve_aliases(values: Mapping[str, Any], known: Collection[str], owner: st
     named: dict[str, Any] = {}
     for name, value in values.items():
         own = name if name in known else ALIASES.get(name, name)
+        if own in of_object:
+            raise LMStudioValueError(f"{name!r} is a setting of the object, not of a call; pass it to {owner}(…)")
         if own not in known:
             raise _unknown_setting(name, known, values, owner)
         if own in named:
@@ -211,4 +216,4 @@ def _unknown_setting(name: str, known: Collection[str], given: Mapping[str, Any]
         return LMStudioValueError(
             f"{name!r} is a setting of language models, and this is an embedding model; remove it"
         )
-    return LMStudioValueError(f"unknown setting {name!r}; {explain_unknown_name(name, known, given, owner)}")
+    return LMStudioValueError(f"unknown setting {name!r}; {explain_unknown_setting(name, known, given, owner)}")

@@ -1,4 +1,4 @@
-"""Suggest which name was probably meant by an unknown one."""
+"""Suggest which name was probably meant by an unknown one; for a setting of another package, what replaces it."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -26,16 +26,13 @@ _COUNTERPARTS = {
     "api_key": ("api_token",),
     "openai_api_key": ("api_token",),
     "default_headers": ("headers",),
+    "extra_headers": ("headers",),
     "additional_headers": ("headers",),
-    "keep_alive": ("ttl",),
     "max_completion_tokens": ("max_tokens",),
     "max_new_tokens": ("max_tokens",),
     "max_output_tokens": ("max_tokens",),
     "num_output": ("max_tokens",),
     "num_predict": ("max_tokens",),
-    "additional_kwargs": ("extra",),
-    "extra_body": ("extra",),
-    "model_kwargs": ("extra",),
     "context_size": ("context_length",),
     "context_window": ("context_length",),
     "ctx_size": ("context_length",),
@@ -45,17 +42,23 @@ _COUNTERPARTS = {
     "n_threads": ("cpu_threads",),
     "n_batch": ("eval_batch_size",),
     "num_batch": ("eval_batch_size",),
+    "use_mlock": ("keep_model_in_memory",),
+    "use_mmap": ("try_mmap",),
     "thinking": ("enable_thinking",),
     "reasoning_effort": ("reasoning_budget",),
     "repetition_penalty": ("repeat_penalty",),
-    "request_timeout": ("timeout",),
     "stop": ("stop_strings",),
     "stop_sequences": ("stop", "stop_strings"),
+    "stream": ("streaming",),
+    "stream_chunk_timeout": ("idle_timeout",),
+    "system": ("system_prompt",),
     "top_k": ("top_k_sampling",),
     "top_p": ("top_p_sampling",),
     "min_p": ("min_p_sampling",),
     "topK": ("top_k", "top_k_sampling"),
     "topP": ("top_p", "top_p_sampling"),
+    "truncation": ("context_overflow_policy",),
+    "deployment": ("model",),
     "model_id": ("model",),
     "chunk_size": ("embed_batch_size",),
     "validate_model_on_init": ("load()",),
@@ -65,35 +68,71 @@ _COUNTERPARTS = {
 _METHODS = {"load()"}
 """Names of ours that are no settings."""
 
-_GPU = "write load_config={'gpu': {'ratio': 0.5}} for half of the layers, or gpu={'ratio': 0.5} in a load config"
-_SCHEMA = "request JSON for a call of a chat model, with response_format={'type': 'json_object'} or a schema"
-_ALWAYS_KNOWN = "LM Studio knows it of each model; remove it"
-_NO_HTTP = (
+_NAMES_BY_REMEDY = {
+    "write load_config={'gpu': {'ratio': 0.5}} for half of the layers, or gpu={'ratio': 0.5} in a load config": (
+        "gpu gpu_offload gpu_layers n_gpu_layers num_gpu"
+    ),
+    "write load_config={'gpu': {'main_gpu': 0}}, or gpu={'main_gpu': 0} in a load config": "main_gpu",
+    "write load_config={'eval_batch_size': 512}": "n_batch num_batch",
+    "write load_config={'keep_model_in_memory': True}": "use_mlock",
+    "write load_config={'try_mmap': True}": "use_mmap",
+    "it takes effect while the model loads: pass it where the model is loaded, in client.llm.model": "context_length",
+    "it is a setting of a response, not of loading: pass it to each call": "temperature max_tokens",
+    "it is an argument of a call of a chat model, not of the object; pass it there": (
+        "parallel_tool_calls response_format tool_choice tools"
+    ),
+    "write tools=… and tool_choice=… in a call of a chat model": "functions function_call",
+    "request JSON for a call of a chat model, with response_format={'type': 'json_object'} or a schema": (
+        "format json_mode json_schema"
+    ),
+    "structured output follows its schema exactly anyway; remove it": "should_use_structured_outputs strict",
+    "write enable_thinking=True or False, or reasoning_effort='low'; chat models have them": "reasoning think thinking",
+    "chat models have it": "logprobs top_logprobs",
+    "put it into the messages; a model keeps nothing between calls": "context images instructions system",
+    "models respond with text here; remove it": "audio audio_config height modalities steps width",
+    "call the method that streams, such as stream_chat": "stream",
+    "each stream ends with its token counts; remove it": "stream_options",
+    "for several responses, call the model several times, for example with batch()": "n best_of",
+    "call batch() for several prompts; its config takes max_concurrency": "batch_size",
+    "texts are embedded in parallel, as many as the model allows; remove it": "chunk_size",
+    "vectors have the length that the model gives them; remove it": "dimensions",
+    "write ttl=300 for '5m'; it is in seconds": "keep_alive",
+    "write first_token_timeout=60 and idle_timeout=60 for a silent server, or timeout=60 for the whole call": (
+        "request_timeout"
+    ),
+    "write each of its entries as a setting of its own; language models take wire keys without a name here in extra": (
+        "additional_kwargs extra_body model_kwargs ollama_additional_kwargs options"
+    ),
+    "write wire keys without a name here in extra": "raw",
+    "set the environment variable HTTPS_PROXY or HTTP_PROXY": "openai_proxy",
     "this package uses LM Studio's WebSocket API, not HTTP; remove it, or write headers={…} for headers and"
-    " idle_timeout=60 for the time between two packets"
-)
-_NOT_SET_HERE = "LM Studio's SDKs have no such setting; remove it"
-
-_REMEDIES = {
-    **dict.fromkeys(("gpu", "gpu_offload", "gpu_layers", "n_gpu_layers", "num_gpu"), _GPU),
-    **dict.fromkeys(
-        ("temperature", "max_tokens"), "it is a setting of a response, not of loading: pass it to each call"
+    " idle_timeout=60 for the time between two packets": (
+        "client async_client root_client root_async_client openai_client async_openai_client reuse_client"
+        " http_client http_async_client async_http_client http_socket_options include_response_headers"
+        " client_kwargs async_client_kwargs sync_client_kwargs default_query extra_query use_responses_api"
+        " api_version openai_api_type openai_api_version organization openai_organization"
     ),
-    "context_length": "it takes effect while the model loads: pass it where the model is loaded, in client.llm.model",
-    **dict.fromkeys(("format", "json_mode", "json_schema"), _SCHEMA),
-    **dict.fromkeys(("is_chat_model", "is_function_calling_model", "prompt_key", "tokenizer"), _ALWAYS_KNOWN),
-    **dict.fromkeys(("tiktoken_model_name", "check_embedding_ctx_length", "is_embedding_model"), _ALWAYS_KNOWN),
-    **dict.fromkeys(
-        ("http_client", "http_async_client", "async_http_client", "client_kwargs", "async_client_kwargs"), _NO_HTTP
+    "LM Studio knows it of each model; remove it": (
+        "is_chat_model is_embedding_model is_function_calling_model prompt_key template tokenizer"
+        " allowed_special disallowed_special tiktoken_enabled tiktoken_model_name"
+        " check_embedding_ctx_length embedding_ctx_length"
     ),
-    **dict.fromkeys(("sync_client_kwargs", "reuse_client", "api_version", "organization"), _NO_HTTP),
-    **dict.fromkeys(("openai_organization", "use_responses_api", "default_query"), _NO_HTTP),
-    **dict.fromkeys(("mirostat", "mirostat_eta", "mirostat_tau", "repeat_last_n", "tfs_z"), _NOT_SET_HERE),
-    "reasoning": "write enable_thinking=True or False, or reasoning_effort='low'; chat models have them",
-    "openai_proxy": "set the environment variable HTTPS_PROXY or HTTP_PROXY",
-    **dict.fromkeys(("n", "best_of"), "for several responses, call the model several times, for example with batch()"),
+    "LM Studio decides it when it loads the model; remove it": (
+        "embedding_only f16_kv logits_all low_vram n_threads num_thread numa vocab_only"
+    ),
+    "LM Studio's SDKs have no such setting; remove it": (
+        "mirostat mirostat_eta mirostat_tau num_keep penalize_newline repeat_last_n tfs_z typical_p"
+        " disabled_params echo mode retry_max_seconds retry_min_seconds skip_empty suffix"
+    ),
+    "OpenAI's servers have it, LM Studio does not; remove it": (
+        "background context_management conversation include max_tool_calls metadata moderation prediction"
+        " previous_response_id prompt_cache_key prompt_cache_options prompt_cache_retention safety_identifier"
+        " service_tier store use_previous_response_id user verbosity web_search_options"
+    ),
 }
-"""What to do in place of a setting that has no counterpart here."""
+
+_REMEDIES = {name: remedy for remedy, names in _NAMES_BY_REMEDY.items() for name in names.split()}
+"""What to do in place of a setting that has no counterpart where it was given."""
 
 
 def closest_names(name: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
@@ -114,10 +153,10 @@ def closest_names(name: str, known: Iterable[str], *, most: int = 1, cutoff: flo
     return ([each for each in similar if each.lower().startswith(name.lower())] or similar)[:most]
 
 
-def explain_unknown_name(
+def explain_unknown_setting(
     name: str, known: Collection[str], values: Mapping[str, object] = _NOTHING, owner: str = ""
 ) -> str:
-    """Return the end of an error about an unknown name: the name that was meant, or what helps, or the known names.
+    """Return the end of an error about an unknown setting, which may be one of another package.
 
     Args:
         name: The unknown name.
@@ -129,9 +168,20 @@ def explain_unknown_name(
     if name == "port" and address is not None:
         return f"write {address}='{_host(values.get(address))}:{_port(values.get(name))}'"
     counterpart = next((own for own in _COUNTERPARTS.get(name, ()) if own in known or own in _METHODS), None)
-    if counterpart is None and name in _REMEDIES:
-        return _REMEDIES[name]
-    nearest = counterpart or next(iter(closest_names(name, known, cutoff=_NAME_CUTOFF)), None)
+    if counterpart is not None:
+        return f"did you mean {counterpart!r}?"
+    return _REMEDIES.get(name) or explain_unknown_name(name, known, owner)
+
+
+def explain_unknown_name(name: str, known: Collection[str], owner: str = "") -> str:
+    """Return the end of an error about an unknown name: the nearest known one, or the known ones.
+
+    Args:
+        name: The unknown name.
+        known: The known names.
+        owner: The class whose `help` lists the known names, if they are many.
+    """
+    nearest = next(iter(closest_names(name, known, cutoff=_NAME_CUTOFF)), None)
     if nearest:
         return f"did you mean {nearest!r}?"
     if owner and len(known) > _MOST_LISTED:

@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import is_secret_name
-from lmstudio_integrations._support.suggestions import closest_names, explain_unknown_name
+from lmstudio_integrations._support.suggestions import closest_names, explain_unknown_setting
 from lmstudio_integrations.client.support.arguments import text_of
 from lmstudio_integrations.client.support.timeouts import checked_timeouts
 from lmstudio_integrations.errors import (
@@ -228,6 +228,6 @@ def check_known(arguments: Mapping[str, Any], known: Collection[str], owner: str
             remedy = (
                 f"the token comes from the environment of the actors, {TOKEN_VARIABLES[0]}"
                 if is_secret_name(name)
-                else explain_unknown_name(name, known, arguments, owner)
+                else explain_unknown_setting(name, known, arguments, owner)
             )
             raise LMStudioValueError(f"unknown setting {name!r}; {remedy}")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_camel, to_snake
 
 from lmstudio_integrations._support.secrets import without_secrets
-from lmstudio_integrations._support.suggestions import explain_unknown_name
+from lmstudio_integrations._support.suggestions import explain_unknown_setting
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
@@ -254,7 +254,7 @@ def reject_unknown_names(fields: Mapping[str, Any], model: type[WireModel]) -> N
     known = set(model.model_fields) | {str(field.alias) for field in model.model_fields.values()}
     for name in fields:
         if name not in known:
-            remedy = explain_unknown_name(to_snake(str(name)), model.model_fields, owner=model.__name__)
+            remedy = explain_unknown_setting(to_snake(str(name)), model.model_fields, owner=model.__name__)
             raise LMStudioValueError(f"unknown setting {name!r}; {remedy}")
 
 

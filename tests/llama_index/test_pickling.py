@@ -113,7 +113,7 @@ SETTINGS: dict[Any, dict[str, Any]] = {
         "repeat_penalty": False,
         "seed": 0,
         "stop": ["x"],
-        "extra": {"k": 1},
+        "extra": {"a.b": 1},
         "load_config": {"seed": False, "gpu": {"ratio": 0.5}, "raw": {"k": None}},
         "context_window": 512,
         "pydantic_program_mode": "llm",

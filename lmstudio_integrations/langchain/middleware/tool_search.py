@@ -178,7 +178,7 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         by_name = _callable(tools)
         for name in self.always:
             if name not in by_name:
-                remedy = explain_unknown_name(name, list(by_name), {})
+                remedy = explain_unknown_name(name, list(by_name))
                 raise LMStudioValueError(f"always names the tool {name!r}, which the agent does not have; {remedy}")
         return {name: tool for name, tool in by_name.items() if name not in self.always}
 
