@@ -23,7 +23,6 @@ from lmstudio_integrations._adapters.calls import (
 from lmstudio_integrations._adapters.chat_settings import ChatSettings
 from lmstudio_integrations._adapters.conversation import for_upload
 from lmstudio_integrations._adapters.generators import plugin_of
-from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
 from lmstudio_integrations._adapters.runtime import Runtime
 from lmstudio_integrations._adapters.specs import AdapterNames, load_config_of
 from lmstudio_integrations._adapters.tool_settings import tool_settings, wire_tools
@@ -45,6 +44,7 @@ from lmstudio_integrations.langchain import (
     _structured,
     _tools,
 )
+from lmstudio_integrations.langchain._abilities import ABILITIES, ABILITIES_OF_GENERATORS, reported_profile
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.langchain._responses import ChunkStream
 from lmstudio_integrations.types.chat import WireHistory
@@ -282,11 +282,11 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
     def _resolve_profile(self) -> ModelProfile:
         """Return the profile: the user's entries, over what the model reported, over what the settings say."""
         fields = vars(self)
-        abilities = _ABILITIES if plugin_of(self.model) is None else _ABILITIES_OF_GENERATORS
+        abilities = ABILITIES if plugin_of(self.model) is None else ABILITIES_OF_GENERATORS
         config, profile = load_config_of(fields, self._kind), dict[str, Any](abilities)
         if isinstance(config, LlmLoadModelConfig) and config.context_length:
             profile["max_input_tokens"] = config.context_length
-        return cast("ModelProfile", {**profile, **_profile(self._reported), **(fields["profile"] or {})})
+        return cast("ModelProfile", {**profile, **reported_profile(self._reported), **(fields["profile"] or {})})
 
     def load(
         self,
@@ -584,46 +584,3 @@ class _ResolvedProfile:
 
 
 cast("Any", ChatLMStudio).profile = _ResolvedProfile()  # pydantic forbids it in the body of the class
-
-_ABILITIES = ModelProfile(
-    text_inputs=True,
-    text_outputs=True,
-    image_url_inputs=False,
-    audio_inputs=False,
-    video_inputs=False,
-    pdf_inputs=False,
-    tool_choice=True,
-    tool_call_streaming=True,
-    structured_output=True,
-    temperature=True,
-    open_weights=True,
-)
-"""What every model can do, in LM Studio."""
-
-_ABILITIES_OF_GENERATORS = ModelProfile(
-    text_inputs=True,
-    text_outputs=True,
-    image_url_inputs=False,
-    audio_inputs=False,
-    video_inputs=False,
-    pdf_inputs=False,
-    tool_choice=False,
-    structured_output=False,
-    temperature=False,
-)
-"""What is known of every generator plugin. Without `structured_output`, agents offer a tool for it."""
-
-_REPORTED = {"max_input_tokens": "contextLength", "name": "displayName", "reasoning_replay": "reasoningReplay"}
-_REPORTED_ABILITIES = {
-    "image_inputs": "vision",
-    "image_tool_message": "vision",
-    "tool_calling": "trainedForToolUse",
-    "mid_conversation_system_messages": "takesLateSystemMessages",
-}
-"""Members of a profile, and those of the model's info, and of `Runtime.template_info`, that they come from."""
-
-
-def _profile(info: Mapping[str, Any]) -> ModelProfile:
-    reported = {name: info[member] for name, member in _REPORTED.items() if info.get(member)}
-    abilities = {name: bool(info[member]) for name, member in _REPORTED_ABILITIES.items() if member in info}
-    return cast("ModelProfile", {**reported, **abilities, **reasoning_profile(info)})
