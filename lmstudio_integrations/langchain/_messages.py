@@ -224,7 +224,8 @@ def _part(block: object, role: Role) -> Part | None:
     if role == "assistant" or "cachePoint" in block:
         return _thought(block, kind)
     raise LMStudioValueError(
-        f"LM Studio does not accept a content block of type {kind!r} in a {role} message, only text and images"
+        f"LM Studio does not accept a content block of type {kind!r} in a {role} message, only text and images; "
+        "transcribe or describe it first"
     )
 
 

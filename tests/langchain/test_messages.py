@@ -292,7 +292,7 @@ def test_images_that_a_tool_returned_move_to_the_next_user_turn(later: list[Base
         ([], "the list of messages is empty"),
         ([RemoveMessage(id="1")], "RemoveMessage"),
         ([ChatMessage(content="x", role="judge")], "'judge'"),
-        ([HumanMessage([{"type": "audio", "base64": "", "mime_type": "audio/wav"}])], "'audio'"),
+        ([HumanMessage([{"type": "audio", "base64": "", "mime_type": "audio/wav"}])], "'audio'.*transcribe or"),
         ([HumanMessage([{"type": "video", "url": "x"}])], "'video'"),
         ([HumanMessage([{"type": "file", "mime_type": "application/pdf", "base64": "x"}])], "'file'"),
         ([HumanMessage([{"type": "image", "file_id": "x"}])], "an image block needs"),
