@@ -58,7 +58,6 @@ FOREIGN = {
     "LANGSMITH_HIDE_INPUTS": "a variable of LangSmith",
     "LANGSMITH_HIDE_OUTPUTS": "a variable of LangSmith",
     "OLLAMA_HOST": "a variable of Ollama",
-    "OllamaLLM": "a class of langchain-ollama",
     "as_chat_engine": "a method of LlamaIndex's indices",
     "set_llm_cache": "a function of langchain-core",
     "write_stream": "a function of streamlit",
