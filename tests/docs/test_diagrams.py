@@ -12,8 +12,8 @@ from tools.diagrams import DIAGRAMS, hash_line, sources
 
 NODE = re.compile(r'(\w+)\["([\w./, ]+?)<br/>')
 EDGE = re.compile(r"^ +(\w+)(?:\[.*\])? --> (.*)$", re.MULTILINE)
-NOT_DRAWN = {"_support"}
-"""Everything may import its helpers."""
+NOT_DRAWN = {"_support", "data"}
+"""Everything may import the helpers of the one; only other programs read the other."""
 
 BELOW_ENGINES = {f"emulator/{module}" for module in ("errors", "regular_files", "weights")}
 """Modules of the emulator that its engines use. No box of their own: they only import what is below the emulator."""
