@@ -5,7 +5,7 @@ iterated with `async for`. Attributes that are not calls are returned unchanged.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any, Self
 
 import pytest
@@ -52,6 +52,7 @@ _AT_ONCE = {
     "complete_stream",
     "generator",
     "lazy_model",
+    "logs",
     "respond_stream",
     "result",
     "tools",
@@ -117,6 +118,8 @@ def dress(value: Any) -> Any:
     """Wrap objects whose methods block; return others unchanged."""
     if isinstance(value, PredictionStream):
         return AwaitedStream(value)
+    if isinstance(value, Generator):
+        return _in_thread(value)
     if isinstance(value, _WRAPPED):
         return Awaited(value)
     if isinstance(value, list) and value and isinstance(value[0], _WRAPPED):
