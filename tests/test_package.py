@@ -60,6 +60,7 @@ COMMANDS = {
     "embed",
     "get",
     "load",
+    "logs",
     "ls",
     "plan",
     "ps",
@@ -67,6 +68,7 @@ COMMANDS = {
     "rerank",
     "serve",
     "tools",
+    "top",
     "unload",
 }
 

@@ -24,6 +24,8 @@ COMMANDS = (
     "chat",
     "ls",
     "ps",
+    "top",
+    "logs",
     "load",
     "unload",
     "plan",
@@ -44,6 +46,8 @@ _SYNONYMS = {
     **dict.fromkeys(("pull", "download", "search"), "get"),
     **dict.fromkeys(("list", "models", "show"), "ls"),
     **dict.fromkeys(("status", "check"), "doctor"),
+    **dict.fromkeys(("monitor", "watch"), "top"),
+    **dict.fromkeys(("log", "tail"), "logs"),
     **dict.fromkeys(("bench", "benchmark", "eval", "test"), "certify"),
     **dict.fromkeys(("start", "replay"), "serve"),
     "stop": "unload",
@@ -52,7 +56,7 @@ _SYNONYMS = {
 }
 """What commands of similar programs are called here."""
 
-_OF_LMS = ("clone", "create", "dev", "import", "log", "login", "push", "runtime", "server")
+_OF_LMS = ("clone", "create", "dev", "import", "login", "push", "runtime", "server")
 """Commands that only `lms` has, the program of LM Studio itself."""
 
 _NAME_CUTOFF = 0.75

@@ -51,6 +51,9 @@ OnDevice = Annotated[
     str | None,
     typer.Option("--device", metavar="NAME", help="The machine: local, or a linked device.", show_default=False),
 ]
+Prompts = Annotated[
+    bool, typer.Option("--prompts", help="Print prompts and responses, which are private.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.", show_default=False)]
 
 
@@ -104,8 +107,8 @@ def note(text: str) -> None:
     notes().write_line(text)
 
 
-def print_json(value: Any) -> None:
-    typer.echo(printable_json(json.dumps(value, indent=2, ensure_ascii=False)))
+def print_json(value: Any, *, on_one_line: bool = False) -> None:
+    typer.echo(printable_json(json.dumps(value, indent=None if on_one_line else 2, ensure_ascii=False)))
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """How the commands write values for people: sizes, times and long lines. Pure functions."""
 
 import textwrap
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,14 @@ def duration(seconds: float) -> str:
         if number:
             parts.append(f"{number}{unit}")
     return " ".join(parts[:2]) or "0s"
+
+
+def clock_time(milliseconds: float) -> str:
+    """Return the time of day of a Unix time, for example `14:03:22`."""
+    try:
+        return time.strftime("%H:%M:%S", time.localtime(milliseconds / 1000))
+    except (ValueError, OverflowError, OSError):  # a server may send any number
+        return "??:??:??"
 
 
 def wrapped(line: str, width: int | None, indent: int = 4) -> str:

@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
@@ -11,6 +12,9 @@ from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.cli._formatting import device_name, duration, model_size, wrapped
 from lmstudio_integrations.types.models import LlmInfo, ModelInfo, ModelInstanceInfo
 from lmstudio_integrations.types.tools import ToolFunction
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.cli._monitor import ModelActivity
 
 
 def downloaded_lines(
@@ -75,11 +79,47 @@ def loaded_lines(
 
 def time_to_live(info: ModelInstanceInfo, now: float) -> str:
     """Return how long an idle model stays loaded, from now and in all; nothing if that has no end."""
-    if info.ttl_ms is None:
+    remaining = remaining_seconds(info, now)
+    if remaining is None or info.ttl_ms is None:
         return ""
+    return f"{duration(remaining)} / {duration(info.ttl_ms / 1000)}"
+
+
+def remaining_seconds(info: ModelInstanceInfo, now: float) -> float | None:
+    """Return how long an idle model stays loaded from now; `None` if that has no end."""
+    if info.ttl_ms is None:
+        return None
     idle_ms = 0 if info.last_used_time is None else now * 1000 - info.last_used_time
-    remaining_ms = min(max(info.ttl_ms - idle_ms, 0), info.ttl_ms)  # the two clocks may differ
-    return f"{duration(remaining_ms / 1000)} / {duration(info.ttl_ms / 1000)}"
+    return min(max(info.ttl_ms - idle_ms, 0), info.ttl_ms) / 1000  # the two clocks may differ
+
+
+def activity_lines(activities: "Iterable[ModelActivity]", now: float, width: int) -> list[str]:
+    """Return a table of what loaded models do.
+
+    Args:
+        activities: What each does.
+        now: The time, in seconds since 1970.
+        width: The columns of the terminal.
+    """
+    rows = [
+        (
+            each.info.identifier,
+            each.device,
+            each.state.status.upper() if each.state else "?",
+            f"{each.running}/{each.slots or '?'}",
+            str(each.waiting),
+            _shown(each.tokens_per_second, "{:.1f}".format),
+            _shown(each.first_token_sec, "{:.2f} s".format),
+            _shown(remaining_seconds(each.info, now), duration),
+        )
+        for each in activities
+    ]
+    header = ("MODEL", "DEVICE", "STATUS", "SLOTS", "QUEUE", "TOK/S", "TTFT", "TTL")
+    return _lines(header, rows, width, omit=("TTL", "DEVICE", "STATUS", "TTFT"))
+
+
+def _shown(value: float | None, write: Callable[[float], str]) -> str:
+    return "" if value is None else write(value)
 
 
 def tool_lines(tools: Iterable[ToolFunction], width: int) -> list[str]:

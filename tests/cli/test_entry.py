@@ -49,7 +49,7 @@ def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
         ("rerank", "missing argument 'QUERY'"),
         ("rerank q -n 0", "invalid value for --top-n / -n: '0' is less than 1"),
         ("rerank q --threshold 2", "invalid value for --threshold: '2' is more than 1.0"),
-        ("logs", "no such command 'logs'; LM Studio itself has it: `lms log`"),
+        ("runtimes", "no such command 'runtimes'; LM Studio itself has it: `lms runtime`"),
         ("push x", "no such command 'push'; LM Studio itself has it: `lms push`"),
         ("bake", "no such command 'bake'"),
         ("load x -c", "option -c requires an argument"),
@@ -73,6 +73,7 @@ def test_wrong_usage_is_one_line_that_names_the_value_and_the_help(
         ("run", "no such command 'run'; did you mean 'chat'?", "lmsi"),
         ("serv", "no such command 'serv'; did you mean 'serve'?", "lmsi"),
         ("list", "no such command 'list'; did you mean 'ls'?", "lmsi"),
+        ("log", "no such command 'log'; did you mean 'logs'?", "lmsi"),
     ],
 )
 def test_a_wrong_name_is_one_line_with_the_one_that_was_meant(

@@ -21,6 +21,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "chat": ("--prompt", "Hi"),
     "ls": (),
     "ps": (),
+    "top": (),
+    "logs": (),
     "load": ("some-model",),
     "unload": ("--all",),
     "plan": ("some-model",),
@@ -48,7 +50,7 @@ SEVERAL_HOSTS = [
     pytest.param({}, ("--host", SEVERAL), "host", id="--host"),
     pytest.param({HOST_VARIABLE: SEVERAL}, (), HOST_VARIABLE, id=HOST_VARIABLE),
 ]
-"""Ways to name several hosts, and how the error names them. `doctor` examines each of them."""
+"""Ways to name several hosts, and how the error names them. `doctor` and `top` take several."""
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ def test_no_line_is_broken_by_a_narrow_terminal(scripted: Emulator) -> None:
 
 
 @pytest.mark.parametrize(("variables", "flags", "source"), SEVERAL_HOSTS)
-@pytest.mark.parametrize("name", sorted({*ARGUMENTS, "demo"} - {"doctor"}))
+@pytest.mark.parametrize("name", sorted({*ARGUMENTS, "demo"} - {"doctor", "top"}))
 def test_several_hosts_are_one_line_of_error_where_one_is_used(
     monkeypatch: pytest.MonkeyPatch,
     run: Callable[..., int | str | None],

@@ -3,10 +3,12 @@
 The names are those of models: client and server check the identifiers of instances.
 """
 
+import contextlib
 import json
 import logging
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from io import StringIO
@@ -19,7 +21,9 @@ from lmstudio_integrations import ToolCallContext, ToolFunctionDef
 from lmstudio_integrations._support.text import one_line, printable, printable_line
 from lmstudio_integrations.cli._app import COMMANDS
 from lmstudio_integrations.cli._terminal import protect_terminals
+from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.errors import LMStudioError
 from tests.cli.managed import Piped
 from tests.cli.terminal import needs_pty, on_terminal
 
@@ -39,7 +43,7 @@ RULES: list[dict[str, Any]] = [
 SHOWN_NAME = printable_line(NAME)
 IN_AN_ERROR = printable_line(one_line(NAME))
 
-OWN_CODES = re.compile(r"\x1b\[(\?(1|7|12|25|2004)[hl]|[0-9]*[A-DJK]|(?!8m)[0-9;]*m)|[\r\b]")
+OWN_CODES = re.compile(r"\x1b\[(\?(1|7|12|25|1049|2004)[hl]|[0-9]*[A-DHJK]|(?!8m)[0-9;]*m)|[\r\b]")
 """What the command line itself writes: colors, movements of the cursor, and the setup of an input line."""
 
 HIDDEN = re.compile(r"[^\n\x20-\x7e\u00a0-\u1fff\u2030-\u2060\u2070-\U0001ffff]")
@@ -55,11 +59,13 @@ class Run(NamedTuple):
         arguments: The command.
         shown: A text that must appear.
         typed: What is typed, each after a text that is awaited.
+        is_busy: Whether others use the server meanwhile.
     """
 
     arguments: Sequence[str]
     shown: str = SHOWN_NAME
     typed: Sequence[tuple[str, str]] = ()
+    is_busy: bool = False
 
 
 READY = "(/? for help)"
@@ -70,6 +76,8 @@ AS_JSON = printable_line(json.dumps(TEXT, ensure_ascii=False))
 RUNS = {
     "ls": Run(["ls"]),
     "ps": Run(["ps"]),
+    "top": Run(["top", "--prompts"], IN_AN_ERROR, [("last prompt", ""), (IN_AN_ERROR, "\x03")], is_busy=True),
+    "logs": Run(["logs", "--prompts"], printable(TEXT), [(printable(TEXT), "\x03")], is_busy=True),
     "load": Run(["load", "--identifier", "new"], typed=[("Model [1]: ", "1\n")]),
     "unload": Run(["unload", "vectors"], "Unloaded vectors."),
     "plan": Run(["plan", "acme/odd"], IN_AN_ERROR),
@@ -100,6 +108,7 @@ RUNS = {
 JSON_RUNS = [
     ["ls", "--json"],
     ["ps", "--json"],
+    ["top", "--once", "--json"],
     ["load", "new", "--identifier", "new", "--json"],
     ["plan", "acme/odd", "--json"],
     ["certify", CHAT, "--rows", "tools", "--quick", "--json"],
@@ -164,10 +173,35 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@contextlib.contextmanager
+def use(server: Emulator) -> Iterator[None]:
+    """Let another program use the language model until the end of the block, in vain every other time."""
+    over = threading.Event()
+
+    def ask() -> None:
+        with Client(server.address) as client:
+            model = client.llm.model("chatty")
+            while not over.is_set():
+                model.respond("hello")
+                with pytest.raises(LMStudioError):
+                    model.respond("fail")
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        asking.join()
+
+
 def seen_on_terminal(run: Run, server: Emulator, folder: Path, **environment: str) -> str:
     """Run a command on a terminal; return what it printed, without its own control codes."""
     host = () if run.arguments[0] in {"serve", "cassette"} else ("--host", server.address)
-    with on_terminal(*run.arguments, *host, columns=WIDE, cwd=folder, **environment) as terminal:
+    with (
+        use(server) if run.is_busy else contextlib.nullcontext(),
+        on_terminal(*run.arguments, *host, columns=WIDE, cwd=folder, **environment) as terminal,
+    ):
         for awaited, typed in run.typed:
             terminal.wait_for(awaited)
             terminal.type(typed)

@@ -1,0 +1,198 @@
+"""What `top` shows of servers: what their models do, asked again and again, and what their logs say meanwhile."""
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from lmstudio_integrations._support.text import one_line
+from lmstudio_integrations.cli._common import TextConsole
+from lmstudio_integrations.cli._devices import device_names
+from lmstudio_integrations.cli._errors import parts_of
+from lmstudio_integrations.cli._formatting import clock_time, device_name, wrapped
+from lmstudio_integrations.cli._loaded_models import info_of
+from lmstudio_integrations.cli._logs import described, level_of
+from lmstudio_integrations.cli._tables import activity_lines, remaining_seconds
+from lmstudio_integrations.cli._wrapping import dim_style
+from lmstudio_integrations.client.api.sync import LLM, Client, EmbeddingModel
+from lmstudio_integrations.errors import LMStudioError, LMStudioModelNotFoundError, LMStudioServerError
+from lmstudio_integrations.types.logs import LogEntry, ModelInputEntry, ModelOutputEntry
+from lmstudio_integrations.types.models import InstanceProcessingState, ModelInstanceInfo
+
+_EXCERPT = 300
+"""Characters that are shown of a prompt or an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelActivity:
+    """What a loaded model does.
+
+    Attributes:
+        info: Its info.
+        device: The name of its device; empty if all models are on the server's own machine.
+        state: What it is doing; `None` if the server cannot say that.
+        slots: How many predictions it runs at once; `None` if that is not known.
+        tokens_per_second: The speed of the last prediction that has ended since the log is read.
+        first_token_sec: How many seconds that took to its first token.
+    """
+
+    info: ModelInstanceInfo
+    device: str
+    state: InstanceProcessingState | None
+    slots: int | None
+    tokens_per_second: float | None
+    first_token_sec: float | None
+
+    @property
+    def running(self) -> int:
+        """How many requests run."""
+        return min(self.state.queued, self.slots or 1) if self.state else 0
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a slot."""
+        return self.state.queued - self.running if self.state else 0
+
+
+class Monitor:
+    """What a server does. Its methods run in threads of a pool, until its client is closed.
+
+    Attributes:
+        name: Its address.
+        models: The loaded models, as they were when the server was last asked.
+        error: Why it could not be asked; `None` if it could.
+        last_error: The last line of its log that is an error.
+        last_prompt: The beginning of the last prompt.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.name: str = client.api_host or "this machine"
+        self.models: list[ModelActivity] = []
+        self.error: LMStudioError | None = None
+        self.last_error = ""
+        self.last_prompt = ""
+        self._client = client
+        self._speeds: dict[str, tuple[float | None, float | None]] = {}
+        self._slots: dict[str, int | None] = {}
+        self._asking: Future[None] | None = None
+        self._reading: Future[None] | None = None
+
+    @property
+    def problem(self) -> str:
+        """Why it could not be asked, in one line."""
+        return parts_of(self.error)[0] if self.error else ""
+
+    def refresh(self, pool: ThreadPoolExecutor) -> Future[None]:
+        """Ask the server what its models do, unless that is going on."""
+        if self._asking is None or self._asking.done():
+            self._asking = pool.submit(self._ask)
+        return self._asking
+
+    def follow_log(self, pool: ThreadPoolExecutor) -> None:
+        """Read the log of a server that responds, unless that is going on."""
+        if self.error is None and (self._reading is None or self._reading.done()):
+            self._reading = pool.submit(self._read_log)
+
+    def _ask(self) -> None:
+        try:
+            loaded = [(handle, info) for handle in self._client.list_loaded_models() if (info := info_of(handle))]
+            devices = device_names(self._client, (info for _, info in loaded))
+            found = [self._activity(handle, info, device_name(info, devices)) for handle, info in loaded]
+        except LMStudioError as error:
+            self.models, self.error = [], error
+        else:
+            self.models, self.error = [each for each in found if each], None
+
+    def _activity(self, handle: LLM | EmbeddingModel, info: ModelInstanceInfo, device: str) -> ModelActivity | None:
+        """Return what a model does; `None` if it was unloaded since."""
+        instance, state = info.instance_reference, None
+        try:
+            if instance not in self._slots:
+                slots = handle.get_load_config().max_parallel_predictions if isinstance(handle, LLM) else None
+                self._slots[instance] = slots
+            state = handle.get_processing_state()
+        except LMStudioModelNotFoundError:
+            return None
+        except LMStudioServerError:  # older ones cannot say it
+            pass
+        speeds = self._speeds.get(info.identifier, (None, None))
+        return ModelActivity(info, device, state, self._slots.get(instance), *speeds)
+
+    def _read_log(self) -> None:
+        with contextlib.suppress(LMStudioError):  # if the server is gone, `_ask` notices
+            for entry in self._client.logs():
+                self._record(entry)
+
+    def _record(self, entry: LogEntry) -> None:
+        match entry:
+            case ModelInputEntry(input=text, model_identifier=model):
+                self.last_prompt = one_line(f"{model}: {text[:_EXCERPT]}")
+            case ModelOutputEntry(stats=stats, model_identifier=model) if stats:
+                self._speeds[model] = stats.tokens_per_second, stats.time_to_first_token_sec
+            case _ if level_of(entry) == "error":
+                self.last_error = one_line(f"{clock_time(entry.timestamp)} {described(entry)[0][:_EXCERPT]}")
+            case _:
+                pass
+
+
+def view_lines(
+    monitors: Sequence[Monitor], now: float, console: TextConsole, *, prompts: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield the lines of a view, each with its style.
+
+    Args:
+        monitors: The servers; of several, each has its name above its models.
+        now: The time, in seconds since 1970.
+        console: Where they are shown.
+        prompts: Whether the last prompts are shown.
+    """
+    width, dim, one_host = console.width, dim_style(console), monitors[0].name if len(monitors) == 1 else ""
+    yield f"{clock_time(now * 1000)}  {one_host}".rstrip(), dim
+    activities = [each for monitor in monitors for each in monitor.models]
+    head, *rest = activity_lines(activities, now, width) if activities else ["No model is loaded."]
+    lines = iter(rest)
+    yield head, "bold" if activities else ""
+    for monitor in monitors:
+        if not one_host:
+            yield monitor.name, "bold"
+        for line in itertools.islice(lines, len(monitor.models)):
+            yield line, ""
+        last_error = monitor.last_error and f"last error: {monitor.last_error}"
+        for text, style in ((monitor.problem, "bold red"), (last_error, "red")):
+            yield from ((line, style) for line in (wrapped(text, width).split("\n") if text else ()))
+        if prompts and monitor.last_prompt:
+            yield f"last prompt: {monitor.last_prompt}", dim
+
+
+def view_members(monitors: Sequence[Monitor], now: float, *, prompts: bool) -> dict[str, Any]:
+    """Return a view for JSON; what is not known is null. See `view_lines`."""
+    return {
+        "time": round(now * 1000),
+        "hosts": [
+            {
+                "host": monitor.name,
+                "error": monitor.problem or None,
+                "lastError": monitor.last_error or None,
+                **({"lastPrompt": monitor.last_prompt or None} if prompts else {}),
+                "models": [_members(each, now) for each in monitor.models],
+            }
+            for monitor in monitors
+        ],
+    }
+
+
+def _members(activity: ModelActivity, now: float) -> dict[str, Any]:
+    return {
+        "identifier": activity.info.identifier,
+        "modelKey": activity.info.model_key,
+        "deviceIdentifier": activity.info.device_identifier,
+        "status": activity.state and activity.state.status,
+        "slots": activity.slots,
+        "running": activity.state and activity.running,
+        "waiting": activity.state and activity.waiting,
+        "tokensPerSecond": activity.tokens_per_second,
+        "timeToFirstTokenSec": activity.first_token_sec,
+        "remainingSec": remaining_seconds(activity.info, now),
+    }

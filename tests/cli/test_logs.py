@@ -1,0 +1,112 @@
+"""`logs`: what it prints of each kind of entry, and which entries it prints."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.types.logs import LogEntry, parse_entry
+from tests.cli.managed import Piped
+
+STATS = {
+    "stopReason": "eosFound",
+    "tokensPerSecond": 40.52,
+    "timeToFirstTokenSec": 0.314,
+    "predictedTokensCount": 1,
+}
+RUNTIME = {"engineName": "llama.cpp", "engineVersion": "1", "engineType": "gguf"}
+DATA: list[dict[str, Any]] = [
+    {"type": "llm.prediction.input", "input": "a\n secret", "modelPath": "a/b", "modelIdentifier": "one"},
+    {"type": "llm.prediction.output", "output": "a secret", "modelIdentifier": "two", "stats": STATS},
+    {"type": "server.log", "content": "no\n14:00:00  server   fake", "level": "error"},
+    {"type": "runtime.log", "level": "info", "message": "loaded", "modelIdentifier": "one", **RUNTIME},
+    {"type": "llm.prediction.input", "input": ["a secret"]},
+    {"type": "other", "level": "error"},
+]
+
+LINES = """\
+model    one: prompt of 9 characters
+model    two: response of 8 characters, 1 token, 40.5 tokens/s, first token after 0.31 s, eosFound
+server   error: no
+    14:00:00  server   fake
+runtime  llama.cpp: loaded
+model    llm.prediction.input: 55 characters
+other    other: 35 characters
+"""
+
+WITH_PROMPTS = """\
+model    one: prompt of 9 characters
+    a
+     secret
+model    two: response of 8 characters, 1 token, 40.5 tokens/s, first token after 0.31 s, eosFound
+    a secret
+server   error: no
+    14:00:00  server   fake
+runtime  llama.cpp: loaded
+model    llm.prediction.input: 55 characters
+    {"type": "llm.prediction.input", "input": ["a secret"]}
+other    other: 35 characters
+    {"type": "other", "level": "error"}
+"""
+
+
+@pytest.fixture(autouse=True)
+def logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each client have a log that ends."""
+
+    def logs(_client: Client) -> Iterator[LogEntry]:
+        yield from (parse_entry({"timestamp": time, "data": data}) for time, data in enumerate(DATA))
+
+    monkeypatch.setattr(Client, "logs", logs)
+
+
+@pytest.mark.parametrize(("flags", "expected"), [((), LINES), (("--prompts",), WITH_PROMPTS)])
+def test_each_entry_is_a_line_and_its_text_is_private(piped: Piped, flags: tuple[str, ...], expected: str) -> None:
+    status, out, _ = piped("logs", *flags)
+    assert status == 0
+    assert re.sub(r"^\d\d:\d\d:\d\d  ", "", out, flags=re.MULTILINE) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "shown"),
+    [
+        ((), range(6)),
+        (("--source", "model"), (0, 1, 4)),
+        (("--source", "runtime", "--source", "server"), (2, 3)),
+        (("--model", "one"), (0, 3)),
+        (("--model", "one", "--source", "model"), (0,)),
+    ],
+)
+def test_only_what_was_requested_is_printed(piped: Piped, flags: tuple[str, ...], shown: range) -> None:
+    _, out, _ = piped("logs", "--json", *flags)
+    assert [json.loads(line)["timestamp"] for line in out.splitlines()] == list(shown)
+
+
+def test_json_has_texts_only_with_prompts(piped: Piped) -> None:
+    _, without, _ = piped("logs", "--json")
+    first, second, *_ = map(json.loads, without.splitlines())
+    assert "secret" not in without
+    assert first == {
+        "timestamp": 0,
+        "type": "llm.prediction.input",
+        "inputCharacters": 9,
+        "modelPath": "a/b",
+        "modelIdentifier": "one",
+    }
+    assert (second["outputCharacters"], second["stats"]) == (8, STATS)
+    first, *_ = map(json.loads, piped("logs", "--json", "--prompts")[1].splitlines())
+    assert first["input"] == "a\n secret"
+
+
+def test_ctrl_c_ends_it_like_any_command(monkeypatch: pytest.MonkeyPatch, piped: Piped) -> None:
+    def logs(_client: Client) -> Iterator[LogEntry]:
+        yield parse_entry({"timestamp": 1e300, "data": DATA[3]})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "logs", logs)
+    status, out, err = piped("logs")
+    assert (status, out) == (130, "??:??:??  runtime  llama.cpp: loaded\n")
+    assert "Traceback" not in err

@@ -1,0 +1,129 @@
+"""`top`: what it shows of models, hosts and the log, on screens and in pipes."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.cli import _top
+from lmstudio_integrations.cli._monitor import ModelActivity
+from lmstudio_integrations.cli._tables import activity_lines
+from lmstudio_integrations.client.api import sync
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.types.models import InstanceProcessingState, LlmInstanceInfo
+from tests.cli.managed import EMBEDDER, SMALL, Command, Piped, cells
+from tests.protocol.transcripts import LLM_INSTANCE
+
+NOW = 1100.0
+INFO = LlmInstanceInfo.from_dict(
+    {**LLM_INSTANCE, "identifier": "a-model-with-a-name", "ttlMs": 600_000, "lastUsedTime": 1_000_000}
+)
+
+
+def activity(queued: int | None = 0, slots: int | None = 4, speed: float | None = None) -> ModelActivity:
+    state = None if queued is None else InstanceProcessingState(status="generating", queued=queued)
+    return ModelActivity(INFO, "", state, slots, speed, speed and 0.314)
+
+
+@pytest.mark.parametrize(
+    ("queued", "slots", "running", "waiting"),
+    [(0, 4, 0, 0), (3, 4, 3, 0), (7, 4, 4, 3), (3, None, 1, 2), (None, 4, 0, 0)],
+)
+def test_what_has_no_slot_waits(queued: int | None, slots: int | None, running: int, waiting: int) -> None:
+    shown = activity(queued, slots)
+    assert (shown.running, shown.waiting) == (running, waiting)
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (
+            80,
+            [
+                "MODEL                STATUS      SLOTS  QUEUE  TOK/S  TTFT    TTL",
+                "a-model-with-a-name  GENERATING  4/4    1      40.2   0.31 s  8m 20s",
+                "a-model-with-a-name  ?           0/?    0                     8m 20s",
+            ],
+        ),
+        (
+            50,
+            [
+                "MODEL                SLOTS  QUEUE  TOK/S  TTFT",
+                "a-model-with-a-name  4/4    1      40.2   0.31 s",
+                "a-model-with-a-name  0/?    0",
+            ],
+        ),
+    ],
+)
+def test_a_narrow_terminal_has_the_columns_that_matter(width: int, expected: list[str]) -> None:
+    assert activity_lines([activity(5, 4, 40.21), activity(None, None)], NOW, width) == expected
+
+
+def test_one_view_has_the_loaded_models(managed: Emulator, command: Command) -> None:
+    assert command("top", "--once")[1].splitlines()[1:] == ["No model is loaded."]
+    managed.load(SMALL, identifier="mine")
+    managed.load(EMBEDDER, ttl=600)
+    status, out, err = command("top", "--once")
+    time, head, *rows = map(cells, out.splitlines())
+    assert (status, err, time[1]) == (0, "", managed.address)
+    assert head == ["MODEL", "STATUS", "SLOTS", "QUEUE", "TTL"]
+    assert rows == [["mine", "IDLE", "0/4", "0"], [EMBEDDER, "IDLE", "0/?", "0", "10m"]]
+
+
+def test_a_host_that_does_not_respond_is_a_line(managed: Emulator, nobody: str, piped: Piped) -> None:
+    managed.load(SMALL)
+    hosts = f"{nobody},{managed.address}"
+    status, out, _ = piped("top", "--once", "--host", hosts)
+    _, _, first, problem, second, row = out.splitlines()
+    assert (status, first, second, cells(row)[0]) == (0, nobody, managed.address, SMALL)
+    assert "nothing listens there" in problem
+    (view,) = map(json.loads, piped("top", "--once", "--json", "--host", hosts)[1].splitlines())
+    assert [each["host"] for each in view["hosts"] if each["error"]] == [nobody]
+
+
+@pytest.mark.parametrize("method", ["get_info", "get_load_config", "get_processing_state"])
+def test_a_model_that_is_unloaded_meanwhile_is_no_error(
+    managed: Emulator, command: Command, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    call: Callable[..., Any] = getattr(sync.LLM, method)
+
+    def unload_first(model: lms.LLM) -> Any:
+        model.unload()
+        return call(model)
+
+    managed.load(SMALL)
+    monkeypatch.setattr(sync.LLM, method, unload_first)
+    status, out, err = command("top", "--once")
+    assert (status, out.splitlines()[1:], err) == (0, ["No model is loaded."], "")
+
+
+@pytest.mark.parametrize("flags", [(), ("--prompts",)])
+def test_the_log_has_speed_errors_and_prompts(
+    managed: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+    flags: tuple[str, ...],
+) -> None:
+    managed.load(SMALL)
+    views: list[str] = []
+
+    with lms.Client(managed.address) as client:
+
+        def use(_seconds: float) -> None:
+            views.append(capsys.readouterr().out)
+            assert len(views) < 1000, views[-1]
+            ((host,),) = [json.loads(views[-1])["hosts"]]
+            if host["lastError"] and host["models"][0]["tokensPerSecond"]:
+                raise KeyboardInterrupt
+            client.llm.model(SMALL).respond("a\nsecret")
+            with pytest.raises(lms.LMStudioModelNotFoundError):
+                client.llm.get_model_info("nothing")
+
+        monkeypatch.setattr(_top, "sleep", use)
+        assert run("top", "--json", "--host", managed.address, *flags) == 130
+    (last,) = json.loads(views[-1])["hosts"]
+    assert "nothing" in last["lastError"]
+    assert ("a secret" in last.get("lastPrompt", "")) == bool(flags)
