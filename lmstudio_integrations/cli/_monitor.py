@@ -103,7 +103,8 @@ class Monitor:
         except LMStudioError as error:
             self.models, self.error = [], error
         else:
-            self.models, self.error = [each for each in found if each], None
+            self.models = sorted((each for each in found if each), key=lambda each: each.info.identifier)
+            self.error = None
 
     def _activity(self, handle: LLM | EmbeddingModel, info: ModelInstanceInfo, device: str) -> ModelActivity | None:
         """Return what a model does; `None` if it was unloaded since."""

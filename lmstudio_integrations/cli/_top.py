@@ -68,4 +68,6 @@ def top(
             for monitor in monitors:
                 monitor.follow_log(pool)
             sleep(_INTERVAL)
-            wait([monitor.refresh(pool) for monitor in monitors], timeout=_INTERVAL)
+            done, _ = wait([monitor.refresh(pool) for monitor in monitors], timeout=_INTERVAL)
+            for each in done:
+                each.result()  # raises what is no error of a server
