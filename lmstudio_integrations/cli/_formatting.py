@@ -21,7 +21,7 @@ def file_size(count: float) -> str:
 
 
 def model_size(count: int) -> str:
-    """Return the size of a model on disk; `-` for a model without weights."""
+    """Return the size of a model on disk; `-` if the server does not know it."""
     return file_size(count) if count else "-"
 
 

@@ -23,7 +23,7 @@ def test_downloaded_models_are_listed_by_kind(managed: Emulator, command: Comman
     assert cells(lines[0]) == ["LLM", "PARAMS", "ARCH", "SIZE", "ABILITIES"]
     assert cells(lines[3]) == [SMALL, "3M", "tiny", "2.50", "MB", "tools,", "vision", "✓", "LOADED"]
     assert cells(lines[2]) == [LARGE, "7B", "scripted", "4.00", "GB", "tools"]
-    assert cells(lines[1]) == ["stuck", "scripted", "-", "tools"]
+    assert cells(lines[1]) == ["stuck", "scripted", "1.00", "MB", "tools"]
     assert cells(lines[4]) == ["EMBEDDING", "ARCH", "SIZE"]
     assert cells(lines[5]) == [EMBEDDER, "scripted", "90.00", "kB"]
 

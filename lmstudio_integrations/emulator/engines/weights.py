@@ -262,11 +262,11 @@ def fetch(
         _move(target, root, bundle)
 
 
-async def download(name: str | None, on_bytes: OnBytes, *, offline: bool = False) -> None:
+async def download(name: str, on_bytes: OnBytes, *, offline: bool = False) -> None:
     """Ensure that weights can be loaded.
 
     Bundled weights are fetched into the user's cache, where they stay. A GGUF file is already on this machine and is
-    used where it is. Without a name, there is nothing to download.
+    used where it is.
 
     Args:
         name: A bundled name or a path.
@@ -277,10 +277,8 @@ async def download(name: str | None, on_bytes: OnBytes, *, offline: bool = False
         WeightsError: If they are not available.
         OSError: If a file cannot be read, or the cache cannot be written.
     """
-    bundle = BUNDLES.get(name or "")
-    if not name:
-        on_bytes(0, 0)
-    elif bundle is not None:
+    bundle = BUNDLES.get(name)
+    if bundle is not None:
         on_bytes(0, bundle.metadata.size_bytes)
         await in_thread(lambda report: locate(bundle, offline=offline, on_bytes=report), on_bytes)
         on_bytes(bundle.metadata.size_bytes, bundle.metadata.size_bytes)

@@ -70,7 +70,7 @@ class ModelEntry(CatalogTable):
     display_name: str | None = None
     architecture: str | None = None
     params: str | None = None
-    size_bytes: Annotated[int, Field(ge=0)] | None = None
+    size_bytes: Annotated[int, Field(ge=1)] | None = None
     quantization: tuple[str, int] | None = None
     context_length: Annotated[int, Field(ge=1)] | None = None
     max_context_length: Annotated[int, Field(ge=1)] | None = None

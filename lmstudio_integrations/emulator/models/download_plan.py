@@ -48,11 +48,9 @@ class DownloadPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the wire form."""
-        # 0 would mean that there is nothing to download, even for a model without weights.
-        size = max(self.info["sizeBytes"], 1) if self.selected else 0
         return {
             "nodes": [*self._artifact_nodes(), self._model_node()],
-            "downloadSizeBytes": size,
+            "downloadSizeBytes": self.info["sizeBytes"] if self.selected else 0,
             "downloadAction": "startNewDownload" if self.selected else "none",
             "version": self.version,
         }

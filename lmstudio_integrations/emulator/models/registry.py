@@ -156,7 +156,11 @@ class ModelRegistry:
             WireError: If that fails.
         """
         try:
-            await weights.download(entry.weights if entry.needs_weights else None, on_bytes, offline=self._offline)
+            if entry.needs_weights and entry.weights:
+                await weights.download(entry.weights, on_bytes, offline=self._offline)
+            else:
+                size = self.info(entry)["sizeBytes"]
+                on_bytes(size, size)
         except (OSError, weights.WeightsError) as error:
             cause = without_directories(str(error))
             raise errors.WireError(f'The weights of "{entry.key}" cannot be downloaded', cause=cause) from error

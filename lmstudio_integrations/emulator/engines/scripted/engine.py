@@ -51,6 +51,8 @@ Sleep = Callable[[float], Awaitable[None]]
 
 _PROGRESS_STEPS = 10
 _CONTEXT_LENGTH = 32768
+_SIZE_BYTES = 1_000_000
+"""There are no weights, but clients divide by the size of a download."""
 _EMBEDDING_LENGTH = 768
 
 
@@ -71,6 +73,7 @@ class ScriptedEngine:
         """Return the metadata of every scripted model; its architecture is `scripted`."""
         return ModelMetadata(
             architecture=ENGINE,
+            size_bytes=_SIZE_BYTES,
             max_context_length=_CONTEXT_LENGTH,
             embedding_length=_EMBEDDING_LENGTH if kind == "embedding" else None,
             tools=kind == "llm",

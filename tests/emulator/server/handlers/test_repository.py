@@ -46,6 +46,18 @@ def test_a_model_is_downloaded_and_then_loaded(server: Emulator, me: Wire) -> No
         assert me.get(packets[-1]["defaultIdentifier"])[-1]["type"] == "loadSuccess"
 
 
+def test_a_scripted_model_has_a_size_by_which_clients_can_divide() -> None:
+    with Emulator([ModelEntry(key="absent", downloaded=False)]) as server:
+        with wire(server, "repository") as shop:
+            identifier = {"type": "catalog", "identifier": "absent"}
+            (option,) = shop.result("getModelDownloadOptions", {"modelSearchResultIdentifier": identifier})["results"]
+            size = option["sizeBytes"]
+            assert reported_bytes(shop.stream("downloadModel", {"downloadIdentifier": "absent"})) == [(size, size)]
+        with wire(server, "system") as system:
+            assert [info["sizeBytes"] for info in system.result("listDownloadedModels")] == [size]
+    assert size > 0
+
+
 def test_what_is_not_in_the_catalog_cannot_be_downloaded(server: Emulator) -> None:
     with wire(server, "repository") as shop:
         assert "nothing" in shop.stream("downloadModel", {"downloadIdentifier": "nothing"})[-1]["error"]["title"]
@@ -165,8 +177,8 @@ def test_a_plan_for_what_is_there_downloads_nothing_unless_it_is_chosen(server: 
             assert update["type"] == "planUpdated"
             assert update["plan"]["version"] == version
             assert update["plan"]["nodes"][1]["selectedDownloadOptionIndex"] == option
-            # Chosen, it is downloaded again; the size is never 0 then, which would mean that nothing is to be done.
-            assert update["plan"]["downloadSizeBytes"] == (option == 0)
+            # Chosen, it is downloaded again; a size of 0 would mean that nothing is to be done.
+            assert (update["plan"]["downloadSizeBytes"] > 0) == (option == 0)
         shop.send(channel, COMMIT)
         assert [packet["type"] for packet in shop.packets(channel)] == ["startFinalizing", "success"]
 
