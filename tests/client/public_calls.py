@@ -90,6 +90,7 @@ CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "get_reasoning_replay": lambda _, model, __: model.get_reasoning_replay(),
     "get_info": lambda _, model, __: model.get_info(),
     "get_load_config": lambda _, model, __: model.get_load_config(),
+    "get_base_config": lambda _, model, __: model.get_base_config(),
     "get_context_length": lambda _, model, __: model.get_context_length(),
     "get_processing_state": lambda _, model, __: model.get_processing_state(),
     "unload": lambda _, model, __: model.unload(),

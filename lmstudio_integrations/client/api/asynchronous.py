@@ -69,7 +69,13 @@ from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbo
 from lmstudio_integrations.client.transport.operation import Call, Operation
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.types.cards import Card
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, Evict, LlmLoadModelConfig, ModelKind
+from lmstudio_integrations.types.config import (
+    EmbeddingLoadModelConfig,
+    Evict,
+    LlmLoadModelConfig,
+    LlmPredictionConfig,
+    ModelKind,
+)
 from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.logs import LogEntry
@@ -292,6 +298,17 @@ class AsyncLLM(AsyncChatHandle[LanguageModel], AsyncModelHandle[LanguageModel]):
     async def get_load_config(self) -> LlmLoadModelConfig:
         """Return the settings that the instance was loaded with."""
         return LlmLoadModelConfig.from_fields(await arun(self.model.get_load_fields()))
+
+    async def get_base_config(self) -> LlmPredictionConfig:
+        """Return the settings of a prediction that sends none: the server's defaults, and those of the model.
+
+        Settings that have no name here are in `raw`. The server may fill in defaults of its own, so `prompt_template`
+        need not be the template that the model uses.
+
+        Raises:
+            LMStudioUnsupportedError: If the server is too old to know them.
+        """
+        return LlmPredictionConfig.from_fields(await arun(self.model.get_base_fields()))
 
 
 class AsyncEmbeddingModel(AsyncModelHandle[Embedder]):

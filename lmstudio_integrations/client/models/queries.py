@@ -17,6 +17,7 @@ from lmstudio_integrations.protocol.endpoints import channel
 from lmstudio_integrations.protocol.envelope import ensure_writable, sanitize
 from lmstudio_integrations.protocol.kv_config import KvConfig
 from lmstudio_integrations.protocol.requests import (
+    BasePredictionConfig,
     EstimateModelUsage,
     Lookup,
     OnDevice,
@@ -170,12 +171,20 @@ def estimate_usage(
 
 def get_load_config(operation: Operation, kind: ModelKind, specifier: Specifier) -> Flow[dict[str, Any]]:
     """Return the settings that an instance was loaded with, by their wire keys."""
-
-    def read(config: Any) -> dict[str, Any]:
-        return KvConfig.from_dict(ensure_writable(config)).as_mapping()
-
     parameter = Specified(specifier=specifier)
-    return (yield from operation.call(kind, "getLoadConfig", parameter, read, label="Load config"))
+    return (yield from operation.call(kind, "getLoadConfig", parameter, _fields, label="Load config"))
+
+
+def get_base_config(operation: Operation, specifier: Specifier) -> Flow[dict[str, Any]]:
+    """Return the settings of a prediction that sends none, by their wire keys. Servers of 2025 do not know them."""
+    parameter = BasePredictionConfig(specifier=specifier)
+    return (
+        yield from operation.call("llm", "getBasePredictionConfig", parameter, _fields, label="Prediction defaults")
+    )
+
+
+def _fields(config: Any) -> dict[str, Any]:
+    return KvConfig.from_dict(ensure_writable(config)).as_mapping()
 
 
 def get_processing_state(operation: Operation, kind: ModelKind, specifier: Specifier) -> Flow[InstanceProcessingState]:

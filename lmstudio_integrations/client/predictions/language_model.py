@@ -1,10 +1,11 @@
 """A language model as its handle uses it: predictions, the tool loop, and chat templates."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from lmstudio_integrations.client.files.images import PendingHistory, prepare_images
 from lmstudio_integrations.client.files.uploads import FileInput
-from lmstudio_integrations.client.models import chat_templates
+from lmstudio_integrations.client.models import chat_templates, queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools, template_flags
 from lmstudio_integrations.client.models.reasoning.replay import replay_of
 from lmstudio_integrations.client.models.state import KeptWarm
@@ -139,6 +140,14 @@ class LanguageModel(PredictingModel):
     def get_reasoning_replay(self) -> Flow[ReasoningReplay]:
         """Return what the model's chat template does with earlier thoughts; load the model if necessary."""
         return (yield from self.on_instance(replay_of))
+
+    def get_base_fields(self) -> Flow[dict[str, Any]]:
+        """Return the settings of a prediction that sends none, by their wire keys."""
+        return (
+            yield from self.on_instance(
+                lambda operation, instance: queries.get_base_config(operation, instance.specifier), reload=False
+            )
+        )
 
     def get_chat_template_info(self) -> Flow[ChatTemplateInfo]:
         """Return what the model's chat template does with conversations; load the model if necessary."""

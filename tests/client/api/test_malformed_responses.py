@@ -125,6 +125,10 @@ MALFORMED: dict[str, tuple[Callable[[Client], Any], list[Any]]] = {
         lambda client: client.llm.lazy_model("m1").get_load_config(),
         _with("fields", [{"key": "llm.load.promptTemplate", "value": json.loads("[" * 300 + "]" * 300)}], [{}], {}),
     ),
+    "get_base_config": (
+        lambda client: client.llm.lazy_model("m1").get_base_config(),
+        _with("fields", 5, [{}], [{"key": 5}], {}),
+    ),
     "apply_prompt_template": (
         lambda client: client.llm.lazy_model("m1").apply_prompt_template("hi"),
         _with("formatted", 5, None, ["a"], {}),

@@ -58,6 +58,13 @@ async def test_load_settings_reach_the_server(client: Any) -> None:
     assert (await model.get_load_config()).context_length == 1234
 
 
+async def test_the_settings_of_a_prediction_that_sends_none_are_known(client: Any) -> None:
+    config = await (await client.llm.model("chatty")).get_base_config()
+    assert isinstance(config, lms.LlmPredictionConfig)
+    assert config.temperature == 0.8
+    assert not config.raw
+
+
 async def test_settings_that_differ_from_the_loaded_ones_are_reported(client: Any) -> None:
     await client.llm.model("chatty", config={"contextLength": 1000})
     with pytest.warns(lms.LMStudioConfigWarning, match=r"contextLength: requested 2000, actual 1000"):

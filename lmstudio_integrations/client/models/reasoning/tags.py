@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.models.queries import get_base_config
 from lmstudio_integrations.client.models.state import Configured, Instance
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioServerError
-from lmstudio_integrations.protocol.requests import BasePredictionConfig
 from lmstudio_integrations.types.reasoning import Tags
 
 _DEFAULT = Tags("<think>", "</think>")
@@ -62,11 +62,8 @@ def configured_in(operation: Operation, instance: Instance) -> Flow[Configured]:
     """Return what the configuration of an instance says; it is asked once."""
     known = instance.reasoning
     if known.configured is None:
-        parameter = BasePredictionConfig(specifier=instance.specifier)
         try:
-            known.configured = yield from operation.call(
-                "llm", "getBasePredictionConfig", parameter, _read_configured, label="Prediction defaults"
-            )
+            known.configured = _configured((yield from get_base_config(operation, instance.specifier)))
         except LMStudioModelNotFoundError:
             raise
         except LMStudioServerError:  # of 2025, without this endpoint
@@ -74,7 +71,6 @@ def configured_in(operation: Operation, instance: Instance) -> Flow[Configured]:
     return known.configured
 
 
-def _read_configured(config: Any) -> Configured:
-    values = {str(each["key"]): each.get("value") for each in config["fields"]}
-    template = values.get(_TEMPLATE_KEY)
-    return Configured(tags_of_setting(values.get(_PARSING_KEY)), template if is_object(template) else None)
+def _configured(fields: Mapping[str, Any]) -> Configured:
+    template = fields.get(_TEMPLATE_KEY)
+    return Configured(tags_of_setting(fields.get(_PARSING_KEY)), template if is_object(template) else None)
