@@ -50,6 +50,27 @@ def downloaded_lines(
     return _lines(header, rows, width, omit=("ARCH", "PARAMS", "ABILITIES", "SIZE"))
 
 
+def variant_lines(variants: Iterable[ModelInfo], selected: str | None, width: int) -> list[str]:
+    """Return a table of the variants of a model, each with the key to load it with.
+
+    Args:
+        variants: The variants.
+        selected: The key of the one that the key of the model loads.
+        width: The columns of the terminal.
+    """
+    rows = [
+        (
+            info.model_key,
+            info.quantization.name if info.quantization else "",
+            info.format,
+            model_size(info.size_bytes),
+            "✓ SELECTED" if info.model_key == selected else "",
+        )
+        for info in sorted(variants, key=lambda info: info.size_bytes)
+    ]
+    return _lines(("VARIANT", "QUANT", "FORMAT", "SIZE", ""), rows, width, omit=("FORMAT", "QUANT", "SIZE"))
+
+
 def loaded_lines(
     loaded: Iterable[tuple[ModelInstanceInfo, str]], devices: Mapping[str | None, str], now: float, width: int
 ) -> list[str]:

@@ -112,6 +112,7 @@ CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "list_loaded_models": lambda client, _, __: client.list_loaded_models(),
     "list_downloaded_models": lambda client, _, __: client.list_downloaded_models(),
     "list_downloaded_models of the system": lambda client, _, __: client.system.list_downloaded_models(),
+    "list_downloaded_model_variants": lambda client, _, __: client.system.list_downloaded_model_variants("chatty"),
     "estimate_usage": lambda client, _, __: client.llm.estimate_usage("chatty"),
     "plan": lambda client, _, __: client.plan(["chatty:2048@2"]),
     "certify": lambda client, _, __: client.certify("chatty", rows=["tools"], quick=True),

@@ -43,14 +43,16 @@ class Reader:
             self.differences.append(f"sent {received!r} after the end of the transcript")
 
     def _exchange(self, socket: ServerConnection, line: Line) -> None:
+        assert socket.request is not None, "the handshake is over"
+        namespace = socket.request.path.strip("/")
         if line.by == "server":
             text = json.dumps(self._ids.translate(line.frame))
-            self._strict.feed("server", "llm", text)
+            self._strict.feed("server", namespace, text)
             socket.send(text)
             return
         received = socket.recv(timeout=WAIT)
         assert isinstance(received, str), "a client sends text frames"
-        self._strict.feed("client", "llm", received)
+        self._strict.feed("client", namespace, received)
         frame = self._ids.record(line.frame, json.loads(received))
         if "authVersion" in line.frame:
             assert frame.keys() == line.frame.keys()

@@ -89,6 +89,7 @@ from lmstudio_integrations.types.models import (
     InstanceProcessingState,
     LlmInfo,
     LlmInstanceInfo,
+    ModelInfo,
     ModelInstanceInfo,
     ModelUsageEstimate,
     ServerVersion,
@@ -484,7 +485,21 @@ class AsyncSystemNamespace(BaseNamespace):
 
     async def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyAsyncDownloadedModel]:
         """Return all models on the server's disk, of one kind or of both."""
-        infos = await arun(queries.list_downloaded(self._operation(), checked_kind(namespace)))
+        return self._as_downloaded(await arun(queries.list_downloaded(self._operation(), checked_kind(namespace))))
+
+    async def list_downloaded_model_variants(self, model_key: str) -> list[AnyAsyncDownloadedModel]:
+        """Return the downloaded variants of a model, such as its quantizations. Each has a key that loads just it.
+
+        Args:
+            model_key: The key of the model; the `variants` and the `selected_variant` of its info are keys of variants.
+
+        Raises:
+            LMStudioServerError: If the model is not downloaded, or has no variants.
+            LMStudioUnsupportedError: If the server is too old to know them.
+        """
+        return self._as_downloaded(await arun(queries.list_variants(self._operation(), model_key)))
+
+    def _as_downloaded(self, infos: Iterable[ModelInfo]) -> list[AnyAsyncDownloadedModel]:
         llm, embedding = AsyncLlmNamespace(self._context), AsyncEmbeddingNamespace(self._context)
         return [llm.as_downloaded(info) if info.type == "llm" else embedding.as_downloaded(info) for info in infos]
 

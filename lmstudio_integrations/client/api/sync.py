@@ -90,6 +90,7 @@ from lmstudio_integrations.types.models import (
     InstanceProcessingState,
     LlmInfo,
     LlmInstanceInfo,
+    ModelInfo,
     ModelInstanceInfo,
     ModelUsageEstimate,
     ServerVersion,
@@ -481,7 +482,21 @@ class SystemNamespace(BaseNamespace):
 
     def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyDownloadedModel]:
         """Return all models on the server's disk, of one kind or of both."""
-        infos = run(queries.list_downloaded(self._operation(), checked_kind(namespace)))
+        return self._as_downloaded(run(queries.list_downloaded(self._operation(), checked_kind(namespace))))
+
+    def list_downloaded_model_variants(self, model_key: str) -> list[AnyDownloadedModel]:
+        """Return the downloaded variants of a model, such as its quantizations. Each has a key that loads just it.
+
+        Args:
+            model_key: The key of the model; the `variants` and the `selected_variant` of its info are keys of variants.
+
+        Raises:
+            LMStudioServerError: If the model is not downloaded, or has no variants.
+            LMStudioUnsupportedError: If the server is too old to know them.
+        """
+        return self._as_downloaded(run(queries.list_variants(self._operation(), model_key)))
+
+    def _as_downloaded(self, infos: Iterable[ModelInfo]) -> list[AnyDownloadedModel]:
         llm, embedding = LlmNamespace(self._context), EmbeddingNamespace(self._context)
         return [llm.as_downloaded(info) if info.type == "llm" else embedding.as_downloaded(info) for info in infos]
 
