@@ -57,6 +57,7 @@ _EXPORTS = {
     ".types.config_dicts": """
         EmbeddingLoadModelConfigDict GpuSettingDict LlmLoadModelConfigDict LlmPredictionConfigDict
     """,
+    ".types.download_plans": "DownloadPlan DownloadPlanNode DownloadPlanOption",
     ".types.files": "FileHandle ParsedDocument RetrievalResult",
     ".types.functions": "ToolCallContext ToolFunctionDef ToolFunctionDefDict",
     ".types.gpu": "GpuSetting",

@@ -79,7 +79,7 @@ HELD: dict[str, tuple[Make, str]] = {
     ),
     "downloaded model": (downloaded, f"ASYNCDownloadedLlm(model_key={CHAT!r})"),
     "found model": (found, "ASYNCAvailableModel(name='Elsewhere')"),
-    "download option": (option, "ASYNCDownloadOption(name='Elsewhere', size_bytes=0)"),
+    "download option": (option, "ASYNCDownloadOption(name='Elsewhere', size_bytes=1000000)"),
     "new stream": (stream(), f"{STREAM}0 fragments, not started>"),
     "started stream": (stream("start"), f"{STREAM}0 fragments, running>"),
     "ended stream": (stream("wait_for_result"), f"{STREAM}2 fragments, ended>"),

@@ -126,5 +126,6 @@ CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "parse_document": lambda client, _, __: client.files.parse_document(FILE),
     "retrieve": lambda client, _, __: client.files.retrieve("a", [FILE]),
     "search_models": lambda client, _, __: client.repository.search_models("a"),
+    "download_artifact": lambda client, _, __: client.repository.download_artifact("scripted/chatty"),
 }
 """A call of each public method: with a client, a handle to a language model, and one to an embedding model."""

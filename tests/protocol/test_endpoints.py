@@ -9,6 +9,7 @@ from pydantic.alias_generators import to_snake
 from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.protocol import envelope
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Channel, Namespace, Rpc, channel, rpc
+from lmstudio_integrations.protocol.requests import kebab_case
 from lmstudio_integrations.protocol.server_session import ChannelOpened, ServerSession
 from lmstudio_integrations.types._wire_model import WireModel
 from tests.protocol.pair import SessionPair
@@ -94,6 +95,22 @@ def test_every_channel_is_cancelled_with_its_own_packet_or_not_at_all(namespace:
     }
     word = others.get(name, "cancel")
     assert [request.packet for request in pair.client_packets] == ([] if word is None else [{"type": word}])
+
+
+@pytest.mark.parametrize(
+    ("identifier", "expected"),
+    [
+        ("mcp/oracle_Stream", "mcp/oracle-stream"),
+        ("mcp/My Files ", "mcp/my-files"),
+        ("Qwen/Qwen2.5_7B", "qwen/qwen2.5-7b"),
+        ("mcp/oracle-stream", None),
+        ("weather", None),
+        ("a/b/c", None),
+        ("é/b", None),
+    ],
+)
+def test_the_nearest_name_on_the_hub(identifier: str, expected: str | None) -> None:
+    assert kebab_case(identifier) == expected
 
 
 @pytest.mark.parametrize(("namespace", "name"), EVERY)

@@ -1,6 +1,6 @@
 """Search models, list download options, download: the [repository](docs/protocol.md#repository-endpoints)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from lmstudio_integrations.client.support.arguments import (
@@ -31,11 +31,10 @@ def search(
     operation: Operation, term: str | None, limit: int | None, compatibility_types: Sequence[str] | None
 ) -> Flow[list[SearchResultInfo]]:
     """Return the models that match a search term; without one, those that the server recommends."""
-    types = None if compatibility_types is None else list_of(compatibility_types, "compatibility_types")
     options = {
         "searchTerm": optional_text(term, "search_term"),
         "limit": whole_number(limit, "limit", most=MAX_RESULTS),
-        "compatibilityTypes": None if types is None else [text_of(each, "compatibility_types") for each in types],
+        "compatibilityTypes": None if compatibility_types is None else formats_of(compatibility_types),
     }
     parameters = cast("SearchParameters", {name: value for name, value in options.items() if value is not None})
 
@@ -44,6 +43,11 @@ def search(
 
     parameter = SearchModels(opts=parameters)
     return (yield from operation.call("repository", "searchModels", parameter, read, label="Model search"))
+
+
+def formats_of(compatibility_types: Sequence[str]) -> list[str]:
+    """Return checked formats of models, such as `gguf`."""
+    return [text_of(each, "compatibility_types") for each in list_of(compatibility_types, "compatibility_types")]
 
 
 def download_options(operation: Operation, result: SearchResultInfo) -> Flow[list[DownloadOptionInfo]]:
@@ -60,6 +64,41 @@ def download_options(operation: Operation, result: SearchResultInfo) -> Flow[lis
     )
 
 
+class DownloadReport:
+    """Reports a download to the callbacks of the caller, and with a bar.
+
+    Raises:
+        LMStudioValueError: If a callback cannot be called.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        on_progress: OnDownload | None,
+        on_finalize: Callable[[], Any] | None,
+        show_progress: ShowProgress,
+    ) -> None:
+        check_callbacks(on_progress=on_progress, on_finalize=on_finalize)
+        self._on_progress = on_progress
+        self._on_finalize = on_finalize
+        self.bar = ProgressBar(f"Downloading {name}", shown=show_progress, is_reported=on_progress is not None)
+
+    def read(self, packet: Mapping[str, Any]) -> CallbackEffect | None:
+        """Return what a packet has to cause, if anything."""
+        match packet["type"]:
+            case "downloadProgress" if self.bar.shown or self._on_progress is not None:
+                return CallbackEffect(self._report, DownloadProgressUpdate.from_dict(packet["update"]))
+            case "startFinalizing" if self._on_finalize is not None:
+                return CallbackEffect(self._on_finalize)
+            case _:
+                return None
+
+    def _report(self, update: DownloadProgressUpdate) -> None:
+        self.bar.update(update.downloaded_bytes / max(update.total_bytes, 1))
+        if self._on_progress is not None:
+            self._on_progress(update)
+
+
 def download(
     operation: Operation,
     option: DownloadOptionInfo,
@@ -69,28 +108,14 @@ def download(
     show_progress: ShowProgress,
 ) -> Flow[str]:
     """Download a model; return the key to load it with."""
-    check_callbacks(on_progress=on_progress, on_finalize=on_finalize)
-    bar = ProgressBar(f"Downloading {option.name}", shown=show_progress, is_reported=on_progress is not None)
-
-    def report(update: DownloadProgressUpdate) -> None:
-        bar.update(update.downloaded_bytes / max(update.total_bytes, 1))
-        if on_progress is not None:
-            on_progress(update)
+    report = DownloadReport(option.name, on_progress, on_finalize, show_progress)
 
     def read(packet: dict[str, Any]) -> CallbackEffect | str | None:
-        match packet["type"]:
-            case "downloadProgress" if bar.shown or on_progress is not None:
-                return CallbackEffect(report, DownloadProgressUpdate.from_dict(packet["update"]))
-            case "startFinalizing" if on_finalize is not None:
-                return CallbackEffect(on_finalize)
-            case "success":
-                return str(packet["defaultIdentifier"])
-            case _:
-                return None
+        return str(packet["defaultIdentifier"]) if packet["type"] == "success" else report.read(packet)
 
     parameter = DownloadModel(downloadIdentifier=option.download_identifier)
     endpoint, label = "downloadModel", "Model download"
-    with bar:
+    with report.bar:
         key = yield from operation.read_channel("repository", endpoint, parameter, read, label=label)
-        bar.update(1.0)
+        report.bar.update(1.0)
     return key

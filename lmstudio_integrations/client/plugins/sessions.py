@@ -33,7 +33,7 @@ from lmstudio_integrations.protocol.endpoints import channel
 from lmstudio_integrations.protocol.envelope import sanitize, without_surrogates
 from lmstudio_integrations.protocol.errors import error_object, to_exception
 from lmstudio_integrations.protocol.kv_config import fields_of
-from lmstudio_integrations.protocol.requests import DirectConfig, StartToolUseSession
+from lmstudio_integrations.protocol.requests import DirectConfig, StartToolUseSession, kebab_case
 from lmstudio_integrations.protocol.tool_session import CALL_TOOL, LIST_TOOLS, ToolSession
 from lmstudio_integrations.types.plugins import ToolReport
 from lmstudio_integrations.types.tools import Tool
@@ -252,6 +252,9 @@ class PluginSession:
             try:
                 (definitions,) = yield call
             except LMStudioPluginError as error:
+                spelled = kebab_case(self.spec.identifier)
+                if spelled is not None:
+                    raise add_suggestion(error, f"did you mean {spelled!r}?") from error.__cause__
                 if error.suggestion is None:
                     raise add_suggestion(error, NAME_A_PLUGIN) from error.__cause__
                 raise

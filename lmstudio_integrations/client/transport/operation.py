@@ -72,9 +72,25 @@ class Call:
         """Whether the request is on its way to the server."""
         return self.exchange.id > 0
 
+    def send(self, packet: Mapping[str, Any], *, stop: str | None = None) -> None:
+        """Send a packet on the channel.
+
+        Args:
+            packet: The packet.
+            stop: The type of the packet that asks the server to stop from now on, if it is another one.
+        """
+        self._change(ClientSession.send, dumps(packet), time.monotonic(), stop)
+
+    def suspend(self) -> None:
+        """Run no timeout of the call but `timeout`, because the server waits for the caller, until that sends."""
+        self._change(ClientSession.suspend)
+
+    def _change(self, change: Callable[..., None], *arguments: object) -> None:
+        self._io.submit(Connections.of(self._io).change_session, self._key, change, self.exchange, *arguments)
+
     def cancel(self) -> None:
         """Ask the server to stop; what still arrives is delivered."""
-        self._io.submit(Connections.of(self._io).change_session, self._key, ClientSession.cancel, self.exchange)
+        self._change(ClientSession.cancel)
         self._io.yield_to()
 
     def close(self, error: BaseException | None = None, *, at_once: bool = False) -> None:
@@ -86,8 +102,7 @@ class Call:
         """
         if not (self.server_is_done or self.mailbox.done):
             self.server_is_done = True
-            change = Connections.of(self._io).change_session
-            self._io.submit(change, self._key, ClientSession.close, self.exchange, error)
+            self._change(ClientSession.close, error)
             if at_once:
                 self._io.yield_to()
         if self.connection is not None:

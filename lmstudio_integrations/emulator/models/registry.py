@@ -160,6 +160,7 @@ class ModelRegistry:
                 await weights.download(entry.weights, on_bytes, offline=self._offline)
             else:
                 size = self.info(entry)["sizeBytes"]
+                on_bytes(0, size)
                 on_bytes(size, size)
         except (OSError, weights.WeightsError) as error:
             cause = without_directories(str(error))

@@ -8,7 +8,7 @@ from lmstudio_integrations._support.secrets import redact_address
 from lmstudio_integrations.emulator.engines.scripted import parse_rules
 from lmstudio_integrations.emulator.plugins.functions import parse_functions
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.protocol.requests import ARTIFACT
+from lmstudio_integrations.protocol.requests import ARTIFACT, kebab_case
 
 
 class CatalogTable(BaseModel):
@@ -57,8 +57,8 @@ class PluginEntry(CatalogTable):
     def _check_identifier(cls, identifier: str) -> str:
         if not ARTIFACT.fullmatch(identifier):
             raise LMStudioValueError(
-                f"must be owner/name in lower case letters, digits and hyphens, for example 'mcp/weather'; "
-                f"got {identifier!r}"
+                f"must be owner/name in lower case letters, digits and hyphens, for example "
+                f"{kebab_case(identifier) or 'mcp/weather'!r}; got {identifier!r}"
             )
         return identifier
 
