@@ -5,21 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmstudio_integrations.cli._common import Host, Token, note, progress_display, results
-from lmstudio_integrations.cli._formatting import file_size
+from lmstudio_integrations.cli._common import Host, Token, note, results
+from lmstudio_integrations.cli._downloads import describe, download_bar, downloaded_note, pick_one
 from lmstudio_integrations.errors import LMStudioValueError
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.api.sync import AvailableModel, DownloadOption
     from lmstudio_integrations.types.models import DownloadProgressUpdate
-
-_FITS = {
-    "fullGPUOffload": "fits into the GPU",
-    "partialGPUOffload": "fits partly into the GPU",
-    "fitWithoutGPU": "fits without a GPU",
-    "willNotFit": "does not fit",
-}
-"""What the server expects of a download on its machine."""
 
 
 def get(
@@ -27,7 +19,8 @@ def get(
         str | None,
         typer.Argument(
             metavar="MODEL[@QUANTIZATION]",
-            help="What to search for, for example qwen3-4b@q4_k_m. Without it: what LM Studio recommends.",
+            help="A model of LM Studio's hub, such as qwen/qwen3-4b@q4_k_m, or else what to search for, such as "
+            "qwen3-4b. Without it: what LM Studio recommends.",
             show_default=False,
         ),
     ] = None,
@@ -36,10 +29,13 @@ def get(
     mlx: Annotated[bool, typer.Option("--mlx", help="Search for MLX models.")] = False,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", "-n", metavar="N", min=1, max=25, help="Show at most N models.", show_default=False),
+        typer.Option(
+            "--limit", "-n", metavar="N", min=1, max=25, help="Search, and show at most N models.", show_default=False
+        ),
     ] = None,
     pick_model: Annotated[
-        bool, typer.Option("--always-show-all-results", help="Pick the model even if one has the exact name.")
+        bool,
+        typer.Option("--always-show-all-results", help="Search, and pick the model even if one has the exact name."),
     ] = False,
     pick_form: Annotated[
         bool,
@@ -51,17 +47,27 @@ def get(
     host: Host = None,
     token: Token = None,
 ) -> None:
-    """Search for a model, download it, and print the key to load it with.
+    """Download a model, and print the key to load it with.
+
+    A name of the form owner/name, in lower case letters, digits, hyphens and dots, is looked up on LM Studio's hub, and
+    downloaded with all that it needs. Everything else is searched for, and so is what the hub does not have.
 
     Ctrl-C cancels the download.
     """
-    from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415 - slow
+    from lmstudio_integrations.cli._get_artifact import get_artifact  # noqa: PLC0415 - slow
+    from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
+    from lmstudio_integrations.protocol.requests import ARTIFACT  # noqa: PLC0415
 
     if yes and (pick_model or pick_form):
         raise typer.BadParameter("it does not ask, so nothing can be picked", param_hint="--yes")
     term, _, quantization = (model or "").partition("@")
     formats = [name for name, requested in (("gguf", gguf), ("safetensors", mlx)) if requested]
     with Client(host, token) as client:
+        if ARTIFACT.fullmatch(term) and limit is None and not pick_model:
+            key = get_artifact(client, term, quantization or None, formats or None, yes=yes, picks=pick_form)
+            if key is not None:
+                results().write_line(key)
+                return
         matches = client.repository.search_models(term or None, limit, formats or None)
         choice = choose_model(matches, term, yes=yes, every=pick_model)
         forms = choice.get_download_options()
@@ -83,13 +89,17 @@ def choose_model(models: "Sequence[AvailableModel]", term: str, *, yes: bool, ev
         LMStudioValueError: If there is none, or no terminal to ask at.
     """
     if not models:
-        raise LMStudioValueError(f"no model to download matches {term!r}; try fewer words")
+        from lmstudio_integrations.protocol.requests import kebab_case  # noqa: PLC0415 - slow
+
+        spelled = kebab_case(term)
+        remedy = f"did you mean {spelled!r}?" if spelled else "try fewer words"
+        raise LMStudioValueError(f"no model to download matches {term!r}; {remedy}")
     exact = next((each for each in models if each.search_result.exact), None)
     if exact is not None and not every:
         return exact
     if yes:
         return models[0]
-    return models[_pick("Model", [each.name for each in models])]
+    return models[pick_one("Model", [each.name for each in models])]
 
 
 def choose_form(forms: "Sequence[DownloadOption]", quantization: str, *, yes: bool, picks: bool) -> "DownloadOption":
@@ -115,44 +125,25 @@ def choose_form(forms: "Sequence[DownloadOption]", quantization: str, *, yes: bo
     recommended = next((number for number, form in enumerate(forms) if form.info.recommended), 0)
     if yes or not picks or len(forms) == 1:
         return forms[recommended]
-    return forms[_pick("Download", [describe(form) for form in forms], recommended)]
+    return forms[pick_one("Download", [describe_form(form) for form in forms], recommended)]
 
 
-def describe(form: "DownloadOption") -> str:
+def describe_form(form: "DownloadOption") -> str:
     """Return a line about a form of a model."""
     info = form.info
-    details = (file_size(info.size_bytes), info.quantization, info.compatibility_type, _FITS.get(info.fit_estimation))
-    return f"{info.name} ({', '.join(detail for detail in details if detail)})"
+    return describe(info.name, info.size_bytes, info.quantization, info.compatibility_type, info.fit_estimation)
 
 
 def download(form: "DownloadOption") -> str:
     """Download a form of a model with a progress bar; return the key to load it with."""
-    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn  # noqa: PLC0415
+    note(f"Downloading {describe_form(form)}")
+    reported: list[DownloadProgressUpdate] = []
+    with download_bar(form.info.size_bytes) as show:
 
-    columns = BarColumn(), DownloadColumn(), "{task.fields[speed]}", TimeRemainingColumn()
-    note(f"Downloading {describe(form)}")
-    with progress_display(*columns, transient=True) as progress:
-        task = progress.add_task("", total=form.info.size_bytes or None, speed="")
-        reported: list[int] = []
+        def report(update: "DownloadProgressUpdate") -> None:
+            reported[:] = [update]
+            show(update)
 
-        def show(update: "DownloadProgressUpdate") -> None:
-            reported.append(update.downloaded_bytes)
-            speed = f"{file_size(update.speed_bytes_per_second)}/s"
-            progress.update(task, completed=update.downloaded_bytes, total=update.total_bytes, speed=speed)
-
-        key = form.download(show)
-    note(
-        f"Downloaded. `lmsi load {key}` loads it."
-        if reported
-        else f"It was downloaded before. `lmsi load {key}` loads it."
-    )
+        key = form.download(report)
+    note(downloaded_note(key, is_new=bool(reported)))
     return key
-
-
-def _pick(question: str, choices: Sequence[str], default: int = 0) -> int:
-    from lmstudio_integrations.cli._questions import has_terminal, pick  # noqa: PLC0415 - slow
-
-    if has_terminal():
-        return pick(question, choices, default)
-    listed, best = "; ".join(choices), choices[default]
-    raise LMStudioValueError(f"not a terminal, so cannot ask; name one, or use --yes for {best!r}: {listed}")

@@ -51,6 +51,20 @@ def pick(question: str, choices: Sequence[str], default: int = 0) -> int:
         note(f"Type a number from 1 to {len(choices)}; Ctrl-C cancels.")
 
 
+def agrees(question: str, *, default: bool = False) -> bool:
+    """Return whether a person agrees.
+
+    Args:
+        question: The question.
+        default: What the return key means.
+
+    Raises:
+        EOFError: After Ctrl-D.
+    """
+    typed = read_line(f"{question} [{'Y/n' if default else 'y/N'}]: ").strip().lower()
+    return typed in {"y", "yes"} if typed else default
+
+
 def confirm(question: str) -> Literal["yes", "no", "always"]:
     """Return how a person answers a question; the first letter is enough. The return key means no.
 

@@ -6,13 +6,29 @@ from typing import Any, cast
 
 import pytest
 
-from lmstudio_integrations.cli import _questions
-from lmstudio_integrations.cli._get import choose_form, choose_model, describe
+from lmstudio_integrations.cli import _get_artifact, _questions
+from lmstudio_integrations.cli._get import choose_form, choose_model, describe_form
+from lmstudio_integrations.cli._get_artifact import plan_lines
 from lmstudio_integrations.client.api.sync import AvailableModel, Client, DownloadOption
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.download_plans import DownloadPlan
 from lmstudio_integrations.types.models import DownloadOptionInfo, SearchResultInfo
 from tests.cli.terminal import TIMEOUT, interrupt, needs_pty, on_terminal, started
+from tests.client.plan_frames import (
+    ARTIFACT,
+    CANCEL_PLAN,
+    DOWNLOAD,
+    NAME,
+    NEWER,
+    chosen,
+    opened,
+    planned,
+    ready,
+    updated,
+)
+from tests.client.transcript_server import reading
+from tests.protocol.transcripts import Line
 
 Run = Callable[..., int | str | None]
 Capture = pytest.CaptureFixture[str]
@@ -31,17 +47,45 @@ def downloaded(server: Emulator) -> list[str]:
         return [model.model_key for model in client.list_downloaded_models()]
 
 
+FORM = f"{TALKER} (1.00 kB, gguf, fits without a GPU)"
+LOADS = f"`lmsi load {TALKER}` loads it."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "notes"),
+    [
+        ([], [f"Downloading {TALKER} (1.00 kB).", f"  {FORM}", f"Downloaded. {LOADS}"]),
+        (["--limit", "1"], [f"Downloading {FORM}", f"Downloaded. {LOADS}"]),
+    ],
+    ids=["from the hub", "from a search"],
+)
 def test_a_model_with_the_exact_name_is_downloaded_and_its_key_printed(
-    server: Emulator, run: Run, capsys: Capture
+    server: Emulator, run: Run, capsys: Capture, arguments: list[str], notes: list[str]
 ) -> None:
-    assert run("get", TALKER, "--host", server.address) == 0
+    assert run("get", TALKER, *arguments, "--host", server.address) == 0
     out, err = capsys.readouterr()
     assert out == f"{TALKER}\n"
-    assert err.splitlines() == [
-        f"Downloading {TALKER} (1.00 kB, gguf, fits without a GPU)",
-        f"Downloaded. `lmsi load {TALKER}` loads it.",
-    ]
+    assert err.splitlines() == notes
     assert downloaded(server) == [TALKER]
+
+
+def test_what_is_there_is_not_downloaded_again(server: Emulator, run: Run, capsys: Capture) -> None:
+    assert run("get", TALKER, "--yes", "--host", server.address) == 0
+    capsys.readouterr()
+    assert run("get", TALKER, "--host", server.address) == 0
+    assert capsys.readouterr() == (f"{TALKER}\n", f"It was downloaded before. {LOADS}\n")
+
+
+def test_what_the_hub_does_not_have_is_searched_for(server: Emulator, run: Run, capsys: Capture) -> None:
+    assert run("get", "vendor/talk", "--yes", "--host", server.address) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{TALKER}\n"
+    reason = 'Cannot find a model to download with the identifier "vendor/talk"'
+    assert err.splitlines() == [
+        f"vendor/talk is not on the hub, as far as the server knows ({reason}); searching for it.",
+        f"Downloading {FORM}",
+        f"Downloaded. {LOADS}",
+    ]
 
 
 def test_without_an_exact_name_and_a_terminal_nothing_is_downloaded(server: Emulator, run: Run) -> None:
@@ -62,6 +106,7 @@ def test_the_first_match_is_downloaded_on_request(server: Emulator, run: Run) ->
     [
         ([f"{TALKER}@q9"], f"there is no quantization 'q9'; there are {TALKER}"),
         (["zzz"], "no model to download matches 'zzz'; try fewer words"),
+        (["Qwen/Qwen3_4B"], "no model to download matches 'Qwen/Qwen3_4B'; did you mean 'qwen/qwen3-4b'?"),
         ([TALKER, "--mlx"], f"no model to download matches '{TALKER}'; try fewer words"),
     ],
 )
@@ -79,7 +124,8 @@ def test_picking_and_yes_exclude_each_other(server: Emulator, run: Run, flag: st
 
 
 @pytest.mark.slow
-def test_an_interrupt_cancels_the_download(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["absent", "local/absent"])
+def test_an_interrupt_cancels_the_download(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     reached, go_on = threading.Event(), threading.Event()
 
     def locate(*_: object, **__: object) -> None:
@@ -90,7 +136,7 @@ def test_an_interrupt_cancels_the_download(monkeypatch: pytest.MonkeyPatch) -> N
     entry = ModelEntry(key="absent", weights="smollm2-135m-instruct", downloaded=False)
     with Emulator([entry]) as server:
         try:
-            with started("get", "absent", "--host", server.address) as process:
+            with started("get", name, "--host", server.address) as process:
                 assert reached.wait(TIMEOUT)
                 code, out, err = interrupt(process)
             assert (code, out) == (130, "")
@@ -111,6 +157,92 @@ def test_on_a_terminal_the_user_picks_and_sees_a_bar(server: Emulator) -> None:
         assert terminal.wait() == 0
     assert "━" in terminal.text
     assert downloaded(server) == [OTHER]
+
+
+# Plans --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Let a person at a terminal type these lines; returns what is asked."""
+
+    def type_lines(*lines: str) -> list[str]:
+        left, asked = iter(lines), list[str]()
+
+        def read_line(prompt: str) -> str:
+            asked.append(prompt)
+            return next(left)
+
+        for module in (_questions, _get_artifact):
+            monkeypatch.setattr(module, "has_terminal", lambda: True)
+        monkeypatch.setattr(_questions, "read_line", read_line)
+        return asked
+
+    return type_lines
+
+
+ASKED = "Download? [Y/n]: "
+PLAN = ["Downloading maker/talker (1.00 kB).", "  Talker (1.00 kB, Q4_K_M, gguf, fits into the GPU)"]
+LARGER = ["Downloading maker/talker (2.00 kB).", "  Talker (2.00 kB, Q8_0, gguf, fits into the GPU)"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines", "asked", "conversation", "printed"),
+    [
+        ([], [""], [ASKED], [*opened(), ready(), *DOWNLOAD], PLAN),
+        ([], ["n"], [ASKED], [*opened(), ready(), CANCEL_PLAN], PLAN),
+        (["--yes"], [], [], [*opened(), ready(), *DOWNLOAD], PLAN),
+        (["-a"], ["", "y"], ["Download [1]: ", ASKED], [*opened(), ready(), *DOWNLOAD], PLAN),
+        (
+            ["-a"],
+            ["2", ""],
+            ["Download [1]: ", ASKED],
+            [*opened(), ready(), chosen(1), updated(selected=1, version=1), *DOWNLOAD],
+            LARGER,
+        ),
+        (["--gguf"], [""], [ASKED], [*opened(compatibilityTypes=["gguf"]), ready(), *DOWNLOAD], PLAN),
+    ],
+    ids=["agrees", "does not agree", "yes", "picks the same", "picks", "format"],
+)
+def test_a_person_sees_the_plan_and_decides(
+    run: Run,
+    capsys: Capture,
+    typed: Callable[..., list[str]],
+    arguments: list[str],
+    lines: list[str],
+    asked: list[str],
+    conversation: list[Line],
+    printed: list[str],
+) -> None:
+    prompts = typed(*lines)
+    with reading(conversation) as host:
+        status = run("get", NAME, *arguments, "--host", host)
+    out, err = capsys.readouterr()
+    is_downloaded = CANCEL_PLAN not in conversation
+    assert (status, out != "") == (0 if is_downloaded else 1, is_downloaded)
+    assert prompts == asked
+    shown = [line for line in err.splitlines() if line.lstrip()[:2] not in {"1.", "2."}]
+    assert shown[:2] == printed
+    assert len(shown) == (3 if is_downloaded else 2)
+
+
+def test_a_plan_names_what_an_artifact_needs() -> None:
+    needed = {"type": "artifact", "owner": "maker", "name": "tools", "artifactType": "plugin"}
+    model = planned(owned=0, selected=None)["nodes"][1]
+    plan = DownloadPlan.from_dict(
+        planned(nodes=[ARTIFACT, needed, model, {"type": "model"}, NEWER], action="attachToExistingDownload")
+    )
+    assert [*plan_lines(NAME, plan)] == [
+        "Downloading maker/talker (1.00 kB). It is being downloaded already.",
+        "  maker/tools (plugin)",
+        "  Talker was downloaded before",
+    ]
+
+
+def test_an_artifact_without_models_is_not_said_to_be_loadable(run: Run, capsys: Capture) -> None:
+    with reading([*opened(), ready(nodes=[ARTIFACT]), *DOWNLOAD]) as host:
+        assert run("get", NAME, "--host", host) == 0
+    assert capsys.readouterr() == (f"{NAME}\n", "Downloading maker/talker (1.00 kB).\nDownloaded.\n")
 
 
 # Choices ------------------------------------------------------------------------------------------------------------
@@ -160,12 +292,12 @@ def test_the_return_key_picks_the_recommended_form(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(_questions, "read_line", lambda _prompt: "")
     assert choose_form(FORMS, "", yes=False, picks=True) is FORMS[1]
     assert capsys.readouterr().err.splitlines() == [
-        f"{number:3}. {describe(each)}" for number, each in enumerate(FORMS, 1)
+        f"{number:3}. {describe_form(each)}" for number, each in enumerate(FORMS, 1)
     ]
 
 
 def test_a_form_is_described_with_its_size_and_whether_it_fits() -> None:
-    assert describe(FORMS[2]) == "Model Q8_0 (1.00 GB, Q8_0, does not fit)"
+    assert describe_form(FORMS[2]) == "Model Q8_0 (1.00 GB, Q8_0, does not fit)"
 
 
 def test_a_model_without_forms_is_an_error() -> None:

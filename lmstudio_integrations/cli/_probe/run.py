@@ -13,7 +13,7 @@ from lmstudio_integrations.cli._model_names import find_models
 from lmstudio_integrations.cli._probe import card, connecting, loading, predicting, reasoning
 from lmstudio_integrations.cli._probe.context import PREFIX, ProbeContext
 from lmstudio_integrations.cli._probe.question import Question
-from lmstudio_integrations.cli._questions import has_terminal, read_line
+from lmstudio_integrations.cli._questions import agrees, has_terminal
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
@@ -50,7 +50,7 @@ def confirm_calls(model_key: str, server: str, *, yes: bool = False) -> None:
         return
     if not has_terminal():
         raise LMStudioValueError("not a terminal, so cannot ask; pass --yes if these calls may be made")
-    if read_line("Make them, and record the responses? [y/N]: ").strip().lower() not in {"y", "yes"}:
+    if not agrees("Make them, and record the responses?"):
         raise typer.Abort
 
 

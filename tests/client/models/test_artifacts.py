@@ -11,85 +11,28 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.both import make_client
 from tests.client.fake import wait_until
+from tests.client.plan_frames import (
+    ARTIFACT,
+    CANCEL_DOWNLOAD,
+    CANCEL_PLAN,
+    COMMIT,
+    DOWNLOAD,
+    NAME,
+    NOTHING,
+    PROGRESS,
+    SUCCESS,
+    chosen,
+    opened,
+    planned,
+    ready,
+    received,
+    updated,
+)
 from tests.client.transcript_server import reading
-from tests.protocol.transcripts import AUTHENTICATION, Line, lines_of
+from tests.protocol.transcripts import Line
 
 __all__ = ["make_client"]
 
-NAME = "maker/talker"
-FORMS: list[dict[str, Any]] = [
-    {"displayName": "Talker", "sizeBytes": size, "compatibilityType": "gguf", "quantName": quantization}
-    for quantization, size in (("Q4_K_M", 1000), ("Q8_0", 2000))
-]
-ARTIFACT = {"type": "artifact", "owner": "maker", "name": "talker", "state": "completed", "dependencyNodes": [1, 2]}
-NEWER = {"type": "sculpture", "material": ["clay"]}
-
-
-def planned(
-    *,
-    selected: int | None = 0,
-    owned: int | None = None,
-    version: int = 0,
-    action: str = "startNewDownload",
-    **more: Any,
-) -> dict[str, Any]:
-    """Return a plan for an artifact with a model in two forms, and with a part that this client does not know."""
-    model: dict[str, Any] = {
-        "type": "model",
-        "state": "completed",
-        "dependencyLabel": "maker/talker-gguf",
-        "downloadOptions": [{**form, "fitEstimation": "fullGPUOffload", "availability": "x"} for form in FORMS],
-        "selectedDownloadOptionIndex": selected,
-        "recommendedDownloadOptionIndex": None,
-    }
-    if selected is not None:
-        model["selected"] = {**FORMS[selected], "modelKey": f"talker@{FORMS[selected]['quantName']}"}
-    if owned is not None:
-        model["alreadyOwned"] = {**FORMS[owned], "modelKey": "talker"}
-    size = 0 if selected is None else FORMS[selected]["sizeBytes"]
-    plan = {"nodes": [ARTIFACT, model, NEWER], "downloadSizeBytes": size, "downloadAction": action, "version": version}
-    return plan | more
-
-
-NOTHING = planned(selected=None, owned=0, action="none")
-
-
-def sent(**packet: Any) -> Line:
-    return Line("client", {"type": "channelSend", "channelId": 1, "message": packet})
-
-
-def received(kind: str, **packet: Any) -> Line:
-    return Line("server", {"type": "channelSend", "channelId": 1, "message": {"type": kind, **packet}})
-
-
-def chosen(option: int | None, version: int = 1) -> Line:
-    selection = {"nodeIndex": 1, "selectedDownloadOptionIndex": option, "requestedPlanVersion": version}
-    return sent(type="setSelectedDownloadOptionIndex", **selection)
-
-
-def opened(**opts: Any) -> list[Line]:
-    """Return the begin of a conversation, with the options that the client sends."""
-    target = {"type": "artifact", "owner": "maker", "name": "talker"}
-    create = {"type": "channelCreate", "endpoint": "createDownloadPlan", "channelId": 1}
-    return [
-        *lines_of(AUTHENTICATION),
-        Line("client", {**create, "creationParameter": {"target": target, "opts": opts}}),
-    ]
-
-
-def ready(**plan: Any) -> Line:
-    return received("planReady", plan=planned(**plan))
-
-
-def updated(**plan: Any) -> Line:
-    return received("planUpdated", plan=planned(**plan))
-
-
-UPDATE = {"downloadedBytes": 500, "totalBytes": 1000, "speedBytesPerSecond": 1.5}
-COMMIT, CANCEL_PLAN, CANCEL_DOWNLOAD = (sent(type=kind) for kind in ("commit", "cancelPlan", "cancelDownload"))
-SUCCESS = [received("success"), Line("server", {"type": "channelClose", "channelId": 1})]
-PROGRESS = received("downloadProgress", update=UPDATE)
-DOWNLOAD = [COMMIT, PROGRESS, received("startFinalizing"), *SUCCESS]
 Q8 = {"resolutionPreference": [{"type": "quantName", "quantName": "q8_0"}]}
 
 KEYS: dict[str, tuple[dict[str, Any], list[Line], list[str]]] = {
@@ -280,12 +223,14 @@ async def test_the_end_of_a_rejected_plan_is_no_failure(
     make_client: Callable[..., Any], absent: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     sizes: list[int] = []
+
+    def reject(plan: lms.DownloadPlan) -> bool:
+        sizes.append(plan.download_size_bytes)
+        return False
+
     with caplog.at_level(logging.WARNING):
         async with make_client(absent.address) as client:
-            result = await client.repository.download_artifact(
-                NAME, on_plan=lambda plan: bool(sizes.append(plan.download_size_bytes))
-            )
-            assert result is None
+            assert await client.repository.download_artifact(NAME, on_plan=reject) is None
             assert len(await client.repository.search_models(NAME)) == 1  # on the same connection
             assert await client.list_downloaded_models() == []
             assert (await client.repository.download_artifact(NAME)).model_keys == [NAME]
@@ -309,8 +254,5 @@ async def test_coroutines_choose_as_long_as_they_need(absent: Emulator) -> None:
 
     async with lms.AsyncClient(absent.address) as client:
         assert await client.repository.download_artifact(NAME, on_plan=decide) is None
-    with (
-        lms.Client(absent.address) as client,
-        pytest.raises(lms.LMStudioValueError, match="on_plan must be a function that"),
-    ):
-        client.repository.download_artifact(NAME, on_plan=decide)
+    with lms.Client(absent.address) as sync, pytest.raises(lms.LMStudioValueError, match="on_plan must be a function"):
+        sync.repository.download_artifact(NAME, on_plan=decide)

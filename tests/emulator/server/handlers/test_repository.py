@@ -52,7 +52,10 @@ def test_a_scripted_model_has_a_size_by_which_clients_can_divide() -> None:
             identifier = {"type": "catalog", "identifier": "absent"}
             (option,) = shop.result("getModelDownloadOptions", {"modelSearchResultIdentifier": identifier})["results"]
             size = option["sizeBytes"]
-            assert reported_bytes(shop.stream("downloadModel", {"downloadIdentifier": "absent"})) == [(0, size), (size, size)]
+            assert reported_bytes(shop.stream("downloadModel", {"downloadIdentifier": "absent"})) == [
+                (0, size),
+                (size, size),
+            ]
         with wire(server, "system") as system:
             assert [info["sizeBytes"] for info in system.result("listDownloadedModels")] == [size]
     assert size > 0
