@@ -19,8 +19,8 @@ def get(
         str | None,
         typer.Argument(
             metavar="MODEL[@QUANTIZATION]",
-            help="A model of LM Studio's hub, such as qwen/qwen3-4b@q4_k_m, or else what to search for, such as "
-            "qwen3-4b. Without it: what LM Studio recommends.",
+            help="A model of LM Studio's hub, such as qwen/qwen3-4b, or what to search for, such as qwen3-4b@q4_k_m. "
+            "Without it: what LM Studio recommends.",
             show_default=False,
         ),
     ] = None,

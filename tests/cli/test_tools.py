@@ -243,9 +243,14 @@ def test_an_error_ends_it_with_status_1(call: Call, arguments: list[str], error:
     assert (status.partition("\n")[0], out) == (f"Error: {error}", "")
 
 
-def test_an_unknown_plugin_is_an_error_with_those_that_the_server_names(call: Call) -> None:
-    status, _, _ = call("mcp/sum")
-    assert f"\n  cause: This server has {PLUGIN}.\n  suggestion: check the identifier: " in str(status)
+@pytest.mark.parametrize(
+    ("plugin", "suggestion"), [("mcp/sum", "check the identifier: "), ("mcp/My_Sums", "did you mean 'mcp/my-sums'?")]
+)
+def test_an_unknown_plugin_is_an_error_with_those_that_the_server_names(
+    call: Call, plugin: str, suggestion: str
+) -> None:
+    status, _, _ = call(plugin)
+    assert f"\n  cause: This server has {PLUGIN}.\n  suggestion: {suggestion}" in str(status)
 
 
 @pytest.mark.slow

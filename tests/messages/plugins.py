@@ -71,6 +71,12 @@ def _call(case: Case, host: str, plugin: str = FILES) -> Any:
 @mistake("plugin-unknown", EACH)
 def _unknown_plugin(case: Case) -> Any:
     with _server() as host:
+        return _call(case, host, "mcp/file")
+
+
+@mistake("plugin-unknown", EACH)
+def _unknown_spelling(case: Case) -> Any:
+    with _server() as host:
         return _call(case, host, "mcp/My Files")
 
 

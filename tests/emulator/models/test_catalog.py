@@ -169,6 +169,10 @@ UNIMPLEMENTED: dict[str, Any] = {"name": "f", "description": "F", "parameters": 
         ),
         ({"plugin": [{"generator": True}]}, "plugin '.': identifier: Field required$"),
         ({"plugin": [{"identifier": "Sums", "generator": True}]}, "plugin 'Sums': identifier: must be owner/name in "),
+        (
+            {"plugin": [{"identifier": "mcp/My_Sums", "generator": True}]},
+            "for example 'mcp/my-sums'; got 'mcp/My_Sums'",
+        ),
         ({"plugin": [{"identifier": "a/b"}]}, "plugin 'a/b': it needs exactly one of command, url, .*, and has none"),
         ({"plugin": [COMMAND | {"url": "https://x"}]}, "plugin 'a/b': it needs exactly one of .* has command and url"),
         ({"plugin": [COMMAND | {"command": "npx"}]}, "plugin 'a/b': command: .*got 'npx'"),
