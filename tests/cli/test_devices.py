@@ -54,9 +54,18 @@ def placed(server: Emulator) -> list[tuple[str, str | None]]:
 ALL = [("vectors", "id-box"), ("vectors", "local"), ("x", "id-box"), ("x", "local")]
 
 
+SIZE = "1.00 MB"
+"""The size of every scripted model."""
+
+
+def rows_of(table: str) -> list[list[str]]:
+    """Return the words of a table, line by line; a size is one."""
+    return [cells(line.replace(SIZE, "SIZE")) for line in table.splitlines()]
+
+
 def test_models_on_linked_devices_are_listed_with_their_device(linked: Emulator, on_linked: Command) -> None:
     linked.unload("x")  # on the device that the server prefers
-    rows = [cells(line) for line in on_linked("ls", "--llm")[1].splitlines()]
+    rows = rows_of(on_linked("ls", "--llm")[1])
     assert [[row[0], *row[4:]] for row in rows] == [
         ["LLM", "DEVICE"],
         ["small", "local", "✓", "LOADED"],
@@ -71,7 +80,7 @@ def test_models_on_linked_devices_are_listed_with_their_device(linked: Emulator,
 
 
 def test_two_instances_with_one_identifier_are_not_mixed_up(on_linked: Command) -> None:
-    rows = [cells(line) for line in on_linked("ps")[1].splitlines()]
+    rows = rows_of(on_linked("ps")[1])
     assert [(*row[:3], row[5]) for row in rows] == [
         ("IDENTIFIER", "DEVICE", "MODEL", "CONTEXT"),
         ("vectors", "box", "vectors", "4096"),
@@ -180,7 +189,7 @@ def test_a_model_is_offered_once_even_if_several_devices_have_it(
     with Client(linked.address) as client:
         assert find_downloaded(client, "vec").name == "vectors"
         assert find_downloaded(client, None).name == "small"
-    assert offered == ["small", "small-2", "vectors"]
+    assert offered == [f"{key} ({SIZE})" for key in ("small", "small-2", "vectors")]
 
 
 @pytest.mark.parametrize("device", ["local", "box"])
