@@ -1,4 +1,4 @@
-"""`get`: searches for a model and downloads it."""
+"""`get`: downloads what is on the hub, or what a search finds."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated

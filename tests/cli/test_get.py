@@ -182,6 +182,8 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 
 
 ASKED = "Download? [Y/n]: "
+ALONE = planned()["nodes"]
+ALONE[1]["downloadOptions"] = ALONE[1]["downloadOptions"][:1]
 PLAN = ["Downloading maker/talker (1.00 kB).", "  Talker (1.00 kB, Q4_K_M, gguf, fits into the GPU)"]
 LARGER = ["Downloading maker/talker (2.00 kB).", "  Talker (2.00 kB, Q8_0, gguf, fits into the GPU)"]
 
@@ -200,9 +202,10 @@ LARGER = ["Downloading maker/talker (2.00 kB).", "  Talker (2.00 kB, Q8_0, gguf,
             [*opened(), ready(), chosen(1), updated(selected=1, version=1), *DOWNLOAD],
             LARGER,
         ),
+        (["-a"], [""], [ASKED], [*opened(), ready(nodes=ALONE), *DOWNLOAD], PLAN),
         (["--gguf"], [""], [ASKED], [*opened(compatibilityTypes=["gguf"]), ready(), *DOWNLOAD], PLAN),
     ],
-    ids=["agrees", "does not agree", "yes", "picks the same", "picks", "format"],
+    ids=["agrees", "does not agree", "yes", "picks the same", "picks", "cannot pick", "format"],
 )
 def test_a_person_sees_the_plan_and_decides(
     run: Run,
@@ -237,6 +240,13 @@ def test_a_plan_names_what_an_artifact_needs() -> None:
         "  maker/tools (plugin)",
         "  Talker was downloaded before",
     ]
+
+
+def test_an_error_after_the_plan_is_raised_and_nothing_is_searched_for(run: Run, capsys: Capture) -> None:
+    failed = Line("server", {"type": "channelError", "channelId": 1, "error": {"title": "The disk is full"}})
+    with reading([*opened(), ready(), DOWNLOAD[0], failed]) as host:
+        assert run("get", NAME, "--host", host) == "Error: The disk is full"
+    assert "searching" not in capsys.readouterr().err
 
 
 def test_an_artifact_without_models_is_not_said_to_be_loadable(run: Run, capsys: Capture) -> None:

@@ -15,6 +15,7 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
 from lmstudio_integrations._support.typeguards import is_list
+from tests.client.plan_frames import UPDATE, planned
 from tests.fuzz.mutations import mutated
 from tests.protocol.samples import TOOL_CALL, fragment, progress
 from tests.protocol.transcripts import LLM_INFO, LLM_INSTANCE
@@ -103,6 +104,14 @@ LOADS: tuple[list[dict[str, Any]], ...] = (
         {"type": "loadSuccess", "info": LLM_INSTANCE},
     ],
 )
+DOWNLOADS: tuple[list[dict[str, Any]], ...] = tuple(
+    [{"type": kind, "plan": planned(**plan)} for kind, plan in plans]
+    + [{"type": "downloadProgress", "update": UPDATE}, {"type": "startFinalizing"}, {"type": "success"}]
+    for plans in (
+        [("planUpdated", {"state": "fetching"}), ("planReady", {})],
+        [("planReady", {}), ("planUpdated", {"selected": 1, "version": 1})],
+    )
+)
 ERRORS: tuple[Any, ...] = (
     {"title": "The model has crashed", "cause": "n_keep (5) >= n_ctx (4)", "rootTitle": "Oh", "suggestion": "Try."},
     {
@@ -118,7 +127,9 @@ RESULTS: dict[str, Any] = {
     "getModelInfo": LLM_INSTANCE,
     "getLoadConfig": LOAD_CONFIG,
     "listLoaded": [LLM_INSTANCE],
+    "getBasePredictionConfig": {"fields": [{"key": "llm.prediction.temperature", "value": 0.8}, {"key": "new"}]},
     "listDownloadedModels": [LLM_INFO],
+    "listDownloadedModelVariants": [LLM_INFO],
     "tokenize": {"tokens": [1, 2, 3]},
     "countTokens": {"tokenCount": 3},
     "applyPromptTemplate": {"formatted": "user: hi"},
@@ -176,9 +187,9 @@ class FuzzServer:
                 yield {"type": "channelClose", **channel}
 
     def _packets(self, request: dict[str, Any], random: Random) -> list[Any]:
-        loads = request["endpoint"] in {"getOrLoad", "loadModel"}
+        others = {"getOrLoad": LOADS, "loadModel": LOADS, "createDownloadPlan": DOWNLOADS}.get(request["endpoint"])
         streams = [SCORED] if ONE_TOKEN in json.dumps(request) else STREAMS
-        packets = random.choice(LOADS) if loads else [*random.choice(streams), END]
+        packets = random.choice(others) if others else [*random.choice(streams), END]
         changed = mutated(packets, random)
         return changed if is_list(changed) else [changed]
 
