@@ -113,6 +113,7 @@ def test_a_model_is_found_and_downloaded(client: lms.Client) -> None:
     updates: list[lms.DownloadProgressUpdate] = []
     key = option.download(on_progress=updates.append)
     assert updates
+    assert all(update.total_bytes for update in updates)
     assert client.llm.model(key).respond("Hello").content
 
 

@@ -309,9 +309,9 @@ const STEPS = {
     const [found] = await client.repository.searchModels({ searchTerm: "not-yet-here" });
     const [option] = await found.getDownloadOptions();
     const updates = [];
-    const key = await option.download({ onProgress: (update) => updates.push(update) });
+    const key = await option.download({ onProgress: ({ totalBytes }) => updates.push(totalBytes) });
     const model = await client.llm.model(key, { verbose: false });
-    return { key, updates: updates.length, identifier: model.identifier };
+    return { key, updates, identifier: model.identifier };
   },
   async planDownload(client) {
     const planned = async (name, use = () => {}) => {
@@ -327,7 +327,10 @@ const STEPS = {
     };
     const events = [];
     const first = await planned("not-yet-here", (planner) =>
-      planner.download({ onProgress: () => events.push("progress"), onStartFinalizing: () => events.push("finalizing") }),
+      planner.download({
+        onProgress: ({ totalBytes }) => events.push(totalBytes),
+        onStartFinalizing: () => events.push("finalizing"),
+      }),
     );
     const second = await planned("not-yet-here");
     const unknown = await failure(() => planned("never-heard-of"));
