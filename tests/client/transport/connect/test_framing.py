@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
@@ -23,6 +23,7 @@ MESSAGES = st.builds(Frame, st.sampled_from([Opcode.TEXT, Opcode.BINARY]), PAYLO
 CONTROL = st.builds(Frame, st.sampled_from([Opcode.PING, Opcode.PONG]), st.binary(max_size=125))
 
 
+@settings(deadline=None)
 @given(st.lists(MESSAGES | CONTROL, max_size=5), st.booleans(), st.integers(0, 200))
 def test_the_complete_frames_are_found(sent: list[Frame], mask: bool, cut: int) -> None:
     written = [frame.serialize(mask=mask) for frame in sent]
@@ -38,6 +39,7 @@ def test_the_complete_frames_are_found(sent: list[Frame], mask: bool, cut: int) 
         assert mask or data[payload:end] == frame.data
 
 
+@settings(deadline=None)
 @given(st.lists(MESSAGES | CONTROL, max_size=5), st.integers(0, 200))
 def test_the_frames_before_one_that_is_too_large_are_found(sent: list[Frame], max_size: int) -> None:
     first = next((number for number, frame in enumerate(sent) if len(frame.data) > max_size), None)
@@ -88,6 +90,7 @@ def _connecting() -> tuple[Socket, Transport, ServerProtocol, bytes]:
     return socket, transport, server, b"".join(server.data_to_send())
 
 
+@settings(deadline=None)
 @given(st.lists(MESSAGES | CONTROL, max_size=8), st.lists(st.integers(1, 300)))
 async def test_a_session_receives_all_messages_whatever_the_reads(sent: list[Frame], sizes: list[int]) -> None:
     socket, transport, server, response = _connecting()
