@@ -74,7 +74,7 @@ class Exchange:
         timeouts: The timeouts.
         started: When the caller began the operation of which this is a part.
         label: What errors call it.
-        client_id: The client that made the call, as a number.
+        client_id: Stands for the client that made the call.
         timeout_name: The timeout that runs now, besides `timeout`; `None` on channels that are open-ended.
         since: When that timeout began to run, or was last restarted; at first when the call was made.
         id: The id on the wire, once it is sent; valid on this socket only (docs/protocol.md#ids).
@@ -97,7 +97,7 @@ class Exchange:
     timeouts: Timeouts
     started: float
     label: str = "RPC"
-    client_id: int = 0
+    client_id: object = None
     timeout_name: str | None = None
     since: float = 0.0
     id: int = 0

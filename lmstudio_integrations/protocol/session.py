@@ -236,7 +236,7 @@ class ClientSession:
         for call in calls:
             call.finish(_end_of_channel(channel))
 
-    def close_client(self, client_id: int) -> None:
+    def close_client(self, client_id: object) -> None:
         """Close everything that a client has open, and fail its waiting callers."""
         for exchange in self._exchanges():
             if exchange.client_id == client_id and exchange.has_caller:

@@ -3,7 +3,6 @@
 An `Operation` (`operation.py`) makes the calls. Nothing here blocks; any thread may call it.
 """
 
-import itertools
 import math
 import weakref
 from asyncio import sleep
@@ -23,8 +22,6 @@ from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.protocol.session import client_closed
 
 NO_TIMEOUTS: Timeouts = {}
-
-_client_ids = itertools.count(1)
 
 
 class ClientContext:
@@ -56,7 +53,7 @@ class ClientContext:
         """When the operation began of which all operations of this context are parts."""
         self.can_fail_over = False
         """Whether another host can take its calls, if this one stops responding before it begins to."""
-        self.client_id: int = next(_client_ids)
+        self.client_id: object = object()
         self.mailbox_type = mailbox_type
         # Never read. It keeps the original alive as long as a copy, because its finalizer closes the calls of both.
         self._original: Self | None = None
@@ -145,7 +142,7 @@ class ClientContext:
 
     def keep_open(self, namespace: Namespace, owner: object) -> None:
         """Keep the connection to a namespace open as long as an object is alive."""
-        io, client_id = IOThread.current(), next(_client_ids)
+        io, client_id = IOThread.current(), object()
         io.submit(Connections.of(io).get, (self.target, namespace), client_id, math.inf)
         weakref.finalize(owner, _close_client, {io}, client_id).atexit = False
 
@@ -184,6 +181,6 @@ def _start_task(connections: Connections, task: IOTask[Any], client: "weakref.fi
         task.mailbox.finish(client_closed())
 
 
-def _close_client(used: set[IOThread], client_id: int) -> None:
-    for io in tuple(used):  # another thread may be making its first call
+def _close_client(used: set[IOThread], client_id: object) -> None:
+    for io in list(used):  # one step, as another thread may be making its first call; `tuple` is none
         io.submit(Connections.of(io).close_client, client_id)

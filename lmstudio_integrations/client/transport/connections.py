@@ -86,7 +86,7 @@ class Connection:
         self._timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
         self._timeouts: Timeouts = {}
-        self.keep_idle_by_client: dict[int, float] = {}
+        self.keep_idle_by_client: dict[object, float] = {}
         """The clients that may use it again, each with the seconds for which an idle connection is kept open for it."""
 
     @on_io_thread
@@ -115,7 +115,7 @@ class Connection:
             self._current.flush()
 
     @on_io_thread
-    def close_client(self, client_id: int) -> None:
+    def close_client(self, client_id: object) -> None:
         """Close everything that a client has open; the client will not use it again."""
         self.keep_idle_by_client.pop(client_id, None)
         if self._current is not None:
@@ -296,7 +296,7 @@ class Connections:
         return connections
 
     @on_io_thread
-    def get(self, key: ConnectionKey, client_id: int, keep_idle: float) -> Connection:
+    def get(self, key: ConnectionKey, client_id: object, keep_idle: float) -> Connection:
         """Return the connection to a namespace, for a client that keeps it open for some idle seconds."""
         connection = self._connections.get(key)
         if connection is None:
@@ -315,7 +315,7 @@ class Connections:
             connection.change_session(change, *arguments)
 
     @on_io_thread
-    def close_client(self, client_id: int) -> None:
+    def close_client(self, client_id: object) -> None:
         """Close everything that a client has open, and drop its references to connections."""
         for task in [task for task in self.tasks if task.client_id == client_id]:
             task.cancel()

@@ -22,13 +22,13 @@ class IOTask(Generic[T]):
         io: The thread.
         mailbox: Where the caller waits; it receives the result.
         work: Makes the coroutine.
-        client_id: The number of the client whose closing cancels it.
+        client_id: Stands for the client whose closing cancels it.
     """
 
     io: IOThread
     mailbox: Mailbox
     work: Callable[[], Coroutine[Any, Any, T]]
-    client_id: int = 0
+    client_id: object = None
     _task: "asyncio.Task[T] | None" = None
 
     @on_io_thread
