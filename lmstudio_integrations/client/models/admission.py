@@ -136,10 +136,12 @@ class EvictionQueue:
 
         It blocks one of an event loop that its own thread runs, and one of its own caller, such as the call that a
         signal handler has interrupted. It is called by the thread that would wait, so neither can begin or end
-        meanwhile.
+        meanwhile. The I/O thread may grant a turn meanwhile: it adds it to the running ones before it removes it from
+        the waiting ones, which are read first.
         """
+        waiting = self._waiting.copy()  # one step, which `list` of a deque is not
         running = self._running
-        turns = [*self._waiting, *(running.turns if running else ())]  # copied in one step each
+        turns = [*waiting, *(running.turns if running else ())]
         return any(not other.ended and turn.would_block(other) for other in turns)
 
     @on_io_thread
@@ -198,17 +200,17 @@ class EvictionQueue:
             return
         if ended.turns:  # who waited for another model may have given up
             while self._waiting and self._waiting[0].model_key == ended.model_key:
-                self._grant(ended, self._waiting.popleft())
+                self._grant(ended, self._waiting[0])
+                self._waiting.popleft()
             return
         self.record_progress()
         self._detect_coexistence(ended)
-        self._running = _RunningModel(self._waiting[0].model_key) if self._waiting else None
-        turns, self._waiting = self._waiting, deque()
-        for turn in turns:
-            if self._running is not None and turn.model_key == self._running.model_key:
-                self._grant(self._running, turn)
-            else:
-                self._waiting.append(turn)
+        self._running = running = _RunningModel(self._waiting[0].model_key) if self._waiting else None
+        if running is not None:
+            for turn in self._waiting:
+                if turn.model_key == running.model_key:
+                    self._grant(running, turn)
+            self._waiting = deque(turn for turn in self._waiting if turn not in running.turns)
 
     def _detect_coexistence(self, ended: _RunningModel) -> None:
         """Report two models that were used in turn without a load in between: they no longer evict each other."""
