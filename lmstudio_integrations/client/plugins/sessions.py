@@ -131,6 +131,7 @@ class PluginSessions:
     """
 
     def __init__(self, context: ClientContext, specs: Iterable[PluginSpec], callbacks: ToolCallbacks) -> None:
+        self._context = context
         self._sessions = [PluginSession(context, spec, callbacks) for spec in specs]
         self._starts: set[object] = set()
         """The calls of `start` that run; several callers may share the sessions."""
@@ -156,7 +157,8 @@ class PluginSessions:
             LMStudioValueError: If two tools have the same name.
         """
         start = object()
-        self._starts.add(start)
+        with self._context.shared(_Opening).lock:
+            self._starts.add(start)
         try:
             opened = [(session, session.open()) for session in self._sessions]
             tools: list[RemoteTool] = []
@@ -166,9 +168,10 @@ class PluginSessions:
             self.is_open = True
             return tools
         finally:
-            self._starts.discard(start)
-            if not self.is_in_use:
-                self.close()
+            with self._context.shared(_Opening).lock:  # or another caller might open them between the next two lines
+                self._starts.discard(start)
+                if not self.is_in_use:
+                    self.close()
 
     def close(self) -> None:
         """Close the sessions. Calls that still run are aborted. Never waits."""
