@@ -55,5 +55,6 @@ class BoundedCache(Generic[KeyT, ValueT]):
 
     def _make_room(self, key: KeyT) -> None:
         if key not in self._values and len(self._values) >= self._size:
-            oldest, *_ = list(self._values)  # in one step, like the next one
-            self._values.pop(oldest, None)
+            keys = list(self._values)  # in one step, like each of the next ones
+            for oldest in keys[: max(0, len(keys) + 1 - self._size)]:  # several, where threads have added some at once
+                self._values.pop(oldest, None)
