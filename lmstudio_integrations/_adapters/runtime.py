@@ -169,7 +169,7 @@ class Runtime(BaseRuntime):
         """A resolved call without arguments, with the values that it was resolved from."""
         self.reported: tuple[tuple[object, object], Mapping[str, Any], ModelSpec] | None = None
         """What was reported last about the adapter's own model: its key and host, the info, and the model."""
-        self._warnings: set[Hashable] = set()
+        self._warned: dict[Hashable, object] = {}
 
     def model_info(self, spec: ModelSpec) -> LoadedModelInfo | None:
         """Return what the server last reported about a model."""
@@ -196,8 +196,8 @@ class Runtime(BaseRuntime):
 
     def warn_once(self, subject: Hashable, text: str) -> None:
         """Warn about a setting, unless this adapter has warned about that subject before."""
-        if subject not in self._warnings:
-            self._warnings.add(subject)
+        token = object()
+        if self._warned.setdefault(subject, token) is token:  # in one step: another thread may find the same
             warn_user(text, LMStudioConfigWarning)
 
     def template_info(self, spec: ModelSpec) -> dict[str, Any]:

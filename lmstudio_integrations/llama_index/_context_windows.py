@@ -7,7 +7,6 @@ LlamaIndex fills the context window to the last token, and counts the texts of m
 chat template adds to them are recorded as well.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +31,12 @@ class _ContextWindow:
     warned: bool = False
 
 
-_context_windows: defaultdict[Key, _ContextWindow] = defaultdict(_ContextWindow)
+_context_windows: dict[Key, _ContextWindow] = {}
+
+
+def _of(key: Key) -> _ContextWindow:
+    # Not a `defaultdict`, in which threads that ask at once may get objects of their own.
+    return _context_windows.get(key) or _context_windows.setdefault(key, _ContextWindow())
 
 
 def key_of(values: Mapping[str, Any]) -> Key:
@@ -44,17 +48,17 @@ def key_of(values: Mapping[str, Any]) -> Key:
 
 def recorded(key: Key) -> int | None:
     """Return the context window of the loaded instance, in tokens, if it is known."""
-    return _context_windows[key].reported
+    return _of(key).reported
 
 
 def template_tokens(key: Key) -> int:
     """Return how many tokens the chat template adds to a message."""
-    return _context_windows[key].template
+    return _of(key).template
 
 
 def advertise(key: Key, tokens: int) -> int:
     """Record that LlamaIndex gets this context window, and return it."""
-    entry = _context_windows[key]
+    entry = _of(key)
     entry.advertised = max(entry.advertised, tokens)
     return tokens
 
@@ -64,7 +68,7 @@ def record(key: Key, tokens: int, template: int | None = None) -> None:
 
     Warns once if a larger window was advertised before.
     """
-    entry = _context_windows[key]
+    entry = _of(key)
     if template is not None:
         entry.template = template
     if entry.reported == tokens:
