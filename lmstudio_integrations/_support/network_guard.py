@@ -33,4 +33,4 @@ def is_blocked(host: str, port: int, *, is_loopback: bool) -> bool:
     """Whether a connection is rejected. A server of this process is known by all names of this machine's loopback."""
     if not _is_on or (host, port) in _allowed:
         return False
-    return not (is_loopback and any(port == allowed for _, allowed in _allowed))
+    return not (is_loopback and any(port == allowed for _, allowed in list(_allowed)))  # servers may start meanwhile

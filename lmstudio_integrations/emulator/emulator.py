@@ -228,7 +228,7 @@ class Emulator:
     @property
     def connections(self) -> tuple[ConnectionRecord, ...]:
         """The sockets that are open now."""
-        return tuple(ConnectionRecord(each.namespace, each.client) for each in tuple(self._started.server.connections))
+        return tuple(ConnectionRecord(each.namespace, each.client) for each in list(self._started.server.connections))
 
     @property
     def running_plugins(self) -> tuple[str, ...]:

@@ -59,7 +59,8 @@ class _ProbeResult(NamedTuple):
 class HostRecord:
     """What this process knows of a model on a host.
 
-    Any thread changes it, each attribute or dict with one operation, which the interpreter does not interrupt.
+    Any thread changes it, each attribute or dict with one operation, which is atomic with and without the GIL. Of two
+    that read an attribute and then change it, the last one counts.
 
     Attributes:
         calls: The calls that run or wait there, by the number of their slot; those without a slot by themselves.
@@ -212,7 +213,7 @@ class Host:
         return HostStatus(
             host=self.address,
             device=self.model.state.device or known.get("deviceIdentifier"),
-            evictions=tuple(self.model.context.shared(LoadHistory).evictions),
+            evictions=tuple(self.model.context.shared(LoadHistory).evictions.copy()),  # in one step
             identifier=known.get("identifier") or (None if self.model.state.number is None else self.model.state.name),
             available=record.error is None,
             error=record.error or record.load_error,

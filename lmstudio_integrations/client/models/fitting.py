@@ -130,7 +130,7 @@ class Fitting:
             texts.append(f"{resident.identifier!r}, which was loaded again")
             if self._server_models.is_explicit(reference_of(resident.info)):
                 self._server_models.record_explicit(info)
-            for eviction in reversed([*self._loads.evictions]):
+            for eviction in reversed(self._loads.evictions.copy()):  # another thread may add one
                 if eviction.identifier == resident.identifier:
                     self._loads.evictions.remove(eviction)
                     self._loads.evictions.append(replace(eviction, loaded_again=True))

@@ -1,8 +1,8 @@
 """Remembers the models of one server: which of them this process uses, which evict each other, whose turn it is.
 
 `loading.py` records instances here, `attempts.py` asks for turns. There is one object per server, shared by all clients
-and new after a fork. Any thread may call it: each function changes one dict with one operation, which the interpreter
-does not interrupt, with or without its global lock.
+and new after a fork. Any thread may call it: each function changes one dict with one operation, which is atomic with
+and without the GIL.
 """
 
 from collections.abc import Hashable

@@ -135,7 +135,7 @@ class ModelRegistry:
 
     def instances(self, kind: ModelKind | None = None, devices: Iterable[Device] | None = None) -> list[ModelInstance]:
         """Return the loaded instances, in the order of loading, or of some devices. Any thread may call this."""
-        instances = list(self._instances.values())  # one step while the GIL is held, so nothing changes meanwhile
+        instances = list(self._instances.values())  # in one step, so nothing changes meanwhile
         found = [instance for instance in instances if kind in {None, instance.entry.kind}]
         if devices is None:
             return found

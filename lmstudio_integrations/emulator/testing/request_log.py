@@ -184,7 +184,7 @@ class RecordQueue(Generic[RecordT]):
     @property
     def records(self) -> tuple[RecordT, ...]:
         """The current records."""
-        return tuple(entry.record for entry in tuple(self._entries))
+        return tuple(entry.record for entry in self._entries.copy())
 
     def add(self, record: RecordT) -> RecordEntry[RecordT]:
         """Add a record."""

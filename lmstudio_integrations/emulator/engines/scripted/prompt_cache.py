@@ -25,7 +25,7 @@ class PromptCache:
         messages, tools = request.history.messages, offered(request)
         fingerprint = fingerprint_of(request.history.to_dict()["messages"], [tool.to_dict() for tool in tools])
         # A copy, because long prompts are read in other threads.
-        common = max((fingerprint.common_with(each) for each in list(self._fingerprints)), default=0)
+        common = max((fingerprint.common_with(each) for each in self._fingerprints.copy()), default=0)
         self._fingerprints.append(fingerprint)
         ends = accumulate(len(message.content) for message in messages)
         whole = [message for message, end in zip(messages, ends, strict=True) if end < common]  # the tools are a part
