@@ -37,7 +37,13 @@ from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioError, LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
 from lmstudio_integrations.langchain._responses import combined_output
-from lmstudio_integrations.langchain._tools import is_pydantic, json_schema, openai_tool, reject_enum, response_schema
+from lmstudio_integrations.langchain._tools import (
+    is_pydantic,
+    json_schema,
+    openai_tool,
+    reject_type_of_field,
+    response_schema,
+)
 from lmstudio_integrations.types.confidence import FieldConfidence
 from lmstudio_integrations.types.structured import (
     EXCERPT,
@@ -71,7 +77,7 @@ def bind_kwargs(schema: Any, method: str, *, strict: bool | None) -> dict[str, A
         raise LMStudioValueError(f"method {method!r} needs a schema; only 'json_mode' works without")
     reject_text(schema, "a schema")
     try:
-        reject_enum(schema)
+        reject_type_of_field(schema)
         if method == "json_mode":
             return {"response_format": {"type": "json_object"}}
         if method == "function_calling":

@@ -7,7 +7,7 @@ knows: `TypedDict`s, and the dicts of other providers.
 from collections.abc import Mapping
 from enum import Enum
 from inspect import isroutine
-from typing import Any
+from typing import Any, NewType, get_origin
 
 from langchain_core.tools import BaseTool, Tool, create_schema_from_function
 from langchain_core.utils.function_calling import convert_to_openai_function
@@ -57,7 +57,7 @@ def _function(tool: Any) -> dict[str, Any]:
     """Return the `function` of a tool: name, description, and the schema of the arguments."""
     if is_object(tool):
         return _function_of_dict(tool)
-    reject_enum(tool)
+    reject_type_of_field(tool)
     if is_pydantic(tool):
         return _describe(_class_schema(tool))
     if isinstance(tool, BaseTool) and not isinstance(tool, Tool):  # only core can name the single argument of a `Tool`
@@ -156,10 +156,17 @@ def _close_objects(schema: dict[str, Any]) -> dict[str, Any]:
     return closed
 
 
-def reject_enum(schema: object) -> None:
-    """Raise `TypeError` for an enum, whose constructor langchain-core would mistake for a function."""
-    if isinstance(schema, type) and issubclass(schema, Enum):
-        raise TypeError("it is an enum; make it the type of a field of a pydantic class")
+def reject_type_of_field(schema: object) -> None:
+    """Raise `TypeError` for a type without fields, whose constructor langchain-core would mistake for a function.
+
+    An enum is one, and so are `list[int]`, `Literal["a"]` and a `NewType` since Python 3.14, which finds annotations of
+    everything that can be called.
+    """
+    is_enum = isinstance(schema, type) and issubclass(schema, Enum)
+    if is_enum or get_origin(schema) is not None or isinstance(schema, NewType):
+        raise TypeError(
+            f"it is {'an enum' if is_enum else 'no class'}; make it the type of a field of a pydantic class"
+        )
 
 
 def is_pydantic(schema: object) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from enum import Enum
 from functools import reduce
 from operator import add, itemgetter
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NewType, TypedDict
 
 import pytest
 from langchain_core.caches import InMemoryCache
@@ -496,7 +496,13 @@ class Unfinished(BaseModel):
         (Color, "json_mode", "Color'> is not a valid schema .*: it is an enum"),
         (int, "function_calling", "'int'> is not a valid schema"),
         (Literal["a"], "json_schema", "'a'.* is not a valid schema"),
-        (Literal["a"], "function_calling", "'a'.* is not a valid schema"),
+        (
+            Literal["a"],
+            "function_calling",
+            "'a'.* is not a valid schema .*: it is no class; make it the type of a field",
+        ),
+        (list[int], "json_schema", "int.* is not a valid schema"),
+        (NewType("Name", str), "json_schema", "Name is not a valid schema"),
         (Person | PersonV1, "function_calling", "Person.* is not a valid schema"),
         (BARE, "function_calling", "is not a valid schema .*has no name.* with a title"),
         (COLOR, "function_calling", "'red'.* is not a valid schema .* needs an object schema"),
