@@ -1,7 +1,8 @@
 """One test body for both clients: an adapter that gives the sync client the interface of the async one.
 
 `Awaited` wraps a sync client, a handle or a stream: its methods are awaited and run in a thread, its streams are
-iterated with `async for`. Attributes that are not calls are returned unchanged.
+iterated with `async for`. Attributes that are not calls are returned unchanged, and a method gets handles as they are:
+since Python 3.12, `isinstance` with a protocol does not see dynamic attributes.
 """
 
 import asyncio
@@ -76,7 +77,8 @@ class Awaited:
             return dress(value) if not callable(value) else lambda *args, **kwargs: dress(value(*args, **kwargs))
 
         async def call(*args: Any, **kwargs: Any) -> Any:
-            return dress(await asyncio.to_thread(value, *args, **kwargs))
+            arguments = {key: _bare(each) for key, each in kwargs.items()}
+            return dress(await asyncio.to_thread(value, *map(_bare, args), **arguments))
 
         return call
 
@@ -86,6 +88,10 @@ class Awaited:
 
     async def __aexit__(self, *details: object) -> None:
         self.sync.__exit__(*details)
+
+
+def _bare(value: Any) -> Any:
+    return value.sync if isinstance(value, Awaited) else value
 
 
 class AwaitedStream(Awaited):
