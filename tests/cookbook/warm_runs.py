@@ -45,4 +45,5 @@ def _run(name: str, folder: Path, outputs: list[Path], variables: Mapping[str, s
     sys.path.insert(0, str(folder))
     warnings.simplefilter("error")
     warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.filterwarnings("ignore", "unclosed database", ResourceWarning)  # of qdrant-client, since Python 3.13
     runpy.run_path(name, run_name="__main__")

@@ -101,7 +101,8 @@ def _binds_what_it_read(statements: list[ast.stmt], earlier: set[str]) -> bool:
 
 def _names(statements: list[ast.stmt]) -> tuple[set[str], set[str]]:
     """Return the names that code reads and those that it binds, without those of its functions."""
-    code = ast.unparse(ast.Module(statements, []))
+    # Without the keywords that Python 3.14 rejects here outside of functions.
+    code = re.sub(r"\b(?:await|async) ", "", ast.unparse(ast.Module(statements, [])))
     symbols = symtable.symtable(code, "snippet", "exec").get_symbols()
     read = {each.get_name() for each in symbols if each.is_referenced()}
     return read, {each.get_name() for each in symbols if each.is_assigned() or each.is_imported()}
