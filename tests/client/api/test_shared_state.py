@@ -1,0 +1,294 @@
+"""What threads share is right whichever thread runs when, with and without the GIL.
+
+A moment between two steps is forced where a race could not be provoked under the GIL: a key whose hash, or a lock whose
+acquisition, lets another thread run. Everything else is hammered, which finds something only without the GIL.
+"""
+
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations._adapters.runtime import Runtime
+from lmstudio_integrations._support import network_guard
+from lmstudio_integrations._support.bounded_cache import BoundedCache
+from lmstudio_integrations.client.hosts.host import HostRecords
+from lmstudio_integrations.client.models.admission import EvictionQueue, EvictionTurn
+from lmstudio_integrations.client.models.load_history import LoadHistory
+from lmstudio_integrations.client.plugins.sessions import PluginSessions, ToolCallbacks, _Opening, spec_of
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
+from lmstudio_integrations.client.transport.operation import Operation
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.testing.request_log import EmbeddingRecord, RecordQueue
+from lmstudio_integrations.types.memory_plans import Eviction
+
+THREADS, TIMES = 4, 300
+
+
+@pytest.fixture(autouse=True)
+def frequent_switches() -> Iterator[None]:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def together(work: Callable[[int], Any]) -> list[Any]:
+    """Run work in several threads that begin at once; return the results."""
+    begin = threading.Barrier(THREADS, timeout=10)
+
+    def run(number: int) -> Any:
+        begin.wait()
+        return work(number)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(run, range(THREADS)))
+
+
+# Forced moments -------------------------------------------------------------------------------------------------------
+
+
+class Interrupting:
+    """A key that calls a function when it is hashed for the second time: between a check and what depends on it."""
+
+    def __init__(self, text: str, then: Callable[[], object]) -> None:
+        self.text, self._then, self._calls = text, then, 0
+
+    def __hash__(self) -> int:
+        self._calls += 1
+        if self._calls == 2:
+            self._then()
+        return hash(self.text)
+
+    def __eq__(self, other: object) -> bool:
+        return self.text == getattr(other, "text", other)
+
+
+def test_two_threads_that_warn_of_one_setting_warn_once() -> None:
+    runtime = Runtime()
+    with warnings.catch_warnings(record=True, action="always") as given:
+        runtime.warn_once(Interrupting("setting", lambda: runtime.warn_once("setting", "odd")), "odd")
+        runtime.warn_once("setting", "odd")
+    assert len(given) == 1
+
+
+def test_two_threads_that_ask_for_a_context_window_share_it() -> None:
+    windows = pytest.importorskip("lmstudio_integrations.llama_index._context_windows")
+    windows.recorded(Interrupting("model", lambda: windows.advertise("model", 9000)))
+    windows.advertise("model", 8000)
+    try:
+        with pytest.warns(lms.LMStudioConfigWarning, match="already got 9000"):
+            windows.record("model", 4096)
+    finally:
+        windows._context_windows.pop("model")
+
+
+def test_a_cache_may_be_emptied_while_it_makes_room() -> None:
+    class Size(int):
+        def __le__(self, other: int) -> bool:
+            is_full = int(self) <= other
+            cache.pop_all()
+            return is_full
+
+    cache: BoundedCache[int, int] = BoundedCache(1)
+    cache.put(1, 1)
+    cache._size = Size(1)
+    cache.put(2, 2)
+    assert cache.values() == [2]
+
+
+def test_a_cache_that_threads_have_overfilled_shrinks_again() -> None:
+    cache: BoundedCache[int, int] = BoundedCache(2)
+    cache._values.update({number: number for number in range(4)})
+    cache.put(4, 4)
+    assert cache.values() == [3, 4]
+
+
+def test_a_server_may_start_while_another_one_is_looked_up() -> None:
+    class Port(int):
+        def __eq__(self, other: object) -> bool:
+            network_guard.allow("other", 2)
+            return False
+
+        __hash__ = int.__hash__
+
+    is_on = network_guard._is_on
+    before = set(network_guard._allowed)
+    network_guard.allow("host", Port(1))
+    network_guard.block()
+    try:
+        assert network_guard.is_blocked("host", 3, is_loopback=True)
+    finally:
+        network_guard._is_on = is_on
+        network_guard._allowed = before
+
+
+@pytest.mark.parametrize("waits_for", ["first", "second"])
+async def test_a_deadlock_of_evictions_is_seen_while_turns_are_granted(
+    monkeypatch: pytest.MonkeyPatch, waits_for: str
+) -> None:
+    """The I/O thread grants a turn of this thread, which asks meanwhile whether it would wait for itself."""
+    monkeypatch.setattr(IOThread, "_current", None)  # this thread takes its place
+    own, asking = EvictionTurn("second"), EvictionTurn("third")
+    seen: list[bool] = []
+
+    class Granting(EvictionQueue):
+        def _grant(self, *arguments: Any) -> None:
+            seen.append(self.would_deadlock(asking))
+            super()._grant(*arguments)
+            seen.append(self.would_deadlock(asking))
+
+    queue = Granting(lambda _one, _other: None)
+    first = EvictionTurn(waits_for, caller=None)
+    assert queue._try_grant(first)
+    seen.clear()
+    queue._waiting.append(own)
+    if waits_for == "first":
+        queue.end(first)
+    else:
+        queue._advance()
+    assert own.holders == 1
+    assert seen == [True, True]
+
+
+class Noticed:
+    """A lock that says when somebody else wants it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.is_wanted = threading.Event()
+        self.owner = threading.get_ident()
+
+    def __enter__(self) -> None:
+        if threading.get_ident() != self.owner:
+            self.is_wanted.set()
+        self.lock.acquire()
+
+    def __exit__(self, *_details: object) -> None:
+        self.lock.release()
+
+
+def test_sessions_that_another_thread_begins_to_open_are_not_closed(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lms.Client(server.address) as client, ThreadPoolExecutor(1) as pool:
+        context = client._context
+        opening = context.shared(_Opening)
+        noticed = Noticed()
+        monkeypatch.setattr(opening, "lock", noticed)
+        sessions = PluginSessions(context, [spec_of("acme/none", None)], ToolCallbacks())
+        others: list[Future[Any]] = []
+        is_in_use = PluginSessions.is_in_use
+
+        def begin() -> Flow[Any]:
+            flow = sessions.start(Operation(context))
+            next(flow)
+            return flow
+
+        def read(self: PluginSessions) -> bool:
+            in_use = bool(is_in_use.__get__(self))
+            if not in_use and not others:
+                others.append(pool.submit(begin))
+                assert noticed.is_wanted.wait(10)
+            return in_use
+
+        flow = begin()
+        monkeypatch.setattr(PluginSessions, "is_in_use", property(read))
+        flow.close()
+        other = others[0].result(10)
+        assert sessions._sessions[0]._is_open
+        other.close()
+
+
+# Hammered -------------------------------------------------------------------------------------------------------------
+
+
+def test_threads_that_make_the_first_call_share_a_thread_and_a_connection(server: Emulator) -> None:
+    for _ in range(5):
+        with lms.Client(server.address) as client:
+            found = together(lambda _number, client=client: (client.llm.list_loaded(), IOThread.current())[1])  # type: ignore[misc]
+            assert set(found) == {IOThread.current()}
+
+
+def test_io_threads_start_once_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(5):
+        monkeypatch.setattr(IOThread, "_current", None)
+        (io,) = set(together(lambda _number: IOThread.current()))
+        io.loop.call_soon_threadsafe(io.loop.stop)
+        io.thread.join(10)
+        assert io.stopped
+        io.submit(lambda: None)  # does nothing
+
+
+def test_clients_of_many_threads_have_ids_of_their_own() -> None:
+    clients = together(lambda _number: [lms.Client("127.0.0.1:9") for _ in range(25)])
+    assert len({client._context.client_id for some in clients for client in some}) == THREADS * 25
+
+
+def test_everything_that_is_put_into_a_mailbox_is_read_in_order() -> None:
+    io = IOThread.current()
+
+    def read(_number: int) -> list[int]:
+        mailbox = ThreadMailbox(io)
+        for number in range(TIMES):
+            io.submit(mailbox.put, number)
+        io.submit(mailbox.finish, None)
+        received: list[int] = []
+        while batch := mailbox.wait():
+            received += batch
+        return received
+
+    assert together(read) == [list(range(TIMES))] * THREADS
+
+
+def test_a_slot_of_a_host_belongs_to_one_call() -> None:
+    records = HostRecords()
+
+    def call(_number: int) -> None:
+        for _ in range(TIMES):
+            record, token = records.of("llm", "model"), object()
+            slot = record.reserve(token, 2)
+            if slot is not None:
+                assert record.calls[slot] is token
+                record.release(slot, token)
+
+    together(call)
+    assert records.of("llm", "model").calls == {}
+
+
+def test_what_is_read_of_the_log_and_of_evictions_is_a_copy() -> None:
+    log: RecordQueue[EmbeddingRecord] = RecordQueue(50, 10**9)
+    history = LoadHistory()
+
+    def write_or_read(number: int) -> None:
+        for step in range(TIMES):
+            if number == 0:
+                log.add(EmbeddingRecord(model="m", client="c", text=f"{step:04}"))
+                history.evictions.append(Eviction(identifier="a", model_key="a", evicted_for="b", at=0.0))
+            else:
+                read = [each.text for each in log.records]
+                assert read == sorted(read)
+                assert len(history.evictions.copy()) <= TIMES
+
+    together(write_or_read)
+
+
+def test_the_values_of_a_cache_are_made_once() -> None:
+    cache: BoundedCache[int, object] = BoundedCache(8)
+
+    def get(_number: int) -> list[object]:
+        return [cache.get_or_make(key, object) for key in range(8) for _ in range(20)]
+
+    first, *others = together(get)
+    assert all(found == first for found in others)
+
+    together(lambda number: [cache.put(number * TIMES + each, each) for each in range(TIMES)])
+    cache.put(-1, 0)
+    assert len(cache) == 8
