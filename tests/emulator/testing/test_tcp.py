@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.proxy.proxy import Proxy, ProxyThread
+from lmstudio_integrations.emulator.testing.proxy.proxy import Proxy, ProxyThread, _bind
 from tests.emulator.bare_client import TIMEOUT
 
 Close = Callable[[], Coroutine[Any, Any, None]]
@@ -49,3 +50,12 @@ def test_a_client_that_connects_some_turns_before_the_end_is_disconnected(
             except ConnectionError:
                 received = b""
     assert received == b""
+
+
+@pytest.mark.parametrize(("system", "reuses"), [("linux", True), ("darwin", True), ("win32", False)])
+def test_no_second_server_can_have_the_port_of_a_proxy_on_windows(
+    monkeypatch: pytest.MonkeyPatch, system: str, reuses: bool
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    with _bind("127.0.0.1", [0]) as listener:
+        assert bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)) is reuses

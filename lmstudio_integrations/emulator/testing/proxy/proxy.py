@@ -11,6 +11,7 @@ import math
 import re
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Coroutine, Sequence
 from random import Random
@@ -448,7 +449,8 @@ def _bind_to(host: str, port: int) -> socket.socket:
     # asyncio switches the delay of small packets off for sockets that name their protocol.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform != "win32":  # there it would let two servers listen on one port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)
