@@ -4,6 +4,7 @@ llama.cpp reads only GGUF, and these weights are published as safetensors. Needs
 which are imported on use.
 """
 
+import filecmp
 import importlib
 import os
 import tempfile
@@ -75,7 +76,11 @@ def convert(weights: Path, vocabulary: Path, target: Path) -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        Path(scratch).replace(target)
+        try:
+            Path(scratch).replace(target)
+        except PermissionError:  # on Windows, if a server has loaded what another one has converted meanwhile
+            if not (target.is_file() and filecmp.cmp(scratch, target, shallow=False)):
+                raise
     finally:
         Path(scratch).unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """The conversion of all-MiniLM-L6-v2."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,20 @@ def test_each_tensor_gets_llama_cpps_name(name: str, expected: str) -> None:
 )
 def test_each_vocabulary_entry_gets_llama_cpps_spelling(word: str, expected: tuple[str, int]) -> None:
     assert minilm.vocabulary_entry(word) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_file_that_windows_does_not_replace_must_be_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_same: bool
+) -> None:
+    def replace(path: Path, target: Path) -> None:
+        """Fail as on Windows, where another process has opened the target."""
+        target.write_bytes(path.read_bytes() if is_same else b"other")
+        raise PermissionError
+
+    first, *others = weights.locate(weights.BUNDLES["text-embedding-all-minilm-l6-v2"], offline=True)
+    monkeypatch.setattr(Path, "replace", replace)
+    with contextlib.nullcontext() if is_same else pytest.raises(PermissionError):
+        minilm.convert(first, others[0], tmp_path / "converted.gguf")
+    assert [path.name for path in tmp_path.iterdir()] == ["converted.gguf"]
