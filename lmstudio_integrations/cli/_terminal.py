@@ -1,7 +1,9 @@
 """Protects a terminal from texts: whatever is written to it, it shows them and does not obey them."""
 
+import os
 import sys
 from collections.abc import Iterable
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 from lmstudio_integrations._support.text import printable
@@ -33,8 +35,13 @@ class ProtectedTerminal:
 
 
 def protect_terminals() -> None:
-    """Protect stdout and stderr, if they are terminals, as long as this process runs."""
+    """Protect stdout and stderr, if they are terminals, as long as this process runs.
+
+    Pipes and files get UTF-8 also on Windows, whose default lacks most letters, and as our commands read files.
+    """
     for name in ("stdout", "stderr"):
         stream: TextIO | None = getattr(sys, name)
         if stream is not None and stream.isatty():  # a process may have no such stream
             setattr(sys, name, ProtectedTerminal(stream))
+        elif sys.platform == "win32" and isinstance(stream, TextIOWrapper) and "PYTHONIOENCODING" not in os.environ:
+            stream.reconfigure(encoding="utf-8")

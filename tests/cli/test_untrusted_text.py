@@ -11,7 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -293,3 +293,20 @@ def test_a_process_without_streams_needs_no_protection(monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "stderr", None)
     protect_terminals()
     assert sys.stdout is sys.stderr is None
+
+
+@pytest.mark.parametrize(("chosen", "written"), [(None, "✓ é".encode()), ("cp1252", "? é".encode("cp1252"))])
+def test_pipes_of_windows_get_utf_8_unless_the_user_chose_an_encoding(
+    monkeypatch: pytest.MonkeyPatch, chosen: str | None, written: bytes
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    if chosen is None:
+        monkeypatch.delenv("PYTHONIOENCODING", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONIOENCODING", chosen)
+    output = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(output, encoding="cp1252", errors="replace"))
+    protect_terminals()
+    sys.stdout.write("✓ é")
+    sys.stdout.flush()
+    assert output.getvalue() == written
