@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -491,7 +492,11 @@ class _Lifetime:
     """The event loop of a running server, and the scope that stops it, from any thread and at any time."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop
+        if sys.platform == "win32":  # a program may have chosen the other loop as its default, which starts no processes
+            self.loop = asyncio.ProactorEventLoop()
+        else:
+            self.loop = asyncio.new_event_loop()
         self.scope = CancelScope()
 
     def end(self) -> None:

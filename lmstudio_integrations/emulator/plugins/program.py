@@ -70,7 +70,9 @@ class Program:
             stderr=asyncio.subprocess.PIPE,
             env=env,
             cwd=working_directory,
-            start_new_session=True,  # a group of its own, which can be ended as a whole; Ctrl-C does not reach it
+            # A group of its own, which can be ended as a whole; Ctrl-C does not reach it.
+            start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
         )
         return cls(transport, protocol)
 
