@@ -493,7 +493,7 @@ class _Lifetime:
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop
-        if sys.platform == "win32":  # a program may have chosen the other loop as its default, which starts no processes
+        if sys.platform == "win32":  # the default may be the other loop, which starts no processes
             self.loop = asyncio.ProactorEventLoop()
         else:
             self.loop = asyncio.new_event_loop()
