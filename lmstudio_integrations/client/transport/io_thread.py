@@ -147,8 +147,8 @@ class IOThread:
     def yield_to(self) -> None:
         """Let the thread do what was submitted, for at most `YIELD`.
 
-        It was woken, but the interpreter runs one thread at a time, and may let the calling one go on for 5 ms. Returns
-        at once on the thread itself.
+        It was woken, but with the GIL one thread runs at a time, and the calling one may go on for 5 ms. Returns at
+        once on the thread itself.
         """
         if self.stopped or threading.current_thread() is self.thread:
             return

@@ -166,7 +166,8 @@ class Mailbox(ABC):
         """Announce that the caller waits; return whether it must.
 
         The order matters: an item that was put before the announcement woke nobody and is seen by the check; one that
-        is put after it wakes the caller.
+        is put after it wakes the caller. Without the GIL it holds as well: a store into an attribute and an operation
+        on a deque lock their object, so they come before what the thread reads next.
         """
         self._waiting = True
         return not (self._items or self.done)
