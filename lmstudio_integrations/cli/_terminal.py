@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Iterable
-from io import TextIOWrapper
 from typing import Any, TextIO
 
 from lmstudio_integrations._support.text import printable
@@ -40,8 +39,8 @@ def protect_terminals() -> None:
     Pipes and files get UTF-8 also on Windows, whose default lacks most letters, and as our commands read files.
     """
     for name in ("stdout", "stderr"):
-        stream: TextIO | None = getattr(sys, name)
+        stream: Any = getattr(sys, name)
         if stream is not None and stream.isatty():  # a process may have no such stream
             setattr(sys, name, ProtectedTerminal(stream))
-        elif sys.platform == "win32" and isinstance(stream, TextIOWrapper) and "PYTHONIOENCODING" not in os.environ:
+        elif sys.platform == "win32" and "PYTHONIOENCODING" not in os.environ and hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8")
