@@ -176,7 +176,7 @@ class ClientContext:
 def _start_task(connections: Connections, task: IOTask[Any], client: "weakref.finalize[..., Any]") -> None:
     if client.alive:
         connections.tasks.add(task)
-        task.begin()
+        task.begin(connections.tasks.discard)
     else:  # the client was closed, or collected, before this ran
         task.mailbox.finish(client_closed())
 

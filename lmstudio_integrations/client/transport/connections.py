@@ -8,7 +8,6 @@ import asyncio
 import logging
 import math
 import time
-import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -276,11 +275,11 @@ class Connections:
     """All connections of the process. It lives on the I/O thread and ends with it.
 
     Attributes:
-        tasks: Coroutines that clients wait for; the event loop holds the running ones.
+        tasks: Running coroutines that clients wait for. Not a `WeakSet`, from which any thread may remove one.
         losses: How many sockets of a connection were lost or closed. Any thread may read it.
     """
 
-    tasks: weakref.WeakSet[IOTask[Any]] = field(default_factory=weakref.WeakSet[IOTask[Any]])
+    tasks: set[IOTask[Any]] = field(default_factory=set[IOTask[Any]])
     losses: Counter[ConnectionKey] = field(default_factory=Counter[ConnectionKey])
     _connections: dict[ConnectionKey, Connection] = field(default_factory=dict[ConnectionKey, Connection])
     _guests: Guests = field(default_factory=Guests)

@@ -32,10 +32,11 @@ class IOTask(Generic[T]):
     _task: "asyncio.Task[T] | None" = None
 
     @on_io_thread
-    def begin(self) -> None:
-        """Start the coroutine."""
+    def begin(self, on_end: "Callable[[IOTask[T]], object]" = lambda _: None) -> None:
+        """Start the coroutine; at its end, call `on_end` on the thread."""
         self._task = self.io.loop.create_task(self.work())
         self._task.add_done_callback(self._finish)
+        self._task.add_done_callback(lambda _: on_end(self))
 
     @on_io_thread
     def cancel(self) -> None:

@@ -234,3 +234,15 @@ async def test_a_file_is_uploaded_again_if_its_socket_was_replaced_before_the_ca
         assert other.identifier == "file 2"
         with contextlib.closing(ensure_uploaded(operation, end.value.value)) as renewal:
             assert isinstance(next(renewal), Call)
+
+
+async def test_a_coroutine_that_has_ended_is_forgotten() -> None:
+    tasks = Connections.of(IOThread.current()).tasks
+    with lms.Client("127.0.0.1:9") as client:
+        endless = client._context.run_task(asyncio.Event().wait)
+        running: Any = next(endless)
+        ended: Any = next(client._context.run_task(lambda: asyncio.sleep(0)))
+        await wait_until(lambda: ended.mailbox.done and ended not in list(tasks))
+        assert running in list(tasks)
+        endless.close()
+        await wait_until(lambda: running not in list(tasks))
