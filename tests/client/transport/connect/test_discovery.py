@@ -90,6 +90,9 @@ async def test_it_is_preferred_to_the_usual_ports_and_those_follow_it(
         )
 
 
+NOT_ON_WINDOWS = pytest.mark.skipif(os.name == "nt", reason="has no such files")
+
+
 def a_loop(path: Path) -> None:
     path.symlink_to(path)
 
@@ -110,8 +113,8 @@ def a_pipe(path: Path) -> None:
         ("\0" * 70_000, "it is too large"),
         (lambda path: path.write_bytes(b"\xff"), "it is not UTF-8"),
         (Path.mkdir, "it is not a file"),
-        pytest.param(a_pipe, "it is not a file", marks=pytest.mark.skipif(os.name == "nt", reason="has no such pipes")),
-        (a_loop, "it cannot be read (Too many levels of symbolic links)"),
+        pytest.param(a_pipe, "it is not a file", marks=NOT_ON_WINDOWS),
+        pytest.param(a_loop, "it cannot be read (Too many levels of symbolic links)", marks=NOT_ON_WINDOWS),
     ],
 )
 @pytest.mark.parametrize("is_strict", [False, True])
@@ -141,11 +144,11 @@ async def test_an_unreadable_file_is_a_clear_line(
     [
         ("", "home-pointer: it does not have the absolute path of a folder"),
         ("somewhere", "home-pointer: it does not have the absolute path of a folder"),
-        ("/a\0b", "http-server.json': it cannot be read (embedded null byte)"),
+        ("{home}\0", "http-server.json': it cannot be read (embedded null byte)"),
     ],
 )
 async def test_an_invalid_pointer_is_a_clear_line(home: Path, pointer: str, problem: str) -> None:
-    (home / ".lmstudio-home-pointer").write_text(pointer, encoding="utf-8")
+    (home / ".lmstudio-home-pointer").write_text(pointer.format(home=home), encoding="utf-8")
     found, (attempt,) = await discover()
     assert found is None
     assert str(attempt).endswith(problem)
