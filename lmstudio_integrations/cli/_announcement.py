@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 from lmstudio_integrations.client.transport.connect.discovery import server_file
 from lmstudio_integrations.client.transport.connect.find import find_announced
@@ -42,12 +43,12 @@ def announcement(port: int) -> Generator[None]:
     Raises:
         LMStudioOSError: If the file cannot be written.
     """
-    path = server_file()
-    content = json.dumps({"host": _HOST, "pid": os.getpid(), "port": port})
+    path = Path(os.path.realpath(server_file()))  # a link stays one
+    content = json.dumps({"host": _HOST, "pid": os.getpid(), "port": port}).encode()
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(content, encoding="utf-8")
+        draft.write_bytes(content)
         draft.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -57,5 +58,5 @@ def announcement(port: int) -> Generator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):
-            if path.read_text(encoding="utf-8") == content:  # no other server has announced itself since
+            if path.read_bytes() == content:  # no other server has announced itself since
                 path.unlink()

@@ -493,10 +493,22 @@ def test_a_file_left_by_a_server_that_ended_is_replaced_and_that_of_another_is_k
 ) -> None:
     announced.parent.mkdir()
     announced.write_text("not JSON", encoding="utf-8")
-    serve(
-        lambda _: announced.write_text("of another", "utf-8"), "--scripted", "--model", "m", "--port", "0", "--announce"
-    )
-    assert announced.read_text("utf-8") == "of another"
+    flags = ("--scripted", "--model", "m", "--port", "0", "--announce")
+    serve(lambda _: announced.write_bytes(b"of another\xff"), *flags)
+    assert announced.read_bytes() == b"of another\xff"
+
+
+def test_a_link_to_the_file_stays_a_link(serve: Callable[..., None], announced: Path) -> None:
+    elsewhere = announced.parent.parent / "elsewhere.json"
+    announced.parent.mkdir()
+    announced.symlink_to(elsewhere)
+
+    def check(emulator: Emulator) -> None:
+        assert json.loads(elsewhere.read_text("utf-8"))["port"] == emulator.port
+
+    serve(check, "--scripted", "--model", "m", "--port", "0", "--announce")
+    assert announced.is_symlink()
+    assert not elsewhere.exists()
 
 
 @pytest.mark.parametrize("host", ["::1", "192.168.1.20"])

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Self, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import HIDDEN, TOKEN_PREFIX, holds_credentials, holds_secret
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
@@ -118,6 +118,11 @@ def _joined(hosts: object) -> str:
     if len(names) < 2:
         raise LMStudioValueError(f"host must be a string, such as host:port; got {shown}")
     return ", ".join(names)
+
+
+def server_file_from_environment() -> str | None:
+    """Return the file that the environment names as the one with the server's port."""
+    return os.environ.get(SERVER_FILE_VARIABLE) or None
 
 
 def host_from_environment() -> str | None:

@@ -16,7 +16,12 @@ from pydantic_core import from_json
 
 from lmstudio_integrations._support.environment import SERVER_FILE_VARIABLE
 from lmstudio_integrations._support.typeguards import is_mapping
-from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address, local_candidates
+from lmstudio_integrations.client.transport.connect.addresses import (
+    DISCOVERY_PORTS,
+    Address,
+    local_candidates,
+    server_file_from_environment,
+)
 from lmstudio_integrations.client.transport.connect.probe import probe, probe_status, without_blocked
 from lmstudio_integrations.client.transport.connect.suggestions import no_server
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError
@@ -62,7 +67,7 @@ async def discover() -> tuple[Address | None, tuple[Attempt, ...]]:
         LMStudioRuntimeError: If tests block all addresses.
     """
     address, attempt = await announced()
-    if address or SERVER_FILE_VARIABLE in os.environ:
+    if address or server_file_from_environment():
         return address, (attempt,)
     candidates = without_blocked(local_candidates())
     findings = dict(zip(candidates, await asyncio.gather(*map(probe, candidates)), strict=True))
@@ -91,13 +96,13 @@ def server_file() -> Path:
     Raises:
         ServerFileError: If LM Studio's folder cannot be found.
     """
-    named = os.environ.get(SERVER_FILE_VARIABLE)
+    named = server_file_from_environment()
     return _home() / ".internal" / "http-server.json" if named is None else Path(named)
 
 
 async def announced() -> tuple[Address | None, Attempt]:
     """Try the address that LM Studio has written down."""
-    named = SERVER_FILE_VARIABLE if SERVER_FILE_VARIABLE in os.environ else None
+    named = SERVER_FILE_VARIABLE if server_file_from_environment() else None
     try:
         path = server_file()
         address = Address("127.0.0.1", _port_in(path))
@@ -125,7 +130,7 @@ def _home() -> Path:
     pointer = user / ".lmstudio-home-pointer"
     if os.path.lexists(pointer):
         home = Path(_read(pointer).strip())
-        if not home.is_absolute():
+        if "\0" in str(home) or not home.is_absolute():
             raise ServerFileError(pointer, "it does not have the absolute path of a folder")
         return home
     before = user / ".cache" / "lm-studio"
@@ -161,8 +166,8 @@ def _read(path: Path) -> str:
                 content = file.read(_MAX_FILE_BYTES + 1)
     except FileNotFoundError as error:
         raise ServerFileError(path, "it does not exist") from error
-    except (OSError, ValueError) as error:  # a path with a null character is a ValueError
-        raise ServerFileError(path, f"it cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    except OSError as error:
+        raise ServerFileError(path, f"it cannot be read ({error.strerror or error})") from error
     if content is None:
         raise ServerFileError(path, "it is not a file")
     if len(content) > _MAX_FILE_BYTES:

@@ -8,7 +8,13 @@ import re
 from pathlib import Path
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE, TOKEN_VARIABLES
-from lmstudio_integrations.client.transport.connect.addresses import DEFAULT_PORT, Address, Target, resolved_hosts
+from lmstudio_integrations.client.transport.connect.addresses import (
+    DEFAULT_PORT,
+    Address,
+    Target,
+    resolved_hosts,
+    server_file_from_environment,
+)
 from lmstudio_integrations.errors import LMStudioValueError
 
 _CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
@@ -47,9 +53,7 @@ def no_name(host: str) -> str:
 def no_server() -> str:
     """Return what helps on a machine without LM Studio."""
     unset = (
-        f"unset {SERVER_FILE_VARIABLE}, with which nothing else is tried; or "
-        if SERVER_FILE_VARIABLE in os.environ
-        else ""
+        f"unset {SERVER_FILE_VARIABLE}, with which nothing else is tried; or " if server_file_from_environment() else ""
     )
     elsewhere = f"if it runs on another machine or port, set {HOST_VARIABLE} or pass its address"
     return f"{unset}{_START}{_from_container(DEFAULT_PORT)}; {elsewhere}"

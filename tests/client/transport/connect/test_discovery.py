@@ -36,7 +36,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for variable in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(variable, str(tmp_path))
     for variable in (HOST_VARIABLE, SERVER_FILE_VARIABLE):
-        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setenv(variable, "")  # as good as unset
     return tmp_path
 
 
@@ -144,7 +144,7 @@ async def test_an_unreadable_file_is_a_clear_line(
     [
         ("", "home-pointer: it does not have the absolute path of a folder"),
         ("somewhere", "home-pointer: it does not have the absolute path of a folder"),
-        ("{home}\0", "http-server.json': it cannot be read (embedded null byte)"),
+        ("{home}\0", "home-pointer: it does not have the absolute path of a folder"),
     ],
 )
 async def test_an_invalid_pointer_is_a_clear_line(home: Path, pointer: str, problem: str) -> None:
@@ -187,7 +187,7 @@ async def test_a_program_that_says_nothing_is_not_waited_for_without_end(
     assert attempt.problem == "no response within 0.05 s"
 
 
-@pytest.mark.parametrize("value", ["", "/nowhere", "a\nb"])
+@pytest.mark.parametrize("value", ["/nowhere", "nowhere", "a\nb"])
 async def test_the_variable_rules_out_everything_else(
     home: Path, server: Emulator, monkeypatch: pytest.MonkeyPatch, make_client: Callable[..., Any], value: str
 ) -> None:
