@@ -7,7 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from lmstudio_integrations.client.transport.connect.discovery import server_file
-from lmstudio_integrations.client.transport.connect.find import find_announced
+from lmstudio_integrations.client.transport.connect.find import search
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioValueError
@@ -29,8 +29,8 @@ def check_announcement(host: str) -> None:
             f"--announce lets programs look for the server on {_HOST}, but it is to listen on {host}; omit --host or "
             "--announce"
         )
-    other = run(find_announced(ThreadMailbox))
-    if other is not None:
+    other, attempts = run(search(ThreadMailbox))
+    if other is not None and attempts[0].problem is None:
         raise LMStudioRuntimeError(
             f"{server_file()} announces the server at {other.netloc}; stop that one first, or omit --announce"
         )

@@ -61,12 +61,12 @@ class ServerFileError(LMStudioOSError):
 
 
 async def discover() -> tuple[Address | None, tuple[Attempt, ...]]:
-    """Return the address of this machine's LM Studio, and what was tried, in this order.
+    """Return the address of this machine's LM Studio, and what was tried, in this order: what is written down first.
 
     Raises:
         LMStudioRuntimeError: If tests block all addresses.
     """
-    address, attempt = await announced()
+    address, attempt = await _announced()
     if address or server_file_from_environment():
         return address, (attempt,)
     candidates = without_blocked(local_candidates())
@@ -100,7 +100,7 @@ def server_file() -> Path:
     return _home() / ".internal" / "http-server.json" if named is None else Path(named)
 
 
-async def announced() -> tuple[Address | None, Attempt]:
+async def _announced() -> tuple[Address | None, Attempt]:
     """Try the address that LM Studio has written down."""
     named = SERVER_FILE_VARIABLE if server_file_from_environment() else None
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.connect.diagnosis import diagnose
-from lmstudio_integrations.client.transport.connect.discovery import Attempt, announced, discover
+from lmstudio_integrations.client.transport.connect.discovery import Attempt, discover
 from lmstudio_integrations.client.transport.connect.probe import probe, without_blocked
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread
@@ -34,14 +34,8 @@ def locate(api_host: str | None, make_mailbox: Callable[[IOThread], Mailbox]) ->
 
 
 def search(make_mailbox: Callable[[IOThread], Mailbox]) -> Flow[tuple[Address | None, tuple[Attempt, ...]]]:
-    """Return the address of this machine's LM Studio, and what was tried."""
+    """Return the address of this machine's LM Studio, and what was tried, what is written down first."""
     return (yield from _on_io_thread(discover, make_mailbox))
-
-
-def find_announced(make_mailbox: Callable[[IOThread], Mailbox]) -> Flow[Address | None]:
-    """Return the address that LM Studio has written down, if a server responds there."""
-    address, _ = yield from _on_io_thread(announced, make_mailbox)
-    return address
 
 
 def explain(address: Address, make_mailbox: Callable[[IOThread], Mailbox]) -> Flow[str | None]:
