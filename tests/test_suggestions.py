@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from lmstudio_integrations._adapters.input_checks import ALIASES
 from lmstudio_integrations._support.suggestions import (
@@ -17,6 +18,7 @@ from lmstudio_integrations._support.suggestions import (
     explain_unknown_setting,
 )
 from lmstudio_integrations.client.api.base import BaseClient, ModelParameters
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS
 
@@ -112,6 +114,15 @@ def test_extra_takes_no_names_of_settings_as_openais_extra_body_does(name: str) 
     with pytest.raises(ValueError, match="write 'top_k' as a setting"):
         adapter.make(extra=extra)
     with pytest.raises(ValueError, match="write 'top_k' as a setting"):
+        adapter.call(adapter.make(), "Hello!", extra=extra)
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_a_key_of_extra_that_is_no_string_is_named(name: str) -> None:
+    adapter, extra = ADAPTERS[name], {5: 1}
+    with pytest.raises(ValidationError, match=r"extra takes wire keys, .*; write a string instead of 5"):
+        adapter.make(extra=extra)
+    with pytest.raises(LMStudioValueError, match=r"extra takes wire keys, .*; write a string instead of 5"):
         adapter.call(adapter.make(), "Hello!", extra=extra)
 
 

@@ -29,7 +29,7 @@ from lmstudio_integrations._adapters.input_checks import (
     resolve_aliases,
 )
 from lmstudio_integrations._adapters.reasoning_effort import is_catalog_key, sent_effort
-from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.client.predictions.repetition import characters_of
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioValueError
@@ -52,12 +52,13 @@ def _check_wire_keys(extra: object) -> object:
     """Reject names of settings, such as those in `extra_body` of OpenAI: LM Studio ignores keys that it does not know.
 
     Raises:
-        LMStudioValueError: If there is one.
+        LMStudioValueError: If there is one, or a key that is not a string.
     """
-    for key in extra if is_object(extra) else ():
-        if "." not in key:
+    for key in extra if is_mapping(extra) else ():
+        if not isinstance(key, str) or "." not in key:
+            remedy = f"write {key!r} as a setting" if isinstance(key, str) else f"write a string instead of {key!r}"
             raise LMStudioValueError(
-                f"extra takes wire keys, such as 'llm.prediction.llama.tailFreeSampling'; write {key!r} as a setting"
+                f"extra takes wire keys, such as 'llm.prediction.llama.tailFreeSampling'; {remedy}"
             )
     return extra
 
