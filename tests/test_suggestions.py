@@ -1,16 +1,18 @@
 """Settings of other packages lead to ours, or to what replaces them; only misspellings get the nearest name."""
 
-from collections.abc import Callable, Iterable
+import ast
+import re
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+import lmstudio_integrations as lms
 from lmstudio_integrations._adapters.input_checks import ALIASES
 from lmstudio_integrations._support.suggestions import (
     _COUNTERPARTS,
-    _METHODS,
     _NAMES_BY_REMEDY,
     _REMEDIES,
     closest_names,
@@ -18,9 +20,10 @@ from lmstudio_integrations._support.suggestions import (
     explain_unknown_setting,
 )
 from lmstudio_integrations.client.api.base import BaseClient, ModelParameters
+from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
-from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS
+from tests.support.adapters import ADAPTERS, EMBEDDING_MODELS, LANGUAGE_MODELS, Adapter, classes
 
 LANGUAGE_MODELS_ELSEWHERE = """
     openai_api_base openai_api_key base_url api_key default_headers default_query http_client http_async_client
@@ -72,8 +75,86 @@ OURS = {
 
 
 def test_every_counterpart_is_a_setting_of_ours() -> None:
-    assert {own for names in _COUNTERPARTS.values() for own in names} <= OURS | _METHODS
-    assert len(_REMEDIES) == sum(len(names.split()) for names in _NAMES_BY_REMEDY.values())
+    assert {own for names in _COUNTERPARTS.values() for own in names} <= OURS
+    for needed, rows in _NAMES_BY_REMEDY.items():
+        assert needed in OURS
+        assert len(_REMEDIES[needed]) == sum(len(names.split()) for names in rows.values())
+
+
+def hints(adapter: Adapter) -> Iterator[str]:
+    """Yield what the constructor and a call say of every name in the tables."""
+    for name in {"port", *_COUNTERPARTS, *(name for remedies in _REMEDIES.values() for name in remedies)}:
+        ways: list[Callable[[], Any]] = [partial(adapter.make, **{name: "x"})]
+        if adapter.takes_settings:
+            ways.append(partial(adapter.make()._resolve_call, {name: "x"}))
+        for way in ways:
+            try:
+                way()
+            except (TypeError, ValueError) as error:
+                hint = re.search(r"unknown setting '\w+'; (.*?)( \[type=|$)", str(error), re.MULTILINE)
+                if hint is not None and "lists the known ones" not in hint[1]:
+                    yield hint[1]
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_a_hint_names_what_exists_where_it_is_given(name: str) -> None:
+    adapter = ADAPTERS[name]
+    for hint in hints(adapter):
+        helping = [adapter.make, *(classes(adapter.framework, "chat") if "chat model" in hint else ())]
+        calls = {argument for each in helping if hasattr(each, "_call") for argument in each._call.request}
+        for own in map("".join, re.findall(r"(\w+)=|(\w+)\(\)|mean '(\w+)'", hint)):
+            assert own in calls or any(own in each.model_fields or hasattr(each, own) for each in helping), hint
+        for config in re.findall(r"load_config=(\{.*\})", hint):
+            adapter.make(load_config=ast.literal_eval(config))
+
+
+@pytest.mark.parametrize("name", EMBEDDING_MODELS)
+def test_settings_of_language_models_elsewhere_are_said_to_be_such(name: str) -> None:
+    settings = (
+        "max_completion_tokens n raw reasoning_effort response_format stop_sequences stream thinking topK truncation"
+    )
+    for setting in settings.split():
+        with pytest.raises(ValueError, match=f"'{setting}' is a setting of language models, and this is an embedding"):
+            ADAPTERS[name].make(**{setting: "x"})
+
+
+def test_the_native_client_has_no_remedies_of_the_adapters() -> None:
+    catalog = Catalog(models=(ModelEntry(key="tiny", engine="scripted"),))
+    with Emulator(catalog=catalog) as server, lms.Client(server.address) as client:
+        model = client.llm.model("tiny")
+        ways: list[tuple[Callable[..., Any], str, str]] = [
+            (partial(client.llm.model, "tiny"), "n_ctx", "write config={'context_length': …}"),
+            (partial(client.llm.model, "tiny"), "use_mmap", "write config={'try_mmap': …}"),
+            (partial(client.llm.model, "tiny"), "validate_model_on_init", "known are config, "),
+            (partial(client.llm.model, "tiny"), "temperature", "known are config, "),
+            (partial(model.respond, "Hello!"), "max_new_tokens", "write config={'max_tokens': …}"),
+            (partial(model.respond, "Hello!"), "stop_sequences", "write config={'stop_strings': …}"),
+            *(
+                (partial(model.respond, "Hello!"), name, "known are check_context, ")
+                for name in ("stream", "tools", "n", "keep_alive", "extra_body", "reasoning_effort")
+            ),
+            (lms.Client, "extra_headers", "did you mean 'headers'?"),
+            (lms.Client, "request_timeout", "known are api_host, "),
+        ]
+        for way, name, hint in ways:
+            with pytest.raises(LMStudioValueError, match=re.escape(f"unknown argument '{name}'; {hint}")):
+                way(**{name: "x"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "hint"),
+    [
+        (LlmLoadModelConfig, "n_gpu_layers", "write gpu={'ratio': 0.5}"),
+        (EmbeddingLoadModelConfig, "n_batch", "did you mean 'eval_batch_size'?"),
+        (EmbeddingLoadModelConfig, "keep_alive", "known are context_length, "),
+        (LlmPredictionConfig, "context_length", "it takes effect while the model loads"),
+        (LlmPredictionConfig, "top_logprobs", "did you mean 'log_probs'?"),
+        (LlmPredictionConfig, "stream", "help(LlmPredictionConfig) lists the known ones"),
+    ],
+)
+def test_a_config_has_no_remedies_of_the_adapters(kind: Any, name: str, hint: str) -> None:
+    with pytest.raises(LMStudioValueError, match=re.escape(f"unknown setting '{name}'; {hint}")):
+        kind.parse({name: 1})
 
 
 def without_a_hint(way: Callable[..., Any], names: Iterable[str]) -> list[str]:
@@ -136,6 +217,8 @@ def test_a_key_of_extra_that_is_no_string_is_named(name: str) -> None:
         ({"extra_body": {"top_k": 40}}, ["each of its entries as a setting of its own"]),
         ({"ttl": -1}, ["ttl=300", "load_policy='explicit'", "ttl=math.inf"]),
         ({"format": "json"}, ["chat model", "response_format="]),
+        ({"validate_model_on_init": True}, ["call load(), which also loads the model"]),
+        ({"reasoning_effort": "low"}, ["chat models have it"]),
     ],
 )
 def test_what_takes_more_than_another_name_is_said_in_the_error(settings: dict[str, Any], remedies: list[str]) -> None:

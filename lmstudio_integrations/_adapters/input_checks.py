@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 from pydantic import SecretStr
 
 from lmstudio_integrations._support.secrets import holds_credentials, holds_secret
-from lmstudio_integrations._support.suggestions import explain_unknown_setting
+from lmstudio_integrations._support.suggestions import LANGUAGE_MODEL_NAMES, counterpart, explain_unknown_setting
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.connect.certificates import context_trusting
@@ -26,8 +26,9 @@ _TOKEN_NAMES = {"api_token", *(name for name, own in ALIASES.items() if own == "
 _HOST_NAMES = {"host", *(name for name, own in ALIASES.items() if own == "host")}
 
 _LANGUAGE_ONLY = {
-    *LlmPredictionConfig.model_fields.keys() - {"raw"},
+    *LlmPredictionConfig.model_fields,
     *AdapterPredictionSettings.model_fields,
+    *LANGUAGE_MODEL_NAMES,
     *("stop", "check_context", "stop_on_repetition"),
 }
 """Settings that embedding models do not have."""
@@ -212,7 +213,7 @@ def resolve_aliases(
 
 
 def _unknown_setting(name: str, known: Collection[str], given: Mapping[str, Any], owner: str) -> LMStudioValueError:
-    if name in _LANGUAGE_ONLY and "length_policy" in known:
+    if "length_policy" in known and counterpart(name, known) is None and counterpart(name, _LANGUAGE_ONLY):
         return LMStudioValueError(
             f"{name!r} is a setting of language models, and this is an embedding model; remove it"
         )

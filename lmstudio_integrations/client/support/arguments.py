@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
-from lmstudio_integrations._support.suggestions import explain_unknown_setting
+from lmstudio_integrations._support.suggestions import counterpart, explain_unknown_setting
 from lmstudio_integrations._support.text import beginning, shown
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER, is_iterable, is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
@@ -50,10 +50,9 @@ def check_names(
     """
     for name in arguments:
         if name not in known:
+            setting = None if counterpart(name, known) else counterpart(name, in_config)
             remedy = (
-                f"write config={{{name!r}: …}}"
-                if name in in_config
-                else explain_unknown_setting(name, list(known), arguments)
+                f"write config={{{setting!r}: …}}" if setting else explain_unknown_setting(name, list(known), arguments)
             )
             raise LMStudioValueError(f"unknown argument {name!r}; {remedy}")
     if arguments:
