@@ -87,9 +87,10 @@ def _result(adapter: type[Any], name: str, *, in_call: bool) -> str:
         else:
             adapter(**{name: "x"})
     except (TypeError, ValueError) as error:
-        text = str(error)
-        unknown = any(each in text for each in ("unknown setting", "is a setting of"))
-        return text.split("; ", 1)[-1].partition(" [type=")[0] if unknown else "accepted"
+        text = str(error).split("Value error, ", 1)[-1].partition(" [type=")[0]
+        if "is a setting of" in text:
+            return text
+        return text.split("; ", 1)[-1] if "unknown setting" in text else "accepted"
     return "accepted"
 
 
