@@ -609,7 +609,7 @@ class RepositoryNamespace(BaseNamespace):
             compatibility_types: The formats of models to choose from, such as `["gguf"]`.
             on_plan: Called with the plan before anything is downloaded, even if there is nothing to download. It may
                 return `False` to reject the plan, or a dict of the options to choose, by the indices of their nodes;
-                `None` as an option keeps what is there. It is called again with the changed plan.
+                `None` as an option keeps what is there. It is called again with each changed plan.
             on_progress: Called with the progress.
             on_finalize: Called when all bytes have arrived.
             show_progress: As for the download of a model that a search has found.

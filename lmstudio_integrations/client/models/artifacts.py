@@ -59,14 +59,14 @@ def download_artifact(
         plan = yield from planned.until("planReady")
         if quantization is not None:
             plan = yield from planned.choose(plan, choices_of(plan, quantization))
-        while True:
+        agreed: DownloadPlan | None = None
+        while plan != agreed:
             call.suspend()  # people may take any time
             answer = yield from call_back("on_plan", on_plan, plan)
             if answer is False:
                 return None
             changes = _changes(plan, answer)
-            if not changes:
-                break
+            agreed = None if changes else plan
             plan = yield from planned.choose(plan, changes)
         if plan.is_empty:
             return plan
@@ -101,12 +101,14 @@ class _Planned:
         self._label = label
         self._packets: deque[dict[str, Any]] = deque()
 
+    def _add(self, batch: list[dict[str, Any]]) -> None:
+        if not batch:
+            raise closed_early(self._label)
+        self._packets += batch
+
     def _next(self) -> Flow[dict[str, Any]]:
         while not self._packets:
-            batch = yield self._call
-            if not batch:
-                raise closed_early(self._label)
-            self._packets += batch
+            self._add((yield self._call))
         return self._packets.popleft()
 
     def _plan_in(self, packet: Mapping[str, Any]) -> DownloadPlan:
@@ -122,14 +124,25 @@ class _Planned:
                 if plan.version >= version:
                     return plan
 
+    def _newest(self, plan: DownloadPlan) -> DownloadPlan:
+        """Return the plan of the last update that has arrived, without waiting; this plan if there is none."""
+        batch = self._call.mailbox.pop_all()
+        if batch is not None:
+            self._add(batch)
+        while self._packets:
+            packet = self._packets.popleft()
+            if packet["type"] == "planUpdated":
+                plan = self._plan_in(packet)
+        return plan
+
     def choose(self, plan: DownloadPlan, choices: Mapping[int, int | None]) -> Flow[DownloadPlan]:
-        """Have the server choose the options of nodes; return the plan as it is then.
+        """Have the server choose the options of nodes; return the plan as it is then, also if it changed by itself.
 
         Raises:
             LMStudioProtocolError: If the server has not chosen them.
         """
         if not choices:
-            return plan
+            return self._newest(plan)
         for version, (node, option) in enumerate(choices.items(), plan.version + 1):
             self._call.send(
                 {

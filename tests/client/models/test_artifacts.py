@@ -9,7 +9,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.client.both import make_client
+from tests.client.both import Awaited, make_client
 from tests.client.fake import wait_until
 from tests.client.plan_frames import (
     ARTIFACT,
@@ -193,6 +193,61 @@ async def test_what_goes_wrong(make_client: Callable[..., Any], name: str) -> No
         async with make_client(host) as client:
             with pytest.raises(kind, match=text):
                 await client.repository.download_artifact(NAME, **arguments)
+
+
+# The response to a search shows that everything before it has arrived.
+SEARCH = Line("client", {"type": "rpcCall", "endpoint": "searchModels", "callId": 1, "parameter": {"opts": {}}})
+FOUND = Line("server", {"type": "rpcResult", "callId": 1, "result": {"results": []}})
+
+
+@pytest.mark.parametrize(
+    ("arrived", "answers", "shown", "end"),
+    [
+        ([updated(selected=1)], [True, True], [1000, 2000], DOWNLOAD),
+        ([updated(selected=1)], [True, False], [1000, 2000], [CANCEL_PLAN]),
+        ([updated(selected=1), updated(nodes=[ARTIFACT])], [None, None], [1000, 1000], DOWNLOAD),
+        ([updated()], [True], [1000], DOWNLOAD),
+        ([updated(selected=1)], [False], [1000], [CANCEL_PLAN]),
+        ([FAILED], [True], [1000], []),
+        ([updated(selected=1)], [{1: 1}, True], [1000, 2000], [chosen(1), updated(selected=1, version=1), *DOWNLOAD]),
+    ],
+    ids=["agrees", "rejects the change", "changes twice", "the same", "rejects at once", "fails", "chooses"],
+)
+async def test_nothing_is_downloaded_by_a_plan_that_the_caller_has_not_seen(
+    make_client: Callable[..., Any],
+    arrived: list[Line],
+    answers: list[Any],
+    shown: list[int],
+    end: list[Line],
+) -> None:
+    sizes: list[int] = []
+
+    def answer(plan: lms.DownloadPlan) -> Any:
+        sizes.append(plan.download_size_bytes)
+        return answers[len(sizes) - 1]
+
+    with reading([*opened(), ready(), SEARCH, *arrived, FOUND, *end]) as host:
+        async with make_client(host) as client:
+
+            def decide(plan: lms.DownloadPlan) -> Any:
+                if not sizes:
+                    client.sync.repository.search_models()
+                return answer(plan)
+
+            async def async_decide(plan: lms.DownloadPlan) -> Any:
+                if not sizes:
+                    await client.repository.search_models()
+                return answer(plan)
+
+            on_plan = decide if isinstance(client, Awaited) else async_decide
+            download = client.repository.download_artifact(NAME, on_plan=on_plan)
+            if FAILED in arrived:
+                with pytest.raises(lms.LMStudioServerError, match="The hub is away"):
+                    await download
+            else:
+                plan = await download
+                assert (plan is None) == (False in answers)
+    assert sizes == shown
 
 
 @pytest.mark.parametrize(
