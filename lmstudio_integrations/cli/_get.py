@@ -120,8 +120,9 @@ def choose_form(forms: "Sequence[DownloadOption]", quantization: str, *, yes: bo
         if quantization and (form.info.quantization or "").casefold() == quantization.casefold():
             return form
     if quantization:
-        names = ", ".join(form.info.quantization or form.info.name for form in forms)
-        raise LMStudioValueError(f"there is no quantization {quantization!r}; there are {names}")
+        from lmstudio_integrations.client.models.repository import no_quantization  # noqa: PLC0415 - slow
+
+        raise no_quantization(quantization, (form.info.quantization for form in forms))
     recommended = next((number for number, form in enumerate(forms) if form.info.recommended), 0)
     if yes or not picks or len(forms) == 1:
         return forms[recommended]

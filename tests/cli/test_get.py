@@ -104,7 +104,7 @@ def test_the_first_match_is_downloaded_on_request(server: Emulator, run: Run) ->
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([f"{TALKER}@q9"], f"there is no quantization 'q9'; there are {TALKER}"),
+        ([f"{TALKER}@q9"], "there is no quantization 'q9'; the server names none, so omit it"),
         (["zzz"], "no model to download matches 'zzz'; try fewer words"),
         (["Qwen/Qwen3_4B"], "no model to download matches 'Qwen/Qwen3_4B'; did you mean 'qwen/qwen3-4b'?"),
         ([TALKER, "--mlx"], f"no model to download matches '{TALKER}'; try fewer words"),

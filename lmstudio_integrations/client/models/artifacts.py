@@ -9,7 +9,7 @@ from typing import Any
 
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_count, is_mapping
-from lmstudio_integrations.client.models.repository import DownloadReport, OnDownload, formats_of
+from lmstudio_integrations.client.models.repository import DownloadReport, OnDownload, formats_of, no_quantization
 from lmstudio_integrations.client.support.arguments import check_callbacks, text_of
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.transport.flows import Flow, call_back
@@ -80,16 +80,17 @@ def artifact_target(artifact: str) -> ArtifactTarget:
     Raises:
         LMStudioValueError: If the hub has no such names; the error suggests a near one.
     """
-    name, _, quantization = text_of(artifact, "artifact").partition("@")
-    match = ARTIFACT.fullmatch(artifact)
+    match = ARTIFACT.fullmatch(text_of(artifact, "artifact"))
     if match is not None:
         return ArtifactTarget(type="artifact", owner=match["owner"], name=match["name"])
-    if ARTIFACT.fullmatch(name):
-        remedy = f"pass quantization={quantization!r} beside {name!r}"
-    elif spelled := kebab_case(name):
-        remedy = f"did you mean {spelled!r}?"
-    else:
+    name, _, quantization = artifact.partition("@")
+    spelled = name if ARTIFACT.fullmatch(name) else kebab_case(name)
+    if spelled is None:
         remedy = "for example 'qwen/qwen3-4b'"
+    elif quantization:
+        remedy = f"pass quantization={quantization!r} beside {spelled!r}"
+    else:
+        remedy = "omit the @" if spelled == name else f"did you mean {spelled!r}?"
     raise LMStudioValueError(f"artifact must be owner/name in kebab case; got {shown(artifact)}; {remedy}")
 
 
@@ -195,8 +196,7 @@ def choices_of(plan: DownloadPlan, quantization: str) -> dict[int, int | None]:
     if choices or is_there:
         return choices
     forms = [form for node in plan.models.values() for form in (node.chosen, *(node.download_options or ()))]
-    listed = ", ".join(dict.fromkeys(form.quant_name or form.display_name for form in forms if form is not None))
-    raise LMStudioValueError(f"there is no quantization {quantization!r}; there are {listed or 'none'}")
+    raise no_quantization(quantization, (form.quant_name for form in forms if form is not None))
 
 
 def _has(form: DownloadPlanOption | None, quantization: str) -> bool:

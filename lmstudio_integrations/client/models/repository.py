@@ -1,6 +1,6 @@
 """Search models, list download options, download: the [repository](docs/protocol.md#repository-endpoints)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from lmstudio_integrations.client.support.arguments import (
@@ -13,6 +13,7 @@ from lmstudio_integrations.client.support.arguments import (
 from lmstudio_integrations.client.support.progress_bars import ProgressBar, ShowProgress
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import CallbackEffect, Operation, decode_errors
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.requests import (
     DownloadModel,
     DownloadOptions,
@@ -62,6 +63,13 @@ def download_options(operation: Operation, result: SearchResultInfo) -> Flow[lis
     return (
         yield from operation.call("repository", "getModelDownloadOptions", parameter, read, label="Download options")
     )
+
+
+def no_quantization(requested: str, names: Iterable[str | None]) -> LMStudioValueError:
+    """Return the error about a quantization that no form has, with the names of those that they have."""
+    listed = ", ".join(dict.fromkeys(filter(None, names)))
+    remedy = f"there are {listed}" if listed else "the server names none, so omit it"
+    return LMStudioValueError(f"there is no quantization {requested!r}; {remedy}")
 
 
 class DownloadReport:

@@ -108,6 +108,9 @@ OTHER = {"quantization": "Q2_K"}
 Q2 = {"resolutionPreference": [{"type": "quantName", "quantName": "Q2_K"}]}
 WITHOUT_OPTIONS = copy.deepcopy(planned())
 del WITHOUT_OPTIONS["nodes"][1]["downloadOptions"]
+NAMELESS = copy.deepcopy(planned())
+for form in (NAMELESS["nodes"][1]["selected"], *NAMELESS["nodes"][1]["downloadOptions"]):
+    del form["quantName"]
 
 
 def fail(*_: object) -> None:
@@ -153,7 +156,13 @@ ERRORS: dict[str, tuple[dict[str, Any], list[Line], type[Exception], str]] = {
         OTHER,
         [*opened(**Q2), ready(nodes=[ARTIFACT]), CANCEL_PLAN],
         lms.LMStudioValueError,
-        "no quantization 'Q2_K'; there are none$",
+        "no quantization 'Q2_K'; the server names none, so omit it$",
+    ),
+    "no quantizations": (
+        OTHER,
+        [*opened(**Q2), received("planReady", plan=NAMELESS), CANCEL_PLAN],
+        lms.LMStudioValueError,
+        "no quantization 'Q2_K'; the server names none, so omit it$",
     ),
     "a callback that fails before the commit": (
         {"on_plan": fail},
@@ -254,7 +263,11 @@ async def test_nothing_is_downloaded_by_a_plan_that_the_caller_has_not_seen(
     ("artifact", "remedy"),
     [
         ("Maker/Talker_2", "got 'Maker/Talker_2'; did you mean 'maker/talker-2'?"),
-        ("maker/talker@q8_0", "pass quantization='q8_0' beside 'maker/talker'"),
+        ("maker/talker@q8_0", "got 'maker/talker@q8_0'; pass quantization='q8_0' beside 'maker/talker'"),
+        ("Maker/Talker_2@q8_0", "pass quantization='q8_0' beside 'maker/talker-2'"),
+        ("maker/talker@", "got 'maker/talker@'; omit the @"),
+        ("Maker/Talker_2@", "did you mean 'maker/talker-2'?"),
+        ("talker@q8_0", "got 'talker@q8_0'; for example 'qwen/qwen3-4b'"),
         ("talker", "got 'talker'; for example 'qwen/qwen3-4b'"),
     ],
 )
