@@ -1,7 +1,7 @@
 """What a download shows and asks. Shared by the two ways of `get`: what a search finds, and an artifact of the hub."""
 
 import contextlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lmstudio_integrations.cli._common import progress_display
@@ -9,6 +9,8 @@ from lmstudio_integrations.cli._formatting import file_size
 from lmstudio_integrations.errors import LMStudioValueError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from lmstudio_integrations.types.models import DownloadProgressUpdate
 
 _FITS = {
@@ -34,28 +36,39 @@ def describe(name: str, size: int, quantization: str | None, file_format: str | 
     return f"{name} ({', '.join(detail for detail in details if detail)})"
 
 
-@contextlib.contextmanager
-def download_bar(size: int) -> "Generator[Callable[[DownloadProgressUpdate], None], None, None]":
-    """Show a bar while the block runs, and provide the function that moves it.
+class DownloadBar(contextlib.ExitStack):
+    """A bar that shows the progress of a download, from the first report to the end of the block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._progress: Progress | None = None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the server has reported progress."""
+        return self._progress is not None
+
+    def show(self, update: "DownloadProgressUpdate") -> None:
+        """Show how far the download is."""
+        from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn  # noqa: PLC0415 - slow
+
+        speed = f"{file_size(update.speed_bytes_per_second)}/s"
+        if self._progress is None:
+            columns = BarColumn(), DownloadColumn(), "{task.fields[speed]}", TimeRemainingColumn()
+            self._progress = self.enter_context(progress_display(*columns, transient=True))
+            self._progress.add_task("", speed=speed)
+        (task,) = self._progress.task_ids
+        self._progress.update(task, completed=update.downloaded_bytes, total=update.total_bytes, speed=speed)
+
+
+def pick_one(question: str, choices: Sequence[str], default: int = 0, *, remedy: str) -> int:
+    """Return the index of the choice that the user picks.
 
     Args:
-        size: The expected size in bytes.
-    """
-    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn  # noqa: PLC0415 - slow
-
-    columns = BarColumn(), DownloadColumn(), "{task.fields[speed]}", TimeRemainingColumn()
-    with progress_display(*columns, transient=True) as progress:
-        task = progress.add_task("", total=size or None, speed="")
-
-        def show(update: "DownloadProgressUpdate") -> None:
-            speed = f"{file_size(update.speed_bytes_per_second)}/s"
-            progress.update(task, completed=update.downloaded_bytes, total=update.total_bytes, speed=speed)
-
-        yield show
-
-
-def pick_one(question: str, choices: Sequence[str], default: int = 0) -> int:
-    """Return the index of the choice that the user picks.
+        question: What to pick.
+        choices: The choices, one line each.
+        default: The index that the return key means.
+        remedy: How to get along without a terminal.
 
     Raises:
         LMStudioValueError: If there is no terminal to ask at.
@@ -64,8 +77,23 @@ def pick_one(question: str, choices: Sequence[str], default: int = 0) -> int:
 
     if has_terminal():
         return pick(question, choices, default)
-    listed, best = "; ".join(choices), choices[default]
-    raise LMStudioValueError(f"not a terminal, so cannot ask; name one, or use --yes for {best!r}: {listed}")
+    raise LMStudioValueError(f"not a terminal, so cannot ask; {remedy}; choices: {'; '.join(choices)}")
+
+
+def pick_form(model: str, lines: Sequence[str], default: int, quantization: str | None) -> int:
+    """Return the index of the form that the user picks.
+
+    Args:
+        model: The name of the model.
+        lines: The forms, one line each.
+        default: The index that the return key means.
+        quantization: The quantization of that one.
+
+    Raises:
+        LMStudioValueError: If there is no terminal to ask at.
+    """
+    remedy = f"name a quantization (`{model}@{quantization}`), or omit -a" if quantization else "omit -a"
+    return pick_one("Download", lines, default, remedy=remedy)
 
 
 def downloaded_note(key: str | None, *, is_new: bool) -> str:

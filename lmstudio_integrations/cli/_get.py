@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmstudio_integrations.cli._common import Host, Token, note, results
-from lmstudio_integrations.cli._downloads import describe, download_bar, downloaded_note, pick_one
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.cli._downloads import DownloadBar, describe, downloaded_note, pick_form, pick_one
+from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.api.sync import AvailableModel, DownloadOption
-    from lmstudio_integrations.types.models import DownloadProgressUpdate
 
 
 def get(
@@ -37,7 +36,7 @@ def get(
         bool,
         typer.Option("--always-show-all-results", help="Search, and pick the model even if one has the exact name."),
     ] = False,
-    pick_form: Annotated[
+    pick: Annotated[
         bool,
         typer.Option("--always-show-download-options", "-a", help="Pick the form even if one is recommended."),
     ] = False,
@@ -56,57 +55,62 @@ def get(
     """
     from lmstudio_integrations.cli._get_artifact import get_artifact  # noqa: PLC0415 - slow
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
-    from lmstudio_integrations.protocol.requests import ARTIFACT  # noqa: PLC0415
+    from lmstudio_integrations.protocol.requests import ARTIFACT, kebab_case  # noqa: PLC0415
 
-    if yes and (pick_model or pick_form):
+    if yes and (pick_model or pick):
         raise typer.BadParameter("it does not ask, so nothing can be picked", param_hint="--yes")
-    term, _, quantization = (model or "").partition("@")
+    term, at, quantization = (model or "").partition("@")
+    if at and not quantization:
+        raise typer.BadParameter("no quantization follows the @; omit the @", param_hint="MODEL")
+    missing: LMStudioError | None = None
     formats = [name for name, requested in (("gguf", gguf), ("safetensors", mlx)) if requested]
     with Client(host, token) as client:
         if ARTIFACT.fullmatch(term) and limit is None and not pick_model:
-            key = get_artifact(client, term, quantization or None, formats or None, yes=yes, picks=pick_form)
-            if key is not None:
+            key = get_artifact(client, term, quantization or None, formats or None, yes=yes, picks=pick)
+            if isinstance(key, str):
                 results().write_line(key)
                 return
+            missing = key
         matches = client.repository.search_models(term or None, limit, formats or None)
-        choice = choose_model(matches, term, yes=yes, every=pick_model)
+        if not matches:
+            spelled = kebab_case(term)
+            remedy = f"did you mean {f'{spelled}{at}{quantization}'!r}?" if spelled else "try fewer words"
+            raise missing or LMStudioValueError(f"no model to download matches {term!r}; {remedy}")
+        choice = choose_model(matches, yes=yes, every=pick_model)
         forms = choice.get_download_options()
-        picks = pick_form or not choice.search_result.exact
-        form = choose_form(forms, quantization, yes=yes, picks=picks)
+        picks = pick or not choice.search_result.exact
+        form = choose_form(term, forms, quantization, yes=yes, picks=picks)
         results().write_line(download(form))
 
 
-def choose_model(models: "Sequence[AvailableModel]", term: str, *, yes: bool, every: bool) -> "AvailableModel":
-    """Return the model with exactly the name; else the only one, or the one that the user picks.
+def choose_model(models: "Sequence[AvailableModel]", *, yes: bool, every: bool) -> "AvailableModel":
+    """Return the model with exactly the name; else the one that the user picks.
 
     Args:
-        models: What the search found.
-        term: What was searched for.
+        models: What the search found, at least one.
         yes: Whether the first one is downloaded without a question.
         every: Whether the user picks even if a name is exact.
 
     Raises:
-        LMStudioValueError: If there is none, or no terminal to ask at.
+        LMStudioValueError: If there is no terminal to ask at.
     """
-    if not models:
-        from lmstudio_integrations.protocol.requests import kebab_case  # noqa: PLC0415 - slow
-
-        spelled = kebab_case(term)
-        remedy = f"did you mean {spelled!r}?" if spelled else "try fewer words"
-        raise LMStudioValueError(f"no model to download matches {term!r}; {remedy}")
     exact = next((each for each in models if each.search_result.exact), None)
     if exact is not None and not every:
         return exact
     if yes:
         return models[0]
-    return models[pick_one("Model", [each.name for each in models])]
+    remedy = "omit --always-show-all-results" if every else f"name one, or use --yes for {models[0].name!r}"
+    return models[pick_one("Model", [each.name for each in models], remedy=remedy)]
 
 
-def choose_form(forms: "Sequence[DownloadOption]", quantization: str, *, yes: bool, picks: bool) -> "DownloadOption":
+def choose_form(
+    model: str, forms: "Sequence[DownloadOption]", quantization: str, *, yes: bool, picks: bool
+) -> "DownloadOption":
     """Return the form with a quantization; else the recommended one, or the one that the user picks.
 
     Args:
-        forms: The forms in which the model can be downloaded.
+        model: The name of the model, as the user typed it.
+        forms: The forms in which it can be downloaded.
         quantization: What the user typed after `@`, if anything.
         yes: Whether there are no questions.
         picks: Whether the user picks if no quantization was typed.
@@ -126,7 +130,8 @@ def choose_form(forms: "Sequence[DownloadOption]", quantization: str, *, yes: bo
     recommended = next((number for number, form in enumerate(forms) if form.info.recommended), 0)
     if yes or not picks or len(forms) == 1:
         return forms[recommended]
-    return forms[pick_one("Download", [describe_form(form) for form in forms], recommended)]
+    lines = [describe_form(form) for form in forms]
+    return forms[pick_form(model, lines, recommended, forms[recommended].info.quantization)]
 
 
 def describe_form(form: "DownloadOption") -> str:
@@ -138,13 +143,7 @@ def describe_form(form: "DownloadOption") -> str:
 def download(form: "DownloadOption") -> str:
     """Download a form of a model with a progress bar; return the key to load it with."""
     note(f"Downloading {describe_form(form)}")
-    reported: list[DownloadProgressUpdate] = []
-    with download_bar(form.info.size_bytes) as show:
-
-        def report(update: "DownloadProgressUpdate") -> None:
-            reported[:] = [update]
-            show(update)
-
-        key = form.download(report)
-    note(downloaded_note(key, is_new=bool(reported)))
+    with DownloadBar() as bar:
+        key = form.download(bar.show)
+    note(downloaded_note(key, is_new=bar.is_shown))
     return key

@@ -1,26 +1,23 @@
 """`get` of an artifact of the hub: shows what will be downloaded, asks, and downloads it."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import typer
 
 from lmstudio_integrations.cli._common import note
-from lmstudio_integrations.cli._downloads import describe, download_bar, downloaded_note, pick_one
+from lmstudio_integrations.cli._downloads import DownloadBar, describe, downloaded_note, pick_form
 from lmstudio_integrations.cli._errors import parts_of
 from lmstudio_integrations.cli._formatting import file_size
 from lmstudio_integrations.cli._questions import agrees, has_terminal
 from lmstudio_integrations.client.api.sync import Client
-from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioServerError
+from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioServerError, LMStudioUnsupportedError
 from lmstudio_integrations.types.download_plans import DownloadPlan, DownloadPlanNode, DownloadPlanOption
-from lmstudio_integrations.types.models import DownloadProgressUpdate
 
 
 def get_artifact(
     client: Client, artifact: str, quantization: str | None, formats: Sequence[str] | None, *, yes: bool, picks: bool
-) -> str | None:
-    """Download an artifact; return the key to load it with, or `None` if the server finds no such artifact.
+) -> str | LMStudioServerError:
+    """Download an artifact; return the key to load it with, or why the server has no plan for it.
 
     Args:
         client: The client.
@@ -33,21 +30,18 @@ def get_artifact(
     Raises:
         typer.Abort: If the user does not want it.
     """
-    with contextlib.ExitStack() as display:
-        dialog = _Dialog(artifact, display, yes=yes, picks=picks and not quantization)
-        try:
+    dialog = _Dialog(artifact, yes=yes, picks=picks and not quantization)
+    try:
+        with DownloadBar() as bar:
             plan = client.repository.download_artifact(
-                artifact,
-                quantization,
-                formats,
-                on_plan=dialog.decide,
-                on_progress=dialog.show,
+                artifact, quantization, formats, on_plan=dialog.decide, on_progress=bar.show
             )
-        except LMStudioServerError as error:
-            if dialog.has_plan or isinstance(error, LMStudioAuthenticationError):
-                raise
-            note(f"{artifact} is not on the hub, as far as the server knows ({parts_of(error)[0]}); searching for it.")
-            return None
+    except LMStudioServerError as error:
+        if dialog.has_plan or isinstance(error, LMStudioAuthenticationError):
+            raise
+        if not isinstance(error, LMStudioUnsupportedError):  # an old server finds models by a search only
+            note(f"{artifact} was not found on the hub ({parts_of(error)[0]}); searching for it.")
+        return error
     if plan is None:
         raise typer.Abort
     key = next(iter(plan.model_keys), None)
@@ -60,51 +54,44 @@ class _Dialog:
 
     Args:
         artifact: Owner and name.
-        display: Ends the display of the progress.
         yes: Whether there are no questions.
         picks: Whether the user picks the forms of models.
 
     Attributes:
         has_plan: Whether the server has made a plan.
-        show: Shows the progress.
     """
 
-    def __init__(self, artifact: str, display: contextlib.ExitStack, *, yes: bool, picks: bool) -> None:
+    def __init__(self, artifact: str, *, yes: bool, picks: bool) -> None:
         self._artifact = artifact
-        self._display = display
         self._yes = yes
         self._picks = picks
+        self._has_shown = False
         self.has_plan: bool = False
-        self._bar: Callable[[DownloadProgressUpdate], None] | None = None
 
-    def decide(self, plan: DownloadPlan) -> Any:
+    def decide(self, plan: DownloadPlan) -> dict[int, int] | bool:
         """Return what the user picks; then whether to download it."""
         self.has_plan = True
-        picked, self._picks = _picked(plan) if self._picks else {}, False
+        picked, self._picks = _picked(self._artifact, plan) if self._picks else {}, False
         if picked:
             return picked
         if plan.is_empty:
             return True
+        if self._has_shown:
+            note("The server has changed the plan.")
         for line in plan_lines(self._artifact, plan):
             note(line)
-        if not self._yes and has_terminal() and not agrees("Download?", default=True):
-            return False
-        self._bar = self._display.enter_context(download_bar(plan.download_size_bytes))
-        return True
-
-    def show(self, update: DownloadProgressUpdate) -> None:
-        assert self._bar is not None, "nothing is downloaded before the user agrees"
-        self._bar(update)
+        self._has_shown = True
+        return self._yes or not has_terminal() or agrees("Download?", default=True)
 
 
-def _picked(plan: DownloadPlan) -> dict[int, int]:
+def _picked(artifact: str, plan: DownloadPlan) -> dict[int, int]:
     """Return the forms that the user picks, as far as they are others than those of the plan."""
     picked: dict[int, int] = {}
     for index, node in plan.models.items():
         options, chosen = node.download_options or [], node.selected_download_option_index
         if len(options) > 1:
             default = chosen if chosen is not None else node.recommended_download_option_index or 0
-            option = pick_one("Download", [_describe(each) for each in options], default)
+            option = pick_form(artifact, [_describe(each) for each in options], default, options[default].quant_name)
             picked |= {index: option} if option != chosen else {}
     return picked
 

@@ -1,5 +1,6 @@
 """`get`: which model and which form of it is downloaded, when it asks, and how it is cancelled."""
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -21,6 +22,7 @@ from tests.client.plan_frames import (
     DOWNLOAD,
     NAME,
     NEWER,
+    SUCCESS,
     chosen,
     opened,
     planned,
@@ -82,17 +84,26 @@ def test_what_the_hub_does_not_have_is_searched_for(server: Emulator, run: Run, 
     assert out == f"{TALKER}\n"
     reason = 'Cannot find a model to download with the identifier "vendor/talk"'
     assert err.splitlines() == [
-        f"vendor/talk is not on the hub, as far as the server knows ({reason}); searching for it.",
+        f"vendor/talk was not found on the hub ({reason}); searching for it.",
         f"Downloading {FORM}",
         f"Downloaded. {LOADS}",
     ]
 
 
-def test_without_an_exact_name_and_a_terminal_nothing_is_downloaded(server: Emulator, run: Run) -> None:
-    for arguments in (["vendor"], ["talk"], [], [TALKER, "--always-show-all-results"]):
-        error = run("get", *arguments, "--host", server.address)
-        assert isinstance(error, str)
-        assert error.startswith("Error: not a terminal, so cannot ask; name one, or use --yes for 'vendor/")
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["vendor"], f"name one, or use --yes for '{TALKER}'; choices: {TALKER}; {OTHER}"),
+        (["talk"], f"name one, or use --yes for '{TALKER}'; choices: {TALKER}"),
+        ([], f"name one, or use --yes for '{TALKER}'; choices: {TALKER}; {OTHER}"),
+        ([TALKER, "--always-show-all-results"], f"omit --always-show-all-results; choices: {TALKER}"),
+    ],
+)
+def test_without_an_exact_name_and_a_terminal_nothing_is_downloaded(
+    server: Emulator, run: Run, arguments: list[str], expected: str
+) -> None:
+    error = run("get", *arguments, "--host", server.address)
+    assert error == f"Error: not a terminal, so cannot ask; {expected}"
     assert downloaded(server) == []
 
 
@@ -107,7 +118,9 @@ def test_the_first_match_is_downloaded_on_request(server: Emulator, run: Run) ->
         ([f"{TALKER}@q9"], "there is no quantization 'q9'; the server names none, so omit it"),
         (["zzz"], "no model to download matches 'zzz'; try fewer words"),
         (["Qwen/Qwen3_4B"], "no model to download matches 'Qwen/Qwen3_4B'; did you mean 'qwen/qwen3-4b'?"),
-        ([TALKER, "--mlx"], f"no model to download matches '{TALKER}'; try fewer words"),
+        (["Qwen/Qwen3@q4"], "no model to download matches 'Qwen/Qwen3'; did you mean 'qwen/qwen3@q4'?"),
+        (["talk", "--mlx"], "no model to download matches 'talk'; try fewer words"),
+        (["local/zzz"], 'Cannot find a model to download with the identifier "local/zzz"'),
     ],
 )
 def test_what_does_not_exist_is_an_error(server: Emulator, run: Run, arguments: list[str], expected: str) -> None:
@@ -116,6 +129,11 @@ def test_what_does_not_exist_is_an_error(server: Emulator, run: Run, arguments: 
 
 def test_a_search_can_be_limited_to_a_format(server: Emulator, run: Run) -> None:
     assert run("get", TALKER, "--gguf", "-n", "3", "--host", server.address) == 0
+
+
+def test_a_quantization_must_follow_an_at_sign(server: Emulator, run: Run, capsys: Capture) -> None:
+    assert run("get", f"{TALKER}@", "--host", server.address) == 2
+    assert "no quantization follows the @; omit the @" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--always-show-all-results", "-a"])
@@ -249,6 +267,60 @@ def test_an_error_after_the_plan_is_raised_and_nothing_is_searched_for(run: Run,
     assert "searching" not in capsys.readouterr().err
 
 
+FAILED = Line("server", {"type": "channelError", "channelId": 1, "error": {"title": "No network"}})
+OLD = "Received channelCreate for unknown endpoint, endpoint = createDownloadPlan"
+SEARCH = {"type": "rpcCall", "endpoint": "searchModels", "callId": 1, "parameter": {"opts": {"searchTerm": NAME}}}
+FOUND = {"type": "rpcResult", "callId": 1, "result": {"results": []}}
+
+
+@pytest.mark.parametrize(
+    ("end", "noted", "expected"),
+    [
+        (FAILED, f"{NAME} was not found on the hub (No network); searching for it.\n", "No network"),
+        (SUCCESS[-1], "searching for it.\n", "the server closed the channel"),
+        (Line("server", {"type": "communicationWarning", "warning": OLD}), "", "update LM Studio"),
+    ],
+    ids=["no network", "closed", "an old server"],
+)
+def test_why_there_is_no_plan_is_the_error_if_a_search_finds_nothing(
+    run: Run, capsys: Capture, end: Line, noted: str, expected: str
+) -> None:
+    with reading([*opened(), end, Line("client", SEARCH), Line("server", FOUND)]) as host:
+        error = run("get", NAME, "--host", host)
+    assert isinstance(error, str)
+    assert expected in error
+    err = capsys.readouterr().err
+    assert err.endswith(noted)
+    assert bool(err) == bool(noted)
+
+
+def test_without_a_terminal_a_form_is_named_or_not_picked(run: Run) -> None:
+    with reading([*opened(), ready(), CANCEL_PLAN]) as host:
+        error = run("get", NAME, "-a", "--host", host)
+    assert isinstance(error, str)
+    assert "; name a quantization (`maker/talker@Q4_K_M`), or omit -a; choices: Talker (1.00 kB, Q4_K_M," in error
+
+
+def test_a_plan_that_changes_while_a_person_decides_is_shown_again(
+    run: Run, capsys: Capture, typed: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = typed("y", "n")
+    lines = [*opened(), ready(), Line("client", SEARCH), updated(selected=1), Line("server", FOUND), CANCEL_PLAN]
+    with reading(lines) as host, Client(host) as client:
+        monkeypatch.setattr("lmstudio_integrations.client.api.sync.Client", lambda *_: contextlib.nullcontext(client))
+        type_line = _questions.read_line
+
+        def read_line(prompt: str) -> str:
+            if not prompts:
+                client.repository.search_models(NAME)  # its response comes after the change
+            return type_line(prompt)
+
+        monkeypatch.setattr(_questions, "read_line", read_line)
+        assert run("get", NAME, "--host", host) == 1
+    assert prompts == [ASKED, ASKED]
+    assert capsys.readouterr().err.splitlines() == [*PLAN, "The server has changed the plan.", *LARGER]
+
+
 def test_an_artifact_without_models_is_not_said_to_be_loadable(run: Run, capsys: Capture) -> None:
     with reading([*opened(), ready(nodes=[ARTIFACT]), *DOWNLOAD]) as host:
         assert run("get", NAME, "--host", host) == 0
@@ -279,28 +351,28 @@ FORMS = [form("Q2_K"), form("Q4_K_M", recommended=True), form("Q8_0", fit="willN
 
 def test_an_exact_name_is_better_than_the_first_one() -> None:
     found = [available("first"), available("second", exact=True)]
-    assert choose_model(found, "second", yes=False, every=False) is found[1]
-    assert choose_model(found, "second", yes=True, every=False) is found[1]
+    assert choose_model(found, yes=False, every=False) is found[1]
+    assert choose_model(found, yes=True, every=False) is found[1]
 
 
 @pytest.mark.parametrize("spelled", ["Q8_0", "q8_0"])
 def test_a_quantization_is_found_in_any_case(spelled: str) -> None:
-    assert choose_form(FORMS, spelled, yes=False, picks=True) is FORMS[2]
+    assert choose_form(NAME, FORMS, spelled, yes=False, picks=True) is FORMS[2]
 
 
 def test_the_recommended_form_is_downloaded_without_a_question() -> None:
-    assert choose_form(FORMS, "", yes=True, picks=True) is FORMS[1]
-    assert choose_form(FORMS, "", yes=False, picks=False) is FORMS[1]
+    assert choose_form(NAME, FORMS, "", yes=True, picks=True) is FORMS[1]
+    assert choose_form(NAME, FORMS, "", yes=False, picks=False) is FORMS[1]
 
 
 def test_without_a_recommendation_the_first_form_is_downloaded() -> None:
-    assert choose_form([FORMS[2], FORMS[0]], "", yes=True, picks=False) is FORMS[2]
+    assert choose_form(NAME, [FORMS[2], FORMS[0]], "", yes=True, picks=False) is FORMS[2]
 
 
 def test_the_return_key_picks_the_recommended_form(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(_questions, "has_terminal", lambda: True)
     monkeypatch.setattr(_questions, "read_line", lambda _prompt: "")
-    assert choose_form(FORMS, "", yes=False, picks=True) is FORMS[1]
+    assert choose_form(NAME, FORMS, "", yes=False, picks=True) is FORMS[1]
     assert capsys.readouterr().err.splitlines() == [
         f"{number:3}. {describe_form(each)}" for number, each in enumerate(FORMS, 1)
     ]
@@ -310,6 +382,18 @@ def test_a_form_is_described_with_its_size_and_whether_it_fits() -> None:
     assert describe_form(FORMS[2]) == "Model Q8_0 (1.00 GB, Q8_0, does not fit)"
 
 
+def test_without_a_terminal_the_remedy_names_the_recommended_quantization() -> None:
+    with pytest.raises(LMStudioValueError, match=r"name a quantization \(`maker/talker@Q4_K_M`\), or omit -a; "):
+        choose_form(NAME, FORMS, "", yes=False, picks=True)
+    with pytest.raises(LMStudioValueError, match="cannot ask; omit -a; choices: "):
+        choose_form(NAME, [form(""), form("Q8_0")], "", yes=False, picks=True)
+
+
+def test_a_quantization_that_no_form_has_is_an_error() -> None:
+    with pytest.raises(LMStudioValueError, match="no quantization 'q9'; there are Q2_K, Q4_K_M, Q8_0"):
+        choose_form(NAME, FORMS, "q9", yes=False, picks=False)
+
+
 def test_a_model_without_forms_is_an_error() -> None:
     with pytest.raises(LMStudioValueError, match="no form that the server can run"):
-        choose_form([], "", yes=True, picks=False)
+        choose_form(NAME, [], "", yes=True, picks=False)
