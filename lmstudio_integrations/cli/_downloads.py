@@ -56,7 +56,7 @@ class DownloadBar(contextlib.ExitStack):
         if self._progress is None:
             columns = BarColumn(), DownloadColumn(), "{task.fields[speed]}", TimeRemainingColumn()
             self._progress = self.enter_context(progress_display(*columns, transient=True))
-            self._progress.add_task("", speed=speed)
+            self._progress.add_task("", total=update.total_bytes, speed=speed)
         (task,) = self._progress.task_ids
         self._progress.update(task, completed=update.downloaded_bytes, total=update.total_bytes, speed=speed)
 

@@ -90,7 +90,8 @@ def _picked(artifact: str, plan: DownloadPlan) -> dict[int, int]:
     for index, node in plan.models.items():
         options, chosen = node.download_options or [], node.selected_download_option_index
         if len(options) > 1:
-            default = chosen if chosen is not None else node.recommended_download_option_index or 0
+            best = (chosen, node.recommended_download_option_index)
+            default = next((each for each in best if each is not None and 0 <= each < len(options)), 0)
             option = pick_form(artifact, [_describe(each) for each in options], default, options[default].quant_name)
             picked |= {index: option} if option != chosen else {}
     return picked

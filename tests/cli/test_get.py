@@ -301,6 +301,17 @@ def test_without_a_terminal_a_form_is_named_or_not_picked(run: Run) -> None:
     assert "; name a quantization (`maker/talker@Q4_K_M`), or omit -a; choices: Talker (1.00 kB, Q4_K_M," in error
 
 
+def test_the_first_form_is_the_default_if_the_server_recommends_one_that_is_not_there(
+    run: Run, typed: Callable[..., list[str]]
+) -> None:
+    prompts = typed("", "n")
+    plan = planned(selected=None)
+    plan["nodes"][1]["recommendedDownloadOptionIndex"] = 2
+    with reading([*opened(), ready(**plan), chosen(0), updated(version=1), CANCEL_PLAN]) as host:
+        assert run("get", NAME, "-a", "--host", host) == 1
+    assert prompts == ["Download [1]: ", ASKED]
+
+
 def test_a_plan_that_changes_while_a_person_decides_is_shown_again(
     run: Run, capsys: Capture, typed: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
