@@ -62,8 +62,8 @@ def get(
     term, at, quantization = (model or "").partition("@")
     if at and not quantization:
         raise typer.BadParameter("no quantization follows the @; omit the @", param_hint="MODEL")
-    missing: LMStudioError | None = None
     formats = [name for name, requested in (("gguf", gguf), ("safetensors", mlx)) if requested]
+    missing: LMStudioError | None = None
     with Client(host, token) as client:
         if ARTIFACT.fullmatch(term) and limit is None and not pick_model:
             key = get_artifact(client, term, quantization or None, formats or None, yes=yes, picks=pick)
@@ -120,12 +120,12 @@ def choose_form(
     """
     if not forms:
         raise LMStudioValueError("this model has no form that the server can run")
-    for form in forms:
-        if quantization and (form.info.quantization or "").casefold() == quantization.casefold():
-            return form
     if quantization:
         from lmstudio_integrations.client.models.repository import no_quantization  # noqa: PLC0415 - slow
 
+        for form in forms:
+            if (form.info.quantization or "").casefold() == quantization.casefold():
+                return form
         raise no_quantization(quantization, (form.info.quantization for form in forms))
     recommended = next((number for number, form in enumerate(forms) if form.info.recommended), 0)
     if yes or not picks or len(forms) == 1:
