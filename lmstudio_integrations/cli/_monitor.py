@@ -1,17 +1,17 @@
 """What `top` shows of servers: what their models do, asked again and again, and what their logs say meanwhile."""
 
-import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.cli._common import TextConsole
 from lmstudio_integrations.cli._devices import device_names
 from lmstudio_integrations.cli._errors import parts_of
-from lmstudio_integrations.cli._formatting import clock_time, device_name, wrapped
+from lmstudio_integrations.cli._formatting import clock_time, device_name, duration, wrapped
 from lmstudio_integrations.cli._loaded_models import info_of
 from lmstudio_integrations.cli._logs import described, level_of
 from lmstudio_integrations.cli._tables import activity_lines, remaining_seconds
@@ -57,11 +57,11 @@ class ModelActivity:
 
 
 class Monitor:
-    """What a server does. Its methods run in threads of a pool, until its client is closed.
+    """What a server does. It is asked in threads of a pool, until its client is closed.
 
     Attributes:
         name: Its address.
-        models: The loaded models, as they were when the server was last asked.
+        models: The loaded models, as they were in its last response.
         error: Why it could not be asked; `None` if it could.
         last_error: The last line of its log that is an error.
         last_prompt: The beginning of the last prompt.
@@ -76,35 +76,44 @@ class Monitor:
         self._client = client
         self._speeds: dict[str, tuple[float | None, float | None]] = {}
         self._slots: dict[str, int | None] = {}
-        self._asking: Future[None] | None = None
+        self._asked_at = 0.0
+        self._asking: Future[list[ModelActivity]] | None = None
         self._reading: Future[None] | None = None
 
     @property
     def problem(self) -> str:
-        """Why it could not be asked, in one line."""
+        """Why it could not be asked, or for how long it has not responded, in one line."""
+        if self._asking:
+            return f"does not respond: waiting for {duration(monotonic() - self._asked_at)}"
         return parts_of(self.error)[0] if self.error else ""
 
-    def refresh(self, pool: ThreadPoolExecutor) -> Future[None]:
-        """Ask the server what its models do, unless that is going on."""
-        if self._asking is None or self._asking.done():
-            self._asking = pool.submit(self._ask)
+    def ask(self, pool: ThreadPoolExecutor) -> Future[list[ModelActivity]]:
+        """Ask the server what its models do, unless it has not responded yet."""
+        if self._asking is None:
+            self._asked_at = monotonic()
+            self._asking = pool.submit(self._list_models)
         return self._asking
 
     def follow_log(self, pool: ThreadPoolExecutor) -> None:
         """Read the log of a server that responds, unless that is going on."""
-        if self.error is None and (self._reading is None or self._reading.done()):
+        if self._reading is None and not self.problem:
             self._reading = pool.submit(self._read_log)
 
-    def _ask(self) -> None:
-        try:
-            loaded = [(handle, info) for handle in self._client.list_loaded_models() if (info := info_of(handle))]
-            devices = device_names(self._client, (info for _, info in loaded))
-            found = [self._activity(handle, info, device_name(info, devices)) for handle, info in loaded]
-        except LMStudioError as error:
-            self.models, self.error = [], error
-        else:
-            self.models = sorted((each for each in found if each), key=lambda each: each.info.identifier)
-            self.error = None
+    def update(self) -> None:
+        """Show what has arrived. Raises what is no error of a server."""
+        if self._asking and self._asking.done():
+            self.error = _error_of(self._asking)
+            self.models = [] if self.error else self._asking.result()
+            self._asking = None
+        if self._reading and self._reading.done():
+            _error_of(self._reading)  # if the server is gone, the next question has the same error
+            self._reading = None
+
+    def _list_models(self) -> list[ModelActivity]:
+        loaded = [(handle, info) for handle in self._client.list_loaded_models() if (info := info_of(handle))]
+        devices = device_names(self._client, (info for _, info in loaded))
+        found = (self._activity(handle, info, device_name(info, devices)) for handle, info in loaded)
+        return sorted((each for each in found if each), key=lambda each: each.info.identifier)
 
     def _activity(self, handle: LLM | EmbeddingModel, info: ModelInstanceInfo, device: str) -> ModelActivity | None:
         """Return what a model does; `None` if it was unloaded since."""
@@ -122,9 +131,8 @@ class Monitor:
         return ModelActivity(info, device, state, self._slots.get(instance), *speeds)
 
     def _read_log(self) -> None:
-        with contextlib.suppress(LMStudioError):  # if the server is gone, `_ask` notices
-            for entry in self._client.logs():
-                self._record(entry)
+        for entry in self._client.logs():
+            self._record(entry)
 
     def _record(self, entry: LogEntry) -> None:
         match entry:
@@ -136,6 +144,14 @@ class Monitor:
                 self.last_error = one_line(f"{clock_time(entry.timestamp)} {described(entry)[0][:_EXCERPT]}")
             case _:
                 pass
+
+
+def _error_of(future: Future[Any]) -> LMStudioError | None:
+    """Return why what is done has failed, if a server is the reason; raise what is no error of a server."""
+    error = future.exception()
+    if error is None or isinstance(error, LMStudioError):
+        return error
+    raise error
 
 
 def view_lines(
@@ -152,9 +168,11 @@ def view_lines(
     width, dim, one_host = console.width, dim_style(console), monitors[0].name if len(monitors) == 1 else ""
     yield f"{clock_time(now * 1000)}  {one_host}".rstrip(), dim
     activities = [each for monitor in monitors for each in monitor.models]
-    head, *rest = activity_lines(activities, now, width) if activities else ["No model is loaded."]
-    lines = iter(rest)
-    yield head, "bold" if activities else ""
+    lines = iter(activity_lines(activities, now, width) if activities else ())
+    if activities:
+        yield next(lines), "bold"
+    elif not all(monitor.problem for monitor in monitors):
+        yield "No model is loaded.", ""
     for monitor in monitors:
         if not one_host:
             yield monitor.name, "bold"

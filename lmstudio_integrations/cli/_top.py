@@ -1,9 +1,11 @@
 """`top`: what the loaded models of one or several servers do, on one screen."""
 
 import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from time import sleep, time
-from typing import Annotated
+from time import monotonic, sleep, time
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group
@@ -13,8 +15,14 @@ from rich.text import Text
 from lmstudio_integrations._support.text import printable_line
 from lmstudio_integrations.cli._common import AsJson, Prompts, Token, print_json, results
 
+if TYPE_CHECKING:
+    from lmstudio_integrations.cli._monitor import Monitor
+
 _INTERVAL = 1.0
-"""Seconds between two views, and how long one waits for a server that is slow."""
+"""Seconds between two views."""
+
+_TIMEOUT = 5.0
+"""How many seconds the only view of `--once` waits for a server."""
 
 
 def top(
@@ -46,14 +54,15 @@ def top(
     # The clients are closed before the pool, whose threads wait for them.
     with ThreadPoolExecutor(2 * len(hosts)) as pool, contextlib.ExitStack() as stack:
         monitors = [Monitor(stack.enter_context(Client(each, token))) for each in hosts]
-        wait([monitor.refresh(pool) for monitor in monitors])
+        rounds = _rounds(monitors, pool, once=once)
+        next(rounds)
         if all(monitor.error for monitor in monitors) and monitors[0].error:
             raise monitors[0].error
         if console.file.isatty() and not (console.is_dumb_terminal or once or as_json):
             # Nothing is redirected: rich would obey the codes in it.
             live = Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
             screen = stack.enter_context(live)
-        while True:
+        for _ in itertools.chain([None], rounds):
             if as_json:
                 print_json(view_members(monitors, time(), prompts=prompts), on_one_line=True)
             elif screen is None:
@@ -63,11 +72,18 @@ def top(
                 lines = view_lines(monitors, time(), console, prompts=prompts)
                 texts = (Text(printable_line(line), style, no_wrap=True, overflow="ellipsis") for line, style in lines)
                 screen.update(Group(*texts), refresh=True)
-            if once:
-                return
-            for monitor in monitors:
-                monitor.follow_log(pool)
-            sleep(_INTERVAL)
-            done, _ = wait([monitor.refresh(pool) for monitor in monitors], timeout=_INTERVAL)
-            for each in done:
-                each.result()  # raises what is no error of a server
+
+
+def _rounds(monitors: "Sequence[Monitor]", pool: ThreadPoolExecutor, *, once: bool) -> Iterator[None]:
+    """Ask the servers, and yield when a view is due, whether or not all have responded."""
+    while True:
+        next_at = monotonic() + _INTERVAL
+        wait([monitor.ask(pool) for monitor in monitors], _TIMEOUT if once else _INTERVAL)
+        for monitor in monitors:
+            monitor.update()
+        yield
+        if once:
+            return
+        for monitor in monitors:
+            monitor.follow_log(pool)
+        sleep(max(0.0, next_at - monotonic()))

@@ -1,14 +1,16 @@
 """`top`: what it shows of models, hosts and the log, on screens and in pipes."""
 
 import json
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.cli import _top
-from lmstudio_integrations.cli._monitor import ModelActivity
+from lmstudio_integrations.cli._monitor import ModelActivity, Monitor
 from lmstudio_integrations.cli._tables import activity_lines
 from lmstudio_integrations.client.api import sync
 from lmstudio_integrations.emulator import Emulator
@@ -81,6 +83,84 @@ def test_a_host_that_does_not_respond_is_a_line(managed: Emulator, nobody: str, 
     assert "nothing listens there" in problem
     (view,) = map(json.loads, piped("top", "--once", "--json", "--host", hosts)[1].splitlines())
     assert [each["host"] for each in view["hosts"] if each["error"]] == [nobody]
+
+
+class Waiting(ThreadPoolExecutor):
+    """A pool that runs nothing: the test decides when each function returns, and what.
+
+    Attributes:
+        futures: Of the functions so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.futures: list[Future[Any]] = []
+
+    def submit(self, *_call: Any) -> Future[Any]:  # type: ignore[override]
+        self.futures.append(Future())
+        return self.futures[-1]
+
+
+@pytest.fixture
+def monitor(nobody: str) -> Iterator[Monitor]:
+    """Watches a host that is never asked, if its pool runs nothing."""
+    with lms.Client(nobody) as client:
+        yield Monitor(client)
+
+
+def test_a_host_that_is_only_slow_is_asked_once_and_is_normal_again(monitor: Monitor) -> None:
+    pool = Waiting()
+    for _ in range(2):
+        monitor.ask(pool)
+        monitor.update()
+        monitor.follow_log(pool)
+        assert "does not respond: waiting for 0s" in monitor.problem
+    (asked,) = pool.futures
+    asked.set_result([activity()])
+    monitor.update()
+    assert (monitor.problem, len(monitor.models)) == ("", 1)
+    monitor.follow_log(pool)
+    monitor.ask(pool)
+    assert len(pool.futures) == 3
+
+
+@pytest.mark.parametrize("at", ["the question", "the log"])
+def test_a_defect_is_not_taken_for_an_error_of_the_server(monitor: Monitor, at: str) -> None:
+    pool = Waiting()
+    asked = monitor.ask(pool)
+    if at == "the log":
+        asked.set_result([])
+        monitor.update()
+        monitor.follow_log(pool)
+    pool.futures[-1].set_exception(KeyError("defect"))
+    with pytest.raises(KeyError, match="defect"):
+        monitor.update()
+
+
+def test_a_host_that_never_replies_delays_no_view(
+    managed: Emulator, monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[str] = []
+
+    def stop_after_the_other_host_has_replied(_seconds: float) -> None:
+        silent, other = (each["error"] for each in json.loads(capsys.readouterr().out)["hosts"])
+        shown.append(silent)
+        if not other:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_top, "sleep", stop_after_the_other_host_has_replied)
+    monkeypatch.setattr(_top, "_INTERVAL", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hosts = f"127.0.0.1:{silent.getsockname()[1]},{managed.address}"
+        assert run("top", "--json", "--host", hosts) == 130
+    assert shown[0].startswith("does not respond: waiting for ")
+
+
+def test_one_view_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, piped: Piped) -> None:
+    monkeypatch.setattr(_top, "_TIMEOUT", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        status, out, _ = piped("top", "--once", "--host", f"127.0.0.1:{silent.getsockname()[1]}")
+    assert (status, out.splitlines()[1:]) == (0, ["does not respond: waiting for 0s"])
 
 
 @pytest.mark.parametrize("method", ["get_info", "get_load_config", "get_processing_state"])
