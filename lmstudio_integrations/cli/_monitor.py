@@ -17,7 +17,12 @@ from lmstudio_integrations.cli._logs import described, level_of
 from lmstudio_integrations.cli._tables import activity_lines, remaining_seconds
 from lmstudio_integrations.cli._wrapping import dim_style
 from lmstudio_integrations.client.api.sync import LLM, Client, EmbeddingModel
-from lmstudio_integrations.errors import LMStudioError, LMStudioModelNotFoundError, LMStudioServerError
+from lmstudio_integrations.errors import (
+    LMStudioError,
+    LMStudioModelNotFoundError,
+    LMStudioProtocolError,
+    LMStudioServerError,
+)
 from lmstudio_integrations.types.logs import LogEntry, ModelInputEntry, ModelOutputEntry
 from lmstudio_integrations.types.models import InstanceProcessingState, ModelInstanceInfo
 
@@ -63,6 +68,7 @@ class Monitor:
         name: Its address.
         models: The loaded models, as they were in its last response.
         error: Why it could not be asked; `None` if it could.
+        log_error: Why its log cannot be read.
         last_error: The last line of its log that is an error.
         last_prompt: The beginning of the last prompt.
     """
@@ -71,6 +77,7 @@ class Monitor:
         self.name: str = client.api_host or "this machine"
         self.models: list[ModelActivity] = []
         self.error: LMStudioError | None = None
+        self.log_error: LMStudioError | None = None
         self.last_error = ""
         self.last_prompt = ""
         self._client = client
@@ -95,19 +102,22 @@ class Monitor:
         return self._asking
 
     def follow_log(self, pool: ThreadPoolExecutor) -> None:
-        """Read the log of a server that responds, unless that is going on."""
-        if self._reading is None and not self.problem:
+        """Read the log of a server that responds, unless that is going on, or has failed since the server came back."""
+        if self._reading is None and not self.problem and not self.log_error:
             self._reading = pool.submit(self._read_log)
 
     def update(self) -> None:
         """Show what has arrived. Raises what is no error of a server."""
         if self._asking and self._asking.done():
-            self.error = _error_of(self._asking)
+            failed, self.error = self.error, _error_of(self._asking)
             self.models = [] if self.error else self._asking.result()
             self._asking = None
+            if failed and not self.error:
+                self.log_error = None
         if self._reading and self._reading.done():
-            _error_of(self._reading)  # if the server is gone, the next question has the same error
-            self._reading = None
+            error, self._reading = _error_of(self._reading), None
+            # If the server is gone, the next question fails as well.
+            self.log_error = error if isinstance(error, LMStudioServerError | LMStudioProtocolError) else None
 
     def _list_models(self) -> list[ModelActivity]:
         loaded = [(handle, info) for handle in self._client.list_loaded_models() if (info := info_of(handle))]
@@ -181,6 +191,8 @@ def view_lines(
         last_error = monitor.last_error and f"last error: {monitor.last_error}"
         for text, style in ((monitor.problem, "bold red"), (last_error, "red")):
             yield from ((line, style) for line in (wrapped(text, width).split("\n") if text else ()))
+        if monitor.log_error and not monitor.problem:
+            yield f"the log cannot be read: {parts_of(monitor.log_error)[0]}", dim
         if prompts and monitor.last_prompt:
             yield f"last prompt: {monitor.last_prompt}", dim
 
@@ -193,6 +205,7 @@ def view_members(monitors: Sequence[Monitor], now: float, *, prompts: bool) -> d
             {
                 "host": monitor.name,
                 "error": monitor.problem or None,
+                "logError": parts_of(monitor.log_error)[0] if monitor.log_error else None,
                 "lastError": monitor.last_error or None,
                 **({"lastPrompt": monitor.last_prompt or None} if prompts else {}),
                 "models": [_members(each, now) for each in monitor.models],

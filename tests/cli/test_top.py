@@ -10,7 +10,8 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.cli import _top
-from lmstudio_integrations.cli._monitor import ModelActivity, Monitor
+from lmstudio_integrations.cli._common import results
+from lmstudio_integrations.cli._monitor import ModelActivity, Monitor, view_lines
 from lmstudio_integrations.cli._tables import activity_lines
 from lmstudio_integrations.client.api import sync
 from lmstudio_integrations.emulator import Emulator
@@ -135,6 +136,34 @@ def test_a_defect_is_not_taken_for_an_error_of_the_server(monitor: Monitor, at: 
     pool.futures[-1].set_exception(KeyError("defect"))
     with pytest.raises(KeyError, match="defect"):
         monitor.update()
+
+
+def test_a_log_that_the_server_rejects_is_read_again_when_the_server_came_back(monitor: Monitor) -> None:
+    pool = Waiting()
+
+    def ask(error: lms.LMStudioError | None) -> None:
+        asked = monitor.ask(pool)
+        asked.set_exception(error) if error else asked.set_result([])
+        monitor.update()
+        monitor.follow_log(pool)
+
+    def lines() -> list[str]:
+        return [line for line, _ in view_lines([monitor], NOW, results(), prompts=False)][1:]
+
+    ask(None)
+    pool.futures[-1].set_exception(lms.LMStudioConnectionLostError("lost"))
+    ask(None)
+    assert len(pool.futures) == 4
+    pool.futures[-1].set_exception(lms.LMStudioServerError("Log error: no", title="no"))
+    for _ in range(2):
+        ask(None)
+    assert lines() == ["No model is loaded.", "the log cannot be read: no"]
+    assert len(pool.futures) == 6
+    ask(lms.LMStudioConnectionLostError("lost"))
+    assert lines() == ["lost"]
+    ask(None)
+    assert lines() == ["No model is loaded."]
+    assert len(pool.futures) == 9
 
 
 def test_a_host_that_never_replies_delays_no_view(
