@@ -29,6 +29,9 @@ from lmstudio_integrations.types.models import InstanceProcessingState, ModelIns
 _EXCERPT = 300
 """Characters that are shown of a prompt or an error."""
 
+_Speeds = tuple[float | None, float | None]
+"""Tokens per second of a prediction, and seconds to its first token."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelActivity:
@@ -81,8 +84,8 @@ class Monitor:
         self.last_error = ""
         self.last_prompt = ""
         self._client = client
-        self._speeds: dict[str, tuple[float | None, float | None]] = {}
-        self._slots: dict[str, int | None] = {}
+        self._speeds: dict[str, _Speeds] = {}
+        """Those of predictions that have ended since the server was asked, by the identifier of the model."""
         self._asked_at = 0.0
         self._asking: Future[list[ModelActivity]] | None = None
         self._reading: Future[None] | None = None
@@ -120,25 +123,33 @@ class Monitor:
             self.log_error = error if isinstance(error, LMStudioServerError | LMStudioProtocolError) else None
 
     def _list_models(self) -> list[ModelActivity]:
+        speeds, self._speeds = self._speeds, {}
         loaded = [(handle, info) for handle in self._client.list_loaded_models() if (info := info_of(handle))]
         devices = device_names(self._client, (info for _, info in loaded))
-        found = (self._activity(handle, info, device_name(info, devices)) for handle, info in loaded)
+        found = (
+            self._activity(handle, info, device_name(info, devices), speeds.get(info.identifier))
+            for handle, info in loaded
+        )
         return sorted((each for each in found if each), key=lambda each: each.info.identifier)
 
-    def _activity(self, handle: LLM | EmbeddingModel, info: ModelInstanceInfo, device: str) -> ModelActivity | None:
+    def _activity(
+        self, handle: LLM | EmbeddingModel, info: ModelInstanceInfo, device: str, speeds: _Speeds | None
+    ) -> ModelActivity | None:
         """Return what a model does; `None` if it was unloaded since."""
-        instance, state = info.instance_reference, None
+        # An identifier is used again after a reload, a reference is not.
+        known = next((each for each in self.models if each.info.instance_reference == info.instance_reference), None)
+        if speeds is None:
+            speeds = (known.tokens_per_second, known.first_token_sec) if known else (None, None)
+        slots, state = known.slots if known else None, None
         try:
-            if instance not in self._slots:
-                slots = handle.get_load_config().max_parallel_predictions if isinstance(handle, LLM) else None
-                self._slots[instance] = slots
+            if not known and isinstance(handle, LLM):
+                slots = handle.get_load_config().max_parallel_predictions
             state = handle.get_processing_state()
         except LMStudioModelNotFoundError:
             return None
         except LMStudioServerError:  # older ones cannot say it
             pass
-        speeds = self._speeds.get(info.identifier, (None, None))
-        return ModelActivity(info, device, state, self._slots.get(instance), *speeds)
+        return ModelActivity(info, device, state, slots, *speeds)
 
     def _read_log(self) -> None:
         for entry in self._client.logs():

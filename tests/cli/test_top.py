@@ -3,7 +3,7 @@
 import json
 import socket
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
@@ -15,8 +15,10 @@ from lmstudio_integrations.cli._monitor import ModelActivity, Monitor, view_line
 from lmstudio_integrations.cli._tables import activity_lines
 from lmstudio_integrations.client.api import sync
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.types.logs import parse_entry
 from lmstudio_integrations.types.models import InstanceProcessingState, LlmInstanceInfo
 from tests.cli.managed import EMBEDDER, SMALL, Command, Piped, cells
+from tests.cli.test_logs import STATS
 from tests.protocol.transcripts import LLM_INSTANCE
 
 NOW = 1100.0
@@ -164,6 +166,31 @@ def test_a_log_that_the_server_rejects_is_read_again_when_the_server_came_back(m
     ask(None)
     assert lines() == ["No model is loaded."]
     assert len(pool.futures) == 9
+
+
+def test_a_model_that_is_loaded_again_has_no_speed_yet(managed: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = {"type": "llm.prediction.output", "output": "", "modelIdentifier": SMALL, "stats": STATS}
+    monkeypatch.setattr(sync.Client, "logs", lambda _client: iter([parse_entry({"timestamp": 0, "data": data})]))
+    # One thread reads the log before it asks.
+    with ThreadPoolExecutor(1) as pool, lms.Client(managed.address) as client:
+        monitor = Monitor(client)
+
+        def speeds(*, after_log: bool = False) -> list[float | None]:
+            if after_log:
+                monitor.follow_log(pool)
+            wait([monitor.ask(pool)])
+            monitor.update()
+            return [each.tokens_per_second for each in monitor.models]
+
+        assert speeds() == []
+        assert speeds(after_log=True) == []
+        managed.load(SMALL)
+        assert speeds() == [None]
+        assert speeds(after_log=True) == [40.52]
+        assert speeds() == [40.52]
+        managed.unload(SMALL)
+        managed.load(SMALL)
+        assert speeds() == [None]
 
 
 def test_a_host_that_never_replies_delays_no_view(
