@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from lmstudio_integrations._support.text import one_line
+from rich.text import Text
+
+from lmstudio_integrations._support.text import one_line, printable_line
 from lmstudio_integrations.cli._common import TextConsole
 from lmstudio_integrations.cli._devices import device_names
 from lmstudio_integrations.cli._errors import parts_of
-from lmstudio_integrations.cli._formatting import clock_time, device_name, duration, wrapped
+from lmstudio_integrations.cli._formatting import clock_time, device_name, duration
 from lmstudio_integrations.cli._loaded_models import info_of
 from lmstudio_integrations.cli._logs import described, level_of
 from lmstudio_integrations.cli._tables import activity_lines, remaining_seconds
@@ -201,11 +203,17 @@ def view_lines(
             yield line, ""
         last_error = monitor.last_error and f"last error: {monitor.last_error}"
         for text, style in ((monitor.problem, "bold red"), (last_error, "red")):
-            yield from ((line, style) for line in (wrapped(text, width).split("\n") if text else ()))
+            yield from ((line, style) for line in (_folded(text, console) if text else ()))
         if monitor.log_error and not monitor.problem:
             yield f"the log cannot be read: {parts_of(monitor.log_error)[0]}", dim
         if prompts and monitor.last_prompt:
             yield f"last prompt: {monitor.last_prompt}", dim
+
+
+def _folded(text: str, console: TextConsole) -> Iterator[str]:
+    """Yield a text in lines that fit, even if a word does not; the further ones are indented."""
+    for number, line in enumerate(Text(printable_line(text)).wrap(console, max(console.width - 4, 2))):
+        yield f"{'    ' if number else ''}{line}".rstrip()
 
 
 def view_members(monitors: Sequence[Monitor], now: float, *, prompts: bool) -> dict[str, Any]:

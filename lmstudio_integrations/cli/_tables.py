@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.typeguards import is_list, is_object
@@ -120,7 +120,7 @@ def activity_lines(activities: "Iterable[ModelActivity]", now: float, width: int
     Args:
         activities: What each does.
         now: The time, in seconds since 1970.
-        width: The columns of the terminal.
+        width: The columns of the terminal. A name that is too long for them is cut.
     """
     rows = [
         (
@@ -136,7 +136,7 @@ def activity_lines(activities: "Iterable[ModelActivity]", now: float, width: int
         for each in activities
     ]
     header = ("MODEL", "DEVICE", "STATUS", "SLOTS", "QUEUE", "TOK/S", "TTFT", "TTL")
-    return _lines(header, rows, width, omit=("TTL", "DEVICE", "STATUS", "TTFT"))
+    return _lines(header, rows, width, omit=("TTL", "DEVICE", "STATUS", "TTFT"), cut="MODEL")
 
 
 def _shown(value: float | None, write: Callable[[float], str]) -> str:
@@ -208,7 +208,9 @@ def _abilities(info: ModelInfo) -> str:
     return ", ".join(name for name, has in (("tools", info.trained_for_tool_use), ("vision", info.vision)) if has)
 
 
-def _lines(header: Sequence[str], rows: Sequence[Sequence[str]], width: int, omit: Sequence[str]) -> list[str]:
+def _lines(
+    header: Sequence[str], rows: Sequence[Sequence[str]], width: int, omit: Sequence[str], cut: str = ""
+) -> list[str]:
     """Return a table as lines, without columns that are empty, nor those that make it wider than the terminal.
 
     Args:
@@ -216,14 +218,24 @@ def _lines(header: Sequence[str], rows: Sequence[Sequence[str]], width: int, omi
         rows: The cells.
         width: The columns of the terminal.
         omit: The columns to leave out, the least important first.
+        cut: The column to cut if the table is still too wide.
     """
     columns = {name: cells for name, *cells in zip(header, *rows, strict=True) if any(cells)}
     widths = {name: max(map(cell_len, (name, *cells))) for name, cells in columns.items()}
+
+    def excess() -> int:
+        return sum(widths.values()) + 2 * (len(widths) - 1) - width
+
     for name in omit:
-        if sum(widths.values()) + 2 * (len(widths) - 1) > width:
+        if excess() > 0:
             widths.pop(name, None)
+    if cut and excess() > 0:
+        widths[cut] = max(widths[cut] - excess(), 1)
     table = zip(*((name, *columns[name]) for name in widths), strict=True)
-    padded = (
-        (cell + " " * (size - cell_len(cell)) for cell, size in zip(row, widths.values(), strict=True)) for row in table
-    )
+    padded = (map(_fitted, row, widths.values()) for row in table)
     return ["  ".join(row).rstrip() for row in padded]
+
+
+def _fitted(cell: str, size: int) -> str:
+    """Return a cell in exactly this many columns."""
+    return set_cell_size(cell, size) if cell_len(cell) <= size else f"{set_cell_size(cell, size - 1)}…"

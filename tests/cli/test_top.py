@@ -4,13 +4,14 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.cli import _top
-from lmstudio_integrations.cli._common import results
+from lmstudio_integrations.cli._common import TextConsole, results
 from lmstudio_integrations.cli._monitor import ModelActivity, Monitor, view_lines
 from lmstudio_integrations.cli._tables import activity_lines
 from lmstudio_integrations.client.api import sync
@@ -64,6 +65,20 @@ def test_what_has_no_slot_waits(queued: int | None, slots: int | None, running: 
 )
 def test_a_narrow_terminal_has_the_columns_that_matter(width: int, expected: list[str]) -> None:
     assert activity_lines([activity(5, 4, 40.21), activity(None, None)], NOW, width) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a-model-with-a-name-of-many-words", "a-model-with-a-name-of-ma…  4/4    1      40.2"),
+        ("宽" * 30, "宽宽宽宽宽宽宽宽宽宽宽宽 …  4/4    1      40.2"),
+    ],
+)
+def test_a_long_name_leaves_space_for_the_columns_that_matter(name: str, expected: str) -> None:
+    shown = replace(activity(5, 4, 40.21), info=INFO.model_copy(update={"identifier": name}))
+    head, row = activity_lines([shown], NOW, 47)
+    assert head == "MODEL                       SLOTS  QUEUE  TOK/S"
+    assert row == expected
 
 
 def test_one_view_has_the_loaded_models(managed: Emulator, command: Command) -> None:
@@ -191,6 +206,13 @@ def test_a_model_that_is_loaded_again_has_no_speed_yet(managed: Emulator, monkey
         managed.unload(SMALL)
         managed.load(SMALL)
         assert speeds() == [None]
+
+
+def test_an_error_in_wide_characters_is_shown_to_its_end(monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    monitor.last_error = f"{'宽' * 20}\x1b {'y' * 30}"
+    shown = [line for line, _ in view_lines([monitor], NOW, TextConsole(), prompts=False)][2:]
+    assert shown == ["last error:", f"    {'宽' * 13}", rf"    {'宽' * 7}\x1b", f"    {'y' * 26}", "    yyyy"]
 
 
 def test_a_host_that_never_replies_delays_no_view(
