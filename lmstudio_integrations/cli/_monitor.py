@@ -16,7 +16,7 @@ from lmstudio_integrations.cli._errors import parts_of
 from lmstudio_integrations.cli._formatting import clock_time, device_name, duration
 from lmstudio_integrations.cli._loaded_models import info_of
 from lmstudio_integrations.cli._logs import described, level_of
-from lmstudio_integrations.cli._tables import activity_lines, remaining_seconds
+from lmstudio_integrations.cli._tables import activity_lines, finite, remaining_seconds
 from lmstudio_integrations.cli._wrapping import dim_style
 from lmstudio_integrations.client.api.sync import LLM, Client, EmbeddingModel
 from lmstudio_integrations.errors import (
@@ -58,12 +58,12 @@ class ModelActivity:
     @property
     def running(self) -> int:
         """How many requests run."""
-        return min(self.state.queued, self.slots or 1) if self.state else 0
+        return max(0, min(self.state.queued, self.slots or 1)) if self.state else 0
 
     @property
     def waiting(self) -> int:
         """How many requests wait for a slot."""
-        return self.state.queued - self.running if self.state else 0
+        return max(0, self.state.queued - self.running) if self.state else 0
 
 
 class Monitor:
@@ -162,7 +162,7 @@ class Monitor:
             case ModelInputEntry(input=text, model_identifier=model):
                 self.last_prompt = one_line(f"{model}: {text[:_EXCERPT]}")
             case ModelOutputEntry(stats=stats, model_identifier=model) if stats:
-                self._speeds[model] = stats.tokens_per_second, stats.time_to_first_token_sec
+                self._speeds[model] = finite(stats.tokens_per_second), finite(stats.time_to_first_token_sec)
             case _ if level_of(entry) == "error":
                 self.last_error = one_line(f"{clock_time(entry.timestamp)} {described(entry)[0][:_EXCERPT]}")
             case _:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
@@ -111,7 +112,12 @@ def remaining_seconds(info: ModelInstanceInfo, now: float) -> float | None:
     if info.ttl_ms is None:
         return None
     idle_ms = 0 if info.last_used_time is None else now * 1000 - info.last_used_time
-    return min(max(info.ttl_ms - idle_ms, 0), info.ttl_ms) / 1000  # the two clocks may differ
+    return finite(min(max(info.ttl_ms - idle_ms, 0), info.ttl_ms) / 1000)  # the two clocks may differ
+
+
+def finite(number: float | None) -> float | None:
+    """Return a number of a server, which may send any; `None` if it is infinite or not a number."""
+    return number if number is not None and isfinite(number) else None
 
 
 def activity_lines(activities: "Iterable[ModelActivity]", now: float, width: int) -> list[str]:

@@ -1,6 +1,7 @@
 """`top`: what it shows of models, hosts and the log, on screens and in pipes."""
 
 import json
+import math
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -12,8 +13,8 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.cli import _top
 from lmstudio_integrations.cli._common import TextConsole, results
-from lmstudio_integrations.cli._monitor import ModelActivity, Monitor, view_lines
-from lmstudio_integrations.cli._tables import activity_lines
+from lmstudio_integrations.cli._monitor import ModelActivity, Monitor, view_lines, view_members
+from lmstudio_integrations.cli._tables import activity_lines, remaining_seconds
 from lmstudio_integrations.client.api import sync
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.logs import parse_entry
@@ -35,7 +36,7 @@ def activity(queued: int | None = 0, slots: int | None = 4, speed: float | None 
 
 @pytest.mark.parametrize(
     ("queued", "slots", "running", "waiting"),
-    [(0, 4, 0, 0), (3, 4, 3, 0), (7, 4, 4, 3), (3, None, 1, 2), (None, 4, 0, 0)],
+    [(0, 4, 0, 0), (3, 4, 3, 0), (7, 4, 4, 3), (3, None, 1, 2), (None, 4, 0, 0), (-3, 4, 0, 0), (3, -1, 0, 3)],
 )
 def test_what_has_no_slot_waits(queued: int | None, slots: int | None, running: int, waiting: int) -> None:
     shown = activity(queued, slots)
@@ -213,6 +214,25 @@ def test_an_error_in_wide_characters_is_shown_to_its_end(monitor: Monitor, monke
     monitor.last_error = f"{'宽' * 20}\x1b {'y' * 30}"
     shown = [line for line, _ in view_lines([monitor], NOW, TextConsole(), prompts=False)][2:]
     assert shown == ["last error:", f"    {'宽' * 13}", rf"    {'宽' * 7}\x1b", f"    {'y' * 26}", "    yyyy"]
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+def test_numbers_that_are_not_finite_are_not_known(
+    managed: Emulator, monkeypatch: pytest.MonkeyPatch, number: float
+) -> None:
+    stats = {**STATS, "tokensPerSecond": number, "timeToFirstTokenSec": number}
+    data = {"type": "llm.prediction.output", "output": "", "modelIdentifier": SMALL, "stats": stats}
+    monkeypatch.setattr(sync.Client, "logs", lambda _client: iter([parse_entry({"timestamp": 0, "data": data})]))
+    managed.load(SMALL)
+    with ThreadPoolExecutor(1) as pool, lms.Client(managed.address) as client:
+        monitor = Monitor(client)
+        for _ in range(2):
+            wait([monitor.ask(pool)])
+            monitor.update()
+            monitor.follow_log(pool)
+        ((model,),) = [host["models"] for host in view_members([monitor], NOW, prompts=False)["hosts"]]
+    assert (model["tokensPerSecond"], model["timeToFirstTokenSec"]) == (None, None)
+    assert remaining_seconds(INFO.model_copy(update={"ttl_ms": number, "last_used_time": number}), NOW) in {None, 0}
 
 
 def test_a_host_that_never_replies_delays_no_view(
