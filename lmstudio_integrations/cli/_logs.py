@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lmstudio_integrations._support.text import counted, printable_line
+from lmstudio_integrations._support.text import counted, one_line, printable_line
 from lmstudio_integrations.cli._common import AsJson, Host, Prompts, TextConsole, Token, note, print_json, results
 from lmstudio_integrations.cli._completion import loaded_identifiers
 from lmstudio_integrations.cli._formatting import clock_time, wrapped
@@ -78,25 +78,25 @@ def logs(
 def _write(console: TextConsole, entry: LogEntry, *, prompts: bool) -> None:
     """Print an entry: a line, and further ones indented, so that no text looks like an entry."""
     about, text = described(entry)
-    first, *further = about.split("\n")
+    first, *further = about.splitlines() or [""]
     level = level_of(entry)
     marked = first if level == "info" else f"{level}: {first}"
     line = f"{clock_time(entry.timestamp)}  {source_of(entry):<7}  {marked}"
     for part in wrapped(printable_line(line), console.width).split("\n") if console.is_terminal else [line]:
         console.write_line(part, _STYLES.get(level, ""))
-    for part in (*further, *(text.split("\n") if prompts and text else ())):
+    for part in (*further, *(text.splitlines() if prompts and text else ())):
         console.write_line(f"    {part}", dim_style(console))
 
 
 def source_of(entry: LogEntry) -> str:
     """Return what an entry is from, by the first part of its kind."""
-    first = entry.type.partition(".")[0]
+    first = one_line(entry.type.partition(".")[0])
     return "model" if first == "llm" else first
 
 
 def level_of(entry: LogEntry) -> str:
     """Return the level of an entry; predictions have none, which is `info`."""
-    return str(getattr(entry, "level", "info"))
+    return one_line(getattr(entry, "level", "info"))
 
 
 def members_of(entry: LogEntry, *, prompts: bool) -> dict[str, Any]:

@@ -130,9 +130,9 @@ def activity_lines(activities: "Iterable[ModelActivity]", now: float, width: int
     """
     rows = [
         (
-            each.info.identifier,
-            each.device,
-            each.state.status.upper() if each.state else "?",
+            one_line(each.info.identifier),
+            one_line(each.device),
+            one_line(each.state.status).upper() if each.state else "?",
             f"{each.running}/{each.slots or '?'}",
             str(each.waiting),
             _shown(each.tokens_per_second, "{:.1f}".format),

@@ -101,6 +101,26 @@ def test_json_has_texts_only_with_prompts(piped: Piped) -> None:
     assert first["input"] == "a\n secret"
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\u2028"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"type": "server.log", "level": "warnX", "content": "no"},
+        {"type": "server.log", "level": "warn", "content": "noX"},
+        {"type": "otherX"},
+        {"type": "llm.prediction.input", "input": "X", "modelPath": "", "modelIdentifier": "X"},
+        {"type": "llm.prediction.output", "output": "", "modelIdentifier": "", "stats": {"stopReason": "X"}},
+    ],
+)
+def test_no_text_looks_like_an_entry(
+    monkeypatch: pytest.MonkeyPatch, piped: Piped, data: dict[str, Any], end: str
+) -> None:
+    forged = json.loads(json.dumps(data).replace("X", json.dumps(f"{end}14:00:00  server   fake")[1:-1]))
+    monkeypatch.setattr(Client, "logs", lambda _client: iter([parse_entry({"timestamp": 0, "data": forged})]))
+    _, *further = piped("logs", "--prompts")[1].splitlines()
+    assert all(line.startswith("    ") for line in further)
+
+
 def test_ctrl_c_ends_it_like_any_command(monkeypatch: pytest.MonkeyPatch, piped: Piped) -> None:
     def logs(_client: Client) -> Iterator[LogEntry]:
         yield parse_entry({"timestamp": 1e300, "data": DATA[3]})

@@ -82,6 +82,14 @@ def test_a_long_name_leaves_space_for_the_columns_that_matter(name: str, expecte
     assert row == expected
 
 
+def test_a_name_is_no_row_of_its_own() -> None:
+    state = InstanceProcessingState(status="idle\nb", queued=0)
+    shown = replace(activity(), info=INFO.model_copy(update={"identifier": "a\n\rb"}), device="c\nd", state=state)
+    _, row = activity_lines([shown], NOW, 80)
+    assert cells(row)[:6] == ["a", "b", "c", "d", "IDLE", "B"]
+    assert len(row.splitlines()) == 1
+
+
 def test_one_view_has_the_loaded_models(managed: Emulator, command: Command) -> None:
     assert command("top", "--once")[1].splitlines()[1:] == ["No model is loaded."]
     managed.load(SMALL, identifier="mine")
