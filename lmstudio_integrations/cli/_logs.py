@@ -7,10 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from lmstudio_integrations._support.secrets import redact
 from lmstudio_integrations._support.text import counted, one_line, printable_line
+from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.cli._common import AsJson, Host, Prompts, TextConsole, Token, note, print_json, results
 from lmstudio_integrations.cli._completion import loaded_identifiers
 from lmstudio_integrations.cli._formatting import clock_time, wrapped
+from lmstudio_integrations.cli._tables import finite
 from lmstudio_integrations.cli._wrapping import dim_style
 from lmstudio_integrations.types.logs import LogEntry, ModelInputEntry, ModelOutputEntry, RuntimeEntry, ServerEntry
 from lmstudio_integrations.types.results import LlmPredictionStats
@@ -70,7 +73,7 @@ def logs(
             if (source and source_of(entry) not in source) or (model and model != about_model):
                 continue
             if as_json:
-                print_json(members_of(entry, prompts=prompts), on_one_line=True)
+                print_json(for_json(members_of(entry, prompts=prompts)), on_one_line=True)
             else:
                 _write(console, entry, prompts=prompts)
 
@@ -78,13 +81,13 @@ def logs(
 def _write(console: TextConsole, entry: LogEntry, *, prompts: bool) -> None:
     """Print an entry: a line, and further ones indented, so that no text looks like an entry."""
     about, text = described(entry)
-    first, *further = about.splitlines() or [""]
+    first, *further = redact(about).splitlines() or [""]
     level = level_of(entry)
     marked = first if level == "info" else f"{level}: {first}"
-    line = f"{clock_time(entry.timestamp)}  {source_of(entry):<7}  {marked}"
+    line = redact(f"{clock_time(entry.timestamp)}  {source_of(entry):<7}  {marked}")
     for part in wrapped(printable_line(line), console.width).split("\n") if console.is_terminal else [line]:
         console.write_line(part, _STYLES.get(level, ""))
-    for part in (*further, *(text.splitlines() if prompts and text else ())):
+    for part in (*further, *(redact(text).splitlines() if prompts and text else ())):
         console.write_line(f"    {part}", dim_style(console))
 
 
@@ -108,6 +111,17 @@ def members_of(entry: LogEntry, *, prompts: bool) -> dict[str, Any]:
         f"{name}Characters" if name in _TEXTS else name: _size(value) if name in _TEXTS else value
         for name, value in members.items()
     }
+
+
+def for_json(value: Any) -> Any:
+    """Return a value as it may be printed: without tokens, and null for numbers that JSON does not have."""
+    if is_object(value):
+        return {redact(name): for_json(each) for name, each in value.items()}
+    if is_list(value):
+        return [for_json(each) for each in value]
+    if isinstance(value, float):
+        return finite(value)
+    return redact(value) if isinstance(value, str) else value
 
 
 def described(entry: LogEntry) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
+from lmstudio_integrations._support.secrets import redact
 from lmstudio_integrations._support.text import one_line, printable_line
 from lmstudio_integrations.cli._common import TextConsole
 from lmstudio_integrations.cli._devices import device_names
@@ -160,13 +161,18 @@ class Monitor:
     def _record(self, entry: LogEntry) -> None:
         match entry:
             case ModelInputEntry(input=text, model_identifier=model):
-                self.last_prompt = one_line(f"{model}: {text[:_EXCERPT]}")
+                self.last_prompt = _excerpt(f"{model}: {text}")
             case ModelOutputEntry(stats=stats, model_identifier=model) if stats:
                 self._speeds[model] = finite(stats.tokens_per_second), finite(stats.time_to_first_token_sec)
             case _ if level_of(entry) == "error":
-                self.last_error = one_line(f"{clock_time(entry.timestamp)} {described(entry)[0][:_EXCERPT]}")
+                self.last_error = _excerpt(f"{clock_time(entry.timestamp)} {described(entry)[0]}")
             case _:
                 pass
+
+
+def _excerpt(text: str) -> str:
+    """Return the beginning of a text, without tokens: also without one that would be cut, and not recognized."""
+    return one_line(redact(text[: 10 * _EXCERPT])[:_EXCERPT])
 
 
 def _error_of(future: Future[Any]) -> LMStudioError | None:

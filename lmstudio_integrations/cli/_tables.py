@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
 
+from lmstudio_integrations._support.secrets import redact
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.cli._formatting import device_name, duration, model_size, wrapped
@@ -130,9 +131,9 @@ def activity_lines(activities: "Iterable[ModelActivity]", now: float, width: int
     """
     rows = [
         (
-            one_line(each.info.identifier),
-            one_line(each.device),
-            one_line(each.state.status).upper() if each.state else "?",
+            redact(one_line(each.info.identifier)),
+            redact(one_line(each.device)),
+            redact(one_line(each.state.status)).upper() if each.state else "?",
             f"{each.running}/{each.slots or '?'}",
             str(each.waiting),
             _shown(each.tokens_per_second, "{:.1f}".format),

@@ -46,7 +46,8 @@ def top(
 
     On a terminal, it is one screen. In a pipe, the views follow each other; with --json, each is one line.
     """
-    from lmstudio_integrations.cli._monitor import Monitor, view_lines, view_members  # noqa: PLC0415 - slow
+    from lmstudio_integrations.cli._logs import for_json  # noqa: PLC0415 - slow
+    from lmstudio_integrations.cli._monitor import Monitor, view_lines, view_members  # noqa: PLC0415
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
     from lmstudio_integrations.client.transport.connect.addresses import hosts_of  # noqa: PLC0415
 
@@ -64,7 +65,7 @@ def top(
             screen = stack.enter_context(live)
         for _ in itertools.chain([None], rounds):
             if as_json:
-                print_json(view_members(monitors, time(), prompts=prompts), on_one_line=True)
+                print_json(for_json(view_members(monitors, time(), prompts=prompts)), on_one_line=True)
             elif screen is None:
                 for line, style in view_lines(monitors, time(), console, prompts=prompts):
                     console.write_line(line, style)

@@ -1,12 +1,14 @@
 """`logs`: what it prints of each kind of entry, and which entries it prints."""
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from lmstudio_integrations._support.secrets import HIDDEN
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.types.logs import LogEntry, parse_entry
 from tests.cli.managed import Piped
@@ -119,6 +121,36 @@ def test_no_text_looks_like_an_entry(
     monkeypatch.setattr(Client, "logs", lambda _client: iter([parse_entry({"timestamp": 0, "data": forged})]))
     _, *further = piped("logs", "--prompts")[1].splitlines()
     assert all(line.startswith("    ") for line in further)
+
+
+TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"type": "server.log", "level": f"warn {TOKEN}", "content": f"Authorization: Bearer\n{TOKEN}"},
+        {"type": f"other {TOKEN}", TOKEN: [TOKEN]},
+        {"type": "llm.prediction.input", "input": f"a\n{TOKEN}", "modelPath": TOKEN, "modelIdentifier": TOKEN},
+        {"type": "llm.prediction.output", "output": "", "modelIdentifier": "", "stats": {"stopReason": TOKEN}},
+        {"type": "runtime.log", "level": "info", "message": TOKEN, **RUNTIME},
+    ],
+)
+def test_tokens_are_hidden(
+    monkeypatch: pytest.MonkeyPatch, piped: Piped, data: dict[str, Any], flags: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(Client, "logs", lambda _client: iter([parse_entry({"timestamp": 0, "data": data})]))
+    _, out, _ = piped("logs", "--prompts", *flags)
+    assert HIDDEN in out
+    assert TOKEN[-10:] not in out
+
+
+def test_json_has_no_numbers_that_are_not_finite(monkeypatch: pytest.MonkeyPatch, piped: Piped) -> None:
+    entry = parse_entry({"timestamp": math.inf, "data": {"type": "other", "numbers": [math.nan, 1.5]}})
+    monkeypatch.setattr(Client, "logs", lambda _client: iter([entry]))
+    shown = json.loads(piped("logs", "--prompts", "--json")[1])
+    assert (shown["timestamp"], shown["data"]["numbers"]) == (None, [None, 1.5])
 
 
 def test_ctrl_c_ends_it_like_any_command(monkeypatch: pytest.MonkeyPatch, piped: Piped) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations._support.secrets import HIDDEN
 from lmstudio_integrations.cli import _top
 from lmstudio_integrations.cli._common import TextConsole, results
 from lmstudio_integrations.cli._monitor import ModelActivity, Monitor, view_lines, view_members
@@ -20,7 +21,7 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.logs import parse_entry
 from lmstudio_integrations.types.models import InstanceProcessingState, LlmInstanceInfo
 from tests.cli.managed import EMBEDDER, SMALL, Command, Piped, cells
-from tests.cli.test_logs import STATS
+from tests.cli.test_logs import STATS, TOKEN
 from tests.protocol.transcripts import LLM_INSTANCE
 
 NOW = 1100.0
@@ -241,6 +242,37 @@ def test_numbers_that_are_not_finite_are_not_known(
         ((model,),) = [host["models"] for host in view_members([monitor], NOW, prompts=False)["hosts"]]
     assert (model["tokensPerSecond"], model["timeToFirstTokenSec"]) == (None, None)
     assert remaining_seconds(INFO.model_copy(update={"ttl_ms": number, "last_used_time": number}), NOW) in {None, 0}
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_tokens_are_hidden(
+    managed: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+    flags: tuple[str, ...],
+) -> None:
+    long = f"{'x' * 280} {TOKEN}"
+    data: list[dict[str, Any]] = [
+        {"type": "server.log", "level": "error", "content": long},
+        {"type": "llm.prediction.input", "input": long, "modelPath": "", "modelIdentifier": ""},
+    ]
+    monkeypatch.setattr(
+        sync.Client, "logs", lambda _client: iter([parse_entry({"timestamp": 0, "data": each}) for each in data])
+    )
+    managed.load(SMALL, identifier=TOKEN)
+    views: list[str] = []
+
+    def until_the_log_is_read(_seconds: float) -> None:
+        views.append(capsys.readouterr().out)
+        assert len(views) < 1000
+        if "x" * 280 in views[-1].split("rompt")[-1]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_top, "sleep", until_the_log_is_read)
+    assert run("top", "--prompts", "--host", managed.address, *flags) == 130
+    assert HIDDEN in views[-1]
+    assert "sk-lm" not in views[-1]
 
 
 def test_a_host_that_never_replies_delays_no_view(
