@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_serializer
 
 from lmstudio_integrations.types._wire_model import TaggedModel
 from lmstudio_integrations.types.results import LlmPredictionStats
@@ -18,9 +18,13 @@ class LogEntry(TaggedModel):
     server sent; the other classes have an empty one.
     """
 
-    timestamp: int | float
+    timestamp: float
     type: str
     data: dict[str, Any] = Field(default_factory=dict)
+
+    @field_serializer("timestamp")
+    def _whole(self, timestamp: float) -> int | float:
+        return int(timestamp) if timestamp.is_integer() else timestamp
 
 
 class ModelInputEntry(LogEntry):

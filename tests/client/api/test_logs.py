@@ -10,6 +10,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.types.logs import parse_entry
 from tests.client.both import make_client
 from tests.client.fake import Socket, authenticate, fake_server, on_io_thread, receive, send
 from tests.client.transport.test_connections import connections_to
@@ -130,6 +131,26 @@ async def test_a_log_that_breaks_raises_an_error_after_its_entries(make_client: 
         assert (await anext(entries)).level == "debug"
         with pytest.raises(error):
             await anext(entries)
+
+
+@pytest.mark.parametrize("timestamp", [AT, 0.5])
+def test_an_entry_is_written_as_it_was_read(timestamp: float) -> None:
+    for data, kind, _ in ENTRIES.values():
+        if kind is not lms.LogEntry:
+            entry = parse_entry({"timestamp": timestamp, "data": data})
+            assert json.loads(entry.to_json()) == entry.to_dict() == {**data, "timestamp": timestamp}
+            assert type(entry.to_dict()["timestamp"]) is type(timestamp)
+
+
+async def test_the_error_of_a_time_that_is_none_is_whole(make_client: Callable[..., Any]) -> None:
+    frame = packet(QUIET)
+    frame["message"]["log"]["timestamp"] = "noon"
+    async with logging_server(frame) as (address, _), make_client(address) as client:
+        with pytest.raises(lms.LMStudioProtocolError) as caught:
+            await anext(client.logs())
+    problem, *remedy = str(caught.value).split("; ")
+    assert "timestamp: Input should be a valid number" in problem
+    assert remedy == ["update LM Studio and this package"]
 
 
 async def test_a_log_ends_when_its_client_is_closed(make_client: Callable[..., Any]) -> None:
