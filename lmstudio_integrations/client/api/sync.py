@@ -846,7 +846,8 @@ class Client(BaseClient):
         """Open the server's log; return an iterator over its entries: prompts, responses, requests, loads and errors.
 
         The server keeps none: what it wrote before is not there. Entries that arrive while nobody reads are kept in
-        memory, all of them. A quiet log is no timeout. The iteration ends when this client or the iterator is closed.
+        memory, all of them. A quiet log is no timeout. The iteration ends when this client or the iterator is closed;
+        to end it while it waits in another thread or task, close the client.
 
         Raises:
             LMStudioClientClosedError: If the client is closed already.
