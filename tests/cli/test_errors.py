@@ -41,7 +41,7 @@ NOT_LOADED = {"code": "generic.noModelMatchingQuery", "query": {"identifier": "a
 LATER = "1013 (try again later)"
 
 
-LOG = "the server's log may say why: `lms log stream`"
+LOG = "the server's log may say why: `lmsi logs` or `lms log stream`"
 
 
 PLAN = MemoryPlan(host="a:1", device=None, capacity_bytes=None, models=())

@@ -54,7 +54,7 @@ _SAMPLE, _LONGEST_NAME = 20, 256
 
 ServerErrorT = TypeVar("ServerErrorT", bound=LMStudioServerError)
 
-_LOG = "the server's log may say why: `lms log stream`"
+_LOG = "the server's log may say why: `lmsi logs` or `lms log stream`"
 
 NAME_A_PLUGIN = (
     "check the identifier: an MCP server of mcp.json has `mcp/` and its name in kebab case; if LM Studio requires a "
