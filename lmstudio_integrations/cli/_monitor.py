@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -11,13 +10,14 @@ from rich.text import Text
 
 from lmstudio_integrations._support.secrets import redact
 from lmstudio_integrations._support.text import one_line, printable_line
+from lmstudio_integrations.cli._activity import ModelActivity, activity_lines, activity_members
 from lmstudio_integrations.cli._common import TextConsole
 from lmstudio_integrations.cli._devices import device_names
 from lmstudio_integrations.cli._errors import parts_of
 from lmstudio_integrations.cli._formatting import clock_time, device_name, duration
 from lmstudio_integrations.cli._loaded_models import info_of
 from lmstudio_integrations.cli._logs import described, level_of
-from lmstudio_integrations.cli._tables import activity_lines, finite, remaining_seconds
+from lmstudio_integrations.cli._tables import finite
 from lmstudio_integrations.cli._wrapping import dim_style
 from lmstudio_integrations.client.api.sync import LLM, Client, EmbeddingModel
 from lmstudio_integrations.errors import (
@@ -27,44 +27,13 @@ from lmstudio_integrations.errors import (
     LMStudioServerError,
 )
 from lmstudio_integrations.types.logs import LogEntry, ModelInputEntry, ModelOutputEntry
-from lmstudio_integrations.types.models import InstanceProcessingState, ModelInstanceInfo
+from lmstudio_integrations.types.models import ModelInstanceInfo
 
 _EXCERPT = 300
 """Characters that are shown of a prompt or an error."""
 
 _Speeds = tuple[float | None, float | None]
 """Tokens per second of a prediction, and seconds to its first token."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelActivity:
-    """What a loaded model does.
-
-    Attributes:
-        info: Its info.
-        device: The name of its device; empty if all models are on the server's own machine.
-        state: What it is doing; `None` if the server cannot say that.
-        slots: How many predictions it runs at once; `None` if that is not known.
-        tokens_per_second: The speed of the last prediction that has ended since the log is read.
-        first_token_sec: How many seconds that took to its first token.
-    """
-
-    info: ModelInstanceInfo
-    device: str
-    state: InstanceProcessingState | None
-    slots: int | None
-    tokens_per_second: float | None
-    first_token_sec: float | None
-
-    @property
-    def running(self) -> int:
-        """How many requests run."""
-        return max(0, min(self.state.queued, self.slots or 1)) if self.state else 0
-
-    @property
-    def waiting(self) -> int:
-        """How many requests wait for a slot."""
-        return max(0, self.state.queued - self.running) if self.state else 0
 
 
 class Monitor:
@@ -233,23 +202,8 @@ def view_members(monitors: Sequence[Monitor], now: float, *, prompts: bool) -> d
                 "logError": parts_of(monitor.log_error)[0] if monitor.log_error else None,
                 "lastError": monitor.last_error or None,
                 **({"lastPrompt": monitor.last_prompt or None} if prompts else {}),
-                "models": [_members(each, now) for each in monitor.models],
+                "models": [activity_members(each, now) for each in monitor.models],
             }
             for monitor in monitors
         ],
-    }
-
-
-def _members(activity: ModelActivity, now: float) -> dict[str, Any]:
-    return {
-        "identifier": activity.info.identifier,
-        "modelKey": activity.info.model_key,
-        "deviceIdentifier": activity.info.device_identifier,
-        "status": activity.state and activity.state.status,
-        "slots": activity.slots,
-        "running": activity.state and activity.running,
-        "waiting": activity.state and activity.waiting,
-        "tokensPerSecond": activity.tokens_per_second,
-        "timeToFirstTokenSec": activity.first_token_sec,
-        "remainingSec": remaining_seconds(activity.info, now),
     }

@@ -2,21 +2,16 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
-from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
 
-from lmstudio_integrations._support.secrets import redact
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.cli._formatting import device_name, duration, model_size, wrapped
 from lmstudio_integrations.types.models import LlmInfo, ModelInfo, ModelInstanceInfo
 from lmstudio_integrations.types.tools import ToolFunction
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.cli._monitor import ModelActivity
 
 
 def downloaded_lines(
@@ -49,7 +44,7 @@ def downloaded_lines(
         for info in sorted(models, key=lambda info: info.model_key)
     ]
     header = (title, "PARAMS", "ARCH", "SIZE", "ABILITIES", "DEVICE", "")
-    return _lines(header, rows, width, omit=("ARCH", "PARAMS", "ABILITIES", "SIZE"))
+    return table_lines(header, rows, width, omit=("ARCH", "PARAMS", "ABILITIES", "SIZE"))
 
 
 def variant_lines(variants: Iterable[ModelInfo], selected: str | None, width: int) -> list[str]:
@@ -70,7 +65,7 @@ def variant_lines(variants: Iterable[ModelInfo], selected: str | None, width: in
         )
         for info in sorted(variants, key=lambda info: info.size_bytes)
     ]
-    return _lines(("VARIANT", "QUANT", "FORMAT", "SIZE", ""), rows, width, omit=("FORMAT", "QUANT", "SIZE"))
+    return table_lines(("VARIANT", "QUANT", "FORMAT", "SIZE", ""), rows, width, omit=("FORMAT", "QUANT", "SIZE"))
 
 
 def loaded_lines(
@@ -97,7 +92,7 @@ def loaded_lines(
         for info, status in sorted(loaded, key=lambda each: each[0].identifier)
     ]
     header = ("IDENTIFIER", "DEVICE", "MODEL", "STATUS", "SIZE", "CONTEXT", "TTL")
-    return _lines(header, rows, width, omit=("MODEL", "CONTEXT", "SIZE", "TTL"))
+    return table_lines(header, rows, width, omit=("MODEL", "CONTEXT", "SIZE", "TTL"))
 
 
 def time_to_live(info: ModelInstanceInfo, now: float) -> str:
@@ -121,35 +116,6 @@ def finite(number: float | None) -> float | None:
     return number if number is not None and isfinite(number) else None
 
 
-def activity_lines(activities: "Iterable[ModelActivity]", now: float, width: int) -> list[str]:
-    """Return a table of what loaded models do.
-
-    Args:
-        activities: What each does.
-        now: The time, in seconds since 1970.
-        width: The columns of the terminal. A name that is too long for them is cut.
-    """
-    rows = [
-        (
-            redact(one_line(each.info.identifier)),
-            redact(one_line(each.device)),
-            redact(one_line(each.state.status)).upper() if each.state else "?",
-            f"{each.running}/{each.slots or '?'}",
-            str(each.waiting),
-            _shown(each.tokens_per_second, "{:.1f}".format),
-            _shown(each.first_token_sec, "{:.2f} s".format),
-            _shown(remaining_seconds(each.info, now), duration),
-        )
-        for each in activities
-    ]
-    header = ("MODEL", "DEVICE", "STATUS", "SLOTS", "QUEUE", "TOK/S", "TTFT", "TTL")
-    return _lines(header, rows, width, omit=("TTL", "DEVICE", "STATUS", "TTFT"), cut="MODEL")
-
-
-def _shown(value: float | None, write: Callable[[float], str]) -> str:
-    return "" if value is None else write(value)
-
-
 def tool_lines(tools: Iterable[ToolFunction], width: int) -> list[str]:
     """Return a table of tools, each followed by its parameters; the optional ones are in brackets.
 
@@ -158,7 +124,7 @@ def tool_lines(tools: Iterable[ToolFunction], width: int) -> list[str]:
         width: The columns of the terminal. Long descriptions are wrapped.
     """
     header = ("TOOL", "TYPE", "DESCRIPTION")
-    lines = _lines(header, [row for tool in tools for row in _tool_rows(tool)], width, omit=())
+    lines = table_lines(header, [row for tool in tools for row in _tool_rows(tool)], width, omit=())
     start = lines[0].find(header[-1])
     indent = start if 0 < start <= width - _NARROWEST else 4
     return [part for line in lines for part in wrapped(line, width, indent).split("\n")]
@@ -215,7 +181,7 @@ def _abilities(info: ModelInfo) -> str:
     return ", ".join(name for name, has in (("tools", info.trained_for_tool_use), ("vision", info.vision)) if has)
 
 
-def _lines(
+def table_lines(
     header: Sequence[str], rows: Sequence[Sequence[str]], width: int, omit: Sequence[str], cut: str = ""
 ) -> list[str]:
     """Return a table as lines, without columns that are empty, nor those that make it wider than the terminal.

@@ -13,9 +13,10 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.secrets import HIDDEN
 from lmstudio_integrations.cli import _top
+from lmstudio_integrations.cli._activity import ModelActivity, activity_lines
 from lmstudio_integrations.cli._common import TextConsole, results
-from lmstudio_integrations.cli._monitor import ModelActivity, Monitor, view_lines, view_members
-from lmstudio_integrations.cli._tables import activity_lines, remaining_seconds
+from lmstudio_integrations.cli._monitor import Monitor, view_lines, view_members
+from lmstudio_integrations.cli._tables import remaining_seconds
 from lmstudio_integrations.client.api import sync
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.logs import parse_entry
