@@ -153,7 +153,7 @@ _REMEDIES = {
     for needed, rows in _NAMES_BY_REMEDY.items()
 }
 
-LANGUAGE_MODEL_NAMES = _REMEDIES["extra"].keys()
+LANGUAGE_MODEL_NAMES: Collection[str] = _REMEDIES["extra"].keys()
 """Settings of language models in other packages that have no counterpart here."""
 
 

@@ -89,7 +89,9 @@ class DownloadReport:
         check_callbacks(on_progress=on_progress, on_finalize=on_finalize)
         self._on_progress = on_progress
         self._on_finalize = on_finalize
-        self.bar = ProgressBar(f"Downloading {name}", shown=show_progress, is_reported=on_progress is not None)
+        self.bar: ProgressBar = ProgressBar(
+            f"Downloading {name}", shown=show_progress, is_reported=on_progress is not None
+        )
 
     def read(self, packet: Mapping[str, Any]) -> CallbackEffect | None:
         """Return what a packet has to cause, if anything."""

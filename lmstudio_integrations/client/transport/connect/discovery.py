@@ -55,8 +55,8 @@ class ServerFileError(LMStudioOSError):
     """A file does not tell where the server listens, or where LM Studio's folder is."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        self.path = str(path) if str(path).isprintable() else ascii(str(path))
-        self.reason = reason
+        self.path: str = str(path) if str(path).isprintable() else ascii(str(path))
+        self.reason: str = reason
         super().__init__(f"{self.path}: {reason}")
 
 
