@@ -1,5 +1,6 @@
 """Without a host, the server is the one that LM Studio has written down, else the one on its usual ports."""
 
+import errno
 import json
 import os
 import socket
@@ -222,6 +223,15 @@ def test_places_that_failed_alike_are_listed_together() -> None:
         "\n  tried: /home/me/.lmstudio/.internal/http-server.json (server file): it does not exist; "
         "127.0.0.1:1, 127.0.0.1:3: refused; 127.0.0.1:2: no response\n"
     ) in not_found(attempts)
+
+
+async def test_a_home_that_this_user_may_not_read_is_a_clear_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", denied)
+    path = home / ".lmstudio" / ".internal" / "http-server.json"
+    assert await discover() == (None, (Attempt(str(path), "server file", "it cannot be read (Permission denied)"),))
 
 
 async def test_a_user_without_a_home_folder_is_a_clear_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
