@@ -6,6 +6,7 @@ from typing import TypeAlias
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.transport.connect import addresses, discovery
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.testing.cassettes.cassette import save
 from lmstudio_integrations.emulator.testing.proxy.fault_options import choose_faults
@@ -331,7 +332,8 @@ BLOCKED = """
 """
 
 
-def test_all_other_servers_can_be_blocked(run: Run) -> None:
+def test_all_other_servers_can_be_blocked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "local_candidates", addresses.local_candidates)  # as outside of tests
     run(BLOCKED, "--lmstudio-block").assert_outcomes(passed=6)
 
 

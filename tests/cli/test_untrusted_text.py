@@ -150,7 +150,7 @@ def server() -> Iterator[Emulator]:
             rules=({"when": {"last": "^fail"}, "then": [{"error": NAME}]},),
         ),
         ModelEntry(key=f"new{NAME}", path="acme/odd/odd.gguf"),
-        ModelEntry(key=ABSENT, downloaded=False, size_bytes=1000),
+        ModelEntry(key=ABSENT, downloaded=False, size_bytes=1000, quantization=(NAME, 4)),
     ]
     tools: list[ToolFunctionDef | Callable[..., Any]] = [report, ToolFunctionDef(NAME, NAME, {}, lambda: None)]
     with Emulator(models, plugins={"mcp/texts": tools}) as running:
