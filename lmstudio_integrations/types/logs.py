@@ -68,10 +68,7 @@ class RuntimeEntry(LogEntry):
 
 
 _KINDS: dict[object, type[LogEntry]] = {
-    "llm.prediction.input": ModelInputEntry,
-    "llm.prediction.output": ModelOutputEntry,
-    "server.log": ServerEntry,
-    "runtime.log": RuntimeEntry,
+    kind.model_fields["type"].default: kind for kind in (ModelInputEntry, ModelOutputEntry, ServerEntry, RuntimeEntry)
 }
 
 
