@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import time
 from collections.abc import Collection, Generator, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import typer
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.cli._announcement import announcement, check_announcement
 from lmstudio_integrations.cli._common import Redact, note, results
+from lmstudio_integrations.cli._formatting import clock_time
 from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
 from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address, local_candidates
 from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry
@@ -200,7 +200,7 @@ class _Notes(logging.Handler):
     """Prints the log on stderr, with the time of day."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        note(f"{time.strftime('%H:%M:%S', time.localtime(record.created))}  {record.getMessage()}")
+        note(f"{clock_time(record.created * 1000)}  {record.getMessage()}")
 
 
 @contextlib.contextmanager
