@@ -3,6 +3,7 @@
 import textwrap
 import time
 from collections.abc import Mapping
+from math import isfinite
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ def duration(seconds: float) -> str:
         if number:
             parts.append(f"{number}{unit}")
     return " ".join(parts[:2]) or "0s"
+
+
+def finite(number: float | None) -> float | None:
+    """Return a number of a server, which may send any; `None` if it is infinite or not a number."""
+    return number if number is not None and isfinite(number) else None
 
 
 def clock_time(milliseconds: float) -> str:

@@ -12,8 +12,7 @@ from lmstudio_integrations._support.text import counted, one_line, printable_lin
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.cli._common import AsJson, Host, Prompts, TextConsole, Token, note, print_json, results
 from lmstudio_integrations.cli._completion import loaded_identifiers
-from lmstudio_integrations.cli._formatting import clock_time, wrapped
-from lmstudio_integrations.cli._tables import finite
+from lmstudio_integrations.cli._formatting import clock_time, finite, wrapped
 from lmstudio_integrations.cli._wrapping import dim_style
 from lmstudio_integrations.types.logs import LogEntry, ModelInputEntry, ModelOutputEntry, RuntimeEntry, ServerEntry
 from lmstudio_integrations.types.results import LlmPredictionStats

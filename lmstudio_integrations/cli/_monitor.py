@@ -14,10 +14,9 @@ from lmstudio_integrations.cli._activity import ModelActivity, activity_lines, a
 from lmstudio_integrations.cli._common import TextConsole
 from lmstudio_integrations.cli._devices import device_names
 from lmstudio_integrations.cli._errors import parts_of
-from lmstudio_integrations.cli._formatting import clock_time, device_name, duration
+from lmstudio_integrations.cli._formatting import clock_time, device_name, duration, finite
 from lmstudio_integrations.cli._loaded_models import info_of
 from lmstudio_integrations.cli._logs import described, level_of
-from lmstudio_integrations.cli._tables import finite
 from lmstudio_integrations.cli._wrapping import dim_style
 from lmstudio_integrations.client.api.sync import LLM, Client, EmbeddingModel
 from lmstudio_integrations.errors import (

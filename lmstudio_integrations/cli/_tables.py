@@ -3,13 +3,12 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import isfinite
 
 from rich.cells import cell_len, set_cell_size
 
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations.cli._formatting import device_name, duration, model_size, wrapped
+from lmstudio_integrations.cli._formatting import device_name, duration, finite, model_size, wrapped
 from lmstudio_integrations.types.models import LlmInfo, ModelInfo, ModelInstanceInfo
 from lmstudio_integrations.types.tools import ToolFunction
 
@@ -109,11 +108,6 @@ def remaining_seconds(info: ModelInstanceInfo, now: float) -> float | None:
         return None
     idle_ms = 0 if info.last_used_time is None else now * 1000 - info.last_used_time
     return finite(min(max(info.ttl_ms - idle_ms, 0), info.ttl_ms) / 1000)  # the two clocks may differ
-
-
-def finite(number: float | None) -> float | None:
-    """Return a number of a server, which may send any; `None` if it is infinite or not a number."""
-    return number if number is not None and isfinite(number) else None
 
 
 def tool_lines(tools: Iterable[ToolFunction], width: int) -> list[str]:
