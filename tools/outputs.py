@@ -3,7 +3,7 @@
 A block `text` right below a block `python` is the output of that example. A page ends with a comment that has the
 digest of its examples and outputs, so that `test_outputs.py` notices a page that was changed and not run again.
 Without arguments, all pages with such a comment are run. The server is the emulator with the cookbook's models, the
-real ones included.
+real ones included, and the scripted one of `lmsi serve`.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.models.catalog import BUNDLED
+from lmstudio_integrations.emulator.models.catalog import BUNDLED, scripted_tools
 from tools import ROOT
 
 CATALOG = ROOT / "cookbook/catalog.toml"
@@ -122,7 +122,7 @@ def write(paths: Iterable[Path]) -> None:
     """Run the examples of pages, each on a server of its own, and write their outputs."""
     for path in paths:
         page = path.read_text(encoding="utf-8")
-        with Emulator(catalog=CATALOG) as server:
+        with Emulator([scripted_tools()], catalog=CATALOG) as server:
             server.load(CHAT)
             path.write_text(with_outputs(page, run(examples(page), server.address)), encoding="utf-8")
         print(path)

@@ -16,16 +16,19 @@ from lmstudio_integrations.cli._common import Redact, note, results
 from lmstudio_integrations.cli._formatting import clock_time
 from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
 from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address, local_candidates
+from lmstudio_integrations.client.transport.connect.find import search
+from lmstudio_integrations.client.transport.flows import run
+from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import Rule, parse_rules
-from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model, read_toml
+from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model, read_toml, scripted_tools
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.server.limits import DEFAULT_LIMITS, MIB
 from lmstudio_integrations.emulator.testing.cassettes.modes import Pace
 from lmstudio_integrations.emulator.testing.proxy.fault_options import choose_faults, read_injections
 from lmstudio_integrations.emulator.testing.proxy.injections import Injection
 from lmstudio_integrations.emulator.testing.proxy.proxy import Proxy, ProxyThread
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import LMStudioRuntimeError, LMStudioValueError
 
 Models = Annotated[
     list[str] | None,
@@ -33,7 +36,7 @@ Models = Annotated[
         "--model",
         metavar="KEY[=WEIGHTS]",
         help="A model to offer; WEIGHTS is a bundled model or a GGUF file. May be repeated. "
-        "Without it and --catalog: the two bundled models.",
+        "Without it and --catalog: the two bundled models, and a scripted one that calls tools.",
     ),
 ]
 
@@ -158,6 +161,7 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     if is_exposed(host, tokens):
         note(f"Warning: everyone who can reach {host} can use this server; restrict it with --token-file.")
     variable = None if token or token_file else token_variable()
+    first = find_first()
     with contextlib.ExitStack() as stack:
         if not quiet:
             stack.enter_context(log_as_notes())
@@ -170,7 +174,7 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
                 note(f"Faults, drawn with --seed {seed}: {', '.join(fault or ())}")
             port = emulator.port if proxy is None else proxy.port
             stack.enter_context(announcement(port) if announce else contextlib.nullcontext())
-            reach = FOUND if announce else how_to_reach(host, port)
+            reach = FOUND if announce else how_to_reach(host, port, first)
             show(emulator, reach, token_note(variable) if tokens else None, Address(host, port), replay)
 
         emulator.serve_forever(on_ready)
@@ -281,20 +285,39 @@ def list_faults() -> None:
         console.write_line(f"{fault.name}  ({fault.kind}, {fault.phase.word})  {fault.summary}")
 
 
-def how_to_reach(host: str, port: int) -> str:
-    """Return how clients reach the server."""
+def find_first() -> Address | None:
+    """Return the server that programs without a host find now; `None` if there is none, or tests block all of them."""
+    with contextlib.suppress(LMStudioRuntimeError):
+        return run(search(ThreadMailbox))[0]
+    return None
+
+
+def how_to_reach(host: str, port: int, first: Address | None = None) -> str:
+    """Return how clients reach the server.
+
+    Args:
+        host: The address that it listens on.
+        port: Its port.
+        first: The server that programs without a host found before this one was started.
+    """
     address = Address(host, port)
     if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared
         return f"To use it from another machine: export {HOST_VARIABLE}=NAME-OF-THIS-MACHINE:{port}"
-    if address in local_candidates():
+    places = local_candidates()
+    if address not in places:
+        return f"To use it: export {HOST_VARIABLE}={address.netloc}"
+    if first is None or first in places[places.index(address) :]:
         return FOUND
-    return f"To use it: export {HOST_VARIABLE}={address.netloc}"
+    return (
+        f"Programs that name no host find the server at {first.netloc} first: stop that one, or "
+        f"export {HOST_VARIABLE}={address.netloc}"
+    )
 
 
 def build_catalog(
     names: Iterable[str] = (), path: Path | None = None, rules: Path | None = None, *, scripted: bool = False
 ) -> Catalog:
-    """Return a catalog with the models of the command line; with the bundled ones if there are none.
+    """Return a catalog with the models of the command line; without any, with those of `serve` itself.
 
     Args:
         names: Models as `KEY` or `KEY=WEIGHTS`.
@@ -306,8 +329,10 @@ def build_catalog(
         LMStudioValueError: If an option or a file has an invalid value; the message names it.
     """
     base = load_catalog(path) if path else Catalog()
-    names = tuple(names) or (() if path else tuple(BUNDLED))
-    entries = [*base.models, *(parse_model(name, scripted=scripted) for name in names)]
+    own: Sequence[ModelEntry] = ()
+    if not (names := tuple(names)) and not path:
+        names, own = tuple(BUNDLED), (scripted_tools(),)
+    entries = [*base.models, *(parse_model(name, scripted=scripted) for name in names), *own]
     default_rules = load_rules(rules) if rules else ()
     return replace(base, models=tuple(_complete(entry, default_rules) for entry in entries))
 

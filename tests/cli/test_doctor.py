@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations import __version__
-from lmstudio_integrations.cli import INTERRUPTED
+from lmstudio_integrations.cli import INTERRUPTED, _doctor
 from lmstudio_integrations.cli._doctor import survey
 from lmstudio_integrations.cli._doctor.checks import UNTRAINED
 from lmstudio_integrations.client.api.sync import LLM, Client
 from lmstudio_integrations.client.transport.connect import discovery
 from lmstudio_integrations.client.transport.connect.addresses import Address
-from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator import Emulator, FaultProxy, ModelEntry
 from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioServerError
 from tests.cli.managed import Piped
 from tests.cli.terminal import interrupt, needs_pty, on_terminal, started
@@ -93,7 +93,7 @@ def verdicts(found: dict[str, dict[str, Any]]) -> dict[str, str]:
 def test_a_server_with_loaded_models_passes_all_checks(checks: Checks, good: Emulator) -> None:
     good.load(CHAT, ttl=600)
     good.load(EMBEDDING)
-    status, found = checks("--host", good.address)
+    status, found = checks("--host", good.address, "--try")
     assert status == 0
     assert list(found) == NAMES
     assert set(verdicts(found).values()) == {"ok"}
@@ -104,37 +104,47 @@ def test_a_server_with_loaded_models_passes_all_checks(checks: Checks, good: Emu
     assert found["tools"]["found"].startswith(f"{CHAT}: 7 of 7 right in ")
 
 
-def test_nothing_is_loaded_and_nothing_unloaded(checks: Checks, good: Emulator) -> None:
+def test_without_try_no_model_is_loaded_run_or_unloaded(checks: Checks, good: Emulator) -> None:
     with Client(good.address) as client:
         client.llm.model(CHAT)  # just in time, so that another such load would evict it
         status, found = checks("--host", good.address)
     assert status == 0
-    assert found["embedding"]["verdict"] == "skipped"
-    assert "--load" in found["embedding"]["fix"]
-    assert found["tools"]["verdict"] == "ok"
+    assert list(found) == NAMES[:-3]
     assert [(each.key, each.state) for each in good.loads] == [(CHAT, "loaded")]
+    assert (list(good.predictions), list(good.embedded_texts)) == ([], [])
 
 
-def test_with_load_models_are_loaded_without_evicting_others_and_unloaded_again(
+@pytest.mark.parametrize("fault", ["handshake-unanswered", "authentication-unanswered"])
+def test_a_server_that_never_answers_is_a_problem_after_a_short_timeout(
+    checks: Checks, scripted: Emulator, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(_doctor, "_TIMEOUT", 0.1)
+    with FaultProxy(scripted.address, fault) as proxy:
+        status, found = checks("--host", proxy.address)
+    assert status == 1
+    assert "problem" in {found["server"]["verdict"], found["version"]["verdict"]}
+
+
+def test_with_try_models_are_loaded_without_evicting_others_and_unloaded_again(
     checks: Checks, scripted: Emulator
 ) -> None:
     with Client(scripted.address) as client:
         client.llm.model(CHAT)
-        status, found = checks("--host", scripted.address, "--load")
+        status, found = checks("--host", scripted.address, "--try")
     assert status == 0
     assert found["embedding"]["verdict"] == "ok"
     states = [(each.key, each.mode, each.state) for each in scripted.loads]
     assert states == [(CHAT, "just_in_time", "loaded"), (EMBEDDING, "explicit", "unloaded")]
 
 
-def test_with_load_the_smallest_suitable_model_is_loaded(checks: Checks) -> None:
+def test_with_try_the_smallest_suitable_model_is_loaded(checks: Checks) -> None:
     models = [
         ModelEntry(key="large", size_bytes=10**10),
         ModelEntry(key="small", size_bytes=10**9),
         ModelEntry(key="smallest", size_bytes=10**6, tools=False),
     ]
     with Emulator(models) as server:
-        _, found = checks("--host", server.address, "--load")
+        _, found = checks("--host", server.address, "--try")
         assert [each.key for each in server.loads] == ["small"]
         assert server.loaded() == []
     assert found["embedding"]["found"] == "no embedding model is downloaded"
@@ -178,7 +188,7 @@ def test_a_server_that_cannot_be_asked_about_chat_templates_is_a_problem(
 def test_a_model_that_cannot_be_loaded_is_a_problem(checks: Checks) -> None:
     rule = {"when": {"load": True}, "then": [{"fault": "out_of_memory"}]}
     with Emulator([ModelEntry(key="large", rules=(rule,))]) as server:
-        status, found = checks("--host", server.address, "--load")
+        status, found = checks("--host", server.address, "--try")
     assert status == 1
     assert found["tools"]["verdict"] == "problem"
     assert "insufficient system resources" in found["tools"]["found"]
@@ -191,7 +201,7 @@ def test_a_model_that_does_not_fit_is_a_problem_with_the_remedy(checks: Checks) 
         {"key": "other", "memory_gib": 6, "kind": "embedding", "preload": True},
     ]
     with Emulator(catalog={"model": models, "memory_gib": 8}) as server:
-        status, found = checks("--host", server.address, "--load")
+        status, found = checks("--host", server.address, "--try")
         assert [each.identifier for each in server.loaded()] == ["other"]
     assert (status, found["tools"]["verdict"]) == (1, "problem")
     assert found["tools"]["found"].startswith(
@@ -205,7 +215,7 @@ def test_a_model_that_does_not_fit_is_a_problem_with_the_remedy(checks: Checks) 
 def test_a_model_that_does_nothing_right_is_a_problem(checks: Checks) -> None:
     rule = {"when": {}, "then": [{"text": "I would rather not."}]}
     with Emulator([ModelEntry(key="stubborn", rules=(rule,))], load=["stubborn"]) as server:
-        status, found = checks("--host", server.address)
+        status, found = checks("--host", server.address, "--try")
     assert status == 1
     for name, text in {
         "tools": "0 of 7 right; no call 6, wrong text 1",
@@ -214,13 +224,13 @@ def test_a_model_that_does_nothing_right_is_a_problem(checks: Checks) -> None:
         assert (found[name]["verdict"], found[name]["share"]) == ("problem", 0)
         assert found[name]["found"].startswith(f"stubborn: {text} in ")
         assert found[name]["fix"]
-    assert found["structure"]["details"][0] == "flat/1: not JSON"
+    assert found["structure"]["details"][0] == "JSON with a few members: not JSON"
 
 
 def test_a_model_that_does_a_part_right_is_a_warning_with_the_advice_of_the_card(checks: Checks) -> None:
     rules = REGRESSIONS["tool calls stay in the text"].model["rules"]
     with Emulator([ModelEntry(key="partly", rules=rules)], load=["partly"]) as server:
-        _, found = checks("--host", server.address)
+        _, found = checks("--host", server.address, "--try")
     assert (found["tools"]["verdict"], found["structure"]["verdict"]) == ("warning", "ok")
     assert found["tools"]["found"].startswith("partly: 1 of 7 right; in the text 6 in ")
     assert found["tools"]["fix"] == "rescue_tool_calls=True reads the calls that stay in the text"
@@ -230,7 +240,7 @@ def test_a_model_that_was_not_trained_for_tools_is_a_warning(checks: Checks) -> 
     rule = {"when": {"structured": False}, "then": [{"text": "I would rather not."}]}
     model = ModelEntry(key="plain", tools=False, rules=(rule,))
     with Emulator([model, ModelEntry(key="embedder", kind="embedding")], load=["plain"]) as server:
-        status, found = checks("--host", server.address)
+        status, found = checks("--host", server.address, "--try")
     assert (status, found["tools"]["verdict"], found["tools"]["fix"]) == (0, "warning", UNTRAINED)
 
 
@@ -244,7 +254,7 @@ def test_a_model_that_is_in_use_is_not_tried(checks: Checks) -> None:
     ):
         fragments = iter(stream)
         next(fragments)
-        status, found = checks("--host", server.address)
+        status, found = checks("--host", server.address, "--try")
         assert len(server.predictions) == 1
     assert (status, found["embedding"]["verdict"]) == (0, "ok")
     for name in ("tools", "structure"):
@@ -260,7 +270,7 @@ def test_after_a_lost_connection_the_server_is_not_used_again(
 ) -> None:
     rule = {"when": when, "then": [{"fault": "drop"}]}
     with Emulator([ModelEntry(key="unstable", rules=(rule, *RULES))], load=["unstable"]) as server:
-        status, found = checks("--host", server.address)
+        status, found = checks("--host", server.address, "--try")
         assert len(server.predictions) == predictions
     assert status == 1
     assert found[failed]["verdict"] == "problem"
@@ -276,7 +286,7 @@ def test_models_that_cannot_be_listed_are_a_problem(
         raise LMStudioServerError("RPC error: no; try again")
 
     monkeypatch.setattr(Client, method, fail)
-    status, found = checks("--host", scripted.address)
+    status, found = checks("--host", scripted.address, "--try")
     assert status == 1
     assert (found[name]["verdict"], found[name]["fix"]) == ("problem", "try again")
     assert found["embedding"]["verdict"] == "skipped"
@@ -410,7 +420,7 @@ def test_an_extra_without_its_main_package_was_not_requested(
 
 
 def test_in_a_pipe_there_are_no_colors_and_the_summary_is_last(good: Emulator, piped: Piped) -> None:
-    status, out, err = piped("doctor", "--host", good.address, "--load")
+    status, out, err = piped("doctor", "--host", good.address, "--try")
     assert (status, err) == (0, "")
     assert "\x1b" not in out
     assert out.splitlines()[-1] == "0 problems, 1 warning (loaded); 9 ok, 1 skipped."
@@ -419,7 +429,7 @@ def test_in_a_pipe_there_are_no_colors_and_the_summary_is_last(good: Emulator, p
 @pytest.mark.slow
 @needs_pty
 def test_on_a_terminal_verdicts_have_colors(good: Emulator) -> None:
-    with on_terminal("doctor", "--host", good.address, "--load") as terminal:
+    with on_terminal("doctor", "--host", good.address, "--try") as terminal:
         assert terminal.wait() == 0
     assert "\x1b[32mok" in terminal.raw
     assert "9 ok" in terminal.text
@@ -434,7 +444,7 @@ def test_ctrl_c_ends_it_and_unloads_what_it_loaded() -> None:
     gate = Gate()
     models = [ModelEntry(key="slow", rules=({"when": {}, "then": [AT_THE_GATE]},))]
     with Emulator(models, engines=gate.engines()) as server:
-        with started("doctor", "--host", server.address, "--load") as process:
+        with started("doctor", "--host", server.address, "--try") as process:
             server.wait_for(lambda: bool(server.predictions), timeout=20)
             status, _, err = interrupt(process)
         assert status == INTERRUPTED

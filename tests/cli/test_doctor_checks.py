@@ -246,10 +246,11 @@ def test_a_trial_that_fails_is_a_problem_with_the_remedy_of_its_error() -> None:
     ],
 )
 def test_training_for_tools_excuses_nothing_else(name: RowName, trained: bool, verdict: str, fix: str) -> None:
-    failure = Observation(case="one/1", kind="verdict", outcome="rejected", detail="no grammar")
+    failure = Observation(case="nested/1", kind="verdict", outcome="rejected", detail="no grammar")
     row = CardRow(name=name, summary="0 of 1 right", advice="the advice", observations=(failure,))
+    words = {"tools": "a call with nested arguments", "structure": "nested JSON"}[name]
     check = trial_check(Trial(name, "chat", trained, row=row))
-    assert (check.verdict, check.fix, check.details) == (verdict, fix, ("one/1: rejected: no grammar",))
+    assert (check.verdict, check.fix, check.details) == (verdict, fix, (f"{words}: rejected: no grammar",))
 
 
 def test_the_last_line_counts_the_verdicts() -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -24,6 +24,7 @@ from lmstudio_integrations.cli._serve import (
 )
 from lmstudio_integrations.cli._tokens import accepted_tokens
 from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models import instance
 from lmstudio_integrations.emulator.models.catalog import BUNDLED
@@ -99,10 +100,24 @@ def test_the_memory_of_workers_is_given_in_mebibytes(run: Run, monkeypatch: pyte
     assert requested == [2000 * MIB, None]
 
 
-def test_without_flags_the_bundled_models_are_served_with_real_weights() -> None:
-    models = build_catalog().models
-    assert {model.key for model in models} == set(BUNDLED)
-    assert {model.engine for model in models} == {"llama_cpp"}
+def test_without_flags_real_weights_are_served_and_a_scripted_model_that_calls_tools() -> None:
+    engines = {model.key: model.engine for model in build_catalog().models}
+    assert engines == {**dict.fromkeys(BUNDLED, "llama_cpp"), "scripted-tools": "scripted"}
+
+
+def test_the_first_agent_works_on_the_models_that_are_served_without_flags() -> None:
+    def pier(destination: Literal["island", "harbor"]) -> str:
+        """Return the pier of the ferries to a destination."""
+        return f"Ferries to the {destination} leave from pier 7."
+
+    with Emulator(build_catalog().models) as server, Client(server.address) as client:
+        model = client.llm.model("scripted-tools")
+        written: list[str] = []
+        result = model.act("From which pier?", [pier], on_message=lambda message: written.append(str(message)))
+        assert result.rounds == 2
+        assert "I am a scripted model. The tool returned: " in written[-1]
+        assert "Ferries to the island leave from pier 7." in written[-1]
+        assert model.respond("And without tools?").content.startswith('You said "And without tools?"')
 
 
 def test_any_key_can_be_declared_over_bundled_weights() -> None:
@@ -292,6 +307,18 @@ def test_it_says_how_clients_reach_it(host: str, port: int, expected: str) -> No
     assert how_to_reach(host, port) == expected
 
 
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        (Address("127.0.0.1", 41343), "Programs that name no host find the server at 127.0.0.1:41343 first: stop that"),
+        (Address("127.0.0.1", 5000), "Programs that name no host find the server at 127.0.0.1:5000 first: stop that"),
+        (Address("127.0.0.1", 16141), "Programs on this machine find it."),  # a later port
+    ],
+)
+def test_a_second_server_says_which_one_programs_find(first: Address, expected: str) -> None:
+    assert how_to_reach("127.0.0.1", 52993, first).startswith(expected)
+
+
 def test_a_scripted_model_is_announced_as_one(capsys: pytest.CaptureFixture[str]) -> None:
     with Emulator([{"key": "a", "engine": "scripted", "weights": "smollm2-135m-instruct"}]) as server:
         show(server, "")
@@ -329,7 +356,7 @@ def test_a_token_keeps_guests_outside(serve: Callable[..., None]) -> None:
         with Client(server.address) as guest, pytest.raises(LMStudioAuthenticationError):
             guest.list_downloaded_models()
         with Client(server.address, TOKEN) as member:
-            assert len(member.list_downloaded_models()) == len(BUNDLED)
+            assert len(member.list_downloaded_models()) == len(BUNDLED) + 1
 
     serve(check, "--port", "0", "--scripted", "--token", TOKEN)
 

@@ -45,6 +45,9 @@ A check states what users of the framework rely on. The tables count the checks 
 check of a feature that it lacks. This package runs against the [emulator](../tools/emulator.md), the others against a
 server that speaks their HTTP protocols, OpenAI's as LM Studio does, with the same scripted models and with the settings
 that give the best results. The [checks in which they differ](../internals/comparison.md) are on a page of their own.
+
+No check of this project has met a real LM Studio: the numbers say what each package does with a server that keeps to
+the published protocols.
 """
 
 _DIFFERENCES = """\

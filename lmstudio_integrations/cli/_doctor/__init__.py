@@ -1,4 +1,4 @@
-"""`doctor`: checks the way to a server, its models and one use of each, and prints what to fix."""
+"""`doctor`: checks the way to a server and its models, if asked also one use of each, and prints what to fix."""
 
 import contextlib
 import itertools
@@ -25,6 +25,9 @@ from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo, Ser
 _STYLES: dict[checks.Verdict, str] = {"ok": "green", "warning": "yellow", "problem": "bold red", "skipped": "dim"}
 _WIDTH = max(map(len, _STYLES))
 
+_TIMEOUT = 4.0
+"""Seconds for each answer of the server: a report takes 10 seconds at most, unless models are tried."""
+
 
 def doctor(
     host: Annotated[
@@ -36,19 +39,23 @@ def doctor(
         ),
     ] = None,
     token: Token = None,
-    load: Annotated[  # noqa: FBT002 - a flag
+    try_models: Annotated[  # noqa: FBT002 - a flag
         bool,
-        typer.Option("--load", help="Load small models for the trials if none is loaded, and unload them again."),
+        typer.Option(
+            "--try",
+            help="Also try a model for tool calls and JSON, and one for embeddings, which may take minutes. Small ones "
+            "are loaded if none is loaded, and unloaded again.",
+        ),
     ] = False,
     as_json: AsJson = False,  # noqa: FBT002 - a flag
 ) -> None:
-    """Check the connection to LM Studio, its models, and what they can do.
+    """Check the connection to LM Studio, and its models.
 
-    Nothing is loaded or unloaded without --load. Several hosts are also compared with each other.
+    Nothing is loaded, run or unloaded without --try. Several hosts are also compared with each other.
     """
     report: list[Check] = []
     console = results()
-    for check in examine(host, token, load=load):
+    for check in examine(host, token, try_models=try_models):
         report.append(check)
         if not as_json:
             show(console, check)
@@ -61,25 +68,26 @@ def doctor(
     raise typer.Exit(int(any(check.verdict == "problem" for check in report)))
 
 
-def examine(host: str | None, token: str | None, *, load: bool) -> Iterator[Check]:
+def examine(host: str | None, token: str | None, *, try_models: bool) -> Iterator[Check]:
     """Yield all checks, each as soon as it was made. Of several hosts, all are examined before the first is shown."""
     servers = [_Server(name, token, attempts) for name, attempts in survey.find_servers(host).items()]
     with contextlib.ExitStack() as stack:
         for server in servers:
             stack.callback(server.close)
         if len(servers) > 1:
-            yield from _examine_several(servers, load=load)
+            yield from _examine_several(servers, try_models=try_models)
         else:
             yield from servers[0].examine(_examine_this_side)
-            yield from servers[0].attempt_trials(load=load)
+            if try_models:
+                yield from servers[0].attempt_trials()
 
 
-def _examine_several(servers: Sequence["_Server"], *, load: bool) -> Iterator[Check]:
+def _examine_several(servers: Sequence["_Server"], *, try_models: bool) -> Iterator[Check]:
     yield from _examine_this_side()
     checks_by_server = {server: list(server.examine()) for server in servers}
     serving = {server for server in servers if all(check.verdict != "problem" for check in checks_by_server[server])}
     for server in servers:
-        for check in itertools.chain(checks_by_server[server], server.attempt_trials(load=load)):
+        for check in itertools.chain(checks_by_server[server], server.attempt_trials() if try_models else ()):
             yield comparison.of_host(check, server.name, others_serve=bool(serving - {server}))
     yield comparison.comparison_check({str(server.name): server.loaded for server in servers})
 
@@ -108,6 +116,8 @@ class _Server:
         responds = any(each.problem is None for each in attempts)
         # Without a server, the client is not made: the address may be invalid.
         self._client = Client(name, token) if responds else None
+        self._checked = self._client and self._client.with_timeouts(connect_timeout=_TIMEOUT, idle_timeout=_TIMEOUT)
+        """The same client, for everything but the trials."""
 
     def close(self) -> None:
         if self._client is not None:
@@ -129,26 +139,26 @@ class _Server:
         yield checks.loaded_check(self.loaded, None if self.downloaded is None else failure)
         yield checks.reasoning_check(*self._find_replays())
 
-    def attempt_trials(self, *, load: bool) -> Iterator[Check]:
+    def attempt_trials(self) -> Iterator[Check]:
         """Yield the uses of models; they are skipped if the models are not known."""
         if self._client is None or self.downloaded is None or self.loaded is None:
             trials: Iterable[checks.Trial] = (checks.Trial(row, missing=checks.NO_SERVER) for row in checks.OF_MODELS)
         else:
-            trials = survey.attempt_trials(self._client, self.loaded, self.downloaded, load=load)
+            trials = survey.attempt_trials(self._client, self.loaded, self.downloaded)
         yield from map(checks.trial_check, trials)
 
     def _connect(self) -> tuple[ServerVersion | None, LMStudioError | None]:
         try:
-            return (self._client.system.get_version() if self._client else None), None
+            return (self._checked.system.get_version() if self._checked else None), None
         except LMStudioError as error:
             return None, error
 
     def _list_models(self) -> LMStudioError | None:
         """List the models; return why that failed."""
         try:
-            if self._client is not None:
-                self.downloaded = downloaded_models(self._client)
-                self.loaded = loaded_models(self._client)
+            if self._checked is not None:
+                self.downloaded = downloaded_models(self._checked)
+                self.loaded = loaded_models(self._checked)
         except LMStudioError as error:
             return error
         return None
@@ -156,8 +166,8 @@ class _Server:
     def _find_replays(self) -> tuple[checks.Replays | None, LMStudioError | None]:
         """Return what chat templates do with earlier thoughts, or why that is not known."""
         try:
-            if self._client is not None and self.loaded is not None:
-                return survey.find_replays(self._client, self.loaded), None
+            if self._checked is not None and self.loaded is not None:
+                return survey.find_replays(self._checked, self.loaded), None
         except LMStudioError as error:
             return None, error
         return None, None

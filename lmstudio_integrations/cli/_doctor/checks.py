@@ -38,7 +38,6 @@ TRIALS: Mapping[ModelKind, Sequence[RowName]] = {"embedding": ("embedding",), "l
 OF_MODELS: Sequence[RowName] = [row for rows in TRIALS.values() for row in rows]
 NO_SERVER = "needs a server that accepts this client"
 UNTRAINED = "use a model that was trained for tool use"
-LOAD = "load one, or let this command load one for a moment with --load"
 READ_FROM_TEXT = (
     "the client sends none where they would be in the wrong place; only a chat template that reads thoughts from the "
     "text, or a server that separates them from it, can show them"
@@ -382,9 +381,49 @@ def trial_check(trial: Trial) -> Check:
     if not row.failures:
         return Check(trial.name, "ok", text, data=data)
     is_untrained = trial.name == "tools" and not trial.trained
-    details = tuple(f"{each.case}: {_describe_failure(each)}" for each in row.failures)
+    details = tuple(f"{_describe_case(each, trial.name)}: {_describe_failure(each)}" for each in row.failures)
     verdict: Verdict = "warning" if row.share > 0 or is_untrained else "problem"
     return Check(trial.name, verdict, text, UNTRAINED if is_untrained else row.advice, details, data)
+
+
+_CASES: Mapping[RowName, Mapping[str, str]] = {
+    "tools": {
+        "one": "a request for one call",
+        "several": "a request for several calls",
+        "none": "a question that needs no tool",
+        "nested": "a call with nested arguments",
+        "enum": "a call with an argument from a list",
+        "required": "a call that is required",
+        "named": "a call of the only tool",
+        "result": "an answer from the result of a tool",
+        "end": "an end after the work is done",
+    },
+    "structure": {
+        "flat": "JSON with a few members",
+        "nested": "nested JSON",
+        "union": "JSON of one form or another",
+        "optional": "JSON with optional members",
+        "recursive": "JSON that contains itself",
+        "array": "JSON with a list",
+        "enum": "JSON with a value from a list",
+        "number": "JSON with a number in bounds",
+        "text": "JSON with a date or a code",
+        "reasoning": "JSON after reasoning",
+        "streamed": "JSON as a stream",
+    },
+    "embedding": {
+        "steady": "the same text twice",
+        "similar": "similar texts",
+        "dimensions": "the length of vectors",
+        "norm": "the norm of vectors",
+        "too long": "a text that is too long",
+    },
+}
+"""What the cases of the rows are, by the part before the slash in their names."""
+
+
+def _describe_case(observation: Observation, row: RowName) -> str:
+    return _CASES[row].get(observation.part, observation.case)
 
 
 def _describe_failure(observation: Observation) -> str:

@@ -15,7 +15,7 @@ from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations._support.installation import NAME, install_command
 from lmstudio_integrations._support.secrets import holds_credentials
 from lmstudio_integrations.cli._common import progress_bar
-from lmstudio_integrations.cli._doctor.checks import LOAD, TRIALS, Extra, TokenUse, Trial
+from lmstudio_integrations.cli._doctor.checks import TRIALS, Extra, TokenUse, Trial
 from lmstudio_integrations.cli._formatting import instance_name
 from lmstudio_integrations.cli._model_choice import choose_for_trial
 from lmstudio_integrations.cli._tokens import token_variable
@@ -166,25 +166,25 @@ def find_replays(client: Client, loaded: Iterable[ModelInstanceInfo]) -> dict[st
 
 
 def attempt_trials(
-    client: Client, loaded: Iterable[ModelInstanceInfo], downloaded: Iterable[ModelInfo], *, load: bool
+    client: Client, loaded: Iterable[ModelInstanceInfo], downloaded: Iterable[ModelInfo]
 ) -> Iterator[Trial]:
     """Measure quick rows of the card of an embedding model and of a language model, as far as there are such.
+
+    A model of a kind of which none is loaded is loaded for it. It evicts no other, and is unloaded again.
 
     Args:
         client: The client.
         loaded: The loaded models.
         downloaded: The models on the server's disk.
-        load: Whether a model may be loaded for it. It evicts no other, and is unloaded again.
     """
-    loaded, available = list(loaded), list(downloaded) if load else []
+    loaded, downloaded = list(loaded), list(downloaded)
     for kind, names in TRIALS.items():
-        model = choose_for_trial(_of_kind(loaded, kind), _of_kind(available, kind))
+        model = choose_for_trial(_of_kind(loaded, kind), _of_kind(downloaded, kind))
         if model is not None:
             yield from _measure(client, model, names)
             continue
         noun = "language" if kind == "llm" else "embedding"
-        missing = f"no {noun} model is downloaded" if load else f"no {noun} model is loaded; {LOAD}"
-        yield from (Trial(name, missing=missing) for name in names)
+        yield from (Trial(name, missing=f"no {noun} model is downloaded") for name in names)
 
 
 InfoT = TypeVar("InfoT", bound=ModelInfo)

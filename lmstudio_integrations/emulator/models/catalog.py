@@ -20,7 +20,7 @@ from lmstudio_integrations._support.typeguards import is_list, is_mapping, is_ob
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import header_of, is_embedding
-from lmstudio_integrations.emulator.engines.scripted import parse_rules
+from lmstudio_integrations.emulator.engines.scripted import ANY_TOOL, parse_rules
 from lmstudio_integrations.emulator.engines.weights import BUNDLES
 from lmstudio_integrations.emulator.plugins.entry import CatalogTable, PluginEntry
 from lmstudio_integrations.errors import LMStudioValueError
@@ -267,6 +267,16 @@ def guess_kind(name: str) -> ModelKind:
 def bundled_entries() -> tuple[ModelEntry, ...]:
     """Return the entries of the two bundled models."""
     return tuple(parse_model(name) for name in BUNDLED)
+
+
+def scripted_tools() -> ModelEntry:
+    """Return a scripted model that calls the first tool it is offered, and then quotes what the tool returned.
+
+    The bundled models are too small to call tools. With this one, a first agent runs.
+    """
+    call = {"when": {"role": "user", "tools": [ANY_TOOL]}, "then": [{"tool": ANY_TOOL}]}
+    quote = {"when": {"role": "tool"}, "then": "I am a scripted model. The tool returned: {last}"}
+    return ModelEntry(key="scripted-tools", rules=(call, quote))
 
 
 def parse_model(text: str, *, scripted: bool = False) -> ModelEntry:

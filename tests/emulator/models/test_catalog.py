@@ -273,7 +273,7 @@ def test_a_folder_without_models_is_an_error(tmp_path: Path) -> None:
         ),
         (
             '[[plugin]]\nidentifier = "a/b"\ngenerator = true\n[[plugin.rule]]\nthen = 5',
-            "line 4: plugin 'a/b': rule: rule 1: then must be a list of steps",
+            "line 4: plugin 'a/b': rule: rule 1: then must be a text or a list of steps",
         ),
     ],
 )

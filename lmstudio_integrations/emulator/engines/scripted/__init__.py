@@ -6,6 +6,7 @@ rule into events, `writer` writes tokens, `rules` checks and matches rules.
 
 from lmstudio_integrations.emulator.engines.scripted.engine import ScriptedEngine, ScriptedModel
 from lmstudio_integrations.emulator.engines.scripted.rules import (
+    ANY_TOOL,
     Error,
     InjectFault,
     Reasoning,
@@ -20,6 +21,7 @@ from lmstudio_integrations.emulator.engines.scripted.rules import (
 )
 
 __all__ = [
+    "ANY_TOOL",
     "Error",
     "InjectFault",
     "Reasoning",

@@ -16,6 +16,7 @@ from lmstudio_integrations.emulator.engines.scripted import chat_template, words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import display_data, unsupported
 from lmstudio_integrations.emulator.engines.scripted.prompt_cache import PromptCache
 from lmstudio_integrations.emulator.engines.scripted.rules import (
+    ANY_TOOL,
     Error,
     InjectFault,
     PromptFault,
@@ -71,6 +72,7 @@ def play(rules: Sequence[Rule], request: GenerateRequest, cache: PromptCache | N
     steps = rule.steps(situation.last) if rule else _default_steps(rules, request, situation)
     if steps and isinstance(steps[0], Error):
         raise _error(steps[0])
+    steps = [_first_call(request) if isinstance(step, ToolCall) and step.tool == ANY_TOOL else step for step in steps]
     of_prompt, steps = _separate_prompt_faults(steps)
     if "template" in of_prompt:
         raise template_failed(_REJECTED)
@@ -227,12 +229,17 @@ def _default_steps(rules: Sequence[Rule], request: GenerateRequest, situation: S
         instance = shortest_instance(structured.get("jsonSchema", _ANY_OBJECT))
         return [Text(text=json.dumps(instance, ensure_ascii=False))]
     if request.tool_choice == "required":
-        if not request.tools:
-            raise EngineError("A tool call is required, but no tools are given", suggestion="Offer at least one tool.")
-        tool = request.tools[0].function
-        return [ToolCall(tool=tool.name, arguments=shortest_instance({**(tool.parameters or {}), **_ANY_OBJECT}))]
+        return [_first_call(request)]
     if situation.query is not None:
         has_rules = any(isinstance(step, Relevance) for rule in rules for step in rule.then)
         relevance = _IRRELEVANT if has_rules else words.coverage(situation.query, situation.last)
         return [Relevance(relevance=relevance)]
     return [Text(text=f'You said "{situation.last}". What shall we talk about next?')]
+
+
+def _first_call(request: GenerateRequest) -> ToolCall:
+    """Return a call of the first tool, with the smallest valid arguments."""
+    if not request.tools:
+        raise EngineError("A tool call is required, but no tools are given", suggestion="Offer at least one tool.")
+    tool = request.tools[0].function
+    return ToolCall(tool=tool.name, arguments=shortest_instance({**(tool.parameters or {}), **_ANY_OBJECT}))

@@ -27,6 +27,9 @@ from lmstudio_integrations.types.tools import Tool
 
 _LAST = "{last}"
 
+ANY_TOOL = "*"
+"""Stands for any tool that is offered."""
+
 
 class _Part(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -46,7 +49,7 @@ class When(_Part):
             look-around and back-references, so that no message takes long to search. Only the first 1,000,000
             characters of a message are searched. In the prompt of a reranker, the last message is the text.
         role: Who wrote the last message.
-        tools: Names of tools that must all be offered.
+        tools: Names of tools that must all be offered; `*` stands for any.
         structured: Whether JSON or a grammar is requested.
         image: Whether the last user message contains a file.
         round: The number of the model's turn since the last user message, counted from 1; for a load, the attempt.
@@ -103,7 +106,7 @@ class ToolCall(_Part):
     """The model calls a tool.
 
     Attributes:
-        tool: Its name.
+        tool: Its name; `*` calls the first one that is offered, with the smallest valid arguments.
         arguments: Its arguments.
         id: The call's identifier; generated if not given.
         malformed: What the model writes instead of the arguments, so that the call cannot be parsed.
@@ -201,17 +204,18 @@ class Rule:
 
     Args:
         when: The conditions; without any, the rule applies to every request.
-        then: The steps; without any, the response is empty.
+        then: The steps, or the text of the response; without any, the response is empty.
 
     Raises:
         LMStudioValueError: If a name is unknown (a similar one is suggested) or a value is invalid.
     """
 
     def __init__(
-        self, when: When | Mapping[str, Any] | None = None, then: Iterable[Step | Mapping[str, Any]] = ()
+        self, when: When | Mapping[str, Any] | None = None, then: Iterable[Step | Mapping[str, Any] | str] = ()
     ) -> None:
         self.when: When = when if isinstance(when, When) else _build(When, when or {}, "when")
-        self.then: tuple[Step, ...] = tuple(_step(step, f"then[{index}]") for index, step in enumerate(then))
+        steps = [then] if isinstance(then, str) else then
+        self.then: tuple[Step, ...] = tuple(_step(step, f"then[{index}]") for index, step in enumerate(steps))
         if self.when.load:
             self.require_no_output("a model that is being loaded")
 
@@ -227,7 +231,7 @@ class Rule:
 
     @classmethod
     def parse(cls, value: "Rule | Mapping[str, Any]") -> "Rule":
-        """Accept a rule, or its form in TOML: `{when = {…}, then = [{…}, …]}`."""
+        """Accept a rule, or its form in TOML: `{when = {…}, then = [{…}, …]}`, or `then = "…"`."""
         if isinstance(value, Rule):
             return value
         if not is_object(value):
@@ -238,8 +242,10 @@ class Rule:
         when, then = value.get("when", {}), value.get("then")
         if not (isinstance(when, When) or is_object(when)):
             raise LMStudioValueError(f"when must be a table of conditions, got {when!r}")
-        if not is_list(then):
-            raise LMStudioValueError(f"then must be a list of steps, got {then!r}")
+        if not (is_list(then) or isinstance(then, str)):
+            raise LMStudioValueError(
+                f'then must be a text or a list of steps, such as [{{"text": "Hello"}}]; got {then!r}'
+            )
         return cls(when, then)
 
     def steps(self, last: str) -> tuple[Step, ...]:
@@ -274,11 +280,13 @@ def _parse_rule(value: Rule | Mapping[str, Any], number: int, kind: ModelKind) -
     return rule
 
 
-def _step(value: Step | Mapping[str, Any], place: str) -> Step:
+def _step(value: Step | Mapping[str, Any] | str, place: str) -> Step:
+    if isinstance(value, str):
+        return Text(text=value)
     if isinstance(value, _Part):
         return value
     if not is_object(value):
-        raise LMStudioValueError(f"{place} must be a table, got {value!r}")
+        raise LMStudioValueError(f"{place} must be a text or a table, got {value!r}")
     kinds = [name for name in _STEPS if name in value]
     if len(kinds) != 1:
         names = f"both {kinds[0]!r} and {kinds[1]!r}" if kinds else "none of them"
@@ -330,7 +338,8 @@ class Situation:
     def of(cls, request: GenerateRequest) -> "Situation":
         """Describe a request. A raw prompt counts as a user message, that of a reranker as its text."""
         structured = (request.config.structured or {}).get("type") in {"json", "gbnf"}
-        tools = frozenset(tool.function.name for tool in offered(request))
+        names = frozenset(tool.function.name for tool in offered(request))
+        tools = names | {ANY_TOOL} if names else names
         if request.history is None:
             query, last = rerank_prompt(request.prompt or "") or (None, request.prompt or "")
             return cls(last=last, query=query, tools=tools, structured=structured)

@@ -54,6 +54,21 @@ async def test_the_first_rule_that_fits_wins() -> None:
     assert (await respond(rules, "a fish")).content == "silence"
 
 
+@pytest.mark.parametrize("then", ["At noon.", ["At noon."], [{"text": "At "}, "noon."]])
+async def test_a_text_is_a_step(then: Any) -> None:
+    assert (await respond([{"then": then}], "When?")).content == "At noon."
+    assert (await respond([Rule(then=then)], "When?")).content == "At noon."
+
+
+async def test_any_tool_is_called_with_the_smallest_valid_arguments() -> None:
+    rules = [{"when": {"tools": ["*"], "role": "user"}, "then": [{"tool": "*"}]}]
+    response = await respond(rules, "Add", tools=[ADD, MUL])
+    assert [event.name for event in response.events if isinstance(event, ToolCallName)] == ["add"]
+    assert (await respond(rules, "Add")).content.startswith("You said")
+    with pytest.raises(EngineError, match="no tools are given"):
+        await respond([{"then": [{"tool": "*"}]}], "Add")
+
+
 ADD, MUL = tool("add"), tool("mul")
 LATE = Chat.from_history({"messages": [{"role": role, "content": "Hm"} for role in ("system", "user", "system")]})
 JSON = {"type": "json", "jsonSchema": {"type": "object"}}
@@ -225,8 +240,8 @@ async def test_rules_of_an_embedding_model_can_fail() -> None:
     ("rule", "message"),
     [
         ({"wenn": {}, "then": []}, r"rule 1: unknown key 'wenn'; did you mean 'when'"),
-        ({"when": {}}, r"rule 1: then must be a list"),
-        ({"then": "text"}, r"rule 1: then must be a list"),
+        ({"when": {}}, r"rule 1: then must be a text or a list of steps, such as"),
+        ({"then": 5}, r"rule 1: then must be a text or a list of steps, such as .*; got 5"),
         ({"when": "x", "then": []}, r"rule 1: when must be a table"),
         ({"when": {"lst": "x"}, "then": []}, r"rule 1: when: unknown key 'lst'; did you mean 'last'"),
         ({"when": {"zzz": "x"}, "then": []}, r"rule 1: when: unknown key 'zzz'; known are image, last"),
@@ -238,7 +253,7 @@ async def test_rules_of_an_embedding_model_can_fail() -> None:
         ({"then": [{"txt": "x"}]}, r"rule 1: then\[0\] needs exactly one of text, .*; did you mean 'text'"),
         ({"then": [{}]}, r"rule 1: then\[0\] needs exactly one of .* and has none of them"),
         ({"then": [{"text": "a"}, {"text": "x", "tool": "y"}]}, r"rule 1: then\[1\] .* both 'text' and 'tool'"),
-        ({"then": ["text"]}, r"rule 1: then\[0\] must be a table"),
+        ({"then": [5]}, r"rule 1: then\[0\] must be a text or a table, got 5"),
         ({"then": [{"tool": "x", "argument": {}}]}, r"rule 1: then\[0\]: unknown key 'argument'; did you mean 'argum"),
         ({"then": [{"text": 3}]}, r"rule 1: then\[0\]\.text=3: "),
         ({"then": [{"wait": -1}]}, r"rule 1: then\[0\]\.wait=-1: "),
