@@ -4,7 +4,8 @@ What langchain-core does with chunks decides their form:
 
 - A chunk holds one kind of content: text, reasoning, or tool calls.
 - Core adds up numbers and strings in the metadata of chunks. Only the provider's name is exempt; everything else is
-  on the last chunk.
+  on the last chunk, a `LastChunk`, so that chunks of several responses can be added. Core makes a message of a sum,
+  but not of that class, so an empty response begins with a chunk of core's class.
 - With `output_version="v1"` core numbers text and reasoning blocks itself, from 0, and merges a tool call into the
   block with its number. So tool calls count from `FIRST_TOOL_INDEX`.
 - Core parses `invalid_tool_calls` of a chunk again, leniently, into valid ones. So a call that failed or was cut off is
@@ -21,11 +22,12 @@ from typing import Any
 from langchain_core.messages import AIMessage, AIMessageChunk, ToolCallChunk
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
-from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.outputs import ChatGenerationChunk, GenerationChunk
 
-from lmstudio_integrations._adapters.finished_response import FinishedResponse, new_call_id, token_counts
+from lmstudio_integrations._adapters.finished_response import STATS, FinishedResponse, new_call_id, token_counts
 from lmstudio_integrations._adapters.thoughts import TAGS, tags_of
 from lmstudio_integrations._adapters.tool_settings import ToolUse
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix, invalidator
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -158,6 +160,72 @@ def combined_output(metadata: Iterable[Mapping[str, Any] | None], model: str | N
     return {"token_usage": summed, "model_name": names[-1] if names else model}
 
 
+# Sums of several responses ------------------------------------------------------------------------------------------
+
+_SUMMED = frozenset(
+    {"token_usage", "usage_metadata", "logprobs", "tool_call_errors", "repaired_tool_calls"}
+    | {name for name in STATS.values() if name.endswith("_tokens_count")}
+    | {"cached_tokens", "dropped_tokens", "predictions_count", "rescued_tool_calls"}
+)
+"""The metadata of several responses that are added up: counts and lists. Others are those of the last response."""
+
+
+def _sum_of(earlier: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of several responses, from those of the earlier ones and of the last."""
+    kept = {name: earlier[name] for name in earlier if name in _SUMMED or name not in {"confidence", *STATS.values()}}
+    summed = {name: _added(kept[name], last[name]) for name in _SUMMED & kept.keys() & last.keys()}
+    return {**kept, **last, **summed}
+
+
+def _added(left: Any, right: Any) -> Any:
+    if left is None or right is None:
+        return right if left is None else left
+    if is_object(left):
+        return {**left, **{name: _added(left.get(name), right[name]) for name in right}}
+    return left + right
+
+
+class LastChunk(AIMessageChunk):
+    """The last chunk of a response.
+
+    Core rejects unequal floats, adds no equal counts, and joins `stop` and `stop` to `stopstop`. Python asks this
+    subclass first when it is added to a sum, which stays an `AIMessageChunk`.
+    """
+
+    def __add__(self, other: Any) -> Any:
+        return other.__radd__(self) if isinstance(other, LastChunk) else super().__add__(other)
+
+    def __radd__(self, other: object) -> Any:
+        if not isinstance(other, AIMessageChunk):
+            return NotImplemented
+        total: Any = AIMessageChunk.__add__(other.model_copy(update={"response_metadata": {}}), self)
+        total.response_metadata = _sum_of(other.response_metadata, self.response_metadata)
+        return total
+
+    @classmethod
+    def lc_id(cls) -> list[str]:
+        """Return the name of core's class, which `load` makes of it."""
+        return AIMessageChunk.lc_id()
+
+
+class LastGenerationChunk(GenerationChunk):
+    """The last chunk of a completion; see `LastChunk`."""
+
+    def __add__(self, other: Any) -> Any:
+        return other.__radd__(self) if isinstance(other, LastGenerationChunk) else super().__add__(other)
+
+    def __radd__(self, other: object) -> Any:
+        if not isinstance(other, GenerationChunk):
+            return NotImplemented
+        metadata = _sum_of(other.generation_info or {}, self.generation_info or {})
+        return GenerationChunk(text=other.text + self.text, generation_info=metadata)
+
+    @classmethod
+    def lc_id(cls) -> list[str]:
+        """Return the name of core's class."""
+        return GenerationChunk.lc_id()
+
+
 # Chunks -------------------------------------------------------------------------------------------------------------
 
 
@@ -247,7 +315,7 @@ class ChunkStream:
                     )
                     yield ChatGenerationChunk(message=message)
                 if type(event) is PredictionEnd:
-                    yield self._last_chunk()
+                    yield from self._last_chunks()
 
     def _fragment(self, event: LlmPredictionFragment) -> ChatGenerationChunk | None:
         metadata: dict[str, Any] = {"model_provider": PROVIDER}
@@ -262,18 +330,22 @@ class ChunkStream:
             return None
         return ChatGenerationChunk(message=message)
 
-    def _last_chunk(self) -> ChatGenerationChunk:
+    def _last_chunks(self) -> Iterator[ChatGenerationChunk]:
         result, with_usage = self._result(), self._with_usage
+        if not (result.content or result.reasoning_content or result.tool_calls):
+            yield ChatGenerationChunk(
+                message=AIMessageChunk(content="", response_metadata={"model_provider": PROVIDER})
+            )
         response = FinishedResponse(result, self._tool_use, include_confidence=self._include_confidence)
         response.log_anomalies()
-        message = AIMessageChunk(
+        message = LastChunk(
             content="",
             additional_kwargs={TAGS: tags_of(result.thoughts)} if result.thoughts else {},
             response_metadata=response_metadata(response, with_usage=with_usage),
             usage_metadata=usage_metadata(result) if with_usage else None,
             chunk_position="last",
         )
-        return ChatGenerationChunk(message=message)
+        yield ChatGenerationChunk(message=message)
 
     def _tool_chunks(self, event: PredictionEvent) -> list[ToolCallChunk]:
         if self._has_call and not self._tool_use.parallel:

@@ -231,7 +231,7 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
     def _generation(self, call: ResolvedCall, text: str, result: PredictionResult) -> GenerationChunk:
         call.record_info(result.end)
         metadata = _responses.response_metadata(FinishedResponse(result, ToolUse()))
-        return GenerationChunk(
+        return _responses.LastGenerationChunk(
             text=text, generation_info={**metadata, "usage_metadata": _responses.usage_metadata(result)}
         )
 

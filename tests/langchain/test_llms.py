@@ -129,6 +129,13 @@ def test_metadata_is_on_the_last_chunk_only(server: Server) -> None:
         whole += chunk
     assert whole.text == "0 1"
     assert whole.generation_info == info
+    for chunk in server.llm(max_tokens=3)._stream("count"):
+        whole += chunk
+    assert whole.text == "0 10 1 2"
+    assert whole.generation_info is not None
+    assert whole.generation_info["usage_metadata"]["output_tokens"] == 5
+    assert isinstance(whole.generation_info["tokens_per_second"], float)
+    assert whole.generation_info["finish_reason"] == "length"
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -1,9 +1,13 @@
 """What langchain-core makes of our chunks: non_streaming streams, v1 blocks, v3 events, and non_streaming calls."""
 
+import functools
+import operator
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage
+from langchain_core.load import dumpd, load
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages.ai import add_usage
 
 from lmstudio_integrations._adapters.runtime import LoadedModelInfo
 from lmstudio_integrations.langchain._responses import FIRST_TOOL_INDEX
@@ -254,6 +258,45 @@ def test_the_sum_of_the_chunks_is_the_non_streaming_message(name: str, parallel:
         [(call["id"], call["name"]) for call in each.invalid_tool_calls] for each in (message, whole)
     )
     assert invalid == also_invalid
+
+
+ANSWERS: list[list[PredictionEvent]] = [
+    [*text("one"), end("stopStringFound", stopString="x", tokensPerSecond=51.5, numGpuLayers=3)],
+    [*text("two"), end(tokensPerSecond=40, totalTimeSec=1.5, usedDraftModelKey="d", acceptedDraftTokensCount=2)],
+    [end("failed")],
+    [*text("three"), end("maxPredictedTokensReached", tokensPerSecond=51.25, acceptedDraftTokensCount=2)],
+]
+
+
+@pytest.mark.parametrize("output_version", ["v0", "v1"])
+async def test_chunks_of_several_responses_can_be_added(output_version: str) -> None:
+    """Counts are those of all, other statistics those of the last, which reads as it does alone."""
+    models = [Replay(events=events, output_version=output_version) for events in ANSWERS]
+    chunks = [chunk for model in models for chunk in model.stream("q")]
+    for each in (chunks, [chunk for model in models async for chunk in model.astream("q")]):
+        message = functools.reduce(operator.add, each)
+        assert type(message) is AIMessageChunk
+        assert message.text == "onetwothree"
+        assert message.usage_metadata is not None
+        counts = (message.usage_metadata["total_tokens"], message.response_metadata.pop("token_usage")["total_tokens"])
+        assert counts == (40, 40)
+        assert message.response_metadata.pop("accepted_draft_tokens_count") == 4
+        alone = functools.reduce(operator.add, models[-1].stream("q")).response_metadata
+        assert message.response_metadata == {name: alone[name] for name in message.response_metadata}
+        assert message.response_metadata["tokens_per_second"] == 51.25
+        assert (message.response_metadata["finish_reason"], message.response_metadata["model_name"]) == (
+            "length",
+            "a-model",
+        )
+    last = chunks[-1]
+    assert (last + last).usage_metadata == add_usage(last.usage_metadata, last.usage_metadata)
+    assert load(dumpd(last), allowed_objects="messages") == AIMessageChunk(**last.model_dump())
+
+
+@pytest.mark.parametrize("events", PREDICTIONS.values(), ids=PREDICTIONS)
+def test_a_stream_that_is_joined_is_a_message(events: list[PredictionEvent]) -> None:
+    """Core takes the class of the first chunk."""
+    assert type(Replay(events=events).invoke("q", stream=True)) is AIMessage
 
 
 def non_streaming(events: list[PredictionEvent], _format: str, **settings: Any) -> AIMessage:

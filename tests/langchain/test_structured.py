@@ -184,6 +184,9 @@ async def test_streams_yield_the_partial_object_and_raw_ones_their_errors(server
     assert whole["parsed"] is None
     assert whole["raw"].text == '{"name": "Ann", "ag'
     assert (await raw.ainvoke("json"))["parsed"] == Person(name="Ann", age=7)
+    twice = reduce(add, [*raw.stream("half"), *raw.stream("json")])
+    assert (twice["parsed"], twice["parsing_error"]) == (Person(name="Ann", age=7), None)
+    assert twice["raw"].text == '{"name": "Ann", "ag{"name": "Ann", "age": 7}'
 
 
 async def parts_of(chain: Runnable[Any, Any], way: str) -> list[Any]:
