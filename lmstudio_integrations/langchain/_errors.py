@@ -20,7 +20,6 @@ _BASES: dict[type[errors.LMStudioError], type[core.ModelError]] = {
     errors.LMStudioConnectionLostError: core.ModelConnectionError,
     errors.LMStudioWebsocketError: core.ModelConnectionError,
     errors.LMStudioClientClosedError: core.ModelError,
-    errors.LMStudioTimeoutError: core.ModelTimeoutError,
     errors.LMStudioModelUnloadedError: core.ModelAPIError,
     errors.LMStudioModelCrashedError: core.ModelAPIError,
     errors.LMStudioChannelClosedError: core.ModelAPIError,
@@ -60,8 +59,13 @@ class LangChainStructuredOutputError(errors.LMStudioStructuredOutputError, core.
         self.llm_output = text
 
 
+class LangChainTimeoutError(errors.LMStudioTimeoutError, core.ModelTimeoutError, ConnectionError):
+    """A timeout expired. LangGraph's default `RetryPolicy` retries a `ConnectionError`, but no other `OSError`."""
+
+
 _CLASSES: dict[type[BaseException], type[errors.LMStudioError]] = {
     errors.LMStudioStructuredOutputError: LangChainStructuredOutputError,
+    errors.LMStudioTimeoutError: LangChainTimeoutError,
     **{
         own: type(own.__name__.replace("LMStudio", "LangChain"), (own, base), {"__module__": __name__})
         for own, base in _BASES.items()

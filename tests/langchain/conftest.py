@@ -33,6 +33,7 @@ RULES: list[dict[str, Any]] = [
     {"when": {"role": "tool"}, "then": [{"text": "The tool said {last}."}]},
     {"when": {"last": "^break"}, "then": [{"text": "so far "}, {"error": "the engine gave up"}]},
     {"when": {"last": "^stall"}, "then": [{"text": "wait "}, {"fault": "stall"}]},
+    {"when": {"last": "^freeze"}, "then": [{"fault": "stall"}]},
     {
         "when": {"last": "^muse", "structured": True},
         "then": [{"reasoning": "{Hm}"}, {"text": '{"name": "Ann", "age": 7}'}],

@@ -3,9 +3,12 @@
 import pickle
 import traceback
 from collections.abc import Callable
+from typing import Any, TypedDict
 
 import pytest
 from langchain_core import exceptions as core
+from langgraph.graph import START, StateGraph
+from langgraph.types import RetryPolicy
 
 from lmstudio_integrations import errors
 from lmstudio_integrations.langchain import ChatLMStudio
@@ -185,3 +188,33 @@ def test_a_schema_that_the_engine_rejects_is_one_typed_error(server: Server, gen
     with pytest.raises(errors.LMStudioUnsupportedError, match="schema") as caught:
         generate(server.chat(), "Hello", response_format=rejected)
     assert isinstance(caught.value, core.ModelInvalidRequestError)
+
+
+class _State(TypedDict):
+    question: str
+
+
+@pytest.mark.parametrize(
+    ("setting", "question"), [("timeout", "stall"), ("idle_timeout", "stall"), ("first_token_timeout", "freeze")]
+)
+async def test_langgraph_retries_a_timeout_by_default(server: Server, setting: str, question: str) -> None:
+    model, attempts = server.chat(**{setting: 0.02}), list[str]()
+
+    def ask(state: _State) -> dict[str, Any]:
+        attempts.append("sync")
+        return {"question": model.invoke(state["question"]).text}
+
+    async def aask(state: _State) -> dict[str, Any]:
+        attempts.append("async")
+        return {"question": (await model.ainvoke(state["question"])).text}
+
+    graphs: list[Any] = []
+    for node in (ask, aask):
+        builder: Any = StateGraph(_State)
+        builder.add_node("ask", node, retry_policy=RetryPolicy(initial_interval=0, max_attempts=2))
+        graphs.append(builder.add_edge(START, "ask").compile())
+    with pytest.raises(TimeoutError, match="timeout"):
+        graphs[0].invoke({"question": question})
+    with pytest.raises(errors.LMStudioTimeoutError):
+        await graphs[1].ainvoke({"question": question})
+    assert attempts == ["sync", "sync", "async", "async"]
