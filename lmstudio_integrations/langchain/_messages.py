@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -19,9 +20,10 @@ from lmstudio_integrations._adapters.conversation import (
     joined,
     text_of,
 )
+from lmstudio_integrations._adapters.documents import decoded_text, document_text
 from lmstudio_integrations._adapters.thoughts import TAGS, response_parts
 from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations.client.files.base64_text import decode_base64
+from lmstudio_integrations.client.files.base64_text import decode_base64, decode_data_url
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.reasoning import ReasoningPart
@@ -87,7 +89,8 @@ def _human(message: BaseMessage, target: _Target) -> None:
             has_result = True
         else:
             rest.append(block)
-    parts = joined(_parts(rest, "user"), "")
+    has_file = any(is_object(block) and block.get("type") in _FILES for block in rest)
+    parts = joined(_parts(rest, "user"), "\n\n" if has_file else "")
     if parts or not has_result:
         target.conversation.add("user", parts or [""])
 
@@ -148,7 +151,7 @@ _BY_ROLE: dict[str, _Converter] = {
 def _add_result(target: _Target, content: Any, call_id: str | None, name: str | None, status: str) -> None:
     """Add the result of a tool. The wire has no place for its status, so the text of a failure begins with "Error"."""
     parts = _parts(content, "tool")
-    text = text_of(parts, "")
+    text = text_of(parts, "\n")
     if status == "error" and not text.lower().startswith("error"):
         text = f"Error: {text}"
     target.conversation.add_result(text, call_id, name, parts)
@@ -182,7 +185,6 @@ def _identity(call: _ToolCall) -> str:
 
 _TEXT_MEMBERS = {
     "text": "text",
-    "text-plain": "text",
     "input_text": "text",
     "output_text": "text",
     "refusal": "refusal",
@@ -191,6 +193,9 @@ _TEXT_MEMBERS = {
 
 _THOUGHT_MEMBERS = {"reasoning": "reasoning", "thinking": "thinking"}
 """Types of blocks with a thought, and the member that holds it."""
+
+_IMAGES = frozenset({"image", "image_url", "input_image"})
+_FILES = frozenset({"file", "input_file", "document", "text-plain"})
 
 _DATA = frozenset({"json", "search_result", None})
 """Types of blocks of a tool's result that are sent as JSON; `None` stands for dicts without a type."""
@@ -213,20 +218,21 @@ def _part(block: object, role: Role) -> Part | None:
     if not is_object(block):
         raise LMStudioValueError(f"content blocks must be strings or dicts; got {block!r}")
     kind = block.get("type", "text" if "text" in block else None)
-    if kind in _TEXT_MEMBERS:
-        return _text(block, _TEXT_MEMBERS[kind])
-    if kind in {"image", "image_url", "input_image"}:
-        return _image(block)
     if kind == "file" and "identifier" in block:
         return FileHandle.from_dict(block)
-    if kind in _DATA and role == "tool":
-        return json.dumps(block.get("json", block), ensure_ascii=False, default=str)
-    if role == "assistant" or "cachePoint" in block:
-        return _thought(block, kind)
-    raise LMStudioValueError(
-        f"LM Studio does not accept a content block of type {kind!r} in a {role} message, only text and images; "
-        "transcribe or describe it first"
-    )
+    if kind in _TEXT_MEMBERS:
+        return _text(block, _TEXT_MEMBERS[kind])
+    if role == "tool" and "cachePoint" not in block:
+        return _of_tool(block, kind)
+    if kind in _IMAGES:
+        return _image(block)
+    text = _file_text(block) if kind in _FILES else None
+    if text is None and role != "assistant" and "cachePoint" not in block:
+        raise LMStudioValueError(
+            f"LM Studio does not accept a content block of type {kind!r} in a {role} message, only text and images; "
+            "extract its text, transcribe or describe it first"
+        )
+    return _thought(block, kind) if text is None else text
 
 
 def _thought(block: Mapping[str, Any], kind: object) -> ReasoningPart | None:
@@ -239,18 +245,49 @@ def _thought(block: Mapping[str, Any], kind: object) -> ReasoningPart | None:
 
 
 def _text(block: Mapping[str, Any], member: str) -> str | None:
-    """Read a block of text; as a file, it may be in base64."""
     text = block.get(member)
-    if text is None and isinstance(block.get("base64"), str):
-        try:
-            text = decode_base64(block["base64"], "it").decode()
-        except ValueError as error:
-            raise LMStudioValueError(f"a text block must hold base64 of UTF-8: {error}") from error
-    if text is None and not block.keys() & {"url", "file_id"}:
-        return None
-    if not isinstance(text, str):
+    if text is not None and not isinstance(text, str):
         raise LMStudioValueError(f"a text block must hold its text; it has {sorted(block)}")
     return text
+
+
+def _of_tool(block: Mapping[str, Any], kind: object) -> Part:
+    """Read what a tool returned. None of it is an error, which every later call with this message would raise."""
+    if kind in _IMAGES:
+        with suppress(LMStudioValueError):
+            return _image(block)
+    try:
+        text = None if kind in _DATA else _file_text(block, of_tool=True)
+    except LMStudioValueError as error:
+        return f"[{kind}: not shown, because {error}]"
+    return json.dumps(block.get("json", block), ensure_ascii=False, default=str) if text is None else text
+
+
+def _file_text(block: Mapping[str, Any], *, of_tool: bool = False) -> str | None:
+    """Return the text of a file, in any of the forms of LangChain, OpenAI, Anthropic and MCP; `None` if it has none.
+
+    Of a file that a tool returned, it may be an address or a note.
+    """
+    inner = [each for name in ("extras", "file", "source", "resource") if is_object(each := block.get(name))]
+    members: dict[str, Any] = {name: value for each in (block, *inner) for name, value in each.items()}
+
+    def member(*names: str) -> Any:
+        return next((members[name] for name in names if isinstance(members.get(name), str | bytes)), None)
+
+    text = member("text", "data" if members.get("type") == "text" else "")
+    data, url = member("base64", "data", "file_data", "blob"), member("url", "file_url", "uri")
+    mime_type, name = member("mime_type", "media_type", "mimeType"), member("filename", "name", "title")
+    if isinstance(text, str):
+        return text
+    if isinstance(data or url, str) and (data or url).startswith("data:"):
+        mime_type, data = mime_type or (data or url)[5:].partition(";")[0], decode_data_url(data or url)
+    elif isinstance(data, str):
+        data = decode_base64(data, "its content")
+    if not of_tool:
+        return None if data is None else decoded_text(data, mime_type)
+    if data is None and url is None and "file_id" not in members:
+        return None
+    return document_text(data=data, url=url, mime_type=mime_type, name=name)
 
 
 def _image(block: Mapping[str, Any]) -> ImageSource:

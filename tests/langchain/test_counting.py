@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 from langchain_core.language_models.model_profile import ModelProfile
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage, trim_messages
+from langchain_core.messages.content import create_file_block
 
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.langchain._counting import PER_IMAGE, PER_MESSAGE
@@ -63,6 +64,16 @@ def test_every_form_of_a_conversation_is_counted(server: Server) -> None:
     converted = [SystemMessage("Be brief."), HumanMessage("first"), HumanMessage("second")]
     assert llm.get_num_tokens_from_messages(iter(conversation)) == llm.get_num_tokens_from_messages(converted) > 0
     assert llm.get_num_tokens_from_messages(iter([])) == 0
+
+
+def test_a_file_that_a_tool_returned_is_counted_and_trimmed(server: Server) -> None:
+    llm = server.chat()
+    call = AIMessage("", tool_calls=[{"name": "f", "args": {}, "id": "1"}])
+    files: list[Any] = [create_file_block(url="mcp://r/1"), create_file_block(base64=BASE64, mime_type="image/x")]
+    messages: list[Any] = [HumanMessage("q"), call, ToolMessage(files, tool_call_id="1"), HumanMessage("and now?")]
+    assert llm.get_num_tokens_from_messages(messages) > llm.get_num_tokens_from_messages([*messages[:2], messages[3]])
+    assert trim_messages(messages, max_tokens=1000, token_counter=llm) == messages
+    assert llm.invoke(messages).text
 
 
 # The profile ----------------------------------------------------------------------------------------------------------

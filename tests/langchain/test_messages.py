@@ -16,6 +16,7 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
+from langchain_core.messages.content import create_file_block, create_image_block
 
 from lmstudio_integrations._adapters.conversation import ImageSource, encode, images
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
@@ -80,8 +81,10 @@ def test_neighbors_of_one_role_are_merged_and_system_messages_come_first_where_t
 
 
 def test_texts_of_one_message_are_joined_without_a_separator() -> None:
-    content: list[Any] = ["a", {"type": "text", "text": "b"}, {"type": "text-plain", "text": "c"}]
-    assert wire([HumanMessage(content)]) == [text("user", "abc")]
+    content: list[Any] = ["a", {"type": "text", "text": "b"}]
+    assert wire([HumanMessage(content)]) == [text("user", "ab")]
+    content.append({"type": "text-plain", "text": "a file"})
+    assert wire([HumanMessage(content)]) == [text("user", "a\n\nb\n\na file")]
 
 
 def test_tool_calls_and_their_results_keep_ids_and_names() -> None:
@@ -250,9 +253,71 @@ def test_blocks_of_other_providers_are_skipped() -> None:
     assert wire([AIMessage(content)]) == [text("assistant", "Found it. But no.")]
 
 
-def test_a_text_file_in_base64_is_text() -> None:
-    block = {"type": "text-plain", "base64": base64.b64encode("grüß dich".encode()).decode(), "mime_type": "text/plain"}
-    assert wire([HumanMessage([block])]) == [text("user", "grüß dich")]
+def in_base64(content: str) -> str:
+    return base64.b64encode(content.encode()).decode()
+
+
+TABLE = "stadt,gruß\nÅl,1"
+FILES: list[dict[str, Any]] = [
+    {"type": "text-plain", "base64": in_base64(TABLE), "mime_type": "text/plain"},
+    {"type": "file", "base64": in_base64(TABLE), "mime_type": "text/csv; charset=utf-8"},
+    {"type": "file", "base64": in_base64("\ufeff" + TABLE), "mime_type": "application/octet-stream"},
+    {"type": "file", "source_type": "base64", "data": in_base64(TABLE), "mime_type": "application/json"},
+    {"type": "file", "source_type": "text", "text": TABLE},
+    {"type": "file", "file": {"file_data": f"data:text/plain;base64,{in_base64(TABLE)}", "filename": "a.txt"}},
+    {"type": "input_file", "file_data": f"data:image/svg+xml;base64,{in_base64(TABLE)}"},
+    {"type": "document", "source": {"type": "base64", "media_type": "text/html", "data": in_base64(TABLE)}},
+    {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": TABLE}},
+    {"type": "file", "url": f"data:text/markdown;base64,{in_base64(TABLE)}"},
+]
+
+
+@pytest.mark.parametrize("block", FILES)
+def test_a_file_of_a_text_type_is_text(block: dict[str, Any]) -> None:
+    assert wire([HumanMessage([block])]) == [text("user", TABLE)]
+    assert wire([HumanMessage("q"), ToolMessage([block], tool_call_id="1")])[1]["content"] == [result(TABLE, "1")]
+
+
+@pytest.mark.parametrize(
+    ("block", "sent"),
+    [
+        (create_file_block(url="mcp://r/1", mime_type="application/pdf"), "mcp://r/1"),
+        (create_file_block(url="https://h/a.txt", filename="a.txt"), "a.txt: https://h/a.txt"),
+        (create_image_block(url="file:///a.png", mime_type="image/png"), "file:///a.png"),
+        ({"type": "text-plain", "url": "https://h/b.txt", "mime_type": "text/plain"}, "https://h/b.txt"),
+        ({"type": "resource_link", "uri": "mcp://r/2", "name": "r"}, "r: mcp://r/2"),
+        (
+            create_file_block(base64=BASE64, mime_type="application/pdf", filename="a.pdf"),
+            "[a.pdf (application/pdf, 15 bytes): not shown, because it is not text]",
+        ),
+        (
+            create_file_block(base64=BASE64, mime_type="text/csv"),
+            "[file (text/csv, 15 bytes): not shown, because it is not text]",
+        ),
+        ({"type": "audio", "base64": BASE64}, "[file (unknown type, 15 bytes): not shown, because it is not text]"),
+        (create_file_block(file_id="f1"), "[file (unknown type): not shown, because it has no content]"),
+        (
+            {"type": "file", "base64": "ä", "mime_type": "text/csv"},
+            "[file: not shown, because its content is not base64: it contains 'ä']",
+        ),
+        (
+            {"type": "image", "base64": "ä"},
+            "[image: not shown, because its content is not base64: it contains 'ä']",
+        ),
+        ({"type": "video"}, '{"type": "video"}'),
+    ],
+)
+def test_no_file_that_a_tool_returned_is_an_error(block: dict[str, Any], sent: str) -> None:
+    message = ToolMessage([{"type": "text", "text": "here"}, block], tool_call_id="1")
+    assert wire([HumanMessage("q"), message])[1]["content"] == [result(f"here\n{sent}", "1")]
+
+
+def test_blocks_of_one_result_stay_apart() -> None:
+    blocks: list[Any] = [{"type": "text", "text": "apple"}, "banana", {"name": "Ann"}]
+    anthropic: Any = {"type": "tool_result", "tool_use_id": "2", "content": blocks}
+    messages = [HumanMessage("q"), ToolMessage(blocks, tool_call_id="1"), HumanMessage([anthropic])]
+    sent = 'apple\nbanana\n{"name": "Ann"}'
+    assert wire(messages)[1]["content"] == [result(sent, "1"), result(sent, "2")]
 
 
 @pytest.mark.parametrize(
@@ -294,15 +359,16 @@ def test_images_that_a_tool_returned_move_to_the_next_user_turn(later: list[Base
         ([ChatMessage(content="x", role="judge")], "'judge'"),
         ([HumanMessage([{"type": "audio", "base64": "", "mime_type": "audio/wav"}])], "'audio'.*transcribe or"),
         ([HumanMessage([{"type": "video", "url": "x"}])], "'video'"),
-        ([HumanMessage([{"type": "file", "mime_type": "application/pdf", "base64": "x"}])], "'file'"),
+        ([HumanMessage([{"type": "file", "mime_type": "application/pdf", "base64": BASE64}])], "'file'.*extract"),
+        ([HumanMessage([{"type": "file", "mime_type": "text/csv", "url": "https://h/a"}])], "'file'.*extract"),
         ([HumanMessage([{"type": "image", "file_id": "x"}])], "an image block needs"),
         ([HumanMessage([{"type": "image", "base64": "x"}])], "not base64"),
         ([HumanMessage([{"type": "image", "base64": "\ud83d"}])], "not base64"),
         ([HumanMessage([{"type": "reasoning", "reasoning": "x"}])], "'reasoning'"),
         ([HumanMessage([{"foo": "bar"}])], "None"),
         ([HumanMessage([{"type": "text", "text": 5}])], "must hold its text"),
-        ([HumanMessage([{"type": "text-plain", "url": "https://h/a.txt", "mime_type": "text/plain"}])], "its text"),
-        ([HumanMessage([{"type": "text-plain", "base64": "ä", "mime_type": "text/plain"}])], "base64 of UTF-8"),
+        ([HumanMessage([{"type": "text-plain", "url": "https://h/a.txt", "mime_type": "text/plain"}])], "'text-plain'"),
+        ([HumanMessage([{"type": "text-plain", "base64": "ä", "mime_type": "text/plain"}])], "not base64"),
         ([HumanMessage([{"type": "image", "url": "data:image/png;base64,"}])], "image is empty"),
         ([HumanMessage([{"type": "image", "path": 5}])], "path must be a string"),
     ],
