@@ -38,10 +38,13 @@ class _Block:
             return {**self.start, _DELTAS[kind][1]: text}
         call = {"id": self.start["id"], "name": self.start["name"]}
         try:
-            return {"type": "tool_call", **call, "args": json.loads(text or "{}")}
+            arguments = json.loads(text or "{}")
         except ValueError:
-            error = "Failed to parse tool call arguments as JSON"  # as core says it
-            return {"type": "invalid_tool_call", **call, "args": text, "error": error}
+            arguments = None
+        if isinstance(arguments, dict):
+            return {"type": "tool_call", **call, "args": arguments}
+        error = "Failed to parse tool call arguments as JSON"  # as core says it
+        return {"type": "invalid_tool_call", **call, "args": text, "error": error}
 
 
 class EventStream:

@@ -125,16 +125,18 @@ def _longer(word: str, char: str) -> str:
     return _NEXT_IN_WORD.get((word, _EQUIVALENT.get(char, char)), "")
 
 
-_ESCAPE = re.compile(r"\\.", re.DOTALL)
+_STRING = re.compile(r'"(?:[^"\\]+|\\.)*("?)', re.DOTALL)
 
 
 def invalidator(text: str) -> str:
-    """Return what makes the beginning of a JSON object invalid, for strict and for lenient parsers.
+    """Return what keeps strict and lenient parsers from reading a text as an object, if they would.
 
-    langchain-core's lenient parser closes open strings and brackets; only a bracket that closes nothing makes it fail.
-    The text is the beginning of a JSON object, or empty.
+    langchain-core's lenient parser closes open strings and brackets, and drops what follows an object; only a bracket
+    that closes nothing makes it fail. It reads no object from another beginning, but takes no text for an empty one.
     """
-    unescaped = _ESCAPE.sub("", text)
-    escape = "\\" if unescaped.endswith("\\") else ""
-    quote = '"' if unescaped.count('"') % 2 else ""
-    return escape + quote + "]" * (1 + text.count("["))
+    if text and text.lstrip(_SPACE)[:1] != "{":
+        return ""
+    last = next(reversed([*_STRING.finditer(text)]), None)
+    is_open = last is not None and not last[1]
+    escape = "\\" if is_open and last and last.end() < len(text) else ""
+    return escape + '"' * is_open + "]" * (1 + text.count("["))

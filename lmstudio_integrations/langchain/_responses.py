@@ -9,7 +9,7 @@ What langchain-core does with chunks decides their form:
 - With `output_version="v1"` core numbers text and reasoning blocks itself, from 0, and merges a tool call into the
   block with its number. So tool calls count from `FIRST_TOOL_INDEX`.
 - Core parses `invalid_tool_calls` of a chunk again, leniently, into valid ones. So a call that failed or was cut off is
-  invalidated: its last chunk makes the arguments invalid for every parser.
+  invalidated: its last chunk makes the arguments invalid for every parser. What the model wrote is still all there.
 - What is wrong with calls is logged and no error: agents recover from a message without calls, and parsers raise their
   own.
 """
@@ -366,8 +366,10 @@ class ChunkStream:
             case ToolCallEnd():
                 self._call, self._has_call = None, True
                 chunks = self._end(call or self._new_call(event.id), event)
-            case ToolCallFailed():
-                self._call = call or self._new_call(None)
+            case ToolCallFailed(raw_content=content):
+                self._call = call = call or self._new_call(None)
+                if content and not (call.sent_arguments or call.pending):
+                    call.pending = [content]
                 chunks = self._invalidate()
             case PredictionEnd():
                 chunks = self._invalidate()
@@ -380,9 +382,13 @@ class ChunkStream:
         return _StreamedCall(call_id or new_call_id(), self._next_index - 1, name)
 
     def _invalidate(self) -> list[ToolCallChunk]:
-        """Make the arguments of the open call, if there is one, invalid JSON."""
+        """Send the rest of the open call, if there is one, and what makes its arguments invalid."""
         call, self._call = self._call, None
-        return [call.next_chunk(invalidator(call.sent_arguments))] if call else []
+        if call is None:
+            return []
+        rest = "".join(call.pending)
+        rest += invalidator(call.sent_arguments + rest)
+        return [call.next_chunk(rest)] if rest or not call.begun else []
 
     def _end(self, call: _StreamedCall, event: ToolCallEnd) -> list[ToolCallChunk]:
         """Return the rest of a call. If the server understood it otherwise than it was sent, send it again."""

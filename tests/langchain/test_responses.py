@@ -12,7 +12,7 @@ from langchain_core.messages.ai import add_usage
 from lmstudio_integrations._adapters.runtime import LoadedModelInfo
 from lmstudio_integrations.langchain._responses import FIRST_TOOL_INDEX
 from lmstudio_integrations.langchain._settings import _parallel_predictions
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PromptProgress
+from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PromptProgress, ToolCallFailed
 from tests.langchain.replay import FORMATS, Replay, call, end, failed, invoked, opened, reasoning, streamed, text
 
 in_every_format = pytest.mark.parametrize("format_", FORMATS)
@@ -201,6 +201,36 @@ def test_a_failed_or_truncated_call_is_invalid_without_streaming(events: list[Pr
     assert invalid["error"]
     assert message.response_metadata["tool_call_errors"] == [invalid["error"]]
     assert message.response_metadata["finish_reason"] == finish
+
+
+MALFORMED = [
+    ("[1, 2]", ""),
+    ('"Oslo"', ""),
+    ("<parameter=city>Oslo", ""),
+    (" null", ""),
+    ('{"a": 1} trailing [', "]]"),
+    ('{"a": 1} the "quo\\', '\\"]'),
+    ("{'a': 1}", "]"),
+    ('{"a": \\"b', '"]'),
+]
+
+
+@in_every_format
+@pytest.mark.parametrize("split", [1, 3, 100])
+@pytest.mark.parametrize(("written", "suffix"), MALFORMED)
+def test_malformed_arguments_are_all_there(format_: str, split: int, written: str, suffix: str) -> None:
+    """What core would read as an object gets an end that it cannot read."""
+    fragments = [written[at : at + split] for at in range(0, len(written), split)]
+    for events in (
+        [*opened("c1", "f", *fragments), failed(), end()],
+        [*opened("c1", "f", *fragments), end("userStopped")],
+        [*opened("c1", "f"), ToolCallFailed({"title": "no call"}, written), end()],
+    ):
+        message, whole = streamed(events, format_), invoked(events)
+        assert not message.tool_calls
+        assert [call["args"] for call in message.invalid_tool_calls] == [written + suffix]
+        assert [call["args"] for call in whole.invalid_tool_calls] == [written]
+        assert whole.response_metadata["tool_call_errors"] == message.response_metadata["tool_call_errors"]
 
 
 @in_every_format
