@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NoReturn, Protocol, TypeVar
 
-from pydantic import Field, GetCoreSchemaHandler, SecretStr, SerializationInfo
+from pydantic import Field, GetCoreSchemaHandler, SecretStr, SerializationInfo, WithJsonSchema
 from pydantic_core import core_schema
 
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
@@ -90,14 +90,18 @@ _LOAD_CONFIG = (
     "for the model apply."
 )
 
+_LOAD_CONFIG_SCHEMA = WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "null"}]})
+
 LlmLoadConfig = Annotated[
     LlmLoadModelConfig | LlmLoadModelConfigDict | None,
     _LoadConfigValidator(LlmLoadModelConfig),
+    _LOAD_CONFIG_SCHEMA,
     Field(description=_LOAD_CONFIG.format("LlmLoadModelConfig")),
 ]
 
 EmbeddingLoadConfig = Annotated[
     EmbeddingLoadModelConfig | EmbeddingLoadModelConfigDict | None,
     _LoadConfigValidator(EmbeddingLoadModelConfig),
+    _LOAD_CONFIG_SCHEMA,
     Field(description=_LOAD_CONFIG.format("EmbeddingLoadModelConfig")),
 ]

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 
 from lmstudio_integrations._adapters.field_types import (
     DECLARED,
@@ -82,6 +83,12 @@ class _Server(BaseModel):
     )
 
 
+_NOT_IN_SCHEMA = frozenset(
+    {"on_load_progress", "on_prompt_progress", "on_status", "on_warning", "custom_get_token_ids", "rate_limiter"}
+)
+"""Fields with a type that JSON schemas do not have; the last two are langchain-core's."""
+
+
 class ServerSettings(ServerTimeouts, _Server):
     """Which server, and how long to wait for it."""
 
@@ -104,6 +111,8 @@ class ServerSettings(ServerTimeouts, _Server):
         super().__pydantic_init_subclass__(**kwargs)
         for name in cls._framework_descriptions.keys() & cls.model_fields.keys():
             cls.model_fields[name].description = cls._framework_descriptions[name]  # of a copy of the framework's field
+        for name in _NOT_IN_SCHEMA & cls.model_fields.keys():
+            cls.model_fields[name].metadata = [*cls.model_fields[name].metadata, cast("Any", SkipJsonSchema)()]
         describe_fields(cls)
         show_fields(cls)
 

@@ -13,14 +13,15 @@ import pytest
 from langchain_core.language_models import BaseChatModel
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.llms import LLM
+from llama_index.core.workflow import StartEvent
 from pydantic import BaseModel, Field
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 import lmstudio_integrations as lms
+from lmstudio_integrations._adapters.server_settings import _NOT_IN_SCHEMA
 from lmstudio_integrations._adapters.signature import plain_type
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
-from lmstudio_integrations.langchain import ChatLMStudio
-from lmstudio_integrations.llama_index import LMStudio
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
+from lmstudio_integrations.llama_index import LMStudio, LMStudioToolSpec
 from lmstudio_integrations.types._numbers import Count, OrOff, Seconds
 from tests.support.adapters import ADAPTERS, classes
 
@@ -54,13 +55,6 @@ class Closed(ChatLMStudio):
         super().__init__(name=mood, tags=[*others])
 
 
-class Lenient(GenerateJsonSchema):
-    """Writes schemas of classes with callbacks, which are no JSON."""
-
-    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:
-        return {}
-
-
 def fields_in(make: Callable[..., Any]) -> set[str]:
     return set(inspect.signature(make).parameters)
 
@@ -90,12 +84,23 @@ def test_our_descriptions_change_no_field_of_the_framework(framework: type[BaseM
 
 @pytest.mark.parametrize("make", classes())
 def test_the_schema_describes_every_field(make: type[BaseModel]) -> None:
-    described = make.model_json_schema(schema_generator=Lenient)
+    described = make.model_json_schema()
     described = described.get("$defs", {}).get(make.__name__, described)
     assert [name for name, each in described["properties"].items() if not each.get("description")] in (
         [],
         ["class_name"],
     )
+
+
+@pytest.mark.parametrize("make", [*classes(), LMStudioToolkit, LMStudioToolSpec])
+def test_a_class_has_a_json_schema_also_as_the_type_of_a_field(make: Any) -> None:
+    class Start(StartEvent):
+        object_: make
+
+    for mode in ("validation", "serialization"):
+        assert make.model_json_schema(mode=mode)["type"] == "object"
+        assert Start.model_json_schema(mode=mode)
+    assert make.model_json_schema()["properties"].keys() >= make.model_fields.keys() - _NOT_IN_SCHEMA
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
