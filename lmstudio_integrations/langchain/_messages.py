@@ -168,17 +168,18 @@ def _calls(message: AIMessage, with_result: frozenset[str]) -> list[_ToolCall]:
         if is_object(block) and block.get("type") in {"tool_use", "tool_call"}:
             arguments = block.get("input") or block.get("args")
             blocks.append((str(block.get("name")), block.get("id"), arguments if is_object(arguments) else {}))
-    identities = set(map(_identity, calls))
-    calls += [call for call in blocks if _identity(call) not in identities]
-    identities = set(map(_identity, blocks))
+    calls += [block for block in blocks if not any(_is_same(call, block) for call in calls)]
     invalid: list[_ToolCall] = [(call["name"] or "unknown", call["id"], {}) for call in message.invalid_tool_calls]
-    return [*calls, *(call for call in invalid if call[1] in with_result and _identity(call) not in identities)]
+    answered = [call for call in invalid if call[1] in with_result]
+    return [*calls, *(call for call in answered if not any(_is_same(block, call) for block in blocks))]
 
 
-def _identity(call: _ToolCall) -> str:
-    """Return what a call has in common with its block, or its block with it."""
-    name, call_id, _ = call
-    return call_id or name
+def _is_same(call: _ToolCall, other: _ToolCall) -> bool:
+    """Whether two entries of a message are one call. Blocks may lack the identifier, and the arguments."""
+    (name, call_id, arguments), (other_name, other_id, others) = call, other
+    if call_id and other_id:
+        return call_id == other_id
+    return name == other_name and others in (arguments, {})
 
 
 # Blocks -------------------------------------------------------------------------------------------------------------

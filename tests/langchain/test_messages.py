@@ -130,12 +130,18 @@ def test_anthropic_calls_and_results_in_content_are_converted() -> None:
     ]
 
 
-def test_a_call_in_content_and_in_tool_calls_is_sent_once() -> None:
+@pytest.mark.parametrize("ids", [("t", "t"), ("t", None), (None, "t"), (None, None)])
+def test_a_call_in_content_and_in_tool_calls_is_sent_once(ids: tuple[str | None, str | None]) -> None:
     message = AIMessage(
-        [{"type": "tool_use", "id": "t", "name": "pick", "input": {"c": 1}}],
-        tool_calls=[{"name": "pick", "args": {"c": 1}, "id": "t"}],
+        [
+            {"type": "tool_use", "id": ids[0], "name": "pick", "input": {"c": 1}},
+            {"type": "tool_use", "id": ids[0] and "u", "name": "pick", "input": {"c": 2}},
+        ],
+        tool_calls=[{"name": "pick", "args": {"c": 1}, "id": ids[1]}],
     )
-    assert wire([HumanMessage("q"), message])[1]["content"] == [request("pick", {"c": 1}, "t")]
+    first, second = wire([HumanMessage("q"), message])[1]["content"]
+    assert first == request("pick", {"c": 1}, ids[1])
+    assert second == request("pick", {"c": 2}, ids[0] and "u")
 
 
 def test_an_invalid_call_is_sent_only_if_it_has_a_result() -> None:
