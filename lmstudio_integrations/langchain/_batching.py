@@ -16,7 +16,7 @@ from weakref import WeakSet
 from langchain_core.runnables.config import ContextThreadPoolExecutor, get_config_list
 
 from lmstudio_integrations.client.api.responses import PredictionStream
-from lmstudio_integrations.client.support.arguments import list_of
+from lmstudio_integrations.client.support.arguments import list_of, whole_number
 from lmstudio_integrations.errors import LMStudioCancelledError
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ def calls_of(
     calls: list[Callable[[], T]] = [
         partial(invoke, each, own, **kwargs) for each, own in zip(inputs, configs, strict=True)
     ]
-    return calls, configs[0].get("max_concurrency") if configs else None
+    return calls, whole_number(configs[0].get("max_concurrency"), "max_concurrency") if configs else None
 
 
 def run_in_threads(

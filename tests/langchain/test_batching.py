@@ -10,6 +10,7 @@ import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.exceptions import ModelError
 from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables.config import set_config_context
 
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioValueError
 from lmstudio_integrations.langchain._batching import _BatchStreams, calls_of, results, run_in_tasks, run_in_threads
@@ -61,6 +62,17 @@ def test_a_string_is_no_batch_of_its_characters(server: Server, batch: Batch) ->
     text: Any = "hello"
     with pytest.raises(LMStudioValueError, match=r"of a batch must be a list; got 'hello'; write \['hello'\]$"):
         batch(server.chat(), text)
+    assert not server.predictions
+
+
+@pytest.mark.parametrize("batch", OWN_BATCHES.values(), ids=OWN_BATCHES)
+@pytest.mark.parametrize("inputs", [["a"], ["a", "b"]])
+def test_a_batch_runs_at_least_one_call_at_once(server: Server, batch: Batch, inputs: list[str]) -> None:
+    with (
+        set_config_context({"max_concurrency": 0}) as context,
+        pytest.raises(LMStudioValueError, match="max_concurrency must be at least 1, or None; got 0"),
+    ):
+        context.run(batch, server.chat(), inputs)
     assert not server.predictions
 
 
