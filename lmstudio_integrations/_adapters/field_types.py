@@ -10,6 +10,7 @@ check.
 
 import os
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Annotated, Any, NoReturn, Protocol, TypeVar
 
 from pydantic import Field, GetCoreSchemaHandler, SecretStr, SerializationInfo, WithJsonSchema
@@ -43,6 +44,10 @@ class InputAlias(Protocol[AcceptedT_contra]):
     def __get__(self, instance: None, owner: Any, /) -> NoReturn: ...
     def __set__(self, instance: object, value: AcceptedT_contra, /) -> None: ...
 
+
+ModelName = TypedDescriptor[str | None, str | None]
+MODEL_NAME: Any = property(attrgetter("model"), lambda adapter, name: setattr(adapter, "model", name))
+"""`model_name`, another name of `model`, which programs for other integrations read."""
 
 Secret = TypedDescriptor[SecretStr | str | Mapping[str, SecretStr] | Mapping[str, str] | None, SecretStr | None]
 StopStrings = TypedDescriptor[str | Sequence[str] | None, list[str] | None]

@@ -17,8 +17,9 @@ from lmstudio_integrations._adapters.calls import CallArguments, ResolvedCall, t
 from lmstudio_integrations._adapters.connection_settings import ConnectionSettings
 from lmstudio_integrations._adapters.field_types import (
     DECLARED,
-    InputAlias,
+    MODEL_NAME,
     LlmLoadConfig,
+    ModelName,
     StopStrings,
 )
 from lmstudio_integrations._adapters.generators import generator_error, generator_settings, plugin_of
@@ -103,8 +104,10 @@ class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
 
     if TYPE_CHECKING:
         stop: StopStrings = DECLARED
-        model_name: InputAlias[str | None] = DECLARED
+        model_name: ModelName = DECLARED
     else:
+        model_name = MODEL_NAME
+        """Another name of `model`."""
         stop: Stop = Field(
             default=None,
             description="One or more strings that end the response. The `stop` of a call replaces them. None by "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from lmstudio_integrations._adapters.auxiliary_model_settings import AuxiliaryModelSettings
-from lmstudio_integrations._adapters.field_types import DECLARED, InputAlias, LlmLoadConfig
+from lmstudio_integrations._adapters.field_types import DECLARED, MODEL_NAME, LlmLoadConfig, ModelName
 from lmstudio_integrations.client.api.asynchronous import AsyncLLM
 from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.client.predictions.reranking.rerank import RerankParameters
@@ -23,7 +23,10 @@ class RerankerSettings(AuxiliaryModelSettings):
     load_config: LlmLoadConfig = None
 
     if TYPE_CHECKING:
-        model_name: InputAlias[str | None] = DECLARED
+        model_name: ModelName = DECLARED
+    else:
+        model_name = MODEL_NAME
+        """Another name of `model`."""
 
     top_n: Count | None = Field(
         default=None,

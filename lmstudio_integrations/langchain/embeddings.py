@@ -8,7 +8,7 @@ from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._adapters.embedding_settings import EmbeddingSettings, check_text, check_texts
-from lmstudio_integrations._adapters.field_types import DECLARED, InputAlias, Secret
+from lmstudio_integrations._adapters.field_types import DECLARED, MODEL_NAME, ModelName, Secret
 from lmstudio_integrations._adapters.specs import AdapterNames
 from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel
 from lmstudio_integrations.client.api.sync import EmbeddingModel
@@ -49,7 +49,10 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
 
     if TYPE_CHECKING:
         api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
-        model_name: InputAlias[str | None] = DECLARED
+        model_name: ModelName = DECLARED
+    else:
+        model_name = MODEL_NAME
+        """Another name of `model`."""
 
     query_prefix: str = Field(
         default="",

@@ -27,7 +27,9 @@ def test_chat_models_of_langchain() -> None:
     model = ChatLMStudio(base_url=HOST, api_key="k", model_name="m", stop="x", temperature=0, ttl=600)
     assert_type(model.stop, list[str] | None)
     assert_type(model.api_token, SecretStr | None)
+    assert_type(model.model_name, str | None)
     assert (model.host, token_of(model.api_token), model.model, model.stop) == (HOST, "k", "m", ["x"])
+    assert model.model_name == "m"
     same = ChatLMStudio(host=HOST, api_token=SecretStr("k"), model="m", stop=["x"], temperature=0.0, ttl=600.0)
     assert same == model
     assert ChatLMStudio(stop=("x", "y"), max_tokens=False, top_logprobs=2).stop == ["x", "y"]
@@ -38,12 +40,16 @@ def test_completion_models_of_langchain() -> None:
     model = LMStudioLLM(base_url=HOST, api_key="k", model_name="m", stop="x", ca_file=None)
     assert_type(model.stop, list[str] | None)
     assert_type(model.api_token, SecretStr | None)
+    assert_type(model.model_name, str | None)
+    model.model_name = "m"
     assert model == LMStudioLLM(host=HOST, api_token="k", model="m", stop=["x"])
 
 
 def test_embeddings_of_langchain() -> None:
     model = LMStudioEmbeddings(base_url=HOST, api_key="k", model_name="m", query_prefix="query: ")
     assert_type(model.api_token, SecretStr | None)
+    assert_type(model.model_name, str | None)
+    assert model.model_name == "m"
     assert model == LMStudioEmbeddings(host=HOST, api_token=SecretStr("k"), model="m", query_prefix="query: ")
 
 
@@ -51,7 +57,9 @@ def test_language_models_of_llama_index() -> None:
     model = LMStudio(base_url=HOST, api_key="k", model_name="m", stop="x", request_timeout=30)
     assert_type(model.stop, list[str] | None)
     assert_type(model.api_token, SecretStr | None)
+    assert_type(model.model_name, str | None)
     assert (model.host, token_of(model.api_token), model.model, model.stop) == (HOST, "k", "m", ["x"])
+    assert model.model_name == "m"
     assert (model.idle_timeout, LMStudio(additional_kwargs={"seed": 1}).seed) == (30, 1)
 
 

@@ -133,7 +133,7 @@ def test_what_a_class_says_of_its_attributes_is_shown_with_them(package: griffe.
     assert "Attributes:" not in status.docstring.value
 
 
-@pytest.mark.parametrize("alias", ["base_url", "api_key", "model_name", "request_timeout", "additional_kwargs"])
+@pytest.mark.parametrize("alias", ["base_url", "api_key", "request_timeout", "additional_kwargs"])
 def test_what_exists_for_type_checkers_only_is_not_shown(package: griffe.Object, alias: str) -> None:
     assert alias not in package["llama_index.llms.LMStudio"].all_members
 
