@@ -28,6 +28,7 @@ from lmstudio_integrations._adapters.input_checks import (
     normalize_input,
     reject_secrets,
     resolve_aliases,
+    with_effect,
 )
 from lmstudio_integrations._adapters.reasoning_effort import is_catalog_key, sent_effort
 from lmstudio_integrations._support.typeguards import is_mapping
@@ -137,7 +138,7 @@ class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
         if not given:
             return fields
         of_object = self._call.fields_of_object
-        named = normalize_input(resolve_aliases(given, self._call_names(), type(self).__name__, of_object))
+        named = normalize_input(resolve_aliases(with_effect(given), self._call_names(), type(self).__name__, of_object))
         values = {**fields, **named}
         _check_wire_keys(named.get("extra"))
         if named.get("extra") and fields["extra"]:

@@ -154,6 +154,20 @@ NORMALIZED = _NORMALIZERS.keys()
 """The settings that are changed or checked so."""
 
 
+_WITHOUT_EFFECT: dict[str, Callable[[object], bool]] = {
+    **dict.fromkeys(("extra_headers", "metadata", "user"), lambda _: True),
+    **dict.fromkeys(("callbacks", "extra_body", "extra_query", "image_documents", "stream"), lambda value: not value),
+    **dict.fromkeys(("best_of", "n"), lambda value: value in (None, 1)),
+}
+"""Arguments that the frameworks, their packages and programs for OpenAI pass to calls of any model, and the values of
+them that change no response. These are ignored."""
+
+
+def with_effect(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call that may change its response."""
+    return {name: value for name, value in given.items() if not _WITHOUT_EFFECT.get(name, lambda _: False)(value)}
+
+
 def reject_secrets(given: Mapping[str, Any], known: Collection[str], owner: str) -> None:
     """Reject call arguments that would show a secret in a trace. Runs before the framework traces them.
 
@@ -175,7 +189,8 @@ def reject_secrets(given: Mapping[str, Any], known: Collection[str], owner: str)
             )
         if name in _HOST_NAMES:
             _normalized_hosts(name, value)
-        if name not in known and holds_secret(value, name):
+        # A header that is ignored need not be secret, though the name of all headers is that of a secret.
+        if name not in known and holds_secret(value, name if with_effect({name: value}) else ""):
             raise _unknown_setting(name, known, given, owner)
 
 

@@ -85,14 +85,7 @@ Streaming = Annotated[
 
 
 def arguments(stop: list[str] | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the arguments of a call; `stop` replaces the field if it is given.
-
-    Raises:
-        LMStudioValueError: If more than one response is requested.
-    """
-    number = given.get("n")
-    if number not in (None, 1):
-        raise LMStudioValueError(f"n must be 1, got {number!r}; for several responses use batch()")
+    """Return the arguments of a call; `stop` replaces the field if it is given."""
     return given if stop is None else {**given, "stop": stop}
 
 

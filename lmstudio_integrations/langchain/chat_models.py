@@ -89,7 +89,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
     _adapters: ClassVar[AdapterNames] = (("llm", "ChatLMStudio"), ("embedding", "LMStudioEmbeddings"))
     _ls_model_type: ClassVar[str] = "chat"
     _call: ClassVar[CallArguments] = CallArguments(
-        request=CHAT_ARGUMENTS | {"n", "stream"},
+        request=CHAT_ARGUMENTS | {"stream"},
         framework=frozenset({"ls_structured_output_format"}),
         fields_of_object=_settings.FIELDS_OF_OBJECT,
         formats=_tools,

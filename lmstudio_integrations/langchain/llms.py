@@ -53,7 +53,7 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
     _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioLLM"), ("embedding", "LMStudioEmbeddings"))
     _ls_model_type: ClassVar[str] = "llm"
     _call: ClassVar[CallArguments] = CallArguments(
-        request=frozenset({"n", "stream"}),
+        request=frozenset({"stream"}),
         framework=frozenset({"tags", "metadata", "run_name", "run_id"}),
         fields_of_object=_settings.FIELDS_OF_OBJECT,
     )
@@ -117,7 +117,6 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
         with translating_errors():
             self._reject_secrets(kwargs)
             arguments, own = dict(_settings.arguments(None, kwargs)), vars(self)
-            arguments.pop("n", None)
             others = {name: arguments.pop(name) for name in self._call.framework & arguments.keys()}
             if "stream" in arguments:  # core's name for it in a call
                 arguments["streaming"] = arguments.pop("stream")

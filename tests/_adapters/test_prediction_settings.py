@@ -1,13 +1,19 @@
 """Every prediction setting reaches the server by its name in LangChain and LlamaIndex, on every way to generate."""
 
+import ast
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import llama_index.core
 import pytest
 from llama_index.core.llms import ChatMessage
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from tests.support.adapters import EMBEDDING_MODELS, LANGUAGE_MODELS, covering
 from tests.types.test_config import PREDICTION_SETTINGS
@@ -125,6 +131,45 @@ def test_a_call_ranks_above_the_fields_and_none_unsets_one(
     assert server.predictions[-1].config == {
         **DEFAULTS, "temperature": 0.9, "stopStrings": ["B"], "cpuThreads": 2, "topKSampling": 3,
     }  # fmt: skip
+
+
+WITHOUT_EFFECT = {
+    "extra_headers": {"anthropic-beta": "prompt-caching"},
+    "user": "somebody",
+    "n": 1,
+    "best_of": 1,
+    "extra_body": {},
+    "extra_query": None,
+    "stream": False,
+    "image_documents": [],
+}
+"""Arguments that LlamaIndex's contextual retrieval, ragas and programs for OpenAI pass to calls of any model."""
+
+
+@every_way
+def test_arguments_that_change_no_response_are_ignored(server: Emulator, make: Any, way: Way) -> None:
+    llm = make(model=MODEL, host=server.address)
+    way(llm, WITHOUT_EFFECT | ({"callbacks": None, "metadata": {"a": "b"}} if way in LLAMA_INDEX.values() else {}))
+    assert server.predictions[-1].config == DEFAULTS
+    for given, remedy in {
+        "n": (2, "for several responses"),
+        "extra_body": ({"x": 1}, "each of its entries as a setting of its own"),
+        "image_documents": (["a"], "help"),
+        "extra_headers": ({"Authorization": "Bearer sk-1"}, "did you mean 'headers'"),
+    }.items():
+        with pytest.raises(LMStudioValueError, match=rf"unknown setting '{given}'.*{remedy[1]}"):
+            way(llm, {given: remedy[0]})
+
+
+def test_every_argument_that_llama_index_passes_to_a_model_is_accepted(server: Emulator) -> None:
+    passed = set[str]()
+    for path in Path(str(llama_index.core.__file__)).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(call, ast.Call) and re.search(r"(llm|model)\.\w*(chat|complete)$", ast.unparse(call.func)):
+                passed |= {keyword.arg for keyword in call.keywords if keyword.arg}
+    assert passed >= {"messages", "max_tokens", "extra_headers"}
+    llm = LMStudio(model=MODEL, host=server.address)
+    llm._resolve_call(dict.fromkeys(passed - {"messages", "prompt", "formatted"}))
 
 
 CHANGES: dict[str, tuple[Callable[[Any], None], str, Any]] = {

@@ -91,7 +91,7 @@ def test_unknown_settings_of_a_call_are_rejected_before_anything_is_sent(server:
     assert isinstance(caught.value, ModelInvalidRequestError)
     wrong: Any
     for wrong in (2, [1]):
-        with pytest.raises(LMStudioValueError, match="n must be 1"):
+        with pytest.raises(LMStudioValueError, match="for several responses"):
             generate(server.chat(), "count", n=wrong)
     for wrong in (None, "2", -1, True):
         with pytest.raises(LMStudioValueError, match="max_retries must be 0 or more"):

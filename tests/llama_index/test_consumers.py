@@ -10,14 +10,16 @@ from llama_index.core.agent.workflow import AgentStream, AgentWorkflow, Function
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.chat_engine import SimpleChatEngine
+from llama_index.core.extractors import DocumentContextExtractor
 from llama_index.core.indices.prompt_helper import PromptHelper
 from llama_index.core.memory import ChatMemoryBuffer
-from llama_index.core.node_parser import TokenTextSplitter
+from llama_index.core.node_parser import SentenceSplitter, TokenTextSplitter
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.query_engine import RouterQueryEngine
 from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.core.selectors import PydanticSingleSelector
+from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.tools import QueryEngineTool
 from pydantic import BaseModel
 
@@ -203,6 +205,15 @@ def test_tokens_are_counted_once(server: Server) -> None:
             (event,) = counter.llm_token_counts
             assert event.completion_token_count == 11
             assert event.prompt_token_count == 4
+
+
+def test_contextual_retrieval_writes_a_context_for_each_node() -> None:
+    with server_with({"then": [{"text": "About Oslo."}]}) as server, server.llm() as llm:
+        nodes: Any = SentenceSplitter().get_nodes_from_documents([Document(text=RAIN, id_="d")])
+        store = SimpleDocumentStore()
+        store.add_documents([Document(text=RAIN, id_="d")])
+        extractor = DocumentContextExtractor(docstore=store, llm=llm, max_context_length=4000)
+        assert [node.metadata for node in extractor.process_nodes(nodes)] == [{"context": "About Oslo."}]
 
 
 def announced(listener: Listener) -> list[str]:
