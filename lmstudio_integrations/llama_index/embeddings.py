@@ -1,8 +1,11 @@
 """`LMStudioEmbedding`: a LlamaIndex embedding model over LM Studio's native protocol."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -48,6 +51,44 @@ def _in_batches(texts: object, prefix: str = "") -> Generator[list[str]]:
         yield [prefix + text for text in checked_texts]
     finally:
         _all_texts.reset(before)
+
+
+@dataclass(eq=False, slots=True)
+class _AsyncBatches:
+    """The batches of one async call. Core gathers them, which leaves the others running when one fails."""
+
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set["asyncio.Task[Any]"])
+    stopped: bool = False
+
+    def stop(self) -> None:
+        self.stopped = True
+        for task in self.tasks:
+            task.cancel()
+
+    async def run(self, batch: Callable[[], Awaitable[list[list[float]]]]) -> list[list[float]]:
+        task = asyncio.current_task()
+        assert task is not None, "core runs each batch in a task"
+        if self.stopped:
+            raise asyncio.CancelledError
+        self.tasks.add(task)
+        try:
+            return await batch()
+        finally:
+            self.tasks.discard(task)
+
+
+@dataclass(eq=False, slots=True)
+class _AsyncBatch:
+    """One of them, for core to await. It is no coroutine, because one that core no longer awaits would warn."""
+
+    batches: _AsyncBatches
+    batch: Callable[[], Awaitable[list[list[float]]]]
+
+    def __await__(self) -> Generator[Any, Any, list[list[float]]]:
+        return self.batches.run(self.batch).__await__()
+
+
+_async_batches: ContextVar[_AsyncBatches] = ContextVar("_async_batches")
 
 
 def _under_both_names(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,18 +194,25 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
         return "LMStudioEmbedding"
 
     # Instructions are prepended here, before core's cache: otherwise it would return the vector of a text for a query
-    # with the same words. Core's hooks remove them again, and pass them to the client, which puts one before each part
-    # of a long text. ------------------------------------------------------------------------------------------------
+    # with the same words. So is the model, or another model would get its vectors. Core's hooks remove them again, and
+    # pass the instruction to the client, which puts it before each part of a long text. -----------------------------
+
+    def _prefix(self, instruction: str) -> str:
+        """Return what stands before each text in core's hands, and so in the keys of its cache."""
+        return instruction if self.embeddings_cache is None else f"{self.model_name}\n{instruction}"
+
+    def _prefixed(self, instruction: str, text: object, many: str) -> str:
+        return self._prefix(instruction) + check_text(text, many)
 
     @with_short_traceback
     def get_query_embedding(self, query: str) -> list[float]:
         """Return the vector of a query."""
-        return without_span(super().get_query_embedding)(self.query_instruction + check_text(query, _MANY))
+        return without_span(super().get_query_embedding)(self._prefixed(self.query_instruction, query, _MANY))
 
     @with_short_traceback
     async def aget_query_embedding(self, query: str) -> list[float]:
         """Return the vector of a query."""
-        return await without_span(super().aget_query_embedding)(self.query_instruction + check_text(query, _AMANY))
+        return await without_span(super().aget_query_embedding)(self._prefixed(self.query_instruction, query, _AMANY))
 
     @with_short_traceback
     def get_agg_embedding_from_queries(self, queries: list[str], agg_fn: Callable[..., Any] | None = None) -> Any:
@@ -183,12 +231,12 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     @with_short_traceback
     def get_text_embedding(self, text: str) -> list[float]:
         """Return the vector of a text."""
-        return without_span(super().get_text_embedding)(self.text_instruction + check_text(text, _MANY))
+        return without_span(super().get_text_embedding)(self._prefixed(self.text_instruction, text, _MANY))
 
     @with_short_traceback
     async def aget_text_embedding(self, text: str) -> list[float]:
         """Return the vector of a text."""
-        return await without_span(super().aget_text_embedding)(self.text_instruction + check_text(text, _AMANY))
+        return await without_span(super().aget_text_embedding)(self._prefixed(self.text_instruction, text, _AMANY))
 
     @with_short_traceback
     def get_text_embedding_batch(
@@ -199,7 +247,7 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     ) -> list[list[float]]:
         """Return the vectors of texts, in order."""
         shown = show_progress or self.show_progress is True
-        with _in_batches(texts, self.text_instruction) as prefixed:
+        with _in_batches(texts, self._prefix(self.text_instruction)) as prefixed:
             return without_span(super().get_text_embedding_batch)(prefixed, shown, **kwargs)
 
     @with_short_traceback
@@ -211,8 +259,20 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     ) -> list[list[float]]:
         """Return the vectors of texts, in order."""
         shown = show_progress or self.show_progress is True
-        with _in_batches(texts, self.text_instruction) as prefixed:
-            return await without_span(super().aget_text_embedding_batch)(prefixed, shown, **kwargs)
+        batches = _AsyncBatches()
+        before = _async_batches.set(batches)
+        try:
+            with _in_batches(texts, self._prefix(self.text_instruction)) as prefixed:
+                return await without_span(super().aget_text_embedding_batch)(prefixed, shown, **kwargs)
+        finally:
+            batches.stop()
+            _async_batches.reset(before)
+
+    def _aget_text_embeddings_rate_limited(self, texts: list[str]) -> Any:
+        return _AsyncBatch(_async_batches.get(), partial(super()._aget_text_embeddings_rate_limited, texts))
+
+    def _aget_text_embeddings_cached(self, texts: list[str]) -> Any:
+        return _AsyncBatch(_async_batches.get(), partial(super()._aget_text_embeddings_cached, texts))
 
     # Core's six hooks -----------------------------------------------------------------------------------------------
 
@@ -246,7 +306,7 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
         )
 
     def _request(self, prefix: str, texts: list[str]) -> EmbeddingRequest:
-        texts = [text.removeprefix(prefix) for text in texts]
+        texts = [text.removeprefix(self._prefix(prefix)) for text in texts]
         return EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, prefix, _all_texts.get())
 
 

@@ -1,6 +1,7 @@
 """`LMStudioEmbedding` on the emulator."""
 
 import asyncio
+import gc
 import re
 import threading
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from llama_index.core import Document, Settings, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 from pydantic import SecretStr
@@ -87,6 +89,20 @@ async def test_a_cache_keeps_questions_and_texts_apart(server: Server) -> None:
         assert model.get_text_embedding_batch(["rain"]) == [text]
         assert await model.aget_query_embedding("rain") == question
     assert server.embedded == ["rain", "search: rain"]
+
+
+async def test_two_models_share_a_cache_but_no_vectors() -> None:
+    cache = SimpleKVStore()
+    with Server([ModelEntry(key=key, kind="embedding") for key in ("a", "b")]) as server:
+        for _ in range(2):
+            for key in ("a", "b"):
+                with server.embedding(model=key, embeddings_cache=cache) as model:
+                    model.get_query_embedding("q")
+                    await model.aget_query_embedding("q")
+                    model.get_text_embedding("t")
+                    model.get_text_embedding_batch(["t"])
+                    await model.aget_text_embedding_batch(["t"])
+        assert server.embedded == ["q", "t", "q", "t"]
 
 
 async def test_every_call_is_one_span(server: Server, spans: list[str]) -> None:
@@ -270,6 +286,31 @@ async def test_the_error_of_a_long_text_has_its_place_in_the_whole_list(
             model([TextNode(text=text) for text in texts])
         with pytest.raises(LMStudioContextOverflowError, match="text 0 has"):
             model.get_text_embedding(LONG)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("cache", CACHES.values(), ids=CACHES)
+@pytest.mark.parametrize("workers", [None, 2])
+@pytest.mark.parametrize("show_progress", [False, True])
+def test_an_error_stops_the_other_batches(cache: Any, workers: int | None, show_progress: bool, drawn: Drawn) -> None:
+    async def embed(model: LMStudioEmbedding, *, wait: bool) -> None:
+        nodes = [TextNode(text=text) for text in [LONG, *TEXTS]]
+        with pytest.raises(LMStudioContextOverflowError):
+            await IngestionPipeline(transformations=[model], disable_cache=True).arun(nodes=nodes)
+        stopped.append(len(server.embedded))
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if wait:
+            await asyncio.wait(others)
+
+    settings: dict[str, Any] = {"embed_batch_size": 2, "num_workers": workers, "context_length": 512}
+    settings |= {"length_policy": "error", "show_progress": show_progress}
+    for wait in (True, False):
+        stopped: list[int] = []
+        with Server() as server, server.embedding(**settings, embeddings_cache=cache()) as model:
+            asyncio.run(embed(model, wait=wait))
+            gc.collect()
+            assert len(server.embedded) <= stopped[0] + 2 * embeddings.BATCHES_AT_ONCE
+    drawn()
 
 
 @pytest.mark.parametrize("use_async", [False, True])
