@@ -14,12 +14,14 @@ from typing import Any, Literal, TypeAlias
 
 from lmstudio_integrations._adapters.tool_settings import wire_name
 from lmstudio_integrations._support.secrets import redacted_url
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.files.base64_text import decode_base64, decode_data_url
 from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.types.chat import WireHistory, wire_messages
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.reasoning import ReasoningPart
+from lmstudio_integrations.types.structured import partial_json
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
@@ -157,6 +159,18 @@ def joined(parts: Iterable[Part], separator: str) -> list[Part]:
 def text_of(parts: Iterable[Part], separator: str) -> str:
     """Return the texts of a message as one."""
     return separator.join(part for part in parts if isinstance(part, str))
+
+
+def stored_arguments(arguments: object) -> dict[str, Any]:
+    """Return the arguments of a call of an older message. Those that are no JSON object are kept as one argument.
+
+    Args:
+        arguments: A dict, or JSON text, of which a part may be missing.
+    """
+    value = partial_json(arguments) if isinstance(arguments, str) else arguments
+    if is_object(value):
+        return value
+    return {} if arguments in (None, "", "null") else {"arguments": arguments}
 
 
 def _checked_id(call_id: object) -> object:

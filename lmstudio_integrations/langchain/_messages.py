@@ -18,6 +18,7 @@ from lmstudio_integrations._adapters.conversation import (
     PendingMessage,
     Role,
     joined,
+    stored_arguments,
     text_of,
 )
 from lmstudio_integrations._adapters.documents import decoded_text, document_text
@@ -166,10 +167,12 @@ def _calls(message: AIMessage, with_result: frozenset[str]) -> list[_ToolCall]:
     blocks: list[_ToolCall] = []
     for block in _blocks(message.content):
         if is_object(block) and block.get("type") in {"tool_use", "tool_call"}:
-            arguments = block.get("input") or block.get("args")
-            blocks.append((str(block.get("name")), block.get("id"), arguments if is_object(arguments) else {}))
+            arguments = stored_arguments(block.get("input") or block.get("args"))
+            blocks.append((str(block.get("name")), block.get("id"), arguments))
     calls += [block for block in blocks if not any(_is_same(call, block) for call in calls)]
-    invalid: list[_ToolCall] = [(call["name"] or "unknown", call["id"], {}) for call in message.invalid_tool_calls]
+    invalid: list[_ToolCall] = [
+        (call["name"] or "unknown", call["id"], stored_arguments(call["args"])) for call in message.invalid_tool_calls
+    ]
     answered = [call for call in invalid if call[1] in with_result]
     return [*calls, *(call for call in answered if not any(_is_same(block, call) for block in blocks))]
 

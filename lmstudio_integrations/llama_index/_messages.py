@@ -1,6 +1,5 @@
 """LlamaIndex's messages as a conversation on its way to the wire. Pure; see `_adapters/conversation.py`."""
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
@@ -28,6 +27,7 @@ from lmstudio_integrations._adapters.conversation import (
     PendingMessage,
     Role,
     joined,
+    stored_arguments,
     text_of,
 )
 from lmstudio_integrations._adapters.thoughts import TAGS, response_parts
@@ -103,7 +103,7 @@ _ToolCall: TypeAlias = tuple[str, str | None, dict[str, Any]]
 def _calls(message: ChatMessage) -> list[_ToolCall]:
     """Return the tool calls of a message: its blocks, and those of older histories, each once."""
     calls: list[_ToolCall] = [
-        (block.tool_name, block.tool_call_id, parse_arguments(block.tool_kwargs))
+        (block.tool_name, block.tool_call_id, stored_arguments(block.tool_kwargs))
         for block in message.blocks
         if isinstance(block, ToolCallBlock)
     ]
@@ -114,28 +114,19 @@ def _calls(message: ChatMessage) -> list[_ToolCall]:
 
 
 def _legacy_call(call: object) -> _ToolCall:
-    """Read a call in OpenAI's form, as a dict or as an object."""
+    """Read a call in the form of OpenAI, Gemini, Anthropic or Bedrock, as a dict or as an object."""
     function = _member(call, "function")
     source = function if function is not None else call
     name = _member(source, "name")
     if not isinstance(name, str):
         raise LMStudioValueError(f"a tool call in additional_kwargs has no name: {call!r}")
-    arguments = _member(source, "arguments")
-    return name, _member(call, "id"), parse_arguments(arguments)
+    arguments = (_member(source, each) for each in ("arguments", "args", "input"))
+    given = next((each for each in arguments if each is not None), None)
+    return name, _member(call, "id") or _member(call, "toolUseId"), stored_arguments(given)
 
 
 def _member(value: object, name: str) -> Any:
     return value.get(name) if is_object(value) else getattr(value, name, None)
-
-
-def parse_arguments(arguments: object) -> dict[str, Any]:
-    """Return the arguments of a call as a dict, which is empty if they are not a JSON object."""
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except ValueError:
-            return {}
-    return arguments if is_object(arguments) else {}
 
 
 # Blocks -------------------------------------------------------------------------------------------------------------

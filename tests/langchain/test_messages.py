@@ -114,7 +114,9 @@ def test_the_result_of_a_failed_tool_begins_with_error(content: str, sent: str) 
 def test_anthropic_calls_and_results_in_content_are_converted() -> None:
     messages = [
         HumanMessage("q"),
-        AIMessage([{"type": "text", "text": "hm"}, {"type": "tool_use", "id": "t", "name": "pick", "input": {"c": 1}}]),
+        AIMessage(
+            [{"type": "text", "text": "hm"}, {"type": "tool_use", "id": "t", "name": "pick", "input": '{"c": 1'}]
+        ),
         HumanMessage(
             [
                 {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "ok"}]},
@@ -145,10 +147,12 @@ def test_a_call_in_content_and_in_tool_calls_is_sent_once(ids: tuple[str | None,
 
 
 def test_an_invalid_call_is_sent_only_if_it_has_a_result() -> None:
-    bad = [{"name": "f", "args": '{"a', "id": id_, "error": None, "type": "invalid_tool_call"} for id_ in ("1", "2")]
+    bad = [
+        {"name": "f", "args": '{"a": "b', "id": id_, "error": None, "type": "invalid_tool_call"} for id_ in ("1", "2")
+    ]
     messages = [HumanMessage("q"), AIMessage("", invalid_tool_calls=bad), ToolMessage("Error", tool_call_id="2")]
     assert wire(messages)[1:] == [
-        {"role": "assistant", "content": [request("f", {}, "2")]},
+        {"role": "assistant", "content": [request("f", {"a": "b"}, "2")]},
         {"role": "tool", "content": [result("Error", "2", "f")]},
     ]
 

@@ -113,18 +113,31 @@ def test_calls_and_their_results_belong_together() -> None:
     assert found[2]["content"] == [{"type": "toolCallResult", "content": "3", "toolCallId": "c1", "name": "Box_int_"}]
 
 
-@pytest.mark.parametrize("arguments", ["", "null", "[1]", "{", '"text"'])
-def test_arguments_that_are_no_object_are_dropped(arguments: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "sent"),
+    [
+        *((empty, {}) for empty in ("", "null", "{")),
+        ('{"to": "Oslo", "at": "no', {"to": "Oslo", "at": "no"}),
+        *((text, {"arguments": text}) for text in ("[1]", '"text"', "to: Oslo")),
+    ],
+)
+def test_stored_arguments_are_kept_also_if_they_are_cut_or_no_object(arguments: str, sent: dict[str, Any]) -> None:
     call = ToolCallBlock(tool_call_id="c1", tool_name="now", tool_kwargs=arguments)
-    assert wire(assistant(call))[0]["content"][0]["toolCallRequest"]["arguments"] == {}
+    assert wire(assistant(call))[0]["content"][0]["toolCallRequest"]["arguments"] == sent
 
 
-@pytest.mark.parametrize("form", ["dict", "object"])
-def test_calls_of_older_histories_are_converted(form: str) -> None:
-    function: Any = {"name": "add", "arguments": '{"a": 1}'}
-    call: Any = {"id": "c1", "type": "function", "function": function}
-    if form == "object":
-        call = SimpleNamespace(id="c1", function=SimpleNamespace(**function))
+CALLS_OF_OLDER_HISTORIES: dict[str, Any] = {
+    "OpenAI": {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}},
+    "OpenAI's object": SimpleNamespace(id="c1", function=SimpleNamespace(name="add", arguments='{"a": 1}')),
+    "Ollama": {"id": "c1", "function": {"name": "add", "arguments": {"a": 1}}},
+    "Gemini's object": SimpleNamespace(id="c1", name="add", args={"a": 1}),
+    "Anthropic": {"id": "c1", "type": "tool_use", "name": "add", "input": {"a": 1}},
+    "Bedrock": {"toolUseId": "c1", "name": "add", "input": {"a": 1}},
+}
+
+
+@pytest.mark.parametrize("call", CALLS_OF_OLDER_HISTORIES.values(), ids=CALLS_OF_OLDER_HISTORIES)
+def test_calls_of_older_histories_are_converted(call: Any) -> None:
     (message,) = wire(assistant(TextBlock(text=""), tool_calls=[call]))
     request = message["content"][-1]["toolCallRequest"]
     assert request == {"type": "function", "name": "add", "arguments": {"a": 1}, "id": "c1"}
