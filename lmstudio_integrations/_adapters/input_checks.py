@@ -165,7 +165,9 @@ them that change no response. These are ignored."""
 
 def with_effect(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a call that may change its response."""
-    return {name: value for name, value in given.items() if not _WITHOUT_EFFECT.get(name, lambda _: False)(value)}
+    return {
+        name: value for name, value in given.items() if name not in _WITHOUT_EFFECT or not _WITHOUT_EFFECT[name](value)
+    }
 
 
 def reject_secrets(given: Mapping[str, Any], known: Collection[str], owner: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from llama_index.core.base.llms.types import (
@@ -30,11 +31,12 @@ from lmstudio_integrations._adapters.conversation import (
     stored_arguments,
     text_of,
 )
+from lmstudio_integrations._adapters.documents import document_text
 from lmstudio_integrations._adapters.thoughts import TAGS, response_parts
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.client.files.base64_text import decode_data_url, is_base64_url
-from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.types.files import image_format
 
 _ROLES: dict[MessageRole, Role] = {
@@ -142,7 +144,13 @@ def _parts(blocks: Sequence[Any], role: Role) -> list[Part]:
                 f"LM Studio does not accept a {kind.__name__} in a {role} message, only text, images and "
                 "documents that are text"
             )
-        parts.extend(convert(block, role))
+        try:
+            parts.extend(convert(block, role))
+        except LMStudioError as error:
+            if role != "tool":
+                raise
+            # Every later call with this message would raise it again.
+            parts.append(f"[{kind.__name__}: not shown, because {error}]")
     return parts
 
 
@@ -178,10 +186,13 @@ def _image(block: ImageBlock, _role: Role) -> list[Part]:
     raise LMStudioValueError("an ImageBlock needs an image, a path or a URL; it has none of them")
 
 
-def _document(block: DocumentBlock, _role: Role) -> list[Part]:
-    """Read a document that is text; its title stands above it."""
+def _document(block: DocumentBlock, role: Role) -> list[Part]:
+    """Read a document that is text; its title stands above it. One of a tool may also be an address or a note."""
     url = None if block.data is not None or block.path is not None else block.url or ""
+    title = None if block.title == _DEFAULT_TITLE else block.title
     if url is not None and not url.startswith("data:"):
+        if role == "tool":
+            return [document_text(data=None, url=url, mime_type=block.document_mimetype, name=title)]
         if url:
             raise LMStudioValueError(
                 f"the document {redacted_url(url)} is on the web; fetch it and pass its data or a path"
@@ -191,7 +202,11 @@ def _document(block: DocumentBlock, _role: Role) -> list[Part]:
     try:
         # Core drops the characters of base64 that it does not know.
         content = decode_data_url(url) if url and is_base64_url(url) else block.resolve_document().read()
-        text = content.decode("utf-8") if isinstance(content, bytes) else str(content)
+        if role == "tool" and isinstance(content, bytes):
+            file = title or (None if block.path is None else Path(block.path).name)
+            text = document_text(data=content, url=None, mime_type=block.document_mimetype, name=file)
+        else:
+            text = content.decode("utf-8") if isinstance(content, bytes) else str(content)
     except UnicodeDecodeError as error:
         raise LMStudioValueError(
             f"the document {name!r} ({block.document_mimetype}) is not text; extract its text first, "
@@ -203,8 +218,7 @@ def _document(block: DocumentBlock, _role: Role) -> list[Part]:
         raise LMStudioValueError(
             f"the document {name!r} has no readable content ({error}); pass its data or a path"
         ) from error
-    title = "" if block.title in {None, _DEFAULT_TITLE} else f"{block.title}\n\n"
-    return [title + text]
+    return [f"{title}\n\n{text}" if title else text]
 
 
 def _reject_media(block: AudioBlock | VideoBlock, role: Role) -> list[Part]:
