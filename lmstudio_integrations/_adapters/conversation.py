@@ -14,8 +14,9 @@ from typing import Any, Literal, TypeAlias
 
 from lmstudio_integrations._adapters.tool_settings import wire_name
 from lmstudio_integrations._support.secrets import redacted_url
+from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.client.files.base64_text import decode_base64, decode_data_url
+from lmstudio_integrations.client.files.base64_text import decode_base64, decode_data_url, missing_prefix
 from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.types.chat import WireHistory, wire_messages
@@ -80,6 +81,13 @@ class ImageSource:
             return cls(decode_data_url(url))
         if scheme in {"http", "https"}:
             return cls(url=url)
+        prefix = missing_prefix(url)
+        if prefix is not None:
+            raise LMStudioValueError(f"an image's URL is bare base64; put {prefix} before it")
+        if "://" not in url:
+            raise LMStudioValueError(
+                f"{shown(url)} is a file, not the URL of an image; pass it as path, or its content as base64"
+            )
         raise LMStudioValueError(
             f"an image's URL must begin with data:, http:// or https://; got {redacted_url(url)!r}"
         )

@@ -244,7 +244,7 @@ class Chat:
         """Build a chat from a user prompt, another chat (copied), its wire form, or a list of messages.
 
         The list may be in a dict, `{"messages": […]}`. A message has a role and content: a string, one part, or a list
-        of parts.
+        of parts. The `reasoning_content` of an assistant is its reasoning. Other members, such as `id`, are ignored.
 
         Raises:
             LMStudioValueError: If the data has another form.
@@ -326,8 +326,8 @@ class Chat:
         """
         if isinstance(message, Message):
             return self._add(type(message), list(message.content))
-        role, content = _role_and_content(message)
-        return self._add(_MESSAGES[role], _parts(content))
+        role, reasoning, content = _members(message)
+        return self._add(_MESSAGES[role], [*reasoning, *_parts(content)])
 
     def to_history(self) -> ChatHistory:
         """Return the conversation in wire form.
@@ -390,19 +390,28 @@ def _messages_of(history: object) -> list[Any]:
     return [*messages]
 
 
-def _role_and_content(message: object) -> tuple[str, object]:
+def _members(message: object) -> tuple[str, list[ReasoningPart], object]:
+    """Return role, reasoning and content of a message. Servers and programs store more in one, which no model reads."""
     if not is_mapping(message):
         raise LMStudioValueError(f"a message must be an object, or a dict with role and content; got {message!r}")
     role = message.get("role")
     if not isinstance(role, str) or role not in _MESSAGES:
         raise LMStudioValueError(f"role must be one of {', '.join(_MESSAGES)}; got {role!r}")
-    others = [name for name, value in message.items() if name not in {"role", "content"} and value]
-    if others:
-        raise LMStudioValueError(
-            f"a message has only role and content; got {', '.join(map(repr, others))} as well; "
-            "add tool calls with add_assistant_response(), their results with add_tool_result()"
-        )
-    return role, message.get("content")
+    for name, remedy in _NOT_IN_MESSAGES.items():
+        if message.get(name):
+            raise LMStudioValueError(f"a message has no {name!r}; {remedy}")
+    reasoning = message.get("reasoning_content") if role == "assistant" else None
+    if not isinstance(reasoning, str | None):
+        raise LMStudioValueError(f"reasoning_content must be a string; got {reasoning!r}")
+    return role, [ReasoningPart(text=reasoning)] if reasoning else [], message.get("content")
+
+
+_NOT_IN_MESSAGES = {
+    **dict.fromkeys(("tool_calls", "function_call"), "add tool calls with add_assistant_response()"),
+    "tool_call_id": "add the results of tools with add_tool_result()",
+    "images": "prepare them with prepare_image(), and add them with add_user_message(text, images=[…])",
+}
+"""Members of messages in other APIs that a model reads, and what takes their place."""
 
 
 def _calls(requests: object) -> list[Any]:

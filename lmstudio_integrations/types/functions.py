@@ -4,12 +4,29 @@ import functools
 import inspect
 import logging
 import math
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, NotRequired, Self, TypeAlias, TypedDict, cast, get_args, get_type_hints
+from types import UnionType
+from typing import (
+    Any,
+    ClassVar,
+    NotRequired,
+    Required,
+    Self,
+    TypeAlias,
+    TypedDict,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
+import typing_extensions
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 
 from lmstudio_integrations._support.secrets import without_secrets
@@ -310,10 +327,34 @@ def _field(name: str, kind: Any, default: Any) -> tuple[Any, Any]:
     """Return the type and the field of a parameter, which may be a dict of `type` and `default`."""
     if is_mapping(kind):
         kind, default = kind["type"], kind.get("default", default)
+    kind = _for_pydantic(kind)
     if isinstance(default, float) and not math.isfinite(default):
         # JSON has no such number, so it is not sent to the model.
         return kind, Field(default_factory=lambda: default, alias=name)
     return kind, Field(default=default, alias=name)
+
+
+def _for_pydantic(kind: Any, within: tuple[Any, ...] = ()) -> Any:
+    """Return a type with each `TypedDict` as one that pydantic takes on Python 3.11, too; a recursive one stays."""
+    if sys.version_info >= (3, 12) or kind in within:
+        return kind
+    if is_typeddict(kind):
+        members = {
+            name: get_args(hint)[0] if get_origin(hint) in {Required, NotRequired} else hint
+            for name, hint in get_type_hints(kind, include_extras=True).items()
+        }
+        converted = {name: _for_pydantic(hint, (*within, kind)) for name, hint in members.items()}
+        optional: Any = {name: NotRequired[converted[name]] for name in kind.__optional_keys__}
+        make: Any = typing_extensions.TypedDict
+        made = make(kind.__name__, {**converted, **optional})
+        made.__doc__ = kind.__doc__
+        return made
+    arguments = get_args(kind)
+    converted_arguments = tuple(_for_pydantic(each, within) for each in arguments)
+    if converted_arguments == arguments:
+        return kind
+    origin: Any = get_origin(kind)
+    return (Union if origin is UnionType else origin)[converted_arguments]
 
 
 def _defaults_of(implementation: Callable[..., Any] | None) -> dict[str, Any]:

@@ -221,9 +221,18 @@ def test_an_empty_image_block_is_rejected() -> None:
         convert([user(ImageBlock())])
 
 
-def test_an_image_with_another_url_scheme_is_rejected() -> None:
-    with pytest.raises(LMStudioValueError, match="must begin with"):
-        convert([user(ImageBlock(url="ftp://example.org/cat.png"))])
+@pytest.mark.parametrize(
+    ("url", "finding"),
+    [
+        ("ftp://example.org/cat.png", "must begin with"),
+        ("file:///tmp/cat.png", "must begin with"),
+        ("cat.png", "'cat.png' is a file, not the URL of an image; pass it as path"),
+        (PNG_URL.partition(",")[2], "is bare base64; put data:image/png;base64, before it"),
+    ],
+)
+def test_an_image_with_another_url_scheme_is_rejected(url: str, finding: str) -> None:
+    with pytest.raises(LMStudioValueError, match=finding):
+        ImageSource.from_url(url)
 
 
 def test_a_missing_image_file_is_named(tmp_path: Path) -> None:

@@ -236,8 +236,10 @@ def _with_more(role: str, **more: Any) -> Callable[[], Any]:
         (_bad("tool", "3"), "content does not fit a message of ToolMessage"),
         (_bad("system", b"hi"), "content does not fit a message of SystemMessage"),
         (lambda: Untyped().append(5), "got 5"),
-        (_with_more("assistant", tool_calls=[{"id": "1"}], name="bob"), "got 'tool_calls', 'name' as well; add tool"),
-        (_with_more("tool", tool_call_id="1"), "a message has only role and content; got 'tool_call_id' as well"),
+        (_with_more("assistant", tool_calls=[{"id": "1"}]), "no 'tool_calls'; add tool calls with add_assistant_resp"),
+        (_with_more("tool", tool_call_id="1"), "no 'tool_call_id'; add the results of tools with add_tool_result()"),
+        (_with_more("user", images=["a.png"]), "no 'images'; prepare them with prepare_image()"),
+        (_with_more("assistant", reasoning_content=5), "reasoning_content must be a string; got 5"),
         (lambda: Untyped().add_assistant_response("hi", None), "must be a list of ToolCallRequest; got None"),
         (lambda: Untyped().add_assistant_response("hi", ["add"]), "must be a list of ToolCallRequest; got ['add']"),
         (
@@ -255,6 +257,20 @@ def test_what_is_no_conversation_is_rejected_with_its_value(make: Callable[[], A
     with pytest.raises(LMStudioValueError) as caught:
         make()
     assert finding in str(caught.value)
+
+
+def test_what_else_is_stored_in_a_message_is_ignored_and_its_reasoning_is_kept() -> None:
+    others = {"id": "m1", "name": "bob", "timestamp": 5, "tool_calls": [], "images": None}
+    chat = Chat.from_history(
+        [
+            {"role": "user", "content": "hi", "reasoning_content": "not mine", **others},
+            {"role": "assistant", "content": "Hello!", "reasoning_content": "Greet.", **others},
+        ]
+    )
+    assert chat.messages == (
+        UserMessage(content=[TextPart(text="hi")]),
+        AssistantMessage(content=[ReasoningPart(text="Greet."), TextPart(text="Hello!")]),
+    )
 
 
 def test_a_message_that_is_rejected_does_not_change_the_chat() -> None:

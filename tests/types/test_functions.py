@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Required, TypedDict
 
 import pytest
 from pydantic import BaseModel, Field
@@ -60,6 +60,31 @@ def test_arguments_are_brought_into_the_types_of_the_function() -> None:
     arguments = tool.check({"city": {"name": "Oslo"}, "unit": "C", "days": "3"})
     assert arguments == {"city": City(name="Oslo"), "unit": "C", "days": 3}
     assert weather(**arguments) == "Oslo C 3 None"
+
+
+class Place(TypedDict, total=False):
+    """A place."""
+
+    city: Required[str]
+    near: Annotated[list["Nearby"] | None, "by ferry"]
+
+
+class Nearby(TypedDict):
+    name: str
+
+
+def test_a_typed_dict_of_typing_may_be_a_parameter() -> None:
+    def show(place: Place, others: dict[str, Nearby]) -> None:
+        """Show it."""
+
+    tool = ToolFunctionDef.from_callable(show)
+    schema: Any = tool.to_tool().function.parameters
+    assert schema["properties"]["place"]["required"] == ["city"]
+    assert schema["properties"]["place"]["description"] == "A place."
+    arguments = {"place": {"city": "Oslo", "near": [{"name": "Nesodden"}]}, "others": {"a": {"name": "Moss"}}}
+    assert tool.check(arguments) == arguments
+    with pytest.raises(LMStudioValueError, match=r"place\.near\.0\.name"):
+        tool.check({"place": {"city": "Oslo", "near": [{}]}, "others": {}})
 
 
 def test_arguments_with_a_default_may_be_omitted() -> None:

@@ -5,6 +5,7 @@ import re
 from urllib.parse import unquote
 
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.files import image_format
 
 _URL_SAFE = str.maketrans("-_", "+/")
 _OTHER = re.compile(r"[^A-Za-z0-9+/]")
@@ -30,6 +31,15 @@ def decode_base64(text: str | bytes, what: str) -> bytes:
         other = _OTHER.search(digits)
         problem = f"it contains {other[0]!r}" if other else "it was cut off"
         raise LMStudioValueError(f"{what} is not base64: {problem}") from error
+
+
+def missing_prefix(text: str) -> str | None:
+    """Return how the data URL of an image would begin, of which a text has only the base64; `None` if it is no such."""
+    try:
+        image_type = image_format(decode_base64(text[:32], ""))
+    except LMStudioValueError:
+        return None
+    return image_type and f"data:{image_type.media_type};base64,"
 
 
 def decode_data_url(url: str) -> bytes:

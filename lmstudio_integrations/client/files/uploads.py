@@ -14,7 +14,7 @@ from typing import IO, Any, Protocol, TypedDict, cast, runtime_checkable
 from weakref import WeakValueDictionary
 
 from lmstudio_integrations._support.text import shortened
-from lmstudio_integrations.client.files.base64_text import decode_data_url
+from lmstudio_integrations.client.files.base64_text import decode_data_url, missing_prefix
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.support.arguments import (
     check_callbacks,
@@ -87,8 +87,9 @@ def prepare_image(operation: Operation, source: FileInput, name: str | None) -> 
     content, default_name = read_source(source)
     name, image_type = optional_text(name, "name"), image_format(content)
     if image_type is None:
-        shown = shortened(name or default_name or "the given bytes")
-        raise LMStudioValueError(f"{shown} is not a JPEG, PNG or WebP image; convert it first")
+        named = name or default_name
+        shown = f"{shortened(named)} is" if named else f"{len(content)} bytes that begin with {content[:16]!r} are"
+        raise LMStudioValueError(f"{shown} not a JPEG, PNG or WebP image; convert {'it' if named else 'them'} first")
     name = name or default_name or str(uuid.uuid4())
     if Path(name).suffix.lower() not in image_type.suffixes:
         name = f"{name}{image_type.suffixes[0]}"
@@ -126,6 +127,9 @@ def _read(source: FileInput) -> tuple[bytes, str | None]:
             return Path(source).read_bytes(), Path(source).name
         content = source.read() if hasattr(source, "read") else None
     except (OSError, ValueError) as error:
+        prefix = missing_prefix(source) if isinstance(source, str) else None
+        if prefix is not None:
+            raise LMStudioValueError(f"the given text is bare base64; put {prefix} before it, or pass bytes") from error
         reason = getattr(error, "strerror", None) or error
         raise LMStudioOSError(f"cannot read {_display_name(source)}: {reason}") from error
     if not isinstance(content, bytes):

@@ -6,6 +6,7 @@ import errno
 import gc
 import io
 import pickle
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -239,6 +240,20 @@ async def test_each_server_receives_its_own_identifier_of_a_file(client: Any) ->
     note = await client.files.prepare_file(b"The ferry takes twenty minutes.", "note.txt")
     contended = note.with_origin(_Contended("note.txt", lambda: b"The train takes an hour.", ("unknown", None)))
     assert "train" in (await client.files.parse_document(contended)).content
+
+
+@pytest.mark.parametrize(
+    ("source", "finding"),
+    [
+        (base64.b64encode(PNG).decode(), "bare base64; put data:image/png;base64, before it, or pass bytes"),
+        (base64.b64encode(PNG * 1000).decode(), "bare base64; put data:image/png;base64, before it, or pass bytes"),
+        (b"hello", "5 bytes that begin with b'hello' are not a JPEG, PNG or WebP image; convert them first"),
+        ("nothing.png", "cannot read 'nothing.png': "),
+    ],
+)
+async def test_an_error_about_an_image_says_what_was_given(client: Any, source: Any, finding: str) -> None:
+    with pytest.raises(ValueError if "cannot" not in finding else OSError, match=re.escape(finding)):
+        await client.files.prepare_image(source)
 
 
 async def test_an_error_about_a_file_shows_no_megabytes(client: Any) -> None:
