@@ -7,6 +7,7 @@ LlamaIndex fills the context window to the last token, and counts the texts of m
 chat template adds to them are recorded as well.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioConfigWarning
+
+logger = logging.getLogger(__name__)
 
 Key = tuple[tuple[str | None, ...], tuple[str, ...], str | None]
 """Addresses of the servers, devices that are meant, and model key."""
@@ -56,9 +59,16 @@ def template_tokens(key: Key) -> int:
     return _of(key).template
 
 
-def advertise(key: Key, tokens: int) -> int:
-    """Record that LlamaIndex gets this context window, and return it."""
+def advertise(key: Key, tokens: int, *, is_known: bool) -> int:
+    """Record that LlamaIndex gets this context window, and return it. Logs once if it is only LlamaIndex's default."""
     entry = _of(key)
+    if not is_known and not entry.advertised:
+        logger.info(
+            "LlamaIndex assumes a context window of %d tokens for the model %r, because no server has reported one; "
+            "call load() first, or set context_window",
+            tokens,
+            key[2] or "in use",
+        )
     entry.advertised = max(entry.advertised, tokens)
     return tokens
 
@@ -77,7 +87,7 @@ def record(key: Key, tokens: int, template: int | None = None) -> None:
     if tokens < entry.advertised and not entry.warned:
         entry.warned = True
         warn_user(
-            f"the model {key[1] or 'in use'!r} is loaded with a context window of {tokens} tokens, but LlamaIndex "
+            f"the model {key[2] or 'in use'!r} is loaded with a context window of {tokens} tokens, but LlamaIndex "
             f"already got {entry.advertised}; lower context_window if you set it, "
             "else call load() before building engines and memories",
             LMStudioConfigWarning,

@@ -150,12 +150,15 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
     @property
     def metadata(self) -> LLMMetadata:
         """What LlamaIndex assumes about the model. Makes no request; see `load`."""
-        context_window = _context_windows.advertise(self._context_key(), self._context_window())
+        known = self._known_context_window()
+        context_window = _context_windows.advertise(
+            self._context_key(), known or DEFAULT_CONTEXT_WINDOW, is_known=known is not None
+        )
         return LLMMetadata(**self._metadata_fields(context_window))
 
     def to_payload(self) -> dict[str, Any]:
         """Return what events and traces show of this object: no secrets."""
-        fields = self._metadata_fields(self._context_window())
+        fields = self._metadata_fields(self._known_context_window() or DEFAULT_CONTEXT_WINDOW)
         return {"class_name": self.class_name(), **fields, "model": self.model, "temperature": self.temperature}
 
     def _metadata_fields(self, context_window: int) -> dict[str, Any]:
@@ -172,11 +175,11 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
             "system_role": MessageRole.SYSTEM,
         }
 
-    def _context_window(self) -> int:
+    def _known_context_window(self) -> int | None:
         config = self.load_config
         configured = self.context_length or (config.context_length if isinstance(config, LlmLoadModelConfig) else None)
         recorded = _context_windows.recorded(self._context_key())
-        return self.context_window or recorded or configured or DEFAULT_CONTEXT_WINDOW
+        return self.context_window or recorded or configured
 
     def _context_key(self) -> _context_windows.Key:
         return _context_windows.key_of(vars(self))

@@ -321,11 +321,21 @@ def test_the_context_window_is_known_to_all_objects_of_the_process(server: Serve
     assert LMStudio(model=SMALL, host=server.address).metadata.context_window == 3900
 
 
+def test_an_assumed_context_window_is_logged_once(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "lmstudio_integrations.llama_index")
+    for _ in range(2):
+        assert server.llm(model="nope").metadata.context_window == 3900
+    assert server.llm(model=CHAT).load().metadata.context_window == CONTEXT_LENGTH
+    (message,) = caplog.messages
+    assert message.startswith("LlamaIndex assumes a context window of 3900 tokens for the model 'nope', because")
+
+
 def test_a_context_window_that_turns_out_smaller_than_advertised_is_warned_of_once(server: Server) -> None:
     with server.llm(model=SMALL) as llm:
         assert llm.metadata.context_window == 3900
         with pytest.warns(
-            LMStudioConfigWarning, match=f"{SMALL_CONTEXT_LENGTH} tokens, but LlamaIndex already got 3900"
+            LMStudioConfigWarning,
+            match=f"model '{SMALL}' is loaded .* {SMALL_CONTEXT_LENGTH} tokens, but LlamaIndex already got 3900",
         ) as caught:
             llm.chat(generating("count"))
         assert caught[0].filename == __file__
