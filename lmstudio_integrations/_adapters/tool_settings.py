@@ -5,6 +5,7 @@ The frameworks' adapters pass their tools as OpenAI dicts. Names are changed to 
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -14,7 +15,7 @@ from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueErr
 from lmstudio_integrations.types._json_schemas import wire_tool
 
 _SIGNATURE = re.compile(r"\w+\([^\n]*\)[^\n]*")
-_UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
+_OTHER = re.compile(r"[^a-zA-Z0-9_-]")
 _TYPES = frozenset({"type", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"})
 """Members of a JSON schema that limit the type of a value."""
 
@@ -137,8 +138,12 @@ def wire_tools(tools: Sequence[OpenAITool]) -> list[dict[str, Any]]:
 
 
 def wire_name(name: str) -> str:
-    """Return a tool's name as it is sent: every server accepts letters, digits, `_` and `-`."""
-    return _UNSAFE.sub("_", name)
+    """Return a tool's name as it is sent: the letters and digits of any script, `_` and `-`; `_` for all else."""
+    return _OTHER.sub(lambda match: match[0] if _is_in_word(match[0]) else "_", unicodedata.normalize("NFC", name))
+
+
+def _is_in_word(character: str) -> bool:
+    return character.isalnum() or unicodedata.category(character)[0] == "M"  # the vowels of some scripts are marks
 
 
 def reject_built_in(tool: Mapping[str, Any]) -> None:

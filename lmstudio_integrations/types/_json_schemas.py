@@ -51,13 +51,22 @@ def wire_tool(name: str, description: str | None, parameters: Mapping[str, Any] 
 
     The same definition always has the same order of keys, wherever it was stored: it begins the prompt, and a server
     processes all of a prompt again that begins differently. The parameters stay in the given order.
+
+    Patterns without `^` and `$` are left out, because llama.cpp rejects every prompt with one. The arguments of calls
+    are checked against the schema of the tool itself.
     """
     check_references(parameters or {}, f"the schema of tool {name!r}")
-    flat = rewritten(inlined(parameters or {}), lambda part: dict(sorted(part.items())))
+    flat = rewritten(inlined(parameters or {}), _sent)
     flat |= {"type": "object", "properties": flat.get("properties") or {}}
     described = {"description": description} if description else {}
     root = {key: flat[key] for key in _PARAMETERS if key in flat}
     return {"type": "function", "function": {"name": name, **described, "parameters": root}}
+
+
+def _sent(part: dict[str, Any]) -> dict[str, Any]:
+    pattern = part.get("pattern")
+    rejected = isinstance(pattern, str) and not (pattern.startswith("^") and pattern.endswith("$"))
+    return {key: part[key] for key in sorted(part) if not (rejected and key == "pattern")}
 
 
 def call_schema(functions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,12 +14,15 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
 from tests.support.adapters import covering
+from tests.support.requested import Requested
 
 LOOK: dict[str, Any] = {"tool": "look", "arguments": {"city": "Oslo", "country": "Norway"}}
+NAMES = ("查询天气", "发送邮件", "поиск", "मौसम", "größe")
 RULES: tuple[dict[str, Any], ...] = (
     {"when": {"last": "^invent"}, "then": [LOOK, {"tool": "invented"}, {"tool": "imagined"}]},
     {"when": {"last": "^malformed"}, "then": [{**LOOK, "malformed": '{"city": "Os'}]},
     {"when": {"last": "^look"}, "then": [LOOK]},
+    *({"when": {"last": f"^{name}", "tools": [name]}, "then": [{"tool": name}]} for name in NAMES),
 )
 
 
@@ -107,6 +111,28 @@ def test_a_built_in_tool_of_another_provider_is_an_error(host: str, path: str, n
     ) as caught:
         PATHS[path](host, "look", [tool("look"), BUILT_IN[name] | {"authorization": "hush"}])
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("path", "name"), covering(PATHS, NAMES))
+def test_a_tool_may_have_a_name_in_any_script(host: str, path: str, name: str) -> None:
+    decomposed = unicodedata.normalize("NFD", name)
+    others = [each for each in NAMES if each != name]
+    assert PATHS[path](host, name, [tool(each) for each in (*others, decomposed)]) == [decomposed]
+
+
+@on_every_path
+def test_a_pattern_that_the_engine_rejects_is_not_sent(path: Path) -> None:
+    words = {"type": "string", "pattern": r"\S"}
+    properties = {"pattern": words, "list": {"type": "array", "items": {"anyOf": [words, {"pattern": "^a$"}]}}}
+    given = {"type": "function", "function": {"name": "look", "parameters": {"properties": properties}}}
+    with Emulator([ModelEntry(key="m", rules=RULES)]) as server:
+        assert path(server.address, "look", [given]) == ["look"]
+        (sent,) = Requested.of(server.predictions[-1]).tools
+    assert sent.function.parameters is not None
+    assert sent.function.parameters["properties"] == {
+        "pattern": {"type": "string"},
+        "list": {"type": "array", "items": {"anyOf": [{"type": "string"}, {"pattern": "^a$"}]}},
+    }
 
 
 @on_two_paths

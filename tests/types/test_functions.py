@@ -92,6 +92,37 @@ def test_arguments_with_a_default_may_be_omitted() -> None:
     assert ToolFunctionDef.from_callable(wait).check(None) == {}
 
 
+def _patterned(word: Annotated[str, Field(pattern=r"\S")], code: Annotated[str, Field(pattern="^[A-Z]+$")]) -> None:
+    """Do it."""
+
+
+PATTERNED = {
+    "types": ToolFunctionDef.from_callable(_patterned),
+    "a schema": ToolFunctionDef(
+        "do",
+        "Do it.",
+        {
+            "type": "object",
+            "properties": {
+                "word": {"type": "string", "pattern": r"\S"},
+                "code": {"type": "string", "pattern": "^[A-Z]+$"},
+            },
+        },
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("tool", PATTERNED.values(), ids=PATTERNED)
+def test_a_pattern_that_the_engine_rejects_is_checked_here(tool: ToolFunctionDef) -> None:
+    properties: Any = tool.to_tool().function.parameters
+    assert properties["properties"]["word"].keys() - {"title"} == {"type"}
+    assert properties["properties"]["code"]["pattern"] == "^[A-Z]+$"
+    assert tool.check({"word": " a", "code": "A"}) == {"word": " a", "code": "A"}
+    with pytest.raises(LMStudioValueError, match="word: "):
+        tool.check({"word": " ", "code": "A"})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{}, {"a": "one"}, {"a": 1, "c": 2}, {"a": None}])
 def test_arguments_that_do_not_fit_are_rejected_in_words_for_the_model(arguments: dict[str, Any]) -> None:
