@@ -1,5 +1,6 @@
 """The middlewares for agents: repeated tool calls and invalid ones, on a scripted server, sync and async."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -7,11 +8,13 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain.agents.middleware import HumanInTheLoopMiddleware, SummarizationMiddleware
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.tools import StructuredTool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
 from pydantic import BaseModel
 
 from lmstudio_integrations.errors import LMStudioValueError
@@ -145,6 +148,75 @@ def test_each_turn_of_the_user_begins_anew_in_every_thread(script: Script, tools
         messages = invoke(agent, config={"configurable": {"thread_id": thread}})
         assert messages[-1].text == "Done."
     assert len(tools.ran) == 8
+
+
+def decide(decision: str, request: Any) -> dict[str, Any]:
+    """Return what a person says to the request for a call."""
+    if decision == "edit":
+        return {"type": "edit", "edited_action": {"name": request["name"], "args": {"value": "edited"}}}
+    return {"type": decision}
+
+
+@pytest.mark.sampled(12)
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("mode", ["batched", "per_call"])
+@pytest.mark.parametrize(
+    ("decision", "ran"),
+    [
+        ("approve", ["look(a)"] * 3 + ["other()"]),
+        ("reject", []),
+        ("edit", ["look(edited)"] * 3 + ["other(edited)"]),
+    ],
+)
+@pytest.mark.parametrize("turns", [[look(value="a")] * 4, [look(value="a") * 2]], ids=["one", "two"])
+def test_a_person_is_asked_only_about_calls_that_run(
+    script: Script, tools: Tools, way: str, is_first: bool, mode: Any, decision: str, ran: list[str], turns: Any
+) -> None:
+    server = script(*turns, [*look(value="a"), {"tool": "other"}], finally_=look(value="a"))
+    both: list[Any] = [RepeatedToolCallMiddleware()]
+    asks = HumanInTheLoopMiddleware({"look": True, "other": True}, interrupt_mode=mode)
+    both.insert(0 if is_first else 1, asks)
+    agent: Any = create_agent(
+        server.chat(model="scripted"),
+        [tools.tool("look"), tools.tool("other")],
+        middleware=both,
+        checkpointer=InMemorySaver(),
+    )
+    config: Any = {"configurable": {"thread_id": "1"}}
+    asked, state = list[str](), dict[str, Any]()
+    command: Any = {"messages": [HumanMessage("Hello!")]}
+    for _ in range(10):
+        state = agent.invoke(command, config) if way == "invoke" else asyncio.run(agent.ainvoke(command, config))
+        interrupts = state.get("__interrupt__", ())
+        if not interrupts:
+            break
+        requests = {each.id: each.value.get("action_requests", [each.value]) for each in interrupts}
+        asked += [request["name"] for each in requests.values() for request in each]
+        decisions = {id_: [decide(decision, request) for request in each] for id_, each in requests.items()}
+        resume = {id_: {"decisions": each} if mode == "batched" else each[0] for id_, each in decisions.items()}
+        command = Command(resume=resume)
+    assert sorted(asked) == ["look"] * 3 + ["other"], "after something new, a call may be made again"
+    assert sorted(tools.ran) == ran
+    assert state["messages"][-1].response_metadata["stop_reason"] == "repeated_tool_call"
+    assert_is_valid(state["messages"])
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_calls_repeat_also_in_a_conversation_that_is_summarized(
+    run: Run, script: Script, tools: Tools, is_first: bool
+) -> None:
+    server = script(finally_=look(value="a"))
+    summarizer = GenericFakeChatModel(messages=iter([AIMessage("The user greets.")] * 80))
+    both: list[Any] = [RepeatedToolCallMiddleware()]
+    both.insert(
+        0 if is_first else 1, SummarizationMiddleware(summarizer, trigger=("messages", 6), keep=("messages", 2))
+    )
+    agent: Any = create_agent(server.chat(model="scripted"), [tools.tool("look")], middleware=both)
+    messages = run(agent)
+    assert messages[-1].text == "Stopped: `look` was called 6 times with the same arguments and result."
+    assert len(tools.ran) == 2
+    assert_is_valid(messages)
 
 
 class Report(BaseModel):

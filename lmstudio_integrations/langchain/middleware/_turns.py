@@ -12,9 +12,13 @@ FIND_TOOLS, CALL_TOOL = "find_tools", "call_tool"
 
 
 def running_turn(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
-    """Return what follows the last message of the user."""
-    last = max((at for at, message in enumerate(messages) if isinstance(message, HumanMessage)), default=-1)
+    """Return what follows the last message of the user, which a summary of the conversation is not."""
+    last = max((at for at, message in enumerate(messages) if _is_by_user(message)), default=-1)
     return messages[last + 1 :]
+
+
+def _is_by_user(message: BaseMessage) -> bool:
+    return isinstance(message, HumanMessage) and "lc_source" not in message.additional_kwargs
 
 
 def called_tool(call: ToolCall) -> tuple[str, dict[str, Any]]:

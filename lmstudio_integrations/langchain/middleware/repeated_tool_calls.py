@@ -1,15 +1,16 @@
 """`RepeatedToolCallMiddleware`: ends the loop of an agent that makes the same tool call again and again."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeGuard
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ExtendedModelResponse, ModelRequest, ModelResponse
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.types import Command
 
+from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.client.predictions.tool_loop.repeated_calls import (
     MadeCall,
     RepeatedCalls,
@@ -71,27 +72,63 @@ class RepeatedToolCallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     def wrap_model_call(
         self, request: _Request, handler: Callable[[_Request], _Response]
     ) -> _Response | ExtendedModelResponse[Any]:
-        """Add answers to a response whose calls repeat; LangChain calls this."""
-        return self._with_answers(request, handler(request))
+        """Answer calls that repeat; LangChain calls this."""
+        answered = list[AnyMessage]()
+        while True:
+            response = handler(request.override(messages=[*request.messages, *answered]))
+            reviewed = self._review(request, response, answered)
+            if reviewed is not None:
+                return reviewed
 
     async def awrap_model_call(
         self, request: _Request, handler: Callable[[_Request], Awaitable[_Response]]
     ) -> _Response | ExtendedModelResponse[Any]:
-        """Add answers to a response whose calls repeat; LangChain calls this."""
-        return self._with_answers(request, await handler(request))
+        """Answer calls that repeat; LangChain calls this."""
+        answered = list[AnyMessage]()
+        while True:
+            response = await handler(request.override(messages=[*request.messages, *answered]))
+            reviewed = self._review(request, response, answered)
+            if reviewed is not None:
+                return reviewed
 
-    def _with_answers(self, request: _Request, response: _Response) -> _Response | ExtendedModelResponse[Any]:
-        message = next((each for each in reversed(response.result) if isinstance(each, AIMessage)), None)
+    def _review(
+        self, request: _Request, response: _Response, answered: list[AnyMessage]
+    ) -> _Response | ExtendedModelResponse[Any] | None:
+        """Return the response with its answers; `None` to call the model again, because all its calls are answered.
+
+        The last message keeps only calls that run: a middleware that asks a person about calls asks about that message.
+
+        Args:
+            request: The request.
+            response: The response of the model.
+            answered: The messages of earlier responses to this request with their answers; those of this one follow.
+        """
+        result = [*response.result]
+        message = next((each for each in reversed(result) if isinstance(each, AIMessage)), None)
         if message is None or not message.tool_calls or response.structured_response is not None:
-            return response
+            return replace(response, result=[*answered, *result])
         names = self.repeatable | {tool.name for tool in request.tools if _is_repeatable(tool)}
         called = [called_tool(call) for call in message.tool_calls]
         calls = [RequestedCall(name, arguments, name in names) for name, arguments in called]
         # The messages of the request may be shortened; those of the state are what was called.
-        repeated = find_repeated(list(_past_calls(running_turn(request.state["messages"]))), calls, most=self.most)
-        response = replace(response, result=[*response.result, *_answers(message, response.result, repeated)])
-        # A message without calls ends an agent, but not one that still lacks its structured response.
-        return ExtendedModelResponse(response, Command(update={"jump_to": "end"})) if repeated.ending else response
+        past = _past_calls(running_turn([*request.state["messages"], *answered]))
+        repeated = find_repeated(list(past), calls, most=self.most)
+        have_results = {each.tool_call_id for each in result if isinstance(each, ToolMessage)}
+        answers = list(_answers(message, have_results, repeated))
+        if repeated.ending is not None:
+            # A message without calls ends an agent, but not one that still lacks its structured response.
+            ended = replace(response, result=[*answered, *result, *answers, _last_message(repeated.ending, repeated)])
+            return ExtendedModelResponse(ended, Command(update={"jump_to": "end"}))
+        do_not_run = have_results | {each.tool_call_id for each in answers}
+        if answers and all(call["id"] in do_not_run for call in message.tool_calls):
+            answered += [*result, *answers]
+            return None
+        if answers:
+            ids = {each.tool_call_id for each in answers}
+            repeats = AIMessage("", tool_calls=[call for call in message.tool_calls if call["id"] in ids])
+            result[result.index(message)] = _without_calls(message, ids)
+            answered += [repeats, *answers]
+        return replace(response, result=[*answered, *result])
 
 
 def _is_repeatable(tool: object) -> TypeGuard[BaseTool]:
@@ -108,19 +145,36 @@ def _past_calls(messages: Sequence[BaseMessage]) -> Iterator[MadeCall]:
             result = results.get(call["id"] or "")
             if result is not None:
                 is_ours = _MARK in result.response_metadata
-                yield MadeCall(*called_tool(call), None if is_ours else str(result.content))
+                yield MadeCall(*called_tool(call), None if is_ours else _text_of(result))
 
 
-def _answers(message: AIMessage, results: Sequence[BaseMessage], repeated: RepeatedCalls) -> Iterator[BaseMessage]:
-    """Yield the results of calls that do not run, and at the end of a run why it ends."""
-    answered = {each.tool_call_id for each in results if isinstance(each, ToolMessage)}
+def _text_of(result: ToolMessage) -> str:
+    """Return the content of a result. The rejection of a call names the call's own identifier."""
+    text = str(result.content)
+    return text.replace(result.tool_call_id, "") if result.status == "error" else text
+
+
+def _answers(message: AIMessage, have_results: Container[str | None], repeated: RepeatedCalls) -> Iterator[ToolMessage]:
+    """Yield the results of calls that do not run."""
     for call, answer in zip(message.tool_calls, repeated.answers, strict=True):
-        if answer is not None and call["id"] not in answered:
+        if answer is not None and call["id"] not in have_results:
             logger.warning("%s", answer)
             yield ToolMessage(
                 answer, name=call["name"], tool_call_id=call["id"], status="error", response_metadata={_MARK: True}
             )
-    if repeated.ending is not None:
-        logger.warning("%s", repeated.reason)
-        ending = {"name": repeated.ending.name, "arguments": dict(repeated.ending.arguments), "count": repeated.count}
-        yield AIMessage(repeated.reason, response_metadata={"stop_reason": _MARK, _MARK: ending})
+
+
+def _last_message(call: RequestedCall, repeated: RepeatedCalls) -> AIMessage:
+    """Return the message that says why a run ends."""
+    logger.warning("%s", repeated.reason)
+    ending = {"name": call.name, "arguments": dict(call.arguments), "count": repeated.count}
+    return AIMessage(repeated.reason, response_metadata={"stop_reason": _MARK, _MARK: ending})
+
+
+def _without_calls(message: AIMessage, ids: Container[str | None]) -> AIMessage:
+    """Return a message without some of its calls, also without their blocks in its content."""
+    content = message.content
+    if is_list(content):
+        content = [block for block in content if not (is_object(block) and block.get("id") in ids)]
+    calls = [call for call in message.tool_calls if call["id"] not in ids]
+    return message.model_copy(update={"tool_calls": calls, "content": content})
