@@ -125,6 +125,8 @@ class Conversation:
         if last is None or last.role != role:
             self._messages.append(PendingMessage(role, list(parts)))
             return
+        if last.parts and _is_cut_off(last.parts[-1]):  # in front of what follows, it would be a whole one
+            last.parts.pop()
         # A blank line separates two texts, however the server joins parts. A thought joins those around it.
         begins_with_thought = bool(parts) and isinstance(parts[0], ReasoningPart)
         new = ["", *parts] if begins_with_thought else [*parts]
@@ -150,6 +152,10 @@ class Conversation:
         if self._images:
             self.add("user", ())
         return self._messages
+
+
+def _is_cut_off(part: Part) -> bool:
+    return isinstance(part, ReasoningPart) and not part.end_tag
 
 
 def joined(parts: Iterable[Part], separator: str) -> list[Part]:

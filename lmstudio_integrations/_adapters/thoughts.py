@@ -4,6 +4,7 @@ Their text is in the framework's own place, their tags are beside it. Pure.
 """
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 from lmstudio_integrations._adapters.conversation import Part
@@ -14,10 +15,22 @@ TAGS = "reasoning_tags"
 """The member of a message, or of its block, that holds the tags."""
 
 
-def tags_of(thoughts: Sequence[Thought]) -> list[dict[str, Any]]:
-    """Return the tags of thoughts as JSON, each with the length of the thought and of the response before it."""
+def tags_of(thoughts: Sequence[Thought], text: str) -> list[dict[str, Any]]:
+    """Return the tags of the thoughts of a response as JSON.
+
+    Each has the length of the thought, and how many characters of the response stand before it, of which white space at
+    its beginning does not count. One inside of the response also has a hash of the response.
+    """
+    leading = len(text) - len(text.lstrip())
     return [
-        {"start": each.start_tag, "end": each.end_tag, "length": len(each.text), "at": each.at} for each in thoughts
+        {
+            "start": each.start_tag,
+            "end": each.end_tag,
+            "length": len(each.text),
+            "at": each.at - leading,
+            **({"inside": _hash(text)} if each.at > leading else {}),
+        }
+        for each in thoughts
     ]
 
 
@@ -29,26 +42,39 @@ def response_parts(parts: list[Part], reasoning: str, tags: object) -> list[Part
         reasoning: The thoughts, joined.
         tags: What `tags_of` returned, or anything else that a message may hold in its place.
     """
-    if not reasoning:
+    known = tags if is_list(tags) else []
+    if not (reasoning or known):
         return parts
     text, rest = (parts[0], parts[1:]) if parts and isinstance(parts[0], str) else ("", parts)
-    thoughts = _thoughts(reasoning, tags if is_list(tags) else [], len(text))
-    return [*with_thoughts(text, thoughts), *rest]
+    return [*with_thoughts(text, _thoughts(reasoning, known, text)), *rest]
 
 
-def _thoughts(reasoning: str, tags: list[Any], length: int) -> list[Thought]:
-    """Return the thoughts; those of a message that was edited since become one, in front."""
+def _thoughts(reasoning: str, tags: list[Any], text: str) -> list[Thought]:
+    """Return the thoughts; edited ones become one, in front.
+
+    Of a text that was edited, only those that stood before it are returned: the places of others are not known.
+    """
     known = [each for each in tags if _is_valid(each)]
-    ends = [each["at"] for each in known]
     if not known or len(known) < len(tags):
-        return [Thought(reasoning)]
-    if sum(each["length"] for each in known) != len(reasoning) or ends != sorted(ends) or ends[-1] > length:
-        return [Thought(reasoning, known[0]["start"], known[-1]["end"])]
+        return [Thought(reasoning)] if reasoning else []
+    if sum(each["length"] for each in known) != len(reasoning):
+        return [Thought(reasoning, known[0]["start"], known[-1]["end"])] if reasoning else []
+    leading, own = len(text) - len(text.lstrip()), None
     thoughts, done = list[Thought](), 0
     for each in known:
-        thoughts.append(Thought(reasoning[done : done + each["length"]], each["start"], each["end"], each["at"]))
+        thought = reasoning[done : done + each["length"]]
         done += each["length"]
-    return thoughts
+        if each["at"] > 0:
+            own = own or _hash(text)
+            if each.get("inside") != own:
+                continue
+        at = min(max(each["at"] + leading, 0), len(text))
+        thoughts.append(Thought(thought, each["start"], each["end"], at))
+    return sorted(thoughts, key=lambda thought: thought.at)
+
+
+def _hash(text: str) -> str:
+    return sha256(text.strip().encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def _is_valid(tags: object) -> bool:
@@ -57,5 +83,5 @@ def _is_valid(tags: object) -> bool:
         and isinstance(tags.get("start"), str)
         and isinstance(tags.get("end"), str)
         and is_count(tags.get("length"))
-        and is_count(tags.get("at"))
+        and type(tags.get("at")) is int
     )

@@ -98,7 +98,7 @@ def _human(message: BaseMessage, target: _Target) -> None:
 
 def _ai(message: AIMessage, target: _Target) -> None:
     parts, (reasoning, tags) = joined(_parts(message.content, "assistant"), ""), _reasoning(message)
-    if isinstance(reasoning, str) and reasoning:  # the blocks of the content, if there are any, say the same
+    if isinstance(reasoning, str) and (reasoning or tags):  # the blocks of the content, if there are any, say the same
         parts = joined((part for part in parts if not isinstance(part, ReasoningPart)), "")
         parts = response_parts(parts, reasoning, tags)
     target.conversation.add("assistant", parts)
@@ -109,8 +109,8 @@ def _ai(message: AIMessage, target: _Target) -> None:
 def _reasoning(message: AIMessage) -> tuple[object, object]:
     """Return the thoughts of a message and their tags: its own, or those of the block that was made of them."""
     others = message.additional_kwargs
-    if "reasoning_content" in others:
-        return others["reasoning_content"], others.get(TAGS)
+    if "reasoning_content" in others or TAGS in others:
+        return others.get("reasoning_content", ""), others.get(TAGS)
     thoughts = [
         block for block in _blocks(message.content) if is_object(block) and block.get("type") in _THOUGHT_MEMBERS
     ]

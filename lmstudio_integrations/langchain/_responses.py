@@ -55,6 +55,10 @@ _TOKEN_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
 # The whole message --------------------------------------------------------------------------------------------------
 
 
+def _tags_of(result: PredictionResult) -> dict[str, Any]:
+    return {TAGS: tags_of(result.thoughts, result.content)} if result.thoughts else {}
+
+
 def to_message(
     result: PredictionResult,
     tool_use: ToolUse,
@@ -78,7 +82,7 @@ def to_message(
     reasoning = result.reasoning_content
     return AIMessage(
         content=result.content,
-        additional_kwargs={"reasoning_content": reasoning, TAGS: tags_of(result.thoughts)} if reasoning else {},
+        additional_kwargs=({"reasoning_content": reasoning} if reasoning else {}) | _tags_of(result),
         response_metadata=metadata,
         tool_calls=[
             tool_call(name=tool_use.own_name(end.name), args=end.arguments or {}, id=record.id or new_call_id())
@@ -340,7 +344,7 @@ class ChunkStream:
         response.log_anomalies()
         message = LastChunk(
             content="",
-            additional_kwargs={TAGS: tags_of(result.thoughts)} if result.thoughts else {},
+            additional_kwargs=_tags_of(result),
             response_metadata=response_metadata(response, with_usage=with_usage),
             usage_metadata=usage_metadata(result) if with_usage else None,
             chunk_position="last",

@@ -127,10 +127,13 @@ def _message(text: str, reasoning: ThinkingBlock | None, calls: Sequence[ToolCal
 
 
 def _reasoning_block_of(result: PredictionResult) -> ThinkingBlock | None:
-    reasoning, tags = result.reasoning_content, {TAGS: tags_of(result.thoughts)}
-    if not reasoning:
+    if not result.thoughts:
         return None
-    return ThinkingBlock(content=reasoning, num_tokens=result.reasoning_tokens, additional_information=tags)
+    return ThinkingBlock(
+        content=result.reasoning_content,
+        num_tokens=result.reasoning_tokens,
+        additional_information={TAGS: tags_of(result.thoughts, result.content)},
+    )
 
 
 def _legacy(call: ToolCallBlock) -> dict[str, Any]:

@@ -371,7 +371,7 @@ class Accumulator:
             response_tokens=tuple(response_tokens),
             cached_tokens=self.cached_tokens,
             reasoning_tokens=reasoning_tokens,
-            thoughts=_thoughts(self.fragments) if reasoning else (),
+            thoughts=_thoughts(self.fragments),
         )
 
 
@@ -388,6 +388,9 @@ def _thoughts(fragments: Iterable[LlmPredictionFragment]) -> tuple[Thought, ...]
         elif kind == "reasoningStartTag":
             start_tag, is_open = content, False
         elif kind == "reasoningEndTag":
+            if not is_open and (start_tag or not (thoughts or written)):  # an empty one, perhaps opened by the prompt
+                thoughts.append(_Thought(start_tag, written))
+                start_tag, is_open = "", True
             if is_open:
                 thoughts[-1].end_tag = content
             is_open = False

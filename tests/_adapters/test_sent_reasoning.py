@@ -88,6 +88,7 @@ RULES = (
         "when": {"last": "^(Observation|Error)"},
         "then": [{"reasoning": ANSWER_THOUGHT}, {"text": "Thought: I know.\nAnswer: It rains."}],
     },
+    {"when": {"last": "^Quick"}, "then": [{"reasoning": ""}, {"text": "Yes."}]},
     {"when": {"last": "^Summarize"}, "then": [{"reasoning": "Short."}, {"text": "It was about rain."}]},
     {"then": [{"reasoning": "Hm."}, {"text": "Well."}]},
 )
@@ -544,6 +545,12 @@ def test_of_a_response_that_was_cut_off_whole_thoughts_are_sent(served: Served) 
     assert {"", f"<think>{CALL_THOUGHT}</think>", BEFORE_CALL} < seen
 
 
+@pytest.mark.parametrize("way", CALLS.values(), ids=CALLS)
+def test_an_empty_thought_is_sent_as_it_was_written(served: Served, way: Way) -> None:
+    way(served.host, "kept", ["Quick: is it?", "Well?"], {})
+    assert served.sent() == ["<think></think>Yes."]
+
+
 def conversation(served: Served, **own: Any) -> list[BaseMessage]:
     """Return a conversation with two calls and two answers, each with thoughts."""
     messages: list[BaseMessage] = langchain(invoked, **own)(served.host, "kept", [QUESTION, QUESTION], {})
@@ -652,11 +659,11 @@ def test_a_summary_has_no_thoughts_and_what_stays_has_whole_ones(served: Served)
 BLOCK_EDITS: dict[str, tuple[Callable[[list[Any]], list[Any]], str]] = {
     "text shortened": (
         lambda blocks: [block if block.block_type != "text" else TextBlock(text="I") for block in blocks],
-        f"<think>{CALL_THOUGHT}{SECOND_THOUGHT}</think>I",
+        f"<think>{CALL_THOUGHT}</think>I",
     ),
     "text removed": (
         lambda blocks: [block for block in blocks if block.block_type != "text"],
-        f"<think>{CALL_THOUGHT}{SECOND_THOUGHT}</think>",
+        f"<think>{CALL_THOUGHT}</think>",
     ),
     "thought removed": (lambda blocks: [block for block in blocks if block.block_type != "thinking"], TEXT_OF_CALL),
     "thought replaced": (
@@ -677,6 +684,32 @@ def test_edited_blocks_have_no_half_thoughts(
     messages[1].blocks = edit(messages[1].blocks)
     LMStudio(model="kept", host=served.host).chat([*messages, ChatMessage("Well?", role="user")])
     assert served.sent() == [expected, BEFORE_ANSWER]
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "is_counted"),
+    [("kept", {}, True), ("misplaced", {}, False), ("misplaced", {"send_reasoning": True}, True)]
+    + [("kept", {"send_reasoning": mode}, mode == "turn") for mode in ("turn", False)],
+)
+def test_thoughts_count_where_the_template_rejects_a_part(
+    served: Served, monkeypatch: pytest.MonkeyPatch, model: str, settings: dict[str, Any], is_counted: bool
+) -> None:
+    def fail(*_: Any, **__: Any) -> str:
+        raise lms.LMStudioPromptTemplateError("roles must alternate")
+
+    call = conversation(served)[1]
+    without = call.model_copy(update={"additional_kwargs": {}})
+    llm = ChatLMStudio(model=model, host=served.host, **settings)
+    monkeypatch.setattr(lms.LLM, "apply_prompt_template", fail)
+    counts = [llm.get_num_tokens_from_messages([each]) for each in (call, without)]
+    assert (counts[0] - counts[1] > 3) is is_counted, "beside the text that is in two parts"
+
+
+def test_a_redacted_text_has_no_thought_inside(served: Served) -> None:
+    messages = conversation(served)
+    messages[1].content = "[REDACTED_EMAIL] is what I look at."
+    ChatLMStudio(model="kept", host=served.host).invoke([*messages, HumanMessage("Well?")])
+    assert served.sent()[0] == f"<think>{CALL_THOUGHT}</think>[REDACTED_EMAIL] is what I look at."
 
 
 # Thoughts of others ---------------------------------------------------------------------------------------------------
@@ -770,13 +803,13 @@ def test_a_rejected_prompt_is_sent_again_without_thoughts_once(fresh: Served, wa
     assert len(fresh.engine.renderings) == 1
 
 
-@pytest.mark.parametrize(("way", "mode"), covering(["stream", "achat", "async respond"], ["auto", "always"]))
+@pytest.mark.parametrize(("way", "mode"), covering(["stream", "achat", "async respond"], ["auto", "always", False]))
 def test_a_prompt_that_is_rejected_for_another_reason_is_an_error_and_nothing_is_remembered(
-    fresh: Served, way: str, mode: str
+    fresh: Served, way: str, mode: Any
 ) -> None:
     with pytest.raises(lms.LMStudioPromptTemplateError, match="no tags, please"):
         CALLS[way](fresh.host, "broken", [QUESTION], {"send_reasoning": mode})
-    assert [each.error is None for each in fresh.server.predictions] == [True, False, False]
+    assert [each.error is None for each in fresh.server.predictions] == [True] + [False] * (1 if mode is False else 2)
     llm = ChatLMStudio(model="broken", host=fresh.host)
     llm.invoke([FOREIGN["content blocks"], HumanMessage("Well?")])
     assert fresh.sent() == ["<think>Hm.</think>Yes."]

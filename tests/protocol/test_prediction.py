@@ -359,9 +359,11 @@ THOUGHTS: dict[str, tuple[list[tuple[str, str]], list[Thought]]] = {
     "a start tag between": ([(THOUGHT, "x"), (START, "<a>"), (THOUGHT, "y")], [Thought("x"), Thought("y", "<a>")]),
     "an empty one behind another": (
         [(THOUGHT, "x"), (END_TAG, "</a>"), (START, "<b>"), (END_TAG, "</b>")],
-        [Thought("x", "", "</a>")],
+        [Thought("x", "", "</a>"), Thought("", "<b>", "</b>")],
     ),
-    "none": ([(START, "<a>"), (END_TAG, "</a>"), (TEXT, "t")], []),
+    "an empty one": ([(START, "<a>"), (END_TAG, "</a>"), (SPACE, "\n"), (TEXT, "t")], [Thought("", "<a>", "</a>\n")]),
+    "an empty one that the prompt opened": ([(END_TAG, "</a>"), (TEXT, "t")], [Thought("", "", "</a>")]),
+    "an end alone": ([(TEXT, "t"), (END_TAG, "</a>")], []),
 }
 """Kinds of fragments and their contents, where `space` is markup, and the thoughts of the result."""
 

@@ -109,7 +109,8 @@ class _Writer:
                 return ""
             if replay is None or not replay.is_bare:
                 return _with_tags(part, tags)
-            return f"{part['text'].strip()}{gap}"
+            thought = part["text"].strip()
+            return f"{thought}{gap}" if thought else ""
 
         return {**message, "content": _content(parts, text)}
 
