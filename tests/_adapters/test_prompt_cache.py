@@ -166,11 +166,7 @@ CASES: dict[str, tuple[str | None, Change, Callable[[int], list[Any]]]] = {
         lambda turns, turn: [("system", f"{RULES} It is 12:0{turn}."), *turns[1:]],
         lambda _: [],
     ),
-    "shuffled tools": (
-        "the tools, or their order, differ",
-        lambda turns, _: turns,
-        lambda turn: TOOLS[:: (-1) ** turn],
-    ),
+    "tools of two agents": (None, lambda turns, _: turns, lambda turn: TOOLS[turn % 2 :]),
     "a first message that is rewritten": (
         r"message 0 \(user\) differs",
         lambda turns, turn: [("user", f"{turns[1][1]} This is question {turn}."), *turns[2:]],

@@ -161,16 +161,12 @@ def test_a_prompt_that_begins_differently_is_reported_once(change: Change, place
     assert tokens_of(text) == pytest.approx(expected, rel=0.05 if counts else 0.3)
 
 
-@pytest.mark.parametrize("tools", [[[A, B, C], [C, A, B]], [[A, B], [A, B, C]]], ids=["shuffled", "one more"])
-def test_tools_that_change_are_reported_once(tools: list[list[Any]]) -> None:
+@pytest.mark.parametrize("tools", [[[A, B, C], [C, A, B]], [[A, B], [A, B, C]], [[A], [B]]])
+def test_other_tools_are_those_of_another_agent(tools: list[list[Any]]) -> None:
     server, messages = Simulation(), [system(), user("What is the weather in Rome?")]
-    with warnings.catch_warnings(record=True) as given:
-        warnings.simplefilter("always")
-        for turn in range(4):
-            response = server.respond(messages, tools[turn % 2], call("weather", turn))
-            messages += [response, called(turn, "Rain, and more rain in the evening.")]
-    (report,) = given
-    assert re.match("the tools, or their order, .* the same tools in the same order", str(report.message))
+    for turn in range(4):  # a warning would be an error
+        response = server.respond(messages, tools[turn % 2], call("weather", turn))
+        messages += [response, called(turn, "Rain, and more rain in the evening.")]
 
 
 def test_each_conversation_with_a_clock_keeps_one_prompt() -> None:

@@ -40,7 +40,6 @@ _FEWEST_TOKENS, _SMALLEST_SHARE = 50, 0.05
 """How many tokens, and which share of the prompt, must be processed again for a warning."""
 
 _CHANGES_LAST = "put what changes, such as the time or retrieved texts, into the newest message"
-_SAME_ORDER = "send the same tools in the same order each time"
 
 
 class _Prompt(NamedTuple):
@@ -64,7 +63,7 @@ class _Prompt(NamedTuple):
 
 
 class _CacheMiss(NamedTuple):
-    """Where a prompt misses the cache: at the tools or at a message of a role. And the warning about it."""
+    """Where a prompt misses the cache: at a message of a role. And the warning about it."""
 
     place: str
     warning: str
@@ -96,26 +95,21 @@ class _PrefixChange(NamedTuple):
         place, tokens = self._place(), self._tokens_again(result)
         if place is None or tokens == 0 or self._in_common() < _LEAST_IN_COMMON:
             return None
-        if place == "tools":
-            problem, remedy = "the tools, or their order, differ from the call before", _SAME_ORDER
-        else:
-            messages = self.fingerprint.messages
-            is_part = messages[self.start] in {messages[self.start - 1], messages[self.end - self.same]}
-            is_new = self.start + self.same == len(self.earlier.fingerprint.parts) and not is_part
-            difference = "was not in the call before" if is_new else "differs from the call before"
-            problem = f"message {messages[self.start]} ({place}) {difference}"
-            remedy = _CHANGES_LAST
+        messages = self.fingerprint.messages
+        is_part = messages[self.start] in {messages[self.start - 1], messages[self.end - self.same]}
+        is_new = self.start + self.same == len(self.earlier.fingerprint.parts) and not is_part
+        difference = "was not in the call before" if is_new else "differs from the call before"
         return _CacheMiss(
             place,
-            f"{problem}, although the conversation only grew: the server processes {counted(tokens, 'token')} again "
-            f"that were in its prompt cache; {remedy}",
+            f"message {messages[self.start]} ({place}) {difference}, although the conversation only grew: the server "
+            f"processes {counted(tokens, 'token')} again that were in its prompt cache; {_CHANGES_LAST}",
         )
 
     def _place(self) -> str | None:
         old, new = self.earlier.fingerprint, self.fingerprint
         before, after = len(old.parts) - self.start - self.same, self.end - self.start - self.same
-        if self.start == 0:  # with other messages as well, it is the prompt of another agent
-            return "tools" if before == after == 1 and old.sizes[0] and new.sizes[0] else None
+        if self.start == 0:  # with other tools, it is the prompt of another agent
+            return None
         if after < max(before, 1):  # it was trimmed or summarized
             return None
         role = new.roles[new.messages[self.start]]
