@@ -28,7 +28,7 @@ from lmstudio_integrations.client.telemetry.attributes import (
 )
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.client.transport.listener import ConnectionReport, Listener
+from lmstudio_integrations.client.transport.listener import NOBODY, ConnectionReport, Listener
 from lmstudio_integrations.types.results import PredictionResult
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ PROVIDER = {"gen_ai.provider.name": "lm_studio"}
 
 CONTENT_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 _WITH_CONTENT = {"true", "span_only", "span_and_event"}
+
+DISABLED_VARIABLE = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
+_SUPPRESSED = "suppress_instrumentation"
+"""The variable by which OpenTelemetry disables instrumentations by name, and how its keys for a context begin."""
 
 _OPERATIONS = {"Chat response": "chat", "Completion": "text_completion", "Embedding": "embeddings"}
 """The conventions' names of operations, by our own."""
@@ -91,21 +95,27 @@ class Spans(Listener):
     """The listener of a client: begins the spans of operations, and makes those of other connections and loads."""
 
     def on_start(self, name: str, target: Target, model_key: str | None, *, is_stream: bool = False) -> Listener:
-        """Begin the span of an operation."""
+        """Begin the span of an operation, unless the program wants none."""
+        if _is_suppressed():
+            return NOBODY
         return OperationSpan(name, target, model_key, is_stream=is_stream)
 
     def on_connect(self, address: Address | None) -> ConnectionReport | None:
         """Return what makes the span of a connection."""
-        return _Connection(address, self._context())
+        return None if _is_suppressed() else _Connection(address, self._context())
 
     def on_load(self, target: Target, model_key: str | None, seconds: float, error: BaseException | None) -> None:
         """Make the span of a load."""
+        if _is_suppressed():
+            return
         attributes = _place_of(target, model_key)
         started_at = time.time_ns() - round(seconds * 1e9)
         _end_span(_start_span(_span_name("load", attributes), self._context(), attributes, started_at), error)
 
     def on_warm_again(self, target: Target, model_key: str | None) -> None:
         """Count a prefix that is processed again."""
+        if _is_suppressed():
+            return
         labels = {key: value for key, value in _place_of(target, model_key).items() if key in _IN_METRICS}
         _warm_again_counter().add(1, labels)
 
@@ -116,6 +126,16 @@ class Spans(Listener):
 
 
 SPANS = Spans()
+
+
+def _is_suppressed() -> bool:
+    """Whether the program has disabled this instrumentation, or suppresses all where the call is made."""
+    if SCOPE in [name.strip() for name in os.environ.get(DISABLED_VARIABLE, "").split(",")]:
+        return True
+    from opentelemetry.context import get_current  # noqa: PLC0415 - the program has imported it
+
+    # The API has no public name for its key, which ends in random characters.
+    return any(value for key, value in get_current().items() if key.startswith(_SUPPRESSED))
 
 
 class OperationSpan(Spans):

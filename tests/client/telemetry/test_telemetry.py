@@ -5,9 +5,12 @@ import json
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
+from openinference.instrumentation import suppress_tracing
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
@@ -15,9 +18,11 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.telemetry import spans
-from lmstudio_integrations.client.telemetry.spans import CONTENT_VARIABLE
+from lmstudio_integrations.client.telemetry.spans import CONTENT_VARIABLE, DISABLED_VARIABLE
 from lmstudio_integrations.client.transport.listener import NOBODY
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LMStudio
 from tests.client.fake import fake_server, wait_until
 from tests.client.models.test_retries import Fickle
 from tests.client.prediction_frames import loaded_handle
@@ -69,6 +74,31 @@ async def test_a_response_is_a_span(traced: Any, server: Emulator, telemetry: Te
     assert attributes["lmstudio.tokens_per_second"] == result.stats.tokens_per_second
     assert attributes["lmstudio.time_to_first_token"] == result.stats.time_to_first_token_sec
     assert "gen_ai.response.time_to_first_chunk" not in attributes
+
+
+SWITCHES: dict[str, Callable[[pytest.MonkeyPatch], AbstractContextManager[Any]]] = {
+    "OpenTelemetry": lambda _: suppress_instrumentation(),
+    "OpenInference": lambda _: suppress_tracing(),
+    "environment": lambda patch: nullcontext(patch.setenv(DISABLED_VARIABLE, "flask, lmstudio_integrations")),
+}
+
+
+@pytest.mark.parametrize("switch", SWITCHES.values(), ids=SWITCHES)
+async def test_nothing_is_recorded_of_what_is_suppressed(
+    server: Emulator, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, switch: Any
+) -> None:
+    llm = ChatLMStudio(model="chatty", host=server.address)
+    with switch(monkeypatch):
+        async with lms.AsyncClient(server.address) as client:
+            stream = (await client.llm.model("chatty")).respond_stream("count")
+            await anext(stream)
+            await stream.wait_for_result()
+        await asyncio.to_thread(lambda: [*llm.stream("hi")])
+        await LMStudio(model="chatty", host=server.address).acomplete("hi")
+    assert (telemetry.names, telemetry.points(TOKENS)) == ([], [])
+    monkeypatch.delenv(DISABLED_VARIABLE, raising=False)
+    await llm.ainvoke("hi")
+    assert telemetry.names == ["chat chatty"]
 
 
 async def test_a_stream_is_one_span_from_its_request_to_its_end(traced: Any, telemetry: Telemetry) -> None:
