@@ -1,11 +1,16 @@
 """What `serve --announce` writes: the file by which programs of this machine find a server, as LM Studio writes it."""
 
 import contextlib
+import errno
 import json
 import os
+import stat
 from collections.abc import Generator
 from pathlib import Path
 
+from pydantic_core import from_json
+
+from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.client.transport.connect.discovery import server_file
 from lmstudio_integrations.client.transport.connect.find import search
 from lmstudio_integrations.client.transport.flows import run
@@ -14,6 +19,12 @@ from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, 
 
 _HOST = "127.0.0.1"
 """Where programs look for a server whose port is in the file."""
+
+_MEMBERS = {"host", "pid", "port"}
+"""What a server writes into it."""
+
+_LONGEST = 1024
+"""Bytes; the file of a server is shorter."""
 
 
 def check_announcement(host: str) -> None:
@@ -43,20 +54,44 @@ def announcement(port: int) -> Generator[None]:
     Raises:
         LMStudioOSError: If the file cannot be written.
     """
-    path = Path(os.path.realpath(server_file()))  # a link stays one
+    path = server_file()
     content = json.dumps({"host": _HOST, "pid": os.getpid(), "port": port}).encode()
     draft = path.with_name(f"{path.name}.{os.getpid()}")
+    is_begun = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(content)
+        _check_replaceable(path)
+        with draft.open("xb") as file:
+            is_begun = True
+            file.write(content)
         draft.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink()
+        if is_begun:
+            with contextlib.suppress(OSError):
+                draft.unlink()
         raise LMStudioOSError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            if path.read_bytes() == content:  # no other server has announced itself since
+            # No other server has announced itself since, and nobody has put something else there.
+            if stat.S_ISREG(path.lstat().st_mode) and path.read_bytes() == content:
                 path.unlink()
+
+
+def _check_replaceable(path: Path) -> None:
+    """Reject a file that no server has written, because the environment may name any.
+
+    Raises:
+        OSError: If it is a link, or anything but the file of a server.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    known = None
+    if stat.S_ISREG(mode):
+        with path.open("rb") as file, contextlib.suppress(ValueError):
+            known = from_json(file.read(_LONGEST))
+    if not (is_object(known) and known.keys() <= _MEMBERS and is_count(known.get("port"))):
+        raise OSError(errno.EEXIST, "it exists, and no server has written it; delete it or name another one", str(path))

@@ -21,7 +21,13 @@ from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import Rule, parse_rules
-from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model, read_toml, scripted_tools
+from lmstudio_integrations.emulator.models.catalog import (
+    BUNDLED,
+    nested_too_deeply,
+    parse_model,
+    read_toml,
+    scripted_tools,
+)
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.server.limits import DEFAULT_LIMITS, MIB
 from lmstudio_integrations.emulator.testing.cassettes.modes import Pace
@@ -363,5 +369,7 @@ def load_rules(path: Path) -> tuple[Rule, ...]:
         )
     try:
         return parse_rules(tables.get("rule", []))
+    except RecursionError:
+        raise nested_too_deeply(path, "rules") from None
     except LMStudioValueError as error:
         raise LMStudioValueError(f"the rules {str(path)!r}: {error}") from error

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
+from lmstudio_integrations._support.files import regular
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.credentials import TOKEN_FORM, split_token
 
@@ -35,7 +36,7 @@ def token_variable() -> str | None:
 def _read(file: Path) -> list[tuple[str, str]]:
     """Return the tokens of a file, each with its line. `#` begins a comment."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = regular(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise LMStudioValueError(f"cannot read the token file {str(file)!r}: {reason}") from None

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
+from lmstudio_integrations._support.files import regular
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
@@ -243,7 +244,7 @@ class Card(_Part):
         """
         no_card = f"{str(path)!r} is no card of `lmsi certify`"
         try:
-            value = from_json(Path(path).read_bytes())
+            value = from_json(regular(Path(path)).read_bytes())
         except OSError as error:
             raise LMStudioOSError(f"cannot read the card {str(path)!r}: {error.strerror or error}") from error
         except ValueError as error:

@@ -1,6 +1,7 @@
 """`certify`: what it prints and writes, and its exit status."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -98,7 +99,8 @@ def test_the_page_is_one_file_that_loads_nothing(certify: Certify, tmp_path: Pat
         (["good", "--against", "none.json"], "cannot read the card 'none.json'"),
         (["good", "--rows", "tool"], "the card has no row 'tool'; did you mean 'tools'?"),
         (["good", "--to", "no/such/card.json"], "'no/such/card.json' cannot be written"),
-        (["good", "--html", "."], "'.' is a folder"),
+        (["good", "--html", "."], "'.' cannot be written, because it is a folder"),
+        (["good", "--to", "x.json", "--html", "./x.json"], "--to and --html both name 'x.json'"),
         (["good", "--device", "away"], "the device 'away' is not linked to this server"),
     ],
 )
@@ -106,6 +108,20 @@ def test_what_cannot_be_certified_is_an_error(certify: Certify, arguments: list[
     status, out, err = certify(*arguments)
     assert (status, out) == (1, "")
     assert problem in err
+
+
+@pytest.mark.parametrize("option", ["--to", "--html"])
+def test_a_file_that_may_not_be_written_is_found_before_anything_is_asked(
+    certify: Certify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    path = tmp_path / "kept"
+    path.write_text("kept", encoding="utf-8")
+    monkeypatch.setattr(os, "access", lambda name, mode: (name, mode) != (path, os.W_OK))
+    assert certify("good", option, str(path)) == (
+        1,
+        "",
+        f"Error: {str(path)!r} cannot be written, because it is read-only; choose another name\n",
+    )
 
 
 def test_what_was_measured_is_kept_if_the_connection_is_lost(piped: Piped, tmp_path: Path) -> None:

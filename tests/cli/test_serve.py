@@ -515,27 +515,50 @@ def test_an_announced_server_is_found_on_any_port_as_long_as_it_runs(
     assert list(announced.parent.iterdir()) == []
 
 
+ANNOUNCE = ("serve", "--scripted", "--model", "m", "--port", "0", "--announce")
+
+
 def test_a_file_left_by_a_server_that_ended_is_replaced_and_that_of_another_is_kept(
     serve: Callable[..., None], announced: Path
 ) -> None:
     announced.parent.mkdir()
-    announced.write_text("not JSON", encoding="utf-8")
-    flags = ("--scripted", "--model", "m", "--port", "0", "--announce")
-    serve(lambda _: announced.write_bytes(b"of another\xff"), *flags)
+    announced.write_text('{"port": 1}', encoding="utf-8")
+    serve(lambda _: announced.write_bytes(b"of another\xff"), *ANNOUNCE[1:])
     assert announced.read_bytes() == b"of another\xff"
 
 
-def test_a_link_to_the_file_stays_a_link(serve: Callable[..., None], announced: Path) -> None:
-    elsewhere = announced.parent.parent / "elsewhere.json"
+@pytest.mark.parametrize("content", ["not JSON", "[]", "{}", '{"port": 1, "mine": 2}', "[" * 5000])
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_file_that_no_server_has_written_is_neither_overwritten_nor_deleted(
+    run: Run, announced: Path, content: str, is_link: bool
+) -> None:
     announced.parent.mkdir()
+    mine = announced.with_name("mine.json") if is_link else announced
+    mine.write_text(content, encoding="utf-8")
+    if is_link:
+        announced.symlink_to(mine)
+    assert str(run(*ANNOUNCE)).startswith(
+        f"Error: cannot write '{announced}': it exists, and no server has written it; delete it or name another one"
+    )
+    assert mine.read_text(encoding="utf-8") == content
+    assert sorted(announced.parent.iterdir()) == sorted({announced, mine})
+
+
+def test_no_link_is_followed(run: Run, serve: Callable[..., None], announced: Path) -> None:
+    announced.parent.mkdir()
+    elsewhere = announced.with_name("elsewhere.json")
     announced.symlink_to(elsewhere)
-
-    def check(emulator: Emulator) -> None:
-        assert json.loads(elsewhere.read_text("utf-8"))["port"] == emulator.port
-
-    serve(check, "--scripted", "--model", "m", "--port", "0", "--announce")
-    assert announced.is_symlink()
+    assert "no server has written it" in str(run(*ANNOUNCE))
     assert not elsewhere.exists()
+    announced.unlink()
+
+    def move(_emulator: Emulator) -> None:
+        announced.rename(elsewhere)
+        announced.symlink_to(elsewhere)
+
+    serve(move, *ANNOUNCE[1:])
+    assert announced.is_symlink()
+    assert elsewhere.exists()
 
 
 @pytest.mark.parametrize("host", ["::1", "192.168.1.20"])

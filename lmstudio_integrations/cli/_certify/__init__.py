@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from lmstudio_integrations._support.files import regular
 from lmstudio_integrations._support.text import counted, printable_line
 from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.cli._common import (
@@ -95,6 +96,8 @@ def certify(  # noqa: PLR0917 - one parameter for each flag
     }
     for path in (to, html):
         _check_writable(path)
+    if to is not None and html is not None and to.resolve() == html.resolve():
+        raise LMStudioValueError(f"--to and --html both name {str(to)!r}; choose another name for one of them")
     if record is None and (plugin or redact or yes):
         raise LMStudioValueError("--plugin, --redact and --yes go with --record only")
     cards: list[Card] = []
@@ -139,9 +142,18 @@ def _keep(card: "Card", to: Path | None, against: Path | None) -> None:
 
 def _check_writable(path: Path | None) -> None:
     """Reject a file that could not be written after minutes of measuring."""
-    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-        reason = "is a folder" if path.is_dir() else f"cannot be written, because {path.parent} is no folder for it"
-        raise LMStudioOSError(f"{str(path)!r} {reason}; choose another name")
+    if path is None:
+        return
+    reason = None
+    try:
+        if regular(path).is_dir():
+            reason = "it is a folder"
+        elif not os.access(path if path.exists() else path.parent, os.W_OK):
+            reason = "it is read-only" if path.exists() else f"{path.parent} is no folder for it"
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    if reason is not None:
+        raise LMStudioOSError(f"{str(path)!r} cannot be written, because {reason}; choose another name")
 
 
 def _measure(client: "Client", model: str, parameters: Any, cards: "list[Card]") -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from lmstudio_integrations._support.files import regular
 from lmstudio_integrations._support.stop_reasons import end_in_words
 from lmstudio_integrations.cli._common import Host, TextConsole, Token, progress_bar, results
 from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models
@@ -73,7 +74,7 @@ def demo(
     with find_server(console, host, token) as server:
         run(console, server)
     if svg:
-        svg.write_text(svg_image(console), encoding="utf-8")
+        regular(svg).write_text(svg_image(console), encoding="utf-8")
 
 
 def svg_image(console: Console) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, TypedDict, cast, runtime_checkable
 from weakref import WeakValueDictionary
 
+from lmstudio_integrations._support.files import regular
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.files.base64_text import decode_data_url, missing_prefix
 from lmstudio_integrations.client.models.model import Model
@@ -124,7 +125,7 @@ def _read(source: FileInput) -> tuple[bytes, str | None]:
         return decode_data_url(source), None
     try:
         if isinstance(source, str | PathLike):
-            return Path(source).read_bytes(), Path(source).name
+            return regular(Path(source)).read_bytes(), Path(source).name
         content = source.read() if hasattr(source, "read") else None
     except (OSError, ValueError) as error:
         prefix = missing_prefix(source) if isinstance(source, str) else None

@@ -104,7 +104,8 @@ class DownloadReport:
                 return None
 
     def _report(self, update: DownloadProgressUpdate) -> None:
-        self.bar.update(update.downloaded_bytes / max(update.total_bytes, 1))
+        total = max(update.total_bytes, 1)
+        self.bar.update(min(max(update.downloaded_bytes, 0), total) / total)  # of sizes beyond a float as well
         if self._on_progress is not None:
             self._on_progress(update)
 

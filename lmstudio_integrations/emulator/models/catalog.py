@@ -5,6 +5,7 @@ plugin.
 """
 
 import logging
+import os
 import re
 import tomllib
 from collections import Counter
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from lmstudio_integrations._support.files import regular
 from lmstudio_integrations._support.suggestions import closest_names, explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_list, is_mapping, is_object
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
@@ -371,11 +373,13 @@ def load(path: Path) -> Catalog:
     Raises:
         LMStudioValueError: If it cannot be read, or something in it is invalid; the message names it.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - raises nothing if it is not permitted
         return Catalog(models=scan(path))
     tables, text = read_toml(path, "catalog")
     try:
         return from_tables(tables)
+    except RecursionError:
+        raise nested_too_deeply(path, "catalog") from None
     except LMStudioValueError as error:
         line = _line_of(str(error), text, tables)
         raise LMStudioValueError(f"the catalog {str(path)!r}{f', line {line}' if line else ''}: {error}") from error
@@ -416,11 +420,18 @@ def read_toml(path: Path, what: str) -> tuple[dict[str, Any], str]:
         LMStudioValueError: If it cannot be read; the message contains `what`.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = regular(path).read_text(encoding="utf-8")
         return tomllib.loads(text), text
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError:
+        raise nested_too_deeply(path, what) from None
+    except (OSError, ValueError) as error:  # the latter for text that is no UTF-8, or no TOML
         reason = getattr(error, "strerror", None) or error
         raise LMStudioValueError(f"cannot read the {what} {str(path)!r}: {reason}") from error
+
+
+def nested_too_deeply(path: Path, what: str) -> LMStudioValueError:
+    """Return the error for a file that only a deeper recursion could read."""
+    return LMStudioValueError(f"cannot read the {what} {str(path)!r}: it is nested too deeply")
 
 
 def _tables_of(tables: Mapping[str, Any], name: str) -> Sequence[Any]:
@@ -463,7 +474,8 @@ def check_weights(catalog: Catalog) -> None:
         LMStudioValueError: Naming the first model whose weights are missing.
     """
     for model in catalog.models:
-        is_there = model.weights in BUNDLED or (model.weights and Path(model.weights).expanduser().is_file())
+        file = Path(model.weights or "").expanduser()
+        is_there = model.weights in BUNDLED or os.path.isfile(file)  # noqa: PTH113 - raises nothing, as above
         if model.needs_weights and model.downloaded and not is_there:
             raise LMStudioValueError(f"model {model.key!r}: there is no file with the weights {model.weights!r}")
 

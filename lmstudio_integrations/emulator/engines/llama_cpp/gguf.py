@@ -4,6 +4,7 @@ Own code, because `gguf.GGUFReader` is too slow for a listing: for a vocabulary 
 740 MB, this module 0.13 s and less than 0.1 MB. It only reads regular files and never the data of tensors.
 """
 
+import os
 import re
 import struct
 from dataclasses import dataclass
@@ -81,7 +82,8 @@ def read_header(path: Path) -> GgufHeader:
     Raises:
         GgufError: If the file does not exist, is not GGUF, or is truncated.
     """
-    if not path.is_file():  # a FIFO is none either: opening it would wait for its writer
+    # A FIFO is none: opening it would wait for its writer. This raises nothing if a folder may not be entered.
+    if not os.path.isfile(path):  # noqa: PTH113
         raise GgufError(f"there is no file {path}")
     try:
         with path.open("rb") as file:

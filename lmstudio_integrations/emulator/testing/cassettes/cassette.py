@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
+from lmstudio_integrations._support.files import regular
 from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.typeguards import is_number, is_object
 from lmstudio_integrations._support.version import __version__
@@ -219,7 +220,7 @@ def _read_lines(path: Path) -> Iterator[bytes]:
     """
     number, size = 0, _Size()
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             # One line at a time, as a small file may become a large one.
             lines = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
             while line := lines.readline(MAX_BYTES + 1):
