@@ -3,8 +3,12 @@
 This module imports nothing of the `cli` extra, so that it can report that the extra is missing.
 """
 
+import contextlib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Generator
 from importlib import import_module
 
 from lmstudio_integrations._support.installation import install_command
@@ -16,20 +20,35 @@ from lmstudio_integrations.errors import LMStudioError
 _EXTRA = {"typer", "rich"}
 
 INTERRUPTED = 130
-"""The exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
+"""The exit status after Ctrl-C, as shells have it: 128 and the number of the signal. SIGTERM does the same."""
 
 
 def main() -> None:
     """Run the command in `sys.argv`.
 
     The exit status is 0 if all is done, 1 after an error (one message on stderr), 2 if the command or its options are
-    wrong, and 130 after Ctrl-C.
+    wrong, and 130 after Ctrl-C or SIGTERM.
     """
     protect_terminals()
     try:
-        _run()
+        with _ended_by_sigterm():
+            _run()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Generator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that no display leaves the terminal without its cursor."""
+    previous = signal.getsignal(signal.SIGTERM)
+    if previous is not signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _run() -> None:

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Generator
 from types import FrameType
@@ -108,7 +109,9 @@ def note(text: str) -> None:
 
 
 def print_json(value: Any, *, on_one_line: bool = False) -> None:
-    typer.echo(printable_json(json.dumps(value, indent=None if on_one_line else 2, ensure_ascii=False)))
+    is_unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+    text = json.dumps(value, indent=None if on_one_line else 2, ensure_ascii=not is_unicode)
+    typer.echo(printable_json(text))
 
 
 @contextlib.contextmanager

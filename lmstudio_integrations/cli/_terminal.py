@@ -36,10 +36,13 @@ class ProtectedTerminal:
 def protect_terminals() -> None:
     """Protect stdout and stderr, if they are terminals, as long as this process runs.
 
-    Pipes and files get UTF-8 also on Windows, whose default lacks most letters, and as our commands read files.
+    Pipes and files get UTF-8 also on Windows, whose default lacks most letters, and as our commands read files. What an
+    encoding lacks is written with a backslash.
     """
     for name in ("stdout", "stderr"):
         stream: Any = getattr(sys, name)
+        if getattr(stream, "errors", None) == "strict":
+            stream.reconfigure(errors="backslashreplace")
         if stream is not None and stream.isatty():  # a process may have no such stream
             setattr(sys, name, ProtectedTerminal(stream))
         elif sys.platform == "win32" and "PYTHONIOENCODING" not in os.environ and hasattr(stream, "reconfigure"):

@@ -105,6 +105,10 @@ class Terminal:
             pass
         return int(self._process.readline())
 
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        os.kill(self._pid, signal.SIGTERM)
+
     def kill(self) -> None:
         """End it if it has not ended."""
         with contextlib.suppress(ProcessLookupError):

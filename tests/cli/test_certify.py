@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations import Card
+from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.managed import Piped
+from tests.cli.terminal import TIMEOUT, needs_pty, on_terminal
 from tests.support.certified.tools import RULES
+from tests.support.gate import AT_THE_GATE, Gate
 
 Certify = Callable[..., tuple[int, str, str]]
 
@@ -148,6 +151,25 @@ def test_a_worse_card_does_not_replace_the_one_that_it_was_compared_with(certify
     certify("good", "--to", str(path))
     status, _, err = certify("good", "--against", str(path), "--to", str(path))
     assert (status, "left as it was" in err) == (0, False)
+
+
+@pytest.mark.slow
+@needs_pty
+def test_sigterm_keeps_what_was_measured_and_the_cursor(gate: Gate, tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    waiting = ({"when": {"structured": True}, "then": [AT_THE_GATE]}, *RULES)
+    arguments = ("certify", "good", "--rows", "tools,structure", "--to", str(path))
+    with (
+        Emulator([ModelEntry(key="good", rules=waiting)], engines=gate.engines()) as server,
+        on_terminal(*arguments, "--host", server.address) as terminal,
+    ):
+        terminal.wait_for("Certifying good")
+        assert gate.reached.wait(TIMEOUT)
+        terminal.terminate()
+        assert terminal.wait() == INTERRUPTED
+    assert "Traceback" not in terminal.text
+    assert terminal.raw.rfind("\x1b[?25l") < terminal.raw.rfind("\x1b[?25h")
+    assert Card.read(path).tools == 1.0
 
 
 @pytest.mark.parametrize("option", [("--plugin", "a/b"), ("--redact", "x"), ("--yes",)])

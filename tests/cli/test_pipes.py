@@ -1,11 +1,16 @@
 """What a pipe gets from a command, and what happens when nobody reads it, or Ctrl-C is pressed early."""
 
+import signal
 import socket
+import sys
+from collections.abc import Callable
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.cli import INTERRUPTED, _app
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.managed import LARGE, SMALL, Command
 from tests.cli.terminal import TIMEOUT, interrupt, started
 
@@ -18,6 +23,40 @@ def test_a_pipe_contains_no_control_codes(managed: Emulator, arguments: tuple[st
     status, out, err = command(*arguments)
     assert not status
     assert "\x1b" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "expected"),
+    [
+        (("ls",), 0, "\\u2713 "),
+        (("ls", "--json"), 0, '"displayName": "Gr\\u00f6\\u00dfe"'),
+        (("plan", "gr\xf6\xdfe"), 0, "gr\\xf6\\xdfe"),
+        (("certify", "gr\xf6\xdfe", "--rows", "tools"), 0, "gr\\xf6\\xdfe (context"),
+        (("doctor",), 0, "gr\\xf6\\xdfe"),
+    ],
+)
+def test_what_an_encoding_lacks_is_written_with_a_backslash(
+    run: Callable[..., int | str | None],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    status: int,
+    expected: str,
+) -> None:
+    output = BytesIO()
+    with Emulator([ModelEntry(key="gr\xf6\xdfe", display_name="Gr\xf6\xdfe")]) as server:
+        server.load("gr\xf6\xdfe")
+        monkeypatch.setattr(sys, "stdout", TextIOWrapper(output, encoding="ascii"))
+        assert run(*arguments, "--host", server.address) == status
+        assert expected in output.getvalue().decode("ascii")
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(
+    run: Callable[..., int | str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(_app, "run_app", lambda: signal.raise_signal(signal.SIGTERM))
+    assert run("ls") == INTERRUPTED
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.slow
