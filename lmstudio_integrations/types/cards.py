@@ -33,8 +33,12 @@ RowName = Literal[
     "vision",
 ]
 
-Verdict = Literal["worse", "better", "changed", "noise", "same"]
-"""What became of a measurement: `changed` is neither better nor worse; `noise` differs, unconfirmed."""
+Verdict = Literal["worse", "better", "changed", "unclear", "noise", "same"]
+"""What became of a measurement: `changed` is neither better nor worse; `noise` differs, and chance explains it;
+`unclear` differs, and the earlier card has too few questions to tell."""
+
+TOO_FEW = "none: the earlier card has too few"
+"""The smallest change that is seen of a part, if none is."""
 
 Kind = Literal["verdict", "number", "fact"]
 """What an observation is: one of a few outcomes, a measured number, or what does not depend on chance."""
@@ -287,14 +291,19 @@ class Card(_Part):
         by_verdict: defaultdict[str, list[Change]] = defaultdict(list)
         for change in changes:
             by_verdict[change.verdict].append(change)
-        for verdict in ("worse", "better", "changed", "noise"):
+        for verdict in ("worse", "better", "changed", "unclear", "noise"):
             for change in by_verdict[verdict]:
                 times = f" (measured {change.repetitions} times)" if change.repetitions > 1 else ""
                 yield f"{verdict:<{_WIDTH}}{change.name}: {change.before}, now {change.now}{times}"
         same = dict.fromkeys(change.name for change in by_verdict["same"])
         yield f"{'same':<{_WIDTH}}{', '.join(same) or 'nothing'}"
+        unseen = [change.name for change in changes if change.smallest == TOO_FEW]
+        if unseen:
+            yield f"{'not seen':<{_WIDTH}}{', '.join(unseen)}: the earlier card has too few questions of it"
         smallest = [
-            f"{change.name} {change.smallest}" for change in changes if change.kind == "verdict" and not change.part
+            f"{change.name} {change.smallest}"
+            for change in changes
+            if change.kind == "verdict" and not change.part and change.name not in unseen
         ]
         smallest += ["any other part if all of it fails", f"speeds a factor of {MARGIN:g}"]
         yield f"{'seen from':<{_WIDTH}}{'; '.join(smallest)}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations import Card
+from lmstudio_integrations._support.secrets import HIDDEN
 from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.managed import Piped
@@ -56,6 +57,17 @@ def test_a_card_that_was_kept_is_compared(certify: Certify, tmp_path: Path) -> N
     status, out, _ = certify("bad", "--against", str(path))
     assert status == 1
     assert "worse      tools: 40 of 40, now " in out
+
+
+def test_no_card_has_a_token_that_a_model_wrote(piped: Piped, tmp_path: Path) -> None:
+    paths = tmp_path / "card.json", tmp_path / "card.html"
+    wrong = {"when": {}, "then": [{"text": 'sk-lm-abcdefgh and {"password": "letmein"}'}]}
+    with Emulator([ModelEntry(key="bad", rules=(wrong,))]) as server:
+        arguments = ("certify", "bad", "--quick", "--rows", "tools,structure", "--host", server.address)
+        _, out, _ = piped(*arguments, "--to", str(paths[0]), "--html", str(paths[1]))
+    written = [out, *(path.read_text(encoding="utf-8") for path in paths)]
+    assert HIDDEN in written[1]
+    assert not [text for text in written if "abcdefgh" in text or "letmein" in text]
 
 
 def test_a_card_is_printed_as_json(certify: Certify) -> None:

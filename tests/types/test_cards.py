@@ -6,7 +6,7 @@ import pytest
 
 from lmstudio_integrations import Card, CardModel, CardRow, Change, Observation
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.cards import RowName
+from lmstudio_integrations.types.cards import TOO_FEW, RowName
 from tools.bundled_card import CARD, PAGE, SCHEMA, page_text, schema_text
 
 MODEL = CardModel(key="a", identifier="a", context_length=4096, server="0.4.20 (build 1)")
@@ -68,13 +68,18 @@ def test_only_what_changed_is_shown_beside_an_earlier_card() -> None:
         Change(row="tools", kind="verdict", verdict="same", before="2 of 2", now="2 of 2", smallest="1 of 2"),
         Change(row="speed", part="alone", kind="number", verdict="worse", before="40", now="20", repetitions=4),
         Change(row="window", part="loaded", kind="fact", verdict="changed", before="1", now="2", repetitions=2),
+        Change(
+            row="honesty", part="seed", kind="verdict", verdict="unclear", before="1 of 1", now="0", smallest=TOO_FEW
+        ),
     ]
     text = str(card(CardRow(name="tools"), changes=changes, model_changes=("server: 1, now 2",)))
     assert text.split("\n")[1:] == [
         "differs    server: 1, now 2",
         "worse      speed alone: 40, now 20 (measured 4 times)",
         "changed    window loaded: 1, now 2 (measured 2 times)",
+        "unclear    honesty seed: 1 of 1, now 0",
         "same       tools",
+        "not seen   honesty seed: the earlier card has too few questions of it",
         "seen from  tools 1 of 2; any other part if all of it fails; speeds a factor of 1.25",
     ]
 

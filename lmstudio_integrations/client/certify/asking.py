@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from typing_extensions import Unpack
 
+from lmstudio_integrations._support.secrets import redact, redact_members
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.client.embeddings.embedder import Embedder
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
@@ -160,7 +161,7 @@ class Asking:
 
     def verdict(self, case: str, outcome: str, score: float | bool, detail: str = "") -> None:  # noqa: FBT001
         """Record whether something is as it should be."""
-        shown = one_line(detail)[:_DETAIL]
+        shown = one_line(redact(redact_members(detail)))[:_DETAIL]
         self.observations.append(Observation(case=case, kind="verdict", outcome=outcome, score=score, detail=shown))
 
     def number(self, case: str, value: float, unit: str, *, more_is_better: bool = True) -> None:

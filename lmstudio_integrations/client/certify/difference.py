@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from lmstudio_integrations.types.cards import (
     MARGIN,
+    TOO_FEW,
     CardRow,
     Change,
     Kind,
@@ -108,13 +109,16 @@ class Compared:
         smallest = {
             "number": f"a factor of {MARGIN:g}",
             "fact": "any",
-            "verdict": f"{lost} of {len(self.old)}" if lost else "none: the earlier card has too few",
+            "verdict": f"{lost} of {len(self.old)}" if lost else TOO_FEW,
         }
+        verdict: Verdict = self.verdict or "noise"
+        if verdict == "noise" and smallest[self.part.kind] == TOO_FEW and any(each.score == 1 for each in self.old):
+            verdict = "unclear"
         return Change(
             row=self.part.row,
             part=self.part.name,
             kind=self.part.kind,
-            verdict=self.verdict or "noise",
+            verdict=verdict,
             before=_text(self.old),
             now=_text(self.new) if self.new else "not observed",
             repetitions=self.repetitions,

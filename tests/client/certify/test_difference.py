@@ -15,7 +15,7 @@ from lmstudio_integrations.client.certify.difference import (
     chance_of_worse,
     smallest_loss,
 )
-from lmstudio_integrations.types.cards import CardRow, Observation
+from lmstudio_integrations.types.cards import TOO_FEW, CardRow, Observation
 
 
 def by_enumeration(cases: Sequence[tuple[Sequence[float], Sequence[float]]]) -> float:
@@ -95,6 +95,18 @@ def test_a_row_has_changed_if_repetitions_confirm_it(scores: list[int], verdict:
 def test_what_the_repetition_does_not_confirm_is_noise() -> None:
     failed, good = verdicts([0] * 4 + [1] * 36), verdicts([1] * 40)
     assert compare(good, [failed, good])[""].verdict == "noise"
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_part_with_too_few_questions_is_unclear_if_it_is_lost(number: int) -> None:
+    old, lost = verdicts([1] * number, "part"), verdicts([0] * number, "part")
+    other = verdicts([1] * 40, row="structure")
+    comparison = Comparison([old, other], [lost, other], ["tools"])
+    while comparison.undecided():
+        comparison.add("tools", lost.observations)
+    changes = {change.name: change for change in comparison.changes()}
+    assert (changes["tools part"].verdict, changes["tools part"].smallest) == ("unclear", TOO_FEW)
+    assert changes["structure"].verdict == "same"
 
 
 def test_the_smallest_change_that_is_named_is_found_and_a_smaller_one_is_not() -> None:
