@@ -119,7 +119,7 @@ class Server:
             return
         match self.draw.randrange(3):
             case 0:
-                await self.client.llm.model(key, load_policy="explicit", ttl=math.inf)
+                await self.client.llm.model(key, load_policy="explicit")
                 self.loaded[key] = Loaded(key, size, may_go=True, used=0)
             case 1:
                 await self.other.llm.model(key, load_policy="explicit", ttl=1e6)

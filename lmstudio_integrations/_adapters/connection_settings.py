@@ -49,8 +49,8 @@ class ConnectionSettings(ModelTimeouts, ServerSettings, _ModelSettings):
 
     evict: Evict = Field(
         default="own",
-        description="What `fit` may evict, if it is idle: what this program loaded or what has a TTL (`own`, the "
-        "default), or also what others loaded without one (`any`).",
+        description="What `fit` may evict, if it is idle: what has a TTL (`own`, the default), or also what was "
+        "loaded without one (`any`).",
     )
 
     device: str | None = Field(

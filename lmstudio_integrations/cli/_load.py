@@ -100,7 +100,7 @@ def load(
     The model is loaded just in time, as by the classes for LangChain and LlamaIndex. With Auto-Evict, which is LM
     Studio's default, the server then unloads other models that were loaded just in time. A model that is loaded with
     --explicit evicts no other, and stays until it is unloaded. With --fit, it evicts what does not fit into the memory
-    beside it, the least recently used first, but no model that another program loaded without a TTL.
+    beside it, the least recently used first, but no model that was loaded without a TTL.
     """
     from lmstudio_integrations.cli._loaded_models import find_downloaded  # noqa: PLC0415 - slow
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415

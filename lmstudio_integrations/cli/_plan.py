@@ -22,7 +22,7 @@ def plan(
     ],
     *,
     device: OnDevice = None,
-    every: Annotated[bool, typer.Option("--any", help="Also evict what other programs loaded without a TTL.")] = False,
+    every: Annotated[bool, typer.Option("--any", help="Also evict what was loaded without a TTL.")] = False,
     as_json: AsJson = False,
     host: Host = None,
     token: Token = None,

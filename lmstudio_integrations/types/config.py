@@ -38,7 +38,7 @@ must go for it. `require_loaded` never loads. `new_instance` always loads.
 """
 
 Evict = Literal["own", "any"]
-"""What the policy `fit` may evict, if it is idle: what this process loaded or what has a TTL (`own`), or anything."""
+"""What the policy `fit` may evict, if it is idle: what has a TTL (`own`), or anything."""
 
 OnConfigMismatch = Literal["warn", "raise", "ignore"]
 """What to do when the loaded model has other load settings than requested."""

@@ -26,6 +26,7 @@ class HostStatus:
         loaded: Whether the model is loaded.
         loading: Whether this process is loading it.
         downloaded: Whether the model is loaded or can be loaded.
+        lacks_room: Whether a load under `load_policy="fit"` would evict others there.
         in_flight: The calls of this process that run or wait there.
         parallel: How many calls the host runs at once.
         conversations: About how many conversations of this process are going on there: those that had a turn within the
@@ -47,6 +48,7 @@ class HostStatus:
     loaded: bool = False
     loading: bool = False
     downloaded: bool = False
+    lacks_room: bool = False
     in_flight: int = 0
     parallel: int = 1
     conversations: float = 0.0

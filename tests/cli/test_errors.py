@@ -158,7 +158,7 @@ PLANNED = replace(
             identifier="b",
             model_key="b",
             context_length=1,
-            stays_because="another program loaded it, without a TTL",
+            stays_because="it was loaded without a TTL",
         ),
     ),
 )

@@ -114,8 +114,8 @@ class ModelParameters(TypedDict, total=False):
             no just-in-time load evicts what it loads. `fit` is like `explicit`, but first it evicts what must go for
             the model, the least recently used first. `require_loaded` never loads, and is the policy of every call
             without a key. `new_instance` always loads.
-        evict: What `fit` may evict, if it is idle: what this program loaded or what has a TTL (`own`, the default), or
-            also what others loaded without one (`any`).
+        evict: What `fit` may evict, if it is idle: what has a TTL (`own`, the default), or also what was loaded without
+            one (`any`).
         device: The machine that the model is used on: `local` for the server's own, or the name or the identifier of a
             linked device (LM Link). If unset, the server chooses: its preferred device, then its own machine, then any
             other that has the model. Under `fit`, that is `local`.

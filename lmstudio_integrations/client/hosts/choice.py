@@ -33,8 +33,9 @@ def choose(
     do, and the one that responded last. A host that has not responded to its first call yet counts as if as many
     conversations went on there as anywhere.
 
-    If no slot is free, the model is also loaded on another host that has it downloaded. Hosts that are not available
-    are chosen only if no other is left.
+    If no slot is free, the model is also loaded on another host that has it downloaded, unless others must go for it.
+    If it is loaded nowhere, a host where nothing must go comes first. Hosts that are not available are chosen only if
+    no other is left.
 
     Args:
         hosts: The hosts, at least one of them not excluded.
@@ -63,10 +64,11 @@ def choose(
         for number in numbers
         if may_load and hosts[number].downloaded and number not in loaded and number not in loading
     ]
+    loadable.sort(key=lambda number: hosts[number].lacks_room)
     if loaded:
-        load = loadable[0] if loadable and not has_room and hosts[loadable[0]].available else None
-        return HostChoice(loaded[0], load)
-    if loadable and not has_room:
+        free = [number for number in loadable if hosts[number].available and not hosts[number].lacks_room]
+        return HostChoice(loaded[0], free[0] if free and not has_room else None)
+    if loadable and not has_room and not (loading and hosts[loadable[0]].lacks_room):
         return HostChoice(loadable[0])
     return HostChoice((loading or numbers)[0])
 

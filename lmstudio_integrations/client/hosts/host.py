@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.client.hosts.prompt_index import PromptIndex
-from lmstudio_integrations.client.models.load_history import LoadHistory
+from lmstudio_integrations.client.models.load_history import history_of
 from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.queries import get_load_config, list_wire_infos, unload
@@ -48,11 +48,15 @@ _PROBE_TIMEOUT = 10.0
 
 
 class _ProbeResult(NamedTuple):
-    """What a probe found on a host: the loaded instance, its parallel calls, whether the model is downloaded."""
+    """What a probe found on a host: the loaded instance, its parallel calls, whether the model is downloaded.
+
+    If it is not loaded, also whether a load under `fit` would evict others.
+    """
 
     info: WireInfo | None
     parallel: int | None
     downloaded: bool
+    lacks_room: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +79,7 @@ class HostRecord:
         info: The loaded instance in wire form, if there is one.
         parallel: How many calls it runs at once, if it reported that.
         downloaded: Whether the model can be loaded.
+        lacks_room: Whether that would evict others.
         prompt_index: The prompts that it has in its cache.
         probe: The running probe; only the I/O thread uses it.
     """
@@ -91,6 +96,7 @@ class HostRecord:
     info: WireInfo | None = None
     parallel: int | None = None
     downloaded: bool = False
+    lacks_room: bool = False
     prompt_index: PromptIndex = field(default_factory=PromptIndex)
     probe: "asyncio.Task[None] | None" = None
 
@@ -146,7 +152,7 @@ class HostRecord:
         if self.info is not None and (result.info is None or reference_of(result.info) != reference_of(self.info)):
             self.prompt_index.clear()  # it was unloaded
         self.loaded, self.downloaded = result.info is not None, result.downloaded
-        self.info, self.parallel = result.info, result.parallel
+        self.info, self.parallel, self.lacks_room = result.info, result.parallel, result.lacks_room
         self.error, self.load_error = None, None
         self.checked_at = time.monotonic()
 
@@ -213,13 +219,14 @@ class Host:
         return HostStatus(
             host=self.address,
             device=self.model.state.device or known.get("deviceIdentifier"),
-            evictions=tuple(self.model.context.shared(LoadHistory).evictions.copy()),  # in one step
+            evictions=tuple(history_of(self.model.context).evictions.copy()),  # in one step
             identifier=known.get("identifier") or (None if self.model.state.number is None else self.model.state.name),
             available=record.error is None,
             error=record.error or record.load_error,
             loaded=loaded,
             loading=bool(record.loads) and not loaded,
             downloaded=loaded or record.downloaded,
+            lacks_room=record.lacks_room,
             in_flight=len(record.calls),
             parallel=record.parallel or DEFAULT_PARALLEL[self.model.state.kind],
             conversations=record.prompt_index.active(),
@@ -299,7 +306,9 @@ def _find(operation: Operation, state: ModelState) -> Flow[_ProbeResult]:
     if state.policy == "new_instance" and info is not None:
         info = info if state.instance is not None and info["identifier"] == state.instance.identifier else None
     if info is None:
-        return _ProbeResult(None, None, (yield from _is_downloaded(operation, state)))
+        downloaded = yield from _is_downloaded(operation, state)
+        lacks_room = downloaded and state.policy == "fit" and (yield from Loader(operation, state).lacks_room())
+        return _ProbeResult(None, None, downloaded, lacks_room)
     fields = yield from get_load_config(operation, state.kind, specifier_of_instance(info))
     return _ProbeResult(info, parallel_of(fields.get(PARALLEL_KEY)), downloaded=True)
 
@@ -320,6 +329,10 @@ async def _load(host: Host) -> None:
     record, own = host.record, host.model.state
     state = replace(own, on_load_progress=None, show_progress=False, on_config_mismatch="ignore", running_loads={})
     try:
+        if own.policy == "fit":
+            await _probe_of(host)  # what was free may be taken by now
+            if record.lacks_room:
+                return
         await arun(Model(host.model.context.in_background(), state).load())
     except LMStudioClientClosedError:
         pass

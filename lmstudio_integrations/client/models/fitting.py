@@ -8,8 +8,8 @@ from copy import copy
 from dataclasses import replace
 from typing import Any
 
-from lmstudio_integrations.client.models.load_history import LoadHistory
-from lmstudio_integrations.client.models.planning import OF_OTHERS, Machine, Resident, Wanted
+from lmstudio_integrations.client.models.load_history import history_of
+from lmstudio_integrations.client.models.planning import PINNED, Machine, Resident, Wanted
 from lmstudio_integrations.client.models.queries import list_wire_infos, unload
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import Instance, WireInfo, device_of, identifier_of, reference_of
@@ -26,6 +26,9 @@ from lmstudio_integrations.types.memory_plans import Eviction, MemoryPlan
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
+"""Seconds between two checks of what another process does; doubled each time, up to the longest."""
+
 
 class Fitting:
     """Loads a model on a machine, in place of what must go for it.
@@ -41,7 +44,7 @@ class Fitting:
         self._machine = machine
         self._wanted = wanted
         self._server_models = operation.context.shared(ServerModels)
-        self._loads = operation.context.shared(LoadHistory)
+        self._loads = history_of(operation.context)
         self._evicted: list[Resident] = []
 
     def run(self, load: Callable[[], Flow[Instance]]) -> Flow[Instance]:
@@ -70,6 +73,7 @@ class Fitting:
 
     def _make_room_and_load(self, load: Callable[[], Flow[Instance]]) -> Flow[Instance]:
         refusal: LMStudioInsufficientResourcesError | None = None
+        seconds = FIRST_PAUSE
         while True:
             plan, victims = yield from self._machine.plan([self._wanted])
             if not plan.fits:
@@ -77,6 +81,8 @@ class Fitting:
             if refusal is not None and not victims:  # it fits, says the plan, and so it said before
                 raise refusal
             if not (yield from self._evict_all(victims, plan)):
+                yield from self._operation.pause(seconds)  # it may be idle again when the next plan is made
+                seconds = min(2 * seconds, LONGEST_PAUSE)
                 continue
             try:
                 instance = yield from load()
@@ -173,8 +179,8 @@ def _too_large(plan: MemoryPlan) -> LMStudioInsufficientResourcesError:
     stays = {each.stays_because for each in plan.loaded}
     if stays - {None}:
         suggestion += ", or unload one of those that stay"
-    if OF_OTHERS in stays:
-        suggestion += "; evict='any' evicts those of other programs as well"
+    if PINNED in stays:
+        suggestion += "; evict='any' evicts those without a TTL as well"
     return LMStudioInsufficientResourcesError(
         f"{title}\n{plan}\n  suggestion: {suggestion}", title=title, suggestion=suggestion, plan=plan
     )

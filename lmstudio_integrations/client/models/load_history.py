@@ -17,6 +17,7 @@ from lmstudio_integrations._support.environment import LOADS_VARIABLE
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations._support.typeguards import is_count, is_list, is_object
 from lmstudio_integrations.client.support.user_warnings import warn_user
+from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.protocol.requests import OnDevice
 from lmstudio_integrations.types.memory_plans import Eviction
@@ -89,6 +90,8 @@ class MachineHistory:
         loads = tuple(Load(*load) for load in line["loads"])
         outcome = _Outcome(line["accepted"], line["memory_bytes"])
         known = self._outcomes.pop(loads, None)
+        if known is not None and known.accepted == outcome.accepted and not outcome.memory_bytes:
+            outcome = known  # this time nobody asked for an estimate
         self._outcomes[loads] = outcome  # the newest counts
         for oldest in [*self._outcomes][:-_MAX_RECORDED]:
             self._outcomes.pop(oldest, None)
@@ -137,6 +140,17 @@ def _is_at_least(one: Load, other: Load) -> bool:
     length, least = one.context_length, other.context_length
     # A default that is not known yet is equal to itself only.
     return one.model_key == other.model_key and (length == least or length > least > 0) and one.slots >= other.slots
+
+
+def history_of(context: ClientContext) -> "LoadHistory":
+    """Return what this process knows of loads on the machines of a server, however that was named."""
+    return context.shared(LoadHistory, context.server)
+
+
+def machine_history_of(context: ClientContext, device: OnDevice) -> MachineHistory:
+    """Return what this process knows of loads on one machine of a server."""
+    server = context.server
+    return history_of(context).of(server.netloc if server else str(context.target), device)
 
 
 class LoadHistory:

@@ -11,8 +11,8 @@ from typing import Any
 from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.models.config_check import check_config
-from lmstudio_integrations.client.models.fitting import Fitting
-from lmstudio_integrations.client.models.load_history import LoadHistory
+from lmstudio_integrations.client.models.fitting import FIRST_PAUSE, LONGEST_PAUSE, Fitting
+from lmstudio_integrations.client.models.load_history import Load, Sized, machine_history_of
 from lmstudio_integrations.client.models.load_packets import LoadPackets
 from lmstudio_integrations.client.models.planning import Machine, Wanted
 from lmstudio_integrations.client.models.queries import (
@@ -58,9 +58,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 DEFAULT_TTL = 3600.0
 """Unload after this many idle seconds a model that was loaded without a TTL of its own."""
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
-"""Seconds between two checks of a load of another process; doubled each time, up to the longest."""
 
 _OTHER_KIND: dict[ModelKind, ModelKind] = {"llm": "embedding", "embedding": "llm"}
 
@@ -237,6 +234,15 @@ class Loader:
             if instance is not None:
                 return instance
 
+    def lacks_room(self) -> Flow[bool]:
+        """Whether the policy `fit` would have to evict others before it loads the model."""
+        try:
+            machine, wanted = yield from self._machine()
+            plan, _ = yield from machine.plan([wanted])
+        except LMStudioServerError:  # the load will say more
+            return False
+        return bool(plan.evicts) or not plan.fits
+
     def _load_explicitly_if_permitted(self) -> Flow[Instance]:
         """Load a model with its key as identifier; just in time if the server permits nothing else."""
         kind, key = self._state.kind, self._state.key
@@ -265,7 +271,7 @@ class Loader:
         # The first of several instances may have been named by its identifier, by which no other is loaded.
         is_key = key.lower() == model_key.lower() or (number is not None and "/" not in key)
         name, identifier = model_key if is_key else key, instance_identifier(model_key, number)
-        started, seconds = time.monotonic(), _FIRST_PAUSE
+        started, seconds = time.monotonic(), FIRST_PAUSE
         while True:
             info = yield from self.find_loaded(model_key)
             if info is not None:
@@ -280,7 +286,7 @@ class Loader:
                 return (yield from self._adopt(info, loaded=True))
             self._check_load_timeout(identifier, time.monotonic() - started)
             yield from self._operation.pause(seconds)
-            seconds = min(2 * seconds, _LONGEST_PAUSE)
+            seconds = min(2 * seconds, LONGEST_PAUSE)
 
     def _machine(self) -> Flow[tuple[Machine, Wanted]]:
         """Return the machine on which the model is loaded, and the model as plans name it."""
@@ -408,16 +414,17 @@ class Loader:
             operation.listener.on_load(target, state.key, seconds, None)
             operation.load_times.append(seconds)
             state.loaded_here = reference_of(info)
-            self._record_context(info)
+            self._record_load(info)
         return info
 
-    def _record_context(self, info: WireInfo) -> None:
-        """Remember the context length that came out, for plans."""
+    def _record_load(self, info: WireInfo) -> None:
+        """Remember that the model fits, and with which context length, for plans."""
         context, config, length = self._operation.context, self._state.config, info.get("contextLength")
         if is_count(length) and isinstance(info.get("modelKey"), str):
-            history = context.shared(LoadHistory).of(str(context.target), device_of(info))
-            requested = None if config is None else config.context_length
-            history.record_context(info["modelKey"], requested, length)
+            history = machine_history_of(context, device_of(info))
+            wanted = Wanted(self._state.kind, info["modelKey"], {} if config is None else config.to_fields())
+            history.record_context(wanted.model_key, wanted.requested, length)
+            history.record([Sized(Load(wanted.model_key, length, wanted.slots), None)], accepted=True)
 
     def _request_load(self, endpoint: str, parameter: Mapping[str, Any], packets: LoadPackets) -> Flow[WireInfo]:
         kind, parameter = self._state.kind, {**parameter, **(yield from self._on_device())}

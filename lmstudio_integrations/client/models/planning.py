@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from lmstudio_integrations._support.typeguards import is_count
-from lmstudio_integrations.client.models.load_history import Load, LoadHistory, MachineHistory, Sized
+from lmstudio_integrations.client.models.load_history import Load, MachineHistory, Sized, history_of, machine_history_of
 from lmstudio_integrations.client.models.queries import (
     estimate_usage,
     get_load_config,
@@ -214,8 +214,8 @@ class Machine:
         self._name = None if self.identifier is None else name
         self._evict = evict
         self._server_models = operation.context.shared(ServerModels)
-        self._loads = operation.context.shared(LoadHistory)
-        self.history: MachineHistory = self._loads.of(str(operation.context.target), device)
+        self._loads = history_of(operation.context)
+        self.history: MachineHistory = machine_history_of(operation.context, device)
 
     def plan(self, wanted: Sequence[Wanted]) -> Flow[tuple[MemoryPlan, list[Resident]]]:
         """Return what fits, and what would have to go for it."""
@@ -284,14 +284,13 @@ class Machine:
             length = info.get("contextLength")
             sized, _ = yield from self.estimate(wanted, length if is_count(length) else wanted.requested)
             known = sized, fields
-            if reference is not None:
+            if reference is not None and sized.memory_bytes is not None:  # the next estimate may succeed
                 self._loads.residents.put(reference, known)
         return Resident(kind, info, *known, (yield from self._why_it_stays(kind, info)))
 
     def _why_it_stays(self, kind: ModelKind, info: WireInfo) -> Flow[str | None]:
-        is_own = self._server_models.is_explicit(reference_of(info))
-        if self._evict != "any" and info.get("ttlMs") is None and not is_own:
-            return OF_OTHERS
+        if self._evict != "any" and info.get("ttlMs") is None:
+            return PINNED
         return (yield from self.why_it_is_busy(kind, info))
 
     def why_it_is_busy(self, kind: ModelKind, info: WireInfo) -> Flow[str | None]:
@@ -351,7 +350,7 @@ class Machine:
 
 
 _PLANNED = "it is part of the plan"
-OF_OTHERS = "another program loaded it, without a TTL"
+PINNED = "it was loaded without a TTL"
 """Why an instance stays that `evict="any"` evicts."""
 
 
@@ -446,8 +445,8 @@ def plan_memory(
     """
     items = [parse_item(item) for item in list_of(models, "models")]
     where = yield from on_device(operation, LOCAL if device is None else device)
-    machine = Machine(operation, where, device, evict)
     downloaded = yield from operation.call("system", "listDownloadedModels", None, list[WireInfo], label="Model list")
+    machine = Machine(operation, where, device, evict)  # now: a server that was not named is found by then
     with decode_errors("Model list"):
         here = [info for info in downloaded if info.get("deviceIdentifier") == where.get("deviceIdentifier")]
         found = [_find(name, here) for name, _ in items]

@@ -7,9 +7,10 @@ import math
 import weakref
 from asyncio import sleep
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Self
 
-from lmstudio_integrations.client.transport.connect.addresses import Target
+from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.connections import ConnectionKey, Connections
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
@@ -124,9 +125,15 @@ class ClientContext:
         """Run a function on the I/O thread."""
         IOThread.current().submit(function, *args)
 
-    def shared(self, kind: type[T]) -> T:
-        """Return the object of a type that all clients of this process share for this server."""
-        objects, key = IOThread.current().shared, (self.target.address, kind)
+    @property
+    def server(self) -> Address | None:
+        """The server by one name for all its spellings; `None` as long as none was named or found."""
+        address: Address | None = self.target.address or IOThread.current().shared.get((None, Address))
+        return replace(address, host="127.0.0.1") if address and address.is_loopback else address
+
+    def shared(self, kind: type[T], server: Address | None = None) -> T:
+        """Return the object of a type that all clients of this process share for this server, or for another one."""
+        objects, key = IOThread.current().shared, (server or self.target.address, kind)
         shared: T = objects.get(key) or objects.setdefault(key, kind())
         return shared
 

@@ -38,6 +38,7 @@ FULL = replace(LOADED, in_flight=2)
 LOADING = replace(LOADED, loaded=False, loading=True)
 DOWNLOADED = replace(LOADED, loaded=False)
 ABSENT = replace(DOWNLOADED, downloaded=False)
+CROWDED = replace(DOWNLOADED, lacks_room=True)
 AWAY = replace(LOADED, available=False)
 
 
@@ -63,6 +64,11 @@ AWAY = replace(LOADED, available=False)
         ([LOADING, DOWNLOADED], (0, None)),
         ([replace(LOADING, in_flight=2), DOWNLOADED], (1, None)),
         ([replace(LOADING, in_flight=3), ABSENT], (0, None)),
+        ([CROWDED, DOWNLOADED], (1, None)),
+        ([CROWDED, ABSENT], (0, None)),
+        ([FULL, CROWDED], (0, None)),
+        ([FULL, CROWDED, DOWNLOADED], (0, 2)),
+        ([replace(LOADING, in_flight=2), CROWDED], (0, None)),
         ([AWAY, ABSENT], (1, None)),
         ([AWAY, AWAY], (0, None)),
         ([replace(RECENT, conversations=1), replace(LOADED, conversations=2)], (0, None)),

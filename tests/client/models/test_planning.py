@@ -1,12 +1,14 @@
 """Plans of what fits into memory, and the load policy `fit`, which makes room by them."""
 
 import asyncio
+import json
 import logging
 import math
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from lmstudio_integrations.client.models.load_history import Load, LoadHistory, 
 from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.planning import Memory, Verdict, choose_evictions, parse_item
 from lmstudio_integrations.client.models.state import ModelState
-from lmstudio_integrations.client.transport.flows import arun
+from lmstudio_integrations.client.transport.flows import Flow, arun
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.base import Engine
@@ -404,7 +406,10 @@ async def test_loads_of_other_policies_are_remembered_as_well(make_client: MakeC
             assert (await plan_of(client, "b")).verdict == "fits (seen)"
 
 
-async def test_an_estimate_that_is_too_high_counts_until_a_load_was_accepted(make_client: MakeClient) -> None:
+@pytest.mark.parametrize("policy", ["get_or_load", "explicit", "new_instance"])
+async def test_an_estimate_that_is_too_high_counts_until_a_load_was_accepted(
+    make_client: MakeClient, policy: str
+) -> None:
     with serving(entry("a", 4, estimate_factor=3)) as server:
         async with make_client(server.address) as client:
             first = await plan_of(client, "a")
@@ -412,8 +417,7 @@ async def test_an_estimate_that_is_too_high_counts_until_a_load_was_accepted(mak
                 await fit(client, "a")
             assert caught.value.plan.models[0].memory_bytes == 12 * GIB
             assert not server.loads
-            await client.llm.model("a", load_policy="explicit")
-            await client.plan(["a"])
+            await client.llm.model("a", load_policy=policy)
             await client.llm.unload("a")
             then = await plan_of(client, "a")
             await fit(client, "a")
@@ -484,21 +488,84 @@ async def test_without_estimates_a_refusal_makes_room(make_client: MakeClient, p
             assert states(server)[-1] == ("a", "failed")
 
 
+async def test_an_estimate_that_failed_once_is_asked_for_again(make_client: MakeClient, proxies: ProxyThread) -> None:
+    fails = Injection("estimateModelUsage request", replace(failed(WireError("It went wrong").to_dict())))
+    with (
+        serving(entry("a", 6), entry("e", 2), entry("b", 6)) as server,
+        proxied(proxies, server, fails) as address,
+    ):
+        server.load("a")
+        server.load("e", ttl=60)
+        async with make_client(address) as client:
+            assert (await client.plan(["a"])).loaded[0].memory_bytes is None
+            assert (await plan_of(client, "b")).fit == "too_large"
+        assert loaded(server) == ["a", "e"]
+
+
+@pytest.mark.parametrize("found", [False, True])
+async def test_what_was_seen_is_known_by_each_name_of_the_server(
+    make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: bool
+) -> None:
+    with serving(entry("a", 12, estimate_factor=0.2)) as server:
+        announced = tmp_path / "http-server.json"
+        announced.write_text(json.dumps({"port": server.port}), encoding="utf-8")
+        monkeypatch.setenv("LMS_API_SERVER_INFO_PATH", str(announced))
+        monkeypatch.delenv("LMSTUDIO_HOST", raising=False)
+        names = [None, f"localhost:{server.port}", f"127.0.0.1:{server.port}"]
+        async with make_client(names[0 if found else 1]) as client:
+            with pytest.raises(TOO_LARGE):
+                await client.llm.load_new_instance("a")
+        for name in names:
+            async with make_client(name) as client:
+                assert (await plan_of(client, "a")).verdict.startswith("does not fit (seen)")
+
+
+async def test_an_instance_that_is_idle_and_busy_in_turn_is_not_asked_without_a_pause(
+    make_client: MakeClient, proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    def pause(_operation: Operation, seconds: float) -> Flow[None]:
+        pauses.append(seconds)
+        yield from ()
+
+    monkeypatch.setattr(Operation, "pause", pause)
+    asked = 0
+
+    def state(message: dict[str, Any]) -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        busy = asked % 2 == 0 and asked < 12
+        return {**message, "result": {"status": "idle", "queued": int(busy)}}
+
+    flips = Injection("getInstanceProcessingState first packet", replace(state), ALWAYS)
+    with serving(*SIZES) as server, proxied(proxies, server, flips) as address:
+        server.load("a", ttl=60)
+        async with make_client(address) as client:
+            await fit(client, "c")
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0]
+
+
 # Evictions ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("ttl", "evict", "goes"), [(None, "own", False), (None, "any", True), (60, "own", True)])
-async def test_what_another_program_loaded_without_a_ttl_stays(
-    make_client: MakeClient, ttl: float | None, evict: str, goes: bool
+@pytest.mark.parametrize("is_own", [False, True])
+async def test_what_was_loaded_without_a_ttl_stays(
+    make_client: MakeClient, is_own: bool, ttl: float | None, evict: str, goes: bool
 ) -> None:
     with serving(*SIZES) as server:
-        server.load("a", ttl=ttl)
         async with make_client(server.address) as client:
+            if is_own:
+                await client.llm.model("a", load_policy="explicit", ttl=ttl or math.inf)
+            else:
+                server.load("a", ttl=ttl)
             plan = await client.plan(["c"], evict=evict)
             if goes:
-                await fit(client, "c", evict=evict)
+                with pytest.warns(lms.LMStudioEvictionWarning) if is_own else nullcontext():
+                    await fit(client, "c", evict=evict)
             else:
-                with pytest.raises(TOO_LARGE, match="stays: another program loaded it, without a TTL") as caught:
+                with pytest.raises(TOO_LARGE, match="stays: it was loaded without a TTL") as caught:
                     await fit(client, "c", evict=evict)
                 assert caught.value.plan == plan
                 assert "evict='any'" in str(caught.value)
@@ -511,15 +578,6 @@ async def test_nothing_is_said_to_stay_where_nothing_is_loaded(make_client: Make
         async with make_client(server.address) as client:
             with pytest.raises(TOO_LARGE, match=r"suggestion: use a smaller model$"):
                 await fit(client, "large", evict="any")
-
-
-async def test_what_this_process_loaded_without_a_ttl_goes_whichever_client_loaded_it(make_client: MakeClient) -> None:
-    with serving(*SIZES) as server:
-        async with make_client(server.address) as other, make_client(server.address) as client:
-            await other.llm.model("a", load_policy="explicit", ttl=math.inf)
-            with pytest.warns(lms.LMStudioEvictionWarning):
-                await fit(client, "c")
-            assert loaded(server) == ["c"]
 
 
 @pytest.mark.parametrize("used", ["abd", "bda", "dab", "bad"])
@@ -714,6 +772,31 @@ async def test_further_instances_leave_the_others_and_make_room() -> None:
             assert len(server.loads) == 3
 
 
+def test_of_several_hosts_one_where_nothing_must_go_loads_the_model() -> None:
+    with serving(*SIZES) as crowded, serving(*SIZES) as empty:
+        crowded.load("a", ttl=60)
+        with ChatLMStudio(model="c", host=[crowded.address, empty.address], load_policy="fit") as model:
+            model.invoke("Hi")
+        assert (loaded(crowded), loaded(empty)) == (["a"], ["c"])
+
+
+def test_no_model_goes_for_a_load_in_the_background(gate: Gate) -> None:
+    models = entry("a", 4), entry("c", 7, slots=1)
+    with serving(*models, engines=gate.engines()) as busy, serving(*models) as crowded, ThreadPoolExecutor() as threads:
+        busy.load("c")
+        with ChatLMStudio(model="c", host=[busy.address, crowded.address], load_policy="fit") as model:
+            held = threads.submit(model.invoke, "hold")
+            assert gate.reached.wait(5)
+            crowded.load("a", ttl=60)
+            waiting = threads.submit(model.invoke, "Hi")
+            busy.wait_for(lambda: len(busy.predictions) == 2)
+            gate.open()
+            assert held.result().text == "so done"
+            assert waiting.result().text
+            assert [host.lacks_room for host in model.hosts()] == [False, True]
+        assert states(crowded) == [("a", "loaded")]
+
+
 # What fails -----------------------------------------------------------------------------------------------------------
 
 
@@ -721,7 +804,7 @@ async def test_what_was_evicted_in_vain_is_loaded_again_as_it_was(make_client: M
     config = {"max_parallel_predictions": 2, "context_length": 1024, "seed": 7}
     with serving(*SIZES, LIAR) as server:
         async with make_client(server.address) as client:
-            await client.llm.load_new_instance("a", "mine", ttl=math.inf, config=config)
+            await client.llm.load_new_instance("a", "mine", ttl=600, config=config)
             server.load("b", identifier="theirs", ttl=60)
             before = [(info.identifier, info.ttl_ms, info.context_length) for info in server.loaded()]
             with pytest.warns(lms.LMStudioEvictionWarning), pytest.raises(TOO_LARGE) as caught:

@@ -12,6 +12,7 @@ from lmstudio_integrations.client.transport.connect.discovery import discover, n
 from lmstudio_integrations.client.transport.connect.probe import without_blocked
 from lmstudio_integrations.client.transport.connect.suggestions import source_of, unencrypted
 from lmstudio_integrations.client.transport.connect.websocket import Connect, Socket, redirect_of
+from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.errors import LMStudioUnreachableError
 from lmstudio_integrations.protocol.endpoints import Namespace
 
@@ -33,6 +34,7 @@ async def open_socket(target: Target, namespace: Namespace) -> Socket:
         address, attempts = await discover()
         if address is None:
             raise LMStudioUnreachableError(not_found(attempts), tried=tuple(map(str, attempts)))
+        IOThread.current().shared[None, Address] = address  # what was seen there is the same under its own name
     warning = unencrypted(target)
     if warning:
         logger.warning("%s", warning)
