@@ -10,7 +10,14 @@ from tests.cli.managed import Piped
 
 CATALOG = {
     "memory_gib": 8,
-    "model": [{"key": "small", "memory_gib": 3}, {"key": "large", "memory_gib": 7}, {"key": "huge", "memory_gib": 20}],
+    "model": [
+        {"key": "small", "memory_gib": 3},
+        {"key": "large", "memory_gib": 7},
+        {"key": "huge", "memory_gib": 20},
+        {"key": "name@4", "memory_gib": 1},
+        {"key": "name:2", "memory_gib": 1},
+        {"key": "embed", "kind": "embedding", "memory_gib": 1},
+    ],
     "device": [{"name": "box", "memory_gib": 32}],
 }
 
@@ -34,6 +41,16 @@ def plan(piped: Piped) -> Iterator[Plan]:
         (["large", "--any"], 0, "large default 4 7.2 GiB fits (estimated) once small is unloaded"),
         (["huge:2048", "--any"], 1, "huge 2048 4 512 20.1 GiB does not fit (estimated)"),
         (["huge:2048", "--device", "box"], 0, "huge 2048 4 512 20.1 GiB fits (estimated)"),
+        (["small:16384"], 1, "small 4096 4 1024 3.2 GiB loaded; 16384 tokens were requested"),
+        (["small:1024"], 0, "small 4096 4 1024 3.2 GiB loaded; 1024 tokens were requested"),
+        (
+            ["huge:999999", "--device", "box"],
+            1,
+            "huge 32768 4 8192 21.5 GiB fits (estimated); 999999 tokens were requested",
+        ),
+        (["arge:1024", "--any"], 0, "large 1024 4 256 7.0 GiB fits (estimated) once small is unloaded"),
+        (["name@4", "--device", "box"], 0, "name@4 default 4 1.2 GiB fits (estimated)"),
+        (["name:2:1024", "--device", "box"], 0, "name:2 1024 4 256 1.0 GiB fits (estimated)"),
         (["large", "small", "--any"], 1, "small 4096 4 1024 3.2 GiB loaded"),
     ],
 )
@@ -57,7 +74,16 @@ def test_a_plan_is_printed_as_json(plan: Plan) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
-    [(["smal"], "smal"), (["small", "--device", "away"], "the device 'away' is not linked to this server")],
+    [
+        (["smull"], "smull"),
+        (
+            ["small:32k"],
+            "'small:32k' is no planned model; write MODEL[:CONTEXT][@SLOTS] with whole numbers, such as small:32768@4",
+        ),
+        (["small@@2"], "'small@@2' is no planned model"),
+        (["embed:2048@4"], "'embed:2048@4' is an embedding model, which has no slots; leave out @ and the number"),
+        (["small", "--device", "away"], "the device 'away' is not linked to this server"),
+    ],
 )
 def test_what_cannot_be_planned_is_an_error(plan: Plan, arguments: list[str], problem: str) -> None:
     status, out, err = plan(*arguments)

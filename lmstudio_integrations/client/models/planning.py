@@ -443,17 +443,14 @@ def plan_memory(
         device: The machine; `None` is the server's own.
         evict: What may be evicted.
     """
-    items = [parse_item(item) for item in list_of(models, "models")]
+    items = [(item, *parse_item(item)) for item in list_of(models, "models")]
     where = yield from on_device(operation, LOCAL if device is None else device)
     downloaded = yield from operation.call("system", "listDownloadedModels", None, list[WireInfo], label="Model list")
     machine = Machine(operation, where, device, evict)  # now: a server that was not named is found by then
     with decode_errors("Model list"):
         here = [info for info in downloaded if info.get("deviceIdentifier") == where.get("deviceIdentifier")]
-        found = [_find(name, here) for name, _ in items]
-    wanted = [
-        Wanted(kind, key, LOAD_CONFIGS[kind].parse(config).to_fields(), most)
-        for (kind, key, most), (_, config) in zip(found, items, strict=True)
-    ]
+        models = [info for info in here if info.get("type") in LOAD_CONFIGS]
+    wanted = [_wanted(item, name, config, models) for item, name, config in items]
     plan, _ = yield from machine.plan(wanted)
     return plan
 
@@ -473,12 +470,36 @@ def parse_item(item: object) -> tuple[str, Any]:
     raise LMStudioValueError(f"a planned model must be 'MODEL[:CONTEXT][@SLOTS]', or a key and a config; got {item!r}")
 
 
-def _find(name: str, downloaded: Sequence[WireInfo]) -> tuple[ModelKind, str, int | None]:
-    """Return the kind, the key and the longest context length of a downloaded model."""
-    info = next((info for info in downloaded if info.get("type") in LOAD_CONFIGS and matches(name, info)), None)
+def _wanted(item: object, name: str, config: Any, models: Sequence[WireInfo]) -> Wanted:
+    """Return the model of an item among those that are downloaded."""
+    text = item.strip() if isinstance(item, str) else ""
+    info = _find(text, models, partly=False) if text else None
+    if info is not None:  # a key may end as a context length or a number of slots does
+        config = {}
+    else:
+        info = _find(name, models)
     if info is None:
-        paths = [str(each.get("path")) for each in downloaded]
+        stem = re.split("[:@]", text)[0]
+        if stem != text and _find(stem, models) is not None:
+            raise LMStudioValueError(
+                f"{text!r} is no planned model; write MODEL[:CONTEXT][@SLOTS] with whole numbers, such as "
+                f"{stem}:32768@4"
+            )
+        paths = [str(each.get("path")) for each in models]
         display = {"code": "generic.pathNotFound", "path": name, "availablePathsSample": paths}
         title = f'Cannot find a model with the key or path "{name}"'
         raise error_with_suggestion({"title": title, "displayData": display}, "Memory plan")
-    return info["type"], str(info["modelKey"]), max_context_length(info)
+    kind: ModelKind = info["type"]
+    if kind == "embedding" and text and "max_parallel_predictions" in config:
+        raise LMStudioValueError(f"{text!r} is an embedding model, which has no slots; leave out @ and the number")
+    fields = LOAD_CONFIGS[kind].parse(config).to_fields()
+    return Wanted(kind, str(info["modelKey"]), fields, max_context_length(info))
+
+
+def _find(name: str, models: Sequence[WireInfo], *, partly: bool = True) -> WireInfo | None:
+    """Return the model of this name, else the only one that has it as a part of its key, if that is enough."""
+    with decode_errors("Model list"):
+        named = next((info for info in models if matches(name, info)), None)
+        keys = {str(info["modelKey"]): info for info in models}
+    found = [info for key, info in keys.items() if partly and name.casefold() in key.casefold()]
+    return found[0] if named is None and len(found) == 1 else named
