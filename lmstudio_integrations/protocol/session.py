@@ -368,6 +368,9 @@ class ClientSession:
             # Skipping it would pass a response with a gap as complete.
             self.close(exchange, _unreadable(exchange, "its members do not match its type"))
             return
+        if isinstance(exchange, ToolSession):
+            self._on_tool_packet(exchange, item, now)
+            return
         exchange.since = now
         if queue is not None:
             queue.last_packet = now
@@ -377,20 +380,18 @@ class ClientSession:
             # Unknown types are skipped, but count as a sign of life (docs/protocol.md#one-client-for-all).
             logger.debug("skipped a packet of unknown type %r on %s", message.get("type"), endpoint.name)
             return
-        if isinstance(exchange, ToolSession):
-            self._on_tool_packet(exchange, item)
-            return
         if exchange.timeout_name != "idle_timeout" and endpoint.timeout_name == "queue_timeout":
             exchange.timeout_name = timeout_after(item, exchange.timeout_name)
         exchange.receiver.put(item)
 
-    def _on_tool_packet(self, channel: ToolSession, packet: Mapping[str, Any]) -> None:
+    def _on_tool_packet(self, channel: ToolSession, packet: Mapping[str, Any], now: float) -> None:
         try:
             replies = channel.receive(packet)
         except (LookupError, TypeError):
             self.close(channel, _unreadable(channel, "its members do not match its type"))
             return
-        channel.timeout_name = None  # the session has begun, and stays open until one side ends it
+        if channel.definitions is not None:  # the session has begun, and stays open until one side ends it
+            channel.since, channel.timeout_name = now, None
         self._send_packets(channel, *replies)
 
     def _on_damaged_frame(self, data: str | bytes) -> None:

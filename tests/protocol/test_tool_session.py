@@ -209,11 +209,17 @@ def test_all_calls_fail_with_their_session_and_none_is_sent_again(ready: bool, e
     assert (pair.to_server, pair.client.idle) == ([], True)
 
 
-def test_a_session_that_is_ready_may_be_idle_for_any_time_and_one_that_does_not_start_may_not() -> None:
-    idle, starting = SessionWithTools(), SessionWithTools(ready=False)
+@pytest.mark.parametrize("other", [None, status(9), complete(9), {"type": "sessionStarting"}])
+def test_a_session_that_is_ready_may_be_idle_for_any_time_and_one_that_does_not_start_may_not(
+    other: dict[str, Any] | None,
+) -> None:
+    idle, starting = SessionWithTools(checked=False), SessionWithTools(ready=False, checked=False)
     for pair in (idle, starting):
         pair.start()
-        pair.pass_time(300.0)
+        pair.pass_time(200.0)
+        if other is not None:
+            pair.receive(other)
+        pair.pass_time(100.0)
     assert idle.ended.ends == []
     error = starting.ended.error
     assert isinstance(error, LMStudioTimeoutError)

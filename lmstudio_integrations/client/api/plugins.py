@@ -71,7 +71,7 @@ class ToolCallParameters(TimeoutParameters, total=False):
 
 
 class ToolSessionParameters(PluginParameters, ToolCallParameters, total=False):
-    """The keyword arguments of `tools`. `timeout` limits each call, and `load_timeout` the start of a plugin."""
+    """The keyword arguments of `tools`. `timeout` limits the start and each call, `load_timeout` only the start."""
 
 
 Plugins: TypeAlias = str | Mapping[str, PluginParameters]
@@ -179,7 +179,7 @@ class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
 
     def starting(self, mailbox_type: type[Mailbox] | None = None) -> Flow[None]:
         """Start the plugins and list their tools: a flow, which may wait in another way than those of its client."""
-        operation = Operation(_waiting(self.context, mailbox_type), {"timeout": None})
+        operation = Operation(_waiting(self.context, mailbox_type))
         remote_tools = yield from self.sessions.start(operation)
         self._tools = [self._tool.of(each, self.context) for each in remote_tools]
 

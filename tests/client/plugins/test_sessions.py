@@ -21,7 +21,7 @@ from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef
 from lmstudio_integrations.types.tools import Tool
-from tests.client.fake import Socket, authenticate, fake_server, receive, wait_until
+from tests.client.fake import Socket, authenticate, fake_server, receive, send, wait_until
 from tests.support.gate import Gate
 
 SECONDS = 5.0
@@ -201,6 +201,21 @@ async def test_a_timeout_aborts_the_call(session: Any, server: Emulator) -> None
     assert await named(session, "add").call({"a": 1, "b": 2}, timeout=SECONDS) == 3
 
 
+@pytest.mark.parametrize("limit", ["timeout", "load_timeout"])
+async def test_a_plugin_that_never_starts_is_not_waited_for_without_end(
+    make_client: Callable[..., Any], limit: str
+) -> None:
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        channel = (await receive(socket))["channelId"]
+        await send(socket, {"type": "channelSend", "channelId": channel, "message": {"type": "sessionStarting"}})
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        with pytest.raises(lms.LMStudioTimeoutError) as caught:
+            await client.plugins.tools("mcp/sums", **{limit: 0.1}).start()
+    assert caught.value.timeout_name == limit
+
+
 async def test_closing_the_session_ends_its_calls(client: Any, server: Emulator) -> None:
     async with client.plugins.tools("mcp/sums") as session:
         tool = named(session, "wait")
@@ -329,7 +344,7 @@ async def test_act_gives_the_model_what_a_tool_says_and_raises_what_nobody_knows
     rules = [{"when": {"role": "user"}, "then": [{"tool": tool, "arguments": {}}]}]
     sums = Plugin()
     with Emulator([{"key": "m", "rules": rules}], plugins={"mcp/sums": sums.functions}) as server:
-        async with make_client(server.address) as client, client.plugins.tools("mcp/sums", timeout=0.2) as session:
+        async with make_client(server.address) as client, client.plugins.tools("mcp/sums", timeout=0.5) as session:
             model, messages = await client.llm.model("m"), list[Any]()
             tools = session.tools
             acting = model.act("go", tools, on_message=messages.append)
