@@ -180,10 +180,24 @@ _CHECKS: dict[Any, Check] = {
 }
 _STATS = {str(member.alias): _CHECKS[member.annotation] for member in LlmPredictionStats.model_fields.values()}
 _MODEL_INFO: dict[str, Check] = {
-    **dict.fromkeys(("identifier", "modelKey", "displayName", "instanceReference"), _is_string),
+    **dict.fromkeys(("identifier", "modelKey", "displayName", "instanceReference", "path"), _is_string),
     "contextLength": is_count,
+    "deviceIdentifier": _CHECKS[str | None],
+    "quantization": lambda value: value is None or (is_object(value) and _is_string(value.get("name"))),
 }
 """Members that are read from the dict itself, and their types. Others may be missing (docs/protocol.md#model-info)."""
+
+
+def model_info(info: object) -> dict[str, Any]:
+    """Return the info of a model, in wire form, without the members of a wrong type, because it is kept and compared.
+
+    Raises:
+        TypeError: If it is no object.
+    """
+    if not is_object(info):
+        raise TypeError(f"expected an object; got {type(info).__name__}")
+    return _members(info, _MODEL_INFO)
+
 
 _EVENTS: dict[str, Callable[[Packet], PredictionEvent | None]] = {
     "fragment": _fragment,
@@ -199,7 +213,7 @@ _EVENTS: dict[str, Callable[[Packet], PredictionEvent | None]] = {
     # Only stats is needed to end a prediction; servers of 2025 may omit the rest (docs/protocol.md#client-versions).
     "success": lambda packet: PredictionEnd(
         _members(_object(packet["stats"]), _STATS),
-        _members(_description(packet, "modelInfo"), _MODEL_INFO),
+        model_info(_description(packet, "modelInfo")),
         _config(_description(packet, "loadModelConfig")),
         _config(_description(packet, "predictionConfig")),
     ),

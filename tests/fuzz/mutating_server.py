@@ -7,7 +7,7 @@ import contextlib
 import http
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
@@ -140,10 +140,11 @@ RESULTS: dict[str, Any] = {
 
 
 class FuzzServer:
-    """The server. `random` decides what becomes of each response."""
+    """The server. `random` decides which response comes, and `mutate` what becomes of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, mutate: Callable[..., Any] = mutated) -> None:
         self.random = Random(0)
+        self.mutate = mutate
         self.address = ""
 
     @contextlib.contextmanager
@@ -170,13 +171,13 @@ class FuzzServer:
 
     def _responses(self, request: dict[str, Any], random: Random) -> Iterator[dict[str, Any]]:
         fails = random.random() < 0.08
-        error = mutated(random.choice(ERRORS), random)
+        error = self.mutate(random.choice(ERRORS), random)
         if request["type"] == "rpcCall":
             call = {"callId": request["callId"]}
             if fails:
                 yield {"type": "rpcError", **call, "error": error}
             else:
-                yield {"type": "rpcResult", **call, "result": mutated(RESULTS[request["endpoint"]], random, 2)}
+                yield {"type": "rpcResult", **call, "result": self.mutate(RESULTS[request["endpoint"]], random, 2)}
         elif request["type"] == "channelCreate":
             channel = {"channelId": request["channelId"]}
             for packet in self._packets(request, random):
@@ -190,7 +191,7 @@ class FuzzServer:
         others = {"getOrLoad": LOADS, "loadModel": LOADS, "createDownloadPlan": DOWNLOADS}.get(request["endpoint"])
         streams = [SCORED] if ONE_TOKEN in json.dumps(request) else STREAMS
         packets = random.choice(others) if others else [*random.choice(streams), END]
-        changed = mutated(packets, random)
+        changed = self.mutate(packets, random)
         return changed if is_list(changed) else [changed]
 
 

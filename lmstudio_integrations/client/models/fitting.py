@@ -21,6 +21,7 @@ from lmstudio_integrations.errors import (
     LMStudioModelNotFoundError,
 )
 from lmstudio_integrations.protocol.kv_config import stack_of_fields
+from lmstudio_integrations.protocol.prediction import model_info
 from lmstudio_integrations.protocol.requests import LoadModel
 from lmstudio_integrations.types.memory_plans import Eviction, MemoryPlan
 
@@ -158,7 +159,7 @@ class Fitting:
             parameter["ttlMs"] = ttl_ms
 
         def read(packet: dict[str, Any]) -> WireInfo | None:
-            return packet["info"] if packet["type"] == "success" else None
+            return model_info(packet["info"]) if packet["type"] == "success" else None
 
         return (
             yield from self._operation.read_channel(

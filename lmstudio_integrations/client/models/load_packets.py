@@ -6,6 +6,7 @@ from typing import Any
 
 from lmstudio_integrations.client.models.state import ModelState, WireInfo, identifier_of
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
+from lmstudio_integrations.protocol.prediction import model_info
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -42,12 +43,13 @@ class LoadPackets:
                     self._unreported.append(float(packet["progress"]))
                 case "unloadingOtherJITModel":
                     logger.info("loading %r unloads %r", self._key, packet["info"]["modelKey"])
-                    self.evicted.append(packet["info"])
+                    self.evicted.append(model_info(packet["info"]))
                 case "alreadyLoaded" | "loadSuccess" | "success" as kind:
-                    identifier_of(packet["info"])
+                    info = model_info(packet["info"])
+                    identifier_of(info)
                     self.already_loaded = kind == "alreadyLoaded"
                     self._unreported.append(1.0)
-                    self.info = packet["info"]
+                    self.info = info
                     return
                 case other:
                     logger.debug("skipped a packet of unknown type %r while loading", other)

@@ -48,6 +48,7 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.protocol.endpoints import channel, rpc
 from lmstudio_integrations.protocol.errors import means_no_explicit_load, means_taken
 from lmstudio_integrations.protocol.kv_config import stack_of
+from lmstudio_integrations.protocol.prediction import model_info
 from lmstudio_integrations.protocol.requests import GetOrLoad, LoadModel, Lookup, OnDevice
 from lmstudio_integrations.protocol.session import closed_early
 from lmstudio_integrations.types.config import ModelKind
@@ -125,7 +126,7 @@ class Loader:
         specifier["query"] |= yield from self._on_device()
         lookup = Lookup(specifier=specifier, throwIfNotFound=True)
         try:
-            info = yield from self._operation.call(kind, "getModelInfo", lookup, dict[str, Any], label="Model get")
+            info = yield from self._operation.call(kind, "getModelInfo", lookup, model_info, label="Model get")
         except LMStudioModelNotFoundError as error:
             if key is not None:
                 raise

@@ -16,6 +16,7 @@ from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioVa
 from lmstudio_integrations.protocol.endpoints import channel
 from lmstudio_integrations.protocol.envelope import ensure_writable, sanitize
 from lmstudio_integrations.protocol.kv_config import KvConfig
+from lmstudio_integrations.protocol.prediction import model_info
 from lmstudio_integrations.protocol.requests import (
     BasePredictionConfig,
     EstimateModelUsage,
@@ -131,9 +132,10 @@ def list_wire_infos(operation: Operation, kind: ModelKind) -> Flow[list[WireInfo
     """Return the info of the loaded instances of one kind, in wire form."""
 
     def read(items: Any) -> list[WireInfo]:
-        for item in items:
-            identifier_of(item)
-        return list(items)
+        infos: list[WireInfo] = [model_info(item) for item in items]
+        for info in infos:
+            identifier_of(info)
+        return infos
 
     return (yield from operation.call(kind, "listLoaded", None, read, label="Model list"))
 
