@@ -13,7 +13,7 @@ from functools import partial
 
 from lmstudio_integrations.client.support.suggestions import add_suggestion, error_with_suggestion
 from lmstudio_integrations.client.transport.connect.addresses import Address, Credentials, Target
-from lmstudio_integrations.client.transport.connect.opening import open_socket
+from lmstudio_integrations.client.transport.connect.opening import find_server, open_socket
 from lmstudio_integrations.client.transport.connect.suggestions import token_suggestion
 from lmstudio_integrations.client.transport.connect.websocket import Socket
 from lmstudio_integrations.client.transport.listener import ConnectionReport
@@ -107,6 +107,8 @@ class SocketSession:
         if report is not None:
             report.begin()
         self._target = target
+        self.found: Target = target
+        """The target with the address of its server, once that was found, and the secrets that are sent there."""
         self._namespace: Namespace = namespace
         self._socket: Socket | None = None
         self.task: asyncio.Task[None] = asyncio.ensure_future(self._run())
@@ -148,7 +150,8 @@ class SocketSession:
         """Open a socket and authenticate; again, if the server has released the identity of this guest."""
         session = self.session
         while True:
-            socket = self._socket = await open_socket(self._target, self._namespace)
+            self.found = await find_server(self._target)
+            socket = self._socket = await open_socket(self.found, self._namespace)
             socket.session = session
             self._authenticate()
             self.flush()
@@ -167,7 +170,7 @@ class SocketSession:
 
     def _authenticate(self) -> None:
         """Send the credentials of the token, or those of a guest."""
-        credentials = self._target.credentials()
+        credentials = self.found.credentials()
         if credentials is None:
             self._guest = self._guests.join(self._target.address, self)
             credentials = self._guest.credentials
@@ -202,7 +205,7 @@ class SocketSession:
         except asyncio.CancelledError:
             pass
         except LMStudioAuthenticationError as problem:
-            self.make_error = partial(copy_of, add_suggestion(problem, token_suggestion(self._target)))
+            self.make_error = partial(copy_of, add_suggestion(problem, token_suggestion(self._target, self.found)))
         except LMStudioError as problem:
             self.make_error = partial(copy_of, problem)
         except Exception as problem:  # noqa: BLE001 - any failure of the socket is the error of all waiting callers

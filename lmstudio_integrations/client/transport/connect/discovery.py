@@ -6,6 +6,7 @@ First the file in which LM Studio writes where it listens, then its usual ports:
 """
 
 import asyncio
+import contextlib
 import os
 import stat
 from collections.abc import Iterable
@@ -29,6 +30,12 @@ from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError
 NOT_FOUND = "no LM Studio found on this machine"
 
 _MAX_FILE_BYTES = 65536
+
+_NETWORK_TABLES = "/proc/net/tcp", "/proc/net/tcp6"
+"""Linux lists its TCP sockets there, each with the user that has made it."""
+_LISTENING = "0A"
+_ROOT, _NOBODY = 0, 65534
+"""Root may read the secrets of all. In a user namespace, whoever has no number there is shown as nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,41 @@ def not_found(attempts: Iterable[Attempt]) -> str:
         places.setdefault(each.problem or "", []).append(place if is_port else f"{place} ({each.source})")
     failures = "; ".join(f"{', '.join(found)}: {problem}" for problem, found in places.items())
     return f"{NOT_FOUND}\n  tried: {failures}\n  suggestion: {no_server()}"
+
+
+def may_get_secrets(address: Address) -> bool:
+    """Whether a server that was found may get the token: this user has named it, or runs it, as far as can be told."""
+    if server_file_from_environment():
+        return True
+    if os.name != "nt":
+        table = ""
+        for path in _NETWORK_TABLES:
+            with contextlib.suppress(OSError, ValueError):
+                table += Path(path).read_text("ascii")
+        if table:
+            return is_own_listener(address.port, table, os.geteuid())
+    return _is_in_own_file(address)
+
+
+def is_own_listener(port: int, table: str, uid: int) -> bool:
+    """Whether something listens on a port, and all that does belongs to a user or to root, by Linux's tables."""
+    rows = [line.split() for line in table.splitlines() if line]
+    owners = {int(row[7]) for row in rows if row[1].endswith(f":{port:04X}") and row[3] == _LISTENING}
+    return bool(owners) and owners <= {uid, _ROOT} and _NOBODY not in owners
+
+
+def _is_in_own_file(address: Address) -> bool:
+    """Whether LM Studio has written down an address, in a file that only this user can write."""
+    try:
+        path = server_file()
+        status = path.stat()
+        # On Windows, files have no owner here; the folder of a user is closed to others.
+        is_own = os.name == "nt" or (
+            status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        )
+        return is_own and _port_in(path) == address.port
+    except OSError:  # a `ServerFileError`, too
+        return False
 
 
 def _source(address: Address) -> str:

@@ -4,11 +4,12 @@ Called by `socket_session.py` on the I/O thread.
 """
 
 import logging
+from dataclasses import replace
 
 from lmstudio_integrations._support.secrets import client_logger, redact_address
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.connect.diagnosis import diagnose
-from lmstudio_integrations.client.transport.connect.discovery import discover, not_found
+from lmstudio_integrations.client.transport.connect.discovery import discover, may_get_secrets, not_found
 from lmstudio_integrations.client.transport.connect.probe import without_blocked
 from lmstudio_integrations.client.transport.connect.suggestions import source_of, unencrypted
 from lmstudio_integrations.client.transport.connect.websocket import Connect, Socket, redirect_of
@@ -22,6 +23,26 @@ CLOSE_TIMEOUT = 1.0
 """Seconds within which the server must answer the closing handshake."""
 
 
+async def find_server(target: Target) -> Target:
+    """Return a target with an address: if it has none, that of this machine's server.
+
+    It has no token and no headers if that server may be another user's: anyone may listen on a port.
+
+    Raises:
+        LMStudioUnreachableError: If there is none.
+        LMStudioRuntimeError: If tests block it.
+    """
+    if target.address is not None:
+        return target
+    address, attempts = await discover()
+    if address is None:
+        raise LMStudioUnreachableError(not_found(attempts), tried=tuple(map(str, attempts)))
+    IOThread.current().shared[None, Address] = address  # what was seen there is the same under its own name
+    if (target.token or target.headers) and not may_get_secrets(address):
+        return replace(target, address=address, token=None, headers=())
+    return replace(target, address=address)
+
+
 async def open_socket(target: Target, namespace: Namespace) -> Socket:
     """Return a socket that has passed the WebSocket handshake.
 
@@ -30,18 +51,10 @@ async def open_socket(target: Target, namespace: Namespace) -> Socket:
         LMStudioRuntimeError: If tests block it.
     """
     address = target.address
-    if address is None:
-        address, attempts = await discover()
-        if address is None:
-            raise LMStudioUnreachableError(not_found(attempts), tried=tuple(map(str, attempts)))
-        IOThread.current().shared[None, Address] = address  # what was seen there is the same under its own name
+    assert address is not None, "it was found before"
     warning = unencrypted(target)
     if warning:
         logger.warning("%s", warning)
-    return await _handshake(address, namespace, target)
-
-
-async def _handshake(address: Address, namespace: Namespace, target: Target) -> Socket:
     without_blocked([address])
     try:
         socket = await Connect(

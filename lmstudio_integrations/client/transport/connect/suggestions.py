@@ -76,8 +76,19 @@ def unencrypted(target: Target) -> str | None:
     return f"the API token is sent unencrypted to {address.netloc}; put a TLS proxy in front of it"
 
 
-def token_suggestion(target: Target) -> str:
-    """Return what helps if a server rejects the credentials of a client. Shows no token."""
+def token_suggestion(target: Target, found: Target | None = None) -> str:
+    """Return what helps if a server rejects the credentials of a client. Shows no token.
+
+    Args:
+        target: What the client has.
+        found: The same with what was sent, and where, if that differs.
+    """
+    if target.token and found is not None and not found.token and found.address is not None:
+        address = found.address.netloc
+        return (
+            f"the API token was not sent, because {address} was only found, and another user may have started that "
+            f"server; if you trust it, name it: set {HOST_VARIABLE}={address} or pass its address"
+        )
     if target.token is None:
         unread = sorted(name for name in os.environ if _TOKEN_LIKE.fullmatch(name) and name not in TOKEN_VARIABLES)
         note = f" (not read: {', '.join(unread)})" if unread else ""

@@ -13,9 +13,10 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations._support import network_guard
 from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE
-from lmstudio_integrations.client.transport.connect import discovery, probe
+from lmstudio_integrations.client.transport.connect import discovery, opening, probe
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.connect.discovery import Attempt, discover, not_found
+from lmstudio_integrations.client.transport.connect.websocket import Connect
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
 from tests.client.transport.connect.test_tls_and_redirects import listening
@@ -252,3 +253,98 @@ async def test_tests_that_block_other_servers_block_the_one_that_is_written_down
     found, (attempt,) = await discover()
     assert (found, asked) == (None, [])
     assert str(attempt.problem).startswith("--lmstudio-block rejects the connection to 127.0.0.1:4711")
+
+
+LISTENERS = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:A17F 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 41 1 0 100 0 0 10 0
+   1: 0100007F:04D2 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1001        0 42 1 0 100 0 0 10 0
+   2: 0100007F:A17F 0100007F:9C40 01 00000000:00000000 00:00000000 00000000  1001        0 43 1 0 20 4 30 10 -1
+  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when
+   0: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 \
+00000000     0        0 44 1 0 100 0 0 10 0
+   1: 00000000000000000000000001000000:04D2 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 \
+00000000  1000        0 45 1 0 100 0 0 10 0
+   2: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 \
+00000000 65534        0 46 1 0 100 0 0 10 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("port", "uid", "is_own"),
+    [
+        (41343, 1000, True),
+        (41343, 1001, False),  # has only connected to it
+        (8080, 1000, True),  # root's
+        (1234, 1000, False),  # two users have listeners on it
+        (9, 1000, False),
+        (80, 65534, False),  # of anyone outside of the user namespace
+    ],
+)
+def test_linux_tells_whose_listener_it_is(port: int, uid: int, is_own: bool) -> None:
+    assert discovery.is_own_listener(port, LISTENERS, uid) is is_own
+
+
+def by_others(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    table, port = path.with_name("tcp"), json.loads(path.read_bytes())["port"]
+    table.write_text(LISTENERS.replace("A17F", f"{port:04X}").replace(" 1000 ", " 54321 "), encoding="ascii")
+    monkeypatch.setattr(discovery, "_NETWORK_TABLES", (str(table),))
+
+
+def without_tables(monkeypatch: pytest.MonkeyPatch, _path: Path) -> None:
+    monkeypatch.setattr(discovery, "_NETWORK_TABLES", ())
+
+
+def writable_by_all(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    without_tables(monkeypatch, path)
+    path.chmod(0o666)
+
+
+def on_a_port(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    without_tables(monkeypatch, path)
+    port = json.loads(path.read_bytes())["port"]
+    path.unlink()
+    monkeypatch.setattr(discovery, "local_candidates", lambda: (Address("127.0.0.1", port),))
+
+
+def named(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    by_others(monkeypatch, path)
+    monkeypatch.setenv(SERVER_FILE_VARIABLE, str(path))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sees the owner of no file")
+@pytest.mark.parametrize(
+    ("change", "is_sent"),
+    [
+        (None, True),
+        (by_others, False),
+        (without_tables, True),
+        (writable_by_all, False),
+        (on_a_port, False),
+        (named, True),
+    ],
+)
+async def test_a_server_of_others_gets_no_token_and_no_headers(
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_client: Callable[..., Any],
+    change: Callable[[pytest.MonkeyPatch, Path], None] | None,
+    is_sent: bool,
+) -> None:
+    with Emulator(MODELS, tokens=[TOKEN]) as server:
+        path = announce(home / ".lmstudio", {"port": server.port})
+        path.chmod(0o644)
+        if change is not None:
+            change(monkeypatch, path)
+        opened: list[Any] = []
+        monkeypatch.setattr(
+            opening, "Connect", lambda *args, **kwargs: opened.append(kwargs) or Connect(*args, **kwargs)
+        )
+        async with make_client(None, TOKEN, headers={"X-Secret": "hush", "X-Test": repr(change)}) as client:
+            if is_sent:
+                assert await client.list_downloaded_models()
+            else:
+                with pytest.raises(lms.LMStudioAuthenticationError, match=f"set LMSTUDIO_HOST={server.address} or"):
+                    await client.list_downloaded_models()
+    assert all(bool(each["additional_headers"]) is is_sent for each in opened)
+    assert opened
