@@ -122,6 +122,12 @@ class Connection:
             self._idle_since = 0.0
             self._arm()
 
+    def follow_file(self) -> None:
+        """Drop a socket that nobody waits for, if this machine's LM Studio is another one by now."""
+        current = self._current
+        if current is not None and current.is_outdated and not current.session.has_callers:
+            self._retire()
+
     @property
     def unused(self) -> bool:
         """Whether it has neither a socket nor clients."""
@@ -303,6 +309,8 @@ class Connections:
             queues = self._queues.setdefault((target.address, namespace), InstanceQueues())
             connection = Connection(target, namespace, queues, self._guests, partial(self._on_socket_lost, key))
             self._connections[key] = connection
+        if client_id not in connection.keep_idle_by_client:
+            connection.follow_file()
         connection.keep_idle_by_client[client_id] = keep_idle
         return connection
 

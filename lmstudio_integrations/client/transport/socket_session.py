@@ -13,6 +13,7 @@ from functools import partial
 
 from lmstudio_integrations.client.support.suggestions import add_suggestion, error_with_suggestion
 from lmstudio_integrations.client.transport.connect.addresses import Address, Credentials, Target
+from lmstudio_integrations.client.transport.connect.discovery import announced_port
 from lmstudio_integrations.client.transport.connect.opening import find_server, open_socket
 from lmstudio_integrations.client.transport.connect.suggestions import token_suggestion
 from lmstudio_integrations.client.transport.connect.websocket import Socket
@@ -109,6 +110,8 @@ class SocketSession:
         self._target = target
         self.found: Target = target
         """The target with the address of its server, once that was found, and the secrets that are sent there."""
+        self._announced: int | None = None
+        """The port that LM Studio's file named when the server was found."""
         self._namespace: Namespace = namespace
         self._socket: Socket | None = None
         self.task: asyncio.Task[None] = asyncio.ensure_future(self._run())
@@ -121,6 +124,13 @@ class SocketSession:
     def is_closing(self) -> bool:
         """Whether nothing can be sent any more, although the end is not reported yet."""
         return self.task.cancelling() > 0 or (self._socket is not None and self._socket.transport.is_closing())
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the server was found, and LM Studio's file names another one by now."""
+        if self._target.address is not None or self.found.address is None:
+            return False
+        return announced_port() not in {None, self._announced, self.found.address.port}
 
     async def responds_to_ping(self, limit: float) -> bool:
         """Send a ping; return whether a complete frame arrives within a limit of seconds."""
@@ -150,6 +160,7 @@ class SocketSession:
         """Open a socket and authenticate; again, if the server has released the identity of this guest."""
         session = self.session
         while True:
+            self._announced = announced_port() if self._target.address is None else None
             self.found = await find_server(self._target)
             socket = self._socket = await open_socket(self.found, self._namespace)
             socket.session = session

@@ -142,6 +142,14 @@ def server_file() -> Path:
     return _home() / ".internal" / "http-server.json" if named is None else Path(named)
 
 
+def announced_port() -> int | None:
+    """Return the port that the file names now; `None` if it names none."""
+    try:
+        return _port_in(server_file())
+    except ServerFileError:
+        return None
+
+
 async def _announced() -> tuple[Address | None, Attempt]:
     """Try the address that LM Studio has written down."""
     named = SERVER_FILE_VARIABLE if server_file_from_environment() else None

@@ -92,6 +92,26 @@ async def test_it_is_preferred_to_the_usual_ports_and_those_follow_it(
         )
 
 
+async def test_clients_follow_the_file_to_another_server(
+    home: Path, server: Emulator, make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Emulator([{"key": "next"}]) as following:
+        path = announce(home / ".lmstudio", {"port": server.port})
+        async with make_client() as first:
+            assert len(await first.list_downloaded_models()) == len(MODELS)
+            for variable in (False, True):
+                announce(home / ("other" if variable else ".lmstudio"), {"port": following.port})
+                if variable:
+                    monkeypatch.setenv(SERVER_FILE_VARIABLE, str(home / "other" / ".internal" / path.name))
+                async with make_client() as second:
+                    for client in (second, first):
+                        assert [each.model_key for each in await client.list_downloaded_models()] == ["next"]
+                announce(home / ".lmstudio", {"port": server.port})
+                async with make_client() as third:
+                    expected = 1 if variable else len(MODELS)
+                    assert len(await third.list_downloaded_models()) == expected
+
+
 NOT_ON_WINDOWS = pytest.mark.skipif(os.name == "nt", reason="has no such files")
 
 
