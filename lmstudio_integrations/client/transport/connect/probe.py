@@ -30,6 +30,9 @@ STATUS_TIMEOUT = 3.0
 _MAX_BODY = 65536
 _STATUS = re.compile(rb"HTTP/\S+ (\d{3})")
 _LOCATION = re.compile(rb"\r\nlocation:[ \t]*([^\r\n]*)", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked", re.IGNORECASE)
+_LAST_CHUNK = b"0\r\n\r\n"
 
 _CERTIFICATE_ERRORS = {
     10: "has expired; renew it, or pass an ssl_context that accepts it",
@@ -101,7 +104,7 @@ async def speaks_http(address: Address) -> bool:
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
     with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         async with asyncio.timeout(PROBE_TIMEOUT):
-            head, _ = await _get(address, "lmstudio-greeting", tls)
+            head, _ = await _get(address, "lmstudio-greeting", tls, lambda _body: True)
         return _STATUS.match(head) is not None
     return False
 
@@ -116,7 +119,7 @@ async def _request(
     tls = (context or ssl.create_default_context()) if address.tls else None
     try:
         async with asyncio.timeout(seconds):
-            head, body = await _get(address, path, tls)
+            head, body = await _get(address, path, tls, is_expected)
             return _check(address, head, is_expected=is_expected(body))
     except TimeoutError:
         return Finding(f"no response within {seconds:g} s", NO_RESPONSE)
@@ -161,19 +164,48 @@ def _check(address: Address, head: bytes, *, is_expected: bool) -> Finding | Non
     return Finding("something else listens there, not LM Studio", WRONG_PORT, wrong_scheme=not address.tls)
 
 
-async def _get(address: Address, path: str, tls: ssl.SSLContext | None) -> tuple[bytes, bytes]:
-    """Return head and body of a response; other servers may send anything."""
+async def _get(
+    address: Address, path: str, tls: ssl.SSLContext | None, is_expected: Callable[[bytes], bool]
+) -> tuple[bytes, bytes]:
+    """Return head and body of a response, the body until it is what is expected; other servers may send anything."""
     reader, writer = await asyncio.open_connection(address.host, address.port, ssl=tls)
     try:
         request = f"GET {address.prefix}/{path} HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: close\r\n\r\n"
         writer.write(request.encode())
         head = await reader.readuntil(b"\r\n\r\n")
-        body = await reader.read(_MAX_BODY)
+        body = await _read_body(reader, head, is_expected)
     finally:
         writer.close()
         with contextlib.suppress(OSError, TimeoutError):
             await writer.wait_closed()
     return head, body
+
+
+async def _read_body(reader: asyncio.StreamReader, head: bytes, is_expected: Callable[[bytes], bool]) -> bytes:
+    """Return a body, which may come in several segments; a server may keep the connection open after it."""
+    length, is_chunked = _LENGTH.search(head), _CHUNKED.search(head)
+    limit = min(int(length[1]), _MAX_BODY) if length else _MAX_BODY
+    received = b""
+    while True:
+        body = _without_sizes(received) if is_chunked else received
+        is_complete = len(received) >= limit or (is_chunked and received.endswith(_LAST_CHUNK))
+        if is_complete or is_expected(body) or not (segment := await reader.read(limit - len(received))):
+            return body
+        received += segment
+
+
+def _without_sizes(chunks: bytes) -> bytes:
+    """Return the content of chunks, the last of which may be incomplete.
+
+    Raises:
+        ValueError: If they are none.
+    """
+    content = b""
+    while chunks:
+        size, _, chunks = chunks.partition(b"\r\n")
+        end = int(size.partition(b";")[0] or b"0", 16)
+        content, chunks = content + chunks[:end], chunks[end + 2 :]
+    return content
 
 
 def _is_greeting(body: bytes) -> bool:

@@ -1,5 +1,7 @@
 """Without a host, the server is the one that LM Studio has written down, else the one on its usual ports."""
 
+import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -197,6 +199,57 @@ async def test_another_program_on_the_port_is_not_mistaken_for_lm_studio(
         path = announce(home / ".lmstudio", {"port": Address.parse(address).port})
         found = await discover() if response is not None else None
     assert (found or await discover()) == (None, (Attempt(f"ws://{address}", str(path), problem),))
+
+
+GREETINGS = {
+    "lms-status": b'{"package": "lmstudio", "version": "0.4.1"}',
+    "lmstudio-greeting": b'{"lmstudio": true}',
+}
+
+
+def in_chunks(body: bytes) -> bytes:
+    sizes = b"".join(b"%x;a=b\r\n%b\r\n" % (len(part), part) for part in (body[:5], body[5:]))
+    return b"Transfer-Encoding: chunked\r\n\r\n" + sizes + b"0\r\n\r\n"
+
+
+def with_length(body: bytes) -> bytes:
+    return b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+@pytest.mark.parametrize("path", GREETINGS)
+@pytest.mark.parametrize(
+    "encode", [lambda body: b"\r\n" + body, with_length, in_chunks], ids=["end", "length", "chunks"]
+)
+@pytest.mark.parametrize("is_expected", [True, False])
+async def test_a_body_may_come_in_segments_on_a_connection_that_stays_open(
+    path: str, encode: Callable[[bytes], bytes], is_expected: bool
+) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        response = b"HTTP/1.1 200 OK\r\n" + encode(GREETINGS[path] if is_expected else b'{"status": "up"}')
+        for byte in response:
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0)
+        if is_expected:
+            with contextlib.suppress(ConnectionError):
+                await reader.read()  # until the client closes
+        writer.close()
+        done.set()
+
+    done = asyncio.Event()
+    async with await asyncio.start_server(respond, "127.0.0.1", 0) as other:
+        address = Address("127.0.0.1", other.sockets[0].getsockname()[1])
+        finding = await (probe.probe if path == "lmstudio-greeting" else probe.probe_status)(address)
+        await asyncio.wait_for(done.wait(), 5)
+    assert (finding is None) is is_expected
+    assert finding is None or finding.reason == "something else listens there, not LM Studio"
+
+
+async def test_a_body_without_end_is_not_read_without_end(home: Path) -> None:
+    with listening(b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 1_000_000) as address:
+        finding = await probe.probe(Address.parse(address))
+    assert finding is not None
+    assert finding.reason == "something else listens there, not LM Studio"
 
 
 async def test_a_program_that_says_nothing_is_not_waited_for_without_end(
