@@ -56,7 +56,7 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], type[LMStudioServerError]], ...] = tuple(
         (r"model (is|was|has been) unloaded|model unloaded", LMStudioModelUnloadedError),
         (r"insufficient system resources", LMStudioInsufficientResourcesError),
         (r"model has crashed", LMStudioModelCrashedError),
-        (r"jinja|prompt template", LMStudioPromptTemplateError),
+        (r"(?<![\w/.-])jinja(?![\w/-])|prompt template", LMStudioPromptTemplateError),
         (r"does not support (images|vision)", LMStudioUnsupportedError),
         (r"failed to parse tool call", LMStudioToolCallError),
         (r"failed to load|load-error|error loading model|no lm runtime found", LMStudioModelLoadError),
@@ -65,6 +65,9 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], type[LMStudioServerError]], ...] = tuple(
         (r"api token|api key", LMStudioAuthenticationError),
     )
 )
+
+_NAMED = re.compile(r"""(model|identifier|path) (["'])[^"'\n]{0,512}\2""", re.IGNORECASE)
+"""A name in a text, which may contain any words."""
 
 _NUMBERS = re.compile(
     r"first (\d{1,12}) tokens.{0,200}?length of only (\d{1,12})|n_keep \(?(\d{1,12})\)? >= n_ctx \(?(\d{1,12})\)?"
@@ -102,7 +105,7 @@ def to_exception(
     # Every field is optional, and the title has this default (docs/protocol.md#errors).
     title = _text(error, "title") or root_title or "Unknown error"
     display, data = _object(error, "displayData"), _object(error, "errorData")
-    texts = f"{title}\n{root_title}\n{cause}"
+    texts = _NAMED.sub(r"\1 \2\2", f"{title}\n{root_title}\n{cause}")
     kind = (
         kind
         or _BY_CODE.get(_text(display or {}, "code") or "")
@@ -118,7 +121,7 @@ def to_exception(
         "error_data": data,
     }
     if kind is LMStudioContextOverflowError:
-        details |= _context_tokens(f"{title} {cause}")
+        details |= _context_tokens(f"{title} {root_title} {cause}")
         if "used" in details:  # the server's own sentence is harder to read, and has no other information
             header, cause, suggestion = OVERFLOW.format(**details), None, None
     details["suggestion"] = suggestion

@@ -135,6 +135,10 @@ def test_each_error_code_has_its_exception_with_all_details(code: str) -> None:
         ),
         ("Model loading aborted due to insufficient system resources", LMStudioInsufficientResourcesError),
         ("Failed to load model", LMStudioModelLoadError),
+        ('Failed to load model "jinja-templates-7b"', LMStudioModelLoadError),
+        ("Failed to load model 'acme/model has crashed'", LMStudioModelLoadError),
+        ("Failed to load model jinja-templates-7b", LMStudioModelLoadError),
+        ("Error loading model. /models/jinja/a.gguf, /models/my-jinja.gguf", LMStudioModelLoadError),
         ("Received load-error", LMStudioModelLoadError),
         (
             "Error loading model. (Exit code: 6). Unknown error. Try a different model and/or config.",
@@ -200,8 +204,9 @@ def test_each_known_error_text_has_its_exception(text: str, kind: type[LMStudioS
         (f"n_keep ({'9' * 5000}) >= n_ctx (4096)", None, None),
     ],
 )
-def test_a_context_overflow_has_used_and_limit(text: str, used: int | None, limit: int | None) -> None:
-    error = to_exception({"title": text}, "Chat response")
+@pytest.mark.parametrize("field", ["title", "rootTitle", "cause"])
+def test_a_context_overflow_has_used_and_limit(text: str, used: int | None, limit: int | None, field: str) -> None:
+    error = to_exception({"title": "Oh no", field: text}, "Chat response")
     assert isinstance(error, LMStudioContextOverflowError)
     assert (error.used, error.limit) == (used, limit)
 
@@ -276,13 +281,14 @@ WORST: dict[str, str] = {
     r"model (is|was|has been) unloaded|model unloaded": "model has been ",
     r"insufficient system resources": "insufficient system ",
     r"model has crashed": "model has ",
-    r"jinja|prompt template": "prompt ",
+    r"(?<![\w/.-])jinja(?![\w/-])|prompt template": "prompt ",
     r"does not support (images|vision)": "does not support ",
     r"failed to parse tool call": "failed to parse tool ",
     r"failed to load|load-error|error loading model|no lm runtime found": "failed to loa load-erro ",
     r"'type' must be a string": "'type' must be a ",
     r"prediction-error|iterating prediction stream|generation failed|channel error": "prediction-iterating ",
     r"api token|api key": "api ",
+    errors._NAMED.pattern: "model 'model \"",
     errors._NUMBERS.pattern: "first 1 tokens n_keep (1",
     session._ENDPOINT_IN_WARNING.pattern: "endpointName = -endpoint",
 }
@@ -290,7 +296,7 @@ WORST: dict[str, str] = {
 
 
 def _patterns() -> list[re.Pattern[str]]:
-    return [*(pattern for pattern, _ in errors._BY_TEXT), errors._NUMBERS, session._ENDPOINT_IN_WARNING]
+    return [*(pattern for pattern, _ in errors._BY_TEXT), errors._NAMED, errors._NUMBERS, session._ENDPOINT_IN_WARNING]
 
 
 @pytest.mark.timeout(10)

@@ -383,7 +383,7 @@ def _unreadable(label: str, error: Exception) -> LMStudioProtocolError:
 def _what_is_wrong(error: Exception) -> str:
     """Return what is wrong with a response. The error itself is the cause of ours, for people who debug it."""
     if isinstance(error, ValidationError):
-        return "; ".join(
+        return ", ".join(
             f"{'.'.join(map(str, each['loc']))}: {shortened(each['msg'])}" for each in error.errors(include_url=False)
         )
     if isinstance(error, KeyError):

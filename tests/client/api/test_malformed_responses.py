@@ -200,6 +200,7 @@ def test_a_name_of_the_caller_that_no_request_can_have_is_an_error_of_the_caller
         (lambda: dict[str, int]()["identifier"], "it has no 'identifier'"),
         (lambda: [].identifier, "a part of it has another form than expected"),  # type: ignore[attr-defined]
         (lambda: TypeAdapter(dict[str, int]).validate_python({"a": "x"}), "a: Input should be a valid integer"),
+        (lambda: TypeAdapter(dict[str, int]).validate_python({"a": "x", "b": "y"}), "a: Input should be a valid"),
     ],
 )
 def test_the_error_about_a_malformed_response_is_no_exception_of_python(
@@ -209,3 +210,4 @@ def test_the_error_about_a_malformed_response_is_no_exception_of_python(
         read()
     assert f"Model list: the server's response cannot be read: {reason}" in str(caught.value)
     assert str(caught.value).endswith("; update LM Studio and this package")
+    assert str(caught.value).count("; ") == 1, "what follows is the remedy"
