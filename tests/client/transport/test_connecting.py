@@ -119,12 +119,36 @@ def test_an_invalid_address_is_rejected_in_the_constructor(host: str) -> None:
         ("https://host", Address("host", 443, tls=True)),
         ("wss://host/lms/", Address("host", 443, tls=True, prefix="/lms")),
         ("[::1]:99", Address("::1", 99)),
+        ("[::1]", Address("::1", 1234)),
+        ("http://host", Address("host", 1234)),
         ("http://host:80/api/v0", Address("host", 80)),
         ("host:80,", Address("host", 80)),
     ],
 )
 def test_addresses_are_read(text: str, expected: Address) -> None:
     assert Address.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "problem"),
+    [
+        ("::1", "is not an address; write an IPv6 address in brackets, such as [::1]:1234"),
+        ("::1:1234", "is not an address; write an IPv6 address in brackets, such as [::1]:1234"),
+        ("http://::1:1234/v1", "is not an address; write an IPv6 address in brackets, such as [::1]:1234"),
+        ("fd00::20", "is not an address; write an IPv6 address in brackets, such as [::1]:1234"),
+        (" ", "is not an address; write host:port, or a ws:// or wss:// URL"),
+        ("b:1:2", "is not an address: its port is no number from 1 to 65535; write host:port"),
+        ("gpu:http", "is not an address: its port is no number from 1 to 65535; write host:port"),
+    ],
+)
+@pytest.mark.parametrize("source", ["host", "LMSTUDIO_HOST"])
+def test_the_error_of_a_bad_host_names_where_it_is_from(
+    monkeypatch: pytest.MonkeyPatch, host: str, problem: str, source: str
+) -> None:
+    monkeypatch.setenv("LMSTUDIO_HOST", host if source != "host" else "studio:1")
+    with pytest.raises(lms.LMStudioValueError) as caught:
+        lms.Client(host if source == "host" else None)
+    assert str(caught.value) == f"{source} {host!r} {problem}"
 
 
 @pytest.mark.parametrize("client", [lms.Client, lms.AsyncClient])

@@ -54,22 +54,24 @@ class Address:
     def parse(cls, text: str) -> Self:
         """Read `host`, `host:port`, or a URL of http, https, ws or wss.
 
-        A trailing `/v1` is dropped, with or without an endpoint.
+        Without a port, it is 443 for https and wss, else LM Studio's own, 1234, also for http. An IPv6 address is in
+        brackets. A trailing `/v1` is dropped, with or without an endpoint.
 
         Raises:
             LMStudioValueError: If it is not one of these.
         """
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             text = _joined(text)
-        text = text.strip().rstrip(", ")
+        variable = os.environ.get(HOST_VARIABLE, "")
+        source = HOST_VARIABLE if text and text in {variable, *variable.split(",")} else "host"
+        given, text = text, text.strip().rstrip(", ")
         if TOKEN_PREFIX in text:
-            raise LMStudioValueError("host contains an API token, which is not shown here; pass it as api_token")
+            raise LMStudioValueError(f"{source} contains an API token, which is not shown here; pass it as api_token")
         if holds_credentials(text):
             raise LMStudioValueError(
-                "host must not contain credentials, a query or a fragment; pass the token as api_token"
+                f"{source} must not contain credentials, a query or a fragment; pass the token as api_token"
             )
         if "," in text:
-            source = HOST_VARIABLE if text == os.environ.get(HOST_VARIABLE) else "host"
             raise LMStudioValueError(
                 f"{source} {text!r} names several servers, and a client has one; name one of them as host, or give "
                 "them all to an adapter, such as ChatLMStudio(host=[…])"
@@ -78,10 +80,14 @@ class Address:
             parts = urlsplit(text if "://" in text else f"//{text}")
             host, port = parts.hostname, parts.port
         except ValueError as error:
+            if _is_ipv6((text.partition("://")[2] or text).partition("/")[0]):
+                raise LMStudioValueError(
+                    f"{source} {given!r} is not an address; write an IPv6 address in brackets, such as [::1]:1234"
+                ) from error
             reason = "its port is no number from 1 to 65535" if "Port" in str(error) else error
-            raise LMStudioValueError(f"host {text!r} is not an address: {reason}; write host:port") from error
+            raise LMStudioValueError(f"{source} {given!r} is not an address: {reason}; write host:port") from error
         if parts.scheme not in _SCHEMES or not host or port == 0:
-            raise LMStudioValueError(f"host {text!r} is not an address; write host:port, or a ws:// or wss:// URL")
+            raise LMStudioValueError(f"{source} {given!r} is not an address; write host:port, or a ws:// or wss:// URL")
         tls = _SCHEMES[parts.scheme]
         prefix = _API_SUFFIX.sub("", parts.path.rstrip("/"))
         return cls(host, port or (443 if tls else DEFAULT_PORT), tls, prefix)
@@ -104,6 +110,12 @@ class Address:
 
     def __str__(self) -> str:
         return f"{'wss' if self.tls else 'ws'}://{self.netloc}{self.prefix}"
+
+
+def _is_ipv6(text: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(text).version == 6
+    return False
 
 
 def _joined(hosts: object) -> str:
