@@ -24,7 +24,7 @@ from lmstudio_integrations.errors import (
 _ON_THE_WAY = (LMStudioClientError, LMStudioTimeoutError)
 """Errors on the way to the server, whose remedy follows a semicolon."""
 
-_PARTS = re.compile(r"\n  (?=(?:cause|tried|evicted before|suggestion): )")
+_PARTS = re.compile(r"\n  (?=(?:cause|tried|evicted before|suggestion|this is a container): )")
 _COMMANDS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -90,7 +90,7 @@ def parts_of(error: LMStudioError) -> list[str]:
     The errors of this side's own work, such as a wrong argument, have one part, with the remedy in it.
     """
     head, *more = _PARTS.split(str(error))
-    more = [for_commands(part) if part.startswith("suggestion: ") else part for part in more]
+    more = [for_commands(part) if part.startswith(("suggestion: ", "this is ")) else part for part in more]
     if isinstance(error, LMStudioServerError) and error.title is not None:
         head = error.title if _plan_lines(error) else head.partition(" error: ")[2] or head
     else:

@@ -352,7 +352,7 @@ def test_without_an_address_all_ports_of_this_machine_are_tried(
     status, found = checks()
     assert status == 1
     assert found["server"]["found"] == "no LM Studio found on this machine"
-    assert "lms server start" in found["server"]["fix"]
+    assert found["server"]["fix"].startswith("open LM Studio, or run `lmsi serve`")
 
 
 @pytest.mark.parametrize("host", ["ftp://nowhere", f"{TOKEN}@somewhere", "http://user:password@somewhere"])

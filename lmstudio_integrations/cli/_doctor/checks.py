@@ -164,7 +164,7 @@ def server_check(
     details = tuple(_describe_attempt(each) for each in attempts if not each.tried or len(tried) > 1)
     used = next((each for each in tried if each.problem is None), None)
     if used is None and len(tried) > 1:
-        return Check("server", "problem", NOT_FOUND, for_commands(remedy), details, data)
+        return Check("server", "problem", NOT_FOUND, for_commands("; ".join(remedy.split("\n  "))), details, data)
     if used is None:
         problem, fix = split_remedy(tried[0].problem or "")
         return Check("server", "problem", f"{tried[0].address} ({tried[0].source}): {problem}", fix, details, data)

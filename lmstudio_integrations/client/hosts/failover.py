@@ -195,7 +195,11 @@ class Failover:
         failed = {id(each): (self._hosts[number], each) for number, each in reversed(self._errors.items())}
         if len(failed) < 2 or error not in self._errors.values():
             return error
-        reasons = "; ".join(f"{host.name}: {one_line(each)}" for host, each in reversed(failed.values()))
+        texts = [f"{host.name}: {one_line(each)}" for host, each in reversed(failed.values())]
+        remedies = {text.partition("; ")[2] for text in texts}
+        if len(remedies) == 1:  # what helps all hosts is said once
+            texts = [*(text.partition("; ")[0] for text in texts), *filter(None, remedies)]
+        reasons = "; ".join(texts)
         combined = copy(min(self._errors.values(), key=_helpfulness))
         combined.args = (f"all {len(failed)} hosts failed: {reasons}",)
         combined.__cause__ = error

@@ -31,6 +31,9 @@ _FORMAT = re.compile(r"[.-](gguf|mlx)$", re.IGNORECASE)
 _EMULATED_PUBLISHERS = {"local", "scripted"}
 """The first parts of the emulator's paths of models without a publisher. The rest is the key, unless it is a file."""
 
+_PROVIDER = "lmstudio:"
+"""What `init_chat_model` takes in front of a name."""
+
 _MOST_MEANT = 2
 """The most models that a suggestion names."""
 
@@ -183,6 +186,11 @@ def _not_loaded(display: Mapping[str, Any]) -> str | None:
 
 def _no_path(display: Mapping[str, Any]) -> str:
     path, downloaded = str(display["path"]), _sample(display["availablePathsSample"])
+    if path.startswith(_PROVIDER):
+        return f"leave out {_PROVIDER!r}, which only init_chat_model takes"
+    base, _, variant = path.rpartition("@")
+    if base and base.lower() in {part.lower() for each in downloaded for part in _parts(each)}:
+        return f"there is no variant {_name(variant)} of {_name(base)}; `{_command('ls', base)}` lists them"
     get = f"download it with `{_command('get', path)}`"
     meant = _closest_names(path, downloaded)
     if meant:

@@ -14,6 +14,7 @@ from typing import Any, cast
 import pytest
 
 from lmstudio_integrations.client.hosts import host as host_module
+from lmstudio_integrations.client.transport.connect import suggestions
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -21,6 +22,7 @@ from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioModelNotFoundError,
     LMStudioServerError,
+    LMStudioUnreachableError,
 )
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
@@ -153,6 +155,14 @@ def test_the_error_names_every_host_and_its_reason(adapter: Adapter, path: str) 
     assert f"{on}: " in text
     assert f"{off}: LM Studio is not reachable" in text
     assert "nothing listens there" in text
+
+
+def test_what_helps_all_hosts_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suggestions, "in_container", lambda: False)
+    with pytest.raises(LMStudioUnreachableError) as caught:
+        ChatLMStudio(model=CHAT, host=[f"127.0.0.1:{free_port()}" for _ in range(2)]).invoke("Hello")
+    text = str(caught.value)
+    assert (text.count("nothing listens there"), text.count("lmsi serve")) == (2, 1)
 
 
 def test_an_error_of_the_request_is_not_repeated_elsewhere(pair: list[Emulator]) -> None:

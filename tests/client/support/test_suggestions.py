@@ -66,6 +66,9 @@ def test_the_suggestion_of_the_server_comes_first() -> None:
         ("Gemma3-4b", ["google/gemma-3-4b"], "did you mean 'google/gemma-3-4b'?"),
         ("chaty", ["maker/Chatty-GGUF/chatty.q4.gguf"], "Did you mean 'maker/Chatty-GGUF/chatty.q4.gguf'?"),
         ("a b", [], "`lmsi get 'a b'`"),
+        ("lmstudio:qwen/qwen3-4b", ["qwen/qwen3-4b"], "suggestion: leave out 'lmstudio:', which only init_chat_model"),
+        ("Orca@q8_0", ["local/acme/orca"], "suggestion: there is no variant q8_0 of Orca; `lmsi ls Orca` lists them"),
+        ("orca@q8_0", ["local/acme/llama"], "download it with `lmsi get orca@q8_0`"),
         ("qwen2.5-7b-instrct", ["maker/qwen2.5-7b-instruct"], "'maker/qwen2.5-7b-instruct'"),
         # Without the publisher, as the emulator lists it, and as LM Studio does:
         ("orca-mini-3b", ["local/acme/orca-mini-3b", "llama"], "Did you mean 'acme/orca-mini-3b'? If"),

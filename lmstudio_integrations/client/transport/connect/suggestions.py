@@ -24,6 +24,8 @@ _DOCKER_HOST = "host.docker.internal"
 
 _START = "start LM Studio's server with `lms server start`, or the emulator with `lmsi serve`"
 
+_OPEN = "open LM Studio, or run `lmsi serve`, which is an emulator"
+
 WRONG_PORT = f"set host to LM Studio's own port, by default {DEFAULT_PORT}"
 NO_RESPONSE = "check the address, and whether a firewall blocks it"
 
@@ -40,7 +42,8 @@ def no_listener(address: Address) -> str:
     """Return what helps if nothing listens at an address."""
     if not address.is_loopback:
         return "start LM Studio's server there, and switch on 'Serve on Local Network' in its server settings"
-    return f"{_START}, or set host to the right port{_from_container(address.port)}"
+    note = f"; {_in_container(address.port)}" if in_container() else ""
+    return f"{_START}, or set host to the right port{note}"
 
 
 def no_name(host: str) -> str:
@@ -51,12 +54,13 @@ def no_name(host: str) -> str:
 
 
 def no_server() -> str:
-    """Return what helps on a machine without LM Studio."""
+    """Return what helps on a machine without LM Studio; what concerns containers is on a line of its own."""
     unset = (
         f"unset {SERVER_FILE_VARIABLE}, with which nothing else is tried; or " if server_file_from_environment() else ""
     )
     elsewhere = f"if it runs on another machine or port, set {HOST_VARIABLE} or pass its address"
-    return f"{unset}{_START}{_from_container(DEFAULT_PORT)}; {elsewhere}"
+    note = f"\n  {_in_container(DEFAULT_PORT)}" if in_container() else ""
+    return f"{unset}{_OPEN}; {elsewhere}{note}"
 
 
 def source_of(address: Address) -> str:
@@ -105,10 +109,8 @@ def token_suggestion(target: Target, found: Target | None = None) -> str:
     )
 
 
-def _from_container(port: int) -> str:
-    if not in_container():
-        return ""
+def _in_container(port: int) -> str:
     return (
-        f"; this is a container: if LM Studio runs on its host, set host to {_DOCKER_HOST}:{port}, and switch on "
+        f"this is a container: if LM Studio runs on its host, set host to {_DOCKER_HOST}:{port}, and switch on "
         "'Serve on Local Network' in LM Studio's server settings"
     )

@@ -26,8 +26,11 @@ def test_a_container_is_found_by_its_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert "host.docker.internal" not in suggestions.no_listener(LOCAL)
     file.touch()
     assert "set host to host.docker.internal:4321" in suggestions.no_listener(LOCAL)
-    assert "set host to host.docker.internal:1234" in suggestions.no_server()
-    assert "on another machine or port, set LMSTUDIO_HOST" in suggestions.no_server()
+    text, note = suggestions.no_server().split("\n  ")
+    assert text.startswith("open LM Studio, or run `lmsi serve`")
+    assert "on another machine or port, set LMSTUDIO_HOST" in text
+    assert note.startswith("this is a container: ")
+    assert "set host to host.docker.internal:1234" in note
     assert "Serve on Local Network" in suggestions.no_listener(Address("192.168.1.20", 1234))
 
 
