@@ -84,7 +84,7 @@ class ImageSource:
         prefix = missing_prefix(url)
         if prefix is not None:
             raise LMStudioValueError(f"an image's URL is bare base64; put {prefix} before it")
-        if "://" not in url:
+        if not any(each in url for each in ("://", "@", "?")):  # after these, a URL may have a secret
             raise LMStudioValueError(
                 f"{shown(url)} is a file, not the URL of an image; pass it as path, or its content as base64"
             )
