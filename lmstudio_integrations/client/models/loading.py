@@ -20,6 +20,7 @@ from lmstudio_integrations.client.models.queries import (
     list_downloaded,
     list_wire_infos,
     on_device,
+    version,
 )
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import (
@@ -32,7 +33,7 @@ from lmstudio_integrations.client.models.state import (
     matches,
     reference_of,
 )
-from lmstudio_integrations.client.support.suggestions import MAKE_ROOM, NAME_A_MODEL, add_suggestion
+from lmstudio_integrations.client.support.suggestions import MAKE_ROOM, NAME_A_MODEL, add_suggestion, with_keys
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (
@@ -409,6 +410,8 @@ class Loader:
             operation.listener.on_load(target, state.key, operation.elapsed - started, error)
             if isinstance(error, LMStudioInsufficientResourcesError):
                 raise add_suggestion(error, MAKE_ROOM) from error
+            if isinstance(error, LMStudioModelNotFoundError):
+                raise (yield from self._with_keys(error)) from None  # it repeats the whole error
             raise
         if not packets.already_loaded:
             seconds = operation.elapsed - started
@@ -417,6 +420,17 @@ class Loader:
             state.loaded_here = reference_of(info)
             self._record_load(info)
         return info
+
+    def _with_keys(self, error: LMStudioModelNotFoundError) -> Flow[LMStudioModelNotFoundError]:
+        """Return an error about an unknown model with the keys of those that the server has."""
+        operation = self._operation
+        try:
+            models = yield from list_downloaded(operation, self._state.kind)
+            can_download = not (yield from version(operation)).is_emulator
+        except LMStudioError:
+            return error
+        keys = {model.path: model.model_key for model in models}
+        return with_keys(error, keys, str(operation.context.target), can_download=can_download)
 
     def _record_load(self, info: WireInfo) -> None:
         """Remember that the model fits, and with which context length, for plans."""

@@ -5,7 +5,7 @@ knows of a model. Pure. It runs on the thread that serves every call, so long na
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import copy
 from shlex import quote
 from typing import Any, TypeVar, get_args
@@ -18,6 +18,7 @@ from lmstudio_integrations.errors import (
     LMStudioInsufficientResourcesError,
     LMStudioModelCrashedError,
     LMStudioModelLoadError,
+    LMStudioModelNotFoundError,
     LMStudioPromptTemplateError,
     LMStudioServerError,
 )
@@ -185,32 +186,58 @@ def _not_loaded(display: Mapping[str, Any]) -> str | None:
 
 
 def _no_path(display: Mapping[str, Any]) -> str:
-    path, downloaded = str(display["path"]), _sample(display["availablePathsSample"])
-    if path.startswith(_PROVIDER):
+    return _no_model(str(display["path"]), {each: _key(each) for each in _sample(display["availablePathsSample"])})
+
+
+def with_keys(
+    error: LMStudioModelNotFoundError, keys: Mapping[str, str], server: str, *, can_download: bool
+) -> LMStudioModelNotFoundError:
+    """Return the error about a model that is not downloaded with what is known of the server.
+
+    Args:
+        error: The error of the server.
+        keys: The keys of its models of this kind, by path.
+        server: What people call it.
+        can_download: Whether it downloads models.
+    """
+    display = error.display_data or {}
+    general = _of_details(display)
+    if display.get("code") != "generic.pathNotFound" or not general:
+        return error
+    exact = _no_model(str(display["path"]), keys, f" on {server}", can_download=can_download)
+    result = copy(error)
+    result.suggestion = error.suggestion and error.suggestion.replace(general, exact)
+    result.args = (redact(str(error).replace(general, exact)),)
+    return result
+
+
+def _no_model(name: str, keys: Mapping[str, str], where: str = "", *, can_download: bool = True) -> str:
+    """Return what helps if a server has no model of a name, only those with these keys, by path."""
+    if name.startswith(_PROVIDER):
         return f"leave out {_PROVIDER!r}, which only init_chat_model takes"
-    base, _, variant = path.rpartition("@")
-    if base and base.lower() in {part.lower() for each in downloaded for part in _parts(each)}:
+    base, _, variant = name.rpartition("@")
+    if base and any(base.lower() == part.lower() for path, key in keys.items() for part in _parts(path, key)):
         return f"there is no variant {_name(variant)} of {_name(base)}; `{_command('ls', base)}` lists them"
-    get = f"download it with `{_command('get', path)}`"
-    meant = _closest_names(path, downloaded)
+    get = f"download it with `{_command('get', name)}`" if can_download else ""
+    meant = _closest_names(name, keys)
     if meant:
-        return f"Did you mean {' or '.join(map(repr, meant))}? If not, {get}"
-    known = ", ".join(dict.fromkeys(map(_key, downloaded)))
-    return f"{f'downloaded are {known}' if known else 'no model of this kind is downloaded'}; {get}"
+        return f"Did you mean {' or '.join(map(repr, meant))}?{f' If not, {get}' if get else ''}"
+    known = ", ".join(list(dict.fromkeys(map(_name, keys.values())))[:_SAMPLE])
+    found = f"downloaded{where} are {known}" if known else f"no model of this kind is downloaded{where}"
+    return f"{found}; {get}" if get else found
 
 
-def _closest_names(name: str, downloaded: Sequence[str]) -> list[str]:
+def _closest_names(name: str, keys: Mapping[str, str]) -> list[str]:
     """Return the models of which a name is a part, the beginning or a misspelling, as they can be typed."""
     lower = name.lower()
     models: dict[str, list[str]] = {}  # by each part of a path that people take for the name
-    for path in downloaded:
-        key = _key(path)
+    for path, key in keys.items():
         if key != name:
-            for part in _parts(path):
+            for part in _parts(path, key):
                 models.setdefault(part.lower(), []).append(key)
     begun = list(dict.fromkeys(key for part, keys in models.items() if part.startswith(lower) for key in keys))
     meant = models.get(lower) or (begun if len(begun) <= _MOST_MEANT else []) or _misspelled(lower, models)
-    return meant[:_MOST_MEANT]
+    return list(dict.fromkeys(meant))[:_MOST_MEANT]
 
 
 def _key(path: str) -> str:
@@ -219,10 +246,9 @@ def _key(path: str) -> str:
     return key if key and publisher in _EMULATED_PUBLISHERS and not _FORMAT.search(key) else path
 
 
-def _parts(path: str) -> set[str]:
-    """Return a path, what to type for it, and what follows its publisher: folders and file, without their formats."""
-    key = _key(path)
-    segments = key.split("/")[key.count("/") > 0 :]
+def _parts(path: str, key: str) -> set[str]:
+    """Return a path, its key, and what follows the publisher of each: folders and file, without their formats."""
+    segments = [part for name in {key, _key(path)} for part in name.split("/")[name.count("/") > 0 :]]
     return {path, key, *segments, *(_FORMAT.sub("", segment) for segment in segments)}
 
 

@@ -15,6 +15,7 @@ from lmstudio_integrations.client.support.suggestions import MAKE_ROOM
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.server.limits import Limits
+from lmstudio_integrations.types.models import ServerVersion
 from tests.client.fake import wait_until
 from tests.support.gate import AT_THE_GATE, Gate
 
@@ -139,6 +140,26 @@ async def test_a_name_that_no_list_has_loads_one_instance_under_that_name(client
     server.unload("buddy")
     assert (await client.llm.model("buddy", load_policy="explicit")).identifier == "chatty"
     assert len(server.loads) == 2
+
+
+@pytest.mark.parametrize("is_emulator", [True, False])
+async def test_an_unknown_model_gets_the_keys_of_the_server_and_a_download_only_where_that_works(
+    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, is_emulator: bool
+) -> None:
+    monkeypatch.setattr(ServerVersion, "is_emulator", is_emulator)
+    models = [ModelEntry(key="chatty", path="maker/Talker-GGUF/talker.gguf"), ModelEntry(key="e", kind="embedding")]
+    with Emulator(models) as server:
+        async with make_client(server.address) as client:
+            for name, advice in {
+                "zzz": f"downloaded on {server.address} are chatty",
+                "talker": "Did you mean 'chatty'?",
+            }.items():
+                with pytest.raises(lms.LMStudioModelNotFoundError) as caught:
+                    await client.llm.model(name)
+                text = str(caught.value.suggestion)
+                assert text.startswith(advice)
+                assert ("download it with" in text) is not is_emulator
+                assert str(caught.value).endswith(text)
 
 
 async def test_an_unknown_model_is_an_error_with_close_matches(client: Any) -> None:
