@@ -410,9 +410,12 @@ async def test_a_server_of_others_gets_no_token_and_no_headers(
         if change is not None:
             change(monkeypatch, path)
         opened: list[Any] = []
-        monkeypatch.setattr(
-            opening, "Connect", lambda *args, **kwargs: opened.append(kwargs) or Connect(*args, **kwargs)
-        )
+
+        def connect(*args: Any, **kwargs: Any) -> Connect:
+            opened.append(kwargs)
+            return Connect(*args, **kwargs)
+
+        monkeypatch.setattr(opening, "Connect", connect)
         async with make_client(None, TOKEN, headers={"X-Secret": "hush", "X-Test": repr(change)}) as client:
             if is_sent:
                 assert await client.list_downloaded_models()
