@@ -93,8 +93,9 @@ class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
     stop_on_repetition: Annotated[bool | int, BeforeValidator(_check_characters)] = Field(
         default=True,
         description="Whether a response that only repeats one block is cancelled. What was received stays, the finish "
-        "reason is `length`, and the metadata has the stop reason `repetition` and `repetition_start`, a character. A "
-        "number is that of the characters for which a block may be repeated. The default is `True`.",
+        "reason and the stop reason are `repetition`, and the metadata has `repetition_start`, a character. `True` "
+        "watches the reasoning and, if the call offers tools, the text and the tool calls. A number watches all of a "
+        "response, and is that of the characters for which a block may be repeated. The default is `True`.",
     )
 
     preset: str | None = Field(

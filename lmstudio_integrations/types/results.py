@@ -34,9 +34,8 @@ _FINISH_REASONS = {
     "toolCalls": "tool_calls",
     "maxPredictedTokensReached": "length",
     "contextLengthReached": "length",
-    "repetition": "length",
 }
-"""The stop reasons in OpenAI's words; others, such as `userStopped`, stay as they are."""
+"""The stop reasons in OpenAI's words; others, such as `userStopped` and `repetition`, stay as they are."""
 
 
 @dataclass(slots=True)
@@ -219,9 +218,10 @@ class LlmPredictionStats(WireModel):
     `tools_first`, `think_first` and `required_tool_fallback`); `rescued_tool_calls`, the calls that were found in the
     text; `repaired_tool_calls`, of each call that was mended what was `sent`, and the `name` and `arguments` that it
     was `replaced_by`, or `None` if the model was asked for them in vain; `forced_by_grammar`, if a required call was
-    requested by grammar; `repetition_start`, the character of the text, the reasoning or the arguments at which one
-    block begins to repeat, if the stop reason is `repetition` (see `stop_on_repetition`); and `reasoning_replay`, what
-    the chat template does with the earlier reasoning that the conversation has (`ReasoningReplay.by_place`).
+    requested by grammar; `repetition_start`, the character of the text, the reasoning or the tool calls (names and
+    arguments) at which one block begins to repeat, if the stop reason is `repetition` (see `stop_on_repetition`);
+    and `reasoning_replay`, what the chat template does with the earlier reasoning that the conversation has
+    (`ReasoningReplay.by_place`).
     """
 
     stop_reason: str

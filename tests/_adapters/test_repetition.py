@@ -11,12 +11,16 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
 from tests._adapters.ways import Way, collected, said, ways
+from tests.client.predictions.legitimate_texts import TEXTS
 from tests.support.adapters import covering
 from tests.support.gate import AT_THE_GATE, Gate
 
-LOOP = "Let me think about it again. " * 60
+SENTENCE = "Let me think about it again. "
+LOOP = SENTENCE * 300
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "write", "parameters": {"type": "object"}}}
 OFFERED: dict[str, Any] = {"rawTools": {"type": "toolArray", "tools": [TOOL]}}
+LONG = ("899 INSERT lines", "a matrix of zeros")
+NAMED = ("a refrain of 40 lines", "ninety equal items", *LONG)
 
 
 def rule(prompt: str, *steps: dict[str, Any]) -> dict[str, Any]:
@@ -26,20 +30,22 @@ def rule(prompt: str, *steps: dict[str, Any]) -> dict[str, Any]:
 RULES = (
     rule("loop", {"text": "Oslo. "}, {"text": LOOP}, AT_THE_GATE),
     rule("think", {"text": f"<think>Oslo? {LOOP}"}, AT_THE_GATE),
-    rule("write", {"text": "I write. "}, {"tool": "write", "arguments": {"text": LOOP * 20}}, AT_THE_GATE),
+    rule("write", {"text": "I write. "}, {"tool": "write", "arguments": {"text": LOOP * 4}}, AT_THE_GATE),
     rule("go on", {"text": LOOP}),
-    rule("for long", {"text": LOOP * 20}),
+    rule("for long", {"text": LOOP * 2}),
+    *[rule(name, {"text": TEXTS[name][0]}, {"tool": "write", "arguments": {"text": TEXTS[name][0]}}) for name in NAMED],
 )
-"""All but the last two only end if they are cancelled."""
+"""The first three only end if they are cancelled."""
 
 WAYS = ways({"tools": [TOOL]}, {"config": OFFERED, "stop_on_repetition": True})
 SOME = ("invoke", "astream", "stream_chat", "achat", "native async")
 some_ways = pytest.mark.parametrize("way", [WAYS[name] for name in SOME], ids=SOME)
+pytestmark = pytest.mark.filterwarnings("ignore:.*stop_on_repetition=False")
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Emulator]:
-    with Emulator([ModelEntry(key="m", rules=RULES)], engines=Gate().engines()) as running:
+    with Emulator([ModelEntry(key="m", context_length=100_000, rules=RULES)], engines=Gate().engines()) as running:
         yield running
 
 
@@ -57,10 +63,29 @@ def test_a_response_that_repeats_itself_is_stopped(
     seen = way(server.address, prompt)
     assert text.startswith(seen["text"])
     assert reasoning.startswith(seen["reasoning"])
-    assert len(seen["text"] + seen["reasoning"]) > 1_300
+    assert len(seen["text"] + seen["reasoning"]) > 8_000
     assert (seen["stop_reason"], seen["repetition_start"]) == ("repetition", start)
     assert "".join(seen["parts"]) in {seen["text"], ""}
     assert len(stops(caplog)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("way", "name"), [(way, name) for way in SOME for name in NAMED if name not in LONG or way in {"invoke", "achat"}]
+)
+def test_a_text_that_is_no_loop_is_complete(server: Emulator, way: str, name: str) -> None:
+    seen = WAYS[way](server.address, name)
+    text = TEXTS[name][0]
+    assert (seen["text"], seen["calls"]) == (text, [("write", {"text": text})])
+
+
+PLAIN_WAYS = ways({}, {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [PLAIN_WAYS[name] for name in SOME], ids=SOME)
+def test_a_plain_response_is_not_watched(server: Emulator, way: Way) -> None:
+    assert way(server.address, "for long")["text"] == LOOP * 2
 
 
 @pytest.mark.parametrize(("role", "is_stopped"), [(HumanMessage, False), (AIMessage, True)])
@@ -68,7 +93,8 @@ def test_a_block_that_the_caller_repeats_may_be_repeated(
     server: Emulator, role: Any, is_stopped: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What the model itself has repeated before is no reason to go on."""
-    message = ChatLMStudio(model="m", host=server.address).invoke([role(LOOP), HumanMessage("for long")])
+    llm = ChatLMStudio(model="m", host=server.address).bind_tools([TOOL])
+    message = llm.invoke([role(LOOP), HumanMessage("for long")])
     assert (message.response_metadata["stop_reason"] == "repetition", bool(stops(caplog))) == (is_stopped, is_stopped)
 
 
@@ -81,7 +107,7 @@ def test_a_call_with_arguments_that_repeat_themselves_is_cut_off(
     except LlamaIndexToolCallError as error:
         assert "the model only repeated itself" in str(error)  # noqa: PT017 - the other framework has invalid calls
     else:
-        assert (seen["text"], seen["calls"], seen["repetition_start"]) == ("I write. ", [], 10)
+        assert (seen["text"], seen["calls"], seen["repetition_start"]) == ("I write. ", [], 16)
     assert len(stops(caplog)) == 1
 
 
@@ -90,38 +116,45 @@ def raw_of(response: Any) -> Any:
 
 
 FINISH_REASONS: dict[str, Callable[[str], Any]] = {
-    "LangChain": lambda host: ChatLMStudio(model="m", host=host).invoke("loop").response_metadata["finish_reason"],
+    "LangChain": lambda host: (
+        ChatLMStudio(model="m", host=host, stop_on_repetition=8_000).invoke("loop").response_metadata["finish_reason"]
+    ),
     "LangChain, completion": lambda host: (
-        LMStudioLLM(model="m", host=host).generate(["loop"]).generations[0][0].generation_info or {}
+        LMStudioLLM(model="m", host=host, stop_on_repetition=8_000).generate(["loop"]).generations[0][0].generation_info
+        or {}
     )["finish_reason"],
-    "LlamaIndex": lambda host: raw_of(LMStudio(model="m", host=host).chat(said("loop")))["finish_reason"],
-    "LlamaIndex, completion": lambda host: raw_of(LMStudio(model="m", host=host).complete("loop"))["finish_reason"],
+    "LlamaIndex": lambda host: raw_of(LMStudio(model="m", host=host).chat(said("loop"), stop_on_repetition=8_000))[
+        "finish_reason"
+    ],
+    "LlamaIndex, completion": lambda host: raw_of(
+        LMStudio(model="m", host=host).complete("loop", stop_on_repetition=8_000)
+    )["finish_reason"],
 }
 
 
 @pytest.mark.parametrize("reason", FINISH_REASONS.values(), ids=FINISH_REASONS)
-def test_its_finish_reason_is_length(server: Emulator, reason: Callable[[str], Any]) -> None:
-    assert reason(server.address) == "length"
+def test_it_is_a_finish_reason_of_its_own(server: Emulator, reason: Callable[[str], Any]) -> None:
+    assert reason(server.address) == "repetition"
 
 
 SETTINGS: dict[str, Callable[[str, Any], Any]] = {
     "a field of ChatLMStudio": lambda host, limit: (
-        ChatLMStudio(model="m", host=host, stop_on_repetition=limit).invoke([HumanMessage("go on")]).text
+        ChatLMStudio(model="m", host=host, stop_on_repetition=limit).bind_tools([TOOL]).invoke("go on").text
     ),
     "an argument of invoke": lambda host, limit: (
-        ChatLMStudio(model="m", host=host).invoke("go on", stop_on_repetition=limit).text
+        ChatLMStudio(model="m", host=host).invoke("go on", tools=[TOOL], stop_on_repetition=limit).text
     ),
     "an argument of astream": lambda host, limit: "".join(
         chunk.text
         for chunk in asyncio.run(
-            collected(ChatLMStudio(model="m", host=host).astream("go on", stop_on_repetition=limit))
+            collected(ChatLMStudio(model="m", host=host).astream("go on", tools=[TOOL], stop_on_repetition=limit))
         )
     ),
     "a field of LMStudio": lambda host, limit: (
-        LMStudio(model="m", host=host, stop_on_repetition=limit).chat(said("go on")).message.content
+        LMStudio(model="m", host=host, stop_on_repetition=limit).chat(said("go on"), tools=[TOOL]).message.content
     ),
     "an argument of chat": lambda host, limit: (
-        LMStudio(model="m", host=host).chat(said("go on"), stop_on_repetition=limit).message.content
+        LMStudio(model="m", host=host).chat(said("go on"), tools=[TOOL], stop_on_repetition=limit).message.content
     ),
 }
 

@@ -85,8 +85,9 @@ class PredictionParameters(TimeoutParameters, total=False):
         required_tool_fallback: Whether a required tool call that the model did not make is requested again, by grammar.
             The default is `False`, which only logs it.
         stop_on_repetition: Whether a response that only repeats one block is cancelled. What was delivered stays, the
-            stop reason is `repetition`, and `stats` has `repetition_start`. A number is that of the characters for
-            which a block may be repeated, in place of the measured limits. The default is `False`; see
+            stop reason is `repetition`, and `stats` has `repetition_start`. `True` watches the reasoning and, if the
+            request offers tools, the text and the tool calls. A number watches all of a response, and is that of the
+            characters for which a block may be repeated. The default is `False`; see
             `docs/guides/agents-that-run-long.md`.
         send_reasoning: Which thoughts of earlier messages go back to the model: `auto` those that its chat template
             takes; `turn` those since the last user message; `always` (or `True`) all;

@@ -1,19 +1,23 @@
 """A response that only repeats itself: what is one, what is none, and what becomes of the response."""
 
-import base64
+import json
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.predictions.entries import stop_on_repetition
 from lmstudio_integrations.client.predictions.entries.stop_on_repetition import StopOnRepetition
 from lmstudio_integrations.client.predictions.middleware import Ask, Events
 from lmstudio_integrations.client.predictions.plan import Plan
-from lmstudio_integrations.client.predictions.repetition import is_repeated
+from lmstudio_integrations.client.predictions.repetition import Repetition, is_repeated
 from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.protocol.kv_config import stack_of
+from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -22,99 +26,195 @@ from lmstudio_integrations.types.results import (
     PromptProgress,
     ToolCallArguments,
     ToolCallEnd,
+    ToolCallName,
     ToolCallStart,
 )
+from tests.client.predictions.legitimate_texts import TEXTS
 from tests.client.predictions.middlewares import passed
 from tests.support.gate import AT_THE_GATE, Gate
-from tools.repetition_sweep import Loop, find_stop, in_fragments, loops
 
-LOOPS = loops()
+LOOPS: list[dict[str, str]] = json.loads(Path(__file__).with_name("loops.json").read_text(encoding="utf-8"))
 SENTENCE = "Let me think about it again. "
+PLACE: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+TOOL: dict[str, Any] = {"type": "function", "function": {"name": "weather", "parameters": PLACE}}
+TOOLS = LlmPredictionConfig(raw_tools={"type": "toolArray", "tools": [TOOL]})
+REQUIRED_TOOL = TOOLS.merged(LlmPredictionConfig(tool_choice={"type": "generic", "mode": "required"}))
 JSON = LlmPredictionConfig(structured={"type": "json"})
+PLAIN = LlmPredictionConfig()
+
+MOST = 8_000 + 256 + 64
+"""Characters after which a loop of a short block is stopped: the rule, up to the next look, a fragment."""
 
 
 # What is a repetition -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loop", LOOPS, ids=[f"{number}, {loop.source}" for number, loop in enumerate(LOOPS)])
-def test_a_loop_is_stopped_in_time(loop: Loop) -> None:
-    stop = loop.find_stop()
+class Stop(NamedTuple):
+    """How a response was stopped: what was found, and how many characters had arrived by then."""
+
+    repetition: Repetition
+    at: int
+
+
+class Cancelled:
+    """Counts how often a call is cancelled."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def cancel(self) -> None:
+        self.times += 1
+
+
+def find_stop(
+    text: str,
+    channel: str = "text",
+    settings: LlmPredictionConfig = TOOLS,
+    *,
+    limit: bool | int = True,
+    prompt: str = "",
+) -> Stop | None:
+    """Return how a response is stopped; `None` if it is not."""
+    middleware = StopOnRepetition(Plan([], "Test", settings, {"stop_on_repetition": limit}))
+    ask = asking(Cancelled())
+    ask.parameter = {"history": WireHistory.of_prompt(prompt).to_dict(), "predictionConfigStack": stack_of(settings)}
+    if channel == "arguments":
+        middleware.events([ToolCallStart("1"), ToolCallName("weather")], ask)
+    for at in range(0, len(text), 64):
+        content = text[at : at + 64]
+        event: PredictionEvent = ToolCallArguments(content)
+        if channel != "arguments":
+            event = LlmPredictionFragment(content, reasoning_type="none" if channel == "text" else channel)
+        ask.raw.add_all([event])
+        middleware.events([event], ask)
+        if middleware.repetition is not None:
+            return Stop(middleware.repetition[1], at + len(content))
+    return None
+
+
+def copies_of(block: str) -> str:
+    return block * (20_000 // len(block) + 20)
+
+
+WITHOUT_WORDS = ("<tr><td></td>", "!", "G", "\N{ADULT}")
+"""How the loops of texts begin whose blocks have no words."""
+
+
+@pytest.mark.parametrize("loop", LOOPS, ids=[f"{number}, {loop['source']}" for number, loop in enumerate(LOOPS)])
+@pytest.mark.parametrize("limit", [True, 8_000])
+def test_a_loop_is_stopped(loop: dict[str, str], limit: bool | int) -> None:
+    before, block, is_json = loop["before"], loop["block"], loop["channel"] == "json"
+    channel, settings = ("text", JSON) if is_json else (loop["channel"], TOOLS if limit is True else PLAIN)
+    stop = find_stop(before + copies_of(block), channel, settings, limit=limit, prompt=loop["prompt"])
+    if limit is True and channel == "text" and block.startswith(WITHOUT_WORDS):
+        assert stop is None
+        return
     assert stop is not None
-    assert stop.at - len(loop.before) <= loop.limit
-    assert abs(stop.repetition.start - len(loop.before)) <= max(loop.period, 150)
+    start = stop.repetition.start - len("\x1eweather" if channel == "arguments" else "")
+    assert abs(start - len(before)) <= len(block)
+    assert stop.at - len(before) <= max(12 * len(block), 8_000) + 256 + 64 + len(block)
 
 
-def weather(city: str) -> str:
-    """Return the weather of a city."""
-    return f"Rain in {city}."
+@pytest.mark.parametrize("size", [4_001, 16_000])
+@pytest.mark.parametrize("channel", ["text", "reasoning", "arguments"])
+def test_a_block_of_many_characters_is_found(size: int, channel: str) -> None:
+    block = " ".join(random.Random(1).choices(SENTENCE.split(), k=size))[:size]
+    stop = find_stop("Well. " + block * 13, channel)
+    assert stop is not None
+    assert len(stop.repetition.block) == size
 
 
-def numbered(line: str, count: int = 400) -> str:
-    return "".join(line.format(number, number * number % 97) for number in range(count))
+@pytest.mark.parametrize(("name", "arguments"), [("weather", {"city": "Oslo"}), ("f", {"a": 0})])
+def test_the_same_call_without_end_is_found(name: str, arguments: dict[str, Any]) -> None:
+    middleware, ask = watching(), asking(Cancelled())
+    written = json.dumps(arguments)
+    call: Events = [
+        ToolCallStart("1"),
+        ToolCallName(name),
+        ToolCallArguments(written),
+        ToolCallEnd("1", name, arguments),
+    ]
+    passed(middleware, [call] * 1_500, ask)
+    assert middleware.repetition is not None
+    assert middleware.repetition[0] == "tool calls"
+    assert middleware.repetition[1].block == f"\x1e{name}{written}"
 
 
-def picture() -> str:
-    line = "  .:*+=%@#  "
-    return "\n".join(line[abs(row % 12 - 6) :] * 6 for row in range(100))
+@pytest.mark.parametrize(("channel", "settings"), [("text", PLAIN), ("text", TOOLS), ("arguments", TOOLS)])
+@pytest.mark.parametrize("texts", TEXTS.values(), ids=TEXTS)
+def test_a_legitimate_text_is_not_stopped(texts: Sequence[str], channel: str, settings: LlmPredictionConfig) -> None:
+    """A text in arguments is a string of JSON."""
+    for text in texts:
+        written = json.dumps({"content": text}, ensure_ascii=False) if channel == "arguments" else text
+        assert find_stop(written, channel, settings) is None
 
 
-def bytes_of(count: int) -> bytes:
-    return random.Random(1).randbytes(count)
+def test_there_are_300_legitimate_texts() -> None:
+    assert sum(map(len, TEXTS.values())) >= 300
 
 
-VERSE = "The tide comes in, the tide goes out,\nand nobody knows what it is about.\n"
-TEXTS = {
-    "a table": numbered("| {} | open | {} | no |\n"),
-    "CSV": "id,state,value\n" + numbered("{},open,{}\n"),
-    "rows of numbers that are alike": "\n".join(["0.25,0.5,0.75," * 60] * 10),
-    "code": numbered("    assert look({}) == {}\n"),
-    "a log": numbered("12:00:{1} INFO request {0} was served\n"),
-    "a log that counts": numbered("PASS: base/print.exp: p &table[{}*8]\n", 150),
-    "a list of numbers": "\n".join(map(str, range(3000))),
-    "a list of numbers in a line": ", ".join(map(str, range(3000))),
-    "JSON": numbered('{{"id": {}, "value": {}, "state": "open"}},\n'),
-    "empty fields": "a,,,,,,,,,b\n" * 300,
-    "ASCII art": picture(),
-    "a border": "=" * 500 + "\n" + "-" * 500,
-    "a song": "".join(f"\n{bytes_of(900)[verse * 99 :].hex()[:90]}\n{VERSE * 4}" for verse in range(6)),
-    "base64": base64.b64encode(bytes_of(20_000)).decode(),
-    "base64 of zeros": base64.b64encode(bytes_of(500) + bytes(5_000) + bytes_of(500)).decode(),
-    "spaces": "a" + " " * 5_000 + "b",
-    "a sentence 40 times": "All work and no play. " * 40,
-    "two long copies": "".join(numbered("This is line {} of the {} that there are. ", 60) for _ in range(2)),
-    "few words, on many lines": "".join(random.Random(2).choices(["red ", "green ", "blue\n"], k=4_000)),
+REVIEWS = json.dumps([{"label": "other", "reason": "the review names no topic", "relevant": False}] * 300)
+UNTOUCHED: dict[str, tuple[str, str, LlmPredictionConfig, bool | int]] = {
+    "a loop in a plain response": (SENTENCE * 900, "text", PLAIN, True),
+    "equal items in a format": (REVIEWS, "text", JSON, True),
+    "equal items in a format, with a number": (REVIEWS, "text", JSON, 1_000),
+    "equal items in a format that are taken for reasoning": (REVIEWS, "reasoning", JSON, True),
+    "equal items in a format, beside tools": (REVIEWS, "text", TOOLS.merged(JSON), True),
+    "equal items in a required call": (REVIEWS, "arguments", REQUIRED_TOOL, True),
+    "equal items in the text of a required call": (REVIEWS, "text", REQUIRED_TOOL, True),
+    "eleven copies": (("0123456789 " + SENTENCE * 40 + "\n") * 11, "reasoning", PLAIN, True),
+    "copies that do not adjoin": (
+        "\n".join(SENTENCE * 12 + str(number) * 400 for number in range(12)),
+        "text",
+        TOOLS,
+        5_000,
+    ),
+    "a text with many words": (
+        "These seven words are not a loop, because all of them differ from each other now",
+        "text",
+        PLAIN,
+        60,
+    ),
 }
 
 
-@pytest.mark.parametrize("channel", ["text", "arguments"])
-@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_a_text_is_not_stopped(text: str, channel: str) -> None:
-    if text == TEXTS["spaces"] and channel == "arguments":
-        return  # a model writes no such spaces between arguments
-    assert find_stop(in_fragments(text), channel) is None
+@pytest.mark.parametrize("case", UNTOUCHED.values(), ids=UNTOUCHED)
+def test_what_is_not_watched_is_not_stopped(case: tuple[str, str, LlmPredictionConfig, bool | int]) -> None:
+    text, channel, settings, limit = case
+    assert find_stop(text, channel, settings, limit=limit) is None
 
 
-LIMITS: dict[str, tuple[str, bool | int, LlmPredictionConfig | None, tuple[int, int] | None]] = {
-    "a lower limit": (SENTENCE * 20, 300, None, (300, 556)),
-    "a higher one": (SENTENCE * 200, 20_000, None, None),
-    "a higher one, reached": (SENTENCE * 900, 20_000, None, (20_000, 20_256)),
-    "copies are fewest, above a limit": ("0123456789" * 30 + SENTENCE * 30, 60, None, (87, 350)),
-    "three copies are fewest": ("0123456789" * 30 + "abc" * 33, 1, None, (36, 256)),
-    "few words": ("alpha beta " * 3 + "gamma " * 2 + "beta alpha " * 90, 600, None, (600, 900)),
-    "a sentence": ("These seven words are not a loop, because all of them differ from each other now", 60, None, None),
-    "white space": ("{" + " \n\t" * 3_000, True, None, (7_700, 8_000)),
-    "white space in JSON": ("{" + "".join(random.Random(3).choices(" \n\t", k=9_000)), True, JSON, (744, 1_000)),
+LIMITS: dict[str, tuple[str, bool | int, LlmPredictionConfig, tuple[int, int]]] = {
+    "the default": (SENTENCE * 900, True, TOOLS, (8_000, MOST)),
+    "a lower limit": (SENTENCE * 20, 300, PLAIN, (300, 556)),
+    "a higher one, reached": (SENTENCE * 900, 20_000, PLAIN, (20_000, 20_256)),
+    "copies are fewest, above a limit": ("0123456789" * 30 + SENTENCE * 30, 60, PLAIN, (87, 350)),
+    "three copies are fewest": ("0123456789" * 30 + "abc" * 33, 1, PLAIN, (36, 256)),
+    "a block that ends with copies of its own": (("ab" * 60 + SENTENCE * 4) * 30, 400, PLAIN, (708, 1_200)),
+    "white space in JSON": ("{" + "".join(random.Random(3).choices(" \n\t", k=9_000)), True, JSON, (8_000, MOST)),
     "white space in JSON, with a limit": ("{" + " " * 9_000, 2_000, JSON, (2_000, 2_256)),
 }
 
 
 @pytest.mark.parametrize(("text", "limit", "settings", "expected"), LIMITS.values(), ids=LIMITS)
-def test_the_limit_is_measured_or_given(
-    text: str, limit: bool | int, settings: LlmPredictionConfig | None, expected: tuple[int, int] | None
+def test_the_limit_is_that_of_the_rule_or_given(
+    text: str, limit: bool | int, settings: LlmPredictionConfig, expected: tuple[int, int]
 ) -> None:
-    stop = find_stop(in_fragments(text), limit=limit, settings=settings)
-    written = None if stop is None else stop.at - stop.repetition.start
-    assert written is None if expected is None else written is not None and expected[0] <= written <= expected[1] + 4
+    stop = find_stop(text, limit=limit, settings=settings)
+    assert stop is not None
+    assert expected[0] <= stop.at - stop.repetition.start <= expected[1] + 64
+
+
+def test_a_repetition_begins_where_the_text_has_it_however_long_that_is() -> None:
+    before = " ".join(str(number) for number in range(80_000))
+    stop = find_stop(before + SENTENCE * 300)
+    assert stop is not None
+    assert abs(stop.repetition.start - len(before)) < len(SENTENCE)
+
+
+def weather(city: str) -> str:
+    """Return the weather of a city."""
+    return f"Rain in {city}."
 
 
 PROMPTS = {
@@ -128,17 +228,16 @@ PROMPTS = {
 
 @pytest.mark.parametrize(("prompt", "expected"), PROMPTS.values(), ids=PROMPTS)
 def test_a_block_that_the_prompt_repeats_is_no_reason(prompt: str, expected: bool) -> None:
-    assert (find_stop(in_fragments(SENTENCE * 300), prompt=prompt) is None) == expected
+    assert (find_stop(SENTENCE * 300, prompt=prompt) is None) == expected
     for shift in range(len(SENTENCE)):
         assert is_repeated(SENTENCE[shift:] + SENTENCE[:shift], prompt) == expected
 
 
-def test_the_prompt_may_repeat_it_in_other_lines_and_with_other_numbers() -> None:
-    lines = "".join(f"Check {number}: I verify that nothing is missing.\n" for number in range(200))
-    written = lines.replace("\n", "\\n")
-    assert find_stop(in_fragments(lines)) is not None
-    assert find_stop(in_fragments(lines), prompt=lines[:200]) is None
-    assert find_stop(in_fragments(written), "arguments", prompt=lines[:200]) is None
+def test_the_prompt_may_repeat_it_in_lines_that_are_arguments() -> None:
+    line = "I verify once more that nothing is missing.\n"
+    for text, channel in ((line * 300, "text"), (line.replace("\n", "\\n") * 300, "arguments")):
+        assert find_stop(text, channel) is not None
+        assert find_stop(text, channel, prompt=line * 3) is None
 
 
 @pytest.mark.parametrize("value", [0, -1, 2**60, 1.5, "yes", None])
@@ -153,26 +252,16 @@ def test_anything_but_a_switch_or_a_number_is_an_error(value: Any) -> None:
 # What becomes of the response -----------------------------------------------------------------------------------------
 
 
-class Cancelled:
-    """Counts how often a call is cancelled."""
-
-    def __init__(self) -> None:
-        self.times = 0
-
-    def cancel(self) -> None:
-        self.times += 1
-
-
 def ended(stop_reason: str | None) -> PredictionEnd:
     return PredictionEnd({} if stop_reason is None else {"stopReason": stop_reason}, {}, {}, {})
 
 
-def text(content: str = SENTENCE * 20, kind: str = "none", *, is_markup: bool = False) -> LlmPredictionFragment:
+def text(content: str = SENTENCE * 80, kind: str = "none", *, is_markup: bool = False) -> LlmPredictionFragment:
     return LlmPredictionFragment(content, reasoning_type=kind, is_structural=is_markup)
 
 
 def watching(**options: Any) -> StopOnRepetition:
-    return StopOnRepetition(Plan([], "Test", LlmPredictionConfig(), {"stop_on_repetition": True, **options}))
+    return StopOnRepetition(Plan([], "Test", TOOLS, {"stop_on_repetition": True, **options}))
 
 
 def asking(call: Cancelled) -> Ask:
@@ -192,7 +281,7 @@ class Case(NamedTuple):
 
 
 LOOP = [text()] * 4
-CALL: Events = [ToolCallStart("1"), ToolCallArguments('{"a": "' + SENTENCE * 50)]
+CALL: Events = [ToolCallStart("1"), ToolCallArguments('{"a": "' + SENTENCE * 300)]
 FIRST_CALL: Events = [ToolCallStart("0"), ToolCallArguments("x" * 300)]
 COMPLETE = ToolCallEnd("1", "look", {})
 EMPTY_THOUGHT = [text("<think>", "reasoningStartTag"), text("</think>", "reasoningEndTag")]
@@ -202,17 +291,17 @@ CASES = {
     "text after another": Case([[text("Oslo, yes. ")], LOOP], STOPPED, "repetition", 9),
     "text that goes on": Case([LOOP, LOOP], STOPPED, "repetition", 0),
     "reasoning": Case([[text(kind="reasoning")] * 4], STOPPED, "repetition", 0),
-    "tags": Case([EMPTY_THOUGHT] * 600, STOPPED, "repetition", 0),
+    "tags": Case([EMPTY_THOUGHT] * 700, STOPPED, "repetition", 0),
     "markup": Case([[text("<|end|>", is_markup=True)]] * 1_200, STOPPED, "repetition", 0),
     "text and reasoning in turns": Case(
         [[text("I see. "), text("Well, ", "reasoning")]] * 700, STOPPED, STOPPED, None, 0
     ),
-    "arguments": Case([CALL], STOPPED, "repetition", 7),
+    "arguments": Case([CALL], STOPPED, "repetition", 8),
     "white space in arguments": Case(
-        [[ToolCallStart("1"), ToolCallArguments("{" + " " * 1_000)]], STOPPED, "repetition", 1
+        [[ToolCallStart("1"), ToolCallArguments("{" + " " * 8_000)]], STOPPED, "repetition", 2
     ),
-    "arguments in the same batch as other ones": Case([[*FIRST_CALL, COMPLETE, *CALL]], STOPPED, "repetition", 7),
-    "arguments after other ones": Case([FIRST_CALL, [COMPLETE, *CALL]], STOPPED, "repetition", 7),
+    "arguments in the same batch as other ones": Case([[*FIRST_CALL, COMPLETE, *CALL]], STOPPED, "repetition", 309),
+    "arguments after other ones": Case([FIRST_CALL, [COMPLETE, *CALL]], STOPPED, "repetition", 309),
     "no statistics": Case([LOOP], None, "repetition", 0),
     "the server had ended it": Case([LOOP], "eosFound", "eosFound"),
     "the server had called": Case([LOOP, [ToolCallStart("1"), COMPLETE]], "toolCalls", "toolCalls"),
@@ -221,6 +310,16 @@ CASES = {
 }
 
 
+WARNING = "stop_on_repetition=False"
+may_warn = pytest.mark.filterwarnings(f"ignore:.*{WARNING}")
+
+
+@pytest.fixture(autouse=True)
+def _no_model_was_stopped_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stop_on_repetition, "_warned", set())
+
+
+@may_warn
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_only_a_response_that_was_stopped_says_so(case: Case, caplog: pytest.LogCaptureFixture) -> None:
     call = Cancelled()
@@ -236,6 +335,19 @@ def test_only_a_response_that_was_stopped_says_so(case: Case, caplog: pytest.Log
     assert len(caplog.messages) == (case.stop_reason == "repetition")
 
 
+def test_a_model_that_is_stopped_is_one_warning() -> None:
+    def stop(model: str) -> None:
+        end = PredictionEnd({"stopReason": STOPPED}, {"modelKey": model}, {}, {})
+        passed(watching(), [LOOP, [end]], asking(Cancelled()))
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for model in ("a", "a", "b"):
+            stop(model)
+    assert [each.category for each in found] == [lms.LMStudioConfigWarning] * 2
+    assert all("its text only repeated" in str(each.message) and WARNING in str(each.message) for each in found)
+
+
 def test_the_last_batch_is_not_looked_at() -> None:
     call = Cancelled()
     delivered, _ = passed(watching(), [[*LOOP, ended(STOPPED)]], asking(call))
@@ -244,15 +356,22 @@ def test_the_last_batch_is_not_looked_at() -> None:
 
 def test_each_ask_is_watched_anew() -> None:
     middleware, call = watching(), Cancelled()
-    for _ in range(3):
+    for _ in range(5):
         passed(middleware, [[*LOOP[:2]]], asking(call))
     assert call.times == 0
 
 
+@may_warn
+def test_the_end_of_another_ask_is_not_that_of_the_repetition() -> None:
+    middleware = watching()
+    passed(middleware, [LOOP], asking(Cancelled()))
+    delivered, _ = passed(middleware, [[ended(STOPPED)]], asking(Cancelled()))
+    assert (delivered.end and delivered.end.stop_reason) == STOPPED
+
+
 # With a server --------------------------------------------------------------------------------------------------------
 
-LONG = SENTENCE * 60
-PLACE: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+LONG = SENTENCE * 300
 CALLED: dict[str, Any] = {"tool": "weather", "arguments": {"city": "Oslo"}}
 ANSWER: dict[str, Any] = {"text": '{"city": "Oslo"}'}
 
@@ -267,8 +386,9 @@ RULES: tuple[dict[str, Any], ...] = (
     {"when": {"role": "tool"}, "then": [{"text": "It rains."}]},
     rule("loop", {"text": "Oslo. "}, {"text": LONG}),
     rule("think", {"text": f"<think>Oslo? {LONG}"}),
-    rule("white", ANSWER, *[{"text": " "}, {"text": "\n"}] * 600),
+    rule("white", ANSWER, *[{"text": "     "}, {"text": "\n"}] * 1_400),
     rule("call, then loop", CALLED, {"text": LONG}),
+    rule("write", {"tool": "weather", "arguments": {"city": LONG}}),
 )
 
 
@@ -287,23 +407,13 @@ def serving() -> Iterator[Serving]:
 
 
 WAYS: dict[str, Callable[[Any], tuple[lms.PredictionResult, str]]] = {
-    "respond": lambda model: (model.respond("loop", stop_on_repetition=True), ""),
-    "respond_stream": lambda model: streamed(model.respond_stream("loop", stop_on_repetition=True)),
-    "complete": lambda model: (model.complete("loop", stop_on_repetition=True), ""),
-    "a tool call is required": lambda model: (model.respond("loop", **REQUIRED), ""),
-    "tools and a format": lambda model: (
-        model.respond("loop", **REQUIRED, response_format=PLACE, tools_first=True),
-        "",
-    ),
+    "respond": lambda model: (model.respond("loop", stop_on_repetition=8_000), ""),
+    "respond_stream": lambda model: streamed(model.respond_stream("loop", stop_on_repetition=8_000)),
+    "complete": lambda model: (model.complete("loop", stop_on_repetition=8_000), ""),
+    "tools": lambda model: (model.respond("loop", **OFFERED), ""),
+    "tools and a format": lambda model: (model.respond("loop", **OFFERED, response_format=PLACE, tools_first=True), ""),
 }
-TOOL = {"type": "function", "function": {"name": "weather", "parameters": PLACE}}
-REQUIRED: dict[str, Any] = {
-    "config": {
-        "raw_tools": {"type": "toolArray", "tools": [TOOL]},
-        "tool_choice": {"type": "generic", "mode": "required"},
-    },
-    **dict.fromkeys(("required_tool_fallback", "rescue_tool_calls", "stop_on_repetition"), True),
-}
+OFFERED: dict[str, Any] = {"config": TOOLS, "rescue_tool_calls": True, "stop_on_repetition": True}
 
 
 def streamed(stream: Any) -> tuple[lms.PredictionResult, str]:
@@ -311,23 +421,26 @@ def streamed(stream: Any) -> tuple[lms.PredictionResult, str]:
     return stream.result(), parts
 
 
+@may_warn
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_a_response_that_is_stopped_keeps_what_was_delivered(serving: Serving, way: Callable[[Any], Any]) -> None:
     result, parts = way(serving.model)
     assert ("Oslo. " + LONG).startswith(result.content)
-    assert len(result.content) > 1_300
+    assert len(result.content) >= 8_000
     assert parts in {"", result.content}
     assert (result.stats.stop_reason, result.stats.repetition_start) == ("repetition", 4)
     assert len(serving.server.predictions) == 1  # nothing is asked after it
     assert serving.server.predictions[0].stop_reason == "userStopped"
 
 
+@may_warn
 def test_white_space_after_a_response_in_a_format_leaves_it(serving: Serving) -> None:
     result = serving.model.respond("white", response_format=PLACE, stop_on_repetition=True)
     assert result.parsed == {"city": "Oslo"}
     assert (result.stats.stop_reason, result.stats.repetition_start) == ("repetition", len(ANSWER["text"]))
 
 
+@may_warn
 def test_a_thought_that_is_stopped_is_not_continued_by_grammar(serving: Serving) -> None:
     given = {"response_format": PLACE, "config": {"enable_thinking": True}, "stop_on_repetition": True}
     assert serving.model.respond("think", **given).stats.stop_reason == "eosFound"
@@ -347,17 +460,21 @@ def test_the_callers_cancel_stays_one(serving: Serving, monkeypatch: pytest.Monk
         return found
 
     monkeypatch.setattr(StopOnRepetition, "_look", look_and_cancel)
-    stream = serving.model.respond_stream("loop", stop_on_repetition=True)
+    stream = serving.model.respond_stream("loop", stop_on_repetition=8_000)
     assert stream.wait_for_result().stats.stop_reason == "userStopped"
 
 
-@pytest.mark.parametrize(("prompt", "rounds"), [("loop", 1), ("call, then loop", 2)])
-def test_act_stops_such_a_round_by_default(serving: Serving, prompt: str, rounds: int) -> None:
+@may_warn
+@pytest.mark.parametrize(
+    ("prompt", "rounds", "stop_reason"),
+    [("loop", 1, "repetition"), ("call, then loop", 2, None), ("write", 1, "repetition"), ("think", 1, "repetition")],
+)
+def test_act_stops_such_a_round_by_default(serving: Serving, prompt: str, rounds: int, stop_reason: str | None) -> None:
     ends: list[str] = []
     done = serving.model.act(
         prompt, [weather], on_prediction_completed=lambda result: ends.append(result.stats.stop_reason)
     )
-    assert (done.rounds, ends) == (rounds, ["repetition", "eosFound"][:rounds])
+    assert (done.rounds, done.stop_reason, ends) == (rounds, stop_reason, ["repetition", "eosFound"][:rounds])
 
 
 # A budget of reasoning ------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
-"""Cancels a generation that only repeats itself: text, reasoning and arguments are watched as they arrive.
+"""Cancels a generation that only repeats itself: reasoning, text and tool calls are watched as they arrive.
 
-No timeout ends such a response, because each token resets them. What was delivered stays, and what still arrives is
+By default, text and tool calls are watched only where tools are offered: an agent has no reader who would stop it. What
+may be structured output is only watched for white space, because a list may have any number of equal items. No timeout
+ends a response that repeats itself, because each token resets them. What was delivered stays, and what still arrives is
 delivered as well: the server may have ended by itself meanwhile, with a complete tool call.
 """
 
@@ -13,24 +15,37 @@ from typing import Any
 from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.repetition import (
+    CALL,
     LOOK_EVERY,
     Repetition,
     Watch,
     characters_of,
     is_repeated,
 )
+from lmstudio_integrations.client.predictions.required_call import tools_in
+from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.protocol.kv_config import collapse
 from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, ToolCallArguments, ToolCallRecord
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    PredictionEnd,
+    ToolCallArguments,
+    ToolCallName,
+    ToolCallStart,
+)
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_FORMAT_KEY = wire_keys(LlmPredictionConfig)["structured"].key
+_KEYS = wire_keys(LlmPredictionConfig)
 
-_TEXT, _REASONING, _MARKUP, _ARGUMENTS = "text", "reasoning", "markup", "arguments of a tool call"
+_TEXT, _REASONING, _MARKUP, _CALLS = "text", "reasoning", "markup", "tool calls"
 """The parts of a response that are watched, in words."""
+
+_warned: set[str] = set()
+"""The models of which a response was stopped."""
 
 
 @dataclass(eq=False)
@@ -42,10 +57,10 @@ class StopOnRepetition(Middleware):
     """Characters since the last look."""
     _seen: int = field(default=0, init=False)
     """Fragments that were looked at."""
-    _watches: dict[str, Watch] = field(default_factory=dict[str, Watch], init=False)
-    _call: ToolCallRecord | None = field(default=None, init=False)
-    """The tool call whose arguments are watched, and how many of its fragments were looked at."""
-    _seen_of_call: int = field(default=0, init=False)
+    _watches: dict[str, Watch | None] = field(default_factory=dict[str, Watch | None], init=False)
+    """How each part of the response is watched; `None` if it is not."""
+    _calls: list[str] = field(default_factory=list[str], init=False)
+    """The new names and arguments of tool calls."""
     repetition: tuple[str, Repetition] | None = field(default=None, init=False)
     """Where the ask only repeats itself, and what, so that it was cancelled."""
 
@@ -53,12 +68,16 @@ class StopOnRepetition(Middleware):
         """Return all events; cancel the ask if they end with a repetition."""
         if ask is not self._ask:
             self._begin(ask)
-        unseen = self._unseen
         for event in batch:
-            if type(event) is LlmPredictionFragment or type(event) is ToolCallArguments:
-                unseen += len(event.content)
-        self._unseen = unseen
-        if unseen >= LOOK_EVERY and self.repetition is None:
+            if type(event) is LlmPredictionFragment:
+                self._unseen += len(event.content)
+            elif type(event) is ToolCallStart:
+                self._add_to_calls(CALL)
+            elif type(event) is ToolCallName:
+                self._add_to_calls(event.name)
+            elif type(event) is ToolCallArguments:
+                self._add_to_calls(event.content)
+        if self._unseen >= LOOK_EVERY and self.repetition is None:
             self._unseen = 0
             self.repetition = self._look(ask)
             if self.repetition is not None and ask.call is not None:
@@ -74,14 +93,26 @@ class StopOnRepetition(Middleware):
             return batch, end
         where, repetition = self.repetition
         model = end.model_info.get("modelKey") or ask.instance.identifier
-        logger.warning("%r: stopped, because the %s only repeated %s", model, where, beginning(repetition.block))
+        block = beginning(repetition.block)
+        logger.warning("%r: stopped, because the %s only repeated %s", model, where, block)
+        if model not in _warned:
+            _warned.add(model)
+            warn_user(
+                f"a response of {model!r} was stopped, because its {where} only repeated {block}; "
+                "stop_on_repetition=False never stops one",
+                LMStudioConfigWarning,
+            )
         stats = {**end.stats, "stopReason": "repetition", "repetitionStart": repetition.start}
         return batch, replace(end, stats=stats)
 
     def _begin(self, ask: Ask) -> None:
         self._ask, self._unseen, self._seen, self.repetition = ask, 0, 0, None
         self._watches.clear()
-        self._call, self._seen_of_call = None, 0
+        self._calls.clear()
+
+    def _add_to_calls(self, text: str) -> None:
+        self._calls.append(text)
+        self._unseen += len(text)
 
     def _look(self, ask: Ask) -> tuple[str, Repetition] | None:
         """Return where what has arrived since the last look repeats itself, and what."""
@@ -89,18 +120,31 @@ class StopOnRepetition(Middleware):
             if not text:
                 continue
             if where not in self._watches:
-                is_json = where == _ARGUMENTS or (where == _TEXT and _has_format(ask.parameter))
-                limit = characters_of(self.plan.options["stop_on_repetition"])
-                self._watches[where] = Watch(limit, is_json=is_json)
-            repetition = self._watches[where].add(text)
+                self._watches[where] = self._watch(where, text, ask.parameter)
+            watch = self._watches[where]
+            repetition = None if watch is None else watch.add(text)
             if repetition is not None and not any(
                 is_repeated(repetition.block, each) for each in _texts_of(ask.parameter)
             ):
                 return where, repetition
         return None
 
+    def _watch(self, where: str, text: str, parameter: Mapping[str, Any]) -> Watch | None:
+        """Return how a part of the response is watched, of which this is the beginning."""
+        limit = characters_of(self.plan.options["stop_on_repetition"])
+        settings = collapse(parameter.get("predictionConfigStack") or {"layers": []})
+        has_format = settings.get(_KEYS["structured"].key) is not None
+        requires_call = (settings.get(_KEYS["tool_choice"].key) or {}).get("mode") == "required"
+        is_response = where in {_TEXT, _CALLS}
+        # Some versions of LM Studio take a response in a format for reasoning.
+        if (has_format or requires_call) and (is_response or text.lstrip().startswith(("{", "["))):
+            return Watch(limit, copies=False, white_space=True)
+        if limit is None and is_response and not tools_in(parameter):
+            return None
+        return Watch(limit, needs_words=limit is None and is_response, white_space=where == _CALLS)
+
     def _new_texts(self, ask: Ask) -> Iterator[tuple[str, str]]:
-        """Yield the new text, reasoning, markup and arguments."""
+        """Yield the new text, reasoning, markup and tool calls."""
         fragments = ask.raw.fragments[self._seen :]
         self._seen += len(fragments)
         # In this form, because it is done for every token.
@@ -111,18 +155,8 @@ class StopOnRepetition(Middleware):
             yield _REASONING, "".join(reasoning)
             tags = [each.content for each in fragments if each.is_structural or each.reasoning_type.endswith("Tag")]
             yield _MARKUP, "".join(tags)
-        call = ask.raw.open_call
-        if call is not self._call:
-            self._call, self._seen_of_call = call, 0
-            self._watches.pop(_ARGUMENTS, None)
-        if call is not None:
-            yield _ARGUMENTS, "".join(call.fragments[self._seen_of_call :])
-            self._seen_of_call = len(call.fragments)
-
-
-def _has_format(parameter: Mapping[str, Any]) -> bool:
-    stack = parameter.get("predictionConfigStack")
-    return stack is not None and collapse(stack).get(_FORMAT_KEY) is not None
+        yield _CALLS, "".join(self._calls)
+        self._calls.clear()
 
 
 def _texts_of(parameter: Mapping[str, Any]) -> Iterator[str]:

@@ -66,8 +66,8 @@ class ActResult:
         rounds: The number of predictions.
         total_time_seconds: The total time, with that of the tools.
         stop_reason: `repeated_tool_call` if `act` ended because the model repeated a call; see
-            `max_repeated_tool_calls`. Otherwise `None`: the model responded without a call, or a call is left to the
-            program.
+            `max_repeated_tool_calls`. `repetition` if the last response was stopped; see `stop_on_repetition`.
+            Otherwise `None`: the model responded without a call, or a call is left to the program.
     """
 
     rounds: int
@@ -271,6 +271,8 @@ class Act:
         result = yield from self._predict()
         calls = enumerate(result.tool_calls, self._calls)
         jobs = [self._job(call_id, record.end) for call_id, record in calls if record.end is not None]
+        if not jobs and result.end.stop_reason == "repetition":
+            self._stop_reason = "repetition"
         self._calls += len(result.tool_calls)
         if jobs and self._is_last:
             raise LMStudioPredictionError("Model requested tool use on final prediction round.")
