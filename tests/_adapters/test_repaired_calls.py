@@ -256,6 +256,7 @@ def test_a_full_window_has_no_place_for_a_request(way: Way) -> None:
         assert either(way, server.address, "a bracket")["calls"] == []  # it may have been cut off
 
 
+@pytest.mark.filterwarnings("ignore:.*stop_on_repetition=False")
 def test_nothing_is_asked_after_a_response_that_was_stopped() -> None:
     loop = {"text": "Let me check it once more. " * 2000}
     with servers(rule("^loop$", *ASKED["a missing one"][0], loop)) as server:

@@ -175,9 +175,11 @@ async def test_the_handler_of_invalid_tool_requests_may_replace_the_result_or_en
         await model.act("nobody", [add], handle_invalid_tool_request=end)
 
 
+@pytest.mark.filterwarnings("ignore:.*stop_on_repetition=False")
 async def test_a_call_that_repeats_itself_ends_the_loop_with_that_reason(model: Any) -> None:
     results: list[Any] = []
-    await model.act("loop", [add], on_prediction_completed=results.append)
+    done = await model.act("loop", [add], on_prediction_completed=results.append)
+    assert done.stop_reason == "repetition"
     assert [(each.stats.stop_reason, each.tool_call_requests) for each in results] == [("repetition", ())]
 
 

@@ -388,7 +388,6 @@ RULES: tuple[dict[str, Any], ...] = (
     rule("think", {"text": f"<think>Oslo? {LONG}"}),
     rule("white", ANSWER, *[{"text": "     "}, {"text": "\n"}] * 1_400),
     rule("call, then loop", CALLED, {"text": LONG}),
-    rule("write", {"tool": "weather", "arguments": {"city": LONG}}),
 )
 
 
@@ -467,7 +466,7 @@ def test_the_callers_cancel_stays_one(serving: Serving, monkeypatch: pytest.Monk
 @may_warn
 @pytest.mark.parametrize(
     ("prompt", "rounds", "stop_reason"),
-    [("loop", 1, "repetition"), ("call, then loop", 2, None), ("write", 1, "repetition"), ("think", 1, "repetition")],
+    [("loop", 1, "repetition"), ("call, then loop", 2, None), ("think", 1, "repetition")],
 )
 def test_act_stops_such_a_round_by_default(serving: Serving, prompt: str, rounds: int, stop_reason: str | None) -> None:
     ends: list[str] = []
