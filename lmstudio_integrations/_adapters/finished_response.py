@@ -114,7 +114,9 @@ class FinishedResponse:
         """
         model = self.result.end.model_info.get("modelKey")
         if self.only_reasoning:
-            logger.warning("the response of %r is all reasoning; raise max_tokens, or set enable_thinking=False", model)
+            remedy = REMEDIES.get(str(self.result.end.stats.get("stopReason")))
+            remedy = f"{remedy}, or set enable_thinking=False" if remedy else "set enable_thinking=False"
+            logger.warning("the response of %r is all reasoning; %s", model, remedy)
         elif missing_call and self.lacks_call:
             log_missing_call(self.result.end, self.tool_use.choice)
         if self.failed:

@@ -31,6 +31,7 @@ from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel, create_model
 
 from lmstudio_integrations._support.secrets import without_secrets
+from lmstudio_integrations._support.stop_reasons import REMEDIES
 from lmstudio_integrations._support.text import beginning, shortened
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
@@ -145,7 +146,8 @@ class StrictParser(BaseCumulativeTransformOutputParser[Any]):
         """
         generation = result[0]
         try:
-            return read_response(json.loads, generation.text, _stop_reason(generation)), generation.text
+            text, reason = generation.text, _stop_reason(generation)
+            return read_response(json.loads, text, reason, _reasoning(result)), text
         except LMStudioStructuredOutputError as error:
             raise LangChainStructuredOutputError(str(error), text=generation.text) from error
 
@@ -313,6 +315,11 @@ def _calls(result: list[Generation]) -> list[ToolCall]:
     return getattr(_message(result), "tool_calls", [])
 
 
+def _reasoning(result: list[Generation]) -> str:
+    reasoning = getattr(_message(result), "additional_kwargs", {}).get("reasoning_content")
+    return reasoning if isinstance(reasoning, str) else ""
+
+
 def _no_call(tool: str, calls: Sequence[ToolCall], result: list[Generation]) -> LangChainStructuredOutputError:
     """Return the error about a response without a complete call of the tool."""
     if calls:
@@ -320,11 +327,14 @@ def _no_call(tool: str, calls: Sequence[ToolCall], result: list[Generation]) -> 
         problem = f"the model called {called} instead of {tool!r}; use a model that was trained for tool use"
         return _error(problem, json.dumps(calls[0]["args"]))
     invalid: Any = getattr(_message(result), "invalid_tool_calls", None)
-    problem = (
-        f"the response has no complete tool call (stop reason {_stop_reason(result[0])}); if it was cut off, "
-        "raise max_tokens or the context length"
-    )
-    return _error(problem, (invalid[0]["args"] or "") if invalid else result[0].text)
+    stop_reason, text = _stop_reason(result[0]), (invalid[0]["args"] or "") if invalid else result[0].text
+    remedy = REMEDIES.get(stop_reason, "use a model that was trained for tool use, or method='json_schema'")
+    problem = f"the response has no complete tool call (stop reason {stop_reason}); {remedy}"
+    reasoning = _reasoning(result)
+    if reasoning and not text.strip():
+        problem = f"{problem}; the model only reasoned{EXCERPT}{beginning(reasoning)}"
+        return LangChainStructuredOutputError(problem, text=text)
+    return _error(problem, text)
 
 
 def _error(problem: str, text: str) -> LangChainStructuredOutputError:

@@ -4,6 +4,7 @@ What LlamaIndex does with responses decides their form:
 
 - The message of a chunk is cumulative, `delta` is what is new. Consumers rewrite the blocks of the last message in
   place, so every chunk has a message and a list of blocks of its own.
+- The text is the first block: extractors of core read that one. The place of the reasoning beside it matters to nobody.
 - Reasoning goes into `additional_kwargs["thinking_delta"]`, which agents read, and never into `delta`.
 - LlamaIndex writes a message's own `additional_kwargs` into prompts and counts them as memory. So they hold nothing
   but `tool_calls`, and only beside calls: without it core's own programs stream nothing.
@@ -117,9 +118,9 @@ def _require_response(response: FinishedResponse) -> None:
 def _message(text: str, reasoning: ThinkingBlock | None, calls: Sequence[ToolCallBlock]) -> ChatMessage:
     if reasoning is None and not calls:
         return ChatMessage(role=MessageRole.ASSISTANT, blocks=[TextBlock(text=text)])
-    blocks: list[Any] = [] if reasoning is None else [reasoning]
-    if text or not calls:
-        blocks.append(TextBlock(text=text))
+    blocks: list[Any] = [TextBlock(text=text)] if text or not calls else []
+    if reasoning is not None:
+        blocks.append(reasoning)
     if not calls:
         return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
     legacy = {"tool_calls": [_legacy(call) for call in calls]}

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast
 
 import llama_index.core.instrumentation as instrument
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, ThinkingBlock
 from llama_index.core.instrumentation.events.llm import LLMStructuredPredictEndEvent, LLMStructuredPredictStartEvent
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.program.utils import FlexibleModel, create_flexible_model
@@ -260,7 +260,9 @@ def _dispatch_end(result: ModelT) -> ModelT:
 
 
 def _instance(output_cls: type[ModelT], response: ChatResponse) -> ModelT:
-    return read_response(output_cls.model_validate_json, response.message.content or "", _stop_reason(response))
+    thoughts = [block.content or "" for block in response.message.blocks if isinstance(block, ThinkingBlock)]
+    text, reason = response.message.content or "", _stop_reason(response)
+    return read_response(output_cls.model_validate_json, text, reason, "".join(thoughts))
 
 
 def _stop_reason(response: ChatResponse) -> str:

@@ -220,7 +220,8 @@ class LlmPredictionStats(WireModel):
     was `replaced_by`, or `None` if the model was asked for them in vain; `forced_by_grammar`, if a required call was
     requested by grammar; `repetition_start`, the character of the text, the reasoning or the tool calls (names and
     arguments) at which one block begins to repeat, if the stop reason is `repetition` (see `stop_on_repetition`);
-    and `reasoning_replay`, what the chat template does with the earlier reasoning that the conversation has
+    `structured_from`, which is `reasoning` if the server took a response in the requested format for reasoning; and
+    `reasoning_replay`, what the chat template does with the earlier reasoning that the conversation has
     (`ReasoningReplay.by_place`).
     """
 
@@ -245,6 +246,7 @@ class LlmPredictionStats(WireModel):
     repaired_tool_calls: list[dict[str, Any]] | None = None
     forced_by_grammar: bool | None = None
     repetition_start: int | None = None
+    structured_from: str | None = None
     reasoning_replay: dict[str, str] | None = None
 
 
@@ -335,7 +337,7 @@ class PredictionResult:
                 `text` is the response.
             LMStudioValueError: If pydantic cannot validate the type.
         """
-        return read_as(model, self.content, self.end.stop_reason)
+        return read_as(model, self.content, self.end.stop_reason, self.reasoning_content)
 
     def __repr__(self) -> str:
         stop_reason = self.end.stats.get("stopReason")

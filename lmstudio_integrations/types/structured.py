@@ -225,35 +225,48 @@ def json_object(text: str) -> dict[str, Any] | None:
     """Return the JSON object of a response; `None` for anything else, such as a list or text that a grammar shaped."""
     try:
         value = from_json(_cleaned(text))
-    except ValueError:
+    except (ValueError, TypeError):  # a `TypeError` is about half of a surrogate pair
         return None
     return value if is_object(value) else None
 
 
-def read_response(parse: Callable[[str], T], text: str, stop_reason: str) -> T:
+def read_response(parse: Callable[[str], T], text: str, stop_reason: str, reasoning: str = "") -> T:
     """Return the value of a response.
 
     Args:
         parse: Parses the text; raises `ValueError` with the reason, or `RecursionError`.
         text: The response.
         stop_reason: Why it ended.
+        reasoning: What the model wrote before it.
 
     Raises:
         LMStudioStructuredOutputError: If the text does not match the format.
     """
     try:
-        return parse(_cleaned(text))
+        cleaned = _cleaned(text)
+        cleaned.encode()  # parsers disagree about lone surrogates
+        return parse(cleaned)
     except (ValueError, RecursionError) as error:
         problem = without_secrets(error)
+    only_reasoning = reasoning.strip() and not text.strip()
+    reason = _reason_of_reasoning(reasoning) if only_reasoning else shortened(_reason(problem))
     remedy = f"; {REMEDIES[stop_reason]}" if stop_reason in REMEDIES else ""
     raise LMStudioStructuredOutputError(
-        f"the response is not the structured output that was requested: {shortened(_reason(problem))} "
-        f"(stop reason {stop_reason}){remedy}{EXCERPT}{beginning(text)}",
+        f"the response is not the structured output that was requested: {reason} (stop reason {stop_reason}){remedy}"
+        f"{EXCERPT}{beginning(reasoning if only_reasoning else text)}",
         text=text,
     ) from problem
 
 
-def read_as(model: type[T], text: str, stop_reason: str) -> T:
+def _reason_of_reasoning(reasoning: str) -> str:
+    """Return what is wrong with a response that is all reasoning."""
+    has_json = partial_json(reasoning) is not None
+    return (
+        f"the text is empty, and {'the JSON in the reasoning does not fit' if has_json else 'the model only reasoned'}"
+    )
+
+
+def read_as(model: type[T], text: str, stop_reason: str, reasoning: str = "") -> T:
     """Return a response as an instance of a type.
 
     Raises:
@@ -268,7 +281,7 @@ def read_as(model: type[T], text: str, stop_reason: str) -> T:
         raise LMStudioValueError(
             f"parsed_as needs a pydantic class, or another type that pydantic validates; got {model!r}: {reason}"
         ) from error
-    return read_response(adapter.validate_json, text, stop_reason)
+    return read_response(adapter.validate_json, text, stop_reason, reasoning)
 
 
 def schema_problems(schema: Mapping[str, Any], value: object) -> str:
@@ -289,8 +302,13 @@ def schema_problems(schema: Mapping[str, Any], value: object) -> str:
 
 def partial_json(text: str) -> Any:
     """Return as much of a JSON value as there is; `None` if there is none."""
+    text = _cleaned(text)
     try:
-        return from_json(_cleaned(text), allow_partial="trailing-strings")
+        try:
+            return from_json(text, allow_partial="trailing-strings")
+        except TypeError:  # half of a surrogate pair: the other half may follow
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            return from_json(text, allow_partial="trailing-strings")
     except ValueError:
         return None
 
@@ -377,4 +395,6 @@ def _reason(error: ValueError | RecursionError) -> str:
             f"{'.'.join(map(str, each['loc'])) or 'the value'}: {each['msg']}"
             for each in error.errors(include_url=False)
         )
+    if isinstance(error, UnicodeEncodeError):
+        return f"it has half of a surrogate pair at character {error.start}"
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)

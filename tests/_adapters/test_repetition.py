@@ -1,12 +1,16 @@
 """Responses that only repeat themselves, on every way to generate: they are stopped, and say so."""
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
+from llama_index.core.prompts import PromptTemplate
+from pydantic import BaseModel
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
@@ -31,11 +35,13 @@ RULES = (
     rule("loop", {"text": "Oslo. "}, {"text": LOOP}, AT_THE_GATE),
     rule("think", {"text": f"<think>Oslo? {LOOP}"}, AT_THE_GATE),
     rule("write", {"text": "I write. "}, {"tool": "write", "arguments": {"text": LOOP * 4}}, AT_THE_GATE),
+    rule("blank call", {"tool": "Place", "malformed": '{"name":' + " " * 9_000}, AT_THE_GATE),
+    rule("blank", {"text": '{"name":' + "\n" * 9_000}, AT_THE_GATE),
     rule("go on", {"text": LOOP}),
     rule("for long", {"text": LOOP * 2}),
     *[rule(name, {"text": TEXTS[name][0]}, {"tool": "write", "arguments": {"text": TEXTS[name][0]}}) for name in NAMED],
 )
-"""The first three only end if they are cancelled."""
+"""The first five only end if they are cancelled."""
 
 WAYS = ways({"tools": [TOOL]}, {"config": OFFERED, "stop_on_repetition": True})
 SOME = ("invoke", "astream", "stream_chat", "achat", "native async")
@@ -109,6 +115,52 @@ def test_a_call_with_arguments_that_repeat_themselves_is_cut_off(
     else:
         assert (seen["text"], seen["calls"], seen["repetition_start"]) == ("I write. ", [], 16)
     assert len(stops(caplog)) == 1
+
+
+class Place(BaseModel):
+    """A place."""
+
+    name: str
+
+
+STRUCTURED: dict[str, Callable[[str], Any]] = {
+    "LangChain": lambda host: ChatLMStudio(model="m", host=host).with_structured_output(Place).invoke("blank"),
+    "LangChain, a call": lambda host: (
+        ChatLMStudio(model="m", host=host).with_structured_output(Place, method="function_calling").invoke("blank call")
+    ),
+    "LlamaIndex": lambda host: LMStudio(model="m", host=host).structured_predict(Place, PromptTemplate("blank")),
+}
+
+
+@pytest.mark.parametrize("way", STRUCTURED.values(), ids=STRUCTURED)
+def test_an_error_about_a_structured_response_names_the_repetition(server: Emulator, way: Callable[[str], Any]) -> None:
+    with pytest.raises(lms.LMStudioStructuredOutputError, match="the model only repeated itself") as caught:
+        way(server.address)
+    assert "max_tokens" not in str(caught.value)
+
+
+REVIEWS = {"reviews": [{"label": "other", "relevant": False}] * 300}
+
+
+class Review(BaseModel):
+    """One review."""
+
+    label: str
+    relevant: bool
+
+
+class Reviews(BaseModel):
+    """All reviews."""
+
+    reviews: list[Review]
+
+
+@pytest.mark.parametrize("method", ["json_schema", "json_mode", "function_calling"])
+def test_a_structured_response_may_have_any_number_of_equal_items(method: Any) -> None:
+    step = {"tool": "Reviews", "arguments": REVIEWS} if method == "function_calling" else {"text": json.dumps(REVIEWS)}
+    with Emulator([ModelEntry(key="m", context_length=100_000, rules=({"then": [step]},))]) as server:
+        llm = ChatLMStudio(model="m", host=server.address, stop_on_repetition=1_000)
+        assert llm.with_structured_output(Reviews, method=method).invoke("Hi") == Reviews.model_validate(REVIEWS)
 
 
 def raw_of(response: Any) -> Any:

@@ -90,7 +90,7 @@ def test_stream_complete_streams_fragments(llm: LMStudio, formatted: bool) -> No
 
 
 def test_reasoning_is_a_block(llm: LMStudio) -> None:
-    reasoning, text = llm.chat(generating("think")).message.blocks
+    text, reasoning = llm.chat(generating("think")).message.blocks
     assert isinstance(reasoning, ThinkingBlock)
     assert reasoning.content == "Let me see."
     assert text == TextBlock(text="Done now.")

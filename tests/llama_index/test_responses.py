@@ -99,7 +99,7 @@ def test_reasoning_has_a_delta_and_a_block_of_its_own() -> None:
     )
     assert [chunk.additional_kwargs.get("thinking_delta") for chunk in found] == ["h", "m", None, None]
     assert [chunk.delta for chunk in found] == ["", "", "yes", ""]
-    reasoning_block, shown = found[-1].message.blocks
+    shown, reasoning_block = found[-1].message.blocks
     assert isinstance(reasoning_block, ThinkingBlock)
     assert reasoning_block.content == "hm"
     assert shown == TextBlock(text="yes")
@@ -112,7 +112,7 @@ def test_reasoning_tokens_are_counted() -> None:
 
 def test_an_impossible_token_count_is_not_added() -> None:
     first, second, _ = chunks([reasoning("h"), text("m", tokens_count=-5, reasoning_type="reasoning"), end()])
-    assert [first.message.blocks[0], second.message.blocks[0]] == [
+    assert [first.message.blocks[1], second.message.blocks[1]] == [
         ThinkingBlock(content="h", num_tokens=1),
         ThinkingBlock(content="hm", num_tokens=1),
     ]

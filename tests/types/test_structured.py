@@ -1,6 +1,7 @@
 """From a format to the request, and from the text of a response to its value."""
 
 import json
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from lmstudio_integrations.types.structured import (
     correction,
     fits,
     json_object,
+    partial_json,
     read_as,
     read_response,
     reject_text,
@@ -166,6 +168,39 @@ def test_a_correction_names_the_problem_and_does_not_repeat_the_response() -> No
         "Your response was rejected: the response is not the structured output that was requested: name: Input should "
         "be a valid string (stop reason eosFound)\n\nRespond again with a corrected response."
     )
+
+
+def test_half_of_a_surrogate_pair_is_a_typed_error_and_no_end_of_partial_values() -> None:
+    chance = random.Random(1)
+    parts = ['{"name": "', "Os\u00f8", '"', "\ud83d", "\ude00", "\\ud83d", "\n", "}", " ", "\U0001f600", "{"]
+    for _ in range(2_000):
+        text = '{"name": "' * chance.randrange(2) + "".join(chance.choices(parts, k=chance.randrange(1, 9)))
+        partial_json(text)
+        json_object(text)
+        for parse in (json.loads, City.model_validate_json):
+            try:
+                read_response(parse, text, "eosFound")
+            except LMStudioStructuredOutputError as error:
+                str(error).encode()
+    with pytest.raises(LMStudioStructuredOutputError, match="half of a surrogate pair at character 11"):
+        read_as(City, '{"name": "O\ud83d"}', "eosFound")
+    assert partial_json('{"name": "O\ud83d", "size": 3') == {"name": "O\ufffd", "size": 3}
+    assert partial_json('{"name": "\ud83d\ude00') == {"name": "\U0001f600"}
+
+
+REASONING_ONLY = {
+    "the model only reasoned": "I think of Oslo.",
+    "the JSON in the reasoning does not fit": '{"city": "Oslo"}',
+}
+
+
+@pytest.mark.parametrize("expected", REASONING_ONLY)
+def test_an_error_about_a_response_that_is_all_reasoning_says_so(expected: str) -> None:
+    with pytest.raises(LMStudioStructuredOutputError, match=f"the text is empty, and {expected}") as caught:
+        read_as(City, " ", "eosFound", REASONING_ONLY[expected])
+    assert (caught.value.text, REASONING_ONLY[expected] in str(caught.value)) == (" ", True)
+    with pytest.raises(LMStudioStructuredOutputError, match="raise max_tokens"):
+        read_as(City, "", "maxPredictedTokensReached", REASONING_ONLY[expected])
 
 
 CUSTOM = "ext.virtualModel.customField.acme.deep."

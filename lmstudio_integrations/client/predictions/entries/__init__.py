@@ -9,6 +9,7 @@ from collections.abc import Callable
 from lmstudio_integrations.client.predictions.entries.cache_warning import CacheWarning
 from lmstudio_integrations.client.predictions.entries.confidence import Confidence
 from lmstudio_integrations.client.predictions.entries.context_check import ContextCheck
+from lmstudio_integrations.client.predictions.entries.json_in_reasoning import JsonInReasoning
 from lmstudio_integrations.client.predictions.entries.logit_bias import LogitBias
 from lmstudio_integrations.client.predictions.entries.missing_call import MissingCall
 from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
@@ -70,6 +71,7 @@ ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
     (LogitBias, lambda plan: plan.settings.logit_bias is not None),
     (SentReasoning, _may_have_earlier_thoughts),
     (ThinkFirst, lambda plan: plan.settings.structured is not None and _may_think_first(plan)),
+    (JsonInReasoning, lambda plan: is_requested(plan.settings)),
     (ReasoningBudget, _has_budget),
     (StopOnRepetition, lambda plan: plan.options.get("stop_on_repetition", False)),
 )
@@ -79,8 +81,8 @@ ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
 to. `Confidence` adds to calls that `RequiredToolFallback`, `RepairCalls` and `ReadCalls` make. `CacheWarning` needs the
 calls that were read and mended, and `RepairCalls` those that were read. `ContextCheck` looks at the end as the server
 sent it, and `LogitBias` at the parameter as it is sent. `SentReasoning` needs the messages that others have added, and
-`ThinkFirst` renders them as they are sent. `ReasoningBudget` counts and `StopOnRepetition` watches what arrives, and
-all others see why that was stopped.
+`ThinkFirst` renders them as they are sent. `JsonInReasoning` adds the text that others read. `ReasoningBudget` counts
+and `StopOnRepetition` watches what arrives, and all others see why that was stopped.
 """
 
 

@@ -121,7 +121,8 @@ class RequiredToolFallback(Middleware):
         return only_json(call_schema([each["function"] for each in self.plan.tools]))
 
     def _to_call(self, ask: Ask, end: PredictionEnd) -> tuple[list[PredictionEvent], PredictionEnd]:
-        text = ask.response().content
+        response = ask.response()
+        text = response.content if response.content.strip() else response.reasoning_content
         if end.is_interrupted or not text.lstrip().startswith("{"):  # the server has ignored the grammar
             return [] if self._first is not None else [*ask.raw.fragments], end
         call = json_object(text) or {}

@@ -1,0 +1,150 @@
+"""A response in a format that the server has taken for reasoning, on every way to read one."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from llama_index.core.prompts import PromptTemplate
+from pydantic import BaseModel
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LMStudio
+from tests._adapters.ways import collected, collected_later, said
+
+
+class Place(BaseModel):
+    """A place."""
+
+    name: str
+
+
+def rule(prompt: str, *steps: dict[str, Any], is_structured: bool = True) -> dict[str, Any]:
+    return {"when": {"last": f"^{prompt}", "structured": is_structured}, "then": list(steps)}
+
+
+THOUGHT = "The user asks for a city."
+RULES = (
+    rule("(.*\\s)*Now call", {"text": '<think>{"name": "Place", "arguments": {"name": "Oslo"}}'}),
+    rule("fits", {"reasoning": '{"name": "Oslo"}'}),
+    rule("misfit", {"reasoning": '{"city": "Oslo"}'}),
+    rule("thought", {"reasoning": THOUGHT}),
+    rule("", {"reasoning": THOUGHT}, is_structured=False),
+)
+METHODS = ("json_schema", "json_mode", "function_calling")
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[str]:
+    with Emulator([ModelEntry(key="m", rules=RULES)]) as server:
+        yield server.address
+
+
+def chain(host: str, method: str) -> Any:
+    return ChatLMStudio(model="m", host=host).with_structured_output(Place, method=method)
+
+
+def last(chunks: list[Any]) -> Any:
+    return chunks[-1]
+
+
+def native(host: str, text: str, read: Callable[[Any, str], Any]) -> Any:
+    with lms.Client(host) as client:
+        return read(client.llm.model("m"), text)
+
+
+def streamed(model: Any, text: str) -> lms.PredictionResult:
+    stream = model.respond_stream(text, response_format=Place)
+    parts = [each.content for each in stream if each.reasoning_type == "none"]
+    result: lms.PredictionResult = stream.result()
+    assert "".join(parts) == result.content
+    return result
+
+
+WAYS: dict[str, Callable[[str, str], Any]] = {
+    **{
+        f"{name}, {method}": (lambda host, text, method=method, call=call: call(chain(host, method), text))
+        for method in METHODS
+        for name, call in {
+            "invoke": lambda made, text: made.invoke(text),
+            "ainvoke": lambda made, text: asyncio.run(made.ainvoke(text)),
+            "stream": lambda made, text: last(list(made.stream(text))),
+            "astream": lambda made, text: last(asyncio.run(collected(made.astream(text)))),
+        }.items()
+    },
+    **{
+        name: (lambda host, text, call=call: call(LMStudio(model="m", host=host), Place, PromptTemplate(text)))
+        for name, call in {
+            "structured_predict": lambda llm, *given: llm.structured_predict(*given),
+            "astructured_predict": lambda llm, *given: asyncio.run(llm.astructured_predict(*given)),
+            "stream_structured_predict": lambda llm, *given: last(list(llm.stream_structured_predict(*given))),
+            "astream_structured_predict": lambda llm, *given: last(
+                asyncio.run(collected_later(llm.astream_structured_predict(*given)))
+            ),
+            "as_structured_llm": lambda llm, kind, prompt: (
+                llm.as_structured_llm(kind).complete(prompt.get_template()).raw
+            ),
+        }.items()
+    },
+    "parsed_as": lambda host, text: native(
+        host, text, lambda model, text: model.respond(text, response_format=Place).parsed_as(Place)
+    ),
+    "parsed_as of a stream": lambda host, text: native(
+        host, text, lambda model, text: streamed(model, text).parsed_as(Place)
+    ),
+}
+all_ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+by_grammar = pytest.mark.parametrize(
+    "way", [way for name, way in WAYS.items() if "function" not in name], ids=[n for n in WAYS if "function" not in n]
+)
+
+
+@all_ways
+def test_reasoning_that_fits_is_the_response(host: str, way: Callable[[str, str], Any]) -> None:
+    assert way(host, "fits") == Place(name="Oslo")
+
+
+@by_grammar
+@pytest.mark.parametrize("prompt", ["misfit", "thought"])
+def test_the_error_says_where_the_response_is(host: str, way: Callable[[str, str], Any], prompt: str) -> None:
+    with pytest.raises(lms.LMStudioStructuredOutputError) as caught:
+        way(host, prompt)
+    text = str(caught.value)
+    assert "max_tokens" not in text
+    if "text is empty" not in text:
+        assert "name" in text  # any object is what `json_mode` asks for
+    else:
+        expected = "the JSON in the reasoning does not fit" if prompt == "misfit" else "the model only reasoned"
+        assert expected in text
+
+
+def test_the_metadata_say_so(host: str) -> None:
+    given = ChatLMStudio(model="m", host=host).with_structured_output(Place, include_raw=True).invoke("fits")
+    assert isinstance(given, dict)
+    raw = given["raw"]
+    assert (given["parsed"], raw.text) == (Place(name="Oslo"), '{"name": "Oslo"}')
+    assert raw.response_metadata["structured_from"] == "reasoning"
+    assert raw.additional_kwargs["reasoning_content"] == raw.text
+    response = LMStudio(model="m", host=host).complete("fits", response_format=Place)
+    assert response.raw is not None
+    assert (json.loads(response.text), response.raw["stats"]["structured_from"]) == ({"name": "Oslo"}, "reasoning")
+    result = native(host, "fits", lambda model, text: model.respond(text, response_format=Place))
+    assert (result.parsed, result.structured, result.stats.structured_from) == ({"name": "Oslo"}, True, "reasoning")
+
+
+def test_a_response_that_is_all_reasoning_is_advised_to_raise_no_limit(
+    host: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ChatLMStudio(model="m", host=host).invoke("Hi")
+    assert "is all reasoning; set enable_thinking=False" in caplog.text
+
+
+def test_the_text_of_a_model_that_reasons_is_the_first_block() -> None:
+    """Core's `DocumentContextExtractor` reads no other."""
+    with Emulator([ModelEntry(key="m", rules=({"then": [{"reasoning": THOUGHT}, {"text": "Oslo."}]},))]) as server:
+        llm = LMStudio(model="m", host=server.address)
+        for message in (llm.chat(said("Hi")).message, *(chunk.message for chunk in llm.stream_chat(said("Hi")))):
+            assert [block.block_type for block in message.blocks] == ["text", "thinking"]
