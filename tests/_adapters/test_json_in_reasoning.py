@@ -43,7 +43,7 @@ def host() -> Iterator[str]:
         yield server.address
 
 
-def chain(host: str, method: str) -> Any:
+def chain(host: str, method: Any) -> Any:
     return ChatLMStudio(model="m", host=host).with_structured_output(Place, method=method)
 
 
@@ -64,31 +64,34 @@ def streamed(model: Any, text: str) -> lms.PredictionResult:
     return result
 
 
+CHAIN: dict[str, Callable[[Any, str], Any]] = {
+    "invoke": lambda made, text: made.invoke(text),
+    "ainvoke": lambda made, text: asyncio.run(made.ainvoke(text)),
+    "stream": lambda made, text: last(list(made.stream(text))),
+    "astream": lambda made, text: last(asyncio.run(collected(made.astream(text)))),
+}
+PREDICT: dict[str, Callable[..., Any]] = {
+    "structured_predict": lambda llm, *given: llm.structured_predict(*given),
+    "astructured_predict": lambda llm, *given: asyncio.run(llm.astructured_predict(*given)),
+    "stream_structured_predict": lambda llm, *given: last(list(llm.stream_structured_predict(*given))),
+    "astream_structured_predict": lambda llm, *given: last(
+        asyncio.run(collected_later(llm.astream_structured_predict(*given)))
+    ),
+    "as_structured_llm": lambda llm, kind, prompt: llm.as_structured_llm(kind).complete(prompt.get_template()).raw,
+}
+
+
+def of_chain(name: str, method: str) -> Callable[[str, str], Any]:
+    return lambda host, text: CHAIN[name](chain(host, method), text)
+
+
+def of_llama(name: str) -> Callable[[str, str], Any]:
+    return lambda host, text: PREDICT[name](LMStudio(model="m", host=host), Place, PromptTemplate(text))
+
+
 WAYS: dict[str, Callable[[str, str], Any]] = {
-    **{
-        f"{name}, {method}": (lambda host, text, method=method, call=call: call(chain(host, method), text))
-        for method in METHODS
-        for name, call in {
-            "invoke": lambda made, text: made.invoke(text),
-            "ainvoke": lambda made, text: asyncio.run(made.ainvoke(text)),
-            "stream": lambda made, text: last(list(made.stream(text))),
-            "astream": lambda made, text: last(asyncio.run(collected(made.astream(text)))),
-        }.items()
-    },
-    **{
-        name: (lambda host, text, call=call: call(LMStudio(model="m", host=host), Place, PromptTemplate(text)))
-        for name, call in {
-            "structured_predict": lambda llm, *given: llm.structured_predict(*given),
-            "astructured_predict": lambda llm, *given: asyncio.run(llm.astructured_predict(*given)),
-            "stream_structured_predict": lambda llm, *given: last(list(llm.stream_structured_predict(*given))),
-            "astream_structured_predict": lambda llm, *given: last(
-                asyncio.run(collected_later(llm.astream_structured_predict(*given)))
-            ),
-            "as_structured_llm": lambda llm, kind, prompt: (
-                llm.as_structured_llm(kind).complete(prompt.get_template()).raw
-            ),
-        }.items()
-    },
+    **{f"{name}, {method}": of_chain(name, method) for method in METHODS for name in CHAIN},
+    **{name: of_llama(name) for name in PREDICT},
     "parsed_as": lambda host, text: native(
         host, text, lambda model, text: model.respond(text, response_format=Place).parsed_as(Place)
     ),

@@ -280,7 +280,7 @@ class Case(NamedTuple):
     is_cancelled: bool = False
 
 
-LOOP = [text()] * 4
+LOOP: Events = [text(), text(), text(), text()]
 CALL: Events = [ToolCallStart("1"), ToolCallArguments('{"a": "' + SENTENCE * 300)]
 FIRST_CALL: Events = [ToolCallStart("0"), ToolCallArguments("x" * 300)]
 COMPLETE = ToolCallEnd("1", "look", {})
