@@ -261,7 +261,8 @@ class Generator(Stage):
             return {self.output_column: result.content}
         if result.tool_call_requests and not result.content.strip():
             return {}
-        return read_response(lambda text: self._cells(self._parse(text)), result.content, result.end.stop_reason)
+        text, stop_reason, reasoning = result.content, result.end.stop_reason, result.reasoning_content
+        return read_response(lambda text: self._cells(self._parse(text)), text, stop_reason, reasoning)
 
     def _cells(self, values: Mapping[str, Any]) -> Values:
         """Return a parsed response as values of columns.
