@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_count
@@ -34,6 +35,9 @@ from lmstudio_integrations.client.models.state import (
     reference_of,
 )
 from lmstudio_integrations.client.support.suggestions import MAKE_ROOM, NAME_A_MODEL, add_suggestion, with_keys
+from lmstudio_integrations.client.transport.client_context import ClientContext
+from lmstudio_integrations.client.transport.connect.addresses import Address, Target
+from lmstudio_integrations.client.transport.connect.find import search
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (
@@ -430,7 +434,27 @@ class Loader:
         except LMStudioError:
             return error
         keys = {model.path: model.model_key for model in models}
-        return with_keys(error, keys, str(operation.context.target), can_download=can_download)
+        server = operation.context.server
+        where = str(operation.context.target) if server is None else server.netloc
+        elsewhere = None if server is None else (yield from self._other_server(server))
+        return with_keys(error, keys, where, can_download=can_download, elsewhere=elsewhere)
+
+    def _other_server(self, server: Address) -> Flow[str | None]:
+        """Return where else on this machine a server has the model, if none was named."""
+        context, key = self._operation.context, self._state.key
+        if context.target.address is not None:
+            return None
+        _, attempts = yield from search(context.mailbox_type)
+        for other in [Target.of(each.address, None) for each in attempts if each.problem is None]:
+            if other.address is None or other.address.port == server.port:
+                continue
+            # Without the token: nobody has named that server.
+            operation = Operation(ClientContext(replace(other, token=None), context.timeouts, context.mailbox_type))
+            with suppress(LMStudioError):
+                models = yield from list_downloaded(operation, self._state.kind)
+                if any(key in {model.model_key, model.path} for model in models):
+                    return other.address.netloc
+        return None
 
     def _record_load(self, info: WireInfo) -> None:
         """Remember that the model fits, and with which context length, for plans."""

@@ -10,6 +10,7 @@ from copy import copy
 from shlex import quote
 from typing import Any, TypeVar, get_args
 
+from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations._support.secrets import redact
 from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations._support.typeguards import is_list, is_object
@@ -190,7 +191,12 @@ def _no_path(display: Mapping[str, Any]) -> str:
 
 
 def with_keys(
-    error: LMStudioModelNotFoundError, keys: Mapping[str, str], server: str, *, can_download: bool
+    error: LMStudioModelNotFoundError,
+    keys: Mapping[str, str],
+    server: str,
+    *,
+    can_download: bool,
+    elsewhere: str | None = None,
 ) -> LMStudioModelNotFoundError:
     """Return the error about a model that is not downloaded with what is known of the server.
 
@@ -199,12 +205,15 @@ def with_keys(
         keys: The keys of its models of this kind, by path.
         server: What people call it.
         can_download: Whether it downloads models.
+        elsewhere: Another server, which has the model.
     """
     display = error.display_data or {}
     general = _of_details(display)
     if display.get("code") != "generic.pathNotFound" or not general:
         return error
     exact = _no_model(str(display["path"]), keys, f" on {server}", can_download=can_download)
+    if elsewhere is not None:
+        exact = f"the server at {elsewhere} has it: set {HOST_VARIABLE}={elsewhere} or pass its address; {exact}"
     result = copy(error)
     result.suggestion = error.suggestion and error.suggestion.replace(general, exact)
     result.args = (redact(str(error).replace(general, exact)),)

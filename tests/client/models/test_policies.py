@@ -12,6 +12,8 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.models import attempts
 from lmstudio_integrations.client.support.suggestions import MAKE_ROOM
+from lmstudio_integrations.client.transport.connect import discovery
+from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.server.limits import Limits
@@ -160,6 +162,20 @@ async def test_an_unknown_model_gets_the_keys_of_the_server_and_a_download_only_
                 assert text.startswith(advice)
                 assert ("download it with" in text) is not is_emulator
                 assert str(caught.value).endswith(text)
+
+
+async def test_without_a_host_an_unknown_model_is_looked_for_on_the_other_servers_of_this_machine(
+    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Emulator(["chatty"]) as first, Emulator(["chatty", "talker"]) as second:
+        places = tuple(Address("127.0.0.1", server.port) for server in (first, second))
+        monkeypatch.setattr(discovery, "local_candidates", lambda: places)
+        async with make_client(None) as client:
+            with pytest.raises(lms.LMStudioModelNotFoundError, match=f"the server at {second.address} has it: set LM"):
+                await client.llm.model("talker")
+            with pytest.raises(lms.LMStudioModelNotFoundError) as caught:
+                await client.llm.model("zzz")
+        assert str(caught.value.suggestion).startswith(f"downloaded on {first.address} are chatty")
 
 
 async def test_an_unknown_model_is_an_error_with_close_matches(client: Any) -> None:
