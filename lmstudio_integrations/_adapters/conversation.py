@@ -18,7 +18,7 @@ from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.files.base64_text import decode_base64, decode_data_url, missing_prefix
 from lmstudio_integrations.client.files.images import PendingHistory
-from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import WireHistory, wire_messages
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.reasoning import ReasoningPart
@@ -35,13 +35,15 @@ class ImageSource:
     Attributes:
         data: The file's content.
         url: Where to fetch it instead, http or https.
+        path: The file to read it from instead.
     """
 
     data: bytes = b""
     url: str | None = field(default=None, repr=False)  # it may hold credentials
+    path: Path | None = None
 
     def __post_init__(self) -> None:
-        if not self.data and self.url is None:
+        if not self.data and self.url is None and self.path is None:
             raise LMStudioValueError("an image is empty; pass its data, a path or a URL")
 
     @classmethod
@@ -55,19 +57,14 @@ class ImageSource:
 
     @classmethod
     def from_path(cls, path: str | Path) -> "ImageSource":
-        """Read an image from a file.
+        """Name the file of an image, which the client reads.
 
         Raises:
-            LMStudioOSError: If the file cannot be read.
-            LMStudioValueError: If the path has another type, or the file is empty.
+            LMStudioValueError: If the path has another type.
         """
         if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance] - it comes from a message
             raise LMStudioValueError(f"an image's path must be a string or a Path; got {path!r}")
-        try:
-            return cls(Path(path).read_bytes())
-        except (OSError, ValueError) as error:  # the latter for a path that no file can have
-            reason = getattr(error, "strerror", None) or error
-            raise LMStudioOSError(f"cannot read the image {str(path)!r}: {reason}") from error
+        return cls(path=Path(path))
 
     @classmethod
     def from_url(cls, url: str) -> "ImageSource":
@@ -221,7 +218,7 @@ def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> 
     def with_handles(handles: Sequence[FileHandle]) -> WireHistory:
         return encode(pending, dict(zip(sources, handles, strict=True)))
 
-    contents = [source.data if source.url is None else source.url for source in sources]
+    contents = [source.url or source.path or source.data for source in sources]
     return PendingHistory(
         contents,
         with_handles,

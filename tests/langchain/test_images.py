@@ -1,12 +1,13 @@
 """Images: uploaded, downloaded only when that is allowed, rejected by models without vision."""
 
 import base64
+from pathlib import Path
 
 import pytest
 from langchain_core.exceptions import ModelError
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from tests.langchain.conftest import OTHER, Invoke, Server
 from tests.support.requested import digest
 from tests.support.web import PIXEL
@@ -21,6 +22,16 @@ def seen(server: Server) -> list[str]:
 def test_an_image_reaches_the_model(server: Server, generate: Invoke) -> None:
     generate(server.chat(), [HumanMessage([{"type": "text", "text": "What is it?"}, BLOCK])])
     assert seen(server) == [digest(PIXEL)]
+
+
+def test_an_image_is_read_from_a_path(server: Server, generate: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(PIXEL)
+    generate(server.chat(), [HumanMessage([{"type": "image", "path": str(path)}])])
+    assert seen(server) == [digest(PIXEL)]
+    for name in ("b.png", "\ud83d/b.png", "\0b.png"):
+        with pytest.raises(LMStudioOSError, match=r"cannot read .*b\.png"):
+            generate(server.chat(), [HumanMessage([{"type": "image", "path": str(tmp_path / name)}])])
 
 
 def test_an_image_of_a_tool_reaches_the_model(server: Server, generate: Invoke) -> None:

@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from langchain_core.messages import (
 from langchain_core.messages.content import create_file_block, create_image_block
 
 from lmstudio_integrations._adapters.conversation import ImageSource, encode, images
-from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._messages import convert
 from lmstudio_integrations.types.files import FileHandle
 from tests.support.base64_forms import FORMS
@@ -215,15 +214,6 @@ def test_images_and_texts_are_read_from_every_form_of_base64(form: Callable[[byt
         assert images(convert([HumanMessage([block])])) == [ImageSource(image)]
     block = {"type": "text-plain", "base64": form(written.encode()), "mime_type": "text/plain"}
     assert wire([HumanMessage([block])]) == [text("user", written)]
-
-
-def test_images_are_read_from_a_path(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    path.write_bytes(IMAGE)
-    assert images(convert([HumanMessage([{"type": "image", "path": str(path)}])])) == [ImageSource(IMAGE)]
-    for name in ("b.png", "\ud83d/b.png", "\0b.png"):
-        with pytest.raises(LMStudioOSError, match=r"b\.png"):
-            convert([HumanMessage([{"type": "image", "path": str(tmp_path / name)}])])
 
 
 @pytest.mark.parametrize(

@@ -173,11 +173,11 @@ def test_a_message_of_reasoning_alone_is_not_sent() -> None:
 def test_images_are_read_in_every_form(tmp_path: Path) -> None:
     file = tmp_path / "dot.png"
     file.write_bytes(PNG)
+    assert images_in(ImageBlock(path=file)) == [ImageSource(path=file)]
     blocks = [
         ImageBlock(image=PNG),
         ImageBlock(image=base64.b64encode(PNG)),
         ImageBlock(image=BytesIO(PNG)),
-        ImageBlock(path=file),
         ImageBlock(url=PNG_URL),
     ]
     for block in blocks:
@@ -233,15 +233,6 @@ def test_an_empty_image_block_is_rejected() -> None:
 def test_an_image_with_another_url_scheme_is_rejected(url: str, finding: str) -> None:
     with pytest.raises(LMStudioValueError, match=finding):
         ImageSource.from_url(url)
-
-
-def test_a_missing_image_file_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "dot.png"
-    file.write_bytes(PNG)
-    block = ImageBlock(path=file)
-    file.unlink()
-    with pytest.raises(LMStudioOSError, match=r"dot\.png"):
-        convert([user(block)])
 
 
 @pytest.mark.parametrize("data", [b"Rain in Oslo.", BytesIO(b"Rain in Oslo.")])

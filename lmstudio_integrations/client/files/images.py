@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from lmstudio_integrations._support.installation import package_command
 from lmstudio_integrations._support.secrets import redacted_url
@@ -29,14 +30,14 @@ class PendingHistory:
     """A conversation whose images are not uploaded yet.
 
     Attributes:
-        images: The images: the content of a file, or an http or https URL to download it from.
+        images: The images: the content of a file, its path, or an http or https URL to download it from.
         encode: Builds the conversation from the handles of the uploaded images, in the order of `images`.
         allow_private_hosts: Whether images may be downloaded from addresses that are not public.
         files: The files in it that are uploaded already.
         has_reasoning: Whether there are earlier thoughts in it.
     """
 
-    images: Sequence[bytes | str]
+    images: Sequence[bytes | str | Path]
     encode: Callable[[Sequence[FileHandle]], WireHistory]
     allow_private_hosts: bool = False
     files: Sequence[FileHandle] = ()

@@ -4,10 +4,12 @@ The [server](docs/protocol.md#file-endpoints) drops a file when the connection t
 call these flows; `images.py` and `predictions/requests.py` build on them.
 """
 
+import asyncio
 import base64
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any, Protocol, TypedDict, cast, runtime_checkable
@@ -85,7 +87,7 @@ _RETRIEVAL_KEYS = {
 
 def prepare_image(operation: Operation, source: FileInput, name: str | None) -> Flow[FileHandle]:
     """Upload an image. Its name gets the extension of its real type: servers may decide by the name what a file is."""
-    content, default_name = read_source(source)
+    content, default_name = yield from _content(operation, source)
     name, image_type = optional_text(name, "name"), image_format(content)
     if image_type is None:
         named = name or default_name
@@ -99,9 +101,16 @@ def prepare_image(operation: Operation, source: FileInput, name: str | None) -> 
 
 def prepare_file(operation: Operation, source: FileInput, name: str | None) -> Flow[FileHandle]:
     """Upload a file of any type."""
-    content, default_name = read_source(source)
+    content, default_name = yield from _content(operation, source)
     name = optional_text(name, "name") or default_name or str(uuid.uuid4())
     return (yield from _upload(operation, source, content, name))
+
+
+def _content(operation: Operation, source: FileInput) -> Flow[tuple[bytes, str | None]]:
+    """Read a source; a file in a thread, because the caller may be an event loop."""
+    if isinstance(source, str | PathLike):
+        return (yield from operation.context.run_task(partial(asyncio.to_thread, read_source, source)))
+    return read_source(source)
 
 
 def read_source(source: FileInput) -> tuple[bytes, str | None]:
@@ -185,7 +194,7 @@ def ensure_uploaded(operation: Operation, handle: FileHandle) -> Flow[FileHandle
     scope = operation.context.socket_scope("files")
     if uploaded_to != scope:
         try:
-            content = origin.read()
+            content = yield from operation.context.run_task(partial(asyncio.to_thread, origin.read))
         except (OSError, LMStudioValueError) as error:
             raise LMStudioFileExpiredError(
                 f"the server has dropped the file {handle.name!r}, and it cannot be read again: {error}"

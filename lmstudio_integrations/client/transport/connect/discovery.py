@@ -154,10 +154,10 @@ async def _announced() -> tuple[Address | None, Attempt]:
     """Try the address that LM Studio has written down."""
     named = SERVER_FILE_VARIABLE if server_file_from_environment() else None
     try:
-        path = server_file()
-        address = Address("127.0.0.1", _port_in(path))
+        path, port = await asyncio.to_thread(_read_server_file)
     except ServerFileError as error:
         return None, Attempt(error.path, named or "server file", error.reason)
+    address = Address("127.0.0.1", port)
     try:
         without_blocked([address])
         finding = await probe_status(address)
@@ -165,6 +165,16 @@ async def _announced() -> tuple[Address | None, Attempt]:
     except LMStudioRuntimeError as error:  # tests block it
         problem = str(error)
     return (None if problem else address), Attempt(str(address), named or str(path), problem)
+
+
+def _read_server_file() -> tuple[Path, int]:
+    """Return LM Studio's file and the port in it. In a thread, because disks block event loops.
+
+    Raises:
+        ServerFileError: If there is none, or it names no port.
+    """
+    path = server_file()
+    return path, _port_in(path)
 
 
 def _home() -> Path:

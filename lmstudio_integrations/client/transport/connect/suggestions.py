@@ -17,8 +17,8 @@ from lmstudio_integrations.client.transport.connect.addresses import (
 )
 from lmstudio_integrations.errors import LMStudioValueError
 
-_CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
-"""Files that Docker and Podman put into each container."""
+_HAS_CONTAINER_FILE = any(Path(file).exists() for file in ("/.dockerenv", "/run/.containerenv"))
+"""Whether there is a file that Docker and Podman put into each container. Event loops must not look for it."""
 
 _DOCKER_HOST = "host.docker.internal"
 
@@ -35,7 +35,7 @@ _TOKEN_LIKE = re.compile(r"LM_?(STUDIO_?)?(API_?)?(KEY|TOKEN)")
 
 def in_container() -> bool:
     """Whether this process runs in a container, where `localhost` is not the machine that LM Studio runs on."""
-    return any(Path(file).exists() for file in _CONTAINER_FILES)
+    return _HAS_CONTAINER_FILE
 
 
 def no_listener(address: Address) -> str:
