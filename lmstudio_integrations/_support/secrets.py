@@ -43,6 +43,9 @@ _IN_NAME = re.compile(
 _OF_TEXTS = re.compile(r"(?:bos|eos|cls|end|first|last|mask|next|pad|per|sep|start|stop|unk)_?token$", re.IGNORECASE)
 """Members that have a token of a text, and look like those that have an API token."""
 
+_OF_WHOLE_LINES = re.compile("authorization|cookie", re.IGNORECASE)
+"""Headers whose values have spaces."""
+
 _IN_ADDRESS_NAME = re.compile(r"host|base_?url|api_?base|proxy|endpoint|address")
 _NAME_CUTOFF = 0.75
 """How similar a mistyped name must be, 0 to 1; `max_tokens` is below."""
@@ -52,7 +55,9 @@ _OTHERS = (
     r"|hf_[a-z0-9]{20,}|gsk_[a-z0-9]{20,}|lsv2_[a-z]{2}_\w{20,}|tvly-[\w-]{20,}"  # Hugging Face, Groq, LangSmith …
     r"|(?-i:A(?:KIA|SIA)[A-Z0-9]{16})(?![a-z0-9])|(?-i:AIza[\w-]{20,}|ya29\.[\w-]{20,})"  # AWS, Google
     r"|xox[a-z]-[\w-]{10,}|xapp-[\w-]{10,}|[rs]k_(?:live|test)_[a-z0-9]{16,}"  # Slack, Stripe
-    r"|npm_[a-z0-9]{30,}|pypi-[\w-]{30,}"
+    r"|npm_[a-z0-9]{30,}|pypi-[\w-]{30,}|dckr_pat_[\w-]{20,}|(?-i:hvs\.[\w-]{20,})"  # Docker, Vault
+    r"|xai-[\w-]{20,}|nvapi-[\w-]{20,}|pplx-[a-z0-9]{20,}|r8_[a-z0-9]{20,}"  # NVIDIA, Perplexity, Replicate …
+    r"|(?-i:GOCSPX-[\w-]{20,}|SG\.[\w-]{16,}\.[\w-]{16,})"  # Google, SendGrid
     r"|(?-i:eyJ[\w-]{8,}\.[\w-]+\.[\w.-]*)"  # JSON Web Tokens
 )
 """API tokens of others, which their prefixes tell."""
@@ -65,7 +70,8 @@ _VALUE = (
     r"|(?<=\bbearer\s)[^\s'\"\\]{8,}|(?<=\bauthorization: basic )[^\s'\"\\]+"
     r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?s:(?!-----).)*(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"
     r"|(?<=://)[^/\s'\"]+(?=@)"  # user and password of a URL
-    r"|(?<=[?&])[^=&\s]{0,64}(?:token|key|secret|passw)[^=&\s]{0,64}=[^&\s'\"]+"  # a query
+    r"|(?<=[?&])(?:[^=&\s]{0,64}(?:token|key|secret|passw|signature|credential)[^=&\s]{0,64}"  # a query
+    r"|pwd|pass|sig|auth|jwt)=[^&\s'\"]+"
 )
 """Runs in linear time, because the text may be a whole image in base64.
 
@@ -95,6 +101,20 @@ _MEMBER_VALUE = (
 _TAG_VALUE = r"(?P<string>[^<]+)"
 """A member of an object in JSON or Python, or an argument of a call in Python or XML: the name, and a string, a number,
 or a list or object that is no schema. Further quotes may enclose both, so theirs are escaped. It may be cut off."""
+
+_LINE = (
+    r"(?m:^)[ \t]*+(?:-[ \t]++|export[ \t]++)?(?P<line>[A-Za-z][\w.-]{0,99}+)(?::[ \t]++|=)"
+    r"|(?<![\w.-])(?P<variable>[A-Z][A-Z0-9_]{1,99}+)=(?=[^\s=])"
+    r"|<(?P<element>[A-Za-z][\w.:-]{0,99}+)>(?=[^<]++</(?P=element)>)"
+)
+_LINE_VALUE = (
+    r"(?i:(?!(?:str|string|text|bytes|int|integer|number|bool|boolean|any|object|optional|none|null|true|false)\b))"
+    r"""(?P<quote>["']?)(?P<string>[^\s"'(){}\[\]<>,;|]++)(?P=quote)(?=[ \t]*+\r?(?m:$))"""
+)
+_WHOLE_LINE = r"(?P<string>[^\r\n]++)"
+_VARIABLE_VALUE = r"""["']?(?P<string>[^\s"'(){}\[\]<>,;|&]++)"""
+"""A line of YAML, of a header or of settings, a variable of a shell, or an element of XML: the name, and the value. A
+name that stands in code has a type or a call behind it, and that is no secret."""
 
 _BRACKET = re.compile(r"[\[{(\])}]")
 
@@ -143,7 +163,29 @@ def redact_members(text: str) -> str:
 
 
 def secret_members(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield where objects and calls in a text have values under the names of secrets, and what replaces them."""
+    """Yield where a text has values under the names of secrets, and what replaces them, in order."""
+    at = 0
+    for start, end, by in sorted([*_members(text), *_lines(text)]):
+        if end > at:
+            yield max(start, at), end, by if start >= at else HIDDEN
+            at = end
+
+
+def _lines(text: str) -> Iterator[tuple[int, int, str]]:
+    at = 0
+    while (name := re.compile(_LINE).search(text, at)) is not None:
+        at, plain = name.end(), name[name.lastgroup or 0]
+        if not is_secret_member(plain):
+            continue
+        whole = _TAG_VALUE if name["element"] else _WHOLE_LINE if _OF_WHOLE_LINES.search(plain) else _LINE_VALUE
+        value = re.compile(_VARIABLE_VALUE if name["variable"] else whole).match(text, name.end())
+        if value is not None:
+            at = value.end()
+            yield (*value.span("string"), HIDDEN)
+
+
+def _members(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield where objects and calls in a text have such values."""
     at, label = 0, ""
     while (member := re.compile(_MEMBER_NAME).search(text, at)) is not None:
         at, name = member.end(), member["name"] or member["argument"] or member["tag"]

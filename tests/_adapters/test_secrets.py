@@ -686,6 +686,8 @@ LETTERS = "Ab3dEf7hIjKlMnOpQrStUvWxYz0123456789"
 TOKENS_OF_OTHERS = [
     *(f"{prefix}{LETTERS}" for prefix in ("ghp_", "gho_", "github_pat_", "glpat-", "hf_", "gsk_", "tvly-", "npm_")),
     *(f"{prefix}{LETTERS}" for prefix in ("lsv2_pt_", "AIza", "ya29.", "xoxb-", "xoxp-", "xapp-", "sk_live_", "pypi-")),
+    *(f"{prefix}{LETTERS}" for prefix in ("xai-", "nvapi-", "pplx-", "r8_", "GOCSPX-", "hvs.", "dckr_pat_")),
+    f"SG.{LETTERS[:22]}.{LETTERS}",
     "AKIAIOSFODNN7EXAMPLE",
     f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.{LETTERS}",
 ]
@@ -705,6 +707,8 @@ TOKENS_OF_OTHERS = [
         ("ws://user:pass@word@host:1/llm", "ws://**********@host:1/llm"),
         ("gemma3:4b@latest, bob:hello@example.com", "gemma3:4b@latest, bob:hello@example.com"),
         ("http://host/?a=1&api_key=abc&b=2", "http://host/?a=1&**********&b=2"),
+        ("http://host/?pwd=abc&sig=def&design=blue", "http://host/?**********&**********&design=blue"),
+        ("https://host/a?X-Amz-Signature=abc", "https://host/a?**********"),
         ("a task-list-of-things, see https://host/a@b", "a task-list-of-things, see https://host/a@b"),
         ("it must be sk-lm-, 8 letters", "it must be sk-lm-, 8 letters"),
     ],

@@ -249,14 +249,16 @@ def _merge(spans: list[Span]) -> list[Span]:
 def _replace_spans(texts: Sequence[str], spans: list[Span]) -> list[str]:
     """Replace spans of a text that is in parts. A replacement is in the part where its span begins."""
     parts: list[str] = []
-    begin = 0
+    begin = number = 0
     for text in texts:
-        end, at, part = begin + len(text), begin, ""
-        for start, stop, by in spans:
-            if stop <= begin or start >= end:
-                continue
-            part += text[at - begin : max(start - begin, 0)] + (by if start >= begin else "")
+        end, at, part = begin + len(text), begin, list[str]()
+        while number < len(spans) and spans[number][0] < end:
+            start, stop, by = spans[number]
+            part += (text[at - begin : max(start - begin, 0)], by if start >= begin else "")
             at = min(stop, end)
-        parts.append(part + text[at - begin :])
+            if stop > end:
+                break  # it goes on in the next part
+            number += 1
+        parts.append("".join(part) + text[at - begin :])
         begin = end
     return parts

@@ -31,6 +31,10 @@ KEPT = [
     '{"max_tokens": 5, "token_count": "7", "tokens": ["a"], "password": null, "secret": true, "token": ""}',
     "It's the password: 'hidden' or \"shown\"? {\"a\": [1, {'b",
     {"key": "llm.prediction.temperature", "value": 0.5},
+    "class User:\n    password: str\n    token: Optional[str] = None\n    password=input(),",
+    "def f(\n    api_key=api_key,\n    secret=read(),\n) -> None",
+    "type User = {\n  password: string;\n}",
+    "MAX_TOKENS=5 <b>password</b> <s>token</s>",
     "/usr/share/homes/x and C:\\Windows",
 ]
 
@@ -69,6 +73,14 @@ HIDDEN = {
     "in a call in Python that failed": {"rawContent": "[log_in(user='me', password='hunter2')]"},
     "in a call in XML that failed": {"rawContent": "<function=log_in><parameter=password>\nhunter2\n</parameter>"},
     "in a call in XML with names": {"rawContent": '<invoke name="log_in"><parameter name="password">hunter2'},
+    "in a shell": {"text": "Run API_KEY=hunter2 make"},
+    "in a shell with quotes": {"text": "export DB_PASSWORD='hunter2'"},
+    "in settings": {"text": "user=me\npassword=hunter2\n"},
+    "in YAML": {"text": "db:\n  user: me\n  password: hunter2\n"},
+    "in a list of YAML": {"text": '- api_key: "hunter2"'},
+    "in an element of XML": {"text": "<user>me</user><password>hunter2</password>"},
+    "in a header": {"text": "GET / HTTP/1.1\r\nX-Api-Key: hunter2\r\nCookie: a=hunter2; b=hunter2\r\n"},
+    "in the query of a URL": {"text": "https://host/?pwd=hunter2&sig=hunter2&a=1"},
     "a token after a line break": {"text": 'He wrote "a\\nghp_hunter2hunter2hunter2hunter2"'},
     "a private key": {"text": "-----BEGIN RSA PRIVATE KEY-----\nhunter2+/=\n-----END RSA PRIVATE KEY-----"},
 }
@@ -89,6 +101,18 @@ def test_arguments_that_arrive_in_parts_are_those_of_the_call(cut: int) -> None:
     parts = Redaction().parts([text[:cut], text[cut : cut + 3], text[cut + 3 :]], place="arguments")
     assert len(parts) == 3
     assert json.loads("".join(parts)) == Redaction().value({"arguments": arguments})["arguments"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "pattern",
+    ['"password":"x ', "://a@", "C:\\Users\\", "-----BEGIN PRIVATE KEY-----", "<password>", "API_KEY=", "\npwd: "],
+)
+def test_each_place_of_a_streamed_text_is_looked_at_once(pattern: str) -> None:
+    """Were each part compared with each secret, this would take many minutes."""
+    text = pattern * 30_000
+    parts = Redaction().parts([text[at : at + 4] for at in range(0, len(text), 4)])
+    assert len(parts) == (len(text) + 3) // 4
 
 
 @pytest.mark.parametrize("value", KEPT, ids=str)
