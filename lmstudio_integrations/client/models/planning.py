@@ -449,8 +449,8 @@ def plan_memory(
     machine = Machine(operation, where, device, evict)  # now: a server that was not named is found by then
     with decode_errors("Model list"):
         here = [info for info in downloaded if info.get("deviceIdentifier") == where.get("deviceIdentifier")]
-        models = [info for info in here if info.get("type") in LOAD_CONFIGS]
-    wanted = [_wanted(item, name, config, models) for item, name, config in items]
+        known = [info for info in here if info.get("type") in LOAD_CONFIGS]
+    wanted = [_wanted(item, name, config, known) for item, name, config in items]
     plan, _ = yield from machine.plan(wanted)
     return plan
 
