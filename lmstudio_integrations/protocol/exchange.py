@@ -23,7 +23,7 @@ class Receiver(Protocol):
     def finish(self, error: BaseException | None) -> None:
         """Record that nothing more follows."""
 
-    def is_alive(self, now: float, /) -> bool:
+    def is_alive(self) -> bool:
         """Whether the caller still exists."""
         ...
 
@@ -37,7 +37,7 @@ class NullReceiver:
     def finish(self, error: BaseException | None) -> None:
         """Drop the end as well."""
 
-    def is_alive(self, _now: float, /) -> bool:
+    def is_alive(self) -> bool:
         """Return true, because a caller that is not alive has its request cancelled."""
         return True
 

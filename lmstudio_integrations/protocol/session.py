@@ -271,7 +271,7 @@ class ClientSession:
             if exchange.timeout_name is None and isinstance(exchange, ToolSession) and exchange.calls:
                 continue
             expired = expired_timeout(exchange, now, self._peer, self.unanswered_since) if exchange.has_caller else None
-            if expired is not None or not exchange.receiver.is_alive(now):
+            if expired is not None or not exchange.receiver.is_alive():
                 silent = silent or (expired is not None and exchange.id > 0)
                 self.close(exchange, expired)
         self._query_queues(now)

@@ -42,7 +42,7 @@ def joined(fragments: list[dict[str, str]], kind: str) -> str:
 
 
 def wait_for_end(emulator: Emulator, number: int) -> str | None:
-    """Wait until a prediction has ended, which may take the garbage collector; return why it did."""
+    """Wait until a prediction has ended; return why it did."""
     emulator.wait_for(
         lambda: len(emulator.predictions) > number and emulator.predictions[number].state == "ended", SECONDS
     )

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -96,7 +95,6 @@ class Row:
         makes_room: Whether another model is evicted for this one (`load_policy="fit"`), on a device of each surface.
         between: What happens between two calls; the second of them is the one that is observed.
         stop: What the caller does in place of the observed call.
-        around: A context in which all surfaces run.
         only: Which surfaces this can happen to, of those with an outcome.
         regenerated: Whether adapters make calls again whatever `max_retries` says, if nothing was delivered.
         permanent: Whether it lasts for ever.
@@ -129,7 +127,6 @@ class Row:
     makes_room: bool = False
     between: "Callable[[Cell], None] | None" = None
     stop: "Callable[[Cell], None] | None" = None
-    around: Callable[[], AbstractContextManager[Any]] = nullcontext
     only: Callable[[Surface], bool] = lambda surface: True
     regenerated: bool = False
     permanent: bool = False

@@ -55,7 +55,7 @@ def test_the_surfaces_match_the_table(
     surfaces = drawn(fault, callers)
     warned = fault.chat.warning
     recorder = pytest.warns(warned) if warned else nullcontext(list[Any]())
-    with Servers.of(proxies, fault) as servers, recorder as given, fault.around():
+    with Servers.of(proxies, fault) as servers, recorder as given:
         # Without a pause in any adapter, `max_retries` has changed nothing.
         cells = [Cell(fault, surface, servers, 0 if fault.may_be_retried(surface) else 1) for surface in surfaces]
         found = run_all([(str(cell.surface), cell, cell.run) for cell in cells])

@@ -35,7 +35,7 @@ class RecordingReceiver:
     def finish(self, error: BaseException | None) -> None:
         self.ends.append(error)
 
-    def is_alive(self, _now: float, /) -> bool:
+    def is_alive(self) -> bool:
         return self.alive
 
     @property

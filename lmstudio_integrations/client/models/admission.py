@@ -238,8 +238,8 @@ class _TurnReceiver:
         self._receiver.finish(error)
         self._queue.release(self._turn)
 
-    def is_alive(self, now: float, /) -> bool:
-        return self._receiver.is_alive(now)
+    def is_alive(self) -> bool:
+        return self._receiver.is_alive()
 
 
 def _timeout_error(

@@ -7,8 +7,6 @@ code runs here. A forked child gets a thread of its own; it neither writes to th
 
 import asyncio
 import atexit
-import contextlib
-import gc
 import os
 import sys
 import threading
@@ -30,9 +28,6 @@ EXIT_DEADLINE = 1.0
 
 YIELD = 0.001
 """Seconds for which `yield_to` waits at most."""
-
-COLLECTION_INTERVAL, COLLECTION_SHARE = 10.0, 0.01
-"""Seconds between two collections of garbage, and the largest share of the time that they may take."""
 
 
 def on_io_thread(function: Callable[ParametersT, ResultT]) -> Callable[ParametersT, ResultT]:
@@ -107,7 +102,6 @@ class IOThread:
         self.on_exit: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Called when the process exits, to close the connections."""
         self._pending_wakes: list[Callable[[], None]] | None = None
-        self._collect_after = 0.0
         self.thread: threading.Thread = threading.Thread(target=self._run, name="lmstudio-io", daemon=True)
         self.thread.start()
 
@@ -176,35 +170,6 @@ class IOThread:
             wake()
         else:
             self._pending_wakes.append(wake)
-
-    @on_io_thread
-    def collect_garbage(self, now: float, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Collect garbage, unless that was done a short while ago, or the user has switched collections off.
-
-        This runs the finalizers of users' objects, which may make calls, so it is never done in this thread. Those of
-        async generators must not run beside their event loop, so it is done in that loop, or in a new thread if the
-        reader has no loop that runs.
-
-        Args:
-            now: The time.
-            loop: The event loop of the reader; `None` for a thread.
-        """
-        if now < self._collect_after or not gc.isenabled():
-            return
-        due = self._collect_after = now + COLLECTION_INTERVAL
-        with contextlib.suppress(Exception):  # the loop is closing, the process ends, or it may have no more threads
-            if loop is None or not loop.is_running():
-                start_new_thread(self._collect_garbage, (due,))
-            else:
-                loop.call_soon_threadsafe(self._collect_garbage, due)
-
-    def _collect_garbage(self, due: float) -> None:
-        if due != self._collect_after:  # the loop was blocked, and it was asked again meanwhile
-            return
-        began = time.monotonic()
-        gc.collect()
-        ended = time.monotonic()
-        self._collect_after = ended + max(COLLECTION_INTERVAL, (ended - began) / COLLECTION_SHARE)
 
     def exit_calling_daemon_thread(self) -> None:
         """End the calling thread silently if it is a daemon and the process exits: an error would print a traceback.

@@ -20,11 +20,6 @@ from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioRu
 SLICE = 0.1
 """Seconds of one blocking wait; Ctrl-C cannot interrupt a longer one on Windows."""
 
-UNREAD = 5.0
-"""Seconds after which the garbage collector is asked whether a stream can still be read."""
-
-_NEVER = -1.0
-
 
 class _Done:
     """The result of a method that acts immediately but may be awaited; an unawaited coroutine would warn."""
@@ -63,7 +58,7 @@ def copy_of(error: Exception) -> Exception:
 class Mailbox(ABC):
     """The receiver of one call: collects what arrives until the caller fetches it."""
 
-    __slots__ = ("_error", "_io", "_items", "_unread_since", "_waiting", "done", "loop")
+    __slots__ = ("_error", "_io", "_items", "_waiting", "done", "loop")
 
     def __init__(self, io: IOThread, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._io = io
@@ -72,8 +67,6 @@ class Mailbox(ABC):
         self._items: deque[Any] = deque()
         self._error: BaseException | None = None
         self._waiting = False
-        self._unread_since = _NEVER
-        """When a check first found that nobody reads; 0.0 after each read, `_NEVER` as long as nothing has arrived."""
         self.done: bool = False
         """Whether the call has ended: nothing more arrives."""
 
@@ -101,7 +94,6 @@ class Mailbox(ABC):
         """
         done, items = self.done, self._items
         if items:
-            self._unread_since = 0.0
             return [items.popleft() for _ in range(len(items))]
         if done:
             if self._error is not None:
@@ -130,18 +122,11 @@ class Mailbox(ABC):
             )
 
     @on_io_thread
-    def is_alive(self, now: float, /) -> bool:
+    def is_alive(self) -> bool:
         """Whether the caller can still be woken: a thread always can, a coroutine until its loop is closed.
 
-        A reader that pauses is alive. One that nothing refers to any more has closed its call, unless it is part of a
-        reference cycle, such as a generator that a web framework drops; so garbage is collected if nobody reads.
+        A reader that pauses is alive. One that nothing refers to any more closes its call when Python collects it.
         """
-        since = self._unread_since
-        if not self._waiting and (since != _NEVER or self._items):
-            if since <= 0:
-                self._unread_since = now
-            elif now - since >= UNREAD:
-                self._io.collect_garbage(now, self.loop)
         return self.loop is None or not self.loop.is_closed()
 
     @property

@@ -71,7 +71,7 @@ class Receiver:
     def finish(self, error: BaseException | None) -> None:
         self.ended = True
 
-    def is_alive(self, _now: float, /) -> bool:
+    def is_alive(self) -> bool:
         return True
 
 
@@ -162,7 +162,7 @@ async def test_a_call_keeps_the_turn_of_the_operation_that_started_it() -> None:
     kept.put("packet")
     kept.finish(None)
     await queue.run_pending()
-    assert (receiver.items, receiver.ended, kept.is_alive(0.0)) == (["packet"], True, True)
+    assert (receiver.items, receiver.ended, kept.is_alive()) == (["packet"], True, True)
     assert queue.granted == ["a1", "b1"]
 
 
