@@ -13,6 +13,7 @@ import threading
 import time
 from _thread import start_new_thread
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import wraps
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
@@ -81,6 +82,52 @@ def _run(function: Callable[[], ResultT], ended: SimpleQueue[Callable[[], Result
     ended.put(end)
 
 
+def _start_loop(run: Callable[[asyncio.AbstractEventLoop], None]) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+    """Return an event loop, and the thread of the operating system that runs it.
+
+    Where gevent has patched `threading`, its threads are greenlets of the thread that starts them, in which the event
+    loops of callers run, too. So it is asked for a real one, and the loop is made there, with the hub of that thread.
+    """
+    if gevent_monkey() is None:
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=run, args=(loop,), name="lmstudio-io", daemon=True)
+        thread.start()
+        return loop, thread
+    original = gevent_monkey().get_original
+    started = original("queue", "SimpleQueue")()
+
+    def make_loop() -> None:
+        own = asyncio.new_event_loop()
+        own.set_default_executor(_GreenletExecutor())
+        started.put((own, threading.current_thread()))
+        run(own)
+
+    original("_thread", "start_new_thread")(make_loop, ())
+    return started.get()
+
+
+class _GreenletExecutor(ThreadPoolExecutor):
+    """Looks names up in greenlets of the thread; at exit, the main thread could not join threads of `threading`."""
+
+    def submit(self, fn: Callable[..., ResultT], /, *args: Any, **kwargs: Any) -> Future[ResultT]:
+        future: Future[ResultT] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001 - who waits for the future raises it
+                future.set_exception(error)
+
+        sys.modules["gevent"].spawn(run)
+        return future
+
+
+def gevent_monkey() -> Any:
+    """Return the module of gevent that has patched `threading`, if it has."""
+    monkey: Any = sys.modules.get("gevent.monkey")
+    return monkey if monkey is not None and monkey.is_module_patched("threading") else None
+
+
 class IOThread:
     """A daemon thread that runs an event loop; started on first use."""
 
@@ -90,7 +137,6 @@ class IOThread:
     """The parent's thread, kept alive in a forked child: closing its loop would close file descriptors of both."""
 
     def __init__(self) -> None:
-        self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
         self.belongs_to_parent = False
         """Whether this thread runs in the parent of a fork, and not in this process."""
         self.stopped: bool = False
@@ -102,8 +148,9 @@ class IOThread:
         self.on_exit: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Called when the process exits, to close the connections."""
         self._pending_wakes: list[Callable[[], None]] | None = None
-        self.thread: threading.Thread = threading.Thread(target=self._run, name="lmstudio-io", daemon=True)
-        self.thread.start()
+        self.loop: asyncio.AbstractEventLoop
+        self.thread: threading.Thread
+        self.loop, self.thread = _start_loop(self._run)
 
     @classmethod
     def current(cls) -> "IOThread":
@@ -191,17 +238,22 @@ class IOThread:
             return
         self.process_exiting = True
         asyncio.run_coroutine_threadsafe(self._close(), self.loop)
-        self.thread.join(EXIT_DEADLINE * 2)
+        if gevent_monkey() is None:
+            self.thread.join(EXIT_DEADLINE * 2)
+        else:  # it is no thread of `threading`, and has no `join`
+            deadline = time.monotonic() + EXIT_DEADLINE * 2
+            while not self.stopped and time.monotonic() < deadline:
+                time.sleep(YIELD)
 
     async def _close(self) -> None:
         if self.on_exit is not None:
             await asyncio.wait([asyncio.ensure_future(self.on_exit())], timeout=EXIT_DEADLINE)
         self.loop.stop()
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
         try:
-            self.loop.run_forever()
+            loop.run_forever()
         finally:
             try:
                 self._drain()

@@ -7,6 +7,7 @@ drivers of flows (`flows.py`) call `wait`; the sessions of the protocol deliver 
 import asyncio
 import contextlib
 import queue
+import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator
@@ -14,7 +15,7 @@ from copy import copy
 from threading import current_thread
 from typing import Any
 
-from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
+from lmstudio_integrations.client.transport.io_thread import IOThread, gevent_monkey, on_io_thread
 from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioRuntimeError
 
 SLICE = 0.1
@@ -174,11 +175,13 @@ class Mailbox(ABC):
 class ThreadMailbox(Mailbox):
     """For a thread."""
 
-    __slots__ = ("_signal",)
+    __slots__ = ("_hub", "_signal")
 
     def __init__(self, io: IOThread) -> None:
         super().__init__(io)
         self._signal: queue.SimpleQueue[None] | None = None
+        self._hub: Any = None
+        """What wakes greenlets in the caller's thread, if the caller is one of gevent."""
 
     def wait(self) -> list[Any]:
         """Return what has arrived, at least one item; an empty list at the end.
@@ -193,6 +196,8 @@ class ThreadMailbox(Mailbox):
             raise LMStudioRuntimeError("a blocking call was made on the I/O thread; make it from another thread")
         # Made late, because most calls of a batch get their response while the caller waits for another one. Finalizers
         # may call SimpleQueue.put, but not queue.Queue.put.
+        if self._signal is None and gevent_monkey() is not None:
+            self._hub = sys.modules["gevent"].get_hub()
         signal = self._signal = self._signal or queue.SimpleQueue()
         while batch is None:
             if self._must_wait():
@@ -206,7 +211,10 @@ class ThreadMailbox(Mailbox):
 
     def _wake(self) -> None:
         assert self._signal is not None, "only a caller who waits is woken"
-        self._signal.put(None)
+        if self._hub is None:
+            self._signal.put(None)
+        else:
+            self._hub.loop.run_callback_threadsafe(self._signal.put, None)
 
 
 class LoopMailbox(Mailbox):
