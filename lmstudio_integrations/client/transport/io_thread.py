@@ -94,7 +94,7 @@ def _start_loop(run: Callable[[asyncio.AbstractEventLoop], None]) -> tuple[async
         thread.start()
         return loop, thread
     original = gevent_monkey().get_original
-    started = original("queue", "SimpleQueue")()
+    started: SimpleQueue[tuple[asyncio.AbstractEventLoop, threading.Thread]] = original("queue", "SimpleQueue")()
 
     def make_loop() -> None:
         own = asyncio.new_event_loop()
@@ -242,7 +242,7 @@ class IOThread:
             self.thread.join(EXIT_DEADLINE * 2)
         else:  # it is no thread of `threading`, and has no `join`
             deadline = time.monotonic() + EXIT_DEADLINE * 2
-            while not self.stopped and time.monotonic() < deadline:
+            while not self.loop.is_closed() and time.monotonic() < deadline:
                 time.sleep(YIELD)
 
     async def _close(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias, TypeGuard
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ExtendedModelResponse, ModelRequest, ModelResponse
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.types import Command
 
@@ -73,7 +73,7 @@ class RepeatedToolCallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self, request: _Request, handler: Callable[[_Request], _Response]
     ) -> _Response | ExtendedModelResponse[Any]:
         """Answer calls that repeat; LangChain calls this."""
-        answered = list[AnyMessage]()
+        answered = list[Any]()
         while True:
             response = handler(request.override(messages=[*request.messages, *answered]))
             reviewed = self._review(request, response, answered)
@@ -84,7 +84,7 @@ class RepeatedToolCallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self, request: _Request, handler: Callable[[_Request], Awaitable[_Response]]
     ) -> _Response | ExtendedModelResponse[Any]:
         """Answer calls that repeat; LangChain calls this."""
-        answered = list[AnyMessage]()
+        answered = list[Any]()
         while True:
             response = await handler(request.override(messages=[*request.messages, *answered]))
             reviewed = self._review(request, response, answered)
@@ -92,7 +92,7 @@ class RepeatedToolCallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
                 return reviewed
 
     def _review(
-        self, request: _Request, response: _Response, answered: list[AnyMessage]
+        self, request: _Request, response: _Response, answered: list[Any]
     ) -> _Response | ExtendedModelResponse[Any] | None:
         """Return the response with its answers; `None` to call the model again, because all its calls are answered.
 

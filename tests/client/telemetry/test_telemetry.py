@@ -4,8 +4,8 @@ import asyncio
 import json
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -74,10 +74,16 @@ async def test_a_response_is_a_span(traced: Any, server: Emulator, telemetry: Te
     assert "gen_ai.response.time_to_first_chunk" not in attributes
 
 
+@contextmanager
+def disabled(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    patch.setenv(DISABLED_VARIABLE, "flask, lmstudio_integrations")
+    yield
+
+
 SWITCHES: dict[str, Callable[[pytest.MonkeyPatch], AbstractContextManager[Any]]] = {
     "OpenTelemetry": lambda _: pytest.importorskip("opentelemetry.instrumentation.utils").suppress_instrumentation(),
     "OpenInference": lambda _: pytest.importorskip("openinference.instrumentation").suppress_tracing(),
-    "environment": lambda patch: nullcontext(patch.setenv(DISABLED_VARIABLE, "flask, lmstudio_integrations")),
+    "environment": disabled,
 }
 
 
