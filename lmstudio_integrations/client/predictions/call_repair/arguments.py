@@ -9,6 +9,7 @@ from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_list, is_number, is_object
 from lmstudio_integrations.client.predictions.call_repair.names import resembling_arguments, same_spelling
+from lmstudio_integrations.client.predictions.tool_parser.lenient_json import WrittenNumber, plain
 from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTool, values_of
 from lmstudio_integrations.types._json_schemas import Misfit
 
@@ -43,7 +44,7 @@ def mend(tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any] | None:
     for _ in range(_MOST_PASSES):
         misfits = tool.misfits(current)
         if not misfits:
-            return current
+            return current if current is arguments else plain(current)
         before = current
         for misfit in sorted(misfits, key=lambda each: each.keyword in _ABOUT_NAMES):
             if _at(current, misfit.path) is not misfit.value:
@@ -85,11 +86,12 @@ def _rename(misfit: Misfit) -> Any:
     unknown = [name for name in members if name not in known]
     if len(unknown) > _MOST_UNKNOWN:
         return members
-    for wanted in (missing, unset) if misfit.keyword == "additionalProperties" else (missing,):
-        meant = {name: resembling_arguments(name, wanted) for name in unknown}
-        for name, names in meant.items():
-            if len(names) == 1 and all(names[0] not in others for other, others in meant.items() if other != name):
-                return {names[0] if key == name else key: value for key, value in members.items()}
+    wanted = unset if misfit.keyword == "additionalProperties" else missing
+    meant = {name: resembling_arguments(name, unset) for name in unknown}
+    for name, names in meant.items():
+        is_only_one = all(each not in others for each in names for other, others in meant.items() if other != name)
+        if len(names) == 1 and names[0] in wanted and is_only_one:
+            return {names[0] if key == name else key: value for key, value in members.items()}
     return members
 
 
@@ -99,7 +101,9 @@ def _read_again(tool: OfferedTool, misfit: Misfit) -> Any:
     for readings in _readings(value, schema):
         fitting: dict[str, Any] = {json.dumps(each): each for each in readings if tool.accepts(each, schema)}
         if fitting:
-            return next(iter(fitting.values())) if len(fitting) == 1 else value
+            (reading, *others) = fitting.values()
+            is_whole = isinstance(reading, float) and reading.is_integer() and not tool.accepts(reading + 0.5, schema)
+            return value if others else int(reading) if is_whole else reading
     if value in _NOTHING:
         return value
     # What is in the value may be mended afterwards.
@@ -113,8 +117,10 @@ def _read_again(tool: OfferedTool, misfit: Misfit) -> Any:
 
 def _readings(value: Any, schema: Mapping[str, Any]) -> Iterable[Sequence[Any]]:
     """Yield the readings of a value, better ones first."""
-    yield same_spelling(str(value), _names(schema))
-    yield [*_parse(value), *([json.dumps(value)] if is_number(value) and "e" not in json.dumps(value) else ())]
+    text = _text_of(value)
+    yield same_spelling(text, _names(schema))
+    is_written = isinstance(value, WrittenNumber)
+    yield [*_parse(value), *([text] if text and (is_written or is_number(value)) else ())]
     items: list[Any] = value if is_list(value) and len(value) == 1 else []
     yield items
     yield [each for item in items if not is_list(item) for readings in _readings(item, schema) for each in readings]
@@ -132,6 +138,13 @@ def _names(schema: Mapping[str, Any]) -> Iterator[str]:
         parts: list[Any] = schema.get(keyword, [])
         for part in filter(is_object, parts):
             yield from _names(part)
+
+
+def _text_of(value: Any) -> str:
+    """Return what the model wrote for a value; nothing where that is not known, as `3.1` may have been `3.10`."""
+    if isinstance(value, str | WrittenNumber):
+        return str(value)
+    return json.dumps(value) if isinstance(value, int) else ""
 
 
 def _parse(value: Any) -> list[Any]:

@@ -1,7 +1,7 @@
 """Asks a model to write calls again that do not fit: the sentence about them, and the schema of the response. Pure."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ class WrongCall:
         usable = (name for name in self.arguments if name in fixed or name in tool.parameters)
         required = [*tool.schema.get("required", ()), *usable]
         # What the model did not write, it does not need, unless it wrote it under another name.
-        is_all_known = bool(fixed) and self.arguments.keys() <= tool.parameters.keys() | fixed.keys()
+        is_all_known = self._is_all_known(tool, fixed)
         more = {name: None for name in fixed if name not in tool.parameters}
         properties = {
             name: {"const": fixed[name]} if name in fixed else schema
@@ -51,6 +51,9 @@ class WrongCall:
         }
         required = [name for name in dict.fromkeys(required) if name not in long]
         return {"additionalProperties": False, **tool.schema, "properties": properties, "required": required}
+
+    def _is_all_known(self, tool: OfferedTool, fixed: Mapping[str, Any]) -> bool:
+        return bool(fixed) and self.arguments.keys() <= tool.parameters.keys() | fixed.keys()
 
     def _fixed(self, tool: OfferedTool) -> dict[str, Any]:
         """Return the arguments that fit."""
@@ -66,6 +69,9 @@ class WrongCall:
         if tool is None or not is_object(written):
             return None
         fixed = self._fixed(tool)
+        added = written.keys() - self.arguments.keys() - {*tool.schema.get("required", ())}
+        if added and self._is_all_known(tool, fixed):  # a server that ignores the grammar
+            return None
         names = [name for name in (*self.arguments, *written) if name in fixed or name in written]
         arguments = {name: fixed.get(name, written.get(name)) for name in names}
         return ParsedCall(tool, arguments) if tool.problem(arguments) is None else None

@@ -4,35 +4,24 @@ A wrong guess runs the wrong tool, so names that only look alike do not count: `
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+|\d+")
 
 _SEPARATORS = re.compile(r"(?<=[^\W\d_])[\s_./:-]+|[\s_./:-]+(?=[^\W\d_])|[°'\"`()]")
 """What stands before or after a letter. Between digits, it is a part of the number."""
 
+_LONGEST_NAME = 128
+"""Longer ones resemble none: what a model writes may be a whole page of dashes."""
+
 _SHORTEST_WITH_TYPO = 5
 """The letters of a word in which one may be wrong. In shorter ones, one letter makes another word."""
 
-_READING = (
-    frozenset({"fetch", "get", "look", "lookup", "read", "retrieve", "show", "view"}),
-    frozenset({"find", "query", "search"}),
-    frozenset({"list", "ls"}),
-)
-"""What tools do that change nothing, in words for each other. Such a tool may be meant by a shorter or longer name."""
-
-_LIMITS = frozenset({"all", "any", "every", "no", "not", "un"})
-_CHANGING = frozenset(
-    {"add", "append", "archive", "buy", "cancel", "clear", "close", "create", "delete", "destroy", "drop", "edit"}
-    | {"empty", "erase", "execute", "insert", "kill", "move", "open", "patch", "pay", "post", "publish", "purge"}
-    | {"push", "put", "remove", "rename", "replace", "reset", "run", "send", "set", "stop", "update", "upload"}
-    | {"wipe", "write"}
-)
-"""Words that make another tool of one."""
-
 _SIDES = frozenset(
-    {"after", "before", "except", "exclude", "excluded", "excluding", "ignore", "max", "maximum", "min", "minimum"}
-    | {"new", "next", "old", "password", "previous", "skip", "without"}
+    {"after", "all", "any", "before", "begin", "destination", "end", "every", "except", "exclude", "excluded"}
+    | {"excluding", "final", "first", "from", "ignore", "last", "left", "max", "maximum", "min", "minimum", "new"}
+    | {"next", "no", "not", "old", "origin", "password", "previous", "receiver", "recipient", "right", "sender"}
+    | {"skip", "source", "start", "target", "to", "un", "without"}
 )
 """Words that make another argument of one."""
 
@@ -71,7 +60,7 @@ def words_of(name: str) -> list[str]:
 
 def same_spelling(name: str, known: Iterable[str]) -> list[str]:
     """Return the names that differ only in case and in what separates their words."""
-    spelled = _spelling(name)
+    spelled = _spelling(name) if len(name) <= _LONGEST_NAME else ""
     return [each for each in known if spelled and _spelling(each) == spelled]
 
 
@@ -81,24 +70,22 @@ def _spelling(name: str) -> str:
 
 
 def resembling_tools(name: str, known: Iterable[str]) -> list[str]:
-    """Return the tools that an unknown name may mean."""
-    # A model may write a path to a tool, such as `functions.look` or `server/look`.
+    """Return the tools that an unknown name may mean: in another spelling, perhaps after a namespace.
+
+    A name in the plural, or with other words, may be that of a tool that this request does not offer.
+    """
+    known = list(known)
+    # A model may write a path to a tool, such as `server/read_file`.
     bare = re.split(r"[./:]", name.strip())[-1]
-    if len(words_of(bare)) == 1:  # `calendar.delete` does not mean a tool `delete`
-        bare = name
-    return _best(bare, list(known), (_is_misspelled_tool, _is_same_tool))
+    is_whole = len(words_of(bare[:_LONGEST_NAME])) > 1  # `calendar.delete` does not mean a tool `delete`
+    return same_spelling(name, known) or (same_spelling(bare, known) if is_whole else [])
 
 
 def resembling_arguments(name: str, known: Iterable[str]) -> list[str]:
     """Return the arguments that an unknown name may mean."""
-    return _best(name, list(known), (_is_misspelled, _shares_words, _is_shortened, _is_synonym))
-
-
-def _best(name: str, known: list[str], tests: Iterable[Callable[[list[str], list[str]], bool]]) -> list[str]:
-    """Return the names that pass the first of the tests which any passes."""
-    names = same_spelling(name, known)
-    written = words_of(name)
-    for is_meant in tests:
+    known = list(known)
+    names, written = same_spelling(name, known), words_of(name) if len(name) <= _LONGEST_NAME else []
+    for is_meant in (_is_misspelled, _shares_words, _is_shortened, _is_synonym):
         names = names or [each for each in known if written and is_meant(written, words_of(each))]
     return names
 
@@ -108,13 +95,6 @@ def _is_misspelled(written: list[str], known: list[str]) -> bool:
     if sorted(written) == sorted(known) and (len(known) < 3 or _DIRECTIONS.isdisjoint(known)):
         return True
     return len(written) == len(known) and all(map(_is_same_word, written, known))
-
-
-def _is_misspelled_tool(written: list[str], known: list[str]) -> bool:
-    """The same for tools: one that changes several things is not meant by a name for one thing."""
-    is_reading = any(group & set(known) for group in _READING)
-    is_for_more = any(other in {f"{one}s", f"{one}es"} for one, other in zip(written, known, strict=False))
-    return _is_misspelled(written, known) and (is_reading or not is_for_more)
 
 
 def _is_same_word(written: str, known: str) -> bool:
@@ -138,21 +118,10 @@ def _has_one_typo(written: str, known: str) -> bool:
     return at > 0 and swapped == known
 
 
-def _is_same_tool(written: list[str], known: list[str]) -> bool:
-    """Whether the tool changes nothing, and one of the names is the other one with more words, or with another verb."""
-    one, other = set(written), set(known)
-    its_verbs, verbs = ([group for group in _READING if group & words] for words in (one, other))
-    if not verbs or its_verbs not in ([], verbs) or not (its_verbs or one <= other):
-        return False
-    objects = [words.difference(*_READING) for words in (one, other)]
-    one, other = objects if all(objects) else (one, other)
-    return (one <= other or other <= one) and (one ^ other).isdisjoint(_LIMITS | _CHANGING)
-
-
 def _shares_words(written: list[str], known: list[str]) -> bool:
     """Whether one of the names is the other one with more words."""
     one, other = set(written), set(known)
-    return (one < other or other < one) and (one ^ other).isdisjoint(_LIMITS | _SIDES)
+    return (one < other or other < one) and (one ^ other).isdisjoint(_SIDES)
 
 
 def _is_shortened(written: list[str], known: list[str]) -> bool:

@@ -16,15 +16,16 @@ from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.client.models.rendering import render
 from lmstudio_integrations.client.predictions.call_repair.arguments import mend
 from lmstudio_integrations.client.predictions.call_repair.asking import WrongCall, calls_of, response_schema, sentence
-from lmstudio_integrations.client.predictions.call_repair.unreadable import MeantTools, calls_in
+from lmstudio_integrations.client.predictions.call_repair.unreadable import MeantTools, calls_in, split_calls
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.requests import chat_request_of_text
 from lmstudio_integrations.client.predictions.required_call import tools_in
 from lmstudio_integrations.client.predictions.second_requests import REJECTIONS, is_last, only_json, with_response
-from lmstudio_integrations.client.predictions.tool_parser.call_events import call_events
+from lmstudio_integrations.client.predictions.tool_parser.call_events import call_events, failed_call_events
 from lmstudio_integrations.client.predictions.tool_parser.call_parser import ParsedCall
 from lmstudio_integrations.client.predictions.tool_parser.formats import MARKERS
-from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError
+from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError, json_of, number_of, plain
+from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTool
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioError
 from lmstudio_integrations.protocol.kv_config import with_changes
@@ -49,21 +50,25 @@ _OF_CALLS = frozenset({ToolCallStart, ToolCallName, ToolCallArguments, ToolCallE
 _CUT_OFF = ("maxPredictedTokensReached", "stopStringFound")
 """The stop reasons after which a request can follow, but a call that cannot be read may lack arguments."""
 
+_UNREADABLE = "the call cannot be read"
+
 _OF_FIRST = ("stopReason", "rescuedToolCalls", "reasoningReplay")
 """The statistics that describe the first response."""
 
 
-@dataclass(slots=True)
+@dataclass
 class _PendingCall:
     """The events of a call.
 
     Attributes:
         sent: As they were received, with the fragments of the text that it was read in.
+        is_marked: Whether a marker says that it is a call. Without one, it is only text unless it is mended.
         mended: What replaces them.
         wrong: What the model is asked to mend.
     """
 
     sent: Events
+    is_marked: bool = True
     mended: Events | None = None
     wrong: WrongCall | None = None
 
@@ -72,16 +77,30 @@ class _PendingCall:
         """The call as the model wrote it, as far as it was received."""
         last = self.sent[-1]
         if type(last) is ToolCallEnd:
-            return json.dumps({"name": last.name, "arguments": last.arguments or {}}, ensure_ascii=False)
+            return json_of({"name": last.name, "arguments": self.arguments})
         raw = last.raw_content if type(last) is ToolCallFailed else None
-        return raw or "".join(event.content for event in self.sent if type(event) is ToolCallArguments)
+        return raw or self._fragments
+
+    @property
+    def _fragments(self) -> str:
+        return "".join(event.content for event in self.sent if type(event) is ToolCallArguments)
+
+    @cached_property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments, with numbers as the model wrote them, if the server has sent their text."""
+        last = self.sent[-1]
+        parsed = (type(last) is ToolCallEnd and last.arguments) or {}
+        with suppress(ValueError, RecursionError):
+            written: Any = json.loads(self._fragments, parse_float=number_of, parse_int=number_of)
+            if written == parsed:
+                return written
+        return parsed
 
     @property
     def events(self) -> Events:
-        """What replaces them, or what they are if nothing does: a call in the text without a marker is only text."""
+        """What replaces them, or what they are if nothing does."""
         text: Events = [event for event in self.sent if type(event) is LlmPredictionFragment]
-        is_marked = not text or MARKERS.match(self.text, 0) is not None
-        return self.mended or (self.sent if is_marked else text)
+        return self.mended or (self.sent if self.is_marked else text)
 
 
 @dataclass(eq=False)
@@ -134,7 +153,9 @@ class RepairCalls(Middleware):
         call, self._open = _PendingCall(self._open), []
         end = call.sent[-1]
         if type(end) is ToolCallFailed:
-            call.sent = [*_taken_from(released, end.raw_content or ""), *call.sent]
+            text = _taken_from(released, end.raw_content or "")
+            call.sent = [*text, *call.sent]
+            call.is_marked = not text or MARKERS.match(call.text, 0) is not None
         if type(end) is ToolCallEnd:
             self._check(call, end)
         if self._pending or call.wrong is not None or type(end) is ToolCallFailed:
@@ -144,45 +165,63 @@ class RepairCalls(Middleware):
 
     def _check(self, call: _PendingCall, end: ToolCallEnd) -> None:
         """Record what replaces a call that does not fit, or that the model has to mend it."""
-        tool, arguments = self._tools.meant(end.name), end.arguments or {}
+        tool = self._tools.meant(end.name)
         if tool is None:
             return
         with suppress(NoCallError, RecursionError):  # a schema that only the server can use, or values in values
-            problem = tool.problem(arguments)
+            problem = tool.problem(end.arguments or {})
             if problem is None and tool.name == end.name:
                 return
+            arguments = call.arguments
             fitting = mend(tool, arguments)
             if fitting is None:
                 call.wrong = WrongCall(call.text, problem or "it does not fit", [tool], arguments)
             else:
                 self._replace(call, [ParsedCall(tool, fitting)], end.raw_content or call.text)
 
-    def _read(self, call: _PendingCall) -> None:
-        """Read a call that could not be read, once it is known that it was not cut off."""
-        names = [event.name for event in call.sent if type(event) is ToolCallName]
-        read = calls_in(call.text, self._tools, names[-1] if names else None)
+    def _read(self, call: _PendingCall) -> list[_PendingCall]:
+        """Read a call that could not be read, once it is known that it was not cut off; it may be several."""
+        name = next((event.name for event in reversed(call.sent) if type(event) is ToolCallName), None)
         with suppress(NoCallError, RecursionError):
-            meant = [(self._tools.meant(each.tool.name) or each.tool, each.arguments) for each in read]
-            fitting = [(tool, mend(tool, arguments)) for tool, arguments in meant]
+            read = calls_in(call.text, self._tools, name)
+            fitting = [(tool := self._meant(each), mend(tool, each.arguments)) for each in read]
             calls = [ParsedCall(tool, arguments) for tool, arguments in fitting if arguments is not None]
             if calls and len(calls) == len(fitting):
                 self._replace(call, calls, call.text)
-            elif len(meant) == 1:
-                ((tool, arguments),) = meant
-                call.wrong = WrongCall(call.text, tool.problem(arguments) or "it cannot be read", [tool], arguments)
-            elif not meant:
-                named = self._tools.meant(names[-1]) if names else None
-                tools = list(self._tools) if named is None else [named]
-                call.wrong = WrongCall(call.text, "it cannot be read", tools, {})
+                return [call]
+            parts = read or split_calls(call.text, self._tools)
+            if len(parts) > 1:
+                return [each for part in parts for each in self._part(call, part)]
+            named = list(self._tools) if name is None else [tool] if (tool := self._tools.meant(name)) else []
+            for part in parts:
+                tools, arguments = (named, {}) if isinstance(part, str) else ([self._meant(part)], part.arguments)
+                problem = tools[0].problem(arguments) if arguments else None
+                call.wrong = WrongCall(call.text, problem or _UNREADABLE, tools, arguments) if tools else None
+        return [call]
+
+    def _meant(self, call: ParsedCall) -> OfferedTool:
+        return self._tools.meant(call.tool.name) or call.tool
+
+    def _part(self, whole: _PendingCall, part: ParsedCall | str) -> list[_PendingCall]:
+        """Return a call in a text of several, of which one cannot be read."""
+        if not isinstance(part, str):
+            call = _PendingCall(call_events(part.tool.name, part.arguments, whole.text))
+            if type(end := call.sent[-1]) is ToolCallEnd:
+                self._check(call, end)
+            return [call]
+        fragments = [event for event in whole.sent[:1] if type(event) is LlmPredictionFragment]
+        text = [replace(each, content=part, tokens_count=0, tokens=None) for each in fragments]
+        failed = failed_call_events(self._tools.name_in(part), _UNREADABLE, part)
+        return self._read(_PendingCall([*text, *failed], whole.is_marked))
 
     def _replace(self, call: _PendingCall, calls: list[ParsedCall], raw_content: str) -> None:
         ids = [event.id for event in call.sent if type(event) is ToolCallStart or type(event) is ToolCallEnd]
-        call.mended = []
         for number, (tool, arguments) in enumerate(calls):
             call_id = ids[-1] if ids and number == 0 else None
-            call.mended += call_events(tool.name, arguments, raw_content, call_id)
-            replacement = {"name": tool.name, "arguments": arguments}
-            self._repaired.append({"sent": call.text, "replaced_by": replacement})
+            call.mended = [*(call.mended or ()), *call_events(tool.name, arguments, raw_content, call_id)]
+            self._repaired.append(
+                {"sent": call.text, "replaced_by": {"name": tool.name, "arguments": plain(arguments)}}
+            )
 
     # Ending ---------------------------------------------------------------------------------------------------------
 
@@ -195,9 +234,11 @@ class RepairCalls(Middleware):
         self._close(released)
         is_over = is_last(end)
         if not is_over and end.stop_reason not in _CUT_OFF:
-            for call in self._pending:
-                if type(call.sent[-1]) is ToolCallFailed:
-                    self._read(call)
+            self._pending = [
+                each
+                for call in self._pending
+                for each in (self._read(call) if type(call.sent[-1]) is ToolCallFailed else [call])
+            ]
         if self._wrong and not (is_over or self.has_asked) and "predictionConfigStack" in ask.parameter:
             self._first = ask
             return released, None

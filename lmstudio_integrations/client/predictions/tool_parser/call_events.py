@@ -5,6 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 from lmstudio_integrations._support.text import shortened
+from lmstudio_integrations.client.predictions.tool_parser.lenient_json import json_of
 from lmstudio_integrations.types.results import (
     PredictionEvent,
     ToolCallArguments,
@@ -22,12 +23,12 @@ def call_events(
     name: str, arguments: dict[str, Any], raw_content: str, call_id: str | None = None
 ) -> list[PredictionEvent]:
     """Return the events of a complete call, with a new identifier if it has none."""
-    call_id = call_id or uuid4().hex[:_ID_LENGTH]
+    call_id, text = call_id or uuid4().hex[:_ID_LENGTH], json_of(arguments)
     return [
         ToolCallStart(call_id),
         ToolCallName(name),
-        ToolCallArguments(json.dumps(arguments, ensure_ascii=False)),
-        ToolCallEnd(call_id, name, arguments, raw_content),
+        ToolCallArguments(text),
+        ToolCallEnd(call_id, name, json.loads(text), raw_content),
     ]
 
 

@@ -66,7 +66,7 @@ _VALUE_BEGINS = "<arg_value>"
 _VALUE_ENDS = re.compile(rf"</arg_value>(?=\s*(?:<arg_key>|{_END}|<\||\Z))")
 _UNENDED_VALUE = re.compile(rf"<arg_key>|{_END}\s*\Z")
 
-_MOST_CALLS = 64
+MOST_CALLS = 64
 """No response calls more tools."""
 
 _LONGEST_TAG = 200
@@ -82,6 +82,10 @@ _TYPES = ("function", "function_call", "tool_call", "tool_use")
 class CallParser:
     """Parses calls up to the end of a text.
 
+    Attributes:
+        read: The calls that were read, also if those that follow cannot be.
+        read_to: Where the last of them ends.
+
     Args:
         text: The text, at the first marker or the first call.
         tools: The tools that the request offers.
@@ -94,6 +98,8 @@ class CallParser:
     def __init__(
         self, text: TextCursor, tools: OfferedTools, *, is_marked: bool, is_final: bool, is_in_block: bool
     ) -> None:
+        self.read: list[ParsedCall] = []
+        self.read_to: int = text.at
         self._text = text
         self._tools = tools
         self._is_marked = is_marked
@@ -109,14 +115,18 @@ class CallParser:
             NoCallError: If the text has anything else, or calls a tool that is not offered.
             CutOffError: If it ends too early.
         """
-        calls: list[ParsedCall] = []
-        while not self._skip_markup(brackets=bool(calls)):
-            calls += self._body()
-            if len(calls) > _MOST_CALLS:
+        while not self._skip_markup(brackets=bool(self.read)):
+            self._body()
+            if len(self.read) > MOST_CALLS:
                 raise NoCallError
-        if not calls:
+        if not self.read:
             raise CutOffError
-        return calls
+        return self.read
+
+    def _add(self, call: ParsedCall) -> list[ParsedCall]:
+        self.read.append(call)
+        self.read_to = self._text.at
+        return [call]
 
     def _skip_markup(self, *, brackets: bool) -> bool:
         """Skip what stands between calls, superfluous brackets too; return whether the text ends there."""
@@ -149,9 +159,9 @@ class CallParser:
             case "[":
                 return self._list()
             case "<":
-                return [self._xml()]
+                return self._add(self._xml())
             case _:
-                return [self._read_named()]
+                return self._add(self._read_named())
 
     # JSON -------------------------------------------------------------------------------------------------------------
 
@@ -160,7 +170,7 @@ class CallParser:
         text, calls = self._text, list[ParsedCall]()
         text.expect("[")
         while not (calls and self._lacks_bracket("<[")) and not text.is_closed("]"):
-            calls += self._object(depth) if text.text[text.at] == "{" else [self._read_named(in_list=True)]
+            calls += self._object(depth) if text.text[text.at] == "{" else self._add(self._read_named(in_list=True))
         if not calls:
             raise NoCallError
         return calls
@@ -185,7 +195,7 @@ class CallParser:
             raise NoCallError
         if _is_definition(members["tool"], arguments, described="description" in members):
             raise NoCallError
-        return [ParsedCall(members["tool"], arguments)]
+        return self._add(ParsedCall(members["tool"], arguments))
 
     def _keys(self, members: Mapping[str, Any]) -> Iterator[str]:
         """Yield the keys of an object, until its end or the place where that is missing."""

@@ -8,7 +8,9 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
+
+from lmstudio_integrations._support.typeguards import is_list, is_object
 
 MAX_DEPTH = 64
 """Values that are nested more deeply are no arguments; Python's stack would end."""
@@ -17,6 +19,7 @@ _SPACE = re.compile(r"[\s▁]*")
 """Tokenizers write blanks as `▁`."""
 
 _NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+_JSON_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?", re.ASCII)
 _SCALAR = re.compile(r"[-+.\w]+")
 _BLANKS = ("", " ")
 _KEY = re.compile(r"[\w$][\w$.-]*")
@@ -42,6 +45,46 @@ class NoCallError(Exception):
 
 class CutOffError(Exception):
     """The text ends before the call does."""
+
+
+class WrittenNumber(float):
+    """A number with its text, which an argument that takes texts keeps: `3.10` is another version than `3.1`."""
+
+    _text: str
+
+    def __new__(cls, text: str) -> Self:
+        """Read the number of a text."""
+        number = super().__new__(cls, text)
+        number._text = text
+        return number
+
+    def __str__(self) -> str:
+        """Return the text."""
+        return self._text
+
+
+def number_of(text: str) -> int | WrittenNumber:
+    """Return the number of a text."""
+    is_whole = text.removeprefix("-").isdecimal() and str(int(text)) == text
+    return int(text) if is_whole else WrittenNumber(text)
+
+
+def json_of(value: Any) -> str:
+    """Return a value as JSON, with numbers as they were written."""
+    if is_object(value):
+        members = (f"{json.dumps(name, ensure_ascii=False)}: {json_of(each)}" for name, each in value.items())
+        return f"{{{', '.join(members)}}}"
+    if is_list(value):
+        return f"[{', '.join(map(json_of, value))}]"
+    if isinstance(value, WrittenNumber):
+        text = str(value).removeprefix("+")
+        return text if _JSON_NUMBER.fullmatch(text) else float.__repr__(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def plain(value: Any) -> Any:
+    """Return a value without the texts of its numbers."""
+    return json.loads(json_of(value))
 
 
 class TextCursor:
@@ -261,7 +304,7 @@ def _read_scalar(text: TextCursor) -> Any:
     if _NUMBER.fullmatch(scalar):
         if not math.isfinite(float(scalar)):
             raise NoCallError
-        return float(scalar) if scalar.strip("+-").strip("0123456789") else int(scalar)
+        return number_of(scalar)
     if scalar not in _LITERALS:
         raise NoCallError
     return _LITERALS[scalar]

@@ -72,6 +72,9 @@ def read_completion(chunk: Mapping[str, Any]) -> Delta:
 _CALL_HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"(?:[^"\\]|\\.)*"\s*,\s*"arguments"\s*:\s*(?=\S)', re.DOTALL)
 """A tool call up to the beginning of its arguments."""
 
+_LONGEST_HEAD = 1_024
+"""Characters in which a head is searched, with each fragment again. After a longer one, arguments do not stream."""
+
 
 class JsonCall:
     """Text that is one tool call, `{"name": …, "arguments": …}`: all of it, or what stands between two markers.
@@ -94,13 +97,16 @@ class JsonCall:
             self._started = True
             yield ToolCallStart(self._id)
         if not self._start:
-            head = _CALL_HEAD.match(self._text)
+            is_beginning = len(self._text) - len(fragment.content) < _LONGEST_HEAD
+            head = _CALL_HEAD.match(self._text, 0, _LONGEST_HEAD) if is_beginning else None
             call = parse_object(f"{head[0]}null}}") if head else None
             if head is None or call is None:
                 return
             self._start = self._sent = head.end()
             yield ToolCallName(str(call["name"]))
-        yield from self._send(len(self._text.rstrip("} \n")))
+            yield from self._send(len(self._text.rstrip("} \n")))
+        elif kept := fragment.content.rstrip("} \n"):
+            yield from self._send(len(self._text) - len(fragment.content) + len(kept))
 
     def end(self) -> Iterator[EngineEvent]:
         """Yield the rest of the arguments, and how the call ended."""
@@ -335,7 +341,7 @@ def parse_object(text: str) -> Json | None:
     """Return the JSON object of a text, or `None` if it is not one."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if is_object(value) else None
 
@@ -357,7 +363,7 @@ def _end_of_value(text: str, start: int) -> int:
     """Return where the JSON value that begins at `start` ends; the end of the text if the value is incomplete."""
     try:
         return json.JSONDecoder().raw_decode(text, start)[1]
-    except ValueError:
+    except (ValueError, RecursionError):
         return len(text)
 
 

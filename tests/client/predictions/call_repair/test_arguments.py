@@ -1,5 +1,6 @@
 """Arguments that do not fit a schema: which are mended without the model, and which never."""
 
+import json
 from contextlib import suppress
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from lmstudio_integrations.client.predictions.call_repair import arguments as module
 from lmstudio_integrations.client.predictions.call_repair.arguments import mend
-from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError
+from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError, number_of
 from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTool
 
 TEXT, INTEGER = {"type": "string"}, {"type": "integer"}
@@ -22,6 +23,7 @@ PROPERTIES: dict[str, Any] = {
     "items": {"type": "array", "items": ITEM},
     "options": ITEM,
     "scale": {"anyOf": [{"type": "string", "enum": ["kelvin", "rankine"]}, {"type": "null"}]},
+    "filter": {"type": "string", "enum": ["none", "all"]},
     "limit": {"anyOf": [INTEGER, {"type": "null"}]},
 }
 PATH = {"file_path": "a.txt"}
@@ -37,6 +39,8 @@ def tool(required: tuple[str, ...] = ("file_path",), **more: Any) -> OfferedTool
     [
         ({"count": "5"}, {"count": 5}),
         ({"count": " 5 "}, {"count": 5}),
+        ({"count": "5.0"}, {"count": 5}),
+        ({"ratio": "5.0"}, {"ratio": 5.0}),
         ({"limit": "5"}, {"limit": 5}),
         ({"ratio": "0.5"}, {"ratio": 0.5}),
         ({"force": "true"}, {"force": True}),
@@ -63,10 +67,56 @@ def tool(required: tuple[str, ...] = ("file_path",), **more: Any) -> OfferedTool
         ({"tags": ""}, {}),
         ({"tags": "null"}, {}),
         ({"tags": None}, {}),
+        ({"filter": None}, {}),
+        ({"filter": "None"}, {"filter": "none"}),
     ],
 )
 def test_a_value_with_one_reading_is_read(given: dict[str, Any], meant: dict[str, Any]) -> None:
-    assert mend(tool(), {**PATH, **given}) == {**PATH, **meant}
+    mended = mend(tool(), {**PATH, **given})
+    assert json.dumps(mended) == json.dumps({**PATH, **meant})  # `5` is not `5.0`
+
+
+VERSION = {"version": TEXT, "tags": {"type": "array", "items": TEXT}, "options": ITEM}
+WRITTEN = (
+    ("3.10", "3.10"),
+    ("1.50", "1.50"),
+    ("1e3", "1e3"),
+    ("-0", "-0"),
+    ("7", "7"),
+    ("12345678901234567890.0", "12345678901234567890.0"),
+)
+
+
+@pytest.mark.parametrize(("number", "text"), WRITTEN)
+@pytest.mark.parametrize("form", ['{"version": %s}', '{"tags": [%s, "a"]}', '{"options": {"name": %s}}'])
+def test_a_number_for_a_text_is_what_the_model_wrote(form: str, number: str, text: str) -> None:
+    given = json.loads(form % number, parse_float=number_of, parse_int=number_of)
+    assert mend(tool((), properties=VERSION), given) == json.loads(form % json.dumps(text))
+    encoded = {"options": json.dumps({"name": 1}).replace("1", number)}
+    assert mend(tool((), properties=VERSION), encoded) == {"options": {"name": text}}
+
+
+@pytest.mark.parametrize("number", [3.1, 3.0, 1e20])
+def test_a_number_whose_text_is_not_known_is_no_text(number: float) -> None:
+    """It may have been `3.10`."""
+    assert mend(tool((), properties=VERSION), {"version": number}) is None
+    assert mend(tool((), properties=VERSION), {"version": 3}) == {"version": "3"}
+
+
+@pytest.mark.parametrize("optional", ["from_account", "account_id"])
+def test_a_name_that_may_be_that_of_an_optional_argument_is_not_that_of_a_required_one(optional: str) -> None:
+    transfer = tool(("account_number",), properties={"account_number": TEXT, optional: TEXT})
+    meant = {"account_number": "A"} if optional == "from_account" else None
+    assert mend(transfer, {"account": "A"}) == meant
+    assert mend(tool(("to_account",), properties={"to_account": TEXT, optional: TEXT}), {"account": "A"}) is None
+
+
+@pytest.mark.parametrize("unit", ["-", " ", "_", "/", ".", "[", '"', "{"])
+def test_a_long_value_takes_linear_time(unit: str) -> None:
+    """With quadratic time, it would be minutes."""
+    for name in ("count", "unit", "tags"):
+        value = mend(tool(), {**PATH, name: unit * 100_000})
+        assert value is None or value == {**PATH, "tags": [unit * 100_000]}
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,10 @@ def test_the_model_writes_again_what_does_not_fit(
         # A server that ignores the grammar changes nothing that fitted.
         ({"path": "a", "first": "one"}, {"path": "b", "first": 1}, {"path": "a", "first": 1}),
         ({"path": LONG, "first": "one"}, {"first": 1}, {"path": LONG, "first": 1}),
-        ({"first": 1}, {"path": "a", "last": 2}, {"first": 1, "path": "a", "last": 2}),
+        ({"first": 1}, {"path": "a"}, {"first": 1, "path": "a"}),
+        # An argument that nobody wrote or needs.
+        ({"first": 1}, {"path": "a", "last": 2}, None),
+        ({"path": "a", "start": 1}, {"path": "a", "first": 1}, {"path": "a", "first": 1}),
         ({"path": "a", "first": "one"}, {"first": "one"}, None),
         ({"first": 1}, {"last": 2}, None),
         ({"first": 1}, "a", None),

@@ -8,16 +8,7 @@ from lmstudio_integrations.client.predictions.call_repair.names import (
     same_spelling,
 )
 
-TOOLS = (
-    "read_file",
-    "write_file",
-    "delete_file",
-    "web_search",
-    "get_weather",
-    "set_user",
-    "unload_model",
-    "getTimeZone",
-)
+TOOLS = ("read_file", "delete_file", "getTimeZone")
 
 
 @pytest.mark.parametrize(
@@ -29,72 +20,42 @@ TOOLS = (
         ("server/read_file", "read_file"),
         ("mcp:read_file", "read_file"),
         ("functions.delete_file", "delete_file"),
-        ("file_read", "read_file"),
-        ("search_web", "web_search"),
-        ("read", "read_file"),
-        ("search", "web_search"),
-        ("weather", "get_weather"),
-        ("get_current_weather", "get_weather"),
-        ("fetch_weather", "get_weather"),
-        ("get_wether", "get_weather"),
-        ("get_weahter", "get_weather"),
-        ("wirte_file", "write_file"),
-        ("delete_files", "delete_file"),
         ("get_time_zone", "getTimeZone"),
     ],
 )
-def test_a_tool_may_have_a_name_that_resembles_that_of_one(written: str, meant: str) -> None:
+def test_a_tool_may_be_named_in_another_spelling(written: str, meant: str) -> None:
     assert resembling_tools(written, TOOLS) == [meant]
-
-
-@pytest.mark.parametrize(
-    "written",
-    [
-        "get_user",
-        "reset_user",
-        "remove_file",
-        "delete",
-        "delete_all_files",
-        "delete_file_backup",
-        "write",
-        "append_file",
-        "run_search",
-        "upload_model",
-        "load_model",
-        "set_weather",
-        "list_weather",
-        "get_all_weather",
-        "get_and_delete_weather",
-        "reab_file",
-        "open",
-        "",
-        "…",
-    ],
-)
-def test_a_tool_of_another_meaning_is_another_tool(written: str) -> None:
-    assert resembling_tools(written, TOOLS) == []
 
 
 @pytest.mark.parametrize(
     ("written", "known"),
     [
-        ("get_position", "open_position"),
-        ("convert_usd_to_eur", "convert_eur_to_usd"),
-        ("add_user_to_group", "add_group_to_user"),
-        ("charge_card", "change_card"),
-        ("close_issue", "clone_issue"),
-        ("unlock_account", "unblock_account"),
-        ("get_posts", "get_ports"),
-        ("user_ban", "get_user"),
-        ("account_close", "get_account"),
-        ("get_queue", "get_and_purge_queue"),
-        ("get_mail", "fetch_and_archive_mail"),
+        ("get_user", "set_user"),
+        ("read", "read_file"),
+        ("file_read", "read_file"),
+        ("raed_file", "read_file"),
+        ("fetch_weather", "get_weather"),
+        # An action is no look.
+        ("transfer", "get_transfer"),
+        ("refund", "get_refund"),
+        ("order", "get_order"),
+        ("get_grant_access", "get_access"),
+        ("find_and_restart", "find"),
+        ("look_up_sell", "look_up"),
+        # A request need not offer all tools of a program.
+        ("get_user_orders", "get_user"),
+        ("find", "find_tools"),
         ("delete_message", "delete_messages"),
+        ("delete_messages", "delete_message"),
         ("calendar.delete", "delete"),
         ("mail/send", "send"),
+        ("", "read_file"),
+        ("…", "read_file"),
+        ("-" * 100_000, "read_file"),
     ],
+    ids=lambda name: name[:20],
 )
-def test_a_tool_with_another_effect_is_not_meant(written: str, known: str) -> None:
+def test_no_other_tool_is_meant(written: str, known: str) -> None:
     assert resembling_tools(written, [known]) == []
 
 
@@ -121,7 +82,6 @@ def test_the_spelling_of_a_value_is_the_same_in_another_case(written: str, known
 
 
 def test_of_two_tools_that_may_be_meant_none_is_chosen() -> None:
-    assert resembling_tools("read", ["read_file", "read_mail"]) == ["read_file", "read_mail"]
     assert resembling_tools("read_file", ["readFile", "ReadFile"]) == ["readFile", "ReadFile"]
 
 
@@ -147,6 +107,8 @@ def test_of_two_tools_that_may_be_meant_none_is_chosen() -> None:
         ("not_before", ("before",), []),
         ("lat", ("latitude", "longitude"), ["latitude"]),
         ("absolute_path", ("file_path", "content"), ["file_path"]),
+        ("-" * 100_000, ("path",), []),
+        ("path" * 30_000, ("path",), []),
         *(
             (written, (known,), [])
             for written, known in {
@@ -167,6 +129,8 @@ def test_of_two_tools_that_may_be_meant_none_is_chosen() -> None:
                 "min_price": "price",
                 "old_name": "name",
                 "user_password": "user",
+                "account": "to_account",
+                "city": "origin_city",
             }.items()
         ),
     ],
