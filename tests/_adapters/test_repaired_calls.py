@@ -48,8 +48,13 @@ def call(arguments: dict[str, Any], name: str = "look_up", **more: Any) -> dict[
     return {"tool": name, "arguments": arguments, **more}
 
 
-def markup(text: str) -> dict[str, Any]:
-    return {"text": f"<tool_call>{text}</tool_call>"}
+def markup(*texts: str) -> dict[str, Any]:
+    return {"text": "\n".join(f"<tool_call>{text}</tool_call>" for text in texts)}
+
+
+IN_TEXT = json.dumps({"name": "look_up", "arguments": BERGEN})
+UNKNOWN = "zzz(city=Oslo)"
+CUT = '{"name": "look_up", "arguments": {"city": "Os'
 
 
 AT_ONCE: dict[str, tuple[list[dict[str, Any]], list[tuple[str, dict[str, Any]]]]] = {
@@ -62,6 +67,10 @@ AT_ONCE: dict[str, tuple[list[dict[str, Any]], list[tuple[str, dict[str, Any]]]]
         [RIGHT],
     ),
     "another tool in the text": ([markup('{"name": "LookUp", "arguments": {"city": "Oslo", "days": "3"}}')], [RIGHT]),
+    "a number with digits": (
+        [markup('{"name": "look_up", "arguments": {"city": "Oslo", "note": 3.10}}')],
+        [("look_up", {"city": "Oslo", "note": "3.10"})],
+    ),
     "the second one": (
         [call(BERGEN), call({"city": "Oslo", "days": "3"}), call(OSLO)],
         [("look_up", BERGEN), RIGHT, ("look_up", OSLO)],
@@ -79,6 +88,20 @@ ASKED: dict[str, tuple[list[dict[str, Any]], list[tuple[str, dict[str, Any]]]]] 
     "the first one": (
         [call({"days": 3}), call(BERGEN), call(OSLO)],
         [("look_up", {"days": 3, "city": "Oslo"}), ("look_up", BERGEN), ("look_up", OSLO)],
+    ),
+    "one of three in the text": (
+        [markup(IN_TEXT, UNKNOWN, IN_TEXT)],
+        [("look_up", BERGEN), RIGHT, ("look_up", BERGEN)],
+    ),
+    "the first one in the text": ([markup(UNKNOWN, IN_TEXT)], [RIGHT, ("look_up", BERGEN)]),
+    "the last one in the text": (
+        [{"text": f"{markup(IN_TEXT)['text']}<tool_call>{CUT}"}],
+        [("look_up", BERGEN), RIGHT],
+    ),
+    "the last one in a list": ([{"text": f"[TOOL_CALLS][{IN_TEXT}, {CUT}"}], [("look_up", BERGEN), RIGHT]),
+    "a bracket and a word": (
+        [markup(IN_TEXT, '{"name": "look_up", "arguments": {"city": "Oslo", "days": "three"')],
+        [("look_up", BERGEN), RIGHT],
     ),
     "two": (
         [call({"days": 3}), call(BERGEN), call({"city": "Rome", "days": "x"})],
@@ -126,9 +149,8 @@ def test_a_call_with_one_reading_is_mended_without_a_request(
 ) -> None:
     seen = WAYS[name](server.address, prompt)
     assert (seen["calls"], seen["text"], seen["predictions_count"]) == (AT_ONCE[prompt][1], TEXT, None)
-    assert [each["replaced_by"] for each in seen["repaired_tool_calls"]] == [
-        {"name": RIGHT[0], "arguments": RIGHT[1]},
-    ]
+    (mended,) = [each["replaced_by"] for each in seen["repaired_tool_calls"]]
+    assert (mended["name"], mended["arguments"]) in AT_ONCE[prompt][1]
     assert len(server.predictions) == 1
     assert ["mended 1 tool call" in message for message in caplog.messages].count(True) == 1
 
@@ -227,6 +249,34 @@ def test_a_call_that_is_not_mended_stays(name: str, second: str) -> None:
             assert (seen["text"], seen["calls"]) == (expected["text"], expected["calls"])
             assert [each["replaced_by"] for each in seen.get("repaired_tool_calls", [{"replaced_by": None}])] == [None]
             assert len(server.predictions) == (4 if second == "failing" else 3)
+
+
+@pytest.mark.parametrize("name", ["invoke", "astream", "native stream", "native async"])
+@pytest.mark.parametrize(("first", "last"), [("look_up(city=Oslo)", IN_TEXT), (IN_TEXT, f"{CUT}, looks")])
+def test_a_call_in_the_text_beside_one_that_is_not_mended_is_made(name: str, first: str, last: str) -> None:
+    with servers(rule("^both$", markup(first, last)), IGNORING) as server:
+        seen = WAYS[name](server.address, "both")
+        assert (seen["calls"], len(server.predictions)) == ([("look_up", BERGEN)], 2)
+        broken = last if first == IN_TEXT else first
+        assert seen["text"].strip() == f"<tool_call>{broken}</tool_call>"
+        assert [each["replaced_by"] for each in seen["repaired_tool_calls"]] == [None]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        pytest.param(f"[TOOL_CALLS][{CUT}, {IN_TEXT}]", id="in a list"),
+        pytest.param(
+            '<tool_call>{"name": "look_up", "arguments": {"city": "as in "<tool_call>' + IN_TEXT + "</tool_call>\n"
+            f'{markup(IN_TEXT, IN_TEXT)["text"]}"}}}}</tool_call>',
+            id="in an argument",
+        ),
+    ],
+)
+def test_what_may_be_one_call_or_several_is_not_mended(written: str) -> None:
+    with servers(rule("^several$", {"text": written})) as server:
+        seen = WAYS["invoke"](server.address, "several")
+        assert (seen["calls"], seen["text"], len(server.predictions)) == ([], written, 1)
 
 
 @some_ways
