@@ -1,5 +1,6 @@
 """`ToolSearchMiddleware`: what the model sees, what the agent runs, and what is found."""
 
+import asyncio
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,14 +9,14 @@ from typing import Annotated, Any, Literal
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import HumanInTheLoopMiddleware
+from langchain.agents.middleware import AgentMiddleware, HumanInTheLoopMiddleware
 from langchain.tools import InjectedState, ToolRuntime
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import BaseTool, StructuredTool, ToolException, tool
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.types import Command
+from langgraph.types import Command, interrupt
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.models.catalog import parse_model
@@ -221,6 +222,37 @@ def test_a_call_that_does_not_fit_is_asked_for_by_grammar(
         assert called.usage_metadata["input_tokens"] > server.predictions[0].stats["promptTokensCount"]
     else:
         assert ("request to mend a call failed" in caplog.text) is ("error" in second[0])
+
+
+class AskBeforeMending(AgentMiddleware[Any, Any, Any]):
+    """Asks a person before a model mends a call."""
+
+    def wrap_model_call(self, request: Any, handler: Any) -> Any:
+        if "does not fit" in request.messages[-1].text:
+            interrupt("May it?")
+        return handler(request)
+
+    async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+        if "does not fit" in request.messages[-1].text:
+            interrupt("May it?")
+        return await handler(request)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_interrupt_of_the_request_to_mend_a_call_reaches_the_person(is_async: bool) -> None:
+    rules = (
+        {"when": {"structured": True}, "then": [{"text": MENDED}]},
+        {"when": {"round": 1}, "then": call("get_forecast", city="Oslo", days="two")},
+        {"then": DONE},
+    )
+    with Server([ModelEntry(key="scripted", rules=rules)]) as server:
+        model, middleware = server.chat(model="scripted"), [ToolSearchMiddleware(), AskBeforeMending()]
+        agent: Any = create_agent(model, TOOLS, middleware=middleware, checkpointer=InMemorySaver())
+        states = list[Any]()
+        for given in ({"messages": [HumanMessage("Go.")]}, Command(resume=True)):
+            states += [asyncio.run(agent.ainvoke(given, THREAD)) if is_async else agent.invoke(given, THREAD)]
+    assert [each.value for each in states[0]["__interrupt__"]] == ["May it?"]
+    assert "rain in Oslo for 2 days" in [each.text for each in states[1]["messages"]]
 
 
 def test_agents_that_share_the_object_may_have_other_tools_of_the_same_name(script: Script) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 from langchain.agents.middleware import ModelRequest, ModelResponse
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolCall
 from langchain_core.messages.ai import add_usage
+from langgraph.errors import GraphBubbleUp
 
 from lmstudio_integrations.client.predictions.call_repair.asking import WrongCall, calls_of, response_schema, sentence
 from lmstudio_integrations.langchain.chat_models import ChatLMStudio
@@ -68,6 +69,8 @@ class CallRepair(NamedTuple):
         """Log an error of the request: the first response stays."""
         try:
             yield
+        except GraphBubbleUp:  # a middleware that is called by the request interrupts the graph
+            raise
         except Exception as error:  # noqa: BLE001 - the model reads what is wrong with its calls, whatever it is
             logger.warning("the request to mend a call failed: %s", error)
 
