@@ -248,9 +248,10 @@ def test_an_interrupt_of_the_request_to_mend_a_call_reaches_the_person(is_async:
     with Server([ModelEntry(key="scripted", rules=rules)]) as server:
         model, middleware = server.chat(model="scripted"), [ToolSearchMiddleware(), AskBeforeMending()]
         agent: Any = create_agent(model, TOOLS, middleware=middleware, checkpointer=InMemorySaver())
-        states = list[Any]()
-        for given in ({"messages": [HumanMessage("Go.")]}, Command(resume=True)):
-            states += [asyncio.run(agent.ainvoke(given, THREAD)) if is_async else agent.invoke(given, THREAD)]
+        given: list[Any] = [{"messages": [HumanMessage("Go.")]}, Command(resume=True)]
+        states: list[Any] = [
+            asyncio.run(agent.ainvoke(each, THREAD)) if is_async else agent.invoke(each, THREAD) for each in given
+        ]
     assert [each.value for each in states[0]["__interrupt__"]] == ["May it?"]
     assert "rain in Oslo for 2 days" in [each.text for each in states[1]["messages"]]
 

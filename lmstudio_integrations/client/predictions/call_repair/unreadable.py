@@ -4,7 +4,6 @@ Nothing but brackets is completed: half of a string may be half of a path.
 """
 
 import re
-from string import whitespace
 
 from lmstudio_integrations.client.predictions.call_repair.names import resembling_tools
 from lmstudio_integrations.client.predictions.tool_parser.call_parser import MOST_CALLS, CallParser, ParsedCall
@@ -22,6 +21,7 @@ _CLOSING = {"{": "}", "[": "]"}
 
 _BEGINS = sorted({each for known in FORMATS for each in (*known.begins, *known.bodies)}, key=len, reverse=True)
 _MARK = re.compile(f"(?P<begin>{'|'.join(map(re.escape, _BEGINS))})|(?P<end>{'|'.join(map(re.escape, ENDS))})")
+_TRAILING = re.compile(rf"\s+|{'|'.join(map(re.escape, ENDS))}")
 
 _NAMED = re.compile(
     r"""["'](?:name|tool|tool_name|function_name|function)["']\s*:\s*["']([^"'\s]+)["']|(?<![\w.-])([\w.-]+)\("""
@@ -107,9 +107,10 @@ def _names_several(text: str, tools: MeantTools) -> bool:
 
 def _balance(text: str) -> str:
     """Return a text with the closing brackets that are missing, and without those that are too many."""
-    length = len(text)
-    while end := next((each for each in (*ENDS, *whitespace) if text.endswith(each, 0, length)), ""):
-        length -= len(end)
+    begin = end = 0
+    for match in _TRAILING.finditer(text):
+        begin, end = (begin if match.start() == end else match.start()), match.end()
+    length = begin if end == len(text) else len(text)
     body, written, open_brackets = text[:length], list[str](), list[str]()
     is_in_string = is_escaped = False
     for character in body:

@@ -89,11 +89,10 @@ class _PendingCall:
     def arguments(self) -> dict[str, Any]:
         """The arguments, with numbers as the model wrote them, if the server has sent their text."""
         last = self.sent[-1]
-        parsed = (type(last) is ToolCallEnd and last.arguments) or {}
+        parsed: dict[str, Any] = (type(last) is ToolCallEnd and last.arguments) or {}
         with suppress(ValueError, RecursionError):
-            written: Any = json.loads(self._fragments, parse_float=number_of, parse_int=number_of)
-            if written == parsed:
-                return written
+            written = json.loads(self._fragments, parse_float=number_of, parse_int=number_of)
+            parsed = written if written == parsed else parsed
         return parsed
 
     @property
@@ -192,7 +191,8 @@ class RepairCalls(Middleware):
             parts = read or split_calls(call.text, self._tools)
             if len(parts) > 1:
                 return [each for part in parts for each in self._part(call, part)]
-            named = list(self._tools) if name is None else [tool] if (tool := self._tools.meant(name)) else []
+            # A tool that is not offered is none of those that are.
+            named = [tool for tool in self._tools if name is None or tool is self._tools.meant(name)]
             for part in parts:
                 tools, arguments = (named, {}) if isinstance(part, str) else ([self._meant(part)], part.arguments)
                 problem = tools[0].problem(arguments) if arguments else None

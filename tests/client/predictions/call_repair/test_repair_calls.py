@@ -47,6 +47,17 @@ def test_a_number_for_a_text_has_the_digits_of_the_fragments_that_the_server_sen
     assert repaired["sent"] == '{"name": "install", "arguments": {"version": 3.10}}'
 
 
+def test_values_that_are_nested_too_deeply_stay_as_they_are() -> None:
+    deep: Any = "a"
+    for _ in range(3_000):
+        deep = [deep]
+    ended = ToolCallEnd("c1", "install", {"version": deep})
+    delivered, events = passed(repair(), [[ToolCallStart("c1"), ToolCallName("install"), ended], [end()]])
+    assert ends(events) == [ended]
+    assert delivered.end is not None
+    assert "repairedToolCalls" not in delivered.end.stats
+
+
 def test_a_number_whose_text_was_not_sent_is_no_text() -> None:
     sent: Events = [ToolCallStart("c1"), ToolCallName("install"), ToolCallEnd("c1", "install", {"version": 3.1})]
     _, events = passed(repair(), [sent, [end()]], Ask())

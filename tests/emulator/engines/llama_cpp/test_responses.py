@@ -187,6 +187,27 @@ def test_a_call_without_its_end_fails_exactly_once(text: str) -> None:
     assert events[-1].raw_content == text
 
 
+@pytest.mark.parametrize(
+    ("beginning", "unit"),
+    [
+        ('{"name": "', "    "),
+        ('{"name": "', "\\n"),
+        ('{"name": "a", "arguments": {"x": [', "\n  "),
+        ('{"name": "a", "arguments": ', "[[[["),
+    ],
+)
+def test_a_long_call_without_its_end_takes_linear_time(beginning: str, unit: str) -> None:
+    """With quadratic time, it would be minutes."""
+    *_, failed = feed_all(JsonCall(), [beginning, *[unit] * 50_000])
+    assert isinstance(failed, ToolCallFailed)
+
+
+def test_a_call_may_be_one_long_fragment() -> None:
+    written = json.dumps({"text": "a " * 5_000})
+    events = feed_all(JsonCall(), [f'{{"name": "a", "arguments": {written}}}'])
+    assert [event.content for event in events if isinstance(event, ToolCallArguments)] == [written[:-1], "}"]
+
+
 def test_a_call_of_no_text_at_all_fails_exactly_once() -> None:
     events = feed_all(JsonCall(), [])
     assert [type(event) for event in events] == [ToolCallStart, ToolCallFailed]
