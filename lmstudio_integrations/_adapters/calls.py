@@ -42,6 +42,8 @@ class RequestFormats(Protocol):
 CHAT_ARGUMENTS = frozenset({"tools", "tool_choice", "parallel_tool_calls", "response_format", "include_confidence"})
 """What makes part of the request of a chat besides its settings."""
 
+_SWITCHES = {"parallel_tool_calls", "include_confidence"}
+
 
 @dataclass(frozen=True)
 class CallArguments:
@@ -78,6 +80,9 @@ class CallArguments:
         without_tools = ToolUse(names=None if values["preset"] or values["extra"] else {})
         if not request:
             return settings, without_tools
+        for name in _SWITCHES & request.keys():
+            if request[name] is not None:
+                flag_of(request[name], name)
         tools = self.formats.openai_tools(request.get("tools") or ())
         choice = request.get("tool_choice")
         settings |= tool_settings(tools, choice)

@@ -222,7 +222,7 @@ def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> 
     return PendingHistory(
         contents,
         with_handles,
-        bool(values["allow_private_image_hosts"]),
+        values["allow_private_image_hosts"],
         _files(pending),
         has_reasoning=_has_reasoning(pending),
     )

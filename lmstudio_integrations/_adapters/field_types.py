@@ -4,8 +4,7 @@ These are for editors. pydantic has `validation_alias` and converts a `str` to a
 Studio Code runs, then rejects `base_url=` and `api_key="…"`, and a union as the type makes `model.api_token` one, too.
 Type checkers take the type of a parameter from the `__set__` of the field's type, and the type of an attribute from its
 `__get__`. Classes have such fields under `TYPE_CHECKING` only; at run time, the fields have plain types, and
-`input_checks.normalize_input` converts what is given, also to calls, copies and assignments, which pydantic does not
-check.
+`ServerSettings` checks and converts what is given, also to calls, copies and assignments.
 """
 
 import os
@@ -85,7 +84,7 @@ class _LoadConfigValidator:
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            lambda value: None if value is None else self.settings.parse(value),
+            lambda value: None if value is None else self.settings.parse(value, "load_config"),
             serialization=core_schema.plain_serializer_function_ser_schema(_dumped, info_arg=True),
         )
 

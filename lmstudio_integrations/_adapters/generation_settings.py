@@ -25,7 +25,6 @@ from lmstudio_integrations._adapters.field_types import (
 from lmstudio_integrations._adapters.generators import generator_error, generator_settings, plugin_of
 from lmstudio_integrations._adapters.input_checks import (
     ALIASES,
-    normalize_input,
     reject_secrets,
     resolve_aliases,
     with_effect,
@@ -133,19 +132,18 @@ class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
         """Return the settings of one call: its arguments over the fields.
 
         Raises:
-            LMStudioValueError: If an argument is unknown, or one that names the server is invalid.
+            LMStudioValueError: If an argument is unknown or invalid.
         """
         fields = vars(self)
         if not given:
             return fields
         of_object = self._call.fields_of_object
-        named = normalize_input(resolve_aliases(with_effect(given), self._call_names(), type(self).__name__, of_object))
+        named = self._validated(resolve_aliases(with_effect(given), self._call_names(), type(self).__name__, of_object))
         values = {**fields, **named}
-        _check_wire_keys(named.get("extra"))
         if named.get("extra") and fields["extra"]:
             values["extra"] = {**fields["extra"], **named["extra"]}
         if named.get("load_config") is not None:
-            config = LlmLoadModelConfig.parse(named["load_config"])
+            config: LlmLoadModelConfig = named["load_config"]
             values["load_config"] = LlmLoadModelConfig.parse(self.load_config).merged(config)
             if config.context_length is not None and "context_length" not in named:
                 values["context_length"] = None

@@ -8,14 +8,15 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Self, cast
 
-from pydantic import SecretStr
+from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from lmstudio_integrations._support.secrets import holds_credentials, holds_secret
+from lmstudio_integrations._support.secrets import holds_credentials, holds_secret, without_secrets
 from lmstudio_integrations._support.suggestions import LANGUAGE_MODEL_NAMES, counterpart, explain_unknown_setting
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.connect.certificates import context_trusting
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._config_base import explain
 from lmstudio_integrations.types._prediction_settings import AdapterPredictionSettings
 from lmstudio_integrations.types.config import LlmPredictionConfig
 
@@ -148,10 +149,20 @@ _NORMALIZERS: dict[str, Callable[[str, object], Any]] = {
     "ca_file": _normalized_ca_file,
     "stop": _listed,
 }
-"""What changes and checks a setting, before validation. Assignments and copies are not validated, only normalized."""
+"""What changes and checks a setting, before validation."""
 
-NORMALIZED = _NORMALIZERS.keys()
-"""The settings that are changed or checked so."""
+
+def validated(name: str, value: object, validator: TypeAdapter[dict[str, Any]]) -> Any:
+    """Return a setting as pydantic checks and converts it.
+
+    Raises:
+        LMStudioValueError: If it is invalid.
+    """
+    try:
+        return validator.validate_python({name: value})[name]
+    except ValidationError as error:
+        problems = without_secrets(error)
+    raise LMStudioValueError(explain(problems))
 
 
 _WITHOUT_EFFECT: dict[str, Callable[[object], bool]] = {

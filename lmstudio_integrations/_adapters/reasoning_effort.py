@@ -51,7 +51,7 @@ def is_catalog_key(key: str | None) -> bool:
     return custom_fields_of(key) is not None
 
 
-def sent_effort(effort: object, enable_thinking: object, key: str | None) -> SentEffort:
+def sent_effort(effort: str, enable_thinking: object, key: str | None) -> SentEffort:
     """Return what is sent for an effort.
 
     Args:
@@ -60,10 +60,8 @@ def sent_effort(effort: object, enable_thinking: object, key: str | None) -> Sen
         key: The model's key, if it is known.
 
     Raises:
-        LMStudioValueError: If there is no such effort, or `enable_thinking` contradicts it.
+        LMStudioValueError: If `enable_thinking` contradicts it.
     """
-    if not isinstance(effort, str) or effort not in _EFFORTS:
-        raise LMStudioValueError(f"reasoning_effort must be one of {', '.join(_EFFORTS)}; got {effort!r}")
     if enable_thinking is (effort == "none"):
         raise LMStudioValueError(
             f"enable_thinking={enable_thinking!r} contradicts reasoning_effort={effort!r}; set one of them to None"

@@ -7,8 +7,9 @@ fields, so an assignment takes effect with the next one. Nothing here opens a co
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from functools import cache, cached_property
+from inspect import get_annotations
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -16,10 +17,12 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     SecretStr,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
+from typing_extensions import TypedDict
 
 from lmstudio_integrations._adapters.field_types import (
     DECLARED,
@@ -28,9 +31,9 @@ from lmstudio_integrations._adapters.field_types import (
     Secret,
     token_from_environment,
 )
-from lmstudio_integrations._adapters.input_checks import NORMALIZED, normalize_input, resolve_aliases
+from lmstudio_integrations._adapters.input_checks import normalize_input, resolve_aliases, validated
 from lmstudio_integrations._adapters.runtime import BaseRuntime
-from lmstudio_integrations._adapters.signature import describe_fields, show_fields
+from lmstudio_integrations._adapters.signature import PACKAGE, describe_fields, show_fields
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.typeguards import is_object
@@ -144,22 +147,35 @@ class ServerSettings(ServerTimeouts, _Server):
         """Return the input under the names of our fields. The adapters accept more names."""
         return resolve_aliases(values, cls.model_fields, cls.__name__)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Assign a setting; a secret is wrapped in `SecretStr`, and a stop string in a list.
+    @classmethod
+    def _validated(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return settings of a call, an assignment or a copy as the constructor checks and converts them.
 
         Raises:
-            LMStudioValueError: If a secret or a host is invalid, or `ca_file` cannot be read.
+            LMStudioValueError: If a value is invalid.
         """
-        super().__setattr__(name, normalize_input({name: value})[name] if name in NORMALIZED else value)
+        checked = normalize_input(values)
+        for name, value in checked.items():
+            if (validator := _validator(cls, name)) is not None:
+                checked[name] = validated(name, value, validator)
+        return checked
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign a setting.
+
+        Raises:
+            LMStudioValueError: If the value is invalid.
+        """
+        super().__setattr__(name, self._validated({name: value})[name])
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with some settings changed; it has its own clients.
 
         Raises:
-            LMStudioValueError: If a setting is unknown, a secret or a host is invalid, or `ca_file` cannot be read.
+            LMStudioValueError: If a setting is unknown, or a value is invalid.
         """
-        named = resolve_aliases(normalize_input(update or {}), type(self).model_fields, type(self).__name__)
-        return super().model_copy(update=named, deep=deep)
+        named = resolve_aliases(update or {}, type(self).model_fields, type(self).__name__)
+        return super().model_copy(update=self._validated(named), deep=deep)
 
     # Life cycle -----------------------------------------------------------------------------------------------------
 
@@ -226,6 +242,20 @@ class ServerSettings(ServerTimeouts, _Server):
         self._runtime.dropped_secrets = frozenset(
             name for name in SECRETS if held.get(name) and vars(self)[name] is None
         )
+
+
+@cache
+def _validator(kind: type[ServerSettings], name: str) -> TypeAdapter[dict[str, Any]] | None:
+    """Return what validates a field; `None` for those of the framework and of users' classes, which stay unchecked.
+
+    It validates a dict with the field, because validators read the field's name.
+    """
+    own, *_ = bases = [base for base in kind.__mro__ if base.__module__.startswith(PACKAGE)]
+    field = own.model_fields.get(name) if issubclass(own, BaseModel) else None
+    if field is None or not any(name in get_annotations(base) for base in bases):
+        return None
+    make_type = cast("Any", TypedDict)  # for type checkers: the name of the field is no literal
+    return TypeAdapter(make_type("Setting", {name: Annotated[field.annotation, field]}))
 
 
 _DROPPED_ERRORS = {

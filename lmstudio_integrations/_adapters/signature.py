@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from lmstudio_integrations._support.typeguards import is_list
 
-_PACKAGE = __name__.partition(".")[0]
+PACKAGE = __name__.partition(".")[0]
 
 
 class ClassSignature:
@@ -74,7 +74,7 @@ def _parameters(owner: type[BaseModel]) -> Iterator[inspect.Parameter]:
 def _ordered_fields(owner: type[BaseModel]) -> list[str]:
     """Return the names of the fields, with those of the framework's base classes last; pydantic lists these first."""
     bases = owner.__mro__
-    last = max(index for index, base in enumerate(bases) if base.__module__.startswith(_PACKAGE))
+    last = max(index for index, base in enumerate(bases) if base.__module__.startswith(PACKAGE))
     framework = {name for base in bases[last + 1 :] if issubclass(base, BaseModel) for name in base.model_fields}
     return sorted(owner.model_fields, key=framework.__contains__)
 

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, Self, TypeAlias, cast
 from pydantic import SecretStr
 
 from lmstudio_integrations._adapters.input_checks import HostTokens, tokens_of
-from lmstudio_integrations._support.text import shown
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
@@ -84,12 +83,10 @@ class HandleSpec(NamedTuple):
         Raises:
             LMStudioValueError: If a setting is invalid.
         """
-        if type(values["max_retries"]) is not int or values["max_retries"] < 0:
-            raise LMStudioValueError(f"max_retries must be 0 or more; got {shown(values['max_retries'])}")
         places = places_of(values)
         if len(places) > 1 and values["model"] is None:
             raise LMStudioValueError("several hosts need a model; otherwise each of them would use another one")
-        if type(values["instances"]) is not int or values["instances"] != 1:
+        if values["instances"] != 1:
             _check_instances(values)
         config, on_load_progress = load_config_of(values, kind), values["on_load_progress"]
         model = ModelSpec(
@@ -114,11 +111,9 @@ def _check_instances(values: Mapping[str, Any]) -> None:
     """Check how many instances a call uses, if it is not one.
 
     Raises:
-        LMStudioValueError: If it is no whole number of at least 1, or several cannot be used.
+        LMStudioValueError: If several cannot be used.
     """
     number = values["instances"]
-    if type(number) is not int or number < 1:
-        raise LMStudioValueError(f"instances must be a whole number of at least 1; got {number!r}")
     if values["model"] is None:
         raise LMStudioValueError(f"instances={number} needs a model, by whose key the instances are named")
     if values["load_policy"] == "new_instance":

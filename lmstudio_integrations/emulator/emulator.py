@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, get_args
 
-from lmstudio_integrations._support.text import counted
+from lmstudio_integrations._support.text import counted, shown
+from lmstudio_integrations._support.typeguards import is_number
 from lmstudio_integrations.emulator.engines.base import Engine
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, memory_limit
@@ -127,8 +128,8 @@ class Emulator:
         limits: Limits = DEFAULT_LIMITS,
         worker_memory: int | None = None,
     ) -> None:
-        if not latency >= 0:
-            raise LMStudioValueError(f"the latency must be 0 or more seconds, got {latency!r}")
+        if not (is_number(latency) and latency >= 0):
+            raise LMStudioValueError(f"latency must be 0 or more seconds; got {shown(latency)}")
         self.catalog: Catalog = _catalog(models, catalog, plugins)
         if engines is None:
             check_weights(self.catalog)

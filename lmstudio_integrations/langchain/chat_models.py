@@ -31,6 +31,7 @@ from lmstudio_integrations.client.api.responses import AsyncPredictionStream, Pr
 from lmstudio_integrations.client.api.sync import ChatHandle
 from lmstudio_integrations.client.predictions.prefill import Prefix
 from lmstudio_integrations.client.predictions.requests import PromptParameters
+from lmstudio_integrations.client.support.arguments import flag_of
 from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain import (
@@ -112,8 +113,10 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
 
     def _should_stream(self, *, async_api: bool, run_manager: Any = None, **kwargs: Any) -> bool:
         """Return whether to generate as a stream. In a call, core's own name for `streaming` is `stream`."""
-        if kwargs.get("streaming") is not None:
-            kwargs.setdefault("stream", kwargs["streaming"])
+        with translating_errors():
+            for name in ("streaming", "stream"):
+                if kwargs.get(name) is not None:
+                    kwargs["stream"] = self._validated({"streaming": kwargs[name]})["streaming"]
         return super()._should_stream(async_api=async_api, run_manager=run_manager, **kwargs)
 
     # Non-streaming --------------------------------------------------------------------------------------------------
@@ -407,7 +410,8 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         """
         with translating_errors():
             check_max_attempts(max_attempts)
-            if include_confidence and not include_raw:
+            flag_of(include_raw, "include_raw")
+            if flag_of(include_confidence, "include_confidence") and not include_raw:
                 raise LMStudioValueError(
                     "include_confidence=True needs include_raw=True: the confidence is in the dict beside 'parsed'"
                 )

@@ -13,7 +13,6 @@ from lmstudio_integrations._adapters.specs import AdapterNames
 from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel
 from lmstudio_integrations.client.api.sync import EmbeddingModel
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
-from lmstudio_integrations.client.support.arguments import whole_number
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.types._numbers import Count
@@ -120,7 +119,7 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
         )
 
     def _apply_dimensions(self, vectors: list[list[float]]) -> list[list[float]]:
-        dimensions = whole_number(self.dimensions, "dimensions")  # it may have been assigned
+        dimensions = self.dimensions
         return vectors if dimensions is None else [_shorten(vector, dimensions) for vector in vectors]
 
 

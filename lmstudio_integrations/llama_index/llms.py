@@ -31,6 +31,7 @@ from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.client.predictions.prefill import Prefix
+from lmstudio_integrations.client.support.arguments import flag_of
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioValueError
 from lmstudio_integrations.llama_index import _context_windows, _messages, _responses, _streams, _tools
@@ -420,8 +421,9 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
                 ChatMessage(role=MessageRole.USER, content=user_msg) if isinstance(user_msg, str) else user_msg
             )
         choice = kwargs.pop("tool_choice", None)
-        if choice is None and tool_required:
+        if flag_of(tool_required, "tool_required") and choice is None:
             choice = "required"
+        flag_of(allow_parallel_tool_calls, "allow_parallel_tool_calls")
         prepared: dict[str, Any] = {"messages": messages, **kwargs}
         if tools or choice is not None:
             prepared |= {

@@ -6,7 +6,7 @@ The fields, with their keys, are in `config.py`. How values are encoded: `docs/p
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel, to_snake
@@ -102,7 +102,7 @@ class StrictInput(WireModel):
         else:
             return
         self._reject_unknown_names(fields)
-        raise LMStudioValueError(_explain(problems)) from problems
+        raise LMStudioValueError(explain(problems)) from problems
 
     # Pydantic builds nested values without this constructor, so its errors keep the location of the wrong value.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
@@ -140,8 +140,8 @@ class Settings(StrictInput):
     ] = None
 
     @classmethod
-    def parse(cls, value: Self | Mapping[str, Any] | None) -> Self:
-        """Accept an instance, a dict with either spelling, or nothing.
+    def parse(cls, value: Self | Mapping[str, Any] | None, name: str = "config") -> Self:
+        """Accept an instance, a dict with either spelling, or nothing. `name` is what an error calls it.
 
         Raises:
             LMStudioValueError: If a name is unknown (the nearest known one is suggested), a value is invalid, or
@@ -151,8 +151,10 @@ class Settings(StrictInput):
             settings: Self = _unset(cls)
         elif isinstance(value, cls):
             settings = value
+        elif is_mapping(value):
+            settings = cls.from_dict(value)
         else:
-            settings = cls.from_dict(cast("Mapping[str, Any]", value))
+            raise LMStudioValueError(f"{name} must be a {cls.__name__} or a dict; got {shown(value)}")
         settings.check_together()
         return settings
 
@@ -262,17 +264,21 @@ _REASONS = {"extra_forbidden": "given in both spellings"}
 """Our texts for pydantic's error types. Unknown names were rejected before, so an extra one is a second spelling."""
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
     """Return pydantic's errors as one clause per setting: its name, the value, the reasons."""
     reasons: dict[str, list[str]] = {}
     for problem in error.errors(include_url=False):
         # The other parts of a location name the members of a union.
-        path = ".".join(str(part) for part in problem["loc"] if isinstance(part, int) or part.isidentifier())
+        path = ".".join(str(part) for part in problem["loc"] if isinstance(part, int) or _is_name(part))
         reason = _REASONS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
         if OR_FALSE in problem["loc"]:
             reason += ", or False to switch it off"
         reasons.setdefault(f"{path}={shown(problem['input'])}", []).append(reason)
     return "; ".join(f"{setting}: {', or '.join(texts)}" for setting, texts in reasons.items())
+
+
+def _is_name(part: str) -> bool:
+    return part.isidentifier() and part not in {"bool", "int", "float", "str"}
 
 
 @cache

@@ -9,17 +9,14 @@ from typing import Annotated, Any, cast
 
 from pydantic import AllowInfNan, BeforeValidator, PlainSerializer
 
-from lmstudio_integrations._support.typeguards import is_count, is_list, is_mapping
+from lmstudio_integrations._support.typeguards import is_count, is_list, is_mapping, is_number
 
 FORBIDDEN = "-inf"
 """How the wire writes negative infinity: the token is never generated."""
 
 
 def to_pairs(bias: object) -> object:
-    """Return biases as the pairs of the wire (docs/protocol.md#value-encodings).
-
-    Adapters hold what was assigned to them, which is checked with the next call; all but a dict stays as it is.
-    """
+    """Return biases as the pairs of the wire (docs/protocol.md#value-encodings); all but a dict stays as it is."""
     if not is_mapping(bias):
         return bias
     return [[token, FORBIDDEN if number == -math.inf else number] for token, number in bias.items()]
@@ -43,7 +40,7 @@ def _from_pairs(value: object) -> object:
         if not (isinstance(token, str) or is_count(token)):
             raise ValueError(f"{token!r} is no token; name it by its id, or by its text")
         number = -math.inf if bias == FORBIDDEN else bias
-        if isinstance(number, bool) or not isinstance(number, int | float) or math.isnan(number) or number == math.inf:
+        if not (is_number(number) or number == -math.inf):
             raise ValueError(f"the bias of {token!r} must be a number, or float('-inf') to forbid it")
         by_token[token] = number
     return by_token

@@ -21,6 +21,7 @@ from lmstudio_integrations.client.files import fetch, images
 from lmstudio_integrations.client.transport import operation
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
+from tests._adapters.test_numbers import assigned
 from tests.langchain.conftest import CHAT, Server
 from tests.support.certificates import LOCALHOST
 from tests.support.requested import digest
@@ -68,13 +69,16 @@ class Show:
         model, *_ = FRAMEWORKS[self.framework]
         return model(**{"model": CHAT, "host": self.server.address, "allow_image_download": True, **settings})
 
-    async def arun(self, llm: Any, url: str, text: str = "what is it?") -> None:
+    async def arun(self, llm: Any, url: str, text: str = "what is it?", **given: Any) -> None:
         _, method, question = FRAMEWORKS[self.framework]
-        await getattr(llm, f"a{method}")(question(url, text))
+        await getattr(llm, f"a{method}")(question(url, text), **given)
 
-    def run(self, llm: Any, url: str, text: str = "what is it?") -> None:
+    def run(self, llm: Any, url: str, text: str = "what is it?", **given: Any) -> None:
         _, method, question = FRAMEWORKS[self.framework]
-        asyncio.run(self.arun(llm, url, text)) if self.in_loop else getattr(llm, method)(question(url, text))
+        if self.in_loop:
+            asyncio.run(self.arun(llm, url, text, **given))
+        else:
+            getattr(llm, method)(question(url, text), **given)
 
     def __call__(self, url: str, text: str = "what is it?", **settings: Any) -> list[str]:
         with self.make(**settings) as llm:
@@ -134,6 +138,25 @@ def test_an_image_on_the_web_needs_a_permission_and_one_at_a_private_address_ano
     assert "allow_private_image_hosts=True" in message
     assert not web.requests
     assert each_show.trusted(web.url()) == [digest(PIXEL)]
+
+
+OFF = {"allow_image_download": "no", "allow_private_image_hosts": "no"}
+GIVEN: dict[str, Callable[[Show, Any, str], object]] = {
+    "call": lambda show, llm, url: show.run(llm, url, **OFF),
+    "assignment": lambda show, llm, url: show.run(assigned(llm, OFF), url),
+    "copy": lambda show, llm, url: show.run(llm.model_copy(update=OFF), url),
+    "bind": lambda show, llm, url: llm.bind(**OFF).invoke(FRAMEWORKS[show.framework][2](url, "what is it?")),
+}
+
+
+@pytest.mark.parametrize("way", GIVEN)
+def test_a_permission_that_is_off_as_text_is_off(each_show: Show, web: Web, way: str) -> None:
+    llm = each_show.make(allow_private_image_hosts=True)
+    if way == "bind" and each_show.framework != "langchain":
+        return
+    with pytest.raises(errors.LMStudioValueError, match="allow_image_download=True"):
+        GIVEN[way](each_show, llm, web.url())
+    assert not web.requests
 
 
 HOSTS = ["localhost", "2130706433", "0x7f.1", "0177.0.0.1", "127.1", "0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]"]

@@ -90,14 +90,6 @@ def test_dumping_and_loading_keeps_the_settings_and_drops_the_token(adapter: Any
     assert again.api_token.get_secret_value() == TOKEN
 
 
-def test_a_wrong_value_that_was_assigned_is_dumped_and_is_an_error_of_the_next_call(server: Server) -> None:
-    llm: Any = server.chat()
-    llm.logit_bias = "nonsense"
-    assert dumpd(llm)["kwargs"]["logit_bias"] == "nonsense"
-    with pytest.raises(LMStudioValueError, match="logit_bias='nonsense': Input should be a valid dictionary"):
-        llm.invoke("Hello")
-
-
 NUMBERS: dict[str, Any] = {"max_tokens": False, "top_p": 0, "temperature": 0, "timeout": 5, "connect_timeout": None}
 
 

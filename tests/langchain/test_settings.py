@@ -93,8 +93,8 @@ def test_unknown_settings_of_a_call_are_rejected_before_anything_is_sent(server:
     for wrong in (2, [1]):
         with pytest.raises(LMStudioValueError, match="for several responses"):
             generate(server.chat(), "count", n=wrong)
-    for wrong in (None, "2", -1, True):
-        with pytest.raises(LMStudioValueError, match="max_retries must be 0 or more"):
+    for wrong in (None, "x", -1, True):
+        with pytest.raises(LMStudioValueError, match=f"max_retries={wrong!r}: "):
             generate(server.chat(), "count", max_retries=wrong)
     assert generate(server.chat(), "count", n=1).content == COUNTED
     assert len(server.predictions) == 1

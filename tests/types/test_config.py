@@ -369,7 +369,7 @@ def test_a_setting_is_given_in_one_spelling() -> None:
 @pytest.mark.parametrize("value", [5, "temperature", ["temperature"], LlmLoadModelConfig()])
 @pytest.mark.parametrize("make", [LlmPredictionConfig.parse, LlmPredictionConfig.from_dict])
 def test_settings_of_another_form_are_rejected(make: Callable[[Any], Settings], value: Any) -> None:
-    with pytest.raises(LMStudioValueError, match="expected a LlmPredictionConfig or a dict"):
+    with pytest.raises(LMStudioValueError, match="a LlmPredictionConfig or a dict"):
         make(value)
 
 

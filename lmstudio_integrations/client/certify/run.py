@@ -24,7 +24,7 @@ from lmstudio_integrations.client.certify.parameters import CertifyParameters
 from lmstudio_integrations.client.certify.rows import QUICK, TOKENS, TOKENS_QUICK, rows_of
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.queries import list_downloaded
-from lmstudio_integrations.client.support.arguments import check_names, flag_of, list_of, optional_text, text_of
+from lmstudio_integrations.client.support.arguments import check_names, list_of, optional_text, text_of
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, call_back
 from lmstudio_integrations.client.transport.operation import Operation
@@ -58,8 +58,8 @@ class Certification:
         self._context = context
         self._name = text_of(model, "model")
         self._rows = rows_of(parameters.get("rows"))
-        self._quick = flag_of(parameters.get("quick", False), "quick")
-        self._may_load = flag_of(parameters.get("load", False), "load")
+        self._quick = parameters.get("quick", False)
+        self._may_load = parameters.get("load", False)
         self._drafts: list[str] = list_of(parameters.get("drafts", ()), "drafts", of_texts=True)
         self._temperature = LlmPredictionConfig(temperature=parameters.get("temperature", 0.0)).temperature or 0.0
         self._device = optional_text(parameters.get("device"), "device")

@@ -37,18 +37,21 @@ def check_names(
     in_config: Collection[str] = (),
     async_callbacks: bool = False,
 ) -> None:
-    """Reject unknown arguments, and callbacks that cannot be called.
+    """Reject unknown arguments, switches that are no booleans, and callbacks that cannot be called.
 
     Args:
         arguments: The arguments.
-        known: The known names.
+        known: The known names; the annotations of a `TypedDict` say which are switches.
         in_config: The settings of the argument `config`, if there is one.
         async_callbacks: Whether async callbacks are awaited.
 
     Raises:
-        LMStudioValueError: If a name is unknown; the nearest known one is suggested.
+        LMStudioValueError: If a name is unknown (the nearest known one is suggested), or a value is invalid.
     """
-    for name in arguments:
+    types = known if is_mapping(known) else {}
+    for name, value in arguments.items():
+        if types.get(name) is bool:
+            flag_of(value, name)
         if name not in known:
             setting = None if counterpart(name, known) else counterpart(name, in_config)
             remedy = (

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, fields
 
+from lmstudio_integrations._support.text import shown
+from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.errors import LMStudioValueError
 
 MIB = 1024 * 1024
@@ -32,8 +34,8 @@ class Limits:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if value is None or not value > 0:
-                raise LMStudioValueError(f"the limit {each.name} must be positive, got {value!r}")
+            if not (is_count(value) and value):
+                raise LMStudioValueError(f"the limit {each.name} must be a positive whole number; got {shown(value)}")
 
 
 DEFAULT_LIMITS = Limits()

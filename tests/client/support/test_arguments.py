@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from pydantic import SecretStr
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.convenience import reset_default_client
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
+from lmstudio_integrations.client.predictions.requests import PredictionParameters, PromptParameters
+from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters
 from lmstudio_integrations.emulator import Emulator
 from tests.client.transport.test_connecting import TOKEN
 
@@ -55,6 +58,7 @@ CALLS: list[tuple[str, Callable[[Any], Any]]] = [
     ("ttl .* '5'", lambda client: client.llm.model("chatty", ttl="5")),
     ("on_load_progress .* 5", lambda client: client.llm.model("chatty", on_load_progress=5)),
     ("on_load_progress or on_progress", lambda client: client.llm.model(on_load_progress=print, on_progress=print)),
+    ("config .* 3", lambda client: client.llm.model("chatty", config=3)),
     ("load_policy .* \\[\\]", lambda client: client.llm.model("chatty", load_policy=[])),
     ("model_identifier .* 5", lambda client: client.llm.unload(5)),
     ("model_identifier is empty", lambda client: client.llm.unload("")),
@@ -76,6 +80,15 @@ CALLS: list[tuple[str, Callable[[Any], Any]]] = [
     ("compatibility_types .* 5", lambda client: client.repository.search_models(compatibility_types=[5])),
 ]
 
+SWITCHES: list[tuple[Callable[..., Any], Any]] = [
+    (lambda model, **given: model.respond("Hi", **given), PredictionParameters),
+    (lambda model, **given: model.respond_stream("Hi", **given), PredictionParameters),
+    (lambda model, **given: model.complete("Hi", **given), PredictionParameters),
+    (lambda model, **given: model.act("Hi", [_tool], **given), ActParameters),
+    (lambda model, **given: model.apply_prompt_template("Hi", **given), PromptParameters),
+]
+"""Calls with switches, and their parameters."""
+
 ON_A_MODEL: list[tuple[str, Callable[[Any], Any]]] = [
     ("prompt .* 5", lambda model: model.complete(5)),
     ("history .* None", lambda model: model.respond(None)),
@@ -92,6 +105,16 @@ ON_A_MODEL: list[tuple[str, Callable[[Any], Any]]] = [
     ("max_tokens='9999.* must be an integer", lambda model: model.respond("Hi", config={"max_tokens": "9" * 30})),
     ("temperature=Decimal.* finite", lambda model: model.respond("Hi", config={"temperature": Decimal("1e999")})),
     ("max_prediction_rounds .* 'a'", lambda model: model.act("Hi", [_tool], max_prediction_rounds="a")),
+    ("config .* 3", lambda model: model.respond("Hi", config=3)),
+    ("config .* 3", lambda model: model.complete("Hi", config=3)),
+    ("config .* 3", lambda model: model.act("Hi", [_tool], config=3)),
+    ("bias of 5 must be a number", lambda model: model.respond("Hi", config={"logit_bias": {5: HUGE}})),
+    *(
+        (f"{name} must be True or False; got 'no'", partial(call, **{name: "no"}))
+        for call, parameters in SWITCHES
+        for name, annotation in parameters.__annotations__.items()
+        if annotation is bool
+    ),
     ("handle_invalid_tool_request .* 5", lambda model: model.act("Hi", [_tool], handle_invalid_tool_request=5)),
 ]
 

@@ -43,7 +43,7 @@ def other(server: Emulator) -> Iterator[Wire]:
         yield opened
 
 
-@pytest.mark.parametrize("limits", [{"records": 0}, {"backlog_bytes": -1}, {"message_bytes": None}])
+@pytest.mark.parametrize("limits", [{"records": 0}, {"backlog_bytes": -1}, {"message_bytes": None}, {"records": "5"}])
 def test_a_limit_that_is_not_positive_is_rejected(limits: dict[str, Any]) -> None:
     with pytest.raises(LMStudioValueError, match=next(iter(limits))):
         Limits(**limits)

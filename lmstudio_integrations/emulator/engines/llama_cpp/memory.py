@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from lmstudio_integrations._support.text import shown
+from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.errors import LMStudioValueError
 
 SHARE = 4
@@ -20,8 +22,8 @@ def memory_limit(requested: int | None) -> int:
     """
     if requested is None:
         return 0 if sys.platform != "linux" else memory_of_machine() * (SHARE - 1) // SHARE
-    if requested <= 0:
-        raise LMStudioValueError(f"worker_memory must be a number of bytes above 0, got {requested!r}")
+    if not (is_count(requested) and requested):
+        raise LMStudioValueError(f"worker_memory must be a number of bytes above 0; got {shown(requested)}")
     if sys.platform != "linux":
         raise LMStudioValueError("worker_memory is supported on Linux only; omit it on this system")
     return requested

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -34,8 +35,10 @@ def test_by_default_a_worker_may_take_three_quarters_of_the_memory(monkeypatch: 
     monkeypatch.setattr(memory, "memory_of_machine", lambda: 4000)
     monkeypatch.setattr(memory, "sys", SimpleNamespace(platform="linux"))
     assert [memory.memory_limit(None), memory.memory_limit(7)] == [3000, 7]
-    with pytest.raises(LMStudioValueError, match="above 0, got 0"):
+    with pytest.raises(LMStudioValueError, match="above 0; got 0"):
         Emulator(worker_memory=0)
+    with pytest.raises(LMStudioValueError, match="above 0; got '1 GB'"):
+        Emulator(worker_memory=cast("Any", "1 GB"))
     monkeypatch.setattr(memory, "sys", SimpleNamespace(platform="darwin"))
     assert memory.memory_limit(None) == 0
     with pytest.raises(LMStudioValueError, match="on Linux only"):
