@@ -67,7 +67,7 @@ def test_an_adapter_works_in_another_process(server: Server) -> None:
 
 
 def test_a_malformed_token_is_only_missed_when_connecting(server: Server) -> None:
-    llm = server.chat(api_token="nonsense")
+    llm = server.chat(api_token="sk-lm-nonsense")
     with pytest.raises(LMStudioAuthenticationError, match="malformed"):
         llm.invoke("Hello")
 

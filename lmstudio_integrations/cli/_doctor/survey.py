@@ -13,14 +13,14 @@ from packaging.requirements import Requirement
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations._support.installation import NAME, install_command
-from lmstudio_integrations._support.secrets import holds_credentials
+from lmstudio_integrations._support.secrets import TOKEN_PREFIX, holds_credentials
 from lmstudio_integrations.cli._common import progress_bar
 from lmstudio_integrations.cli._doctor.checks import TRIALS, Extra, TokenUse, Trial
 from lmstudio_integrations.cli._formatting import instance_name
 from lmstudio_integrations.cli._model_choice import choose_for_trial
 from lmstudio_integrations.cli._tokens import token_variable
 from lmstudio_integrations.client.api.sync import Client
-from lmstudio_integrations.client.transport.connect.addresses import PLACEHOLDER_TOKEN, Address, Target, hosts_of
+from lmstudio_integrations.client.transport.connect.addresses import Address, Target, hosts_of
 from lmstudio_integrations.client.transport.connect.discovery import Attempt
 from lmstudio_integrations.client.transport.connect.find import explain, search
 from lmstudio_integrations.client.transport.connect.suggestions import unencrypted
@@ -137,11 +137,12 @@ def installed_version(package: str) -> str | None:
 
 def find_token(host: str | None, token: str | None) -> TokenUse:
     """Return where the API token comes from, and whether it crosses the network in plain text."""
-    if token == PLACEHOLDER_TOKEN:
+    if token is not None and TOKEN_PREFIX not in token:
         token = None
     source = "--token" if token else token_variable()
     with suppress(LMStudioValueError):  # the attempt at the invalid address has reported it
-        return TokenUse(source, unencrypted(Target.of(host, token)))
+        target = Target.of(host, token)
+        return TokenUse(source if target.token else None, unencrypted(target))
     return TokenUse(source)
 
 

@@ -250,7 +250,7 @@ async def test_a_malformed_token_is_reported_without_showing_it(
     make_client: Callable[..., Any], server: Emulator
 ) -> None:
     async with make_client(server.address, "sk-lm-secret") as client:
-        with pytest.raises(lms.LMStudioAuthenticationError, match="malformed") as caught:
+        with pytest.raises(lms.LMStudioAuthenticationError, match="given as api_token is malformed") as caught:
             await client.llm.model("chatty")
     assert "secret" not in str(caught.value)
 
@@ -343,8 +343,36 @@ async def test_an_adapters_connection_closes_when_it_has_been_idle(server: Emula
     assert str(await model.respond("hello"))
 
 
-async def test_the_placeholder_token_of_openai_programs_means_no_token(
-    make_client: Callable[..., Any], server: Emulator
+PLACEHOLDERS = ["lm-studio", "not-needed", "EMPTY", "ollama", "sk-proj-0123456789"]
+"""What programs for OpenAI's API have as a key where none is needed."""
+
+
+@pytest.mark.parametrize("name", [None, "LM_API_TOKEN", "LMSTUDIO_API_TOKEN"])
+@pytest.mark.parametrize("placeholder", PLACEHOLDERS)
+async def test_a_key_that_is_no_token_of_lm_studio_means_no_token(
+    make_client: Callable[..., Any],
+    server: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    placeholder: str,
+    name: str | None,
 ) -> None:
-    async with make_client(server.address, "lm-studio") as client:
+    if name:
+        monkeypatch.setenv(name, placeholder)
+    given = () if name else (placeholder,)
+    async with make_client(server.address, *given) as client:
         assert (await client.llm.model("chatty")).identifier == "chatty"
+    with Emulator(MODELS, tokens=[TOKEN]) as strict:
+        async with make_client(strict.address, *given) as client:
+            with pytest.raises(lms.LMStudioAuthenticationError, match=r"none of LM Studio's .*leave it out") as caught:
+                await client.llm.model("chatty")
+    assert (f"in {name}" if name else "given as api_token") in str(caught.value)
+    assert placeholder not in str(caught.value).replace("LM_API_TOKEN", "")
+
+
+async def test_a_key_that_is_no_token_does_not_replace_the_token_of_the_environment(
+    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LM_API_TOKEN", TOKEN)
+    with Emulator(MODELS, tokens=[TOKEN]) as server:
+        async with make_client(server.address, "not-needed") as client:
+            assert (await client.llm.model("chatty")).identifier == "chatty"

@@ -23,8 +23,6 @@ from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.protocol.credentials import TOKEN_FORM, split_token
 
-PLACEHOLDER_TOKEN = "lm-studio"  # noqa: S105 - it is none
-"""What programs for OpenAI's API send where LM Studio needs no token; it stands for no token."""
 DEFAULT_PORT = 1234
 DISCOVERY_PORTS = (41343, 52993, 16141, 39414, 22931)
 """The ports on which LM Studio always listens, preferred first."""
@@ -234,8 +232,8 @@ class Credentials:
         parts = split_token(token)
         if parts is None:
             raise LMStudioAuthenticationError(
-                f"the API token is malformed; it must be {TOKEN_FORM}; copy it again from LM Studio, or pass none if "
-                "the server requires none"
+                f"the API token {token_source(token)} is malformed; it must be {TOKEN_FORM}; copy it again from LM "
+                "Studio, or pass none if the server requires none"
             )
         return cls(*parts)
 
@@ -252,6 +250,7 @@ class Target:
     Attributes:
         address: The server; `None` finds one on this machine when it connects.
         token: The API token; `None` is a guest.
+        placeholder: What was given in its place and is no token of LM Studio, such as "not-needed"; it is never sent.
         headers: Additional HTTP headers of the WebSocket handshake.
         ssl_context: Checks the server's certificate; `None` uses the system's certificates.
         max_message_bytes: The largest message that the client accepts; `None` sets no limit.
@@ -262,6 +261,7 @@ class Target:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
     max_message_bytes: int | None = MAX_MESSAGE_BYTES
+    placeholder: str | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -278,17 +278,17 @@ class Target:
             LMStudioValueError: If the host is not an address.
         """
         host = host or host_from_environment()
-        if token == PLACEHOLDER_TOKEN:
-            token = None
-        token = token or next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), None)
         if token is not None and not isinstance(token, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise LMStudioValueError(f"api_token must be a string; got {type(token).__name__}")
+        given = list(filter(None, (token, *map(os.environ.get, TOKEN_VARIABLES))))
+        token = next((text for text in given if TOKEN_PREFIX in text), None)
+        placeholder = None if token else next(iter(given), None)
         address = Address.parse(host) if host else None
         if ssl_context is not None and not (address and address.tls):
             raise LMStudioValueError(
                 f"ssl_context (ca_file in the adapters) needs a wss:// or https:// host; the host is {host!r}"
             )
-        return cls(address, token, checked_headers(headers), ssl_context, max_message_bytes)
+        return cls(address, token, checked_headers(headers), ssl_context, max_message_bytes, placeholder)
 
     def __str__(self) -> str:
         return self.address.netloc if self.address else "this machine"
@@ -300,6 +300,12 @@ class Target:
             LMStudioAuthenticationError: If the token is malformed.
         """
         return Credentials.from_token(self.token) if self.token else None
+
+
+def token_source(token: str) -> str:
+    """Return where a token comes from, for an error message: from the environment, or from an argument."""
+    variable = next((name for name in TOKEN_VARIABLES if os.environ.get(name) == token), None)
+    return f"in {variable}" if variable else "given as api_token"
 
 
 def checked_headers(headers: object) -> tuple[tuple[str, str], ...]:

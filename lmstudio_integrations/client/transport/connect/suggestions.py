@@ -14,6 +14,7 @@ from lmstudio_integrations.client.transport.connect.addresses import (
     Target,
     resolved_hosts,
     server_file_from_environment,
+    token_source,
 )
 from lmstudio_integrations.errors import LMStudioValueError
 
@@ -87,6 +88,11 @@ def token_suggestion(target: Target, found: Target | None = None) -> str:
         target: What the client has.
         found: The same with what was sent, and where, if that differs.
     """
+    if target.placeholder is not None:
+        return (
+            f"the API token {token_source(target.placeholder)} is none of LM Studio's (sk-lm-…), so it was not sent: "
+            "create one in LM Studio's server settings, or switch off 'Require Authentication' there and leave it out"
+        )
     if target.token and found is not None and not found.token and found.address is not None:
         address = found.address.netloc
         return (
@@ -100,12 +106,11 @@ def token_suggestion(target: Target, found: Target | None = None) -> str:
             "no API token was sent: create one in LM Studio's server settings, and set "
             f"{TOKEN_VARIABLES[0]} or pass api_token={note}"
         )
-    source = next((name for name in TOKEN_VARIABLES if os.environ.get(name) == target.token), None)
     others = [name for name in TOKEN_VARIABLES if os.environ.get(name) not in {None, "", target.token}]
     note = f"; {others[0]} has another token, which was not sent" if others else ""
     return (
-        f"the server does not accept the API token {f'in {source}' if source else 'given as api_token'}: copy it again "
-        f"from LM Studio's server settings, or create another one{note}"
+        f"the server does not accept the API token {token_source(target.token)}: copy it again from LM Studio's server "
+        f"settings, or create another one{note}"
     )
 
 
