@@ -12,7 +12,7 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from lmstudio_integrations._support.secrets import holds_credentials, holds_secret, without_secrets
 from lmstudio_integrations._support.suggestions import LANGUAGE_MODEL_NAMES, counterpart, explain_unknown_setting
-from lmstudio_integrations._support.typeguards import is_mapping
+from lmstudio_integrations._support.typeguards import MOST_LEVELS, is_mapping, is_too_deep
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.connect.certificates import context_trusting
 from lmstudio_integrations.errors import LMStudioValueError
@@ -39,8 +39,11 @@ def normalize_input(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings in the form that the fields hold, after checks that pydantic does not make.
 
     Raises:
-        LMStudioValueError: If a secret or a host is invalid, or `ca_file` cannot be read.
+        LMStudioValueError: If a secret or a host is invalid, `ca_file` cannot be read, or a value is nested too deeply.
     """
+    for name, value in values.items():
+        if is_too_deep(value):
+            raise LMStudioValueError(f"{name} is nested more than {MOST_LEVELS} levels deep")
     return {
         name: _NORMALIZERS[name](name, value) if name in _NORMALIZERS and value is not None else value
         for name, value in values.items()

@@ -96,7 +96,8 @@ class ServerSettings(ServerTimeouts, _Server):
     """Which server, and how long to wait for it."""
 
     # Built with the first object: after `__pydantic_init_subclass__`, which describes the framework's fields.
-    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)
+    # In JSON, an infinite number would be null, which is another setting.
+    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True, ser_json_inf_nan="strings")
 
     _framework_descriptions: ClassVar[Mapping[str, str]] = {}
     """Descriptions of the framework's fields."""

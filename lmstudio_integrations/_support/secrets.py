@@ -6,6 +6,7 @@
 import logging
 import re
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from functools import cache, lru_cache
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
@@ -224,10 +225,11 @@ def redact_values(text: str, value: object, path: Iterable[object]) -> str:
         value: What it says that about.
         path: Where the value is: the names of the members that lead to it.
     """
-    for secret in _values(value, is_secret=any(is_secret_member(str(name)) for name in path)):
-        for shown in (repr(secret), str(secret)):
-            if shown.strip():
-                text = re.sub(rf"(?<!\w){re.escape(shown)}(?!\w)", HIDDEN, text)
+    with suppress(RecursionError):  # no text has a value that is nested so deeply
+        for secret in _values(value, is_secret=any(is_secret_member(str(name)) for name in path)):
+            for shown in (repr(secret), str(secret)):
+                if shown.strip():
+                    text = re.sub(rf"(?<!\w){re.escape(shown)}(?!\w)", HIDDEN, text)
     return text
 
 
@@ -275,13 +277,22 @@ def holds_secret(value: object, name: str = "") -> bool:
         value: The value. One that hides itself, such as a `SecretStr`, may be shown.
         name: The name of the setting.
     """
+    try:
+        return _holds_secret(value, name)
+    except RecursionError:  # it is nested too deeply to be searched
+        return True
+
+
+def _holds_secret(value: object, name: str = "") -> bool:
     secret = is_secret_name(name)
     if value is None or isinstance(value, int | float):
         return secret and value is not None
     if is_mapping(value):
-        return any(holds_secret(key) or holds_secret(each, name if secret else str(key)) for key, each in value.items())
+        return any(
+            _holds_secret(key) or _holds_secret(each, name if secret else str(key)) for key, each in value.items()
+        )
     if isinstance(value, list | tuple | set | frozenset):
-        return any(holds_secret(each, name) for each in cast("Collection[object]", value))
+        return any(_holds_secret(each, name) for each in cast("Collection[object]", value))
     if secret:
         return HIDDEN not in repr(value)
     if isinstance(value, str) and _IN_ADDRESS_NAME.search(name.lower()) and holds_credentials(value):

@@ -41,6 +41,8 @@ def shown(value: object) -> str:
         return shortened(repr(value))
     except ValueError:  # it writes no integers of more than 4,300 digits
         return "a number of thousands of digits"
+    except RecursionError:
+        return "a value that is nested too deeply"
 
 
 def beginning(text: str) -> str:

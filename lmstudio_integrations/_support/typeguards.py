@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 from typing_extensions import TypeIs
 
@@ -28,6 +28,26 @@ def is_list(value: object) -> TypeIs[list[Any]]:
 def is_iterable(value: object) -> TypeIs[Iterable[Any]]:
     """Whether a value can be iterated over."""
     return isinstance(value, Iterable)
+
+
+MOST_LEVELS = 200
+"""How deep a setting may be nested. What writes, compares and copies it is recursive, in the frameworks as well."""
+
+
+def is_too_deep(value: object) -> bool:
+    """Whether a value is nested more than `MOST_LEVELS` levels deep, or contains itself."""
+    level = {0: value}
+    for _ in range(MOST_LEVELS + 1):
+        members = [
+            member
+            for each in level.values()
+            if isinstance(each, dict | list | tuple)
+            for member in (each.values() if is_object(each) else cast("Iterable[object]", each))
+        ]
+        level = {id(member): member for member in members}  # each once, however often it is shared
+        if not level:
+            return False
+    return True
 
 
 def is_count(value: object) -> TypeGuard[int]:

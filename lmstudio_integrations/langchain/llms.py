@@ -76,9 +76,8 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
     ) -> LLMResult:
         """Continue texts. Takes the keyword arguments of `BaseLLM.generate` and the settings of the call."""
         with short_traceback():
-            called, others = self._as_called(kwargs)
-            stop = called.stop if stop is None else stop
-            return BaseLLM.generate(_settings.with_cache(called, {}), prompts, stop, callbacks, **others)
+            called, others = self._as_called(stop, kwargs)
+            return BaseLLM.generate(_settings.with_cache(called, {}), prompts, called.stop, callbacks, **others)
 
     async def agenerate(
         self,
@@ -89,9 +88,8 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
     ) -> LLMResult:
         """Continue texts. Takes the keyword arguments of `BaseLLM.agenerate` and the settings of the call."""
         with short_traceback():
-            called, others = self._as_called(kwargs)
-            stop = called.stop if stop is None else stop
-            return await BaseLLM.agenerate(_settings.with_cache(called, {}), prompts, stop, callbacks, **others)
+            called, others = self._as_called(stop, kwargs)
+            return await BaseLLM.agenerate(_settings.with_cache(called, {}), prompts, called.stop, callbacks, **others)
 
     def load(self) -> Self:
         """Load the model if it is not loaded; return this object.
@@ -109,14 +107,14 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
             await arun(self._resolve_call({}).async_model().model.load_all())
         return self
 
-    def _as_called(self, kwargs: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
+    def _as_called(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
         """Return an object with the settings of a call as its own, and the arguments that are no settings.
 
         Core builds the cache key only from the object and the `stop` of the call.
         """
         with translating_errors():
             self._reject_secrets(kwargs)
-            arguments, own = dict(_settings.arguments(None, kwargs)), vars(self)
+            arguments, own = dict(_settings.arguments(stop, kwargs)), vars(self)
             others = {name: arguments.pop(name) for name in self._call.framework & arguments.keys()}
             if "stream" in arguments:  # core's name for it in a call
                 arguments["streaming"] = arguments.pop("stream")

@@ -14,7 +14,7 @@ from pydantic.alias_generators import to_camel, to_snake
 from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.suggestions import explain_unknown_setting
 from lmstudio_integrations._support.text import shown
-from lmstudio_integrations._support.typeguards import is_mapping, is_object
+from lmstudio_integrations._support.typeguards import MOST_LEVELS, is_mapping, is_object, is_too_deep
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._numbers import OR_FALSE
 from lmstudio_integrations.types._wire_model import WireModel
@@ -99,6 +99,9 @@ class StrictInput(WireModel):
             super().__init__(**fields)
         except ValidationError as error:
             problems = without_secrets(error)
+        except RecursionError:
+            deep = ", ".join(name for name, value in fields.items() if is_too_deep(value))
+            raise LMStudioValueError(f"{deep} is nested more than {MOST_LEVELS} levels deep") from None
         else:
             return
         self._reject_unknown_names(fields)

@@ -8,8 +8,10 @@ default for the model.
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
+from lmstudio_integrations._support.typeguards import is_iterable
 from lmstudio_integrations.types import _logit_bias, _numbers
 from lmstudio_integrations.types._config_base import NonEmpty, WireDict, WireKey, checked, unchecked
 from lmstudio_integrations.types._numbers import Count, Float, Fraction, Natural, OrOff
@@ -42,8 +44,17 @@ MinP = Annotated[
     ),
     WireKey("llm.prediction.minPSampling", checkbox=True, off=0.05, default=checked(0.05), changes="filter"),
 ]
+
+
+def _strings(value: object) -> object:
+    if value is None or (is_iterable(value) and not isinstance(value, str | bytes | dict)):
+        return value
+    raise PydanticCustomError("strings", 'must be a list of strings: write ["…"]')
+
+
+_Strings = Annotated[list[NonEmpty] | None, BeforeValidator(_strings)]
 Stop = Annotated[
-    list[NonEmpty] | None,
+    _Strings,
     Field(description="Strings that end the response. None by default."),
     WireKey("llm.prediction.stopStrings", default=[], attribute=("gen_ai.request.stop_sequences", list)),
 ]
@@ -65,9 +76,10 @@ class SharedPredictionSettings(BaseModel):
     ] = None
     max_tokens: Annotated[
         OrOff[Count] | None,
+        BeforeValidator(lambda value: False if type(value) is int and value == -1 else value),
         Field(
-            description="The maximum number of tokens in a response. No limit by default; `False` also lifts a "
-            "preset's limit."
+            description="The maximum number of tokens in a response. No limit by default; `False`, or -1 as in LM "
+            "Studio's HTTP API, also lifts a preset's limit."
         ),
         WireKey(
             "llm.prediction.maxPredictedTokens",
@@ -88,7 +100,7 @@ class SharedPredictionSettings(BaseModel):
         ),
     ] = None
     tool_call_stop_strings: Annotated[
-        list[NonEmpty] | None,
+        _Strings,
         Field(
             description="Strings that end the response, with the stop reason `toolCalls`, when the model writes one. "
             "None by default."

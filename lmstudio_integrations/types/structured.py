@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.stop_reasons import REMEDIES
-from lmstudio_integrations._support.text import beginning, shortened
+from lmstudio_integrations._support.text import beginning, shortened, shown
 from lmstudio_integrations._support.typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.types._json_schemas import check_references, problem_of, validator_of
@@ -44,6 +44,7 @@ ResponseFormat: TypeAlias = type[BaseModel] | type[ModelSchema] | Mapping[str, A
 _NO_EFFORTS = (None, "none", "off")
 
 _WIRE_TYPES = ("gbnf", "json", "none")
+_JSON_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
 _MARKER = re.compile(r"__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_[0-9a-fA-F]*__")
 """Tags that LM Studio may leave in the text of reasoning models."""
@@ -107,7 +108,14 @@ def response_settings(response_format: Any, schema_of: Callable[[Any], dict[str,
     structured = None if response_format is None else _wire_form(response_format, schema_of)
     if structured is None:
         return {}
-    check_references(structured.get("jsonSchema") or {}, "the schema of the response")
+    schema = structured.get("jsonSchema") or {}
+    kind = schema.get("type")
+    if isinstance(kind, str) and kind not in _JSON_TYPES:
+        raise LMStudioValueError(
+            f"no JSON schema has the type {kind!r}; an agent takes a class or a JSON schema, for any object "
+            "{'type': 'object'}"
+        )
+    check_references(schema, "the schema of the response")
     return {"structured": structured}
 
 
@@ -191,7 +199,7 @@ def _check(structured: Mapping[str, Any]) -> None:
             _validator(json.dumps(schema))
         except Exception as problem:
             raise LMStudioValueError(
-                f"structured output needs a JSON schema; got {schema!r}: {_first_line(problem)}"
+                f"structured output needs a JSON schema; got {shown(schema)}: {_first_line(problem)}"
             ) from problem
         check_references(schema, "the schema of the response")
 

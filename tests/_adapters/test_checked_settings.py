@@ -99,6 +99,37 @@ def test_a_call_rejects_what_the_constructor_rejects(name: str, way: tuple[str, 
             check_error(error_of(partial(call, LANGUAGE_MODELS[name], model, {setting: value})), setting, value)
 
 
+def nested() -> Any:
+    value: Any = "x"
+    for _ in range(100_000):
+        value = [value]
+    return value
+
+
+DEEP: dict[str, Any] = {
+    "extra": {"llm.prediction.x": nested()},
+    "load_config": {"raw": {"x": nested()}},
+    "stop": nested(),
+}
+ALL_WAYS: dict[str, Callable[[Adapter, dict[str, Any], dict[str, Any]], object]] = {
+    "constructor": lambda adapter, others, given: adapter.make(**{**others, **given}),
+    "assignment": lambda adapter, others, given: assigned(adapter.make(**others), given),
+    "copy": lambda adapter, others, given: adapter.make(**others).model_copy(update=given),
+    **{
+        name: lambda adapter, others, given, call=call: call(adapter, adapter.make(**others), given)
+        for name, call in CALLS.items()
+    },
+}
+
+
+@pytest.mark.parametrize("way", ALL_WAYS)
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_a_value_that_is_nested_too_deeply_is_rejected_by_name(name: str, way: str) -> None:
+    for setting, value in DEEP.items():
+        with pytest.raises((LMStudioValueError, ValidationError), match=f"{setting} is nested more than 200 levels"):
+            ALL_WAYS[way](LANGUAGE_MODELS[name], OWNERS[name][1], {setting: value})
+
+
 SWITCHES = [("ChatLMStudio", "stream", ("call", "async call"))] + [
     (name, setting, tuple(CALLS))
     for name in ("ChatLMStudio", "LMStudio")
@@ -112,6 +143,18 @@ def test_a_switch_of_calls_alone_is_a_boolean(name: str, setting: str, ways: tup
     for way in ways:
         call = partial(CALLS[way], LANGUAGE_MODELS[name], make(**others), {setting: "maybe"})
         check_error(error_of(call), setting, "maybe")
+
+
+@pytest.mark.parametrize("kind", ["json_object", "objekt"])
+@pytest.mark.parametrize("way", CALLS)
+@pytest.mark.parametrize("name", ["ChatLMStudio", "LMStudio"])
+def test_a_schema_of_a_type_that_does_not_exist_is_rejected_with_what_to_write(name: str, way: str, kind: str) -> None:
+    """LangChain's `create_agent` sends any dict as a JSON schema."""
+    make, others = OWNERS[name]
+    given = {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": kind}}}}
+    error = error_of(partial(CALLS[way], LANGUAGE_MODELS[name], make(**others), given))
+    assert f"type '{kind}'" in str(error)
+    assert "{'type': 'object'}" in str(error)
 
 
 def test_other_switches_of_methods_are_booleans() -> None:

@@ -37,7 +37,7 @@ SETTINGS: dict[str, tuple[object, object]] = {
 """What comes of 0, and what comes of `False`."""
 
 OUT_OF_BOUNDS: dict[str, Any] = {
-    "temperature": -0.1, "max_tokens": -1, "top_k": 501, "top_p": 1.1, "min_p": -0.1, "repeat_penalty": float("nan"),
+    "temperature": -0.1, "max_tokens": -2, "top_k": 501, "top_p": 1.1, "min_p": -0.1, "repeat_penalty": float("nan"),
     "presence_penalty": float("inf"), "seed": 0.5, "reasoning_budget": -1,
 }  # fmt: skip
 KINDS = (0, 0.0, False, True, OUT_OF_BOUNDS)
@@ -184,6 +184,19 @@ def test_a_setting_that_is_off_is_dumped_and_read_again() -> None:
     assert (again.max_tokens, again.top_p, again.seed) == (False, 0, 3)
     assert again.max_tokens is False
     assert again.top_p is not False
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+def test_a_limit_of_minus_one_is_none_as_in_the_http_api(server: Server, surface: str) -> None:
+    SURFACES[surface]({"model": CHAT, "host": server.address}, {"max_tokens": -1})
+    assert server.last_request.config.max_tokens is False
+
+
+@pytest.mark.parametrize("make", classes())
+def test_an_infinite_number_is_dumped_and_read_again(make: Any) -> None:
+    made = make(model="m", ttl=float("inf"), timeout=float("inf"))
+    again = make.model_validate_json(made.model_dump_json())
+    assert (again.ttl, again.timeout) == (made.ttl, made.timeout) == (float("inf"), float("inf"))
 
 
 def test_the_schema_of_a_setting_that_can_be_off_allows_both() -> None:

@@ -244,7 +244,7 @@ def made(kind: type[Settings]) -> list[Callable[[dict[str, Any]], Settings]]:
     ("kind", "settings", "text"),
     [
         (LlmPredictionConfig, {"maxTokens": 0}, "maxTokens=0"),
-        (LlmPredictionConfig, {"max_tokens": -1}, "max_tokens=-1"),
+        (LlmPredictionConfig, {"max_tokens": -2}, "max_tokens=-2"),
         (LlmPredictionConfig, {"maxTokens": True}, "must be a number"),
         (LlmPredictionConfig, {"temperature": True}, "temperature=True: must be a number, not a boolean"),
         (LlmPredictionConfig, {"temperature": -1}, "greater than or equal to 0"),

@@ -75,7 +75,8 @@ def _mismatch_advice(
             "context length in LM Studio's own settings of the model as well"
         )
     elif maximum is not None and (loaded or possible != requested):
-        advice.append(f"the model's maximum is {maximum} tokens")
+        limit = f"the model's maximum is {maximum} tokens"
+        advice.insert(0 if possible != requested else len(advice), limit)
     if not loaded and len(differences) > is_longest:
         advice.append(f"unload it first with `lmsi unload {identifier_of(info)}`, or set on_config_mismatch='ignore'")
     return "; ".join(advice) or "set on_config_mismatch='ignore' to use it as it is"

@@ -88,17 +88,18 @@ async def test_settings_that_differ_from_the_loaded_ones_are_reported(client: An
         ({"seed": 1}, {"seed": 2}, None),
     ],
 )
-async def test_a_context_that_is_shorter_than_asked_names_the_limit_of_automatic_fitting_first(
+async def test_a_context_that_is_shorter_than_asked_names_the_maximum_then_automatic_fitting(
     client: Any, loaded: dict[str, Any], requested: dict[str, Any], advised: int | None
 ) -> None:
     await client.llm.model("chatty", config=loaded)
     with pytest.warns(lms.LMStudioConfigWarning) as caught:
         await client.llm.model("chatty", config=requested)
     remedy = str(caught[0].message).partition("); ")[2]
+    is_too_long, limit = requested.get("context_length", 0) > 32768, "the model's maximum is 32768 tokens"
+    assert remedy.startswith(limit) is (limit in remedy) is is_too_long
     advice = f"load it with auto_fit_min_context_length={advised} in place of context_length, and the server fits"
-    assert remedy.startswith(advice) is ("auto_fit" in remedy) is (advised is not None)
-    is_too_long = requested.get("context_length", 0) > 32768
-    assert ("the model's maximum is 32768 tokens" in remedy) is is_too_long
+    is_advised = remedy.removeprefix(f"{limit}; ").startswith(advice)
+    assert is_advised is ("auto_fit" in remedy) is (advised is not None)
     assert str(requested.get("context_length", "-")) not in remedy or not is_too_long
 
 

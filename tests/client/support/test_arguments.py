@@ -108,6 +108,9 @@ ON_A_MODEL: list[tuple[str, Callable[[Any], Any]]] = [
     ("config .* 3", lambda model: model.respond("Hi", config=3)),
     ("config .* 3", lambda model: model.complete("Hi", config=3)),
     ("config .* 3", lambda model: model.act("Hi", [_tool], config=3)),
+    ("reasoning_parsing is nested more", lambda model: model.respond("Hi", config={"reasoning_parsing": _deep()})),
+    ("nested too deeply", lambda model: model.respond("Hi", response_format={"properties": _deep()})),
+    ('stop_strings=.* write \\["…"\\]', lambda model: model.respond("Hi", config={"stop_strings": "a"})),
     ("bias of 5 must be a number", lambda model: model.respond("Hi", config={"logit_bias": {5: HUGE}})),
     *(
         (f"{name} must be True or False; got 'no'", partial(call, **{name: "no"}))
@@ -117,6 +120,13 @@ ON_A_MODEL: list[tuple[str, Callable[[Any], Any]]] = [
     ),
     ("handle_invalid_tool_request .* 5", lambda model: model.act("Hi", [_tool], handle_invalid_tool_request=5)),
 ]
+
+
+def _deep() -> Any:
+    value: Any = {}
+    for _ in range(100_000):
+        value = {"a": value}
+    return value
 
 
 def _tool() -> None:
