@@ -111,14 +111,18 @@ DEEP: dict[str, Any] = {
     "load_config": {"raw": {"x": nested()}},
     "stop": nested(),
 }
-ALL_WAYS: dict[str, Callable[[Adapter, dict[str, Any], dict[str, Any]], object]] = {
+Given = dict[str, Any]
+
+
+def called(call: Callable[[Any, Any, Given], Any], adapter: Adapter, others: Given, given: Given) -> object:
+    return call(adapter, adapter.make(**others), given)
+
+
+ALL_WAYS: dict[str, Callable[[Adapter, Given, Given], object]] = {
     "constructor": lambda adapter, others, given: adapter.make(**{**others, **given}),
     "assignment": lambda adapter, others, given: assigned(adapter.make(**others), given),
     "copy": lambda adapter, others, given: adapter.make(**others).model_copy(update=given),
-    **{
-        name: lambda adapter, others, given, call=call: call(adapter, adapter.make(**others), given)
-        for name, call in CALLS.items()
-    },
+    **{name: partial(called, call) for name, call in CALLS.items()},
 }
 
 
