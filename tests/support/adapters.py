@@ -50,11 +50,11 @@ class Adapter:
         """Whether a call takes settings of its own."""
         return self.kind in {"chat", "text"}
 
-    def call(self, model: Any, text: str, /, **given: Any) -> Any:
+    def call(self, model: Any, /, text: str, **given: Any) -> Any:
         """Make a call with settings of its own."""
         return getattr(model, self.method)(*self.arguments(text), **given)
 
-    async def acall(self, model: Any, text: str, /, **given: Any) -> Any:
+    async def acall(self, model: Any, /, text: str, **given: Any) -> Any:
         """Make the same call without blocking."""
         return await getattr(model, self.async_method)(*self.arguments(text), **given)
 
