@@ -78,8 +78,11 @@ def _end_the_task(cell: Cell) -> None:
         task.cancel()
         await asyncio.wait([task], timeout=MARGIN)
         del task
-        gc.collect()
-        await asyncio.to_thread(cell.wait_until_stopped)
+        stopped = asyncio.create_task(asyncio.to_thread(cell.wait_until_stopped))
+        while not stopped.done():  # closing one generator may leave another one in a cycle
+            gc.collect()
+            await asyncio.wait([stopped], timeout=0.01)
+        await stopped
 
     cell.subject.run(call())
 
