@@ -331,7 +331,7 @@ ASKED: dict[str, tuple[Server, Sequence[dict[str, Any]], SendReasoning, list[str
     ),
     "a server without both": (Server(lacks=(CONFIG, RENDER)), THREE, "auto", [CONFIG, RENDER, RENDER]),
     "none": (Server(), [], "auto", []),
-    "one that was cut off": (Server(), [part("one", end="")], "auto", []),
+    "one that was left open": (Server(), [part("one", end="")], "auto", [CONFIG, RENDER]),
     "none is sent": (Server(), THREE, False, []),
     "all are sent": (Server(), THREE, "always", [CONFIG]),
     "those of the turn are sent": (Server(), THREE, "turn", [CONFIG]),
@@ -455,7 +455,7 @@ TAGGED: dict[str, tuple[dict[str, Any], Tags | None, object, str]] = {
         "<think>one</think>",
     ),
     "unknown, and the server's are empty": (part("one", Tags("", "")), Tags("", ""), None, "<think>one</think>"),
-    "cut off": (part("one", end=""), THINK, None, ""),
+    "left open": (part("one", end=""), THINK, None, "<think>one"),
 }
 
 

@@ -134,15 +134,17 @@ def _content(content: Sequence[Mapping[str, Any]], write: Callable[[Mapping[str,
 
 
 def _is_whole_thought(part: Mapping[str, Any], content: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a part of a message is a thought that was not cut off. Without tags, one that ends the message was."""
-    if part["type"] != "reasoning":
-        return False
-    return bool(part.get("endTag") or not (part.get("startTag") or part is content[-1]))
+    """Whether a part of a message is a thought that was not cut off: it has an end, or something follows it."""
+    return part["type"] == "reasoning" and bool(part.get("endTag") or part is not content[-1])
 
 
 def _with_tags(part: Mapping[str, Any], tags: Tags) -> str:
-    """Return a thought between tags: its own if they are the same, with the white space that the model wrote."""
+    """Return a thought between tags: its own if they are the same, with the white space that the model wrote.
+
+    A thought that the model began and did not end, because it made a call, has no end tag here either.
+    """
     own = tags_of_part(part)
     start = part["startTag"] if own.start == tags.start else tags.start
-    end = part["endTag"] if own.end == tags.end else tags.end
+    is_left_open = bool(own.start) and not own.end
+    end = "" if is_left_open else part["endTag"] if own.end == tags.end else tags.end
     return f"{start}{part['text']}{end}"
