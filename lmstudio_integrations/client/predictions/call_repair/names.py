@@ -70,15 +70,27 @@ def _spelling(name: str) -> str:
 
 
 def resembling_tools(name: str, known: Iterable[str]) -> list[str]:
-    """Return the tools that an unknown name may mean: in another spelling, perhaps after a namespace.
+    """Return the tools that an unknown name may mean: in another spelling, after a namespace, or in the plural.
 
-    A name in the plural, or with other words, may be that of a tool that this request does not offer.
+    A name with other words may be that of a tool that this request does not offer.
     """
     known = list(known)
+    if len(name) > _LONGEST_NAME:
+        return []
     # A model may write a path to a tool, such as `server/read_file`.
     bare = re.split(r"[./:]", name.strip())[-1]
-    is_whole = len(words_of(bare[:_LONGEST_NAME])) > 1  # `calendar.delete` does not mean a tool `delete`
-    return same_spelling(name, known) or (same_spelling(bare, known) if is_whole else [])
+    is_whole = len(words_of(bare)) > 1  # `calendar.delete` does not mean a tool `delete`
+    same = same_spelling(name, known) or (same_spelling(bare, known) if is_whole else [])
+    return same or [each for each in known if is_whole and _is_in_plural(words_of(bare), words_of(each))]
+
+
+def _is_in_plural(written: list[str], known: list[str]) -> bool:
+    """Whether the words are the same, some of them in the plural in one of the names."""
+    return len(written) == len(known) and all(map(_is_same_noun, written, known))
+
+
+def _is_same_noun(written: str, known: str) -> bool:
+    return written == known or known in {f"{written}s", f"{written}es"} or written in {f"{known}s", f"{known}es"}
 
 
 def resembling_arguments(name: str, known: Iterable[str]) -> list[str]:
@@ -98,9 +110,9 @@ def _is_misspelled(written: list[str], known: list[str]) -> bool:
 
 
 def _is_same_word(written: str, known: str) -> bool:
-    if written == known or {f"{written}s", f"{written}es"} & {known} or {f"{known}s", f"{known}es"} & {written}:
-        return True
-    return min(len(written), len(known)) >= _SHORTEST_WITH_TYPO and _has_one_typo(written, known)
+    return _is_same_noun(written, known) or (
+        min(len(written), len(known)) >= _SHORTEST_WITH_TYPO and _has_one_typo(written, known)
+    )
 
 
 def _has_one_typo(written: str, known: str) -> bool:

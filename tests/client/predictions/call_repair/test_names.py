@@ -21,6 +21,9 @@ TOOLS = ("read_file", "delete_file", "getTimeZone")
         ("mcp:read_file", "read_file"),
         ("functions.delete_file", "delete_file"),
         ("get_time_zone", "getTimeZone"),
+        ("read_files", "read_file"),
+        ("functions.deleteFiles", "delete_file"),
+        ("get_time_zones", "getTimeZone"),
     ],
 )
 def test_a_tool_may_be_named_in_another_spelling(written: str, meant: str) -> None:
@@ -45,8 +48,7 @@ def test_a_tool_may_be_named_in_another_spelling(written: str, meant: str) -> No
         # A request need not offer all tools of a program.
         ("get_user_orders", "get_user"),
         ("find", "find_tools"),
-        ("delete_message", "delete_messages"),
-        ("delete_messages", "delete_message"),
+        ("files", "file"),
         ("calendar.delete", "delete"),
         ("mail/send", "send"),
         ("", "read_file"),
