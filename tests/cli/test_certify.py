@@ -110,7 +110,7 @@ def test_the_page_is_one_file_that_loads_nothing(certify: Certify, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["goo"], "goo"),
+        (["zzz"], "zzz"),
         (["good", "--against", "none.json"], "cannot read the card 'none.json'"),
         (["good", "--rows", "tool"], "the card has no row 'tool'; did you mean 'tools'?"),
         (["good", "--to", "no/such/card.json"], "'no/such/card.json' cannot be written"),

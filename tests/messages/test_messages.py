@@ -67,9 +67,16 @@ def messages_of(trigger: Trigger, case: Case) -> list[str]:
 
 
 def pattern_of(quote: str) -> re.Pattern[str]:
-    """Return a pattern for a quoted message: an ellipsis stands for any text, and line breaks do not count."""
-    parts = [re.escape(" ".join(part.split(" "))) for part in " ".join(quote.split()).split("…")]
-    return re.compile(".+?".join(parts))
+    """Return a pattern for a quoted message: an ellipsis stands for any text, also of several lines.
+
+    Line breaks are those of the message, so that a line that somebody has copied is found on the page.
+    """
+    return re.compile(".+?".join(map(re.escape, plain(quote).split("…"))), re.DOTALL)
+
+
+def plain(text: str) -> str:
+    """Return a text without indentation, and with single spaces."""
+    return "\n".join(" ".join(line.split()) for line in text.strip().splitlines())
 
 
 def test_each_entry_has_a_mistake_and_each_mistake_an_entry() -> None:
@@ -92,7 +99,7 @@ def test_the_page_quotes_what_each_interface_shows(entry: str, monkeypatch: pyte
         for name, surface in surfaces.items():
             IOThread.current().shared.clear()  # the next server may have the port of an earlier one
             with monkeypatch.context() as patch:
-                shown = [" ".join(text.split()) for text in messages_of(trigger, Case(surface, patch))]
+                shown = [*map(plain, messages_of(trigger, Case(surface, patch)))]
             fitting = {quote for quote, pattern in quotes.items() if any(map(pattern.search, shown))}
             assert fitting, f"{trigger} on {name}: {shown}"
             seen |= fitting
@@ -100,7 +107,8 @@ def test_the_page_quotes_what_each_interface_shows(entry: str, monkeypatch: pyte
 
 
 def test_a_quote_with_another_text_does_not_fit() -> None:
-    assert pattern_of("ttl must be\n  …; write ttl=300\n").search("ttl must be a number; write ttl=300")
+    assert pattern_of("ttl must be …; write ttl=300\n").search("ttl must be a number; write ttl=300")
+    assert not pattern_of("ttl must be\n  …; write ttl=300\n").search("ttl must be a number; write ttl=300")
     assert not pattern_of("ttl must be …; write ttl=300").search("ttl must be a number; write ttl=30")
     assert not pattern_of("a (b)").search("a b")
 

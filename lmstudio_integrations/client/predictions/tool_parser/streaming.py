@@ -28,8 +28,8 @@ class StreamingToolParser:
     Args:
         tools: The tools that the request offers.
         marked_only: Whether calls without a marker do not count.
-        repairs: Whether calls are mended that do not fit: then one that names a tool and cannot be read is held back
-            up to the end, and one without a marker is reported.
+        repairs: Whether calls are mended that do not fit: then what follows a marker and cannot be read is held back up
+            to the end, because a call that fits may follow, and one without a marker is reported.
     """
 
     def __init__(self, tools: OfferedTools, *, marked_only: bool, repairs: bool = False) -> None:
@@ -178,5 +178,5 @@ class StreamingToolParser:
         at, self._candidate = self._candidate, None
         if self._is_marked:
             self._is_over, self._given_up = True, at
-            self._is_kept = self._repairs and self._tools.name_in(parser.text) is not None
+            self._is_kept = self._repairs
         return self._search("\n" + parser.text)
