@@ -150,6 +150,8 @@ WAYS_IN: dict[str, Way] = {
 @pytest.mark.parametrize("way", WAYS_IN.values(), ids=WAYS_IN)
 def test_a_wrong_setting_does_not_show_a_secret(way: Way) -> None:
     mistakes = {**MISTAKES, **WRONG_VALUES}
+    if way is assigned:  # one after the other
+        del mistakes["two names of one setting"]
     for (what, values), make in zip(mistakes.items(), cycle(classes()), strict=False):
         assert not shows_token(shown_by(error_of(partial(way, make, values)))), (make, what)
 

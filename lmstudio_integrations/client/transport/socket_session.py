@@ -160,7 +160,8 @@ class SocketSession:
         """Open a socket and authenticate; again, if the server has released the identity of this guest."""
         session = self.session
         while True:
-            self._announced = announced_port() if self._target.address is None else None
+            if self._target.address is None:
+                self._announced = await asyncio.to_thread(announced_port)
             self.found = await find_server(self._target)
             socket = self._socket = await open_socket(self.found, self._namespace)
             socket.session = session

@@ -20,6 +20,7 @@ from lmstudio_integrations.client.transport.connections import Connection, Conne
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, ThreadMailbox
 from lmstudio_integrations.client.transport.operation import Call, Operation
+from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.protocol.endpoints import rpc
 from tests.client.fake import Socket, authenticate, fake_server, on_io_thread, receive, send_result, wait_until
@@ -233,7 +234,7 @@ async def test_a_file_is_uploaded_again_if_its_socket_was_replaced_before_the_ca
         await on_io_thread(lambda: None)
         assert other.identifier == "file 2"
         with contextlib.closing(ensure_uploaded(operation, end.value.value)) as renewal:
-            assert isinstance(next(renewal), Call)
+            assert isinstance(next(renewal), IOTask)  # which reads the file again
 
 
 async def test_a_coroutine_that_has_ended_is_forgotten() -> None:

@@ -143,10 +143,10 @@ def server_file() -> Path:
 
 
 def announced_port() -> int | None:
-    """Return the port that the file names now; `None` if it names none."""
+    """Return the port that the file names now; `None` if it names none, or cannot be read at once."""
     try:
         return _port_in(server_file())
-    except ServerFileError:
+    except Exception:  # noqa: BLE001 - also that of a program that lets no event loop read a file
         return None
 
 

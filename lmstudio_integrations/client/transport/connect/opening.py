@@ -3,6 +3,7 @@
 Called by `socket_session.py` on the I/O thread.
 """
 
+import asyncio
 import logging
 from dataclasses import replace
 
@@ -38,7 +39,8 @@ async def find_server(target: Target) -> Target:
     if address is None:
         raise LMStudioUnreachableError(not_found(attempts), tried=tuple(map(str, attempts)))
     IOThread.current().shared[None, Address] = address  # what was seen there is the same under its own name
-    if (target.token or target.headers) and not may_get_secrets(address):
+    has_secrets = target.token is not None or bool(target.headers)
+    if has_secrets and not await asyncio.to_thread(may_get_secrets, address):
         return replace(target, address=address, token=None, headers=())
     return replace(target, address=address)
 
