@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any, TypeVar
 from weakref import WeakSet
 
-from langchain_core.runnables.config import ContextThreadPoolExecutor, get_config_list
+from langchain_core.runnables.config import ContextThreadPoolExecutor, RunnableConfig, get_config_list
 
 from lmstudio_integrations.client.api.responses import PredictionStream
 from lmstudio_integrations.client.support.arguments import list_of, whole_number
@@ -64,11 +64,23 @@ def calls_of(
 ) -> tuple[list[Callable[[], T]], int | None]:
     """Return a call for each input, and how many may run at once, from the arguments of `Runnable.batch`."""
     inputs = list_of(inputs, "the inputs of a batch", of_texts=True)  # a string would be a batch of its characters
-    configs = get_config_list(config, len(inputs)) if inputs else []
+    configs = configs_of(inputs, config)
     calls: list[Callable[[], T]] = [
         partial(invoke, each, own, **kwargs) for each, own in zip(inputs, configs, strict=True)
     ]
-    return calls, whole_number(configs[0].get("max_concurrency"), "max_concurrency") if configs else None
+    return calls, configs[0].get("max_concurrency") if configs else None
+
+
+def configs_of(inputs: Sequence[Any], config: Any) -> list[RunnableConfig]:
+    """Return the config of each input, from the arguments of `Runnable.batch`.
+
+    Raises:
+        LMStudioValueError: If `max_concurrency` is not a number of at least 1.
+    """
+    configs = get_config_list(config, len(inputs)) if inputs else []
+    for each in configs[:1]:
+        whole_number(each.get("max_concurrency"), "max_concurrency")
+    return configs
 
 
 def run_in_threads(

@@ -5,8 +5,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseLLM
+from langchain_core.language_models import BaseLLM, LanguageModelInput
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+from langchain_core.runnables import RunnableConfig
 from pydantic import ConfigDict, model_validator
 
 from lmstudio_integrations._adapters.calls import CallArguments, ResolvedCall
@@ -90,6 +91,30 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
         with short_traceback():
             called, others = self._as_called(stop, kwargs)
             return await BaseLLM.agenerate(_settings.with_cache(called, {}), prompts, called.stop, callbacks, **others)
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Continue several texts; at most `max_concurrency` of the config at once."""
+        configs = _batching.configs_of(inputs, config)
+        return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
+
+    async def abatch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Continue several texts; at most `max_concurrency` of the config at once."""
+        configs = _batching.configs_of(inputs, config)
+        return await super().abatch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
 
     def load(self) -> Self:
         """Load the model if it is not loaded; return this object.

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from lmstudio_integrations._support.secrets import redact_values
 from lmstudio_integrations._support.text import shortened
-from lmstudio_integrations._support.typeguards import is_list, is_mapping, is_object
+from lmstudio_integrations._support.typeguards import MOST_LEVELS, is_list, is_mapping, is_object, is_too_deep
 from lmstudio_integrations.errors import LMStudioValueError
 
 DATA = frozenset({"default", "const", "enum", "examples"})
@@ -36,8 +36,10 @@ def check_references(schema: Mapping[str, Any], name: str) -> None:
         name: What it is, for the error.
 
     Raises:
-        LMStudioValueError: If there is one.
+        LMStudioValueError: If there is one, or the schema is nested too deeply.
     """
+    if is_too_deep(schema):
+        raise LMStudioValueError(f"{name} is nested more than {MOST_LEVELS} levels deep")
     for reference in _references(schema):
         if reference.startswith("#/") and target_of(reference, schema) is None:
             raise LMStudioValueError(

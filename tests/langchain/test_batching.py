@@ -65,14 +65,14 @@ def test_a_string_is_no_batch_of_its_characters(server: Server, batch: Batch) ->
     assert not server.predictions
 
 
-@pytest.mark.parametrize("batch", OWN_BATCHES.values(), ids=OWN_BATCHES)
+@pytest.mark.parametrize(("model", "batch"), _cases(OWN_BATCHES, {**TEXT_BATCHES, **ASYNC_TEXT_BATCHES}))
 @pytest.mark.parametrize("inputs", [["a"], ["a", "b"]])
-def test_a_batch_runs_at_least_one_call_at_once(server: Server, batch: Batch, inputs: list[str]) -> None:
+def test_a_batch_runs_at_least_one_call_at_once(server: Server, model: str, batch: Batch, inputs: list[str]) -> None:
     with (
         set_config_context({"max_concurrency": 0}) as context,
         pytest.raises(LMStudioValueError, match="max_concurrency must be at least 1, or None; got 0"),
     ):
-        context.run(batch, server.chat(), inputs)
+        context.run(batch, getattr(server, model)(), inputs)
     assert not server.predictions
 
 

@@ -316,6 +316,17 @@ def test_a_tool_that_returns_directly_ends_the_run(run: Run, script: Script) -> 
     assert run(agent_of(server), config=THREAD)[-1].text == "All is well."
 
 
+@pytest.mark.parametrize("name", ["find", "call", "tools"])
+def test_a_tool_whose_name_resembles_those_of_the_search_is_called_itself(script: Script, name: str) -> None:
+    own = StructuredTool.from_function(lambda what: f"{what}: on the table", name=name, description="Find a thing.")
+    server = script([{"tool": name, "arguments": {"what": "keys"}}], finally_=DONE)
+    agent = create_agent(server.chat(model="scripted"), [*TOOLS, own], middleware=[ToolSearchMiddleware()])
+    messages = invoke(agent)
+    assert [(each.name, each.content) for each in messages if isinstance(each, ToolMessage)] == [
+        (name, "keys: on the table")
+    ]
+
+
 def test_other_middleware_sees_the_tool_itself(script: Script) -> None:
     """What must be approved is not hidden from who approves it."""
     server = script(call("send_mail", to="Ann", text="Hello"), finally_=DONE)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._json_schemas import call_schema, check_references, validator_of
+from lmstudio_integrations.types._json_schemas import call_schema, check_references, validator_of, wire_tool
 
 DEFINITIONS = {"$defs": {"A/B": {"type": "string"}, "~": {"anyOf": [{"type": "null"}]}, "Ä": {}}}
 
@@ -38,6 +38,14 @@ def test_a_reference_without_a_target_is_an_error(reference: str) -> None:
 @pytest.mark.parametrize("member", ["default", "const", "enum", "examples"])
 def test_data_has_no_references(member: str) -> None:
     check_references({"properties": {"a": {member: [{"$ref": "#/$defs/C"}]}}}, "the schema")
+
+
+def test_a_schema_that_is_nested_too_deeply_is_an_error_of_its_tool() -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(100_000):
+        schema = {"type": "object", "properties": {"a": schema}}
+    with pytest.raises(LMStudioValueError, match="the schema of tool 'f' is nested more than 200 levels deep"):
+        wire_tool("f", None, schema)
 
 
 def test_a_property_may_be_called_ref() -> None:
