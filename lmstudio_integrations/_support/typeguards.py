@@ -36,18 +36,19 @@ MOST_LEVELS = 200
 
 def is_too_deep(value: object) -> bool:
     """Whether a value is nested more than `MOST_LEVELS` levels deep, or contains itself."""
-    level = {0: value}
+    level: dict[int, object] = {0: value}
     for _ in range(MOST_LEVELS + 1):
-        members = [
-            member
-            for each in level.values()
-            if isinstance(each, dict | list | tuple)
-            for member in (each.values() if is_object(each) else cast("Iterable[object]", each))
-        ]
-        level = {id(member): member for member in members}  # each once, however often it is shared
+        # Each once, however often it is shared.
+        level = {id(member): member for each in level.values() for member in _members(each)}
         if not level:
             return False
     return True
+
+
+def _members(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return cast("Iterable[object]", value.values())
+    return cast("Iterable[object]", value) if isinstance(value, list | tuple) else ()
 
 
 def is_count(value: object) -> TypeGuard[int]:

@@ -42,7 +42,7 @@ def _from_pairs(value: object) -> object:
         number = -math.inf if bias == FORBIDDEN else bias
         if not (is_number(number) or number == -math.inf):
             raise ValueError(f"the bias of {token!r} must be a number, or float('-inf') to forbid it")
-        by_token[token] = number
+        by_token[token] = cast("float", number)
     return by_token
 
 

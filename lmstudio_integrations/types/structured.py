@@ -108,7 +108,7 @@ def response_settings(response_format: Any, schema_of: Callable[[Any], dict[str,
     structured = None if response_format is None else _wire_form(response_format, schema_of)
     if structured is None:
         return {}
-    schema = structured.get("jsonSchema") or {}
+    schema: dict[str, Any] = structured.get("jsonSchema") or {}
     kind = schema.get("type")
     if isinstance(kind, str) and kind not in _JSON_TYPES:
         raise LMStudioValueError(

@@ -9,7 +9,6 @@ import base64
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any, Protocol, TypedDict, cast, runtime_checkable
@@ -109,7 +108,7 @@ def prepare_file(operation: Operation, source: FileInput, name: str | None) -> F
 def _content(operation: Operation, source: FileInput) -> Flow[tuple[bytes, str | None]]:
     """Read a source; a file in a thread, because the caller may be an event loop."""
     if isinstance(source, str | PathLike):
-        return (yield from operation.context.run_task(partial(asyncio.to_thread, read_source, source)))
+        return (yield from operation.context.run_task(lambda: asyncio.to_thread(read_source, source)))
     return read_source(source)
 
 
@@ -194,7 +193,7 @@ def ensure_uploaded(operation: Operation, handle: FileHandle) -> Flow[FileHandle
     scope = operation.context.socket_scope("files")
     if uploaded_to != scope:
         try:
-            content = yield from operation.context.run_task(partial(asyncio.to_thread, origin.read))
+            content = yield from operation.context.run_task(lambda: asyncio.to_thread(origin.read))
         except (OSError, LMStudioValueError) as error:
             raise LMStudioFileExpiredError(
                 f"the server has dropped the file {handle.name!r}, and it cannot be read again: {error}"

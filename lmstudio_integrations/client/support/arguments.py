@@ -48,9 +48,8 @@ def check_names(
     Raises:
         LMStudioValueError: If a name is unknown (the nearest known one is suggested), or a value is invalid.
     """
-    types = known if is_mapping(known) else {}
     for name, value in arguments.items():
-        if types.get(name) is bool:
+        if is_mapping(known) and known.get(name) is bool:
             flag_of(value, name)
         if name not in known:
             setting = None if counterpart(name, known) else counterpart(name, in_config)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lmstudio_integrations._support.text import beginning
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.repetition import (
     CALL,
@@ -134,7 +135,8 @@ class StopOnRepetition(Middleware):
         limit = characters_of(self.plan.options["stop_on_repetition"])
         settings = collapse(parameter.get("predictionConfigStack") or {"layers": []})
         has_format = settings.get(_KEYS["structured"].key) is not None
-        requires_call = (settings.get(_KEYS["tool_choice"].key) or {}).get("mode") == "required"
+        choice = settings.get(_KEYS["tool_choice"].key)
+        requires_call = is_object(choice) and choice.get("mode") == "required"
         is_response = where in {_TEXT, _CALLS}
         # Some versions of LM Studio take a response in a format for reasoning.
         if (has_format or requires_call) and (is_response or text.lstrip().startswith(("{", "["))):
