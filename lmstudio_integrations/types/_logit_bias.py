@@ -4,7 +4,7 @@ JSON has no numbers as keys and no infinity, so a dict would come back with othe
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, cast
 
 from pydantic import AllowInfNan, BeforeValidator, PlainSerializer
@@ -15,10 +15,8 @@ FORBIDDEN = "-inf"
 """How the wire writes negative infinity: the token is never generated."""
 
 
-def to_pairs(bias: object) -> object:
-    """Return biases as the pairs of the wire (docs/protocol.md#value-encodings); all but a dict stays as it is."""
-    if not is_mapping(bias):
-        return bias
+def to_pairs(bias: Mapping[int | str, float]) -> list[Any]:
+    """Return biases as the pairs of the wire (docs/protocol.md#value-encodings)."""
     return [[token, FORBIDDEN if number == -math.inf else number] for token, number in bias.items()]
 
 

@@ -31,7 +31,7 @@ class ReasoningOptions(NamedTuple):
     keep: bool = False
 
     @classmethod
-    def of(cls, send_reasoning: object, keep_reasoning: object) -> Self:
+    def of(cls, send_reasoning: object, keep_reasoning: bool) -> Self:  # noqa: FBT001 - the value of a setting
         """Return the options of these names.
 
         Raises:
@@ -40,8 +40,6 @@ class ReasoningOptions(NamedTuple):
         if not (isinstance(send_reasoning, bool) or send_reasoning in _MODES):
             modes = ", ".join(map(repr, _MODES))
             raise LMStudioValueError(f"send_reasoning must be {modes}, True or False; got {send_reasoning!r}")
-        if not isinstance(keep_reasoning, bool):
-            raise LMStudioValueError(f"keep_reasoning must be True or False; got {keep_reasoning!r}")
         if keep_reasoning and send_reasoning in {False, "turn"}:
             raise LMStudioValueError(
                 f"keep_reasoning=True contradicts send_reasoning={send_reasoning!r}, which omits the reasoning of "

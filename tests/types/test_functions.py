@@ -1,13 +1,15 @@
 """Python functions as tools: how they are described to the model, and how their arguments are checked."""
 
 import functools
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Annotated, Any, Literal, Required, TypedDict
 
 import pytest
 from pydantic import BaseModel, Field
 
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef, parse_tools
 from tests.support.strict.settings import TOOL
 
@@ -85,6 +87,19 @@ def test_a_typed_dict_of_typing_may_be_a_parameter() -> None:
     assert tool.check(arguments) == arguments
     with pytest.raises(LMStudioValueError, match=r"place\.near\.0\.name"):
         tool.check({"place": {"city": "Oslo", "near": [{}]}, "others": {}})
+
+
+class Node(TypedDict):
+    children: list["Node"]
+
+
+def test_a_typed_dict_of_typing_that_contains_itself_needs_a_newer_python() -> None:
+    def show(node: Node) -> None:
+        """Show it."""
+
+    is_usable = sys.version_info >= (3, 12)
+    with nullcontext() if is_usable else pytest.raises(LMStudioError, match=r"typing_extensions\.TypedDict"):
+        ToolFunctionDef.from_callable(show)
 
 
 def test_arguments_with_a_default_may_be_omitted() -> None:
