@@ -131,7 +131,7 @@ def _candidates(case: Case, *addresses: str) -> None:
 
 SETTINGS: list[tuple[str, Mapping[str, Surface], dict[str, Any]]] = [
     ("connection-lost", LANGUAGE, {"prompt": "drop"}),
-    ("token-malformed", SURFACES, {"api_token": "sk-abcdefghijklmnop"}),
+    ("token-malformed", SURFACES, {"api_token": "sk-lm-abcdefghijklmnop"}),
     ("nothing-loaded", SURFACES, {"model": None}),
     ("not-loaded", SURFACES, {"load_policy": "require_loaded"}),
     ("not-downloaded", LANGUAGE, {"model": "gemma-3-27b"}),
@@ -289,6 +289,12 @@ def _two_tokens(case: Case) -> Any:
     return _no_token(case)
 
 
+@mistake("token-malformed")
+def _no_token_of_lm_studio(case: Case) -> Any:
+    case.monkeypatch.setenv("LM_API_TOKEN", "not-needed")
+    return _no_token(case)
+
+
 # Models ---------------------------------------------------------------------------------------------------------------
 
 
@@ -409,30 +415,24 @@ def _longer_than_the_maximum(case: Case) -> Any:
         return case(server.address, prompt="word " * 100)
 
 
-def _grow(system: Callable[[int], str | None], tools: Callable[[int], list[Any]]) -> None:
+def _grow(system: Callable[[int], str | None]) -> None:
     """Let a conversation grow by two turns."""
     with Emulator(models(context_length=4096)) as server:
         chat, history = ChatLMStudio(model=LLM, host=server.address), list[Any]()
         for turn in range(2):
             history.append(("user", f"And what else is there to see on day {turn}? " * 9))
             first = [("system", text)] if (text := system(turn)) else []
-            history.append(("assistant", chat.invoke([*first, *history], tools=tools(turn)).text))
+            history.append(("assistant", chat.invoke([*first, *history]).text))
 
 
 @mistake("prompt-cache", only("LangChain"))
 def _clock_in_front(_: Case) -> None:
-    _grow(lambda turn: f"It is 12:0{turn}.", lambda _: [])
+    _grow(lambda turn: f"It is 12:0{turn}.")
 
 
 @mistake("prompt-cache", only("LangChain"))
 def _context_in_front(_: Case) -> None:
-    _grow(lambda turn: "It rains." if turn else None, lambda _: [])
-
-
-@mistake("prompt-cache", only("LangChain"))
-def _shuffled_tools(_: Case) -> None:
-    tools = [{"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in "ab"]
-    _grow(lambda _: None, lambda turn: tools[:: (-1) ** turn])
+    _grow(lambda turn: "It rains." if turn else None)
 
 
 @mistake("no-profile", only("LangChain"))
@@ -624,7 +624,7 @@ def _broken_call(case: Case) -> Any:
 
 @mistake("repetition", only("LangChain"))
 def _repetition(case: Case) -> Any:
-    loop = [{"text": "I look at it once more. " * 100}, {"wait": 60}]
+    loop = [{"reasoning": "I look at it once more. " * 400}, {"wait": 60}]
     with Emulator([ModelEntry(key=LLM, rules=({"then": loop},))]) as server:
         return ChatLMStudio(model=LLM, host=server.address).invoke("Where is it?")
 
