@@ -26,7 +26,7 @@ pytestmark = [
 KEYS = {
     "smollm2-135m-instruct": "acme/chat-mini",
     "text-embedding-all-minilm-l6-v2": "acme/vectors-mini",
-    "qwen/qwen3-4b": "acme/agent-mini",
+    "scripted-tools": "acme/agent-mini",
 }
 """The models of the pages, and those of the stranger's server."""
 
