@@ -167,7 +167,8 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     if is_exposed(host, tokens):
         note(f"Warning: everyone who can reach {host} can use this server; restrict it with --token-file.")
     variable = None if token or token_file else token_variable()
-    first = find_first()
+    # Programs find an announced server anyway, and one on any free port never.
+    first = None if announce or port == 0 else find_first()
     with contextlib.ExitStack() as stack:
         if not quiet:
             stack.enter_context(log_as_notes())

@@ -60,17 +60,15 @@ class StreamingToolParser:
         self._is_marked = False
         self._given_up: int | None = None
         """Where the first marker is, if what follows on it cannot be read."""
-        self._is_kept = False
-        """Whether that is held back."""
         self._next_look = 0
 
     def add(self, content: str) -> int:
         """Add to the text; return how many of its last characters may be part of calls."""
         for at in range(0, len(content), _LONGEST_STEP):
             self._held_length = self._add(content[at : at + _LONGEST_STEP])
-            if self._is_kept and self._given_up is not None:
-                self._held_length = self._length - self._given_up
-                self._is_kept = self._held_length <= MOST_HELD
+            if self._repairs and self._given_up is not None:
+                since = self._length - self._given_up
+                self._held_length = since if since <= MOST_HELD else self._held_length
         return self._held_length
 
     def _add(self, content: str) -> int:
@@ -178,5 +176,4 @@ class StreamingToolParser:
         at, self._candidate = self._candidate, None
         if self._is_marked:
             self._is_over, self._given_up = True, at
-            self._is_kept = self._repairs
         return self._search("\n" + parser.text)
