@@ -151,8 +151,10 @@ class HostRecord:
         """Record what a probe found. A host that responds to it may still respond to no call."""
         if self.info is not None and (result.info is None or reference_of(result.info) != reference_of(self.info)):
             self.prompt_index.clear()  # it was unloaded
-        self.loaded, self.downloaded = result.info is not None, result.downloaded
+        # Other threads read meanwhile: whoever sees that it is loaded sees how many calls it runs at once.
+        self.loaded = self.loaded and result.info is not None
         self.info, self.parallel, self.lacks_room = result.info, result.parallel, result.lacks_room
+        self.loaded, self.downloaded = result.info is not None, result.downloaded
         self.error, self.load_error = None, None
         self.checked_at = time.monotonic()
 

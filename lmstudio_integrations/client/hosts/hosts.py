@@ -79,8 +79,8 @@ class Hosts:
     @property
     def slots(self) -> list[int]:
         """How many calls each host runs at once, as far as it is known; hosts that cannot run any do not count."""
+        known = [host.record.is_known for host in self.hosts]  # before what they have: never newer
         statuses = self.statuses()
-        known = [host.record.is_known for host in self.hosts]
         usable = [status for status, is_known in zip(statuses, known, strict=True) if status.downloaded or not is_known]
         return [status.parallel for status in usable or statuses]
 
@@ -108,6 +108,8 @@ class Hosts:
             fingerprint: Its prompt, if that is a conversation.
         """
         while True:
+            # Before what they have: whether all were asked must not be newer than what is known of them.
+            all_known = all(host.record.is_known for host in hosts)
             statuses = [host.status() for host in hosts]
             self.compare(statuses)
             may_load = hosts[0].model.state.policy != "require_loaded"
@@ -118,7 +120,7 @@ class Hosts:
             host, status = hosts[number], statuses[number]
             usable = [each for at, each in enumerate(statuses) if at not in excluded]
             has_room = any(each.loaded and each.has_free_slot for each in usable)
-            if not has_room and not all(each.record.is_known for each in hosts):
+            if not has_room and not all_known:
                 return None
             slot = host.record.reserve(call, status.parallel if status.has_free_slot else None)
             if slot is None:

@@ -52,3 +52,23 @@ def test_a_call_waits_for_its_conversation_while_another_host_is_still_asked(mon
     reserved = Hosts.__new__(Hosts).reserve(hosts, set(), object(), fingerprint)
     assert reserved is not None
     assert reserved[0] == 1
+
+
+def test_a_response_that_arrives_while_a_host_is_chosen_counts_for_the_next_choice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Hosts, "compare", lambda *_: None)
+    model, late = SimpleNamespace(state=SimpleNamespace(policy="get_or_load")), HostRecord()
+
+    def status() -> HostStatus:
+        late.checked_at = 0.0  # the host responds as soon as it has been read
+        return HostStatus(host="b", available=True)
+
+    busy = HostStatus(host="a", available=True, loaded=True, downloaded=True, in_flight=1)
+    hosts: list[Any] = [
+        SimpleNamespace(status=lambda: busy, record=HostRecord(checked_at=0.0), model=model),
+        SimpleNamespace(status=status, record=late, model=model),
+    ]
+    assert Hosts.__new__(Hosts).reserve(hosts, set(), object()) is None
+    late.checked_at = -math.inf
+    assert Hosts(hosts).slots == [busy.parallel, 1]

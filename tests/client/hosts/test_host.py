@@ -68,3 +68,18 @@ def test_the_cache_of_a_host_that_fails_or_loads_again_is_forgotten() -> None:
         record.prompt_index.record_request(fingerprint)
         change()
         assert bool(record.prompt_index.active()) is remains
+
+
+def test_who_sees_that_a_host_has_the_model_sees_how_many_calls_it_runs() -> None:
+    seen: list[tuple[bool, int | None]] = []
+
+    class Watched(HostRecord):
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            seen.append((getattr(self, "loaded", False), getattr(self, "parallel", None)))
+
+    record = Watched()
+    record.record_probe(host_module._ProbeResult({}, 1, downloaded=True))
+    record.record_probe(DOWNLOADED)
+    assert (True, 1) in seen
+    assert (True, None) not in seen
