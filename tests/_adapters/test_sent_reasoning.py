@@ -697,12 +697,15 @@ def test_thoughts_count_where_the_template_rejects_a_part(
     def fail(*_: Any, **__: Any) -> str:
         raise lms.LMStudioPromptTemplateError("roles must alternate")
 
-    call = conversation(served)[1]
-    without = call.model_copy(update={"additional_kwargs": {}})
+    call, answer = [each for each in conversation(served) if isinstance(each, AIMessage)][:2]
     llm = ChatLMStudio(model=model, host=served.host, **settings)
     monkeypatch.setattr(lms.LLM, "apply_prompt_template", fail)
-    counts = [llm.get_num_tokens_from_messages([each]) for each in (call, without)]
-    assert (counts[0] - counts[1] > 3) is is_counted, "beside the text that is in two parts"
+    for given, written in ((call, BEFORE_CALL), (answer, BEFORE_ANSWER)):
+        without = given.model_copy(update={"additional_kwargs": {}})
+        counts = [llm.get_num_tokens_from_messages([each]) for each in (given, without)]
+        thoughts = words.count(written) - words.count(without.text)
+        assert thoughts >= 3
+        assert counts[0] - counts[1] == (thoughts if is_counted else 0)
 
 
 def test_a_redacted_text_has_no_thought_inside(served: Served) -> None:

@@ -8,6 +8,7 @@ from lmstudio_integrations.client.files.uploads import FileInput
 from lmstudio_integrations.client.models import chat_templates, queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools, template_flags
 from lmstudio_integrations.client.models.reasoning.replay import replay_of
+from lmstudio_integrations.client.models.reasoning.sent import Messages, sent_messages
 from lmstudio_integrations.client.models.state import KeptWarm
 from lmstudio_integrations.client.predictions.prediction import PredictingModel, Prediction
 from lmstudio_integrations.client.predictions.prefill import Prefix, prefill_parameters, prefix_of, with_question
@@ -136,6 +137,16 @@ class LanguageModel(PredictingModel):
                 lambda operation, instance: chat_templates.get_context_use(operation, instance, wire, settings)
             )
         )
+
+    def get_sent_messages(self, history: History, parameters: PromptParameters) -> Flow[Messages]:
+        """Return the messages of a conversation as the model would get them, with thoughts as text or omitted."""
+        wire, settings = encode(history), prompt_settings(parameters)
+        sent = yield from self.on_instance(
+            lambda operation, instance: sent_messages(
+                operation, instance, wire.messages, settings.reasoning, settings.config
+            )
+        )
+        return sent.messages
 
     def get_reasoning_replay(self) -> Flow[ReasoningReplay]:
         """Return what the model's chat template does with earlier thoughts; load the model if necessary."""
