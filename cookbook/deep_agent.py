@@ -40,7 +40,7 @@ print(f"Context window: {window:,} tokens")
 if window < 8192:
     raise SystemExit(
         "This recipe needs a context window of 8,192 tokens; unload the model, "
-        "then run `lmsi load KEY -c 8192`."
+        "then run `lms load KEY -c 8192`."
     )
 
 # %% [markdown]

@@ -52,24 +52,13 @@ FIXTURES = {
     "lmstudio_session_host",
 }
 COMMANDS = {
-    "cassette",
     "certify",
-    "chat",
     "demo",
     "doctor",
-    "embed",
-    "get",
-    "load",
-    "logs",
     "ls",
     "plan",
-    "ps",
     "record",
-    "rerank",
     "serve",
-    "tools",
-    "top",
-    "unload",
 }
 
 RAY = {f"{NAME}.ray.actors": "Embedder Generator Reranker", f"{NAME}.ray.stages": "embed generate rerank"}

@@ -13,54 +13,24 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.cli._errors import report_usage
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
-COMMANDS = (
-    "doctor",
-    "chat",
-    "ls",
-    "ps",
-    "top",
-    "logs",
-    "load",
-    "unload",
-    "plan",
-    "certify",
-    "get",
-    "embed",
-    "rerank",
-    "tools",
-    "serve",
-    "demo",
-    "record",
-    "cassette",
-)
+COMMANDS = ("doctor", "ls", "plan", "certify", "serve", "demo", "record")
 
-
-_SYNONYMS = {
-    **dict.fromkeys(("run", "ask", "complete", "generate"), "chat"),
-    **dict.fromkeys(("pull", "download", "search"), "get"),
-    **dict.fromkeys(("list", "models", "show"), "ls"),
-    **dict.fromkeys(("status", "check"), "doctor"),
-    **dict.fromkeys(("monitor", "watch"), "top"),
-    **dict.fromkeys(("log", "tail"), "logs"),
-    **dict.fromkeys(("bench", "benchmark", "eval", "test"), "certify"),
-    **dict.fromkeys(("start", "replay"), "serve"),
-    "stop": "unload",
-    "help": "--help",
-    "version": "--version",
+ELSEWHERE = {
+    **{name: f"LM Studio itself has it: `lms {name}`" for name in ("chat", "get", "load", "ps", "unload")},
+    "cassette": "a cassette is a text file with a line for each request",
+    "embed": "use `LMStudioEmbeddings`, or the stages of `lmstudio_integrations.ray` for files",
+    "logs": "LM Studio itself has it: `lms log stream`",
+    "rerank": "use `client.llm.model(…).rerank(query, texts)`",
+    "tools": "use `LMStudioToolkit(plugin=…).get_tools()`",
+    "top": "LM Studio itself has `lms ps` and `lms log stream`",
+    "warm": "use `client.llm.model(…).warm(chat)`",
 }
-"""What commands of similar programs are called here."""
-
-_OF_LMS = ("clone", "create", "dev", "import", "login", "push", "runtime", "server")
-"""Commands that only `lms` has, the program of LM Studio itself."""
-
-_NAME_CUTOFF = 0.75
-"""How similar a mistyped command must be, 0 to 1: the names are short."""
+"""What serves instead of commands that this program had before its first release."""
 
 _UsageError: Any = typer.BadParameter.__base__
 
@@ -104,17 +74,9 @@ class _Group(TyperGroup):
         try:
             return super().resolve_command(ctx, args)
         except _UsageError as error:
-            error.message = f"No such command {args[0]!r}{_suggestion(args[0])}"
+            if args[0] in ELSEWHERE:
+                error.message = f"No such command {args[0]!r}; {ELSEWHERE[args[0]]}"
             raise
-
-
-def _suggestion(name: str) -> str:
-    """Return what helps with an unknown command; nothing if that is not known."""
-    own = name.removesuffix("s")
-    if own in _OF_LMS:
-        return f"; LM Studio itself has it: `lms {own}`"
-    similar = _SYNONYMS.get(name) or next(iter(closest_names(name, COMMANDS, cutoff=_NAME_CUTOFF)), None)
-    return "" if similar is None else f". Did you mean {similar!r}?"
 
 
 app = _plain(name="lmsi", cls=_Group, invoke_without_command=True, context_settings=_SETTINGS)

@@ -39,21 +39,9 @@ Redact = Annotated[
     list[str] | None,
     typer.Option(metavar="REGEX", help="Hide what this regular expression matches. May be repeated."),
 ]
-Ttl = Annotated[
-    int | None,
-    typer.Option(
-        metavar="SECONDS",
-        min=1,
-        help="Unload the model after this many idle seconds, if this command loads it.",
-        show_default=False,
-    ),
-]
 OnDevice = Annotated[
     str | None,
     typer.Option("--device", metavar="NAME", help="The machine: local, or a linked device.", show_default=False),
-]
-Prompts = Annotated[
-    bool, typer.Option("--prompts", help="Print prompts and responses, which are private.", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.", show_default=False)]
 
@@ -108,9 +96,9 @@ def note(text: str) -> None:
     notes().write_line(text)
 
 
-def print_json(value: Any, *, on_one_line: bool = False) -> None:
+def print_json(value: Any) -> None:
     is_unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
-    text = json.dumps(value, indent=None if on_one_line else 2, ensure_ascii=not is_unicode)
+    text = json.dumps(value, indent=2, ensure_ascii=not is_unicode)
     typer.echo(printable_json(text))
 
 

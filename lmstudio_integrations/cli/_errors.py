@@ -40,7 +40,6 @@ _COMMANDS = [
         (r"\bset length_policy='(\w+)'", r"pass --length-policy \1"),
         (r", or set load_policy='get_or_load', which loads it on first use", ""),
         (r"\bload_policy='(explicit|fit)'", r"--\1"),
-        (r"\bprefix='([^']*)'", r"--tools PLUGIN=\1"),
         (r"(?:, (?:or )?)?\braise \w*timeout(?:, or set it to None)?", ""),
     )
 ]

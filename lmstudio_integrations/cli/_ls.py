@@ -1,11 +1,16 @@
-"""`ls`: the downloaded models, or the variants of one."""
+"""`ls`: the models of a server, their kinds, and which of them are loaded."""
 
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.cells import cell_len, set_cell_size
 
 from lmstudio_integrations.cli._common import AsJson, Host, Token, note, print_json, results
-from lmstudio_integrations.cli._completion import downloaded_keys
+from lmstudio_integrations.cli._formatting import model_size
+from lmstudio_integrations.types.machines import LOCAL
+from lmstudio_integrations.types.models import LlmInfo, ModelInfo, ModelInstanceInfo
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.api.sync import Client
@@ -14,15 +19,6 @@ TITLES = {"llm": "LLM", "embedding": "EMBEDDING"}
 
 
 def ls(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="List the variants of this model, such as its quantizations.",
-            autocompletion=downloaded_keys,
-            show_default=False,
-        ),
-    ] = None,
     *,
     llm: Annotated[bool, typer.Option("--llm", help="Only language models.")] = False,
     embedding: Annotated[bool, typer.Option("--embedding", help="Only embedding models.")] = False,
@@ -30,54 +26,92 @@ def ls(
     host: Host = None,
     token: Token = None,
 ) -> None:
-    """List the downloaded models, or the variants of one: the keys to load them with, and which one is selected."""
-    from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415 - slow
+    """List the models of a server: the keys to load them with, and which are loaded."""
+    from lmstudio_integrations.cli._models import downloaded_models, loaded_models  # noqa: PLC0415 - slow
+    from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
 
-    if model is not None and (llm or embedding):
-        raise typer.BadParameter("it selects among models, and one is named", param_hint="--llm or --embedding")
+    kinds = {"llm" if llm else "", "embedding" if embedding else ""} - {""} or set(TITLES)
     with Client(host, token) as client:
-        if model is not None:
-            _list_variants(client, model, as_json=as_json)
-        else:
-            _list_models(client, {"llm" if llm else "", "embedding" if embedding else ""} - {""}, as_json=as_json)
-
-
-def _list_models(client: "Client", kinds: set[str], *, as_json: bool) -> None:
-    from lmstudio_integrations.cli._devices import device_names  # noqa: PLC0415 - slow
-    from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models  # noqa: PLC0415
-    from lmstudio_integrations.cli._tables import downloaded_lines  # noqa: PLC0415
-
-    downloaded = downloaded_models(client)
-    shown = [info for info in downloaded if info.type in (kinds or TITLES)]
-    if as_json:
-        print_json([info.to_dict() for info in shown])
-        return
-    loaded, devices = loaded_models(client), device_names(client, downloaded)
+        downloaded = downloaded_models(client)
+        shown = [info for info in downloaded if info.type in kinds]
+        if as_json:
+            print_json([info.to_dict() for info in shown])
+            return
+        loaded, devices = loaded_models(client), device_names(client, downloaded)
     if not shown:
-        note(
-            "No such model is downloaded." if downloaded else "No model is downloaded; `lmsi get MODEL` downloads one."
-        )
+        note("No such model is downloaded." if downloaded else "No model is downloaded; `lms get` downloads one.")
     console = results()
     for kind, title in TITLES.items():
         models = [info for info in shown if info.type == kind]
-        for line in downloaded_lines(title, models, loaded, devices, console.width) if models else ():
+        for line in model_lines(title, models, loaded, devices, console.width) if models else ():
             console.write_line(line)
 
 
-def _list_variants(client: "Client", name: str, *, as_json: bool) -> None:
-    from lmstudio_integrations.cli._loaded_models import find_downloaded  # noqa: PLC0415 - slow
-    from lmstudio_integrations.cli._tables import variant_lines  # noqa: PLC0415
+def device_names(client: "Client", infos: Iterable[ModelInfo]) -> dict[str | None, str]:
+    """Return the name of each device by its identifier; nothing if all models are on the server's own machine."""
+    if all(info.device_identifier is None for info in infos):
+        return {}
+    return {None: LOCAL, **{peer.device_identifier: peer.device_name for peer in client.link_status().peers}}
 
-    info = find_downloaded(client, name).info
-    # Of a model without variants, the server replies with an error.
-    found = client.system.list_downloaded_model_variants(info.model_key) if info.variants else []
-    variants = [each.info for each in found]
-    if as_json:
-        print_json([variant.to_dict() for variant in variants])
-        return
-    if not variants:
-        note(f"{info.model_key} has no variants; `lmsi load {info.model_key}` loads it.")
-        return
-    console = results()
-    for line in variant_lines(variants, info.selected_variant, console.width):
-        console.write_line(line)
+
+def model_lines(
+    title: str,
+    models: Iterable[ModelInfo],
+    loaded: Iterable[ModelInstanceInfo],
+    devices: Mapping[str | None, str],
+    width: int,
+) -> list[str]:
+    """Return a table of downloaded models of one kind, what they can do, and how often each is loaded.
+
+    Args:
+        title: The kind.
+        models: The models.
+        loaded: The instances of any models.
+        devices: The names of devices, by their identifiers; empty if all models are on one machine.
+        width: The columns of the terminal.
+    """
+    count = Counter((instance.model_key, instance.device_identifier) for instance in loaded)
+    rows = [
+        (
+            info.model_key,
+            info.params_string or "",
+            info.architecture or "",
+            model_size(info.size_bytes),
+            _abilities(info),
+            devices.get(info.device_identifier, str(info.device_identifier)) if devices else "",
+            _loaded(count[info.model_key, info.device_identifier]),
+        )
+        for info in models
+    ]
+    header = (title, "PARAMS", "ARCH", "SIZE", "ABILITIES", "DEVICE", "")
+    return _table(header, rows, width, omit=("ARCH", "PARAMS", "ABILITIES", "SIZE"))
+
+
+def _loaded(count: int) -> str:
+    if count == 0:
+        return ""
+    return "✓ LOADED" if count == 1 else f"✓ LOADED ({count})"
+
+
+def _abilities(info: ModelInfo) -> str:
+    if not isinstance(info, LlmInfo):
+        return ""
+    return ", ".join(name for name, has in (("tools", info.trained_for_tool_use), ("vision", info.vision)) if has)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int, omit: Sequence[str]) -> list[str]:
+    """Return a table as lines, without columns that are empty, nor those that make it wider than the terminal.
+
+    Args:
+        header: The names of the columns.
+        rows: The cells.
+        width: The columns of the terminal.
+        omit: The columns to leave out, the least important first.
+    """
+    columns = {name: cells for name, *cells in zip(header, *rows, strict=True) if any(cells)}
+    widths = {name: max(map(cell_len, (name, *cells))) for name, cells in columns.items()}
+    for name in omit:
+        if sum(widths.values()) + 2 * (len(widths) - 1) > width:
+            widths.pop(name, None)
+    table = zip(*((name, *columns[name]) for name in widths), strict=True)
+    return ["  ".join(map(set_cell_size, row, widths.values())).rstrip() for row in table]

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from lmstudio_integrations.cli._common import AsJson, Host, OnDevice, Token, print_json, results
-from lmstudio_integrations.cli._completion import downloaded_keys
 
 
 def plan(
@@ -18,7 +17,6 @@ def plan(
             help="Keys or paths, in the order of loading; each with its context length, and how many predictions run "
             "at once.",
             show_default=False,
-            autocompletion=downloaded_keys,
         ),
     ],
     *,

@@ -511,6 +511,5 @@ def client_closed() -> LMStudioConnectionLostError:
 def closed_early(label: str) -> LMStudioChannelClosedError:
     """Return the error of a channel that closed without its terminal packet (docs/protocol.md#rule-finish-channels)."""
     return LMStudioChannelClosedError(
-        f"{label}: the server closed the channel before the result; "
-        "its log (`lmsi logs` or `lms log stream`) may say why"
+        f"{label}: the server closed the channel before the result; its log (`lms log stream`) may say why"
     )

@@ -182,10 +182,3 @@ def test_sigterm_keeps_what_was_measured_and_the_cursor(gate: Gate, tmp_path: Pa
     assert "Traceback" not in terminal.text
     assert terminal.raw.rfind("\x1b[?25l") < terminal.raw.rfind("\x1b[?25h")
     assert Card.read(path).tools == 1.0
-
-
-@pytest.mark.parametrize("option", [("--plugin", "a/b"), ("--redact", "x"), ("--yes",)])
-def test_options_of_a_recording_need_one(certify: Certify, option: tuple[str, ...]) -> None:
-    status, _, err = certify("good", *option)
-    assert status == 1
-    assert "go with --record only" in err

@@ -208,7 +208,7 @@ def test_a_model_that_does_not_fit_is_a_problem_with_the_remedy(checks: Checks) 
         "large: 'large' is not loaded, and does not fit beside what is loaded on "
     )
     assert "memory for models" not in found["tools"]["found"]
-    assert "lmsi load large" in found["tools"]["fix"]
+    assert "lms load large" in found["tools"]["fix"]
     assert found["structure"]["verdict"] == "skipped"
 
 

@@ -168,13 +168,13 @@ def test_models_of_both_kinds_are_ok() -> None:
 
 def test_models_of_one_kind_only_are_a_warning() -> None:
     check = models_check([llm()])
-    assert (check.verdict, check.fix) == ("warning", "download a model for embeddings with `lmsi get`")
+    assert (check.verdict, check.fix) == ("warning", "download a model for embeddings with `lms get`")
 
 
 def test_no_model_at_all_is_a_problem() -> None:
     check = models_check([])
     assert check.verdict == "problem"
-    assert check.fix == "download a model for chat and a model for embeddings with `lmsi get`"
+    assert check.fix == "download a model for chat and a model for embeddings with `lms get`"
 
 
 @pytest.mark.parametrize("check", [models_check, loaded_check, reasoning_check])

@@ -9,6 +9,7 @@ import pytest
 
 from lmstudio_integrations import cli
 from lmstudio_integrations._support.installation import install_command
+from lmstudio_integrations.cli._app import COMMANDS, ELSEWHERE
 from tests.cli.terminal import SCRIPT
 
 Run = Callable[..., int | str | None]
@@ -38,22 +39,15 @@ def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ("load x -c abc", "invalid value for --context-length / -c: 'abc' is not a whole number"),
-        ("load x -c 0", "invalid value for --context-length / -c: '0' is less than 1"),
-        ("load x --gpu 3", "invalid value for --gpu: '3' is not off, max, or a number from 0 to 1"),
-        ("load x --identifier=", "invalid value for --identifier: the name is empty"),
-        ("get -n 26", "invalid value for --limit / -n: '26' is more than 25"),
-        ("embed - --ttl 0", "invalid value for --ttl: '0' is less than 1"),
-        ("embed - --input-format x", "invalid value for --input-format: 'x' is not one of 'text', 'jsonl', 'parquet'"),
-        ("embed", "missing argument 'INPUT'"),
-        ("rerank", "missing argument 'QUERY'"),
-        ("rerank q -n 0", "invalid value for --top-n / -n: '0' is less than 1"),
-        ("rerank q --threshold 2", "invalid value for --threshold: '2' is more than 1.0"),
-        ("runtimes", "no such command 'runtimes'; LM Studio itself has it: `lms runtime`"),
-        ("push x", "no such command 'push'; LM Studio itself has it: `lms push`"),
+        ("serve --port x", "invalid value for --port: 'x' is not a whole number"),
+        ("serve --port 70000", "invalid value for --port: '70000' is more than 65535"),
+        ("serve --worker-memory 0", "invalid value for --worker-memory: '0' is less than 1"),
+        ("serve --pace x", "invalid value for --pace: 'x' is not one of 'fast', 'recorded'"),
+        ("plan", "missing argument 'MODEL[:CONTEXT][@SLOTS]...'"),
+        ("serve --port", "option --port requires an argument"),
+        ("certify x extra", "unexpected argument 'extra'"),
+        *((name, f"no such command {name!r}; {instead}") for name, instead in ELSEWHERE.items()),
         ("bake", "no such command 'bake'"),
-        ("load x -c", "option -c requires an argument"),
-        ("load x extra", "unexpected argument 'extra'"),
     ],
 )
 def test_wrong_usage_is_one_line_that_names_the_value_and_the_help(
@@ -69,11 +63,8 @@ def test_wrong_usage_is_one_line_that_names_the_value_and_the_help(
     ("arguments", "problem", "command"),
     [
         ("ls --jsn", "no such option: --jsn; did you mean --json?", "lmsi ls"),
-        ("lst", "no such command 'lst'; did you mean 'ls'?", "lmsi"),
-        ("run", "no such command 'run'; did you mean 'chat'?", "lmsi"),
         ("serv", "no such command 'serv'; did you mean 'serve'?", "lmsi"),
-        ("list", "no such command 'list'; did you mean 'ls'?", "lmsi"),
-        ("log", "no such command 'log'; did you mean 'logs'?", "lmsi"),
+        ("docter", "no such command 'docter'; did you mean 'doctor'?", "lmsi"),
     ],
 )
 def test_a_wrong_name_is_one_line_with_the_one_that_was_meant(
@@ -81,6 +72,10 @@ def test_a_wrong_name_is_one_line_with_the_one_that_was_meant(
 ) -> None:
     assert run(*arguments.split()) == 2
     assert capsys.readouterr().err == f"Error: {problem} See `{command} --help`\n"
+
+
+def test_no_command_is_named_as_one_that_another_program_has() -> None:
+    assert not ELSEWHERE.keys() & set(COMMANDS)
 
 
 def test_an_error_is_one_message_and_no_traceback(run: Run) -> None:

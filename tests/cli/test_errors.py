@@ -41,7 +41,7 @@ NOT_LOADED = {"code": "generic.noModelMatchingQuery", "query": {"identifier": "a
 LATER = "1013 (try again later)"
 
 
-LOG = "the server's log may say why: `lmsi logs` or `lms log stream`"
+LOG = "the server's log may say why: `lms log stream`"
 
 
 PLAN = MemoryPlan(host="a:1", device=None, capacity_bytes=None, models=())
@@ -82,7 +82,7 @@ def refusal(host: str) -> str:
         ),
         (
             wire("Nothing matches", displayData=NOT_LOADED),
-            ["Error: Nothing matches", "  suggestion: loaded are c; load it with `lmsi load 'a b'`"],
+            ["Error: Nothing matches", "  suggestion: loaded are c; load it with `lms load 'a b'`"],
         ),
         (
             LMStudioUnreachableError("not found\n  tried: ws://a:1: nobody\n  suggestion: start it"),
@@ -177,7 +177,7 @@ SUGGESTIONS = [
         str(overflow_error(EmbeddingRequest(["x"], "error", "texts"), 0, 9, ContextWindow(8))),
         "pass --length-policy average",
     ),
-    (str(wire("Nothing matches", displayData=NOT_LOADED)), "load it with `lmsi load 'a b'`"),
+    (str(wire("Nothing matches", displayData=NOT_LOADED)), "load it with `lms load 'a b'`"),
     (KEEP_LOADED, "load one of them with --explicit"),
     (MAKE_ROOM, "--fit unloads what must go"),
     (

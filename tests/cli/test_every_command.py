@@ -18,26 +18,16 @@ from tests.cli.terminal import needs_pty, on_terminal
 from tools import ROOT
 
 ARGUMENTS: dict[str, tuple[str, ...]] = {
-    "chat": ("--prompt", "Hi"),
     "ls": (),
-    "ps": (),
-    "top": (),
-    "logs": (),
-    "load": ("some-model",),
-    "unload": ("--all",),
     "plan": ("some-model",),
     "certify": ("some-model", "--quick"),
-    "get": ("some-model",),
     "doctor": (),
-    "embed": ("-",),
-    "rerank": ("some query",),
-    "tools": ("mcp/some-plugin",),
     "record": ("--to", "never-written.lms.jsonl"),
 }
 """How to run each command, to see what it says of a server that it cannot use."""
 
-ON_ITS_OWN = {"serve", "demo", "cassette"}
-"""`serve` is a server; `demo` starts one where there is none; `cassette` reads files."""
+ON_ITS_OWN = {"serve", "demo"}
+"""`serve` is a server; `demo` starts one where there is none."""
 
 TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
 WRONG = "sk-lm-abcdefgh:9876543210jihgfedcba"
@@ -50,7 +40,7 @@ SEVERAL_HOSTS = [
     pytest.param({}, ("--host", SEVERAL), "host", id="--host"),
     pytest.param({HOST_VARIABLE: SEVERAL}, (), HOST_VARIABLE, id=HOST_VARIABLE),
 ]
-"""Ways to name several hosts, and how the error names them. `doctor` and `top` take several."""
+"""Ways to name several hosts, and how the error names them. `doctor` takes several."""
 
 
 @pytest.fixture
@@ -111,7 +101,7 @@ def test_no_line_is_broken_by_a_narrow_terminal(scripted: Emulator) -> None:
 
 
 @pytest.mark.parametrize(("variables", "flags", "source"), SEVERAL_HOSTS)
-@pytest.mark.parametrize("name", sorted({*ARGUMENTS, "demo"} - {"doctor", "top"}))
+@pytest.mark.parametrize("name", sorted({*ARGUMENTS, "demo"} - {"doctor"}))
 def test_several_hosts_are_one_line_of_error_where_one_is_used(
     monkeypatch: pytest.MonkeyPatch,
     run: Callable[..., int | str | None],
@@ -142,7 +132,7 @@ def test_a_wrong_token_is_one_error_that_does_not_show_it(
 @pytest.mark.slow
 @needs_pty
 def test_a_dead_host_ends_it_on_a_terminal_as_well(nobody: str) -> None:
-    with on_terminal("chat", "--host", nobody) as terminal:
+    with on_terminal("ls", "--host", nobody) as terminal:
         assert terminal.wait() == 1
     assert nobody in terminal.text
     assert "Traceback" not in terminal.text

@@ -34,7 +34,6 @@ def pipe(tmp_path: Path) -> Path:
         (*SERVE, "--catalog"),
         (*SERVE, "--token-file"),
         ("serve", "--port", "0", "--replay"),
-        ("cassette", "show"),
         ("certify", "m", "--host", "127.0.0.1:1", "--to"),
         ("certify", "m", "--host", "127.0.0.1:1", "--html"),
         ("certify", "m", "--host", "127.0.0.1:1", "--against"),

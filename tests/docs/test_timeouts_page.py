@@ -1,9 +1,7 @@
 """The page on timeouts has the defaults of the code: of each timeout, and of what limits the length of a response."""
 
 import asyncio
-import io
 import re
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +9,6 @@ import pyarrow as pa
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.cli import main
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
@@ -65,15 +62,6 @@ def rerank(host: str) -> None:
         adapter.call(adapter.make(model="m", host=host), "q")
 
 
-def chat_in_a_terminal(host: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
-        patch.setattr(sys, "argv", ["lmsi", "chat", "m", "-p", "q", "--host", host])
-        with pytest.raises(SystemExit) as ended:
-            main()
-    assert not ended.value.code
-
-
 CALLS: dict[str, list[Callable[[str], Any]]] = {
     "`ChatLMStudio`, `LMStudioLLM`, LlamaIndex's `LMStudio`": [
         lambda host: ChatLMStudio(model="m", host=host).invoke("q"),
@@ -82,14 +70,13 @@ CALLS: dict[str, list[Callable[[str], Any]]] = {
     ],
     "`LMStudioReranker` of both, native `rerank()`": [rerank, native(lambda model: model.rerank("q", ["a"]))],
     "native `warm()`": [native(lambda model: model.warm("q"))],
-    "native `respond()`, `complete()` and `act()`, Ray's `generate()`, `lmsi chat`": [
+    "native `respond()`, `complete()` and `act()`, Ray's `generate()`": [
         native(lambda model: model.respond("q")),
         native(lambda model: model.respond_stream("q").wait_for_result()),
         native(lambda model: model.complete("q")),
         native(lambda model: model.complete_stream("q").wait_for_result()),
         native(lambda model: model.act("q", [look])),
         lambda host: asyncio.run(generate(host)),
-        chat_in_a_terminal,
     ],
 }
 ROWS = rows_of("| call | policy | tokens |")

@@ -6,10 +6,10 @@ from difflib import SequenceMatcher
 from itertools import groupby
 from typing import Any
 
-from lmstudio_integrations.cli._probe.context import PREFIX
-from lmstudio_integrations.cli._probe.question import Question
-from lmstudio_integrations.cli._probe.reasoning import CONSTANT_TOKENS, THOUGHT
 from lmstudio_integrations.emulator.testing.cassettes.cassette import ABSENT, Event, Interaction
+from tools.probe.context import PREFIX
+from tools.probe.question import Question
+from tools.probe.reasoning import CONSTANT_TOKENS, THOUGHT
 
 PAGE = "docs/protocol.md"
 

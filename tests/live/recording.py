@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from lmstudio_integrations.cli._probe.run import NO_PLUGIN, QUESTIONS, run_probe
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.testing.cassettes.cassette import Interaction, read
 from tests.live.standin import entry
+from tools.probe.run import NO_PLUGIN, QUESTIONS, run_probe
 
 ByQuestion = dict[str, list[Interaction]]
 """The requests of each question of a recording, by its name."""

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lmstudio_integrations.cli._probe.predicting import COUNT, PATTERN, STORY
-from lmstudio_integrations.cli._probe.reasoning import THINK
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.emulator.testing.cassettes.cassette import Interaction
+from tools.probe.predicting import COUNT, PATTERN, STORY
+from tools.probe.reasoning import THINK
 
 RULES: tuple[dict[str, Any], ...] = (
     {"when": {"last": f"^{PATTERN}"}, "then": [{"text": PATTERN * 20}]},

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.cli._probe.reasoning import CONSTANT
-from lmstudio_integrations.cli._probe.run import QUESTIONS, run_probe
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.testing.cassettes.cassette import ABSENT, Event, Interaction, read
 from tests.live.behavior import difference
 from tests.live.recording import BY_NAME, ByQuestion, ask_emulator, by_question
 from tests.live.specification import findings
 from tests.live.standin import KEY, RULES, entry
+from tools.probe.reasoning import CONSTANT
+from tools.probe.run import QUESTIONS, run_probe
 
 pytestmark = pytest.mark.slow
 

@@ -45,7 +45,7 @@ DISPLAY: dict[str, tuple[dict[str, Any], type[LMStudioServerError], str]] = {
     "generic.identifierNotFound": (
         {"identifier": "x", "loadedModelsSample": [], "totalLoadedModels": 0},
         LMStudioModelNotFoundError,
-        "no model of this kind is loaded; load it with `lmsi load x`",
+        "no model of this kind is loaded; load it with `lms load x`",
     ),
     "generic.domainMismatch": (
         {"path": "nomic", "actualDomain": "embedding", "expectedDomain": "llm"},

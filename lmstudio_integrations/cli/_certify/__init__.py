@@ -2,7 +2,6 @@
 
 import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -15,7 +14,6 @@ from lmstudio_integrations.cli._common import (
     AsJson,
     Host,
     OnDevice,
-    Redact,
     Token,
     note,
     print_json,
@@ -23,7 +21,6 @@ from lmstudio_integrations.cli._common import (
     results,
     warnings_as_notes,
 )
-from lmstudio_integrations.cli._completion import downloaded_keys
 from lmstudio_integrations.cli._errors import message_for_commands
 from lmstudio_integrations.cli._formatting import wrapped
 from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudioValueError
@@ -31,12 +28,6 @@ from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudi
 if TYPE_CHECKING:
     from lmstudio_integrations.client.api.sync import Client
     from lmstudio_integrations.types.cards import Card, RowName
-
-RECORD_HELP = (
-    "Also ask what the specification of the protocol does not know, of a small instance of its own, and record all "
-    "requests: evidence for this project. Lists the questions first, and asks."
-)
-PLUGIN_HELP = "With --record: the plugin whose tools are listed; none is called. By default one that does not exist."
 
 TOKENS_PER_MINUTE = 15_000
 """Tokens of prompts, with the responses to them."""
@@ -48,7 +39,7 @@ _INDENT = 11
 def certify(  # noqa: PLR0917 - one parameter for each flag
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="Key or identifier.", show_default=False, autocompletion=downloaded_keys),
+        typer.Argument(metavar="MODEL", help="Key or identifier.", show_default=False),
     ],
     to: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the card as JSON.", show_default=False)] = None,
     against: Annotated[
@@ -67,10 +58,6 @@ def certify(  # noqa: PLR0917 - one parameter for each flag
     ] = None,
     temperature: Annotated[float, typer.Option(metavar="NUMBER", min=0.0, help="The temperature.")] = 0.0,
     device: OnDevice = None,
-    record: Annotated[Path | None, typer.Option(metavar="FILE", help=RECORD_HELP, show_default=False)] = None,
-    plugin: Annotated[str | None, typer.Option(metavar="PLUGIN", help=PLUGIN_HELP, show_default=False)] = None,
-    redact: Redact = None,
-    yes: Annotated[bool, typer.Option("--yes", help="With --record: ask nothing.")] = False,  # noqa: FBT002 - a flag
     as_json: AsJson = False,  # noqa: FBT002 - a flag
     host: Host = None,
     token: Token = None,
@@ -80,7 +67,6 @@ def certify(  # noqa: PLR0917 - one parameter for each flag
     Uses an idle instance that is loaded, else loads one that fits beside the others, and unloads it. Ctrl-C keeps what
     was measured. The exit status is 1 if something became worse than on the card of --against.
     """
-    from lmstudio_integrations.cli._record import find_server  # noqa: PLC0415
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415 - slow
     from lmstudio_integrations.client.certify.parameters import CertifyParameters  # noqa: PLC0415
 
@@ -98,19 +84,11 @@ def certify(  # noqa: PLR0917 - one parameter for each flag
         _check_writable(path)
     if to is not None and html is not None and to.resolve() == html.resolve():
         raise LMStudioValueError(f"--to and --html both name {str(to)!r}; choose another name for one of them")
-    if record is None and (plugin or redact or yes):
-        raise LMStudioValueError("--plugin, --redact and --yes go with --record only")
     cards: list[Card] = []
     status = 0
     try:
-        with warnings_as_notes():
-            if record is None:
-                with Client(host, token) as client:
-                    _measure(client, model, parameters, cards)
-            else:
-                _reject_with_record(parameters)
-                server = find_server(host, token)
-                _record(server, model, record, cards, yes=yes, token=token, plugin=plugin, redact=redact or ())
+        with warnings_as_notes(), Client(host, token) as client:
+            _measure(client, model, parameters, cards)
     except KeyboardInterrupt:
         status = INTERRUPTED
     except LMStudioError as error:
@@ -173,24 +151,6 @@ def _measure(client: "Client", model: str, parameters: Any, cards: "list[Card]")
             show(share)
 
         cards.append(client.certify(model, **parameters, on_row=cards.append, on_progress=on_progress))
-
-
-def _reject_with_record(parameters: Mapping[str, Any]) -> None:
-    """Reject what --record does not take: it asks everything."""
-    unused = [name for name, value in parameters.items() if value]
-    if unused:
-        raise LMStudioValueError(f"--record asks everything, of an instance of its own; leave out {', '.join(unused)}")
-
-
-def _record(server: str, model: str, to: Path, cards: "list[Card]", *, yes: bool, **settings: Any) -> None:
-    """Ask all questions of the probe, if the user agrees, and record them; add the card so far to a list."""
-    from lmstudio_integrations.cli._probe.run import confirm_calls, run_probe  # noqa: PLC0415 - slow
-
-    confirm_calls(model, server, yes=yes)
-    requests = run_probe(
-        server, model, to, on_question=lambda question: note(f"{question.name} …"), on_card=cards.append, **settings
-    )
-    note(f"{counted(requests, 'request')} in {to}. Read it before you share it.")
 
 
 def _show(card: "Card", *, as_json: bool) -> None:

@@ -15,7 +15,7 @@ from lmstudio_integrations.cli._common import AsJson, TextConsole, Token, print_
 from lmstudio_integrations.cli._doctor import checks, comparison, survey
 from lmstudio_integrations.cli._doctor.checks import Check
 from lmstudio_integrations.cli._formatting import wrapped
-from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models
+from lmstudio_integrations.cli._models import downloaded_models, loaded_models
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.transport.connect.discovery import Attempt
 from lmstudio_integrations.client.transport.connect.suggestions import no_server

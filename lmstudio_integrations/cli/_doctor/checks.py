@@ -42,7 +42,7 @@ READ_FROM_TEXT = (
     "the client sends none where they would be in the wrong place; only a chat template that reads thoughts from the "
     "text, or a server that separates them from it, can show them"
 )
-LOAD_ONE = "load one with `lmsi load MODEL`; `lmsi ls` lists those that are downloaded"
+LOAD_ONE = "load one with `lms load MODEL`; `lmsi ls` lists those that are downloaded"
 
 Replays: TypeAlias = Mapping[str, ReasoningReplay]
 
@@ -243,7 +243,7 @@ def models_check(models: Sequence[ModelInfo] | None, failure: LMStudioError | No
     missing = [kind for kind, name in (("language", "llm"), ("embedding", "embedding")) if not kinds[name]]
     if not missing:
         return Check("models", "ok", text, None, details, data)
-    fix = f"download {' and '.join(f'a model for {_USES[kind]}' for kind in missing)} with `lmsi get`"
+    fix = f"download {' and '.join(f'a model for {_USES[kind]}' for kind in missing)} with `lms get`"
     return Check("models", "warning" if models else "problem", text, fix, details, data)
 
 

@@ -17,7 +17,7 @@ from lmstudio_integrations._support.secrets import TOKEN_PREFIX, holds_credentia
 from lmstudio_integrations.cli._common import progress_bar
 from lmstudio_integrations.cli._doctor.checks import TRIALS, Extra, TokenUse, Trial
 from lmstudio_integrations.cli._formatting import instance_name
-from lmstudio_integrations.cli._model_choice import choose_for_trial
+from lmstudio_integrations.cli._models import choose_for_trial
 from lmstudio_integrations.cli._tokens import token_variable
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target, hosts_of

@@ -81,7 +81,7 @@ def choose(context: ClientContext, name: str, device: str | None) -> Flow[Model]
     (planned,) = plan.models
     if planned.fit != "fits":
         title = f"{planned.model_key!r} is not loaded, and does not fit beside what is loaded on {plan.place}"
-        suggestion = f"load it with `lmsi load {planned.model_key}`, which may unload another model, or unload one"
+        suggestion = f"load it with `lms load {planned.model_key}`, which may unload another model, or unload one"
         text = f"{title}\n{plan}\n  suggestion: {suggestion}"
         raise LMStudioInsufficientResourcesError(text, title=title, suggestion=suggestion, plan=plan)
     return (yield from load_own(context, planned.kind, planned.model_key, device=device))

@@ -78,7 +78,7 @@ def _mismatch_advice(
         limit = f"the model's maximum is {maximum} tokens"
         advice.insert(0 if possible != requested else len(advice), limit)
     if not loaded and len(differences) > is_longest:
-        advice.append(f"unload it first with `lmsi unload {identifier_of(info)}`, or set on_config_mismatch='ignore'")
+        advice.append(f"unload it first with `lms unload {identifier_of(info)}`, or set on_config_mismatch='ignore'")
     return "; ".join(advice) or "set on_config_mismatch='ignore' to use it as it is"
 
 

@@ -147,7 +147,7 @@ class Loader:
         except LMStudioError:
             return NAME_A_MODEL
         if not downloaded:
-            return "no model of this kind is downloaded; `lmsi get` downloads one"
+            return "no model of this kind is downloaded; `lms get` downloads one"
         line = _call(self._state, self._state.kind, downloaded[0].model_key)
         return f"write {line}, and the model is loaded on first use; `lmsi ls` lists all that are downloaded"
 

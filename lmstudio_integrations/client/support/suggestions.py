@@ -59,7 +59,7 @@ _SAMPLE, _LONGEST_NAME = 20, 256
 
 ServerErrorT = TypeVar("ServerErrorT", bound=LMStudioServerError)
 
-_LOG = "the server's log may say why: `lmsi logs` or `lms log stream`"
+_LOG = "the server's log may say why: `lms log stream`"
 
 NAME_A_PLUGIN = (
     "check the identifier: an MCP server of mcp.json has `mcp/` and its name in kebab case; if LM Studio requires a "
@@ -148,7 +148,7 @@ def _shorten(used: int | None, limit: int | None = None, maximum: int | None = N
     length = "" if enough is None else f"={enough if maximum is None else min(enough, maximum)}"
     return (
         f"shorten the prompt, or load the model with context_length{length}; a loaded model keeps its context length, "
-        "so unload it first with `lmsi unload`"
+        "so unload it first with `lms unload`"
     )
 
 
@@ -272,7 +272,7 @@ def _misspelled(lower: str, models: Mapping[str, list[str]]) -> list[str]:
 
 
 def _command(verb: str, name: str) -> str:
-    return f"lmsi {verb} {quote(_name(name))}"
+    return f"lms {verb} {quote(_name(name))}"
 
 
 def _preset(display: Mapping[str, Any]) -> str:

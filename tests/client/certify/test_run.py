@@ -71,7 +71,7 @@ def test_a_busy_instance_is_an_error_that_names_it(client: Client) -> None:
 def test_a_model_that_does_not_fit_is_not_loaded() -> None:
     models = [{"key": KEY, "memory_gib": 6}, {"key": "other", "memory_gib": 6, "preload": True}]
     with Emulator(catalog={"model": models, "memory_gib": 8}) as server, Client(server.address) as client:
-        with pytest.raises(LMStudioInsufficientResourcesError, match="lmsi load asked"):
+        with pytest.raises(LMStudioInsufficientResourcesError, match="lms load asked"):
             quick(client)
         assert loaded(client) == ["other"]
 

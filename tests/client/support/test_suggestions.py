@@ -36,7 +36,7 @@ def test_malformed_details_give_no_suggestion_and_no_other_error(code: str, junk
 def test_a_model_that_is_not_loaded_gets_one_remedy() -> None:
     members = {"query": {"path": "a/b"}, "loadedModelsSample": ["c"]}
     display = {"code": "generic.noModelMatchingQuery", **members}
-    text = "loaded are c; load it with `lmsi load a/b`"
+    text = "loaded are c; load it with `lms load a/b`"
     assert text in str(error_with_suggestion({"title": "t", "displayData": display}, "Model get"))
 
 
@@ -52,23 +52,23 @@ def test_the_suggestion_of_the_server_comes_first() -> None:
     ("path", "sample", "text"),
     [
         ("zzz", ["qwen", "llama"], "qwen, llama"),
-        ("zzz", [], "no model of this kind is downloaded; download it with `lmsi get zzz`"),
+        ("zzz", [], "no model of this kind is downloaded; download it with `lms get zzz`"),
         (
             "gemma-3-27b",
             ["google/gemma-3-4b"],
-            "downloaded are google/gemma-3-4b; download it with `lmsi get gemma-3-27b`",
+            "downloaded are google/gemma-3-4b; download it with `lms get gemma-3-27b`",
         ),
         (
             "gema-3-4b",
             ["google/gemma-3-4b"],
-            "Did you mean 'google/gemma-3-4b'? If not, download it with `lmsi get gema-3-4b`",
+            "Did you mean 'google/gemma-3-4b'? If not, download it with `lms get gema-3-4b`",
         ),
         ("Gemma3-4b", ["google/gemma-3-4b"], "did you mean 'google/gemma-3-4b'?"),
         ("chaty", ["maker/Chatty-GGUF/chatty.q4.gguf"], "Did you mean 'maker/Chatty-GGUF/chatty.q4.gguf'?"),
-        ("a b", [], "`lmsi get 'a b'`"),
+        ("a b", [], "`lms get 'a b'`"),
         ("lmstudio:qwen/qwen3-4b", ["qwen/qwen3-4b"], "suggestion: leave out 'lmstudio:', which only init_chat_model"),
         ("Orca@q8_0", ["local/acme/orca"], "suggestion: there is no variant q8_0 of Orca; `lmsi ls Orca` lists them"),
-        ("orca@q8_0", ["local/acme/llama"], "download it with `lmsi get orca@q8_0`"),
+        ("orca@q8_0", ["local/acme/llama"], "download it with `lms get orca@q8_0`"),
         ("qwen2.5-7b-instrct", ["maker/qwen2.5-7b-instruct"], "'maker/qwen2.5-7b-instruct'"),
         # Without the publisher, as the emulator lists it, and as LM Studio does:
         ("orca-mini-3b", ["local/acme/orca-mini-3b", "llama"], "Did you mean 'acme/orca-mini-3b'? If"),

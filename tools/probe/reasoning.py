@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from lmstudio_integrations.cli._probe.context import ProbeContext
-from lmstudio_integrations.cli._probe.predicting import CITY, CITY_FORMAT, PATTERN, respond
-from lmstudio_integrations.cli._probe.question import Question, register
-from lmstudio_integrations.cli._probe.wire import GREETING, config_stack, prediction
 from lmstudio_integrations.protocol.kv_config import custom_fields_of
+from tools.probe.context import ProbeContext
+from tools.probe.predicting import CITY, CITY_FORMAT, PATTERN, respond
+from tools.probe.question import Question, register
+from tools.probe.wire import GREETING, config_stack, prediction
 
 QUESTIONS: list[Question] = []
 question = partial(register, QUESTIONS)

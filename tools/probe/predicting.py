@@ -5,12 +5,12 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, Unpack
 
-from lmstudio_integrations.cli._probe.context import SMALL, ProbeContext
-from lmstudio_integrations.cli._probe.question import Question, register
-from lmstudio_integrations.cli._probe.wire import GREETING, by_identifier, prediction
 from lmstudio_integrations.errors import LMStudioServerError
 from lmstudio_integrations.types._config_base import checked
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
+from tools.probe.context import SMALL, ProbeContext
+from tools.probe.question import Question, register
+from tools.probe.wire import GREETING, by_identifier, prediction
 
 QUESTIONS: list[Question] = []
 question = partial(register, QUESTIONS)

@@ -4,11 +4,11 @@ import time
 from functools import partial
 from typing import Any
 
-from lmstudio_integrations.cli._probe.context import SMALL, TTL, ProbeContext
-from lmstudio_integrations.cli._probe.predicting import PATTERN
-from lmstudio_integrations.cli._probe.question import Question, register
-from lmstudio_integrations.cli._probe.wire import by_identifier, by_reference, config_stack, prediction
 from lmstudio_integrations.types.config_dicts import LlmLoadModelConfigDict
+from tools.probe.context import SMALL, TTL, ProbeContext
+from tools.probe.predicting import PATTERN
+from tools.probe.question import Question, register
+from tools.probe.wire import by_identifier, by_reference, config_stack, prediction
 
 QUESTIONS: list[Question] = []
 question = partial(register, QUESTIONS)

@@ -1,23 +1,18 @@
-"""Asks the user, asks the server, and writes the cassette."""
+"""Asks the server, and writes the cassette."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import typer
 from websockets.exceptions import WebSocketException
 
-from lmstudio_integrations.cli._common import note
-from lmstudio_integrations.cli._loaded_models import downloaded_models, identifiers
-from lmstudio_integrations.cli._model_names import find_models
-from lmstudio_integrations.cli._probe import card, connecting, loading, predicting, reasoning
-from lmstudio_integrations.cli._probe.context import PREFIX, ProbeContext
-from lmstudio_integrations.cli._probe.question import Question
-from lmstudio_integrations.cli._questions import agrees, has_terminal
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 from lmstudio_integrations.types.cards import Card
+from tools.probe import card, connecting, loading, predicting, reasoning
+from tools.probe.context import PREFIX, ProbeContext
+from tools.probe.question import Question
 
 QUESTIONS = (*loading.QUESTIONS, *predicting.QUESTIONS, *reasoning.QUESTIONS, *connecting.QUESTIONS, *card.QUESTIONS)
 """In the order in which they are asked: the first one loads the instance that most of the others use."""
@@ -29,29 +24,17 @@ _EXPECTED = (LMStudioError, OSError, WebSocketException)
 """What a server that rejects a request, closes a connection or does not respond raises."""
 
 
-def confirm_calls(model_key: str, server: str, *, yes: bool = False) -> None:
-    """Print the questions and what their calls do, on stderr; without `yes`, ask whether they may be made.
-
-    Raises:
-        EOFError: After Ctrl-D.
-        LMStudioValueError: If there is nobody to ask.
-        typer.Abort: If it may not.
-    """
+def describe_calls(model_key: str, server: str) -> str:
+    """Return the questions, and what their calls do."""
     width = max(len(question.name) for question in QUESTIONS)
-    for question in QUESTIONS:
-        note(f"  {question.name:{width}}  {question.text}")
-    note(
+    questions = "\n".join(f"  {question.name:{width}}  {question.text}" for question in QUESTIONS)
+    return (
+        f"{questions}\n"
         f"The calls for these questions go to {server}. They load instances of {model_key} beside what is loaded, and "
         "unload them at the end. They request responses of about 15,000 tokens together, and upload small files. "
         "They download nothing, run no tool, change no setting, and touch no other instance. Meanwhile they need "
         "memory, and other predictions may be slower."
     )
-    if yes:
-        return
-    if not has_terminal():
-        raise LMStudioValueError("not a terminal, so cannot ask; pass --yes if these calls may be made")
-    if not agrees("Make them, and record the responses?"):
-        raise typer.Abort
 
 
 def run_probe(
@@ -91,10 +74,10 @@ def run_probe(
         LMStudioValueError: If the model is not downloaded or no language model, or an earlier probe is still loaded.
     """
     with Client(server, token) as direct:
-        name = _checked_name(direct, model_key)
+        _check(direct, model_key)
         with (
             Recording(to, server, redact=redact, contents=contents) as recording,
-            closing(ProbeContext(direct, recording.address, name, plugin or NO_PLUGIN, token)) as context,
+            closing(ProbeContext(direct, recording.address, model_key, plugin or NO_PLUGIN, token)) as context,
         ):
             for question in questions:
                 on_question(question)
@@ -110,14 +93,14 @@ def run_probe(
         return recording.requests
 
 
-def _checked_name(client: Client, model_key: str) -> str:
-    """Return the name to load the model with."""
-    model = find_models(model_key, downloaded_models(client), exact=True)[0]
-    if model.info.type != "llm":
-        raise LMStudioValueError(f"{model_key!r} is an embedding model; name a language model, see `lmsi ls --llm`")
-    leftovers = sorted(each for each in identifiers(client).values() if each.startswith(PREFIX))
+def _check(client: Client, model_key: str) -> None:
+    """Check that the model can be asked, and that no other probe runs."""
+    (model,) = [each for each in client.list_downloaded_models() if each.model_key == model_key] or [None]
+    if model is None or model.type != "llm":
+        raise LMStudioValueError(f"{model_key!r} is no downloaded language model; name one by its key, see `lmsi ls`")
+    identifiers = (handle.identifier for handle in client.list_loaded_models())
+    leftovers = sorted(each for each in identifiers if each.startswith(PREFIX))
     if leftovers:
         raise LMStudioValueError(
-            f"another probe runs, or has left {', '.join(leftovers)}; wait for it, or run `lmsi unload {leftovers[0]}`"
+            f"another probe runs, or has left {', '.join(leftovers)}; wait for it, or run `lms unload {leftovers[0]}`"
         )
-    return model.name

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 
-from lmstudio_integrations.cli._probe.context import ProbeContext
-from lmstudio_integrations.cli._probe.question import Question, register
-from lmstudio_integrations.cli._probe.wire import REPLY_TIMEOUT
 from lmstudio_integrations.client.transport.connect.addresses import Credentials
+from tools.probe.context import ProbeContext
+from tools.probe.question import Question, register
+from tools.probe.wire import REPLY_TIMEOUT
 
 QUESTIONS: list[Question] = []
 question = partial(register, QUESTIONS)

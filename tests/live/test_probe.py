@@ -1,23 +1,20 @@
 """The probe: what it asks, that it touches nothing of the user, and what it needs."""
 
-import io
 import re
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-import typer
 
 from lmstudio_integrations import Client
-from lmstudio_integrations.cli._probe.context import PREFIX
-from lmstudio_integrations.cli._probe.question import Question
-from lmstudio_integrations.cli._probe.run import QUESTIONS, confirm_calls, run_probe
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.testing.cassettes.cassette import read
 from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudioServerError, LMStudioValueError
 from tests.docs.snippets import read as read_page
 from tests.live.standin import KEY, entry
+from tools.probe.context import PREFIX
+from tools.probe.question import Question
+from tools.probe.run import QUESTIONS, describe_calls, run_probe
 
 EMBEDDER = "acme/embedder"
 BROKEN = "acme/broken"
@@ -130,9 +127,8 @@ def test_an_error_in_a_question_does_not_end_the_probe(server: Emulator, tmp_pat
 @pytest.mark.parametrize(
     ("model", "error", "message"),
     [
-        ("acme/other", LMStudioValueError, "no downloaded model matches 'acme/other'"),
-        (KEY[:-1], LMStudioValueError, f"did you mean '{KEY}'"),
-        (EMBEDDER, LMStudioValueError, f"'{EMBEDDER}' is an embedding model; name a language model"),
+        ("acme/other", LMStudioValueError, "'acme/other' is no downloaded language model"),
+        (EMBEDDER, LMStudioValueError, f"'{EMBEDDER}' is no downloaded language model"),
         (BROKEN, LMStudioServerError, "no memory"),
     ],
 )
@@ -147,7 +143,7 @@ def test_the_probe_does_not_run_beside_another(server: Emulator, tmp_path: Path)
     with Client(server.address) as client:
         client.llm.load_new_instance(KEY, f"{PREFIX}1")
     with pytest.raises(
-        LMStudioValueError, match=f"another probe runs, or has left {PREFIX}1; .*`lmsi unload {PREFIX}1`"
+        LMStudioValueError, match=f"another probe runs, or has left {PREFIX}1; .*`lms unload {PREFIX}1`"
     ):
         run_probe(server.address, KEY, tmp_path / "probe.jsonl")
     assert f"{PREFIX}1" in identifiers(server)
@@ -161,28 +157,11 @@ def test_a_cassette_is_never_overwritten(server: Emulator, tmp_path: Path) -> No
     assert (path.read_text(), identifiers(server)) == ("mine", before)
 
 
-@pytest.mark.parametrize(
-    ("answer", "error"), [("y\n", None), ("n\n", typer.Abort), ("\n", typer.Abort), ("", EOFError)]
-)
-def test_the_questions_are_listed_and_asked_only_with_consent(
-    answer: str, error: type[Exception] | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
-    monkeypatch.setattr("lmstudio_integrations.cli._probe.run.has_terminal", lambda: True)
-    with nullcontext() if error is None else pytest.raises(error):
-        confirm_calls(KEY, "localhost:1234")
-    printed = capsys.readouterr()
-    shown = " ".join(printed.err.split())
-    assert all(f"{question.name} {question.text}" in shown for question in QUESTIONS)
-    assert "The calls for these questions go to localhost:1234" in shown
-    assert f"They load instances of {KEY} beside what is loaded" in shown
-    assert printed.out == ""
-
-
-def test_without_a_terminal_nothing_is_asked() -> None:
-    confirm_calls(KEY, "localhost:1234", yes=True)
-    with pytest.raises(LMStudioValueError, match="not a terminal, so cannot ask; pass --yes"):
-        confirm_calls(KEY, "localhost:1234")
+def test_the_questions_and_what_their_calls_do_are_described() -> None:
+    described = " ".join(describe_calls(KEY, "localhost:1234").split())
+    assert all(f"{question.name} {question.text}" in described for question in QUESTIONS)
+    assert "The calls for these questions go to localhost:1234" in described
+    assert f"They load instances of {KEY} beside what is loaded" in described
 
 
 def test_every_question_belongs_to_a_place_of_the_page_on_the_protocol_which_names_it() -> None:

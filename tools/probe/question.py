@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lmstudio_integrations.cli._probe.context import ProbeContext
+from tools.probe.context import ProbeContext
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,31 @@
-"""Chooses among the models of a server when the user named none. Pure functions."""
+"""The models of a server for the commands: what is downloaded, what is loaded, and which one to use."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.errors import LMStudioModelNotFoundError
+from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.models import LlmInfo, ModelInfo, ModelInstanceInfo
 
 SIZE_LIMIT = 2_000_000_000
 """Bytes on disk; a larger model is never loaded without being requested."""
+
+
+def downloaded_models(client: Client, kind: ModelKind | None = None) -> list[ModelInfo]:
+    """Return the downloaded models, of one kind or of both, by key."""
+    return sorted((model.info for model in client.list_downloaded_models(kind)), key=lambda info: info.model_key)
+
+
+def loaded_models(client: Client, kind: ModelKind | None = None) -> list[ModelInstanceInfo]:
+    """Return the loaded instances, of one kind or of both, by identifier."""
+    infos: list[ModelInstanceInfo] = []
+    for handle in client.list_loaded_models(kind):
+        try:
+            infos.append(handle.get_info())
+        except LMStudioModelNotFoundError:  # it was unloaded since
+            continue
+    return sorted(infos, key=lambda info: info.identifier)
 
 
 @dataclass(frozen=True, slots=True)

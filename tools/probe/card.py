@@ -2,10 +2,10 @@
 
 from functools import partial
 
-from lmstudio_integrations.cli._probe.context import ProbeContext
-from lmstudio_integrations.cli._probe.question import Question
 from lmstudio_integrations.client.certify.rows import ROWS
 from lmstudio_integrations.types.cards import RowName
+from tools.probe.context import ProbeContext
+from tools.probe.question import Question
 
 
 def _measure(context: ProbeContext, row: RowName) -> None:

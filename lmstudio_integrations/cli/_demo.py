@@ -17,16 +17,29 @@ from rich.text import Text
 from lmstudio_integrations._support.files import regular
 from lmstudio_integrations._support.stop_reasons import end_in_words
 from lmstudio_integrations.cli._common import Host, TextConsole, Token, progress_bar, results
-from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models
-from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice, choose
-from lmstudio_integrations.cli._wrapping import WordWrapper
+from lmstudio_integrations.cli._models import SIZE_LIMIT, Choice, choose, downloaded_models, loaded_models
 from lmstudio_integrations.client.api.sync import Client, EmbeddingNamespace, LlmNamespace
 from lmstudio_integrations.errors import LMStudioTimeoutError, LMStudioUnreachableError
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
 if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
     from langchain_core.messages import AIMessageChunk
+
+DOCUMENTS = {
+    "library": "The town library is open from nine to six on weekdays. On Saturdays it closes at one in the afternoon.",
+    "pool": "The swimming pool costs four euros for adults. Children under six swim for free.",
+    "ferry": "The ferry to the island leaves every hour from the north pier. The crossing takes twenty minutes.",
+}
+"""The texts by title."""
+
+QUESTION = "How long does the ferry to the island take?"
+
+MESSAGES = [
+    ("system", "You are a helpful assistant. Answer the question from the text, in one short sentence."),
+    ("human", "{text}\n\nQuestion: {question}"),
+]
 
 TTL = 600
 """Idle seconds after which a model that the demo loaded is unloaded."""
@@ -142,19 +155,19 @@ def run(console: TextConsole, server: DemoServer) -> None:
 
     Each model is loaded right before its use, as the server may unload one for the other.
     """
-    from lmstudio_integrations.cli._demo import example  # noqa: PLC0415 - needs an extra, and takes half a second
+    from langchain_core.prompts import ChatPromptTemplate  # noqa: PLC0415 - needs an extra, and takes half a second
+
     from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings  # noqa: PLC0415
 
-    question = example.QUESTION
     secret = None if server.token is None else SecretStr(server.token)
     with Client(server.host, server.token) as client:
         embedder = load(console, client.embedding, server.embedding)
         embeddings = LMStudioEmbeddings(model=embedder.identifier, host=server.host, api_token=secret)
-        title, text = example.find(question, embeddings)
+        title, text = find_document(QUESTION, embeddings)
         chat_model = load(console, client.llm, server.chat)
     console.line()
-    console.print(f"Question: {question}")
-    console.print(f"Found:    {text} ({title}; 1 of {len(example.DOCUMENTS)} documents)")
+    console.print(f"Question: {QUESTION}")
+    console.print(f"Found:    {text} ({title}; 1 of {len(DOCUMENTS)} documents)")
     model = ChatLMStudio(
         model=chat_model.identifier,
         host=server.host,
@@ -163,8 +176,19 @@ def run(console: TextConsole, server: DemoServer) -> None:
         max_tokens=MAX_TOKENS,
         repeat_penalty=1.0,  # the response should repeat words of the text
     )
-    response = stream(console, example.PROMPT | model, {"text": text, "question": question})
+    chain = ChatPromptTemplate.from_messages(MESSAGES) | model
+    response = stream(console, chain, {"text": text, "question": QUESTION})
     console.print(stats_table(response, chat_model))
+
+
+def find_document(question: str, embeddings: "Embeddings") -> tuple[str, str]:
+    """Return title and text of the document most similar to a question."""
+    from langchain_core.vectorstores import InMemoryVectorStore  # noqa: PLC0415 - needs an extra
+
+    metadata: list[dict[str, Any]] = [{"title": title} for title in DOCUMENTS]
+    store = InMemoryVectorStore.from_texts(list(DOCUMENTS.values()), embeddings, metadatas=metadata)
+    (document,) = store.similarity_search(question, k=1)
+    return document.metadata["title"], document.page_content
 
 
 def load(console: TextConsole, models: LlmNamespace | EmbeddingNamespace, choice: Choice) -> ModelInstanceInfo:
@@ -187,11 +211,10 @@ def load(console: TextConsole, models: LlmNamespace | EmbeddingNamespace, choice
 
 def stream(console: TextConsole, chain: Any, inputs: dict[str, str]) -> "AIMessageChunk":
     """Print a response as it arrives, and return the complete message."""
-    wrapper = WordWrapper(console)
-    wrapper.write("Answer:   ")
+    console.write("Answer:   ")
     message: AIMessageChunk | None = None
     for chunk in chain.stream(inputs):
-        wrapper.write(chunk.text)
+        console.write(chunk.text)
         message = chunk if message is None else message + chunk
     console.line(2)
     assert message is not None, "a stream ends with its statistics, or with an exception"

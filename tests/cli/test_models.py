@@ -1,6 +1,6 @@
 """Which models commands take when the user named none."""
 
-from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice, choose, choose_for_trial
+from lmstudio_integrations.cli._models import SIZE_LIMIT, Choice, choose, choose_for_trial
 from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo
 
 

@@ -1,0 +1,41 @@
+"""Asks a real LM Studio what docs/protocol.md lists as unknown: `python -m tools.probe MODEL --to FILE`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lmstudio_integrations.cli._record import find_server
+from lmstudio_integrations.types.cards import Card
+from tools.probe.run import NO_PLUGIN, describe_calls, run_probe
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools.probe", description=__doc__)
+    parser.add_argument("model", help="a downloaded language model, by its key")
+    parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="the cassette to write")
+    parser.add_argument("--plugin", default=NO_PLUGIN, help="the plugin whose tools are listed; none is called")
+    parser.add_argument("--redact", action="append", default=[], metavar="REGEX", help="hide what this matches")
+    parser.add_argument("--host", help="the LM Studio, as host:port or a URL")
+    parser.add_argument("--token", help="its API token; prefer LM_API_TOKEN")
+    given = parser.parse_args()
+    server = find_server(given.host, given.token)
+    print(describe_calls(given.model, server))
+    if input("Make them, and record the responses? [y/N]: ").strip().lower() not in {"y", "yes"}:
+        sys.exit(1)
+    settings = {"token": given.token, "plugin": given.plugin, "redact": given.redact}
+    cards: list[Card] = []
+    requests = run_probe(
+        server,
+        given.model,
+        given.to,
+        on_question=lambda each: print(each.name, "…"),
+        on_card=cards.append,
+        **settings,
+    )
+    for line in cards[-1].lines() if cards else ():
+        print(line)
+    print(f"{requests} requests in {given.to}. Read it before you share it.")
+
+
+if __name__ == "__main__":
+    main()
