@@ -25,7 +25,7 @@ _EXPORTS = {
         UserMessageContent UserMessageDict
     """,
     ".client.api.asynchronous": """
-        AsyncClient AsyncDownloadedEmbeddingModel AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM AsyncPluginGenerator
+        AsyncClient AsyncDownloadedEmbeddingModel AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM
         AsyncPluginTool AsyncToolUseSession
     """,
     ".client.api.convenience": """
@@ -34,7 +34,7 @@ _EXPORTS = {
     """,
     ".client.api.responses": "AsyncPredictionStream PredictionStream",
     ".client.api.sync": """
-        Client DownloadedEmbeddingModel DownloadedLlm EmbeddingModel LLM PluginGenerator PluginTool ToolUseSession
+        Client DownloadedEmbeddingModel DownloadedLlm EmbeddingModel LLM PluginTool ToolUseSession
     """,
     ".errors": """
         LMStudioAuthenticationError LMStudioCancelledError LMStudioChannelClosedError

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from lmstudio_integrations._adapters.generators import plugin_of
 from lmstudio_integrations._adapters.runtime import LoadedModelInfo, Runtime
 from lmstudio_integrations._adapters.specs import HandleSpec
 from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
-from lmstudio_integrations.client.api.asynchronous import AsyncChatHandle, AsyncLLM
-from lmstudio_integrations.client.api.sync import LLM, ChatHandle
+from lmstudio_integrations.client.api.asynchronous import AsyncLLM
+from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.prefill import Prefix
 from lmstudio_integrations.client.predictions.requests import PredictionParameters
@@ -127,24 +126,12 @@ class ResolvedCall(NamedTuple):
     alternatives: int | None = 0
 
     def model(self) -> LLM:
-        """Return the model, for threads.
-
-        Raises:
-            LMStudioValueError: If the call is one of a generator plugin.
-        """
+        """Return the model, for threads."""
         return self.runtime.clients.handle(LLM, self.handle)
 
     def async_model(self) -> AsyncLLM:
-        """Return the model, for coroutines; see `model`."""
+        """Return the model, for coroutines."""
         return self.runtime.async_clients.handle(AsyncLLM, self.handle)
-
-    def responder(self) -> ChatHandle:
-        """Return the model, or the generator plugin in its place, for threads."""
-        return self.runtime.clients.handle(ChatHandle, self.handle)
-
-    def async_responder(self) -> AsyncChatHandle:
-        """Return the model, or the generator plugin in its place, for coroutines."""
-        return self.runtime.async_clients.handle(AsyncChatHandle, self.handle)
 
     def request_arguments(self) -> PredictionParameters:
         """Return the arguments of the request besides the prompt. What it does not need is left out: it costs time.
@@ -181,9 +168,6 @@ class ResolvedCall(NamedTuple):
 
         Warns once if the call offers tools to a model that was not trained for them.
         """
-        plugin = plugin_of(self.values["model"])
-        if plugin is not None:
-            end.model_info = {"modelKey": plugin}  # the server does not say what has responded
         info = end.model_info
         if self.config.raw_tools and info.get("trainedForToolUse") is False:
             self.runtime.warn_once(

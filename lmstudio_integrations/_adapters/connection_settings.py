@@ -25,7 +25,7 @@ class _ModelSettings(BaseModel):
     model: str | None = Field(
         default=None,
         description="Key or identifier of the model, as `lmsi ls` lists it. If unset, the server "
-        "chooses a loaded model. In chats, `plugin:owner/name` is a generator plugin in place of a model. "
+        "chooses a loaded model. "
         "`model_name` is an alias.",
     )
 

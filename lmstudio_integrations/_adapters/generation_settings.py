@@ -22,7 +22,6 @@ from lmstudio_integrations._adapters.field_types import (
     ModelName,
     StopStrings,
 )
-from lmstudio_integrations._adapters.generators import generator_error, generator_settings, plugin_of
 from lmstudio_integrations._adapters.input_checks import (
     ALIASES,
     reject_secrets,
@@ -189,15 +188,9 @@ class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
         request = {name: given[name] for name in self._call.request if name in given}
         values = self._merged({name: given[name] for name in given if name not in request} if request else given)
         requested, tool_use = self._call.settings_of(values, request)
-        if plugin_of(values["model"]) is None:
-            values = {**values, "context_overflow_policy": _policy(values)}
-            native = {native: values[name] for name, native in _NATIVE_NAMES.items() if values[name] is not None}
-            requested = {**native, **requested}
-        else:
-            if self._call.formats is None:
-                raise generator_error(values["model"])
-            values, requested = generator_settings(values, requested, type(self).model_fields, _NATIVE_NAMES)
-        config = LlmPredictionConfig.parse(requested or None)
+        values = {**values, "context_overflow_policy": _policy(values)}
+        native = {native: values[name] for name, native in _NATIVE_NAMES.items() if values[name] is not None}
+        config = LlmPredictionConfig.parse({**native, **requested} or None)
         include_confidence, alternatives = bool(request.get("include_confidence")), top_logprobs_of(values)
         return ResolvedCall(
             values,

@@ -15,11 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
-from lmstudio_integrations._adapters.generators import generator_error, plugin_of
 from lmstudio_integrations._adapters.specs import HandleSpec, ModelSpec, Place, ServerSpec
 from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
-from lmstudio_integrations.client.api.base import BaseHandle, BaseModelHandle, BaseModelNamespace, new_state
+from lmstudio_integrations.client.api.base import BaseModelHandle, BaseModelNamespace, new_state
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.hosts.models import hosts_of_model
 from lmstudio_integrations.client.models.state import ModelState
@@ -34,7 +33,7 @@ from lmstudio_integrations.types.reasoning import WORST_FIRST
 logger = logging.getLogger(__name__)
 
 ClientT = TypeVar("ClientT", "Client", "AsyncClient")
-HandleT = TypeVar("HandleT", bound=BaseHandle)
+HandleT = TypeVar("HandleT", bound=BaseModelHandle)
 
 _KEEP_IDLE = 300.0
 """Seconds after which an idle connection is closed, if only adapters use it."""
@@ -83,31 +82,18 @@ class _ClientPool(Generic[ClientT]):
         self._make: Callable[..., ClientT] = make
         self._states = states
         self._clients: BoundedCache[ServerSpec, ClientT] = BoundedCache(_CACHE_SIZE)
-        self._handles: BoundedCache[HandleSpec, BaseHandle] = BoundedCache(_CACHE_SIZE)
+        self._handles: BoundedCache[HandleSpec, BaseModelHandle] = BoundedCache(_CACHE_SIZE)
 
     def handle(self, kind: type[HandleT], spec: HandleSpec) -> HandleT:
-        """Return the handle of a model, or of the generator plugin in its place.
-
-        Args:
-            kind: What kind of handle it must be. Of the chat handles, some are generator plugins.
-            spec: Which handle.
-
-        Raises:
-            LMStudioValueError: If it is a generator plugin, and its handle is not of that kind.
-        """
-        handle = self._handles.get_or_make(spec, lambda: self._new_handle(kind, spec))
-        if not isinstance(handle, kind):
-            raise generator_error(spec.model.key)
+        """Return the handle of a model, which is of this kind."""
+        handle = self._handles.get_or_make(spec, lambda: self._new_handle(spec))
+        assert isinstance(handle, kind), "the kind of a handle follows from the kind of its model"
         return handle
 
-    def _new_handle(self, kind: type[BaseHandle], spec: HandleSpec) -> BaseHandle:
+    def _new_handle(self, spec: HandleSpec) -> BaseModelHandle:
         model, timeouts = spec.model, dict[str, Any](spec.timeouts)
-        targets, plugin = model.targets, plugin_of(model.key)
-        if plugin is not None and issubclass(kind, BaseModelHandle):
-            raise generator_error(model.key)
+        targets = model.targets
         clients = [self._client(place.server).with_timeouts(**timeouts) for place, _ in targets]
-        if plugin is not None:
-            return clients[0].plugins.generator(plugin).with_retries(spec.max_retries)
         namespaces = [_namespace(client, model.kind) for client in clients]
         states = self._states.get_or_make(model, lambda: [_state_of(model, place, number) for place, number in targets])
         handles: list[BaseModelHandle] = [

@@ -22,19 +22,6 @@ ABILITIES = ModelProfile(
 )
 """What every model can do, in LM Studio."""
 
-ABILITIES_OF_GENERATORS = ModelProfile(
-    text_inputs=True,
-    text_outputs=True,
-    image_url_inputs=False,
-    audio_inputs=False,
-    video_inputs=False,
-    pdf_inputs=False,
-    tool_choice=False,
-    structured_output=False,
-    temperature=False,
-)
-"""What is known of every generator plugin. Without `structured_output`, agents offer a tool for it."""
-
 _REPORTED = {"max_input_tokens": "contextLength", "name": "displayName", "reasoning_replay": "reasoningReplay"}
 _REPORTED_ABILITIES = {
     "image_inputs": "vision",

@@ -22,13 +22,12 @@ from lmstudio_integrations._adapters.calls import (
 )
 from lmstudio_integrations._adapters.chat_settings import ChatSettings
 from lmstudio_integrations._adapters.conversation import for_upload
-from lmstudio_integrations._adapters.generators import plugin_of
 from lmstudio_integrations._adapters.runtime import Runtime
 from lmstudio_integrations._adapters.specs import AdapterNames, load_config_of
 from lmstudio_integrations._adapters.tool_settings import tool_settings, wire_tools
-from lmstudio_integrations.client.api.asynchronous import AsyncChatHandle
+from lmstudio_integrations.client.api.asynchronous import AsyncLLM
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
-from lmstudio_integrations.client.api.sync import ChatHandle
+from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.client.predictions.prefill import Prefix
 from lmstudio_integrations.client.predictions.requests import PromptParameters
 from lmstudio_integrations.client.support.arguments import flag_of
@@ -45,7 +44,7 @@ from lmstudio_integrations.langchain import (
     _structured,
     _tools,
 )
-from lmstudio_integrations.langchain._abilities import ABILITIES, ABILITIES_OF_GENERATORS, reported_profile
+from lmstudio_integrations.langchain._abilities import ABILITIES, reported_profile
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.langchain._responses import ChunkStream
 from lmstudio_integrations.types.chat import WireHistory
@@ -131,7 +130,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         with (
             translating_errors(),
             self._calling(stop, kwargs) as call,
-            self._open(call, call.responder(), messages) as stream,
+            self._open(call, call.model(), messages) as stream,
         ):
             if (streams := _batching.current.get()) is not None:
                 streams.add(stream)
@@ -145,7 +144,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         with translating_errors(), self._calling(stop, kwargs) as call:
-            async with self._open(call, call.async_responder(), messages) as stream:
+            async with self._open(call, call.async_model(), messages) as stream:
                 return self._result(call, await stream.wait_for_result())
 
     def _result(self, call: ResolvedCall, result: PredictionResult) -> ChatResult:
@@ -173,7 +172,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         with (
             translating_errors(),
             self._calling(stop, kwargs) as call,
-            self._open(call, call.responder(), messages) as source,
+            self._open(call, call.model(), messages) as source,
         ):
             if (streams := _batching.current.get()) is not None:
                 streams.add(source)
@@ -192,7 +191,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         with translating_errors(), self._calling(stop, kwargs) as call:
-            async with self._open(call, call.async_responder(), messages) as source:
+            async with self._open(call, call.async_model(), messages) as source:
                 stream = self._chunk_stream(call, source)
                 async for batch in source.batches():
                     for chunk in stream.chunks(batch):
@@ -250,13 +249,11 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             raise
 
     @overload
-    def _open(self, call: ResolvedCall, handle: ChatHandle, messages: Sequence[BaseMessage]) -> PredictionStream: ...
+    def _open(self, call: ResolvedCall, handle: LLM, messages: Sequence[BaseMessage]) -> PredictionStream: ...
     @overload
+    def _open(self, call: ResolvedCall, handle: AsyncLLM, messages: Sequence[BaseMessage]) -> AsyncPredictionStream: ...
     def _open(
-        self, call: ResolvedCall, handle: AsyncChatHandle, messages: Sequence[BaseMessage]
-    ) -> AsyncPredictionStream: ...
-    def _open(
-        self, call: ResolvedCall, handle: ChatHandle | AsyncChatHandle, messages: Sequence[BaseMessage]
+        self, call: ResolvedCall, handle: LLM | AsyncLLM, messages: Sequence[BaseMessage]
     ) -> PredictionStream | AsyncPredictionStream:
         pending = _messages.convert(messages)
         return handle.respond_stream(for_upload(pending, call.values), **call.request_arguments())
@@ -285,8 +282,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
     def _resolve_profile(self) -> ModelProfile:
         """Return the profile: the user's entries, over what the model reported, over what the settings say."""
         fields = vars(self)
-        abilities = ABILITIES if plugin_of(self.model) is None else ABILITIES_OF_GENERATORS
-        config, profile = load_config_of(fields, self._kind), dict[str, Any](abilities)
+        config, profile = load_config_of(fields, self._kind), dict[str, Any](ABILITIES)
         if isinstance(config, LlmLoadModelConfig) and config.context_length:
             profile["max_input_tokens"] = config.context_length
         return cast("ModelProfile", {**profile, **reported_profile(self._reported), **(fields["profile"] or {})})

@@ -162,7 +162,7 @@ def _unique_id(call_id: str | None, calls: Sequence[ToolCallBlock]) -> str:
 
 
 def _usage(result: PredictionResult) -> dict[str, int]:
-    """Return the token counts; none of a generator plugin, which has no statistics."""
+    """Return the token counts; none if the server has sent no statistics."""
     if not result.end.has_stats:
         return {}
     prompt, predicted, total = token_counts(result.end)

@@ -45,7 +45,7 @@ class Structured(FunctionCallingLLM):
     """Responses that are instances of pydantic classes.
 
     With the default `pydantic_program_mode`, the server's grammar allows nothing but the schema of the class. The other
-    modes are core's own programs, and so is the default one for generator plugins, which have no grammar.
+    modes are core's own programs.
     """
 
     def structured_predict(
@@ -145,8 +145,6 @@ class Structured(FunctionCallingLLM):
         if max_attempts > 1:
             mode, default = self.pydantic_program_mode, PydanticProgramMode.DEFAULT
             used, remedy = f"pydantic_program_mode={mode.name}", f"set pydantic_program_mode={default}"
-            if mode is default:
-                used, remedy = "a generator plugin", "use another model"
             raise LMStudioValueError(
                 f"max_attempts={max_attempts} needs a grammar, which {used} does not use; {remedy}"
             )

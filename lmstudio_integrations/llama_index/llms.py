@@ -25,7 +25,6 @@ from lmstudio_integrations._adapters import field_types
 from lmstudio_integrations._adapters.calls import CHAT_ARGUMENTS, CallArguments, ResolvedCall
 from lmstudio_integrations._adapters.chat_settings import ChatSettings
 from lmstudio_integrations._adapters.conversation import for_upload
-from lmstudio_integrations._adapters.generators import plugin_of
 from lmstudio_integrations._adapters.specs import AdapterNames
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
@@ -262,11 +261,6 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
             )
         return result
 
-    @property
-    def _by_grammar(self) -> bool:
-        # A generator has no grammar; for a tool, core's own programs are used.
-        return super()._by_grammar and plugin_of(self.model) is None
-
     # Chat -----------------------------------------------------------------------------------------------------------
 
     @with_chat_events
@@ -393,13 +387,13 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         call = request.call
         if request.history is None:
             return call.model().complete_stream(WirePrompt(request.prompt), **call.request_arguments())
-        return call.responder().respond_stream(request.history, **call.request_arguments())
+        return call.model().respond_stream(request.history, **call.request_arguments())
 
     def _aopen(self, request: _Request) -> AsyncPredictionStream:
         call = request.call
         if request.history is None:
             return call.async_model().complete_stream(WirePrompt(request.prompt), **call.request_arguments())
-        return call.async_responder().respond_stream(request.history, **call.request_arguments())
+        return call.async_model().respond_stream(request.history, **call.request_arguments())
 
     # Tools ----------------------------------------------------------------------------------------------------------
 

@@ -190,14 +190,8 @@ _BY_NAMESPACE: dict[Namespace, tuple[Endpoint, ...]] = {
             error=LMStudioPluginError,
             has_calls=True,
         ),
-        Channel(
-            "generateWithGenerator",
-            GenerateWithGenerator,
-            "cancel",
-            prediction.decode_generated,
-            "queue_timeout",
-            error=LMStudioPluginError,
-        ),
+        # Only the emulator has it: this client uses models (docs/protocol.md#generators).
+        Channel("generateWithGenerator", GenerateWithGenerator, "cancel", error=LMStudioPluginError),
     ),
 }
 

@@ -234,11 +234,6 @@ def decode(packet: Packet) -> PredictionEvent | None:
     return None if read is None else read(packet)
 
 
-def decode_generated(packet: Packet) -> PredictionEvent | None:
-    """Return the event of a packet of a generator plugin, whose last one has no stats; see `decode`."""
-    return PredictionEnd({}, {}, {}, {}, of_model=False) if packet["type"] == "success" else decode(packet)
-
-
 _PACKETS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     # TypeScript silently drops progress without details, and fragments without isStructural
     # (docs/protocol.md#predict-packets, docs/protocol.md#fragments).

@@ -168,17 +168,13 @@ class ToolCallRecord:
 
 @dataclass(slots=True)
 class PredictionEnd:
-    """The last event: statistics, model and configurations, in wire form, and the host that responded.
-
-    That of a generator plugin, which is not `of_model`, has none of them.
-    """
+    """The last event: statistics, model and configurations, in wire form, and the host that responded."""
 
     stats: dict[str, Any]
     model_info: dict[str, Any]
     load_model_config: dict[str, Any]
     prediction_config: dict[str, Any]
     host: str | None = None
-    of_model: bool = True
 
     @property
     def has_stats(self) -> bool:
@@ -287,19 +283,12 @@ class PredictionResult:
 
     @cached_property
     def stats(self) -> LlmPredictionStats:
-        """The statistics of the prediction.
-
-        The response of a generator plugin does not have this attribute, unless it was cancelled.
-        """
-        if not (self.end.of_model or self.end.has_stats):
-            raise AttributeError("generator plugins send no statistics")
+        """The statistics of the prediction."""
         return _read(LlmPredictionStats, self.end.stats)
 
     @cached_property
     def model_info(self) -> LlmInstanceInfo:
-        """The instance that generated it. The response of a generator plugin does not have this attribute."""
-        if not self.end.of_model:
-            raise AttributeError("generator plugins send no info of a model")
+        """The instance that generated it."""
         return _read(LlmInstanceInfo, self.end.model_info)
 
     @cached_property

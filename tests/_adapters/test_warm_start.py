@@ -322,11 +322,6 @@ def test_nothing_is_processed_unless_it_is_asked_for(server: Emulator) -> None:
     assert not server.predictions
 
 
-def test_a_generator_plugin_cannot_be_warmed() -> None:
-    with pytest.raises(LMStudioValueError, match="cannot be loaded"):
-        ChatLMStudio(model="plugin:acme/writer").load(warm=SYSTEM)
-
-
 # Kept warm ------------------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,6 @@ from lmstudio_integrations.protocol.prediction import (
     Accumulator,
     LegacyPredictionError,
     decode,
-    decode_generated,
     encode,
     encode_generated,
 )
@@ -98,22 +97,6 @@ def test_every_packet_has_its_event_and_every_event_its_packet(packet: dict[str,
 )
 def test_members_that_older_servers_omit_have_defaults(packet: dict[str, Any], event: PredictionEvent) -> None:
     assert decode(packet) == event
-
-
-@pytest.mark.parametrize(
-    ("packet", "event"),
-    [
-        *PACKETS[:-1],
-        ({"type": "toolCallGenerationFailed"}, ToolCallFailed({})),
-        ({"type": "success"}, PredictionEnd({}, {}, {}, {}, of_model=False)),
-        ({"type": "fromTheFuture"}, None),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-def test_a_generator_sends_the_packets_of_a_prediction_and_ends_without_stats(
-    packet: dict[str, Any], event: PredictionEvent | None
-) -> None:
-    assert decode_generated(packet) == event
 
 
 @pytest.mark.parametrize(("packet", "event"), PACKETS, ids=lambda value: str(value)[:40])

@@ -106,12 +106,6 @@ def test_invalid_stats_raise_a_descriptive_error(data: dict[str, Any]) -> None:
         _ = result.model_info
 
 
-def test_a_generator_has_no_stats() -> None:
-    result = PredictionResult("", "", PredictionEnd({}, {}, {}, {}, of_model=False))
-    assert not hasattr(result, "stats")
-    assert not hasattr(result, "model_info")
-
-
 def test_reasons_to_stop_of_tomorrow_are_read() -> None:
     assert LlmPredictionStats.from_dict({"stopReason": "fromTheFuture"}).stop_reason == "fromTheFuture"
 

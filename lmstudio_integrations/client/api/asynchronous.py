@@ -9,12 +9,11 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeAlias, cast, overload
 
-from typing_extensions import TypeVar, Unpack, override
+from typing_extensions import Unpack, override
 
 from lmstudio_integrations.client.api.base import (
     BaseClient,
     BaseDownloaded,
-    BaseHandle,
     BaseModelHandle,
     BaseModelNamespace,
     BaseNamespace,
@@ -34,7 +33,6 @@ from lmstudio_integrations.client.api.plugins import (
     BasePluginsNamespace,
     BasePluginTool,
     BaseToolUseSession,
-    GeneratorParameters,
     Plugins,
     ToolCallParameters,
     ToolSessionParameters,
@@ -54,7 +52,6 @@ from lmstudio_integrations.client.models.model import Texts
 from lmstudio_integrations.client.models.planning import plan_memory
 from lmstudio_integrations.client.models.repository import OnDownload
 from lmstudio_integrations.client.models.state import ModelState
-from lmstudio_integrations.client.plugins.generators import GeneratorModel
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.requests import History, PredictionParameters, PromptParameters
 from lmstudio_integrations.client.predictions.reranking.rerank import RerankParameters
@@ -101,48 +98,6 @@ from lmstudio_integrations.types.references import ModelReference
 from lmstudio_integrations.types.reranking import RerankResult
 from lmstudio_integrations.types.results import PredictionResult
 
-LanguageModelT_co = TypeVar("LanguageModelT_co", bound=LanguageModel, covariant=True, default=LanguageModel)
-
-
-class AsyncChatHandle(BaseHandle[LanguageModelT_co]):
-    """A handle that responds to conversations: of a model, or of a generator plugin."""
-
-    async def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
-        """Return the next message of a conversation.
-
-        Args:
-            history: A prompt, a `Chat`, or a list of messages with role and content.
-            parameters: See `PredictionParameters`.
-
-        Raises:
-            LMStudioValueError: If the history is empty or a setting unknown.
-            LMStudioServerError: If the server reports an error.
-        """
-        return await arun(self.model.prepare_response(history, parameters).to_end())
-
-    def respond_stream(
-        self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
-    ) -> AsyncPredictionStream:
-        """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
-        return AsyncPredictionStream(self.model.prepare_response(history, parameters))
-
-    async def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
-        """Let the model call tools until it responds without a call.
-
-        Args:
-            chat: A prompt, a `Chat` (which is copied), or a list of messages.
-            tools: Functions with type hints and a docstring, or `ToolFunctionDef`s; sync or async.
-            parameters: See `ActParameters`.
-
-        Raises:
-            LMStudioValueError: If a tool cannot be used.
-            LMStudioPredictionError: If the model still calls tools in the last round.
-            LMStudioToolCallError: If a tool call of the model cannot be read.
-        """
-        act = self.model.prepare_act(chat, tools, parameters)
-        async with TaskRunner() as runner:
-            return await arun(act.to_end(runner))
-
 
 class AsyncModelHandle(BaseModelHandle[ModelT_co]):
     """A model of either kind."""
@@ -181,8 +136,44 @@ class AsyncModelHandle(BaseModelHandle[ModelT_co]):
         return await arun(self.model.get_processing_state())
 
 
-class AsyncLLM(AsyncChatHandle[LanguageModel], AsyncModelHandle[LanguageModel]):
+class AsyncLLM(AsyncModelHandle[LanguageModel]):
     """A language model."""
+
+    async def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
+        """Return the next message of a conversation.
+
+        Args:
+            history: A prompt, a `Chat`, or a list of messages with role and content.
+            parameters: See `PredictionParameters`.
+
+        Raises:
+            LMStudioValueError: If the history is empty or a setting unknown.
+            LMStudioServerError: If the server reports an error.
+        """
+        return await arun(self.model.prepare_response(history, parameters).to_end())
+
+    def respond_stream(
+        self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
+    ) -> AsyncPredictionStream:
+        """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
+        return AsyncPredictionStream(self.model.prepare_response(history, parameters))
+
+    async def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
+        """Let the model call tools until it responds without a call.
+
+        Args:
+            chat: A prompt, a `Chat` (which is copied), or a list of messages.
+            tools: Functions with type hints and a docstring, or `ToolFunctionDef`s; sync or async.
+            parameters: See `ActParameters`.
+
+        Raises:
+            LMStudioValueError: If a tool cannot be used.
+            LMStudioPredictionError: If the model still calls tools in the last round.
+            LMStudioToolCallError: If a tool call of the model cannot be read.
+        """
+        act = self.model.prepare_act(chat, tools, parameters)
+        async with TaskRunner() as runner:
+            return await arun(act.to_end(runner))
 
     async def prepare_images(
         self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
@@ -694,15 +685,6 @@ class AsyncToolUseSession(BaseToolUseSession[AsyncPluginTool]):
         await self.aclose()
 
 
-class AsyncPluginGenerator(AsyncChatHandle[GeneratorModel]):
-    """A plugin that responds in place of a model.
-
-    It has no settings but those of `client.plugins.generator`: others are errors. Its results have no statistics, token
-    counts or info of a model; only a response that was cancelled, or that only repeated itself, has `stats`, with
-    nothing but its `stop_reason` (and `repetition_start`).
-    """
-
-
 class AsyncPluginsNamespace(BasePluginsNamespace):
     """Plugins and MCP servers: `client.plugins`."""
 
@@ -718,18 +700,6 @@ class AsyncPluginsNamespace(BasePluginsNamespace):
             LMStudioValueError: If an argument is invalid.
         """
         return AsyncToolUseSession(*self._sessions(plugin, parameters))
-
-    def generator(self, plugin: str, **parameters: Unpack[GeneratorParameters]) -> AsyncPluginGenerator:
-        """Return a handle to a generator plugin. Nothing is sent before its first response.
-
-        Args:
-            plugin: Its identifier, for example `owner/name`.
-            parameters: See `GeneratorParameters`.
-
-        Raises:
-            LMStudioValueError: If an argument is invalid.
-        """
-        return AsyncPluginGenerator(self._generator(plugin, parameters))
 
 
 async def _entries_of(operation: Operation, log: Call) -> AsyncGenerator[LogEntry]:

@@ -222,8 +222,13 @@ class BaseClient(ShortTracebacks):
         return f"{type(self).__name__}(api_host={self.api_host!r})"
 
 
-class BaseHandle(ShortTracebacks, Generic[ModelT_co]):
-    """A handle to a model, or to a plugin in its place."""
+class BaseModelHandle(ShortTracebacks, Generic[ModelT_co]):
+    """A handle to a model.
+
+    Handles are equal if they refer to the same instance: the same server, device, kind and identifier, even if their
+    clients differ. A lazy handle refers to no instance before its first use. Until then it equals only handles that
+    share its state, such as those of `with_timeouts`.
+    """
 
     def __init__(self, model: ModelT_co) -> None:
         self.model: ModelT_co = model
@@ -231,7 +236,7 @@ class BaseHandle(ShortTracebacks, Generic[ModelT_co]):
 
     @property
     def identifier(self) -> str:
-        """The identifier of the loaded instance; before it is known, the given key. Of a plugin, its identifier.
+        """The identifier of the loaded instance; before it is known, the given key.
 
         Raises:
             LMStudioRuntimeError: If it means any loaded model, and was not used yet.
@@ -276,15 +281,6 @@ class BaseHandle(ShortTracebacks, Generic[ModelT_co]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(identifier={self.model.state.name!r})"
-
-
-class BaseModelHandle(BaseHandle[ModelT_co]):
-    """A handle to a model.
-
-    Handles are equal if they refer to the same instance: the same server, device, kind and identifier, even if their
-    clients differ. A lazy handle refers to no instance before its first use. Until then it equals only handles that
-    share its state, such as those of `with_timeouts`.
-    """
 
     @classmethod
     def on_hosts(cls, handles: Sequence[Self], max_retries: int) -> Self:

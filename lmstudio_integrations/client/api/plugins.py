@@ -13,7 +13,6 @@ from typing_extensions import TypeVar
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.base import BaseNamespace
-from lmstudio_integrations.client.plugins.generators import GeneratorModel
 from lmstudio_integrations.client.plugins.sessions import OnReport, PluginSessions, RemoteTool, ToolCallbacks, spec_of
 from lmstudio_integrations.client.support.arguments import check_names
 from lmstudio_integrations.client.support.timeouts import checked_timeouts
@@ -36,25 +35,17 @@ from lmstudio_integrations.types.plugins import ToolContent
 logger: logging.Logger = logging.getLogger(__name__)
 
 
-class GeneratorParameters(TypedDict, total=False):
-    """How a plugin runs.
+class PluginParameters(TypedDict, total=False):
+    """How a plugin with tools runs.
 
     Attributes:
         plugin_config: The plugin's settings, by their keys. MCP servers have none: `mcp.json` configures them.
         working_directory: The directory, on the machine of LM Studio, in which the plugin works.
+        prefix: What the names of its tools begin with, for example `weather_`. Nothing by default.
     """
 
     plugin_config: Mapping[str, Any] | None
     working_directory: str | None
-
-
-class PluginParameters(GeneratorParameters, total=False):
-    """How a plugin with tools runs.
-
-    Attributes:
-        prefix: What the names of its tools begin with, for example `weather_`. Nothing by default.
-    """
-
     prefix: str
 
 
@@ -209,7 +200,3 @@ class BasePluginsNamespace(BaseNamespace):
                 f"{'an empty dict' if is_object(plugins) else type(plugins).__name__}"
             )
         return context, PluginSessions(context, specs, _with_callbacks(ToolCallbacks(), parameters))
-
-    def _generator(self, plugin: str, parameters: GeneratorParameters) -> GeneratorModel:
-        check_names(parameters, GeneratorParameters.__annotations__)
-        return GeneratorModel(self._context, spec_of(plugin, parameters))

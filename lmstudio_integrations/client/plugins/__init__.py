@@ -1,1 +1,1 @@
-"""LM Studio's plugins, MCP servers among them: their tools, and the text that they generate."""
+"""LM Studio's plugins, MCP servers among them: their tools."""

@@ -13,11 +13,9 @@ from lmstudio_integrations.client.models.state import KeptWarm
 from lmstudio_integrations.client.predictions.prediction import PredictingModel, Prediction
 from lmstudio_integrations.client.predictions.prefill import Prefix, prefill_parameters, prefix_of, with_question
 from lmstudio_integrations.client.predictions.requests import (
-    ChatRequest,
     History,
     PredictionParameters,
     PromptParameters,
-    RequestMaker,
     encode,
     plan_completion,
     plan_response,
@@ -39,12 +37,9 @@ from lmstudio_integrations.types.reranking import RerankResult
 class LanguageModel(PredictingModel):
     """A language model on one server."""
 
-    request: RequestMaker = ChatRequest
-    """Makes the request of the next message of a conversation."""
-
     def prepare_response(self, history: History | PendingHistory, parameters: PredictionParameters) -> Prediction:
         """Prepare the model's next message of a conversation."""
-        return self.predict(plan_response(history, parameters, is_async=self.context.is_async, request=self.request))
+        return self.predict(plan_response(history, parameters, is_async=self.context.is_async))
 
     def prepare_completion(self, prompt: str, parameters: PredictionParameters) -> Prediction:
         """Prepare the continuation of a text."""
@@ -108,7 +103,7 @@ class LanguageModel(PredictingModel):
 
     def prepare_act(self, chat: History, tools: Iterable[ToolInput], parameters: ActParameters) -> Act:
         """Prepare a tool loop."""
-        return Act(self, chat, tools, parameters, self.request)
+        return Act(self, chat, tools, parameters)
 
     def prepare_images(self, images: Sequence[FileInput], *, allow_private_hosts: bool) -> Flow[list[FileHandle]]:
         """Upload images for a conversation with this model; download those that are http or https URLs first."""

@@ -450,8 +450,6 @@ class Prediction:
         if ask.call is not None:
             ask.call.server_is_done = True
         ask.is_cancelled = self._is_cancelled
-        if ask.is_cancelled and not end.has_stats:  # generators do not say why they stopped
-            end = replace(end, stats={**end.stats, "stopReason": "userStopped"})
         return (yield from self._deliver(batch[:-1], end, self._middlewares))
 
     def _deliver(self, events: Events, end: PredictionEnd | None, middlewares: Sequence[Middleware]) -> Flow[Events]:

@@ -14,7 +14,7 @@ from lmstudio_integrations.client.models.chat_templates import PromptSettings, p
 from lmstudio_integrations.client.models.rendering import NO_FLAGS
 from lmstudio_integrations.client.models.state import Instance, Specifier
 from lmstudio_integrations.client.predictions.callbacks import Callbacks
-from lmstudio_integrations.client.predictions.plan import Plan, PredictionRequest
+from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.predictions.repetition import characters_of
 from lmstudio_integrations.client.predictions.required_call import may_call, offered_tools, requires_call
 from lmstudio_integrations.client.support.arguments import check_names, optional_text
@@ -181,10 +181,6 @@ class ChatRequest:
         return Predict(modelSpecifier=instance.specifier, history=history.to_dict(), predictionConfigStack=self._stack)
 
 
-RequestMaker: TypeAlias = Callable[[UploadedHistory, LlmPredictionConfig], PredictionRequest]
-"""Makes the request of the next message, from a conversation and settings."""
-
-
 class CompletionRequest:
     """Requests the continuation of a text."""
 
@@ -259,17 +255,11 @@ def encode(history: History) -> WireHistory:
     return wire
 
 
-def plan_response(
-    history: History | PendingHistory,
-    parameters: PredictionParameters,
-    *,
-    is_async: bool,
-    request: RequestMaker = ChatRequest,
-) -> Plan:
-    """Plan the next message of a conversation, which `request` requests."""
+def plan_response(history: History | PendingHistory, parameters: PredictionParameters, *, is_async: bool) -> Plan:
+    """Plan the next message of a conversation."""
     settings = _settings(parameters, is_async=is_async)
     keeps_misfits = not parameters.get("check_response", True)
-    plan = plan_round(history, settings, parameters, keeps_misfits=keeps_misfits, request=request)
+    plan = plan_round(history, settings, parameters, keeps_misfits=keeps_misfits)
     if parameters:
         _add_reading(plan, parameters)
     return plan
@@ -281,7 +271,6 @@ def plan_round(
     parameters: Mapping[str, Any],
     *,
     keeps_misfits: bool = False,
-    request: RequestMaker = ChatRequest,
 ) -> Plan:
     """Plan the model's next message with resolved settings, and without callbacks: a round of the tool loop.
 
@@ -290,10 +279,9 @@ def plan_round(
         settings: The settings.
         parameters: The keyword arguments of the call.
         keeps_misfits: Whether calls in the text whose arguments do not fit are calls: the caller checks them.
-        request: Makes the request.
     """
     encoded = history if isinstance(history, PendingHistory) else encode(history)
-    plan = Plan([request(UploadedHistory(encoded), settings)], "Chat response", settings, parameters)
+    plan = Plan([ChatRequest(UploadedHistory(encoded), settings)], "Chat response", settings, parameters)
     plan.files, plan.has_reasoning = tuple(encoded.files), encoded.has_reasoning
     plan.has_files = bool(encoded.files) or isinstance(encoded, PendingHistory)
     plan.fingerprint = cache(partial(_fingerprint, encoded, settings))

@@ -41,10 +41,7 @@ def request_attributes(parameter: Mapping[str, Any]) -> Attributes:
 
 
 def _settings_of(parameter: Mapping[str, Any]) -> LlmPredictionConfig:
-    """Return the settings of a request; that of a generator plugin has only tools, outside of a stack."""
-    if "predictionConfigStack" in parameter:
-        return LlmPredictionConfig.from_fields(collapse(parameter["predictionConfigStack"]))
-    return LlmPredictionConfig(raw_tools={"tools": parameter["tools"]})
+    return LlmPredictionConfig.from_fields(collapse(parameter["predictionConfigStack"]))
 
 
 def result_attributes(result: PredictionResult) -> Attributes:

@@ -323,10 +323,3 @@ def test_what_cannot_work_is_one_error(adapter: Adapter, settings: dict[str, Any
             getattr(adapter.make(**fields), adapter.method)("Hello", **settings)
     with pytest.raises(ValueError, match="instances" if "=2 " not in text else text):
         call(adapter, "sync", adapter.make(**{**fields, **settings}), "Hello")
-
-
-@pytest.mark.parametrize("make", [ChatLMStudio, LMStudio])
-def test_a_generator_plugin_has_no_instances(make: Any) -> None:
-    model = make(model="plugin:acme/writer", host="localhost:9", instances=2)
-    with pytest.raises(ValueError, match="accepts a conversation and tools, but not instances"):
-        model.invoke("Hello") if make is ChatLMStudio else model.complete("Hello")

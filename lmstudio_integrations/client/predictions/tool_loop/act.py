@@ -19,7 +19,6 @@ from lmstudio_integrations.client.predictions.prediction import PredictingModel
 from lmstudio_integrations.client.predictions.requests import (
     History,
     PredictionSettings,
-    RequestMaker,
     plan_round,
     to_chat,
     with_tools,
@@ -233,12 +232,10 @@ class Act:
         history: History,
         tools: Iterable[ToolInput],
         parameters: ActParameters,
-        request: RequestMaker,
     ) -> None:
         known, settings = ActParameters.__annotations__, LlmPredictionConfig.model_fields
         check_names(parameters, known, in_config=settings, async_callbacks=model.context.is_async)
         self._model = model
-        self._request = request
         self._parameters = parameters
         self._chat = to_chat(history)
         self._tools = parse_tools(list_of(tools, "tools"))
@@ -344,7 +341,7 @@ class Act:
             "stop_on_repetition": True,
         }
         parameters = {**helps, **self._parameters}
-        return plan_round(self._chat, settings, parameters, keeps_misfits=True, request=self._request)
+        return plan_round(self._chat, settings, parameters, keeps_misfits=True)
 
     def _job(self, call_id: int, call: ToolCallEnd) -> ToolJob:
         tool = self._tools.get(call.name)
