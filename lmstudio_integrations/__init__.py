@@ -57,7 +57,6 @@ _EXPORTS = {
     ".types.config_dicts": """
         EmbeddingLoadModelConfigDict GpuSettingDict LlmLoadModelConfigDict LlmPredictionConfigDict
     """,
-    ".types.download_plans": "DownloadPlan DownloadPlanNode DownloadPlanOption",
     ".types.files": "FileHandle ParsedDocument RetrievalResult",
     ".types.functions": "ToolCallContext ToolFunctionDef ToolFunctionDefDict",
     ".types.gpu": "GpuSetting",

@@ -14,7 +14,6 @@ from lmstudio_integrations.types.chat import AssistantMessage as AssistantMessag
 from lmstudio_integrations.types.confidence import FieldConfidence as FieldConfidence
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig as EmbeddingLoadModelConfig, LlmLoadModelConfig as LlmLoadModelConfig, LlmPredictionConfig as LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict as EmbeddingLoadModelConfigDict, GpuSettingDict as GpuSettingDict, LlmLoadModelConfigDict as LlmLoadModelConfigDict, LlmPredictionConfigDict as LlmPredictionConfigDict
-from lmstudio_integrations.types.download_plans import DownloadPlan as DownloadPlan, DownloadPlanNode as DownloadPlanNode, DownloadPlanOption as DownloadPlanOption
 from lmstudio_integrations.types.files import FileHandle as FileHandle, ParsedDocument as ParsedDocument, RetrievalResult as RetrievalResult
 from lmstudio_integrations.types.functions import ToolCallContext as ToolCallContext, ToolFunctionDef as ToolFunctionDef, ToolFunctionDefDict as ToolFunctionDefDict
 from lmstudio_integrations.types.gpu import GpuSetting as GpuSetting

@@ -78,7 +78,6 @@ class Exchange:
         timeout_name: The timeout that runs now, besides `timeout`; `None` on channels that are open-ended.
         since: When that timeout began to run, or was last restarted; at first when the call was made.
         id: The id on the wire, once it is sent; valid on this socket only (docs/protocol.md#ids).
-        stop: The type of the packet that asks the server to stop, if it is not that of the endpoint any more.
         packets: How many packets were received.
         cancelled: Whether nothing is left to stop: `cancel` was sent, or the terminal packet was received. A second
             `cancel` would draw a warning (docs/protocol.md#channels).
@@ -101,7 +100,6 @@ class Exchange:
     timeout_name: str | None = None
     since: float = 0.0
     id: int = 0
-    stop: str | None = None
     packets: int = 0
     cancelled: bool = False
     high_surrogate: str = ""

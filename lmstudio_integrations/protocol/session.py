@@ -178,24 +178,6 @@ class ClientSession:
     def _send_packets(self, channel: Exchange, *packets: str | None) -> None:
         self._outbox += [envelope.channel_send(channel.id, packet) for packet in packets if packet is not None]
 
-    def send(self, exchange: Exchange, packet: str, now: float, stop: str | None = None) -> None:
-        """Send a packet on a channel, if it is still open, and wait for the server again.
-
-        Args:
-            exchange: The channel.
-            packet: The packet, as JSON text.
-            now: The time.
-            stop: The type of the packet that asks the server to stop from now on, if it is another one.
-        """
-        if self._sent.get(exchange.id) is exchange and not exchange.cancelled:
-            exchange.since, exchange.timeout_name = now, exchange.endpoint.timeout_name
-            exchange.stop = stop or exchange.stop
-            self._send_packets(exchange, packet)
-
-    def suspend(self, exchange: Exchange) -> None:
-        """Run no timeout on a channel, because the server waits for the caller, until that sends a packet."""
-        exchange.timeout_name = None
-
     def cancel(self, exchange: Exchange) -> None:
         """Ask the server to stop. What still arrives is delivered. Has no effect after the end."""
         channel = exchange.channel
@@ -208,7 +190,7 @@ class ClientSession:
                 self._send_packets(channel, channel.abort(exchange))
             exchange.finish(None)
         elif self._sent.get(exchange.id) is exchange and isinstance(exchange.endpoint, Channel):
-            stop = exchange.stop or exchange.endpoint.stop
+            stop = exchange.endpoint.stop
             if stop and not exchange.cancelled:
                 # The channel stays in the table: only the server ends it (docs/protocol.md#rule-cancel-and-read-on).
                 message = f'{{"type":"{stop}"}}'

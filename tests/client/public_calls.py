@@ -112,7 +112,6 @@ CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "list_loaded_models": lambda client, _, __: client.list_loaded_models(),
     "list_downloaded_models": lambda client, _, __: client.list_downloaded_models(),
     "list_downloaded_models of the system": lambda client, _, __: client.system.list_downloaded_models(),
-    "list_downloaded_model_variants": lambda client, _, __: client.system.list_downloaded_model_variants("chatty"),
     "estimate_usage": lambda client, _, __: client.llm.estimate_usage("chatty"),
     "plan": lambda client, _, __: client.plan(["chatty:2048@2"]),
     "certify": lambda client, _, __: client.certify("chatty", rows=["tools"], quick=True),
@@ -126,6 +125,5 @@ CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "parse_document": lambda client, _, __: client.files.parse_document(FILE),
     "retrieve": lambda client, _, __: client.files.retrieve("a", [FILE]),
     "search_models": lambda client, _, __: client.repository.search_models("a"),
-    "download_artifact": lambda client, _, __: client.repository.download_artifact("scripted/chatty"),
 }
 """A call of each public method: with a client, a handle to a language model, and one to an embedding model."""

@@ -15,7 +15,6 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
 from lmstudio_integrations._support.typeguards import is_list
-from tests.client.plan_frames import UPDATE, planned
 from tests.fuzz.mutations import mutated
 from tests.protocol.samples import TOOL_CALL, fragment, progress
 from tests.protocol.transcripts import LLM_INFO, LLM_INSTANCE
@@ -104,14 +103,6 @@ LOADS: tuple[list[dict[str, Any]], ...] = (
         {"type": "loadSuccess", "info": LLM_INSTANCE},
     ],
 )
-DOWNLOADS: tuple[list[dict[str, Any]], ...] = tuple(
-    [{"type": kind, "plan": planned(**plan)} for kind, plan in plans]
-    + [{"type": "downloadProgress", "update": UPDATE}, {"type": "startFinalizing"}, {"type": "success"}]
-    for plans in (
-        [("planUpdated", {"state": "fetching"}), ("planReady", {})],
-        [("planReady", {}), ("planUpdated", {"selected": 1, "version": 1})],
-    )
-)
 ERRORS: tuple[Any, ...] = (
     {"title": "The model has crashed", "cause": "n_keep (5) >= n_ctx (4)", "rootTitle": "Oh", "suggestion": "Try."},
     {
@@ -129,7 +120,6 @@ RESULTS: dict[str, Any] = {
     "listLoaded": [LLM_INSTANCE],
     "getBasePredictionConfig": {"fields": [{"key": "llm.prediction.temperature", "value": 0.8}, {"key": "new"}]},
     "listDownloadedModels": [LLM_INFO],
-    "listDownloadedModelVariants": [LLM_INFO],
     "tokenize": {"tokens": [1, 2, 3]},
     "countTokens": {"tokenCount": 3},
     "applyPromptTemplate": {"formatted": "user: hi"},
@@ -188,7 +178,7 @@ class FuzzServer:
                 yield {"type": "channelClose", **channel}
 
     def _packets(self, request: dict[str, Any], random: Random) -> list[Any]:
-        others = {"getOrLoad": LOADS, "loadModel": LOADS, "createDownloadPlan": DOWNLOADS}.get(request["endpoint"])
+        others = {"getOrLoad": LOADS, "loadModel": LOADS}.get(request["endpoint"])
         streams = [SCORED] if ONE_TOKEN in json.dumps(request) else STREAMS
         packets = random.choice(others) if others else [*random.choice(streams), END]
         changed = self.mutate(packets, random)

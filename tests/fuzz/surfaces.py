@@ -93,8 +93,6 @@ def _native(client: lms.Client) -> dict[str, Call]:
         "context_use": lambda: model().get_context_use("hi"),
         "info": lambda: [model().get_info(), model().get_load_config(), model().get_processing_state()],
         "base_config": lambda: model().get_base_config(),
-        "variants": lambda: client.system.list_downloaded_model_variants("m1"),
-        "artifact": lambda: client.repository.download_artifact("maker/talker", "q8_0", on_progress=str),
         "list": lambda: [client.llm.list_loaded(), client.list_downloaded_models(), client.system.get_version()],
         "new_instance": lambda: client.llm.load_new_instance("m1", on_load_progress=abs),
         "model": lambda: client.llm.model("m1", config={"contextLength": 2048, "seed": 5}),

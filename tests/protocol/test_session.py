@@ -26,7 +26,6 @@ from tests.protocol.samples import (
     CANCEL,
     EMPTY_STACK,
     GET_M1,
-    PARAMETERS,
     PREDICT_HELLO,
     QUERY,
     SUCCESS,
@@ -368,21 +367,6 @@ def test_cancelling_an_rpc_or_an_ended_channel_sends_nothing() -> None:
     pair.client.cancel(exchange)
     pair.pump()
     assert not pair.client_packets
-
-
-def test_a_packet_on_an_open_channel_may_change_what_cancels_it() -> None:
-    pair = SessionPair("repository")
-    for stops in ([], ["cancelDownload"]):
-        exchange, _ = pair.call("createDownloadPlan", PARAMETERS["createDownloadPlan"][0])
-        for stop in stops:
-            pair.client.send(exchange, '{"type":"commit"}', 0.0, stop)
-        pair.client.cancel(exchange)
-        pair.client.send(exchange, '{"type":"commit"}', 0.0)
-        pair.pump()
-        pair.close(exchange)
-        pair.client.send(exchange, '{"type":"commit"}', 0.0)
-        pair.pump()
-    assert [request.packet["type"] for request in pair.client_packets] == ["cancelPlan", "commit", "cancelDownload"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from tests.protocol.samples import (
     CANCEL,
     EMPTY_STACK,
     GET_M1,
-    PARAMETERS,
     PREDICT_HELLO,
     QUERY,
     fragment,
@@ -47,17 +46,6 @@ def expect_timeout(pair: SessionPair, receiver: RecordingReceiver, name: str, af
     assert all(text in str(error) for text in SAID[name])
     pair.pass_time(1000.0)
     assert len(receiver.ends) == 1
-
-
-def test_no_timeout_runs_while_the_server_waits_for_the_caller() -> None:
-    pair = SessionPair("repository")
-    parameter = PARAMETERS["createDownloadPlan"][0]
-    exchange, receiver = pair.call("createDownloadPlan", parameter, timeouts={"idle_timeout": 60.0})
-    pair.pass_time(50.0)
-    pair.client.suspend(exchange)
-    pair.pass_time(1000.0)
-    pair.client.send(exchange, '{"type":"commit"}', pair.now)
-    expect_timeout(pair, receiver, "idle_timeout", 60.0)
 
 
 def test_an_rpc_without_a_reply_ends_with_the_idle_timeout() -> None:

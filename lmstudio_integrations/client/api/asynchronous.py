@@ -44,8 +44,7 @@ from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.files import uploads
 from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.client.files.uploads import FileInput, RetrievalParameters
-from lmstudio_integrations.client.models import artifacts, queries, repository
-from lmstudio_integrations.client.models.artifacts import OnPlan
+from lmstudio_integrations.client.models import queries, repository
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools
 from lmstudio_integrations.client.models.loading import DEFAULT_TTL
 from lmstudio_integrations.client.models.model import Texts
@@ -74,7 +73,6 @@ from lmstudio_integrations.types.config import (
     LlmPredictionConfig,
     ModelKind,
 )
-from lmstudio_integrations.types.download_plans import DownloadPlan
 from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.logs import LogEntry
@@ -480,18 +478,6 @@ class AsyncSystemNamespace(BaseNamespace):
         """Return all models on the server's disk, of one kind or of both."""
         return self._as_downloaded(await arun(queries.list_downloaded(self._operation(), checked_kind(namespace))))
 
-    async def list_downloaded_model_variants(self, model_key: str) -> list[AnyAsyncDownloadedModel]:
-        """Return the downloaded variants of a model, such as its quantizations. Each has a key that loads just it.
-
-        Args:
-            model_key: The key of the model; the `variants` and the `selected_variant` of its info are keys of variants.
-
-        Raises:
-            LMStudioServerError: If the model is not downloaded, or has no variants.
-            LMStudioUnsupportedError: If the server is too old to know them.
-        """
-        return self._as_downloaded(await arun(queries.list_variants(self._operation(), model_key)))
-
     def _as_downloaded(self, infos: Iterable[ModelInfo]) -> list[AnyAsyncDownloadedModel]:
         llm, embedding = AsyncLlmNamespace(self._context), AsyncEmbeddingNamespace(self._context)
         return [llm.as_downloaded(info) if info.type == "llm" else embedding.as_downloaded(info) for info in infos]
@@ -583,51 +569,6 @@ class AsyncRepositoryNamespace(BaseNamespace):
         """Return the models that match a search term; without one, those that the server recommends."""
         results = await arun(repository.search(self._operation(), search_term, limit, compatibility_types))
         return [AsyncAvailableModel(each, self._context) for each in results]
-
-    async def download_artifact(
-        self,
-        artifact: str,
-        quantization: str | None = None,
-        compatibility_types: Sequence[str] | None = None,
-        *,
-        on_plan: OnPlan | None = None,
-        on_progress: OnDownload | None = None,
-        on_finalize: Callable[[], Any] | None = None,
-        show_progress: ShowProgress = "auto",
-    ) -> DownloadPlan | None:
-        """Download an artifact of LM Studio's hub with all that it needs, if it is not there; return what was planned.
-
-        Args:
-            artifact: Owner and name, such as `qwen/qwen3-4b`.
-            quantization: The quantization of its models, such as `Q4_K_M`. By default, the server chooses.
-            compatibility_types: The formats of models to choose from, such as `["gguf"]`.
-            on_plan: Called with the plan before anything is downloaded, even if there is nothing to download. It may
-                return `False` to reject the plan, or a dict of the options to choose, by the indices of their nodes;
-                `None` as an option keeps what is there. It is called again with each changed plan.
-            on_progress: Called with the progress.
-            on_finalize: Called when all bytes have arrived.
-            show_progress: As for the download of a model that a search has found.
-
-        Returns:
-            The plan, whose `model_keys` load the models; `None` if `on_plan` has rejected it.
-
-        Raises:
-            LMStudioValueError: If the name is not one of the hub, or no model comes with the quantization.
-            LMStudioServerError: If there is no such artifact, or it cannot be downloaded.
-            LMStudioUnsupportedError: If the server is too old to plan downloads.
-        """
-        return await arun(
-            artifacts.download_artifact(
-                self._operation(),
-                artifact,
-                quantization=quantization,
-                compatibility_types=compatibility_types,
-                on_plan=on_plan,
-                on_progress=on_progress,
-                on_finalize=on_finalize,
-                show_progress=show_progress,
-            )
-        )
 
 
 class AsyncPluginTool(BasePluginTool):

@@ -21,7 +21,6 @@ from lmstudio_integrations.protocol.requests import (
     BasePredictionConfig,
     EstimateModelUsage,
     Lookup,
-    ModelKey,
     OnDevice,
     Specified,
     Tokenize,
@@ -109,16 +108,6 @@ def list_downloaded(operation: Operation, kind: ModelKind | None) -> Flow[list[M
     """Return the downloaded models, of one kind or of both."""
     infos = yield from operation.call("system", "listDownloadedModels", None, parse_infos, label="Model list")
     return [info for info in infos if kind in {None, info.type}]
-
-
-def list_variants(operation: Operation, key: str) -> Flow[list[ModelInfo]]:
-    """Return the downloaded variants of a model. Without any, the server reports an error."""
-    parameter = ModelKey(modelKey=text_of(key, "model_key"))
-    return (
-        yield from operation.call(
-            "system", "listDownloadedModelVariants", parameter, parse_infos, label="List of variants"
-        )
-    )
 
 
 def list_loaded(operation: Operation, kind: ModelKind) -> Flow[list[ModelInstanceInfo]]:

@@ -1,6 +1,6 @@
 """Search models, list download options, download: the [repository](docs/protocol.md#repository-endpoints)."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from lmstudio_integrations.client.support.arguments import (
@@ -13,7 +13,6 @@ from lmstudio_integrations.client.support.arguments import (
 from lmstudio_integrations.client.support.progress_bars import ProgressBar, ShowProgress
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import CallbackEffect, Operation, decode_errors
-from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.requests import (
     DownloadModel,
     DownloadOptions,
@@ -32,10 +31,14 @@ def search(
     operation: Operation, term: str | None, limit: int | None, compatibility_types: Sequence[str] | None
 ) -> Flow[list[SearchResultInfo]]:
     """Return the models that match a search term; without one, those that the server recommends."""
+    formats = None
+    if compatibility_types is not None:
+        listed = list_of(compatibility_types, "compatibility_types")
+        formats = [text_of(each, "compatibility_types") for each in listed]
     options = {
         "searchTerm": optional_text(term, "search_term"),
         "limit": whole_number(limit, "limit", most=MAX_RESULTS),
-        "compatibilityTypes": None if compatibility_types is None else formats_of(compatibility_types),
+        "compatibilityTypes": formats,
     }
     parameters = cast("SearchParameters", {name: value for name, value in options.items() if value is not None})
 
@@ -44,11 +47,6 @@ def search(
 
     parameter = SearchModels(opts=parameters)
     return (yield from operation.call("repository", "searchModels", parameter, read, label="Model search"))
-
-
-def formats_of(compatibility_types: Sequence[str]) -> list[str]:
-    """Return checked formats of models, such as `gguf`."""
-    return [text_of(each, "compatibility_types") for each in list_of(compatibility_types, "compatibility_types")]
 
 
 def download_options(operation: Operation, result: SearchResultInfo) -> Flow[list[DownloadOptionInfo]]:
@@ -63,13 +61,6 @@ def download_options(operation: Operation, result: SearchResultInfo) -> Flow[lis
     return (
         yield from operation.call("repository", "getModelDownloadOptions", parameter, read, label="Download options")
     )
-
-
-def no_quantization(requested: str, names: Iterable[str | None]) -> LMStudioValueError:
-    """Return the error about a quantization that no form has, with the names of those that they have."""
-    listed = ", ".join(dict.fromkeys(filter(None, names)))
-    remedy = f"there are {listed}" if listed else "the server names none, so omit it"
-    return LMStudioValueError(f"there is no quantization {requested!r}; {remedy}")
 
 
 class DownloadReport:

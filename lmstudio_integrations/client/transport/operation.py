@@ -72,19 +72,6 @@ class Call:
         """Whether the request is on its way to the server."""
         return self.exchange.id > 0
 
-    def send(self, packet: Mapping[str, Any], *, stop: str | None = None) -> None:
-        """Send a packet on the channel.
-
-        Args:
-            packet: The packet.
-            stop: The type of the packet that asks the server to stop from now on, if it is another one.
-        """
-        self._change(ClientSession.send, dumps(packet), time.monotonic(), stop)
-
-    def suspend(self) -> None:
-        """Run no timeout of the call but `timeout`, because the server waits for the caller, until that sends."""
-        self._change(ClientSession.suspend)
-
     def _change(self, change: Callable[..., None], *arguments: object) -> None:
         self._io.submit(Connections.of(self._io).change_session, self._key, change, self.exchange, *arguments)
 

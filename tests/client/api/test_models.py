@@ -270,13 +270,6 @@ async def test_lists_show_both_kinds(client: Any) -> None:
     assert [info.model_key for info in await client.embedding.list_downloaded()] == ["vectors"]
 
 
-async def test_a_model_without_variants_is_an_error_of_the_server(client: Any) -> None:
-    with pytest.raises(lms.LMStudioServerError, match="no variants"):
-        await client.system.list_downloaded_model_variants("chatty")
-    with pytest.raises(lms.LMStudioValueError, match="model_key is empty"):
-        await client.system.list_downloaded_model_variants(" ")
-
-
 async def test_the_tokens_of_a_chat_are_compared_with_the_context_length(client: Any) -> None:
     model = await client.llm.load_new_instance("chatty", config={"contextLength": 100})
     short, long = await model.get_context_use("Hi"), await model.get_context_use("word " * 200)

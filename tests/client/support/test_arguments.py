@@ -164,7 +164,6 @@ async def test_invalid_arguments_of_a_model_call_are_rejected(
 NEVER_AWAITED: list[Callable[[Any], Any]] = [
     lambda client: client.llm.model("chatty", on_load_progress=_async_callback),
     lambda client: client.files.parse_document(HANDLE, on_progress=_async_callback),
-    lambda client: client.repository.download_artifact("maker/talker", on_progress=_async_callback),
 ]
 
 SYNC_ONLY: list[Callable[[Any], Any]] = [

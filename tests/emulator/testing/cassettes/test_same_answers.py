@@ -172,14 +172,6 @@ async def use_a_plugin(client: Any) -> Any:
         return await adder.call({"a": 1, "b": 2}), text, reports, str(caught.value)
 
 
-async def download_by_plan(client: Any) -> Any:
-    sizes: list[int] = []
-    plan = await client.repository.download_artifact(
-        "scripted/absent", on_plan=lambda plan: sizes.append(plan.download_size_bytes), on_progress=lambda _update: None
-    )
-    return sizes, plan.to_dict()
-
-
 NATIVE: tuple[Callable[[Any], Coroutine[Any, Any, Any]], ...] = (
     respond,
     stream,
@@ -193,7 +185,6 @@ NATIVE: tuple[Callable[[Any], Coroutine[Any, Any, Any]], ...] = (
     rerank,
     look_around,
     use_a_plugin,
-    download_by_plan,
 )
 
 
