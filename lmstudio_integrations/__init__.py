@@ -61,7 +61,6 @@ _EXPORTS = {
     ".types.functions": "ToolCallContext ToolFunctionDef ToolFunctionDefDict",
     ".types.gpu": "GpuSetting",
     ".types.hosts": "HostStatus",
-    ".types.logs": "LogEntry ModelInputEntry ModelOutputEntry RuntimeEntry ServerEntry",
     ".types.machines": "HardwareSurvey LinkStatus LinkedDevice",
     ".types.memory_plans": "Eviction LoadedModel MemoryPlan PlannedModel",
     ".types.models": """

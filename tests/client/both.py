@@ -50,7 +50,6 @@ _AT_ONCE = {
     "cancel",
     "complete_stream",
     "lazy_model",
-    "logs",
     "respond_stream",
     "result",
     "tools",

@@ -117,7 +117,6 @@ CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "certify": lambda client, _, __: client.certify("chatty", rows=["tools"], quick=True),
     "hardware": lambda client, _, __: client.hardware(),
     "link_status": lambda client, _, __: client.link_status(),
-    "logs": lambda client, _, __: client.logs(),
     "get_version": lambda client, _, __: client.system.get_version(),
     "prepare_image": lambda client, _, __: client.prepare_image(b"\x89PNG\r\n\x1a\n"),
     "prepare_image of files": lambda client, _, __: client.files.prepare_image(b"\x89PNG\r\n\x1a\n"),

@@ -5,8 +5,7 @@ Every method runs a flow. `python -m tools.sync_client` writes `sync.py`, which 
 `asynchronous.py`, so the docstrings must be right for both. Users and adapters call both.
 """
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeAlias, cast, overload
 
@@ -60,11 +59,11 @@ from lmstudio_integrations.client.predictions.tool_loop.runners import ThreadRun
 from lmstudio_integrations.client.support.arguments import flag_of, text_of
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
-from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback
+from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.client.transport.connect.find import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import Mailbox, ThreadMailbox
-from lmstudio_integrations.client.transport.operation import Call, Operation
+from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.types.cards import Card
 from lmstudio_integrations.types.config import (
@@ -76,7 +75,6 @@ from lmstudio_integrations.types.config import (
 )
 from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.functions import ToolInput
-from lmstudio_integrations.types.logs import LogEntry
 from lmstudio_integrations.types.machines import HardwareSurvey, LinkStatus
 from lmstudio_integrations.types.memory_plans import MemoryPlan
 from lmstudio_integrations.types.models import (
@@ -638,13 +636,6 @@ class PluginsNamespace(BasePluginsNamespace):
         return ToolUseSession(*self._sessions(plugin, parameters))
 
 
-def _entries_of(operation: Operation, log: Call) -> Generator[LogEntry]:
-    ready = deque[Any]()
-    with short_traceback(), log:
-        while ready or run(queries.read_log(operation, log, ready)):
-            yield queries.entry_of(ready.popleft())
-
-
 class Client(BaseClient):
     """A client for threads; many may share it. See `BaseClient` for the arguments.
 
@@ -752,21 +743,6 @@ class Client(BaseClient):
     def link_status(self) -> LinkStatus:
         """Return what the server knows of linked devices (LM Link)."""
         return run(queries.link_status(Operation(self._context)))
-
-    def logs(self) -> Generator[LogEntry]:
-        """Open the server's log; return an iterator over its entries: prompts, responses, requests, loads and errors.
-
-        The server keeps none: what it wrote before is not there. Entries that arrive while nobody reads are kept in
-        memory, all of them. A quiet log is no timeout. The iteration ends when this client or the iterator is closed;
-        to end it while it waits in another thread or task, close the client.
-
-        Raises:
-            LMStudioClientClosedError: If the client is closed already.
-            LMStudioConnectionLostError: If the connection is lost, while entries are read.
-            LMStudioServerError: If the server reports an error, or ends the log, while entries are read.
-        """
-        operation = Operation(self._context, {"timeout": None})
-        return _entries_of(operation, queries.open_log(operation))
 
     def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload an image for use in a chat: `client.files.prepare_image`."""

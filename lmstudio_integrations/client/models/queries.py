@@ -3,7 +3,6 @@
 None of them finds or loads a model; `model.py` does that first where it is necessary.
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
@@ -11,10 +10,9 @@ from lmstudio_integrations._support.typeguards import is_count, is_list
 from lmstudio_integrations.client.models.state import Specifier, WireInfo, identifier_of
 from lmstudio_integrations.client.support.arguments import optional_text, text_of
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.client.transport.operation import Call, Operation, decode_errors
-from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioValueError
-from lmstudio_integrations.protocol.endpoints import channel
-from lmstudio_integrations.protocol.envelope import ensure_writable, sanitize
+from lmstudio_integrations.client.transport.operation import Operation, decode_errors
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.protocol.envelope import ensure_writable
 from lmstudio_integrations.protocol.kv_config import KvConfig
 from lmstudio_integrations.protocol.prediction import model_info
 from lmstudio_integrations.protocol.requests import (
@@ -26,9 +24,7 @@ from lmstudio_integrations.protocol.requests import (
     Tokenize,
     UnloadModel,
 )
-from lmstudio_integrations.protocol.session import closed_early
 from lmstudio_integrations.types.config import ModelKind
-from lmstudio_integrations.types.logs import LogEntry, parse_entry
 from lmstudio_integrations.types.machines import LOCAL, HardwareSurvey, LinkStatus
 from lmstudio_integrations.types.models import (
     INSTANCE_INFO_TYPES,
@@ -58,32 +54,6 @@ def survey_hardware(operation: Operation) -> Flow[HardwareSurvey]:
     """Return the hardware of the server's own machine."""
     read = HardwareSurvey.from_dict
     return (yield from operation.call("runtime", "surveyHardware", None, read, label="Hardware survey"))
-
-
-def open_log(operation: Operation) -> Call:
-    """Open the log of the server; what it writes from then on arrives."""
-    return operation.start("diagnostics", channel("diagnostics", "streamLogs"), None, label="Log")
-
-
-def read_log(operation: Operation, log: Call, ready: deque[Any]) -> Flow[deque[Any]]:
-    """Add the next packets of an open log to those that are ready; there are none if the client was closed."""
-    while not ready:
-        try:
-            packets = yield log
-        except LMStudioConnectionLostError:
-            if operation.context.finalizer.alive:
-                raise
-            return ready
-        if not packets:
-            raise closed_early("Log")
-        ready.extend(packet for packet in packets if packet["type"] == "log")
-    return ready
-
-
-def entry_of(packet: Mapping[str, Any]) -> LogEntry:
-    """Return the entry of a packet of the log."""
-    with decode_errors("Log"):
-        return parse_entry(sanitize(packet["log"]))
 
 
 def on_device(operation: Operation, device: str | None) -> Flow[OnDevice]:
