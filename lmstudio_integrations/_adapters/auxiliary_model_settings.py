@@ -34,11 +34,11 @@ class AuxiliaryModelSettings(ConnectionSettings):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        run(self._handle(BaseModelHandle).model.load_all())
+        run(self._handle(BaseModelHandle).model.get_info(load=True))
         return self
 
     @with_short_traceback
     async def aload(self) -> Self:
         """Load the model if it is not loaded; see `load`."""
-        await arun(self._async_handle(BaseModelHandle).model.load_all())
+        await arun(self._async_handle(BaseModelHandle).model.get_info(load=True))
         return self

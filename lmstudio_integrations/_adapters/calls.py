@@ -194,7 +194,7 @@ class ResolvedCall(NamedTuple):
         if flag_of(keep_warm, "keep_warm") and warm is None:
             raise LMStudioValueError("keep_warm=True needs what is to be kept warm; pass warm or tools")
         template = yield from model.get_chat_template_info()
-        info = yield from model.load_all()
+        info = yield from model.get_info(load=True)
         wire = info.to_dict()
         self.runtime.record_info(self.handle.model, str(model.context.target), wire, {})
         if warm is not None:

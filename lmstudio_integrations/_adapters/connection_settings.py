@@ -60,13 +60,6 @@ class ConnectionSettings(ModelTimeouts, ServerSettings, _ModelSettings):
         "machine, then any other that has the model. Under `fit`, that is `local`.",
     )
 
-    instances: Count = Field(
-        default=1,
-        description="How many instances of the model to use on each host, by the identifiers `key`, `key:2` and so on. "
-        "Calls are shared among them as among several hosts. More than one are loaded as under `explicit`, and need a "
-        "`model`. The default is 1.",
-    )
-
     ttl: Seconds | None = Field(
         default=None,
         description="Unload the model after this many idle seconds, if this object loads it. If unset, the server's "

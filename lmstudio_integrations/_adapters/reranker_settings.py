@@ -47,7 +47,7 @@ class RerankerSettings(AuxiliaryModelSettings):
 
     max_concurrency: Count | None = Field(
         default=None,
-        description="How many texts a call scores at once. By default as many as the model's instances run.",
+        description="How many texts a call scores at once. By default as many as the model's hosts run.",
     )
 
     errors: OnRerankError = Field(

@@ -92,10 +92,9 @@ class _ClientPool(Generic[ClientT]):
 
     def _new_handle(self, spec: HandleSpec) -> BaseModelHandle:
         model, timeouts = spec.model, dict[str, Any](spec.timeouts)
-        targets = model.targets
-        clients = [self._client(place.server).with_timeouts(**timeouts) for place, _ in targets]
+        clients = [self._client(place.server).with_timeouts(**timeouts) for place in model.places]
         namespaces = [_namespace(client, model.kind) for client in clients]
-        states = self._states.get_or_make(model, lambda: [_state_of(model, place, number) for place, number in targets])
+        states = self._states.get_or_make(model, lambda: [_state_of(model, place) for place in model.places])
         handles: list[BaseModelHandle] = [
             namespace.handle_for(state) for namespace, state in zip(namespaces, states, strict=True)
         ]
@@ -173,7 +172,7 @@ class Runtime(BaseRuntime):
             load_config: How it was loaded, in wire form; empty if that is not known.
         """
         known = self.model_info(spec)
-        place = host if len(spec.targets) == 1 else (host, info.get("deviceIdentifier"), info.get("identifier"))
+        place = host if len(spec.places) == 1 else (host, info.get("deviceIdentifier"), info.get("identifier"))
         if known is not None and known.has(place, info):
             return known
         loaded = LoadedModelInfo({**(known.instances if known else {}), place: info}, load_config)
@@ -189,7 +188,7 @@ class Runtime(BaseRuntime):
     def template_info(self, spec: ModelSpec) -> dict[str, Any]:
         """Return what was found out about the model's chat template, by the names that its info would have for it.
 
-        What is not known is absent. Of several instances, those that are known count, and the worst in each respect:
+        What is not known is absent. Of several hosts, those that are known count, and the worst in each respect:
         a conversation may be sent to any.
 
         Returns:
@@ -207,8 +206,8 @@ class Runtime(BaseRuntime):
         return facts
 
     def parallel(self, spec: HandleSpec) -> int | None:
-        """Return how many calls several hosts or instances run at once, as far as it is known; `None` for one."""
-        if len(spec.model.targets) == 1:
+        """Return how many calls several hosts run at once, as far as it is known; `None` for one."""
+        if len(spec.model.places) == 1:
             return None
         return hosts_of_model(self.clients.handle(BaseModelHandle, spec).model).parallel
 
@@ -235,9 +234,7 @@ class Runtime(BaseRuntime):
     def _pop_states(self) -> list[tuple[ServerSpec, ModelState]]:
         entries = self._states.pop_all()
         return [
-            (place.server, state)
-            for spec, states in entries
-            for (place, _), state in zip(spec.targets, states, strict=True)
+            (place.server, state) for spec, states in entries for place, state in zip(spec.places, states, strict=True)
         ]
 
     def close(self) -> None:
@@ -261,16 +258,14 @@ def _namespace(client: Client | AsyncClient, kind: ModelKind) -> BaseModelNamesp
     return client.llm if kind == "llm" else client.embedding
 
 
-def _state_of(model: ModelSpec, place: Place, number: int | None) -> ModelState:
-    # A just-in-time load cannot choose the identifier, by which several instances differ.
-    is_explicit = number is not None and model.load_policy == "get_or_load"
+def _state_of(model: ModelSpec, place: Place) -> ModelState:
     state = new_state(
         model.kind,
         model.key,
         {
             "ttl": model.ttl,
             "config": None if model.load_config is None else json.loads(model.load_config),
-            "load_policy": "explicit" if is_explicit else model.load_policy,
+            "load_policy": model.load_policy,
             "evict": model.evict,
             "device": place.device,
             "on_config_mismatch": model.on_config_mismatch,
@@ -278,7 +273,6 @@ def _state_of(model: ModelSpec, place: Place, number: int | None) -> ModelState:
             "show_progress": model.show_progress,
         },
     )
-    state.number = number
     state.adapters = dict(model.adapters)
     return state
 

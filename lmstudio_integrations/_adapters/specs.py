@@ -40,7 +40,6 @@ class ModelSpec(NamedTuple):
     """Which model, in which places, and how to load it.
 
     It is hashable, because models are cached by it: `load_config` is JSON text.
-    `instances` is how many instances of it are used in each place.
     `adapters` has the adapter of each kind of model, which errors name.
     """
 
@@ -51,17 +50,10 @@ class ModelSpec(NamedTuple):
     load_config: str | None
     load_policy: Any
     evict: Any
-    instances: int
     on_config_mismatch: Any
     on_load_progress: Callable[[float], Any] | None
     show_progress: ShowProgress
     adapters: AdapterNames
-
-    @property
-    def targets(self) -> list[tuple[Place, int | None]]:
-        """Where the model is used: each place with the number of an instance there, `None` if there is one."""
-        numbers = range(1, self.instances + 1) if self.instances > 1 else (None,)
-        return [(place, number) for number in numbers for place in self.places]
 
 
 class HandleSpec(NamedTuple):
@@ -86,8 +78,6 @@ class HandleSpec(NamedTuple):
         places = places_of(values)
         if len(places) > 1 and values["model"] is None:
             raise LMStudioValueError("several hosts need a model; otherwise each of them would use another one")
-        if values["instances"] != 1:
-            _check_instances(values)
         config, on_load_progress = load_config_of(values, kind), values["on_load_progress"]
         model = ModelSpec(
             places,
@@ -97,7 +87,6 @@ class HandleSpec(NamedTuple):
             None if config is None else config.to_json(),
             values["load_policy"],
             values["evict"],
-            values["instances"],
             values["on_config_mismatch"],
             None if on_load_progress is None else _hashable(on_load_progress),
             values["show_progress"],
@@ -105,22 +94,6 @@ class HandleSpec(NamedTuple):
         )
         timeouts = tuple([(name, values[name]) for name in TIMEOUTS])  # faster than a generator
         return cls(model, timeouts, values["max_retries"])
-
-
-def _check_instances(values: Mapping[str, Any]) -> None:
-    """Check how many instances a call uses, if it is not one.
-
-    Raises:
-        LMStudioValueError: If several cannot be used.
-    """
-    number = values["instances"]
-    if values["model"] is None:
-        raise LMStudioValueError(f"instances={number} needs a model, by whose key the instances are named")
-    if values["load_policy"] == "new_instance":
-        raise LMStudioValueError(
-            f"instances={number} does not go with load_policy='new_instance', which loads one for this object alone; "
-            "choose 'explicit', 'get_or_load' or 'require_loaded'"
-        )
 
 
 def load_config_of(values: Mapping[str, Any], kind: ModelKind) -> LoadSettings | None:

@@ -46,7 +46,6 @@ _NOT_IN_KEY = frozenset(
         "show_progress",
         "check_context",
         "max_retries",
-        "instances",
         "stream_usage",
         *TIMEOUTS,
     }

@@ -123,13 +123,13 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
             LMStudioServerError: If the server fails.
         """
         with translating_errors():
-            run(self._resolve_call({}).model().model.load_all())
+            run(self._resolve_call({}).model().model.get_info(load=True))
         return self
 
     async def aload(self) -> Self:
         """Load the model if it is not loaded; see `load`."""
         with translating_errors():
-            await arun(self._resolve_call({}).async_model().model.load_all())
+            await arun(self._resolve_call({}).async_model().model.get_info(load=True))
         return self
 
     def _as_called(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:

@@ -220,18 +220,6 @@ def test_errors_are_those_of_a_question(surface: Surface) -> None:
         surface.warm(surface.make(model=CHAT, host=f"127.0.0.1:{free_port()}"), SYSTEM, False)
 
 
-@pytest.mark.parametrize(
-    "surface", [SURFACES[name] for name in SURFACES if "native" not in name], ids=lambda each: each.make.__name__
-)
-def test_every_host_and_every_instance_is_warm(surface: Surface) -> None:
-    models = (chat_model(),)
-    with servers(models, models) as pair:
-        model = surface.make(model=CHAT, host=addresses(pair), instances=2)
-        surface.warm(model, SYSTEM, True)
-        assert [[each.model for each in server.predictions] for server in pair] == [[CHAT, f"{CHAT}:2"]] * 2
-        assert surface.ask(model, SYSTEM, True) > 0
-
-
 @pytest.mark.parametrize("count", [1, 2])
 def test_of_several_hosts_those_that_have_the_model_loaded_are_warm(count: int) -> None:
     with servers((chat_model(preload=True),), (chat_model(preload=count == 2),)) as pair:
@@ -246,15 +234,14 @@ def failing(fault: str) -> ModelEntry:
     return ModelEntry(key=CHAT, slots=2, preload=True, rules=({"then": [{"fault": fault}]},))
 
 
-@pytest.mark.parametrize("instances", [1, 2])
-def test_a_host_that_was_switched_off_since_it_was_asked_is_left_out(instances: int) -> None:
+def test_a_host_that_was_switched_off_since_it_was_asked_is_left_out() -> None:
     with servers((MODEL,), (MODEL,)) as pair:
-        model = ChatLMStudio(model=CHAT, host=addresses(pair), instances=instances).load()
+        model = ChatLMStudio(model=CHAT, host=addresses(pair)).load()
         pair[1].stop()
-        assert [status.loaded for status in known(model)] == [True, True] * instances
+        assert [status.loaded for status in known(model)] == [True, True]
         handle_of(model).warm(SYSTEM)
-        assert [status.available for status in known(model)] == [True, False] * instances
-        assert len(pair[0].predictions) == instances
+        assert [status.available for status in known(model)] == [True, False]
+        assert len(pair[0].predictions) == 1
         model.load(warm=SYSTEM)
 
 

@@ -26,24 +26,6 @@ def _no_model(case: Case) -> Any:
     return case(SEVERAL, model=None)
 
 
-@mistake("instances", ADAPTED)
-def _instances_without_model(case: Case) -> Any:
-    return case("localhost:1234", model=None, instances=2)
-
-
-@mistake("instances", ADAPTED)
-def _new_instances(case: Case) -> Any:
-    return case("localhost:1234", instances=2, load_policy="new_instance")
-
-
-@mistake("instances", ADAPTED)
-def _instances_that_are_not_loaded(case: Case) -> Any:
-    key = KEYS[case.surface.kind]
-    with Emulator(models(), load=[key]) as server:
-        server.unload(key)
-        return case(server.address, model=key, instances=2, load_policy="require_loaded")
-
-
 @mistake("hosts-invalid", ADAPTED)
 def _named_twice(case: Case) -> Any:
     hosts: Any = ["localhost:1234", "http://localhost:1234/v1"]

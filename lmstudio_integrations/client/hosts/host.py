@@ -18,12 +18,10 @@ from lmstudio_integrations.client.hosts.prompt_index import PromptIndex
 from lmstudio_integrations.client.models.load_history import history_of
 from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.model import Model
-from lmstudio_integrations.client.models.queries import get_load_config, list_wire_infos, unload
-from lmstudio_integrations.client.models.server_models import ServerModels
+from lmstudio_integrations.client.models.queries import get_load_config, list_wire_infos
 from lmstudio_integrations.client.models.state import (
     ModelState,
     WireInfo,
-    device_of,
     matches,
     reference_of,
     specifier_of_instance,
@@ -172,16 +170,15 @@ class HostRecords:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Host:
-    """A model on one host, or one of several instances of it."""
+    """A model on one host."""
 
     model: Model
 
     @property
     def name(self) -> str:
-        """The address of the host, for people; with its device, and the identifier of one of several instances."""
-        state = self.model.state
-        details = ", ".join(filter(None, (state.device, None if state.number is None else state.name)))
-        return f"{self.address} ({details})" if details else self.address
+        """The address of the host, for people, with its device."""
+        device = self.model.state.device
+        return f"{self.address} ({device})" if device else self.address
 
     @property
     def address(self) -> str:
@@ -192,7 +189,7 @@ class Host:
     def record(self) -> HostRecord:
         """What is known of it, shared by all objects of this process."""
         context, state = self.model.context, self.model.state
-        return context.shared(HostRecords).of(state.kind, state.key, state.number, state.device, context.target.token)
+        return context.shared(HostRecords).of(state.kind, state.key, state.device, context.target.token)
 
     def unload(self) -> Flow[None]:
         """Unload the instance, if there is one; the handle does not load it again automatically."""
@@ -200,13 +197,7 @@ class Host:
         state.unloaded_by_user = True
         if not self.status().loaded:
             return
-        if state.number is None:
-            yield from self.model.unload()
-        else:
-            operation = Operation(self.model.context)
-            info = yield from Loader(operation, state).find_loaded()
-            if info is not None:  # others may have unloaded it, and a load would load it again
-                yield from unload(operation, state.kind, info["identifier"], device_of(info))
+        yield from self.model.unload()
         self.record.loaded, self.record.info = False, None
 
     def status(self) -> HostStatus:
@@ -222,7 +213,7 @@ class Host:
             host=self.address,
             device=self.model.state.device or known.get("deviceIdentifier"),
             evictions=tuple(history_of(self.model.context).evictions.copy()),  # in one step
-            identifier=known.get("identifier") or (None if self.model.state.number is None else self.model.state.name),
+            identifier=known.get("identifier"),
             available=record.error is None,
             error=record.error or record.load_error,
             loaded=loaded,
@@ -316,12 +307,8 @@ def _find(operation: Operation, state: ModelState) -> Flow[_ProbeResult]:
 
 
 def _is_downloaded(operation: Operation, state: ModelState) -> Flow[bool]:
-    # One of several instances may be named by the identifier of the first.
-    known = operation.context.shared(ServerModels).model_key(state.kind, state.key)
-    names = [name for name in (state.key, state.number and known) if name]
-
     def read(infos: Any) -> bool:
-        return any(info.get("type") == state.kind and matches(name, info) for info in infos for name in names)
+        return any(info.get("type") == state.kind and matches(state.key, info) for info in infos)
 
     return (yield from operation.call("system", "listDownloadedModels", None, read, label="Model list"))
 

@@ -88,20 +88,6 @@ class _ModelOnHosts(Model):
     def attempts(self, timeouts: Timeouts = NO_TIMEOUTS, *, reload: bool = True) -> Attempts:
         return FailoverAttempts(self.hosts, self.hosts.hosts, timeouts, reload=reload)
 
-    def load_all(self) -> Flow[ModelInstanceInfo]:
-        """Load the model on a host if it is loaded on none; several instances are loaded on every host that can."""
-        if self.state.number is not None:
-            yield from self.hosts.probe(again=True)  # a host that failed before is given another chance
-            statuses = self.hosts.statuses()
-            loadable = [
-                host
-                for host, status in zip(self.hosts.hosts, statuses, strict=True)
-                if status.available and status.downloaded
-            ]
-            yield from self._on_each(loadable or self.hosts.hosts[:1], lambda model: model.load())
-            yield from self.hosts.probe(again=True)
-        return (yield from super().load_all())
-
     def _on_each(self, hosts: Sequence[Host], work: Callable[[Any], Flow[None]]) -> Flow[None]:
         """Do something with the models of some hosts, on all servers at once. A server that fails is left out.
 

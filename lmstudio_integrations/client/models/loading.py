@@ -29,7 +29,6 @@ from lmstudio_integrations.client.models.state import (
     ModelState,
     WireInfo,
     device_of,
-    instance_identifier,
     is_on,
     matches,
     reference_of,
@@ -119,14 +118,6 @@ class Loader:
     def _find_instance(self) -> Flow[Instance]:
         """Find a loaded instance: the one that the user named, else any."""
         kind, key = self._state.kind, self._state.key
-        if self._state.number is not None:
-            info = yield from self.find_loaded()
-            if info is None:
-                raise LMStudioModelNotFoundError(
-                    f"no instance {self._state.name!r} is loaded; load it with that identifier, or set a smaller "
-                    "number of instances"
-                )
-            return (yield from self._adopt(info, loaded=False))
         specifier = (QuerySpecifier(query=ModelQuery()) if key is None else by_identifier(key)).to_dict()
         specifier["query"] |= yield from self._on_device()
         lookup = Lookup(specifier=specifier, throwIfNotFound=True)
@@ -206,10 +197,8 @@ class Loader:
         """Find a loaded instance, no matter how it was loaded, or load one that is never evicted."""
         info = yield from self.find_loaded()
         if info is None:
-            running_loads, key = (
-                self._server_models.running_loads,
-                (self._state.kind, self._state.key, self._state.number, self._state.device),
-            )
+            running_loads = self._server_models.running_loads
+            key = self._state.kind, self._state.key, self._state.device
             work = self._load_explicitly_if_permitted()
             instance = yield from SingleFlight.run(
                 self._operation, running_loads, key, work, errors=LMStudioServerError
@@ -257,8 +246,6 @@ class Loader:
         except LMStudioServerError as error:
             if not means_no_explicit_load(error):
                 raise
-            if self._state.number is not None:  # a just-in-time load cannot choose the identifier
-                raise add_suggestion(error, "several instances are loaded explicitly; set a smaller number") from error
             instance = yield from self._get_or_load()
             self._server_models.warn_once(
                 ("denied", kind, key),
@@ -272,25 +259,22 @@ class Loader:
         key = self._state.key
         assert key is not None, "a model is found or loaded by its key"
         model_key = yield from self._model_key(key)
-        number = self._state.number
         # A path is passed on unchanged, because it may select one file of a model. A key in other case is normalized.
-        # The first of several instances may have been named by its identifier, by which no other is loaded.
-        is_key = key.lower() == model_key.lower() or (number is not None and "/" not in key)
-        name, identifier = model_key if is_key else key, instance_identifier(model_key, number)
+        name = model_key if key.lower() == model_key.lower() else key
         started, seconds = time.monotonic(), FIRST_PAUSE
         while True:
             info = yield from self.find_loaded(model_key)
             if info is not None:
                 return (yield from self._use(info))
             try:
-                info = yield from self._load_under_identifier(name, identifier, self._explicit_ttl_ms)
+                info = yield from self._load_under_identifier(name, model_key, self._explicit_ttl_ms)
             except LMStudioServerError as error:
                 if not means_taken(error):
                     raise
-                yield from self._reject_other_model(identifier, model_key, error)
+                yield from self._reject_other_model(model_key, error)
             else:
                 return (yield from self._adopt(info, loaded=True))
-            self._check_load_timeout(identifier, time.monotonic() - started)
+            self._check_load_timeout(model_key, time.monotonic() - started)
             yield from self._operation.pause(seconds)
             seconds = min(2 * seconds, LONGEST_PAUSE)
 
@@ -300,7 +284,7 @@ class Loader:
         assert state.key is not None, "a model is found or loaded by its key"
         model_key = yield from self._model_key(state.key)
         fields = {} if state.config is None else state.config.to_fields()
-        wanted = Wanted(state.kind, model_key, fields, is_further=state.number is not None)
+        wanted = Wanted(state.kind, model_key, fields)
         return Machine(self._operation, device, state.device, state.evict), wanted
 
     def _use(self, info: WireInfo) -> Flow[Instance]:
@@ -309,11 +293,8 @@ class Loader:
         return (yield from self._adopt(info, loaded=False))
 
     def find_loaded(self, model_key: str | None = None) -> Flow[WireInfo | None]:
-        """Return a loaded instance that matches the user's name or the model key; that identifier comes first.
-
-        One of several instances matches by its identifier only.
-        """
-        kind, key, number = self._state.kind, self._state.key, self._state.number
+        """Return a loaded instance that matches the user's name or the model key; that identifier comes first."""
+        kind, key = self._state.kind, self._state.key
         model_key = model_key or self._server_models.model_key(kind, key)
         names = {key, model_key}
         infos = yield from list_wire_infos(self._operation, kind)
@@ -321,14 +302,7 @@ class Loader:
         with decode_errors("Model list"):
             infos = [info for info in infos if is_on(info, device)]
             matching = [info for info in infos if any(name and matches(name, info) for name in names)]
-            if number is None:
-                return min(matching, key=lambda info: info["identifier"] != key, default=None)
-            if model_key is None and matching:
-                model_key = str(matching[0]["modelKey"])
-                self._server_models.record_key(kind, key, model_key)
-            identifiers = [instance_identifier(name, number) for name in (key, model_key) if name]
-            of_model = [info for info in infos if info["modelKey"] == model_key and info["identifier"] in identifiers]
-            return min(of_model, key=lambda info: identifiers.index(info["identifier"]), default=None)
+            return min(matching, key=lambda info: info["identifier"] != key, default=None)
 
     def _model_key(self, name: str) -> Flow[str]:
         """Return the model key of a name, so that two spellings do not load two copies.
@@ -347,7 +321,7 @@ class Loader:
         model_key = yield from self._operation.call("system", "listDownloadedModels", None, read, label="Model list")
         return model_key or name
 
-    def _reject_other_model(self, identifier: str, model_key: str, error: LMStudioServerError) -> Flow[None]:
+    def _reject_other_model(self, model_key: str, error: LMStudioServerError) -> Flow[None]:
         """Raise if another model has the identifier; otherwise another program is loading this model.
 
         Raises:
@@ -355,17 +329,12 @@ class Loader:
         """
         device = yield from self._on_device()
         for kind, info in (yield from list_all_loaded(self._operation)):
-            # The only instance of a name may be of any model of the kind: `find_loaded` finds it by its identifier.
-            is_found = kind == self._state.kind and self._state.number is None
-            if (
-                is_on(info, device)
-                and info["identifier"] == identifier
-                and info.get("modelKey") != model_key
-                and not is_found
-            ):
+            # One of the same kind is found by its identifier.
+            is_other = kind != self._state.kind and info.get("modelKey") != model_key
+            if is_other and is_on(info, device) and info["identifier"] == model_key:
                 raise LMStudioModelLoadError(
-                    f"{identifier!r} cannot be loaded explicitly: the {kind} model {info.get('modelKey')!r} is loaded "
-                    f"under that identifier; unload it with client.{kind}.unload({identifier!r})"
+                    f"{model_key!r} cannot be loaded explicitly: the {kind} model {info.get('modelKey')!r} is loaded "
+                    f"under that identifier; unload it with client.{kind}.unload({model_key!r})"
                 ) from error
 
     def _check_load_timeout(self, identifier: str, elapsed: float) -> None:
@@ -492,7 +461,7 @@ class Loader:
         with decode_errors("Model get"):  # the infos of loads and lists were checked before
             instance = self._server_models.instance_of(info)
         # Of a device that went away, a server says that the instance is gone; then it is found or loaded again.
-        instance.by_reference = self._state.number is not None or self._state.device is not None
+        instance.by_reference = self._state.device is not None
         self._server_models.record(self._state.kind, self._state.key, info)
         yield from check_config(self._operation, self._state, info, loaded=loaded)
         known = self._state.instance

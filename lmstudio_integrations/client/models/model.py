@@ -79,10 +79,6 @@ class Model:
         attempts.resolve = True
         yield from attempts.run(lambda _: attempts.get_instance())
 
-    def load_all(self) -> Flow[ModelInstanceInfo]:
-        """Load the model if it is not loaded, all of its instances if several are used; return its info."""
-        return (yield from self.get_info(load=True))
-
     def unload(self) -> Flow[None]:
         """Unload the instance; the handle does not load it again automatically."""
         state = self.state

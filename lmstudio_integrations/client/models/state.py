@@ -96,8 +96,7 @@ class Instance:
         missed_calls: How many required tool calls in a row it did not make.
         device: How requests name the device that it is on; empty if the server has reported none.
         names_device: Whether requests name the device: the identifier may also match an instance on another one.
-        by_reference: Whether requests name it by its reference: the identifier may also match another instance of the
-            same model, or the device may go away.
+        by_reference: Whether requests name it by its reference, because the device may go away.
     """
 
     identifier: str
@@ -165,7 +164,6 @@ class ModelState:
         requested_identifier: The identifier of a new instance.
         device: The machine that it is used on: `local`, or the name or identifier of a linked one; `None` leaves the
             choice to the server.
-        number: Which of several instances of the model it is, from 1; `None` if one is used.
         adapters: The adapter of each kind of model, which errors name; empty for the native client.
         instance: The instance that was found or loaded last, even if it is not loaded any more.
         loaded_here: The reference of the instance that was loaded last with this state.
@@ -185,7 +183,6 @@ class ModelState:
     show_progress: ShowProgress = False
     requested_identifier: str | None = None
     device: str | None = None
-    number: int | None = None
     adapters: Mapping[ModelKind, str] = field(default_factory=dict[ModelKind, str])
     instance: Instance | None = None
     loaded_here: str | None = None
@@ -217,12 +214,7 @@ class ModelState:
     def name(self) -> str:
         """The identifier if it is known, else what the user gave."""
         known = self.instance and self.instance.identifier
-        return known or (self.key and instance_identifier(self.key, self.number)) or "any loaded model"
-
-
-def instance_identifier(name: str, number: int | None) -> str:
-    """Return the identifier of one of several instances of a model: a server gives the same to further instances."""
-    return name if number in {None, 1} else f"{name}:{number}"
+        return known or self.key or "any loaded model"
 
 
 def identifier_of(info: WireInfo) -> str:

@@ -98,13 +98,6 @@ def test_devices_have_context_windows_of_their_own(server: Emulator) -> None:
     assert both.metadata.context_window not in {16384, 2048}
 
 
-def test_several_instances_are_unloaded_on_their_device(server: Emulator) -> None:
-    ChatLMStudio(model=CHAT, host=server.address, device="local", instances=2).load()
-    there = ChatLMStudio(model=CHAT, host=server.address, device="Studio", instances=2).load()
-    handle_of(there).unload()
-    assert places(server) == [(CHAT, None), (f"{CHAT}:2", None)]
-
-
 def test_devices_with_different_contexts_are_named_and_the_smallest_counts(server: Emulator) -> None:
     for device, length in (("local", 4096), ("Studio", 2048)):
         ChatLMStudio(model=CHAT, host=server.address, device=device, context_length=length).load()
