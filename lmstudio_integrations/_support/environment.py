@@ -11,6 +11,3 @@ TOKEN_VARIABLES = ("LM_API_TOKEN", "LMSTUDIO_API_TOKEN")
 
 DEBUG_VARIABLE = "LMSTUDIO_DEBUG"
 """Whether tracebacks have the frames of this package and the causes of errors, for reports of bugs: any value."""
-
-LOADS_VARIABLE = "LMSTUDIO_LOADS"
-"""The file that keeps what loads came to, for plans of later runs."""

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.client.hosts.prompt_index import PromptIndex
-from lmstudio_integrations.client.models.load_history import history_of
 from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.model import Model
+from lmstudio_integrations.client.models.planning import SeenMemory
 from lmstudio_integrations.client.models.queries import get_load_config, list_wire_infos
 from lmstudio_integrations.client.models.state import (
     ModelState,
@@ -212,7 +212,7 @@ class Host:
         return HostStatus(
             host=self.address,
             device=self.model.state.device or known.get("deviceIdentifier"),
-            evictions=tuple(history_of(self.model.context).evictions.copy()),  # in one step
+            evictions=tuple(SeenMemory.of(self.model.context).evictions.copy()),  # in one step
             identifier=known.get("identifier"),
             available=record.error is None,
             error=record.error or record.load_error,

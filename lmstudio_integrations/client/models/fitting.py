@@ -3,13 +3,11 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from typing import Any
 
-from lmstudio_integrations.client.models.load_history import history_of
-from lmstudio_integrations.client.models.planning import PINNED, Machine, Resident, Wanted
+from lmstudio_integrations.client.models.planning import PINNED, Machine, Resident, SeenMemory, Wanted
 from lmstudio_integrations.client.models.queries import list_wire_infos, unload
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import Instance, WireInfo, device_of, identifier_of, reference_of
@@ -45,7 +43,7 @@ class Fitting:
         self._machine = machine
         self._wanted = wanted
         self._server_models = operation.context.shared(ServerModels)
-        self._loads = history_of(operation.context)
+        self._seen = SeenMemory.of(operation.context)
         self._evicted: list[Resident] = []
 
     def run(self, load: Callable[[], Flow[Instance]]) -> Flow[Instance]:
@@ -86,13 +84,9 @@ class Fitting:
                 seconds = min(2 * seconds, LONGEST_PAUSE)
                 continue
             try:
-                instance = yield from load()
+                return (yield from load())
             except LMStudioInsufficientResourcesError as error:
                 refusal = error  # recorded as seen, so the next plan evicts more, or fails
-                continue
-            with suppress(LMStudioError):  # the model is loaded, even if that cannot be recorded
-                yield from self._machine.residents()
-            return instance
 
     def _evict_all(self, victims: Sequence[Resident], plan: MemoryPlan) -> Flow[bool]:
         """Unload instances that are still idle; return whether all are gone."""
@@ -109,10 +103,10 @@ class Fitting:
                     continue
                 gone.append(victim.identifier)
                 self._server_models.record_eviction(self._wanted.model_key, victim.info, for_memory=True)
-                self._loads.evictions.append(
+                self._seen.evictions.append(
                     Eviction(
                         identifier=victim.identifier,
-                        model_key=victim.sized.load.model_key,
+                        model_key=victim.model_key,
                         device=self._machine.identifier,
                         evicted_for=self._wanted.model_key,
                         at=time.time(),
@@ -137,10 +131,10 @@ class Fitting:
             texts.append(f"{resident.identifier!r}, which was loaded again")
             if self._server_models.is_explicit(reference_of(resident.info)):
                 self._server_models.record_explicit(info)
-            for eviction in reversed(self._loads.evictions.copy()):  # another thread may add one
+            for eviction in reversed(self._seen.evictions.copy()):  # another thread may add one
                 if eviction.identifier == resident.identifier:
-                    self._loads.evictions.remove(eviction)
-                    self._loads.evictions.append(replace(eviction, loaded_again=True))
+                    self._seen.evictions.remove(eviction)
+                    self._seen.evictions.append(replace(eviction, loaded_again=True))
                     break
         return texts
 
@@ -151,7 +145,7 @@ class Fitting:
 
     def _reload(self, resident: Resident) -> Flow[WireInfo]:
         parameter = LoadModel(
-            modelKey=resident.sized.load.model_key,
+            modelKey=resident.model_key,
             identifier=resident.identifier,
             loadConfigStack=stack_of_fields(resident.fields),
         )

@@ -9,13 +9,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.models.config_check import check_config
 from lmstudio_integrations.client.models.fitting import FIRST_PAUSE, LONGEST_PAUSE, Fitting
-from lmstudio_integrations.client.models.load_history import Load, Sized, machine_history_of
 from lmstudio_integrations.client.models.load_packets import LoadPackets
-from lmstudio_integrations.client.models.planning import Machine, Wanted
+from lmstudio_integrations.client.models.planning import Machine, SeenMemory, Wanted
 from lmstudio_integrations.client.models.queries import (
     list_all_loaded,
     list_downloaded,
@@ -28,7 +26,6 @@ from lmstudio_integrations.client.models.state import (
     Instance,
     ModelState,
     WireInfo,
-    device_of,
     is_on,
     matches,
     reference_of,
@@ -391,7 +388,8 @@ class Loader:
             operation.listener.on_load(target, state.key, seconds, None)
             operation.load_times.append(seconds)
             state.loaded_here = reference_of(info)
-            self._record_load(info)
+            seen = SeenMemory.of(operation.context)
+            seen.record_load(info.get("deviceIdentifier"), str(info.get("modelKey")))
         return info
 
     def _with_keys(self, error: LMStudioModelNotFoundError) -> Flow[LMStudioModelNotFoundError]:
@@ -424,15 +422,6 @@ class Loader:
                 if any(key in {model.model_key, model.path} for model in models):
                     return other.address.netloc
         return None
-
-    def _record_load(self, info: WireInfo) -> None:
-        """Remember that the model fits, and with which context length, for plans."""
-        context, config, length = self._operation.context, self._state.config, info.get("contextLength")
-        if is_count(length) and isinstance(info.get("modelKey"), str):
-            history = machine_history_of(context, device_of(info))
-            wanted = Wanted(self._state.kind, info["modelKey"], {} if config is None else config.to_fields())
-            history.record_context(wanted.model_key, wanted.requested, length)
-            history.record([Sized(Load(wanted.model_key, length, wanted.slots), None)], accepted=True)
 
     def _request_load(self, endpoint: str, parameter: Mapping[str, Any], packets: LoadPackets) -> Flow[WireInfo]:
         kind, parameter = self._state.kind, {**parameter, **(yield from self._on_device())}

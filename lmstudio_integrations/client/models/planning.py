@@ -1,19 +1,19 @@
 """Plans what fits into the memory of a machine; `fitting.py` makes room by it.
 
-A plan rests on the server's estimates, and more on what loads there really came to (`load_history.py`). Nothing on the
-wire says how much memory is free.
+A plan adds up the server's estimates. Nothing on the wire says how much memory is free, so a model that was refused in
+this process is planned only beside less than there was then.
 """
 
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.typeguards import is_count
-from lmstudio_integrations.client.models.load_history import Load, MachineHistory, Sized, history_of, machine_history_of
 from lmstudio_integrations.client.models.queries import (
     estimate_usage,
     get_load_config,
@@ -34,6 +34,7 @@ from lmstudio_integrations.client.models.state import (
 )
 from lmstudio_integrations.client.support.arguments import list_of, text_of
 from lmstudio_integrations.client.support.suggestions import error_with_suggestion
+from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (
@@ -47,11 +48,9 @@ from lmstudio_integrations.protocol.requests import OnDevice
 from lmstudio_integrations.types.config import LOAD_CONFIGS, Evict, ModelKind
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
 from lmstudio_integrations.types.machines import LOCAL
-from lmstudio_integrations.types.memory_plans import Basis, LoadedModel, MemoryPlan, PlannedModel
+from lmstudio_integrations.types.memory_plans import Eviction, LoadedModel, MemoryPlan, PlannedModel
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _UNKNOWN = (LMStudioServerError, LMStudioProtocolError)
 """What a server responds that does not know something, or says it in another form."""
@@ -59,71 +58,53 @@ _UNKNOWN = (LMStudioServerError, LMStudioProtocolError)
 _STEP = 256
 """Context lengths that are tried for a model that is too large are multiples of it."""
 
+_MOST_EVICTIONS = 256
+"""Evictions that are remembered at most, of each server."""
+
 _ITEM = re.compile(r"(?P<name>.+?)(?::(?P<context_length>[0-9]{1,15}))?(?:@(?P<slots>[0-9]{1,15}))?")
 """A model of a plan as text: `MODEL[:CONTEXT][@SLOTS]`."""
 
-
-# The decisions, without any request -----------------------------------------------------------------------------------
-
-
-class Verdict(NamedTuple):
-    """Whether models fit at once, and what that rests on."""
-
-    fits: bool
-    basis: Basis
+_PLANNED = "it is part of the plan"
+PINNED = "it was loaded without a TTL"
+"""Why an instance stays that `evict="any"` evicts."""
 
 
-class Memory(NamedTuple):
-    """The memory of a machine: its size in bytes, if the server says it, and what loads there came to."""
+class SeenMemory:
+    """What this process has seen of the memory of one server's machines. Any thread may change it, in one step.
 
-    capacity: int | None
-    history: MachineHistory
-
-    def verdict(self, models: Sequence[Sized], *, permitted: bool, freed: int) -> Verdict:
-        """Return whether models fit at once.
-
-        Args:
-            models: All of them; the last one is the one to load.
-            permitted: Whether the server's guardrails let the last one pass as things are now.
-            freed: The memory of what is evicted before, in bytes.
-        """
-        seen = self.history.fits(models)
-        if seen is not None:
-            return Verdict(seen, "seen")
-        limit, needed = self.history.limit(self.capacity), models[-1].memory_bytes or 0
-        if limit is None:
-            # On an unknown capacity, only a try shows whether a larger one fits in place of all that may go.
-            is_alone = freed > 0 and len(models) == 1
-            return Verdict(permitted or is_alone or freed >= max(needed, 1), "estimated")
-        total = sum(each.memory_bytes or 0 for each in models)
-        # The guardrails know nothing of what is evicted before.
-        return Verdict(total <= limit and (permitted or freed > 0), "estimated")
-
-
-def choose_evictions(
-    candidates: Sequence[T], verdict_without: Callable[[Sequence[T]], Verdict]
-) -> tuple[list[T], Verdict]:
-    """Return what must go, and whether the rest fits then: no more than necessary, the least recently used first.
-
-    Args:
-        candidates: What may go, the least recently used first.
-        verdict_without: Returns whether everything fits without some of them.
+    Attributes:
+        evictions: What the policy `fit` has evicted, the newest last.
     """
-    evicted: list[T] = []
-    verdict = verdict_without(evicted)
-    while not verdict.fits:
-        if len(evicted) == len(candidates):
-            return [], verdict
-        evicted = list(candidates[: len(evicted) + 1])
-        verdict = verdict_without(evicted)
-    for each in reversed(evicted[:-1]):  # without the last one, it would not fit
-        fewer = [other for other in evicted if other is not each]
-        if (spared := verdict_without(fewer)).fits:
-            evicted, verdict = fewer, spared
-    return evicted, verdict
 
+    def __init__(self) -> None:
+        self.evictions: deque[Eviction] = deque(maxlen=_MOST_EVICTIONS)
+        self._refused: dict[tuple[str | None, str], dict[int | None, int]] = {}
 
-# What is asked --------------------------------------------------------------------------------------------------------
+    @classmethod
+    def of(cls, context: ClientContext) -> "SeenMemory":
+        """Return that of a server, however it was named; there is one, new after a fork."""
+        return context.shared(cls, context.server)
+
+    def record_load(self, device: str | None, model_key: str) -> None:
+        """Record that a model was loaded, so it may be again."""
+        self._refused.pop((device, model_key), None)
+
+    def record_refusal(self, device: str | None, model_key: str, context_length: int | None, beside: int) -> None:
+        """Record that a model was refused beside so many bytes."""
+        refused = self._refused.setdefault((device, model_key), {})
+        refused[context_length] = min(beside, refused.get(context_length, beside))
+
+    def refused_beside(self, device: str | None, model_key: str, context_length: int | None) -> int | None:
+        """Return beside how many bytes a model was refused, with this context length or a shorter one."""
+        refused = self._refused.get((device, model_key), {})
+        return min(
+            (
+                beside
+                for length, beside in refused.copy().items()
+                if length == context_length or (length and context_length and length < context_length)
+            ),
+            default=None,
+        )
 
 
 class Wanted(NamedTuple):
@@ -134,14 +115,12 @@ class Wanted(NamedTuple):
         model_key: Its key.
         fields: Its settings by their wire keys.
         max_context_length: Its longest context length, if it is known.
-        is_further: Whether it is loaded beside other instances of the model, which no plan evicts.
     """
 
     kind: ModelKind
     model_key: str
     fields: Mapping[str, Any]
     max_context_length: int | None = None
-    is_further: bool = False
 
     @property
     def requested(self) -> int | None:
@@ -167,15 +146,15 @@ class Resident:
     Attributes:
         kind: Its kind.
         info: Its info, from the server.
-        sized: What it takes.
         fields: The settings that it was loaded with, by their wire keys.
+        memory_bytes: What the server estimates that it takes; `None` if it does not say it.
         stays_because: Why it must not be evicted; `None` if it may.
     """
 
     kind: ModelKind
     info: WireInfo
-    sized: Sized
     fields: Mapping[str, Any]
+    memory_bytes: int | None
     stays_because: str | None
 
     @property
@@ -184,16 +163,72 @@ class Resident:
         return identifier_of(self.info)
 
     @property
-    def listed(self) -> LoadedModel:
-        """What a plan lists of it."""
-        load, memory_bytes = self.sized
-        return LoadedModel(
-            identifier=self.identifier,
-            model_key=load.model_key,
-            context_length=load.context_length,
-            memory_bytes=memory_bytes,
-            stays_because=self.stays_because,
-        )
+    def model_key(self) -> str:
+        """The key of its model."""
+        return str(self.info["modelKey"])
+
+    @property
+    def context_length(self) -> int:
+        """Its context length; 0 if the server does not say it."""
+        length = self.info.get("contextLength")
+        return length if is_count(length) else 0
+
+
+class _Room:
+    """The memory of a machine, while a plan fills it.
+
+    Args:
+        capacity: Its size in bytes, if the server says it.
+        staying: What is there and stays, in bytes each.
+        candidates: What may be evicted, the least recently used first.
+    """
+
+    def __init__(self, capacity: int | None, staying: list[int], candidates: list[Resident]) -> None:
+        self.capacity = capacity
+        self.candidates = candidates
+        self.victims: list[Resident] = []
+        self._staying = staying
+        # What is there now fits, whatever the server says of the size.
+        self._limit = max(capacity or math.inf, sum(staying) + sum(map(size_of, candidates)))
+
+    def evictions_for(self, needed: int, *, permitted: bool, refused_beside: int | None) -> list[Resident] | None:
+        """Return what must go for so many bytes, no more than necessary; `None` if they do not fit even then.
+
+        Args:
+            needed: What the model takes.
+            permitted: Whether the server's guardrails let it pass as things are now.
+            refused_beside: Beside how many bytes it was refused, if it was.
+        """
+
+        def fits_without(evicted: Sequence[Resident]) -> bool:
+            kept = sum(self._staying) + sum(size_of(each) for each in self.candidates if each not in evicted)
+            freed = sum(map(size_of, (*self.victims, *evicted)))
+            # The guardrails know nothing of what is evicted before. On an unknown capacity, only a try shows whether a
+            # larger model fits in place of all that may go.
+            is_let_in = permitted or (freed > 0 if self.capacity is not None or not kept else freed >= needed)
+            return is_let_in and kept + needed <= self._limit and (refused_beside is None or kept < refused_beside)
+
+        evicted: list[Resident] = []
+        while not fits_without(evicted):
+            if len(evicted) == len(self.candidates):
+                return None
+            evicted = self.candidates[: len(evicted) + 1]
+        for each in reversed(evicted[:-1]):  # without the last one, it would not fit
+            fewer = [other for other in evicted if other is not each]
+            if fits_without(fewer):
+                evicted = fewer
+        return evicted
+
+    def take(self, needed: int, evicted: Sequence[Resident]) -> None:
+        """Put a model in the place of what is evicted for it."""
+        self.victims += evicted
+        self.candidates = [each for each in self.candidates if each not in evicted]
+        self._staying.append(needed)
+
+
+def size_of(resident: Resident) -> int:
+    """Return what an instance takes, in bytes. One without an estimate takes something, or no refusal would count."""
+    return resident.memory_bytes or 1
 
 
 class Machine:
@@ -214,84 +249,126 @@ class Machine:
         self._name = None if self.identifier is None else name
         self._evict = evict
         self._server_models = operation.context.shared(ServerModels)
-        self._loads = history_of(operation.context)
-        self.history: MachineHistory = machine_history_of(operation.context, device)
+        self._seen = SeenMemory.of(operation.context)
 
     def plan(self, wanted: Sequence[Wanted]) -> Flow[tuple[MemoryPlan, list[Resident]]]:
         """Return what fits, and what would have to go for it."""
-        residents = yield from self.residents()
-        memory = Memory((yield from self._capacity()), self.history)
-        loaded: list[Resident | None] = [self._take(each, residents) for each in wanted]
-        staying = [each.sized for each in residents if each.stays_because is not None]
+        residents = yield from self._residents()
+        loaded = [_take(each, residents) for each in wanted]
+        staying = [size_of(each) for each in residents if each.stays_because is not None]
         candidates = sorted((each for each in residents if each.stays_because is None), key=self._last_used)
+        room = _Room((yield from self._capacity()), staying, candidates)
         models: list[PlannedModel] = []
-        victims: list[Resident] = []
         for each, resident in zip(wanted, loaded, strict=True):
-            if resident is not None:
-                models.append(_as_loaded(each, resident))
-                continue
-            room = _Room(self, memory, each, staying, candidates, victims)
-            model, sized, evicted = yield from room.plan()
-            models.append(model)
-            if model.fit != "too_large":
-                staying.append(sized)
-                victims += evicted
-                candidates = [other for other in candidates if other not in evicted]
+            models.append(_as_loaded(each, resident) if resident else (yield from self._plan_one(each, room)))
         plan = MemoryPlan(
             host=str(self._operation.context.target),
             device=self._name,
-            capacity_bytes=memory.capacity,
+            capacity_bytes=room.capacity,
             models=tuple(models),
-            loaded=tuple(each.listed for each in residents),
+            loaded=tuple(
+                LoadedModel(
+                    identifier=each.identifier,
+                    model_key=each.model_key,
+                    context_length=each.context_length,
+                    memory_bytes=each.memory_bytes,
+                    stays_because=each.stays_because,
+                )
+                for each in residents
+            ),
         )
-        return plan, victims
+        return plan, room.victims
 
-    def estimate(self, wanted: Wanted, context_length: int | None) -> Flow[tuple[Sized, bool]]:
+    def _plan_one(self, wanted: Wanted, room: _Room) -> Flow[PlannedModel]:
+        """Return whether a model fits and what must go for it; if it fits, it takes its place in the room."""
+        length = wanted.possible
+        memory_bytes, evicted = yield from self._fit(wanted, length, room)
+        was_refused = self._seen.refused_beside(self.identifier, wanted.model_key, length) is not None
+        largest = None
+        if evicted is None:
+            largest = yield from self._largest(wanted, length, room)
+        else:
+            room.take(memory_bytes or 1, evicted)
+        return PlannedModel(
+            model_key=wanted.model_key,
+            kind=wanted.kind,
+            context_length=length,
+            slots=wanted.slots,
+            memory_bytes=memory_bytes,
+            fit="too_large" if evicted is None else "fits_after_eviction" if evicted else "fits",
+            basis="seen" if was_refused else "estimated",
+            evicts=tuple(each.identifier for each in evicted or ()),
+            largest_context_length=largest,
+            requested_context_length=wanted.requested,
+        )
+
+    def _fit(
+        self, wanted: Wanted, context_length: int | None, room: _Room
+    ) -> Flow[tuple[int | None, list[Resident] | None]]:
+        """Return what a model would take, and what must go for it; see `_Room.evictions_for`."""
+        memory_bytes, permitted = yield from self._estimate(wanted, context_length)
+        refused_beside = self._seen.refused_beside(self.identifier, wanted.model_key, context_length)
+        needed = memory_bytes or 1
+        return memory_bytes, room.evictions_for(needed, permitted=permitted, refused_beside=refused_beside)
+
+    def _largest(self, wanted: Wanted, context_length: int | None, room: _Room) -> Flow[int | None]:
+        """Return the longest context length that fits, below one that does not."""
+        most = context_length or (yield from self._longest_context(wanted))
+        low, high = 0, (most - 1) // _STEP if most else 0
+        while low < high:
+            middle = (low + high + 1) // 2
+            _, evicted = yield from self._fit(wanted, middle * _STEP, room)
+            low, high = (middle, high) if evicted is not None else (low, middle - 1)
+        return low * _STEP or None
+
+    def _longest_context(self, wanted: Wanted) -> Flow[int | None]:
+        """Return the longest context length that a model can have, if the server knows it."""
+        if wanted.max_context_length is not None:
+            return wanted.max_context_length
+        for info in (yield from list_downloaded(self._operation, wanted.kind)):
+            if info.model_key == wanted.model_key and info.device_identifier == self.identifier:
+                return info.max_context_length
+        return None
+
+    def _estimate(self, wanted: Wanted, context_length: int | None) -> Flow[tuple[int | None, bool]]:
         """Return what a model would take, and whether the server's guardrails let it pass."""
         fields = dict(wanted.fields)
         if context_length is not None:
             fields[f"{wanted.kind}.load.contextLength"] = context_length
-        load = Load(wanted.model_key, context_length or 0, wanted.slots)
         stack = stack_of_fields(fields)
         try:
             usage = yield from estimate_usage(self._operation, wanted.kind, wanted.model_key, stack, self._device)
             with decode_errors("Usage estimate"):
-                return Sized(load, round(usage.memory.total_bytes)), usage.passes_guardrails
+                return round(usage.memory.total_bytes), usage.passes_guardrails
         except LMStudioModelNotFoundError:
             raise
         except _UNKNOWN as error:  # not every server estimates
             logger.info("the server does not estimate what %r takes: %s", wanted.model_key, error)
-            return Sized(load, None), True
+            return None, True
 
-    def residents(self) -> Flow[list[Resident]]:
-        """Return what is loaded, and whether it may be evicted. That all of it fits at once was seen now."""
+    def record_refusal(self, wanted: Wanted) -> Flow[None]:
+        """Remember that a model was refused beside what is loaded now."""
+        beside = sum(map(size_of, (yield from self._residents())))
+        self._seen.record_refusal(self.identifier, wanted.model_key, wanted.possible, beside)
+
+    def _residents(self) -> Flow[list[Resident]]:
+        """Return what is loaded, and whether it may be evicted."""
         residents: list[Resident] = []
         for kind, info in (yield from list_all_loaded(self._operation)):
             if info.get("deviceIdentifier") == self.identifier:
                 with suppress(LMStudioModelNotFoundError):  # it was unloaded meanwhile
                     residents.append((yield from self._resident(kind, info)))
-        if residents:
-            self.history.record([each.sized for each in residents], accepted=True)
         return residents
 
     def _resident(self, kind: ModelKind, info: WireInfo) -> Flow[Resident]:
-        reference = reference_of(info)
-        known = None if reference is None else self._loads.residents.get(reference)
-        if known is None:
-            fields = yield from get_load_config(self._operation, kind, specifier_of_instance(info))
-            with decode_errors("Model list"):
-                wanted = Wanted(kind, str(info["modelKey"]), fields)
-            length = info.get("contextLength")
-            sized, _ = yield from self.estimate(wanted, length if is_count(length) else wanted.requested)
-            known = sized, fields
-            if reference is not None and sized.memory_bytes is not None:  # the next estimate may succeed
-                self._loads.residents.put(reference, known)
-        return Resident(kind, info, *known, (yield from self._why_it_stays(kind, info)))
-
-    def _why_it_stays(self, kind: ModelKind, info: WireInfo) -> Flow[str | None]:
-        if self._evict != "any" and info.get("ttlMs") is None:
-            return PINNED
-        return (yield from self.why_it_is_busy(kind, info))
+        fields = yield from get_load_config(self._operation, kind, specifier_of_instance(info))
+        with decode_errors("Model list"):
+            wanted = Wanted(kind, str(info["modelKey"]), fields)
+        length = info.get("contextLength")
+        memory_bytes, _ = yield from self._estimate(wanted, length if is_count(length) else wanted.requested)
+        is_pinned = self._evict != "any" and info.get("ttlMs") is None
+        stays_because = PINNED if is_pinned else (yield from self.why_it_is_busy(kind, info))
+        return Resident(kind, info, fields, memory_bytes, stays_because)
 
     def why_it_is_busy(self, kind: ModelKind, info: WireInfo) -> Flow[str | None]:
         """Return why an instance is not idle; `None` if it is."""
@@ -318,111 +395,24 @@ class Machine:
             logger.info("the server does not say how much memory it has: %s", error)
             return None
 
-    def expected_length(self, wanted: Wanted) -> int | None:
-        """Return the context length that a load is likely to come to; `None` leaves it to the server."""
-        return self.history.context_length(wanted.model_key, wanted.requested) or wanted.possible
 
-    def longest_context(self, wanted: Wanted) -> Flow[int | None]:
-        """Return the longest context length that a model can have, if the server knows it."""
-        if wanted.max_context_length is not None:
-            return wanted.max_context_length
-        for info in (yield from list_downloaded(self._operation, wanted.kind)):
-            if info.model_key == wanted.model_key and info.device_identifier == self.identifier:
-                return info.max_context_length
-        return None
-
-    def record_refusal(self, wanted: Wanted) -> Flow[None]:
-        """Remember that a model was refused beside what is loaded now."""
-        residents = yield from self.residents()
-        sized, _ = yield from self.estimate(wanted, self.expected_length(wanted))
-        self.history.record([*(each.sized for each in residents), sized], accepted=False)
-
-    @staticmethod
-    def _take(wanted: Wanted, residents: Sequence[Resident]) -> Resident | None:
-        """Return the instance that is loaded already for a model, if there is one; no plan evicts that."""
-        for each in residents:
-            is_of_model = each.kind == wanted.kind and each.sized.load.model_key == wanted.model_key
-            if is_of_model and each.stays_because != _PLANNED:
-                each.stays_because = _PLANNED
-                if not wanted.is_further:
-                    return each
-        return None
-
-
-_PLANNED = "it is part of the plan"
-PINNED = "it was loaded without a TTL"
-"""Why an instance stays that `evict="any"` evicts."""
-
-
-class _Room(NamedTuple):
-    """The room for one model of a plan.
-
-    Attributes:
-        machine: Where.
-        memory: Its memory.
-        wanted: The model.
-        staying: What takes memory and must not be evicted, with what is planned before.
-        candidates: What may be evicted, the least recently used first.
-        gone: What is evicted before.
-    """
-
-    machine: Machine
-    memory: Memory
-    wanted: Wanted
-    staying: Sequence[Sized]
-    candidates: Sequence[Resident]
-    gone: Sequence[Resident]
-
-    def plan(self) -> Flow[tuple[PlannedModel, Sized, list[Resident]]]:
-        """Return whether the model fits, what it takes, and what must go for it."""
-        wanted = self.wanted
-        length = self.machine.expected_length(wanted)
-        sized, evicted, verdict = yield from self._at(length)
-        largest = None if verdict.fits else (yield from self._largest(length))
-        model = PlannedModel(
-            model_key=wanted.model_key,
-            kind=wanted.kind,
-            context_length=length,
-            slots=wanted.slots,
-            memory_bytes=sized.memory_bytes,
-            fit="too_large" if not verdict.fits else "fits_after_eviction" if evicted else "fits",
-            basis=verdict.basis,
-            evicts=tuple(each.identifier for each in evicted),
-            largest_context_length=largest,
-            requested_context_length=wanted.requested,
-        )
-        return model, sized, evicted
-
-    def _at(self, context_length: int | None) -> Flow[tuple[Sized, list[Resident], Verdict]]:
-        """Return what the model would take with a context length, what must go for it, and whether it fits then."""
-        sized, permitted = yield from self.machine.estimate(self.wanted, context_length)
-
-        def verdict_without(evicted: Sequence[Resident]) -> Verdict:
-            kept = [each.sized for each in self.candidates if each not in evicted]
-            freed = sum(each.sized.memory_bytes or 0 for each in (*self.gone, *evicted))
-            return self.memory.verdict([*self.staying, *kept, sized], permitted=permitted, freed=freed)
-
-        return sized, *choose_evictions(self.candidates, verdict_without)
-
-    def _largest(self, context_length: int | None) -> Flow[int | None]:
-        """Return the longest context length that fits, below one that does not."""
-        most = context_length or (yield from self.machine.longest_context(self.wanted))
-        low, high = 0, (most - 1) // _STEP if most else 0
-        while low < high:
-            middle = (low + high + 1) // 2
-            _, _, verdict = yield from self._at(middle * _STEP)
-            low, high = (middle, high) if verdict.fits else (low, middle - 1)
-        return low * _STEP or None
+def _take(wanted: Wanted, residents: Sequence[Resident]) -> Resident | None:
+    """Return the instance that is loaded already for a model, if there is one; no plan evicts that."""
+    for each in residents:
+        is_of_model = each.kind == wanted.kind and each.model_key == wanted.model_key
+        if is_of_model and each.stays_because != _PLANNED:
+            each.stays_because = _PLANNED
+            return each
+    return None
 
 
 def _as_loaded(wanted: Wanted, resident: Resident) -> PlannedModel:
-    load, memory_bytes = resident.sized
     return PlannedModel(
         model_key=wanted.model_key,
         kind=wanted.kind,
-        context_length=load.context_length,
-        slots=load.slots,
-        memory_bytes=memory_bytes,
+        context_length=resident.context_length,
+        slots=Wanted(resident.kind, resident.model_key, resident.fields).slots,
+        memory_bytes=resident.memory_bytes,
         fit="loaded",
         basis="seen",
         requested_context_length=wanted.requested,

@@ -19,7 +19,7 @@ from lmstudio_integrations._support import network_guard
 from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations.client.hosts.host import HostRecords
 from lmstudio_integrations.client.models.admission import EvictionQueue, EvictionTurn
-from lmstudio_integrations.client.models.load_history import LoadHistory
+from lmstudio_integrations.client.models.planning import SeenMemory
 from lmstudio_integrations.client.plugins.sessions import PluginSessions, ToolCallbacks, _Opening, spec_of
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.io_thread import IOThread
@@ -265,17 +265,17 @@ def test_a_slot_of_a_host_belongs_to_one_call() -> None:
 
 def test_what_is_read_of_the_log_and_of_evictions_is_a_copy() -> None:
     log: RecordQueue[EmbeddingRecord] = RecordQueue(50, 10**9)
-    history = LoadHistory()
+    seen = SeenMemory()
 
     def write_or_read(number: int) -> None:
         for step in range(TIMES):
             if number == 0:
                 log.add(EmbeddingRecord(model="m", client="c", text=f"{step:04}"))
-                history.evictions.append(Eviction(identifier="a", model_key="a", evicted_for="b", at=0.0))
+                seen.evictions.append(Eviction(identifier="a", model_key="a", evicted_for="b", at=0.0))
             else:
                 read = [each.text for each in log.records]
                 assert read == sorted(read)
-                assert len(history.evictions.copy()) <= TIMES
+                assert len(seen.evictions.copy()) <= TIMES
 
     together(write_or_read)
 

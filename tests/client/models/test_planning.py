@@ -14,26 +14,23 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.models.load_history import Load, LoadHistory, MachineHistory, Sized
 from lmstudio_integrations.client.models.loading import Loader
-from lmstudio_integrations.client.models.planning import Memory, Verdict, choose_evictions, parse_item
+from lmstudio_integrations.client.models.planning import Resident, SeenMemory, _Room, parse_item
 from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.transport.flows import Flow, arun
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.base import Engine
-from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.testing.proxy.actions import replace, reset
 from lmstudio_integrations.emulator.testing.proxy.injections import ALWAYS, Injection
 from lmstudio_integrations.emulator.testing.proxy.proxy import ProxiedConnection, Proxy, ProxyThread, forward
-from lmstudio_integrations.emulator.testing.proxy.replacements import failed, warning
+from lmstudio_integrations.emulator.testing.proxy.replacements import warning
 from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.types.memory_plans import GIB, LoadedModel, MemoryPlan, PlannedModel
 from tests.client.both import make_client
 from tests.client.fake import wait_until
 from tests.support.gate import AT_THE_GATE, Gate
-from tools import plan_sweep
 
 __all__ = ["make_client"]
 
@@ -66,59 +63,64 @@ TOO_LARGE = lms.LMStudioInsufficientResourcesError
 def test_only_what_must_go_is_chosen_the_least_recently_used_first(
     sizes: list[int], room: int, evicted: list[int] | None
 ) -> None:
-    candidates = list(enumerate(sizes))
-
-    def verdict_without(gone: Sequence[tuple[int, int]]) -> Verdict:
-        return Verdict(sum(sizes) - sum(size for _, size in gone) <= room, "estimated")
-
-    chosen, verdict = choose_evictions(candidates, verdict_without)
-    assert [number for number, _ in chosen] == (evicted or [])
-    assert verdict == Verdict(evicted is not None, "estimated")
+    candidates, needed = [resident(size) for size in sizes], 100
+    # Something else takes 100 as well, and more than there is if not even that is enough.
+    chosen = _Room(2 * needed + room, [needed], candidates).evictions_for(
+        needed, permitted=True, refused_beside=None if room >= 0 else needed
+    )
+    assert (None if chosen is None else [candidates.index(each) for each in chosen]) == evicted
 
 
-def test_the_basis_is_that_of_what_is_left() -> None:
-    no, seen, estimated = Verdict(False, "seen"), Verdict(True, "seen"), Verdict(True, "estimated")
-    verdicts = {"": no, "a": no, "ab": seen, "b": estimated}
-    assert choose_evictions("ab", lambda gone: verdicts["".join(gone)]) == (["b"], estimated)
-    assert choose_evictions("ab", lambda gone: seen if gone else no) == (["a"], seen)
-
-
-A, B = Sized(Load("a", 4096, 4), 60), Sized(Load("b", 4096, 4), 30)
-UNKNOWN = Sized(Load("a", 4096, 4), None)
+def resident(memory_bytes: int | None) -> Resident:
+    return Resident("llm", {}, {}, memory_bytes, None)
 
 
 @pytest.mark.parametrize(
-    ("capacity", "models", "permitted", "freed", "fits"),
+    ("capacity", "staying", "candidates", "needed", "permitted", "evicted"),
     [
-        (90, [A, B], True, 0, True),
-        (89, [A, B], True, 0, False),
-        (90, [A, B], False, 0, False),  # the server would refuse it as things are now
-        (90, [A, B], False, 1, True),
-        (89, [A, B], False, 1, False),
-        (None, [A, B], True, 0, True),
-        (None, [A, B], False, 0, False),
-        (None, [A, B], False, 29, False),
-        (None, [A, B], False, 30, True),
-        (None, [A], False, 0, False),
-        (None, [A], False, 1, True),  # nothing else is left: only a try shows it
-        (None, [UNKNOWN], False, 0, False),
-        (None, [UNKNOWN], False, 1, True),
-        (90, [UNKNOWN], True, 0, True),
+        (90, [60], [], 30, True, 0),
+        (89, [60], [], 30, True, None),
+        (90, [60], [], 30, False, None),  # the server would refuse it as things are now
+        (90, [60], [1], 30, False, 1),
+        (89, [60], [1], 30, False, None),
+        (None, [60], [], 30, True, 0),
+        (None, [60], [], 30, False, None),
+        (None, [60], [29], 30, False, None),
+        (None, [60], [30], 30, False, 1),
+        (None, [], [], 60, False, None),
+        (None, [], [1], 60, False, 1),  # nothing else is left: only a try shows it
+        (None, [], [None], 1, False, 1),
+        (90, [], [], 1, True, 0),
+        (10, [60], [], 30, True, None),
+        (10, [30], [30], 30, True, 1),  # what is there now fits, whatever the server says
     ],
 )
-def test_what_was_not_seen_is_estimated(
-    capacity: int | None, models: list[Sized], permitted: bool, freed: int, fits: bool
+def test_what_was_not_refused_is_estimated(
+    capacity: int | None, staying: list[int], candidates: list[Any], needed: int, permitted: bool, evicted: int | None
 ) -> None:
-    memory = Memory(capacity, MachineHistory("server", None))
-    assert memory.verdict(models, permitted=permitted, freed=freed) == Verdict(fits, "estimated")
+    room = _Room(capacity, staying, [resident(each) for each in candidates])
+    chosen = room.evictions_for(needed, permitted=permitted, refused_beside=None)
+    assert (None if chosen is None else len(chosen)) == evicted
 
 
-@pytest.mark.parametrize("accepted", [True, False])
-def test_what_was_seen_counts_more_than_any_estimate(accepted: bool) -> None:
-    history = MachineHistory("server", None)
-    history.record([A, B], accepted=accepted)
-    memory = Memory(1 if accepted else 1000, history)
-    assert memory.verdict([A, B], permitted=not accepted, freed=0) == Verdict(accepted, "seen")
+@pytest.mark.parametrize(
+    ("refused_beside", "evicted"), [(None, 0), (101, 0), (100, 1), (61, 1), (60, 2), (1, 2), (0, None)]
+)
+def test_what_was_refused_fits_only_beside_less(refused_beside: int | None, evicted: int | None) -> None:
+    room = _Room(1000, [], [resident(40), resident(60)])
+    chosen = room.evictions_for(1, permitted=True, refused_beside=refused_beside)
+    assert (None if chosen is None else len(chosen)) == evicted
+
+
+def test_a_refusal_counts_for_the_same_model_with_as_long_a_context_until_it_is_loaded() -> None:
+    seen = SeenMemory()
+    for length, beside in ((4096, 7), (4096, 5), (4096, 6), (None, 3)):
+        seen.record_refusal("device", "a", length, beside)
+    lengths = (None, 1024, 4096, 8192)
+    assert [seen.refused_beside("device", "a", length) for length in lengths] == [3, None, 5, 5]
+    assert seen.refused_beside(None, "a", 4096) is seen.refused_beside("device", "b", 4096) is None
+    seen.record_load("device", "a")
+    assert seen.refused_beside("device", "a", 4096) is None
 
 
 @pytest.mark.parametrize(
@@ -263,7 +265,7 @@ def states(server: Emulator) -> list[tuple[str, str]]:
 
 def evictions(client: Any) -> list[tuple[str, str, bool]]:
     """Return what a client knows of its evictions."""
-    known = client._context.shared(LoadHistory).evictions
+    known = SeenMemory.of(client._context).evictions
     return [(each.identifier, each.evicted_for, each.loaded_again) for each in known]
 
 
@@ -383,70 +385,30 @@ async def test_an_estimate_that_is_too_low_counts_until_a_load_was_refused(make_
             with pytest.raises(TOO_LARGE, match="'a' does not fit into the memory") as caught:
                 await fit(client, "a")
             then = await plan_of(client, "a")
-            smaller = await plan_of(client, "a:2048")
+            longer, smaller = [await plan_of(client, item) for item in ("a:4096", "a:2048")]
     assert (first.fit, first.basis) == ("fits", "estimated")
     assert (then.fit, then.basis) == ("too_large", "seen")
-    assert (smaller.fit, smaller.basis) == ("too_large", "estimated")
+    assert [(each.fit, each.basis) for each in (longer, smaller)] == [("fits", "estimated")] * 2
     assert caught.value.plan.models == (then,)
     assert states(server) == [("a", "failed")]
 
 
-async def test_loads_of_other_policies_are_remembered_as_well(make_client: MakeClient) -> None:
-    with serving(entry("a", 12, estimate_factor=0.2), entry("b", 4, estimate_factor=3)) as server:
+async def test_refusals_of_other_policies_are_remembered_until_the_model_is_loaded(make_client: MakeClient) -> None:
+    with serving(entry("a", 8, estimate_factor=0.2), entry("b", 4)) as server:
         async with make_client(server.address) as client:
+            server.load("b")
             with pytest.raises(TOO_LARGE):
                 await client.llm.load_new_instance("maker/a-GGUF")
             with pytest.raises(TOO_LARGE):
                 await client.llm.model("a", load_policy="explicit", config={"context_length": 1024})
-            await client.llm.model("b", load_policy="get_or_load")
-            refused, default, known = [await plan_of(client, item) for item in ("a:1024", "a", "b")]
-            assert (refused.basis, default.basis) == ("seen", "seen")
-            assert (known.fit, known.context_length) == ("loaded", 4096)
-            await client.llm.unload("b")
-            assert (await plan_of(client, "b")).verdict == "fits (seen)"
-
-
-@pytest.mark.parametrize("policy", ["get_or_load", "explicit", "new_instance"])
-async def test_an_estimate_that_is_too_high_counts_until_a_load_was_accepted(
-    make_client: MakeClient, policy: str
-) -> None:
-    with serving(entry("a", 4, estimate_factor=3)) as server:
-        async with make_client(server.address) as client:
-            first = await plan_of(client, "a")
-            with pytest.raises(TOO_LARGE) as caught:
-                await fit(client, "a")
-            assert caught.value.plan.models[0].memory_bytes == 12 * GIB
-            assert not server.loads
-            await client.llm.model("a", load_policy=policy)
+            found = [await plan_of(client, item) for item in ("a:1024", "a:2048", "a", "a:512")]
+            assert [(each.fit, each.basis) for each in found] == [("too_large", "seen")] * 3 + [("fits", "estimated")]
+            server.unload("b")
+            assert (await plan_of(client, "a")).verdict == "fits (seen)"
+            await client.llm.model("a", load_policy="get_or_load")
             await client.llm.unload("a")
-            then = await plan_of(client, "a")
-            await fit(client, "a")
-    assert (first.fit, first.basis) == ("too_large", "estimated")
-    assert (then.fit, then.basis, then.context_length) == ("fits", "seen", 4096)
-
-
-async def test_the_context_of_a_load_is_what_the_next_plan_shows(make_client: MakeClient) -> None:
-    fitted = entry("fitted", 1, loaded_context_length=2048, kib_per_token=1024)
-    with serving(fitted, entry("a", 1)) as server:
-        async with make_client(server.address) as client:
-            before = [await plan_of(client, item) for item in ("fitted:8192", "a", "a:4096")]
-            for key, config in (("fitted", {"context_length": 8192}), ("a", None)):
-                await fit(client, key, config=config, on_config_mismatch="ignore")
-                await client.llm.unload(key)
-            after = [await plan_of(client, item) for item in ("fitted:8192", "a", "a:4096", "fitted")]
-    assert [(model.context_length, model.basis) for model in before] == [
-        (8192, "estimated"),
-        (None, "estimated"),
-        (4096, "estimated"),
-    ]
-    assert [(model.context_length, model.requested_context_length, model.basis) for model in after] == [
-        (2048, 8192, "seen"),
-        (4096, None, "seen"),
-        (4096, 4096, "seen"),
-        (None, None, "estimated"),
-    ]
-    assert after[0].memory_bytes == 3 * GIB
-    assert after[0].verdict == "fits (seen); 8192 tokens were requested"
+            server.load("b")
+            assert (await plan_of(client, "a")).verdict == "fits (estimated)"
 
 
 UNKNOWN_ENDPOINT = warning(
@@ -486,20 +448,6 @@ async def test_without_estimates_a_refusal_makes_room(make_client: MakeClient, p
             with pytest.raises(TOO_LARGE, match=r"does not fit \(seen\)"):
                 await fit(client, "a")
             assert states(server)[-1] == ("a", "failed")
-
-
-async def test_an_estimate_that_failed_once_is_asked_for_again(make_client: MakeClient, proxies: ProxyThread) -> None:
-    fails = Injection("estimateModelUsage request", replace(failed(WireError("It went wrong").to_dict())))
-    with (
-        serving(entry("a", 6), entry("e", 2), entry("b", 6)) as server,
-        proxied(proxies, server, fails) as address,
-    ):
-        server.load("a")
-        server.load("e", ttl=60)
-        async with make_client(address) as client:
-            assert (await client.plan(["a"])).loaded[0].memory_bytes is None
-            assert (await plan_of(client, "b")).fit == "too_large"
-        assert loaded(server) == ["a", "e"]
 
 
 @pytest.mark.parametrize("found", [False, True])
@@ -946,21 +894,6 @@ async def test_what_is_evicted_before_a_failure_is_logged(
     assert [record.getMessage().partition("\n")[0] for record in caplog.records] == ["evicted a to load 'c'"]
 
 
-async def test_a_load_that_cannot_be_recorded_has_succeeded(make_client: MakeClient, proxies: ProxyThread) -> None:
-    gone = replace(failed(WireError("It went wrong").to_dict()))
-    with serving(*SIZES) as server:
-
-        async def fail(connection: ProxiedConnection, item: WireItem) -> None:
-            await (gone if loaded(server) == ["c"] else forward)(connection, item)
-
-        with proxied(proxies, server, Injection("listLoaded request", fail, ALWAYS)) as address:
-            async with make_client(address) as client:
-                await fit(client, "a")
-                with pytest.warns(lms.LMStudioEvictionWarning):
-                    assert (await fit(client, "c")).identifier == "c"
-                assert loaded(server) == ["c"]
-
-
 async def test_a_refusal_counts_whatever_the_model_was_called(make_client: MakeClient) -> None:
     """The device does not say how much memory it has, so only the refusal shows that the model is too large."""
     models, device = [entry("large", 6, estimate_factor=0.2)], {"name": "studio", "memory_gib": 4}
@@ -982,26 +915,13 @@ async def test_the_load_config_is_that_of_the_instance_on_the_same_machine(make_
                 assert (model.fit, model.slots) == ("loaded", slots)
 
 
-# Random sets ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.sampled(1)
-@pytest.mark.parametrize("seed", range(10))
-async def test_random_sets_are_planned_and_loaded_rightly(seed: int) -> None:
-    counts = await plan_sweep.sweep(100, seed)
-    assert counts['wrong "seen"'] == 0
-    assert min(counts[each] for each in ("accepted at first", "after eviction", "said too large", 'said "seen"')) > 0
-
-
 # What the server does not say -----------------------------------------------------------------------------------------
 
 
 async def test_a_refused_load_is_not_repeated_although_the_plan_goes_on_to_permit_it(
     make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MachineHistory, "fits", lambda *_: None)
-    monkeypatch.setattr(MachineHistory, "limit", lambda _, capacity: capacity)
+    monkeypatch.setattr(SeenMemory, "refused_beside", lambda *_: None)
     with serving(entry("liar", 12, estimate_factor=0.1)) as server:
         async with make_client(server.address) as client:
             with pytest.raises(TOO_LARGE, match="insufficient system resources"):
