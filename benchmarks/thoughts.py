@@ -24,8 +24,8 @@ from benchmarks.speed import to_json
 from benchmarks.waits import RESULTS, SYSTEM, TOOLS, words
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
+from tests.support import recurrent_model
 from tests.support.chat_templates import TEMPLATES, Template, grammar_of
-from tools import recurrent_model
 
 TURNS, CALLS = 2, 4
 """The turns of the agent, and its calls in each, before the answer."""

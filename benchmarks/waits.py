@@ -25,13 +25,10 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from statistics import median
-from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeAlias
 
-from langchain.agents.middleware import ModelRequest, ModelResponse
 from langchain_core.messages import (
     AIMessage,
-    AnyMessage,
     BaseMessage,
     HumanMessage,
     SystemMessage,
@@ -48,9 +45,6 @@ from lmstudio_integrations.client.hosts.prompt_index import PromptIndex
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.langchain._messages import convert
-from lmstudio_integrations.langchain.middleware import ToolSearchMiddleware
-from lmstudio_integrations.langchain.middleware._turns import FIND_TOOLS
-from tools.tool_search import LIST, tools_of
 
 RESULTS = environment.ROOT / "benchmarks" / "waits.json"
 
@@ -166,25 +160,6 @@ def summarized(name: int, turns: int) -> Conversation:
         messages.append((yield Turn(list(messages))))
 
 
-def searched(name: int, turns: int) -> Conversation:
-    """An agent with 200 tools that the model searches. It has to search or to call one in each turn."""
-    given = json.loads(LIST.read_text(encoding="utf-8"))
-    tools, search = tools_of(given["tools"]), ToolSearchMiddleware(most=5)
-    runtime: Any = SimpleNamespace(tools=[*tools, *search.tools])
-    messages: list[AnyMessage] = [HumanMessage(f"{SYSTEM.content}\n\n{words((name, 0), 20)}?")]
-    for turn in range(turns):
-        model: Any = None
-        request = search._hide_tools(ModelRequest(model=model, messages=list(messages), tools=[*runtime.tools]))
-        offered = [convert_to_openai_tool(tool) for tool in request.tools]
-        written = yield Turn([*request.messages], offered, {"tool_choice": "any", "max_tokens": 96})
-        response: Any = search._resolve_calls(ModelResponse(result=[written]), tools)[0].result[0]
-        query = given["requests"][turn]["text"]
-        messages.append(response)
-        for call in response.tool_calls:
-            result = search._find(query, runtime) if call["name"] == FIND_TOOLS else words((name, turn, "result"), 40)
-            messages.append(ToolMessage(result, name=call["name"], tool_call_id=call["id"]))
-
-
 class Case(NamedTuple):
     """What is measured.
 
@@ -193,7 +168,6 @@ class Case(NamedTuple):
         converse: What the conversations are.
         conversations: How many run at once.
         hosts: On how many hosts.
-        instances: How many instances each of them has.
         context_length: The context window of each.
     """
 
@@ -201,21 +175,18 @@ class Case(NamedTuple):
     converse: Callable[[int, int], Conversation]
     conversations: int = 1
     hosts: int = 1
-    instances: int = 1
     context_length: int = 8192
 
 
 CASES = {
     "chat": Case("a chat", chat),
     "agent": Case("an agent with five tools, forced calls", agent),
-    "searched": Case("an agent that searches 200 tools, window of 4,096", searched, context_length=4096),
     "retrieval": Case("retrieval, passages in the newest message", retrieval),
     "in_front": Case("retrieval, passages in the system message", retrieval_in_front),
     "summarized": Case("a chat that is summarized", summarized),
     "structured": Case("a chat with structured output", structured),
     "reasoning": Case("a chat with reasoning", reasoning),
     "agents": Case("eight agents at once, one host", agent, AGENTS),
-    "instances_2": Case("eight agents at once, two instances", agent, AGENTS, instances=2),
     "hosts_2": Case("eight agents at once, two hosts", agent, AGENTS, hosts=2),
     "hosts_4": Case("eight agents at once, four hosts", agent, AGENTS, hosts=4),
 }
@@ -316,7 +287,6 @@ def measure(case: Case, turns: int, hosts: Sequence[str], key: str) -> Waits:
     model = ChatLMStudio(
         model=key,
         host=list(hosts),
-        instances=case.instances,
         temperature=0,
         seed=1,
         max_tokens=24,
@@ -332,7 +302,7 @@ def measure(case: Case, turns: int, hosts: Sequence[str], key: str) -> Waits:
         repeat = pool.map(lambda each: [_respond(model, _uncached(each[at].turn)) for at in again], conversations)
         repeated = list(repeat)
     places = Counter(_place(each.response) for each in itertools.chain(*conversations))
-    counts = [*places.values(), *[0] * (case.hosts * case.instances - len(places))]
+    counts = [*places.values(), *[0] * (case.hosts - len(places))]
     with lms.Client(hosts[0]) as client:
         native = client.llm.model(key)
         found, optimum, processed = map(sum, zip(*(_cached(native, each) for each in conversations), strict=True))

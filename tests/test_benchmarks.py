@@ -1,27 +1,16 @@
-"""Tests of the comparison of speed: its server sends the right tokens, and its page is made of the kept results.
-
-No test measures time, but one measures memory, which does not depend on the machine.
-"""
+"""Tests of the comparison of speed: its server sends the right tokens, and its page is made of the kept results."""
 
 import asyncio
 import contextlib
-import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 
 import pytest
 
 import lmstudio_integrations as lms
-from benchmarks import cancelled_tool_calls, waits
+from benchmarks import waits
 from benchmarks.page import REPORTS, Report
 from benchmarks.server import Connection, tokens_of, vector
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.docs.snippets import ROOT
-
-LIVING_PER_RESPONSE = 250
-PEAK_PER_TOKEN = {"native": 200, "langchain": 2300, "llama_index": 200}
-"""The most bytes that `benchmarks.memory` may find. langchain-core keeps every chunk of a stream until its end."""
 
 
 @pytest.fixture
@@ -72,25 +61,6 @@ def test_what_was_cached_is_set_against_what_could_have_been(name: str) -> None:
     # A scripted model caches whole messages.
     assert 0.9 < measured.share <= 1
     # Which host had how many depends on how far the conversations overlapped.
-    assert (sum(measured.places), len(measured.places)) == (8, case.hosts * case.instances)
+    assert (sum(measured.places), len(measured.places)) == (8, case.hosts)
     assert [len(turn) for turn in measured.seconds] == [2] * 4
     assert waits.table({name: measured})
-
-
-@pytest.mark.exhaustive
-@pytest.mark.timeout(300)
-def test_responses_leave_nothing_behind_and_tokens_take_little_memory() -> None:
-    # In a process of its own, because other tests fill caches.
-    command = [sys.executable, "-m", "benchmarks.memory"]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
-    found = json.loads(ran.stdout)
-    assert found.keys() == PEAK_PER_TOKEN.keys()
-    for name, ways in found.items():
-        for way, counts in ways.items():
-            assert counts["living_per_response"] <= LIVING_PER_RESPONSE, (name, way)
-            assert counts["peak_per_token"] <= PEAK_PER_TOKEN[name], (name, way)
-
-
-@pytest.mark.slow
-def test_cancelled_calls_of_tools_leave_nothing_behind() -> None:
-    assert "threads that are left | 0 |" in cancelled_tool_calls.measure(60, 1)

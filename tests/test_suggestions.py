@@ -53,7 +53,7 @@ EMBEDDINGS_ELSEWHERE = """
 
     api_base api_version reuse_client mode additional_kwargs ollama_additional_kwargs
 """
-"""Names of settings in other packages. `tools/migration_sweep.py` finds new ones."""
+"""Names of settings in other packages."""
 
 ELSEWHERE = {
     name: (EMBEDDINGS_ELSEWHERE if adapter.kind == "embedding" else LANGUAGE_MODELS_ELSEWHERE).split()

@@ -15,9 +15,9 @@ from lmstudio_integrations.errors import LMStudioUnsupportedError
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.reasoning import ReasoningPart
+from tests.support import recurrent_model
 from tests.support.adapters import covering
 from tests.support.chat_templates import TEMPLATES
-from tools import recurrent_model
 
 pytestmark = pytest.mark.slow
 

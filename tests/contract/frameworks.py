@@ -39,7 +39,7 @@ class Framework:
     def integrations(self) -> Mapping[str, Callable[[], AbstractContextManager[Any]]]:
         """Connects each integration to a server of its own, by the name of its package."""
         ours = getattr(import_module("tests.contract.ours"), self.key)
-        return {OURS: ours, **import_module(f"tools.comparison.{self.key}").PEERS}
+        return {OURS: ours, **import_module(f"tests.contract.comparison.{self.key}").PEERS}
 
     def outcome(self, name: str, requirement: str) -> tuple[str, str]:
         """Run one check of an integration on its own server; return the result and the reason."""
@@ -58,7 +58,7 @@ FRAMEWORKS = {
 OURS = "lmstudio-integrations"
 """The name of this package, among the integrations of every framework."""
 
-RESULTS = Path(__file__).parents[2] / "tools/comparison/results.json"
+RESULTS = Path(__file__).parents[2] / "tests/contract/comparison/results.json"
 
 
 def recorded() -> dict[str, dict[str, list[str]]]:

@@ -1,7 +1,7 @@
 """What the conformance suites share: a registry of checks, and what the checks of every framework use.
 
 A check gets an integration, which creates models on a scripted server. It raises if it fails. The same checks run on
-this package and, by `python -m tools.comparison`, on those of others.
+this package and, by `python -m tests.contract.comparison`, on those of others.
 """
 
 import asyncio

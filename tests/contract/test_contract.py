@@ -2,9 +2,9 @@
 
 import pytest
 
+from tests.contract.comparison.pages import render
 from tests.contract.frameworks import FRAMEWORKS, OURS, recorded
 from tests.contract.suite import MISSING
-from tools.comparison.pages import render
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pydantic.warnings.PydanticDeprecationWarning",
@@ -31,7 +31,7 @@ def test_each_check_of_the_suite_has_a_result_for_each_integration(key: str) -> 
 
 def test_the_pages_are_made_of_the_results() -> None:
     for path, page in render().items():
-        assert path.read_text(encoding="utf-8") == page, "run python -m tools.comparison.pages"
+        assert path.read_text(encoding="utf-8") == page, "run python -m tests.contract.comparison.pages"
 
 
 @pytest.mark.slow

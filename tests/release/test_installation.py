@@ -9,8 +9,9 @@ import pytest
 
 from lmstudio_integrations import __version__
 from lmstudio_integrations._support.installation import NAME
+from tests.release import one_liners
 from tests.release.project import TIMEOUT, Project
-from tools import ROOT, one_liners
+from tools import ROOT
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(3 * TIMEOUT)]
 

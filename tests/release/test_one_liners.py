@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tools import one_liners
+from tests.release import one_liners
 
 
 @pytest.mark.slow

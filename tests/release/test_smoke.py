@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools import smoke
+from tests.release import smoke
 
 
 @pytest.mark.parametrize("interface", smoke.INTERFACES)

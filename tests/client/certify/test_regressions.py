@@ -11,7 +11,7 @@ from lmstudio_integrations.types.cards import RowName
 from tests.support.certified.good import KEY, REGRESSIONS, ChangedEngine, entry
 
 UNTIMED: list[RowName] = [row.name for row in ROWS if "llm" in row.kinds and row.name != "speed"]
-"""The speed of a machine that runs tests says nothing; `python -m tools.certify_sweep` compares that, too."""
+"""The speed of a machine that runs tests says nothing."""
 
 
 def certify(engine: ChangedEngine | None, rows: list[RowName], against: Card | None = None, **model: Any) -> Card:

@@ -16,9 +16,9 @@ from lmstudio_integrations.client.predictions.requests import plan_completion, p
 from lmstudio_integrations.emulator import Emulator, ModelEntry, PredictionRecord
 from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from tests.support import recurrent_model
 from tests.support.chat_templates import TEMPLATES, grammar_of
 from tests.support.gate import AT_THE_GATE, Gate
-from tools import recurrent_model
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

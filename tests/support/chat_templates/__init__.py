@@ -3,7 +3,7 @@
 Each file is a short Jinja template for the roles system, user, assistant and tool, with tools, calls and results.
 `TEMPLATES` names them all, and models whose templates do the same; `renderer` makes prompts without an engine.
 `Template.write` is a response as a model of that template writes it, and `grammar_of` the setting that makes any model
-write it: with it, the model of `tools/recurrent_model.py`, which knows nothing, has conversations.
+write it: with it, the model of `recurrent_model.py`, which knows nothing, has conversations.
 """
 
 import json

@@ -20,8 +20,8 @@ from lmstudio_integrations.types.results import LlmPredictionFragment, PromptPro
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallResultPart
 from tests.emulator.bare_client import named, wire
 from tests.emulator.engines.llama_cpp.models import ADD, STEADY, finished, load, run, text_of
+from tests.support import recurrent_model
 from tests.support.chat_templates import TEMPLATES, Outcome, Outcomes, Template, grammar_of, renderer
-from tools import recurrent_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

@@ -1,10 +1,11 @@
 """Run the conformance suites on this package and on those of others, keep the results, and write the pages about them.
 
-`python -m tools.comparison` uses the environment of the benchmarks, which includes the packages of others. If the
-environment does not exist, the command creates it, which downloads packages. `pages.py` makes the pages of the results.
+`python -m tests.contract.comparison` uses the environment of the benchmarks, which includes the packages of others. If
+the environment does not exist, the command creates it, which downloads packages. `pages.py` makes the pages of the
+results.
 
-`python -m tools.comparison FRAMEWORK NAME [PART...]` runs the checks of one integration in this environment, and prints
-their results as JSON; with PART, only those whose requirements contain one of them.
+`python -m tests.contract.comparison FRAMEWORK NAME [PART...]` runs the checks of one integration in this environment,
+and prints their results as JSON; with PART, only those whose requirements contain one of them.
 """
 
 import json
@@ -15,9 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import environment
+from tests.contract.comparison import pages
 from tests.contract.frameworks import FRAMEWORKS, OURS, RESULTS, Framework
 from tools import ROOT
-from tools.comparison import pages
 
 Results = dict[str, tuple[str, str]]
 """Result and reason of each check."""
@@ -25,7 +26,7 @@ Results = dict[str, tuple[str, str]]
 
 def results(python: Path, framework: Framework, name: str) -> Results:
     """Run all checks on one integration."""
-    command = [str(python), "-m", "tools.comparison", framework.key, name]
+    command = [str(python), "-m", "tests.contract.comparison", framework.key, name]
     sys.stderr.write(f"{name}\n")
     run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
     outcomes: Results = json.loads(run.stdout)

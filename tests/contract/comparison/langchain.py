@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.contract.comparison.http_server import HttpServer
 from tests.contract.langchain.integration import Integration
 from tests.contract.models import CHAT, EMBEDDING, UNREACHABLE
-from tools.comparison.http_server import HttpServer
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines.base import EngineEvent
 from lmstudio_integrations.types.tools import Tool, ToolCallRequest
-from tools.comparison.wire_formats import HistoryBuilder, ParsedRequest, ResponseWriter
+from tests.contract.comparison.wire_formats import HistoryBuilder, ParsedRequest, ResponseWriter
 
 _CREATED = {"created_at": "2026-01-01T00:00:00Z"}
 _ANY_OBJECT = {"type": "object"}

@@ -1,4 +1,4 @@
-"""Writes a tiny model that cannot rewind: `python -m tools.recurrent_model FILE [TEMPLATE]`.
+"""Writes a tiny model that cannot rewind: `python -m tests.support.recurrent_model FILE [TEMPLATE]`.
 
 Mamba keeps one state instead of a cache of each token, so a prompt that differs from the last one in the middle is
 processed again from the last checkpoint, or from its beginning. The weights are random and fixed, a token is a byte,

@@ -13,10 +13,10 @@ from lmstudio_integrations.emulator.engines.base import EngineEvent, LoadRequest
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.scripted import ScriptedModel
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from tests.contract.comparison import ollama_format, openai_format
+from tests.contract.comparison.wire_formats import BadRequestError, ParsedRequest, ResponseWriter
 from tests.contract.engine import HttpRequest, RecordingEngine
 from tests.contract.models import CHAT, EMBEDDING, MODELS
-from tools.comparison import ollama_format, openai_format
-from tools.comparison.wire_formats import BadRequestError, ParsedRequest, ResponseWriter
 
 _HEAD_END = b"\r\n\r\n"
 _ROUTES = {**openai_format.ROUTES, **ollama_format.ROUTES}

@@ -1,4 +1,4 @@
-"""Writes the pages about the comparison from `results.json`: `python -m tools.comparison.pages`.
+"""Writes the pages about the comparison from `results.json`: `python -m tests.contract.comparison.pages`.
 
 `docs/guides/comparison.md` counts the checks by topic, for users; `docs/internals/comparison.md` lists those in which
 the integrations differ.
@@ -54,8 +54,8 @@ _DIFFERENCES = """\
 # Checks in which the integrations differ
 
 [Integrations compared](../guides/comparison.md) counts the checks by topic. These are the checks that not every
-integration passes; this package passes all of them. They are in `tests/contract`; `python -m tools.comparison` writes
-both pages.
+integration passes; this package passes all of them. They are in `tests/contract`;
+`python -m tests.contract.comparison` writes both pages.
 
 What is sent is read from the requests. Reasoning counts as sent back if it is in the field that a protocol has for it,
 `reasoning_content` or `reasoning` in OpenAI's and `thinking` in Ollama's, or in the text, between the model's own tags.

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines.base import EngineEvent
 from lmstudio_integrations.types.tools import Tool, ToolCallRequest
-from tools.comparison.wire_formats import BadRequestError, HistoryBuilder, ParsedRequest, ResponseWriter
+from tests.contract.comparison.wire_formats import BadRequestError, HistoryBuilder, ParsedRequest, ResponseWriter
 
 _HEAD = {"created": 1, "system_fingerprint": "chatty"}
 _FRAGMENT_LENGTH = 4
