@@ -8,10 +8,8 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from lmstudio_integrations.client.models.admission import EvictionQueue, EvictionTurn
 from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import Instance, KeptWarm, ModelState, WireInfo, reference_of
@@ -79,8 +77,8 @@ class Attempts:
         context: The server, and how it is called.
         state: The model.
         timeouts: Timeouts that differ from the client's.
-        reload: Whether the request takes a turn, and loads the model again if that was unloaded. One that only asks
-            about the instance does neither.
+        reload: Whether the request loads the model again if that was unloaded. One that only asks about the instance
+            does not.
 
     Attributes:
         operation: The operation of the current attempt.
@@ -108,7 +106,6 @@ class Attempts:
         self._is_unloaded = False
         self._retries = Retries(context.max_retries)
         self._delay: float | None = None
-        self._turn: tuple[EvictionQueue, EvictionTurn] | None = None
         self._instance: Instance | None = None
 
     def run(self, work: Callable[[Operation], Flow[T]]) -> Flow[T]:
@@ -117,17 +114,14 @@ class Attempts:
             try:
                 result = yield from work((yield from self.next_operation()))
             except LMStudioError as error:
-                self.end_turn(succeeded=False)
                 error = self.explain(error)  # under no other name: its traceback refers to this frame
                 if not self.should_retry(error):
                     self.release()
                     raise self.final_error(error)  # noqa: B904 - it has its cause
             except BaseException:
-                self.end_turn(succeeded=False)
                 self.release()
                 raise
             else:
-                self.end_turn(succeeded=True)
                 self.record_success()
                 return result
 
@@ -146,13 +140,10 @@ class Attempts:
         return self.operation
 
     def get_instance(self) -> Flow[Instance]:
-        """Wait for a turn where models evict each other; return the instance, which may have to be loaded."""
+        """Return the instance, which may have to be loaded."""
         state, server_models = self.state, self.context.shared(ServerModels)
-        uses, is_gone = self._reload or state.instance is None, self._is_unloaded
-        if uses and server_models.has_evictions:
-            yield from self._take_turn(server_models)
-            is_gone = is_gone or (server_models.is_evicted(state.reference) and state.reloadable)
-        instance = state.instance  # only now: another call may have loaded it again while this one waited
+        instance, uses = state.instance, self._reload or state.instance is None
+        is_gone = self._is_unloaded or (server_models.is_evicted(state.reference) and state.reloadable)
         if instance is None or self.resolve or (uses and is_gone):
             instance = yield from Loader(self.operation, state).find_or_load()
             self.resolve = self._is_unloaded = False
@@ -165,7 +156,7 @@ class Attempts:
     def _warm_again(self, kept: KeptWarm, instance: Instance) -> Flow[None]:
         """Process a prefix on a new instance, before the call for which that was loaded or found.
 
-        Not if a load of this process has evicted the previous one: then memory is short, and the two take turns.
+        Not if a load of this process has evicted the previous one: then memory is short.
         """
         previous, kept.reference = kept.reference, instance.reference  # at once: other calls need not wait for it
         if self.context.shared(ServerModels).is_evicted(previous):
@@ -200,33 +191,6 @@ class Attempts:
         if self.state.instance is instance:
             self.state.instance = responding
         return responding
-
-    def _take_turn(self, server_models: ServerModels) -> Flow[None]:
-        if self._turn is not None:
-            return
-        operation, eviction_queue = self.operation, server_models.eviction_queue
-        turn = server_models.turn_for(self.state)
-        if turn is None:
-            return
-        turn.mailbox = operation.context.new_mailbox()
-        if eviction_queue.would_deadlock(turn):  # better to evict a model than to wait for ever
-            return
-        self._turn = eviction_queue, turn
-        turn.loads_before = len(operation.load_times)
-        queue_timeout, remaining = operation.timeouts.get("queue_timeout"), operation.remaining_time
-        yield from operation.context.run_task(lambda: eviction_queue.wait(turn, queue_timeout, remaining))
-        operation.wrap_receiver = partial(eviction_queue.hold, turn)
-
-    def end_turn(self, *, succeeded: bool) -> None:
-        """Give the turn back, if there is one: the server has begun to respond, or the attempt has failed."""
-        entry, self._turn = self._turn, None
-        if entry is not None:
-            (eviction_queue, turn), operation = entry, self.operation
-            operation.wrap_receiver = None
-            turn.succeeded = succeeded
-            turn.loaded = len(operation.load_times) > turn.loads_before  # each load of the operation adds its time
-            turn.forget_caller()
-            operation.context.submit(eviction_queue.end, turn)
 
     def should_retry(self, error: LMStudioError, *, seen: bool = False) -> bool:
         """Record that the attempt has failed; return whether another one follows.

@@ -1,6 +1,6 @@
-"""Remembers the models of one server: which of them this process uses, which evict each other, whose turn it is.
+"""Remembers the models of one server: which of them this process uses, and which evict each other.
 
-`loading.py` records instances here, `attempts.py` asks for turns. There is one object per server, shared by all clients
+`loading.py` records instances here. There is one object per server, shared by all clients
 and new after a fork. Any thread may call it: each function changes one dict with one operation, which is atomic with
 and without the GIL.
 """
@@ -9,7 +9,7 @@ from collections.abc import Hashable
 
 from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations._support.text import shortened
-from lmstudio_integrations.client.models.admission import ConcurrencyLimiter, EvictionQueue, EvictionTurn, SingleFlight
+from lmstudio_integrations.client.models.admission import ConcurrencyLimiter, SingleFlight
 from lmstudio_integrations.client.models.state import (
     Instance,
     KnownReasoning,
@@ -42,12 +42,6 @@ class ServerModels:
         self._reasoning: BoundedCache[str, KnownReasoning] = BoundedCache(_MAX_RECORDED)
         self._pairs: dict[frozenset[str], None] = {}
         self._warned: dict[Hashable, object] = {}
-        self.has_evictions: bool = False
-        """Whether a load of this process has evicted an instance that it uses, too."""
-        self.eviction_queue: EvictionQueue = EvictionQueue(
-            lambda one, other: self._pairs.pop(frozenset((one, other)), None)
-        )
-        """Operations on models that evict each other."""
         self.limiter: ConcurrencyLimiter = ConcurrencyLimiter()
         """How many batches of texts run at once on each model."""
 
@@ -108,7 +102,6 @@ class ServerModels:
             return
         self._evicted.put(reference, victim)
         self._pairs[frozenset((model_key, victim))] = None
-        self.has_evictions = True
         loading, evicted_key = shortened(model_key), shortened(victim)
         self.warn_once(
             frozenset((model_key, victim)),
@@ -126,13 +119,6 @@ class ServerModels:
     def is_evicted(self, reference: str | None) -> bool:
         """Whether a load of this process evicted an instance."""
         return self._evicted.get(reference) is not None
-
-    def turn_for(self, state: ModelState) -> EvictionTurn | None:
-        """Return a turn for an operation on a model; `None` where no other model evicts it."""
-        if not self._pairs or (self.is_explicit(state.reference) and state.policy != "fit"):
-            return None
-        model_key = self._key_of(state)
-        return EvictionTurn(model_key) if model_key is not None and self._partners(model_key) else None
 
     def why_unloaded(self, state: ModelState) -> str:
         """Return why a model is no longer loaded, as far as it is known."""

@@ -149,16 +149,13 @@ class Prediction:
                 try:
                     yield from self._interruptible(self._send())
                 except LMStudioModelNotFoundError as error:  # the request asks the instance something first
-                    self._attempts.end_turn(succeeded=False)
                     explained = self._attempts.explain(error)
                     is_unloaded = isinstance(explained, LMStudioModelUnloadedError)
                     if not (is_unloaded and self._attempts.should_retry(explained, seen=self._is_seen)):
                         raise explained  # noqa: B904 - it has its cause
-            self._attempts.end_turn(succeeded=True)
         except BaseException as error:  # noqa: BLE001 - `_fail` raises it again
             self._fail(error)
         finally:
-            self._attempts.end_turn(succeeded=False)
             self._is_reading = False
 
     def advance(self) -> Flow[bool]:
@@ -379,29 +376,25 @@ class Prediction:
     def _first_batch(self) -> Flow[Events]:
         """Request the prediction in the first way that the server knows, and return the first events.
 
-        After `start`, the response needs neither a turn nor the model, which may be evicted by now.
+        After `start`, the response does not need the model, which may be evicted by now.
         """
-        try:
-            while True:
-                if self._ask.call is None:
-                    yield from self._interruptible(self._send())
-                ask = self._ask
-                assert ask.call is not None, "it was requested"
-                try:
-                    batch = yield ask.call
-                except LMStudioServerError as error:
-                    if self._is_cancelled and isinstance(error, LMStudioModelNotFoundError):  # or it would be loaded
-                        raise _ClosedError from error
-                    if not isinstance(error, LMStudioUnsupportedError) or len(self._requests) == 1:
-                        raise
-                    self._requests = self._requests[1:]
-                    self._ask = Ask(ask.asked_by)
-                else:
-                    ask.is_open = True
-                    self._attempts.end_turn(succeeded=True)
-                    return batch
-        finally:
-            self._attempts.end_turn(succeeded=False)
+        while True:
+            if self._ask.call is None:
+                yield from self._interruptible(self._send())
+            ask = self._ask
+            assert ask.call is not None, "it was requested"
+            try:
+                batch = yield ask.call
+            except LMStudioServerError as error:
+                if self._is_cancelled and isinstance(error, LMStudioModelNotFoundError):  # or it would be loaded
+                    raise _ClosedError from error
+                if not isinstance(error, LMStudioUnsupportedError) or len(self._requests) == 1:
+                    raise
+                self._requests = self._requests[1:]
+                self._ask = Ask(ask.asked_by)
+            else:
+                ask.is_open = True
+                return batch
 
     def _begin_attempt(self) -> Flow[None]:
         """Begin the next attempt, and upload what it needs."""

@@ -24,7 +24,7 @@ from lmstudio_integrations.client.transport.listener import NOBODY, ConnectionRe
 from lmstudio_integrations.client.transport.mailboxes import Mailbox, copy_of
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace, channel, rpc
-from lmstudio_integrations.protocol.exchange import Exchange, Receiver, Timeouts
+from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
 from lmstudio_integrations.protocol.session import ClientSession, client_closed, closed_early
 from lmstudio_integrations.protocol.tool_session import exchange_type
 
@@ -124,7 +124,6 @@ class Operation:
 
     Attributes:
         load_times: Seconds that each model load took.
-        wrap_receiver: Wraps what receives the responses; run on the I/O thread.
     """
 
     def __init__(
@@ -134,7 +133,6 @@ class Operation:
         self.timeouts: Timeouts = {**context.timeouts, **timeouts}
         self.listener: Listener = listener or context.listener
         self.load_times: list[float] = []
-        self.wrap_receiver: Callable[[Receiver], Receiver] | None = None
         self._started_at = time.monotonic() if context.started_at is None else context.started_at
 
     def with_timeouts(self, timeouts: Timeouts) -> "Operation":
@@ -229,7 +227,6 @@ class Operation:
                 key,
                 exchanges,
                 keep_idle=context.keep_idle,
-                wrap_receiver=self.wrap_receiver,
                 connection=connection,
             )
         )
@@ -327,13 +324,9 @@ def _start(
     exchanges: Sequence[Exchange],
     *,
     keep_idle: float,
-    wrap_receiver: Callable[[Receiver], Receiver] | None,
     connection: ConnectionReport | None,
 ) -> None:
     try:
-        if wrap_receiver is not None:
-            for exchange in exchanges:
-                exchange.receiver = wrap_receiver(exchange.receiver)
         if client.alive:
             connections.get(key, exchanges[0].client_id, keep_idle).start(exchanges, connection)
             return

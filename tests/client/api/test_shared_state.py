@@ -18,7 +18,6 @@ from lmstudio_integrations._adapters.runtime import Runtime
 from lmstudio_integrations._support import network_guard
 from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations.client.hosts.host import HostRecords
-from lmstudio_integrations.client.models.admission import EvictionQueue, EvictionTurn
 from lmstudio_integrations.client.models.planning import SeenMemory
 from lmstudio_integrations.client.plugins.sessions import PluginSessions, ToolCallbacks, _Opening, spec_of
 from lmstudio_integrations.client.transport.flows import Flow
@@ -128,34 +127,6 @@ def test_a_server_may_start_while_another_one_is_looked_up() -> None:
     finally:
         network_guard._is_on = is_on
         network_guard._allowed = before
-
-
-@pytest.mark.parametrize("waits_for", ["first", "second"])
-async def test_a_deadlock_of_evictions_is_seen_while_turns_are_granted(
-    monkeypatch: pytest.MonkeyPatch, waits_for: str
-) -> None:
-    """The I/O thread grants a turn of this thread, which asks meanwhile whether it would wait for itself."""
-    monkeypatch.setattr(IOThread, "_current", None)  # this thread takes its place
-    own, asking = EvictionTurn("second"), EvictionTurn("third")
-    seen: list[bool] = []
-
-    class Granting(EvictionQueue):
-        def _grant(self, *arguments: Any) -> None:
-            seen.append(self.would_deadlock(asking))
-            super()._grant(*arguments)
-            seen.append(self.would_deadlock(asking))
-
-    queue = Granting(lambda _one, _other: None)
-    first = EvictionTurn(waits_for, caller=None)
-    assert queue._try_grant(first)
-    seen.clear()
-    queue._waiting.append(own)
-    if waits_for == "first":
-        queue.end(first)
-    else:
-        queue._advance()
-    assert own.holders == 1
-    assert seen == [True, True]
 
 
 class Noticed:

@@ -667,25 +667,6 @@ async def test_an_eviction_is_one_log_record_one_warning_and_in_the_hosts(
     assert (eviction.identifier, eviction.model_key, eviction.evicted_for) == ("a", "a", "c")
 
 
-async def test_models_that_evict_each_other_take_turns(make_client: MakeClient, gate: Gate) -> None:
-    with serving(*SIZES, engines=gate.engines()) as server:
-        async with make_client(server.address) as client:
-            a = client.llm.lazy_model("a", load_policy="fit")
-            c = client.llm.lazy_model("c", load_policy="fit")
-            await a.respond("Hi")
-            with pytest.warns(lms.LMStudioEvictionWarning):
-                await c.respond("Hi")
-            await a.respond("Hi")
-            held = asyncio.create_task(a.respond("hold"))
-            await asyncio.to_thread(gate.reached.wait, 5)
-            waiting = asyncio.create_task(c.respond("Hi"))
-            await wait_until(lambda: any("EvictionQueue.wait" in repr(task) for task in asyncio.all_tasks()))
-            gate.open()
-            assert (await held).content == "so done"
-            assert (await waiting).content
-            assert loaded(server) == ["c"]
-
-
 async def test_one_caller_at_a_time_makes_room_on_a_machine(make_client: MakeClient, gate: Gate) -> None:
     """Otherwise the second load would be refused, beside what the first has not loaded yet."""
     slowly = {"when": {"load": True}, "then": [AT_THE_GATE]}
