@@ -33,9 +33,7 @@ class RequestFormats(Protocol):
 
     def openai_tools(self, tools: object) -> list[dict[str, Any]]: ...
 
-    def response_schema(self, response_format: Any) -> dict[str, Any]:
-        """Return the JSON schema of a response format."""
-        ...
+    def response_schema(self, response_format: Any) -> dict[str, Any]: ...
 
 
 CHAT_ARGUMENTS = frozenset({"tools", "tool_choice", "parallel_tool_calls", "response_format", "include_confidence"})

@@ -55,7 +55,6 @@ class HostTokens(SecretStr):
 
     @classmethod
     def of(cls, tokens: Mapping[str, SecretStr]) -> Self:
-        """Return tokens as one secret."""
         return cls(json.dumps({host: token.get_secret_value() for host, token in tokens.items()}))
 
     @property

@@ -45,7 +45,6 @@ class BoundedCache(Generic[KeyT, ValueT]):
         return self._values.pop(key, None)
 
     def values(self) -> list[ValueT]:
-        """Return all values."""
         return list(self._values.values())
 
     def pop_all(self) -> list[tuple[KeyT, ValueT]]:

@@ -23,7 +23,6 @@ _BAR, _LABEL, _WIDTH = 16, 150, 560
 
 
 def page_of(card: Card) -> str:
-    """Return the page."""
     changes = [] if card.changes is None else [_changes(card, card.changes)]
     body = "\n".join([*changes, *map(_section, card.rows)])
     state = "" if card.complete else "<p><strong>It was interrupted.</strong></p>"

@@ -138,7 +138,6 @@ class Asking:
 
     @property
     def llm(self) -> LanguageModel:
-        """The language model."""
         assert isinstance(self.model, LanguageModel)
         return self.model
 

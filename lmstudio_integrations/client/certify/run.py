@@ -79,7 +79,6 @@ class Certification:
             )
 
     def run(self) -> Flow[Card]:
-        """Return the card."""
         began = datetime.now(UTC)
         model = yield from choose(self._context, self._name, self._device)
         try:

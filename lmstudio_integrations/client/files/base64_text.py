@@ -54,6 +54,5 @@ def decode_data_url(url: str) -> bytes:
 
 
 def is_base64_url(url: str) -> bool:
-    """Whether a URL is a data URL in base64."""
     head = url.partition(",")[0].lower()
     return head.startswith("data:") and head.endswith(";base64")

@@ -159,12 +159,10 @@ class Resident:
 
     @property
     def identifier(self) -> str:
-        """Its identifier."""
         return identifier_of(self.info)
 
     @property
     def model_key(self) -> str:
-        """The key of its model."""
         return str(self.info["modelKey"])
 
     @property

@@ -41,7 +41,6 @@ from lmstudio_integrations.types.references import ModelReference, specifier_of
 
 
 def version(operation: Operation) -> Flow[ServerVersion]:
-    """Return the version of the server."""
     return (yield from operation.call("system", "version", None, ServerVersion.from_dict, label="Version"))
 
 
@@ -81,7 +80,6 @@ def list_downloaded(operation: Operation, kind: ModelKind | None) -> Flow[list[M
 
 
 def list_loaded(operation: Operation, kind: ModelKind) -> Flow[list[ModelInstanceInfo]]:
-    """Return the loaded instances of one kind."""
     infos = yield from list_wire_infos(operation, kind)
     with decode_errors("Model list"):
         return [INSTANCE_INFO_TYPES[kind].from_dict(info) for info in infos]
@@ -168,7 +166,6 @@ def get_processing_state(operation: Operation, kind: ModelKind, specifier: Speci
 def tokenize(
     operation: Operation, kind: ModelKind, specifier: Specifier, texts: Sequence[str]
 ) -> Flow[list[list[int]]]:
-    """Return the tokens of each text."""
     parameters = [Tokenize(specifier=specifier, inputString=text) for text in texts]
     return (yield from operation.call_all(kind, "tokenize", parameters, _tokens, label="Tokenization"))
 

@@ -60,7 +60,6 @@ class ServerModels:
                 self._instances.put(reference, key)
 
     def record_key(self, kind: ModelKind, name: str | None, model_key: str) -> None:
-        """Record the model key that a name was resolved to."""
         self._keys.put((kind, name), model_key)
 
     def model_key(self, kind: ModelKind, name: str | None) -> str | None:

@@ -43,7 +43,6 @@ def tools_among(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def may_call(settings: LlmPredictionConfig) -> bool:
-    """Whether a prediction may call a tool."""
     return bool(offered_tools(settings)) and (settings.tool_choice or {}).get("mode") != "none"
 
 

@@ -267,7 +267,6 @@ def guess_kind(name: str) -> ModelKind:
 
 
 def bundled_entries() -> tuple[ModelEntry, ...]:
-    """Return the entries of the two bundled models."""
     return tuple(parse_model(name) for name in BUNDLED)
 
 

@@ -113,7 +113,6 @@ class ModelRegistry:
 
     @property
     def engine_names(self) -> list[str]:
-        """The names of the engines."""
         return list(self._engines)
 
     def devices(self, request: OnDevice) -> list[Device]:

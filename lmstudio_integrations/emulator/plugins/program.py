@@ -82,7 +82,6 @@ class Program:
         return self._process.returncode
 
     def last_errors(self, lines: int) -> str:
-        """Return the last lines of its standard error."""
         return "\n".join(self._errors.decode("utf-8", "replace").splitlines()[-lines:])
 
     async def read(self) -> AsyncIterator[bytes]:

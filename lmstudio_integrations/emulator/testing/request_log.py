@@ -187,7 +187,6 @@ class RecordQueue(Generic[RecordT]):
         return tuple(entry.record for entry in self._entries.copy())
 
     def add(self, record: RecordT) -> RecordEntry[RecordT]:
-        """Add a record."""
         entry = RecordEntry(record, self._on_change)
         self._entries.append(entry)
         self._size += entry.size

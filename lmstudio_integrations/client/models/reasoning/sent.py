@@ -116,7 +116,6 @@ class _Writer:
 
 
 def without_thoughts(messages: Messages) -> list[dict[str, Any]]:
-    """Return messages without their thoughts."""
     return [{**message, "content": _content(message["content"], lambda _: "")} for message in messages]
 
 

@@ -22,7 +22,6 @@ def tags_of_part(part: Mapping[str, Any]) -> Tags:
 
 
 def tags_of_setting(parsing: object) -> Tags | None:
-    """Return the tags of the setting `reasoning_parsing`."""
     if not is_object(parsing):
         return None
     tags = Tags.of(parsing.get("startString"), parsing.get("endString"))

@@ -196,7 +196,6 @@ class ToolJob:
         return self.tool is not None and self.tool.implementation is not None
 
     def call_function(self) -> Any:
-        """Call the function."""
         assert self.tool is not None, "only valid calls run"
         assert self.tool.implementation is not None, "only functions run"
         return self.tool.implementation(**self.arguments)
@@ -218,9 +217,7 @@ class ToolRunner(Protocol):
         """How the caller waits."""
         ...
 
-    def start(self, job: ToolJob) -> None:
-        """Start a tool."""
-        ...
+    def start(self, job: ToolJob) -> None: ...
 
 
 class Act:

@@ -47,7 +47,6 @@ class ToolCallReports:
         self._is_open = self._is_named = self._has_arguments = False
 
     def report(self, event: PredictionEvent) -> Flow[None]:
-        """Report an event."""
         match event:
             case ToolCallStart():
                 yield from self.fail("the model gave the call up for another one")

@@ -37,7 +37,6 @@ class ThreadRunner:
         return self
 
     def start(self, job: ToolJob) -> None:
-        """Start a tool."""
         if not job.runs_alone or job.is_async:
             self._submit(_run(job))
         elif (awaitable := _call(job)) is not None:
@@ -98,7 +97,6 @@ class TaskRunner:
         return self
 
     def start(self, job: ToolJob) -> None:
-        """Start a tool."""
         self._tasks.append(asyncio.create_task(_run(job)))
 
     async def wait(self) -> list[ToolJob]:

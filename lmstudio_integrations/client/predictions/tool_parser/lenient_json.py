@@ -64,7 +64,6 @@ class WrittenNumber(float):
 
 
 def number_of(text: str) -> int | WrittenNumber:
-    """Return the number of a text."""
     is_whole = text.removeprefix("-").isdecimal() and str(int(text)) == text
     return int(text) if is_whole else WrittenNumber(text)
 

@@ -99,7 +99,6 @@ def read_header(path: Path) -> GgufHeader:
 
 
 def to_metadata(header: GgufHeader, size: int, *, vision: bool) -> ModelMetadata:
-    """Return the metadata of the model."""
     quantization = _FILE_TYPES.get(header.whole("general.file_type", -1))
     return ModelMetadata(
         architecture=header.architecture,

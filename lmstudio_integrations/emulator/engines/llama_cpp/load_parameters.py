@@ -198,7 +198,6 @@ def spare_threads() -> int:
 def _of_both(
     fields: Mapping[str, Any], header: GgufHeader, kind: type[LlmLoadModelConfig | EmbeddingLoadModelConfig]
 ) -> dict[str, Any]:
-    """Return the parameters that both kinds of model have."""
     config = kind.from_fields(fields)
     ratio = config.gpu.ratio if config.gpu else None
     base, scale = config.rope_frequency_base or 0.0, config.rope_frequency_scale or 0.0

@@ -29,6 +29,5 @@ def request_of(text_or_tokens: str | Sequence[int]) -> dict[str, Any]:
 
 
 def vector_of(response: Mapping[str, Any]) -> list[float]:
-    """Return the vector of a response."""
     data = base64.b64decode(response["data"][0]["embedding"])
     return list(struct.unpack(f"<{len(data) // 4}f", data))

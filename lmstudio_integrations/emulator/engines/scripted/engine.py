@@ -166,7 +166,6 @@ class ScriptedModel:
         return await run_in_thread(partial(words.embed, text, self._config.embedding_length), when=is_long(text))
 
     async def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of a text."""
         tokens = await run_in_thread(lambda: [words.token_id(token) for token in words.split(text)], when=is_long(text))
         return [words.START_TOKEN, *tokens, words.END_TOKEN] if self._config.kind == "embedding" else tokens
 

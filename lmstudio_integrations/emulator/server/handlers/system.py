@@ -57,7 +57,6 @@ async def set_experiment_flag(context: Context, parameter: ExperimentFlag) -> No
 
 
 async def get_experiment_flags(context: Context, _parameter: None) -> list[str]:
-    """Return the experiments that are on."""
     return sorted(context.state.flags)
 
 

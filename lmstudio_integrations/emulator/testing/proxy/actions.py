@@ -32,7 +32,6 @@ Break = Callable[[Breakable, WireItem], Awaitable[None]]
 
 
 async def lose(connection: ProxiedConnection, item: WireItem) -> None:
-    """Lose this item."""
     connection.tracker.forget(item.message)
 
 

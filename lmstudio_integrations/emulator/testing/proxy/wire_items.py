@@ -65,7 +65,6 @@ def serialize(sender: Sender, frame: Frame) -> bytes:
 
 
 def text_frame(sender: Sender, text: str | bytes) -> bytes:
-    """Return the bytes of a text frame."""
     return serialize(sender, Frame(Opcode.TEXT, text if isinstance(text, bytes) else text.encode()))
 
 
