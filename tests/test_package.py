@@ -35,6 +35,7 @@ PUBLIC = {
     f"{NAME}.llama_index": """
         LMStudio LMStudioEmbedding LMStudioReranker LMStudioTokenizer LMStudioToolSpec LlamaIndexToolCallError register
     """,
+    f"{NAME}.ray": "Embedder Generator Reranker",
     f"{NAME}.emulator": """
         Catalog Clock ConnectionRecord DeviceEntry EmbeddingRecord Emulator FAULTS Fault FaultProxy Limits LoadRecord
         ManualClock ModelEntry PluginCallRecord PluginEntry PredictionRecord Preset Recording SystemClock use_cassette
@@ -60,9 +61,6 @@ COMMANDS = {
     "record",
     "serve",
 }
-
-RAY = {f"{NAME}.ray.actors": "Embedder Generator Reranker", f"{NAME}.ray.stages": "embed generate rerank"}
-"""The public names of `ray`, which has them only where Ray is installed, by the modules that need no Ray."""
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -90,7 +88,7 @@ def test_the_fixtures_and_commands_are_pinned() -> None:
 def test_the_page_names_every_public_module() -> None:
     page = (PACKAGE.parent / "docs/internals/public.md").read_text(encoding="utf-8")
     modules = set(re.findall(rf"^\| `({NAME}[.\w]*)`", page, re.MULTILINE))
-    assert modules == {*PUBLIC, f"{NAME}.ray", f"{NAME}.errors"}
+    assert modules == {*PUBLIC, f"{NAME}.errors"}
 
 
 def annotated(found: Any) -> Iterator[Any]:
@@ -118,19 +116,19 @@ def resolve(found: Any) -> None:
             inspect.get_annotations(base, eval_str=True)
 
 
-@pytest.mark.parametrize("module", [*PUBLIC, *RAY])
+@pytest.mark.parametrize("module", PUBLIC)
 def test_the_annotations_of_everything_public_resolve_at_run_time(module: str) -> None:
     """langchain-core resolves those of a method that it passes on to a fallback."""
     imported = importlib.import_module(module)
     checked, unresolved = 0, list[str]()
-    for name in {**PUBLIC, **RAY}[module].split():
+    for name in PUBLIC[module].split():
         for each in annotated(getattr(imported, name)):
             checked += 1
             try:
                 resolve(each)
             except NameError as error:
                 unresolved.append(f"{each.__module__}.{each.__qualname__}: {error}")
-    assert checked > len(PUBLIC) or module in RAY
+    assert checked > len(PUBLIC) or module == f"{NAME}.ray"
     assert not unresolved
 
 

@@ -23,7 +23,7 @@ COMMANDS = ("doctor", "ls", "plan", "certify", "serve", "demo", "record")
 ELSEWHERE = {
     **{name: f"LM Studio itself has it: `lms {name}`" for name in ("chat", "get", "load", "ps", "unload")},
     "cassette": "a cassette is a text file with a line for each request",
-    "embed": "use `LMStudioEmbeddings`, or the stages of `lmstudio_integrations.ray` for files",
+    "embed": "use `LMStudioEmbeddings`, or `lmstudio_integrations.ray` for files",
     "logs": "LM Studio itself has it: `lms log stream`",
     "rerank": "use `client.llm.model(…).rerank(query, texts)`",
     "tools": "use `LMStudioToolkit(plugin=…).get_tools()`",

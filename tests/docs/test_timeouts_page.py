@@ -13,7 +13,7 @@ from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
-from lmstudio_integrations.ray.actors import Generator
+from lmstudio_integrations.ray import Generator
 from lmstudio_integrations.types.timeouts import ModelTimeouts
 from tests.docs.snippets import ROOT
 from tests.support.adapters import RERANKERS

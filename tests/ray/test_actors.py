@@ -1,16 +1,20 @@
-"""The actors of all stages on a scripted server, called as Ray calls them: batch by batch, on one event loop."""
+"""The classes for Ray Data on a scripted server, called as Ray calls them: batch by batch, on one event loop."""
 
 import asyncio
-import base64
-import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
+from lmstudio_integrations._support.installation import install_command
+from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import (
     LMStudioConfigMismatchError,
@@ -23,16 +27,12 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
     LMStudioValueError,
 )
-from lmstudio_integrations.ray.actors import TEXTS_PER_CALL, Embedder, Generator, Reranker
+from lmstudio_integrations.ray import Embedder, Generator, Reranker
 from tests.support.gate import AT_THE_GATE, Gate
-from tests.support.web import PIXEL, web_server
 
-ENCODED = base64.b64encode(PIXEL).decode()
-WEATHER = '[{"type": "function", "function": {"name": "weather"}}]'
 RULES: tuple[Any, ...] = (
     {"when": {"last": "^fail"}, "then": [{"error": "It went wrong"}]},
     {"when": {"last": "^wait"}, "then": [AT_THE_GATE, {"text": "{last}"}]},
-    {"when": {"last": "^write"}, "then": [{"text": '{"title": "Tea", "size": 99999999999999999999}'}]},
     {"when": {"last": "^prose"}, "then": [{"text": "No JSON"}]},
     {"when": {"last": "^seven"}, "then": [{"text": '{"title": 7}'}]},
     {"when": {"tools": ["weather"]}, "then": [{"tool": "weather", "arguments": {"city": "Rome"}}]},
@@ -86,45 +86,22 @@ async def test_a_prompt_is_made_of_columns_and_the_response_is_a_column(argument
     rows = await run(Generator("chat", prompt="{n}: {body}", **arguments), table(n=[1, 2], body=["a", "b"]))
     assert [row["generated_text"] for row in rows] == ["1: a", "2: b"]
     assert rows[0]["n"] == 1
-    assert rows[0]["generated_text_model"] == "chat"
+    assert rows[0]["generated_text_host"] == arguments["hosts"][0]
     assert rows[0]["generated_text_prompt_tokens"] > 0
     assert rows[0]["generated_text_completion_tokens"] > 0
 
 
-async def test_messages_images_and_tools_come_from_columns(server: Emulator, arguments: dict[str, Any]) -> None:
-    messages = [[{"role": "system", "content": "Be brief"}, {"role": "user", "content": "Hi"}]] * 3
-    batch = table(messages=messages, image=[None, PIXEL, None], tools=[None, None, WEATHER])
-    actor = Generator("chat", messages="messages", images="image", tools="tools", output_column="out", **arguments)
-    rows = await run(actor, batch)
-    assert [row["out"] for row in rows] == ["Hi", "an image", ""]
-    assert [row["out_tool_calls"] for row in rows[:2]] == [[], []]
-    (call,) = rows[2]["out_tool_calls"]
-    assert (call["name"], call["arguments"]) == ("weather", '{"city": "Rome"}')
-    assert max(len(each.messages) for each in server.predictions) == 2
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({}, "column 'image' .* set allow_image_download=True"),
-        ({"allow_private_image_hosts": True}, "set allow_image_download=True"),
-        ({"allow_image_download": True}, "set allow_private_image_hosts=True"),
-        ({"allow_image_download": True, "allow_private_image_hosts": True}, None),
-    ],
-    ids=["neither", "private", "download", "both"],
-)
-async def test_the_image_of_a_url_is_downloaded_only_if_that_is_allowed(
-    arguments: dict[str, Any], settings: dict[str, Any], message: str | None
+async def test_a_function_makes_the_prompt_of_the_columns_that_it_reads(
+    server: Emulator, arguments: dict[str, Any]
 ) -> None:
-    with web_server() as web:
-        url = web.url("/a.png?token=hunter2")
-        actor = Generator("chat", prompt="{body}", images="image", on_error="column", **settings, **arguments)
-        by_url, by_content = await run(actor, table(body=["a", "a"], image=[url, f"data:image/png;base64,{ENCODED}"]))
-        assert len(web.requests) == (message is None)
-    assert (by_url["generated_text"], by_content["generated_text"]) == (None if message else "an image", "an image")
-    if message is not None:
-        assert re.search(message, by_url["generated_text_error"])
-        assert "hunter2" not in by_url["generated_text_error"]
+    def prompt(row: Any) -> Any:
+        text = " ".join(map(str, row.values()))
+        return [{"role": "system", "content": "Be brief"}, {"role": "user", "content": text}]
+
+    for columns, text in ((None, "1 a"), (["body"], "a")):
+        (row,) = await run(Generator("chat", prompt=prompt, columns=columns, **arguments), table(n=[1], body=["a"]))
+        assert row["generated_text"] == text
+    assert len(server.predictions[-1].messages) == 2
 
 
 async def test_settings_of_the_prediction_are_sent(server: Emulator, arguments: dict[str, Any]) -> None:
@@ -133,12 +110,10 @@ async def test_settings_of_the_prediction_are_sent(server: Emulator, arguments: 
     assert server.predictions[0].config["temperature"] == 0.5
 
 
-async def test_the_fields_of_a_schema_become_columns_in_place_of_the_text(arguments: dict[str, Any]) -> None:
+async def test_a_response_in_a_format_is_json_text(arguments: dict[str, Any]) -> None:
     for schema in (Title, Title.model_json_schema()):
         (row,) = await run(Generator("chat", prompt="{body}", schema=schema, **arguments), table(body=["a"]))
-        assert isinstance(row["title"], str)
-        assert "generated_text" not in row
-        assert row["generated_text_model"] == "chat"
+        assert Title.model_validate_json(row["generated_text"])
 
 
 @pytest.mark.parametrize(
@@ -147,9 +122,8 @@ async def test_the_fields_of_a_schema_become_columns_in_place_of_the_text(argume
         (Title, "prose", "No JSON"),
         (Title, "seven", "string"),
         (Title.model_json_schema(), "seven", "string"),
-        (Title, "write", "size: "),
     ],
-    ids=["prose", "type", "type, as a schema", "size"],
+    ids=["prose", "type", "type, as a schema"],
 )
 async def test_a_response_that_does_not_match_the_schema_is_an_error_of_its_row(
     arguments: dict[str, Any], schema: Any, body: str, message: str
@@ -158,27 +132,15 @@ async def test_a_response_that_does_not_match_the_schema_is_an_error_of_its_row(
     failed, fine = await run(actor, table(body=[body, "a"]))
     assert failed["generated_text_error"].startswith(LMStudioStructuredOutputError.__name__)
     assert message in failed["generated_text_error"]
-    assert failed["title"] is None
+    assert failed["generated_text"] is None
     assert fine["generated_text_error"] is None
-
-
-async def test_a_response_that_calls_a_tool_has_no_fields(arguments: dict[str, Any]) -> None:
-    actor = Generator("chat", prompt="{body}", tools="tools", schema=Title, **arguments)
-    (row,) = await run(actor, table(body=["a"], tools=[WEATHER]))
-    assert row["title"] is None
-    assert row["generated_text_tool_calls"]
-
-
-async def test_a_grammar_makes_a_text(arguments: dict[str, Any]) -> None:
-    actor = Generator("chat", prompt="{body}", schema={"type": "gbnf", "gbnfGrammar": 'root ::= "a"'}, **arguments)
-    assert "generated_text" in actor.types()
 
 
 async def test_vectors_of_two_lengths_end_the_job() -> None:
     models = [ModelEntry(key="vectors", kind="embedding", embedding_length=each, preload=True) for each in (4, 8)]
     with Emulator(models[:1]) as first, Emulator(models[1:]) as second:
         actor = Embedder("vectors", hosts=[first.address, second.address], on_error="column")
-        texts = [f"text {number}" for number in range(8 * TEXTS_PER_CALL)]
+        texts = [f"text {number}" for number in range(100)]
         with pytest.raises(LMStudioConfigMismatchError, match="dimensions"):
             await run(actor, table(text=texts))
 
@@ -195,11 +157,12 @@ async def test_the_first_error_is_raised_and_the_other_rows_of_the_batch_are_can
 
 
 async def test_an_error_can_be_a_column_and_all_types_stay(arguments: dict[str, Any]) -> None:
-    actor = Generator("chat", prompt="{body}", schema=Title, on_error="column", **arguments)
+    actor = Generator("chat", prompt="{body}", on_error="column", **arguments)
     batch = table(body=pa.array(["fail", None], pa.string()))
     (result,) = [each async for each in actor(batch)]
-    assert {name: result.schema.field(name).type for name in actor.types()} == actor.types()
-    assert result.schema.field("size").type == pa.int64()
+    (none,) = [each async for each in actor(batch.slice(0, 0))]
+    assert result.schema == none.schema
+    assert result.schema.field("generated_text_prompt_tokens").type == pa.int64()
     first, second = result["generated_text_error"].to_pylist()
     assert "It went wrong" in first
     assert second == "LMStudioValueError: column 'body' is null"
@@ -234,7 +197,7 @@ async def test_a_batch_of_another_format_is_rejected(arguments: dict[str, Any]) 
 
 async def test_a_batch_with_other_columns_is_rejected(arguments: dict[str, Any]) -> None:
     actor = Generator("chat", prompt="{body}", **arguments)
-    with pytest.raises(LMStudioValueError, match=r"no column 'body'; did you mean 'bodies'\?"):
+    with pytest.raises(LMStudioValueError, match="no column 'body'; it has 'bodies'"):
         await run(actor, table(bodies=["a"]))
     with pytest.raises(LMStudioValueError, match="has a column 'generated_text_host' already"):
         await run(actor, table(body=["a"], generated_text_host=["a"]))
@@ -256,31 +219,33 @@ async def test_batches_share_the_slots_of_the_host(server: Emulator, arguments: 
 async def test_rows_are_generated_one_by_one_if_the_number_of_slots_is_unknown(
     arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(handle: object) -> int:
+    def fail(*_arguments: object, **_options: object) -> Flow[None]:
+        yield from ()
         raise LMStudioUnreachableError("no response")
 
-    monkeypatch.setattr("lmstudio_integrations.ray._stage.get_capacity", fail)
-    assert len(await run(Generator("chat", prompt="{body}", **arguments), table(body=["a", "b"]))) == 2
+    unknown = SimpleNamespace(probe=fail)
+    monkeypatch.setattr("lmstudio_integrations.ray.hosts_of_model", lambda _model: unknown)
+    actor = Generator("chat", prompt="{body}", **arguments)
+    assert len(await run(actor, table(body=["a", "b"]))) == 2
 
 
 # Vectors ------------------------------------------------------------------------------------------------------------
 
 
 async def test_texts_become_vectors_in_their_order(arguments: dict[str, Any]) -> None:
-    texts = [f"text {number}" for number in range(3 * TEXTS_PER_CALL + 1)]
+    texts = [f"text {number}" for number in range(50)]
     actor = Embedder("vectors", text="body", **arguments)
     rows = await run(actor, table(body=texts))
     alone = await run(actor, table(body=[texts[-1]]))
     assert rows[-1]["embeddings"] == alone[0]["embeddings"]
     assert {len(row["embeddings"]) for row in rows} == {4}
-    assert rows[0]["embeddings_model"] == "vectors"
 
 
 async def test_only_the_text_that_fails_has_an_error(arguments: dict[str, Any]) -> None:
     actor = Embedder("vectors", on_error="column", **arguments)
     rows = await run(actor, table(text=["a", None, "b " * 100, "c"]))
     assert [row["embeddings"] is None for row in rows] == [False, True, True, False]
-    assert rows[1]["embeddings_error"] == "LMStudioValueError: column 'text' is null"
+    assert rows[1]["embeddings_error"] == "LMStudioValueError: column 'text' must be a string; got NoneType"
     assert rows[2]["embeddings_error"].startswith(LMStudioContextOverflowError.__name__)
 
 
@@ -330,7 +295,6 @@ async def test_texts_get_their_scores_in_their_order(arguments: dict[str, Any], 
     rows = await run(Reranker("reranker", **columns, **arguments), batch)
     expected = [[pytest.approx(0.01), pytest.approx(0.9), None], [], [pytest.approx(0.9)]]
     assert [row[output] for row in rows] == expected
-    assert rows[0][f"{output}_model"] == "reranker"
 
 
 async def test_the_instruction_and_the_template_are_in_the_prompt(server: Emulator, arguments: dict[str, Any]) -> None:
@@ -346,14 +310,14 @@ async def test_a_row_with_a_text_that_fails_has_an_error_and_no_scores(arguments
     texts = [["a ferry", "fail"], ["a", None], None, ["a"], ["a ferry"]]
     batch = table(query=["q", "q", "q", None, "q"], texts=texts)
     (result,) = [each async for each in actor(batch)]
-    assert {name: result.schema.field(name).type for name in actor.types()} == actor.types()
+    assert result.schema.field("scores").type == pa.list_(pa.float64())
     assert result["scores"].to_pylist() == [None] * 4 + [[pytest.approx(0.9)]]
     failed, *invalid, fine = result["scores_error"].to_pylist()
     assert "It went wrong" in failed
-    assert invalid == [
-        "LMStudioValueError: column 'texts[1]' is null",
-        "LMStudioValueError: column 'texts' is null",
-        "LMStudioValueError: column 'query' is null",
+    assert [each.partition("; got")[0] for each in invalid] == [
+        "LMStudioValueError: text 1 must be a string",
+        "LMStudioValueError: column 'texts' must be a list of strings",
+        "LMStudioValueError: column 'query' must be a string",
     ]
     assert fine is None
 
@@ -387,27 +351,20 @@ async def test_the_texts_of_a_batch_share_the_slots_of_the_host(
 # Arguments ----------------------------------------------------------------------------------------------------------
 
 
-class Aliased(BaseModel):
-    title: str = Field(alias="the title")
-
-
 INVALID: list[tuple[Any, dict[str, Any], str]] = [
-    (Generator, {"model": "chat"}, "give prompt, a template"),
-    (Generator, {"model": "chat", "prompt": "{a}", "messages": "m"}, "give prompt, a template"),
+    (Generator, {"model": "chat", "prompt": "a"}, "prompt must name columns in braces"),
+    (Generator, {"model": "chat", "prompt": "{}"}, "prompt must name columns in braces"),
+    (Generator, {"model": "chat", "prompt": "{a"}, "is no template"),
+    (Generator, {"model": "", "prompt": "{a}"}, "model is empty"),
     (Generator, {"model": "chat", "prompt": "{a}", "schema": int}, "has no model_json_schema"),
-    (Generator, {"model": "chat", "prompt": "{a}", "schema": {"type": "array"}}, "that of an object"),
     (Generator, {"model": "chat", "prompt": "{a}", "config": {"temprature": 1}}, "did you mean 'temperature'"),
     (Generator, {"model": "chat", "prompt": "{a}", "on_error": "ignore"}, "on_error must be 'raise' or 'column'"),
     (Generator, {"model": "chat", "prompt": "{a}", "output_column": ""}, "output_column is empty"),
     (Embedder, {"model": "vectors", "hosts": []}, "must name at least one server"),
-    (Embedder, {"model": "vectors", "max_retry": 1}, "did you mean 'max_retries'"),
-    (Embedder, {"model": "vectors", "timeout": 0}, "timeout must be"),
-    (Embedder, {"model": "vectors", "load_policy": "never"}, "load_policy"),
-    (
-        Embedder,
-        {"model": "vectors", "prefix": 5},
-        "prefix must be a string; got 5",
-    ),
+    (Embedder, {"model": "vectors", "max_retry": 1}, "unknown argument 'max_retry'; there are hosts, load, "),
+    (Embedder, {"model": "vectors", "timeouts": {"timeout": 0}}, "timeout must be"),
+    (Embedder, {"model": "vectors", "api_token": "x"}, "the token comes from the environment of the actors"),
+    (Embedder, {"model": "vectors", "load": {"load_policy": "never"}}, "load_policy"),
     (
         Embedder,
         {"model": "vectors", "length_policy": "cut"},
@@ -416,7 +373,7 @@ INVALID: list[tuple[Any, dict[str, Any], str]] = [
     (Embedder, {"model": "vectors", "dimensions": 0}, "dimensions must be at least 1"),
     (Reranker, {"model": "reranker", "instruction": 1}, "instruction must be"),
     (Reranker, {"model": "reranker", "template": "{query}"}, "the prompt needs"),
-    (Reranker, {"model": "reranker", "top_n": 1}, "unknown setting 'top_n'"),
+    (Reranker, {"model": "reranker", "top_n": 1}, "unknown argument 'top_n'"),
 ]
 
 
@@ -428,6 +385,17 @@ def test_invalid_arguments_are_rejected_before_anything_is_sent(
         actor(**settings)
 
 
-async def test_a_field_has_the_name_that_the_schema_gives_it(arguments: dict[str, Any]) -> None:
-    (row,) = await run(Generator("chat", prompt="{body}", schema=Aliased, **arguments), table(body=["a"]))
-    assert isinstance(row["the title"], str)
+@pytest.mark.parametrize("package", ["pyarrow", "anyio"])
+def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "lmstudio_integrations.ray")
+    with pytest.raises(ModuleNotFoundError) as caught:
+        import_module("lmstudio_integrations.ray")
+    assert str(caught.value) == f"lmstudio_integrations.ray needs {package}; run: {install_command('ray')}"
+
+
+@pytest.mark.slow
+def test_importing_the_module_does_not_import_ray() -> None:
+    script = "import sys, lmstudio_integrations.ray; print('ray' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    assert run.stdout == "False\n"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lmstudio_integrations import AsyncClient, AsyncEmbeddingModel
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.errors import (
@@ -19,7 +20,6 @@ from lmstudio_integrations.errors import (
     LMStudioServerError,
     LMStudioUnreachableError,
 )
-from lmstudio_integrations.ray._handles import open_async
 from tests._adapters.hosts.servers import EMBEDDING, addresses, embedding_model, servers
 from tests.support.adapters import ADAPTERS
 from tests.support.ports import free_port
@@ -161,7 +161,9 @@ def test_a_host_that_loads_another_model_meanwhile_ends_the_call(
 async def test_handles_to_several_hosts_compare_the_lengths_of_vectors() -> None:
     models = [(embedding_model(preload=True, embedding_length=length),) for length in (8, 16)]
     with servers(*models) as both:
-        handle: Any = open_async("embedding", EMBEDDING, addresses(both))
+        clients = [AsyncClient(address) for address in addresses(both)]
+        handles = [client.embedding.lazy_model(EMBEDDING) for client in clients]
+        handle: Any = AsyncEmbeddingModel.on_hosts(handles, 0)
         calls = (handle.embed(text) for text in TEXTS[:8])
         results: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
         errors = [each for each in results if isinstance(each, LMStudioConfigMismatchError)]

@@ -9,18 +9,24 @@ import pytest
 
 pytest.importorskip("ray", reason="tests/ray/run runs these tests: they need Ray")
 
-from lmstudio_integrations.ray import embed, generate
+from lmstudio_integrations.ray import Embedder, Generator
 
 pytestmark = pytest.mark.ray
 
 Start = Callable[..., Any]
 
 
-def generated(ray: ModuleType, count: int, hosts: list[Any], *, prompt: str = "{body}", **arguments: Any) -> Any:
+def generated(ray: ModuleType, count: int, hosts: list[Any], *, prompt: str = "{body}", batch_size: int = 32) -> Any:
     items = [{"id": number, "body": f"text {number}"} for number in range(count)]
-    addresses = [each.address for each in hosts]
-    ds = ray.data.from_items(items, override_num_blocks=4)
-    return generate(ds, model="chat", prompt=prompt, hosts=addresses, **arguments)
+    arguments = {"model": "chat", "prompt": prompt, "hosts": [each.address for each in hosts]}
+    return ray.data.from_items(items, override_num_blocks=4).map_batches(
+        Generator,
+        fn_constructor_kwargs=arguments,
+        batch_format="pyarrow",
+        batch_size=batch_size,
+        compute=ray.data.ActorPoolStrategy(size=1, max_concurrent_calls_per_actor=4),
+        num_cpus=0.1,
+    )
 
 
 def started_in(ray: ModuleType, ds: Any) -> Any:
@@ -53,14 +59,17 @@ def test_each_row_names_the_host_that_responded(ray: ModuleType, host: Start) ->
     assert min(by_host.values()) > 20
 
 
-def test_each_vector_names_the_host_that_made_it(ray: ModuleType, host: Start) -> None:
+def test_vectors_are_made_on_all_hosts(ray: ModuleType, host: Start) -> None:
     hosts = [host(), host()]
     ds = ray.data.range(200, override_num_blocks=4).map_batches(
         lambda batch: {"text": [str(each) for each in batch["id"]]}
     )
-    rows = embed(ds, model="vectors", hosts=[each.address for each in hosts]).take_all()
-    by_host = Counter(row["embeddings_host"] for row in rows)
-    assert by_host == {each.address: each.state()["embedded"] for each in hosts}
+    arguments = {"model": "vectors", "dimensions": 8, "hosts": [each.address for each in hosts]}
+    ds = ds.map_batches(Embedder, fn_constructor_kwargs=arguments, batch_format="pyarrow", concurrency=1, num_cpus=0.1)
+    assert {len(row["embeddings"]) for row in ds.take_all()} == {8}
+    counts = [each.state()["embedded"] for each in hosts]
+    assert sum(counts) == 200
+    assert min(counts) > 0
 
 
 def test_no_row_is_lost_or_doubled_if_a_host_is_killed(
