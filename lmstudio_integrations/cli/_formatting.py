@@ -18,6 +18,16 @@ def model_size(count: int) -> str:
     return f"{count} B" if count else "-"
 
 
+def duration(seconds: float) -> str:
+    """Return a time in its two largest units, for example `1h 5m`."""
+    whole, parts = max(0, round(seconds)), list[str]()
+    for unit, factor in (("h", 3600), ("m", 60), ("s", 1)):
+        number, whole = divmod(whole, factor)
+        if number:
+            parts.append(f"{number}{unit}")
+    return " ".join(parts[:2]) or "0s"
+
+
 def instance_name(info: "ModelInstanceInfo") -> str:
     """Return the identifier of a loaded model, with its key if that is another one."""
     return info.identifier if info.identifier == info.model_key else f"{info.identifier} ({info.model_key})"

@@ -180,10 +180,6 @@ SUGGESTIONS = [
     (str(wire("Nothing matches", displayData=NOT_LOADED)), "load it with `lms load 'a b'`"),
     (KEEP_LOADED, "load one of them with --explicit"),
     (MAKE_ROOM, "--fit unloads what must go"),
-    (
-        "'a' and 'b' both have a tool 'c'; give one of them a prefix, for example prefix='b_'",
-        "example --tools PLUGIN=b_",
-    ),
     (str(_too_large(PLANNED)), "load it with --context-length=256, or unload one of those that stay"),
     (str(expired("first_token_timeout")), "; shorten the prompt"),
 ]

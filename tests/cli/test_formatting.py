@@ -1,23 +1,16 @@
-"""How values are written for people."""
+"""How the commands write sizes, times and long lines."""
 
 import pytest
 
-from lmstudio_integrations.cli._formatting import duration, file_size
+from lmstudio_integrations.cli._formatting import duration, model_size, wrapped
 
 
 @pytest.mark.parametrize(
-    ("count", "expected"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1_000, "1.00 kB"),
-        (2_500_000, "2.50 MB"),
-        (4.2e9, "4.20 GB"),
-        (70e12, "70000.00 GB"),
-    ],
+    ("count", "text"),
+    [(0, "-"), (999, "999 B"), (1000, "1.00 kB"), (2_500_000, "2.50 MB"), (4_683_073_184, "4.68 GB")],
 )
-def test_a_size_has_the_unit_that_fits(count: float, expected: str) -> None:
-    assert file_size(count) == expected
+def test_the_size_of_a_model_is_shown_in_the_unit_that_fits(count: int, text: str) -> None:
+    assert model_size(count) == text
 
 
 @pytest.mark.parametrize(
@@ -35,3 +28,8 @@ def test_a_size_has_the_unit_that_fits(count: float, expected: str) -> None:
 )
 def test_a_time_has_its_two_largest_units(seconds: float, expected: str) -> None:
     assert duration(seconds) == expected
+
+
+def test_a_line_is_wrapped_between_words_unless_its_width_is_unknown() -> None:
+    assert wrapped("one two three", 8) == "one two\n    three"
+    assert wrapped("one two three", None) == "one two three"

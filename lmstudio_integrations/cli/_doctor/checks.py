@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from lmstudio_integrations._support.text import counted, one_line
 from lmstudio_integrations.cli._errors import for_commands, split_remedy
-from lmstudio_integrations.cli._formatting import duration, file_size, instance_name
+from lmstudio_integrations.cli._formatting import duration, instance_name, model_size
 from lmstudio_integrations.client.transport.connect.discovery import NOT_FOUND, Attempt
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -273,7 +273,7 @@ def _abilities(model: ModelInfo) -> str:
 
 
 def _describe_model(model: ModelInfo) -> str:
-    size = f"{file_size(model.size_bytes)}, " if model.size_bytes else ""
+    size = f"{model_size(model.size_bytes)}, " if model.size_bytes else ""
     return f"{model.model_key}: {_abilities(model)}; {size}context window up to {model.max_context_length:,} tokens"
 
 
