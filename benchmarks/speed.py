@@ -76,8 +76,8 @@ class Row:
 _TOKEN, _CALL, _GROWTH = "µs per token", "ms per call", "per-token cost at 16,000 tokens relative to 1,000"
 
 ROWS = (
-    Row("native", "stream, 1,000 tokens", "stream", _TOKEN, floors=0.7),
-    Row("native", "async stream, 1,000 tokens", "astream", _TOKEN, floors=0.7),
+    Row("native", "stream, 1,000 tokens", "stream", _TOKEN, peers=0.1),
+    Row("native", "async stream, 1,000 tokens", "astream", _TOKEN, peers=0.1),
     Row("native", "respond, one token", "one", _CALL, floors=2.2),
     Row("native", "async respond, one token", "aone", _CALL, floors=2.2),
     Row("native", "1,000 embeddings of 768 floats", "embed", "ms", peers=1),

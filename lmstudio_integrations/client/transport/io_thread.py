@@ -200,19 +200,19 @@ class IOThread:
 
     @on_io_thread
     def hold_wakes(self) -> None:
-        """Wake no caller before `release_wakes`, so that each wakes once per batch."""
-        self._pending_wakes = []
+        """Wake no caller before the running step of the loop has ended, so that each wakes once per batch."""
+        if self._pending_wakes is None:
+            self._pending_wakes = []
+            self.loop.call_soon(self._release_wakes)
 
-    @on_io_thread
-    def release_wakes(self) -> None:
-        """Wake the callers that were due since `hold_wakes`."""
+    def _release_wakes(self) -> None:
         wakes, self._pending_wakes = self._pending_wakes or (), None
         for wake in wakes:
             wake()
 
     @on_io_thread
     def wake_or_hold(self, wake: Callable[[], None]) -> None:
-        """Wake a caller, now or at `release_wakes`; `wake` must not raise."""
+        """Wake a caller, now or after a batch (`hold_wakes`); `wake` must not raise."""
         if self._pending_wakes is None:
             wake()
         else:

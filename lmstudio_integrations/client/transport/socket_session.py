@@ -17,6 +17,7 @@ from lmstudio_integrations.client.transport.connect.discovery import announced_p
 from lmstudio_integrations.client.transport.connect.opening import find_server, open_socket
 from lmstudio_integrations.client.transport.connect.suggestions import token_suggestion
 from lmstudio_integrations.client.transport.connect.websocket import Socket
+from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.listener import ConnectionReport
 from lmstudio_integrations.client.transport.mailboxes import copy_of
 from lmstudio_integrations.errors import (
@@ -164,12 +165,11 @@ class SocketSession:
                 self._announced = await asyncio.to_thread(announced_port)
             self.found = await find_server(self._target)
             socket = self._socket = await open_socket(self.found, self._namespace)
-            socket.session = session
             self._authenticate()
             self.flush()
             try:
                 while not session.ready:
-                    session.receive(await socket.recv(decode=False), time.monotonic())
+                    session.receive(await socket.read(), time.monotonic())
             except LMStudioAuthenticationError as problem:
                 if not self._drop_released_guest(problem):
                     raise
@@ -212,8 +212,11 @@ class SocketSession:
             self.accepted.set()
             if self._report is not None:
                 self._report.end()
-            while True:  # `Socket` delivers most frames directly
-                session.receive(await socket.recv(decode=False), time.monotonic())
+            io = IOThread.current()
+            while True:
+                message = await socket.read()
+                io.hold_wakes()
+                session.receive(message, time.monotonic())
         except asyncio.CancelledError:
             pass
         except LMStudioAuthenticationError as problem:

@@ -37,7 +37,6 @@ async def test_a_loop_that_cannot_be_woken_delays_no_other_caller(monkeypatch: p
         io.hold_wakes()
         broken.finish(None)
         healthy.finish(None)
-        io.release_wakes()
 
     io.submit(finish_together)
     assert await asyncio.wait_for(waits[1], 5) == []

@@ -77,8 +77,6 @@ async def open_socket(target: Target, namespace: Namespace) -> Socket:
         problem = error
     else:
         assert isinstance(socket, Socket), "it is made by create_connection"
-        if target.max_message_bytes is not None:
-            socket.max_size = target.max_message_bytes
         return socket
     text, shown = str(problem), redact_address(str(problem))
     reason = (

@@ -1,26 +1,15 @@
-"""The socket: that of `websockets`, but whole messages go straight to the session. Imported with the first connection.
+"""The socket: that of `websockets`, which also knows when anything was received. Imported with the first connection.
 
-The library parses frames in ten calls, and puts them into a queue, from which a coroutine reads them one by one. Both
-cost more than everything else that happens to a fragment. It keeps the handshake, pings, the close and fragmented
-messages. `opening.py` makes the socket, and `socket_session.py` owns it.
+`opening.py` makes the socket, and `socket_session.py` owns it.
 """
 
 import asyncio
-import contextlib
-import math
 import time
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, PayloadTooBig, WebSocketException
-from websockets.frames import Frame
-from websockets.protocol import Event, State
 
-from lmstudio_integrations.client.transport.connect.framing import MASKED, MESSAGES, frames
 from lmstudio_integrations.client.transport.connect.probe import redirected
-from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.protocol.session import ClientSession
-
-_END_OF_HEAD = b"\r\n\r\n"
 
 
 class Connect(connect):
@@ -40,14 +29,7 @@ def redirect_of(error: Exception, url: str) -> str | None:
 
 
 class Socket(ClientConnection):
-    """Delivers messages to the session as they arrive, once the server has accepted this client.
-
-    Until then, and permanently after the first fragmented message, they take the library's way to `recv`, because none
-    may overtake another.
-    """
-
-    session: ClientSession | None = None
-    """Receives the messages."""
+    """A connection of the library that is watched: bytes of a message that is still incomplete show life, too."""
 
     received_at: float = 0.0
     """When anything was last received."""
@@ -55,12 +37,8 @@ class Socket(ClientConnection):
     _received_wall: float = 0.0
     """The same in wall-clock time, which continues while the machine sleeps."""
 
-    max_size: float = math.inf
-    """The largest message, in bytes; the library has the same limit."""
-
-    _pong: asyncio.Future[None] | None = None
-    _unread: bytearray | None = None
-    """The beginning of the next frame. `None` while the library reads everything by itself."""
+    _messages: int = 0
+    """How many messages were read."""
 
     @property
     def rejected_size(self) -> int | None:
@@ -72,22 +50,36 @@ class Socket(ClientConnection):
         """Return the seconds since anything was received, including those in which the machine slept."""
         return max(time.monotonic() - self.received_at, time.time() - self._received_wall)
 
+    async def read(self) -> bytes:
+        """Return the next message."""
+        message = await self.recv(decode=False)
+        self._messages += 1
+        return message
+
     async def responds_to_ping(self, limit: float) -> bool:
         """Send a ping; return whether the server answers within a limit of seconds.
 
-        Any complete frame counts as an answer. Received bytes restart the limit, because the pong may be queued behind
-        a long response. Bytes alone do not count, because a frame may announce more of them than ever arrive.
+        A message counts as an answer. Received bytes restart the limit, because the pong may be queued behind a long
+        response. Bytes alone do not count, because a frame may announce more of them than ever arrive.
         """
-        pong = self._pong = self._pong or self.loop.create_future()
-        with contextlib.suppress(Exception):  # the reader notices a broken socket
-            self.protocol.send_ping(b"")
-            self.send_data()
-        pinged_at = time.monotonic()
-        while not pong.done():
-            remaining = max(pinged_at, self.received_at) + limit - time.monotonic()
-            if remaining <= 0:
-                return False
-            await asyncio.wait([pong], timeout=remaining)
+        pinged_at, read_before = time.monotonic(), self._messages
+        pong = asyncio.ensure_future(self._pong())
+        try:
+            while not pong.done() and self._messages == read_before:
+                remaining = max(pinged_at, self.received_at) + limit - time.monotonic()
+                if remaining <= 0:
+                    return False
+                await asyncio.wait([pong], timeout=remaining)
+            return not pong.done() or pong.result()
+        finally:
+            pong.cancel()
+
+    async def _pong(self) -> bool:
+        """Return whether a ping could be sent and was answered."""
+        try:
+            await (await self.ping())
+        except (OSError, WebSocketException):
+            return False  # the reader notices a broken socket
         return True
 
     def write_frames(self, frames: list[str]) -> None:
@@ -100,17 +92,9 @@ class Socket(ClientConnection):
             pass  # the reader notices a broken socket
 
     def data_received(self, data: bytes) -> None:
-        """Receive bytes. Callers are woken after all of them, so that one wake-up delivers the whole batch."""
+        """Note when bytes arrive, and end the socket where the server has closed it."""
         self.received_at, self._received_wall = time.monotonic(), time.time()
-        io = IOThread.current()
-        io.hold_wakes()
-        try:
-            if self._unread is None:
-                self._receive_head(data)
-            else:
-                self._receive_frames(data, self._unread)
-        finally:
-            io.release_wakes()
+        super().data_received(data)
         if self.protocol.close_rcvd is not None or self.protocol.parser_exc is not None:
             # The library has sent its own, and would wait for the server to close the TCP connection, perhaps forever.
             # `close` would wait until the server has read all that was written.
@@ -120,58 +104,3 @@ class Socket(ClientConnection):
         """End the socket: the server sends nothing more."""
         super().eof_received()
         self.transport.abort()
-
-    def _receive_head(self, data: bytes) -> None:
-        """Receive bytes of the response to the handshake, or any bytes of a socket that the library reads alone."""
-        was_open = self.response is not None
-        super().data_received(data)
-        if was_open or self.protocol.state is not State.OPEN:
-            return
-        # Where frames begin is only known if none came with the response, and none should: the client speaks first.
-        _, end, frames_too = data.partition(_END_OF_HEAD)
-        if end and not frames_too and not self.debug:  # the library logs each frame that it reads
-            self._unread = bytearray()
-
-    def _receive_frames(self, data: bytes, unread: bytearray) -> None:
-        """Deliver the messages to the session. The library gets all other frames, each of them whole."""
-        if unread:
-            unread += data
-            complete, is_too_large = frames(unread, self.max_size)
-            if not (complete or is_too_large):
-                return
-            data = bytes(unread)
-            unread.clear()
-        else:
-            complete, is_too_large = frames(data, self.max_size)
-        session, end = self._direct_session(), 0
-        for start, payload, end in complete:
-            if session is not None and data[start] in MESSAGES and data[start + 1] < MASKED:
-                if self._pong is not None:
-                    self._end_ping(self._pong)
-                session.receive(data[payload:end], self.received_at)
-            else:
-                super().data_received(data[start:end])
-                session = self._direct_session()
-        if is_too_large:
-            self._unread = None
-            super().data_received(data[end:])  # the library rejects it, whether it is complete or not
-        else:
-            unread += data[end:]
-
-    def _direct_session(self) -> ClientSession | None:
-        """Return the session if messages may be delivered to it."""
-        session = self.session
-        is_ready = session is not None and session.ready and self.protocol.state is State.OPEN
-        return session if is_ready else None
-
-    def process_event(self, event: Event) -> None:
-        """Receive a frame that the library has read, or the response to the handshake."""
-        if self._pong is not None:
-            self._end_ping(self._pong)
-        if isinstance(event, Frame) and not event.fin:
-            self.session = None
-        super().process_event(event)
-
-    def _end_ping(self, pong: asyncio.Future[None]) -> None:
-        pong.set_result(None)
-        self._pong = None
