@@ -1,4 +1,4 @@
-"""`record` writes what passes, `cassette` shows and compares it, and `serve --replay` responds with it."""
+"""`record` writes what passes, and `serve --replay` responds with it."""
 
 import re
 import signal
@@ -15,10 +15,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.cli import _record
 from lmstudio_integrations.emulator import Emulator, use_cassette
-from lmstudio_integrations.emulator.testing.cassettes.cassette import read, save
-from tests.cli.managed import Piped
 from tests.cli.terminal import started
-from tests.support.web import PIXEL
 
 Run = Callable[..., int | str | None]
 CHAT = "chat"
@@ -67,94 +64,8 @@ def test_what_is_recorded_is_served_again(server: Emulator, tmp_path: Path, end:
         assert say(address_of(process), "Hi", "My secret") == [said[0], said[1].replace("secret", "**********")]
 
 
-@pytest.mark.slow
-def test_a_probe_is_recorded(server: Emulator, tmp_path: Path, piped: Piped) -> None:
-    path = tmp_path / "probe.lms.jsonl"
-    status, out, err = piped("certify", CHAT, "--record", str(path), "--host", server.address, "--yes")
-    assert status == 0
-    assert "tools " in out
-    assert re.search(rf"\d+ requests in {re.escape(str(path))}\. Read it before you share it\.\n$", err)
-    assert read(path)
-
-
-def test_a_cassette_is_shown(server: Emulator, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    path = recorded(tmp_path / "x.lms.jsonl", server, "Hi")
-    assert run("cassette", "show", str(path)) == 0
-    load, prediction = (re.sub(r"\s+", " ", line) for line in capsys.readouterr().out.splitlines())
-    assert re.fullmatch(r" 1 llm.getOrLoad chat -> loaded \d\.\d\d s", load)
-    pattern = (
-        r""" 2 llm.predict chat 'Hi' -> 'You said "Hi". What shall we talk about next\?' \(eosFound\) \d\.\d\d s"""
-    )
-    assert re.fullmatch(pattern, prediction)
-
-
-def test_two_cassettes_are_compared(
-    server: Emulator, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    one = recorded(tmp_path / "one.lms.jsonl", server, "Hi", "Ho")
-    server.unload(CHAT)
-    same = recorded(tmp_path / "same.lms.jsonl.gz", server, "Hi", "Ho")
-    assert run("cassette", "diff", str(one), str(same)) == 0
-    rules = [{"then": [{"text": "Else"}]}]
-    with Emulator([{"key": CHAT, "rules": rules}]) as other_server:
-        other = recorded(tmp_path / "other.lms.jsonl", other_server, "Hi", "Hu", "Ha")
-    capsys.readouterr()
-    assert run("cassette", "diff", str(one), str(other)) == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert lines == [
-        "request 2 (llm.predict): the responses differ",
-        '  text: first "You said \\"Hi\\". What shal"…, second "Else"',
-        "request 3 (llm.predict) is another one in the second",
-        '  messages[0] (user).content[0].text, from character 1: first "Ho", second "Hu"',
-        "request 4 (llm.predict) is only in the second",
-    ]
-
-
-def look(address: str, image: bytes, *, lists: int = 1) -> None:
-    """Ask about images, and about the models in one way or another."""
-    with lms.Client(address) as client:
-        for _ in range(lists):
-            client.list_loaded_models()
-        model = client.llm.model("eyes")
-        for name in ("a.png", "b.png"):
-            chat = lms.Chat()
-            chat.add_user_message(f"What is {name}?", images=[client.files.prepare_image(image, name)])
-            model.respond(chat)
-        if lists == 1:
-            model.get_info()
-
-
-def test_what_a_replay_leaves_aside_is_no_difference(
-    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    one, same, other = (tmp_path / f"{name}.lms.jsonl" for name in ("one", "same", "other"))
-    for path, image, lists in ((one, PIXEL, 1), (same, PIXEL, 3), (other, PIXEL + b"0", 1)):
-        with (
-            Emulator([{"key": "eyes", "vision": True}, CHAT], load=[CHAT]) as server,
-            use_cassette(path, "rewrite", server=server.address) as recording,
-        ):
-            look(recording.address, image, lists=lists)
-    save(same, reversed(read(same)))
-    capsys.readouterr()
-    assert run("cassette", "diff", str(one), str(same)) == 0
-    assert run("cassette", "diff", str(same), str(one)) == 0
-    assert capsys.readouterr().out == ""
-    assert run("cassette", "diff", str(one), str(other)) == 1
-    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("request")] == [
-        f"request {number} ({name}) is another one in the second"
-        for number, name in enumerate(["files.uploadFileBase64", "llm.predict"] * 2, 4)
-    ]
-
-
 WRONG: dict[str, tuple[tuple[str, ...], str]] = {
-    "one file to compare": (("cassette", "diff", "FILE"), "diff takes two files"),
-    "two files to show": (("cassette", "show", "FILE", "FILE"), "show takes one file"),
-    "no cassette": (("cassette", "show", __file__), "is not a cassette"),
     "models beside a cassette": (("serve", "--replay", "FILE", "--model", "m"), "omit --model, --load, --catalog"),
-    "a probe without a terminal": (
-        ("certify", CHAT, "--record", "NEW", "--host", "HOST"),
-        "not a terminal, so cannot ask; pass --yes",
-    ),
     "a file that exists": (("record", "--to", "FILE", "--host", "HOST"), "exists; delete it, or choose another name"),
 }
 

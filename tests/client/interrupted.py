@@ -88,7 +88,7 @@ MOMENTS: dict[str, tuple[Callable[[], Callable[[], str]], Callable[[], None]]] =
     "when the I/O thread is made": (_with_client, _in(_IO_THREAD, "IOThread.__init__")),
     "when the connections are made": (_with_client, _in(f"{_CLIENT}.transport.connections", "Connections.of")),
     "when the default client is made": (_with_default_client, _CLIENT_MADE),
-    "when an adapter has made its handle": (_with_adapter, _in(f"{_CLIENT}.api.base", "BaseHandle.with_retries")),
+    "when an adapter has made its handle": (_with_adapter, _in(f"{_CLIENT}.api.base", "BaseModelHandle.with_retries")),
     "when an adapter has made its client, in threads": (_with_batch, _CLIENT_MADE),
 }
 

@@ -47,9 +47,7 @@ SPAN = re.compile(r"`([^`]+)`")
 PATH = re.compile(r"[\w.<>-]*(?:/[\w.<>-]+)*(?:\.(?:py|md|toml|mmd|svg)|/)")
 IDENTIFIER = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)(?:\(.*\))?")
 LINK = re.compile(r"(?:\]\(|^\[[^\]]+\]: )(?!https?://|#)([^)#\s]+)", re.MULTILINE)
-COMMAND_PAGES = [
-    f"docs/tools/{name}.md" for name in ("cli", "embed", "emulator", "catalog", "cassettes", "faults", "testing")
-]
+COMMAND_PAGES = [f"docs/tools/{name}.md" for name in ("cli", "emulator", "catalog", "cassettes", "faults", "testing")]
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 COMMAND = re.compile(r"python -m ((?:tests|tools|benchmarks)[.\w]*)")
 
@@ -58,7 +56,10 @@ FOREIGN = {
     "LANGSMITH_HIDE_INPUTS": "a variable of LangSmith",
     "LANGSMITH_HIDE_OUTPUTS": "a variable of LangSmith",
     "OLLAMA_HOST": "a variable of Ollama",
+    "OllamaLLM": "a class of langchain-ollama",
     "as_chat_engine": "a method of LlamaIndex's indices",
+    "max_iterations": "an argument of LlamaIndex's agents",
+    "runtime_env": "an argument of `ray.init`",
     "set_llm_cache": "a function of langchain-core",
     "write_stream": "a function of streamlit",
 }

@@ -19,7 +19,7 @@ from lmstudio_integrations.types._numbers import Count, Seconds
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from tests.docs.snippets import ROOT
 from tests.support.adapters import ADAPTERS
-from tests.test_package import PUBLIC, RAY
+from tests.test_package import PUBLIC
 from tools.field_types import FieldTypes, groups_of, type_text
 
 pytestmark = pytest.mark.slow
@@ -100,11 +100,11 @@ def is_documented_alone(value: object) -> bool:
     return inspect.isroutine(value) or (isinstance(value, type) and not is_typeddict(value) and value is not BaseModel)
 
 
-@pytest.mark.parametrize("module", [*PUBLIC, *RAY])
+@pytest.mark.parametrize("module", PUBLIC)
 def test_every_public_class_and_function_has_an_entry(module: str) -> None:
     pages = [path.read_text(encoding="utf-8") for path in ROOT.glob("docs/reference/**/*.md")]
     entries = {path.rpartition(".")[2] for page in pages for path in re.findall(r"^::: (\S+)$", page, re.MULTILINE)}
-    public = {name: getattr(import_module(module), name) for name in {**PUBLIC, **RAY}[module].split()}
+    public = {name: getattr(import_module(module), name) for name in PUBLIC[module].split()}
     alone = {
         name: value for name, value in public.items() if is_documented_alone(value) and name not in vars(errors)
     }  # all errors are one entry
