@@ -13,7 +13,7 @@ from typing import Any
 
 _EXPORTS = {
     ".client.predictions.tool_loop.act": "ActResult",
-    ".client.predictions.tool_loop.guard": "GuardToolCallController",
+    ".client.predictions.tool_loop.repeated_calls": "GuardToolCallController",
     ".client.api.official": """
         AnyAsyncDownloadedModel AnyChatMessage AnyChatMessageDict AnyDownloadedModel AnyLoadConfig
         AnyModelSpecifier AssistantResponse AssistantResponseContent BaseModel ChatHistoryData

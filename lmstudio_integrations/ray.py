@@ -19,10 +19,10 @@ from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations._support.secrets import is_secret_name
 from lmstudio_integrations.client.api.asynchronous import AsyncClient, AsyncEmbeddingModel, AsyncLLM
 from lmstudio_integrations.client.api.base import ModelParameters
-from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, LengthPolicy
+from lmstudio_integrations.client.embeddings import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.hosts.models import hosts_of_model
 from lmstudio_integrations.client.predictions.requests import History, PredictionSettings
-from lmstudio_integrations.client.predictions.reranking.rerank import Reranking, RerankParameters
+from lmstudio_integrations.client.predictions.reranking import Reranking, RerankParameters
 from lmstudio_integrations.client.support.arguments import text_of
 from lmstudio_integrations.client.transport.connect.addresses import hosts_of
 from lmstudio_integrations.client.transport.flows import arun

@@ -16,8 +16,8 @@ from lmstudio_integrations._adapters.tool_settings import wire_name
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.client.files.base64_text import decode_base64, decode_data_url, missing_prefix
 from lmstudio_integrations.client.files.images import PendingHistory
+from lmstudio_integrations.client.files.uploads import decode_base64, decode_data_url, missing_prefix
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import WireHistory, wire_messages
 from lmstudio_integrations.types.files import FileHandle

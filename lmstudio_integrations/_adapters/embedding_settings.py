@@ -6,7 +6,7 @@ from pydantic import Field
 
 from lmstudio_integrations._adapters.auxiliary_model_settings import AuxiliaryModelSettings
 from lmstudio_integrations._adapters.field_types import EmbeddingLoadConfig
-from lmstudio_integrations.client.embeddings.long_texts import LengthPolicy
+from lmstudio_integrations.client.embeddings import LengthPolicy
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import ModelKind

@@ -14,7 +14,7 @@ from lmstudio_integrations._support.secrets import holds_credentials, holds_secr
 from lmstudio_integrations._support.suggestions import LANGUAGE_MODEL_NAMES, counterpart, explain_unknown_setting
 from lmstudio_integrations._support.typeguards import MOST_LEVELS, is_mapping, is_too_deep
 from lmstudio_integrations.client.transport.connect import addresses
-from lmstudio_integrations.client.transport.connect.certificates import context_trusting
+from lmstudio_integrations.client.transport.connect.addresses import context_trusting
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._config_base import explain
 from lmstudio_integrations.types._prediction_settings import AdapterPredictionSettings

@@ -9,7 +9,7 @@ from lmstudio_integrations._adapters.auxiliary_model_settings import AuxiliaryMo
 from lmstudio_integrations._adapters.field_types import DECLARED, MODEL_NAME, LlmLoadConfig, ModelName
 from lmstudio_integrations.client.api.asynchronous import AsyncLLM
 from lmstudio_integrations.client.api.sync import LLM
-from lmstudio_integrations.client.predictions.reranking.rerank import RerankParameters
+from lmstudio_integrations.client.predictions.reranking import RerankParameters
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.reranking import OnRerankError, RerankResult, RerankTemplate

@@ -23,7 +23,7 @@ from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.hosts.models import hosts_of_model
 from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.support.user_warnings import warn_user
-from lmstudio_integrations.client.transport.connect.certificates import context_trusting
+from lmstudio_integrations.client.transport.connect.addresses import context_trusting
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioError
 from lmstudio_integrations.types.config import ModelKind

@@ -24,7 +24,7 @@ from lmstudio_integrations._adapters.conversation import (
 from lmstudio_integrations._adapters.documents import decoded_text, document_text
 from lmstudio_integrations._adapters.thoughts import TAGS, response_parts
 from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations.client.files.base64_text import decode_base64, decode_data_url
+from lmstudio_integrations.client.files.uploads import decode_base64, decode_data_url
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.reasoning import ReasoningPart

@@ -12,7 +12,7 @@ from lmstudio_integrations._adapters.field_types import DECLARED, MODEL_NAME, Mo
 from lmstudio_integrations._adapters.specs import AdapterNames
 from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel
 from lmstudio_integrations.client.api.sync import EmbeddingModel
-from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
+from lmstudio_integrations.client.embeddings import EmbeddingRequest
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.types._numbers import Count

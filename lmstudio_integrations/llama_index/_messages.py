@@ -35,7 +35,7 @@ from lmstudio_integrations._adapters.documents import document_text
 from lmstudio_integrations._adapters.thoughts import TAGS, response_parts
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations.client.files.base64_text import decode_data_url, is_base64_url
+from lmstudio_integrations.client.files.uploads import decode_data_url, is_base64_url
 from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.types.files import image_format
 

@@ -21,7 +21,7 @@ from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Inpu
 from lmstudio_integrations._adapters.specs import AdapterNames
 from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel
 from lmstudio_integrations.client.api.sync import EmbeddingModel
-from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, LengthPolicy
+from lmstudio_integrations.client.embeddings import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span

@@ -2,7 +2,7 @@
 
 A session turns calls into frames, and frames into what the callers wait for. One thread owns it; it holds no lock,
 reads no clock and touches no socket: the time is passed in, frames are fetched with `data_to_send`.
-Used by the client's connections. `timeouts.py` and `instance_queue.py` hold its rules about time.
+Used by the client's connections. `exchange.py` and `instance_queue.py` hold its rules about time.
 """
 
 import logging
@@ -27,10 +27,9 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.protocol import envelope, instance_queue
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Channel, Rpc
 from lmstudio_integrations.protocol.errors import error_object, to_exception
-from lmstudio_integrations.protocol.exchange import Exchange, InstanceQueue
+from lmstudio_integrations.protocol.exchange import Exchange, InstanceQueue, expired_timeout, timeout_after
 from lmstudio_integrations.protocol.instance_queue import PROCESSING_STATE, InstanceQueues
 from lmstudio_integrations.protocol.prediction import LegacyPredictionError
-from lmstudio_integrations.protocol.timeouts import expired_timeout, timeout_after
 from lmstudio_integrations.protocol.tool_session import ToolSession
 
 logger: logging.Logger = logging.getLogger(__name__)

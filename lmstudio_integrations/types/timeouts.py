@@ -1,7 +1,7 @@
 """The timeouts and the interval of pings: one row for each, with its name, default, description and error.
 
 The client's keyword arguments and the adapters' fields follow from the rows; `config_dicts.py` is generated from them.
-`protocol/timeouts.py` decides which one runs.
+`protocol/exchange.py` decides which one runs.
 """
 
 from dataclasses import dataclass, replace

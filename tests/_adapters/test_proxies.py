@@ -15,8 +15,7 @@ from langchain_core.runnables import ConfigurableField
 from pydantic import SecretStr, ValidationError
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES
-from lmstudio_integrations.client.transport.connect.certificates import context_trusting
+from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES, context_trusting
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.testing.proxy.injections import Injection
 from lmstudio_integrations.emulator.testing.proxy.proxy import ProxiedConnection, Proxy, ProxyThread, forward

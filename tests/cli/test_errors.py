@@ -9,7 +9,7 @@ from websockets.frames import Close
 
 from lmstudio_integrations.cli._common import warnings_as_notes
 from lmstudio_integrations.cli._errors import _COMMANDS, for_commands, report
-from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, overflow_error
+from lmstudio_integrations.client.embeddings import EmbeddingRequest, overflow_error
 from lmstudio_integrations.client.models.fitting import _too_large
 from lmstudio_integrations.client.models.state import ContextWindow
 from lmstudio_integrations.client.support.suggestions import (
@@ -31,8 +31,7 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
-from lmstudio_integrations.protocol.exchange import Exchange
-from lmstudio_integrations.protocol.timeouts import expired_timeout
+from lmstudio_integrations.protocol.exchange import Exchange, expired_timeout
 from lmstudio_integrations.types.memory_plans import LoadedModel, MemoryPlan, PlannedModel
 from tests.protocol.pair import RecordingReceiver
 

@@ -15,7 +15,7 @@ from lmstudio_integrations.client.api.sync import (
     RepositoryNamespace,
     SystemNamespace,
 )
-from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
+from lmstudio_integrations.client.embeddings import EmbeddingRequest
 
 RECEIVERS: dict[str, Iterable[type]] = {
     "": [Client],

@@ -16,7 +16,7 @@ from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 from pydantic import SecretStr
 
-from lmstudio_integrations.client.embeddings.embedder import Embedder
+from lmstudio_integrations.client.embeddings import Embedder
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import (

@@ -11,8 +11,10 @@ from typing import Any, ClassVar, Self, TypeAlias, cast, overload
 from typing_extensions import Unpack, override
 
 from lmstudio_integrations.client.api.base import (
+    BaseAvailableModel,
     BaseClient,
     BaseDownloaded,
+    BaseDownloadOption,
     BaseModelHandle,
     BaseModelNamespace,
     BaseNamespace,
@@ -27,7 +29,6 @@ from lmstudio_integrations.client.api.base import (
     load_settings,
     new_state,
 )
-from lmstudio_integrations.client.api.downloads import BaseAvailableModel, BaseDownloadOption
 from lmstudio_integrations.client.api.plugins import (
     BasePluginsNamespace,
     BasePluginTool,
@@ -38,8 +39,7 @@ from lmstudio_integrations.client.api.plugins import (
 )
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream
 from lmstudio_integrations.client.certify.parameters import CertifyParameters
-from lmstudio_integrations.client.embeddings.embedder import Embedder
-from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
+from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest
 from lmstudio_integrations.client.files import uploads
 from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.client.files.uploads import FileInput, RetrievalParameters
@@ -52,7 +52,7 @@ from lmstudio_integrations.client.models.repository import OnDownload
 from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.requests import History, PredictionParameters, PromptParameters
-from lmstudio_integrations.client.predictions.reranking.rerank import RerankParameters
+from lmstudio_integrations.client.predictions.reranking import RerankParameters
 from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
 from lmstudio_integrations.client.predictions.tool_loop.runners import TaskRunner
 from lmstudio_integrations.client.support.arguments import flag_of, text_of

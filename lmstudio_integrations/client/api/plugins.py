@@ -1,6 +1,6 @@
 """What both clients share of `client.plugins`: arguments, tools and sessions.
 
-They use the flows of `client/plugins/`.
+They use the flows of `client/plugins.py`.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing_extensions import TypeVar
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.base import BaseNamespace
-from lmstudio_integrations.client.plugins.sessions import OnReport, PluginSessions, RemoteTool, ToolCallbacks, spec_of
+from lmstudio_integrations.client.plugins import OnReport, PluginSessions, RemoteTool, ToolCallbacks, spec_of
 from lmstudio_integrations.client.support.arguments import check_names
 from lmstudio_integrations.client.support.timeouts import checked_timeouts
 from lmstudio_integrations.client.support.tracebacks import ShortTracebacks

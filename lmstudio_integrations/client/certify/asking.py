@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 
 from lmstudio_integrations._support.secrets import redact, redact_members
 from lmstudio_integrations._support.text import one_line
-from lmstudio_integrations.client.embeddings.embedder import Embedder
+from lmstudio_integrations.client.embeddings import Embedder
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.predictions.requests import History, PredictionParameters

@@ -4,7 +4,7 @@ import secrets
 from contextlib import suppress
 from typing import Any, Final
 
-from lmstudio_integrations.client.embeddings.embedder import Embedder
+from lmstudio_integrations.client.embeddings import Embedder
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.planning import plan_memory
 from lmstudio_integrations.client.models.queries import (

@@ -6,8 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Self, TypeVar, cast
 
-from lmstudio_integrations.client.embeddings.embedder import Embedder, Vectors
-from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
+from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest, Vectors
 from lmstudio_integrations.client.files.uploads import address_of
 from lmstudio_integrations.client.hosts.failover import FailoverAttempts, record_failure
 from lmstudio_integrations.client.hosts.host import Host

@@ -21,7 +21,7 @@ from lmstudio_integrations.client.predictions.requests import (
     plan_response,
     prompt_settings,
 )
-from lmstudio_integrations.client.predictions.reranking.rerank import Reranking, RerankParameters
+from lmstudio_integrations.client.predictions.reranking import Reranking, RerankParameters
 from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.client.transport.client_context import ClientContext

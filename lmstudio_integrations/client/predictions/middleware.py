@@ -4,19 +4,42 @@ A prediction is one request to the server, an ask, or several: a middleware may 
 once. Each ask passes all middlewares, and `ask.asked_by` says whose it is. Its parameter passes from the outermost one
 to the wire, each batch of events from the wire to the outermost one. What that returns is delivered to the caller, what
 a middleware does not return is held, or dropped. The result is made of what was delivered, over all asks.
+
+At the end: what the requests of middlewares have in common, and the events of calls that the server did not send.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+from uuid import uuid4
 
+from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.plan import Plan
+from lmstudio_integrations.client.predictions.tool_parser.lenient_json import json_of
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Call, Operation
-from lmstudio_integrations.errors import LMStudioError
+from lmstudio_integrations.errors import (
+    LMStudioError,
+    LMStudioPredictionError,
+    LMStudioPromptTemplateError,
+    LMStudioServerError,
+    LMStudioUnsupportedError,
+)
 from lmstudio_integrations.protocol.prediction import Accumulator
-from lmstudio_integrations.types.results import PredictionEnd, PredictionEvent, PredictionResult
+from lmstudio_integrations.types.chat import text_part
+from lmstudio_integrations.types.config import LlmPredictionConfig, switched_off
+from lmstudio_integrations.types.results import (
+    PredictionEnd,
+    PredictionEvent,
+    PredictionResult,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallFailed,
+    ToolCallName,
+    ToolCallStart,
+)
 
 Events: TypeAlias = list[PredictionEvent]
 
@@ -105,3 +128,58 @@ class Middleware:
 
     def reset(self, ask: Ask) -> None:
         """Forget what was received of an ask: it has failed, and is repeated, perhaps on another instance."""
+
+
+REJECTIONS = (LMStudioServerError, LMStudioPredictionError, LMStudioPromptTemplateError, LMStudioUnsupportedError)
+"""The errors after which another request may succeed. Those of other classes are not about the request."""
+
+
+def is_last(end: PredictionEnd) -> bool:
+    """Whether no request can follow: the response was interrupted, or it has filled the context window."""
+    return end.is_interrupted or end.stats.get("stopReason") == "contextLengthReached"
+
+
+def only_json(schema: Mapping[str, Any]) -> LlmPredictionConfig:
+    """Return what changes the settings of a prediction so that it can be nothing but JSON of a schema."""
+    return LlmPredictionConfig(
+        structured={"type": "json", "jsonSchema": schema},
+        enable_thinking=False,
+        raw_tools=None,
+        tool_choice=None,
+        tool_naming=None,
+        tool_call_stop_strings=None,
+        stop_strings=None,
+        **switched_off("penalty"),  # arguments repeat words of the question
+    )
+
+
+def with_response(messages: Sequence[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    """Return a conversation with the text of a response at its end, if there is any."""
+    asked: list[dict[str, Any]] = [*messages]
+    if text.strip():
+        before: list[dict[str, Any]] = asked.pop()["content"] if asked and asked[-1]["role"] == "assistant" else []
+        asked.append({"role": "assistant", "content": [*before, text_part(text)]})
+    return asked
+
+
+_ID_LENGTH = 9
+"""Mistral's templates accept no other identifiers."""
+
+
+def call_events(
+    name: str, arguments: dict[str, Any], raw_content: str, call_id: str | None = None
+) -> list[PredictionEvent]:
+    """Return the events of a complete call, with a new identifier if it has none."""
+    call_id, text = call_id or uuid4().hex[:_ID_LENGTH], json_of(arguments)
+    return [
+        ToolCallStart(call_id),
+        ToolCallName(name),
+        ToolCallArguments(text),
+        ToolCallEnd(call_id, name, json.loads(text), raw_content),
+    ]
+
+
+def failed_call_events(name: str | None, problem: str, raw_content: str) -> list[PredictionEvent]:
+    """Return the events of a call that cannot be made."""
+    named = [] if name is None else [ToolCallName(name)]
+    return [ToolCallStart(uuid4().hex[:_ID_LENGTH]), *named, ToolCallFailed({"title": shortened(problem)}, raw_content)]

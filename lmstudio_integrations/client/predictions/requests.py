@@ -13,8 +13,7 @@ from lmstudio_integrations.client.files.uploads import with_valid_files
 from lmstudio_integrations.client.models.chat_templates import PromptSettings, place_system_messages
 from lmstudio_integrations.client.models.rendering import NO_FLAGS
 from lmstudio_integrations.client.models.state import Instance, Specifier
-from lmstudio_integrations.client.predictions.callbacks import Callbacks
-from lmstudio_integrations.client.predictions.plan import Plan
+from lmstudio_integrations.client.predictions.plan import Callbacks, Plan
 from lmstudio_integrations.client.predictions.repetition import characters_of
 from lmstudio_integrations.client.predictions.required_call import may_call, offered_tools, requires_call
 from lmstudio_integrations.client.support.arguments import check_names, optional_text

@@ -15,8 +15,7 @@ from lmstudio_integrations.client.transport.connections import ConnectionKey, Co
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
 from lmstudio_integrations.client.transport.listener import NOBODY, Listener, has_provider
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox
-from lmstudio_integrations.client.transport.tasks import IOTask
+from lmstudio_integrations.client.transport.mailboxes import IOTask, LoopMailbox, Mailbox
 from lmstudio_integrations.errors import LMStudioClientClosedError
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.exchange import Timeouts

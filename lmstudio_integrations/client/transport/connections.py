@@ -17,13 +17,13 @@ from typing import Any
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
 from lmstudio_integrations.client.transport.listener import ConnectionReport
+from lmstudio_integrations.client.transport.mailboxes import IOTask
 from lmstudio_integrations.client.transport.socket_session import (
     Guests,
     SocketSession,
     closed_locally_error,
     dead_socket_error,
 )
-from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
 from lmstudio_integrations.protocol.instance_queue import InstanceQueues

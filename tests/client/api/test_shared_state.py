@@ -19,7 +19,7 @@ from lmstudio_integrations._support import network_guard
 from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations.client.hosts.host import HostRecords
 from lmstudio_integrations.client.models.planning import SeenMemory
-from lmstudio_integrations.client.plugins.sessions import PluginSessions, ToolCallbacks, _Opening, spec_of
+from lmstudio_integrations.client.plugins import PluginSessions, ToolCallbacks, _Opening, spec_of
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
+from lmstudio_integrations.client.embeddings import EmbeddingRequest
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.interrupted import MOMENTS
 from tests.support.gate import AT_THE_GATE, Gate

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.embeddings.embedder import Embedder
+from lmstudio_integrations.client.embeddings import Embedder
 from lmstudio_integrations.client.models import attempts
 from lmstudio_integrations.client.models.state import Instance, ModelState
 from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT, Operation

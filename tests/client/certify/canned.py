@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from lmstudio_integrations.client.certify.asking import Asking, Budget, Row
-from lmstudio_integrations.client.embeddings.embedder import Embedder, Vectors
+from lmstudio_integrations.client.embeddings import Embedder, Vectors
 from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.transport.flows import Flow, run

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmstudio_integrations.client.embeddings.long_texts import (
+from lmstudio_integrations.client.embeddings import (
     SPECIAL_TOKENS,
     EmbeddingRequest,
     LengthPolicy,

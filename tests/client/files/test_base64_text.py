@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from lmstudio_integrations.client.files.base64_text import decode_base64, decode_data_url
+from lmstudio_integrations.client.files.uploads import decode_base64, decode_data_url
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.support.base64_forms import FORMS
 

@@ -14,8 +14,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations.client.files.fetch import is_public_address
 from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
-from lmstudio_integrations.client.transport.tasks import IOTask
+from lmstudio_integrations.client.transport.mailboxes import IOTask, ThreadMailbox
 from lmstudio_integrations.emulator import Emulator
 from tests.support.web import PIXEL, WAIT, web_server
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
+from lmstudio_integrations.client.embeddings import EmbeddingRequest
 from lmstudio_integrations.client.hosts.models import hosts_of_model
 from lmstudio_integrations.client.models.admission import ConcurrencyLimiter
 from lmstudio_integrations.client.transport.flows import arun

@@ -16,7 +16,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.sync import PluginTool
-from lmstudio_integrations.client.plugins.sessions import PluginSession, RemoteTool, ToolCallbacks, spec_of
+from lmstudio_integrations.client.plugins import PluginSession, RemoteTool, ToolCallbacks, spec_of
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef

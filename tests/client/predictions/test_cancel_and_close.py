@@ -19,8 +19,8 @@ from lmstudio_integrations.client.models import attempts
 from lmstudio_integrations.client.models.attempts import Retries
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.prediction import Prediction
+from lmstudio_integrations.client.transport.mailboxes import IOTask
 from lmstudio_integrations.client.transport.operation import Operation
-from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.emulator import Emulator
 from tests.client.both import make_client
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result, wait_until

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.convenience import reset_default_client
-from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
+from lmstudio_integrations.client.embeddings import EmbeddingRequest
 from lmstudio_integrations.client.predictions.requests import PredictionParameters, PromptParameters
 from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters
 from lmstudio_integrations.emulator import Emulator

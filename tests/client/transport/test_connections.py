@@ -18,9 +18,8 @@ from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import Connection, Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, ThreadMailbox
+from lmstudio_integrations.client.transport.mailboxes import IOTask, LoopMailbox, ThreadMailbox
 from lmstudio_integrations.client.transport.operation import Call, Operation
-from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.protocol.endpoints import rpc
 from tests.client.fake import Socket, authenticate, fake_server, on_io_thread, receive, send_result, wait_until

@@ -8,7 +8,7 @@ import lmstudio as official
 import pytest
 
 import lmstudio_integrations as ours
-from lmstudio_integrations.client.api import asynchronous, downloads, sync
+from lmstudio_integrations.client.api import asynchronous, base, sync
 
 pytestmark = pytest.mark.broad
 
@@ -59,7 +59,7 @@ def public(holder: Any) -> list[str]:
 
 def our_class(name: str) -> Any:
     """Return our class of a name, from the module that defines it."""
-    return next(getattr(module, name) for module in (sync, asynchronous, downloads) if hasattr(module, name))
+    return next(getattr(module, name) for module in (sync, asynchronous, base) if hasattr(module, name))
 
 
 def pairs() -> Iterator[tuple[str, Any, Any]]:

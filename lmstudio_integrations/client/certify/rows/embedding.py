@@ -7,7 +7,7 @@ from operator import mul
 from typing import cast
 
 from lmstudio_integrations.client.certify.asking import Asking, Case, Row, Summary, random_words
-from lmstudio_integrations.client.embeddings.embedder import Vectors
+from lmstudio_integrations.client.embeddings import Vectors
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioServerError
 from lmstudio_integrations.types.cards import Observation, failures_of, outcomes, share_text

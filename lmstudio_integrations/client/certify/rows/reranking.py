@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from lmstudio_integrations.client.certify.asking import Asking, Case, Row, Summary
-from lmstudio_integrations.client.predictions.reranking.prompts import family_of
+from lmstudio_integrations.client.predictions.reranking import family_of
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioUnsupportedError
 from lmstudio_integrations.types.cards import Observation, share_text

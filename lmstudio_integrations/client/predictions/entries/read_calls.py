@@ -10,9 +10,8 @@ from typing import Any
 
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.client.predictions.call_repair.unreadable import MeantTools
-from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
+from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware, call_events, failed_call_events
 from lmstudio_integrations.client.predictions.required_call import tools_in
-from lmstudio_integrations.client.predictions.tool_parser.call_events import call_events, failed_call_events
 from lmstudio_integrations.client.predictions.tool_parser.parser import UNMARKED
 from lmstudio_integrations.client.predictions.tool_parser.streaming import StreamingToolParser
 from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTools

@@ -17,11 +17,19 @@ from lmstudio_integrations.client.models.rendering import render
 from lmstudio_integrations.client.predictions.call_repair.arguments import mend
 from lmstudio_integrations.client.predictions.call_repair.asking import WrongCall, calls_of, response_schema, sentence
 from lmstudio_integrations.client.predictions.call_repair.unreadable import MeantTools, calls_in, split_calls
-from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
+from lmstudio_integrations.client.predictions.middleware import (
+    REJECTIONS,
+    Ask,
+    Events,
+    Middleware,
+    call_events,
+    failed_call_events,
+    is_last,
+    only_json,
+    with_response,
+)
 from lmstudio_integrations.client.predictions.requests import chat_request_of_text
 from lmstudio_integrations.client.predictions.required_call import tools_in
-from lmstudio_integrations.client.predictions.second_requests import REJECTIONS, is_last, only_json, with_response
-from lmstudio_integrations.client.predictions.tool_parser.call_events import call_events, failed_call_events
 from lmstudio_integrations.client.predictions.tool_parser.call_parser import ParsedCall
 from lmstudio_integrations.client.predictions.tool_parser.formats import MARKERS
 from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError, json_of, number_of, plain

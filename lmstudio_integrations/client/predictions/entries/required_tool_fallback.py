@@ -13,10 +13,17 @@ from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.models.state import Instance
-from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
+from lmstudio_integrations.client.predictions.middleware import (
+    Ask,
+    Events,
+    Middleware,
+    call_events,
+    failed_call_events,
+    is_last,
+    only_json,
+    with_response,
+)
 from lmstudio_integrations.client.predictions.required_call import tools_in
-from lmstudio_integrations.client.predictions.second_requests import is_last, only_json, with_response
-from lmstudio_integrations.client.predictions.tool_parser.call_events import call_events, failed_call_events
 from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError
 from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTools
 from lmstudio_integrations.client.transport.flows import Flow

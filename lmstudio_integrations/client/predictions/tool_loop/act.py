@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias, cast
 
 from lmstudio_integrations._support.json_text import dumps
-from lmstudio_integrations.client.predictions.callbacks import Callbacks
-from lmstudio_integrations.client.predictions.plan import Plan
+from lmstudio_integrations.client.predictions.plan import Callbacks, Plan
 from lmstudio_integrations.client.predictions.prediction import PredictingModel
 from lmstudio_integrations.client.predictions.requests import (
     History,
@@ -23,8 +22,12 @@ from lmstudio_integrations.client.predictions.requests import (
     to_chat,
     with_tools,
 )
-from lmstudio_integrations.client.predictions.tool_loop.guard import GuardToolCallController
-from lmstudio_integrations.client.predictions.tool_loop.repeated_calls import MadeCall, RequestedCall, find_repeated
+from lmstudio_integrations.client.predictions.tool_loop.repeated_calls import (
+    GuardToolCallController,
+    MadeCall,
+    RequestedCall,
+    find_repeated,
+)
 from lmstudio_integrations.client.predictions.tool_loop.reports import REQUEST_CALLBACKS, ToolCallReports, error_of
 from lmstudio_integrations.client.support.arguments import check_names, list_of, whole_number
 from lmstudio_integrations.client.transport.flows import Flow, call_back

@@ -2,7 +2,7 @@
 
 First the file in which LM Studio writes where it listens, then its usual ports: see
 [discovery by file](docs/protocol.md#discovery-by-file). Nothing is written or started. Called on the I/O thread by
-`opening.py`, `diagnosis.py` and `find.py`; probes with `probe.py`.
+`opening.py`, `find.py` and `find.py`; probes with `probe.py`.
 """
 
 import asyncio

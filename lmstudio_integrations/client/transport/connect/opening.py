@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from lmstudio_integrations._support.secrets import client_logger, redact_address
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
-from lmstudio_integrations.client.transport.connect.diagnosis import diagnose
 from lmstudio_integrations.client.transport.connect.discovery import discover, may_get_secrets, not_found
+from lmstudio_integrations.client.transport.connect.find import diagnose
 from lmstudio_integrations.client.transport.connect.probe import without_blocked
 from lmstudio_integrations.client.transport.connect.suggestions import source_of, unencrypted
 from lmstudio_integrations.client.transport.connect.websocket import Connect, Socket, redirect_of

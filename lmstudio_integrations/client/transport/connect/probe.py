@@ -1,6 +1,6 @@
 """Check whether an LM Studio responds at an address, by its [greeting](docs/protocol.md#discovery), on the I/O thread.
 
-Called by `discovery.py` and `diagnosis.py`. No redirect is followed, here or in the handshake, because only the address
+Called by `discovery.py` and `find.py`. No redirect is followed, here or in the handshake, because only the address
 that the user gave may get credentials.
 """
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.predictions.reranking.prompts import (
+from lmstudio_integrations.client.predictions.reranking import (
     INSTRUCTION,
     family_of,
     from_chat_template,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.predictions.reranking.scores import Words
+from lmstudio_integrations.client.predictions.reranking import Words
 from lmstudio_integrations.types.reranking import QWEN3_RERANKER, RerankTemplate
 
 DIGITS = RerankTemplate("{query} {text}", yes="1", no="0")

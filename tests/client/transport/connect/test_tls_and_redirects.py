@@ -14,7 +14,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.connect import opening, probe
 from lmstudio_integrations.client.transport.connect.addresses import Address
-from lmstudio_integrations.client.transport.connect.diagnosis import diagnose
+from lmstudio_integrations.client.transport.connect.find import diagnose
 from lmstudio_integrations.client.transport.connect.suggestions import NO_RESPONSE, WRONG_PORT
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS

@@ -1,26 +1,19 @@
-"""One call of `rerank`: it asks the model about each text, as many at once as the instances run, and sorts the texts.
+"""`rerank`: the prompt of each text, its score by the first word of the response, and the call that asks about all.
 
-`prompts.py` makes what is asked, `scores.py` reads the response. Each text is a prediction of one token.
+As many texts are asked about at once as the instances run; each is a prediction of one token.
 """
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, TypedDict, cast
+from typing import Any, NamedTuple, TypedDict, cast
 
 from lmstudio_integrations._support.text import beginning
-from lmstudio_integrations.client.embeddings.long_texts import SPECIAL_TOKENS, EmbeddingRequest, fit_texts, utf8_length
+from lmstudio_integrations.client.embeddings import SPECIAL_TOKENS, EmbeddingRequest, fit_texts, utf8_length
 from lmstudio_integrations.client.models.rendering import render
 from lmstudio_integrations.client.models.state import ContextWindow
 from lmstudio_integrations.client.predictions.prediction import PredictingModel
 from lmstudio_integrations.client.predictions.requests import plan_completion
-from lmstudio_integrations.client.predictions.reranking.prompts import (
-    WHICH_CAN,
-    family_of,
-    from_chat_template,
-    neutral,
-    template_of,
-)
-from lmstudio_integrations.client.predictions.reranking.scores import FEW, MOST, Words, has_log_probabilities
 from lmstudio_integrations.client.support.arguments import check_names, list_of, text_of, whole_number
 from lmstudio_integrations.client.transport.concurrent_flows import MakeMailbox, run_concurrently
 from lmstudio_integrations.client.transport.flows import Flow
@@ -35,10 +28,159 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.protocol.errors import details_of
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.types.chat import WireHistory
+from lmstudio_integrations.types.confidence import probability_of
 from lmstudio_integrations.types.config import LlmPredictionConfig, switched_off
 from lmstudio_integrations.types.models import ModelInstanceInfo
-from lmstudio_integrations.types.reranking import QUESTION, OnRerankError, RerankResult, RerankTemplate
+from lmstudio_integrations.types.reranking import (
+    QUESTION,
+    QWEN3_RERANKER,
+    OnRerankError,
+    RerankResult,
+    RerankTemplate,
+    normal_word,
+)
 from lmstudio_integrations.types.results import PredictionResult
+
+WHICH_CAN = (
+    "rerankers that are language models can, such as Qwen3-Reranker, and models that follow instructions in general"
+)
+
+FAMILIES: tuple[tuple[re.Pattern[str], RerankTemplate], ...] = (
+    (re.compile(r"qwen-?3(-vl)?-reranker", re.IGNORECASE), QWEN3_RERANKER),
+)
+"""The templates of models that were trained as rerankers, by their keys."""
+
+_CROSS_ENCODERS = re.compile(
+    r"bge-reranker(?!.*(gemma|minicpm))|jina-reranker|ms-marco|gte-[\w-]*reranker|mxbai-rerank-\w+-v1|cross-encoder",
+    re.IGNORECASE,
+)
+"""Keys of rerankers that have a score as their only output, and no words."""
+
+INSTRUCTION = "A text is relevant if it helps to answer the query"
+
+_BRACKETED = r"<\|[^<>|]{1,60}\|>|<\uff5c[^<>\uff5c]{1,60}\uff5c>"
+
+_MARKUP = re.compile(_BRACKETED + r"|</?[A-Za-z]\w{0,40}>|\[/?[A-Z_]{2,40}\]")
+"""What special tokens look like in a template, where they are the only markup."""
+
+_SPECIAL = re.compile(
+    _BRACKETED
+    + r"|</?(?:s|bos|eos|pad|unk|think|start_of_turn|end_of_turn)>"
+    + r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|THINK)\]"
+)
+"""Special tokens of common families, in texts."""
+
+_OPEN_THOUGHT = re.compile(r"<think>\s*\Z")
+
+
+def family_of(*names: str | None) -> RerankTemplate | None:
+    """Return the template of a model that was trained as a reranker; `None` for others.
+
+    Raises:
+        LMStudioUnsupportedError: If it is one that cannot say a word.
+    """
+    for name in filter(None, names):
+        for pattern, template in FAMILIES:
+            if pattern.search(name):
+                return template
+        if _CROSS_ENCODERS.search(name):
+            raise LMStudioUnsupportedError(
+                f"{name!r} is a cross-encoder, which LM Studio cannot run as a reranker; {WHICH_CAN}"
+            )
+    return None
+
+
+def template_of(template: object) -> RerankTemplate:
+    """Return a template that was given, maybe as its prompt alone.
+
+    Raises:
+        LMStudioValueError: If it is neither, or invalid.
+    """
+    if isinstance(template, RerankTemplate):
+        return template
+    if not isinstance(template, str):
+        raise LMStudioValueError(f"template must be a RerankTemplate or a prompt; got {template!r}")
+    return RerankTemplate(text_of(template, "template"))
+
+
+def from_chat_template(rendered: str) -> RerankTemplate:
+    """Return the template of a model that follows instructions, from its chat template around `QUESTION`."""
+    # A template may begin the reasoning itself, which would stand before the word.
+    prompt = f"{rendered}\n</think>\n\n" if _OPEN_THOUGHT.search(rendered) else rendered
+    return RerankTemplate(prompt, INSTRUCTION)
+
+
+def neutral(text: str, template: RerankTemplate) -> str:
+    """Return a text without special tokens: each gets a space, with which it is a text like any other.
+
+    With them, a text could end the document and answer in place of the model.
+    """
+    tokens = {*_MARKUP.findall(template.markup), *_SPECIAL.findall(text)}
+    # The longest first: one may be the beginning of another.
+    for token in sorted(tokens, key=len, reverse=True):
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
+
+
+FEW, MOST = 10, 100
+"""The alternatives that are requested at first, and the most that a server reports."""
+
+SPELLINGS = 6
+"""In how many ways a word is usually a token: in lower, upper and title case, after a space or not."""
+
+_TOLERANCE = 0.005
+"""The most by which a spelling that was not reported may change a score."""
+
+
+class Words(NamedTuple):
+    """The probabilities of the two words, as far as they were reported.
+
+    `least` is the most that a spelling may have that was not reported, `unseen` the most that all of them may have.
+    """
+
+    yes: float
+    no: float
+    unseen: float
+    least: float
+
+    @classmethod
+    def of(cls, token: Mapping[str, Any], template: RerankTemplate) -> "Words":
+        """Return the probabilities in a token of the server and its alternatives."""
+        reported = {_id_of(each): probability_of(each) or 0.0 for each in _alternatives(token)}
+        words = {"yes": normal_word(template.yes), "no": normal_word(template.no)}
+        yes, no = (sum(p for (_, text), p in reported.items() if normal_word(text) == word) for word in words.values())
+        rest = max(1.0 - sum(reported.values()), 0.0)
+        least = min(rest, *reported.values())
+        return cls(yes, no, min(rest, SPELLINGS * least), least)
+
+    @property
+    def are_exact(self) -> bool:
+        """Whether what was not reported hardly matters."""
+        return self.unseen <= _TOLERANCE * (self.yes + self.no)
+
+    @property
+    def score(self) -> float | None:
+        """The score; `None` without either word. A word that was not reported counts as the least alternative."""
+        if not (self.yes or self.no):
+            return None
+        yes, no = self.yes or self.least, self.no or self.least
+        return yes / (yes + no)
+
+
+def has_log_probabilities(token: Mapping[str, Any]) -> bool:
+    """Whether a token of the server, or one of its alternatives, has a log-probability other than that of nothing."""
+    return any(each.get("logProb") is not None for each in _alternatives(token))
+
+
+def _alternatives(token: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    """Yield the token that was drawn, and its alternatives; some servers have it in both."""
+    yield token
+    yield from token.get("candidates") or ()
+
+
+def _id_of(token: Mapping[str, Any]) -> tuple[object, str]:
+    return token.get("id"), str(token.get("text", ""))
+
 
 _ASKED = WireHistory.of_prompt(QUESTION).to_dict()
 _WITHOUT_THOUGHTS = stack_of(LlmPredictionConfig(enable_thinking=False))

@@ -1,1 +1,0 @@
-"""Vectors of texts, also of texts that are too long for the model."""

@@ -1,1 +1,0 @@
-"""LM Studio's plugins, MCP servers among them: their tools."""

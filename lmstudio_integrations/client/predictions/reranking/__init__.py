@@ -1,1 +1,0 @@
-"""Rerankers made of language models: prompts, scores, and the calls for them."""
