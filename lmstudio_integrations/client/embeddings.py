@@ -239,10 +239,6 @@ class Embedder(Model):
         finally:
             limiter.release(self.context, permit)
 
-    def vectors_from_one_server(self, request: EmbeddingRequest) -> Flow[tuple[Vectors, str]]:
-        """Return the vectors of texts, and the server that made all of them."""
-        return (yield from self._embed(request, show_progress=False)), str(self.context.target)
-
     def _embed(self, request: EmbeddingRequest, *, show_progress: bool) -> Flow[Vectors]:
         return (yield from self._report(lambda model: model.embed_fitted(request, show_progress=show_progress)))
 

@@ -1,6 +1,5 @@
 """The status of a model on one of several hosts, and how the hosts differ."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,16 +22,13 @@ class HostStatus:
         available: Whether the host responded when it was last asked or used. If not, calls go to other hosts until it
             responds again.
         error: Why it is not available, or why the model was not loaded there; `None` if nothing failed.
+        has_failed: Whether it has failed since a call of this process last got a response there.
         loaded: Whether the model is loaded.
         loading: Whether this process is loading it.
         downloaded: Whether the model is loaded or can be loaded.
         lacks_room: Whether a load under `load_policy="fit"` would evict others there.
         in_flight: The calls of this process that run or wait there.
         parallel: How many calls the host runs at once.
-        conversations: About how many conversations of this process are going on there: those that had a turn within the
-            last minute. Of those that had only one, so many count as others have gone on.
-        call_seconds: How long a call of this process takes there on average; `None` before the first response.
-        responded_at: When a call of this process last got a response there, by `time.monotonic()`; `-inf` before.
         context_length: The context length of the loaded instance, in tokens, if it is known.
         path: The file of the loaded instance, if it is known.
         quantization: Its quantization, such as `Q4_K_M`, if it is known.
@@ -45,15 +41,13 @@ class HostStatus:
     identifier: str | None = None
     available: bool = True
     error: str | None = None
+    has_failed: bool = False
     loaded: bool = False
     loading: bool = False
     downloaded: bool = False
     lacks_room: bool = False
     in_flight: int = 0
     parallel: int = 1
-    conversations: float = 0.0
-    call_seconds: float | None = None
-    responded_at: float = -math.inf
     context_length: int | None = None
     path: str | None = None
     quantization: str | None = None
@@ -64,11 +58,6 @@ class HostStatus:
     def has_free_slot(self) -> bool:
         """Whether another call would run at once."""
         return self.in_flight < self.parallel
-
-    @property
-    def load(self) -> float:
-        """The calls in flight, or the active conversations if they are more, as a share of those that run at once."""
-        return max(self.in_flight, self.conversations) / self.parallel
 
 
 _COMPARED = ("quantization", "path", "context_length")

@@ -1,27 +1,26 @@
-"""Probes what a host has of a model, rarely and in the background, and remembers it; loads the model there.
+"""What is known of a model on a host: remembered from calls and from probes, which also load the model there.
 
-`hosts.py` and `failover.py` read and complete it. The probes and the loads here run on the I/O thread, and nobody waits
-for them but the first call on a host.
+Probes are rare. They and the loads run on the I/O thread, and nobody waits for them but the first call on a host.
 """
 
 import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from itertools import accumulate
 
+from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.typeguards import is_count, is_object
-from lmstudio_integrations.client.hosts.prompt_index import PromptIndex
+from lmstudio_integrations.client.models.attempts import is_retryable
 from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.planning import SeenMemory
-from lmstudio_integrations.client.models.queries import get_load_config, list_wire_infos
+from lmstudio_integrations.client.models.queries import get_load_config
 from lmstudio_integrations.client.models.state import (
     ModelState,
-    WireInfo,
     matches,
     reference_of,
     specifier_of_instance,
@@ -29,7 +28,16 @@ from lmstudio_integrations.client.models.state import (
 from lmstudio_integrations.client.transport.flows import Flow, arun
 from lmstudio_integrations.client.transport.io_thread import on_io_thread
 from lmstudio_integrations.client.transport.operation import Operation
-from lmstudio_integrations.errors import LMStudioClientClosedError, LMStudioError
+from lmstudio_integrations.errors import (
+    LMStudioAuthenticationError,
+    LMStudioClientClosedError,
+    LMStudioError,
+    LMStudioInsufficientResourcesError,
+    LMStudioModelLoadError,
+    LMStudioModelNotFoundError,
+    LMStudioTimeoutError,
+)
+from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, HostStatus, parallel_of
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -37,24 +45,22 @@ logger: logging.Logger = logging.getLogger(__name__)
 REFRESH = 30.0
 """Seconds after which a host is asked again, when a call comes."""
 
-FIRST_ABSENCE, LONGEST_ABSENCE = 5.0, 60.0
-"""Seconds for which a host that failed is left out; doubled with each failure until a call gets a response, up to the
-longest."""
+ABSENCE = 10.0
+"""Seconds after which a host that failed is."""
 
 _PROBE_TIMEOUT = 10.0
 """Seconds for each response of a probe, if the calls have not less."""
 
+_MOST_PROMPTS = 512
+"""The prompts that are remembered for each model on each host."""
 
-class _ProbeResult(NamedTuple):
-    """What a probe found on a host: the loaded instance, its parallel calls, whether the model is downloaded.
-
-    If it is not loaded, also whether a load under `fit` would evict others.
-    """
-
-    info: WireInfo | None
-    parallel: int | None
-    downloaded: bool
-    lacks_room: bool = False
+_HERE_ONLY = (
+    LMStudioModelNotFoundError,
+    LMStudioModelLoadError,
+    LMStudioInsufficientResourcesError,
+    LMStudioAuthenticationError,
+)
+"""Errors of one host that another host need not have."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,47 +71,40 @@ class HostRecord:
     that read an attribute and then change it, the last one counts.
 
     Attributes:
+        nothing: The status of a host that is not known to have anything of the model.
+        found: What it was last found to have; replaced as a whole, because any thread reads it meanwhile.
+        reference: The reference of the loaded instance, if there is one.
+        prompts: What stands for the conversations in its prompt cache: hashes, and no text.
         calls: The calls that run or wait there, by the number of their slot; those without a slot by themselves.
-        checked_at: When the host was last asked successfully, or failed; `-math.inf` before.
-        retry_at: When a host that failed is asked again.
-        absence: For how many seconds it was last left out; 0 since a call got a response.
-        responded_at: When a call last got a response; `-math.inf` before.
-        error: The last failure; `None` if the host responds.
-        load_error: Why the model could not be loaded or found there; no call loads it until the host is asked again.
         loads: The calls and background loads that load the model.
-        loaded: Whether the model is loaded.
-        info: The loaded instance in wire form, if there is one.
-        parallel: How many calls it runs at once, if it reported that.
-        downloaded: Whether the model can be loaded.
-        lacks_room: Whether that would evict others.
-        prompt_index: The prompts that it has in its cache.
+        checked_at: When the host was last asked successfully, or failed; `-math.inf` before.
+        has_failed: Whether it has failed since a call last got a response.
         probe: The running probe; only the I/O thread uses it.
     """
 
+    nothing: HostStatus
+    found: HostStatus = field(init=False)
+    reference: str | None = None
+    prompts: BoundedCache[int, bool] = field(default_factory=lambda: BoundedCache[int, bool](_MOST_PROMPTS))
     calls: dict[Hashable, object] = field(default_factory=dict[Hashable, object])
+    loads: dict[object, object] = field(default_factory=dict[object, object])
     checked_at: float = -math.inf
-    retry_at: float = -math.inf
-    absence: float = 0.0
-    responded_at: float = -math.inf
-    error: str | None = None
-    load_error: str | None = None
-    loads: dict[object, None] = field(default_factory=dict[object, None])
-    loaded: bool = False
-    info: WireInfo | None = None
-    parallel: int | None = None
-    downloaded: bool = False
-    lacks_room: bool = False
-    prompt_index: PromptIndex = field(default_factory=PromptIndex)
+    has_failed: bool = False
     probe: "asyncio.Task[None] | None" = None
+
+    def __post_init__(self) -> None:
+        self.found = self.nothing
 
     @property
     def is_known(self) -> bool:
         """Whether the host was ever asked."""
         return self.checked_at > -math.inf
 
-    def is_due(self, now: float) -> bool:
+    @property
+    def is_due(self) -> bool:
         """Whether the host is to be asked again."""
-        return self.probe is None and now >= (self.retry_at if self.error else self.checked_at + REFRESH)
+        pause = REFRESH if self.found.available else ABSENCE
+        return self.probe is None and time.monotonic() >= self.checked_at + pause
 
     def reserve(self, call: object, limit: int | None) -> Hashable | None:
         """Take a free slot for a call; without a limit, take none and wait on the host. Return what `release` takes."""
@@ -120,52 +119,56 @@ class HostRecord:
         self.calls.pop(slot, None)
         self.loads.pop(call, None)
 
-    def record_failure(self, error: LMStudioError) -> None:
-        """Leave the host out for a while: it does not respond."""
-        self.loaded, self.info = False, None
-        self.prompt_index.clear()
-        self.error = one_line(error)
-        self.checked_at = now = time.monotonic()
-        if now >= self.retry_at:  # calls that fail together count once
-            self.absence = min(2.0 * self.absence or FIRST_ABSENCE, LONGEST_ABSENCE)
-            self.retry_at = now + self.absence
+    def cached_parts(self, conversation: Sequence[int]) -> int:
+        """Return how much of a conversation it has in its prompt cache."""
+        return max((at for at, key in enumerate(conversation, start=1) if self.prompts.get(key)), default=0)
 
-    def record_load_failure(self, error: LMStudioError) -> None:
-        """Load nothing on the host for a while: it responds, but it cannot load or find the model."""
-        self.loaded, self.info, self.downloaded = False, None, False
-        self.prompt_index.clear()
-        self.load_error = one_line(error)
-        self.checked_at = time.monotonic()
-
-    def record_success(self) -> None:
-        """Record that a call got a response. If it has loaded the model, the next call asks what was loaded."""
-        self.absence, self.retry_at, self.error, self.load_error = 0.0, -math.inf, None, None
-        self.loaded = True
-        self.responded_at = time.monotonic()
-        if self.info is None:
-            self.checked_at = self.responded_at - REFRESH
-
-    def record_probe(self, result: _ProbeResult) -> None:
+    def record_probe(self, found: HostStatus, reference: str | None = None) -> None:
         """Record what a probe found. A host that responds to it may still respond to no call."""
-        if self.info is not None and (result.info is None or reference_of(result.info) != reference_of(self.info)):
-            self.prompt_index.clear()  # it was unloaded
-        # Other threads read meanwhile: whoever sees that it is loaded sees how many calls it runs at once.
-        self.loaded = self.loaded and result.info is not None
-        self.info, self.parallel, self.lacks_room = result.info, result.parallel, result.lacks_room
-        self.loaded, self.downloaded = result.info is not None, result.downloaded
-        self.error, self.load_error = None, None
+        if self.reference is not None and reference != self.reference:  # it was unloaded
+            self.prompts.pop_all()
+        self.found, self.reference = found, reference
         self.checked_at = time.monotonic()
 
+    def record_success(self, conversation: Sequence[int] = ()) -> None:
+        """Record that a call got a response. If it has loaded the model, the next call asks what was loaded."""
+        self.has_failed = False
+        if not self.found.loaded:
+            self.found = replace(self.nothing, loaded=True, downloaded=True)
+            self.checked_at = time.monotonic() - REFRESH
+        if conversation:
+            self.prompts.put(conversation[-1], value=True)
 
-class HostRecords:
+    def record_failure(self, error: LMStudioError, *, responds: bool = False) -> None:
+        """Leave the host out for a while; load nothing there if it responds, but cannot load or find the model."""
+        self.has_failed = self.has_failed or not responds
+        self.prompts.pop_all()
+        self.found, self.reference = replace(self.nothing, available=responds, error=one_line(error)), None
+        self.checked_at = time.monotonic()
+
+    def record_error(self, error: LMStudioError, *, had_all_the_time: bool = True) -> bool:
+        """Record why a call failed; return whether another host may be tried.
+
+        Args:
+            error: The failure.
+            had_all_the_time: Whether the host had all of the total timeout, and not what other hosts had left of it.
+        """
+        timeout = error if isinstance(error, LMStudioTimeoutError) else None
+        name = timeout and timeout.timeout_name
+        if isinstance(error, _HERE_ONLY) or name == "load_timeout":
+            self.record_failure(error, responds=True)
+            return True
+        if is_retryable(error) or name in {"queue_timeout", "first_token_timeout"}:
+            self.record_failure(error)
+            return True
+        # By its total timeout, a host that has responded, or has not had all the time, has not failed.
+        if timeout and (name == "idle_timeout" or (name == "timeout" and had_all_the_time and timeout.unanswered)):
+            self.record_failure(error)
+        return False
+
+
+class HostRecords(dict[Hashable, HostRecord]):
     """The records of one host. One object per host, new after a fork."""
-
-    def __init__(self) -> None:
-        self._records: dict[Hashable, HostRecord] = {}
-
-    def of(self, *key: Hashable) -> HostRecord:
-        """Return the record of an instance, by all that tells it from others, and the token: a host may reject one."""
-        return self._records.get(key) or self._records.setdefault(key, HostRecord())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -187,50 +190,39 @@ class Host:
 
     @property
     def record(self) -> HostRecord:
-        """What is known of it, shared by all objects of this process."""
+        """What is known of it, shared by all objects of this process that have the token: a host may reject one."""
         context, state = self.model.context, self.model.state
-        return context.shared(HostRecords).of(state.kind, state.key, state.device, context.target.token)
-
-    def unload(self) -> Flow[None]:
-        """Unload the instance, if there is one; the handle does not load it again automatically."""
-        state = self.model.state
-        state.unloaded_by_user = True
-        if not self.status().loaded:
-            return
-        yield from self.model.unload()
-        self.record.loaded, self.record.info = False, None
+        records, key = context.shared(HostRecords), (state.kind, state.key, state.device, context.target.token)
+        if key not in records:
+            nothing = HostStatus(host=self.address, device=state.device, parallel=DEFAULT_PARALLEL[state.kind])
+            records.setdefault(key, HostRecord(nothing))
+        return records[key]
 
     def status(self) -> HostStatus:
         """Return what is known of it."""
-        record, info, instance = self.record, self.record.info, self.model.state.instance
+        record, instance = self.record, self.model.state.instance
+        found, reference = record.found, record.reference
         # A call that loads the model has adopted the instance before it ends.
-        loaded = record.loaded or (bool(record.loads) and instance is not None)
-        known = info or {}
-        context_length = known.get("contextLength")
-        quantization = known.get("quantization")
-        is_new = bool(known) and instance is not None and reference_of(known) != instance.reference
-        return HostStatus(
-            host=self.address,
-            device=self.model.state.device or known.get("deviceIdentifier"),
+        loaded = found.loaded or (bool(record.loads) and instance is not None)
+        is_new = reference is not None and instance is not None and reference != instance.reference
+        return replace(
+            found,
+            host=self.address,  # a server that was not named is found with the first call
             evictions=tuple(SeenMemory.of(self.model.context).evictions.copy()),  # in one step
-            identifier=known.get("identifier"),
-            available=record.error is None,
-            error=record.error or record.load_error,
+            has_failed=record.has_failed,
             loaded=loaded,
             loading=bool(record.loads) and not loaded,
-            downloaded=loaded or record.downloaded,
-            lacks_room=record.lacks_room,
+            downloaded=loaded or found.downloaded,
             in_flight=len(record.calls),
-            parallel=record.parallel or DEFAULT_PARALLEL[self.model.state.kind],
-            conversations=record.prompt_index.active(),
-            call_seconds=record.prompt_index.call_seconds,
-            responded_at=record.responded_at,
-            context_length=context_length if is_count(context_length) else None,
-            path=known.get("path"),
-            quantization=quantization.get("name") if is_object(quantization) else None,
             # Of a host that is lost as well, because the program has its vectors; not of an instance that is new there.
             dimensions=None if instance is None or is_new else instance.dimensions,
         )
+
+
+def conversation_of(prompt: PromptFingerprint) -> list[int]:
+    """Return what stands for a conversation after each of its parts; nothing for what many conversations begin with."""
+    chain = list(accumulate(prompt.parts, lambda before, part: hash((before, part)), initial=0))
+    return chain[prompt.fixed + 1 :]
 
 
 # On the I/O thread --------------------------------------------------------------------------------------------------
@@ -246,7 +238,7 @@ def begin_probes(hosts: "list[Host]") -> None:
 @on_io_thread
 def begin_load(host: Host) -> None:
     """Load the model on a host in the background; its record has the host as one of its loads."""
-    _begin(host, _load(host))
+    host.record.loads[host] = asyncio.get_running_loop().create_task(_load(host))
 
 
 async def first_probe(hosts: "list[Host]", is_enough: Callable[[], bool]) -> None:
@@ -259,19 +251,8 @@ async def first_probe(hosts: "list[Host]", is_enough: Callable[[], bool]) -> Non
 def _probe_of(host: Host) -> "asyncio.Task[None]":
     record = host.record
     if record.probe is None:
-        record.probe = _begin(host, _probe(host))
+        record.probe = asyncio.get_running_loop().create_task(_probe(host))
     return record.probe
-
-
-_tasks: "set[asyncio.Task[None]]" = set()
-"""What runs in the background: an event loop keeps only weak references."""
-
-
-def _begin(host: Host, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-    task = asyncio.get_running_loop().create_task(work, name=f"lmstudio-host-{host.name}")
-    _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
-    return task
 
 
 async def _probe(host: Host) -> None:
@@ -280,7 +261,8 @@ async def _probe(host: Host) -> None:
     idle_timeout = context.timeouts.get("idle_timeout")
     limit = _PROBE_TIMEOUT if idle_timeout is None else min(idle_timeout, _PROBE_TIMEOUT)
     try:
-        record.record_probe(await arun(_find(Operation(context, {"idle_timeout": limit}), host.model.state)))
+        operation = Operation(context, {"idle_timeout": limit})
+        record.record_probe(*(await arun(_find(operation, host.model.state, record.nothing))))
     except LMStudioClientClosedError:  # nobody will use what it finds
         pass
     except LMStudioError as error:
@@ -290,27 +272,37 @@ async def _probe(host: Host) -> None:
         record.probe = None
 
 
-def _find(operation: Operation, state: ModelState) -> Flow[_ProbeResult]:
-    """Return what a host has of a model. An instance of `new_instance` counts only if the handle has loaded it."""
-    if state.key is None:  # any loaded model
-        info = next(iter((yield from list_wire_infos(operation, state.kind))), None)
-    else:
-        info = yield from Loader(operation, state).find_loaded()
-    if state.policy == "new_instance" and info is not None:
-        info = info if state.instance is not None and info["identifier"] == state.instance.identifier else None
-    if info is None:
-        downloaded = yield from _is_downloaded(operation, state)
+def _find(operation: Operation, state: ModelState, nothing: HostStatus) -> Flow[tuple[HostStatus, str | None]]:
+    """Return what a host has of a model, and the reference of the instance.
+
+    An instance of `new_instance` counts only if the handle has loaded it.
+    """
+    info = yield from Loader(operation, state).find_loaded()
+    is_own = state.instance is not None and info is not None and info["identifier"] == state.instance.identifier
+    if info is None or (state.policy == "new_instance" and not is_own):
+        downloaded = yield from operation.call(
+            "system",
+            "listDownloadedModels",
+            None,
+            lambda infos: any(info.get("type") == state.kind and matches(state.key or "", info) for info in infos),
+            label="Model list",
+        )
         lacks_room = downloaded and state.policy == "fit" and (yield from Loader(operation, state).lacks_room())
-        return _ProbeResult(None, None, downloaded, lacks_room)
+        return replace(nothing, downloaded=downloaded, lacks_room=lacks_room), None
     fields = yield from get_load_config(operation, state.kind, specifier_of_instance(info))
-    return _ProbeResult(info, parallel_of(fields.get(PARALLEL_KEY)), downloaded=True)
-
-
-def _is_downloaded(operation: Operation, state: ModelState) -> Flow[bool]:
-    def read(infos: Any) -> bool:
-        return any(info.get("type") == state.kind and matches(state.key, info) for info in infos)
-
-    return (yield from operation.call("system", "listDownloadedModels", None, read, label="Model list"))
+    length, quantization = info.get("contextLength"), info.get("quantization")
+    found = replace(
+        nothing,
+        device=nothing.device or info.get("deviceIdentifier"),
+        identifier=info["identifier"],
+        loaded=True,
+        downloaded=True,
+        parallel=parallel_of(fields.get(PARALLEL_KEY)) or nothing.parallel,
+        context_length=length if is_count(length) else None,
+        path=info.get("path"),
+        quantization=quantization.get("name") if is_object(quantization) else None,
+    )
+    return found, reference_of(info)
 
 
 async def _load(host: Host) -> None:
@@ -320,14 +312,14 @@ async def _load(host: Host) -> None:
     try:
         if own.policy == "fit":
             await _probe_of(host)  # what was free may be taken by now
-            if record.lacks_room:
+            if record.found.lacks_room:
                 return
         await arun(Model(host.model.context.in_background(), state).load())
     except LMStudioClientClosedError:
         pass
     except LMStudioError as error:
         logger.info("%r could not be loaded on %s: %s", own.name, host.name, error)
-        record.record_load_failure(error)
+        record.record_failure(error, responds=True)
     else:
         own.loaded_here = state.loaded_here or own.loaded_here
         if own.policy == "new_instance":  # no call would find it by the key of the model

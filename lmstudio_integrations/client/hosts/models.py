@@ -1,14 +1,14 @@
 """Models on several hosts: what a handle has in place of a model on one server."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self, TypeVar, cast
 
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest, Vectors
 from lmstudio_integrations.client.files.uploads import address_of
-from lmstudio_integrations.client.hosts.failover import FailoverAttempts, record_failure
+from lmstudio_integrations.client.hosts.failover import FailoverAttempts
 from lmstudio_integrations.client.hosts.host import Host
 from lmstudio_integrations.client.hosts.hosts import Hosts
 from lmstudio_integrations.client.models.attempts import Attempts
@@ -24,19 +24,7 @@ from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, C
 from lmstudio_integrations.client.transport.concurrent_flows import MakeMailbox, run_concurrently
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT
-from lmstudio_integrations.errors import (
-    LMStudioCancelledError,
-    LMStudioConfigMismatchError,
-    LMStudioContextOverflowError,
-    LMStudioError,
-    LMStudioOSError,
-    LMStudioPresetNotFoundError,
-    LMStudioPromptTemplateError,
-    LMStudioRuntimeError,
-    LMStudioUnsupportedError,
-    LMStudioValueError,
-    LMStudioWrongModelKindError,
-)
+from lmstudio_integrations.errors import LMStudioConfigMismatchError, LMStudioError
 from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.hosts import SAME_FILE
@@ -48,20 +36,6 @@ ModelT = TypeVar("ModelT", bound=Model)
 
 BATCH = MAX_IN_FLIGHT
 """Texts of one batch: as many as are sent to a host at once."""
-
-_ON_EVERY_HOST = (
-    LMStudioCancelledError,
-    LMStudioConfigMismatchError,
-    LMStudioContextOverflowError,
-    LMStudioOSError,
-    LMStudioPresetNotFoundError,
-    LMStudioPromptTemplateError,
-    LMStudioRuntimeError,
-    LMStudioUnsupportedError,
-    LMStudioValueError,
-    LMStudioWrongModelKindError,
-)
-"""Errors of what the program passes or does; another host does not mend them."""
 
 
 class _ModelOnHosts(Model):
@@ -82,46 +56,40 @@ class _ModelOnHosts(Model):
 
     def with_retries(self, max_retries: int) -> Self:
         """Return the same model, whose operations are tried again after they have failed on every host."""
-        return type(self)(self.hosts.with_retries(max_retries))
+        return type(self)(Hosts(self.hosts.hosts, max_retries))
 
     def attempts(self, timeouts: Timeouts = NO_TIMEOUTS, *, reload: bool = True) -> Attempts:
         return FailoverAttempts(self.hosts, self.hosts.hosts, timeouts, reload=reload)
 
-    def _on_each(self, hosts: Sequence[Host], work: Callable[[Any], Flow[None]]) -> Flow[None]:
-        """Do something with the models of some hosts, on all servers at once. A server that fails is left out.
+    def _on_each(self, hosts: Sequence[Host], work: Callable[[Any], Flow[None]]) -> Flow[dict[Host, LMStudioError]]:
+        """Do something with the models of some hosts at once; return the errors of those that failed."""
+        errors: dict[Host, LMStudioError] = {}
 
-        Raises:
-            LMStudioError: When all ended: an error that the call has on every server, or the first one if no server
-                has done all of its work.
-        """
-        errors: list[tuple[str, LMStudioError]] = []
+        def do(host: Host, make_mailbox: MakeMailbox) -> Flow[None]:
+            try:
+                yield from work(host.model.with_context(lambda context: context.with_mailboxes(make_mailbox)))
+            except LMStudioError as error:
+                host.record.record_error(error)
+                logger.info("%s was left out: %s", host.name, error)
+                errors[host] = error
 
-        def do(of_server: list[Host], make_mailbox: MakeMailbox) -> Flow[None]:
-            for host in of_server:
-                try:
-                    yield from work(host.model.with_context(lambda context: context.with_mailboxes(make_mailbox)))
-                except LMStudioError as error:
-                    record_failure(host.record, error)
-                    logger.info("%s was left out: %s", host.name, error)
-                    errors.append((host.address, error))
-
-        by_server: dict[str, list[Host]] = {}
-        for host in hosts:
-            by_server.setdefault(host.address, []).append(host)
-        yield from run_concurrently(self.context, [partial(do, of_server) for of_server in by_server.values()])
-        of_call: list[LMStudioError] = [error for _, error in errors if isinstance(error, _ON_EVERY_HOST)]
-        if of_call:
-            raise of_call[0]
-        if errors and by_server.keys() == dict(errors).keys():
-            raise errors[0][1]
+        yield from run_concurrently(self.context, [partial(do, host) for host in hosts])
+        return errors
 
     def unload(self) -> Flow[None]:
         """Unload the instances of all hosts that have one; the handle does not load these again automatically."""
         yield from self.hosts.probe(of_all=True)
-        yield from _each([host.unload() for host in self.hosts.hosts])
+        for host in self.hosts.hosts:
+            host.model.state.unloaded_by_user = True
+        loaded = [host for host in self.hosts.hosts if host.status().loaded]
+        errors = yield from self._on_each(loaded, lambda model: model.unload())
+        for host in loaded:
+            if host not in errors:
+                host.record.found = replace(host.record.nothing, downloaded=True)
+        _raise_first(errors)
 
     def unload_if_loaded_here(self) -> Flow[None]:
-        yield from _each([host.model.unload_if_loaded_here() for host in self.hosts.hosts])
+        _raise_first((yield from self._on_each(self.hosts.hosts, lambda model: model.unload_if_loaded_here())))
 
     def slots(self) -> Flow[list[int]]:
         """Return how many calls each host runs at once."""
@@ -160,21 +128,20 @@ class LanguageModelOnHosts(_ModelOnHosts, LanguageModel):
         keep_warm: bool = False,
     ) -> Flow[None]:
         """Process what stands before the first question, on every host that has the model loaded."""
-        tools = list_of(tools, "tools")
-        before = {id(host.model.state): host.model.state.kept_warm for host in self.hosts.hosts}
+        listed = list_of(tools, "tools")
         yield from self.hosts.probe(of_all=True)
+        if not any(status.loaded for status in self.hosts.statuses()):
+            yield from self.load()
         loaded = [host for host in self.hosts.hosts if host.status().loaded]
-        if loaded:
-            yield from self._on_each(
-                loaded, lambda model: model.prefill(prefix, parameters, tools, keep_warm=keep_warm)
-            )
-        else:
-            yield from super().prefill(prefix, parameters, tools, keep_warm=keep_warm)
-        for host in self.hosts.hosts:  # those that load the model later; the others keep what they have processed now
-            state = host.model.state
-            if state.kept_warm is before[id(state)]:
-                model = LanguageModel(host.model.context, state)
-                state.kept_warm = model.kept_warm(prefix, parameters, tools) if keep_warm else None
+        errors = yield from self._on_each(
+            loaded, lambda model: model.prefill(prefix, parameters, listed, keep_warm=keep_warm)
+        )
+        if len(errors) == len(loaded):
+            _raise_first(errors)
+        for host in self.hosts.hosts:  # those that have not processed it do so with their next call
+            if host not in loaded or host in errors:
+                model = LanguageModel(host.model.context, host.model.state)
+                model.state.kept_warm = model.kept_warm(prefix, parameters, listed) if keep_warm else None
 
 
 class EmbedderOnHosts(_ModelOnHosts, Embedder):
@@ -188,12 +155,12 @@ class EmbedderOnHosts(_ModelOnHosts, Embedder):
         limit = limit and limit * len(self.hosts.hosts)
         return (yield from super().vectors_of_long(request, max_concurrency=limit, show_progress=show_progress))
 
-    def vectors_from_one_server(self, request: EmbeddingRequest) -> Flow[tuple[Vectors, str]]:
-        """Return the vectors of texts, and the host that made all of them."""
+    def embed_batch(self, request: EmbeddingRequest) -> Flow[Vectors]:
+        """Return the vectors of texts, all made on one host."""
         attempts = self.attempts(reload=False)  # the model on that host loads itself again
         return (
             yield from attempts.run(
-                lambda operation: Embedder(operation.child_context(), attempts.state).vectors_from_one_server(request)
+                lambda operation: Embedder(operation.child_context(), attempts.state).vectors_of_long(request)
             )
         )
 
@@ -209,7 +176,7 @@ class EmbedderOnHosts(_ModelOnHosts, Embedder):
             nonlocal done
             model = self.with_context(lambda context: context.with_mailboxes(make_mailbox))
             for start in starts:
-                batch, _ = yield from model.vectors_from_one_server(request.part(start, start + BATCH))
+                batch = yield from model.embed_batch(request.part(start, start + BATCH))
                 vectors[start : start + len(batch)] = batch
                 done += len(batch)
                 bar.update(done / len(vectors))
@@ -228,16 +195,9 @@ class EmbedderOnHosts(_ModelOnHosts, Embedder):
         return vectors
 
 
-def _each(flows: Sequence[Flow[None]]) -> Flow[None]:
-    """Run flows one after the other; raise the first error when all have ended."""
-    errors: list[LMStudioError] = []
-    for flow in flows:
-        try:
-            yield from flow
-        except LMStudioError as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
+def _raise_first(errors: Mapping[Host, LMStudioError]) -> None:
+    for error in errors.values():
+        raise error
 
 
 def on_hosts(models: Sequence[ModelT], max_retries: int) -> ModelT:

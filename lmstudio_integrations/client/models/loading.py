@@ -290,7 +290,7 @@ class Loader:
         return (yield from self._adopt(info, loaded=False))
 
     def find_loaded(self, model_key: str | None = None) -> Flow[WireInfo | None]:
-        """Return a loaded instance that matches the user's name or the model key; that identifier comes first."""
+        """Return a loaded instance that matches the user's name or the model key; that identifier first."""
         kind, key = self._state.kind, self._state.key
         model_key = model_key or self._server_models.model_key(kind, key)
         names = {key, model_key}
@@ -298,7 +298,7 @@ class Loader:
         device = yield from self._on_device()
         with decode_errors("Model list"):
             infos = [info for info in infos if is_on(info, device)]
-            matching = [info for info in infos if any(name and matches(name, info) for name in names)]
+            matching = [info for info in infos if key is None or any(name and matches(name, info) for name in names)]
             return min(matching, key=lambda info: info["identifier"] != key, default=None)
 
     def _model_key(self, name: str) -> Flow[str]:

@@ -176,7 +176,7 @@ def test_an_error_of_the_request_is_not_repeated_elsewhere(pair: list[Emulator])
 def test_a_host_comes_back_when_it_responds_again(
     adapter: Adapter, path: str, pair: list[Emulator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_module, "FIRST_ABSENCE", 0.0)
+    monkeypatch.setattr(host_module, "ABSENCE", 0.0)
     port = free_port()
     model = adapter.make(model=key_of(adapter), host=[f"127.0.0.1:{port}", pair[0].address])
     assert call(adapter, path, model, "Hello")
@@ -190,7 +190,7 @@ def test_a_host_comes_back_when_it_responds_again(
             assert not deadline.is_set()
             call(adapter, path, model, "Hello")
         timer.cancel()
-        assert not requests(server), "the other host has responded last"
+        assert not requests(server), "a host that has failed comes last among equals"
         pair[0].stop()
         assert call(adapter, path, model, "Hello")
         assert requests(server) == 1

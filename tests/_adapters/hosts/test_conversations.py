@@ -13,7 +13,7 @@ from llama_index.core.llms import ChatMessage
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
-from tests._adapters.hosts.servers import CHAT, RULES, addresses, chat_model, running, servers
+from tests._adapters.hosts.servers import CHAT, addresses, chat_model, running, servers
 from tests._adapters.ways import collected, collected_later
 from tests.support.gate import Gate
 
@@ -67,32 +67,34 @@ def topics(server: Emulator) -> Counter[str]:
 
 
 @every_way
-def test_each_conversation_stays_on_one_host_and_each_host_has_as_many(
-    make: Any, respond: Callable[[Any, Said], Any], hosts: list[Emulator]
+def test_a_conversation_returns_to_the_host_that_has_it_in_its_cache(
+    make: Any, respond: Callable[[Any, Said], Any], hosts: list[Emulator], gate: Gate
 ) -> None:
     model = make(model=CHAT, host=addresses(hosts))
     model.hosts()
-    chats: list[Said] = [[("system", SYSTEM), ("user", f"Question {number}")] for number in range(4)]
-    for _ in range(3):
-        for said in chats:
-            said += [("assistant", respond(model, said)), ("user", "And then?")]
-    first, second = (topics(server) for server in hosts)
-    assert not first.keys() & second.keys()
-    assert sorted(first.values()) == sorted(second.values()) == [3, 3]
+    said: Said = [("system", SYSTEM), ("user", "Question")]
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(respond, model, [("system", SYSTEM), ("user", "hold")])
+        hosts[0].wait_for(lambda: running(hosts[0]) == 1, SECONDS)
+        said += [("assistant", respond(model, said)), ("user", "And then?")]
+        gate.open()
+        held.result(SECONDS)
+    said += [("assistant", respond(model, said)), ("user", "And now?")]
+    respond(model, [("system", SYSTEM), ("user", "Another question")])
     # Another object of the same settings knows it, too.
-    respond(make(model=CHAT, host=addresses(hosts)), chats[0])
-    assert [topics(server)["Question 0"] for server in hosts] in ([4, 0], [0, 4])
+    respond(make(model=CHAT, host=addresses(hosts)), said)
+    assert topics(hosts[0]) == {"hold": 1, "Another question": 1}
+    assert topics(hosts[1]) == {"Question": 3}
 
 
 @pytest.mark.parametrize("way", ["invoke", "achat"])
-def test_a_conversation_goes_elsewhere_if_it_would_wait_for_longer(way: str, gate: Gate) -> None:
+def test_a_conversation_goes_elsewhere_if_its_host_has_no_free_slot(way: str, gate: Gate) -> None:
     make, respond = WAYS[way]
-    slow = {"when": {"last": "^slow"}, "then": [{"text": "Slow"}, {"wait": 0.3}, {"text": "ly."}]}
-    models = (chat_model(preload=True, slots=2, rules=(*RULES, slow)),)
+    models = (chat_model(preload=True, slots=2),)
     with servers(models, models, gate=gate) as hosts:
         model = make(model=CHAT, host=addresses(hosts))
         model.hosts()  # so that the first call goes to the first host
-        said: Said = [("system", SYSTEM), ("user", "slow")]
+        said: Said = [("system", SYSTEM), ("user", "Question")]
         said += [("assistant", respond(model, said)), ("user", "hold")]
         with ThreadPoolExecutor(2) as pool:
             held = [pool.submit(respond, model, said) for _ in range(2)]

@@ -17,7 +17,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations._adapters.runtime import Runtime
 from lmstudio_integrations._support import network_guard
 from lmstudio_integrations._support.bounded_cache import BoundedCache
-from lmstudio_integrations.client.hosts.host import HostRecords
+from lmstudio_integrations.client.hosts.host import HostRecord
 from lmstudio_integrations.client.models.planning import SeenMemory
 from lmstudio_integrations.client.plugins import PluginSessions, ToolCallbacks, _Opening, spec_of
 from lmstudio_integrations.client.transport.flows import Flow
@@ -26,6 +26,7 @@ from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.testing.request_log import EmbeddingRecord, RecordQueue
+from lmstudio_integrations.types.hosts import HostStatus
 from lmstudio_integrations.types.memory_plans import Eviction
 
 THREADS, TIMES = 4, 300
@@ -220,18 +221,18 @@ def test_everything_that_is_put_into_a_mailbox_is_read_in_order() -> None:
 
 
 def test_a_slot_of_a_host_belongs_to_one_call() -> None:
-    records = HostRecords()
+    record = HostRecord(HostStatus(host="a"))
 
     def call(_number: int) -> None:
         for _ in range(TIMES):
-            record, token = records.of("llm", "model"), object()
+            token = object()
             slot = record.reserve(token, 2)
             if slot is not None:
                 assert record.calls[slot] is token
                 record.release(slot, token)
 
     together(call)
-    assert records.of("llm", "model").calls == {}
+    assert record.calls == {}
 
 
 def test_what_is_read_of_the_log_and_of_evictions_is_a_copy() -> None:

@@ -1,85 +1,83 @@
-"""What is remembered of a host that fails, without a host."""
+"""What is remembered of a host, without a host."""
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from lmstudio_integrations.client.hosts import host as host_module
-from lmstudio_integrations.client.hosts.host import HostRecord
+from lmstudio_integrations.client.hosts.host import ABSENCE, REFRESH, HostRecord, conversation_of
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint
+from lmstudio_integrations.types.hosts import HostStatus
 
 ERROR = LMStudioTimeoutError("It does not respond")
-DOWNLOADED = host_module._ProbeResult(None, None, downloaded=True)
+NOTHING = HostStatus(host="a")
+LOADED = replace(NOTHING, loaded=True, downloaded=True, parallel=2)
 
 
-@pytest.fixture
-def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, which passes only if a test says so."""
-    time = [1000.0]
-    monkeypatch.setattr("time.monotonic", lambda: time[0])
-    return time
-
-
-def absences(record: HostRecord, now: list[float]) -> Iterator[float]:
-    """Fail as soon as the host is tried again; yield for how long it is left out."""
-    while True:
-        record.record_failure(ERROR)
-        yield record.retry_at - now[0]
-        now[0] = record.retry_at
-        record.record_probe(DOWNLOADED)
-
-
-def test_a_host_is_avoided_for_longer_and_longer_even_if_it_responds_to_surveys(now: list[float]) -> None:
-    record = HostRecord()
-    assert list(itertools.islice(absences(record, now), 6)) == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
+def test_a_host_that_failed_is_asked_again_later_and_is_unproven_until_a_call_gets_a_response(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    record = HostRecord(NOTHING)
+    assert record.is_due
+    record.record_failure(ERROR)
+    assert (record.found.available, record.has_failed, record.is_due) == (False, True, False)
+    now[0] += ABSENCE
+    assert record.is_due
+    record.record_probe(LOADED)
+    assert (record.found.available, record.has_failed, record.is_due) == (True, True, False)
+    now[0] += REFRESH
+    assert record.is_due
     record.record_success()
-    assert record.error is None
-    assert next(absences(record, now)) == 5.0
-
-
-def test_a_host_may_be_away_for_years(now: list[float]) -> None:
-    assert all(absence <= 60.0 for absence in itertools.islice(absences(HostRecord(), now), 2000))
-
-
-def test_calls_that_fail_together_count_once(now: list[float]) -> None:
-    record = HostRecord()
-    for _ in range(4):
-        record.record_failure(ERROR)
-    assert record.retry_at - now[0] == 5.0
+    assert not record.has_failed
 
 
 def test_the_cache_of_a_host_that_fails_or_loads_again_is_forgotten() -> None:
-    def found(reference: str | None) -> host_module._ProbeResult:
-        info = None if reference is None else {"instanceReference": reference}
-        return host_module._ProbeResult(info, None, downloaded=True)
-
-    record, fingerprint = HostRecord(), PromptFingerprint((0, 1))
+    record, conversation = HostRecord(NOTHING), [1]
     changes: list[tuple[Callable[[], None], bool]] = [
-        (lambda: record.record_probe(found("a")), True),
-        (lambda: record.record_probe(found("a")), True),
-        (lambda: record.record_probe(found("b")), False),
-        (lambda: record.record_probe(found(None)), False),
+        (lambda: record.record_probe(LOADED, "a"), True),
+        (lambda: record.record_probe(LOADED, "a"), True),
+        (lambda: record.record_probe(LOADED, "b"), False),
+        (lambda: record.record_probe(NOTHING), False),
         (lambda: record.record_failure(ERROR), False),
-        (lambda: record.record_load_failure(ERROR), False),
+        (lambda: record.record_failure(ERROR, responds=True), False),
     ]
     for change, remains in changes:
-        record.prompt_index.record_request(fingerprint)
+        record.record_success(conversation)
         change()
-        assert bool(record.prompt_index.active()) is remains
+        assert bool(record.cached_parts(conversation)) is remains
+
+
+def conversation(parts: str) -> list[int]:
+    """What stands for tools, a system message and turns, each a letter."""
+    return conversation_of(PromptFingerprint(tuple(map(ord, parts)), 2))
+
+
+@pytest.mark.parametrize(
+    ("parts", "cached"),
+    [("TSab", 2), ("TSabxy", 2), ("TSabcdef", 4), ("TSx", 0), ("TSa", 0), ("tSab", 0), ("TS", 0)],
+    ids=["again", "one that goes on", "the latest turn", "another one", "shorter", "other tools", "no turn yet"],
+)
+def test_a_host_has_in_its_cache_the_conversations_to_which_it_has_responded(parts: str, cached: int) -> None:
+    record = HostRecord(NOTHING)
+    for responded in ("TSab", "TSabce", "TSabcd", "TS"):
+        record.record_success(conversation(responded))
+    assert record.cached_parts(conversation(parts)) == cached
 
 
 def test_who_sees_that_a_host_has_the_model_sees_how_many_calls_it_runs() -> None:
-    seen: list[tuple[bool, int | None]] = []
+    seen: list[tuple[bool, int]] = []
 
     class Watched(HostRecord):
         def __setattr__(self, name: str, value: object) -> None:
             super().__setattr__(name, value)
-            seen.append((getattr(self, "loaded", False), getattr(self, "parallel", None)))
+            if hasattr(self, "found"):
+                seen.append((self.found.loaded, self.found.parallel))
 
-    record = Watched()
-    record.record_probe(host_module._ProbeResult({}, 1, downloaded=True))
-    record.record_probe(DOWNLOADED)
-    assert (True, 1) in seen
-    assert (True, None) not in seen
+    record = Watched(NOTHING)
+    record.record_probe(LOADED)
+    record.record_probe(NOTHING)
+    assert (True, LOADED.parallel) in seen
+    assert (True, NOTHING.parallel) not in seen

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -82,7 +83,7 @@ async def test_a_model_is_unloaded_on_every_host_that_has_it(make: Make, server:
     await model.respond("Hi")
     assert server.loaded()
     first = hosts_of_model(model.model).hosts[0]  # what it had when it went away
-    first.record.loaded, first.model.state.loaded_here = True, "reference"
+    first.record.found, first.model.state.loaded_here = replace(first.record.found, loaded=True), "reference"
     with pytest.raises(lms.LMStudioUnreachableError):
         await getattr(model, name)()
     assert not server.loaded()
