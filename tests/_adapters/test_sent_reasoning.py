@@ -110,7 +110,7 @@ TEMPLATES = {
     "copied": template_functions.copied,
     "misplaced": template_functions.after_empty,
     "rejected": template_functions.rejected,
-    "bare": template_functions.channels,
+    "bare": template_functions.lenient_channels,
     "picky": picky,
     "broken": broken,
 }

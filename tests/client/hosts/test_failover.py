@@ -18,9 +18,21 @@ from lmstudio_integrations.types.hosts import HostStatus
 def test_the_total_timeout_begins_again_with_a_retry_and_not_with_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    context = SimpleNamespace(max_retries=0, listener=NOBODY, target="a", timeouts={}, started_at=None)
-    context.child = lambda started_at, _listener, **_: begun.append(started_at) or context
-    context.pause = lambda _: iter(())
+    begun: list[float | None] = []
+
+    def child(started_at: float | None, _listener: object, **_: bool) -> Any:
+        begun.append(started_at)
+        return context
+
+    context = SimpleNamespace(
+        child=child,
+        pause=lambda _: iter(()),
+        max_retries=0,
+        listener=NOBODY,
+        target="a",
+        timeouts={},
+        started_at=None,
+    )
     record = SimpleNamespace(record_error=lambda _error, **_: True, release=lambda *_: None)
     model = SimpleNamespace(context=context, state=SimpleNamespace(name="m", key="m"))
     hosts: list[Any] = [SimpleNamespace(address=address, record=record, model=model) for address in "ab"]
@@ -30,7 +42,6 @@ def test_the_total_timeout_begins_again_with_a_retry_and_not_with_another_host(m
         reserve=lambda hosts, excluded, *_: (min({*range(len(hosts))} - {*excluded}), 0),
     )
     attempts = FailoverAttempts(available, hosts)
-    begun: list[float | None] = []
     for _ in range(3):
         run(attempts.next_operation())
         attempts.should_retry(LMStudioConnectionLostError("gone"))

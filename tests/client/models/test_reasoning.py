@@ -39,7 +39,7 @@ from tests.support.template_functions import THINK, Said, Template, answers, ren
 BRACKETS = Tags("[THINK]", "[/THINK]")
 GEMMA = Tags("<|channel>thought", "<channel|>")
 HARMONY = Tags("<|channel|>analysis<|message|>", "<|end|>")
-TAGS = (THINK, BRACKETS, GEMMA, HARMONY)
+TAGS = (THINK, BRACKETS, GEMMA)
 
 
 INFO: dict[str, Any] = {
@@ -174,11 +174,6 @@ def text_of_calls_is_omitted(said: Said) -> str:
     return "" if said.is_call else template_functions.copied(said)
 
 
-def omits_text_of_calls_and_rejects_tags(said: Said) -> str:
-    text = template_functions.channels(said)
-    return "" if said.is_call else text
-
-
 def analysis_of_current_calls(said: Said, tags: Tags) -> str:
     return "" if said.is_call and not said.is_current else template_functions.channels(said, tags)
 
@@ -238,22 +233,17 @@ TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
     "gpt-oss": (
         partial(analysis_of_current_calls, tags=HARMONY),
         HARMONY,
-        ReasoningReplay("kept", "stripped", "rejected", is_bare=True),
+        ReasoningReplay("kept", "stripped", "copied", is_bare=True),
     ),
     "channels": (
         partial(template_functions.channels, tags=HARMONY),
         HARMONY,
-        ReasoningReplay("kept", "kept", "rejected", is_bare=True),
+        ReasoningReplay("kept", "kept", "copied", is_bare=True),
     ),
     "channels, tags that it does not know": (
         template_functions.lenient_channels,
         THINK,
         ReasoningReplay("kept", "kept", "copied", is_bare=True),
-    ),
-    "tags are rejected, and the text beside calls is omitted": (
-        omits_text_of_calls_and_rejects_tags,
-        THINK,
-        REJECTED_REASONING,
     ),
     "tags are rejected": (template_functions.rejected, THINK, REJECTED_REASONING),
 }
@@ -264,7 +254,7 @@ TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
 def test_what_templates_do(template: Template, tags: Tags, expected: ReasoningReplay) -> None:
     server = Server(template)
     assert measured(server, tags) == expected
-    assert len(server.calls) <= 2
+    assert server.calls == [RENDER]
 
 
 # What is asked --------------------------------------------------------------------------------------------------------
@@ -316,7 +306,7 @@ CONFIG, RENDER = "getBasePredictionConfig", "applyPromptTemplate"
 
 ASKED: dict[str, tuple[Server, Sequence[dict[str, Any]], SendReasoning, list[str]]] = {
     "a thought": (Server(), THREE, "auto", [CONFIG, RENDER]),
-    "a rejected one": (Server(template_functions.rejected), THREE, "auto", [CONFIG, RENDER, RENDER]),
+    "a rejected one": (Server(template_functions.rejected), THREE, "auto", [CONFIG, RENDER]),
     "two kinds of tags, one that of the model": (
         Server(tags=THINK),
         [part("one"), part("two", BRACKETS)],
@@ -327,9 +317,9 @@ ASKED: dict[str, tuple[Server, Sequence[dict[str, Any]], SendReasoning, list[str
         Server(lacks=(CONFIG,)),
         [part("one"), part("two", BRACKETS)],
         "auto",
-        [CONFIG, RENDER, RENDER],
+        [CONFIG, RENDER],
     ),
-    "a server without both": (Server(lacks=(CONFIG, RENDER)), THREE, "auto", [CONFIG, RENDER, RENDER]),
+    "a server without both": (Server(lacks=(CONFIG, RENDER)), THREE, "auto", [CONFIG, RENDER]),
     "none": (Server(), [], "auto", []),
     "one that was left open": (Server(), [part("one", end="")], "auto", [CONFIG, RENDER]),
     "none is sent": (Server(), THREE, False, []),
@@ -398,7 +388,7 @@ SENT: dict[str, tuple[Template, SendReasoning, list[str]]] = {
     "copied": (template_functions.copied, "auto", [ALL[0], WITHOUT[1], ALL[2]]),
     "misplaced": (template_functions.after_empty, "auto", WITHOUT),
     "rejected": (template_functions.rejected, "auto", WITHOUT),
-    "bare": (template_functions.channels, "auto", BARE),
+    "bare": (partial(template_functions.channels, tags=HARMONY), "auto", BARE),
     "bare, tags are copied": (template_functions.lenient_channels, "auto", BARE),
     "since the last user message": (qwen3, "auto", ALL),
     "all": (template_functions.after_empty, "always", ALL),
@@ -424,7 +414,8 @@ def test_a_conversation_that_a_template_once_rejected_is_sent_without() -> None:
 def test_a_bare_thought_beside_a_call_without_a_text_is_sent_without_white_space() -> None:
     messages = conversation(part("\n one\n"), *THREE[1:])
     del messages[1]["content"][1]
-    assert sent(Server(template_functions.channels), Instance("m"), messages) == ["one", *BARE[1:]]
+    server = Server(partial(template_functions.channels, tags=HARMONY))
+    assert sent(server, Instance("m"), messages) == ["one", *BARE[1:]]
 
 
 WHITE = Tags("<think>\n", "\n</think>\n\n")
@@ -514,6 +505,7 @@ def test_what_has_no_thought_is_sent_as_it_is() -> None:
 # A template that is made to keep them ---------------------------------------------------------------------------------
 
 PRESERVE = "{%- set preserve_thinking = true %}"
+BOTH = f"{PRESERVE}{{%- set clear_thinking = false %}}"
 SWITCHED = jinja(f"{PRESERVE}{{% if preserve_thinking %}}")
 FIELD = "ext.virtualModel.customField.qwen.qwen3.627b.preserveThinking"
 
@@ -534,18 +526,10 @@ KEPT: dict[str, tuple[Server, dict[str, Any], dict[str, Any]]] = {
         {},
         {"llm.prediction.promptTemplate": SWITCHED},
     ),
-    "with the second of two switches": (
-        Server(
-            qwen3,
-            source="{{ preserve_thinking or clear_thinking }}",
-            switches={"{%- set clear_thinking = false %}": template_functions.kept},
-        ),
+    "with two switches": (
+        Server(qwen3, source="{{ preserve_thinking or clear_thinking }}", switches={BOTH: template_functions.kept}),
         {},
-        {
-            "llm.prediction.promptTemplate": jinja(
-                "{%- set clear_thinking = false %}{{ preserve_thinking or clear_thinking }}"
-            )
-        },
+        {"llm.prediction.promptTemplate": jinja(f"{BOTH}{{{{ preserve_thinking or clear_thinking }}}}")},
     ),
     "with a switch in the template of the request": (
         Server(qwen3, switches={PRESERVE: template_functions.kept}),

@@ -4,12 +4,15 @@ Whether a thought is sent depends on its place alone, so that the beginning of a
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from lmstudio_integrations.client.models.reasoning.keeping import keeping
-from lmstudio_integrations.client.models.reasoning.replay import OWN_TEMPLATE, replay_of
-from lmstudio_integrations.client.models.reasoning.tags import sent_tags, tags_of_part, tags_of_setting
+from lmstudio_integrations.client.models.reasoning.replay import (
+    OWN_TEMPLATE,
+    keeping,
+    replay_of,
+    sent_tags,
+    tags_of_setting,
+)
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
@@ -64,55 +67,51 @@ def sent_messages(
     if options.send is False:
         return Sent(without_thoughts(messages), template)
     contents = [message["content"] for message in messages]
-    tag_pairs = {tags_of_part(part) for content in contents for part in content if _is_whole_thought(part, content)}
-    own = yield from sent_tags(operation, instance, tag_pairs, requested)
-    replay, replays = None, dict[Tags, ReasoningReplay]()
-    for tags in own.values() if options.send == "auto" else ():
+    thoughts = [_tags_of(part) for content in contents for part in content if _is_whole_thought(part, content)]
+    tags = yield from sent_tags(operation, instance, thoughts, requested)
+    replay = known = None
+    if options.send == "auto" and tags:
         try:
-            replay = replays[tags] = yield from replay_of(operation, instance, tags, template)
+            replay = known = yield from replay_of(operation, instance, next(iter(tags.values())), template)
         except LMStudioModelNotFoundError:
             raise
         except LMStudioServerError:  # it says nothing about the template, so the next conversation asks again
-            replays[tags] = REJECTED_REASONING
-    writer = _Writer(own, replays, is_for_turn=options.send == "turn")
+            replay = REJECTED_REASONING
     last_user = max((at for at, message in enumerate(messages) if message["role"] == "user"), default=-1)
-    written = [writer.write(message, is_current=at > last_user) for at, message in enumerate(messages)]
-    return Sent(written, template, replay)
+    written = [
+        _write(message, tags, replay, is_current=at > last_user)
+        if at > last_user or options.send != "turn"
+        else without_thoughts([message])[0]
+        for at, message in enumerate(messages)
+    ]
+    return Sent(written, template, known)
 
 
-@dataclass(frozen=True, slots=True)
-class _Writer:
-    """Writes thoughts as texts.
+def _write(
+    message: Mapping[str, Any], tags: Mapping[Tags, Tags], replay: ReasoningReplay | None, *, is_current: bool
+) -> dict[str, Any]:
+    """Return a message with its thoughts as texts.
 
-    Attributes:
+    Args:
+        message: The message.
         tags: The tags to send, by those that thoughts have.
-        replays: What the template does with thoughts in these tags; without them, all are sent.
-        is_for_turn: Whether only those of the current turn are sent.
+        replay: What the template does with thoughts; `None` sends all.
+        is_current: Whether it comes after the last user message.
     """
+    parts = message["content"]
+    kinds = {part["type"] for part in parts}
+    place = "answer" if "toolCallRequest" not in kinds else "current_call" if is_current else "earlier_call"
+    is_sent = replay is None or replay.sent_by_place[place]
 
-    tags: Mapping[Tags, Tags]
-    replays: Mapping[Tags, ReasoningReplay]
-    is_for_turn: bool
+    def text(part: Mapping[str, Any]) -> str:
+        if not (is_sent and _is_whole_thought(part, parts)):
+            return ""
+        if replay is None or not replay.is_bare:
+            return _with_tags(part, tags[_tags_of(part)])
+        gap = "\n\n" if "text" in kinds and part["text"].strip() else ""
+        return f"{part['text'].strip()}{gap}"
 
-    def write(self, message: Mapping[str, Any], *, is_current: bool) -> dict[str, Any]:
-        parts = message["content"]
-        kinds = {part["type"] for part in parts}
-        place = "answer" if "toolCallRequest" not in kinds else "current_call" if is_current else "earlier_call"
-        gap = "\n\n" if "text" in kinds else ""  # after a thought without tags
-
-        def text(part: Mapping[str, Any]) -> str:
-            if not _is_whole_thought(part, parts) or (self.is_for_turn and not is_current):
-                return ""
-            tags = self.tags[tags_of_part(part)]
-            replay = self.replays.get(tags)
-            if replay is not None and not replay.sent_by_place[place]:
-                return ""
-            if replay is None or not replay.is_bare:
-                return _with_tags(part, tags)
-            thought = part["text"].strip()
-            return f"{thought}{gap}" if thought else ""
-
-        return {**message, "content": _content(parts, text)}
+    return {**message, "content": _content(parts, text)}
 
 
 def without_thoughts(messages: Messages) -> list[dict[str, Any]]:
@@ -132,6 +131,10 @@ def _content(content: Sequence[Mapping[str, Any]], write: Callable[[Mapping[str,
     return [part for part in written if part != text_part("")] or ([text_part("")] if content else [])
 
 
+def _tags_of(part: Mapping[str, Any]) -> Tags:
+    return Tags.of(part.get("startTag"), part.get("endTag"))
+
+
 def _is_whole_thought(part: Mapping[str, Any], content: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a part of a message is a thought that was not cut off: it has an end, or something follows it."""
     return part["type"] == "reasoning" and bool(part.get("endTag") or part is not content[-1])
@@ -142,7 +145,7 @@ def _with_tags(part: Mapping[str, Any], tags: Tags) -> str:
 
     A thought that the model began and did not end, because it made a call, has no end tag here either.
     """
-    own = tags_of_part(part)
+    own = _tags_of(part)
     start = part["startTag"] if own.start == tags.start else tags.start
     is_left_open = bool(own.start) and not own.end
     end = "" if is_left_open else part["endTag"] if own.end == tags.end else tags.end
