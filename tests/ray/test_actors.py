@@ -113,7 +113,7 @@ async def test_settings_of_the_prediction_are_sent(server: Emulator, arguments: 
 async def test_a_response_in_a_format_is_json_text(arguments: dict[str, Any]) -> None:
     for schema in (Title, Title.model_json_schema()):
         (row,) = await run(Generator("chat", prompt="{body}", schema=schema, **arguments), table(body=["a"]))
-        assert Title.model_validate_json(row["generated_text"])
+        Title.model_validate_json(row["generated_text"])
 
 
 @pytest.mark.parametrize(

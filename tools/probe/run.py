@@ -95,8 +95,7 @@ def run_probe(
 
 def _check(client: Client, model_key: str) -> None:
     """Check that the model can be asked, and that no other probe runs."""
-    (model,) = [each for each in client.list_downloaded_models() if each.model_key == model_key] or [None]
-    if model is None or model.type != "llm":
+    if not any(each.model_key == model_key for each in client.llm.list_downloaded()):
         raise LMStudioValueError(f"{model_key!r} is no downloaded language model; name one by its key, see `lmsi ls`")
     identifiers = (handle.identifier for handle in client.list_loaded_models())
     leftovers = sorted(each for each in identifiers if each.startswith(PREFIX))

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -91,7 +91,7 @@ class Mortal(Generator):
         super().__init__("chat", prompt="{body}", **settings)
         self._died = died
 
-    async def _generate(self, row: dict[str, Any]) -> dict[str, Any]:
+    async def _generate(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         result = await super()._generate(row)
         if row["body"] == "text 30" and not self._died.exists():
             self._died.touch()
