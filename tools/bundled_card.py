@@ -34,7 +34,7 @@ def main() -> None:
     """Write the files."""
     if "--measure" in sys.argv[1:]:
         with Emulator() as server:
-            command = ["lmsi", "certify", MODEL, "--load", "--to", str(CARD), "--host", server.address]
+            command = ["lmsi", "certify", MODEL, "--to", str(CARD), "--host", server.address]
             subprocess.run(command, check=True)
     SCHEMA.write_text(schema_text(), encoding="utf-8")
     PAGE.write_text(page_text(), encoding="utf-8")

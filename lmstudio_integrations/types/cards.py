@@ -212,14 +212,11 @@ class CardModel(_Part):
 class Card(_Part):
     """What a model can do on a server, measured.
 
-    `card.tools` and the others of a row's name are the share of what is as it should be, from 0 to 1.
-
     Attributes:
         format_version: The version of the format.
         measured_at: When, as an ISO date and time in UTC.
         client: The version of this package.
         model: The instance, and its server.
-        temperature: The temperature of the requests.
         quick: Whether only a sixth was asked.
         complete: Whether it came to its end.
         rows: The rows.
@@ -231,7 +228,6 @@ class Card(_Part):
     measured_at: str
     client: str
     model: CardModel
-    temperature: float = 0.0
     quick: bool = False
     complete: bool = False
     rows: tuple[CardRow, ...] = ()
@@ -323,61 +319,6 @@ class Card(_Part):
     def worse(self) -> list[Change]:
         """What has become worse since the earlier card."""
         return [change for change in self.changes or () if change.verdict == "worse"]
-
-    @property
-    def prompt_tokens(self) -> int:
-        """The tokens of all prompts."""
-        return sum(row.prompt_tokens for row in self.rows)
-
-    @property
-    def predicted_tokens(self) -> int:
-        """The tokens of all responses."""
-        return sum(row.predicted_tokens for row in self.rows)
-
-    @property
-    def tools(self) -> float:
-        """The share of requests with tools that ended in the right call, or rightly in none."""
-        return self.row("tools").share
-
-    @property
-    def structure(self) -> float:
-        """The share of responses that fit their schema."""
-        return self.row("structure").share
-
-    @property
-    def window(self) -> float:
-        """The share of prompts beyond the context window that were not cut in silence."""
-        return self.row("window").share
-
-    @property
-    def reasoning(self) -> float:
-        """The share of responses whose reasoning is separated, off or limited, as it was requested."""
-        return self.row("reasoning").share
-
-    @property
-    def cache(self) -> float:
-        """The share of turns for which the earlier ones came from the prompt cache."""
-        return self.row("cache").share
-
-    @property
-    def honesty(self) -> float:
-        """The share of settings that were kept, and neither ignored nor rejected."""
-        return self.row("honesty").share
-
-    @property
-    def embedding(self) -> float:
-        """The share of the checks of vectors that hold."""
-        return self.row("embedding").share
-
-    @property
-    def reranking(self) -> float:
-        """The share of pairs of texts in the right order."""
-        return self.row("reranking").share
-
-    @property
-    def vision(self) -> float:
-        """The share of images that were described rightly."""
-        return self.row("vision").share
 
 
 def _names(observations: Sequence[Observation]) -> str:

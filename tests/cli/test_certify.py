@@ -14,7 +14,7 @@ from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.managed import Piped
 from tests.cli.terminal import TIMEOUT, needs_pty, on_terminal
-from tests.support.certified.tools import RULES
+from tests.support.certified.rules import TOOLS
 from tests.support.gate import AT_THE_GATE, Gate
 
 Certify = Callable[..., tuple[int, str, str]]
@@ -23,7 +23,7 @@ Certify = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def certify(piped: Piped) -> Iterator[Certify]:
     """Certify the tools of one of two models, of which one is good."""
-    with Emulator([ModelEntry(key="good", rules=RULES), ModelEntry(key="bad")]) as server:
+    with Emulator([ModelEntry(key="good", rules=TOOLS), ModelEntry(key="bad")]) as server:
         yield lambda model, *more: piped("certify", model, "--rows", "tools", *more, "--host", server.address)
         assert server.loaded() == []
 
@@ -47,7 +47,7 @@ def test_the_failures_and_the_advice_stand_below_their_row(certify: Certify) -> 
 def test_a_card_that_was_kept_is_compared(certify: Certify, tmp_path: Path) -> None:
     path = tmp_path / "card.json"
     certify("good", "--to", str(path))
-    assert Card.read(path).tools == 1.0
+    assert Card.read(path).row("tools").share == 1.0
     status, out, err = certify("good", "--against", str(path))
     assert (status, out.splitlines()[-2]) == (0, "same       tools")
     assert "up to six times" in err
@@ -73,7 +73,7 @@ def test_no_card_has_a_token_that_a_model_wrote(piped: Piped, tmp_path: Path) ->
 def test_a_card_is_printed_as_json(certify: Certify) -> None:
     status, out, _ = certify("good", "--json")
     assert status == 0
-    assert Card.model_validate_json(out).tools == 1.0
+    assert Card.model_validate_json(out).row("tools").share == 1.0
 
 
 class Page(HTMLParser):
@@ -103,7 +103,7 @@ def test_the_page_is_one_file_that_loads_nothing(certify: Certify, tmp_path: Pat
     page.feed(text)
     page.close()
     assert (page.open, page.loads) == ([], [])
-    assert text.count("<rect") == 40
+    assert text.count("<i ") == 40
     assert ("one/2: right" in text) == (model == "good")
 
 
@@ -141,14 +141,14 @@ def test_a_file_that_may_not_be_written_is_found_before_anything_is_asked(
 
 def test_what_was_measured_is_kept_if_the_connection_is_lost(piped: Piped, tmp_path: Path) -> None:
     path = tmp_path / "card.json"
-    dropping = ({"when": {"structured": True}, "then": [{"fault": "drop"}]}, *RULES)
+    dropping = ({"when": {"structured": True}, "then": [{"fault": "drop"}]}, *TOOLS)
     with Emulator([ModelEntry(key="good", rules=dropping)]) as server:
         arguments = ("certify", "good", "--rows", "tools,structure", "--to", str(path), "--host", server.address)
         status, out, err = piped(*arguments)
     assert status == 1
     assert "Error: " in err
     assert "It was interrupted; the rows so far:\ntools      40 of 40 right\n" in out
-    assert Card.read(path).tools == 1.0
+    assert Card.read(path).row("tools").share == 1.0
 
 
 def test_a_worse_card_does_not_replace_the_one_that_it_was_compared_with(certify: Certify, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_worse_card_does_not_replace_the_one_that_it_was_compared_with(certify
 @needs_pty
 def test_sigterm_keeps_what_was_measured_and_the_cursor(gate: Gate, tmp_path: Path) -> None:
     path = tmp_path / "card.json"
-    waiting = ({"when": {"structured": True}, "then": [AT_THE_GATE]}, *RULES)
+    waiting = ({"when": {"structured": True}, "then": [AT_THE_GATE]}, *TOOLS)
     arguments = ("certify", "good", "--rows", "tools,structure", "--to", str(path))
     with (
         Emulator([ModelEntry(key="good", rules=waiting)], engines=gate.engines()) as server,
@@ -181,4 +181,4 @@ def test_sigterm_keeps_what_was_measured_and_the_cursor(gate: Gate, tmp_path: Pa
         assert terminal.wait() == INTERRUPTED
     assert "Traceback" not in terminal.text
     assert terminal.raw.rfind("\x1b[?25l") < terminal.raw.rfind("\x1b[?25h")
-    assert Card.read(path).tools == 1.0
+    assert Card.read(path).row("tools").share == 1.0

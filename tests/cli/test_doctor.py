@@ -263,7 +263,7 @@ def test_a_model_that_is_in_use_is_not_tried(checks: Checks) -> None:
 
 @pytest.mark.parametrize(
     ("when", "failed", "other", "predictions"),
-    [({}, "tools", ("structure", "skipped"), 2), ({"structured": True}, "structure", ("tools", "ok"), 9)],
+    [({}, "tools", ("structure", "skipped"), 1), ({"structured": True}, "structure", ("tools", "ok"), 8)],
 )
 def test_after_a_lost_connection_the_server_is_not_used_again(
     checks: Checks, when: dict[str, Any], failed: str, other: tuple[str, str], predictions: int

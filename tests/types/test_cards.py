@@ -1,12 +1,10 @@
 """The card as JSON and as text, and the files that are made of it."""
 
-from typing import get_args
-
 import pytest
 
 from lmstudio_integrations import Card, CardModel, CardRow, Change, Observation
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.cards import TOO_FEW, RowName
+from lmstudio_integrations.types.cards import TOO_FEW
 from tools.bundled_card import CARD, PAGE, SCHEMA, page_text, schema_text
 
 MODEL = CardModel(key="a", identifier="a", context_length=4096, server="0.4.20 (build 1)")
@@ -89,29 +87,15 @@ def test_a_share_of_a_row_is_a_number_and_a_row_that_was_not_measured_an_error()
         CardRow(name="tools", observations=(verdict("a", 1), verdict("b", 0.5), verdict("c", 0), verdict("d", 1))),
         CardRow(name="vision", missing="the model sees no images"),
     )
-    assert measured.tools == 0.5
+    assert measured.row("tools").share == 0.5
     assert measured.model_copy(update={"rows": ()}).rows == ()
     with pytest.raises(LMStudioValueError, match="vision was not measured: the model sees no images"):
-        measured.vision  # noqa: B018
+        _ = measured.row("vision").share
     with pytest.raises(LMStudioValueError, match="no row 'honesty'; it has tools, vision"):
-        measured.honesty  # noqa: B018
+        measured.row("honesty")
 
 
 def test_two_instances_differ_by_what_was_loaded_and_not_by_their_names() -> None:
     other = MODEL.model_copy(update={"identifier": "b", "quantization": "Q8_0", "load_config": {"x": 1}})
     assert other.differences(MODEL) == ["quantization: None, now Q8_0", "x: None, now 1"]
     assert MODEL.differences(MODEL.model_copy(update={"identifier": "b"})) == []
-
-
-@pytest.mark.parametrize("name", get_args(RowName))
-def test_the_share_of_each_row_has_its_name(name: RowName) -> None:
-    other = CardRow(name="tools" if name != "tools" else "vision", observations=(verdict("a", 0),))
-    measured = card(CardRow(name=name, observations=(verdict("a", 1), verdict("b", 0))), other)
-    assert measured.row(name).share == 0.5
-    if name != "speed":  # which has numbers only
-        assert getattr(measured, name) == 0.5
-
-
-def test_the_tokens_of_a_card_are_those_of_its_rows() -> None:
-    rows = (CardRow(name="tools", prompt_tokens=3, predicted_tokens=1), CardRow(name="cache", prompt_tokens=4))
-    assert (card(*rows).prompt_tokens, card(*rows).predicted_tokens) == (7, 1)

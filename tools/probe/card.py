@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from lmstudio_integrations.client.certify.rows import ROWS
+from lmstudio_integrations.client.certify.run import ROWS
 from lmstudio_integrations.types.cards import RowName
 from tools.probe.context import ProbeContext
 from tools.probe.question import Question
@@ -18,5 +18,5 @@ def _measure(context: ProbeContext, row: RowName) -> None:
 QUESTIONS: list[Question] = [
     Question(f"card-{row.name}", row.anchor, row.question, partial(_measure, row=row.name), is_about_model=True)
     for row in ROWS
-    if "llm" in row.kinds
+    if row.kind == "llm"
 ]

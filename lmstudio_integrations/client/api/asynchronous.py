@@ -38,7 +38,7 @@ from lmstudio_integrations.client.api.plugins import (
     ToolSessionParameters,
 )
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream
-from lmstudio_integrations.client.certify.parameters import CertifyParameters
+from lmstudio_integrations.client.certify import CertifyParameters
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest
 from lmstudio_integrations.client.files import uploads
 from lmstudio_integrations.client.files.images import PendingHistory
@@ -735,8 +735,8 @@ class AsyncClient(BaseClient):
             LMStudioInsufficientResourcesError: If the model is not loaded, and does not fit.
             LMStudioModelNotFoundError: If there is no such model.
             LMStudioOSError: If the earlier card cannot be read.
-            LMStudioValueError: If the loaded instances are busy, the earlier card is of another model or temperature,
-                or an argument is invalid.
+            LMStudioValueError: If the loaded instances are busy, the earlier card is of another model, or an argument
+                is invalid.
         """
         from lmstudio_integrations.client.certify.run import Certification  # noqa: PLC0415 - its tables are slow
 

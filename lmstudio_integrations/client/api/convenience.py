@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 
 from lmstudio_integrations.client.api.base import ModelParameters
 from lmstudio_integrations.client.api.sync import LLM, AnyDownloadedModel, Client, EmbeddingModel
-from lmstudio_integrations.client.certify.parameters import CertifyParameters
+from lmstudio_integrations.client.certify import CertifyParameters
 from lmstudio_integrations.client.files.uploads import FileInput
 from lmstudio_integrations.client.support.arguments import seconds_of
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback

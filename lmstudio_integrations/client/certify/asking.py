@@ -4,28 +4,24 @@ import math
 import secrets
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from typing_extensions import Unpack
 
 from lmstudio_integrations._support.secrets import redact, redact_members
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.client.embeddings import Embedder
+from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.predictions.requests import History, PredictionParameters
 from lmstudio_integrations.client.transport.concurrent_flows import MakeMailbox, run_concurrently
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.client.transport.operation import Operation
-from lmstudio_integrations.errors import (
-    LMStudioAuthenticationError,
-    LMStudioModelNotFoundError,
-    LMStudioServerError,
-)
-from lmstudio_integrations.types.cards import Observation, RowName
+from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioModelNotFoundError
+from lmstudio_integrations.types.cards import Kind, Observation, RowName, failures_of, outcomes, share_text
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 from lmstudio_integrations.types.models import ModelInstanceInfo
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionResult
@@ -43,7 +39,7 @@ GREETINGS = ("Hello.", "Hi.", "Good day.", "Hello there.", "Good morning.", "Hi 
 _DETAIL = 160
 
 OF_THE_INSTANCE = (LMStudioModelNotFoundError, LMStudioAuthenticationError)
-"""Errors after which nothing more can be asked; the others are answers."""
+"""Errors after which nothing more can be asked; the others of a server are answers."""
 
 _WORDS = (
     "apple arm ball bank bear bell bird boat book bottle box bridge bus camp car cat chair city cloud coat coffee corn "
@@ -62,79 +58,35 @@ class OutOfTokensError(Exception):
     """The row has used up its tokens; what is left of it is not asked."""
 
 
-class Reply(NamedTuple):
-    """What came of a request.
-
-    Attributes:
-        result: The response.
-        error: Why there is none.
-        seconds: How long it took.
-    """
-
-    result: PredictionResult | None
-    error: LMStudioServerError | None
-    seconds: float
-
-    @property
-    def text(self) -> str:
-        """The response, or the error, for `detail`."""
-        return self.result.raw_content or self.result.content if self.result else str(self.error)
-
-
-@dataclass(slots=True)
-class Budget:
-    """Tokens that may be used, and that were."""
-
-    prompt: int
-    predicted: int
-    used_prompt: int = 0
-    used_predicted: int = 0
-
-    def take(self, predicted: int) -> None:
-        """Check that a response of so many tokens may be requested.
-
-        Raises:
-            OutOfTokensError: If not.
-        """
-        if self.used_predicted + predicted > self.predicted or self.used_prompt >= self.prompt:
-            raise OutOfTokensError
-
-    def part(self, limits: "Budget") -> "Budget":
-        """Return what a row may use of what is left."""
-        prompt, predicted = self.prompt - self.used_prompt, self.predicted - self.used_predicted
-        return Budget(min(limits.prompt, prompt), min(limits.predicted, predicted))
-
-    def add(self, used: "Budget") -> None:
-        """Count what a row has used."""
-        self.used_prompt += used.used_prompt
-        self.used_predicted += used.used_predicted
-
-
 @dataclass(slots=True)
 class Asking:
     """One measurement of a row.
 
     Attributes:
-        model: The instance: a language model, or an embedding model for the rows of those.
+        row: The row.
+        model: The instance: a language model, or an embedding model for the row of those.
         info: Its info.
-        budget: The tokens that are left.
+        most_prompt: The most tokens of all prompts.
+        most_predicted: The most tokens of all responses.
         repetition: How often the row was measured before.
-        temperature: The temperature of the requests.
-        may_load: Whether instances of its own may be loaded for a moment.
         drafts: The draft models to try.
-        observations: What was observed.
         reasons_anyway: Whether the model was seen to reason although it was told not to.
+        observations: What was observed.
+        prompt_tokens: The tokens of all prompts so far.
+        predicted_tokens: The tokens of all responses so far.
     """
 
-    model: Any
+    row: "Row"
+    model: Model
     info: ModelInstanceInfo
-    budget: Budget
+    most_prompt: int
+    most_predicted: int
     repetition: int = 0
-    temperature: float = 0.0
-    may_load: bool = False
     drafts: Sequence[str] = ()
-    observations: list[Observation] = field(default_factory=list[Observation])
     reasons_anyway: bool = False
+    observations: list[Observation] = field(default_factory=list[Observation])
+    prompt_tokens: int = 0
+    predicted_tokens: int = 0
 
     @property
     def llm(self) -> LanguageModel:
@@ -147,40 +99,50 @@ class Asking:
         assert isinstance(self.model, Embedder)
         return self.model
 
-    @property
-    def operation(self) -> Operation:
-        """Makes requests that no method of the model makes."""
-        return Operation(self.model.context)
-
     def vary(self, text: str) -> str:
         """Return a prompt for this repetition, with another greeting: the same one would only be answered the same."""
         return f"{GREETINGS[self.repetition % len(GREETINGS)]} {text}"
 
     # What was observed ------------------------------------------------------------------------------------------------
 
-    def verdict(self, case: str, outcome: str, score: float | bool, detail: str = "") -> None:  # noqa: FBT001
-        """Record whether something is as it should be."""
-        shown = one_line(redact(redact_members(detail)))[:_DETAIL]
-        self.observations.append(Observation(case=case, kind="verdict", outcome=outcome, score=score, detail=shown))
+    def verdict(self, case: str, outcome: str, detail: str = "") -> None:
+        """Record what came of a question; the row says what that counts."""
+        self._observe("verdict", case, outcome, self.row.scores.get(outcome, 0.0), detail)
+
+    def failure(self, case: str, outcome: str, detail: object) -> None:
+        """Record that a question could not be asked."""
+        self._observe("verdict", case, outcome, 0.0, str(detail))
 
     def number(self, case: str, value: float, unit: str, *, more_is_better: bool = True) -> None:
         """Record a measured number; one that is not above 0 was not measured."""
-        if not 0 < value < math.inf:
-            return
-        score = value if more_is_better else min(1 / value, sys.float_info.max)
-        shown = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-        self.observations.append(Observation(case=case, kind="number", outcome=f"{shown} {unit}", score=score))
+        if 0 < value < math.inf:
+            shown = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+            score = value if more_is_better else min(1 / value, sys.float_info.max)
+            self._observe("number", case, f"{shown} {unit}", score)
 
     def fact(self, case: str, outcome: object, score: float = 0.0) -> None:
         """Record what does not depend on chance, such as a length; if more is better, with a score."""
-        self.observations.append(Observation(case=case, kind="fact", outcome=str(outcome), score=score))
+        self._observe("fact", case, str(outcome), score)
+
+    def _observe(self, kind: Kind, case: str, outcome: str, score: float, detail: str = "") -> None:
+        shown = one_line(redact(redact_members(detail)))[:_DETAIL]
+        self.observations.append(Observation(case=case, kind=kind, outcome=outcome, score=score, detail=shown))
 
     # Requests ---------------------------------------------------------------------------------------------------------
 
+    def take(self, predicted: int) -> None:
+        """Check that a response of so many tokens may be requested.
+
+        Raises:
+            OutOfTokensError: If not.
+        """
+        if self.predicted_tokens + predicted > self.most_predicted or self.prompt_tokens >= self.most_prompt:
+            raise OutOfTokensError
+
     def respond(
         self, history: History, max_tokens: int, *, reasoning: bool = False, **parameters: Unpack[PredictionParameters]
-    ) -> Flow[Reply]:
-        """Return the response to a conversation, or why there is none.
+    ) -> Flow[PredictionResult]:
+        """Return the response to a conversation.
 
         Args:
             history: The conversation.
@@ -194,29 +156,29 @@ class Asking:
         """
         if self.reasons_anyway and not reasoning and max_tokens > FEW:
             max_tokens += THOUGHT
-        self.budget.take(max_tokens)
+        self.take(max_tokens)
         settings = self._settings(max_tokens, parameters, enable_thinking=reasoning)
-        reply = yield from self._predict(self.llm.prepare_response(history, settings), max_tokens)
-        if reply.result is None or reasoning or self.reasons_anyway or not reply.result.reasoning_tokens:
-            return reply
+        result = yield from self._predict(self.llm.prepare_response(history, settings), max_tokens)
+        if reasoning or self.reasons_anyway or not result.reasoning_tokens:
+            return result
         self.reasons_anyway = True
-        is_cut = reply.result.stats.stop_reason == "maxPredictedTokensReached" and max_tokens > FEW
-        return (yield from self.respond(history, max_tokens, **parameters)) if is_cut else reply
+        is_cut = result.stats.stop_reason == "maxPredictedTokensReached" and max_tokens > FEW
+        return (yield from self.respond(history, max_tokens, **parameters)) if is_cut else result
 
-    def complete(self, prompt: str, max_tokens: int, **parameters: Unpack[PredictionParameters]) -> Flow[Reply]:
-        """Return the continuation of a text, without the chat template, or why there is none.
+    def complete(self, prompt: str, max_tokens: int, **settings: Any) -> Flow[PredictionResult]:
+        """Return the continuation of a text, without the chat template.
 
         Raises:
             OutOfTokensError: If the row has not so many tokens left.
         """
-        self.budget.take(max_tokens)
-        settings = self._settings(max_tokens, parameters)
-        return (yield from self._predict(self.llm.prepare_completion(prompt, settings), max_tokens))
+        self.take(max_tokens)
+        parameters = self._settings(max_tokens, {"config": LlmPredictionConfig(**settings)})
+        return (yield from self._predict(self.llm.prepare_completion(prompt, parameters), max_tokens))
 
     def respond_at_once(
         self, prompts: Sequence[str], max_tokens: int, **parameters: Unpack[PredictionParameters]
-    ) -> Flow[tuple[list[Reply], float]]:
-        """Return the responses to several prompts at once, and how long all of them took.
+    ) -> Flow[tuple[list[PredictionResult], float]]:
+        """Return the responses to several prompts at once, and how many seconds all of them took.
 
         Args:
             prompts: The prompts.
@@ -226,23 +188,23 @@ class Asking:
         Raises:
             OutOfTokensError: If the row has not so many tokens left.
         """
-        self.budget.take(max_tokens * len(prompts))
-        replies: list[Reply] = []
+        self.take(max_tokens * len(prompts))
+        results: list[PredictionResult] = []
 
         def work(prompt: str, make_mailbox: MakeMailbox) -> Flow[None]:
             model = self.llm.with_context(lambda context: context.with_mailboxes(make_mailbox))
             prediction = model.prepare_response(prompt, self._settings(max_tokens, parameters))
-            replies.append((yield from self._predict(prediction, max_tokens)))
+            results.append((yield from self._predict(prediction, max_tokens)))
 
         began = time.perf_counter()
-        yield from run_concurrently(self.llm.context, [partial(work, prompt) for prompt in prompts])
-        return replies, time.perf_counter() - began
+        yield from run_concurrently(self.model.context, [partial(work, prompt) for prompt in prompts])
+        return results, time.perf_counter() - began
 
     def _settings(
         self, max_tokens: int, parameters: PredictionParameters, *, enable_thinking: bool = False
     ) -> PredictionParameters:
         own = LlmPredictionConfig(
-            temperature=self.temperature,
+            temperature=0.0,
             seed=SEED + self.repetition,
             max_tokens=max_tokens,
             enable_thinking=enable_thinking,
@@ -251,34 +213,32 @@ class Asking:
         config = parameters.get("config")
         return {**parameters, "config": own if config is None else own.merged(LlmPredictionConfig.parse(config))}
 
-    def _predict(self, prediction: Prediction, max_tokens: int) -> Flow[Reply]:
+    def _predict(self, prediction: Prediction, max_tokens: int) -> Flow[PredictionResult]:
         """Return the response; one that goes on far beyond its tokens is canceled."""
-        began, received = time.perf_counter(), 0
-        try:
-            while (yield from prediction.advance()):
-                fragments = [each for each in prediction.ready if isinstance(each, LlmPredictionFragment)]
-                received += sum(each.tokens_count for each in fragments)
-                prediction.ready.clear()
-                if received > 2 * max_tokens + FEW:
-                    prediction.cancel()
-            result = prediction.result()
-        except OF_THE_INSTANCE:
-            raise
-        except LMStudioServerError as error:
-            return Reply(None, error, time.perf_counter() - began)
-        self.budget.used_prompt += result.stats.prompt_tokens_count or 0
-        self.budget.used_predicted += max(result.stats.predicted_tokens_count or 0, received)
-        return Reply(result, None, time.perf_counter() - began)
-
-
-Ask: TypeAlias = Callable[[Asking], Flow[None]]
+        received = 0
+        while (yield from prediction.advance()):
+            received += sum(each.tokens_count for each in prediction.ready if isinstance(each, LlmPredictionFragment))
+            prediction.ready.clear()
+            if received > 2 * max_tokens + FEW:
+                prediction.cancel()
+        result = prediction.result()
+        self.prompt_tokens += result.stats.prompt_tokens_count or 0
+        self.predicted_tokens += max(result.stats.predicted_tokens_count or 0, received)
+        return result
 
 
 class Case(NamedTuple):
-    """A question of a row: it asks, and records what it observes, under its name or parts of it."""
+    """A question of a row: it asks, and records what it observes, under its name or parts of it.
+
+    Attributes:
+        name: Its name.
+        ask: Asks it.
+        verdicts: How many verdicts of its name it records; if the server rejects it, so many are failures.
+    """
 
     name: str
-    ask: Ask
+    ask: Callable[[Asking], Flow[None]]
+    verdicts: int = 1
 
     @property
     def part(self) -> str:
@@ -305,7 +265,8 @@ class Row:
         prompt_tokens: The most tokens of all of its prompts.
         predicted_tokens: The most tokens of all of its responses.
         summarize: Makes its line of the card from what was observed.
-        kinds: The kinds of model that it can ask.
+        scores: What the outcomes of its verdicts count that are as they should be, or nearly.
+        kind: The kind of model that it can ask.
         missing: Returns why a model cannot be asked; `None` if it can.
         apart: Whether its parts are compared on their own, not as a whole.
     """
@@ -317,6 +278,19 @@ class Row:
     prompt_tokens: int
     predicted_tokens: int
     summarize: Callable[[Sequence[Observation]], Summary]
-    kinds: frozenset[ModelKind] = frozenset({"llm"})
+    scores: Mapping[str, float]
+    kind: ModelKind = "llm"
     missing: Callable[[ModelInstanceInfo], str | None] = lambda _info: None
     apart: bool = False
+
+
+def successes(verdicts: Sequence[Observation], adjective: str) -> str:
+    """Return how many verdicts are as they should be, and what the others are: `37 of 40 right; no call 3`."""
+    failures = failures_of(verdicts)
+    return f"{share_text(verdicts)} {adjective}" + (f"; {outcomes(failures)}" if failures else "")
+
+
+def most_common(advice: Mapping[str, str], observations: Sequence[Observation]) -> str | None:
+    """Return the advice for what most failures are."""
+    failures = [each.outcome for each in failures_of(observations)]
+    return advice.get(max(failures, key=failures.count)) if failures else None

@@ -2,7 +2,7 @@
 
 import secrets
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from lmstudio_integrations.client.embeddings import Embedder
 from lmstudio_integrations.client.models.model import Model
@@ -16,7 +16,6 @@ from lmstudio_integrations.client.models.queries import (
 )
 from lmstudio_integrations.client.models.state import (
     ModelState,
-    WireInfo,
     identifier_of,
     is_on,
     matches,
@@ -63,19 +62,22 @@ def choose(context: ClientContext, name: str, device: str | None) -> Flow[Model]
     """
     operation = Operation(context)
     where = yield from on_device(operation, device)
-    found: list[WireInfo] = []
     loaded = yield from list_all_loaded(operation)
     matching = [each for each in loaded if matches(name, each[1]) and (device is None or is_on(each[1], where))]
     named = [each for each in matching if identifier_of(each[1]) == name]  # an identifier comes before a key
+    busy: list[str] = []
     for kind, info in named or matching:
+        identifier = identifier_of(info)
         with suppress(LMStudioModelNotFoundError):  # it was unloaded meanwhile
-            state = yield from get_processing_state(operation, kind, specifier_of_instance(info))
-            is_of_another_call = identifier_of(info).startswith(OWN_PREFIX) and not named
-            if state.status == "idle" and not state.queued and not is_of_another_call:
-                return _MODELS[kind](context, _state_of(kind, info))
-            found.append(info)
-    if found:
-        names = ", ".join(repr(identifier_of(info)) for info in found)
+            processing = yield from get_processing_state(operation, kind, specifier_of_instance(info))
+            is_of_another_call = identifier.startswith(OWN_PREFIX) and not named
+            if processing.status == "idle" and not processing.queued and not is_of_another_call:
+                there = info.get("deviceIdentifier")
+                state = ModelState(kind, identifier, policy="require_loaded", device=there, on_config_mismatch="ignore")
+                return _MODELS[kind](context, state)
+            busy.append(identifier)
+    if busy:
+        names = ", ".join(map(repr, busy))
         raise LMStudioValueError(f"{names} is in use, and would be measured wrongly; wait until it is idle")
     plan = yield from plan_memory(operation, [name], LOCAL if device is None else device, "own")
     (planned,) = plan.models
@@ -84,28 +86,18 @@ def choose(context: ClientContext, name: str, device: str | None) -> Flow[Model]
         suggestion = f"load it with `lms load {planned.model_key}`, which may unload another model, or unload one"
         text = f"{title}\n{plan}\n  suggestion: {suggestion}"
         raise LMStudioInsufficientResourcesError(text, title=title, suggestion=suggestion, plan=plan)
-    return (yield from load_own(context, planned.kind, planned.model_key, device=device))
-
-
-def load_own(context: ClientContext, kind: ModelKind, model_key: str, **settings: Any) -> Flow[Model]:
-    """Load an instance for a card, which is unloaded afterwards.
-
-    Args:
-        context: The server.
-        kind: The kind of the model.
-        model_key: The model.
-        settings: Further attributes of `ModelState`.
-    """
-    state = ModelState(kind, model_key, policy="new_instance", ttl=OWN_TTL, on_config_mismatch="ignore", **settings)
-    state.requested_identifier = f"{OWN_PREFIX}{secrets.token_hex(3)}"
-    model = _MODELS[kind](context, state)
+    state = ModelState(
+        planned.kind,
+        planned.model_key,
+        policy="new_instance",
+        ttl=OWN_TTL,
+        device=device,
+        on_config_mismatch="ignore",
+        requested_identifier=f"{OWN_PREFIX}{secrets.token_hex(3)}",
+    )
+    model = _MODELS[planned.kind](context, state)
     yield from model.load()
     return model
-
-
-def _state_of(kind: ModelKind, info: WireInfo) -> ModelState:
-    device = info.get("deviceIdentifier")
-    return ModelState(kind, identifier_of(info), policy="require_loaded", device=device, on_config_mismatch="ignore")
 
 
 def describe(model: Model) -> Flow[tuple[CardModel, ModelInstanceInfo]]:

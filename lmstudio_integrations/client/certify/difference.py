@@ -7,6 +7,7 @@ permutation test, stratified by case. It needs no model of the noise, and no cas
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import comb
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ LOOKS = (2, 3, 4, 6)
 SUSPICIOUS = 0.15
 """A part is measured again as long as chance would do this, or better, less often."""
 
-FAILED = frozenset({"rejected", "lost"})
+FAILED = frozenset({"rejected", "does not fit"})
 """The outcomes of questions that could not be asked, instead of what they measure."""
 
 Scores = Sequence[float]
@@ -50,6 +51,7 @@ class Part(NamedTuple):
     kind: Kind
 
 
+@dataclass(slots=True)
 class Compared:
     """A part on both cards.
 
@@ -61,12 +63,20 @@ class Compared:
         repetitions: How often it was measured now.
     """
 
-    def __init__(self, part: Part, old: Sequence[Observation], new: Sequence[Observation]) -> None:
-        self.part = part
-        self.old = old
-        self.new: list[Observation] = list(new)
-        self.verdict: Verdict | None = None
-        self.repetitions: int = 1
+    part: Part
+    old: Sequence[Observation]
+    new: list[Observation]
+    verdict: Verdict | None = None
+    repetitions: int = 1
+
+    @property
+    def pooled(self) -> bool:
+        """Whether all of its verdicts are one case.
+
+        That finds what concerns a whole part, and errs on the safe side if its questions are not equally hard, because
+        each is asked equally often.
+        """
+        return bool(self.part.name) and self.part.kind == "verdict"
 
     def decide(self, level: float, repetitions: int) -> None:
         """Decide whether it has changed, if that can be said.
@@ -76,36 +86,25 @@ class Compared:
             repetitions: How often it was measured.
         """
         self.repetitions = repetitions
+        is_equal = _outcomes(self.old) == _outcomes(self.new)
         if not self.new:
             # What is not observed any more, because the server rejects it or the model cannot do it any more.
             self.verdict = "worse" if repetitions > 1 else None
         elif self.part.kind == "fact":
-            self._decide_fact()
+            self.verdict = "same" if is_equal else _direction(self.old, self.new) if repetitions > 1 else None
         else:
-            self._decide_by_chance(level)
-
-    def _decide_by_chance(self, level: float) -> None:
-        is_number = self.part.kind == "number"
-        cases = strata(self.old, self.new, pooled=bool(self.part.name) and not is_number)
-        margin = MARGIN if is_number else 1.0
-        worse, better = chance_of_worse(cases, margin), chance_of_better(cases, margin)
-        if self.repetitions in LOOKS and min(worse, better) <= level:
-            self.verdict = "worse" if worse < better else "better"
-        elif min(worse, better) > SUSPICIOUS or self.repetitions >= LOOKS[-1]:
-            is_same = (is_number and self.repetitions == 1) or _outcomes(self.old) == _outcomes(self.new)
-            self.verdict = "same" if is_same else "noise"
-
-    def _decide_fact(self) -> None:
-        now = _outcomes(self.new)
-        if now == _outcomes(self.old):
-            self.verdict = "same"
-        elif self.repetitions > 1:
-            is_steady = len(now) == len({case for case, _ in now})
-            self.verdict = _direction(self.old, self.new) if is_steady else "noise"
+            is_number = self.part.kind == "number"
+            cases = strata(self.old, self.new, pooled=self.pooled)
+            margin = MARGIN if is_number else 1.0
+            worse, better = chance_of_worse(cases, margin), chance_of_better(cases, margin)
+            if repetitions in LOOKS and min(worse, better) <= level:
+                self.verdict = "worse" if worse < better else "better"
+            elif min(worse, better) > SUSPICIOUS or repetitions >= LOOKS[-1]:
+                self.verdict = "same" if is_equal or (is_number and repetitions == 1) else "noise"
 
     def change(self, level: float) -> Change:
         """Return what became of it."""
-        lost = smallest_loss(self.old, level, pooled=bool(self.part.name)) if self.part.kind == "verdict" else None
+        lost = smallest_loss(self.old, level, pooled=self.pooled) if self.part.kind == "verdict" else None
         smallest = {
             "number": f"a factor of {MARGIN:g}",
             "fact": "any",
@@ -130,25 +129,25 @@ class Comparison:
     """Two cards of one model, and what was measured again since.
 
     Args:
-        old: The rows of the earlier card.
-        new: Those of the new one.
+        old_rows: The rows of the earlier card.
+        new_rows: Those of the new one.
         apart: The rows whose parts are compared on their own.
     """
 
-    def __init__(self, old: Iterable[CardRow], new: Iterable[CardRow], apart: Iterable[RowName]) -> None:
+    def __init__(self, old_rows: Iterable[CardRow], new_rows: Iterable[CardRow], apart: Iterable[RowName]) -> None:
         self._apart = frozenset(apart)
-        new = list(new)
-        before, now = self._parts(old), self._parts(new)
-        failed = {(row.name, each.part) for row in new for each in row.observations if each.outcome in FAILED}
-        missing = {row.name for row in new if row.missing}
+        rows = list(new_rows)
+        before, now = self._parts(old_rows), self._parts(rows)
+        failed = {(row.name, each.part) for row in rows for each in row.observations if each.outcome in FAILED}
+        missing = {row.name for row in rows if row.missing}
         self.compared: dict[Part, Compared] = {}
         for part, observations in before.items():
             cases = {each.case for each in observations} & {each.case for each in now.get(part, ())}
-            common = [[each for each in some if each.case in cases] for some in (observations, now.get(part, ()))]
             if cases:
-                self.compared[part] = Compared(part, *common)
+                old, new = ([each for each in some if each.case in cases] for some in (observations, now[part]))
+                self.compared[part] = Compared(part, old, new)
             elif part.row in missing or (part.row, part.name) in failed:
-                self.compared[part] = Compared(part, observations, ())
+                self.compared[part] = Compared(part, observations, [])
         tested = sum(part.kind != "fact" for part in self.compared)
         self.level: float = ERROR_LEVEL / (2 * len(LOOKS) * max(1, tested))
         """The probability below which one look at one part confirms a direction, so that all keep `ERROR_LEVEL`."""
@@ -194,8 +193,10 @@ def _outcomes(observations: Iterable[Observation]) -> set[tuple[str, str]]:
     return {(each.case, each.outcome) for each in observations}
 
 
-def _direction(old: Iterable[Observation], new: Iterable[Observation]) -> Verdict:
-    """Return whether facts became worse or better by their scores, where they have any."""
+def _direction(old: Iterable[Observation], new: Sequence[Observation]) -> Verdict:
+    """Return whether facts became worse or better by their scores, where they have any; `noise` if they vary."""
+    if len(_outcomes(new)) > len({each.case for each in new}):
+        return "noise"
     before, now = (sum({each.case: each.score for each in some}.values()) for some in (old, new))
     return "worse" if now < before else "better" if now > before else "changed"
 
@@ -212,22 +213,12 @@ def _text(observations: Sequence[Observation]) -> str:
 
 
 def strata(old: Iterable[Observation], new: Iterable[Observation], *, pooled: bool = False) -> Strata:
-    """Return the scores of the cases that both cards have.
-
-    Args:
-        old: The observations of the old card.
-        new: Those of the new one.
-        pooled: Whether all of them are one case. That finds what concerns a whole part, and errs on the safe side if
-            its questions are not equally hard, because each is asked equally often.
-    """
+    """Return the scores of each case; if `pooled`, all of them are one."""
     by_case: defaultdict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for index, observations in enumerate((old, new)):
         for each in observations:
-            by_case[each.case][index].append(each.score)
-    both = [(before, now) for before, now in by_case.values() if before and now]
-    if not pooled:
-        return both
-    return [([score for before, _ in both for score in before], [score for _, now in both for score in now])]
+            by_case["" if pooled else each.case][index].append(each.score)
+    return list(by_case.values())
 
 
 def chance_of_worse(cases: Strata, margin: float = 1.0) -> float:
@@ -261,11 +252,9 @@ def smallest_loss(old: Sequence[Observation], level: float, *, pooled: bool = Fa
         level: The probability below which a change is confirmed.
         pooled: As of `strata`.
     """
-    by_case: defaultdict[str, list[float]] = defaultdict(list)
-    for each in old:
-        by_case["" if pooled else each.case].append(each.score)
     chance, lost = 1.0, 0
-    for scores in sorted((scores for scores in by_case.values() if max(scores) == 1), key=len):
+    cases = [scores for scores, _ in strata(old, (), pooled=pooled) if max(scores) == 1]
+    for scores in sorted(cases, key=len):
         chance *= chance_of_worse([(scores, [0.0] * len(scores) * LOOKS[-1])])
         lost += scores.count(1)
         if chance <= level:

@@ -1,16 +1,25 @@
-"""Models whose responses are given, for what no emulated server does."""
+"""Rows of scripted models; and models whose responses are given, for what no emulated server does."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lmstudio_integrations.client.certify.asking import Asking, Budget, Row
+from lmstudio_integrations import Client
+from lmstudio_integrations.client.certify.asking import Asking, Row
 from lmstudio_integrations.client.embeddings import Embedder, Vectors
 from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.transport.flows import Flow, run
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.types.cards import CardRow, RowName
 from lmstudio_integrations.types.models import EmbeddingModelInstanceInfo
 from lmstudio_integrations.types.reasoning import Thought
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
+
+
+def row_of(name: RowName, *rules: dict[str, Any], key: str = "good", quick: bool = False, **fields: Any) -> CardRow:
+    """Return a row of the card of a scripted model."""
+    with Emulator([{"key": key, "rules": rules, **fields}]) as server, Client(server.address) as client:
+        return client.certify(key, rows=[name], quick=quick).row(name)
 
 
 def response(
@@ -70,7 +79,7 @@ def observed(
 ) -> list[tuple[str, float]]:
     """Return the outcomes of a part of a row, with their scores."""
     info = EmbeddingModelInstanceInfo.model_construct(context_length=context_length)
-    asking = Asking(model, info, Budget(10**6, 10**6))
+    asking = Asking(row, model, info, 10**6, 10**6)
     for case in row.cases:
         if case.part == part:
             run(case.ask(asking))

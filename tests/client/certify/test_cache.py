@@ -4,20 +4,17 @@ from collections.abc import Sequence
 
 import pytest
 
-import lmstudio_integrations as lms
-from lmstudio_integrations.client.certify.rows.cache import CACHE
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.client.certify.serving import CACHE
 from lmstudio_integrations.types.cards import Observation
 from lmstudio_integrations.types.chat import Chat
-from tests.client.certify.canned import CannedModel, observed, response
+from tests.client.certify.canned import CannedModel, observed, response, row_of
 
 THINKS = {"when": {"last": "^Name word 1|^Now name word"}, "then": [{"reasoning": "A list."}, {"text": "River."}]}
 REJECTS = {"when": {"role": "tool"}, "then": [{"error": "no tools"}]}
 
 
 def test_a_good_model_reuses_each_turn_and_each_tool_result() -> None:
-    with Emulator(["good"]) as server, lms.Client(server.address) as client:
-        (row,) = client.certify("good", rows=["cache"]).rows
+    row = row_of("cache")
     assert [(each.part, each.outcome) for each in row.observations] == [
         *[("turn", "reused")] * 9,
         *[("tool result", "reused")] * 4,
@@ -29,8 +26,7 @@ def test_a_good_model_reuses_each_turn_and_each_tool_result() -> None:
 
 
 def test_a_model_that_reasons_is_asked_within_the_tokens_of_the_row() -> None:
-    with Emulator([{"key": "good", "rules": [THINKS]}]) as server, lms.Client(server.address) as client:
-        (row,) = client.certify("good", rows=["cache"]).rows
+    row = row_of("cache", THINKS)
     assert [each.outcome for each in row.observations if each.part == "thoughts"] == ["reused"] * 4
     assert row.unasked == 0
 
@@ -50,8 +46,7 @@ def test_the_thoughts_are_in_the_messages_that_go_back() -> None:
 
 
 def test_a_model_that_rejects_tool_results_is_asked_once() -> None:
-    with Emulator([{"key": "good", "rules": [REJECTS]}]) as server, lms.Client(server.address) as client:
-        (row,) = client.certify("good", rows=["cache"]).rows
+    row = row_of("cache", REJECTS)
     rejected = [each for each in row.observations if each.part == "tool result"]
     assert [each.outcome for each in rejected] == ["rejected"] * 4
     assert "no tools" in rejected[0].detail

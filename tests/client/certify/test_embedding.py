@@ -4,35 +4,27 @@ import math
 import zlib
 from collections.abc import Callable
 from itertools import count
-from typing import Any
 
 import pytest
 
-import lmstudio_integrations as lms
-from lmstudio_integrations.client.certify.rows.embedding import EMBEDDING, TEXTS
-from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.types.cards import CardRow, Observation
-from tests.client.certify.canned import CannedEmbedder, observed
+from lmstudio_integrations.client.certify.answers import EMBEDDING, TEXTS
+from lmstudio_integrations.types.cards import Observation
+from tests.client.certify.canned import CannedEmbedder, observed, row_of
 
 NUMBERS = count()
 LONG = {"last": "^([a-z]+ ){500}"}
 
 
-def measure(**fields: Any) -> CardRow:
-    with Emulator([{"key": "good", "kind": "embedding", **fields}]) as server, lms.Client(server.address) as client:
-        (row,) = client.certify("good").rows
-    return row
-
-
 def test_a_good_model() -> None:
-    row = measure(context_length=512)
+    row = row_of("embedding", kind="embedding", context_length=512)
     assert row.summary == "dimensions 768, norm 1, 12 of 12 right"
     assert row.advice is None
     assert [each.outcome for each in row.verdicts] == [*["same"] * 4, *["nearer"] * 4, *["taken"] * 4]
 
 
 def test_a_text_that_is_too_long_may_be_rejected() -> None:
-    row = measure(context_length=512, rules=[{"when": LONG, "then": [{"error": "too long"}]}])
+    rule = {"when": LONG, "then": [{"error": "too long"}]}
+    row = row_of("embedding", rule, kind="embedding", context_length=512)
     assert [each.outcome for each in row.verdicts if each.part == "too long"] == ["rejected"] * 4
     assert row.share == 1
 
@@ -43,7 +35,7 @@ def test_the_beginning_alone_is_a_text_cut_in_silence() -> None:
 
 
 def test_a_long_window_is_not_tried() -> None:
-    row = measure(context_length=8192)
+    row = row_of("embedding", kind="embedding", context_length=8192)
     assert [each.outcome for each in row.observations if each.part == "too long"] == ["not tried"]
 
 

@@ -6,33 +6,25 @@ from typing import Any, cast
 
 import pytest
 
-from lmstudio_integrations import Client
-from lmstudio_integrations.client.certify.asking import Asking, Reply
-from lmstudio_integrations.client.certify.rows.honesty import BEGINNINGS, PARTS
+from lmstudio_integrations.client.certify.asking import Asking
+from lmstudio_integrations.client.certify.serving import BEGINNINGS, SETTINGS
 from lmstudio_integrations.client.transport.flows import Flow, run
-from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.types.cards import CardRow
-from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
-from tests.support.certified.honesty import RULES
-
-
-def _row(*rules: dict[str, Any]) -> CardRow:
-    with Emulator([ModelEntry(key="good", rules=rules)]) as server, Client(server.address) as client:
-        return client.certify("good", rows=["honesty"]).row("honesty")
+from tests.client.certify.canned import row_of
+from tests.support.certified.rules import HONESTY
 
 
 def test_a_good_model_keeps_every_setting() -> None:
-    row = _row(*RULES)
+    row = row_of("honesty", *HONESTY)
 
     assert (row.summary, row.advice, row.unasked) == ("20 of 20 kept", None, 0)
     assert Counter(each.part for each in row.observations) == {
-        part.name: 4 for part in PARTS if part.texts is BEGINNINGS
+        setting.part: 4 for setting in SETTINGS if setting.texts is BEGINNINGS
     }
 
 
 def test_ignored_penalties_are_seen() -> None:
-    row = _row()  # it repeats the prompt, whatever the penalty
+    row = row_of("honesty")  # it repeats the prompt, whatever the penalty
 
     assert row.summary == "20 of 28 kept; repeat penalty ignored 4; presence penalty ignored 4"
     assert row.advice == "do not rely on repeat_penalty, presence_penalty here"
@@ -40,7 +32,7 @@ def test_ignored_penalties_are_seen() -> None:
 
 
 def test_what_the_server_rejects_is_seen() -> None:
-    row = _row({"when": {"last": "la la"}, "then": [{"error": "no penalties"}]}, *RULES)
+    row = row_of("honesty", {"when": {"last": "la la"}, "then": [{"error": "no penalties"}]}, *HONESTY)
 
     assert {(each.case, each.outcome, each.score) for each in row.failures} == {
         ("repeat penalty/1", "rejected", 0),
@@ -54,16 +46,16 @@ class _Server:
     repetition = 0
 
     def __init__(self, *results: PredictionResult) -> None:
-        self.configs: list[LlmPredictionConfig] = []
+        self.requests: list[dict[str, Any]] = []
         self._results = iter(results)
 
     def vary(self, text: str) -> str:
         return text
 
-    def complete(self, prompt: str, max_tokens: int, config: LlmPredictionConfig) -> Flow[Reply]:
+    def complete(self, prompt: str, max_tokens: int, **settings: Any) -> Flow[PredictionResult]:
         yield from ()
-        self.configs.append(config)
-        return Reply(next(self._results), None, 0.0)
+        self.requests.append(settings)
+        return next(self._results)
 
 
 def _result(text: str, *tokens: dict[str, Any], predicted: int = 8, reason: str = "eosFound") -> PredictionResult:
@@ -100,9 +92,9 @@ _CASES: list[tuple[str, list[PredictionResult], bool | None]] = [
 
 @pytest.mark.parametrize(("name", "results", "kept"), _CASES)
 def test_a_setting_is_kept_if_the_texts_show_it(name: str, results: list[PredictionResult], kept: bool | None) -> None:
-    part = next(each for each in PARTS if each.name == name)
+    setting = next(each for each in SETTINGS if each.part == name)
 
-    assert run(part.check(cast("Asking", _Server(*results)), "a text")) is kept
+    assert run(setting.check(cast("Asking", _Server(*results)), "a text")) is kept
 
 
 def _requests() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
@@ -120,9 +112,7 @@ def test_the_second_request_differs_by_the_setting_alone(
     name: str, first: dict[str, Any], second: dict[str, Any]
 ) -> None:
     server = _Server(_result("one two three", _token(7)), _result(""))
-    part = next(each for each in PARTS if each.name == name)
-    run(part.check(cast("Asking", server), "a text"))
+    setting = next(each for each in SETTINGS if each.part == name)
+    run(setting.check(cast("Asking", server), "a text"))
 
-    assert [config.model_dump(exclude_unset=True) for config in server.configs] == [
-        LlmPredictionConfig(**settings).model_dump(exclude_unset=True) for settings in (first, second)
-    ]
+    assert server.requests == [first, second]

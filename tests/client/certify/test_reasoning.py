@@ -5,19 +5,12 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations import Client
-from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.types.cards import CardRow
-from tests.support.certified.reasoning import LONG_THOUGHT, RULES
-
-
-def _row(*rules: dict[str, Any], quick: bool = False) -> CardRow:
-    with Emulator([ModelEntry(key="good", rules=rules)]) as server, Client(server.address) as client:
-        return client.certify("good", rows=["reasoning"], quick=quick).row("reasoning")
+from tests.client.certify.canned import row_of
+from tests.support.certified.rules import LONG_THOUGHT, REASONING
 
 
 def test_a_good_model_separates_turns_off_and_limits_its_reasoning() -> None:
-    row = _row(*RULES)
+    row = row_of("reasoning", *REASONING)
 
     assert row.summary.startswith("separated 4 of 4; off 4 of 4; budget 4 of 4; thoughts kept ")
     assert Counter(each.outcome for each in row.verdicts) == {"separated": 4, "off": 4, "kept": 4}
@@ -31,7 +24,7 @@ def test_a_good_model_separates_turns_off_and_limits_its_reasoning() -> None:
 
 
 def test_a_model_that_does_not_reason_has_no_verdicts() -> None:
-    row = _row({"then": [{"text": "9"}]})
+    row = row_of("reasoning", {"then": [{"text": "9"}]})
 
     assert (row.summary, row.advice, row.verdicts) == ("does not reason", None, [])
     assert [each.outcome for each in row.observations if each.part == "separated"] == ["no"]
@@ -55,7 +48,7 @@ def test_a_model_that_does_not_reason_has_no_verdicts() -> None:
 def test_reasoning_that_is_not_as_requested_is_seen(
     step: dict[str, Any], outcomes: tuple[str, str, str], advice: str
 ) -> None:
-    row = _row({"then": [step]})
+    row = row_of("reasoning", {"then": [step]})
 
     separated, off, budget = outcomes
     assert Counter((each.part, each.outcome) for each in row.verdicts) == {
@@ -67,21 +60,21 @@ def test_reasoning_that_is_not_as_requested_is_seen(
 
 
 def test_a_model_that_reasons_now_and_then_is_seen() -> None:
-    row = _row({"when": {"last": "A farmer"}, "then": [{"reasoning": "Hm."}, {"text": "9"}]})
+    row = row_of("reasoning", {"when": {"last": "A farmer"}, "then": [{"reasoning": "Hm."}, {"text": "9"}]})
 
     assert row.summary.startswith("separated 1 of 4; off 4 of 4; budget 4 of 4 (none 3); ")
 
 
 def test_what_the_server_rejects_is_seen() -> None:
-    row = _row({"then": [{"error": "this model cannot reason"}]})
+    row = row_of("reasoning", {"then": [{"error": "this model cannot reason"}]})
 
     assert [(each.case, each.outcome) for each in row.verdicts] == [
-        (f"separated/{number}", "rejected") for number in (1, 2, 3, 4)
+        (part, "rejected") for part in ("separated", "off", "budget")
     ]
     assert "cannot reason" in row.verdicts[0].detail
 
 
 def test_a_quick_card_finds_out_whether_it_reasons() -> None:
-    row = _row(*RULES, quick=True)
+    row = row_of("reasoning", *REASONING, quick=True)
 
     assert (row.summary, row.unasked) == ("separated 4 of 4", 0)

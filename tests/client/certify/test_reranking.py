@@ -1,25 +1,15 @@
 """The row `reranking`: pairs of texts in the right order."""
 
-from typing import Any
-
 import pytest
 
-import lmstudio_integrations as lms
-from lmstudio_integrations.client.certify.rows.reranking import PAIRS
-from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.types.cards import CardRow
+from lmstudio_integrations.client.certify.answers import PAIRS
+from tests.client.certify.canned import row_of
 
 RERANKER = "qwen3-reranker-0.6b"
 
 
-def measure(*rules: dict[str, Any], key: str = RERANKER) -> CardRow:
-    with Emulator([{"key": key, "rules": rules}]) as server, lms.Client(server.address) as client:
-        (row,) = client.certify(key, rows=["reranking"]).rows
-    return row
-
-
 def test_a_good_reranker() -> None:
-    row = measure()
+    row = row_of("reranking", key=RERANKER)
     assert (row.summary, row.advice) == ("20 of 20 pairs of texts in the right order", None)
     assert (row.share, row.predicted_tokens, row.unasked) == (1, 40, 0)
 
@@ -35,14 +25,14 @@ def test_a_good_reranker() -> None:
 def test_other_texts_that_come_first(wrong: int, advice: str) -> None:
     bad = [{"when": {"last": f"^{pair[2]}"}, "then": [{"relevance": 0.9}]} for pair in PAIRS[:wrong]]
     good = [{"when": {"last": f"^{pair[1]}"}, "then": [{"relevance": 0.5}]} for pair in PAIRS]
-    row = measure(*bad, *good)
+    row = row_of("reranking", *bad, *good, key=RERANKER)
     assert [each.case for each in row.failures] == [f"pair/{number}" for number in range(1, wrong + 1)]
     assert row.failures[0].detail.startswith("0.50 for The library opens at nine. 0.90 for The library was built")
     assert row.advice == advice
 
 
 def test_a_reranker_that_finds_all_alike_is_wrong() -> None:
-    row = measure({"when": {"last": "."}, "then": [{"relevance": 0.9}]})
+    row = row_of("reranking", {"when": {"last": "."}, "then": [{"relevance": 0.9}]}, key=RERANKER)
     assert row.share == 0
 
 
@@ -50,7 +40,7 @@ def test_a_reranker_that_finds_all_alike_is_wrong() -> None:
     ("key", "missing"), [("good", "the model is no reranker"), ("bge-reranker-v2-m3", "is a cross-encoder")]
 )
 def test_models_that_are_not_asked(key: str, missing: str) -> None:
-    row = measure(key=key)
+    row = row_of("reranking", key=key)
     assert row.missing
     assert missing in row.missing
     assert not row.observations

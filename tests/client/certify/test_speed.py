@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.certify.rows.speed import SPEED
+from lmstudio_integrations.client.certify.serving import SPEED
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.cards import CardRow, Observation
-from tests.support.certified.speed import RULES
+from tests.support.certified.rules import SPEED as STORIES
 
 STORY = {"last": "^Write a long story"}
 
 
 def measure(drafts: tuple[str, ...] = (), **fields: Any) -> CardRow:
-    models: list[Any] = [{"key": "good", "rules": RULES, **fields}, "small"]
+    models: list[Any] = [{"key": "good", "rules": STORIES, **fields}, "small"]
     with Emulator(models) as server, lms.Client(server.address) as client:
         (row,) = client.certify("good", rows=["speed"], drafts=drafts).rows
     return row

@@ -9,10 +9,9 @@ import pytest
 from pydantic import BaseModel
 
 from lmstudio_integrations import Client
-from lmstudio_integrations.client.certify.rows.structure import FORMATS, judge
+from lmstudio_integrations.client.certify.answers import FORMATS, judge
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.types.cards import CardRow
-from tests.support.certified.structure import RULES
+from tests.client.certify.canned import row_of
 
 
 class _Opening(BaseModel):
@@ -20,13 +19,8 @@ class _Opening(BaseModel):
     rooms: int = 1
 
 
-def _row(*rules: dict[str, Any]) -> CardRow:
-    with Emulator([ModelEntry(key="good", rules=rules)]) as server, Client(server.address) as client:
-        return client.certify("good", rows=["structure"]).row("structure")
-
-
 def test_every_format_is_requested_and_a_good_model_keeps_it() -> None:
-    row = _row(*RULES)
+    row = row_of("structure")
 
     assert (row.summary, row.advice) == ("28 of 28 valid", None)
     assert Counter(each.part for each in row.observations)["reasoning"] == 4
@@ -54,7 +48,7 @@ def test_reasoning_is_requested_of_four_responses_and_none_takes_two_predictions
     ],
 )
 def test_a_response_that_does_not_fit_is_seen(step: dict[str, Any], outcome: str, advice: str) -> None:
-    row = _row({"when": {"structured": True}, "then": [step]})
+    row = row_of("structure", {"when": {"structured": True}, "then": [step]})
 
     seen = Counter((each.outcome, each.score) for each in row.observations)
     # An object whose members are all optional, `optional/2`, allows any other object.
@@ -71,7 +65,7 @@ def test_a_tag_that_is_left_after_reasoning_is_no_json() -> None:
         {"when": {"last": "The company"}, "then": [{"text": json.dumps(company)}]},
         {"when": {"last": "A square"}, "then": [{"text": f"</think>{json.dumps(shape)}"}]},
     ]
-    row = _row(*rules)
+    row = row_of("structure", *rules)
 
     assert {each.case for each in row.failures} >= {"nested/1", "union/1", "reasoning/1"}
     assert {each.outcome for each in row.failures} == {"not JSON"}
@@ -79,7 +73,7 @@ def test_a_tag_that_is_left_after_reasoning_is_no_json() -> None:
 
 def test_a_stream_that_is_no_json_is_seen() -> None:
     last = FORMATS[4::5][0]
-    row = _row({"when": {"last": last.prompt[:12]}, "then": [{"text": "no"}, {"text": " JSON"}]})
+    row = row_of("structure", {"when": {"last": last.prompt[:12]}, "then": [{"text": "no"}, {"text": " JSON"}]})
 
     assert {each.case: each.detail for each in row.failures} == {last.name: "no JSON", "streamed/1": "no JSON"}
 

@@ -6,20 +6,18 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations import Client
-from lmstudio_integrations.client.certify.rows.tools import REQUESTS
-from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.client.certify.tools import REQUESTS
 from lmstudio_integrations.types.cards import CardRow
-from tests.support.certified.tools import RULES
+from tests.client.certify.canned import row_of
+from tests.support.certified.rules import TOOLS
 
 Step = dict[str, Any]
 
 
 def measure(change: Callable[[Step], Step]) -> CardRow:
     """Return the row of a model that makes each call in another way."""
-    rules = [{**rule, "then": [change(step) if "tool" in step else step for step in rule["then"]]} for rule in RULES]
-    with Emulator([ModelEntry(key="asked", rules=tuple(rules))]) as server, Client(server.address) as client:
-        return client.certify("asked", rows=["tools"]).row("tools")
+    rules = [{**rule, "then": [change(step) if "tool" in step else step for step in rule["then"]]} for rule in TOOLS]
+    return row_of("tools", *rules)
 
 
 def as_text(step: Step) -> Step:
@@ -75,9 +73,7 @@ def test_calls_that_can_be_mended_are_counted_apart() -> None:
 
 
 def test_a_call_where_none_is_needed_is_a_failure() -> None:
-    rules = [{"when": {}, "then": [{"tool": "get_weather", "arguments": {"city": "Oslo"}}]}]
-    with Emulator([ModelEntry(key="asked", rules=tuple(rules))]) as server, Client(server.address) as client:
-        row = client.certify("asked", rows=["tools"]).row("tools")
+    row = row_of("tools", {"when": {}, "then": [{"tool": "get_weather", "arguments": {"city": "Oslo"}}]})
     outcomes = {request.name: each.outcome for request, each in zip(REQUESTS, row.observations, strict=True)}
     assert outcomes["one/1"] == "right"
     assert outcomes["one/2"] == "wrong tool"

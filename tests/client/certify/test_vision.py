@@ -3,31 +3,20 @@
 import struct
 import zlib
 from collections import Counter
-from typing import Any
 
-from lmstudio_integrations import Client
-from lmstudio_integrations.client.certify.rows.vision import COLORS, SIZE, png
-from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.types.cards import CardRow
-from tests.support.certified.vision import RULES
-
-
-def _row(*rules: dict[str, Any], vision: bool = True, quick: bool = False) -> CardRow:
-    with (
-        Emulator([ModelEntry(key="good", rules=rules, vision=vision)]) as server,
-        Client(server.address) as client,
-    ):
-        return client.certify("good", rows=["vision"], quick=quick).row("vision")
+from lmstudio_integrations.client.certify.answers import COLORS, SIZE, png
+from tests.client.certify.canned import row_of
+from tests.support.certified.rules import VISION
 
 
 def test_a_good_model_names_every_color() -> None:
-    row = _row(*RULES)
+    row = row_of("vision", *VISION, vision=True)
 
     assert (row.summary, row.advice) == ("4 of 4 colors right", None)
 
 
 def test_another_color_is_seen() -> None:
-    row = _row({"then": [{"text": "It is blue."}]})
+    row = row_of("vision", {"then": [{"text": "It is blue."}]}, vision=True)
 
     assert Counter((each.outcome, each.detail) for each in row.observations) == {
         ("wrong", "It is blue."): 3,
@@ -37,25 +26,25 @@ def test_another_color_is_seen() -> None:
 
 
 def test_a_model_that_names_every_color_is_wrong() -> None:
-    row = _row({"then": [{"text": "Red, green, blue or yellow."}]})
+    row = row_of("vision", {"then": [{"text": "Red, green, blue or yellow."}]}, vision=True)
 
     assert row.summary == "0 of 4 colors right; wrong 4"
 
 
 def test_what_the_server_rejects_is_seen() -> None:
-    row = _row({"when": {"image": True}, "then": [{"error": "no image decoder"}]})
+    row = row_of("vision", {"when": {"image": True}, "then": [{"error": "no image decoder"}]}, vision=True)
 
     assert row.summary == "0 of 4 colors right; rejected 4"
 
 
 def test_a_model_without_eyes_is_not_asked() -> None:
-    row = _row(*RULES, vision=False)
+    row = row_of("vision", *VISION)
 
     assert (row.missing, row.observations) == ("the model sees no images", ())
 
 
 def test_a_quick_card_asks_for_one_color() -> None:
-    assert _row(*RULES, quick=True).summary == "1 of 1 colors right"
+    assert row_of("vision", *VISION, vision=True, quick=True).summary == "1 of 1 colors right"
 
 
 def test_an_image_is_a_png_of_one_color() -> None:

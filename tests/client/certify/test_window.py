@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.certify.rows.window import WINDOW
+from lmstudio_integrations.client.certify.serving import WINDOW
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.testing.proxy.injections import ALWAYS, Injection
 from lmstudio_integrations.emulator.testing.proxy.proxy import Proxy, ProxyThread
@@ -19,17 +19,15 @@ UNKNOWN_ENDPOINT = warning(
     {"rpcCall": ("Received rpcCall for unknown endpoint, endpoint = {endpoint}", "rpcEndpointUnknown")}
 )
 
-LATER_LOADS_FAIL: Rules = [{"when": {"load": True, "round": n}, "then": [{"fault": "out_of_memory"}]} for n in (2, 3)]
-
 
 def serve(**fields: Any) -> Emulator:
     """Return a server with 8 GiB of memory, of which 4096 tokens of its model take one, and the model another one."""
     return Emulator(catalog={"model": [{"key": "good", "kib_per_token": 256, **fields}], "memory_gib": 8})
 
 
-def measure(server: Emulator, address: str | None = None, *, load: bool = False) -> CardRow:
+def measure(server: Emulator, address: str | None = None) -> CardRow:
     with lms.Client(address or server.address) as client:
-        (row,) = client.certify("good", rows=["window"], load=load).rows
+        (row,) = client.certify("good", rows=["window"]).rows
     assert not server.loaded()
     return row
 
@@ -76,34 +74,13 @@ def test_a_server_that_does_not_estimate_does_not_say_what_fits() -> None:
         Proxy(proxies, server.address, [unknown]) as proxy,
     ):
         row = measure(server, proxy.address)
-    assert facts(row) == {"loaded": "600", "asked": "600"}
+    assert facts(row) == {"loaded": "600"}
     assert row.summary.startswith("600 tokens, beyond them 4 of 4 ")
     assert row.advice is None
 
 
-@pytest.mark.parametrize(
-    ("fields", "load", "changed", "verdicts"),
-    [
-        ({}, False, {"beyond": "not tried; --load tries it"}, 0),
-        ({}, True, {"tried": "loaded"}, 4),
-        ({"rules": LATER_LOADS_FAIL}, True, {"tried": "refused", "beyond": "not loaded"}, 0),
-        ({"loaded_context_length": 9000}, True, {"tried": "shortened"}, 4),
-    ],
-)
-def test_a_long_window_needs_instances_of_its_own(
-    fields: dict[str, Any], load: bool, changed: dict[str, str], verdicts: int
-) -> None:
-    with serve(memory_gib=1, kib_per_token=64, context_length=9000, **fields) as server:
-        row = measure(server, load=load)
-        own = [(each.config["contextLength"], each.config["maxParallelPredictions"]) for each in server.loads[1:]]
-    assert own == ([(32768, 1), (1024, 1)] if load else [])
-    assert facts(row) == {"loaded": "9000", "asked": "9000", "fits": "32768", **changed}
-    assert [each.outcome for each in row.verdicts] == ["rejected"] * verdicts
-    may_advise = changed.get("tried", "loaded") == "loaded"
-    assert row.advice == ("context_length=32768 would fit if you need more" if may_advise else None)
-
-
-def test_the_first_question_alone() -> None:
-    with serve(context_length=600) as server, lms.Client(server.address) as client:
-        (row,) = client.certify("good", rows=["window"], quick=True).rows
-    assert row.summary == "600 tokens"
+def test_prompts_beyond_a_long_window_are_not_tried() -> None:
+    with serve(memory_gib=1, kib_per_token=64, context_length=9000) as server:
+        row = measure(server)
+    assert facts(row) == {"loaded": "9000", "fits": "32768", "beyond": "not tried: longer than 8,000"}
+    assert (row.verdicts, row.advice) == ([], "context_length=32768 would fit if you need more")

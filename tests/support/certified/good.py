@@ -17,20 +17,11 @@ from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
 from lmstudio_integrations.types.tools import Tool
-from tests.support.certified import honesty, reasoning, speed, structure, tools, vision
+from tests.support.certified.rules import HONESTY, REASONING, SPEED, TOOLS, VISION, Rule
 
 KEY = "acme/good"
 
-Rule = dict[str, Any]
-
-RULES: tuple[Rule, ...] = (
-    *tools.RULES,
-    *structure.RULES,
-    *reasoning.RULES,
-    *speed.RULES,
-    *honesty.RULES,
-    *vision.RULES,
-)
+RULES: tuple[Rule, ...] = (*TOOLS, *REASONING, *SPEED, *HONESTY, *VISION)
 
 Requested = Callable[[GenerateRequest], GenerateRequest]
 Events = Callable[[GenerateRequest, EngineEvent], EngineEvent]
@@ -87,9 +78,9 @@ def _for_each_call(change: Callable[[Rule], list[Rule]]) -> tuple[Rule, ...]:
     """Return the rules with other steps in the place of each tool call."""
     changed = [
         {**rule, "then": [new for step in rule["then"] for new in (change(step) if "tool" in step else [step])]}
-        for rule in tools.RULES
+        for rule in TOOLS
     ]
-    return (*changed, *RULES[len(tools.RULES) :])
+    return (*changed, *RULES[len(TOOLS) :])
 
 
 def _as_text(step: Rule) -> list[Rule]:
@@ -184,7 +175,7 @@ REGRESSIONS: dict[str, Regression] = {
     "max_tokens is ignored": Regression("honesty", {}, _without(max_tokens=None)),
     "log-probabilities are not reported": Regression("honesty", {}, _without(log_probs=None)),
     "logit bias is ignored": Regression("honesty", {}, _without(logit_bias=None)),
-    "images are not seen": Regression("vision", {"rules": RULES[: -len(vision.RULES)]}),
+    "images are not seen": Regression("vision", {"rules": RULES[: -len(VISION)]}),
 }
 """What updates of servers have broken, or may break."""
 

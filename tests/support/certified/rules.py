@@ -1,10 +1,10 @@
-"""The rules of a scripted model that calls every tool as the row `tools` wants it."""
+"""The rules of a scripted model that is good at each row of the card; the others need none."""
 
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from lmstudio_integrations.client.certify.rows.tools import DEFINITIONS, REQUESTS, Request
+from lmstudio_integrations.client.certify.tools import DEFINITIONS, REQUESTS, Request
 
 Rule = dict[str, Any]
 
@@ -37,4 +37,29 @@ def _rules() -> Iterator[Rule]:
         yield {"when": {"last": f"(^|\\. ){re.escape(last)}", "role": role}, "then": then}
 
 
-RULES = tuple(_rules())
+TOOLS = tuple(_rules())
+
+LONG_THOUGHT = "Let me think. " * 20
+REASONING: tuple[Rule, ...] = (
+    {
+        "when": {"last": "(A farmer has|Which number is larger|Tom is older|A train leaves)"},
+        "then": [{"reasoning": LONG_THOUGHT}, {"text": "9"}],
+    },
+)
+SPEED: tuple[Rule, ...] = (
+    {"when": {"last": "^Write a long story about these things"}, "then": [{"text": "Once upon a time, " * 20}]},
+)
+HONESTY: tuple[Rule, ...] = (
+    {
+        "when": {"last": "A text"},
+        "then": [
+            {"text": " seven quick wizards quote old physics books while a lazy fox jumps over my brown dog at night"}
+        ],
+    },
+)
+"""Its text has nothing that a penalty could keep it from repeating."""
+
+VISION: tuple[Rule, ...] = tuple(
+    {"when": {"last": rf"Image {number}\.", "image": True}, "then": [{"text": f"{color}."}]}
+    for number, color in enumerate(("Red", "Green", "Blue", "Yellow"), 1)
+)

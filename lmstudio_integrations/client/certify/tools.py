@@ -8,14 +8,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.typeguards import is_list, is_mapping
-from lmstudio_integrations.client.certify.asking import Asking, Case, Reply, Row, Summary
+from lmstudio_integrations.client.certify.asking import Asking, Case, Row, Summary, most_common, successes
 from lmstudio_integrations.client.predictions.call_repair.arguments import mend
 from lmstudio_integrations.client.predictions.call_repair.unreadable import MeantTools
 from lmstudio_integrations.client.predictions.tool_parser.streaming import StreamingToolParser
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.errors import LMStudioContextOverflowError
-from lmstudio_integrations.types.cards import Observation, failures_of, outcomes, share_text
+from lmstudio_integrations.types.cards import Observation, failures_of
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
+from lmstudio_integrations.types.results import PredictionResult
 
 CALL_ID = "abc123def"
 """The id of a call that was made: some chat templates require nine letters and digits."""
@@ -23,26 +23,21 @@ CALL_ID = "abc123def"
 T = TypeVar("T")
 Arguments = Mapping[str, Any]
 Calls = Sequence[tuple[str, Arguments]]
-Message = dict[str, Any]
+
+
+def _object(**properties: Any) -> Arguments:
+    return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def _tool(name: str, description: str, **properties: Any) -> dict[str, Any]:
-    """Return the definition of a tool; a property whose schema has `optional` is not required."""
-    required = [each for each, schema in properties.items() if not schema.get("optional")]
-    schemas = {each: {k: v for k, v in schema.items() if k != "optional"} for each, schema in properties.items()}
-    parameters = {"type": "object", "properties": schemas, "required": required}
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+    function = {"name": name, "description": description, "parameters": _object(**properties)}
+    return {"type": "function", "function": function}
 
 
 _TEXT: Arguments = {"type": "string"}
 _NUMBER: Arguments = {"type": "number"}
 _INTEGER: Arguments = {"type": "integer"}
 _DAY: Arguments = {"type": "string", "enum": ["monday", "tuesday", "wednesday", "thursday", "friday"]}
-
-
-def _object(**properties: Any) -> Arguments:
-    return {"type": "object", "properties": properties, "required": list(properties)}
-
 
 DEFINITIONS: Sequence[dict[str, Any]] = (
     _tool("get_weather", "Return the weather in a city.", city=_TEXT),
@@ -80,15 +75,15 @@ class Request(NamedTuple):
     says: str = ""
     made: tuple[str, Arguments, str] | None = None
 
-    def messages(self, prompt: str) -> list[Message]:
+    def messages(self, prompt: str) -> list[dict[str, Any]]:
         """Return the conversation, with a variant of the prompt."""
-        messages: list[Message] = [{"role": "user", "content": prompt}]
+        user = {"role": "user", "content": prompt}
         if self.made is None:
-            return messages
+            return [user]
         name, arguments, result = self.made
         call = {"type": "function", "id": CALL_ID, "name": name, "arguments": dict(arguments)}
         return [
-            *messages,
+            user,
             {"role": "assistant", "content": [{"type": "toolCallRequest", "toolCallRequest": call}]},
             {"role": "tool", "content": [{"type": "toolCallResult", "content": result, "toolCallId": CALL_ID}]},
         ]
@@ -109,12 +104,10 @@ REQUESTS: Sequence[Request] = (
     Request(
         "one/4",
         "How much is 250 USD in EUR?",
-        [("convert_currency", {"amount": 250, "source": "USD", "target": "EUR"})],
+        [(_CURRENCY, {"amount": 250, "source": "USD", "target": "EUR"})],
     ),
     Request("one/5", "What is the price of the share AAPL?", [(_PRICE, {"symbol": "AAPL"})]),
-    Request(
-        "one/6", "Find flights from Rome to Lisbon.", [("search_flights", {"origin": "Rome", "destination": "Lisbon"})]
-    ),
+    Request("one/6", "Find flights from Rome to Lisbon.", [(_FLIGHTS, {"origin": "Rome", "destination": "Lisbon"})]),
     Request("one/7", "Translate 'good morning' into French.", [("translate_text", {"language": "French"})]),
     Request(
         "one/8",
@@ -192,9 +185,6 @@ MAX_TOKENS = 96
 _BY_NAME = {each["function"]["name"]: each for each in DEFINITIONS}
 _OFFERED = MeantTools(DEFINITIONS)
 
-SCORES = {"right": 1.0, "in the text": 0.5, "mended": 0.5}
-"""What the outcomes count. A call that was left in the text, or had to be mended, is none for most programs."""
-
 
 def _ask(request: Request, asking: Asking) -> Flow[None]:
     offered, mode = list(DEFINITIONS), request.choice
@@ -205,22 +195,14 @@ def _ask(request: Request, asking: Asking) -> Flow[None]:
         "raw_tools": {"type": "toolArray", "tools": offered},
         "tool_choice": {"type": "generic", "mode": mode},
     }
-    reply = yield from asking.respond({"messages": messages}, MAX_TOKENS, config=config, check_response=False)
-    outcome = judge(request, reply)
-    asking.verdict(request.name, outcome, SCORES.get(outcome, 0.0), "" if outcome == "right" else _said(reply))
-
-
-def _said(reply: Reply) -> str:
-    calls = reply.result.tool_call_requests if reply.result else ()
-    return dumps([{call.name: call.arguments} for call in calls]) if calls else reply.text
-
-
-def judge(request: Request, reply: Reply) -> str:
-    """Return what a response is."""
-    result = reply.result
-    if result is None:
-        return "does not fit" if isinstance(reply.error, LMStudioContextOverflowError) else "rejected"
+    result = yield from asking.respond({"messages": messages}, MAX_TOKENS, config=config, check_response=False)
     made = [(call.name, dict(call.arguments or {})) for call in result.tool_call_requests]
+    outcome = _judge(request, made, result)
+    said = dumps([{name: arguments} for name, arguments in made]) if made else result.raw_content or result.content
+    asking.verdict(request.name, outcome, "" if outcome == "right" else said)
+
+
+def _judge(request: Request, made: Calls, result: PredictionResult) -> str:
     failed = any(call.failure for call in result.tool_calls)
     if result.stats.stop_reason == "maxPredictedTokensReached" and (made or failed or result.reasoning_tokens):
         return "too long"
@@ -306,15 +288,10 @@ _ADVICE = {
 
 
 def _summarize(observations: Sequence[Observation]) -> Summary:
-    failed = failures_of(observations)
-    if not failed:
-        return Summary(f"{share_text(observations)} right")
-    text = f"{share_text(observations)} right; {outcomes(failed)}"
-    failures = [each.outcome for each in failed]
+    text, failures = successes(observations, "right"), [each.outcome for each in failures_of(observations)]
     if 2 * len(failures) > len(observations) and not {"in the text", "does not fit"} & {*failures}:
         return Summary(text, "use another model for agents")
-    worst = max(failures, key=failures.count)
-    return Summary(text, _ADVICE["in the text" if "in the text" in failures else worst] if worst in _ADVICE else None)
+    return Summary(text, _ADVICE["in the text"] if "in the text" in failures else most_common(_ADVICE, observations))
 
 
 TOOLS = Row(
@@ -325,4 +302,6 @@ TOOLS = Row(
     prompt_tokens=56_000,
     predicted_tokens=5_000,
     summarize=_summarize,
+    # A call that was left in the text, or had to be mended, is none for most programs.
+    scores={"right": 1.0, "in the text": 0.5, "mended": 0.5},
 )

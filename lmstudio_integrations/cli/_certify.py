@@ -1,7 +1,9 @@
-"""`certify`: measures what a model can do, and what has changed since an earlier card. `page.py` writes HTML."""
+"""`certify`: measures what a model can do, and what has changed since an earlier card."""
 
 import math
 import os
+from collections.abc import Iterable
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -27,7 +29,8 @@ from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudi
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.api.sync import Client
-    from lmstudio_integrations.types.cards import Card, RowName
+    from lmstudio_integrations.client.certify import CertifyParameters
+    from lmstudio_integrations.types.cards import Card, CardRow, Change, RowName
 
 TOKENS_PER_MINUTE = 15_000
 """Tokens of prompts, with the responses to them."""
@@ -50,13 +53,9 @@ def certify(  # noqa: PLR0917 - one parameter for each flag
         str | None, typer.Option(metavar="ROW,...", help="Measure these rows only.", show_default=False)
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Ask a sixth of the questions.")] = False,  # noqa: FBT002
-    load: Annotated[  # noqa: FBT002 - a flag
-        bool, typer.Option("--load", help="Also load instances with other context windows for a moment.")
-    ] = False,
     draft: Annotated[
         list[str] | None, typer.Option(metavar="MODEL", help="Try this draft model. May be repeated.")
     ] = None,
-    temperature: Annotated[float, typer.Option(metavar="NUMBER", min=0.0, help="The temperature.")] = 0.0,
     device: OnDevice = None,
     as_json: AsJson = False,  # noqa: FBT002 - a flag
     host: Host = None,
@@ -68,15 +67,12 @@ def certify(  # noqa: PLR0917 - one parameter for each flag
     was measured. The exit status is 1 if something became worse than on the card of --against.
     """
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415 - slow
-    from lmstudio_integrations.client.certify.parameters import CertifyParameters  # noqa: PLC0415
 
     names = rows.replace(" ", "").split(",") if rows else None  # the client checks them
     parameters: CertifyParameters = {
         "rows": cast("list[RowName] | None", names),
         "quick": quick,
-        "load": load,
         "drafts": draft or (),
-        "temperature": temperature,
         "against": against,
         "device": device,
     }
@@ -100,8 +96,6 @@ def certify(  # noqa: PLR0917 - one parameter for each flag
         _show(cards[-1], as_json=as_json)
         _keep(cards[-1], to, against)
         if html is not None:
-            from lmstudio_integrations.cli._certify.page import page_of  # noqa: PLC0415 - rarely used
-
             html.write_text(page_of(cards[-1]), encoding="utf-8")
         status = status or int(bool(cards[-1].worse))
     raise typer.Exit(status)
@@ -136,7 +130,7 @@ def _check_writable(path: Path | None) -> None:
 
 def _measure(client: "Client", model: str, parameters: Any, cards: "list[Card]") -> None:
     """Add the card to a list, before that what was measured of it so far."""
-    from lmstudio_integrations.client.certify.rows import tokens_of  # noqa: PLC0415 - slow
+    from lmstudio_integrations.client.certify.run import tokens_of  # noqa: PLC0415 - slow
 
     prompt, predicted = tokens_of(parameters["rows"], quick=parameters["quick"])
     again = ", and again what differs from the earlier card, up to six times" if parameters["against"] else ""
@@ -164,3 +158,83 @@ def _show(card: "Card", *, as_json: bool) -> None:
                 console.write_line(part)
         else:
             console.write_line(line)
+
+
+# The page: one file of HTML without scripts, with a small picture for each row ----------------------------------------
+
+_STYLE = """
+:root { color-scheme: light dark; --good: #2e8b57; --bad: #c0392b; --middle: #d68910; --line: #8884 }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem }
+section { border-top: 1px solid var(--line); padding: 1rem 0 }
+h2 { font-size: 1.1rem; margin: 0 }
+i { display: inline-block; width: .75rem; height: .75rem; margin-right: .1rem }
+.good { background: var(--good) } .bad { background: var(--bad) } .middle { background: var(--middle) }
+meter { width: 16rem }
+.advice { border-left: 3px solid var(--middle); padding-left: .7rem }
+td, th { text-align: left; vertical-align: top; padding: .1rem .8rem .1rem 0 }
+summary { cursor: pointer } table { font-size: .9rem }
+"""
+
+
+def page_of(card: "Card") -> str:
+    changes = [] if card.changes is None else [_changes(card, card.changes)]
+    body = "\n".join([*changes, *map(_section, card.rows)])
+    state = "" if card.complete else "<p><strong>It was interrupted.</strong></p>"
+    return f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(card.model.key)}</title>
+<style>{_STYLE}</style>
+<h1>{escape(card.model.key)}</h1>
+<p>{escape(str(card.model))}, {escape(card.measured_at)}</p>
+{state}
+{body}
+</html>
+"""
+
+
+def _section(row: "CardRow") -> str:
+    advice = f'<p class="advice">{escape(row.advice)}</p>' if row.advice else ""
+    unasked = f"<p>{row.unasked} not asked: the tokens of the row were used up.</p>" if row.unasked else ""
+    summary = escape(row.missing or row.summary or "not asked")
+    return f"<section><h2>{row.name}</h2><p>{summary}</p>{_picture(row)}{unasked}{advice}{_failures(row)}</section>"
+
+
+def _failures(row: "CardRow") -> str:
+    if not row.failures:
+        return ""
+    lines = "".join(
+        f"<tr><td>{escape(each.case)}<td>{escape(each.outcome)}<td>{escape(each.detail)}" for each in row.failures
+    )
+    return f"<details><summary>{len(row.failures)} failed</summary><table>{lines}</table></details>"
+
+
+def _changes(card: "Card", changes: Iterable["Change"]) -> str:
+    differences = "".join(f"<p>{escape(each)}</p>" for each in card.model_changes)
+    lines = "".join(
+        f"<tr><td>{change.verdict}<td>{escape(change.name)}<td>{escape(change.before)}<td>{escape(change.now)}"
+        f"<td>{escape(change.smallest)}"
+        for change in changes
+        if change.verdict != "same"
+    )
+    head = "<tr><th><th>what<th>before<th>now<th>seen from"
+    table = f"<table>{head}{lines}</table>" if lines else "<p>Nothing has changed.</p>"
+    return f"<section><h2>Since the earlier card</h2>{differences}{table}</section>"
+
+
+def _picture(row: "CardRow") -> str:
+    """Return a square for each verdict, and a bar for each number."""
+    squares = "".join(
+        f'<i class="{"good" if each.score == 1 else "middle" if each.score else "bad"}"'
+        f' title="{escape(each.case)}: {escape(each.outcome)}"></i>'
+        for each in row.verdicts
+    )
+    numbers = [each for each in row.observations if each.kind == "number"]
+    largest = {each.part: max(other.score for other in numbers if other.part == each.part) for each in numbers}
+    bars = "".join(
+        f'<tr><td>{escape(each.case)}<td><meter max="{largest[each.part]}" value="{each.score}"></meter>'
+        f"<td>{escape(each.outcome)}"
+        for each in numbers
+    )
+    return f"<div>{squares}</div>" + (f"<table>{bars}</table>" if bars else "")
