@@ -145,7 +145,7 @@ def _ask_format(requested: Format, name: str, asking: Asking) -> Flow[None]:
     outcome = judge(response_format, "".join(streamed) if part == "streamed" else result.content)
     if outcome != "valid" and result.stats.stop_reason == "maxPredictedTokensReached":
         outcome = "too long"
-    asking.verdict(name, outcome, "" if outcome == "valid" else result.raw_content or result.content)
+    asking.judged(name, outcome, result)
 
 
 def judge(response_format: type[BaseModel], text: str) -> str:
@@ -215,8 +215,7 @@ def _ask_color(number: int, color: str, asking: Asking) -> Flow[None]:
     result = yield from asking.respond(chat, 24)
     words = re.findall(r"\w+", result.content.casefold())
     is_right = [each for each in COLORS if each in words] == [color]
-    text = "" if is_right else result.raw_content or result.content
-    asking.verdict(f"color/{number}", "right" if is_right else "wrong", text)
+    asking.judged(f"color/{number}", "right" if is_right else "wrong", result)
 
 
 def _sees_nothing(info: ModelInstanceInfo) -> str | None:

@@ -109,6 +109,11 @@ class Asking:
         """Record what came of a question; the row says what that counts."""
         self._observe("verdict", case, outcome, self.row.scores.get(outcome, 0.0), detail)
 
+    def judged(self, case: str, outcome: str, result: PredictionResult) -> None:
+        """Record what a response is, with its text if it is not as it should be."""
+        is_good = self.row.scores.get(outcome) == 1
+        self.verdict(case, outcome, "" if is_good else result.raw_content or result.content)
+
     def failure(self, case: str, outcome: str, detail: object) -> None:
         """Record that a question could not be asked."""
         self._observe("verdict", case, outcome, 0.0, str(detail))

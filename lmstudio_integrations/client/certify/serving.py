@@ -79,7 +79,7 @@ def _beyond(asking: Asking) -> Flow[None]:
         except LMStudioServerError as error:  # an overflow that cannot be handled as one
             asking.verdict("beyond", "unclear error", str(error))
         else:
-            asking.verdict("beyond", _reading(result, window), result.raw_content or result.content)
+            asking.judged("beyond", _reading(result, window), result)
 
 
 def _reading(result: PredictionResult, window: int) -> str:
@@ -137,60 +137,38 @@ _REASONS = "separated/at all"
 """The fact whether the model reasons; in the part whose question finds it out."""
 
 
-def _separation(result: PredictionResult) -> str:
-    if _TAG.search(result.content):
+def _judge_reasoning(part: str, result: PredictionResult) -> str:
+    is_in_text = _TAG.search(result.content) is not None
+    has_reasoned = is_in_text or bool(result.reasoning_content.strip())
+    if part == "off":
+        return "reasons anyway" if has_reasoned else "off"
+    if is_in_text:
         return "in the text"
-    return "separated" if result.reasoning_content.strip() else "none"
-
-
-def _absence(result: PredictionResult) -> str:
-    return "off" if _separation(result) == "none" else "reasons anyway"
-
-
-def _length(result: PredictionResult) -> str:
-    if _separation(result) == "in the text":
-        return "in the text"
+    if part == "separated":
+        return "separated" if has_reasoned else "none"
     return "kept" if result.reasoning_tokens <= _BUDGET + _BEYOND else "exceeded"
 
 
-class _ReasoningPart(NamedTuple):
-    """A part of the row; the tokens of a response are enough to see what the model does."""
-
-    name: str
-    judge: Callable[[PredictionResult], str]
-    max_tokens: int
-    config: PredictionSettings | None = None
-    reasoning: bool = True
-
-
-_REASONING_PARTS = (
-    _ReasoningPart("separated", _separation, 64),
-    # Without the tokens that a response gets in addition if the model reasons: it is not read.
-    _ReasoningPart("off", _absence, 16, {"max_tokens": 16}, reasoning=False),
-    _ReasoningPart("budget", _length, 96, {"reasoning_budget": _BUDGET}),
-)
-
-
-def _ask_reasoning(part: _ReasoningPart, asking: Asking) -> Flow[None]:
+def _ask_reasoning(
+    part: str, max_tokens: int, config: PredictionSettings, asking: Asking, *, reasoning: bool = True
+) -> Flow[None]:
     """Also find out whether the model reasons; if it does so in no response, nothing else is asked of its responses.
 
-    A part that is measured again on its own does not ask that anew.
+    A part that is measured again on its own does not ask that anew. The tokens are enough to see what the model does.
     """
     if any(each.case == _REASONS and each.outcome == "no" for each in asking.observations):
         return
-    results: list[PredictionResult] = []
+    found: list[tuple[str, PredictionResult]] = []
     for prompt in map(asking.vary, _PROMPTS):
-        result = yield from asking.respond(prompt, part.max_tokens, reasoning=part.reasoning, config=part.config)
-        results.append(result)
-    found = [part.judge(result) for result in results]
-    if part.name == "separated":
-        asking.fact(_REASONS, "no" if set(found) == {"none"} else "yes")
-        if set(found) == {"none"}:
+        result = yield from asking.respond(prompt, max_tokens, reasoning=reasoning, config=config)
+        found.append((_judge_reasoning(part, result), result))
+    if part == "separated":
+        reasons = any(outcome != "none" for outcome, _ in found)
+        asking.fact(_REASONS, "yes" if reasons else "no")
+        if not reasons:
             return
-    for number, (outcome, result) in enumerate(zip(found, results, strict=True), 1):
-        is_good = outcome in REASONING.scores
-        detail = "" if is_good else result.raw_content or result.content
-        asking.verdict(f"{part.name}/{number}", outcome, detail)
+    for number, (outcome, result) in enumerate(found, 1):
+        asking.judged(f"{part}/{number}", outcome, result)
 
 
 def _ask_template(asking: Asking) -> Flow[None]:
@@ -234,7 +212,10 @@ REASONING = Row(
     question="Is what the model thinks separated from its text, and can it be turned off and limited?",
     anchor="fragments",
     cases=[
-        *(Case(part.name, partial(_ask_reasoning, part)) for part in _REASONING_PARTS),
+        Case("separated", partial(_ask_reasoning, "separated", 64, {})),
+        # Without the tokens that a response gets in addition if the model reasons: it is not read.
+        Case("off", partial(_ask_reasoning, "off", 16, {"max_tokens": 16}, reasoning=False)),
+        Case("budget", partial(_ask_reasoning, "budget", 96, {"reasoning_budget": _BUDGET})),
         Case("template", _ask_template),
     ],
     prompt_tokens=1_500,
