@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.cli._doctor.checks import Check
-from lmstudio_integrations.cli._doctor.comparison import comparison_check, of_host
+from lmstudio_integrations.cli._doctor.checks import Check, comparison_check, of_host
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.types.models import (
     EmbeddingModelInstanceInfo,

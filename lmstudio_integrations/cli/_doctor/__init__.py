@@ -12,7 +12,7 @@ from lmstudio_integrations._support.installation import NAME
 from lmstudio_integrations._support.text import printable_line
 from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.cli._common import AsJson, TextConsole, Token, print_json, results
-from lmstudio_integrations.cli._doctor import checks, comparison, survey
+from lmstudio_integrations.cli._doctor import checks, survey
 from lmstudio_integrations.cli._doctor.checks import Check
 from lmstudio_integrations.cli._formatting import wrapped
 from lmstudio_integrations.cli._models import downloaded_models, loaded_models
@@ -88,8 +88,8 @@ def _examine_several(servers: Sequence["_Server"], *, try_models: bool) -> Itera
     serving = {server for server in servers if all(check.verdict != "problem" for check in checks_by_server[server])}
     for server in servers:
         for check in itertools.chain(checks_by_server[server], server.attempt_trials() if try_models else ()):
-            yield comparison.of_host(check, server.name, others_serve=bool(serving - {server}))
-    yield comparison.comparison_check({str(server.name): server.loaded for server in servers})
+            yield checks.of_host(check, server.name, others_serve=bool(serving - {server}))
+    yield checks.comparison_check({str(server.name): server.loaded for server in servers})
 
 
 def _examine_this_side() -> Iterator[Check]:
