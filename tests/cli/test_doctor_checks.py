@@ -10,9 +10,9 @@ from lmstudio_integrations.cli._doctor.checks import (
     Check,
     Extra,
     TokenUse,
-    Trial,
     count_verdicts,
     extras_check,
+    failed_check,
     loaded_check,
     models_check,
     reasoning_check,
@@ -229,7 +229,7 @@ def test_what_a_chat_template_does_with_thoughts_and_what_is_sent_is_a_line(line
 
 def test_a_trial_that_fails_is_a_problem_with_the_remedy_of_its_error() -> None:
     failure = LMStudioServerError("Embedding error: no\n  cause: why\n  suggestion: do this", suggestion="do this")
-    check = trial_check(Trial("embedding", "embedder", failure=failure))
+    check = failed_check("embedding", "embedder", failure)
     assert (check.verdict, check.found, check.fix) == (
         "problem",
         "embedder: Embedding error: no cause: why",
@@ -249,7 +249,7 @@ def test_training_for_tools_excuses_nothing_else(name: RowName, trained: bool, v
     failure = Observation(case="nested/1", kind="verdict", outcome="rejected", detail="no grammar")
     row = CardRow(name=name, summary="0 of 1 right", advice="the advice", observations=(failure,))
     words = {"tools": "a call with nested arguments", "structure": "nested JSON"}[name]
-    check = trial_check(Trial(name, "chat", trained, row=row))
+    check = trial_check(row, "chat", trained=trained)
     assert (check.verdict, check.fix, check.details) == (verdict, fix, (f"{words}: rejected: no grammar",))
 
 

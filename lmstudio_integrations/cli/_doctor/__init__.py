@@ -142,10 +142,9 @@ class _Server:
     def attempt_trials(self) -> Iterator[Check]:
         """Yield the uses of models; they are skipped if the models are not known."""
         if self._client is None or self.downloaded is None or self.loaded is None:
-            trials: Iterable[checks.Trial] = (checks.Trial(row, missing=checks.NO_SERVER) for row in checks.OF_MODELS)
+            yield from (checks.untried_check(row, checks.NO_SERVER) for row in checks.OF_MODELS)
         else:
-            trials = survey.attempt_trials(self._client, self.loaded, self.downloaded)
-        yield from map(checks.trial_check, trials)
+            yield from survey.attempt_trials(self._client, self.loaded, self.downloaded)
 
     def _connect(self) -> tuple[ServerVersion | None, LMStudioError | None]:
         try:

@@ -117,27 +117,6 @@ class TokenUse:
     exposed: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A quick row of the card of a model.
-
-    Attributes:
-        name: The row.
-        model: The model.
-        trained: Whether the model was trained for tool use.
-        missing: Why nothing was tried.
-        row: What was measured.
-        failure: The error that ended it.
-    """
-
-    name: RowName
-    model: str = ""
-    trained: bool = True
-    missing: str | None = None
-    row: CardRow | None = None
-    failure: LMStudioError | None = None
-
-
 def explain(error: LMStudioError) -> tuple[str, str | None]:
     """Return what an error says has happened, and its remedy."""
     text = str(error)
@@ -369,23 +348,35 @@ def _thoughts(places: Sequence[str]) -> str:
     return f"thoughts {' and '.join(_PLACES[place] for place in places)}"
 
 
-def trial_check(trial: Trial) -> Check:
-    """Check how a model does in a row of the card: a problem if it does nothing right of what it was trained for."""
-    if trial.failure is not None:
-        text, fix = explain(trial.failure)
-        return Check(trial.name, "problem", f"{trial.model}: {text}", fix, data={"model": trial.model})
-    row = trial.row
-    if row is None or not row.verdicts:
-        text, fix = split_remedy(trial.missing or (row and row.missing) or "nothing was measured")
-        return Check(trial.name, "skipped", text, fix)
-    data = {"model": trial.model, "share": round(row.share, 3), "seconds": round(row.seconds, 3)}
-    text = f"{trial.model}: {row.summary} in {row.seconds:.2f} s"
+def untried_check(name: RowName, reason: str) -> Check:
+    text, fix = split_remedy(reason)
+    return Check(name, "skipped", text, fix)
+
+
+def failed_check(name: RowName, model: str, failure: LMStudioError) -> Check:
+    """Report an error that ended a row of the card."""
+    text, fix = explain(failure)
+    return Check(name, "problem", f"{model}: {text}", fix, data={"model": model})
+
+
+def trial_check(row: CardRow, model: str, *, trained: bool) -> Check:
+    """Check how a model does in a row of the card: a problem if it does nothing right of what it was trained for.
+
+    Args:
+        row: What was measured.
+        model: The model.
+        trained: Whether the model was trained for tool use.
+    """
+    if not row.verdicts:
+        return untried_check(row.name, row.missing or "nothing was measured")
+    data = {"model": model, "share": round(row.share, 3), "seconds": round(row.seconds, 3)}
+    text = f"{model}: {row.summary} in {row.seconds:.2f} s"
     if not row.failures:
-        return Check(trial.name, "ok", text, data=data)
-    is_untrained = trial.name == "tools" and not trial.trained
-    details = tuple(f"{_describe_case(each, trial.name)}: {_describe_failure(each)}" for each in row.failures)
+        return Check(row.name, "ok", text, data=data)
+    is_untrained = row.name == "tools" and not trained
+    details = tuple(f"{_describe_case(each, row.name)}: {_describe_failure(each)}" for each in row.failures)
     verdict: Verdict = "warning" if row.share > 0 or is_untrained else "problem"
-    return Check(trial.name, verdict, text, UNTRAINED if is_untrained else row.advice, details, data)
+    return Check(row.name, verdict, text, UNTRAINED if is_untrained else row.advice, details, data)
 
 
 _CASES: Mapping[RowName, Mapping[str, str]] = {

@@ -15,7 +15,15 @@ from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations._support.installation import NAME, install_command
 from lmstudio_integrations._support.secrets import TOKEN_PREFIX, holds_credentials
 from lmstudio_integrations.cli._common import progress_bar
-from lmstudio_integrations.cli._doctor.checks import TRIALS, Extra, TokenUse, Trial
+from lmstudio_integrations.cli._doctor.checks import (
+    TRIALS,
+    Check,
+    Extra,
+    TokenUse,
+    failed_check,
+    trial_check,
+    untried_check,
+)
 from lmstudio_integrations.cli._formatting import instance_name
 from lmstudio_integrations.cli._models import choose_for_trial
 from lmstudio_integrations.cli._tokens import token_variable
@@ -168,7 +176,7 @@ def find_replays(client: Client, loaded: Iterable[ModelInstanceInfo]) -> dict[st
 
 def attempt_trials(
     client: Client, loaded: Iterable[ModelInstanceInfo], downloaded: Iterable[ModelInfo]
-) -> Iterator[Trial]:
+) -> Iterator[Check]:
     """Measure quick rows of the card of an embedding model and of a language model, as far as there are such.
 
     A model of a kind of which none is loaded is loaded for it. It evicts no other, and is unloaded again.
@@ -185,7 +193,7 @@ def attempt_trials(
             yield from _measure(client, model, names)
             continue
         noun = "language" if kind == "llm" else "embedding"
-        yield from (Trial(name, missing=f"no {noun} model is downloaded") for name in names)
+        yield from (untried_check(name, f"no {noun} model is downloaded") for name in names)
 
 
 InfoT = TypeVar("InfoT", bound=ModelInfo)
@@ -195,7 +203,7 @@ def _of_kind(models: Iterable[InfoT], kind: str) -> list[InfoT]:
     return [model for model in models if model.type == kind]
 
 
-def _measure(client: Client, model: ModelInfo, names: Sequence[RowName]) -> Iterator[Trial]:
+def _measure(client: Client, model: ModelInfo, names: Sequence[RowName]) -> Iterator[Check]:
     """Measure rows of a model; after an error that concerns them all, the others are not tried."""
     trained = not isinstance(model, LlmInfo) or model.trained_for_tool_use
     name = model.identifier if isinstance(model, ModelInstanceInfo) else model.model_key
@@ -211,13 +219,13 @@ def _measure(client: Client, model: ModelInfo, names: Sequence[RowName]) -> Iter
                 on_progress=lambda _row, share: show(share),
             )
     except LMStudioValueError as error:  # all instances of the model are in use
-        yield from (Trial(each, missing=str(error)) for each in names)
+        yield from (untried_check(each, str(error)) for each in names)
         return
     except LMStudioError as error:
         failure = error
         del rows[-1:]  # it was interrupted
-    yield from (Trial(row.name, model.model_key, trained, row=row) for row in rows)
+    yield from (trial_check(row, model.model_key, trained=trained) for row in rows)
     if failure is not None:
         failed, *others = names[len(rows) :]
-        yield Trial(failed, model.model_key, trained, failure=failure)
-        yield from (Trial(each, missing=f"{model.model_key} failed before") for each in others)
+        yield failed_check(failed, model.model_key, failure)
+        yield from (untried_check(each, f"{model.model_key} failed before") for each in others)

@@ -101,6 +101,11 @@ class Certification:
         try:
             yield from self._check_drafts()
             described, info = yield from describe(model)
+            if self._old and self._old.model.key != described.key:
+                raise LMStudioValueError(
+                    f"the earlier card is of {self._old.model.key!r}, not of {described.key!r}; compare cards of one "
+                    "model"
+                )
             card = Card(
                 measured_at=began.isoformat(timespec="seconds"),
                 client=__version__,
@@ -108,11 +113,6 @@ class Certification:
                 model_changes=tuple(described.differences(self._old.model)) if self._old else (),
                 quick=self._quick,
             )
-            if self._old and self._old.model.key != described.key:
-                raise LMStudioValueError(
-                    f"the earlier card is of {self._old.model.key!r}, not of {described.key!r}; compare cards of one "
-                    "model"
-                )
             card = yield from self._measure_all(card, model, info)
             if self._old:
                 card = yield from self._compare(card, self._old, model, info)
