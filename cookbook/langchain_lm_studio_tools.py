@@ -8,8 +8,8 @@
 # arguments `-y`, `@modelcontextprotocol/server-filesystem`, and the folder for
 # temporary files, which `python -c "import tempfile; print(tempfile.gettempdir())"`
 # prints. LM Studio must run on this machine, whose files its tools see. On the
-# emulator, `servers/files_server.py` takes the place of that server. The model must
-# be trained for tool use.
+# emulator, the functions of `servers/files_emulator.py` take the place of that
+# server. The model must be trained for tool use.
 
 # %% tags=["check"]
 import lmstudio_integrations as lms

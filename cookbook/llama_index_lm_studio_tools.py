@@ -8,7 +8,8 @@ The recipe expects the server `files` in `mcp.json`: the command `npx` with the
 arguments `-y`, `@modelcontextprotocol/server-filesystem`, and the folder for
 temporary files, which `python -c "import tempfile; print(tempfile.gettempdir())"`
 prints. LM Studio must run on this machine, whose files its tools see. On the
-emulator, `servers/files_server.py` takes the place of that server.
+emulator, the functions of `servers/files_emulator.py` take the place of that
+server.
 """
 
 # %% tags=["check"]

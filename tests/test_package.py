@@ -26,7 +26,7 @@ PACKAGE = Path(lmstudio_integrations.__file__).parent
 NAME = PACKAGE.name
 
 LAZY_MODULES = {"langchain_core", "llama_index", "xllamacpp", "httpx", "numpy", "typer", "rich", "websockets", "pytest"}
-LAZY_MODULES |= {"aiohttp", "mcp", "pyarrow", "ray"}
+LAZY_MODULES |= {"aiohttp", "pyarrow", "ray"}
 
 PUBLIC = {
     NAME: " ".join(re.findall(r" as (\w+)", STUB.read_text(encoding="utf-8"))),

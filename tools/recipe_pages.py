@@ -21,7 +21,7 @@ from typing import Any
 
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED
-from tests.cookbook.recipes import RECIPES, TIMEOUT, Recipe, copy_cookbook, environment, run
+from tests.cookbook.recipes import CATALOG, RECIPES, TIMEOUT, Recipe, copy_cookbook, environment, run
 from tools import ROOT
 from tools.outputs import normalize
 
@@ -42,7 +42,7 @@ COMMENT = "\n<!-- recipe: {}, written by python -m tools.recipe_pages -->\n"
 CHECK = re.compile(r'^# %% tags=\["check"\]\n.*?(?=^# %%)', re.MULTILINE | re.DOTALL)
 """The cell in which a recipe checks the loaded models, as the file has to, and a reader need not see."""
 
-SERVE = "Emulator, in the folder `cookbook`: `lmsi serve --catalog {} {}`"
+SERVE = "Emulator, in the folder `cookbook`: `{}`"
 NOTE = (
     "The file is `cookbook/{name}.py`; see [how to run it](../recipes.md#run-a-recipe). "
     "It ran on the emulator, with {models}."
@@ -69,7 +69,7 @@ def images_of(recipe: Recipe) -> Path:
 
 def digest(recipe: Recipe, text: str) -> str:
     """Return the digest of a recipe, of its models in the catalog, and of the text of its page."""
-    models = [entry.model_dump(exclude_unset=True) for entry in recipe.catalog.models if entry.key in recipe.models]
+    models = [entry.model_dump(exclude_unset=True) for entry in CATALOG.models if entry.key in recipe.models]
     parts = [list(recipe.sources.items()), models, text]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -91,7 +91,8 @@ def note(recipe: Recipe) -> str:
     paragraphs = [fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)]
     if recipe.packages:
         paragraphs.append(f"Also needs `pip install {' '.join(recipe.packages)}`.")
-    paragraphs.append(SERVE.format(recipe.catalog_name, " ".join(f"--load {key}" for key in recipe.models)))
+    serve = " ".join(("lmsi serve --catalog catalog.toml", *(f"--load {key}" for key in recipe.models)))
+    paragraphs.append(SERVE.format(f"python {recipe.emulator}" if recipe.emulator else serve))
     return "\n\n".join(paragraphs)
 
 
@@ -181,7 +182,7 @@ def convert(recipe: Recipe, notebook: Any) -> tuple[str, Mapping[str, bytes]]:
 
 def render(recipe: Recipe) -> tuple[str, Mapping[str, bytes]]:
     """Run a recipe on a server of its own; return its page and its images."""
-    with tempfile.TemporaryDirectory() as parent, Emulator(catalog=recipe.catalog, load=recipe.models) as server:
+    with tempfile.TemporaryDirectory() as parent, Emulator(catalog=CATALOG, load=recipe.models) as server:
         folder = copy_cookbook(Path(parent))
         if recipe.program:
             notebook = run_program(recipe, folder, server.address)

@@ -160,8 +160,6 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         emulator = Emulator.replay(replay, pace=pace, redact=redact or (), **listen)
     else:
         offered = build_catalog(model or (), catalog, rules, scripted=scripted)
-        if is_exposed(host, tokens):
-            reject_exposed_plugins(offered, host)
         memory = None if worker_memory is None else worker_memory * MIB
         emulator = Emulator(catalog=offered, load=load or (), offline=offline, worker_memory=memory, **listen)
     if is_exposed(host, tokens):
@@ -190,21 +188,6 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
 def is_exposed(host: str, tokens: Collection[str]) -> bool:
     """Return whether other machines can use the server without a token."""
     return not tokens and not Address(host, 0).is_loopback
-
-
-def reject_exposed_plugins(catalog: Catalog, host: str) -> None:
-    """Reject plugins that run programs, or send headers such as tokens, where everyone could use them.
-
-    Raises:
-        LMStudioValueError: If there is one.
-    """
-    for plugin in catalog.plugins:
-        if plugin.command or plugin.headers:
-            what = "runs a program" if plugin.command else "sends its headers"
-            raise LMStudioValueError(
-                f"the plugin {plugin.identifier!r} {what} for everyone who can reach {host}; restrict the server with "
-                "--token-file, or omit --host"
-            )
 
 
 class _Notes(logging.Handler):

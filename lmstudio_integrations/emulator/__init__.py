@@ -1,14 +1,14 @@
 """A headless server that speaks LM Studio's native protocol, for tests and for machines without the app.
 
 `emulator.py` is what programs start. `server/` talks to clients, `models/` decides what is loaded, `engines/` run
-models, `plugins/` have tools, and `testing/` has what tests use with any server: records, faults and cassettes.
+models, `plugins.py` has tools, and `testing/` has what tests use with any server: records, faults and cassettes.
 `errors.py` has the texts of the errors that clients get.
 """
 
 from lmstudio_integrations.emulator.emulator import ConnectionRecord, Emulator, use_cassette
 from lmstudio_integrations.emulator.models.catalog import Catalog, DeviceEntry, ModelEntry, Preset
 from lmstudio_integrations.emulator.models.clock import Clock, ManualClock, SystemClock
-from lmstudio_integrations.emulator.plugins.entry import PluginEntry
+from lmstudio_integrations.emulator.plugins import PluginEntry
 from lmstudio_integrations.emulator.server.limits import Limits
 from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
 from lmstudio_integrations.emulator.testing.proxy.fault import Fault

@@ -33,7 +33,7 @@ from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.models.clock import Clock, SystemClock
 from lmstudio_integrations.emulator.models.fair_queue import CancelScope
 from lmstudio_integrations.emulator.models.registry import ModelRegistry
-from lmstudio_integrations.emulator.plugins.registry import PluginRegistry, create_plugin
+from lmstudio_integrations.emulator.plugins import create_plugin
 from lmstudio_integrations.emulator.server.authentication import Authenticator
 from lmstudio_integrations.emulator.server.context import ServerState
 from lmstudio_integrations.emulator.server.limits import DEFAULT_LIMITS, Limits
@@ -106,7 +106,6 @@ class Emulator:
 
     Raises:
         LMStudioValueError: If the catalog, a plugin, a token, the latency or the memory is not valid.
-        ModuleNotFoundError: If a plugin is an MCP server, and the extra `mcp` is not installed.
     """
 
     def __init__(
@@ -137,7 +136,7 @@ class Emulator:
         self._new_server = partial(Server, authenticator=Authenticator(tokens), host=host, port=port, origins=origins)
         self._matcher: Matcher | None = None
         self._load = tuple(load)
-        self._plugins = [create_plugin(entry) for entry in self.catalog.plugins]
+        self._plugins = {entry.identifier: create_plugin(entry) for entry in self.catalog.plugins}
         self._engines = engines
         self._clock = clock or SystemClock()
         self._auto_evict = auto_evict
@@ -234,8 +233,8 @@ class Emulator:
 
     @property
     def running_plugins(self) -> tuple[str, ...]:
-        """The plugins that run now, because a session uses their tools."""
-        return self._started.state.plugins.running
+        """The plugins whose tools are in use now, once for each session."""
+        return tuple(self._started.state.tool_sessions)
 
     def loaded(self) -> list[ModelInstanceInfo]:
         """Return the loaded models, in the order of loading."""
@@ -408,7 +407,7 @@ class Emulator:
 
     @contextlib.asynccontextmanager
     async def _serving(self) -> AsyncGenerator["_Running", None]:
-        """Open the registries, then the server; close them in reverse order."""
+        """Open the registry, then the server; close them in reverse order."""
         registry = ModelRegistry(
             self.catalog,
             self._engines or _engines(self.catalog, offline=self._offline, worker_memory=self._worker_memory),
@@ -418,13 +417,11 @@ class Emulator:
             max_loaded=self._limits.loaded_models,
             request_log=self._request_log,
         )
-        plugins = PluginRegistry(self._plugins)
-        state = ServerState(registry, self._clock, self._request_log, self._latency, self._limits, plugins)
+        state = ServerState(registry, self._clock, self._request_log, self._latency, self._limits, self._plugins)
         server = self._new_server(state)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(state.upload_folder.remove)
             stack.push_async_callback(registry.close)
-            stack.push_async_callback(plugins.close)
             await server.open()
             stack.push_async_callback(server.close)
             yield _Running(state, server, asyncio.get_running_loop())

@@ -221,39 +221,6 @@ def test_the_plugins_of_a_catalog_are_announced_after_its_models(
     assert offered == ["  talker (llm, scripted)", "  me/writer (plugin, generator)"]
 
 
-PROGRAM = '[[plugin]]\nidentifier = "mcp/weather"\ncommand = ["run"]\n'
-
-
-@pytest.mark.parametrize(
-    ("flags", "plugin", "rejected"),
-    [
-        (["--host", "0.0.0.0"], PROGRAM, True),
-        (["--host", "0.0.0.0", "--token", TOKEN], PROGRAM, False),
-        (["--host", "127.0.0.1"], PROGRAM, False),
-        (["--host", "0.0.0.0"], PLUGINS, False),
-    ],
-)
-def test_programs_are_not_run_for_everyone(
-    run: Run,
-    write: Callable[[str], Path],
-    monkeypatch: pytest.MonkeyPatch,
-    flags: list[str],
-    plugin: str,
-    rejected: bool,
-) -> None:
-    def accept(**_settings: Any) -> Emulator:
-        raise LMStudioValueError("accepted")
-
-    monkeypatch.setattr(_serve, "Emulator", accept)
-    problem = run("serve", "--port", "0", "--catalog", str(write(plugin)), *flags)
-    assert problem == (
-        "Error: the plugin 'mcp/weather' runs a program for everyone who can reach 0.0.0.0; restrict the server with "
-        "--token-file, or omit --host"
-        if rejected
-        else "Error: accepted"
-    )
-
-
 def test_faults_happen_to_the_clients_of_serve(serve: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     tried: list[str] = []
 

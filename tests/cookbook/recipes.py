@@ -4,15 +4,16 @@ The tests use it, and `tools.recipe_pages`.
 """
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from lmstudio_integrations.emulator import Catalog
-from lmstudio_integrations.emulator.models.catalog import BUNDLED, load, parse_model
+from lmstudio_integrations.emulator.models.catalog import BUNDLED, load, parse_model, parse_plugins
 from tools import outputs
 
 COOKBOOK = outputs.CATALOG.parent
@@ -31,6 +32,7 @@ FASTER = "google/gemma-3-1b"
 SQL = "openai/gpt-oss-20b"
 DEEP = "qwen/qwen3-30b-a3b"
 FILES = "qwen/qwen3-4b-2507"
+FILES_EMULATOR = "servers/files_emulator.py"
 
 TIMEOUT = 120
 """Seconds for one run."""
@@ -46,7 +48,7 @@ class Recipe:
         program: Whether it is a program, and not a notebook.
         packages: What it needs besides the extra `all`: packages of the group `cookbook`. Its page names them.
         files: Its other files, in `cookbook/`; the page of a program shows them.
-        catalog_name: The file with its models and plugins, in `cookbook/`.
+        emulator: The program that starts its emulator, in `cookbook/`, if that is not `serve`.
     """
 
     name: str
@@ -54,12 +56,7 @@ class Recipe:
     program: bool = False
     packages: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
-    catalog_name: str = outputs.CATALOG.name
-
-    @property
-    def catalog(self) -> Catalog:
-        """Its models and plugins."""
-        return read_catalog(self.catalog_name)
+    emulator: str = ""
 
     @property
     def path(self) -> Path:
@@ -103,9 +100,8 @@ RECIPES = (
     Recipe(
         "langchain_lm_studio_tools",
         models=(FILES,),
-        packages=("mcp",),
-        files=("servers/files_server.py",),
-        catalog_name="mcp_catalog.toml",
+        files=(FILES_EMULATOR,),
+        emulator=FILES_EMULATOR,
     ),
     Recipe("langgraph_memory", models=(AGENT,)),
     Recipe(
@@ -133,9 +129,8 @@ RECIPES = (
         "llama_index_lm_studio_tools",
         models=(FILES,),
         program=True,
-        packages=("mcp",),
-        files=("servers/files_server.py",),
-        catalog_name="mcp_catalog.toml",
+        files=(FILES_EMULATOR,),
+        emulator=FILES_EMULATOR,
     ),
     Recipe("llama_index_extraction"),
     Recipe("langchain_reranking", models=(LARGE, EMBEDDING), packages=("bm25s",)),
@@ -151,20 +146,9 @@ RECIPES = (
 )
 
 
-def read_catalog(name: str) -> Catalog:
-    """Return a catalog of the cookbook. Its MCP servers run there, with this Python."""
-    path = outputs.CATALOG.with_name(name)
-    catalog = load(path)
-    plugins = tuple(
-        entry.model_copy(
-            update={"command": (sys.executable, *(entry.command or ())[1:]), "working_directory": str(path.parent)}
-        )
-        for entry in catalog.plugins
-    )
-    return Catalog(catalog.models, catalog.presets, plugins)
-
-
-CATALOG = read_catalog(outputs.CATALOG.name)
+PLUGINS = parse_plugins(runpy.run_path(str(COOKBOOK / FILES_EMULATOR))["PLUGINS"])
+CATALOG = replace(load(outputs.CATALOG), plugins=PLUGINS)
+"""The models of the cookbook, and the plugins of its emulators."""
 
 
 def is_installed(package: str) -> bool:

@@ -97,7 +97,7 @@ def test_what_was_changed_after_the_run_is_noticed(recipe: Recipe, monkeypatch: 
     assert not is_current(recipe, page)
     recipe.path.write_text(NOTEBOOK, encoding="utf-8")
     assert is_current(recipe, page)
-    monkeypatch.setattr(recipes, "read_catalog", lambda _: recipes.renamed(recipes.CATALOG))
+    monkeypatch.setattr(recipe_pages, "CATALOG", recipes.renamed(recipes.CATALOG))
     assert not is_current(recipe, page), "the rules of its model are no longer there"
 
 

@@ -59,7 +59,7 @@ def test_all_models_get_other_keys() -> None:
 def test_a_recipe_runs(recipe: Recipe, servers: Servers, tmp_path: Path) -> None:
     # A program is run as a user does it; the others also run as notebooks when their pages are written.
     runner = run if recipe.program else run_warm
-    server = servers.with_models(renamed(recipe.catalog), tuple(map(other_key, recipe.models)))
+    server = servers.with_models(renamed(CATALOG), tuple(map(other_key, recipe.models)))
     check_run(recipe, server, tmp_path, runner)
 
 
@@ -75,7 +75,7 @@ FOLDER = re.compile(rf"\bFOLDER\b|{re.escape(tempfile.gettempdir())}/\w+")
 @patient
 @pytest.mark.parametrize("recipe", [row for row in parameters() if row.id in REPLAYED])
 def test_a_recipe_prints_the_same_when_it_is_replayed(recipe: Recipe, servers: Servers, tmp_path: Path) -> None:
-    server, cassette = servers.with_models(recipe.catalog, recipe.models), tmp_path / "cassette"
+    server, cassette = servers.with_models(CATALOG, recipe.models), tmp_path / "cassette"
     with Recording(cassette, server.address) as recording:
         live = run_warm(recipe, copy_cookbook(tmp_path / "live"), recording.address)
     with Emulator.replay(cassette) as replay:

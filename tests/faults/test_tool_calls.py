@@ -1,13 +1,11 @@
 """Faults around the calls of tools of plugins: each call comes to one end in time, and no tool runs twice."""
 
 import asyncio
-import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,12 +17,10 @@ from lmstudio_integrations.langchain import LMStudioToolkit
 from lmstudio_integrations.llama_index import LMStudioToolSpec
 from lmstudio_integrations.types.functions import ToolCallContext
 from tests.faults.cells import until_noticed
-from tests.faults.tool_call_table import LOST, TABLE, TIMEOUT, ToolFault
+from tests.faults.tool_call_table import TABLE, TIMEOUT, ToolFault
 
 LIMIT, SHORT = 10.0, 0.5
 """Seconds within which everything ends, and of the timeout that is to expire."""
-
-PROGRAM = Path(__file__).parents[1] / "support" / "mcp_program.py"
 
 WARNING = lms.LMStudioToolSessionWarning
 
@@ -223,41 +219,3 @@ def test_a_tool_call_ends_once_and_is_never_repeated(fault: ToolFault, proxies: 
         is_lost = fault.ends_session and fault.start is None
         assert [each.category for each in given] == [WARNING] * (len(cells) if is_lost else 0)
         server.wait_for(lambda: not server.running_plugins, LIMIT)
-
-
-@pytest.mark.slow
-def test_a_killed_mcp_server_fails_its_calls_and_is_started_anew(tmp_path: Path) -> None:
-    record = tmp_path / "record"
-    command = [sys.executable, str(PROGRAM)]
-    plugins = {"mcp/program": {"command": command, "env": {"RECORD": str(record)}}}
-    with Emulator(["m"], plugins=plugins) as server, lms.Client(server.address) as client:
-        with client.plugins.tools("mcp/program") as session:
-            tools = {tool.name: tool for tool in session.tools}
-            held: list[Exception] = []
-
-            def hold() -> None:
-                try:
-                    tools["hold"]()
-                except Exception as error:  # noqa: BLE001 - compared below
-                    held.append(error)
-
-            thread = threading.Thread(target=hold)
-            thread.start()
-            server.wait_for(lambda: [call.state for call in server.tool_calls] == ["running"], LIMIT)
-            with pytest.raises(lms.LMStudioPluginToolError, match="has ended"):
-                tools["die"]()
-            thread.join(LIMIT)
-            assert [type(error) for error in held] in ([LOST], [lms.LMStudioPluginToolError])
-            channel = session.sessions._sessions[0]._channel
-            assert channel is not None
-            server.wait_for(lambda: channel.mailbox.done, LIMIT)  # a call before that might have run
-            with pytest.warns(WARNING, match="what the plugin remembered is gone"):
-                assert tools["echo"](a=1) == [{"type": "text", "text": '{"a": 1}'}]
-        server.wait_for(lambda: not server.running_plugins, LIMIT)
-    assert record.read_text(encoding="utf-8").split("\n")[:-1] == [
-        "start",
-        "call hold",
-        "call die",
-        "start",
-        "call echo",
-    ]

@@ -7,7 +7,6 @@ from typing import Any
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.plugins import registry
 from lmstudio_integrations.emulator.testing.proxy import actions
 from lmstudio_integrations.emulator.testing.proxy.fault import at
 from lmstudio_integrations.emulator.testing.proxy.injections import Injection
@@ -99,9 +98,3 @@ def _lost_between_two_calls(case: Case) -> Any:
         call()
         until_noticed(host, ["plugins"])
         return call()
-
-
-@mistake("missing-package", only("native"))
-def _no_mcp(case: Case) -> Any:
-    case.monkeypatch.setattr(registry, "find_spec", lambda _: None)
-    return Emulator(["m"], plugins={FILES: {"command": ["npx", "-y", "@modelcontextprotocol/server-filesystem", "."]}})

@@ -48,7 +48,6 @@ MAIN_PACKAGES = {
     "llama-index": "llama-index-core",
     "emulator": "xllamacpp",
     "cli": "typer",
-    "mcp": "mcp",
     "otel": "opentelemetry-api",
     "ray": "ray",
 }

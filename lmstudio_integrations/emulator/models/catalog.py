@@ -1,7 +1,6 @@
 """What the emulator offers: entries of models and devices, presets, plugins, and the files and flags that define them.
 
-An entry sets what the weights do not contain; the engine reads everything else. Nothing here loads a model, or starts a
-plugin.
+An entry sets what the weights do not contain; the engine reads everything else. Nothing here loads a model.
 """
 
 import logging
@@ -24,7 +23,7 @@ from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import header_of, is_embedding
 from lmstudio_integrations.emulator.engines.scripted import ANY_TOOL, parse_rules
 from lmstudio_integrations.emulator.engines.weights import BUNDLES
-from lmstudio_integrations.emulator.plugins.entry import CatalogTable, PluginEntry
+from lmstudio_integrations.emulator.plugins import CatalogTable, PluginEntry
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.requests import ARTIFACT
 from lmstudio_integrations.types._config_base import Settings
@@ -501,16 +500,14 @@ def parse_plugin(table: object) -> PluginEntry:
     """Return the entry of a table.
 
     Raises:
-        LMStudioValueError: If it is something else, or a field is unknown or invalid. The message has no value of `env`
-            or `headers`.
+        LMStudioValueError: If it is something else, or a field is unknown or invalid.
     """
     if not is_mapping(table):
         raise LMStudioValueError(f"a plugin must be a table, got {table!r}")
     try:
         return PluginEntry.model_validate(table)
     except ValidationError as error:
-        # Not `from error`: its text has what was given.
-        raise LMStudioValueError(f"plugin {table.get('identifier', '?')!r}: {_explain(error, PluginEntry)}") from None
+        raise LMStudioValueError(f"plugin {table.get('identifier', '?')!r}: {_explain(error, PluginEntry)}") from error
 
 
 def parse_plugins(plugins: Mapping[str, Any]) -> tuple[PluginEntry, ...]:
@@ -564,10 +561,6 @@ def _explain(error: ValidationError, kind: type[CatalogTable]) -> str:
     )
 
 
-_SECRET = {"env", "headers"}
-"""Fields whose values no error contains."""
-
-
 def _explain_one(problem: Mapping[str, Any], kind: type[CatalogTable]) -> str:
     if problem["type"] == "value_error":  # our own text, which has the value
         return str(problem["ctx"]["error"])
@@ -575,7 +568,7 @@ def _explain_one(problem: Mapping[str, Any], kind: type[CatalogTable]) -> str:
         names = [field.alias or name for name, field in kind.model_fields.items()]
         similar = closest_names(str(problem["loc"][-1]), names)
         return f"unknown field; did you mean {similar[0]!r}?" if similar else "unknown field"
-    if problem["type"] == "missing" or problem["loc"][0] in _SECRET:
+    if problem["type"] == "missing":
         return str(problem["msg"])
     return f"{problem['msg']} (got {problem['input']!r})"
 

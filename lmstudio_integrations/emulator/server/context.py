@@ -13,7 +13,7 @@ from lmstudio_integrations.emulator.errors import WireError, file_not_found
 from lmstudio_integrations.emulator.models.clock import Clock
 from lmstudio_integrations.emulator.models.fair_queue import CancelScope
 from lmstudio_integrations.emulator.models.registry import ModelRegistry
-from lmstudio_integrations.emulator.plugins.registry import PluginRegistry
+from lmstudio_integrations.emulator.plugins import Plugin
 from lmstudio_integrations.emulator.server.limits import DEFAULT_LIMITS, Limits
 from lmstudio_integrations.emulator.server.uploads import Upload, UploadFolder, with_namespace
 from lmstudio_integrations.emulator.testing.request_log import RequestLog
@@ -80,7 +80,9 @@ class ServerState:
     request_log: RequestLog
     latency: float = 0.0
     limits: Limits = DEFAULT_LIMITS
-    plugins: PluginRegistry = field(default_factory=PluginRegistry)
+    plugins: Mapping[str, Plugin] = field(default_factory=dict[str, Plugin])
+    tool_sessions: list[str] = field(default_factory=list[str])
+    """The identifier of the plugin of each open session with tools."""
     flags: set[str] = field(default_factory=set[str])
     upload_folder: UploadFolder = field(default_factory=UploadFolder)
     log_listeners: list[LogListener] = field(default_factory=list[LogListener])

@@ -36,7 +36,7 @@ from lmstudio_integrations.emulator.models.catalog import (
     parse_preset,
     scan,
 )
-from lmstudio_integrations.emulator.plugins.entry import PluginEntry
+from lmstudio_integrations.emulator.plugins import PluginEntry
 from lmstudio_integrations.errors import LMStudioModelLoadError, LMStudioValueError
 from tests.docs.snippets import blocks, read
 from tests.emulator.bare_client import wire
@@ -130,9 +130,13 @@ def test_a_catalog_is_read_from_toml(tmp_path: Path) -> None:
     assert Emulator(["more"], catalog=found).catalog.models == (model, ModelEntry(key="more"))
 
 
-COMMAND: dict[str, Any] = {"identifier": "a/b", "command": ["run"]}
-URL: dict[str, Any] = {"identifier": "a/b", "url": "https://x"}
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
 WRITER: dict[str, Any] = {"identifier": "a/b", "generator": True}
+SUMS: dict[str, Any] = {"identifier": "a/b", "functions": [add]}
 UNIMPLEMENTED: dict[str, Any] = {"name": "f", "description": "F", "parameters": {}, "implementation": None}
 
 
@@ -173,13 +177,11 @@ UNIMPLEMENTED: dict[str, Any] = {"name": "f", "description": "F", "parameters": 
             {"plugin": [{"identifier": "mcp/My_Sums", "generator": True}]},
             "for example 'mcp/my-sums'; got 'mcp/My_Sums'",
         ),
-        ({"plugin": [{"identifier": "a/b"}]}, "plugin 'a/b': it needs exactly one of command, url, .*, and has none"),
-        ({"plugin": [COMMAND | {"url": "https://x"}]}, "plugin 'a/b': it needs exactly one of .* has command and url"),
-        ({"plugin": [COMMAND | {"command": "npx"}]}, "plugin 'a/b': command: .*got 'npx'"),
-        ({"plugin": [COMMAND | {"headrs": {}}]}, "plugin 'a/b': headrs: unknown field; did you mean 'headers'"),
-        ({"plugin": [COMMAND | {"rule": [{"then": []}]}]}, "plugin 'a/b': rules: only a plugin with 'generator' has"),
-        ({"plugin": [URL | {"env": {"A": "1"}}]}, "plugin 'a/b': env: only a plugin with 'command' .* one has 'url'"),
-        ({"plugin": [URL | {"url": "localhost:1"}]}, "plugin 'a/b': url: must begin with http.* got 'localhost:1'"),
+        ({"plugin": [{"identifier": "a/b"}]}, "plugin 'a/b': it needs exactly one of functions, .*, and has none"),
+        ({"plugin": [WRITER | {"functions": [add]}]}, "plugin 'a/b': it needs exactly .* has functions and generator"),
+        ({"plugin": [WRITER | {"generator": "perhaps"}]}, "plugin 'a/b': generator: .*got 'perhaps'"),
+        ({"plugin": [WRITER | {"rules_": []}]}, "plugin 'a/b': rules_: unknown field; did you mean 'rule'"),
+        ({"plugin": [SUMS | {"rule": [{"then": []}]}]}, "plugin 'a/b': rules: only a plugin with 'generator' has"),
         ({"plugin": [{"identifier": "a/b", "functions": ["x"]}]}, "plugin 'a/b': functions: a tool must be a function"),
         ({"plugin": [{"identifier": "a/b", "functions": [UNIMPLEMENTED]}]}, "functions: tool 'f' has no implement"),
     ],
@@ -284,11 +286,6 @@ def test_a_mistake_in_a_file_is_named_with_its_line(tmp_path: Path, text: str, c
         load(path)
 
 
-def add(a: int, b: int) -> int:
-    """Add two numbers."""
-    return a + b
-
-
 def test_plugins_are_tables_or_lists_of_functions() -> None:
     plugins: dict[str, Any] = {"mcp/sums": [add], "me/writer": {"generator": True, "rule": [{"then": []}]}}
     first, second = Emulator([], plugins=plugins).catalog.plugins
@@ -358,8 +355,7 @@ def test_the_catalog_of_the_documentation_works() -> None:
         assert [server.load(model.key).device_identifier for model in linked.models] == [None, "studio"]
         with pytest.raises(LMStudioModelLoadError, match="insufficient system resources"):
             server.load(linked.models[0].key)
-    kinds = [plugin.kind for plugin in from_tables(tomllib.loads(plugins)).plugins]
-    assert kinds == ["command", "url", "generator"]
+    assert [plugin.kind for plugin in from_tables(tomllib.loads(plugins)).plugins] == ["generator"]
     (model,) = from_tables(tomllib.loads(reranker)).models
     with Emulator([model]) as server, Client(server.address) as client:
         results = client.llm.model(model.key).rerank("When does it leave?", ["It rains", "The ferries leave at nine"])

@@ -14,10 +14,8 @@ from lmstudio_integrations._support.stop_reasons import end_in_words
 from lmstudio_integrations._support.text import one_line, shortened
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest
-from lmstudio_integrations.emulator.errors import WireError, internal_error
-from lmstudio_integrations.emulator.plugins.base import CallReports
-from lmstudio_integrations.emulator.plugins.generator import GeneratorPlugin
-from lmstudio_integrations.emulator.plugins.registry import SharedPlugin
+from lmstudio_integrations.emulator.errors import WireError, plugin_not_found
+from lmstudio_integrations.emulator.plugins import CallReports, FunctionPlugin, GeneratorPlugin, Plugin
 from lmstudio_integrations.emulator.server.context import USER_STOPPED, Context, OpenChannel
 from lmstudio_integrations.emulator.server.handlers.unsupported import REASONS, not_supported
 from lmstudio_integrations.emulator.server.prediction_log import outcome_of, record_of
@@ -35,9 +33,6 @@ from lmstudio_integrations.types.results import PredictionEnd
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_LONGEST_PATH = 4096
-"""Characters of the directory that a client may choose, as on Linux."""
-
 _MOST_TEXTS = 100
 """Status texts, and warnings, of one call that its record keeps."""
 
@@ -46,38 +41,35 @@ _TEXT_KEPT = 200
 
 
 async def start_tool_use_session(context: Context, channel: OpenChannel, parameter: StartToolUseSession) -> None:
-    """Start a plugin and run the calls of its tools, until the client discards the session, or the plugin ends."""
-    directory = _working_directory(parameter)
+    """Run the calls of a plugin's tools, until the client discards the session."""
+    plugin = _find(context, parameter)
+    if isinstance(plugin, GeneratorPlugin):
+        raise WireError(f'The plugin "{plugin.identifier}" has no tools: it is a generator')
+    sessions = context.state.tool_sessions
     with channel.scope:
-        async with context.state.plugins.session(parameter["pluginIdentifier"], directory) as plugin:
-            session = _ToolSession(context, channel, plugin)
-            # Any packet before this one ends the session: no client can call a tool that it does not know.
-            channel.on_packet = session.receive
-            channel.send({"type": "sessionReady", "toolDefinitions": [tool.to_dict() for tool in plugin.running.tools]})
-            try:
-                await asyncio.wait([plugin.running.ended])
-                await session.wait_for_calls()  # which fail, and have an error each
-            finally:
-                await session.close()
-            raise plugin.running.ended.result()
+        session = _ToolSession(context, channel, plugin)
+        sessions.append(plugin.identifier)
+        channel.on_packet = session.receive
+        channel.send({"type": "sessionReady", "toolDefinitions": [tool.to_dict() for tool in plugin.tools]})
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await session.close()
+            sessions.remove(plugin.identifier)
 
 
-def _working_directory(parameter: StartToolUseSession) -> str | None:
-    """Return the directory that the client has chosen for the plugin.
+def _find(context: Context, parameter: StartToolUseSession) -> Plugin:
+    """Return the plugin of a request.
 
     Raises:
-        WireError: If the request is that of a plugin in a prediction of LM Studio's own chat, or the path is too long.
+        WireError: If there is none, or the request is that of a plugin in a prediction of LM Studio's own chat.
     """
-    specifier = parameter["pluginConfigSpecifier"]
-    if specifier["type"] == "predictionProcess":
+    if parameter["pluginConfigSpecifier"]["type"] == "predictionProcess":
         raise not_supported("plugins of a prediction process", REASONS["plugins"])
-    directory = specifier.get("workingDirectoryPath")
-    if directory is not None and len(directory) > _LONGEST_PATH:
-        raise WireError(
-            "The path of the working directory is too long",
-            cause=f"It has {len(directory):,} characters. This server allows {_LONGEST_PATH:,}.",
-        )
-    return directory
+    identifier, plugins = parameter["pluginIdentifier"], context.state.plugins
+    if identifier not in plugins:
+        raise plugin_not_found(identifier, list(plugins))
+    return plugins[identifier]
 
 
 @dataclass(slots=True, eq=False)
@@ -98,17 +90,17 @@ class _ToolSession:
     Args:
         context: The client.
         channel: The channel of the session.
-        plugin: Its plugin, which runs.
+        plugin: Its plugin.
     """
 
-    def __init__(self, context: Context, channel: OpenChannel, plugin: SharedPlugin) -> None:
+    def __init__(self, context: Context, channel: OpenChannel, plugin: FunctionPlugin) -> None:
         self._state = context.state
         self._client = context.client
         self._channel = channel
         self._plugin = plugin
         # Not a task group, which would cancel an aborted call again, in the middle of what that does about it.
         self._tasks: set[asyncio.Task[None]] = set()
-        self._names = [tool.function.name for tool in plugin.running.tools]
+        self._names = [tool.function.name for tool in plugin.tools]
         self._calls: dict[float, _Call] = {}
 
     def receive(self, packet: Mapping[str, Any]) -> None:
@@ -128,10 +120,6 @@ class _ToolSession:
         self._channel.on_packet = lambda _packet: None
         for call in tuple(self._calls.values()):
             self._abort(call)
-        await self.wait_for_calls()
-
-    async def wait_for_calls(self) -> None:
-        """Wait until no call is left, aborted ones included."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -180,17 +168,12 @@ class _ToolSession:
             warn=partial(self._report, call, "toolCallWarn", "warnText", call.warnings),
         )
         try:
-            return await self._plugin.running.call(name, arguments, reports)
-        except WireError:
-            raise
+            return await self._plugin.call(name, arguments, reports)
         except asyncio.CancelledError:
             assert call.task is not None, "it runs"
             if call.task.cancelling():
                 raise
             raise WireError("The tool was cancelled, but not by the client") from None
-        except Exception as error:
-            logger.exception("the tool %s of %s failed", name, self._plugin.identifier)
-            raise internal_error(error) from error
 
     def _report(self, call: _Call, kind: str, member: str, texts: list[str], text: str) -> None:
         """Send what a tool reports, unless its call has ended."""
@@ -226,8 +209,9 @@ class _ToolSession:
 
 async def generate_with_generator(context: Context, channel: OpenChannel, parameter: GenerateWithGenerator) -> None:
     """Write the next message of a conversation with a generator."""
-    _working_directory(parameter)
-    plugin = context.state.plugins.generator(parameter["pluginIdentifier"])
+    plugin = _find(context, parameter)
+    if not isinstance(plugin, GeneratorPlugin):
+        raise WireError(f'The plugin "{plugin.identifier}" is not a generator')
     request = GenerateRequest(
         config=LlmPredictionConfig(),
         history=parameter["history"],

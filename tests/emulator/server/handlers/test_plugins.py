@@ -14,12 +14,11 @@ import pytest
 
 from lmstudio_integrations import ToolCallContext
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.errors import WireError
+from lmstudio_integrations.emulator.errors import SAMPLE
 from tests.emulator.bare_client import TIMEOUT, Wire, wire
-from tests.emulator.plugins.fake_plugin import FakePlugin
 
 DIRECT: dict[str, Any] = {"type": "direct", "config": {"fields": []}}
-SUMS, FAKE, WRITER = "mcp/sums", "me/fake", "me/writer"
+SUMS, MORE, WRITER = "mcp/sums", "mcp/more", "me/writer"
 
 
 class Tools:
@@ -139,22 +138,10 @@ def tools() -> Iterator[Tools]:
 
 
 @pytest.fixture
-def fake() -> FakePlugin:
-    return FakePlugin()
-
-
-def emulator(tools: Tools, **settings: Any) -> Emulator:
-    """Return a server with a plugin of each kind."""
-    plugins: dict[str, Any] = {SUMS: tools.all, WRITER: {"generator": True, "rule": RULES}, FAKE: [tools.add]}
-    return Emulator([], plugins=plugins, **settings)
-
-
-@pytest.fixture
-def server(tools: Tools, fake: FakePlugin, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    found = emulator(tools)
-    monkeypatch.setattr(found, "_plugins", [fake if each.identifier == FAKE else each for each in found._plugins])
-    with found:
-        yield found
+def server(tools: Tools) -> Iterator[Emulator]:
+    plugins: dict[str, Any] = {SUMS: tools.all, WRITER: {"generator": True, "rule": RULES}, MORE: [tools.add]}
+    with Emulator([], plugins=plugins) as running:
+        yield running
 
 
 @pytest.fixture
@@ -170,9 +157,9 @@ def request(plugin: str, **specifier: Any) -> dict[str, Any]:
 class Session:
     """An open session."""
 
-    def __init__(self, me: Wire, plugin: str = SUMS) -> None:
+    def __init__(self, me: Wire, plugin: str = SUMS, **specifier: Any) -> None:
         self.me = me
-        self.channel = me.open("startToolUseSession", request(plugin))
+        self.channel = me.open("startToolUseSession", request(plugin, **specifier))
         self.ready = self.receive()
 
     def receive(self) -> Any:
@@ -381,90 +368,26 @@ def test_the_calls_of_a_client_that_vanishes_are_aborted(server: Emulator, tools
     server.wait_for(lambda: states(server) == ["aborted"])
 
 
-def test_a_server_that_stops_waits_for_no_function(tools: Tools) -> None:
-    with emulator(tools) as server, wire(server, "plugins") as me:
-        Session(me).start(0, "wait")
-        assert tools.entered.wait(TIMEOUT)
-        server.stop()
-        assert states(server) == ["aborted"]
+def test_a_server_that_stops_waits_for_no_function(server: Emulator, session: Session, tools: Tools) -> None:
+    session.start(0, "wait")
+    assert tools.entered.wait(TIMEOUT)
+    server.stop()
+    assert states(server) == ["aborted"]
     tools.may_end.set()
     assert tools.ended.wait(TIMEOUT)
 
 
-def vanish(server: Emulator, session: Session) -> None:
-    session.me.socket.close()
-
-
-def discard(server: Emulator, session: Session) -> None:
-    session.discard()
-
-
-def stop(server: Emulator, session: Session) -> None:
-    server.stop()
-
-
-@pytest.mark.parametrize("end", [vanish, discard, stop])
-def test_a_plugin_stops_with_its_last_session(
-    server: Emulator, fake: FakePlugin, end: Callable[[Emulator, Session], None]
-) -> None:
-    with wire(server, "plugins") as me:
-        session = Session(me, FAKE)
-        session.start(0, "wait")
-        assert session.receive()["type"] == "toolCallStatus"
-        assert fake.stops == 0
-        end(server, session)
-        server.wait_for(lambda: fake.stops == 1)
-
-
-def test_a_session_may_be_discarded_before_it_is_ready(server: Emulator, me: Wire, fake: FakePlugin) -> None:
-    fake.may_start.clear()
-    channel = me.open("startToolUseSession", request(FAKE, workingDirectoryPath="/tmp"))
-    server.wait_for(fake.started.is_set)
-    assert fake.directories == ["/tmp"]
-    me.send(channel, {"type": "discardSession"})
-    assert list(me.packets(channel)) == []
-    server.wait_for(lambda: fake.cancelled_starts == 1)
-
-
-def test_a_plugin_that_died_fails_all_calls_and_sessions_and_the_next_one_starts_it_anew(
-    server: Emulator, me: Wire, fake: FakePlugin
-) -> None:
+def test_the_plugins_that_sessions_use_are_known_until_the_sessions_end(server: Emulator, me: Wire) -> None:
     with wire(server, "plugins", client="guest:you", passkey="p") as you:
-        sessions = Session(me, FAKE), Session(you, FAKE)
-        for session in sessions:
-            for number in range(3):
-                session.start(number, "wait")
-                assert session.receive()["type"] == "toolCallStatus"
-        sessions[0].start(3, "die")
-        error = titled("It has died")
-        for session, calls in zip(sessions, (4, 3), strict=True):
-            ends = [session.receive() for _ in range(calls)]
-            assert {end["callId"] for end in ends} == {*range(calls)}
-            assert all(end["type"] == "toolCallError" and end["error"] == error for end in ends)
-            assert session.receive() == {"type": "channelError", "channelId": session.channel, "error": error}
-    assert states(server) == ["failed"] * 7
-    assert Session(me, FAKE).call("echo", {"a": 1}) == [{"type": "toolCallComplete", "result": {"a": 1}}]
-    assert fake.starts == 2
-
-
-def test_a_plugin_that_dies_without_a_call_ends_its_sessions(server: Emulator, me: Wire, fake: FakePlugin) -> None:
-    session = Session(me, FAKE)
-    assert fake.running is not None
-    server._started.loop.call_soon_threadsafe(fake.running.ended.set_result, WireError("It has died"))
-    assert session.receive() == {"type": "channelError", "channelId": session.channel, "error": titled("It has died")}
-    assert Session(me, FAKE).call("echo") == [{"type": "toolCallComplete", "result": {}}]
-    server.wait_for(lambda: fake.stops == 1)
+        first, _, _ = Session(me, workingDirectoryPath="/tmp"), Session(me, MORE), Session(you)
+        assert server.running_plugins == (SUMS, MORE, SUMS)
+        first.discard()
+        server.wait_for(lambda: server.running_plugins == (MORE, SUMS))
+    server.wait_for(lambda: server.running_plugins == (MORE,))
 
 
 def titled(title: str) -> dict[str, Any]:
     return {"title": title, "rootTitle": title}
-
-
-def test_a_defect_of_a_plugin_fails_the_call_alone(me: Wire, caplog: pytest.LogCaptureFixture) -> None:
-    session = Session(me, FAKE)
-    assert session.error("odd")["title"] == "Internal error of the emulator"
-    assert "the tool odd of me/fake failed" in caplog.text
-    assert session.call("echo")[0]["result"] == {}
 
 
 GENERATE = {"tools": [], "history": {"messages": []}}
@@ -481,11 +404,6 @@ GENERATE = {"tools": [], "history": {"messages": []}}
             "startToolUseSession",
             request("x" * 10_000),
             f'Cannot find a plugin with the identifier "{"x" * 6144} [… 1808 characters omitted …] {"x" * 2048}"',
-        ),
-        (
-            "startToolUseSession",
-            request(FAKE, workingDirectoryPath="/" + "x" * 4096),
-            "The path of the working directory is too long",
         ),
         *(
             (
@@ -506,9 +424,19 @@ def test_what_cannot_be_used_is_an_error(me: Wire, endpoint: str, parameter: Any
     assert packet["error"]["title"] == title
 
 
-def test_the_error_for_an_unknown_plugin_lists_those_there_are(me: Wire) -> None:
-    (packet,) = me.stream("startToolUseSession", request("no/such"))
-    assert packet["error"]["cause"] == "This server has mcp/sums, me/writer, me/fake."
+@pytest.mark.parametrize(
+    ("plugins", "cause"),
+    [
+        ((), "This server has no plugins."),
+        (("a/b", "c/d"), "This server has a/b, c/d."),
+        (tuple(f"a/{number}" for number in range(SAMPLE + 5)), "a/19 and 5 more."),
+    ],
+)
+def test_an_unknown_plugin_is_named_with_those_there_are(tools: Tools, plugins: tuple[str, ...], cause: str) -> None:
+    with Emulator([], plugins={name: [tools.add] for name in plugins}) as server, wire(server, "plugins") as me:
+        (packet,) = me.stream("startToolUseSession", request("no/such"))
+    assert '"no/such"' in packet["error"]["title"]
+    assert packet["error"]["cause"].endswith(cause)
 
 
 def test_calls_are_recorded_as_plain_data(server: Emulator, session: Session, caplog: pytest.LogCaptureFixture) -> None:

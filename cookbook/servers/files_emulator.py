@@ -1,19 +1,17 @@
-"""An MCP server that finds and reads files, for recipes with tools of LM Studio.
+"""The emulator with a plugin that finds and reads files.
 
-It has two tools of `@modelcontextprotocol/server-filesystem`, and allows the folder
-for temporary files. `mcp_catalog.toml` names it; it speaks over stdio.
+Its functions take the place of two tools of the MCP server
+`@modelcontextprotocol/server-filesystem`, and allow the folder for temporary files.
 """
 
 import tempfile
 from fnmatch import fnmatch
 from pathlib import Path
 
-from mcp.server.fastmcp import FastMCP
+from lmstudio_integrations.emulator import Emulator
 
 ALLOWED = Path(tempfile.gettempdir()).resolve()
-
-# stdout belongs to the protocol; logs go to stderr, which the emulator reads.
-server = FastMCP("files", log_level="ERROR")
+CATALOG = Path(__file__).parents[1] / "catalog.toml"
 
 
 def allowed(path: str) -> Path:
@@ -24,7 +22,6 @@ def allowed(path: str) -> Path:
     return resolved
 
 
-@server.tool()
 def search_files(path: str, pattern: str) -> str:
     """Return the paths of the files in a folder whose names match a pattern."""
     files = allowed(path).rglob("*")
@@ -32,11 +29,18 @@ def search_files(path: str, pattern: str) -> str:
     return "\n".join(found) or "No matches found"
 
 
-@server.tool()
 def read_text_file(path: str) -> str:
     """Return the text of a file."""
     return allowed(path).read_text("utf-8")
 
 
+PLUGINS = {"mcp/files": [search_files, read_text_file]}
+
 if __name__ == "__main__":
-    server.run(transport="stdio")
+    server = Emulator(
+        catalog=CATALOG,
+        plugins=PLUGINS,
+        load=["qwen/qwen3-4b-2507"],
+        port=41343,  # where programs look for LM Studio
+    )
+    server.serve_forever(lambda: print("The emulator listens at", server.address))

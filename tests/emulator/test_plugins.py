@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
+from lmstudio_integrations.emulator import plugins
 from lmstudio_integrations.emulator.errors import WireError
-from lmstudio_integrations.emulator.plugins import functions
-from lmstudio_integrations.emulator.plugins.base import CallReports
-from lmstudio_integrations.emulator.plugins.functions import MAX_QUEUED, FunctionPlugin
+from lmstudio_integrations.emulator.plugins import MAX_QUEUED, CallReports, FunctionPlugin
 from lmstudio_integrations.types.functions import ToolCallContext
 
 SILENT = CallReports(status=lambda _text: None, warn=lambda _text: None)
@@ -19,8 +18,7 @@ SILENT = CallReports(status=lambda _text: None, warn=lambda _text: None)
 
 async def call(function: Callable[..., Any], reports: CallReports = SILENT) -> Any:
     """Call the only tool of a plugin."""
-    running = await FunctionPlugin("mcp/one", [function]).start(None)
-    return await running.call(function.__name__, {}, reports)
+    return await FunctionPlugin("mcp/one", [function]).call(function.__name__, {}, reports)
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, pytest.fail.Exception, StopIteration])
@@ -85,10 +83,10 @@ async def test_a_thread_that_cannot_start_is_an_error_and_takes_no_place(monkeyp
         """Return one."""
         return 1
 
-    monkeypatch.setattr(functions, "MAX_THREADS", 1)
-    running = await FunctionPlugin("mcp/one", [one]).start(None)
+    monkeypatch.setattr(plugins, "MAX_THREADS", 1)
+    plugin = FunctionPlugin("mcp/one", [one])
     with monkeypatch.context() as patched:
-        patched.setattr(functions, "run_in_thread", no_more)
+        patched.setattr(plugins, "run_in_thread", no_more)
         with pytest.raises(WireError, match="cannot start another thread"):
-            await running.call("one", {}, SILENT)
-    assert await running.call("one", {}, SILENT) == 1
+            await plugin.call("one", {}, SILENT)
+    assert await plugin.call("one", {}, SILENT) == 1

@@ -1,1 +1,0 @@
-"""Plugins of the server: MCP servers, Python functions, and scripted generators."""
