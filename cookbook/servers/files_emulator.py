@@ -5,6 +5,7 @@ Its functions take the place of two tools of the MCP server
 """
 
 import tempfile
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def read_text_file(path: str) -> str:
     return allowed(path).read_text("utf-8")
 
 
-PLUGINS = {"mcp/files": [search_files, read_text_file]}
+TOOLS: list[Callable[..., str]] = [search_files, read_text_file]
+PLUGINS = {"mcp/files": TOOLS}
 
 if __name__ == "__main__":
     server = Emulator(

@@ -29,7 +29,7 @@ from lmstudio_integrations.emulator.models.catalog import (
     scripted_tools,
 )
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
-from lmstudio_integrations.emulator.server.limits import DEFAULT_LIMITS, MIB
+from lmstudio_integrations.emulator.server.context import DEFAULT_LIMITS, MIB
 from lmstudio_integrations.emulator.testing.cassettes.modes import Pace
 from lmstudio_integrations.emulator.testing.proxy.fault_options import choose_faults, read_injections
 from lmstudio_integrations.emulator.testing.proxy.injections import Injection

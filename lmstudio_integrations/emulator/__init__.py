@@ -9,7 +9,7 @@ from lmstudio_integrations.emulator.emulator import ConnectionRecord, Emulator, 
 from lmstudio_integrations.emulator.models.catalog import Catalog, DeviceEntry, ModelEntry, Preset
 from lmstudio_integrations.emulator.models.clock import Clock, ManualClock, SystemClock
 from lmstudio_integrations.emulator.plugins import PluginEntry
-from lmstudio_integrations.emulator.server.limits import Limits
+from lmstudio_integrations.emulator.server.context import Limits
 from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
 from lmstudio_integrations.emulator.testing.proxy.fault import Fault
 from lmstudio_integrations.emulator.testing.proxy.fault_proxy import FaultProxy

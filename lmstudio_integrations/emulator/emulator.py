@@ -34,9 +34,8 @@ from lmstudio_integrations.emulator.models.clock import Clock, SystemClock
 from lmstudio_integrations.emulator.models.fair_queue import CancelScope
 from lmstudio_integrations.emulator.models.registry import ModelRegistry
 from lmstudio_integrations.emulator.plugins import create_plugin
-from lmstudio_integrations.emulator.server.authentication import Authenticator
-from lmstudio_integrations.emulator.server.context import ServerState
-from lmstudio_integrations.emulator.server.limits import DEFAULT_LIMITS, Limits
+from lmstudio_integrations.emulator.server.clients import Authenticator
+from lmstudio_integrations.emulator.server.context import DEFAULT_LIMITS, Limits, ServerState
 from lmstudio_integrations.emulator.server.replay import ReplayConnection
 from lmstudio_integrations.emulator.server.server import Server
 from lmstudio_integrations.emulator.testing.cassettes.cassette import file_errors, read, save

@@ -1,8 +1,7 @@
 """An emulator that releases clients, as the reference server does: afterwards their identity is rejected for ever."""
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.server.authentication import Authenticator
-from lmstudio_integrations.emulator.server.context import ConnectedClient
+from lmstudio_integrations.emulator.server.clients import Authenticator, ConnectedClient
 
 RELEASED = "Client is already released!"
 

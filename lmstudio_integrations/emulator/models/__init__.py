@@ -2,5 +2,5 @@
 
 `catalog.py` has the entries. `registry.py` loads them, refuses to, evicts and unloads; `instance.py` is one that is
 loaded, with its idle TTL and the queue of `fair_queue.py`. `device.py` is where that is: this machine or a linked one,
-with a memory of `memory.py`. `clock.py` is the time of all this, which tests move.
+with its memory. `clock.py` is the time of all this, which tests move.
 """

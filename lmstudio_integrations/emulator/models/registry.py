@@ -18,9 +18,8 @@ from lmstudio_integrations.emulator.engines.base import Engine, LoadRequest, Mod
 from lmstudio_integrations.emulator.engines.errors import EngineError, too_many_loaded, without_directories
 from lmstudio_integrations.emulator.models.catalog import Catalog, ModelEntry, describe
 from lmstudio_integrations.emulator.models.clock import Clock
-from lmstudio_integrations.emulator.models.device import Device
+from lmstudio_integrations.emulator.models.device import Device, MemoryNeed
 from lmstudio_integrations.emulator.models.instance import ModelInstance
-from lmstudio_integrations.emulator.models.memory import MemoryNeed
 from lmstudio_integrations.emulator.testing.request_log import LoadRecord, LoadState, RecordEntry, RequestLog
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol import defaults

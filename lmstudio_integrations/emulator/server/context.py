@@ -1,74 +1,63 @@
-"""What handlers get with a request: the server's state, the client, and the channel."""
+"""What handlers get with a request: the server's state and limits, the client, and the channel."""
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from lmstudio_integrations._support.text import shown
+from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.emulator.engines.base import FaultKind
-from lmstudio_integrations.emulator.errors import WireError, file_not_found
+from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.models.clock import Clock
 from lmstudio_integrations.emulator.models.fair_queue import CancelScope
 from lmstudio_integrations.emulator.models.registry import ModelRegistry
 from lmstudio_integrations.emulator.plugins import Plugin
-from lmstudio_integrations.emulator.server.limits import DEFAULT_LIMITS, Limits
-from lmstudio_integrations.emulator.server.uploads import Upload, UploadFolder, with_namespace
+from lmstudio_integrations.emulator.server.clients import ConnectedClient, UploadFolder
 from lmstudio_integrations.emulator.testing.request_log import RequestLog
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.types.config import ModelKind
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The limits of a server.
+
+    Attributes:
+        message_bytes: Size of one message. An uploaded file is one message, in base64.
+        backlog_bytes: Unread output of a connection; a client that leaves more unread is disconnected.
+        loaded_models: Models that are loaded at once on each device.
+        records: Records of each kind: predictions, embeddings, loads, tool calls. The oldest are dropped.
+        record_bytes: Approximate memory of the records of each kind. The newest record is always kept, even if it
+            alone exceeds this.
+
+    Raises:
+        LMStudioValueError: If a limit is not positive.
+    """
+
+    message_bytes: int = 256 * MIB
+    backlog_bytes: int = 64 * MIB
+    loaded_models: int = 64
+    records: int = 10_000
+    record_bytes: int = 32 * MIB
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if not (is_count(value) and value):
+                raise LMStudioValueError(f"the limit {each.name} must be a positive whole number; got {shown(value)}")
+
+
+DEFAULT_LIMITS = Limits()
 
 USER_STOPPED = "userStopped"
 """The stop reason when the client cancels."""
 
 LogListener = Callable[[dict[str, Any]], None]
-
-
-@dataclass(slots=True, eq=False)
-class ConnectedClient:
-    """One client with all its sockets; its uploads are dropped with the last socket (docs/protocol.md#credentials)."""
-
-    identifier: str
-    passkey: str = field(repr=False)
-    sockets: int = 0
-    uploads: dict[str, Upload] = field(default_factory=dict[str, Upload])
-
-    def store(self, upload: Upload) -> str:
-        """Store a file and return its identifier, which is new each time."""
-        identifier = f"local:{secrets.token_hex(16)}"
-        self.uploads[identifier] = upload
-        return identifier
-
-    def upload(self, identifier: str) -> Upload:
-        """Return a file.
-
-        Raises:
-            WireError: If there is none.
-        """
-        upload = self.uploads.get(with_namespace(identifier))
-        if upload is None:
-            raise file_not_found(identifier)
-        return upload
-
-    def path(self, identifier: str, folder: UploadFolder) -> Path:
-        """Return the path of a file, which is written to the folder on first use.
-
-        Raises:
-            WireError: If there is no such file, or it cannot be written.
-        """
-        upload = self.upload(identifier)
-        upload.path = upload.path or folder.write(upload)
-        return upload.path
-
-    def drop_uploads(self) -> None:
-        """Drop all files, as the client has disconnected."""
-        for upload in self.uploads.values():
-            if upload.path is not None:
-                with suppress(OSError):
-                    upload.path.unlink()
-        self.uploads.clear()
 
 
 @dataclass(slots=True, eq=False)

@@ -17,11 +17,10 @@ from websockets.http11 import Request, Response
 from lmstudio_integrations._support import network_guard
 from lmstudio_integrations._support.secrets import server_logger
 from lmstudio_integrations._support.version import __version__
-from lmstudio_integrations.emulator.server.authentication import Authenticator
-from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler
+from lmstudio_integrations.emulator.server.clients import Authenticator
+from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler, Socket
 from lmstudio_integrations.emulator.server.context import ServerState
 from lmstudio_integrations.emulator.server.handlers import SERVED
-from lmstudio_integrations.emulator.server.sockets import Socket
 from lmstudio_integrations.emulator.testing.tcp import port_error, stop_accepting
 from lmstudio_integrations.protocol.endpoints import Namespace
 

@@ -16,7 +16,7 @@ from lmstudio_integrations.client.transport.connect import discovery
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.server.limits import Limits
+from lmstudio_integrations.emulator.server.context import Limits
 from lmstudio_integrations.types.models import ServerVersion
 from tests.client.fake import wait_until
 from tests.support.gate import AT_THE_GATE, Gate

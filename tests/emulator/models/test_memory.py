@@ -7,7 +7,7 @@ import pytest
 
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.llama_cpp import memory_of_machine
-from lmstudio_integrations.emulator.models.memory import GIB
+from lmstudio_integrations.emulator.models.device import GIB
 from lmstudio_integrations.errors import LMStudioModelLoadError
 from tests.emulator.bare_client import STACK, Wire, named, wire
 

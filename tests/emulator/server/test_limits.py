@@ -10,7 +10,7 @@ from websockets.exceptions import ConnectionClosed
 
 from lmstudio_integrations.emulator import Emulator, Limits, ModelEntry
 from lmstudio_integrations.emulator.server import server as listening
-from lmstudio_integrations.emulator.server.limits import MIB
+from lmstudio_integrations.emulator.server.context import MIB
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.bare_client import STACK, Wire, wire
 from tests.emulator.server.hostile import lazy, memory_at_most, raw_websocket

@@ -12,7 +12,7 @@ from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest, LoadRequest, Progress
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.emulator.engines.scripted.engine import ScriptedModel
-from lmstudio_integrations.emulator.engines.scripted.prompt_cache import PromptCache
+from lmstudio_integrations.emulator.engines.scripted.playback import PromptCache
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress

@@ -6,6 +6,6 @@ process.
 
 from lmstudio_integrations.emulator.engines.llama_cpp.engine import LlamaCppEngine, LlamaCppModel
 from lmstudio_integrations.emulator.engines.llama_cpp.load_parameters import header_of, is_embedding
-from lmstudio_integrations.emulator.engines.llama_cpp.memory import memory_limit, memory_of_machine
+from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import memory_limit, memory_of_machine
 
 __all__ = ["LlamaCppEngine", "LlamaCppModel", "header_of", "is_embedding", "memory_limit", "memory_of_machine"]

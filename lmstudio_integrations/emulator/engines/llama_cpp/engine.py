@@ -2,7 +2,7 @@
 
 A crash or a hang of the engine is an error of one model and never of the emulator; unloading releases all memory;
 cancelling closes a connection. Built on `worker_client`, which runs `worker_main.py`, and pure translations:
-`load_parameters`, `request_body`, `messages`, `context_window`, `responses` and `vectors`.
+`load_parameters`, `request_body`, `messages`, `context_window` and `responses`.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from lmstudio_integrations.emulator.engines.base import (
     Progress,
 )
 from lmstudio_integrations.emulator.engines.errors import EngineError
-from lmstudio_integrations.emulator.engines.large_input import is_large, is_large_request, run_in_thread
+from lmstudio_integrations.emulator.engines.generation import is_large, is_large_request, run_in_thread
 from lmstudio_integrations.emulator.engines.llama_cpp import (
     constraints,
     context_window,
@@ -33,7 +33,6 @@ from lmstudio_integrations.emulator.engines.llama_cpp import (
     messages,
     request_body,
     responses,
-    vectors,
 )
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
 from lmstudio_integrations.emulator.engines.llama_cpp.slots import Slots, fingerprint_of_request
@@ -238,9 +237,11 @@ class LlamaCppModel:
     async def embed(self, text: str) -> list[float]:
         """Return the vector of a text; a text that is longer than the context is cut off, as in training."""
         # A second call for a short text would take a considerable part of the time of the first.
-        text_or_tokens = text if vectors.fits(text, self.context_length) else await self._tokens_to_embed(text)
+        text_or_tokens = text if request_body.fits(text, self.context_length) else await self._tokens_to_embed(text)
         async with self._slots.use(PromptFingerprint(())):
-            return vectors.vector_of(await self._worker.call("/v1/embeddings", vectors.request_of(text_or_tokens)))
+            return request_body.vector_of(
+                await self._worker.call("/v1/embeddings", request_body.embedding(text_or_tokens))
+            )
 
     async def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text.

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from lmstudio_integrations.emulator.engines.base import GenerateRequest
-from lmstudio_integrations.emulator.engines.large_input import is_large_request, run_in_thread
+from lmstudio_integrations.emulator.engines.generation import is_large_request, run_in_thread
 from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint, fingerprint_of
 
 _LITTLE = 0.05

@@ -1,4 +1,4 @@
-"""A worker process and its HTTP client: start, call, stream, detect a crash, stop.
+"""A worker process and its HTTP client: memory limit, start, call, stream, detect a crash, stop.
 
 Knows nothing of models or predictions: JSON bodies in, JSON responses and chunks out.
 """
@@ -9,16 +9,19 @@ import importlib
 import io
 import json
 import logging
+import os
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations._support.text import shown
+from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.emulator.engines.errors import EngineError, load_failed, model_crashed
 from lmstudio_integrations.emulator.engines.llama_cpp import worker_main
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import error_from_response
 from lmstudio_integrations.emulator.engines.weights import install_hint
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.envelope import without_surrogates
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -332,3 +335,35 @@ def _load_error(reply: Mapping[str, Any], parameters: worker_main.WorkerParamete
         *([f"{parameters.memory_bytes} bytes are enough memory for it"] if parameters.memory_bytes else []),
     ]
     return load_failed(str(reply["error"]), f"Check that {', and that '.join(possible_causes)}.")
+
+
+SHARE = 4
+"""By default, one part in so many of the machine's memory stays free."""
+
+_CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+def memory_limit(requested: int | None) -> int:
+    """Return the limit in bytes, 0 for none: the requested one, else three quarters of the memory.
+
+    Raises:
+        LMStudioValueError: If the requested limit is invalid, or this system does not support one.
+    """
+    if requested is None:
+        return 0 if sys.platform != "linux" else memory_of_machine() * (SHARE - 1) // SHARE
+    if not (is_count(requested) and requested):
+        raise LMStudioValueError(f"worker_memory must be a number of bytes above 0; got {shown(requested)}")
+    if sys.platform != "linux":
+        raise LMStudioValueError("worker_memory is supported on Linux only; omit it on this system")
+    return requested
+
+
+def memory_of_machine() -> int:
+    """Return the memory of this machine, or of the container, in bytes; 0 on Windows, which is not asked."""
+    if sys.platform == "win32":
+        return 0
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(whole, int(_CONTROL_GROUP.read_text(encoding="ascii")))
+    except (OSError, ValueError):  # there is no such file, or it says "max"
+        return whole

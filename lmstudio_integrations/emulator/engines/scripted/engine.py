@@ -30,7 +30,7 @@ from lmstudio_integrations.emulator.engines.base import (
     Progress,
 )
 from lmstudio_integrations.emulator.engines.errors import load_failed
-from lmstudio_integrations.emulator.engines.large_input import (
+from lmstudio_integrations.emulator.engines.generation import (
     is_large,
     is_large_request,
     is_long,
@@ -38,8 +38,13 @@ from lmstudio_integrations.emulator.engines.large_input import (
 )
 from lmstudio_integrations.emulator.engines.scripted import chat_template, words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import ENGINE
-from lmstudio_integrations.emulator.engines.scripted.playback import Stall, check_template, play, play_silently
-from lmstudio_integrations.emulator.engines.scripted.prompt_cache import PromptCache
+from lmstudio_integrations.emulator.engines.scripted.playback import (
+    PromptCache,
+    Stall,
+    check_template,
+    play,
+    play_silently,
+)
 from lmstudio_integrations.emulator.engines.scripted.rules import Rule, Situation, Wait, parse_rules
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import ChatHistory

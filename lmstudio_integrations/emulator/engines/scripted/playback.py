@@ -1,12 +1,14 @@
 """A prediction of a scripted model: which rule applies, and the events that its steps become.
 
 Plain generators without a clock. Waits are yielded like events; `engine` does the waiting. `writer` turns text
-and tool calls into tokens.
+and tool calls into tokens. A prompt that begins like an earlier one is said to be partly in the cache.
 """
 
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import get_args
 
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest
@@ -14,7 +16,6 @@ from lmstudio_integrations.emulator.engines.errors import EngineError, model_cra
 from lmstudio_integrations.emulator.engines.generation import progress_details
 from lmstudio_integrations.emulator.engines.scripted import chat_template, words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import display_data, unsupported
-from lmstudio_integrations.emulator.engines.scripted.prompt_cache import PromptCache
 from lmstudio_integrations.emulator.engines.scripted.rules import (
     ANY_TOOL,
     Error,
@@ -33,7 +34,36 @@ from lmstudio_integrations.emulator.engines.scripted.rules import (
 )
 from lmstudio_integrations.emulator.engines.scripted.schema import shortest_instance
 from lmstudio_integrations.emulator.engines.scripted.writer import Writer
+from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint, fingerprint_of
 from lmstudio_integrations.types.results import PromptProgress
+
+_PROMPTS = 64
+"""The prompts that one model has in its cache."""
+
+
+class PromptCache:
+    """The last prompts of one model, whole messages of which count as cached. Raw prompts are never in it."""
+
+    def __init__(self) -> None:
+        self._fingerprints: deque[PromptFingerprint] = deque(maxlen=_PROMPTS)
+
+    def add(self, request: GenerateRequest) -> int:
+        """Add the prompt of a prediction; return how many of its tokens were in the cache before."""
+        if request.history is None:
+            return 0
+        messages, tools = request.history.messages, offered(request)
+        fingerprint = fingerprint_of(request.history.to_dict()["messages"], [tool.to_dict() for tool in tools])
+        # A copy, because long prompts are read in other threads.
+        common = max((fingerprint.common_with(each) for each in self._fingerprints.copy()), default=0)
+        self._fingerprints.append(fingerprint)
+        ends = accumulate(len(message.content) for message in messages)
+        whole = [message for message, end in zip(messages, ends, strict=True) if end < common]  # the tools are a part
+        if not common:
+            return 0
+        template = request.config.prompt_template
+        before_answer = words.count(chat_template.render([], [], template))
+        return words.count(chat_template.render(whole, tools, template)) - before_answer
+
 
 _ANY_OBJECT = {"type": "object"}
 

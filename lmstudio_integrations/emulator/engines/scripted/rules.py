@@ -1,14 +1,16 @@
 """The rules of a scripted model: when one applies, and the steps that the model then performs.
 
 A rule is written in Python or in TOML, with the same names. This module checks and matches rules; `playback` performs
-the steps.
+the steps. A rule for a reranker applies by the text alone: the query and the instruction, which are the same for all
+texts, would match for each of them.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -19,10 +21,10 @@ from lmstudio_integrations.emulator.engines.base import FaultKind, GenerateReque
 from lmstudio_integrations.emulator.engines.scripted.chat_template import message_text
 from lmstudio_integrations.emulator.engines.scripted.error_codes import MEMBERS
 from lmstudio_integrations.emulator.engines.scripted.regex import Pattern, PatternError
-from lmstudio_integrations.emulator.engines.scripted.reranking import rerank_prompt
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.reranking import QUESTION, QWEN3_RERANKER
 from lmstudio_integrations.types.tools import Tool
 
 _LAST = "{last}"
@@ -375,3 +377,25 @@ def _fill(value: Any, last: str) -> Any:
     if is_list(value):
         return [_fill(item, last) for item in value]
     return value
+
+
+_FORMS = [re.split(r"\{\w+\}", prompt)[1:] for prompt in (QWEN3_RERANKER.prompt, QUESTION)]
+"""What stands before the query, before the text, and after it, in each form."""
+
+
+class RerankPrompt(NamedTuple):
+    """What a reranker compares."""
+
+    query: str
+    text: str
+
+
+def rerank_prompt(prompt: str) -> RerankPrompt | None:
+    """Return what the prompt of a reranker compares; `None` for another prompt."""
+    for before_query, before_text, after_text in _FORMS:
+        _, _, rest = prompt.partition(before_query)
+        query, _, rest = rest.partition(before_text)
+        text, is_found, _ = rest.rpartition(after_text)
+        if is_found:
+            return RerankPrompt(query, text)
+    return None

@@ -9,15 +9,12 @@ from collections.abc import Mapping
 
 from lmstudio_integrations.emulator.server.context import Handler
 from lmstudio_integrations.emulator.server.handlers import (
-    diagnostics,
     files,
     models,
     plugins,
     prediction,
     repository,
-    runtime,
     system,
-    text,
     unsupported,
 )
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, NAMED_ENDPOINTS, Endpoint, Namespace
@@ -32,8 +29,8 @@ _MODELS: dict[str, Handler] = {
     "getBasePredictionConfig": models.get_base_prediction_config,
     "getInstanceProcessingState": models.get_instance_processing_state,
     "estimateModelUsage": models.estimate_model_usage,
-    "tokenize": text.tokenize,
-    "countTokens": text.count_tokens,
+    "tokenize": models.tokenize,
+    "countTokens": models.count_tokens,
 }
 
 _IMPLEMENTED: Mapping[Namespace, Mapping[str, Handler]] = {
@@ -41,10 +38,10 @@ _IMPLEMENTED: Mapping[Namespace, Mapping[str, Handler]] = {
         **_MODELS,
         "predict": prediction.predict,
         "completeRawText": prediction.complete_raw_text,
-        "applyPromptTemplate": text.apply_prompt_template,
-        "preloadDraftModel": text.preload_draft_model,
+        "applyPromptTemplate": models.apply_prompt_template,
+        "preloadDraftModel": models.preload_draft_model,
     },
-    "embedding": {**_MODELS, "embedString": text.embed_string},
+    "embedding": {**_MODELS, "embedString": models.embed_string},
     "system": {
         "listDownloadedModels": system.list_downloaded_models,
         "listDownloadedModelVariants": system.list_downloaded_model_variants,
@@ -75,8 +72,8 @@ _IMPLEMENTED: Mapping[Namespace, Mapping[str, Handler]] = {
         "createArtifactDownloadPlan": repository.create_artifact_download_plan,
         "lmLinkStatus": repository.lm_link_status,
     },
-    "runtime": {"surveyHardware": runtime.survey_hardware},
-    "diagnostics": {"streamLogs": diagnostics.stream_logs},
+    "runtime": {"surveyHardware": system.survey_hardware},
+    "diagnostics": {"streamLogs": system.stream_logs},
     "plugins": {
         "startToolUseSession": plugins.start_tool_use_session,
         "generateWithGenerator": plugins.generate_with_generator,

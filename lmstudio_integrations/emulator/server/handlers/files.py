@@ -11,8 +11,8 @@ from typing import Any
 from lmstudio_integrations.emulator.engines.base import EngineModel
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.server import retrieval
+from lmstudio_integrations.emulator.server.clients import Upload
 from lmstudio_integrations.emulator.server.context import Context, OpenChannel
-from lmstudio_integrations.emulator.server.uploads import Upload
 from lmstudio_integrations.protocol.requests import LocalFile, ParseDocument, Retrieve, UploadedFile, UploadFile
 from lmstudio_integrations.types.files import IMAGE_FORMATS, image_format
 from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier, by_identifier

@@ -15,10 +15,15 @@ from lmstudio_integrations.emulator.errors import WireError, file_not_found
 from lmstudio_integrations.emulator.models import prediction_settings
 from lmstudio_integrations.emulator.models.fair_queue import CancelScope
 from lmstudio_integrations.emulator.models.instance import ModelInstance
-from lmstudio_integrations.emulator.server.context import ConnectedClient, Context, OpenChannel
-from lmstudio_integrations.emulator.server.prediction_log import Images, outcome_of, record_of, written_text
-from lmstudio_integrations.emulator.server.prediction_stats import StatsCollector
-from lmstudio_integrations.emulator.server.uploads import Upload
+from lmstudio_integrations.emulator.server.clients import ConnectedClient, Upload
+from lmstudio_integrations.emulator.server.context import Context, OpenChannel
+from lmstudio_integrations.emulator.server.prediction_stats import (
+    Images,
+    StatsCollector,
+    outcome_of,
+    record_of,
+    written_text,
+)
 from lmstudio_integrations.emulator.testing.request_log import PredictionRecord, RecordEntry
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.legacy_completion import completion_prompt, is_completion
