@@ -14,8 +14,9 @@ from typing import Any
 from websockets.frames import CloseCode
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.proxy.actions import (
+from lmstudio_integrations.emulator.testing.actions import (
     DEAD,
+    NOISE,
     after,
     before,
     black_hole,
@@ -32,11 +33,10 @@ from lmstudio_integrations.emulator.testing.proxy.actions import (
     mask,
     replace,
     reset,
+    without_content,
 )
-from lmstudio_integrations.emulator.testing.proxy.injections import Action
-from lmstudio_integrations.emulator.testing.proxy.proxy import ProxiedConnection, Proxy, ProxyThread, forward
-from lmstudio_integrations.emulator.testing.proxy.replacements import NOISE, without_content
-from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem
+from lmstudio_integrations.emulator.testing.proxy import Action, ProxiedConnection, Proxy, ProxyThread, forward
+from lmstudio_integrations.emulator.testing.wire_items import WireItem
 from lmstudio_integrations.errors import LMStudioModelLoadError
 from tests.faults.surfaces import DIMENSIONS
 
@@ -95,8 +95,8 @@ FAULTS: dict[str, tuple[Action, ...]] = {
     "upgrade": (*_BREAK, lose),
     "response head": (*_BREAK, drip, lose),
     "authentication": (*_OF_FRAMES, lose, replace(lambda _: {"success": False, "error": "Not now"})),
-    "load packet": (*_OF_FRAMES, lose),
-    "load result": (*_OF_FRAMES, lose, replace(without_content)),
+    "load middle packet": (*_OF_FRAMES, lose),
+    "load last packet": (*_OF_FRAMES, lose, replace(without_content)),
     "request": (*_BREAK, lose),
     "first packet": (*_OF_FRAMES, replace(without_content)),
     "middle packet": (*_OF_FRAMES, replace(without_content)),

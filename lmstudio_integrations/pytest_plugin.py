@@ -13,7 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from lmstudio_integrations.emulator import Emulator, FaultProxy, Recording
-    from lmstudio_integrations.emulator.testing.cassettes.modes import Mode
+    from lmstudio_integrations.emulator.testing.cassette import Mode
 
 MODELS = ("qwen2.5-7b-instruct", "text-embedding-nomic-embed-text-v1.5")
 """The default models of the emulator: a scripted model of each kind."""
@@ -46,8 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--lmstudio-record",
         choices=("none", "once", "rewrite"),
         default="none",
-        help="when the tests that use lmstudio_cassette record an LM Studio: never, if there is no cassette yet, what "
-        "the cassette does not have, everything, or everything from nothing (default: none)",
+        help="when the tests that use lmstudio_cassette record an LM Studio: never, if there is no cassette yet, or "
+        "always (default: none)",
     )
     group.addoption(
         "--lmstudio-block",
@@ -208,7 +208,7 @@ def lmstudio_cassette(
     """
     from lmstudio_integrations.client.api.convenience import own_default_client  # noqa: PLC0415 - see the module
     from lmstudio_integrations.emulator import Emulator, use_cassette  # noqa: PLC0415
-    from lmstudio_integrations.emulator.testing.cassettes.modes import needs_server  # noqa: PLC0415
+    from lmstudio_integrations.emulator.testing.cassette import needs_server  # noqa: PLC0415
 
     node: pytest.Item = request.node
     mode = cast("Mode", request.config.getoption("--lmstudio-record"))
@@ -235,7 +235,7 @@ def lmstudio_cassette(
 
 
 def _cassette_path(item: pytest.Item) -> Path:
-    from lmstudio_integrations.emulator.testing.cassettes.modes import cassette_name  # noqa: PLC0415 - see the module
+    from lmstudio_integrations.emulator.testing.cassette import cassette_name  # noqa: PLC0415 - see the module
 
     # Not the node id, to which plugins such as pytest-xdist add.
     test = [each.name for each in item.listchain() if isinstance(each, (pytest.Class, pytest.Item))]
@@ -253,7 +253,7 @@ def _recorded_host(request: pytest.FixtureRequest) -> str:
 
 
 def _choose_faults(choices: Sequence[str], test: str) -> list[str]:
-    from lmstudio_integrations.emulator.testing.proxy.fault_options import choose_faults  # noqa: PLC0415
+    from lmstudio_integrations.emulator.testing.faults import choose_faults  # noqa: PLC0415
     from lmstudio_integrations.errors import LMStudioValueError  # noqa: PLC0415
 
     try:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import groupby
 
-from lmstudio_integrations.emulator.testing.proxy.fault_options import choose_faults
+from lmstudio_integrations.emulator.testing.faults import choose_faults
 from tools import ROOT
 
 PAGE = ROOT / "docs/tools/faults.md"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import get_args
 
-from lmstudio_integrations.emulator.testing.proxy.fault import Phase
+from lmstudio_integrations.emulator.testing.faults import Phase
 from tests.faults.fault_table import TABLE
 from tests.faults.model import WORKS, Outcome, Row
 from tests.faults.surfaces import SURFACES, Kind

@@ -18,9 +18,7 @@ _TURN = 0.2
 
 
 def record(  # noqa: PLR0917 - one parameter for each flag
-    to: Annotated[
-        Path, typer.Option(metavar="FILE", help="The cassette to write, compressed if the name ends in .gz.")
-    ],
+    to: Annotated[Path, typer.Option(metavar="FILE", help="The cassette to write.")],
     host: Host = None,
     token: Token = None,
     port: Annotated[

@@ -30,10 +30,9 @@ from lmstudio_integrations.emulator.models.catalog import (
 )
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.server.context import DEFAULT_LIMITS, MIB
-from lmstudio_integrations.emulator.testing.cassettes.modes import Pace
-from lmstudio_integrations.emulator.testing.proxy.fault_options import choose_faults, read_injections
-from lmstudio_integrations.emulator.testing.proxy.injections import Injection
-from lmstudio_integrations.emulator.testing.proxy.proxy import Proxy, ProxyThread
+from lmstudio_integrations.emulator.testing.cassette import Pace
+from lmstudio_integrations.emulator.testing.faults import choose_faults, read_injections
+from lmstudio_integrations.emulator.testing.proxy import Injection, Proxy, ProxyThread
 from lmstudio_integrations.errors import LMStudioRuntimeError, LMStudioValueError
 
 Models = Annotated[

@@ -10,10 +10,8 @@ from lmstudio_integrations.emulator.models.catalog import Catalog, DeviceEntry, 
 from lmstudio_integrations.emulator.models.clock import Clock, ManualClock, SystemClock
 from lmstudio_integrations.emulator.plugins import PluginEntry
 from lmstudio_integrations.emulator.server.context import Limits
-from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
-from lmstudio_integrations.emulator.testing.proxy.fault import Fault
-from lmstudio_integrations.emulator.testing.proxy.fault_proxy import FaultProxy
-from lmstudio_integrations.emulator.testing.proxy.fault_table import FAULTS
+from lmstudio_integrations.emulator.testing.faults import FAULTS, Fault, FaultProxy
+from lmstudio_integrations.emulator.testing.recorder import Recording
 from lmstudio_integrations.emulator.testing.request_log import (
     EmbeddingRecord,
     LoadRecord,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -38,11 +39,10 @@ from lmstudio_integrations.emulator.server.clients import Authenticator
 from lmstudio_integrations.emulator.server.context import DEFAULT_LIMITS, Limits, ServerState
 from lmstudio_integrations.emulator.server.replay import ReplayConnection
 from lmstudio_integrations.emulator.server.server import Server
-from lmstudio_integrations.emulator.testing.cassettes.cassette import file_errors, read, save
-from lmstudio_integrations.emulator.testing.cassettes.matching import Matcher
-from lmstudio_integrations.emulator.testing.cassettes.modes import Mode, Pace, needs_server
-from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
-from lmstudio_integrations.emulator.testing.cassettes.redaction import Redaction
+from lmstudio_integrations.emulator.testing.cassette import Mode, Pace, file_errors, needs_server, read
+from lmstudio_integrations.emulator.testing.matching import Matcher
+from lmstudio_integrations.emulator.testing.recorder import Recording
+from lmstudio_integrations.emulator.testing.redaction import Redaction
 from lmstudio_integrations.emulator.testing.request_log import (
     EmbeddingRecord,
     LoadRecord,
@@ -159,7 +159,7 @@ class Emulator:
     ) -> Self:
         """Return an emulator that responds with what was recorded, and has no models of its own.
 
-        A request gets the response of the recorded request that it equals, or that means the same
+        A request gets the response of the recorded request that it equals, but for what is new in each run
         (docs/tools/cassettes.md#matching). Any other is an error that tells the difference to the nearest one.
 
         Args:
@@ -442,7 +442,7 @@ def use_cassette(
     the error has a note about that.
 
     Args:
-        path: The cassette; if its name ends in `.gz`, it is compressed.
+        path: The cassette.
         mode: `none` never records; what the cassette does not have is an error. `once` records if there is no cassette
             yet. `rewrite` records, and replaces the cassette.
         server: `host:port` of the LM Studio that is recorded; not needed where nothing is.
@@ -477,7 +477,8 @@ def use_cassette(
     try:
         with Recording(new, server, redact=redact, contents=contents) as recording:
             yield recording
-        save(path, read(new))
+        with file_errors(path):
+            new.replace(os.path.realpath(path))
     except BaseException as error:
         error.add_note(f"The cassette {str(path)!r} is not saved, because its block did not end without an error.")
         raise

@@ -17,9 +17,8 @@ from pydantic import SecretStr, ValidationError
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES, context_trusting
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.proxy.injections import Injection
-from lmstudio_integrations.emulator.testing.proxy.proxy import ProxiedConnection, Proxy, ProxyThread, forward
-from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem
+from lmstudio_integrations.emulator.testing.proxy import Injection, ProxiedConnection, Proxy, ProxyThread, forward
+from lmstudio_integrations.emulator.testing.wire_items import WireItem
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from tests.langchain.conftest import CHAT, EMBEDDING, MODELS
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter, classes, covering

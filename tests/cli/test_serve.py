@@ -29,7 +29,7 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models import instance
 from lmstudio_integrations.emulator.models.catalog import BUNDLED
 from lmstudio_integrations.emulator.server.context import MIB
-from lmstudio_integrations.emulator.testing.proxy.fault_options import choose_faults
+from lmstudio_integrations.emulator.testing.faults import choose_faults
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioConnectionLostError,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.cassettes.cassette import read
-from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
+from lmstudio_integrations.emulator.testing.cassette import read
+from lmstudio_integrations.emulator.testing.recorder import Recording
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
+from lmstudio_integrations.emulator.testing.recorder import Recording
 from tests.cookbook.recipe_runs import Servers, check_run, parameters, patient
 from tests.cookbook.recipes import (
     CATALOG,

@@ -9,7 +9,7 @@ from typing import Any
 from websockets.sync.client import ClientConnection, connect
 
 from lmstudio_integrations.emulator import Emulator, Recording
-from lmstudio_integrations.emulator.testing.proxy.proxy import Proxy
+from lmstudio_integrations.emulator.testing.proxy import Proxy
 
 TIMEOUT = 5.0
 OPEN_TIMEOUT = 50.0

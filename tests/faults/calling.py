@@ -10,8 +10,10 @@ from collections.abc import Callable
 from websockets.frames import CloseCode
 
 from lmstudio_integrations import errors
-from lmstudio_integrations.emulator.testing.proxy.actions import (
+from lmstudio_integrations.emulator.testing.actions import (
     DEAD,
+    NOISE,
+    PINGS,
     Message,
     before,
     close,
@@ -22,17 +24,11 @@ from lmstudio_integrations.emulator.testing.proxy.actions import (
     packet,
     raw,
     reset,
-)
-from lmstudio_integrations.emulator.testing.proxy.fault import Phase, at
-from lmstudio_integrations.emulator.testing.proxy.fault_table import FAULTS
-from lmstudio_integrations.emulator.testing.proxy.injections import ALWAYS, Action
-from lmstudio_integrations.emulator.testing.proxy.proxy import ProxiedConnection, forward
-from lmstudio_integrations.emulator.testing.proxy.replacements import (
-    NOISE,
-    PINGS,
     warning,
 )
-from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem, text_frame
+from lmstudio_integrations.emulator.testing.faults import FAULTS, Phase, at
+from lmstudio_integrations.emulator.testing.proxy import ALWAYS, Action, ProxiedConnection, forward
+from lmstudio_integrations.emulator.testing.wire_items import WireItem, text_frame
 from tests.faults.cells import Cell, close_idle, pretend_silence, until_ended, until_noticed
 from tests.faults.conversations import THOUGHT
 from tests.faults.model import (
@@ -166,7 +162,7 @@ _ROOM = (
         "The server dies while the model loads in place of another, which the error names.",
         Phase.LOAD,
         LOST,
-        inject=at("load packet", _die),
+        inject=at("load middle packet", _die),
         makes_room=True,
         meanwhile=UNREACHABLE,
         then_on="new connection",

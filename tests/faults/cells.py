@@ -1,6 +1,5 @@
 """One cell of the matrix: a fault on a surface. All cells of a fault run at once, each behind a proxy of its own."""
 
-import math
 import ssl
 import threading
 import time
@@ -14,10 +13,10 @@ from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import Connection, Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.proxy.fault import Phase
-from lmstudio_integrations.emulator.testing.proxy.proxy import Observer, ProxiedConnection, Proxy, ProxyThread
-from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem
+from lmstudio_integrations.emulator.testing.faults import Phase
+from lmstudio_integrations.emulator.testing.proxy import Observer, ProxiedConnection, Proxy, ProxyThread
 from lmstudio_integrations.emulator.testing.request_log import PredictionRecord
+from lmstudio_integrations.emulator.testing.wire_items import WireItem
 from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError
 from lmstudio_integrations.protocol.endpoints import Namespace
 from tests.faults.conversations import THOUGHT, thought_of, with_thought
@@ -87,7 +86,7 @@ class Cell(Observer):
             fault.inject,
             spare=servers.spare.address,
             tls=tls,
-            rejecting_for=0.0 if fault.listening else math.inf,
+            is_rejecting=not fault.listening,
             observer=self,
         )
         self.used: list[ProxiedConnection] = []

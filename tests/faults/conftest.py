@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lmstudio_integrations.emulator.testing.proxy.proxy import ProxyThread
+from lmstudio_integrations.emulator.testing.proxy import ProxyThread
 from tests.faults.cells import pause_of_this_thread
 from tests.support.pauses import replace_pauses
 

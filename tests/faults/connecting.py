@@ -1,13 +1,13 @@
 """Rows of the fault table: until the client is authenticated."""
 
-from lmstudio_integrations.emulator.testing.proxy.actions import (
+from lmstudio_integrations.emulator.testing.actions import (
     freeze,
+    http,
     reset,
     respond,
 )
-from lmstudio_integrations.emulator.testing.proxy.fault import Phase, at
-from lmstudio_integrations.emulator.testing.proxy.injections import ALWAYS
-from lmstudio_integrations.emulator.testing.proxy.replacements import http
+from lmstudio_integrations.emulator.testing.faults import Phase, at
+from lmstudio_integrations.emulator.testing.proxy import ALWAYS
 from lmstudio_integrations.errors import LMStudioAuthenticationError
 from tests.faults.model import CONNECTING, LOST, UNREACHABLE, WORKS, Outcome, Row, row
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from lmstudio_integrations import errors
-from lmstudio_integrations.emulator.testing.proxy.fault import Phase
-from lmstudio_integrations.emulator.testing.proxy.fault_table import FAULTS
-from lmstudio_integrations.emulator.testing.proxy.injections import ALWAYS, Injection
+from lmstudio_integrations.emulator.testing.faults import FAULTS, Phase
+from lmstudio_integrations.emulator.testing.proxy import ALWAYS, Injection
 from tests.faults.surfaces import CALL, Kind, Surface, ToolChoice
 
 if TYPE_CHECKING:
@@ -204,6 +203,6 @@ def row(
         "name": found.summary,
         "phase": found.phase,
         "inject": () if is_scripted else found.injections,
-        "listening": not found.rejects_connections,
+        "listening": bool(found.injections),
     }
     return Row(chat=chat, embedding=embedding, fault=fault, **{**known, **members})

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lmstudio_integrations.emulator.testing.proxy.fault import Phase
+from lmstudio_integrations.emulator.testing.faults import Phase
 from tests.faults.cells import MARGIN, Cell, CellError
 from tests.faults.model import WORKS, Row
 from tests.faults.surfaces import Surface

@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from lmstudio_integrations.emulator.testing.proxy.actions import duplicate, reset
-from lmstudio_integrations.emulator.testing.proxy.fault import Phase, at
-from lmstudio_integrations.emulator.testing.proxy.fault_table import FAULTS
-from lmstudio_integrations.emulator.testing.proxy.proxy import ProxyThread
+from lmstudio_integrations.emulator.testing.actions import duplicate, reset
+from lmstudio_integrations.emulator.testing.faults import FAULTS, Phase, at
+from lmstudio_integrations.emulator.testing.proxy import ProxyThread
 from tests.faults import cells
 from tests.faults.cells import Cell, Servers, run_all
 from tests.faults.fault_table import TABLE

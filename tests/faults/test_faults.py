@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.testing.proxy.proxy import ProxyThread
+from lmstudio_integrations.emulator.testing.proxy import ProxyThread
 from tests.faults.cells import Cell, Servers, run_all
 from tests.faults.fault_table import TABLE
 from tests.faults.model import Row

@@ -12,7 +12,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.proxy.proxy import Proxy, ProxyThread
+from lmstudio_integrations.emulator.testing.proxy import Proxy, ProxyThread
 from lmstudio_integrations.langchain import LMStudioToolkit
 from lmstudio_integrations.llama_index import LMStudioToolSpec
 from lmstudio_integrations.types.functions import ToolCallContext

@@ -6,9 +6,9 @@ from enum import Enum
 from typing import Any
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.emulator.testing.proxy import actions
-from lmstudio_integrations.emulator.testing.proxy.fault import at
-from lmstudio_integrations.emulator.testing.proxy.injections import Injection
+from lmstudio_integrations.emulator.testing import actions
+from lmstudio_integrations.emulator.testing.faults import at
+from lmstudio_integrations.emulator.testing.proxy import Injection
 
 LOST = lms.LMStudioToolConnectionLostError
 TIMEOUT = lms.LMStudioTimeoutError
@@ -82,7 +82,7 @@ def _end(message: dict[str, Any]) -> dict[str, Any]:
     return {"type": "channelClose", "channelId": message["channelId"]}
 
 
-REQUEST, READY, CALL = "startToolUseSession", "sessionReady", "callTool"
+REQUEST, READY, CALL = "startToolUseSession request", "sessionReady", "callTool"
 STATUS, RESULT = "toolCallStatus", "toolCallComplete"
 
 TABLE: tuple[ToolFault, ...] = (

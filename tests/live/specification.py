@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lmstudio_integrations.emulator.testing.cassettes.cassette import ABSENT, Interaction
+from lmstudio_integrations.emulator.testing.cassette import ABSENT, Interaction
 from tests.support.strict.endpoint_shapes import ENDPOINTS, ERROR, Stream
 from tests.support.strict.server_shapes import PACKETS, RESULTS
 

@@ -8,7 +8,7 @@ import pytest
 
 from lmstudio_integrations import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.testing.cassettes.cassette import read
+from lmstudio_integrations.emulator.testing.cassette import read
 from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudioServerError, LMStudioValueError
 from tests.docs.snippets import read as read_page
 from tests.live.standin import KEY, entry

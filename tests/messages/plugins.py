@@ -7,10 +7,9 @@ from typing import Any
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.proxy import actions
-from lmstudio_integrations.emulator.testing.proxy.fault import at
-from lmstudio_integrations.emulator.testing.proxy.injections import Injection
-from lmstudio_integrations.emulator.testing.proxy.proxy import Proxy, ProxyThread
+from lmstudio_integrations.emulator.testing import actions
+from lmstudio_integrations.emulator.testing.faults import at
+from lmstudio_integrations.emulator.testing.proxy import Injection, Proxy, ProxyThread
 from lmstudio_integrations.langchain import LMStudioToolkit
 from lmstudio_integrations.llama_index import LMStudioToolSpec
 from tests.faults.cells import until_noticed

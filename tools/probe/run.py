@@ -7,7 +7,7 @@ from pathlib import Path
 from websockets.exceptions import WebSocketException
 
 from lmstudio_integrations.client.api.sync import Client
-from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
+from lmstudio_integrations.emulator.testing.recorder import Recording
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 from lmstudio_integrations.types.cards import Card
 from tools.probe import card, connecting, loading, predicting, reasoning

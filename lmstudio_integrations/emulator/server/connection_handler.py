@@ -7,14 +7,14 @@ belongs to the emulator's event loop.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
-from websockets.frames import CloseCode, Frame, Opcode
-from websockets.protocol import Event, State
+from websockets.frames import CloseCode
+from websockets.protocol import State
 
 from lmstudio_integrations.emulator.engines.base import FaultKind
 from lmstudio_integrations.emulator.errors import WireError, internal_error
@@ -22,9 +22,16 @@ from lmstudio_integrations.emulator.server.clients import Authenticator, Connect
 from lmstudio_integrations.emulator.server.context import Context, OpenChannel, ServerState
 from lmstudio_integrations.emulator.server.handlers import HANDLERS, SERVED
 from lmstudio_integrations.emulator.testing import tcp
-from lmstudio_integrations.emulator.testing.proxy.actions import Break, frames, half_close, packet, reset
-from lmstudio_integrations.emulator.testing.proxy.replacements import TRUNCATED, of_unknown_type
-from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem
+from lmstudio_integrations.emulator.testing.actions import (
+    TRUNCATED,
+    frames,
+    half_close,
+    of_unknown_type,
+    packet,
+    reset,
+)
+from lmstudio_integrations.emulator.testing.proxy import Action
+from lmstudio_integrations.emulator.testing.wire_items import WireItem
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened, PacketReceived, ServerSession
 
@@ -44,8 +51,6 @@ class Socket(ServerConnection):
         super().__init__(*arguments, **settings)
         self._backlog_bytes = backlog_bytes
         self.is_half_closed: bool = False
-        self.on_pong: Callable[[bytes], None] = lambda _: None
-        """Called with the content of each pong."""
 
     @property
     def writable(self) -> bool:
@@ -78,12 +83,6 @@ class Socket(ServerConnection):
         if self.writable:
             self.transport.write(data)
 
-    def send_ping(self, content: bytes) -> None:
-        """Send a ping, after what was written before."""
-        if self.writable:
-            self.protocol.send_ping(content)
-            self.send_data()
-
     def abort_if_waited_for(self) -> None:
         """Abort the connection if closing it would wait: for its HTTP request, or for a client that does not read."""
         if self.protocol.state is State.CONNECTING or self.is_half_closed or self.paused:
@@ -97,12 +96,6 @@ class Socket(ServerConnection):
         else:
             super().data_received(data)
 
-    def process_event(self, event: Event) -> None:
-        """Process a frame."""
-        if isinstance(event, Frame) and event.opcode is Opcode.PONG:
-            self.on_pong(bytes(event.data))
-        super().process_event(event)
-
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -113,7 +106,7 @@ _FLUSH_AT = 1024 * 1024
 """Bytes of output that are written at once, so that the limit on unread output applies; less is sent with the turn."""
 
 
-_FAULTS: Mapping[FaultKind, Break] = {
+_FAULTS: Mapping[FaultKind, Action] = {
     "drop": reset,
     "half_close": half_close,
     "corrupt": frames(TRUNCATED),

@@ -1,8 +1,7 @@
 """Responds with what was recorded, in the place of the handlers.
 
 `Matcher` finds the recorded request, and `ReplayConnection` sends what followed it, at the pace of the recording or at
-once. A response is used up when it has arrived, or the client has cancelled it or closed the connection; not if the
-connection was lost before. The pong of a ping that follows on the response says that it has arrived.
+once.
 """
 
 import asyncio
@@ -11,17 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from websockets.frames import CloseCode
-
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.server.context import USER_STOPPED, OpenChannel
 from lmstudio_integrations.emulator.server.handlers import SERVED
-from lmstudio_integrations.emulator.testing.cassettes.cassette import ABSENT, Event, Interaction, Request
-from lmstudio_integrations.emulator.testing.cassettes.matching import Matcher
-from lmstudio_integrations.emulator.testing.cassettes.modes import Pace
-from lmstudio_integrations.emulator.testing.proxy.wire_items import HAS_ARRIVED
+from lmstudio_integrations.emulator.testing.cassette import ABSENT, Event, Interaction, Pace, Request
+from lmstudio_integrations.emulator.testing.matching import Matcher
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Endpoint, Namespace, Rpc
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened
 
@@ -29,9 +24,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 TIMEOUT = 10.0
 """Seconds that a client has to send what it sent in the recording, such as a cancel."""
-
-_NORMAL_CLOSES = {CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD}
-"""How a client closes a connection that it does not need any more."""
 
 
 class RecordedError(WireError):
@@ -76,39 +68,6 @@ class ReplayConnection(ConnectionHandler):
         super().__init__(*arguments)
         self._matcher = matcher
         self._pace = pace
-        self._in_flight: dict[int, Interaction] = {}
-        """What may not have arrived, by the channels of the client."""
-        self._finished_channels: list[int] = []
-        """The channels that are sent with the next flush to their end."""
-
-    async def run(self) -> None:
-        """Serve the socket until it is closed."""
-        self._socket.on_pong = self._on_pong
-        try:
-            await super().run()
-        finally:
-            closed = self._socket.protocol.close_rcvd
-            for interaction in self._in_flight.values():
-                self._matcher.use(interaction, has_arrived=closed is not None and closed.code in _NORMAL_CLOSES)
-
-    def _on_pong(self, content: bytes) -> None:
-        if content.startswith(HAS_ARRIVED):
-            interaction = self._in_flight.pop(int(content.removeprefix(HAS_ARRIVED)), None)
-            if interaction is not None:
-                self._matcher.use(interaction, has_arrived=True)
-
-    async def _serve(self, opened: ChannelOpened, channel: OpenChannel) -> None:
-        await super()._serve(opened, channel)
-        if opened.channel_id in self._in_flight:
-            self._finished_channels.append(opened.channel_id)
-            self._flush_soon()
-
-    def _flush(self) -> None:
-        super()._flush()
-        for channel_id in self._finished_channels:
-            self._matcher.use(self._in_flight[channel_id], has_arrived=False)
-            self._socket.send_ping(b"%b%d" % (HAS_ARRIVED, channel_id))
-        self._finished_channels.clear()
 
     async def _respond(self, call: CallReceived) -> None:
         interaction = self._matcher.find(request_of(self.namespace, call))
@@ -135,7 +94,7 @@ class ReplayConnection(ConnectionHandler):
         if event.kind == "lost":
             self._socket.transport.abort()
         else:
-            self.session.warn(event.body["warning"], event.body.get("kind", "unknown"))
+            self.session.warn(str(event.body.get("warning")), event.body.get("kind", "unknown"))
             self._flush_soon()
         await self._loop.create_future()  # nothing follows a warning
 
@@ -143,8 +102,6 @@ class ReplayConnection(ConnectionHandler):
         interaction = self._matcher.find(request_of(self.namespace, opened))
         if interaction is None:
             raise self._matcher.explain(request_of(self.namespace, opened))
-        if interaction.end is not None and interaction.end.kind in {"closed", "error"}:
-            self._in_flight[opened.channel_id] = interaction
         if any(event.kind == "sent" for event in interaction.events):
             await self._converse(interaction, channel, opened.endpoint.stop)
             return
@@ -156,7 +113,6 @@ class ReplayConnection(ConnectionHandler):
             if interaction.end is None:
                 await self._loop.create_future()  # the channel stays open until the client stops it
         if scope.reason:
-            self._in_flight.pop(opened.channel_id, None)
             self._stop(channel, interaction.events[at:])
 
     async def _converse(self, interaction: Interaction, channel: OpenChannel, stop: str | None) -> None:

@@ -19,11 +19,16 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.base import Engine
-from lmstudio_integrations.emulator.testing.proxy.actions import replace, reset
-from lmstudio_integrations.emulator.testing.proxy.injections import ALWAYS, Injection
-from lmstudio_integrations.emulator.testing.proxy.proxy import ProxiedConnection, Proxy, ProxyThread, forward
-from lmstudio_integrations.emulator.testing.proxy.replacements import warning
-from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem
+from lmstudio_integrations.emulator.testing.actions import replace, reset, warning
+from lmstudio_integrations.emulator.testing.proxy import (
+    ALWAYS,
+    Injection,
+    ProxiedConnection,
+    Proxy,
+    ProxyThread,
+    forward,
+)
+from lmstudio_integrations.emulator.testing.wire_items import WireItem
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.types.memory_plans import GIB, LoadedModel, MemoryPlan, PlannedModel
 from tests.client.both import make_client

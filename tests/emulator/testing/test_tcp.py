@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.proxy.proxy import Proxy, ProxyThread, _bind
+from lmstudio_integrations.emulator.testing.proxy import Proxy, ProxyThread, _bind
 from tests.emulator.bare_client import TIMEOUT
 
 Close = Callable[[], Coroutine[Any, Any, None]]

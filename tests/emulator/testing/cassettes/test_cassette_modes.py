@@ -15,11 +15,11 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry, Recording, use_cassette
-from lmstudio_integrations.emulator.testing.cassettes import recorder
-from lmstudio_integrations.emulator.testing.cassettes.cassette import read, save
-from lmstudio_integrations.emulator.testing.cassettes.modes import Mode, cassette_name
+from lmstudio_integrations.emulator.testing import recorder
+from lmstudio_integrations.emulator.testing.cassette import Mode, cassette_name, read
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioServerError, LMStudioValueError
 from tests.emulator.bare_client import prediction_request, wire
+from tests.support.cassettes import save
 
 CHAT, VECTORS = "chat", {"key": "vectors", "kind": "embedding"}
 
@@ -64,7 +64,7 @@ MODES: dict[str, tuple[Mode, list[str], list[str], list[str]]] = {
 def test_a_mode_decides_what_is_recorded_and_replayed(
     server: Emulator, tmp_path: Path, speak: Say, mode: Mode, said: list[str], asked: list[str], kept: list[str]
 ) -> None:
-    path = tmp_path / "deep" / "session.lms.jsonl.gz"
+    path = tmp_path / "deep" / "session.lms.jsonl"
     with use_cassette(path, "once", server=server.address) as recorded:
         answers = {text: speak(recorded.address, text) for text in ("a", "b")}
     before = len(server.predictions)
@@ -199,7 +199,6 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, mode: Mode, error: type[Ex
 
 
 @pytest.mark.parametrize("speak", [say, say_async])
-@pytest.mark.parametrize("name", ["x.lms.jsonl", "x.lms.jsonl.gz"])
 def test_a_recording_goes_on_forwarding_when_the_disk_is_full(
     server: Emulator,
     tmp_path: Path,
@@ -207,9 +206,8 @@ def test_a_recording_goes_on_forwarding_when_the_disk_is_full(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     speak: Say,
-    name: str,
 ) -> None:
-    path = tmp_path / name
+    path = tmp_path / "x.lms.jsonl"
     limit_disk(16_384)
     is_told = threading.Event()
     monkeypatch.setattr(recorder.logger, "filters", [lambda _: [is_told.set()]])  # type: ignore[func-returns-value]
@@ -248,7 +246,7 @@ def test_what_cannot_be_replayed_is_forwarded_but_not_recorded(
         socket.send_frame({"type": "rpcCall", "endpoint": "listLoaded", "callId": 2})
         while socket.receive().get("callId") != 2:
             pass
-    assert caplog.messages == ["a request of llm.unloadModel is not recorded: nested more than 200 levels deep"]
+    assert caplog.messages == ["a request of llm.unloadModel is not recorded: it is nested too deeply"]
     assert {each.endpoint for each in read(path)} == {"listLoaded"}
 
 

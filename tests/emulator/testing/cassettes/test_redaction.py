@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations.emulator.testing.cassettes.redaction import Redaction
+from lmstudio_integrations.emulator.testing.redaction import Redaction
 from lmstudio_integrations.errors import LMStudioValueError
 
 KEPT = [

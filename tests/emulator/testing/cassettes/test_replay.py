@@ -10,9 +10,10 @@ from websockets.exceptions import ConnectionClosed
 
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.server import replay as replay_module
-from lmstudio_integrations.emulator.testing.cassettes.cassette import ABSENT, Event, Interaction, Kind, save
+from lmstudio_integrations.emulator.testing.cassette import ABSENT, Event, Interaction, Kind
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.bare_client import Wire, wire
+from tests.support.cassettes import save
 
 LONG = 600.0
 """Seconds that no test waits for."""

@@ -16,9 +16,8 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.testing.cassettes.cassette import Interaction, read
-from lmstudio_integrations.emulator.testing.cassettes.modes import Pace
-from lmstudio_integrations.emulator.testing.cassettes.recorder import Recording
+from lmstudio_integrations.emulator.testing.cassette import Interaction, Pace, read
+from lmstudio_integrations.emulator.testing.recorder import Recording
 from lmstudio_integrations.types.functions import ToolCallContext
 from tests.emulator.bare_client import Wire, prediction_request, wire
 

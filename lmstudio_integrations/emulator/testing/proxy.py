@@ -13,7 +13,9 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Coroutine, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from random import Random
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -22,9 +24,8 @@ from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
 from lmstudio_integrations._support import network_guard
-from lmstudio_integrations.emulator.testing.proxy.injections import Action, Injection, Injections
-from lmstudio_integrations.emulator.testing.proxy.wire_items import (
-    HAS_ARRIVED,
+from lmstudio_integrations.emulator.testing.tcp import netloc, port_error, reset, stop_accepting
+from lmstudio_integrations.emulator.testing.wire_items import (
     PROGRESS,
     FrameReader,
     Sender,
@@ -33,7 +34,6 @@ from lmstudio_integrations.emulator.testing.proxy.wire_items import (
     is_last,
     serialize,
 )
-from lmstudio_integrations.emulator.testing.tcp import netloc, port_error, reset, stop_accepting
 
 T = TypeVar("T")
 
@@ -46,6 +46,61 @@ _CHUNK = 65536
 _HEAD_END = b"\r\n\r\n"
 _EXTENSIONS = re.compile(rb"\r\nsec-websocket-extensions:[^\r\n]*\r\n", re.IGNORECASE)
 """What a client offers. Without it frames are not compressed, and can be read."""
+
+
+ALWAYS = math.inf
+"""How often an injection happens that lasts until the proxy is healed."""
+
+Action = Callable[[Any, WireItem], Awaitable[None]]
+"""What happens to a `ProxiedConnection`, or to its server's own connection, in place of forwarding an item."""
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """What happens at a point of the conversation.
+
+    Attributes:
+        point: An injection point: one of `WireTracker`, or `accept`, `request head`, `upgrade` or `response head`.
+        action: What happens in place of forwarding.
+        times: How often; afterwards the proxy forwards again.
+        skip: How many opportunities pass before the first time.
+        probability: How likely it is at each opportunity after them, from 0 to 1.
+        seconds: After how many seconds from the first time it is over in any case.
+        fault: The name of the fault, for the log.
+    """
+
+    point: str
+    action: Action
+    times: float = 1
+    skip: int = 0
+    probability: float = 1.0
+    seconds: float = math.inf
+    fault: str = "a fault"
+
+
+class _Due:
+    """An injection, and what is left of it."""
+
+    def __init__(self, injection: Injection) -> None:
+        self.injection = injection
+        self._skip = injection.skip
+        self._times = injection.times
+        self._deadline = math.inf
+
+    def take(self, item: WireItem, random: Random) -> bool:
+        """Return whether it happens now."""
+        injection, now = self.injection, time.monotonic()
+        if injection.point not in item.points or self._times <= 0 or now >= self._deadline:
+            return False
+        if self._skip:
+            self._skip -= 1
+            return False
+        if injection.probability < 1 and random.random() >= injection.probability:
+            return False
+        self._times -= 1
+        self._deadline = min(self._deadline, now + injection.seconds)
+        logger.info("fault: %s%s", injection.fault, f" on {item.endpoint}" if item.endpoint else "")
+        return True
 
 
 class Observer:
@@ -88,7 +143,7 @@ class Proxy:
         spare: The same of the server that takes its place after a restart.
         injections: What goes wrong, until it is healed.
         tls: The certificate, if clients connect with TLS; the server is always reached without.
-        rejecting_for: Seconds for which connections are rejected from the start; `math.inf` until it is healed.
+        is_rejecting: Whether it rejects connections until it is healed.
         observer: Sees what passes.
         host: The address to listen on.
         ports: The ports to try, 0 for any free one; the first free one is taken.
@@ -107,7 +162,7 @@ class Proxy:
         *,
         spare: str = "",
         tls: ssl.SSLContext | None = None,
-        rejecting_for: float = 0.0,
+        is_rejecting: bool = False,
         observer: Observer | None = None,
         host: str = "127.0.0.1",
         ports: Sequence[int] = (0,),
@@ -118,11 +173,11 @@ class Proxy:
         self.upstream: str = upstream
         self.spare: str = spare
         self.max_message_bytes: int | None = max_message_bytes
-        self._injections = Injections(injections, random or Random())  # noqa: S311 - no secret
+        self._due = [_Due(injection) for injection in injections]
+        self._random = random or Random()  # noqa: S311 - no secret
         self._tls = tls
-        self._rejecting_for = rejecting_for
+        self.is_rejecting: bool = is_rejecting
         self._server: asyncio.Server | None = None
-        self._opening: asyncio.Task[None] | None = None
         self._host = host
         self._socket = _bind(host, ports)
         self.thawed: asyncio.Event = asyncio.Event()
@@ -155,7 +210,10 @@ class Proxy:
     def open(self) -> None:
         """Listen, unless connections are rejected."""
         network_guard.allow(self._host, self.port)
-        self._thread.run(self._open())
+        if self.is_rejecting:
+            self.happened.set()
+        else:
+            self._thread.run(self._listen())
 
     def close(self) -> None:
         """Close the port and every connection. Does nothing if it is closed."""
@@ -181,26 +239,14 @@ class Proxy:
 
     def consume(self, item: WireItem) -> Action | None:
         """Return what is to happen at this point, if anything is (on the thread)."""
-        injection = self._injections.take(item)
-        if injection is None:
+        due = next((each for each in self._due if each.take(item, self._random)), None)
+        if due is None:
             return None
         self.happened.set()
-        return injection.action
-
-    async def _open(self) -> None:
-        if not self._rejecting_for:
-            await self._listen()
-            return
-        self.happened.set()
-        if self._rejecting_for < math.inf:
-            self._opening = asyncio.create_task(self._listen_later(self._rejecting_for))
-
-    async def _listen_later(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        await self._listen()
+        return due.injection.action
 
     async def _listen(self) -> None:
-        if self._server is None:
+        if self._server is None and self._socket.fileno() != -1:
             self._server = await asyncio.start_server(self._handle, sock=self._socket, ssl=self._tls)
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -215,7 +261,7 @@ class Proxy:
             self.observer.on_end(connection)
 
     async def _heal(self) -> None:
-        self._injections.clear()
+        self._due.clear()
         self.thawed.set()
         await self._listen()
 
@@ -234,8 +280,6 @@ class Proxy:
 
     async def _close(self) -> None:
         self.thawed.set()
-        if self._opening is not None:
-            self._opening.cancel()
         if self._server is not None:
             await stop_accepting(self._server)
             self._server.close()
@@ -268,8 +312,6 @@ class ProxiedConnection:
         self.path: str = ""
         """The path of the request that opened it; `/llm`, for example."""
         self.tracker: WireTracker = WireTracker()
-        self._is_faulty = False
-        """Whether a fault has happened on it, so that a response may not arrive."""
         self._is_upgrade = False
         self._readers: dict[Sender, asyncio.StreamReader] = {"client": reader}
         self._writers: dict[Sender, asyncio.StreamWriter] = {"server": writer}
@@ -406,11 +448,7 @@ class ProxiedConnection:
             await self.send("server", self._withheld.pop(item.message["channelId"], b""))
         if self.is_closing and item.frame is not None and item.frame.opcode is Opcode.CLOSE:
             await self.finish()
-        action = self.proxy.consume(item)
-        self._is_faulty |= action is not None
-        if self._is_faulty and item.frame is not None and bytes(item.frame.data).startswith(HAS_ARRIVED):
-            return True  # nobody knows whether it has
-        await (action or forward)(self, item)
+        await (self.proxy.consume(item) or forward)(self, item)
         # An action may freeze the proxy at accept: the connection is then open, and nothing happens on it.
         await self.proxy.thawed.wait()
         return not self._over.is_set()

@@ -8,14 +8,14 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from lmstudio_integrations._support.secrets import redact_address
-from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations.emulator.testing.cassettes.cassette import (
+from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.emulator.testing.cassette import (
     ABSENT,
     OBJECTS,
     Event,
@@ -24,12 +24,10 @@ from lmstudio_integrations.emulator.testing.cassettes.cassette import (
     Kind,
     Writer,
 )
-from lmstudio_integrations.emulator.testing.cassettes.interaction_redaction import redact
-from lmstudio_integrations.emulator.testing.cassettes.redaction import Redaction
-from lmstudio_integrations.emulator.testing.proxy.proxy import Observer, ProxiedConnection, Proxy, ProxyThread
-from lmstudio_integrations.emulator.testing.proxy.wire_items import WireItem
+from lmstudio_integrations.emulator.testing.proxy import Observer, ProxiedConnection, Proxy, ProxyThread
+from lmstudio_integrations.emulator.testing.redaction import Redaction, redact
+from lmstudio_integrations.emulator.testing.wire_items import WireItem
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
-from lmstudio_integrations.protocol.server_session import MAX_DEPTH
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -149,23 +147,13 @@ class Recorder(Observer):
                 self.idle.set()
 
     def _complete(self, interaction: Interaction) -> None:
-        if any(
-            _is_deep(each, MAX_DEPTH - 1)
-            for each in (interaction.parameter, *(event.body for event in interaction.events))
-        ):
-            logger.warning(
-                "a request of %s is not recorded: nested more than %d levels deep", interaction.request, MAX_DEPTH
-            )
-            return
-        self._write(redact(interaction, self._redaction))
+        try:
+            self._write(redact(interaction, self._redaction))
+        except RecursionError:
+            logger.warning("a request of %s is not recorded: it is nested too deeply", interaction.request)
 
     def _since(self, start: float) -> float:
         return max(0.0, round(time.monotonic() - start, _DIGITS))  # in this order, because -0.0 is no less than 0.0
-
-
-def _is_deep(value: Any, levels: int) -> bool:
-    children = value.values() if is_object(value) else value if is_list(value) else None
-    return children is not None and (not levels or any(_is_deep(each, levels - 1) for each in children))
 
 
 class Recording:
@@ -236,8 +224,7 @@ class Recording:
         self._thread.run(self._finish())
         self._proxy.close()
         self._thread.__exit__(kind, error, trace)
-        with self._keep_first_error():
-            self._writer.close()
+        self._writer.close()
         if self.error is not None and error is None:
             raise self.error
 
@@ -247,16 +234,12 @@ class Recording:
         self._recorder.finish()
 
     def _write(self, interaction: Interaction) -> None:
-        if self.error is None:
-            with self._keep_first_error():
-                self._writer.write(interaction)
-                self.requests += 1
-
-    @contextlib.contextmanager
-    def _keep_first_error(self) -> Generator[None]:
-        """Keep the first error for the end of the recording, because nobody can handle it before."""
+        """Write a request, and keep the first error for the end of the recording: nobody can handle it before."""
+        if self.error is not None:
+            return
         try:
-            yield
+            self._writer.write(interaction)
+            self.requests += 1
         except LMStudioOSError as error:
             logger.warning("%s; everything is still forwarded, but nothing more is recorded", error)
-            self.error = self.error or error
+            self.error = error

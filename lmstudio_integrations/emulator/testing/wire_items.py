@@ -8,7 +8,6 @@ from typing import Any, Literal, TypeAlias
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS
@@ -20,22 +19,16 @@ PREDICTIONS = frozenset({"predict", "completeRawText"})
 TEXTS = PREDICTIONS | {"generateWithGenerator"}
 """What responds with fragments of a text."""
 
-HAS_ARRIVED = b"has arrived: "
-"""What the ping that a replayed server sends after a response begins with; its pong says that."""
-
 EMBEDDING = "embedString"
-
-_COMPUTE = PREDICTIONS | {EMBEDDING}
 PROGRESS = "promptProcessingProgress"
+
+_PREFIXES = {**dict.fromkeys(PREDICTIONS | {EMBEDDING}, ""), **dict.fromkeys(LOADS, "load ")}
+"""How the points of these begin, besides with the name of their endpoint."""
+
+_ALL_PACKETS = {"first packet", "middle packet", "last packet"}
 
 _MIDDLE = 3
 """Which fragment of a prediction is its middle packet."""
-
-_MOST_REQUESTS = 10_000
-"""Of how many open requests of a connection the points are known; some servers never answer what they do not know."""
-
-_OF_TOOLS = {"startToolUseSession", "sessionReady", "callTool", "toolCallStatus", "toolCallComplete"}
-_LOADED = {"loadSuccess", "alreadyLoaded", "success"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +76,19 @@ class _Request:
 class WireTracker:
     """Tracks how far the conversation on one socket is, and names the injection points of it.
 
-    The points of the client: `credentials`, `load request`, `request`. Of the server: `authentication`, `load packet`,
-    `load result`, `first packet`, `middle packet`, `last packet`, `end`. Of texts that are embedded at once, the first,
-    the last and the other vectors are such packets. Of tool sessions: the types of their packets, and
-    `startToolUseSession`.
+    The points of any request are its endpoint and one of `request`, `first packet`, `middle packet`, `last packet` and
+    `end`: `countTokens request`, for example. A call with one response has all its packets in it. Predictions and
+    embeddings have these points without the name of an endpoint as well, and loads after `load`. Of texts that are
+    embedded at once, the first, the last and the other vectors are such packets. Of a prediction, the middle packet is
+    one fragment; of anything else, each packet before the last.
 
-    The same points of one endpoint alone, whichever it is, are its name and a point of a prediction:
-    `countTokens request`, for example. A call with one response has all its packets in it.
-
-    `cancel` is the packet of a client that cancels, and `stalled` all that the server sends after a stall.
+    The type of each packet is a point, such as `cancel`; `credentials` and `authentication` are the others. `stalled`
+    is all that the server sends after a stall.
     """
 
     def __init__(self) -> None:
-        self._calls: BoundedCache[int, _Request] = BoundedCache(_MOST_REQUESTS)
-        self._channels: BoundedCache[int, _Request] = BoundedCache(_MOST_REQUESTS)
+        self._calls: dict[int, _Request] = {}
+        self._channels: dict[int, _Request] = {}
         self._vectors_due = 0
         self._vectors_sent = 0
 
@@ -111,75 +103,63 @@ class WireTracker:
 
     def stall(self, channel: int) -> None:
         """Let the server send nothing more on a channel, but the progress of its prompt, until it is cancelled."""
-        request = self._channels.get(channel)
-        if request is not None:
-            request.is_stalled = True
+        if channel in self._channels:
+            self._channels[channel].is_stalled = True
 
     def is_stalled(self, channel: int) -> bool:
         """Whether a channel has stalled and has not been cancelled."""
-        request = self._channels.get(channel)
-        return request is not None and request.is_stalled
+        return channel in self._channels and self._channels[channel].is_stalled
 
     def forget(self, message: Mapping[str, Any]) -> None:
         """Forget a request that the server does not get."""
         if message.get("type") == "channelCreate":
-            self._channels.pop(message["channelId"])
-        elif message.get("type") == "rpcCall" and (request := self._calls.pop(message["callId"])):
+            self._channels.pop(message["channelId"], None)
+        elif message.get("type") == "rpcCall" and (request := self._calls.pop(message["callId"], None)):
             self._vectors_due -= request.endpoint == EMBEDDING
 
     def track(self, sender: Sender, message: Mapping[str, Any]) -> tuple[frozenset[str], str]:
         """Return which points a message is, and the endpoint that it belongs to; nothing for any other message."""
         try:
             points, endpoint = self._of_client(message) if sender == "client" else self._of_server(message)
-            if not endpoint:
-                return frozenset(points), ""
-            prediction_points = points if endpoint in _COMPUTE else _prediction_points(sender, message)
-            return frozenset(points | {f"{endpoint} {point}" for point in prediction_points}), endpoint
-        except (LookupError, TypeError):
+            types = {message["message"]["type"]} if endpoint and message["type"] == "channelSend" else set[str]()
+        except (LookupError, TypeError):  # it belongs to nothing that was requested
             return frozenset(), ""
+        prefixes = {f"{endpoint} ", _PREFIXES.get(endpoint, f"{endpoint} ")} if endpoint else {""}
+        return frozenset(types | {f"{prefix}{point}" for prefix in prefixes for point in points}), endpoint
 
     def _of_client(self, message: Mapping[str, Any]) -> tuple[set[str], str]:
         if "authVersion" in message:
             return {"credentials"}, ""
         if message["type"] == "channelSend":
-            return self._of_packet_of_client(message)
+            request = self._channels[message["channelId"]]
+            if message["message"]["type"] == "cancel":
+                request.is_cancelled = True
+                if request.is_stalled:
+                    del self._channels[message["channelId"]]
+            return set(), request.endpoint
         if message["type"] == "channelCreate":
-            request = self._channels.put(
-                message["channelId"], _Request(message["endpoint"], message.get("creationParameter"))
-            )
+            request = _Request(message["endpoint"], message.get("creationParameter"))
+            self._channels[message["channelId"]] = request
         elif message["type"] == "rpcCall":
-            request = self._calls.put(message["callId"], _Request(message["endpoint"]))
+            request = self._calls[message["callId"]] = _Request(message["endpoint"])
+            self._vectors_due += request.endpoint == EMBEDDING
         else:
             return set(), ""
-        endpoint = request.endpoint
-        if endpoint in LOADS:
-            return {"load request"}, endpoint
-        self._vectors_due += endpoint == EMBEDDING
-        return ({"request"} if endpoint in PREDICTIONS or endpoint == EMBEDDING else {endpoint} & _OF_TOOLS), endpoint
-
-    def _of_packet_of_client(self, message: Mapping[str, Any]) -> tuple[set[str], str]:
-        request = _require(self._channels.get(message["channelId"]))
-        packet = message["message"]["type"]
-        if packet != "cancel":
-            return {packet} & _OF_TOOLS, request.endpoint
-        request.is_cancelled = True
-        if request.is_stalled:
-            self._channels.pop(message["channelId"])
-        return {"cancel"}, request.endpoint
+        return {"request"}, request.endpoint
 
     def _of_server(self, message: Mapping[str, Any]) -> tuple[set[str], str]:
         if "success" in message:
             return {"authentication"}, ""
         if "callId" in message:
-            endpoint = _require(self._calls.pop(message["callId"])).endpoint
-            return (self._of_vector() if endpoint == EMBEDDING else set()), endpoint
-        request = _require(self._channels.get(message["channelId"]))
+            endpoint = self._calls.pop(message["callId"]).endpoint
+            return self._of_vector() if endpoint == EMBEDDING else _ALL_PACKETS, endpoint
+        request = self._channels[message["channelId"]]
         if request.is_stalled and message.get("message", {}).get("type") != PROGRESS:
-            return {"stalled"}, request.endpoint
+            return {"stalled"}, ""
         if message["type"] != "channelSend":
-            self._channels.pop(message["channelId"])
-            return ({"end"} if request.endpoint in PREDICTIONS else set()), request.endpoint
-        return self._of_packet(message["message"]["type"], request), request.endpoint
+            del self._channels[message["channelId"]]
+            return {"end"}, request.endpoint
+        return self._of_packet(message, request), request.endpoint
 
     def _of_vector(self) -> set[str]:
         self._vectors_due -= 1
@@ -190,39 +170,16 @@ class WireTracker:
             return points | {"last packet"}
         return points or {"middle packet"}
 
-    def _of_packet(self, packet: str, request: _Request) -> set[str]:
-        if packet in _OF_TOOLS:
-            return {packet}
-        if request.endpoint in LOADS:
-            return {"load result"} if packet in _LOADED else {"load packet"}
+    def _of_packet(self, message: Mapping[str, Any], request: _Request) -> set[str]:
+        is_fragment = message["message"]["type"] == "fragment"
         request.packets += 1
+        request.fragments += is_fragment
         points = {"first packet"} if request.packets == 1 else set[str]()
-        if packet == "fragment":
-            request.fragments += 1
-            points |= {"middle packet"} if request.fragments == _MIDDLE else set()
-        return points | ({"last packet"} if packet == "success" else set())
-
-
-def _require(request: _Request | None) -> _Request:
-    """Return a request of the client.
-
-    Raises:
-        LookupError: If there is none: the server responds to what nobody has requested, or for the second time.
-    """
-    if request is None:
-        raise LookupError("no such request")
-    return request
-
-
-def _prediction_points(sender: Sender, message: Mapping[str, Any]) -> set[str]:
-    """Return which points of a prediction correspond to a message of another endpoint."""
-    if sender == "client":
-        return {"request"} if message["type"] in {"channelCreate", "rpcCall"} else set()
-    if "callId" in message:
-        return {"first packet", "middle packet", "last packet"}
-    if is_last(message):
-        return {"last packet"} if message["type"] == "channelSend" else {"end"}
-    return {"first packet", "middle packet"}
+        if is_last(message):
+            points.add("last packet")
+        elif request.endpoint not in PREDICTIONS or (is_fragment and request.fragments == _MIDDLE):
+            points.add("middle packet")
+        return points
 
 
 def is_last(message: Mapping[str, Any]) -> bool:
