@@ -9,7 +9,7 @@ from lmstudio_integrations.emulator.testing.cassette import Interaction, read
 from lmstudio_integrations.errors import LMStudioError
 from tests.live.recording import ByQuestion, ask_emulator, by_question
 
-NO_CASSETTE = "needs --from-cassette=FILE, which `lmsi certify MODEL --record FILE` writes"
+NO_CASSETTE = "needs --from-cassette=FILE, which `python -m tools.probe MODEL --to FILE` writes"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

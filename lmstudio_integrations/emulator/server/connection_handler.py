@@ -35,6 +35,11 @@ from lmstudio_integrations.emulator.testing.wire_items import WireItem
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened, PacketReceived, ServerSession
 
+logger: logging.Logger = logging.getLogger(__name__)
+
+AUTHENTICATION_TIMEOUT = 10.0
+"""Seconds that a client has to authenticate."""
+
 _OTHER_METHODS = (b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"HEAD ")
 _NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -96,11 +101,6 @@ class Socket(ServerConnection):
         else:
             super().data_received(data)
 
-
-logger: logging.Logger = logging.getLogger(__name__)
-
-AUTHENTICATION_TIMEOUT = 10.0
-"""Seconds that a client has to authenticate."""
 
 _FLUSH_AT = 1024 * 1024
 """Bytes of output that are written at once, so that the limit on unread output applies; less is sent with the turn."""
