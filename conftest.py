@@ -14,5 +14,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--from-cassette",
         type=Path,
         metavar="FILE",
-        help="with -m live: check only this recording of a real LM Studio, made by `python -m tools.probe MODEL --to FILE`",
+        help="with -m live: check only this recording of a real LM Studio, made by `tools.probe`",
     )
