@@ -30,11 +30,10 @@ from lmstudio_integrations.client.api.responses import AsyncPredictionStream, Pr
 from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.client.predictions.prefill import Prefix
 from lmstudio_integrations.client.predictions.requests import PromptParameters
-from lmstudio_integrations.client.support.arguments import flag_of
+from lmstudio_integrations.client.support.arguments import flag_of, list_of, whole_number
 from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain import (
-    _batching,
     _content_blocks,
     _counting,
     _events,
@@ -132,8 +131,6 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             self._calling(stop, kwargs) as call,
             self._open(call, call.model(), messages) as stream,
         ):
-            if (streams := _batching.current.get()) is not None:
-                streams.add(stream)
             return self._result(call, stream.wait_for_result())
 
     async def _agenerate(
@@ -174,8 +171,6 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             self._calling(stop, kwargs) as call,
             self._open(call, call.model(), messages) as source,
         ):
-            if (streams := _batching.current.get()) is not None:
-                streams.add(source)
             stream = self._chunk_stream(call, source)
             for batch in source.batches():
                 for chunk in stream.chunks(batch):
@@ -490,13 +485,23 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
 
     # Batches --------------------------------------------------------------------------------------------------------
 
-    def _limit_concurrency(
-        self, config: RunnableConfig | Sequence[RunnableConfig] | None, kwargs: Mapping[str, Any]
+    def _batch_config(
+        self,
+        inputs: Sequence[LanguageModelInput],
+        config: RunnableConfig | Sequence[RunnableConfig] | None,
+        kwargs: Mapping[str, Any],
     ) -> Any:
-        """Return configs that start no more predictions at once than the calls' model runs, unless they set a limit."""
+        """Return configs that start no more predictions at once than the calls' model runs, unless they set a limit.
+
+        Raises:
+            LMStudioValueError: If the inputs are one text, which would be a batch of its characters, or if a limit is
+                not at least 1, for which core's async batches would wait forever.
+        """
+        list_of(inputs, "the inputs of a batch", of_texts=True)
         if isinstance(config, Sequence):
-            return [self._limit_concurrency(one, kwargs) for one in config]
-        if ensure_config(config).get("max_concurrency") is not None:  # given, or inherited from the calling runnable
+            return [self._batch_config(inputs, one, kwargs) for one in config]
+        limit = ensure_config(config).get("max_concurrency")  # given, or inherited from the calling runnable
+        if whole_number(limit, "max_concurrency") is not None:
             return config
         try:
             values = self._call_values(None, kwargs)
@@ -514,14 +519,9 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[AIMessage]:
-        """Respond to several inputs, as many at once as the model runs, unless `max_concurrency` says otherwise.
-
-        The first error or Ctrl-C stops the generations that still run.
-        """
-        return _batching.results(
-            *_batching.calls_of(self.invoke, inputs, self._limit_concurrency(config, kwargs), kwargs),
-            keep_errors=return_exceptions,
-        )
+        """Respond to several inputs, as many at once as the model runs, unless `max_concurrency` says otherwise."""
+        limited = self._batch_config(inputs, config, kwargs)
+        return super().batch(list(inputs), limited, return_exceptions=return_exceptions, **kwargs)
 
     @with_short_traceback
     async def abatch(
@@ -532,42 +532,29 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[AIMessage]:
-        """Respond to several inputs, as many at once as the model runs, unless `max_concurrency` says otherwise.
-
-        The first error, or cancelling the task, stops the generations that still run.
-        """
-        return await _batching.aresults(
-            *_batching.calls_of(self.ainvoke, inputs, self._limit_concurrency(config, kwargs), kwargs),
-            keep_errors=return_exceptions,
-        )
+        """Respond to several inputs, as many at once as the model runs, unless `max_concurrency` says otherwise."""
+        limited = self._batch_config(inputs, config, kwargs)
+        return await super().abatch(list(inputs), limited, return_exceptions=return_exceptions, **kwargs)
 
     def batch_as_completed(
         self,
         inputs: Sequence[LanguageModelInput],
         config: RunnableConfig | Sequence[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
         **kwargs: Any,
     ) -> Iterator[tuple[int, Any]]:
-        """Yield the index and the response of each input, as they finish. See `batch`; closing this stops the rest."""
-        return _batching.run_in_threads(
-            *_batching.calls_of(self.invoke, inputs, self._limit_concurrency(config, kwargs), kwargs),
-            keep_errors=return_exceptions,
-        )
+        """Yield the index and the response of each input, as they finish. See `batch`."""
+        limited = self._batch_config(inputs, config, kwargs)
+        return super().batch_as_completed(inputs, limited, **kwargs)
 
     def abatch_as_completed(
         self,
         inputs: Sequence[LanguageModelInput],
         config: RunnableConfig | Sequence[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
         **kwargs: Any,
     ) -> AsyncIterator[tuple[int, Any]]:
-        """Yield the index and the response of each input, as they finish. See `abatch`; closing this stops the rest."""
-        return _batching.run_in_tasks(
-            *_batching.calls_of(self.ainvoke, inputs, self._limit_concurrency(config, kwargs), kwargs),
-            keep_errors=return_exceptions,
-        )
+        """Yield the index and the response of each input, as they finish. See `abatch`."""
+        limited = self._batch_config(inputs, config, kwargs)
+        return super().abatch_as_completed(inputs, limited, **kwargs)
 
 
 class _ResolvedProfile:

@@ -5,9 +5,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseLLM, LanguageModelInput
+from langchain_core.language_models import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import get_executor_for_config
+from langchain_core.runnables.utils import gather_with_concurrency
 from pydantic import ConfigDict, model_validator
 
 from lmstudio_integrations._adapters.calls import CallArguments, ResolvedCall
@@ -18,7 +19,7 @@ from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.client.transport.flows import arun, run
-from lmstudio_integrations.langchain import _batching, _responses, _settings
+from lmstudio_integrations.langchain import _responses, _settings
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.types.chat import WirePrompt
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PredictionResult
@@ -92,30 +93,6 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
             called, others = self._as_called(stop, kwargs)
             return await BaseLLM.agenerate(_settings.with_cache(called, {}), prompts, called.stop, callbacks, **others)
 
-    def batch(
-        self,
-        inputs: list[LanguageModelInput],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[str]:
-        """Continue several texts; at most `max_concurrency` of the config at once."""
-        configs = _batching.configs_of(inputs, config)
-        return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
-
-    async def abatch(
-        self,
-        inputs: list[LanguageModelInput],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[str]:
-        """Continue several texts; at most `max_concurrency` of the config at once."""
-        configs = _batching.configs_of(inputs, config)
-        return await super().abatch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
-
     def load(self) -> Self:
         """Load the model if it is not loaded; return this object.
 
@@ -161,9 +138,11 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
             call = self._resolve_call(_settings.arguments(stop, kwargs))
             if call.values["streaming"] and run_manager is not None and len(prompts) == 1:
                 return self._result([_join(list(self._stream(prompts[0], stop, run_manager, **kwargs)))])
-            calls = [partial(self._complete, call, prompt) for prompt in prompts]
+            if len(prompts) == 1:  # not in a thread, so that Ctrl-C stops it
+                return self._result([self._complete(call, prompts[0])])
             limit = _settings.concurrency(call.runtime, call.handle, call.values)
-            return self._result(_batching.results(calls, limit))
+            with get_executor_for_config({"max_concurrency": limit}) as pool:
+                return self._result(list(pool.map(partial(self._complete, call), prompts)))
 
     async def _agenerate(
         self,
@@ -178,9 +157,9 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
                 return self._result(
                     [_join([chunk async for chunk in self._astream(prompts[0], stop, run_manager, **kwargs)])]
                 )
-            calls = [partial(self._acomplete, call, prompt) for prompt in prompts]
             limit = _settings.concurrency(call.runtime, call.handle, call.values)
-            return self._result(await _batching.aresults(calls, limit))
+            completions = (self._acomplete(call, prompt) for prompt in prompts)
+            return self._result(await gather_with_concurrency(limit, *completions))
 
     def _result(self, completions: list[GenerationChunk]) -> LLMResult:
         infos = [each.generation_info for each in completions]
@@ -201,8 +180,6 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
         with translating_errors():
             call = self._resolve_call(_settings.arguments(stop, kwargs))
             with call.model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
-                if (streams := _batching.current.get()) is not None:
-                    streams.add(stream)
                 for events in stream.batches():
                     for chunk in self._chunks(call, events, stream):
                         if run_manager is not None:
@@ -227,8 +204,6 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
 
     def _complete(self, call: ResolvedCall, prompt: str) -> GenerationChunk:
         with call.model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
-            if (streams := _batching.current.get()) is not None:
-                streams.add(stream)
             result = stream.wait_for_result()
         return self._generation(call, result.raw_content, result)
 

@@ -1,11 +1,8 @@
 """`LMStudioEmbedding`: a LlamaIndex embedding model over LM Studio's native protocol."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -51,44 +48,6 @@ def _in_batches(texts: object, prefix: str = "") -> Generator[list[str]]:
         yield [prefix + text for text in checked_texts]
     finally:
         _all_texts.reset(before)
-
-
-@dataclass(eq=False, slots=True)
-class _AsyncBatches:
-    """The batches of one async call. Core gathers them, which leaves the others running when one fails."""
-
-    tasks: set[asyncio.Task[Any]] = field(default_factory=set["asyncio.Task[Any]"])
-    stopped: bool = False
-
-    def stop(self) -> None:
-        self.stopped = True
-        for task in self.tasks:
-            task.cancel()
-
-    async def run(self, batch: Callable[[], Awaitable[list[list[float]]]]) -> list[list[float]]:
-        task = asyncio.current_task()
-        assert task is not None, "core runs each batch in a task"
-        if self.stopped:
-            raise asyncio.CancelledError
-        self.tasks.add(task)
-        try:
-            return await batch()
-        finally:
-            self.tasks.discard(task)
-
-
-@dataclass(eq=False, slots=True)
-class _AsyncBatch:
-    """One of them, for core to await. It is no coroutine, because one that core no longer awaits would warn."""
-
-    batches: _AsyncBatches
-    batch: Callable[[], Awaitable[list[list[float]]]]
-
-    def __await__(self) -> Generator[Any, Any, list[list[float]]]:
-        return self.batches.run(self.batch).__await__()
-
-
-_async_batches: ContextVar[_AsyncBatches] = ContextVar("_async_batches")
 
 
 def _under_both_names(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,20 +218,8 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     ) -> list[list[float]]:
         """Return the vectors of texts, in order."""
         shown = show_progress or self.show_progress is True
-        batches = _AsyncBatches()
-        before = _async_batches.set(batches)
-        try:
-            with _in_batches(texts, self._prefix(self.text_instruction)) as prefixed:
-                return await without_span(super().aget_text_embedding_batch)(prefixed, shown, **kwargs)
-        finally:
-            batches.stop()
-            _async_batches.reset(before)
-
-    def _aget_text_embeddings_rate_limited(self, texts: list[str]) -> Any:
-        return _AsyncBatch(_async_batches.get(), partial(super()._aget_text_embeddings_rate_limited, texts))
-
-    def _aget_text_embeddings_cached(self, texts: list[str]) -> Any:
-        return _AsyncBatch(_async_batches.get(), partial(super()._aget_text_embeddings_cached, texts))
+        with _in_batches(texts, self._prefix(self.text_instruction)) as prefixed:
+            return await without_span(super().aget_text_embedding_batch)(prefixed, shown, **kwargs)
 
     # Core's six hooks -----------------------------------------------------------------------------------------------
 

@@ -373,13 +373,13 @@ def test_progress_may_be_reported_to_what_cannot_be_a_key(server: Server) -> Non
 
 async def test_batches_run_as_many_at_once_as_the_model_does(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     llm = server.chat()
-    assert llm._limit_concurrency(None, {}) == {"max_concurrency": 4}
-    assert server.chat(load_config={"max_parallel_predictions": 7})._limit_concurrency(None, {}) == {
+    assert llm._batch_config([], None, {}) == {"max_concurrency": 4}
+    assert server.chat(load_config={"max_parallel_predictions": 7})._batch_config([], None, {}) == {
         "max_concurrency": 7
     }
     llm.invoke("count")
-    assert llm._limit_concurrency({"tags": ["x"]}, {}) == {"tags": ["x"], "max_concurrency": 3}
-    assert llm._limit_concurrency([{"max_concurrency": 9}, {}], {}) == [{"max_concurrency": 9}, {"max_concurrency": 3}]
+    assert llm._batch_config([], {"tags": ["x"]}, {}) == {"tags": ["x"], "max_concurrency": 3}
+    assert llm._batch_config([], [{"max_concurrency": 9}, {}], {}) == [{"max_concurrency": 9}, {"max_concurrency": 3}]
     questions: list[Any] = [f"say {n}" for n in range(7)]
     responses = [message.content for message in llm.batch(questions)]
     assert [message.content for message in await llm.abatch(questions)] == responses
@@ -415,17 +415,17 @@ async def test_every_kind_of_batch_is_bounded() -> None:
 def test_a_batch_is_bounded_by_the_model_of_its_calls(server: Server) -> None:
     llm = server.chat()
     llm.invoke("count")
-    assert llm._limit_concurrency(None, {}) == {"max_concurrency": 3}
-    assert llm._limit_concurrency(None, {"tools": [], "stop": ["x"]}) == {"max_concurrency": 3}
-    assert llm._limit_concurrency(None, {"model": "another"}) == {"max_concurrency": 4}
-    assert llm._limit_concurrency([{}], {"load_config": {"max_parallel_predictions": 7}}) == [{"max_concurrency": 7}]
+    assert llm._batch_config([], None, {}) == {"max_concurrency": 3}
+    assert llm._batch_config([], None, {"tools": [], "stop": ["x"]}) == {"max_concurrency": 3}
+    assert llm._batch_config([], None, {"model": "another"}) == {"max_concurrency": 4}
+    assert llm._batch_config([], [{}], {"load_config": {"max_parallel_predictions": 7}}) == [{"max_concurrency": 7}]
 
 
 def test_a_batch_keeps_the_bound_of_the_chain_that_it_is_part_of() -> None:
     llm, seen = ChatLMStudio(model="m"), list[Any]()
 
     def note(_: int) -> None:
-        seen.append(llm._limit_concurrency(None, {}))
+        seen.append(llm._batch_config([], None, {}))
 
     RunnableLambda(note).invoke(1, {"max_concurrency": 1})
     assert seen == [None]

@@ -1,7 +1,6 @@
 """`LMStudioEmbedding` on the emulator."""
 
 import asyncio
-import gc
 import re
 import threading
 from collections.abc import Callable
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 from llama_index.core import Document, Settings, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 from pydantic import SecretStr
@@ -286,31 +284,6 @@ async def test_the_error_of_a_long_text_has_its_place_in_the_whole_list(
             model([TextNode(text=text) for text in texts])
         with pytest.raises(LMStudioContextOverflowError, match="text 0 has"):
             model.get_text_embedding(LONG)
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("cache", CACHES.values(), ids=CACHES)
-@pytest.mark.parametrize("workers", [None, 2])
-@pytest.mark.parametrize("show_progress", [False, True])
-def test_an_error_stops_the_other_batches(cache: Any, workers: int | None, show_progress: bool, drawn: Drawn) -> None:
-    async def embed(model: LMStudioEmbedding, *, wait: bool) -> None:
-        nodes = [TextNode(text=text) for text in [LONG, *TEXTS]]
-        with pytest.raises(LMStudioContextOverflowError):
-            await IngestionPipeline(transformations=[model], disable_cache=True).arun(nodes=nodes)
-        stopped.append(len(server.embedded))
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        if wait:
-            await asyncio.wait(others)
-
-    settings: dict[str, Any] = {"embed_batch_size": 2, "num_workers": workers, "context_length": 512}
-    settings |= {"length_policy": "error", "show_progress": show_progress}
-    for wait in (True, False):
-        stopped: list[int] = []
-        with Server() as server, server.embedding(**settings, embeddings_cache=cache()) as model:
-            asyncio.run(embed(model, wait=wait))
-            gc.collect()
-            assert len(server.embedded) <= stopped[0] + 2 * embeddings.BATCHES_AT_ONCE
-    drawn()
 
 
 @pytest.mark.parametrize("use_async", [False, True])
