@@ -1,15 +1,14 @@
-"""Short tracebacks: an exception of a call shows the code of others, and at most one frame of this package.
+"""Short tracebacks: an error of this package shows the code of others, and at most one frame of this package.
 
 Our frames are flows, mailboxes and sockets, which say nothing to a user; those of the libraries that we call are ours
-as well. Frames of others stay, such as those of a callback, and so does a cause that has some. What fails within this
-package and is none of its errors keeps all. The variable `LMSTUDIO_DEBUG` keeps all of every exception.
+as well. Frames of others stay, such as those of a callback, and so does a cause that has some. All other exceptions,
+and every one with the variable `LMSTUDIO_DEBUG`, keep what Python shows.
 """
 
-import asyncio
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import wraps
 from types import TracebackType
@@ -25,22 +24,19 @@ _PACKAGE = __name__.partition(".")[0]
 _LIBRARIES = {*sys.stdlib_module_names, "jsonschema", "pydantic", "referencing", "websockets"}
 """Their frames belong to whoever called them."""
 
-_SHORTENED = (LMStudioError, KeyboardInterrupt, asyncio.CancelledError)
-"""What may be raised in this package without a defect of it."""
-
 
 class short_traceback(AbstractContextManager[object, None]):  # noqa: N801 - a context manager is named like a function
-    """Leave out our frames below the block, and our causes, of what the block raises."""
+    """Leave out our frames below the block, and our causes, of an error of this package."""
 
     __slots__ = ()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None and not os.environ.get(DEBUG_VARIABLE):
+        if isinstance(error, LMStudioError) and not os.environ.get(DEBUG_VARIABLE):
             _shorten(error)
 
 
 class ShortTracebacks:
-    """A base of classes whose public methods raise exceptions with short tracebacks.
+    """A base of classes whose public methods raise errors with short tracebacks.
 
     Iterators use `short_traceback` themselves, because they raise after the method has returned.
     """
@@ -72,41 +68,29 @@ def with_short_traceback(function: FunctionT) -> FunctionT:
     return acall if inspect.iscoroutinefunction(function) else call  # type: ignore[return-value]
 
 
-def _shorten(error: BaseException) -> None:
+def _shorten(error: LMStudioError) -> None:
     """Drop our frames below the first one, and our causes, unless the code of others has raised the error."""
-    frames, raised_here = _frames(error), _raised_here(error)
-    if raised_here and not isinstance(error, _SHORTENED):
-        return
-    _keep(error, [frame for index, (frame, is_ours) in enumerate(frames) if index == 0 or not is_ours])
-    # The text of an error has what its cause says; that of a lost connection does not.
-    if raised_here and not isinstance(error, LMStudioConnectionLostError):
-        _drop_our_causes(error)
-    for before, _ in _before(error, {id(error)}):
-        if others := _frames_of_others(before):
-            _keep(before, others)
+    frames = _frames(error)
+    kept = [frame for index, (frame, is_ours) in enumerate(frames) if index == 0 or not is_ours]
+    for frame, following in zip(kept, [*kept[1:], None], strict=True):
+        frame.tb_next = following
+    raised_here = frames[-1][1]
+    if raised_here and not isinstance(error, LMStudioConnectionLostError):  # its text lacks what the cause says
+        _hide_our_causes(error)
 
 
-def _drop_our_causes(error: BaseException) -> None:
-    """Link an exception with the nearest one before it that has frames of others. Of ours, only programs know."""
-    for before, is_cause in _before(error, {id(error)}):
-        if _frames_of_others(before):
-            error.__cause__ = before if is_cause else None
-            error.__context__, error.__suppress_context__ = before, is_cause
-            return
-    error.__context__ = error.__cause__ or error.__context__
-    error.__cause__ = None  # the context is not printed then
-
-
-def _before(error: BaseException, seen: set[int]) -> Iterator[tuple[BaseException, bool]]:
-    """Yield the exceptions that led to one, each with whether it is the cause and not only the context."""
-    cause, context = error.__cause__, error.__context__
-    # A cause hides the context. It is shown where we hide the cause, and where we have hidden our own by `from None`.
-    hidden = context is None or (error.__suppress_context__ and cause is None and not _raised_here(error))
-    for before, is_cause in ((cause, True), (None if hidden else context, False)):
-        if before is not None and id(before) not in seen:
-            seen.add(id(before))
-            yield before, is_cause
-            yield from ((each, is_cause and its_cause) for each, its_cause in _before(before, seen))
+def _hide_our_causes(error: LMStudioError) -> None:
+    """Show the nearest exception before this one that has frames of others. Of ours, only programs know."""
+    shown = cause = error.__cause__ or error.__context__
+    seen: list[BaseException] = [error]
+    while shown is not None and all(is_ours for _, is_ours in _frames(shown)):
+        seen.append(shown)
+        shown = shown.__cause__ or shown.__context__
+        if shown in seen:
+            shown = None
+    if shown is None or shown is not error.__cause__:
+        error.__cause__, error.__context__ = None, shown or cause
+        error.__suppress_context__ = shown is None
 
 
 def _frames(error: BaseException) -> list[tuple[TracebackType, bool]]:
@@ -119,19 +103,3 @@ def _frames(error: BaseException) -> list[tuple[TracebackType, bool]]:
         frames.append((trace, is_ours))
         trace = trace.tb_next
     return frames
-
-
-def _raised_here(error: BaseException) -> bool:
-    frames = _frames(error)
-    return bool(frames) and frames[-1][1]
-
-
-def _frames_of_others(error: BaseException) -> list[TracebackType]:
-    return [frame for frame, is_ours in _frames(error) if not is_ours]
-
-
-def _keep(error: BaseException, frames: list[TracebackType]) -> None:
-    """Leave an exception only these frames of its traceback."""
-    for frame, following in zip(frames, [*frames[1:], None], strict=False):
-        frame.tb_next = following
-    error.__traceback__ = frames[0] if frames else None
