@@ -1,8 +1,7 @@
 """Settings of other packages lead to ours, or to what replaces them; only misspellings get the nearest name."""
 
-import ast
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,11 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 import lmstudio_integrations as lms
-from lmstudio_integrations._adapters.input_checks import ALIASES, with_effect
 from lmstudio_integrations._support.suggestions import (
-    _COUNTERPARTS,
-    _NAMES_BY_REMEDY,
-    _REMEDIES,
+    _NAMES_ELSEWHERE,
+    _OTHER_NAMES,
     closest_names,
     explain_unknown_name,
     explain_unknown_setting,
@@ -23,46 +20,7 @@ from lmstudio_integrations.client.api.base import BaseClient, ModelParameters
 from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
-from tests.support.adapters import ADAPTERS, EMBEDDING_MODELS, LANGUAGE_MODELS, Adapter, classes
-
-LANGUAGE_MODELS_ELSEWHERE = """
-    openai_api_base openai_api_key base_url api_key default_headers default_query http_client http_async_client
-    max_completion_tokens model_kwargs extra_body extra_headers extra_query reasoning_effort request_timeout n best_of
-    organization use_responses_api openai_proxy openai_organization service_tier store stream_chunk_timeout truncation
-    http_socket_options include_response_headers client async_client root_client root_async_client disabled_params
-    stream_options tiktoken_model_name verbosity user metadata modalities audio prediction functions function_call
-    prompt_cache_key safety_identifier web_search_options previous_response_id max_tool_calls instructions conversation
-    tools tool_choice response_format parallel_tool_calls logprobs top_logprobs batch_size echo suffix stream
-
-    num_ctx num_predict num_thread num_gpu main_gpu num_batch num_keep keep_alive format client_kwargs
-    async_client_kwargs sync_client_kwargs reasoning think validate_model_on_init mirostat mirostat_eta mirostat_tau
-    repeat_last_n tfs_z typical_p penalize_newline use_mmap use_mlock low_vram f16_kv vocab_only numa options raw
-    system template context images
-
-    is_chat_model is_function_calling_model api_base json_mode prompt_key thinking reuse_client api_version
-    max_new_tokens context_size context_window additional_kwargs async_http_client openai_client tokenizer strict
-    should_use_structured_outputs num_output audio_config
-"""
-EMBEDDINGS_ELSEWHERE = """
-    openai_api_base openai_api_key openai_api_type openai_api_version base_url api_key default_headers model_kwargs
-    http_client client async_client chunk_size deployment embedding_ctx_length check_embedding_ctx_length skip_empty
-    tiktoken_enabled allowed_special disallowed_special retry_min_seconds retry_max_seconds show_progress_bar dimensions
-    request_timeout
-
-    num_ctx num_gpu num_thread keep_alive client_kwargs mirostat temperature validate_model_on_init
-
-    api_base api_version reuse_client mode additional_kwargs ollama_additional_kwargs
-"""
-"""Names of settings in other packages."""
-
-ELSEWHERE = {
-    name: (EMBEDDINGS_ELSEWHERE if adapter.kind == "embedding" else LANGUAGE_MODELS_ELSEWHERE).split()
-    for name, adapter in ADAPTERS.items()
-    if adapter.kind != "reranker"
-}
-
-ACCEPTED = {"LangChain": ALIASES.keys(), "LlamaIndex": {*ALIASES, "request_timeout", "additional_kwargs"}}
-"""Names of other packages that the constructors accept."""
+from tests.support.adapters import ADAPTERS, EMBEDDING_MODELS, LANGUAGE_MODELS
 
 OURS = {
     *LlmPredictionConfig.model_fields,
@@ -75,50 +33,33 @@ OURS = {
 
 
 def test_every_counterpart_is_a_setting_of_ours() -> None:
-    assert {own for names in _COUNTERPARTS.values() for own in names} <= OURS
-    for needed, rows in _NAMES_BY_REMEDY.items():
-        assert needed in OURS
-        assert len(_REMEDIES[needed]) == sum(len(names.split()) for names in rows.values())
-
-
-def hints(adapter: Adapter) -> Iterator[str]:
-    """Yield what the constructor and a call say of every name in the tables."""
-    for name in {"port", *_COUNTERPARTS, *(name for remedies in _REMEDIES.values() for name in remedies)}:
-        ways: list[Callable[[], Any]] = [partial(adapter.make, **{name: "x"})]
-        if adapter.takes_settings:
-            ways.append(partial(adapter.make()._resolve_call, {name: "x"}))
-        for way in ways:
-            try:
-                way()
-            except (TypeError, ValueError) as error:
-                hint = re.search(r"unknown setting '\w+'; (.*?)( \[type=|$)", str(error), re.MULTILINE)
-                if hint is not None and "lists the known ones" not in hint[1]:
-                    yield hint[1]
+    assert _NAMES_ELSEWHERE.keys() <= OURS
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_a_hint_names_what_exists_where_it_is_given(name: str) -> None:
     adapter = ADAPTERS[name]
-    for hint in hints(adapter):
-        helping = [adapter.make, *(classes(adapter.framework, "chat") if "chat model" in hint else ())]
-        calls = {argument for each in helping if hasattr(each, "_call") for argument in each._call.request}
-        for own in map("".join, re.findall(r"(\w+)=|(\w+)\(\)|mean '(\w+)'", hint)):
-            assert own in calls or any(own in each.model_fields or hasattr(each, own) for each in helping), hint
-        for config in re.findall(r"load_config=(\{.*\})", hint):
-            adapter.make(load_config=ast.literal_eval(config))
+    calls = {argument for each in (adapter.make,) if hasattr(each, "_call") for argument in each._call.request}
+    for other in _OTHER_NAMES:
+        ways: list[Callable[[], Any]] = [partial(adapter.make, **{other: "x"})]
+        if adapter.takes_settings:
+            ways.append(partial(adapter.make()._resolve_call, {other: "x"}))
+        for way in ways:
+            try:
+                way()
+            except (TypeError, ValueError) as error:
+                for own in re.findall(r"unknown setting '\w+'; did you mean '(\w+)'", str(error)):
+                    assert own in calls or own in adapter.make.model_fields
 
 
 @pytest.mark.parametrize("name", EMBEDDING_MODELS)
 def test_settings_of_language_models_elsewhere_are_said_to_be_such(name: str) -> None:
-    settings = (
-        "max_completion_tokens n raw reasoning_effort response_format stop_sequences stream thinking topK truncation"
-    )
-    for setting in settings.split():
+    for setting in ["max_completion_tokens", "stop_sequences", "stream", "thinking", "topK", "truncation"]:
         with pytest.raises(ValueError, match=f"'{setting}' is a setting of language models, and this is an embedding"):
             ADAPTERS[name].make(**{setting: "x"})
 
 
-def test_the_native_client_has_no_remedies_of_the_adapters() -> None:
+def test_the_native_client_names_its_own_settings() -> None:
     catalog = Catalog(models=(ModelEntry(key="tiny", engine="scripted"),))
     with Emulator(catalog=catalog) as server, lms.Client(server.address) as client:
         model = client.llm.model("tiny")
@@ -134,7 +75,7 @@ def test_the_native_client_has_no_remedies_of_the_adapters() -> None:
                 for name in ("stream", "tools", "n", "keep_alive", "extra_body", "reasoning_effort")
             ),
             (lms.Client, "extra_headers", "did you mean 'headers'?"),
-            (lms.Client, "request_timeout", "known are api_host, "),
+            (lms.Client, "request_timeout", "did you mean 'idle_timeout'?"),
         ]
         for way, name, hint in ways:
             with pytest.raises(LMStudioValueError, match=re.escape(f"unknown argument '{name}'; {hint}")):
@@ -144,7 +85,7 @@ def test_the_native_client_has_no_remedies_of_the_adapters() -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "hint"),
     [
-        (LlmLoadModelConfig, "n_gpu_layers", "write gpu={'ratio': 0.5}"),
+        (LlmLoadModelConfig, "n_gpu_layers", "did you mean 'gpu'?"),
         (EmbeddingLoadModelConfig, "n_batch", "did you mean 'eval_batch_size'?"),
         (EmbeddingLoadModelConfig, "keep_alive", "known are context_length, "),
         (LlmPredictionConfig, "context_length", "it takes effect while the model loads"),
@@ -152,34 +93,9 @@ def test_the_native_client_has_no_remedies_of_the_adapters() -> None:
         (LlmPredictionConfig, "stream", "help(LlmPredictionConfig) lists the known ones"),
     ],
 )
-def test_a_config_has_no_remedies_of_the_adapters(kind: Any, name: str, hint: str) -> None:
+def test_a_config_names_its_own_settings(kind: Any, name: str, hint: str) -> None:
     with pytest.raises(LMStudioValueError, match=re.escape(f"unknown setting '{name}'; {hint}")):
         kind.parse({name: 1})
-
-
-def without_a_hint(way: Callable[..., Any], names: Iterable[str]) -> list[str]:
-    """Return the errors about unknown settings that do not say what helps."""
-    errors: list[str] = []
-    for name in names:
-        with pytest.raises(ValueError, match=name) as caught:
-            way(**{name: "x"})
-        errors.append(str(caught.value))
-    return [error for error in errors if "known are" in error or "lists the known ones" in error]
-
-
-@pytest.mark.parametrize("name", ELSEWHERE)
-def test_a_constructor_accepts_a_setting_of_another_package_or_says_what_replaces_it(name: str) -> None:
-    adapter = ADAPTERS[name]
-    accepted = {*adapter.make.model_fields, *ACCEPTED[adapter.framework]}
-    assert without_a_hint(adapter.make, {*ELSEWHERE[name]} - accepted) == []
-
-
-@pytest.mark.parametrize("name", LANGUAGE_MODELS)
-def test_a_call_accepts_a_setting_of_another_package_or_says_what_replaces_it(name: str) -> None:
-    adapter = ADAPTERS[name]
-    accepted = {*adapter.make._call_names(), *ALIASES, *adapter.make._call.request}
-    unknown = with_effect(dict.fromkeys({*ELSEWHERE[name]} - accepted, "x"))
-    assert without_a_hint(partial(adapter.call, adapter.make(), "Hello!"), unknown) == []
 
 
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
@@ -208,23 +124,21 @@ def test_a_key_of_extra_that_is_no_string_is_named(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "remedies"),
+    ("name", "own"),
     [
-        ({"reasoning": "low"}, ["enable_thinking=True", "reasoning_effort='low'"]),
-        ({"client_kwargs": {"timeout": 60}}, ["idle_timeout=60", "headers="]),
-        ({"keep_alive": "5m"}, ["ttl=300", "seconds"]),
-        ({"request_timeout": 60}, ["first_token_timeout=60", "idle_timeout=60", "timeout=60 for the whole call"]),
-        ({"extra_body": {"top_k": 40}}, ["each of its entries as a setting of its own"]),
-        ({"ttl": -1}, ["ttl=300", "load_policy='explicit'", "ttl=math.inf"]),
-        ({"format": "json"}, ["chat model", "response_format="]),
-        ({"validate_model_on_init": True}, ["call load(), which also loads the model"]),
-        ({"reasoning_effort": "low"}, ["chat models have it"]),
+        ("reasoning", "enable_thinking"),
+        ("client_kwargs", None),
+        ("keep_alive", "ttl"),
+        ("num_gpu", "load_config"),
+        ("use_mmap", "load_config"),
+        ("request_timeout", "idle_timeout"),
+        ("extra_body", "extra"),
     ],
 )
-def test_what_takes_more_than_another_name_is_said_in_the_error(settings: dict[str, Any], remedies: list[str]) -> None:
-    with pytest.raises(ValueError, match=next(iter(settings))) as caught:
-        ADAPTERS["LMStudioLLM"].make(**settings)
-    assert [remedy for remedy in remedies if remedy not in str(caught.value)] == []
+def test_a_setting_of_another_package_leads_to_ours(name: str, own: str | None) -> None:
+    with pytest.raises(ValueError, match=name) as caught:
+        ADAPTERS["LMStudioLLM"].make(**{name: "x"})
+    assert (f"did you mean {own!r}?" if own else "help(LMStudioLLM) lists the known ones") in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["api_version", "is_chat_model", "tokenizer"])

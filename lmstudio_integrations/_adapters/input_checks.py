@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from lmstudio_integrations._support.secrets import holds_credentials, holds_secret, without_secrets
-from lmstudio_integrations._support.suggestions import LANGUAGE_MODEL_NAMES, counterpart, explain_unknown_setting
+from lmstudio_integrations._support.suggestions import counterpart, explain_unknown_setting
 from lmstudio_integrations._support.typeguards import MOST_LEVELS, is_mapping, is_too_deep
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.connect.addresses import context_trusting
@@ -29,8 +29,7 @@ _HOST_NAMES = {"host", *(name for name, own in ALIASES.items() if own == "host")
 _LANGUAGE_ONLY = {
     *LlmPredictionConfig.model_fields,
     *AdapterPredictionSettings.model_fields,
-    *LANGUAGE_MODEL_NAMES,
-    *("stop", "check_context", "stop_on_repetition"),
+    *("stop", "check_context", "stop_on_repetition", "streaming"),
 }
 """Settings that embedding models do not have."""
 

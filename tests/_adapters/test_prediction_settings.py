@@ -152,8 +152,8 @@ def test_arguments_that_change_no_response_are_ignored(server: Emulator, make: A
     way(llm, WITHOUT_EFFECT | ({"callbacks": None, "metadata": {"a": "b"}} if way in LLAMA_INDEX.values() else {}))
     assert server.predictions[-1].config == DEFAULTS
     for given, remedy in {
-        "n": (2, "for several responses"),
-        "extra_body": ({"x": 1}, "each of its entries as a setting of its own"),
+        "n": (2, "help"),
+        "extra_body": ({"x": 1}, "did you mean 'extra'"),
         "image_documents": (["a"], "help"),
         "extra_headers": ({"Authorization": "Bearer sk-1"}, "did you mean 'headers'"),
     }.items():

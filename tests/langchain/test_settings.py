@@ -91,7 +91,7 @@ def test_unknown_settings_of_a_call_are_rejected_before_anything_is_sent(server:
     assert isinstance(caught.value, ModelInvalidRequestError)
     wrong: Any
     for wrong in (2, [1]):
-        with pytest.raises(LMStudioValueError, match="for several responses"):
+        with pytest.raises(LMStudioValueError, match="unknown setting 'n'"):
             generate(server.chat(), "count", n=wrong)
     for wrong in (None, "x", -1, True):
         with pytest.raises(LMStudioValueError, match=f"max_retries={wrong!r}: "):

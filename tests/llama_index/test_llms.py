@@ -187,7 +187,7 @@ def test_load_settings_arrive_and_those_of_a_call_are_laid_over_them(server: Ser
     [
         ("temprature", "did you mean 'temperature'"),
         ("num_ctx", "did you mean 'context_length'"),
-        ("keep_alive", "write ttl=300"),
+        ("keep_alive", "did you mean 'ttl'"),
         ("zzz", r"unknown setting 'zzz'; help\(LMStudio\) lists the known ones"),
     ],
 )

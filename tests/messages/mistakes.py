@@ -153,7 +153,6 @@ SETTINGS: list[tuple[str, Mapping[str, Surface], dict[str, Any]]] = [
     ("units", SURFACES, {"load_config": {"gpu": {"ratio": "50%"}}}),
     ("unknown-setting", LANGUAGE, {"temprature": 0.5}),
     ("unknown-setting", SURFACES, {"load_config": {"gpu_offload": 0.5}}),
-    ("unknown-setting", ADAPTED_LANGUAGE, {"json_mode": True}),
     ("unknown-setting", ADAPTED_EMBEDDING, {"temperature": 0.5}),
     ("unknown-setting", ADAPTED, {"zzz": 1}),
     ("schema-text", CHAT, {"response_format": "json"}),

@@ -26,12 +26,8 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.protocol.errors import OVERFLOW, to_exception
 from lmstudio_integrations.types.config import ModelKind
 
-_DIGITS = re.compile(r"\d+")
 _FORMAT = re.compile(r"[.-](gguf|mlx)$", re.IGNORECASE)
 """The end of a file's or a folder's name that is not part of the model's."""
-
-_EMULATED_PUBLISHERS = {"local", "scripted"}
-"""The first parts of the emulator's paths of models without a publisher. The rest is the key, unless it is a file."""
 
 _PROVIDER = "lmstudio:"
 """What `init_chat_model` takes in front of a name."""
@@ -187,7 +183,7 @@ def _not_loaded(display: Mapping[str, Any]) -> str | None:
 
 
 def _no_path(display: Mapping[str, Any]) -> str:
-    return _no_model(str(display["path"]), {each: _key(each) for each in _sample(display["availablePathsSample"])})
+    return _no_model(str(display["path"]), {each: each for each in _sample(display["availablePathsSample"])})
 
 
 def with_keys(
@@ -224,11 +220,8 @@ def _no_model(name: str, keys: Mapping[str, str], where: str = "", *, can_downlo
     """Return what helps if a server has no model of a name, only those with these keys, by path."""
     if name.startswith(_PROVIDER):
         return f"leave out {_PROVIDER!r}, which only init_chat_model takes"
-    base, _, variant = name.rpartition("@")
-    if base and any(base.lower() == part.lower() for path, key in keys.items() for part in _parts(path, key)):
-        return f"there is no variant {_name(variant)} of {_name(base)}; `{_command('ls', base)}` lists them"
     get = f"download it with `{_command('get', name)}`" if can_download else ""
-    meant = _closest_names(name, keys)
+    meant = _closest_keys(name, keys)
     if meant:
         return f"Did you mean {' or '.join(map(repr, meant))}?{f' If not, {get}' if get else ''}"
     known = ", ".join(list(dict.fromkeys(map(_name, keys.values())))[:_SAMPLE])
@@ -236,39 +229,17 @@ def _no_model(name: str, keys: Mapping[str, str], where: str = "", *, can_downlo
     return f"{found}; {get}" if get else found
 
 
-def _closest_names(name: str, keys: Mapping[str, str]) -> list[str]:
-    """Return the models of which a name is a part, the beginning or a misspelling, as they can be typed."""
-    lower = name.lower()
+def _closest_keys(name: str, keys: Mapping[str, str]) -> list[str]:
+    """Return the models of which a name, without its variant, is a part, the beginning or a misspelling."""
     models: dict[str, list[str]] = {}  # by each part of a path that people take for the name
     for path, key in keys.items():
         if key != name:
-            for part in _parts(path, key):
-                models.setdefault(part.lower(), []).append(key)
-    begun = list(dict.fromkeys(key for part, keys in models.items() if part.startswith(lower) for key in keys))
-    meant = models.get(lower) or (begun if len(begun) <= _MOST_MEANT else []) or _misspelled(lower, models)
-    return list(dict.fromkeys(meant))[:_MOST_MEANT]
-
-
-def _key(path: str) -> str:
-    """Return what to type for a path: the path itself, without a publisher that only the emulator adds."""
-    publisher, _, key = path.partition("/")
-    return key if key and publisher in _EMULATED_PUBLISHERS and not _FORMAT.search(key) else path
-
-
-def _parts(path: str, key: str) -> set[str]:
-    """Return a path, its key, and what follows the publisher of each: folders and file, without their formats."""
-    segments = [part for name in {key, _key(path)} for part in name.split("/")[name.count("/") > 0 :]]
-    return {path, key, *segments, *(_FORMAT.sub("", segment) for segment in segments)}
-
-
-def _misspelled(lower: str, models: Mapping[str, list[str]]) -> list[str]:
-    """Return the models of which a name is a misspelling: nearly the same letters, and the same numbers.
-
-    Models of one family often differ in a number only, such as `gemma-3-4b` and `gemma-3-27b`.
-    """
-    numbers = _DIGITS.findall(lower)
-    similar = closest_names(lower, [part for part in models if _DIGITS.findall(part) == numbers], cutoff=0.85)
-    return models[similar[0]] if similar else []
+            for part in {path, key, key.partition("/")[2], *path.split("/")} - {""}:
+                models.setdefault(_FORMAT.sub("", part.lower()), []).append(key)
+    lower = _FORMAT.sub("", name.lower().partition("@")[0])
+    begun = [part for part in models if part.startswith(lower)]
+    parts = [lower] if lower in models else begun or closest_names(lower, models, cutoff=0.85)
+    return list(dict.fromkeys(key for part in parts for key in models[part]))[:_MOST_MEANT]
 
 
 def _command(verb: str, name: str) -> str:
