@@ -61,8 +61,7 @@ _EXPORTS = {
     ".types.functions": "ToolCallContext ToolFunctionDef ToolFunctionDefDict",
     ".types.gpu": "GpuSetting",
     ".types.hosts": "HostStatus",
-    ".types.machines": "HardwareSurvey LinkStatus LinkedDevice",
-    ".types.memory_plans": "Eviction LoadedModel MemoryPlan PlannedModel",
+    ".types.machines": "Eviction HardwareSurvey LinkStatus LinkedDevice LoadedModel MemoryPlan PlannedModel",
     ".types.models": """
         ChatTemplateInfo ContextUse DownloadProgressUpdate EmbeddingModelInfo EmbeddingModelInstanceInfo
         InstanceProcessingState LlmInfo LlmInstanceInfo ModelInfo ModelInstanceInfo

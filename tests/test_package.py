@@ -172,7 +172,7 @@ def test_a_missing_part_of_a_framework_is_not_mistaken_for_a_missing_extra(monke
     def missing(name: str) -> Any:
         raise ModuleNotFoundError("No module named 'other'", name="other")
 
-    monkeypatch.setattr("lmstudio_integrations._adapters.lazy.import_module", missing)
+    monkeypatch.setattr("lmstudio_integrations._support.installation.import_module", missing)
     with pytest.raises(ModuleNotFoundError, match="'other'"):
         _ = importlib.import_module(f"{NAME}.llama_index").__getattr__("LMStudio")
 

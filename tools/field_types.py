@@ -18,8 +18,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from lmstudio_integrations._adapters.field_types import plain_type
 from lmstudio_integrations._adapters.server_settings import ServerSettings
-from lmstudio_integrations._adapters.signature import plain_type
 from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.timeouts import ModelTimeouts

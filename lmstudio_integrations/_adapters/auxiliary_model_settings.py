@@ -1,15 +1,34 @@
-"""Models that work beside a chat model, embedding models and rerankers: how they stay loaded, and their handles."""
+"""Models that work beside a chat model, embedding models and rerankers: the fields that both frameworks share.
 
-from typing import Self
+How the models stay loaded, and their handles; how to embed, and the check of texts; how to rerank, and its calls.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field
 
 from lmstudio_integrations._adapters.connection_settings import ConnectionSettings
+from lmstudio_integrations._adapters.field_types import (
+    DECLARED,
+    MODEL_NAME,
+    EmbeddingLoadConfig,
+    LlmLoadConfig,
+    ModelName,
+)
 from lmstudio_integrations._adapters.runtime import HandleT
+from lmstudio_integrations.client.api.asynchronous import AsyncLLM
 from lmstudio_integrations.client.api.base import BaseModelHandle
+from lmstudio_integrations.client.api.sync import LLM
+from lmstudio_integrations.client.embeddings import LengthPolicy
+from lmstudio_integrations.client.predictions.reranking import RerankParameters
+from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.client.transport.flows import arun, run
-from lmstudio_integrations.types.config import LoadPolicy
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._numbers import Count
+from lmstudio_integrations.types.config import LoadPolicy, ModelKind
+from lmstudio_integrations.types.reranking import OnRerankError, RerankResult, RerankTemplate
 
 
 class AuxiliaryModelSettings(ConnectionSettings):
@@ -42,3 +61,116 @@ class AuxiliaryModelSettings(ConnectionSettings):
         """Load the model if it is not loaded; see `load`."""
         await arun(self._async_handle(BaseModelHandle).model.get_info(load=True))
         return self
+
+
+LENGTH_POLICY = (
+    "What to do with a text that is too long for the model. `error` raises, `truncate` embeds its beginning, "
+    "`average` embeds its parts and averages their vectors, and `pass` leaves it to the server, which may cut it "
+    "silently."
+)
+"""The description of `length_policy`, but for its default."""
+
+
+class EmbeddingSettings(AuxiliaryModelSettings):
+    """How to embed."""
+
+    _kind: ClassVar[ModelKind] = "embedding"
+
+    load_config: EmbeddingLoadConfig = None
+
+    length_policy: LengthPolicy = Field(
+        default="error",
+        description=f"{LENGTH_POLICY} The default is `error`.",
+    )
+
+
+def check_texts(texts: object) -> list[str]:
+    """Return texts as a list.
+
+    Raises:
+        LMStudioValueError: If they are not a list of strings. A single string would be embedded letter by letter.
+    """
+    listed = list_of(texts, "texts", of_texts=True)
+    for index, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise LMStudioValueError(f"text {index} must be a string; got {text!r}")
+    return listed
+
+
+def check_text(text: object, method_of_many: str) -> str:
+    """Return a text.
+
+    Raises:
+        LMStudioValueError: If it is not a string; `method_of_many` takes a list.
+    """
+    if not isinstance(text, str):
+        remedy = f"; for several texts use {method_of_many}" if isinstance(text, list | tuple) else ""
+        raise LMStudioValueError(f"the text must be a string; got {text!r}{remedy}")
+    return text
+
+
+class RerankerSettings(AuxiliaryModelSettings):
+    """How to rerank."""
+
+    _kind: ClassVar[ModelKind] = "llm"
+
+    load_config: LlmLoadConfig = None
+
+    if TYPE_CHECKING:
+        model_name: ModelName = DECLARED
+    else:
+        model_name = MODEL_NAME
+        """Another name of `model`."""
+
+    top_n: Count | None = Field(
+        default=None,
+        description="How many to return, the best ones. By default all.",
+    )
+
+    instruction: str | None = Field(
+        default=None,
+        description="What relevant means, as a sentence: `Given a question, find the rule that answers it`. If unset, "
+        "that of the template applies.",
+    )
+
+    template: RerankTemplate | str | None = Field(
+        default=None,
+        description="The prompt, for rerankers of other families than Qwen3-Reranker: a `RerankTemplate`, or its "
+        "`prompt` alone. If unset, models without a family are asked through their chat template.",
+    )
+
+    max_concurrency: Count | None = Field(
+        default=None,
+        description="How many texts a call scores at once. By default as many as the model's hosts run.",
+    )
+
+    errors: OnRerankError = Field(
+        default="raise",
+        description="What becomes of a text whose call fails: `raise` (the default) fails all, and `mark` puts it "
+        "last, without a score.",
+    )
+
+    def _rerank(self, query: str, texts: Sequence[str]) -> list[RerankResult]:
+        return self._checked(self._handle(LLM).rerank(query, texts, **self._parameters()))
+
+    async def _arerank(self, query: str, texts: Sequence[str]) -> list[RerankResult]:
+        return self._checked(await self._async_handle(AsyncLLM).rerank(query, texts, **self._parameters()))
+
+    def _checked(self, results: list[RerankResult]) -> list[RerankResult]:
+        """Return results; warn once if some texts were too long, because the frameworks' results do not show it."""
+        if any(result.truncated for result in results):
+            self._runtime.warn_once(
+                "truncated",
+                "some texts are too long for the model, and only their beginning was scored; lower the text splitter's "
+                "chunk size, or load the model with a larger context_length",
+            )
+        return results
+
+    def _parameters(self) -> RerankParameters:
+        return {
+            "instruction": self.instruction,
+            "top_n": self.top_n,
+            "template": self.template,
+            "max_concurrency": self.max_concurrency,
+            "errors": self.errors,
+        }

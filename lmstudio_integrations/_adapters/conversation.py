@@ -1,27 +1,29 @@
-"""A conversation on its way to the wire (docs/protocol.md#chat-history), and its images.
+"""A conversation on its way to the wire (docs/protocol.md#chat-history), with its images, documents and thoughts. Pure.
 
 The converters of both frameworks (`langchain/_messages.py`, `llama_index/_messages.py`) add turns to a `Conversation`,
 which brings them into the form that chat templates expect: neighbors of one role merged, and images that a tool
 returned, for which the wire has no place, in the next user turn. A system message stays where it is; the client moves
-it to the front if the model's template takes it nowhere else. Pure: images are only listed here.
+it to the front if the model's template takes it nowhere else. Images are only listed here.
 The client downloads and uploads those of `for_upload`, and `encode` puts the file handles in their places.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from lmstudio_integrations._adapters.tool_settings import wire_name
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations._support.text import shown
-from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations._support.typeguards import is_count, is_list, is_object
 from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.client.files.uploads import decode_base64, decode_data_url, missing_prefix
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import WireHistory, wire_messages
 from lmstudio_integrations.types.files import FileHandle
-from lmstudio_integrations.types.reasoning import ReasoningPart
+from lmstudio_integrations.types.reasoning import ReasoningPart, Thought, with_thoughts
 from lmstudio_integrations.types.structured import partial_json
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 
@@ -260,3 +262,126 @@ def _wire(part: Part, handles: Mapping[ImageSource, FileHandle]) -> dict[str, An
     if isinstance(part, str):
         return {"type": "text", "text": part}
     return (handles[part] if isinstance(part, ImageSource) else part).to_dict()
+
+
+# Documents ------------------------------------------------------------------------------------------------------------
+# What a model reads of a file that is no image, for which LM Studio's API has no type.
+
+_TEXT = re.compile(
+    r"text/.+|.+\+(json|xml|yaml)"
+    r"|application/(json|jsonl|ndjson|x-ndjson|xml|yaml|x-yaml|toml|x-toml|sql|graphql|javascript|x-javascript|x-sh)"
+)
+"""MIME types of texts."""
+
+_UNKNOWN = frozenset({"", "application/octet-stream", "binary/octet-stream"})
+"""MIME types of anything, also of a text."""
+
+
+def decoded_text(data: bytes, mime_type: str | None) -> str | None:
+    """Return the text of a document; `None` if it is of another type, or not in UTF-8."""
+    kind = (mime_type or "").partition(";")[0].strip().lower()
+    if kind not in _UNKNOWN and not _TEXT.fullmatch(kind):
+        return None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
+
+
+def document_text(*, data: bytes | None, url: str | None, mime_type: str | None, name: str | None) -> str:
+    """Return what stands for a document in the result of a tool: its text, its name and address, or a note.
+
+    Args:
+        data: Its content.
+        url: Its address, if it is on the web.
+        mime_type: Its type.
+        name: Its name.
+    """
+    if data is not None:
+        text = decoded_text(data, mime_type)
+        details = f"{mime_type or 'unknown type'}, {len(data)} bytes"
+        return f"[{name or 'file'} ({details}): not shown, because it is not text]" if text is None else text
+    if url:
+        return f"{name}: {url}" if name else url
+    return f"[{name or 'file'} ({mime_type or 'unknown type'}): not shown, because it has no content]"
+
+
+# Thoughts -------------------------------------------------------------------------------------------------------------
+# As messages of both frameworks keep them, so that they go back as the model wrote them. Their text is in the
+# framework's own place, their tags are beside it.
+
+TAGS = "reasoning_tags"
+"""The member of a message, or of its block, that holds the tags."""
+
+
+def tags_of(thoughts: Sequence[Thought], text: str) -> list[dict[str, Any]]:
+    """Return the tags of the thoughts of a response as JSON.
+
+    Each has the length of the thought, and how many characters of the response stand before it, of which white space at
+    its beginning does not count. One inside of the response also has a hash of the response.
+    """
+    leading = len(text) - len(text.lstrip())
+    return [
+        {
+            "start": each.start_tag,
+            "end": each.end_tag,
+            "length": len(each.text),
+            "at": each.at - leading,
+            **({"inside": _hash(text)} if each.at > leading else {}),
+        }
+        for each in thoughts
+    ]
+
+
+def response_parts(parts: list[Part], reasoning: str, tags: object) -> list[Part]:
+    """Return the parts of a message with its thoughts where the model wrote them.
+
+    Args:
+        parts: The parts; texts beside each other are joined.
+        reasoning: The thoughts, joined.
+        tags: What `tags_of` returned, or anything else that a message may hold in its place.
+    """
+    known = tags if is_list(tags) else []
+    if not (reasoning or known):
+        return parts
+    text, rest = (parts[0], parts[1:]) if parts and isinstance(parts[0], str) else ("", parts)
+    return [*with_thoughts(text, _thoughts(reasoning, known, text)), *rest]
+
+
+def _thoughts(reasoning: str, tags: list[Any], text: str) -> list[Thought]:
+    """Return the thoughts; edited ones become one, in front.
+
+    Of a text that was edited, only those that stood before it are returned: the places of others are not known.
+    """
+    known = [each for each in tags if _is_valid(each)]
+    if not known or len(known) < len(tags):
+        return [Thought(reasoning)] if reasoning else []
+    if sum(each["length"] for each in known) != len(reasoning):
+        return [Thought(reasoning, known[0]["start"], known[-1]["end"])] if reasoning else []
+    leading, own = len(text) - len(text.lstrip()), None
+    thoughts, done = list[Thought](), 0
+    for each in known:
+        thought = reasoning[done : done + each["length"]]
+        done += each["length"]
+        if each["at"] > 0:
+            own = own or _hash(text)
+            if each.get("inside") != own:
+                continue
+        at = min(max(each["at"] + leading, 0), len(text))
+        thoughts.append(Thought(thought, each["start"], each["end"], at))
+    return sorted(thoughts, key=lambda thought: thought.at)
+
+
+def _hash(text: str) -> str:
+    return sha256(text.strip().encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def _is_valid(tags: object) -> bool:
+    return (
+        is_object(tags)
+        and isinstance(tags.get("start"), str)
+        and isinstance(tags.get("end"), str)
+        and is_count(tags.get("length"))
+        and type(tags.get("at")) is int
+    )

@@ -3,7 +3,7 @@
 Adapters are configuration, so none of this is copied or pickled: a copy starts with an empty `Runtime`. The process
 shares its sockets, so that costs no connection.
 
-Only this module and `tool_runtime.py` make native clients for adapters.
+Only this module and `toolkit_settings.py` make native clients for adapters.
 """
 
 import json
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from lmstudio_integrations._adapters.specs import HandleSpec, ModelSpec, Place, ServerSpec
-from lmstudio_integrations._support.bounded_cache import BoundedCache
+from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.api.base import BaseModelHandle, BaseModelNamespace, new_state
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.hosts.models import hosts_of_model
 from lmstudio_integrations.client.models.state import ModelState
-from lmstudio_integrations.client.support.user_warnings import warn_user
+from lmstudio_integrations.client.support.tracebacks import warn_user
 from lmstudio_integrations.client.transport.connect.addresses import context_trusting
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioError

@@ -26,14 +26,16 @@ from typing_extensions import TypedDict
 
 from lmstudio_integrations._adapters.field_types import (
     DECLARED,
+    PACKAGE,
     ApiToken,
     InputAlias,
     Secret,
+    describe_fields,
+    show_fields,
     token_from_environment,
 )
 from lmstudio_integrations._adapters.input_checks import normalize_input, resolve_aliases, validated
 from lmstudio_integrations._adapters.runtime import BaseRuntime
-from lmstudio_integrations._adapters.signature import PACKAGE, describe_fields, show_fields
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.typeguards import is_object

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, Self, TypeAlias, cast
 from pydantic import SecretStr
 
 from lmstudio_integrations._adapters.input_checks import HostTokens, tokens_of
+from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
-from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import LOAD_CONFIGS, LoadSettings, ModelKind

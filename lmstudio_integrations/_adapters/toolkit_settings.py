@@ -1,27 +1,80 @@
-"""The fields that the toolkits of all frameworks share, besides those of the server; and the calls of their tools."""
+"""The fields that the toolkits of all frameworks share, besides those of the server; and the calls of their tools.
+
+A toolkit is configuration, and what it has open is in its `ToolRuntime`, which is neither copied nor pickled: one
+session with its plugins, which its tools share, in threads and in coroutines. It is closed with the toolkit, or once
+neither the toolkit nor any of its tools is in use.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer
 from typing_extensions import Unpack
 
+from lmstudio_integrations._adapters.runtime import BaseRuntime, client_arguments
 from lmstudio_integrations._adapters.server_settings import ServerSettings
-from lmstudio_integrations._adapters.specs import servers_of
-from lmstudio_integrations._adapters.tool_runtime import SessionSpec, ToolRuntime
+from lmstudio_integrations._adapters.specs import ServerSpec, servers_of
 from lmstudio_integrations._support.secrets import HIDDEN, without_secret_values
 from lmstudio_integrations._support.typeguards import is_list, is_mapping
 from lmstudio_integrations.client.api.plugins import ToolCallParameters
-from lmstudio_integrations.client.api.sync import PluginTool, ToolUseSession
-from lmstudio_integrations.client.support.timeouts import TIMEOUTS
+from lmstudio_integrations.client.api.sync import Client, PluginTool, ToolUseSession
+from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.types._numbers import Seconds
 from lmstudio_integrations.types.plugins import ToolContent, ToolReport
+
+
+class SessionSpec(NamedTuple):
+    """Which plugins of which server.
+
+    Attributes:
+        server: The server.
+        plugin: One plugin, or several.
+        parameters: How they run.
+    """
+
+    server: ServerSpec
+    plugin: Any
+    parameters: Mapping[str, Any]
+
+
+class ToolRuntime(BaseRuntime):
+    """The session of one toolkit."""
+
+    def __init__(self, dropped_secrets: frozenset[str] = frozenset()) -> None:
+        super().__init__(dropped_secrets)
+        self._current: tuple[SessionSpec, ToolUseSession] | None = None
+
+    def session(self, spec: SessionSpec, timeouts: Mapping[str, Any]) -> ToolUseSession:
+        """Return the session with plugins, which may not be open yet; the one with others is closed.
+
+        Args:
+            spec: The plugins.
+            timeouts: The timeouts of a session that is not in use yet.
+
+        Raises:
+            LMStudioValueError: If a setting is invalid.
+        """
+        current = self._current
+        if current is not None and current[0] == spec and current[1].sessions.is_in_use:
+            return current[1]
+        made = Client(**client_arguments(spec.server), **timeouts).plugins.tools(spec.plugin, **spec.parameters)
+        if current is not None:
+            current[1].close()
+        self._current = spec, made
+        return made
+
+    def close(self) -> None:
+        """Close the session. The toolkit opens another one when it is asked for its tools."""
+        current, self._current = self._current, None
+        if current is not None:
+            current[1].close()
+
 
 OnReport = Callable[[ToolReport], Any]
 

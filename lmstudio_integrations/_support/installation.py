@@ -1,10 +1,14 @@
 """Names this package, and the command that installs an extra, which is built from how it was installed.
 
-The adapters, the emulator and the command line show the command when a package is missing.
+The adapters, the emulator and the command line show the command when a package is missing. The adapters import their
+public names on first use, with `public_name`.
 """
 
 import json
 import re
+import sys
+from collections.abc import Mapping
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from os import sep
@@ -82,3 +86,32 @@ def _target(origin: dict[str, Any], extra: str) -> str | None:
     if vcs:
         url = f"{vcs['vcs']}+{url}@{vcs['commit_id']}"
     return f"{NAME}[{extra}] @ {url}"
+
+
+def public_name(
+    package: str, modules: Mapping[str, str], name: str, *, framework: str, distribution: str, extra: str | None = None
+) -> Any:
+    """Return a public name of a package.
+
+    Args:
+        package: The package.
+        modules: The module of each of its public names.
+        name: The requested name.
+        framework: The top-level package of the framework.
+        distribution: The distribution that provides it.
+        extra: Our extra that installs it; `None` if there is none.
+
+    Raises:
+        AttributeError: If the package has no such name.
+        ModuleNotFoundError: If the framework is not installed; the message names the command.
+    """
+    module = modules.get(name)
+    if module is None:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=sys.modules[package])
+    try:
+        return getattr(import_module(f"{package}.{module}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != framework:
+            raise
+        command = install_command(extra) if extra else package_command(distribution)
+        raise ModuleNotFoundError(f"{name} needs {distribution}; run: {command}", name=error.name) from error

@@ -1,12 +1,16 @@
-"""Texts for people: shortened for messages, and safe for terminals, where texts of servers and models could control it.
+"""Texts: as JSON, and for people, where they are shortened for messages and made safe for terminals.
 
-Texts for terminals have what would control them, or reorder or hide text, escaped. The command line and the progress
-bars of the client apply that right before a text reaches a terminal.
+Texts of servers and models could control a terminal. Those for terminals have what would control them, or reorder or
+hide text, escaped. The command line and the progress bars of the client apply that right before a text reaches one.
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Callable
+from typing import Any
+
+from pydantic_core import to_json, to_jsonable_python  # noqa: TID251 - with what it rejects below
 
 from lmstudio_integrations._support.secrets import redact_members
 
@@ -103,3 +107,59 @@ def printable_line(text: str) -> str:
 def printable_json(document: str) -> str:
     """Return a JSON document that has the same value, with JSON's own escapes."""
     return document.translate(_JSON)
+
+
+# JSON -----------------------------------------------------------------------------------------------------------------
+# All JSON that may have texts of users, tools or models is written here. Python's strings may hold half of a surrogate
+# pair, and a text that was cut between the two often does. UTF-8 cannot represent it, so pydantic-core rejects it; JSON
+# can, as an escape.
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def dumps(value: Any) -> str:
+    """Return a value as JSON text. Lone surrogates are escaped; infinity and NaN become null.
+
+    Raises:
+        ValueError: If it, or something in it, cannot be written as JSON.
+        TypeError: If a name is not a string, in a value with lone surrogates.
+        RecursionError: If it is nested too deeply, with lone surrogates.
+    """
+    try:
+        return to_json(value, inf_nan_mode="null").decode()
+    except ValueError:  # a lone surrogate
+        pass
+    # `json.dumps` cannot write infinity as null. A round trip replaces it.
+    finite = json.loads(json.dumps(value, default=to_jsonable_python), parse_constant=lambda _: None)
+    written = json.dumps(finite, ensure_ascii=False, separators=(",", ":"))
+    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", written)
+
+
+# Why a response ended -------------------------------------------------------------------------------------------------
+
+COMPLETE = "complete"
+
+_WORDS = {
+    "eosFound": COMPLETE,
+    "stopStringFound": "a stop string was found",
+    "toolCalls": "tools were called",
+    "userStopped": "stopped",
+    "contextLengthReached": "the context window is full",
+    "maxPredictedTokensReached": "the token limit is reached",
+    "repetition": "stopped, because it only repeated itself",
+    "modelUnloaded": "the model was unloaded",
+    "disconnected": "the client disconnected",
+}
+
+
+def end_in_words(stop_reason: str) -> str:
+    """Return a stop reason of a result or of the emulator's records in words; an unknown one as it is."""
+    return _WORDS.get(stop_reason, stop_reason)
+
+
+REMEDIES = {
+    "maxPredictedTokensReached": "raise max_tokens",
+    "contextLengthReached": "load the model with a larger context length, or shorten the prompt",
+    "repetition": "the model only repeated itself, so use another one, or set repeat_penalty",
+}
+"""What helps a response that was cut off, by the stop reason."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from lmstudio_integrations._support.files import regular
+from lmstudio_integrations._support.environment import regular
 from lmstudio_integrations._support.text import counted, printable_line
 from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.cli._common import (

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from lmstudio_integrations._support.files import regular
-from lmstudio_integrations._support.stop_reasons import end_in_words
+from lmstudio_integrations._support.environment import regular
+from lmstudio_integrations._support.text import end_in_words
 from lmstudio_integrations.cli._common import Host, TextConsole, Token, progress_bar, results
 from lmstudio_integrations.cli._models import SIZE_LIMIT, Choice, choose, downloaded_models, loaded_models
 from lmstudio_integrations.client.api.sync import Client, EmbeddingNamespace, LlmNamespace

@@ -1,8 +1,13 @@
-"""How the commands write values for people: sizes, times and long lines. Pure functions."""
+"""How the commands write for people: sizes, times and long lines, and texts that a terminal shows and does not obey."""
 
+import os
+import sys
 import textwrap
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TextIO
+
+from lmstudio_integrations._support.text import printable
 
 if TYPE_CHECKING:
     from lmstudio_integrations.types.models import ModelInstanceInfo
@@ -46,3 +51,44 @@ def wrapped(line: str, width: int | None, indent: int = 4) -> str:
     if width is None:
         return line
     return textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+
+
+class ProtectedTerminal:
+    """Takes the place of a stream to a terminal, so that results, notes, logs, warnings and tracebacks are escaped.
+
+    Args:
+        stream: The stream.
+
+    Attributes:
+        rich_proxied_file: The stream, by the name under which rich looks for it: its consoles write control codes.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream
+
+    def write(self, text: str) -> int:
+        """Write a text with its control characters escaped, and return how many characters that were."""
+        return self.rich_proxied_file.write(printable(text))
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+def protect_terminals() -> None:
+    """Protect stdout and stderr, if they are terminals, as long as this process runs.
+
+    Pipes and files get UTF-8 also on Windows, whose default lacks most letters, and as our commands read files. What an
+    encoding lacks is written with a backslash.
+    """
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        if getattr(stream, "errors", None) == "strict":
+            stream.reconfigure(errors="backslashreplace")
+        if stream is not None and stream.isatty():  # a process may have no such stream
+            setattr(sys, name, ProtectedTerminal(stream))
+        elif sys.platform == "win32" and "PYTHONIOENCODING" not in os.environ and hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8")

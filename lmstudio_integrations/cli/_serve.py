@@ -12,9 +12,8 @@ import typer
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.cli._announcement import announcement, check_announcement
-from lmstudio_integrations.cli._common import Redact, note, results
+from lmstudio_integrations.cli._common import Redact, accepted_tokens, note, results, token_variable
 from lmstudio_integrations.cli._formatting import clock_time
-from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
 from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address, local_candidates
 from lmstudio_integrations.client.transport.connect.find import search
 from lmstudio_integrations.client.transport.flows import run

@@ -11,7 +11,7 @@ from typing import Any
 
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.errors import LMStudioError
-from lmstudio_integrations.langchain._abilities import ABILITIES, reported_profile
+from lmstudio_integrations.langchain._settings import ABILITIES, reported_profile
 
 logger = logging.getLogger(__name__)
 

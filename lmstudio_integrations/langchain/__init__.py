@@ -6,7 +6,7 @@ embeddings do not pay for chat models.
 
 from typing import TYPE_CHECKING, Any
 
-from lmstudio_integrations._adapters.lazy import public_name
+from lmstudio_integrations._support.installation import public_name
 
 if TYPE_CHECKING:
     from lmstudio_integrations.langchain._registration import register as register

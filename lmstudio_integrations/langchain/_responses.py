@@ -21,11 +21,13 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, ToolCallChunk
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
+from langchain_core.messages.block_translators import register_translator
+from langchain_core.messages.content import ContentBlock
 from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, GenerationChunk
 
+from lmstudio_integrations._adapters.conversation import TAGS, tags_of
 from lmstudio_integrations._adapters.finished_response import STATS, FinishedResponse, new_call_id, token_counts
-from lmstudio_integrations._adapters.thoughts import TAGS, tags_of
 from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix, invalidator
@@ -418,3 +420,29 @@ def _completion(sent_arguments: str, arguments: Mapping[str, Any]) -> str | None
             if text.startswith(sent_arguments):
                 return text[len(sent_arguments) :]
     return None
+
+
+# Content blocks -------------------------------------------------------------------------------------------------------
+# The tags of a thought stay in LangChain's standard content blocks, from which programs make messages anew. Core makes
+# the blocks. It asks a translator of the provider first, and has none for us.
+
+
+def with_tags(message: AIMessage) -> list[ContentBlock]:
+    """Return the blocks that core makes of a message, with the tags in `extras` of the thought.
+
+    Raises:
+        NotImplementedError: If there are no tags; core makes the blocks then.
+    """
+    tags = message.additional_kwargs.get(TAGS)
+    if not tags:
+        raise NotImplementedError
+    blocks = message.model_copy(update={"response_metadata": {}}).content_blocks
+    for block in blocks:
+        if block["type"] == "reasoning":
+            block["extras"] = {TAGS: tags}
+    return blocks
+
+
+def register_translation() -> None:
+    """Let core ask us for the blocks of our messages."""
+    register_translator(PROVIDER, with_tags, with_tags)

@@ -1,4 +1,4 @@
-"""What `ChatLMStudio` and `LMStudioLLM` share besides their settings: identity, tokens, limits of batches.
+"""What `ChatLMStudio` and `LMStudioLLM` share besides their settings: identity, tokens, limits of batches, profiles.
 
 The settings and the resolution of a call are in `_adapters/generation_settings.py`.
 """
@@ -8,21 +8,23 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from langchain_core.language_models import LangSmithParams
+from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.runnables.utils import AnyConfigurableField
 from pydantic import BaseModel, Field
 
 from lmstudio_integrations._adapters.generation_settings import GenerationSettings
 from lmstudio_integrations._adapters.input_checks import ALIASES
+from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
 from lmstudio_integrations._adapters.runtime import LoadedModelInfo, Runtime
 from lmstudio_integrations._adapters.specs import HandleSpec
 from lmstudio_integrations._support.installation import NAME
 from lmstudio_integrations._support.version import __version__
-from lmstudio_integrations.client.support.timeouts import TIMEOUTS
+from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
-from lmstudio_integrations.types._logit_bias import to_pairs
+from lmstudio_integrations.types._numbers import to_pairs
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LoadSettings
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
 
@@ -237,3 +239,37 @@ class BaseLMStudio(GenerationSettings):
     def is_lc_serializable(cls) -> bool:
         """`dumpd` and `load` work."""
         return True
+
+
+# Profiles -------------------------------------------------------------------------------------------------------------
+
+ABILITIES = ModelProfile(
+    text_inputs=True,
+    text_outputs=True,
+    image_url_inputs=False,
+    audio_inputs=False,
+    video_inputs=False,
+    pdf_inputs=False,
+    tool_choice=True,
+    tool_call_streaming=True,
+    structured_output=True,
+    temperature=True,
+    open_weights=True,
+)
+"""What every model can do, in LM Studio."""
+
+_REPORTED = {"max_input_tokens": "contextLength", "name": "displayName", "reasoning_replay": "reasoningReplay"}
+_REPORTED_ABILITIES = {
+    "image_inputs": "vision",
+    "image_tool_message": "vision",
+    "tool_calling": "trainedForToolUse",
+    "mid_conversation_system_messages": "takesLateSystemMessages",
+}
+"""Members of a profile, and those of the model's info, and of `Runtime.template_info`, that they come from."""
+
+
+def reported_profile(info: Mapping[str, Any]) -> ModelProfile:
+    """Return the members of a profile that a model's info in wire form has."""
+    reported = {name: info[member] for name, member in _REPORTED.items() if info.get(member)}
+    abilities = {name: bool(info[member]) for name, member in _REPORTED_ABILITIES.items() if member in info}
+    return cast("ModelProfile", {**reported, **abilities, **reasoning_profile(info)})

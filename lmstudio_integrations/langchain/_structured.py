@@ -31,8 +31,7 @@ from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel, create_model
 
 from lmstudio_integrations._support.secrets import without_secrets
-from lmstudio_integrations._support.stop_reasons import REMEDIES
-from lmstudio_integrations._support.text import beginning, shortened
+from lmstudio_integrations._support.text import REMEDIES, beginning, shortened
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioError, LMStudioStructuredOutputError, LMStudioValueError

@@ -20,8 +20,8 @@ from lmstudio_integrations._adapters.calls import (
     CallArguments,
     ResolvedCall,
 )
-from lmstudio_integrations._adapters.chat_settings import ChatSettings
 from lmstudio_integrations._adapters.conversation import for_upload
+from lmstudio_integrations._adapters.generation_settings import ChatSettings
 from lmstudio_integrations._adapters.runtime import Runtime
 from lmstudio_integrations._adapters.specs import AdapterNames, load_config_of
 from lmstudio_integrations._adapters.tool_settings import tool_settings, wire_tools
@@ -34,8 +34,6 @@ from lmstudio_integrations.client.support.arguments import flag_of, list_of, who
 from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain import (
-    _content_blocks,
-    _counting,
     _events,
     _messages,
     _responses,
@@ -43,16 +41,16 @@ from lmstudio_integrations.langchain import (
     _structured,
     _tools,
 )
-from lmstudio_integrations.langchain._abilities import ABILITIES, reported_profile
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.langchain._responses import ChunkStream
+from lmstudio_integrations.langchain._settings import ABILITIES, reported_profile
 from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL
 from lmstudio_integrations.types.results import PredictionResult
 from lmstudio_integrations.types.structured import check_max_attempts
 
-_content_blocks.register()
+_responses.register_translation()
 
 
 class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
@@ -445,7 +443,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             parameters = PromptParameters(
                 send_reasoning=self.send_reasoning, keep_reasoning=self.keep_reasoning, config=call.config
             )
-            return _counting.count(call.model(), pending, sent_tools, parameters)
+            return _messages.count_tokens(call.model(), pending, sent_tools, parameters)
 
     # Identity -------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._adapters.embedding_settings import EmbeddingSettings, check_text, check_texts
+from lmstudio_integrations._adapters.auxiliary_model_settings import EmbeddingSettings, check_text, check_texts
 from lmstudio_integrations._adapters.field_types import DECLARED, MODEL_NAME, ModelName, Secret
 from lmstudio_integrations._adapters.specs import AdapterNames
 from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel

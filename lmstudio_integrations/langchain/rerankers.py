@@ -7,8 +7,8 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field
 
+from lmstudio_integrations._adapters.auxiliary_model_settings import RerankerSettings
 from lmstudio_integrations._adapters.field_types import DECLARED, Secret
-from lmstudio_integrations._adapters.reranker_settings import RerankerSettings
 from lmstudio_integrations._adapters.specs import AdapterNames
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.types._numbers import Fraction

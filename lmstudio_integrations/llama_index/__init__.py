@@ -4,13 +4,13 @@ Needs the `llama-index` extra. The classes are imported when they are first aske
 also loads them from what `to_dict` wrote, such as the model of an extractor.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lmstudio_integrations._adapters.lazy import public_name
+from lmstudio_integrations._support.installation import public_name
 
 if TYPE_CHECKING:
     from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError as LlamaIndexToolCallError
-    from lmstudio_integrations.llama_index._registration import register as register
     from lmstudio_integrations.llama_index.embeddings import LMStudioEmbedding as LMStudioEmbedding
     from lmstudio_integrations.llama_index.llms import LMStudio as LMStudio
     from lmstudio_integrations.llama_index.rerankers import LMStudioReranker as LMStudioReranker
@@ -34,8 +34,13 @@ _MODULES = {
     "LMStudioTokenizer": "tokenizer",
     "LMStudioToolSpec": "tool_spec",
     "LlamaIndexToolCallError": "_errors",
-    "register": "_registration",
 }
+
+_TABLES = {
+    "LMStudio": ("llama_index.core.llms.loading", "RECOGNIZED_LLMS"),
+    "LMStudioEmbedding": ("llama_index.core.embeddings.loading", "RECOGNIZED_EMBEDDINGS"),
+}
+"""Each class that core can load, and the table that it is entered in: the module and its name."""
 
 
 def __getattr__(name: str) -> Any:
@@ -46,3 +51,17 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def register() -> None:
+    """Let LlamaIndex's `load_llm` and `load_embed_model` make `LMStudio` and `LMStudioEmbedding`, in this process.
+
+    They take what `to_dict` wrote, or a dict such as `{"class_name": "LMStudio", "model": "qwen3-4b"}`. So do the
+    extractors and pipelines of LlamaIndex, whose dumps contain a model. It may be called again.
+
+    Raises:
+        ModuleNotFoundError: If `llama-index-core` is not installed.
+    """
+    for name, (module, table) in _TABLES.items():  # imported only now: they import OpenAI's packages, if there are any
+        model = __getattr__(name)  # says what to install
+        getattr(import_module(module), table)[model.class_name()] = model

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lmstudio_integrations.client.support.user_warnings import warn_user
+from lmstudio_integrations.client.support.tracebacks import warn_user
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioConfigWarning
 

@@ -22,17 +22,18 @@ from llama_index.core.base.llms.types import (
 
 from lmstudio_integrations._adapters.conversation import (
     NO_MESSAGES,
+    TAGS,
     Conversation,
     ImageSource,
     Part,
     PendingMessage,
     Role,
+    document_text,
     joined,
+    response_parts,
     stored_arguments,
     text_of,
 )
-from lmstudio_integrations._adapters.documents import document_text
-from lmstudio_integrations._adapters.thoughts import TAGS, response_parts
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.client.files.uploads import decode_data_url, is_base64_url

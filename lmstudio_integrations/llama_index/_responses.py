@@ -29,8 +29,8 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
+from lmstudio_integrations._adapters.conversation import TAGS, tags_of
 from lmstudio_integrations._adapters.finished_response import FinishedResponse, new_call_id, token_counts
-from lmstudio_integrations._adapters.thoughts import TAGS, tags_of
 from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._support.secrets import redact_members
 from lmstudio_integrations._support.text import shortened

@@ -23,8 +23,8 @@ from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._adapters import field_types
 from lmstudio_integrations._adapters.calls import CHAT_ARGUMENTS, CallArguments, ResolvedCall
-from lmstudio_integrations._adapters.chat_settings import ChatSettings
 from lmstudio_integrations._adapters.conversation import for_upload
+from lmstudio_integrations._adapters.generation_settings import ChatSettings
 from lmstudio_integrations._adapters.specs import AdapterNames
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream

@@ -11,8 +11,8 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from pydantic import ConfigDict, Field
 
+from lmstudio_integrations._adapters.auxiliary_model_settings import RerankerSettings
 from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Secret
-from lmstudio_integrations._adapters.reranker_settings import RerankerSettings
 from lmstudio_integrations._adapters.specs import AdapterNames
 from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.errors import LMStudioValueError

@@ -14,7 +14,7 @@ from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Secr
 from lmstudio_integrations._adapters.toolkit_settings import ToolkitSettings, ToolkitTool
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.llama_index._agent_errors import ending_the_run
+from lmstudio_integrations.llama_index._errors import ending_the_run
 from lmstudio_integrations.types.plugins import ToolContent
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic_core import from_json, to_json  # noqa: TID251 - `ensure_writable` needs what it rejects
 
-from lmstudio_integrations._support.json_text import dumps
+from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations._support.typeguards import is_list, is_object
 
 AUTH_VERSION = 1

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypeIs
 
-from lmstudio_integrations._support.json_text import dumps
+from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER, is_object
 from lmstudio_integrations.protocol import envelope
 from lmstudio_integrations.protocol.endpoints import Channel, Endpoint, Rpc

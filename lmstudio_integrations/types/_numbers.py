@@ -1,19 +1,21 @@
-"""Types of settings whose value is a number, or `False` for off. The configs and the adapters' fields use them.
+"""Types of settings whose value is a number, a number for each token, or `False` for off.
 
+The configs and the adapters' fields use them.
 pydantic reads `True` as 1 and, where `False` is allowed, 0 as `False`. Here only the boolean `False` switches a setting
 off, and no boolean is a number. The error about a text such as "5m", "8k" or "50%" contains the number to write.
 """
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import AllowInfNan, BeforeValidator, Discriminator, Field, Tag, ValidationInfo
+from pydantic import AllowInfNan, BeforeValidator, Discriminator, Field, PlainSerializer, Tag, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from lmstudio_integrations._support.typeguards import SAFE_INTEGER
+from lmstudio_integrations._support.typeguards import SAFE_INTEGER, is_count, is_list, is_mapping, is_number
 
 ValueT = TypeVar("ValueT")
 OR_FALSE = "value or False"
@@ -111,3 +113,47 @@ OrOff = Annotated[
     Discriminator(lambda value: "off" if value is False else OR_FALSE),
 ]
 """A value, or `False` for off. A tag chooses before validation, so a wrong value is one error and is never off."""
+
+
+# Biases by token ------------------------------------------------------------------------------------------------------
+# The wire and JSON have pairs: JSON has no numbers as keys and no infinity, so a dict would come back with other keys
+# and without its values.
+
+FORBIDDEN = "-inf"
+"""How the wire writes negative infinity: the token is never generated."""
+
+
+def to_pairs(bias: Mapping[int | str, float]) -> list[Any]:
+    """Return biases as the pairs of the wire (docs/protocol.md#value-encodings)."""
+    return [[token, FORBIDDEN if number == -math.inf else number] for token, number in bias.items()]
+
+
+def _from_pairs(value: object) -> object:
+    """Return biases as a dict, from a dict or from pairs.
+
+    Raises:
+        ValueError: If a token is neither an id nor a text, or a bias is no number.
+    """
+    if not (is_mapping(value) or is_list(value)):
+        return value
+    pairs: Iterable[object] = value.items() if is_mapping(value) else value
+    by_token: dict[int | str, float] = {}
+    for pair in pairs:
+        members = cast("tuple[object, ...]", pair) if isinstance(pair, tuple | list) else ()
+        if len(members) != 2:
+            raise ValueError("must be a dict of biases by token")
+        token, bias = members
+        if not (isinstance(token, str) or is_count(token)):
+            raise ValueError(f"{token!r} is no token; name it by its id, or by its text")
+        number = -math.inf if bias == FORBIDDEN else bias
+        if not (is_number(number) or number == -math.inf):
+            raise ValueError(f"the bias of {token!r} must be a number, or float('-inf') to forbid it")
+        by_token[token] = cast("float", number)
+    return by_token
+
+
+LogitBias = Annotated[
+    dict[int | str, Annotated[float, AllowInfNan(allow_inf_nan=True)]],
+    BeforeValidator(_from_pairs),
+    PlainSerializer(to_pairs, return_type=list[Any]),
+]

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from lmstudio_integrations._support.typeguards import is_iterable
-from lmstudio_integrations.types import _logit_bias, _numbers
+from lmstudio_integrations.types import _numbers
 from lmstudio_integrations.types._config_base import NonEmpty, WireDict, WireKey, checked, unchecked
 from lmstudio_integrations.types._numbers import Count, Float, Fraction, Natural, OrOff
 
@@ -159,13 +159,13 @@ class SharedPredictionSettings(BaseModel):
         WireKey("llm.prediction.llama.xtcThreshold", checkbox=True, off=0),
     ] = None
     logit_bias: Annotated[
-        _logit_bias.LogitBias | None,
+        _numbers.LogitBias | None,
         Field(
             description="Makes tokens more or less likely, by numbers added to their logits. Name a token by its id, "
             "or by a text that is exactly one token, often a word with the space before it. `float('-inf')` forbids a "
             "token. Texts cost one extra request per call. None by default."
         ),
-        WireKey("llm.prediction.llama.logitBias", wire_form=_logit_bias.to_pairs),
+        WireKey("llm.prediction.llama.logitBias", wire_form=_numbers.to_pairs),
     ] = None
     reasoning_parsing: Annotated[
         WireDict | None,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from lmstudio_integrations._support.json_text import dumps
+from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations.errors import LMStudioValueError
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
-from lmstudio_integrations._support.files import regular
+from lmstudio_integrations._support.environment import regular
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError

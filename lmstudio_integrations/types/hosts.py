@@ -7,7 +7,7 @@ from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.types.config import ModelKind
-from lmstudio_integrations.types.memory_plans import Eviction
+from lmstudio_integrations.types.machines import Eviction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

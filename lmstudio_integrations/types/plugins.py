@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from lmstudio_integrations._support.json_text import dumps
-from lmstudio_integrations._support.text import counted
+from lmstudio_integrations._support.text import counted, dumps
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioPluginToolError
 

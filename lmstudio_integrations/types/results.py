@@ -13,8 +13,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
-from lmstudio_integrations._support.json_text import dumps
-from lmstudio_integrations._support.text import beginning
+from lmstudio_integrations._support.text import beginning, dumps
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.types._wire_model import WireModel

@@ -15,8 +15,7 @@ from pydantic import BaseModel, PydanticUndefinedAnnotation, PydanticUserError, 
 from pydantic_core import from_json
 
 from lmstudio_integrations._support.secrets import without_secrets
-from lmstudio_integrations._support.stop_reasons import REMEDIES
-from lmstudio_integrations._support.text import beginning, shortened, shown
+from lmstudio_integrations._support.text import REMEDIES, beginning, shortened, shown
 from lmstudio_integrations._support.typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.types._json_schemas import check_references, problem_of, validator_of

@@ -17,9 +17,9 @@ from llama_index.core.workflow import StartEvent
 from pydantic import BaseModel, Field
 
 import lmstudio_integrations as lms
+from lmstudio_integrations._adapters.field_types import plain_type
 from lmstudio_integrations._adapters.server_settings import _NOT_IN_SCHEMA
-from lmstudio_integrations._adapters.signature import plain_type
-from lmstudio_integrations.client.support.timeouts import TIMEOUTS
+from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
 from lmstudio_integrations.llama_index import LMStudio, LMStudioToolSpec
 from lmstudio_integrations.types._numbers import Count, OrOff, Seconds

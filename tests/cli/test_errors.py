@@ -32,7 +32,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 from lmstudio_integrations.protocol.exchange import Exchange, expired_timeout
-from lmstudio_integrations.types.memory_plans import LoadedModel, MemoryPlan, PlannedModel
+from lmstudio_integrations.types.machines import LoadedModel, MemoryPlan, PlannedModel
 from tests.protocol.pair import RecordingReceiver
 
 NOT_LOADED = {"code": "generic.noModelMatchingQuery", "query": {"identifier": "a b"}, "loadedModelsSample": ["c"]}

@@ -14,6 +14,7 @@ import pytest
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.cli import _serve
+from lmstudio_integrations.cli._common import accepted_tokens
 from lmstudio_integrations.cli._serve import (
     SCRIPTED_PACE,
     build_catalog,
@@ -22,7 +23,6 @@ from lmstudio_integrations.cli._serve import (
     load_rules,
     show,
 )
-from lmstudio_integrations.cli._tokens import accepted_tokens
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.emulator import Emulator

@@ -17,7 +17,7 @@ import pytest
 
 from lmstudio_integrations._support.text import one_line, printable, printable_line
 from lmstudio_integrations.cli._app import COMMANDS
-from lmstudio_integrations.cli._terminal import protect_terminals
+from lmstudio_integrations.cli._formatting import protect_terminals
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.managed import Piped
 from tests.cli.terminal import needs_pty, on_terminal

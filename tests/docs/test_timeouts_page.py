@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.support.timeouts import TIMEOUTS
+from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio

@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_core.messages.content import create_file_block
 
 from lmstudio_integrations.langchain import ChatLMStudio
-from lmstudio_integrations.langchain._counting import PER_IMAGE, PER_MESSAGE
+from lmstudio_integrations.langchain._messages import PER_IMAGE, PER_MESSAGE
 from tests.langchain.conftest import CHAT, OTHER, PLAIN, Server
 from tests.langchain.test_messages import BASE64
 from tests.langchain.test_tools import weather

@@ -23,8 +23,7 @@ from lmstudio_integrations.emulator.models.catalog import parse_model
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import LMStudioEmbeddings
 from lmstudio_integrations.langchain.middleware import RepeatedToolCallMiddleware, ToolSearchMiddleware
-from lmstudio_integrations.langchain.middleware._compact import compact
-from lmstudio_integrations.langchain.middleware._ranking import all_words, name_and_description
+from lmstudio_integrations.langchain.middleware._ranking import all_words, compact, name_and_description
 from tests.langchain.agents import WAYS, Run, Script, assert_is_valid, run, script
 from tests.langchain.conftest import Server
 from tests.support.adapters import covering

@@ -186,7 +186,7 @@ def test_register_without_the_extra_names_the_command(monkeypatch: pytest.Monkey
     def missing(_name: str) -> Any:
         raise ModuleNotFoundError("No module named 'llama_index'", name="llama_index")
 
-    monkeypatch.setattr("lmstudio_integrations._adapters.lazy.import_module", missing)
+    monkeypatch.setattr("lmstudio_integrations._support.installation.import_module", missing)
     with pytest.raises(ModuleNotFoundError, match="LMStudio needs llama-index-core; run: "):
         register()
 

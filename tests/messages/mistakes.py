@@ -649,7 +649,7 @@ def _missing_package(case: Case) -> Any:
     def fail(_: str) -> Any:
         raise ModuleNotFoundError(f"No module named {framework!r}", name=framework)
 
-    case.monkeypatch.setattr("lmstudio_integrations._adapters.lazy.import_module", fail)
+    case.monkeypatch.setattr("lmstudio_integrations._support.installation.import_module", fail)
     return package.__getattr__(name)
 
 

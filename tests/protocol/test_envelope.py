@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations._support.json_text import dumps
+from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations.protocol import envelope
 
 

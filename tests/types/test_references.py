@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, by_identifier
-from lmstudio_integrations.types.references import specifier_of
+from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, by_identifier, specifier_of
 from tests.support.strict.endpoint_shapes import SPECIFIER
 
 M1 = {"type": "query", "query": {"identifier": "m1"}}

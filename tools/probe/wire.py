@@ -8,7 +8,7 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-from lmstudio_integrations._support.json_text import dumps
+from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations.client.transport.connect.addresses import Credentials
 from lmstudio_integrations.errors import LMStudioAuthenticationError
 from lmstudio_integrations.protocol import envelope

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations._support.installation import NAME, install_command
 from lmstudio_integrations._support.secrets import TOKEN_PREFIX, holds_credentials
-from lmstudio_integrations.cli._common import progress_bar
+from lmstudio_integrations.cli._common import progress_bar, token_variable
 from lmstudio_integrations.cli._doctor.checks import (
     TRIALS,
     Check,
@@ -26,7 +26,6 @@ from lmstudio_integrations.cli._doctor.checks import (
 )
 from lmstudio_integrations.cli._formatting import instance_name
 from lmstudio_integrations.cli._models import choose_for_trial
-from lmstudio_integrations.cli._tokens import token_variable
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target, hosts_of
 from lmstudio_integrations.client.transport.connect.discovery import Attempt

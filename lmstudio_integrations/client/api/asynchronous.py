@@ -55,9 +55,8 @@ from lmstudio_integrations.client.predictions.requests import History, Predictio
 from lmstudio_integrations.client.predictions.reranking import RerankParameters
 from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
 from lmstudio_integrations.client.predictions.tool_loop.runners import TaskRunner
-from lmstudio_integrations.client.support.arguments import flag_of, text_of
+from lmstudio_integrations.client.support.arguments import TIMEOUTS, flag_of, text_of
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
-from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.client.transport.connect.find import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import arun
@@ -74,8 +73,7 @@ from lmstudio_integrations.types.config import (
 )
 from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.functions import ToolInput
-from lmstudio_integrations.types.machines import HardwareSurvey, LinkStatus
-from lmstudio_integrations.types.memory_plans import MemoryPlan
+from lmstudio_integrations.types.machines import HardwareSurvey, LinkStatus, MemoryPlan
 from lmstudio_integrations.types.models import (
     ChatTemplateInfo,
     ContextUse,
@@ -86,11 +84,11 @@ from lmstudio_integrations.types.models import (
     LlmInstanceInfo,
     ModelInfo,
     ModelInstanceInfo,
+    ModelReference,
     ModelUsageEstimate,
     ServerVersion,
 )
 from lmstudio_integrations.types.reasoning import ReasoningReplay
-from lmstudio_integrations.types.references import ModelReference
 from lmstudio_integrations.types.reranking import RerankResult
 from lmstudio_integrations.types.results import PredictionResult
 

@@ -31,14 +31,15 @@ from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import ModelState, OnProgress
 from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.support.arguments import (
+    TIMEOUTS,
     check_names,
+    checked_timeouts,
     optional_text,
     seconds_of,
     whole_number,
     with_named_keywords,
 )
 from lmstudio_integrations.client.support.progress_bars import ShowProgress, check_show_progress
-from lmstudio_integrations.client.support.timeouts import TIMEOUTS, checked_timeouts
 from lmstudio_integrations.client.support.tracebacks import ShortTracebacks
 from lmstudio_integrations.client.telemetry.spans import SPANS
 from lmstudio_integrations.client.transport.client_context import ClientContext

@@ -20,8 +20,7 @@ from lmstudio_integrations.types.chat import (
 )
 from lmstudio_integrations.types.files import FileHandle, FileType
 from lmstudio_integrations.types.functions import ToolInput
-from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, QuerySpecifier
-from lmstudio_integrations.types.references import ModelReference
+from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, ModelReference, QuerySpecifier
 from lmstudio_integrations.types.results import LlmPredictionFragment
 from lmstudio_integrations.types.structured import ModelSchema, ResponseFormat
 from lmstudio_integrations.types.tools import ToolCallRequestPart, ToolCallResultPart

@@ -14,8 +14,7 @@ from typing_extensions import TypeVar
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.base import BaseNamespace
 from lmstudio_integrations.client.plugins import OnReport, PluginSessions, RemoteTool, ToolCallbacks, spec_of
-from lmstudio_integrations.client.support.arguments import check_names
-from lmstudio_integrations.client.support.timeouts import checked_timeouts
+from lmstudio_integrations.client.support.arguments import check_names, checked_timeouts
 from lmstudio_integrations.client.support.tracebacks import ShortTracebacks
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, arun

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from lmstudio_integrations._support.json_text import dumps
+from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations._support.typeguards import is_list, is_mapping
 from lmstudio_integrations.client.certify.asking import Asking, Case, Row, Summary, most_common, successes
 from lmstudio_integrations.client.predictions.call_repair.arguments import mend

@@ -16,7 +16,7 @@ from typing import IO, Any, Protocol, TypedDict, cast, runtime_checkable
 from urllib.parse import unquote
 from weakref import WeakValueDictionary
 
-from lmstudio_integrations._support.files import regular
+from lmstudio_integrations._support.environment import regular
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.support.arguments import (

@@ -11,8 +11,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
-from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations._support.text import one_line
+from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.client.models.attempts import is_retryable
 from lmstudio_integrations.client.models.loading import Loader

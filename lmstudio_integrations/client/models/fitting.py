@@ -21,7 +21,7 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.protocol.kv_config import stack_of_fields
 from lmstudio_integrations.protocol.prediction import model_info
 from lmstudio_integrations.protocol.requests import LoadModel
-from lmstudio_integrations.types.memory_plans import Eviction, MemoryPlan
+from lmstudio_integrations.types.machines import Eviction, MemoryPlan
 
 logger: logging.Logger = logging.getLogger(__name__)
 

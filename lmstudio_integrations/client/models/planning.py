@@ -47,8 +47,7 @@ from lmstudio_integrations.protocol.kv_config import stack_of_fields
 from lmstudio_integrations.protocol.requests import OnDevice
 from lmstudio_integrations.types.config import LOAD_CONFIGS, Evict, ModelKind
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
-from lmstudio_integrations.types.machines import LOCAL
-from lmstudio_integrations.types.memory_plans import Eviction, LoadedModel, MemoryPlan, PlannedModel
+from lmstudio_integrations.types.machines import LOCAL, Eviction, LoadedModel, MemoryPlan, PlannedModel
 
 logger: logging.Logger = logging.getLogger(__name__)
 

@@ -31,11 +31,12 @@ from lmstudio_integrations.types.models import (
     InstanceProcessingState,
     ModelInfo,
     ModelInstanceInfo,
+    ModelReference,
     ModelUsageEstimate,
     ServerVersion,
     parse_infos,
+    specifier_of,
 )
-from lmstudio_integrations.types.references import ModelReference, specifier_of
 
 # The server ---------------------------------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ and without the GIL.
 
 from collections.abc import Hashable
 
-from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations._support.text import shortened
+from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations.client.models.admission import ConcurrencyLimiter, SingleFlight
 from lmstudio_integrations.client.models.state import (
     Instance,
@@ -19,7 +19,7 @@ from lmstudio_integrations.client.models.state import (
     reference_of,
 )
 from lmstudio_integrations.client.support.suggestions import FIT_BOTH, KEEP_LOADED
-from lmstudio_integrations.client.support.user_warnings import warn_user
+from lmstudio_integrations.client.support.tracebacks import warn_user
 from lmstudio_integrations.errors import LMStudioEvictionWarning
 from lmstudio_integrations.protocol.requests import UnloadModel
 from lmstudio_integrations.types.config import ModelKind

@@ -16,8 +16,7 @@ from lmstudio_integrations.client.models.state import Instance, Specifier
 from lmstudio_integrations.client.predictions.plan import Callbacks, Plan
 from lmstudio_integrations.client.predictions.repetition import characters_of
 from lmstudio_integrations.client.predictions.required_call import may_call, offered_tools, requires_call
-from lmstudio_integrations.client.support.arguments import check_names, optional_text
-from lmstudio_integrations.client.support.timeouts import checked_timeouts
+from lmstudio_integrations.client.support.arguments import check_names, checked_timeouts, optional_text
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioValueError

@@ -1,4 +1,4 @@
-"""Check arguments from untyped callers: unknown or unusable ones are rejected before anything is sent."""
+"""Check arguments from untyped callers, timeouts too: unknown or unusable ones are rejected before anything is sent."""
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -8,7 +8,9 @@ from lmstudio_integrations._support.suggestions import counterpart, explain_unkn
 from lmstudio_integrations._support.text import beginning, shown
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER, is_iterable, is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.types._numbers import SECONDS, is_time, seconds_remedy
+from lmstudio_integrations.types.timeouts import ModelTimeouts
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 _NO_CALLBACKS = {"on_config_mismatch"}
@@ -162,3 +164,18 @@ def texts_of(value: str | Iterable[str], what: str) -> list[str]:
         if not isinstance(text, str):
             raise LMStudioValueError(f"{what} must be a string or a list of strings, got {text!r}")
     return texts
+
+
+TIMEOUTS: Timeouts = {name: field.default for name, field in ModelTimeouts.model_fields.items()}
+"""The default timeouts in seconds."""
+
+
+def checked_timeouts(parameters: Mapping[str, Any]) -> Timeouts:
+    """Return the timeouts among keyword arguments.
+
+    Raises:
+        LMStudioValueError: If a timeout is not positive.
+    """
+    if TIMEOUTS.keys().isdisjoint(parameters):
+        return {}
+    return {name: seconds_of(parameters[name], name) for name in TIMEOUTS if name in parameters}

@@ -1,13 +1,15 @@
-"""Short tracebacks: an error of this package shows the code of others, and at most one frame of this package.
+"""Short tracebacks and warnings: of the frames of a call, users see their own.
 
-Our frames are flows, mailboxes and sockets, which say nothing to a user; those of the libraries that we call are ours
-as well. Frames of others stay, such as those of a callback, and so does a cause that has some. All other exceptions,
-and every one with the variable `LMSTUDIO_DEBUG`, keep what Python shows.
+An error of this package shows the code of others, and at most one frame of this package. Our frames are flows,
+mailboxes and sockets, which say nothing to a user; those of the libraries that we call are ours as well. Frames of
+others stay, such as those of a callback, and so does a cause that has some. All other exceptions, and every one with
+the variable `LMSTUDIO_DEBUG`, keep what Python shows. A warning shows the line of the user's program.
 """
 
 import inspect
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import wraps
@@ -103,3 +105,25 @@ def _frames(error: BaseException) -> list[tuple[TracebackType, bool]]:
         frames.append((trace, is_ours))
         trace = trace.tb_next
     return frames
+
+
+_FRAMEWORKS = (
+    "langchain langchain_classic langchain_core langgraph langsmith llama_index llama_index_instrumentation workflows"
+)
+_RUNNERS = "asyncio concurrent contextlib contextvars threading"
+_SKIPPED = {__name__.partition(".")[0], *_FRAMEWORKS.split(), *_RUNNERS.split()}
+"""This package, the packages that call it, and those that run their calls."""
+
+
+def warn_user(text: str, category: type[Warning]) -> None:
+    """Warn at the line of the user's program that made the call.
+
+    Where another thread or task makes it, the outermost line is shown.
+    """
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_back is not None:
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package not in _SKIPPED:
+            break
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, category, stacklevel=level)

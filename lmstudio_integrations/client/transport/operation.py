@@ -14,8 +14,7 @@ from typing import Any, Self, cast
 
 from pydantic_core import ValidationError
 
-from lmstudio_integrations._support.json_text import dumps
-from lmstudio_integrations._support.text import shortened
+from lmstudio_integrations._support.text import dumps, shortened
 from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
 from lmstudio_integrations.client.transport.connections import ConnectionKey, Connections
 from lmstudio_integrations.client.transport.flows import Flow, T

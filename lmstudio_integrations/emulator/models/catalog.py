@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from lmstudio_integrations._support.files import regular
+from lmstudio_integrations._support.environment import regular
 from lmstudio_integrations._support.suggestions import closest_names, explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_list, is_mapping, is_object
 from lmstudio_integrations.emulator.engines.base import ModelMetadata

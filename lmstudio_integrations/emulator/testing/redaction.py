@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.secrets import (
     HIDDEN,
     NAMING,
@@ -23,6 +22,7 @@ from lmstudio_integrations._support.secrets import (
     secret_members,
     secret_spans,
 )
+from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.testing.cassette import Event, Interaction
 from lmstudio_integrations.errors import LMStudioValueError

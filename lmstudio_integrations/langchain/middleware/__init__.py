@@ -5,7 +5,7 @@ Needs the package `langchain`. Nothing here depends on LM Studio: the classes wo
 
 from typing import TYPE_CHECKING, Any
 
-from lmstudio_integrations._adapters.lazy import public_name
+from lmstudio_integrations._support.installation import public_name
 
 if TYPE_CHECKING:
     from lmstudio_integrations.langchain.middleware.invalid_tool_calls import (

@@ -13,7 +13,7 @@ from langgraph.errors import GraphBubbleUp
 
 from lmstudio_integrations.client.predictions.call_repair.asking import WrongCall, calls_of, response_schema, sentence
 from lmstudio_integrations.langchain.chat_models import ChatLMStudio
-from lmstudio_integrations.langchain.middleware._turns import CALL_TOOL
+from lmstudio_integrations.langchain.middleware.invalid_tool_calls import CALL_TOOL
 from lmstudio_integrations.types.config import switched_off
 
 logger: logging.Logger = logging.getLogger(__name__)

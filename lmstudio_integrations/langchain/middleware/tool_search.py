@@ -25,16 +25,16 @@ from lmstudio_integrations.client.support.arguments import texts_of, whole_numbe
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._tools import openai_tool
 from lmstudio_integrations.langchain.middleware._call_repair import CallRepair
-from lmstudio_integrations.langchain.middleware._compact import compact
 from lmstudio_integrations.langchain.middleware._ranking import (
     all_words,
     best,
     by_vectors,
     by_words,
+    compact,
     embeddable,
     name_and_description,
 )
-from lmstudio_integrations.langchain.middleware._turns import CALL_TOOL, FIND_TOOLS
+from lmstudio_integrations.langchain.middleware.invalid_tool_calls import CALL_TOOL, FIND_TOOLS
 
 _FIND = "Search for tools by what they do, in a few words. Most tools are not listed here: search before you give up."
 _CALL = "Call a tool that find_tools has found, by its name, with its arguments as an object."

@@ -16,7 +16,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations._adapters.runtime import Runtime
 from lmstudio_integrations._support import network_guard
-from lmstudio_integrations._support.bounded_cache import BoundedCache
+from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations.client.hosts.host import HostRecord
 from lmstudio_integrations.client.models.planning import SeenMemory
 from lmstudio_integrations.client.plugins import PluginSessions, ToolCallbacks, _Opening, spec_of
@@ -27,7 +27,7 @@ from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.testing.request_log import EmbeddingRecord, RecordQueue
 from lmstudio_integrations.types.hosts import HostStatus
-from lmstudio_integrations.types.memory_plans import Eviction
+from lmstudio_integrations.types.machines import Eviction
 
 THREADS, TIMES = 4, 300
 

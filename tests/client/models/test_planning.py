@@ -30,7 +30,7 @@ from lmstudio_integrations.emulator.testing.proxy import (
 )
 from lmstudio_integrations.emulator.testing.wire_items import WireItem
 from lmstudio_integrations.langchain import ChatLMStudio
-from lmstudio_integrations.types.memory_plans import GIB, LoadedModel, MemoryPlan, PlannedModel
+from lmstudio_integrations.types.machines import GIB, LoadedModel, MemoryPlan, PlannedModel
 from tests.client.both import make_client
 from tests.client.fake import wait_until
 from tests.support.gate import AT_THE_GATE, Gate

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations._support.json_text import dumps
+from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.entries import context_check
 from lmstudio_integrations.client.predictions.entries.context_check import ContextCheck

@@ -24,7 +24,7 @@ from lmstudio_integrations.client.predictions.repetition import (
     is_repeated,
 )
 from lmstudio_integrations.client.predictions.required_call import tools_in
-from lmstudio_integrations.client.support.user_warnings import warn_user
+from lmstudio_integrations.client.support.tracebacks import warn_user
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.protocol.kv_config import collapse

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias, cast
 
-from lmstudio_integrations._support.json_text import dumps
+from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations.client.predictions.plan import Callbacks, Plan
 from lmstudio_integrations.client.predictions.prediction import PredictingModel
 from lmstudio_integrations.client.predictions.requests import (

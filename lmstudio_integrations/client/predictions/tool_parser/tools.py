@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from lmstudio_integrations._support.bounded_cache import BoundedCache
-from lmstudio_integrations._support.json_text import dumps
+from lmstudio_integrations._support.text import dumps
+from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.predictions.tool_parser.lenient_json import (
     CutOffError,

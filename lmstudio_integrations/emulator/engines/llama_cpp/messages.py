@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, groupby
 from typing import Any
 
-from lmstudio_integrations._support.bounded_cache import BoundedCache
+from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations.emulator.engines.base import Image
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
 from lmstudio_integrations.types.chat import (

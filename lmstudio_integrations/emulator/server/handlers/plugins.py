@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
-from lmstudio_integrations._support.json_text import dumps
-from lmstudio_integrations._support.stop_reasons import end_in_words
-from lmstudio_integrations._support.text import one_line, shortened
+from lmstudio_integrations._support.text import dumps, end_in_words, one_line, shortened
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest
 from lmstudio_integrations.emulator.errors import WireError, plugin_not_found

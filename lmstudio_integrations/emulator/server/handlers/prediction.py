@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
 
-from lmstudio_integrations._support.stop_reasons import end_in_words
+from lmstudio_integrations._support.text import end_in_words
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest, Image
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.errors import WireError, file_not_found
