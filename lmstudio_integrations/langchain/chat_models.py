@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -36,6 +37,7 @@ from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioE
 from lmstudio_integrations.langchain import (
     _events,
     _messages,
+    _parsers,
     _responses,
     _settings,
     _structured,
@@ -405,7 +407,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
                     "include_confidence=True needs include_raw=True: the confidence is in the dict beside 'parsed'"
                 )
             requested = _structured.bind_kwargs(schema, method, strict=strict)
-            parser = _structured.parser_of(schema, requested)
+            parser = _parsers.parser_of(schema, requested)
             others = _tools.openai_tools(kwargs.pop("tools", None) or ())
             tools = [*requested.pop("tools", ()), *others]
         if include_confidence:
@@ -419,6 +421,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             include_confidence=include_confidence,
             max_attempts=max_attempts,
             other_tools=frozenset(tool["function"]["name"] for tool in others),
+            limited=partial(self._batch_config, kwargs=settings),
         )
 
     # Tokens ---------------------------------------------------------------------------------------------------------

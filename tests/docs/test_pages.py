@@ -51,12 +51,23 @@ COMMAND_PAGES = [f"docs/tools/{name}.md" for name in ("cli", "emulator", "catalo
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 COMMAND = re.compile(r"python -m ((?:tests|tools|benchmarks)[.\w]*)")
 
+_NO_COUNTERPART = "a setting of another integration, without a counterpart here"
+
 FOREIGN = {
     "OWNER": "a placeholder in a workflow",
     "LANGSMITH_HIDE_INPUTS": "a variable of LangSmith",
     "LANGSMITH_HIDE_OUTPUTS": "a variable of LangSmith",
     "OLLAMA_HOST": "a variable of Ollama",
     "OllamaLLM": "a class of langchain-ollama",
+    "HTTPS_PROXY": "a variable that many programs read",
+    "prompt_cache_key": _NO_COUNTERPART,
+    "prompt_key": _NO_COUNTERPART,
+    "repeat_last_n": _NO_COUNTERPART,
+    "reuse_client": _NO_COUNTERPART,
+    "service_tier": _NO_COUNTERPART,
+    "tfs_z": _NO_COUNTERPART,
+    "use_responses_api": _NO_COUNTERPART,
+    "ps": "a command of LM Studio and of Ollama",
     "as_chat_engine": "a method of LlamaIndex's indices",
     "max_iterations": "an argument of LlamaIndex's agents",
     "runtime_env": "an argument of `ray.init`",

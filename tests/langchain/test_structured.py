@@ -23,7 +23,8 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.langchain._json_prefix import invalidator
-from lmstudio_integrations.langchain._structured import StrictParser, bind_kwargs, parser_of, with_parser
+from lmstudio_integrations.langchain._parsers import StrictParser, parser_of
+from lmstudio_integrations.langchain._structured import bind_kwargs, with_parser
 from lmstudio_integrations.langchain._tools import openai_tool
 from tests.langchain import replay
 from tests.langchain.conftest import CHAT, MODELS, Server
