@@ -59,8 +59,9 @@ _MISPLACED = {
     ("stop_strings", "context_length"): (
         "it takes effect while the model loads: pass it where the model is loaded, in client.llm.model"
     ),
+    ("load_config", "reasoning_effort"): "chat models have it",
 }
-"""What helps if a setting is given to the other config, of which one setting is named."""
+"""What helps if a setting is given to the other config, or to another adapter; one setting that it has is named."""
 
 
 def closest_names(name: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:

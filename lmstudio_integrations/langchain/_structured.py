@@ -196,12 +196,14 @@ class _CorrectingModel(RunnableBindingBase[Any, Any]):
     @with_short_traceback
     def batch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
         """Return the last response to each input."""
-        return Runnable.batch(self, inputs, self.limited(inputs, config), **kwargs)
+        responses: list[Any] = cast("Any", Runnable).batch(self, inputs, self.limited(inputs, config), **kwargs)
+        return responses
 
     @with_short_traceback
     async def abatch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
         """Return the last response to each input."""
-        return await Runnable.abatch(self, inputs, self.limited(inputs, config), **kwargs)
+        responses: list[Any] = await cast("Any", Runnable).abatch(self, inputs, self.limited(inputs, config), **kwargs)
+        return responses
 
 
 class _Attempts:

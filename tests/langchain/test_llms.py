@@ -95,7 +95,7 @@ def test_a_call_may_choose_whether_it_streams(server: Server, way: Complete) -> 
 def test_unknown_settings_and_several_responses_are_rejected(server: Server, complete: Complete) -> None:
     with pytest.raises(LMStudioValueError, match="did you mean 'temperature'"):
         complete(server.llm(), "count", temprature=1)
-    with pytest.raises(LMStudioValueError, match="for several responses"):
+    with pytest.raises(LMStudioValueError, match="unknown setting 'n'"):
         complete(server.llm(), "count", n=2)
     with pytest.raises(ValueError, match="unknown setting"):
         LMStudioLLM(model="m", best_of=2)  # type: ignore[call-arg]

@@ -134,7 +134,7 @@ SETTINGS: list[tuple[str, Mapping[str, Surface], dict[str, Any]]] = [
     ("token-malformed", SURFACES, {"api_token": "sk-lm-abcdefghijklmnop"}),
     ("nothing-loaded", SURFACES, {"model": None}),
     ("not-loaded", SURFACES, {"load_policy": "require_loaded"}),
-    ("not-downloaded", LANGUAGE, {"model": "gemma-3-27b"}),
+    ("not-downloaded", LANGUAGE, {"model": "gpt-oss-20b"}),
     ("not-downloaded", LANGUAGE, {"model": "gema-3-4b"}),
     ("crashed", LANGUAGE, {"prompt": "crash"}),
     ("context-overflow", CHAT, {"prompt": "word " * 100}),
