@@ -20,6 +20,18 @@ _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 COMMANDS = ("doctor", "ls", "plan", "certify", "serve", "demo", "record")
 
+ELSEWHERE = {
+    **{name: f"LM Studio itself has it: `lms {name}`" for name in ("chat", "get", "load", "ps", "unload")},
+    "cassette": "a cassette is a text file with a line for each request",
+    "embed": "use `LMStudioEmbeddings`, or `lmstudio_integrations.ray` for files",
+    "logs": "LM Studio itself has it: `lms log stream`",
+    "rerank": "use `client.llm.model(…).rerank(query, texts)`",
+    "tools": "use `LMStudioToolkit(plugin=…).get_tools()`",
+    "top": "LM Studio itself has `lms ps` and `lms log stream`",
+    "warm": "use `client.llm.model(…).warm(chat)`",
+}
+"""What serves instead of commands that this program had before its first release."""
+
 _UsageError: Any = typer.BadParameter.__base__
 
 
@@ -57,6 +69,14 @@ class _Group(TyperGroup):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.commands: Any = _Commands()
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except _UsageError as error:
+            if args[0] in ELSEWHERE:
+                error.message = f"No such command {args[0]!r}; {ELSEWHERE[args[0]]}"
+            raise
 
 
 app = _plain(name="lmsi", cls=_Group, invoke_without_command=True, context_settings=_SETTINGS)

@@ -9,6 +9,7 @@ import pytest
 
 from lmstudio_integrations import cli
 from lmstudio_integrations._support.installation import install_command
+from lmstudio_integrations.cli._app import COMMANDS, ELSEWHERE
 from tests.cli.terminal import SCRIPT
 
 Run = Callable[..., int | str | None]
@@ -45,6 +46,7 @@ def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
         ("plan", "missing argument 'MODEL[:CONTEXT][@SLOTS]...'"),
         ("serve --port", "option --port requires an argument"),
         ("certify x extra", "unexpected argument 'extra'"),
+        *((name, f"no such command {name!r}; {instead}") for name, instead in ELSEWHERE.items()),
         ("bake", "no such command 'bake'"),
     ],
 )
@@ -70,6 +72,10 @@ def test_a_wrong_name_is_one_line_with_the_one_that_was_meant(
 ) -> None:
     assert run(*arguments.split()) == 2
     assert capsys.readouterr().err == f"Error: {problem} See `{command} --help`\n"
+
+
+def test_no_command_is_named_as_one_that_another_program_has() -> None:
+    assert not ELSEWHERE.keys() & set(COMMANDS)
 
 
 def test_an_error_is_one_message_and_no_traceback(run: Run) -> None:
