@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.slow, patient]
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator]:
     """A server with scripted models, which are loaded. The working directory is a copy of the cookbook."""
+    reset_default_client()
     with Emulator(catalog=renamed(CATALOG), load=[other_key(CHAT), other_key(EMBEDDING)]) as server:
         monkeypatch.setenv(HOST_VARIABLE, server.address)
         monkeypatch.chdir(copy_cookbook(tmp_path))
