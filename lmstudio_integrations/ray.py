@@ -17,6 +17,7 @@ from typing_extensions import Unpack
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations._support.secrets import is_secret_name
+from lmstudio_integrations._support.typeguards import is_list
 from lmstudio_integrations.client.api.asynchronous import AsyncClient, AsyncEmbeddingModel, AsyncLLM
 from lmstudio_integrations.client.api.base import ModelParameters
 from lmstudio_integrations.client.embeddings import EmbeddingRequest, LengthPolicy
@@ -377,7 +378,7 @@ class Reranker(_Actor):
 
     async def _rerank(self, row: Row) -> Row:
         texts = row[self._texts]
-        if not isinstance(texts, list):
+        if not is_list(texts):
             raise LMStudioValueError(f"column {self._texts!r} must be a list of strings; got {type(texts).__name__}")
         query = _text_in(row[self._query], self._query)
         results = await self._model.rerank(query, texts, **self._parameters)
