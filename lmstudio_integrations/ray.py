@@ -45,9 +45,10 @@ try:
     from anyio import CapacityLimiter
 
     pa: Any = import_module("pyarrow")  # it has no types
-except ModuleNotFoundError as missing:
-    text = f"lmstudio_integrations.ray needs {missing.name}; run: {install_command('ray')}"
-    raise ModuleNotFoundError(text, name=missing.name) from None
+except ModuleNotFoundError as _missing:
+    raise ModuleNotFoundError(
+        f"lmstudio_integrations.ray needs {_missing.name}; run: {install_command('ray')}", name=_missing.name
+    ) from None
 
 __all__ = ["Embedder", "Generator", "Reranker"]
 

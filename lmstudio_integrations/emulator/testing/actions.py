@@ -208,10 +208,10 @@ def respond(data: bytes) -> Action:
     return act
 
 
-duplicate = deliver(lambda item: item.data * 2)
+duplicate: Action = deliver(lambda item: item.data * 2)
 """Send this item twice."""
 
-mask = deliver(lambda item: _frame(item).serialize(mask=True))
+mask: Action = deliver(lambda item: _frame(item).serialize(mask=True))
 """Send this frame masked, as only a client may."""
 
 
