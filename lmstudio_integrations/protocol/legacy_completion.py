@@ -12,11 +12,6 @@ def is_completion(stack: KvConfigStack) -> bool:
     return any(layer.layer_name == _LAYER for layer in stack.layers)
 
 
-def without_completion(stack: KvConfigStack) -> KvConfigStack:
-    """Return the settings of such a request besides the template that makes it a completion."""
-    return KvConfigStack(layers=[layer for layer in stack.layers if layer.layer_name != _LAYER])
-
-
 def completion_prompt(history: ChatHistory) -> str:
     """Return the prompt of a raw completion: the texts of a conversation, without roles."""
     return "".join(part.text for message in history.messages for part in message.content if isinstance(part, TextPart))
