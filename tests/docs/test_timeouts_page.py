@@ -70,7 +70,7 @@ CALLS: dict[str, list[Callable[[str], Any]]] = {
     ],
     "`LMStudioReranker` of both, native `rerank()`": [rerank, native(lambda model: model.rerank("q", ["a"]))],
     "native `warm()`": [native(lambda model: model.warm("q"))],
-    "native `respond()`, `complete()` and `act()`, Ray's `generate()`": [
+    "native `respond()`, `complete()` and `act()`, Ray's `Generator`": [
         native(lambda model: model.respond("q")),
         native(lambda model: model.respond_stream("q").wait_for_result()),
         native(lambda model: model.complete("q")),
