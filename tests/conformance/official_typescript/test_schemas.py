@@ -152,6 +152,7 @@ async def use_plugins_async(address: str) -> None:
         call = asyncio.create_task(tools["wait"].call(on_status=lambda _report: running.set()))
         await asyncio.wait_for(running.wait(), 5)
         call.cancel()
+        await asyncio.wait([call])
 
 
 SENT = {
