@@ -1,0 +1,127 @@
+"""An event loop whose time is virtual: it jumps to the next timer as soon as nothing is ready.
+
+The order of tasks that are ready at once, and the durations of the network, come from a seed.
+"""
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from tests.simulation.network import Network
+
+START = 1_000.0
+"""The time at which it starts."""
+
+MOST_STEPS = 5_000_000
+"""Turns of the loop after which something goes round in circles."""
+
+
+class Deadlock(Exception):
+    """Nothing is ready, and no timer runs: everything waits forever."""
+
+
+class _Task(asyncio.Task[Any]):
+    """A task whose place in a set depends on when it was made, and not on its address in memory."""
+
+    _number: int
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class SimulatedLoop(asyncio.BaseEventLoop):
+    """The loop. It has no sockets, threads or signals of the system."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._now = START
+        self._steps = 0
+        self.random = random.Random(seed)
+        self.network = Network(self, self.random)
+        self._selector = self  # `BaseEventLoop` asks it what is ready
+        self._numbers = itertools.count()
+        self.set_task_factory(self._new_task)
+
+    def time(self) -> float:
+        """Return the virtual time."""
+        return self._now
+
+    def select(self, timeout: float | None) -> list[Any]:
+        """Shuffle the tasks that are ready, or let the time pass until the next timer."""
+        self._steps += 1
+        if self._steps > MOST_STEPS:
+            raise Deadlock("it goes round in circles")
+        if timeout is None:
+            raise Deadlock("everything waits, and no timer runs")
+        if timeout > 0:
+            self._now = max(self._now, self._scheduled[0].when())  # type: ignore[attr-defined]
+        else:
+            self._shuffle()
+        return []
+
+    def _shuffle(self) -> None:
+        """Change the order of the steps of tasks. That of other callbacks is promised by asyncio."""
+        ready: Any = self._ready  # type: ignore[attr-defined]
+        places = [place for place, handle in enumerate(ready) if _is_step(handle)]
+        if len(places) > 1:
+            steps = [ready[place] for place in places]
+            self.random.shuffle(steps)
+            for place, step in zip(places, steps, strict=True):
+                ready[place] = step
+
+    def run_in_executor(self, _executor: Any, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":  # type: ignore[override]
+        """Run a function of a thread at once; its result comes later."""
+        future = self.create_future()
+
+        def run() -> None:
+            if future.cancelled():
+                return
+            try:
+                future.set_result(func(*args))
+            except Exception as error:
+                future.set_exception(error)
+
+        self.call_later(self.random.uniform(0.0, 0.002), run)
+        return future
+
+    async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **_: Any) -> Any:
+        """Connect to a server in the network."""
+        return await self.network.connect(protocol_factory, host, port)
+
+    async def create_server(self, protocol_factory: Any, host: Any = None, port: Any = None, **_: Any) -> Any:
+        """Listen in the network."""
+        return self.network.listen(protocol_factory, host, port or 0)
+
+    def _new_task(self, _loop: Any, coro: Any, **arguments: Any) -> Any:
+        task = _Task.__new__(_Task)
+        task._number = next(self._numbers)  # first, because it enters a set when it is made
+        task.__init__(coro, loop=self, **arguments)  # type: ignore[misc]
+        return task
+
+    def _process_events(self, _events: Any) -> None:
+        pass
+
+    def _write_to_self(self) -> None:
+        pass
+
+
+def _is_step(handle: Any) -> bool:
+    owner = getattr(handle._callback, "__self__", None)
+    return isinstance(owner, asyncio.Task)
+
+
+@contextmanager
+def virtual_time(loop: SimulatedLoop) -> Generator[None]:
+    """Let the functions of the module `time` tell the virtual time."""
+    with (
+        patch.object(time, "monotonic", loop.time),
+        patch.object(time, "perf_counter", loop.time),
+        patch.object(time, "time", lambda: 1.7e9 + loop.time()),
+        patch.object(time, "time_ns", lambda: int((1.7e9 + loop.time()) * 1e9)),
+    ):
+        yield

@@ -1,0 +1,253 @@
+"""A network in memory: what is written on one side arrives on the other, later, in pieces, or never.
+
+Each direction of a connection keeps its order. A fault cuts a connection after a number of bytes, stalls it for a time, or
+closes one direction. `Network.reject` lets a server disappear for a time.
+"""
+
+import asyncio
+import random
+import socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+HIGH_WATER = 64 * 1024
+"""Bytes on the way after which a writer is paused."""
+
+_LATENCY = (0.0001, 0.02)
+"""Seconds that a piece takes, at least and at most."""
+
+
+class Transport(asyncio.Transport):
+    """One side of a connection.
+
+    Args:
+        network: The network.
+        protocol: Who receives what arrives.
+        names: Its own address, and that of the other side.
+    """
+
+    def __init__(self, network: "Network", protocol: Any, names: tuple[Any, Any]) -> None:
+        super().__init__({"sockname": names[0], "peername": names[1]})
+        self._network = network
+        self._loop = network.loop
+        self._protocol = protocol
+        self.peer: Transport = self
+        self.connection: Connection
+        self._sent: deque[bytes | None] = deque()
+        """What is on the way to the other side; `None` is the end."""
+        self._incoming: deque[bytes | None] = deque()
+        """What has arrived and is not delivered."""
+        self._on_the_way = 0
+        self._arrives_at = 0.0
+        self._reading_paused = self._writing_paused = False
+        self._closing = self._is_lost = self._eof_sent = False
+
+    def get_protocol(self) -> Any:
+        return self._protocol
+
+    def set_protocol(self, protocol: Any) -> None:
+        self._protocol = protocol
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def is_reading(self) -> bool:
+        return not self._reading_paused
+
+    def pause_reading(self) -> None:
+        self._reading_paused = True
+
+    def resume_reading(self) -> None:
+        self._reading_paused = False
+        self._loop.call_soon(self._deliver)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return self._on_the_way
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> None:
+        if self._is_lost or self._eof_sent or not data:
+            return
+        data = self.connection.pass_bytes(self, bytes(data))
+        if not data:
+            return
+        self._on_the_way += len(data)
+        if self._on_the_way > HIGH_WATER and not self._writing_paused:
+            self._writing_paused = True
+            self._protocol.pause_writing()
+        at = self._network.random.randrange(len(data)) if self._network.random.random() < 0.2 else 0
+        for piece in (data[:at], data[at:]):
+            if piece:
+                self._send(piece)
+
+    def write_eof(self) -> None:
+        if not self._eof_sent:
+            self._eof_sent = True
+            self._send(None)
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self.write_eof()
+            self._loop.call_soon(self.lose, None)
+
+    def abort(self) -> None:
+        if not self._is_lost:
+            self._closing = True
+            self._loop.call_soon(self.lose, None)
+            self._loop.call_later(self._network.delay(), self.peer.lose, ConnectionResetError("connection reset"))
+
+    def lose(self, error: Exception | None) -> None:
+        """Report the loss, once."""
+        if not self._is_lost:
+            self._closing = self._is_lost = True
+            self._network.connections.discard(self.connection)
+            self._incoming.clear()
+            self._protocol.connection_lost(error)
+
+    def _send(self, piece: bytes | None) -> None:
+        self._sent.append(piece)
+        self._arrives_at = max(self._arrives_at, self._loop.time() + self._network.delay())
+        self._loop.call_at(self._arrives_at, self._arrive)
+
+    def _arrive(self) -> None:
+        """Let the next piece arrive: timers of the same moment have no order."""
+        if self.connection.stalled_until > self._loop.time():
+            self._loop.call_at(self.connection.stalled_until, self._arrive)
+        else:
+            self.peer._incoming.append(self._sent.popleft())
+            self.peer._deliver()
+
+    def _deliver(self) -> None:
+        while self._incoming and not self._reading_paused and not self._is_lost:
+            piece = self._incoming.popleft()
+            if piece is None:
+                if not self._protocol.eof_received():
+                    self.close()
+                return
+            self.peer._has_arrived(len(piece))
+            self._protocol.data_received(piece)
+
+    def _has_arrived(self, size: int) -> None:
+        self._on_the_way -= size
+        if self._writing_paused and self._on_the_way < HIGH_WATER // 4 and not self._is_lost:
+            self._writing_paused = False
+            self._protocol.resume_writing()
+
+
+@dataclass(eq=False)
+class Connection:
+    """Two sides, and what happens to them.
+
+    Attributes:
+        port: The port of the server.
+        sides: The client's and the server's.
+        bytes_left: How many bytes of the server still arrive before the connection is cut; `None` for all.
+        stalled_until: When bytes arrive again.
+    """
+
+    port: int
+    sides: tuple[Transport, Transport] = field(init=False)
+    bytes_left: int | None = None
+    stalled_until: float = 0.0
+
+    def pass_bytes(self, side: Transport, data: bytes) -> bytes:
+        """Return what passes of what one side writes."""
+        if self.bytes_left is None or side is self.sides[0]:
+            return data
+        passed, self.bytes_left = data[: self.bytes_left], max(0, self.bytes_left - len(data))
+        if len(passed) < len(data):
+            side._loop.call_soon(self.cut)
+        return passed
+
+    def cut(self) -> None:
+        """Lose the connection: both sides hear of it."""
+        for side in self.sides:
+            side._loop.call_soon(side.lose, ConnectionResetError("connection reset"))
+
+
+class Listener:
+    """A server in the network, with what `websockets` asks of an `asyncio.Server`."""
+
+    family = socket.AF_INET
+
+    def __init__(self, network: "Network", factory: Callable[[], Any], address: tuple[str, int]) -> None:
+        self._network = network
+        self.factory = factory
+        self._address = address
+
+    @property
+    def sockets(self) -> tuple[Any, ...]:
+        return (self,)
+
+    def getsockname(self) -> tuple[str, int]:
+        return self._address
+
+    def get_loop(self) -> Any:
+        return self._network.loop
+
+    def is_serving(self) -> bool:
+        return self._network.listeners.get(self._address[1]) is self
+
+    async def start_serving(self) -> None:
+        pass
+
+    def close(self) -> None:
+        if self.is_serving():
+            del self._network.listeners[self._address[1]]
+
+    async def wait_closed(self) -> None:
+        pass
+
+
+class Network:
+    """All servers and connections.
+
+    Args:
+        loop: The loop.
+        source: Decides latencies and pieces.
+    """
+
+    def __init__(self, loop: Any, source: random.Random) -> None:
+        self.loop = loop
+        self.random = source
+        self.listeners: dict[int, Listener] = {}
+        self.connections: set[Connection] = set()
+        self.rejecting: set[int] = set()
+        self._ports = iter(range(20_000, 60_000))
+
+    def delay(self) -> float:
+        """Return how long something takes."""
+        return self.random.uniform(*_LATENCY)
+
+    def listen(self, factory: Callable[[], Any], host: str, port: int) -> Listener:
+        """Add a server."""
+        port = port or next(self._ports)
+        if port in self.listeners:
+            raise OSError("the address is in use")
+        listener = self.listeners[port] = Listener(self, factory, (host, port))
+        return listener
+
+    async def connect(self, factory: Callable[[], Any], host: str, port: int) -> tuple[Transport, Any]:
+        """Connect to a server."""
+        await asyncio.sleep(self.delay())
+        listener = self.listeners.get(port)
+        if listener is None or port in self.rejecting:
+            raise ConnectionRefusedError(f"nothing listens at {host}:{port}")
+        own, there = ("127.0.0.1", next(self._ports)), (host, port)
+        connection = Connection(port)
+        ours, theirs = Transport(self, factory(), (own, there)), Transport(self, listener.factory(), (there, own))
+        ours.peer, theirs.peer = theirs, ours
+        ours.connection = theirs.connection = connection
+        connection.sides = ours, theirs
+        self.connections.add(connection)
+        theirs.get_protocol().connection_made(theirs)
+        ours.get_protocol().connection_made(ours)
+        return ours, ours.get_protocol()

@@ -1,0 +1,284 @@
+"""The program of a seed: some clients that make calls, while things go wrong, and what must hold afterwards."""
+
+import asyncio
+import gc
+import random
+import warnings
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client.api.asynchronous import AsyncClient
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
+from lmstudio_integrations.llama_index import LMStudio
+from tests.simulation.loop import SimulatedLoop, virtual_time
+from tests.simulation.world import DIMENSIONS, World, in_this_thread, response_to
+
+DEADLINE = 3_600.0
+"""Virtual seconds after which a call is stuck. Its own limits end it far earlier."""
+
+MOST_OPERATIONS = 30
+TIMEOUTS = {
+    "connect_timeout": 10.0,
+    "load_timeout": 30.0,
+    "queue_timeout": 60.0,
+    "first_token_timeout": 60.0,
+    "idle_timeout": 30.0,
+    "timeout": 300.0,
+    "keepalive": 20.0,
+}
+
+
+class Violation(AssertionError):
+    """Something that must never happen."""
+
+
+class Player:
+    """One client and its calls.
+
+    Args:
+        world: Where it plays.
+        name: Stands for it in the trace, and is a part of what it says.
+    """
+
+    def __init__(self, world: World, name: str) -> None:
+        self._world = world
+        self._name = name
+        self._random = random.Random(world.random.random())
+        self._count = 0
+        self.client: AsyncClient = self._new_client()
+        settings: dict[str, Any] = {"host": [f"127.0.0.1:{port}" for port in world.ports], **TIMEOUTS}
+        self._chat = ChatLMStudio(model="chat", max_retries=self._random.choice([0, 2]), **settings)
+        self._llm = LMStudio(model="other", **settings)
+        self._embeddings = LMStudioEmbeddings(model="vectors", **settings)
+        self._kinds: dict[str, Callable[[str], Awaitable[str]]] = {
+            "respond": self._respond,
+            "stream": self._stream,
+            "leave": self._leave,
+            "cancel": self._cancel,
+            "act": self._act,
+            "embed": self._embed,
+            "rerank": self._rerank,
+            "count": self._count_tokens,
+            "list": self._list,
+            "load": self._load,
+            "unload": self._unload,
+            "close": self._close,
+            "langchain": self._langchain,
+            "llama_index": self._llama_index,
+            "vectors": self._vectors,
+        }
+
+    async def play(self, operations: int) -> None:
+        """Make some calls, one after another."""
+        for _ in range(operations):
+            await asyncio.sleep(self._random.choice([0, 0.01, 1, 10]))
+            await self.call(self._random.choice([*self._kinds]))
+
+    async def call(self, kind: str, *, must_work: bool = False) -> None:
+        """Make a call, and check how it ends."""
+        self._count += 1
+        said = f"{self._name}-{self._count}"
+        try:
+            async with asyncio.timeout(DEADLINE):
+                outcome = await self._kinds[kind](said)
+        except TimeoutError as error:
+            raise Violation(f"{kind} {said} is stuck") from error
+        except lms.LMStudioError as error:
+            outcome = type(error).__name__
+            if must_work or not is_expected(error):
+                raise Violation(f"{kind} {said} failed with {error!r}") from error
+        self._world.note(f"{said} {kind}: {outcome}")
+
+    async def close(self) -> None:
+        """Close everything that it has."""
+        await self.client.aclose()
+        for adapter in (self._chat, self._llm, self._embeddings):
+            await adapter.aclose()
+
+    def _new_client(self) -> AsyncClient:
+        return AsyncClient(f"127.0.0.1:{self._random.choice(self._world.ports)}", **TIMEOUTS)
+
+    def _model(self) -> Any:
+        return self.client.llm.lazy_model(self._random.choice(["chat", "other"]), ttl=self._random.choice([None, 5.0]))
+
+    async def _respond(self, said: str) -> str:
+        result = await self._model().respond(said)
+        return _checked(result.content, response_to(said))
+
+    async def _stream(self, said: str) -> str:
+        pause, parts = self._random.choice([0, 0, 0.2, 40]), []
+        async with self._model().respond_stream(said) as stream:
+            async for fragment in stream:
+                parts.append(fragment.content)
+                if pause and self._random.random() < 0.2:
+                    await asyncio.sleep(pause)
+            result = stream.result()
+        _checked("".join(parts), result.content)
+        return _checked(result.content, response_to(said))
+
+    async def _leave(self, said: str) -> str:
+        most, parts = self._random.randrange(4), []
+        async with self._model().respond_stream(said) as stream:
+            async for fragment in stream:
+                parts.append(fragment.content)
+                if len(parts) > most:
+                    break
+        return "left" if response_to(said).startswith("".join(parts)) else _checked("".join(parts), response_to(said))
+
+    async def _cancel(self, said: str) -> str:
+        task = asyncio.ensure_future(self._model().respond(said))
+        await asyncio.sleep(self._random.choice([0, 0.001, 0.01, 0.1, 0.5, 3]))
+        task.cancel()
+        try:
+            result = await task
+        except asyncio.CancelledError:
+            return "cancelled"
+        return _checked(result.content, response_to(said))
+
+    async def _act(self, said: str) -> str:
+        calls: list[str] = []
+
+        def look_up(word: str) -> str:
+            """Look up a word."""
+            calls.append(word)
+            return f"<{word}>"
+
+        messages: list[Any] = []
+        await self._model().act(said, [look_up], on_message=messages.append)
+        if calls != [said]:
+            raise Violation(f"the tool was called with {calls}")
+        return _checked(str(messages[-1].content[0].text), f'Found "<{said}>"')
+
+    async def _embed(self, said: str) -> str:
+        model = self.client.embedding.lazy_model("vectors")
+        one, two = await model.embed([said, "the same"])
+        (again,) = await model.embed([said])
+        if one != again or one == two or len(one) != DIMENSIONS:
+            raise Violation("a vector is wrong")
+        return "vectors"
+
+    async def _rerank(self, said: str) -> str:
+        found = await self.client.llm.lazy_model("chat").rerank(said, [f"a {said}", "another text", f"{said} b"])
+        if sorted(each.index for each in found) != [0, 1, 2]:
+            raise Violation(f"texts are missing: {found}")
+        return "sorted"
+
+    async def _count_tokens(self, said: str) -> str:
+        return str(await self._model().count_tokens(f"{said} and more"))
+
+    async def _list(self, _said: str) -> str:
+        return str(len(await self.client.list_loaded_models()))
+
+    async def _load(self, _said: str) -> str:
+        handle = await self.client.llm.model(self._random.choice(["chat", "other"]), ttl=self._random.choice([3.0, None]))
+        return str(handle.identifier)
+
+    async def _unload(self, _said: str) -> str:
+        loaded = await self.client.llm.list_loaded()
+        if loaded:
+            await self._random.choice(loaded).unload()
+        return f"one of {len(loaded)}"
+
+    async def _langchain(self, said: str) -> str:
+        parts = [chunk.text async for chunk in self._chat.astream(said)]
+        return _checked("".join(parts), response_to(said))
+
+    async def _llama_index(self, said: str) -> str:
+        return _checked((await self._llm.acomplete(said)).text, response_to(said))
+
+    async def _vectors(self, said: str) -> str:
+        texts = [f"{said} {number}" for number in range(self._random.choice([1, 5, 40]))]
+        vectors = await self._embeddings.aembed_documents([*texts, "the same"])
+        if len({tuple(vector) for vector in vectors}) != len(texts) + 1 or {len(each) for each in vectors} != {DIMENSIONS}:
+            raise Violation("vectors are missing or double")
+        return "vectors"
+
+    async def _close(self, _said: str) -> str:
+        await self.client.aclose()
+        self.client = self._new_client()
+        return "closed"
+
+
+def _checked(text: str, expected: str) -> str:
+    if text != expected:
+        raise Violation(f"got {text!r}, expected {expected!r}")
+    return text
+
+
+def is_expected(error: lms.LMStudioError) -> bool:
+    """Whether the faults of the network and other clients may cause an error."""
+    return isinstance(
+        error,
+        (
+            lms.LMStudioConnectionLostError,
+            lms.LMStudioUnreachableError,
+            lms.LMStudioTimeoutError,
+            lms.LMStudioModelUnloadedError,
+            lms.LMStudioModelNotFoundError,
+            lms.LMStudioModelLoadError,
+        ),
+    )
+
+
+async def _play(world: World) -> int:
+    chance = world.random
+    async with world.open(chance.choice([1, 1, 2, 3]), auto_evict=chance.random() < 0.5):
+        players = [Player(world, f"p{number}") for number in range(chance.choice([1, 2, 3, 5]))]
+        lengths = [chance.randrange(1, MOST_OPERATIONS) for _ in players]
+        playing = [asyncio.ensure_future(player.play(length)) for player, length in zip(players, lengths, strict=True)]
+        faults = asyncio.ensure_future(_harm(world, chance.choice([0, 0.5, 3, 20])))
+        try:
+            await asyncio.gather(*playing)
+        finally:
+            for task in (faults, *playing):
+                task.cancel()
+            await asyncio.wait([faults, *playing])
+        if not faults.cancelled():
+            faults.result()
+        world.heal()
+        await asyncio.sleep(60)
+        for player in players:
+            await player.call("respond", must_work=True)
+        for player in players:
+            await player.close()
+        await asyncio.sleep(60)
+        left = world.remains()
+        if left:
+            raise Violation(f"there remain {left}")
+    return sum(lengths)
+
+
+async def _harm(world: World, every: float) -> None:
+    while every:
+        await asyncio.sleep(world.random.uniform(0, 2 * every))
+        await world.harm()
+
+
+def run(seed: int) -> tuple[int, list[str]]:
+    """Play the program of a seed; return the number of operations, and what has happened.
+
+    Raises:
+        Violation: If something happened that must not; with the end of the trace.
+    """
+    loop, errors = SimulatedLoop(seed), list[str]()
+    world = World(loop)
+    loop.set_exception_handler(lambda _, context: errors.append(str(context)))
+    random.seed(seed)
+    asyncio.set_event_loop(loop)
+    try:
+        with virtual_time(loop), in_this_thread(loop), warnings.catch_warnings():
+            warnings.simplefilter("ignore", lms.LMStudioEvictionWarning)
+            operations = loop.run_until_complete(_play(world))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            gc.collect(0)
+        if errors:
+            raise Violation(f"the loop has reported {errors}")
+    except BaseException as error:
+        last = "\n".join(world.trace[-20:])
+        error.add_note(f"seed {seed}; the last steps:\n{last}")
+        raise
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+    return operations, world.trace
