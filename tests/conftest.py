@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from functools import wraps
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ["LMSTUDIO_INTEGRATIONS_CHECK_THREADS"] = "1"  # before the package is imported
 
@@ -35,8 +37,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# No test fails because a machine is slow, or by chance. New examples are searched with `--hypothesis-profile=default`.
+settings.register_profile(
+    "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+settings.load_profile("steady")
+
 gc.disable()  # until the tests are collected
 NOT_FAST = {"slow", "exhaustive", "live", "network", "ray"}
+FIXED_WORK = 0.2
+"""Seconds that `pytest_configure` needs for its sum on an idle machine."""
+
 FAST_ROWS = 4
 """How many rows of a test the fast tier runs."""
 
@@ -63,6 +74,16 @@ def _record_calls(owner: Any, name: str) -> None:
 _record_calls(subprocess.Popen, "__init__")
 for _name in {"fork", "posix_spawn", "posix_spawnp"} & vars(os).keys():  # as far as the system has them
     _record_calls(os, _name)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Give a test longer to be called hung where the machine is slow or busy: no other clock ends one."""
+    if config.getvalue("timeout") is None:
+        began = time.perf_counter()
+        sum(number & 1 for number in range(2_000_000))
+        slowness = (time.perf_counter() - began) / FIXED_WORK
+        config.option.timeout = float(config.getini("timeout")) * max(1.0, slowness)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -112,7 +112,7 @@ def test_the_plugin_alone_imports_nothing_of_the_package(
             assert loaded == {"lmstudio_integrations.pytest_plugin"}
         """
     )
-    result = pytester.runpytest_subprocess("-p", "lmstudio_integrations.pytest_plugin", timeout=60)
+    result = pytester.runpytest_subprocess("-p", "lmstudio_integrations.pytest_plugin", timeout=600)
     result.assert_outcomes(passed=1)
 
 

@@ -240,7 +240,7 @@ class Emulator:
         described = [instance.describe() for instance in self._started.state.registry.instances()]
         return [INSTANCE_INFO_TYPES[info["type"]].from_dict(info) for info in described]
 
-    def wait_for(self, predicate: Callable[[], bool], timeout: float = 5.0) -> None:
+    def wait_for(self, predicate: Callable[[], bool], timeout: float = 60.0) -> None:
         """Wait until a condition on this server holds, for example on `predictions` or `loaded()`.
 
         Raises:

@@ -116,11 +116,11 @@ async def test_a_stream_is_closed_when_the_task_that_read_it_has_ended_and_only_
     stream = await STREAMS[name](server.address)
     task = asyncio.create_task(read(stream))
     del stream
-    await asyncio.wait_for(has_read.wait(), 5)
+    await asyncio.wait_for(has_read.wait(), 600)
     gc.collect()
     assert server.predictions[0].state == "running"
     may_end.set() if end != "it is cancelled" else task.cancel()
-    results = await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 5)
+    results = await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 600)
     assert isinstance(results[0], LookupError) == (end == "it fails")
     del task, results  # an error refers to the frame that has read
     gc.collect()

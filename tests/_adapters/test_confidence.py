@@ -74,7 +74,6 @@ def by_words(document: Document) -> Document:
 
 @pytest.mark.slow
 @pytest.mark.sampled(3)
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("seed", range(DOCUMENTS))
 def test_every_way_has_the_confidence_of_a_recomputation(server: Emulator, seed: int) -> None:
     document = by_words(generated(seed))
@@ -202,7 +201,6 @@ class Ticket(BaseModel):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_a_real_model_is_less_sure_of_an_ambiguous_text() -> None:
     question = "The customer gives 1 of 5 stars and says: I was charged twice. Please call me today!"
     with Emulator([ModelEntry(key="chat", weights="smollm2-135m-instruct", context_length=2048)]) as server:

@@ -116,7 +116,7 @@ def _program(address: str, *parts: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("surface", ["native", pytest.param("adapters", marks=pytest.mark.exhaustive)])
 def test_streams_that_are_open_at_the_end_end_silently(server: Emulator, surface: str) -> None:
     process = _program(server.address, OPEN_STREAMS[surface], READ)
-    _, errors = process.communicate(timeout=50)
+    _, errors = process.communicate(timeout=600)
     assert (errors, process.returncode) == ("", 3)
 
 
@@ -135,6 +135,6 @@ def _end_within_calls(process: subprocess.Popen[str], server: Emulator) -> str:
     assert process.stdout is not None
     calls = int(process.stdout.readline())
     server.wait_for(lambda: len(server.predictions) + len(server.embedded_texts) >= calls, 40.0)
-    output, errors = process.communicate("\n", timeout=30)
+    output, errors = process.communicate("\n", timeout=600)
     assert (errors, process.returncode) == ("", 3)
     return output

@@ -12,7 +12,6 @@ from lmstudio_integrations.types._json_schemas import ArgumentSchema
 
 pytestmark = [
     pytest.mark.exhaustive,
-    pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore:.*was not trained for tool use"),
 ]
 

@@ -80,12 +80,12 @@ def in_threads(call: Callable[[], Any]) -> list[Any]:
     barrier = Barrier(USERS)
 
     def user() -> list[Any]:
-        barrier.wait(10)
+        barrier.wait(600)
         return [call() for _ in range(QUESTIONS)]
 
     with ThreadPoolExecutor(USERS) as pool:
         futures = [pool.submit(user) for _ in range(USERS)]
-        return [response for future in futures for response in future.result(60)]
+        return [response for future in futures for response in future.result(600)]
 
 
 async def in_tasks(call: Callable[[], Awaitable[Any]]) -> list[Any]:
@@ -219,7 +219,7 @@ def programs_at_once(server: Emulator, keys: tuple[str, ...], rounds: int) -> li
         assert program.stdin is not None
         program.stdin.write("go\n")
         program.stdin.flush()
-    return [outcome for program in running for outcome in json.loads(program.communicate(timeout=60)[0])]
+    return [outcome for program in running for outcome in json.loads(program.communicate(timeout=600)[0])]
 
 
 @pytest.mark.exhaustive

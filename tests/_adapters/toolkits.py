@@ -21,7 +21,7 @@ from lmstudio_integrations.llama_index import LMStudio, LMStudioToolSpec
 from lmstudio_integrations.types.functions import ToolCallContext
 from tests.support.gate import Gate
 
-SECONDS = 5.0
+SECONDS = 600.0
 PLUGIN = "mcp/sums"
 PNG = base64.b64encode((File(__file__).parents[2] / "cookbook/data/square.png").read_bytes()).decode()
 CHART = [{"type": "text", "text": "a chart"}, {"type": "image", "data": PNG, "mimeType": "image/png"}]

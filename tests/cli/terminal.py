@@ -21,7 +21,7 @@ import pytest
 
 from tools import ROOT
 
-TIMEOUT = 30.0
+TIMEOUT = 600.0
 """Seconds to wait for a text or an end."""
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\r(?=\n)")

@@ -445,7 +445,7 @@ def test_ctrl_c_ends_it_and_unloads_what_it_loaded() -> None:
     models = [ModelEntry(key="slow", rules=({"when": {}, "then": [AT_THE_GATE]},))]
     with Emulator(models, engines=gate.engines()) as server:
         with started("doctor", "--host", server.address, "--try") as process:
-            server.wait_for(lambda: bool(server.predictions), timeout=20)
+            server.wait_for(lambda: bool(server.predictions), timeout=600)
             status, _, err = interrupt(process)
         assert status == INTERRUPTED
         assert "Traceback" not in err

@@ -16,7 +16,7 @@ Run = Callable[..., int | str | None]
 
 
 def run_python(script: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.mark.slow

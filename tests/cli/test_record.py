@@ -55,7 +55,7 @@ def test_what_is_recorded_is_served_again(server: Emulator, tmp_path: Path, end:
     with started("record", "--to", str(path), "--host", server.address, "--redact", "se.ret") as process:
         said = say(address_of(process), "Hi", "My secret")
         process.send_signal(end)
-        _, notes = process.communicate(timeout=20)
+        _, notes = process.communicate(timeout=600)
     assert process.returncode == 0
     assert notes.startswith("Prompts and responses of every program that connects are written to")
     assert notes.endswith(f"3 requests in {path}.\n")

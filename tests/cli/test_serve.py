@@ -68,7 +68,7 @@ def serving() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     yield start
     for process in started:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=600)
 
 
 @pytest.fixture
@@ -436,7 +436,7 @@ def test_a_served_process_responds_and_exits_cleanly_when_interrupted(
         process.terminate()
     else:
         process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=600)
     assert [line.partition(" ")[0] for line in errors.splitlines()] == ["To", "Ctrl-C"]
     assert sys.platform == "win32" or process.returncode == 0
 

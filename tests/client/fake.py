@@ -67,7 +67,7 @@ async def on_io_thread(function: Callable[[], object]) -> None:
         loop.call_soon_threadsafe(done.set)
 
     IOThread.current().submit(run)
-    await asyncio.wait_for(done.wait(), 5)
+    await asyncio.wait_for(done.wait(), 600)
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
@@ -76,6 +76,6 @@ async def wait_until(condition: Callable[[], bool]) -> None:
     It is evaluated on the I/O thread, once per turn of its loop, because that thread makes it true.
     """
     holds = [False]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(600):
         while not holds[-1]:
             await on_io_thread(lambda: holds.append(condition()))

@@ -34,7 +34,7 @@ DEEP = "qwen/qwen3-30b-a3b"
 FILES = "qwen/qwen3-4b-2507"
 FILES_EMULATOR = "servers/files_emulator.py"
 
-TIMEOUT = 120
+TIMEOUT = 600
 """Seconds for one run."""
 
 

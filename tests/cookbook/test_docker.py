@@ -27,7 +27,7 @@ def test_the_image_has_the_weights_that_the_tests_use() -> None:
 def test_compose_takes_the_files() -> None:
     pytest.importorskip("check_jsonschema", reason="the group lint is not installed")
     command = words("check-jsonschema --builtin-schema vendor.compose-spec")
-    subprocess.run([*command, *map(str, FOLDER.glob("*.yaml"))], timeout=50, check=True)
+    subprocess.run([*command, *map(str, FOLDER.glob("*.yaml"))], timeout=600, check=True)
 
 
 @pytest.mark.exhaustive
@@ -62,6 +62,6 @@ def run(command: str, host: str, **variables: str) -> str:
         env=variables | environment(host),
         stdout=subprocess.PIPE,
         text=True,
-        timeout=50,
+        timeout=600,
         check=True,
     ).stdout

@@ -18,7 +18,7 @@ from tests.cookbook.recipes import recipe_of
 MISSING = recipe_of("fastapi_chat").missing
 pytestmark = [pytest.mark.slow, patient, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
 
-SECONDS = 20
+SECONDS = 600.0
 
 
 @pytest.fixture(scope="module")

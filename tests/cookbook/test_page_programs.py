@@ -132,7 +132,7 @@ def test_the_server_of_a_workflow_starts_and_later_steps_find_it(tmp_path: Path)
     environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "GITHUB_ENV": str(tmp_path / "env")}
     command = ["bash", "-e", "-c", f"{script}\necho $!"]
     started = subprocess.run(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, timeout=50, check=True
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, timeout=600, check=True
     )
     try:
         name, _, address = (tmp_path / "env").read_text(encoding="utf-8").strip().partition("=")
@@ -167,7 +167,7 @@ def test_the_tests_on_the_pages_pass(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=600,
         check=False,
     )
     assert f"{5 + len(examples)} passed" in run.stdout, run.stdout + run.stderr
@@ -182,7 +182,7 @@ def test_the_app_runs(tmp_path: Path) -> None:
             env=environment(server.address),
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=600,
             check=False,
         )
     assert run.stderr == ""

@@ -16,7 +16,7 @@ from tools.search_boost import CONTRIBUTORS
 
 SOURCES = sorted(path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md"))
 CHANGELOG = "internals/changelog.md"
-SITE_TIMEOUT = 180
+SITE_TIMEOUT = 900
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def test_the_server_stops_with_open_streams() -> None:
 def test_the_server_stops_though_a_client_does_not_read() -> None:
     with Emulator([LONG]) as server, lazy(server) as other:
         other.open("predict", prediction_request(MODEL))
-        server.wait_for(lambda: bool(server.predictions) and server.predictions[0].state == "ended", timeout=50)
+        server.wait_for(lambda: bool(server.predictions) and server.predictions[0].state == "ended", timeout=600)
         server.stop()
 
 

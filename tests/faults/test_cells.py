@@ -71,7 +71,7 @@ def test_a_call_that_hangs_is_found(proxies: ProxyThread, monkeypatch: pytest.Mo
     release = threading.Event()
 
     def hang() -> None:
-        release.wait(5)
+        release.wait(600)
 
     with Servers.of(proxies, RESET) as servers:
         cell = Cell(RESET, RESPOND, servers, 0)

@@ -148,7 +148,7 @@ class FuzzServer:
                 yield self
             finally:
                 listening.shutdown()
-                thread.join(5)
+                thread.join(600)
 
     def _serve(self, socket: ServerConnection) -> None:
         with contextlib.suppress(OSError):

@@ -114,7 +114,7 @@ def test_v1_output_is_blocks(server: Server, generate: Invoke) -> None:
 def test_one_object_serves_threads_and_successive_event_loops(server: Server) -> None:
     llm = server.chat()
     responses: list[Any] = []
-    barrier = threading.Barrier(3, timeout=5)
+    barrier = threading.Barrier(3, timeout=600)
 
     def work() -> None:
         barrier.wait()
@@ -127,7 +127,7 @@ def test_one_object_serves_threads_and_successive_event_loops(server: Server) ->
     responses.append(asyncio.run(llm.ainvoke("count")).content)
     responses.append(asyncio.run(llm.ainvoke("count")).content)
     for thread in threads:
-        thread.join(5)
+        thread.join(600)
     assert responses == [COUNTED] * 4
 
 

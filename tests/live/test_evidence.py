@@ -20,7 +20,6 @@ def test_what_the_real_server_says_is_as_specified(evidence: str, recorded: Sequ
         pytest.fail(f"{question.name}: {question.text}\n  {lines}\nSee {place(question)}.", pytrace=False)
 
 
-@pytest.mark.timeout(120)
 def test_the_emulator_does_what_the_real_server_did(
     evidence: str, recorded: Sequence[Interaction], emulated: ByQuestion
 ) -> None:

@@ -211,7 +211,7 @@ class Counting:
     def request(self, model: Embedder, texts: list[str]) -> Flow[list[list[float]]]:
         self.begin()
         if model.context.new_mailbox().loop is None:
-            self.full.wait(5)
+            self.full.wait(600)
         else:
             yield from model.context.run_task(self.turns_of_the_loop)
         self.end()

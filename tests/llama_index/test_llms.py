@@ -151,7 +151,7 @@ def test_a_stream_may_be_read_in_another_thread(llm: LMStudio) -> None:
     found: list[str] = []
     reader = threading.Thread(target=lambda: found.extend(chunk.delta or "" for chunk in stream))
     reader.start()
-    reader.join(5)
+    reader.join(600)
     assert "".join(found) == NUMBERS
 
 

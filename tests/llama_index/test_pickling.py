@@ -167,7 +167,7 @@ def test_another_process_that_registers_the_classes_loads_what_was_written() -> 
         "print(repr(load_embed_model({'class_name': 'LMStudioEmbedding'})))"
     )
     completed = subprocess.run(
-        [sys.executable, "-c", script], input=written, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script], input=written, capture_output=True, text=True, check=True, timeout=600
     )
     assert completed.stdout.splitlines() == [repr(model), repr(LMStudioEmbedding())]
 

@@ -13,7 +13,7 @@ from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARI
 from tools import ROOT
 
 UV = os.environ.get("UV") or shutil.which("uv")
-TIMEOUT = 240
+TIMEOUT = 900
 """Seconds for one command; a slow network is no failure."""
 
 

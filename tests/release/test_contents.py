@@ -92,6 +92,6 @@ def test_the_command_prints_the_problems_and_fails(build: Build, capsys: pytest.
 def test_what_is_built_here_has_no_problems(tmp_path: Path) -> None:
     assert UV
     command = [UV, "build", "--quiet", "--out-dir", str(tmp_path), str(ROOT)]
-    built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
     assert built.returncode == 0, built.stderr
     assert not list(problems_of_distributions(tmp_path))

@@ -1,4 +1,4 @@
-"""Play seeds: `python -m tests.simulation SEED` replays one, `--operations N` plays from SEED until so many were made."""
+"""Play seeds: `python -m tests.simulation SEED` replays one; `--operations N` plays on until so many were made."""
 
 import argparse
 import itertools

@@ -21,7 +21,7 @@ MOST_STEPS = 5_000_000
 """Turns of the loop after which something goes round in circles."""
 
 
-class Deadlock(Exception):
+class DeadlockError(Exception):
     """Nothing is ready, and no timer runs: everything waits forever."""
 
 
@@ -55,9 +55,9 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Shuffle the tasks that are ready, or let the time pass until the next timer."""
         self._steps += 1
         if self._steps > MOST_STEPS:
-            raise Deadlock("it goes round in circles")
+            raise DeadlockError("it goes round in circles")
         if timeout is None:
-            raise Deadlock("everything waits, and no timer runs")
+            raise DeadlockError("everything waits, and no timer runs")
         if timeout > 0:
             self._now = max(self._now, self._scheduled[0].when())  # type: ignore[attr-defined]
         else:
@@ -83,7 +83,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                 return
             try:
                 future.set_result(func(*args))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - who waits for the future raises it
                 future.set_exception(error)
 
         self.call_later(self.random.uniform(0.0, 0.002), run)

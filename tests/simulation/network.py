@@ -1,7 +1,7 @@
 """A network in memory: what is written on one side arrives on the other, later, in pieces, or never.
 
-Each direction of a connection keeps its order. A fault cuts a connection after a number of bytes, stalls it for a time, or
-closes one direction. `Network.reject` lets a server disappear for a time.
+Each direction of a connection keeps its order. A fault cuts a connection after a number of bytes, stalls it for a time,
+or closes one direction. A server can disappear for a time (`Network.rejecting`).
 """
 
 import asyncio

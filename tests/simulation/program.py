@@ -11,6 +11,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio
+from lmstudio_integrations.types.config_dicts import TimeoutParameters
 from tests.simulation.loop import SimulatedLoop, virtual_time
 from tests.simulation.world import DIMENSIONS, World, in_this_thread, response_to
 
@@ -18,7 +19,7 @@ DEADLINE = 3_600.0
 """Virtual seconds after which a call is stuck. Its own limits end it far earlier."""
 
 MOST_OPERATIONS = 30
-TIMEOUTS = {
+TIMEOUTS: TimeoutParameters = {
     "connect_timeout": 10.0,
     "load_timeout": 30.0,
     "queue_timeout": 60.0,
@@ -29,7 +30,7 @@ TIMEOUTS = {
 }
 
 
-class Violation(AssertionError):
+class ViolationError(AssertionError):
     """Something that must never happen."""
 
 
@@ -83,11 +84,11 @@ class Player:
             async with asyncio.timeout(DEADLINE):
                 outcome = await self._kinds[kind](said)
         except TimeoutError as error:
-            raise Violation(f"{kind} {said} is stuck") from error
+            raise ViolationError(f"{kind} {said} is stuck") from error
         except lms.LMStudioError as error:
             outcome = type(error).__name__
             if must_work or not is_expected(error):
-                raise Violation(f"{kind} {said} failed with {error!r}") from error
+                raise ViolationError(f"{kind} {said} failed with {error!r}") from error
         self._world.note(f"{said} {kind}: {outcome}")
 
     async def close(self) -> None:
@@ -147,7 +148,7 @@ class Player:
         messages: list[Any] = []
         await self._model().act(said, [look_up], on_message=messages.append)
         if calls != [said]:
-            raise Violation(f"the tool was called with {calls}")
+            raise ViolationError(f"the tool was called with {calls}")
         return _checked(str(messages[-1].content[0].text), f'Found "<{said}>"')
 
     async def _embed(self, said: str) -> str:
@@ -155,13 +156,13 @@ class Player:
         one, two = await model.embed([said, "the same"])
         (again,) = await model.embed([said])
         if one != again or one == two or len(one) != DIMENSIONS:
-            raise Violation("a vector is wrong")
+            raise ViolationError("a vector is wrong")
         return "vectors"
 
     async def _rerank(self, said: str) -> str:
         found = await self.client.llm.lazy_model("chat").rerank(said, [f"a {said}", "another text", f"{said} b"])
         if sorted(each.index for each in found) != [0, 1, 2]:
-            raise Violation(f"texts are missing: {found}")
+            raise ViolationError(f"texts are missing: {found}")
         return "sorted"
 
     async def _count_tokens(self, said: str) -> str:
@@ -171,7 +172,9 @@ class Player:
         return str(len(await self.client.list_loaded_models()))
 
     async def _load(self, _said: str) -> str:
-        handle = await self.client.llm.model(self._random.choice(["chat", "other"]), ttl=self._random.choice([3.0, None]))
+        handle = await self.client.llm.model(
+            self._random.choice(["chat", "other"]), ttl=self._random.choice([3.0, None])
+        )
         return str(handle.identifier)
 
     async def _unload(self, _said: str) -> str:
@@ -190,8 +193,10 @@ class Player:
     async def _vectors(self, said: str) -> str:
         texts = [f"{said} {number}" for number in range(self._random.choice([1, 5, 40]))]
         vectors = await self._embeddings.aembed_documents([*texts, "the same"])
-        if len({tuple(vector) for vector in vectors}) != len(texts) + 1 or {len(each) for each in vectors} != {DIMENSIONS}:
-            raise Violation("vectors are missing or double")
+        if len({tuple(vector) for vector in vectors}) != len(texts) + 1 or {len(each) for each in vectors} != {
+            DIMENSIONS
+        }:
+            raise ViolationError("vectors are missing or double")
         return "vectors"
 
     async def _close(self, _said: str) -> str:
@@ -202,7 +207,7 @@ class Player:
 
 def _checked(text: str, expected: str) -> str:
     if text != expected:
-        raise Violation(f"got {text!r}, expected {expected!r}")
+        raise ViolationError(f"got {text!r}, expected {expected!r}")
     return text
 
 
@@ -245,7 +250,7 @@ async def _play(world: World) -> int:
         await asyncio.sleep(60)
         left = world.remains()
         if left:
-            raise Violation(f"there remain {left}")
+            raise ViolationError(f"there remain {left}")
     return sum(lengths)
 
 
@@ -259,21 +264,16 @@ def run(seed: int) -> tuple[int, list[str]]:
     """Play the program of a seed; return the number of operations, and what has happened.
 
     Raises:
-        Violation: If something happened that must not; with the end of the trace.
+        ViolationError: If something happened that must not; with the end of the trace.
     """
-    loop, errors = SimulatedLoop(seed), list[str]()
+    loop = SimulatedLoop(seed)
     world = World(loop)
-    loop.set_exception_handler(lambda _, context: errors.append(str(context)))
     random.seed(seed)
     asyncio.set_event_loop(loop)
     try:
         with virtual_time(loop), in_this_thread(loop), warnings.catch_warnings():
             warnings.simplefilter("ignore", lms.LMStudioEvictionWarning)
-            operations = loop.run_until_complete(_play(world))
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            gc.collect(0)
-        if errors:
-            raise Violation(f"the loop has reported {errors}")
+            return _run(world), world.trace
     except BaseException as error:
         last = "\n".join(world.trace[-20:])
         error.add_note(f"seed {seed}; the last steps:\n{last}")
@@ -281,4 +281,14 @@ def run(seed: int) -> tuple[int, list[str]]:
     finally:
         asyncio.set_event_loop(None)
         loop.close()
-    return operations, world.trace
+
+
+def _run(world: World) -> int:
+    loop, reported = world.loop, list[str]()
+    loop.set_exception_handler(lambda _, context: reported.append(str(context)))
+    operations = loop.run_until_complete(_play(world))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    gc.collect(0)
+    if reported:
+        raise ViolationError(f"the loop has reported {reported}")
+    return operations

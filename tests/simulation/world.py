@@ -17,12 +17,12 @@ from tests.simulation.loop import SimulatedLoop
 
 SLOTS = 2
 DIMENSIONS = 8
-_CALL = [{"tool": "look_up", "arguments": {"word": "{last}"}}]
-RULES: list[dict[str, Any]] = [
+_CALL: Any = [{"tool": "look_up", "arguments": {"word": "{last}"}}]
+RULES: tuple[dict[str, Any], ...] = (
     {"when": {"role": "tool"}, "then": [{"text": "Found {last}"}]},
     {"when": {"role": "user", "tools": ["look_up"]}, "then": _CALL},
     {"then": [{"text": "One two three "}, {"wait": 0.3}, {"text": "four five. You said {last}"}]},
-]
+)
 MODELS = (
     ModelEntry(key="chat", context_length=4096, rules=RULES, load_seconds=2.0, tokens_per_second=50, slots=SLOTS),
     ModelEntry(key="other", context_length=4096, rules=RULES, load_seconds=1.0, tokens_per_second=200, slots=SLOTS),
@@ -97,7 +97,7 @@ class World:
                 connection.sides[1].write_eof()
 
     def heal(self) -> None:
-        """Let nothing more go wrong. What is stalled for good is lost, as the keepalive of the system would find out."""
+        """Let nothing more go wrong. What is stalled for good is lost, as the system's keepalive would find out."""
         self.loop.network.rejecting.clear()
         for connection in list(self.loop.network.connections):
             connection.bytes_left = None

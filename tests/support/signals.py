@@ -41,5 +41,5 @@ def ctrl_c(when: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     finally:
-        interrupter.join(20)
+        interrupter.join(600)
         signal.signal(signal.SIGINT, previous)

@@ -14,7 +14,7 @@ PIXEL = base64.b64decode(
 )
 """An image."""
 
-WAIT = 5
+WAIT = 600
 """Seconds after which a wait has failed."""
 
 Page = Callable[["Request"], Any]

@@ -46,7 +46,7 @@ from tests.support.pauses import replace_pauses
 from tests.support.ports import free_port
 
 TOKENS = ["sk-lm-aaaaaaaa:aaaaaaaaaaaaaaaaaaaa", "sk-lm-bbbbbbbb:bbbbbbbbbbbbbbbbbbbb"]
-SECONDS = 10.0
+SECONDS = 600.0
 
 every_adapter = pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)
 both_paths = pytest.mark.parametrize("path", ["sync", "async"])

@@ -18,7 +18,7 @@ from tests._adapters.ways import collected, collected_later
 from tests.support.gate import Gate
 
 SYSTEM = "You help the people of a harbor town."
-SECONDS = 10.0
+SECONDS = 600.0
 
 Said = list[tuple[str, str]]
 

@@ -26,7 +26,7 @@ from tests.support.ports import free_port
 from tests.support.tqdm_bars import Drawn
 
 TEXTS = [f"text {number}" for number in range(400)]
-SECONDS = 20.0
+SECONDS = 600.0
 
 both_frameworks = pytest.mark.parametrize(
     ("name", "path"), [("LMStudioEmbeddings", "async"), ("LMStudioEmbedding", "sync")]

@@ -16,7 +16,7 @@ from tests.ray.cluster.conftest import TOKEN, Host, running_hosts
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 30.0
+SECONDS = 600.0
 
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot stop a process")
 

@@ -81,7 +81,7 @@ def nonsense() -> Iterator[tuple[Nonsense, Client]]:
         with Client(f"127.0.0.1:{listening.socket.getsockname()[1]}", idle_timeout=5.0) as client:
             yield server, client
         listening.shutdown()
-        thread.join(5)
+        thread.join(600)
 
 
 def _ends_well(call: Callable[[], Any]) -> bool:

@@ -42,7 +42,7 @@ def frequent_switches() -> Iterator[None]:
 
 def together(work: Callable[[int], Any]) -> list[Any]:
     """Run work in several threads that begin at once; return the results."""
-    begin = threading.Barrier(THREADS, timeout=10)
+    begin = threading.Barrier(THREADS, timeout=600)
 
     def run(number: int) -> Any:
         begin.wait()
@@ -168,13 +168,13 @@ def test_sessions_that_another_thread_begins_to_open_are_not_closed(
             in_use = bool(is_in_use.__get__(self))
             if not in_use and not others:
                 others.append(pool.submit(begin))
-                assert noticed.is_wanted.wait(10)
+                assert noticed.is_wanted.wait(600)
             return in_use
 
         flow = begin()
         monkeypatch.setattr(PluginSessions, "is_in_use", property(read))
         flow.close()
-        other = others[0].result(10)
+        other = others[0].result(600)
         assert sessions._sessions[0]._is_open
         other.close()
 
@@ -194,7 +194,7 @@ def test_io_threads_start_once_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(IOThread, "_current", None)
         (io,) = set(together(lambda _number: IOThread.current()))
         io.loop.call_soon_threadsafe(io.loop.stop)
-        io.thread.join(10)
+        io.thread.join(600)
         assert io.stopped
         io.submit(lambda: None)  # does nothing
 

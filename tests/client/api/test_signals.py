@@ -32,7 +32,7 @@ def test_a_signal_handler_may_make_a_call(server: Emulator, moment: str) -> None
         | {"LMSTUDIO_HOST": server.address},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert (run.stdout.splitlines(), run.stderr) == (["handler: Done.", "main: Done."], "")
@@ -77,7 +77,7 @@ def test_a_signal_handler_does_not_wait_for_the_call_that_it_interrupts(
             handled.append(handler("Hi"))
 
         def send() -> None:
-            gate.reached.wait(20)
+            gate.reached.wait(600)
             send_until(begun, signal.SIGUSR1)
 
         previous = signal.signal(signal.SIGUSR1, handle)
@@ -88,6 +88,6 @@ def test_a_signal_handler_does_not_wait_for_the_call_that_it_interrupts(
             assert interrupted("slowly")
         finally:
             closing.cancel()
-            sending.join(20)
+            sending.join(600)
             signal.signal(signal.SIGUSR1, previous)
     assert handled

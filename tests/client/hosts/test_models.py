@@ -55,7 +55,7 @@ async def test_every_method_finds_the_host_that_is_alive(make: Make, name: str) 
     model, embedder = make("llm", "chatty"), make("embedding", "vectors")
     if name.startswith("unload"):
         await model.respond("Hi")
-    await asyncio.wait_for(ROWS[name](model, embedder), 20)
+    await asyncio.wait_for(ROWS[name](model, embedder), 600)
 
 
 @pytest.mark.parametrize(

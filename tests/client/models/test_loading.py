@@ -305,7 +305,7 @@ async def test_a_callback_that_fails_does_not_hide_a_success_of_the_same_batch(
         load = await receive(socket)
         frames = [packet({"type": "startLoading"}), *LOADED]
         send_together(socket, [{**frame, "channelId": load["channelId"]} for frame in frames])
-        unload = await asyncio.wait_for(receive(socket), 5)
+        unload = await asyncio.wait_for(receive(socket), 600)
         unloaded.append((unload["endpoint"], unload["parameter"]))
         await send(socket, {**result(None), "callId": unload["callId"]})
 

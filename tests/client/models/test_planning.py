@@ -702,7 +702,7 @@ def test_no_model_goes_for_a_load_in_the_background(gate: Gate) -> None:
         busy.load("c")
         with ChatLMStudio(model="c", host=[busy.address, crowded.address], load_policy="fit") as model:
             held = threads.submit(model.invoke, "hold")
-            assert gate.reached.wait(5)
+            assert gate.reached.wait(600)
             crowded.load("a", ttl=60)
             waiting = threads.submit(model.invoke, "Hi")
             busy.wait_for(lambda: len(busy.predictions) == 2)

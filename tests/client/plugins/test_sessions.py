@@ -24,7 +24,7 @@ from lmstudio_integrations.types.tools import Tool
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, wait_until
 from tests.support.gate import Gate
 
-SECONDS = 5.0
+SECONDS = 600.0
 CONTENT = [{"type": "text", "text": "a chart"}, {"type": "image", "data": "aGk=", "mimeType": "image/png"}]
 
 
@@ -471,7 +471,7 @@ print("both fine")
 def test_a_forked_process_opens_a_session_of_its_own(server: Emulator) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, server.address]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.stdout == "both fine\n", done.stderr
 
 

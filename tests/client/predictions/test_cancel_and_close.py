@@ -78,7 +78,7 @@ async def test_the_reader_of_a_stream_that_is_closed_elsewhere_gets_an_error(
     await _wait_until_stalled(stream)
     await stream.aclose()
     with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
-        await asyncio.wait_for(reader, 5)
+        await asyncio.wait_for(reader, 600)
     with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
         stream.result()
     await _wait_until_stopped(server)
@@ -115,10 +115,10 @@ async def test_a_response_is_not_repeated_because_a_second_reader_was_rejected(
         with pytest.raises(lms.LMStudioRuntimeError, match="read from one stream"):
             await stream.wait_for_result()
         rejected.set()
-        assert (await asyncio.wait_for(first, 5)).content == "a"
+        assert (await asyncio.wait_for(first, 600)).content == "a"
         read.set()
         with pytest.raises(lms.LMStudioConnectionLostError):
-            await asyncio.wait_for(_read(stream), 5)
+            await asyncio.wait_for(_read(stream), 600)
     assert requests == ["predict"]
 
 
@@ -138,7 +138,7 @@ async def _continues(stream: Any, reader: "asyncio.Future[str]", server: Emulato
     """Check that a stream is still read: it ends when it is cancelled, and has its result."""
     assert server.predictions[-1].state == "running"
     stream.cancel()
-    await asyncio.wait_for(reader, 5)
+    await asyncio.wait_for(reader, 600)
     assert stream.result().stats.stop_reason == "userStopped"
 
 
@@ -208,7 +208,7 @@ async def test_a_stream_that_is_cancelled_before_the_client_is_accepted_ends(mak
         reader = asyncio.ensure_future(_read(stream))
         await _wait_until_reading(stream)
         stream.cancel()
-        assert await asyncio.wait_for(reader, 5) == ""
+        assert await asyncio.wait_for(reader, 600) == ""
         with pytest.raises(lms.LMStudioCancelledError, match=CANCELLED):
             stream.result()
 
@@ -238,11 +238,11 @@ async def test_a_cancelled_stream_is_not_requested_again(
     async with fake_server(behave) as address, make_client(address) as client:
         stream = getattr(_loaded(client), method)("Once")
         reader = asyncio.ensure_future(_read(stream))
-        await asyncio.wait_for(requested.wait(), 5)
+        await asyncio.wait_for(requested.wait(), 600)
         # The server rejects the request after the cancel. Without the cancel, the stream would try the next request, or
         # load the model.
         stream.cancel()
-        assert await asyncio.wait_for(reader, 5) == ""
+        assert await asyncio.wait_for(reader, 600) == ""
         with pytest.raises(lms.LMStudioCancelledError, match=CANCELLED):
             stream.result()
     assert frames == [endpoint, "cancel"]
@@ -266,7 +266,7 @@ async def test_cancelling_a_stream_ends_the_pause_before_a_retry(
         run = stream._prediction
         await wait_until(lambda: isinstance(run._step, IOTask) and run._step.mailbox._waiting)
         stream.cancel()
-        assert await asyncio.wait_for(reader, 5) == ""
+        assert await asyncio.wait_for(reader, 600) == ""
         with pytest.raises(lms.LMStudioCancelledError, match=CANCELLED):
             stream.result()
 
@@ -283,7 +283,7 @@ async def test_cancelling_a_stream_just_before_a_retry_ends_the_pause(
             return 60.0
 
         monkeypatch.setattr(Retries, "next_delay", cancel_meanwhile)
-        assert await asyncio.wait_for(_read(stream), 5) == ""
+        assert await asyncio.wait_for(_read(stream), 600) == ""
         with pytest.raises(lms.LMStudioCancelledError, match=CANCELLED):
             stream.result()
 
@@ -310,7 +310,7 @@ async def test_a_stream_that_is_closed_just_as_its_request_is_sent_is_stopped(ma
         client._context.mailbox_type = close_meanwhile
         with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
             await stream.wait_for_result()
-        await asyncio.wait_for(stopped.wait(), 5)
+        await asyncio.wait_for(stopped.wait(), 600)
     assert frames == ["predict", "cancel"]
 
 
@@ -340,7 +340,7 @@ async def test_a_stream_that_is_cancelled_just_as_its_request_is_sent_keeps_what
         await client.llm.list_loaded()  # opens the connection, so that the request is not held back
         stream = _loaded(client).respond_stream("Hi")
         monkeypatch.setattr(Operation, "start", start_and_cancel)
-        assert await asyncio.wait_for(_read(stream), 5) == "So far."
+        assert await asyncio.wait_for(_read(stream), 600) == "So far."
         assert stream.result().stats.stop_reason == "userStopped"
     assert frames == ["predict", "cancel"]
 
@@ -364,11 +364,11 @@ async def test_closing_a_stream_stops_the_loading_of_its_model(make_client: Call
     async with fake_server(behave) as address, make_client(address) as client:
         stream = client.llm.lazy_model("chatty", load_policy=policy).respond_stream("Hi")
         reader = asyncio.ensure_future(_read(stream))
-        await asyncio.wait_for(loading.wait(), 5)  # the server has received the request
+        await asyncio.wait_for(loading.wait(), 600)  # the server has received the request
         await _wait_until_reading(stream)  # and the reader waits for progress
         await stream.aclose()
         with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
-            await asyncio.wait_for(reader, 5)
+            await asyncio.wait_for(reader, 600)
     assert frames == [{"get_or_load": "getOrLoad", "new_instance": "loadModel"}[policy], "cancel"]
 
 
@@ -379,9 +379,9 @@ async def test_cancelling_a_stream_stops_the_loading_of_its_model(make_client: C
     async with fake_server(behave) as address, make_client(address) as client:
         stream = client.llm.lazy_model("chatty").respond_stream("Hi")
         reader = asyncio.ensure_future(_read(stream))
-        await asyncio.wait_for(loading.wait(), 5)
+        await asyncio.wait_for(loading.wait(), 600)
         stream.cancel()
-        assert await asyncio.wait_for(reader, 5) == ""
+        assert await asyncio.wait_for(reader, 600) == ""
         with pytest.raises(lms.LMStudioCancelledError, match=CANCELLED):
             await stream.wait_for_result()
     assert frames == ["getOrLoad", "cancel"]
@@ -414,7 +414,7 @@ async def test_one_of_two_streams_that_wait_for_a_new_instance_may_be_closed(
             await frames.put((socket, json.loads(text)))
 
     async def next_frame(kind: str) -> tuple[Socket, int]:
-        socket, frame = await asyncio.wait_for(frames.get(), 5)
+        socket, frame = await asyncio.wait_for(frames.get(), 600)
         assert (frame.get("endpoint") or frame["message"]["type"]) == kind
         return socket, frame["channelId"]
 
@@ -428,14 +428,14 @@ async def test_one_of_two_streams_that_wait_for_a_new_instance_may_be_closed(
         socket, channel = await next_frame("loadModel")
         await streams[closed_index].aclose()
         with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
-            await asyncio.wait_for(readers[closed_index], 5)
+            await asyncio.wait_for(readers[closed_index], 600)
         if closed_index == 0:  # the other stream takes over with a load of its own
             await next_frame("cancel")
             socket, channel = await next_frame("loadModel")
         await send(socket, {"type": "channelSend", "channelId": channel, "message": LOADED})
         socket, channel = await next_frame("predict")
         await send(socket, {"type": "channelSend", "channelId": channel, "message": END})
-        assert await asyncio.wait_for(readers[1 - closed_index], 5) == ""
+        assert await asyncio.wait_for(readers[1 - closed_index], 600) == ""
 
 
 async def test_a_stream_that_is_closed_while_its_result_is_made_has_one_outcome(
@@ -447,7 +447,7 @@ async def test_a_stream_that_is_closed_while_its_result_is_made_has_one_outcome(
     def close_meanwhile(prediction: Prediction, *args: Any) -> Any:
         closing = threading.Thread(target=prediction.close)
         closing.start()
-        closing.join(5)
+        closing.join(600)
         return result_of(prediction, *args)
 
     monkeypatch.setattr(Prediction, "_result_of", close_meanwhile)

@@ -314,7 +314,7 @@ async def test_a_task_that_is_cancelled_in_an_async_callback_stops_the_server(se
         responding = asyncio.create_task(
             (await client.llm.model("chatty")).respond("for ever", on_prediction_fragment=wait)
         )
-        await asyncio.wait_for(begun.wait(), 5)
+        await asyncio.wait_for(begun.wait(), 600)
         responding.cancel()
         with pytest.raises(asyncio.CancelledError):
             await responding
@@ -360,7 +360,7 @@ async def test_a_tool_can_see_that_nobody_waits_for_it(model: Any) -> None:
         """Wait in a thread."""
         contexts.append(ctx)
         begun.set()
-        release.wait(10)
+        release.wait(600)
 
     async def quick(a: int, b: int) -> int:
         """Add two numbers, once the other tool has begun."""
@@ -395,7 +395,7 @@ async def test_the_end_of_act_cancels_async_tools_and_nothing_else_does(model: A
             cancelled.set()
 
     def end(*_: object) -> None:
-        assert begun.wait(5)
+        assert begun.wait(600)
         gc.collect()
         assert not cancelled.is_set()
         raise KeyError("mine")

@@ -108,7 +108,6 @@ def test_the_suggestion_about_a_long_prompt_respects_the_models_maximum(
     assert with_window(error, 512, maximum).limit == (limit or 512)
 
 
-@pytest.mark.timeout(10)
 @pytest.mark.parametrize("code", [code for code, (members, _, _) in DISPLAY.items() if members])
 def test_long_names_and_long_lists_are_cut(code: str) -> None:
     members = DISPLAY[code][0]

@@ -313,14 +313,14 @@ def test_predictions_of_several_threads_have_their_own_parents(server: Emulator,
 
         def work(name: str) -> None:
             with telemetry.start_span(name):
-                together.wait(10)
+                together.wait(600)
                 model.respond("count")
 
         threads = [threading.Thread(target=work, args=[f"thread {number}"]) for number in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(600)
     check_own_parents(telemetry, "thread")
 
 

@@ -51,7 +51,7 @@ def _another_server(response: bytes | None) -> Iterator[str]:
         listener.shutdown(socket.SHUT_RDWR)
         for connection in opened:
             connection.close()
-    thread.join(5)
+    thread.join(600)
 
 
 async def test_an_unreachable_server_is_named_in_the_error(make_client: Callable[..., Any]) -> None:

@@ -60,6 +60,6 @@ def test_sync_and_async_calls_work(server: Emulator, first: str) -> None:
     pytest.importorskip("gevent")
     host = server.address.replace("127.0.0.1", "localhost")
     ended = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, first, host], capture_output=True, text=True, timeout=55, check=False
+        [sys.executable, "-c", _PROGRAM, first, host], capture_output=True, text=True, timeout=600, check=False
     )
     assert (ended.stdout, ended.stderr, ended.returncode) == ("done\n", "", 0)

@@ -132,7 +132,7 @@ async def test_a_socket_that_authenticates_after_the_end_of_all_others_has_a_new
         async with make_client(address) as client:
             await client.llm.list_loaded()
             calling = asyncio.ensure_future(client.embedding.list_loaded())
-            await asyncio.wait_for(handshake.wait(), 5)
+            await asyncio.wait_for(handshake.wait(), 600)
             [llm] = [each for each in connections_to(address) if each._namespace == "llm"]
 
             def retire() -> bool:

@@ -80,7 +80,7 @@ class Sums:
     """The tools of a plugin."""
 
     def __init__(self) -> None:
-        self.together = threading.Barrier(2, timeout=10)
+        self.together = threading.Barrier(2, timeout=600)
 
     def add(self, a: int, b: int) -> int:
         """Add two numbers."""
@@ -136,7 +136,7 @@ def run(sdk: Path) -> Callable[..., Any]:
             return_completed_process=True,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=600,
         )
         errors, output = str(done.stderr), str(done.stdout)
         assert done.returncode == 0, errors

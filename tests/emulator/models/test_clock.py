@@ -21,6 +21,6 @@ async def test_the_real_clock_runs() -> None:
     clock, rung = SystemClock(), asyncio.Event()
     before = clock.now()
     clock.call_later(0, rung.set)
-    await asyncio.wait_for(rung.wait(), 5)
+    await asyncio.wait_for(rung.wait(), 600)
     assert clock.now() >= before
     assert clock.unix_ms() > 1_700_000_000_000

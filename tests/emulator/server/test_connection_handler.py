@@ -185,7 +185,7 @@ def test_a_client_that_does_not_read_is_disconnected_and_blocks_nobody(caplog: p
     with Emulator([LONG], limits=Limits(backlog_bytes=100_000)) as server, lazy(server) as other, wire(server) as me:
         other.open("predict", prediction_request(MODEL))
         assert me.result("listLoaded")
-        server.wait_for(lambda: len(server.connections) == 1, timeout=20)
+        server.wait_for(lambda: len(server.connections) == 1, timeout=600)
         assert me.result("listLoaded")
         server.wait_for(lambda: all(each.state == "ended" for each in server.predictions))
     assert "does not read" in caplog.text

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
-LIMIT = 200.0
+LIMIT = 600.0
 """Seconds after which a condition that must come true counts as false."""
 
 

@@ -47,7 +47,7 @@ def test_the_slots_of_all_hosts_are_full_until_all_rows_have_started(
     eventually(lambda: sum(len(each.state()["started"]) for each in hosts) == 120)
     for each in hosts:
         each.open()
-    rows = ray.get(job, timeout=200)
+    rows = ray.get(job, timeout=600)
     assert sorted(row["id"] for row in rows) == list(range(120))
 
 
@@ -80,7 +80,7 @@ def test_no_row_is_lost_or_doubled_if_a_host_is_killed(
     eventually(lambda: mortal.state()["waiting"] == 4 and other.state()["waiting"] == 4)
     mortal.kill()
     other.open()
-    rows = ray.get(job, timeout=200)
+    rows = ray.get(job, timeout=600)
     assert sorted(row["id"] for row in rows) == list(range(100))
     assert {row["generated_text_host"] for row in rows} == {other.address}
 

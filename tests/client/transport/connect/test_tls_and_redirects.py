@@ -68,7 +68,7 @@ def listening(
         thread.start()
         yield f"127.0.0.1:{listener.getsockname()[1]}"
         listener.shutdown(socket.SHUT_RDWR)
-    thread.join(5)
+    thread.join(600)
 
 
 def certified(name: str) -> ssl.SSLContext:

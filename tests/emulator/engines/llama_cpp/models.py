@@ -93,13 +93,13 @@ async def run(model: LlamaCppModel, history: ChatHistory | None = None, **change
     request = GenerateRequest(
         changes.pop("config", STEADY), history, context_length=changes.pop("context_length", CONTEXT_LENGTH), **changes
     )
-    async with asyncio.timeout(50):
+    async with asyncio.timeout(600):
         return [event async for event in model.generate(request)]
 
 
 async def rest_of(stream: AsyncIterator[EngineEvent]) -> list[EngineEvent]:
     """Return what a prediction still yields."""
-    async with asyncio.timeout(50):
+    async with asyncio.timeout(600):
         return [event async for event in stream]
 
 
@@ -123,6 +123,6 @@ async def busy_slots(model: LlamaCppModel) -> int:
 
 async def all_slots_free(model: LlamaCppModel) -> None:
     """Wait until the engine works on nothing; each call is a round trip to it."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(600):
         while await busy_slots(model):
             pass

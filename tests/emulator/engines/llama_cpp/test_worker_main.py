@@ -85,7 +85,7 @@ def run_worker(line: str) -> tuple[dict[str, str], int]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=600,
     )
     (response,) = result.stdout.splitlines()
     return json.loads(response), result.returncode
@@ -176,4 +176,4 @@ def test_the_worker_reports_serves_and_exits(monkeypatch: pytest.MonkeyPatch, tm
         assert json.loads(process.stdout.readline()) == {"line": "hello"}
         assert process.poll() is None
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(600) == 0

@@ -218,7 +218,7 @@ def test_a_recording_goes_on_forwarding_when_the_disk_is_full(
     ):
         answer = speak(recording.address, "a")
         assert text in speak(recording.address, text)
-        assert is_told.wait(10)
+        assert is_told.wait(600)
         assert speak(recording.address, "a") == answer
     assert recording.error is caught.value
     assert caplog.messages == [f"{caught.value}; everything is still forwarded, but nothing more is recorded"]
