@@ -9,6 +9,7 @@ from typing import Any
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
+from lmstudio_integrations.client.embeddings import EmbeddingRequest
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config_dicts import TimeoutParameters
@@ -83,12 +84,12 @@ class Player:
         try:
             async with asyncio.timeout(DEADLINE):
                 outcome = await self._kinds[kind](said)
-        except TimeoutError as error:
-            raise ViolationError(f"{kind} {said} is stuck") from error
         except lms.LMStudioError as error:
             outcome = type(error).__name__
             if must_work or not is_expected(error):
                 raise ViolationError(f"{kind} {said} failed with {error!r}") from error
+        except TimeoutError as error:
+            raise ViolationError(f"{kind} {said} is stuck") from error
         self._world.note(f"{said} {kind}: {outcome}")
 
     async def close(self) -> None:
@@ -128,14 +129,14 @@ class Player:
         return "left" if response_to(said).startswith("".join(parts)) else _checked("".join(parts), response_to(said))
 
     async def _cancel(self, said: str) -> str:
-        task = asyncio.ensure_future(self._model().respond(said))
-        await asyncio.sleep(self._random.choice([0, 0.001, 0.01, 0.1, 0.5, 3]))
+        kind = self._random.choice(sorted(self._kinds.keys() - {"cancel", "close"}))
+        task = asyncio.ensure_future(self._kinds[kind](said))
+        await asyncio.sleep(self._random.choice([0, 0.001, 0.01, 0.03, 0.1, 0.5, 3]))
         task.cancel()
         try:
-            result = await task
+            return f"{kind}, too late: {await task}"
         except asyncio.CancelledError:
-            return "cancelled"
-        return _checked(result.content, response_to(said))
+            return kind
 
     async def _act(self, said: str) -> str:
         calls: list[str] = []
@@ -154,7 +155,8 @@ class Player:
     async def _embed(self, said: str) -> str:
         model = self.client.embedding.lazy_model("vectors")
         one, two = await model.embed([said, "the same"])
-        (again,) = await model.embed([said])
+        request = EmbeddingRequest([said], "pass", "chunk_size")
+        (again,) = await model.embed_texts(request, max_concurrency=self._random.choice([1, 2]))
         if one != again or one == two or len(one) != DIMENSIONS:
             raise ViolationError("a vector is wrong")
         return "vectors"
