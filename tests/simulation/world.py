@@ -43,12 +43,14 @@ class World:
         loop: The loop.
         ports: Those of the servers.
         trace: What has happened.
+        is_calm: Whether nothing goes wrong in the network.
     """
 
     loop: SimulatedLoop
     ports: list[int] = field(default_factory=list)
     servers: list[Any] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)
+    is_calm: bool = False
 
     @property
     def random(self) -> random.Random:
