@@ -112,8 +112,8 @@ class World:
         left = [f"socket of {key[1]}" for key in Connections.of(io)._connections]
         left += [f"task {task.get_coro()}" for task in Connections.of(io).tasks]  # type: ignore[attr-defined]
         for shared in io.shared.values():
-            permits = getattr(shared, "permits", None)
-            left += [f"permit {permit.key}" for permit in (permits or {}).values()]
+            permits: dict[Any, Any] = getattr(getattr(shared, "limiter", None), "permits", {})
+            left += [f"permit {permit.key}" for permit in permits.values()]
             if isinstance(shared, dict):
                 for record in shared.values():
                     left += [f"slot {slot}" for slot in getattr(record, "calls", ())]
