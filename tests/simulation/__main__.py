@@ -10,10 +10,9 @@ parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=
 parser.add_argument("seed", nargs="?", type=int, default=0)
 parser.add_argument("--operations", type=int, default=0)
 given = parser.parse_args()
-began, done, real = time.process_time(), 0, time.perf_counter
+began, done = time.process_time(), 0
 if not given.operations:
-    done, trace = run(given.seed)
-    print("\n".join(trace))
+    print("\n".join(run(given.seed)[1]))
 else:
     for seed in itertools.count(given.seed):
         done += run(seed)[0]

@@ -41,16 +41,20 @@ class World:
 
     Attributes:
         loop: The loop.
-        ports: Those of the servers.
+        servers: The servers that run.
         trace: What has happened.
         is_calm: Whether nothing goes wrong in the network.
     """
 
     loop: SimulatedLoop
-    ports: list[int] = field(default_factory=list)
     servers: list[Any] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)
     is_calm: bool = False
+
+    @property
+    def ports(self) -> list[int]:
+        """Those of the servers."""
+        return [running.server.port for running in self.servers]
 
     @property
     def random(self) -> random.Random:
@@ -66,24 +70,23 @@ class World:
         async with AsyncExitStack() as stack:
             for _ in range(hosts):
                 emulator = Emulator(MODELS, auto_evict=auto_evict)
-                running = await stack.enter_async_context(emulator._serving())
-                self.servers.append(running)
-                self.ports.append(running.server.port)
+                self.servers.append(await stack.enter_async_context(emulator._serving()))
             yield
 
     async def harm(self) -> None:
         """Let something go wrong, somewhere."""
-        chance, port = self.random, self.random.choice(self.ports)
+        chance, number = self.random, self.random.randrange(len(self.servers))
+        server, port = self.servers[number], self.ports[number]
         affected = sorted((each for each in self.loop.network.connections if each.port == port), key=_age)
         kind = chance.choice(["cut", "cut later", "stall", "half close", "disappear", "unload"])
-        self.note(f"fault: {kind} at {self.ports.index(port)}")
+        self.note(f"fault: {kind} at {number}")
         if kind == "disappear":
             self.loop.network.rejecting.add(port)
             for each in affected:
                 each.cut()
             self.loop.call_later(chance.uniform(0.1, 5), self.loop.network.rejecting.discard, port)
         elif kind == "unload":
-            registry = self.servers[self.ports.index(port)].state.registry
+            registry = server.state.registry
             instances = registry.instances(devices=registry.devices({}))
             if instances:
                 await registry.unload(chance.choice(instances))
@@ -117,7 +120,7 @@ class World:
             if isinstance(shared, dict):
                 for record in shared.values():
                     left += [f"slot {slot}" for slot in getattr(record, "calls", ())]
-        left += [f"prediction on {index}" for index, server in enumerate(self.servers) for _ in _busy(server)]
+        left += [f"prediction on {number}" for number, server in enumerate(self.servers) for _ in _busy(server)]
         own = asyncio.current_task()
         left += [
             f"task {task.get_coro().__qualname__}"  # type: ignore[union-attr]

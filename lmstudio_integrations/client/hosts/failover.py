@@ -69,7 +69,7 @@ class FailoverAttempts(Attempts):
                 reserved = self._all.reserve(self._hosts, self._errors, self._call, self._conversation)
             self._number, self._slot = reserved
             model = self._hosts[self._number].model
-            # Another instance on the same host is no other host: it stops responding as well.
+            # Another device of the same server is no other host: it stops responding as well.
             used = {*self._errors, *self._beside()}
             self.state: ModelState = model.state
             self.context: ClientContext = model.context.child(
@@ -79,7 +79,7 @@ class FailoverAttempts(Attempts):
         return (yield from super().next_operation())
 
     def _beside(self) -> list[int]:
-        """Return the instances on the host of the attempt, with its own."""
+        """Return the numbers of the hosts at the address of the attempt: devices of one server, and its own."""
         address = self._hosts[self._number].address
         return [number for number, host in enumerate(self._hosts) if host.address == address]
 
@@ -98,7 +98,7 @@ class FailoverAttempts(Attempts):
 
     def _delay_after(self, error: LMStudioError, *, seen: bool) -> float | None:
         """Record a failure of the host; return the seconds until the next attempt, `None` if there is none."""
-        # A host that does not respond, or rejects the token, does so for all instances on it.
+        # A server that does not respond, or rejects the token, does so for all of its devices.
         is_of_host = is_retryable(error) or isinstance(error, LMStudioAuthenticationError)
         failed = self._beside() if is_of_host else [self._number]
         records = [self._hosts[number].record for number in failed]

@@ -53,7 +53,7 @@ def _outcome(case: dict[str, Any], fragments: list[str]) -> Any:
     return text, calls, [each.error for each in delivered if isinstance(each, ToolCallFailed)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(case=_texts(), data=st.data())
 def test_any_split_of_a_text_gives_the_same_message(case: dict[str, Any], data: st.DataObject) -> None:
     text = case["text"]

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lmstudio_integrations.emulator.engines.base import GenerateRequest
@@ -118,7 +118,6 @@ TEXTS = st.text(alphabet="ab ", max_size=30)
 STOPS = st.lists(st.text(alphabet="ab ", min_size=1, max_size=4), min_size=1, max_size=3)
 
 
-@settings(deadline=None)
 @given(parts=st.lists(TEXTS), stops=STOPS)
 def test_the_first_stop_string_is_found_however_the_text_is_cut_into_tokens(parts: list[str], stops: list[str]) -> None:
     text = "".join(parts)
