@@ -1,5 +1,7 @@
-"""Writes `docs/internals/reliability.md` from the fault table: `python -m tools.reliability`."""
+"""Writes `docs/internals/reliability.md` from the fault table, if each row holds: `python -m tools.reliability`."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import get_args
 
@@ -21,10 +23,11 @@ _HEAD = """\
 # Failures and recovery
 
 Servers restart, laptops sleep, proxies drop connections. This page lists {count} faults and the effect of each on a
-call. It is generated from the fault table in `tests/faults/`. The tests run every row on half of the interfaces below,
-other rows on the others: a proxy between client and server injects the fault, and both the call and the next one must
-end as the table says. The rows of the last table have a second host, which works, and run on the adapters; see [Use
-several hosts](../guides/several-hosts.md).
+call. It is generated from the fault table in `tests/faults/`, after every row has run on all async interfaces below: a
+proxy between client and server injects the fault, and both the call and the next one must end as the table says. There,
+client, proxy and server run in one thread and in virtual time. A fifth of the rows also runs on sockets and threads,
+and on the blocking interfaces. The rows of the last table have a second host, which works, and run on the adapters; see
+[Use several hosts](../guides/several-hosts.md).
 
 | | predictions | embeddings | rerankers |
 | --- | --- | --- | --- |
@@ -38,8 +41,8 @@ Four rules cover most rows.
   complete response or none.
 - **The next call works** as soon as the fault is over. You never need a new client or adapter: the next call reconnects
   and reloads a model that was unloaded.
-- **Dead connections are detected.** The tests use short timeouts. With the defaults, `keepalive` detects a dead
-  connection after 20 seconds, before a timeout expires, and the call raises `LMStudioConnectionLostError`.
+- **Dead connections are detected.** With the defaults, `keepalive` detects a dead connection after 20 seconds, before a
+  timeout expires, and the call raises `LMStudioConnectionLostError`.
 
 A prompt that does not fit raises `LMStudioContextOverflowError`. Where a server hides it, the adapters find out by
 counting the prompt again. So does the native client with `check_context=True`, as in these tests. See [Long
@@ -164,4 +167,6 @@ def _next(fault: Row) -> str:
 
 
 if __name__ == "__main__":
+    tests = [f"tests/faults/{name}.py" for name in ("test_faults", "test_tool_calls")]
+    subprocess.run([sys.executable, "-m", "pytest", "-q", "-m", "not slow", *tests], check=True)
     PAGE.write_text(render_page(PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""), encoding="utf-8")

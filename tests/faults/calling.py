@@ -29,7 +29,7 @@ from lmstudio_integrations.emulator.testing.actions import (
 from lmstudio_integrations.emulator.testing.faults import FAULTS, Phase, at
 from lmstudio_integrations.emulator.testing.proxy import ALWAYS, Action, ProxiedConnection, forward
 from lmstudio_integrations.emulator.testing.wire_items import WireItem, text_frame
-from tests.faults.cells import Cell, close_idle, pretend_silence, until_ended, until_noticed
+from tests.faults.cells import Cell
 from tests.faults.conversations import THOUGHT
 from tests.faults.model import (
     CLOSED_EARLY,
@@ -64,7 +64,7 @@ def _applied(action: Action, *, ends: bool = True) -> Callable[[Cell], None]:
     def act(cell: Cell) -> None:
         cell.proxy.apply(action)
         if ends:
-            until_noticed(cell.host)
+            cell.until_noticed()
 
     return act
 
@@ -73,9 +73,9 @@ def _silent(action: Action) -> Callable[[Cell], None]:
     """Do something to the open connection, and let the client believe that nothing has come for long."""
 
     def act(cell: Cell) -> None:
-        until_ended(cell.host)  # or what is still on the way would end the silence
+        cell.until_ended()  # or what is still on the way would end the silence
         cell.proxy.apply(action)
-        pretend_silence(cell.host)
+        cell.pretend_silence()
 
     return act
 
@@ -186,7 +186,7 @@ _FIRST = (
         "connection-dead-before-response",
         LOST,
         name="The connection goes dead, and `keepalive` detects it before a timeout expires.",
-        keepalive=0.2,
+        keepalive=2.0,
         then_on="new connection",
     ),
     row("connection-dead-to-client-before-response", QUEUED, then_on="new connection"),
@@ -310,7 +310,7 @@ _IDLE = (
         "The client closes an idle connection, and the server never accepts its identity again.",
         Phase.IDLE,
         WORKS,
-        between=close_idle,
+        between=Cell.close_idle,
         then_on="new connection",
     ),
     Row(

@@ -6,21 +6,22 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, get_args
 
-from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import Connection, Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.testing.faults import Phase
-from lmstudio_integrations.emulator.testing.proxy import Observer, ProxiedConnection, Proxy, ProxyThread
+from lmstudio_integrations.emulator.testing.proxy import Observer, ProxiedConnection, Proxy
 from lmstudio_integrations.emulator.testing.request_log import PredictionRecord
 from lmstudio_integrations.emulator.testing.wire_items import WireItem
 from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError
 from lmstudio_integrations.protocol.endpoints import Namespace
 from tests.faults.conversations import THOUGHT, thought_of, with_thought
 from tests.faults.model import WORKS, Outcome, Row
+from tests.faults.stage import LIMIT, Stage
 from tests.faults.surfaces import (
     DIMENSIONS,
     SURFACES,
@@ -35,14 +36,8 @@ from tests.faults.surfaces import (
 from tests.support.certificates import LOCALHOST
 from tests.support.releasing import releasing
 
-SHORT, SHORT_FROM_START = 0.3, 1.0
-"""Seconds of the timeout that is meant to expire; more if it also covers what happens before the fault."""
-
-LONG = 120.0
-"""Seconds of all others."""
-
-MARGIN = 480.0
-"""Seconds beyond its own limits after which a call counts as hung."""
+SHORT, LONG = 5.0, 120.0
+"""Seconds of the timeout that is meant to expire, and of all others."""
 
 PROMPT = "alpha beta gamma delta epsilon."
 
@@ -52,10 +47,6 @@ VICTIM = "victim"
 
 class CellError(AssertionError):
     """A cell differs from the table."""
-
-
-class EarlyTimeoutError(Exception):
-    """The timeout that the fault is to cause expired before the fault: the machine was busy, and nothing is shown."""
 
 
 class Cell(Observer):
@@ -69,19 +60,12 @@ class Cell(Observer):
         self.model = str(surface)
         self.pauses = 0
         """How often an adapter has waited before it tried again."""
-        self.timeout = 1
-        """By how much the timeout that is meant to expire is longer than it need be."""
-        self._begin()
-
-    def _begin(self) -> None:
-        """Make what a run uses up."""
-        fault, servers = self.fault, self.servers
         tls = None
         if fault.tls:
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             tls.load_cert_chain(LOCALHOST)
         self.proxy = Proxy(
-            servers.thread,
+            servers.stage,
             servers.main.address,
             fault.inject,
             spare=servers.spare.address,
@@ -90,18 +74,16 @@ class Cell(Observer):
             observer=self,
         )
         self.used: list[ProxiedConnection] = []
-        self.has_cancelled_early = False
-        """Whether something was cancelled before the fault. The last packets of it may then be the fault."""
         self.host = f"{fault.scheme}://{self.proxy.address}"
         host = [self.host, servers.spare.address] if fault.has_other_host else self.host
         settings = {"load_policy": "fit", "device": str(self.surface)} if fault.makes_room else {}
-        self.subject = Subject(self.surface, host, self.model, self.retries, **settings)
+        self.runner = servers.stage.new_runner()
+        self.subject = Subject(self.surface, host, self.model, self.runner, self.retries, **settings)
         if fault.has_thought:
             self.subject.earlier = with_thought(self.surface.family)
 
     def on_item(self, connection: ProxiedConnection, item: WireItem) -> None:
         """Note which connection a request uses, and what is cancelled before the fault."""
-        self.has_cancelled_early |= "cancel" in item.points and not self.proxy.happened.is_set()
         if item.points & {"load request", "request"}:
             self.used.append(connection)
 
@@ -111,14 +93,6 @@ class Cell(Observer):
         Raises:
             CellError: If anything is not as the table says.
         """
-        try:
-            self._run()
-        except EarlyTimeoutError:
-            self.timeout = 10
-            self._begin()
-            self._run()
-
-    def _run(self) -> None:
         self._fill()
         with self.proxy, self.subject:
             if self.fault.has_other_host:
@@ -147,8 +121,11 @@ class Cell(Observer):
     def _fill(self) -> None:
         """Let another program load the model that is to be evicted."""
         if self.fault.makes_room and not self._is_filled():
-            with Client(self.servers.main.address) as other:
-                other.llm.load_new_instance(VICTIM, ttl=60, device=str(self.surface))
+            self.runner.run(self._load_victim())
+
+    async def _load_victim(self) -> None:
+        async with AsyncClient(self.servers.main.address) as other:
+            await other.llm.load_new_instance(VICTIM, ttl=3600, device=str(self.surface))
 
     def _is_filled(self) -> bool:
         loaded = self.servers.main.loaded()
@@ -205,7 +182,7 @@ class Cell(Observer):
         """Wait until the server has stopped all predictions."""
         self.servers.main.wait_for(
             lambda: all(each.stop_reason == "userStopped" for each in self.predictions) and bool(self.predictions),
-            MARGIN,
+            LIMIT,
         )
 
     def call(self, verb: str, outcome: Outcome) -> None:
@@ -215,19 +192,11 @@ class Cell(Observer):
         error: BaseException | None = None
         began = time.monotonic()
         try:
-            self.subject.call(text, _timeouts(outcome, self.fault.keepalive, self.timeout), parts, **options)
+            self.subject.call(text, _timeouts(outcome, self.fault.keepalive), parts, **options)
         except Exception as raised:  # noqa: BLE001 - whatever it is, it is compared
             error = raised
         elapsed = time.monotonic() - began
-        _require(elapsed < self.timeout * SHORT_FROM_START + MARGIN, f"the {verb} call took {elapsed:.1f} s")
-        if verb == "fault" and self.timeout == 1:
-            has_failed = isinstance(error, LMStudioTimeoutError)
-            # A timeout that the call itself handles is no error.
-            may_be_early = has_failed or (error is None and outcome.timeout_name is not None)
-            is_before = self.has_cancelled_early or not self.proxy.happened.is_set()
-            early = may_be_early and self.fault.inject and is_before
-            if early or (has_failed and self.fault.has_other_host):  # which had no more time than the first
-                raise EarlyTimeoutError
+        _require(elapsed < LIMIT, f"the {verb} call took {elapsed:.1f} s")
         right = expected(self.surface.kind, text)
         if "tool_choice" in options:
             right.append(run_tool(**self.fault.call))
@@ -283,7 +252,7 @@ class Cell(Observer):
     def _call_as_expected(self, verb: str, outcome: Outcome) -> None:
         """Make a call; the next one must use the connection that the row names."""
         if verb == "next" and self.fault.noticed:
-            until_noticed(self.host)
+            self.until_noticed()
         before = list(self.used)
         self.call(verb, outcome)
         if verb == "next" and outcome is WORKS:
@@ -296,15 +265,79 @@ class Cell(Observer):
             _require(bool(self.used), "the first host got no call")
         if self.fault.inject or self.fault.between is not None:
             # A call may be over before its last frames have passed.
-            _require(self.proxy.happened.wait(MARGIN), "the fault never happened")
+            _require(self.servers.stage.wait(self.proxy.happened.is_set), "the fault never happened")
+
+    # What the client knows of its connections ------------------------------------------------------------------------
+
+    def until_noticed(self) -> None:
+        """Wait until the client knows that its connections are gone."""
+        until_noticed(self.servers.stage, self.host)
+
+    def until_ended(self) -> None:
+        """Wait until the client has received all that belongs to its calls; a channel ends after its last packet."""
+        _wait_until(
+            self.servers.stage,
+            self.host,
+            lambda connection: connection._current is None or connection._current.session.idle,
+            "the last call never ended",
+        )
+
+    def pretend_silence(self) -> None:
+        """Let the client believe that nothing has come for a minute."""
+
+        def backdate(connection: Connection) -> bool:
+            current = connection._current
+            if current is not None and current._socket is not None:
+                current._socket.received_at -= 60.0
+            return True
+
+        _wait_until(self.servers.stage, self.host, backdate, "the I/O thread is stuck")
+
+    def close_idle(self) -> None:
+        """Let the client close its connections as if they had been idle for long, and wait until the server notices."""
+        self.until_ended()
+        identities = set[str | None]()
+
+        def retire(connection: Connection) -> bool:
+            if connection._current is not None:
+                identities.add(connection._current.session._credentials[0])
+                connection._retire()
+            return True
+
+        _wait_until(self.servers.stage, self.host, retire, "the I/O thread is stuck", get_args(Namespace))
+        server = self.servers.main
+        server.wait_for(lambda: not identities & {each.client for each in server.connections}, LIMIT)
+        self.proxy.happened.set()
 
 
-def _timeouts(outcome: Outcome, keepalive: float, timeout: int) -> Timeouts:
+def until_noticed(stage: Stage, host: str, namespaces: Collection[Namespace] = ("llm", "embedding")) -> None:
+    """Wait until the client knows that its connections to a host are gone."""
+    text = "the client never noticed that its connection is gone"
+    _wait_until(stage, host, lambda connection: connection._current is None, text, namespaces)
+
+
+def _wait_until(
+    stage: Stage,
+    host: str,
+    holds: Callable[[Connection], bool],
+    otherwise: str,
+    namespaces: Collection[Namespace] = ("llm", "embedding"),
+) -> None:
+    """Wait until something holds of the connections to a host; by default of those on which models are used."""
+    target = Target.of(host, None)
+
+    def all_hold() -> bool:
+        connections = Connections.of(IOThread.current())._connections.items()
+        return all(
+            holds(each) for (of, namespace), each in list(connections) if of == target and namespace in namespaces
+        )
+
+    _require(stage.wait(all_hold), otherwise)
+
+
+def _timeouts(outcome: Outcome, keepalive: float) -> Timeouts:
     limits = {**dict.fromkeys(TIMEOUT_NAMES - {"timeout"}, LONG), "keepalive": keepalive}
-    if outcome.timeout_name in TIMEOUT_NAMES:
-        from_start = outcome.timeout_name in {"connect_timeout", "timeout"}
-        limits[outcome.timeout_name] = timeout * (SHORT_FROM_START if from_start else SHORT)
-    return limits
+    return limits | ({outcome.timeout_name: SHORT} if outcome.timeout_name in TIMEOUT_NAMES else {})
 
 
 def _require(condition: bool, message: str) -> None:
@@ -315,21 +348,21 @@ def _require(condition: bool, message: str) -> None:
 class Servers:
     """The emulators of one row: the one that is used, and one that replaces it or is the other host."""
 
-    def __init__(self, thread: ProxyThread, fault: Row) -> None:
-        self.thread = thread
-        self.main = Emulator(
+    def __init__(self, stage: Stage, fault: Row) -> None:
+        self.stage = stage
+        self.main = stage.emulator(
             [_entry(fault, surface) for surface in SURFACES], catalog=_machines(fault), auto_evict=False
         )
         healthy = replace(fault, steps=(), embedding_steps=(), load_steps=())
-        self.spare = Emulator([_entry(healthy, surface) for surface in SURFACES], auto_evict=False)
+        self.spare = stage.emulator([_entry(healthy, surface) for surface in SURFACES], auto_evict=False)
         for server in (self.main, self.spare):
             releasing(server)
 
     @classmethod
     @contextmanager
-    def of(cls, thread: ProxyThread, fault: Row) -> Iterator["Servers"]:
+    def of(cls, stage: Stage, fault: Row) -> Iterator["Servers"]:
         """Run the emulators of a row."""
-        servers = cls(thread, fault)
+        servers = cls(stage, fault)
         with servers.main, servers.spare:
             yield servers
 
@@ -375,105 +408,19 @@ def pause_of_this_thread() -> None:
     _local.cell.pause()
 
 
-def run_all(cells: list[tuple[str, Cell, Callable[[], None]]]) -> list[str]:
-    """Run cells at once; return what differs from the table, and which of them hang."""
+def run_all(stage: Stage, cells: list[tuple[str, Cell, Callable[[], None]]]) -> list[str]:
+    """Run cells; return what differs from the table, and which of them hang."""
     found: list[str] = []
-    threads: list[tuple[str, threading.Thread]] = []
-    for name, cell, body in cells:
 
-        def guarded(name: str = name, cell: Cell = cell, body: Callable[[], None] = body) -> None:
-            _local.cell = cell
-            try:
-                body()
-            except Exception as error:  # noqa: BLE001 - reported with the others
-                found.append(f"{name}: {error if isinstance(error, CellError) else repr(error)}")
+    def guarded(name: str, cell: Cell, body: Callable[[], None]) -> None:
+        _local.cell = cell
+        try:
+            body()
+        except Exception as error:  # noqa: BLE001 - reported with the others
+            found.append(f"{name}: {error if isinstance(error, CellError) else repr(error)}")
 
-        threads.append((name, threading.Thread(target=guarded, name=name, daemon=True)))
-    for _, thread in threads:
-        thread.start()
-    deadline = time.monotonic() + MARGIN + LONG
-    for _, thread in threads:
-        thread.join(max(deadline - time.monotonic(), 0))
-    found += [f"{name}: hangs" for name, thread in threads if thread.is_alive()]
-    for (_, cell, _), (_, thread) in zip(cells, threads, strict=True):
-        if thread.is_alive():
+    hang = stage.run_all([(name, partial(guarded, name, cell, body)) for name, cell, body in cells])
+    for name, cell, _ in cells:
+        if name in hang:
             cell.proxy.close()  # which ends the wait of a call that hangs
-            thread.join(MARGIN)
-    return found
-
-
-def pretend_silence(host: str) -> None:
-    """Let the client believe that nothing has come from a host for a minute."""
-    io, done = IOThread.current(), threading.Event()
-
-    def backdate() -> None:
-        for connection in _connections(io, host):
-            current = connection._current
-            if current is not None and current._socket is not None:
-                current._socket.received_at -= 60.0
-        done.set()
-
-    io.submit(backdate)
-    _require(done.wait(MARGIN), "the I/O thread is stuck")
-
-
-def close_idle(cell: Cell) -> None:
-    """Let the client close its connections as if they had been idle for long, and wait until the server notices."""
-    until_ended(cell.host)
-    io, identities, done = IOThread.current(), set[str | None](), threading.Event()
-
-    def retire() -> None:
-        for connection in _connections(io, cell.host, get_args(Namespace)):
-            if connection._current is not None:
-                identities.add(connection._current.session._credentials[0])
-                connection._retire()
-        done.set()
-
-    io.submit(retire)
-    _require(done.wait(MARGIN), "the I/O thread is stuck")
-    server = cell.servers.main
-    server.wait_for(lambda: not identities & {each.client for each in server.connections}, MARGIN)
-    cell.proxy.happened.set()
-
-
-def until_ended(host: str) -> None:
-    """Wait until the client has received all that belongs to its calls; a channel ends after its last packet."""
-    _wait_until(
-        host,
-        lambda connection: connection._current is None or connection._current.session.idle,
-        "the last call never ended",
-    )
-
-
-def until_noticed(host: str, namespaces: Collection[Namespace] = ("llm", "embedding")) -> None:
-    """Wait until the client knows that its connections to a host are gone."""
-    text = "the client never noticed that its connection is gone"
-    _wait_until(host, lambda connection: connection._current is None, text, namespaces)
-
-
-def _wait_until(
-    host: str,
-    holds: Callable[[Connection], bool],
-    otherwise: str,
-    namespaces: Collection[Namespace] = ("llm", "embedding"),
-) -> None:
-    io, done = IOThread.current(), threading.Event()
-
-    def look() -> None:
-        if all(map(holds, _connections(io, host, namespaces))):
-            done.set()
-        else:
-            io.loop.call_soon(look)
-
-    io.submit(look)
-    _require(done.wait(MARGIN), otherwise)
-
-
-def _connections(io: IOThread, host: str, namespaces: Collection[Namespace] = ("llm", "embedding")) -> list[Connection]:
-    """Return the connections to a host; by default those on which models are used."""
-    target = Target.of(host, None)
-    return [
-        connection
-        for (of, namespace), connection in Connections.of(io)._connections.items()
-        if of == target and namespace in namespaces
-    ]
+    return found + [f"{name}: hangs" for name in hang]

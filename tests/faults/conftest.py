@@ -4,15 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from lmstudio_integrations.emulator.testing.proxy import ProxyThread
 from tests.faults.cells import pause_of_this_thread
+from tests.faults.stage import Threads
 from tests.support.pauses import replace_pauses
 
 
 @pytest.fixture(scope="session")
-def proxies() -> Iterator[ProxyThread]:
+def proxies() -> Iterator[Threads]:
     """The thread on which all proxies run."""
-    with ProxyThread() as thread:
+    with Threads() as thread:
         yield thread
 
 

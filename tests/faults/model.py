@@ -156,6 +156,12 @@ class Row:
         )
 
     @property
+    def waits(self) -> bool:
+        """Whether a timeout is to expire."""
+        outcomes = self.chat, self.embedding, self.reranker, self.meanwhile, self.then
+        return self.keepalive < 20.0 or any(isinstance(each, Outcome) and each.timeout_name for each in outcomes)
+
+    @property
     def has_other_host(self) -> bool:
         """Whether there is a second host, which works."""
         return self.then_on == "other host"

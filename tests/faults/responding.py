@@ -39,7 +39,7 @@ _MIDDLE_CONNECTION = (
         "connection-dead-mid-response",
         LOST,
         name="The connection goes dead, and `keepalive` detects it before a timeout expires.",
-        keepalive=0.2,
+        keepalive=2.0,
         then_on="new connection",
     ),
     row("connection-dead-to-client-mid-response", IDLE, QUEUED, then_on="new connection"),

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from lmstudio_integrations.emulator.testing.faults import Phase
-from tests.faults.cells import MARGIN, Cell, CellError
+from tests.faults.cells import Cell, CellError
 from tests.faults.model import WORKS, Row
+from tests.faults.stage import LIMIT
 from tests.faults.surfaces import Surface
 
 _STALLS = ({"text": "So far. "}, {"fault": "stall"})
@@ -35,7 +36,7 @@ def _cancel_at_once(cell: Cell) -> None:
         stream = cell.subject.model.respond_stream("fault")
 
         def cancel(stream: Any = stream, number: int = number) -> None:
-            cell.servers.main.wait_for(lambda: len(cell.predictions) == number, MARGIN)
+            cell.servers.main.wait_for(lambda: len(cell.predictions) == number, LIMIT)
             stream.cancel()
 
         cancelling = threading.Thread(target=cancel)
@@ -44,7 +45,7 @@ def _cancel_at_once(cell: Cell) -> None:
             result = stream.wait_for_result()
             if cell.surface.is_async:
                 result = cell.subject.run(result)
-        cancelling.join(MARGIN)
+        cancelling.join(LIMIT)
         if result.stats.stop_reason != "userStopped":
             raise CellError(f"the cancelled stream ended with {result.stats.stop_reason!r}")
 
@@ -74,9 +75,9 @@ def _end_the_task(cell: Cell) -> None:
             await asyncio.Event().wait()
 
         task = asyncio.create_task(read())
-        await asyncio.wait_for(has_read.wait(), MARGIN)
+        await asyncio.wait_for(has_read.wait(), LIMIT)
         task.cancel()
-        await asyncio.wait([task], timeout=MARGIN)
+        await asyncio.wait([task], timeout=LIMIT)
         del task
         stopped = asyncio.create_task(asyncio.to_thread(cell.wait_until_stopped))
         while not stopped.done():  # closing one generator may leave another one in a cycle

@@ -3,7 +3,6 @@
 A surface opens a subject, which is called like a function. Async surfaces run the call in an event loop of their own.
 """
 
-import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,9 +123,11 @@ class Subject:
         response: The response of the last prediction.
     """
 
-    def __init__(self, surface: Surface, host: str | list[str], model: str, retries: int = 0, **settings: Any) -> None:
+    def __init__(
+        self, surface: Surface, host: str | list[str], model: str, runner: Any, retries: int = 0, **settings: Any
+    ) -> None:
         self._surface = surface
-        self._runner = asyncio.Runner() if surface.is_async else None
+        self._runner = runner
         self._client: Any = None
         self.earlier: list[Any] = []
         self.response: Any = None
@@ -141,7 +142,10 @@ class Subject:
 
     def survey_hosts(self) -> None:
         """Ask several hosts what they have; otherwise the first call goes to the one that responds first."""
-        self.model.hosts()
+        if self._surface.is_async:
+            self._runner.run(self.model.ahosts())
+        else:
+            self.model.hosts()
 
     def call(self, text: str, timeouts: Timeouts, received: list[Any], **options: Any) -> None:
         """Ask about a text, with the options of `parts`; append what is delivered, and what called tools return."""
@@ -194,8 +198,8 @@ class Subject:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the event loop of an async surface."""
-        assert self._runner is not None, "an async surface has a runner"
-        return self._runner.run(work)
+        result: T = self._runner.run(work)
+        return result
 
     def _limited(self, timeouts: Timeouts) -> Any:
         if self._client is not None:
@@ -210,14 +214,12 @@ class Subject:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._client is None:
-            self.model.close()
-        elif self._runner is None:
-            self._client.close()
+        used = self._client or self.model
+        if self._surface.is_async:
+            self._runner.run(used.aclose())
         else:
-            self._runner.run(self._client.aclose())
-        if self._runner is not None:
-            self._runner.close()
+            used.close()
+        self._runner.close()
 
 
 def texts_of(text: str) -> list[str]:

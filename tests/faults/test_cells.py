@@ -1,20 +1,23 @@
 """The matrix notices what differs from the table."""
 
+import asyncio
 import threading
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from lmstudio_integrations.emulator.testing.actions import duplicate, reset
 from lmstudio_integrations.emulator.testing.faults import FAULTS, Phase, at
-from lmstudio_integrations.emulator.testing.proxy import ProxyThread
-from tests.faults import cells
+from tests.faults import stage
 from tests.faults.cells import Cell, Servers, run_all
 from tests.faults.fault_table import TABLE
 from tests.faults.model import LOST, WORKS, Row
+from tests.faults.stage import Simulation, Threads
 from tests.faults.surfaces import CALL, SURFACES, Surface
 
-RESPOND, STREAM = SURFACES[0], SURFACES[1]
+RESPOND, STREAM = [each for each in SURFACES if each.is_async][:2]
 RESET = Row("A reset.", Phase.MIDDLE, LOST, inject=at("middle packet", reset), then_on="new connection")
 
 
@@ -22,13 +25,12 @@ def test_every_fault_of_the_package_has_a_row() -> None:
     assert FAULTS.keys() <= {each.fault for each in TABLE}
 
 
-def findings(proxies: ProxyThread, fault: Row, surface: Surface = RESPOND) -> str:
-    with Servers.of(proxies, fault) as servers:
+def findings(fault: Row, surface: Surface = RESPOND) -> str:
+    with Simulation.begin() as stage, Servers.of(stage, fault) as servers:
         cell = Cell(fault, surface, servers, 0)
-        return "\n".join(run_all([(str(surface), cell, cell.run)]))
+        return "\n".join(run_all(stage, [(str(surface), cell, cell.run)]))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "finding"),
     [
@@ -39,41 +41,45 @@ def findings(proxies: ProxyThread, fault: Row, surface: Surface = RESPOND) -> st
         (replace(RESET, chat=WORKS, inject=at("no such point", reset)), "the fault never happened"),
     ],
 )
-def test_a_row_that_is_wrong_is_found(
-    proxies: ProxyThread, fault: Row, finding: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cells, "MARGIN", 1.0)
-    assert finding in findings(proxies, fault)
+def test_a_row_that_is_wrong_is_found(fault: Row, finding: str) -> None:
+    assert finding in findings(fault)
 
 
-def test_a_row_that_is_right_is_not(proxies: ProxyThread) -> None:
-    assert findings(proxies, RESET) == findings(proxies, RESET, STREAM) == ""
+def test_a_row_that_is_right_is_not() -> None:
+    assert findings(RESET) == findings(RESET, STREAM) == ""
 
 
 @pytest.mark.parametrize(
     "fault", [row for row in TABLE if row.tool_choice and row.call == CALL], ids=lambda row: row.name
 )
-def test_a_tool_call_that_does_not_come_is_found(proxies: ProxyThread, fault: Row) -> None:
-    helpless = replace(RESPOND, way=lambda model, text, config=None, **_: RESPOND.way(model, text, config=config))
-    assert "the fault call returned" in findings(proxies, fault, helpless)
-    assert findings(proxies, fault) == ""
+def test_a_tool_call_that_does_not_come_is_found(fault: Row) -> None:
+    async def call(model: Any, text: str, config: Any = None, **_: Any) -> AsyncIterator[Any]:
+        parts: Any = RESPOND.way(model, text, config=config)
+        async for part in parts:
+            yield part
+
+    assert "the fault call returned" in findings(fault, replace(RESPOND, way=call))
+    assert findings(fault) == ""
 
 
-def test_a_raw_exception_is_found(proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = replace(RESPOND, way=lambda _model, _text: iter([1 / 0]))
-    assert "raw exception: ZeroDivisionError" in findings(proxies, RESET, broken)
+def test_a_raw_exception_is_found() -> None:
+    assert "raw exception: ZeroDivisionError" in findings(RESET, replace(RESPOND, way=lambda *_: iter([1 / 0])))
 
 
-@pytest.mark.slow
-def test_a_call_that_hangs_is_found(proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "MARGIN", 0.1)
-    monkeypatch.setattr(cells, "LONG", 0.1)
+def test_a_call_that_hangs_is_found() -> None:
+    async def hang(*_: Any) -> AsyncIterator[str]:
+        await asyncio.Event().wait()
+        yield ""
+
+    assert "DeadlockError" in findings(RESET, replace(RESPOND, way=hang))
+
+
+def test_a_thread_that_hangs_is_found(proxies: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "LIMIT", 0.1)
     release = threading.Event()
 
     def hang() -> None:
-        release.wait(600)
+        release.wait()
 
-    with Servers.of(proxies, RESET) as servers:
-        cell = Cell(RESET, RESPOND, servers, 0)
-        assert run_all([("a cell", cell, hang)]) == ["a cell: hangs"]
+    assert proxies.run_all([("a cell", hang)]) == ["a cell"]
     release.set()

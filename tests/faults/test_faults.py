@@ -1,4 +1,4 @@
-"""Every fault of the table on half of the surfaces: what the call comes to, and what the next one does."""
+"""Every fault of the table on all async surfaces in virtual time, and a fifth of them on sockets and threads."""
 
 import os
 from collections import defaultdict
@@ -9,56 +9,92 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.testing.proxy import ProxyThread
 from tests.faults.cells import Cell, Servers, run_all
 from tests.faults.fault_table import TABLE
 from tests.faults.model import Row
+from tests.faults.stage import Simulation, Stage, Threads
 from tests.faults.surfaces import SURFACES, Surface
 from tests.support.certificates import LOCALHOST
 
 INJECTED = [row.injected() for row in TABLE if row.fault and (row.steps or row.embedding_steps or row.load_steps)]
 """The faults of scripted models that the proxy can inject as well: they must come to the same."""
 
+ASYNC = [surface for surface in SURFACES if surface.is_async]
 
-NATIVE = [surface for surface in SURFACES if surface.family == "native"]
-"""What is enough for these, as nobody can tell who has made a fault."""
+SIMULATED = [row for row in TABLE if row.stop is None]
+"""All but races of threads."""
+
+REAL = [row for row in TABLE if not row.waits]
+"""Those in which no timeout is to expire: a busy machine cannot tell it from a late one."""
 
 
-def drawn(fault: Row, callers: Sequence[Surface]) -> list[Surface]:
+def drawn(fault: Row) -> list[Surface]:
     """Return half of the surfaces of each family and kind that a fault happens to, always the same ones."""
     groups = defaultdict(list)
-    for surface in callers:
+    for surface in SURFACES:
         if fault.happens_to(surface):
             groups[surface.family, surface.kind].append(surface)
     draw = Random(fault.name)
     return [surface for group in groups.values() for surface in draw.sample(group, (len(group) + 1) // 2)]
 
 
-@pytest.mark.sampled(10)
+def named(rows: Sequence[Row]) -> list[Any]:
+    return [pytest.param(row, id=f"{row.phase.name}: {row.name}") for row in rows]
+
+
+@pytest.mark.sampled(25)
+@pytest.mark.parametrize("fault", named(SIMULATED))
+def test_the_async_surfaces_match_the_table_in_virtual_time(
+    fault: Row, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Simulation.begin() as stage:
+        check(stage, fault, [surface for surface in ASYNC if fault.happens_to(surface)], monkeypatch, caplog)
+
+
+@pytest.mark.sampled(5)
+@pytest.mark.parametrize("fault", named(INJECTED))
+def test_nobody_can_tell_a_proxy_that_makes_a_fault_from_a_model(
+    fault: Row, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    native = [surface for surface in ASYNC if surface.family == "native" and fault.happens_to(surface)]
+    with Simulation.begin() as stage:
+        check(stage, fault, native, monkeypatch, caplog)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("fault", "callers"),
-    [
-        *(pytest.param(row, SURFACES, id=f"{row.phase.name}: {row.name}") for row in TABLE),
-        *(pytest.param(row, NATIVE, id=f"{row.phase.name}: {row.name} (injected)") for row in INJECTED),
-    ],
-)
-def test_the_surfaces_match_the_table(
+@pytest.mark.sampled(5)
+@pytest.mark.parametrize("fault", named([row for row in REAL if row.tls or row.stop or row.scheme == "wss"]))
+def test_threads_and_tls_match_the_table(
+    fault: Row, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, proxies: Threads
+) -> None:
+    check(proxies, fault, drawn(fault), monkeypatch, caplog)
+
+
+@pytest.mark.slow
+@pytest.mark.sampled(5)
+@pytest.mark.parametrize("fault", named(Random(0).sample(REAL, len(TABLE) // 5)))
+def test_the_surfaces_match_the_table_on_sockets(
+    fault: Row, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, proxies: Threads
+) -> None:
+    check(proxies, fault, drawn(fault), monkeypatch, caplog)
+
+
+def check(
+    stage: Stage,
     fault: Row,
-    callers: Sequence[Surface],
-    proxies: ProxyThread,
+    surfaces: list[Surface],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """Compare what calls come to with the table."""
     monkeypatch.setenv("SSL_CERT_FILE", str(LOCALHOST) if fault.trusted else os.devnull)
     monkeypatch.setenv("SSL_CERT_DIR", os.devnull)
-    surfaces = drawn(fault, callers)
     warned = fault.chat.warning
     recorder = pytest.warns(warned) if warned else nullcontext(list[Any]())
-    with Servers.of(proxies, fault) as servers, recorder as given:
+    with Servers.of(stage, fault) as servers, recorder as given:
         # Without a pause in any adapter, `max_retries` has changed nothing.
         cells = [Cell(fault, surface, servers, 0 if fault.may_be_retried(surface) else 1) for surface in surfaces]
-        found = run_all([(str(cell.surface), cell, cell.run) for cell in cells])
+        found = run_all(stage, [(str(cell.surface), cell, cell.run) for cell in cells])
         found += [f"{cell.surface}: it tried again" for cell in cells if cell.pauses and not fault.regenerated]
         # What a model is scripted to do, it does in every attempt.
         again = [
@@ -67,7 +103,7 @@ def test_the_surfaces_match_the_table(
             if surface.has_retries and fault.is_retried(surface, fault.outcome(surface.kind)) and not fault.steps
         ]
         if again:
-            found += run_all([(f"{cell.surface} with a retry", cell, cell.run_with_retry) for cell in again])
+            found += run_all(stage, [(f"{cell.surface} with a retry", cell, cell.run_with_retry) for cell in again])
     assert not found, "\n".join(found)
     assert len(given) == (len(surfaces) if warned else 0)
     if fault.chat.logged:

@@ -1,10 +1,8 @@
 """Faults around the calls of tools of plugins: each call comes to one end in time, and no tool runs twice."""
 
-import asyncio
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,15 +10,16 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.proxy import Proxy, ProxyThread
+from lmstudio_integrations.emulator.testing.proxy import Proxy
 from lmstudio_integrations.langchain import LMStudioToolkit
 from lmstudio_integrations.llama_index import LMStudioToolSpec
 from lmstudio_integrations.types.functions import ToolCallContext
 from tests.faults.cells import until_noticed
+from tests.faults.stage import LIMIT, Simulation, Stage, Threads
 from tests.faults.tool_call_table import TABLE, TIMEOUT, ToolFault
 
-LIMIT, SHORT = 10.0, 0.5
-"""Seconds within which everything ends, and of the timeout that is to expire."""
+SHORT = 5.0
+"""Seconds of the timeout that is to expire."""
 
 WARNING = lms.LMStudioToolSessionWarning
 
@@ -38,31 +37,32 @@ class Counter:
         return self.calls
 
 
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
 Opened = Callable[[], Any]
 """Calls the tool and returns its result."""
 
 
 @contextmanager
-def _native(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[Opened]:
+def _native(host: str, plugin: str, timeouts: dict[str, Any], _run: Run) -> Iterator[Opened]:
     with lms.Client(host, **timeouts) as client, client.plugins.tools(plugin) as session:
         (tool,) = session.tools
         yield tool
 
 
 @contextmanager
-def _native_async(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[Opened]:
-    with asyncio.Runner() as runner:
-        client = lms.AsyncClient(host, **timeouts)
-        session = runner.run(client.plugins.tools(plugin).start())
+def _native_async(host: str, plugin: str, timeouts: dict[str, Any], run: Run) -> Iterator[Opened]:
+    client = lms.AsyncClient(host, **timeouts)
+    try:
+        session = run(client.plugins.tools(plugin).start())
         (tool,) = session.tools
-        try:
-            yield lambda: runner.run(tool())
-        finally:
-            runner.run(client.aclose())
+        yield lambda: run(tool())
+    finally:
+        run(client.aclose())
 
 
 @contextmanager
-def _act(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[Opened]:
+def _act(host: str, plugin: str, timeouts: dict[str, Any], _run: Run) -> Iterator[Opened]:
     with lms.Client(host, **timeouts) as client, client.plugins.tools(plugin) as session:
         model, messages = client.llm.model("m"), list[Any]()
 
@@ -75,21 +75,20 @@ def _act(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[Opened]:
 
 
 @contextmanager
-def _act_async(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[Opened]:
-    with asyncio.Runner() as runner:
-        client, messages = lms.AsyncClient(host, **timeouts), list[Any]()
-        session = runner.run(client.plugins.tools(plugin).start())
-        model = runner.run(client.llm.model("m"))
+def _act_async(host: str, plugin: str, timeouts: dict[str, Any], run: Run) -> Iterator[Opened]:
+    client, messages = lms.AsyncClient(host, **timeouts), list[Any]()
 
-        def call() -> int:
-            messages.clear()
-            runner.run(model.act("Count!", session.tools, on_message=messages.append))
-            return _result_in(messages)
+    def call() -> int:
+        messages.clear()
+        run(model.act("Count!", session.tools, on_message=messages.append))
+        return _result_in(messages)
 
-        try:
-            yield call
-        finally:
-            runner.run(client.aclose())
+    try:
+        session = run(client.plugins.tools(plugin).start())
+        model = run(client.llm.model("m"))
+        yield call
+    finally:
+        run(client.aclose())
 
 
 def _result_in(messages: list[Any]) -> int:
@@ -98,34 +97,40 @@ def _result_in(messages: list[Any]) -> int:
 
 
 @contextmanager
-def _langchain(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[Opened]:
+def _langchain(host: str, plugin: str, timeouts: dict[str, Any], _run: Run) -> Iterator[Opened]:
     with LMStudioToolkit(plugin, host=host, **timeouts) as toolkit:
         (tool,) = toolkit.get_tools()
         yield lambda: int(tool.invoke({}))
 
 
 @contextmanager
-def _langchain_async(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[Opened]:
-    with asyncio.Runner() as runner, LMStudioToolkit(plugin, host=host, **timeouts) as toolkit:
-        (tool,) = runner.run(toolkit.aget_tools())
-        yield lambda: int(runner.run(tool.ainvoke({})))
+def _langchain_async(host: str, plugin: str, timeouts: dict[str, Any], run: Run) -> Iterator[Opened]:
+    toolkit = LMStudioToolkit(plugin, host=host, **timeouts)
+    try:
+        (tool,) = run(toolkit.aget_tools())
+        yield lambda: int(run(tool.ainvoke({})))
+    finally:
+        run(toolkit.aclose())
 
 
 @contextmanager
-def _llama_index(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[Opened]:
+def _llama_index(host: str, plugin: str, timeouts: dict[str, Any], _run: Run) -> Iterator[Opened]:
     with LMStudioToolSpec(plugin, host=host, **timeouts) as spec:
         (tool,) = spec.to_tool_list()
         yield lambda: tool.call().raw_output
 
 
 @contextmanager
-def _llama_index_async(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[Opened]:
-    with asyncio.Runner() as runner, LMStudioToolSpec(plugin, host=host, **timeouts) as spec:
-        (tool,) = runner.run(spec.to_tool_list_async())
-        yield lambda: runner.run(tool.acall()).raw_output
+def _llama_index_async(host: str, plugin: str, timeouts: dict[str, Any], run: Run) -> Iterator[Opened]:
+    spec = LMStudioToolSpec(plugin, host=host, **timeouts)
+    try:
+        (tool,) = run(spec.to_tool_list_async())
+        yield lambda: run(tool.acall()).raw_output
+    finally:
+        run(spec.aclose())
 
 
-SURFACES: dict[str, Callable[[str, str, dict[str, Any]], Any]] = {
+SURFACES: dict[str, Callable[[str, str, dict[str, Any], Run], Any]] = {
     "native": _native,
     "native-async": _native_async,
     "act": _act,
@@ -140,30 +145,32 @@ SURFACES: dict[str, Callable[[str, str, dict[str, Any]], Any]] = {
 class Cell:
     """One row on one surface."""
 
-    def __init__(self, fault: ToolFault, surface: str, server: Emulator, thread: ProxyThread, tool: Counter) -> None:
+    def __init__(self, fault: ToolFault, surface: str, server: Emulator, stage: Stage, tool: Counter) -> None:
         self._fault = fault
         self._surface = surface
         self._server = server
         self._tool = tool
-        self._proxy = Proxy(thread, server.address, fault.inject)
+        self._stage = stage
+        self._proxy = Proxy(stage, server.address, fault.inject)
         self._host = f"ws://{self._proxy.address}"
         self.found: list[str] = []
 
     def run(self) -> None:
         """Start, call, and call again once the fault is over; record what is not as the table says."""
-        fault, began = self._fault, time.monotonic()
-        timeouts = {"keepalive": 0.2} | ({fault.timeout: SHORT} if fault.timeout else {})
+        fault, began, runner = self._fault, time.monotonic(), self._stage.new_runner()
+        timeouts = {"keepalive": 2.0 if fault.waits else 20.0} | ({fault.timeout: SHORT} if fault.timeout else {})
         open_session = SURFACES[self._surface]
         with self._proxy:
             for start in (fault.start, None):
                 try:
-                    with open_session(self._host, f"mcp/{self._surface}", timeouts) as call:
+                    with open_session(self._host, f"mcp/{self._surface}", timeouts, runner.run) as call:
                         self._check(start is None, "it started")
                         self._calls(call)
                         break
                 except Exception as error:  # noqa: BLE001 - compared with the table
                     self._check(start is not None and type(error) is start, f"the start failed: {error!r}")
                     self._proxy.heal()
+        runner.close()
         self._check(time.monotonic() - began < LIMIT, "it took too long")
 
     def _calls(self, call: Opened) -> None:
@@ -174,7 +181,7 @@ class Cell:
         self._call(call, expected, max(fault.runs, fault.start is not None))
         self._check(self._proxy.happened.is_set(), "the fault never happened")
         if fault.noticed:
-            until_noticed(self._host, ["plugins"])
+            until_noticed(self._stage, self._host, ["plugins"])
         self._proxy.heal()
         self._call(call, None, self._tool.calls + 1)
 
@@ -199,22 +206,29 @@ class Cell:
             self.found.append(f"{self._surface}: {text}")
 
 
+@pytest.mark.sampled(8)
+@pytest.mark.parametrize("fault", TABLE, ids=str)
+def test_a_tool_call_ends_once_and_is_never_repeated(fault: ToolFault) -> None:
+    with Simulation.begin() as stage:
+        check(stage, fault, [surface for surface in SURFACES if surface.endswith("-async")])
+
+
 @pytest.mark.slow
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("fault", TABLE, ids=lambda fault: f"{fault.when.name}: {fault.name}")
-def test_a_tool_call_ends_once_and_is_never_repeated(fault: ToolFault, proxies: ProxyThread) -> None:
-    tools = {surface: Counter() for surface in SURFACES}
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("fault", [row for row in TABLE if not row.waits][::4], ids=str)
+def test_the_same_on_sockets_and_threads(fault: ToolFault, proxies: Threads) -> None:
+    check(proxies, fault, list(SURFACES))
+
+
+def check(stage: Stage, fault: ToolFault, surfaces: list[str]) -> None:
+    """Compare what calls come to with the table."""
+    tools = {surface: Counter() for surface in surfaces}
     plugins = {f"mcp/{surface}": [tool.count] for surface, tool in tools.items()}
     rules = [{"when": {"role": "user"}, "then": [{"tool": "count", "arguments": {}}]}]
-    with Emulator([{"key": "m", "rules": rules}], plugins=plugins) as server:
-        cells = [Cell(fault, surface, server, proxies, tool) for surface, tool in tools.items()]
-        threads = [threading.Thread(target=cell.run, daemon=True) for cell in cells]
+    with stage.emulator([{"key": "m", "rules": rules}], plugins=plugins) as server:
+        cells = [Cell(fault, surface, server, stage, tool) for surface, tool in tools.items()]
         with warnings.catch_warnings(record=True, action="always", category=WARNING) as given:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(2 * LIMIT)
-        assert not any(thread.is_alive() for thread in threads)
+            assert not stage.run_all([(surface, cell.run) for surface, cell in zip(surfaces, cells, strict=True)])
         assert not [found for cell in cells for found in cell.found]
         is_lost = fault.ends_session and fault.start is None
         assert [each.category for each in given] == [WARNING] * (len(cells) if is_lost else 0)

@@ -51,6 +51,14 @@ class ToolFault:
     noticed: bool = False
 
     @property
+    def waits(self) -> bool:
+        """Whether a timeout is to expire, or `keepalive` to notice something."""
+        return self.timeout is not None or "goes dead" in self.name
+
+    def __str__(self) -> str:
+        return f"{self.when.name}: {self.name}"
+
+    @property
     def start(self) -> type[Exception] | None:
         """The error of the start, if it fails."""
         return self.error if self.when is When.START else None

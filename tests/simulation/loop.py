@@ -6,7 +6,9 @@ The order of tasks that are ready at once, and the durations of the network, com
 import asyncio
 import itertools
 import random
+import ssl
 import time
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +21,6 @@ START = 1_000.0
 
 MOST_STEPS = 300_000
 """Turns of the loop after which something goes round in circles."""
-
 
 TURN = 1e-6
 """Seconds that a turn takes."""
@@ -94,13 +95,32 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.call_later(self.random.uniform(0.0, 0.002), run)
         return future
 
-    async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **_: Any) -> Any:
+    async def create_connection(
+        self, protocol_factory: Any, host: Any = None, port: Any = None, **arguments: Any
+    ) -> Any:
         """Connect to a server in the network."""
-        return await self.network.connect(protocol_factory, host, port)
+        context: Any = arguments.get("ssl")
+        if context is None:
+            return await self.network.connect(protocol_factory, host, port)
+        context = ssl.create_default_context() if context is True else context
+        ready, name = self.create_future(), arguments.get("server_hostname") or host
+        tls: Any = SSLProtocol(self, protocol_factory(), context, ready, server_hostname=name)
+        await self.network.connect(lambda: tls, host, port)
+        await ready
+        return tls._app_transport, tls._app_protocol
 
-    async def create_server(self, protocol_factory: Any, host: Any = None, port: Any = None, **_: Any) -> Any:
-        """Listen in the network."""
-        return self.network.listen(protocol_factory, host, port or 0)
+    async def create_server(self, protocol_factory: Any, host: Any = None, port: Any = None, **arguments: Any) -> Any:
+        """Listen in the network; in place of a socket that is bound, at its port."""
+        bound: Any = arguments.get("sock")
+        context: Any = arguments.get("ssl")
+        if bound is not None:
+            host, port = bound.getsockname()
+
+        def secure() -> Any:
+            nobody_waits: Any = None
+            return SSLProtocol(self, protocol_factory(), context, nobody_waits, server_side=True)
+
+        return self.network.listen(protocol_factory if context is None else secure, host, port or 0, bound)
 
     def _new_task(self, _loop: Any, coro: Any, **arguments: Any) -> Any:
         task = _Task.__new__(_Task)

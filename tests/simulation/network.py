@@ -36,7 +36,7 @@ class Transport(asyncio.Transport):
         self.peer: Transport = self
         self.connection: Connection
         self._sent: deque[bytes | None] = deque()
-        """What is on the way to the other side; `None` is the end."""
+        """What is on the way to the other side; `None` is the end, no bytes a reset."""
         self._incoming: deque[bytes | None] = deque()
         """What has arrived and is not delivered."""
         self._on_the_way = 0
@@ -53,9 +53,6 @@ class Transport(asyncio.Transport):
     def is_closing(self) -> bool:
         return self._closing
 
-    def is_reading(self) -> bool:
-        return not self._reading_paused
-
     def pause_reading(self) -> None:
         self._reading_paused = True
 
@@ -65,9 +62,6 @@ class Transport(asyncio.Transport):
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
-
-    def get_write_buffer_size(self) -> int:
-        return self._on_the_way
 
     def can_write_eof(self) -> bool:
         return True
@@ -99,10 +93,13 @@ class Transport(asyncio.Transport):
             self._loop.call_soon(self.lose, None)
 
     def abort(self) -> None:
+        self._force_close(None)
+
+    def _force_close(self, error: Exception | None) -> None:  # as TLS calls it
         if not self._is_lost:
             self._closing = True
-            self._loop.call_soon(self.lose, None)
-            self._loop.call_later(self._network.delay(), self.peer.lose, ConnectionResetError("connection reset"))
+            self._loop.call_soon(self.lose, error)
+            self._send(b"")
 
     def lose(self, error: Exception | None) -> None:
         """Report the loss, once."""
@@ -128,12 +125,19 @@ class Transport(asyncio.Transport):
     def _deliver(self) -> None:
         while self._incoming and not self._reading_paused and not self._is_lost:
             piece = self._incoming.popleft()
+            if piece == b"":
+                self.lose(ConnectionResetError("connection reset"))
+                return
             if piece is None:
                 if not self._protocol.eof_received():
                     self.close()
                 return
             self.peer._has_arrived(len(piece))
-            self._protocol.data_received(piece)
+            if isinstance(self._protocol, asyncio.BufferedProtocol):  # TLS
+                memoryview(self._protocol.get_buffer(len(piece)))[: len(piece)] = piece
+                self._protocol.buffer_updated(len(piece))
+            else:
+                self._protocol.data_received(piece)
 
     def _has_arrived(self, size: int) -> None:
         self._on_the_way -= size
@@ -178,10 +182,13 @@ class Listener:
 
     family = socket.AF_INET
 
-    def __init__(self, network: "Network", factory: Callable[[], Any], address: tuple[str, int]) -> None:
+    def __init__(
+        self, network: "Network", factory: Callable[[], Any], address: tuple[str, int], bound: socket.socket | None
+    ) -> None:
         self._network = network
         self.factory = factory
         self._address = address
+        self._bound = bound
 
     @property
     def sockets(self) -> tuple[Any, ...]:
@@ -202,6 +209,8 @@ class Listener:
     def close(self) -> None:
         if self.is_serving():
             del self._network.listeners[self._address[1]]
+        if self._bound is not None:
+            self._bound.close()
 
     async def wait_closed(self) -> None:
         pass
@@ -227,12 +236,12 @@ class Network:
         """Return how long something takes."""
         return self.random.uniform(*_LATENCY)
 
-    def listen(self, factory: Callable[[], Any], host: str, port: int) -> Listener:
-        """Add a server."""
+    def listen(self, factory: Callable[[], Any], host: str, port: int, bound: socket.socket | None = None) -> Listener:
+        """Add a server; a bound socket is closed with it."""
         port = port or next(self._ports)
         if port in self.listeners:
             raise OSError("the address is in use")
-        listener = self.listeners[port] = Listener(self, factory, (host, port))
+        listener = self.listeners[port] = Listener(self, factory, (host, port), bound)
         return listener
 
     async def connect(self, factory: Callable[[], Any], host: str, port: int) -> tuple[Transport, Any]:
