@@ -66,7 +66,7 @@ T = TypeVar("T")
 _START_TIMEOUT = 600.0
 """Seconds until the server must listen; models to load at the start may be large."""
 
-_STOP_TIMEOUT = 30.0
+_STOP_TIMEOUT = 600.0
 
 
 @dataclass(frozen=True, slots=True)

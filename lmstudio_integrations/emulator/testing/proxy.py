@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-LIMIT = 10.0
+LIMIT = 600.0
 """Seconds that anything asked of the proxy may take."""
 
 _CHUNK = 65536
