@@ -1,11 +1,11 @@
-"""Checks a recording against docs/protocol.md: the shapes of `tests/support/strict`, and how requests end."""
+"""Checks a recording: against the shapes of `tests/support/strict`, and how requests end (docs/protocol.md)."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lmstudio_integrations.emulator.testing.cassette import ABSENT, Interaction
-from tests.support.strict.endpoint_shapes import ENDPOINTS, ERROR, Stream
-from tests.support.strict.server_shapes import PACKETS, RESULTS
+from tests.support.strict.shapes import ABSENT as VOID
+from tests.support.strict.shapes import Schema, endpoints_of, schema_of, wrong_settings, wrong_with
 
 FIRST, LAST = "promptProcessingProgress", {"success", "sessionReady"}
 """The packet that a prediction begins with; the packets of which the last one before `channelClose` must be one."""
@@ -36,7 +36,7 @@ def _check(interaction: Interaction, *, is_invalid: bool) -> Iterator[str]:
     yield from _check_end(interaction, must_warn=is_invalid and must_warn)
     for event in interaction.events:
         if event.kind == "error":
-            yield from ERROR.check(event.body, "error")
+            yield from wrong_with(event.body, schema_of("error"), "error")
     replies = _check_result(interaction) if interaction.kind == "call" else _check_packets(interaction)
     # A server reports the settings of a request; those that are invalid are still so.
     yield from (each for each in replies if not any(_setting(each) in finding for finding in request))
@@ -47,19 +47,25 @@ def _setting(finding: str) -> str:
     return finding[max(finding.find("(llm."), 0) :]
 
 
+def _endpoint(interaction: Interaction) -> Schema | None:
+    return endpoints_of(interaction.namespace).get(interaction.endpoint)
+
+
 def _check_request(interaction: Interaction) -> Iterator[str]:
-    endpoint = ENDPOINTS.get(interaction.namespace, {}).get(interaction.endpoint)
+    endpoint = _endpoint(interaction)
     if endpoint is None:
         yield "there is no such endpoint"
         return
-    if endpoint.parameter is None:
-        if interaction.parameter is not ABSENT:
-            yield "it takes no parameter"
-    elif interaction.parameter is not ABSENT or not getattr(endpoint, "is_optional", False):
-        yield from endpoint.parameter.check(interaction.parameter, "parameter")
+    shape = endpoint["parameter" if interaction.kind == "call" else "creationParameter"]
+    if interaction.parameter is not ABSENT:
+        wrong = [*wrong_with(interaction.parameter, shape, "parameter")]
+        wrong = wrong or [*wrong_settings(interaction.namespace, interaction.parameter, "parameter")]
+        yield from (each for each in wrong if "unknown field 'force'" not in each)  # of older SDKs
+    elif shape != VOID and "parameter" in schema_of(interaction.namespace, interaction.endpoint)["required"]:
+        yield "the request lacks its parameter"
     for event in interaction.events:
-        if event.kind == "sent" and isinstance(endpoint, Stream) and endpoint.message is not None:
-            yield from endpoint.message.check(event.body, "message")
+        if event.kind == "sent":
+            yield from wrong_with(event.body, endpoint["client"], "message")
 
 
 def _check_end(interaction: Interaction, *, must_warn: bool) -> Iterator[str]:
@@ -74,27 +80,34 @@ def _check_end(interaction: Interaction, *, must_warn: bool) -> Iterator[str]:
 
 
 def _check_result(interaction: Interaction) -> Iterator[str]:
-    if interaction.end is None or interaction.end.kind != "result":
+    endpoint = _endpoint(interaction)
+    if interaction.end is None or interaction.end.kind != "result" or endpoint is None:
         return
-    shape = RESULTS.get(interaction.namespace, {}).get(interaction.endpoint)
-    if interaction.result is ABSENT:
-        may_be_void = interaction.endpoint == "getModelInfo" and not interaction.parameter["throwIfNotFound"]
-        if shape is not None and not may_be_void:
-            yield "the result is absent"
-    elif shape is None:
-        yield f"the result must be absent, is {interaction.result!r}"
-    else:
-        yield from shape.check(interaction.result, "result")
+    shape = endpoint["result"]
+    if interaction.result is not ABSENT:
+        yield from wrong_with(interaction.result, shape, "result")
+        yield from _wrong_config(interaction.endpoint, interaction.result)
+    elif shape != VOID and "result" in schema_of(interaction.namespace, interaction.endpoint)["required"]:
+        yield "the result is absent"
+
+
+def _wrong_config(reported_as: str, config: Any) -> Iterator[str]:
+    """Check the settings of a language model, as results and packets report them."""
+    stack = {
+        **dict.fromkeys(("getLoadConfig", "loadModelConfig"), "loadConfigStack"),
+        **dict.fromkeys(("getBasePredictionConfig", "predictionConfig"), "predictionConfigStack"),
+    }.get(reported_as)
+    if stack is not None:
+        yield from wrong_settings("llm", {stack: config}, reported_as)
 
 
 def _check_packets(interaction: Interaction) -> Iterator[str]:
-    shape = PACKETS.get(interaction.namespace, {}).get(interaction.endpoint)
+    endpoint = _endpoint(interaction)
     packets = list(interaction.packets())
-    if shape is None:
-        yield from (f"no packets are specified, but one is {packet}" for packet in packets)
-    else:
-        for packet in packets:
-            yield from shape.check(packet, "message")
+    for packet in packets:
+        yield from wrong_with(packet, {} if endpoint is None else endpoint["server"], "message")
+        for name, member in packet.items():
+            yield from _wrong_config(name, member)
     types = [str(packet.get("type")) for packet in packets]
     if interaction.end is not None and interaction.end.kind == "closed" and (not types or types[-1] not in LAST):
         yield f"the channel is closed without a last packet; the packets were {', '.join(types) or 'none'}"

@@ -4,21 +4,18 @@ import json
 from typing import Any
 
 import pytest
-from pydantic.alias_generators import to_snake
 
-from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.protocol import envelope
-from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Channel, Namespace, Rpc, channel, rpc
+from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Channel, Namespace, Rpc, channel
 from lmstudio_integrations.protocol.requests import kebab_case
 from lmstudio_integrations.protocol.server_session import ChannelOpened, ServerSession
 from lmstudio_integrations.types._wire_model import WireModel
 from tests.protocol.pair import SessionPair
 from tests.protocol.samples import EMPTY_STACK, HELLO, PARAMETERS, QUERY, VOID
-from tests.support.strict.endpoint_shapes import ENDPOINTS as DESCRIBED
-from tests.support.strict.endpoint_shapes import Call
+from tests.support.strict.listener import OLDER
+from tests.support.strict.shapes import ABSENT, endpoints_of
 
 EVERY = [(namespace, name) for namespace, endpoints in ENDPOINTS.items() for name in endpoints]
-RPCS = [(namespace, name) for namespace, name in EVERY if isinstance(ENDPOINTS[namespace][name], Rpc)]
 CHANNELS = [(namespace, name) for namespace, name in EVERY if isinstance(ENDPOINTS[namespace][name], Channel)]
 SAMPLES = [(namespace, name, sample) for namespace, name in EVERY for sample in PARAMETERS.get(name, [])]
 
@@ -32,18 +29,13 @@ def written(value: Any) -> Any:
     return [written(each) for each in value] if isinstance(value, list) else value
 
 
-def test_the_table_has_exactly_the_endpoints_of_the_specification() -> None:
-    ours = {(namespace, name): isinstance(ENDPOINTS[namespace][name], Rpc) for namespace, name in EVERY}
-    theirs = {
-        (namespace, name): isinstance(endpoint, Call)
-        for namespace, endpoints in DESCRIBED.items()
-        for name, endpoint in endpoints.items()
-    }
-    assert ours == theirs
-
-
-def test_every_endpoint_with_a_parameter_has_a_sample() -> None:
-    assert {name for _, name in EVERY} == VOID | PARAMETERS.keys()
+@pytest.mark.parametrize("namespace", ENDPOINTS)
+def test_our_endpoints_are_those_of_the_sdk_and_each_has_a_sample(namespace: Namespace) -> None:
+    described = endpoints_of(namespace)
+    assert ENDPOINTS[namespace].keys() <= described.keys() | OLDER
+    for name in ENDPOINTS[namespace].keys() & described.keys():
+        member = "parameter" if isinstance(ENDPOINTS[namespace][name], Rpc) else "creationParameter"
+        assert (described[name][member] == ABSENT) == (name in VOID) == (name not in PARAMETERS), name
 
 
 @pytest.mark.parametrize(("namespace", "name", "sample"), SAMPLES, ids=lambda value: str(value)[:20])
@@ -53,31 +45,6 @@ def test_a_request_is_validated_without_loss(namespace: Namespace, name: str, sa
     request = pair.called[0] if pair.called else pair.opened[0]
     assert request.endpoint is ENDPOINTS[namespace][name]
     assert written(request.parameter) == sample
-
-
-@pytest.mark.parametrize(("namespace", "name"), RPCS)
-def test_every_rpc_returns_its_result(namespace: Namespace, name: str) -> None:
-    pair = SessionPair(namespace)
-    _, receiver = pair.call(name, *PARAMETERS.get(name, [])[:1])
-    pair.server.reply(pair.called[0].call_id, {"answer": 42})
-    pair.pump_to_client()
-    assert (receiver.items, receiver.ends) == ([{"answer": 42}], [None])
-    assert pair.client.idle
-
-
-@pytest.mark.parametrize(("namespace", "name"), CHANNELS)
-def test_every_channel_delivers_packets_until_it_is_closed(namespace: Namespace, name: str) -> None:
-    pair = SessionPair(namespace)
-    exchange, receiver = pair.call(name, *PARAMETERS.get(name, [])[:1])
-    assert pair.opened[0].channel_id == exchange.id
-    only = {"startToolUseSession": {"type": "sessionReady", "toolDefinitions": []}}
-    any_else = {"type": "toolCallGenerationNameReceived", "name": "any packet that all of them let through"}
-    pair.send(exchange, only.get(name, any_else))
-    assert len(receiver.items) == (not channel(namespace, name).has_calls), "where calls run, they receive the packets"
-    assert not receiver.ends
-    pair.close(exchange)
-    assert receiver.ends == [None]
-    assert pair.client.idle
 
 
 @pytest.mark.parametrize(("namespace", "name"), CHANNELS)
@@ -113,42 +80,11 @@ def test_the_nearest_name_on_the_hub(identifier: str, expected: str | None) -> N
     assert kebab_case(identifier) == expected
 
 
-@pytest.mark.parametrize(("namespace", "name"), EVERY)
-def test_an_invalid_parameter_gets_a_warning(namespace: Namespace, name: str) -> None:
-    pair = SessionPair(namespace)
-    parameter, key = {"surely": "wrong"}, "parameter" if (namespace, name) in RPCS else "creationParameter"
-    accepts_anything = name in {"startHttpServer", "fuzzyFindStaffPicks"}
-    frame = {"type": "rpcCall", "endpoint": name, "callId": 1, "parameter": parameter}
-    if key == "creationParameter":
-        frame = {"type": "channelCreate", "endpoint": name, "channelId": 1, key: parameter}
-    request = pair.server.receive(json.dumps(frame))
-    warnings = [json.loads(text) for text in pair.server.data_to_send()]
-    assert (request is None) is not accepts_anything
-    assert len(warnings) == (not accepts_anything)
-    assert all(warning["type"] == "communicationWarning" and name in warning["warning"] for warning in warnings)
-
-
 @pytest.mark.parametrize(("parameter", "is_accepted"), [({}, True), ({"parameter": None}, False)], ids=["void", "null"])
 def test_an_optional_parameter_may_be_absent_but_not_null(parameter: dict[str, Any], is_accepted: bool) -> None:
     pair = SessionPair("runtime")
     frame = {"type": "rpcCall", "endpoint": "surveyHardware", "callId": 1, **parameter}
     assert (pair.server.receive(json.dumps(frame)) is not None) is is_accepted
-
-
-@pytest.mark.parametrize(("namespace", "name"), [pair for pair in EVERY if pair[1] in PARAMETERS])
-def test_a_server_accepts_only_wire_names(namespace: Namespace, name: str) -> None:
-    parameter = ENDPOINTS[namespace][name].parameter
-    assert parameter is not None
-    if not parameter.__required_keys__:
-        return
-    python_names = {to_snake(key): PARAMETERS[name][0][key] for key in parameter.__required_keys__}
-    if python_names.keys() == PARAMETERS[name][0].keys():
-        return  # all one word
-    pair = SessionPair(namespace)
-    frame = {"type": "rpcCall", "endpoint": name, "callId": 1, "parameter": python_names}
-    if (namespace, name) in CHANNELS:
-        frame = {"type": "channelCreate", "endpoint": name, "channelId": 1, "creationParameter": python_names}
-    assert pair.server.receive(json.dumps(frame)) is None
 
 
 @pytest.mark.parametrize(
@@ -187,22 +123,6 @@ def test_values_that_the_protocol_forbids_are_rejected(name: str, change: dict[s
     assert pair.server.receive(json.dumps(frame)) is None
     (warning,) = pair.server.data_to_send()
     assert json.loads(warning)["kind"] == "channelCreationParameterTypeError"
-
-
-def test_a_rejected_call_raises_an_error_that_names_it() -> None:
-    pair = SessionPair("llm", checked=False)
-    _, receiver = pair.call("tokenize", {"specifier": QUERY})
-    assert isinstance(receiver.error, LMStudioProtocolError)
-    assert "inputString" in str(receiver.error)
-
-
-def test_looking_up_a_channel_as_an_rpc_fails() -> None:
-    assert rpc("llm", "tokenize").name == "tokenize"
-    assert channel("llm", "predict").name == "predict"
-    with pytest.raises(AssertionError, match="is a channel"):
-        rpc("llm", "predict")
-    with pytest.raises(AssertionError, match="is an RPC"):
-        channel("llm", "tokenize")
 
 
 def test_only_open_ended_channels_have_no_timeout() -> None:

@@ -2,18 +2,13 @@
 
 import pytest
 
-from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack, fields_of, stack_of
+from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack, stack_of
 from lmstudio_integrations.types.config import LlmPredictionConfig
 
 
 @pytest.mark.parametrize("settings", [None, LlmPredictionConfig()])
 def test_the_layer_of_a_client_is_sent_even_if_it_is_empty(settings: LlmPredictionConfig | None) -> None:
     assert stack_of(settings) == {"layers": [{"layerName": "apiOverride", "config": {"fields": []}}]}
-
-
-def test_a_setting_is_sent_under_its_key() -> None:
-    stack = stack_of(LlmPredictionConfig(temperature=0.5))
-    assert stack["layers"][0]["config"] == {"fields": [{"key": "llm.prediction.temperature", "value": 0.5}]}
 
 
 def test_a_later_layer_overrides_an_earlier_one_key_by_key() -> None:
@@ -34,12 +29,3 @@ def test_a_later_layer_overrides_an_earlier_one_key_by_key() -> None:
 def test_the_last_of_equal_keys_counts() -> None:
     config = KvConfig.from_dict({"fields": [{"key": "a", "value": 1}, {"key": "a", "value": 2}, {"key": "b"}]})
     assert config.as_mapping() == {"a": 2, "b": None}
-
-
-def test_a_setting_without_value_keeps_its_null() -> None:
-    assert fields_of({"a": None}) == {"fields": [{"key": "a", "value": None}]}
-
-
-def test_settings_survive_a_round_trip() -> None:
-    values = {"llm.load.contextLength": 4096, "ext.virtualModel.customField.x": {"a": [1]}}
-    assert KvConfig.from_dict(fields_of(values)).as_mapping() == values

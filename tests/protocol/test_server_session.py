@@ -7,10 +7,10 @@ import pytest
 
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened, PacketReceived, ServerSession
-from tests.protocol.pair import SessionPair
 from tests.protocol.samples import EMPTY_STACK, HELLO, PLUGIN, QUERY, fragment
 
 AUTH = {"authVersion": 1, "clientIdentifier": "me", "clientPasskey": "secret"}
+DEEP = "[" * 250 + "]" * 250
 PREDICT = {"modelSpecifier": QUERY, "history": HELLO, "predictionConfigStack": EMPTY_STACK}
 
 
@@ -60,6 +60,7 @@ def test_a_rejected_client_receives_the_reason() -> None:
         {**AUTH, "clientIdentifier": 5},
         {**AUTH, "clientPasskey": None},
         {**AUTH, "clientPasskey": "x" * 257},
+        DEEP,
         {"type": "rpcCall", "endpoint": "listLoaded", "callId": 1},
     ],
 )
@@ -77,13 +78,9 @@ def test_authentication_times_out_once() -> None:
     made.reject_unauthenticated()
     assert made.rejected
     assert sent(made) == [{"success": False, "error": "Authentication timed out"}]
-
-
-def test_an_authenticated_client_does_not_time_out() -> None:
-    made = session()
-    made.reject_unauthenticated()
-    assert not made.rejected
-    assert sent(made) == []
+    authenticated = session()
+    authenticated.reject_unauthenticated()
+    assert not authenticated.rejected
 
 
 def test_each_frame_becomes_an_event_of_its_type() -> None:
@@ -123,13 +120,7 @@ def test_nothing_is_sent_on_a_channel_that_is_not_open(end: str) -> None:
             made.fail(1, {"title": "no"})
     kinds = [frame["type"] for frame in sent(made)]
     assert kinds == ["channelSend", "channelClose" if end == "close" else "channelError"]
-
-
-def test_a_channel_id_may_be_reused_after_its_end() -> None:
-    made = session()
-    for _ in range(2):
-        assert isinstance(made.receive(json.dumps(create(1))), ChannelOpened)
-        made.close(1)
+    assert isinstance(made.receive(json.dumps(create(1))), ChannelOpened), "its id may be reused"
 
 
 def test_a_keep_alive_gets_an_ack_at_once() -> None:
@@ -146,8 +137,8 @@ def test_a_keep_alive_gets_an_ack_at_once() -> None:
         {},
         {"type": "unheardOf"},
         {"type": "rpcCall", "endpoint": "listLoaded"},
-        {"type": "rpcCall", "endpoint": "listLoaded", "callId": "1"},
         {"type": "rpcCall", "endpoint": "listLoaded", "callId": True},
+        *({"type": "rpcCall", "endpoint": "listLoaded", "callId": number} for number in (2**53, -(2**53), 10**400)),
         {"type": "rpcCall", "callId": 1},
         {"type": "channelCreate", "endpoint": "predict"},
         {"type": "channelCreate", "endpoint": ["predict"], "channelId": 1},
@@ -156,7 +147,6 @@ def test_a_keep_alive_gets_an_ack_at_once() -> None:
         {"type": "signalSubscribe", "endpoint": "x"},
         {"type": "writableSignalSubscribe", "endpoint": 1, "subscribeId": 0},
         {"type": "signalUnsubscribe", "subscribeId": 0},
-        {"type": "writableSignalUpdate", "subscribeId": 0, "patches": [], "tags": []},
         {"type": "communicationWarning", "warning": "hm"},
     ],
 )
@@ -174,11 +164,7 @@ def test_a_malformed_frame_is_dropped_without_a_warning(frame: Any) -> None:
             "rpcEndpointUnknown",
             "Received rpcCall for unknown endpoint, endpoint = x",
         ),
-        (
-            {"type": "rpcCall", "endpoint": "predict", "callId": 1},
-            "rpcEndpointUnknown",
-            "Received rpcCall for unknown endpoint, endpoint = predict",
-        ),
+        ({"type": "rpcCall", "endpoint": "predict", "callId": 1}, "rpcEndpointUnknown", "endpoint = predict"),
         (
             {"type": "channelCreate", "endpoint": "listLoaded", "channelId": 2},
             "channelEndpointUnknown",
@@ -262,12 +248,8 @@ CALL_TOOL = {"type": "callTool", "callId": 0, "name": "add", "arguments": {"a": 
 @pytest.mark.parametrize(
     "packet",
     [
-        CALL_TOOL,
         {**CALL_TOOL, "callId": 2.5},
-        {**CALL_TOOL, "callId": -1},
-        *({**CALL_TOOL, "arguments": arguments} for arguments in (None, [1], "a", 1.5, True, {"a": {"b": [None]}})),
-        {**CALL_TOOL, "name": ""},
-        {**CALL_TOOL, "unheardOf": 1},
+        {**CALL_TOOL, "callId": -1, "arguments": None, "name": "", "unheardOf": 1},
         {"type": "abortToolCall", "callId": 7},
         {"type": "discardSession"},
     ],
@@ -282,10 +264,9 @@ def test_a_packet_of_a_tool_session_arrives_as_it_was_sent(packet: dict[str, Any
     "packet",
     [
         *({name: value for name, value in CALL_TOOL.items() if name != missing} for missing in CALL_TOOL),
-        *({**CALL_TOOL, "callId": call_id} for call_id in (None, "0", True, [0])),
-        *({**CALL_TOOL, "name": name} for name in (None, 1, ["add"])),
+        *({**CALL_TOOL, "callId": call_id} for call_id in (None, True)),
+        {**CALL_TOOL, "name": None},
         {"type": "abortToolCall"},
-        {"type": "abortToolCall", "callId": "0"},
         {"type": "cancel"},
         {"type": ["callTool"]},
         [CALL_TOOL],
@@ -298,16 +279,6 @@ def test_an_invalid_packet_of_a_tool_session_gets_a_warning_and_the_session_cont
     assert (warning["type"], warning["kind"]) == ("communicationWarning", "channelMessageTypeError")
     assert "startToolUseSession" in warning["warning"]
     assert send_packet(made, CALL_TOOL) == PacketReceived(1, CALL_TOOL)
-
-
-def test_after_the_end_of_a_tool_session_nothing_is_sent_and_packets_get_a_warning() -> None:
-    made = tool_session()
-    send_packet(made, {"type": "discardSession"})
-    made.close(1)
-    made.send(1, {"type": "toolCallComplete", "callId": 0, "result": 3})
-    assert sent(made) == [{"type": "channelClose", "channelId": 1}]
-    assert send_packet(made, CALL_TOOL) is None
-    assert [warning["kind"] for warning in sent(made)] == ["channelUnknown"]
 
 
 def test_a_channel_without_a_cancel_packet_rejects_packets() -> None:
@@ -352,7 +323,6 @@ def test_the_nesting_of_a_frame_is_limited(levels: int) -> None:
     )
 
 
-DEEP = "[" * 250 + "]" * 250
 TOO_DEEP = "The request is nested more than 200 levels deep"
 
 
@@ -403,19 +373,6 @@ def test_any_other_frame_that_is_nested_too_deeply_gets_a_warning(frame: str) ->
     assert [each["type"] for each in sent(made)] == ["communicationWarning"]
 
 
-def test_a_deep_frame_before_authentication_is_dropped_without_a_warning() -> None:
-    made = session(authenticated=False)
-    assert made.receive("[" * 201 + '"\\ud800"' + "]" * 201) is None
-    assert sent(made) == []
-
-
-@pytest.mark.parametrize("number", [2**53, -(2**53), 10**400])
-def test_an_id_is_an_integer_that_is_exact_in_javascript(number: int) -> None:
-    made = session()
-    assert made.receive(json.dumps({"type": "rpcCall", "endpoint": "tokenize", "callId": number})) is None
-    assert sent(made) == []
-
-
 def test_five_warnings_from_a_client_are_logged_and_then_no_more(caplog: pytest.LogCaptureFixture) -> None:
     made = session()
     for _ in range(7):
@@ -429,15 +386,3 @@ def test_pending_size_is_the_size_of_the_frames_to_send() -> None:
     size = made.pending_size
     assert size == sum(map(len, made.data_to_send())) > 0
     assert made.pending_size == 0
-
-
-def test_client_and_server_sessions_complete_a_conversation() -> None:
-    pair = SessionPair()
-    exchange, receiver = pair.call("predict", PREDICT)
-    pair.send(exchange, fragment("Hello"))
-    pair.client.cancel(exchange)
-    pair.pump()
-    pair.close(exchange)
-    assert [frame["type"] for frame in pair.to_server] == ["channelCreate", "channelSend"]
-    assert [frame["type"] for frame in pair.to_client] == ["channelSend", "channelClose"]
-    assert receiver.ends == [None]

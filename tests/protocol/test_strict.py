@@ -68,18 +68,17 @@ WARNING: tuple[Direction, Any] = ("client", {"type": "communicationWarning", "wa
     ("frame", "finding"),
     [
         ({**rpc("listLoaded"), "extra": 1}, "unknown field 'extra'"),
-        (rpc("listLoaded", call_id=True), "must be an integer, is True"),
-        (rpc("listLoaded", None), "parameter is null"),
-        (rpc("listLoaded", {}), "must be absent"),
+        (rpc("listLoaded", call_id=True), "must be integer, is True"),
+        (rpc("listLoaded", None), "must be absent"),
         (rpc("tokenize"), "needs 'parameter'"),
         (rpc("predict", {}), "no RPC 'predict'"),
         (rpc("tokenize", {"modelSpecifier": QUERY, "inputString": ""}), "lacks 'specifier'"),
-        (rpc("unloadModel", {"identifier": 1}), "must be text"),
-        (load(loadTtlMs=0), "must lie between 1"),
-        (predict("user", "hi"), "must be a list"),
+        (rpc("unloadModel", {"identifier": 1}), "must be string"),
+        (load(loadTtlMs=0), "must lie within {'type': 'integer', 'minimum': 1}"),
+        (predict("user", "hi"), "must be array"),
         (predict("developer", []), "role must be one of"),
         (predict("user", [], temprature=1), "has no place here"),
-        (predict("user", [], topKSampling=4.0), "must be an integer"),
+        (predict("user", [], topKSampling=4.0), "must be integer"),
         (packet(type="cancel"), "never"),
         ("{", "no JSON"),
         ('{"type":"keepAlive","type":"keepAlive"}', "a key stands twice"),
@@ -134,7 +133,7 @@ def check_last(namespace: str, frames: list[tuple[Direction, Any]], finding: str
 
 
 @pytest.mark.parametrize("folder", ["client", "langchain", "llama_index"])
-def test_every_test_of_a_client_over_an_emulator_is_overheard(folder: str) -> None:
+def test_what_the_clients_of_a_folder_send_is_checked(folder: str) -> None:
     conftest = importlib.import_module(f"tests.{folder}.conftest")
     assert (conftest.strict_findings, conftest.strict) == (strict_findings, strict)
 

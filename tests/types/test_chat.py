@@ -24,8 +24,9 @@ from lmstudio_integrations.types.reasoning import ReasoningPart
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 from tests.protocol.samples import FILE, HISTORY, TOOL_CALL
-from tests.support.strict.endpoint_shapes import HISTORY as DESCRIBED
+from tests.support.strict.shapes import schema_of, wrong_with
 
+DESCRIBED = schema_of("llm", "predict", "creationParameter", "history")
 CALL = {"type": "toolCallRequest", "toolCallRequest": TOOL_CALL}
 CALL_PART = ToolCallRequestPart(tool_call_request=ToolCallRequest.from_dict(TOOL_CALL))
 IMAGE = FileHandle(name="cat.png", identifier="abc", size_bytes=31358, file_type="image")
@@ -39,7 +40,7 @@ def text(value: str) -> dict[str, Any]:
 def wire(chat: Chat) -> list[tuple[str, list[dict[str, Any]]]]:
     """Return role and content of each message, in wire form, after the strict checks has seen them."""
     history = chat.to_history().to_dict()
-    assert not list(DESCRIBED.check(json.loads(json.dumps(history)), "history"))
+    assert not list(wrong_with(json.loads(json.dumps(history)), DESCRIBED, "history"))
     return [(message["role"], message["content"]) for message in history["messages"]]
 
 

@@ -11,7 +11,9 @@ from pydantic import BaseModel, Field
 
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef, parse_tools
-from tests.support.strict.settings import TOOL
+from tests.support.strict.shapes import schema_of, wrong_with
+
+TOOLS = schema_of("plugins", "generateWithGenerator", "creationParameter", "tools")
 
 
 class City(BaseModel):
@@ -39,7 +41,7 @@ async def wait() -> None:
 @pytest.mark.parametrize("function", [add, weather, wait])
 def test_a_function_is_described_as_the_protocol_requires(function: Callable[..., Any]) -> None:
     tool = ToolFunctionDef.from_callable(function).to_tool().to_dict()
-    assert not list(TOOL.check(tool, "tool"))
+    assert not list(wrong_with([tool], TOOLS, "tools"))
     assert tool["function"]["name"] == function.__name__
     assert tool["function"]["description"] == function.__doc__
 
@@ -222,7 +224,7 @@ SCHEMA: dict[str, Any] = {
 def test_the_parameters_may_be_a_json_schema() -> None:
     tool = ToolFunctionDef("forecast", "Report the weather.", SCHEMA, lambda **arguments: arguments)
     sent = tool.to_tool().to_dict()
-    assert not list(TOOL.check(sent, "tool"))
+    assert not list(wrong_with([sent], TOOLS, "tools"))
     assert sent["function"]["parameters"] == {
         "type": "object",
         "properties": {"city": {"type": "string", "minLength": 2}, "days-ahead": {"type": "integer", "minimum": 1}},

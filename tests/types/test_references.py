@@ -7,8 +7,9 @@ import pytest
 
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, by_identifier, specifier_of
-from tests.support.strict.endpoint_shapes import SPECIFIER
+from tests.support.strict.shapes import schema_of, wrong_with
 
+SPECIFIER = schema_of("llm", "tokenize", "parameter", "specifier")
 M1 = {"type": "query", "query": {"identifier": "m1"}}
 REF = {"type": "instanceReference", "instanceReference": "ref"}
 
@@ -33,7 +34,7 @@ REF = {"type": "instanceReference", "instanceReference": "ref"}
 def test_a_model_may_be_named_in_many_ways(reference: Any, wire: dict[str, Any]) -> None:
     specifier = specifier_of(reference)
     assert specifier.to_dict() == wire
-    assert not list(SPECIFIER.check(json.loads(specifier.to_json()), "specifier"))
+    assert not list(wrong_with(json.loads(specifier.to_json()), SPECIFIER, "specifier"))
 
 
 @pytest.mark.parametrize(
