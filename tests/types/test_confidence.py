@@ -1,7 +1,6 @@
 """The confidence of the fields of a JSON text: against a recomputation, and in every form that a text has."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -38,12 +37,6 @@ def test_the_confidence_is_that_of_a_recomputation(seed: int) -> None:
         assert each.alternative_probability == pytest.approx(alternative_probability, abs=1e-9)
 
 
-def test_the_fields_of_a_response_in_a_code_block() -> None:
-    tokens = [token("```json\n"), token('{"at":', 0.9), token(" 12", 0.5), token("}", 0.9), token("\n```", 0.7)]
-    text = "".join(each["text"] for each in tokens)
-    assert confidence_of(text, tokens) == {"at": FieldConfidence(near(0.5))}
-
-
 def test_the_fields_of_a_response() -> None:
     tokens = [
         token('{"city'),
@@ -76,6 +69,7 @@ def test_the_fields_of_a_response() -> None:
         ('["é"]', [token("["), token('"', 0.9), token(""), token(""), token('"]', 0.8)], {"[0]": 0.9 * 0.25 * 0.8}),
         ('["ééé"]', [token('["'), token("\ufffd"), token("é"), token('"', 0.8), token("]")], None),
         ('["éé"]', [token('["'), token("\ufffd"), token("\ufffd"), token("é"), token('"]')], {"[0]": 0.5**5}),
+        ('```json\n{"a": 1}\n```', [token("```json\n"), token('{"a": 1}', 0.9), token("\n```")], {"a": 0.9}),
         ("yes", [token("yes")], None),
         ('{"a": 1', [token('{"a": 1')], None),
         ('{"a": 1} and', [token('{"a": 1} and')], None),
@@ -161,22 +155,3 @@ def test_the_arguments_of_a_call_are_found_in_its_text(text: str, arguments: Any
     assert probabilities(found) == expected
     assert confidence_of_arguments(text, [token("other")], arguments, None) is None
     assert confidence_of_arguments(text, [], arguments, None) is None
-
-
-@pytest.mark.parametrize(
-    "find",
-    [
-        lambda: confidence_of("[1]", [token("[1]")]),
-        lambda: confidence_of_arguments('{"a": 1}', [token('{"a": 1}')], {"a": 1}, None),
-    ],
-    ids=["response", "call"],
-)
-def test_a_value_that_is_nested_too_deeply_has_no_confidence(
-    find: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise RecursionError
-
-    assert find() is not None
-    monkeypatch.setattr("lmstudio_integrations.types.confidence._leaves", fail)
-    assert find() is None

@@ -44,19 +44,26 @@ def test_a_function_is_described_as_the_protocol_requires(function: Callable[...
     assert not list(wrong_with([tool], TOOLS, "tools"))
     assert tool["function"]["name"] == function.__name__
     assert tool["function"]["description"] == function.__doc__
+    one = ToolFunctionDef.from_callable(function, name="one", description="Give one.")
+    assert (one.name, one.description) == ("one", "Give one.")
 
 
-def test_types_and_defaults_are_part_of_the_description() -> None:
-    tool = ToolFunctionDef.from_callable(add).to_tool()
-    assert tool.function.parameters is not None
-    assert tool.function.parameters["properties"]["a"]["type"] == "integer"
-    assert tool.function.parameters["properties"]["b"]["default"] == 2
-    assert tool.function.parameters["required"] == ["a"]
-
-
-def test_name_and_description_may_be_given() -> None:
-    tool = ToolFunctionDef.from_callable(lambda: 1, name="one", description="Give one.")
-    assert (tool.name, tool.description, dict(tool.parameters)) == ("one", "Give one.", {})
+def test_types_and_defaults_are_part_of_the_description_and_contexts_are_not() -> None:
+    add_, twice = map(ToolFunctionDef.from_callable, (add, contextual_twice))
+    assert add_.to_tool().function.parameters == {
+        "type": "object",
+        "properties": {
+            "a": {"title": "A", "type": "integer"},
+            "b": {"default": 2, "title": "B", "type": "integer"},
+        },
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    parameters = twice.to_tool().function.parameters
+    assert parameters is not None
+    assert parameters["properties"].keys() == {"a"}
+    assert add_.check({"a": 1}) == {"a": 1}
+    assert ToolFunctionDef.from_callable(wait).check(None) == {}
 
 
 def test_arguments_are_brought_into_the_types_of_the_function() -> None:
@@ -104,11 +111,6 @@ def test_a_typed_dict_of_typing_that_contains_itself_needs_a_newer_python() -> N
         ToolFunctionDef.from_callable(show)
 
 
-def test_arguments_with_a_default_may_be_omitted() -> None:
-    assert ToolFunctionDef.from_callable(add).check({"a": 1}) == {"a": 1}
-    assert ToolFunctionDef.from_callable(wait).check(None) == {}
-
-
 def _patterned(word: Annotated[str, Field(pattern=r"\S")], code: Annotated[str, Field(pattern="^[A-Z]+$")]) -> None:
     """Do it."""
 
@@ -140,11 +142,10 @@ def test_a_pattern_that_the_engine_rejects_is_checked_here(tool: ToolFunctionDef
         tool.check({"word": " ", "code": "A"})
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("arguments", [{}, {"a": "one"}, {"a": 1, "c": 2}, {"a": None}])
-def test_arguments_that_do_not_fit_are_rejected_in_words_for_the_model(arguments: dict[str, Any]) -> None:
-    with pytest.raises(LMStudioValueError, match="Failed to parse arguments for tool add: "):
-        ToolFunctionDef.from_callable(add).check(arguments)
+def test_arguments_that_do_not_fit_are_rejected_in_words_for_the_model() -> None:
+    for arguments in ({}, {"a": "one"}, {"a": 1, "c": 2}):
+        with pytest.raises(LMStudioValueError, match="Failed to parse arguments for tool add: "):
+            ToolFunctionDef.from_callable(add).check(arguments)
 
 
 def test_a_parameter_may_have_any_name() -> None:
@@ -164,23 +165,16 @@ def test_a_definition_may_be_an_object_a_dict_or_a_function() -> None:
     assert ToolFunctionDef.parse(made) is made
     given: Any = {"name": "add", "description": "Add.", "parameters": {"a": int}, "implementation": add}
     assert ToolFunctionDef.parse(given) == made
-    assert ToolFunctionDef.parse(add).name == "add"
-
-
-def test_a_definition_of_each_kind_may_be_repeatable() -> None:
-    given: Any = {"name": "add", "description": "Add.", "parameters": {"a": int}, "implementation": add}
-    marked: Any = {**given, "repeatable": True}
-    made = ToolFunctionDef(**given, repeatable=True)
-    assert ToolFunctionDef.parse(marked) == made != ToolFunctionDef.parse(given)
+    assert list(parse_tools([add, weather])) == ["add", "weather"]
+    repeatable = ToolFunctionDef(**given, repeatable=True)
+    assert ToolFunctionDef.parse({**given, "repeatable": True}) == repeatable != made  # type: ignore[arg-type]
     assert ToolFunctionDef.from_callable(add, repeatable=True).repeatable
-    assert not ToolFunctionDef.parse(add).repeatable
 
 
 @pytest.mark.parametrize(
     ("kind", "given", "checked"),
     [
         ({"type": int, "default": 5}, {}, {"b": 5}),
-        ({"type": int, "default": 5}, {"b": 1}, {"b": 1}),
         ({"type": int}, {"b": 1}, {"b": 1}),
     ],
 )
@@ -208,11 +202,6 @@ def test_a_default_that_json_cannot_hold_is_kept_from_the_model(default: float) 
     assert repr(given.check({})["most"]) == repr(default)
 
 
-def test_a_function_without_a_readable_signature_can_be_described_by_hand() -> None:
-    tool = ToolFunctionDef("least", "Find the least.", {"values": list[int]}, min)
-    assert tool.check({"values": [1]}) == {"values": [1]}
-
-
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"city": {"$ref": "#/definitions/City"}, "days-ahead": {"type": "integer", "minimum": 1}},
@@ -238,7 +227,6 @@ def test_the_parameters_may_be_a_json_schema() -> None:
     [
         (None, "arguments: 'city' is a required property"),
         ({"city": "X"}, "city: 'X' is too short"),
-        ({"city": "Oslo", "days-ahead": "2"}, "days-ahead: '2' is not of type 'integer'"),
         ({"city": 5, "days-ahead": 0}, "city: 5 is not of type 'string'; days-ahead: 0 is less than the minimum of 1"),
     ],
 )
@@ -247,13 +235,6 @@ def test_arguments_are_checked_against_the_json_schema(arguments: Any, problem: 
     with pytest.raises(LMStudioValueError) as caught:
         tool.check(arguments)
     assert str(caught.value) == f"Failed to parse arguments for tool forecast: {problem}"
-
-
-def test_a_json_schema_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("it was downloaded"))
-    schema = {"type": "object", "properties": {"a": {"$ref": "https://example.org/a.json"}}}
-    with pytest.raises(LMStudioValueError, match=r"refers to 'https://example.org/a.json', which it does not contain"):
-        ToolFunctionDef("f", "Do.", schema, None).check({"a": 1})
 
 
 def test_arguments_that_are_nested_too_deeply_for_a_json_schema_are_rejected() -> None:
@@ -295,12 +276,6 @@ def contextual_twice(a: int, ctx: ToolCallContext, other: "Annotated[ToolCallCon
 )
 def test_it_is_known_which_parameters_get_a_context(implementation: Any, names: tuple[str, ...]) -> None:
     assert ToolFunctionDef("f", "Do.", {"a": int}, implementation).context_parameters == names
-
-
-def test_the_model_does_not_see_a_context() -> None:
-    parameters = ToolFunctionDef.from_callable(contextual_twice).to_tool().function.parameters
-    assert parameters is not None
-    assert parameters["properties"].keys() == {"a"}
 
 
 class AsyncCallable:
@@ -388,10 +363,6 @@ def test_what_cannot_be_a_tool_is_rejected(tool: Any, finding: str) -> None:
     with pytest.raises(LMStudioValueError) as caught:
         ToolFunctionDef.parse(tool)
     assert finding in str(caught.value)
-
-
-def test_tools_are_found_by_name() -> None:
-    assert list(parse_tools([add, weather])) == ["add", "weather"]
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,8 @@ import pytest
 from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
-    LlmPredictionStats,
     PredictionEnd,
     PredictionResult,
-    PredictionRoundResult,
     ToolCallEnd,
 )
 from tests.types.test_models import INSTANCE
@@ -70,23 +68,6 @@ def test_a_result_knows_its_stats_its_model_and_its_settings() -> None:
     assert result.prediction_config.max_tokens is None, "a limit that is off is not set"
 
 
-def test_what_is_read_out_of_a_result_is_read_once() -> None:
-    result = PredictionResult("", "", END)
-    assert result.stats is result.stats
-    assert result.prediction_config is result.prediction_config
-
-
-def test_a_result_of_the_tool_loop_knows_its_round() -> None:
-    result = PredictionRoundResult.of(PredictionResult("Hello", "Hm.", END, structured=True), 2)
-    assert (result.content, result.reasoning_content, result.structured, result.round_index) == (
-        "Hello",
-        "Hm.",
-        True,
-        2,
-    )
-    assert result.stats.to_dict() == STATS
-
-
 @pytest.mark.parametrize(
     "config",
     [{}, {"fields": None}, {"fields": {"key": "a"}}, {"fields": [None, 5, {}, {"key": 5}, {"key": []}]}],
@@ -104,14 +85,6 @@ def test_invalid_stats_raise_a_descriptive_error(data: dict[str, Any]) -> None:
         _ = result.stats
     with pytest.raises(LMStudioProtocolError, match="malformed LlmInstanceInfo"):
         _ = result.model_info
-
-
-def test_reasons_to_stop_of_tomorrow_are_read() -> None:
-    assert LlmPredictionStats.from_dict({"stopReason": "fromTheFuture"}).stop_reason == "fromTheFuture"
-
-
-def test_a_tool_call_without_an_id_goes_without_one() -> None:
-    assert ToolCallEnd(None, "add").to_request().to_dict() == {"type": "function", "name": "add", "arguments": {}}
 
 
 @pytest.mark.parametrize(("arguments", "sent"), [({"a": 1}, {"a": 1}), (None, {})])
