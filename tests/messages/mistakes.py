@@ -1,9 +1,12 @@
-"""The mistakes, by the entry of the page that explains them: what triggers each, on every interface that allows it."""
+"""The mistakes, by the entry of the page that explains them: what triggers each, and on which interfaces.
+
+One interface of each kind whose message is made by other code is enough: `tests/_adapters` tests what adapters share.
+"""
 
 import socket
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,32 +21,26 @@ from pydantic import BaseModel
 
 import lmstudio_integrations as lms
 from lmstudio_integrations import langchain, llama_index
+from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations.client.transport.connect import discovery, suggestions
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.operation import decode_errors
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.models.catalog import Catalog, Preset
-from lmstudio_integrations.langchain import ChatLMStudio
-from lmstudio_integrations.llama_index import LMStudio
+from lmstudio_integrations.emulator.testing import actions
+from lmstudio_integrations.emulator.testing.faults import at
+from lmstudio_integrations.emulator.testing.proxy import Injection, Proxy, ProxyThread
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
+from lmstudio_integrations.llama_index import LMStudio, LMStudioToolSpec
 from lmstudio_integrations.types.config import ModelKind
 from tests.client.transport.connect.test_tls_and_redirects import certified, listening
-from tests.messages.surfaces import (
-    ADAPTED,
-    ADAPTED_CHAT,
-    ADAPTED_EMBEDDING,
-    ADAPTED_LANGUAGE,
-    CHAT,
-    EMBEDDING,
-    LANGUAGE,
-    SURFACES,
-    Surface,
-)
+from tests.faults.cells import until_noticed
+from tests.messages.surfaces import Surface
 from tests.support.certificates import LOCALHOST
 from tests.support.web import web_server
 
 LLM, OTHER, VECTORS = "gemma-3-4b", "qwen3-8b", "nomic-embed-text-v1.5"
 KEYS: dict[ModelKind, str] = {"llm": LLM, "embedding": VECTORS}
-WRONG: dict[ModelKind, str] = {"llm": VECTORS, "embedding": LLM}
 TOKEN, OTHER_TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij", "sk-lm-abcdefgh:0123456789abcdefghik"
 
 RULES: tuple[Any, ...] = (
@@ -55,9 +52,16 @@ RULES: tuple[Any, ...] = (
     {"when": {"last": "^half"}, "then": [{"text": '{"name": "Ann", "age": 7}'}]},
     {"when": {"last": "^silent"}, "then": [{"text": "I will not."}]},
     {"when": {"last": "^cut"}, "then": [{"fault": "truncate"}, {"text": "What?"}]},
+    {"when": {"last": "^loop"}, "then": [{"reasoning": "I look at it once more. " * 400}, {"fault": "stall"}]},
+    {"when": {"last": "^think"}, "then": [{"text": f"<think>{'Hm ' * 300}</think>Yes."}]},
+    {
+        "when": {"last": "^call"},
+        "then": [{"text": '<tool_call>{"name": "Person", "arguments": {"name": "Ada", "age": 36}}</tool_call>'}],
+    },
 )
-REQUIRED = {"type": "generic", "mode": "required"}
 BROKEN = {"type": "object", "title": "Person", "properties": {"home": {"$ref": "#/$defs/Address"}}}
+LONG = "word " * 100
+SEVERAL: Any = ["studio-a:1234", "studio-b:1234"]
 
 
 class Person(BaseModel):
@@ -65,482 +69,6 @@ class Person(BaseModel):
 
     name: str
     age: int
-
-
-def models(*load_steps: Mapping[str, Any], context_length: int = 64, maximum: int = 4096) -> list[ModelEntry]:
-    """Return the models of the server."""
-    rules: tuple[Any, ...] = ({"when": {"load": True}, "then": list(load_steps)},) if load_steps else ()
-    language: dict[str, Any] = {"context_length": context_length, "max_context_length": maximum, "slots": 1}
-    return [
-        ModelEntry(key=LLM, rules=(*rules, *RULES), **language),
-        ModelEntry(key=OTHER),
-        ModelEntry(key=VECTORS, kind="embedding", rules=rules, context_length=32, max_context_length=32),
-    ]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One call of a mistake: the interface, and what patches the environment."""
-
-    surface: Surface
-    monkeypatch: pytest.MonkeyPatch
-
-    def __call__(self, host: str | None, **settings: Any) -> Any:
-        return self.surface(host, **{"model": KEYS[self.surface.kind], **settings})
-
-    def on_server(self, *load_steps: Mapping[str, Any], **settings: Any) -> Any:
-        """Make a call to a server of its own."""
-        with Emulator(models(*load_steps)) as server:
-            return self(server.address, **settings)
-
-
-Trigger: TypeAlias = Callable[[Case], Any]
-Mistake: TypeAlias = tuple[Mapping[str, Surface], Trigger]
-
-MISTAKES: dict[str, list[Mistake]] = defaultdict(list)
-"""The mistakes of each entry, with the interfaces that allow them."""
-
-
-def mistake(entry: str, surfaces: Mapping[str, Surface] = SURFACES) -> Callable[[Trigger], Trigger]:
-    """Add a mistake to an entry of the page."""
-
-    def add(trigger: Trigger) -> Trigger:
-        MISTAKES[entry].append((surfaces, trigger))
-        return trigger
-
-    return add
-
-
-def only(framework: str, surfaces: Mapping[str, Surface] = CHAT) -> dict[str, Surface]:
-    """Return one interface of a framework, for mistakes whose code is the same on its others."""
-    return {framework: next(each for each in surfaces.values() if each.framework == framework)}
-
-
-@contextmanager
-def closed_port() -> Iterator[str]:
-    """Yield an address at which nothing listens, and which no other program can take meanwhile."""
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{reserved.getsockname()[1]}"
-
-
-def _candidates(case: Case, *addresses: str) -> None:
-    found = tuple(map(Address.parse, addresses))
-    case.monkeypatch.setattr(discovery, "local_candidates", lambda: found)
-
-
-SETTINGS: list[tuple[str, Mapping[str, Surface], dict[str, Any]]] = [
-    ("connection-lost", LANGUAGE, {"prompt": "drop"}),
-    ("token-malformed", SURFACES, {"api_token": "sk-lm-abcdefghijklmnop"}),
-    ("nothing-loaded", SURFACES, {"model": None}),
-    ("not-loaded", SURFACES, {"load_policy": "require_loaded"}),
-    ("not-downloaded", LANGUAGE, {"model": "gpt-oss-20b"}),
-    ("not-downloaded", LANGUAGE, {"model": "gema-3-4b"}),
-    ("crashed", LANGUAGE, {"prompt": "crash"}),
-    ("context-overflow", CHAT, {"prompt": "word " * 100}),
-    ("dropped-tokens", ADAPTED_LANGUAGE, {"prompt": "cut " + "word " * 100}),
-    ("text-too-long", ADAPTED_EMBEDDING, {"prompt": "word " * 100, "length_policy": "error"}),
-    ("long-texts", ADAPTED_EMBEDDING, {"prompt": "word " * 100, "length_policy": "average"}),
-    ("all-reasoning", ADAPTED_CHAT, {"prompt": "muse"}),
-    ("preset", LANGUAGE, {"preset": "mine"}),
-    ("timeouts", LANGUAGE, {"prompt": "stall", "idle_timeout": 0.2}),
-    ("timeouts", LANGUAGE, {"prompt": "stall", "timeout": 0.5}),
-    ("slow-first-token", LANGUAGE, {"prompt": "slow", "first_token_timeout": 0.2}),
-    ("seconds", SURFACES, {"ttl": "5m"}),
-    ("seconds", SURFACES, {"idle_timeout": "30s"}),
-    ("seconds", SURFACES, {"keepalive": -1}),
-    ("units", SURFACES, {"context_length": "8k"}),
-    ("units", SURFACES, {"load_config": {"gpu": {"ratio": "50%"}}}),
-    ("unknown-setting", LANGUAGE, {"temprature": 0.5}),
-    ("unknown-setting", SURFACES, {"load_config": {"gpu_offload": 0.5}}),
-    ("unknown-setting", ADAPTED_EMBEDDING, {"temperature": 0.5}),
-    ("unknown-setting", ADAPTED, {"zzz": 1}),
-    ("schema-text", CHAT, {"response_format": "json"}),
-    ("schema-reference", CHAT, {"response_format": BROKEN}),
-]
-"""Mistakes in the settings of one call: the entry, the interfaces, and the settings."""
-
-for _entry, _surfaces, _settings in SETTINGS:
-    mistake(_entry, _surfaces)(partial(Case.on_server, **_settings))
-
-
-# Connecting -----------------------------------------------------------------------------------------------------------
-
-
-@mistake("no-server")
-def _no_server(case: Case) -> Any:
-    with closed_port() as address:
-        _candidates(case, address)
-        return case(None)
-
-
-@mistake("nothing-listens")
-def _closed(case: Case) -> Any:
-    with closed_port() as address:
-        return case(address)
-
-
-@mistake("nothing-listens")
-def _closed_elsewhere(case: Case) -> Any:
-    with closed_port() as address:
-        return case(address.replace("127.0.0.1", "0.0.0.0"))  # no loopback address
-
-
-@mistake("wrong-port")
-def _wrong_port(case: Case) -> Any:
-    with closed_port() as address, Emulator(models()) as server:
-        _candidates(case, server.address)
-        return case(address)
-
-
-@mistake("wrong-port")
-def _another_server(case: Case) -> Any:
-    with listening(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n") as address:
-        return case(address)
-
-
-@mistake("wrong-path")
-def _wrong_path(case: Case) -> Any:
-    with Emulator(models()) as server:
-        return case(f"http://{server.address}/lmstudio")
-
-
-@mistake("docker")
-def _in_a_container(case: Case) -> Any:
-    case.monkeypatch.setattr(suggestions, "in_container", lambda: True)
-    return _closed(case)
-
-
-@mistake("docker")
-def _no_server_in_a_container(case: Case) -> Any:
-    case.monkeypatch.setattr(suggestions, "in_container", lambda: True)
-    return _no_server(case)
-
-
-@mistake("docker")
-def _no_docker_host(case: Case) -> Any:
-    def fail(*_: object, **__: object) -> Any:
-        raise socket.gaierror(-2, "Name or service not known")
-
-    case.monkeypatch.setattr(socket, "getaddrinfo", fail)
-    return case("host.docker.internal:1234")
-
-
-@mistake("no-name")
-def _no_name(case: Case) -> Any:
-    return case("no..such..host:1234")
-
-
-@mistake("no-response")
-def _no_response(case: Case) -> Any:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        return case(f"127.0.0.1:{silent.getsockname()[1]}", connect_timeout=0.2)
-
-
-@mistake("tls")
-def _plain_server(case: Case) -> Any:
-    with Emulator(models()) as server:
-        return case(f"https://{server.address}")
-
-
-@mistake("tls")
-def _tls_server(case: Case) -> Any:
-    with listening(b"HTTP/1.1 400 Bad Request\r\n\r\n", certified(LOCALHOST.name)) as address:
-        return case(f"http://{address}")
-
-
-@mistake("tls")
-def _untrusted(case: Case) -> Any:
-    with listening(b"HTTP/1.1 400 Bad Request\r\n\r\n", certified(LOCALHOST.name)) as address:
-        return case(f"https://{address}")
-
-
-@mistake("proxy")
-def _no_websocket(case: Case) -> Any:
-    with web_server() as web:
-        web.pages = defaultdict(lambda: lambda request: request.head(403))
-        web.pages["/lmstudio-greeting"] = lambda request: request.respond(b'{"lmstudio": true}')
-        return case(f"127.0.0.1:{web.port}")
-
-
-@mistake("token-missing")
-def _no_token(case: Case) -> Any:
-    with Emulator(models(), tokens=[TOKEN]) as server:
-        return case(server.address)
-
-
-@mistake("token-missing")
-def _token_under_another_name(case: Case) -> Any:
-    case.monkeypatch.setenv("LMSTUDIO_API_KEY", TOKEN)
-    return _no_token(case)
-
-
-@mistake("token-wrong")
-def _wrong_token(case: Case) -> Any:
-    with Emulator(models(), tokens=[TOKEN]) as server:
-        return case(server.address, api_token=OTHER_TOKEN)
-
-
-@mistake("token-wrong")
-def _two_tokens(case: Case) -> Any:
-    case.monkeypatch.setenv("LM_API_TOKEN", OTHER_TOKEN)
-    case.monkeypatch.setenv("LMSTUDIO_API_TOKEN", TOKEN)
-    return _no_token(case)
-
-
-@mistake("token-malformed")
-def _no_token_of_lm_studio(case: Case) -> Any:
-    case.monkeypatch.setenv("LM_API_TOKEN", "not-needed")
-    return _no_token(case)
-
-
-# Models ---------------------------------------------------------------------------------------------------------------
-
-
-@mistake("cross-encoder", only("native"))
-def _cross_encoder(case: Case) -> Any:
-    return _rerank("llm")
-
-
-@mistake("cross-encoder", only("native"))
-def _reranker_without_words(case: Case) -> Any:
-    return _rerank("embedding", "qwen3-embedding")
-
-
-def _rerank(kind: ModelKind, key: str = "bge-reranker-v2-m3") -> Any:
-    model = ModelEntry(key=key, kind=kind)
-    with Emulator([model]) as server, lms.Client(server.address) as client:
-        return client.llm.lazy_model(model.key).rerank("What does a swim cost?", ["The pool costs four euros."])
-
-
-@mistake("evicted", CHAT)
-def _eviction(case: Case) -> Any:
-    with Emulator(models()) as server:
-        for model in (LLM, OTHER):
-            case(server.address, model=model)
-
-
-@mistake("evicted", CHAT)
-def _eviction_for_memory(case: Case) -> Any:
-    with Emulator(catalog=_in_memory(2)) as server:
-        for model in (LLM, OTHER):
-            case(server.address, model=model, load_policy="fit")
-
-
-def _in_memory(gib: float) -> Catalog:
-    """Return the models, each of which takes a gibibyte besides its context, on a machine with so much memory."""
-    entries = [entry.model_copy(update={"memory_gib": 1}) for entry in models(maximum=32768)]
-    return Catalog(models=tuple(entries), memory_gib=gib)
-
-
-@mistake("does-not-fit")
-def _beside_what_stays(case: Case) -> Any:
-    with Emulator(catalog=_in_memory(2)) as server:
-        server.load(OTHER)
-        return case(server.address, load_policy="fit")
-
-
-@mistake("does-not-fit", LANGUAGE)
-def _with_this_context(case: Case) -> Any:
-    with Emulator(catalog=_in_memory(3)) as server:
-        server.load(OTHER)
-        return case(server.address, load_policy="fit", context_length=32768)
-
-
-@mistake("evicted", only("LangChain"))
-def _evicted(case: Case) -> Any:
-    with Emulator(models()) as server:
-        instance = server.load(LLM)
-        chat = ChatLMStudio(model=LLM, host=server.address, load_policy="require_loaded")
-        chat.invoke("hello")
-        server.unload(instance.identifier)
-        return chat.invoke("hello")
-
-
-@mistake("other-settings")
-def _other_settings(case: Case) -> Any:
-    with Emulator(models()) as server:
-        server.load(KEYS[case.surface.kind])
-        return case(server.address, context_length=16)
-
-
-@mistake("other-settings", LANGUAGE)
-def _shorter_than_requested(case: Case) -> Any:
-    with Emulator(models(context_length=4096, maximum=16384)) as server:
-        server.load(LLM)
-        return case(server.address, context_length=8192)
-
-
-@mistake("other-settings")
-def _fitted_up(case: Case) -> Any:
-    entries = [entry.model_copy(update={"loaded_context_length": 32}) for entry in models()]
-    with Emulator(entries) as server:
-        return case(server.address, context_length=16)
-
-
-@mistake("other-settings")
-def _above_the_maximum(case: Case) -> Any:
-    with Emulator(models(maximum=64)) as server:
-        server.load(KEYS[case.surface.kind])
-        return case(server.address, context_length=8192)
-
-
-@mistake("wrong-kind", LANGUAGE | EMBEDDING)
-def _wrong_kind(case: Case) -> Any:
-    return case.on_server(model=WRONG[case.surface.kind])
-
-
-@mistake("no-memory")
-def _no_memory(case: Case) -> Any:
-    return case.on_server({"fault": "out_of_memory"})
-
-
-@mistake("load-failed")
-def _load_failed(case: Case) -> Any:
-    return case.on_server({"error": "Failed to load model"})
-
-
-@mistake("timeouts")
-def _stalled_load(case: Case) -> Any:
-    return case.on_server({"fault": "stall"}, load_timeout=0.2)
-
-
-# Prompts and responses ------------------------------------------------------------------------------------------------
-
-
-@mistake("context-overflow", CHAT)
-def _longer_than_the_maximum(case: Case) -> Any:
-    with Emulator(models(maximum=64)) as server:
-        return case(server.address, prompt="word " * 100)
-
-
-def _grow(system: Callable[[int], str | None]) -> None:
-    """Let a conversation grow by two turns."""
-    with Emulator(models(context_length=4096)) as server:
-        chat, history = ChatLMStudio(model=LLM, host=server.address), list[Any]()
-        for turn in range(2):
-            history.append(("user", f"And what else is there to see on day {turn}? " * 9))
-            first = [("system", text)] if (text := system(turn)) else []
-            history.append(("assistant", chat.invoke([*first, *history]).text))
-
-
-@mistake("prompt-cache", only("LangChain"))
-def _clock_in_front(_: Case) -> None:
-    _grow(lambda turn: f"It is 12:0{turn}.")
-
-
-@mistake("prompt-cache", only("LangChain"))
-def _context_in_front(_: Case) -> None:
-    _grow(lambda turn: "It rains." if turn else None)
-
-
-@mistake("no-profile", only("LangChain"))
-def _without_profile(_: Case) -> Any:
-    return SummarizationMiddleware(ChatLMStudio(model=LLM), trigger=("fraction", 0.8))
-
-
-@mistake("truncated", only("LangChain"))
-def _truncated_langchain(case: Case) -> Any:
-    with Emulator(models()) as server:
-        chat = ChatLMStudio(model=LLM, host=server.address, max_tokens=2)
-        return chat.with_structured_output(Person).invoke("half")
-
-
-@mistake("truncated", only("LlamaIndex"))
-def _truncated_llama_index(case: Case) -> Any:
-    with Emulator(models()) as server:
-        llm = LMStudio(model=LLM, host=server.address, max_tokens=2)
-        return llm.structured_predict(Person, PromptTemplate("half"))
-
-
-@mistake("truncated", only("native"))
-def _truncated_native(case: Case) -> Any:
-    with Emulator(models()) as server, lms.Client(server.address) as client:
-        config: Any = {"max_tokens": 2}
-        result = client.llm.model(LLM).respond("half", config=config, response_format=Person)
-        return result.parsed_as(Person)
-
-
-@mistake("preset", LANGUAGE)
-def _unknown_preset(case: Case) -> Any:
-    preset = Preset(identifier="poet", fields={"llm.prediction.temperature": 0.9})
-    with Emulator(catalog=Catalog(models=tuple(models()), presets=(preset,))) as server:
-        return case(server.address, preset="mine")
-
-
-# Timeouts -------------------------------------------------------------------------------------------------------------
-
-
-@mistake("timeouts", only("native"))
-def _stalled_queue(case: Case) -> Any:
-    with Emulator(models()) as server, lms.Client(server.address) as client:
-        model = client.llm.model(LLM)
-        with model.respond_stream("stall") as stream:
-            next(stream)
-            return model.respond("hello", queue_timeout=0.2)
-
-
-# Settings -------------------------------------------------------------------------------------------------------------
-
-
-@mistake("unknown-setting", only("native"))
-def _setting_as_argument(case: Case) -> Any:
-    with Emulator(models()) as server, lms.Client(server.address) as client:
-        arguments: Any = {"temperature": 0.5}
-        return client.llm.model(LLM).respond("hello", **arguments)
-
-
-@mistake("unknown-setting", only("native"))
-def _load_setting_of_a_call(case: Case) -> Any:
-    with Emulator(models()) as server, lms.Client(server.address) as client:
-        config: Any = {"context_length": 8192}
-        return client.llm.model(LLM).respond("hello", config=config)
-
-
-@mistake("unknown-setting", only("native"))
-def _call_setting_of_a_load(case: Case) -> Any:
-    with Emulator(models()) as server, lms.Client(server.address) as client:
-        config: Any = {"temperature": 0.5}
-        return client.llm.model(LLM, config=config)
-
-
-@mistake("unknown-setting", only("native"))
-def _host_as_argument(case: Case) -> Any:
-    arguments: Any = {"host": "localhost:1234"}
-    return lms.Client(**arguments)
-
-
-@mistake("unknown-setting", ADAPTED)
-def _port(case: Case) -> Any:
-    return case("127.0.0.1", port=7777)
-
-
-@mistake("unknown-setting", only("native"))
-def _port_of_client(case: Case) -> Any:
-    arguments: Any = {"port": 7777}
-    return lms.Client("127.0.0.1", **arguments)
-
-
-@mistake("positional", ADAPTED)
-def _positional(case: Case) -> Any:
-    adapter: Any = case.surface.adapter
-    return adapter("gemma-3-4b")
-
-
-# Schemas and tools ----------------------------------------------------------------------------------------------------
-
-
-@mistake("schema-text", only("LangChain"))
-def _schema_as_text_langchain(case: Case) -> Any:
-    return ChatLMStudio(model=LLM).with_structured_output("Person")  # type: ignore[arg-type]
-
-
-@mistake("schema-reference", only("LangChain"))
-def _broken_reference_langchain(case: Case) -> Any:
-    for method in ("json_schema", "function_calling"):
-        with pytest.raises(lms.LMStudioValueError) as caught:
-            ChatLMStudio(model=LLM).with_structured_output(BROKEN, method=method)
-    raise caught.value
 
 
 def weather(city):  # type: ignore[no-untyped-def]  # the fault is the point
@@ -552,109 +80,462 @@ def forecast(city):  # type: ignore[no-untyped-def]  # the fault is the point
     return city
 
 
-@mistake("bare-tool", only("LangChain"))
-def _bare_function(case: Case) -> Any:
-    ChatLMStudio(model=LLM).bind_tools([weather])
-    ChatLMStudio(model=LLM).bind_tools([tool(forecast)])
+def models(
+    load: Iterable[Mapping[str, Any]] = (), *, context_length: int = 64, maximum: int = 4096, **members: Any
+) -> list[ModelEntry]:
+    """Return the models of the server; the steps are those of a load."""
+    rules: tuple[Any, ...] = ({"when": {"load": True}, "then": [*load]},) if load else ()
+    language: dict[str, Any] = {"context_length": context_length, "max_context_length": maximum, "slots": 1}
+    entries = [
+        ModelEntry(key=LLM, rules=(*rules, *RULES), **language),
+        ModelEntry(key=OTHER),
+        ModelEntry(key=VECTORS, kind="embedding", rules=rules, context_length=32, max_context_length=32),
+    ]
+    return [entry.model_copy(update=members) for entry in entries]
 
 
-@mistake("bare-tool", only("LlamaIndex"))
-def _bare_tool(case: Case) -> Any:
-    with Emulator(models(context_length=4096)) as server:
-        llm = LMStudio(model=LLM, host=server.address)
-        llm.chat_with_tools([FunctionTool.from_defaults(weather)], "hello")
-        llm.chat_with_tools([FunctionTool.from_defaults(forecast)], "hello")
+def in_memory(gib: float) -> Catalog:
+    """Return the models, each of which takes a gibibyte besides its context, on a machine with so much memory."""
+    return Catalog(models=tuple(models(maximum=32768, memory_gib=1)), memory_gib=gib)
 
 
-@mistake("bare-tool", only("native"))
-def _bare_native_tool(case: Case) -> Any:
-    with Emulator(models()) as server, lms.Client(server.address) as client:
+@dataclass(frozen=True)
+class Case:
+    """One call of a mistake: the interface, and what patches the environment."""
+
+    surface: Surface
+    monkeypatch: pytest.MonkeyPatch
+
+    def __call__(self, host: Any, **settings: Any) -> Any:
+        return self.surface(host, **{"model": KEYS[self.surface.kind], **settings})
+
+
+Trigger: TypeAlias = Callable[[Case], Any]
+
+
+@contextmanager
+def closed_port() -> Iterator[str]:
+    """Yield an address at which nothing listens, and which no other program can take meanwhile."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{reserved.getsockname()[1]}"
+
+
+def _server(catalog: Catalog | None, **members: Any) -> Emulator:
+    return Emulator(catalog=catalog) if catalog else Emulator(models(**members))
+
+
+def served(
+    *, host: str = "{}", catalog: Catalog | None = None, loaded: str = "", members: Any = None, **settings: Any
+) -> Trigger:
+    """Call a server of its own, on which a model may be loaded already: `own` is that of the interface."""
+
+    def trigger(case: Case) -> Any:
+        with _server(catalog, **members or {}) as server:
+            if loaded:
+                server.load(KEYS[case.surface.kind] if loaded == "own" else loaded)
+            return case(host.format(server.address), **settings)
+
+    return trigger
+
+
+def in_turn(catalog: Catalog | None = None, **settings: Any) -> Trigger:
+    """Call two models, of which only one fits beside the other."""
+
+    def trigger(case: Case) -> None:
+        with _server(catalog) as server:
+            for model in (LLM, OTHER):
+                case(server.address, model=model, **settings)
+
+    return trigger
+
+
+def with_token(token: str | None = None, **variables: str) -> Trigger:
+    """Call a server that requires a token."""
+
+    def trigger(case: Case) -> Any:
+        for name, value in variables.items():
+            case.monkeypatch.setenv(name, value)
+        with Emulator(models(), tokens=[TOKEN]) as server:
+            return case(server.address, **{"api_token": token} if token else {})
+
+    return trigger
+
+
+def direct(host: Any, **settings: Any) -> Trigger:
+    """Make a call for which no server is needed."""
+    return lambda case: case(host, **settings)
+
+
+def native(call: Callable[[lms.Client], Any]) -> Trigger:
+    """Use a client."""
+
+    def trigger(_: Case) -> Any:
+        with Emulator(models(context_length=4096)) as server, lms.Client(server.address) as client:
+            return call(client)
+
+    return trigger
+
+
+def adapted(make: Any, call: Callable[[Any], Any], **settings: Any) -> Trigger:
+    """Use an adapter."""
+
+    def trigger(_: Case) -> Any:
+        with Emulator(models(context_length=4096)) as server:
+            return call(make(model=LLM, host=server.address, **settings))
+
+    return trigger
+
+
+def _nothing_listens(case: Case, *, host: str | None = "{}", in_container: bool = False, found: bool = False) -> Any:
+    case.monkeypatch.setattr(suggestions, "in_container", lambda: in_container)
+    with closed_port() as address, Emulator(models()) as server:
+        candidates = (Address.parse(server.address if found else address),)
+        case.monkeypatch.setattr(discovery, "local_candidates", lambda: candidates)
+        return case(host and host.format(address, port=address.partition(":")[2]))
+
+
+def _no_docker_host(case: Case) -> Any:
+    def fail(*_: object, **__: object) -> Any:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    case.monkeypatch.setattr(socket, "getaddrinfo", fail)
+    return case("host.docker.internal:1234")
+
+
+def _silent(case: Case) -> Any:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        return case(f"127.0.0.1:{silent.getsockname()[1]}", connect_timeout=0.2)
+
+
+def _other_server(case: Case, response: bytes, *, scheme: str = "", tls: bool = False) -> Any:
+    with listening(response, *[certified(LOCALHOST.name)] * tls) as address:
+        return case(scheme + address)
+
+
+def _no_websocket(case: Case) -> Any:
+    with web_server() as web:
+        web.pages = defaultdict(lambda: lambda request: request.head(403))
+        web.pages["/lmstudio-greeting"] = lambda request: request.respond(b'{"lmstudio": true}')
+        return case(f"127.0.0.1:{web.port}")
+
+
+def _rerank(key: str, kind: ModelKind) -> Trigger:
+    def trigger(_: Case) -> Any:
+        with Emulator([ModelEntry(key=key, kind=kind)]) as server, lms.Client(server.address) as client:
+            return client.llm.lazy_model(key).rerank("What does a swim cost?", ["The pool costs four euros."])
+
+    return trigger
+
+
+def _unloaded(case: Case) -> Any:
+    with Emulator(models()) as server:
+        instance = server.load(LLM)
+        chat = ChatLMStudio(model=LLM, host=server.address, load_policy="require_loaded")
+        chat.invoke("hello")
+        server.unload(instance.identifier)
+        return chat.invoke("hello")
+
+
+def _grow(system: Callable[[int], str | None], chat: ChatLMStudio) -> None:
+    """Let a conversation grow by two turns."""
+    history = list[Any]()
+    for turn in range(2):
+        history.append(("user", f"And what else is there to see on day {turn}? " * 9))
+        first = [("system", text)] if (text := system(turn)) else []
+        history.append(("assistant", chat.invoke([*first, *history]).text))
+
+
+def _queued(client: lms.Client) -> Any:
+    model = client.llm.model(LLM)
+    with model.respond_stream("stall") as stream:
+        next(stream)
+        return model.respond("hello", queue_timeout=0.2)
+
+
+def _truncated(client: lms.Client) -> Any:
+    result = client.llm.model(LLM).respond("half", config={"max_tokens": 2}, response_format=Person)
+    return result.parsed_as(Person)
+
+
+def _bare_native_tool(client: lms.Client) -> Any:
+    with pytest.raises(lms.LMStudioValueError) as caught:
+        client.llm.model(LLM).act("hello", [weather])
+    warnings.warn(str(caught.value), UserWarning, stacklevel=2)
+    return client.llm.model(LLM).act("hello", [forecast])
+
+
+def _broken_tools(case: Case) -> Any:
+    for method in ("json_schema", "function_calling"):
         with pytest.raises(lms.LMStudioValueError) as caught:
-            client.llm.model(LLM).act("hello", [weather])
-        warnings.warn(str(caught.value), UserWarning, stacklevel=2)
-        return client.llm.model(LLM).act("hello", [forecast])
+            ChatLMStudio(model=LLM).with_structured_output(BROKEN, method=method)
+    raise caught.value
 
 
-@mistake("not-a-tool", only("LangChain"))
-def _no_tool(case: Case) -> Any:
-    return ChatLMStudio(model=LLM).bind_tools(["weather"])  # type: ignore[list-item]
-
-
-@mistake("not-a-tool", only("LlamaIndex"))
-def _function_as_tool(case: Case) -> Any:
-    return LMStudio(model=LLM).chat_with_tools([weather], "hello")  # type: ignore[list-item]
-
-
-@mistake("no-call", only("LangChain"))
-def _no_call(case: Case) -> Any:
-    with Emulator(models(context_length=4096)) as server:
-        chat = ChatLMStudio(model=LLM, host=server.address, required_tool_fallback=False)
-        return chat.bind_tools([Person], tool_choice="any").invoke("silent")
-
-
-@mistake("no-call", only("native"))
-def _no_native_call(case: Case) -> Any:
-    with Emulator(models(context_length=4096)) as server, lms.Client(server.address) as client:
-        return client.llm.model(LLM).respond("silent", config={"tool_choice": REQUIRED})
-
-
-@mistake("forced-call", only("LangChain"))
-def _forced_call(case: Case) -> Any:
-    with Emulator(models(context_length=4096)) as server:
-        chat = ChatLMStudio(model=LLM, host=server.address).bind_tools([Person], tool_choice="any")
-        return [chat.invoke("silent") for _ in range(3)]
-
-
-def _with_text(text: str) -> Any:
-    """Ask a model that leaves a call in its text."""
+def _broken_call(_: Case) -> Any:
+    text = '<tool_call>{"name": "Person", "arguments": {"name": "A'
     with Emulator([ModelEntry(key=LLM, rules=({"then": [{"text": text}]},))]) as server:
-        return ChatLMStudio(model=LLM, host=server.address).bind_tools([Person]).invoke("Who is Ada?")
+        return ChatLMStudio(model=LLM, host=server.address).bind_tools([Person]).invoke("hello")
 
 
-@mistake("call-in-text", only("LangChain"))
-def _call_in_text(case: Case) -> Any:
-    return _with_text('<tool_call>{"name": "Person", "arguments": {"name": "Ada", "age": 36}}</tool_call>')
-
-
-@mistake("broken-call", only("LangChain"))
-def _broken_call(case: Case) -> Any:
-    return _with_text('<tool_call>{"name": "Person", "arguments": {"name": "A')
-
-
-@mistake("repetition", only("LangChain"))
-def _repetition(case: Case) -> Any:
-    loop = [{"reasoning": "I look at it once more. " * 400}, {"wait": 60}]
-    with Emulator([ModelEntry(key=LLM, rules=({"then": loop},))]) as server:
-        return ChatLMStudio(model=LLM, host=server.address).invoke("Where is it?")
-
-
-@mistake("reasoning-budget", only("native"))
-def _ignored_budget(case: Case) -> Any:
-    thought = {"text": f"<think>{'Hm ' * 300}</think>Yes."}
-    with Emulator([ModelEntry(key=LLM, rules=({"then": [thought]},))]) as server, lms.Client(server.address) as client:
-        return client.llm.model(LLM).respond("Is it?", config={"reasoning_budget": 10})
-
-
-# Installation and versions --------------------------------------------------------------------------------------------
-
-
-@mistake("missing-package", {**only("LangChain"), **only("LlamaIndex")})
-def _missing_package(case: Case) -> Any:
-    framework, package, name = (
-        ("langchain_core", langchain, "ChatLMStudio")
-        if case.surface.framework == "LangChain"
-        else ("llama_index", llama_index, "LMStudio")
-    )
-
+def _missing_package(package: Any, framework: str, name: str) -> Trigger:
     def fail(_: str) -> Any:
         raise ModuleNotFoundError(f"No module named {framework!r}", name=framework)
 
-    case.monkeypatch.setattr("lmstudio_integrations._support.installation.import_module", fail)
-    return package.__getattr__(name)
+    def trigger(case: Case) -> Any:
+        case.monkeypatch.setattr("lmstudio_integrations._support.installation.import_module", fail)
+        return package.__getattr__(name)
+
+    return trigger
 
 
-@mistake("unreadable", only("native"))
-def _unreadable(case: Case) -> Any:
-    info: dict[str, Any] = {}
+def _unreadable(_: Case) -> Any:
     with decode_errors("Model list"):
-        return info["identifier"]
+        return dict[str, Any]()["identifier"]
+
+
+# Several hosts --------------------------------------------------------------------------------------------------------
+
+
+def _by_variable(case: Case) -> Any:
+    case.monkeypatch.setenv(HOST_VARIABLE, ",".join(SEVERAL))
+    return case(None)
+
+
+def _all_hosts_failed(case: Case) -> Any:
+    with closed_port() as first, closed_port() as second:
+        return case([first, second])
+
+
+def _loaded_differently(case: Case) -> Any:
+    key, adapter = KEYS[case.surface.kind], case.surface.adapter
+    assert adapter
+    smaller = [entry.model_copy(update={"context_length": 16}) for entry in models()]
+    with Emulator(models(), load=[key]) as first, Emulator(smaller, load=[key]) as second:
+        hosts: Any = [first.address, second.address]
+        with adapter(model=key, host=hosts) as known:
+            known.hosts()  # else the call starts when one of them has responded
+            return case(hosts)
+
+
+# Plugins --------------------------------------------------------------------------------------------------------------
+
+FILES, ARGUMENTS = "mcp/my-files", {"path": "a.txt"}
+DENIED = (
+    f"Permission denied to use plugin '{FILES}'. Ensure that the server configuration allows plugin usage and, if "
+    "using an API token, it has the necessary permissions."
+)
+"""What LM Studio's REST API says. The emulator has no permissions."""
+
+
+def read_text_file(path: str) -> str:
+    """Return the text of a file."""
+    return f"This is {path}."
+
+
+def _denied(message: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "channelError", "channelId": message["channelId"], "error": {"title": DENIED}}
+
+
+@contextmanager
+def _tool(case: Case, host: str, plugin: str) -> Iterator[Callable[[], Any]]:
+    """Yield what calls the tool of the plugin, in the framework of a case."""
+    match case.surface.framework:
+        case "native":
+            with lms.Client(host) as client, client.plugins.tools(plugin) as session:
+                yield partial(session.tools[0].call, ARGUMENTS)
+        case "LangChain":
+            with LMStudioToolkit(plugin, host=host) as toolkit:
+                yield partial(toolkit.get_tools()[0].invoke, ARGUMENTS)
+        case "LlamaIndex":
+            with LMStudioToolSpec(plugin, host=host) as tool_spec:
+                yield partial(tool_spec.to_tool_list()[0].call, **ARGUMENTS)
+
+
+def with_plugin(*injections: Injection, plugin: str = FILES, calls: int = 1) -> Trigger:
+    """Call a tool of a plugin, behind a proxy that injects faults; between two calls, the first loss is noticed."""
+
+    def trigger(case: Case) -> None:
+        with (
+            ProxyThread() as thread,
+            Emulator(["m"], plugins={FILES: [read_text_file]}) as server,
+            Proxy(thread, server.address, injections) as proxy,
+            _tool(case, f"ws://{proxy.address}", plugin) as call,
+        ):
+            call()
+            if calls == 2:
+                until_noticed(f"ws://{proxy.address}", ["plugins"])
+                call()
+
+    return trigger
+
+
+EACH = ("Client.llm", "ChatLMStudio", "LMStudio")
+CHAT = ("ChatLMStudio",)
+ANY = ("Client.llm", "LMStudioEmbedding")
+ADAPTED = ("ChatLMStudio", "LMStudioEmbedding")
+NATIVE = ("Client.llm",)
+
+MISTAKES: tuple[tuple[str, tuple[str, ...], Trigger], ...] = (
+    ("no-server", ANY, partial(_nothing_listens, host=None)),
+    ("nothing-listens", EACH, _nothing_listens),
+    ("nothing-listens", NATIVE, partial(_nothing_listens, host="0.0.0.0:{port}")),
+    ("wrong-port", CHAT, partial(_nothing_listens, found=True)),
+    ("wrong-port", NATIVE, partial(_other_server, response=b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")),
+    ("wrong-path", CHAT, served(host="http://{}/lmstudio")),
+    ("docker", CHAT, partial(_nothing_listens, in_container=True)),
+    ("docker", NATIVE, partial(_nothing_listens, in_container=True, host=None)),
+    ("docker", NATIVE, _no_docker_host),
+    ("no-name", CHAT, direct("no..such..host:1234")),
+    ("no-response", CHAT, _silent),
+    ("tls", CHAT, served(host="https://{}")),
+    ("tls", NATIVE, partial(_other_server, response=b"HTTP/1.1 400 Bad Request\r\n\r\n", scheme="http://", tls=True)),
+    ("tls", CHAT, partial(_other_server, response=b"HTTP/1.1 400 Bad Request\r\n\r\n", scheme="https://", tls=True)),
+    ("proxy", CHAT, _no_websocket),
+    ("connection-lost", EACH, served(prompt="drop")),
+    ("token-missing", ANY, with_token()),
+    ("token-missing", CHAT, with_token(LMSTUDIO_API_KEY=TOKEN)),
+    ("token-wrong", ANY, with_token(OTHER_TOKEN)),
+    ("token-wrong", NATIVE, with_token(LM_API_TOKEN=OTHER_TOKEN, LMSTUDIO_API_TOKEN=TOKEN)),
+    ("token-malformed", ("Client.llm", "ChatLMStudio"), served(api_token="sk-lm-abcdefghijklmnop")),
+    ("token-malformed", NATIVE, with_token(LM_API_TOKEN="not-needed")),
+    ("one-host", NATIVE, direct(SEVERAL)),
+    ("one-host", NATIVE, _by_variable),
+    ("hosts-without-model", ADAPTED, direct(SEVERAL, model=None)),
+    ("hosts-invalid", ADAPTED, direct(["localhost:1234", "http://localhost:1234/v1"])),
+    ("hosts-invalid", CHAT, direct([])),
+    ("hosts-invalid", CHAT, direct(SEVERAL, api_token={"studio-c:1234": TOKEN})),
+    ("hosts-failed", ADAPTED, _all_hosts_failed),
+    ("hosts-differ", ADAPTED, _loaded_differently),
+    ("nothing-loaded", (*EACH, "LMStudioEmbeddings"), served(model=None)),
+    ("not-loaded", ("ChatLMStudio", "LMStudioEmbedding"), served(load_policy="require_loaded")),
+    ("not-downloaded", CHAT, served(model="gpt-oss-20b")),
+    ("not-downloaded", NATIVE, served(model="gema-3-4b")),
+    ("wrong-kind", (*EACH, "LMStudioLLM"), served(model=VECTORS)),
+    ("wrong-kind", ("Client.embedding", "LMStudioEmbeddings", "LMStudioEmbedding"), served(model=LLM)),
+    ("cross-encoder", NATIVE, _rerank("bge-reranker-v2-m3", "llm")),
+    ("cross-encoder", NATIVE, _rerank("qwen3-embedding", "embedding")),
+    ("evicted", ("Client.llm", "ChatLMStudio"), in_turn()),
+    ("evicted", CHAT, in_turn(in_memory(2), load_policy="fit")),
+    ("evicted", CHAT, _unloaded),
+    ("other-settings", ANY, served(loaded="own", context_length=16)),
+    (
+        "other-settings",
+        CHAT,
+        served(loaded="own", members={"context_length": 4096, "maximum": 16384}, context_length=8192),
+    ),
+    ("other-settings", CHAT, served(loaded="own", members={"maximum": 64}, context_length=8192)),
+    ("other-settings", NATIVE, served(members={"loaded_context_length": 32}, context_length=16)),
+    ("no-memory", CHAT, served(members={"load": [{"fault": "out_of_memory"}]})),
+    ("does-not-fit", ANY, served(catalog=in_memory(2), loaded=OTHER, load_policy="fit")),
+    ("does-not-fit", CHAT, served(catalog=in_memory(3), loaded=OTHER, load_policy="fit", context_length=32768)),
+    ("load-failed", ADAPTED, served(members={"load": [{"error": "Failed to load model"}]})),
+    ("crashed", EACH, served(prompt="crash")),
+    ("context-overflow", EACH, served(prompt=LONG)),
+    ("context-overflow", CHAT, served(prompt=LONG, members={"maximum": 64})),
+    ("dropped-tokens", ("ChatLMStudio", "LMStudio"), served(prompt=f"cut {LONG}")),
+    ("prompt-cache", CHAT, adapted(ChatLMStudio, partial(_grow, lambda turn: f"It is 12:0{turn}."))),
+    ("prompt-cache", CHAT, adapted(ChatLMStudio, partial(_grow, lambda turn: "It rains." if turn else None))),
+    ("no-profile", CHAT, lambda _: SummarizationMiddleware(ChatLMStudio(model=LLM), trigger=("fraction", 0.8))),
+    ("text-too-long", ("LMStudioEmbeddings",), served(prompt=LONG, length_policy="error")),
+    ("long-texts", ("LMStudioEmbedding",), served(prompt=LONG, length_policy="average")),
+    ("all-reasoning", ("ChatLMStudio", "LMStudio"), served(prompt="muse")),
+    ("repetition", CHAT, adapted(ChatLMStudio, lambda chat: chat.invoke("loop"))),
+    (
+        "reasoning-budget",
+        NATIVE,
+        native(lambda client: client.llm.model(LLM).respond("think", config={"reasoning_budget": 10})),
+    ),
+    ("preset", EACH, served(preset="mine")),
+    (
+        "preset",
+        NATIVE,
+        served(preset="mine", catalog=Catalog(tuple(models()), (Preset(identifier="poet", fields={}),))),
+    ),
+    ("timeouts", EACH, served(prompt="stall", idle_timeout=0.2)),
+    ("timeouts", CHAT, served(prompt="stall", timeout=0.5)),
+    ("timeouts", CHAT, served(members={"load": [{"fault": "stall"}]}, load_timeout=0.2)),
+    ("timeouts", NATIVE, native(_queued)),
+    ("slow-first-token", CHAT, served(prompt="slow", first_token_timeout=0.2)),
+    ("seconds", ANY, served(ttl="5m")),
+    ("seconds", ("Client.llm", "LMStudioLLM"), served(idle_timeout="30s")),
+    ("seconds", ("Client.llm", "LMStudioLLM"), served(keepalive=-1)),
+    ("units", ANY, served(context_length="8k")),
+    ("units", ANY, served(load_config={"gpu": {"ratio": "50%"}})),
+    ("unknown-setting", EACH, served(temprature=0.5)),
+    ("unknown-setting", ANY, served(load_config={"gpu_offload": 0.5})),
+    ("unknown-setting", ("LMStudioEmbedding",), served(temperature=0.5)),
+    ("unknown-setting", ("LMStudioReranker",), served(zzz=1)),
+    ("unknown-setting", CHAT, direct("127.0.0.1", port=7777)),
+    ("unknown-setting", NATIVE, lambda _: lms.Client("127.0.0.1", port=7777)),  # type: ignore[call-arg]
+    ("unknown-setting", NATIVE, lambda _: lms.Client(host="localhost:1234")),  # type: ignore[call-arg]
+    ("unknown-setting", NATIVE, native(lambda client: client.llm.model(LLM).respond("hello", temperature=0.5))),  # type: ignore[call-arg]
+    (
+        "unknown-setting",
+        NATIVE,
+        native(lambda client: client.llm.model(LLM).respond("hello", config={"context_length": 8192})),  # type: ignore[arg-type]
+    ),
+    ("unknown-setting", NATIVE, native(lambda client: client.llm.model(LLM, config={"temperature": 0.5}))),  # type: ignore[arg-type]
+    ("positional", CHAT, lambda _: ChatLMStudio("gemma-3-4b")),  # type: ignore[misc]
+    ("schema-text", EACH, served(response_format="json")),
+    ("schema-text", CHAT, lambda _: ChatLMStudio(model=LLM).with_structured_output("Person")),  # type: ignore[arg-type]
+    ("schema-reference", EACH, served(response_format=BROKEN)),
+    ("schema-reference", CHAT, _broken_tools),
+    ("bare-tool", CHAT, lambda _: ChatLMStudio(model=LLM).bind_tools([weather])),
+    ("bare-tool", CHAT, lambda _: ChatLMStudio(model=LLM).bind_tools([tool(forecast)])),
+    (
+        "bare-tool",
+        ("LMStudio",),
+        adapted(LMStudio, lambda llm: llm.chat_with_tools([FunctionTool.from_defaults(weather)], "hello")),
+    ),
+    ("bare-tool", NATIVE, native(_bare_native_tool)),
+    ("not-a-tool", CHAT, lambda _: ChatLMStudio(model=LLM).bind_tools(["weather"])),  # type: ignore[list-item]
+    ("not-a-tool", ("LMStudio",), lambda _: LMStudio(model=LLM).chat_with_tools([weather], "hello")),  # type: ignore[list-item]
+    (
+        "no-call",
+        NATIVE,
+        native(
+            lambda client: client.llm.model(LLM).respond(
+                "silent", config={"tool_choice": {"type": "generic", "mode": "required"}}
+            )
+        ),
+    ),
+    (
+        "no-call",
+        CHAT,
+        adapted(
+            ChatLMStudio,
+            lambda chat: chat.bind_tools([Person], tool_choice="any").invoke("silent"),
+            required_tool_fallback=False,
+        ),
+    ),
+    (
+        "forced-call",
+        CHAT,
+        adapted(
+            ChatLMStudio, lambda chat: [chat.bind_tools([Person], tool_choice="any").invoke("silent") for _ in range(3)]
+        ),
+    ),
+    ("call-in-text", CHAT, adapted(ChatLMStudio, lambda chat: chat.bind_tools([Person]).invoke("call"))),
+    ("broken-call", CHAT, _broken_call),
+    (
+        "truncated",
+        CHAT,
+        adapted(ChatLMStudio, lambda chat: chat.with_structured_output(Person).invoke("half"), max_tokens=2),
+    ),
+    (
+        "truncated",
+        ("LMStudio",),
+        adapted(LMStudio, lambda llm: llm.structured_predict(Person, PromptTemplate("half")), max_tokens=2),
+    ),
+    ("truncated", NATIVE, native(_truncated)),
+    ("missing-package", CHAT, _missing_package(langchain, "langchain_core", "ChatLMStudio")),
+    ("missing-package", ("LMStudio",), _missing_package(llama_index, "llama_index", "LMStudio")),
+    ("unreadable", NATIVE, _unreadable),
+    ("plugin-unknown", EACH, with_plugin(plugin="mcp/file")),
+    ("plugin-unknown", NATIVE, with_plugin(plugin="mcp/My Files")),
+    ("plugin-permission", NATIVE, with_plugin(*at("sessionReady", actions.replace(_denied)))),
+    ("tool-lost", EACH, with_plugin(*at("toolCallComplete", actions.reset))),
+    ("tool-session-lost", EACH, with_plugin(*at("toolCallComplete", actions.after(actions.reset)), calls=2)),
+)
+"""What shows each message that the pages quote, and on which interfaces."""

@@ -74,11 +74,3 @@ def _client(kind: ModelKind) -> Surface:
 
 SURFACES = {name: _adapter(each) for name, each in ADAPTERS.items()}
 SURFACES |= {"Client.llm": _client("llm"), "Client.embedding": _client("embedding")}
-EMBEDDING = {name: each for name, each in SURFACES.items() if each.kind == "embedding"}
-LANGUAGE = {name: each for name, each in SURFACES.items() if each.kind == "llm" and "Reranker" not in name}
-CHAT = {name: each for name, each in LANGUAGE.items() if not name.startswith("LMStudioLLM")}
-ADAPTED = {name: each for name, each in SURFACES.items() if each.framework != "native"}
-NATIVE = {name: each for name, each in SURFACES.items() if each.framework == "native"}
-ADAPTED_LANGUAGE, ADAPTED_EMBEDDING, ADAPTED_CHAT = (
-    {name: each for name, each in kind.items() if name in ADAPTED} for kind in (LANGUAGE, EMBEDDING, CHAT)
-)

@@ -13,8 +13,8 @@ from lmstudio_integrations.client.transport.connect import probe, suggestions
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model
-from tests.messages import hosts, plugins  # noqa: F401 - adds the mistakes with several hosts, and with plugins
 from tests.messages.mistakes import MISTAKES, Case, Trigger
+from tests.messages.surfaces import SURFACES
 
 FOLDER = Path(__file__).parents[2] / "docs" / "troubleshooting"
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.md"))}
@@ -27,6 +27,7 @@ PROGRAM = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 ENTRIES = [(name, found) for name, page in PAGES.items() for found in ENTRY.finditer(page)]
 QUOTES = {found["entry"]: QUOTE.findall(found["body"]) for _, found in ENTRIES}
+ENTRIES_OF_MISTAKES = {entry for entry, _, _ in MISTAKES}
 PROGRAMS = [program for page in PAGES.values() for program in PROGRAM.findall(page)]
 
 
@@ -80,7 +81,7 @@ def plain(text: str) -> str:
 
 
 def test_each_entry_has_a_mistake_and_each_mistake_an_entry() -> None:
-    assert QUOTES.keys() == MISTAKES.keys()
+    assert QUOTES.keys() == ENTRIES_OF_MISTAKES
     assert all(QUOTES.values())
 
 
@@ -91,18 +92,17 @@ def test_the_first_page_lists_each_entry() -> None:
 
 @pytest.mark.sampled(12)
 @pytest.mark.slow
-@pytest.mark.parametrize("entry", MISTAKES)
+@pytest.mark.parametrize("entry", QUOTES)
 def test_the_page_quotes_what_each_interface_shows(entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
     quotes = {quote: pattern_of(quote) for quote in QUOTES[entry]}
     seen: set[str] = set()
-    for surfaces, trigger in MISTAKES[entry]:
-        for name, surface in surfaces.items():
-            IOThread.current().shared.clear()  # the next server may have the port of an earlier one
-            with monkeypatch.context() as patch:
-                shown = [*map(plain, messages_of(trigger, Case(surface, patch)))]
-            fitting = {quote for quote, pattern in quotes.items() if any(map(pattern.search, shown))}
-            assert fitting, f"{trigger} on {name}: {shown}"
-            seen |= fitting
+    for name, trigger in ((name, trigger) for of, names, trigger in MISTAKES if of == entry for name in names):
+        IOThread.current().shared.clear()  # the next server may have the port of an earlier one
+        with monkeypatch.context() as patch:
+            shown = [*map(plain, messages_of(trigger, Case(SURFACES[name], patch)))]
+        fitting = {quote for quote, pattern in quotes.items() if any(map(pattern.search, shown))}
+        assert fitting, f"{trigger} on {name}: {shown}"
+        seen |= fitting
     assert quotes.keys() == seen, "the page quotes messages that nothing raises"
 
 

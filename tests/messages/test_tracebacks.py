@@ -2,22 +2,21 @@
 
 import runpy
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import pytest
 from IPython.core.ultratb import AutoFormattedTB
 
 import lmstudio_integrations as lms
-from lmstudio_integrations._support.environment import DEBUG_VARIABLE, HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations._support.environment import DEBUG_VARIABLE, HOST_VARIABLE
 from lmstudio_integrations.client import support
 from lmstudio_integrations.client.api.convenience import reset_default_client
 from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioError
-from tests.messages.mistakes import LLM, OTHER_TOKEN, TOKEN, closed_port, models
+from tests.messages.mistakes import closed_port
 
 PACKAGE = str(Path(support.__file__).parents[2])
 MOST_LINES = 15
@@ -25,25 +24,17 @@ MOST_LINES = 15
 
 NATIVE = {
     "respond": "lms.llm(KEY).respond(TEXT, config=CUT)",
-    "act": "lms.llm(KEY).act(TEXT, [], config=CUT)",
     "stream": "for _ in lms.llm(KEY).respond_stream(TEXT, config=CUT): pass",
-    "events": "for _ in lms.llm(KEY).respond_stream(TEXT, config=CUT).events(): pass",
-    "next": "next(lms.llm(KEY).respond_stream(TEXT, config=CUT))",
 }
 ASYNC = {
     "async respond": "await (await client.llm.model(KEY)).respond(TEXT, config=CUT)",
     "async stream": "async for _ in (await client.llm.model(KEY)).respond_stream(TEXT, config=CUT): pass",
-    "async events": "async for _ in (await client.llm.model(KEY)).respond_stream(TEXT, config=CUT).events(): pass",
     "ChatLMStudio.ainvoke": "await ChatLMStudio(model=KEY).ainvoke(TEXT)",
-    "ChatLMStudio.astream": "async for _ in ChatLMStudio(model=KEY).astream(TEXT): pass",
-    "LMStudio.acomplete": "await LMStudio(model=KEY).acomplete(TEXT)",
-    "LMStudio.astream_complete": "async for _ in await LMStudio(model=KEY).astream_complete(TEXT): pass",
 }
 IN_FRAMEWORKS = {
     "ChatLMStudio.invoke": "ChatLMStudio(model=KEY).invoke(TEXT)",
     "ChatLMStudio.stream": "for _ in ChatLMStudio(model=KEY).stream(TEXT): pass",
     "ChatLMStudio.batch": "ChatLMStudio(model=KEY).batch([TEXT])",
-    "LMStudioLLM.invoke": "LMStudioLLM(model=KEY).invoke(TEXT)",
     "LMStudio.chat": "LMStudio(model=KEY).chat([ChatMessage(TEXT)])",
     "LMStudio.stream_complete": "for _ in LMStudio(model=KEY).stream_complete(TEXT): pass",
     "LMStudioEmbeddings": "LMStudioEmbeddings(model=KEY).embed_query(TEXT)",
@@ -56,45 +47,20 @@ from llama_index.core.llms import ChatMessage; CUT = {"contextOverflowPolicy": "
 """
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
-Mistake: TypeAlias = Callable[[pytest.MonkeyPatch], AbstractContextManager[tuple[str | None, str]]]
-"""Sets the environment of a program; yields the model that it asks for, and its prompt."""
 
 
-@contextmanager
-def wrong_key(patch: pytest.MonkeyPatch) -> Iterator[tuple[str | None, str]]:
-    with Emulator(models()) as server:
-        patch.setenv(HOST_VARIABLE, server.address)
-        yield "gema-3-4b", "hello"
-
-
-@contextmanager
-def no_server(patch: pytest.MonkeyPatch) -> Iterator[tuple[str | None, str]]:
-    with closed_port() as address:
-        patch.setenv(HOST_VARIABLE, address)
-        yield LLM, "hello"
-
-
-@contextmanager
-def nothing_loaded(patch: pytest.MonkeyPatch) -> Iterator[tuple[str | None, str]]:
-    with wrong_key(patch):
-        yield None, "hello"
-
-
-@contextmanager
-def overflow(patch: pytest.MonkeyPatch) -> Iterator[tuple[str | None, str]]:
-    with wrong_key(patch):
-        yield LLM, "word " * 100
-
-
-@contextmanager
-def wrong_token(patch: pytest.MonkeyPatch) -> Iterator[tuple[str | None, str]]:
-    with Emulator(models(), tokens=[TOKEN]) as server:
-        patch.setenv(HOST_VARIABLE, server.address)
-        patch.setenv(TOKEN_VARIABLES[0], OTHER_TOKEN)
-        yield LLM, "hello"
-
-
-MISTAKES: tuple[Mistake, ...] = (wrong_key, no_server, overflow, wrong_token)
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """A server on which nothing is loaded."""
+    calls = ({"then": [{"tool": "broken", "arguments": {"n": 1}}]},)
+    models = [
+        ModelEntry(key="chatty"),
+        ModelEntry(key="embedder", kind="embedding"),
+        ModelEntry(key="caller", rules=calls),
+    ]
+    with Emulator(models) as server:
+        monkeypatch.setenv(HOST_VARIABLE, server.address)
+        yield server
 
 
 @pytest.fixture(autouse=True)
@@ -102,13 +68,12 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(DEBUG_VARIABLE, raising=False)
 
 
-def error_of(code: str, key: str | None, text: str, folder: Path, kind: type[ErrorT], before: str = "") -> ErrorT:
+def error_of(code: str, key: str | None, folder: Path, kind: type[ErrorT], before: str = "") -> ErrorT:
     """Run a program and return its error; the traceback begins in the program.
 
     Args:
         code: Its call.
         key: The model.
-        text: The prompt.
         folder: Where to write it.
         kind: The class of the error.
         before: What is defined in it.
@@ -116,47 +81,43 @@ def error_of(code: str, key: str | None, text: str, folder: Path, kind: type[Err
     if "await " in code or "async " in code:
         code = f"async def main():\n    client = lms.AsyncClient()\n    {code}\nasyncio.run(main())"
     path = folder / "program.py"
-    path.write_text(f"{BEGINNING}KEY, TEXT = {key!r}, {text!r}\n{before}\n{code}\n")
+    path.write_text(f"{BEGINNING}KEY, TEXT = {key!r}, 'hello'\n{before}\n{code}\n")
     reset_default_client()
     with pytest.raises(kind) as caught:
         runpy.run_path(str(path))
     reset_default_client()
-    return from_program(caught.value, path)
-
-
-def from_program(error: ErrorT, path: Path) -> ErrorT:
-    """Return an exception with the frames of a program and below."""
-    trace = error.__traceback__
+    trace = caught.value.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename != str(path):
         trace = trace.tb_next
-    return error.with_traceback(trace)
+    return caught.value.with_traceback(trace)
 
 
-@pytest.mark.parametrize(
-    ("way", "mistake"), [*((way, nothing_loaded) for way in WAYS), *(("respond", each) for each in MISTAKES)]
-)
-def test_a_traceback_is_short(way: str, mistake: Mistake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with mistake(monkeypatch) as (key, text):
-        error = error_of(WAYS[way], key, text, tmp_path, LMStudioError)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.usefixtures("server")
+def test_a_traceback_is_short(way: str, tmp_path: Path) -> None:
+    error = error_of(WAYS[way], None, tmp_path, LMStudioError)
     shown = "".join(traceback.format_exception(error))
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(PACKAGE)]
     assert len(own) <= 1, shown
     assert shown.count("Traceback") == 1, shown
-    if mistake is nothing_loaded:
-        adapter = way.partition(".")[0]
-        assert f'{adapter}(model="' in shown or 'client.llm.model("' in shown, shown
+    assert f'{way.partition(".")[0]}(model="' in shown or 'client.llm.model("' in shown, shown
     if way in NATIVE:
         assert shown.count("\n") <= MOST_LINES, shown
         notebook = AutoFormattedTB(mode="Context", theme_name="nocolor").text(type(error), error, error.__traceback__)
         assert notebook.count("\n") <= MOST_LINES, notebook
 
 
-def test_the_debug_variable_keeps_all_frames_and_causes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(DEBUG_VARIABLE, "1")
-    with no_server(monkeypatch) as (key, text):
-        error = error_of(WAYS["respond"], key, text, tmp_path, LMStudioError)
-    assert "flows.py" in "".join(traceback.format_exception(error))
-    assert isinstance(error.__cause__, OSError)
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_only_the_debug_variable_keeps_all_frames_and_causes(
+    debug: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(DEBUG_VARIABLE, debug)
+    with closed_port() as address:
+        monkeypatch.setenv(HOST_VARIABLE, address)
+        error = error_of(WAYS["respond"], "chatty", tmp_path, LMStudioError)
+    shown = "".join(traceback.format_exception(error))
+    assert ("flows.py" in shown, shown.count("Traceback") > 1) == (bool(debug), bool(debug))
+    assert isinstance(error.__cause__, OSError) == bool(debug)
 
 
 def test_an_error_from_the_code_of_the_user_keeps_its_frames() -> None:
@@ -198,19 +159,13 @@ def tool(n: int) -> int:
     return n
 """
 RAISING = {
-    "respond": "lms.llm(KEY).respond(TEXT, response_format=Broken)",
     "async respond": "await (await client.llm.model(KEY)).respond(TEXT, response_format=Broken)",
     "ChatLMStudio.invoke": "ChatLMStudio(model=KEY).invoke(TEXT, response_format=Broken)",
-    "ChatLMStudio.with_structured_output": "ChatLMStudio(model=KEY).with_structured_output(Broken)",
     "LMStudio.structured_predict": "LMStudio(model=KEY).structured_predict(Broken, PromptTemplate(TEXT))",
-    "callback": "lms.llm(KEY).respond(TEXT, on_message=mine)",
-    "callback of a stream": "for _ in lms.llm(KEY).respond_stream(TEXT, on_first_token=mine): pass",
     "callback of an async stream": "async for _ in (await client.llm.model(KEY)).respond_stream(TEXT, "
     "on_first_token=amine): pass",
     "callback of async act": "await (await client.llm.model(KEY)).act(TEXT, [tool], on_message=mine)",
     "tool of act": "lms.llm('caller').act(TEXT, [broken], handle_invalid_tool_request=again)",
-    "tool of act in a thread": "lms.llm('caller').act(TEXT, [broken], max_parallel_tool_calls=2, "
-    "handle_invalid_tool_request=again)",
     "tool of async act": "await (await client.llm.model('caller')).act(TEXT, [broken], "
     "handle_invalid_tool_request=again)",
     "callback of an adapter": "ChatLMStudio(model=KEY, load_policy='new_instance', on_load_progress=mine).invoke(TEXT)",
@@ -221,18 +176,9 @@ RAISING = {
 
 
 @pytest.mark.parametrize("code", RAISING.values(), ids=RAISING)
-def test_an_exception_of_the_user_is_shown_with_its_frames(
-    code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    calls = ({"then": [{"tool": "broken", "arguments": {"n": 1}}]},)
-    models = (
-        ModelEntry(key="chatty"),
-        ModelEntry(key="embedder", kind="embedding"),
-        ModelEntry(key="caller", rules=calls),
-    )
-    with Emulator(models) as server:
-        monkeypatch.setenv(HOST_VARIABLE, server.address)
-        error = error_of(code, "chatty", "hello", tmp_path, Exception, OF_THE_USER)
+@pytest.mark.usefixtures("server")
+def test_an_exception_of_the_user_is_shown_with_its_frames(code: str, tmp_path: Path) -> None:
+    error = error_of(code, "chatty", tmp_path, Exception, OF_THE_USER)
     assert_shows(error, "in mine", "JSONDecodeError: Expecting value", "in loads")
 
 
