@@ -62,14 +62,3 @@ async def test_reasoning_is_shown_apart_and_nothing_as_html(tab: "Page", emulato
     await send(tab, "As HTML, please.")
     await tab.get_by_role("button", name="Send", disabled=False).wait_for()
     assert await tab.locator("article:last-child .text").inner_text() == "<b>Every</b> hour"
-
-
-async def test_an_error_is_shown(tab: "Page") -> None:
-    await send(tab, "Please fail.")
-    await tab.locator(".error").wait_for()
-    assert "The engine failed" in await tab.locator(".error").inner_text()
-
-
-async def test_the_page_fits_on_a_phone(tab: "Page") -> None:
-    await send(tab, "When does the ferry leave? " + "x" * 300)
-    assert await tab.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -14,7 +14,6 @@ from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LM
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding, LMStudioToolSpec
 from tests.docs.snippets import ROOT, in_text
 
-SECTION = re.compile(r"^([A-Z][a-z ,]+):$", re.MULTILINE)
 PAGE = re.compile(r"`(docs/[\w/-]+\.md)`")
 
 ADAPTERS = (
@@ -51,25 +50,13 @@ def examples(kind: type) -> list[str]:
 @pytest.mark.parametrize("kind", CLASSES)
 def test_the_example_of_a_guide_runs(kind: type, scripted: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
     (cell,) = examples(kind)
+    assert all(len(line) <= 88 for line in cell.splitlines())
     awaited = eval(compile(cell, kind.__name__, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), {"__name__": "__main__"})
     assert (awaited is not None) == (kind is lms.AsyncClient)
     if awaited is not None:
         asyncio.run(awaited)
     assert capsys.readouterr().out.strip()
     assert scripted.predictions or scripted.embedded_texts
-
-
-@pytest.mark.parametrize("kind", CLASSES)
-def test_a_guide_has_one_example(kind: type) -> None:
-    assert SECTION.findall(guide(kind)) == ["Setup", "Example"]
-    assert len(examples(kind)) == 1
-
-
-@pytest.mark.parametrize("kind", CLASSES)
-def test_a_guide_fits_on_two_screens(kind: type) -> None:
-    assert len(guide(kind).splitlines()) <= 92
-    assert all(len(cell.splitlines()) <= 10 for cell in examples(kind))
-    assert [line for cell in examples(kind) for line in cell.splitlines() if len(line) > 88] == []
 
 
 @pytest.mark.parametrize(("kind", "extra"), [pytest.param(*item, id=item[0].__name__) for item in EXTRAS.items()])

@@ -19,8 +19,7 @@ from lmstudio_integrations import errors
 from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain._errors import _CLASSES, as_langchain_error
-from tests.cookbook.recipes import environment
-from tests.docs.snippets import ROOT, blocks, in_text, read
+from tests.docs.snippets import ROOT, blocks, read
 from tools.outputs import CHAT, normalize
 
 DOCS = ROOT / "docs"
@@ -44,19 +43,10 @@ SHOWING = {"docs/guides/several-hosts.md", "docs/guides/tools-with-small-models.
 
 ROW = re.compile(r"^\| `(LMStudio\w+)` \| `(\w+)` \| (yes|no) \|$", re.MULTILINE)
 
-COLUMNS = 84
-"""What fits beside the menus at a width of 1280 pixels; see `docs/stylesheets/site.css`."""
-
 
 def programs(page: str) -> list[str]:
     """Return the Python programs on a page, without example tests, which pytest runs."""
     return [code for code in blocks(page) if "def test_" not in code]
-
-
-def test_no_program_is_too_wide() -> None:
-    shown = [each for page, text in PAGES.items() for each in in_text(text, page) if each.language != "text"]
-    lines = [(each.source, line) for each in shown for line in each.code.splitlines()]
-    assert [(page, line) for page, line in lines if len(line) > COLUMNS] == []
 
 
 @pytest.mark.filterwarnings(
@@ -81,11 +71,6 @@ def test_the_programs_on_a_page_run_in_order(
         assert normalize(printed) == "".join(blocks(page, "text"))
 
 
-def test_most_pages_have_programs() -> None:
-    assert len(PAGES) >= 25
-    assert sum(bool(programs(page)) for page in PAGES) >= 20
-
-
 # The page about workflows --------------------------------------------------------------------------------------------
 
 WORKFLOW_PAGE = "docs/tools/testing.md"
@@ -100,17 +85,6 @@ WORKFLOWS: list[Any] = [yaml.safe_load(code) for code in (WORKFLOW, *blocks(WORK
 
 STEPS = [step for each in WORKFLOWS for step in (each if isinstance(each, list) else each["jobs"]["test"]["steps"])]
 COMMANDS = [line for step in STEPS for line in step.get("run", "").splitlines()]
-
-
-def test_the_workflow_is_complete_and_installs_the_checkout() -> None:
-    workflow = WORKFLOWS[0]
-    assert workflow.keys() == {"name", True, "permissions", "jobs"}, "YAML reads `on` as a boolean"
-    (job,) = workflow["jobs"].values()
-    assert job["timeout-minutes"]
-    (path,) = (step["with"]["path"] for step in job["steps"] if "path" in step.get("with", {}))
-    installs = [each for each in COMMANDS if each.startswith("pip install")]
-    assert len(installs) == 2
-    assert all(f"./{path}[" in each for each in installs)
 
 
 def test_a_workflow_names_extras_and_flags_that_exist(request: pytest.FixtureRequest) -> None:
@@ -171,22 +145,6 @@ def test_the_tests_on_the_pages_pass(tmp_path: Path) -> None:
         check=False,
     )
     assert f"{5 + len(examples)} passed" in run.stdout, run.stdout + run.stderr
-
-
-@pytest.mark.slow
-def test_the_app_runs(tmp_path: Path) -> None:
-    with Emulator(["any-model"], load=["any-model"]) as server:
-        run = subprocess.run(
-            [sys.executable, str(APP / "app.py"), "Where is my bag?"],
-            cwd=tmp_path,
-            env=environment(server.address),
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-    assert run.stderr == ""
-    assert run.stdout.startswith("department='other' urgent=")
 
 
 # Statements about LangChain -----------------------------------------------------------------------------------------

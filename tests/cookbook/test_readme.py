@@ -64,20 +64,6 @@ def test_the_table_counts_the_checks_that_passed() -> None:
         assert re.findall(r"\d+", counted) == [str(passed)], column
 
 
-def test_each_command_can_be_pasted() -> None:
-    commands = "".join(blocks("README.md", "sh")).splitlines()
-    assert len(commands) == 5
-    for command in commands:
-        assert not command.startswith(("$", ">", "#"))
-        assert "\\" not in command
-
-
-def test_the_examples_have_at_most_five_lines() -> None:
-    examples = blocks("README.md", "python")
-    assert len(examples) == 2
-    assert all(len(example.splitlines()) <= 5 for example in examples)
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
 def test_the_examples_print_what_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

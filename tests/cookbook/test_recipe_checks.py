@@ -87,6 +87,13 @@ def test_a_recipe_that_finds_no_model_says_why(
     assert {recipe.name: sentence for recipe in RECIPES if said not in (sentence := sentence_of(recipe))} == {}
 
 
+def test_a_recipe_without_its_embedding_model_says_so(servers: dict[str, str], use: Callable[[str], None]) -> None:
+    use(servers["others have the ability"])
+    embedding = [recipe for recipe in RECIPES if "an embedding model" in NEEDS[recipe.name]]
+    assert embedding
+    assert all("No models loaded" in sentence_of(recipe) for recipe in embedding)
+
+
 @pytest.mark.parametrize(
     "recipe", [each for each in RECIPES if NEEDS[each.name] in ABLE], ids=lambda recipe: recipe.name
 )
@@ -102,13 +109,3 @@ def test_a_recipe_whose_model_lacks_an_ability_names_those_of_the_server_that_ha
         reset_default_client()
         use(servers[wrong])
         assert sentence_of(recipe) == f"This recipe needs {need}; your models with {pronoun}: {names}."
-
-
-@pytest.mark.parametrize(
-    "recipe", [each for each in RECIPES if "an embedding model" in NEEDS[each.name]], ids=lambda recipe: recipe.name
-)
-def test_a_recipe_without_its_embedding_model_says_so(
-    recipe: Recipe, servers: dict[str, str], use: Callable[[str], None]
-) -> None:
-    use(servers["others have the ability"])
-    assert "No models loaded" in sentence_of(recipe)

@@ -9,7 +9,7 @@ from tests.cookbook import recipes
 from tests.cookbook.recipes import EMBEDDING, RECIPES, TOOLS, VISION, Recipe
 from tests.docs.snippets import read
 from tools import recipe_pages
-from tools.recipe_pages import DIGEST, PAGES, execute, images_of, is_current, note, page_of, run_program, with_digest
+from tools.recipe_pages import DIGEST, PAGES, images_of, is_current, note, page_of, with_digest
 
 MISSING = Recipe("pages", packages=recipe_pages.PACKAGES).missing
 needs_jupyter = pytest.mark.skipif(bool(MISSING), reason=MISSING)
@@ -121,21 +121,6 @@ def test_the_command_writes_a_notebook_with_its_outputs_and_images(
 
 @pytest.mark.slow
 @needs_jupyter
-@pytest.mark.parametrize(
-    "cell",
-    [
-        "raise RuntimeError('a failure')",
-        "raise SystemExit('a failure')",
-        "import warnings; warnings.warn('a failure', stacklevel=1)",
-    ],
-)
-def test_a_cell_that_fails_or_exits_or_warns_stops_the_command(cell: str, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="a failure"):
-        execute(f"# %%\n{cell}\n\n# %%\nprint('more')\n", tmp_path, "localhost:1")
-
-
-@pytest.mark.slow
-@needs_jupyter
 def test_the_page_of_a_program_has_its_docstring_and_its_sources_and_its_output(recipe: Recipe) -> None:
     program = Recipe(recipe.name, models=recipe.models, program=True, files=("page.html",))
     program.path.write_text(PROGRAM, encoding="utf-8")
@@ -145,11 +130,3 @@ def test_the_page_of_a_program_has_its_docstring_and_its_sources_and_its_output(
     assert page.startswith("# Add numbers\n\nIt is simple.\n\nThe file is")
     assert "```python\nprint(40 + 2)\n```\n\n```text\n42\n```\n" in page
     assert page.endswith("The file `page.html`:\n\n```html\n<p>\n```\n")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("source", ["raise SystemExit('a failure')", "import sys\nsys.stderr.write('a failure')"])
-def test_a_program_that_fails_or_warns_stops_the_command(source: str, recipe: Recipe) -> None:
-    recipe.path.write_text(source, encoding="utf-8")
-    with pytest.raises(SystemExit, match="a failure"):
-        run_program(recipe, recipe.path.parent, "localhost:1")

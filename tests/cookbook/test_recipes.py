@@ -4,14 +4,12 @@ On the models of the catalog, the real ones included, `tools.recipe_pages` has r
 """
 
 import re
-import tempfile
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.testing.recorder import Recording
 from tests.cookbook.recipe_runs import Servers, check_run, parameters, patient
 from tests.cookbook.recipes import (
     CATALOG,
@@ -26,7 +24,6 @@ from tests.cookbook.recipes import (
 )
 from tests.cookbook.warm_runs import run_warm
 from tests.docs.snippets import read
-from tools.outputs import normalize
 
 IMPORT = re.compile(r"^(?:from|import) ([\w.]+)", re.MULTILINE)
 
@@ -45,13 +42,6 @@ def test_each_package_of_the_cookbook_that_a_recipe_imports_is_in_its_row() -> N
         assert needed <= {*recipe.packages}, recipe.name
 
 
-def test_all_models_get_other_keys() -> None:
-    keys = [entry.key for entry in CATALOG.models]
-    others = [entry.key for entry in renamed(CATALOG).models]
-    assert others == list(map(other_key, keys))
-    assert not set(keys) & set(others)
-
-
 @pytest.mark.sampled(5)
 @pytest.mark.slow
 @patient
@@ -61,43 +51,6 @@ def test_a_recipe_runs(recipe: Recipe, servers: Servers, tmp_path: Path) -> None
     runner = run if recipe.program else run_warm
     server = servers.with_models(renamed(CATALOG), tuple(map(other_key, recipe.models)))
     check_run(recipe, server, tmp_path, runner)
-
-
-REPLAYED = {"langchain_images", "langchain_lm_studio_tools", "langchain_retrieval", "langchain_streaming"}
-"""One recipe of each kind of request."""
-
-FOLDER = re.compile(rf"\bFOLDER\b|{re.escape(tempfile.gettempdir())}/\w+")
-"""A temporary folder, which is new in each run: a recipe replaces its own, and not that of the recording."""
-
-
-@pytest.mark.sampled(1)
-@pytest.mark.slow
-@patient
-@pytest.mark.parametrize("recipe", [row for row in parameters() if row.id in REPLAYED])
-def test_a_recipe_prints_the_same_when_it_is_replayed(recipe: Recipe, servers: Servers, tmp_path: Path) -> None:
-    server, cassette = servers.with_models(CATALOG, recipe.models), tmp_path / "cassette"
-    with Recording(cassette, server.address) as recording:
-        live = run_warm(recipe, copy_cookbook(tmp_path / "live"), recording.address)
-    with Emulator.replay(cassette) as replay:
-        replayed = run_warm(recipe, copy_cookbook(tmp_path / "replayed"), replay.address)
-        assert replay.unmatched == ()
-    assert recording.requests
-    assert [(done.returncode, done.stderr) for done in (live, replayed)] == [(0, "")] * 2
-    printed, expected = (FOLDER.sub("FOLDER", normalize(done.stdout)) for done in (replayed, live))
-    assert printed == expected
-
-
-@pytest.mark.slow
-@patient
-@pytest.mark.parametrize(
-    "source", ["raise SystemExit('a failure')", "import warnings\nwarnings.warn('a failure', stacklevel=1)"]
-)
-def test_a_recipe_that_fails_or_warns_is_noticed_in_a_warm_process(source: str, tmp_path: Path) -> None:
-    (tmp_path / "failing.py").write_text(f"print('begun')\n{source}\n", encoding="utf-8")
-    done = run_warm(Recipe("failing"), tmp_path, "localhost:1")
-    assert done.returncode == 1
-    assert done.stdout == "begun\n"
-    assert "a failure\n" in done.stderr
 
 
 @pytest.mark.slow

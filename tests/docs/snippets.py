@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from textwrap import dedent
 
@@ -64,13 +65,16 @@ def blocks(page: str, language: str = "python") -> list[str]:
     return [each.code for each in on_page(page, language)]
 
 
-def docstrings(path: Path) -> Iterator[tuple[str, int]]:
-    """Yield the docstrings of a module and of everything in it, each with its first line."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            text = ast.get_docstring(node, clean=False)
-            if text is not None:
-                yield text, node.body[0].lineno
+@cache
+def docstrings(path: Path) -> list[tuple[str, int]]:
+    """Return the docstrings of a module and of everything in it, each with its first line."""
+    nodes = [
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    texts = [(ast.get_docstring(node, clean=False), node) for node in nodes]
+    return [(text, node.body[0].lineno) for text, node in texts if text is not None]
 
 
 def in_docstrings(path: Path) -> Iterator[list[Snippet]]:

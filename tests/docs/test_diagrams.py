@@ -25,14 +25,6 @@ def test_the_svg_was_drawn_from_the_source(source: Path) -> None:
     assert svg.endswith(hash_line(source)), "run python -m tools.diagrams"
 
 
-def test_a_changed_source_has_another_hash(tmp_path: Path) -> None:
-    source = tmp_path / "a.mmd"
-    source.write_text("flowchart TD", encoding="utf-8")
-    before = hash_line(source)
-    source.write_text("flowchart LR", encoding="utf-8")
-    assert hash_line(source) != before
-
-
 def test_every_svg_has_a_source() -> None:
     assert {path.stem for path in DIAGRAMS.glob("*.svg")} == {path.stem for path in sources()} >= {"folders", "message"}
 
@@ -85,13 +77,9 @@ def reached(arrows: dict[str, set[str]], start: str) -> set[str]:
 
 
 @pytest.mark.slow
-def test_the_folders_are_those_of_the_package() -> None:
-    assert drawn().keys() == imports(drawn()).keys()
-
-
-@pytest.mark.slow
 def test_every_arrow_is_an_import_and_every_import_leads_along_arrows() -> None:
     arrows = drawn()
     real = imports(arrows)
+    assert arrows.keys() == real.keys()
     assert {(start, end) for start in arrows for end in arrows[start] - real[start]} == set()
     assert {(start, end) for start in real for end in real[start] - reached(arrows, start)} == set()

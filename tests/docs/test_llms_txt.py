@@ -11,7 +11,6 @@ import pytest
 pytest.importorskip("markdownify", reason="needs the docs group: uv sync --inexact --group docs")
 
 from tests.docs.snippets import ROOT
-from tools.llms_txt import description, of_html
 from tools.search_boost import CONTRIBUTORS
 
 SOURCES = sorted(path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md"))
@@ -67,30 +66,3 @@ def test_a_recipe_page_links_the_file_that_it_shows(site: Path) -> None:
     assert '<a href="../../cookbook/langchain_tools.py" download>' in page
     source = (ROOT / "cookbook/langchain_tools.py").read_bytes()
     assert (site / "cookbook/langchain_tools.py").read_bytes() == source
-
-
-def test_html_of_the_reference_becomes_markdown() -> None:
-    html = """<h2 id="a">get_it<a class="headerlink" href="#a" title="Permanent link">&para;</a></h2>
-<div class="highlight"><pre><span></span><code><span class="n">get_it</span>(
-    *many,
-)
-</code></pre></div>
-<p>Return
-<autoref identifier="x"><code>a_b</code></autoref>.</p>"""
-    assert of_html(html).strip() == "## get_it\n\n```python\nget_it(\n    *many,\n)\n```\n\nReturn `a_b`."
-
-
-@pytest.mark.parametrize(
-    ("page", "shown"),
-    [
-        ("# A page\n\nIt says\n[this](there.md), and `so`. Then more.\n", "It says this, and `so`."),
-        (
-            "# A page\n\n![image](a.svg)\n\n| a |\n\n`code` begins: version 0.4.\n",
-            "`code` begins: version 0.4.",
-        ),
-        ("# A page\n\nIt has parts:\n\n- one\n", "It has parts"),
-        ("# A page\n", ""),
-    ],
-)
-def test_the_description_of_a_page_is_its_first_sentence(page: str, shown: str) -> None:
-    assert description(page) == shown

@@ -5,21 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.docs.snippets import ROOT
-from tools.outputs import digest, examples, is_current, normalize, pages_with_outputs, run, with_outputs, write
+from tools.outputs import is_current, normalize, pages_with_outputs, run, with_outputs
 
-INTEGRATIONS = [
-    ROOT / f"docs/{page}.md"
-    for page in (
-        "guides/native-client",
-        "langchain/chat",
-        "langchain/completion",
-        "langchain/embeddings",
-        "llama-index/embedding",
-        "llama-index/llm",
-    )
-]
 KEPT = pages_with_outputs()
-WIDTH = 88
 
 PAGE = """# A page
 
@@ -45,25 +33,9 @@ not an output
 """
 
 
-def fenced_lines(page: str) -> list[str]:
-    """Return the lines of a page's examples and of their outputs."""
-    return [line for part in page.split("```")[1::2] for line in part.splitlines()]
-
-
-def test_every_integration_page_keeps_its_outputs() -> None:
-    assert set(INTEGRATIONS) <= set(KEPT)
-
-
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.name)
 def test_the_outputs_on_a_page_are_those_of_its_examples(path: Path) -> None:
     assert is_current(path.read_text(encoding="utf-8")), f"run: python -m tools.outputs {path.relative_to(ROOT)}"
-
-
-@pytest.mark.parametrize("path", INTEGRATIONS, ids=lambda path: path.name)
-def test_no_example_or_output_scrolls_sideways(path: Path) -> None:
-    lines = fenced_lines(path.read_text(encoding="utf-8"))
-    assert lines
-    assert [line for line in lines if len(line) > WIDTH] == []
 
 
 def test_an_output_is_written_below_its_example_and_replaces_the_one_before() -> None:
@@ -120,16 +92,3 @@ def test_examples_run_in_order_on_the_server_with_the_images_at_hand(monkeypatch
 def test_an_example_that_fails_or_warns_stops_the_command(cell: str) -> None:
     with pytest.raises(SystemExit, match="a failure"):
         run([cell], "localhost:1")
-
-
-@pytest.mark.slow
-def test_the_command_writes_the_outputs_of_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "page.md"
-    path.write_text(PAGE, encoding="utf-8")
-    write([path])
-    page = path.read_text(encoding="utf-8")
-    assert is_current(page)
-    assert "```text\nhello world\n```" in page
-    assert examples(page) == examples(PAGE)
-    assert digest(page) != digest(PAGE)
-    assert str(path) in capsys.readouterr().out

@@ -10,8 +10,13 @@ import pytest
 import typer
 
 from lmstudio_integrations.cli._app import app
+from lmstudio_integrations.client.support.arguments import TIMEOUTS
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.types.timeouts import ModelTimeouts
 from tests.docs.snippets import blocks, docstrings, read
 from tests.test_package import NAME
+from tools import faults_page
 
 ROOT = Path(__file__).parents[2]
 GENERATED = {"protocol.md", "changelog.md"}
@@ -107,6 +112,7 @@ def known_words() -> set[str]:
     }
 
 
+@cache
 def words_in_programs(page: str) -> set[str]:
     """Return the words in the programs on a page of the site, which `tests/cookbook` runs."""
     if not page.startswith("docs/"):
@@ -117,13 +123,6 @@ def words_in_programs(page: str) -> set[str]:
 def test_every_path_on_a_page_exists() -> None:
     named = [(page, span) for page in PAGES for span in spans(page) if PATH.fullmatch(span)]
     assert [(page, span) for page, span in named if not exists(span)] == []
-
-
-def test_a_path_that_does_not_exist_is_noticed() -> None:
-    assert exists("client/api/sync.py")
-    assert exists("<name>/chat_models.py")
-    assert exists("types/")
-    assert not exists("client/api/asink.py")
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "cookbook/README.md"])
@@ -154,7 +153,7 @@ def test_every_name_on_the_pages_exists() -> None:
         for span in spans(page)
         if not PATH.fullmatch(span) and (found := IDENTIFIER.fullmatch(span))
         for word in found[1].split(".")
-        if word not in known | words_in_programs(page)
+        if word not in known and word not in words_in_programs(page)
     }
     assert unknown == FOREIGN.keys()
 
@@ -174,3 +173,35 @@ def test_every_file_that_a_docstring_names_exists() -> None:
     }
     assert len(named) > 100, "the docstrings were not read"
     assert sorted((path, span) for path, span in named if not exists(span)) == []
+
+
+def test_the_page_on_faults_has_the_faults_of_the_package() -> None:
+    page = faults_page.PAGE.read_text(encoding="utf-8")
+    assert page == faults_page.render_page(page), "run python -m tools.faults_page"
+
+
+def rows_of(header: str) -> Iterator[list[str]]:
+    """Yield the cells of the rows of a table of the page on timeouts."""
+    table = read("docs/guides/timeouts.md").split(f"\n{header}\n", 1)[1].split("\n\n", 1)[0]
+    for row in table.splitlines()[1:]:
+        yield [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def test_the_default_timeouts_on_the_page_and_in_descriptions_are_those_of_the_code() -> None:
+    written = {name.strip("`"): default for name, default, _ in rows_of("| timeout | default | limits |")}
+    assert written == {name: "none" if limit is None else f"{limit:g}" for name, limit in TIMEOUTS.items()}
+    for name, limit in TIMEOUTS.items():
+        stated = "No limit by default." if limit is None else f"The default is {limit:g};"
+        assert stated in (ModelTimeouts.model_fields[name].description or ""), name
+
+
+def test_the_limits_of_a_chat_on_the_page_are_those_that_it_sends() -> None:
+    limits = {call: (policy.strip("`"), tokens) for call, policy, tokens in rows_of("| call | policy | tokens |")}
+    with Emulator([ModelEntry(key="m")]) as server:
+        ChatLMStudio(model="m", host=server.address).invoke("q")
+    (sent,) = server.predictions
+    tokens = sent.config.get("maxTokens", "none")
+    assert limits["`ChatLMStudio`, `LMStudioLLM`, LlamaIndex's `LMStudio`"] == (
+        sent.config["contextOverflowPolicy"],
+        str(tokens).strip("`"),
+    )

@@ -90,11 +90,6 @@ def test_a_prediction_setting_is_in_the_group_of_its_wire_key() -> None:
     }
 
 
-def test_a_setting_without_a_group_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"lacks settings of LlmPredictionConfig: \['other'\]"):
-        groups_of(LlmPredictionConfig, ["seed", "other"])
-
-
 def is_documented_alone(value: object) -> bool:
     """Whether the reference has an entry for a public name: types of arguments are described where they are used."""
     return inspect.isroutine(value) or (isinstance(value, type) and not is_typeddict(value) and value is not BaseModel)
@@ -112,15 +107,6 @@ def test_every_public_class_and_function_has_an_entry(module: str) -> None:
     assert [name for name, value in alone.items() if not {name, value.__name__} & entries] == []
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
-def test_the_methods_that_list_the_hosts_are_shown(package: griffe.Object, name: str) -> None:
-    documented = package[ADAPTERS[name].make.__module__.partition(".")[2]][ADAPTERS[name].name].all_members
-    for method in ("hosts", "ahosts"):
-        docstring = documented[method].docstring
-        assert docstring
-        assert "each host" in docstring.value
-
-
 def test_what_a_class_says_of_its_attributes_is_shown_with_them(package: griffe.Object) -> None:
     status = package["types.hosts.HostStatus"]
     fields = {
@@ -131,27 +117,3 @@ def test_what_a_class_says_of_its_attributes_is_shown_with_them(package: griffe.
     assert fields
     assert [name for name, member in fields.items() if not member.docstring] == []
     assert "Attributes:" not in status.docstring.value
-
-
-@pytest.mark.parametrize("alias", ["base_url", "api_key", "request_timeout", "additional_kwargs"])
-def test_what_exists_for_type_checkers_only_is_not_shown(package: griffe.Object, alias: str) -> None:
-    assert alias not in package["llama_index.llms.LMStudio"].all_members
-
-
-def test_a_field_of_a_dataclass_has_its_default(package: griffe.Object) -> None:
-    result = package["types.results.PredictionResult"]
-    assert result.members["tokens"].value == "()"
-    assert result.members["content"].value is None
-
-
-@pytest.mark.parametrize(
-    ("name", "link"),
-    [
-        ("errors.LMStudioServerError", "([Wire protocol](/protocol.md#errors))"),
-        ("langchain.chat_models.ChatLMStudio", "[ChatLMStudio](/langchain/chat.md)"),
-    ],
-)
-def test_a_page_that_a_docstring_names_is_linked_by_its_title(package: griffe.Object, name: str, link: str) -> None:
-    docstring = package[name].docstring
-    assert docstring
-    assert link in docstring.value

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from itertools import chain
 
 import pytest
 
@@ -98,15 +97,9 @@ def every_alias() -> Snippet:
     return Snippet("every alias", 1, "python", "\n".join([*imports, *calls]))
 
 
-def typed_tests() -> dict[str, list[Snippet]]:
-    """Return the tests whose types are checked as a user's would be."""
-    names = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "tests" / "typing").glob("test_*.py"))]
-    return {name: [Snippet(name, 1, "python", read(name))] for name in names}
-
-
 @pytest.fixture(scope="module")
 def checks(tmp_path_factory: pytest.TempPathFactory) -> Checks:
-    everything = {**documented(), **typed_tests(), WRONG: [*in_text(WRONG_PAGE, WRONG)], "aliases": [every_alias()]}
+    everything = {**documented(), WRONG: [*in_text(WRONG_PAGE, WRONG)], "aliases": [every_alias()]}
     checked = {name: [each for each in found if not PEERS.search(each.code)] for name, found in everything.items()}
     modules = {re.sub(r"\W", "_", name): module_of(found) for name, found in checked.items() if found}
     return Checks(tmp_path_factory.mktemp("documented"), modules)
@@ -134,12 +127,6 @@ def test_a_wrong_snippet_is_noticed_at_its_line(findings: list[Finding]) -> None
 
 
 @pytest.mark.slow
-def test_there_are_snippets_everywhere() -> None:
-    files = {snippet.source.partition("/")[0] for snippet in chain(*documented().values())}
-    assert files >= {"README.md", "docs", "cookbook", PACKAGE.name}
-
-
-@pytest.mark.slow
 def test_every_example_is_fenced() -> None:
     prompt = re.compile(r"^ *>>> ", re.MULTILINE)
     texts = [(page, read(page)) for page in PAGES]
@@ -155,9 +142,3 @@ def test_a_snippet_sees_the_ones_before_and_may_bind_their_names_anew() -> None:
     module = module_of([first, second, third])
     assert module.text == "x = 1\nprint(x)\nasync def then() -> None:\n x = 'a'\n x = x + 'b'\n"
     assert [place.line for place in module.places] == [3, 4, 9, 9, 20]
-
-
-def test_a_syntax_error_is_reported_where_it_is() -> None:
-    with pytest.raises(SyntaxError) as caught:
-        module_of([Snippet("page.md", 7, "python", "x = 1\ny = (")])
-    assert (caught.value.filename, caught.value.lineno) == ("page.md", 8)

@@ -1,5 +1,6 @@
-"""The recipes with a vector database embed each text once."""
+"""What single recipes promise beyond that they run, checked in this process."""
 
+import asyncio
 import runpy
 import shutil
 from collections.abc import Iterator
@@ -15,14 +16,17 @@ from tests.cookbook.recipe_runs import patient
 from tests.cookbook.recipes import CATALOG, CHAT, EMBEDDING, copy_cookbook, other_key, recipe_of, renamed
 
 pytestmark = [pytest.mark.slow, patient]
+TOKEN = "sk-lm-Ab3dEf7h:0123456789abcdefghij"
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator]:
     """A server with scripted models, which are loaded. The working directory is a copy of the cookbook."""
     reset_default_client()
-    with Emulator(catalog=renamed(CATALOG), load=[other_key(CHAT), other_key(EMBEDDING)]) as server:
+    loaded = [other_key(CHAT), other_key(EMBEDDING)]
+    with Emulator(catalog=renamed(CATALOG), load=loaded, tokens=[TOKEN]) as server:
         monkeypatch.setenv(HOST_VARIABLE, server.address)
+        monkeypatch.setenv("LM_API_TOKEN", TOKEN)
         monkeypatch.chdir(copy_cookbook(tmp_path))
         yield server
     reset_default_client()
@@ -39,6 +43,14 @@ def run_here(name: str) -> dict[str, Any]:
 def texts(server: Emulator) -> list[str]:
     """Return the texts that were embedded so far."""
     return [record.text for record in server.embedded_texts]
+
+
+@pytest.mark.usefixtures("server")
+def test_no_span_has_the_token_of_the_environment() -> None:
+    names = run_here("langchain_tracing")
+    assert names["model"].api_token.get_secret_value() == TOKEN
+    assert "acme/" in names["text"]
+    assert TOKEN.partition(":")[2] not in names["text"]
 
 
 def test_chroma_embeds_a_chunk_once_and_after_a_change_only_what_is_new(server: Emulator, tmp_path: Path) -> None:
@@ -66,3 +78,37 @@ def test_qdrant_s_pipeline_embeds_each_document_once_and_again_only_after_a_chan
     assert recipe["texts"]["ferry"] in first[-1]
     assert question.endswith("?")
     assert recipe["embedded"].count == len(first) + 1, "the recipe counts what the server embedded"
+
+
+def test_a_chat_responds_from_the_files_of_the_moment_and_embeds_each_paragraph_once(server: Emulator) -> None:
+    recipe, file = run_here("gradio_chat"), Path("documents/ferry.txt")
+    shutil.rmtree(file.parent, ignore_errors=True)
+    history = [
+        {"role": "user", "content": "Hello!", "metadata": None},
+        {"role": "assistant", "content": "A source.", "metadata": {"title": "Sources"}},
+        {"role": "assistant", "content": "Good morning.", "metadata": None},
+    ]
+
+    async def ask() -> tuple[str, list[str], list[Any]]:
+        """Return the last prompt, the paragraphs that were embedded for it, and the last messages on the page."""
+        before = len(texts(server))
+        *_, shown = [each async for each in recipe["respond"]("When?", history)]
+        *earlier, message = (each["content"] for each in server.predictions[-1].messages)
+        assert earlier == ["Hello!", "Good morning."], "sources do not go back to the model"
+        return message, [text for text in texts(server)[before:] if text != "When?"], shown
+
+    async def main() -> None:
+        assert (await ask())[:2] == ("When?", [])
+        file.parent.mkdir()
+        await asyncio.to_thread(file.write_text, "Every hour.\n\nFrom pier 7.")
+        prompt, embedded, shown = await ask()
+        assert sorted(embedded) == ["Every hour.", "From pier 7."]
+        assert "Every hour." in prompt
+        assert prompt.endswith("When?")
+        assert shown[0].metadata["title"] == "Sources"
+        await asyncio.to_thread(file.write_text, "Every hour.\n\nFrom pier 8.")
+        prompt, embedded, _ = await ask()
+        assert embedded == ["From pier 8."]
+        assert "pier 7" not in prompt
+
+    asyncio.run(main())
