@@ -1,16 +1,13 @@
 """Tests of the comparison of speed: its server sends the right tokens, and its page is made of the kept results."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
 
 import lmstudio_integrations as lms
-from benchmarks import waits
 from benchmarks.page import REPORTS, Report
 from benchmarks.server import Connection, tokens_of, vector
-from lmstudio_integrations.emulator import Emulator, ModelEntry
 
 
 @pytest.fixture
@@ -49,18 +46,3 @@ def test_the_pages_and_their_chart_are_made_of_the_kept_results(report: Report) 
         assert "<!-- begin " in page
         assert report.written(page) == page, "run python -m benchmarks.page"
     assert report.chart.read_text(encoding="utf-8").endswith(report.last_line()), "run python -m benchmarks.page"
-
-
-@pytest.mark.parametrize("name", ["summarized", "hosts_2"])
-def test_what_was_cached_is_set_against_what_could_have_been(name: str) -> None:
-    case = waits.CASES[name]._replace(conversations=2)
-    models = (ModelEntry(key="m", preload=True),)
-    with contextlib.ExitStack() as stack:
-        hosts = [stack.enter_context(Emulator(models)).address for _ in range(case.hosts)]
-        measured = waits.measure(case, 4, hosts, "m")
-    # A scripted model caches whole messages.
-    assert 0.9 < measured.share <= 1
-    # Which host had how many depends on how far the conversations overlapped.
-    assert (sum(measured.places), len(measured.places)) == (8, case.hosts)
-    assert [len(turn) for turn in measured.seconds] == [2] * 4
-    assert waits.table({name: measured})

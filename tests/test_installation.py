@@ -52,16 +52,17 @@ def with_pip(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
     monkeypatch.setattr(installation, "find_spec", lambda name: name if there else None)
 
 
-def test_an_editable_installation_stays_editable(install: Install, tmp_path: Path) -> None:
-    install(url=tmp_path.as_uri(), dir_info={"editable": True})
-    assert install_command("cli") == f'pip install -e "{tmp_path}[cli]"'
-
-
-def test_a_folder_is_named_by_its_path(install: Install, tmp_path: Path) -> None:
+def test_a_folder_is_named_by_its_path(install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "my projects (ä)" / "lms"
-    folder.mkdir(parents=True)
     install(url=folder.as_uri(), dir_info={})
+    assert install_command("cli") == REQUIREMENTS, "it does not exist"
+    folder.mkdir(parents=True)
     assert install_command("llama-index") == f'pip install "{folder}[llama-index]"'
+    install(url=folder.as_uri(), dir_info={"editable": True})
+    assert install_command("cli") == f'pip install -e "{folder}[cli]"'
+    assert install_command("cli", with_origin=False) == REQUIREMENTS, "a server does not show it"
+    with_pip(monkeypatch, False)
+    assert install_command("cli", with_origin=False) == f"uv {REQUIREMENTS}"
 
 
 def test_a_wheel_is_named_by_its_path(install: Install, tmp_path: Path) -> None:
@@ -117,16 +118,6 @@ def test_a_path_that_a_shell_or_uv_would_change_is_not_shown(install: Install, t
     assert install_command("cli") == REQUIREMENTS
 
 
-def test_a_server_does_not_show_its_path(install: Install, tmp_path: Path) -> None:
-    install(url=tmp_path.as_uri(), dir_info={"editable": True})
-    assert install_command("cli", with_origin=False) == REQUIREMENTS
-
-
-def test_a_path_that_no_longer_exists_is_not_shown(install: Install, tmp_path: Path) -> None:
-    install(url=(tmp_path / "gone").as_uri(), dir_info={})
-    assert install_command("cli") == REQUIREMENTS
-
-
 @pytest.mark.usefixtures("install")
 def test_without_an_origin_the_requirements_are_listed() -> None:
     assert install_command("cli") == REQUIREMENTS
@@ -140,12 +131,6 @@ def test_after_the_first_release_the_name_is_enough_unless_the_origin_is_known(
     assert install_command("cli") == 'pip install "lmstudio-integrations[cli]"'
     install(url=tmp_path.as_uri(), dir_info={})
     assert install_command("cli") == f'pip install "{tmp_path}[cli]"'
-
-
-@pytest.mark.usefixtures("install")
-def test_an_environment_without_pip_is_one_of_uv(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_pip(monkeypatch, False)
-    assert install_command("cli") == f"uv {REQUIREMENTS}"
 
 
 @pytest.fixture

@@ -37,51 +37,29 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     return _run
 
 
-def test_each_test_gets_an_emulator_of_its_own(run: Run) -> None:
-    result = run(
-        """
-        seen = []
-
-        def test_one(lmstudio_emulator):
-            lmstudio_emulator.load("qwen2.5-7b-instruct")
-            seen.append(lmstudio_emulator.address)
-
-        def test_two(lmstudio_emulator):
-            assert lmstudio_emulator.loaded() == []
-            assert lmstudio_emulator.address not in seen
-        """
-    )
-    result.assert_outcomes(passed=2)
-
-
-def test_the_session_emulator_is_shared(run: Run) -> None:
-    result = run(
-        """
-        def test_one(lmstudio_session_emulator):
-            lmstudio_session_emulator.load("qwen2.5-7b-instruct")
-
-        def test_two(lmstudio_session_emulator, lmstudio_session_host):
-            assert len(lmstudio_session_emulator.loaded()) == 1
-            assert lmstudio_session_host == lmstudio_session_emulator.address
-        """
-    )
-    result.assert_outcomes(passed=2)
-
-
-def test_the_models_can_be_overridden(run: Run) -> None:
+def test_each_test_gets_an_emulator_of_its_own_beside_that_of_the_session(run: Run) -> None:
     result = run(
         """
         import pytest
+        seen = []
 
         @pytest.fixture(scope="session")
         def lmstudio_models():
             return ["my-model"]
 
-        def test_it(lmstudio_emulator):
-            assert lmstudio_emulator.load("my-model").identifier == "my-model"
+        def test_one(lmstudio_emulator, lmstudio_session_emulator):
+            assert lmstudio_session_emulator.load("my-model").identifier == "my-model"
+            lmstudio_emulator.load("my-model")
+            seen.append(lmstudio_emulator.address)
+
+        def test_two(lmstudio_emulator, lmstudio_session_emulator, lmstudio_session_host):
+            assert lmstudio_emulator.loaded() == []
+            assert lmstudio_emulator.address not in seen
+            assert len(lmstudio_session_emulator.loaded()) == 1
+            assert lmstudio_session_host == lmstudio_session_emulator.address
         """
     )
-    result.assert_outcomes(passed=1)
+    result.assert_outcomes(passed=2)
 
 
 def test_lmstudio_host_replaces_the_emulator(run: Run, emulator: Emulator) -> None:
@@ -164,10 +142,6 @@ def breaks_later(lmstudio_cassette):
     yield
     raise ValueError
 
-@pytest.fixture
-def skips():
-    pytest.skip()
-
 def say(text):
     return lms.llm("qwen2.5-7b-instruct").respond(text).content
 
@@ -188,12 +162,6 @@ def test_skips(lmstudio_cassette):
     pytest.skip()
 
 def test_set_up_before(breaks_before, lmstudio_cassette):
-    pass
-
-def test_set_up_after(lmstudio_cassette, breaks_before):
-    pass
-
-def test_skipped_in_setup(lmstudio_cassette, skips):
     pass
 
 def test_torn_down_before(breaks_after, lmstudio_cassette):
@@ -217,10 +185,6 @@ class TestCase(unittest.TestCase):
         say("Hi")
         self.fail()
 
-    def test_skips(self):
-        say("Hi")
-        self.skipTest("")
-
 def test_passes_afterwards(lmstudio_cassette):
     assert "Ho" in say("Ho")
 """
@@ -242,13 +206,13 @@ def test_what_a_test_that_does_not_pass_has_recorded_is_not_saved(
         before[name] = (folder / name).read_bytes()
     with Emulator(["qwen2.5-7b-instruct"]) as server:
         result = run(ENDS_TEST, f"--lmstudio-record={mode}", f"--lmstudio-host={server.address}")
-    result.assert_outcomes(passed=4, failed=5, skipped=3, xfailed=1, errors=4)
+    result.assert_outcomes(passed=4, failed=5, skipped=1, xfailed=1, errors=3)
     assert {path.name for path in folder.iterdir()} == saved | before.keys()
     assert {name: (folder / name).read_bytes() for name in before} == before
     kept = "" if mode == "once" else ", and the earlier one is kept"
     result.stdout.fnmatch_lines([f"test_fails.lms.jsonl is not saved{kept}: the test did not pass"])
     result = run(ENDS_TEST, "-k", "test_passes and not unexpectedly")
-    result.assert_outcomes(passed=2, deselected=12)
+    result.assert_outcomes(passed=2, deselected=9)
     result.stdout.no_fnmatch_line("*not saved*")
 
 
@@ -347,7 +311,6 @@ APPLICATION = ROOT / "cookbook/testing_faults"
 
 BUGS = {
     "connection-reset-mid-response": ("PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)", "PAUSES = ()", "*ConnectionLostError: *"),
-    "engine-stalls-mid-response": ("idle_timeout=wait", "idle_timeout=None", "*: the test still waited after 5 s, *"),
     "response-endless": ("        self.model.close()", "        pass", "*: the prediction for 'Write about *close*"),
 }
 """By the fault that finds it: what is right, what is wrong in its place, and what pytest prints."""

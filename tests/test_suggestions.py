@@ -8,16 +8,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-import lmstudio_integrations as lms
 from lmstudio_integrations._support.suggestions import (
     _NAMES_ELSEWHERE,
     _OTHER_NAMES,
     closest_names,
-    explain_unknown_name,
     explain_unknown_setting,
 )
 from lmstudio_integrations.client.api.base import BaseClient, ModelParameters
-from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
 from tests.support.adapters import ADAPTERS, EMBEDDING_MODELS, LANGUAGE_MODELS
@@ -59,29 +56,6 @@ def test_settings_of_language_models_elsewhere_are_said_to_be_such(name: str) ->
             ADAPTERS[name].make(**{setting: "x"})
 
 
-def test_the_native_client_names_its_own_settings() -> None:
-    catalog = Catalog(models=(ModelEntry(key="tiny", engine="scripted"),))
-    with Emulator(catalog=catalog) as server, lms.Client(server.address) as client:
-        model = client.llm.model("tiny")
-        ways: list[tuple[Callable[..., Any], str, str]] = [
-            (partial(client.llm.model, "tiny"), "n_ctx", "write config={'context_length': …}"),
-            (partial(client.llm.model, "tiny"), "use_mmap", "write config={'try_mmap': …}"),
-            (partial(client.llm.model, "tiny"), "validate_model_on_init", "known are config, "),
-            (partial(client.llm.model, "tiny"), "temperature", "known are config, "),
-            (partial(model.respond, "Hello!"), "max_new_tokens", "write config={'max_tokens': …}"),
-            (partial(model.respond, "Hello!"), "stop_sequences", "write config={'stop_strings': …}"),
-            *(
-                (partial(model.respond, "Hello!"), name, "known are check_context, ")
-                for name in ("stream", "tools", "n", "keep_alive", "extra_body", "reasoning_effort")
-            ),
-            (lms.Client, "extra_headers", "did you mean 'headers'?"),
-            (lms.Client, "request_timeout", "did you mean 'idle_timeout'?"),
-        ]
-        for way, name, hint in ways:
-            with pytest.raises(LMStudioValueError, match=re.escape(f"unknown argument '{name}'; {hint}")):
-                way(**{name: "x"})
-
-
 @pytest.mark.parametrize(
     ("kind", "name", "hint"),
     [
@@ -96,22 +70,6 @@ def test_the_native_client_names_its_own_settings() -> None:
 def test_a_config_names_its_own_settings(kind: Any, name: str, hint: str) -> None:
     with pytest.raises(LMStudioValueError, match=re.escape(f"unknown setting '{name}'; {hint}")):
         kind.parse({name: 1})
-
-
-@pytest.mark.parametrize("name", LANGUAGE_MODELS)
-def test_a_setting_of_the_object_is_none_of_a_call(name: str) -> None:
-    adapter = ADAPTERS[name]
-    with pytest.raises(ValueError, match=rf"pass it to {name}\(…\)"):
-        adapter.call(adapter.make(), "Hello!", unload_on_close=True)
-
-
-@pytest.mark.parametrize("name", LANGUAGE_MODELS)
-def test_extra_takes_no_names_of_settings_as_openais_extra_body_does(name: str) -> None:
-    adapter, extra = ADAPTERS[name], {"llm.prediction.llama.cpuThreads": 2, "top_k": 40}
-    with pytest.raises(ValueError, match="write 'top_k' as a setting"):
-        adapter.make(extra=extra)
-    with pytest.raises(ValueError, match="write 'top_k' as a setting"):
-        adapter.call(adapter.make(), "Hello!", extra=extra)
 
 
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
@@ -158,16 +116,6 @@ def test_a_name_that_is_merely_similar_is_not_suggested(name: str) -> None:
 def test_a_port_belongs_to_the_address(given: dict[str, Any], text: str) -> None:
     assert explain_unknown_setting("port", ["host", "timeout"], given) == text
     assert explain_unknown_setting("port", ["timeout"], given) == "known are timeout"
-
-
-def test_a_counterpart_counts_only_where_it_is_known() -> None:
-    assert explain_unknown_setting("stop_sequences", ["stop", "seed"]) == "did you mean 'stop'?"
-    assert explain_unknown_setting("stop_sequences", ["stop_strings", "seed"]) == "did you mean 'stop_strings'?"
-    assert explain_unknown_setting("stop_sequences", ["seed", "preset"]) == "known are preset, seed"
-
-
-def test_a_name_that_is_no_setting_gets_no_advice_about_settings() -> None:
-    assert explain_unknown_name("images", ["texts", "tools"]) == "known are texts, tools"
 
 
 def test_a_beginning_is_suggested_before_a_misspelling() -> None:

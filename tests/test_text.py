@@ -1,7 +1,6 @@
 """What of a text is escaped for a terminal, and what stays."""
 
 import json
-import unicodedata
 
 import pytest
 
@@ -54,16 +53,3 @@ def test_text_stays(text: str) -> None:
 
 def test_a_line_stays_one_line() -> None:
     assert printable_line("name\nError: \tfake") == "name\\nError: \\tfake"
-
-
-def test_every_control_is_escaped_in_every_form() -> None:
-    controls = "".join(chr(code) for code in range(0xA0) if unicodedata.category(chr(code)) == "Cc")
-    assert len(controls) == 65
-    assert set(printable(controls)) & set(controls) == {"\n", "\t"}
-    assert printable_line(controls).isprintable()
-    assert json.loads(printable_json(json.dumps(controls, ensure_ascii=False))) == controls
-
-
-def test_a_sequence_that_is_split_over_fragments_is_escaped_as_if_it_were_not() -> None:
-    sequence = "\x1b]52;c;aGk=\x1b\\"
-    assert "".join(map(printable, sequence)) == printable(sequence)
