@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioConnectionLostError
+from lmstudio_integrations.errors import LMStudioConnectionLostError
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 from lmstudio_integrations.protocol.exchange import Exchange
 from lmstudio_integrations.protocol.server_session import (
@@ -23,7 +23,7 @@ from tests.protocol.samples import PARAMETERS, SUCCESS, TOOL_CALL, fragment, pro
 
 pytestmark = pytest.mark.slow
 
-FUZZ = settings(max_examples=60)
+FUZZ = settings(max_examples=40)
 """The same examples in every run; raise `max_examples` and drop `derandomize` to search for new ones."""
 
 LLM = ENDPOINTS["llm"]
@@ -37,7 +37,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.dictionaries(
-            st.sampled_from(["type", "fragment", "content", "title", "code", "fields", "a"]), inner, max_size=4
+            st.sampled_from(["type", "fragment", "content", "title", "displayData", "code", "a"]), inner, max_size=4
         ),
     ),
     max_leaves=8,
@@ -71,31 +71,12 @@ PACKETS: st.SearchStrategy[Any] = st.one_of(
     JSON,
 )
 
-ERRORS: st.SearchStrategy[Any] = st.one_of(
-    JSON,
-    st.fixed_dictionaries(
-        {},
-        optional={
-            "title": JSON,
-            "cause": JSON,
-            "displayData": st.fixed_dictionaries(
-                {
-                    "code": st.sampled_from(
-                        ["generic.pathNotFound", "generic.noModelMatchingQuery", "generic.presetNotFound"]
-                    )
-                },
-                optional={"path": JSON, "availablePathsSample": JSON, "loadedModelsSample": JSON},
-            ),
-        },
-    ),
-)
-
 FROM_SERVER: st.SearchStrategy[Any] = st.one_of(
     st.fixed_dictionaries({"type": st.just("rpcResult"), "callId": IDS}, optional={"result": JSON}),
-    st.fixed_dictionaries({"type": st.just("rpcError"), "callId": IDS}, optional={"error": ERRORS}),
+    st.fixed_dictionaries({"type": st.just("rpcError"), "callId": IDS}, optional={"error": JSON}),
     st.fixed_dictionaries({"type": st.just("channelSend"), "channelId": IDS, "message": PACKETS}),
     st.fixed_dictionaries({"type": st.just("channelClose"), "channelId": IDS}),
-    st.fixed_dictionaries({"type": st.just("channelError"), "channelId": IDS}, optional={"error": ERRORS}),
+    st.fixed_dictionaries({"type": st.just("channelError"), "channelId": IDS}, optional={"error": JSON}),
     st.fixed_dictionaries(
         {
             "type": st.just("communicationWarning"),
@@ -151,18 +132,6 @@ def test_no_frame_crashes_a_client_and_every_caller_is_woken_exactly_once(data: 
     for each in data:
         client.session.receive(each, 0.0)
         client.check_each_caller_was_woken_once()
-    client.lose()
-    assert all(len(receiver.ends) == 1 for receiver in client.receivers)
-
-
-@given(ANY_DATA)
-@FUZZ
-def test_no_first_frame_crashes_a_client(data: str | bytes) -> None:
-    client = Client(ready=False)
-    try:
-        client.session.receive(data, 0.0)
-    except LMStudioAuthenticationError:
-        assert not client.session.ready
     client.lose()
     assert all(len(receiver.ends) == 1 for receiver in client.receivers)
 

@@ -1,6 +1,5 @@
 """What calls accept at run time, type checkers accept, such as configs as dicts in either spelling."""
 
-
 import pytest
 
 import lmstudio_integrations as lms
