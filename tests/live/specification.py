@@ -59,8 +59,7 @@ def _check_request(interaction: Interaction) -> Iterator[str]:
     shape = endpoint["parameter" if interaction.kind == "call" else "creationParameter"]
     if interaction.parameter is not ABSENT:
         wrong = [*wrong_with(interaction.parameter, shape, "parameter")]
-        wrong = wrong or [*wrong_settings(interaction.namespace, interaction.parameter, "parameter")]
-        yield from (each for each in wrong if "unknown field 'force'" not in each)  # of older SDKs
+        yield from wrong or wrong_settings(interaction.namespace, interaction.parameter, "parameter")
     elif shape != VOID and "parameter" in schema_of(interaction.namespace, interaction.endpoint)["required"]:
         yield "the request lacks its parameter"
     for event in interaction.events:

@@ -167,6 +167,23 @@ SUCCESS: dict[str, Any] = {
 }
 
 
+def rpc_call(endpoint: str, parameter: Any = ..., call_id: Any = 1) -> dict[str, Any]:
+    """Return the frame of a call; without a parameter, it has none."""
+    frame = {"type": "rpcCall", "endpoint": endpoint, "callId": call_id}
+    return frame if parameter is ... else {**frame, "parameter": parameter}
+
+
+def channel_create(endpoint: str, parameter: Any = ..., channel_id: Any = 1) -> dict[str, Any]:
+    """Return the frame that opens a channel."""
+    frame = {"type": "channelCreate", "endpoint": endpoint, "channelId": channel_id}
+    return frame if parameter is ... else {**frame, "creationParameter": parameter}
+
+
+def channel_send(message: Any, channel_id: Any = 1) -> dict[str, Any]:
+    """Return the frame of a packet, of either side."""
+    return {"type": "channelSend", "channelId": channel_id, "message": message}
+
+
 def fragment(content: str, **members: Any) -> dict[str, Any]:
     """Return the packet of a piece of text."""
     return {

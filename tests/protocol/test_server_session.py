@@ -7,11 +7,10 @@ import pytest
 
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened, PacketReceived, ServerSession
-from tests.protocol.samples import EMPTY_STACK, HELLO, PLUGIN, QUERY, fragment
+from tests.protocol.samples import PLUGIN, PREDICT_HELLO, channel_create, channel_send, fragment, rpc_call
 
 AUTH = {"authVersion": 1, "clientIdentifier": "me", "clientPasskey": "secret"}
 DEEP = "[" * 250 + "]" * 250
-PREDICT = {"modelSpecifier": QUERY, "history": HELLO, "predictionConfigStack": EMPTY_STACK}
 
 
 def session(*, rejection: str | None = None, authenticated: bool = True) -> ServerSession:
@@ -30,7 +29,7 @@ def sent(by: ServerSession) -> list[dict[str, Any]]:
 
 def create(channel_id: int = 1) -> dict[str, Any]:
     """Return the frame that opens a prediction."""
-    return {"type": "channelCreate", "endpoint": "predict", "channelId": channel_id, "creationParameter": PREDICT}
+    return channel_create("predict", PREDICT_HELLO, channel_id)
 
 
 def test_credentials_are_passed_to_the_authenticator() -> None:
@@ -137,8 +136,7 @@ def test_a_keep_alive_gets_an_ack_at_once() -> None:
         {},
         {"type": "unheardOf"},
         {"type": "rpcCall", "endpoint": "listLoaded"},
-        {"type": "rpcCall", "endpoint": "listLoaded", "callId": True},
-        *({"type": "rpcCall", "endpoint": "listLoaded", "callId": number} for number in (2**53, -(2**53), 10**400)),
+        *(rpc_call("listLoaded", call_id=number) for number in (True, 2**53, -(2**53), 10**400)),
         {"type": "rpcCall", "callId": 1},
         {"type": "channelCreate", "endpoint": "predict"},
         {"type": "channelCreate", "endpoint": ["predict"], "channelId": 1},
@@ -159,17 +157,9 @@ def test_a_malformed_frame_is_dropped_without_a_warning(frame: Any) -> None:
 @pytest.mark.parametrize(
     ("frame", "kind", "text"),
     [
-        (
-            {"type": "rpcCall", "endpoint": "x", "callId": 1},
-            "rpcEndpointUnknown",
-            "Received rpcCall for unknown endpoint, endpoint = x",
-        ),
-        ({"type": "rpcCall", "endpoint": "predict", "callId": 1}, "rpcEndpointUnknown", "endpoint = predict"),
-        (
-            {"type": "channelCreate", "endpoint": "listLoaded", "channelId": 2},
-            "channelEndpointUnknown",
-            "Received channelCreate for unknown endpoint, endpoint = listLoaded",
-        ),
+        (rpc_call("x"), "rpcEndpointUnknown", "Received rpcCall for unknown endpoint, endpoint = x"),
+        (rpc_call("predict"), "rpcEndpointUnknown", "Received rpcCall for unknown endpoint, endpoint = predict"),
+        (channel_create("tokenize"), "channelEndpointUnknown", "Received channelCreate for unknown endpoint, endpoint"),
         (
             {"type": "signalSubscribe", "endpoint": "x", "subscribeId": 0},
             "signalEndpointUnknown",
@@ -180,39 +170,19 @@ def test_a_malformed_frame_is_dropped_without_a_warning(frame: Any) -> None:
             "writableSignalEndpointUnknown",
             "Received writableSignalSubscribe for unknown endpoint, endpoint = x",
         ),
-        (
-            {"type": "rpcCall", "endpoint": "listLoaded", "callId": 1, "parameter": None},
-            "rpcParameterTypeError",
-            "Expected void, received null",
-        ),
         *(
-            (
-                {"type": "rpcCall", "endpoint": "listLoaded", "callId": 1, "parameter": parameter},
-                "rpcParameterTypeError",
-                f"Expected void, received {name}",
+            (rpc_call("listLoaded", parameter), "rpcParameterTypeError", f"Expected void, received {name}")
+            for parameter, name in (
+                *((None, "null"), ({}, "object"), ([], "array")),
+                *(("a", "string"), (True, "boolean"), (1.5, "number")),
             )
-            for parameter, name in (({}, "object"), ([], "array"), ("a", "string"), (True, "boolean"), (1.5, "number"))
         ),
-        (
-            {"type": "rpcCall", "endpoint": "tokenize", "callId": 1, "parameter": {"inputString": "a"}},
-            "rpcParameterTypeError",
-            "specifier: Field required",
-        ),
-        (
-            {"type": "rpcCall", "endpoint": "tokenize", "callId": 1},
-            "rpcParameterTypeError",
-            "endpointName = tokenize",
-        ),
-        (
-            {"type": "channelCreate", "endpoint": "predict", "channelId": 2, "creationParameter": {}},
-            "channelCreationParameterTypeError",
-            "endpointName = predict",
-        ),
+        (rpc_call("tokenize", {"inputString": "a"}), "rpcParameterTypeError", "specifier: Field required"),
+        (rpc_call("tokenize"), "rpcParameterTypeError", "endpointName = tokenize"),
+        (channel_create("predict", {}, 2), "channelCreationParameterTypeError", "endpointName = predict"),
         (create(1), "channelAlreadyOpen", "channelId = 1"),
-        ({"type": "channelSend", "channelId": 9, "message": {"type": "cancel"}}, "channelUnknown", "channelId = 9"),
-        ({"type": "channelSend", "channelId": 1, "message": {"type": "stop"}}, "channelMessageTypeError", "predict"),
-        ({"type": "channelSend", "channelId": 1, "message": "cancel"}, "channelMessageTypeError", "predict"),
-        ({"type": "channelSend", "channelId": 1, "message": {}}, "channelMessageTypeError", "predict"),
+        (channel_send({"type": "cancel"}, 9), "channelUnknown", "channelId = 9"),
+        *((channel_send(packet), "channelMessageTypeError", "predict") for packet in ({"type": "stop"}, "cancel", {})),
     ],
 )
 def test_an_invalid_request_gets_one_warning_and_no_reply(frame: dict[str, Any], kind: str, text: str) -> None:
@@ -229,15 +199,14 @@ def tool_session() -> ServerSession:
     """Return a session of the namespace `plugins`, with a tool session on channel 1."""
     made = ServerSession(ENDPOINTS["plugins"], lambda *_: None)
     made.receive(json.dumps(AUTH))
-    opening = {"type": "channelCreate", "endpoint": "startToolUseSession", "channelId": 1, "creationParameter": PLUGIN}
-    assert isinstance(made.receive(json.dumps(opening)), ChannelOpened)
+    assert isinstance(made.receive(json.dumps(channel_create("startToolUseSession", PLUGIN))), ChannelOpened)
     made.data_to_send()
     return made
 
 
 def send_packet(made: ServerSession, packet: Any) -> PacketReceived | None:
     """Let the client send a packet on channel 1."""
-    received = made.receive(json.dumps({"type": "channelSend", "channelId": 1, "message": packet}))
+    received = made.receive(json.dumps(channel_send(packet)))
     assert received is None or isinstance(received, PacketReceived)
     return received
 
@@ -301,7 +270,7 @@ def test_five_warnings_are_sent_and_then_no_more() -> None:
 def test_a_warning_about_very_many_errors_has_only_their_number() -> None:
     made = session()
     history = {"messages": [1] * 100}
-    made.receive(json.dumps(create() | {"creationParameter": PREDICT | {"history": history}}))
+    made.receive(json.dumps(create() | {"creationParameter": PREDICT_HELLO | {"history": history}}))
     (warning,) = sent(made)
     assert warning["warning"].endswith("creationParameter = 100 errors")
 

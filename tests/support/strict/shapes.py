@@ -19,6 +19,12 @@ SETTINGS: Schema = SCHEMAS["properties"]["settings"]["properties"]
 """By the key of each setting."""
 
 NAMESPACES = SCHEMAS["properties"].keys() - {"settings", "frames", "error"}
+_OF_PYTHON_SDK = {
+    "llm.prediction.promptTemplate": ("bosToken", "eosToken", "inputConfig"),
+    "llm.prediction.tools": ("force",),
+}
+"""Members of settings that only the official Python SDK sends (docs/protocol.md#prediction-keys)."""
+
 ABSENT: Schema = {"not": {}}
 """The schema of what must not be there."""
 
@@ -93,7 +99,9 @@ def wrong_settings(namespace: str, parameter: Mapping[str, Any], path: str) -> I
 
 def _wrong_setting(key: str, value: object, places: tuple[str, ...], path: str) -> Iterator[str]:
     if key.startswith(places) and key in SETTINGS:
-        yield from wrong_with(value, SETTINGS[key], f"{path}({key})")
+        known = [f"unknown field {name!r}" for name in _OF_PYTHON_SDK.get(key, ())]
+        found = wrong_with(value, SETTINGS[key], f"{path}({key})")
+        yield from (each for each in found if not any(name in each for name in known))
     elif key in SETTINGS or key.startswith(("llm.", "embedding.", "load.", "retrieval.")):
         yield f"{path} has the key {key}, which has no place here"
 
