@@ -18,7 +18,6 @@ SCHEMAS: Schema = json.loads(Path(__file__).with_name("typescript_schemas.json")
 SETTINGS: Schema = SCHEMAS["properties"]["settings"]["properties"]
 """By the key of each setting."""
 
-NAMESPACES = SCHEMAS["properties"].keys() - {"settings", "frames", "error"}
 _OF_PYTHON_SDK = {
     "llm.prediction.promptTemplate": ("bosToken", "eosToken", "inputConfig"),
     "llm.prediction.tools": ("force",),
@@ -64,22 +63,16 @@ def wrong_with(value: object, schema: Schema, path: str) -> Iterator[str]:
         yield from _wrong_with_each(value, schema["anyOf"], path)
     elif "type" in schema and not _has_type(value, schema["type"]):
         yield f"{path} must be {schema['type']}, is {value!r}"
-    elif "const" in schema or "enum" in schema:
-        allowed = schema.get("enum", [schema.get("const")])
-        if value not in allowed:
-            yield f"{path} must be one of {', '.join(map(str, allowed))}, is {value!r}"
     elif isinstance(value, dict):
         yield from _wrong_with_object(value, schema, path)
     elif isinstance(value, list):
         yield from _wrong_with_array(value, schema, path)
-    elif isinstance(value, str):
-        shortest, longest = schema.get("minLength", 0), schema.get("maxLength", len(value))
-        if not shortest <= len(value) <= longest or not re.search(schema.get("pattern", ""), value):
-            yield f"{path} must be {dict(schema)}, is {value!r}"
-    elif isinstance(value, int | float):
-        least, most = schema.get("minimum", value), schema.get("maximum", value)
-        if not least <= value <= most or value <= schema.get("exclusiveMinimum", value - 1):
-            yield f"{path} must lie within {dict(schema)}, is {value!r}"
+    elif "const" in schema or "enum" in schema:
+        allowed = schema.get("enum", [schema.get("const")])
+        if value not in allowed:
+            yield f"{path} must be one of {', '.join(map(str, allowed))}, is {value!r}"
+    elif not _is_within(value, schema):
+        yield f"{path} must lie within {dict(schema)}, is {value!r}"
 
 
 def wrong_settings(namespace: str, parameter: Mapping[str, Any], path: str) -> Iterator[str]:
@@ -123,6 +116,17 @@ def _has_type(value: object, types: str | list[str]) -> bool:
     """Whether a value has one of some types: `true` is no number, and `1.0` no integer."""
     names = [types] if isinstance(types, str) else types
     return any(isinstance(value, _TYPES[name]) and (name == "boolean") == isinstance(value, bool) for name in names)
+
+
+def _is_within(value: object, schema: Schema) -> bool:
+    """Whether the bounds of a schema allow a text or a number."""
+    if isinstance(value, str):
+        shortest, longest = schema.get("minLength", 0), schema.get("maxLength", len(value))
+        return shortest <= len(value) <= longest and bool(re.search(schema.get("pattern", ""), value))
+    if isinstance(value, int | float):
+        least, most = schema.get("minimum", value), schema.get("maximum", value)
+        return bool(least <= value <= most and value > schema.get("exclusiveMinimum", value - 1))
+    return True
 
 
 def _wrong_with_each(value: object, options: list[Schema], path: str) -> Iterator[str]:
