@@ -11,7 +11,7 @@ import pytest
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations.client.api.convenience import reset_default_client
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cookbook.recipe_runs import patient
 from tests.cookbook.recipes import CATALOG, CHAT, EMBEDDING, copy_cookbook, other_key, recipe_of, renamed
 
@@ -22,22 +22,27 @@ TOKEN = "sk-lm-Ab3dEf7h:0123456789abcdefghij"
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator]:
     """A server with scripted models, which are loaded. The working directory is a copy of the cookbook."""
-    reset_default_client()
     loaded = [other_key(CHAT), other_key(EMBEDDING)]
     with Emulator(catalog=renamed(CATALOG), load=loaded, tokens=[TOKEN]) as server:
-        monkeypatch.setenv(HOST_VARIABLE, server.address)
         monkeypatch.setenv("LM_API_TOKEN", TOKEN)
-        monkeypatch.chdir(copy_cookbook(tmp_path))
+        run_on(server, monkeypatch, tmp_path)
         yield server
     reset_default_client()
 
 
-def run_here(name: str) -> dict[str, Any]:
+def run_on(server: Emulator, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let recipes run in a copy of the cookbook, on a server."""
+    reset_default_client()
+    monkeypatch.setenv(HOST_VARIABLE, server.address)
+    monkeypatch.chdir(copy_cookbook(folder))
+
+
+def run_here(name: str, run_name: str = "recipe") -> dict[str, Any]:
     """Run a recipe in this process; return its names."""
     recipe = recipe_of(name)
     if recipe.missing:
         pytest.skip(recipe.missing)
-    return runpy.run_path(f"{name}.py")
+    return runpy.run_path(f"{name}.py", run_name=run_name)
 
 
 def texts(server: Emulator) -> list[str]:
@@ -112,3 +117,29 @@ def test_a_chat_responds_from_the_files_of_the_moment_and_embeds_each_paragraph_
         assert "pier 7" not in prompt
 
     asyncio.run(main())
+
+
+PLUGIN_IS_MISSING = 'This recipe needs mcp/files: Cannot find a plugin with the identifier "mcp/files".'
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("langchain_images", "This recipe needs vision; your models with it: none."),
+        ("langchain_reasoning", "This recipe needs reasoning; your models: acme/plain."),
+        ("langchain_cascade", "This recipe needs two language models; loaded: acme/plain."),
+        ("langchain_sql", "The model did not run SQL; take a larger model."),
+        ("langchain_mcp", "The model did not look up ferries; take a larger model."),
+        ("langchain_lm_studio_tools", PLUGIN_IS_MISSING),
+        ("llama_index_lm_studio_tools", PLUGIN_IS_MISSING),
+    ],
+)
+def test_a_recipe_says_in_one_sentence_what_the_loaded_model_lacks(
+    name: str, sentence: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with Emulator([ModelEntry(key="acme/plain", vision=False)], load=["acme/plain"]) as server:
+        run_on(server, monkeypatch, tmp_path)
+        with pytest.raises(SystemExit) as ended:
+            run_here(name, "__main__")
+    reset_default_client()
+    assert ended.value.code == sentence

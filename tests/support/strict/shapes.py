@@ -125,7 +125,7 @@ def _is_within(value: object, schema: Schema) -> bool:
         return shortest <= len(value) <= longest and bool(re.search(schema.get("pattern", ""), value))
     if isinstance(value, int | float):
         least, most = schema.get("minimum", value), schema.get("maximum", value)
-        return bool(least <= value <= most and value > schema.get("exclusiveMinimum", value - 1))
+        return bool(least <= value <= most and value > schema.get("exclusiveMinimum", float("-inf")))
     return True
 
 
