@@ -39,7 +39,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     information = folder / "lmstudio_integrations-0.1.0.dist-info"
     information.mkdir(parents=True)
     (information / "METADATA").write_text(METADATA, encoding="utf-8")
-    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    monkeypatch.syspath_prepend(folder)
     with_pip(monkeypatch, True)
 
     def write(**origin: Any) -> None:

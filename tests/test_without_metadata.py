@@ -13,7 +13,6 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations import __version__
-from lmstudio_integrations.cli import main
 from lmstudio_integrations.emulator import Emulator, ModelEntry, Recording
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
@@ -60,18 +59,12 @@ def not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("not_installed")
-def test_models_are_loaded_and_recorded_without_metadata(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_models_are_loaded_and_recorded_without_metadata(tmp_path: Path) -> None:
     with Emulator([ModelEntry(key="m")]) as server, Recording(tmp_path / "cassette.jsonl", server.address) as recording:
         models: list[Any] = [ChatLMStudio(model="m", host=recording.address), LMStudio(model="m", host=server.address)]
         assert models[0].invoke("hello").text == models[1].complete("hello").text
         with lms.Client(server.address) as client:
             assert client.system.get_version().version.startswith(__version__)
-    monkeypatch.setattr(sys, "argv", ["lmsi", "--version"])
-    with pytest.raises(SystemExit):
-        main()
-    assert capsys.readouterr().out.strip() == __version__
 
 
 @pytest.mark.slow

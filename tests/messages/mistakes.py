@@ -188,7 +188,8 @@ def adapted(make: Any, call: Callable[[Any], Any], **settings: Any) -> Trigger:
 
 
 def _nothing_listens(case: Case, *, host: str | None = "{}", in_container: bool = False, found: bool = False) -> Any:
-    case.monkeypatch.setattr(suggestions, "in_container", lambda: in_container)
+    if in_container:
+        case.monkeypatch.setattr(suggestions, "in_container", lambda: True)
     with closed_port() as address, Emulator(models()) as server:
         candidates = (Address.parse(server.address if found else address),)
         case.monkeypatch.setattr(discovery, "local_candidates", lambda: candidates)

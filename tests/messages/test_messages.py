@@ -37,7 +37,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (HOST_VARIABLE, *TOKEN_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(suggestions, "in_container", lambda: False)
-    monkeypatch.setattr(probe, "PROBE_TIMEOUT", 5.0)
+    monkeypatch.setattr(probe, "PROBE_TIMEOUT", 600.0)
 
 
 class _Records(logging.Handler):

@@ -1,7 +1,7 @@
 """Checks the frames on one socket against the official SDK: all of the client, and those of plugins of the server."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -116,9 +116,20 @@ class StrictListener:
         elif not self._authenticated:
             yield "nothing may be sent between the first frame and the server's reply to it"
         else:
-            findings = [*wrong_with(frame, schema_of("frames", "client"), "the frame")]
-            check = _CHECKS.get(frame.get("type"))
-            yield from findings or (check(self, namespace, frame) if check else ())
+            yield from [*wrong_with(frame, schema_of("frames", "client"), "the frame")] or self._check(namespace, frame)
+
+    def _check(self, namespace: str, frame: dict[str, Any]) -> Iterator[str]:
+        match frame["type"]:
+            case "rpcCall":
+                yield from self._check_call(namespace, frame)
+            case "channelCreate":
+                yield from self._check_create(namespace, frame)
+            case "channelSend":
+                yield from self._check_send(frame)
+            case "communicationWarning":
+                self._warnings += 1
+                if self._warnings > MAX_WARNINGS:
+                    yield f"a side sends {MAX_WARNINGS} warnings at most"
 
     def _check_call(self, namespace: str, frame: dict[str, Any]) -> Iterator[str]:
         if frame["callId"] in self._calls:
@@ -134,7 +145,7 @@ class StrictListener:
             self._sessions[frame["channelId"]] = ToolSession()
         yield from _wrong_request(namespace, frame, "channel", "creationParameter")
 
-    def _check_send(self, _namespace: str, frame: dict[str, Any]) -> Iterator[str]:
+    def _check_send(self, frame: dict[str, Any]) -> Iterator[str]:
         channel_id, packet = frame["channelId"], frame.get("message")
         if channel_id not in self._channels:
             yield f"the channel {channel_id} was never opened"
@@ -151,19 +162,6 @@ class StrictListener:
         if session and not findings:
             findings = [*(session.check_client if direction == "client" else session.check_server)(packet)]
         yield from findings
-
-    def _check_warning(self, _namespace: str, _frame: dict[str, Any]) -> Iterator[str]:
-        self._warnings += 1
-        if self._warnings > MAX_WARNINGS:
-            yield f"a side sends {MAX_WARNINGS} warnings at most"
-
-
-_CHECKS: dict[Any, Callable[[StrictListener, str, dict[str, Any]], Iterator[str]]] = {
-    "rpcCall": StrictListener._check_call,
-    "channelCreate": StrictListener._check_create,
-    "channelSend": StrictListener._check_send,
-    "communicationWarning": StrictListener._check_warning,
-}
 
 
 def _wrong_request(namespace: str, frame: dict[str, Any], kind: str, member: str) -> Iterator[str]:
