@@ -9,41 +9,51 @@ from websockets.sync.client import connect
 
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator
-from tests.protocol.samples import EMPTY_STACK, PLUGIN, QUERY, channel_create, channel_send, rpc_call
+from tests.protocol.samples import (
+    GET_M1,
+    PLUGIN,
+    PREDICT_HELLO,
+    QUERY,
+    channel_create,
+    channel_send,
+    rpc_call,
+)
 from tests.support.strict.fixture import Findings, strict, strict_findings
 from tests.support.strict.listener import Direction, StrictError, StrictListener
 
 __all__ = ["strict", "strict_findings"]
 
 AUTH = {"authVersion": 1, "clientIdentifier": "guest:1", "clientPasskey": "secret"}
+Frames = list[tuple[Direction, Any]]
 
 
-def load(**fields: Any) -> dict[str, Any]:
-    """Return the frame that gets or loads a model."""
-    return channel_create("getOrLoad", {"identifier": "m", "loadConfigStack": EMPTY_STACK, **fields})
+def predict(**members: Any) -> dict[str, Any]:
+    """Return the frame that opens a prediction."""
+    return channel_create("predict", {**PREDICT_HELLO, **members})
 
 
-def predict(role: str, content: Any, **settings: Any) -> dict[str, Any]:
-    """Return the frame that opens a prediction, with settings by their keys."""
-    fields = [{"key": f"llm.prediction.{key}", "value": value} for key, value in settings.items()]
-    stack = {"layers": [{"layerName": "apiOverride", "config": {"fields": fields}}]}
-    history = {"messages": [{"role": role, "content": content}]}
-    return channel_create("predict", {"modelSpecifier": QUERY, "history": history, "predictionConfigStack": stack})
+def with_setting(key: str, value: Any) -> dict[str, Any]:
+    """Return the frame of a prediction with a setting."""
+    config = {"fields": [{"key": f"llm.prediction.{key}", "value": value}]}
+    return predict(predictionConfigStack={"layers": [{"layerName": "apiOverride", "config": config}]})
 
 
-def call(call_id: Any, **members: Any) -> tuple[Direction, Any]:
-    return "client", channel_send({"type": "callTool", "callId": call_id, "name": "f", "arguments": {}, **members})
+def call(call_id: int) -> tuple[Direction, Any]:
+    return "client", channel_send({"type": "callTool", "callId": call_id, "name": "f", "arguments": {}})
 
 
-AUTHENTICATION: list[tuple[Direction, Any]] = [("client", AUTH), ("server", {"success": True})]
-SESSION: list[tuple[Direction, Any]] = [
-    *AUTHENTICATION,
-    ("client", channel_create("startToolUseSession", PLUGIN)),
-]
-READY: tuple[Direction, Any] = ("server", channel_send({"type": "sessionReady", "toolDefinitions": []}))
-CANCEL: tuple[Direction, Any] = ("client", channel_send({"type": "cancel"}))
-COMPLETE: tuple[Direction, Any] = ("server", channel_send({"type": "toolCallComplete", "callId": 0, "result": None}))
-ABORT: tuple[Direction, Any] = ("client", channel_send({"type": "abortToolCall", "callId": 0}))
+def packet(by: Direction, kind: str, **members: Any) -> tuple[Direction, Any]:
+    return by, channel_send({"type": kind, **members})
+
+
+AUTHENTICATION: Frames = [("client", AUTH), ("server", {"success": True})]
+SESSION: Frames = [*AUTHENTICATION, ("client", channel_create("startToolUseSession", PLUGIN))]
+READY = packet("server", "sessionReady", toolDefinitions=[])
+CANCEL = packet("client", "cancel")
+COMPLETE = packet("server", "toolCallComplete", callId=0, result=None)
+ABORT = packet("client", "abortToolCall", callId=0)
+LOAD: tuple[Direction, Any] = ("client", channel_create("getOrLoad", GET_M1))
+LIST: tuple[Direction, Any] = ("client", rpc_call("listLoaded"))
 WARNING: tuple[Direction, Any] = ("client", {"type": "communicationWarning", "warning": "hm"})
 
 
@@ -56,12 +66,10 @@ WARNING: tuple[Direction, Any] = ("client", {"type": "communicationWarning", "wa
         (rpc_call("tokenize"), "needs 'parameter'"),
         (rpc_call("predict", {}), "no RPC 'predict'"),
         (rpc_call("tokenize", {"modelSpecifier": QUERY, "inputString": ""}), "lacks 'specifier'"),
-        (rpc_call("unloadModel", {"identifier": 1}), "must be string"),
-        (load(loadTtlMs=0), "must lie within {'type': 'integer', 'minimum': 1}"),
-        (predict("user", "hi"), "must be array"),
-        (predict("developer", []), "role must be one of"),
-        (predict("user", [], temprature=1), "has no place here"),
-        (predict("user", [], topKSampling=4.0), "must be integer"),
+        (channel_create("getOrLoad", {**GET_M1, "loadTtlMs": 0}), "must lie within {'type': 'integer', 'minimum': 1}"),
+        (predict(history={"messages": [{"role": "developer", "content": []}]}), "role must be one of"),
+        (with_setting("temprature", 1), "has no place here"),
+        (with_setting("topKSampling", 4.0), "must be integer"),
         (channel_send({"type": "cancel"}), "never"),
         ("{", "no JSON"),
         ('{"type":"keepAlive","type":"keepAlive"}', "a key stands twice"),
@@ -73,47 +81,37 @@ def test_the_listener_finds_each_kind_of_error_in_a_frame(frame: Any, finding: s
 
 
 @pytest.mark.parametrize(
-    ("frames", "finding"),
+    ("namespace", "frames", "finding"),
     [
-        ([("client", {**AUTH, "authVersion": 2})], "the first frame"),
-        ([("client", AUTH), ("client", rpc_call("listLoaded"))], "between the first frame and the server's reply"),
-        ([*AUTHENTICATION, *[("client", rpc_call("listLoaded"))] * 2], "call id 1 was used before"),
-        ([*AUTHENTICATION, *[("client", load())] * 2], "channel id 1 was used before"),
-        ([*AUTHENTICATION, ("client", load()), CANCEL, CANCEL], "was cancelled before"),
-        ([*AUTHENTICATION, *[WARNING] * 6], "5 warnings at most"),
+        ("llm", [("client", {**AUTH, "authVersion": 2})], "the first frame"),
+        ("llm", [("client", AUTH), LIST], "between the first frame and the server's reply"),
+        ("llm", [*AUTHENTICATION, LIST, LIST], "call id 1 was used before"),
+        ("llm", [*AUTHENTICATION, LOAD, LOAD], "channel id 1 was used before"),
+        ("llm", [*AUTHENTICATION, LOAD, CANCEL, CANCEL], "was cancelled before"),
+        ("llm", [*AUTHENTICATION, *[WARNING] * 6], "5 warnings at most"),
+        ("plugins", [*SESSION, call(0)], "before sessionReady"),
+        ("plugins", [*SESSION, READY, call(1)], "has the callId 0, not 1"),
+        ("plugins", [*SESSION, READY, CANCEL], "must be one of callTool"),
+        ("plugins", [*SESSION, READY, READY], "sessionReady must come first, and once"),
+        ("plugins", [*SESSION, READY, COMPLETE], "call 0 was never made"),
+        ("plugins", [*SESSION, READY, call(0), COMPLETE, COMPLETE], "call 0 has ended before"),
+        ("plugins", [*SESSION, READY, call(0), ABORT, COMPLETE], "nothing of it may follow"),
     ],
 )
-def test_the_listener_finds_each_kind_of_error_in_the_order_of_frames(frames: list[Any], finding: str) -> None:
-    check_last("llm", frames, finding)
+def test_the_listener_finds_each_kind_of_error_in_the_order_of_frames(
+    namespace: str, frames: Frames, finding: str
+) -> None:
+    check_last(namespace, frames, finding)
 
 
-@pytest.mark.parametrize(
-    ("packets", "finding"),
-    [
-        ([call(0)], "before sessionReady"),
-        ([READY, call(1)], "has the callId 0, not 1"),
-        ([READY, CANCEL], "must be one of callTool"),
-        ([READY, READY], "sessionReady must come first, and once"),
-        ([READY, COMPLETE], "call 0 was never made"),
-        ([READY, call(0), COMPLETE, COMPLETE], "call 0 has ended before"),
-        (
-            [READY, call(0), ("client", channel_send({"type": "abortToolCall", "callId": 0})), COMPLETE],
-            "nothing of it may follow",
-        ),
-    ],
-)
-def test_the_listener_finds_each_kind_of_error_in_a_tool_session(packets: list[Any], finding: str) -> None:
-    check_last("plugins", [*SESSION, *packets], finding)
-
-
-def check_last(namespace: str, frames: list[tuple[Direction, Any]], finding: str) -> None:
+def check_last(namespace: str, frames: Frames, finding: str) -> None:
     """Check that the listener accepts all frames but the last."""
     listener = StrictListener()
-    texts = [(direction, frame if isinstance(frame, str) else json.dumps(frame)) for direction, frame in frames]
-    for direction, text in texts[:-1]:
-        listener.feed(direction, namespace, text)
+    *accepted, last = [(by, frame if isinstance(frame, str) else json.dumps(frame)) for by, frame in frames]
+    for by, text in accepted:
+        listener.feed(by, namespace, text)
     with pytest.raises(StrictError) as caught:
-        listener.feed(texts[-1][0], namespace, texts[-1][1])
+        listener.feed(last[0], namespace, last[1])
     assert finding in str(caught.value)
     assert str(caught.value).startswith(f"on /{namespace}: ")
 
@@ -129,6 +127,8 @@ def test_what_a_client_sends_to_an_emulator_is_checked(emulator: Emulator, stric
         client.llm.list_loaded()
     assert (strict.frames, strict.findings) == (2, [])
     with connect(f"ws://{emulator.address}/llm") as socket:
-        socket.send("{")
+        for text in (json.dumps(AUTH), "{", '{"type":"keepAlive"}'):
+            socket.send(text)
+        assert [json.loads(socket.recv()) for _ in range(2)] == [{"success": True}, {"type": "keepAliveAck"}]
     assert len(strict.findings) == 1
     strict.findings.clear()

@@ -173,7 +173,7 @@ def test_a_correction_names_the_problem_and_does_not_repeat_the_response() -> No
 def test_half_of_a_surrogate_pair_is_a_typed_error_and_no_end_of_partial_values() -> None:
     chance = random.Random(1)
     parts = ['{"name": "', "Os\u00f8", '"', "\ud83d", "\ude00", "\\ud83d", "\n", "}", " ", "\U0001f600", "{"]
-    for _ in range(2_000):
+    for _ in range(300):
         text = '{"name": "' * chance.randrange(2) + "".join(chance.choices(parts, k=chance.randrange(1, 9)))
         partial_json(text)
         json_object(text)
