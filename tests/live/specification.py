@@ -36,7 +36,7 @@ def _check(interaction: Interaction, *, is_invalid: bool) -> Iterator[str]:
     yield from _check_end(interaction, must_warn=is_invalid and must_warn)
     for event in interaction.events:
         if event.kind == "error":
-            yield from wrong_with(event.body, schema_of("error"), "error")
+            yield from wrong_with(event.body, schema_of("frames", "error"), "error")
     replies = _check_result(interaction) if interaction.kind == "call" else _check_packets(interaction)
     # A server reports the settings of a request; those that are invalid are still so.
     yield from (each for each in replies if not any(_setting(each) in finding for finding in request))

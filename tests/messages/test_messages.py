@@ -106,13 +106,6 @@ def test_the_page_quotes_what_each_interface_shows(entry: str, monkeypatch: pyte
     assert quotes.keys() == seen, "the page quotes messages that nothing raises"
 
 
-def test_a_quote_with_another_text_does_not_fit() -> None:
-    assert pattern_of("ttl must be …; write ttl=300\n").search("ttl must be a number; write ttl=300")
-    assert not pattern_of("ttl must be\n  …; write ttl=300\n").search("ttl must be a number; write ttl=300")
-    assert not pattern_of("ttl must be …; write ttl=300").search("ttl must be a number; write ttl=30")
-    assert not pattern_of("a (b)").search("a b")
-
-
 @pytest.fixture
 def bundled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """A server with scripted models under the keys of the bundled ones."""

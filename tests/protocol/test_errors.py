@@ -77,7 +77,7 @@ DISPLAY: dict[str, tuple[dict[str, Any], type[LMStudioServerError], str]] = {
 
 
 def test_every_error_code_of_the_sdk_has_a_sample_here_and_in_the_emulator() -> None:
-    codes = {each["properties"]["code"]["const"] for each in schema_of("error", "displayData")["anyOf"]}
+    codes = {each["properties"]["code"]["const"] for each in schema_of("frames", "error", "displayData")["anyOf"]}
     assert codes == DISPLAY.keys() == error_codes.MEMBERS.keys()
 
 

@@ -523,6 +523,7 @@ def test_a_warning_about_no_call_is_only_logged(
         (["\ud83d", "\ude00!"], ["", "😀!"]),
         (["a\ud83d", "\ude00", "b"], ["a", "😀", "b"]),
         (["\ud83d", "x"], ["", "\ufffdx"]),
+        (["\udbff", "\udfff"], ["", "\U0010ffff"]),
         (["\ude00x"], ["\ufffdx"]),
         (["😀"], ["😀"]),
     ],

@@ -26,30 +26,46 @@ const { LMStudioClient, inner } = bundle.exports;
 const client = new LMStudioClient({ baseUrl: "ws://127.0.0.1:1" }); // it connects on first use only
 
 const named = (entries) => z.object(Object.fromEntries(entries));
-const void_ = ({ typeName }) => typeName === "ZodVoid" || typeName === "ZodUndefined";
-const parts = (schemas) => named(Object.entries(schemas).map(([part, of]) => [part, void_(of._def) ? z.never() : of]));
-const rpc = ({ name, parameter, returns }) => [name, parts({ parameter, result: returns })];
-const channel = ({ name, creationParameter, toServerPacket, toClientPacket }) => [
-  name,
-  parts({ creationParameter, client: toServerPacket, server: toClientPacket }),
-];
+const isVoid = ({ _def }) => _def.typeName === "ZodVoid" || _def.typeName === "ZodUndefined";
+const parts = (schemas) =>
+  named(Object.entries(schemas).map(([part, schema]) => [part, isVoid(schema) ? z.never() : schema]));
 
-const namespaces = Object.keys(client).filter((name) => name.endsWith("Port"));
-const groups = namespaces.map((name) => {
+const endpointsOf = (name) => {
   const { backendInterface } = client[name];
-  const endpoints = [...backendInterface.getAllRpcEndpoints().map(rpc), ...backendInterface.getAllChannelEndpoints().map(channel)];
-  return [name.replace(/Port$/, ""), named(endpoints)];
-});
-groups.push(["settings", named([...inner.globalConfigSchematics.fields.values()].map((field) => [field.fullKey, field.schema]))]);
-groups.push(["frames", named([["client", inner.clientToServerMessageSchema], ["server", inner.serverToClientMessageSchema]])]);
-groups.push(["error", inner.serializedLMSExtendedErrorSchema.extend({ displayData: inner.errorDisplayDataSchema.optional() })]);
-
-const { properties } = zodToJsonSchema(named(groups), { $refStrategy: "root" });
-// Python has no classes of characters in its patterns.
-const text = (schema) => JSON.stringify(schema, (key, value) => (key === "pattern" && value.includes("\\p{") ? undefined : value));
-const lines = ([name, schema]) => {
-  if (!(schema.properties && schema.type === "object") || name === "error") return `${JSON.stringify(name)}: ${text(schema)}`;
-  const members = Object.entries(schema.properties).map(([member, of]) => `${JSON.stringify(member)}: ${text(of)}`);
-  return `${JSON.stringify(name)}: {"properties": {\n${members.join(",\n")}\n}}`;
+  return named([
+    ...backendInterface
+      .getAllRpcEndpoints()
+      .map(({ name, parameter, returns }) => [name, parts({ parameter, result: returns })]),
+    ...backendInterface
+      .getAllChannelEndpoints()
+      .map(({ name, creationParameter, toServerPacket, toClientPacket }) => [
+        name,
+        parts({ creationParameter, client: toServerPacket, server: toClientPacket }),
+      ]),
+  ]);
 };
-process.stdout.write(`{"properties": {\n${Object.entries(properties).map(lines).join(",\n")}\n}}\n`);
+
+const ports = Object.keys(client).filter((name) => name.endsWith("Port"));
+const settings = [...inner.globalConfigSchematics.fields.values()];
+const displayData = inner.errorDisplayDataSchema.optional();
+const everything = named([
+  ...ports.map((name) => [name.replace(/Port$/, ""), endpointsOf(name)]),
+  ["settings", named(settings.map(({ fullKey, schema }) => [fullKey, schema]))],
+  [
+    "frames",
+    parts({
+      client: inner.clientToServerMessageSchema,
+      server: inner.serverToClientMessageSchema,
+      error: inner.serializedLMSExtendedErrorSchema.extend({ displayData }),
+    }),
+  ],
+]);
+
+// Python has no classes of characters in its patterns.
+const withoutClasses = (key, value) => (key === "pattern" && value.includes("\\p{") ? undefined : value);
+const line = ([name, schema]) => `${JSON.stringify(name)}: ${JSON.stringify(schema, withoutClasses)}`;
+const group = ([name, schema]) =>
+  `${JSON.stringify(name)}: {"properties": {\n${Object.entries(schema.properties).map(line).join(",\n")}\n}}`;
+
+const { properties } = zodToJsonSchema(everything, { $refStrategy: "root" });
+process.stdout.write(`{"properties": {\n${Object.entries(properties).map(group).join(",\n")}\n}}\n`);

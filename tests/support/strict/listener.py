@@ -99,7 +99,7 @@ class StrictListener:
         if namespace != "plugins" or not isinstance(channel_id, int) or channel_id not in self._channels:
             return
         if frame.get("type") == "channelError":
-            yield from wrong_with(frame.get("error"), schema_of("error"), "error")
+            yield from wrong_with(frame.get("error"), schema_of("frames", "error"), "error")
         elif frame.get("type") == "channelSend":
             yield from self._wrong_packet(channel_id, frame.get("message"), "server")
 

@@ -40,7 +40,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 @cache
 def schema_of(*names: str) -> Schema:
-    """Return the schema of a member: of a namespace, its endpoint, and so on; `settings`, `frames` or `error`.
+    """Return the schema of a member: of a namespace, its endpoint, and so on; or of `settings` or `frames`.
 
     Raises:
         KeyError: If the SDK does not have it.
