@@ -164,6 +164,15 @@ def test_a_missing_extra_is_one_sentence_that_names_the_command(name: str, frame
     assert run.stderr.splitlines()[-1] == f"ModuleNotFoundError: {adapter} needs {distribution}; run: {command}"
 
 
+def test_a_missing_part_of_a_framework_is_not_mistaken_for_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise ModuleNotFoundError("No module named 'other'", name="other")
+
+    monkeypatch.setattr("lmstudio_integrations._support.installation.import_module", missing)
+    with pytest.raises(ModuleNotFoundError, match="'other'"):
+        _ = importlib.import_module(f"{NAME}.llama_index").__getattr__("LMStudio")
+
+
 @pytest.mark.slow
 def test_the_pytest_plugin_loads_nothing_but_pytest() -> None:
     plugin = f"{NAME}.pytest_plugin"

@@ -90,7 +90,6 @@ def test_the_first_page_lists_each_entry() -> None:
     assert sorted(listed) == sorted((found["title"], name, found["entry"]) for name, found in ENTRIES)
 
 
-@pytest.mark.sampled(12)
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", QUOTES)
 def test_the_page_quotes_what_each_interface_shows(entry: str, monkeypatch: pytest.MonkeyPatch) -> None:

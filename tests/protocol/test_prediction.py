@@ -257,7 +257,7 @@ def test_text_and_reasoning_are_separate_and_markup_belongs_to_neither() -> None
         fragment("2"),
         fragment("?", reasoningType="fromTheFuture"),
     )
-    result = accumulated(*filter(None, map(decode, packets)))
+    result = accumulated(*(event for event in map(decode, packets) if event is not None))
     assert (result.content, result.parsed, result.reasoning_content) == ("42", "42", "Let me see.")
     assert result.raw_content == "<think>Let me see.</think>\n42?"
     assert result.tokens == (TOKEN_B, TOKEN_C, TOKEN_A)

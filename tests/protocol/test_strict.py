@@ -107,11 +107,11 @@ def test_the_listener_finds_each_kind_of_error_in_the_order_of_frames(
 def check_last(namespace: str, frames: Frames, finding: str) -> None:
     """Check that the listener accepts all frames but the last."""
     listener = StrictListener()
-    *accepted, last = [(by, frame if isinstance(frame, str) else json.dumps(frame)) for by, frame in frames]
-    for by, text in accepted:
-        listener.feed(by, namespace, text)
+    *accepted, (by, last) = frames
+    for direction, frame in accepted:
+        listener.feed(direction, namespace, json.dumps(frame))
     with pytest.raises(StrictError) as caught:
-        listener.feed(last[0], namespace, last[1])
+        listener.feed(by, namespace, last if isinstance(last, str) else json.dumps(last))
     assert finding in str(caught.value)
     assert str(caught.value).startswith(f"on /{namespace}: ")
 

@@ -155,3 +155,12 @@ def test_the_arguments_of_a_call_are_found_in_its_text(text: str, arguments: Any
     assert probabilities(found) == expected
     assert confidence_of_arguments(text, [token("other")], arguments, None) is None
     assert confidence_of_arguments(text, [], arguments, None) is None
+
+
+def test_a_value_that_is_nested_too_deeply_has_no_confidence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr("lmstudio_integrations.types.confidence._leaves", fail)
+    assert confidence_of("[1]", [token("[1]")]) is None
+    assert confidence_of_arguments('{"a": 1}', [token('{"a": 1}')], {"a": 1}, None) is None

@@ -49,7 +49,7 @@ def test_a_function_is_described_as_the_protocol_requires(function: Callable[...
 
 
 def test_types_and_defaults_are_part_of_the_description_and_contexts_are_not() -> None:
-    add_, twice = map(ToolFunctionDef.from_callable, (add, contextual_twice))
+    add_, twice = ToolFunctionDef.from_callable(add), ToolFunctionDef.from_callable(contextual_twice)
     assert add_.to_tool().function.parameters == {
         "type": "object",
         "properties": {
@@ -235,6 +235,13 @@ def test_arguments_are_checked_against_the_json_schema(arguments: Any, problem: 
     with pytest.raises(LMStudioValueError) as caught:
         tool.check(arguments)
     assert str(caught.value) == f"Failed to parse arguments for tool forecast: {problem}"
+
+
+def test_a_json_schema_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("it was downloaded"))
+    schema = {"type": "object", "properties": {"a": {"$ref": "https://example.org/a.json"}}}
+    with pytest.raises(LMStudioValueError, match=r"refers to 'https://example.org/a.json', which it does not contain"):
+        ToolFunctionDef("f", "Do.", schema, None).check({"a": 1})
 
 
 def test_arguments_that_are_nested_too_deeply_for_a_json_schema_are_rejected() -> None:
