@@ -477,7 +477,7 @@ MISTAKES: tuple[tuple[str, tuple[str, ...], Trigger], ...] = (
         native(lambda client: client.llm.model(LLM).respond("hello", config={"context_length": 8192})),  # type: ignore[arg-type]
     ),
     ("unknown-setting", NATIVE, native(lambda client: client.llm.model(LLM, config={"temperature": 0.5}))),  # type: ignore[arg-type]
-    ("positional", CHAT, lambda _: ChatLMStudio("gemma-3-4b")),  # type: ignore[misc]
+    ("positional", CHAT, lambda _: ChatLMStudio("gemma-3-4b")),  # type: ignore[call-arg]
     ("schema-text", EACH, served(response_format="json")),
     ("schema-text", CHAT, lambda _: ChatLMStudio(model=LLM).with_structured_output("Person")),  # type: ignore[arg-type]
     ("schema-reference", EACH, served(response_format=BROKEN)),

@@ -242,9 +242,10 @@ def test_missing_and_malformed_error_fields_are_ignored(error: dict[str, Any], t
 @pytest.mark.parametrize("code", DISPLAY)
 def test_display_data_with_members_of_other_types_still_decides_the_class(code: str) -> None:
     members, kind, _ = DISPLAY[code]
-    for malformed in [*(dict.fromkeys(members, junk) for junk in (None, 5, "text", [None], {"a": []})), {}]:
+    junk: list[Any] = [None, 5, "text", [None], {"a": []}]
+    for malformed in [*(dict.fromkeys(members, value) for value in junk), {}]:
         assert type(to_exception({"title": "t", "displayData": {"code": code, **malformed}}, "RPC")) is kind
-    for unreadable in (None, 5, []):
+    for unreadable in junk:
         assert type(to_exception({"title": "t", "displayData": {"code": unreadable}}, "RPC")) is LMStudioServerError
 
 
