@@ -63,6 +63,9 @@ class Transport(asyncio.Transport):
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
 
+    def get_write_buffer_size(self) -> int:
+        return self._on_the_way
+
     def can_write_eof(self) -> bool:
         return True
 
@@ -148,11 +151,9 @@ class Transport(asyncio.Transport):
 
 @dataclass(eq=False)
 class Connection:
-    """Two sides, and what happens to them.
+    """Two sides, the client's first, and what happens to them.
 
     Attributes:
-        port: The port of the server.
-        sides: The client's and the server's.
         bytes_left: How many bytes of the server still arrive before the connection is cut; `None` for all.
         stalled_until: When bytes arrive again.
     """
