@@ -11,16 +11,12 @@ from websockets.sync.client import ClientConnection, connect
 from lmstudio_integrations.emulator import Emulator, Recording
 from lmstudio_integrations.emulator.testing.proxy import Proxy
 
-TIMEOUT = 5.0
-OPEN_TIMEOUT = 50.0
-"""For a busy machine: a server that is blocked never responds."""
+TIMEOUT = 600.0
 STACK: dict[str, Any] = {"layers": []}
 
 
 class Wire:
     """One authenticated socket."""
-
-    timeout = TIMEOUT
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -32,7 +28,7 @@ class Wire:
 
     def receive(self) -> Any:
         """Return the next frame."""
-        return json.loads(self.socket.recv(self.timeout))
+        return json.loads(self.socket.recv(TIMEOUT))
 
     def receive_until_closed(self) -> None:
         """Read until the socket is closed.
@@ -110,7 +106,7 @@ def _present(name: str, value: Any) -> dict[str, Any]:
 @contextmanager
 def bare(server: Emulator | Recording | Proxy, namespace: str = "llm", **settings: Any) -> Iterator[Wire]:
     """Open a socket without authentication."""
-    settings = {"compression": None, "max_size": None, "open_timeout": OPEN_TIMEOUT} | settings
+    settings = {"compression": None, "max_size": None, "open_timeout": TIMEOUT} | settings
     with connect(f"ws://{server.address}/{namespace}", **settings) as socket:
         yield Wire(socket)
 
@@ -144,7 +140,12 @@ def prediction_request(model: str, text: str = "Hello", fields: dict[str, Any] |
     }
 
 
-def stack(fields: dict[str, Any], layer: str = "apiOverride") -> dict[str, Any]:
+def stack(fields: dict[str, Any], layer: str = "apiOverride", prefix: str = "llm.prediction.") -> dict[str, Any]:
     """Return a stack of one layer."""
-    settings = [{"key": f"llm.prediction.{name}", "value": value} for name, value in fields.items()]
+    settings = [{"key": f"{prefix}{name}", "value": value} for name, value in fields.items()]
     return {"layers": [{"layerName": layer, "config": {"fields": settings}}]}
+
+
+def load_stack(kind: str = "llm", **fields: Any) -> dict[str, Any]:
+    """Return the settings of a load, which have their wire keys without `llm.load.`."""
+    return stack(fields, prefix=f"{kind}.load.")

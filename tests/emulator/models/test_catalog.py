@@ -33,7 +33,6 @@ from lmstudio_integrations.emulator.models.catalog import (
     load,
     parse_entry,
     parse_model,
-    parse_preset,
     scan,
 )
 from lmstudio_integrations.emulator.plugins import PluginEntry
@@ -45,41 +44,28 @@ from tests.emulator.engines.llama_cpp.gguf_files import gguf
 CHAT, VECTORS = BUNDLED
 
 
-def test_the_bundled_models_have_the_names_of_their_weights() -> None:
+def test_the_bundled_models_have_the_names_of_their_weights_and_are_the_default() -> None:
     assert [(each.key, each.weights, each.kind, each.engine) for each in bundled_entries()] == [
         (CHAT, CHAT, "llm", "llama_cpp"),
         (VECTORS, VECTORS, "embedding", "llama_cpp"),
     ]
     assert all(each.full_path.count("/") == 2 for each in bundled_entries())
-
-
-def test_an_emulator_has_the_bundled_models_by_default() -> None:
     assert Emulator().catalog.models == bundled_entries()
     assert Emulator([]).catalog.models == ()
 
 
 @pytest.mark.parametrize(
-    ("text", "weights", "kind"),
+    ("text", "weights", "kind", "path"),
     [
-        (f"qwen2.5-7b-instruct={CHAT}", CHAT, "llm"),
-        (f"anything={VECTORS}", VECTORS, "embedding"),
-        ("mine=/models/mine.gguf", "/models/mine.gguf", "llm"),
-        ("mine=/models/nomic-embed.gguf", "/models/nomic-embed.gguf", "embedding"),
+        (f"qwen2.5-7b-instruct={CHAT}", CHAT, "llm", parse_model(CHAT).full_path),
+        (f"anything={VECTORS}", VECTORS, "embedding", parse_model(VECTORS).full_path),
+        ("mine=/models/nomic-embed.gguf", "/models/nomic-embed.gguf", "embedding", "local/mine"),
     ],
 )
-def test_a_key_can_be_declared_over_any_weights(text: str, weights: str, kind: str) -> None:
+def test_a_key_can_be_declared_over_any_weights(text: str, weights: str, kind: str, path: str) -> None:
     found = parse_model(text)
-    assert (found.key, found.weights, found.kind, found.engine) == (
-        text.split("=", maxsplit=1)[0],
-        weights,
-        kind,
-        "llama_cpp",
-    )
-
-
-def test_weights_are_named_for_what_they_are_under_any_key() -> None:
-    assert parse_model(f"qwen2.5-7b-instruct={CHAT}").full_path == parse_model(CHAT).full_path
-    assert parse_model("mine=/models/other.gguf").full_path == "local/mine"
+    assert found.key == text.split("=", maxsplit=1)[0]
+    assert (found.weights, found.kind, found.engine, found.full_path) == (weights, kind, "llama_cpp", path)
 
 
 def test_a_key_without_weights_is_scripted_on_request() -> None:
@@ -121,7 +107,8 @@ def test_a_catalog_is_read_from_toml(tmp_path: Path) -> None:
         "rules": ({"when": {"last": "^Hello"}, "then": [{"text": "Hi"}]},),
         "tokens_per_second": 50,
     }
-    assert found.preset("BRIEF") is found.presets[0]
+    assert found.preset("BRIEF") is found.presets[0], "without a name, it is found by its identifier"
+    assert found.preset("") is None
     assert found.presets[0].fields == {
         "llm.prediction.maxPredictedTokens": {"checked": True, "value": 5},
         "llm.prediction.temperature": 0,
@@ -145,7 +132,6 @@ UNIMPLEMENTED: dict[str, Any] = {"name": "f", "description": "F", "parameters": 
     [
         ({"models": []}, "unknown table 'models'"),
         ({"model": [{"key": "a", "kidn": "llm"}]}, "model 'a': kidn"),
-        ({"model": [{"key": "a", "kind": "image"}]}, "model 'a': kind.*got 'image'"),
         ({"model": [{}]}, "key: Field required"),
         ({"model": [{"key": "a"}, {"key": "a"}]}, "'a' twice"),
         ({"preset": [{"identifier": "a", "temprature": 0}]}, "preset 'a': .*did you mean 'temperature'"),
@@ -155,15 +141,10 @@ UNIMPLEMENTED: dict[str, Any] = {"name": "f", "description": "F", "parameters": 
         ({"model": [{"key": "a", "kind": "embedding", "rule": [{"then": [{"text": "x"}]}]}]}, "an embedding model can"),
         ({"model": [{"key": "a", "weights": "/no/such.gguf"}]}, "model 'a': there is no file .*/no/such.gguf"),
         ({"memory_gib": 0}, "memory_gib: must be a number above 0, got 0"),
-        ({"memory_gib": "16"}, "memory_gib: must be a number above 0, got '16'"),
         ({"memory_gib": True}, "memory_gib: must be a number above 0, got True"),
-        ({"model": [{"key": "a", "memory_gib": 0}]}, "model 'a': memory_gib: .*greater than 0"),
-        ({"model": [{"key": "a", "estimate_factor": 0}]}, "model 'a': estimate_factor: .*greater than 0"),
         ({"device": ["laptop"]}, "a device must be a table, got 'laptop'"),
-        ({"device": [{}]}, r"device '\?': name: Field required"),
         ({"device": [{"name": "a", "speeed": 2}]}, "device 'a': speeed: unknown field; did you mean 'speed'"),
         ({"device": [{"name": "local"}]}, "device 'local': name: 'local' stands for this machine"),
-        ({"device": [{"name": "a", "identifier": "emulator"}]}, "identifier: 'emulator' stands for this machine"),
         ({"device": [{"name": "a"}, {"name": "a", "identifier": "b"}]}, "the device 'a' twice"),
         ({"device": [{"name": "a"}, {"name": "b", "identifier": "a"}]}, "the device identifier 'a' twice"),
         ({"device": [{"name": each, "preferred": True} for each in "ab"]}, "preferred: only one .* 'a' and 'b'"),
@@ -172,15 +153,12 @@ UNIMPLEMENTED: dict[str, Any] = {"name": "f", "description": "F", "parameters": 
             "the device 'a' has the unknown model 'mien'; did you mean 'mine'",
         ),
         ({"plugin": [{"generator": True}]}, "plugin '.': identifier: Field required$"),
-        ({"plugin": [{"identifier": "Sums", "generator": True}]}, "plugin 'Sums': identifier: must be owner/name in "),
         (
             {"plugin": [{"identifier": "mcp/My_Sums", "generator": True}]},
             "for example 'mcp/my-sums'; got 'mcp/My_Sums'",
         ),
         ({"plugin": [{"identifier": "a/b"}]}, "plugin 'a/b': it needs exactly one of functions, .*, and has none"),
         ({"plugin": [WRITER | {"functions": [add]}]}, "plugin 'a/b': it needs exactly .* has functions and generator"),
-        ({"plugin": [WRITER | {"generator": "perhaps"}]}, "plugin 'a/b': generator: .*got 'perhaps'"),
-        ({"plugin": [WRITER | {"rules_": []}]}, "plugin 'a/b': rules_: unknown field; did you mean 'rule'"),
         ({"plugin": [SUMS | {"rule": [{"then": []}]}]}, "plugin 'a/b': rules: only a plugin with 'generator' has"),
         ({"plugin": [{"identifier": "a/b", "functions": ["x"]}]}, "plugin 'a/b': functions: a tool must be a function"),
         ({"plugin": [{"identifier": "a/b", "functions": [UNIMPLEMENTED]}]}, "functions: tool 'f' has no implement"),
@@ -191,13 +169,14 @@ def test_what_is_wrong_in_a_catalog_is_named(tables: dict[str, Any], message: st
         Emulator(catalog=tables)
 
 
-@pytest.mark.parametrize("content", [None, b"[[model", '[[model]]\nkey = "é"'.encode("latin-1")])
-def test_an_unreadable_catalog_is_an_error(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "models.toml"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(LMStudioValueError, match="cannot read the catalog"):
-        load(path)
+def test_an_unreadable_catalog_is_an_error(tmp_path: Path) -> None:
+    latin = tmp_path / "latin.toml"
+    latin.write_bytes('[[model]]\nkey = "é"'.encode("latin-1"))
+    for path in (latin, tmp_path / "missing.toml"):
+        with pytest.raises(LMStudioValueError, match="cannot read the catalog"):
+            load(path)
+    with pytest.raises(LMStudioValueError, match="no GGUF files"):
+        scan(tmp_path)
 
 
 def put(folder: Path, name: str, architecture: str | None = None) -> Path:
@@ -251,11 +230,6 @@ def test_the_header_of_a_file_decides_its_kind(tmp_path: Path) -> None:
     assert parse_model(f"mine={put(tmp_path, 'embed.gguf', 'llama')}").kind == "llm"
 
 
-def test_a_folder_without_models_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(LMStudioValueError, match="no GGUF files"):
-        scan(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -296,20 +270,14 @@ def test_plugins_are_tables_or_lists_of_functions() -> None:
     assert Emulator(plugins=plugins).catalog.models == bundled_entries()
 
 
-def test_entries_are_tables_keys_or_entries() -> None:
+def test_entries_are_tables_keys_or_entries_and_weights_are_never_played_by_a_script() -> None:
     assert parse_entry({"key": "a"}) == parse_entry("a") == parse_entry(ModelEntry(key="a"))
     assert parse_entry(f"a={CHAT}").weights == CHAT
-
-
-def test_weights_are_never_played_by_a_script() -> None:
     assert parse_entry({"key": "a", "weights": CHAT}).engine == "llama_cpp"
     assert parse_entry({"key": "a", "weights": CHAT, "engine": "scripted"}).engine == "scripted"
     assert ModelEntry(key="a").engine == "scripted"
-
-
-def test_weights_that_are_still_to_be_downloaded_need_not_be_there() -> None:
     (model,) = Emulator([{"key": "a", "weights": "/no/such.gguf", "downloaded": False}]).catalog.models
-    assert model.engine == "llama_cpp"
+    assert model.engine == "llama_cpp", "weights that are still to be downloaded need not be there"
 
 
 def test_a_name_is_a_key_before_it_is_an_alias_or_a_path() -> None:
@@ -330,12 +298,6 @@ def test_fields_of_an_entry_override_the_metadata_of_its_weights() -> None:
     assert (info["vision"], info["trainedForToolUse"]) == (False, False)
     assert info["quantization"] == {"name": "Q4_1", "bits": 4}
     assert "paramsString" not in describe(ModelEntry(key="a"), ModelMetadata())
-
-
-def test_a_preset_without_a_name_is_found_by_its_identifier() -> None:
-    found = from_tables({"preset": [{"identifier": "a"}]})
-    assert found.preset("A") == parse_preset({"identifier": "a"})
-    assert found.preset("") is None
 
 
 # The page of the documentation

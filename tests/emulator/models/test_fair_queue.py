@@ -35,17 +35,10 @@ async def test_a_scope_that_was_cancelled_before_it_began_ends_at_its_first_awai
         reached.append("before")
         await asyncio.sleep(0)
         reached.append("after")
-    await asyncio.sleep(0)
     assert reached == ["before"]
-
-
-async def test_a_cancelled_block_that_awaits_nothing_is_not_cancelled_after_its_end() -> None:
-    scope = CancelScope()
-    scope.cancel("early")
-    with scope:
-        pass
+    with CancelScope() as awaiting_nothing:
+        awaiting_nothing.cancel("inside")
     await asyncio.sleep(0)
-    assert scope.reason == "early"
 
 
 async def test_a_block_that_cancels_its_own_scope_ends_at_its_next_await() -> None:
@@ -56,9 +49,6 @@ async def test_a_block_that_cancels_its_own_scope_ends_at_its_next_await() -> No
         await asyncio.sleep(0)
         reached.append("after")
     assert reached == ["before"]
-    with CancelScope() as last:
-        last.cancel("inside")
-    await asyncio.sleep(0)
 
 
 async def test_cancelling_the_task_passes_through_a_scope_that_cancelled_nothing() -> None:

@@ -7,42 +7,44 @@ import pytest
 
 from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
-from tests.emulator.bare_client import STACK, Wire, named, prediction_request, wire
-from tests.emulator.models.registry_models import (
-    CHAT,
-    EMBEDDING,
-    ENTRIES,
-    SLOW,
-    kinds,
-    loaded,
-    predict,
-)
+from tests.emulator.bare_client import STACK, TIMEOUT, Wire, load_stack, named, prediction_request, wire
+from tests.emulator.models.registry_models import CHAT, EMBEDDING, ENTRIES, OTHER, SLOW, kinds, loaded, predict
+
+
+def states(server: Emulator) -> list[str]:
+    return [each.state for each in server.predictions]
+
+
+async def test_a_clock_that_is_moved_calls_what_is_due_in_order() -> None:
+    clock, called = ManualClock(unix_ms=1000), list[str]()
+    clock.call_later(2, lambda: called.append("two"))
+    clock.call_later(1, lambda: called.append("one"))
+    clock.call_later(1.5, lambda: called.append("cancelled")).cancel()
+    clock.call_later(3, lambda: called.append("three"))
+    clock.advance(2)
+    await asyncio.sleep(0)
+    assert called == ["one", "two"]
+    assert (clock.now(), clock.unix_ms()) == (2, 3000)
 
 
 def test_an_idle_model_is_unloaded_and_use_restarts_its_ttl(server: Emulator, me: Wire, clock: ManualClock) -> None:
     me.load(CHAT.key, ttlMs=10_000)
+    me.load(OTHER.key)  # which has no time to live
     clock.advance(9)
     me.result("tokenize", {"specifier": named(CHAT.key), "inputString": "x"})
     clock.advance(9)
-    (info,) = me.result("listLoaded")
+    info, _ = me.result("listLoaded")
     assert info["lastUsedTime"] == clock.unix_ms() - 9000
-    clock.advance(1)
-    server.wait_for(lambda: not server.loaded())
-
-
-def test_get_or_load_of_a_loaded_model_restarts_its_ttl(server: Emulator, me: Wire, clock: ManualClock) -> None:
-    me.get(CHAT.key, loadTtlMs=10_000)
-    clock.advance(9)
     assert kinds(me.get(CHAT.key)) == ["alreadyLoaded"]
     clock.advance(9)
-    assert len(me.result("listLoaded")) == 1
+    assert len(me.result("listLoaded")) == 2
     clock.advance(1)
-    server.wait_for(lambda: not server.loaded())
+    server.wait_for(lambda: loaded(server) == [OTHER.key], TIMEOUT)
 
 
 def test_a_model_that_works_does_not_idle(server: Emulator, me: Wire, clock: ManualClock) -> None:
     me.load(CHAT.key, ttlMs=10_000)
-    channel = me.open("predict", prediction_request(CHAT.key, "Wait"))
+    channel = predict(me, "Wait")
     for _ in range(3):
         me.receive()
     clock.advance(60)
@@ -50,7 +52,13 @@ def test_a_model_that_works_does_not_idle(server: Emulator, me: Wire, clock: Man
     assert [packet["type"] for packet in me.packets(channel)] == ["success"]
     assert loaded(server) == [CHAT.key]
     clock.advance(10)
-    server.wait_for(lambda: not server.loaded())
+    server.wait_for(lambda: not server.loaded(), TIMEOUT)
+
+
+@pytest.mark.parametrize("ttl", [0, 1.5, True])
+def test_a_time_to_live_is_a_whole_number_of_milliseconds(me: Wire, ttl: object) -> None:
+    me.open("loadModel", {"modelKey": CHAT.key, "ttlMs": ttl, "loadConfigStack": STACK})
+    assert me.receive()["kind"] == "channelCreationParameterTypeError"
 
 
 def test_texts_that_are_embedded_one_after_the_other_are_one_line_of_the_log(
@@ -68,27 +76,13 @@ def test_texts_that_are_embedded_one_after_the_other_are_one_line_of_the_log(
     assert caplog.messages == [f"{key}: embedded 3 texts, 12 characters", f"{key}: embedded 1 text, 4 characters"]
 
 
-def test_a_model_without_a_time_to_live_stays(server: Emulator, me: Wire, clock: ManualClock) -> None:
-    me.load(CHAT.key)
-    clock.advance(10**6)
-    assert len(me.result("listLoaded")) == 1
-
-
-@pytest.mark.parametrize("ttl", [0, -1, 1.5, "soon", "60000", True, 10**400])
-def test_a_time_to_live_is_a_whole_number_of_milliseconds(me: Wire, ttl: object) -> None:
-    me.open("loadModel", {"modelKey": CHAT.key, "ttlMs": ttl, "loadConfigStack": STACK})
-    assert me.receive()["kind"] == "channelCreationParameterTypeError"
-
-
-def test_a_crash_unloads_the_model_and_the_next_use_loads_it_again() -> None:
-    crashing = {"when": {"last": "^Crash"}, "then": [{"text": "One"}, {"fault": "crash"}]}
-    with Emulator([ModelEntry(key="m", rules=(crashing,))]) as server, wire(server) as me:
-        me.get("m")
-        last = me.stream("predict", prediction_request("m", "Crash"))[-1]
-        assert "crashed" in last["error"]["title"]
-        assert server.predictions[0].stop_reason == "error"
-        server.wait_for(lambda: not server.loaded())
-        assert me.get("m")[-1]["type"] == "loadSuccess"
+def test_a_crash_unloads_the_model_and_the_next_use_loads_it_again(server: Emulator, me: Wire) -> None:
+    me.get(CHAT.key)
+    last = me.stream("predict", prediction_request(CHAT.key, "Crash"))[-1]
+    assert "crashed" in last["error"]["title"]
+    assert server.predictions[0].stop_reason == "error"
+    server.wait_for(lambda: not server.loaded(), TIMEOUT)
+    assert me.get(CHAT.key)[-1]["type"] == "loadSuccess"
 
 
 def test_requests_that_wait_for_a_crashed_model_fail_with_the_crash() -> None:
@@ -96,79 +90,53 @@ def test_requests_that_wait_for_a_crashed_model_fail_with_the_crash() -> None:
 
     async def wait(seconds: float) -> None:
         if seconds:
-            await asyncio.to_thread(go_on.wait, 5)
+            await asyncio.to_thread(go_on.wait, TIMEOUT)
 
     crashing = {"when": {"last": "^Crash"}, "then": [{"wait": 1.0}, {"fault": "crash"}]}
     entry = ModelEntry(key="m", slots=1, rules=(crashing,))
     engines = {"scripted": ScriptedEngine(wait)}
     with Emulator([entry], load=["m"], engines=engines) as server, wire(server) as me, wire(server) as other:
         running = me.open("predict", prediction_request("m", "Crash"))
-        server.wait_for(lambda: states(server) == ["running"])
+        server.wait_for(lambda: states(server) == ["running"], TIMEOUT)
         waiting = other.open("predict", prediction_request("m"))
-        server.wait_for(lambda: states(server) == ["running", "queued"])
+        server.wait_for(lambda: states(server) == ["running", "queued"], TIMEOUT)
         go_on.set()
         assert "crashed" in list(me.packets(running))[-1]["error"]["title"]
         assert "crashed" in list(other.packets(waiting))[-1]["error"]["title"]
         assert [each.stop_reason for each in server.predictions] == ["error", "error"]
 
 
-def test_a_crash_during_a_call_unloads_the_model_too() -> None:
-    entry = ModelEntry(key="v", kind="embedding", rules=({"then": [{"fault": "crash"}]},))
-    with Emulator([entry], load=["v"]) as server, wire(server, "embedding") as me:
-        error = me.rpc_error("embedString", {"modelSpecifier": named("v"), "inputString": "x"})
-        assert "crashed" in error["title"]
-        server.wait_for(lambda: not server.loaded())
-
-
-def states(server: Emulator) -> list[str]:
-    return [each.state for each in server.predictions]
-
-
-def load_with_slots(me: Wire, slots: int) -> None:
-    fields = [{"key": "llm.load.numParallelSessions", "value": slots}]
-    me.load(CHAT.key, loadConfigStack={"layers": [{"layerName": "apiOverride", "config": {"fields": fields}}]})
-
-
 def test_a_request_without_a_slot_waits_and_can_be_cancelled(server: Emulator, me: Wire) -> None:
-    load_with_slots(me, 2)
+    me.load(CHAT.key, loadConfigStack=load_stack(numParallelSessions=2))
     specifier = {"specifier": named(CHAT.key), "throwIfNotFound": True}
     assert me.result("getInstanceProcessingState", specifier) == {"status": "idle", "queued": 0}
     with wire(server) as other:
         channels = [predict(other, "Wait"), predict(other, "Before"), predict(other, "Hello")]
-        server.wait_for(
-            lambda: states(server) == ["running", "running", "queued"] and server.predictions[0].fragments > 0
-        )
+        server.wait_for(lambda: states(server) == ["running", "running", "queued"], TIMEOUT)
+        server.wait_for(lambda: server.predictions[0].fragments > 0, TIMEOUT)
         assert me.result("getInstanceProcessingState", specifier) == {"status": "generating", "queued": 3}
         other.send(channels[2], {"type": "cancel"})
-        server.wait_for(lambda: states(server)[2] == "ended")
+        server.wait_for(lambda: states(server)[2] == "ended", TIMEOUT)
         assert server.predictions[2].stop_reason == "userStopped"
         assert server.predictions[2].fragments == 0
 
 
-def test_clients_get_slots_in_turn(server: Emulator, me: Wire) -> None:
-    load_with_slots(me, 1)
+def test_clients_get_slots_in_turn_and_a_queue_ends_with_its_model(server: Emulator, me: Wire) -> None:
+    me.load(CHAT.key, loadConfigStack=load_stack(numParallelSessions=1))
     with wire(server, client="guest:busy") as busy, wire(server, client="guest:other") as other:
         first = predict(busy, "Wait")
-        server.wait_for(lambda: states(server) == ["running"])
-        for count in (2, 3):
+        server.wait_for(lambda: states(server) == ["running"], TIMEOUT)
+        for _ in range(2):
             predict(busy, "Wait")
-            server.wait_for(lambda count=count: len(server.predictions) == count)  # type: ignore[misc]  # a default binds it
+        server.wait_for(lambda: len(server.predictions) == 3, TIMEOUT)
         predict(other, "Wait")
-        server.wait_for(lambda: len(server.predictions) == 4)
+        server.wait_for(lambda: len(server.predictions) == 4, TIMEOUT)
         busy.send(first, {"type": "cancel"})
-        server.wait_for(lambda: states(server)[1] == "running")
+        server.wait_for(lambda: states(server)[1] == "running", TIMEOUT)
         busy.send(first + 1, {"type": "cancel"})
-        server.wait_for(lambda: states(server) == ["ended", "ended", "queued", "running"])
-
-
-def test_a_queue_ends_with_its_model(server: Emulator, me: Wire) -> None:
-    load_with_slots(me, 1)
-    with wire(server) as other:
-        predict(other, "Wait")
-        predict(other, "Hello")
-        server.wait_for(lambda: states(server) == ["running", "queued"])
+        server.wait_for(lambda: states(server) == ["ended", "ended", "queued", "running"], TIMEOUT)
         server.unload(CHAT.key)
-        assert [each.stop_reason for each in server.predictions] == ["modelUnloaded", "modelUnloaded"]
+        assert [each.stop_reason for each in server.predictions[2:]] == ["modelUnloaded", "modelUnloaded"]
 
 
 @pytest.mark.parametrize(("endpoint", "member"), [("loadModel", "modelKey"), ("getOrLoad", "identifier")])

@@ -1,18 +1,38 @@
-"""The registry: loads, just-in-time loads, names, unloading."""
+"""The registry: loads, just-in-time loads, names, unloading, and the records of loads."""
 
+import dataclasses
+import json
 from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator import Emulator, Limits, ManualClock, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.errors import LMStudioModelLoadError
-from tests.emulator.bare_client import STACK, Wire, named, prediction_request, wire
-from tests.emulator.models.registry_models import ABSENT, CHAT, EMBEDDING, ENTRIES, OTHER, SLOW, kinds, loaded
+from tests.emulator.bare_client import STACK, TIMEOUT, Wire, load_stack, named, prediction_request, wire
+from tests.emulator.models.registry_models import (
+    ABSENT,
+    CHAT,
+    EMBEDDING,
+    ENTRIES,
+    HUGE,
+    OTHER,
+    SLOW,
+    kinds,
+    loaded,
+    predict,
+)
+
+
+def states(server: Emulator) -> list[tuple[str, str, str]]:
+    return [(load.identifier, load.mode, load.state) for load in server.loads]
+
+
+# Loads
 
 
 def test_a_load_reports_the_model_the_progress_and_the_instance(me: Wire) -> None:
-    packets = me.stream("loadModel", {"modelKey": CHAT.key, "loadConfigStack": {"layers": []}})
+    packets = me.stream("loadModel", {"modelKey": CHAT.key, "loadConfigStack": STACK})
     assert kinds(packets) == ["resolved", "progress", "success"]
     assert "ambiguous" not in packets[0]
     assert "identifier" not in packets[0]["info"]
@@ -23,12 +43,12 @@ def test_a_load_reports_the_model_the_progress_and_the_instance(me: Wire) -> Non
 
 
 def test_of_several_models_that_fit_the_first_is_loaded(me: Wire) -> None:
-    packets = me.stream("loadModel", {"modelKey": "hugging-quants/", "loadConfigStack": {"layers": []}})
+    packets = me.stream("loadModel", {"modelKey": "hugging-quants/", "loadConfigStack": STACK})
     assert packets[0]["ambiguous"] == [CHAT.key, OTHER.key]
     assert packets[-1]["info"]["modelKey"] == CHAT.key
 
 
-def test_further_instances_get_numbers_and_references_of_their_own(server: Emulator, me: Wire) -> None:
+def test_further_instances_get_numbers_and_references_of_their_own(me: Wire) -> None:
     infos = [me.load(CHAT.key) for _ in range(3)]
     assert [info["identifier"] for info in infos] == [CHAT.key, f"{CHAT.key}:2", f"{CHAT.key}:3"]
     assert len({info["instanceReference"] for info in infos}) == 3
@@ -36,22 +56,17 @@ def test_further_instances_get_numbers_and_references_of_their_own(server: Emula
     assert me.load(CHAT.key)["identifier"] == f"{CHAT.key}:2"
 
 
-def test_a_taken_identifier_is_rejected(me: Wire) -> None:
-    me.load(CHAT.key, identifier="mine")
-    packets = me.stream("loadModel", {"modelKey": CHAT.key, "identifier": "mine", "loadConfigStack": {"layers": []}})
-    assert kinds(packets) == ["error"]
-    assert "already exists" in packets[0]["error"]["title"]
-
-
-@pytest.mark.parametrize("identifier", ["", "__proto__", "a\0b", "a" * 1025])
-def test_an_identifier_that_cannot_be_requested_is_rejected(server: Emulator, me: Wire, identifier: str) -> None:
-    parameter = {"modelKey": CHAT.key, "identifier": identifier, "loadConfigStack": STACK}
-    assert "cannot name a model" in me.stream("loadModel", parameter)[-1]["error"]["title"]
+def test_an_identifier_that_cannot_be_requested_is_rejected(server: Emulator, me: Wire) -> None:
+    for identifier in ("", "__proto__"):
+        parameter = {"modelKey": CHAT.key, "identifier": identifier, "loadConfigStack": STACK}
+        assert "cannot name a model" in me.stream("loadModel", parameter)[-1]["error"]["title"]
+        error = me.rpc_error("unloadModel", {"identifier": identifier})
+        assert error["displayData"]["code"] == "generic.noModelMatchingQuery"
     assert loaded(server) == []
 
 
 def test_an_identifier_is_taken_as_soon_as_its_load_begins(server: Emulator, me: Wire) -> None:
-    channel = me.open("loadModel", {"modelKey": SLOW.key, "identifier": "mine", "loadConfigStack": {"layers": []}})
+    channel = me.open("loadModel", {"modelKey": SLOW.key, "identifier": "mine", "loadConfigStack": STACK})
     assert me.receive()["message"]["type"] == "resolved"
     with wire(server) as other:
         packets = other.stream("loadModel", {"modelKey": CHAT.key, "identifier": "mine", "loadConfigStack": STACK})
@@ -61,46 +76,32 @@ def test_an_identifier_is_taken_as_soon_as_its_load_begins(server: Emulator, me:
         assert other.load(CHAT.key, identifier="mine")["identifier"] == "mine"
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "member"), [("loadModel", "modelKey"), ("getOrLoad", "identifier")], ids=["load", "get-or-load"]
-)
+@pytest.mark.parametrize(("endpoint", "member"), [("loadModel", "modelKey"), ("getOrLoad", "identifier")])
 def test_a_load_can_be_cancelled(server: Emulator, me: Wire, endpoint: str, member: str) -> None:
     channel = me.open(endpoint, {member: SLOW.key, "loadConfigStack": STACK})
     assert me.receive()["message"]["type"] in {"resolved", "startLoading"}
+    assert [load.state for load in server.loads] == ["loading"]
     me.send(channel, {"type": "cancel"})
     assert [packet["type"] for packet in me.packets(channel)][-1] == "error"
     assert loaded(server) == []
+    assert [load.state for load in server.loads] == ["cancelled"]
 
 
 def test_a_load_ends_with_its_socket(server: Emulator) -> None:
     with wire(server) as me:
         me.open("loadModel", {"modelKey": SLOW.key, "identifier": "mine", "loadConfigStack": STACK})
         me.receive()
-    server.wait_for(lambda: not server.connections)
+    server.wait_for(lambda: not server.connections, TIMEOUT)
     assert server.load(CHAT.key, identifier="mine").identifier == "mine"
 
 
-def test_a_failed_load_has_a_reason() -> None:
-    with (
-        Emulator([ModelEntry(key="big", rules=({"when": {"load": True}, "then": [{"fault": "out_of_memory"}]},))]) as s,
-        wire(s) as other,
-    ):
-        packets = other.get("big")
-        assert packets[-1]["error"]["title"] == "Failed to load model"
-        assert "insufficient system resources" in packets[-1]["error"]["cause"]
-        assert loaded(s) == []
-
-
-@pytest.mark.parametrize("kind", ["llm", "embedding"])
-def test_the_load_config_has_full_keys(server: Emulator, kind: str) -> None:
-    entry = CHAT if kind == "llm" else EMBEDDING
-    fields = [
-        {"key": f"{kind}.load.contextLength", "value": 512},
-        {"key": f"{kind}.load.llama.ropeFrequencyBase", "value": {"checked": True, "value": False}},
-    ]
-    stack = {"layers": [{"layerName": "apiOverride", "config": {"fields": fields}}]}
+@pytest.mark.parametrize("entry", [CHAT, EMBEDDING], ids=["llm", "embedding"])
+def test_the_load_config_has_full_keys(server: Emulator, entry: ModelEntry) -> None:
+    kind = entry.kind
+    off = {"llama.ropeFrequencyBase": {"checked": True, "value": False}}
     with wire(server, kind) as me:
-        assert me.load(entry.key, loadConfigStack=stack)["contextLength"] == 512
+        info = me.load(entry.key, loadConfigStack=load_stack(kind, contextLength=512, **off))
+        assert info["contextLength"] == 512
         config = me.result("getLoadConfig", {"specifier": named(entry.key)})
     found = {field["key"]: field["value"] for field in config["fields"]}
     assert found[f"{kind}.load.contextLength"] == 512
@@ -111,52 +112,43 @@ def test_the_load_config_has_full_keys(server: Emulator, kind: str) -> None:
 
 
 def test_the_context_length_of_a_load_is_at_most_that_of_the_model(me: Wire) -> None:
-    stack = {
-        "layers": [
-            {"layerName": "apiOverride", "config": {"fields": [{"key": "llm.load.contextLength", "value": 10**9}]}}
-        ]
-    }
-    info = me.load(CHAT.key, loadConfigStack=stack)
+    info = me.load(CHAT.key, loadConfigStack=load_stack(contextLength=10**9))
     assert info["contextLength"] == info["maxContextLength"]
 
 
-def test_get_or_load_loads_what_is_not_there(me: Wire) -> None:
+# Just-in-time loads
+
+
+def test_get_or_load_loads_what_is_not_there_and_returns_it_from_then_on(server: Emulator, me: Wire) -> None:
     packets = me.get(CHAT.key)
     assert kinds(packets) == ["startLoading", "loadProgress", "loadSuccess"]
     assert packets[0]["identifier"] == packets[-1]["info"]["identifier"] == CHAT.key
     assert packets[-1]["info"]["ttlMs"] == 3_600_000
-
-
-def test_get_or_load_returns_a_loaded_model(me: Wire) -> None:
-    me.load(CHAT.key, ttlMs=5000)
-    stack = {
-        "layers": [{"layerName": "apiOverride", "config": {"fields": [{"key": "llm.load.contextLength", "value": 9}]}}]
-    }
-    packets = me.get(CHAT.key, loadTtlMs=1, loadConfigStack=stack)
-    assert kinds(packets) == ["alreadyLoaded"]
-    assert packets[0]["info"]["ttlMs"] == 5000
-    assert packets[0]["info"]["contextLength"] == 4096
+    again = me.get(CHAT.key, loadTtlMs=1, loadConfigStack=load_stack(contextLength=9))
+    assert kinds(again) == ["alreadyLoaded"]
+    assert (again[0]["info"]["ttlMs"], again[0]["info"]["contextLength"]) == (3_600_000, 4096)
+    assert states(server) == [(CHAT.key, "just_in_time", "loaded")]
 
 
 def test_a_just_in_time_load_evicts_a_just_in_time_model_of_any_kind(server: Emulator, me: Wire) -> None:
+    me.load(OTHER.key, ttlMs=1000)
     with wire(server, "embedding") as embedding:
         embedding.get(EMBEDDING.key)
     packets = me.get(CHAT.key)
     assert kinds(packets) == ["unloadingOtherJITModel", "startLoading", "loadProgress", "loadSuccess"]
     assert packets[0]["info"]["type"] == "embedding"
     assert packets[0]["info"]["modelKey"] == EMBEDDING.key
-    assert loaded(server) == [CHAT.key]
-
-
-def test_a_model_loaded_on_purpose_stays(server: Emulator, me: Wire) -> None:
-    me.load(CHAT.key, ttlMs=1000)
-    assert kinds(me.get(OTHER.key)) == ["startLoading", "loadProgress", "loadSuccess"]
-    assert loaded(server) == [CHAT.key, OTHER.key]
+    assert loaded(server) == [OTHER.key, CHAT.key], "a model that was loaded on purpose stays"
+    assert states(server) == [
+        (OTHER.key, "explicit", "loaded"),
+        (EMBEDDING.key, "just_in_time", "evicted"),
+        (CHAT.key, "just_in_time", "loaded"),
+    ]
 
 
 def test_a_model_is_evicted_even_while_it_generates(server: Emulator, me: Wire) -> None:
     me.get(CHAT.key)
-    channel = me.open("predict", prediction_request(CHAT.key, "Wait"))
+    channel = predict(me, "Wait")
     for _ in range(3):
         me.receive()
     with wire(server) as other:
@@ -172,21 +164,22 @@ def test_eviction_can_be_switched_off() -> None:
         assert loaded(server) == [CHAT.key, OTHER.key]
 
 
-def test_simultaneous_requests_share_one_load(server: Emulator, me: Wire) -> None:
+def test_a_shared_load_goes_on_until_its_last_client_cancels(server: Emulator, me: Wire) -> None:
     parameter = {"identifier": SLOW.key, "loadConfigStack": STACK}
     with wire(server) as other:
-        channels = (me.open("getOrLoad", parameter), other.open("getOrLoad", parameter))
-        assert [each.receive()["message"]["type"] for each in (me, other)] == ["startLoading", "startLoading"]
-        me.send(channels[0], {"type": "cancel"})
-        assert [packet["type"] for packet in me.packets(channels[0])][-1] == "error"
-        other.send(channels[1], {"type": "cancel"})
-        assert [packet["type"] for packet in other.packets(channels[1])][-1] == "error"
-    assert loaded(server) == []
+        first, last = (socket.open("getOrLoad", parameter) for socket in (me, other))
+        assert [socket.receive()["message"]["type"] for socket in (me, other)] == ["startLoading", "startLoading"]
+        me.send(first, {"type": "cancel"})
+        assert [packet["type"] for packet in me.packets(first)][-1] == "error"
+        assert me.result("listLoaded") == []
+        assert states(server) == [(SLOW.key, "just_in_time", "loading")]
+        other.send(last, {"type": "cancel"})
+        assert [packet["type"] for packet in other.packets(last)][-1] == "error"
+        server.wait_for(lambda: states(server) == [(SLOW.key, "just_in_time", "cancelled")], TIMEOUT)
 
 
 def test_a_shared_load_gives_one_instance() -> None:
-    entry = ModelEntry(key="m", load_seconds=0.05)
-    with Emulator([entry]) as server, wire(server) as one, wire(server) as two:
+    with Emulator([ModelEntry(key="m", load_seconds=0.05)]) as server, wire(server) as one, wire(server) as two:
         parameter = {"identifier": "m", "loadConfigStack": STACK}
         channels = (one.open("getOrLoad", parameter), two.open("getOrLoad", parameter))
         ends = [list(each.packets(channel))[-1] for each, channel in zip((one, two), channels, strict=True)]
@@ -194,36 +187,28 @@ def test_a_shared_load_gives_one_instance() -> None:
         assert loaded(server) == ["m"]
 
 
-@pytest.mark.parametrize(
-    "name", [CHAT.key, "llama", "hugging-quants/llama-3.2-1b-instruct", "HUGGING-QUANTS/LLAMA", CHAT.full_path]
-)
-def test_a_name_finds_its_model_in_all_requests(me: Wire, name: str) -> None:
-    assert me.get(name)[-1]["info"]["modelKey"] == CHAT.key
-    assert kinds(me.get(name)) == ["alreadyLoaded"]
-    assert me.result("tokenize", {"specifier": named(name), "inputString": "x"})["tokens"]
-    assert me.stream("predict", prediction_request(name))[-1]["type"] == "success"
+# Names
 
 
-@pytest.mark.parametrize("load", ["explicit", "just in time"])
-def test_a_load_by_full_path_has_the_path_as_its_identifier(server: Emulator, me: Wire, load: str) -> None:
-    info = me.load(CHAT.full_path) if load == "explicit" else me.get(CHAT.full_path)[-1]["info"]
-    assert info["identifier"] == CHAT.full_path
+def test_a_name_finds_its_model_in_all_requests(me: Wire) -> None:
+    me.get("llama")
+    for name in (CHAT.key, "llama", "HUGGING-QUANTS/LLAMA", CHAT.full_path):
+        assert [packet["info"]["modelKey"] for packet in me.get(name)] == [CHAT.key]
+        assert me.result("tokenize", {"specifier": named(name), "inputString": "x"})["tokens"]
+        assert me.stream("predict", prediction_request(name))[-1]["type"] == "success"
+
+
+def test_a_load_by_full_path_has_the_path_as_its_identifier(me: Wire) -> None:
+    assert me.get(CHAT.full_path)[-1]["info"]["identifier"] == CHAT.full_path
     assert me.load(CHAT.full_path)["identifier"] == f"{CHAT.full_path}:2"
     assert me.load(CHAT.key)["identifier"] == CHAT.key
     assert me.load(CHAT.full_path, identifier="mine")["identifier"] == "mine"
     assert me.stream("predict", prediction_request(CHAT.full_path))[-1]["modelInfo"]["identifier"] == CHAT.full_path
 
 
-def test_an_identifier_comes_before_a_key(me: Wire) -> None:
+def test_an_identifier_comes_before_a_key_and_all_members_of_a_query_must_match(me: Wire) -> None:
     me.load(CHAT.key)
     me.load(OTHER.key, identifier="llama")
-    info = me.result("getModelInfo", {"specifier": named("llama"), "throwIfNotFound": True})
-    assert info["modelKey"] == OTHER.key
-
-
-def test_all_members_of_a_query_must_match(me: Wire) -> None:
-    me.load(CHAT.key)
-    me.load(OTHER.key)
 
     def found(**query: Any) -> str | None:
         parameter = {"specifier": {"type": "query", "query": query}, "throwIfNotFound": False}
@@ -231,6 +216,7 @@ def test_all_members_of_a_query_must_match(me: Wire) -> None:
         return None if info is None else info["modelKey"]
 
     assert found() == CHAT.key
+    assert found(identifier="llama") == OTHER.key
     assert found(vision=True) == OTHER.key
     assert found(domain="llm", vision=False) == CHAT.key
     assert found(domain="embedding") is None
@@ -263,14 +249,16 @@ def test_a_namespace_lists_its_own_kind(server: Emulator, me: Wire) -> None:
         assert [info["type"] for info in embedding.result("listLoaded")] == ["embedding"]
 
 
-@pytest.mark.parametrize("name", ["no-such-model", ABSENT.key, "l"])
-def test_an_unknown_model_is_rejected_with_samples(me: Wire, name: str) -> None:
-    error = me.get(name)[-1]["error"]
-    assert error["title"] == error["rootTitle"]
-    assert error["displayData"]["code"] == "generic.pathNotFound"
-    assert error["displayData"]["path"] == name
-    assert error["displayData"]["availablePathsSample"] == [CHAT.full_path, OTHER.full_path, SLOW.full_path]
-    assert error["displayData"]["totalModels"] == 3
+def test_an_unknown_model_is_rejected_with_samples(server: Emulator, me: Wire) -> None:
+    for name in ("no-such-model", ABSENT.key, "l"):
+        error = me.get(name)[-1]["error"]
+        assert error["title"] == error["rootTitle"]
+        assert error["displayData"]["code"] == "generic.pathNotFound"
+        assert error["displayData"]["path"] == name
+        paths = [entry.full_path for entry in (CHAT, OTHER, SLOW, HUGE)]
+        assert error["displayData"]["availablePathsSample"] == paths
+        assert error["displayData"]["totalModels"] == 4
+    assert server.loads == ()
 
 
 def test_a_model_of_the_other_kind_is_rejected(server: Emulator, me: Wire) -> None:
@@ -287,16 +275,13 @@ def test_a_model_of_the_other_kind_is_rejected(server: Emulator, me: Wire) -> No
     assert me.get("vectors")[-1]["error"]["displayData"] == expected
 
 
-def test_unloading_has_no_result(server: Emulator, me: Wire) -> None:
-    me.load(CHAT.key)
-    assert me.call("unloadModel", {"identifier": CHAT.key, "deviceIdentifier": None}) == {"type": "rpcResult"}
-    assert loaded(server) == []
+# Unloading
 
 
 def test_only_the_instance_that_is_named_is_unloaded(server: Emulator, me: Wire) -> None:
     for identifier in (CHAT.key, f"{CHAT.key}:2", "mine"):
         me.load(CHAT.key, identifier=identifier)
-    me.result("unloadModel", {"identifier": CHAT.key})
+    assert me.call("unloadModel", {"identifier": CHAT.key, "deviceIdentifier": None}) == {"type": "rpcResult"}
     for name in (CHAT.key, *CHAT.aliases, "hugging-quants/llama"):
         assert me.rpc_error("unloadModel", {"identifier": name})["displayData"]["totalLoadedModels"] == 2
     assert loaded(server) == [f"{CHAT.key}:2", "mine"]
@@ -305,11 +290,10 @@ def test_only_the_instance_that_is_named_is_unloaded(server: Emulator, me: Wire)
     assert loaded(server) == []
 
 
-@pytest.mark.parametrize("text", ["Wait", "Before"])
-def test_unloading_ends_a_prediction(server: Emulator, me: Wire, text: str) -> None:
+def test_unloading_ends_a_prediction_that_has_written_nothing(server: Emulator, me: Wire) -> None:
     server.load(CHAT.key)
-    channel = me.open("predict", prediction_request(CHAT.key, text))
-    server.wait_for(lambda: bool(server.predictions) and server.predictions[0].state == "running")
+    channel = predict(me, "Before")
+    server.wait_for(lambda: bool(server.predictions) and server.predictions[0].state == "running", TIMEOUT)
     server.unload(CHAT.key)
     last = list(me.packets(channel))[-1]
     assert last["type"] == "success"
@@ -327,34 +311,35 @@ def test_a_reference_ends_with_its_loading(server: Emulator, me: Wire) -> None:
 
 
 def test_unloading_ends_a_call() -> None:
-    stalling = ModelEntry(
-        key="vectors", kind="embedding", rules=({"when": {"last": "x"}, "then": [{"fault": "stall"}]},)
-    )
-    with Emulator([stalling]) as other, wire(other, "embedding") as me:
-        other.load("vectors")
-        me.send_frame(
-            {
-                "type": "rpcCall",
-                "endpoint": "embedString",
-                "callId": 1,
-                "parameter": {"modelSpecifier": named("vectors"), "inputString": "x"},
-            }
-        )
+    rules = ({"when": {"last": "x"}, "then": [{"fault": "stall"}]},)
+    stalling = ModelEntry(key="vectors", kind="embedding", rules=rules)
+    with Emulator([stalling], load=["vectors"]) as server, wire(server, "embedding") as me:
+        parameter = {"modelSpecifier": named("vectors"), "inputString": "x"}
+        me.send_frame({"type": "rpcCall", "endpoint": "embedString", "callId": 1, "parameter": parameter})
         specifier = {"specifier": named("vectors"), "throwIfNotFound": True}
         assert me.result("getInstanceProcessingState", specifier) == {"status": "computingEmbedding", "queued": 1}
-        other.unload("vectors")
+        server.unload("vectors")
         assert me.receive()["error"]["displayData"] == {"code": "generic.specificModelUnloaded"}
 
 
-def test_models_are_loaded_at_the_start() -> None:
+# By hand
+
+
+def test_models_are_loaded_at_the_start_and_unloaded_at_the_end() -> None:
     with Emulator([CHAT, OTHER.model_copy(update={"preload": True})], load=["llama"]) as server:
         assert loaded(server) == [OTHER.key, CHAT.key]
         assert all(info.ttl_ms is None for info in server.loaded())
+        assert server.load(CHAT.key, ttl=1.5).ttl_ms == 1500
+    assert [load.state for load in server.loads] == ["unloaded"] * 3
 
 
-def test_a_model_that_cannot_be_loaded_at_the_start_is_an_error() -> None:
-    with pytest.raises(LMStudioModelLoadError, match="no-such-model"):
-        Emulator([CHAT], load=["no-such-model"]).start()
+@pytest.mark.parametrize(
+    ("key", "engine", "message"),
+    [("no-such-model", "scripted", "no-such-model"), (CHAT.key, "other", "no engine 'scripted'")],
+)
+def test_a_model_that_cannot_be_loaded_at_the_start_is_an_error(key: str, engine: str, message: str) -> None:
+    with pytest.raises(LMStudioModelLoadError, match=message):
+        Emulator([CHAT], load=[key], engines={engine: ScriptedEngine()}).start()
 
 
 def test_what_is_not_loaded_cannot_be_unloaded(server: Emulator) -> None:
@@ -362,17 +347,31 @@ def test_what_is_not_loaded_cannot_be_unloaded(server: Emulator) -> None:
         server.unload("x")
 
 
-def test_a_time_to_live_by_hand_is_in_seconds(server: Emulator) -> None:
-    assert server.load(CHAT.key, ttl=1.5).ttl_ms == 1500
+# Records
 
 
-def test_an_engine_that_is_not_there_is_an_error() -> None:
-    emulator = Emulator([CHAT], load=[CHAT.key], engines={"other": ScriptedEngine()})
-    with pytest.raises(LMStudioModelLoadError, match="no engine 'scripted'"):
-        emulator.start()
+def test_a_load_that_fails_or_expires_or_crashes_is_recorded(server: Emulator, me: Wire, clock: ManualClock) -> None:
+    with pytest.raises(LMStudioModelLoadError):
+        server.load(HUGE.key)
+    me.get(CHAT.key, loadTtlMs=1000)
+    clock.advance(1)
+    server.wait_for(lambda: states(server)[-1] == (CHAT.key, "just_in_time", "expired"), TIMEOUT)
+    me.get(CHAT.key)
+    me.stream("predict", prediction_request(CHAT.key, "Crash"))
+    server.wait_for(lambda: states(server)[-1] == (CHAT.key, "just_in_time", "crashed"), TIMEOUT)
+    assert states(server)[0] == (HUGE.key, "explicit", "failed")
 
 
-def test_unloading_with_an_invalid_name_is_rejected(me: Wire) -> None:
-    for name in ("", "__proto__"):
-        response = me.call("unloadModel", {"identifier": name})
-        assert response["error"]["displayData"]["code"] == "generic.noModelMatchingQuery"
+def test_a_load_record_has_the_requested_settings(server: Emulator, me: Wire) -> None:
+    fields = {"contextLength": 512, "llama.tryMmap": False, "seed": {"checked": False, "value": 0}, "unheardOf": 1}
+    me.load(CHAT.key, loadConfigStack=load_stack(**fields))
+    (load,) = server.loads
+    assert load.config == {"contextLength": 512, "tryMmap": False, "seed": False, "raw": {"llm.load.unheardOf": 1}}
+    assert json.loads(json.dumps(dataclasses.asdict(load)))["key"] == CHAT.key
+
+
+def test_load_records_are_limited() -> None:
+    with Emulator([CHAT], limits=Limits(records=2)) as server:
+        for number in range(3):
+            server.load(CHAT.key, identifier=f"chat-{number}")
+        assert [load.identifier for load in server.loads] == ["chat-1", "chat-2"]
