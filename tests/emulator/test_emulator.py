@@ -18,44 +18,39 @@ from lmstudio_integrations.emulator.testing.tcp import netloc
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioTimeoutError
 from tests.emulator.bare_client import TIMEOUT, Wire, prediction_request, wire
 from tests.emulator.server.hostile import lazy
-from tests.emulator.stalling_model import LONG, MODEL, WAITING, credentials
+from tests.emulator.stalling_model import LONG, MODEL, credentials, stalling
 from tests.support.signals import ctrl_c
 
 
 @pytest.fixture
 def server() -> Iterator[Emulator]:
-    """A server with one scripted model, loaded, that stalls on request."""
-    with Emulator([ModelEntry(key=MODEL, rules=(WAITING,), preload=True)]) as emulator:
+    with stalling() as emulator:
         yield emulator
 
 
-def test_the_server_stops_with_open_streams() -> None:
-    with Emulator([ModelEntry(key=MODEL, rules=(WAITING,), preload=True)]) as server, wire(server) as me:
-        me.open("predict", prediction_request(MODEL, "Wait"))
-        me.receive()
-        server.stop()
-        with pytest.raises(ConnectionClosed) as caught:
-            me.receive_until_closed()
-        assert caught.value.rcvd is not None
-        assert caught.value.rcvd.code == 1001
+def test_the_server_stops_with_open_streams(server: Emulator, me: Wire) -> None:
+    me.open("predict", prediction_request(MODEL, "Wait"))
+    me.receive()
+    server.stop()
+    with pytest.raises(ConnectionClosed) as caught:
+        me.receive_until_closed()
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == 1001
 
 
 @pytest.mark.slow
 def test_the_server_stops_though_a_client_does_not_read() -> None:
     with Emulator([LONG]) as server, lazy(server) as other:
         other.open("predict", prediction_request(MODEL))
-        server.wait_for(lambda: bool(server.predictions) and server.predictions[0].state == "ended", timeout=600)
+        server.wait_for(lambda: [each.state for each in server.predictions] == ["ended"], TIMEOUT)
         server.stop()
 
 
 def test_a_taken_port_is_a_clear_error(server: Emulator) -> None:
     with pytest.raises(LMStudioOSError, match="choose another port"):
         Emulator([MODEL], port=server.port).start()
-
-
-def test_the_first_free_port_is_taken(server: Emulator) -> None:
     with Emulator([MODEL], port=[server.port, 0]) as other:
-        assert other.port not in {0, server.port}
+        assert other.port not in {0, server.port}, "of several, the first free one is taken"
 
 
 def test_an_emulator_starts_again_after_a_stop() -> None:
@@ -108,37 +103,23 @@ def test_stopping_a_server_while_it_starts_is_an_error() -> None:
     assert emulators() == []
 
 
-def test_an_emulator_starts_once(server: Emulator) -> None:
-    with pytest.raises(LMStudioRuntimeError, match="already running"):
-        server.start()
-
-
-def test_a_running_emulator_does_not_serve_in_the_foreground_too(server: Emulator) -> None:
-    def reached() -> None:
-        raise AssertionError("it started")
-
-    with pytest.raises(LMStudioRuntimeError, match="already running"):
-        server.serve_forever(reached)
-
-
-def test_using_an_emulator_that_is_not_running_is_an_error() -> None:
-    emulator = Emulator([MODEL])
-    emulator.stop()
+def test_an_emulator_starts_once_and_is_used_while_it_runs(server: Emulator) -> None:
+    for start in (server.start, server.serve_forever):
+        with pytest.raises(LMStudioRuntimeError, match="already running"):
+            start()
+    server.stop()
     with pytest.raises(LMStudioRuntimeError, match="is not running"):
-        emulator.loaded()
+        server.loaded()
 
 
 async def test_an_emulator_is_an_async_context_manager() -> None:
     async with Emulator([MODEL]) as server:
-        assert server.address == f"127.0.0.1:{server.port}"
+        assert server.address == netloc("127.0.0.1", server.port) == f"127.0.0.1:{server.port}"
+    assert netloc("::1", 1) == "[::1]:1"
 
 
-@pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "127.0.0.1:1"), ("::1", "[::1]:1")])
-def test_an_address_can_stand_in_a_url(host: str, address: str) -> None:
-    assert netloc(host, 1) == address
-
-
-def test_waiting_for_a_condition_times_out(server: Emulator) -> None:
+def test_waiting_for_a_condition_may_use_the_server_and_times_out(server: Emulator) -> None:
+    server.wait_for(lambda: server.load(MODEL).identifier == f"{MODEL}:3", TIMEOUT)
     with pytest.raises(LMStudioTimeoutError, match="did not hold"):
         server.wait_for(lambda: False, timeout=0.05)
 
@@ -200,7 +181,3 @@ def test_a_server_in_the_foreground_stops_with_ctrl_c_while_it_loads() -> None:
         process.send_signal(signal.SIGINT)
         assert process.stdout.read() == "stopped\n"
         assert process.wait(TIMEOUT) == 0
-
-
-def test_a_condition_may_itself_use_the_server(server: Emulator) -> None:
-    server.wait_for(lambda: server.load(MODEL).identifier == f"{MODEL}:3")

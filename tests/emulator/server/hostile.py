@@ -29,16 +29,9 @@ def frame(payload: bytes, *, opcode: int = TEXT, final: bool = True) -> bytes:
 
 
 @contextmanager
-def raw(server: Emulator) -> Iterator[socket.socket]:
-    """Open a TCP connection that sends nothing by itself."""
-    with socket.create_connection(("127.0.0.1", server.port), TIMEOUT) as line:
-        yield line
-
-
-@contextmanager
 def raw_websocket(server: Emulator, namespace: str = "llm", client: str = "guest:raw") -> Iterator[socket.socket]:
     """Open an authenticated WebSocket as a plain TCP connection, which replies to no ping and no close frame."""
-    with raw(server) as line:
+    with socket.create_connection(("127.0.0.1", server.port), TIMEOUT) as line:
         line.sendall(UPGRADE % namespace.encode())
         assert line.recv(4096).startswith(b"HTTP/1.1 101")
         credentials = {"authVersion": 1, "clientIdentifier": client, "clientPasskey": "secret"}

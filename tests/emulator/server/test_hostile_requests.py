@@ -12,7 +12,6 @@ from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.scripted import schema
 from tests.emulator.bare_client import Wire, prediction_request, wire
 
-LONG_TIMEOUT = 50.0
 MAX_GROWTH = 1 << 30
 """Bytes by which the whole test process, server and attacker, may grow."""
 
@@ -47,17 +46,11 @@ def deep(levels: int) -> dict[str, Any]:
     return schema
 
 
-def string(**keywords: Any) -> dict[str, Any]:
-    return {"type": "string", **keywords}
-
-
 SCHEMAS: dict[str, tuple[Any, str]] = {
-    "a pattern that backtracks": (string(pattern="^(a+)+$b"), "needs a 'default' or 'examples'"),
-    "many repeats side by side": (string(pattern="a{9999}" * 100), "is not supported"),
-    "a long pattern": (string(pattern="a" * 1001), "more than 1000 characters"),
-    "a long string": (string(minLength=10**9), "1000000000 characters"),
+    "a pattern that backtracks": ({"type": "string", "pattern": "^(a+)+$b"}, "needs a 'default' or 'examples'"),
+    "many repeats side by side": ({"type": "string", "pattern": "a{9999}" * 100}, "is not supported"),
+    "a long pattern": ({"type": "string", "pattern": "a" * 1001}, "more than 1000 characters"),
     "references that double": (doubled(20), "more than 100000 parts"),
-    "a reference to itself": ({"$ref": "#"}, "contains itself"),
     "a long chain of references": (
         {"$ref": "#/$defs/a0", "$defs": {f"a{at}": {"$ref": f"#/$defs/a{at + 1}"} for at in range(5000)}},
         "nested more than 60 levels",
@@ -73,12 +66,6 @@ def server() -> Iterator[Emulator]:
     models = [ModelEntry(key="chat", rules=RULES), ModelEntry(key="vectors", kind="embedding")]
     with Emulator(models, load=["chat", "vectors"]) as emulator:
         yield emulator
-
-
-@pytest.fixture(autouse=True)
-def longer_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Machines may be slow; a blocked server never responds."""
-    monkeypatch.setattr(Wire, "timeout", LONG_TIMEOUT)
 
 
 @pytest.fixture(autouse=True)
@@ -103,19 +90,17 @@ def require_service(server: Emulator) -> None:
 
 
 def outcome(attacker: Wire) -> dict[str, Any]:
-    """Return the last packet, or the response, of the one request that was sent."""
+    """Return the frame of the last packet, or of the error."""
     while True:
         frame: dict[str, Any] = attacker.receive()
-        if frame["type"] in {"rpcResult", "rpcError", "channelError"}:
-            return frame
-        if frame["type"] == "channelSend" and frame["message"]["type"] == "success":
+        if frame["type"] == "channelError" or frame["message"]["type"] == "success":
             return frame
 
 
-def attack(server: Emulator, parameter: dict[str, Any], endpoint: str = "predict") -> dict[str, Any]:
-    """Open a channel; while it is served, another client is; return the end of it."""
+def attack(server: Emulator, parameter: dict[str, Any]) -> dict[str, Any]:
+    """Open a prediction; while it is served, another client is; return the end of it."""
     with wire(server) as attacker:
-        attacker.open(endpoint, parameter)
+        attacker.open("predict", parameter)
         require_service(server)
         end = outcome(attacker)
     require_service(server)
@@ -133,11 +118,8 @@ def test_a_schema_cannot_grow_without_end(given: Any, bound: str) -> None:
         schema.shortest_instance(given)
 
 
-def tools(schema: dict[str, Any], count: int = 1) -> dict[str, Any]:
-    offered = [{"type": "function", "function": {"name": f"f{at}", "parameters": schema}} for at in range(count)]
-    return {"tools": {"type": "toolArray", "tools": offered, "force": True}}
-
-
 def test_the_parameters_of_a_tool_are_bounded_as_well(server: Emulator) -> None:
-    end = attack(server, prediction_request("chat", fields=tools(doubled(20))))
+    tool = {"type": "function", "function": {"name": "f", "parameters": doubled(20)}}
+    fields = {"tools": {"type": "toolArray", "tools": [tool], "force": True}}
+    end = attack(server, prediction_request("chat", fields=fields))
     assert "more than 100000 parts" in end["error"]["title"]

@@ -1,7 +1,6 @@
 """Clients that send too much, read nothing, or are gone: it ends their own connection, and nobody else notices."""
 
 import base64
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -12,16 +11,14 @@ from lmstudio_integrations.emulator import Emulator, Limits, ModelEntry
 from lmstudio_integrations.emulator.server import server as listening
 from lmstudio_integrations.emulator.server.context import MIB
 from lmstudio_integrations.errors import LMStudioValueError
-from tests.emulator.bare_client import STACK, Wire, wire
+from tests.emulator.bare_client import STACK, TIMEOUT, Wire, prediction_request, wire
 from tests.emulator.server.hostile import lazy, memory_at_most, raw_websocket
-
-MODEL = "chat"
-CHAT = ModelEntry(key=MODEL, preload=True)
+from tests.emulator.stalling_model import LONG, MODEL
 
 
 def limited(**limits: Any) -> Emulator:
     """Return a server with these limits."""
-    return Emulator([CHAT], limits=Limits(**limits))
+    return Emulator([ModelEntry(key=MODEL, preload=True)], limits=Limits(**limits))
 
 
 def still_serves(me: Wire) -> bool:
@@ -29,21 +26,7 @@ def still_serves(me: Wire) -> bool:
     return bool(me.result("listLoaded"))
 
 
-@pytest.fixture
-def server() -> Iterator[Emulator]:
-    """A server with the usual limits."""
-    with limited() as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def other(server: Emulator) -> Iterator[Wire]:
-    """A client that means well."""
-    with wire(server, client="guest:other") as opened:
-        yield opened
-
-
-@pytest.mark.parametrize("limits", [{"records": 0}, {"backlog_bytes": -1}, {"message_bytes": None}, {"records": "5"}])
+@pytest.mark.parametrize("limits", [{"records": 0}, {"message_bytes": None}, {"records": "5"}])
 def test_a_limit_that_is_not_positive_is_rejected(limits: dict[str, Any]) -> None:
     with pytest.raises(LMStudioValueError, match=next(iter(limits))):
         Limits(**limits)
@@ -57,9 +40,22 @@ def test_a_message_that_is_too_large_closes_its_connection_only(caplog: pytest.L
                 me.receive()
         assert caught.value.rcvd is not None
         assert caught.value.rcvd.code == 1009
-        server.wait_for(lambda: len(server.connections) == 1)
+        server.wait_for(lambda: len(server.connections) == 1, TIMEOUT)
         assert still_serves(other)
     assert "closed the connection of" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_client_that_does_not_read_is_disconnected_and_blocks_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    with Emulator([LONG], limits=Limits(backlog_bytes=100_000)) as server, lazy(server) as other, wire(server) as me:
+        other.open("predict", prediction_request(MODEL))
+        assert still_serves(me)
+        server.wait_for(lambda: len(server.connections) == 1, TIMEOUT)
+        assert still_serves(me)
+        server.wait_for(lambda: all(each.state == "ended" for each in server.predictions), TIMEOUT)
+    assert "does not read" in caplog.text
+    assert ": the client disconnected" in caplog.text
 
 
 def test_large_results_that_nobody_reads_do_not_pile_up() -> None:
@@ -67,20 +63,18 @@ def test_large_results_that_nobody_reads_do_not_pile_up() -> None:
     with limited(backlog_bytes=MIB) as server, lazy(server, "files") as me, wire(server) as other:
         uploaded = me.result("uploadFileBase64", {"name": "a.txt", "contentBase64": text})
         with memory_at_most(20 * MIB):
-            with suppress(ConnectionClosed):  # as above
+            with suppress(ConnectionClosed):
                 for _ in range(100):
                     me.open("parseDocument", {"fileIdentifier": uploaded["identifier"], "parseOpts": {}})
-            server.wait_for(lambda: len(server.connections) == 1, timeout=600)
+            server.wait_for(lambda: len(server.connections) == 1, TIMEOUT)
             assert still_serves(other)
 
 
-def test_a_client_that_does_not_reply_to_pings_is_dropped_with_its_uploads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_reply_to_pings_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening, "_PING_INTERVAL", 0.05)
     monkeypatch.setattr(listening, "_PING_TIMEOUT", 0.2)
-    with limited() as server, raw_websocket(server, "files", client="guest:far"):
-        server.wait_for(lambda: not server.connections)
-        with wire(server, client="guest:far", passkey="another") as again:
-            assert still_serves(again), "the client is forgotten"
+    with limited() as server, raw_websocket(server):
+        server.wait_for(lambda: not server.connections, TIMEOUT)
 
 
 def test_so_many_models_are_loaded_at_once() -> None:

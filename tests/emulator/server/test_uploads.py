@@ -11,15 +11,22 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator
-from tests.emulator.bare_client import Wire, wire
+from tests.emulator.bare_client import TIMEOUT, Wire, wire
 
 CONTENT = b"The sky is blue."
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """A server whose temporary folders are below the test's own."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def folder(tmp_path: Path) -> Path:
+    """The folder for temporary files."""
+    made = tmp_path / "temporary"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
     with Emulator(["chat"]) as running:
         yield running
 
@@ -41,29 +48,19 @@ def path_of(files: Wire, identifier: str) -> Path:
     return Path(found["path"])
 
 
-def test_the_path_of_an_upload_has_its_content(files: Wire, tmp_path: Path) -> None:
+def test_an_upload_is_written_to_a_private_folder_on_request(server: Emulator, files: Wire, folder: Path) -> None:
     identifier = upload(files)
+    assert list(folder.iterdir()) == []
     path = path_of(files, identifier.removeprefix("local:"))
     assert path.is_absolute()
-    assert path.is_relative_to(tmp_path.resolve())
+    assert path.is_relative_to(folder.resolve())
     assert (path.read_bytes(), path.suffix) == (CONTENT, ".txt")
     assert path_of(files, identifier) == path
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
-def test_the_folder_is_private(files: Wire) -> None:
-    assert stat.S_IMODE(path_of(files, upload(files)).parent.stat().st_mode) == 0o700
-
-
-@pytest.mark.parametrize("name", ["../../up.txt", "up.t/x", "up.\0", "up", "up." + "x" * 300])
-def test_no_upload_name_escapes_the_folder(files: Wire, name: str) -> None:
-    inside = path_of(files, upload(files)).parent
-    assert path_of(files, upload(files, name)).parent == inside
-
-
-def test_an_upload_is_written_to_disk_on_request_only(server: Emulator, files: Wire, tmp_path: Path) -> None:
-    upload(files)
-    assert list(tmp_path.iterdir()) == []
+    assert sys.platform == "win32" or stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    for name in ("../../up.txt", "up.t/x", "up.\0", "up", "up." + "x" * 300):
+        assert path_of(files, upload(files, name)).parent == path.parent
+    server.stop()
+    assert list(folder.iterdir()) == []
 
 
 def test_a_file_of_another_client_and_one_that_is_none_have_no_path(server: Emulator, files: Wire) -> None:
@@ -78,24 +75,16 @@ def test_an_upload_is_removed_with_its_client(server: Emulator) -> None:
         kept, removed = path_of(files, upload(files)), path_of(files, upload(files))
         removed.unlink()
         files.socket.close()
-        server.wait_for(lambda: len(server.connections) == 1)
+        server.wait_for(lambda: len(server.connections) == 1, TIMEOUT)
         assert kept.exists()
-    server.wait_for(lambda: not kept.exists())
+    server.wait_for(lambda: not kept.exists(), TIMEOUT)
     assert kept.parent.exists()
 
 
-def test_the_upload_folder_is_removed_with_the_server(server: Emulator, files: Wire, tmp_path: Path) -> None:
-    path_of(files, upload(files))
-    server.stop()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_upload_that_cannot_be_written_is_an_error(
-    files: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_upload_that_cannot_be_written_is_an_error(files: Wire, folder: Path) -> None:
     identifier = upload(files)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    folder.rmdir()
     error = files.rpc_error("getLocalFileAbsolutePath", {"fileName": identifier})
     assert error["title"] == 'The file "sky.txt" cannot be written'
     assert "No such file" in error["cause"]
-    assert str(tmp_path) not in str(error)
+    assert str(folder) not in str(error)

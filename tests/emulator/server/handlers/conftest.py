@@ -8,7 +8,7 @@ from lmstudio_integrations.emulator import Catalog, Emulator
 from tests.emulator.server.handlers.models import ABSENT, BLIND, CHAT, PRESET, VECTORS
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[Emulator]:
     """A server with three loaded models and one that is to be downloaded."""
     catalog = Catalog(models=(CHAT, BLIND, VECTORS, ABSENT), presets=(PRESET,))

@@ -1,9 +1,9 @@
 """The models of the emulator for tests of the handlers."""
 
-from lmstudio_integrations.emulator import Emulator, ModelEntry, Preset
+from lmstudio_integrations.emulator import ModelEntry, Preset
 
 TEXT = "The sky is blue.\n\nGrass is green.\n\nSnow is white.\n"
-
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
 
 CHAT = ModelEntry(
     key="chat",
@@ -17,45 +17,17 @@ CHAT = ModelEntry(
         {"when": {"last": "^Fail"}, "then": [{"error": "Bad", "code": "generic.missingRuntimeExtension"}]},
     ),
 )
-
-
 BLIND = ModelEntry(key="blind", params="1B", quantization=("Q4_K_M", 4))
-
-
 VECTORS = ModelEntry(key="vectors", kind="embedding", embedding_length=8)
-
-
 ABSENT = ModelEntry(key="absent", downloaded=False, display_name="Not here", size_bytes=10)
-
-
 PRESET = Preset(
     identifier="@me/brief", name="Brief", fields={"llm.prediction.maxPredictedTokens": {"checked": True, "value": 1}}
 )
 
-
 LIBRARY = {
-    "type",
-    "modelKey",
-    "format",
-    "displayName",
-    "publisher",
-    "path",
-    "sizeBytes",
-    "indexedModelIdentifier",
-    "deviceIdentifier",
-    "maxContextLength",
+    *{"type", "modelKey", "format", "displayName", "publisher", "path"},
+    *{"sizeBytes", "indexedModelIdentifier", "deviceIdentifier", "maxContextLength"},
 }
-
-
 INSTANCE = LIBRARY | {"identifier", "instanceReference", "ttlMs", "lastUsedTime", "contextLength"}
-
-
 LLM = {"vision", "trainedForToolUse"}
-
-
 OPTIONAL = {"paramsString", "architecture", "quantization"}
-
-
-def absent(weights: str) -> Emulator:
-    """Return a server with a model that is to be downloaded."""
-    return Emulator([ModelEntry(key="absent", engine="llama_cpp", weights=weights, downloaded=False)], offline=True)

@@ -5,6 +5,7 @@ from typing import Any
 from lmstudio_integrations import __version__
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.emulator.bare_client import STACK, Wire, named, prediction_request, wire
+from tests.emulator.server.handlers.models import TOOL
 
 
 def entries(log: Wire, count: int, *kinds: str) -> list[dict[str, Any]]:
@@ -25,16 +26,14 @@ def test_the_log_streams_predictions_until_cancelled(server: Emulator, me: Wire)
         channel = log.open("streamLogs")
         read_nothing(log)
         me.stream("predict", prediction_request("chat"))
-        me.stream(
-            "completeRawText", {"modelSpecifier": named("chat"), "rawPrompt": "x", "predictionConfigStack": STACK}
-        )
+        raw = {"modelSpecifier": named("chat"), "rawPrompt": "x", "predictionConfigStack": STACK}
+        me.stream("completeRawText", raw)
         predictions = entries(log, 6, "llm.prediction.input", "llm.prediction.output")
         assert [data["type"] for data in predictions] == ["llm.prediction.input", "llm.prediction.output"] * 2
         assert "Hello" in predictions[0]["input"]
         assert predictions[0]["modelPath"] == "scripted/chat"
         assert predictions[1]["stats"]["stopReason"] == "eosFound"
-        tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
-        me.stream("predict", prediction_request("chat", fields={"tools": {"type": "toolArray", "tools": [tool]}}))
+        me.stream("predict", prediction_request("chat", fields={"tools": {"type": "toolArray", "tools": [TOOL]}}))
         assert '"a": 1' in entries(log, 3, "llm.prediction.output")[0]["output"]
         log.send(channel, {"type": "stop"})
         assert list(log.packets(channel)) == []

@@ -1,8 +1,7 @@
-"""Sessions with the tools of plugins, and messages of generators."""
+"""Plugins: sessions with their tools, what Python functions do in a call, and messages of generators."""
 
 import asyncio
 import concurrent.futures
-import contextlib
 import dataclasses
 import json
 import sys
@@ -13,9 +12,11 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations import ToolCallContext
-from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.errors import SAMPLE
+from lmstudio_integrations.emulator import Emulator, plugins
+from lmstudio_integrations.emulator.errors import SAMPLE, WireError
+from lmstudio_integrations.emulator.plugins import MAX_QUEUED, CallReports, FunctionPlugin
 from tests.emulator.bare_client import TIMEOUT, Wire, wire
+from tests.emulator.server.handlers.models import TOOL
 
 DIRECT: dict[str, Any] = {"type": "direct", "config": {"fields": []}}
 SUMS, MORE, WRITER = "mcp/sums", "mcp/more", "me/writer"
@@ -25,7 +26,6 @@ class Tools:
     """The functions of a plugin, and what a test waits for."""
 
     def __init__(self) -> None:
-        self.together = threading.Barrier(2, timeout=TIMEOUT)
         self.entered = threading.Event()
         self.may_end = threading.Event()
         self.ended = threading.Event()
@@ -39,16 +39,10 @@ class Tools:
         """Return something."""
         return {
             "nothing": None,
-            "tuple": (1, [2.5, "three"]),
             "dataclass": dataclasses.make_dataclass("Point", ["x"])(1),
             "infinity": float("inf"),
             "surrogate": "\ud800",
         }[what]
-
-    def meet(self, name: str) -> str:
-        """Return when the other has come."""
-        self.together.wait()
-        return name
 
     def report(self, context: ToolCallContext) -> None:
         """Report from a thread."""
@@ -88,10 +82,6 @@ class Tools:
             "future": concurrent.futures.CancelledError(),
         }[kind]
 
-    async def cancel(self) -> None:
-        """Cancel itself."""
-        raise asyncio.CancelledError
-
     def wait(self, context: ToolCallContext) -> str:
         """Wait, then report."""
         self.entered.set()
@@ -109,14 +99,10 @@ class Tools:
         finally:
             self.ended.set()
 
-    def long(self, size: int) -> str:
-        """Return a long text."""
-        return "x" * size
-
     @property
     def all(self) -> list[Callable[..., Any]]:
         """The functions."""
-        names = "add make meet report report_async later fail cancel wait wait_async long"
+        names = "add make report report_async later fail wait wait_async"
         return [getattr(self, name) for name in names.split()]
 
 
@@ -126,7 +112,6 @@ RULES = [
     {"when": {"last": "^Broken"}, "then": [{"tool": "add", "malformed": "{"}]},
     {"when": {"last": "^Fail"}, "then": [{"text": "So far"}, {"error": "It went wrong", "cause": "A rule"}]},
     {"when": {"last": "^Wait"}, "then": [{"text": "One"}, {"fault": "stall"}]},
-    {"when": {"last": "^Odd"}, "then": [{"fault": "unknown_packet"}, {"text": "Odd."}]},
 ]
 
 
@@ -139,8 +124,8 @@ def tools() -> Iterator[Tools]:
 
 @pytest.fixture
 def server(tools: Tools) -> Iterator[Emulator]:
-    plugins: dict[str, Any] = {SUMS: tools.all, WRITER: {"generator": True, "rule": RULES}, MORE: [tools.add]}
-    with Emulator([], plugins=plugins) as running:
+    functions: dict[str, Any] = {SUMS: tools.all, WRITER: {"generator": True, "rule": RULES}, MORE: [tools.add]}
+    with Emulator([], plugins=functions) as running:
         yield running
 
 
@@ -208,78 +193,56 @@ def states(server: Emulator) -> list[str]:
     return [call.state for call in server.tool_calls]
 
 
-def test_a_session_lists_the_tools_with_their_schemas(session: Session, tools: Tools) -> None:
-    assert session.ready["type"] == "sessionReady"
-    listed = [tool["function"] for tool in session.ready["toolDefinitions"]]
-    assert [each["name"] for each in listed] == [function.__name__ for function in tools.all]
-    assert listed[0]["description"] == "Add two numbers."
-    assert listed[0]["parameters"]["required"] == ["a"]
-    assert listed[3]["parameters"]["properties"] == {}  # no context
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "result"),
-    [
-        ("add", {"a": 2, "b": 3}, 5),
+def test_a_call_returns_the_result_as_json(session: Session) -> None:
+    for name, arguments, result in (
         ("add", {"a": "2"}, 3),
         ("make", {"what": "nothing"}, None),
-        ("make", {"what": "tuple"}, [1, [2.5, "three"]]),
         ("make", {"what": "dataclass"}, {"x": 1}),
         ("make", {"what": "infinity"}, None),
         ("make", {"what": "surrogate"}, "\ud800"),
-    ],
-)
-def test_a_call_returns_the_result_as_json(session: Session, name: str, arguments: Any, result: Any) -> None:
-    assert session.call(name, arguments) == [{"type": "toolCallComplete", "result": result}]
+    ):
+        assert session.call(name, arguments) == [{"type": "toolCallComplete", "result": result}]
 
 
-def test_calls_of_one_session_run_at_once(session: Session) -> None:
-    for number, name in enumerate("ab"):
-        session.start(number, "meet", {"name": name})
-    ends = [session.receive() for _ in range(2)]
-    assert {(end["callId"], end["result"]) for end in ends} == {(0, "a"), (1, "b")}
+def test_reports_come_in_order_and_before_the_end(session: Session) -> None:
+    reported = [
+        {"type": "toolCallStatus", "statusText": "one"},
+        {"type": "toolCallWarn", "warnText": "two"},
+        {"type": "toolCallStatus", "statusText": "three"},
+        {"type": "toolCallComplete", "result": None},
+    ]
+    assert session.call("report") == session.call("report_async") == reported
+    assert session.call("later") == [reported[0], {"type": "toolCallComplete", "result": "later"}]
 
 
-REPORTED = [
-    {"type": "toolCallStatus", "statusText": "one"},
-    {"type": "toolCallWarn", "warnText": "two"},
-    {"type": "toolCallStatus", "statusText": "three"},
-    {"type": "toolCallComplete", "result": None},
-]
+FAILURES = {
+    "text": "nothing there",
+    "no text": "ValueError()",
+    "stop": "stopped",
+    "exit": "enough",
+    "cancelled": "The tool was cancelled, but not by the client",
+    "future": "CancelledError()",
+    "no JSON": "The result of the tool cannot be written as JSON",
+    "too deep": "The result of the tool cannot be written as JSON",
+}
+"""How a function fails, and the error of its call."""
 
 
-@pytest.mark.parametrize(
-    ("name", "packets"),
-    [
-        ("report", REPORTED),
-        ("report_async", REPORTED),
-        ("later", [REPORTED[0], {"type": "toolCallComplete", "result": "later"}]),
-    ],
-)
-def test_reports_come_in_order_and_before_the_end(session: Session, name: str, packets: list[Any]) -> None:
-    assert session.call(name) == packets
-
-
-@pytest.mark.parametrize(
-    ("kind", "title"),
-    [
-        ("text", "nothing there"),
-        ("no text", "ValueError()"),
-        ("stop", "stopped"),
-        ("exit", "enough"),
-        ("cancelled", "The tool was cancelled, but not by the client"),
-        ("future", "CancelledError()"),
-        ("no JSON", "The result of the tool cannot be written as JSON"),
-        ("too deep", "The result of the tool cannot be written as JSON"),
-    ],
-)
-def test_a_function_that_fails_is_an_error_with_its_text(
-    server: Emulator, session: Session, kind: str, title: str
-) -> None:
-    assert session.error("fail", {"kind": kind})["title"] == title
-    (call,) = server.tool_calls
-    assert (call.state, call.error) == ("failed", title)
+def test_a_function_that_fails_is_an_error_with_its_text(server: Emulator, session: Session) -> None:
+    for kind, title in FAILURES.items():
+        assert session.error("fail", {"kind": kind})["title"] == title
+        assert (server.tool_calls[-1].state, server.tool_calls[-1].error) == ("failed", title)
     assert session.call("add", {"a": 1})[0]["result"] == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, pytest.fail.Exception, StopIteration])
+async def test_whatever_an_async_function_raises_is_the_text_of_its_call(error: type[BaseException]) -> None:
+    async def fail() -> None:
+        """Fail."""
+        raise error("it broke")
+
+    with pytest.raises(WireError, match=r"it broke|raised StopIteration"):
+        await call(fail)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +250,6 @@ def test_a_function_that_fails_is_an_error_with_its_text(
     [
         ("subtract", {}, 'The plugin "mcp/sums" has no tool "subtract"', "Its tools are add, make, "),
         ("add", {"a": "x"}, "Failed to parse arguments for tool add: a: ", None),
-        ("add", {"a": 1, "c": 2}, "Failed to parse arguments for tool add: c: ", None),
         ("add", [1], "The arguments of a tool must be an object", "They are [1]."),
     ],
 )
@@ -317,22 +279,10 @@ def test_nothing_more_is_sent_for_an_aborted_call(
     assert "mcp/sums: wait aborted after " in caplog.text
 
 
-def test_an_async_function_is_cancelled_when_its_call_is_aborted(session: Session, tools: Tools) -> None:
-    session.start(0, "wait_async")
-    assert tools.entered.wait(TIMEOUT)
+def test_a_call_may_be_aborted_before_it_begins(server: Emulator, session: Session) -> None:
+    session.start(0, "wait")
     session.abort(0)
-    assert tools.ended.wait(TIMEOUT)
-
-
-def test_a_call_may_be_aborted_before_it_begins(server: Emulator, me: Wire) -> None:
-    session = Session(me)
-    packets = [
-        {"type": "callTool", "callId": 0, "name": "wait", "arguments": {}},
-        {"type": "abortToolCall", "callId": 0},
-        {"type": "callTool", "callId": 1, "name": "add", "arguments": {"a": 1}},
-    ]
-    for packet in packets:
-        me.send(session.channel, packet)
+    session.start(1, "add", {"a": 1})
     assert session.receive() == {"type": "toolCallComplete", "callId": 1, "result": 2}
     assert states(server) == ["aborted", "ended"]
 
@@ -352,20 +302,12 @@ def test_packets_about_unknown_and_running_calls_are_ignored(session: Session, s
     assert states(server) == ["ended", "ended"]
 
 
-def test_a_discarded_session_aborts_its_calls_and_closes(server: Emulator, session: Session, tools: Tools) -> None:
-    session.start(0, "wait")
-    assert tools.entered.wait(TIMEOUT)
-    session.discard()
-    assert states(server) == ["aborted"]
-    assert Session(session.me).call("add", {"a": 1})[0]["result"] == 2
-
-
 def test_the_calls_of_a_client_that_vanishes_are_aborted(server: Emulator, tools: Tools) -> None:
     with wire(server, "plugins") as me:
         Session(me).start(0, "wait_async")
         assert tools.entered.wait(TIMEOUT)
     assert tools.ended.wait(TIMEOUT)
-    server.wait_for(lambda: states(server) == ["aborted"])
+    server.wait_for(lambda: states(server) == ["aborted"], TIMEOUT)
 
 
 def test_a_server_that_stops_waits_for_no_function(server: Emulator, session: Session, tools: Tools) -> None:
@@ -382,41 +324,26 @@ def test_the_plugins_that_sessions_use_are_known_until_the_sessions_end(server: 
         first, _, _ = Session(me, workingDirectoryPath="/tmp"), Session(me, MORE), Session(you)
         assert server.running_plugins == (SUMS, MORE, SUMS)
         first.discard()
-        server.wait_for(lambda: server.running_plugins == (MORE, SUMS))
-    server.wait_for(lambda: server.running_plugins == (MORE,))
-
-
-def titled(title: str) -> dict[str, Any]:
-    return {"title": title, "rootTitle": title}
+        server.wait_for(lambda: server.running_plugins == (MORE, SUMS), TIMEOUT)
+    server.wait_for(lambda: server.running_plugins == (MORE,), TIMEOUT)
 
 
 GENERATE = {"tools": [], "history": {"messages": []}}
+OF_A_CHAT = {
+    "pluginIdentifier": WRITER,
+    "pluginConfigSpecifier": {"type": "predictionProcess", "pci": "a", "token": "b"},
+}
+LONG = f'Cannot find a plugin with the identifier "{"x" * 6144} [… 1808 characters omitted …] {"x" * 2048}"'
 
 
 @pytest.mark.parametrize(
     ("endpoint", "parameter", "title"),
     [
-        ("startToolUseSession", request("no/such"), 'Cannot find a plugin with the identifier "no/such"'),
+        ("startToolUseSession", request("x" * 10_000), LONG),
         ("startToolUseSession", request(WRITER), 'The plugin "me/writer" has no tools: it is a generator'),
         ("generateWithGenerator", request("no/such") | GENERATE, 'Cannot find a plugin with the identifier "no/such"'),
         ("generateWithGenerator", request(SUMS) | GENERATE, 'The plugin "mcp/sums" is not a generator'),
-        (
-            "startToolUseSession",
-            request("x" * 10_000),
-            f'Cannot find a plugin with the identifier "{"x" * 6144} [… 1808 characters omitted …] {"x" * 2048}"',
-        ),
-        *(
-            (
-                endpoint,
-                {
-                    "pluginIdentifier": WRITER,
-                    "pluginConfigSpecifier": {"type": "predictionProcess", "pci": "a", "token": "b"},
-                    **more,
-                },
-                "This server does not support plugins of a prediction process",
-            )
-            for endpoint, more in (("startToolUseSession", {}), ("generateWithGenerator", GENERATE))
-        ),
+        ("startToolUseSession", OF_A_CHAT, "This server does not support plugins of a prediction process"),
     ],
 )
 def test_what_cannot_be_used_is_an_error(me: Wire, endpoint: str, parameter: Any, title: str) -> None:
@@ -425,17 +352,14 @@ def test_what_cannot_be_used_is_an_error(me: Wire, endpoint: str, parameter: Any
 
 
 @pytest.mark.parametrize(
-    ("plugins", "cause"),
-    [
-        ((), "This server has no plugins."),
-        (("a/b", "c/d"), "This server has a/b, c/d."),
-        (tuple(f"a/{number}" for number in range(SAMPLE + 5)), "a/19 and 5 more."),
-    ],
+    ("identifiers", "cause"),
+    [((), "This server has no plugins."), (tuple(f"a/{number}" for number in range(SAMPLE + 5)), "a/19 and 5 more.")],
 )
-def test_an_unknown_plugin_is_named_with_those_there_are(tools: Tools, plugins: tuple[str, ...], cause: str) -> None:
-    with Emulator([], plugins={name: [tools.add] for name in plugins}) as server, wire(server, "plugins") as me:
+def test_an_unknown_plugin_is_named_with_those_there_are(
+    tools: Tools, identifiers: tuple[str, ...], cause: str
+) -> None:
+    with Emulator([], plugins={name: [tools.add] for name in identifiers}) as server, wire(server, "plugins") as me:
         (packet,) = me.stream("startToolUseSession", request("no/such"))
-    assert '"no/such"' in packet["error"]["title"]
     assert packet["error"]["cause"].endswith(cause)
 
 
@@ -468,13 +392,81 @@ def test_calls_are_recorded_as_plain_data(server: Emulator, session: Session, ca
     assert lines[2].endswith(" s: nothing there")
 
 
-def generate(me: Wire, text: str, tools: list[Any] | None = None) -> list[Any]:
+# Functions without a server
+
+SILENT = CallReports(status=lambda _text: None, warn=lambda _text: None)
+
+
+async def call(function: Callable[..., Any], reports: CallReports = SILENT) -> Any:
+    """Call the only tool of a plugin."""
+    return await FunctionPlugin("mcp/one", [function]).call(function.__name__, {}, reports)
+
+
+async def test_a_function_that_reports_too_fast_waits() -> None:
+    loop, reported = asyncio.get_running_loop(), list[str]()
+    held, waited = threading.Event(), list[bool]()
+
+    def chatter(context: ToolCallContext) -> int:
+        """Report much."""
+        loop.call_soon_threadsafe(held.wait, TIMEOUT)  # the loop is busy
+        for number in range(MAX_QUEUED):
+            context.status(f"{number} " + "x" * 100_000)
+        thread = threading.Thread(target=context.status, args=("the last",))
+        thread.start()
+        thread.join(0.2)
+        waited.append(thread.is_alive())
+        held.set()
+        thread.join(TIMEOUT)
+        return 1
+
+    assert await call(chatter, CallReports(status=reported.append, warn=reported.append)) == 1
+    assert waited == [True]
+    assert [text.split()[0] for text in reported] == [*map(str, range(MAX_QUEUED)), "the"]
+    assert max(map(len, reported)) < 10_000
+
+
+async def test_a_function_whose_call_is_aborted_no_longer_waits() -> None:
+    loop, ended = asyncio.get_running_loop(), threading.Event()
+
+    def chatter(context: ToolCallContext) -> None:
+        """Report for ever."""
+        loop.call_soon_threadsafe(task.cancel)
+        while not context.cancelled:
+            context.status("on and on")
+        ended.set()
+
+    task = asyncio.ensure_future(call(chatter))
+    await asyncio.wait([task])
+    assert await asyncio.to_thread(ended.wait, TIMEOUT)
+
+
+async def test_a_thread_that_cannot_start_is_an_error_and_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_more(_function: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def one() -> int:
+        """Return one."""
+        return 1
+
+    monkeypatch.setattr(plugins, "MAX_THREADS", 1)
+    plugin = FunctionPlugin("mcp/one", [one])
+    with monkeypatch.context() as patched:
+        patched.setattr(plugins, "run_in_thread", no_more)
+        with pytest.raises(WireError, match="cannot start another thread"):
+            await plugin.call("one", {}, SILENT)
+    assert await plugin.call("one", {}, SILENT) == 1
+
+
+# Generators
+
+
+def generate(text: str, *offered: Any) -> dict[str, Any]:
     history = {"messages": [{"role": "user", "content": [{"type": "text", "text": text}]}]}
-    return me.stream("generateWithGenerator", request(WRITER) | {"tools": tools or [], "history": history})
+    return request(WRITER) | {"tools": list(offered), "history": history}
 
 
 def test_a_generator_writes_by_its_rules_and_ends_without_stats(server: Emulator, me: Wire) -> None:
-    packets = generate(me, "Think")
+    packets = me.stream("generateWithGenerator", generate("Think"))
     assert [packet["progress"] for packet in packets if packet["type"] == "promptProcessingProgress"] == [0, 1]
     fragments = [packet["fragment"] for packet in packets if packet["type"] == "fragment"]
     assert "".join(each["content"] for each in fragments) == "<think>Let me see.</think>Done."
@@ -486,8 +478,8 @@ def test_a_generator_writes_by_its_rules_and_ends_without_stats(server: Emulator
 
 
 def test_a_generator_calls_tools(me: Wire) -> None:
-    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
-    assert [packet for packet in generate(me, "1 + 1?", [tool]) if "toolCall" in packet["type"]] == [
+    packets = me.stream("generateWithGenerator", generate("1 + 1?", TOOL))
+    assert [packet for packet in packets if "toolCall" in packet["type"]] == [
         {"type": "toolCallGenerationStart", "toolCallId": "c1"},
         {"type": "toolCallGenerationNameReceived", "name": "add"},
         *({"type": "toolCallGenerationArgumentFragmentGenerated", "content": content} for content in ('{"a":', " 1}")),
@@ -496,19 +488,18 @@ def test_a_generator_calls_tools(me: Wire) -> None:
             "toolCallRequest": {"type": "function", "id": "c1", "name": "add", "arguments": {"a": 1}},
         },
     ]
-    assert {"type": "toolCallGenerationFailed"} in generate(me, "Broken")
+    assert {"type": "toolCallGenerationFailed"} in me.stream("generateWithGenerator", generate("Broken"))
 
 
 def test_a_generator_that_fails_fails_the_channel(server: Emulator, me: Wire) -> None:
-    *_, end = generate(me, "Fail")
-    assert end["error"] == {**titled("It went wrong"), "cause": "A rule"}
+    *_, end = me.stream("generateWithGenerator", generate("Fail"))
+    assert end["error"] == {"title": "It went wrong", "rootTitle": "It went wrong", "cause": "A rule"}
     (record,) = server.predictions
     assert (record.text, record.stop_reason, record.error) == ("So far", "error", "It went wrong")
 
 
 def test_a_generator_is_cancelled_with_success(server: Emulator, me: Wire) -> None:
-    history = {"messages": [{"role": "user", "content": [{"type": "text", "text": "Wait"}]}]}
-    channel = me.open("generateWithGenerator", request(WRITER) | {"tools": [], "history": history})
+    channel = me.open("generateWithGenerator", generate("Wait"))
     packets = me.packets(channel)
     while next(packets)["type"] != "fragment":
         pass
@@ -519,8 +510,7 @@ def test_a_generator_is_cancelled_with_success(server: Emulator, me: Wire) -> No
 
 
 def test_the_record_of_a_client_that_vanishes_says_so(server: Emulator) -> None:
-    with contextlib.suppress(TimeoutError), wire(server, "plugins") as me:
-        history = {"messages": [{"role": "user", "content": [{"type": "text", "text": "Wait"}]}]}
-        me.open("generateWithGenerator", request(WRITER) | {"tools": [], "history": history})
-        server.wait_for(lambda: any(each.fragments for each in server.predictions))
-    server.wait_for(lambda: [each.stop_reason for each in server.predictions] == ["disconnected"])
+    with wire(server, "plugins") as me:
+        me.open("generateWithGenerator", generate("Wait"))
+        server.wait_for(lambda: any(each.fragments for each in server.predictions), TIMEOUT)
+    server.wait_for(lambda: [each.stop_reason for each in server.predictions] == ["disconnected"], TIMEOUT)

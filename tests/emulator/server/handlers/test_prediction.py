@@ -1,4 +1,4 @@
-"""The endpoints that generate: packets, settings, raw completion, images."""
+"""The endpoints that generate: packets, settings, raw completion, stats."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,15 +7,23 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.engines.base import EngineEvent
+from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished
 from lmstudio_integrations.emulator.engines.scripted import ScriptedModel
-from lmstudio_integrations.types.results import ToolCallArguments, ToolCallName, ToolCallStart
-from tests.emulator.bare_client import STACK, Wire, named, prediction_request, stack, wire
-from tests.emulator.server.handlers.models import (
-    INSTANCE,
-    LLM,
-    OPTIONAL,
+from lmstudio_integrations.emulator.models.clock import ManualClock
+from lmstudio_integrations.emulator.server.prediction_stats import StatsCollector
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    PromptProgress,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallFailed,
+    ToolCallName,
+    ToolCallStart,
 )
+from tests.emulator.bare_client import STACK, Wire, named, prediction_request, stack, wire
+from tests.emulator.server.handlers.models import INSTANCE, LLM, OPTIONAL, TOOL
+
+PARTS = ("cached", "processedPrompt", "unprocessedPrompt")
 
 
 def test_a_prediction_has_every_packet_and_every_field(me: Wire) -> None:
@@ -40,9 +48,6 @@ def test_a_prediction_has_every_packet_and_every_field(me: Wire) -> None:
     assert me.result("listLoaded")[0]["lastUsedTime"] is not None
 
 
-PARTS = ("cached", "processedPrompt", "unprocessedPrompt")
-
-
 def test_a_prediction_without_a_token_has_its_progress_all_the_same(me: Wire) -> None:
     packets = me.stream("predict", prediction_request("chat", "Nothing"))
     assert [packet.get("progress") for packet in packets] == [0, 1, None]
@@ -59,12 +64,11 @@ def test_a_cancelled_prediction_ends_with_success(server: Emulator, me: Wire) ->
     (end,) = me.packets(channel)
     assert end["stats"]["stopReason"] == "userStopped"
     assert end["stats"]["predictedTokensCount"] == 1
-    assert server.predictions[0].stop_reason == "userStopped"
+    assert server.predictions[-1].stop_reason == "userStopped"
 
 
 def test_a_tool_call_has_one_start_and_one_end(me: Wire) -> None:
-    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
-    packets = me.stream("predict", prediction_request("chat", fields={"tools": {"type": "toolArray", "tools": [tool]}}))
+    packets = me.stream("predict", prediction_request("chat", fields={"tools": {"type": "toolArray", "tools": [TOOL]}}))
     kinds = [packet["type"] for packet in packets]
     assert kinds.count("toolCallGenerationStart") == kinds.count("toolCallGenerationEnd") == 1
     end = packets[kinds.index("toolCallGenerationEnd")]
@@ -91,23 +95,18 @@ def test_a_tool_call_that_is_stopped_fails_before_the_end(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     "fields",
-    [
-        {"toolChoice": {"type": "generic", "mode": "required"}, "tools": {"type": "toolArray", "tools": "TOOLS"}},
-        {"tools": {"type": "toolArray", "force": True, "tools": "TOOLS"}},
-    ],
+    [{"toolChoice": {"type": "generic", "mode": "required"}, "tools": {}}, {"tools": {"force": True}}],
     ids=["2026", "2025"],
 )
 def test_a_tool_can_be_required_in_either_way(me: Wire, fields: dict[str, Any]) -> None:
-    tool = {"type": "function", "function": {"name": "other", "parameters": {"type": "object", "properties": {}}}}
-    fields = fields | {"tools": fields["tools"] | {"tools": [tool]}}
+    fields = fields | {"tools": {"type": "toolArray", "tools": [TOOL], **fields["tools"]}}
     kinds = [packet["type"] for packet in me.stream("predict", prediction_request("blind", fields=fields))]
     assert "toolCallGenerationEnd" in kinds
 
 
 def test_an_invalid_tool_definition_is_rejected(me: Wire) -> None:
-    packets = me.stream(
-        "predict", prediction_request("chat", fields={"tools": {"type": "toolArray", "tools": [{"name": "x"}]}})
-    )
+    fields = {"tools": {"type": "toolArray", "tools": [{"name": "x"}]}}
+    packets = me.stream("predict", prediction_request("chat", fields=fields))
     assert "tool" in packets[-1]["error"]["title"]
 
 
@@ -118,11 +117,7 @@ def test_an_error_of_the_model_ends_its_channel(server: Emulator, me: Wire) -> N
         "rootTitle": "Bad",
         "displayData": {"code": "generic.missingRuntimeExtension"},
     }
-    assert server.predictions[0].error == "Bad"
-
-
-def settings_of(packets: list[dict[str, Any]]) -> dict[str, Any]:
-    return {field["key"]: field["value"] for field in packets[-1]["predictionConfig"]["fields"]}
+    assert server.predictions[-1].error == "Bad"
 
 
 def test_settings_of_layers_are_merged(me: Wire) -> None:
@@ -133,7 +128,7 @@ def test_settings_of_layers_are_merged(me: Wire) -> None:
     }
     layers = [*stack(first)["layers"], *stack(second, "serverSession")["layers"]]
     packets = me.stream("predict", prediction_request("chat") | {"predictionConfigStack": {"layers": layers}})
-    found = settings_of(packets)
+    found = {field["key"]: field["value"] for field in packets[-1]["predictionConfig"]["fields"]}
     assert found["llm.prediction.temperature"] == 0.1
     assert found["llm.prediction.maxPredictedTokens"]["checked"] is False
     assert found["llm.prediction.minPSampling"] == {"checked": False, "value": 0.05}
@@ -142,15 +137,14 @@ def test_settings_of_layers_are_merged(me: Wire) -> None:
     assert packets[-1]["stats"]["stopReason"] == "eosFound"
 
 
-@pytest.mark.parametrize("name", ["@me/brief", "brief", "BRIEF"])
-def test_a_preset_ranks_below_the_request(me: Wire, name: str) -> None:
+def test_a_preset_ranks_below_the_request(me: Wire) -> None:
     fields = {"maxPredictedTokens": {"checked": True, "value": 2}}
-    for requested, count in ((prediction_request("chat"), 1), (prediction_request("chat", fields=fields), 2)):
+    for name, requested, count in (
+        ("@me/brief", prediction_request("chat"), 1),
+        ("BRIEF", prediction_request("chat", fields=fields), 2),
+    ):
         end = me.stream("predict", requested | {"fuzzyPresetIdentifier": name})[-1]
         assert end["stats"]["predictedTokensCount"] == count
-
-
-def test_an_unknown_preset_is_rejected_with_the_known_ones(me: Wire) -> None:
     error = me.stream("predict", prediction_request("chat") | {"fuzzyPresetIdentifier": "x"})[-1]["error"]
     assert error["displayData"] == {
         "code": "generic.presetNotFound",
@@ -160,16 +154,72 @@ def test_an_unknown_preset_is_rejected_with_the_known_ones(me: Wire) -> None:
     }
 
 
-def test_raw_text_is_completed(server: Emulator, me: Wire) -> None:
-    parameter = {"modelSpecifier": named("chat"), "rawPrompt": "Once upon", "predictionConfigStack": STACK}
-    packets = me.stream("completeRawText", parameter)
-    assert packets[-1]["stats"]["promptTokensCount"] == 2
-    assert server.predictions[0].raw
-
-
-def test_older_clients_complete_raw_text_by_a_layer(server: Emulator, me: Wire) -> None:
+def test_raw_text_is_completed_for_older_clients_by_a_layer(server: Emulator, me: Wire) -> None:
+    raw = {"modelSpecifier": named("chat"), "rawPrompt": "Once upon", "predictionConfigStack": STACK}
     template = {"type": "jinja", "stopStrings": [], "jinjaPromptTemplate": {"template": "{{ messages }}"}}
     layers = stack({"promptTemplate": template}, "completeModeFormatting")
-    packets = me.stream("predict", prediction_request("chat", "Once upon") | {"predictionConfigStack": layers})
-    assert packets[-1]["stats"]["promptTokensCount"] == 2
-    assert server.predictions[0].raw
+    of_older = prediction_request("chat", "Once upon") | {"predictionConfigStack": layers}
+    for endpoint, parameter in (("completeRawText", raw), ("predict", of_older)):
+        assert me.stream(endpoint, parameter)[-1]["stats"]["promptTokensCount"] == 2
+        assert server.predictions[-1].raw
+
+
+# Stats
+
+
+def test_stats_are_computed_from_the_clock() -> None:
+    clock = ManualClock()
+    meter = StatsCollector(clock)
+    clock.advance(1)
+    meter.start()
+    list(meter.add(PromptProgress(0.5, {"totalPromptTokenCount": 8})))
+    clock.advance(2)
+    for _ in range(4):
+        list(meter.add(LlmPredictionFragment("x")))
+        clock.advance(0.5)
+    stats = meter.stats(Finished("eosFound", 8, 5, stats={"usedDraftModelKey": "small"}))
+    assert stats == {
+        "stopReason": "eosFound",
+        "tokensPerSecond": 2.0,
+        "numGpuLayers": -1,
+        "timeToFirstTokenSec": 2.0,
+        "totalTimeSec": 4.0,
+        "promptTokensCount": 8,
+        "predictedTokensCount": 5,
+        "totalTokensCount": 13,
+        "usedDraftModelKey": "small",
+    }
+    assert meter.stopped("userStopped") == Finished("userStopped", 8, 4)
+
+
+def rate(*fragments: LlmPredictionFragment, predicted: int) -> object:
+    """Return the speed of a prediction whose fragments come a second apart."""
+    clock = ManualClock()
+    meter = StatsCollector(clock)
+    for fragment in fragments:
+        list(meter.add(fragment))
+        clock.advance(1)
+    return meter.stats(Finished("eosFound", 1, predicted)).get("tokensPerSecond")
+
+
+def test_a_speed_counts_the_tokens_after_the_first_fragment_and_in_a_short_response_all() -> None:
+    fragment = LlmPredictionFragment("x")
+    assert rate(LlmPredictionFragment("held back", 50), fragment, fragment, predicted=52) == pytest.approx(2 / 3)
+    assert rate(fragment, predicted=1) == 1.0
+    assert rate(LlmPredictionFragment("held back", 3), predicted=4) == 4.0
+    assert rate(predicted=1) is None
+
+
+@pytest.mark.parametrize("last", [ToolCallEnd("7", "add"), ToolCallFailed({})])
+def test_a_complete_tool_call_ends_once(last: ToolCallEnd | ToolCallFailed) -> None:
+    meter = StatsCollector(ManualClock())
+    for event in (ToolCallStart("7"), last):
+        list(meter.add(event))
+    assert list(meter.remaining(Finished("eosFound", 1, 1))) == []
+
+
+def test_progress_that_an_engine_omits_is_sent_before_the_first_token() -> None:
+    for given, progress in (([PromptProgress(0.5)], [0, 0.5, 1]), ([], [0, 1])):
+        meter = StatsCollector(ManualClock())
+        sent = [each for event in (*given, LlmPredictionFragment("x")) for each in meter.add(event)]
+        assert [event.progress for event in sent if isinstance(event, PromptProgress)] == progress

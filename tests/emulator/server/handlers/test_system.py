@@ -1,34 +1,86 @@
-"""The endpoints of the server itself."""
+"""The endpoints of the server itself; what it does not have gets a response as well, so that no client hangs."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
 
 from lmstudio_integrations.emulator import Emulator
-from tests.emulator.bare_client import wire
+from lmstudio_integrations.emulator.server.handlers import HANDLERS, SERVED, unsupported
+from lmstudio_integrations.protocol.endpoints import ENDPOINTS, NAMED_ENDPOINTS, Namespace, Rpc
+from tests.emulator.bare_client import Wire, wire
 
 
-def test_the_system_reports_version_and_process(server: Emulator) -> None:
-    with wire(server, "system") as me:
-        version, info = me.result("version"), me.result("info")
-        assert version == {"version": info["version"], "build": 1}
-        assert type(info["pid"]) is int
-        assert info["isDaemon"] is True
+@pytest.fixture
+def system(server: Emulator) -> Iterator[Wire]:
+    with wire(server, "system") as opened:
+        yield opened
 
 
-def test_alive_stays_open_without_packets(server: Emulator) -> None:
-    with wire(server, "system") as me:
-        me.open("alive")
-        assert me.result("getExperimentFlags") == []
+def test_the_system_reports_version_and_process(system: Wire) -> None:
+    version, info = system.result("version"), system.result("info")
+    assert version == {"version": info["version"], "build": 1}
+    assert type(info["pid"]) is int
+    assert info["isDaemon"] is True
 
 
-def test_experiments_are_switched(server: Emulator) -> None:
-    with wire(server, "system") as me:
-        for code, value in (("b", True), ("a", True), ("b", False), ("c", False)):
-            assert me.call("setExperimentFlag", {"code": code, "value": value}) == {"type": "rpcResult"}
-        assert me.result("getExperimentFlags") == ["a"]
+def test_alive_stays_open_without_packets_while_experiments_are_switched(system: Wire) -> None:
+    system.open("alive")
+    for code, value in (("b", True), ("a", True), ("b", False), ("c", False)):
+        assert system.call("setExperimentFlag", {"code": code, "value": value}) == {"type": "rpcResult"}
+    assert system.result("getExperimentFlags") == ["a"]
 
 
-def test_unsupported_system_endpoints_fail(server: Emulator) -> None:
-    with wire(server, "system") as me:
-        assert me.rpc_error("startHttpServer", {})
-        assert me.rpc_error("requestShutdown")
-        assert "variants" in me.rpc_error("listDownloadedModelVariants", {"modelKey": "chat"})["title"]
-        assert me.rpc_error("listDownloadedModelVariants", {"modelKey": "x"})["displayData"]["totalModels"] == 3
-        assert me.call("stopHttpServer") == {"type": "rpcResult"}
+def test_unsupported_system_endpoints_fail(system: Wire) -> None:
+    assert system.rpc_error("startHttpServer", {})
+    assert system.rpc_error("requestShutdown")
+    assert "variants" in system.rpc_error("listDownloadedModelVariants", {"modelKey": "chat"})["title"]
+    assert system.rpc_error("listDownloadedModelVariants", {"modelKey": "x"})["displayData"]["totalModels"] == 3
+    assert system.call("stopHttpServer") == {"type": "rpcResult"}
+
+
+def test_every_endpoint_is_served() -> None:
+    for namespace, endpoints in ENDPOINTS.items():
+        known = endpoints.keys() | NAMED_ENDPOINTS[namespace].keys()
+        assert HANDLERS[namespace].keys() == SERVED[namespace].keys() == known
+        assert not endpoints.keys() & NAMED_ENDPOINTS[namespace].keys()
+
+
+@pytest.mark.parametrize("namespace", NAMED_ENDPOINTS)
+def test_what_the_server_does_not_have_fails_by_name_or_returns_an_empty_result(
+    server: Emulator, namespace: Namespace
+) -> None:
+    results = unsupported.FIXED_RESULTS.get(namespace, {})
+    with wire(server, namespace) as me:
+        for name in NAMED_ENDPOINTS[namespace].keys() - results.keys():
+            for parameter in (None, {"any": ["thing"]}):
+                error: Any
+                if isinstance(SERVED[namespace][name], Rpc):
+                    error = me.rpc_error(name, parameter)
+                else:
+                    (packet,) = me.stream(name, parameter)
+                    error = packet["error"]
+                assert error["title"] == f"This server does not support {namespace}.{name}"
+                assert error["cause"]
+        assert {name: me.result(name) for name in results} == results
+
+
+def test_an_unsupported_endpoint_needs_a_reason_before_it_is_called() -> None:
+    with pytest.raises(KeyError, match="system"):
+        unsupported.handlers("system", ["unheardOf"])
+
+
+def test_lm_link_is_offline_and_has_no_settings(server: Emulator) -> None:
+    with wire(server, "repository") as repository:
+        status = repository.result("lmLinkStatus")
+        assert isinstance(status.pop("deviceName"), str)
+        assert status == {"status": "offline", "issues": ["deviceDisabled"], "peers": [], "deviceIdentifier": None}
+        assert "lmLinkSetDisabled" in repository.rpc_error("lmLinkSetDisabled", {"disabled": False})["title"]
+
+
+@pytest.mark.parametrize("kind", ["signal", "writableSignal"])
+def test_a_signal_gets_one_warning(me: Wire, kind: str) -> None:
+    me.send_frame({"type": f"{kind}Subscribe", "endpoint": "models", "subscribeId": 0})
+    assert me.receive()["kind"] == f"{kind}EndpointUnknown"
+    me.send_frame({"type": "keepAlive"})
+    assert me.receive() == {"type": "keepAliveAck"}
