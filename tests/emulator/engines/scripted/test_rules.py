@@ -4,10 +4,9 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.engines.base import Finished, GenerateRequest, LoadRequest
+from lmstudio_integrations.emulator.engines.base import GenerateRequest, LoadRequest
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.scripted import (
-    Reasoning,
     Rule,
     ScriptedEngine,
     Text,
@@ -54,10 +53,10 @@ async def test_the_first_rule_that_fits_wins() -> None:
     assert (await respond(rules, "a fish")).content == "silence"
 
 
-@pytest.mark.parametrize("then", ["At noon.", ["At noon."], [{"text": "At "}, "noon."]])
-async def test_a_text_is_a_step(then: Any) -> None:
-    assert (await respond([{"then": then}], "When?")).content == "At noon."
-    assert (await respond([Rule(then=then)], "When?")).content == "At noon."
+async def test_a_text_is_a_step_and_rules_can_be_written_with_objects() -> None:
+    for then in ("At noon.", ["At noon."], [{"text": "At "}, "noon."], [Text(text="At noon."), Wait(wait=0)]):
+        assert (await respond([{"then": then}], "When?")).content == "At noon."
+        assert (await respond([Rule(When(last="When"), then)], "When?")).content == "At noon."
 
 
 async def test_any_tool_is_called_with_the_smallest_valid_arguments() -> None:
@@ -65,8 +64,6 @@ async def test_any_tool_is_called_with_the_smallest_valid_arguments() -> None:
     response = await respond(rules, "Add", tools=[ADD, MUL])
     assert [event.name for event in response.events if isinstance(event, ToolCallName)] == ["add"]
     assert (await respond(rules, "Add")).content.startswith("You said")
-    with pytest.raises(EngineError, match="no tools are given"):
-        await respond([{"then": [{"tool": "*"}]}], "Add")
 
 
 ADD, MUL = tool("add"), tool("mul")
@@ -78,18 +75,13 @@ JSON = {"type": "json", "jsonSchema": {"type": "object"}}
     ("when", "fitting", "other"),
     [
         ({"role": "tool"}, {"question": after_tool_results("3")}, {}),
-        ({"role": "user"}, {}, {"question": after_tool_results("3")}),
         ({"tools": ["add", "mul"]}, {"tools": [MUL, ADD]}, {"tools": [ADD]}),
         ({"tools": ["add"]}, {"tools": [ADD]}, {"tools": [ADD], "tool_choice": "none"}),
-        ({"structured": True}, {"structured": JSON}, {}),
         ({"structured": True}, {"structured": {"type": "gbnf", "gbnfGrammar": ""}}, {"structured": {"type": "none"}}),
-        ({"structured": False}, {}, {"structured": JSON}),
         ({"image": True}, {"question": Chat.from_history({"messages": [{"role": "user", "content": [IMAGE]}]})}, {}),
-        ({"image": False}, {}, {"question": Chat.from_history({"messages": [{"role": "user", "content": [IMAGE]}]})}),
         ({"round": 1}, {}, {"question": after_tool_results("3")}),
         ({"round": 3}, {"question": after_tool_results("3", "4")}, {"question": after_tool_results("3")}),
         ({"late_system": True}, {"question": LATE}, {"question": Chat("Be brief.")}),
-        ({"late_system": False}, {"question": Chat("Be brief.")}, {"question": LATE}),
         ({"last": "^7$", "role": "tool"}, {"question": after_tool_results("3", "7")}, {"question": "7"}),
     ],
 )
@@ -116,10 +108,6 @@ async def test_several_tool_results_in_a_row_belong_to_one_round() -> None:
     request = GenerateRequest(LlmPredictionConfig(), history=ChatHistory.from_dict({"messages": messages}))
     model = await load([Rule({"round": 2, "last": "^4$"}, [{"text": "second"}])])
     assert Response(await events_of(model, request)).content == "second"
-
-
-async def test_a_conversation_without_a_user_message_gets_a_response() -> None:
-    assert (await respond([Rule({"image": False}, [{"text": "ok"}])], Chat("Only a system prompt."))).content == "ok"
 
 
 async def test_steps_are_done_in_order_with_the_last_message_put_in() -> None:
@@ -158,13 +146,9 @@ async def test_the_fragments_of_the_arguments_make_up_the_raw_content() -> None:
     assert got.of_type(ToolCallStart)[0].id == end.id
     assert got.of_type(ToolCallName)[0].name == "add"
     assert got.end.stop_reason == "eosFound"
-
-
-async def test_two_tool_calls_in_one_response_have_different_identifiers() -> None:
-    got = await respond([Rule(then=[{"tool": "add"}, {"tool": "add"}])])
-    ids = [event.id for event in got.of_type(ToolCallEnd)]
-    assert len(set(ids)) == 2
-    assert all(identifier is not None and len(identifier) == 9 for identifier in ids)
+    two = (await respond([Rule(then=[{"tool": "add"}, {"tool": "add"}])])).of_type(ToolCallEnd)
+    assert len({event.id for event in two}) == 2
+    assert all(event.id is not None and len(event.id) == 9 for event in two)
 
 
 async def test_a_malformed_call_fails_and_keeps_what_was_written() -> None:
@@ -176,40 +160,18 @@ async def test_a_malformed_call_fails_and_keeps_what_was_written() -> None:
     assert got.end.stop_reason == "eosFound"
 
 
-async def test_a_rule_without_steps_is_an_empty_response() -> None:
-    got = await respond([Rule()])
-    assert got.content == ""
-    assert got.end == Finished("eosFound", got.end.prompt_tokens, 1)
-
-
-async def test_rules_can_be_written_with_objects() -> None:
-    rule = Rule(When(last="x"), [Reasoning(reasoning="r"), Text(text="t"), Wait(wait=0)])
-    assert (await respond([rule], "x")).content == "<think>r</think>t"
-    assert Rule.parse(rule) is rule
-    assert "last='x'" in repr(rule)
-
-
 async def test_a_required_tool_is_called_with_the_smallest_arguments() -> None:
     chosen = tool("pick", count={"type": "integer", "minimum": 3}, name={"type": "string", "minLength": 2})
     got = await respond(tools=[chosen, tool("other")], tool_choice="required")
     (end,) = got.of_type(ToolCallEnd)
     assert (end.name, end.arguments) == ("pick", {"count": 3, "name": "aa"})
-
-
-@pytest.mark.parametrize("parameters", [None, {}, {"description": "nothing"}])
-async def test_a_required_tool_without_parameters_is_called_with_none(parameters: Any) -> None:
-    bare = Tool.from_dict({"function": {"name": "now", "parameters": parameters}})
-    got = await respond(tools=[bare], tool_choice="required")
-    assert got.of_type(ToolCallEnd)[0].arguments == {}
-
-
-async def test_a_required_tool_that_is_not_there_is_an_error() -> None:
+    for parameters in (None, {"description": "nothing"}):
+        bare = Tool.from_dict({"function": {"name": "now", "parameters": parameters}})
+        got = await respond(tools=[bare], tool_choice="required")
+        assert got.of_type(ToolCallEnd)[0].arguments == {}
     with pytest.raises(EngineError, match="no tools are given"):
         await respond(tool_choice="required")
-
-
-async def test_optional_tools_are_not_called() -> None:
-    assert not (await respond(tools=[ADD])).of_type(ToolCallStart)
+    assert not (await respond(tools=[ADD])).of_type(ToolCallStart), "optional ones are not called"
 
 
 async def test_a_structured_request_gets_the_smallest_instance() -> None:
@@ -244,23 +206,17 @@ async def test_rules_of_an_embedding_model_can_fail() -> None:
         ({"then": 5}, r"rule 1: then must be a text or a list of steps, such as .*; got 5"),
         ({"when": "x", "then": []}, r"rule 1: when must be a table"),
         ({"when": {"lst": "x"}, "then": []}, r"rule 1: when: unknown key 'lst'; did you mean 'last'"),
-        ({"when": {"zzz": "x"}, "then": []}, r"rule 1: when: unknown key 'zzz'; known are image, last"),
         ({"when": {"role": "system"}, "then": []}, r"rule 1: when\.role='system': .*'user' or 'tool'"),
-        ({"when": {"structured": 1}, "then": []}, r"rule 1: when\.structured=1: "),
         ({"when": {"round": 0}, "then": []}, r"rule 1: when\.round=0: "),
-        ({"when": {"tools": "add"}, "then": []}, r"rule 1: when\.tools='add': "),
         ({"when": {"last": "("}, "then": []}, r"rule 1: when\.last='\(': .*not a regular expression"),
         ({"then": [{"txt": "x"}]}, r"rule 1: then\[0\] needs exactly one of text, .*; did you mean 'text'"),
         ({"then": [{}]}, r"rule 1: then\[0\] needs exactly one of .* and has none of them"),
         ({"then": [{"text": "a"}, {"text": "x", "tool": "y"}]}, r"rule 1: then\[1\] .* both 'text' and 'tool'"),
         ({"then": [5]}, r"rule 1: then\[0\] must be a text or a table, got 5"),
         ({"then": [{"tool": "x", "argument": {}}]}, r"rule 1: then\[0\]: unknown key 'argument'; did you mean 'argum"),
-        ({"then": [{"text": 3}]}, r"rule 1: then\[0\]\.text=3: "),
-        ({"then": [{"wait": -1}]}, r"rule 1: then\[0\]\.wait=-1: "),
         ({"then": [{"fault": "fire"}]}, r"rule 1: then\[0\]\.fault='fire': .*'drop'"),
         ({"then": [{"error": "x", "code": "generic.pathNotFond"}]}, r"no such code; did you mean 'generic.pathNotF"),
         ({"when": {"load": True}, "then": [{"text": "x"}]}, r"rule 1: a model that is being loaded can wait, fail"),
-        ({"when": {"load": True}, "then": [{"fault": "drop"}]}, r"rule 1: a model that is being loaded can wait"),
     ],
 )
 def test_an_invalid_rule_is_an_error_with_place_and_reason(rule: dict[str, Any], message: str) -> None:
@@ -273,9 +229,6 @@ async def test_invalid_rules_fail_the_load() -> None:
     with pytest.raises(EngineError, match="Failed to load model") as caught:
         await ScriptedEngine(FakeSleep()).load(request, lambda _: None)
     assert "rule 2: unknown key 'than'; did you mean 'then'" in (caught.value.cause or "")
-
-
-async def test_an_embedding_model_with_text_steps_is_rejected() -> None:
     with pytest.raises(EngineError) as caught:
         await load([Rule(then=[{"text": "hello"}])], kind="embedding")
     assert "an embedding model can wait, fail" in (caught.value.cause or "")

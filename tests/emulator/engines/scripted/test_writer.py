@@ -21,26 +21,21 @@ from lmstudio_integrations.types.results import (
     ToolCallFailed,
     ToolCallStart,
 )
-from tests.emulator.engines.scripted.models import Response, always, events_of, load, respond, tool
+from tests.emulator.engines.scripted.models import Response, always, events_of, load, respond
 
 FIVE_WORDS = "one two three four five"
 
 
-@pytest.mark.parametrize(
-    ("limit", "content", "reason", "predicted"),
-    [
+async def test_the_response_ends_at_max_tokens_and_the_end_token_counts() -> None:
+    for limit, content, reason, predicted in (
         (3, "one two three", "maxPredictedTokensReached", 3),
         (5, FIVE_WORDS, "maxPredictedTokensReached", 5),
         (6, FIVE_WORDS, "eosFound", 6),
         (False, FIVE_WORDS, "eosFound", 6),
-    ],
-)
-async def test_the_response_ends_at_max_tokens_and_the_end_token_counts(
-    limit: Any, content: str, reason: str, predicted: int
-) -> None:
-    got = await respond(always(FIVE_WORDS), max_tokens=limit)
-    assert got.content == content
-    assert (got.end.stop_reason, got.end.predicted_tokens) == (reason, predicted)
+    ):
+        got = await respond(always(FIVE_WORDS), max_tokens=limit)
+        assert got.content == content
+        assert (got.end.stop_reason, got.end.predicted_tokens) == (reason, predicted)
 
 
 async def test_forbidden_tokens_are_left_out_and_do_not_count() -> None:
@@ -57,61 +52,30 @@ async def test_a_tool_call_that_is_cut_off_fails_with_what_was_written() -> None
     assert failed.raw_content == '<tool_call>\n{"name": "add", "arguments": {"a":'
     assert len(got.of_type(ToolCallArguments)) == 1
     assert (got.end.stop_reason, got.end.predicted_tokens) == ("maxPredictedTokensReached", 3)
+    not_begun = await respond([Rule(then=[{"text": "one two"}, {"tool": "add"}])], max_tokens=2)
+    assert [event for kind in (ToolCallStart, ToolCallFailed) for event in not_begun.of_type(kind)] == []
+    assert not_begun.end.stop_reason == "maxPredictedTokensReached"
 
 
-async def test_a_tool_call_that_cannot_begin_has_no_events() -> None:
-    got = await respond([Rule(then=[{"text": "one two"}, {"tool": "add"}])], max_tokens=2)
-    assert not got.of_type(ToolCallStart)
-    assert not got.of_type(ToolCallFailed)
-    assert got.end.stop_reason == "maxPredictedTokensReached"
+async def test_a_stop_string_ends_the_response_and_is_cut_off_with_the_rest() -> None:
+    for stops, content, found in ((["o thr"], "one tw", "o thr"), (["tw", "two"], "one ", "two"), (["one"], "", "one")):
+        got = await respond(always(FIVE_WORDS), stop_strings=stops)
+        assert got.content == content
+        assert (got.end.stop_reason, got.end.stop_string) == ("stopStringFound", found)
+    steps = [{"text": "one STOP"}, {"tool": "add"}, {"error": "never"}]
+    assert not (await respond([Rule(then=steps)], stop_strings=["STOP"])).of_type(ToolCallStart)
 
 
-@pytest.mark.parametrize(
-    ("stops", "content", "found"),
-    [
-        (["three"], "one two ", "three"),
-        (["o thr"], "one tw", "o thr"),
-        (["two three four"], "one ", "two three four"),
-        (["four", "wo"], "one t", "wo"),
-        (["tw", "two"], "one ", "two"),
-        (["one"], "", "one"),
-    ],
-)
-async def test_a_stop_string_ends_the_response_and_is_cut_off_with_the_rest(
-    stops: list[str], content: str, found: str
-) -> None:
-    got = await respond(always(FIVE_WORDS), stop_strings=stops)
-    assert got.content == content
-    assert (got.end.stop_reason, got.end.stop_string) == ("stopStringFound", found)
-
-
-async def test_what_only_looked_like_a_stop_string_is_shown_in_the_end() -> None:
+async def test_what_only_looked_like_a_stop_string_is_shown_before_the_end_or_what_comes_next() -> None:
     got = await respond(always(FIVE_WORDS), stop_strings=["five six", "two three five"])
-    assert got.content == FIVE_WORDS
     assert [fragment.content for fragment in got.fragments] == ["one", " two", " three", " four", " five"]
     assert (got.end.stop_reason, got.end.stop_string, got.end.predicted_tokens) == ("eosFound", None, 6)
-
-
-async def test_what_was_held_back_is_shown_when_a_limit_or_a_tool_call_comes() -> None:
-    got = await respond(always(FIVE_WORDS), stop_strings=["three four!"], max_tokens=3)
-    assert got.content == "one two three"
-    steps = [Rule(then=[{"text": FIVE_WORDS}, {"tool": "add"}])]
-    with_call = await respond(steps, stop_strings=["five six"])
+    limited = await respond(always(FIVE_WORDS), stop_strings=["three four!"], max_tokens=3)
+    assert limited.content == "one two three"
+    with_call = await respond([Rule(then=[{"text": FIVE_WORDS}, {"tool": "add"}])], stop_strings=["five six"])
     kinds = [type(event) for event in with_call.events]
     assert with_call.content == FIVE_WORDS
     assert kinds.index(ToolCallStart) > max(i for i, kind in enumerate(kinds) if kind is LlmPredictionFragment)
-
-
-async def test_nothing_is_done_after_a_stop_string() -> None:
-    got = await respond([Rule(then=[{"text": "one STOP"}, {"tool": "add"}, {"error": "never"}])], stop_strings=["STOP"])
-    assert not got.of_type(ToolCallStart)
-    assert got.end.stop_reason == "stopStringFound"
-
-
-async def test_a_stop_string_of_the_prompt_template_counts_too() -> None:
-    template = {"type": "manual", "manualPromptTemplate": {}, "stopStrings": ["three"]}
-    got = await respond(always(FIVE_WORDS), prompt_template=template)
-    assert (got.content, got.end.stop_string) == ("one two ", "three")
 
 
 TEXTS = st.text(alphabet="ab ", max_size=30)
@@ -144,8 +108,9 @@ async def test_a_tool_call_stop_string_ends_the_response_as_a_tool_call() -> Non
     called = await respond(two_calls, tool_call_stop_strings=["</tool_call>"])
     assert len(called.of_type(ToolCallEnd)) == 1
     assert called.end.stop_reason == "toolCalls"
-    assert len((await respond(two_calls)).of_type(ToolCallEnd)) == 2
 
+
+# The context window
 
 LONG = Chat.from_history(
     {
@@ -163,12 +128,10 @@ LONG = Chat.from_history(
 
 async def test_the_response_ends_with_the_context_window_under_stop_at_limit() -> None:
     unlimited = await respond(always("word " * 500))
-    context_length = unlimited.end.prompt_tokens + 20
-    got = await respond(always("word " * 500), context_length=context_length, context_overflow_policy="stopAtLimit")
+    length = unlimited.end.prompt_tokens + 20
+    got = await respond(always("word " * 500), context_length=length, context_overflow_policy="stopAtLimit")
     assert (got.end.stop_reason, got.end.predicted_tokens) == ("contextLengthReached", 20)
-    moving = await respond(
-        always("word " * 500), context_length=context_length, context_overflow_policy="rollingWindow"
-    )
+    moving = await respond(always("word " * 500), context_length=length, context_overflow_policy="rollingWindow")
     assert (moving.end.stop_reason, moving.end.predicted_tokens) == ("eosFound", unlimited.end.predicted_tokens)
 
 
@@ -183,24 +146,15 @@ async def test_a_prompt_that_is_too_long_is_rejected_with_the_message_of_a_real_
 
 @pytest.mark.parametrize(
     ("policy", "kept"),
-    [("truncateMiddle", ["system", "user", "assistant", "user"]), ("rollingWindow", ["assistant", "user"])],
+    [("truncateMiddle", [*LONG.messages[:2], *LONG.messages[-2:]]), ("rollingWindow", LONG.messages[-2:])],
 )
-async def test_messages_are_dropped_until_the_prompt_fits(policy: str, kept: list[str]) -> None:
+async def test_messages_are_dropped_until_the_prompt_fits(policy: str, kept: list[Any]) -> None:
     got = await respond(question=LONG, context_length=60, context_overflow_policy=policy)
-    messages = {
-        "truncateMiddle": [*LONG.messages[:2], *LONG.messages[-2:]],
-        "rollingWindow": LONG.messages[-2:],
-    }[policy]
-    assert [message.role for message in messages] == kept
     remaining = Chat()
-    for message in messages:
+    for message in kept:
         remaining.append(message)
     assert got.end.prompt_tokens == (await respond(question=remaining)).end.prompt_tokens < 60
     assert got.end.stop_reason == "eosFound"
-
-
-@pytest.mark.parametrize("policy", ["truncateMiddle", "rollingWindow"])
-async def test_a_prompt_whose_kept_messages_do_not_fit_is_rejected(policy: str) -> None:
     with pytest.raises(EngineError, match="context length of only 8 tokens"):
         await respond(question=LONG, context_length=8, context_overflow_policy=policy)
 
@@ -212,20 +166,20 @@ async def test_a_conversation_without_a_user_message_loses_its_oldest_messages()
     assert got.end.prompt_tokens < 20
 
 
-@pytest.mark.parametrize("policy", ["truncateMiddle", "rollingWindow"])
-async def test_words_of_a_raw_prompt_are_dropped_until_it_fits(policy: str) -> None:
+async def test_words_of_a_raw_prompt_are_dropped_until_it_fits_if_any_may_be() -> None:
     model = await load(always("on"))
-    config = LlmPredictionConfig.parse({"context_overflow_policy": policy})
-    got = Response(await events_of(model, GenerateRequest(config, prompt="word " * 50, context_length=10)))
+
+    def raw(policy: str) -> GenerateRequest:
+        config = LlmPredictionConfig.parse({"context_overflow_policy": policy})
+        return GenerateRequest(config, prompt="word " * 50, context_length=10)
+
+    got = Response(await events_of(model, raw("truncateMiddle")))
     assert (got.content, got.end.prompt_tokens) == ("on", 9)
-
-
-async def test_a_raw_prompt_that_is_too_long_is_rejected_if_nothing_may_be_dropped() -> None:
-    model = await load()
-    config = LlmPredictionConfig(context_overflow_policy="stopAtLimit")
     with pytest.raises(EngineError, match="context length of only 10 tokens"):
-        await events_of(model, GenerateRequest(config, prompt="word " * 50, context_length=10))
+        await events_of(model, raw("stopAtLimit"))
 
+
+# Reasoning
 
 REASONING_RULE = [Rule(then=[{"reasoning": "hm hm hm"}, {"text": "yes"}])]
 
@@ -234,7 +188,7 @@ def kinds_of(got: Response) -> list[tuple[str, str, bool]]:
     return [(fragment.content, fragment.reasoning_type, fragment.is_structural) for fragment in got.fragments]
 
 
-async def test_reasoning_stands_between_structural_tags() -> None:
+async def test_reasoning_stands_between_structural_tags_also_within_a_text() -> None:
     got = await respond(REASONING_RULE)
     assert kinds_of(got) == [
         ("<think>", "reasoningStartTag", True),
@@ -245,69 +199,47 @@ async def test_reasoning_stands_between_structural_tags() -> None:
         ("yes", "none", False),
     ]
     assert got.end.predicted_tokens == 7
+    within = await respond(always("so<think>hm</think>yes</think>"))
+    kinds = ["none", "reasoningStartTag", "reasoning", "reasoningEndTag", "none", "none"]
+    assert [kind for _, kind, _ in kinds_of(within)] == kinds
 
 
-async def test_tags_within_a_text_are_found_too() -> None:
-    got = await respond(always("so<think>hm</think>yes</think>"))
-    assert [kind for _, kind, _ in kinds_of(got)] == [
-        "none",
-        "reasoningStartTag",
-        "reasoning",
-        "reasoningEndTag",
-        "none",
-        "none",
-    ]
-
-
-async def test_reasoning_has_the_tags_of_the_settings() -> None:
+async def test_reasoning_has_the_tags_of_the_settings_or_none() -> None:
     parsing = {"enabled": True, "startString": "[T]", "endString": "[/T]"}
     got = await respond(REASONING_RULE, reasoning_parsing=parsing)
     assert got.content == "[T]hm hm hm[/T]yes"
-    assert got.fragments[0].reasoning_type == "reasoningStartTag"
-    assert got.fragments[-1].reasoning_type == "none"
-
-
-@pytest.mark.parametrize(
-    ("parsing", "content"),
-    [
+    assert [got.fragments[index].reasoning_type for index in (0, -1)] == ["reasoningStartTag", "none"]
+    for parsing, content in (
         ({"enabled": False, "startString": "<think>", "endString": "</think>"}, "<think>hm hm hm</think>yes"),
         ({"enabled": True, "startString": "", "endString": ""}, "hm hm hmyes"),
-    ],
-)
-async def test_reasoning_is_plain_text_if_parsing_is_off(parsing: dict[str, Any], content: str) -> None:
-    got = await respond(REASONING_RULE, reasoning_parsing=parsing)
-    assert got.content == content
-    assert {kind for _, kind, _ in kinds_of(got)} == {"none"}
-    assert not any(structural for *_, structural in kinds_of(got))
+    ):
+        plain = await respond(REASONING_RULE, reasoning_parsing=parsing)
+        assert plain.content == content
+        assert {(kind, structural) for _, kind, structural in kinds_of(plain)} == {("none", False)}
 
 
-async def test_reasoning_can_be_switched_off() -> None:
-    assert (await respond(REASONING_RULE, enable_thinking=False)).content == "yes"
-    assert (await respond(REASONING_RULE, enable_thinking=True)).content == "<think>hm hm hm</think>yes"
-
-
-@pytest.mark.parametrize(
-    ("budget", "content"),
-    [
-        (2, "<think>hm hm</think>yes"),
-        (0, "<think></think>yes"),
-        (9, "<think>hm hm hm</think>yes"),
-        (False, "<think>hm hm hm</think>yes"),
-    ],
-)
-async def test_reasoning_ends_at_its_budget(budget: Any, content: str) -> None:
-    assert (await respond(REASONING_RULE, reasoning_budget=budget)).content == content
-
-
-async def test_the_reasoning_budget_is_for_the_complete_response() -> None:
+async def test_reasoning_can_be_switched_off_and_ends_at_its_budget() -> None:
+    for settings, content in (
+        ({"enable_thinking": False}, "yes"),
+        ({"enable_thinking": True}, "<think>hm hm hm</think>yes"),
+        ({"reasoning_budget": 2}, "<think>hm hm</think>yes"),
+        ({"reasoning_budget": 0}, "<think></think>yes"),
+        ({"reasoning_budget": False}, "<think>hm hm hm</think>yes"),
+    ):
+        assert (await respond(REASONING_RULE, **settings)).content == content
     twice = [Rule(then=[{"reasoning": "a b"}, {"text": "x"}, {"reasoning": "c d"}])]
-    got = await respond(twice, reasoning_budget=3)
-    assert got.content == "<think>a b</think>x<think>c</think>"
+    assert (await respond(twice, reasoning_budget=3)).content == "<think>a b</think>x<think>c</think>"
+
+
+# Log-probabilities
 
 
 async def test_logprobs_are_sent_only_on_request() -> None:
-    assert all(fragment.tokens is None for fragment in (await respond(always(FIVE_WORDS))).fragments)
-    assert all(fragment.tokens is None for fragment in (await respond(always(FIVE_WORDS), log_probs=False)).fragments)
+    for settings in ({}, {"log_probs": False}):
+        assert {fragment.tokens for fragment in (await respond(always(FIVE_WORDS), **settings)).fragments} == {None}
+    (fragment,) = (await respond(always("one"), log_probs=0)).fragments
+    assert fragment.tokens is not None
+    assert set(fragment.tokens[0]) == {"text", "id", "logProb"}
 
 
 async def test_logprobs_list_the_written_token_first_and_add_up() -> None:
@@ -321,22 +253,3 @@ async def test_logprobs_list_the_written_token_first_and_add_up() -> None:
         log_probs = [candidate["logProb"] for candidate in candidates]
         assert log_probs == sorted(log_probs, reverse=True)
         assert sum(2.718281828459045**log_prob for log_prob in log_probs) <= 1
-
-
-async def test_no_candidates_are_listed_if_none_are_requested() -> None:
-    (fragment,) = (await respond(always("one"), log_probs=0)).fragments
-    assert fragment.tokens is not None
-    assert set(fragment.tokens[0]) == {"text", "id", "logProb"}
-
-
-@pytest.mark.parametrize("draft_model", ["", None, "a-draft"])
-async def test_a_scripted_model_reports_no_speculative_decoding(draft_model: str | None) -> None:
-    got = await respond(always(FIVE_WORDS), draft_model=draft_model)
-    assert got.end.stats == {}
-    assert not any(fragment.contains_drafted for fragment in got.fragments)
-
-
-async def test_settings_hold_for_a_required_tool_too() -> None:
-    got = await respond(tools=[tool("add", a={"type": "integer"})], tool_choice="required", max_tokens=1)
-    assert got.of_type(ToolCallFailed)
-    assert got.end.predicted_tokens == 1
