@@ -59,12 +59,19 @@ class Made(NamedTuple):
 
 def made() -> list[Made]:
     """Return the frames that all faults make, at each point of a conversation at which they can happen."""
+    with patch("asyncio.sleep", AsyncMock()):
+        return asyncio.run(_made())
+
+
+async def _made() -> list[Made]:
+    connection = MagicMock(**{name: AsyncMock() for name in ("send", "stall", "finish")})
+    connection.deliver = partial(connection.send, "server")
     return [
         Made(fault.name, fault.kind == "malformed", namespace, endpoint, frame)
         for fault in FAULTS.values()
         for injection in fault.injections
         for namespace, endpoint, item in _items(injection.point)
-        for frame in asyncio.run(_sent(injection.action, item))
+        for frame in await _sent(connection, injection.action, item)
         if frame != item.message
     ]
 
@@ -97,14 +104,11 @@ def _item(message: dict[str, Any], endpoint: str = "") -> WireItem:
     )
 
 
-async def _sent(action: Action, item: WireItem) -> list[Any]:
+async def _sent(connection: Any, action: Action, item: WireItem) -> list[Any]:
     """Return the frames that an action sends to the client; what is no frame, or no JSON, as text."""
-    connection = MagicMock(deferred={}, dripping=set(), silent=set())
-    for name in ("send", "stall", "finish"):
-        setattr(connection, name, AsyncMock())
-    connection.deliver = partial(connection.send, "server")
-    with patch("asyncio.sleep", AsyncMock()):
-        await action(connection, item)
+    connection.reset_mock()
+    connection.deferred, connection.dripping, connection.silent = {}, set(), set()
+    await action(connection, item)
     sent = [call.args[1] for call in connection.send.await_args_list] + [
         call.args[0] for call in connection.repeat.mock_calls
     ]

