@@ -47,16 +47,8 @@ TOKENS = [
     {"text": "Hello", "id": 1, "logProb": -0.1, "candidates": [{"text": "Hello", "id": 1, "logProb": -0.1}]},
     {"text": "!", "id": 2, "logProb": None, "candidates": []},
 ]
-RELEVANCE = [
-    {
-        "text": "yes",
-        "id": 3,
-        "logProb": -0.1,
-        "candidates": [
-            {"text": text, "id": number, "logProb": -float(number)} for number, text in enumerate("abcdefghij")
-        ],
-    },
-]
+CANDIDATES = [{"text": text, "id": number, "logProb": -float(number)} for number, text in enumerate("abcdefghij")]
+RELEVANCE = [{"text": "yes", "id": 3, "logProb": -0.1, "candidates": CANDIDATES}]
 ONE_TOKEN = json.dumps({"key": "llm.prediction.maxPredictedTokens", "value": {"checked": True, "value": 1}})
 DETAILS = {"cachedTokenCount": 1, "totalPromptTokenCount": 9, "processedPromptTokenCount": 8}
 FULL = {"tokensCount": 1, "containsDrafted": False, "reasoningType": "none", "isStructural": False}

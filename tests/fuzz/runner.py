@@ -17,28 +17,17 @@ from tests.fuzz.surfaces import TIMEOUTS, Surface, surfaces, use
 
 @dataclass
 class Report:
-    """What came of the calls.
-
-    Attributes:
-        calls: Calls by surface.
-        outcomes: `returned`, or the class of the error, by surface.
-        raw: Per raw exception: the call, how to repeat it, and the traceback.
-    """
+    """What came of the calls, by surface."""
 
     calls: Counter[str] = field(default_factory=Counter[str])
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    """`returned`, or the class of the error."""
     raw: list[str] = field(default_factory=list[str])
+    """The raw exceptions: the call, how to repeat it, and the traceback."""
 
 
 def fuzz(seed: int, calls: int, *, only: str | None = None, first: int = 0) -> Report:
-    """Make calls, the surfaces and their methods in turn. Each call depends on the seed and its own number alone.
-
-    Args:
-        seed: Which mutations.
-        calls: How many calls.
-        only: The one surface to call.
-        first: The number of the first call.
-    """
+    """Make calls, the surfaces and their methods in turn. Each call depends on the seed and its own number alone."""
     report = Report()
     with _all_surfaces() as (server, found), warnings.catch_warnings():
         warnings.simplefilter("ignore", lms.LMStudioConfigWarning)

@@ -1,8 +1,8 @@
 """What a user may call, on every surface, and what is done with the results."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, NamedTuple
 
 from langchain_core.documents import Document
 from langchain_core.exceptions import ModelError
@@ -19,7 +19,7 @@ from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LM
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from lmstudio_integrations.types.results import PredictionResult
 
-TIMEOUTS: dict[str, Any] = {"idle_timeout": 10.0, "first_token_timeout": 10.0, "load_timeout": 10.0}
+TIMEOUTS: dict[str, Any] = {"idle_timeout": 600.0, "first_token_timeout": 600.0, "load_timeout": 600.0}
 
 
 class Person(BaseModel):
@@ -44,31 +44,20 @@ Call = Callable[[], Any]
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
-class Surface:
-    """The calls of one surface by name, and the errors that they may raise besides `LMStudioError`.
+class Surface(NamedTuple):
+    """The calls of one surface by name, and the class that each error must be an instance of, besides `LMStudioError`.
 
-    Args:
-        calls: The calls.
-        error: The class that each error must be an instance of, besides `LMStudioError`.
+    What is async has the same decoder; a few calls of each surface are enough.
     """
 
-    def __init__(self, calls: dict[str, Call], error: type[Exception] = lms.LMStudioError) -> None:
-        self.calls = calls
-        self.error = error
+    calls: dict[str, Call]
+    error: type[Exception] = lms.LMStudioError
 
 
 def surfaces(address: str, client: lms.Client, async_client: lms.AsyncClient, run: Run) -> dict[str, Surface]:
-    """Return every surface on a server.
-
-    Args:
-        address: The server.
-        client: A client of it.
-        async_client: Another one.
-        run: Runs a coroutine.
-    """
+    """Return every surface on a server, with a client of each kind; `run` runs a coroutine."""
     return {
-        "native": Surface(_native(client)),
-        "native async": Surface(_native_async(async_client, run)),
+        "native": Surface(_native(client) | _native_async(async_client, run)),
         "langchain": Surface(_langchain(address, run), ModelError),
         "llama_index": Surface(_llama_index(address, run)),
     }
@@ -81,15 +70,18 @@ def _native(client: lms.Client) -> dict[str, Call]:
     def vectors() -> lms.EmbeddingModel:
         return client.embedding.lazy_model("m1")
 
+    def read(stream: Any) -> Any:
+        list(stream)
+        return stream.result()
+
     return {
         "respond": lambda: model().respond("hi", on_prompt_processing_progress=abs),
-        "respond_stream": lambda: _read(model().respond_stream("hi")),
+        "respond_stream": lambda: read(model().respond_stream("hi")),
         "structured": lambda: model().respond("hi", response_format=Person),
         "schema": lambda: model().respond("hi", response_format={"type": "object"}),
         "complete": lambda: model().complete("hi"),
         "act": lambda: model().act("hi", [weather], max_prediction_rounds=2),
-        "tokenize": lambda: model().tokenize("hi"),
-        "count_tokens": lambda: model().count_tokens(["hi", "ho"]),
+        "tokens": lambda: [model().tokenize("hi"), model().count_tokens(["hi", "ho"])],
         "context_use": lambda: model().get_context_use("hi"),
         "info": lambda: [model().get_info(), model().get_load_config(), model().get_processing_state()],
         "base_config": lambda: model().get_base_config(),
@@ -103,32 +95,21 @@ def _native(client: lms.Client) -> dict[str, Call]:
     }
 
 
-def _read(stream: Iterable[Any]) -> Any:
-    list(stream)
-    result: Any = stream
-    return result.result()
-
-
 def _native_async(client: lms.AsyncClient, run: Run) -> dict[str, Call]:
+    def model() -> lms.AsyncLLM:
+        return client.llm.lazy_model("m1")
+
     async def stream() -> Any:
-        stream = client.llm.lazy_model("m1").respond_stream("hi")
+        stream = model().respond_stream("hi")
         async for _ in stream:
             pass
         return stream.result()
 
-    def model() -> lms.AsyncLLM:
-        return client.llm.lazy_model("m1")
-
     return {
-        "respond": lambda: run(model().respond("hi")),
-        "respond_stream": lambda: run(stream()),
-        "structured": lambda: run(model().respond("hi", response_format=Person)),
-        "complete": lambda: run(model().complete("hi")),
-        "act": lambda: run(model().act("hi", [weather], max_prediction_rounds=2)),
-        "tokenize": lambda: run(model().tokenize(["hi"])),
-        "info": lambda: run(model().get_info()),
-        "rerank": lambda: run(model().rerank("hi", ["a", "b"], template=RERANKING)),
-        "embed": lambda: run(client.embedding.lazy_model("m1").embed(["hi", "ho"])),
+        "async respond": lambda: run(model().respond("hi")),
+        "async respond_stream": lambda: run(stream()),
+        "async act": lambda: run(model().act("hi", [weather], max_prediction_rounds=2)),
+        "async embed": lambda: run(client.embedding.lazy_model("m1").embed(["hi", "ho"])),
     }
 
 
@@ -154,8 +135,6 @@ def _langchain(address: str, run: Run) -> dict[str, Call]:
         "invoke": lambda: chat(top_logprobs=1).invoke("hi"),
         "ainvoke": lambda: run(chat().ainvoke("hi")),
         "stream": lambda: _sum(chat(top_logprobs=1).stream("hi")),
-        "astream": lambda: _sum(run(_list(chat().astream("hi")))),
-        "batch": lambda: chat().batch(["hi", "ho"]),
         "v1": lambda: _sum(chat(output_version="v1").stream("hi")),
         "tools": lambda: tools().invoke("hi"),
         "tools stream": lambda: _sum(tools().stream("hi")),
@@ -170,10 +149,7 @@ def _langchain(address: str, run: Run) -> dict[str, Call]:
         "profile": lambda: chat().load(),
         "llm": lambda: LMStudioLLM(**settings).invoke("hi"),
         "llm stream": lambda: list(LMStudioLLM(**settings).stream("hi")),
-        "llm batch": lambda: LMStudioLLM(**settings).generate(["hi", "ho"]),
-        "llm async": lambda: run(LMStudioLLM(**settings).ainvoke("hi")),
         "rerank": lambda: reranker().compress_documents([Document("a"), Document("b")], "hi"),
-        "arerank": lambda: run(reranker().acompress_documents([Document("a"), Document("b")], "hi")),
         "embed": lambda: [vectors().embed_query("hi"), vectors().embed_documents(["hi", "ho"])],
         "embed long": lambda: vectors(length_policy="truncate").embed_query(LONG_TEXT),
         "aembed": lambda: run(vectors(dimensions=2).aembed_documents(["hi", LONG_TEXT])),
@@ -185,10 +161,6 @@ def _sum(chunks: Iterable[Any]) -> Any:
     for chunk in chunks:
         whole = chunk if whole is None else whole + chunk
     return whole
-
-
-async def _list(chunks: AsyncIterator[Any]) -> list[Any]:
-    return [chunk async for chunk in chunks]
 
 
 def _llama_index(address: str, run: Run) -> dict[str, Call]:
@@ -205,9 +177,6 @@ def _llama_index(address: str, run: Run) -> dict[str, Call]:
     def vectors(**more: Any) -> LMStudioEmbedding:
         return LMStudioEmbedding(**settings, **more)
 
-    async def stream() -> list[Any]:
-        return [chunk async for chunk in await llm().astream_chat(messages)]
-
     def called(response: Any) -> Any:
         return llm().get_tool_calls_from_response(response, error_on_no_tool_call=False)
 
@@ -215,7 +184,6 @@ def _llama_index(address: str, run: Run) -> dict[str, Call]:
         "chat": lambda: llm(top_logprobs=1).chat(messages),
         "achat": lambda: run(llm().achat(messages)),
         "stream_chat": lambda: list(llm(top_logprobs=1).stream_chat(messages)),
-        "astream_chat": lambda: run(stream()),
         "complete": lambda: llm().complete("hi"),
         "continue": lambda: llm().complete("hi", formatted=True),
         "stream_complete": lambda: list(llm().stream_complete("hi")),
@@ -223,12 +191,10 @@ def _llama_index(address: str, run: Run) -> dict[str, Call]:
         "tools stream": lambda: [called(each) for each in llm().stream_chat_with_tools([TOOL], "hi")],
         "again": lambda: llm().chat([*messages, llm().chat_with_tools([TOOL], "hi").message, *messages]),
         "structured": lambda: llm().structured_predict(Person, PROMPT),
-        "structured async": lambda: run(llm().astructured_predict(Person, PROMPT)),
         "structured stream": lambda: list(llm().stream_structured_predict(Person, PROMPT)),
         "load": lambda: llm().load().metadata,
         "tokenize": lambda: llm().tokenize("hi"),
         "rerank": lambda: reranker().postprocess_nodes(nodes, QueryBundle("hi")),
-        "arerank": lambda: run(reranker().apostprocess_nodes(nodes, QueryBundle("hi"))),
         "embed": lambda: vectors().get_text_embedding_batch(["hi", "ho"]),
         "embed query": lambda: vectors(length_policy="truncate").get_query_embedding(LONG_TEXT),
         "aembed": lambda: run(vectors().aget_text_embedding_batch(["hi", LONG_TEXT])),

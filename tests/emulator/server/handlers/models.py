@@ -12,9 +12,7 @@ CHAT = ModelEntry(
     rules=(
         {"when": {"tools": ["add"]}, "then": [{"tool": "add", "arguments": {"a": 1}, "id": "7"}]},
         {"when": {"image": True}, "then": [{"text": "A picture."}]},
-        {"when": {"last": "^Wait"}, "then": [{"text": "One"}, {"fault": "stall"}]},
         {"when": {"last": "^Nothing"}, "then": []},
-        {"when": {"last": "^Fail"}, "then": [{"error": "Bad", "code": "generic.missingRuntimeExtension"}]},
     ),
 )
 BLIND = ModelEntry(key="blind", params="1B", quantization=("Q4_K_M", 4))
@@ -23,11 +21,3 @@ ABSENT = ModelEntry(key="absent", downloaded=False, display_name="Not here", siz
 PRESET = Preset(
     identifier="@me/brief", name="Brief", fields={"llm.prediction.maxPredictedTokens": {"checked": True, "value": 1}}
 )
-
-LIBRARY = {
-    *{"type", "modelKey", "format", "displayName", "publisher", "path"},
-    *{"sizeBytes", "indexedModelIdentifier", "deviceIdentifier", "maxContextLength"},
-}
-INSTANCE = LIBRARY | {"identifier", "instanceReference", "ttlMs", "lastUsedTime", "contextLength"}
-LLM = {"vision", "trainedForToolUse"}
-OPTIONAL = {"paramsString", "architecture", "quantization"}

@@ -138,16 +138,6 @@ def test_a_retrieval_requires_a_loaded_embedding_model(files: Wire) -> None:
     assert packets[-1]["error"]["displayData"]["code"] == "generic.noModelMatchingQuery"
 
 
-def test_a_retrieval_can_be_cancelled() -> None:
-    rule = {"then": [{"fault": "stall"}]}
-    entry = ModelEntry(key="v", kind="embedding", rules=(rule,))
-    with Emulator([entry], load=["v"]) as other, wire(other, "files") as files:
-        channel = files.open("retrieve", searching(files, "sky"))
-        files.receive()
-        files.send(channel, {"type": "stop"})
-        assert list(files.packets(channel))[-1]["type"] == "error"
-
-
 def test_a_retrieval_can_be_cancelled_between_two_chunks() -> None:
     reached, go_on, waits = threading.Event(), threading.Event(), list[float]()
 

@@ -9,28 +9,12 @@ from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.types.config import ModelKind
 from tests.emulator.bare_client import STACK, TIMEOUT, Wire, named, prediction_request, wire
-from tests.emulator.server.handlers.models import INSTANCE, LIBRARY, LLM, OPTIONAL
 
 
-@pytest.mark.parametrize("namespace", ["llm", "embedding"])
-def test_instances_have_every_required_field(server: Emulator, namespace: str) -> None:
-    with wire(server, namespace) as me:
-        for info in me.result("listLoaded"):
-            assert info.keys() - OPTIONAL == INSTANCE | (LLM if namespace == "llm" else set())
-            assert {name for name, value in info.items() if value is None} == {
-                "deviceIdentifier",
-                "ttlMs",
-                "lastUsedTime",
-            }
-            assert [type(info[name]) for name in ("sizeBytes", "maxContextLength", "contextLength")] == [int] * 3
-
-
-def test_downloaded_models_are_listed_with_every_required_field(server: Emulator) -> None:
+def test_downloaded_models_are_listed(server: Emulator) -> None:
     with wire(server, "system") as me:
         infos = {info["modelKey"]: info for info in me.result("listDownloadedModels")}
     assert infos.keys() == {"chat", "blind", "vectors"}
-    assert infos["vectors"].keys() - OPTIONAL == LIBRARY
-    assert infos["blind"].keys() == LIBRARY | LLM | OPTIONAL
     assert infos["blind"]["quantization"] == {"name": "Q4_K_M", "bits": 4}
     assert infos["chat"]["architecture"] == "scripted"
     assert infos["chat"]["path"] == "scripted/chat"

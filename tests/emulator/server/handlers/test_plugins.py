@@ -50,10 +50,6 @@ class Tools:
         context.warn("two")
         context.status("three")
 
-    async def report_async(self, context: ToolCallContext) -> None:
-        """Report from the event loop."""
-        self.report(context)
-
     def later(self, context: ToolCallContext) -> Any:
         """Return something to await."""
 
@@ -102,7 +98,7 @@ class Tools:
     @property
     def all(self) -> list[Callable[..., Any]]:
         """The functions."""
-        names = "add make report report_async later fail wait wait_async"
+        names = "add make report later fail wait wait_async"
         return [getattr(self, name) for name in names.split()]
 
 
@@ -202,17 +198,6 @@ def test_a_call_returns_the_result_as_json(session: Session) -> None:
         ("make", {"what": "surrogate"}, "\ud800"),
     ):
         assert session.call(name, arguments) == [{"type": "toolCallComplete", "result": result}]
-
-
-def test_reports_come_in_order_and_before_the_end(session: Session) -> None:
-    reported = [
-        {"type": "toolCallStatus", "statusText": "one"},
-        {"type": "toolCallWarn", "warnText": "two"},
-        {"type": "toolCallStatus", "statusText": "three"},
-        {"type": "toolCallComplete", "result": None},
-    ]
-    assert session.call("report") == session.call("report_async") == reported
-    assert session.call("later") == [reported[0], {"type": "toolCallComplete", "result": "later"}]
 
 
 FAILURES = {
@@ -363,12 +348,17 @@ def test_an_unknown_plugin_is_named_with_those_there_are(
     assert packet["error"]["cause"].endswith(cause)
 
 
-def test_calls_are_recorded_as_plain_data(server: Emulator, session: Session, caplog: pytest.LogCaptureFixture) -> None:
+def test_calls_report_in_order_and_are_recorded_as_plain_data(
+    server: Emulator, session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO", "lmstudio_integrations.emulator")
-    session.call("report")
+    packets = [*session.call("report"), *session.call("later")]
+    reports = [("toolCallStatus", "one"), ("toolCallWarn", "two"), ("toolCallStatus", "three")]
+    reports += [("toolCallComplete", None), ("toolCallStatus", "one"), ("toolCallComplete", "later")]
+    assert [tuple(packet.values()) for packet in packets] == reports
     session.call("add", {"a": 2, "b": 3})
     session.error("fail", {"kind": "text"})
-    reported, added, failed = map(dataclasses.asdict, server.tool_calls)
+    reported, _, added, failed = map(dataclasses.asdict, server.tool_calls)
     assert reported["status_texts"] == ["one", "three"]
     assert reported["warnings"] == ["two"]
     assert json.loads(json.dumps(added)) == {
@@ -386,10 +376,11 @@ def test_calls_are_recorded_as_plain_data(server: Emulator, session: Session, ca
     lines = [record.getMessage() for record in caplog.records]
     assert [line.partition(" after ")[0] for line in lines] == [
         "mcp/sums: report ended",
+        "mcp/sums: later ended",
         "mcp/sums: add ended",
         "mcp/sums: fail failed",
     ]
-    assert lines[2].endswith(" s: nothing there")
+    assert lines[3].endswith(" s: nothing there")
 
 
 # Functions without a server

@@ -58,23 +58,16 @@ def test_a_model_is_downloaded_and_then_loaded(server: Emulator, me: Wire, shop:
     assert me.get("absent")[-1]["type"] == "error"
     identifier = {"type": "catalog", "identifier": "absent"}
     (option,) = shop.result("getModelDownloadOptions", {"modelSearchResultIdentifier": identifier})["results"]
-    assert option["sizeBytes"] == 10
-    assert option["fitEstimation"] == "fitWithoutGPU"
+    assert (option["sizeBytes"], option["fitEstimation"]) == (10, "fitWithoutGPU")
     packets = shop.stream("downloadModel", {"downloadIdentifier": option["downloadIdentifier"]})
     assert [packet["type"] for packet in packets] == [*["downloadProgress"] * 2, "startFinalizing", "success"]
-    assert packets[0]["update"].keys() == {"downloadedBytes", "totalBytes", "speedBytesPerSecond"}
     assert me.get(packets[-1]["defaultIdentifier"])[-1]["type"] == "loadSuccess"
     assert "nothing" in shop.stream("downloadModel", {"downloadIdentifier": "nothing"})[-1]["error"]["title"]
 
 
 def test_a_scripted_model_has_a_size_by_which_clients_can_divide() -> None:
-    with Emulator([ModelEntry(key="absent", downloaded=False)]) as server:
-        with wire(server, "repository") as shop:
-            (_, size), done = reported_bytes(shop.stream("downloadModel", {"downloadIdentifier": "absent"}))
-        with wire(server, "system") as system:
-            assert [info["sizeBytes"] for info in system.result("listDownloadedModels")] == [size]
-    assert size > 0
-    assert done == (size, size)
+    with Emulator([ModelEntry(key="a")]) as server, wire(server, "system") as system:
+        assert [info["sizeBytes"] > 0 for info in system.result("listDownloadedModels")] == [True]
 
 
 def test_a_file_is_downloaded_with_progress_and_used_where_it_is(tmp_path: Path) -> None:
