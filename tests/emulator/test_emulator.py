@@ -154,30 +154,3 @@ def test_a_server_in_the_foreground_stops_with_a_signal() -> None:
             assert caught.value.rcvd.code == 1001
         assert process.stdout.read() == "stopped\n"
         assert process.wait(TIMEOUT) == 0
-
-
-LOADING = """
-import asyncio
-from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
-
-async def wait(seconds):
-    print("loading", flush=True)
-    await asyncio.Event().wait()
-
-rule = {"when": {"load": True}, "then": [{"wait": 1.0}]}
-engines = {"scripted": ScriptedEngine(wait)}
-Emulator([ModelEntry(key="chat", rules=(rule,), preload=True)], engines=engines).serve_forever()
-print("stopped", flush=True)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="sends a signal to a process")
-def test_a_server_in_the_foreground_stops_with_ctrl_c_while_it_loads() -> None:
-    with subprocess.Popen([sys.executable, "-c", LOADING], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "loading\n"
-        process.send_signal(signal.SIGINT)
-        assert process.stdout.read() == "stopped\n"
-        assert process.wait(TIMEOUT) == 0

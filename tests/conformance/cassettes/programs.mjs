@@ -1,6 +1,6 @@
 // The programs of programs.py, in TypeScript: `node programs.mjs FOLDER ADDRESS...`. FOLDER has the SDK.
 
-import { CHAT, EMBEDDING, PIXEL, SCHEMA, requireOfSdk, sdk } from "../typescript_sdk.mjs";
+import { CHAT, EMBEDDING, PIXEL, requireOfSdk, sdk } from "../typescript_sdk.mjs";
 
 const addresses = process.argv.slice(3);
 const { Chat, LMStudioClient, rawFunctionTool } = sdk;
@@ -10,14 +10,6 @@ const chatModel = (client) => client.llm.model(CHAT, { verbose: false });
 const embeddingModel = (client) => client.embedding.model(EMBEDDING, { verbose: false });
 
 const PROGRAMS = {
-  async respond(client) {
-    return (await (await chatModel(client)).respond("Who are you?")).content;
-  },
-  async settings(client) {
-    const config = { temperature: 0, maxTokens: 3, topKSampling: 20, topPSampling: 0.9, stopStrings: ["never"] };
-    const { content, stats } = await (await chatModel(client)).respond("Be brief", config);
-    return [content, stats.stopReason];
-  },
   async stream(client) {
     const fragments = [];
     for await (const { content } of (await chatModel(client)).respond("Tell a story")) fragments.push(content);
@@ -35,12 +27,9 @@ const PROGRAMS = {
     return responses;
   },
   async complete(client) {
-    const { content, stats } = await (await chatModel(client)).complete("Once upon a time", { maxTokens: 5 });
+    const config = { temperature: 0, maxTokens: 5, topKSampling: 20, topPSampling: 0.9, stopStrings: ["never"] };
+    const { content, stats } = await (await chatModel(client)).complete("Once upon a time", config);
     return [content, stats.stopReason];
-  },
-  async structured(client) {
-    const structured = { type: "json", jsonSchema: SCHEMA };
-    return JSON.parse((await (await chatModel(client)).respond("Name a book", { structured })).content);
   },
   async typed(client) {
     const structured = z.object({ title: z.string(), tags: z.array(z.string()) }).describe("A book.");
@@ -99,9 +88,6 @@ const PROGRAMS = {
       await model.applyPromptTemplate(history),
       await model.getContextLength(),
     ];
-  },
-  async embed_one(client) {
-    return (await (await embeddingModel(client)).embed("one text")).embedding;
   },
   async embed_several(client) {
     const vectors = await (await embeddingModel(client)).embed(["one", "two", "three"]);

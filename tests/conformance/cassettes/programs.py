@@ -19,11 +19,6 @@ CHAT, EMBEDDING = "qwen2.5-7b-instruct", "text-embedding-nomic-embed-text-v1.5"
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-SCHEMA = {
-    "type": "object",
-    "properties": {"title": {"type": "string"}, "pages": {"type": "integer"}},
-    "required": ["title", "pages"],
-}
 
 
 class Book(pydantic.BaseModel):
@@ -31,18 +26,6 @@ class Book(pydantic.BaseModel):
 
     title: str
     tags: list[str]
-
-
-def respond(client: Any) -> Any:
-    """Ask a question."""
-    return client.llm.model(CHAT).respond("Who are you?").content
-
-
-def settings(client: Any) -> Any:
-    """Ask with settings."""
-    config = {"temperature": 0, "maxTokens": 3, "topKSampling": 20, "topPSampling": 0.9, "stopStrings": ["never"]}
-    result = client.llm.model(CHAT).respond("Be brief", config=config)
-    return [result.content, result.stats.stop_reason]
 
 
 def stream(client: Any) -> Any:
@@ -63,13 +46,9 @@ def chat(client: Any) -> Any:
 
 def complete(client: Any) -> Any:
     """Continue a text."""
-    result = client.llm.model(CHAT).complete("Once upon a time", config={"maxTokens": 5})
+    config = {"temperature": 0, "maxTokens": 5, "topKSampling": 20, "topPSampling": 0.9, "stopStrings": ["never"]}
+    result = client.llm.model(CHAT).complete("Once upon a time", config=config)
     return [result.content, result.stats.stop_reason]
-
-
-def structured(client: Any) -> Any:
-    """Ask for a response with a schema."""
-    return client.llm.model(CHAT).respond("Name a book", response_format=SCHEMA).parsed
 
 
 def typed(client: Any) -> Any:
@@ -135,23 +114,15 @@ def tokens(client: Any) -> Any:
     ]
 
 
-def embed_one(client: Any) -> Any:
-    """Embed a text."""
-    return client.embedding.model(EMBEDDING).embed("one text")
-
-
 def embed_several(client: Any) -> Any:
     """Embed several texts."""
     return client.embedding.model(EMBEDDING).embed(["one", "two", "three"])
 
 
 PROGRAMS: tuple[Callable[[Any], Any], ...] = (
-    respond,
-    settings,
     stream,
     chat,
     complete,
-    structured,
     typed,
     reasoning,
     act,
@@ -159,7 +130,6 @@ PROGRAMS: tuple[Callable[[Any], Any], ...] = (
     image,
     load,
     tokens,
-    embed_one,
     embed_several,
 )
 

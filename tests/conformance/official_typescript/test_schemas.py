@@ -14,8 +14,8 @@ import pytest
 from made_packets import made
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler
+from lmstudio_integrations.emulator import Emulator, Recording
+from lmstudio_integrations.emulator.testing.cassette import read
 from lmstudio_integrations.types.functions import ToolCallContext
 
 pytestmark = pytest.mark.broad
@@ -79,38 +79,6 @@ def test_the_packets_that_faults_make_are_right_unless_the_fault_is_that_they_ar
         assert not wrong, each
 
 
-@pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Frame]:
-    """What both sides send on the channels of plugins, from now on."""
-    frames: list[Frame] = []
-    endpoints: dict[tuple[ConnectionHandler, int], str] = {}
-    receive, write = ConnectionHandler._receive, ConnectionHandler._write
-
-    def record(connection: ConnectionHandler, direction: str, text: str | bytes) -> None:
-        frame = json.loads(text)
-        kind, member = {
-            "channelCreate": ("creation", "creationParameter"),
-            "channelSend": ("packet", "message"),
-        }.get(frame.get("type"), ("", ""))
-        if connection.namespace == "plugins" and kind:
-            channel = connection, frame["channelId"]
-            endpoint = endpoints.setdefault(channel, frame.get("endpoint"))
-            frames.append({"endpoint": endpoint, "kind": kind, "direction": direction, "value": frame[member]})
-
-    def receive_and_record(self: ConnectionHandler, data: bytes) -> None:
-        record(self, "client", data)
-        receive(self, data)
-
-    def write_and_record(self: ConnectionHandler, texts: list[str]) -> None:
-        for text in texts:
-            record(self, "server", text)
-        write(self, texts)
-
-    monkeypatch.setattr(ConnectionHandler, "_receive", receive_and_record)
-    monkeypatch.setattr(ConnectionHandler, "_write", write_and_record)
-    return frames
-
-
 def add(a: int, b: int, context: ToolCallContext) -> int:
     """Add two numbers."""
     context.status("adding")
@@ -129,9 +97,7 @@ async def wait(context: ToolCallContext) -> None:
     await asyncio.Event().wait()
 
 
-PLUGINS: dict[str, Any] = {
-    "mcp/sums": [add, fail, wait],
-}
+PLUGINS: dict[str, Any] = {"mcp/sums": [add, fail, wait]}
 SETTINGS: Any = {"plugin_config": {"folder": "/"}, "working_directory": "/tmp"}
 
 
@@ -161,11 +127,21 @@ SENT = {
 }
 
 
-async def test_what_our_client_and_our_emulator_send_fits_the_schemas(recorded: list[Frame], check: Check) -> None:
-    with Emulator([], plugins=PLUGINS) as server:
-        await asyncio.to_thread(use_plugins, server.address)
-        await use_plugins_async(server.address)
+async def test_what_our_client_and_our_emulator_send_fits_the_schemas(check: Check, tmp_path: Path) -> None:
+    cassette = tmp_path / "cassette"
+    with Emulator([], plugins=PLUGINS) as server, Recording(cassette, server.address) as recording:
+        await asyncio.to_thread(use_plugins, recording.address)
+        await use_plugins_async(recording.address)
+    frames: list[Frame] = []
+    for each in read(cassette):
+        endpoint, directions = each.endpoint, {"sent": "client", "received": "server"}
+        frames.append({"endpoint": endpoint, "kind": "creation", "direction": "client", "value": each.parameter})
+        frames += [
+            {"endpoint": endpoint, "kind": "packet", "direction": directions[event.kind], "value": event.body}
+            for event in each.events
+            if event.kind in directions
+        ]
     for (endpoint, direction), kinds in SENT.items():
-        frames = [frame for frame in recorded if (frame["endpoint"], frame["direction"]) == (endpoint, direction)]
-        assert {frame["value"].get("type", "creation") for frame in frames} == kinds
-    assert [found for found in zip(recorded, check(recorded), strict=True) if found[1]] == []
+        sent = [frame for frame in frames if (frame["endpoint"], frame["direction"]) == (endpoint, direction)]
+        assert {frame["value"].get("type", "creation") for frame in sent} == kinds
+    assert [found for found in zip(frames, check(frames), strict=True) if found[1]] == []

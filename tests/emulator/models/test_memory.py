@@ -120,9 +120,9 @@ def test_without_a_memory_everything_fits() -> None:
         assert me.result("estimateModelUsage", {"modelKey": "huge", "loadConfigStack": STACK})["passesGuardrails"]
 
 
-@pytest.mark.parametrize("requested", [128, 8192])
-def test_a_server_may_fit_the_context_length(me: Wire, requested: int) -> None:
-    assert me.load("fitted", loadConfigStack=load_stack(contextLength=requested))["contextLength"] == 512
+def test_a_server_may_fit_the_context_length(me: Wire) -> None:
+    for requested in (8192, 128):
+        assert me.load("fitted", loadConfigStack=load_stack(contextLength=requested))["contextLength"] == 512
     fields = me.result("getLoadConfig", {"specifier": named("fitted")})["fields"]
     assert {"key": "llm.load.contextLength", "value": 512} in fields
 
@@ -135,10 +135,3 @@ def test_a_survey_says_how_much_memory_there_is() -> None:
         assert engine["memoryInfo"] == {"ramCapacity": memory, "vramCapacity": 0, "totalMemory": memory}
         assert engine["compatibility"] == {"status": "compatible"}
         assert engine["hardwareSurvey"]["gpuSurveyResult"]["result"]["code"] == "noDevicesFound"
-
-
-def test_a_survey_may_be_of_some_engines(server: Emulator) -> None:
-    with wire(server, "runtime") as me:
-        assert me.result("surveyHardware", {"type": "all"})["status"] == "ok"
-        none = me.result("surveyHardware", {"type": "custom", "engines": [{"name": "other", "version": "1"}]})
-    assert (none["status"], none["engines"]) == ("noCompatibleBackends", [])

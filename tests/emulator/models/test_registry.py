@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator import Emulator, Limits, ManualClock, ModelEntry
+from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.errors import LMStudioModelLoadError
 from tests.emulator.bare_client import STACK, TIMEOUT, Wire, load_stack, named, prediction_request, wire
@@ -359,10 +359,3 @@ def test_a_load_record_has_the_requested_settings(server: Emulator, me: Wire) ->
     (load,) = server.loads
     assert load.config == {"contextLength": 512, "tryMmap": False, "seed": False, "raw": {"llm.load.unheardOf": 1}}
     assert json.loads(json.dumps(dataclasses.asdict(load)))["key"] == CHAT.key
-
-
-def test_load_records_are_limited() -> None:
-    with Emulator([CHAT], limits=Limits(records=2)) as server:
-        for number in range(3):
-            server.load(CHAT.key, identifier=f"chat-{number}")
-        assert [load.identifier for load in server.loads] == ["chat-1", "chat-2"]

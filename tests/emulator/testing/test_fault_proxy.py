@@ -90,6 +90,9 @@ def test_a_fault_that_does_not_last_happens_once(server: Emulator) -> None:
         assert not proxy.has_happened()
         assert outcomes(proxy.address, 4) == [False, True, True, True]
         assert proxy.has_happened()
+    with FaultProxy(server.address) as proxy:
+        assert outcomes(proxy.address, 1) == [True], "without a fault, the proxy only forwards"
+        assert not proxy.has_happened()
 
 
 def test_a_seed_draws_at_which_opportunity_it_happens(server: Emulator) -> None:
@@ -98,13 +101,6 @@ def test_a_seed_draws_at_which_opportunity_it_happens(server: Emulator) -> None:
         with FaultProxy(server.address, RESET, seed=seed) as proxy:
             drawn.append(outcomes(proxy.address, 3).index(False))
     assert {*drawn} == {0, 1, 2}
-
-
-def test_without_a_fault_the_proxy_only_forwards(server: Emulator) -> None:
-    with FaultProxy(server.address) as proxy:
-        assert outcomes(proxy.address, 1) == [True]
-        assert proxy.fault is None
-        assert not proxy.has_happened()
 
 
 @pytest.mark.slow

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from lmstudio_integrations import __version__
-from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator import Emulator
 from tests.emulator.bare_client import STACK, Wire, named, prediction_request, wire
 from tests.emulator.server.handlers.models import TOOL
 
@@ -57,26 +56,3 @@ def test_the_log_streams_requests_and_their_errors(server: Emulator, me: Wire) -
             ("info", "guest:me: llm.predict"),
             ("error", f"guest:me: llm.predict failed: {title}"),
         ]
-
-
-def test_the_log_streams_what_the_engines_load() -> None:
-    broken = ModelEntry(key="broken", rules=({"when": {"load": True}, "then": [{"fault": "out_of_memory"}]},))
-    with Emulator(["chat", broken]) as server, wire(server) as me, wire(server, "diagnostics") as log:
-        log.open("streamLogs")
-        read_nothing(log)
-        reference = me.load("chat", identifier="mine")["instanceReference"]
-        me.call("unloadModel", {"identifier": "mine"})
-        me.stream("loadModel", {"modelKey": "broken", "loadConfigStack": STACK})
-        loads = entries(log, 9, "runtime.log")
-        assert all(data["engineName"] == data["engineType"] == "scripted" for data in loads)
-        assert all(data["engineVersion"] == __version__ for data in loads)
-        *normal, failed = [(data["level"], data["message"], data.get("instanceReference")) for data in loads]
-        assert normal == [
-            ("info", "chat: loading", None),
-            ("info", "chat: loaded", reference),
-            ("info", "chat: unloaded", reference),
-            ("info", "broken: loading", None),
-        ]
-        assert loads[1]["modelIdentifier"] == "mine"
-        assert failed[0] == "error"
-        assert failed[1].startswith("broken: failed: ")

@@ -16,7 +16,6 @@ from lmstudio_integrations.emulator import Emulator, plugins
 from lmstudio_integrations.emulator.errors import SAMPLE, WireError
 from lmstudio_integrations.emulator.plugins import MAX_QUEUED, CallReports, FunctionPlugin
 from tests.emulator.bare_client import TIMEOUT, Wire, wire
-from tests.emulator.server.handlers.models import TOOL
 
 DIRECT: dict[str, Any] = {"type": "direct", "config": {"fields": []}}
 SUMS, MORE, WRITER = "mcp/sums", "mcp/more", "me/writer"
@@ -104,8 +103,6 @@ class Tools:
 
 RULES = [
     {"when": {"last": "^Think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done."}]},
-    {"when": {"tools": ["add"]}, "then": [{"tool": "add", "arguments": {"a": 1}, "id": "c1"}]},
-    {"when": {"last": "^Broken"}, "then": [{"tool": "add", "malformed": "{"}]},
     {"when": {"last": "^Fail"}, "then": [{"text": "So far"}, {"error": "It went wrong", "cause": "A rule"}]},
     {"when": {"last": "^Wait"}, "then": [{"text": "One"}, {"fault": "stall"}]},
 ]
@@ -304,15 +301,6 @@ def test_a_server_that_stops_waits_for_no_function(server: Emulator, session: Se
     assert tools.ended.wait(TIMEOUT)
 
 
-def test_the_plugins_that_sessions_use_are_known_until_the_sessions_end(server: Emulator, me: Wire) -> None:
-    with wire(server, "plugins", client="guest:you", passkey="p") as you:
-        first, _, _ = Session(me, workingDirectoryPath="/tmp"), Session(me, MORE), Session(you)
-        assert server.running_plugins == (SUMS, MORE, SUMS)
-        first.discard()
-        server.wait_for(lambda: server.running_plugins == (MORE, SUMS), TIMEOUT)
-    server.wait_for(lambda: server.running_plugins == (MORE,), TIMEOUT)
-
-
 GENERATE = {"tools": [], "history": {"messages": []}}
 OF_A_CHAT = {
     "pluginIdentifier": WRITER,
@@ -451,9 +439,9 @@ async def test_a_thread_that_cannot_start_is_an_error_and_takes_no_place(monkeyp
 # Generators
 
 
-def generate(text: str, *offered: Any) -> dict[str, Any]:
+def generate(text: str) -> dict[str, Any]:
     history = {"messages": [{"role": "user", "content": [{"type": "text", "text": text}]}]}
-    return request(WRITER) | {"tools": list(offered), "history": history}
+    return request(WRITER) | {"tools": [], "history": history}
 
 
 def test_a_generator_writes_by_its_rules_and_ends_without_stats(server: Emulator, me: Wire) -> None:
@@ -466,20 +454,6 @@ def test_a_generator_writes_by_its_rules_and_ends_without_stats(server: Emulator
     (record,) = server.predictions
     assert (record.model, record.reasoning, record.text) == (WRITER, "Let me see.", "Done.")
     assert (record.state, record.stop_reason, record.stats) == ("ended", "eosFound", {})
-
-
-def test_a_generator_calls_tools(me: Wire) -> None:
-    packets = me.stream("generateWithGenerator", generate("1 + 1?", TOOL))
-    assert [packet for packet in packets if "toolCall" in packet["type"]] == [
-        {"type": "toolCallGenerationStart", "toolCallId": "c1"},
-        {"type": "toolCallGenerationNameReceived", "name": "add"},
-        *({"type": "toolCallGenerationArgumentFragmentGenerated", "content": content} for content in ('{"a":', " 1}")),
-        {
-            "type": "toolCallGenerationEnd",
-            "toolCallRequest": {"type": "function", "id": "c1", "name": "add", "arguments": {"a": 1}},
-        },
-    ]
-    assert {"type": "toolCallGenerationFailed"} in me.stream("generateWithGenerator", generate("Broken"))
 
 
 def test_a_generator_that_fails_fails_the_channel(server: Emulator, me: Wire) -> None:

@@ -1,4 +1,4 @@
-"""The endpoints of the server itself; what it does not have gets a response as well, so that no client hangs."""
+"""What this server does not have gets a response all the same, so that no client hangs."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,20 +15,6 @@ from tests.emulator.bare_client import Wire, wire
 def system(server: Emulator) -> Iterator[Wire]:
     with wire(server, "system") as opened:
         yield opened
-
-
-def test_the_system_reports_version_and_process(system: Wire) -> None:
-    version, info = system.result("version"), system.result("info")
-    assert version == {"version": info["version"], "build": 1}
-    assert type(info["pid"]) is int
-    assert info["isDaemon"] is True
-
-
-def test_alive_stays_open_without_packets_while_experiments_are_switched(system: Wire) -> None:
-    system.open("alive")
-    for code, value in (("b", True), ("a", True), ("b", False), ("c", False)):
-        assert system.call("setExperimentFlag", {"code": code, "value": value}) == {"type": "rpcResult"}
-    assert system.result("getExperimentFlags") == ["a"]
 
 
 def test_unsupported_system_endpoints_fail(system: Wire) -> None:
@@ -68,14 +54,6 @@ def test_what_the_server_does_not_have_fails_by_name_or_returns_an_empty_result(
 def test_an_unsupported_endpoint_needs_a_reason_before_it_is_called() -> None:
     with pytest.raises(KeyError, match="system"):
         unsupported.handlers("system", ["unheardOf"])
-
-
-def test_lm_link_is_offline_and_has_no_settings(server: Emulator) -> None:
-    with wire(server, "repository") as repository:
-        status = repository.result("lmLinkStatus")
-        assert isinstance(status.pop("deviceName"), str)
-        assert status == {"status": "offline", "issues": ["deviceDisabled"], "peers": [], "deviceIdentifier": None}
-        assert "lmLinkSetDisabled" in repository.rpc_error("lmLinkSetDisabled", {"disabled": False})["title"]
 
 
 @pytest.mark.parametrize("kind", ["signal", "writableSignal"])

@@ -90,10 +90,6 @@ OTHER: dict[str, tuple[Change, str]] = {
         lambda p: settings(p)[0].update(value=0.7),
         f"{SETTINGS}.temperature: recorded 0.2, sent 0.7",
     ),
-    "a setting that is missing": (
-        lambda p: settings(p).pop(0),
-        f"{SETTINGS}.temperature: recorded 0.2, sent nothing",
-    ),
     "a further setting": (
         lambda p: settings(p).extend(fields(seed=1)),
         f"{SETTINGS}.seed: recorded nothing, sent 1",

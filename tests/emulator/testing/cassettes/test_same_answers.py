@@ -63,16 +63,6 @@ def failing() -> None:
 # With the native client, whose sync form sends the same --------------------------------------------------------------
 
 
-async def respond(client: Any) -> Any:
-    progress: list[float] = []
-    model = await client.llm.model(CHAT, on_load_progress=progress.append)
-    chat = lms.Chat("Be brief.")
-    chat.add_user_message("Hello")
-    config = {"temperature": 0, "maxTokens": 5, "logProbs": 2}
-    result = await model.respond(chat, config=config)
-    return progress, result.content, result.tokens, result.stats, result.model_info, result.prediction_config
-
-
 async def cancel(client: Any) -> Any:
     prediction = (await client.llm.model(CHAT)).respond_stream("Wait")
     async for _ in prediction:
@@ -105,21 +95,6 @@ async def ask_about_files(client: Any) -> Any:
     )
 
 
-async def look_around(client: Any) -> Any:
-    model = await client.llm.load_new_instance(CHAT, "mine", config={"contextLength": 1000})
-    found = [
-        await model.get_context_length(),
-        (await model.get_info()).identifier,
-        (await model.get_load_config()).to_dict(),
-        await model.apply_prompt_template("Hello"),
-        [each.identifier for each in await client.llm.list_loaded()],
-        [each.model_key for each in await client.llm.list_downloaded()],
-        await client.system.get_version(),
-    ]
-    await model.unload()
-    return [*found, [each.identifier for each in await client.llm.list_loaded()]]
-
-
 async def use_a_plugin(client: Any) -> Any:
     reports: list[str] = []
     async with client.plugins.tools("mcp/sums") as session:
@@ -132,7 +107,7 @@ async def use_a_plugin(client: Any) -> Any:
 
 async def use_the_native_client(server: Any) -> Any:
     async with lms.AsyncClient(server.address) as client:
-        programs = (respond, cancel, fail, ask_about_files, look_around, use_a_plugin)
+        programs = (cancel, fail, ask_about_files, use_a_plugin)
         return [await program(client) for program in programs]
 
 
