@@ -106,7 +106,7 @@ def _present(name: str, value: Any) -> dict[str, Any]:
 @contextmanager
 def bare(server: Emulator | Recording | Proxy, namespace: str = "llm", **settings: Any) -> Iterator[Wire]:
     """Open a socket without authentication."""
-    settings = {"compression": None, "max_size": None, "open_timeout": TIMEOUT} | settings
+    settings = {"compression": None, "max_size": None, "open_timeout": TIMEOUT, "ping_interval": None} | settings
     with connect(f"ws://{server.address}/{namespace}", **settings) as socket:
         yield Wire(socket)
 

@@ -47,6 +47,8 @@ def test_a_model_that_works_does_not_idle(server: Emulator, me: Wire, clock: Man
     channel = predict(me, "Wait")
     for _ in range(3):
         me.receive()
+    with wire(server) as other:
+        assert kinds(other.get(CHAT.key)) == ["alreadyLoaded"]
     clock.advance(60)
     me.send(channel, {"type": "cancel"})
     assert [packet["type"] for packet in me.packets(channel)] == ["success"]

@@ -156,6 +156,7 @@ def test_a_retrieval_can_be_cancelled_between_two_chunks() -> None:
         files.send(channel, {"type": "stop"})
         go_on.set()
         assert "cancelled" in list(files.packets(channel))[-1]["error"]["title"]
+    assert len(waits) < 100, "of more than 200 chunks"
 
 
 @pytest.mark.parametrize("step", ["chunk", "rank"])
