@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -101,37 +101,27 @@ def test_a_packet_that_does_not_come_is_an_error(replay: Replay, monkeypatch: py
         assert error["error"]["title"] == f"In the recording, the client sent 'callTool' here; now it sent {now}"
 
 
+WARNING = {"warning": "Received rpcCall for unknown endpoint", "kind": "rpcEndpointUnknown"}
+
+
 @pytest.mark.parametrize("endpoint", ["predict", "tokenize"])
-def test_an_error_is_sent_as_it_was(replay: Replay, endpoint: str) -> None:
+def test_an_error_a_warning_or_a_loss_comes_again(replay: Replay, endpoint: str) -> None:
     error = {"title": "It went wrong", "stack": "at x", "errorData": {"a": [1]}}
     with replay(endpoint, Event("error", 0.0, error)) as socket:
         ask(socket, endpoint)
         assert socket.receive()["error"] == error
-
-
-@pytest.mark.parametrize("endpoint", ["predict", "tokenize"])
-def test_a_connection_that_was_lost_is_lost_again(replay: Replay, endpoint: str) -> None:
+    with replay(endpoint, Event("warning", 0.0, WARNING)) as socket:
+        ask(socket, endpoint)
+        assert socket.receive() == {"type": "communicationWarning", **WARNING}
+        assert socket.call("listLoaded")["type"] == "rpcError"  # which is the next frame
     with replay(endpoint, Event("lost", 0.0)) as socket:
         ask(socket, endpoint)
         with pytest.raises(ConnectionClosed):
             socket.receive_until_closed()
 
 
-@pytest.mark.parametrize("endpoint", ["predict", "tokenize"])
-def test_a_warning_is_all_that_an_unanswered_request_gets(replay: Replay, endpoint: str) -> None:
-    warning = {"warning": f"Received rpcCall for unknown endpoint, endpoint = {endpoint}", "kind": "rpcEndpointUnknown"}
-    with replay(endpoint, Event("warning", 0.0, warning)) as socket:
-        ask(socket, endpoint)
-        assert socket.receive() == {"type": "communicationWarning", **warning}
-        assert socket.call("listLoaded")["type"] == "rpcError"  # which is the next frame
-
-
 def test_a_void_result_is_void_again(replay: Replay) -> None:
     with replay("unloadModel", Event("result", 0.0), parameter={"identifier": "m"}) as socket:
         assert socket.call("unloadModel", {"identifier": "m"}) == {"type": "rpcResult"}
-
-
-def test_the_pace_is_checked(tmp_path: Path) -> None:
-    save(tmp_path / "x.lms.jsonl", [])
-    with pytest.raises(LMStudioValueError, match="'fast' or 'recorded', got 'slow'"):
-        Emulator.replay(tmp_path / "x.lms.jsonl", pace=cast("Any", "slow"))
+    with pytest.raises(LMStudioValueError, match="'fast' or 'recorded', got 'slow'"), replay("tokenize", pace="slow"):
+        pass
