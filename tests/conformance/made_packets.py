@@ -1,4 +1,4 @@
-"""What the faults of the proxy send in the place of a server's frames, for the check of its form by the schemas of the SDK."""
+"""What the faults of the proxy send in the place of a server's frames, to be checked by the schemas of the SDK."""
 
 import asyncio
 import json

@@ -140,6 +140,7 @@ UNIMPLEMENTED: dict[str, Any] = {"name": "f", "description": "F", "parameters": 
         ({"memory_gib": 0}, "memory_gib: must be a number above 0, got 0"),
         ({"device": [{"name": "a", "speeed": 2}]}, "device 'a': speeed: unknown field; did you mean 'speed'"),
         ({"device": [{"name": "local"}]}, "device 'local': name: 'local' stands for this machine"),
+        ({"device": [{"name": "a", "identifier": "emulator"}]}, "identifier: 'emulator' stands for this machine"),
         ({"device": [{"name": "a"}, {"name": "a", "identifier": "b"}]}, "the device 'a' twice"),
         ({"device": [{"name": "a"}, {"name": "b", "identifier": "a"}]}, "the device identifier 'a' twice"),
         ({"device": [{"name": each, "preferred": True} for each in "ab"]}, "preferred: only one .* 'a' and 'b'"),

@@ -53,6 +53,9 @@ def test_the_catalog_is_searched(shop: Wire) -> None:
     (found,) = shop.result("searchModels", {"opts": {"searchTerm": "absent"}})["results"]
     assert found["identifier"] == {"type": "catalog", "identifier": "absent"}
     assert found["exact"] is True
+    with Emulator(["chatty", "chat"]) as other, wire(other, "repository") as me:
+        (found,) = me.result("searchModels", {"opts": {"searchTerm": "Chat", "limit": 1}})["results"]
+        assert found["name"] == "chat", "the limit does not cut off the exact one"
 
 
 def test_a_model_is_downloaded_and_then_loaded(server: Emulator, me: Wire, shop: Wire) -> None:
