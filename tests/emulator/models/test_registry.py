@@ -100,7 +100,7 @@ def test_a_load_ends_with_its_socket(server: Emulator) -> None:
 @pytest.mark.parametrize("entry", [CHAT, EMBEDDING], ids=["llm", "embedding"])
 def test_the_load_config_has_full_keys(server: Emulator, entry: ModelEntry) -> None:
     kind = entry.kind
-    off = {"llama.ropeFrequencyBase": {"checked": True, "value": False}}
+    off: dict[str, Any] = {"llama.ropeFrequencyBase": {"checked": True, "value": False}}
     with wire(server, kind) as me:
         info = me.load(entry.key, loadConfigStack=load_stack(kind, contextLength=512, **off))
         assert info["contextLength"] == 512
@@ -354,8 +354,8 @@ def test_a_load_that_fails_or_expires_or_crashes_is_recorded(server: Emulator, m
 
 
 def test_a_load_record_has_the_requested_settings(server: Emulator, me: Wire) -> None:
-    fields = {"contextLength": 512, "llama.tryMmap": False, "seed": {"checked": False, "value": 0}, "unheardOf": 1}
-    me.load(CHAT.key, loadConfigStack=load_stack(**fields))
+    off: dict[str, Any] = {"llama.tryMmap": False, "seed": {"checked": False, "value": 0}}
+    me.load(CHAT.key, loadConfigStack=load_stack(contextLength=512, unheardOf=1, **off))
     (load,) = server.loads
     assert load.config == {"contextLength": 512, "tryMmap": False, "seed": False, "raw": {"llm.load.unheardOf": 1}}
     assert json.loads(json.dumps(dataclasses.asdict(load)))["key"] == CHAT.key

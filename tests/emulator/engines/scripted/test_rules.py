@@ -54,6 +54,7 @@ async def test_the_first_rule_that_fits_wins() -> None:
 
 
 async def test_a_text_is_a_step_and_rules_can_be_written_with_objects() -> None:
+    then: Any
     for then in ("At noon.", ["At noon."], [{"text": "At "}, "noon."], [Text(text="At noon."), Wait(wait=0)]):
         assert (await respond([{"then": then}], "When?")).content == "At noon."
         assert (await respond([Rule(When(last="When"), then)], "When?")).content == "At noon."
