@@ -172,8 +172,8 @@ def test_a_complete_tool_call_ends_once(last: ToolCallEnd | ToolCallFailed) -> N
 
 
 def test_progress_that_an_engine_omits_is_sent_before_the_first_token() -> None:
-    given: list[Any]
     for given, progress in (([PromptProgress(0.5)], [0, 0.5, 1]), ([], [0, 1])):
         meter = StatsCollector(ManualClock())
-        sent = [each for event in [*given, LlmPredictionFragment("x")] for each in meter.add(event)]
+        events: list[Any] = [*given, LlmPredictionFragment("x")]
+        sent = [each for event in events for each in meter.add(event)]
         assert [event.progress for event in sent if isinstance(event, PromptProgress)] == progress
