@@ -107,9 +107,10 @@ def test_an_emulator_starts_once_and_is_used_while_it_runs(server: Emulator) -> 
     for start in (server.start, server.serve_forever):
         with pytest.raises(LMStudioRuntimeError, match="already running"):
             start()
-    server.stop()
+    stopped = Emulator([MODEL])
+    stopped.stop()
     with pytest.raises(LMStudioRuntimeError, match="is not running"):
-        server.loaded()
+        stopped.loaded()
 
 
 async def test_an_emulator_is_an_async_context_manager() -> None:

@@ -135,3 +135,6 @@ def test_a_survey_says_how_much_memory_there_is() -> None:
         assert engine["memoryInfo"] == {"ramCapacity": memory, "vramCapacity": 0, "totalMemory": memory}
         assert engine["compatibility"] == {"status": "compatible"}
         assert engine["hardwareSurvey"]["gpuSurveyResult"]["result"]["code"] == "noDevicesFound"
+    with Emulator(catalog={}) as server, wire(server, "runtime") as me:
+        none = me.result("surveyHardware", {"type": "custom", "engines": [{"name": "other", "version": "1"}]})
+    assert (none["status"], none["engines"]) == ("noCompatibleBackends", [])

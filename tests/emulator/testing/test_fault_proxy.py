@@ -157,8 +157,8 @@ def test_a_limit_ends_a_wait(server: Emulator) -> None:
         FaultProxy(server.address, "engine-stalls-mid-response", limit=0.1) as proxy,
         lms.Client(proxy.address, idle_timeout=None) as client,
     ):
-        with pytest.raises(lms.LMStudioConnectionLostError):
-            client.llm.model(MODEL).respond("Hello!")
+        with pytest.raises((lms.LMStudioConnectionLostError, lms.LMStudioUnreachableError)):
+            client.llm.model(MODEL).respond("Hello!")  # on a slow machine, the limit may end it before it connects
         assert proxy.has_expired
 
 

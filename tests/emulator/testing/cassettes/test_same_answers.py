@@ -88,8 +88,9 @@ async def ask_about_files(client: Any) -> Any:
     await client.embedding.model(VECTORS)
     file = await client.files.prepare_file("\n\n".join(TEXTS).encode(), "facts.md")
     found = await client.files.retrieve("Which colour is snow?", [file], embedding_model=VECTORS, limit=1)
+    result = await (await client.llm.model(CHAT)).respond(chat, config={"temperature": 0, "logProbs": 2})
     return (
-        (await (await client.llm.model(CHAT)).respond(chat)).content,
+        (result.content, result.tokens),
         (await client.files.parse_document(file)).content,
         [(entry.content, entry.score) for entry in found.entries],
     )
