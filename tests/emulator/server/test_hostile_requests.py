@@ -50,7 +50,7 @@ SCHEMAS: dict[str, tuple[Any, str]] = {
     "a pattern that backtracks": ({"type": "string", "pattern": "^(a+)+$b"}, "needs a 'default' or 'examples'"),
     "many repeats side by side": ({"type": "string", "pattern": "a{9999}" * 100}, "is not supported"),
     "a long pattern": ({"type": "string", "pattern": "a" * 1001}, "more than 1000 characters"),
-    "references that double": (doubled(20), "more than 100000 parts|takes more than 10 s"),
+    "references that double": (doubled(20), "more than 100000 parts"),
     "a long chain of references": (
         {"$ref": "#/$defs/a0", "$defs": {f"a{at}": {"$ref": f"#/$defs/a{at + 1}"} for at in range(5000)}},
         "nested more than 60 levels",
