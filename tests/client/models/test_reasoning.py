@@ -19,7 +19,6 @@ from lmstudio_integrations.errors import (
     LMStudioModelNotFoundError,
     LMStudioPromptTemplateError,
     LMStudioServerError,
-    LMStudioTimeoutError,
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.kv_config import collapse
@@ -139,35 +138,8 @@ def test_each_treatment_is_found_in_each_place(tags: Tags) -> None:
         assert measured(Server(template), tags) == ReasoningReplay(right, earlier, answer)
 
 
-def qwen3(said: Said) -> str:
+def kept_in_turn(said: Said) -> str:
     return template_functions.kept(said) if said.is_current else template_functions.stripped(said)
-
-
-def glm(said: Said) -> str:
-    thought, text = template_functions.split(said.text)
-    return f"\n<think>{thought if said.is_current else ''}</think>\n{text.strip()}"
-
-
-def deepseek_v31(said: Said) -> str:
-    if said.is_answer_to_result:
-        return said.text
-    return f"</think>{said.text}" if said.is_call else f"</think>{template_functions.stripped(said)}"
-
-
-def kimi(said: Said) -> str:
-    return f"<think></think>{said.text}"
-
-
-def magistral(said: Said) -> str:
-    thought, text = template_functions.split(said.text, BRACKETS)
-    return f"[THINK]{thought}[/THINK]{text}" if thought else text
-
-
-def gemma4(said: Said) -> str:
-    text = said.text
-    while GEMMA.start in text and GEMMA.end in text:
-        text = text.partition(GEMMA.start)[0] + text.partition(GEMMA.end)[2]
-    return text.strip()
 
 
 def text_of_calls_is_omitted(said: Said) -> str:
@@ -183,12 +155,7 @@ def everywhere(treatment: Treatment) -> ReasoningReplay:
 
 
 TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
-    "Qwen3": (qwen3, THINK, ReasoningReplay("kept", "stripped", "stripped")),
-    "GLM": (glm, THINK, ReasoningReplay("kept", "stripped", "stripped")),
-    "DeepSeek V3.1": (deepseek_v31, THINK, ReasoningReplay("misplaced", "misplaced", "copied")),
-    "Kimi K2": (kimi, THINK, everywhere("misplaced")),
-    "Magistral": (magistral, BRACKETS, everywhere("kept")),
-    "Gemma 4": (gemma4, GEMMA, everywhere("stripped")),
+    "thoughts of the turn": (kept_in_turn, THINK, ReasoningReplay("kept", "stripped", "stripped")),
     "a thought behind its text": (
         template_functions.behind,
         THINK,
@@ -230,7 +197,7 @@ TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
         everywhere("copied"),
     ),
     "no text beside calls": (text_of_calls_is_omitted, THINK, ReasoningReplay("stripped", "stripped", "copied")),
-    "gpt-oss": (
+    "channels of the turn": (
         partial(analysis_of_current_calls, tags=HARMONY),
         HARMONY,
         ReasoningReplay("kept", "stripped", "copied", is_bare=True),
@@ -247,7 +214,7 @@ TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
     ),
     "tags are rejected": (template_functions.rejected, THINK, REJECTED_REASONING),
 }
-"""Templates, the tags of the thoughts, and what they do. Those with names of models do what those of the models do."""
+"""Templates, the tags of the thoughts, and what they do. Those of models are in `test_real_templates.py`."""
 
 
 @pytest.mark.parametrize(("template", "tags", "expected"), TEMPLATES.values(), ids=TEMPLATES)
@@ -306,13 +273,6 @@ CONFIG, RENDER = "getBasePredictionConfig", "applyPromptTemplate"
 
 ASKED: dict[str, tuple[Server, Sequence[dict[str, Any]], SendReasoning, list[str]]] = {
     "a thought": (Server(), THREE, "auto", [CONFIG, RENDER]),
-    "a rejected one": (Server(template_functions.rejected), THREE, "auto", [CONFIG, RENDER]),
-    "two kinds of tags, one that of the model": (
-        Server(tags=THINK),
-        [part("one"), part("two", BRACKETS)],
-        "auto",
-        [CONFIG, RENDER],
-    ),
     "two kinds of tags, of which the server says nothing": (
         Server(lacks=(CONFIG,)),
         [part("one"), part("two", BRACKETS)],
@@ -324,7 +284,6 @@ ASKED: dict[str, tuple[Server, Sequence[dict[str, Any]], SendReasoning, list[str
     "one that was left open": (Server(), [part("one", end="")], "auto", [CONFIG, RENDER]),
     "none is sent": (Server(), THREE, False, []),
     "all are sent": (Server(), THREE, "always", [CONFIG]),
-    "those of the turn are sent": (Server(), THREE, "turn", [CONFIG]),
 }
 
 
@@ -347,13 +306,13 @@ def test_the_tags_of_a_model_that_has_thought_are_known() -> None:
     assert server.calls == [RENDER]
 
 
-@pytest.mark.parametrize("error", [LMStudioModelNotFoundError("gone"), LMStudioTimeoutError("slow")])
-@pytest.mark.parametrize("tags", [None, THINK])
-def test_an_error_that_concerns_the_whole_request_is_raised(error: LMStudioError, tags: Tags | None) -> None:
-    server, instance = Server(errors=[error]), Instance("m")
-    with pytest.raises(type(error)):
-        measured(server, tags, instance)
-    assert measured(server, tags, instance).current_call == "kept"
+@pytest.mark.parametrize("written", [{}, {THINK: None}])
+def test_an_error_that_concerns_the_whole_request_is_raised(written: dict[Tags, None]) -> None:
+    server, instance = Server(errors=[LMStudioModelNotFoundError("gone")]), Instance("m")
+    instance.reasoning.written.update(written)
+    with pytest.raises(LMStudioModelNotFoundError):
+        sent(server, instance, conversation(*THREE))
+    assert sent(server, instance, conversation(*THREE)) == ALL
 
 
 @pytest.mark.parametrize(
@@ -384,13 +343,11 @@ BARE = ["one\n\nI look.", "It rains.", "three\n\nAgain."]
 
 SENT: dict[str, tuple[Template, SendReasoning, list[str]]] = {
     "kept": (template_functions.kept, "auto", ALL),
-    "stripped": (template_functions.stripped, "auto", ALL),
     "copied": (template_functions.copied, "auto", [ALL[0], WITHOUT[1], ALL[2]]),
     "misplaced": (template_functions.after_empty, "auto", WITHOUT),
     "rejected": (template_functions.rejected, "auto", WITHOUT),
     "bare": (partial(template_functions.channels, tags=HARMONY), "auto", BARE),
     "bare, tags are copied": (template_functions.lenient_channels, "auto", BARE),
-    "since the last user message": (qwen3, "auto", ALL),
     "all": (template_functions.after_empty, "always", ALL),
     "True": (template_functions.after_empty, True, ALL),
     "turn": (template_functions.after_empty, "turn", [*WITHOUT[:2], ALL[2]]),
@@ -522,32 +479,29 @@ def keeping(
 KEPT: dict[str, tuple[Server, dict[str, Any], dict[str, Any]]] = {
     "by itself": (Server(), {}, {}),
     "with a switch": (
-        Server(qwen3, source="{% if preserve_thinking %}", switches={PRESERVE: template_functions.kept}),
+        Server(kept_in_turn, source="{% if preserve_thinking %}", switches={PRESERVE: template_functions.kept}),
         {},
         {"llm.prediction.promptTemplate": SWITCHED},
     ),
     "with two switches": (
-        Server(qwen3, source="{{ preserve_thinking or clear_thinking }}", switches={BOTH: template_functions.kept}),
+        Server(
+            kept_in_turn, source="{{ preserve_thinking or clear_thinking }}", switches={BOTH: template_functions.kept}
+        ),
         {},
         {"llm.prediction.promptTemplate": jinja(f"{BOTH}{{{{ preserve_thinking or clear_thinking }}}}")},
     ),
     "with a switch in the template of the request": (
-        Server(qwen3, switches={PRESERVE: template_functions.kept}),
+        Server(kept_in_turn, switches={PRESERVE: template_functions.kept}),
         {"prompt_template": jinja("{% if preserve_thinking %}")},
         {"llm.prediction.promptTemplate": SWITCHED},
     ),
     "with a field, and the template of the request": (
-        Server(qwen3, key="qwen/qwen3.6-27b", switches={FIELD: template_functions.kept}),
+        Server(kept_in_turn, key="qwen/qwen3.6-27b", switches={FIELD: template_functions.kept}),
         {"prompt_template": jinja("{{ messages }}")},
         {"llm.prediction.promptTemplate": jinja("{{ messages }}"), FIELD: True},
     ),
-    "with a switch in the template of the request, by its wire key": (
-        Server(qwen3, source="{{ drop_thinking }}", switches={PRESERVE: template_functions.kept}),
-        {"raw": {"llm.prediction.promptTemplate": jinja("{% if preserve_thinking %}")}},
-        {"llm.prediction.promptTemplate": SWITCHED},
-    ),
     "with a field of a model of the catalog": (
-        Server(qwen3, key="qwen/qwen3.6-27b", switches={FIELD: template_functions.kept}),
+        Server(kept_in_turn, key="qwen/qwen3.6-27b", switches={FIELD: template_functions.kept}),
         {},
         {FIELD: True},
     ),
@@ -567,10 +521,16 @@ def test_a_template_is_made_to_keep_thoughts(
 
 
 NOT_KEPT: dict[str, tuple[Server, str]] = {
-    "no switch": (Server(qwen3, source="{{ messages }}"), "the template as it is, a switch in it, but it has none"),
-    "an unknown template": (Server(qwen3), "the template as it is, a switch in it, but the server does not show it"),
+    "no switch": (
+        Server(kept_in_turn, source="{{ messages }}"),
+        "the template as it is, a switch in it, but it has none",
+    ),
+    "an unknown template": (
+        Server(kept_in_turn),
+        "the template as it is, a switch in it, but the server does not show it",
+    ),
     "a switch without effect": (
-        Server(qwen3, source="{{ clear_thinking }}"),
+        Server(kept_in_turn, source="{{ clear_thinking }}"),
         "the template as it is, its switch clear_thinking",
     ),
     "a switch of a template that reads only a field": (
@@ -587,7 +547,7 @@ MANUAL = {"type": "manual", "manualPromptTemplate": {"beforeUser": "Q: ", "after
 
 def test_a_manual_template_that_does_not_keep_them_is_an_error_that_says_so() -> None:
     with pytest.raises(LMStudioUnsupportedError, match="a switch in it, but it is no Jinja template"):
-        keeping(Server(qwen3), Instance("m"), prompt_template=MANUAL)
+        keeping(Server(kept_in_turn), Instance("m"), prompt_template=MANUAL)
 
 
 @pytest.mark.parametrize(("server", "expected"), NOT_KEPT.values(), ids=NOT_KEPT)

@@ -1,9 +1,11 @@
-"""Keepalive: dead sockets are detected and replaced, and a frozen server ends only calls that time out."""
+"""Keepalive: dead sockets are detected and replaced, and a frozen server ends only calls that time out.
+
+In virtual time: a silence is as long as it is to be.
+"""
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,20 +14,20 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.transport import connections
-from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result, wait_until
+from lmstudio_integrations.client.transport.connections import PING_TIMEOUT, QUIET
+from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result
 from tests.client.prediction_frames import END, fragment, loaded_handle, packet
-from tests.client.transport.test_connections import connections_to
+from tests.client.virtual_time import in_virtual_time
 
-LONG = {"queue_timeout": 50.0, "first_token_timeout": 50.0, "idle_timeout": 50.0}
+LONG = {"queue_timeout": 1e6, "first_token_timeout": 1e6, "idle_timeout": 1e6}
 
 
 class Server:
-    """A fake server whose first socket may stop reading, so that it responds to nothing, not even to pings.
+    """A fake server whose sockets may stop reading, so that it responds to nothing, not even to pings.
 
     Attributes:
         sockets: Every socket that was accepted.
-        requested: Set when a prediction was requested on the first.
+        requested: Set when a prediction was requested.
         awake: New sockets are accepted only while this is set.
     """
 
@@ -50,7 +52,7 @@ class Server:
     async def serving(self, client: Any) -> "asyncio.Task[Any]":
         """Start a prediction; return it once the server has received the request."""
         waiting: asyncio.Task[Any] = asyncio.ensure_future(loaded_handle(client).respond("Hi"))
-        await asyncio.wait_for(self.requested.wait(), 600)
+        await self.requested.wait()
         return waiting
 
     def deafen(self, socket: Socket) -> None:
@@ -64,228 +66,169 @@ class Server:
             self.deafen(socket)
 
     async def wake(self) -> None:
-        """Resume on all sockets."""
-        self.awake.set()
+        """Resume: first on the sockets that there are."""
         for socket in self.sockets:
             socket.transport.resume_reading()
-
-
-@pytest.fixture(autouse=True)
-def short_pings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Send a ping after any silence, and give up on it quickly."""
-    monkeypatch.setattr(connections, "QUIET", 0.0)
-    monkeypatch.setattr(connections, "PING_TIMEOUT", 0.1)
+        await asyncio.sleep(1)
+        self.awake.set()
 
 
 @pytest.fixture
-def quiet_server() -> Server:
+def server() -> Server:  # type: ignore[misc]  # of another kind than that of the other folders
     return Server()
 
 
-async def test_a_socket_that_responds_to_pings_is_reused(make_client: Callable[..., Any], quiet_server: Server) -> None:
-    async with fake_server(quiet_server.behave) as address, make_client(address) as client:
+@in_virtual_time
+async def test_a_call_after_a_silence_gets_a_new_socket_only_if_the_old_one_is_dead(server: Server) -> None:
+    async with fake_server(server.behave) as address, lms.AsyncClient(address, keep_idle=1e6) as client:
         for _ in range(3):
             assert await client.llm.list_loaded() == []
-    assert len(quiet_server.sockets) == 1
-
-
-@pytest.mark.slow
-async def test_a_call_after_a_silence_gets_a_new_socket_if_the_old_one_is_dead(
-    make_client: Callable[..., Any], quiet_server: Server
-) -> None:
-    async with fake_server(quiet_server.behave) as address, make_client(address) as client:
-        await client.llm.list_loaded()
-        quiet_server.deafen(quiet_server.sockets[0])
+            await asyncio.sleep(QUIET + 1)
+        assert len(server.sockets) == 1
+        server.deafen(server.sockets[0])
         assert await client.llm.list_loaded() == []
         assert await client.llm.list_loaded() == []
-    assert len(quiet_server.sockets) == 2
+    assert len(server.sockets) == 2
 
 
-@pytest.mark.slow
-async def test_a_socket_is_checked_after_the_machine_slept(
-    make_client: Callable[..., Any], quiet_server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connections, "QUIET", 50.0)
-    async with fake_server(quiet_server.behave) as address, make_client(address) as client:
+@in_virtual_time
+async def test_a_socket_is_checked_after_the_machine_slept(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fake_server(server.behave) as address, lms.AsyncClient(address) as client:
         await client.llm.list_loaded()
-        quiet_server.deafen(quiet_server.sockets[0])
+        server.deafen(server.sockets[0])
         now = time.time()
-        monkeypatch.setattr(time, "time", lambda: now + 100.0)
-        assert await client.llm.list_loaded() == []
-    assert len(quiet_server.sockets) == 2
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda: now + QUIET + 1)  # the monotonic clock stands still meanwhile
+            assert await client.llm.list_loaded() == []
+    assert len(server.sockets) == 2
 
 
-@pytest.mark.slow
-async def test_an_expired_timeout_reveals_a_dead_socket_to_all_who_wait_on_it(
-    make_client: Callable[..., Any], quiet_server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connections, "QUIET", 50.0)
-    async with fake_server(quiet_server.behave) as address, make_client(address, **LONG) as client:
-        waiting = await quiet_server.serving(client)
-        quiet_server.deafen(quiet_server.sockets[0])
+@in_virtual_time
+async def test_an_expired_timeout_reveals_a_dead_socket_to_all_who_wait_on_it(server: Server) -> None:
+    async with fake_server(server.behave) as address, lms.AsyncClient(address, **LONG) as client:
+        waiting = await server.serving(client)
+        server.deafen(server.sockets[0])
         with pytest.raises(lms.LMStudioTimeoutError):
-            await loaded_handle(client).respond("Hi", timeout=0.05)
-        with pytest.raises(
-            lms.LMStudioConnectionLostError, match="answers on a new connection, but not on this one"
-        ) as caught:
-            await asyncio.wait_for(waiting, 600)
+            await loaded_handle(client).respond("Hi", timeout=1)
+        with pytest.raises(lms.LMStudioConnectionLostError, match="answers on a new connection") as caught:
+            await waiting
         assert caught.value.retryable
         assert await client.llm.list_loaded() == []
-    assert len(quiet_server.sockets) == 2
+    assert len(server.sockets) == 2
 
 
-@pytest.mark.slow
-async def test_a_frozen_server_ends_new_calls_only_and_continues_when_it_wakes(
-    make_client: Callable[..., Any], quiet_server: Server
-) -> None:
-    async with fake_server(quiet_server.behave) as address, make_client(address, **LONG) as client:
-        waiting = await quiet_server.serving(client)
-        quiet_server.freeze()
+@in_virtual_time
+async def test_a_frozen_server_ends_new_calls_only_and_continues_when_it_wakes(server: Server) -> None:
+    async with fake_server(server.behave) as address, lms.AsyncClient(address, **LONG) as client:
+        waiting = await server.serving(client)
+        server.freeze()
+        await asyncio.sleep(QUIET + 1)
         for _ in range(2):
             with pytest.raises(lms.LMStudioTimeoutError, match="does not respond") as caught:
-                await loaded_handle(client).with_timeouts(connect_timeout=0.3).respond("Hi")
+                await loaded_handle(client).with_timeouts(connect_timeout=3).respond("Hi")
             assert caught.value.timeout_name == "connect_timeout"
+        held_back = asyncio.ensure_future(client.llm.list_loaded())
+        await asyncio.sleep(1)
         assert not waiting.done()
-        await quiet_server.wake()
+        await server.wake()
+        assert await held_back == []
         for frame in (fragment("a"), packet(END), {"type": "channelClose", "channelId": 1}):
-            await send(quiet_server.sockets[0], frame)
-        assert (await asyncio.wait_for(waiting, 600)).content == "a"
-        assert await client.llm.list_loaded() == []
+            await send(server.sockets[0], frame)
+        assert (await waiting).content == "a"
+    assert len(server.sockets) == 1
 
 
-async def test_a_call_that_is_held_back_is_sent_when_the_server_wakes(
-    make_client: Callable[..., Any], quiet_server: Server
-) -> None:
-    async with fake_server(quiet_server.behave) as address, make_client(address) as client:
-        await client.llm.list_loaded()
-        quiet_server.freeze()
-        listing = asyncio.ensure_future(client.llm.list_loaded())
-        await wait_until(lambda: connections_to(address)[0]._check is not None)
-        await quiet_server.wake()
-        assert await asyncio.wait_for(listing, 600) == []
-
-
-@pytest.mark.slow
-async def test_keepalive_reveals_a_dead_socket_to_a_stream(
-    make_client: Callable[..., Any], quiet_server: Server
-) -> None:
-    async with fake_server(quiet_server.behave) as address, make_client(address, keepalive=0.2, **LONG) as client:
-        waiting = await quiet_server.serving(client)
-        quiet_server.deafen(quiet_server.sockets[0])
-        with pytest.raises(lms.LMStudioConnectionLostError):
-            await asyncio.wait_for(waiting, 600)
-
-
-@pytest.mark.slow
-async def test_keepalive_keeps_a_stream_that_is_only_slow(
-    make_client: Callable[..., Any], quiet_server: Server
-) -> None:
-    async with fake_server(quiet_server.behave) as address, make_client(address, keepalive=0.1, **LONG) as client:
-        waiting = await quiet_server.serving(client)
-        await wait_until(several_pongs(address))
+@in_virtual_time
+async def test_keepalive_reveals_a_dead_socket_to_a_stream_and_keeps_one_that_is_only_slow(server: Server) -> None:
+    async with fake_server(server.behave) as address, lms.AsyncClient(address, keepalive=2, **LONG) as client:
+        waiting = await server.serving(client)
+        await asyncio.sleep(60)
         assert not waiting.done()
-        waiting.cancel()
-    assert len(quiet_server.sockets) == 1
+        server.deafen(server.sockets[0])
+        with pytest.raises(lms.LMStudioConnectionLostError):
+            await waiting
+    assert len(server.sockets) == 2
 
 
-@pytest.mark.slow
-async def test_without_any_other_timeout_the_idle_timeout_limits_the_wait_for_a_frozen_server(
-    make_client: Callable[..., Any], quiet_server: Server
-) -> None:
-    limits = {"queue_timeout": None, "idle_timeout": 0.4, "keepalive": 0.1}
-    async with fake_server(quiet_server.behave) as address, make_client(address, **limits) as client:
-        waiting = await quiet_server.serving(client)
-        quiet_server.freeze()
+@in_virtual_time
+async def test_without_any_other_timeout_the_idle_timeout_limits_the_wait_for_a_frozen_server(server: Server) -> None:
+    limits = {"queue_timeout": None, "idle_timeout": 9.0, "keepalive": 2.0}
+    async with fake_server(server.behave) as address, lms.AsyncClient(address, **limits) as client:
+        waiting = await server.serving(client)
+        server.freeze()
         with pytest.raises(lms.LMStudioTimeoutError, match="not even to a ping"):
-            await asyncio.wait_for(waiting, 600)
-        quiet_server.awake.set()
+            await waiting
+        await server.wake()
 
 
-@pytest.mark.slow
-async def test_a_silent_socket_that_nobody_waits_on_is_closed(
-    make_client: Callable[..., Any], quiet_server: Server
-) -> None:
-    async with fake_server(quiet_server.behave) as address, make_client(address, keepalive=0.1) as client:
+@in_virtual_time
+async def test_a_silent_socket_that_nobody_waits_on_is_closed(server: Server) -> None:
+    async with fake_server(server.behave) as address, lms.AsyncClient(address, keepalive=5, keep_idle=1e6) as client:
         await client.llm.list_loaded()
-        quiet_server.freeze()
-        await wait_until(lambda: not any(each._current for each in connections_to(address)))
-        quiet_server.awake.set()
+        server.freeze()
+        await asyncio.sleep(5 + 2 * PING_TIMEOUT)
+        await server.wake()
         assert await client.llm.list_loaded() == []
+    assert len(server.sockets) == 2
 
 
-def several_pongs(address: str) -> Callable[[], bool]:
-    """Return a condition: the only connection to a server has received data several times."""
-    received: set[float] = set()
-
-    def condition() -> bool:
-        current = connections_to(address)[0]._current
-        assert current is not None
-        assert current._socket is not None
-        received.add(current._socket.received_at)
-        return len(received) > 3
-
-    return condition
-
-
-async def test_a_call_that_is_held_back_reports_that_nothing_listens_any_more(
-    make_client: Callable[..., Any], quiet_server: Server
-) -> None:
-    async with serve(quiet_server.behave, "127.0.0.1", 0, close_timeout=0.2) as server:
-        async with make_client(f"127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}", **LONG) as client:
-            waiting = await quiet_server.serving(client)
-            server.close(close_connections=False)
-            quiet_server.deafen(quiet_server.sockets[0])
+@in_virtual_time
+async def test_a_call_that_is_held_back_reports_that_nothing_listens_any_more(server: Server) -> None:
+    async with serve(server.behave, "127.0.0.1", 0, close_timeout=0.2) as listening:
+        async with lms.AsyncClient(f"127.0.0.1:{next(iter(listening.sockets)).getsockname()[1]}", **LONG) as client:
+            waiting = await server.serving(client)
+            listening.close(close_connections=False)
+            server.deafen(server.sockets[0])
+            await asyncio.sleep(QUIET + 1)
             with pytest.raises(lms.LMStudioUnreachableError, match="nothing listens there"):
-                await asyncio.wait_for(client.llm.list_loaded(), 600)
+                await client.llm.list_loaded()
             assert not waiting.done()
             waiting.cancel()
             await asyncio.wait([waiting])
             with pytest.raises(lms.LMStudioUnreachableError, match="nothing listens there"):
-                await asyncio.wait_for(client.llm.list_loaded(), 600)
-        quiet_server.sockets[0].transport.abort()
+                await client.llm.list_loaded()
+        server.sockets[0].transport.abort()
 
 
-async def test_a_call_that_is_held_back_when_the_socket_breaks_goes_to_a_new_one(
-    make_client: Callable[..., Any], quiet_server: Server
-) -> None:
-    async with fake_server(quiet_server.behave) as address, make_client(address) as client:
+@in_virtual_time
+async def test_a_call_that_is_held_back_when_the_socket_breaks_goes_to_a_new_one(server: Server) -> None:
+    async with fake_server(server.behave) as address, lms.AsyncClient(address, keep_idle=1e6) as client:
         await client.llm.list_loaded()
-        quiet_server.freeze()
+        server.freeze()
+        await asyncio.sleep(QUIET + 1)
         listing = asyncio.ensure_future(client.llm.list_loaded())
-        await wait_until(lambda: connections_to(address)[0]._check is not None)
-        quiet_server.sockets[0].transport.abort()
-        quiet_server.awake.set()
-        assert await asyncio.wait_for(listing, 600) == []
+        await asyncio.sleep(PING_TIMEOUT / 2)
+        server.sockets[0].transport.abort()
+        server.awake.set()
+        assert await listing == []
 
 
-@pytest.mark.slow
-async def test_a_second_socket_that_is_lost_at_once_does_not_take_over(
-    make_client: Callable[..., Any], quiet_server: Server
-) -> None:
+@in_virtual_time
+async def test_a_second_socket_that_is_lost_at_once_does_not_take_over(server: Server) -> None:
     tried = 0
 
     async def behave(socket: Socket) -> None:
         nonlocal tried
         tried += 1
         if tried != 2:
-            await quiet_server.behave(socket)
+            await server.behave(socket)
             return
         await receive(socket)
         socket.protocol.send_text(b'{"success":true}')
         socket.protocol.send_close(CloseCode.GOING_AWAY)
         socket.transport.write(b"".join(socket.protocol.data_to_send()))  # the client reads both at once
 
-    async with fake_server(behave) as address, make_client(address, **LONG) as client:
+    async with fake_server(behave) as address, lms.AsyncClient(address, keep_idle=1e6, **LONG) as client:
         await client.llm.list_loaded()
-        quiet_server.deafen(quiet_server.sockets[0])
-        assert await asyncio.wait_for(client.llm.list_loaded(), 600) == []
+        server.deafen(server.sockets[0])
+        await asyncio.sleep(QUIET + 1)
+        assert await client.llm.list_loaded() == []
         assert tried == 3
 
 
 @pytest.mark.parametrize("is_half_closed", [False, True])
-async def test_a_closed_socket_ends_although_the_server_reads_nothing_more(
-    make_client: Callable[..., Any], *, is_half_closed: bool
-) -> None:
+@in_virtual_time
+async def test_a_closed_socket_ends_although_the_server_reads_nothing_more(*, is_half_closed: bool) -> None:
     sockets: list[Socket] = []
 
     async def behave(socket: Socket) -> None:
@@ -296,19 +239,15 @@ async def test_a_closed_socket_ends_although_the_server_reads_nothing_more(
         else:
             await send_result(socket, [])
 
-    def is_large_request_waiting() -> bool:
-        opened = [each._current._socket for each in connections_to(address) if each._current is not None]
-        return any(socket is not None and socket.transport.get_write_buffer_size() > 0 for socket in opened)
-
-    async with fake_server(behave) as address, make_client(address, **LONG) as client:
-        uploading = asyncio.ensure_future(loaded_handle(client).count_tokens("x" * 20_000_000))
-        await wait_until(is_large_request_waiting)
+    async with fake_server(behave) as address, lms.AsyncClient(address, **LONG) as client:
+        uploading = asyncio.ensure_future(loaded_handle(client).count_tokens("x" * 1_000_000))
+        await asyncio.sleep(1)
         if is_half_closed:
             sockets[0].transport.write_eof()
         else:
             sockets[0].protocol.send_close(CloseCode.GOING_AWAY)
             sockets[0].transport.write(b"".join(sockets[0].protocol.data_to_send()))
         with pytest.raises(lms.LMStudioConnectionLostError, match=r"1001|no close frame"):
-            await asyncio.wait_for(uploading, 600)
-        assert await asyncio.wait_for(client.llm.list_loaded(), 600) == []
+            await uploading
+        assert await client.llm.list_loaded() == []
         sockets[0].transport.abort()

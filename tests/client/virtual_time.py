@@ -1,0 +1,39 @@
+"""Tests in which an hour takes no time: client and fake servers share the loop of the simulation."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any
+
+from tests.simulation.loop import SimulatedLoop, virtual_time
+from tests.simulation.world import in_this_thread
+
+
+def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async test on a loop whose time jumps to the next timer. Its client must be async."""
+
+    @wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        loop = SimulatedLoop(seed=1)
+        asyncio.set_event_loop(loop)
+        try:
+            with virtual_time(loop), in_this_thread(loop):
+                try:
+                    loop.run_until_complete(test(*args, **kwargs))
+                finally:
+                    loop.run_until_complete(_end_tasks())
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+    return run
+
+
+async def _end_tasks() -> None:
+    """Let what closes sockets end, then cancel what waits for peers that are silent for ever."""
+    await asyncio.sleep(60)
+    remaining = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in remaining:
+        task.cancel()
+    await asyncio.gather(*remaining, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
