@@ -1,96 +1,38 @@
 """The identities of clients without a token, against servers that release an identity with its last socket."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from websockets.asyncio.server import serve
 from websockets.http11 import Request, Response
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.transport import connections
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.socket_session import Guests, SocketSession
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.protocol.instance_queue import InstanceQueues
 from tests.client.conftest import MODELS
-from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result, wait_until
-from tests.client.transport.test_connections import connections_to
-from tests.support.releasing import RELEASED, ReleasingAuthenticator, releasing
+from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result
+from tests.client.virtual_time import in_virtual_time
+from tests.support.releasing import RELEASED, releasing
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 
 
-@asynccontextmanager
-async def _releasing_server() -> AsyncIterator[tuple[Emulator, ReleasingAuthenticator]]:
-    emulator = Emulator(MODELS)
-    authenticator = releasing(emulator)
-    async with emulator:
-        yield emulator, authenticator
-
-
-async def _until_released(server: Emulator) -> None:
-    await asyncio.to_thread(server.wait_for, lambda: not server.connections)
-
-
-async def _close_idle(client: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the client close its idle connections, and wait until the server has noticed."""
-    with monkeypatch.context() as patch:
-        patch.setattr(connections, "LINGER", 0.0)
-        await client.aclose()
-        await _until_released(server)
-
-
-@pytest.mark.slow
-async def test_a_server_may_release_a_client_whose_connections_are_closed(
-    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with _releasing_server() as (server, authenticator):
-        for _ in range(3):
-            client = make_client(server.address)
-            await client.llm.list_loaded()
-            await _close_idle(client, server, monkeypatch)
-        assert len(authenticator.released) == 3
-
-
-async def test_an_open_connection_to_one_server_keeps_no_identity_for_another(
-    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with _releasing_server() as (here, released), _releasing_server() as (there, _):
-        async with make_client(there.address) as other:
-            await other.llm.list_loaded()
-            for _ in range(2):
-                client = make_client(here.address)
-                await client.llm.list_loaded()
-                await _close_idle(client, here, monkeypatch)
-            [elsewhere] = there.connections
-            assert elsewhere.client not in released.released
-        assert len(released.released) == 2
-
-
-async def test_all_sockets_to_a_server_share_an_identity_whoever_opens_them(
-    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with _releasing_server() as (server, _), make_client(server.address) as client:
-        async with make_client(server.address, headers={"X-Proxy": "yes"}) as other:
-            await asyncio.gather(
-                client.llm.list_loaded(),
-                client.embedding.list_loaded(),
-                client.files.prepare_file(b"text", "a.txt"),
-                client.system.get_version(),
-                other.llm.list_loaded(),
-            )
-            assert len(server.connections) == 5
-            [identity] = {each.client for each in server.connections}
-            with monkeypatch.context() as patch:
-                patch.setattr(connections, "LINGER", 0.0)
-                await other.aclose()
-                await asyncio.to_thread(server.wait_for, lambda: len(server.connections) == 4)
-        async with make_client(server.address, headers={"X-Proxy": "another"}) as third:
-            await third.llm.list_loaded()
-        assert {each.client for each in server.connections} == {identity}
+async def test_all_sockets_to_a_server_share_an_identity_whoever_opens_them(server: Emulator) -> None:
+    async with (
+        lms.AsyncClient(server.address) as client,
+        lms.AsyncClient(server.address, headers={"X-Proxy": "yes"}) as other,
+    ):
+        await asyncio.gather(
+            client.llm.list_loaded(),
+            client.embedding.list_loaded(),
+            client.files.prepare_file(b"text", "a.txt"),
+            client.system.get_version(),
+            other.llm.list_loaded(),
+        )
+        assert len(server.connections) == 5
+        assert len({each.client for each in server.connections}) == 1
 
 
 async def test_an_identity_is_used_until_its_last_socket_begins_to_close() -> None:
@@ -108,15 +50,13 @@ async def test_an_identity_is_used_until_its_last_socket_begins_to_close() -> No
     await asyncio.wait([socket.task for socket in sockets])
 
 
-async def test_a_socket_that_authenticates_after_the_end_of_all_others_has_a_new_identity(
-    make_client: Callable[..., Any],
-) -> None:
+@in_virtual_time
+async def test_a_socket_that_authenticates_after_the_end_of_all_others_has_a_new_identity() -> None:
     identities: dict[str, str] = {}
-    handshake, closing = asyncio.Event(), asyncio.Event()
+    closing = asyncio.Event()
 
     async def hold(_socket: Socket, request: Request) -> Response | None:
         if request.path == "/embedding":
-            handshake.set()
             await closing.wait()
         return None
 
@@ -126,30 +66,21 @@ async def test_a_socket_that_authenticates_after_the_end_of_all_others_has_a_new
         await send(socket, {"success": True})
         await send_result(socket, [])
         await socket.wait_closed()
+        closing.set()
 
     async with serve(behave, "127.0.0.1", 0, process_request=hold) as listening:
         address = f"127.0.0.1:{next(iter(listening.sockets)).getsockname()[1]}"
-        async with make_client(address) as client:
+        async with lms.AsyncClient(address, keep_idle=1) as client:
             await client.llm.list_loaded()
-            calling = asyncio.ensure_future(client.embedding.list_loaded())
-            await asyncio.wait_for(handshake.wait(), 600)
-            [llm] = [each for each in connections_to(address) if each._namespace == "llm"]
-
-            def retire() -> bool:
-                llm._retire()
-                return True
-
-            await wait_until(retire)
-            closing.set()
-            await calling
+            await client.embedding.list_loaded()
     assert identities["/llm"] != identities["/embedding"]
 
 
-async def test_a_server_that_has_seen_the_end_of_every_connection_first_gets_a_new_identity(
-    make_client: Callable[..., Any],
-) -> None:
+async def test_a_server_that_has_seen_the_end_of_every_connection_first_gets_a_new_identity() -> None:
     """After sleep, or behind NAT, a connection may be dead for the server only."""
-    async with _releasing_server() as (server, authenticator), make_client(server.address) as client:
+    server = Emulator(MODELS)
+    authenticator = releasing(server)
+    async with server, lms.AsyncClient(server.address) as client:
         fragments = aiter((await client.llm.model("chatty")).respond_stream("stall"))
         await anext(fragments)
         [before] = {each.client for each in server.connections}
@@ -165,16 +96,14 @@ async def test_a_server_that_has_seen_the_end_of_every_connection_first_gets_a_n
 
 
 @pytest.mark.parametrize("token", [None, TOKEN])
-async def test_a_server_that_releases_every_identity_at_once_rejects_each_call_once(
-    make_client: Callable[..., Any], token: str | None
-) -> None:
+async def test_a_server_that_releases_every_identity_at_once_rejects_each_call_once(token: str | None) -> None:
     identities: list[str] = []
 
     async def behave(socket: Socket) -> None:
         identities.append((await receive(socket))["clientIdentifier"])
         await send(socket, {"success": False, "error": RELEASED})
 
-    async with fake_server(behave) as address, make_client(address, token) as client:
+    async with fake_server(behave) as address, lms.AsyncClient(address, token) as client:
         for _ in range(2):
             with pytest.raises(lms.LMStudioAuthenticationError, match=RELEASED):
                 await client.llm.list_loaded()
@@ -182,9 +111,7 @@ async def test_a_server_that_releases_every_identity_at_once_rejects_each_call_o
     assert len(set(identities)) == (2 if token is None else 1)
 
 
-async def test_a_client_that_is_rejected_for_another_reason_keeps_its_identity(
-    make_client: Callable[..., Any],
-) -> None:
+async def test_a_client_that_is_rejected_for_another_reason_keeps_its_identity() -> None:
     identities: list[str] = []
 
     async def behave(socket: Socket) -> None:
@@ -196,7 +123,7 @@ async def test_a_client_that_is_rejected_for_another_reason_keeps_its_identity(
             identities.append((await receive(socket))["clientIdentifier"])
             await send(socket, {"success": False, "error": "too many connections"})
 
-    async with fake_server(behave) as address, make_client(address) as client:
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
         await client.llm.list_loaded()
         for _ in range(2):
             with pytest.raises(lms.LMStudioAuthenticationError, match="too many"):

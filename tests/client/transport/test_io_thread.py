@@ -1,37 +1,35 @@
-"""The I/O thread survives what its tasks and its callers do wrong."""
+"""The I/O thread survives what its tasks and its callers do wrong; and what no signal handler may interrupt."""
 
 import asyncio
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from lmstudio_integrations.client.transport import io_thread
-from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.client.transport.io_thread import IOThread, uninterrupted
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_the_loop_is_closed_although_its_last_tasks_cannot_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise LookupError("no generators")
 
-    io, reported = IOThread(), list[type[BaseException]]()
-    monkeypatch.setattr(threading, "excepthook", lambda args: reported.append(args.exc_type))
+    io = IOThread()
     monkeypatch.setattr(io.loop, "shutdown_asyncgens", fail)
     io.submit(io.loop.stop)
     io.thread.join(600)
-    assert reported == [LookupError]
     assert io.stopped
     assert io.loop.is_closed()
 
 
-async def test_a_loop_that_cannot_be_woken_delays_no_other_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_loop_that_cannot_be_woken_delays_no_other_caller() -> None:
     io = IOThread.current()
-    broken, healthy = LoopMailbox(io), LoopMailbox(io)
-    waits = [asyncio.ensure_future(mailbox.wait()) for mailbox in (broken, healthy)]
-    await asyncio.sleep(0)  # both wait now
-    foreign_loop: Any = _BrokenLoop()
-    monkeypatch.setattr(broken, "_loop", foreign_loop)
+    healthy = LoopMailbox(io)
+    waiting = asyncio.ensure_future(healthy.wait())
+    await asyncio.sleep(0)  # it waits now
+    broken = await asyncio.to_thread(_waiting_in_another_loop, io)
 
     def finish_together() -> None:
         io.hold_wakes()
@@ -39,43 +37,71 @@ async def test_a_loop_that_cannot_be_woken_delays_no_other_caller(monkeypatch: p
         healthy.finish(None)
 
     io.submit(finish_together)
-    assert await asyncio.wait_for(waits[1], 600) == []
-    assert not waits[0].done()
-    waits[0].cancel()
-    await asyncio.wait(waits)
+    assert await waiting == []
 
 
-class _BrokenLoop:
+class _OtherLoop(asyncio.SelectorEventLoop):
     """An event loop of another library that was closed."""
 
-    def is_running(self) -> bool:
-        return True
-
-    def call_soon_threadsafe(self, *_call: Any) -> None:
+    def call_soon_threadsafe(self, *_arguments: Any, **_keywords: Any) -> Any:
         raise AttributeError("the loop has no queue any more")
 
 
+def _waiting_in_another_loop(io: IOThread) -> LoopMailbox:
+    """Return the mailbox of a task that waits in a loop that cannot be woken."""
+
+    async def wait() -> tuple[LoopMailbox, Any]:
+        mailbox = LoopMailbox(io)
+        task = asyncio.ensure_future(mailbox.wait())
+        await asyncio.sleep(0)
+        return mailbox, task
+
+    loop = _OtherLoop()
+    mailbox, task = loop.run_until_complete(wait())
+    task.cancel()
+    loop.close()
+    return mailbox
+
+
 def test_what_was_submitted_is_done_when_the_caller_continues(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(io_thread, "YIELD", 30.0)
+    monkeypatch.setattr(io_thread, "YIELD", 600.0)
     io, done = IOThread.current(), list[int]()
     for number in range(100):
         io.submit(done.append, number)
         io.yield_to()
         assert done[-1] == number
+    returned = threading.Event()
+    io.submit(io.yield_to)  # it does not wait for itself
+    io.submit(returned.set)
+    assert returned.wait(600)
 
 
 def test_a_caller_does_not_wait_for_a_busy_thread() -> None:
     io, may_go_on, done = IOThread.current(), threading.Event(), list[int]()
-    io.submit(may_go_on.wait, 30.0)
+    io.submit(may_go_on.wait, 600.0)
     io.submit(done.append, 1)
     io.yield_to()
     assert not done
     may_go_on.set()
 
 
-def test_the_thread_does_not_wait_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(io_thread, "YIELD", 30.0)
-    io, returned = IOThread.current(), threading.Event()
-    io.submit(io.yield_to)
-    io.submit(returned.set)
-    assert returned.wait(600)
+def test_an_uninterrupted_function_runs_in_another_thread_and_its_result_or_error_comes_back() -> None:
+    assert uninterrupted(threading.get_ident) != threading.get_ident()
+    with pytest.raises(ZeroDivisionError):
+        uninterrupted(lambda: 1 // 0)
+
+
+def test_it_runs_at_once_where_no_signal_handler_runs() -> None:
+    threads: list[int] = []
+    thread = threading.Thread(target=lambda: threads.append(uninterrupted(threading.get_ident)))
+    thread.start()
+    thread.join(600)
+    assert threads == [thread.ident]
+
+
+def test_it_runs_although_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(io_thread, "start_new_thread", fail)
+    assert uninterrupted(threading.get_ident) == threading.get_ident()
