@@ -1,7 +1,6 @@
 """Without a host, the server is the one that LM Studio has written down, else the one on its usual ports."""
 
 import asyncio
-import contextlib
 import errno
 import json
 import os
@@ -18,10 +17,13 @@ from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FIL
 from lmstudio_integrations.client.transport.connect import discovery, opening, probe
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.connect.discovery import Attempt, discover, not_found
+from lmstudio_integrations.client.transport.connect.find import diagnose
+from lmstudio_integrations.client.transport.connect.suggestions import NO_RESPONSE
 from lmstudio_integrations.client.transport.connect.websocket import Connect
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
 from tests.client.transport.connect.test_tls_and_redirects import listening
+from tests.client.virtual_time import in_virtual_time
 from tests.support.leaks import TOKEN
 
 LM_STUDIO_HOME = discovery._home  # tests are kept from it elsewhere
@@ -42,6 +44,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for variable in (HOST_VARIABLE, SERVER_FILE_VARIABLE):
         monkeypatch.setenv(variable, "")  # as good as unset
     return tmp_path
+
+
+@pytest.fixture
+def usual_ports(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let servers listen on the ports on which LM Studio usually does."""
+
+    def listen(*ports: int) -> None:
+        monkeypatch.setattr(discovery, "local_candidates", lambda: tuple(Address("127.0.0.1", port) for port in ports))
+
+    return listen
 
 
 def announce(folder: Path, content: object) -> Path:
@@ -69,22 +81,24 @@ def by_link(home: Path) -> Path:
     ids=["default", "cache", "pointer", "link"],
 )
 async def test_the_server_that_is_written_down_is_found_on_any_port(
-    home: Path, server: Emulator, make_client: Callable[..., Any], folder: Callable[[Path], Path]
+    home: Path, server: Emulator, folder: Callable[[Path], Path]
 ) -> None:
     path = announce(folder(home), {"host": "::", "pid": 0, "port": server.port})
     found, attempts = await discover()
     assert found == Address("127.0.0.1", server.port)
     assert attempts == (Attempt(f"ws://{server.address}", str(path)),)
-    async with make_client() as client:
+    async with lms.AsyncClient() as client:
         assert await client.find_default_local_api_host() == server.address
         assert (await client.llm.model("chatty")).identifier == "chatty"
+    assert await lms.AsyncClient.is_valid_api_host(server.address)
 
 
 async def test_it_is_preferred_to_the_usual_ports_and_those_follow_it(
-    home: Path, server: Emulator, monkeypatch: pytest.MonkeyPatch
+    home: Path, server: Emulator, usual_ports: Callable[..., None]
 ) -> None:
+    assert await lms.AsyncClient.find_default_local_api_host() is None
     with Emulator(MODELS) as usual:
-        monkeypatch.setattr(discovery, "local_candidates", lambda: (Address("127.0.0.1", usual.port),))
+        usual_ports(usual.port)
         path = announce(home / ".lmstudio", {"port": server.port})
         assert (await discover())[0] == Address("127.0.0.1", server.port)
         path.unlink()
@@ -95,21 +109,21 @@ async def test_it_is_preferred_to_the_usual_ports_and_those_follow_it(
 
 
 async def test_clients_follow_the_file_to_another_server(
-    home: Path, server: Emulator, make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    home: Path, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Emulator([{"key": "next"}]) as following:
         path = announce(home / ".lmstudio", {"port": server.port})
-        async with make_client() as first:
+        async with lms.AsyncClient() as first:
             assert len(await first.list_downloaded_models()) == len(MODELS)
             for variable in (False, True):
                 announce(home / ("other" if variable else ".lmstudio"), {"port": following.port})
                 if variable:
                     monkeypatch.setenv(SERVER_FILE_VARIABLE, str(home / "other" / ".internal" / path.name))
-                async with make_client() as second:
+                async with lms.AsyncClient() as second:
                     for client in (second, first):
                         assert [each.model_key for each in await client.list_downloaded_models()] == ["next"]
                 announce(home / ".lmstudio", {"port": server.port})
-                async with make_client() as third:
+                async with lms.AsyncClient() as third:
                     expected = 1 if variable else len(MODELS)
                     assert len(await third.list_downloaded_models()) == expected
 
@@ -130,9 +144,7 @@ def a_pipe(path: Path) -> None:
     [
         ("{", "it is not JSON"),
         ("[4711]", "it has no 'port' from 1 to 65535"),
-        ('{"port": "4711"}', "it has no 'port' from 1 to 65535"),
         ('{"port": true}', "it has no 'port' from 1 to 65535"),
-        ('{"port": 4711.0}', "it has no 'port' from 1 to 65535"),
         ('{"port": 65536}', "it has no 'port' from 1 to 65535"),
         ("\0" * 70_000, "it is too large"),
         (lambda path: path.write_bytes(b"\xff"), "it is not UTF-8"),
@@ -141,41 +153,32 @@ def a_pipe(path: Path) -> None:
         pytest.param(a_loop, "it cannot be read (Too many levels of symbolic links)", marks=NOT_ON_WINDOWS),
     ],
 )
-@pytest.mark.parametrize("is_strict", [False, True])
 async def test_an_unreadable_file_is_a_clear_line(
     home: Path,
     server: Emulator,
+    usual_ports: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     make: str | Callable[[Path], object],
     problem: str,
-    is_strict: bool,
 ) -> None:
-    monkeypatch.setattr(discovery, "local_candidates", lambda: (Address("127.0.0.1", server.port),))
+    usual_ports(server.port)
     path = announce(home / ".lmstudio", make if isinstance(make, str) else "")
     if not isinstance(make, str):
         path.unlink()
         make(path)
-    if is_strict:
-        monkeypatch.setenv(SERVER_FILE_VARIABLE, str(path))
-    found, attempts = await discover()
-    assert attempts[0] == Attempt(str(path), SERVER_FILE_VARIABLE if is_strict else "server file", problem)
-    assert (found is None) == is_strict
-    assert len(attempts) == (1 if is_strict else 2)
+    found, (attempt, _) = await discover()
+    assert found is not None
+    assert attempt == Attempt(str(path), "server file", problem)
+    monkeypatch.setenv(SERVER_FILE_VARIABLE, str(path))  # with which nothing else is tried
+    assert await discover() == (None, (Attempt(str(path), SERVER_FILE_VARIABLE, problem),))
 
 
-@pytest.mark.parametrize(
-    ("pointer", "problem"),
-    [
-        ("", "home-pointer: it does not have the absolute path of a folder"),
-        ("somewhere", "home-pointer: it does not have the absolute path of a folder"),
-        ("{home}\0", "home-pointer: it does not have the absolute path of a folder"),
-    ],
-)
-async def test_an_invalid_pointer_is_a_clear_line(home: Path, pointer: str, problem: str) -> None:
+@pytest.mark.parametrize("pointer", ["", "somewhere", "{home}\0"])
+async def test_an_invalid_pointer_is_a_clear_line(home: Path, pointer: str) -> None:
     (home / ".lmstudio-home-pointer").write_text(pointer.format(home=home), encoding="utf-8")
     found, (attempt,) = await discover()
     assert found is None
-    assert str(attempt).endswith(problem)
+    assert str(attempt).endswith("home-pointer: it does not have the absolute path of a folder")
     assert str(attempt).isprintable()
 
 
@@ -220,29 +223,29 @@ def with_length(body: bytes) -> bytes:
 @pytest.mark.parametrize(
     "encode", [lambda body: b"\r\n" + body, with_length, in_chunks], ids=["end", "length", "chunks"]
 )
-@pytest.mark.parametrize("is_expected", [True, False])
+@in_virtual_time
 async def test_a_body_may_come_in_segments_on_a_connection_that_stays_open(
-    path: str, encode: Callable[[bytes], bytes], is_expected: bool
+    path: str, encode: Callable[[bytes], bytes]
 ) -> None:
+    bodies = iter([GREETINGS[path], b'{"status": "up"}'])
+
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        response = b"HTTP/1.1 200 OK\r\n" + encode(GREETINGS[path] if is_expected else b'{"status": "up"}')
-        for byte in response:
+        body = next(bodies)
+        for byte in b"HTTP/1.1 200 OK\r\n" + encode(body):
             writer.write(bytes([byte]))
-            await asyncio.sleep(0)
-        if is_expected:
-            with contextlib.suppress(ConnectionError):
-                await reader.read()  # until the client closes
+            await asyncio.sleep(0.01)
+        if body == GREETINGS[path]:
+            await reader.read()  # until the client closes
         writer.close()
-        done.set()
 
-    done = asyncio.Event()
-    async with await asyncio.start_server(respond, "127.0.0.1", 0) as other:
-        address = Address("127.0.0.1", other.sockets[0].getsockname()[1])
-        finding = await (probe.probe if path == "lmstudio-greeting" else probe.probe_status)(address)
-        await asyncio.wait_for(done.wait(), 600)
-    assert (finding is None) is is_expected
-    assert finding is None or finding.reason == "something else listens there, not LM Studio"
+    other = await asyncio.start_server(respond, "127.0.0.1", 0)
+    address = Address("127.0.0.1", other.sockets[0].getsockname()[1])
+    find = probe.probe if path == "lmstudio-greeting" else probe.probe_status
+    assert await find(address) is None
+    finding = await find(address)
+    assert finding is not None
+    assert finding.reason == "something else listens there, not LM Studio"
 
 
 async def test_a_body_without_end_is_not_read_without_end(home: Path) -> None:
@@ -252,23 +255,27 @@ async def test_a_body_without_end_is_not_read_without_end(home: Path) -> None:
     assert finding.reason == "something else listens there, not LM Studio"
 
 
-async def test_a_program_that_says_nothing_is_not_waited_for_without_end(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(probe, "STATUS_TIMEOUT", 0.05)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        announce(home / ".lmstudio", {"port": silent.getsockname()[1]})
-        _, (attempt,) = await discover()
-    assert attempt.problem == "no response within 0.05 s"
+@in_virtual_time
+async def test_a_program_that_says_nothing_is_not_waited_for_without_end(home: Path) -> None:
+    async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(stay_silent, "127.0.0.1", 0)
+    address = Address("127.0.0.1", silent.sockets[0].getsockname()[1])
+    announce(home / ".lmstudio", {"port": address.port})
+    _, (attempt,) = await discover()
+    assert attempt.problem == "no response within 600 s"
+    assert await diagnose(address) == f"no response within 600 s; {NO_RESPONSE}"
 
 
-@pytest.mark.parametrize("value", ["/nowhere", "nowhere", "a\nb"])
+@pytest.mark.parametrize("value", ["/nowhere", "a\nb"])
 async def test_the_variable_rules_out_everything_else(
-    home: Path, server: Emulator, monkeypatch: pytest.MonkeyPatch, make_client: Callable[..., Any], value: str
+    home: Path, server: Emulator, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     announce(home / ".lmstudio", {"port": server.port})
     monkeypatch.setenv(SERVER_FILE_VARIABLE, value)
-    async with make_client(api_token=TOKEN) as client:  # others share a connection that is open already
+    async with lms.AsyncClient(api_token=TOKEN) as client:  # others share a connection that is open already
         with pytest.raises(lms.LMStudioUnreachableError) as caught:
             await client.llm.model("chatty")
     assert "unset LMS_API_SERVER_INFO_PATH, with which nothing else is tried" in str(caught.value)
@@ -276,13 +283,13 @@ async def test_the_variable_rules_out_everything_else(
 
 
 async def test_a_given_host_and_the_variable_for_it_come_first(
-    home: Path, server: Emulator, monkeypatch: pytest.MonkeyPatch, make_client: Callable[..., Any]
+    home: Path, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(SERVER_FILE_VARIABLE, "/nowhere")
-    async with make_client(server.address) as client:
+    async with lms.AsyncClient(server.address) as client:
         assert await client.list_downloaded_models()
     monkeypatch.setenv(HOST_VARIABLE, server.address)
-    async with make_client() as client:
+    async with lms.AsyncClient() as client:
         assert await client.list_downloaded_models()
 
 
@@ -319,13 +326,16 @@ async def test_a_user_without_a_home_folder_is_a_clear_line(home: Path, monkeypa
 async def test_tests_that_block_other_servers_block_the_one_that_is_written_down(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Address] = []
     monkeypatch.setattr(network_guard, "_is_on", True)
-    monkeypatch.setattr(discovery, "probe_status", asked.append)
-    announce(home / ".lmstudio", {"port": 4711})
-    found, (attempt,) = await discover()
-    assert (found, asked) == (None, [])
-    assert str(attempt.problem).startswith("--lmstudio-block rejects the connection to 127.0.0.1:4711")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        announce(home / ".lmstudio", {"port": port})
+        found, (attempt,) = await discover()
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert found is None
+    assert str(attempt.problem).startswith(f"--lmstudio-block rejects the connection to 127.0.0.1:{port}")
 
 
 LISTENERS = """\
@@ -358,14 +368,14 @@ def test_linux_tells_whose_listener_it_is(port: int, uid: int, is_own: bool) -> 
     assert discovery.is_own_listener(port, LISTENERS, uid) is is_own
 
 
-def by_others(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+def by_others(monkeypatch: pytest.MonkeyPatch, path: Path, tables: int = 1) -> None:
     table, port = path.with_name("tcp"), json.loads(path.read_bytes())["port"]
     table.write_text(LISTENERS.replace("A17F", f"{port:04X}").replace(" 1000 ", " 54321 "), encoding="ascii")
-    monkeypatch.setattr(discovery, "_NETWORK_TABLES", (str(table),))
+    monkeypatch.setattr(discovery, "_NETWORK_TABLES", (str(table),) * tables)
 
 
-def without_tables(monkeypatch: pytest.MonkeyPatch, _path: Path) -> None:
-    monkeypatch.setattr(discovery, "_NETWORK_TABLES", ())
+def without_tables(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    by_others(monkeypatch, path, tables=0)
 
 
 def writable_by_all(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
@@ -400,7 +410,6 @@ def named(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
 async def test_a_server_of_others_gets_no_token_and_no_headers(
     home: Path,
     monkeypatch: pytest.MonkeyPatch,
-    make_client: Callable[..., Any],
     change: Callable[[pytest.MonkeyPatch, Path], None] | None,
     is_sent: bool,
 ) -> None:
@@ -416,7 +425,7 @@ async def test_a_server_of_others_gets_no_token_and_no_headers(
             return Connect(*args, **kwargs)
 
         monkeypatch.setattr(opening, "Connect", connect)
-        async with make_client(None, TOKEN, headers={"X-Secret": "hush", "X-Test": repr(change)}) as client:
+        async with lms.AsyncClient(None, TOKEN, headers={"X-Secret": "hush", "X-Test": repr(change)}) as client:
             if is_sent:
                 assert await client.list_downloaded_models()
             else:
