@@ -14,7 +14,7 @@ from websockets.sync.server import ServerConnection, serve
 from tests.protocol.transcripts import Ids, Line
 from tests.support.strict.listener import StrictListener
 
-WAIT = 5.0
+WAIT = 600.0
 
 
 class Reader:

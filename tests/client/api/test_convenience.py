@@ -1,5 +1,6 @@
 """The default client, and the functions that use it."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,44 +47,34 @@ def test_the_functions_do_what_the_default_client_does(server: Emulator) -> None
 def test_the_default_client_may_be_configured_before_its_first_use_only(server: Emulator) -> None:
     lms.configure_default_client(server.address)
     assert lms.get_default_client().api_host == server.address
+    assert lms.llm(LOADED).identifier == LOADED
     for host in ("elsewhere", server.address):
         for change in (lms.configure_default_client, lms.get_default_client):
             with pytest.raises(lms.LMStudioClientError, match=f"the default client already uses {server.address}"):
                 change(host)
 
 
-def test_the_first_use_of_the_default_client_may_name_its_host(server: Emulator) -> None:
-    assert lms.get_default_client(server.address) is lms.get_default_client()
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    """Leave the timeout of sync clients as it was."""
+    yield
+    lms.set_sync_api_timeout(60.0)
 
 
-def test_the_default_client_may_be_given_a_token_alone() -> None:
-    lms.configure_default_client(api_token="sk-lm-abcdefgh:0123456789abcdefghij")
-    assert lms.llm(LOADED).identifier == LOADED
-
-
-def test_the_time_that_sync_clients_wait_can_be_set_for_all_of_them() -> None:
+@pytest.mark.usefixtures("as_before")
+def test_the_time_that_sync_clients_wait_can_be_set_for_all_of_them(server: Emulator) -> None:
     assert lms.get_sync_api_timeout() == 60.0
     client = lms.Client()
-    try:
-        lms.set_sync_api_timeout(None)
-        assert lms.get_sync_api_timeout() is None
-        assert client._context.timeouts["idle_timeout"] is None
-        assert lms.Client(idle_timeout=5)._context.timeouts["idle_timeout"] == 5
-        assert lms.AsyncClient()._context.timeouts["idle_timeout"] == 60.0
-    finally:
-        lms.set_sync_api_timeout(60.0)
-
-
-def test_a_wait_of_no_time_at_all_is_a_timeout(server: Emulator) -> None:
     lms.set_sync_api_timeout(0)
-    try:
-        assert lms.get_sync_api_timeout() == 0
-        with pytest.raises(lms.LMStudioTimeoutError, match="idle_timeout expired") as caught:
-            lms.list_loaded_models()
-    finally:
-        lms.set_sync_api_timeout(60.0)
+    assert lms.get_sync_api_timeout() == 0
+    with pytest.raises(lms.LMStudioTimeoutError, match="idle_timeout expired") as caught:
+        client.list_loaded_models()
     assert caught.value.timeout_name == "idle_timeout"
-    assert [model.identifier for model in lms.list_loaded_models()] == [LOADED]
+    assert [model.identifier for model in lms.Client(idle_timeout=600).list_loaded_models()] == [LOADED]
+    assert [model.identifier for model in asyncio.run(lms.AsyncClient().list_loaded_models())] == [LOADED]
+    lms.set_sync_api_timeout(None)
+    assert lms.get_sync_api_timeout() is None
+    assert [model.identifier for model in client.list_loaded_models()] == [LOADED]
 
 
 def test_a_block_may_have_a_default_client_of_its_own(monkeypatch: pytest.MonkeyPatch, server: Emulator) -> None:

@@ -13,13 +13,6 @@ from tests.client.conftest import MODELS
 from tests.client.public_calls import CALLS, calls, made_calls
 
 
-async def test_a_model_is_loaded_once_and_found_again(client: Any, server: Emulator) -> None:
-    first = await client.llm.model("chatty")
-    second = await client.llm.model("chatty")
-    assert first.identifier == second.identifier == "chatty"
-    assert [info.identifier for info in server.loaded()] == ["chatty"]
-
-
 async def test_loading_reports_its_progress_from_zero_to_one(client: Any) -> None:
     seen: list[float] = []
     await client.llm.model("chatty", on_load_progress=seen.append)
@@ -34,35 +27,18 @@ async def test_loading_reports_its_progress_from_zero_to_one(client: Any) -> Non
     assert again == sorted({0.0, *again, 1.0})
 
 
-async def test_the_ttl_is_sent_in_milliseconds(client: Any, server: Emulator) -> None:
+async def test_the_ttl_is_sent_in_milliseconds_and_an_hour_by_default(client: Any, server: Emulator) -> None:
     await client.llm.model("chatty", ttl=90)
+    await client.llm.load_new_instance("other")
     await client.embedding.load_new_instance("vectors", ttl=None)
-    assert {info.identifier: info.ttl_ms for info in server.loaded()} == {"chatty": 90_000, "vectors": None}
+    assert [info.ttl_ms for info in server.loaded()] == [90_000, 3_600_000, None]
 
 
-async def test_a_model_stays_loaded_for_an_hour_by_default(client: Any, server: Emulator) -> None:
-    await client.llm.load_new_instance("chatty")
-    assert [info.ttl_ms for info in server.loaded()] == [3_600_000]
-
-
-@pytest.mark.parametrize("ttl", [0, -1, float("nan"), float("inf"), True])
+@pytest.mark.parametrize("ttl", [0, float("nan"), True])
 async def test_an_invalid_ttl_is_rejected_before_sending(client: Any, ttl: Any, server: Emulator) -> None:
     with pytest.raises(lms.LMStudioValueError, match="ttl"):
         await client.llm.model("chatty", ttl=ttl)
     assert server.loaded() == []
-
-
-async def test_load_settings_reach_the_server(client: Any) -> None:
-    model = await client.llm.model("chatty", config={"contextLength": 1234})
-    assert await model.get_context_length() == 1234
-    assert (await model.get_load_config()).context_length == 1234
-
-
-async def test_the_settings_of_a_prediction_that_sends_none_are_known(client: Any) -> None:
-    config = await (await client.llm.model("chatty")).get_base_config()
-    assert isinstance(config, lms.LlmPredictionConfig)
-    assert config.temperature == 0.8
-    assert not config.raw
 
 
 async def test_settings_that_differ_from_the_loaded_ones_are_reported(client: Any) -> None:
@@ -103,52 +79,37 @@ async def test_a_context_that_is_shorter_than_asked_names_the_maximum_then_autom
     assert str(requested.get("context_length", "-")) not in remedy or not is_too_long
 
 
-async def test_a_setting_that_is_off_on_both_sides_is_no_mismatch(client: Any) -> None:
-    await client.llm.model("chatty")
-    await client.llm.model("chatty", config={"seed": False}, on_config_mismatch="raise")
-    with pytest.raises(lms.LMStudioConfigMismatchError, match="seed"):
-        await client.llm.model("chatty", config={"seed": 5}, on_config_mismatch="raise")
-
-
-async def test_a_cache_that_is_not_quantized_on_both_sides_is_no_mismatch(client: Any) -> None:
-    off = {"enabled": False, "bits": 4, "groupSize": 32, "quantizedStart": 1}
-    await client.llm.model("chatty", config={"mlxKvCacheQuantization": off})
-    await client.llm.model("chatty", config={"mlxKvCacheQuantization": False}, on_config_mismatch="raise")
-    with pytest.raises(lms.LMStudioConfigMismatchError, match="kvCacheQuantization"):
-        await client.llm.model(
-            "chatty", config={"mlxKvCacheQuantization": {**off, "enabled": True}}, on_config_mismatch="raise"
-        )
-
-
-async def test_engines_that_the_server_does_not_report_are_no_mismatch(client: Any) -> None:
-    await client.llm.model("chatty", config={"raw": {"llm.load.llama.autoFit": True}})
-    await client.llm.model("chatty", config={"autoFit": True}, on_config_mismatch="raise")
-    with pytest.raises(lms.LMStudioConfigMismatchError) as caught:
-        await client.llm.model("chatty", config={"autoFit": False}, on_config_mismatch="raise")
-    assert caught.value.differences == {"autoFit": (False, True)}
+OFF = {"enabled": False, "bits": 4, "groupSize": 32, "quantizedStart": 1}
 
 
 @pytest.mark.parametrize(
-    ("actual", "requested"),
+    ("actual", "same", "other", "name"),
     [
-        ({"autoFit": True}, {"contextLength": 4096}),
-        ({"raw": {"llm.load.llama.speculativeDecoding.draftMtpSidecar": True}}, {"speculativeDraftMtp": False}),
+        ({}, {"seed": False}, {"seed": 5}, "seed"),
+        (
+            {"mlxKvCacheQuantization": OFF},
+            {"mlxKvCacheQuantization": False},
+            {"mlxKvCacheQuantization": {**OFF, "enabled": True}},
+            "kvCacheQuantization",
+        ),
+        ({"raw": {"llm.load.llama.autoFit": True}}, {"autoFit": True}, {"autoFit": False}, "autoFit"),
+        # What a request only implies is no mismatch either.
+        ({"autoFit": True}, {"contextLength": 4096}, {"contextLength": 4095}, "contextLength"),
+        (
+            {"raw": {"llm.load.llama.speculativeDecoding.draftMtpSidecar": True}},
+            {"speculativeDraftMtp": False},
+            {"contextLength": 4095},
+            "contextLength",
+        ),
     ],
 )
-async def test_what_a_request_only_implies_is_no_mismatch(
-    client: Any, actual: dict[str, Any], requested: dict[str, Any]
+async def test_a_setting_is_compared_with_what_it_means(
+    client: Any, actual: dict[str, Any], same: dict[str, Any], other: dict[str, Any], name: str
 ) -> None:
     await client.llm.model("chatty", config=actual)
-    await client.llm.model("chatty", config=requested, on_config_mismatch="raise")
-
-
-async def test_new_instances_get_suffixes_and_an_identifier_in_use_is_rejected(client: Any) -> None:
-    first = await client.llm.load_new_instance("chatty")
-    second = await client.llm.load_new_instance("chatty")
-    named = await client.llm.load_new_instance("chatty", "mine")
-    assert [first.identifier, second.identifier, named.identifier] == ["chatty", "chatty:2", "mine"]
-    with pytest.raises(lms.LMStudioServerError, match="already exists"):
-        await client.llm.load_new_instance("chatty", "mine")
+    await client.llm.model("chatty", config=same, on_config_mismatch="raise")
+    with pytest.raises(lms.LMStudioConfigMismatchError, match=name):
+        await client.llm.model("chatty", config=other, on_config_mismatch="raise")
 
 
 async def test_clients_of_both_kinds_can_share_a_new_instance(server: Emulator) -> None:
@@ -176,31 +137,20 @@ async def test_a_call_that_would_wait_for_a_load_of_its_own_event_loop_is_reject
 
 
 async def test_any_loaded_model_is_used_when_none_is_named(client: Any, server: Emulator) -> None:
+    handle = client.llm.lazy_model()
+    with pytest.raises(lms.LMStudioRuntimeError, match="any loaded model"):
+        _ = handle.identifier
+    assert "any loaded model" in repr(handle)
+    assert server.connections == ()
     with pytest.raises(lms.LMStudioModelNotFoundError, match=r'client\.llm\.model\("chatty"\)'):
         await client.llm.model()
+    with pytest.raises(lms.LMStudioModelNotFoundError):
+        await client.llm.model("other", load_policy="require_loaded")
     server.load("other")
     assert (await client.llm.model()).identifier == "other"
-
-
-async def test_require_loaded_never_loads_a_model(client: Any, server: Emulator) -> None:
-    with pytest.raises(lms.LMStudioModelNotFoundError):
-        await client.llm.model("chatty", load_policy="require_loaded")
-    server.load("chatty")
-    assert (await client.llm.model("chatty", load_policy="require_loaded")).identifier == "chatty"
-
-
-async def test_a_handle_of_lazy_model_sends_nothing_before_its_use(client: Any, server: Emulator) -> None:
-    handle = client.llm.lazy_model("chatty")
-    assert server.connections == ()
-    await handle.respond("hello")
-    assert [info.identifier for info in server.loaded()] == ["chatty"]
-
-
-async def test_an_unknown_model_is_named_with_close_matches(client: Any) -> None:
-    with pytest.raises(lms.LMStudioModelNotFoundError, match="Did you mean 'chatty'") as caught:
-        await client.llm.model("chaty")
-    assert caught.value.display_data is not None
-    await client.llm.model("chatty")
+    assert (await client.llm.model("other", load_policy="require_loaded")).identifier == "other"
+    await handle.respond("Hi")
+    assert handle.identifier == "other"
 
 
 async def test_a_model_of_the_wrong_kind_is_an_error_that_names_its_kind(client: Any) -> None:
@@ -261,13 +211,18 @@ async def test_unloading_a_new_instance_that_was_never_loaded_unloads_no_other(c
     assert [info.identifier for info in server.loaded()] == ["chatty"]
 
 
-async def test_lists_show_both_kinds(client: Any) -> None:
+async def test_lists_show_both_kinds(client: Any, server: Emulator) -> None:
     await client.llm.model("chatty")
     await client.embedding.load_new_instance("vectors")
     assert [model.identifier for model in await client.list_loaded_models()] == ["chatty", "vectors"]
     assert [model.identifier for model in await client.list_loaded_models("embedding")] == ["vectors"]
     assert {info.model_key for info in await client.list_downloaded_models()} == {"chatty", "other", "vectors"}
     assert [info.model_key for info in await client.embedding.list_downloaded()] == ["vectors"]
+    kinds = {type(model) for model in await client.list_downloaded_models()}
+    assert kinds == {lms.AsyncDownloadedLlm, lms.AsyncDownloadedEmbeddingModel}
+    with lms.Client(server.address) as other:
+        kinds = {type(model) for model in other.list_downloaded_models()}
+    assert kinds == {lms.DownloadedLlm, lms.DownloadedEmbeddingModel}
 
 
 async def test_the_tokens_of_a_chat_are_compared_with_the_context_length(client: Any) -> None:
@@ -287,8 +242,13 @@ async def test_the_bos_token_of_a_prompt_may_be_omitted(client: Any) -> None:
         await model.apply_prompt_template("Hi", 5)
 
 
-async def test_the_server_reports_its_version_processing_state_memory_estimates_and_models(client: Any) -> None:
-    model = await client.llm.model("chatty")
+async def test_the_server_reports_what_it_knows(client: Any) -> None:
+    model = await client.llm.model("chatty", config={"contextLength": 1234})
+    assert await model.get_context_length() == 1234
+    assert (await model.get_load_config()).context_length == 1234
+    base = await model.get_base_config()
+    assert isinstance(base, lms.LlmPredictionConfig)
+    assert (base.temperature, base.raw) == (0.8, None)
     assert (await client.system.get_version()).version
     state = await model.get_processing_state()
     assert (state.status, state.queued) == ("idle", 0)
@@ -310,15 +270,6 @@ async def test_a_loaded_model_is_found_by_what_it_is(client: Any, server: Emulat
             await client.llm.get_model_info(senseless)
 
 
-async def test_downloaded_models_have_classes_of_their_own(server: Emulator) -> None:
-    with lms.Client(server.address) as client:
-        kinds = {type(model) for model in client.list_downloaded_models()}
-        assert kinds == {lms.DownloadedLlm, lms.DownloadedEmbeddingModel}
-    async with lms.AsyncClient(server.address) as client:
-        theirs = {type(model) for model in await client.list_downloaded_models()}
-        assert theirs == {lms.AsyncDownloadedLlm, lms.AsyncDownloadedEmbeddingModel}
-
-
 async def test_a_downloaded_model_can_be_loaded_from_its_entry(client: Any, server: Emulator) -> None:
     entry = next(each for each in await client.llm.list_downloaded() if each.model_key == "other")
     assert (entry.type, entry.vision, entry.architecture, entry.display_name) == ("llm", False, "scripted", "other")
@@ -331,29 +282,6 @@ async def test_a_downloaded_model_can_be_loaded_from_its_entry(client: Any, serv
 async def test_an_unknown_load_policy_or_mismatch_policy_is_rejected(client: Any, arguments: dict[str, Any]) -> None:
     with pytest.raises(lms.LMStudioValueError, match=str(next(iter(arguments.values())))):
         await client.llm.model("chatty", **arguments)
-
-
-async def test_a_closed_client_raises_and_others_continue(make_client: Callable[..., Any], server: Emulator) -> None:
-    first, second = make_client(server.address), make_client(server.address)
-    await first.llm.model("chatty")
-    model = await second.llm.model("chatty")
-    await first.aclose()
-    with pytest.raises(lms.LMStudioRuntimeError, match="closed"):
-        await first.llm.model("chatty")
-    assert str(await model.respond("hello"))
-    await second.aclose()
-
-
-async def test_a_handle_to_any_loaded_model_has_no_identifier_before_its_first_use(
-    client: Any, server: Emulator
-) -> None:
-    server.load("chatty")
-    model = client.llm.lazy_model()
-    with pytest.raises(lms.LMStudioRuntimeError, match="any loaded model"):
-        _ = model.identifier
-    assert "any loaded model" in repr(model)
-    await model.respond("Hi")
-    assert model.identifier == "chatty"
 
 
 def test_every_public_call_has_a_row() -> None:

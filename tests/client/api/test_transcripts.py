@@ -1,18 +1,27 @@
 """The transcripts of docs/protocol.md (#transcripts), held by the whole client over a socket."""
 
+import asyncio
 import json
 from typing import Any
 
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.api.sync import Client
 from tests.client.transcript_server import reading
 from tests.protocol.transcripts import (
     ANY_MODEL_CANCEL_UNLOAD,
     AUTHENTICATION,
+    COMPLETE_ON_AN_OLD_SERVER,
     LIST_LOAD_RESPOND_UNLOAD,
     TOOL_ROUND,
     Line,
     lines_of,
 )
+
+LOADED = [*lines_of(AUTHENTICATION), *lines_of(LIST_LOAD_RESPOND_UNLOAD)[2:7]]
+"""The frames of a client that connects and gets a model."""
 
 
 def test_the_client_lists_loads_responds_and_unloads_word_for_word() -> None:
@@ -54,12 +63,10 @@ def test_the_client_uses_any_loaded_model_cancels_and_unloads() -> None:
 
 
 def test_the_client_plays_a_round_of_tools_word_for_word() -> None:
-    load = lines_of(LIST_LOAD_RESPOND_UNLOAD)[2:7]
-
     def add(a: int, b: int) -> int:
         return a + b
 
-    with reading([*lines_of(AUTHENTICATION), *load, *_later(lines_of(TOOL_ROUND))]) as host, Client(host) as client:
+    with reading([*LOADED, *_later(lines_of(TOOL_ROUND))]) as host, Client(host) as client:
         model = client.llm.model("m1")
         tool: Any = {
             "name": "add",
@@ -74,3 +81,52 @@ def test_the_client_plays_a_round_of_tools_word_for_word() -> None:
 def _later(lines: list[Line]) -> list[Line]:
     """Return frames whose ids come after those of an earlier transcript."""
     return [Line(by, {**frame, "channelId": frame["channelId"] + 10}) for by, frame in lines]
+
+
+# Servers that are old, or that close a channel too early --------------------------------------------------------------
+
+PREDICT = lines_of(LIST_LOAD_RESPOND_UNLOAD)[7:13]
+"""The frames of one prediction."""
+
+CANCEL = """
+> {"type":"channelSend","channelId":1,"message":{"type":"cancel"}}
+"""
+
+
+def test_a_server_without_raw_completion_gets_the_old_request() -> None:
+    with reading([*LOADED, *lines_of(COMPLETE_ON_AN_OLD_SERVER)]) as host, Client(host) as client:
+        assert client.llm.model("m1").complete("once upon").content == "Hello"
+
+
+def test_a_prediction_that_closes_without_its_last_packet_is_an_error() -> None:
+    with reading([*LOADED, *PREDICT[:-2], PREDICT[-1]]) as host, Client(host) as client:
+        model = client.llm.model("m1")
+        with pytest.raises(lms.LMStudioChannelClosedError, match="Chat response: the server closed the channel"):
+            model.respond("hi")
+
+
+def test_a_load_that_closes_without_its_last_packet_is_an_error() -> None:
+    closed = pytest.raises(lms.LMStudioChannelClosedError, match="Model get/load: the server closed the channel")
+    with reading([*LOADED[:-2], LOADED[-1]]) as host, Client(host) as client, closed:
+        client.llm.model("m1")
+
+
+def test_a_load_whose_caller_fails_is_cancelled_on_the_server() -> None:
+    def fail(_progress: float) -> None:
+        raise ZeroDivisionError
+
+    failed = pytest.raises(ZeroDivisionError)
+    with reading([*LOADED[:-3], *lines_of(CANCEL)]) as host, Client(host) as client, failed:
+        client.llm.model("m1", on_load_progress=fail)
+
+
+async def test_a_load_whose_task_is_cancelled_is_cancelled_on_the_server() -> None:
+    with reading([*LOADED[:-3], *lines_of(CANCEL)]) as host:
+        async with AsyncClient(host) as client:
+            begun = asyncio.Event()
+            load = asyncio.create_task(client.llm.model("m1", on_load_progress=lambda _progress: begun.set()))
+            async with asyncio.timeout(600):
+                await begun.wait()
+            load.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await load
