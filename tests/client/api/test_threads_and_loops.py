@@ -16,6 +16,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
+from tests.support.signals import ctrl_c
 
 
 def test_many_threads_share_one_client(server: Emulator) -> None:
@@ -136,94 +137,64 @@ def test_parent_and_forked_child_continue_independently() -> None:
     # A slow stream: one without pause would keep two processors busy all the while.
     slow = {"key": "slow", "tokens_per_second": 50, "rules": [{"then": [{"text": "on and on " * 10_000}]}]}
     with Emulator([*MODELS, slow]) as server:
-        _fork_and_check(server)
+        out, err = _python(_CHILD, server.address).communicate(timeout=600)
+        assert (out.strip(), err) == ("both fine", "")
+        assert len({record.client for record in server.predictions}) == 2
 
 
-def _fork_and_check(server: Emulator) -> None:
-    out, err = _python(_CHILD, server.address).communicate(timeout=600)
-    assert (out.strip(), err) == ("both fine", "")
-    assert len({record.client for record in server.predictions}) == 2
-
-
-@pytest.mark.slow
-def test_a_process_ends_at_once_with_streams_open(server: Emulator) -> None:
-    code = """
-import sys
-import lmstudio_integrations as lms
-stream = lms.Client(sys.argv[1]).llm.model("chatty").respond_stream("for ever")
-print(next(stream).content)
-"""
-    process = _python(code, server.address)
-    out, err = process.communicate(timeout=600)
-    assert (out.strip(), err, process.returncode) == ("on", "", 0)
-    server.wait_for(lambda: not server.connections)
-    assert server.predictions[-1].stop_reason != "eosFound"
-
-
-@pytest.mark.slow
 def test_ctrl_c_interrupts_a_wait_and_stops_the_server(server: Emulator) -> None:
+    def has_begun() -> None:
+        server.wait_for(lambda: any(record.fragments > 0 for record in server.predictions))
+
+    with lms.Client(server.address) as client:
+        model = client.llm.model("chatty")
+        with ctrl_c(has_begun), pytest.raises(KeyboardInterrupt):
+            model.respond("for ever")
+        server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
+
+
+def test_ctrl_c_ends_an_async_tool(server: Emulator) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def wait(**_arguments: str) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    tool = lms.ToolFunctionDef("weather", "Report the weather.", {"city": str}, wait)
+    with lms.Client(server.address) as client:
+        with ctrl_c(lambda: begun.wait(600)), pytest.raises(KeyboardInterrupt):
+            client.llm.lazy_model("chatty").act("weather", [tool], max_parallel_tool_calls=None)
+        assert ended.wait(600)
+
+
+@pytest.mark.slow
+def test_ctrl_c_abandons_a_tool_that_blocks_a_thread(server: Emulator) -> None:
     code = """
-import sys
-import lmstudio_integrations as lms
-model = lms.Client(sys.argv[1]).llm.model("chatty")
-print("waiting", flush=True)
-try:
-    model.respond("for ever")
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
-    sys.stdin.read()
-"""
-    process = _python(code, server.address)
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == "waiting"
-    server.wait_for(lambda: any(record.fragments > 0 for record in server.predictions))
-    process.send_signal(signal.SIGINT)
-    assert process.stdout.readline().strip() == "interrupted"
-    server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
-    _, err = process.communicate(timeout=600)
-    assert err == ""
-
-
-_TOOLS = """
 import asyncio, sys, threading
 import lmstudio_integrations as lms
-
-left = threading.Event()
-
-async def wait(**_arguments):
-    print("in the tool", flush=True)
-    try:
-        await asyncio.Event().wait()
-    finally:
-        left.set()
 
 def block(**_arguments):
     print("in the tool", flush=True)
     threading.Event().wait()
 
-def act(tool, parallel, client=lms.Client):
-    tool = lms.ToolFunctionDef("weather", "Report the weather.", {"city": str}, tool)
-    return client(sys.argv[1]).llm.lazy_model("chatty").act("weather", [tool], max_parallel_tool_calls=parallel)
-
-async def aact(tool):
-    await act(tool, 1, lms.AsyncClient)
+async def act():
+    tool = lms.ToolFunctionDef("weather", "Report the weather.", {"city": str}, block)
+    await lms.AsyncClient(sys.argv[1]).llm.lazy_model("chatty").act("weather", [tool])
 
 try:
-    eval(sys.argv[2])
+    asyncio.run(act())
 except KeyboardInterrupt:
-    print("interrupted", "wait" not in sys.argv[2] or left.wait(600), flush=True)
+    print("interrupted", flush=True)
 """
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("act", ["act(wait, None)", "asyncio.run(aact(block))"])
-def test_ctrl_c_ends_or_abandons_a_tool(server: Emulator, act: str) -> None:
-    process = _python(_TOOLS, server.address, act)
+    process = _python(code, server.address)
     assert process.stdout is not None
     assert process.stdout.readline().strip() == "in the tool"
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=600)
-    assert (out.strip(), err) == ("interrupted True", "")
+    assert (out.strip(), err) == ("interrupted", "")
 
 
 def test_a_handle_of_a_new_instance_loads_one_whoever_is_first(server: Emulator) -> None:
