@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from types import FrameType
 from typing import Any
 
@@ -18,6 +19,7 @@ from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_together, wait_until
+from tests.client.virtual_time import in_virtual_time
 
 INFO = {"identifier": "m", "modelKey": "m", "path": "maker/m", "instanceReference": "r1", "contextLength": 8}
 FULL_INFO = {**INFO, "format": "gguf", "displayName": "M", "sizeBytes": 1, "maxContextLength": 8}
@@ -27,7 +29,7 @@ NO_MEMORY = {"title": "Model loading was stopped due to insufficient system reso
 class Server:
     """Responds to calls and channels as the test specifies, on every socket."""
 
-    def __init__(self, responses: dict[str, list[list[dict[str, Any]]]]) -> None:
+    def __init__(self, responses: dict[str, Iterable[list[dict[str, Any]]]]) -> None:
         self.responses = {name: iter(each) for name, each in responses.items()}
         self.parameters: list[tuple[str, Any]] = []
 
@@ -63,40 +65,75 @@ CLOSE: dict[str, Any] = {"type": "channelClose"}
 LOADED = [packet({"type": "success", "info": INFO}), CLOSE]
 
 
-async def test_a_load_without_memory_fails_as_such_even_if_nothing_can_be_listed(
-    make_client: Callable[..., Any],
-) -> None:
+async def test_a_load_without_memory_fails_as_such_even_if_nothing_can_be_listed() -> None:
     server = Server(
         {
             "loadModel": [[failed("channelError", NO_MEMORY)]],
             "listDownloadedModels": [[failed("rpcError", {"title": "no list today"})]],
         }
     )
-    async with fake_server(server) as address, make_client(address) as client:
+    async with fake_server(server) as address, lms.AsyncClient(address) as client:
         with pytest.raises(lms.LMStudioInsufficientResourcesError, match="insufficient system resources"):
             await client.llm.load_new_instance("n")
     assert [name for name, _ in server.parameters] == ["loadModel", "listDownloadedModels"]
 
 
-@pytest.mark.parametrize("is_taken", [False, True])
+FUZZY = {**INFO, "identifier": "fuzzy"}
+TAKEN = failed("channelError", {"title": 'Model with identifier "fuzzy" already exists'})
+FUZZY_LOADED = [packet({"type": "success", "info": FUZZY}), CLOSE]
+
+
+@pytest.mark.parametrize(
+    ("listed", "loads"),
+    [
+        ([[], []], [FUZZY_LOADED]),
+        ([[], [], [FUZZY], [], [FUZZY]], [[TAKEN]]),
+        ([[], [], [], [], []], [[TAKEN], FUZZY_LOADED]),
+    ],
+    ids=["loaded here", "loaded by another program", "loaded here, after another program failed to"],
+)
+@in_virtual_time
 async def test_a_name_that_the_list_of_models_does_not_have_is_the_identifier(
-    make_client: Callable[..., Any], is_taken: bool
+    listed: list[list[Any]], loads: list[list[dict[str, Any]]]
 ) -> None:
     """Also where another program loads it between a look at the loaded models and the load."""
-    info = {**INFO, "identifier": "fuzzy"}
-    taken = failed("channelError", {"title": 'Model with identifier "fuzzy" already exists'})
     server = Server(
         {
-            "listLoaded": [[result(infos)] for infos in ([], [], [info], [], [info])],
+            "listLoaded": [[result(infos)] for infos in listed],
             "listDownloadedModels": [[result([])]],
-            "loadModel": [[taken] if is_taken else [packet({"type": "success", "info": info}), CLOSE]],
+            "loadModel": loads,
         }
     )
-    async with fake_server(server) as address, make_client(address) as client:
+    async with fake_server(server) as address, lms.AsyncClient(address) as client:
         model = await client.llm.model("fuzzy", load_policy="explicit", ttl=float("inf"))
     assert model.identifier == "fuzzy"
-    loads = [parameter for name, parameter in server.parameters if name == "loadModel"]
-    assert [(each["modelKey"], each["identifier"]) for each in loads] == [("fuzzy", "fuzzy")]
+    made = [(each["modelKey"], each["identifier"]) for name, each in server.parameters if name == "loadModel"]
+    assert made == [("fuzzy", "fuzzy")] * len(loads)
+
+
+@in_virtual_time
+async def test_waiting_for_another_program_ends_with_the_load_timeout() -> None:
+    none_loaded, taken = repeat([result([])]), repeat([TAKEN])
+    server = Server({"listLoaded": none_loaded, "listDownloadedModels": none_loaded, "loadModel": taken})
+    async with fake_server(server) as address, lms.AsyncClient(address, load_timeout=20) as client:
+        with pytest.raises(lms.LMStudioTimeoutError, match="reserved the identifier 'fuzzy'") as caught:
+            await client.llm.model("fuzzy", load_policy="explicit")
+    assert caught.value.timeout_name == "load_timeout"
+
+
+@in_virtual_time
+async def test_waiting_for_a_load_of_another_caller_ends_with_the_timeout() -> None:
+    none_loaded = repeat([result([])])
+    server = Server({"listLoaded": none_loaded, "listDownloadedModels": none_loaded, "loadModel": [[]]})
+    async with fake_server(server) as address, lms.AsyncClient(address) as client:
+        first = asyncio.ensure_future(client.llm.model("stuck", load_policy="explicit"))
+        await asyncio.sleep(1)
+        async with lms.AsyncClient(address, timeout=20) as hasty:
+            with pytest.raises(lms.LMStudioTimeoutError, match="another call that loads the model") as caught:
+                await hasty.llm.model("stuck", load_policy="explicit")
+        assert caught.value.timeout_name == "timeout"
+        first.cancel()
+        await asyncio.wait([first])
 
 
 def test_the_oldest_instances_and_names_are_forgotten() -> None:
@@ -194,7 +231,7 @@ def test_a_callback_that_uses_the_model_it_loads_is_an_error_instead_of_a_deadlo
             handle.count_tokens("Hi")
 
 
-async def test_a_model_without_a_path_or_key_matches_no_name(make_client: Callable[..., Any]) -> None:
+async def test_a_model_without_a_path_or_key_matches_no_name() -> None:
     nameless = {"identifier": "other", "path": "maker/other", "instanceReference": "r1", "contextLength": 8}
     server = Server(
         {
@@ -203,7 +240,7 @@ async def test_a_model_without_a_path_or_key_matches_no_name(make_client: Callab
             "loadModel": [LOADED],
         }
     )
-    async with fake_server(server) as address, make_client(address) as client:
+    async with fake_server(server) as address, lms.AsyncClient(address) as client:
         assert (await client.llm.model("none", load_policy="explicit")).identifier == "m"
 
 
@@ -223,46 +260,37 @@ def _fail(_progress: float) -> None:
     raise _CallbackError
 
 
-@pytest.mark.parametrize("policy", ["get_or_load", "explicit", "new_instance"])
-async def test_an_instance_is_owned_although_the_callback_fails(
-    make_client: Callable[..., Any], server: Emulator, policy: Any
-) -> None:
-    async with make_client(server.address) as client:
-        handle = client.llm.lazy_model("chatty", load_policy=policy, on_load_progress=_fail_at_the_end)
-        with pytest.raises(_CallbackError):
-            await handle.count_tokens("Hi")
-        assert len(server.loaded()) == (0 if policy == "new_instance" else 1)
-        await handle.unload_if_loaded_here()
-        assert server.loaded() == []
-
-
 @pytest.mark.filterwarnings("error::lmstudio_integrations.LMStudioConfigWarning")
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"on_load_progress": _fail_at_the_end}, _CallbackError),
+        ({"config": {"contextLength": 2**30}}, lms.LMStudioConfigWarning),
+    ],
+    ids=["callback", "warning"],
+)
 @pytest.mark.parametrize("policy", ["get_or_load", "explicit", "new_instance"])
-async def test_an_instance_is_owned_although_a_warning_is_an_error(
-    make_client: Callable[..., Any], server: Emulator, policy: Any
+async def test_an_instance_is_owned_although_its_load_ends_in_an_error(
+    client: Any, server: Emulator, policy: Any, settings: dict[str, Any], error: type[Exception]
 ) -> None:
-    config = {"contextLength": 2**30}
-    async with make_client(server.address) as client:
-        handle = client.llm.lazy_model("chatty", load_policy=policy, config=config)
-        with pytest.raises(lms.LMStudioConfigWarning):
-            await handle.count_tokens("Hi")
-        assert len(server.loaded()) == (0 if policy == "new_instance" else 1)
-        await handle.unload_if_loaded_here()
-        assert server.loaded() == []
+    handle = client.llm.lazy_model("chatty", load_policy=policy, **settings)
+    with pytest.raises(error):
+        await handle.count_tokens("Hi")
+    assert len(server.loaded()) == (0 if policy == "new_instance" else 1)
+    await handle.unload_if_loaded_here()
+    assert server.loaded() == []
 
 
-async def test_the_context_length_is_that_of_the_instance_and_not_of_its_config(
-    make_client: Callable[..., Any],
-) -> None:
+async def test_the_context_length_is_that_of_the_instance_and_not_of_its_config() -> None:
     config = [[result({"fields": [{"key": "llm.load.contextLength", "value": 32768}]})]]
     loaded = [packet({"type": "success", "info": {**FULL_INFO, "contextLength": 208_384}}), CLOSE]
     server = Server({"loadModel": [loaded], "getLoadConfig": config})
-    async with fake_server(server) as address, make_client(address) as client:
+    async with fake_server(server) as address, lms.AsyncClient(address) as client:
         with pytest.warns(lms.LMStudioConfigWarning, match="requested 32768, actual 208384"):
             await client.llm.load_new_instance("m", config={"contextLength": 32768})
 
 
-async def test_a_new_instance_whose_config_cannot_be_read_is_unloaded(make_client: Callable[..., Any]) -> None:
+async def test_a_new_instance_whose_config_cannot_be_read_is_unloaded() -> None:
     server = Server(
         {
             "loadModel": [LOADED],
@@ -271,7 +299,7 @@ async def test_a_new_instance_whose_config_cannot_be_read_is_unloaded(make_clien
             "listLoaded": [[result([FULL_INFO])]],
         }
     )
-    async with fake_server(server) as address, make_client(address) as client:
+    async with fake_server(server) as address, lms.AsyncClient(address) as client:
         handle = client.llm.lazy_model("m", load_policy="new_instance", config={"contextLength": 8})
         with pytest.raises(lms.LMStudioServerError, match="no config today"):
             await handle.count_tokens("Hi")
@@ -295,9 +323,7 @@ async def test_a_new_instance_of_a_cancelled_call_is_unloaded() -> None:
         await wait_until(lambda: "unloadModel" in received())
 
 
-async def test_a_callback_that_fails_does_not_hide_a_success_of_the_same_batch(
-    make_client: Callable[..., Any],
-) -> None:
+async def test_a_callback_that_fails_does_not_hide_a_success_of_the_same_batch() -> None:
     unloaded: list[Any] = []
 
     async def behave(socket: Socket) -> None:
@@ -309,13 +335,13 @@ async def test_a_callback_that_fails_does_not_hide_a_success_of_the_same_batch(
         unloaded.append((unload["endpoint"], unload["parameter"]))
         await send(socket, {**result(None), "callId": unload["callId"]})
 
-    async with fake_server(behave) as address, make_client(address) as client:
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
         with pytest.raises(_CallbackError):
             await client.llm.load_new_instance("m", on_load_progress=_fail)
     assert unloaded == [("unloadModel", {"identifier": "m"})]
 
 
-async def test_an_eviction_is_recorded_although_its_load_fails(make_client: Callable[..., Any]) -> None:
+async def test_an_eviction_is_recorded_although_its_load_fails() -> None:
     evicting = packet({"type": "unloadingOtherJITModel", "info": INFO})
     server = Server(
         {
@@ -325,7 +351,7 @@ async def test_an_eviction_is_recorded_although_its_load_fails(make_client: Call
             ]
         }
     )
-    async with fake_server(server) as address, make_client(address) as client:
+    async with fake_server(server) as address, lms.AsyncClient(address) as client:
         await client.llm.model("m")
         with (
             pytest.warns(lms.LMStudioEvictionWarning, match="loading 'n' evicted 'm'"),

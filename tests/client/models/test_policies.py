@@ -4,13 +4,11 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from typing import Any
 
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.models import attempts
 from lmstudio_integrations.client.support.suggestions import MAKE_ROOM
 from lmstudio_integrations.client.transport.connect import discovery
 from lmstudio_integrations.client.transport.connect.addresses import Address
@@ -21,15 +19,17 @@ from lmstudio_integrations.types.models import ServerVersion
 from tests.client.fake import wait_until
 from tests.support.gate import AT_THE_GATE, Gate
 
+HELD_LOAD: dict[str, Any] = {"when": {"load": True}, "then": [AT_THE_GATE]}
 SLOW_LOAD: dict[str, Any] = {"when": {"load": True}, "then": [{"wait": 0.3}]}
 FIRST_LOAD: dict[str, Any] = {"load": True, "round": 1}
 SLOWLY: dict[str, Any] = {"when": {"last": "^slowly"}, "then": [{"text": "so "}, AT_THE_GATE, {"text": "slow"}]}
 MODELS = (
     ModelEntry(key="chatty", path="maker/chatty-GGUF/chatty.gguf", aliases=("buddy",), rules=(SLOWLY,)),
     ModelEntry(key="other"),
+    ModelEntry(key="held", rules=(HELD_LOAD,)),
     ModelEntry(key="slow", rules=(SLOW_LOAD,)),
-    ModelEntry(key="stuck", rules=({"when": FIRST_LOAD, "then": [{"fault": "stall"}]},)),
-    ModelEntry(key="failing", rules=({"when": FIRST_LOAD, "then": [{"wait": 0.2}, {"fault": "out_of_memory"}]},)),
+    ModelEntry(key="failing", rules=({"when": FIRST_LOAD, "then": [{"fault": "out_of_memory"}]},)),
+    ModelEntry(key="broken", rules=({"when": FIRST_LOAD, "then": [AT_THE_GATE, {"error": "the weights are broken"}]},)),
     ModelEntry(key="vectors", kind="embedding", embedding_length=8, max_context_length=512),
 )
 
@@ -62,76 +62,48 @@ async def test_an_explicit_load_neither_evicts_nor_is_evicted(client: Any, serve
     ]
 
 
-@pytest.mark.parametrize(
-    "name", ["mine", "chatty", "CHATTY", "maker/chatty-GGUF/chatty.gguf", "Maker/chatty-gguf", "maker/chatty-GGUF/"]
-)
-async def test_a_loaded_instance_is_used_whatever_it_is_called(client: Any, server: Emulator, name: str) -> None:
+async def test_a_loaded_instance_is_used_whatever_it_is_called(client: Any, server: Emulator) -> None:
     server.load("chatty", identifier="mine")
-    model = await client.llm.model(name, load_policy="explicit")
-    assert model.identifier == "mine"
-    assert not model.loaded_explicitly
+    for name in ("mine", "CHATTY", "maker/chatty-GGUF/chatty.gguf", "Maker/chatty-gguf", "maker/chatty-GGUF/"):
+        model = await client.llm.model(name, load_policy="explicit")
+        assert (model.identifier, model.loaded_explicitly) == ("mine", False)
     assert len(server.loads) == 1
-
-
-async def test_the_instance_with_the_exact_identifier_comes_first(client: Any, server: Emulator) -> None:
-    server.load("chatty", identifier="mine")
     server.load("chatty")
     assert (await client.llm.model("chatty", load_policy="explicit")).identifier == "chatty"
-
-
-async def test_the_publisher_alone_names_no_model(client: Any, server: Emulator) -> None:
-    server.load("chatty")
-    with pytest.raises(lms.LMStudioModelNotFoundError):
+    with pytest.raises(lms.LMStudioModelNotFoundError):  # the publisher alone names no model
         await client.llm.model("maker", load_policy="explicit")
 
 
-async def test_a_config_mismatch_fails_only_the_caller_that_requested_an_error(
-    make_client: Callable[..., Any], server: Emulator
-) -> None:
-    async with make_client(server.address) as client:
-        parameters: dict[str, Any] = {"config": {"contextLength": 8192}, "load_policy": "explicit"}
-        strict = client.embedding.lazy_model("vectors", **parameters, on_config_mismatch="raise")
-        lenient = client.embedding.lazy_model("vectors", **parameters, on_config_mismatch="ignore")
-        waiting = asyncio.create_task(strict.embed("a"))
-        assert len(await lenient.embed("a")) == 8
-        with pytest.raises(lms.LMStudioConfigMismatchError):
-            await waiting
+async def test_a_config_mismatch_fails_only_the_caller_that_requested_an_error(client: Any) -> None:
+    parameters: dict[str, Any] = {"config": {"contextLength": 8192}, "load_policy": "explicit"}
+    strict = client.embedding.lazy_model("vectors", **parameters, on_config_mismatch="raise")
+    lenient = client.embedding.lazy_model("vectors", **parameters, on_config_mismatch="ignore")
+    waiting = asyncio.create_task(strict.embed("a"))
+    assert len(await lenient.embed("a")) == 8
+    with pytest.raises(lms.LMStudioConfigMismatchError):
+        await waiting
 
 
-@pytest.mark.slow
-async def test_a_client_that_is_closed_while_it_loads_fails_no_other(
-    make_client: Callable[..., Any], server: Emulator
-) -> None:
-    async with make_client(server.address) as other:
-        async with make_client(server.address) as closing:
-            first = asyncio.create_task(closing.llm.model("slow", load_policy="explicit"))
-            await asyncio.to_thread(server.wait_for, lambda: len(server.loads) == 1)
-            second = asyncio.create_task(other.llm.model("slow", load_policy="explicit"))
-            await wait_until(lambda: any("SingleFlight.wait" in repr(task) for task in asyncio.all_tasks()))
-        with pytest.raises(lms.LMStudioClientError):
-            await first
-        assert (await second).identifier == "slow"
+def is_waited_for() -> bool:
+    return any("SingleFlight.wait" in repr(task) for task in asyncio.all_tasks())
+
+
+async def test_a_client_that_is_closed_while_it_loads_fails_no_other(client: Any, server: Emulator, gate: Gate) -> None:
+    async with lms.AsyncClient(server.address) as closing:
+        first = asyncio.create_task(closing.llm.model("held", load_policy="explicit"))
+        await asyncio.to_thread(gate.reached.wait, 600)
+        second = asyncio.create_task(client.llm.model("held", load_policy="explicit"))
+        await wait_until(is_waited_for)
+    with pytest.raises(lms.LMStudioClientError):
+        await first
+    gate.open()
+    assert (await second).identifier == "held"
     assert len(server.loaded()) == 1
 
 
-@pytest.mark.slow
-async def test_waiting_for_a_load_of_another_caller_ends_with_the_timeout(
-    make_client: Callable[..., Any], server: Emulator
-) -> None:
-    async with make_client(server.address) as client, make_client(server.address, timeout=0.3) as hasty:
-        first = asyncio.create_task(client.llm.model("stuck", load_policy="explicit"))
-        await asyncio.to_thread(server.wait_for, lambda: len(server.loads) == 1)
-        with pytest.raises(lms.LMStudioTimeoutError, match="another call that loads the model") as caught:
-            await hasty.llm.model("stuck", load_policy="explicit")
-        assert caught.value.timeout_name == "timeout"
-        server.stop()
-        await asyncio.gather(first, return_exceptions=True)
-
-
-@pytest.mark.parametrize("name", ["maker/chatty-GGUF", "maker/chatty-GGUF/chatty.gguf", "Chatty"])
-async def test_two_spellings_load_one_instance(client: Any, server: Emulator, name: str) -> None:
-    first = await client.llm.model(name, load_policy="explicit")
-    second = await client.llm.model("chatty", load_policy="explicit")
+async def test_two_spellings_load_one_instance(client: Any, server: Emulator) -> None:
+    first = await client.llm.model("maker/chatty-GGUF/chatty.gguf", load_policy="explicit")
+    second = await client.llm.model("Chatty", load_policy="explicit")
     assert first.identifier == second.identifier == "chatty"
     assert [info.identifier for info in server.loaded()] == ["chatty"]
 
@@ -146,12 +118,12 @@ async def test_a_name_that_no_list_has_loads_one_instance_under_that_name(client
 
 @pytest.mark.parametrize("is_emulator", [True, False])
 async def test_an_unknown_model_gets_the_keys_of_the_server_and_a_download_only_where_that_works(
-    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, is_emulator: bool
+    monkeypatch: pytest.MonkeyPatch, is_emulator: bool
 ) -> None:
     monkeypatch.setattr(ServerVersion, "is_emulator", is_emulator)
     models = [ModelEntry(key="chatty", path="maker/Talker-GGUF/talker.gguf"), ModelEntry(key="e", kind="embedding")]
     with Emulator(models) as server:
-        async with make_client(server.address) as client:
+        async with lms.AsyncClient(server.address) as client:
             for name, advice in {
                 "zzz": f"downloaded on {server.address} are chatty",
                 "talker": "Did you mean 'chatty'?",
@@ -165,12 +137,12 @@ async def test_an_unknown_model_gets_the_keys_of_the_server_and_a_download_only_
 
 
 async def test_without_a_host_an_unknown_model_is_looked_for_on_the_other_servers_of_this_machine(
-    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with Emulator(["chatty"]) as first, Emulator(["chatty", "talker"]) as second:
         places = tuple(Address("127.0.0.1", server.port) for server in (first, second))
         monkeypatch.setattr(discovery, "local_candidates", lambda: places)
-        async with make_client(None) as client:
+        async with lms.AsyncClient(None) as client:
             with pytest.raises(lms.LMStudioModelNotFoundError, match=f"the server at {second.address} has it: set LM"):
                 await client.llm.model("talker")
             with pytest.raises(lms.LMStudioModelNotFoundError) as caught:
@@ -186,24 +158,19 @@ async def test_an_unknown_model_is_an_error_with_close_matches(client: Any) -> N
     assert (await client.llm.model(suggested, load_policy="explicit")).identifier == "chatty"
 
 
-@pytest.mark.slow
-async def test_loads_at_the_same_time_are_one_load(make_client: Callable[..., Any], server: Emulator) -> None:
-    async with make_client(server.address) as one, make_client(server.address) as two:
-        handles = [each.llm.lazy_model("slow", load_policy="explicit") for each in (one, two) for _ in range(6)]
-        await asyncio.gather(*(handle.respond("Hi") for handle in handles))
-    assert loads(server) == [("slow", "slow", "explicit", "loaded")]
-
-
-async def test_a_failed_load_fails_for_all_who_wait_and_the_next_call_loads_again(
-    make_client: Callable[..., Any],
+async def test_loads_at_the_same_time_are_one_load_and_fail_for_all_who_wait(
+    client: Any, server: Emulator, gate: Gate
 ) -> None:
-    broken = {"when": {"load": True, "round": 1}, "then": [{"wait": 0.2}, {"error": "the weights are broken"}]}
-    with Emulator([ModelEntry(key="m", rules=(broken,))]) as server:
-        async with make_client(server.address) as client:
-            handles = [client.llm.lazy_model("m", load_policy="explicit") for _ in range(3)]
-            outcomes = await asyncio.gather(*(each.respond("Hi") for each in handles), return_exceptions=True)
-            assert all("weights are broken" in str(outcome) for outcome in outcomes)
-            assert await handles[0].respond("Hi")
+    async with lms.AsyncClient(server.address) as other:
+        handles = [each.llm.lazy_model("broken", load_policy="explicit") for each in (client, other) for _ in range(4)]
+        calls = [asyncio.create_task(handle.respond("Hi")) for handle in handles]
+        await asyncio.to_thread(gate.reached.wait, 600)
+        await wait_until(is_waited_for)
+        gate.open()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert all("weights are broken" in str(outcome) for outcome in outcomes)
+        await asyncio.gather(*(handle.respond("Hi") for handle in handles))
+    assert [load.state for load in server.loads] == ["failed", "loaded"]
 
 
 @pytest.mark.slow
@@ -219,7 +186,7 @@ async def test_a_blocking_call_does_not_wait_for_a_load_of_its_own_event_loop(se
 
 @pytest.mark.parametrize(
     ("parameters", "ttl_ms"),
-    [({}, 3_600_000), ({"ttl": None}, 3_600_000), ({"ttl": 90}, 90_000), ({"ttl": math.inf}, None)],
+    [({}, 3_600_000), ({"ttl": 90}, 90_000), ({"ttl": math.inf}, None)],
 )
 async def test_an_explicit_load_stays_for_an_hour_by_default(
     client: Any, server: Emulator, parameters: dict[str, Any], ttl_ms: int | None
@@ -274,13 +241,13 @@ async def test_a_context_length_above_the_models_maximum_is_reported(
     assert len(server.loaded()) == (0 if policy == "new_instance" else 1)
 
 
-@pytest.mark.parametrize("policy", ["explicit", "get_or_load", "new_instance", "fit"])
+@pytest.mark.parametrize("policy", ["explicit", "new_instance"])
 @pytest.mark.parametrize(("actual", "advice"), [(16384, "the server has fitted it up"), (1024, "auto_fit_min_context")])
 async def test_a_context_length_that_was_fitted_up_is_reported_like_one_that_was_fitted_down(
-    make_client: Any, policy: Any, actual: int, advice: str
+    policy: Any, actual: int, advice: str
 ) -> None:
     with Emulator(catalog={"model": [{"key": "chatty", "loaded_context_length": actual}]}) as server:
-        async with make_client(server.address) as client:
+        async with lms.AsyncClient(server.address) as client:
             text = rf"was loaded with other settings \(contextLength: requested 4096, actual {actual}\); .*{advice}"
             with pytest.warns(lms.LMStudioConfigWarning, match=text):
                 await client.llm.model("chatty", config={"contextLength": 4096}, load_policy=policy)
@@ -299,48 +266,6 @@ async def test_listed_handles_show_what_this_program_loaded_explicitly(client: A
     assert explicit == {"other": False, "chatty": True, "vectors": True}
 
 
-# Between programs -----------------------------------------------------------------------------------------------------
-
-
-async def _while_another_loads(make_client: Callable[..., Any], server: Emulator, key: str) -> tuple[Any, Any]:
-    """Load a model explicitly while an independent client loads it under the same identifier."""
-    async with make_client(server.address) as client, lms.AsyncClient(server.address) as another:
-        loading = asyncio.create_task(another.llm.load_new_instance(key, key))
-        await asyncio.to_thread(server.wait_for, lambda: len(server.loads) == 1)
-        loads = await asyncio.gather(client.llm.model(key, load_policy="explicit"), loading, return_exceptions=True)
-        return loads[0], loads[1]
-
-
-@pytest.mark.slow
-async def test_a_load_of_another_program_is_waited_for(make_client: Callable[..., Any], server: Emulator) -> None:
-    model, _ = await _while_another_loads(make_client, server, "slow")
-    assert model.identifier == "slow"
-    assert loads(server)[0] == ("slow", "slow", "explicit", "loaded")
-    assert [info.identifier for info in server.loaded()] == ["slow"]
-
-
-@pytest.mark.slow
-async def test_a_load_that_fails_in_another_program_is_made_here(
-    make_client: Callable[..., Any], server: Emulator
-) -> None:
-    model, failure = await _while_another_loads(make_client, server, "failing")
-    assert isinstance(failure, lms.LMStudioInsufficientResourcesError)
-    assert model.identifier == "failing"
-
-
-@pytest.mark.slow
-async def test_waiting_for_another_program_ends_with_the_load_timeout(
-    make_client: Callable[..., Any], server: Emulator
-) -> None:
-    async with make_client(server.address, load_timeout=0.5) as client, lms.AsyncClient(server.address) as another:
-        loading = asyncio.create_task(another.llm.load_new_instance("stuck", "stuck"))
-        await asyncio.to_thread(server.wait_for, lambda: len(server.loads) == 1)
-        with pytest.raises(lms.LMStudioTimeoutError, match="reserved the identifier 'stuck'") as caught:
-            await client.llm.model("stuck", load_policy="explicit")
-        loading.cancel()
-    assert caught.value.timeout_name == "load_timeout"
-
-
 async def test_an_identifier_that_another_model_uses_is_an_error(client: Any, server: Emulator) -> None:
     server.load("chatty", identifier="vectors")
     with pytest.raises(lms.LMStudioModelLoadError, match=r"llm model 'chatty'.*client\.llm\.unload\('vectors'\)"):
@@ -357,15 +282,12 @@ async def test_a_denied_explicit_load_falls_back_to_one_just_in_time(client: Any
     assert await model.respond("Hi")
 
 
-@pytest.mark.parametrize("policy", ["get_or_load", "new_instance"])
-async def test_a_load_without_memory_names_the_policy_that_makes_room(
-    make_client: Callable[..., Any], policy: Any
-) -> None:
+async def test_a_load_without_memory_names_the_policy_that_makes_room() -> None:
     with Emulator(MODELS, limits=Limits(loaded_models=1), auto_evict=False) as server:
         server.load("other")
-        async with make_client(server.address) as client:
+        async with lms.AsyncClient(server.address) as client:
             with pytest.raises(lms.LMStudioInsufficientResourcesError, match="or unload others") as caught:
-                await client.llm.model("chatty", load_policy=policy)
+                await client.llm.model("chatty")
             assert str(caught.value).endswith(f". {MAKE_ROOM}")  # after what the server suggests
 
 
@@ -407,14 +329,9 @@ async def test_an_unknown_draft_model_is_not_taken_for_the_model_itself(client: 
     assert len(server.loads) == 1
 
 
-def _have_begun(server: Emulator, count: int) -> bool:
-    """Return whether this many predictions have sent a fragment."""
-    return len([record for record in server.predictions if record.fragments]) >= count
-
-
 async def _unloaded_while_generating(server: Emulator, gate: Gate, call: Any) -> Any:
     running = asyncio.create_task(call)
-    await asyncio.to_thread(server.wait_for, partial(_have_begun, server, 1))
+    await asyncio.to_thread(server.wait_for, lambda: any(record.fragments for record in server.predictions))
     server.unload("chatty")
     gate.open()
     return await running
@@ -425,19 +342,20 @@ def _tool(city: str) -> str:
     return city
 
 
-CALLS: dict[str, Callable[[Any], Any]] = {
-    "respond": lambda model: model.respond("slowly"),
-    "act": lambda model: model.act("slowly", [_tool]),
-    "stream": lambda model: model.respond_stream("slowly").wait_for_result(),
-}
-
-
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: model.respond("slowly"),
+        lambda model: model.act("slowly", [_tool]),
+        lambda model: model.respond_stream("slowly").wait_for_result(),
+    ],
+    ids=["respond", "act", "stream"],
+)
 async def test_a_response_that_nobody_saw_is_generated_again(
-    client: Any, server: Emulator, gate: Gate, name: str
+    client: Any, server: Emulator, gate: Gate, call: Callable[[Any], Any]
 ) -> None:
     model = await client.llm.model("chatty")
-    await _unloaded_while_generating(server, gate, CALLS[name](model))
+    await _unloaded_while_generating(server, gate, call(model))
     assert server.predictions[0].stop_reason == "modelUnloaded"
     assert [load.state for load in server.loads] == ["unloaded", "loaded"]
     assert len(server.predictions) == 2
@@ -470,21 +388,6 @@ async def test_a_stream_that_was_read_is_not_generated_again(client: Any, server
     assert "".join(seen).strip() == "so"
     with pytest.raises(lms.LMStudioModelUnloadedError):
         await stream.wait_for_result()
-
-
-async def test_a_model_that_is_always_evicted_is_reloaded_three_times(
-    client: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attempts, "RELOAD_DELAYS", (0.0, 0.01, 0.01))
-    model = await client.llm.model("chatty")
-    call = asyncio.create_task(model.respond("slowly"))
-    for count in range(1, 5):
-        await asyncio.to_thread(server.wait_for, partial(_have_begun, server, count))
-        server.unload("chatty")
-    with pytest.raises(lms.LMStudioModelUnloadedError) as caught:
-        await call
-    assert caught.value.retryable
-    assert len(server.predictions) == 4
 
 
 # Evictions ------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """When a call is retried: after which errors, how often, and after which pause."""
 
 import gc
-import json
+import time
 from collections.abc import Callable
 from typing import Any
 from weakref import ref
@@ -11,9 +11,9 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.models.attempts import RELOAD_DELAYS, Retries
 from lmstudio_integrations.emulator import Emulator
-from tests.client.fake import Socket, authenticate, fake_server, send
-from tests.client.prediction_frames import END, fragment, loaded_handle, packet
-from tests.support.pauses import replace_pauses
+from tests.client.fake import Socket, authenticate, fake_server, receive, send
+from tests.client.prediction_frames import END, INFO, fragment, loaded_handle, packet
+from tests.client.virtual_time import in_virtual_time
 
 LOST, UNLOADED = lms.LMStudioConnectionLostError("lost"), lms.LMStudioModelUnloadedError("unloaded")
 
@@ -52,65 +52,80 @@ def test_an_unloaded_model_is_reloaded_three_times_without_any_retries() -> None
         assert mean / 2 <= pause <= mean * 1.5
 
 
-@pytest.mark.parametrize("count", [-1, True, 1.0, None])
+@pytest.mark.parametrize("count", [-1, True, None])
 async def test_an_invalid_number_of_retries_is_rejected(client: Any, count: Any) -> None:
     with pytest.raises(lms.LMStudioValueError, match="max_retries must be 0 or more"):
         client.llm.lazy_model("chatty").with_retries(count)
 
 
 class Fickle:
-    """A server that closes the connection in the middle of the first responses."""
+    """A server that ends the first predictions in another way than the next ones."""
 
-    def __init__(self, cuts: int, frames: list[dict[str, Any]]) -> None:
-        self.cuts = cuts
+    def __init__(self, failures: int, *frames: dict[str, Any], closes: bool = True) -> None:
+        self.failures = failures
         self.frames = frames
+        self.closes = closes
         self.calls = 0
 
     async def __call__(self, socket: Socket) -> None:
         await authenticate(socket)
-        async for text in socket:
+        while True:
+            opened = await receive(socket)
+            if opened["type"] != "channelCreate":
+                continue
+            if opened["endpoint"] == "getOrLoad":
+                await self.respond(socket, opened, packet({"type": "loadSuccess", "info": INFO}))
+                continue
             self.calls += 1
-            if self.calls <= self.cuts:
-                await self.respond(socket, text, *self.frames)
+            if self.calls > self.failures:
+                await self.respond(socket, opened, fragment("ok"), packet(END))
+                continue
+            await self.respond(socket, opened, *self.frames)
+            if self.closes:
                 await socket.close()
                 return
-            await self.respond(socket, text, fragment("ok"), packet(END))
 
     @staticmethod
-    async def respond(socket: Socket, text: str | bytes, *frames: dict[str, Any]) -> None:
+    async def respond(socket: Socket, opened: dict[str, Any], *frames: dict[str, Any]) -> None:
         for frame in frames:
-            await send(socket, {**frame, "channelId": json.loads(text)["channelId"]})
+            await send(socket, {**frame, "channelId": opened["channelId"]})
 
 
-@pytest.mark.parametrize("cuts", [1, 2, 3])
-async def test_a_lost_connection_is_retried_while_the_caller_has_seen_nothing(
-    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, cuts: int
-) -> None:
-    pauses: list[float] = []
-    replace_pauses(monkeypatch, pauses.append)
-    server = Fickle(cuts, [fragment("seen")])
-    async with fake_server(server) as address, make_client(address) as client:
-        model = loaded_handle(client).with_retries(2)
+@pytest.mark.parametrize("cuts", [2, 3])
+@in_virtual_time
+async def test_a_lost_connection_is_retried_while_the_caller_has_seen_nothing(cuts: int) -> None:
+    server = Fickle(cuts, fragment("seen"))
+    async with fake_server(server) as address, lms.AsyncClient(address) as client:
+        model, began = loaded_handle(client).with_retries(2), time.monotonic()
         if cuts <= 2:
             assert (await model.respond("Hi")).content == "ok"
         else:
             with pytest.raises(lms.LMStudioConnectionLostError):
                 await model.respond("Hi")
-    assert pauses == [0.5, 1.0][:cuts]
-    assert server.calls == min(cuts, 2) + 1
+        assert 1.5 < time.monotonic() - began < 3
+    assert server.calls == 3
 
 
-async def test_a_lost_connection_is_not_retried_once_a_fragment_was_read(
-    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pauses: list[float] = []
-    replace_pauses(monkeypatch, pauses.append)
-    async with fake_server(Fickle(1, [fragment("seen")])) as address, make_client(address) as client:
+@in_virtual_time
+async def test_a_lost_connection_is_not_retried_once_a_fragment_was_read() -> None:
+    server = Fickle(1, fragment("seen"))
+    async with fake_server(server) as address, lms.AsyncClient(address) as client:
         stream = loaded_handle(client).with_retries(2).respond_stream("Hi")
         assert (await anext(stream)).content == "seen"
         with pytest.raises(lms.LMStudioConnectionLostError):
             await anext(stream)
-    assert pauses == []
+    assert server.calls == 1
+
+
+@in_virtual_time
+async def test_a_model_that_is_always_evicted_is_reloaded_three_times() -> None:
+    error = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
+    server = Fickle(9, {"type": "channelError", "error": error}, closes=False)
+    async with fake_server(server) as address, lms.AsyncClient(address) as client:
+        with pytest.raises(lms.LMStudioModelUnloadedError) as caught:
+            await loaded_handle(client).respond("Hi")
+    assert caught.value.retryable
+    assert server.calls == 4
 
 
 @pytest.mark.parametrize("call", [lambda handle: handle.tokenize("Hi"), lambda handle: handle.get_info()])
