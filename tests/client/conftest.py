@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
-from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from tests.support.endless import ENDLESS
 from tests.support.strict.fixture import strict, strict_findings
@@ -63,9 +62,3 @@ async def client(make_client: Callable[..., Any], server: Emulator) -> Any:
 async def model(client: Any) -> Any:
     """The language model of the server."""
     return await client.llm.model("chatty")
-
-
-@pytest.fixture
-def as_the_io_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the test call what only the I/O thread may call: on objects of its own, which that thread does not know."""
-    monkeypatch.setattr(IOThread, "started", lambda: None)

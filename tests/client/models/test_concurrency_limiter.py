@@ -5,8 +5,7 @@ import asyncio
 import pytest
 
 from lmstudio_integrations.client.models.admission import ConcurrencyLimiter, Permit
-
-pytestmark = pytest.mark.usefixtures("as_the_io_thread")
+from tests.client.virtual_time import in_virtual_time
 
 
 async def acquire(
@@ -15,7 +14,7 @@ async def acquire(
     """Let an operation request its place, as far as that is possible without waiting."""
     permit = Permit(name, None, limit)
     task = asyncio.ensure_future(limiter.wait(permit))
-    await asyncio.sleep(0)
+    await asyncio.sleep(1)
     return permit, task
 
 
@@ -23,20 +22,35 @@ def admitted(*permits: Permit) -> list[bool]:
     return [each.limiter is not None for each in permits]
 
 
-async def test_an_operation_is_admitted_when_another_one_ends() -> None:
+def is_kept(limiter: ConcurrencyLimiter) -> bool:
+    """Whether the limit of any model is kept."""
+    return bool(limiter._limiters)
+
+
+@in_virtual_time
+async def test_no_more_operations_run_on_a_model_than_each_of_them_allows() -> None:
     limiter = ConcurrencyLimiter()
-    first, _ = await acquire(limiter)
-    second, waiting = await acquire(limiter)
+    entered = [await acquire(limiter, limit=limit) for limit in (4, 4, 1, 4, 2, 2)]
     other, _ = await acquire(limiter, "other model")
-    assert admitted(first, second, other) == [True, False, True]
-    limiter.end(first)
-    await waiting
-    assert admitted(second) == [True]
-    limiter.end(second)
+    first, second, alone, *others = permits = [permit for permit, _ in entered]
+    assert admitted(*permits, other) == [True, True, False, False, False, False, True]
+    for ended, expected in (
+        (first, [False, True, False, False, False, False]),
+        (second, [False, False, True, False, False, False]),
+        (alone, [False, False, False, True, True, False]),
+    ):
+        limiter.end(ended)
+        await asyncio.sleep(1)
+        assert admitted(*permits) == expected
+    for permit, (_, task) in zip(others, entered[3:], strict=True):
+        await task
+        limiter.end(permit)
     limiter.end(other)
-    assert not limiter._limiters
+    del entered, first, second, alone, others, permits, permit, task, ended
+    assert not is_kept(limiter)
 
 
+@in_virtual_time
 async def test_a_cancelled_operation_is_skipped() -> None:
     limiter = ConcurrencyLimiter()
     first, _ = await acquire(limiter)
@@ -49,39 +63,16 @@ async def test_a_cancelled_operation_is_skipped() -> None:
     limiter.end(first)
     await last
     limiter.end(third)
-    assert not limiter._limiters
+    assert not is_kept(limiter)
 
 
-async def test_an_operation_that_ends_before_it_is_admitted_gives_its_place_back() -> None:
+@in_virtual_time
+async def test_an_operation_that_ends_before_or_as_it_is_admitted_gives_its_place_back() -> None:
     limiter = ConcurrencyLimiter()
     permit = Permit("model", None, 1)
     limiter.end(permit)
     await limiter.wait(permit)
-    assert not limiter._limiters
-
-
-async def test_no_more_operations_run_than_each_of_them_allows() -> None:
-    limiter = ConcurrencyLimiter()
-    entered = [await acquire(limiter, limit=limit) for limit in (4, 4, 1, 4, 2, 2)]
-    first, second, alone, *others = permits = [permit for permit, _ in entered]
-    assert admitted(*permits) == [True, True, False, False, False, False]
-    for ended, expected in (
-        (first, [False, True, False, False, False, False]),
-        (second, [False, False, True, False, False, False]),
-        (alone, [False, False, False, True, True, False]),
-    ):
-        limiter.end(ended)
-        await asyncio.sleep(0)
-        assert admitted(*permits) == expected
-    for permit, (_, task) in zip(others, entered[3:], strict=True):
-        await task
-        limiter.end(permit)
-    del entered, first, second, alone, others, permits, permit, task, ended
-    assert not limiter._limiters
-
-
-async def test_an_operation_that_is_cancelled_as_it_is_admitted_gives_its_place_back() -> None:
-    limiter = ConcurrencyLimiter()
+    assert not is_kept(limiter)
     first, _ = await acquire(limiter)
     second, waiting = await acquire(limiter)
     third, last = await acquire(limiter)
