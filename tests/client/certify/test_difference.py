@@ -37,7 +37,6 @@ def by_enumeration(cases: Sequence[tuple[Sequence[float], Sequence[float]]]) -> 
 @pytest.mark.parametrize(
     "cases",
     [
-        [([1.0] * 4, [0.0] * 4)],
         [([1.0], [0.0, 0.0]), ([1.0], [0.0, 1.0]), ([0.0], [1.0, 1.0])],
         [([3.0, 2.5], [2.6, 1.0, 2.0]), ([1.0, 0.5], [0.5, 0.5])],
         [([1.0, 0.5, 0.0], [0.5, 0.5])],
@@ -90,11 +89,6 @@ def test_a_row_has_changed_if_repetitions_confirm_it(scores: list[int], verdict:
     assert change.before == "40 of 40"
     better = compare(verdicts(scores), [verdicts([1] * 40)])[""]
     assert better.verdict == verdict.replace("worse", "better")
-
-
-def test_what_the_repetition_does_not_confirm_is_noise() -> None:
-    failed, good = verdicts([0] * 4 + [1] * 36), verdicts([1] * 40)
-    assert compare(good, [failed, good])[""].verdict == "noise"
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -163,11 +157,11 @@ def test_a_fact_has_changed_if_it_is_confirmed_once(measured: list[CardRow], ver
 def test_two_cards_of_an_unchanged_model_differ_as_rarely_as_promised() -> None:
     chance = random.Random(20261126)
     alarms = 0
-    for _ in range(200):
+    for _ in range(60):
         likely = [chance.choice([0.6, 0.9, 0.99]) for _ in range(40)]
 
         def measure(likely: Sequence[float] = likely) -> CardRow:
             return verdicts([int(chance.random() < each) for each in likely])
 
         alarms += compare(measure(), [measure() for _ in range(LOOKS[-1])])[""].verdict in {"worse", "better"}
-    assert alarms / 200 <= ERROR_LEVEL
+    assert alarms / 60 <= ERROR_LEVEL

@@ -40,7 +40,7 @@ def test_a_good_model_passes_every_row_within_the_tokens_that_were_promised(good
     assert 0 < sum(row.predicted_tokens for row in good.rows) <= predicted
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_second_card_of_the_same_model_shows_no_change(good: Card) -> None:
     again = certify(None, UNTIMED, against=good)
     assert again.changes is not None

@@ -17,7 +17,6 @@ def test_a_good_reranker() -> None:
 @pytest.mark.parametrize(
     ("wrong", "advice"),
     [
-        (1, "say with instruction= what relevant means"),
         (10, "say with instruction= what relevant means"),
         (11, "use another reranker, or name the prompt of this one with template="),
     ],
@@ -29,11 +28,6 @@ def test_other_texts_that_come_first(wrong: int, advice: str) -> None:
     assert [each.case for each in row.failures] == [f"pair/{number}" for number in range(1, wrong + 1)]
     assert row.failures[0].detail.startswith("0.50 for The library opens at nine. 0.90 for The library was built")
     assert row.advice == advice
-
-
-def test_a_reranker_that_finds_all_alike_is_wrong() -> None:
-    row = row_of("reranking", {"when": {"last": "."}, "then": [{"relevance": 0.9}]}, key=RERANKER)
-    assert row.share == 0
 
 
 @pytest.mark.parametrize(
