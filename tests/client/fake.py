@@ -58,6 +58,11 @@ async def fake_server(
         yield f"127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
 
 
+def context_of(client: Any) -> Any:
+    """Return how a client reaches its server."""
+    return client.llm.lazy_model("any").model.context
+
+
 async def on_io_thread(function: Callable[[], object]) -> None:
     """Run a function on the I/O thread."""
     loop, done = asyncio.get_running_loop(), asyncio.Event()

@@ -28,6 +28,7 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.testing.request_log import EmbeddingRecord, RecordQueue
 from lmstudio_integrations.types.hosts import HostStatus
 from lmstudio_integrations.types.machines import Eviction
+from tests.client.fake import context_of
 
 THREADS, TIMES = 4, 300
 
@@ -140,7 +141,7 @@ def test_sessions_that_another_thread_begins_to_open_are_not_closed(
     server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with lms.Client(server.address) as client, ThreadPoolExecutor(1) as pool:
-        context = client._context
+        context = context_of(client)
         opening = context.shared(_Opening)
         noticed = Noticed()
         monkeypatch.setattr(opening, "lock", noticed)

@@ -11,7 +11,7 @@ from lmstudio_integrations.client.embeddings import Embedder
 from lmstudio_integrations.client.models.state import Instance, ModelState
 from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT, Operation
 from lmstudio_integrations.protocol.endpoints import rpc
-from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result
+from tests.client.fake import Socket, authenticate, context_of, fake_server, receive, send, send_result
 from tests.client.prediction_frames import END, fragment, loaded_handle, packet
 from tests.client.virtual_time import in_virtual_time
 
@@ -62,7 +62,7 @@ async def test_an_expired_timeout_cancels_on_the_server(
 
 async def test_the_total_timeout_covers_all_requests_of_a_call() -> None:
     async with lms.AsyncClient("127.0.0.1:1", timeout=9) as client:
-        whole = Operation(client._context, {"idle_timeout": 3.0})
+        whole = Operation(context_of(client), {"idle_timeout": 3.0})
         await asyncio.sleep(0)
         calls = [whole.start("llm", rpc("llm", "listLoaded"), None, label="Model list") for _ in range(2)]
         first, second = (call.exchange for call in calls)
@@ -74,7 +74,7 @@ async def test_the_total_timeout_covers_all_requests_of_a_call() -> None:
 async def test_the_total_timeout_covers_all_texts_of_a_call() -> None:
     async with lms.AsyncClient("127.0.0.1:1") as client:
         state = ModelState("embedding", "vectors", instance=Instance("vectors"))
-        flow = Embedder(client._context, state).vectors_of(["text"] * (2 * MAX_IN_FLIGHT))
+        flow = Embedder(context_of(client), state).vectors_of(["text"] * (2 * MAX_IN_FLIGHT))
         calls: list[Any] = [next(flow)]
         for _ in range(2 * MAX_IN_FLIGHT - 1):
             await asyncio.sleep(0)

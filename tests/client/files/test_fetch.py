@@ -15,6 +15,7 @@ from lmstudio_integrations.client.files.fetch import is_public_address
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.mailboxes import IOTask, ThreadMailbox
 from lmstudio_integrations.emulator import Emulator
+from tests.client.fake import context_of
 from tests.support.web import PIXEL, WAIT, web_server
 
 NOT_PUBLIC = [
@@ -100,7 +101,7 @@ def test_a_task_may_be_cancelled_before_it_begins(server: Emulator) -> None:
         never = IOTask(io, ThreadMailbox(io), _never).result()
         next(never)
         never.close()
-        task = next(client._context.run_task(_never))
+        task = next(context_of(client).run_task(_never))
         client.close()
         go_on.set()
     mailbox = task.mailbox

@@ -18,7 +18,7 @@ from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_together, wait_until
+from tests.client.fake import Socket, authenticate, context_of, fake_server, receive, send, send_together, wait_until
 from tests.client.virtual_time import in_virtual_time
 
 INFO = {"identifier": "m", "modelKey": "m", "path": "maker/m", "instanceReference": "r1", "contextLength": 8}
@@ -165,7 +165,8 @@ def test_work_that_a_parent_process_had_begun_is_done_again_after_a_fork(server:
 
     with lms.Client(server.address) as client:
         assert (
-            run(SingleFlight.run(Operation(client._context), running_loads, "key", work(), errors=Exception)) == "done"
+            run(SingleFlight.run(Operation(context_of(client)), running_loads, "key", work(), errors=Exception))
+            == "done"
         )
     assert running_loads == {}
 
@@ -193,7 +194,7 @@ def test_an_interrupt_before_or_during_work_leaves_nothing_behind_that_nobody_do
     previous = sys.gettrace()
     with lms.Client(server.address) as client:
         for _ in body:
-            operation = Operation(client._context)
+            operation = Operation(context_of(client))
             sys.settrace(trace)
             try:
                 run(share(operation, running_loads, "key", work(), errors=Exception))

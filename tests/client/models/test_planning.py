@@ -32,7 +32,7 @@ from lmstudio_integrations.emulator.testing.proxy import (
 from lmstudio_integrations.emulator.testing.wire_items import WireItem
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.types.machines import GIB, LoadedModel, MemoryPlan, PlannedModel
-from tests.client.fake import wait_until
+from tests.client.fake import context_of, wait_until
 from tests.support.gate import AT_THE_GATE, Gate
 
 TOO_LARGE = lms.LMStudioInsufficientResourcesError
@@ -246,7 +246,7 @@ def states(server: Emulator) -> list[tuple[str, str]]:
 
 
 def seen_by(client: Any) -> SeenMemory:
-    return SeenMemory.of(client._context)
+    return SeenMemory.of(context_of(client))
 
 
 def evictions(client: Any) -> list[tuple[str, str, bool]]:

@@ -21,7 +21,7 @@ from lmstudio_integrations.client.transport.mailboxes import IOTask, LoopMailbox
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.protocol.endpoints import rpc
-from tests.client.fake import Socket, authenticate, fake_server, receive, send_result
+from tests.client.fake import Socket, authenticate, context_of, fake_server, receive, send_result
 from tests.client.virtual_time import in_virtual_time
 
 
@@ -138,7 +138,7 @@ async def test_cancelling_a_finished_call_opens_no_connection() -> None:
     server = Server(behave)
     async with fake_server(server) as address:
         client = lms.AsyncClient(address)
-        call = Operation(client._context).start("llm", rpc("llm", "listLoaded"), None, label="Model list")
+        call = Operation(context_of(client)).start("llm", rpc("llm", "listLoaded"), None, label="Model list")
         with pytest.raises(lms.LMStudioConnectionLostError):
             await call.mailbox.wait()
         await client.aclose()
@@ -244,7 +244,7 @@ async def test_a_file_is_uploaded_again_if_its_socket_was_replaced_before_the_ca
             await socket.close()
 
     async with fake_server(behave) as address, lms.AsyncClient(address) as client:
-        operation = Operation(client._context)
+        operation = Operation(context_of(client))
         upload = prepare_file(operation, b"text", "note.txt")
         reply = await next(upload).mailbox.wait()
         await asyncio.sleep(1)

@@ -15,6 +15,7 @@ from lmstudio_integrations import AsyncClient, Client, client
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.concurrent_flows import MakeMailbox, run_concurrently
 from lmstudio_integrations.client.transport.flows import Flow, Step, arun, call_back, run
+from tests.client.fake import context_of
 
 
 def functions() -> Iterator[Callable[..., Any]]:
@@ -63,10 +64,10 @@ def drive(path: str, works: list[Work]) -> None:
         return run_concurrently(context, [partial(with_own, work) for work in works])
 
     async def main() -> None:
-        await arun(make(AsyncClient()._context))
+        await arun(make(context_of(AsyncClient())))
 
     if path == "sync":
-        run(make(Client()._context))
+        run(make(context_of(Client())))
     else:
         asyncio.run(main())
 
@@ -133,7 +134,7 @@ def test_a_flow_may_handle_the_error_of_its_own_call(path: str) -> None:
 
 async def test_cancelling_the_task_closes_all_flows() -> None:
     closed: list[int] = []
-    context = AsyncClient()._context
+    context = context_of(AsyncClient())
 
     def work(make_mailbox: MakeMailbox) -> Flow[None]:
         try:
