@@ -59,7 +59,6 @@ def by_place(*degrees: float) -> Callable[[str], list[float]]:
         ("steady", lambda _: [1.0, 2e-4 * next(NUMBERS)], [("different", 0)] * 4),
         ("similar", by_place(30, 0, 90), [("nearer", 1)] * 4),
         ("similar", by_place(0, 30, 50), [("not nearer", 0)] * 4),
-        ("similar", by_place(30, 0, 50), [("not nearer", 0)] * 4),
         ("similar", lambda _: [0.0, 0.0], [("not nearer", 0)] * 4),
     ],
 )

@@ -1,7 +1,6 @@
 """The row `honesty` of a card."""
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -97,17 +96,20 @@ def test_a_setting_is_kept_if_the_texts_show_it(name: str, results: list[Predict
     assert run(setting.check(cast("Asking", _Server(*results)), "a text")) is kept
 
 
-def _requests() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    seeded = {"temperature": 1.0, "seed": 20261126}
-    off = {"repeat_penalty": False, "presence_penalty": False, "frequency_penalty": False}
-    yield "seed", seeded, seeded
-    yield "stop string", {}, {"stop_strings": ["two"]}
-    yield "logit bias", {"log_probs": 1}, {"log_probs": 1, "logit_bias": {7: float("-inf")}}
-    yield "repeat penalty", off, {**off, "repeat_penalty": 100.0}
-    yield "presence penalty", off, {**off, "presence_penalty": 100.0}
+SEEDED = {"temperature": 1.0, "seed": 20261126}
+OFF = {"repeat_penalty": False, "presence_penalty": False, "frequency_penalty": False}
 
 
-@pytest.mark.parametrize(("name", "first", "second"), list(_requests()))
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("seed", SEEDED, SEEDED),
+        ("stop string", {}, {"stop_strings": ["two"]}),
+        ("logit bias", {"log_probs": 1}, {"log_probs": 1, "logit_bias": {7: float("-inf")}}),
+        ("repeat penalty", OFF, {**OFF, "repeat_penalty": 100.0}),
+        ("presence penalty", OFF, {**OFF, "presence_penalty": 100.0}),
+    ],
+)
 def test_the_second_request_differs_by_the_setting_alone(
     name: str, first: dict[str, Any], second: dict[str, Any]
 ) -> None:

@@ -36,7 +36,6 @@ def test_a_model_that_does_not_reason_has_no_verdicts() -> None:
     [
         ({"text": f"<think>{LONG_THOUGHT}</think>9"}, ("separated", "reasons anyway", "exceeded"), "reasoning_effort"),
         ({"text": "[THINK]Hm.[/THINK]9"}, ("in the text", "reasons anyway", "in the text"), "reasoning_parsing"),
-        ({"text": "Hm.</think>9"}, ("in the text", "reasons anyway", "in the text"), "reasoning_parsing"),
         (
             {"text": "Hm.__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_1f__9"},
             ("in the text", "reasons anyway", "in the text"),

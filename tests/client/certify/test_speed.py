@@ -67,7 +67,6 @@ def number(case: str, value: float, unit: str = "tokens/s") -> Observation:
     ("rates", "slots", "best", "advice"),
     [
         ({1: 41, 2: 60, 4: 96, 8: 97}, 4, 4, None),
-        ({1: 41, 2: 100, 4: 96, 8: 95}, 4, 2, None),
         ({1: 41, 2: 60, 4: 96, 8: 80}, 8, 4, "max_parallel_predictions=4 is faster than 8"),
         ({1: 41, 2: 20, 4: 20, 8: 20}, 4, 1, "max_parallel_predictions=1 is faster than 4"),
         ({1: 41, 2: 60, 4: 96, 8: 97}, 1, 1, None),  # the others have waited

@@ -35,7 +35,6 @@ def test_a_good_model_keeps_every_format_and_reasons_before_four_responses_in_on
 @pytest.mark.parametrize(
     ("step", "outcome", "advice"),
     [
-        ({"text": "Ana is 34."}, "not JSON", "required_tool_fallback"),
         ({"text": '```json\n{"name": "Ana", "age": 34}\n```'}, "not JSON", "required_tool_fallback"),
         ({"text": '{"unknown": true}'}, "invalid", "max_attempts"),
         ({"text": f'{{"name": "{"Ana " * 200}'}, "too long", "max_tokens"),
