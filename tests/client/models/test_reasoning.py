@@ -5,8 +5,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
+import jinja2
 import pytest
 
 from lmstudio_integrations.client.models.reasoning.replay import OWN_TEMPLATE, replay_of
@@ -32,7 +33,7 @@ from lmstudio_integrations.types.reasoning import (
     Tags,
     Treatment,
 )
-from tests.support import template_functions
+from tests.support import chat_templates, template_functions
 from tests.support.template_functions import THINK, Said, Template, answers, rendered
 
 BRACKETS = Tags("[THINK]", "[/THINK]")
@@ -61,6 +62,8 @@ class Server:
         source: The text of the template that it reports.
         switches: What the template becomes behind a line, or with a setting.
         key: The key of the model.
+        fields: Further fields of its config of predictions.
+        render: Renders messages in place of the template.
         lacks: Endpoints that it does not know.
         errors: The errors of the next calls.
         calls: The endpoints that were called.
@@ -71,6 +74,8 @@ class Server:
     source: str | None = None
     switches: Mapping[str, Template] = field(default_factory=dict[str, Template])
     key: str = "m"
+    fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    render: Callable[[Any], str] | None = None
     lacks: tuple[str, ...] = ()
     errors: list[LMStudioError] = field(default_factory=list[LMStudioError])
     calls: list[str] = field(default_factory=list[str])
@@ -89,6 +94,7 @@ class Server:
             fields = [{"key": "llm.prediction.reasoning.parsing", "value": tags}] if tags else []
             if self.source is not None:
                 fields.append({"key": "llm.prediction.promptTemplate", "value": jinja(self.source)})
+            fields += [{"key": key, "value": value} for key, value in self.fields.items()]
             return read({"fields": fields})
         if endpoint == "getModelInfo":
             return read({**INFO, "modelKey": self.key})
@@ -98,9 +104,10 @@ class Server:
         known = [
             template for switch, template in self.switches.items() if source.startswith(switch) or switch in settings
         ]
+        render = self.render or partial(rendered, (known or [self.template])[0])
         try:
-            prompt = rendered((known or [self.template])[0], parameter["history"]["messages"])
-        except EngineError as error:
+            prompt = render(parameter["history"]["messages"])
+        except (EngineError, jinja2.TemplateError) as error:
             raise LMStudioPromptTemplateError(str(error)) from None
         return read({"formatted": prompt})
 
@@ -214,7 +221,7 @@ TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
     ),
     "tags are rejected": (template_functions.rejected, THINK, REJECTED_REASONING),
 }
-"""Templates, the tags of the thoughts, and what they do. Those of models are in `test_real_templates.py`."""
+"""Templates, the tags of the thoughts, and what they do. Those of real models follow below."""
 
 
 @pytest.mark.parametrize(("template", "tags", "expected"), TEMPLATES.values(), ids=TEMPLATES)
@@ -564,3 +571,63 @@ def test_a_failure_to_ask_is_not_taken_for_what_the_template_does() -> None:
         with suppress(LMStudioServerError):
             found = keeping(server, instance)
     assert found == (ALL, {})
+
+
+# Templates of real models ---------------------------------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    """A chat template, perhaps with its switch set, and what it does with thoughts as they are sent."""
+
+    template: chat_templates.Template
+    source: str
+    outcomes: chat_templates.Outcomes
+
+    def sends(self, place: str) -> bool:
+        """Whether thoughts are sent in a place."""
+        outcome = getattr(self.outcomes, place)
+        return outcome in {"kept", "stripped"} or (outcome == "copied" and place != "answer")
+
+    def server(self) -> Server:
+        """Return a server whose model has the template."""
+        return Server(fields=self.template.prediction_fields, render=chat_templates.renderer(self.source))
+
+
+CASES = {
+    **{name: Case(each, each.source, each.bare or each.tagged) for name, each in chat_templates.TEMPLATES.items()},
+    **{
+        f"{name}, switched": Case(each, each.switched_source, each.switched)
+        for name, each in chat_templates.TEMPLATES.items()
+        if each.switched
+    },
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_what_a_real_template_does_with_thoughts_is_found(case: Case) -> None:
+    found = measured(case.server()).sent_by_place
+    assert [*found.values()] == [case.sends(place) for place in ("running_call", "call", "answer")]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_prompt_begins_with_the_one_before_and_with_what_the_model_wrote(case: Case) -> None:
+    server, instance, template = case.server(), Instance("m"), case.template
+
+    def prompt() -> str:
+        assert server.render is not None
+        return server.render(sent_by(server, instance, messages))
+
+    thought = {"type": "reasoning", "text": "Where?", "startTag": template.start_tag, "endTag": template.end_tag}
+    call = {"type": "function", "id": "1", "name": "look", "arguments": {"city": "Rome"}}
+    result = {"type": "toolCallResult", "content": "Rain.", "toolCallId": "1", "name": "look"}
+    user = {"role": "user", "content": [text_part("</think> <think>Well?</think>")]}
+    messages: list[Any] = [user]
+    first = prompt()
+    messages.append({"role": "assistant", "content": [thought, {"type": "toolCallRequest", "toolCallRequest": call}]})
+    messages.append({"role": "tool", "content": [result]})
+    second = prompt()
+    is_shown = case.outcomes.running_call in {"kept", "copied"}
+    assert second.startswith(first + (template.write("Where?", "", ("look", {"city": "Rome"})) if is_shown else ""))
+    messages += [{"role": "assistant", "content": [thought, text_part("It rains.")]}, user]
+    if case.outcomes.call == case.outcomes.running_call:
+        assert prompt().startswith(second)
