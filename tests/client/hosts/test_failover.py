@@ -1,10 +1,9 @@
 """The failover of one operation over hosts that all fail."""
 
+import asyncio
 import math
 from types import SimpleNamespace
 from typing import Any
-
-import pytest
 
 from lmstudio_integrations.client.hosts.failover import FailoverAttempts
 from lmstudio_integrations.client.hosts.host import HostRecord
@@ -13,14 +12,14 @@ from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.listener import NOBODY
 from lmstudio_integrations.errors import LMStudioConnectionLostError
 from lmstudio_integrations.types.hosts import HostStatus
+from tests.client.virtual_time import in_virtual_time
 
 
-def test_the_total_timeout_begins_again_with_a_retry_and_not_with_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    begun: list[float | None] = []
+@in_virtual_time
+async def test_the_total_timeout_begins_again_with_a_retry_and_not_with_another_host() -> None:
+    begun: list[float] = []
 
-    def child(started_at: float | None, _listener: object, **_: bool) -> Any:
+    def child(started_at: float, _listener: object, **_: bool) -> Any:
         begun.append(started_at)
         return context
 
@@ -45,14 +44,16 @@ def test_the_total_timeout_begins_again_with_a_retry_and_not_with_another_host(m
     for _ in range(3):
         run(attempts.next_operation())
         attempts.should_retry(LMStudioConnectionLostError("gone"))
-        now[0] += 10
-    assert begun == [0, 0, 20]
+        await asyncio.sleep(10)
+    assert [round(each - begun[0]) for each in begun] == [0, 0, 20]
 
 
-def test_a_response_that_arrives_while_a_host_is_chosen_counts_for_the_next_choice(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(Hosts, "compare", lambda *_: None)
+class _HostsOfOneModel(Hosts):
+    def compare(self, _statuses: object) -> None:
+        pass
+
+
+def test_a_response_that_arrives_while_a_host_is_chosen_counts_for_the_next_choice() -> None:
     model, late = SimpleNamespace(state=SimpleNamespace(policy="get_or_load")), HostRecord(HostStatus(host="b"))
 
     def status() -> HostStatus:
@@ -64,6 +65,6 @@ def test_a_response_that_arrives_while_a_host_is_chosen_counts_for_the_next_choi
         SimpleNamespace(status=lambda: busy, record=HostRecord(busy, checked_at=0.0), model=model),
         SimpleNamespace(status=status, record=late, model=model),
     ]
-    assert Hosts.__new__(Hosts).reserve(hosts, set(), object()) is None
+    assert _HostsOfOneModel.__new__(_HostsOfOneModel).reserve(hosts, set(), object()) is None
     late.checked_at = -math.inf
-    assert Hosts(hosts).slots == [busy.parallel, 1]
+    assert _HostsOfOneModel(hosts).slots == [busy.parallel, 1]

@@ -1,5 +1,6 @@
 """What is remembered of a host, without a host."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,26 +10,24 @@ from lmstudio_integrations.client.hosts.host import ABSENCE, REFRESH, HostRecord
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint
 from lmstudio_integrations.types.hosts import HostStatus
+from tests.client.virtual_time import in_virtual_time
 
 ERROR = LMStudioTimeoutError("It does not respond")
 NOTHING = HostStatus(host="a")
 LOADED = replace(NOTHING, loaded=True, downloaded=True, parallel=2)
 
 
-def test_a_host_that_failed_is_asked_again_later_and_is_unproven_until_a_call_gets_a_response(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = [1000.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
+@in_virtual_time
+async def test_a_host_that_failed_is_asked_again_later_and_is_unproven_until_a_call_gets_a_response() -> None:
     record = HostRecord(NOTHING)
     assert record.is_due
     record.record_failure(ERROR)
     assert (record.found.available, record.has_failed, record.is_due) == (False, True, False)
-    now[0] += ABSENCE
+    await asyncio.sleep(ABSENCE)
     assert record.is_due
     record.record_probe(LOADED)
     assert (record.found.available, record.has_failed, record.is_due) == (True, True, False)
-    now[0] += REFRESH
+    await asyncio.sleep(REFRESH)
     assert record.is_due
     record.record_success()
     assert not record.has_failed

@@ -46,14 +46,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def usual_ports(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def listen_on_usual_ports(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
     """Let servers listen on the ports on which LM Studio usually does."""
-
-    def listen(*ports: int) -> None:
-        monkeypatch.setattr(discovery, "local_candidates", lambda: tuple(Address("127.0.0.1", port) for port in ports))
-
-    return listen
+    monkeypatch.setattr(discovery, "local_candidates", lambda: tuple(Address("127.0.0.1", port) for port in ports))
 
 
 def announce(folder: Path, content: object) -> Path:
@@ -94,11 +89,11 @@ async def test_the_server_that_is_written_down_is_found_on_any_port(
 
 
 async def test_it_is_preferred_to_the_usual_ports_and_those_follow_it(
-    home: Path, server: Emulator, usual_ports: Callable[..., None]
+    home: Path, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await lms.AsyncClient.find_default_local_api_host() is None
     with Emulator(MODELS) as usual:
-        usual_ports(usual.port)
+        listen_on_usual_ports(monkeypatch, usual.port)
         path = announce(home / ".lmstudio", {"port": server.port})
         assert (await discover())[0] == Address("127.0.0.1", server.port)
         path.unlink()
@@ -156,12 +151,11 @@ def a_pipe(path: Path) -> None:
 async def test_an_unreadable_file_is_a_clear_line(
     home: Path,
     server: Emulator,
-    usual_ports: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     make: str | Callable[[Path], object],
     problem: str,
 ) -> None:
-    usual_ports(server.port)
+    listen_on_usual_ports(monkeypatch, server.port)
     path = announce(home / ".lmstudio", make if isinstance(make, str) else "")
     if not isinstance(make, str):
         path.unlink()
@@ -323,10 +317,16 @@ async def test_a_user_without_a_home_folder_is_a_clear_line(home: Path, monkeypa
     assert await discover() == (None, (Attempt("~", "server file", "the home folder of this user is unknown"),))
 
 
-async def test_tests_that_block_other_servers_block_the_one_that_is_written_down(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(network_guard, "_is_on", True)
+@pytest.fixture
+def blocked() -> Iterator[None]:
+    """Let tests block other servers."""
+    network_guard.block()
+    yield
+    network_guard.unblock()
+
+
+@pytest.mark.usefixtures("blocked")
+async def test_tests_that_block_other_servers_block_the_one_that_is_written_down(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         announce(home / ".lmstudio", {"port": port})
@@ -387,7 +387,7 @@ def on_a_port(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     without_tables(monkeypatch, path)
     port = json.loads(path.read_bytes())["port"]
     path.unlink()
-    monkeypatch.setattr(discovery, "local_candidates", lambda: (Address("127.0.0.1", port),))
+    listen_on_usual_ports(monkeypatch, port)
 
 
 def named(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:

@@ -10,23 +10,25 @@ TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 LOCAL = Address("127.0.0.1", 4321)
 
 
-@pytest.fixture(autouse=True)
-def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the process be in no container, and set no variable."""
+@pytest.fixture(autouse=True, params=[False])
+def is_container(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Let the process be in a container or not, and set no variable."""
     for name in (HOST_VARIABLE, *TOKEN_VARIABLES):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(suggestions, "_HAS_CONTAINER_FILE", False)
+    monkeypatch.setattr(suggestions, "_HAS_CONTAINER_FILE", request.param)
+    return bool(request.param)
 
 
-def test_in_a_container_its_host_is_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "host.docker.internal" not in suggestions.no_listener(LOCAL)
-    monkeypatch.setattr(suggestions, "_HAS_CONTAINER_FILE", True)
-    assert "set host to host.docker.internal:4321" in suggestions.no_listener(LOCAL)
-    text, note = suggestions.no_server().split("\n  ")
+@pytest.mark.parametrize("is_container", [False, True], indirect=True)
+def test_in_a_container_its_host_is_suggested(is_container: bool) -> None:
+    assert ("set host to host.docker.internal:4321" in suggestions.no_listener(LOCAL)) is is_container
+    text, *notes = suggestions.no_server().split("\n  ")
     assert text.startswith("open LM Studio, or run `lmsi serve`")
     assert "on another machine or port, set LMSTUDIO_HOST" in text
-    assert note.startswith("this is a container: ")
-    assert "set host to host.docker.internal:1234" in note
+    assert len(notes) == is_container
+    for note in notes:
+        assert note.startswith("this is a container: ")
+        assert "set host to host.docker.internal:1234" in note
     assert "Serve on Local Network" in suggestions.no_listener(Address("192.168.1.20", 1234))
 
 

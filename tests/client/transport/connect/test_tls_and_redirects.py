@@ -1,6 +1,5 @@
 """Redirects and TLS: only the named address receives the credentials, and failures are explained."""
 
-import asyncio
 import contextlib
 import socket
 import ssl
@@ -27,13 +26,18 @@ PLAIN_ON_TLS = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
 
 @contextlib.contextmanager
 def listening(
-    response: bytes | Callable[[bytes], bytes], context: ssl.SSLContext | None = None, *, reset: bool = False
+    response: bytes | Callable[[bytes], bytes],
+    context: ssl.SSLContext | None = None,
+    *,
+    plain: bytes = b"",
+    reset: bool = False,
 ) -> Iterator[str]:
     """Listen in a thread, respond to every request, and close; yields the address.
 
     Args:
         response: The bytes to send, or what makes them of a request; if empty, requests are not read.
         context: The server's TLS context.
+        plain: The bytes to send to clients that do not speak TLS.
         reset: Whether to close with a reset.
     """
 
@@ -49,6 +53,9 @@ def listening(
     def respond(connection: socket.socket) -> None:
         if reset:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif plain and connection.recv(1, socket.MSG_PEEK) != b"\x16":
+            connection.recv(65536)
+            connection.sendall(plain)
         elif context is not None:
             with context.wrap_socket(connection, server_side=True) as encrypted:
                 request = encrypted.recv(65536)
@@ -146,16 +153,10 @@ async def test_a_plain_connection_to_a_tls_server_is_reported(response: bytes, d
     assert ("the server speaks TLS; use wss:// in place of ws://" in str(error)) is detected
 
 
-async def test_a_proxy_that_requires_tls_in_plain_http_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_requires_tls_in_plain_http_is_reported() -> None:
     """Some TLS servers respond to plain requests with an HTTP error that demands TLS."""
-    with listening(PLAIN_ON_TLS) as plain, listening(PLAIN_ON_TLS, certified("localhost.pem")) as secure:
-        connect, ports = asyncio.open_connection, {True: secure.rpartition(":")[2], False: plain.rpartition(":")[2]}
-
-        async def one_server(host: str, _port: int, ssl: object) -> Any:
-            return await connect(host, int(ports[ssl is not None]), ssl=ssl)
-
-        monkeypatch.setattr(asyncio, "open_connection", one_server)
-        assert "the server speaks TLS; use wss://" in str(await unreachable(lms.AsyncClient(plain)))
+    with listening(PLAIN_ON_TLS, certified("localhost.pem"), plain=PLAIN_ON_TLS) as address:
+        assert "the server speaks TLS; use wss://" in str(await unreachable(lms.AsyncClient(address)))
 
 
 async def test_tls_to_a_server_that_speaks_neither_names_the_cause() -> None:
