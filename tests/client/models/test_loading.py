@@ -14,7 +14,6 @@ from websockets.exceptions import ConnectionClosed
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.models.admission import SingleFlight
-from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -134,14 +133,6 @@ async def test_waiting_for_a_load_of_another_caller_ends_with_the_timeout() -> N
         assert caught.value.timeout_name == "timeout"
         first.cancel()
         await asyncio.wait([first])
-
-
-def test_the_oldest_instances_and_names_are_forgotten() -> None:
-    models = ServerModels()
-    for number in range(1000):
-        models.record("llm", f"name {number}", {"modelKey": f"key {number}", "instanceReference": str(number)})
-    assert models.model_key("llm", "name 0") is None
-    assert models.model_key("llm", "name 999") == "key 999"
 
 
 @pytest.fixture

@@ -203,27 +203,17 @@ async def test_an_infinite_time_to_live_needs_a_policy_that_can_send_it(client: 
 
 async def test_progress_and_mismatches_are_reported_as_with_get_or_load(client: Any) -> None:
     seen: list[float] = []
-    parameters: dict[str, Any] = {"load_policy": "explicit", "on_load_progress": seen.append}
-    await client.llm.model("chatty", config={"contextLength": 1000}, **parameters)
+    explicit: dict[str, Any] = {"load_policy": "explicit", "on_load_progress": seen.append}
+    await client.llm.model("chatty", config={"contextLength": 1000}, **explicit)
     assert seen[-1] == 1.0
     assert seen == sorted(set(seen))
     seen.clear()
-    with pytest.warns(lms.LMStudioConfigWarning, match=r"contextLength: requested 2000, actual 1000"):
-        await client.llm.model("chatty", config={"contextLength": 2000}, **parameters)
-    assert seen == [1.0]
-    with pytest.raises(lms.LMStudioConfigMismatchError):
-        await client.llm.model("chatty", config={"contextLength": 2000}, on_config_mismatch="raise", **parameters)
-
-
-async def test_a_required_instance_with_another_config_is_reported(client: Any, server: Emulator) -> None:
-    server.load("chatty")
-    parameters: dict[str, Any] = {"load_policy": "require_loaded", "config": {"contextLength": 2000}}
-    with pytest.warns(lms.LMStudioConfigWarning, match=r"contextLength: requested 2000"):
-        await client.llm.model("chatty", **parameters)
-    with pytest.raises(lms.LMStudioConfigMismatchError):
-        await client.llm.model("chatty", **parameters, on_config_mismatch="raise")
-    with pytest.raises(lms.LMStudioConfigMismatchError):
-        await client.llm.model(**parameters, on_config_mismatch="raise")
+    for key, settings in (("chatty", explicit), ("chatty", {"load_policy": "require_loaded"}), (None, {})):
+        with pytest.warns(lms.LMStudioConfigWarning, match=r"contextLength: requested 2000, actual 1000"):
+            await client.llm.model(key, **settings, config={"contextLength": 2000})
+        with pytest.raises(lms.LMStudioConfigMismatchError):
+            await client.llm.model(key, **settings, config={"contextLength": 2000}, on_config_mismatch="raise")
+    assert seen == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("policy", ["explicit", "get_or_load", "new_instance"])
