@@ -49,7 +49,7 @@ async def test_an_expired_timeout_cancels_on_the_server(
         while True:
             received.append(await receive(socket))
 
-    others = dict.fromkeys(("load_timeout", "first_token_timeout", "idle_timeout", "timeout"))
+    others: dict[str, Any] = dict.fromkeys(("load_timeout", "first_token_timeout", "idle_timeout", "timeout"))
     async with fake_server(behave) as address, lms.AsyncClient(address, **{**others, name: 20}) as client:
         with pytest.raises(lms.LMStudioTimeoutError, match=f"{name} expired") as caught:
             await call(client)
@@ -57,7 +57,7 @@ async def test_an_expired_timeout_cancels_on_the_server(
         await asyncio.sleep(1)
         assert received[-1]["message"] == {"type": "cancel"}
         with pytest.raises(lms.LMStudioValueError, match="waiting_time"):
-            client.llm.lazy_model("chatty").with_timeouts(waiting_time=5)
+            client.llm.lazy_model("chatty").with_timeouts(waiting_time=5)  # type: ignore[call-arg]  # what is tested
 
 
 async def test_the_total_timeout_covers_all_requests_of_a_call() -> None:
@@ -95,7 +95,7 @@ async def test_while_a_prediction_is_queued_only_the_total_timeout_runs() -> Non
         await send(socket, packet(END))
         await send(socket, {"type": "channelClose", "channelId": 1})
 
-    timeouts = {"first_token_timeout": 1.0, "load_timeout": 1.0, "idle_timeout": 1.0}
+    timeouts: dict[str, Any] = {"first_token_timeout": 1.0, "load_timeout": 1.0, "idle_timeout": 1.0}
     async with fake_server(behave) as address, lms.AsyncClient(address, **timeouts) as client:
         responding = asyncio.ensure_future(loaded_handle(client).respond("Hi"))
         await asyncio.sleep(30)

@@ -43,7 +43,7 @@ async def test_a_loop_that_cannot_be_woken_delays_no_other_caller() -> None:
 class _OtherLoop(asyncio.SelectorEventLoop):
     """An event loop of another library that was closed."""
 
-    def call_soon_threadsafe(self, *_arguments: Any, **_keywords: Any) -> Any:
+    def call_soon_threadsafe(self, *_: Any, **__: Any) -> Any:  # type: ignore[override]  # however it is called
         raise AttributeError("the loop has no queue any more")
 
 

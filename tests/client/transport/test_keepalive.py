@@ -19,7 +19,7 @@ from tests.client.fake import Socket, authenticate, fake_server, receive, send, 
 from tests.client.prediction_frames import END, fragment, loaded_handle, packet
 from tests.client.virtual_time import in_virtual_time
 
-LONG = {"queue_timeout": 1e6, "first_token_timeout": 1e6, "idle_timeout": 1e6}
+LONG: dict[str, Any] = {"queue_timeout": 1e6, "first_token_timeout": 1e6, "idle_timeout": 1e6}
 
 
 class Server:
@@ -74,7 +74,7 @@ class Server:
 
 
 @pytest.fixture
-def server() -> Server:  # type: ignore[misc]  # of another kind than that of the other folders
+def server() -> Server:
     return Server()
 
 
@@ -152,7 +152,7 @@ async def test_keepalive_reveals_a_dead_socket_to_a_stream_and_keeps_one_that_is
 
 @in_virtual_time
 async def test_without_any_other_timeout_the_idle_timeout_limits_the_wait_for_a_frozen_server(server: Server) -> None:
-    limits = {"queue_timeout": None, "idle_timeout": 9.0, "keepalive": 2.0}
+    limits: dict[str, Any] = {"queue_timeout": None, "idle_timeout": 9.0, "keepalive": 2.0}
     async with fake_server(server.behave) as address, lms.AsyncClient(address, **limits) as client:
         waiting = await server.serving(client)
         server.freeze()
