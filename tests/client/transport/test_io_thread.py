@@ -24,12 +24,24 @@ def test_the_loop_is_closed_although_its_last_tasks_cannot_be_cancelled(monkeypa
     assert io.loop.is_closed()
 
 
+class _OtherLoop(asyncio.SelectorEventLoop):
+    """An event loop of another library that was closed."""
+
+    def call_soon_threadsafe(self, *_: Any, **__: Any) -> Any:  # type: ignore[override]  # however it is called
+        raise AttributeError("the loop has no queue any more")
+
+
+async def _begin_to_wait(io: IOThread) -> tuple[LoopMailbox, "asyncio.Task[list[Any]]"]:
+    mailbox = LoopMailbox(io)
+    task = asyncio.ensure_future(mailbox.wait())
+    await asyncio.sleep(0)
+    return mailbox, task
+
+
 async def test_a_loop_that_cannot_be_woken_delays_no_other_caller() -> None:
-    io = IOThread.current()
-    healthy = LoopMailbox(io)
-    waiting = asyncio.ensure_future(healthy.wait())
-    await asyncio.sleep(0)  # it waits now
-    broken = await asyncio.to_thread(_waiting_in_another_loop, io)
+    io, other = IOThread.current(), _OtherLoop()
+    broken, never = await asyncio.to_thread(other.run_until_complete, _begin_to_wait(io))
+    healthy, waiting = await _begin_to_wait(io)
 
     def finish_together() -> None:
         io.hold_wakes()
@@ -38,29 +50,10 @@ async def test_a_loop_that_cannot_be_woken_delays_no_other_caller() -> None:
 
     io.submit(finish_together)
     assert await waiting == []
-
-
-class _OtherLoop(asyncio.SelectorEventLoop):
-    """An event loop of another library that was closed."""
-
-    def call_soon_threadsafe(self, *_: Any, **__: Any) -> Any:  # type: ignore[override]  # however it is called
-        raise AttributeError("the loop has no queue any more")
-
-
-def _waiting_in_another_loop(io: IOThread) -> LoopMailbox:
-    """Return the mailbox of a task that waits in a loop that cannot be woken."""
-
-    async def wait() -> tuple[LoopMailbox, Any]:
-        mailbox = LoopMailbox(io)
-        task = asyncio.ensure_future(mailbox.wait())
-        await asyncio.sleep(0)
-        return mailbox, task
-
-    loop = _OtherLoop()
-    mailbox, task = loop.run_until_complete(wait())
-    task.cancel()
-    loop.close()
-    return mailbox
+    assert not never.done()
+    never.cancel()
+    await asyncio.to_thread(other.run_until_complete, asyncio.wait([never]))
+    other.close()
 
 
 def test_what_was_submitted_is_done_when_the_caller_continues(monkeypatch: pytest.MonkeyPatch) -> None:

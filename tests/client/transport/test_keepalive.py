@@ -14,8 +14,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.transport.connections import PING_TIMEOUT, QUIET
-from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result
+from lmstudio_integrations.client.transport.connect.addresses import Target
+from lmstudio_integrations.client.transport.connections import PING_TIMEOUT, QUIET, Connections
+from lmstudio_integrations.client.transport.io_thread import IOThread
+from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result, wait_until
 from tests.client.prediction_frames import END, fragment, loaded_handle, packet
 from tests.client.virtual_time import in_virtual_time
 
@@ -227,8 +229,8 @@ async def test_a_second_socket_that_is_lost_at_once_does_not_take_over(server: S
 
 
 @pytest.mark.parametrize("is_half_closed", [False, True])
-@in_virtual_time
 async def test_a_closed_socket_ends_although_the_server_reads_nothing_more(*, is_half_closed: bool) -> None:
+    """On a socket of the system, whose buffers are full."""
     sockets: list[Socket] = []
 
     async def behave(socket: Socket) -> None:
@@ -239,9 +241,15 @@ async def test_a_closed_socket_ends_although_the_server_reads_nothing_more(*, is
         else:
             await send_result(socket, [])
 
+    def is_large_request_waiting() -> bool:
+        connections = Connections.of(IOThread.current())._connections.items()
+        current = [each._current for (target, _), each in connections if target == Target.of(address, None)]
+        opened = [each._socket for each in current if each is not None]
+        return any(socket is not None and socket.transport.get_write_buffer_size() > 0 for socket in opened)
+
     async with fake_server(behave) as address, lms.AsyncClient(address, **LONG) as client:
-        uploading = asyncio.ensure_future(loaded_handle(client).count_tokens("x" * 1_000_000))
-        await asyncio.sleep(1)
+        uploading = asyncio.ensure_future(loaded_handle(client).count_tokens("x" * 20_000_000))
+        await wait_until(is_large_request_waiting)
         if is_half_closed:
             sockets[0].transport.write_eof()
         else:
