@@ -49,8 +49,9 @@ async def test_an_expired_timeout_cancels_on_the_server(
         while True:
             received.append(await receive(socket))
 
-    others: dict[str, Any] = dict.fromkeys(("load_timeout", "first_token_timeout", "idle_timeout", "timeout"))
-    async with fake_server(behave) as address, lms.AsyncClient(address, **{**others, name: 20}) as client:
+    names = ("load_timeout", "first_token_timeout", "idle_timeout", "timeout")
+    limits: dict[str, Any] = {**dict.fromkeys(names), name: 20}
+    async with fake_server(behave) as address, lms.AsyncClient(address, **limits) as client:
         with pytest.raises(lms.LMStudioTimeoutError, match=f"{name} expired") as caught:
             await call(client)
         assert caught.value.timeout_name == name

@@ -104,6 +104,7 @@ async def test_an_idle_connection_closes_after_its_last_client_or_when_an_adapte
         assert server.opened == 1
         async with lms.AsyncClient(address, keep_idle=1) as adapter:
             await adapter.llm.list_loaded()
+        assert server.accepted == 1, "they share it"
         await client.aclose()
         await asyncio.sleep(LINGER - 1)
         assert server.opened == 1
