@@ -98,6 +98,12 @@ async def test_batches_wait_for_one_load_of_a_new_instance() -> None:
         assert len([*first.loads, *second.loads]) <= 2
 
 
+async def test_texts_are_checked_before_they_are_sent(make: Make) -> None:
+    texts: Any = ["a", b"b"]
+    with pytest.raises(lms.LMStudioValueError, match="input must be a string or a list of strings"):
+        await make("embedding", "vectors").embed_texts(EmbeddingRequest(texts, "pass", "chunk_size"))
+
+
 async def test_an_upload_does_not_make_a_host_one_that_has_the_model(make: Make) -> None:
     model = make("llm", "chatty")
     await model.prepare_images([b"\x89PNG\r\n\x1a\n"])

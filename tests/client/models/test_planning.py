@@ -490,7 +490,8 @@ def test_a_size_that_is_none_is_left_out(totals: list[str], memory: int | None) 
         {"name": "e", "memoryInfo": {"ramCapacity": 0, "vramCapacity": 0, "totalMemory": float(total)}}
         for total in totals
     ]
-    assert lms.HardwareSurvey.from_dict({"status": "ok", "engines": engines}).memory_bytes == memory
+    survey = lms.HardwareSurvey.from_dict({"status": "ok", "engines": engines})
+    assert (survey.memory_bytes, survey.gpus) == (memory, [])
 
 
 # Evictions ------------------------------------------------------------------------------------------------------------
