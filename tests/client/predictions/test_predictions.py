@@ -1,28 +1,35 @@
-"""Responding, completing, streaming, cancelling; the same bodies for both clients."""
+"""Responding, completing and streaming: what is delivered, what is retried, and where warnings point to."""
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.files.images import PendingHistory
+from lmstudio_integrations.client.models.attempts import Attempts
 from lmstudio_integrations.emulator import Emulator, ModelEntry, Preset
 from lmstudio_integrations.emulator.models.catalog import Catalog
 from lmstudio_integrations.emulator.server.handlers import SERVED
+from lmstudio_integrations.types.chat import WireHistory
 from tests.client.both import make_client
-from tests.client.fake import wait_until
+from tests.client.fake import Socket, authenticate, fake_server, receive, send_together, wait_until
+from tests.client.prediction_frames import END, INFO, fragment, joined, loaded_handle, packet
 
 __all__ = ["make_client"]
 
 CIRCULAR: list[Any] = []
 CIRCULAR.append(CIRCULAR)
+WEATHER: dict[str, Any] = {"type": "toolArray", "tools": [{"type": "function", "function": {"name": "weather"}}]}
+PROGRESS = packet({"type": "promptProcessingProgress", "progress": 0.5})
 
 
 async def _stopped(server: Emulator) -> None:
     """Wait, without blocking this loop, until the server has stopped the last generation."""
-    await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped")
+    await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped", 600)
 
 
 async def _drain(stream: AsyncIterator[Any]) -> None:
@@ -30,27 +37,33 @@ async def _drain(stream: AsyncIterator[Any]) -> None:
         pass
 
 
+@pytest.fixture
+def _is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the server not know how to continue a text."""
+    old = {name: endpoint for name, endpoint in SERVED["llm"].items() if name != "completeRawText"}
+    monkeypatch.setitem(SERVED, "llm", old)
+
+
+# What is delivered ----------------------------------------------------------------------------------------------------
+
+
 async def test_a_prediction_has_its_text_and_its_stats(model: Any) -> None:
-    result = await model.respond("count")
+    result = await model.respond("count", config={"temperature": 0.5})
     assert str(result) == result.content == " ".join(str(n) for n in range(200))
     assert result.stats.stop_reason == "eosFound"
     assert result.stats.predicted_tokens_count == 201
     assert result.stats.total_tokens_count == result.stats.prompt_tokens_count + 201
     assert result.model_info.identifier == "chatty"
     assert result.load_config.context_length == 4096
+    assert result.prediction_config.temperature == 0.5
     assert not result.structured
 
 
-@pytest.mark.parametrize("policy", ["get_or_load", "explicit", "new_instance"])
-async def test_the_call_that_loads_the_model_reports_the_load_time(client: Any, policy: str) -> None:
-    model = client.llm.lazy_model("chatty", load_policy=policy)
+async def test_the_call_that_loads_the_model_reports_the_load_time(client: Any, server: Emulator) -> None:
+    model = client.llm.lazy_model("chatty")
     first, second = await model.respond("think"), await model.respond("think")
     assert first.stats.model_load_time_sec > 0
     assert second.stats.model_load_time_sec is None
-
-
-async def test_a_call_that_loads_an_unloaded_model_again_reports_the_load_time(client: Any, server: Emulator) -> None:
-    model = await client.llm.model("chatty")
     await asyncio.to_thread(server.unload, "chatty")
     assert (await model.respond("think")).stats.model_load_time_sec > 0
 
@@ -60,6 +73,7 @@ async def test_a_stream_yields_one_fragment_a_token_and_then_the_result(model: A
     fragments = [fragment async for fragment in stream]
     assert len(fragments) == 200
     assert "".join(fragment.content for fragment in fragments) == stream.result().content
+    assert await stream.wait_for_result() is stream.result()
     assert stream.stats.stop_reason == "eosFound"
     assert stream.model_info.model_key == "chatty"
 
@@ -72,14 +86,16 @@ async def test_each_fragment_may_be_read_in_a_task_of_its_own_with_pauses_betwee
     assert [fragment async for fragment in fragments][-1].content == " 199"
 
 
-async def test_a_tool_call_instead_of_structured_output_is_no_error(client: Any) -> None:
-    tool = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
-    config = {"raw_tools": {"type": "toolArray", "tools": [{"type": "function", "function": tool}]}}
-    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
-    model = await client.llm.model("chatty")
-    result = await model.respond("weather", response_format=schema, config=config)
-    assert [request.name for request in result.tool_call_requests] == ["weather"]
-    assert (result.parsed, result.structured) == ("", False)
+async def test_different_ways_of_reading_a_stream_can_be_combined(make_client: Callable[..., Any]) -> None:
+    async with (
+        fake_server(responds(*map(fragment, "abcdefg"), packet(END))) as address,
+        make_client(address) as client,
+    ):
+        stream = loaded_handle(client).respond_stream("Hi")
+        events, batches = stream.events(), stream.batches()
+        seen = [await anext(stream), await anext(events), await anext(stream)]
+        seen += [each async for batch in batches for each in batch]
+    assert "".join(event.content for event in seen if isinstance(event, lms.LlmPredictionFragment)) == "abcdefg"
 
 
 async def test_events_report_everything_in_order(model: Any) -> None:
@@ -95,26 +111,12 @@ async def test_events_report_everything_in_order(model: Any) -> None:
     assert (end.name, end.arguments) == ("weather", {"city": "Oslo"})
 
 
-async def test_settings_of_a_call_reach_the_model(model: Any) -> None:
-    result = await model.respond("count", config={"maxTokens": 3, "temperature": 0.5})
-    assert result.stats.stop_reason == "maxPredictedTokensReached"
-    assert result.content == "0 1 2"
-    assert result.prediction_config.max_tokens == 3
-    assert result.prediction_config.temperature == 0.5
-
-
-async def test_reasoning_is_kept_apart_from_the_content(model: Any) -> None:
-    result = await model.respond("think")
-    assert result.content.strip() == "Done."
-    assert result.reasoning_content.strip() == "Let me see."
-
-
 async def test_callbacks_are_called_in_order(model: Any) -> None:
     chat = lms.Chat()
     progress: list[float] = []
     order: list[str] = []
     chat.add_user_message("count")
-    await model.respond(
+    result = await model.respond(
         chat,
         config={"max_tokens": 2},
         on_prompt_processing_progress=progress.append,
@@ -122,6 +124,7 @@ async def test_callbacks_are_called_in_order(model: Any) -> None:
         on_prediction_fragment=lambda fragment: order.append(fragment.content),
         on_message=chat.append,
     )
+    assert result.stats.stop_reason == "maxPredictedTokensReached"
     assert progress[0] == 0.0
     assert progress[-1] == 1.0
     assert progress == sorted(set(progress))
@@ -129,116 +132,25 @@ async def test_callbacks_are_called_in_order(model: Any) -> None:
     assert chat.messages[-1].to_dict() == {"role": "assistant", "content": [{"type": "text", "text": "0 1"}]}
 
 
-async def test_an_error_in_a_callback_reaches_the_caller_and_stops_the_server(model: Any, server: Emulator) -> None:
-    def fail(_fragment: object) -> None:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        await model.respond("for ever", on_prediction_fragment=fail)
-    await _stopped(server)
+async def test_a_tool_call_instead_of_structured_output_is_no_error(model: Any) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    result = await model.respond("weather", response_format=schema, config={"raw_tools": WEATHER})
+    assert [request.name for request in result.tool_call_requests] == ["weather"]
+    assert (result.parsed, result.structured) == ("", False)
 
 
 async def test_a_text_is_continued_without_a_template(model: Any, server: Emulator) -> None:
     assert (await model.complete("count", config={"maxTokens": 1})).content == "0"
-    assert [fragment.content async for fragment in model.complete_stream("count", config={"maxTokens": 2})] == [
-        "0",
-        " 1",
-    ]
+    assert await joined(model.complete_stream("count", config={"maxTokens": 2})) == "0 1"
     assert all(record.raw for record in server.predictions)
-
-
-async def test_cancelling_keeps_what_has_arrived(model: Any) -> None:
-    stream = model.respond_stream("for ever")
-    seen = 0
-    async for _fragment in stream:
-        seen += 1
-        if seen == 3:
-            stream.cancel()
-    result = stream.result()
-    assert result.stats.stop_reason == "userStopped"
-    assert result.content.startswith("on and on")
-
-
-async def test_a_stream_that_is_dropped_unread_never_starts(model: Any, server: Emulator) -> None:
-    stream = model.respond_stream("for ever")
-    with pytest.raises(lms.LMStudioRuntimeError, match="no result before"):
-        stream.result()
-    del stream
-    assert server.predictions == ()
-
-
-async def test_a_stream_that_is_cancelled_before_it_starts_yields_nothing(model: Any, server: Emulator) -> None:
-    stream = model.respond_stream("for ever")
-    stream.cancel()
-    assert [fragment async for fragment in stream] == []
-    assert server.predictions == ()
-
-
-@pytest.mark.parametrize("begin", [anext, lambda stream: stream.start()])
-async def test_dropping_a_stream_that_has_begun_stops_the_server(
-    model: Any, server: Emulator, begin: Callable[[Any], Awaitable[Any]]
-) -> None:
-    stream = model.respond_stream("for ever")
-    await begin(stream)
-    await asyncio.to_thread(server.wait_for, lambda: any(each.fragments > 0 for each in server.predictions))
-    gc.disable()  # without the garbage collector
-    try:
-        del stream
-        await _stopped(server)
-    finally:
-        gc.enable()
-
-
-async def test_a_stream_may_be_started_once_before_it_is_read(model: Any, server: Emulator) -> None:
-    stream = model.respond_stream("count")
-    await stream.start()
-    await asyncio.to_thread(server.wait_for, lambda: any(each.state == "ended" for each in server.predictions))
-    with pytest.raises(lms.LMStudioRuntimeError, match="no result before"):
-        _ = stream.stats
-    for _ in range(2):
-        with pytest.raises(lms.LMStudioRuntimeError, match=r"start\(\) works once"):
-            await stream.start()
-        assert (await stream.wait_for_result()).content.endswith("199")
-    with pytest.raises(StopAsyncIteration):
-        await anext(stream)
-    assert len(server.predictions) == 1
-
-
-async def test_waiting_for_the_result_reads_the_rest(model: Any) -> None:
-    stream = model.respond_stream("count")
-    result = await stream.wait_for_result()
-    assert result is stream.result()
-    assert result.content.endswith("199")
-
-
-async def test_closing_the_client_ends_its_streams(client: Any, model: Any, server: Emulator) -> None:
-    stream = model.respond_stream("for ever")
-    iterator = aiter(stream)
-    await anext(iterator)
-    await client.aclose()
-    with pytest.raises(lms.LMStudioConnectionLostError, match="client was closed"):
-        await _drain(iterator)
-    await _stopped(server)
 
 
 async def test_streams_run_side_by_side_on_one_socket(model: Any, server: Emulator) -> None:
     first, second = aiter(model.respond_stream("count")), aiter(model.respond_stream("count"))
     seen = [await anext(first), await anext(second)]
-    assert [record.state for record in server.predictions].count("ended") <= 2
-    rest = [[fragment async for fragment in stream] for stream in (first, second)]
-    assert [len(each) for each in rest] == [199, 199]
     assert seen[0].content == seen[1].content == "0"
+    assert [len([fragment async for fragment in stream]) for stream in (first, second)] == [199, 199]
     assert len([each for each in server.connections if each.namespace == "llm"]) == 1
-
-
-async def test_a_failure_in_the_middle_raises_with_the_servers_words(model: Any) -> None:
-    with pytest.raises(lms.LMStudioServerError, match="the engine gave up"):
-        await model.respond("break")
-
-
-async def test_a_preset_that_does_not_exist_is_named(model: Any) -> None:
-    with pytest.raises(lms.LMStudioPresetNotFoundError, match="nonesuch"):
-        await model.respond("hello", preset="nonesuch")
 
 
 async def test_a_preset_sets_what_the_call_does_not(make_client: Callable[..., Any]) -> None:
@@ -250,9 +162,43 @@ async def test_a_preset_sets_what_the_call_does_not(make_client: Callable[..., A
             assert (await model.respond("Hi", preset="brief")).stats.predicted_tokens_count == 2
             longer = await model.respond("Hi", preset="brief", config={"maxTokens": 3})
             assert longer.stats.predicted_tokens_count == 3
+            with pytest.raises(lms.LMStudioPresetNotFoundError, match="nonesuch"):
+                await model.respond("hello", preset="nonesuch")
 
 
-@pytest.mark.parametrize("prompt", ["", "  \n", {"messages": []}, [], lms.Chat(), lms.Chat("")])
+def weather(city: str) -> str:
+    """Report the weather."""
+    return f"It rains in {city}."
+
+
+REQUIRED: dict[str, Any] = {"tool_choice": {"type": "generic", "mode": "required"}}
+
+
+async def _respond(model: Any, prompt: str, **parameters: Any) -> Any:
+    await model.respond(prompt, config={**REQUIRED, "raw_tools": WEATHER}, **parameters)
+
+
+async def _act(model: Any, prompt: str) -> Any:
+    await model.act(prompt, [weather], config=REQUIRED, required_tool_fallback=False, max_prediction_rounds=2)
+
+
+@pytest.mark.parametrize("call", [_respond, _act])
+async def test_a_response_without_the_required_call_is_logged_once(
+    model: Any, call: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    missing = "'chatty': a tool call was required, and the model responded without one (tool_choice='required'); use"
+    await call(model, "weather")
+    if call is _respond:  # the caller of `act` does not run the loop, and so cannot check by itself
+        await call(model, "count", check_response=False)
+    assert not caplog.records
+    await call(model, "count")
+    assert [record.getMessage().startswith(missing) for record in caplog.records] == [True]
+
+
+# What is rejected -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prompt", ["  \n", [], lms.Chat("")])
 async def test_an_empty_prompt_is_rejected_before_sending(model: Any, prompt: Any, server: Emulator) -> None:
     with pytest.raises(lms.LMStudioValueError, match="empty"):
         await model.respond(prompt)
@@ -266,45 +212,78 @@ async def test_an_unknown_setting_and_an_unknown_argument_are_rejected(model: An
         await model.respond("hello", confg={})
 
 
-@pytest.mark.parametrize("value", [object(), {"a": object()}, CIRCULAR])
+@pytest.mark.parametrize("value", [{"a": object()}, CIRCULAR])
 async def test_a_value_without_a_json_form_is_rejected(model: Any, value: object) -> None:
     with pytest.raises(lms.LMStudioValueError, match="JSON"):
         await model.respond("hi", config={"raw": {"ext.virtualModel.customField.x": value}})
     assert (await model.respond("hi")).content, "the model is as it was"
 
 
-async def test_cancelling_a_task_stops_the_server(server: Emulator) -> None:
-    async with lms.AsyncClient(server.address) as client:
-        model = await client.llm.model("chatty")
-        task = asyncio.create_task(model.respond("for ever"))
-        await asyncio.to_thread(server.wait_for, lambda: any(each.fragments > 5 for each in server.predictions))
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+# How it begins and ends -----------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_that_is_dropped_unread_or_cancelled_before_it_starts_sends_nothing(
+    model: Any, server: Emulator
+) -> None:
+    stream = model.respond_stream("for ever")
+    with pytest.raises(lms.LMStudioRuntimeError, match="no result before"):
+        stream.result()
+    stream = model.respond_stream("for ever")
+    stream.cancel()
+    assert [fragment async for fragment in stream] == []
+    del stream
+    assert server.predictions == ()
+
+
+async def test_a_stream_may_be_started_once_before_it_is_read(model: Any, server: Emulator) -> None:
+    stream = model.respond_stream("count")
+    await stream.start()
+    await asyncio.to_thread(server.wait_for, lambda: any(each.state == "ended" for each in server.predictions), 600)
+    with pytest.raises(lms.LMStudioRuntimeError, match="no result before"):
+        _ = stream.stats
+    for _ in range(2):
+        with pytest.raises(lms.LMStudioRuntimeError, match=r"start\(\) works once"):
+            await stream.start()
+        assert (await stream.wait_for_result()).content.endswith("199")
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    assert len(server.predictions) == 1
+
+
+@pytest.mark.parametrize("begin", [anext, lambda stream: stream.start()])
+async def test_dropping_a_stream_that_has_begun_stops_the_server(
+    model: Any, server: Emulator, begin: Callable[[Any], Awaitable[Any]]
+) -> None:
+    stream = model.respond_stream("for ever")
+    await begin(stream)
+    await asyncio.to_thread(server.wait_for, lambda: any(each.fragments > 0 for each in server.predictions), 600)
+    gc.disable()  # without the garbage collector
+    try:
+        del stream
         await _stopped(server)
+    finally:
+        gc.enable()
 
 
-async def test_completion_continues_after_all_warnings_of_an_old_server(
-    client: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = {name: endpoint for name, endpoint in SERVED["llm"].items() if name != "completeRawText"}
-    monkeypatch.setitem(SERVED, "llm", old)
-    model = await client.llm.model("chatty")
-    for _ in range(8):
-        assert (await model.complete("count", config={"max_tokens": 1}, timeout=5.0)).content == "0"
+@pytest.mark.slow
+async def test_a_stream_outlives_the_names_of_its_client_and_its_model(server: Emulator) -> None:
+    stream = lms.AsyncClient(server.address).llm.lazy_model("chatty").respond_stream("count")
+    await anext(stream)
+    gc.collect()
+    assert (await stream.wait_for_result()).content.endswith("199")
 
 
-async def test_a_started_stream_is_requested_again_in_the_old_way_or_after_its_model_was_reloaded(
-    client: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = {name: endpoint for name, endpoint in SERVED["llm"].items() if name != "completeRawText"}
-    monkeypatch.setitem(SERVED, "llm", old)
-    model = await client.llm.model("chatty")
-    server.unload("chatty")
-    for make in (model.respond_stream, model.complete_stream):
-        stream = make("count", config={"max_tokens": 1})
-        await stream.start()
-        assert (await stream.wait_for_result()).content == "0"
+async def test_cancelling_keeps_what_has_arrived(model: Any, caplog: pytest.LogCaptureFixture) -> None:
+    stream = model.respond_stream("for ever", config={**REQUIRED, "raw_tools": WEATHER})
+    seen = 0
+    async for _fragment in stream:
+        seen += 1
+        if seen == 3:
+            stream.cancel()
+    result = stream.result()
+    assert result.stats.stop_reason == "userStopped"
+    assert result.content.startswith("on and on")
+    assert not caplog.records, "it lacks no call"
 
 
 @pytest.mark.slow
@@ -314,7 +293,7 @@ async def test_cancelling_an_async_stream_acts_whether_or_not_it_is_awaited(serv
         stream = (await client.llm.model("chatty")).respond_stream("for ever")
         await anext(stream)
         cancelling = stream.cancel()
-        server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
+        server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped", 600)
         if awaited:
             await cancelling
             await stream.cancel()
@@ -325,46 +304,244 @@ async def test_cancelling_an_async_stream_acts_whether_or_not_it_is_awaited(serv
         gc.collect()  # a coroutine that nobody awaited would warn now, which is an error
 
 
-REQUIRED: dict[str, Any] = {
-    "raw_tools": {"type": "toolArray", "tools": [{"type": "function", "function": {"name": "weather"}}]},
-    "tool_choice": {"type": "generic", "mode": "required"},
-}
+async def test_closing_the_client_ends_its_streams(client: Any, model: Any, server: Emulator) -> None:
+    iterator = aiter(model.respond_stream("for ever"))
+    await anext(iterator)
+    await client.aclose()
+    with pytest.raises(lms.LMStudioConnectionLostError, match="client was closed"):
+        await _drain(iterator)
+    await _stopped(server)
 
 
-def weather(city: str) -> str:
-    """Report the weather."""
-    return f"It rains in {city}."
+# Failures and retries -------------------------------------------------------------------------------------------------
 
 
-async def _respond(model: Any, prompt: str, **parameters: Any) -> Any:
-    await model.respond(prompt, config=REQUIRED, **parameters)
+async def test_an_error_in_a_callback_reaches_the_caller_and_stops_the_server(model: Any, server: Emulator) -> None:
+    def fail(_fragment: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await model.respond("for ever", on_prediction_fragment=fail)
+    await _stopped(server)
 
 
-async def _stream(model: Any, prompt: str, **parameters: Any) -> Any:
-    await _drain(aiter(model.respond_stream(prompt, config=REQUIRED, **parameters)))
+async def test_a_stream_that_failed_gives_its_error_as_its_result(model: Any) -> None:
+    stream = model.respond_stream("break")
+    with pytest.raises(lms.LMStudioServerError, match="the engine gave up") as caught:
+        await stream.wait_for_result()
+    with pytest.raises(lms.LMStudioServerError) as again:
+        stream.result()
+    assert again.value is caught.value
 
 
-async def _act(model: Any, prompt: str, **parameters: Any) -> Any:
-    config = {"tool_choice": REQUIRED["tool_choice"]}
-    await model.act(prompt, [weather], config=config, required_tool_fallback=False, **parameters)
+@pytest.mark.usefixtures("_is_old")
+async def test_completion_continues_after_all_warnings_of_an_old_server(model: Any) -> None:
+    for _ in range(8):
+        assert (await model.complete("count", config={"max_tokens": 1})).content == "0"
 
 
-@pytest.mark.parametrize("call", [_respond, _stream, _act])
-async def test_a_response_without_the_required_call_is_logged_once(
-    model: Any, call: Callable[..., Any], caplog: pytest.LogCaptureFixture
+@pytest.mark.usefixtures("_is_old")
+@pytest.mark.parametrize(
+    ("method", "config"),
+    [("respond_stream", {}), ("complete_stream", {}), ("respond_stream", {"logit_bias": {"a": 5}})],
+)
+async def test_a_started_stream_is_requested_again_in_the_old_way_or_after_its_model_was_reloaded(
+    model: Any, server: Emulator, method: str, config: dict[str, Any]
 ) -> None:
-    missing = "'chatty': a tool call was required, and the model responded without one (tool_choice='required'); use"
-    await call(model, "weather", **({"max_prediction_rounds": 2} if call is _act else {}))
-    if call is not _act:  # whose caller runs the loop, and so cannot check by itself
-        await call(model, "count", check_response=False)
-    assert not caplog.records
-    await call(model, "count", **({"max_prediction_rounds": 2} if call is _act else {}))
-    assert [record.getMessage().startswith(missing) for record in caplog.records] == [True]
+    await asyncio.to_thread(server.unload, "chatty")
+    stream = getattr(model, method)("count", config={"max_tokens": 1, **config})
+    await stream.start()
+    assert (await stream.wait_for_result()).content == "0"
 
 
-async def test_a_response_that_its_caller_stopped_lacks_no_call(model: Any, caplog: pytest.LogCaptureFixture) -> None:
-    stream = model.respond_stream("for ever", config=REQUIRED)
-    await anext(stream)
-    stream.cancel()
-    assert (await stream.wait_for_result()).stats.stop_reason == "userStopped"
-    assert not caplog.records
+async def test_a_stream_that_is_cancelled_as_its_model_turns_out_to_be_unloaded_ends(
+    model: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.to_thread(server.unload, "chatty")
+    stream, explain = model.respond_stream("think"), Attempts.explain
+
+    def cancel_meanwhile(self: Attempts, error: lms.LMStudioError) -> lms.LMStudioError:
+        stream.cancel()
+        return explain(self, error)
+
+    monkeypatch.setattr(Attempts, "explain", cancel_meanwhile)
+    assert [fragment async for fragment in stream] == []
+    assert server.loaded() == []
+
+
+async def test_an_error_of_on_message_does_not_repeat_the_prediction(model: Any, server: Emulator) -> None:
+    messages: list[Any] = []
+
+    def save(message: Any) -> None:
+        messages.append(message)
+        raise lms.LMStudioModelUnloadedError("another model was unloaded")
+
+    with pytest.raises(lms.LMStudioModelUnloadedError, match="another model was unloaded"):
+        await model.respond("think", on_message=save)
+    assert (len(messages), len(server.predictions)) == (1, 1)
+
+
+async def test_unloading_loads_nothing(client: Any, server: Emulator) -> None:
+    with pytest.raises(lms.LMStudioModelNotFoundError):
+        await client.llm.lazy_model("chatty").unload()
+    await client.llm.model("other")
+    await client.llm.lazy_model().unload()
+    assert server.loaded() == []
+
+
+# Frame by frame -------------------------------------------------------------------------------------------------------
+
+Behavior = Callable[[Socket], Awaitable[None]]
+
+
+def responds(*first: object, later: Sequence[object] = (), after: asyncio.Event | None = None) -> Behavior:
+    """Return a server that responds with frames, which arrive together, and with later ones after an event."""
+
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        await receive(socket)
+        send_together(socket, first)
+        if after is not None:
+            await after.wait()
+            send_together(socket, later)
+
+    return behave
+
+
+together_or_not = pytest.mark.parametrize("together", [True, False])
+
+
+@together_or_not
+async def test_a_model_that_is_unloaded_while_it_reads_the_prompt_is_reloaded(together: bool) -> None:
+    unloaded, reading = packet({**END, "stats": {"stopReason": "modelUnloaded"}}), asyncio.Event()
+    first = responds(PROGRESS, unloaded) if together else responds(PROGRESS, later=[unloaded], after=reading)
+
+    async def behave(socket: Socket) -> None:
+        await first(socket)
+        assert (await receive(socket))["endpoint"] == "getOrLoad"
+        send_together(socket, [{**packet({"type": "loadSuccess", "info": INFO}), "channelId": 2}])
+        await receive(socket)
+        send_together(socket, [{**frame, "channelId": 3} for frame in (fragment("ok"), packet(END))])
+
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+        text = ""
+        async for event in loaded_handle(client).respond_stream("Hi").events():
+            text += event.content if isinstance(event, lms.LlmPredictionFragment) else ""
+            reading.set()
+        assert text == "ok"
+
+
+@together_or_not
+async def test_an_unloaded_model_whose_response_was_seen_is_not_retryable(together: bool) -> None:
+    unloaded, read = packet({**END, "stats": {"stopReason": "modelUnloaded"}}), asyncio.Event()
+    first = fragment("a")
+    behave = responds(first, unloaded) if together else responds(first, later=[unloaded], after=read)
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+        stream = loaded_handle(client).respond_stream("Hi", on_first_token=read.set)
+        with pytest.raises(lms.LMStudioModelUnloadedError) as caught:
+            await joined(stream)
+    assert not caught.value.retryable
+
+
+@together_or_not
+async def test_on_message_is_called_only_with_a_valid_message(together: bool) -> None:
+    failed, read = packet({**END, "stats": {"stopReason": "failed"}}), asyncio.Event()
+    behave = responds(fragment("a"), failed) if together else responds(fragment("a"), later=[failed], after=read)
+    messages: list[Any] = []
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+        stream = loaded_handle(client).respond_stream("Hi", on_message=messages.append)
+        assert (await anext(stream)).content == "a"
+        read.set()
+        with pytest.raises(lms.LMStudioPredictionError, match="the generation failed"):
+            await stream.wait_for_result()
+        with pytest.raises(lms.LMStudioPredictionError, match="the generation failed"):
+            stream.result()
+    assert messages == []
+
+
+async def test_an_error_of_the_handler_of_an_unreadable_tool_call_does_not_repeat_the_prediction() -> None:
+    frames: list[str | bytes] = []
+    failed = {"type": "toolCallGenerationFailed", "error": {"title": "Cut off"}, "rawContent": '{"a": '}
+
+    async def behave(socket: Socket) -> None:
+        await responds(packet(failed), packet(END))(socket)
+        frames.extend([text async for text in socket])
+
+    def handle(_error: Exception, _request: object) -> None:
+        raise lms.LMStudioModelUnloadedError("another model was unloaded")
+
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+        act = loaded_handle(client).act("Hi", [weather], handle_invalid_tool_request=handle, repair_tool_calls=False)
+        with pytest.raises(lms.LMStudioModelUnloadedError, match="another model was unloaded"):
+            await asyncio.wait_for(act, 600)
+    assert frames == []
+
+
+# Two predictions ------------------------------------------------------------------------------------------------------
+
+IN_TWO_STEPS: dict[str, Any] = {
+    "config": {"raw_tools": WEATHER},
+    "response_format": {"type": "object", "properties": {}},
+    "tools_first": True,
+}
+"""Parameters of a prediction with a tool, which a second one with the format alone replaces."""
+
+
+async def test_a_second_prediction_is_a_part_of_the_same_operation(client: Any, server: Emulator) -> None:
+    uploads: list[str] = []
+
+    def encode(handles: Sequence[lms.FileHandle]) -> WireHistory:
+        uploads.extend(handle.identifier for handle in handles if handle.identifier)
+        return WireHistory.of_prompt("think")
+
+    history = PendingHistory([b"\x89PNG\r\n\x1a\n"], encode)
+    result = await client.llm.lazy_model("chatty").respond_stream(history, **IN_TWO_STEPS).wait_for_result()
+    assert (len(server.predictions), len(uploads)) == (2, 1)
+    assert result.end.stats["modelLoadTimeSec"] > 0, "the first prediction loaded the model"
+
+
+@together_or_not
+async def test_the_progress_of_the_first_of_two_predictions_is_reported(together: bool) -> None:
+    first = [PROGRESS, fragment("no object"), packet(END)]
+
+    async def behave(socket: Socket) -> None:
+        await responds(*(first if together else first[:1]))(socket)
+        for frame in [] if together else first[1:]:
+            send_together(socket, [frame])
+        await receive(socket)
+        await socket.close()
+
+    seen: list[float] = []
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+        with pytest.raises(lms.LMStudioConnectionLostError):
+            await loaded_handle(client).respond("Hi", **IN_TWO_STEPS, on_prompt_processing_progress=seen.append)
+    assert seen == [0.0, 0.5]
+
+
+# In the program -------------------------------------------------------------------------------------------------------
+
+
+def test_a_warning_points_to_the_line_of_the_program(server: Emulator) -> None:
+    with lms.Client(server.address) as client:
+        client.llm.model("chatty", config={"contextLength": 1000})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            client.llm.model("chatty", config={"contextLength": 2000})
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+async def test_a_warning_points_to_the_line_of_the_coroutine(server: Emulator) -> None:
+    async with lms.AsyncClient(server.address) as client:
+        await client.llm.model("chatty", config={"contextLength": 1000})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            await client.llm.model("chatty", config={"contextLength": 2000})
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+async def test_the_sync_client_works_where_a_loop_is_running(server: Emulator) -> None:
+    asyncio.get_running_loop()  # as in a notebook
+    with lms.Client(server.address) as client:
+        model = client.llm.model("chatty")
+        assert model.respond("count").content.endswith("199")
+        assert sum(1 for _fragment in model.respond_stream("count")) == 200
