@@ -1,27 +1,36 @@
-"""The tool loop; the same bodies for both clients."""
+"""The tool loop: what runs, what the model gets, and how it ends; the same bodies for both clients."""
 
 import asyncio
 import contextvars
 import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.emulator import Emulator
-from tests.client.both import make_client
+from tests.client.both import Awaited, make_client
+from tests.client.fake import Socket, authenticate, fake_server, receive, send
+from tests.client.prediction_frames import END, loaded_handle, packet
 
 __all__ = ["make_client"]
 
 MANY = 40
 """More tools than a pool of threads has room for, which is 32 at most by default."""
 
-LOOP = "Let me think about it again. " * 4_000
+ENOUGH = 9
+"""How often a tool is called until the model gets what it waits for."""
+
+POLL = {"tool": "poll", "arguments": {"of": "ferry"}}
 
 RULES: list[dict[str, Any]] = [
+    {"when": {"last": "^three polls"}, "then": [POLL] * 3},
+    {"when": {"last": "nobody", "tools": ["poll"]}, "then": [{"tool": "nobody", "arguments": {}}]},
+    {"when": {"last": "is here"}, "then": [{"text": "Good."}]},
+    {"when": {"tools": ["poll"]}, "then": [POLL]},
     {"when": {"role": "tool"}, "then": [{"text": "I heard: {last}"}]},
     {"when": {"last": "^add", "tools": ["add"]}, "then": [{"tool": "add", "arguments": {"a": 1, "b": "2"}}]},
     {
@@ -34,7 +43,6 @@ RULES: list[dict[str, Any]] = [
     {"when": {"last": "^nobody", "tools": ["add"]}, "then": [{"tool": "nobody", "arguments": {}}]},
     {"when": {"last": "^wrong", "tools": ["add"]}, "then": [{"tool": "add", "arguments": {"a": "x"}}]},
     {"when": {"last": "^meet", "tools": ["meet"]}, "then": [{"tool": "meet", "arguments": {}}] * MANY},
-    {"when": {"last": "^loop"}, "then": [{"tool": "add", "arguments": {}, "malformed": '{"a": "' + LOOP}]},
     {"when": {"last": "^always"}, "then": [{"tool": "add", "arguments": {"a": 1, "b": 1}}]},
 ]
 
@@ -67,10 +75,18 @@ def fail(a: int, b: int = 0) -> int:
     raise ZeroDivisionError("never")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[Emulator]:
     with Emulator([{"key": "chatty", "rules": RULES}]) as running:
         yield running
+
+
+def tool_that(implementation: Callable[..., Any] | None, **members: Any) -> lms.ToolFunctionDef:
+    """Return a tool that adds."""
+    return lms.ToolFunctionDef("add", "Add.", {"a": int, "b": int}, implementation, **members)
+
+
+# Rounds and messages --------------------------------------------------------------------------------------------------
 
 
 async def test_the_model_gets_what_the_tool_returned(model: Any) -> None:
@@ -85,130 +101,11 @@ async def test_the_model_gets_what_the_tool_returned(model: Any) -> None:
     assert messages[2].content[0].text == "I heard: 3"
 
 
-@pytest.mark.parametrize("parallel", [1, 2, None])
-async def test_replies_come_in_the_order_of_the_requests(model: Any, parallel: int | None) -> None:
+@pytest.mark.parametrize("parallel", [1, 2])
+async def test_replies_come_in_the_order_of_the_requests(model: Any, parallel: int) -> None:
     messages: list[Any] = []
     await model.act("both", [add, shout], on_message=messages.append, max_parallel_tool_calls=parallel)
     assert [part.content for part in messages[1].content] == ['"SLOW"', "7"]
-
-
-@pytest.mark.parametrize("implementation", [shout, Loud(), wrapped])
-@pytest.mark.parametrize("parallel", [1, None])
-async def test_an_awaitable_result_of_a_tool_is_awaited(
-    model: Any, implementation: Callable[..., Any], parallel: int | None
-) -> None:
-    messages: list[Any] = []
-    tools = [add, lms.ToolFunctionDef("shout", "Say it loudly.", {"text": str}, implementation)]
-    await model.act("both", tools, on_message=messages.append, max_parallel_tool_calls=parallel)
-    assert messages[1].content[0].content == '"SLOW"'
-
-
-async def test_all_tools_of_a_round_run_at_once_however_many_they_are(model: Any) -> None:
-    together = threading.Barrier(MANY, timeout=600)
-    tool = lms.ToolFunctionDef("meet", "Wait for the others.", {}, lambda: together.wait() >= 0, repeatable=True)
-    messages: list[Any] = []
-    await model.act("meet", [tool], on_message=messages.append, max_parallel_tool_calls=None)
-    assert [part.content for part in messages[1].content] == ["true"] * MANY
-
-
-async def test_callbacks_receive_the_index_of_the_round(model: Any) -> None:
-    order: list[Any] = []
-    await model.act(
-        "add",
-        [add],
-        on_round_start=lambda number: order.append(("start", number)),
-        on_round_end=lambda number: order.append(("end", number)),
-        on_first_token=lambda number: order.append(("first", number)),
-        on_prediction_fragment=lambda fragment, number: order.append((fragment.content, number)),
-        on_prompt_processing_progress=lambda progress, number: order.append((progress, number)),
-        on_prediction_completed=lambda result: order.append(("completed", result.content)),
-    )
-    assert [each for each in order if each[0] in {"start", "end", "first"}] == [
-        ("start", 0),
-        ("end", 0),
-        ("start", 1),
-        ("first", 1),
-        ("end", 1),
-    ]
-    assert order[-2] == ("completed", "I heard: 3")
-    assert [number for done, number in order if done == 1.0] == [0, 1]
-    assert ("I", 1) in order
-
-
-async def test_an_error_of_a_tool_is_sent_to_the_model(model: Any) -> None:
-    messages: list[Any] = []
-    tool = lms.ToolFunctionDef.from_callable(fail, name="add")
-    await model.act("add", [tool], on_message=messages.append)
-    assert "ZeroDivisionError('never')" in messages[1].content[0].content
-
-
-async def test_a_tool_may_raise_stop_iteration(model: Any) -> None:
-    messages: list[Any] = []
-    tool = lms.ToolFunctionDef("add", "Add.", {"a": int, "b": int}, lambda a, b: next(iter([])))
-    await model.act("add", [tool], on_message=messages.append)
-    assert "StopIteration()" in messages[1].content[0].content
-
-
-@pytest.mark.parametrize(
-    ("prompt", "expected"), [("nobody", "Cannot find tool with name nobody."), ("wrong", "Failed to parse arguments")]
-)
-async def test_an_invalid_tool_request_is_reported_to_the_model(model: Any, prompt: str, expected: str) -> None:
-    messages: list[Any] = []
-    await model.act(prompt, [add], on_message=messages.append, repair_tool_calls=False)
-    assert expected in messages[1].content[0].content
-
-
-async def test_the_handler_of_invalid_tool_requests_may_replace_the_result_or_end_the_loop(model: Any) -> None:
-    messages: list[Any] = []
-    await model.act(
-        "nobody",
-        [add],
-        on_message=messages.append,
-        handle_invalid_tool_request=lambda error, request: f"{request.name}? {error}",
-    )
-    assert messages[1].content[0].content == "nobody? Cannot find tool with name nobody."
-
-    def end(error: Exception, _request: Any) -> None:
-        raise error
-
-    with pytest.raises(lms.LMStudioToolCallError, match="Cannot find tool"):
-        await model.act("nobody", [add], handle_invalid_tool_request=end)
-
-
-@pytest.mark.filterwarnings("ignore:.*stop_on_repetition=False")
-async def test_a_call_that_repeats_itself_ends_the_loop_with_that_reason(model: Any) -> None:
-    results: list[Any] = []
-    done = await model.act("loop", [add], on_prediction_completed=results.append)
-    assert done.stop_reason == "repetition"
-    assert [(each.stats.stop_reason, each.tool_call_requests) for each in results] == [("repetition", ())]
-
-
-async def test_the_handler_of_invalid_tool_requests_is_also_called_for_a_tool_that_failed(model: Any) -> None:
-    messages: list[Any] = []
-    calls: list[Any] = []
-
-    def handle_error(error: Exception, request: Any) -> str | None:
-        calls.append((error, request.name))
-        return 'Try "later".' if len(calls) == 1 else None
-
-    tool = lms.ToolFunctionDef.from_callable(fail, name="add")
-    for _ in range(2):
-        await model.act("add", [tool], on_message=messages.append, handle_invalid_tool_request=handle_error)
-    (error, name), _ = calls
-    assert isinstance(error, lms.LMStudioPredictionError)
-    assert isinstance(error.__cause__, ZeroDivisionError)
-    assert name == "add"
-    assert [message.content[0].content for message in messages if message.role == "tool"] == [
-        '"Try \\"later\\"."',
-        "\"Unhandled Python exception: ZeroDivisionError('never')\"",
-    ]
-
-
-@pytest.mark.parametrize("prompt", ["nobody", "add"])
-async def test_a_handler_must_return_a_string(model: Any, prompt: str) -> None:
-    tool = lms.ToolFunctionDef.from_callable(fail, name="add")
-    with pytest.raises(lms.LMStudioValueError, match="handle_invalid_tool_request must return a string or None; got 5"):
-        await model.act(prompt, [tool], handle_invalid_tool_request=lambda _error, _request: 5)
 
 
 async def test_the_last_round_has_no_tools(model: Any) -> None:
@@ -257,39 +154,72 @@ async def test_a_chat_that_ends_with_an_assistant_message_can_be_continued(model
     assert texts_of(chat.messages[1:]) == [begun, *texts_of(added)]
 
 
+@pytest.mark.filterwarnings("ignore:.*stop_on_repetition=False")
+async def test_a_call_that_repeats_itself_ends_the_loop_with_that_reason() -> None:
+    arguments = {"type": "toolCallGenerationArgumentFragmentGenerated", "content": "Let me think about it again. " * 20}
+    failed = {"type": "toolCallGenerationFailed", "error": {"title": "Cut off"}, "rawContent": "{"}
+
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        await receive(socket)
+        for each in ({"type": "toolCallGenerationStart"}, *[arguments] * 20):
+            await send(socket, packet(each))
+        assert (await receive(socket))["message"]["type"] == "cancel"
+        await send(socket, packet(failed))
+        await send(socket, packet({**END, "stats": {"stopReason": "userStopped"}}))
+
+    results: list[Any] = []
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+        done = await loaded_handle(client).act("Hi", [add], on_prediction_completed=results.append)
+    assert (done.rounds, done.stop_reason) == (1, "repetition")
+    assert [(each.stats.stop_reason, each.tool_call_requests) for each in results] == [("repetition", ())]
+
+
 @pytest.mark.parametrize(
-    ("tools", "expected"),
+    ("tools", "parameters", "expected"),
     [
-        ([add, add], "duplicate"),
-        ([5], "must be a function"),
+        ([add, add], {}, "duplicate"),
+        ([add], {"max_prediction_rounds": 0}, "max_prediction_rounds"),
+        ([add], {"max_parallel_tool_calls": 0}, "max_parallel_tool_calls"),
+        ([add], {"max_repeated_tool_calls": 1}, "max_repeated_tool_calls"),
+        ([add], {"on_mesage": None}, "on_mesage"),
+        ([add], {"config": {"structured": {"type": "json"}}}, "no structured output"),
     ],
 )
-async def test_unusable_tools_are_rejected_before_sending(
-    model: Any, tools: Any, expected: str, server: Emulator
+async def test_invalid_parameters_are_rejected_before_sending(
+    model: Any, server: Emulator, tools: Any, parameters: dict[str, Any], expected: str
 ) -> None:
+    before = len(server.predictions)
     with pytest.raises(lms.LMStudioValueError, match=expected):
-        await model.act("add", tools)
-    assert server.predictions == ()
+        await model.act("add", tools, **parameters)
+    assert len(server.predictions) == before
+
+
+# How tools run --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "parameters",
-    [
-        {"max_prediction_rounds": 0},
-        {"max_parallel_tool_calls": 0},
-        {"max_repeated_tool_calls": 1},
-        {"max_repeated_tool_calls": True},
-        {"on_mesage": None},
-    ],
+    ("implementation", "parallel"), [(shout, None), (Loud(), 1), (wrapped, 1), (wrapped, None)], ids=str
 )
-async def test_invalid_parameters_of_act_are_rejected(model: Any, parameters: dict[str, Any]) -> None:
-    with pytest.raises(lms.LMStudioValueError, match=next(iter(parameters))):
-        await model.act("add", [add], **parameters)
+async def test_an_awaitable_result_of_a_tool_is_awaited(
+    model: Any, implementation: Callable[..., Any], parallel: int | None
+) -> None:
+    messages: list[Any] = []
+    tools = [add, lms.ToolFunctionDef("shout", "Say it loudly.", {"text": str}, implementation)]
+    await model.act("both", tools, on_message=messages.append, max_parallel_tool_calls=parallel)
+    assert messages[1].content[0].content == '"SLOW"'
 
 
-@pytest.mark.parametrize("parallel", [1, None])
-@pytest.mark.parametrize("is_async", [False, True])
-async def test_tools_see_the_context_of_the_caller(model: Any, parallel: int | None, is_async: bool) -> None:
+async def test_all_tools_of_a_round_run_at_once_however_many_they_are(model: Any) -> None:
+    together = threading.Barrier(MANY, timeout=600)
+    tool = lms.ToolFunctionDef("meet", "Wait for the others.", {}, lambda: together.wait() >= 0, repeatable=True)
+    messages: list[Any] = []
+    await model.act("meet", [tool], on_message=messages.append, max_parallel_tool_calls=None)
+    assert [part.content for part in messages[1].content] == ["true"] * MANY
+
+
+@pytest.mark.parametrize(("is_async", "parallel"), [(False, 1), (False, None), (True, None)])
+async def test_tools_see_the_context_of_the_caller(model: Any, is_async: bool, parallel: int | None) -> None:
     place = contextvars.ContextVar("place", default="nowhere")
     seen: list[str] = []
 
@@ -299,10 +229,13 @@ async def test_tools_see_the_context_of_the_caller(model: Any, parallel: int | N
     async def look_slowly(**numbers: int) -> None:
         look(**numbers)
 
-    tool = lms.ToolFunctionDef("add", "Add.", {"a": int, "b": int}, look_slowly if is_async else look)
     place.set("here")
+    tool = tool_that(look_slowly if is_async else look)
     await model.act("add", [tool], max_parallel_tool_calls=parallel)
     assert seen == ["here"]
+
+
+# Failures -------------------------------------------------------------------------------------------------------------
 
 
 async def cancel_itself(**_numbers: int) -> None:
@@ -312,23 +245,74 @@ async def cancel_itself(**_numbers: int) -> None:
     await asyncio.sleep(0)
 
 
-async def end_cancelled(**_numbers: int) -> None:
+def end_cancelled(**_numbers: int) -> None:
     raise asyncio.CancelledError
 
 
-def end_cancelled_at_once(**_numbers: int) -> None:
-    raise asyncio.CancelledError
+def end_iteration(**_numbers: int) -> None:
+    next(iter([]))
 
 
-@pytest.mark.parametrize("parallel", [1, None])
-@pytest.mark.parametrize("implementation", [cancel_itself, end_cancelled, end_cancelled_at_once])
-async def test_a_cancelled_tool_counts_as_failed(
-    model: Any, implementation: Callable[..., Any], parallel: int | None
+@pytest.mark.parametrize(
+    ("implementation", "parallel", "expected"),
+    [
+        (fail, 1, "ZeroDivisionError('never')"),
+        (fail, None, "ZeroDivisionError('never')"),
+        (end_iteration, None, "StopIteration()"),
+        (cancel_itself, None, "CancelledError()"),
+        (end_cancelled, 1, "CancelledError()"),
+        (end_cancelled, None, "CancelledError()"),
+    ],
+)
+async def test_the_model_gets_the_error_of_a_tool(
+    model: Any, implementation: Callable[..., Any], parallel: int | None, expected: str
 ) -> None:
     messages: list[Any] = []
-    tool = lms.ToolFunctionDef("add", "Add.", {"a": int, "b": int}, implementation)
-    await model.act("add", [tool], on_message=messages.append, max_parallel_tool_calls=parallel)
-    assert messages[1].content[0].content == '"Unhandled Python exception: CancelledError()"'
+    tools = [tool_that(implementation)]
+    await model.act("add", tools, on_message=messages.append, max_parallel_tool_calls=parallel)
+    assert messages[1].content[0].content == f'"Unhandled Python exception: {expected}"'
+
+
+async def test_the_handler_of_invalid_tool_requests_may_replace_the_result_or_end_the_loop(model: Any) -> None:
+    messages: list[Any] = []
+    await model.act(
+        "nobody",
+        [add],
+        on_message=messages.append,
+        handle_invalid_tool_request=lambda error, request: f"{request.name}? {error}",
+    )
+    assert messages[1].content[0].content == "nobody? Cannot find tool with name nobody."
+
+    def end(error: Exception, _request: Any) -> None:
+        raise error
+
+    with pytest.raises(lms.LMStudioToolCallError, match="Cannot find tool"):
+        await model.act("nobody", [add], handle_invalid_tool_request=end)
+
+
+async def test_the_handler_of_invalid_tool_requests_is_also_called_for_a_tool_that_failed(model: Any) -> None:
+    messages: list[Any] = []
+    calls: list[Any] = []
+
+    def handle_error(error: Exception, request: Any) -> str | None:
+        calls.append((error, request.name))
+        return 'Try "later".' if len(calls) == 1 else None
+
+    for _ in range(2):
+        await model.act("add", [tool_that(fail)], on_message=messages.append, handle_invalid_tool_request=handle_error)
+    (error, name), _ = calls
+    assert isinstance(error, lms.LMStudioPredictionError)
+    assert isinstance(error.__cause__, ZeroDivisionError)
+    assert name == "add"
+    assert [message.content[0].content for message in messages if message.role == "tool"] == [
+        '"Try \\"later\\"."',
+        "\"Unhandled Python exception: ZeroDivisionError('never')\"",
+    ]
+
+
+async def test_a_handler_must_return_a_string(model: Any) -> None:
+    with pytest.raises(lms.LMStudioValueError, match="handle_invalid_tool_request must return a string or None; got 5"):
+        await model.act("nobody", [add], handle_invalid_tool_request=lambda _error, _request: 5)
 
 
 async def test_cancelling_the_loop_cancels_its_tools(server: Emulator) -> None:
@@ -341,11 +325,198 @@ async def test_cancelling_the_loop_cancels_its_tools(server: Emulator) -> None:
         finally:
             ended.set()
 
-    tool = lms.ToolFunctionDef("add", "Add.", {"a": int, "b": int}, wait)
-    async with AsyncClient(server.address) as client:
-        acting = asyncio.create_task((await client.llm.model("chatty")).act("add", [tool]))
+    async with lms.AsyncClient(server.address) as client:
+        acting = asyncio.create_task((await client.llm.model("chatty")).act("add", [tool_that(wait)]))
         await asyncio.wait_for(begun.wait(), 600)
         acting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await acting
         assert ended.is_set()
+
+
+# `max_repeated_tool_calls` --------------------------------------------------------------------------------------------
+
+
+class Ferry:
+    """A tool that returns the same each time, until the model has called it often enough."""
+
+    def __init__(self) -> None:
+        self.polls = 0
+
+    def poll(self, of: str) -> str:
+        """Return where a ferry is."""
+        self.polls += 1
+        return "It is here." if self.polls == ENOUGH else f"The {of} is away."
+
+
+def changed(ferry: Ferry, **members: Any) -> lms.ToolFunctionDef:
+    return replace(lms.ToolFunctionDef.from_callable(ferry.poll), **members)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tool", "options", "polls", "rounds", "stop_reason"),
+    [
+        ("poll", changed, {"max_repeated_tool_calls": None}, ENOUGH, ENOUGH + 1, None),
+        ("poll", lambda ferry: changed(ferry, repeatable=True), {}, ENOUGH, ENOUGH + 1, None),
+        ("three polls", changed, {"max_parallel_tool_calls": None}, 2, 4, "repeated_tool_call"),
+        ("three polls", lambda ferry: changed(ferry, implementation=None), {}, 0, 1, None),
+        ("nobody", changed, {}, 0, 6, "repeated_tool_call"),
+    ],
+    ids=["off", "repeatable", "in one round, at once", "left to the program", "an invalid call"],
+)
+async def test_a_call_that_repeats_does_not_run_and_then_ends_act(
+    model: Any,
+    prompt: str,
+    tool: Callable[[Ferry], Any],
+    options: dict[str, Any],
+    polls: int,
+    rounds: int,
+    stop_reason: str | None,
+) -> None:
+    ferry = Ferry()
+    result = await model.act(prompt, [tool(ferry)], **options)
+    assert (ferry.polls, result.rounds, result.stop_reason) == (polls, rounds, stop_reason)
+
+
+async def test_the_model_and_the_callbacks_get_the_answer_as_the_result(
+    model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    ferry, finalized, results, messages, ended = Ferry(), list[Any](), list[Any](), list[Any](), list[int]()
+    done = await model.act(
+        "poll",
+        [ferry.poll],
+        on_tool_call_request_finalized=lambda *of: finalized.append(of[:2]),
+        on_tool_call_result=lambda *of: results.append(of),
+        on_message=messages.append,
+        on_round_end=ended.append,
+    )
+    assert (ferry.polls, done.rounds, done.stop_reason) == (2, 6, "repeated_tool_call")
+    assert finalized == [(0, 0), (1, 1)]
+    assert [each[:2] for each in results] == [(at, at) for at in range(6)]
+    texts = [each.content for _, _, each in results]
+    assert texts[:2] == ['"The ferry is away."'] * 2
+    assert [text[:43] for text in texts[2:]] == [
+        f"`poll` did not run: this is call number {at} w" for at in (3, 4, 5, 6)
+    ]
+    assert [each.content[0].content for each in messages if each.role == "tool"] == texts
+    assert [each.role for each in messages] == ["assistant", "tool"] * 6
+    assert ended == [*range(6)]
+    stopped = "Stopped: `poll` was called 6 times with the same arguments and result."
+    logged = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert logged == [f"'chatty': {text}" for text in (*texts[2:], stopped)]
+
+
+# `guard_tool_call` ----------------------------------------------------------------------------------------------------
+
+Controller = lms.GuardToolCallController
+Guard = Callable[[Controller], Any]
+
+
+class Run:
+    """An `act` with a guard, which for the async client is async: what ran, what was reported, and the messages."""
+
+    def __init__(self, model: Any) -> None:
+        self.added: list[dict[str, int]] = []
+        self.guarded: list[tuple[int, int, str, Any]] = []
+        self.finalized: list[Any] = []
+        self.messages: list[Any] = []
+        self._model = model
+
+    def add(self, **numbers: int) -> int:
+        self.added.append(numbers)
+        return sum(numbers.values())
+
+    async def act(self, prompt: str, decide: Guard) -> list[str]:
+        """Return the results of the first round."""
+
+        def guard(number: int, call: int, controller: Controller) -> None:
+            request = controller.tool_call_request
+            self.guarded.append((number, call, controller.tool.name, request.arguments))
+            decide(controller)
+
+        async def guard_later(*given: Any) -> None:
+            guard(*given)
+
+        await self._model.act(
+            prompt,
+            [tool_that(self.add), shout],
+            guard_tool_call=guard if isinstance(self._model, Awaited) else guard_later,
+            on_tool_call_request_finalized=lambda _round, _call, call: self.finalized.append(call.arguments),
+            on_message=self.messages.append,
+        )
+        return [part.content for part in self.messages[1].content]
+
+
+@pytest.fixture
+def run(model: Any) -> Run:
+    return Run(model)
+
+
+async def test_an_allowed_call_runs(run: Run) -> None:
+    assert await run.act("always", lambda guard: guard.allow()) == ["2"]
+    assert run.guarded == [(0, 0, "add", {"a": 1, "b": 1})]
+    assert run.finalized == [{"a": 1, "b": 1}]
+
+
+async def test_other_arguments_are_what_the_conversation_shows(run: Run) -> None:
+    assert await run.act("always", lambda guard: guard.allow_and_override_parameters({"a": 7, "b": 2})) == ["9"]
+    assert run.added == run.finalized == [{"a": 7, "b": 2}]
+    (part,) = [part for part in run.messages[0].content if part.type == "toolCallRequest"]
+    assert part.tool_call_request.arguments == {"a": 7, "b": 2}
+
+
+@pytest.mark.parametrize(("reason", "sent"), [("not today", "not today"), (None, "The tool call was denied.")])
+async def test_a_denied_call_does_not_run_and_the_model_gets_the_reason(
+    run: Run, reason: str | None, sent: str
+) -> None:
+    def decide(guard: Controller) -> None:
+        guard.deny(reason) if guard.tool.name == "shout" else guard.allow()
+
+    assert await run.act("both", decide) == [f'{{"error": "{sent}"}}', "7"]
+    assert run.finalized == [{"a": 3, "b": 4}]
+
+
+def _twice(guard: Controller) -> None:
+    guard.allow()
+    guard.deny("too late")
+
+
+@pytest.mark.parametrize(
+    ("decide", "error", "message"),
+    [
+        (lambda _: None, lms.LMStudioRuntimeError, "has not decided the call of 'add'; call allow"),
+        (_twice, lms.LMStudioRuntimeError, r"deny\(\) after allow\(\); decide a call once"),
+        (
+            lambda guard: guard.allow_and_override_parameters({"a": "x", "b": 1}),
+            lms.LMStudioValueError,
+            "Failed to parse arguments for tool add",
+        ),
+        (lambda guard: guard.allow_and_override_parameters(5), lms.LMStudioValueError, "must be a dict .* got 5"),
+        (lambda _: 1 / 0, ZeroDivisionError, "division"),
+    ],
+)
+async def test_an_exception_ends_act(run: Run, decide: Guard, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        await run.act("always", decide)
+    assert run.added == []
+
+
+@pytest.mark.parametrize(
+    ("decide", "ran"),
+    [
+        (lambda guard, _: guard.allow(), 2),
+        (lambda guard, _: guard.deny(), 0),
+        (lambda guard, call: guard.allow_and_override_parameters({"of": f"ferry {call % 2}"}), ENOUGH),
+    ],
+    ids=["allows", "denies", "changes"],
+)
+async def test_results_count_as_the_guard_makes_them(model: Any, decide: Callable[..., None], ran: int) -> None:
+    ferry, guarded = Ferry(), list[tuple[int, int]]()
+
+    def guard(number: int, call: int, controller: Controller) -> None:
+        guarded.append((number, call))
+        decide(controller, call)
+
+    await model.act("poll", [ferry.poll], guard_tool_call=guard)
+    assert ferry.polls == ran
+    assert guarded == [(at, at) for at in range(ran or 2)]
