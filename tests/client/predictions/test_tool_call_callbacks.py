@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.predictions.tool_loop.reports import ToolCallReports
 from lmstudio_integrations.client.transport.flows import call_back, run
 from lmstudio_integrations.client.transport.mailboxes import current_thread_or_task
@@ -47,9 +46,10 @@ MORE_RULES: list[dict[str, Any]] = [
 WRITTEN = ("request_start", "request_name_received", "request_argument_fragment", "request_end")
 STEPS = (*WRITTEN, "request_failure", "request_finalized", "result")
 OTHERS = ("round_start", "round_end", "prediction_completed", "message", "first_token", "prediction_fragment")
+PROGRESS = "prompt_processing_progress"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[Emulator]:
     with Emulator([{"key": "chatty", "rules": [*MORE_RULES, *RULES]}]) as running:
         yield running
@@ -62,7 +62,7 @@ class Recorder:
         self.order: list[tuple[Any, ...]] = []
         self.callers: set[object] = set()
         self.callbacks = {f"on_tool_call_{step}": self.record(step, waits=waits) for step in STEPS}
-        self.callbacks |= {f"on_{name}": self.record(name, waits=waits) for name in OTHERS}
+        self.callbacks |= {f"on_{name}": self.record(name, waits=waits) for name in (*OTHERS, PROGRESS)}
 
     def record(self, name: str, *, waits: bool) -> Callable[..., Any]:
         def record(*arguments: Any) -> None:
@@ -108,20 +108,22 @@ async def test_each_tool_call_is_reported_in_order(model: Any, recorder: Recorde
         1: ("add", "7"),
     }
     ran = ["request_finalized", "result"] * 2 if parallel == 1 else ["request_finalized"] * 2 + ["result"] * 2
-    assert [each[0] for each in recorder.order if each[0] not in {*WRITTEN, "first_token", "prediction_fragment"}] == [
+    seldom = [each for each in recorder.order if each[0] not in {*WRITTEN, "prediction_fragment", PROGRESS}]
+    assert [each[0] for each in seldom] == [
         *("round_start", "prediction_completed", *ran, "message", "message", "round_end"),
-        *("round_start", "prediction_completed", "message", "round_end"),
+        *("round_start", "first_token", "prediction_completed", "message", "round_end"),
     ]
+    assert [each[1] for each in seldom if each[0] in {"round_start", "first_token", "round_end"}] == [0, 0, 1, 1, 1]
+    assert {each[2] for each in recorder.of("prediction_fragment")} == {1}
+    assert [number for _, done, number in recorder.of(PROGRESS) if done == 1.0] == [0, 1]
 
 
-@pytest.mark.parametrize("parallel", [1, None])
-async def test_callbacks_run_in_the_task_or_thread_of_the_caller(
-    server: Emulator, model: Any, recorder: Recorder, parallel: int | None
-) -> None:
+async def test_callbacks_run_in_the_task_or_thread_of_the_caller(model: Any, recorder: Recorder) -> None:
+    given: Any = {"max_parallel_tool_calls": None, **recorder.callbacks}
     if isinstance(model, Awaited):
-        model.sync.act("both", [add, shout], max_parallel_tool_calls=parallel, **recorder.callbacks)
+        model.sync.act("both", [add, shout], **given)
     else:
-        await model.act("both", [add, shout], max_parallel_tool_calls=parallel, **recorder.callbacks)
+        await model.act("both", [add, shout], **given)
     assert recorder.callers == {asyncio.current_task()}
 
 
@@ -160,9 +162,7 @@ async def test_a_call_that_cannot_be_read_fails_before_act_does(model: Any, reco
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
-async def test_a_call_that_is_cut_off_fails(
-    make_client: Callable[..., Any], caplog: pytest.LogCaptureFixture, *, is_lost: bool
-) -> None:
+async def test_a_call_that_is_cut_off_fails(caplog: pytest.LogCaptureFixture, *, is_lost: bool) -> None:
     async def behave(socket: Socket) -> None:
         await authenticate(socket)
         await receive(socket)
@@ -174,7 +174,7 @@ async def test_a_call_that_is_cut_off_fails(
             await send(socket, packet({**FINISHED, "stats": {"stopReason": "maxPredictedTokensReached"}}))
 
     recorder = Recorder()
-    async with fake_server(behave) as address, make_client(address) as client:
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
         with pytest.raises(lms.LMStudioConnectionLostError) if is_lost else nullcontext():
             # Otherwise a call is reported once it is complete.
             await loaded_handle(client).act("Hi", [add], repair_tool_calls=not is_lost, **recorder.callbacks)
@@ -188,7 +188,7 @@ async def test_a_call_that_is_cut_off_fails(
     assert reason in str(recorder.of("request_failure")[0][3])
 
 
-async def test_the_number_of_a_call_that_was_cut_off_is_not_given_again(make_client: Callable[..., Any]) -> None:
+async def test_the_number_of_a_call_that_was_cut_off_is_not_given_again() -> None:
     called = {"type": "toolCallGenerationEnd", "toolCallRequest": {"name": "add", "arguments": {"a": 1}}}
     start = {"type": "toolCallGenerationStart"}
 
@@ -200,7 +200,7 @@ async def test_the_number_of_a_call_that_was_cut_off_is_not_given_again(make_cli
                 await send(socket, packet(each) | {"channelId": number})
 
     recorder = Recorder()
-    async with fake_server(behave) as address, make_client(address) as client:
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
         await loaded_handle(client).act("Hi", [add], **recorder.callbacks)
     assert recorder.numbers_of("request_start", "result") == [
         ("request_start", 0, 0),
@@ -211,9 +211,7 @@ async def test_the_number_of_a_call_that_was_cut_off_is_not_given_again(make_cli
     ]
 
 
-async def test_callbacks_about_tool_calls_do_not_keep_an_unloaded_model_from_its_reload(
-    make_client: Callable[..., Any],
-) -> None:
+async def test_callbacks_about_tool_calls_do_not_keep_an_unloaded_model_from_its_reload() -> None:
     endpoints: list[str] = []
 
     async def behave(socket: Socket) -> None:
@@ -225,7 +223,7 @@ async def test_callbacks_about_tool_calls_do_not_keep_an_unloaded_model_from_its
                 endpoints.append((await receive(socket))["endpoint"])
                 await send(socket, {**packet({"type": "loadSuccess", "info": INFO}), "channelId": 2})
 
-    async with fake_server(behave) as address, make_client(address) as client:
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
         callback = {"on_tool_call_request_start": print}
         assert (await loaded_handle(client).act("Hi", [add], **callback)).rounds == 1
     assert endpoints == ["predict", "getOrLoad", "predict"]
@@ -279,17 +277,17 @@ async def test_the_handler_of_invalid_tool_requests_may_be_async(server: Emulato
         await asyncio.sleep(0)
         return f"{request.name}?"
 
-    messages: list[Any] = []
-    async with AsyncClient(server.address) as client:
+    recorder = Recorder()
+    async with lms.AsyncClient(server.address) as client:
         model = await client.llm.model("chatty")
-        await model.act("nobody", [add], on_message=messages.append, handle_invalid_tool_request=handle)
-    assert messages[1].content[0].content == "nobody?"
+        await model.act("nobody", [add], handle_invalid_tool_request=handle, **recorder.callbacks)
+    assert [each[3].content for each in recorder.of("result")] == ["nobody?"]
 
 
 async def test_async_callbacks_of_a_response_are_awaited_in_order(server: Emulator) -> None:
     names = ("first_token", "prediction_fragment", "prompt_processing_progress", "message")
     orders: list[list[Any]] = []
-    async with AsyncClient(server.address) as client:
+    async with lms.AsyncClient(server.address) as client:
         model = await client.llm.model("chatty")
         for waits in (False, True):
             recorder = Recorder(waits=waits)
@@ -310,7 +308,7 @@ async def test_a_task_that_is_cancelled_in_an_async_callback_stops_the_server(se
         begun.set()
         await asyncio.Event().wait()
 
-    async with AsyncClient(server.address) as client:
+    async with lms.AsyncClient(server.address) as client:
         responding = asyncio.create_task(
             (await client.llm.model("chatty")).respond("for ever", on_prediction_fragment=wait)
         )
@@ -318,7 +316,7 @@ async def test_a_task_that_is_cancelled_in_an_async_callback_stops_the_server(se
         responding.cancel()
         with pytest.raises(asyncio.CancelledError):
             await responding
-        await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped")
+        await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped", 600)
 
 
 # Contexts -------------------------------------------------------------------------------------------------------------
@@ -338,16 +336,15 @@ async def described_slowly(text: str, *, ctx: lms.ToolCallContext | None = None)
     return described(text, ctx)
 
 
-@pytest.mark.parametrize("parallel", [1, None])
-@pytest.mark.parametrize("function", [described, described_slowly])
+@pytest.mark.parametrize(("function", "parallel"), [(described, 1), (described_slowly, None)])
 async def test_a_tool_gets_its_context(
     model: Any, function: Callable[..., Any], parallel: int | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    messages: list[Any] = []
+    recorder = Recorder()
     tools = [add, lms.ToolFunctionDef.from_callable(function, name="shout")]
-    await model.act("both", tools, on_message=messages.append, max_parallel_tool_calls=parallel)
-    assert messages[1].content[0].content == '"slow False"'
+    await model.act("both", tools, max_parallel_tool_calls=parallel, **recorder.callbacks)
+    assert '"slow False"' in [each[3].content for each in recorder.of("result")]
     records = [(each.levelname, each.getMessage()) for each in caplog.records if "shout" in each.getMessage()]
     assert records == [("INFO", "tool 'shout': call 0"), ("WARNING", "tool 'shout': quietly")]
 
@@ -364,7 +361,7 @@ async def test_a_tool_can_see_that_nobody_waits_for_it(model: Any) -> None:
 
     async def quick(a: int, b: int) -> int:
         """Add two numbers, once the other tool has begun."""
-        await asyncio.to_thread(begun.wait, 10)
+        await asyncio.to_thread(begun.wait, 600)
         return a + b
 
     def end(*_: object) -> None:
@@ -403,7 +400,7 @@ async def test_the_end_of_act_cancels_async_tools_and_nothing_else_does(model: A
     tools = [add, lms.ToolFunctionDef.from_callable(wait, name="shout")]
     with pytest.raises(KeyError, match="mine"):
         await model.act("both", tools, max_parallel_tool_calls=None, on_tool_call_result=end)
-    assert await asyncio.to_thread(cancelled.wait, 5)
+    assert await asyncio.to_thread(cancelled.wait, 600)
 
 
 async def test_all_async_tools_of_an_act_share_a_loop(model: Any) -> None:
@@ -448,23 +445,18 @@ async def test_a_tool_may_be_described_by_a_json_schema(model: Any, server: Emul
     tool = {"name": "look-up", "description": "Find a place.", "parameters": SCHEMA, "implementation": look_up}
     await model.act(prompt, [tool], on_message=messages.append, repair_tool_calls=False)
     assert messages[1].content[0].content == reply
-    (sent,) = server.predictions[0].tools
+    (sent,) = server.predictions[-1].tools
     assert sent["function"]["parameters"] == SCHEMA
 
 
-async def test_act_ends_after_a_call_of_a_tool_without_a_function(model: Any) -> None:
-    recorder = Recorder()
+async def test_act_ends_after_a_call_of_a_tool_without_a_function_and_the_others_of_that_round_run(model: Any) -> None:
     tool = lms.ToolFunctionDef("add", "Add.", {"a": int, "b": int}, None)
-    assert (await model.act("add", [tool], **recorder.callbacks)).rounds == 1
-    ((_, message),) = recorder.of("message")
+    alone, beside = Recorder(), Recorder()
+    assert (await model.act("add", [tool], **alone.callbacks)).rounds == 1
+    ((_, message),) = alone.of("message")
     assert message.content[-1].tool_call_request.arguments == {"a": 1, "b": 2}  # mended
-    assert recorder.of("request_finalized")
-    assert not recorder.of("result")
-
-
-async def test_the_other_tools_of_that_round_still_run(model: Any) -> None:
-    recorder = Recorder()
-    tool = lms.ToolFunctionDef("add", "Add.", {"a": int, "b": int}, None)
-    assert (await model.act("both", [tool, shout], **recorder.callbacks)).rounds == 1
-    _, (_, reply) = recorder.of("message")
+    assert alone.of("request_finalized")
+    assert not alone.of("result")
+    assert (await model.act("both", [tool, shout], **beside.callbacks)).rounds == 1
+    _, (_, reply) = beside.of("message")
     assert [part.content for part in reply.content] == ['"SLOW"']
