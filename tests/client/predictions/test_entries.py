@@ -1,6 +1,5 @@
 """The middlewares of predictions: which ones a call has, and that each is one file."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,51 +9,99 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.client.predictions import entries, prediction
-from lmstudio_integrations.client.predictions.entries import ENTRIES
-from lmstudio_integrations.client.predictions.middleware import Middleware
+from lmstudio_integrations.client.predictions.entries import ENTRIES, middlewares_of
+from lmstudio_integrations.client.predictions.plan import Plan
+from lmstudio_integrations.client.predictions.requests import plan_completion, plan_response
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
-from lmstudio_integrations.llama_index import LMStudio
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.types.chat import WireHistory
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "look", "parameters": PARAMETERS}}
 OFFERED: dict[str, Any] = {"rawTools": {"type": "toolArray", "tools": [TOOL]}}
-ON: dict[str, Any] = {"tools_first": True, "rescue_tool_calls": True, "required_tool_fallback": True}
 REQUIRED: dict[str, Any] = {**OFFERED, "toolChoice": {"type": "generic", "mode": "required"}}
-FORMAT: dict[str, Any] = {"structured": {"type": "json", "jsonSchema": PARAMETERS}}
-MARKUP = f"<tool_call>{json.dumps({'name': 'look', 'arguments': {'city': 'Oslo'}})}</tool_call>"
-RULES: list[dict[str, Any]] = [
-    {"when": {"last": "^markup$"}, "then": [{"text": MARKUP}]},
-    {"when": {"last": "^misspell$"}, "then": [{"tool": "look", "arguments": {"City": "Oslo"}}]},
-    {"when": {"last": "^cut"}, "then": [{"fault": "truncate"}, {"text": "Yes."}]},
-    {"when": {"last": "^say$", "structured": False}, "then": [{"text": "It rains."}]},
-    {"when": {"last": "^think$", "structured": False}, "then": [{"reasoning": "Rain?"}, {"text": "It rains."}]},
-    {"when": {"last": "^loop$"}, "then": [{"text": "I think about it once more. " * 80}, {"wait": 0.5}]},
-    {"when": {"last": "^ponder$"}, "then": [{"text": f"<think>{'Hm ' * 300}</think>No."}]},
-    {"when": {"last": "^Say"}, "then": [{"text": "I would rather talk about the weather, and for a long time."}]},
-]
+HELPS: dict[str, Any] = dict.fromkeys(("rescue_tool_calls", "repair_tool_calls", "required_tool_fallback"), True)
+WATCHES: dict[str, Any] = {"check_context": True, "stop_on_repetition": True}
+EFFORT = "ext.virtualModel.customField.acme.deep.reasoningEffort"
+IMAGE = PendingHistory([b"image"], lambda _: WireHistory.of_prompt("Where?"))
+
+
+def response(history: Any = "Where?", **parameters: Any) -> Plan:
+    given: Any = parameters
+    return plan_response(history, given, is_async=False)
+
+
+def thinking(history: Any = "Where?", config: Any = None, **parameters: Any) -> Plan:
+    """Return the plan of a response in a format, after a thought."""
+    config = {"enable_thinking": True} if config is None else config
+    return response(history, response_format=PARAMETERS, config=config, **parameters)
+
+
+def completion(**parameters: Any) -> Plan:
+    given: Any = parameters
+    return plan_completion("Where?", given, is_async=False)
+
+
+PLANS: dict[str, tuple[Plan, str]] = {
+    "a response": (response(), "CacheWarning"),
+    "what is watched": (response(**WATCHES), "CacheWarning ContextCheck StopOnRepetition"),
+    "tools without help": (response(config=OFFERED), "CacheWarning"),
+    "a required call": (response(config=REQUIRED), "MissingCall CacheWarning"),
+    "one that the caller checks": (response(config=REQUIRED, check_response=False), "CacheWarning"),
+    "tools with help": (
+        response(config=OFFERED, **HELPS),
+        "RequiredToolFallback CacheWarning RepairCalls ReadCalls",
+    ),
+    "log probabilities": (response(config={**OFFERED, "logProbs": 3}), "Confidence CacheWarning"),
+    "a preset": (response(config=OFFERED, preset="p"), "Confidence CacheWarning"),
+    "raw settings": (response(config={**OFFERED, "raw": {EFFORT: "low"}}), "Confidence CacheWarning"),
+    "tools and a format": (
+        response(config=OFFERED, response_format=PARAMETERS, **HELPS),
+        "RequiredToolFallback CacheWarning RepairCalls JsonInReasoning",
+    ),
+    "one after the other": (
+        response(config=REQUIRED, response_format=PARAMETERS, tools_first=True, **HELPS, **WATCHES),
+        (
+            "MissingCall ToolsFirst RequiredToolFallback CacheWarning RepairCalls ReadCalls ContextCheck "
+            "JsonInReasoning StopOnRepetition"
+        ),
+    ),
+    "a bias": (response(config={"logit_bias": {" 3": 1.0}}), "CacheWarning LogitBias"),
+    "a budget": (response(config={"reasoning_budget": 0}), "CacheWarning ReasoningBudget"),
+    "no budget": (response(config={"reasoning_budget": False}), "CacheWarning"),
+    "a request to keep thoughts": (response(keep_reasoning=True), "CacheWarning SentReasoning"),
+    "a thought and a format": (thinking(), "CacheWarning ThinkFirst JsonInReasoning"),
+    "an effort": (thinking(config={"raw": {EFFORT: "low"}}), "CacheWarning ThinkFirst JsonInReasoning"),
+    "nothing about reasoning": (thinking(config={}), "CacheWarning JsonInReasoning"),
+    "no reasoning": (thinking(config={"enable_thinking": False}), "CacheWarning JsonInReasoning"),
+    "no format": (response(config={"enable_thinking": True}), "CacheWarning"),
+    "think_first=False": (thinking(think_first=False), "CacheWarning JsonInReasoning"),
+    "a thought, a format and tools": (
+        thinking(config={"enable_thinking": True, **OFFERED}),
+        "CacheWarning JsonInReasoning",
+    ),
+    "a thought and a preset": (thinking(preset="p"), "CacheWarning JsonInReasoning"),
+    "a thought and an image": (thinking(IMAGE), "CacheWarning JsonInReasoning"),
+    "a text to continue": (completion(config={**REQUIRED, "enable_thinking": True}, **HELPS, keep_reasoning=True), ""),
+    "one in a format": (
+        completion(response_format=PARAMETERS, **WATCHES),
+        "ContextCheck JsonInReasoning StopOnRepetition",
+    ),
+}
+
+
+@pytest.mark.parametrize(("plan", "expected"), PLANS.values(), ids=PLANS)
+def test_a_call_has_the_middlewares_that_have_something_to_do(plan: Plan, expected: str) -> None:
+    assert [type(each).__name__ for each in middlewares_of(plan)] == expected.split()
 
 
 @pytest.fixture
 def server() -> Iterator[Emulator]:
-    with Emulator([ModelEntry(key="m", rules=tuple(RULES), context_length=512)]) as running:
+    with Emulator([ModelEntry(key="m")]) as running:
         yield running
-
-
-@pytest.fixture
-def lists(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The names of the middlewares of each prediction."""
-    found: list[list[str]] = []
-
-    def record(plan: Any) -> list[Middleware]:
-        made = entries.middlewares_of(plan)
-        found.append([type(each).__name__ for each in made])
-        return made
-
-    monkeypatch.setattr(prediction, "middlewares_of", record)
-    return found
 
 
 def weather(city: str) -> str:
@@ -62,94 +109,20 @@ def weather(city: str) -> str:
     return f"Rain in {city}."
 
 
-ADAPTER_WITH_TOOLS = [
-    "Confidence",
-    "RequiredToolFallback",
-    "CacheWarning",
-    "RepairCalls",
-    "ReadCalls",
-    "ContextCheck",
-    "StopOnRepetition",
-]
+def test_act_and_adapters_ask_for_help(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[str] = []
 
+    def record(plan: Plan) -> Any:
+        made = middlewares_of(plan)
+        found.append(" ".join(type(each).__name__ for each in made))
+        return made
 
-@pytest.mark.parametrize(
-    ("call", "expected"),
-    [
-        (
-            lambda host: list(ChatLMStudio(model="m", host=host).stream("hi")),
-            ["CacheWarning", "ContextCheck", "StopOnRepetition"],
-        ),
-        (
-            lambda host: list(LMStudio(model="m", host=host).stream_complete("hi")),
-            ["CacheWarning", "ContextCheck", "StopOnRepetition"],
-        ),
-        (lambda host: LMStudioLLM(model="m", host=host).invoke("hi"), ["ContextCheck", "StopOnRepetition"]),
-        (
-            lambda host: ChatLMStudio(model="m", host=host).bind_tools([TOOL]).invoke("hi"),
-            ["RequiredToolFallback", "CacheWarning", "RepairCalls", "ReadCalls", "ContextCheck", "StopOnRepetition"],
-        ),
-        (
-            lambda host: ChatLMStudio(model="m", host=host).bind_tools([TOOL], include_confidence=True).invoke("hi"),
-            ADAPTER_WITH_TOOLS,
-        ),
-        (
-            lambda host: (
-                ChatLMStudio(model="m", host=host).bind_tools([TOOL], response_format=FORMAT["structured"]).invoke("hi")
-            ),
-            [
-                "ToolsFirst",
-                "RequiredToolFallback",
-                "CacheWarning",
-                "RepairCalls",
-                "ReadCalls",
-                "ContextCheck",
-                "JsonInReasoning",
-                "StopOnRepetition",
-            ],
-        ),
-        (lambda host: native(host, lambda llm: llm.respond("hi")), ["CacheWarning"]),
-        (
-            lambda host: native(host, lambda llm: llm.respond("hi", config={**FORMAT, "enableThinking": True})),
-            ["CacheWarning", "ThinkFirst", "JsonInReasoning"],
-        ),
-        (lambda host: native(host, lambda llm: llm.complete("hi")), []),
-        (lambda host: native(host, lambda llm: llm.complete("hi", stop_on_repetition=500)), ["StopOnRepetition"]),
-        (
-            lambda host: native(host, lambda llm: llm.respond("hi", config={"reasoning_budget": 0})),
-            ["CacheWarning", "ReasoningBudget"],
-        ),
-        (
-            lambda host: native(host, lambda llm: llm.respond("hi", config={"reasoning_budget": False})),
-            ["CacheWarning"],
-        ),
-        (lambda host: native(host, lambda llm: llm.complete("hi", keep_reasoning=True)), []),
-        (
-            lambda host: LMStudio(model="m", host=host, keep_reasoning=True).complete("hi", formatted=True),
-            ["ContextCheck", "StopOnRepetition"],
-        ),
-        (lambda host: native(host, lambda llm: llm.complete("hi", config=REQUIRED, **ON)), []),
-        (lambda host: native(host, lambda llm: llm.respond("hi", config=REQUIRED)), ["MissingCall", "CacheWarning"]),
-        (
-            lambda host: native(host, lambda llm: llm.respond("hi", config={"logit_bias": {" 3": 1.0}})),
-            ["CacheWarning", "LogitBias"],
-        ),
-        (
-            lambda host: native(host, lambda llm: llm.act("hi", [weather], on_round_start=print)),
-            ["RequiredToolFallback", "CacheWarning", "RepairCalls", "ReadCalls", "StopOnRepetition"],
-        ),
-    ],
-)
-def test_a_call_has_the_middlewares_that_have_something_to_do(
-    server: Emulator, lists: list[list[str]], call: Callable[[str], Any], expected: list[str]
-) -> None:
-    call(server.address)
-    assert lists[0] == expected
-
-
-def native(host: str, call: Callable[[Any], Any]) -> Any:
-    with lms.Client(host) as client:
-        return call(client.llm.model("m"))
+    monkeypatch.setattr(prediction, "middlewares_of", record)
+    with lms.Client(server.address) as client:
+        client.llm.model("m").act("hi", [weather])
+    ChatLMStudio(model="m", host=server.address).bind_tools([TOOL]).invoke("hi")
+    helps = "RequiredToolFallback CacheWarning RepairCalls ReadCalls"
+    assert found == [f"{helps} StopOnRepetition", f"{helps} ContextCheck StopOnRepetition"]
 
 
 @pytest.mark.parametrize("call", ["adapter", "native"])

@@ -8,13 +8,10 @@ from typing import Any, NamedTuple
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.files.images import PendingHistory
-from lmstudio_integrations.client.predictions.entries import middlewares_of, sent_reasoning, think_first
+from lmstudio_integrations.client.predictions.entries import think_first
 from lmstudio_integrations.client.predictions.entries.think_first import ThinkFirst
-from lmstudio_integrations.client.predictions.plan import Plan
-from lmstudio_integrations.client.predictions.requests import plan_completion, plan_response
 from lmstudio_integrations.emulator import Emulator, ModelEntry, PredictionRecord
-from lmstudio_integrations.types.chat import WireHistory
+from lmstudio_integrations.emulator.server.handlers import SERVED
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from tests.support import recurrent_model
 from tests.support.chat_templates import TEMPLATES, grammar_of
@@ -183,28 +180,16 @@ def test_a_failure_after_a_response_without_a_thought_is_the_error_of_the_call()
         assert served.requested() == "caller free caller!"
 
 
-def test_an_error_before_the_request_shows_nothing_of_the_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
-    def reject(*_: Any) -> Any:
-        yield from ()
-        raise lms.LMStudioUnsupportedError("the template does not keep the reasoning")
-
+def test_an_error_before_the_request_shows_nothing_of_the_grammar() -> None:
     with serving(BY_GRAMMAR, FREE) as served:
-        with monkeypatch.context() as patched:
-            patched.setattr(sent_reasoning, "sent_messages", reject)
-            with pytest.raises(lms.LMStudioUnsupportedError, match="does not keep"):
-                served.ask(keep_reasoning=True)
+        with pytest.raises(lms.LMStudioUnsupportedError, match="keep_reasoning"):
+            served.ask(keep_reasoning=True)
         assert [served.ask().content, served.requested()] == [GIVEN, "caller"]
 
 
-@pytest.mark.parametrize("error", [lms.LMStudioUnsupportedError, lms.LMStudioPromptTemplateError])
-def test_a_server_that_renders_no_prompts_gets_the_request_of_the_caller(
-    monkeypatch: pytest.MonkeyPatch, error: type[lms.LMStudioError]
-) -> None:
-    def render(*_: Any) -> Any:
-        yield from ()
-        raise error("no prompt")
-
-    monkeypatch.setattr(think_first, "render", render)
+def test_a_server_that_renders_no_prompts_gets_the_request_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = {name: endpoint for name, endpoint in SERVED["llm"].items() if name != "applyPromptTemplate"}
+    monkeypatch.setitem(SERVED, "llm", old)
     with serving(BY_GRAMMAR, FREE) as served:
         for _ in range(3):
             assert served.ask().content == GIVEN
@@ -238,11 +223,10 @@ def test_settings_stay_but_for_the_budget_and_the_template() -> None:
         assert raw == {name: value for name, value in caller.items() if name != "reasoningBudget"}
 
 
-@pytest.mark.parametrize("is_stream", [False, True])
-def test_a_thought_that_is_cut_off_is_all_there_is(is_stream: bool) -> None:
+def test_a_thought_that_is_cut_off_is_all_there_is() -> None:
     with serving(BY_GRAMMAR, FREE) as served:
         served.ask()
-        result = served.ask(config={"enable_thinking": True, "max_tokens": 3}, is_stream=is_stream)
+        result = served.ask(config={"enable_thinking": True, "max_tokens": 3}, is_stream=True)
         assert served.requested() == "caller free"
         assert (result.content, result.reasoning_content) == ("", "Is it")
         assert result.stats.stop_reason == "maxPredictedTokensReached"
@@ -258,11 +242,10 @@ def test_a_thought_that_has_a_stop_string_is_all_there_is(rule: dict[str, Any], 
         if rule is BY_GRAMMAR:
             served.ask()
             served.requested()
-        for is_stream in (False, True):
-            result = served.ask(config=STOPPED, is_stream=is_stream)
-            assert served.requested() == expected
-            assert (result.content, result.reasoning_content) == ("", "Is it Oslo? ")
-            assert result.stats.stop_reason == "stopStringFound"
+        result = served.ask(config=STOPPED)
+        assert served.requested() == expected
+        assert (result.content, result.reasoning_content) == ("", "Is it Oslo? ")
+        assert result.stats.stop_reason == "stopStringFound"
 
 
 def test_a_stop_string_after_the_thought_does_not_end_the_response() -> None:
@@ -289,39 +272,32 @@ def test_a_stream_that_is_cancelled_in_the_thought_keeps_what_had_arrived(gate: 
         assert served.requested() == "caller free"
 
 
-def test_a_stream_that_is_cancelled_after_the_thought_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def after_the_thought(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Let something happen between the two requests."""
     finish = ThinkFirst.finish
 
-    def finish_and_cancel(step: Any, batch: Any, end: Any, ask: Any) -> Any:
+    def finish_and_act(step: Any, batch: Any, end: Any, ask: Any) -> Any:
         events, end = yield from finish(step, batch, end, ask)
         if end is None:
-            stream.cancel()
+            act()
         return events, end
 
-    monkeypatch.setattr(ThinkFirst, "finish", finish_and_cancel)
+    monkeypatch.setattr(ThinkFirst, "finish", finish_and_act)
+
+
+def test_a_stream_that_is_cancelled_after_the_thought_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(BY_GRAMMAR, FREE) as served:
         served.ask()
         stream = served.model.respond_stream("Where?", **THINKING)
+        after_the_thought(monkeypatch, stream.cancel)
         result = stream.wait_for_result()
         assert (result.content, result.reasoning_content) == ("", THOUGHT)
         assert result.stats.stop_reason == "userStopped"
         assert served.requested() == "caller free"
 
 
-# Failures -------------------------------------------------------------------------------------------------------------
-
-
 def test_a_model_that_is_unloaded_after_the_thought_continues_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    finish, unloaded = ThinkFirst.finish, list[str]()
-
-    def finish_and_unload(step: Any, batch: Any, end: Any, ask: Any) -> Any:
-        events, end = yield from finish(step, batch, end, ask)
-        if end is None:
-            served.server.unload("m")
-            unloaded.append("m")
-        return events, end
-
-    monkeypatch.setattr(ThinkFirst, "finish", finish_and_unload)
+    after_the_thought(monkeypatch, lambda: served.server.unload("m"))
     with serving(BY_GRAMMAR, FREE) as served:
         served.ask()
         result = served.ask()
@@ -331,43 +307,10 @@ def test_a_model_that_is_unloaded_after_the_thought_continues_it(monkeypatch: py
         assert served.requested() == "caller"
 
 
-# Where it is not done -------------------------------------------------------------------------------------------------
-
-TOOLS = {"type": "toolArray", "tools": [{"type": "function", "function": {"name": "f"}}]}
-EFFORT = "ext.virtualModel.customField.acme.deep.reasoningEffort"
-COMPLETION: Any = THINKING
-
-
-def response(history: Any = "Where?", **changes: Any) -> Plan:
-    parameters: Any = {**THINKING, **changes}
-    return plan_response(history, parameters, is_async=False)
-
-
-PLANS: dict[str, tuple[Callable[[], Plan], bool]] = {
-    "enable_thinking": (response, True),
-    "an effort": (lambda: response(config={"raw": {EFFORT: "low"}}), True),
-    "nothing about reasoning": (lambda: response(config=None), False),
-    "no reasoning": (lambda: response(config={"enable_thinking": False}), False),
-    "no format": (lambda: response(response_format=None), False),
-    "think_first=False": (lambda: response(think_first=False), False),
-    "tools": (lambda: response(config={"enable_thinking": True, "raw_tools": TOOLS}), False),
-    "a preset": (lambda: response(preset="p"), False),
-    "an image": (lambda: response(PendingHistory([b"image"], lambda _: WireHistory.of_prompt("Where?"))), False),
-    "a text to continue": (lambda: plan_completion("Where?", COMPLETION, is_async=False), False),
-}
-
-
-@pytest.mark.parametrize(("plan", "expected"), PLANS.values(), ids=PLANS)
-def test_only_a_call_that_asks_for_a_format_and_for_reasoning_may_think_first(
-    plan: Callable[[], Plan], expected: bool
-) -> None:
-    assert any(isinstance(each, ThinkFirst) for each in middlewares_of(plan())) == expected
-
-
 # A real model ---------------------------------------------------------------------------------------------------------
 
-REAL = {name: TEMPLATES[name] for name in ("keeps_running_turn", "opens_reasoning", "bare_beside_calls")}
-"""The thought is closed by its model, begun by the prompt, or between tags of the template's own."""
+REAL = {name: TEMPLATES[name] for name in ("opens_reasoning", "bare_beside_calls")}
+"""The thought is begun by the prompt, or between tags of the template's own."""
 
 NOT_CHECKPOINTED = 4
 """The last tokens of a prompt: llama.cpp makes its checkpoint before them."""
