@@ -143,9 +143,12 @@ def tokens_of(text: str) -> int:
     return int(tokens)
 
 
-@pytest.mark.parametrize("counts", [True, False], ids=["counted", "estimated"])
-@pytest.mark.parametrize(("change", "place"), CHANGES.values(), ids=CHANGES)
-def test_a_prompt_that_begins_differently_is_reported_once(change: Change, place: str, *, counts: bool) -> None:
+@pytest.mark.parametrize(
+    ("change", "place", "counts"),
+    [*((*case, True) for case in CHANGES.values()), (*CHANGES["a clock"], False)],
+    ids=[*CHANGES, "an estimate"],
+)
+def test_a_prompt_that_begins_differently_is_reported_once(change: Change, place: str, counts: bool) -> None:
     server, messages, lost = Simulation(counts=counts), [system()], list[int]()
     with warnings.catch_warnings(record=True) as given:
         warnings.simplefilter("always")
@@ -169,18 +172,16 @@ def test_other_tools_are_those_of_another_agent(tools: list[list[Any]]) -> None:
         messages += [response, called(turn, "Rain, and more rain in the evening.")]
 
 
-def test_each_conversation_with_a_clock_keeps_one_prompt() -> None:
-    server, ticks, conversations = Simulation(), count(), [list[Message]() for _ in range(3)]
+def test_a_conversation_with_a_clock_is_remembered_by_its_newest_prompt_alone() -> None:
+    server, ticks, conversations = Simulation(), count(), [list[Message]() for _ in range(2)]
     with warnings.catch_warnings(record=True) as given:
         warnings.simplefilter("always")
-        for turn in range(60):
-            number = turn % 3
+        for number in (0, *[1] * 70, 0):  # more than a client remembers
             messages, clock = conversations[number], system("Rules. " * 90 + f"{next(ticks)}")
             messages.append(user("Continue"))
             answer = message("assistant", f"This is story {number}, which goes on and on in the same way.")
             messages.append(server.respond([clock, *messages], response=answer))
-    assert len(given) == 3
-    assert len(server.memory._prompts) == 3
+    assert len(given) == 2, "each conversation has one warning"
 
 
 # Not reported --------------------------------------------------------------------------------------------------------
