@@ -1,5 +1,6 @@
-"""The prompts of rerankers: which template a model takes, and what of a text stays in it."""
+"""Which template a reranker takes, what of a text stays in its prompt, and scores from log-probabilities."""
 
+import math
 import re
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from lmstudio_integrations.client.predictions.reranking import (
     INSTRUCTION,
+    Words,
     family_of,
     from_chat_template,
     neutral,
@@ -32,10 +34,7 @@ def test_a_family_is_known_by_the_key_or_the_path(names: list[str | None], famil
     assert family_of(*names) is family
 
 
-@pytest.mark.parametrize(
-    "key",
-    ["bge-reranker-v2-m3", "jina-reranker-v2-base-multilingual", "ms-marco-minilm-l6-v2", "gte-multilingual-reranker"],
-)
+@pytest.mark.parametrize("key", ["bge-reranker-v2-m3", "ms-marco-minilm-l6-v2"])
 def test_a_cross_encoder_is_rejected_with_the_models_that_can(key: str) -> None:
     with pytest.raises(LMStudioUnsupportedError, match=rf"'{key}' is a cross-encoder.*Qwen3-Reranker"):
         family_of(key)
@@ -95,18 +94,9 @@ def test_no_special_token_is_left_in_any_text() -> None:
                 assert not special.search(neutral(first + second + third + first + second, QWEN3_RERANKER))
 
 
-@pytest.mark.parametrize(
-    ("given", "problem"),
-    [
-        (5, "template must be a RerankTemplate or a prompt; got 5"),
-        (" ", "template is empty"),
-        ("{query}", "the prompt needs {query}, and {text} once"),
-        ("{text}", "the prompt needs {query}, and {text} once"),
-        ("{query} {text} {text}", "the prompt needs {query}, and {text} once"),
-    ],
-)
-def test_an_invalid_template_is_rejected(given: Any, problem: str) -> None:
-    with pytest.raises(LMStudioValueError, match=re.escape(problem)):
+@pytest.mark.parametrize("given", ["{query}", "{text}", "{query} {text} {text}"])
+def test_a_template_without_its_places_is_rejected(given: Any) -> None:
+    with pytest.raises(LMStudioValueError, match=re.escape("the prompt needs {query}, and {text} once")):
         template_of(given)
 
 
@@ -116,5 +106,49 @@ def test_the_words_of_a_template_must_differ(yes: str, no: str) -> None:
         RerankTemplate("{query} {text}", yes=yes, no=no)
 
 
-def test_a_template_is_also_its_prompt_alone() -> None:
-    assert template_of("{query}: {text}") == RerankTemplate("{query}: {text}")
+# Scores ---------------------------------------------------------------------------------------------------------------
+
+
+def token(drawn: str, **candidates: float | None) -> dict[str, Any]:
+    """Return a token of the server, with probabilities of its alternatives; underscores are spaces."""
+    reported = [
+        {
+            "text": text.replace("_", " "),
+            "id": number,
+            "logProb": None if probability is None else math.log(probability),
+        }
+        for number, (text, probability) in enumerate(candidates.items())
+    ]
+    own = next((each for each in reported if each["text"] == drawn), {"text": drawn, "id": 99, "logProb": -9.0})
+    return {**own, "candidates": reported}
+
+
+@pytest.mark.parametrize(
+    ("given", "score", "exact"),
+    [
+        (token("yes", yes=0.8, no=0.2), 0.8, True),
+        (token("no", yes=0.25, no=0.75), 0.25, True),
+        (token("yes", yes=0.5, Yes=0.2, _yes=0.1, no=0.1, _NO=0.1), 0.8, True),
+        (token("maybe", yes=0.3, no=0.1, maybe=0.599), 0.75, True),
+        (token("yes", yes=0.3, no=0.2, the=0.1, a=0.05), 0.6, False),
+        (token("yes", yes=0.9, the=0.09, a=0.0001), 0.9 / 0.9001, True),
+        (token("the", no=0.5, the=0.3, a=0.1), 0.1 / 0.6, False),
+        (token("the", the=0.5, a=0.1), None, False),
+        (token("yes", yes=0.5, no=0.5), 0.5, True),
+        (token("yes", yes=1.0, no=None), 1.0, True),
+        (token("the", yes=None, no=None, the=1.0), None, True),
+        (token(" yes", yes=0.8, no=0.2), 0.8 + 0.2 * math.exp(-9), True),
+        ({"text": "yes", "id": 1, "logProb": 0.0}, 1.0, True),
+        ({"text": "the", "id": 1, "logProb": 0.0, "candidates": []}, None, True),
+        ({"text": "yes", "logProb": 1000.0, "candidates": [{"text": "no", "logProb": -(2**50)}]}, 1.0, True),
+    ],
+)
+def test_the_score_is_the_share_of_yes(given: dict[str, Any], score: float | None, exact: bool) -> None:
+    words = Words.of(given, QWEN3_RERANKER)
+    assert words.score == (None if score is None else pytest.approx(score, rel=1e-4))
+    assert words.are_exact is exact
+
+
+def test_a_template_has_its_own_words() -> None:
+    digits = RerankTemplate("{query} {text}", yes="1", no="0")
+    assert Words.of(token("1", **{"1": 0.6, "0": 0.2, "yes": 0.2}), digits).score == pytest.approx(0.75)
