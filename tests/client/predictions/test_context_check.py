@@ -1,8 +1,8 @@
 """When a prompt is counted again, and from how many tokens on a loss is noticed: the edges of the rule."""
 
-import asyncio
 import contextlib
 import warnings
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -13,7 +13,7 @@ from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.entries import context_check
 from lmstudio_integrations.client.predictions.entries.context_check import ContextCheck
 from lmstudio_integrations.client.predictions.middleware import Ask
-from lmstudio_integrations.client.transport.flows import arun, run
+from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd
 from tests.client.predictions.middlewares import plan_with
 
@@ -34,32 +34,31 @@ def _messages(text: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [{"type": "text", "text": text}]}]
 
 
-def end_of(read: int | None) -> PredictionEnd:
-    return PredictionEnd({"promptTokensCount": read}, {"contextLength": LIMIT, "modelKey": "m"}, {}, {})
+Check = Callable[..., tuple[bool, int | None]]
 
 
-def check(
-    monkeypatch: pytest.MonkeyPatch, request: Any, end: PredictionEnd, used: int, *, is_empty: bool
-) -> tuple[bool, int | None]:
-    """Check a prediction, for threads and for coroutines; return whether the prompt was counted, and what is lost."""
-    counted: list[int] = []
+@pytest.fixture
+def check(monkeypatch: pytest.MonkeyPatch) -> Check:
+    """Check a prediction; return whether the prompt was counted, and what is lost."""
 
-    def count(*_: Any) -> Any:
-        counted.append(used)
-        yield from ()
-        return used
+    def check(request: Any, read: int | None, used: int = 0, *, is_empty: bool = False) -> tuple[bool, int | None]:
+        counted: list[int] = []
 
-    monkeypatch.setattr(context_check, "_count", count)
-    ask = Ask()
-    ask.operation = cast("Any", None)  # only the count uses it
-    ask.instance, ask.parameter = Instance("m"), request
-    ask.raw.add_all([] if is_empty else [LlmPredictionFragment("Yes")])
-    found: list[int | None] = []
-    for drive in (run, lambda flow: asyncio.run(arun(flow))):
-        flow: Any = ContextCheck(plan_with()).finish([], end, ask)
-        found.append(drive(flow)[1].stats.get("droppedTokens"))
-    assert found[0] == found[1]
-    return bool(counted), found[0]
+        def count(*_: Any) -> Any:
+            counted.append(used)
+            yield from ()
+            return used
+
+        monkeypatch.setattr(context_check, "_count", count)
+        ask = Ask()
+        ask.operation = cast("Any", None)  # only the count uses it
+        ask.instance, ask.parameter = Instance("m"), request
+        ask.raw.add_all([] if is_empty else [LlmPredictionFragment("Yes")])
+        end = PredictionEnd({"promptTokensCount": read}, {"contextLength": LIMIT, "modelKey": "m"}, {}, {})
+        _, end = run(ContextCheck(plan_with()).finish([], end, ask))
+        return bool(counted), end.stats.get("droppedTokens")
+
+    return check
 
 
 @pytest.mark.parametrize(
@@ -79,18 +78,16 @@ def check(
     ],
 )
 def test_a_prompt_is_counted_again_only_if_it_may_have_been_cut(
-    monkeypatch: pytest.MonkeyPatch, size: int, read: int | None, is_empty: bool, policy: str | None, is_counted: bool
+    check: Check, size: int, read: int | None, is_empty: bool, policy: str | None, is_counted: bool
 ) -> None:
-    assert check(monkeypatch, request_of(size, policy), end_of(read), 0, is_empty=is_empty)[0] is is_counted
+    assert check(request_of(size, policy), read, is_empty=is_empty)[0] is is_counted
 
 
 @pytest.mark.parametrize(("used", "dropped"), [(900, None), (918, None), (919, 19), (5000, 4100)])
-def test_a_loss_of_more_than_two_percent_is_noticed(
-    monkeypatch: pytest.MonkeyPatch, used: int, dropped: int | None
-) -> None:
+def test_a_loss_of_more_than_two_percent_is_noticed(check: Check, used: int, dropped: int | None) -> None:
     with warnings.catch_warnings(record=True) as given:
         warnings.simplefilter("always")
-        assert check(monkeypatch, request_of(9000), end_of(900), used, is_empty=False) == (True, dropped)
+        assert check(request_of(9000), 900, used) == (True, dropped)
     assert {warning.category for warning in given} == ({lms.LMStudioTruncationWarning} if dropped else set())
 
 
@@ -99,19 +96,18 @@ def test_a_loss_of_more_than_two_percent_is_noticed(
     [(0, 979, False), (0, 981, True), (980, 981, False), (999, 999, False), (999, 1000, True), (None, 4000, True)],
 )
 def test_an_empty_response_is_an_overflow_if_the_prompt_does_not_fit(
-    monkeypatch: pytest.MonkeyPatch, read: int | None, used: int, overflows: bool
+    check: Check, read: int | None, used: int, overflows: bool
 ) -> None:
     error = pytest.raises(lms.LMStudioContextOverflowError, match=f"the prompt has {used} tokens")
     with warnings.catch_warnings(action="ignore"), error if overflows else contextlib.nullcontext():
-        check(monkeypatch, request_of(9000), end_of(read), used, is_empty=True)
+        check(request_of(9000), read, used, is_empty=True)
 
 
-def test_a_server_that_counts_nothing_has_read_no_more_than_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_counts_nothing_has_read_no_more_than_its_window(check: Check) -> None:
     with pytest.warns(lms.LMStudioTruncationWarning, match="dropped 3000 of the 4000 tokens"):
-        assert check(monkeypatch, request_of(9000), end_of(None), 4000, is_empty=False) == (True, 3000)
+        assert check(request_of(9000), None, 4000) == (True, 3000)
 
 
-def test_a_policy_that_drops_is_no_reason_to_warn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_policy_that_drops_is_no_reason_to_warn(check: Check) -> None:
     with warnings.catch_warnings(action="error"):
-        request = request_of(9000, "rollingWindow")
-        assert check(monkeypatch, request, end_of(900), 2000, is_empty=False) == (True, 1100)
+        assert check(request_of(9000, "rollingWindow"), 900, 2000) == (True, 1100)

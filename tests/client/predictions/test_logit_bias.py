@@ -4,7 +4,7 @@ A scripted model leaves out the words that are forbidden.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.emulator.server.handlers import SERVED
+from tests.client.prediction_frames import joined
 from tests.support.adapters import LANGUAGE_MODELS, Adapter
 from tests.support.requested import chosen
 
@@ -22,8 +23,12 @@ WIRE = [[words.token_id(" 3"), "-inf"], [words.token_id(" 5"), "-inf"], [words.t
 WITHOUT = " ".join(str(n) for n in range(200) if n not in {3, 5})
 
 
-async def joined(stream: AsyncIterator[Any]) -> str:
-    return "".join([fragment.content async for fragment in stream])
+async def responded(model: Any) -> str:
+    return str(await model.respond("count", config={"logitBias": BIAS}))
+
+
+async def completed(model: Any) -> str:
+    return await joined(model.complete_stream("count", config=lms.LlmPredictionConfig(logit_bias=BIAS)))
 
 
 def weather(city: str) -> str:
@@ -37,43 +42,27 @@ async def acted(model: Any) -> str:
     return str(messages[-1].content[0].text)
 
 
-async def responded(model: Any) -> str:
-    return str(await model.respond("count", config={"logitBias": BIAS}))
-
-
-async def completed(model: Any) -> str:
-    return str(await model.complete("count", config=lms.LlmPredictionConfig(logit_bias=BIAS)))
-
-
-WAYS: dict[str, Callable[[Any], Awaitable[str]]] = {
-    "respond": responded,
-    "respond_stream": lambda model: joined(model.respond_stream("count", config={"logit_bias": BIAS})),
-    "complete": completed,
-    "complete_stream": lambda model: joined(model.complete_stream("count", config={"logit_bias": BIAS})),
-    "act": acted,
-}
-
-
-@pytest.mark.parametrize("way", WAYS)
-async def test_texts_are_sent_as_the_ids_of_the_model(client: Any, server: Emulator, way: str) -> None:
-    assert await WAYS[way](await client.llm.model("chatty")) == WITHOUT
+@pytest.mark.parametrize("way", [responded, completed, acted])
+async def test_texts_are_sent_as_the_ids_of_the_model(
+    model: Any, server: Emulator, way: Callable[[Any], Awaitable[str]]
+) -> None:
+    assert await way(model) == WITHOUT
     assert chosen(server.predictions[-1]) == {"logitBias": WIRE}
 
 
 async def test_texts_are_sent_as_ids_to_a_server_without_raw_completion(
-    client: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch
+    model: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = {name: endpoint for name, endpoint in SERVED["llm"].items() if name != "completeRawText"}
     monkeypatch.setitem(SERVED, "llm", old)
-    assert await completed(await client.llm.model("chatty")) == WITHOUT
+    assert await completed(model) == WITHOUT
     assert server.predictions[-1].config["logitBias"] == WIRE
 
 
 @pytest.mark.parametrize(("text", "tokens"), [(" 3 4", "2 tokens"), ("", "0 tokens")])
 async def test_a_text_that_is_not_one_token_is_rejected_with_its_number_and_nothing_is_generated(
-    client: Any, server: Emulator, text: str, tokens: str
+    model: Any, server: Emulator, text: str, tokens: str
 ) -> None:
-    model = await client.llm.model("chatty")
     with pytest.raises(lms.LMStudioValueError) as caught:
         await model.respond("count", config={"logit_bias": {" 3": 1.0, text: 1.0}})
     assert str(caught.value) == (
@@ -84,9 +73,8 @@ async def test_a_text_that_is_not_one_token_is_rejected_with_its_number_and_noth
 
 
 async def test_the_model_is_loaded_again_if_it_was_unloaded_before_its_tokenizer_is_asked(
-    client: Any, server: Emulator
+    model: Any, server: Emulator
 ) -> None:
-    model = await client.llm.model("chatty")
     await asyncio.to_thread(server.unload, "chatty")
     assert await responded(model) == WITHOUT
 
