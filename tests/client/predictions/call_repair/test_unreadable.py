@@ -11,17 +11,23 @@ TOOLS = MeantTools([{"type": "function", "function": {"name": "ping", "parameter
 
 
 @pytest.mark.parametrize(
-    ("text", "arguments"),
+    ("text", "expected"),
     [
-        ('{"host": "a"', {"host": "a"}),
-        ('{"host": "a", "tags": ["x"', {"host": "a", "tags": ["x"]}),
-        ('{"host": "a"}}', {"host": "a"}),
-        ('<tool_call>{"name": "ping", "arguments": {"host": "a"</tool_call>', {"host": "a"}),
-        ('<tool_call>{"name": "ping", "arguments": {}</tool_call>', {}),
+        ('{"host": "a"', [{"host": "a"}]),
+        ('{"host": "a"}}', [{"host": "a"}]),
+        ('{"host": "a"]}', [{"host": "a"}]),
+        ('{"tags": ["x"}', [{"tags": ["x"]}]),
+        ('{"host": "a", "tags": ["x"', [{"host": "a", "tags": ["x"]}]),
+        ('{"host": "\\"{"', [{"host": '"{'}]),
+        ('<tool_call>{"name": "ping", "arguments": {"host": "a"</tool_call>', [{"host": "a"}]),
+        ('<tool_call>{"name": "ping", "arguments": {}</tool_call>', [{}]),
+        ('{"host": "a', []),
+        ('{"tags": ["x', []),
+        ('{"host": "a"} and so on', []),
     ],
 )
-def test_a_bracket_after_a_value_is_completed(text: str, arguments: dict[str, Any]) -> None:
-    assert [each.arguments for each in calls_in(text, TOOLS, "ping")] == [arguments]
+def test_only_brackets_after_a_value_are_completed(text: str, expected: list[dict[str, Any]]) -> None:
+    assert [each.arguments for each in calls_in(text, TOOLS, "ping")] == expected
 
 
 @pytest.mark.parametrize(
@@ -43,31 +49,23 @@ def test_what_should_have_followed_is_not_left_out(text: str) -> None:
 LOOKING = MeantTools({"function": {"name": name}} for name in ("look", "get_user", "getUser"))
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ('{"a": "x"', [{"a": "x"}]),
-        ('{"a": "x"}}', [{"a": "x"}]),
-        ('{"a": "x"]}', [{"a": "x"}]),
-        ('{"a": ["x"}', [{"a": ["x"]}]),
-        ('{"a": ["x"', [{"a": ["x"]}]),
-        ('{"a": "\\"{"', [{"a": '"{'}]),
-        ('{"a": "x', []),
-        ('{"a": ["x', []),
-        ('{"a": "x"} and so on', []),
-    ],
-)
-def test_only_brackets_are_completed(text: str, expected: list[dict[str, Any]]) -> None:
-    assert [call.arguments for call in calls_in(text, LOOKING, "look")] == expected
-
-
 def test_a_name_that_resembles_two_tools_means_none() -> None:
     assert LOOKING.meant("GET_USER") is None
     assert calls_in('{"a": 1', LOOKING, "GET_USER") == []
 
 
-@pytest.mark.parametrize("end", ["", "]" * 100_000, "</tool_call> " * 10_000], ids=["", "closed", "marked"])
-@pytest.mark.parametrize("unit", ["{", "}", " ", '{"name": "', "</tool_call>"])
+@pytest.mark.parametrize(
+    ("unit", "end"),
+    [
+        ("{", ""),
+        ("{", "]" * 100_000),
+        ("}", ""),
+        (" ", ""),
+        ('{"name": "', "</tool_call> " * 10_000),
+        ("</tool_call>", ""),
+    ],
+    ids=["open", "closed", "closing", "spaces", "names", "marked"],
+)
 def test_a_long_text_takes_linear_time(unit: str, end: str) -> None:
     """With quadratic time, it would be minutes."""
     for beginning in ("", '<tool_call>{"name": "ping", "arguments": {'):

@@ -71,7 +71,7 @@ _ADD = {"tools": ["add"]}
 _CALL = '<tool_call>{"name": "add", "arguments": {"a": 1, "b": 2}}</tool_call>'
 
 
-_SIZES = (300, 600)
+_SIZE, _MOST_READINGS = 2_000, 42
 _MARKERS = {
     **{known.name: (*known.begins, *known.ends, *known.bodies) for known in formats.FORMATS},
     "other tokens": (*formats._AFTER_RESPONSE, *formats._BEFORE_ARGUMENTS, *formats.NEXT_TURNS, "<think>", "</think>"),
@@ -89,10 +89,19 @@ _LONG_CALLS = [
     ("<tool_call><function=add>", "\n<parameter={}>1</parameter>", ""),
     ('<tool_call>{{"name": "add", "arguments": {{', '"{}": "\\u00e9", ', ""),
     ("[TOOL_CALLS]add(", "{}='1', ", ""),
-    ("<tool_call>", _CALL.replace("{", "{{").replace("}", "}}"), ""),
     ("[TOOL_CALLS][", '{{"name": "add", "arguments": {{}}}}, ', ""),
 ]
 """Beginnings of calls, what is repeated in them with other names, and their ends."""
+
+
+def _long_texts(kind: str) -> list[str]:
+    if kind == "long calls":
+        return [
+            begin.format() + "".join(unit.format(f"a{number}") for number in range(_SIZE // len(unit))) + end
+            for begin, unit, end in _LONG_CALLS
+        ]
+    units = [unit for marker in _MARKERS[kind] for unit in (marker, f'"</think>{marker}\n')]
+    return [(unit * _SIZE)[:_SIZE] for unit in units]
 
 
 class _CountingPattern:
@@ -163,45 +172,16 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return work
 
 
-def _grows(work: list[int], texts: list[str], step: int) -> bool:
-    """Whether a text that is twice as long takes much more than twice the work."""
-    found = list[int]()
-    for text in texts:
+@pytest.mark.parametrize("step", [5, 10_000], ids=["streamed", "whole"])
+@pytest.mark.parametrize("kind", [*_MARKERS, "long calls"])
+def test_a_long_text_is_read_a_few_times_only(kind: str, step: int, work: list[int]) -> None:
+    """Work that grows with the square of the length is more than this by far."""
+    found: dict[str, float] = {}
+    for text in _long_texts(kind):
         work.clear()
         _outcome(_ADD, [text[at : at + step] for at in range(0, len(text), step)])
-        found.append(sum(work))
-    return found[1] > 2.5 * found[0]
-
-
-@pytest.mark.parametrize("step", [5, 10_000], ids=["streamed", "whole"])
-@pytest.mark.parametrize("kind", _MARKERS)
-def test_the_work_grows_with_the_length_of_a_text(kind: str, step: int, work: list[int]) -> None:
-    repeated = [f(each) for each in _MARKERS[kind] for f in (str, "</think>{}".format, '"</think>{}\n'.format)]
-    texts = {unit: [(unit * size)[:size] for size in _SIZES] for unit in repeated}
-    assert [unit for unit in repeated if _grows(work, texts[unit], step)] == []
-
-
-@pytest.mark.parametrize("step", [5, 10_000], ids=["streamed", "whole"])
-@pytest.mark.parametrize(("begin", "unit", "end"), _LONG_CALLS)
-def test_the_work_grows_with_the_length_of_a_call(begin: str, unit: str, end: str, step: int, work: list[int]) -> None:
-    repeated = [[unit.format(f"a{number}") for number in range(size // len(unit))] for size in _SIZES]
-    assert not _grows(work, [begin.format() + "".join(units) + end for units in repeated], step)
-
-
-@pytest.mark.parametrize(
-    "unit",
-    [
-        *("</think><tool_call>x", "<tool_call>", '{"name": "add", "arguments": {"a": [', "[", "{", "<", "```json\n"),
-        *("<function=add><parameter=a>1", '"<tool_call>" ', "<tool_call>          ", "</parameter>   ", "a "),
-        *(f"{_CALL}\n", "<tool_call>add<arg_key>a", '"</think>', '"</think>\n'),
-    ],
-)
-def test_a_long_text_is_read_a_few_times_only(unit: str, work: list[int]) -> None:
-    text = (unit * (10_000 // len(unit) + 1))[:10_000]
-    for step in (7, 10_000):
-        work.clear()
-        _outcome(_ADD, [text[at : at + step] for at in range(0, len(text), step)])
-        assert sum(work) < 50 * len(text)
+        found[text[:40]] = sum(work) / len(text)
+    assert {begin: times for begin, times in found.items() if times > _MOST_READINGS} == {}
 
 
 @pytest.mark.parametrize(
