@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.sync import PluginTool
 from lmstudio_integrations.client.plugins import PluginSession, RemoteTool, ToolCallbacks, spec_of
-from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef
 from lmstudio_integrations.types.tools import Tool
@@ -25,6 +23,7 @@ from tests.client.fake import Socket, authenticate, fake_server, receive, send, 
 from tests.support.gate import Gate
 
 SECONDS = 600.0
+FAILED = {"content": [{"type": "text", "text": "no such city"}], "isError": True}
 CONTENT = [{"type": "text", "text": "a chart"}, {"type": "image", "data": "aGk=", "mimeType": "image/png"}]
 
 
@@ -103,7 +102,7 @@ async def test_tools_are_listed_and_called(session: Any) -> None:
     assert await tool.call({"a": 1, "b": 2}) == 3
 
 
-@pytest.mark.parametrize("value", [None, 0, "é🙂", [], {"a": [1, None]}, CONTENT])
+@pytest.mark.parametrize("value", [None, {"a": ["é🙂", None]}, CONTENT])
 async def test_a_result_may_be_any_json(session: Any, value: Any) -> None:
     assert await named(session, "echo").call({"value": value}) == value
 
@@ -113,8 +112,6 @@ async def test_a_result_may_be_any_json(session: Any, value: Any) -> None:
     [
         ("fail", {}, lms.LMStudioPluginToolError, "no api token is loaded"),
         ("add", {"a": "one", "b": 2}, lms.LMStudioValueError, "a: 'one' is not of type 'integer'"),
-        ("add", {"a": 1}, lms.LMStudioValueError, "'b' is a required property"),
-        ("add", {"a": 1, "b": 2, "c": 3}, lms.LMStudioValueError, "c"),
     ],
 )
 async def test_a_call_that_fails_is_one_error(
@@ -176,9 +173,7 @@ async def test_one_that_cannot_start_closes_the_others(
     ("plugin", "parameters", "text"),
     [
         (5, {}, "plugin must be an identifier"),
-        ({}, {}, "plugin must be an identifier"),
         (" ", {}, "plugin is empty"),
-        ("mcp/sums", {"prefx": "a"}, "did you mean 'prefix'"),
         ({"mcp/sums": {"prefx": "a"}}, {}, "did you mean 'prefix'"),
         ("mcp/sums", {"prefix": 5}, "prefix must be a string"),
         ("mcp/sums", {"plugin_config": [1]}, "plugin_config must be a dict"),
@@ -253,35 +248,30 @@ async def test_a_cancelled_task_aborts_its_call(server: Emulator) -> None:
         await asyncio.to_thread(server.wait_for, lambda: states(server) == ["aborted"], SECONDS)
 
 
-def test_ctrl_c_aborts_the_call(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    with lms.Client(server.address) as client, client.plugins.tools("mcp/sums") as session:
+def test_an_interrupted_thread_aborts_its_call(server: Emulator) -> None:
+    def interrupt(_report: object) -> None:
+        raise KeyboardInterrupt
 
-        def interrupt(mailbox: ThreadMailbox) -> list[Any]:
-            server.wait_for(lambda: states(server) == ["running"], SECONDS)
-            raise KeyboardInterrupt
-
-        with monkeypatch.context() as patched:
-            patched.setattr(ThreadMailbox, "wait", interrupt)
-            with pytest.raises(KeyboardInterrupt):
-                named(session, "wait")()
+    with lms.Client(server.address) as client, client.plugins.tools("mcp/sums", on_status=interrupt) as session:
+        with pytest.raises(KeyboardInterrupt):
+            named(session, "wait")()
         server.wait_for(lambda: states(server) == ["aborted"], SECONDS)
 
 
 def test_a_call_in_a_closed_loop_is_aborted(server: Emulator) -> None:
     with lms.Client(server.address) as client, client.plugins.tools("mcp/sums") as session:
         loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda _loop, _context: None)
         coroutine = named(session, "wait").implementation()
         task = loop.create_task(coroutine)
         loop.call_soon(loop.stop)
         loop.run_forever()
         server.wait_for(lambda: states(server) == ["running"], SECONDS)
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(loop, "call_exception_handler", lambda _context: None)
-            loop.close()
-            server.wait_for(lambda: states(server) == ["aborted"], SECONDS)
-            coroutine.close()
-            del coroutine, task
-            gc.collect()
+        loop.close()
+        server.wait_for(lambda: states(server) == ["aborted"], SECONDS)
+        coroutine.close()
+        del coroutine, task
+        gc.collect()
 
 
 @pytest.mark.parametrize("forget", ["session", "session and tools"])
@@ -299,12 +289,6 @@ def test_a_forgotten_session_is_closed(server: Emulator, forget: str) -> None:
             server.wait_for(lambda: not server.running_plugins, SECONDS)
         finally:
             gc.enable()
-
-
-async def test_calls_run_at_once_and_are_not_mixed_up(session: Any) -> None:
-    tool = named(session, "echo")
-    values = [f"value {number}" for number in range(100)]
-    assert await asyncio.gather(*(tool.call({"value": value}) for value in values)) == values
 
 
 def test_a_session_is_shared_by_threads_and_loops(server: Emulator) -> None:
@@ -337,17 +321,23 @@ async def test_act_takes_the_tools(client: Any, session: Any, question: str, rep
     assert messages[-1].content[0].text == f"It says {reply}"
 
 
-@pytest.mark.parametrize(("tool", "text"), [("fail", "Tool 'fail' error: no api token is loaded"), ("wait", None)])
+@pytest.mark.parametrize(
+    ("tool", "arguments", "text"),
+    [
+        ("fail", {}, "Tool 'fail' error: no api token is loaded"),
+        ("echo", {"value": FAILED}, "Tool 'echo' error: no such city"),
+        ("wait", {}, None),
+    ],
+)
 async def test_act_gives_the_model_what_a_tool_says_and_raises_what_nobody_knows(
-    make_client: Callable[..., Any], tool: str, text: str | None
+    make_client: Callable[..., Any], tool: str, arguments: dict[str, Any], text: str | None
 ) -> None:
-    rules = [{"when": {"role": "user"}, "then": [{"tool": tool, "arguments": {}}]}]
-    sums = Plugin()
-    with Emulator([{"key": "m", "rules": rules}], plugins={"mcp/sums": sums.functions}) as server:
-        async with make_client(server.address) as client, client.plugins.tools("mcp/sums", timeout=0.5) as session:
+    rules = [{"when": {"role": "user"}, "then": [{"tool": tool, "arguments": arguments}]}]
+    timeout = None if text else 0.5  # of a tool that never ends
+    with Emulator([{"key": "m", "rules": rules}], plugins={"mcp/sums": Plugin().functions}) as server:
+        async with make_client(server.address) as client, client.plugins.tools("mcp/sums", timeout=timeout) as session:
             model, messages = await client.llm.model("m"), list[Any]()
-            tools = session.tools
-            acting = model.act("go", tools, on_message=messages.append)
+            acting = model.act("go", session.tools, on_message=messages.append)
             if text is None:
                 with pytest.raises(lms.LMStudioTimeoutError):
                     await acting
@@ -362,18 +352,24 @@ async def test_act_gives_the_model_what_a_tool_says_and_raises_what_nobody_knows
 async def test_what_was_not_sent_is_sent_in_a_new_session(
     client: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
+    opened, open_session = list[Any](), PluginSession.open
+
+    def record(session: PluginSession) -> Any:
+        channel = open_session(session)
+        if opened and not channel.mailbox.done:
+            opened[0].close(lms.LMStudioPluginError("The plugin has crashed"))  # it is lost just now
+        opened.append(channel)
+        return channel
+
+    monkeypatch.setattr(PluginSession, "open", record)
     session = client.plugins.tools("mcp/sums")
     await session.start()
-    (inner,) = session.sessions._sessions
-    over = inner._channel
-    over.close(lms.LMStudioPluginError("The plugin has crashed"))
-    await asyncio.to_thread(server.wait_for, lambda: over.mailbox.done, SECONDS)
-    opened, name = inner._open_channel, "open" if what == "start" else "_open_channel"
-    channels = iter([over])
-    monkeypatch.setattr(inner, name, lambda: next(channels, None) or opened())  # it was lost just now
-    use = session.start if what == "start" else partial(named(session, "add").call, {"a": 1, "b": 2})
     with pytest.warns(lms.LMStudioToolSessionWarning, match="The plugin has crashed"):
-        await use()
+        if what == "start":
+            await session.start()
+        else:
+            opened[0].close(lms.LMStudioPluginError("The plugin has crashed"))
+            await named(session, "add").call({"a": 1, "b": 2})
     assert [call.result for call in server.tool_calls] == ([3] if what == "call" else [])
     await session.aclose()
 
@@ -402,15 +398,15 @@ async def test_a_start_that_is_cancelled_closes_the_session_unless_another_start
             _ = session.tools
 
 
-async def test_a_second_start_that_fails_leaves_the_session_to_those_who_use_it(client: Any, sums: Plugin) -> None:
+async def test_a_second_start_that_fails_leaves_the_session_to_those_who_use_it(
+    client: Any, sums: Plugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with client.plugins.tools("mcp/sums") as session:
         running = asyncio.ensure_future(named(session, "wait").call({}))
         assert await asyncio.to_thread(sums.gate.reached.wait, SECONDS)
-        (inner,) = session.sessions._sessions
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(inner, "open", lambda: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                await session.start()
+        monkeypatch.setattr(PluginSession, "open", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await session.start()
         assert await named(session, "add").call({"a": 1, "b": 2}) == 3
         sums.gate.open()
         assert await running == "opened"
@@ -434,18 +430,12 @@ async def test_the_name_with_the_prefix_is_that_of_errors_and_reports(client: An
 def test_a_schema_that_python_cannot_check_is_still_shown_to_the_model(caplog: pytest.LogCaptureFixture) -> None:
     parameters = {"type": "object", "properties": {"word": {"type": "string", "pattern": "^\\p{L}+$"}}}
     definition = {"type": "function", "function": {"name": "look_up", "parameters": parameters}}
-    context = lms.Client("localhost:1")._context
+    context = lms.Client("localhost:1").llm.lazy_model().model.context
     session = PluginSession(context, spec_of("mcp/words", None), ToolCallbacks())
     tool = PluginTool.of(RemoteTool(session, Tool.from_dict(definition), "look_up"), context)
     assert tool.to_tool().function.parameters == parameters
     assert tool.check({"word": 5}) == {"word": 5}
     assert "are not checked" in caplog.text
-
-
-def test_a_lost_call_is_nothing_that_others_retry_by_default() -> None:
-    error = lms.LMStudioToolConnectionLostError("lost")
-    assert isinstance(error, RuntimeError)  # which LangGraph's policy does not retry
-    assert not error.retryable
 
 
 FORK = """
@@ -473,14 +463,3 @@ def test_a_forked_process_opens_a_session_of_its_own(server: Emulator) -> None:
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, server.address]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.stdout == "both fine\n", done.stderr
-
-
-async def test_a_result_that_says_that_the_tool_failed_is_an_error_in_act(make_client: Callable[..., Any]) -> None:
-    result = {"content": [{"type": "text", "text": "no such city"}], "isError": True}
-    rules = [{"when": {"role": "user"}, "then": [{"tool": "echo", "arguments": {"value": result}}]}]
-    with Emulator([{"key": "m", "rules": rules}], plugins={"mcp/sums": Plugin().functions}) as server:
-        async with make_client(server.address) as client, client.plugins.tools("mcp/sums") as session:
-            model, messages = await client.llm.model("m"), list[Any]()
-            await model.act("go", session.tools, on_message=messages.append)
-            assert json.loads(messages[1].content[0].content) == "Tool 'echo' error: no such city"
-            assert await named(session, "echo").call({"value": result}) == result
