@@ -6,9 +6,6 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from tests.client.both import make_client
-
-__all__ = ["make_client"]
 
 
 async def test_a_text_gives_a_vector_and_a_list_gives_a_list(client: Any) -> None:
@@ -31,12 +28,11 @@ async def test_tokens_of_one_text_and_of_several(client: Any) -> None:
     assert await model.count_tokens(["one two", "three"]) == [2, 1]
 
 
-@pytest.mark.parametrize("texts", [None, 5, b"ab", {"a": 1}, ["a", None], ["text", 5]])
+@pytest.mark.parametrize("texts", [5, b"ab", ["a", None]])
 async def test_what_is_not_a_list_of_strings_is_rejected(client: Any, texts: Any) -> None:
-    model = await client.embedding.model("vectors")
     wrong = texts[-1] if isinstance(texts, list) else texts
     with pytest.raises(lms.LMStudioValueError, match=f"got {re.escape(repr(wrong))}"):
-        await model.embed(texts)
+        await client.embedding.lazy_model("vectors").embed(texts)
 
 
 async def test_an_embedding_model_reports_its_info_and_load_config(client: Any) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -232,8 +233,10 @@ async def test_closing_the_client_ends_its_sessions(make_client: Callable[..., A
             await session.start()
             running = asyncio.ensure_future(named(session, "wait").call({}))
             await asyncio.to_thread(server.wait_for, lambda: states(server) == ["running"], SECONDS)
-        with pytest.raises(lms.LMStudioToolConnectionLostError, match="what it has done is unknown"):
+        with pytest.raises(lms.LMStudioToolConnectionLostError, match="what it has done is unknown") as caught:
             await running
+        assert isinstance(caught.value, RuntimeError)  # which LangGraph's policy does not retry
+        assert not caught.value.retryable
         with pytest.raises(lms.LMStudioClientClosedError):
             await named(session, "add").call({"a": 1, "b": 2})
 
@@ -364,12 +367,11 @@ async def test_what_was_not_sent_is_sent_in_a_new_session(
     monkeypatch.setattr(PluginSession, "open", record)
     session = client.plugins.tools("mcp/sums")
     await session.start()
+    if what == "call":
+        opened[0].close(lms.LMStudioPluginError("The plugin has crashed"))
+    use = session.start if what == "start" else partial(named(session, "add").call, {"a": 1, "b": 2})
     with pytest.warns(lms.LMStudioToolSessionWarning, match="The plugin has crashed"):
-        if what == "start":
-            await session.start()
-        else:
-            opened[0].close(lms.LMStudioPluginError("The plugin has crashed"))
-            await named(session, "add").call({"a": 1, "b": 2})
+        await use()
     assert [call.result for call in server.tool_calls] == ([3] if what == "call" else [])
     await session.aclose()
 
