@@ -112,15 +112,6 @@ def test_the_thread_that_closes_a_stream_reads_its_end(server: Emulator) -> None
             stream.result()
 
 
-async def test_the_task_that_closes_a_stream_reads_its_end(model: Any) -> None:
-    stream = model.respond_stream("for ever")
-    async for _fragment in stream:
-        await stream.aclose()
-    assert await joined(stream) == ""
-    with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
-        stream.result()
-
-
 async def test_reading_on_after_the_reading_task_was_cancelled_is_an_error(model: Any, gate: Gate) -> None:
     fragments = aiter(model.respond_stream("wait"))
     reader = await _at_the_gate(fragments, gate)

@@ -125,8 +125,7 @@ def test_act_and_adapters_ask_for_help(server: Emulator, monkeypatch: pytest.Mon
     assert found == [f"{helps} StopOnRepetition", f"{helps} ContextCheck StopOnRepetition"]
 
 
-@pytest.mark.parametrize("call", ["adapter", "native"])
-def test_a_plain_call_enters_no_file_of_them_before_its_request_is_sent(server: Emulator, call: str) -> None:
+def test_a_plain_call_enters_no_file_of_them_before_its_request_is_sent(server: Emulator) -> None:
     entered: list[Path] = []
 
     def record(frame: FrameType, event: str, _: object) -> None:
@@ -137,16 +136,14 @@ def test_a_plain_call_enters_no_file_of_them_before_its_request_is_sent(server: 
 
     with lms.Client(server.address) as client:
         llm, chat = client.llm.model("m"), ChatLMStudio(model="m", host=server.address)
-        calls: dict[str, Callable[[], object]] = {
-            "adapter": lambda: list(chat.stream("hi")),
-            "native": lambda: llm.respond("hi"),
-        }
-        calls[call]()
-        sys.setprofile(record)
-        try:
-            calls[call]()
-        finally:
-            sys.setprofile(None)
+        calls: list[Callable[[], object]] = [lambda: list(chat.stream("hi")), lambda: llm.respond("hi")]
+        for call in calls:
+            call()
+            sys.setprofile(record)
+            try:
+                call()
+            finally:
+                sys.setprofile(None)
     folder = Path(entries.__file__).parent
     assert {path.name for path in entered if path.parent == folder} == {"__init__.py"}
     assert not [path for path in entered if path.parent.name == "telemetry"]

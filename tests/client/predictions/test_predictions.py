@@ -1,8 +1,7 @@
-"""Responding, completing and streaming: what is delivered, what is retried, and where warnings point to."""
+"""Responding, completing and streaming: what is delivered, and what is retried."""
 
 import asyncio
 import gc
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -143,14 +142,6 @@ async def test_a_text_is_continued_without_a_template(model: Any, server: Emulat
     assert (await model.complete("count", config={"maxTokens": 1})).content == "0"
     assert await joined(model.complete_stream("count", config={"maxTokens": 2})) == "0 1"
     assert all(record.raw for record in server.predictions)
-
-
-async def test_streams_run_side_by_side_on_one_socket(model: Any, server: Emulator) -> None:
-    first, second = aiter(model.respond_stream("count")), aiter(model.respond_stream("count"))
-    seen = [await anext(first), await anext(second)]
-    assert seen[0].content == seen[1].content == "0"
-    assert [len([fragment async for fragment in stream]) for stream in (first, second)] == [199, 199]
-    assert len([each for each in server.connections if each.namespace == "llm"]) == 1
 
 
 async def test_a_preset_sets_what_the_call_does_not(make_client: Callable[..., Any]) -> None:
@@ -516,32 +507,3 @@ async def test_the_progress_of_the_first_of_two_predictions_is_reported(together
         with pytest.raises(lms.LMStudioConnectionLostError):
             await loaded_handle(client).respond("Hi", **IN_TWO_STEPS, on_prompt_processing_progress=seen.append)
     assert seen == [0.0, 0.5]
-
-
-# In the program -------------------------------------------------------------------------------------------------------
-
-
-def test_a_warning_points_to_the_line_of_the_program(server: Emulator) -> None:
-    with lms.Client(server.address) as client:
-        client.llm.model("chatty", config={"contextLength": 1000})
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            client.llm.model("chatty", config={"contextLength": 2000})
-    assert [warning.filename for warning in caught] == [__file__]
-
-
-async def test_a_warning_points_to_the_line_of_the_coroutine(server: Emulator) -> None:
-    async with lms.AsyncClient(server.address) as client:
-        await client.llm.model("chatty", config={"contextLength": 1000})
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            await client.llm.model("chatty", config={"contextLength": 2000})
-    assert [warning.filename for warning in caught] == [__file__]
-
-
-async def test_the_sync_client_works_where_a_loop_is_running(server: Emulator) -> None:
-    asyncio.get_running_loop()  # as in a notebook
-    with lms.Client(server.address) as client:
-        model = client.llm.model("chatty")
-        assert model.respond("count").content.endswith("199")
-        assert sum(1 for _fragment in model.respond_stream("count")) == 200

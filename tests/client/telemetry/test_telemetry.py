@@ -2,28 +2,25 @@
 
 import asyncio
 import json
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.embeddings import EmbeddingRequest
-from lmstudio_integrations.client.telemetry import spans
 from lmstudio_integrations.client.telemetry.spans import CONTENT_VARIABLE, DISABLED_VARIABLE
-from lmstudio_integrations.client.transport.listener import NOBODY
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
-from tests.client.fake import fake_server, wait_until
+from tests.client.fake import Socket, authenticate, fake_server, receive, send_together
 from tests.client.models.test_retries import Fickle
-from tests.client.prediction_frames import loaded_handle
+from tests.client.prediction_frames import END, fragment, joined, loaded_handle, packet
 from tests.support.pauses import replace_pauses
 from tests.support.telemetry import (
     METER_PROVIDER,
@@ -116,26 +113,25 @@ async def test_a_stream_is_one_span_from_its_request_to_its_end(traced: Any, tel
     assert attributes["gen_ai.usage.output_tokens"] == stream.stats.predicted_tokens_count
 
 
-async def test_a_stream_that_arrives_at_once_has_a_first_chunk(traced: Any, telemetry: Telemetry) -> None:
-    stream = traced.respond_stream("hi")
-    await stream.start()
-    # All of it is there before it is read.
-    await wait_until(lambda: stream._prediction._ask.call.mailbox.done)
-    await anext(stream)
+async def test_a_stream_that_arrives_at_once_has_a_first_chunk(telemetry: Telemetry) -> None:
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        await receive(socket)
+        send_together(socket, [fragment("Hi"), packet(END)])
+
+    async with fake_server(behave) as host, lms.AsyncClient(host) as client:
+        await joined(loaded_handle(client).respond_stream("hi"))
     assert (telemetry.span("chat chatty").attributes or {})["gen_ai.response.time_to_first_chunk"]
 
 
 async def test_a_completion_is_a_text_completion(traced: Any, telemetry: Telemetry) -> None:
-    await traced.complete("Once upon a time", config={"stop_strings": ["."], "seed": 1})
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    await traced.complete("Once upon a time", config={"stop_strings": ["."], "seed": 1}, response_format=schema)
     attributes = attributes_of(telemetry.span("text_completion chatty"))
+    assert attributes["gen_ai.output.type"] == "json"
     assert attributes["gen_ai.operation.name"] == "text_completion"
     assert attributes["gen_ai.request.stop_sequences"] == (".",)
     assert attributes["gen_ai.request.seed"] == 1
-
-
-async def test_structured_output_is_an_output_type(traced: Any, telemetry: Telemetry) -> None:
-    await traced.respond("hi", response_format={"type": "object", "properties": {"a": {"type": "integer"}}})
-    assert attributes_of(telemetry.span("chat chatty"))["gen_ai.output.type"] == "json"
 
 
 async def test_each_round_of_the_tool_loop_is_a_span(traced: Any, telemetry: Telemetry) -> None:
@@ -149,14 +145,9 @@ async def test_each_round_of_the_tool_loop_is_a_span(traced: Any, telemetry: Tel
     assert reasons == [("tool_call",), ("stop",)]
 
 
-@pytest.mark.parametrize(
-    ("texts", "parameters"), [("one", {}), ([f"text {number}" for number in range(130)], {"show_progress": True})]
-)
-async def test_an_embedding_is_one_span(
-    client: Any, server: Emulator, telemetry: Telemetry, texts: Any, parameters: dict[str, Any]
-) -> None:
+async def test_an_embedding_is_one_span(client: Any, server: Emulator, telemetry: Telemetry) -> None:
     model = await client.embedding.model("vectors")
-    await model.embed(texts, **parameters)
+    await model.embed([f"text {number}" for number in range(130)], show_progress=True)
     assert attributes_of(telemetry.span("embeddings vectors")) == {
         "gen_ai.operation.name": "embeddings",
         "gen_ai.provider.name": "lm_studio",
@@ -173,11 +164,6 @@ async def test_texts_that_have_to_be_counted_are_one_span(client: Any, telemetry
     span = telemetry.span("embeddings vectors")
     assert is_child(telemetry.span("load vectors"), span)
     assert (span.attributes or {})["gen_ai.embeddings.dimension.count"] == 16
-
-
-def test_a_finalizer_at_the_end_of_the_process_records_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "is_finalizing", lambda: True)
-    spans._run_outside_sdk(pytest.fail)
 
 
 async def test_any_loaded_model_has_no_name_in_the_request(client: Any, traced: Any, telemetry: Telemetry) -> None:
@@ -216,14 +202,10 @@ async def test_a_connection_is_a_span_of_the_call_that_needs_it_first(client: An
     assert is_child(telemetry.span("connect"), program)
 
 
-async def test_a_model_that_is_loaded_already_is_no_load(client: Any, traced: Any, telemetry: Telemetry) -> None:
-    await client.llm.model("chatty")
-    assert not telemetry.names
-
-
 async def test_a_load_outside_of_a_prediction_is_a_child_of_the_current_span(client: Any, telemetry: Telemetry) -> None:
     with telemetry.start_span("program") as program:
         await client.llm.model("chatty")
+        await client.llm.model("chatty")  # which is no load
         await client.llm.load_new_instance("chatty", "second")
     loads = [span for span in telemetry.spans if span.name == "load chatty"]
     assert len(loads) == 2
@@ -277,12 +259,6 @@ async def test_a_retried_prediction_is_one_span_with_an_event(
 # The caller's context
 
 
-async def test_spans_are_children_of_the_span_that_is_current_in_the_caller(traced: Any, telemetry: Telemetry) -> None:
-    with telemetry.start_span("program") as program:
-        await traced.respond("hi")
-    assert is_child(telemetry.span("chat chatty"), program)
-
-
 async def test_a_stream_that_is_read_in_parts_does_not_change_the_current_span(
     traced: Any, telemetry: Telemetry
 ) -> None:
@@ -295,15 +271,6 @@ async def test_a_stream_that_is_read_in_parts_does_not_change_the_current_span(
         await stream.wait_for_result()
     assert is_child(telemetry.span("between"), program)
     assert is_child(telemetry.span("chat chatty"), program)
-
-
-async def test_predictions_of_several_tasks_have_their_own_parents(traced: Any, telemetry: Telemetry) -> None:
-    async def work(name: str) -> None:
-        with telemetry.start_span(name):
-            await traced.respond("count")
-
-    await asyncio.gather(*(work(f"task {number}") for number in range(4)))
-    check_own_parents(telemetry, "task")
 
 
 def test_predictions_of_several_threads_have_their_own_parents(server: Emulator, telemetry: Telemetry) -> None:
@@ -321,12 +288,8 @@ def test_predictions_of_several_threads_have_their_own_parents(server: Emulator,
             thread.start()
         for thread in threads:
             thread.join(600)
-    check_own_parents(telemetry, "thread")
-
-
-def check_own_parents(telemetry: Telemetry, prefix: str) -> None:
     chats = [span for span in telemetry.spans if span.name == "chat chatty"]
-    parents = {span.context.span_id for span in telemetry.spans if span.name.startswith(prefix) and span.context}
+    parents = {span.context.span_id for span in telemetry.spans if span.name.startswith("thread") and span.context}
     assert len(chats) == len(parents) == 4
     assert {span.parent.span_id for span in chats if span.parent} == parents
 
@@ -356,57 +319,45 @@ async def test_durations_and_tokens_are_histograms(traced: Any, server: Emulator
     assert tokens["output"].explicit_bounds[:3] == (1, 4, 16)
 
 
-async def test_a_failed_operation_has_a_duration_with_its_error(traced: Any, telemetry: Telemetry) -> None:
-    with pytest.raises(lms.LMStudioServerError):
-        await traced.respond("break")
-    (duration,) = telemetry.points(DURATION)
-    assert (duration.attributes or {})["error.type"] == "LMStudioServerError"
-    assert not telemetry.points(TOKENS)
-
-
-async def test_metrics_need_no_traces(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded = Telemetry()
-    monkeypatch.setattr(METER_PROVIDER, recorded.metrics)
-    await model.respond("hi")
-    assert not recorded.names
-    assert [point.count for point in recorded.points(DURATION)] == [1]
+@contextmanager
+def recorded_by(
+    patch: pytest.MonkeyPatch, providers: Iterable[str], sampler: Sampler = ALWAYS_ON
+) -> Iterator[Telemetry]:
+    """Configure some providers of the program."""
+    recorded = Telemetry(sampler)
+    made = {METER_PROVIDER: recorded.metrics, TRACER_PROVIDER: recorded.traces}
+    for provider in providers:
+        patch.setattr(provider, made[provider])
+    yield recorded
     recorded.close()
 
 
-async def test_traces_need_no_metrics(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded = Telemetry()
-    monkeypatch.setattr(TRACER_PROVIDER, recorded.traces)
-    await model.respond("hi")
-    assert recorded.names == ["chat chatty"]
-    assert not recorded.points(DURATION)
-    recorded.close()
-
-
-async def test_a_prediction_that_is_not_sampled_is_in_the_metrics(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded = Telemetry(ALWAYS_OFF)
-    monkeypatch.setattr(TRACER_PROVIDER, recorded.traces)
-    monkeypatch.setattr(METER_PROVIDER, recorded.metrics)
+@pytest.mark.parametrize(
+    ("providers", "sampler", "spans", "durations"),
+    [
+        ([METER_PROVIDER], ALWAYS_ON, 0, 1),
+        ([TRACER_PROVIDER], ALWAYS_ON, 1, 0),
+        ([METER_PROVIDER, TRACER_PROVIDER], ALWAYS_OFF, 0, 1),
+    ],
+    ids=["metrics alone", "traces alone", "not sampled"],
+)
+async def test_metrics_and_traces_do_not_need_each_other(
+    model: Any, monkeypatch: pytest.MonkeyPatch, providers: list[str], sampler: Sampler, spans: int, durations: int
+) -> None:
     monkeypatch.setenv(CONTENT_VARIABLE, "true")
-    await model.respond("hi")
-    assert not recorded.names
-    assert [point.count for point in recorded.points(TOKENS)] == [1, 1]
-    recorded.close()
-
-
-async def test_without_a_provider_nothing_is_traced(model: Any) -> None:
-    stream = model.respond_stream("hi")
-    await stream.wait_for_result()
-    assert stream._prediction._attempts.listener is NOBODY
+    with recorded_by(monkeypatch, providers, sampler) as recorded:
+        await model.respond("hi")
+        assert recorded.names == ["chat chatty"] * spans
+        assert [point.count for point in recorded.points(DURATION)] == [1] * durations
 
 
 async def test_a_stream_is_traced_if_the_provider_is_configured_before_it_is_read(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream, recorded = model.respond_stream("hi"), Telemetry()
-    monkeypatch.setattr(TRACER_PROVIDER, recorded.traces)
-    await stream.wait_for_result()
-    assert recorded.names == ["chat chatty"]
-    recorded.close()
+    stream = model.respond_stream("hi")
+    with recorded_by(monkeypatch, [TRACER_PROVIDER]) as recorded:
+        await stream.wait_for_result()
+        assert recorded.names == ["chat chatty"]
 
 
 # Content
@@ -420,7 +371,7 @@ async def test_prompts_and_responses_are_not_recorded_by_default(traced: Any, te
     assert result.content not in telemetry.everything()
 
 
-@pytest.mark.parametrize("value", ["True", "SPAN_ONLY", "SPAN_AND_EVENT"])
+@pytest.mark.parametrize("value", ["True", "SPAN_ONLY"])
 async def test_content_is_recorded_on_request(
     traced: Any, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
@@ -445,10 +396,9 @@ async def test_content_is_recorded_on_request(
     ]
 
 
-@pytest.mark.parametrize("value", ["false", "EVENT_ONLY"])
 async def test_content_is_not_recorded_for_other_values(
-    traced: Any, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, value: str
+    traced: Any, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(CONTENT_VARIABLE, value)
+    monkeypatch.setenv(CONTENT_VARIABLE, "EVENT_ONLY")
     await traced.respond("a private text")
     assert "private" not in telemetry.everything()

@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
 from lmstudio_integrations.client.predictions.middleware import Ask
 from lmstudio_integrations.client.predictions.tool_parser import call_parser, formats, lenient_json, parser, tools
-from lmstudio_integrations.client.predictions.tool_parser.streaming import StreamingToolParser
-from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTools
 from lmstudio_integrations.types._json_schemas import ArgumentSchema
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -134,15 +132,6 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The characters that were copied, searched or given to a reader."""
     work = list[int]()
 
-    def count(owner: Any, name: str, length: Callable[..., int]) -> None:
-        method = getattr(owner, name)
-
-        def counting(*arguments: Any, **named: Any) -> Any:
-            work.append(length(*arguments))
-            return method(*arguments, **named)
-
-        monkeypatch.setattr(owner, name, counting)
-
     for module in (call_parser, parser, tools, lenient_json):
         for name, value in list(vars(module).items()):
             if isinstance(value, re.Pattern):
@@ -151,10 +140,6 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         monkeypatch.setattr(tokens, "_pattern", _CountingPattern(tokens._pattern, work.append))
     for quote, plain in lenient_json._PLAIN.items():
         monkeypatch.setitem(lenient_json._PLAIN, quote, _CountingPattern(plain, work.append))
-    count(StreamingToolParser, "_search", lambda _, window: len(window))
-    count(StreamingToolParser, "_parser_at", lambda parser, _: parser._length)
-    count(StreamingToolParser, "_surroundings_of", lambda parser, _: sum(map(len, parser._since)))
-    count(OfferedTools, "find", lambda _, name: len(name))
 
     class CountingCursor(lenient_json.TextCursor):
         def __init__(self, text: str, at: int = 0) -> None:
