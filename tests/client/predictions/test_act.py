@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -86,6 +86,13 @@ def tool_that(implementation: Callable[..., Any] | None, **members: Any) -> lms.
     return lms.ToolFunctionDef("add", "Add.", {"a": int, "b": int}, implementation, **members)
 
 
+async def results_of(model: Any, prompt: str, tools: Sequence[Any], **parameters: Any) -> list[str]:
+    """Return the results that the model gets in the first round."""
+    messages: list[Any] = []
+    await model.act(prompt, tools, on_message=messages.append, **parameters)
+    return [part.content for part in messages[1].content]
+
+
 # Rounds and messages --------------------------------------------------------------------------------------------------
 
 
@@ -101,30 +108,23 @@ async def test_the_model_gets_what_the_tool_returned(model: Any) -> None:
     assert messages[2].content[0].text == "I heard: 3"
 
 
-@pytest.mark.parametrize("parallel", [1, 2])
-async def test_replies_come_in_the_order_of_the_requests(model: Any, parallel: int) -> None:
-    messages: list[Any] = []
-    await model.act("both", [add, shout], on_message=messages.append, max_parallel_tool_calls=parallel)
-    assert [part.content for part in messages[1].content] == ['"SLOW"', "7"]
+async def test_replies_come_in_the_order_of_the_requests(model: Any) -> None:
+    assert await results_of(model, "both", [add, shout], max_parallel_tool_calls=2) == ['"SLOW"', "7"]
 
 
-async def test_the_last_round_has_no_tools(model: Any) -> None:
-    messages: list[Any] = []
-    result = await model.act("add", [add], max_prediction_rounds=1, on_message=messages.append)
-    assert result.rounds == 1
-    assert messages[0].role == "assistant"
-    with pytest.raises(lms.LMStudioPredictionError, match="final prediction round"):
-        await model.act("always", [add], max_prediction_rounds=1)
-
-
-async def test_the_last_round_requires_no_tool(model: Any) -> None:
+async def test_the_last_round_has_no_tools_and_requires_none(model: Any) -> None:
     results: list[Any] = []
-    required = {"type": "generic", "mode": "required"}
-    parameters = {"config": {"toolChoice": required}, "on_prediction_completed": results.append}
+    parameters: Any = {
+        "config": {"toolChoice": {"type": "generic", "mode": "required"}},
+        "on_prediction_completed": results.append,
+    }
     await model.act("add", [add], max_prediction_rounds=2, **parameters)
     assert [each.prediction_config.tool_choice["mode"] for each in results] == ["required", "auto"]
     assert [each.round_index for each in results] == [0, 1]
-    assert results[0].tool_call_requests[0].name == "add"
+    assert [len(each.tool_call_requests) for each in results] == [1, 0]
+    assert (await model.act("add", [add], max_prediction_rounds=1)).rounds == 1
+    with pytest.raises(lms.LMStudioPredictionError, match="final prediction round"):
+        await model.act("always", [add], max_prediction_rounds=1)
 
 
 async def test_the_callers_chat_is_not_changed(model: Any) -> None:
@@ -204,18 +204,14 @@ async def test_invalid_parameters_are_rejected_before_sending(
 async def test_an_awaitable_result_of_a_tool_is_awaited(
     model: Any, implementation: Callable[..., Any], parallel: int | None
 ) -> None:
-    messages: list[Any] = []
     tools = [add, lms.ToolFunctionDef("shout", "Say it loudly.", {"text": str}, implementation)]
-    await model.act("both", tools, on_message=messages.append, max_parallel_tool_calls=parallel)
-    assert messages[1].content[0].content == '"SLOW"'
+    assert await results_of(model, "both", tools, max_parallel_tool_calls=parallel) == ['"SLOW"', "7"]
 
 
 async def test_all_tools_of_a_round_run_at_once_however_many_they_are(model: Any) -> None:
     together = threading.Barrier(MANY, timeout=600)
     tool = lms.ToolFunctionDef("meet", "Wait for the others.", {}, lambda: together.wait() >= 0, repeatable=True)
-    messages: list[Any] = []
-    await model.act("meet", [tool], on_message=messages.append, max_parallel_tool_calls=None)
-    assert [part.content for part in messages[1].content] == ["true"] * MANY
+    assert await results_of(model, "meet", [tool], max_parallel_tool_calls=None) == ["true"] * MANY
 
 
 @pytest.mark.parametrize(("is_async", "parallel"), [(False, 1), (False, None), (True, None)])
@@ -267,47 +263,38 @@ def end_iteration(**_numbers: int) -> None:
 async def test_the_model_gets_the_error_of_a_tool(
     model: Any, implementation: Callable[..., Any], parallel: int | None, expected: str
 ) -> None:
-    messages: list[Any] = []
-    tools = [tool_that(implementation)]
-    await model.act("add", tools, on_message=messages.append, max_parallel_tool_calls=parallel)
-    assert messages[1].content[0].content == f'"Unhandled Python exception: {expected}"'
+    results = await results_of(model, "add", [tool_that(implementation)], max_parallel_tool_calls=parallel)
+    assert results == [f'"Unhandled Python exception: {expected}"']
 
 
 async def test_the_handler_of_invalid_tool_requests_may_replace_the_result_or_end_the_loop(model: Any) -> None:
-    messages: list[Any] = []
-    await model.act(
-        "nobody",
-        [add],
-        on_message=messages.append,
-        handle_invalid_tool_request=lambda error, request: f"{request.name}? {error}",
-    )
-    assert messages[1].content[0].content == "nobody? Cannot find tool with name nobody."
+    def replace_result(error: Exception, request: Any) -> str:
+        return f"{request.name}? {error}"
 
     def end(error: Exception, _request: Any) -> None:
         raise error
 
+    results = await results_of(model, "nobody", [add], handle_invalid_tool_request=replace_result)
+    assert results == ["nobody? Cannot find tool with name nobody."]
     with pytest.raises(lms.LMStudioToolCallError, match="Cannot find tool"):
         await model.act("nobody", [add], handle_invalid_tool_request=end)
 
 
-async def test_the_handler_of_invalid_tool_requests_is_also_called_for_a_tool_that_failed(model: Any) -> None:
-    messages: list[Any] = []
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [('Try "later".', '"Try \\"later\\"."'), (None, "\"Unhandled Python exception: ZeroDivisionError('never')\"")],
+)
+async def test_the_handler_of_invalid_tool_requests_is_also_called_for_a_tool_that_failed(
+    model: Any, text: str | None, sent: str
+) -> None:
     calls: list[Any] = []
 
     def handle_error(error: Exception, request: Any) -> str | None:
-        calls.append((error, request.name))
-        return 'Try "later".' if len(calls) == 1 else None
+        calls.append((type(error), type(error.__cause__), request.name))
+        return text
 
-    for _ in range(2):
-        await model.act("add", [tool_that(fail)], on_message=messages.append, handle_invalid_tool_request=handle_error)
-    (error, name), _ = calls
-    assert isinstance(error, lms.LMStudioPredictionError)
-    assert isinstance(error.__cause__, ZeroDivisionError)
-    assert name == "add"
-    assert [message.content[0].content for message in messages if message.role == "tool"] == [
-        '"Try \\"later\\"."',
-        "\"Unhandled Python exception: ZeroDivisionError('never')\"",
-    ]
+    assert await results_of(model, "add", [tool_that(fail)], handle_invalid_tool_request=handle_error) == [sent]
+    assert calls == [(lms.LMStudioPredictionError, ZeroDivisionError, "add")]
 
 
 async def test_a_handler_must_return_a_string(model: Any) -> None:
@@ -413,13 +400,12 @@ Guard = Callable[[Controller], Any]
 
 
 class Run:
-    """An `act` with a guard, which for the async client is async: what ran, what was reported, and the messages."""
+    """An `act` with a guard, which for the async client is async: what ran, and what was reported."""
 
     def __init__(self, model: Any) -> None:
         self.added: list[dict[str, int]] = []
         self.guarded: list[tuple[int, int, str, Any]] = []
         self.finalized: list[Any] = []
-        self.messages: list[Any] = []
         self._model = model
 
     def add(self, **numbers: int) -> int:
@@ -437,14 +423,13 @@ class Run:
         async def guard_later(*given: Any) -> None:
             guard(*given)
 
-        await self._model.act(
+        return await results_of(
+            self._model,
             prompt,
             [tool_that(self.add), shout],
             guard_tool_call=guard if isinstance(self._model, Awaited) else guard_later,
             on_tool_call_request_finalized=lambda _round, _call, call: self.finalized.append(call.arguments),
-            on_message=self.messages.append,
         )
-        return [part.content for part in self.messages[1].content]
 
 
 @pytest.fixture
@@ -458,11 +443,11 @@ async def test_an_allowed_call_runs(run: Run) -> None:
     assert run.finalized == [{"a": 1, "b": 1}]
 
 
-async def test_other_arguments_are_what_the_conversation_shows(run: Run) -> None:
+async def test_other_arguments_are_what_the_conversation_shows(run: Run, server: Emulator) -> None:
     assert await run.act("always", lambda guard: guard.allow_and_override_parameters({"a": 7, "b": 2})) == ["9"]
     assert run.added == run.finalized == [{"a": 7, "b": 2}]
-    (part,) = [part for part in run.messages[0].content if part.type == "toolCallRequest"]
-    assert part.tool_call_request.arguments == {"a": 7, "b": 2}
+    sent = server.predictions[-1].messages[-2]["content"]
+    assert [part["toolCallRequest"]["arguments"] for part in sent if "toolCallRequest" in part] == run.added
 
 
 @pytest.mark.parametrize(("reason", "sent"), [("not today", "not today"), (None, "The tool call was denied.")])
