@@ -371,7 +371,7 @@ RULES: tuple[dict[str, Any], ...] = (
     {"when": {"role": "tool"}, "then": [{"text": "It rains."}]},
     rule("loop", {"text": "Oslo. "}, {"text": LONG}),
     rule("think", {"text": f"<think>Oslo? {LONG}"}),
-    rule("white", ANSWER, *[{"text": "     "}, {"text": "\n"}] * 1_400),
+    rule("white", ANSWER, *[{"text": " " * 500}, {"text": "\n"}] * 17),
     rule("call, then loop", CALLED, {"text": LONG}),
 )
 

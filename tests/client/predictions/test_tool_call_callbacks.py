@@ -29,7 +29,7 @@ from tests.client.both import Awaited, make_client
 from tests.client.fake import Socket, authenticate, fake_server, receive, send
 from tests.client.prediction_frames import END as FINISHED
 from tests.client.prediction_frames import INFO, loaded_handle, packet
-from tests.client.predictions.test_act import RULES, add, shout
+from tests.client.predictions.test_act import RULES, add, results_of, shout
 from tests.support.endless import ENDLESS
 
 __all__ = ["make_client"]
@@ -277,11 +277,9 @@ async def test_the_handler_of_invalid_tool_requests_may_be_async(server: Emulato
         await asyncio.sleep(0)
         return f"{request.name}?"
 
-    recorder = Recorder()
     async with lms.AsyncClient(server.address) as client:
         model = await client.llm.model("chatty")
-        await model.act("nobody", [add], handle_invalid_tool_request=handle, **recorder.callbacks)
-    assert [each[3].content for each in recorder.of("result")] == ["nobody?"]
+        assert await results_of(model, "nobody", [add], handle_invalid_tool_request=handle) == ["nobody?"]
 
 
 async def test_async_callbacks_of_a_response_are_awaited_in_order(server: Emulator) -> None:
@@ -341,10 +339,8 @@ async def test_a_tool_gets_its_context(
     model: Any, function: Callable[..., Any], parallel: int | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    recorder = Recorder()
     tools = [add, lms.ToolFunctionDef.from_callable(function, name="shout")]
-    await model.act("both", tools, max_parallel_tool_calls=parallel, **recorder.callbacks)
-    assert '"slow False"' in [each[3].content for each in recorder.of("result")]
+    assert await results_of(model, "both", tools, max_parallel_tool_calls=parallel) == ['"slow False"', "7"]
     records = [(each.levelname, each.getMessage()) for each in caplog.records if "shout" in each.getMessage()]
     assert records == [("INFO", "tool 'shout': call 0"), ("WARNING", "tool 'shout': quietly")]
 
@@ -430,21 +426,14 @@ def test_a_tool_may_end_the_program(server: Emulator) -> None:
 SCHEMA = {"type": "object", "properties": {"place-name": {"type": "string"}}, "required": ["place-name"]}
 
 
-@pytest.mark.parametrize(
-    ("prompt", "reply"),
-    [
-        ("lookup", '["Oslo","look-up"]'),
-        ("misread", "Failed to parse arguments for tool look-up: place-name: 5 is not of type 'string'"),
-    ],
-)
-async def test_a_tool_may_be_described_by_a_json_schema(model: Any, server: Emulator, prompt: str, reply: str) -> None:
+async def test_a_tool_may_be_described_by_a_json_schema(model: Any, server: Emulator) -> None:
     def look_up(ctx: lms.ToolCallContext, **arguments: Any) -> list[str]:
         return [arguments["place-name"], ctx.name]
 
-    messages: list[Any] = []
     tool = {"name": "look-up", "description": "Find a place.", "parameters": SCHEMA, "implementation": look_up}
-    await model.act(prompt, [tool], on_message=messages.append, repair_tool_calls=False)
-    assert messages[1].content[0].content == reply
+    replies = [await results_of(model, prompt, [tool], repair_tool_calls=False) for prompt in ("lookup", "misread")]
+    wrong = "Failed to parse arguments for tool look-up: place-name: 5 is not of type 'string'"
+    assert replies == [['["Oslo","look-up"]'], [wrong]]
     (sent,) = server.predictions[-1].tools
     assert sent["function"]["parameters"] == SCHEMA
 
