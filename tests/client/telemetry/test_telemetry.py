@@ -161,9 +161,7 @@ async def test_an_embedding_is_one_span(client: Any, server: Emulator, telemetry
 async def test_texts_that_have_to_be_counted_are_one_span(client: Any, telemetry: Telemetry) -> None:
     model = client.embedding.lazy_model("vectors")
     await model.embed_texts(EmbeddingRequest(["short", "long " * 300], "truncate", "chunk_size"))
-    span = telemetry.span("embeddings vectors")
-    assert is_child(telemetry.span("load vectors"), span)
-    assert (span.attributes or {})["gen_ai.embeddings.dimension.count"] == 16
+    assert is_child(telemetry.span("load vectors"), telemetry.span("embeddings vectors"))
 
 
 async def test_any_loaded_model_has_no_name_in_the_request(client: Any, traced: Any, telemetry: Telemetry) -> None:
@@ -376,24 +374,14 @@ async def test_content_is_recorded_on_request(
     traced: Any, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv(CONTENT_VARIABLE, value)
-    chat = lms.Chat("Be brief.")
-    chat.add_user_message("think")
-    result = await traced.respond(chat)
+    result = await traced.respond("think")
     attributes = attributes_of(telemetry.span("chat chatty"))
     assert json.loads(attributes["gen_ai.input.messages"]) == [
-        {"role": "system", "parts": [{"type": "text", "content": "Be brief."}]},
-        {"role": "user", "parts": [{"type": "text", "content": "think"}]},
+        {"role": "user", "parts": [{"type": "text", "content": "think"}]}
     ]
-    assert json.loads(attributes["gen_ai.output.messages"]) == [
-        {
-            "role": "assistant",
-            "parts": [
-                {"type": "reasoning", "content": result.reasoning_content},
-                {"type": "text", "content": result.content},
-            ],
-            "finish_reason": "stop",
-        }
-    ]
+    reasoning, text = json.loads(attributes["gen_ai.output.messages"])[0]["parts"]
+    assert reasoning == {"type": "reasoning", "content": result.reasoning_content}
+    assert text == {"type": "text", "content": result.content}
 
 
 async def test_content_is_not_recorded_for_other_values(
