@@ -1,5 +1,6 @@
 """What every middleware can rely on: what passes it and when, on each way to read a prediction."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -193,6 +194,27 @@ async def test_what_has_arrived_stays_if_its_own_ask_is_never_sent(
     assert stream.result().stats.stop_reason == "userStopped"
     assert [each.content async for each in fragments] == []
     assert len(server.predictions) == 1
+
+
+@pytest.mark.parametrize("moment", ["before it waits", "while it waits"])
+async def test_a_cancel_ends_what_one_waits_for_after_the_response(
+    client: Any, use: Callable[..., None], moment: str
+) -> None:
+    @dataclass(eq=False)
+    class Waits(Middleware):
+        def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Any:
+            if moment == "before it waits":
+                stream.cancel()
+            else:
+                asyncio.get_running_loop().call_soon(stream.cancel)
+            with pytest.raises(lms.LMStudioCancelledError, match="cancelled after the response"):
+                yield from ask.operation.pause(3_600.0)
+            return batch, end
+
+    use(Waits)
+    stream = (await client.llm.model("chatty")).respond_stream("first")
+    result = await asyncio.wait_for(stream.wait_for_result(), 600)
+    assert (result.content, result.stats.stop_reason) == ("One", "eosFound")
 
 
 @every_way
