@@ -164,11 +164,10 @@ def test_a_prompt_that_begins_differently_is_reported_once(change: Change, place
     assert tokens_of(text) == pytest.approx(expected, rel=0.05 if counts else 0.3)
 
 
-@pytest.mark.parametrize("tools", [[[A, B, C], [C, A, B]], [[A, B], [A, B, C]], [[A], [B]]])
-def test_other_tools_are_those_of_another_agent(tools: list[list[Any]]) -> None:
+def test_other_tools_are_those_of_another_agent() -> None:
     server, messages = Simulation(), [system(), user("What is the weather in Rome?")]
     for turn in range(4):  # a warning would be an error
-        response = server.respond(messages, tools[turn % 2], call("weather", turn))
+        response = server.respond(messages, ([A, B, C], [C, A, B])[turn % 2], call("weather", turn))
         messages += [response, called(turn, "Rain, and more rain in the evening.")]
 
 
