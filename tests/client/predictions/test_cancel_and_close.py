@@ -6,7 +6,6 @@ No test sleeps. Before it stops a stream, a test waits until the server is at th
 import asyncio
 import gc
 import json
-import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -16,8 +15,8 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.models.attempts import Retries
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_together
-from tests.client.prediction_frames import END, INFO, fragment, joined, loaded_handle, packet
+from tests.client.fake import Socket, authenticate, fake_server, receive, send
+from tests.client.prediction_frames import END, INFO, joined, loaded_handle, packet
 from tests.support.endless import ENDLESS
 from tests.support.gate import AT_THE_GATE, Gate
 
@@ -317,28 +316,3 @@ async def test_one_of_two_streams_that_wait_for_a_new_instance_may_be_closed(clo
         socket, channel = await next_frame("predict")
         await send(socket, {**packet(END), "channelId": channel})
         assert await asyncio.wait_for(readers[1 - closed_index], 600) == ""
-
-
-async def test_a_stream_that_is_closed_before_its_result_is_made_has_one_outcome() -> None:
-    async def behave(socket: Socket) -> None:
-        await authenticate(socket)
-        await receive(socket)
-        send_together(socket, [fragment("Hello"), packet(END)])
-
-    def read(address: str) -> None:
-        def close_elsewhere(_fragment: object) -> None:
-            closing = threading.Thread(target=stream.close)
-            closing.start()
-            closing.join(600)
-
-        kinds: set[str] = set()
-        with lms.Client(address) as client:
-            stream = loaded_handle(client).respond_stream("Hi", on_prediction_fragment=close_elsewhere)
-            with pytest.raises(lms.LMStudioCancelledError):
-                kinds.update(type(event).__name__ for event in stream.events())
-            with pytest.raises(lms.LMStudioCancelledError):
-                stream.result()
-        assert "PredictionEnd" not in kinds
-
-    async with fake_server(behave) as address:
-        await asyncio.to_thread(read, address)

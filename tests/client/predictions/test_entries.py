@@ -100,7 +100,11 @@ def test_a_call_has_the_middlewares_that_have_something_to_do(plan: Plan, expect
 
 @pytest.fixture
 def server() -> Iterator[Emulator]:
-    with Emulator([ModelEntry(key="m")]) as running:
+    rule = {
+        "when": {"role": "user", "tools": ["weather"]},
+        "then": [{"tool": "weather", "arguments": {"city": "Oslo"}}],
+    }
+    with Emulator([ModelEntry(key="m", rules=(rule,))]) as running:
         yield running
 
 
@@ -121,8 +125,12 @@ def test_act_and_adapters_ask_for_help(server: Emulator, monkeypatch: pytest.Mon
     with lms.Client(server.address) as client:
         client.llm.model("m").act("hi", [weather])
     ChatLMStudio(model="m", host=server.address).bind_tools([TOOL]).invoke("hi")
-    helps = "RequiredToolFallback CacheWarning RepairCalls ReadCalls"
-    assert found == [f"{helps} StopOnRepetition", f"{helps} ContextCheck StopOnRepetition"]
+    helps = "CacheWarning RepairCalls ReadCalls"
+    assert found == [
+        f"RequiredToolFallback {helps} StopOnRepetition",
+        f"{helps} StopOnRepetition",  # until the model has called a tool
+        f"RequiredToolFallback {helps} ContextCheck StopOnRepetition",
+    ]
 
 
 def test_a_plain_call_enters_no_file_of_them_before_its_request_is_sent(server: Emulator) -> None:

@@ -1,6 +1,7 @@
 """What every middleware can rely on: what passes it and when, on each way to read a prediction."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -215,6 +216,32 @@ async def test_a_cancel_ends_what_one_waits_for_after_the_response(
     stream = (await client.llm.model("chatty")).respond_stream("first")
     result = await asyncio.wait_for(stream.wait_for_result(), 600)
     assert (result.content, result.stats.stop_reason) == ("One", "eosFound")
+
+
+async def test_a_stream_that_is_closed_elsewhere_just_before_its_result_is_made_has_one_outcome(
+    client: Any, use: Callable[..., None]
+) -> None:
+    @dataclass(eq=False)
+    class Closes(Middleware):
+        def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Any:
+            yield from ()
+            closing = threading.Thread(target=asyncio.run, args=[stream.aclose()])
+            closing.start()
+            closing.join(600)
+            return batch, end
+
+    use(Closes)
+    stream, kinds = (await client.llm.model("chatty")).respond_stream("first"), set[type]()
+
+    async def read() -> None:
+        async for event in stream.events():
+            kinds.add(type(event))
+
+    with pytest.raises(lms.LMStudioCancelledError):
+        await read()
+    with pytest.raises(lms.LMStudioCancelledError):
+        stream.result()
+    assert PredictionEnd not in kinds
 
 
 @every_way

@@ -9,11 +9,12 @@ from pydantic import BaseModel, Field
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
+from tests.support.gate import AT_THE_GATE
 
 MARKER = "__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_0123abcd__"
 
 RULES: list[dict[str, Any]] = [
-    {"when": {"last": "^good at length"}, "then": [{"text": '{"name": "' + "o " * 100_000}]},
+    {"when": {"last": "^good at length"}, "then": [{"text": '{"name": "Oslo"}'}, AT_THE_GATE]},
     {"when": {"last": "^good"}, "then": [{"text": '{"name": "Oslo", "people": 700000}'}]},
     {"when": {"last": "^marked"}, "then": [{"text": MARKER + '\n{"name": "Oslo", "people": 1}'}]},
     {
@@ -147,13 +148,14 @@ async def test_a_truncated_response_is_text_and_parsing_it_is_an_error(model: An
 
 
 async def test_a_cancelled_response_is_text(model: Any) -> None:
-    stream = model.respond_stream("good at length", response_format=City)
-    await anext(stream)
-    stream.cancel()
-    result = await stream.wait_for_result()
-    assert (result.parsed, result.structured) == (result.content, False)
+    stream, text = model.respond_stream("good at length", response_format=City), ""
+    async for fragment in stream:
+        text += fragment.content
+        if text.endswith("}"):
+            stream.cancel()
+    assert (stream.result().parsed, stream.result().structured) == (text, False)
     with pytest.raises(lms.LMStudioStructuredOutputError, match="userStopped"):
-        result.parsed_as(City)
+        stream.result().parsed_as(City)
 
 
 class NoJson(BaseModel):
