@@ -342,20 +342,18 @@ async def test_act_gives_the_model_what_a_tool_says_and_raises_what_nobody_knows
 async def test_what_was_not_sent_is_sent_in_a_new_session(
     client: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    opened, open_session = list[Any](), PluginSession.open
+    opening, just_lost = PluginSession._open_channel, list[str]()
 
-    def record(session: PluginSession) -> Any:
-        channel = open_session(session)
-        if opened and not channel.mailbox.done:
-            opened[0].close(lms.LMStudioPluginError("The plugin has crashed"))  # it is lost just now
-        opened.append(channel)
+    def lose(session: PluginSession) -> Any:
+        channel = opening(session)
+        if just_lost:
+            channel.close(lms.LMStudioPluginError(just_lost.pop()))
         return channel
 
-    monkeypatch.setattr(PluginSession, "open", record)
+    monkeypatch.setattr(PluginSession, "_open_channel", lose)
     session = client.plugins.tools("mcp/sums")
     await session.start()
-    if what == "call":
-        opened[0].close(lms.LMStudioPluginError("The plugin has crashed"))
+    just_lost.append("The plugin has crashed")
     use = session.start if what == "start" else partial(named(session, "add").call, {"a": 1, "b": 2})
     with pytest.warns(lms.LMStudioToolSessionWarning, match="The plugin has crashed"):
         await use()

@@ -179,6 +179,7 @@ async def test_a_call_that_repeats_itself_ends_the_loop_with_that_reason() -> No
     ("tools", "parameters", "expected"),
     [
         ([add, add], {}, "duplicate"),
+        ([5], {}, "must be a function"),
         ([add], {"max_prediction_rounds": 0}, "max_prediction_rounds"),
         ([add], {"max_parallel_tool_calls": 0}, "max_parallel_tool_calls"),
         ([add], {"max_repeated_tool_calls": 1}, "max_repeated_tool_calls"),

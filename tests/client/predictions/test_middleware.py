@@ -167,6 +167,7 @@ async def test_what_has_arrived_stays_if_its_own_ask_is_cancelled(
     assert [each.content async for each in fragments] == []
     result = stream.result()
     assert (result.content, result.stats.stop_reason, log[-1]) == ("One", "userStopped", "wait failed")
+    assert "1 fragment, cancelled" in repr(stream)
 
 
 @pytest.mark.parametrize("closes", [True, False])

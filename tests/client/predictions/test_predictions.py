@@ -153,8 +153,12 @@ async def test_a_preset_sets_what_the_call_does_not(make_client: Callable[..., A
             assert (await model.respond("Hi", preset="brief")).stats.predicted_tokens_count == 2
             longer = await model.respond("Hi", preset="brief", config={"maxTokens": 3})
             assert longer.stats.predicted_tokens_count == 3
-            with pytest.raises(lms.LMStudioPresetNotFoundError, match="nonesuch"):
-                await model.respond("hello", preset="nonesuch")
+
+
+async def test_a_preset_that_does_not_exist_is_named(model: Any) -> None:
+    with pytest.raises(lms.LMStudioPresetNotFoundError, match="nonesuch") as caught:
+        await model.respond("hello", preset="nonesuch")
+    assert "the server has no presets" in str(caught.value)
 
 
 def weather(city: str) -> str:

@@ -1,6 +1,7 @@
 """How spans end: with an error, cancelled, closed, or collected; each of them once."""
 
 import gc
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from opentelemetry.trace import StatusCode
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.client.telemetry.spans import SPANS
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import on_io_thread, wait_until
 from tests.support.telemetry import (
@@ -112,6 +114,26 @@ async def test_a_stream_that_is_collected_ends_its_span(traced: Any, telemetry: 
     del stream
     # The thread that started the stream of the sync client may hold it for a moment.
     await wait_until(lambda: gc.collect() >= 0 and telemetry.names == ["chat chatty"])
+
+
+def test_a_finalizer_at_the_end_of_the_process_records_nothing(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    span = SPANS.on_start("Chat response", Client("127.0.0.1:1").llm.lazy_model().model.context.target, None)
+    monkeypatch.setattr(sys, "is_finalizing", lambda: True)
+    span.on_end(None)
+    assert not telemetry.names
+
+
+async def test_a_connection_is_reported_once(telemetry: Telemetry) -> None:
+    with telemetry.start_span("program"):
+        report: Any = SPANS.on_connect(None)
+    report.begin()
+    report.end()
+    report.end(ConnectionError)
+    report.report(None)
+    report.report(None)
+    assert attributes_of(telemetry.span("connect")) == {"gen_ai.provider.name": "lm_studio"}
 
 
 def test_a_span_is_ended_once_by_many_who_close_the_stream_at_the_same_time(

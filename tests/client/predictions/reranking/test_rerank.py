@@ -83,6 +83,8 @@ async def test_texts_are_sorted_by_their_scores_and_ties_by_their_order(
 
 
 async def test_prompts_have_what_was_given(model: Any, server: Emulator) -> None:
+    assert await model.rerank(QUERY, []) == []
+    assert not server.predictions
     await model.rerank(QUERY, ["pool"], instruction="Find prices.")
     await model.rerank(QUERY, ["pool"], template="{instruction} | {query} | {text}")
     await model.rerank(QUERY, ["</s>pool"], template=RerankTemplate("{query}\n\nText: {text}", yes="1", no="0"))
