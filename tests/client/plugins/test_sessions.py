@@ -194,8 +194,9 @@ async def test_a_plugin_that_never_starts_is_not_waited_for_without_end(limit: s
         await send(socket, {"type": "channelSend", "channelId": channel, "message": {"type": "sessionStarting"}})
 
     async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+        limits: Any = {limit: 0.1}
         with pytest.raises(lms.LMStudioTimeoutError) as caught:
-            await client.plugins.tools("mcp/sums", **{limit: 0.1}).start()
+            await client.plugins.tools("mcp/sums", **limits).start()
     assert caught.value.timeout_name == limit
 
 

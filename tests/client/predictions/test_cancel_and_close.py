@@ -246,7 +246,7 @@ def test_a_stream_that_is_stopped_just_as_its_request_is_sent_stops_the_server(
         ("cancel", "get_or_load", "getOrLoad"),
     ],
 )
-async def test_stopping_a_stream_stops_the_loading_of_its_model(stop: str, policy: str, endpoint: str) -> None:
+async def test_stopping_a_stream_stops_the_loading_of_its_model(stop: str, policy: Any, endpoint: str) -> None:
     frames: list[str] = []
     loading = asyncio.Event()
 

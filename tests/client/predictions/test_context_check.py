@@ -55,8 +55,9 @@ def check(monkeypatch: pytest.MonkeyPatch) -> Check:
         ask.instance, ask.parameter = Instance("m"), request
         ask.raw.add_all([] if is_empty else [LlmPredictionFragment("Yes")])
         end = PredictionEnd({"promptTokensCount": read}, {"contextLength": LIMIT, "modelKey": "m"}, {}, {})
-        _, end = run(ContextCheck(plan_with()).finish([], end, ask))
-        return bool(counted), end.stats.get("droppedTokens")
+        flow: Any = ContextCheck(plan_with()).finish([], end, ask)
+        dropped = run(flow)[1].stats.get("droppedTokens")
+        return bool(counted), dropped
 
     return check
 

@@ -11,7 +11,7 @@ from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
-OFFERED: dict[str, Any] = {"rawTools": {"type": "toolArray", "tools": [TOOL]}}
+OFFERED: Any = {"rawTools": {"type": "toolArray", "tools": [TOOL]}}
 REQUEST: dict[str, Any] = {
     "config": {**OFFERED, "toolChoice": {"type": "generic", "mode": "required"}},
     "required_tool_fallback": True,
@@ -29,8 +29,8 @@ def serving(rule: dict[str, Any]) -> Iterator[tuple[Emulator, lms.LLM]]:
 
 def test_the_first_response_stays_as_it_was_if_the_server_has_no_grammar() -> None:
     with serving({"when": BY_GRAMMAR, "then": [{"text": "{"}, {"error": "no grammar"}]}) as (_, model):
-        for _ in range(2):
-            before = model.respond("Hello there", config=OFFERED)
+        model.respond("Hello there", config=OFFERED)
+        before = model.respond("Hello there", config=OFFERED)
         result = model.respond("Hello there", **REQUEST)
     assert (result.content, result.stats.stop_reason) == ("one two three", "eosFound")
     assert result.cached_tokens == before.cached_tokens

@@ -1,5 +1,7 @@
 """Errors of the server, with the suggestion that the client adds: a command, a setting, the model that was meant."""
 
+from typing import Any
+
 import pytest
 
 from lmstudio_integrations._support import suggestions
@@ -21,7 +23,8 @@ def test_the_suggestion_about_an_error_code_helps(code: str) -> None:
 @pytest.mark.parametrize("code", DISPLAY)
 def test_malformed_details_give_no_suggestion_and_no_other_error(code: str) -> None:
     members, kind, _ = DISPLAY[code]
-    for junk in (None, 5, "text", [None], [[]], {"a": []}):
+    junks: list[Any] = [None, 5, "text", [None], [[]], {"a": []}]
+    for junk in junks:
         for malformed in [dict.fromkeys(members, junk), {}]:
             details = {"title": "t", "displayData": {"code": code, **malformed}}
             assert type(error_with_suggestion(details, "RPC")) is kind
