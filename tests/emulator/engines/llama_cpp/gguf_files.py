@@ -6,9 +6,8 @@ from typing import Any
 
 from lmstudio_integrations.emulator.engines.base import LoadRequest
 from lmstudio_integrations.emulator.engines.llama_cpp import load_parameters
-from lmstudio_integrations.emulator.engines.llama_cpp.gguf import (
-    read_header,
-)
+from lmstudio_integrations.emulator.engines.llama_cpp.gguf import read_header
+from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import WorkerParameters
 
 METADATA: dict[str, Any] = {
     "general.architecture": "llama",
@@ -56,12 +55,7 @@ def gguf(metadata: dict[str, Any], tensors: dict[str, tuple[int, ...]], *, versi
 TENSORS: dict[str, tuple[int, ...]] = {"token_embd.weight": (64, 1000), "output.weight": (64, 500)}
 
 
-def write(path: Path, data: bytes) -> Path:
-    path.write_bytes(data)
-    return path
-
-
-def parameters(path: Path, *, memory: int = 5, **changes: Any) -> Any:
+def parameters(path: Path, *, memory: int = 5, **changes: Any) -> WorkerParameters:
     settings: dict[str, Any] = {"key": "m", "kind": "llm", "context_length": 1024, "slots": 2}
     return load_parameters.parameters_of(
         LoadRequest(**(settings | changes)), path, read_header(path), threads=3, memory=memory

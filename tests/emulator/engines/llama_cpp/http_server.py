@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """A request: its first line, its headers in lower case, its body, and what the client still sends."""
 
     line: str
@@ -36,7 +35,6 @@ async def responding(respond: Respond) -> AsyncIterator[str]:
     serving: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        serving.add(_current_task())
         try:
             while True:
                 await respond(await _read(reader), writer)
@@ -45,7 +43,10 @@ async def responding(respond: Respond) -> AsyncIterator[str]:
         finally:
             writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.create_task(serve(reader, writer)))
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
         host, port = server.sockets[0].getsockname()
         try:
             yield f"http://{host}:{port}"
@@ -59,9 +60,3 @@ async def _read(reader: asyncio.StreamReader) -> Request:
     line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines if each)}
     return Request(line, headers, await reader.readexactly(int(headers.get("content-length", 0))), reader)
-
-
-def _current_task() -> "asyncio.Task[None]":
-    task: asyncio.Task[None] | None = asyncio.current_task()
-    assert task is not None, "a server serves in a task"
-    return task

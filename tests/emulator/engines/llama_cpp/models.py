@@ -4,22 +4,30 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from lmstudio_integrations.emulator.engines.base import (
-    EngineEvent,
-    Finished,
-    GenerateRequest,
-    LoadRequest,
-)
+from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished, GenerateRequest, LoadRequest
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, LlamaCppModel
+from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import WorkerParameters
 from lmstudio_integrations.types.chat import Chat, ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.results import (
-    LlmPredictionFragment,
-)
+from lmstudio_integrations.types.results import LlmPredictionFragment
 from lmstudio_integrations.types.tools import Tool
 
 CHAT, EMBEDDING = "smollm2-135m-instruct", "text-embedding-all-minilm-l6-v2"
 CONTEXT_LENGTH = 2048
+FULL = WorkerParameters(
+    model="m.gguf",
+    context_length=512,
+    slots=3,
+    threads=2,
+    projector="p.gguf",
+    chat_template="T",
+    gpu_layers=4,
+    auto_fit=False,
+    context_checkpoints=3,
+    flash_attention=True,
+    cache_types=("q8_0", "f16"),
+)
+"""Parameters of a worker, hardly one with its default."""
 STEADY = LlmPredictionConfig(
     temperature=0, top_k_sampling=40, top_p_sampling=0.95, min_p_sampling=0.05, repeat_penalty=1.1, seed=1
 )
@@ -113,16 +121,5 @@ def finished(events: list[EngineEvent]) -> Finished:
     return last
 
 
-def count_of(events: list[EngineEvent], kind: type[Any]) -> int:
-    return sum(isinstance(event, kind) for event in events)
-
-
 async def busy_slots(model: LlamaCppModel) -> int:
     return sum(slot["is_processing"] for slot in await model._worker.call("/slots"))
-
-
-async def all_slots_free(model: LlamaCppModel) -> None:
-    """Wait until the engine works on nothing; each call is a round trip to it."""
-    async with asyncio.timeout(600):
-        while await busy_slots(model):
-            pass

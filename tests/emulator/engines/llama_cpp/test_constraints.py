@@ -17,23 +17,25 @@ def nested(levels: int) -> dict[str, Any]:
     return schema
 
 
-@pytest.mark.parametrize("schema", [False, True, None, "object", []])
-def test_a_schema_that_would_be_ignored_is_rejected(schema: Any) -> None:
-    with pytest.raises(EngineError, match="must be an object"):
-        constraints.structured_output(LlmPredictionConfig(structured={"type": "json", "jsonSchema": schema}))
-
-
-def test_a_schema_that_is_too_deep_is_rejected() -> None:
-    assert constraints.check_schema(nested(59))
-    with pytest.raises(EngineError, match="levels deep"):
-        constraints.check_schema(nested(200))
-    with pytest.raises(EngineError, match="levels deep"):
-        constraints.check_schema(nested(5000))
+@pytest.mark.parametrize(
+    ("structured", "words"),
+    [
+        ({"type": "json", "jsonSchema": False}, "must be an object"),
+        ({"type": "json", "jsonSchema": None}, "must be an object"),
+        ({"type": "gbnf", "gbnfGrammar": None}, "gbnfGrammar"),
+        ({"type": "gbnf", "gbnfGrammar": "  "}, "gbnfGrammar"),
+    ],
+)
+def test_what_would_be_ignored_is_rejected(structured: dict[str, Any], words: str) -> None:
+    with pytest.raises(EngineError, match=words):
+        constraints.structured_output(LlmPredictionConfig(structured=structured))
 
 
 @pytest.mark.parametrize(
     ("schema", "bound"),
     [
+        (nested(200), "levels deep"),
+        (nested(2000), "levels deep"),
         ({"$defs": {str(at): {} for at in range(4000)}}, "more than 4000 objects"),
         ({"enum": list(range(1001))}, "more than 1000 alternatives"),
         ({"anyOf": [{"oneOf": [{}] * 50}] * 21}, "more than 1000 alternatives"),
@@ -52,6 +54,7 @@ def test_large_but_reasonable_schemas_are_accepted() -> None:
     names = [str(at) for at in range(1500)]
     assert constraints.check_schema({"properties": {name: {} for name in names}, "required": names})
     assert constraints.check_schema({"enum": list(range(1000))})
+    assert constraints.check_schema(nested(59))
 
 
 def test_the_schemas_of_all_tools_count_together() -> None:
@@ -59,8 +62,6 @@ def test_the_schemas_of_all_tools_count_together() -> None:
     constraints.check_tools([tool(f"f{at}") for at in range(1000)])
     with pytest.raises(EngineError, match="more than 1000 alternatives"):
         constraints.check_tools([tool(f"f{at}") for at in range(1001)])
-    with pytest.raises(EngineError, match="levels deep"):
-        constraints.check_tools([tool("f", nested(200))])
 
 
 def test_a_grammar_that_would_overflow_the_engines_stack_is_rejected() -> None:
@@ -73,46 +74,30 @@ def test_a_grammar_that_would_overflow_the_engines_stack_is_rejected() -> None:
 
 def test_a_grammar_with_open_ends_is_looked_through_once() -> None:
     for sign in ('"', "[", '"[', "\\"):
-        assert constraints.check_grammar("r" + sign * 40_000)
+        assert constraints.check_grammar("r" + sign * 2_000)
 
 
-def test_an_object_behind_a_reference_is_a_schema() -> None:
-    schema = {"$ref": "#/$defs/P", "$defs": {"P": {"type": "object"}}}
-    assert constraints.check_schema(schema) == schema
-
-
-@pytest.mark.parametrize(
-    ("bounds", "words"),
-    [
-        ({"minimum": 2, "maximum": 1}, "minimum 2 is more than maximum 1"),
-        ({"minLength": 2, "maxLength": 1}, "minLength"),
-        ({"minItems": 2, "maxItems": 1}, "minItems"),
-    ],
-)
-def test_contradictory_bounds_are_rejected(bounds: dict[str, int], words: str) -> None:
-    with pytest.raises(EngineError, match=words):
-        constraints.check_schema({"properties": {"a": bounds}})
+@pytest.mark.parametrize("name", ["imum", "Length", "Items"])
+def test_contradictory_bounds_are_rejected(name: str) -> None:
+    with pytest.raises(EngineError, match=f"min{name} 2 is more than max{name} 1"):
+        constraints.check_schema({"properties": {"a": {f"min{name}": 2, f"max{name}": 1}}})
+    assert constraints.check_schema({f"min{name}": 1, f"max{name}": 1})
 
 
 @pytest.mark.parametrize(
     ("schema", "lost"),
     [
         ({"type": "string", "pattern": "[0-9]"}, "the pattern '[0-9]'"),
-        ({"type": "string", "pattern": "^(?=a)b$"}, "the pattern '^(?=a)b$'"),
         ({"type": "string", "pattern": "^a$", "maxLength": 3}, "maxLength"),
         ({"type": ["number", "null"], "minimum": 1, "exclusiveMaximum": 2}, "exclusiveMaximum, minimum"),
         ({"type": "integer", "multipleOf": 5, "minimum": 1}, "multipleOf"),
-        ({"not": {"type": "null"}, "if": {}, "then": {}}, "if, not"),
-        (
-            {"type": "array", "items": {"type": "string"}, "uniqueItems": True, "contains": {}},
-            "contains, uniqueItems",
-        ),
+        ({"type": "array", "uniqueItems": True, "contains": {}}, "contains, uniqueItems"),
     ],
 )
 def test_ignored_keywords_are_logged_once(caplog: pytest.LogCaptureFixture, schema: dict[str, Any], lost: str) -> None:
     constraints.check_schema({"properties": {"a": schema}})
     (record,) = caplog.records
-    assert (record.levelname, lost in record.message) == ("WARNING", True)
+    assert (record.levelname, record.message.partition(": ")[2]) == ("WARNING", lost)
 
 
 def test_supported_keywords_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -124,18 +109,6 @@ def test_supported_keywords_are_not_logged(caplog: pytest.LogCaptureFixture) -> 
     schema = {"type": "object", "properties": properties}
     assert constraints.check_schema(schema) == schema
     assert caplog.text == ""
-
-
-def test_a_text_whose_pattern_is_ignored_ends_all_the_same() -> None:
-    parameters = {"type": "object", "properties": {"a": {"type": "string", "pattern": "x"}}}
-    found = call_schema(tool("f", parameters))["properties"]["arguments"]["properties"]["a"]
-    assert found == {"type": "string", "maxLength": constraints.MAX_TEXT_LENGTH}
-
-
-@pytest.mark.parametrize("grammar", [None, "", "  ", 3])
-def test_an_empty_grammar_is_rejected(grammar: Any) -> None:
-    with pytest.raises(EngineError, match="gbnfGrammar"):
-        constraints.structured_output(LlmPredictionConfig(structured={"type": "gbnf", "gbnfGrammar": grammar}))
 
 
 def tool(name: str, parameters: dict[str, Any] | None = None) -> Tool:
@@ -168,29 +141,32 @@ def test_each_tool_keeps_its_own_definitions() -> None:
 
 
 def test_arguments_without_bounds_get_some() -> None:
+    text = {"type": "string", "maxLength": constraints.MAX_TEXT_LENGTH}
+    bounded = {
+        "own": {"type": "string", "maxLength": 5},
+        "one_of": {"type": "string", "enum": ["a"]},
+        "type": {"type": "integer", "default": {"type": "string"}},
+    }
     schema = constraints.add_bounds(
         {
             "type": "object",
             "properties": {
+                **bounded,
                 "free": {"type": "string"},
-                "own": {"type": "string", "maxLength": 5},
-                "one_of": {"type": "string", "enum": ["a"]},
                 "list": {"type": "array", "items": {"type": "string"}},
-                "type": {"type": "integer", "default": {"type": "string"}},
-                "title": {"type": "string"},
             },
             "additionalProperties": {"type": "string"},
         },
     )
-    properties = schema["properties"]
-    assert properties["free"]["maxLength"] == constraints.MAX_TEXT_LENGTH
-    assert properties["own"]["maxLength"] == 5
-    assert "maxLength" not in properties["one_of"]
-    assert properties["list"]["maxItems"] == constraints.MAX_ITEMS
-    assert properties["list"]["items"]["maxLength"] == constraints.MAX_TEXT_LENGTH
-    assert properties["title"]["maxLength"] == constraints.MAX_TEXT_LENGTH
-    assert properties["type"] == {"type": "integer", "default": {"type": "string"}}
-    assert schema["additionalProperties"] == {"type": "string", "maxLength": constraints.MAX_TEXT_LENGTH}
+    items = {"type": "array", "items": text, "maxItems": constraints.MAX_ITEMS}
+    assert schema["properties"] == {**bounded, "free": text, "list": items}
+    assert schema["additionalProperties"] == text
+
+
+def test_a_text_whose_pattern_is_ignored_ends_all_the_same() -> None:
+    parameters = {"type": "object", "properties": {"a": {"type": "string", "pattern": "x"}}}
+    found = call_schema(tool("f", parameters))["properties"]["arguments"]["properties"]["a"]
+    assert found == {"type": "string", "maxLength": constraints.MAX_TEXT_LENGTH}
 
 
 def test_a_forced_call_is_not_punished_for_repeating_the_question() -> None:

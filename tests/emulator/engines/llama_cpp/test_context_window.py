@@ -6,7 +6,6 @@ import pytest
 
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import context_window
-from lmstudio_integrations.emulator.engines.llama_cpp import messages as converter
 from lmstudio_integrations.types.chat import ChatHistory
 
 
@@ -26,59 +25,41 @@ def numbers(history: ChatHistory) -> list[int]:
     return [int(part.get("text") or part["content"]) for part in parts]
 
 
-LONG = ("system", "user", "assistant", "tool", "assistant", "user", "assistant", "user")
-
-
-def test_truncate_middle_drops_the_middle_and_calls_with_their_results() -> None:
-    choices = [numbers(choice()) for choice in context_window.shortened(chat_of(*LONG).messages, keep_first=True)]
-    assert choices == [[0, 1, 4, 5, 6, 7], [0, 1, 5, 6, 7], [0, 1, 6, 7], [0, 1, 7]]
-
-
-def test_rolling_window_drops_the_oldest() -> None:
-    choices = [numbers(choice()) for choice in context_window.shortened(chat_of(*LONG).messages, keep_first=False)]
-    assert choices == [[0, 5, 6, 7], [0, 7]]
-
-
-def test_without_a_later_user_message_the_rest_begins_with_an_assistant_message() -> None:
-    messages = chat_of("user", "assistant", "tool", "assistant").messages
-    choices = [numbers(choice()) for choice in context_window.shortened(messages, keep_first=False)]
-    assert choices == [[1, 2, 3], [3]]
-
-
-def test_a_single_message_cannot_be_shortened() -> None:
-    assert context_window.shortened(chat_of("system", "user").messages, keep_first=True) == []
-    assert context_window.shortened(chat_of("user").messages, keep_first=False) == []
-    assert context_window.shortened(chat_of("system").messages, keep_first=False) == []
-
-
 async def ten_each(history: ChatHistory) -> int:
     return 10 * len(history.messages)
 
 
+LONG = ("system", "user", "assistant", "tool", "assistant", "user", "assistant", "user")
+
+
 @pytest.mark.parametrize(
-    ("context_length", "policy", "kept"),
+    ("roles", "context_length", "policy", "kept"),
     [
-        (81, "truncateMiddle", list(range(8))),
-        (80, "truncateMiddle", [0, 1, 4, 5, 6, 7]),
-        (57, "truncateMiddle", [0, 1, 5, 6, 7]),
-        (32, "truncateMiddle", [0, 1, 7]),
-        (80, "rollingWindow", [0, 5, 6, 7]),
-        (21, "rollingWindow", [0, 7]),
-        (80, None, [0, 1, 4, 5, 6, 7]),
+        (LONG, 81, "truncateMiddle", list(range(8))),
+        (LONG, 80, "truncateMiddle", [0, 1, 4, 5, 6, 7]),
+        (LONG, 57, "truncateMiddle", [0, 1, 5, 6, 7]),
+        (LONG, 32, "truncateMiddle", [0, 1, 7]),
+        (LONG, 80, "rollingWindow", [0, 5, 6, 7]),
+        (LONG, 21, "rollingWindow", [0, 7]),
+        (LONG, 80, None, [0, 1, 4, 5, 6, 7]),
+        (("user", "assistant", "tool", "assistant"), 40, "rollingWindow", [1, 2, 3]),  # no later message of the user
+        (LONG, 80, "stopAtLimit", None),
+        (LONG, 30, "truncateMiddle", None),
+        (LONG, 20, "rollingWindow", None),
+        (("system", "user"), 20, "truncateMiddle", None),
+        (("user",), 10, "rollingWindow", None),
+        (("system",), 10, "rollingWindow", None),
     ],
 )
-async def test_as_much_as_fits_is_kept(context_length: int, policy: str | None, kept: list[int]) -> None:
-    history, tokens = await context_window.fit(chat_of(*LONG), ten_each, context_length, policy)
-    assert numbers(history) == kept
-    assert tokens == 10 * len(kept)
-
-
-@pytest.mark.parametrize(
-    ("context_length", "policy"), [(80, "stopAtLimit"), (30, "truncateMiddle"), (20, "rollingWindow")]
-)
-async def test_a_conversation_that_does_not_fit_is_rejected(context_length: int, policy: str) -> None:
-    with pytest.raises(EngineError, match=f"length of only {context_length} tokens"):
-        await context_window.fit(chat_of(*LONG), ten_each, context_length, policy)
+async def test_as_much_as_fits_is_kept_by_policy_and_calls_stay_with_their_results(
+    roles: tuple[str, ...], context_length: int, policy: str | None, kept: list[int] | None
+) -> None:
+    if kept is None:
+        with pytest.raises(EngineError, match=f"length of only {context_length} tokens"):
+            await context_window.fit(chat_of(*roles), ten_each, context_length, policy)
+    else:
+        history, tokens = await context_window.fit(chat_of(*roles), ten_each, context_length, policy)
+        assert (numbers(history), tokens) == (kept, 10 * len(kept))
 
 
 def test_raw_text_is_truncated_by_policy() -> None:
@@ -90,11 +71,3 @@ def test_raw_text_is_truncated_by_policy() -> None:
         context_window.truncate(tokens, 100, "stopAtLimit")
     with pytest.raises(EngineError, match="only 1 tokens"):
         context_window.truncate(tokens, 1, "rollingWindow")
-
-
-def test_twenty_thousand_messages_are_neither_copied_nor_joined_again_and_again() -> None:
-    chat = chat_of(*["user"] * 20_000)
-    (message,) = converter.to_messages(chat, native_tools=False)
-    assert message["content"].count("\n\n") == 19_999
-    choices = context_window.shortened(chat.messages, keep_first=False)
-    assert numbers(choices[-1]()) == [19_999]

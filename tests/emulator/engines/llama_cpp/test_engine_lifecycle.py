@@ -1,4 +1,4 @@
-"""Vectors, loading, crashes and unloading of the llama.cpp engine, on real weights. All ours."""
+"""Vectors, loading and crashes of the llama.cpp engine, on real weights."""
 
 import asyncio
 import logging
@@ -13,21 +13,12 @@ import pytest_asyncio
 
 from lmstudio_integrations.emulator.engines.base import GenerateRequest
 from lmstudio_integrations.emulator.engines.errors import EngineError
-from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, LlamaCppModel, worker_main
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, LlamaCppModel
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker
-from lmstudio_integrations.emulator.engines.weights import BUNDLES, CACHE_VARIABLE, locate
-from lmstudio_integrations.types.results import (
-    LlmPredictionFragment,
-)
-from tests.emulator.engines.llama_cpp.models import (
-    CHAT,
-    EMBEDDING,
-    STEADY,
-    history_of,
-    load,
-    load_request,
-    rest_of,
-)
+from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import WorkerParameters
+from lmstudio_integrations.emulator.engines.weights import CACHE_VARIABLE
+from lmstudio_integrations.types.results import LlmPredictionFragment
+from tests.emulator.engines.llama_cpp.models import CHAT, EMBEDDING, STEADY, history_of, load, load_request, rest_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
@@ -42,8 +33,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def embedding_model() -> AsyncIterator[LlamaCppModel]:
-    model = await load(key=EMBEDDING, kind="embedding", weights=EMBEDDING, context_length=512)
+    progress: list[float] = []
+    request = load_request(key=EMBEDDING, kind="embedding", weights=EMBEDDING, context_length=100_000)
+    model = await LlamaCppEngine(threads=1, offline=True).load(request, progress.append)
+    assert progress == [0.0, 1.0]
     yield model
+    await model.close()
     await model.close()
 
 
@@ -64,9 +59,10 @@ async def test_an_embedding_model_adds_its_start_and_end(embedding_model: LlamaC
     assert len(await embedding_model.embed("")) == 384
 
 
-async def test_a_text_beyond_the_context_length_is_cut_with_a_warning(
+async def test_a_text_beyond_the_context_length_of_the_model_is_cut_with_a_warning(
     embedding_model: LlamaCppModel, caplog: pytest.LogCaptureFixture
 ) -> None:
+    assert embedding_model.context_length == 512, "more than the model was made for is not given"
     with caplog.at_level(logging.WARNING):
         long, longer = await embedding_model.embed("tree " * 600), await embedding_model.embed("tree " * 900)
     assert long == pytest.approx(longer, abs=1e-4)
@@ -80,26 +76,12 @@ async def test_many_texts_at_once_get_their_own_vectors(embedding_model: LlamaCp
     assert len({tuple(vector) for vector in together}) == len(texts)
 
 
-@pytest.mark.parametrize(("weights", "kind", "words"), [(CHAT, "embedding", "embedding"), (EMBEDDING, "llm", "llm")])
-async def test_a_model_of_the_other_kind_is_rejected(weights: str, kind: str, words: str) -> None:
+@pytest.mark.parametrize(("weights", "kind"), [(CHAT, "embedding"), (EMBEDDING, "llm")])
+async def test_a_model_of_the_other_kind_is_rejected(weights: str, kind: str) -> None:
     with pytest.raises(EngineError) as caught:
         await load(weights=weights, kind=kind)
-    assert caught.value.cause == f"Model is not {words}."
-    assert caught.value.display_data is not None
-    assert caught.value.display_data["code"] == "generic.domainMismatch"
-
-
-async def test_a_load_reports_progress_zero_and_one() -> None:
-    progress: list[float] = []
-    engine = LlamaCppEngine(threads=1, offline=True)
-    request = load_request(key=EMBEDDING, kind="embedding", weights=EMBEDDING, context_length=100_000)
-    model = await engine.load(request, progress.append)
-    try:
-        assert progress == [0.0, 1.0]
-        assert model.context_length == 512, "more than the model was made for is not given"
-    finally:
-        await model.close()
-        await model.close()
+    assert caught.value.cause == f"Model is not {kind}."
+    assert (caught.value.display_data or {})["code"] == "generic.domainMismatch"
 
 
 async def test_a_worker_that_dies_takes_its_prediction_with_it() -> None:
@@ -112,25 +94,12 @@ async def test_a_worker_that_dies_takes_its_prediction_with_it() -> None:
         os.kill(model._worker.pid, signal.SIGKILL)
         with pytest.raises(EngineError, match="has crashed without additional information") as caught:
             await rest_of(stream)
-        assert caught.value.fatal
         with pytest.raises(EngineError, match=r"\(Exit code: -9\)") as again:
             await model.tokenize("a")
+        assert caught.value.fatal
         assert again.value.fatal
     finally:
         await model.close()
-
-
-async def test_unloading_ends_a_prediction_that_runs() -> None:
-    (path,) = locate(BUNDLES[CHAT], offline=True)
-    model = await load(weights=str(path), context_length=512, slots=1)
-    stream = model.generate(GenerateRequest(STEADY, history_of("Tell a very long story."), context_length=512))
-    async for event in stream:
-        if isinstance(event, LlmPredictionFragment):
-            break
-    closing = asyncio.create_task(model.close())
-    with pytest.raises(EngineError, match="unloaded"):
-        await rest_of(stream)
-    await closing
 
 
 async def test_cancelling_a_load_ends_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,6 +130,17 @@ async def test_a_file_that_is_not_a_model_is_rejected_by_the_engine(tmp_path: Pa
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(range(200)))
     with pytest.raises(EngineError) as caught:
-        await Worker.start(worker_main.WorkerParameters(model=str(broken), context_length=64), seconds=30)
+        await Worker.start(WorkerParameters(model=str(broken), context_length=64), seconds=600)
     assert caught.value.title == "Failed to load model"
     assert "RuntimeError" in str(caught.value.cause)
+
+
+async def test_a_load_that_fails_names_the_key_and_no_directory(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = tmp_path / "broken.gguf"
+    weights.write_bytes(b"nothing")
+    with pytest.raises(EngineError) as caught:
+        await load(key="my-model", weights=str(weights))
+    assert str(caught.value.cause).startswith("my-model: broken.gguf is not a GGUF file")
+    assert str(weights) in caplog.text

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.engines.base import GenerateRequest, Image
+from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest, Image
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppModel
 from lmstudio_integrations.types.chat import Chat
@@ -28,43 +28,38 @@ class BrokenOff:
         yield {"content": "Once", "stop": False}
 
 
-def vision_model(fake: Any) -> LlamaCppModel:
-    return LlamaCppModel(fake, context_length=64, slots=1, embedding=False, tools=True, vision=True, seed=5)
+async def generate(worker: BrokenOff, request: GenerateRequest, *, error: str) -> list[EngineEvent]:
+    """Return the events that come before an error."""
+    fake: Any = worker
+    model = LlamaCppModel(fake, context_length=64, slots=1, embedding=False, tools=True, vision=True, seed=5)
+    events: list[EngineEvent] = []
+    with pytest.raises(EngineError, match=error):  # noqa: PT012 - events come before it
+        async for event in model.generate(request):
+            events.append(event)  # noqa: PERF401 - what came before the error counts
+    return events
 
 
 def image_request(**config: Any) -> GenerateRequest:
     chat = Chat()
     image = FileHandle(name="cat", identifier="c", size_bytes=4, file_type="image")
     chat.add_user_message("What?", images=[image])
-    settings = LlmPredictionConfig(**config)
-    return GenerateRequest(settings, chat.to_history(), images={"c": Image("cat", b"\x89PNG")}, context_length=64)
+    images = {"c": Image("cat", b"\x89PNG")}
+    return GenerateRequest(LlmPredictionConfig(**config), chat.to_history(), images=images, context_length=64)
 
 
 async def test_a_vision_model_gets_the_image_and_the_seed_of_its_load() -> None:
     fake = BrokenOff()
-    with pytest.raises(EngineError, match="ended before it was complete"):
-        [event async for event in vision_model(fake).generate(image_request())]
+    await generate(fake, image_request(), error="ended before it was complete")
     body = fake.requested["/v1/chat/completions"]
     assert [part["type"] for part in body["messages"][0]["content"]] == ["text", "image_url"]
-    assert body["seed"] == 5
-    assert body["max_tokens"] == 62
+    assert (body["seed"], body["max_tokens"]) == (5, 62)
 
 
 async def test_an_image_under_a_manual_template_is_rejected() -> None:
     template = {"type": "manual", "manualPromptTemplate": {"beforeUser": "Q: "}}
-    with pytest.raises(EngineError, match="manual template"):
-        [event async for event in vision_model(BrokenOff()).generate(image_request(prompt_template=template))]
+    await generate(BrokenOff(), image_request(prompt_template=template), error="manual template")
 
 
-async def test_a_response_without_an_end_is_an_error() -> None:
-    fake: Any = BrokenOff()
-    model = LlamaCppModel(fake, context_length=64, slots=1, embedding=False, tools=False, vision=False)
-    events: list[object] = []
-
-    async def collect() -> None:
-        async for event in model.generate(GenerateRequest(LlmPredictionConfig(), prompt="x", context_length=64)):
-            events.append(event)  # noqa: PERF401 - what came before the error counts
-
-    with pytest.raises(EngineError, match="ended before it was complete"):
-        await collect()
-    assert any(isinstance(event, LlmPredictionFragment) and event.content == "Once" for event in events)
+async def test_the_text_of_a_response_without_an_end_comes_before_the_error() -> None:
+    request = GenerateRequest(LlmPredictionConfig(), prompt="x", context_length=64)
+    assert LlmPredictionFragment("Once") in await generate(BrokenOff(), request, error="ended before it was complete")

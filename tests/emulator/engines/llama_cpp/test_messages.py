@@ -1,6 +1,7 @@
 """Conversations in llama.cpp's form."""
 
 import base64
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,7 @@ from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.tools import Tool, ToolCallRequest, ToolCallResultPart
 
 CAT = FileHandle(name="cat", identifier="c1", size_bytes=9, file_type="image")
-
-
-TOOL = Tool.from_dict({"function": {"name": "add", "description": "Adds"}})
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def conversation() -> ChatHistory:
@@ -26,6 +25,14 @@ def conversation() -> ChatHistory:
     chat.add_tool_results([ToolCallResultPart(content="ok"), ToolCallResultPart(content="good")])
     chat.add_user_message("And now?")
     return chat.to_history()
+
+
+def history_of(*messages: tuple[str, dict[str, Any]]) -> ChatHistory:
+    return ChatHistory.from_dict({"messages": [{"role": role, "content": [part]} for role, part in messages]})
+
+
+def text(content: str) -> dict[str, Any]:
+    return {"type": "text", "text": content}
 
 
 def test_calls_go_to_a_template_that_knows_them() -> None:
@@ -41,107 +48,56 @@ def test_calls_go_to_a_template_that_knows_them() -> None:
 
 
 def test_calls_become_text_for_a_template_that_does_not() -> None:
-    messages = converter.to_messages(conversation(), native_tools=False)
-    assert messages == [
+    call = '[TOOL_REQUEST]{"name": "add", "arguments": {"a": 1, "b": 2}}[END_TOOL_REQUEST]'
+    results = "[TOOL_RESULT]ok[END_TOOL_RESULT]\n[TOOL_RESULT]good[END_TOOL_RESULT]"
+    assert converter.to_messages(conversation(), native_tools=False) == [
         {"role": "system", "content": "Be terse."},
         {"role": "user", "content": "1+2?"},
-        {
-            "role": "assistant",
-            "content": 'Let me see.\n[TOOL_REQUEST]{"name": "add", "arguments": {"a": 1, "b": 2}}[END_TOOL_REQUEST]',
-        },
+        {"role": "assistant", "content": f"Let me see.\n{call}"},
         {"role": "user", "content": "[TOOL_RESULT]3[END_TOOL_RESULT]"},
         {"role": "assistant", "content": '[TOOL_REQUEST]{"name": "done", "arguments": {}}[END_TOOL_REQUEST]'},
-        {
-            "role": "user",
-            "content": "[TOOL_RESULT]ok[END_TOOL_RESULT]\n[TOOL_RESULT]good[END_TOOL_RESULT]\n\nAnd now?",
-        },
+        {"role": "user", "content": f"{results}\n\nAnd now?"},
     ]
 
 
-def test_adjacent_messages_of_one_role_become_one() -> None:
-    history = ChatHistory.from_dict(
-        {
-            "messages": [
-                {"role": role, "content": [{"type": "text", "text": text}]}
-                for role, text in (("system", "a"), ("system", "b"), ("user", "c"), ("user", ""), ("user", "d"))
-            ]
-        }
-    )
-    assert converter.to_messages(history, native_tools=False) == [
-        {"role": "system", "content": "a\n\nb"},
-        {"role": "user", "content": "c\n\nd"},
-    ]
-
-
-def test_adjacent_messages_keep_their_tool_calls() -> None:
-    part = {"type": "toolCallRequest", "toolCallRequest": {"type": "function", "name": "add"}}
-    history = ChatHistory.from_dict({"messages": [{"role": "assistant", "content": [part]}] * 2})
-    (message,) = converter.to_messages(history, native_tools=True)
+def test_adjacent_messages_of_one_role_become_one_which_keeps_all_calls() -> None:
+    call = {"type": "toolCallRequest", "toolCallRequest": {"type": "function", "name": "add"}}
+    texts = [("system", text("a")), ("system", text("b")), *(("user", text(each)) for each in ("c", "", "d"))]
+    *merged, message = converter.to_messages(history_of(*texts, *[("assistant", call)] * 2), native_tools=True)
+    assert merged == [{"role": "system", "content": "a\n\nb"}, {"role": "user", "content": "c\n\nd"}]
     assert len(message["tool_calls"]) == 2
 
 
-@pytest.mark.parametrize(
-    ("data", "media"),
-    [
-        (b"\x89PNG\r\n\x1a\n", "image/png"),
-        (b"\xff\xd8\xff", "image/jpeg"),
-        (b"RIFF0000WEBP", "image/webp"),
-        (b"?", "application/octet-stream"),
-    ],
-)
+@pytest.mark.parametrize(("data", "media"), [(PNG, "image/png"), (b"?", "application/octet-stream")])
 def test_an_image_is_sent_inside_its_message(data: bytes, media: str) -> None:
     chat = Chat("Look.")
     chat.add_user_message("What?", images=[CAT])
     messages = converter.to_messages(chat.to_history(), native_tools=False, images={"c1": Image("cat", data)})
     url = f"data:{media};base64,{base64.b64encode(data).decode()}"
-    assert messages[1]["content"] == [
-        {"type": "text", "text": "What?"},
-        {"type": "image_url", "image_url": {"url": url}},
-    ]
+    assert messages[1]["content"] == [text("What?"), {"type": "image_url", "image_url": {"url": url}}]
 
 
-def test_adjacent_messages_keep_their_images_in_order() -> None:
-    history = ChatHistory.from_dict(
-        {
-            "messages": [
-                {"role": "user", "content": [{"type": "text", "text": "a"}]},
-                {"role": "user", "content": [CAT.to_dict()]},
-                {"role": "user", "content": [{"type": "text", "text": "b"}]},
-            ]
-        }
-    )
-    (message,) = converter.to_messages(history, native_tools=False, images={"c1": Image("cat", b"\x89PNG")})
-    assert [part["type"] for part in message["content"]] == ["text", "image_url", "text"]
+@pytest.mark.parametrize(("before", "shown"), [(["a", "b"], ["a\n\nb", "image", "z"]), ([], ["image", "z"])])
+def test_texts_and_images_of_adjacent_messages_stay_in_order(before: list[str], shown: list[str]) -> None:
+    history = history_of(*(("user", text(each)) for each in before), ("user", CAT.to_dict()), ("user", text("z")))
+    (message,) = converter.to_messages(history, native_tools=False, images={"c1": Image("cat", PNG)})
+    assert [part.get("text", "image") for part in message["content"]] == shown
 
 
 def test_an_image_that_was_never_uploaded_is_rejected() -> None:
-    chat = Chat()
-    chat.add_user_message("What?", images=[CAT])
     with pytest.raises(EngineError, match="'cat' is not an uploaded image"):
-        converter.to_messages(chat.to_history(), native_tools=False, images={})
+        converter.to_messages(history_of(("user", CAT.to_dict())), native_tools=False, images={})
 
 
 def test_instructions_and_a_system_prompt_find_their_place() -> None:
     with_system = converter.to_messages(conversation(), native_tools=False, system_prompt="unused", instructions="Do.")
     assert with_system[0] == {"role": "system", "content": "Be terse.\n\nDo."}
-    chat = Chat()
-    chat.add_user_message("Hi")
-    messages = converter.to_messages(
-        chat.to_history(), native_tools=False, system_prompt="Be kind.", instructions="Do."
-    )
+    history = history_of(("user", text("Hi")))
+    messages = converter.to_messages(history, native_tools=False, system_prompt="Be kind.", instructions="Do.")
     assert [message["content"] for message in messages] == ["Be kind.\n\nDo.", "Hi"]
-    assert converter.to_messages(chat.to_history(), native_tools=False) == [{"role": "user", "content": "Hi"}]
+    assert converter.to_messages(history, native_tools=False) == [{"role": "user", "content": "Hi"}]
 
 
 def test_instructions_contain_each_tool() -> None:
-    text = converter.tool_instructions([TOOL])
-    assert '{"name": "add", "description": "Adds"}' in text
-    assert "JSON" in text
-
-
-def test_texts_and_images_of_adjacent_messages_stay_in_order() -> None:
-    before, after = ({"role": "user", "content": [{"type": "text", "text": text}]} for text in ("a", "z"))
-    image = {"role": "user", "content": [CAT.to_dict()]}
-    history = ChatHistory.from_dict({"messages": [before, before, image, after]})
-    (message,) = converter.to_messages(history, native_tools=False, images={"c1": Image("cat", b"\x89PNG")})
-    assert [part.get("text", "picture") for part in message["content"]] == ["a\n\na", "picture", "z"]
+    tool = Tool.from_dict({"function": {"name": "add", "description": "Adds"}})
+    assert '{"name": "add", "description": "Adds"}' in converter.tool_instructions([tool])

@@ -1,4 +1,4 @@
-"""Patterns of a schema in the form that llama.cpp follows. All ours, without an engine."""
+"""Patterns of a schema in the form that llama.cpp follows."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def test_a_pattern_allows_in_json_what_it_allows_in_a_text(pattern: str, good: l
     assert not any(reader.match(json.dumps(text, ensure_ascii=False)[1:-1]) for text in bad)
 
 
-@pytest.mark.parametrize("pattern", [r"^.$", r"^\S$", r"^[^a]$", r"^\W$", r'^["\\\n!]$'])
+@pytest.mark.parametrize("pattern", [r"^.$", r"^\S$", r"^[^a]$", r'^["\\\n!]$'])
 def test_what_json_must_escape_is_in_no_set(pattern: str) -> None:
     reader = as_grammar_reads_it(supported_pattern(pattern) or "")
     assert reader.match("!")

@@ -1,11 +1,10 @@
-"""Reasoning that is sent back, under templates that treat it differently, with a model that cannot rewind. All ours."""
+"""Reasoning that is sent back, under templates that treat it differently, with a model that cannot rewind."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import pytest_asyncio
@@ -19,7 +18,7 @@ from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress, ToolCallEnd
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallResultPart
 from tests.emulator.bare_client import named, wire
-from tests.emulator.engines.llama_cpp.models import ADD, STEADY, finished, load, run, text_of
+from tests.emulator.engines.llama_cpp.models import ADD, STEADY, chat_of, finished, load, run, text_of
 from tests.support import recurrent_model
 from tests.support.chat_templates import TEMPLATES, Outcome, Outcomes, Template, grammar_of, renderer
 
@@ -28,8 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 CONTEXT_LENGTH = 8192
 
 
-@dataclass
-class Loaded:
+class Loaded(NamedTuple):
     """The model that cannot rewind, under one of the templates."""
 
     model: LlamaCppModel
@@ -45,11 +43,12 @@ class Loaded:
     async def count(self, chat: Chat, config: LlmPredictionConfig | None = None) -> int:
         return len(await self.model.tokenize(await self.render(chat, config)))
 
+    async def respond(self, chat: Chat, config: LlmPredictionConfig) -> list[EngineEvent]:
+        return await run(self.model, chat.to_history(), config=config, tools=[ADD], context_length=CONTEXT_LENGTH)
+
     async def write(self, chat: Chat, text: str) -> list[EngineEvent]:
         """Let the model write a text."""
-        structured = grammar_of(text)["llm.prediction.structured"]
-        config = self.settings(structured=structured)
-        return await run(self.model, chat.to_history(), config=config, tools=[ADD], context_length=CONTEXT_LENGTH)
+        return await self.respond(chat, self.settings(structured=grammar_of(text)["llm.prediction.structured"]))
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +56,17 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return recurrent_model.write(tmp_path_factory.mktemp("weights") / "tiny.gguf")
 
 
-async def load_with(weights: Path, template: Template, **fields: Any) -> Loaded:
-    model = await load(
-        weights=str(weights), slots=1, context_length=CONTEXT_LENGTH, fields=template.load_fields | fields
-    )
-    return Loaded(model, template)
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=TEMPLATES)
 async def loaded(weights: Path, request: pytest.FixtureRequest) -> AsyncIterator[Loaded]:
-    loaded = await load_with(weights, TEMPLATES[request.param])
-    yield loaded
-    await loaded.model.close()
+    template = TEMPLATES[request.param]
+    fields = template.load_fields
+    model = await load(weights=str(weights), slots=1, context_length=CONTEXT_LENGTH, fields=fields)
+    yield Loaded(model, template)
+    await model.close()
+
+
+def jinja(source: str) -> dict[str, Any]:
+    return {"type": "jinja", "jinjaPromptTemplate": {"template": source}, "stopStrings": []}
 
 
 def add_call(chat: Chat, text: str, number: int) -> None:
@@ -77,23 +75,20 @@ def add_call(chat: Chat, text: str, number: int) -> None:
     chat.add_tool_results([ToolCallResultPart(content=f"sum {number}", tool_call_id=str(number), name="add")])
 
 
-def conversation(beside_call: str = "", in_answer: str = "", beside_running_call: str = "") -> Chat:
-    """Return a conversation in which a turn has finished, and the next runs."""
-    chat = Chat("Be brief.")
-    chat.add_user_message("First question.")
-    add_call(chat, beside_call, 1)
-    chat.add_assistant_response(f"{in_answer}First answer.")
+def conversation(*, call: str = "", answer: str = "", running_call: str = "") -> Chat:
+    """Return a conversation in which a turn has finished, and the next runs; texts are beside what they name."""
+    chat = chat_of("First question.")
+    add_call(chat, call, 1)
+    chat.add_assistant_response(f"{answer}First answer.")
     chat.add_user_message("Second question.")
-    add_call(chat, beside_running_call, 2)
+    add_call(chat, running_call, 2)
     return chat
-
-
-PLACES = (("call", "beside_call"), ("answer", "in_answer"), ("running_call", "beside_running_call"))
 
 
 async def outcomes(loaded: Loaded, sent: str, config: LlmPredictionConfig | None = None) -> Outcomes:
     """Return what the template does with reasoning, of which the text is `HIDDEN`, in each place."""
-    return Outcomes(**{name: await outcome(loaded, conversation(**{at: sent}), sent, config) for name, at in PLACES})
+    places = ("call", "answer", "running_call")
+    return Outcomes(**{name: await outcome(loaded, conversation(**{name: sent}), sent, config) for name in places})
 
 
 async def outcome(loaded: Loaded, chat: Chat, sent: str, config: LlmPredictionConfig | None) -> Outcome:
@@ -115,65 +110,59 @@ async def test_each_template_treats_reasoning_as_its_table_says(loaded: Loaded) 
     template = loaded.template
     start, end = template.parsing
     with_other_white_space = f"{start}\n\n\nHIDDEN\n\n\n{end}\n\n\n"
+    assert loaded.model.chat_template == template.source
     assert await outcomes(loaded, with_other_white_space) == template.tagged
     if template.bare is not None:
         assert await outcomes(loaded, "HIDDEN") == template.bare
     if template.switch is not None:
         switched = loaded.settings(promptTemplate=jinja(template.switched_source))
         assert await outcomes(loaded, with_other_white_space, switched) == template.switched
-
-
-def jinja(source: str) -> dict[str, Any]:
-    return {"type": "jinja", "jinjaPromptTemplate": {"template": source}, "stopStrings": []}
+        chat = conversation(call=with_other_white_space)
+        events = await loaded.respond(chat, switched.merged(LlmPredictionConfig(max_tokens=1)))
+        assert finished(events).prompt_tokens == await loaded.count(chat, switched)
 
 
 async def test_prompts_are_rendered_without_the_engine_as_with_it(loaded: Loaded) -> None:
     template = loaded.template
     sent = "so 1 < 2" if template.bare else template.tag('"so" é')
-    chat = conversation(sent, "" if template.bare else sent, sent)
+    chat = conversation(call=sent, answer="" if template.bare else sent, running_call=sent)
     prompt = await loaded.model.apply_template(chat.to_history(), [], loaded.settings())
     assert renderer(template.source)(chat.to_history().to_dict()["messages"]) == prompt
-
-
-@pytest.mark.parametrize("reasoning", ["so 1 < 2", "\n so\n\n  ", ""])
-async def test_the_fragments_of_a_response_are_what_the_model_wrote(loaded: Loaded, reasoning: str) -> None:
-    template = loaded.template
-    chat = Chat("Be brief.")
-    chat.add_user_message(f"What is {template.parsing[0]}?")
-    text = template.write(reasoning, "\n Yes. \n\n")
-    fragments = [each for each in await loaded.write(chat, text) if isinstance(each, LlmPredictionFragment)]
-    if template.opens:
-        opening = fragments.pop(0)
-        assert (opening.content, opening.tokens_count, opening.is_structural) == (template.start_tag, 0, True)
-        assert opening.reasoning_type == "reasoningStartTag"
-    assert "".join(each.content for each in fragments) == text
-    assert sum(each.tokens_count for each in fragments) == len(text)
-    parts = {kind: "".join(each.content for each in fragments if each.reasoning_type == kind) for kind in KINDS}
-    start, end = template.parsing
-    assert parts["reasoningStartTag"] == ("" if template.opens else start)
-    assert parts["reasoning"].strip() == reasoning.strip()
-    assert parts["reasoningEndTag"] == end
-    assert parts["none"].strip() == "Yes."
 
 
 KINDS = ("reasoningStartTag", "reasoning", "reasoningEndTag", "none")
 
 
+async def test_the_fragments_of_a_response_are_what_the_model_wrote(loaded: Loaded) -> None:
+    template = loaded.template
+    start, end = template.parsing
+    chat = chat_of(f"What is {start}?")
+    for reasoning in ("\n so 1 < 2\n\n  ", ""):
+        text = template.write(reasoning, "\n Yes. \n\n")
+        fragments = [each for each in await loaded.write(chat, text) if isinstance(each, LlmPredictionFragment)]
+        if template.opens:
+            opening = fragments.pop(0)
+            assert (opening.content, opening.tokens_count, opening.is_structural) == (template.start_tag, 0, True)
+            assert opening.reasoning_type == "reasoningStartTag"
+        assert "".join(each.content for each in fragments) == text
+        assert sum(each.tokens_count for each in fragments) == len(text)
+        parts = {kind: "".join(each.content for each in fragments if each.reasoning_type == kind) for kind in KINDS}
+        assert parts["reasoningStartTag"] == ("" if template.opens else start)
+        assert parts["reasoningEndTag"] == end
+        assert (parts["reasoning"].strip(), parts["none"].strip()) == (reasoning.strip(), "Yes.")
+
+
 async def test_a_model_may_reason_before_it_writes_json_by_a_schema(loaded: Loaded) -> None:
-    chat = Chat("Be brief.")
-    chat.add_user_message("A question.")
-    structured = {"type": "json", "jsonSchema": {"const": "yes"}}
-    config = loaded.settings(structured=structured).merged(LlmPredictionConfig(max_tokens=60, reasoning_budget=5))
-    events = await run(loaded.model, chat.to_history(), config=config, context_length=CONTEXT_LENGTH)
+    config = loaded.settings(structured={"type": "json", "jsonSchema": {"const": "yes"}})
+    limits = LlmPredictionConfig(max_tokens=60, reasoning_budget=5)
+    events = await run(loaded.model, chat_of("A question.").to_history(), config=config.merged(limits))
     kinds = [event.reasoning_type for event in events if isinstance(event, LlmPredictionFragment)]
     assert text_of(events).strip("` \n").endswith('"yes"')
     assert not loaded.template.opens or (kinds[0], kinds[-1]) == ("reasoningStartTag", "none")
 
 
 async def test_a_response_that_is_sent_back_whole_is_in_the_next_prompt_as_it_was_generated(loaded: Loaded) -> None:
-    template = loaded.template
-    chat = Chat("Be brief.")
-    chat.add_user_message("A question.")
+    template, chat = loaded.template, chat_of("A question.")
     prompt, text = await loaded.render(chat), template.write("I should add.", "Let me see.", ("add", {"a": 3, "b": 1}))
     events = await loaded.write(chat, text)
     (call,) = [event for event in events if isinstance(event, ToolCallEnd)]
@@ -182,35 +171,6 @@ async def test_a_response_that_is_sent_back_whole_is_in_the_next_prompt_as_it_wa
     chat.add_assistant_response(text_of(events), [call.to_request()])
     if template.tagged.running_call in {"kept", "copied"}:
         assert (await loaded.render(chat)).startswith(f"{prompt}{text}")
-
-
-async def test_the_template_of_a_prediction_is_the_loaded_one_with_switches(loaded: Loaded) -> None:
-    source = loaded.template.source
-    assert loaded.model.chat_template == source
-    chat = conversation()
-    for same in (source, f"{{%- set other = false %}}\n{{% set another = true -%}}\n{source}"):
-        assert await loaded.render(chat, loaded.settings(promptTemplate=jinja(same))) == await loaded.render(chat)
-    for other in (f"{{%- set other = 1 %}}\n{source}", f"Hello.\n{source}", f"{source} ", "{{ messages }}", ""):
-        with pytest.raises(EngineError, match="a Jinja template for a single prediction, unless"):
-            await loaded.render(chat, loaded.settings(promptTemplate=jinja(other)))
-
-
-async def test_a_switch_reaches_the_prompt_of_a_prediction(weights: Path) -> None:
-    template = TEMPLATES["clears_by_default"]
-    loaded = await load_with(weights, template)
-    try:
-        chat = conversation(template.tag("so"), template.tag("so"), template.tag("so"))
-        sizes: list[int] = []
-        for source in (template.source, template.switched_source):
-            config = loaded.settings(promptTemplate=jinja(source))
-            events = await run(
-                loaded.model, chat.to_history(), config=config.merged(LlmPredictionConfig(max_tokens=1)), tools=[ADD]
-            )
-            sizes.append(finished(events).prompt_tokens)
-            assert sizes[-1] == await loaded.count(chat, config)
-        assert sizes[1] == sizes[0] + 2 * len("so")
-    finally:
-        await loaded.model.close()
 
 
 async def test_the_template_and_its_tags_are_default_settings_of_predictions(weights: Path) -> None:
@@ -224,45 +184,35 @@ async def test_the_template_and_its_tags_are_default_settings_of_predictions(wei
 
 
 TURNS = 4
+WITHOUT_CHECKPOINT = 4
+"""The last tokens of a prompt: llama.cpp makes its checkpoint before them."""
+
+
+def agent(template: Template, turns: int, *, without: int | None = None) -> Chat:
+    """Return a conversation with so many calls, perhaps one of them without its reasoning."""
+    chat = chat_of("A question.")
+    for turn in range(turns):
+        add_call(chat, "" if turn == without else template.tag(reasoning_of(turn)), turn)
+    return chat
 
 
 def reasoning_of(turn: int) -> str:
     return f"number {turn}: {'hm ' * 50}"
 
 
-def agent(template: Template, turns: int, *, without: int | None = None) -> Chat:
-    """Return a conversation with so many calls, perhaps one of them without its reasoning."""
-    chat = Chat("Be brief.")
-    chat.add_user_message("A question.")
-    for turn in range(turns):
-        add_call(chat, "" if turn == without else template.tag(reasoning_of(turn)), turn)
-    return chat
-
-
-@pytest.mark.parametrize(("checkpoints", "without"), [(32, TURNS - 1), (0, 0)])
-async def test_reasoning_that_is_omitted_costs_what_follows_or_without_checkpoints_the_whole_prompt(
-    weights: Path, checkpoints: int, without: int
-) -> None:
-    template = TEMPLATES["plain_text"]
-    loaded = await load_with(weights, template, **{"llm.load.llama.contextCheckpoints": checkpoints})
-    try:
-        processed = 0
-        for turn in range(TURNS):
-            text = template.write(reasoning_of(turn), "", ("add", {"a": turn, "b": 1}))
-            events = await loaded.write(agent(template, turn), text)
-            assert cached(events) >= processed
-            processed = finished(events).prompt_tokens
-        same = await loaded.count(agent(template, without))
-        changed = cached(await loaded.write(agent(template, TURNS, without=without), "So."))
-        assert changed >= same - WITHOUT_CHECKPOINT if checkpoints else changed == 0
-    finally:
-        await loaded.model.close()
-
-
-WITHOUT_CHECKPOINT = 4
-"""The last tokens of a prompt: llama.cpp makes its checkpoint before them."""
-
-
 def cached(events: list[EngineEvent]) -> int:
     *_, progress = [event for event in events if isinstance(event, PromptProgress)]
     return int((progress.details or {})["cachedTokenCount"])
+
+
+@pytest.mark.parametrize("loaded", ["plain_text"], indirect=True)
+async def test_reasoning_that_is_omitted_costs_only_what_follows(loaded: Loaded) -> None:
+    template, processed = loaded.template, 0
+    for turn in range(TURNS):
+        text = template.write(reasoning_of(turn), "", ("add", {"a": turn, "b": 1}))
+        events = await loaded.write(agent(template, turn), text)
+        assert cached(events) >= processed
+        processed = finished(events).prompt_tokens
+    same = await loaded.count(agent(template, TURNS - 1))
+    events = await loaded.write(agent(template, TURNS, without=TURNS - 1), "So.")
+    assert cached(events) >= same - WITHOUT_CHECKPOINT

@@ -1,4 +1,4 @@
-"""The script of the worker process."""
+"""The script of the worker process: the engine's parameters, what it reports to the parent, and its memory limit."""
 
 import json
 import re
@@ -6,29 +6,51 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import xllamacpp
 
+from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.llama_cpp import worker_client, worker_main
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import WorkerParameters
-from lmstudio_integrations.emulator.engines.weights import install_hint
-from tests.emulator.engines.llama_cpp.fake_worker import FULL
+from lmstudio_integrations.errors import LMStudioValueError
+from tests.emulator.engines.llama_cpp.models import FULL
 
 
-def value_at(target: Any, name: str) -> Any:
-    for part in name.split("."):
-        target = getattr(target, part)
-    return target
+def attributes(parameters: WorkerParameters) -> dict[str, Any]:
+    return worker_main.attributes(parameters, xllamacpp, "key")
 
 
-def test_every_attribute_that_is_set_exists_and_takes_the_value() -> None:
-    target = xllamacpp.CommonParams()
-    for name, value in worker_main.attributes(FULL, xllamacpp, "key").items():
-        value_at(target, name)
-        worker_main._assign(target, name, value)
-        assert value_at(target, name) == value
+class FakeServer:
+    """Takes the place of the engine's server, and loads nothing."""
+
+    def __init__(self, parameters: Any) -> None:
+        self.parameters = parameters
+        self.called: list[str] = []
+
+    def handle_embeddings(self, _body: object) -> None:
+        self.called.append("embeddings")
+
+    def handle_completions(self, _body: object) -> None:
+        self.called.append("completions")
+
+
+@pytest.mark.parametrize(("embedding", "called"), [(True, ["embeddings"]), (False, ["completions"])])
+def test_a_model_is_ready_after_a_call_passed_through_the_engine_which_took_every_value(
+    embedding: bool, called: list[str]
+) -> None:
+    engine = SimpleNamespace(**{**vars(xllamacpp), "Server": FakeServer})
+    parameters = replace(FULL, embedding=embedding)
+    server, key = worker_main.start(parameters, engine)
+    assert server.called == called
+    assert len(key) == 32
+    for name, value in worker_main.attributes(parameters, xllamacpp, key).items():
+        target = server.parameters
+        for part in name.split("."):
+            target = getattr(target, part)
+        assert target == value
     assert {"handle_completions", "handle_embeddings", "listening_address"} <= set(dir(xllamacpp.Server))
 
 
@@ -40,140 +62,123 @@ def test_only_the_worker_touches_the_engine() -> None:
 
 
 def test_the_server_is_never_open_to_others() -> None:
-    values = worker_main.attributes(FULL, xllamacpp, "key")
-    assert values["hostnames"] == ["127.0.0.1"]
-    assert values["port"] == 0
-    assert values["api_keys"] == ["key"]
+    values = attributes(FULL)
+    assert (values["hostnames"], values["port"], values["api_keys"]) == (["127.0.0.1"], 0, ["key"])
     assert values["n_threads_http"] > FULL.slots
 
 
-def test_contexts_and_batches_are_as_large_as_needed() -> None:
-    own = worker_main.attributes(FULL, xllamacpp, "key")
-    assert (own["n_ctx"], own["kv_unified"], own["n_batch"]) == (1536, False, worker_main.PROMPT_STEP)
-    assert worker_main.attributes(replace(FULL, prompt_step=32), xllamacpp, "key")["n_ubatch"] == 32
-    shared = worker_main.attributes(WorkerParameters("m", 512, slots=3, cache_length=512), xllamacpp, "key")
+def test_contexts_and_caches_are_as_large_as_needed() -> None:
+    own, shared = attributes(FULL), attributes(WorkerParameters("m", 512, slots=3, cache_length=512))
+    assert (own["n_ctx"], own["kv_unified"]) == (1536, False)
     assert (shared["n_ctx"], shared["kv_unified"]) == (512, True)
-    # A text longer than the batch would be rejected.
-    vectors = worker_main.attributes(WorkerParameters("m", 512, embedding=True), xllamacpp, "key")
-    assert (vectors["n_batch"], vectors["n_ubatch"]) == (512, 512)
-    assert "n_gpu_layers" not in vectors
-    assert "flash_attn_type" not in vectors
+    assert attributes(replace(FULL, prompt_cache_mib=5))["cache_ram_mib"] == 5
+    assert not attributes(WorkerParameters("m", 512)).keys() & {"n_gpu_layers", "flash_attn_type"}
 
 
-def test_earlier_prompts_have_no_more_memory_than_the_parent_gives_them() -> None:
-    assert worker_main.attributes(FULL, xllamacpp, "key")["cache_ram_mib"] == FULL.prompt_cache_mib == 0
-    assert worker_main.attributes(replace(FULL, prompt_cache_mib=5), xllamacpp, "key")["cache_ram_mib"] == 5
-
-
-def test_a_batch_has_room_for_every_slot() -> None:
-    many = worker_main.attributes(WorkerParameters("m", 512, slots=200), xllamacpp, "key")
-    assert many["n_batch"] == many["n_ubatch"] == 200
-
-
-@pytest.mark.parametrize(("context_length", "slots", "batch"), [(511, 4, 512), (1, 4, 4), (512, 4, 512), (5, 1, 5)])
-def test_the_slots_of_an_embedding_model_share_a_batch_evenly(context_length: int, slots: int, batch: int) -> None:
-    values = worker_main.attributes(
-        WorkerParameters("m", context_length, slots=slots, embedding=True), xllamacpp, "key"
-    )
-    assert values["n_batch"] == values["n_ubatch"] == batch
-
-
-def run_worker(line: str) -> tuple[dict[str, str], int]:
-    result = subprocess.run(
-        [sys.executable, "-P", str(worker_main.__file__)],
-        input=line,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    (response,) = result.stdout.splitlines()
-    return json.loads(response), result.returncode
+@pytest.mark.parametrize(
+    ("parameters", "batch"),
+    [
+        (FULL, worker_main.PROMPT_STEP),
+        (replace(FULL, prompt_step=32), 32),
+        (WorkerParameters("m", 512, slots=200), 200),
+        (WorkerParameters("m", 512, embedding=True), 512),
+        (WorkerParameters("m", 511, slots=4, embedding=True), 512),
+        (WorkerParameters("m", 1, slots=4, embedding=True), 4),
+    ],
+)
+def test_a_batch_has_room_for_a_step_of_every_slot_or_for_texts_that_share_it_evenly(
+    parameters: WorkerParameters, batch: int
+) -> None:
+    assert (attributes(parameters)["n_batch"], attributes(parameters)["n_ubatch"]) == (batch, batch)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", ["", "not json\n", "[]\n", '{"unknown": 1}\n'])
-def test_bad_parameters_are_reported_to_the_parent(line: str) -> None:
-    response, code = run_worker(line)
-    assert response["kind"] == "bad_parameters"
-    assert response["error"]
-    assert code == 0
+@pytest.mark.parametrize(
+    ("line", "flags", "kind"),
+    [
+        ("", "-P", "bad_parameters"),
+        ('{"unknown": 1}\n', "-P", "bad_parameters"),
+        (f"{WorkerParameters('m', 64).to_json()}\n", "-PS", "engine_missing"),  # without the packages of the site
+    ],
+)
+def test_what_keeps_the_worker_from_loading_is_reported_to_the_parent(line: str, flags: str, kind: str) -> None:
+    command = [sys.executable, flags, worker_main.__file__]
+    result = subprocess.run(command, input=line, capture_output=True, text=True, check=True, timeout=600)
+    reply = json.loads(result.stdout)
+    assert (reply["kind"], bool(reply["error"])) == (kind, True)
+
+
+NOISY = f"""
+import sys
+sys.path.insert(0, {str(Path(worker_main.__file__).parent)!r})
+import worker_main
+
+class Noisy:
+    listening_address = "http://here"
+    def __getattr__(self, name):
+        return self
+    def __call__(self, *arguments):
+        print("noise of the engine")
+        return self
+
+sys.modules["xllamacpp"] = Noisy()
+worker_main.main()
+"""
 
 
 @pytest.mark.slow
-def test_a_failed_load_is_reported_to_the_parent(tmp_path: Path) -> None:
-    response, code = run_worker(WorkerParameters(str(tmp_path / "missing.gguf"), 64).to_json() + "\n")
-    assert response["kind"] == "load_failed"
-    assert "RuntimeError" in response["error"]
-    assert code == 0
-
-
-def test_a_missing_engine_is_reported_to_the_parent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    server, response = worker_main._load(FULL.to_json().encode())
-    assert server is None
-    assert response["kind"] == "engine_missing"
-    error = worker_client._load_error(response, FULL)
-    assert error.title.endswith(install_hint())
-
-
-class FakeServer:
-    """Takes the engine's place: remembers what it was given and called."""
-
-    listening_address = "http://127.0.0.1:1"
-
-    def __init__(self, parameters: Any) -> None:
-        self.parameters = parameters
-        self.calls: list[tuple[str, dict[str, Any]]] = []
-
-    def handle_embeddings(self, body: dict[str, Any]) -> None:
-        self.calls.append(("embeddings", body))
-
-    def handle_completions(self, body: dict[str, Any]) -> None:
-        self.calls.append(("completions", body))
-
-
-class FakeEngine:
-    """The engine's names with a server that loads nothing."""
-
-    CommonParams = xllamacpp.CommonParams
-    ggml_type = xllamacpp.ggml_type
-    llama_flash_attn_type = xllamacpp.llama_flash_attn_type
-    Server = FakeServer
-
-
-@pytest.mark.parametrize("embedding", [True, False])
-def test_a_model_is_ready_after_a_call_passed_through_the_engine(embedding: bool) -> None:
-    server, key = worker_main.start(WorkerParameters("m", 64, embedding=embedding), FakeEngine)
-    assert [name for name, _ in server.calls] == ["embeddings" if embedding else "completions"]
-    assert server.parameters.api_keys == [key]
-    assert len(key) == 32
-
-
-@pytest.mark.slow
-def test_the_worker_reports_serves_and_exits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    script = (
-        f"import sys; sys.path.insert(0, {str(Path(worker_main.__file__).parent)!r})\n"
-        "import worker_main\n"
-        "class Server:\n    listening_address = 'http://here'\n"
-        "worker_main._load = lambda line: (Server(), {'line': line.decode().strip()})\n"
-        "print('noise of the engine')\n"
-        "worker_main.main()\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-c", script],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with process:
-        assert process.stdout.readline() == "noise of the engine\n"
-        process.stdin.write("hello\n")
+def test_the_worker_reports_one_line_whatever_the_engine_prints_and_exits_after_its_input() -> None:
+    command = [sys.executable, "-u", "-c", NOISY]
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{WorkerParameters('m', 64).to_json()}\n")
         process.stdin.flush()
-        assert json.loads(process.stdout.readline()) == {"line": "hello"}
+        assert json.loads(process.stdout.readline())["url"] == "http://here"
         assert process.poll() is None
-        process.stdin.close()
-        assert process.wait(600) == 0
+        out, err = process.communicate(timeout=600)
+    assert (process.returncode, out, "noise of the engine" in err) == (0, "", True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps the limit")
+def test_a_stricter_limit_of_the_system_stays() -> None:
+    script = (
+        "import resource, worker_main; resource.setrlimit(resource.RLIMIT_DATA, (10**9, 10**9)); "
+        "worker_main.limit_memory(2 * 10**9); print(resource.getrlimit(resource.RLIMIT_DATA))"
+    )
+    command, folder = [sys.executable, "-c", script], Path(worker_main.__file__).parent
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=600)
+    assert result.stdout == "(1000000000, 1000000000)\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems report it in another way")
+def test_by_default_a_worker_may_take_three_quarters_of_the_memory_of_its_container(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    group = tmp_path / "memory.max"
+    monkeypatch.setattr(worker_client, "_CONTROL_GROUP", group)
+    whole = worker_client.memory_of_machine()
+    assert whole > 1_000_000
+    for text, expected in (("max\n", whole), ("4000\n", 4000)):
+        group.write_text(text)
+        assert worker_client.memory_of_machine() == expected
+    assert [worker_client.memory_limit(None), worker_client.memory_limit(7)] == [3000, 7]
+
+
+@pytest.mark.parametrize(
+    ("platform", "memory", "message"),
+    [
+        ("linux", 0, "above 0; got 0"),
+        ("linux", cast("Any", "1 GB"), "above 0; got '1 GB'"),
+        ("darwin", 7, "on Linux only"),
+    ],
+)
+def test_a_limit_that_cannot_be_kept_is_rejected(
+    monkeypatch: pytest.MonkeyPatch, platform: str, memory: int, message: str
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    with pytest.raises(LMStudioValueError, match=message):
+        Emulator(worker_memory=memory)
+    assert platform == "linux" or worker_client.memory_limit(None) == 0
