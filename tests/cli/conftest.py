@@ -1,9 +1,10 @@
-"""What the tests of the command line share: a server with the bundled keys, and running a command."""
+"""What the tests of the command line share: servers, and running a command in this process."""
 
+import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from io import BytesIO, TextIOWrapper
+from collections.abc import Iterator
+from io import BytesIO, StringIO, TextIOWrapper
 
 import pytest
 
@@ -11,13 +12,13 @@ from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARI
 from lmstudio_integrations.cli import main
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model
-from tests.cli.managed import Command, Piped, managed_server
+from tests.cli.managed import OnScreen, Piped, Run, managed_server
 
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what the developer's machine says of servers, and take a wide terminal."""
-    for name in (HOST_VARIABLE, *TOKEN_VARIABLES):
+    for name in (HOST_VARIABLE, *TOKEN_VARIABLES, "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -38,7 +39,7 @@ def nobody() -> str:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int | str | None]:
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command in this process; the result is what the process would exit with."""
 
     def run_command(*arguments: str) -> int | str | None:
@@ -51,18 +52,52 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int | str | None]:
 
 
 @pytest.fixture
-def piped(
-    run: Callable[..., int | str | None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Piped:
+def piped(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Piped:
     """Run a command in this process with pipes as its streams."""
 
-    def run_piped(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(stdin.encode()), "utf-8"))
+    def run_piped(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(), "utf-8"))
         status = run(*arguments)
         out, err = capsys.readouterr()
         return (1, out, f"{err}{status}\n") if isinstance(status, str) else (status or 0, out, err)
 
     return run_piped
+
+
+class Screen(StringIO):
+    """What a terminal would get; its user presses Ctrl-C when a text appears."""
+
+    def __init__(self, ctrl_c_after: str | None) -> None:
+        super().__init__()
+        self._ctrl_c_after = ctrl_c_after
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if self._ctrl_c_after and self._ctrl_c_after in text:
+            signal.raise_signal(signal.SIGINT)
+        return written
+
+
+@pytest.fixture
+def on_screen(run: Run, monkeypatch: pytest.MonkeyPatch) -> OnScreen:
+    """Run a command in this process on a terminal, by default one so wide that no line is wrapped."""
+
+    def run_on_screen(*arguments: str, columns: int = 1000, ctrl_c_after: str | None = None) -> str:
+        screen = Screen(ctrl_c_after)
+        with monkeypatch.context() as patch:
+            patch.setenv("COLUMNS", str(columns))
+            patch.setenv("TERM", "xterm-256color")
+            patch.setattr(sys, "stdout", screen)
+            patch.setattr(sys, "stderr", screen)
+            status = run(*arguments)
+            if isinstance(status, str):
+                print(status, file=sys.stderr)
+        return screen.getvalue()
+
+    return run_on_screen
 
 
 @pytest.fixture
@@ -73,11 +108,6 @@ def managed() -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def command(managed: Emulator, run: Callable[..., int | str | None], capsys: pytest.CaptureFixture[str]) -> Command:
+def command(managed: Emulator, piped: Piped) -> Piped:
     """Run a command on the managed server."""
-
-    def run_it(*arguments: str) -> tuple[int | str | None, str, str]:
-        status = run(*arguments, "--host", managed.address)
-        return status, *capsys.readouterr()
-
-    return run_it
+    return lambda *arguments: piped(*arguments, "--host", managed.address)

@@ -1,32 +1,28 @@
-"""A server with models to list, load and unload."""
+"""The types of the fixtures that run a command, and a server with models to list."""
 
 from collections.abc import Callable
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.support.gate import AT_THE_GATE, Gate
 
 SMALL, LARGE, EMBEDDER = "vendor/small", "vendor/large", "vendor/embedder"
 
-Command = Callable[..., tuple[int | str | None, str, str]]
-"""Runs a command on the server; returns its exit status or error, and what it printed on stdout and stderr."""
+Run = Callable[..., int | str | None]
+"""Runs a command; returns its exit status or error."""
 
 Piped = Callable[..., tuple[int, str, str]]
-"""Runs a command with a text as stdin; returns its exit status, and what it printed on stdout and stderr."""
+"""Runs a command with pipes; returns its exit status, and what it printed on stdout and stderr."""
+
+OnScreen = Callable[..., str]
+"""Runs a command on a terminal of so many `columns`; returns what it printed."""
 
 
 def managed_server() -> Emulator:
-    """Return a server with two language models and an embedding model; the load of `stuck` never ends."""
+    """Return a server with two language models and an embedding model."""
     entries = [
         ModelEntry(
             key=SMALL, size_bytes=2_500_000, params="3M", architecture="tiny", max_context_length=8192, vision=True
         ),
         ModelEntry(key=LARGE, size_bytes=4_000_000_000, params="7B"),
         ModelEntry(key=EMBEDDER, kind="embedding", size_bytes=90_000),
-        ModelEntry(key="stuck", rules=({"when": {"load": True}, "then": [AT_THE_GATE]},)),
     ]
-    return Emulator(entries, engines=Gate().engines())
-
-
-def cells(line: str) -> list[str]:
-    """Return the words of a line of a table."""
-    return line.split()
+    return Emulator(entries)

@@ -1,6 +1,5 @@
 """`certify`: what it prints and writes, and its exit status."""
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations import Card
+from lmstudio_integrations import Card, Client
 from lmstudio_integrations._support.secrets import HIDDEN
 from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -19,61 +18,29 @@ from tests.support.gate import AT_THE_GATE, Gate
 
 Certify = Callable[..., tuple[int, str, str]]
 
+QUICK = ("--quick", "--rows", "tools")
 
-@pytest.fixture
-def certify(piped: Piped) -> Iterator[Certify]:
-    """Certify the tools of one of two models, of which one is good."""
-    with Emulator([ModelEntry(key="good", rules=TOOLS), ModelEntry(key="bad")]) as server:
-        yield lambda model, *more: piped("certify", model, "--rows", "tools", *more, "--host", server.address)
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    """A server with two models, of which one is good; none is loaded at the end."""
+    wrong = {"when": {}, "then": [{"text": 'sk-lm-abcdefgh and {"password": "letmein"}'}]}
+    with Emulator([ModelEntry(key="good", rules=TOOLS), ModelEntry(key="bad", rules=(wrong,))]) as server:
+        yield server
         assert server.loaded() == []
 
 
-def test_a_card_is_one_screen(certify: Certify) -> None:
-    status, out, err = certify("good")
-    assert status == 0
-    assert err.startswith("At most 56,000 tokens of prompts and 5,000 of responses: about 4 minutes with a model of 7B")
-    title, row = out.splitlines()
-    assert title.startswith("good (context 4,096, 4 at once) on ")
-    assert row == "tools      40 of 40 right"
+@pytest.fixture(scope="module")
+def good_card(server: Emulator) -> str:
+    """The card of the tools of the good model, as it is kept in a file."""
+    with Client(server.address) as client:
+        return client.certify("good", rows=["tools"], quick=True).to_json()
 
 
-def test_the_failures_and_the_advice_stand_below_their_row(certify: Certify) -> None:
-    _, out, _ = certify("bad", "--quick")
-    failed, advice = (line.strip() for line in out.splitlines()[2:4])
-    assert failed.startswith("failed: one/1")
-    assert advice.startswith("advice: ")
-
-
-def test_a_card_that_was_kept_is_compared(certify: Certify, tmp_path: Path) -> None:
-    path = tmp_path / "card.json"
-    certify("good", "--to", str(path))
-    assert Card.read(path).row("tools").share == 1.0
-    status, out, err = certify("good", "--against", str(path))
-    assert (status, out.splitlines()[-2]) == (0, "same       tools")
-    assert "up to six times" in err
-    worse = json.loads(path.read_text(encoding="utf-8").replace('"key":"bad"', '"key":"good"'))
-    worse["model"]["key"] = "bad"
-    path.write_text(json.dumps(worse), encoding="utf-8")
-    status, out, _ = certify("bad", "--against", str(path))
-    assert status == 1
-    assert "worse      tools: 40 of 40, now " in out
-
-
-def test_no_card_has_a_token_that_a_model_wrote(piped: Piped, tmp_path: Path) -> None:
-    paths = tmp_path / "card.json", tmp_path / "card.html"
-    wrong = {"when": {}, "then": [{"text": 'sk-lm-abcdefgh and {"password": "letmein"}'}]}
-    with Emulator([ModelEntry(key="bad", rules=(wrong,))]) as server:
-        arguments = ("certify", "bad", "--quick", "--rows", "tools,structure", "--host", server.address)
-        _, out, _ = piped(*arguments, "--to", str(paths[0]), "--html", str(paths[1]))
-    written = [out, *(path.read_text(encoding="utf-8") for path in paths)]
-    assert HIDDEN in written[1]
-    assert not [text for text in written if "abcdefgh" in text or "letmein" in text]
-
-
-def test_a_card_is_printed_as_json(certify: Certify) -> None:
-    status, out, _ = certify("good", "--json")
-    assert status == 0
-    assert Card.model_validate_json(out).row("tools").share == 1.0
+@pytest.fixture
+def certify(piped: Piped, server: Emulator) -> Certify:
+    """Certify the tools of a model."""
+    return lambda model, *more: piped("certify", model, *QUICK, *more, "--host", server.address)
 
 
 class Page(HTMLParser):
@@ -94,17 +61,62 @@ class Page(HTMLParser):
             assert self.open.pop() == tag
 
 
-@pytest.mark.parametrize("model", ["good", "bad"])
-def test_the_page_is_one_file_that_loads_nothing(certify: Certify, tmp_path: Path, model: str) -> None:
-    path = tmp_path / "card.html"
-    certify(model, "--html", str(path))
-    text = path.read_text(encoding="utf-8")
+def check_page(text: str) -> None:
     page = Page()
     page.feed(text)
     page.close()
     assert (page.open, page.loads) == ([], [])
-    assert text.count("<i ") == 40
-    assert ("one/2: right" in text) == (model == "good")
+    assert text.count("<i ") == 7
+
+
+def test_a_card_is_one_screen_a_file_and_a_page_that_loads_nothing(certify: Certify, tmp_path: Path) -> None:
+    card, page = tmp_path / "card.json", tmp_path / "card.html"
+    status, out, err = certify("good", "--to", str(card), "--html", str(page))
+    assert status == 0
+    assert err.startswith("At most ")
+    assert err.endswith("with a model of 7B on a graphics card. Ctrl-C keeps what was measured.\n")
+    title, row = out.splitlines()
+    assert title.startswith("good (context 4,096, 4 at once) on ")
+    assert row == "tools      7 of 7 right"
+    assert Card.read(card).row("tools").share == 1.0
+    check_page(page.read_text(encoding="utf-8"))
+    assert "one/1: right" in page.read_text(encoding="utf-8")
+
+
+def test_failures_and_advice_stand_below_their_row_and_no_card_has_a_token_that_a_model_wrote(
+    certify: Certify, tmp_path: Path
+) -> None:
+    card, page = tmp_path / "card.json", tmp_path / "card.html"
+    status, out, _ = certify("bad", "--to", str(card), "--html", str(page))
+    failed, advice = (line.strip() for line in out.splitlines()[2:4])
+    assert (status, failed.startswith("failed: one/1"), advice.startswith("advice: ")) == (0, True, True)
+    written = [out, *(path.read_text(encoding="utf-8") for path in (card, page))]
+    assert HIDDEN in written[1]
+    assert not [text for text in written if "abcdefgh" in text or "letmein" in text]
+    check_page(written[2])
+
+
+def test_a_card_that_was_kept_is_compared_and_a_worse_one_does_not_replace_it(
+    certify: Certify, good_card: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "card.json"
+    path.write_text(good_card, encoding="utf-8")
+    status, out, err = certify("good", "--against", str(path), "--to", str(path))
+    assert (status, out.splitlines()[-2]) == (0, "same       tools")
+    assert "up to six times" in err
+    assert "left as it was" not in err
+    before = good_card.replace('"key": "good"', '"key": "bad"')
+    path.write_text(before, encoding="utf-8")
+    status, out, err = certify("bad", "--against", str(path), "--to", str(path))
+    assert status == 1
+    assert "worse      tools: 7 of 7, now 0 of " in out
+    assert f"{path} is left as it was, because this card is worse." in err
+    assert path.read_text(encoding="utf-8") == before
+
+
+def test_a_card_is_printed_as_json(certify: Certify) -> None:
+    status, out, _ = certify("good", "--json")
+    assert (status, Card.model_validate_json(out).row("tools").share) == (0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -125,44 +137,25 @@ def test_what_cannot_be_certified_is_an_error(certify: Certify, arguments: list[
     assert problem in err
 
 
-@pytest.mark.parametrize("option", ["--to", "--html"])
 def test_a_file_that_may_not_be_written_is_found_before_anything_is_asked(
-    certify: Certify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+    certify: Certify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "kept"
     path.write_text("kept", encoding="utf-8")
     monkeypatch.setattr(os, "access", lambda name, mode: (name, mode) != (path, os.W_OK))
-    assert certify("good", option, str(path)) == (
-        1,
-        "",
-        f"Error: {str(path)!r} cannot be written, because it is read-only; choose another name\n",
-    )
+    problem = f"Error: {str(path)!r} cannot be written, because it is read-only; choose another name\n"
+    assert certify("good", "--to", str(path)) == (1, "", problem)
 
 
 def test_what_was_measured_is_kept_if_the_connection_is_lost(piped: Piped, tmp_path: Path) -> None:
     path = tmp_path / "card.json"
     dropping = ({"when": {"structured": True}, "then": [{"fault": "drop"}]}, *TOOLS)
     with Emulator([ModelEntry(key="good", rules=dropping)]) as server:
-        arguments = ("certify", "good", "--rows", "tools,structure", "--to", str(path), "--host", server.address)
-        status, out, err = piped(*arguments)
-    assert status == 1
-    assert "Error: " in err
-    assert "It was interrupted; the rows so far:\ntools      40 of 40 right\n" in out
+        arguments = ("--quick", "--rows", "tools,structure", "--to", str(path), "--host", server.address)
+        status, out, err = piped("certify", "good", *arguments)
+    assert (status, "Error: " in err) == (1, True)
+    assert "It was interrupted; the rows so far:\ntools      7 of 7 right\n" in out
     assert Card.read(path).row("tools").share == 1.0
-
-
-def test_a_worse_card_does_not_replace_the_one_that_it_was_compared_with(certify: Certify, tmp_path: Path) -> None:
-    path = tmp_path / "card.json"
-    certify("good", "--to", str(path))
-    path.write_text(path.read_text(encoding="utf-8").replace('"key": "good"', '"key": "bad"'), encoding="utf-8")
-    before = path.read_bytes()
-    status, _, err = certify("bad", "--against", str(path), "--to", str(path))
-    assert status == 1
-    assert f"{path} is left as it was, because this card is worse." in err
-    assert path.read_bytes() == before
-    certify("good", "--to", str(path))
-    status, _, err = certify("good", "--against", str(path), "--to", str(path))
-    assert (status, "left as it was" in err) == (0, False)
 
 
 @pytest.mark.slow
@@ -170,14 +163,14 @@ def test_a_worse_card_does_not_replace_the_one_that_it_was_compared_with(certify
 def test_sigterm_keeps_what_was_measured_and_the_cursor(gate: Gate, tmp_path: Path) -> None:
     path = tmp_path / "card.json"
     waiting = ({"when": {"structured": True}, "then": [AT_THE_GATE]}, *TOOLS)
-    arguments = ("certify", "good", "--rows", "tools,structure", "--to", str(path))
+    arguments = ("certify", "good", "--quick", "--rows", "tools,structure", "--to", str(path))
     with (
         Emulator([ModelEntry(key="good", rules=waiting)], engines=gate.engines()) as server,
         on_terminal(*arguments, "--host", server.address) as terminal,
     ):
         terminal.wait_for("Certifying good")
         assert gate.reached.wait(TIMEOUT)
-        terminal.terminate()
+        terminal.process.terminate()
         assert terminal.wait() == INTERRUPTED
     assert "Traceback" not in terminal.text
     assert terminal.raw.rfind("\x1b[?25l") < terminal.raw.rfind("\x1b[?25h")

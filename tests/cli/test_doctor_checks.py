@@ -1,4 +1,6 @@
-"""The verdicts of `doctor`, each from what was gathered."""
+"""The verdicts of `doctor`, each from what was gathered, and the comparison of several hosts."""
+
+from typing import Any
 
 import pytest
 
@@ -10,11 +12,13 @@ from lmstudio_integrations.cli._doctor.checks import (
     Check,
     Extra,
     TokenUse,
+    comparison_check,
     count_verdicts,
     extras_check,
     failed_check,
     loaded_check,
     models_check,
+    of_host,
     reasoning_check,
     server_check,
     summary,
@@ -36,6 +40,8 @@ from lmstudio_integrations.types.models import (
     EmbeddingModelInstanceInfo,
     LlmInfo,
     LlmInstanceInfo,
+    ModelInstanceInfo,
+    Quantization,
     ServerVersion,
 )
 from lmstudio_integrations.types.reasoning import REJECTED_REASONING, ReasoningReplay
@@ -51,28 +57,37 @@ SILENT = LMStudioTimeoutError(
 USED = Attempt("ws://a:1", "--host")
 
 
-def llm(key: str = "chat", *, tools: bool = True, vision: bool = False) -> LlmInfo:
-    return LlmInfo(
+def llm(key: str = "chat", **changes: Any) -> LlmInfo:
+    info = LlmInfo(
         model_key=key,
         format="gguf",
         display_name=key,
-        path=f"somebody/{key}",
+        path=f"vendor/{key}.gguf",
         size_bytes=2_000_000_000,
         max_context_length=131072,
-        trained_for_tool_use=tools,
-        vision=vision,
+        trained_for_tool_use=True,
+        vision=False,
+        quantization=Quantization(name="Q4_K_M", bits=4),
     )
+    return info.model_copy(update=changes)
 
 
-def embedder() -> EmbeddingModelInfo:
+def embedder(path: str = "a/b") -> EmbeddingModelInfo:
     return EmbeddingModelInfo(
-        model_key="embedder", format="gguf", display_name="", path="a/b", size_bytes=100, max_context_length=512
+        model_key="embedder", format="gguf", display_name="", path=path, size_bytes=100, max_context_length=512
     )
 
 
-def loaded_llm(*, identifier: str = "chat", ttl_ms: int | None = None) -> LlmInstanceInfo:
-    return LlmInstanceInfo(
-        **llm().model_dump(), identifier=identifier, instance_reference="1", context_length=4096, ttl_ms=ttl_ms
+def loaded_llm(identifier: str = "chat", *, context_length: int = 4096, **changes: Any) -> LlmInstanceInfo:
+    info = llm().model_dump()
+    loaded = LlmInstanceInfo(**info, identifier=identifier, instance_reference="1", context_length=context_length)
+    return loaded.model_copy(update=changes)
+
+
+def loaded_embedder(path: str = "a/b", ttl_ms: int | None = None) -> EmbeddingModelInstanceInfo:
+    info = embedder(path).model_dump()
+    return EmbeddingModelInstanceInfo(
+        **info, identifier="embedder", instance_reference="2", context_length=512, ttl_ms=ttl_ms
     )
 
 
@@ -84,11 +99,8 @@ def test_an_address_that_takes_no_precedence_is_named() -> None:
             "b:2 (LMSTUDIO_HOST): not tried, as --host takes precedence",
         )
     assert server_check([failed, other], None, "").fix == "check it"
-
-
-def test_a_server_that_rejects_the_websocket_is_a_problem() -> None:
-    check = server_check([USED], UNREACHABLE, "")
-    assert (check.verdict, check.fix) == ("problem", "update LM Studio")
+    rejected = server_check([USED], UNREACHABLE, "")
+    assert (rejected.verdict, rejected.fix) == ("problem", "update LM Studio")
 
 
 @pytest.mark.parametrize("failure", [None, REJECTED, UNREACHABLE])
@@ -101,63 +113,52 @@ def test_a_server_that_does_not_send_its_version_is_a_problem() -> None:
     assert (check.verdict, check.found, check.fix) == ("problem", "Version: nothing was received", None)
 
 
-def extra(name: str, versions: dict[str, str | None], **outdated: str) -> Extra:
-    return Extra(name, next(iter(versions)), versions, outdated, f"pip install {name}")
-
-
-def test_complete_and_absent_extras_are_ok() -> None:
-    check = extras_check([extra("cli", {"typer": "1"}), extra("langchain", {"core": None, "numpy": "2"})])
-    assert check.verdict == "ok"
-    assert check.found == "installed: cli; not installed: langchain"
-    assert check.details == ("to install langchain: pip install langchain",)
-
-
-def test_an_extra_that_lacks_a_package_is_a_warning() -> None:
-    check = extras_check([extra("langchain", {"core": "1", "numpy": None})])
-    assert (check.verdict, check.fix) == ("warning", "run: pip install langchain")
-    assert check.found == "langchain: numpy is missing"
-
-
-def test_an_extra_with_a_package_of_another_version_is_a_warning() -> None:
-    check = extras_check([extra("langchain", {"core": "1"}, core=">=2")])
-    assert (check.verdict, check.found) == ("warning", "langchain: core 1 is not >=2")
+@pytest.mark.parametrize(
+    ("versions", "outdated", "verdict", "found"),
+    [
+        ({"core": None, "numpy": "2"}, {}, "ok", "installed: cli; not installed: langchain"),
+        ({"core": "1", "numpy": None}, {}, "warning", "langchain: numpy is missing"),
+        ({"core": "1"}, {"core": ">=2"}, "warning", "langchain: core 1 is not >=2"),
+    ],
+)
+def test_an_extra_that_lacks_a_package_or_its_version_is_a_warning_unless_it_is_absent(
+    versions: dict[str, str | None], outdated: dict[str, str], verdict: str, found: str
+) -> None:
+    cli = Extra("cli", "typer", {"typer": "1"}, {}, "")
+    check = extras_check([cli, Extra("langchain", "core", versions, outdated, "pip install langchain")])
+    assert (check.verdict, check.found) == (verdict, found)
+    assert check.fix == (None if verdict == "ok" else "run: pip install langchain")
+    assert check.details == (("to install langchain: pip install langchain",) if verdict == "ok" else ())
 
 
 @pytest.mark.parametrize(
-    ("use", "version", "failure", "verdict", "found"),
+    ("source", "danger", "version", "failure", "verdict", "found"),
     [
-        (TokenUse(None), VERSION, None, "ok", "none is set, and the server requires none"),
-        (TokenUse("--token"), VERSION, None, "ok", "the server accepts the API token of --token"),
-        (
-            TokenUse("--token", "it is sent in plain text; use TLS"),
-            VERSION,
-            None,
-            "warning",
-            "it is sent in plain text",
-        ),
-        (
-            TokenUse("LM_API_TOKEN"),
-            None,
-            REJECTED,
-            "problem",
-            "rejected this client: no (the API token of LM_API_TOKEN)",
-        ),
-        (TokenUse(None), None, REJECTED, "problem", "rejected this client: no (no API token)"),
-        (TokenUse(None), None, None, "skipped", f"no API token; {NO_SERVER}"),
-        (TokenUse("--token"), None, SILENT, "skipped", f"the API token of --token; {NO_SERVER}"),
+        (None, None, VERSION, None, "ok", "none is set, and the server requires none"),
+        ("--token", None, VERSION, None, "ok", "the server accepts the API token of --token"),
+        ("--token", "it is in plain text; use TLS", VERSION, None, "warning", "it is in plain text"),
+        ("LM_API_TOKEN", None, None, REJECTED, "problem", "this client: no (the API token of LM_API_TOKEN)"),
+        (None, None, None, REJECTED, "problem", "rejected this client: no (no API token)"),
+        (None, None, None, None, "skipped", f"no API token; {NO_SERVER}"),
+        ("--token", None, None, SILENT, "skipped", f"the API token of --token; {NO_SERVER}"),
     ],
 )
 def test_the_verdict_on_the_token_is_what_the_server_did(
-    use: TokenUse, version: ServerVersion | None, failure: LMStudioError | None, verdict: str, found: str
+    source: str | None,
+    danger: str | None,
+    version: ServerVersion | None,
+    failure: LMStudioError | None,
+    verdict: str,
+    found: str,
 ) -> None:
-    check = token_check(use, version, failure)
+    check = token_check(TokenUse(source, danger), version, failure)
     assert check.verdict == verdict
     assert check.found.endswith(found)
     assert check.fix == {"problem": "copy it again", "warning": "use TLS"}.get(verdict)
 
 
 def test_models_of_both_kinds_are_ok() -> None:
-    check = models_check([llm(vision=True), llm("plain", tools=False), embedder()])
+    check = models_check([llm(vision=True), llm("plain", trained_for_tool_use=False), embedder()])
     assert (check.verdict, check.found) == ("ok", "2 language models and 1 embedding model downloaded")
     assert check.details == (
         "chat: chat, tool use, vision; 2.00 GB, context window up to 131,072 tokens",
@@ -166,34 +167,23 @@ def test_models_of_both_kinds_are_ok() -> None:
     )
 
 
-def test_models_of_one_kind_only_are_a_warning() -> None:
-    check = models_check([llm()])
-    assert (check.verdict, check.fix) == ("warning", "download a model for embeddings with `lms get`")
-
-
-def test_no_model_at_all_is_a_problem() -> None:
-    check = models_check([])
-    assert check.verdict == "problem"
-    assert check.fix == "download a model for chat and a model for embeddings with `lms get`"
+@pytest.mark.parametrize(
+    ("models", "verdict", "missing"),
+    [([llm()], "warning", "a model for embeddings"), ([], "problem", "a model for chat and a model for embeddings")],
+)
+def test_without_models_of_a_kind_it_says_what_to_download(models: list[LlmInfo], verdict: str, missing: str) -> None:
+    check = models_check(models)
+    assert (check.verdict, check.fix) == (verdict, f"download {missing} with `lms get`")
 
 
 @pytest.mark.parametrize("check", [models_check, loaded_check, reasoning_check])
-def test_models_that_are_not_known_are_skipped_and_an_error_is_a_problem(check: object) -> None:
-    assert callable(check)
+def test_models_that_are_not_known_are_skipped_and_an_error_is_a_problem(check: Any) -> None:
     assert check(None).verdict == "skipped"
     assert check(None, SILENT).verdict == "problem"
 
 
-def test_nothing_loaded_is_a_warning() -> None:
-    check = loaded_check([])
-    assert (check.verdict, check.fix) == ("warning", LOAD_ONE)
-
-
 def test_loaded_models_are_listed_with_context_window_and_time_to_live() -> None:
-    instance = EmbeddingModelInstanceInfo(
-        **embedder().model_dump(), identifier="embedder", instance_reference="2", context_length=512, ttl_ms=90_000
-    )
-    check = loaded_check([loaded_llm(identifier="mine"), loaded_llm(ttl_ms=3_600_000), instance])
+    check = loaded_check([loaded_llm("mine"), loaded_llm(ttl_ms=3_600_000), loaded_embedder(ttl_ms=90_000)])
     assert (check.verdict, check.found) == ("ok", "3 models loaded")
     assert check.details == (
         "mine (chat): chat, tool use; context window 4,096 of 131,072 tokens; stays loaded",
@@ -201,6 +191,8 @@ def test_loaded_models_are_listed_with_context_window_and_time_to_live() -> None
         "embedder: embeddings; context window 512 of 512 tokens; unloaded after 1m 30s without use",
     )
     assert [each["ttl_seconds"] for each in check.data["instances"]] == [None, 3600, 90]
+    nothing = loaded_check([])
+    assert (nothing.verdict, nothing.fix) == ("warning", LOAD_ONE)
 
 
 REPLAYS = {
@@ -230,11 +222,8 @@ def test_what_a_chat_template_does_with_thoughts_and_what_is_sent_is_a_line(line
 def test_a_trial_that_fails_is_a_problem_with_the_remedy_of_its_error() -> None:
     failure = LMStudioServerError("Embedding error: no\n  cause: why\n  suggestion: do this", suggestion="do this")
     check = failed_check("embedding", "embedder", failure)
-    assert (check.verdict, check.found, check.fix) == (
-        "problem",
-        "embedder: Embedding error: no cause: why",
-        "do this",
-    )
+    assert (check.verdict, check.fix) == ("problem", "do this")
+    assert check.found == "embedder: Embedding error: no cause: why"
 
 
 @pytest.mark.parametrize(
@@ -257,3 +246,58 @@ def test_the_last_line_counts_the_verdicts() -> None:
     checks = [Check("a", "ok", ""), Check("b", "problem", ""), Check("c", "skipped", ""), Check("d", "ok", "")]
     assert count_verdicts(checks) == {"problem": 1, "warning": 0, "ok": 2, "skipped": 1}
     assert summary(checks) == "1 problem (b), 0 warnings; 2 ok, 1 skipped."
+
+
+# Several hosts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "others_serve", "verdict"),
+    [("server", True, "warning"), ("server", False, "problem"), ("tools", True, "problem")],
+)
+def test_what_another_host_can_do_is_no_problem(name: str, others_serve: bool, verdict: str) -> None:
+    check = of_host(Check(name, "problem", "no", "fix it"), "a:1", others_serve=others_serve)
+    assert (check.verdict, check.host, check.fix, check.to_dict()["host"]) == (verdict, "a:1", "fix it", "a:1")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "values"),
+    [
+        ("quantization", {"quantization": Quantization(name="Q8_0", bits=8)}, ("Q4_K_M", "Q8_0")),
+        ("path", {"path": "other/file.gguf"}, ("vendor/chat.gguf", "other/file.gguf")),
+        ("context_length", {"context_length": 512}, (4096, 512)),
+    ],
+)
+def test_each_difference_of_a_loaded_model_is_named_with_its_hosts(
+    name: str, change: dict[str, Any], values: tuple[object, object]
+) -> None:
+    check = comparison_check({"a:1": [loaded_llm()], "b:1": [loaded_llm(**change)]})
+    assert check.verdict == "warning"
+    assert check.details == (f"chat: {name} (a:1: {values[0]}, b:1: {values[1]})",)
+    assert check.data["differences"] == [{"model": "chat", name: {"a:1": values[0], "b:1": values[1]}}]
+
+
+def test_different_files_of_an_embedding_model_are_a_warning_about_its_vectors() -> None:
+    check = comparison_check({"a:1": [loaded_embedder("a.gguf")], "b:1": [loaded_embedder("b.gguf")]})
+    assert (check.verdict, "vectors" in (check.fix or "")) == ("warning", True)
+
+
+COPY = loaded_llm("chat:2", context_length=512)
+
+
+@pytest.mark.parametrize(
+    ("loaded", "verdict", "found"),
+    [
+        ([[loaded_llm()], [loaded_llm()]], "ok", "2 of 2 hosts can be used; 1 model loaded on more than one"),
+        ([[COPY, loaded_llm()], [loaded_llm()]], "ok", "2 of 2 hosts can be used; 1 model loaded on more than one"),
+        ([[loaded_llm()], []], "ok", "2 of 2 hosts can be used; no model loaded on more than one"),
+        ([[loaded_llm()], None], "skipped", "1 of 2 hosts can be used"),
+        ([None, None], "skipped", "0 of 2 hosts can be used"),
+    ],
+    ids=["the same", "the instance with the name as identifier", "one", "one host", "no host"],
+)
+def test_the_comparison_counts_the_hosts_that_can_be_used(
+    loaded: list[list[ModelInstanceInfo] | None], verdict: str, found: str
+) -> None:
+    check = comparison_check(dict(zip(("a:1", "b:1"), loaded, strict=True)))
+    assert (check.verdict, check.found) == (verdict, found)

@@ -11,10 +11,9 @@ from lmstudio_integrations.cli._serve import load_rules
 from lmstudio_integrations.client.files.uploads import read_source
 from lmstudio_integrations.emulator.models import catalog
 from lmstudio_integrations.errors import LMStudioError
+from tests.cli.managed import Run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
-
-Run = Callable[..., int | str | None]
 
 SERVE = ("serve", "--scripted", "--model", "m", "--port", "0")
 

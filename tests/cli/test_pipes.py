@@ -3,7 +3,7 @@
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
@@ -11,48 +11,45 @@ import pytest
 
 from lmstudio_integrations.cli import INTERRUPTED, _app
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.cli.managed import LARGE, SMALL, Command
+from tests.cli.managed import Run
 from tests.cli.terminal import TIMEOUT, interrupt, started
 
 FULL = Path("/dev/full")
 
 
-@pytest.mark.parametrize("arguments", [("ls",), ("plan", SMALL), ("doctor",)])
-def test_a_pipe_contains_no_control_codes(managed: Emulator, arguments: tuple[str, ...], command: Command) -> None:
-    managed.load(LARGE)
-    status, out, err = command(*arguments)
-    assert not status
-    assert "\x1b" not in out + err
+WORD = "gr\xf6\xdfe"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    """A server with a loaded model whose name is no ASCII."""
+    with Emulator([ModelEntry(key=WORD, display_name=WORD)]) as server:
+        server.load(WORD)
+        yield server
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "expected"),
+    ("arguments", "expected"),
     [
-        (("ls",), 0, "\\u2713 "),
-        (("ls", "--json"), 0, '"displayName": "Gr\\u00f6\\u00dfe"'),
-        (("plan", "gr\xf6\xdfe"), 0, "gr\\xf6\\xdfe"),
-        (("certify", "gr\xf6\xdfe", "--rows", "tools"), 0, "gr\\xf6\\xdfe (context"),
-        (("doctor",), 0, "gr\\xf6\\xdfe"),
+        (("ls",), "\\u2713 "),
+        (("ls", "--json"), '"displayName": "gr\\u00f6\\u00dfe"'),
+        (("plan", WORD), "gr\\xf6\\xdfe"),
+        (("certify", WORD, "--rows", "tools", "--quick"), "gr\\xf6\\xdfe (context"),
+        (("doctor",), "gr\\xf6\\xdfe"),
     ],
 )
-def test_what_an_encoding_lacks_is_written_with_a_backslash(
-    run: Callable[..., int | str | None],
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: tuple[str, ...],
-    status: int,
-    expected: str,
+def test_a_pipe_has_no_control_codes_and_what_its_encoding_lacks_is_written_with_a_backslash(
+    run: Run, monkeypatch: pytest.MonkeyPatch, server: Emulator, arguments: tuple[str, ...], expected: str
 ) -> None:
     output = BytesIO()
-    with Emulator([ModelEntry(key="gr\xf6\xdfe", display_name="Gr\xf6\xdfe")]) as server:
-        server.load("gr\xf6\xdfe")
-        monkeypatch.setattr(sys, "stdout", TextIOWrapper(output, encoding="ascii"))
-        assert run(*arguments, "--host", server.address) == status
-        assert expected in output.getvalue().decode("ascii")
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(output, encoding="ascii"))
+    assert run(*arguments, "--host", server.address) == 0
+    written = output.getvalue().decode("ascii")
+    assert expected in written
+    assert "\x1b" not in written
 
 
-def test_sigterm_ends_a_command_as_ctrl_c_does(
-    run: Callable[..., int | str | None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sigterm_ends_a_command_as_ctrl_c_does(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(_app, "run_app", lambda: signal.raise_signal(signal.SIGTERM))
     assert run("ls") == INTERRUPTED
@@ -60,8 +57,8 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(
 
 
 @pytest.mark.slow
-def test_a_closed_pipe_ends_a_command_silently(managed: Emulator) -> None:
-    with started("ls", "--host", managed.address) as process:
+def test_a_closed_pipe_ends_a_command_silently(server: Emulator) -> None:
+    with started("ls", "--host", server.address) as process:
         assert process.stdin
         assert process.stdout
         assert process.stderr
@@ -75,8 +72,8 @@ def test_a_closed_pipe_ends_a_command_silently(managed: Emulator) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
-def test_a_full_disk_is_one_line(managed: Emulator) -> None:
-    with FULL.open("wb") as full, started("ls", "--host", managed.address, stdout=full) as process:
+def test_a_full_disk_is_one_line(server: Emulator) -> None:
+    with FULL.open("wb") as full, started("ls", "--host", server.address, stdout=full) as process:
         assert process.communicate(timeout=TIMEOUT)[1] == "Error: No space left on device\n"
     assert process.returncode == 1
 

@@ -24,13 +24,18 @@ CATALOG = {
 Plan = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def plan(piped: Piped) -> Iterator[Plan]:
-    """Plan on a server on which another program has loaded `small` without a TTL."""
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    """A server on which another program has loaded `small` without a TTL, and on which nothing changes."""
     with Emulator(catalog=CATALOG) as server:
         server.load("small")
-        yield lambda *arguments: piped("plan", *arguments, "--host", server.address)
+        yield server
         assert [info.identifier for info in server.loaded()] == ["small"]
+
+
+@pytest.fixture
+def plan(piped: Piped, server: Emulator) -> Plan:
+    return lambda *arguments: piped("plan", *arguments, "--host", server.address)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -27,7 +28,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 CONTEXT_LENGTH = 8192
 
 
-class Loaded(NamedTuple):
+@dataclass
+class Loaded:
     """The model that cannot rewind, under one of the templates."""
 
     model: LlamaCppModel
