@@ -1,6 +1,6 @@
 """An emulator in a process of its own, which the tests of Ray start by its path: `python host.py SETTINGS`.
 
-The settings are JSON: `slots`, `pace` (tokens per second), `hold` (a regular expression), `together`. A prompt that
+The settings are JSON: `slots`, `hold` (a regular expression), `together`. A prompt that
 matches `hold` waits at a gate, until a test opens it or, with `together`, until as many wait as there are slots: if any
 slot stayed free, nothing would end.
 
@@ -54,13 +54,7 @@ def models(settings: dict[str, Any]) -> list[ModelEntry]:
         {"when": {"last": "^ferry$"}, "then": [{"relevance": 1}]},
         {"when": {"structured": False}, "then": [{"text": "{last}"}]},
     ]
-    chat = ModelEntry(
-        key="chat",
-        slots=settings.get("slots", 4),
-        tokens_per_second=settings.get("pace"),
-        preload=True,
-        rules=tuple(rules),
-    )
+    chat = ModelEntry(key="chat", slots=settings.get("slots", 4), preload=True, rules=tuple(rules))
     return [chat, ModelEntry(key="vectors", kind="embedding", embedding_length=8, preload=True)]
 
 

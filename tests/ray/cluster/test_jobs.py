@@ -1,8 +1,9 @@
-"""Jobs on a real Ray: one host, one actor."""
+"""Jobs on a real Ray, on one host or several."""
 
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -105,32 +106,49 @@ def test_an_actor_that_dies_is_restarted_and_no_row_is_lost_or_doubled(ray: Modu
     assert (tmp_path / "died").exists()
 
 
-def test_the_slots_of_a_host_are_full_until_all_rows_have_started(
+# Several hosts --------------------------------------------------------------------------------------------------------
+
+
+def started_in(ray: ModuleType, hosts: list[Any], count: int) -> Any:
+    """Generate texts on hosts in the background; return what gives the rows."""
+    addresses = [each.address for each in hosts]
+    ds = with_actor(ray, rows(ray, count), Generator, batch_size=16, model="chat", prompt="{body}", hosts=addresses)
+    return ray.remote(num_cpus=0)(ds.take_all).remote()
+
+
+def test_the_slots_of_all_hosts_are_full_until_all_rows_have_started(
     ray: ModuleType, host: Start, eventually: Callable[..., Any]
 ) -> None:
     """Only full rounds end; the last ones, which may be smaller, are let pass when all rows have started."""
-    together = host(hold="^text", together=True, slots=4)
-    ds = rows(ray, 100)
-    ds = with_actor(ray, ds, Generator, batch_size=10, model="chat", prompt="{body}", hosts=[together.address])
-    reference = ray.remote(num_cpus=0)(lambda: sorted(row["id"] for row in ds.take_all())).remote()
-    eventually(lambda: len(together.state()["started"]) == 100)
-    together.open()
-    assert ray.get(reference, timeout=600) == list(range(100))
+    hosts = [host(hold="^text", together=True, slots=slots) for slots in (4, 4, 2)]
+    job = started_in(ray, hosts, 120)
+    eventually(lambda: sum(len(each.state()["started"]) for each in hosts) == 120)
+    for each in hosts:
+        each.open()
+    found = ray.get(job, timeout=600)
+    assert sorted(row["id"] for row in found) == list(range(120))
+    by_host = Counter(row["generated_text_host"] for row in found)
+    assert by_host == {each.address: len(each.state()["started"]) for each in hosts}
 
 
-def test_the_driver_needs_no_more_memory_for_more_rows(ray: ModuleType, host: Start) -> None:
-    def resident() -> int:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return int(status.split("VmRSS:")[1].split()[0]) // 1024
+def test_vectors_are_made_on_all_hosts(ray: ModuleType, host: Start) -> None:
+    hosts = [host(), host()]
+    addresses = [each.address for each in hosts]
+    ds = with_actor(ray, rows(ray, 200), Embedder, model="vectors", text="body", dimensions=8, hosts=addresses)
+    assert {len(row["embeddings"]) for row in ds.take_all()} == {8}
+    counts = [each.state()["embedded"] for each in hosts]
+    assert sum(counts) == 200
+    assert min(counts) > 0
 
-    server = host()
-    ds = ray.data.range(100_000, override_num_blocks=50).map_batches(
-        lambda batch: {**batch, "text": [str(number) for number in batch["id"]]}
-    )
-    ds = with_actor(ray, ds, Embedder, batch_size=256, model="vectors", hosts=[server.address])
-    seen, early = 0, 0
-    for batch in ds.iter_batches(batch_size=1000, batch_format="pyarrow"):
-        seen += batch.num_rows
-        early = early or (seen >= 20_000 and resident()) or 0
-    assert seen == 100_000
-    assert resident() - early < 50
+
+def test_no_row_is_lost_or_doubled_if_a_host_is_killed(
+    ray: ModuleType, host: Start, eventually: Callable[..., Any]
+) -> None:
+    mortal, other = host(hold="^text"), host(hold="^text [6-9][0-9]")
+    job = started_in(ray, [mortal, other], 100)
+    eventually(lambda: mortal.state()["waiting"] == 4 and other.state()["waiting"] == 4)
+    mortal.kill()
+    other.open()
+    found = ray.get(job, timeout=600)
+    assert sorted(row["id"] for row in found) == list(range(100))
+    assert {row["generated_text_host"] for row in found} == {other.address}
