@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 
 from lmstudio_integrations import __version__
@@ -25,35 +24,30 @@ def plain_variables() -> dict[str, str]:
     return {**kept, "UV_EXCLUDE_NEWER": settings["exclude-newer"]}
 
 
-@dataclass(frozen=True)
 class Project:
-    """A stranger's project.
+    """A folder with an environment of its own, and the wheel of this package beside it.
 
     Attributes:
         folder: Where its commands run.
         environment: The folder of its virtual environment.
+        scripts: The folder of its programs.
+        wheel: The wheel, which is not installed yet.
     """
 
-    folder: Path
-    environment: Path
-
-    @property
-    def scripts(self) -> Path:
-        return self.environment / ("Scripts" if sys.platform == "win32" else "bin")
-
-    @property
-    def wheel(self) -> Path:
-        return self.folder / f"lmstudio_integrations-{__version__}-py3-none-any.whl"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = folder / "environment"
+        self.scripts = self.environment / ("Scripts" if sys.platform == "win32" else "bin")
+        self.wheel = folder / f"lmstudio_integrations-{__version__}-py3-none-any.whl"
+        environment = str(self.environment)
+        self._variables = {**plain_variables(), "VIRTUAL_ENV": environment, "UV_PROJECT_ENVIRONMENT": environment}
+        self.uv("venv", "--python", sys.executable, environment)
+        self.uv("build", "--wheel", "--out-dir", folder, ROOT)
 
     def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
         """Run a command in the project, with its environment active."""
-        variables = {
-            **plain_variables(),
-            "VIRTUAL_ENV": str(self.environment),
-            "UV_PROJECT_ENVIRONMENT": str(self.environment),
-        }
         return subprocess.run(
-            command, cwd=self.folder, env=variables, capture_output=True, text=True, timeout=TIMEOUT, check=False
+            command, cwd=self.folder, env=self._variables, capture_output=True, text=True, timeout=TIMEOUT, check=False
         )
 
     def uv(self, *arguments: str | Path) -> None:

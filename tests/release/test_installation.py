@@ -1,4 +1,7 @@
-"""The commands that install this package, run as its users run them. They download: `pytest -m network`."""
+"""The first lines of each framework, and the commands that install this package, as its users run them.
+
+What downloads runs with `pytest -m network`.
+"""
 
 import re
 import shlex
@@ -9,25 +12,48 @@ import pytest
 
 from lmstudio_integrations import __version__
 from lmstudio_integrations._support.installation import NAME
-from tests.release import one_liners
+from tests.release import first_lines
 from tests.release.project import TIMEOUT, Project
 from tools import ROOT
 
-pytestmark = [pytest.mark.network, pytest.mark.timeout(3 * TIMEOUT)]
+SECONDS = 3 * TIMEOUT
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore::langchain_core._api.LangChainBetaWarning", "ignore::pydantic.warnings.PydanticDeprecationWarning"
+)
+@pytest.mark.parametrize("line", first_lines.LINES)
+def test_each_first_line_works_here(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "deep" in line:
+        pytest.importorskip("deepagents", reason="needs the group cookbook")
+    monkeypatch.setenv("LMSTUDIO_HOST", "set by the line")
+    first_lines.use(line)
+
+
+def test_a_checkout_is_no_wheel() -> None:
+    with pytest.raises(SystemExit, match="this uses the checkout"):
+        first_lines.main("load_llm")
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    project = Project(tmp_path, tmp_path / "environment")
-    project.uv("venv", "--python", sys.executable, project.environment)
+    return Project(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def equipped(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with the wheel, its extras, and the agents of others."""
+    project = Project(tmp_path_factory.mktemp("equipped"))
+    project.uv("pip", "install", f"{project.wheel}[all]", "deepagents")
     return project
 
 
+@pytest.mark.network
+@pytest.mark.timeout(SECONDS)
 def test_the_printed_command_works_where_the_wheel_was_installed_without_the_extra(project: Project) -> None:
     program = project.scripts / f"{NAME}{'.exe' if sys.platform == 'win32' else ''}"
-    project.uv("build", "--wheel", "--out-dir", project.folder, ROOT)
     project.uv("pip", "install", project.wheel)
-
     printed = project.run(program, "--version").stderr
     hint = shlex.split(printed.partition("run: ")[2])
     assert hint[:3] == ["uv", "pip", "install"], printed
@@ -35,6 +61,8 @@ def test_the_printed_command_works_where_the_wheel_was_installed_without_the_ext
     assert project.run(program, "--version").stdout.strip() == __version__
 
 
+@pytest.mark.network
+@pytest.mark.timeout(SECONDS)
 def test_the_command_of_the_readme_adds_the_package_to_a_project_of_uv(project: Project) -> None:
     (command,) = re.findall(r'uv (add "PATH/TO/[^"]*")', (ROOT / "README.md").read_text(encoding="utf-8"))
     project.uv("init", "--bare", "--name", "mine")
@@ -43,19 +71,10 @@ def test_the_command_of_the_readme_adds_the_package_to_a_project_of_uv(project: 
     assert done.returncode == 0, done.stderr
 
 
-@pytest.fixture(scope="module")
-def equipped(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project with the wheel, its extras, and the agents of others."""
-    folder = tmp_path_factory.mktemp("equipped")
-    project = Project(folder, folder / "environment")
-    project.uv("venv", "--python", sys.executable, project.environment)
-    project.uv("build", "--wheel", "--out-dir", folder, ROOT)
-    project.uv("pip", "install", f"{project.wheel}[all]", "deepagents")
-    return project
-
-
-@pytest.mark.parametrize("line", one_liners.LINES)
+@pytest.mark.network
+@pytest.mark.timeout(SECONDS)
+@pytest.mark.parametrize("line", first_lines.LINES)
 def test_each_first_line_works_from_the_wheel(equipped: Project, line: str) -> None:
-    done = equipped.run(equipped.scripts / "python", "-P", one_liners.__file__, line)
+    done = equipped.run(equipped.scripts / "python", "-P", first_lines.__file__, line)
     assert done.returncode == 0, done.stderr
     assert f"{line}: works, from {equipped.environment}" in done.stdout

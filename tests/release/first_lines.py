@@ -1,7 +1,7 @@
-"""The lines by which LangChain, deepagents and LlamaIndex first meet this package, each run against scripted models.
+"""The lines by which people first meet this package, natively and in each framework, each on scripted models.
 
-Run as a script with the name of a line, in an environment with a wheel of this package, its extra `all`, `langchain`
-and `deepagents`; `tests/release` does. It imports nothing else of this folder.
+Run as a script with the name of a line, in an environment with a wheel of this package and what the line needs; the
+tests in this folder and `tests/release/run` do. It imports nothing else of this folder.
 """
 
 import asyncio
@@ -42,6 +42,31 @@ def ask(agent: Any) -> str:
     return str(agent.invoke({"messages": [("user", QUESTION)]})["messages"][-1].text)
 
 
+def answer_if(vector: list[float]) -> str:
+    return ANSWER if len(vector) == 16 else ""
+
+
+def use_native_client() -> str:
+    with lmstudio_integrations.Client() as client:
+        assert any(client.embedding.model("vectors", load_policy="explicit").embed(QUESTION))
+        return "".join(fragment.content for fragment in client.llm.model("chat").respond_stream(QUESTION))
+
+
+def use_langchain() -> str:
+    from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
+
+    assert any(LMStudioEmbeddings(model="vectors").embed_query(QUESTION))
+    assert LMStudioLLM(model="chat").invoke(QUESTION) == ANSWER
+    return "".join(chunk.text for chunk in ChatLMStudio(model="chat").stream(QUESTION))
+
+
+def use_llama_index() -> str:
+    from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+
+    assert any(LMStudioEmbedding(model_name="vectors").get_query_embedding(QUESTION))
+    return "".join(chunk.delta or "" for chunk in LMStudio(model="chat").stream_complete(QUESTION))
+
+
 def use_init_chat_model() -> str:
     from langchain.chat_models import init_chat_model
 
@@ -57,7 +82,7 @@ def use_init_embeddings() -> str:
     from lmstudio_integrations.langchain import register
 
     register()
-    return ANSWER if len(init_embeddings("lmstudio:vectors").embed_query(QUESTION)) == 16 else ""
+    return answer_if(init_embeddings("lmstudio:vectors").embed_query(QUESTION))
 
 
 def use_create_agent() -> str:
@@ -89,17 +114,6 @@ def use_summarization_by_fraction() -> str:
     return str(messages[-1].text) if SUMMARY in messages[0].text else ""
 
 
-def use_configurable_fields() -> str:
-    from langchain.chat_models import init_chat_model
-
-    from lmstudio_integrations.langchain import register
-
-    register()
-    model = init_chat_model("gpt-5", model_provider="openai", configurable_fields=("model", "model_provider"))
-    settings = {"model": "chat", "model_provider": "lmstudio"}
-    return str(model.invoke(QUESTION, config={"configurable": settings}).text)
-
-
 def use_fallbacks_with_tools() -> str:
     from langchain.agents import create_agent
 
@@ -126,7 +140,7 @@ def use_load_embed_model() -> str:
 
     register()
     model = load_embed_model({"class_name": "LMStudioEmbedding", "model_name": "vectors"})
-    return ANSWER if len(model.get_query_embedding(QUESTION)) == 16 else ""
+    return answer_if(model.get_query_embedding(QUESTION))
 
 
 def use_chat_memory_buffer() -> str:
@@ -152,25 +166,20 @@ def use_function_agent() -> str:
     return asyncio.run(run())
 
 
-def use_event_streaming() -> str:
-    from lmstudio_integrations.langchain import ChatLMStudio
-
-    return "".join(ChatLMStudio(model="chat").stream_events(QUESTION, version="v3").text)
-
-
 LINES: Mapping[str, Callable[[], str]] = {
+    "native": use_native_client,
+    "langchain": use_langchain,
+    "llama-index": use_llama_index,
     "init_chat_model": use_init_chat_model,
     "init_embeddings": use_init_embeddings,
     "create_agent": use_create_agent,
     "create_deep_agent": use_create_deep_agent,
     "summarization by fraction": use_summarization_by_fraction,
-    "configurable_fields": use_configurable_fields,
     "with_fallbacks with tools": use_fallbacks_with_tools,
     "load_llm": use_load_llm,
     "load_embed_model": use_load_embed_model,
     "ChatMemoryBuffer": use_chat_memory_buffer,
     "FunctionAgent": use_function_agent,
-    "event streaming": use_event_streaming,
 }
 
 
