@@ -38,11 +38,7 @@ from tests.protocol.pair import RecordingReceiver
 NOT_LOADED = {"code": "generic.noModelMatchingQuery", "query": {"identifier": "a b"}, "loadedModelsSample": ["c"]}
 
 LATER = "1013 (try again later)"
-
-
 LOG = "the server's log may say why: `lms log stream`"
-
-
 PLAN = MemoryPlan(host="a:1", device=None, capacity_bytes=None, models=())
 
 
@@ -109,26 +105,11 @@ def refusal(host: str) -> str:
                 "  suggestion: check its address, its port and the firewall",
             ],
         ),
-        (
-            wire("No smaller context_length", suggestion="Set a smaller context_length."),
-            ["Error: No smaller context_length", "  suggestion: Set a smaller --context-length."],
-        ),
-        (
-            overflow_error(EmbeddingRequest(["x"], "pass", "the size"), 0, 9, ContextWindow(8)),
-            [
-                (
-                    "Error: text 0 has 9 tokens, and the model takes 8; "
-                    "lower the size below 8, or load the model with a --context-length of 9 or more"
-                )
-            ],
-        ),
         (_lost_error(ConnectionClosedError(Close(1013, ""), Close(1013, ""), rcvd_then_sent=True)),
          [f"Error: the connection to LM Studio was lost (received {LATER}, then sent {LATER})",
           "  suggestion: the next call reconnects"]),
         (LMStudioValueError("line 3: model 'a': context_length: not a number"),
          ["Error: line 3: model 'a': context_length: not a number"]),
-        (LMStudioValueError("host 'x y' is not an address; write host:port"),
-         ["Error: host 'x y' is not an address; write host:port"]),
     ],
 )  # fmt: skip
 def test_each_part_of_an_error_is_a_line(error: LMStudioError, expected: list[str]) -> None:
@@ -136,8 +117,6 @@ def test_each_part_of_an_error_is_a_line(error: LMStudioError, expected: list[st
 
 
 TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
-
-
 PLANNED = replace(
     PLAN,
     models=(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.cassette import ABSENT, Event, Interaction, read
+from lmstudio_integrations.emulator.testing.cassette import ABSENT, Event, EventKind, Interaction, read
 from tests.live.behavior import difference
 from tests.live.recording import BY_NAME, ByQuestion, ask_emulator, by_question
 from tests.live.specification import findings
@@ -63,42 +63,23 @@ def _last_packet(interaction: Interaction) -> dict[str, Any]:
     return [*interaction.packets()][-1]
 
 
-def _set_stop_reason(reason: str) -> Change:
-    def change(interaction: Interaction) -> None:
-        _last_packet(interaction)["stats"]["stopReason"] = reason
-
-    return change
-
-
-def _drop_last_packet(interaction: Interaction) -> None:
-    interaction.events = [event for event in interaction.events if event.body is not _last_packet(interaction)]
-
-
-def _set_result(**members: Any) -> Change:
+def _result(**members: Any) -> Change:
     return lambda interaction: interaction.result.update(members)
 
 
-def _set_error(error: dict[str, Any]) -> Change:
+def _end(kind: EventKind, *body: Any) -> Change:
     def change(interaction: Interaction) -> None:
-        interaction.events[-1] = Event("error", 0.0, error)
+        interaction.events[-1] = Event(kind, 0.0, *body)
 
     return change
 
 
-def _return_nothing(interaction: Interaction) -> None:
-    interaction.events[-1] = Event("result", 0.0)
+def _without(kind: str) -> Change:
+    def change(interaction: Interaction) -> None:
+        events = interaction.events
+        interaction.events = [each for each in events if each.kind != "received" or each.body["type"] != kind]
 
-
-def _never_end(interaction: Interaction) -> None:
-    del interaction.events[-1]
-
-
-def _cut_tool_call(interaction: Interaction) -> None:
-    interaction.events = [
-        event
-        for event in interaction.events
-        if event.kind != "received" or event.body["type"] != "toolCallGenerationEnd"
-    ]
+    return change
 
 
 def _read_more_than_all(interaction: Interaction) -> None:
@@ -107,61 +88,35 @@ def _read_more_than_all(interaction: Interaction) -> None:
             packet["details"]["cachedTokenCount"] += 1
 
 
-def _render_own_template(interaction: Interaction) -> None:
-    interaction.events[-1] = Event("result", 0.0, {"formatted": CONSTANT})
-
-
 DEVIATIONS: dict[str, tuple[str, int, Change, str, str]] = {
     "unknown stop reason": (
-        "overflow-stop-at-limit",
-        -1,
-        _set_stop_reason("full"),
-        "stats.stopReason must be one of",
-        "stopReason full",
+        *("overflow-stop-at-limit", -1, lambda each: _last_packet(each)["stats"].update(stopReason="full")),
+        *("stats.stopReason must be one of", "stopReason full"),
     ),
     "channel without a last packet": (
-        "raw-completion",
-        -1,
-        _drop_last_packet,
-        "closed without a last packet",
-        "closed",
+        *("raw-completion", -1, _without("success"), "closed without a last packet", "closed"),
     ),
-    "unknown member": ("tokens", 0, _set_result(ids=[1]), "unknown field 'ids'", "ids, tokens"),
-    "counts that disagree": ("tokens", 1, _set_result(tokenCount=1), "and countTokens 1", ""),
+    "unknown member": ("tokens", 0, _result(ids=[1]), "unknown field 'ids'", "ids, tokens"),
+    "counts that disagree": ("tokens", 1, _result(tokenCount=1), "and countTokens 1", ""),
     "unknown error code": (
-        "unknown-preset",
-        -1,
-        _set_error({"displayData": {"code": "generic.other"}}),
-        "displayData.code must be one of",
-        "error (generic.other)",
+        *("unknown-preset", -1, _end("error", {"displayData": {"code": "generic.other"}})),
+        *("displayData.code must be one of", "error (generic.other)"),
     ),
     "error in place of a warning": (
-        "unknown-endpoint",
-        0,
-        _set_error({}),
-        "with a warning only; it did with error",
-        "error (without a code)",
+        *("unknown-endpoint", 0, _end("error", {}), "with a warning only; it did with error", "error (without a code)"),
     ),
-    "result that is absent": ("load-config", -1, _return_nothing, "the result is absent", "void"),
-    "call without an end": ("tokens", 0, _never_end, "it has not ended", "nothing"),
-    "tool call without an end": ("tool-call", -1, _cut_tool_call, "neither an end nor a failure", "emulator:"),
-    "rendering by an own template": ("template-of-a-request", 0, _render_own_template, "", "result ('tick tock"),
-    "load that counts as use": ("idle-instance", 1, _set_result(lastUsedTime=1), "", "an instance that was used"),
-    "context length that is rounded": (
-        "real-context-length",
-        1,
-        _set_result(contextLength=512),
-        "",
-        "context length 512",
+    "result that is absent": ("load-config", -1, _end("result"), "the result is absent", "void"),
+    "call without an end": (*("tokens", 0, lambda each: each.events.pop(), "it has not ended", "nothing"),),
+    "tool call without an end": (
+        *("tool-call", -1, _without("toolCallGenerationEnd"), "neither an end nor a failure", "emulator:"),
     ),
-    "unknown status of a survey": (
-        "hardware-survey",
-        1,
-        _set_result(status="no"),
-        "status must be one of",
-        "status no",
+    "rendering by an own template": (
+        *("template-of-a-request", 0, _end("result", {"formatted": CONSTANT}), "", "result ('tick tock"),
     ),
-    "LM Link that is on": ("link-status", 0, _set_result(status="online", issues=[]), "", ""),
+    "load that counts as use": ("idle-instance", 1, _result(lastUsedTime=1), "", "an instance that was used"),
+    "rounded context length": ("real-context-length", 1, _result(contextLength=512), "", "context length 512"),
+    "unknown status of a survey": ("hardware-survey", 1, _result(status="no"), "status must be one of", "status no"),
+    "LM Link that is on": ("link-status", 0, _result(status="online", issues=[]), "", ""),
     "counts that do not add up": ("stop-string", -1, _read_more_than_all, "not the sum of the other counts", ""),
 }
 """What a server may do otherwise: the question, the request, the change; the finding and the difference about it."""
