@@ -26,9 +26,16 @@ def test_errors_of_the_engine_have_the_messages_of_a_real_server(error: Any, tit
     assert title in error_from_response({"error": error}).title
 
 
-def test_an_unsupported_error_names_the_version_of_the_engine() -> None:
+def test_an_unsupported_error_names_the_version_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     data = unsupported("vision", "no eyes").display_data or {}
     assert data["installedVersion"] == importlib.metadata.version("xllamacpp")
+
+    def missing(_name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    data = unsupported("vision", "no eyes").display_data or {}
+    assert (data["installedVersion"], data["supportedVersion"]) == ("unknown", None)
 
 
 @pytest.mark.parametrize(

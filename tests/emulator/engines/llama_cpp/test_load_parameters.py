@@ -107,3 +107,6 @@ def test_a_setting_that_the_engine_cannot_apply_is_rejected(path: Path, settings
 def test_one_core_stays_free(monkeypatch: pytest.MonkeyPatch, cores: set[int], threads: int) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: cores, raising=False)
     assert load_parameters.spare_threads() == threads
+    monkeypatch.delattr("os.sched_getaffinity")
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    assert load_parameters.spare_threads() == 1
