@@ -243,14 +243,6 @@ def test_what_the_server_cannot_tell_is_a_problem(
     assert found["embedding"]["verdict"] == ("ok" if owner is LLM else "skipped")
 
 
-def test_no_token_where_one_is_required_is_a_problem(checks: Checks) -> None:
-    with Emulator(["chat"], tokens=[TOKEN]) as server:
-        status, found = checks("--host", server.address)
-    assert (status, found["server"]["verdict"], found["token"]["verdict"]) == (1, "ok", "problem")
-    assert "create one in LM Studio's server settings" in found["token"]["fix"]
-    assert found["models"]["verdict"] == "skipped"
-
-
 @pytest.mark.parametrize("given", [TOKEN, "sk-lm-" + TOKEN[20:]])
 def test_a_token_that_is_rejected_or_malformed_is_a_problem_and_is_not_shown(
     run: Run, capsys: Capture, given: str
@@ -262,6 +254,8 @@ def test_a_token_that_is_rejected_or_malformed_is_a_problem_and_is_not_shown(
             assert "problem" in shown
             assert "copy it again" in shown
             assert not shows_token(shown)
+        assert run("doctor", "--host", server.address) == 1
+    assert "create one in LM Studio's server settings" in capsys.readouterr().out
 
 
 def test_the_source_of_an_accepted_token_is_named_and_the_token_is_not_shown(
@@ -335,7 +329,8 @@ def test_a_server_that_is_not_lm_studio_is_a_problem(checks: Checks) -> None:
 
         threading.Thread(target=serve, daemon=True).start()
         status, found = checks("--host", f"127.0.0.1:{server.getsockname()[1]}")
-        server.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # not every system knows it for a socket that listens
+            server.shutdown(socket.SHUT_RDWR)
     assert (status, found.pop("server")["found"].partition(": ")[2]) == (
         1,
         "something else listens there, not LM Studio",
