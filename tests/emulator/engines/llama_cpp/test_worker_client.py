@@ -280,12 +280,21 @@ async def test_an_idle_connection_carries_the_next_request_but_not_that_of_a_str
 async def test_closing_a_worker_fails_its_calls_and_what_waits_for_a_connection(serve: Serve) -> None:
     opened = asyncio.Semaphore(0)
 
-    async def respond(_: Request, __: asyncio.StreamWriter) -> None:
+    async def respond(request: Request, writer: asyncio.StreamWriter) -> None:
+        if "/begun" in request.line:
+            writer.write(chunked(b'data: {"n": 1}\n\n', ends=False))
         opened.release()
         await asyncio.Event().wait()
 
     served = await serve(respond)
-    calls = [asyncio.create_task(read_all(served)), *(asyncio.create_task(template(served)) for _ in range(20))]
+    begun = served.stream("/begun", {})
+    assert await anext(begun) == {"n": 1}
+
+    async def rest() -> object:
+        return [chunk async for chunk in begun]
+
+    waiting = [rest(), read_all(served), *(template(served) for _ in range(20))]
+    calls = [asyncio.create_task(each) for each in waiting]
     async with asyncio.timeout(600):
         for _ in range(replace(FULL, slots=1).http_threads):
             await opened.acquire()
