@@ -29,12 +29,13 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.models.catalog import Catalog, Preset
 from lmstudio_integrations.emulator.testing import actions
 from lmstudio_integrations.emulator.testing.faults import at
-from lmstudio_integrations.emulator.testing.proxy import Injection, Proxy, ProxyThread
+from lmstudio_integrations.emulator.testing.proxy import Injection, Proxy
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
 from lmstudio_integrations.llama_index import LMStudio, LMStudioToolSpec
 from lmstudio_integrations.types.config import ModelKind
 from tests.client.transport.connect.test_tls_and_redirects import certified, listening
 from tests.faults.cells import until_noticed
+from tests.faults.stage import Threads
 from tests.messages.surfaces import Surface
 from tests.support.certificates import LOCALHOST
 from tests.support.web import web_server
@@ -358,14 +359,14 @@ def with_plugin(*injections: Injection, plugin: str = FILES, calls: int = 1) -> 
 
     def trigger(case: Case) -> None:
         with (
-            ProxyThread() as thread,
+            Threads() as thread,
             Emulator(["m"], plugins={FILES: [read_text_file]}) as server,
             Proxy(thread, server.address, injections) as proxy,
             _tool(case, f"ws://{proxy.address}", plugin) as call,
         ):
             call()
             if calls == 2:
-                until_noticed(f"ws://{proxy.address}", ["plugins"])
+                until_noticed(thread, f"ws://{proxy.address}", ["plugins"])
                 call()
 
     return trigger

