@@ -20,8 +20,8 @@ from lmstudio_integrations.client.predictions.entries import context_check
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
-from tests.contract.suite import PNG
 from tests.support.adapters import LANGUAGE_MODELS, covering
+from tests.support.web import PIXEL as PNG
 
 WINDOW = 300
 TURNS = [f"Turn {number}: " + "all of it matters " * 5 for number in range(41)]

@@ -16,6 +16,7 @@ from lmstudio_integrations.types.results import (
     PredictionEnd,
     PredictionEvent,
     PredictionResult,
+    PromptProgress,
     ToolCallArguments,
     ToolCallEnd,
     ToolCallFailed,
@@ -117,3 +118,33 @@ def end(stop_reason: str = "eosFound", **stats: Any) -> PredictionEnd:
         {"fields": []},
         {"fields": []},
     )
+
+
+RESENT = "arguments sent again"
+_TOKENS = [{"text": "a", "logProb": -0.5, "candidates": [{"text": "b", "logProb": -1.5}]}]
+_PARALLEL = [*call("c1", "f", {"a": 1}, '{"a": 1}'), *call("c2", "g", {"b": [2]}, '{"b"', ": [2]}")]
+KINDS: dict[str, list[PredictionEvent]] = {
+    "nothing": [end("failed")],
+    "text": [PromptProgress(1), *text("Hel", "lo", ""), end(tokensPerSecond=51.5)],
+    "no usage": [*text("Hi"), end(promptTokensCount=0, predictedTokensCount=0, totalTokensCount=0)],
+    "cached tokens": [PromptProgress(1.0, {"cachedTokenCount": 5}), *text("Hi"), end()],
+    "markup": [LlmPredictionFragment("<|channel|>", is_structural=True), *text("Hi"), end()],
+    "reasoning": [*reasoning("Let ", "me."), *text("Yes", "!"), end()],
+    "reasoning alone": [*reasoning("Let ", "me."), end("maxPredictedTokensReached")],
+    "log-probabilities": [
+        LlmPredictionFragment("<think>", reasoning_type="reasoningStartTag", tokens=_TOKENS),
+        LlmPredictionFragment("Hm.", reasoning_type="reasoning", tokens=_TOKENS),
+        LlmPredictionFragment("<|end|>", is_structural=True, tokens=_TOKENS),
+        *(LlmPredictionFragment(each, tokens=_TOKENS) for each in ("a", "b")),
+        end(),
+    ],
+    "call": [*text("I ", "look."), *call("c1", "f", {"a": 1}, '{"a"', ": 1}"), end("toolCalls")],
+    "call without arguments": [*call("c1", "f", None), end()],
+    "parallel calls": [*reasoning("Hm."), *text("First."), *_PARALLEL, *text(" Done."), end()],
+    "one identifier twice": [*call("c1", "f", {"a": 1}, '{"a": 1}'), *call("c1", "g", {}), end("toolCalls")],
+    "failed call": [*opened("c1", "f", '{"a'), failed(), *call("c2", "g", {}, "{}"), end()],
+    "failed calls": [*opened("c1", "f"), failed(), *opened("c2", "f"), *opened("c3", "g", "{"), end("userStopped")],
+    "call that was cut off": [*text("I"), *opened("c1", "f", '{"city": "Par'), end("maxPredictedTokensReached")],
+    RESENT: [*call("c1", "f", {"a": 1}, '{"a": "1"}'), end()],
+}
+"""Predictions of every kind, as events."""

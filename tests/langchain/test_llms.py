@@ -5,8 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
-from langchain_core.outputs import GenerationChunk, LLMResult
+from langchain_core.outputs import GenerationChunk
 
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import LMStudioLLM
@@ -41,30 +40,6 @@ def complete(request: pytest.FixtureRequest) -> Complete:
     return way
 
 
-class Counter(BaseCallbackHandler):
-    """Records the callbacks that it receives."""
-
-    def __init__(self) -> None:
-        self.tokens: list[str] = []
-        self.ends: list[LLMResult] = []
-
-    def on_llm_new_token(self, token: Any, **_: Any) -> None:
-        self.tokens.append(token)
-
-    def on_llm_end(self, response: LLMResult, **_: Any) -> None:
-        self.ends.append(response)
-
-
-class AsyncCounter(AsyncCallbackHandler):
-    """Counts tokens."""
-
-    def __init__(self) -> None:
-        self.tokens: list[str] = []
-
-    async def on_llm_new_token(self, token: Any, **_: Any) -> None:
-        self.tokens.append(token)
-
-
 def test_a_text_is_continued_without_a_template(server: Server, complete: Complete) -> None:
     assert complete(server.llm(), "count") == COUNTED
     assert server.last_request.prompt == "count"
@@ -78,18 +53,6 @@ def test_settings_and_stops_reach_the_model(server: Server, complete: Complete) 
     complete(server.llm().bind(model=OTHER, temperature=0.5), "count")
     assert server.last_request.config.temperature == 0.5
     assert server.predictions[-1].model == OTHER
-
-
-@pytest.mark.parametrize("way", [_invoke, _ainvoke])
-def test_a_call_may_choose_whether_it_streams(server: Server, way: Complete) -> None:
-    def tokens(llm: Any, **given: Any) -> int:
-        counter = Counter()
-        way(llm, "count", config={"callbacks": [counter]}, **given)
-        return len(counter.tokens)
-
-    llm, streaming = server.llm(max_tokens=3), server.llm(max_tokens=3, streaming=True)
-    assert [tokens(llm), tokens(llm, streaming=True), tokens(llm.bind(stream=True))] == [0, 4, 4]
-    assert [tokens(streaming), tokens(streaming, streaming=False), tokens(streaming, stream=False)] == [4, 0, 0]
 
 
 def test_unknown_settings_and_several_responses_are_rejected(server: Server, complete: Complete) -> None:
@@ -146,41 +109,3 @@ def test_cached_and_reasoning_tokens_are_counted(server: Server, streaming: bool
     assert info is not None
     assert info["usage_metadata"]["input_token_details"]["cache_read"] >= 0
     assert info["usage_metadata"]["output_token_details"]["reasoning"] > 0
-
-
-@pytest.mark.parametrize(
-    ("way", "settings", "tokens"),
-    [
-        (_stream, {}, 3),
-        (_astream, {}, 3),
-        (_invoke, {}, 0),
-        (_ainvoke, {}, 0),
-        (_invoke, {"streaming": True}, 3),
-        (_ainvoke, {"streaming": True}, 3),
-    ],
-)
-def test_callbacks_fire_once_on_every_path(
-    server: Server, way: Complete, settings: dict[str, Any], tokens: int
-) -> None:
-    counter = Counter()
-    way(server.llm(max_tokens=2, **settings), "count", config={"callbacks": [counter]})
-    assert len(counter.tokens) == tokens
-    (end,) = counter.ends
-    info = end.generations[0][0].generation_info
-    assert info is not None
-    assert info["stop_reason"] == "maxPredictedTokensReached"
-
-
-async def test_an_async_callback_gets_every_token(server: Server) -> None:
-    counter = AsyncCounter()
-    llm = server.llm(max_tokens=2)
-    assert [fragment async for fragment in llm.astream("count", {"callbacks": [counter]})] == ["0", " 1", ""]
-    assert counter.tokens == ["0", " 1", ""]
-
-
-def test_closing_a_stream_stops_the_server(server: Server) -> None:
-    for fragment in server.llm().stream("for ever"):
-        if fragment:
-            break
-    server.wait_for(lambda: server.predictions[0].state == "ended")
-    assert server.predictions[0].stop_reason == "userStopped"

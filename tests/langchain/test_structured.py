@@ -17,17 +17,15 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from pydantic import BaseModel, RootModel, field_validator, model_validator
 from pydantic.v1 import BaseModel as BaseModelV1
-from pydantic_core import from_json
 
-from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioStructuredOutputError, LMStudioValueError
-from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.langchain._json_prefix import invalidator
 from lmstudio_integrations.langchain._parsers import StrictParser, parser_of
 from lmstudio_integrations.langchain._structured import bind_kwargs, with_parser
 from lmstudio_integrations.langchain._tools import openai_tool
 from tests.langchain import replay
-from tests.langchain.conftest import CHAT, MODELS, Server
+from tests.langchain.conftest import CHAT, Server
 from tests.langchain.replay import Replay, end, text
 from tests.support.adapters import covering
 from tests.support.requested import Requested
@@ -66,14 +64,30 @@ def parser_for(schema: Any, method: str = "json_schema") -> StrictParser:
     return parser_of(schema, bind_kwargs(schema, method, strict=None))
 
 
-@pytest.mark.parametrize("schema", [Person, PersonV1])
-async def test_a_pydantic_class_gives_instances(server: Server, schema: Any) -> None:
-    model = server.chat().with_structured_output(schema)
-    expected = schema(**ANN)
-    assert model.invoke("json") == expected
-    assert await model.ainvoke("json") == expected
-    assert list(model.stream("json"))[-1] == expected
-    assert [each async for each in model.astream("json")][-1] == expected
+def replayed(schema: Any, method: str, written: str, *, include_raw: bool = False) -> Runnable[Any, Any]:
+    """Return the chain of a model that writes this, as text or as the arguments of the call."""
+    parser, events = parser_for(schema, method), text(*(written[at : at + 5] for at in range(0, len(written), 5)))
+    if method == "function_calling":
+        name = openai_tool(schema)["function"]["name"]
+        try:
+            events = replay.call("c1", name, json.loads(written), written)
+        except (ValueError, RecursionError):
+            events = [*replay.opened("c1", name, written), replay.failed()]
+    return with_parser(Replay(events=[*events, end()]), parser, include_raw=include_raw)
+
+
+async def parts_of(chain: Runnable[Any, Any], way: str, question: Any = "q") -> list[Any]:
+    """Return the parts of a stream."""
+    return [part async for part in chain.astream(question)] if way == "astream" else list(chain.stream(question))
+
+
+async def result_of(chain: Runnable[Any, Any], way: str, question: Any = "Who?") -> Any:
+    """Return the result of a call path, or the last part of a stream."""
+    if "stream" in way:
+        return (await parts_of(chain, way, question))[-1]
+    if "batch" in way:
+        return (await chain.abatch([question]) if way == "abatch" else chain.batch([question]))[0]
+    return await chain.ainvoke(question) if way == "ainvoke" else chain.invoke(question)
 
 
 @pytest.mark.parametrize("schema", [PersonDict, SCHEMA, BARE, OPENAI])
@@ -114,60 +128,25 @@ def test_a_response_need_not_be_an_object(server: Server, schema: Any, response:
     assert server.chat().with_structured_output(schema).invoke("What is it?") == response
 
 
+REQUIRED = {**BARE, "required": ["name", "age"]}
+
+
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-def test_a_schema_in_openais_form_is_enforced(server: Server, method: Any) -> None:
-    required = {**BARE, "required": ["name", "age"]}
-    for schema in (
-        {"name": "person", "strict": True, "schema": required},
-        {"type": "json_schema", "json_schema": {"name": "person", "schema": required}},
-    ):
-        model = server.chat().with_structured_output(schema, method=method)
-        assert model.invoke("Who?") == {"name": "", "age": 0}
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"name": "person", "strict": True, "schema": REQUIRED},
+        {"type": "json_schema", "json_schema": {"name": "person", "schema": REQUIRED}},
+    ],
+)
+def test_a_schema_in_openais_form_is_enforced(server: Server, method: Any, schema: Any) -> None:
+    assert server.chat().with_structured_output(schema, method=method).invoke("Who?") == {"name": "", "age": 0}
 
 
 def test_json_mode_sends_any_object(server: Server) -> None:
     assert server.chat().with_structured_output(None, method="json_mode").invoke("json") == ANN
     assert server.last_request.config.structured == {"type": "json", "jsonSchema": {"type": "object"}}
     assert server.chat().with_structured_output(Person, method="json_mode").invoke("json") == Person(name="Ann", age=7)
-
-
-def test_raw_responses_come_along_when_requested(server: Server) -> None:
-    model = server.chat().with_structured_output(Person, include_raw=True)
-    response = model.invoke("json")
-    assert isinstance(response["raw"], AIMessage)
-    assert response["parsed"] == Person(name="Ann", age=7)
-    assert response["parsing_error"] is None
-    broken = model.invoke("half")
-    assert broken["parsed"] is None
-    assert isinstance(broken["parsing_error"], LMStudioStructuredOutputError)
-    assert broken["parsing_error"].text == '{"name": "Ann", "ag'
-
-
-@pytest.mark.parametrize(("schema", "question"), [(Person, "half"), (SCHEMA, "half"), (Person, "odd")])
-async def test_a_stream_ends_with_an_error_if_its_whole_does_not_fit(
-    server: Server, schema: Any, question: str
-) -> None:
-    model = server.chat().with_structured_output(schema)
-    with pytest.raises(LMStudioStructuredOutputError):
-        list(model.stream(question))
-    with pytest.raises(LMStudioStructuredOutputError):
-        _ = [part async for part in model.astream(question)]
-
-
-@pytest.mark.parametrize("schema", [Person, PersonV1, SCHEMA])
-async def test_a_broken_call_is_an_error_on_every_path(server: Server, schema: Any) -> None:
-    name = openai_tool(schema)["function"]["name"]
-    broken = ModelEntry(key="broken", rules=({"then": [{"tool": name, "malformed": '{"name": "A'}]},))
-    with Server([broken]) as own:
-        model = own.chat(model="broken").with_structured_output(schema, method="function_calling")
-        with pytest.raises(LMStudioStructuredOutputError, match="no complete tool call"):
-            model.invoke("Who?")
-        with pytest.raises(LMStudioStructuredOutputError, match="no complete tool call"):
-            await model.ainvoke("Who?")
-        with pytest.raises(LMStudioStructuredOutputError):
-            list(model.stream("Who?"))
-        with pytest.raises(LMStudioStructuredOutputError):
-            _ = [part async for part in model.astream("Who?")]
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
@@ -190,13 +169,7 @@ async def test_streams_yield_the_partial_object_and_raw_ones_their_errors(server
     assert twice["raw"].text == '{"name": "Ann", "ag{"name": "Ann", "age": 7}'
 
 
-async def parts_of(chain: Runnable[Any, Any], way: str) -> list[Any]:
-    """Return the parts of a stream."""
-    return [part async for part in chain.astream("q")] if way == "astream" else list(chain.stream("q"))
-
-
-@pytest.mark.parametrize("way", ["stream", "astream"])
-@pytest.mark.parametrize("schema", [SCHEMA, Person])
+@pytest.mark.parametrize(("schema", "way"), [(SCHEMA, "stream"), (Person, "astream")])
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
 async def test_raw_responses_stream_in_the_form_of_cores_composition(method: str, schema: Any, way: str) -> None:
     fragments = ('{"name"', ': "An', 'n", "age"', ": 7", "}")
@@ -261,15 +234,13 @@ class Hasty(BaseModel):
         return {**data, "name": data["name"].strip(), "age": data["age"] + 0}
 
 
-HASTY = ModelEntry(key="hasty", rules=({"then": [{"tool": "Hasty", "arguments": ANN}]},))
+METHODS = pytest.mark.parametrize("method", ["json_schema", "function_calling"])
 
 
-@pytest.mark.parametrize(("key", "method"), [("chatty", "json_schema"), ("hasty", "function_calling")])
-async def test_a_validator_that_fails_over_half_a_response_does_not_break_the_stream(key: str, method: Any) -> None:
-    with Server([*MODELS, HASTY]) as own:
-        model = own.chat(model=key).with_structured_output(Hasty, method=method)
-        assert list(model.stream("json")) == [Hasty(name="Ann", age=7)]
-        assert [part async for part in model.astream("json")] == [Hasty(name="Ann", age=7)]
+@METHODS
+@pytest.mark.parametrize("way", ["stream", "astream"])
+async def test_a_validator_that_fails_over_half_a_response_does_not_break_the_stream(method: str, way: str) -> None:
+    assert await parts_of(replayed(Hasty, method, json.dumps(ANN)), way) == [Hasty(name="Ann", age=7)]
 
 
 class Picky(BaseModel):
@@ -283,33 +254,86 @@ class Picky(BaseModel):
         return {"Bob": "Robert"}[name]
 
 
-PICKY = ModelEntry(key="picky", rules=({"then": [{"tool": "Picky", "arguments": ANN}]},))
+@METHODS
+def test_whatever_a_validator_raises_is_raised_as_a_parsing_error(method: str) -> None:
+    error = replayed(Picky, method, json.dumps(ANN), include_raw=True).invoke("q")["parsing_error"]
+    assert isinstance(error, LMStudioStructuredOutputError)
+    assert "does not fit Picky: KeyError('Ann')" in str(error)
+    assert error.text == '{"name": "Ann", "age": 7}'
+    with pytest.raises(LMStudioStructuredOutputError, match="does not fit Picky"):
+        list(replayed(Picky, method, json.dumps(ANN)).stream("q"))
 
 
-@pytest.mark.parametrize(("key", "method"), [("chatty", "json_schema"), ("picky", "function_calling")])
-def test_whatever_a_validator_raises_is_raised_as_a_parsing_error(key: str, method: Any) -> None:
-    with Server([*MODELS, PICKY]) as own:
-        model = own.chat(model=key)
-        response = model.with_structured_output(Picky, method=method, include_raw=True).invoke("json")
-        error = response["parsing_error"]
-        assert isinstance(error, LMStudioStructuredOutputError)
-        assert "does not fit Picky: KeyError('Ann')" in str(error)
-        assert error.text == '{"name": "Ann", "age": 7}'
-        with pytest.raises(LMStudioStructuredOutputError, match="does not fit Picky"):
-            list(model.with_structured_output(Picky, method=method).stream("json"))
+EVERY_WAY = ["invoke", "ainvoke", "stream", "astream"]
+WROTE_HALF = r"""; the model wrote '\{"name": "Ann", "ag'"""
+UNFIT: list[tuple[Any, Any, str, str]] = [
+    (Person, "json_schema", "half", WROTE_HALF),
+    (SCHEMA, "json_schema", "half", WROTE_HALF),
+    (Person, "json_schema", "odd", r"""does not fit Person: .*; the model wrote '\{"name": "Ann", "age": "old"\}'"""),
+    (PersonV1, "json_mode", "odd", "does not fit PersonV1"),
+    (None, "json_mode", "half", WROTE_HALF),
+]
 
 
-@pytest.mark.parametrize("schema", [Person, PersonV1, SCHEMA])
-def test_a_call_of_a_tool_that_was_not_offered_is_an_error(schema: Any) -> None:
-    invented = ModelEntry(key="invents", rules=({"then": [{"tool": "Invented", "arguments": {"a": 1}}]},))
-    with Server([invented]) as own:
-        model = own.chat(model="invents").with_structured_output(schema, method="function_calling")
-        with pytest.raises(LMStudioStructuredOutputError, match=r"called 'Invented' instead of '[Pp]erson") as caught:
-            model.invoke("Who?")
-        assert isinstance(caught.value, OutputParserException)
-        assert caught.value.text == '{"a": 1}'
-        with pytest.raises(LMStudioStructuredOutputError, match="called 'Invented'"):
-            list(model.stream("Who?"))
+@pytest.mark.parametrize(("way", "case"), covering(EVERY_WAY, UNFIT))
+async def test_a_text_that_does_not_fit_is_an_error_that_shows_it(
+    server: Server, way: str, case: tuple[Any, Any, str, str]
+) -> None:
+    schema, method, question, shown = case
+    with pytest.raises(LMStudioStructuredOutputError, match=f"(?s){shown}"):
+        await result_of(server.chat().with_structured_output(schema, method=method), way, question)
+    cut_off = server.chat(max_tokens=2).with_structured_output(schema, method=method)
+    with pytest.raises(LMStudioStructuredOutputError, match="raise max_tokens"):
+        await result_of(cut_off, way, question)
+
+
+NO_CALLS: list[tuple[dict[str, Any], str, str]] = [
+    ({"text": "I will not."}, r"no complete tool call .*; the model wrote 'I w", "I will not."),
+    ({"tool": "{}", "malformed": '{"name": "A'}, r"no complete tool call .*; the model wrote '\{", '{"name": "A'),
+    ({"tool": "Invented", "arguments": {"a": 1}}, "called 'Invented' instead of '[Pp]erson'", '{"a": 1}'),
+]
+
+
+@pytest.mark.parametrize("way", EVERY_WAY)
+@pytest.mark.parametrize(("step", "problem", "written"), NO_CALLS)
+@pytest.mark.parametrize("schema", [Person, SCHEMA])
+async def test_a_response_without_the_call_is_an_error_that_shows_it(
+    schema: Any, step: dict[str, Any], problem: str, written: str, way: str
+) -> None:
+    named = step | ({"tool": openai_tool(schema)["function"]["name"]} if step.get("tool") == "{}" else {})
+    with scripted(named) as server:
+        llm = server.chat(required_tool_fallback=False)
+        with pytest.raises(LMStudioStructuredOutputError, match=problem) as caught:
+            await result_of(llm.with_structured_output(schema, method="function_calling"), way)
+    assert isinstance(caught.value, OutputParserException)
+    if not ("malformed" in step and "stream" in way):  # a stream ends them so that no parser reads them
+        assert caught.value.llm_output == caught.value.text == written
+
+
+@METHODS
+@pytest.mark.parametrize("written", UNREADABLE.values(), ids=UNREADABLE)
+async def test_what_no_parser_reads_is_a_parsing_error(written: str, method: str) -> None:
+    for way in EVERY_WAY:
+        with pytest.raises(OutputParserException) as caught:
+            await result_of(replayed(Person, method, written), way)
+        assert str(caught.value.llm_output).startswith(written)
+    result = replayed(SCHEMA, method, written, include_raw=True).invoke("q")
+    assert (type(result["raw"]), result["parsed"]) == (AIMessage, None)
+    assert isinstance(result["parsing_error"], OutputParserException)
+
+
+@pytest.mark.slow
+@METHODS
+def test_long_responses_are_not_read_again_for_every_fragment(method: str) -> None:
+    """Each reading yields what is new."""
+    written = json.dumps({"name": "word " * 8_000})
+    fragments = [written[at : at + 10] for at in range(0, len(written), 10)]
+    by_text = [AIMessageChunk(content=fragment) for fragment in fragments]
+    chunks = [*(by_text if method == "json_schema" else calling(*fragments)), LAST]
+    parts = list(parser_for(SCHEMA, method).transform(iter(chunks)))
+    assert parts[-1] == json.loads(written)
+    assert 400 < len(parts) < 1000
+    assert len(fragments) > 4_000
 
 
 def calling(*fragments: str, index: int = 0, name: str = "person") -> list[AIMessageChunk]:
@@ -349,44 +373,6 @@ async def test_bare_texts_are_read_once_they_are_whole() -> None:
             yield half
 
     assert [part async for part in parser_for(Person).atransform(halves())] == [Person(name="Ann", age=7)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-def test_long_responses_are_not_read_again_for_every_fragment(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = json.dumps({"name": "word " * 8_000})
-    fragments = [text[at : at + 10] for at in range(0, len(text), 10)]
-    by_text = [AIMessageChunk(content=fragment) for fragment in fragments]
-    parser = parser_for(SCHEMA, method)
-    read: list[str] = []
-
-    def counted(text: str, **parameters: Any) -> Any:
-        read.append(text)
-        return from_json(text, **parameters)
-
-    monkeypatch.setattr("lmstudio_integrations.types.structured.from_json", counted)
-    chunks = [*(by_text if method == "json_schema" else calling(*fragments)), LAST]
-    assert list(parser.transform(iter(chunks)))[-1] == json.loads(text)
-    assert 400 < len(read) < 1000
-    assert len(fragments) > 4_000
-
-
-def test_a_response_that_was_cut_off_is_an_error(server: Server) -> None:
-    model = server.chat(max_tokens=2).with_structured_output(SCHEMA)
-    with pytest.raises(LMStudioStructuredOutputError, match="raise max_tokens"):
-        model.invoke("json")
-
-
-def test_a_response_that_does_not_fit_the_class_is_rejected(server: Server) -> None:
-    with pytest.raises(LMStudioStructuredOutputError, match="does not fit Person"):
-        server.chat().with_structured_output(Person).invoke("odd")
-
-
-def test_strict_forbids_further_members(server: Server) -> None:
-    server.chat().with_structured_output(Person, strict=True).invoke("json")
-    structured = server.last_request.config.structured
-    assert structured is not None
-    assert structured["jsonSchema"]["additionalProperties"] is False
 
 
 def test_strict_needs_no_title(server: Server) -> None:
@@ -442,34 +428,6 @@ def test_further_tools_stand_beside_the_schema(server: Server) -> None:
         model.with_structured_output(Person, tools=5)
 
 
-@pytest.mark.parametrize("schema", [Person, PersonV1, SCHEMA])
-async def test_a_missing_call_is_a_parsing_error_that_shows_the_text(server: Server, schema: Any) -> None:
-    llm = server.chat(required_tool_fallback=False)
-    model = llm.with_structured_output(schema, method="function_calling")
-    for call in (lambda: model.invoke("silent"), lambda: list(model.stream("silent"))):
-        with pytest.raises(OutputParserException, match=r"no complete tool call .*; the model wrote 'I w") as caught:
-            call()
-        assert isinstance(caught.value, LMStudioStructuredOutputError)
-        assert caught.value.llm_output == caught.value.text == "I will not."
-    with pytest.raises(OutputParserException, match="I will not"):
-        await model.ainvoke("silent")
-    with pytest.raises(OutputParserException, match="I will not"):
-        [each async for each in model.astream("silent")]
-
-
-@pytest.mark.parametrize(
-    ("question", "method", "shown"),
-    [
-        ("half", "json_schema", r"""; the model wrote '\{"name": "Ann", "ag'"""),
-        ("odd", "json_schema", r"""does not fit Person: .*; the model wrote '\{"name": "Ann", "age": "old"\}'"""),
-        ("half", "json_mode", r"""; the model wrote '\{"name": "Ann", "ag'"""),
-    ],
-)
-def test_an_error_shows_what_the_model_wrote(server: Server, question: str, method: Any, shown: str) -> None:
-    with pytest.raises(LMStudioStructuredOutputError, match=f"(?s){shown}"):
-        server.chat().with_structured_output(Person, method=method).invoke(question)
-
-
 def test_an_error_shows_only_the_beginning_of_a_long_text() -> None:
     with pytest.raises(LMStudioStructuredOutputError, match=r"; the model wrote '(x{200})…'") as caught:
         parser_for(Person).invoke("x" * 5000)
@@ -494,12 +452,9 @@ class Unfinished(BaseModel):
         (Person, "xml", "method must be one of"),
         (None, "json_schema", "needs a schema"),
         (3, "json_schema", "3 is not a valid schema"),
-        (3, "function_calling", "3 is not a valid schema"),
         (Color, "json_schema", "Color'> is not a valid schema .*: it is an enum; make it the type of a field"),
         (Color, "function_calling", "Color'> is not a valid schema .*: it is an enum"),
-        (Color, "json_mode", "Color'> is not a valid schema .*: it is an enum"),
         (int, "function_calling", "'int'> is not a valid schema"),
-        (Literal["a"], "json_schema", "'a'.* is not a valid schema"),
         (
             Literal["a"],
             "function_calling",
@@ -511,45 +466,11 @@ class Unfinished(BaseModel):
         (BARE, "function_calling", "is not a valid schema .*has no name.* with a title"),
         (COLOR, "function_calling", "'red'.* is not a valid schema .* needs an object schema"),
         (Unfinished, "json_schema", "Unfinished'> is not a valid schema"),
-        (Unfinished, "function_calling", "Unfinished'> is not a valid schema"),
     ],
 )
 def test_impossible_wishes_are_rejected(server: Server, schema: Any, method: Any, match: str) -> None:
     with pytest.raises(LMStudioValueError, match=match):
         server.chat().with_structured_output(schema, method=method)
-
-
-@pytest.mark.parametrize(
-    ("schema", "method"), [(Person, "json_schema"), (PersonV1, "json_mode"), (SCHEMA, "json_schema")]
-)
-@pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE)
-async def test_a_response_that_no_parser_reads_is_a_parsing_error(text: str, method: Any, schema: Any) -> None:
-    with Server([ModelEntry(key=CHAT, rules=({"then": [{"text": text}]},))]) as server:
-        model = server.chat().with_structured_output(schema, method=method)
-        for call in (lambda: model.invoke("hi"), lambda: list(model.stream("hi"))):
-            with pytest.raises(OutputParserException) as caught:
-                call()
-            assert caught.value.llm_output == text
-        with pytest.raises(OutputParserException):
-            await model.ainvoke("hi")
-        with pytest.raises(OutputParserException):
-            [each async for each in model.astream("hi")]
-        result = server.chat().with_structured_output(schema, method=method, include_raw=True).invoke("hi")
-    assert (type(result["raw"]), result["parsed"]) == (AIMessage, None)
-    assert isinstance(result["parsing_error"], OutputParserException)
-
-
-@pytest.mark.parametrize("value", UNREADABLE.values(), ids=UNREADABLE)
-def test_arguments_that_no_parser_reads_are_a_parsing_error(value: str) -> None:
-    call = {"tool": "Person", "malformed": f'{{"name": {value}'}
-    with Server([ModelEntry(key=CHAT, rules=({"then": [call]},))]) as server:
-        model = server.chat().with_structured_output(Person, method="function_calling")
-        with pytest.raises(OutputParserException):
-            model.invoke("hi")
-        with pytest.raises(OutputParserException):
-            list(model.stream("hi"))
-        model = server.chat().with_structured_output(Person, method="function_calling", include_raw=True)
-        assert isinstance(model.invoke("hi")["parsing_error"], OutputParserException)
 
 
 # Validation by the schema ---------------------------------------------------------------------------------------------
@@ -588,10 +509,10 @@ CHECKED: dict[str, tuple[Any, Any, str | None]] = {
 }
 
 
-@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-@pytest.mark.parametrize(("way", "name"), covering(["invoke", "ainvoke", "stream", "astream"], CHECKED))
-async def test_a_dict_fits_the_schema_if_jsonschema_can_check_it(way: str, name: str, method: Any) -> None:
+@pytest.mark.parametrize(("way", "name"), covering(EVERY_WAY, CHECKED))
+async def test_a_dict_fits_the_schema_if_jsonschema_can_check_it(way: str, name: str) -> None:
     schema, value, problem = CHECKED[name]
+    method: Any = "function_calling" if way in {"ainvoke", "astream"} else "json_schema"
     tool = openai_tool(schema)["function"]["name"] if method == "function_calling" else None
     with scripted(writing(value, tool)) as server:
         chain = server.chat().with_structured_output(schema, method=method)
@@ -604,21 +525,10 @@ async def test_a_dict_fits_the_schema_if_jsonschema_can_check_it(way: str, name:
     assert json.loads(caught.value.text or "") == value
 
 
-async def result_of(chain: Runnable[Any, Any], way: str, question: Any = "Who?") -> Any:
-    """Return the result of a call path, or the last part of a stream."""
-    if "stream" in way:
-        return (await parts_of(chain, way))[-1]
-    if "batch" in way:
-        return (await chain.abatch([question]) if way == "abatch" else chain.batch([question]))[0]
-    return await chain.ainvoke(question) if way == "ainvoke" else chain.invoke(question)
-
-
-IN_A_BLOCK = [(Person, "json_schema"), (SCHEMA, "json_schema"), (Person, "json_mode"), (None, "json_mode")]
-
-
-@pytest.mark.parametrize(("way", "case"), covering(["invoke", "ainvoke", "abatch", "stream", "astream"], IN_A_BLOCK))
-async def test_a_value_may_be_in_a_code_block(way: str, case: tuple[Any, Any]) -> None:
-    schema, method = case
+@pytest.mark.parametrize(
+    ("way", "schema", "method"), [("abatch", Person, "json_schema"), ("astream", None, "json_mode")]
+)
+async def test_a_value_may_be_in_a_code_block(way: str, schema: Any, method: Any) -> None:
     with scripted({"text": f"Here it is:\n\n```json\n{json.dumps(ANN, indent=1)}\n```\n"}) as server:
         chain = server.chat().with_structured_output(schema, method=method)
         assert await result_of(chain, way) == (Person.model_validate(ANN) if schema is Person else ANN)
@@ -641,7 +551,6 @@ MISFITS: list[tuple[Any, Any, dict[str, Any], str]] = [
     (Person, "json_schema", writing(OLD), "does not fit Person: .*age"),
     (PersonV1, "json_schema", writing(OLD), "does not fit PersonV1: .*age"),
     (SCHEMA, "json_schema", writing(OLD), "does not fit the schema: age: 'old' is not of type 'integer'$"),
-    (Person, "json_mode", writing(OLD), "does not fit Person: .*age"),
     (None, "json_mode", {"text": HALF}, "Unterminated string"),
     (Person, "function_calling", writing(OLD, "Person"), "does not fit Person: .*age"),
     (SCHEMA, "function_calling", writing(OLD, "person"), "does not fit the schema: age"),
@@ -685,7 +594,7 @@ async def test_a_model_corrects_its_response(way: str, case: tuple[Any, Any, dic
     assert [response["raw"].usage_metadata[f"{kind}_tokens"] for kind in ("input", "output", "total")] == totals
 
 
-@pytest.mark.parametrize("way", ["invoke", "ainvoke", "batch", "abatch"])
+@pytest.mark.parametrize("way", ["invoke", "abatch"])
 @pytest.mark.parametrize("include_raw", [True, False])
 async def test_the_last_attempt_counts(include_raw: bool, way: str) -> None:
     with scripted(writing(OLD), {"text": HALF}) as server:
@@ -721,8 +630,7 @@ def test_a_response_that_fits_is_the_only_attempt(server: Server, max_attempts: 
     assert len(server.predictions) == 2 + (max_attempts == 2)
 
 
-@pytest.mark.parametrize("way", ["invoke", "abatch"])
-@pytest.mark.parametrize("include_raw", [True, False])
+@pytest.mark.parametrize(("way", "include_raw"), [("invoke", True), ("abatch", False)])
 @pytest.mark.parametrize(
     ("schema", "method", "tool", "problem"),
     [
@@ -757,7 +665,7 @@ async def test_a_response_stays_if_its_correction_fails(
         assert len(server.predictions) == 2
 
 
-@pytest.mark.parametrize("way", ["invoke", "ainvoke", "batch", "abatch"])
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
 async def test_a_first_response_that_fails_is_an_error(way: str) -> None:
     with scripted({"error": "the engine gave up"}, writing(ANN)) as server:
         chain = server.chat(max_retries=0).with_structured_output(Person, max_attempts=3, include_raw=True)
@@ -808,7 +716,7 @@ class Runs(BaseCallbackHandler):
         self.parents.append(parent_run_id)
 
 
-@pytest.mark.parametrize("way", ["invoke", "ainvoke", "batch", "abatch"])
+@pytest.mark.parametrize("way", ["ainvoke", "batch"])
 async def test_each_attempt_is_a_run_of_the_model(way: str) -> None:
     runs, usage = Runs(), UsageMetadataCallbackHandler()
     with scripted(writing(OLD), writing(ANN)) as server:
@@ -835,7 +743,7 @@ def test_cached_attempts_stay_as_they_are() -> None:
     assert again.usage_metadata["total_tokens"] == first.usage_metadata["total_tokens"]
 
 
-@pytest.mark.parametrize("max_attempts", [0, -1, True, 1.5, "2", None])
+@pytest.mark.parametrize("max_attempts", [0, True, 1.5, None])
 def test_the_number_of_attempts_is_a_positive_integer(server: Server, max_attempts: Any) -> None:
     with pytest.raises(LMStudioValueError, match=f"max_attempts must be .*; got {max_attempts!r}"):
         server.chat().with_structured_output(Person, max_attempts=max_attempts)
@@ -855,15 +763,14 @@ def test_the_value_of_an_optional_key_may_be_null(method: Any) -> None:
         {"when": {"structured": True}, "then": [{"text": json.dumps(value)}]},
         {"then": [{"tool": "Note", "arguments": value}]},
     )
-    with Emulator([ModelEntry(key="m", rules=rules)]) as running:
-        model = ChatLMStudio(model="m", host=running.address).with_structured_output(Note, method=method)
+    with Server([ModelEntry(key=CHAT, rules=rules)]) as running:
+        model = running.chat().with_structured_output(Note, method=method)
         assert model.invoke("x") == value
 
 
 def test_a_call_of_another_tool_is_no_response_to_correct() -> None:
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
-    with Emulator([ModelEntry(key="m", rules=({"then": [{"tool": "look"}]},))]) as running:
-        llm = ChatLMStudio(model="m", host=running.address)
-        model = llm.with_structured_output(Person, include_raw=True, tools=[tool], max_attempts=2)
+    with scripted({"tool": "look"}) as running:
+        model = running.chat().with_structured_output(Person, include_raw=True, tools=[tool], max_attempts=2)
         assert [call["name"] for call in model.invoke("x")["raw"].tool_calls] == ["look"]
         assert len(running.predictions) == 1

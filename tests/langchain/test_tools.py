@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import pytest
 from langchain_core.messages import HumanMessage, ToolMessage
-from langchain_core.runnables import RunnableBinding
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field, RootModel
 from pydantic.v1 import BaseModel as BaseModelV1
@@ -60,10 +59,6 @@ class Strange:
 
 def calls_back(back: Callable[[int], int]) -> None:
     """Call back."""
-
-
-def use_strange(thing: Strange) -> None:
-    """Take a thing."""
 
 
 def unresolved(thing: "Missing") -> None:  # type: ignore[name-defined] # noqa: F821 - the point
@@ -173,69 +168,31 @@ def test_tools_are_sent_without_titles_but_with_properties_of_that_name() -> Non
 
 
 @pytest.mark.parametrize(
-    ("choice", "mode"),
-    [("auto", "auto"), ("none", "none"), ("any", "required"), ("required", "required"), (True, "required")],
-)
-def test_choices_have_a_mode(choice: Any, mode: str) -> None:
-    settings = tool_settings(openai_tools([weather, now]), choice)
-    assert settings["tool_choice"] == {"type": "generic", "mode": mode}
-    assert "force" not in settings["raw_tools"]
-    assert len(settings["raw_tools"]["tools"]) == 2
-
-
-@pytest.mark.parametrize(
-    "choice",
-    ["now", {"type": "function", "function": {"name": "now"}}, {"type": "tool", "name": "now"}],
-)
-def test_a_named_tool_is_offered_alone_and_required(choice: Any) -> None:
-    settings = tool_settings(openai_tools([weather, now]), choice)
-    assert [each["function"]["name"] for each in settings["raw_tools"]["tools"]] == ["now"]
-    assert settings["tool_choice"] == {"type": "generic", "mode": "required"}
-
-
-@pytest.mark.parametrize(
-    ("tools", "choice", "match"),
+    ("tools", "match"),
     [
-        ([weather], "wether", "'wether' is none of the tools: weather"),
-        ([], "any", "there are no tools"),
-        ([weather], 3.5, "tool_choice must be"),
-        ([{"type": "web_search"}], None, "web_search"),
-        ([3], None, "3 cannot be a tool"),
-        ([{"type": "object", "properties": {}}], None, "has no name"),
-        ([RootModel[list[int]]], None, "arguments are an object"),
-        ([Strange()], None, "Strange object at .* cannot be a tool"),
-        ([partial(shout, text="a")], None, "shout.* cannot be a tool"),
-        ([calls_back], None, "calls_back .* cannot be a tool"),
-        ([use_strange], None, "use_strange .* cannot be a tool"),
-        ([unresolved], None, "unresolved .* cannot be a tool"),
-        ([{"type": "function", "function": {}}], None, "needs a string as name"),
-        ([{"type": "function", "function": {"name": ""}}], None, "needs a string as name"),
-        ([{"type": "function", "function": {"name": 5}}], None, "needs a string as name.*5"),
-        ([{"type": "function", "function": {"name": "x", "parameters": "z"}}], None, "as parameters; got"),
+        ([{"type": "web_search"}], "web_search"),
+        ([3], "3 cannot be a tool"),
+        ([{"type": "object", "properties": {}}], "has no name"),
+        ([RootModel[list[int]]], "arguments are an object"),
+        ([Strange()], "Strange object at .* cannot be a tool"),
+        ([partial(shout, text="a")], "shout.* cannot be a tool"),
+        ([calls_back], "calls_back .* cannot be a tool"),
+        ([unresolved], "unresolved .* cannot be a tool"),
+        ([{"type": "function", "function": {"name": 5}}], "needs a string as name.*5"),
+        ([{"type": "function", "function": {"name": "x", "parameters": "z"}}], "as parameters; got"),
     ],
 )
-def test_impossible_tools_and_choices_are_rejected(server: Server, tools: list[Any], choice: Any, match: str) -> None:
+def test_impossible_tools_are_rejected(server: Server, tools: list[Any], match: str) -> None:
     with pytest.raises(LMStudioValueError, match=match):
-        server.chat().bind_tools(tools, tool_choice=choice)
+        server.chat().bind_tools(tools)
 
 
-@pytest.mark.parametrize("tools", [5, "weather", weather, shout, Street, {"type": "function"}])
+@pytest.mark.parametrize("tools", [5, weather, Street, {"type": "function"}])
 def test_tools_that_are_no_list_are_rejected(server: Server, tools: Any) -> None:
     with pytest.raises(LMStudioValueError, match="tools must be a list of functions"):
         server.chat().bind_tools(tools)
     with pytest.raises(LMStudioValueError, match="tools must be a list of functions"):
         server.chat().invoke("weather?", tools=tools)
-
-
-def test_bind_tools_gives_a_binding_with_openai_dicts(server: Server) -> None:
-    bound = server.chat().bind_tools([weather], tool_choice="any", parallel_tool_calls=False, temperature=0.5)
-    assert isinstance(bound, RunnableBinding)
-    assert bound.kwargs["tools"][0]["function"]["name"] == "weather"
-    assert {name: bound.kwargs[name] for name in bound.kwargs if name != "tools"} == {
-        "tool_choice": "any",
-        "parallel_tool_calls": False,
-        "temperature": 0.5,
-    }
 
 
 def test_strict_forbids_further_arguments() -> None:
@@ -246,17 +203,12 @@ def test_strict_forbids_further_arguments() -> None:
 @pytest.mark.parametrize(
     ("given", "schema"),
     [
-        ({"type": "json_object"}, {"type": "object"}),
-        ({"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array"}}}, {"type": "array"}),
-        ({"type": "json_schema", "name": "x", "schema": {"type": "array"}}, {"type": "array"}),
         ({"name": "x", "strict": True, "schema": {"type": "array"}}, {"type": "array"}),
-        ({"type": "json", "jsonSchema": {"type": "array"}}, {"type": "array"}),
         ({"type": "object", "properties": {"a": {}}}, {"type": "object", "properties": {"a": {}}}),
         (
             {"title": "x", "type": "string", "strict": True, "enum": ["a"]},
             {"title": "x", "type": "string", "enum": ["a"]},
         ),
-        ({"title": "x", "type": "array", "items": {}}, {"title": "x", "type": "array", "items": {}}),
         ({"title": "x", "anyOf": [{"type": "null"}]}, {"title": "x", "anyOf": [{"type": "null"}]}),
         ({"title": "x", "$ref": "#/$defs/A", "$defs": {"A": {"type": "null"}}}, {"title": "x", "type": "null"}),
         ({"name": "x", "parameters": {"type": "object"}}, {"title": "x", "type": "object"}),
@@ -265,15 +217,6 @@ def test_strict_forbids_further_arguments() -> None:
 )
 def test_response_formats_become_schemas(given: Any, schema: dict[str, Any]) -> None:
     assert structured(given) == {"type": "json", "jsonSchema": schema}
-
-
-def test_other_response_formats() -> None:
-    assert response_settings(None, response_schema) == response_settings({"type": "text"}, response_schema) == {}
-    grammar = {"type": "gbnf", "gbnfGrammar": "root ::= 'a'"}
-    assert structured(grammar) == grammar
-    assert structured(Street)["jsonSchema"]["required"] == ["name"]
-    with pytest.raises(LMStudioValueError, match="response_format"):
-        response_settings(3, response_schema)
 
 
 # What comes back ------------------------------------------------------------------------------------------------------

@@ -7,13 +7,42 @@ from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
-from tests.contract.models import CHAT, CONTEXT_LENGTH, EMBEDDING, LONG, MODELS, RULES
+from tests.support.endless import ENDLESS
 from tests.support.requested import Requested
 
-__all__ = ["CHAT", "CONTEXT_LENGTH", "EMBEDDING", "LONG", "SMALL", "SMALL_CONTEXT_LENGTH", "Server", "raw"]
+CHAT, SMALL, EMBEDDING = "chatty", "small", "vectors"
+CONTEXT_LENGTH, SMALL_CONTEXT_LENGTH = 8192, 1024
 
-SMALL, SMALL_CONTEXT_LENGTH = "small", 1024
-_MODELS = (*MODELS, ModelEntry(key=SMALL, context_length=SMALL_CONTEXT_LENGTH, rules=RULES))
+NUMBERS = "0 1 2 3 4 5 6 7 8 9"
+"""The response to `count`."""
+
+CITY = {"tool": "weather", "arguments": {"city": "Oslo"}, "id": "c1"}
+RULES: tuple[dict[str, Any], ...] = (
+    {"when": {"last": "^count"}, "then": [{"text": NUMBERS}]},
+    {"when": {"last": "^for ever"}, "then": [{"text": ENDLESS}]},
+    {"when": {"last": "^nothing"}, "then": []},
+    {"when": {"last": "^think only"}, "then": [{"reasoning": "Hmm, well."}]},
+    {"when": {"last": "^think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done now."}]},
+    {"when": {"last": "^weather", "tools": ["weather"]}, "then": [{"text": "I look. "}, CITY]},
+    {"when": {"last": "^both", "tools": ["weather"]}, "then": [CITY, {**CITY, "id": "c2"}]},
+    {"when": {"last": "^same id", "tools": ["weather"]}, "then": [CITY, CITY]},
+    {"when": {"last": "^broken", "tools": ["weather"]}, "then": [
+        {"text": "So: "}, {**CITY, "malformed": '{"city": "Os'},
+    ]},
+    {"when": {"last": "This does not fit", "structured": True}, "then": [{"text": "I cannot."}]},  # nor the second time
+    {"when": {"last": "^bare", "tools": ["now"]}, "then": [{"tool": "now"}]},
+    {"when": {"last": "^box", "tools": ["Box_int_"]}, "then": [{"tool": "Box_int_", "arguments": {"value": 3}}]},
+    {"when": {"last": "^silent"}, "then": [{"text": "I will not."}]},
+    {"when": {"role": "tool"}, "then": [{"text": "The tool said {last}."}]},
+    {"when": {"last": "^fail"}, "then": [{"error": "the engine gave up", "suggestion": "try another model"}]},
+    {"when": {"last": "^drop"}, "then": [{"text": "going "}, {"fault": "drop"}]},
+    {"when": {"last": "^person", "structured": True}, "then": [{"text": '{"name": "Ann Lee", "age": 7}'}]},
+)  # fmt: skip
+_MODELS = (
+    ModelEntry(key=CHAT, vision=True, context_length=CONTEXT_LENGTH, rules=RULES),
+    ModelEntry(key=SMALL, context_length=SMALL_CONTEXT_LENGTH, rules=RULES),
+    ModelEntry(key=EMBEDDING, kind="embedding", embedding_length=16),
+)
 
 
 class Server(Emulator):

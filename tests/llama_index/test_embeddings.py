@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from llama_index.core import Document, Settings, VectorStoreIndex
-from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 from pydantic import SecretStr
@@ -34,33 +33,6 @@ def is_vector(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 16 and all(type(number) is float for number in value)
 
 
-def test_it_is_an_embedding_model_of_llama_index() -> None:
-    assert issubclass(LMStudioEmbedding, BaseEmbedding)
-    assert LMStudioEmbedding.class_name() == "LMStudioEmbedding"
-    assert LMStudioEmbedding().embed_batch_size == 100
-
-
-async def test_questions_and_texts_have_vectors(server: Server) -> None:
-    with server.embedding() as model:
-        assert is_vector(model.get_query_embedding("a"))
-        assert is_vector(await model.aget_query_embedding("a"))
-        assert is_vector(model.get_text_embedding("a"))
-        assert is_vector(await model.aget_text_embedding("a"))
-
-
-async def test_batches_keep_their_order(server: Server) -> None:
-    with server.embedding() as model:
-        found = model.get_text_embedding_batch(TEXTS)
-        assert await model.aget_text_embedding_batch(TEXTS) == found
-        assert [found[3], found[249]] == [model.get_text_embedding(TEXTS[3]), model.get_text_embedding(TEXTS[249])]
-    assert len(found) == len(TEXTS)
-
-
-def test_no_texts_have_no_vectors(server: Server) -> None:
-    with server.embedding() as model:
-        assert model.get_text_embedding_batch([]) == []
-
-
 def test_nodes_get_their_vectors(server: Server) -> None:
     with server.embedding() as model:
         (node,) = model([TextNode(text="rain")])
@@ -78,15 +50,6 @@ async def test_instructions_stand_before_what_is_embedded(server: Server) -> Non
     assert server.embedded == [
         "search: q1", "search: q2", "document: t1", "document: t2", "document: t3", "document: t4",
     ]  # fmt: skip
-
-
-async def test_a_cache_keeps_questions_and_texts_apart(server: Server) -> None:
-    with server.embedding(embeddings_cache=SimpleKVStore(), query_instruction="search: ") as model:
-        text, question = model.get_text_embedding("rain"), model.get_query_embedding("rain")
-        assert text != question
-        assert model.get_text_embedding_batch(["rain"]) == [text]
-        assert await model.aget_query_embedding("rain") == question
-    assert server.embedded == ["rain", "search: rain"]
 
 
 async def test_two_models_share_a_cache_but_no_vectors() -> None:
@@ -255,15 +218,6 @@ LONG = "word " * 600
 """Longer than the context length that the model is loaded with below."""
 
 
-async def test_a_text_that_is_too_long_is_rejected(server: Server) -> None:
-    with server.embedding(load_config={"contextLength": 512}, length_policy="error") as model:
-        with pytest.raises(LMStudioContextOverflowError, match=r"text 1 has 60\d tokens.*length_policy"):
-            model.get_text_embedding_batch(["short", LONG])
-        with pytest.raises(LMStudioContextOverflowError):
-            await model.aget_text_embedding_batch(["short", LONG])
-    assert server.embedded == []
-
-
 CACHES = {"uncached": lambda: None, "cached": SimpleKVStore}
 
 
@@ -318,23 +272,3 @@ def test_the_default_chunks_of_an_index_are_embedded_in_parts_and_the_advice_hel
         Settings.chunk_size = 256
         index = VectorStoreIndex.from_documents(documents, embed_model=strict, use_async=use_async)
         assert len(index.docstore.docs) > len(documents)
-
-
-@pytest.mark.parametrize("texts", ["abc", None, 5, b"ab", {"a": 1}, ["a", None]])
-async def test_what_is_not_a_list_of_strings_is_rejected(texts: Any) -> None:
-    model = LMStudioEmbedding(model="m", host="127.0.0.1:1", text_instruction="x")
-    with pytest.raises(LMStudioValueError):
-        model.get_text_embedding_batch(texts)
-    with pytest.raises(LMStudioValueError):
-        await model.aget_text_embedding_batch(texts)
-
-
-@pytest.mark.parametrize("text", [None, 5, ["a"]])
-@pytest.mark.parametrize("kind", ["query", "text"])
-async def test_a_text_that_is_not_a_string_is_rejected(text: Any, kind: str) -> None:
-    model = LMStudioEmbedding(model="m", host="127.0.0.1:1")
-    remedy = "; for several texts use {}get_text_embedding_batch$" if isinstance(text, list) else "$"
-    with pytest.raises(LMStudioValueError, match=r"must be a string; got [^;]+" + remedy.format("")):
-        getattr(model, f"get_{kind}_embedding")(text)
-    with pytest.raises(LMStudioValueError, match=r"must be a string; got [^;]+" + remedy.format("a")):
-        await getattr(model, f"aget_{kind}_embedding")(text)

@@ -1,34 +1,24 @@
 """`LMStudio` on the emulator: chat, completion, streams, settings, context lengths."""
 
 import asyncio
-import gc
 import inspect
 import threading
-import warnings
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from llama_index.core.base.llms.types import ChatMessage, ImageBlock, MessageRole, TextBlock, ThinkingBlock
-from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from pydantic import BaseModel
 
+from lmstudio_integrations import Client
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.scripted import chat_template
 from lmstudio_integrations.errors import (
     LMStudioConfigWarning,
-    LMStudioConnectionLostError,
-    LMStudioUnreachableError,
     LMStudioValueError,
 )
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
-from lmstudio_integrations.types.config import LlmLoadModelConfig
-from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, SMALL, SMALL_CONTEXT_LENGTH, Server, raw
-from tests.llama_index.test_messages import PNG
-from tests.support.event_loop import ticks_during
-from tests.support.requested import digest
-
-NUMBERS = "0 1 2 3 4 5 6 7 8 9"
+from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, NUMBERS, SMALL, SMALL_CONTEXT_LENGTH, Server, raw
 
 
 def generating(text: str) -> list[ChatMessage]:
@@ -42,37 +32,9 @@ async def gathered(stream: Any) -> list[Any]:
 # The eight call paths -------------------------------------------------------------------------------------------------
 
 
-def test_chat_responds(llm: LMStudio) -> None:
-    response = llm.chat(generating("count"))
-    assert response.message.role is MessageRole.ASSISTANT
-    assert response.message.content == NUMBERS
-    assert raw(response)["model"] == CHAT
-
-
-async def test_achat_responds(llm: LMStudio) -> None:
-    assert (await llm.achat(generating("count"))).message.content == NUMBERS
-
-
-def test_stream_chat_streams_fragments(llm: LMStudio) -> None:
-    found = list(llm.stream_chat(generating("count")))
-    assert len(found) > 10
-    assert "".join(chunk.delta or "" for chunk in found) == NUMBERS == found[-1].message.content
-
-
-async def test_astream_chat_streams_fragments(llm: LMStudio) -> None:
-    found = await gathered(await llm.astream_chat(generating("count")))
-    assert len(found) > 10
-    assert "".join(chunk.delta or "" for chunk in found) == NUMBERS == found[-1].message.content
-
-
 def test_complete_is_a_turn_in_the_chat_template(server: Server, llm: LMStudio) -> None:
     assert llm.complete("count").text == NUMBERS
     assert server.conversation == [("user", [{"type": "text", "text": "count"}])]
-
-
-def test_complete_of_a_formatted_prompt_continues_it(server: Server, llm: LMStudio) -> None:
-    assert llm.complete("count", formatted=True).text == NUMBERS
-    assert server.last_request.prompt == "count"
 
 
 def test_complete_uses_the_users_own_format(server: Server) -> None:
@@ -83,67 +45,12 @@ def test_complete_uses_the_users_own_format(server: Server) -> None:
         assert server.last_request.prompt == "count"
 
 
-@pytest.mark.parametrize("formatted", [False, True])
-def test_stream_complete_streams_fragments(llm: LMStudio, formatted: bool) -> None:
-    found = list(llm.stream_complete("count", formatted=formatted))
+def test_a_stream_may_continue_a_formatted_prompt(llm: LMStudio) -> None:
+    found = list(llm.stream_complete("count", formatted=True))
     assert "".join(chunk.delta or "" for chunk in found) == NUMBERS == found[-1].text
 
 
-def test_reasoning_is_a_block(llm: LMStudio) -> None:
-    text, reasoning = llm.chat(generating("think")).message.blocks
-    assert isinstance(reasoning, ThinkingBlock)
-    assert reasoning.content == "Let me see."
-    assert text == TextBlock(text="Done now.")
-
-
-def test_empty_output_is_one_chunk(llm: LMStudio) -> None:
-    (chunk,) = llm.stream_chat(generating("nothing"))
-    assert chunk.message.content == ""
-    assert raw(chunk)["usage"]["prompt_tokens"] > 0
-
-
 # Leaving early --------------------------------------------------------------------------------------------------------
-
-
-def stopped(server: Server) -> bool:
-    return [record.stop_reason for record in server.predictions] == ["userStopped"]
-
-
-def test_closing_a_stream_stops_the_server(server: Server, llm: LMStudio) -> None:
-    stream = llm.stream_chat(generating("for ever"))
-    next(stream)
-    stream.close()
-    server.wait_for(lambda: stopped(server))
-
-
-async def test_closing_the_undecorated_stream_stops_the_server_at_once(server: Server, llm: LMStudio) -> None:
-    stream = await llm.astream_chat(generating("for ever"))
-    assert isinstance(stream, AsyncGenerator)
-    await anext(stream)
-    await stream.aclose()
-    await asyncio.to_thread(server.wait_for, lambda: stopped(server))
-
-
-@pytest.mark.slow
-def test_a_stream_whose_loop_is_closed_stops_the_server_when_it_is_dropped(server: Server, llm: LMStudio) -> None:
-    async def begin() -> Any:
-        stream = await llm.astream_chat(generating("for ever"))
-        await anext(stream)
-        return stream
-
-    loop = asyncio.new_event_loop()
-    stream = loop.run_until_complete(begin())
-    loop.close()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        del stream
-        gc.collect()
-    server.wait_for(lambda: stopped(server))
-
-
-def test_one_object_serves_one_loop_after_the_other(llm: LMStudio) -> None:
-    for _ in range(3):
-        assert asyncio.run(llm.achat(generating("count"))).message.content == NUMBERS
 
 
 def test_a_stream_may_be_read_in_another_thread(llm: LMStudio) -> None:
@@ -155,14 +62,6 @@ def test_a_stream_may_be_read_in_another_thread(llm: LMStudio) -> None:
     assert "".join(found) == NUMBERS
 
 
-async def test_awaiting_does_not_block_the_loop(llm: LMStudio) -> None:
-    async def stream() -> None:
-        async for _ in await llm.astream_chat(generating("slow")):
-            pass
-
-    assert await ticks_during(stream()) > 20
-
-
 # Settings -------------------------------------------------------------------------------------------------------------
 
 
@@ -171,15 +70,6 @@ def test_a_call_may_name_another_model(llm: LMStudio) -> None:
     assert raw(llm.chat(generating("count")))["model"] == CHAT
     llm.model = SMALL
     assert raw(llm.chat(generating("count")))["model"] == SMALL
-
-
-def test_load_settings_arrive_and_those_of_a_call_are_laid_over_them(server: Server) -> None:
-    with server.llm(load_config={"seed": 5, "flashAttention": True}, context_length=2048, ttl=90) as llm:
-        llm.chat(generating("count"), load_config=LlmLoadModelConfig(seed=6))
-    (load,) = server.loads
-    config = LlmLoadModelConfig.from_dict(load.config)
-    assert (config.seed, config.flash_attention, config.context_length) == (6, True, 2048)
-    assert server.loaded()[0].ttl_ms == 90_000
 
 
 @pytest.mark.parametrize(
@@ -225,11 +115,6 @@ def test_extra_settings_of_migrants_are_checked_as_well() -> None:
         LMStudio(**dict[str, Any](additional_kwargs={"topp": 4}))
 
 
-def test_extra_settings_that_are_no_dict_are_rejected() -> None:
-    with pytest.raises(ValueError, match="additional_kwargs must be a dict of settings, got 'x'"):
-        LMStudio(**dict[str, Any](additional_kwargs="x"))
-
-
 def test_callbacks_see_the_load_and_the_prompt(server: Server) -> None:
     loaded: list[float] = []
     read: list[float] = []
@@ -240,14 +125,6 @@ def test_callbacks_see_the_load_and_the_prompt(server: Server) -> None:
 
 
 # What LlamaIndex reads -----------------------------------------------------------------------------------------------
-
-
-def test_metadata_makes_no_request() -> None:
-    with LMStudio(model="m", host="127.0.0.1:9") as llm:
-        metadata = llm.metadata
-    assert metadata.is_chat_model
-    assert metadata.is_function_calling_model
-    assert (metadata.model_name, metadata.context_window, metadata.num_output) == ("m", 3900, 256 + 64)
 
 
 @pytest.mark.parametrize(
@@ -282,15 +159,11 @@ def test_the_output_and_the_chat_template_get_at_most_half_of_the_context_window
     assert LMStudio(model="m", **settings).metadata.num_output == output
 
 
-def test_load_records_the_context_window(llm: LMStudio) -> None:
-    assert llm.load() is llm
-    assert llm.metadata.context_window == CONTEXT_LENGTH
-
-
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_load_measures_the_chat_template(server: Server, llm: LMStudio, asynchronous: bool) -> None:
     await llm.aload() if asynchronous else llm.load()
-    template = llm._resolve_call({}).model().get_context_use(".").used
+    with Client(server.address) as client:
+        template = client.llm.model(CHAT).get_context_use(".").used
     assert template < 64
     metadata = server.llm(max_tokens=9).metadata
     assert (metadata.context_window, metadata.num_output) == (CONTEXT_LENGTH, 9 + template - len(["."]))
@@ -307,11 +180,6 @@ async def test_a_model_without_a_chat_template_can_be_loaded(
     await llm.aload() if asynchronous else llm.load()
     assert llm.metadata.context_window == CONTEXT_LENGTH
     assert llm.metadata.num_output == 256 + 64
-
-
-def test_the_first_response_reports_the_context_window(llm: LMStudio) -> None:
-    llm.chat(generating("count"))
-    assert llm.metadata.context_window == CONTEXT_LENGTH
 
 
 def test_the_context_window_is_known_to_all_objects_of_the_process(server: Server, llm: LMStudio) -> None:
@@ -356,11 +224,6 @@ def test_the_payload_of_events_names_the_model(llm: LMStudio) -> None:
     assert (payload["model"], payload["model_name"], payload["temperature"]) == (CHAT, CHAT, None)
 
 
-def test_it_is_a_function_calling_model_of_llama_index() -> None:
-    assert issubclass(LMStudio, FunctionCallingLLM)
-    assert LMStudio.class_name() == "LMStudio"
-
-
 def test_tokens_are_the_models_own(llm: LMStudio) -> None:
     assert len(llm.tokenize("one two three")) == 3
     assert asyncio.run(llm.atokenize("one two three")) == llm.tokenize("one two three")
@@ -369,33 +232,7 @@ def test_tokens_are_the_models_own(llm: LMStudio) -> None:
 # Images ---------------------------------------------------------------------------------------------------------------
 
 
-def showing(**source: Any) -> list[ChatMessage]:
-    return [ChatMessage(role=MessageRole.USER, blocks=[TextBlock(text="what is it?"), ImageBlock(**source)])]
-
-
-async def test_images_are_uploaded(server: Server, llm: LMStudio) -> None:
-    llm.chat(showing(image=PNG))
-    assert server.last_request.images == [digest(PNG)]
-    await llm.achat(showing(image=PNG))
-    assert server.last_request.images == [digest(PNG)]
-
-
 # What can go wrong ----------------------------------------------------------------------------------------------------
-
-
-def test_no_server_is_reported_plainly() -> None:
-    with (
-        LMStudio(model="m", host="127.0.0.1:9") as llm,
-        pytest.raises(LMStudioUnreachableError, match=r"127\.0\.0\.1:9"),
-    ):
-        llm.chat(generating("count"))
-
-
-async def test_a_line_that_breaks_is_an_error_not_an_end(llm: LMStudio) -> None:
-    with pytest.raises(LMStudioConnectionLostError):
-        list(llm.stream_chat(generating("drop")))
-    with pytest.raises(LMStudioConnectionLostError):
-        await gathered(await llm.astream_chat(generating("drop")))
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])

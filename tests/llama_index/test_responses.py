@@ -78,10 +78,6 @@ def test_deltas_are_new_text_and_messages_are_cumulative() -> None:
     assert [chunk.message.content for chunk in found] == ["a", "ab", "ab"]
 
 
-def test_every_fragment_is_a_chunk_of_its_own() -> None:
-    assert len(chunks([*(text(str(n)) for n in range(20)), end()])) == 21
-
-
 def test_markup_between_the_parts_is_not_shown() -> None:
     assert [chunk.delta for chunk in chunks([text("<|channel|>", is_structural=True), text("a"), end()])] == ["a", ""]
 
@@ -155,12 +151,6 @@ def test_the_finish_reason_of_a_turn_with_calls_is_tool_calls() -> None:
     assert raw(whole([*call(), end("eosFound")]))["finish_reason"] == "tool_calls"
 
 
-def test_an_empty_response_is_one_empty_chunk() -> None:
-    (chunk,) = chunks([end()])
-    assert chunk.message.content == ""
-    assert chunk.delta == ""
-
-
 def test_a_response_of_reasoning_alone_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     response = whole([reasoning("hm"), end("maxPredictedTokensReached")])
     assert raw(response)["only_reasoning"] is True
@@ -185,10 +175,6 @@ def test_calls_are_in_the_messages_kwargs_as_well() -> None:
     assert response.message.additional_kwargs == {
         "tool_calls": [{"id": "c1", "type": "function", "function": function}]
     }
-
-
-def test_a_call_without_start_name_or_fragments_is_still_a_call() -> None:
-    assert calls_of(whole([ToolCallEnd("c1", "add", {"a": 1}), end()])) == [("c1", "add", {"a": 1})]
 
 
 def test_fragments_before_the_name_are_held_back() -> None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, model_validator
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
-from lmstudio_integrations.llama_index._structured import flexible, instances, partial_instances
+from lmstudio_integrations.llama_index._structured import instances, partial_instances
 from lmstudio_integrations.types.structured import PartialJson
 from tests.llama_index.scripted_server import CHAT, Server
 
@@ -64,46 +64,6 @@ def schema_sent(server: Server) -> Any:
 
 
 # By grammar -----------------------------------------------------------------------------------------------------------
-
-
-def test_structured_predict_returns_an_instance(server: Server, llm: LMStudio) -> None:
-    assert llm.structured_predict(Person, PROMPT, who="person") == ANN
-    assert schema_sent(server) == {"type": "json", "jsonSchema": Person.model_json_schema()}
-
-
-async def test_astructured_predict_returns_an_instance(llm: LMStudio) -> None:
-    assert await llm.astructured_predict(Person, PROMPT, who="person") == ANN
-
-
-def test_stream_structured_predict_ends_with_the_instance(llm: LMStudio) -> None:
-    found = list(llm.stream_structured_predict(Person, PROMPT, who="person"))
-    assert found[-1] == ANN
-    names = [getattr(each, "name", None) for each in found]
-    assert "Ann" in names
-    assert isinstance(found[0], FlexibleModel)
-
-
-async def test_astream_structured_predict_ends_with_the_instance(llm: LMStudio) -> None:
-    found = [each async for each in await llm.astream_structured_predict(Person, PROMPT, who="person")]
-    assert found[-1] == ANN
-    assert isinstance(found[0], FlexibleModel)
-
-
-async def test_the_system_prompt_is_kept_on_every_path(server: Server) -> None:
-    with server.llm(system_prompt="Be terse.") as llm:
-        conversations = []
-        llm.structured_predict(Person, PROMPT, who="person")
-        conversations.append(server.conversation)
-        await llm.astructured_predict(Person, PROMPT, who="person")
-        conversations.append(server.conversation)
-        list(llm.stream_structured_predict(Person, PROMPT, who="person"))
-        conversations.append(server.conversation)
-        [each async for each in await llm.astream_structured_predict(Person, PROMPT, who="person")]
-        conversations.append(server.conversation)
-    assert (
-        conversations
-        == [[("system", [{"type": "text", "text": "Be terse."}]), ("user", [{"type": "text", "text": "person"}])]] * 4
-    )
 
 
 def test_settings_of_the_call_are_used_and_not_changed(server: Server, llm: LMStudio) -> None:
@@ -195,11 +155,11 @@ async def predicted(llm: LMStudio, way: str, llm_kwargs: dict[str, Any]) -> Any:
     return result.raw if "chat" in way else result
 
 
-WHOLE = ["structured_predict", "astructured_predict", "chat", "achat"]
-STREAMED = ["stream_structured_predict", "astream_structured_predict", "stream_chat", "astream_chat"]
+WHOLE = ["structured_predict", "astructured_predict"]
+STREAMED = ["stream_structured_predict", "astream_structured_predict"]
 
 
-@pytest.mark.parametrize("way", WHOLE)
+@pytest.mark.parametrize("way", [*WHOLE, "chat", "achat"])
 @pytest.mark.parametrize(
     ("rejected", "problem"),
     [(OLD, "age: Input should be a valid integer"), (HALF, "Invalid JSON")],
@@ -262,7 +222,7 @@ async def test_a_response_is_rejected_as_before_if_its_correction_fails(way: str
 
 
 @pytest.mark.filterwarnings("ignore:The `json` method is deprecated")
-@pytest.mark.parametrize("way", STREAMED)
+@pytest.mark.parametrize("way", [*STREAMED, "stream_chat", "astream_chat"])
 async def test_a_stream_is_never_corrected(way: str) -> None:
     with correcting(OLD, ANN.model_dump_json()) as server, server.llm() as llm:
         with pytest.raises(LMStudioStructuredOutputError, match="age: "):
@@ -399,10 +359,6 @@ def test_a_validator_that_trips_over_what_is_not_there_yet_does_not_end_the_stre
 
 def test_a_long_response_is_read_once_per_hundredth_of_growth() -> None:
     assert 100 < len(as_it_grows('{"name": "' + "x" * 5000, *"y" * 20_000)) - 1 < 170
-
-
-def test_the_class_of_unfinished_instances_is_made_once() -> None:
-    assert flexible(Person) is flexible(Person)
 
 
 def test_errors_name_the_field_and_keep_the_text() -> None:

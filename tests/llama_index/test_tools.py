@@ -9,12 +9,11 @@ from llama_index.core.program.function_program import get_function_tool
 from llama_index.core.tools import BaseTool, FunctionTool, ToolMetadata
 from pydantic import BaseModel
 
-from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings, wire_name
+from lmstudio_integrations._adapters.tool_settings import tool_settings
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioToolCallError, LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
-from lmstudio_integrations.llama_index._tools import openai_tools, response_schema
-from lmstudio_integrations.types.structured import response_settings
+from lmstudio_integrations.llama_index._tools import openai_tools
 from tests.llama_index.scripted_server import CHAT, Server, raw
 
 T = TypeVar("T")
@@ -69,16 +68,6 @@ def test_a_tool_is_offered_with_name_description_and_parameters() -> None:
     assert found["parameters"]["required"] == ["city"]
 
 
-def test_a_tool_without_parameters_is_still_an_object() -> None:
-    (found,) = offered(tool_settings(openai_tools([NOW]), None))
-    assert (found["parameters"]["type"], found["parameters"]["properties"]) == ("object", {})
-
-
-def test_names_are_brought_into_what_the_wire_takes() -> None:
-    assert wire_name("Box[int]") == "Box_int_"
-    assert [found["name"] for found in offered(tool_settings(openai_tools([BOX]), None))] == ["Box_int_"]
-
-
 def test_references_are_put_in_their_places() -> None:
     class Inner(BaseModel):
         n: int
@@ -131,69 +120,9 @@ def test_what_is_no_list_of_tools_is_rejected(llm: LMStudio) -> None:
 # tool_choice ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("choice", "mode"),
-    [("auto", "auto"), ("none", "none"), ("any", "required"), ("required", "required"), ({"type": "any"}, "required")],
-)
-def test_choices_have_their_modes(choice: Any, mode: str) -> None:
-    settings = tool_settings(openai_tools([WEATHER, NOW]), choice)
-    assert settings["tool_choice"] == {"type": "generic", "mode": mode}
-    assert len(offered(settings)) == 2
-    assert ToolUse.of((), settings, parallel=True).required == (mode == "required")
-
-
-@pytest.mark.parametrize("choice", ["now", {"type": "function", "function": {"name": "now"}}, {"name": "now"}])
-def test_a_named_tool_is_offered_alone_and_required(choice: Any) -> None:
-    settings = tool_settings(openai_tools([WEATHER, NOW]), choice)
-    assert [found["name"] for found in offered(settings)] == ["now"]
-    assert ToolUse.of((), settings, parallel=True).required
-
-
-def test_a_named_tool_that_is_not_there_is_rejected() -> None:
-    with pytest.raises(LMStudioValueError, match="'later' is none of the tools: weather, now"):
-        tool_settings(openai_tools([WEATHER, NOW]), "later")
-
-
-def test_a_required_call_without_tools_is_rejected() -> None:
-    with pytest.raises(LMStudioValueError, match="there are no tools; pass some"):
-        tool_settings(openai_tools([]), "required")
-
-
-@pytest.mark.parametrize("choice", [3, {"type": "somehow"}, {"type": ["auto"]}, ["weather"]])
-def test_what_is_no_choice_is_rejected(choice: Any) -> None:
-    with pytest.raises(LMStudioValueError, match="tool_choice must be"):
-        tool_settings(openai_tools([WEATHER]), choice)
-
-
 # response_format ------------------------------------------------------------------------------------------------------
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
-
-
-@pytest.mark.parametrize(
-    ("requested", "structured"),
-    [
-        ({"type": "json_object"}, {"type": "json", "jsonSchema": {"type": "object"}}),
-        (SCHEMA, {"type": "json", "jsonSchema": SCHEMA}),
-        (
-            {"type": "json_schema", "json_schema": {"name": "N", "schema": SCHEMA}},
-            {"type": "json", "jsonSchema": SCHEMA},
-        ),
-        ({"type": "json_schema", "name": "N", "schema": SCHEMA}, {"type": "json", "jsonSchema": SCHEMA}),
-        ({"type": ["object", "null"]}, {"type": "json", "jsonSchema": {"type": ["object", "null"]}}),
-        ({"type": "json", "jsonSchema": SCHEMA}, {"type": "json", "jsonSchema": SCHEMA}),
-        ({"type": "gbnf", "gbnfGrammar": "root"}, {"type": "gbnf", "gbnfGrammar": "root"}),
-        (Node, {"type": "json", "jsonSchema": Node.model_json_schema()}),
-    ],
-)
-def test_response_formats_of_every_form_are_understood(requested: Any, structured: dict[str, Any]) -> None:
-    assert response_settings(requested, response_schema) == {"structured": structured}
-
-
-@pytest.mark.parametrize("wrong", ["json", 3, int, {"type": "json_schema", "schema": "N"}])
-def test_what_is_no_format_is_rejected(wrong: Any) -> None:
-    with pytest.raises(LMStudioValueError, match="response_format must be"):
-        response_settings(wrong, response_schema)
 
 
 # On the server --------------------------------------------------------------------------------------------------------
@@ -218,14 +147,6 @@ def test_a_format_goes_with_further_settings(server: Server) -> None:
     )
 
 
-def test_chat_with_tools_calls_them(server: Server, llm: LMStudio) -> None:
-    response = llm.chat_with_tools([WEATHER], user_msg="weather please")
-    (call,) = llm.get_tool_calls_from_response(response)
-    assert (call.tool_id, call.tool_name, call.tool_kwargs) == ("c1", "weather", {"city": "Oslo"})
-    assert response.message.content == "I look. "
-    assert [offer.function.name for offer in server.last_request.tools] == ["weather"]
-
-
 def test_streamed_calls_grow(llm: LMStudio) -> None:
     found = list(llm.stream_chat_with_tools([WEATHER], user_msg="weather please"))
     growing = [
@@ -238,36 +159,9 @@ def test_streamed_calls_grow(llm: LMStudio) -> None:
     assert {call.tool_id for chunk in found for call in llm.get_tool_calls_from_response(chunk, False)} == {"c1"}
 
 
-def test_the_history_that_was_given_stays_as_it_is(llm: LMStudio) -> None:
-    history = [user("hello")]
-    llm.chat_with_tools([WEATHER], user_msg="weather please", chat_history=history)
-    assert len(history) == 1
-
-
-def test_a_named_choice_of_an_agent_is_requested(server: Server, llm: LMStudio) -> None:
-    llm.chat_with_tools([WEATHER, NOW], user_msg="weather please", tool_choice="weather")
-    assert server.last_request.tool_choice == "required"
-    assert [offer.function.name for offer in server.last_request.tools] == ["weather"]
-
-
-def test_several_calls_come_where_they_are_allowed(llm: LMStudio) -> None:
-    response = llm.chat_with_tools([WEATHER], user_msg="both", allow_parallel_tool_calls=True)
-    assert [call.tool_id for call in llm.get_tool_calls_from_response(response)] == ["c1", "c2"]
-    response = llm.chat_with_tools([WEATHER], user_msg="both")
-    assert [call.tool_id for call in llm.get_tool_calls_from_response(response)] == ["c1"]
-    *_, last = llm.stream_chat_with_tools([WEATHER], user_msg="both")
-    assert [call.tool_id for call in llm.get_tool_calls_from_response(last)] == ["c1"]
-
-
 def test_a_tool_without_arguments_is_called_without(llm: LMStudio) -> None:
     response = llm.predict_and_call([NOW], user_msg="bare")
     assert response.response == "noon"
-
-
-def test_a_generic_class_is_found_under_its_own_name(server: Server, llm: LMStudio) -> None:
-    response = llm.predict_and_call([BOX], user_msg="box")
-    assert response.sources[0].raw_output == Box[int](value=3)
-    assert [offer.function.name for offer in server.last_request.tools] == ["Box_int_"]
 
 
 def test_no_call_is_an_error_where_one_is_expected(llm: LMStudio) -> None:

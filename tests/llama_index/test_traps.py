@@ -1,16 +1,13 @@
 """What other integrations were seen to get wrong, and what is easy to get wrong with LlamaIndex; one test for each."""
 
-import json
 from typing import Any
 
-import pytest
 from llama_index.core.base.llms.generic_utils import messages_to_prompt
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, MessageRole, TextBlock
 from llama_index.core.schema import ImageDocument
 
-from lmstudio_integrations.errors import LMStudioEvictionWarning
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
-from tests.llama_index.scripted_server import CHAT, EMBEDDING, Server, raw
+from tests.llama_index.scripted_server import Server
 from tests.llama_index.test_messages import PNG
 from tests.support.requested import digest
 
@@ -47,40 +44,6 @@ def test_no_message_of_ours_has_images_among_its_kwargs(llm: LMStudio) -> None:
 def test_a_response_in_a_prompt_is_its_text_alone(llm: LMStudio) -> None:
     *_, last = llm.stream_chat(generating("count"))
     assert messages_to_prompt([last.message]) == "assistant: 0 1 2 3 4 5 6 7 8 9\nassistant: "
-
-
-@pytest.mark.parametrize("prompt", ["count", "think", "nothing"])
-def test_every_chunk_can_be_written_as_json(llm: LMStudio, prompt: str) -> None:
-    for chunk in llm.stream_chat(generating(prompt)):
-        assert json.loads(chunk.model_dump_json())["message"]["role"] == "assistant"
-
-
-def test_a_chunk_of_reasoning_alone_is_not_dropped(llm: LMStudio) -> None:
-    found = list(llm.stream_chat(generating("think only")))
-    assert "".join(chunk.additional_kwargs.get("thinking_delta", "") for chunk in found) == "Hmm, well."
-    assert raw(found[-1])["only_reasoning"] is True
-
-
-def test_the_instances_context_window_counts_not_the_models(llm: LMStudio, server: Server) -> None:
-    llm.load()
-    (info,) = server.loaded()
-    assert llm.metadata.context_window == info.context_length < info.max_context_length
-
-
-async def test_load_loads_an_evicted_model_again() -> None:
-    with (
-        Server(auto_evict=True) as server,
-        server.llm() as llm,
-        server.embedding(load_policy="get_or_load") as embedding,
-    ):
-        embedding.load()
-        with pytest.warns(LMStudioEvictionWarning, match=f"{CHAT!r} evicted {EMBEDDING!r}"):
-            llm.load()
-        assert [info.identifier for info in server.loaded()] == [CHAT]
-        await embedding.aload()
-        assert [info.identifier for info in server.loaded()] == [EMBEDDING]
-        await llm.aload()
-        assert len(embedding.get_text_embedding("long " * 200)) == 16
 
 
 def test_objects_cost_no_connection(server: Server) -> None:

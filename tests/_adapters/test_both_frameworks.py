@@ -1,0 +1,382 @@
+"""What holds in both frameworks alike: leaving a call early, event loops, tools and formats, images, lists of texts."""
+
+import asyncio
+import base64
+import gc
+from collections.abc import AsyncGenerator, Callable, Iterator
+from inspect import iscoroutine
+from typing import Any
+
+import pytest
+from langchain_core import messages as langchain_messages
+from langchain_core.exceptions import ModelError
+from llama_index.core.base.llms.types import ChatMessage, ImageBlock, MessageRole
+from llama_index.core.tools import FunctionTool
+from pydantic import BaseModel
+
+from lmstudio_integrations._adapters.conversation import ImageSource, images
+from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError, LMStudioValueError
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
+from lmstudio_integrations.langchain import _messages as of_langchain
+from lmstudio_integrations.langchain import _tools as langchain_tools
+from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+from lmstudio_integrations.llama_index import _messages as of_llama_index
+from lmstudio_integrations.llama_index import _tools as llama_index_tools
+from lmstudio_integrations.types.structured import response_settings
+from tests.support.adapters import ADAPTERS, EMBEDDING_MODELS, LANGUAGE_MODELS, Adapter
+from tests.support.base64_forms import FORMS
+from tests.support.endless import ENDLESS
+from tests.support.gate import AT_THE_GATE, Gate
+from tests.support.listening import silence
+from tests.support.web import PIXEL
+
+ENDLESSLY = ModelEntry(
+    key="m", rules=({"when": {"last": "^count"}, "then": [{"text": "1 2"}]}, {"then": [{"text": ENDLESS}]})
+)
+VECTORS = ModelEntry(key="v", kind="embedding", context_length=512, max_context_length=512)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    with Emulator([ENDLESSLY, VECTORS], auto_evict=False) as running:
+        yield running
+
+
+def made(adapter: Adapter, host: str, **settings: Any) -> Any:
+    return adapter.make(model="v" if adapter.kind == "embedding" else "m", host=host, **settings)
+
+
+# Streams that nobody reads to their end -------------------------------------------------------------------------------
+
+STREAMS: dict[str, tuple[Any, str, Any]] = {
+    "ChatLMStudio": (ChatLMStudio, "{}stream", "for ever"),
+    "LMStudioLLM": (LMStudioLLM, "{}stream", "for ever"),
+    "LMStudio.stream_chat": (LMStudio, "{}stream_chat", [ChatMessage("for ever")]),
+    "LMStudio.stream_complete": (LMStudio, "{}stream_complete", "for ever"),
+}
+
+
+@pytest.fixture(params=STREAMS)
+def streams(request: pytest.FixtureRequest, server: Emulator) -> Callable[[str], Any]:
+    """Begins a stream without an end: of threads, or, with the prefix `a`, of an event loop."""
+    make, method, given = STREAMS[request.param]
+    return lambda prefix: getattr(make(model="m", host=server.address), method.format(prefix))(given)
+
+
+async def begun(stream: Any) -> AsyncGenerator[Any]:
+    """Return an async stream of which the first part has been read."""
+    opened: AsyncGenerator[Any] = await stream if iscoroutine(stream) else stream
+    await anext(opened)
+    return opened
+
+
+def is_stopped(server: Emulator) -> bool:
+    return server.predictions[-1].stop_reason == "userStopped"
+
+
+def test_closing_a_stream_stops_the_server(server: Emulator, streams: Any) -> None:
+    stream = streams("")
+    next(stream)
+    stream.close()
+    server.wait_for(lambda: is_stopped(server))
+
+
+async def test_closing_an_async_stream_stops_the_server(server: Emulator, streams: Any) -> None:
+    stream = await begun(streams("a"))
+    await stream.aclose()
+    await asyncio.to_thread(server.wait_for, lambda: is_stopped(server))
+
+
+async def test_cancelling_the_task_that_reads_a_stream_stops_the_server(server: Emulator, streams: Any) -> None:
+    has_begun = asyncio.Event()
+
+    async def read() -> None:
+        stream = await begun(streams("a"))
+        has_begun.set()
+        async for _ in stream:
+            pass
+
+    task = asyncio.create_task(read())
+    await has_begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.to_thread(server.wait_for, lambda: is_stopped(server))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_stream_whose_event_loop_is_closed_stops_the_server_when_it_is_dropped(
+    server: Emulator, streams: Any
+) -> None:
+    loop = asyncio.new_event_loop()
+    stream = loop.run_until_complete(begun(streams("a")))
+    loop.close()
+    del stream
+    gc.collect()
+    server.wait_for(lambda: is_stopped(server))
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+async def test_cancelling_the_task_of_a_call_stops_the_server(server: Emulator, name: str) -> None:
+    adapter, before = ADAPTERS[name], len(server.predictions)
+    task = asyncio.create_task(adapter.acall(made(adapter, server.address), "for ever"))
+    await asyncio.to_thread(server.wait_for, lambda: any(each.fragments for each in server.predictions[before:]))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.to_thread(server.wait_for, lambda: is_stopped(server))
+
+
+@pytest.mark.parametrize(("make", "method", "given"), STREAMS.values(), ids=STREAMS)
+def test_closing_an_object_stops_its_streams_and_it_works_again_after_it(
+    server: Emulator, make: Any, method: str, given: Any
+) -> None:
+    with make(model="m", host=server.address) as model:
+        stream = getattr(model, method.format(""))(given)
+        next(stream)
+    with pytest.raises(LMStudioError):
+        list(stream)
+    server.wait_for(lambda: server.predictions[-1].state == "ended")
+    question: Any = [ChatMessage("count")] if "chat" in method else "count"
+    assert list(getattr(model, method.format(""))(question))
+
+
+# Event loops ----------------------------------------------------------------------------------------------------------
+
+COUNTING = {name: each for name, each in ADAPTERS.items() if each.kind != "reranker"}
+
+
+@pytest.mark.parametrize("name", COUNTING)
+def test_one_object_serves_one_event_loop_after_the_other_and_threads_at_once(server: Emulator, name: str) -> None:
+    adapter = ADAPTERS[name]
+    model = made(adapter, server.address)
+    first, second = (asyncio.run(adapter.acall(model, "count")) for _ in range(2))
+
+    async def at_once() -> list[Any]:
+        calls = [adapter.acall(model, "count"), *(asyncio.to_thread(adapter.call, model, "count") for _ in range(4))]
+        return await asyncio.gather(*calls)
+
+    assert {str(getattr(each, "content", each)) for each in asyncio.run(at_once())} == {
+        str(getattr(each, "content", each)) for each in (first, second)
+    }
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+async def test_the_event_loop_runs_while_a_call_waits(name: str, gate: Gate) -> None:
+    """It runs the rest of this test, which opens the gate."""
+    rules = ({"then": [AT_THE_GATE, {"text": "Done."}]},)
+    with Emulator([ModelEntry(key="m", rules=rules)], engines=gate.engines()) as server:
+        task = asyncio.create_task(ADAPTERS[name].acall(made(ADAPTERS[name], server.address), "x"))
+        await asyncio.to_thread(gate.reached.wait, 600)
+        assert not task.done()
+        gate.open()
+        assert await task
+
+
+@pytest.mark.parametrize("name", COUNTING)
+def test_a_used_object_is_collected_without_a_warning(server: Emulator, name: str) -> None:
+    adapter = ADAPTERS[name]
+    gc.collect()
+    with silence():
+        model = made(adapter, server.address)
+        adapter.call(model, "count")
+        asyncio.run(adapter.acall(model, "count"))
+        del model
+        gc.collect()
+
+
+# Tools and formats ----------------------------------------------------------------------------------------------------
+
+
+def weather(city: str) -> str:
+    """Report the weather."""
+    return f"rain in {city}"
+
+
+def now() -> str:
+    """Report the time."""
+    return "noon"
+
+
+def of_llama_index_tools(functions: list[Any]) -> Any:
+    return llama_index_tools.openai_tools([FunctionTool.from_defaults(function) for function in functions])
+
+
+TOOLS = pytest.mark.parametrize("openai_tools", [langchain_tools.openai_tools, of_llama_index_tools])
+SCHEMAS = pytest.mark.parametrize("read", [langchain_tools.response_schema, llama_index_tools.response_schema])
+
+
+def offered(settings: dict[str, Any]) -> list[str]:
+    return [each["function"]["name"] for each in settings["raw_tools"]["tools"]]
+
+
+@TOOLS
+@pytest.mark.parametrize(
+    ("choice", "mode", "names"),
+    [
+        ("auto", "auto", ["weather", "now"]),
+        ("none", "none", ["weather", "now"]),
+        ("any", "required", ["weather", "now"]),
+        ("required", "required", ["weather", "now"]),
+        (True, "required", ["weather", "now"]),
+        ({"type": "any"}, "required", ["weather", "now"]),
+        ("now", "required", ["now"]),
+        ({"type": "function", "function": {"name": "now"}}, "required", ["now"]),
+        ({"type": "tool", "name": "now"}, "required", ["now"]),
+        ({"name": "now"}, "required", ["now"]),
+    ],
+)
+def test_a_choice_is_a_mode_and_a_named_tool_is_offered_alone(
+    openai_tools: Any, choice: Any, mode: str, names: list[str]
+) -> None:
+    settings = tool_settings(openai_tools([weather, now]), choice)
+    assert settings["tool_choice"] == {"type": "generic", "mode": mode}
+    assert "force" not in settings["raw_tools"]
+    assert offered(settings) == names
+    assert ToolUse.of((), settings, parallel=True).required == (mode == "required")
+
+
+@TOOLS
+@pytest.mark.parametrize(
+    ("functions", "choice", "match"),
+    [
+        ([weather, now], "later", "'later' is none of the tools: weather, now"),
+        ([], "required", "there are no tools; pass some"),
+        *(([weather], choice, "tool_choice must be") for choice in (3, {"type": "somehow"}, {"type": ["auto"]}, ["x"])),
+    ],
+)
+def test_a_choice_that_cannot_be_made_is_rejected(openai_tools: Any, functions: Any, choice: Any, match: str) -> None:
+    with pytest.raises(LMStudioValueError, match=match):
+        tool_settings(openai_tools(functions), choice)
+
+
+class Street(BaseModel):
+    """A street."""
+
+    name: str
+
+
+N = {"type": "object", "properties": {"n": {"type": "integer"}}}
+
+
+@SCHEMAS
+@pytest.mark.parametrize(
+    ("given", "schema"),
+    [
+        ({"type": "json_object"}, {"type": "object"}),
+        (N, N),
+        ({"type": "json_schema", "json_schema": {"name": "N", "schema": N}}, N),
+        ({"type": "json_schema", "name": "N", "schema": N}, N),
+        ({"type": ["object", "null"]}, {"type": ["object", "null"]}),
+        ({"type": "json", "jsonSchema": N}, N),
+    ],
+)
+def test_a_format_of_every_form_is_a_schema(read: Any, given: Any, schema: dict[str, Any]) -> None:
+    assert response_settings(given, read) == {"structured": {"type": "json", "jsonSchema": schema}}
+
+
+@SCHEMAS
+def test_a_format_may_be_a_class_a_grammar_or_none(read: Any) -> None:
+    grammar = {"type": "gbnf", "gbnfGrammar": "root ::= 'a'"}
+    assert response_settings(grammar, read) == {"structured": grammar}
+    assert response_settings(Street, read)["structured"]["jsonSchema"]["required"] == ["name"]
+    assert response_settings(None, read) == response_settings({"type": "text"}, read) == {}
+    for wrong in ("json", 3, int, {"type": "json_schema", "schema": "N"}):
+        with pytest.raises(LMStudioValueError, match="response_format must be"):
+            response_settings(wrong, read)
+
+
+# Images ---------------------------------------------------------------------------------------------------------------
+
+
+def langchain_image(block: dict[str, Any]) -> list[ImageSource]:
+    return images(of_langchain.convert([langchain_messages.HumanMessage([block])]))
+
+
+def llama_index_image(block: Any) -> list[ImageSource]:
+    return images(of_llama_index.convert([ChatMessage(role=MessageRole.USER, blocks=[block])]))
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_images_are_read_from_every_form_of_base64(form: Callable[[bytes], str]) -> None:
+    image = PIXEL + b"\xfb\xff\xbf"
+    url = f"data:image/png;base64,{form(image)}"
+    found = [
+        langchain_image({"type": "image", "base64": form(image), "mime_type": "image/png"}),
+        langchain_image({"type": "image_url", "image_url": {"url": url}}),
+        llama_index_image(ImageBlock(image=form(image).encode())),
+        llama_index_image(ImageBlock(url=url)),
+    ]
+    assert found == [[ImageSource(image)]] * 4
+
+
+@pytest.mark.parametrize(
+    ("url", "finding"),
+    [
+        ("ftp://example.org/cat.png", "must begin with"),
+        ("file:///tmp/cat.png", "must begin with"),
+        ("cat.png", "'cat.png' is a file, not the URL of an image; pass it as path"),
+        (base64.b64encode(PIXEL).decode(), "is bare base64; put data:image/png;base64, before it"),
+    ],
+)
+def test_an_image_with_another_url_scheme_is_rejected(url: str, finding: str) -> None:
+    with pytest.raises(LMStudioValueError, match=finding):
+        ImageSource.from_url(url)
+
+
+# Lists of texts -------------------------------------------------------------------------------------------------------
+
+MANY: dict[str, tuple[Any, str]] = {
+    "LMStudioEmbeddings": (LMStudioEmbeddings, "embed_documents"),
+    "LMStudioEmbedding": (LMStudioEmbedding, "get_text_embedding_batch"),
+}
+OFFLINE = "127.0.0.1:1"
+
+
+async def rejected(model: Any, method: str, given: Any) -> list[LMStudioError]:
+    """Return the errors of a method and of its async twin."""
+    with pytest.raises(LMStudioError) as caught:
+        getattr(model, method)(given)
+    with pytest.raises(LMStudioError) as awaited:
+        await getattr(model, f"a{method}")(given)
+    return [caught.value, awaited.value]
+
+
+@pytest.mark.parametrize("name", MANY)
+@pytest.mark.parametrize(
+    ("texts", "error"),
+    [
+        ("abc", "texts must be a list; got 'abc'; write ['abc']"),
+        *((texts, "texts must be a list; got") for texts in (None, b"ab", {"a": 1})),
+        (["a", None], "text 1 must be a string; got None"),
+    ],
+)
+async def test_what_is_no_list_of_strings_is_an_error_that_names_it(name: str, texts: Any, error: str) -> None:
+    make, method = MANY[name]
+    for each in await rejected(make(model="v", host=OFFLINE), method, texts):
+        assert isinstance(each, LMStudioValueError)
+        assert error in str(each)
+        assert isinstance(each, ModelError) == (make is LMStudioEmbeddings)
+
+
+@pytest.mark.parametrize("name", EMBEDDING_MODELS)
+@pytest.mark.parametrize("text", [None, ["a"]])
+async def test_a_text_that_is_no_string_is_an_error_that_names_the_method_for_several(name: str, text: Any) -> None:
+    adapter = EMBEDDING_MODELS[name]
+    first, second = await rejected(made(adapter, OFFLINE), adapter.method, text)
+    for error, method in ((first, MANY[name][1]), (second, f"a{MANY[name][1]}")):
+        remedy = f"; for several texts use {method}" if text else ""
+        assert str(error).endswith(f"must be a string; got {text!r}{remedy}")
+
+
+@pytest.mark.parametrize("name", MANY)
+async def test_a_text_that_is_too_long_is_an_error_that_names_it(server: Emulator, name: str) -> None:
+    make, method = MANY[name]
+    model = make(model="v", host=server.address, length_policy="error")
+    for error in await rejected(model, method, ["short", "word " * 600]):
+        assert isinstance(error, LMStudioContextOverflowError)
+        assert str(error).startswith("text 1 has 603 tokens, and the model takes at most 512; lower ")
+        assert "set length_policy='average' to embed it in parts, or 'truncate' to embed its beginning" in str(error)
+        assert (error.used, error.limit) == (603, 512)
