@@ -7,7 +7,7 @@ import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import ModelRetryMiddleware, SummarizationMiddleware
 from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
-from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
@@ -78,28 +78,6 @@ def generate(question: str) -> Any:
     return {"messages": [HumanMessage(question)]}
 
 
-def test_an_agent_calls_a_tool_and_responds(agents: Server, look_up: Any, looked: list[str]) -> None:
-    agent = create_agent(agents.chat(model=MODEL), [look_up])
-    messages: list[AnyMessage] = agent.invoke(generate("weather?"))["messages"]
-    assert looked == ["Oslo"]
-    assert [message.type for message in messages] == ["human", "ai", "tool", "ai"]
-    assert messages[-1].content == "It is like this: rain in Oslo."
-    assert isinstance(messages[2], ToolMessage)
-    assert isinstance(messages[1], AIMessage)
-    assert messages[2].tool_call_id == messages[1].tool_calls[0]["id"]
-
-
-async def test_an_agent_streams_tokens(agents: Server, look_up: Any, looked: list[str]) -> None:
-    agent = create_agent(agents.chat(model=MODEL), [look_up])
-    steps: list[Any] = list(agent.stream(generate("weather?"), stream_mode="messages"))
-    tokens = [chunk.text for chunk, _ in steps if chunk.type != "tool"]
-    assert "".join(tokens) == "It is like this: rain in Oslo."
-    assert len(tokens) > 5
-    again: list[Any] = [step async for step in agent.astream(generate("weather?"), stream_mode="messages")]
-    assert "It is like this: rain in Oslo." in "".join(chunk.text for chunk, _ in again)
-    assert looked == ["Oslo", "Oslo"]
-
-
 @pytest.mark.parametrize("version", ["v0", "v1"])
 @pytest.mark.parametrize("streamed", [True, False])
 def test_an_agent_does_not_execute_a_broken_call(
@@ -159,12 +137,6 @@ def test_an_agent_with_tools_ends_with_the_text_where_the_required_call_is_missi
     state = agent.invoke(generate("plainly"))
     assert state.get("structured_response") is None
     assert state["messages"][-1].text == "It rains in Oslo."
-
-
-def test_a_name_that_looks_like_another_provider_gets_its_response_by_grammar(agents: Server) -> None:
-    """`create_agent` has a list of model names, for which it sends `bind_tools([], response_format=…)`."""
-    agent = create_agent(agents.chat(model=GPT), [], response_format=Report)
-    assert agent.invoke(generate("weather?"))["structured_response"] == Report(city="Oslo", degrees=3)
 
 
 def test_a_summary_that_overflows_is_tried_again_with_less(agents: Server) -> None:

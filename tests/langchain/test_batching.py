@@ -47,15 +47,6 @@ def test_a_batch_runs_at_least_one_call_at_once(server: Server, batch: Batch, in
     assert not server.predictions
 
 
-async def test_cancelling_an_async_batch_stops_what_still_runs(server: Server) -> None:
-    task = asyncio.create_task(server.chat().abatch(["stall", "stall"]))
-    await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 2)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await asyncio.to_thread(server.wait_for, lambda: all(record.state == "ended" for record in server.predictions))
-
-
 def test_errors_that_are_kept_stop_nothing(server: Server) -> None:
     llm = server.chat()
     first, second, third = llm.batch(["count", "break", "think"], return_exceptions=True)

@@ -58,14 +58,6 @@ def test_what_the_template_rejects_is_counted_text_by_text(server: Server, monke
     assert counted == 2 + 2 + 2 + 2 * PER_MESSAGE
 
 
-def test_every_form_of_a_conversation_is_counted(server: Server) -> None:
-    llm = server.chat()
-    conversation: list[Any] = [("system", "Be brief."), {"role": "user", "content": "first"}, "second"]
-    converted = [SystemMessage("Be brief."), HumanMessage("first"), HumanMessage("second")]
-    assert llm.get_num_tokens_from_messages(iter(conversation)) == llm.get_num_tokens_from_messages(converted) > 0
-    assert llm.get_num_tokens_from_messages(iter([])) == 0
-
-
 def test_a_file_that_a_tool_returned_is_counted_and_trimmed(server: Server) -> None:
     llm = server.chat()
     call = AIMessage("", tool_calls=[{"name": "f", "args": {}, "id": "1"}])
@@ -108,14 +100,6 @@ def test_the_profile_is_complete_before_the_last_chunk_because_readers_may_stop_
     llm = server.chat()
     stream = llm.stream("count")
     assert any(chunk.chunk_position == "last" for chunk in stream)
-    assert llm.profile["max_input_tokens"] == 4096
-
-
-async def test_the_profile_is_complete_before_the_last_chunk_of_an_async_stream(server: Server) -> None:
-    llm = server.chat()
-    async for chunk in llm.astream("count"):
-        if chunk.chunk_position == "last":
-            break
     assert llm.profile["max_input_tokens"] == 4096
 
 
@@ -178,11 +162,3 @@ def test_a_class_of_a_user_has_the_profile_too(server: Server) -> None:
     assert llm == OfUser(model=CHAT, host=server.address)
     assert llm.load().profile["max_input_tokens"] == 4096
     assert OfUser.model_fields["profile"].default is None
-
-
-def test_another_model_of_a_call_does_not_change_the_profile(server: Server) -> None:
-    llm = server.chat(model=OTHER)
-    llm.invoke("Hello", model=PLAIN)
-    assert "tool_calling" not in llm.profile
-    llm.invoke("Hello")
-    assert llm.profile["tool_calling"] is True

@@ -3,12 +3,9 @@
 import asyncio
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from langchain_core.exceptions import ContextOverflowError, ModelInvalidRequestError
 
-from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
     LMStudioValueError,
@@ -31,21 +28,6 @@ def documents(request: pytest.FixtureRequest) -> Documents:
     return lambda embeddings, texts: asyncio.run(embeddings.aembed_documents(texts))
 
 
-def test_vectors_are_python_floats_in_the_order_of_the_texts(server: Server, documents: Documents) -> None:
-    embeddings = server.embeddings()
-    texts = [f"text {n} {'x' * (n % 7)}" for n in range(100)]
-    vectors = documents(embeddings, texts)
-    assert [len(vector) for vector in vectors] == [16] * 100
-    assert all(type(number) is float for vector in vectors for number in vector)
-    assert vectors[42] == embeddings.embed_query(texts[42])
-    assert len({tuple(vector) for vector in vectors}) > 50
-
-
-async def test_a_question_has_the_same_vector_both_ways(server: Server) -> None:
-    embeddings = server.embeddings()
-    assert embeddings.embed_query("hello") == await embeddings.aembed_query("hello")
-
-
 def test_nothing_is_sent_for_no_texts(documents: Documents) -> None:
     assert documents(LMStudioEmbeddings(model="m", host="127.0.0.1:1"), []) == []
 
@@ -63,13 +45,6 @@ def test_shorter_vectors_have_length_one(server: Server, documents: Documents) -
     assert math.hypot(*vector) == pytest.approx(1.0)
     with pytest.raises(LMStudioValueError, match="16 numbers"):
         documents(server.embeddings(dimensions=17), ["one"])
-
-
-def test_ttl_and_load_config_act_when_the_call_loads(server: Server, documents: Documents) -> None:
-    documents(server.embeddings(ttl=5, context_length=256, load_config={"tryMmap": False}), ["one"])
-    (instance,) = server.loaded()
-    assert (instance.ttl_ms, instance.context_length) == (5_000, 256)
-    assert server.loads[0].config["tryMmap"] is False
 
 
 def test_a_language_model_cannot_embed(server: Server, documents: Documents) -> None:
@@ -90,15 +65,6 @@ def test_show_progress_draws_a_bar_for_the_load_and_for_the_texts(
 
 
 # Texts that are too long ----------------------------------------------------------------------------------------------
-
-
-def test_a_text_that_is_too_long_is_an_error_that_names_it(server: Server, documents: Documents) -> None:
-    with pytest.raises(LMStudioContextOverflowError, match="text 1 has") as caught:
-        documents(server.embeddings(), ["short", LONG])
-    assert isinstance(caught.value, ContextOverflowError)
-    assert caught.value.limit == 512
-    assert caught.value.used is not None
-    assert caught.value.used > 512
 
 
 def test_the_error_of_a_long_text_names_the_remedy(server: Server, documents: Documents) -> None:
@@ -122,15 +88,6 @@ def test_a_larger_context_length_is_advised_where_the_model_allows_it(server: Se
     assert "load the model" not in str(caught.value), "512 would not be enough either"
 
 
-def test_long_texts_are_measured_when_the_model_was_unloaded(server: Server, documents: Documents) -> None:
-    embeddings = server.embeddings()
-    documents(embeddings, ["short"])
-    server.unload(EMBEDDING)
-    assert documents(embeddings, ["word " * 300])
-    server.unload(EMBEDDING)
-    assert documents(embeddings, ["word " * 300])
-
-
 def test_the_context_length_is_requested_again_before_a_text_is_rejected(server: Server, documents: Documents) -> None:
     embeddings = server.embeddings(context_length=128)
     with pytest.raises(LMStudioContextOverflowError, match="takes 128"):
@@ -140,21 +97,10 @@ def test_the_context_length_is_requested_again_before_a_text_is_rejected(server:
     assert documents(embeddings, ["word " * 300]) == documents(server.embeddings(), ["word " * 300])
 
 
-def test_a_small_context_window_is_no_surprise(documents: Documents) -> None:
-    small = ModelEntry(key=EMBEDDING, kind="embedding", context_length=64, max_context_length=64)
-    with Server([small]) as server, pytest.raises(LMStudioContextOverflowError, match="takes at most 64"):
-        documents(server.embeddings(), ["a b " * 40])
-
-
 def test_a_text_that_is_too_long_may_be_cut_at_its_end(server: Server, documents: Documents) -> None:
     cut, short = documents(server.embeddings(length_policy="truncate"), [LONG, "word"])
     assert cut == pytest.approx(server.embeddings().embed_query("word " * 400), abs=1e-9)
     assert len(short) == 16
-
-
-def test_the_length_may_be_passed_to_the_server(server: Server, documents: Documents) -> None:
-    (vector,) = documents(server.embeddings(length_policy="pass"), [LONG])
-    assert len(vector) == 16
 
 
 def test_long_texts_that_fit_are_counted_and_sent_whole(server: Server, documents: Documents) -> None:
@@ -162,34 +108,3 @@ def test_long_texts_that_fit_are_counted_and_sent_whole(server: Server, document
     assert documents(server.embeddings(), [text, text]) == documents(
         server.embeddings(length_policy="pass"), [text] * 2
     )
-
-
-WRITE_A_LIST = r"texts must be a list; got 'abc'; write \['abc'\]$"
-
-
-@pytest.mark.parametrize(
-    ("texts", "error"),
-    [
-        ("abc", WRITE_A_LIST),
-        *((texts, "texts must be a list; got") for texts in (None, 5, b"ab", {"a": 1})),
-        (["a", None], "text 1 must be a string; got None"),
-        (["a", ["b"]], "text 1 must be a string; got"),
-    ],
-)
-def test_what_is_not_a_list_of_strings_is_an_error_of_langchain_that_names_it(
-    texts: Any, error: str, documents: Documents
-) -> None:
-    for prefix in ("", "x"):
-        with pytest.raises(LMStudioValueError, match=error) as caught:
-            documents(LMStudioEmbeddings(model="m", host="127.0.0.1:1", document_prefix=prefix), texts)
-        assert isinstance(caught.value, ModelInvalidRequestError)
-
-
-@pytest.mark.parametrize("text", [None, 5, ["a"]])
-async def test_a_question_that_is_not_a_string_is_an_error_of_langchain_that_names_it(text: Any) -> None:
-    embeddings = LMStudioEmbeddings(model="m", host="127.0.0.1:1")
-    remedy = "; for several texts use {}embed_documents$" if isinstance(text, list) else "$"
-    with pytest.raises(ModelInvalidRequestError, match=r"must be a string; got [^;]+" + remedy.format("")):
-        embeddings.embed_query(text)
-    with pytest.raises(ModelInvalidRequestError, match=r"must be a string; got [^;]+" + remedy.format("a")):
-        await embeddings.aembed_query(text)

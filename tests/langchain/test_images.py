@@ -7,7 +7,7 @@ import pytest
 from langchain_core.exceptions import ModelError
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
-from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioOSError
 from tests.langchain.conftest import OTHER, Invoke, Server
 from tests.support.requested import digest
 from tests.support.web import PIXEL
@@ -38,12 +38,6 @@ def test_an_image_of_a_tool_reaches_the_model(server: Server, generate: Invoke) 
     call = AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}])
     generate(server.chat(), [HumanMessage("Look!"), call, ToolMessage([BLOCK], tool_call_id="1")])
     assert seen(server) == [digest(PIXEL)]
-
-
-def test_what_is_not_an_image_is_rejected(server: Server, generate: Invoke) -> None:
-    block = {**BLOCK, "base64": base64.b64encode(b"hello").decode()}
-    with pytest.raises(LMStudioValueError, match="not a JPEG, PNG or WebP image"):
-        generate(server.chat(), [HumanMessage([block])])
 
 
 def test_a_model_that_cannot_see_rejects(server: Server, generate: Invoke) -> None:

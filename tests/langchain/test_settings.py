@@ -20,16 +20,6 @@ from tests.support.tqdm_bars import Drawn
 # Settings -------------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_ttl_none_is_sent_and_the_servers_own_default_stays(server: Server) -> None:
-    by_default, with_ttl = server.chat(), server.chat(ttl=1)
-    assert by_default._resolve_call({}).handle.model.ttl is None
-    by_default.invoke("count")
-    (instance,) = server.loaded()
-    assert instance.ttl_ms != 1_000
-    with_ttl.invoke("count")
-    assert server.loaded()[0].ttl_ms == instance.ttl_ms
-
-
 def test_a_preset_ranks_below_what_is_set(generate: Invoke) -> None:
     preset = Preset(
         identifier="mine",
@@ -40,27 +30,6 @@ def test_a_preset_ranks_below_what_is_set(generate: Invoke) -> None:
         assert (server.last_request.config.temperature, server.last_request.config.top_k_sampling) == (0.1, 7)
         with pytest.raises(LMStudioPresetNotFoundError):
             generate(server.chat(preset="yours"), "count")
-
-
-def test_a_call_ranks_above_bind_and_bind_above_the_field(server: Server) -> None:
-    llm = server.chat(temperature=0.1, stop=["5"])
-    llm.invoke("count")
-    assert server.last_request.config.temperature == 0.1
-    assert server.last_request.config.stop_strings == ["5"]
-    bound = llm.bind(temperature=0.2, stop=["6"])
-    bound.invoke("count")
-    assert server.last_request.config.temperature == 0.2
-    assert server.last_request.config.stop_strings == ["6"]
-    bound.invoke("count", temperature=0.3, stop=["7"])
-    assert server.last_request.config.temperature == 0.3
-    assert server.last_request.config.stop_strings == ["7"]
-
-
-def test_the_model_can_be_changed_by_the_call(server: Server, generate: Invoke) -> None:
-    llm = server.chat()
-    assert generate(llm, "count", model=OTHER).response_metadata["model_name"] == OTHER
-    assert generate(llm.bind(model=OTHER), "count").response_metadata["model_name"] == OTHER
-    assert generate(llm, "count").response_metadata["model_name"] == CHAT
 
 
 def test_no_model_means_any_that_is_loaded(server: Server, generate: Invoke) -> None:
@@ -101,15 +70,6 @@ def test_unknown_settings_of_a_call_are_rejected_before_anything_is_sent(server:
 
 
 # Loading --------------------------------------------------------------------------------------------------------------
-
-
-def test_ttl_and_load_config_act_when_the_call_loads(server: Server, generate: Invoke) -> None:
-    llm = server.chat(ttl=77, context_length=2048, load_config={"flashAttention": True}, on_config_mismatch="ignore")
-    assert generate(llm, "count").response_metadata["context_length"] == 2048
-    (instance,) = server.loaded()
-    assert instance.ttl_ms == 77_000
-    assert instance.context_length == 2048
-    assert server.loads[0].config["flashAttention"] is True
 
 
 def test_the_context_window_of_a_call_ranks_above_the_fields(server: Server) -> None:

@@ -1,49 +1,58 @@
-"""The stream for coroutines, without core's decorator around it."""
+"""The stream for coroutines, as it is without core's decorator around it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import nullcontext
 
 import pytest
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
+from llama_index.core.base.llms.types import ChatResponse
 
-from lmstudio_integrations.llama_index import LMStudio
-from tests.llama_index.scripted_server import Server
+import lmstudio_integrations as lms
+from lmstudio_integrations._adapters.tool_settings import ToolUse
+from lmstudio_integrations.llama_index._responses import ResponseBuilder
+from lmstudio_integrations.llama_index._streams import AsyncChunks
+from tests.llama_index.scripted_server import CHAT, Server
 
-
-async def streaming(llm: LMStudio, text: str) -> AsyncGenerator[ChatResponse]:
-    stream = await llm.astream_chat([ChatMessage(role=MessageRole.USER, content=text)])
-    assert isinstance(stream, AsyncGenerator)
-    return stream
-
-
-def stopped(server: Server) -> bool:
-    return bool(server.predictions) and server.predictions[-1].stop_reason == "userStopped"
+Begin = Callable[[str], AsyncGenerator[ChatResponse, None]]
 
 
-async def test_it_ends_and_stays_ended(llm: LMStudio) -> None:
-    stream = await streaming(llm, "count")
+@pytest.fixture
+async def begin(server: Server) -> AsyncIterator[Begin]:
+    """Begins the stream of the response to a text."""
+    async with lms.AsyncClient(server.address) as client:
+
+        def begin(text: str) -> AsyncChunks[ChatResponse]:
+            stream = client.llm.lazy_model(CHAT).respond_stream(text)
+            builder = ResponseBuilder(ToolUse(), stream.result)
+            return AsyncChunks(stream, builder, ResponseBuilder.chat_chunk, nullcontext())
+
+        yield begin
+
+
+async def test_it_ends_and_stays_ended(begin: Begin) -> None:
+    stream = begin("count")
     assert len([chunk async for chunk in stream]) > 10
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
 
 
-async def test_asend_returns_the_next_chunk(llm: LMStudio) -> None:
-    stream = await streaming(llm, "count")
+async def test_asend_returns_the_next_chunk(begin: Begin) -> None:
+    stream = begin("count")
     assert (await stream.asend(None)).delta == "0"
     await stream.aclose()
 
 
 @pytest.mark.parametrize("thrown", [ValueError("enough"), ValueError])
-async def test_athrow_cancels_the_prediction(server: Server, llm: LMStudio, thrown: ValueError) -> None:
-    stream = await streaming(llm, "for ever")
+async def test_athrow_cancels_the_prediction(server: Server, begin: Begin, thrown: ValueError) -> None:
+    stream = begin("for ever")
     await anext(stream)
     with pytest.raises(ValueError):  # noqa: PT011 - that it is the thrown one is the point
         await stream.athrow(thrown)
-    await asyncio.to_thread(server.wait_for, lambda: stopped(server))
+    await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped")
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
 
 
-async def test_closing_it_before_the_first_chunk_sends_nothing(server: Server, llm: LMStudio) -> None:
-    await (await streaming(llm, "count")).aclose()
+async def test_closing_it_before_the_first_chunk_sends_nothing(server: Server, begin: Begin) -> None:
+    await begin("count").aclose()
     assert server.predictions == ()
