@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import GenerationChunk
 
-from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import LMStudioLLM
 from tests.langchain.conftest import CHAT, COUNTED, OTHER, Server
 
@@ -55,15 +55,6 @@ def test_settings_and_stops_reach_the_model(server: Server, complete: Complete) 
     assert server.predictions[-1].model == OTHER
 
 
-def test_unknown_settings_and_several_responses_are_rejected(server: Server, complete: Complete) -> None:
-    with pytest.raises(LMStudioValueError, match="did you mean 'temperature'"):
-        complete(server.llm(), "count", temprature=1)
-    with pytest.raises(LMStudioValueError, match="unknown setting 'n'"):
-        complete(server.llm(), "count", n=2)
-    with pytest.raises(ValueError, match="unknown setting"):
-        LMStudioLLM(model="m", best_of=2)  # type: ignore[call-arg]
-
-
 async def test_a_batch_runs_prompts_beside_each_other_and_keeps_their_order(server: Server) -> None:
     prompts: list[Any] = [f"say {n}" for n in range(9)]
     result = server.llm().generate(prompts)
@@ -78,8 +69,24 @@ async def test_a_batch_runs_prompts_beside_each_other_and_keeps_their_order(serv
     )
 
 
+class Chunks(BaseCallbackHandler):
+    """Keeps the chunks of a stream."""
+
+    def __init__(self) -> None:
+        self.chunks: list[GenerationChunk] = []
+
+    def on_llm_new_token(self, token: Any, *, chunk: Any = None, **_: Any) -> None:
+        self.chunks.append(chunk)
+
+
+def chunks_of(llm: LMStudioLLM) -> list[GenerationChunk]:
+    kept = Chunks()
+    assert list(llm.stream("count", {"callbacks": [kept]})) == [chunk.text for chunk in kept.chunks]
+    return kept.chunks
+
+
 def test_metadata_is_on_the_last_chunk_only(server: Server) -> None:
-    chunks = list(server.llm(max_tokens=2)._stream("count"))
+    chunks = chunks_of(server.llm(max_tokens=2))
     assert [chunk.text for chunk in chunks] == ["0", " 1", ""]
     assert [chunk.generation_info for chunk in chunks[:-1]] == [None, None]
     info = chunks[-1].generation_info
@@ -92,7 +99,7 @@ def test_metadata_is_on_the_last_chunk_only(server: Server) -> None:
         whole += chunk
     assert whole.text == "0 1"
     assert whole.generation_info == info
-    for chunk in server.llm(max_tokens=3)._stream("count"):
+    for chunk in chunks_of(server.llm(max_tokens=3)):
         whole += chunk
     assert whole.text == "0 10 1 2"
     assert whole.generation_info is not None

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from langchain.agents import create_agent
 from langchain.chat_models import base as chat_models
 from langchain.chat_models import init_chat_model
 from langchain.embeddings import base as embeddings
@@ -71,13 +70,6 @@ def test_a_string_makes_our_class_with_the_settings_once_registered(
 def weather(city: str) -> str:
     """Return the weather of a city."""
     return f"rain in {city}"
-
-
-def test_an_agent_from_a_string_calls_tools(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LMSTUDIO_HOST", server.address)
-    register()
-    agent: Any = create_agent(f"lmstudio:{CHAT}", [weather])
-    assert agent.invoke({"messages": [("user", "weather")]})["messages"][-1].text == "The tool said rain in Oslo."
 
 
 def test_the_provider_and_the_model_are_chosen_in_the_config(server: Server) -> None:

@@ -9,7 +9,6 @@ from operator import add, itemgetter
 from typing import Annotated, Any, Literal, NewType, TypedDict
 
 import pytest
-from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk, ToolCallChunk
@@ -401,18 +400,6 @@ def test_a_schema_that_core_cannot_trace_is_sent_all_the_same(server: Server) ->
     assert structured["jsonSchema"] == nullable
 
 
-@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-def test_settings_override_those_of_the_method(server: Server, method: Any) -> None:
-    given: dict[str, Any] = {
-        "parallel_tool_calls": True,
-        "tool_choice": "auto",
-        "response_format": {"type": "text"},
-        "ls_structured_output_format": {"mine": True},
-    }
-    chain: Any = server.chat().with_structured_output(Person, method=method, **given)
-    assert chain.first.kwargs.items() >= given.items()
-
-
 def test_further_tools_stand_beside_the_schema(server: Server) -> None:
     look: Any = {"type": "function", "function": {"name": "look"}}
     model = server.chat()
@@ -732,15 +719,6 @@ async def test_each_attempt_is_a_run_of_the_model(way: str) -> None:
     assert len(runs.chains) == 1
     assert runs.parents == runs.chains * 2
     assert list(usage.usage_metadata.values()) == [response["raw"].usage_metadata]
-
-
-def test_cached_attempts_stay_as_they_are() -> None:
-    with scripted(writing(OLD), writing(ANN)) as server:
-        chain = server.chat(cache=InMemoryCache()).with_structured_output(Person, max_attempts=2, include_raw=True)
-        first, again = (chain.invoke("q")["raw"] for _ in range(2))
-        assert len(server.predictions) == 2
-    assert again.response_metadata == first.response_metadata
-    assert again.usage_metadata["total_tokens"] == first.usage_metadata["total_tokens"]
 
 
 @pytest.mark.parametrize("max_attempts", [0, True, 1.5, None])

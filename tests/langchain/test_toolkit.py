@@ -124,18 +124,6 @@ def test_reports_go_to_the_stream_of_the_graph(server: Emulator, sums: Sums, run
     assert called == ["waiting"]
 
 
-def test_calls_of_one_turn_run_at_once(server: Emulator, sums: Sums) -> None:
-    tools = LMStudioToolkit(PLUGIN, host=server.address).get_tools()
-    message = AIMessage("", tool_calls=[{"name": "wait", "args": {}, "id": str(number)} for number in range(3)])
-    updates: list[Any] = []
-    for update in graph_of(tools).stream({"messages": [message]}, stream_mode=["custom", "updates"]):
-        updates.append(update)
-        if len(updates) == 2 * 3:  # the reports of all three
-            sums.gate.open()
-    *_, (_, last) = updates
-    assert [each.content for each in last["tools"]["messages"]] == ["done"] * 3
-
-
 WITHOUT_LANGGRAPH = """
 import sys
 sys.modules["langgraph"] = None

@@ -115,15 +115,6 @@ def test_extra_settings_of_migrants_are_checked_as_well() -> None:
         LMStudio(**dict[str, Any](additional_kwargs={"topp": 4}))
 
 
-def test_callbacks_see_the_load_and_the_prompt(server: Server) -> None:
-    loaded: list[float] = []
-    read: list[float] = []
-    with server.llm(on_load_progress=loaded.append, on_prompt_progress=read.append) as llm:
-        llm.chat(generating("count"))
-    assert loaded[0] == 0.0
-    assert loaded[-1] == read[-1] == 1.0
-
-
 # What LlamaIndex reads -----------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,6 @@ from lmstudio_integrations.llama_index._responses import ResponseBuilder, chat_r
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
-    PredictionEnd,
     PredictionEvent,
     PredictionResult,
     PromptProgress,
@@ -22,29 +21,16 @@ from lmstudio_integrations.types.results import (
     ToolCallName,
     ToolCallStart,
 )
+from tests.langchain import replay
+from tests.langchain.replay import end, reasoning, text
 from tests.llama_index.scripted_server import raw
 
 ALONE = ToolUse(parallel=False)
 MUST = ToolUse(required=True)
 
 
-def text(content: str, **more: Any) -> LlmPredictionFragment:
-    return LlmPredictionFragment(content, **more)
-
-
-def reasoning(content: str, kind: str = "reasoning") -> LlmPredictionFragment:
-    return LlmPredictionFragment(content, reasoning_type=kind, is_structural=kind != "reasoning")
-
-
-def end(stop_reason: str = "eosFound", **stats: Any) -> PredictionEnd:
-    counts = {"promptTokensCount": 4, "predictedTokensCount": 3, "totalTokensCount": 7}
-    info = {"modelKey": "m", "identifier": "m:2", "contextLength": 4096}
-    return PredictionEnd({"stopReason": stop_reason, **counts, **stats}, info, {}, {})
-
-
 def call(call_id: str | None = "c1", name: str = "add", *fragments: str, **arguments: Any) -> list[PredictionEvent]:
-    written = [ToolCallArguments(fragment) for fragment in fragments]
-    return [ToolCallStart(call_id), ToolCallName(name), *written, ToolCallEnd(call_id, name, arguments)]
+    return replay.call(call_id, name, arguments, *fragments)
 
 
 def finished(events: Iterable[PredictionEvent]) -> PredictionResult:
@@ -73,23 +59,22 @@ def calls_of(response: ChatResponse) -> list[tuple[str | None, str, Any]]:
 
 
 def test_deltas_are_new_text_and_messages_are_cumulative() -> None:
-    found = chunks([text("a"), text("b"), end()])
+    found = chunks([*text("a"), *text("b"), end()])
     assert [chunk.delta for chunk in found] == ["a", "b", ""]
     assert [chunk.message.content for chunk in found] == ["a", "ab", "ab"]
 
 
 def test_markup_between_the_parts_is_not_shown() -> None:
-    assert [chunk.delta for chunk in chunks([text("<|channel|>", is_structural=True), text("a"), end()])] == ["a", ""]
+    assert [
+        chunk.delta for chunk in chunks([LlmPredictionFragment("<|channel|>", is_structural=True), *text("a"), end()])
+    ] == ["a", ""]
 
 
 def test_reasoning_has_a_delta_and_a_block_of_its_own() -> None:
     found = chunks(
         [
-            reasoning("<think>", "reasoningStartTag"),
-            reasoning("h"),
-            reasoning("m"),
-            reasoning("</think>", "reasoningEndTag"),
-            text("yes"),
+            *reasoning("h", "m"),
+            *text("yes"),
             end(),
         ]
     )
@@ -102,12 +87,14 @@ def test_reasoning_has_a_delta_and_a_block_of_its_own() -> None:
 
 
 def test_reasoning_tokens_are_counted() -> None:
-    response = whole([reasoning("h"), reasoning("m"), text("yes"), end()])
-    assert raw(response)["usage"]["completion_tokens_details"] == {"reasoning_tokens": 2}
+    response = whole([*reasoning("h", "m"), *text("yes"), end()])
+    assert raw(response)["usage"]["completion_tokens_details"] == {"reasoning_tokens": 4}
 
 
 def test_an_impossible_token_count_is_not_added() -> None:
-    first, second, _ = chunks([reasoning("h"), text("m", tokens_count=-5, reasoning_type="reasoning"), end()])
+    counts = {"h": 1, "m": -5}
+    thought = [LlmPredictionFragment(part, count, reasoning_type="reasoning") for part, count in counts.items()]
+    first, second, _ = chunks([*thought, end()])
     assert [first.message.blocks[1], second.message.blocks[1]] == [
         ThinkingBlock(content="h", num_tokens=1),
         ThinkingBlock(content="hm", num_tokens=1),
@@ -115,20 +102,24 @@ def test_an_impossible_token_count_is_not_added() -> None:
 
 
 def test_the_last_chunk_has_usage_and_statistics() -> None:
-    *earlier, last = chunks([text("a"), end(tokensPerSecond=50.0, draftTokens=1, acceptedDraftTokensCount=2)])
+    *earlier, last = chunks([*text("a"), end(tokensPerSecond=50.0, draftTokens=1, acceptedDraftTokensCount=2)])
     assert all(chunk.raw is None for chunk in earlier)
-    assert raw(last)["usage"] == {"prompt_tokens": 4, "completion_tokens": 3, "total_tokens": 7}
-    assert last.additional_kwargs == {"prompt_tokens": 4, "completion_tokens": 3, "total_tokens": 7}
+    assert raw(last)["usage"] == {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    assert last.additional_kwargs == {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
     assert raw(last)["stats"] == {
         "stop_reason": "eosFound",
         "tokens_per_second": 50.0,
         "accepted_draft_tokens_count": 2,
     }
-    assert (raw(last)["model"], raw(last)["instance_identifier"], raw(last)["context_length"]) == ("m", "m:2", 4096)
+    assert (raw(last)["model"], raw(last)["instance_identifier"], raw(last)["context_length"]) == (
+        "a-model",
+        "a-model:2",
+        2048,
+    )
 
 
 def test_cached_tokens_are_counted() -> None:
-    response = whole([PromptProgress(1.0, {"cachedTokenCount": 3}), PromptProgress(1.0), text("a"), end()])
+    response = whole([PromptProgress(1.0, {"cachedTokenCount": 3}), PromptProgress(1.0), *text("a"), end()])
     assert raw(response)["usage"]["prompt_tokens_details"] == {"cached_tokens": 3}
 
 
@@ -144,7 +135,7 @@ def test_cached_tokens_are_counted() -> None:
     ],
 )
 def test_the_finish_reason_is_in_openais_words(stop_reason: str, finish_reason: str) -> None:
-    assert raw(whole([text("a"), end(stop_reason)]))["finish_reason"] == finish_reason
+    assert raw(whole([*text("a"), end(stop_reason)]))["finish_reason"] == finish_reason
 
 
 def test_the_finish_reason_of_a_turn_with_calls_is_tool_calls() -> None:
@@ -152,7 +143,7 @@ def test_the_finish_reason_of_a_turn_with_calls_is_tool_calls() -> None:
 
 
 def test_a_response_of_reasoning_alone_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    response = whole([reasoning("hm"), end("maxPredictedTokensReached")])
+    response = whole([*reasoning("hm"), end("maxPredictedTokensReached")])
     assert raw(response)["only_reasoning"] is True
     assert response.message.content == ""
     assert "all reasoning; raise max_tokens" in caplog.text
@@ -217,7 +208,7 @@ def error_of(events: Iterable[PredictionEvent], tool_use: ToolUse | None = None)
 
 def test_a_call_that_cannot_be_parsed_is_an_error() -> None:
     failed = ToolCallFailed({"title": "not JSON", "cause": "a quote is missing"}, '{"a')
-    error = error_of([text("So: "), ToolCallStart("c1"), ToolCallName("add"), failed, end()])
+    error = error_of([*text("So: "), ToolCallStart("c1"), ToolCallName("add"), failed, end()])
     assert "add: not JSON: a quote is missing" in str(error)
     assert (error.raw_content, error.text) == ('{"a', "So: ")
 
@@ -238,7 +229,7 @@ def test_a_call_that_the_next_one_interrupts_is_an_error() -> None:
 
 
 def test_a_missing_required_call_is_an_error() -> None:
-    assert error_of([text("No."), end()], MUST).text == "No."
+    assert error_of([*text("No."), end()], MUST).text == "No."
 
 
 def test_the_last_chunk_does_not_show_a_call_that_failed() -> None:
@@ -258,7 +249,7 @@ def token(content: str, log_prob: float, *candidates: tuple[str, float]) -> dict
 
 
 def test_log_probabilities_come_with_their_fragment() -> None:
-    found = chunks([text("a", tokens=[token("a", -0.1)]), text("b"), end()])
+    found = chunks([LlmPredictionFragment("a", tokens=[token("a", -0.1)]), *text("b"), end()])
     first, second, _ = (chunk.logprobs for chunk in found)
     assert first is not None
     assert [(one.token, one.logprob) for one in first[0]] == [("a", -0.1)]
@@ -266,7 +257,7 @@ def test_log_probabilities_come_with_their_fragment() -> None:
 
 
 def test_the_alternatives_of_a_token_are_one_list() -> None:
-    response = whole([text("a", tokens=[token("a", -0.1, ("a", -0.1), ("b", -2.5))]), end()])
+    response = whole([LlmPredictionFragment("a", tokens=[token("a", -0.1, ("a", -0.1), ("b", -2.5))]), end()])
     assert response.logprobs is not None
     assert [[(one.token, one.logprob) for one in tokens] for tokens in response.logprobs] == [
         [("a", -0.1), ("b", -2.5)]
@@ -274,14 +265,15 @@ def test_the_alternatives_of_a_token_are_one_list() -> None:
 
 
 def test_chunks_share_no_message() -> None:
-    found = chunks([reasoning("hm"), text("a"), text("b"), end()])
+    found = chunks([*reasoning("hm"), *text("a"), *text("b"), end()])
     found[-1].message.blocks = [TextBlock(text="rewritten")]
     found[-2].message.blocks.clear()
     assert found[1].message.content == "a"
 
 
 def test_completions_are_cumulative_as_well() -> None:
-    events: list[PredictionEvent] = [reasoning("hm"), text("a"), text("b"), end()]
+    thought = LlmPredictionFragment("hm", reasoning_type="reasoning")
+    events: list[PredictionEvent] = [thought, *text("a", "b"), end()]
     builder = builder_of(events)
     found = []
     for event in events:
@@ -300,26 +292,8 @@ def test_completions_are_cumulative_as_well() -> None:
     )
 
 
-TOKENS = [token("a", -0.1, ("a", -0.1), ("b", -2.5))]
-PREDICTIONS: dict[str, list[PredictionEvent]] = {
-    "text": [text("Hel"), text("lo"), end()],
-    "reasoning": [
-        PromptProgress(1.0, {"cachedTokenCount": 5}),
-        reasoning("<think>", "reasoningStartTag"),
-        reasoning("h"),
-        reasoning("m"),
-        reasoning("</think>", "reasoningEndTag"),
-        text("yes"),
-        end(),
-    ],
-    "log-probabilities": [
-        text("<|channel|>", is_structural=True, tokens=TOKENS),
-        text("h", reasoning_type="reasoning", tokens=TOKENS),
-        text("a", tokens=TOKENS),
-        end(),
-    ],
-    "calls": [text("Now."), *call("c1", "add", "{}"), *call("c2", "add", a=1), end("toolCalls")],
-    "nothing": [end("userStopped")],
+PREDICTIONS = {
+    name: events for name, events in replay.KINDS.items() if not ({"failed", "cut", "identifier"} & {*name.split()})
 }
 
 
