@@ -1,23 +1,29 @@
-"""What holds in both frameworks alike: leaving a call early, event loops, tools and formats, images, lists of texts."""
+"""What holds in both frameworks alike: leaving a call early, event loops, tools, formats, images, texts, attempts."""
 
 import asyncio
 import base64
 import gc
 from collections.abc import AsyncGenerator, Callable, Iterator
-from inspect import iscoroutine
+from inspect import isawaitable, iscoroutine
 from typing import Any
 
 import pytest
 from langchain_core import messages as langchain_messages
 from langchain_core.exceptions import ModelError
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, MessageRole
+from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
 from lmstudio_integrations._adapters.conversation import ImageSource, images
 from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError, LMStudioValueError
+from lmstudio_integrations.errors import (
+    LMStudioContextOverflowError,
+    LMStudioError,
+    LMStudioStructuredOutputError,
+    LMStudioValueError,
+)
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
 from lmstudio_integrations.langchain import _messages as of_langchain
 from lmstudio_integrations.langchain import _tools as langchain_tools
@@ -380,3 +386,135 @@ async def test_a_text_that_is_too_long_is_an_error_that_names_it(server: Emulato
         assert str(error).startswith("text 1 has 603 tokens, and the model takes at most 512; lower ")
         assert "set length_policy='average' to embed it in parts, or 'truncate' to embed its beginning" in str(error)
         assert (error.used, error.limit) == (603, 512)
+
+
+# Structured output ----------------------------------------------------------------------------------------------------
+
+
+class Person(BaseModel):
+    """A person."""
+
+    name: str
+    age: int
+
+
+ANN = Person(name="Ann", age=7)
+OLD, HALF = '{"name": "Ann", "age": "old"}', '{"name": "Ann'
+SAID = [ChatMessage("x")]
+Structured = Callable[..., Any]
+
+
+def chain(host: str, settings: dict[str, Any], **given: Any) -> Any:
+    return ChatLMStudio(model="m", host=host, max_retries=0, **settings).with_structured_output(Person, **given)
+
+
+def predicted(method: str) -> Structured:
+    """Return the way to call a method of LlamaIndex; a stream is read to its end."""
+
+    async def call(host: str, settings: dict[str, Any], **given: Any) -> Any:
+        llm = LMStudio(model="m", host=host, max_retries=0, **settings)
+        if "chat" in method:
+            result: Any = getattr(llm.as_structured_llm(Person), method)(SAID, **given)
+        else:
+            result = getattr(llm, method)(Person, PromptTemplate("x"), given)
+        if isawaitable(result):
+            result = await result
+        if "stream" in method:
+            result = ([each async for each in result] if method.startswith("a") else list(result))[-1]
+        return result.raw if "chat" in method else result
+
+    return call
+
+
+async def last_of(stream: Any) -> Any:
+    return [each async for each in stream][-1]
+
+
+WHOLE: dict[str, Structured] = {
+    "invoke": lambda *at, **given: asyncio.to_thread(chain(*at, **given).invoke, "x"),
+    "ainvoke": lambda *at, **given: chain(*at, **given).ainvoke("x"),
+    "batch": lambda *at, **given: asyncio.to_thread(lambda: chain(*at, **given).batch(["x"])[0]),
+    **{method: predicted(method) for method in ("structured_predict", "astructured_predict", "chat", "achat")},
+}
+STREAMED: dict[str, Structured] = {
+    "stream": lambda *at, **given: asyncio.to_thread(lambda: list(chain(*at, **given).stream("x"))[-1]),
+    "astream": lambda *at, **given: last_of(chain(*at, **given).astream("x")),
+    **{
+        method: predicted(method)
+        for method in ("stream_structured_predict", "astream_structured_predict", "stream_chat", "astream_chat")
+    },
+}
+EVERY = {**WHOLE, **STREAMED}
+pytestmark = pytest.mark.filterwarnings("ignore:The `json` method is deprecated")
+
+
+def writing(written: str, *corrected: dict[str, Any]) -> Emulator:
+    """Return a server whose model writes a text, and takes another step if it is asked for a correction."""
+    rules = [{"when": {"last": "^Your response was rejected: "}, "then": [step]} for step in corrected]
+    return Emulator([ModelEntry(key="m", rules=(*rules, {"then": [{"text": written}]}))])
+
+
+@pytest.mark.parametrize("way", EVERY)
+async def test_a_value_may_be_in_a_code_block(way: str) -> None:
+    with writing(f"Here it is:\n\n```json\n{ANN.model_dump_json(indent=1)}\n```\n") as server:
+        assert await EVERY[way](server.address, {}) == ANN
+
+
+@pytest.mark.parametrize("way", EVERY)
+async def test_what_does_not_fit_is_an_error_with_the_whole_text_and_a_stream_is_never_corrected(way: str) -> None:
+    with writing(OLD, {"text": ANN.model_dump_json()}) as server:
+        given = {"max_attempts": 2} if way in STREAMED else {}
+        with pytest.raises(LMStudioStructuredOutputError, match="age") as caught:
+            await EVERY[way](server.address, {}, **given)
+        assert caught.value.text == OLD
+        with pytest.raises(LMStudioStructuredOutputError, match="raise max_tokens"):
+            await EVERY[way](server.address, {"max_tokens": 2}, **given)
+        assert len(server.predictions) == 2
+
+
+@pytest.mark.parametrize(
+    "written", ["[" * 100_000, '{"name": "Ann", "age": ' + "9" * 10_000 + "}"], ids=["too deep", "too many digits"]
+)
+@pytest.mark.parametrize("way", [*WHOLE, "stream", "stream_structured_predict"])
+async def test_what_no_parser_reads_is_an_error_with_the_whole_text(way: str, written: str) -> None:
+    with writing(written) as server:
+        with pytest.raises(LMStudioStructuredOutputError) as caught:
+            await EVERY[way](server.address, {})
+        assert caught.value.text == written
+
+
+@pytest.mark.parametrize("way", WHOLE)
+async def test_a_model_sees_every_attempt_and_why_it_was_rejected_and_the_last_one_counts(way: str) -> None:
+    with writing(OLD, {"text": HALF}) as server:
+        with pytest.raises(LMStudioStructuredOutputError) as caught:
+            await WHOLE[way](server.address, {}, max_attempts=3)
+        assert caught.value.text == HALF
+        first, second, third = server.predictions
+    assert [message["role"] for message in first.messages] == ["user"]
+    *asked, written, correction = second.messages
+    assert asked == first.messages
+    assert written == {"role": "assistant", "content": OLD}
+    assert "age" in correction["content"]
+    assert correction["content"].endswith("\n\nRespond again with a corrected response.")
+    assert third.messages[:3] == second.messages
+    assert first.config == second.config == third.config
+
+
+@pytest.mark.parametrize("way", WHOLE)
+async def test_an_attempt_that_fits_is_the_response_and_one_that_fails_leaves_the_error(way: str) -> None:
+    with writing(OLD, {"text": ANN.model_dump_json()}) as server:
+        assert await WHOLE[way](server.address, {}, max_attempts=3) == ANN
+        assert len(server.predictions) == 2
+    with writing(OLD, {"error": "the engine gave up"}) as server:
+        problem = r"(?s)age.*correction failed: .*engine gave up"
+        with pytest.raises(LMStudioStructuredOutputError, match=problem) as caught:
+            await WHOLE[way](server.address, {}, max_attempts=3)
+        assert caught.value.text == OLD
+        assert len(server.predictions) == 2
+
+
+@pytest.mark.parametrize("way", WHOLE)
+@pytest.mark.parametrize("max_attempts", [0, True, 1.5, None])
+async def test_the_number_of_attempts_is_a_positive_integer(way: str, max_attempts: Any) -> None:
+    with pytest.raises(LMStudioValueError, match=f"max_attempts must be an integer of at least 1; got {max_attempts}"):
+        await WHOLE[way](OFFLINE, {}, max_attempts=max_attempts)

@@ -7,7 +7,7 @@ import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import ModelRetryMiddleware, SummarizationMiddleware
 from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
@@ -158,18 +158,3 @@ def test_only_errors_that_may_pass_are_tried_again(agents: Server, question: str
     with pytest.raises(LMStudioServerError):
         create_agent(llm, [], middleware=[retry]).invoke(generate(question))
     assert len(agents.predictions) == tries
-
-
-async def test_the_messages_of_a_whole_run_can_be_added(agents: Server, look_up: Any) -> None:
-    """LangGraph's own example of token streams does so."""
-    agent = create_agent(agents.chat(model=MODEL), [look_up])
-    inputs: Any = {"messages": [HumanMessage("weather")]}
-    streamed = [message for message, _ in agent.stream(inputs, stream_mode="messages")]
-    astreamed = [message async for message, _ in agent.astream(inputs, stream_mode="messages")]
-    for messages in (streamed, astreamed):
-        gathered: Any = None
-        for message in messages:
-            if isinstance(message, AIMessageChunk):
-                gathered = message if gathered is None else gathered + message
-        assert gathered.text.startswith("It is like this")
-        assert gathered.response_metadata["finish_reason"] == "stop"

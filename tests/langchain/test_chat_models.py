@@ -145,15 +145,15 @@ CALLS: dict[str, Callable[..., Any]] = {
         ("av3", {}, 4),
     ],
 )
-@pytest.mark.parametrize("kind", [ChatLMStudio, LMStudioLLM])
-def test_callbacks_fire_once_on_every_path(
-    server: Server, kind: Any, way: str, settings: dict[str, Any], tokens: int
-) -> None:
+def test_callbacks_fire_once_on_every_path(server: Server, way: str, settings: dict[str, Any], tokens: int) -> None:
     """Three words and the last chunk; a non-streaming call reports no tokens. Handlers read `llm_output`."""
-    if "v3" in way and kind is LMStudioLLM:
-        pytest.skip("core has these events for chat models only")
+    check_callbacks(server.chat(max_tokens=3, **settings), way, tokens)
+    if "v3" not in way:  # core has these events for chat models only
+        check_callbacks(server.llm(max_tokens=3, **settings), way, tokens)
+
+
+def check_callbacks(llm: Any, way: str, tokens: int) -> None:
     counter, in_loop = Counter(), AsyncCounter()
-    llm = kind(model=CHAT, host=server.address, max_tokens=3, **settings)
     config: Any = {"callbacks": [counter, in_loop] if way in {"astream", "av3"} else [counter]}
     CALLS[way](llm, "count", config=config)
     assert counter.tokens == ["0", " 1", " 2", ""][:tokens]

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,15 +16,13 @@ from langchain.chat_models import base as chat_models
 from langchain.chat_models import init_chat_model
 from langchain.embeddings import base as embeddings
 from langchain.embeddings import init_embeddings
-from langchain_core.messages import HumanMessage
 
-from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioRuntimeError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, _registration, register
 from lmstudio_integrations.langchain.middleware import RepeatedToolCallMiddleware
 from tests.langchain.conftest import CHAT, COUNTED, OTHER, Server
 
-PAGE = Path(__file__).parents[2] / "docs" / "langchain" / "init-chat-model.md"
 GROUPS = ["deepagents.provider_profiles", "deepagents.harness_profiles"]
 TABLES: list[dict[str, Any]] = [chat_models._BUILTIN_PROVIDERS, embeddings._BUILTIN_PROVIDERS]
 
@@ -233,19 +230,3 @@ def test_a_small_window_ends_loops_unless_the_agent_has_its_own_middleware(own: 
         agent: Any = create_deep_agent(server.chat(model="loop"), middleware=mine)
         messages = agent.invoke({"messages": [("user", "count")]})["messages"]
     assert messages[-1].response_metadata["repeated_tool_call"]["count"] == (4 if own else 6)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("profiles")
-def test_the_page_says_how_many_tokens_a_small_window_saves(server: Server) -> None:
-    stated = re.search(r"from about ([\d,]+) tokens to about ([\d,]+)", " ".join(PAGE.read_text("utf-8").split()))
-    assert stated
-    default = tools_of(server)
-    register(small_window=True)
-    small = tools_of(server)
-    with Emulator(["smollm2-135m-instruct"]) as real:
-        model = ChatLMStudio(model="smollm2-135m-instruct", host=real.address)
-        message = [HumanMessage("Hello!")]
-        alone = model.get_num_tokens_from_messages(message)
-        measured = [model.get_num_tokens_from_messages(message, tools=tools) - alone for tools in (default, small)]
-    assert [int(number.replace(",", "")) for number in stated.groups()] == pytest.approx(measured, rel=0.05)

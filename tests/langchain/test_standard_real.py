@@ -13,7 +13,6 @@ from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore:.*was not trained for tool use"),
 ]
 

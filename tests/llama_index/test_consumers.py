@@ -9,17 +9,11 @@ from llama_index.core import Document, Settings, VectorStoreIndex
 from llama_index.core.agent.workflow import AgentStream, AgentWorkflow, FunctionAgent, ReActAgent, ToolCallResult
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.chat_engine import SimpleChatEngine
-from llama_index.core.extractors import DocumentContextExtractor
 from llama_index.core.indices.prompt_helper import PromptHelper
 from llama_index.core.memory import ChatMemoryBuffer
-from llama_index.core.node_parser import SentenceSplitter, TokenTextSplitter
-from llama_index.core.prompts import PromptTemplate
-from llama_index.core.query_engine import RouterQueryEngine
+from llama_index.core.node_parser import TokenTextSplitter
 from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
 from llama_index.core.schema import NodeWithScore, TextNode
-from llama_index.core.selectors import PydanticSingleSelector
-from llama_index.core.storage.docstore import SimpleDocumentStore
-from llama_index.core.tools import QueryEngineTool
 from pydantic import BaseModel
 
 from lmstudio_integrations.emulator import ModelEntry
@@ -113,25 +107,6 @@ def test_a_chat_engine_streams_into_another_thread(llm: LMStudio) -> None:
     assert engine.chat_history[-1].content == "0 1 2 3 4 5 6 7 8 9"
 
 
-def test_a_router_chooses_an_engine(llm: LMStudio, index: VectorStoreIndex) -> None:
-    tools = [
-        QueryEngineTool.from_defaults(index.as_query_engine(llm=llm), name="weather", description="about weather"),
-        QueryEngineTool.from_defaults(index.as_query_engine(llm=llm), name="cats", description="about cats"),
-    ]
-    chosen = {"tool": "SingleSelection", "arguments": {"index": 1, "reason": "it fits"}}
-    with server_with({"when": {"tools": ["SingleSelection"]}, "then": [chosen]}) as other:
-        chooser = other.llm()
-        with chooser:
-            engine = RouterQueryEngine.from_defaults(
-                tools,
-                llm=llm,
-                selector=PydanticSingleSelector.from_defaults(llm=chooser),
-            )
-            response = engine.query("Do they sleep?")
-    assert response.metadata is not None
-    assert response.metadata["selector_result"].ind == 0
-
-
 # Agents ---------------------------------------------------------------------------------------------------------------
 
 
@@ -190,15 +165,6 @@ def test_memories_are_as_long_as_the_context_window(llm: LMStudio) -> None:
     assert memory.get()[-1].content == "Done now."
 
 
-def test_contextual_retrieval_writes_a_context_for_each_node() -> None:
-    with server_with({"then": [{"text": "About Oslo."}]}) as server, server.llm() as llm:
-        nodes: Any = SentenceSplitter().get_nodes_from_documents([Document(text=RAIN, id_="d")])
-        store = SimpleDocumentStore()
-        store.add_documents([Document(text=RAIN, id_="d")])
-        extractor = DocumentContextExtractor(docstore=store, llm=llm, max_context_length=4000)
-        assert [node.metadata for node in extractor.process_nodes(nodes)] == [{"context": "About Oslo."}]
-
-
 def announced(listener: Listener) -> list[str]:
     """Return what was said of beginnings and ends."""
     names = [type(event).__name__ for event in listener.events]
@@ -221,16 +187,6 @@ async def test_every_call_is_announced_once(llm: LMStudio, listener: Listener, p
         chunks = [chunk async for chunk in response] if prefix else list(response)
         assert len(listener.names("InProgress")) == len(chunks)
     assert announced(listener) == both_ends_of(path)
-
-
-async def test_predictions_of_core_keep_the_system_prompt(server: Server) -> None:
-    with server.llm(system_prompt="Be terse.") as llm:
-        assert llm.predict(PromptTemplate("{x}"), x="count") == "0 1 2 3 4 5 6 7 8 9"
-        assert server.conversation[0] == ("system", [{"type": "text", "text": "Be terse."}])
-        assert await llm.apredict(PromptTemplate("{x}"), x="count") == "0 1 2 3 4 5 6 7 8 9"
-        assert "".join(llm.stream(PromptTemplate("{x}"), x="count")) == "0 1 2 3 4 5 6 7 8 9"
-        fragments = await llm.astream(PromptTemplate("{x}"), x="count")
-        assert "".join([fragment async for fragment in fragments]) == "0 1 2 3 4 5 6 7 8 9"
 
 
 def test_the_tokenizer_serves_the_settings(llm: LMStudio, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,7 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
-from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, NUMBERS, SMALL, SMALL_CONTEXT_LENGTH, Server, raw
+from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, NUMBERS, SMALL, SMALL_CONTEXT_LENGTH, Server
 
 
 def generating(text: str) -> list[ChatMessage]:
@@ -53,23 +52,7 @@ def test_a_stream_may_continue_a_formatted_prompt(llm: LMStudio) -> None:
 # Leaving early --------------------------------------------------------------------------------------------------------
 
 
-def test_a_stream_may_be_read_in_another_thread(llm: LMStudio) -> None:
-    stream = llm.stream_chat(generating("count"))
-    found: list[str] = []
-    reader = threading.Thread(target=lambda: found.extend(chunk.delta or "" for chunk in stream))
-    reader.start()
-    reader.join(600)
-    assert "".join(found) == NUMBERS
-
-
 # Settings -------------------------------------------------------------------------------------------------------------
-
-
-def test_a_call_may_name_another_model(llm: LMStudio) -> None:
-    assert raw(llm.chat(generating("count"), model=SMALL))["model"] == SMALL
-    assert raw(llm.chat(generating("count")))["model"] == CHAT
-    llm.model = SMALL
-    assert raw(llm.chat(generating("count")))["model"] == SMALL
 
 
 @pytest.mark.parametrize(

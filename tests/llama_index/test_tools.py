@@ -88,11 +88,6 @@ def test_a_schema_that_contains_itself_keeps_its_references() -> None:
     assert found["parameters"]["properties"]["children"]["items"] == {"$ref": "#/$defs/Node"}
 
 
-def test_two_names_that_become_one_are_rejected() -> None:
-    with pytest.raises(LMStudioValueError, match="both become 'a_b'"):
-        tool_settings(openai_tools([tool(now, name="a.b"), tool(now, name="a b")]), None)
-
-
 def test_a_tool_without_a_name_is_rejected() -> None:
     class Nameless(BaseTool):
         @property
