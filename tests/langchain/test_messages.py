@@ -15,7 +15,7 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
-from langchain_core.messages.content import create_file_block, create_image_block
+from langchain_core.messages.content import create_file_block
 
 from lmstudio_integrations._adapters.conversation import ImageSource, encode, images
 from lmstudio_integrations.errors import LMStudioValueError
@@ -172,7 +172,6 @@ def test_function_messages_are_tool_results() -> None:
         {"type": "image", "base64": BASE64, "mime_type": "image/png"},
         {"type": "image", "source_type": "base64", "data": BASE64, "mime_type": "image/png"},
         {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": BASE64}},
-        {"type": "image", "url": f"data:image/png;base64,{BASE64}"},
         {"type": "image", "data": IMAGE},
         {"type": "image_url", "image_url": {"url": "https://h/a.png"}},
         {"type": "image", "source_type": "url", "url": "https://h/a.png"},
@@ -226,7 +225,6 @@ FILES: list[dict[str, Any]] = [
     {"type": "text-plain", "base64": in_base64(TABLE), "mime_type": "text/plain"},
     {"type": "file", "base64": in_base64(TABLE), "mime_type": "text/csv; charset=utf-8"},
     {"type": "file", "base64": in_base64("\ufeff" + TABLE), "mime_type": "application/octet-stream"},
-    {"type": "file", "source_type": "base64", "data": in_base64(TABLE), "mime_type": "application/json"},
     {"type": "file", "source_type": "text", "text": TABLE},
     {"type": "file", "file": {"file_data": f"data:text/plain;base64,{in_base64(TABLE)}", "filename": "a.txt"}},
     {"type": "input_file", "file_data": f"data:image/svg+xml;base64,{in_base64(TABLE)}"},
@@ -247,8 +245,6 @@ def test_a_file_of_a_text_type_is_text(block: dict[str, Any]) -> None:
     [
         (create_file_block(url="mcp://r/1", mime_type="application/pdf"), "mcp://r/1"),
         (create_file_block(url="https://h/a.txt", filename="a.txt"), "a.txt: https://h/a.txt"),
-        (create_image_block(url="file:///a.png", mime_type="image/png"), "file:///a.png"),
-        ({"type": "text-plain", "url": "https://h/b.txt", "mime_type": "text/plain"}, "https://h/b.txt"),
         ({"type": "resource_link", "uri": "mcp://r/2", "name": "r"}, "r: mcp://r/2"),
         (
             create_file_block(base64=BASE64, mime_type="application/pdf", filename="a.pdf"),
@@ -305,14 +301,11 @@ def test_images_that_a_tool_returned_move_to_the_next_user_turn(later: list[Base
         ([RemoveMessage(id="1")], "RemoveMessage"),
         ([ChatMessage(content="x", role="judge")], "'judge'"),
         ([HumanMessage([{"type": "audio", "base64": "", "mime_type": "audio/wav"}])], "'audio'.*transcribe or"),
-        ([HumanMessage([{"type": "video", "url": "x"}])], "'video'"),
         ([HumanMessage([{"type": "file", "mime_type": "application/pdf", "base64": BASE64}])], "'file'.*extract"),
         ([HumanMessage([{"type": "file", "mime_type": "text/csv", "url": "https://h/a"}])], "'file'.*extract"),
         ([HumanMessage([{"type": "image", "file_id": "x"}])], "an image block needs"),
         ([HumanMessage([{"type": "image", "base64": "x"}])], "not base64"),
-        ([HumanMessage([{"type": "image", "base64": "\ud83d"}])], "not base64"),
         ([HumanMessage([{"type": "reasoning", "reasoning": "x"}])], "'reasoning'"),
-        ([HumanMessage([{"foo": "bar"}])], "None"),
         ([HumanMessage([{"type": "text", "text": 5}])], "must hold its text"),
         ([HumanMessage([{"type": "text-plain", "url": "https://h/a.txt", "mime_type": "text/plain"}])], "'text-plain'"),
         ([HumanMessage([{"type": "text-plain", "base64": "ä", "mime_type": "text/plain"}])], "not base64"),

@@ -236,14 +236,6 @@ def test_a_structured_response_that_never_fits_ends_the_run(script: Script) -> N
     assert_is_valid(messages)
 
 
-def test_a_structured_response_that_fits_is_the_result(script: Script) -> None:
-    server = script(finally_=[{"tool": "Report", "arguments": {"degrees": 3}}])
-    agent: Any = create_agent(
-        server.chat(model="scripted"), middleware=[RepeatedToolCallMiddleware()], response_format=ToolStrategy(Report)
-    )
-    assert agent.invoke({"messages": [HumanMessage("Hello!")]})["structured_response"] == Report(degrees=3)
-
-
 # Invalid calls --------------------------------------------------------------------------------------------------------
 
 BROKEN = [{"text": "I look."}, {"tool": "look", "malformed": '{"value": "a'}]

@@ -94,6 +94,12 @@ def test_registering_again_and_from_threads_changes_nothing_more() -> None:
     assert tables == [*map(dict, TABLES)]
 
 
+@pytest.fixture
+def import_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Replaces how packages are imported."""
+    return lambda importer: monkeypatch.setattr(_registration, "import_module", importer)
+
+
 def no_module(name: str) -> Any:
     if name != "langchain.embeddings.base":
         return sys.modules[name]
@@ -110,9 +116,9 @@ def no_module(name: str) -> Any:
     ids=["module", "table", "shape"],
 )
 def test_a_table_that_has_moved_is_one_error_that_names_the_remedy(
-    importer: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    importer: Callable[[str], Any], import_by: Callable[[Any], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_registration, "import_module", importer)
+    import_by(importer)
     with pytest.raises(
         LMStudioRuntimeError, match=r"langchain [\d.]+ has no table langchain.embeddings.*\(model="
     ) as e:
@@ -129,24 +135,24 @@ def test_a_table_that_has_moved_is_one_error_that_names_the_remedy(
     ("missing", "small_window"), [("langchain", False), ("deepagents", True)], ids=["langchain", "deepagents"]
 )
 def test_a_missing_package_is_named_with_the_command(
-    missing: str, small_window: bool, monkeypatch: pytest.MonkeyPatch
+    missing: str, small_window: bool, import_by: Callable[[Any], None]
 ) -> None:
     def importer(name: str) -> Any:
         if name.startswith(missing):
             raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
         return sys.modules[name]
 
-    monkeypatch.setattr(_registration, "import_module", importer)
+    import_by(importer)
     with pytest.raises(ModuleNotFoundError, match=rf"^register needs {missing}; run: .*pip install {missing}$"):
         register(small_window=small_window)
     _registration.register_or_log()
 
 
-def test_a_package_that_langchain_misses_is_not_mistaken_for_langchain(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_langchain_misses_is_not_mistaken_for_langchain(import_by: Callable[[Any], None]) -> None:
     def importer(_name: str) -> Any:
         raise ModuleNotFoundError("No module named 'langgraph'", name="langgraph")
 
-    monkeypatch.setattr(_registration, "import_module", importer)
+    import_by(importer)
     with pytest.raises(ModuleNotFoundError, match="langgraph"):
         register()
 

@@ -14,7 +14,7 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 from lmstudio_integrations.langchain import ChatLMStudio
-from tests.langchain.conftest import CHAT, COUNTED, MODELS, OTHER, Invoke, Server
+from tests.langchain.conftest import CHAT, COUNTED, MODELS, Invoke, Server
 from tests.support.tqdm_bars import Drawn
 
 # Settings -------------------------------------------------------------------------------------------------------------
@@ -30,11 +30,6 @@ def test_a_preset_ranks_below_what_is_set(generate: Invoke) -> None:
         assert (server.last_request.config.temperature, server.last_request.config.top_k_sampling) == (0.1, 7)
         with pytest.raises(LMStudioPresetNotFoundError):
             generate(server.chat(preset="yours"), "count")
-
-
-def test_no_model_means_any_that_is_loaded(server: Server, generate: Invoke) -> None:
-    server.load(OTHER)
-    assert generate(server.chat(model=None), "Hello").response_metadata["model_name"] == OTHER
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,9 @@ class _Spans(NullSpanHandler):
 
 
 @pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def spans() -> Iterator[list[str]]:
     """The spans that begin, by class and method."""
     found = _Spans()
-    monkeypatch.setattr(root_dispatcher, "span_handlers", [*root_dispatcher.span_handlers, found])
-    return found.begun
+    root_dispatcher.add_span_handler(found)
+    yield found.begun
+    root_dispatcher.span_handlers.remove(found)

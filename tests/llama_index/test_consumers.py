@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import llama_index.core
 import pytest
-from llama_index.core import Document, Settings, VectorStoreIndex
+from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.agent.workflow import AgentStream, AgentWorkflow, FunctionAgent, ReActAgent, ToolCallResult
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.chat_engine import SimpleChatEngine
@@ -91,11 +90,9 @@ def test_a_response_synthesizer_has_room_for_the_chat_template(
     monkeypatch.setattr(chat_template, "_PLAIN", {**chat_template._PLAIN, "user": (header, "\n")})
     nodes = [NodeWithScore(node=TextNode(text="rain " * 2000)) for _ in range(2)]
     with server_with(context_length=1024) as server, server.llm(max_tokens=5, context_length=1024) as llm:
-        monkeypatch.setattr(Settings, "_tokenizer", None)
-        monkeypatch.setattr(llama_index.core, "global_tokenizer", None)
-        Settings.tokenizer = LMStudioTokenizer(llm)
         # Up to core 0.14.23, synthesizers use the helper of `Settings` even if they get a model of their own.
-        helper = PromptHelper.from_llm_metadata((llm.load() if loaded else llm).metadata)
+        metadata = (llm.load() if loaded else llm).metadata
+        helper = PromptHelper.from_llm_metadata(metadata, tokenizer=LMStudioTokenizer(llm))
         synthesizer = get_response_synthesizer(llm=llm, prompt_helper=helper, response_mode=ResponseMode(mode))
         assert str(synthesizer.synthesize(QUESTION, nodes))
 
@@ -189,9 +186,6 @@ async def test_every_call_is_announced_once(llm: LMStudio, listener: Listener, p
     assert announced(listener) == both_ends_of(path)
 
 
-def test_the_tokenizer_serves_the_settings(llm: LMStudio, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Settings, "_tokenizer", None)
-    monkeypatch.setattr(llama_index.core, "global_tokenizer", None)
-    Settings.tokenizer = LMStudioTokenizer(llm)
-    splitter = TokenTextSplitter(chunk_size=8, chunk_overlap=0, tokenizer=Settings.tokenizer)
+def test_the_tokenizer_serves_a_splitter(llm: LMStudio) -> None:
+    splitter = TokenTextSplitter(chunk_size=8, chunk_overlap=0, tokenizer=LMStudioTokenizer(llm))
     assert len(splitter.split_text("one two three four five six seven eight. nine ten eleven twelve.")) > 1

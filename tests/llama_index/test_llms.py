@@ -1,6 +1,5 @@
 """`LMStudio` on the emulator: chat, completion, streams, settings, context lengths."""
 
-import asyncio
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -196,11 +195,6 @@ def test_the_payload_of_events_names_the_model(llm: LMStudio) -> None:
     payload = llm.to_payload()
     assert payload["class_name"] == "LMStudio"
     assert (payload["model"], payload["model_name"], payload["temperature"]) == (CHAT, CHAT, None)
-
-
-def test_tokens_are_the_models_own(llm: LMStudio) -> None:
-    assert len(llm.tokenize("one two three")) == 3
-    assert asyncio.run(llm.atokenize("one two three")) == llm.tokenize("one two three")
 
 
 # Images ---------------------------------------------------------------------------------------------------------------

@@ -229,15 +229,15 @@ def test_the_tokenizer_gives_the_models_tokens(llm: LMStudio) -> None:
     assert by_pickle(tokenizer)("one two three") == tokenizer("one two three")
 
 
-def test_the_tokenizer_requests_once_for_each_text(llm: LMStudio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tokenizer_requests_once_for_each_text() -> None:
     texts: list[str] = []
 
-    def tokenize(_llm: LMStudio, text: str) -> list[int]:
-        texts.append(text)
-        return [1]
+    class Counting(LMStudio):
+        def tokenize(self, text: str) -> list[int]:
+            texts.append(text)
+            return [1]
 
-    monkeypatch.setattr(LMStudio, "tokenize", tokenize)
-    tokenizer = LMStudioTokenizer(llm)
+    tokenizer = LMStudioTokenizer(Counting(model="m"))
     tokenizer("a").append(2)
     assert tokenizer("a") == [1]
     assert texts == ["a"]

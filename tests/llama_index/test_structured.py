@@ -1,7 +1,7 @@
 """Structured output: by grammar, through core's programs, and as partial objects of a stream."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from inspect import isawaitable
 from typing import Any
 
@@ -53,10 +53,11 @@ class Listener(BaseEventHandler):
 
 
 @pytest.fixture
-def listener(monkeypatch: pytest.MonkeyPatch) -> Listener:
+def listener() -> Iterator[Listener]:
     found = Listener()
-    monkeypatch.setattr(root_dispatcher, "event_handlers", [*root_dispatcher.event_handlers, found])
-    return found
+    root_dispatcher.add_event_handler(found)
+    yield found
+    root_dispatcher.event_handlers.remove(found)
 
 
 def schema_sent(server: Server) -> Any:
