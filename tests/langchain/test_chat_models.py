@@ -173,7 +173,7 @@ def test_a_call_may_choose_whether_it_streams(server: Server, kind: Any, way: st
         CALLS[way](llm, "count", config={"callbacks": [counter]}, **given)
         return len(counter.tokens)
 
-    settings = {"model": CHAT, "host": server.address, "max_tokens": 3}
+    settings: dict[str, Any] = {"model": CHAT, "host": server.address, "max_tokens": 3}
     llm, streaming = kind(**settings), kind(**settings, streaming=True)
     assert [tokens(llm), tokens(llm, streaming=True), tokens(llm.bind(stream=True))] == [0, 4, 4]
     assert [tokens(streaming), tokens(streaming, streaming=False), tokens(streaming, stream=False)] == [4, 0, 0]

@@ -370,7 +370,7 @@ def test_a_batch_is_bounded_by_the_config_or_by_what_the_model_runs_at_once(
 
 
 def test_a_batch_keeps_the_bound_of_the_chain_that_it_is_part_of() -> None:
-    chain = RunnableLambda(lambda _: Echo(model="m").batch(QUESTIONS))
+    chain: Any = RunnableLambda(lambda _: Echo(model="m").batch(QUESTIONS))
     assert {response.content for response in chain.invoke(1, {"max_concurrency": 1})} == {"1"}
 
 

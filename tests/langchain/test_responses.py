@@ -306,8 +306,12 @@ async def test_chunks_of_several_responses_can_be_added(output_version: str) -> 
     assert load(dumpd(last), allowed_objects="messages") == AIMessageChunk(**last.model_dump())
 
 
-RESPONDED = [text(" ", "Yes"), [LlmPredictionFragment("Yes", tokens=[{"text": "Yes"}])], call("c1", "f", {})]
-BLANK = [[], text(" ", "\n"), [LlmPredictionFragment(" ", tokens=[{"text": " "}])]]
+RESPONDED: list[list[PredictionEvent]] = [
+    text(" ", "Yes"),
+    [LlmPredictionFragment("Yes", tokens=[{"text": "Yes"}])],
+    call("c1", "f", {}),
+]
+BLANK: list[list[PredictionEvent]] = [[], text(" ", "\n"), [LlmPredictionFragment(" ", tokens=[{"text": " "}])]]
 
 
 @pytest.mark.parametrize("respond", [lambda events, **settings: streamed(events, "v0", **settings), invoked])
