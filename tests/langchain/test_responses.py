@@ -311,7 +311,11 @@ RESPONDED: list[list[PredictionEvent]] = [
     [LlmPredictionFragment("Yes", tokens=[{"text": "Yes"}])],
     call("c1", "f", {}),
 ]
-BLANK: list[list[PredictionEvent]] = [[], text(" ", "\n"), [LlmPredictionFragment(" ", tokens=[{"text": " "}])]]
+BLANK: list[list[PredictionEvent]] = [
+    [],
+    text(" ", "\n"),
+    [LlmPredictionFragment(" ", tokens=[{"text": " "}])],
+]
 
 
 @pytest.mark.parametrize("respond", [lambda events, **settings: streamed(events, "v0", **settings), invoked])
