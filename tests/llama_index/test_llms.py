@@ -95,6 +95,13 @@ def test_a_request_timeout_beside_what_it_means_is_rejected(clock: str) -> None:
 def test_extra_settings_of_migrants_are_checked_as_well() -> None:
     with pytest.raises(ValueError, match="did you mean 'top_p'"):
         LMStudio(**dict[str, Any](additional_kwargs={"topp": 4}))
+    with pytest.raises(ValueError, match="additional_kwargs must be a dict of settings, got 'x'"):
+        LMStudio(**dict[str, Any](additional_kwargs="x"))
+
+
+async def test_tokens_are_the_models_own(llm: LMStudio) -> None:
+    assert len(llm.tokenize("one two three")) == 3
+    assert await llm.atokenize("one two three") == llm.tokenize("one two three")
 
 
 # What LlamaIndex reads -----------------------------------------------------------------------------------------------
