@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import pytest
 from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage, trim_messages
 from langchain_core.messages.content import create_file_block
 
+from lmstudio_integrations.client.api.sync import LLM
+from lmstudio_integrations.errors import LMStudioPromptTemplateError
 from lmstudio_integrations.langchain import ChatLMStudio
-from lmstudio_integrations.langchain._messages import PER_IMAGE
+from lmstudio_integrations.langchain._messages import PER_IMAGE, PER_MESSAGE
 from tests.langchain.conftest import CHAT, OTHER, PLAIN, Server
 from tests.langchain.test_messages import BASE64
 from tests.langchain.test_tools import weather
@@ -41,6 +44,16 @@ def test_an_image_counts_by_estimate(server: Server) -> None:
     block = {"type": "image", "base64": BASE64}
     plain = llm.get_num_tokens_from_messages([HumanMessage("what?")])
     assert llm.get_num_tokens_from_messages([HumanMessage(["what?", block])]) == plain + PER_IMAGE
+
+
+def test_what_the_template_rejects_is_counted_text_by_text(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> str:
+        raise LMStudioPromptTemplateError("roles must alternate")
+
+    monkeypatch.setattr(LLM, "apply_prompt_template", fail)
+    call = AIMessage("I look.", tool_calls=[{"name": "f", "args": {}, "id": "1"}])
+    parts: list[Any] = [call, ToolMessage("it rains", tool_call_id="1")]
+    assert server.chat().get_num_tokens_from_messages(parts) == 2 + 2 + 2 + 2 * PER_MESSAGE
 
 
 def test_a_file_that_a_tool_returned_is_counted_and_trimmed(server: Server) -> None:
