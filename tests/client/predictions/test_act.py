@@ -200,7 +200,9 @@ async def test_invalid_parameters_are_rejected_before_sending(
 
 
 @pytest.mark.parametrize(
-    ("implementation", "parallel"), [(shout, None), (Loud(), 1), (wrapped, 1), (wrapped, None)], ids=str
+    ("implementation", "parallel"),
+    [(shout, None), (Loud(), 1), (wrapped, 1), (wrapped, None)],
+    ids=["function", "object", "wrapped-one", "wrapped"],
 )
 async def test_an_awaitable_result_of_a_tool_is_awaited(
     model: Any, implementation: Callable[..., Any], parallel: int | None
