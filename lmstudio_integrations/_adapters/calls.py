@@ -194,7 +194,9 @@ class ResolvedCall(NamedTuple):
         template = yield from model.get_chat_template_info()
         info = yield from model.get_info(load=True)
         wire = info.to_dict()
-        self.runtime.record_info(self.handle.model, str(model.context.target), wire, {})
+        # Of several hosts, it has the smallest context length, which a response of one of them must not replace.
+        host = str(model.context.target) if len(self.handle.model.places) == 1 else None
+        self.runtime.record_info(self.handle.model, host, wire, {})
         if warm is not None:
             yield from model.prefill(warm, self.request_arguments(), keep_warm=keep_warm)
         return wire, template

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import contextlib
 import gc
-import threading
 from collections import Counter
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +11,9 @@ from itertools import cycle
 from typing import Any, cast
 
 import pytest
+from langchain_core.caches import InMemoryCache
 
-from lmstudio_integrations.client.hosts import host as host_module
-from lmstudio_integrations.client.transport.connect import suggestions
+from lmstudio_integrations import Client
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -22,13 +21,11 @@ from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioModelNotFoundError,
     LMStudioServerError,
-    LMStudioUnreachableError,
 )
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
-from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.hosts.servers import (
     CHAT,
-    EMBEDDING,
     addresses,
     call,
     chat_model,
@@ -40,10 +37,11 @@ from tests._adapters.hosts.servers import (
     servers,
     two_servers,
 )
-from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter
+from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter, covering
 from tests.support.gate import Gate
 from tests.support.pauses import replace_pauses
 from tests.support.ports import free_port
+from tests.support.web import PIXEL
 
 TOKENS = ["sk-lm-aaaaaaaa:aaaaaaaaaaaaaaaaaaaa", "sk-lm-bbbbbbbb:bbbbbbbbbbbbbbbbbbbb"]
 SECONDS = 600.0
@@ -53,6 +51,9 @@ both_paths = pytest.mark.parametrize("path", ["sync", "async"])
 # What is done with hosts is the same for all adapters, and on both paths.
 every_adapter_on_a_path = pytest.mark.parametrize(
     ("adapter", "path"), [*zip(ADAPTERS.values(), cycle(["sync", "async"]), strict=False)]
+)
+some_adapters_on_a_path = pytest.mark.parametrize(
+    ("adapter", "path"), [(ADAPTERS["ChatLMStudio"], "async"), (ADAPTERS["LMStudioEmbedding"], "sync")]
 )
 every_language_model_on_a_path = pytest.mark.parametrize(
     ("adapter", "path"), [*zip(LANGUAGE_MODELS.values(), cycle(["async", "sync"]), strict=False)]
@@ -86,7 +87,7 @@ def test_a_host_that_is_switched_off_is_avoided(adapter: Adapter, path: str, pai
     assert requests(pair[1]) == 1
 
 
-@every_adapter_on_a_path
+@some_adapters_on_a_path
 def test_the_environment_may_name_several_hosts(
     adapter: Adapter, path: str, pair: list[Emulator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +144,7 @@ def test_a_stream_that_has_begun_never_moves(pair: list[Emulator]) -> None:
     assert requests(other) == 0
 
 
-@every_adapter_on_a_path
+@some_adapters_on_a_path
 def test_the_error_names_every_host_and_its_reason(adapter: Adapter, path: str) -> None:
     with servers((chat_model(key="other"),)) as (server,):
         on, off = server.address, f"127.0.0.1:{free_port()}"
@@ -157,14 +158,6 @@ def test_the_error_names_every_host_and_its_reason(adapter: Adapter, path: str) 
     assert "nothing listens there" in text
 
 
-def test_what_helps_all_hosts_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suggestions, "in_container", lambda: False)
-    with pytest.raises(LMStudioUnreachableError) as caught:
-        ChatLMStudio(model=CHAT, host=[f"127.0.0.1:{free_port()}" for _ in range(2)]).invoke("Hello")
-    text = str(caught.value)
-    assert (text.count("nothing listens there"), text.count("lmsi serve")) == (2, 1)
-
-
 def test_an_error_of_the_request_is_not_repeated_elsewhere(pair: list[Emulator]) -> None:
     model = ChatLMStudio(model=CHAT, host=addresses(pair))
     with pytest.raises(LMStudioServerError, match="context"):
@@ -172,24 +165,15 @@ def test_an_error_of_the_request_is_not_repeated_elsewhere(pair: list[Emulator])
     assert sum(map(requests, pair)) == 1
 
 
-@every_adapter_on_a_path
-def test_a_host_comes_back_when_it_responds_again(
-    adapter: Adapter, path: str, pair: list[Emulator], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(host_module, "ABSENCE", 0.0)
+@some_adapters_on_a_path
+def test_a_host_comes_back_when_it_responds_again(adapter: Adapter, path: str, pair: list[Emulator]) -> None:
     port = free_port()
     model = adapter.make(model=key_of(adapter), host=[f"127.0.0.1:{port}", pair[0].address])
     assert call(adapter, path, model, "Hello")
     assert requests(pair[0]) == 1
-    models = (chat_model(preload=True), embedding_model(preload=True))
-    with Emulator(models, port=port) as server:
-        deadline = threading.Event()
-        timer = threading.Timer(SECONDS, deadline.set)
-        timer.start()
-        while not known(model)[0].available:  # each call asks the host in the background
-            assert not deadline.is_set()
-            call(adapter, path, model, "Hello")
-        timer.cancel()
+    with Emulator((chat_model(preload=True), embedding_model(preload=True)), port=port) as server:
+        assert [status.available for status in model.hosts()] == [True, True]
+        assert call(adapter, path, model, "Hello")
         assert not requests(server), "a host that has failed comes last among equals"
         pair[0].stop()
         assert call(adapter, path, model, "Hello")
@@ -208,50 +192,28 @@ def test_the_status_of_one_host_is_known_too(adapter: Adapter, pair: list[Emulat
 # Loads ----------------------------------------------------------------------------------------------------------------
 
 
-def _load_on_second_and_use_it(
-    adapter: Adapter, path: str, model: Any, hosts: tuple[Emulator, Emulator], gate: Gate
-) -> None:
-    """Call twice, for which the one slot of the first host is too few; once the second host has loaded, call again."""
-    first, second = hosts
-    before = len(first.predictions)
-    with ThreadPoolExecutor(3) as pool:
-        calls = [pool.submit(call, adapter, path, model, "hold") for _ in range(2)]
-        first.wait_for(lambda: len(first.predictions) == before + 2, SECONDS)
-        second.wait_for(lambda: bool(second.loaded()), SECONDS)
-        assert [status.loaded for status in model.hosts()] == [True, True]
-        calls.append(pool.submit(call, adapter, path, model, "hold"))
-        second.wait_for(lambda: running(second) == 1, SECONDS)
-        gate.open()
-        for each in calls:
-            each.result(SECONDS)
-
-
 @every_language_model_on_a_path
 def test_when_all_slots_are_taken_the_model_is_loaded_on_another_host(adapter: Adapter, path: str, gate: Gate) -> None:
     with servers((chat_model(slots=1, preload=True),), (chat_model(slots=1),), gate=gate) as (first, second):
         model = adapter.make(model=CHAT, host=addresses([first, second]))
-        _load_on_second_and_use_it(adapter, path, model, (first, second), gate)
+        with ThreadPoolExecutor(3) as pool:
+            calls = [pool.submit(call, adapter, path, model, "hold") for _ in range(2)]
+            first.wait_for(lambda: len(first.predictions) == 2, SECONDS)
+            second.wait_for(lambda: bool(second.loaded()), SECONDS)
+            assert [status.loaded for status in model.hosts()] == [True, True]
+            calls.append(pool.submit(call, adapter, path, model, "hold"))
+            second.wait_for(lambda: running(second) == 1, SECONDS)
+            gate.open()
+            for each in calls:
+                each.result(SECONDS)
         assert len(second.loads) == 1
 
 
-@both_paths
-def test_an_instance_of_its_own_that_was_loaded_meanwhile_is_used(path: str, gate: Gate) -> None:
-    adapter = ADAPTERS["ChatLMStudio"]
-    with servers((chat_model(slots=1),), (chat_model(slots=1),), gate=gate) as (first, second):
-        model = adapter.make(model=CHAT, host=addresses([first, second]), load_policy="new_instance")
-        call(adapter, path, model, "Hello")
-        model.hosts()  # so that its one slot is known
-        _load_on_second_and_use_it(adapter, path, model, (first, second), gate)
-        assert [len(server.loads) for server in (first, second)] == [1, 1]
-
-
-@both_paths
-def test_a_model_that_must_be_loaded_is_loaded_nowhere(path: str, gate: Gate) -> None:
-    adapter = ADAPTERS["ChatLMStudio"]
+def test_a_model_that_must_be_loaded_is_loaded_nowhere(gate: Gate) -> None:
     with servers((chat_model(slots=1, preload=True),), (chat_model(slots=1),), gate=gate) as (first, second):
-        model = adapter.make(model=CHAT, host=addresses([first, second]), load_policy="require_loaded")
+        model = ChatLMStudio(model=CHAT, host=addresses([first, second]), load_policy="require_loaded")
         with ThreadPoolExecutor(2) as pool:
-            calls = [pool.submit(call, adapter, path, model, "hold") for _ in range(2)]
+            calls = [pool.submit(model.invoke, "hold") for _ in range(2)]
             first.wait_for(lambda: len(first.predictions) == 2, SECONDS)
             gate.open()
             for each in calls:
@@ -259,7 +221,7 @@ def test_a_model_that_must_be_loaded_is_loaded_nowhere(path: str, gate: Gate) ->
         assert not second.loads
 
 
-@every_adapter_on_a_path
+@some_adapters_on_a_path
 def test_a_model_that_is_loaded_nowhere_is_loaded_where_it_is_downloaded(adapter: Adapter, path: str) -> None:
     with servers((chat_model(key="other"),), (chat_model(), embedding_model())) as (first, second):
         assert call(adapter, path, adapter.make(model=key_of(adapter), host=addresses([first, second])), "Hello")
@@ -274,23 +236,6 @@ def test_a_host_whose_load_failed_is_avoided_and_the_call_moves(gate: Gate) -> N
         assert model.invoke("Hello").response_metadata["host"] == second.address
         assert model.invoke("Hello").response_metadata["host"] == second.address
         assert len(first.loads) == 1
-
-
-def test_the_progress_of_a_background_load_is_not_reported_on_another_thread(gate: Gate) -> None:
-    with servers((chat_model(slots=1, preload=True),), (chat_model(slots=1),), gate=gate) as (first, second):
-        seen: list[str] = []
-        model = ChatLMStudio(
-            model=CHAT,
-            host=addresses([first, second]),
-            on_load_progress=lambda _: seen.append(threading.current_thread().name),
-        )
-        with ThreadPoolExecutor(2, thread_name_prefix="caller") as pool:
-            calls = [pool.submit(model.invoke, "hold") for _ in range(2)]
-            second.wait_for(lambda: bool(second.loaded()), SECONDS)
-            gate.open()
-            for each in calls:
-                each.result(SECONDS)
-        assert all(name.startswith("caller") for name in seen)
 
 
 # What is the same on all hosts ----------------------------------------------------------------------------------------
@@ -314,29 +259,32 @@ def test_each_host_gets_its_own_token() -> None:
             ChatLMStudio(model=CHAT, host=first.address, api_token=TOKENS[1]).invoke("Hello")
 
 
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"host": []}, "must name at least one server"),
-        ({"host": ["a:1", "ws://a:1"]}, "are the same server"),
-        ({"host": ["a:1", "b:1:2"]}, "is not an address"),
-        ({"host": ["a:1", "b:1"], "model": None}, "several hosts need a model"),
-        ({"host": ["a:1", "b:1"], "api_token": {"c:1": "x"}}, "'c:1'"),
-        ({"host": ["a:1", "b:1"], "api_token": {"a:1": 7}}, "must be a string"),
-        ({"host": ["user:secret@a:1", "b:1"]}, "must hold no credentials"),
-    ],
-)
-@every_adapter
-def test_a_wrong_list_of_hosts_is_one_error(adapter: Adapter, settings: dict[str, Any], text: str) -> None:
+WRONG: dict[str, dict[str, Any]] = {
+    "must name at least one server": {"host": []},
+    "are the same server": {"host": ["a:1", "ws://a:1"]},
+    "is not an address": {"host": ["a:1", "b:1:2"]},
+    "several hosts need a model": {"host": ["a:1", "b:1"], "model": None},
+    "'c:1'": {"host": ["a:1", "b:1"], "api_token": {"c:1": "x"}},
+    "must be a string": {"host": ["a:1", "b:1"], "api_token": {"a:1": 7}},
+    "must hold no credentials": {"host": ["user:secret@a:1", "b:1"]},
+}
+"""Settings by the error."""
+
+
+@pytest.mark.parametrize(("name", "text"), [*covering(ADAPTERS, WRONG)])
+def test_a_wrong_list_of_hosts_is_one_error(name: str, text: str) -> None:
+    adapter = ADAPTERS[name]
     with pytest.raises(ValueError, match=text) as caught:
-        call(adapter, "sync", adapter.make(**{"model": key_of(adapter), **settings}), "Hello")
+        call(adapter, "sync", adapter.make(**{"model": key_of(adapter), **WRONG[text]}), "Hello")
     assert "secret" not in str(caught.value)
 
 
-PIXEL = base64.b64encode(
-    base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
-).decode()
-IMAGE = [{"role": "user", "content": [{"type": "image", "base64": PIXEL, "mime_type": "image/png"}]}]
+IMAGE = [
+    {
+        "role": "user",
+        "content": [{"type": "image", "base64": base64.b64encode(PIXEL).decode(), "mime_type": "image/png"}],
+    }
+]
 
 
 def test_an_image_is_uploaded_to_the_host_that_responds(pair: list[Emulator]) -> None:
@@ -347,10 +295,8 @@ def test_an_image_is_uploaded_to_the_host_that_responds(pair: list[Emulator]) ->
 
 
 def test_a_file_that_was_uploaded_pins_its_host(pair: list[Emulator]) -> None:
-    from lmstudio_integrations import Client
-
     with Client(pair[1].address) as client:
-        handle = client.prepare_image(base64.b64decode(PIXEL))
+        handle = client.prepare_image(PIXEL)
         model = ChatLMStudio(model=CHAT, host=addresses(pair))
         message = {"role": "user", "content": [{"type": "text", "text": "What is this?"}, handle.to_dict()]}
         assert model.invoke([message]).response_metadata["host"] == pair[1].address
@@ -360,22 +306,14 @@ def test_the_context_window_is_the_smallest_of_the_loaded_instances() -> None:
     models = [(chat_model(preload=True, context_length=length),) for length in (4096, 2048)]
     with servers(*models) as pair:
         settings: dict[str, Any] = {"model": CHAT, "host": addresses(pair), "on_config_mismatch": "ignore"}
-        assert ChatLMStudio(**settings).load().profile["max_input_tokens"] == 2048
-        assert LMStudio(**settings).load().metadata.context_window == 2048
+        chat, llm = ChatLMStudio(**settings).load(), LMStudio(**settings).load()
+        assert (chat.profile["max_input_tokens"], llm.metadata.context_window) == (2048, 2048)
+        assert chat.invoke("Hello").response_metadata["context_length"] == 4096
+        llm.complete("Hello")
+        assert (chat.profile["max_input_tokens"], llm.metadata.context_window) == (2048, 2048)
 
 
-@pytest.mark.parametrize("make", [LMStudioEmbeddings, LMStudioEmbedding])
-def test_a_text_that_is_too_long_for_one_host_is_too_long_for_all(make: Any) -> None:
-    lengths = {"context_length": 512, "max_context_length": 512}, {"context_length": 128, "max_context_length": 128}
-    with servers(*[(embedding_model(preload=True, **each),) for each in lengths]) as pair:
-        settings: dict[str, Any] = {"model": EMBEDDING, "host": addresses(pair), "on_config_mismatch": "ignore"}
-        model = make(**settings, length_policy="error")
-        texts = ["word " * 200]
-        with pytest.raises(LMStudioError, match="the model takes 128"):
-            model.embed_documents(texts) if make is LMStudioEmbeddings else model.get_text_embedding_batch(texts)
-
-
-@every_adapter_on_a_path
+@some_adapters_on_a_path
 def test_different_files_on_the_hosts_are_a_warning(adapter: Adapter, path: str) -> None:
     models = [
         (chat_model(preload=True, quantization=bits), embedding_model(preload=True, quantization=bits))
@@ -394,13 +332,14 @@ def test_different_files_on_the_hosts_are_a_warning(adapter: Adapter, path: str)
         call(adapter, path, adapter.make(model=key_of(adapter), host=addresses(pair), on_config_mismatch="ignore"), "x")
 
 
-def test_the_cache_key_does_not_depend_on_the_order_of_the_hosts() -> None:
-    keys = {
-        ChatLMStudio(model=CHAT, host=hosts)._get_llm_string()
-        for hosts in (["a:1", "b:2"], ["http://b:2/v1", "a:1"], "b:2,a:1")
-    }
-    assert len(keys) == 1
-    assert keys != {ChatLMStudio(model=CHAT, host="a:1")._get_llm_string()}
+def test_a_cache_has_the_response_whatever_the_order_of_the_hosts(pair: list[Emulator]) -> None:
+    first, second = addresses(pair)
+    cache = InMemoryCache()
+    for hosts in ([first, second], [f"http://{second}/v1", first], f"{second},{first}", [first, second]):
+        ChatLMStudio(model=CHAT, host=hosts, cache=cache).invoke("Hello")
+    assert sum(map(requests, pair)) == 1
+    ChatLMStudio(model=CHAT, host=first, cache=cache).invoke("Hello")
+    assert sum(map(requests, pair)) == 2
 
 
 # Slots ----------------------------------------------------------------------------------------------------------------

@@ -11,9 +11,17 @@ from pydantic import ValidationError
 
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioModelNotFoundError, LMStudioValueError
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioToolkit
-from lmstudio_integrations.llama_index import LMStudio
-from tests._adapters.hosts.servers import CHAT, EMBEDDING, call, chat_model, embedding_model, handle_of, key_of, running
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
+from tests._adapters.hosts.servers import (
+    CHAT,
+    call,
+    chat_model,
+    embedding_model,
+    handle_of,
+    key_of,
+    known,
+    running,
+)
 from tests._adapters.hosts.test_calls import SECONDS, every_adapter_on_a_path, every_language_model_on_a_path
 from tests.support.adapters import ADAPTERS, Adapter
 from tests.support.gate import Gate
@@ -81,23 +89,6 @@ def test_a_device_that_goes_away_leaves_its_calls_to_the_others(path: str, serve
     assert {each.device: each.loaded for each in model.hosts()} == {lost: False, other: True}
 
 
-def test_vectors_of_one_call_are_made_on_all_devices(server: Emulator) -> None:
-    hosts = [(server.address, device) for device in ("local", "Studio")]
-    model = LMStudioEmbeddings(model=EMBEDDING, host=hosts, load_policy="explicit")
-    for device in ("local", "Studio"):
-        LMStudioEmbeddings(model=EMBEDDING, host=server.address, device=device).embed_query("Hello")
-    assert len(model.embed_documents([f"text {number}" for number in range(100)])) == 100
-    assert {each.device: each.loaded for each in model.hosts()} == {"local": True, "Studio": True}
-
-
-def test_devices_have_context_windows_of_their_own(server: Emulator) -> None:
-    here = LMStudio(model=CHAT, host=server.address, device="local", context_length=16384).load()
-    there = LMStudio(model=CHAT, host=server.address, device="Studio", context_length=2048).load()
-    both = LMStudio(model=CHAT, host=[(server.address, "local"), (server.address, "Studio")])
-    assert (here.metadata.context_window, there.metadata.context_window) == (16384, 2048)
-    assert both.metadata.context_window not in {16384, 2048}
-
-
 def test_devices_with_different_contexts_are_named_and_the_smallest_counts(server: Emulator) -> None:
     for device, length in (("local", 4096), ("Studio", 2048)):
         ChatLMStudio(model=CHAT, host=server.address, device=device, context_length=length).load()
@@ -106,11 +97,9 @@ def test_devices_with_different_contexts_are_named_and_the_smallest_counts(serve
     text = rf"loaded differently: context_length \({place} \(local, chat\): 4096, {place} \(Studio, chat\): 2048\)"
     with pytest.warns(LMStudioConfigWarning, match=text):
         model.load()
-    spec = model._resolve_model(vars(model)).model
-    for identifier, length in ((None, 2048), ("device-1", 4096)):
-        info = {"identifier": CHAT, "deviceIdentifier": identifier, "contextLength": length}
-        known = model._runtime.record_info(spec, server.address, info, {})
-    assert known.info["contextLength"] == 2048
+    assert model.profile["max_input_tokens"] == 2048
+    assert model.invoke("Hello").response_metadata["context_length"] == 4096
+    assert model.profile["max_input_tokens"] == 2048
 
 
 BAD_HOSTS: dict[str, tuple[Any, str]] = {
@@ -138,13 +127,7 @@ def test_a_server_and_a_device_of_it_are_two_hosts() -> None:
     model = ChatLMStudio(model=CHAT, host=["a:1", ("a:1", "Studio")], device="local")
     again = ChatLMStudio.model_validate(json.loads(json.dumps({"model": CHAT, "host": model.host, "device": "local"})))
     for each in (model, again):
-        spec = each._resolve_model(vars(each)).model
-        assert [(place.server.host, place.device) for place in spec.places] == [("a:1", "local"), ("a:1", "Studio")]
-
-
-def test_what_fit_may_evict_is_no_option_of_another_policy() -> None:
-    with pytest.raises(LMStudioValueError, match="evict='any' goes with load_policy='fit' only"):
-        ChatLMStudio(model=CHAT, evict="any").invoke("Hello")
+        assert [(status.host, status.device) for status in known(each)] == [("a:1", "local"), ("a:1", "Studio")]
 
 
 def test_a_toolkit_is_on_no_device(server: Emulator) -> None:
