@@ -14,7 +14,7 @@ from llama_index.core.base.llms.types import ChatMessage
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
+from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from tests.support.gate import AT_THE_GATE, Gate
 
@@ -36,11 +36,6 @@ def _native(host: str) -> lms.AsyncLLM:
 
 def _chat(host: str) -> ChatLMStudio:
     return ChatLMStudio(model="chatty", host=host)
-
-
-def _structured(host: str) -> AsyncIterator[Any]:
-    schema = {"title": "Words", "type": "array", "items": {"type": "string"}}
-    return _chat(host).with_structured_output(schema).astream("Hi")
 
 
 async def _made(stream: AsyncIterator[Any]) -> AsyncIterator[Any]:
@@ -65,20 +60,12 @@ class InThreads(AsyncIterator[Any]):
 Make = Callable[[str], Awaitable[AsyncIterator[Any]]]
 STREAMS: dict[str, Make] = {
     "respond_stream": lambda host: _made(_native(host).respond_stream("Hi")),
-    "respond_stream, events": lambda host: _made(_native(host).respond_stream("Hi").events()),
-    "respond_stream, batches": lambda host: _made(_native(host).respond_stream("Hi").batches()),
     "ChatLMStudio.astream": lambda host: _made(_chat(host).astream("Hi")),
     "ChatLMStudio.astream, a callback": lambda host: _made(
         _chat(host).astream("Hi", {"callbacks": [AwaitingHandler()]})
     ),
-    "with_structured_output": lambda host: _made(_structured(host)),
-    "LMStudioLLM.astream": lambda host: _made(LMStudioLLM(model="chatty", host=host).astream("Hi")),
     "LMStudio.astream_chat": lambda host: LMStudio(model="chatty", host=host).astream_chat(HI),
-    "threads: respond_stream": lambda host: _made(
-        InThreads(iter(lms.Client(host).llm.lazy_model("chatty").respond_stream("Hi")))
-    ),
     "threads: ChatLMStudio.stream": lambda host: _made(InThreads(_chat(host).stream("Hi"))),
-    "threads: LMStudio.stream_chat": lambda host: _made(InThreads(LMStudio(model="chatty", host=host).stream_chat(HI))),
 }
 OF_LANGCHAIN = "ChatLMStudio.astream"
 
@@ -97,7 +84,7 @@ async def _read_until_text(stream: AsyncIterator[Any]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "end"),
-    [*((name, "it returns") for name in STREAMS), (OF_LANGCHAIN, "it fails"), (OF_LANGCHAIN, "it is cancelled")],
+    [*((name, "it returns") for name in STREAMS), (OF_LANGCHAIN, "it is cancelled")],
 )
 async def test_a_stream_is_closed_when_the_task_that_read_it_has_ended_and_only_a_cycle_refers_to_it(
     server: Emulator, name: str, end: str
@@ -110,18 +97,16 @@ async def test_a_stream_is_closed_when_the_task_that_read_it_has_ended_and_only_
         await _read_until_text(stream)
         has_read.set()
         await may_end.wait()
-        if end == "it fails":
-            raise LookupError
 
     stream = await STREAMS[name](server.address)
     task = asyncio.create_task(read(stream))
     del stream
-    await asyncio.wait_for(has_read.wait(), 600)
-    gc.collect()
+    await has_read.wait()
+    gc.collect(1)
     assert server.predictions[0].state == "running"
     may_end.set() if end != "it is cancelled" else task.cancel()
-    results = await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 600)
-    assert isinstance(results[0], LookupError) == (end == "it fails")
-    del task, results  # an error refers to the frame that has read
+    await asyncio.wait([task])
+    assert task.cancelled() == (end == "it is cancelled")
+    del task
     gc.collect()
     await asyncio.to_thread(server.wait_for, lambda: server.predictions[0].stop_reason == "userStopped")

@@ -1,11 +1,11 @@
 """The confidence of the fields of a structured response, on every way to generate."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import reduce
 from operator import add
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from llama_index.core.llms import ChatMessage
@@ -23,7 +23,7 @@ from tests._adapters.ways import collected, ways
 from tests.support.adapters import covering
 from tests.support.confidences import Document, generated, recomputed
 
-DOCUMENTS = 30
+DOCUMENTS = 3
 LOOK = {
     "type": "object",
     "properties": {"city": {"enum": ["Oslo", "Rome"]}, "on": {"type": "boolean"}},
@@ -73,7 +73,6 @@ def by_words(document: Document) -> Document:
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize("seed", range(DOCUMENTS))
 def test_every_way_has_the_confidence_of_a_recomputation(server: Emulator, seed: int) -> None:
     document = by_words(generated(seed))
@@ -172,55 +171,18 @@ def test_it_needs_the_raw_message(server: Emulator) -> None:
 
 
 @pytest.mark.parametrize("mode", [PydanticProgramMode.DEFAULT, PydanticProgramMode.FUNCTION])
-@pytest.mark.parametrize("way", ["structured_predict", "stream_structured_predict", "as_structured_llm"])
-def test_an_instance_has_no_place_for_it(server: Emulator, way: str, mode: PydanticProgramMode) -> None:
+def test_an_instance_has_no_place_for_it(server: Emulator, mode: PydanticProgramMode) -> None:
     llm = LMStudio(model="m", host=server.address, pydantic_program_mode=mode)
     given: dict[str, Any] = {"include_confidence": True}
-    calls: dict[str, Callable[[], object]] = {
-        "structured_predict": lambda: llm.structured_predict(Person, PromptTemplate("person"), given),
-        "stream_structured_predict": lambda: list(
-            llm.stream_structured_predict(Person, PromptTemplate("person"), given)
-        ),
-        "as_structured_llm": lambda: llm.as_structured_llm(Person).chat([ChatMessage("person")], **given),
-    }
-    with pytest.raises(LMStudioValueError, match=r"use chat\(…, response_format=Person, include_confidence=True\)"):
-        calls[way]()
+    for call in (
+        lambda: llm.structured_predict(Person, PromptTemplate("person"), given),
+        lambda: list(llm.stream_structured_predict(Person, PromptTemplate("person"), given)),
+        lambda: llm.as_structured_llm(Person).chat([ChatMessage("person")], **given),
+    ):
+        with pytest.raises(LMStudioValueError, match=r"use chat\(…, response_format=Person, include_confidence=True\)"):
+            call()
 
 
 def test_without_log_probabilities_it_is_not_known(server: Emulator) -> None:
     with lms.Client(server.address) as client:
         assert client.llm.model("m").respond("person").confidence is None
-
-
-class Ticket(BaseModel):
-    """A classified text."""
-
-    subject: Literal["billing", "technical", "other"]
-    is_urgent: bool
-    stars: Literal[1, 2, 3, 4, 5]
-
-
-@pytest.mark.slow
-def test_a_real_model_is_less_sure_of_an_ambiguous_text() -> None:
-    question = "The customer gives 1 of 5 stars and says: I was charged twice. Please call me today!"
-    with Emulator([ModelEntry(key="chat", weights="smollm2-135m-instruct", context_length=2048)]) as server:
-        model = ChatLMStudio(model="chat", host=server.address, temperature=0, max_tokens=100)
-        chain = model.with_structured_output(Ticket, include_raw=True, include_confidence=True)
-        result, streamed = chain.invoke(question), reduce(add, chain.stream(question))
-        llm = LMStudio(model="chat", host=server.address, temperature=0, max_tokens=100)
-        response = llm.chat([ChatMessage(question)], response_format=Ticket, include_confidence=True)
-        with lms.Client(server.address) as client:
-            native = client.llm.model("chat").respond(
-                question, response_format=Ticket, config={"log_probs": 20, "temperature": 0, "max_tokens": 100}
-            )
-    found = result["confidence"]
-    assert set(found) == {"subject", "is_urgent", "stars"}
-    assert all(0 <= each.probability <= 1 for each in found.values())
-    for other in (streamed["confidence"], native.confidence or {}):
-        assert {path: each.probability for path, each in other.items()} == pytest.approx(
-            {path: each.probability for path, each in found.items()}, abs=1e-2
-        )
-    assert isinstance(response.raw, dict)
-    assert set(response.raw["confidence"]) == set(found)
-    assert found["is_urgent"].alternative is (not result["parsed"].is_urgent)
-    assert found["stars"].alternative in {1, 2, 3, 4, 5} - {result["parsed"].stars}

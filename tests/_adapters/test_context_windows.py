@@ -1,25 +1,27 @@
 """A prompt that does not fit into the context window is never cut in silence, on any way to generate."""
 
 import asyncio
-import base64
 import pickle
 import threading
+import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 from langchain_core.exceptions import ContextOverflowError
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import ConfigurableField
-from llama_index.core.llms import ChatMessage
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.models import chat_templates, rendering
-from lmstudio_integrations.client.predictions.entries import context_check
 from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator.engines.base import LoadRequest, Progress
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
+from tests._adapters.conftest import Play, serving
+from tests._adapters.ways import METHODS, Method, messages_of, metadata_of, whole
+from tests.client.both import sync_client
 from tests.support.adapters import LANGUAGE_MODELS, covering
 from tests.support.web import PIXEL as PNG
 
@@ -29,16 +31,16 @@ TURNS = [f"Turn {number}: " + "all of it matters " * 5 for number in range(41)]
 
 FITS = ["Hello"]
 
-Metadata = dict[str, Any]
+Metadata = Mapping[str, Any]
 Way = Callable[[Any, Sequence[str], dict[str, Any]], Metadata]
 
 
-def messages(turns: Sequence[str]) -> list[BaseMessage]:
-    return [AIMessage(turn) if number % 2 else HumanMessage(turn) for number, turn in enumerate(turns)]
+def conversation(turns: Sequence[str]) -> list[tuple[str, str]]:
+    return [("assistant" if number % 2 else "user", turn) for number, turn in enumerate(turns)]
 
 
-def chat_messages(turns: Sequence[str]) -> list[ChatMessage]:
-    return [ChatMessage(turn, role="assistant" if number % 2 else "user") for number, turn in enumerate(turns)]
+def native(turns: Sequence[str]) -> Any:
+    return {"messages": [{"role": role, "content": text} for role, text in conversation(turns)]}
 
 
 def look_up(city: str) -> str:
@@ -46,16 +48,10 @@ def look_up(city: str) -> str:
     return city
 
 
-def whole(chunks: Sequence[AIMessageChunk]) -> Metadata:
-    return sum(chunks[1:], chunks[0]).response_metadata
-
-
-async def collected(stream: AsyncIterator[Any]) -> list[Any]:
-    return [chunk async for chunk in stream]
-
-
-async def collected_later(stream: Any) -> list[Any]:
-    return await collected(await stream)
+def chatting(method: Method) -> Way:
+    return lambda llm, turns, given: metadata_of(
+        whole(method(llm, messages_of(type(llm), conversation(turns)), **given))
+    )
 
 
 def info(result: Any) -> Metadata:
@@ -63,41 +59,25 @@ def info(result: Any) -> Metadata:
     return found
 
 
-def raw(response: Any) -> Metadata:
-    return {**response.raw, **response.raw["stats"]}
-
-
-CHAT: dict[str, Way] = {
-    "invoke": lambda llm, turns, given: llm.invoke(messages(turns), **given).response_metadata,
-    "ainvoke": lambda llm, turns, given: asyncio.run(llm.ainvoke(messages(turns), **given)).response_metadata,
-    "stream": lambda llm, turns, given: whole(list(llm.stream(messages(turns), **given))),
-    "astream": lambda llm, turns, given: whole(asyncio.run(collected(llm.astream(messages(turns), **given)))),
-    "batch": lambda llm, turns, given: llm.batch([messages(turns)], **given)[0].response_metadata,
-    "tools": lambda llm, turns, given: llm.bind_tools([look_up]).invoke(messages(turns), **given).response_metadata,
-}
 TEXT: dict[str, Way] = {
     "generate": lambda llm, turns, given: info(llm.generate(["\n".join(turns)], **given)),
     "agenerate": lambda llm, turns, given: info(asyncio.run(llm.agenerate(["\n".join(turns)], **given))),
-    "streaming": lambda llm, turns, given: info(
-        llm.generate(["\n".join(turns)], callbacks=[], streaming=True, **given)
+    "streaming": lambda llm, turns, given: info(llm.generate(["\n".join(turns)], streaming=True, **given)),
+}
+COMPLETE: dict[str, Way] = {
+    "complete": lambda llm, turns, given: metadata_of(llm.complete("\n".join(turns), formatted=True, **given)),
+    "acomplete": lambda llm, turns, given: metadata_of(
+        asyncio.run(llm.acomplete("\n".join(turns), formatted=True, **given))
     ),
 }
-LLAMA_INDEX: dict[str, Way] = {
-    "chat": lambda llm, turns, given: raw(llm.chat(chat_messages(turns), **given)),
-    "achat": lambda llm, turns, given: raw(asyncio.run(llm.achat(chat_messages(turns), **given))),
-    "stream_chat": lambda llm, turns, given: raw(list(llm.stream_chat(chat_messages(turns), **given))[-1]),
-    "astream_chat": lambda llm, turns, given: raw(
-        asyncio.run(collected_later(llm.astream_chat(chat_messages(turns), **given)))[-1]
-    ),
-    "complete": lambda llm, turns, given: raw(llm.complete("\n".join(turns), formatted=True, **given)),
-    "acomplete": lambda llm, turns, given: raw(asyncio.run(llm.acomplete("\n".join(turns), formatted=True, **given))),
+WAYS: dict[str, tuple[Any, Way]] = {
+    **{name: (make, chatting(method)) for name, (make, method) in METHODS.items()},
+    **{name: (LMStudioLLM, way) for name, way in TEXT.items()},
+    **{name: (LMStudio, way) for name, way in COMPLETE.items()},
 }
-WAYS = [
-    pytest.param(make, way, id=f"{make.__name__}-{name}")
-    for make, ways in ((ChatLMStudio, CHAT), (LMStudioLLM, TEXT), (LMStudio, LLAMA_INDEX))
-    for name, way in ways.items()
-]
-every_way = pytest.mark.parametrize(("make", "way"), WAYS)
+every_way = pytest.mark.parametrize(("make", "way"), WAYS.values(), ids=WAYS)
+SOME = ("astream", "generate", "chat", "acomplete")
+some_ways = pytest.mark.parametrize(("make", "way"), [WAYS[name] for name in SOME], ids=SOME)
 
 
 def rule(fault: dict[str, Any], **when: Any) -> dict[str, Any]:
@@ -108,38 +88,64 @@ MODELS = [
     ModelEntry(key="honest", context_length=WINDOW, max_context_length=8192),
     ModelEntry(key="cuts", vision=True, context_length=WINDOW, rules=(rule({"fault": "truncate"}),)),
     ModelEntry(key="empty", context_length=WINDOW, rules=(rule({"fault": "empty"}),)),
-    ModelEntry(
-        key="at-limit",
-        context_length=WINDOW,
-        rules=(rule({"fault": "empty", "stop_reason": "contextLengthReached"}),),
-    ),
-    ModelEntry(key="silent", context_length=WINDOW, rules=({"then": [{"text": ""}]},)),
     ModelEntry(key="endless", context_length=WINDOW, rules=({"then": [{"text": "on and on " * 200}]},)),
     ModelEntry(key="strict", rules=(rule({"fault": "template"}, late_system=True),)),
     ModelEntry(key="lenient"),
 ]
 
 
+class CheckedEngine(ScriptedEngine):
+    """Records what it renders and counts besides predictions: the requests of a check.
+
+    Attributes:
+        requests: What has been requested.
+        before: Is awaited before each one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[str] = []
+        self.before: Callable[[str], Awaitable[object]] | None = None
+
+    async def load(self, request: LoadRequest, on_progress: Progress) -> ScriptedModel:
+        """Load a model."""
+        model: Any = await super().load(request, on_progress)
+        model.apply_template = self._recorded("apply_template", model.apply_template)
+        model.tokenize = self._recorded("tokenize", model.tokenize)
+        found: ScriptedModel = model
+        return found
+
+    def _recorded(self, name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def recorded(*args: Any) -> Any:
+            self.requests.append(name)
+            if self.before is not None:
+                await self.before(name)
+            return await method(*args)
+
+        return recorded
+
+
+ENGINE = CheckedEngine()
+
+
+def emulator_of(*models: ModelEntry, **settings: Any) -> Emulator:
+    return Emulator(models, engines={"scripted": ENGINE}, auto_evict=False, **settings)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Emulator]:
     preset = {"identifier": "mine", "contextOverflowPolicy": "rollingWindow"}
-    with Emulator(MODELS, catalog={"preset": [preset]}, auto_evict=False) as running:
+    catalog = {"model": MODELS, "preset": [preset]}
+    with Emulator(catalog=catalog, engines={"scripted": ENGINE}, auto_evict=False) as running:
         yield running
 
 
-@pytest.fixture
-def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+@pytest.fixture(autouse=True)
+def requests() -> Iterator[list[str]]:
     """The requests that a check makes."""
-    made: list[str] = []
-    for name in ("render", "count_tokens"):
-        original = getattr(context_check, name)
-
-        def recorded(*args: Any, name: str = name, original: Any = original) -> Any:
-            made.append(name)
-            return original(*args)
-
-        monkeypatch.setattr(context_check, name, recorded)
-    return made
+    ENGINE.requests.clear()
+    yield ENGINE.requests
+    ENGINE.before = None
 
 
 @every_way
@@ -156,51 +162,24 @@ def test_a_prompt_that_does_not_fit_is_an_error_with_the_numbers(server: Emulato
 
 @every_way
 def test_a_server_that_cuts_in_silence_is_noticed(server: Emulator, make: Any, way: Way, requests: list[str]) -> None:
-    llm = make(model="cuts", host=server.address)
+    llm, is_text = make(model="cuts", host=server.address), way in (*TEXT.values(), *COMPLETE.values())
     with pytest.warns(lms.LMStudioTruncationWarning, match=r"the server dropped \d+ of the \d+ tokens of the prompt"):
         metadata = way(llm, TURNS, {})
+    assert requests == (["tokenize"] if is_text else ["apply_template", "tokenize"])
     handle = lms.Client(server.address).llm.model("cuts")
-    is_text = make is LMStudioLLM or "complete" in str(way.__code__.co_names)
-    sent = (
-        handle.count_tokens("\n".join(TURNS))
-        if is_text
-        else handle.get_context_use({"messages": [each.to_dict() for each in _native(TURNS)]}).used
-    )
+    sent = handle.count_tokens("\n".join(TURNS)) if is_text else handle.get_context_use(native(TURNS)).used
     assert metadata["dropped_tokens"] + server.predictions[-1].stats["promptTokensCount"] >= sent
     assert metadata["finish_reason"] == "stop"
-    assert len(requests) == (1 if is_text else 2)
 
 
-def _native(turns: Sequence[str]) -> Any:
-    chat = lms.Chat()
-    for number, turn in enumerate(turns):
-        (chat.add_assistant_response if number % 2 else chat.add_user_message)(turn)
-    return chat.to_history().messages
-
-
-@every_way
+@some_ways
 def test_a_short_prompt_costs_no_further_request(server: Emulator, make: Any, way: Way, requests: list[str]) -> None:
-    for model in ("honest", "cuts", "empty", "silent"):
+    for model in ("cuts", "empty"):
         assert "dropped_tokens" not in way(make(model=model, host=server.address), FITS, {})
     assert requests == []
 
 
-@pytest.mark.parametrize("adapter", LANGUAGE_MODELS.values(), ids=LANGUAGE_MODELS)
-def test_a_response_that_is_rightly_empty_is_no_error(server: Emulator, adapter: Any, requests: list[str]) -> None:
-    adapter.call(adapter.make(model="silent", host=server.address), "word " * 200)
-    assert requests
-
-
-def test_an_empty_response_to_a_prompt_that_just_fits_is_no_error(server: Emulator, requests: list[str]) -> None:
-    llm = ChatLMStudio(model="silent", host=server.address)
-    added = llm.invoke("a").usage_metadata["input_tokens"] - 1  # type: ignore[index]
-    response = llm.invoke("a " * (WINDOW - 2 - added))
-    assert response.usage_metadata is not None
-    assert WINDOW * 0.98 < response.usage_metadata["input_tokens"] < WINDOW
-    assert requests
-
-
-@pytest.mark.parametrize(("make", "way"), WAYS[::4])
+@some_ways
 @pytest.mark.parametrize("policy", ["truncateMiddle", "rollingWindow"])
 def test_a_policy_that_cuts_reports_what_it_dropped_without_a_warning(
     server: Emulator, make: Any, way: Way, policy: str
@@ -237,9 +216,7 @@ RESTORED: dict[str, tuple[Any, Callable[[Any], Any]]] = {
         ChatLMStudio,
         lambda llm: llm.configurable_fields(temperature=ConfigurableField(id="t")).with_config(configurable={"t": 0}),
     ),
-    "validated": (LMStudioLLM, lambda llm: LMStudioLLM.model_validate(llm.model_dump())),
     "pickled": (LMStudio, lambda llm: pickle.loads(pickle.dumps(llm))),
-    "from a dict": (LMStudio, lambda llm: LMStudio.from_dict(llm.to_dict())),
 }
 """Ways to make an object from all the fields of another one."""
 
@@ -254,7 +231,7 @@ def test_the_default_policy_stays_the_default_of_an_object_that_is_made_from_ano
     assert server.predictions[-1].config["contextOverflowPolicy"] == ("rollingWindow" if preset else "stopAtLimit")
 
 
-@pytest.mark.parametrize(("make", "way"), WAYS[::4])
+@some_ways
 def test_what_the_server_says_can_be_trusted_on_request(
     server: Emulator, make: Any, way: Way, requests: list[str]
 ) -> None:
@@ -262,172 +239,134 @@ def test_what_the_server_says_can_be_trusted_on_request(
     assert requests == []
 
 
-@pytest.mark.parametrize(("make", "way"), WAYS[::4])
+@some_ways
 def test_a_response_that_reaches_the_end_of_the_window_is_of_that_length(server: Emulator, make: Any, way: Way) -> None:
     assert way(make(model="endless", host=server.address), FITS, {})["finish_reason"] == "length"
 
 
-@pytest.mark.parametrize("make", [ChatLMStudio, LMStudio])
-@pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize("asynchronous", [False, True])
-def test_an_overflow_completes_what_the_object_knows_of_the_model(
-    make: Any, streamed: bool, asynchronous: bool
-) -> None:
-    names = ("stream", "invoke") if make is ChatLMStudio else ("stream_chat", "chat")
-    name = ("a" if asynchronous else "") + names[0 if streamed else 1]
+@pytest.mark.parametrize("name", METHODS)
+def test_an_overflow_completes_what_the_object_knows_of_the_model(name: str) -> None:
+    make, way = WAYS[name]
     with Emulator([ModelEntry(key="m", context_length=WINDOW)]) as server:
         llm = make(model="m", host=server.address)
         with pytest.raises(lms.LMStudioContextOverflowError):
-            (CHAT if make is ChatLMStudio else LLAMA_INDEX)[name](llm, TURNS, {})
+            way(llm, TURNS, {})
         assert (llm.profile["max_input_tokens"] if make is ChatLMStudio else llm.metadata.context_window) == WINDOW
 
 
-def test_a_check_that_fails_leaves_the_response(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: Any) -> Any:
-        raise lms.LMStudioServerError("unknown endpoint")
-        yield
+# A check that fails ---------------------------------------------------------------------------------------------------
 
-    monkeypatch.setattr(context_check, "count_tokens", fails)
-    response = ChatLMStudio(model="cuts", host=server.address).invoke(messages(TURNS))
+
+async def test_a_check_that_fails_leaves_the_response(server: Emulator) -> None:
+    async def fail(_: str) -> None:
+        raise EngineError("unknown endpoint")
+
+    ENGINE.before = fail
+    response = await ChatLMStudio(model="cuts", host=server.address).ainvoke(conversation(TURNS))
     assert response.text == "An answer."
     assert "dropped_tokens" not in response.response_metadata
 
 
-def test_a_check_loads_no_model(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    render = rendering.render
-
-    def unload_first(*args: Any) -> Any:
-        server.unload("cuts")
-        return render(*args)
-
-    monkeypatch.setattr(context_check, "render", unload_first)
-    assert ChatLMStudio(model="cuts", host=server.address).invoke(messages(TURNS)).text == "An answer."
-    assert "cuts" not in [instance.identifier for instance in lms.Client(server.address).llm.list_loaded()]
+def test_a_check_loads_no_model(server: Emulator, requests: list[str]) -> None:
+    ENGINE.before = lambda _: asyncio.to_thread(server.unload, "cuts")
+    assert ChatLMStudio(model="cuts", host=server.address).invoke(conversation(TURNS)).text == "An answer."
+    assert requests == ["apply_template"]
+    assert "cuts" not in [instance.identifier for instance in server.loaded()]
 
 
-@pytest.mark.parametrize("timeout", ["idle_timeout", "queue_timeout"])
+@pytest.mark.parametrize(("seconds", "expected"), [(None, 5.0), (60.0, 5.0), (1.5, 1.5)])
 def test_a_server_that_does_not_answer_the_check_holds_nobody(
-    server: Emulator, monkeypatch: pytest.MonkeyPatch, timeout: str
+    play: Play, seconds: float | None, expected: float
 ) -> None:
-    used: list[float | None] = []
-    render = rendering.render
+    asked_at: list[float] = []
 
-    def recorded(operation: Any, *args: Any) -> Any:
-        used.append(operation.timeouts[timeout])
-        return render(operation, *args)
+    async def wait_for_ever(_: str) -> None:
+        asked_at.append(time.monotonic())
+        await asyncio.Event().wait()
 
-    monkeypatch.setattr(context_check, "render", recorded)
-    for seconds in (None, 60.0, 1.5):
-        with warnings.catch_warnings(action="ignore"):
-            settings: dict[str, Any] = {timeout: seconds}
-            ChatLMStudio(model="cuts", host=server.address, **settings).invoke(messages(TURNS))
-    assert used == [5.0, 5.0, 1.5]
+    async def run() -> None:
+        ENGINE.before = wait_for_ever
+        async with serving(emulator_of(MODELS[1])) as host:
+            async with ChatLMStudio(model="cuts", host=host, idle_timeout=seconds) as llm:
+                assert (await llm.ainvoke(conversation(TURNS))).text == "An answer."
+            assert time.monotonic() - asked_at[0] == pytest.approx(expected, abs=0.5)
+
+    play(run())
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("make_client", [sync_client, lms.AsyncClient])
 async def test_a_stream_that_is_cancelled_during_the_check_keeps_its_response(
-    server: Emulator, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+    server: Emulator, make_client: Any
 ) -> None:
     checking = threading.Event()
 
-    def render_for_ever(operation: Any, *_: Any) -> Any:
+    async def wait_for_ever(_: str) -> None:
         checking.set()
-        yield from operation.pause(60)
-        raise AssertionError("the check was not cancelled")
+        await asyncio.Event().wait()
 
-    monkeypatch.setattr(context_check, "render", render_for_ever)
-    chat: Any = {"messages": [each.to_dict() for each in _native(TURNS)]}
-    if asynchronous:
-        async with lms.AsyncClient(server.address) as client:
-            stream = client.llm.lazy_model("cuts").respond_stream(chat, check_context=True)
-            reading = asyncio.create_task(stream.wait_for_result())
-            assert await asyncio.to_thread(checking.wait, 5)
-            stream.cancel()
-            assert (await reading).content == "An answer."
-    else:
-        with lms.Client(server.address) as sync_client:
-            sync_stream = sync_client.llm.lazy_model("cuts").respond_stream(chat, check_context=True)
-            sync_reading = asyncio.create_task(asyncio.to_thread(sync_stream.wait_for_result))
-            assert await asyncio.to_thread(checking.wait, 5)
-            sync_stream.cancel()
-            assert (await sync_reading).content == "An answer."
+    ENGINE.before = wait_for_ever
+    async with make_client(server.address) as client:
+        stream = client.llm.lazy_model("cuts").respond_stream(native(TURNS), check_context=True)
+        reading = asyncio.create_task(stream.wait_for_result())
+        assert await asyncio.to_thread(checking.wait, 600)
+        stream.cancel()
+        assert (await reading).content == "An answer."
 
 
-def test_images_are_never_counted(server: Emulator, requests: list[str]) -> None:
-    image = {"type": "image", "base64": base64.b64encode(PNG).decode(), "mime_type": "image/png"}
-    shown = [*messages(TURNS), HumanMessage([{"type": "text", "text": "What is this?"}, image])]
-    response = ChatLMStudio(model="cuts", host=server.address).invoke(shown)
-    assert "dropped_tokens" not in response.response_metadata
-    assert requests == []
-
-
-@pytest.mark.parametrize("make", [ChatLMStudio, LMStudio])
-def test_the_host_that_responded_is_asked(make: Any) -> None:
-    entry = ModelEntry(key="cuts", context_length=WINDOW, rules=(rule({"fault": "truncate"}),))
-    with Emulator([entry]) as other, Emulator([entry]) as server:
-        llm = make(model="cuts", host=[other.address, server.address])
+def test_the_host_that_responded_is_asked() -> None:
+    with emulator_of(MODELS[1]) as other, emulator_of(MODELS[1]) as server:
+        llm = LMStudio(model="cuts", host=[other.address, server.address])
         with pytest.warns(lms.LMStudioTruncationWarning):
-            assert (CHAT["invoke"] if make is ChatLMStudio else LLAMA_INDEX["chat"])(llm, TURNS, {})["dropped_tokens"]
+            assert WAYS["chat"][1](llm, TURNS, {})["dropped_tokens"]
         assert len(other.predictions) + len(server.predictions) == 1
 
 
 async def test_the_native_client_checks_on_request(server: Emulator) -> None:
-    chat = {"messages": [each.to_dict() for each in _native(TURNS)]}
     async with lms.AsyncClient(server.address) as client:
         model = await client.llm.model("cuts")
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert (await model.respond(chat)).stats.dropped_tokens is None
+            assert (await model.respond(native(TURNS))).stats.dropped_tokens is None
         with pytest.warns(lms.LMStudioTruncationWarning):
-            assert (await model.respond(chat, check_context=True)).stats.dropped_tokens
-    with lms.Client(server.address) as client, pytest.warns(lms.LMStudioTruncationWarning):
-        client.llm.model("cuts").act(lms.Chat.from_history(chat), [look_up], check_context=True)
+            assert (await model.respond(native(TURNS), check_context=True)).stats.dropped_tokens
+        with pytest.warns(lms.LMStudioTruncationWarning):
+            await model.act(lms.Chat.from_history(native(TURNS)), [look_up], check_context=True)
 
 
 # System messages in the middle of a conversation ---------------------------------------------------------------------
 
-LATE = ["Be brief.", "Hello", "Hi.", "Be polite.", "Bye"]
 ROLES = ["system", "user", "assistant", "system", "user"]
+LATE = [*zip(ROLES, ["Be brief.", "Hello", "Hi.", "Be polite.", "Bye"], strict=True)]
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
-@pytest.mark.parametrize("make", [ChatLMStudio, LMStudio])
+def roles(server: Emulator) -> list[str]:
+    return [message["role"] for message in server.predictions[-1].messages]
+
+
+@pytest.mark.parametrize("name", ["invoke", "astream", "chat", "achat"])
 @pytest.mark.parametrize(("model", "stays"), [("lenient", True), ("strict", False)])
 def test_a_late_system_message_stays_where_the_template_takes_it(
-    server: Emulator, make: Any, model: str, stays: bool, asynchronous: bool
+    server: Emulator, name: str, model: str, stays: bool
 ) -> None:
-    kinds = {"system": SystemMessage, "user": HumanMessage, "assistant": AIMessage}
-    conversation: Any = [
-        kinds[role](text) if make is ChatLMStudio else ChatMessage(text, role=role)
-        for role, text in zip(ROLES, LATE, strict=True)
-    ]
+    make, method = METHODS[name]
     llm = make(model=model, host=server.address)
     for _ in range(2):
-        if asynchronous:
-            asyncio.run((llm.ainvoke if make is ChatLMStudio else llm.achat)(conversation))
-        else:
-            (llm.invoke if make is ChatLMStudio else llm.chat)(conversation)
-        sent = [message["role"] for message in server.predictions[-1].messages]
-        assert sent == (ROLES if stays else ["system", "user", "assistant", "user"])
+        method(llm, messages_of(make, LATE))
+        assert roles(server) == (ROLES if stays else ["system", "user", "assistant", "user"])
     if make is ChatLMStudio:
         assert llm.profile["mid_conversation_system_messages"] is stays
-        assert llm.get_num_tokens_from_messages(conversation) > 0
+        assert llm.get_num_tokens_from_messages(messages_of(make, LATE)) > 0
 
 
-def test_another_failure_is_not_taken_for_an_answer_about_the_template(
-    server: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    render, failures = rendering.render, [lms.LMStudioServerError("the server is busy")]
+def test_another_failure_is_not_taken_for_an_answer_about_the_template() -> None:
+    async def fail_once(_: str) -> None:
+        ENGINE.before = None
+        raise EngineError("the server is busy")
 
-    def failing_once(*args: Any) -> Any:
-        if failures:
-            raise failures.pop()
-        return render(*args)
-
-    monkeypatch.setattr(chat_templates, "render", failing_once)
-    llm = ChatLMStudio(model="lenient", host=server.address)
-    sent: list[list[str]] = []
-    for _ in range(2):
-        llm.invoke([HumanMessage("Hello"), AIMessage("Hi."), SystemMessage("Be polite."), HumanMessage("Bye")])
-        sent.append([message["role"] for message in server.predictions[-1].messages])
-    assert sent == [["system", "user", "assistant", "user"], ["user", "assistant", "system", "user"]]
+    with emulator_of(ModelEntry(key="lenient")) as server:
+        llm = ChatLMStudio(model="lenient", host=server.address)
+        ENGINE.before = fail_once
+        llm.invoke(LATE)
+        assert roles(server) == ["system", "user", "assistant", "user"]
+        llm.invoke(LATE)
+        assert roles(server) == ROLES

@@ -32,17 +32,12 @@ Make = Callable[..., Any]
 WAYS: dict[str, tuple[Make, str, str, list[str]]] = {
     "LangChain, query": (langchain, "embed_query", QUERY, []),
     "LangChain, documents": (langchain, "embed_documents", DOCUMENT, ["short"]),
-    **{
-        f"LlamaIndex, {name}": (make, method, prefix, others)
-        for make in (llama_index, cached)
-        for name, method, prefix, others in (
-            (f"query, {make.__name__}", "get_query_embedding", QUERY, []),
-            (f"queries, {make.__name__}", "get_agg_embedding_from_queries", QUERY, ["short"]),
-            (f"text, {make.__name__}", "get_text_embedding", DOCUMENT, []),
-            (f"texts, {make.__name__}", "get_text_embedding_batch", DOCUMENT, ["short"]),
-            (f"hook, {make.__name__}", "_get_text_embedding", DOCUMENT, []),
-        )
-    },
+    "LlamaIndex, query": (llama_index, "get_query_embedding", QUERY, []),
+    "LlamaIndex, queries": (llama_index, "get_agg_embedding_from_queries", QUERY, ["short"]),
+    "LlamaIndex, text": (llama_index, "get_text_embedding", DOCUMENT, []),
+    "LlamaIndex, texts": (llama_index, "get_text_embedding_batch", DOCUMENT, ["short"]),
+    "LlamaIndex, query, cached": (cached, "get_query_embedding", QUERY, []),
+    "LlamaIndex, texts, cached": (cached, "get_text_embedding_batch", DOCUMENT, ["short"]),
 }
 
 
@@ -59,8 +54,7 @@ def embed(request: pytest.FixtureRequest) -> Callable[..., Any]:
     def call(model: Any, method: str, given: Any) -> Any:
         if request.param == "sync":
             return getattr(model, method)(given)
-        private, name = ("_", method[1:]) if method.startswith("_") else ("", method)
-        return asyncio.run(getattr(model, f"{private}a{name}")(given))
+        return asyncio.run(getattr(model, f"a{method}")(given))
 
     return call
 

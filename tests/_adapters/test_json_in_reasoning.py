@@ -13,7 +13,8 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
-from tests._adapters.ways import collected, collected_later, said
+from tests._adapters.ways import LANGCHAIN, collected, said
+from tests.support.adapters import covering
 
 
 class Place(BaseModel):
@@ -35,6 +36,42 @@ RULES = (
     rule("", {"reasoning": THOUGHT}, is_structured=False),
 )
 METHODS = ("json_schema", "json_mode", "function_calling")
+PREDICT: dict[str, Callable[..., Any]] = {
+    "structured_predict": lambda llm, *given: llm.structured_predict(*given),
+    "astructured_predict": lambda llm, *given: asyncio.run(llm.astructured_predict(*given)),
+    "stream_structured_predict": lambda llm, *given: [*llm.stream_structured_predict(*given)][-1],
+    "astream_structured_predict": lambda llm, *given: asyncio.run(collected(llm.astream_structured_predict(*given)))[
+        -1
+    ],
+    "as_structured_llm": lambda llm, kind, prompt: llm.as_structured_llm(kind).complete(prompt.get_template()).raw,
+}
+
+
+def of_chain(name: str, method: Any) -> Callable[[str, str], Any]:
+    return lambda host, text: LANGCHAIN[name](
+        ChatLMStudio(model="m", host=host).with_structured_output(Place, method=method), text
+    )[-1]
+
+
+def of_llama(name: str) -> Callable[[str, str], Any]:
+    return lambda host, text: PREDICT[name](LMStudio(model="m", host=host), Place, PromptTemplate(text))
+
+
+def parsed(host: str, text: str) -> Any:
+    with lms.Client(host) as client:
+        stream = client.llm.model("m").respond_stream(text, response_format=Place)
+        parts = [each.content for each in stream if each.reasoning_type == "none"]
+    assert "".join(parts) == stream.result().content
+    return stream.result().parsed_as(Place)
+
+
+WAYS: dict[str, Callable[[str, str], Any]] = {
+    **{f"{name}, {method}": of_chain(name, method) for name, method in covering(LANGCHAIN, METHODS)},
+    "astream, json_mode": of_chain("astream", "json_mode"),
+    **{name: of_llama(name) for name in PREDICT},
+    "native": parsed,
+}
+BY_GRAMMAR = [name for name in WAYS if "function" not in name]
 
 
 @pytest.fixture(scope="module")
@@ -43,78 +80,15 @@ def host() -> Iterator[str]:
         yield server.address
 
 
-def chain(host: str, method: Any) -> Any:
-    return ChatLMStudio(model="m", host=host).with_structured_output(Place, method=method)
-
-
-def last(chunks: list[Any]) -> Any:
-    return chunks[-1]
-
-
-def native(host: str, text: str, read: Callable[[Any, str], Any]) -> Any:
-    with lms.Client(host) as client:
-        return read(client.llm.model("m"), text)
-
-
-def streamed(model: Any, text: str) -> lms.PredictionResult:
-    stream = model.respond_stream(text, response_format=Place)
-    parts = [each.content for each in stream if each.reasoning_type == "none"]
-    result: lms.PredictionResult = stream.result()
-    assert "".join(parts) == result.content
-    return result
-
-
-CHAIN: dict[str, Callable[[Any, str], Any]] = {
-    "invoke": lambda made, text: made.invoke(text),
-    "ainvoke": lambda made, text: asyncio.run(made.ainvoke(text)),
-    "stream": lambda made, text: last(list(made.stream(text))),
-    "astream": lambda made, text: last(asyncio.run(collected(made.astream(text)))),
-}
-PREDICT: dict[str, Callable[..., Any]] = {
-    "structured_predict": lambda llm, *given: llm.structured_predict(*given),
-    "astructured_predict": lambda llm, *given: asyncio.run(llm.astructured_predict(*given)),
-    "stream_structured_predict": lambda llm, *given: last(list(llm.stream_structured_predict(*given))),
-    "astream_structured_predict": lambda llm, *given: last(
-        asyncio.run(collected_later(llm.astream_structured_predict(*given)))
-    ),
-    "as_structured_llm": lambda llm, kind, prompt: llm.as_structured_llm(kind).complete(prompt.get_template()).raw,
-}
-
-
-def of_chain(name: str, method: str) -> Callable[[str, str], Any]:
-    return lambda host, text: CHAIN[name](chain(host, method), text)
-
-
-def of_llama(name: str) -> Callable[[str, str], Any]:
-    return lambda host, text: PREDICT[name](LMStudio(model="m", host=host), Place, PromptTemplate(text))
-
-
-WAYS: dict[str, Callable[[str, str], Any]] = {
-    **{f"{name}, {method}": of_chain(name, method) for method in METHODS for name in CHAIN},
-    **{name: of_llama(name) for name in PREDICT},
-    "parsed_as": lambda host, text: native(
-        host, text, lambda model, text: model.respond(text, response_format=Place).parsed_as(Place)
-    ),
-    "parsed_as of a stream": lambda host, text: native(
-        host, text, lambda model, text: streamed(model, text).parsed_as(Place)
-    ),
-}
-all_ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-by_grammar = pytest.mark.parametrize(
-    "way", [way for name, way in WAYS.items() if "function" not in name], ids=[n for n in WAYS if "function" not in n]
-)
-
-
-@all_ways
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_reasoning_that_fits_is_the_response(host: str, way: Callable[[str, str], Any]) -> None:
     assert way(host, "fits") == Place(name="Oslo")
 
 
-@by_grammar
-@pytest.mark.parametrize("prompt", ["misfit", "thought"])
-def test_the_error_says_where_the_response_is(host: str, way: Callable[[str, str], Any], prompt: str) -> None:
+@pytest.mark.parametrize(("name", "prompt"), covering(BY_GRAMMAR, ["misfit", *["thought"] * len(BY_GRAMMAR)]))
+def test_the_error_says_where_the_response_is(host: str, name: str, prompt: str) -> None:
     with pytest.raises(lms.LMStudioStructuredOutputError) as caught:
-        way(host, prompt)
+        WAYS[name](host, prompt)
     text = str(caught.value)
     assert "max_tokens" not in text
     if "text is empty" not in text:
@@ -134,7 +108,8 @@ def test_the_metadata_say_so(host: str) -> None:
     response = LMStudio(model="m", host=host).complete("fits", response_format=Place)
     assert response.raw is not None
     assert (json.loads(response.text), response.raw["stats"]["structured_from"]) == ({"name": "Oslo"}, "reasoning")
-    result = native(host, "fits", lambda model, text: model.respond(text, response_format=Place))
+    with lms.Client(host) as client:
+        result = client.llm.model("m").respond("fits", response_format=Place)
     assert (result.parsed, result.structured, result.stats.structured_from) == ({"name": "Oslo"}, True, "reasoning")
 
 

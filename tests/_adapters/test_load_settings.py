@@ -23,18 +23,8 @@ def server() -> Iterator[Emulator]:
         yield running
 
 
-@pytest.fixture(params=list(ADAPTERS.values()), ids=list(ADAPTERS))
-def adapter(request: pytest.FixtureRequest) -> Adapter:
-    """Each of the adapters."""
-    each: Adapter = request.param
-    return each
-
-
-@pytest.fixture(params=list(LANGUAGE_MODELS.values()), ids=list(LANGUAGE_MODELS))
-def language_model(request: pytest.FixtureRequest) -> Adapter:
-    """Each of the adapters whose calls have settings."""
-    each: Adapter = request.param
-    return each
+every_adapter = pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)
+every_language_model = pytest.mark.parametrize("adapter", LANGUAGE_MODELS.values(), ids=LANGUAGE_MODELS)
 
 
 def load(server: Emulator, adapter: Adapter, given: Value, **fields: Any) -> Value:
@@ -47,6 +37,7 @@ def load(server: Emulator, adapter: Adapter, given: Value, **fields: Any) -> Val
     return server.loads[-1].config
 
 
+@every_adapter
 def test_every_load_setting_reaches_the_server(server: Emulator, adapter: Adapter) -> None:
     embeds = adapter.kind == "embedding"
     table: Table = EMBEDDING_LOAD_SETTINGS if embeds else LLM_LOAD_SETTINGS
@@ -56,15 +47,15 @@ def test_every_load_setting_reaches_the_server(server: Emulator, adapter: Adapte
     assert received == {**settings, "raw": raw if embeds else {**raw, **SIDECARS}}
 
 
-def test_load_settings_are_merged_by_key_and_raw_ones_rank_below_the_named(
-    server: Emulator, language_model: Adapter
-) -> None:
+@every_language_model
+def test_load_settings_are_merged_by_key_and_raw_ones_rank_below_the_named(server: Emulator, adapter: Adapter) -> None:
     field = {"seed": 5, "tryMmap": False, "raw": {"ext.a": 1, "ext.b": 1}}
     call = {"try_mmap": True, "raw": {"ext.b": 2, "llm.load.seed": {"checked": True, "value": 6}}}
-    received = load(server, language_model, {"load_config": call}, load_config=field)
+    received = load(server, adapter, {"load_config": call}, load_config=field)
     assert received == {"seed": 5, "tryMmap": True, "raw": {"ext.a": 1, "ext.b": 2}}
 
 
+@every_language_model
 @pytest.mark.parametrize(
     ("given", "fields"),
     [
@@ -74,12 +65,13 @@ def test_load_settings_are_merged_by_key_and_raw_ones_rank_below_the_named(
     ],
 )
 def test_settings_that_exclude_each_other_are_rejected_wherever_they_come_from(
-    server: Emulator, language_model: Adapter, given: Value, fields: Value
+    server: Emulator, adapter: Adapter, given: Value, fields: Value
 ) -> None:
     with pytest.raises(LMStudioValueError, match=r"auto_fit=True excludes (context_length=2048|gpu\.ratio=1)"):
-        load(server, language_model, given, **fields)
+        load(server, adapter, given, **fields)
 
 
+@every_adapter
 def test_a_raw_load_setting_that_is_not_json_is_rejected(server: Emulator, adapter: Adapter) -> None:
     with pytest.raises(LMStudioValueError, match="cannot be written as JSON"):
         load(server, adapter, {}, load_config={"raw": {"ext.a": object()}})

@@ -15,7 +15,6 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.ways import said, ways
-from tests.support.adapters import ADAPTERS
 from tests.support.telemetry import Telemetry, telemetry
 
 __all__ = ["telemetry"]
@@ -33,7 +32,6 @@ SCHEMA: dict[str, Any] = {
 }
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "look", "description": HALF, "parameters": SCHEMA}}
 RULES: list[dict[str, Any]] = [
-    {"when": {"last": "^look wrongly$", "tools": ["look"]}, "then": [{"tool": "look", "arguments": {}}]},
     {"when": {"last": "^look", "tools": ["look"]}, "then": [{"tool": "look", "arguments": {"name": "Ann"}}]},
 ]
 SOME = ("invoke", "astream_chat", "native stream")
@@ -47,11 +45,11 @@ TOOL_WAYS = ways({"tools": [TOOL]}, {"config": {"rawTools": {"type": "toolArray"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Emulator]:
-    with Emulator([ModelEntry(key="m", rules=tuple(RULES)), ModelEntry(key="vectors", kind="embedding")]) as running:
+    with Emulator([ModelEntry(key="m", rules=tuple(RULES))]) as running:
         yield running
 
 
-@pytest.mark.parametrize("way", PLAIN_WAYS)
+@pytest.mark.parametrize("way", SOME)
 def test_in_a_prompt(way: str, server: Emulator) -> None:
     assert ARRIVED in PLAIN_WAYS[way](server.address, HALF)["text"]
 
@@ -64,18 +62,6 @@ def test_in_a_schema(way: str, server: Emulator) -> None:
 @pytest.mark.parametrize("way", SOME)
 def test_in_the_definition_of_a_tool(way: str, server: Emulator) -> None:
     assert TOOL_WAYS[way](server.address, "look")["calls"] == [("look", {"name": "Ann"})]
-
-
-@pytest.mark.parametrize("way", SOME)
-def test_in_the_request_to_mend_a_call(way: str, server: Emulator) -> None:
-    ((_, arguments),) = TOOL_WAYS[way](server.address, "look wrongly")["calls"]
-    assert arguments == ({} if "native" in way else {"name": ""})
-
-
-@pytest.mark.parametrize("name", ADAPTERS)
-def test_in_a_call_of_an_adapter(name: str, server: Emulator, telemetry: Telemetry) -> None:
-    model = ADAPTERS[name].make(model="vectors" if ADAPTERS[name].kind == "embedding" else "m", host=server.address)
-    assert ADAPTERS[name].call(model, HALF)
 
 
 def langchain(host: str) -> Any:

@@ -5,28 +5,20 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from langchain_core.messages import HumanMessage
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
+from tests._adapters.ways import LANGCHAIN, LLAMA_INDEX, Method, collected, messages_of, whole
 
 MODEL = "model"
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
-MODELS = [
-    ModelEntry(
-        key=MODEL,
-        rules=(
-            {"when": {"tools": ["look"]}, "then": [{"tool": "look"}]},
-            {"when": {"last": "^think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done."}]},
-        ),
-    )
-]
+RULES = (
+    {"when": {"tools": ["look"]}, "then": [{"tool": "look"}]},
+    {"when": {"last": "^think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done."}]},
+)
 REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "plain": ("Hello", {}),
-    "reasoning": ("think", {}),
-    "cut off": ("Hello there", {"max_tokens": 1}),
-    "stop text": ("Hello", {"stop": [" "]}),
+    "cut off reasoning": ("think", {"max_tokens": 4, "stop": ["!"]}),
     "log probabilities": ("Hello", {"logprobs": True, "top_logprobs": 1}),
     "tools": ("Hello", {"tools": [TOOL]}),
 }
@@ -39,7 +31,7 @@ Path = Callable[[Any, str, dict[str, Any]], Mapping[str, Any]]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Emulator]:
-    with Emulator(MODELS) as running:
+    with Emulator([ModelEntry(key=MODEL, rules=RULES)]) as running:
         yield running
 
 
@@ -57,40 +49,19 @@ def keys_of(reported: Mapping[str, Any], prefix: str = "") -> Keys:
     return frozenset(found)
 
 
-async def _drain(stream: Any) -> list[Any]:
-    return [each async for each in stream]
-
-
-# LangChain's chat model -----------------------------------------------------------------------------------------------
-
-
 def _of_message(message: Any) -> dict[str, Any]:
     return {"response_metadata": message.response_metadata, "usage_metadata": message.usage_metadata}
 
 
-def _of_chunks(chunks: list[Any]) -> dict[str, Any]:
-    """Return what the last chunk reports. Log probabilities are on the chunk of their token, and on the sum."""
-    last, whole = chunks[-1], sum(chunks[1:], chunks[0])
-    logprobs = {"response_metadata.logprobs", "response_metadata.logprobs.content"}
-    assert keys_of(_of_message(whole)) - logprobs == keys_of(_of_message(last))
-    return _of_message(whole)
+def chatting(method: Method, **more: Any) -> Path:
+    def path(llm: Any, text: str, given: dict[str, Any]) -> dict[str, Any]:
+        """Return what the last chunk reports. Log probabilities are on the chunk of their token, and on the sum."""
+        chunks = method(llm, messages_of(ChatLMStudio, [("user", text)]), **given, **more)
+        logprobs = {"response_metadata.logprobs", "response_metadata.logprobs.content"}
+        assert keys_of(_of_message(whole(chunks))) - logprobs == keys_of(_of_message(chunks[-1])) - logprobs
+        return _of_message(whole(chunks))
 
-
-CHAT: dict[str, Path] = {
-    "invoke": lambda llm, text, given: _of_message(llm.invoke(text, **given)),
-    "ainvoke": lambda llm, text, given: _of_message(asyncio.run(llm.ainvoke(text, **given))),
-    "stream": lambda llm, text, given: _of_chunks(list(llm.stream(text, **given))),
-    "astream": lambda llm, text, given: _of_chunks(asyncio.run(_drain(llm.astream(text, **given)))),
-    "streaming invoke": lambda llm, text, given: _of_message(llm.invoke(text, stream=True, **given)),
-    "streaming ainvoke": lambda llm, text, given: _of_message(asyncio.run(llm.ainvoke(text, stream=True, **given))),
-    "batch": lambda llm, text, given: _of_message(llm.batch([text], **given)[0]),
-    "abatch": lambda llm, text, given: _of_message(asyncio.run(llm.abatch([text], **given))[0]),
-    "generate": lambda llm, text, given: _of_message(
-        llm.generate([[HumanMessage(text)]], **given).generations[0][0].message
-    ),
-}
-
-# LangChain's completion -----------------------------------------------------------------------------------------------
+    return path
 
 
 def _of_generation(result: Any) -> dict[str, Any]:
@@ -98,56 +69,44 @@ def _of_generation(result: Any) -> dict[str, Any]:
     return info
 
 
-TEXT: dict[str, Path] = {
-    "generate": lambda llm, text, given: _of_generation(llm.generate([text], **given)),
-    "agenerate": lambda llm, text, given: _of_generation(asyncio.run(llm.agenerate([text], **given))),
-    "streaming generate": lambda llm, text, given: _of_generation(llm.generate([text], streaming=True, **given)),
-    "stream": lambda llm, text, given: list(llm._stream(text, **given))[-1].generation_info,
-    "astream": lambda llm, text, given: asyncio.run(_drain(llm._astream(text, **given)))[-1].generation_info,
-}
-
-# LlamaIndex -----------------------------------------------------------------------------------------------------------
-
-
-def _messages(text: str) -> list[Any]:
-    from llama_index.core.base.llms.types import ChatMessage
-
-    return [ChatMessage(role="user", content=text)]
-
-
 def _of_response(response: Any) -> dict[str, Any]:
     return {"raw": response.raw, "additional_kwargs": response.additional_kwargs}
 
 
-async def _streamed(stream: Any) -> Any:
-    return (await _drain(await stream))[-1]
+def responding(method: Method) -> Path:
+    return lambda llm, text, given: _of_response(method(llm, messages_of(LMStudio, [("user", text)]), **given)[-1])
 
-
-LLAMA_CHAT: dict[str, Path] = {
-    "chat": lambda llm, text, given: _of_response(llm.chat(_messages(text), **given)),
-    "achat": lambda llm, text, given: _of_response(asyncio.run(llm.achat(_messages(text), **given))),
-    "stream_chat": lambda llm, text, given: _of_response(list(llm.stream_chat(_messages(text), **given))[-1]),
-    "astream_chat": lambda llm, text, given: _of_response(
-        asyncio.run(_streamed(llm.astream_chat(_messages(text), **given)))
-    ),
-}
-LLAMA_TEXT: dict[str, Path] = {
-    "complete": lambda llm, text, given: _of_response(llm.complete(text, **given)),
-    "acomplete": lambda llm, text, given: _of_response(asyncio.run(llm.acomplete(text, **given))),
-    "stream_complete": lambda llm, text, given: _of_response(list(llm.stream_complete(text, **given))[-1]),
-    "astream_complete": lambda llm, text, given: _of_response(
-        asyncio.run(_streamed(llm.astream_complete(text, **given)))
-    ),
-}
 
 ADAPTERS: dict[str, tuple[Any, dict[str, Path]]] = {
-    "ChatLMStudio": (ChatLMStudio, CHAT),
-    "LMStudioLLM": (LMStudioLLM, TEXT),
-    "LMStudio, chat": (LMStudio, LLAMA_CHAT),
-    "LMStudio, complete": (LMStudio, LLAMA_TEXT),
+    "ChatLMStudio": (
+        ChatLMStudio,
+        {
+            **{name: chatting(method) for name, method in LANGCHAIN.items()},
+            "streaming invoke": chatting(LANGCHAIN["invoke"], stream=True),
+            "batch": lambda llm, text, given: _of_message(llm.batch([text], **given)[0]),
+        },
+    ),
+    "LMStudioLLM": (
+        LMStudioLLM,
+        {
+            "generate": lambda llm, text, given: _of_generation(llm.generate([text], **given)),
+            "agenerate": lambda llm, text, given: _of_generation(asyncio.run(llm.agenerate([text], **given))),
+            "streaming": lambda llm, text, given: _of_generation(llm.generate([text], streaming=True, **given)),
+        },
+    ),
+    "LMStudio, chat": (LMStudio, {name: responding(method) for name, method in LLAMA_INDEX.items()}),
+    "LMStudio, complete": (
+        LMStudio,
+        {
+            "complete": lambda llm, text, given: _of_response(llm.complete(text, **given)),
+            "acomplete": lambda llm, text, given: _of_response(asyncio.run(llm.acomplete(text, **given))),
+            "stream_complete": lambda llm, text, given: _of_response([*llm.stream_complete(text, **given)][-1]),
+            "astream_complete": lambda llm, text, given: _of_response(
+                asyncio.run(collected(llm.astream_complete(text, **given)))[-1]
+            ),
+        },
+    ),
 }
-
-
 CASES = [
     (adapter, request)
     for adapter in ADAPTERS

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
+from lmstudio_integrations.types.config import LlmPredictionConfig
 from tests.langchain.conftest import CHAT, Server
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter, classes
 
@@ -82,16 +82,12 @@ def awaited(adapter: Adapter, model: Any, **given: Any) -> None:
 Way = Callable[..., Any]
 OF_ADAPTERS: dict[str, Way] = {
     "field": lambda each, server, given: sync(each, each.make(**server, **given)),
-    "model_validate": lambda each, server, given: sync(each, each.make.model_validate({**server, **given})),
     "assigned field": lambda each, server, given: sync(each, assigned(each.make(**server), given)),
     "copied field": lambda each, server, given: awaited(each, each.make(**server).model_copy(update=given)),
     "call": lambda each, server, given: sync(each, each.make(**server), **given),
     "awaited call": lambda each, server, given: awaited(each, each.make(**server), **given),
 }
-BOUND: dict[str, Way] = {
-    "bind": lambda each, server, given: sync(each, each.make(**server).bind(**given)),
-    "awaited bind": lambda each, server, given: awaited(each, each.make(**server).bind(**given)),
-}
+BOUND: dict[str, Way] = {"bind": lambda each, server, given: sync(each, each.make(**server).bind(**given))}
 SURFACES: dict[str, Way] = {
     f"{name}-{what}": partial(way, adapter)
     for name, adapter in LANGUAGE_MODELS.items()
@@ -139,16 +135,6 @@ def test_no_boolean_and_no_number_that_cannot_be_sent_is_a_number_in_any_other_f
             assert caught.value.error_count() == 1
 
 
-@pytest.mark.parametrize("make", [LlmLoadModelConfig, EmbeddingLoadModelConfig])
-@pytest.mark.parametrize(("value", "kept"), [(0, 0), (0.0, 0), (False, False)])
-def test_a_load_setting_of_nought_is_not_off_either(make: Any, value: Any, kept: object) -> None:
-    config = make(rope_frequency_base=value)
-    assert config.rope_frequency_base is kept or config.rope_frequency_base == kept
-    assert (config.rope_frequency_base is False) is (value is False)
-    with pytest.raises(lms.LMStudioValueError, match="must be a number"):
-        make(rope_frequency_base=True)
-
-
 LOG_PROBS: list[tuple[dict[str, Any], int | None]] = [
     ({}, None),
     ({"top_logprobs": 3}, 3),
@@ -186,7 +172,7 @@ def test_a_setting_that_is_off_is_dumped_and_read_again() -> None:
     assert again.top_p is not False
 
 
-@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize("surface", ["ChatLMStudio-field", "LMStudioLLM-call", "LMStudio-call", "native dict"])
 def test_a_limit_of_minus_one_is_none_as_in_the_http_api(server: Server, surface: str) -> None:
     SURFACES[surface]({"model": CHAT, "host": server.address}, {"max_tokens": -1})
     assert server.last_request.config.max_tokens is False
@@ -197,9 +183,3 @@ def test_an_infinite_number_is_dumped_and_read_again(make: Any) -> None:
     made = make(model="m", ttl=float("inf"), timeout=float("inf"))
     again = make.model_validate_json(made.model_dump_json())
     assert (again.ttl, again.timeout) == (made.ttl, made.timeout) == (float("inf"), float("inf"))
-
-
-def test_the_schema_of_a_setting_that_can_be_off_allows_both() -> None:
-    field, _ = LlmPredictionConfig.model_json_schema()["properties"]["maxTokens"]["anyOf"]
-    assert [choice["type"] for choice in field["oneOf"]] == ["integer", "boolean"]
-    assert field["oneOf"][1]["const"] is False

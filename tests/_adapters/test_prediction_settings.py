@@ -3,18 +3,19 @@
 import ast
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import llama_index.core
 import pytest
-from llama_index.core.llms import ChatMessage
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from tests._adapters.ways import LLAMA_INDEX as METHODS_OF_LLAMA_INDEX
+from tests._adapters.ways import Method, collected, messages_of
 from tests.support.adapters import EMBEDDING_MODELS, LANGUAGE_MODELS, covering
 from tests.types.test_config import PREDICTION_SETTINGS
 
@@ -44,30 +45,19 @@ DEFAULTS = {"contextOverflowPolicy": "stopAtLimit"}
 Way = Callable[[Any, dict[str, Any]], Any]
 
 
-async def _drain(stream: AsyncIterator[Any]) -> list[Any]:
-    return [chunk async for chunk in stream]
-
-
-async def _drain_awaited(stream: Any) -> list[Any]:
-    return await _drain(await stream)
-
-
-def _messages() -> list[ChatMessage]:
-    return [ChatMessage(role="user", content="Hello")]
+def chatting(make: Any, method: Method) -> Way:
+    return lambda llm, given: method(llm, messages_of(make, [("user", "Hello")]), **given)
 
 
 LANGCHAIN: dict[str, Way] = {
     "invoke": lambda llm, given: llm.invoke("Hello", **given),
     "ainvoke": lambda llm, given: asyncio.run(llm.ainvoke("Hello", **given)),
     "stream": lambda llm, given: list(llm.stream("Hello", **given)),
-    "astream": lambda llm, given: asyncio.run(_drain(llm.astream("Hello", **given))),
+    "astream": lambda llm, given: asyncio.run(collected(llm.astream("Hello", **given))),
     "bind": lambda llm, given: llm.bind(**given).invoke("Hello"),
 }
 LLAMA_INDEX: dict[str, Way] = {
-    "chat": lambda llm, given: llm.chat(_messages(), **given),
-    "achat": lambda llm, given: asyncio.run(llm.achat(_messages(), **given)),
-    "stream_chat": lambda llm, given: list(llm.stream_chat(_messages(), **given)),
-    "astream_chat": lambda llm, given: asyncio.run(_drain_awaited(llm.astream_chat(_messages(), **given))),
+    **{name: chatting(LMStudio, method) for name, method in METHODS_OF_LLAMA_INDEX.items()},
     "complete": lambda llm, given: llm.complete("Hello", **given),
 }
 WAYS_OF = {"LangChain": LANGCHAIN, "LlamaIndex": LLAMA_INDEX}
@@ -76,6 +66,8 @@ WAYS: dict[str, tuple[Any, Way]] = {
     for adapter_name, adapter in LANGUAGE_MODELS.items()
     for name, way in WAYS_OF[adapter.framework].items()
 }
+SOME = ("ChatLMStudio-invoke", "LMStudioLLM-bind", "LMStudio-chat")
+some_ways = pytest.mark.parametrize(("make", "way"), [WAYS[name] for name in SOME], ids=SOME)
 every_way = pytest.mark.parametrize(("make", "way"), WAYS.values(), ids=WAYS)
 
 
@@ -99,13 +91,6 @@ def test_a_setting_reaches_the_server_as_field_and_as_argument(server: Emulator,
     assert field == argument == {**DEFAULTS, alias: value}
 
 
-@pytest.mark.parametrize("adapter", [adapter.make for adapter in LANGUAGE_MODELS.values()])
-def test_a_field_has_the_description_of_the_setting(adapter: Any) -> None:
-    for setting in SETTINGS.keys() - {"stop", "context_overflow_policy"}:  # they differ from the native ones
-        native = LlmPredictionConfig.model_fields[NATIVE[SETTINGS[setting][0]]]
-        assert adapter.model_fields[setting].description == native.description
-
-
 @pytest.mark.parametrize("adapter", [adapter.make for adapter in EMBEDDING_MODELS.values()])
 def test_an_embedding_model_says_whose_setting_it_is(adapter: Any) -> None:
     for setting in [*SETTINGS, "check_context"]:
@@ -113,7 +98,7 @@ def test_an_embedding_model_says_whose_setting_it_is(adapter: Any) -> None:
             adapter(model=MODEL, **{setting: None})
 
 
-@every_way
+@some_ways
 def test_extra_reaches_the_server_by_wire_key(server: Emulator, make: Any, way: Way) -> None:
     extra = {"llm.prediction.llama.tailFreeSampling": {"checked": True, "value": 0.5}}
     way(make(model=MODEL, host=server.address), {"extra": extra})
@@ -146,7 +131,7 @@ WITHOUT_EFFECT = {
 """Arguments that LlamaIndex's contextual retrieval, ragas and programs for OpenAI pass to calls of any model."""
 
 
-@every_way
+@some_ways
 def test_arguments_that_change_no_response_are_ignored(server: Emulator, make: Any, way: Way) -> None:
     llm = make(model=MODEL, host=server.address)
     way(llm, WITHOUT_EFFECT | ({"callbacks": None, "metadata": {"a": "b"}} if way in LLAMA_INDEX.values() else {}))
@@ -169,7 +154,8 @@ def test_every_argument_that_llama_index_passes_to_a_model_is_accepted(server: E
                 passed |= {keyword.arg for keyword in call.keywords if keyword.arg}
     assert passed >= {"messages", "max_tokens", "extra_headers"}
     llm = LMStudio(model=MODEL, host=server.address)
-    llm._resolve_call(dict.fromkeys(passed - {"messages", "prompt", "formatted"}))
+    given: dict[str, Any] = dict.fromkeys(passed - {"messages", "prompt", "formatted"})
+    assert llm.complete("Hello", **given).text
 
 
 CHANGES: dict[str, tuple[Callable[[Any], None], str, Any]] = {
@@ -214,11 +200,3 @@ def test_another_host_in_the_environment_takes_effect_with_the_next_call(
 def test_options_about_tools_belong_to_calls_that_offer_some(make: Callable[..., Any]) -> None:
     given = make(model=MODEL)._resolve_call({}).request_arguments()
     assert set(given) == {"config", "check_context", "stop_on_repetition"}
-
-
-@pytest.mark.parametrize("make", [each.make for each in LANGUAGE_MODELS.values()], ids=LANGUAGE_MODELS)
-def test_a_resolved_call_stays_when_the_model_reports_itself(make: Callable[..., Any]) -> None:
-    llm = make(model=MODEL)
-    call = llm._resolve_call({})
-    llm._runtime.record_info(call.handle.model, None, {"modelKey": "some/model", "identifier": MODEL}, {})
-    assert llm._resolve_call({}) is call

@@ -1,6 +1,5 @@
 """`reasoning_effort` in LangChain and LlamaIndex: what goes on the wire for each kind of model, and the warnings."""
 
-import asyncio
 import copy
 import json
 import warnings
@@ -16,22 +15,22 @@ from lmstudio_integrations import LMStudioConfigWarning, LMStudioValueError
 from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
-from tests._adapters.test_prediction_settings import LANGCHAIN, LLAMA_INDEX, Way
-from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, covering
+from tests._adapters.ways import METHODS, messages_of
+from tests.support.adapters import ADAPTERS, classes, covering
 from tests.support.requested import chosen
 
 GPT_OSS, QWEN_38, QWEN_35 = "openai/gpt-oss-20b", "qwen/qwen3.8-27b", "qwen/qwen3.5-9b"
 NEMOTRON, UNKNOWN, PLAIN = "nvidia/nemotron-3-nano-omni", "acme/deep-thought-2.5-42b", "qwen3-4b"
 MODELS = (GPT_OSS, QWEN_38, QWEN_35, NEMOTRON, UNKNOWN, PLAIN)
 
-ADAPTERS_OF_CHAT = {name: each.make for name, each in LANGUAGE_MODELS.items() if each.kind == "chat"}
-SURFACES = {
-    "ChatLMStudio-invoke": (ADAPTERS_OF_CHAT["ChatLMStudio"], LANGCHAIN["invoke"]),
-    "ChatLMStudio-astream": (ADAPTERS_OF_CHAT["ChatLMStudio"], LANGCHAIN["astream"]),
-    "LMStudio-chat": (ADAPTERS_OF_CHAT["LMStudio"], LLAMA_INDEX["chat"]),
-    "LMStudio-astream_chat": (ADAPTERS_OF_CHAT["LMStudio"], LLAMA_INDEX["astream_chat"]),
-}
-on_all_surfaces = pytest.mark.parametrize(("make", "way"), SURFACES.values(), ids=SURFACES)
+CHAT_MODELS = classes(kind="chat")
+SOME = ("invoke", "astream", "chat", "astream_chat")
+on_some_ways = pytest.mark.parametrize("name", ["astream", "chat"])
+
+
+def ask(name: str, llm: Any, **given: Any) -> None:
+    make, method = METHODS[name]
+    method(llm, messages_of(make, [("user", "Hello")]), **given)
 
 
 def custom(field: str, value: object) -> dict[str, Any]:
@@ -45,11 +44,10 @@ def switched(field: str, *, on: bool) -> dict[str, Any]:
 
 
 SENT: list[tuple[str, str, dict[str, Any]]] = [
-    *[(GPT_OSS, effort, custom("openai.gptOss20b.reasoningEffort", effort)) for effort in ("low", "medium", "high")],
+    *[(GPT_OSS, effort, custom("openai.gptOss20b.reasoningEffort", effort)) for effort in ("low", "high")],
     (GPT_OSS, "minimal", custom("openai.gptOss20b.reasoningEffort", "low")),
     (GPT_OSS, "xhigh", custom("openai.gptOss20b.reasoningEffort", "high")),
     (QWEN_38, "minimal", custom("qwen.qwen3.827b.reasoningEffort", "low")),
-    (QWEN_38, "medium", custom("qwen.qwen3.827b.reasoningEffort", "medium")),
     (QWEN_38, "high", custom("qwen.qwen3.827b.reasoningEffort", "xhigh")),
     (QWEN_38, "none", switched("qwen.qwen3.827b", on=False)),
     (QWEN_35, "low", switched("qwen.qwen3.59b", on=True)),
@@ -78,107 +76,90 @@ def server() -> Iterator[Emulator]:
         yield running
 
 
-@pytest.mark.parametrize(("surface", "case"), covering(SURFACES, SENT))
+@pytest.mark.parametrize(("name", "case"), covering(SOME, SENT))
 def test_an_effort_is_sent_as_what_the_model_has(
-    server: Emulator, surface: str, case: tuple[str, str, dict[str, Any]]
+    server: Emulator, name: str, case: tuple[str, str, dict[str, Any]]
 ) -> None:
-    (make, way), (model, effort, sent) = SURFACES[surface], case
+    (make, _), (model, effort, sent) = METHODS[name], case
     with warnings.catch_warnings():
         warnings.simplefilter("error", LMStudioConfigWarning)
-        way(make(model=model, host=server.address, reasoning_effort=effort), {})
-        way(make(model=model, host=server.address), {"reasoning_effort": effort})
+        ask(name, make(model=model, host=server.address, reasoning_effort=effort))
+        ask(name, make(model=model, host=server.address), reasoning_effort=effort)
     assert [chosen(record) for record in server.predictions[-2:]] == [sent, sent]
 
 
-@on_all_surfaces
+@on_some_ways
 @pytest.mark.parametrize(("model", "effort", "sent", "warning"), SKIPPED)
 def test_an_effort_without_effect_is_one_warning_for_each_object_and_model(
-    server: Emulator, make: Any, way: Way, model: str, effort: str, sent: dict[str, Any], warning: str
+    server: Emulator, name: str, model: str, effort: str, sent: dict[str, Any], warning: str
 ) -> None:
-    for llm, given in (
-        (make(model=model, host=server.address, reasoning_effort=effort), {}),
-        (make(model=model, host=server.address), {"reasoning_effort": effort}),
-    ):
+    make, _ = METHODS[name]
+    for fields, given in (({"reasoning_effort": effort}, {}), ({}, {"reasoning_effort": effort})):
+        llm = make(model=model, host=server.address, **fields)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            way(llm, given)
-            way(llm, given)
+            ask(name, llm, **given)
+            ask(name, llm, **given)
         assert [str(each.message) for each in caught] == [warning]
         assert [chosen(record) for record in server.predictions[-2:]] == [sent, sent]
     with pytest.warns(LMStudioConfigWarning):
-        way(copy.copy(llm), {"reasoning_effort": effort})
+        ask(name, copy.copy(llm), reasoning_effort=effort)
 
 
-@on_all_surfaces
-def test_an_effort_without_effect_is_one_warning_whatever_the_server_calls_the_model(make: Any, way: Way) -> None:
+def test_an_effort_without_effect_is_one_warning_whatever_the_server_calls_the_model() -> None:
     with Emulator([ModelEntry(key=PLAIN)]) as server, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         server.load(PLAIN)
-        llm = make(host=server.address)
+        llm = ChatLMStudio(host=server.address)
         for effort in ("low", "low", "high"):
-            way(llm, {"reasoning_effort": effort})
+            llm.invoke("Hello", reasoning_effort=effort)
     assert len([each for each in caught if issubclass(each.category, LMStudioConfigWarning)]) == 1
 
 
-@on_all_surfaces
-def test_the_key_that_the_server_reports_counts_where_the_model_is_named_otherwise(make: Any, way: Way) -> None:
+@on_some_ways
+def test_the_key_that_the_server_reports_counts_where_the_model_is_named_otherwise(name: str) -> None:
+    make, _ = METHODS[name]
     with Emulator([ModelEntry(key=GPT_OSS)]) as server:
         llm = make(host=server.address, reasoning_effort="high")
         server.load(GPT_OSS)
         with pytest.warns(LMStudioConfigWarning, match="has no effect on the model: only models of LM Studio's"):
-            way(llm, {})
-        way(llm, {})
-        assert [chosen(record) for record in server.predictions] == [
-            {}, custom("openai.gptOss20b.reasoningEffort", "high"),
-        ]  # fmt: skip
+            ask(name, llm)
+        ask(name, llm)
+        loaded = make(host=server.address, reasoning_effort="high").load()
+        ask(name, loaded)  # knows it before the first call
+        high = custom("openai.gptOss20b.reasoningEffort", "high")
+        assert [chosen(record) for record in server.predictions] == [{}, high, high]
 
 
-@on_all_surfaces
-def test_the_model_is_known_before_the_first_call_if_it_was_loaded(make: Any, way: Way) -> None:
-    with Emulator([ModelEntry(key=GPT_OSS)]) as server, warnings.catch_warnings():
-        warnings.simplefilter("error", LMStudioConfigWarning)
-        server.load(GPT_OSS)
-        for load in ("load", "aload"):
-            llm = make(host=server.address, reasoning_effort="high")
-            loaded = getattr(llm, load)()
-            way(asyncio.run(loaded) if load == "aload" else loaded, {})
-            assert chosen(server.predictions[-1]) == custom("openai.gptOss20b.reasoningEffort", "high")
-
-
-@on_all_surfaces
 @pytest.mark.parametrize("named", [f"{GPT_OSS}:2", f"{GPT_OSS}@q4_k_m"])
-def test_the_number_of_an_instance_and_the_variant_are_no_part_of_the_key(make: Any, way: Way, named: str) -> None:
+def test_the_number_of_an_instance_and_the_variant_are_no_part_of_the_key(named: str) -> None:
     with Emulator([ModelEntry(key=named)]) as server:
-        way(make(model=named, host=server.address, reasoning_effort="minimal"), {})
+        ChatLMStudio(model=named, host=server.address, reasoning_effort="minimal").invoke("Hello")
         assert chosen(server.predictions[-1]) == custom("openai.gptOss20b.reasoningEffort", "low")
 
 
-@on_all_surfaces
-def test_none_unsets_the_field_and_an_argument_ranks_above_it(server: Emulator, make: Any, way: Way) -> None:
-    llm = make(model=GPT_OSS, host=server.address, reasoning_effort="high")
+@on_some_ways
+def test_none_unsets_the_field_and_an_argument_ranks_above_it(server: Emulator, name: str) -> None:
+    llm = METHODS[name][0](model=GPT_OSS, host=server.address, reasoning_effort="high")
     for given in ({"reasoning_effort": None}, {"reasoning_effort": "low"}, {}):
-        way(llm, given)
-    assert [chosen(record) for record in server.predictions[-3:]] == [
-        {},
-        custom("openai.gptOss20b.reasoningEffort", "low"),
-        custom("openai.gptOss20b.reasoningEffort", "high"),
-    ]
+        ask(name, llm, **given)
+    low, high = (custom("openai.gptOss20b.reasoningEffort", effort) for effort in ("low", "high"))
+    assert [chosen(record) for record in server.predictions[-3:]] == [{}, low, high]
 
 
-@on_all_surfaces
-def test_the_named_setting_ranks_above_extra_and_leaves_the_rest_of_it(server: Emulator, make: Any, way: Way) -> None:
+@on_some_ways
+def test_the_named_setting_ranks_above_extra_and_leaves_the_rest_of_it(server: Emulator, name: str) -> None:
     field = "ext.virtualModel.customField.openai.gptOss20b"
     extra = {f"{field}.reasoningEffort": "low", f"{field}.style": "terse"}
-    way(make(model=GPT_OSS, host=server.address, extra=extra, reasoning_effort="high"), {})
+    ask(name, METHODS[name][0](model=GPT_OSS, host=server.address, extra=extra, reasoning_effort="high"))
     assert chosen(server.predictions[-1]) == {
         "raw": {f"{field}.reasoningEffort": "high", f"{field}.style": "terse"},
     }
 
 
-@on_all_surfaces
-def test_budget_and_thinking_stay_settings_of_their_own(server: Emulator, make: Any, way: Way) -> None:
-    llm = make(model=UNKNOWN, host=server.address, reasoning_effort="low", reasoning_budget=9, enable_thinking=True)
-    way(llm, {})
+def test_budget_and_thinking_stay_settings_of_their_own(server: Emulator) -> None:
+    settings: dict[str, Any] = {"reasoning_effort": "low", "reasoning_budget": 9, "enable_thinking": True}
+    ChatLMStudio(model=UNKNOWN, host=server.address, **settings).invoke("Hello")
     level = custom("acme.deepThought2.542b.reasoningEffort", "low")
     assert chosen(server.predictions[-1]) == {"reasoningBudget": 9, "enableThinking": True, **level}
 
@@ -199,20 +180,19 @@ WRONG = [
 ]
 
 
-@pytest.mark.sampled(6)
-@on_all_surfaces
+@on_some_ways
 @pytest.mark.parametrize(("given", "text"), WRONG)
 def test_an_effort_that_cannot_be_is_rejected_before_anything_is_sent(
-    server: Emulator, make: Any, way: Way, given: dict[str, Any], text: str
+    server: Emulator, name: str, given: dict[str, Any], text: str
 ) -> None:
     before = len(server.predictions)
     with pytest.raises(LMStudioValueError) as caught:
-        way(make(model=GPT_OSS, host=server.address), given)
+        ask(name, METHODS[name][0](model=GPT_OSS, host=server.address), **given)
     assert text in str(caught.value)
     assert len(server.predictions) == before
 
 
-@pytest.mark.parametrize("make", ADAPTERS_OF_CHAT.values(), ids=ADAPTERS_OF_CHAT)
+@pytest.mark.parametrize("make", CHAT_MODELS)
 def test_a_field_takes_the_efforts_of_the_frameworks_alone(make: Any) -> None:
     with pytest.raises(ValidationError, match="'none', 'minimal', 'low', 'medium', 'high' or 'xhigh'"):
         make(reasoning_effort="extreme")

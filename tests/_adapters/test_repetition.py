@@ -1,6 +1,5 @@
 """Responses that only repeat themselves, on every way to generate: they are stopped, and say so."""
 
-import asyncio
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,17 +13,15 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
-from tests._adapters.ways import Way, collected, said, ways
+from tests._adapters.ways import METHODS, Way, messages_of, metadata_of, said, seen_of, ways
 from tests.client.predictions.legitimate_texts import TEXTS
 from tests.support.adapters import covering
 from tests.support.gate import AT_THE_GATE, Gate
 
-SENTENCE = "Let me think about it again. "
-LOOP = SENTENCE * 300
+LOOP = "Let me think about it again. " * 300
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "write", "parameters": {"type": "object"}}}
 OFFERED: dict[str, Any] = {"rawTools": {"type": "toolArray", "tools": [TOOL]}}
-LONG = ("899 INSERT lines", "a matrix of zeros")
-NAMED = ("a refrain of 40 lines", "ninety equal items", *LONG)
+NAMED = ("a refrain of 40 lines", "ninety equal items")
 
 
 def rule(prompt: str, *steps: dict[str, Any]) -> dict[str, Any]:
@@ -37,7 +34,6 @@ RULES = (
     rule("write", {"text": "I write. "}, {"tool": "write", "arguments": {"text": LOOP * 4}}, AT_THE_GATE),
     rule("blank call", {"tool": "Place", "malformed": '{"name":' + " " * 9_000}, AT_THE_GATE),
     rule("blank", {"text": '{"name":' + "\n" * 9_000}, AT_THE_GATE),
-    rule("go on", {"text": LOOP}),
     rule("for long", {"text": LOOP * 2}),
     *[rule(name, {"text": TEXTS[name][0]}, {"tool": "write", "arguments": {"text": TEXTS[name][0]}}) for name in NAMED],
 )
@@ -59,39 +55,32 @@ def stops(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [message for message in caplog.messages if "stopped, because the" in message]
 
 
-@some_ways
-@pytest.mark.parametrize(
-    ("prompt", "text", "reasoning", "start"), [("loop", f"Oslo. {LOOP}", "", 4), ("think", "", f"Oslo? {LOOP}", 5)]
-)
+@pytest.mark.parametrize(("name", "prompt"), [*covering(SOME, ["loop", "think"]), ("achat", "think")])
 def test_a_response_that_repeats_itself_is_stopped(
-    server: Emulator, way: Way, prompt: str, text: str, reasoning: str, start: int, caplog: pytest.LogCaptureFixture
+    server: Emulator, name: str, prompt: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    seen = way(server.address, prompt)
+    seen = WAYS[name](server.address, prompt)
+    text, reasoning, start = (f"Oslo. {LOOP}", "", 4) if prompt == "loop" else ("", f"Oslo? {LOOP}", 5)
     assert text.startswith(seen["text"])
     assert reasoning.startswith(seen["reasoning"])
     assert len(seen["text"] + seen["reasoning"]) > 8_000
     assert (seen["stop_reason"], seen["repetition_start"]) == ("repetition", start)
-    assert "".join(seen["parts"]) in {seen["text"], ""}
+    assert "".join(seen["parts"]) == seen["text"]
     assert len(stops(caplog)) == 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("way", "name"), [(way, name) for way in SOME for name in NAMED if name not in LONG or way in {"invoke", "achat"}]
-)
+@pytest.mark.parametrize(("way", "name"), covering(["astream", "achat"], NAMED))
 def test_a_text_that_is_no_loop_is_complete(server: Emulator, way: str, name: str) -> None:
     seen = WAYS[way](server.address, name)
     text = TEXTS[name][0]
     assert (seen["text"], seen["calls"]) == (text, [("write", {"text": text})])
 
 
-PLAIN_WAYS = ways({}, {})
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("way", [PLAIN_WAYS[name] for name in SOME], ids=SOME)
-def test_a_plain_response_is_not_watched(server: Emulator, way: Way) -> None:
-    assert way(server.address, "for long")["text"] == LOOP * 2
+@pytest.mark.parametrize("name", SOME)
+def test_a_plain_response_is_not_watched(server: Emulator, name: str) -> None:
+    assert ways({}, {})[name](server.address, "for long")["text"] == LOOP * 2
 
 
 @pytest.mark.parametrize(("role", "is_stopped"), [(HumanMessage, False), (AIMessage, True)])
@@ -139,83 +128,43 @@ def test_an_error_about_a_structured_response_names_the_repetition(server: Emula
     assert "max_tokens" not in str(caught.value)
 
 
-REVIEWS = {"reviews": [{"label": "other", "relevant": False}] * 300}
+class Places(BaseModel):
+    """All places."""
+
+    places: list[Place]
 
 
-class Review(BaseModel):
-    """One review."""
-
-    label: str
-    relevant: bool
-
-
-class Reviews(BaseModel):
-    """All reviews."""
-
-    reviews: list[Review]
-
-
-@pytest.mark.parametrize("method", ["json_schema", "json_mode", "function_calling"])
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
 def test_a_structured_response_may_have_any_number_of_equal_items(method: Any) -> None:
-    step = {"tool": "Reviews", "arguments": REVIEWS} if method == "function_calling" else {"text": json.dumps(REVIEWS)}
+    places = {"places": [{"name": "The same place"}] * 300}
+    step = {"tool": "Places", "arguments": places} if method == "function_calling" else {"text": json.dumps(places)}
     with Emulator([ModelEntry(key="m", context_length=100_000, rules=({"then": [step]},))]) as server:
         llm = ChatLMStudio(model="m", host=server.address, stop_on_repetition=1_000)
-        assert llm.with_structured_output(Reviews, method=method).invoke("Hi") == Reviews.model_validate(REVIEWS)
+        assert llm.with_structured_output(Places, method=method).invoke("Hi") == Places.model_validate(places)
 
 
-def raw_of(response: Any) -> Any:
-    return response.raw
-
-
-FINISH_REASONS: dict[str, Callable[[str], Any]] = {
-    "LangChain": lambda host: (
-        ChatLMStudio(model="m", host=host, stop_on_repetition=8_000).invoke("loop").response_metadata["finish_reason"]
-    ),
-    "LangChain, completion": lambda host: (
-        LMStudioLLM(model="m", host=host, stop_on_repetition=8_000).generate(["loop"]).generations[0][0].generation_info
-        or {}
-    )["finish_reason"],
-    "LlamaIndex": lambda host: raw_of(LMStudio(model="m", host=host).chat(said("loop"), stop_on_repetition=8_000))[
-        "finish_reason"
-    ],
-    "LlamaIndex, completion": lambda host: raw_of(
-        LMStudio(model="m", host=host).complete("loop", stop_on_repetition=8_000)
-    )["finish_reason"],
+FINISH_REASONS: dict[str, Callable[[Any], Any]] = {
+    "LangChain": lambda given: metadata_of(ChatLMStudio(**given).invoke("loop")),
+    "LangChain, completion": lambda given: LMStudioLLM(**given).generate(["loop"]).generations[0][0].generation_info,
+    "LlamaIndex": lambda given: metadata_of(LMStudio(**given).chat(said("loop"))),
+    "LlamaIndex, completion": lambda given: metadata_of(LMStudio(**given).complete("loop")),
 }
 
 
-@pytest.mark.parametrize("reason", FINISH_REASONS.values(), ids=FINISH_REASONS)
-def test_it_is_a_finish_reason_of_its_own(server: Emulator, reason: Callable[[str], Any]) -> None:
-    assert reason(server.address) == "repetition"
+@pytest.mark.parametrize("reported", FINISH_REASONS.values(), ids=FINISH_REASONS)
+def test_it_is_a_finish_reason_of_its_own(server: Emulator, reported: Callable[[Any], Any]) -> None:
+    given = {"model": "m", "host": server.address, "stop_on_repetition": 8_000}
+    assert reported(given)["finish_reason"] == "repetition"
 
 
-SETTINGS: dict[str, Callable[[str, Any], Any]] = {
-    "a field of ChatLMStudio": lambda host, limit: (
-        ChatLMStudio(model="m", host=host, stop_on_repetition=limit).bind_tools([TOOL]).invoke("go on").text
-    ),
-    "an argument of invoke": lambda host, limit: (
-        ChatLMStudio(model="m", host=host).invoke("go on", tools=[TOOL], stop_on_repetition=limit).text
-    ),
-    "an argument of astream": lambda host, limit: "".join(
-        chunk.text
-        for chunk in asyncio.run(
-            collected(ChatLMStudio(model="m", host=host).astream("go on", tools=[TOOL], stop_on_repetition=limit))
-        )
-    ),
-    "a field of LMStudio": lambda host, limit: (
-        LMStudio(model="m", host=host, stop_on_repetition=limit).chat(said("go on"), tools=[TOOL]).message.content
-    ),
-    "an argument of chat": lambda host, limit: (
-        LMStudio(model="m", host=host).chat(said("go on"), tools=[TOOL], stop_on_repetition=limit).message.content
-    ),
-}
-
-
-@pytest.mark.parametrize(("name", "limit"), covering(SETTINGS, [False, None, 20_000]))
+@pytest.mark.parametrize(("name", "limit"), covering(["invoke", "astream", "chat"], [False, 20_000]))
 def test_it_may_be_switched_off(server: Emulator, name: str, limit: Any) -> None:
-    if name.startswith("a field"):
-        limit = limit or False  # `None` unsets it in a call only
-    assert SETTINGS[name](server.address, limit) == LOOP
+    make, method = METHODS[name]
+    messages, host = messages_of(make, [("user", "for long")]), server.address
+    chunks = method(make(model="m", host=host), messages, tools=[TOOL], stop_on_repetition=limit)
+    assert seen_of(chunks)["text"] == LOOP * 2
+    llm = make(model="m", host=host, stop_on_repetition=limit)
+    assert seen_of(method(llm, messages, tools=[TOOL]))["text"] == LOOP * 2
 
 
 @pytest.mark.parametrize(("make", "value"), covering([ChatLMStudio, LMStudioLLM, LMStudio], [0, -1, "yes", 1.5]))

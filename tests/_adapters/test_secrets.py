@@ -18,10 +18,7 @@ from langchain_core.load import dumps
 from langchain_core.messages import HumanMessage
 from langchain_core.prompt_values import StringPromptValue
 from langchain_core.runnables import ConfigurableField, RunnableLambda
-from langchain_core.tracers.base import BaseTracer
-from langchain_core.tracers.schemas import Run
-from llama_index.core.callbacks import CallbackManager
-from llama_index.core.callbacks.base_handler import BaseCallbackHandler as LlamaIndexCallbacks
+from llama_index.core.callbacks import CallbackManager, LlamaDebugHandler
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.span_handlers import NullSpanHandler
 from llama_index.core.llms import ChatMessage
@@ -46,6 +43,7 @@ from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
 from lmstudio_integrations.types.functions import ToolFunctionDef
+from tests._adapters.test_numbers import assigned
 from tests.langchain.conftest import CHAT, EMBEDDING, Server
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, classes, covering
 from tests.support.leaks import TOKEN, error_of, shown_by, shows_token
@@ -86,7 +84,6 @@ MISTAKES: dict[str, dict[str, Any]] = {
     "another name": {"token": TOKEN},
     "a mistyped name": {"api_tokn": TOKEN},
     "a list": {"api_token": [TOKEN]},
-    "a mistyped name of a list": {"api_tokn": [TOKEN]},
     "a dict": {"api_key": {"value": [TOKEN]}},
     "a token as a host": {"api_key": {TOKEN: "x"}},
     "bytes": {"api_token": TOKEN.encode()},
@@ -96,7 +93,6 @@ MISTAKES: dict[str, dict[str, Any]] = {
     "credentials in the host": {"host": f"http://user:{TOKEN[15:]}@localhost:1234"},
     "credentials without a scheme": {"host": f"user:{TOKEN[15:]}@localhost:99999"},
     "a slash in a password": {"host": f"http://user:pass/{TOKEN[15:]}@localhost"},
-    "a slash in a password by another name": {"base_url": f"user:pass/{TOKEN[15:]}@localhost"},
     "a slash in a password in a list": {"hosts": [f"user:pass/{TOKEN[15:]}@localhost"]},
     "a query in the host": {"base_url": f"http://localhost:99999?token={TOKEN[15:]}"},
     "the token as host": {"base_url": TOKEN},
@@ -111,7 +107,6 @@ MISTAKES: dict[str, dict[str, Any]] = {
     "headers of another library": {"client_kwargs": {"headers": {"X-Key": TOKEN[15:]}}},
     "a header beside a file that is missing": {"headers": {"X-Key": TOKEN[15:]}, "ca_file": "/nowhere"},
     "hosts by a list": {"base_url": [TOKEN]},
-    "a token with a control character": {"headers": {"Authorization": f"{TOKEN}\n"}},
     "a token as the name of a header": {"headers": {f"{TOKEN}\n": "x"}},
     "a header whose name is a number": {"headers": {5: TOKEN[15:]}},
 }
@@ -122,45 +117,29 @@ WRONG_VALUES: dict[str, dict[str, Any]] = {
     "the token as model, in a list": {"model": [TOKEN]},
     "the token among load settings": {"load_config": {"api_token": TOKEN}},
     "the token as load settings": {"load_config": TOKEN},
-    "the token as a value of load settings": {"load_config": {"gpu": TOKEN}},
     "two names of one setting": {"model": TOKEN, "model_name": "b"},
     "something else is wrong": {"api_token": TOKEN, "tempature": 1},
     "a value of something else is wrong": {"api_key": TOKEN, "max_retries": -1},
     "a value beside headers is wrong": {"headers": {"X-Key": TOKEN[15:]}, "max_retries": -1},
-    "a name beside headers is wrong": {"headers": {"X-Key": TOKEN[15:]}, "tempature": 1},
 }
 """More of them, which only adapters have."""
-
-
-def assigned(adapter: Any, values: dict[str, Any]) -> Any:
-    made = adapter(model="m")
-    for name, value in values.items():
-        setattr(made, name, value)
-    return made
 
 
 WAYS_IN: dict[str, Way] = {
     "constructor": lambda adapter, values: adapter(**{"model": "m", **values}),
     "model_validate": lambda adapter, values: adapter.model_validate({"model": "m", **values}),
     "model_copy": lambda adapter, values: adapter(model="m").model_copy(update=values),
-    "assignment": assigned,
+    "assignment": lambda adapter, values: assigned(adapter(model="m"), values),
 }
 
 
 @pytest.mark.parametrize("way", WAYS_IN.values(), ids=WAYS_IN)
 def test_a_wrong_setting_does_not_show_a_secret(way: Way) -> None:
     mistakes = {**MISTAKES, **WRONG_VALUES}
-    if way is assigned:  # one after the other
+    if way is WAYS_IN["assignment"]:  # one after the other
         del mistakes["two names of one setting"]
     for (what, values), make in zip(mistakes.items(), cycle(classes()), strict=False):
         assert not shows_token(shown_by(error_of(partial(way, make, values)))), (make, what)
-
-
-@pytest.mark.parametrize("adapter", classes())
-def test_a_wrong_setting_without_a_secret_is_shown(adapter: Any) -> None:
-    with pytest.raises(ValidationError, match="input_value=-5") as caught:
-        adapter(model="m", api_token=TOKEN, ttl=-5)
-    assert caught.value.errors()[0]["input"] == -5
 
 
 @pytest.mark.parametrize("adapter", classes())
@@ -211,7 +190,7 @@ def text_of(shown: object) -> str:
 @pytest.mark.parametrize("adapter", classes())
 @pytest.mark.parametrize("secrets", [FIELDS, HIDDEN], ids=["plain", "hidden"])
 def test_what_shows_an_adapter_does_not_show_its_secrets(adapter: Any, secrets: dict[str, Any]) -> None:
-    assigned_later = assigned(adapter, secrets)
+    assigned_later = assigned(adapter(model="m"), secrets)
     updated = adapter(model="m").model_copy(update=secrets)
     for made in (adapter(model="m", **secrets), assigned_later, updated):
         assert not [name for name, show in SHOWING.items() if shows_token(text_of(show(made)))]
@@ -243,13 +222,6 @@ def test_a_token_that_was_lost_with_pickling_is_missed_by_name(name: str) -> Non
     missed = f"left out when this {adapter.name} was pickled; set LM_API_TOKEN"
     with pytest.raises(lms.LMStudioAuthenticationError, match=missed):
         adapter.call(lost, "Hello")
-
-
-def test_the_spec_of_a_handle_does_not_show_a_secret() -> None:
-    llm = ChatLMStudio(model="m", host="h:1", api_token=SecretStr(TOKEN), headers={"X-Key": TOKEN})
-    shown = repr(llm._resolve_call({}).handle)
-    assert "h:1" in shown
-    assert not shows_token(shown)
 
 
 async def test_a_server_that_rejects_a_token_does_not_have_it_shown() -> None:
@@ -318,23 +290,8 @@ SECRETS: list[dict[str, Any]] = [
 Seen = dict[str, str]
 
 
-class Tracer(BaseTracer):
-    """Records every run, at its start and at its end."""
-
-    def __init__(self, seen: Seen) -> None:
-        super().__init__(_schema_format="original+chat")
-        self.seen = seen
-
-    def _start_trace(self, run: Run) -> None:
-        self.seen["runs"] += repr(run)
-        super()._start_trace(run)
-
-    def _persist_run(self, run: Run) -> None:
-        self.seen["runs"] += repr(run)
-
-
 class Handler(LangChainCallbacks):
-    """Records whatever it is given."""
+    """Records whatever it is given, as tracers get it."""
 
     def __init__(self, seen: Seen) -> None:
         self.seen = seen
@@ -364,25 +321,19 @@ class Events(BaseEventHandler):
         self.seen["events"] += repr(event)
 
 
-class Callbacks(LlamaIndexCallbacks):
+class DebugHandler(LlamaDebugHandler):
     """Records the payload of every callback."""
 
     def __init__(self, seen: Seen) -> None:
-        super().__init__([], [])
+        super().__init__(print_trace_on_end=False)
         self.seen = seen
 
-    def on_event_start(self, event_type: Any, payload: Any = None, event_id: str = "", *_: Any, **__: Any) -> str:
-        self.seen["callbacks"] += repr(payload)
-        return event_id
+    def on_event_start(self, *args: Any, **more: Any) -> str:
+        self.seen["callbacks"] += repr((args, more))
+        return super().on_event_start(*args, **more)
 
-    def on_event_end(self, event_type: Any, payload: Any = None, *_: Any, **__: Any) -> None:
-        self.seen["callbacks"] += repr(payload)
-
-    def start_trace(self, trace_id: str | None = None) -> None:
-        pass
-
-    def end_trace(self, trace_id: str | None = None, trace_map: Any = None) -> None:
-        pass
+    def on_event_end(self, *args: Any, **more: Any) -> None:
+        self.seen["callbacks"] += repr((args, more))
 
 
 @pytest.fixture
@@ -400,9 +351,9 @@ def traced(name: str, server: Server, seen: Seen, **settings: Any) -> Any:
     """Return a model whose calls are recorded."""
     adapter = ADAPTERS[name]
     if adapter.framework == "LangChain":
-        settings["callbacks"] = [Tracer(seen), Handler(seen)]
+        settings["callbacks"] = [Handler(seen)]
     else:
-        settings["callback_manager"] = CallbackManager([Callbacks(seen)])
+        settings["callback_manager"] = CallbackManager([DebugHandler(seen)])
     key = EMBEDDING if adapter.kind == "embedding" else CHAT
     return adapter.make(model=key, host=server.address, **settings)
 
@@ -446,7 +397,7 @@ async def test_hidden_secrets_of_a_call_are_accepted_and_not_traced(
     token = "api_token" if inspect.iscoroutinefunction(getattr(ADAPTERS[name].make, method)) else "api_key"
     with traced(name, guarded, seen, headers={"X-Other": TOKEN[15:]}) as llm:
         await finish(name, llm, method, {token: HIDDEN["api_token"], "headers": HIDDEN["headers"]})
-    assert seen.keys() == ({"spans", "events", "callbacks"} if name == "LMStudio" else {"runs", "callbacks"})
+    assert seen.keys() == ({"spans", "events", "callbacks"} if name == "LMStudio" else {"callbacks"})
     assert not shows_token("".join(seen.values()))
 
 
@@ -462,8 +413,8 @@ def test_an_embedding_model_with_secrets_does_not_have_them_traced(guarded: Serv
 def test_hidden_secrets_can_be_bound_and_are_neither_traced_nor_dumped(guarded: Server, seen: Seen, name: str) -> None:
     bound = traced(name, guarded, seen).bind(**HIDDEN)
     chain = RunnableLambda(str) | bound
-    assert chain.invoke("count", {"callbacks": [Tracer(seen)]})
-    assert seen.keys() == {"runs", "callbacks"}
+    assert chain.invoke("count", {"callbacks": [Handler(seen)]})
+    assert seen
     assert not shows_token("".join(seen.values()) + dumps(bound) + repr(chain))
 
 
@@ -475,7 +426,7 @@ def test_a_configurable_token_needs_the_identifier_that_is_not_traced(guarded: S
     configurable = llm.configurable_fields(
         api_token=ConfigurableField(id="api_key"), max_tokens=ConfigurableField(id="max_tokens")
     )
-    config = {"callbacks": [Tracer(seen)], "configurable": {"api_key": TOKEN, "max_tokens": 3}}
+    config = {"callbacks": [Handler(seen)], "configurable": {"api_key": TOKEN, "max_tokens": 3}}
     assert configurable.invoke("count", config)
     assert not shows_token("".join(seen.values()))
 
@@ -528,15 +479,6 @@ def test_no_span_and_no_metric_has_a_secret(
     assert PROXY_KEY not in exported
 
 
-def test_the_credentials_of_a_proxy_are_in_no_span(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ws_proxy", f"http://user:{PROXY_KEY}@127.0.0.1:1")
-    monkeypatch.setenv("no_proxy", "")
-    with lms.Client("studio.invalid:1234") as client, pytest.raises(lms.LMStudioUnreachableError):
-        client.list_loaded_models()
-    assert "connect" in telemetry.names
-    assert PROXY_KEY not in telemetry.everything()
-
-
 # What a model wrote -------------------------------------------------------------------------------------------------
 
 VALUE = "hunter2-secret"
@@ -548,12 +490,9 @@ LOGIN: dict[str, Any] = {
     "required": ["user", "password"],
 }
 LOG_IN: dict[str, Any] = {"type": "function", "function": {"name": "log_in", "parameters": LOGIN}}
-TOOLS: dict[str, Any] = {"type": "toolArray", "tools": [LOG_IN]}
-CALLED = json.dumps({"name": "log_in", "arguments": WRITTEN})
 RULES = (
     {"when": {"structured": True}, "then": [{"text": json.dumps(WRITTEN)}]},
     {"when": {"last": "native", "round": 1}, "then": [{"tool": "log_in", "arguments": WRITTEN}]},
-    {"when": {"last": "text", "round": 1}, "then": [{"text": f"<tool_call>{CALLED}</tool_call>"}]},
     {"when": {"last": "broken"}, "then": [{"tool": "log_in", "malformed": json.dumps(WRITTEN)[:-1]}]},
     {"then": [{"text": "done"}]},
 )
@@ -603,45 +542,25 @@ def acted(host: str, prompt: str, tool: Any) -> str:
     return "\n".join(found)
 
 
-def responded(host: str) -> str:
-    with lms.Client(host) as client:
-        result = client.llm.model("m").respond("text", config={"raw_tools": TOOLS}, rescue_tool_calls=True)
-    (call,) = result.tool_calls
-    assert call.failure is not None
-    return str(call.failure.error)
-
-
-def answered(host: str) -> str:
-    with lms.Client(host) as client:
-        result = client.llm.model("m").respond("x", response_format=Login)
-        return printed(lambda: result.parsed_as(Login))
-
-
 def read(schema: Any, method: Any, host: str) -> str:
     llm = ChatLMStudio(model="m", host=host).with_structured_output(schema, method=method)
     return printed(lambda: llm.invoke("x"))
 
 
-def predicted(llm: Any) -> str:
-    return printed(lambda: llm.structured_predict(Login, PromptTemplate("x")))
-
-
 LEAKS: dict[str, Callable[[str], str]] = {
     "act, types": lambda host: acted(host, "native", log_in),
     "act, schema": lambda host: acted(host, "native", ToolFunctionDef("log_in", "Log in.", LOGIN, log_in)),
-    "act, a call in the text": lambda host: acted(host, "text", log_in),
-    "native, a call in the text": responded,
     "LlamaIndex, a broken call": lambda host: printed(
         lambda: LMStudio(model="m", host=host).chat([ChatMessage("broken")], tools=[LOG_IN])
     ),
-    "native, class": answered,
-    **{
-        f"LangChain, {kind}, {method}": partial(read, schema, method)
-        for kind, schema in {"class": Login, "schema": LOGIN, "validator": Careful}.items()
-        for method in ("json_schema", "json_mode", "function_calling")
-        if (kind, method) != ("schema", "json_mode")  # the response is any JSON there
-    },
-    "LlamaIndex, class": lambda host: predicted(LMStudio(model="m", host=host)),
+    "LangChain, class, json_schema": partial(read, Login, "json_schema"),
+    "LangChain, class, json_mode": partial(read, Login, "json_mode"),
+    "LangChain, class, function_calling": partial(read, Login, "function_calling"),
+    "LangChain, schema, function_calling": partial(read, LOGIN, "function_calling"),
+    "LangChain, validator, json_mode": partial(read, Careful, "json_mode"),
+    "LlamaIndex, class": lambda host: printed(
+        lambda: LMStudio(model="m", host=host).structured_predict(Login, PromptTemplate("x"))
+    ),
 }
 
 
@@ -660,10 +579,9 @@ def test_what_a_model_wrote_for_a_secret_is_in_no_error_and_no_log(
 @pytest.mark.parametrize(
     "name",
     [
-        *("api_token", "api_tokn", "api_tken", "apiToken", "lm_api_token", "token", "tokn", "hf_token", "access_token"),
-        *("API-KEY", "apikey", "api_ky", "openai_api_key", "passkey", "clientPasskey", "secret", "client_secret"),
-        *("headers", "header", "hedaers", "default_headers", "extra_headers"),
-        *("password", "pasword", "passwd", "Authorization", "authorisation", "auth", "bearer", "credentials"),
+        *("api_token", "api_tken", "apiToken", "lm_api_token", "tokn", "hf_token"),
+        *("API-KEY", "api_ky", "clientPasskey", "client_secret", "hedaers", "default_headers"),
+        *("pasword", "passwd", "authorisation", "auth", "bearer", "credentials"),
         *("private_key", "aws_access_key_id", "ssh_key", "session_key", "Set-Cookie", "pwd", "pass", "jwt"),
     ],
 )
@@ -711,17 +629,9 @@ def test_what_is_shaped_like_a_secret_is_taken_out_of_a_text(text: str, shown: s
     assert redact(text) == shown
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("user:pass@host", "**********@host"),
-        ("'a', 'user:pass@host:1'", "'a', '**********@host:1'"),
-        ("http://user:pass@host", "http://**********@host"),
-        ("host:1 and example.com", "host:1 and example.com"),
-    ],
-)
-def test_in_an_address_user_and_password_need_no_scheme(text: str, shown: str) -> None:
-    assert redact_address(text) == shown
+def test_in_an_address_user_and_password_need_no_scheme() -> None:
+    assert redact_address("'user:pass@host:1', http://a:b@host") == "'**********@host:1', http://**********@host"
+    assert redact_address("host:1 and example.com") == "host:1 and example.com"
 
 
 ADDRESS = f"user:{TOKEN[15:]}@localhost:1234"
@@ -740,20 +650,15 @@ def test_user_and_password_of_an_address_are_not_shown(make: Callable[[Path], ob
     assert not shows_token(shown_by(error_of(lambda: make(tmp_path))))
 
 
-def test_the_user_and_the_password_of_a_proxy_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_user_and_the_password_of_a_proxy_are_in_no_error_and_no_span(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ws_proxy", ADDRESS)
     monkeypatch.setenv("no_proxy", "")
     with lms.Client("studio.invalid:1234") as client, pytest.raises(lms.LMStudioUnreachableError) as caught:
         client.list_loaded_models()
-    assert not shows_token(shown_by(caught.value))
-
-
-@pytest.mark.parametrize("model", ["gemma3:4b@latest", "bob:hello@example.com"])
-def test_the_name_of_a_model_is_shown(server: Server, model: str) -> None:
-    with lms.Client(server.address) as client, pytest.raises(lms.LMStudioModelNotFoundError, match=model):
-        client.llm.model(model)
-    with pytest.raises(TypeError, match=model):
-        ChatLMStudio(model)  # type: ignore[call-arg]  # the mistake
+    assert "connect" in telemetry.names
+    assert not shows_token(shown_by(caught.value) + telemetry.everything())
 
 
 @pytest.mark.parametrize(
@@ -783,8 +688,6 @@ def test_what_a_model_wrote_is_shown_without_the_values_of_secret_members(text: 
             [],
             "{'n': 1, 'password': **********} fits not",
         ),
-        ("'city' is missing", {"password": "x"}, [], "'city' is missing"),
-        ("None is no string", None, ["password"], "None is no string"),
         ("'abc' is no integer", "abc", ["city", 0], "'abc' is no integer"),
     ],
 )
@@ -800,7 +703,6 @@ def test_what_a_validator_says_is_shown_without_secrets(
         (None, "api_token", False),
         (SecretStr(TOKEN), "api_token", False),
         ("x", "api_token", True),
-        (TOKEN, "", True),
         ([1, {"a": (TOKEN,)}], "", True),
         ({"password": "x"}, "", True),
         ({"headers": {"X-Key": "x"}}, "", True),

@@ -1,18 +1,16 @@
 """Tools in both frameworks: which are rejected, and which calls leave a log record, on every path."""
 
-import asyncio
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from llama_index.core.llms import ChatMessage
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.langchain import ChatLMStudio
-from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
+from lmstudio_integrations.llama_index import LlamaIndexToolCallError
+from tests._adapters.ways import METHODS, messages_of, seen_of
 from tests.support.adapters import covering
 from tests.support.requested import Requested
 
@@ -24,66 +22,24 @@ RULES: tuple[dict[str, Any], ...] = (
     {"when": {"last": "^look"}, "then": [LOOK]},
     *({"when": {"last": f"^{name}", "tools": [name]}, "then": [{"tool": name}]} for name in NAMES),
 )
+SOME = ("astream", "chat")
+on_every_path = pytest.mark.parametrize("path", METHODS)
+on_two_paths = pytest.mark.parametrize("path", SOME)
 
 
 def tool(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}}
 
 
-# Call paths -----------------------------------------------------------------------------------------------------------
-
-Path = Callable[..., list[str]]
-"""Makes a call with tools; returns the names of the tools that the response calls."""
-
-
-def _langchain(call: Callable[[Any, str], Any]) -> Path:
-    def path(host: str, prompt: str, tools: list[dict[str, Any]], **settings: Any) -> list[str]:
-        model = ChatLMStudio(model="m", host=host)
-        message = call(model.bind_tools(tools, **settings) if tools else model.bind(**settings), prompt)
-        return [each["name"] for each in message.tool_calls]
-
-    return path
-
-
-def _llama_index(call: Callable[..., Any]) -> Path:
-    def path(host: str, prompt: str, tools: list[dict[str, Any]], **settings: Any) -> list[str]:
-        llm, given = LMStudio(model="m", host=host), {**settings, **({"tools": tools} if tools else {})}
-        try:
-            response = call(llm, [ChatMessage(prompt)], **given)
-        except LlamaIndexToolCallError:
-            return []
-        return [each.tool_name for each in llm.get_tool_calls_from_response(response, error_on_no_tool_call=False)]
-
-    return path
-
-
-def _sum(chunks: Iterator[Any]) -> Any:
-    first, *rest = chunks
-    return sum(rest, start=first)
-
-
-async def _asum(chunks: Any) -> Any:
-    return _sum(iter([chunk async for chunk in chunks]))
-
-
-async def _alast(stream: Any) -> Any:
-    return [chunk async for chunk in await stream][-1]
-
-
-PATHS: dict[str, Path] = {
-    "langchain invoke": _langchain(lambda model, prompt: model.invoke(prompt)),
-    "langchain ainvoke": _langchain(lambda model, prompt: asyncio.run(model.ainvoke(prompt))),
-    "langchain stream": _langchain(lambda model, prompt: _sum(model.stream(prompt))),
-    "langchain astream": _langchain(lambda model, prompt: asyncio.run(_asum(model.astream(prompt)))),
-    "llama_index chat": _llama_index(lambda llm, *given, **more: llm.chat(*given, **more)),
-    "llama_index achat": _llama_index(lambda llm, *given, **more: asyncio.run(llm.achat(*given, **more))),
-    "llama_index stream_chat": _llama_index(lambda llm, *given, **more: [*llm.stream_chat(*given, **more)][-1]),
-    "llama_index astream_chat": _llama_index(
-        lambda llm, *given, **more: asyncio.run(_alast(llm.astream_chat(*given, **more)))
-    ),
-}
-on_every_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-on_two_paths = pytest.mark.parametrize("path", [PATHS["langchain astream"], PATHS["llama_index chat"]])
+def called(path: str, host: str, prompt: str, tools: list[dict[str, Any]], **settings: Any) -> list[str]:
+    """Make a call with tools; return the names of the tools that the response calls."""
+    make, method = METHODS[path]
+    given = {**settings, **({"tools": tools} if tools else {})}
+    try:
+        chunks = method(make(model="m", host=host), messages_of(make, [("user", prompt)]), **given)
+    except LlamaIndexToolCallError:
+        return []
+    return [name for name, _ in seen_of(chunks)["calls"]]
 
 
 @pytest.fixture(scope="module")
@@ -96,37 +52,35 @@ def host() -> Iterator[str]:
 
 BUILT_IN: dict[str, dict[str, Any]] = {
     "web_search_preview": {"type": "web_search_preview"},
-    "code_interpreter": {"type": "code_interpreter", "container": {"type": "auto"}},
     "mcp": {"type": "mcp", "server_label": "docs", "server_url": "https://example.com"},
     "web_search_20250305": {"type": "web_search_20250305", "name": "web_search", "max_uses": 3},
-    "bash_20250124": {"type": "bash_20250124", "name": "bash"},
     "google_search": {"google_search": {}},  # Google's have no type
 }
 
 
-@pytest.mark.parametrize(("path", "name"), covering(PATHS, BUILT_IN))
+@pytest.mark.parametrize(("path", "name"), covering(METHODS, BUILT_IN))
 def test_a_built_in_tool_of_another_provider_is_an_error(host: str, path: str, name: str) -> None:
     with pytest.raises(
         LMStudioValueError, match=f"'{name}' .* LM Studio's server has no built-in tools; pass a func"
     ) as caught:
-        PATHS[path](host, "look", [tool("look"), BUILT_IN[name] | {"authorization": "hush"}])
+        called(path, host, "look", [tool("look"), BUILT_IN[name] | {"authorization": "hush"}])
     assert "hush" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("path", "name"), covering(PATHS, NAMES))
+@pytest.mark.parametrize(("path", "name"), covering(METHODS, NAMES))
 def test_a_tool_may_have_a_name_in_any_script(host: str, path: str, name: str) -> None:
     decomposed = unicodedata.normalize("NFD", name)
     others = [each for each in NAMES if each != name]
-    assert PATHS[path](host, name, [tool(each) for each in (*others, decomposed)]) == [decomposed]
+    assert called(path, host, name, [tool(each) for each in (*others, decomposed)]) == [decomposed]
 
 
-@on_every_path
-def test_a_pattern_that_the_engine_rejects_is_not_sent(path: Path) -> None:
+@on_two_paths
+def test_a_pattern_that_the_engine_rejects_is_not_sent(path: str) -> None:
     words = {"type": "string", "pattern": r"\S"}
     properties = {"pattern": words, "list": {"type": "array", "items": {"anyOf": [words, {"pattern": "^a$"}]}}}
     given = {"type": "function", "function": {"name": "look", "parameters": {"properties": properties}}}
     with Emulator([ModelEntry(key="m", rules=RULES)]) as server:
-        assert path(server.address, "look", [given]) == ["look"]
+        assert called(path, server.address, "look", [given]) == ["look"]
         (sent,) = Requested.of(server.predictions[-1]).tools
     assert sent.function.parameters is not None
     assert sent.function.parameters["properties"] == {
@@ -136,9 +90,9 @@ def test_a_pattern_that_the_engine_rejects_is_not_sent(path: Path) -> None:
 
 
 @on_two_paths
-def test_two_tools_of_one_name_are_an_error(host: str, path: Path) -> None:
+def test_two_tools_of_one_name_are_an_error(host: str, path: str) -> None:
     with pytest.raises(LMStudioValueError, match="two of the tools have the name 'look'; rename or remove one"):
-        path(host, "look", [tool("look"), tool("other"), tool("look")])
+        called(path, host, "look", [tool("look"), tool("other"), tool("look")])
 
 
 # Calls ----------------------------------------------------------------------------------------------------------------
@@ -147,9 +101,9 @@ def test_two_tools_of_one_name_are_an_error(host: str, path: Path) -> None:
 @on_two_paths
 @pytest.mark.parametrize(("tools", "offered"), [(["look", "other"], "look, other"), ([], "none")])
 def test_calls_of_tools_that_were_not_offered_are_kept_and_logged(
-    host: str, path: Path, tools: list[str], offered: str, caplog: pytest.LogCaptureFixture
+    host: str, path: str, tools: list[str], offered: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert path(host, "invent", [tool(name) for name in tools]) == ["look", "invented", "imagined"]
+    assert called(path, host, "invent", [tool(name) for name in tools]) == ["look", "invented", "imagined"]
     unknown = "'invented', 'imagined'" if tools else "'look', 'invented', 'imagined'"
     assert caplog.messages == [f"'m' called {unknown}; the tools of the request are: {offered}"]
     assert caplog.records[0].levelname == "WARNING"
@@ -157,9 +111,9 @@ def test_calls_of_tools_that_were_not_offered_are_kept_and_logged(
 
 @on_every_path
 def test_a_tool_that_was_not_sent_because_another_was_chosen_was_not_offered(
-    host: str, path: Path, caplog: pytest.LogCaptureFixture
+    host: str, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path(host, "look", [tool("look"), tool("other")], tool_choice="other")
+    called(path, host, "look", [tool("look"), tool("other")], tool_choice="other")
     assert caplog.messages == ["'m' called 'look'; the tools of the request are: other"]
 
 
@@ -168,23 +122,23 @@ def test_a_tool_that_was_not_sent_because_another_was_chosen_was_not_offered(
     "settings", [{}, {"extra": {"llm.prediction.tools": {"type": "toolArray", "tools": [tool("look")]}}}]
 )
 def test_a_call_of_a_tool_of_the_request_is_not_logged(
-    host: str, path: Path, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+    host: str, path: str, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert path(host, "look", [] if settings else [tool("look")], **settings) == ["look"]
+    assert called(path, host, "look", [] if settings else [tool("look")], **settings) == ["look"]
     assert not caplog.records
 
 
-@on_every_path
-@pytest.mark.parametrize(
-    ("prompt", "settings", "reason"),
-    [
-        ("malformed", {"repair_tool_calls": False}, "look: Failed to parse tool call[^;]*"),
-        ("look", {"max_tokens": 4}, "look: .*; the response was cut off: raise max_tokens"),
-    ],
-)
+CANNOT_BE_MADE: dict[str, tuple[str, dict[str, Any]]] = {
+    "look: Failed to parse tool call[^;]*": ("malformed", {"repair_tool_calls": False}),
+    "look: .*; the response was cut off: raise max_tokens": ("look", {"max_tokens": 4}),
+}
+
+
+@pytest.mark.parametrize(("path", "reason"), [*covering(METHODS, CANNOT_BE_MADE), ("chat", [*CANNOT_BE_MADE][1])])
 def test_a_call_that_cannot_be_made_is_logged_with_the_reason(
-    host: str, path: Path, prompt: str, settings: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
+    host: str, path: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert path(host, prompt, [tool("look")], **settings) == []
+    prompt, settings = CANNOT_BE_MADE[reason]
+    assert called(path, host, prompt, [tool("look")], **settings) == []
     (message,) = caplog.messages
     assert re.fullmatch(f"'m': a tool call failed: {reason}", message)

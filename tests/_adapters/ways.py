@@ -1,16 +1,73 @@
 """Every way to generate a chat response, in both frameworks and natively: one test body serves all of them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import reduce
+from operator import add
 from typing import Any
 
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import BaseMessage, convert_to_messages
 from llama_index.core.llms import ChatMessage
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
+
+Turns = Sequence[tuple[str, str]]
+"""The roles and texts of a conversation."""
+
+Method = Callable[..., list[Any]]
+"""Calls a model of a framework with messages and settings; returns the chunks of the response, or all of it as one."""
+
+
+async def collected(stream: AsyncIterator[Any] | Awaitable[AsyncIterator[Any]]) -> list[Any]:
+    """Read a stream, which LlamaIndex's methods return only when they are awaited."""
+    return [each async for each in (await stream if isinstance(stream, Awaitable) else stream)]
+
+
+LANGCHAIN: dict[str, Method] = {
+    "invoke": lambda llm, messages, **given: [llm.invoke(messages, **given)],
+    "ainvoke": lambda llm, messages, **given: [asyncio.run(llm.ainvoke(messages, **given))],
+    "stream": lambda llm, messages, **given: [*llm.stream(messages, **given)],
+    "astream": lambda llm, messages, **given: asyncio.run(collected(llm.astream(messages, **given))),
+}
+LLAMA_INDEX: dict[str, Method] = {
+    "chat": lambda llm, messages, **given: [llm.chat(messages, **given)],
+    "achat": lambda llm, messages, **given: [asyncio.run(llm.achat(messages, **given))],
+    "stream_chat": lambda llm, messages, **given: [*llm.stream_chat(messages, **given)],
+    "astream_chat": lambda llm, messages, **given: asyncio.run(collected(llm.astream_chat(messages, **given))),
+}
+METHODS: dict[str, tuple[Any, Method]] = {
+    **{name: (ChatLMStudio, method) for name, method in LANGCHAIN.items()},
+    **{name: (LMStudio, method) for name, method in LLAMA_INDEX.items()},
+}
+
+
+def whole(chunks: list[Any]) -> Any:
+    """Return the message or the response of which these are the chunks."""
+    return reduce(add, chunks) if isinstance(chunks[0], BaseMessage) else chunks[-1]
+
+
+def messages_of(make: Any, turns: Turns) -> Any:
+    """Return a conversation in the form of the framework of a class."""
+    if make is ChatLMStudio:
+        return convert_to_messages([*turns])
+    return [ChatMessage(text, role=role) for role, text in turns]
+
+
+def said(text: str) -> list[ChatMessage]:
+    return [ChatMessage(text, role="user")]
+
+
+def metadata_of(response: Any) -> Mapping[str, Any]:
+    """Return what a message or a response of either framework reports of itself."""
+    if isinstance(response, BaseMessage):
+        return response.response_metadata
+    return {**response.raw, **response.raw["stats"]}
+
+
+# What a way delivers --------------------------------------------------------------------------------------------------
 
 
 class Seen(dict[str, Any]):
@@ -25,37 +82,29 @@ _ADDED = (
 )
 
 
-def seen_message(message: Any, parts: list[str]) -> Seen:
+def seen_of(chunks: list[Any]) -> Seen:
+    """Return what a method has delivered."""
+    response = whole(chunks)
+    reported = metadata_of(response)
+    added = {name: reported.get(name) for name in ("confidence", *_ADDED)}
+    if isinstance(response, BaseMessage):
+        return Seen(
+            text=response.text,
+            reasoning=response.additional_kwargs.get("reasoning_content", ""),
+            calls=[(call["name"], call["args"]) for call in getattr(response, "tool_calls", [])],
+            prompt=response.usage_metadata["input_tokens"],  # type: ignore[attr-defined]  # every response has it
+            parts=[chunk.text for chunk in chunks],
+            **added,
+        )
+    text, blocks = response.message.content or "", response.message.blocks
     return Seen(
-        text=message.text,
-        reasoning=message.additional_kwargs.get("reasoning_content", ""),
-        calls=[(call["name"], call["args"]) for call in message.tool_calls],
-        prompt=message.usage_metadata["input_tokens"],
-        confidence=message.response_metadata.get("confidence"),
-        parts=parts,
-        **{name: message.response_metadata.get(name) for name in _ADDED},
-    )
-
-
-def seen_chunks(chunks: list[Any]) -> Seen:
-    return seen_message(sum(chunks[1:], chunks[0]), [chunk.text for chunk in chunks if chunk.text])
-
-
-def seen_response(response: Any, parts: list[str]) -> Seen:
-    blocks = response.message.blocks
-    return Seen(
-        text=response.message.content or "",
+        text=text,
         reasoning="".join(block.content for block in blocks if block.block_type == "thinking"),
         calls=[(block.tool_name, block.tool_kwargs) for block in blocks if block.block_type == "tool_call"],
         prompt=response.raw["usage"]["prompt_tokens"],
-        confidence=response.raw.get("confidence"),
-        parts=parts,
-        **{name: response.raw["stats"].get(name) for name in _ADDED},
+        parts=[text] if response.delta is None else [chunk.delta or "" for chunk in chunks],
+        **added,
     )
-
-
-def seen_responses(chunks: list[Any]) -> Seen:
-    return seen_response(chunks[-1], [chunk.delta for chunk in chunks if chunk.delta])
 
 
 def seen_result(result: lms.PredictionResult, parts: list[str]) -> Seen:
@@ -71,18 +120,6 @@ def seen_result(result: lms.PredictionResult, parts: list[str]) -> Seen:
     )
 
 
-async def collected(stream: AsyncIterator[Any]) -> list[Any]:
-    return [each async for each in stream]
-
-
-async def collected_later(stream: Any) -> list[Any]:
-    return await collected(await stream)
-
-
-def said(text: str) -> list[ChatMessage]:
-    return [ChatMessage(text, role="user")]
-
-
 def ways(request: Mapping[str, Any], native: Mapping[str, Any]) -> dict[str, Way]:
     """Return the ways to generate.
 
@@ -91,11 +128,10 @@ def ways(request: Mapping[str, Any], native: Mapping[str, Any]) -> dict[str, Way
         native: The arguments of a native call.
     """
 
-    def chain(host: Any) -> Any:
-        return ChatLMStudio(model="m", host=host).bind(**request)
-
-    def llama(host: Any) -> LMStudio:
-        return LMStudio(model="m", host=host)
+    def of_framework(make: Any, method: Method) -> Way:
+        return lambda host, text: seen_of(
+            method(make(model="m", host=host), messages_of(make, [("user", text)]), **request)
+        )
 
     def native_stream(host: Any, text: str) -> Seen:
         with lms.Client(host) as client:
@@ -105,19 +141,11 @@ def ways(request: Mapping[str, Any], native: Mapping[str, Any]) -> dict[str, Way
 
     async def native_async(host: Any, text: str) -> Seen:
         async with lms.AsyncClient(host) as client:
-            return seen_result(await (await client.llm.model("m")).respond(text, **native), [])
+            result = await (await client.llm.model("m")).respond(text, **native)
+            return seen_result(result, [result.content])
 
     return {
-        "invoke": lambda host, text: seen_message(chain(host).invoke([HumanMessage(text)]), []),
-        "ainvoke": lambda host, text: seen_message(asyncio.run(chain(host).ainvoke([HumanMessage(text)])), []),
-        "stream": lambda host, text: seen_chunks(list(chain(host).stream([HumanMessage(text)]))),
-        "astream": lambda host, text: seen_chunks(asyncio.run(collected(chain(host).astream([HumanMessage(text)])))),
-        "chat": lambda host, text: seen_response(llama(host).chat(said(text), **request), []),
-        "achat": lambda host, text: seen_response(asyncio.run(llama(host).achat(said(text), **request)), []),
-        "stream_chat": lambda host, text: seen_responses(list(llama(host).stream_chat(said(text), **request))),
-        "astream_chat": lambda host, text: seen_responses(
-            asyncio.run(collected_later(llama(host).astream_chat(said(text), **request)))
-        ),
+        **{name: of_framework(*each) for name, each in METHODS.items()},
         "native stream": native_stream,
         "native async": lambda host, text: asyncio.run(native_async(host, text)),
     }

@@ -307,10 +307,10 @@ def test_the_context_window_is_the_smallest_of_the_loaded_instances() -> None:
     with servers(*models) as pair:
         settings: dict[str, Any] = {"model": CHAT, "host": addresses(pair), "on_config_mismatch": "ignore"}
         chat, llm = ChatLMStudio(**settings).load(), LMStudio(**settings).load()
-        assert (chat.profile["max_input_tokens"], llm.metadata.context_window) == (2048, 2048)
+        assert (dict(chat.profile)["max_input_tokens"], llm.metadata.context_window) == (2048, 2048)
         assert chat.invoke("Hello").response_metadata["context_length"] == 4096
         llm.complete("Hello")
-        assert (chat.profile["max_input_tokens"], llm.metadata.context_window) == (2048, 2048)
+        assert (dict(chat.profile)["max_input_tokens"], llm.metadata.context_window) == (2048, 2048)
 
 
 @some_adapters_on_a_path

@@ -97,9 +97,9 @@ def test_devices_with_different_contexts_are_named_and_the_smallest_counts(serve
     text = rf"loaded differently: context_length \({place} \(local, chat\): 4096, {place} \(Studio, chat\): 2048\)"
     with pytest.warns(LMStudioConfigWarning, match=text):
         model.load()
-    assert model.profile["max_input_tokens"] == 2048
+    assert dict(model.profile)["max_input_tokens"] == 2048
     assert model.invoke("Hello").response_metadata["context_length"] == 4096
-    assert model.profile["max_input_tokens"] == 2048
+    assert dict(model.profile)["max_input_tokens"] == 2048
 
 
 BAD_HOSTS: dict[str, tuple[Any, str]] = {

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
 from typing import Any
 
 import pytest
@@ -31,9 +29,6 @@ SECONDS = 600.0
 both_frameworks = pytest.mark.parametrize(
     ("name", "path"), [("LMStudioEmbeddings", "async"), ("LMStudioEmbedding", "sync")]
 )
-every_way = pytest.mark.parametrize(
-    ("name", "path"), [*product(["LMStudioEmbeddings", "LMStudioEmbedding"], ["sync", "async"])]
-)
 
 
 @pytest.fixture
@@ -44,16 +39,15 @@ def pair() -> Iterator[list[Emulator]]:
 
 
 @pytest.mark.slow
-@every_way
+@both_frameworks
 def test_each_of_many_texts_is_embedded_once_and_every_host_takes_part(
     name: str, path: str, pair: list[Emulator]
 ) -> None:
-    texts = TEXTS
-    several = vectors(name, path, texts, addresses(pair))
-    embedded = [each.text for server in pair for each in server.embedded_texts]
-    assert sorted(embedded) == sorted(texts)
+    several = vectors(name, path, TEXTS, addresses(pair))
+    texts = [each.text for server in pair for each in server.embedded_texts]
+    assert sorted(texts) == sorted(TEXTS)
     assert all(server.embedded_texts for server in pair)
-    assert several == vectors(name, path, texts, pair[0].address)
+    assert several == vectors(name, path, TEXTS, pair[0].address)
 
 
 def vectors(
@@ -136,26 +130,13 @@ def test_vectors_of_two_lengths_are_never_returned(name: str, path: str) -> None
             assert {len(vector) for vector in embedded(model, name, path, TEXTS)} == {8}
 
 
-@both_frameworks
-def test_the_length_of_the_vectors_of_a_host_outlives_the_host(name: str, path: str) -> None:
-    models = [(embedding_model(preload=True, embedding_length=length),) for length in (8, 16)]
-    with servers(*models) as (first, second):
-        model = ADAPTERS[name].make(model=EMBEDDING, host=addresses([first, second]))
-        model.hosts()
-        assert len(embedded(model, name, path, TEXTS[:1])[0]) == 8
-        first.stop()
-        with pytest.raises(LMStudioConfigMismatchError, match="dimensions"):
-            embedded(model, name, path, TEXTS[:1])
-
-
-@both_frameworks
 def test_a_host_that_loads_another_model_meanwhile_ends_the_call(
-    name: str, path: str, pair: list[Emulator], monkeypatch: pytest.MonkeyPatch
+    pair: list[Emulator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(words, "embed", lambda text, length: [1.0] * (length + (text == TEXTS[200])))
-    model = ADAPTERS[name].make(model=EMBEDDING, host=[pair[0].address, f"127.0.0.1:{free_port()}"])
+    model = ADAPTERS["LMStudioEmbeddings"].make(model=EMBEDDING, host=[pair[0].address, f"127.0.0.1:{free_port()}"])
     with pytest.raises(LMStudioConfigMismatchError, match="vectors of 8 and 9 numbers"):
-        embedded(model, name, path, TEXTS[:250])
+        model.embed_documents(TEXTS[:250])
 
 
 async def test_handles_to_several_hosts_compare_the_lengths_of_vectors() -> None:
@@ -180,17 +161,6 @@ async def test_cancelling_the_task_frees_the_slots(pair: list[Emulator]) -> None
         await task
     assert task.cancelled()
     assert [status.in_flight for status in await model.ahosts()] == [0, 0]
-
-
-def test_the_progress_of_a_load_is_reported_to_the_caller() -> None:
-    models = (embedding_model(),)
-    threads: set[threading.Thread] = set()
-    with servers(models, models) as pair:
-        model = ADAPTERS["LMStudioEmbeddings"].make(
-            model=EMBEDDING, host=addresses(pair), on_load_progress=lambda _: threads.add(threading.current_thread())
-        )
-        assert len(model.embed_documents(TEXTS)) == len(TEXTS)
-    assert threads == {threading.current_thread()}
 
 
 def test_a_progress_bar_counts_the_texts_of_all_hosts(pair: list[Emulator], drawn: Drawn) -> None:

@@ -1,0 +1,37 @@
+"""Virtual time for tests of timeouts: the client and its servers run in one simulated loop."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator
+from tests.simulation.loop import SimulatedLoop, virtual_time
+from tests.simulation.world import in_this_thread
+
+Play = Callable[[Coroutine[Any, Any, None]], None]
+
+
+@pytest.fixture
+def play() -> Iterator[Play]:
+    """Return what runs a coroutine in virtual time."""
+    loop = SimulatedLoop(0)
+    asyncio.set_event_loop(loop)
+    try:
+        with virtual_time(loop), in_this_thread(loop):
+            yield loop.run_until_complete
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+@contextlib.asynccontextmanager
+async def serving(emulator: Emulator) -> AsyncIterator[str]:
+    """Run a server in the loop of the coroutine; return its address."""
+    async with emulator._serving() as running:
+        for entry in emulator.catalog.models:
+            if entry.preload:
+                await running.load(entry.key)
+        yield f"127.0.0.1:{running.server.port}"
