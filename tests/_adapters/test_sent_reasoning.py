@@ -157,7 +157,7 @@ Way = Callable[[str, str, Sequence[str], Mapping[str, Any]], Any]
 def exchanged(llm: Any, response: Any) -> list[Any]:
     """Return the message of a response, and the results of its calls."""
     if isinstance(response, BaseMessage):
-        message: Any = message_chunk_to_message(response)  # type: ignore[arg-type]  # others stay as they are
+        message: Any = message_chunk_to_message(response)  # others stay as they are
         return [message, *(ToolMessage("It rains.", tool_call_id=call["id"]) for call in message.tool_calls)]
     calls = llm.get_tool_calls_from_response(response, error_on_no_tool_call=False)
     ids = [{"tool_call_id": call.tool_id} for call in calls]
@@ -294,7 +294,7 @@ RESTORED: dict[str, Way] = {
 """Ways on which a conversation is stored between two calls."""
 
 
-def some(*names: str) -> Any:
+def some(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("way", [CALLS[name] for name in names], ids=names)
 
 
@@ -451,8 +451,8 @@ def trimmed(strategy: Any, tokens: int) -> Callable[[list[Any]], list[Any]]:
     def count(messages: list[Any]) -> int:
         return sum(len(each.text) for each in messages)
 
-    return partial(
-        trim_messages,
+    return lambda messages: trim_messages(
+        messages,
         max_tokens=tokens,
         token_counter=count,
         strategy=strategy,
@@ -698,7 +698,7 @@ def test_a_wrong_setting_is_one_clear_error(served: Served, name: str, settings:
 @pytest.mark.parametrize("mode", ["always", False])
 def test_a_setting_of_the_call_overrides_that_of_the_object(served: Served, mode: Any) -> None:
     thought, expected = FOREIGN["content blocks"], [["<think>Hm.</think>Yes."], ["Yes."]][mode is False]
-    other = "always" if mode is False else False
+    other: Any = "always" if mode is False else False
     llm = ChatLMStudio(model="misplaced", host=served.host, send_reasoning=other)
     llm.invoke([thought, HumanMessage("Well?")], send_reasoning=mode)
     assert served.sent() == expected

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -50,14 +51,14 @@ def with_raw(llm: ChatLMStudio) -> Seen:
 LANGCHAIN: dict[str, Callable[[Any], Seen]] = {
     "with_structured_output": with_raw,
     "with_structured_output, streamed": lambda llm: ([*llm.with_structured_output(Place).stream("Where?")][-1], None),
-    **{name: lambda llm, name=name: of_method(name, llm) for name in ("stream", "astream")},
+    **{name: partial(of_method, name) for name in ("stream", "astream")},
 }
 LLAMA_INDEX: dict[str, Callable[[Any], Seen]] = {
     "structured_predict": lambda llm: (llm.structured_predict(Place, PROMPT), None),
     "astructured_predict": lambda llm: (asyncio.run(llm.astructured_predict(Place, PROMPT)), None),
     "stream_structured_predict": lambda llm: ([*llm.stream_structured_predict(Place, PROMPT)][-1], None),
     "as_structured_llm": lambda llm: (llm.as_structured_llm(Place).chat(said("Where?")).raw, None),
-    **{name: lambda llm, name=name: of_method(name, llm) for name in ("chat", "astream_chat")},
+    **{name: partial(of_method, name) for name in ("chat", "astream_chat")},
 }
 
 

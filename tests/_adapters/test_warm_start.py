@@ -5,6 +5,7 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -107,7 +108,7 @@ class Framework:
 SURFACES: dict[str, Callable[[str], Any]] = {
     "native": lambda host: Native(sync_client, host),
     "native, async": lambda host: Native(AsyncClient, host),
-    **{name: lambda host, name=name: Framework(name, host) for name in ("invoke", "ainvoke", "chat", "achat")},
+    **{name: partial(Framework, name) for name in ("invoke", "ainvoke", "chat", "achat")},
 }
 every_surface = pytest.mark.parametrize("make", SURFACES.values(), ids=SURFACES)
 
