@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from langchain_core.exceptions import ModelError
 from langchain_core.messages import HumanMessage
-from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
+from llama_index.core.base.llms.types import ChatMessage, DocumentBlock, ImageBlock, TextBlock
 
 from lmstudio_integrations import errors
 from lmstudio_integrations._support.installation import package_command
 from lmstudio_integrations.client.files import fetch, images
 from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.conftest import Play, serving
 from tests._adapters.ways import METHODS
 from tests.langchain.conftest import CHAT, Server
@@ -236,6 +237,16 @@ def test_a_password_in_a_url_is_neither_sent_nor_shown(show: Show, web: Web) -> 
     assert "hunter2" not in message
     assert "hunter2" not in show.error(url, errors.LMStudioValueError, allow_image_download=False)
     assert not web.requests
+
+
+def test_a_password_in_a_url_of_another_kind_is_not_shown(server: Server) -> None:
+    url = "ftp://me:hunter2@example.com/a.txt?key=hunter2"
+    document: Any = {"type": "text-plain", "url": url}
+    with pytest.raises(errors.LMStudioValueError) as in_langchain:
+        server.chat().invoke([HumanMessage([document])])
+    with pytest.raises(errors.LMStudioValueError) as in_llama_index:
+        LMStudio(model=CHAT, host=server.address).chat([ChatMessage(blocks=[DocumentBlock(url=url)])])
+    assert "hunter2" not in f"{in_langchain.value}{in_llama_index.value}"
 
 
 def test_the_query_of_a_url_is_sent_and_not_shown(show: Show, web: Web) -> None:

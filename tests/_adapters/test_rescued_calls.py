@@ -222,6 +222,17 @@ def test_a_broken_call_is_none_where_one_is_required(fresh: Emulator, way: Way, 
     assert (seen["text"], seen["forced_by_grammar"]) == (BEFORE + BROKEN[prompt], True)
 
 
+def test_a_stream_that_is_cancelled_between_the_predictions_keeps_the_first(fresh: Emulator) -> None:
+    with lms.Client(fresh.address) as client:
+        stream, shown = client.llm.model("m").respond_stream("remark", **NATIVELY_REQUIRED), ""
+        for fragment in stream:
+            shown += fragment.content
+            if shown == REMARK:
+                stream.cancel()
+        assert stream.result().content == shown == REMARK
+    assert len(fresh.predictions) == 1
+
+
 HISTORIES: list[tuple[str, str, str]] = [
     ("user", "", "user"),
     ("user", "No", "user assistant user"),

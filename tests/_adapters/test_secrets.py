@@ -661,6 +661,14 @@ def test_the_user_and_the_password_of_a_proxy_are_in_no_error_and_no_span(
     assert not shows_token(shown_by(caught.value) + telemetry.everything())
 
 
+@pytest.mark.parametrize("model", ["gemma3:4b@latest", "bob:hello@example.com"])
+def test_the_name_of_a_model_is_shown(server: Server, model: str) -> None:
+    with lms.Client(server.address) as client, pytest.raises(lms.LMStudioModelNotFoundError, match=model):
+        client.llm.model(model)
+    with pytest.raises(TypeError, match=model):
+        ChatLMStudio(model)  # type: ignore[call-arg]  # the mistake
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

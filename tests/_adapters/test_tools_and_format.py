@@ -226,3 +226,14 @@ def test_a_stream_that_is_stopped_in_the_first_prediction_keeps_what_had_arrived
         assert [fragment.content for fragment in stream] == ["It", " is", " cold"]
         assert stream.stats.stop_reason == "userStopped"
         assert len(server.predictions) == 1
+
+
+async def test_a_first_prediction_that_is_repeated_leaves_nothing_behind(gate: Gate) -> None:
+    rule = {"when": {"tools": ["look"]}, "then": [{"text": GIVEN[:10]}, AT_THE_GATE, {"text": GIVEN[10:]}]}
+    with Emulator([ModelEntry(key="m", rules=(rule, *RULES))], engines=gate.engines()) as server:
+        call = asyncio.create_task(ChatLMStudio(model="m", host=server.address).ainvoke("How cold is it?", **REQUEST))
+        await asyncio.to_thread(server.wait_for, lambda: any(each.fragments for each in server.predictions), 600)
+        await asyncio.to_thread(server.unload, "m")
+        gate.open()
+        assert (await call).text == GIVEN
+        assert sent(server, len(server.predictions)) == [(True, False), (True, False)]

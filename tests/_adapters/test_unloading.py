@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from langchain_core.exceptions import ModelError
 
-from lmstudio_integrations import LMStudioModelNotFoundError, LMStudioModelUnloadedError
+from lmstudio_integrations import LMStudioModelNotFoundError, LMStudioModelUnloadedError, LMStudioValueError
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
@@ -181,3 +181,11 @@ async def test_a_model_that_cannot_be_unloaded_is_logged(caplog: pytest.LogCaptu
     other.close()
     await model.aclose()
     assert caplog.text.count("could not be unloaded") == 2
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_what_concerns_the_object_alone_is_no_argument_of_a_call(server: Emulator, name: str) -> None:
+    adapter = ADAPTERS[name]
+    llm = adapter.make(model="chatty", host=server.address)
+    with pytest.raises(LMStudioValueError, match="unload_on_close"):
+        adapter.call(llm, "Hi", unload_on_close=True)

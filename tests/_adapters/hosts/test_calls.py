@@ -192,13 +192,26 @@ def test_the_status_of_one_host_is_known_too(adapter: Adapter, pair: list[Emulat
 # Loads ----------------------------------------------------------------------------------------------------------------
 
 
-@every_language_model_on_a_path
-def test_when_all_slots_are_taken_the_model_is_loaded_on_another_host(adapter: Adapter, path: str, gate: Gate) -> None:
-    with servers((chat_model(slots=1, preload=True),), (chat_model(slots=1),), gate=gate) as (first, second):
-        model = adapter.make(model=CHAT, host=addresses([first, second]))
+@pytest.mark.parametrize(
+    ("adapter", "path", "policy"),
+    [
+        *((each, path, None) for each, path in zip(LANGUAGE_MODELS.values(), cycle(["async", "sync"]), strict=False)),
+        (ADAPTERS["ChatLMStudio"], "async", "new_instance"),
+    ],
+)
+def test_when_all_slots_are_taken_the_model_is_loaded_on_another_host(
+    adapter: Adapter, path: str, policy: str | None, gate: Gate
+) -> None:
+    with servers((chat_model(slots=1, preload=policy is None),), (chat_model(slots=1),), gate=gate) as (first, second):
+        settings = {} if policy is None else {"load_policy": policy}
+        model = adapter.make(model=CHAT, host=addresses([first, second]), **settings)
+        if policy is not None:
+            call(adapter, path, model, "Hello")
+            model.hosts()  # so that its one slot is known
+        before = len(first.predictions)
         with ThreadPoolExecutor(3) as pool:
             calls = [pool.submit(call, adapter, path, model, "hold") for _ in range(2)]
-            first.wait_for(lambda: len(first.predictions) == 2, SECONDS)
+            first.wait_for(lambda: len(first.predictions) == before + 2, SECONDS)
             second.wait_for(lambda: bool(second.loaded()), SECONDS)
             assert [status.loaded for status in model.hosts()] == [True, True]
             calls.append(pool.submit(call, adapter, path, model, "hold"))
