@@ -67,6 +67,7 @@ def test_models_are_loaded_and_recorded_without_metadata(tmp_path: Path) -> None
             assert client.system.get_version().version.startswith(__version__)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_zip_on_the_path_works(tmp_path: Path) -> None:
     others = tmp_path / "others"

@@ -23,7 +23,6 @@ from tests._adapters.conftest import Play, serving
 from tests._adapters.ways import METHODS, Method, messages_of, metadata_of, whole
 from tests.client.both import sync_client
 from tests.support.adapters import LANGUAGE_MODELS, covering
-from tests.support.web import PIXEL as PNG
 
 WINDOW = 300
 TURNS = [f"Turn {number}: " + "all of it matters " * 5 for number in range(41)]

@@ -112,6 +112,7 @@ def test_the_server_of_a_workflow_starts_and_later_steps_find_it(tmp_path: Path)
         subprocess.run(["kill", started.stdout.strip()], check=True)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_tests_on_the_pages_pass(tmp_path: Path) -> None:
     """In a folder with the files of the workflow, by the command of its last step."""

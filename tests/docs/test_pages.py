@@ -76,7 +76,7 @@ FOREIGN = {
     "as_chat_engine": "a method of LlamaIndex's indices",
     "max_iterations": "an argument of LlamaIndex's agents",
     "runtime_env": "an argument of `ray.init`",
-    "set_llm_cache": "a function of langchain-core",
+    "should_use_structured_outputs": "a setting of another integration",
     "write_stream": "a function of streamlit",
 }
 """Names in the pages that nothing here contains, and what they are."""

@@ -126,6 +126,7 @@ def test_a_wrong_snippet_is_noticed_at_its_line(findings: list[Finding]) -> None
     assert "invoke" in wrong.text
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_every_example_is_fenced() -> None:
     prompt = re.compile(r"^ *>>> ", re.MULTILINE)

@@ -16,7 +16,7 @@ from tests.live.standin import KEY, RULES, entry
 from tools.probe.reasoning import CONSTANT
 from tools.probe.run import QUESTIONS, run_probe
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 TOOL_CALL = ", ".join(
     f"toolCallGeneration{part}" for part in ("Start", "NameReceived", "ArgumentFragmentGenerated", "End")

@@ -68,6 +68,7 @@ def identifiers(server: Emulator) -> set[str]:
     return {info.identifier for info in server.loaded()}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_probe_asks_every_question_and_leaves_everything_as_it_was(server: Emulator, tmp_path: Path) -> None:
     before = [info.instance_reference for info in server.loaded()]

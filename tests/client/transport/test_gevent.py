@@ -54,6 +54,7 @@ print("done")
 """
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("first", ["sync", "async"])
 def test_sync_and_async_calls_work(server: Emulator, first: str) -> None:

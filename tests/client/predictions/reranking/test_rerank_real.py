@@ -14,7 +14,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.types.reranking import RerankTemplate
 from tests.emulator.engines.llama_cpp.models import load
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 WORDS = ["ferry", "pier", "dog", "ticket", "storm", "harbor", "price", "child", "bus", "beach", "leash", "free", "late"]
 EXAMPLES = RerankTemplate(

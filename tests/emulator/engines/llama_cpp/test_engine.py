@@ -288,6 +288,7 @@ async def test_a_prompt_that_is_too_long_is_shortened(chat_model: LlamaCppModel)
         await run(chat_model, history_of("word " * 900), context_length=400)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("question", "kind"), [("page " * 900, PromptProgress), ("Tell a long story.", LlmPredictionFragment)]
 )
@@ -331,6 +332,7 @@ async def tools_model() -> AsyncIterator[LlamaCppModel]:
     await model.close()
 
 
+@pytest.mark.exhaustive
 async def test_two_full_context_windows_at_once_have_caches_of_their_own(tools_model: LlamaCppModel) -> None:
     config = settings(max_tokens=2)
     both = await asyncio.gather(*(run(tools_model, prompt=word * 130, config=config) for word in (" north", " south")))

@@ -17,7 +17,7 @@ from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from tests.emulator.engines.llama_cpp.models import CHAT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 SMALL = LlmLoadModelConfig(context_length=256, max_parallel_predictions=1)
 MEMORY = 600_000_000

@@ -98,7 +98,7 @@ class Conversation:
         return " ".join(self._random.choices(words, k=self._random.randrange(1, 9))).strip()
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", FAMILIES)
 async def test_a_prompt_begins_with_the_prompt_and_the_response_before_it(name: str) -> None:
     family, model = FAMILIES[name], await load_family(name)
