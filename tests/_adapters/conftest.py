@@ -1,6 +1,5 @@
 """Virtual time for tests of timeouts: the client and its servers run in one simulated loop."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
@@ -8,8 +7,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator
-from tests.simulation.loop import SimulatedLoop, virtual_time
-from tests.simulation.world import in_this_thread
+from tests.simulation.world import simulation
 
 Play = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -17,14 +15,8 @@ Play = Callable[[Coroutine[Any, Any, None]], None]
 @pytest.fixture
 def play() -> Iterator[Play]:
     """Return what runs a coroutine in virtual time."""
-    loop = SimulatedLoop(0)
-    asyncio.set_event_loop(loop)
-    try:
-        with virtual_time(loop), in_this_thread(loop):
-            yield loop.run_until_complete
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
+    with simulation() as loop:
+        yield loop.run_until_complete
 
 
 @contextlib.asynccontextmanager

@@ -5,8 +5,7 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any
 
-from tests.simulation.loop import SimulatedLoop, virtual_time
-from tests.simulation.world import in_this_thread
+from tests.simulation.world import simulation
 
 
 def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -14,17 +13,11 @@ def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[
 
     @wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
-        loop = SimulatedLoop(seed=1)
-        asyncio.set_event_loop(loop)
-        try:
-            with virtual_time(loop), in_this_thread(loop):
-                try:
-                    loop.run_until_complete(test(*args, **kwargs))
-                finally:
-                    loop.run_until_complete(_end_tasks())
-        finally:
-            asyncio.set_event_loop(None)
-            loop.close()
+        with simulation() as loop:
+            try:
+                loop.run_until_complete(test(*args, **kwargs))
+            finally:
+                loop.run_until_complete(_end_tasks())
 
     return run
 

@@ -10,8 +10,8 @@ from typing import Any, Self, TypeVar
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.testing.proxy import ProxyThread
-from tests.simulation.loop import SimulatedLoop, virtual_time
-from tests.simulation.world import in_this_thread
+from tests.simulation.loop import SimulatedLoop
+from tests.simulation.world import simulation
 
 T = TypeVar("T")
 Body = Callable[[], None]
@@ -97,16 +97,10 @@ class Simulation(ProxyThread):
     @contextmanager
     def begin(cls) -> Generator[Self]:
         """Let time be virtual, and the network be in memory."""
-        loop = SimulatedLoop(0)
-        asyncio.set_event_loop(loop)
-        try:
-            with virtual_time(loop), in_this_thread(loop):
-                yield cls(loop)
-                loop.run_until_complete(asyncio.sleep(LIMIT))  # until dead connections are given up
-                loop.run_until_complete(loop.shutdown_asyncgens())
-        finally:
-            asyncio.set_event_loop(None)
-            loop.close()
+        with simulation() as loop:
+            yield cls(loop)
+            loop.run_until_complete(asyncio.sleep(LIMIT))  # until dead connections are given up
+            loop.run_until_complete(loop.shutdown_asyncgens())
 
     def new_runner(self) -> _Runner:
         return _Runner(self._loop)

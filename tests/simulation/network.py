@@ -242,8 +242,8 @@ class Network:
         port = port or next(self._ports)
         if port in self.listeners:
             raise OSError("the address is in use")
-        listener = self.listeners[port] = Listener(self, factory, (host, port), bound)
-        return listener
+        self.listeners[port] = Listener(self, factory, (host, port), bound)
+        return self.listeners[port]
 
     async def connect(self, factory: Callable[[], Any], host: str, port: int) -> tuple[Transport, Any]:
         """Connect to a server."""

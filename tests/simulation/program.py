@@ -13,8 +13,7 @@ from lmstudio_integrations.client.embeddings import EmbeddingRequest
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config_dicts import TimeoutParameters
-from tests.simulation.loop import SimulatedLoop, virtual_time
-from tests.simulation.world import DIMENSIONS, World, in_this_thread, response_to
+from tests.simulation.world import DIMENSIONS, World, response_to, simulation
 
 DEADLINE = 3_600.0
 """Virtual seconds after which a call is stuck. Its own limits end it far earlier."""
@@ -30,10 +29,8 @@ TIMEOUTS: TimeoutParameters = {
     "keepalive": 20.0,
 }
 
-
 OF_MODELS = (lms.LMStudioModelUnloadedError, lms.LMStudioModelNotFoundError, lms.LMStudioModelLoadError)
 """What other clients may cause."""
-
 OF_NETWORKS = (lms.LMStudioConnectionLostError, lms.LMStudioUnreachableError, lms.LMStudioTimeoutError)
 """What faults of the network may cause."""
 
@@ -264,21 +261,16 @@ def run(seed: int) -> tuple[int, list[str]]:
     Raises:
         ViolationError: If something happened that must not; with the end of the trace.
     """
-    loop = SimulatedLoop(seed)
-    world = World(loop)
     random.seed(seed)
-    asyncio.set_event_loop(loop)
-    try:
-        with virtual_time(loop), in_this_thread(loop), warnings.catch_warnings():
-            warnings.simplefilter("ignore", lms.LMStudioEvictionWarning)
+    with simulation(seed) as loop, warnings.catch_warnings():
+        warnings.simplefilter("ignore", lms.LMStudioEvictionWarning)
+        world = World(loop)
+        try:
             return _run(world), world.trace
-    except BaseException as error:
-        last = "\n".join(world.trace[-20:])
-        error.add_note(f"seed {seed}; the last steps:\n{last}")
-        raise
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
+        except BaseException as error:
+            last = "\n".join(world.trace[-20:])
+            error.add_note(f"seed {seed}; the last steps:\n{last}")
+            raise
 
 
 def _run(world: World) -> int:

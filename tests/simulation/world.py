@@ -13,7 +13,7 @@ from lmstudio_integrations.client.transport import io_thread
 from lmstudio_integrations.client.transport.connections import Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.simulation.loop import SimulatedLoop
+from tests.simulation.loop import SimulatedLoop, virtual_time
 
 SLOTS = 2
 DIMENSIONS = 8
@@ -141,11 +141,18 @@ def _busy(server: Any) -> list[Any]:
 
 
 @contextmanager
-def in_this_thread(loop: SimulatedLoop) -> Generator[None]:
-    """Let the client's I/O thread be the thread and the loop of the simulation."""
-    with (
-        patch.object(io_thread, "_start_loop", lambda _run: (loop, threading.current_thread())),
-        patch.object(IOThread, "_current", None),
-    ):
-        IOThread._current = IOThread()
-        yield
+def simulation(seed: int = 0) -> Generator[SimulatedLoop]:
+    """Let the thread and the loop of a simulation be the client's I/O thread, and its time that of the process."""
+    loop = SimulatedLoop(seed)
+    asyncio.set_event_loop(loop)
+    try:
+        with (
+            virtual_time(loop),
+            patch.object(io_thread, "_start_loop", lambda _run: (loop, threading.current_thread())),
+            patch.object(IOThread, "_current", None),
+        ):
+            IOThread._current = IOThread()
+            yield loop
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
