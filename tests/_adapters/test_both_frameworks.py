@@ -38,9 +38,7 @@ from tests.support.gate import AT_THE_GATE, Gate
 from tests.support.listening import silence
 from tests.support.web import PIXEL
 
-ENDLESSLY = ModelEntry(
-    key="m", rules=({"when": {"last": "^count"}, "then": [{"text": "1 2"}]}, {"then": [{"text": ENDLESS}]})
-)
+ENDLESSLY = ModelEntry(key="m", rules=({"when": {"last": "^count"}, "then": [{"text": "1 2"}]}, {"then": ENDLESS}))
 VECTORS = ModelEntry(key="v", kind="embedding", context_length=512, max_context_length=512)
 
 

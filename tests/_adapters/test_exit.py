@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
+from tests.support.endless import ENDLESS
 
 pytestmark = pytest.mark.slow
 
-ENDLESS = ({"when": {"last": "^on"}, "then": [{"text": "on and on " * 100_000}]},)
-STALL = ({"when": {"last": "^stall"}, "then": [{"text": "so far "}, {"fault": "stall"}]},)
+STALL = ({"when": {"last": "^(on|stall)"}, "then": ENDLESS},)
 MODELS = [
-    ModelEntry(key="chatty", preload=True, slots=20, rules=(*ENDLESS, *STALL)),
+    ModelEntry(key="chatty", preload=True, slots=20, rules=STALL),
     ModelEntry(key="vectors", preload=True, kind="embedding", embedding_length=4, rules=({"then": [{"wait": 600}]},)),
 ]
 

@@ -24,7 +24,7 @@ MODELS: list[dict[str, Any]] = [
         "context_length": 4096,
         "rules": [
             {"when": {"last": "^count"}, "then": [{"text": " ".join(str(n) for n in range(200))}]},
-            {"when": {"last": "^for ever"}, "then": [{"text": ENDLESS}]},
+            {"when": {"last": "^for ever"}, "then": ENDLESS},
             {"when": {"last": "^think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done."}]},
             {"when": {"last": "^weather"}, "then": [{"tool": "weather", "arguments": {"city": "Oslo"}}]},
             {"when": {"last": "^break"}, "then": [{"text": "so far "}, {"error": "the engine gave up"}]},

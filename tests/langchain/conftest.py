@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
+from tests.support.endless import ENDLESS
 from tests.support.requested import Requested
 from tests.support.strict.fixture import strict, strict_findings
 
@@ -23,7 +24,7 @@ COUNTED = " ".join(str(n) for n in range(30))
 CITY = {"tool": "weather", "arguments": {"city": "Oslo"}, "id": "c1"}
 RULES: list[dict[str, Any]] = [
     {"when": {"last": "^count"}, "then": [{"text": COUNTED}]},
-    {"when": {"last": "^for ever"}, "then": [{"text": "on and on " * 100_000}]},
+    {"when": {"last": "^for ever"}, "then": ENDLESS},
     {"when": {"last": "^think on"}, "then": [{"reasoning": "Let me see, let me see."}, {"text": "Done."}]},
     {"when": {"last": "^think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done."}]},
     {"when": {"last": "^weather", "tools": ["weather"]}, "then": [{"text": "I look."}, CITY]},

@@ -19,7 +19,7 @@ NUMBERS = "0 1 2 3 4 5 6 7 8 9"
 CITY = {"tool": "weather", "arguments": {"city": "Oslo"}, "id": "c1"}
 RULES: tuple[dict[str, Any], ...] = (
     {"when": {"last": "^count"}, "then": [{"text": NUMBERS}]},
-    {"when": {"last": "^for ever"}, "then": [{"text": ENDLESS}]},
+    {"when": {"last": "^for ever"}, "then": ENDLESS},
     {"when": {"last": "^nothing"}, "then": []},
     {"when": {"last": "^think only"}, "then": [{"reasoning": "Hmm, well."}]},
     {"when": {"last": "^think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done now."}]},

@@ -1,3 +1,5 @@
-"""A text that is as good as endless, and does not repeat itself: a model that does is stopped."""
+"""The steps of a response that begins and never ends, however slow its reader is."""
 
-ENDLESS = "on and on and on " + "".join(f"{number * number} and on " for number in range(70_000))
+from typing import Any
+
+ENDLESS: list[dict[str, Any]] = [{"text": "on and on and on"}, {"fault": "stall"}]

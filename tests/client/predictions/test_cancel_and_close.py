@@ -24,7 +24,7 @@ CLOSED = "closed before its end"
 CANCELLED = "cancelled before its result arrived"
 RULES: tuple[dict[str, Any], ...] = (
     {"when": {"last": "^wait"}, "then": [AT_THE_GATE, {"text": "so far"}, {"fault": "drop"}]},
-    {"when": {"last": "^for ever"}, "then": [{"text": ENDLESS}]},
+    {"when": {"last": "^for ever"}, "then": ENDLESS},
 )
 
 

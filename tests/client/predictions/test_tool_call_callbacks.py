@@ -37,7 +37,7 @@ __all__ = ["make_client"]
 MORE_RULES: list[dict[str, Any]] = [
     {"when": {"round": 1, "last": "^twice"}, "then": [{"tool": "add", "arguments": {"a": 1}}]},
     {"when": {"round": 2, "last": "^1$"}, "then": [{"tool": "add", "arguments": {"a": 2}}]},
-    {"when": {"last": "^for ever"}, "then": [{"text": ENDLESS}]},
+    {"when": {"last": "^for ever"}, "then": ENDLESS},
     {"when": {"last": "^garbled"}, "then": [{"tool": "add", "malformed": "{"}]},
     {"when": {"last": "^lookup"}, "then": [{"tool": "look-up", "arguments": {"place-name": "Oslo"}}]},
     {"when": {"last": "^misread"}, "then": [{"tool": "look-up", "arguments": {"place-name": 5}}]},
