@@ -113,7 +113,11 @@ def started_in(ray: ModuleType, hosts: list[Any], count: int) -> Any:
     """Generate texts on hosts in the background; return what gives the rows."""
     addresses = [each.address for each in hosts]
     ds = with_actor(ray, rows(ray, count), Generator, batch_size=16, model="chat", prompt="{body}", hosts=addresses)
-    return ray.remote(num_cpus=0)(ds.take_all).remote()
+
+    def take_all() -> Any:
+        return ds.take_all()
+
+    return ray.remote(num_cpus=0)(take_all).remote()
 
 
 def test_the_slots_of_all_hosts_are_full_until_all_rows_have_started(
