@@ -53,8 +53,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.set_task_factory(self._new_task)
 
     def time(self) -> float:
-        """Return the virtual time."""
         return self._now
+
+    def seconds_to_next_timer(self) -> float:
+        """Return how long nothing happens if nothing is ready."""
+        return max(0.0, self._scheduled[0].when() - self._now) if self._scheduled else 0.0  # type: ignore[attr-defined]
 
     def select(self, timeout: float | None) -> list[Any]:
         """Shuffle the tasks that are ready, or let the time pass until the next timer."""

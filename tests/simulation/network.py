@@ -44,9 +44,6 @@ class Transport(asyncio.Transport):
         self._reading_paused = self._writing_paused = False
         self._closing = self._is_lost = self._eof_sent = False
 
-    def get_protocol(self) -> Any:
-        return self._protocol
-
     def set_protocol(self, protocol: Any) -> None:
         self._protocol = protocol
 
@@ -105,7 +102,6 @@ class Transport(asyncio.Transport):
             self._send(b"")
 
     def lose(self, error: Exception | None) -> None:
-        """Report the loss, once."""
         if not self._is_lost:
             self._closing = self._is_lost = True
             self._network.connections.discard(self.connection)
@@ -234,7 +230,6 @@ class Network:
         self._ports = iter(range(20_000, 60_000))
 
     def delay(self) -> float:
-        """Return how long something takes."""
         return self.random.uniform(*_LATENCY)
 
     def listen(self, factory: Callable[[], Any], host: str, port: int, bound: socket.socket | None = None) -> Listener:
@@ -246,18 +241,18 @@ class Network:
         return self.listeners[port]
 
     async def connect(self, factory: Callable[[], Any], host: str, port: int) -> tuple[Transport, Any]:
-        """Connect to a server."""
         await asyncio.sleep(self.delay())
         listener = self.listeners.get(port)
         if listener is None or port in self.rejecting:
             raise ConnectionRefusedError(f"nothing listens at {host}:{port}")
         own, there = ("127.0.0.1", next(self._ports)), (host, port)
         connection = Connection(port)
-        ours, theirs = Transport(self, factory(), (own, there)), Transport(self, listener.factory(), (there, own))
+        client, server = factory(), listener.factory()
+        ours, theirs = Transport(self, client, (own, there)), Transport(self, server, (there, own))
         ours.peer, theirs.peer = theirs, ours
         ours.connection = theirs.connection = connection
         connection.sides = ours, theirs
         self.connections.add(connection)
-        theirs.get_protocol().connection_made(theirs)
-        ours.get_protocol().connection_made(ours)
-        return ours, ours.get_protocol()
+        server.connection_made(theirs)
+        client.connection_made(ours)
+        return ours, client

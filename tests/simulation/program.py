@@ -35,6 +35,12 @@ OF_NETWORKS = (lms.LMStudioConnectionLostError, lms.LMStudioUnreachableError, lm
 """What faults of the network may cause."""
 
 
+KINDS = (
+    *("respond", "stream", "leave", "cancel", "act", "embed", "rerank", "count", "list", "load", "unload", "close"),
+    *("langchain", "llama_index", "vectors"),
+)
+
+
 class ViolationError(AssertionError):
     """Something that must never happen."""
 
@@ -51,40 +57,23 @@ class Player:
         self._world = world
         self._name = name
         self._random = random.Random(world.random.random())
-        self._count = 0
+        self._calls = 0
         self.client: AsyncClient = self._new_client()
         settings: dict[str, Any] = {"host": [f"127.0.0.1:{port}" for port in world.ports], **TIMEOUTS}
         self._chat = ChatLMStudio(model="chat", max_retries=self._random.choice([0, 2]), **settings)
         self._llm = LMStudio(model="other", **settings)
         self._embeddings = LMStudioEmbeddings(model="vectors", **settings)
-        self._kinds: dict[str, Callable[[str], Awaitable[str]]] = {
-            "respond": self._respond,
-            "stream": self._stream,
-            "leave": self._leave,
-            "cancel": self._cancel,
-            "act": self._act,
-            "embed": self._embed,
-            "rerank": self._rerank,
-            "count": self._count_tokens,
-            "list": self._list,
-            "load": self._load,
-            "unload": self._unload,
-            "close": self._close,
-            "langchain": self._langchain,
-            "llama_index": self._llama_index,
-            "vectors": self._vectors,
-        }
+        self._kinds: dict[str, Callable[[str], Awaitable[str]]] = {kind: getattr(self, f"_{kind}") for kind in KINDS}
 
     async def play(self, operations: int) -> None:
-        """Make some calls, one after another."""
         for _ in range(operations):
             await asyncio.sleep(self._random.choice([0, 0.01, 1, 10]))
             await self.call(self._random.choice([*self._kinds]))
 
     async def call(self, kind: str, *, must_work: bool = False) -> None:
         """Make a call, and check how it ends."""
-        self._count += 1
-        said = f"{self._name}-{self._count}"
+        self._calls += 1
+        said = f"{self._name}-{self._calls}"
         try:
             async with asyncio.timeout(DEADLINE):
                 outcome = await self._kinds[kind](said)
@@ -97,7 +86,6 @@ class Player:
         self._world.note(f"{said} {kind}: {outcome}")
 
     async def close(self) -> None:
-        """Close everything that it has."""
         await self.client.aclose()
         for adapter in (self._chat, self._llm, self._embeddings):
             await adapter.aclose()
@@ -135,12 +123,19 @@ class Player:
     async def _cancel(self, said: str) -> str:
         kind = self._random.choice(sorted(self._kinds.keys() - {"cancel", "close"}))
         task = asyncio.ensure_future(self._kinds[kind](said))
-        await asyncio.sleep(self._random.choice([0, 0.001, 0.01, 0.03, 0.1, 0.5, 3]))
+        await self._wait_for_something()
         task.cancel()
         try:
             return f"{kind}, too late: {await task}"
         except asyncio.CancelledError:
             return kind
+
+    async def _wait_for_something(self) -> None:
+        """Wait until something happens, or soon after."""
+        for _ in range(self._random.choice([0, 1, 3, 10, 40])):
+            await asyncio.sleep(min(self._world.loop.seconds_to_next_timer(), 1))
+        for _ in range(self._random.randrange(6)):
+            await asyncio.sleep(0)
 
     async def _act(self, said: str) -> str:
         calls: list[str] = []
@@ -159,10 +154,18 @@ class Player:
     async def _embed(self, said: str) -> str:
         model = self.client.embedding.lazy_model("vectors")
         one, two = await model.embed([said, "the same"])
-        request = EmbeddingRequest([said], "pass", "chunk_size")
-        limit = self._random.choice([1, 2])
-        calls = [model.embed_texts(request, max_concurrency=limit) for _ in range(self._random.choice([1, 4]))]
-        again = {tuple(vector) for vectors in await asyncio.gather(*calls) for vector in vectors}
+        request, limit = EmbeddingRequest([said], "pass", "chunk_size"), self._random.choice([1, 2])
+        count = self._random.choice([1, 4])
+        calls = [asyncio.ensure_future(model.embed_texts(request, max_concurrency=limit)) for _ in range(count)]
+        try:
+            for call in calls[1::2]:
+                await self._wait_for_something()
+                call.cancel()
+            again = {tuple(vector) for call in calls[::2] for vector in await call}
+        finally:
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
         if again != {tuple(one)} or one == two or len(one) != DIMENSIONS:
             raise ViolationError("a vector is wrong")
         return "vectors"
@@ -173,7 +176,7 @@ class Player:
             raise ViolationError(f"texts are missing: {found}")
         return "sorted"
 
-    async def _count_tokens(self, said: str) -> str:
+    async def _count(self, said: str) -> str:
         return str(await self._model().count_tokens(f"{said} and more"))
 
     async def _list(self, _said: str) -> str:

@@ -31,7 +31,6 @@ MODELS = (
 
 
 def response_to(text: str) -> str:
-    """Return what the models say."""
     return f"One two three four five. You said {text}"
 
 
@@ -53,7 +52,6 @@ class World:
 
     @property
     def ports(self) -> list[int]:
-        """Those of the servers."""
         return [running.server.port for running in self.servers]
 
     @property
@@ -61,12 +59,10 @@ class World:
         return self.loop.random
 
     def note(self, text: str) -> None:
-        """Add a line to the trace."""
         self.trace.append(f"{self.loop.time():10.4f} {text}")
 
     @asynccontextmanager
     async def open(self, hosts: int, *, auto_evict: bool) -> AsyncGenerator[None]:
-        """Start the servers; stop them at the end."""
         async with AsyncExitStack() as stack:
             for _ in range(hosts):
                 emulator = Emulator(MODELS, auto_evict=auto_evict)
