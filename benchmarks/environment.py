@@ -83,11 +83,6 @@ class Process:
             encoding="utf-8",
         )
 
-    @property
-    def pid(self) -> int:
-        """Its number."""
-        return self._process.pid
-
     def read(self) -> str:
         """Return its next line.
 

@@ -167,7 +167,7 @@ class Runtime(BaseRuntime):
 
         Args:
             spec: The model.
-            host: The server.
+            host: The server; `None` for what several hosts have in common.
             info: The instance, in wire form.
             load_config: How it was loaded, in wire form; empty if that is not known.
         """

@@ -19,10 +19,10 @@ from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
-from tests._adapters.conftest import Play, serving
 from tests._adapters.ways import METHODS, Method, messages_of, metadata_of, whole
 from tests.client.both import sync_client
 from tests.support.adapters import LANGUAGE_MODELS, covering
+from tests.support.virtual_time import in_virtual_time, serving
 
 WINDOW = 300
 TURNS = [f"Turn {number}: " + "all of it matters " * 5 for number in range(41)]
@@ -274,23 +274,19 @@ def test_a_check_loads_no_model(server: Emulator, requests: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(None, 5.0), (60.0, 5.0), (1.5, 1.5)])
-def test_a_server_that_does_not_answer_the_check_holds_nobody(
-    play: Play, seconds: float | None, expected: float
-) -> None:
+@in_virtual_time
+async def test_a_server_that_does_not_answer_the_check_holds_nobody(seconds: float | None, expected: float) -> None:
     asked_at: list[float] = []
 
     async def wait_for_ever(_: str) -> None:
         asked_at.append(time.monotonic())
         await asyncio.Event().wait()
 
-    async def run() -> None:
-        ENGINE.before = wait_for_ever
-        async with serving(emulator_of(MODELS[1])) as host:
-            async with ChatLMStudio(model="cuts", host=host, idle_timeout=seconds) as llm:
-                assert (await llm.ainvoke(conversation(TURNS))).text == "An answer."
-            assert time.monotonic() - asked_at[0] == pytest.approx(expected, abs=0.5)
-
-    play(run())
+    ENGINE.before = wait_for_ever
+    async with serving(emulator_of(MODELS[1])) as host:
+        async with ChatLMStudio(model="cuts", host=host, idle_timeout=seconds) as llm:
+            assert (await llm.ainvoke(conversation(TURNS))).text == "An answer."
+        assert time.monotonic() - asked_at[0] == pytest.approx(expected, abs=0.5)
 
 
 @pytest.mark.parametrize("make_client", [sync_client, lms.AsyncClient])

@@ -19,11 +19,11 @@ from lmstudio_integrations._support.installation import package_command
 from lmstudio_integrations.client.files import fetch, images
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
-from tests._adapters.conftest import Play, serving
 from tests._adapters.ways import METHODS
 from tests.langchain.conftest import CHAT, Server
 from tests.support.certificates import LOCALHOST
 from tests.support.requested import digest
+from tests.support.virtual_time import in_virtual_time, serving
 from tests.support.web import PIXEL, WAIT, Request, Web, web_server
 
 BLOCKED = "is not at a public address"
@@ -355,9 +355,8 @@ def test_a_download_has_a_limit_even_if_the_call_has_none(
     assert web.client_closed.wait(WAIT)
 
 
-def test_the_timeout_of_a_call_covers_the_download_and_the_prediction(
-    play: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@in_virtual_time
+async def test_the_timeout_of_a_call_covers_the_download_and_the_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[float] = []
 
     async def slow_fetch(_url: str, *, limit: float, **_: Any) -> bytes:
@@ -365,18 +364,15 @@ def test_the_timeout_of_a_call_covers_the_download_and_the_prediction(
         await asyncio.sleep(50)
         return PIXEL
 
-    async def run() -> None:
-        began = time.monotonic()
-        async with serving(Server()) as host:
-            settings: dict[str, Any] = {"model": CHAT, "host": host, "timeout": 60, "allow_image_download": True}
-            async with ChatLMStudio(**settings) as llm:
-                with pytest.raises(errors.LMStudioTimeoutError) as caught:
-                    await llm.ainvoke(shown(ChatLMStudio, "http://example.com/a.png", "stall"))
-        assert caught.value.timeout_name == "timeout"
-        assert time.monotonic() - began == pytest.approx(60, abs=1)
-
     monkeypatch.setattr(fetch, "fetch", slow_fetch)
-    play(run())
+    began = time.monotonic()
+    async with serving(Server()) as host:
+        settings: dict[str, Any] = {"model": CHAT, "host": host, "timeout": 60, "allow_image_download": True}
+        async with ChatLMStudio(**settings) as llm:
+            with pytest.raises(errors.LMStudioTimeoutError) as caught:
+                await llm.ainvoke(shown(ChatLMStudio, "http://example.com/a.png", "stall"))
+    assert caught.value.timeout_name == "timeout"
+    assert time.monotonic() - began == pytest.approx(60, abs=1)
     assert limits == [pytest.approx(60, abs=1)]
 
 

@@ -50,7 +50,6 @@ AS_SENT: dict[str, Any] = {"repair_tool_calls": False}
 WAYS = ways(REQUEST, NATIVE)
 WAYS_AS_SENT = ways({**REQUEST, **AS_SENT}, NATIVE)
 SOME = ("astream", "chat", "native stream")
-some_ways = pytest.mark.parametrize("way", [WAYS[name] for name in SOME], ids=SOME)
 
 
 def rule(prompt: str, *steps: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from lmstudio_integrations.emulator.testing.wire_items import WireItem
 from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError
 from lmstudio_integrations.protocol.endpoints import Namespace
 from tests.faults.conversations import THOUGHT, thought_of, with_thought
-from tests.faults.model import WORKS, Outcome, Row
+from tests.faults.model import UNREACHABLE, WORKS, Outcome, Row
 from tests.faults.stage import LIMIT, Stage
 from tests.faults.surfaces import (
     DIMENSIONS,
@@ -109,6 +109,8 @@ class Cell(Observer):
             else:
                 self.fault.stop(self)
             self._check_that_it_happened()
+            if self.fault.meanwhile is UNREACHABLE:
+                self.until_noticed()  # the connections that the call did not use are lost as well
             if self.fault.meanwhile is not None:
                 self.call("meanwhile", self.fault.meanwhile)
             if self.fault.max_tokens is not None:

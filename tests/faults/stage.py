@@ -12,6 +12,7 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.testing.proxy import ProxyThread
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.world import simulation
+from tests.support.virtual_time import end_tasks
 
 T = TypeVar("T")
 Body = Callable[[], None]
@@ -98,9 +99,9 @@ class Simulation(ProxyThread):
     def begin(cls) -> Generator[Self]:
         """Let time be virtual, and the network be in memory."""
         with simulation() as loop:
+            loop.network.latency = 0.001, 0.001  # a row is one fault, and requests that are sent at once arrive at once
             yield cls(loop)
-            loop.run_until_complete(asyncio.sleep(LIMIT))  # until dead connections are given up
-            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(end_tasks())
 
     def new_runner(self) -> _Runner:
         return _Runner(self._loop)

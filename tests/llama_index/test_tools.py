@@ -159,6 +159,12 @@ def test_a_tool_without_arguments_is_called_without(llm: LMStudio) -> None:
     assert response.response == "noon"
 
 
+def test_a_generic_class_is_found_under_its_own_name(server: Server, llm: LMStudio) -> None:
+    response = llm.predict_and_call([BOX], user_msg="box")
+    assert response.sources[0].raw_output == Box[int](value=3)
+    assert [offer.function.name for offer in server.last_request.tools] == ["Box_int_"]
+
+
 def test_no_call_is_an_error_where_one_is_expected(llm: LMStudio) -> None:
     response = llm.chat(user_messages("count"))
     assert llm.get_tool_calls_from_response(response, error_on_no_tool_call=False) == []

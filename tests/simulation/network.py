@@ -15,9 +15,6 @@ from typing import Any
 HIGH_WATER = 64 * 1024
 """Bytes on the way after which a writer is paused."""
 
-_LATENCY = (0.0001, 0.02)
-"""Seconds that a piece takes, at least and at most."""
-
 
 class Transport(asyncio.Transport):
     """One side of a connection.
@@ -224,13 +221,15 @@ class Network:
     def __init__(self, loop: Any, source: random.Random) -> None:
         self.loop = loop
         self.random = source
+        self.latency = 0.0001, 0.02
+        """Seconds that a piece takes, at least and at most."""
         self.listeners: dict[int, Listener] = {}
         self.connections: set[Connection] = set()
         self.rejecting: set[int] = set()
         self._ports = iter(range(20_000, 60_000))
 
     def delay(self) -> float:
-        return self.random.uniform(*_LATENCY)
+        return self.random.uniform(*self.latency)
 
     def listen(self, factory: Callable[[], Any], host: str, port: int, bound: socket.socket | None = None) -> Listener:
         """Add a server; a bound socket is closed with it."""

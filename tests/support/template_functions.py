@@ -82,11 +82,6 @@ def after_empty(said: Said, tags: Tags = THINK) -> str:
     return f"{tags.start}\n\n{tags.end}\n\n{said.text}"
 
 
-def after_end(said: Said, tags: Tags = THINK) -> str:
-    """Show the end of a thought, and the text."""
-    return f"{tags.end}{said.text}"
-
-
 def behind(said: Said, tags: Tags = THINK) -> str:
     """Show the thought behind the text."""
     thought, text = split(said.text, tags)

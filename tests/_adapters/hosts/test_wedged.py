@@ -8,9 +8,9 @@ import pytest
 
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioTimeoutError
-from tests._adapters.conftest import Play, serving
 from tests._adapters.hosts.servers import chat_model, embedding_model, key_of, known, requests
 from tests.support.adapters import ADAPTERS, Adapter
+from tests.support.virtual_time import in_virtual_time, serving
 
 SHORT = 30.0
 """Seconds of the timeout that expires."""
@@ -62,43 +62,37 @@ IDLE = (chat_model(preload=True), embedding_model(preload=True))
 
 
 @both_kinds
-def test_the_error_names_every_wedged_host(play: Play, adapter: Adapter) -> None:
-    async def run() -> None:
-        async with hosts(adapter, stalling(*NO_PACKET), stalling(*NO_PACKET), queue_timeout=SHORT) as both:
-            with pytest.raises(LMStudioTimeoutError) as caught:
-                await both.call()
-            assert caught.value.timeout_name == "queue_timeout"
-            text = str(caught.value)
-            assert text.startswith("all 2 hosts failed: ")
-            assert all(f"{address}: " in text for address in both.addresses)
-            assert both.states() == [(False, 0), (False, 0)]
-
-    play(run())
+@in_virtual_time
+async def test_the_error_names_every_wedged_host(adapter: Adapter) -> None:
+    async with hosts(adapter, stalling(*NO_PACKET), stalling(*NO_PACKET), queue_timeout=SHORT) as both:
+        with pytest.raises(LMStudioTimeoutError) as caught:
+            await both.call()
+        assert caught.value.timeout_name == "queue_timeout"
+        text = str(caught.value)
+        assert text.startswith("all 2 hosts failed: ")
+        assert all(f"{address}: " in text for address in both.addresses)
+        assert both.states() == [(False, 0), (False, 0)]
 
 
 @both_kinds
-def test_what_a_host_has_responded_is_raised_rather_than_that_another_one_did_not(play: Play, adapter: Adapter) -> None:
-    async def run() -> None:
-        async with hosts(adapter, stalling(*NO_PACKET), (chat_model(key="other"),), queue_timeout=SHORT) as both:
-            with pytest.raises(LMStudioModelNotFoundError, match=r"all 2 hosts failed: .* queue_timeout expired"):
-                await both.call()
-
-    play(run())
+@in_virtual_time
+async def test_what_a_host_has_responded_is_raised_rather_than_that_another_one_did_not(adapter: Adapter) -> None:
+    async with hosts(adapter, stalling(*NO_PACKET), (chat_model(key="other"),), queue_timeout=SHORT) as both:
+        with pytest.raises(LMStudioModelNotFoundError, match=r"all 2 hosts failed: .* queue_timeout expired"):
+            await both.call()
 
 
 @both_kinds
-def test_all_attempts_share_the_total_timeout(play: Play, adapter: Adapter) -> None:
+@in_virtual_time
+async def test_all_attempts_share_the_total_timeout(adapter: Adapter) -> None:
     wedged = stalling(*NO_PACKET)
 
-    async def run() -> None:
-        async with hosts(adapter, wedged, wedged, queue_timeout=2 * SHORT, timeout=3 * SHORT) as both:
-            with pytest.raises(LMStudioTimeoutError, match="took too long in total") as caught:
-                await both.call()
-            assert caught.value.timeout_name == "timeout"
-            # The second host had too little time to prove anything.
-            assert both.states() == [(False, 0), (True, 0)]
-
-    play(run())
+    async with hosts(adapter, wedged, wedged, queue_timeout=2 * SHORT, timeout=3 * SHORT) as both:
+        with pytest.raises(LMStudioTimeoutError, match="took too long in total") as caught:
+            await both.call()
+        assert caught.value.timeout_name == "timeout"
+        # The second host had too little time to prove anything.
+        assert both.states() == [(False, 0), (True, 0)]
 
 
 @pytest.mark.parametrize(
@@ -112,32 +106,28 @@ def test_all_attempts_share_the_total_timeout(play: Play, adapter: Adapter) -> N
     ],
     ids=["idle after a token", "total after a token", "total after progress", "total without a packet", "embedding"],
 )
-def test_a_timeout_counts_against_the_host_unless_the_total_one_expires_after_a_packet(
-    play: Play, adapter: Adapter, steps: Steps, timeout_name: str, available: bool
+@in_virtual_time
+async def test_a_timeout_counts_against_the_host_unless_the_total_one_expires_after_a_packet(
+    adapter: Adapter, steps: Steps, timeout_name: str, available: bool
 ) -> None:
-    async def run() -> None:
-        async with hosts(adapter, stalling(*steps), IDLE, **{timeout_name: SHORT}) as both:
-            with pytest.raises(LMStudioTimeoutError) as caught:
-                await both.call()
-            assert caught.value.timeout_name == timeout_name
-            assert caught.value.unanswered == (steps is NO_PACKET)
-            assert both.states() == [(available, 0), (True, 0)]
-            assert requests(both.emulators[1]) == 0
-
-    play(run())
+    async with hosts(adapter, stalling(*steps), IDLE, **{timeout_name: SHORT}) as both:
+        with pytest.raises(LMStudioTimeoutError) as caught:
+            await both.call()
+        assert caught.value.timeout_name == timeout_name
+        assert caught.value.unanswered == (steps is NO_PACKET)
+        assert both.states() == [(available, 0), (True, 0)]
+        assert requests(both.emulators[1]) == 0
 
 
 @both_kinds
-def test_a_load_that_makes_no_progress_is_a_failed_load(play: Play, adapter: Adapter) -> None:
+@in_virtual_time
+async def test_a_load_that_makes_no_progress_is_a_failed_load(adapter: Adapter) -> None:
     stalls = [{"when": {"load": True}, "then": [{"fault": "stall"}]}]
     broken = (chat_model(rules=stalls), embedding_model(rules=stalls))
 
-    async def run() -> None:
-        async with hosts(adapter, broken, (chat_model(), embedding_model()), load_timeout=SHORT) as both:
-            for _ in range(2):
-                assert await both.call()
-            _, second = both.emulators
-            assert (len(second.loads), requests(second)) == (1, 2)
-            assert both.states() == [(True, 0), (True, 0)]
-
-    play(run())
+    async with hosts(adapter, broken, (chat_model(), embedding_model()), load_timeout=SHORT) as both:
+        for _ in range(2):
+            assert await both.call()
+        _, second = both.emulators
+        assert (len(second.loads), requests(second)) == (1, 2)
+        assert both.states() == [(True, 0), (True, 0)]

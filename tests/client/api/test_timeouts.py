@@ -13,7 +13,7 @@ from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT, Oper
 from lmstudio_integrations.protocol.endpoints import rpc
 from tests.client.fake import Socket, authenticate, context_of, fake_server, receive, send, send_result
 from tests.client.prediction_frames import END, fragment, loaded_handle, packet
-from tests.client.virtual_time import in_virtual_time
+from tests.support.virtual_time import in_virtual_time
 
 UNLOADED: dict[str, Any] = {
     "type": "channelError",

@@ -12,7 +12,7 @@ from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.listener import NOBODY
 from lmstudio_integrations.errors import LMStudioConnectionLostError
 from lmstudio_integrations.types.hosts import HostStatus
-from tests.client.virtual_time import in_virtual_time
+from tests.support.virtual_time import in_virtual_time
 
 
 @in_virtual_time

@@ -10,7 +10,7 @@ from lmstudio_integrations.client.hosts.host import ABSENCE, REFRESH, HostRecord
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint
 from lmstudio_integrations.types.hosts import HostStatus
-from tests.client.virtual_time import in_virtual_time
+from tests.support.virtual_time import in_virtual_time
 
 ERROR = LMStudioTimeoutError("It does not respond")
 NOTHING = HostStatus(host="a")

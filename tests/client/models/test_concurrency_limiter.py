@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from lmstudio_integrations.client.models.admission import ConcurrencyLimiter, Permit
-from tests.client.virtual_time import in_virtual_time
+from tests.support.virtual_time import in_virtual_time
 
 
 async def acquire(

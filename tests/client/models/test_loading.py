@@ -18,7 +18,7 @@ from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.fake import Socket, authenticate, context_of, fake_server, receive, send, send_together, wait_until
-from tests.client.virtual_time import in_virtual_time
+from tests.support.virtual_time import in_virtual_time
 
 INFO = {"identifier": "m", "modelKey": "m", "path": "maker/m", "instanceReference": "r1", "contextLength": 8}
 FULL_INFO = {**INFO, "format": "gguf", "displayName": "M", "sizeBytes": 1, "maxContextLength": 8}

@@ -13,7 +13,7 @@ from lmstudio_integrations.client.models.attempts import RELOAD_DELAYS, Retries
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import Socket, authenticate, fake_server, receive, send
 from tests.client.prediction_frames import END, INFO, fragment, loaded_handle, packet
-from tests.client.virtual_time import in_virtual_time
+from tests.support.virtual_time import in_virtual_time
 
 LOST, UNLOADED = lms.LMStudioConnectionLostError("lost"), lms.LMStudioModelUnloadedError("unloaded")
 

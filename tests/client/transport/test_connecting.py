@@ -9,8 +9,8 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.connect.addresses import Address, Credentials, Target
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
-from tests.client.virtual_time import in_virtual_time
 from tests.support.ports import free_port
+from tests.support.virtual_time import in_virtual_time
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 

@@ -13,8 +13,8 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.protocol.instance_queue import InstanceQueues
 from tests.client.conftest import MODELS
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result
-from tests.client.virtual_time import in_virtual_time
 from tests.support.releasing import RELEASED, releasing
+from tests.support.virtual_time import in_virtual_time
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 

@@ -19,7 +19,7 @@ from lmstudio_integrations.client.transport.connections import PING_TIMEOUT, QUI
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result, wait_until
 from tests.client.prediction_frames import END, fragment, loaded_handle, packet
-from tests.client.virtual_time import in_virtual_time
+from tests.support.virtual_time import in_virtual_time
 
 LONG: dict[str, Any] = {"queue_timeout": 1e6, "first_token_timeout": 1e6, "idle_timeout": 1e6}
 

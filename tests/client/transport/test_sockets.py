@@ -16,7 +16,7 @@ from lmstudio_integrations.protocol.exchange import Exchange, NullReceiver
 from lmstudio_integrations.protocol.instance_queue import InstanceQueues
 from tests.client.fake import Socket, authenticate, fake_server, receive, send_result
 from tests.client.prediction_frames import END, fragment, loaded_handle, packet
-from tests.client.virtual_time import in_virtual_time
+from tests.support.virtual_time import in_virtual_time
 
 LIMIT = 200_000
 

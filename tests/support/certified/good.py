@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import random
 import secrets
-import zlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -178,15 +176,3 @@ REGRESSIONS: dict[str, Regression] = {
     "images are not seen": Regression("vision", {"rules": RULES[: -len(VISION)]}),
 }
 """What updates of servers have broken, or may break."""
-
-
-def noisy(chance: random.Random) -> ChangedEngine:
-    """Return an engine that spoils some responses by chance, those to some prompts more often than to others."""
-
-    def spoil(request: GenerateRequest) -> GenerateRequest:
-        prompt = request.prompt or str(request.history and request.history.messages[-1])
-        likely = (0.02, 0.1, 0.3)[zlib.crc32(prompt.encode()) % 3]
-        config = request.config.model_copy(update={"max_tokens": 1}) if chance.random() < likely else request.config
-        return dataclasses.replace(request, config=config)
-
-    return ChangedEngine(spoil)

@@ -23,8 +23,8 @@ from lmstudio_integrations.client.transport.connect.websocket import Connect
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
 from tests.client.transport.connect.test_tls_and_redirects import listening
-from tests.client.virtual_time import in_virtual_time
 from tests.support.leaks import TOKEN
+from tests.support.virtual_time import in_virtual_time
 
 LM_STUDIO_HOME = discovery._home  # tests are kept from it elsewhere
 

@@ -1,10 +1,12 @@
-"""Tests in which an hour takes no time: client and fake servers share the loop of the simulation."""
+"""Tests in which an hour takes no time: the client and its servers share the loop of the simulation."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from functools import wraps
 from typing import Any
 
+from lmstudio_integrations.emulator import Emulator
 from tests.simulation.world import simulation
 
 
@@ -17,12 +19,12 @@ def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[
             try:
                 loop.run_until_complete(test(*args, **kwargs))
             finally:
-                loop.run_until_complete(_end_tasks())
+                loop.run_until_complete(end_tasks())
 
     return run
 
 
-async def _end_tasks() -> None:
+async def end_tasks() -> None:
     """Let what closes sockets end, then cancel what waits for peers that are silent for ever."""
     await asyncio.sleep(60)
     remaining = asyncio.all_tasks() - {asyncio.current_task()}
@@ -30,3 +32,13 @@ async def _end_tasks() -> None:
         task.cancel()
     await asyncio.gather(*remaining, return_exceptions=True)
     await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+@asynccontextmanager
+async def serving(emulator: Emulator) -> AsyncIterator[str]:
+    """Run an emulator in the loop of the test; yield its address."""
+    async with emulator._serving() as running:
+        for entry in emulator.catalog.models:
+            if entry.preload:
+                await running.load(entry.key)
+        yield f"127.0.0.1:{running.server.port}"
