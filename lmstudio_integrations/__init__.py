@@ -22,15 +22,13 @@ _EXPORTS = {
         ModelSpecifier ModelSpecifierDict PredictionFirstTokenCallback PredictionFragmentCallback
         PredictionMessageCallback PromptProcessingCallback ResponseSchema SyncModelHandle SystemPrompt
         SystemPromptContent TextData TextDataDict ToolCallResultData ToolDefinition ToolResultMessage
-        UserMessageContent UserMessageDict
+        UserMessageContent UserMessageDict certify configure_default_client embedding_model
+        get_default_client get_sync_api_timeout list_downloaded_models list_loaded_models llm prepare_image
+        set_sync_api_timeout
     """,
     ".client.api.asynchronous": """
         AsyncClient AsyncDownloadedEmbeddingModel AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM
         AsyncPluginTool AsyncToolUseSession
-    """,
-    ".client.api.convenience": """
-        certify configure_default_client embedding_model get_default_client get_sync_api_timeout
-        list_downloaded_models list_loaded_models llm prepare_image set_sync_api_timeout
     """,
     ".client.api.responses": "AsyncPredictionStream PredictionStream",
     ".client.api.sync": """
@@ -58,7 +56,7 @@ _EXPORTS = {
         EmbeddingLoadModelConfigDict GpuSettingDict LlmLoadModelConfigDict LlmPredictionConfigDict
     """,
     ".types.files": "FileHandle ParsedDocument RetrievalResult",
-    ".types.functions": "ToolCallContext ToolFunctionDef ToolFunctionDefDict",
+    ".types.functions": "ToolCallRequest ToolCallContext ToolFunctionDef ToolFunctionDefDict",
     ".types.gpu": "GpuSetting",
     ".types.hosts": "HostStatus",
     ".types.machines": "Eviction HardwareSurvey LinkStatus LinkedDevice LoadedModel MemoryPlan PlannedModel",
@@ -74,7 +72,6 @@ _EXPORTS = {
         PredictionRoundResult PromptProgress ToolCallArguments ToolCallEnd ToolCallFailed ToolCallName
         ToolCallRecord ToolCallStart
     """,
-    ".types.tools": "ToolCallRequest",
 }
 """The public names of each module."""
 
@@ -82,7 +79,7 @@ _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in nam
 
 __all__ = list(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll] - others read the stub
 
-_MODULE_OF["__version__"] = "._support.version"
+_MODULE_OF["__version__"] = "._support.environment"
 
 
 def __getattr__(name: str) -> Any:

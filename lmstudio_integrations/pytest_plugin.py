@@ -74,10 +74,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--lmstudio-block"):
         if config.getoption("--lmstudio-host"):
             raise pytest.UsageError("--lmstudio-block rejects connections to --lmstudio-host; give one of the two")
-        from lmstudio_integrations._support import network_guard  # noqa: PLC0415 - see the docstring of the module
+        from lmstudio_integrations._support import environment  # noqa: PLC0415 - what runs before tests is imported late
 
-        network_guard.block()
-        config.add_cleanup(network_guard.unblock)
+        environment.block()
+        config.add_cleanup(environment.unblock)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -206,7 +206,7 @@ def lmstudio_cassette(
     Programs that name no host use it as well. The cassette is `cassettes/MODULE/TEST.lms.jsonl` beside the module. A
     test whose requests are not in it fails.
     """
-    from lmstudio_integrations.client.api.convenience import own_default_client  # noqa: PLC0415 - see the module
+    from lmstudio_integrations.client.api.official import own_default_client  # noqa: PLC0415 - see the module
     from lmstudio_integrations.emulator import Emulator, use_cassette  # noqa: PLC0415
     from lmstudio_integrations.emulator.testing.cassette import needs_server  # noqa: PLC0415
 

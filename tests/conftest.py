@@ -174,7 +174,7 @@ def _no_server_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def _forget_servers() -> Iterator[None]:
     """Forget evictions and context windows of each server: the next one may have the port of an earlier one."""
     yield
-    windows: Any = sys.modules.get("lmstudio_integrations.llama_index._context_windows")
+    windows: Any = sys.modules.get("lmstudio_integrations.llama_index._settings")
     if windows is not None:
         windows._context_windows.clear()
     thread = IOThread._current

@@ -2,7 +2,7 @@
 
 from mkdocs.config.defaults import MkDocsConfig
 
-from lmstudio_integrations._support.version import __version__
+from lmstudio_integrations._support.environment import __version__
 
 
 def on_config(config: MkDocsConfig) -> None:

@@ -12,9 +12,8 @@ from lmstudio_integrations._adapters.specs import HandleSpec
 from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
 from lmstudio_integrations.client.api.asynchronous import AsyncLLM
 from lmstudio_integrations.client.api.sync import LLM
-from lmstudio_integrations.client.predictions.language_model import LanguageModel
-from lmstudio_integrations.client.predictions.prefill import Prefix
-from lmstudio_integrations.client.predictions.requests import PredictionParameters
+from lmstudio_integrations.client.predictions.language_model import LanguageModel, Prefix
+from lmstudio_integrations.client.predictions.plan import PredictionParameters
 from lmstudio_integrations.client.support.arguments import flag_of
 from lmstudio_integrations.client.transport.flows import Flow, arun, run
 from lmstudio_integrations.errors import LMStudioValueError

@@ -18,14 +18,13 @@ from lmstudio_integrations._adapters.tool_settings import wire_name
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_count, is_list, is_object
-from lmstudio_integrations.client.files.images import PendingHistory
-from lmstudio_integrations.client.files.uploads import decode_base64, decode_data_url, missing_prefix
+from lmstudio_integrations.client.files.uploads import PendingHistory, decode_base64, decode_data_url, missing_prefix
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import WireHistory, wire_messages
 from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.functions import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 from lmstudio_integrations.types.reasoning import ReasoningPart, Thought, with_thoughts
 from lmstudio_integrations.types.structured import partial_json
-from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 

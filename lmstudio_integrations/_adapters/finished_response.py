@@ -13,7 +13,7 @@ from uuid import uuid4
 from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._support.secrets import redact_members
 from lmstudio_integrations._support.text import REMEDIES, shortened
-from lmstudio_integrations.client.predictions.required_call import lacks_call, log_missing_call
+from lmstudio_integrations.client.predictions.plan import lacks_call, log_missing_call
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionEnd, PredictionResult, ToolCallRecord
 
 logger = logging.getLogger(__name__)

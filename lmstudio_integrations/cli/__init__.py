@@ -13,8 +13,7 @@ from importlib import import_module
 
 from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations._support.text import one_line
-from lmstudio_integrations.cli._errors import report
-from lmstudio_integrations.cli._formatting import protect_terminals
+from lmstudio_integrations.cli._formatting import protect_terminals, report
 from lmstudio_integrations.errors import LMStudioError
 
 _EXTRA = {"typer", "rich"}

@@ -13,8 +13,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from lmstudio_integrations._support.version import __version__
-from lmstudio_integrations.cli._errors import report_usage
+from lmstudio_integrations._support.environment import __version__
+from lmstudio_integrations.cli._formatting import report_usage
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 

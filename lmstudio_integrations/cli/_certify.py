@@ -23,8 +23,7 @@ from lmstudio_integrations.cli._common import (
     results,
     warnings_as_notes,
 )
-from lmstudio_integrations.cli._errors import message_for_commands
-from lmstudio_integrations.cli._formatting import wrapped
+from lmstudio_integrations.cli._formatting import message_for_commands, wrapped
 from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudioValueError
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from rich.text import Text
 
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES, regular
 from lmstudio_integrations._support.text import printable, printable_json, printable_line
-from lmstudio_integrations.cli._errors import message_for_commands
+from lmstudio_integrations.cli._formatting import message_for_commands
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.protocol.credentials import TOKEN_FORM, split_token
+from lmstudio_integrations.protocol.envelope import TOKEN_FORM, split_token
 
 SPACE_FOR_A_BAR = 24
 """Columns beside the text of a progress bar, with its numbers. A narrower terminal shows the numbers only."""

@@ -17,7 +17,7 @@ from rich.text import Text
 from lmstudio_integrations._support.environment import regular
 from lmstudio_integrations._support.text import end_in_words
 from lmstudio_integrations.cli._common import Host, TextConsole, Token, progress_bar, results
-from lmstudio_integrations.cli._models import SIZE_LIMIT, Choice, choose, downloaded_models, loaded_models
+from lmstudio_integrations.cli._ls import SIZE_LIMIT, Choice, choose, downloaded_models, loaded_models
 from lmstudio_integrations.client.api.sync import Client, EmbeddingNamespace, LlmNamespace
 from lmstudio_integrations.errors import LMStudioTimeoutError, LMStudioUnreachableError
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind

@@ -1,7 +1,11 @@
 """`serve`: the emulator in the foreground."""
 
 import contextlib
+import errno
+import json
 import logging
+import os
+import stat
 from collections.abc import Collection, Generator, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +13,14 @@ from random import Random
 from typing import Annotated, Any
 
 import typer
+from pydantic_core import from_json
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
-from lmstudio_integrations.cli._announcement import announcement, check_announcement
+from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.cli._common import Redact, accepted_tokens, note, results, token_variable
 from lmstudio_integrations.cli._formatting import clock_time
 from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address, local_candidates
-from lmstudio_integrations.client.transport.connect.find import search
+from lmstudio_integrations.client.transport.connect.discovery import search, server_file
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry
@@ -32,7 +37,87 @@ from lmstudio_integrations.emulator.server.context import DEFAULT_LIMITS, MIB
 from lmstudio_integrations.emulator.testing.cassette import Pace
 from lmstudio_integrations.emulator.testing.faults import choose_faults, read_injections
 from lmstudio_integrations.emulator.testing.proxy import Injection, Proxy, ProxyThread
-from lmstudio_integrations.errors import LMStudioRuntimeError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioValueError
+
+_HOST = "127.0.0.1"
+"""Where programs look for a server whose port is in the file."""
+
+_MEMBERS = {"host", "pid", "port"}
+"""What a server writes into it."""
+
+_LONGEST = 1024
+"""Bytes; the file of a server is shorter."""
+
+
+def check_announcement(host: str) -> None:
+    """Check whether a server can be announced.
+
+    Raises:
+        LMStudioValueError: If programs would not find it on the address that it listens on.
+        LMStudioRuntimeError: If another server is announced, and runs.
+        LMStudioOSError: If LM Studio's folder cannot be found.
+    """
+    if host not in {_HOST, "localhost", "0.0.0.0"}:  # noqa: S104 - compared
+        raise LMStudioValueError(
+            f"--announce lets programs look for the server on {_HOST}, but it is to listen on {host}; omit --host or "
+            "--announce"
+        )
+    other, attempts = run(search(ThreadMailbox))
+    if other is not None and attempts[0].problem is None:
+        raise LMStudioRuntimeError(
+            f"{server_file()} announces the server at {other.netloc}; stop that one first, or omit --announce"
+        )
+
+
+@contextlib.contextmanager
+def announcement(port: int) -> Generator[None]:
+    """Let programs find the server on a port for the duration of the block.
+
+    Raises:
+        LMStudioOSError: If the file cannot be written.
+    """
+    path = server_file()
+    content = json.dumps({"host": _HOST, "pid": os.getpid(), "port": port}).encode()
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    is_begun = False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _check_replaceable(path)
+        with draft.open("xb") as file:
+            is_begun = True
+            file.write(content)
+        draft.replace(path)
+    except OSError as error:
+        if is_begun:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+        raise LMStudioOSError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            # No other server has announced itself since, and nobody has put something else there.
+            if stat.S_ISREG(path.lstat().st_mode) and path.read_bytes() == content:
+                path.unlink()
+
+
+def _check_replaceable(path: Path) -> None:
+    """Reject a file that no server has written, because the environment may name any.
+
+    Raises:
+        OSError: If it is a link, or anything but the file of a server.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    known = None
+    if stat.S_ISREG(mode):
+        with path.open("rb") as file, contextlib.suppress(ValueError):
+            known = from_json(file.read(_LONGEST))
+    if not (is_object(known) and known.keys() <= _MEMBERS and is_count(known.get("port"))):
+        raise OSError(errno.EEXIST, "it exists, and no server has written it; delete it or name another one", str(path))
+
 
 Models = Annotated[
     list[str] | None,

@@ -32,11 +32,11 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.protocol.endpoints import channel
 from lmstudio_integrations.protocol.envelope import sanitize, without_surrogates
 from lmstudio_integrations.protocol.errors import error_object, to_exception
+from lmstudio_integrations.protocol.exchange import CALL_TOOL, LIST_TOOLS, ToolSession
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import DirectConfig, StartToolUseSession, kebab_case
-from lmstudio_integrations.protocol.tool_session import CALL_TOOL, LIST_TOOLS, ToolSession
+from lmstudio_integrations.types.functions import Tool
 from lmstudio_integrations.types.plugins import ToolReport
-from lmstudio_integrations.types.tools import Tool
 
 OnReport = Callable[[ToolReport], Any]
 

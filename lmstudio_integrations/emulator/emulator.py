@@ -16,8 +16,7 @@ from typing import Any, Self, TypeVar, get_args
 
 from lmstudio_integrations._support.text import counted, shown
 from lmstudio_integrations._support.typeguards import is_number
-from lmstudio_integrations.emulator.engines.base import Engine
-from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.base import Engine, EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, memory_limit
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.emulator.errors import WireError
@@ -40,7 +39,6 @@ from lmstudio_integrations.emulator.server.context import DEFAULT_LIMITS, Limits
 from lmstudio_integrations.emulator.server.replay import ReplayConnection
 from lmstudio_integrations.emulator.server.server import Server
 from lmstudio_integrations.emulator.testing.cassette import Mode, Pace, file_errors, needs_server, read
-from lmstudio_integrations.emulator.testing.matching import Matcher
 from lmstudio_integrations.emulator.testing.recorder import Recording
 from lmstudio_integrations.emulator.testing.redaction import Redaction
 from lmstudio_integrations.emulator.testing.request_log import (
@@ -51,6 +49,7 @@ from lmstudio_integrations.emulator.testing.request_log import (
     RequestLog,
 )
 from lmstudio_integrations.emulator.testing.tcp import netloc
+from lmstudio_integrations.emulator.testing.wire_items import Matcher
 from lmstudio_integrations.errors import (
     LMStudioModelLoadError,
     LMStudioOSError,

@@ -1,6 +1,6 @@
 """Errors that are sent to clients: their texts and their machine-readable part (docs/protocol.md#errors).
 
-`WireError` is the base of all errors of the emulator; `engines/errors.py` has those of engines. One function per code,
+`WireError` is the base of all errors of the emulator; `engines/base.py` has those of engines. One function per code,
 so that no handler composes an error by hand.
 """
 

@@ -20,8 +20,7 @@ from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, Scri
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.requests import ARTIFACT, kebab_case
-from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef, ToolInput, parse_tools
-from lmstudio_integrations.types.tools import Tool
+from lmstudio_integrations.types.functions import Tool, ToolCallContext, ToolFunctionDef, ToolInput, parse_tools
 
 MAX_QUEUED = 100
 """Texts of a call that wait to be sent. A function that reports faster has to wait."""

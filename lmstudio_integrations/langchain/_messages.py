@@ -29,8 +29,8 @@ from lmstudio_integrations._adapters.conversation import (
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.client.files.uploads import decode_base64, decode_data_url
-from lmstudio_integrations.client.models.reasoning.sent import Messages, without_thoughts
-from lmstudio_integrations.client.predictions.requests import PromptParameters
+from lmstudio_integrations.client.models.reasoning import Messages, without_thoughts
+from lmstudio_integrations.client.predictions.plan import PromptParameters
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.types.chat import WireHistory

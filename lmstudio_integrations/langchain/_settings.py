@@ -17,8 +17,8 @@ from lmstudio_integrations._adapters.input_checks import ALIASES
 from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
 from lmstudio_integrations._adapters.runtime import LoadedModelInfo, Runtime
 from lmstudio_integrations._adapters.specs import HandleSpec
+from lmstudio_integrations._support.environment import __version__
 from lmstudio_integrations._support.installation import NAME
-from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioValueError

@@ -29,8 +29,8 @@ from lmstudio_integrations._adapters.tool_settings import tool_settings, wire_to
 from lmstudio_integrations.client.api.asynchronous import AsyncLLM
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.api.sync import LLM
-from lmstudio_integrations.client.predictions.prefill import Prefix
-from lmstudio_integrations.client.predictions.requests import PromptParameters
+from lmstudio_integrations.client.predictions.language_model import Prefix
+from lmstudio_integrations.client.predictions.plan import PromptParameters
 from lmstudio_integrations.client.support.arguments import flag_of, list_of, whole_number
 from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError, LMStudioValueError

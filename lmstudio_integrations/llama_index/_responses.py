@@ -35,7 +35,7 @@ from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._support.secrets import redact_members
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.typeguards import is_count
-from lmstudio_integrations.client.predictions.required_call import missing_call
+from lmstudio_integrations.client.predictions.plan import missing_call
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,

@@ -28,14 +28,17 @@ from lmstudio_integrations._adapters.generation_settings import ChatSettings
 from lmstudio_integrations._adapters.specs import AdapterNames
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
-from lmstudio_integrations.client.files.images import PendingHistory
-from lmstudio_integrations.client.predictions.prefill import Prefix
+from lmstudio_integrations.client.files.uploads import PendingHistory
+from lmstudio_integrations.client.predictions.language_model import Prefix
 from lmstudio_integrations.client.support.arguments import flag_of
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioValueError
-from lmstudio_integrations.llama_index import _context_windows, _messages, _responses, _streams, _tools
+from lmstudio_integrations.llama_index import _callbacks, _messages, _responses, _settings, _tools
 from lmstudio_integrations.llama_index._callbacks import (
     CORE_ARGUMENTS,
+    AsyncChunks,
+    ChunkT,
+    MakeChunk,
     check_history,
     reject_secrets_before_tracing,
     with_chat_events,
@@ -44,7 +47,6 @@ from lmstudio_integrations.llama_index._callbacks import (
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
 from lmstudio_integrations.llama_index._responses import ResponseBuilder
 from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings, with_silence_timeouts
-from lmstudio_integrations.llama_index._streams import AsyncChunks, ChunkT, MakeChunk
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.chat import WireHistory, WirePrompt
@@ -151,7 +153,7 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
     def metadata(self) -> LLMMetadata:
         """What LlamaIndex assumes about the model. Makes no request; see `load`."""
         known = self._known_context_window()
-        context_window = _context_windows.advertise(
+        context_window = _settings.advertise(
             self._context_key(), known or DEFAULT_CONTEXT_WINDOW, is_known=known is not None
         )
         return LLMMetadata(**self._metadata_fields(context_window))
@@ -163,7 +165,7 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
 
     def _metadata_fields(self, context_window: int) -> dict[str, Any]:
         output = self.max_tokens or DEFAULT_NUM_OUTPUTS
-        template = _context_windows.template_tokens(self._context_key())
+        template = _settings.template_tokens(self._context_key())
         return {
             "context_window": context_window,
             # LlamaIndex subtracts this from the context window to get the room for the texts of the prompt. Its engines
@@ -178,11 +180,11 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
     def _known_context_window(self) -> int | None:
         config = self.load_config
         configured = self.context_length or (config.context_length if isinstance(config, LlmLoadModelConfig) else None)
-        recorded = _context_windows.recorded(self._context_key())
+        recorded = _settings.recorded(self._context_key())
         return self.context_window or recorded or configured
 
-    def _context_key(self) -> _context_windows.Key:
-        return _context_windows.key_of(vars(self))
+    def _context_key(self) -> _settings.Key:
+        return _settings.key_of(vars(self))
 
     @with_short_traceback
     def load(
@@ -209,7 +211,7 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         """
         call, prefix = self._warming(warm, tools)
         info, template = call.load(prefix, keep_warm=keep_warm)
-        _context_windows.record(self._context_key(), info["contextLength"], template.added_tokens)
+        _settings.record(self._context_key(), info["contextLength"], template.added_tokens)
         return self
 
     @with_short_traceback
@@ -223,7 +225,7 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         """Record the context window and the chat template's tokens of the model; see `load`."""
         call, prefix = self._warming(warm, tools)
         info, template = await call.aload(prefix, keep_warm=keep_warm)
-        _context_windows.record(self._context_key(), info["contextLength"], template.added_tokens)
+        _settings.record(self._context_key(), info["contextLength"], template.added_tokens)
         return self
 
     def _warming(
@@ -255,8 +257,8 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
     def _record(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
         context_length = call.record_info(result.end).info.get("contextLength")
         if isinstance(context_length, int):
-            _context_windows.record(
-                _context_windows.key_of(call.values),
+            _settings.record(
+                _settings.key_of(call.values),
                 context_length,
             )
         return result
@@ -368,11 +370,11 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
 
     def _chunks(self, request: _Request, make: MakeChunk[ChunkT]) -> Generator[ChunkT]:
         stream = self._open(request)
-        return _streams.chunks(stream, self._builder(request.call, stream), make, _recording_overflow(request.call))
+        return _callbacks.chunks(stream, self._builder(request.call, stream), make, _recording_overflow(request.call))
 
     def _achunks(self, request: _Request, make: MakeChunk[ChunkT]) -> AsyncChunks[ChunkT]:
         stream = self._aopen(request)
-        return _streams.AsyncChunks(
+        return _callbacks.AsyncChunks(
             stream, self._builder(request.call, stream), make, _recording_overflow(request.call)
         )
 
@@ -462,7 +464,7 @@ class _recording_overflow:  # noqa: N801 - a context manager is named like a fun
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, LMStudioContextOverflowError) and error.limit is not None:
-            _context_windows.record(_context_windows.key_of(self._call.values), error.limit)
+            _settings.record(_settings.key_of(self._call.values), error.limit)
 
 
 def _partial_arguments(arguments: dict[str, Any] | str) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class Channel:
         stop: The type of the packet that asks the server to stop, if there is one.
         packets: The other packets that a client may send: the schema of each by its type, or `None` for any form.
         error: The class of its errors, whatever their texts; by default, code and text decide.
-        has_calls: Whether calls run on it, once its first packet has come; see `tool_session.py`.
+        has_calls: Whether calls run on it, once its first packet has come; see `exchange.py`.
         decode: Converts a packet to what the caller receives; returns `None` for an unknown one.
         timeout_name: The timeout that runs until the first packet; `None` on channels that are open-ended.
     """

@@ -1,7 +1,7 @@
-"""Frames: one JSON object each, composed of text that is serialized already (docs/protocol.md#framing).
+"""Frames: one JSON object each, composed of text that is serialized already (docs/protocol.md#framing); and API tokens.
 
 A caller turns its own parameter into JSON, because that may be megabytes; the thread that owns the session only puts
-the envelope around it. Used by both sessions.
+the envelope around it. Used by both sessions. A token is sent in two halves (docs/protocol.md#credentials).
 """
 
 import json
@@ -10,8 +10,22 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic_core import from_json, to_json  # noqa: TID251 - `ensure_writable` needs what it rejects
 
+from lmstudio_integrations._support.secrets import TOKEN_PREFIX
 from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations._support.typeguards import is_list, is_object
+
+TOKEN_FORM = f"{TOKEN_PREFIX}, 8 letters or digits, a colon, and 20 more"
+"""The form of a token, for error messages."""
+
+_TOKEN = re.compile(TOKEN_PREFIX + r"(?P<identifier>[A-Za-z0-9]{8}):(?P<passkey>[A-Za-z0-9]{20})")
+
+
+def split_token(token: str) -> tuple[str, str] | None:
+    """Return the client identifier and the passkey of a token; `None` if it has another form."""
+    # As in the official Python SDK, surrounding whitespace does not count (docs/protocol.md#credentials).
+    match = _TOKEN.fullmatch(token.strip())
+    return (match["identifier"], match["passkey"]) if match else None
+
 
 AUTH_VERSION = 1
 MAX_WARNINGS = 5

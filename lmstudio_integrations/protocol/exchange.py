@@ -1,16 +1,19 @@
 """A call or channel on its way, the queue of its model instance, and which of its timeouts runs.
 
 Plain state, owned by the thread that owns the sessions. The client's operations make the exchanges. `session.py` checks
-the timeouts once per tick; why calls need them at all: docs/protocol.md#rule-unanswered-calls.
+the timeouts once per tick; why calls need them at all: docs/protocol.md#rule-unanswered-calls. A channel of a tool
+session carries many calls at once (docs/protocol.md#tool-sessions).
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Optional, Protocol
+from weakref import WeakValueDictionary
 
+from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioTimeoutError
-from lmstudio_integrations.protocol.endpoints import Endpoint
+from lmstudio_integrations.protocol.endpoints import Channel, Endpoint, Rpc, rpc
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
 from lmstudio_integrations.types.timeouts import EXPIRIES
 
@@ -190,3 +193,163 @@ def _error(exchange: Exchange, name: str, limit: float, elapsed: float, cause: s
         elapsed=elapsed,
         unanswered=not (exchange.packets or (exchange.queue and exchange.queue.last_packet > exchange.started)),
     )
+
+
+PROCESSING_STATE = rpc("llm", "getInstanceProcessingState")
+"""The call that returns the length of a queue, alike in both namespaces. New since August 2025
+(docs/protocol.md#get-instance-processing-state)."""
+
+REPLY_TIMEOUT = 10.0
+"""Seconds that the server has to reply. Servers without the endpoint send a warning and no reply
+(docs/protocol.md#invalid-input)."""
+
+_SHORTEST_INTERVAL, _LONGEST_INTERVAL = 0.25, 30.0
+"""Seconds between two such calls for one instance: a quarter of `queue_timeout`, within these bounds."""
+
+InstanceQueues = WeakValueDictionary[str, InstanceQueue]
+"""The queues in which calls wait, by model specifier as JSON text. One is dropped when the last call in it ends."""
+
+
+class QueueLengthReceiver(NullReceiver):
+    """Records the length of a queue from the reply.
+
+    An error is ignored: the call that waits reports its own, and the next query depends on the time alone.
+    """
+
+    def __init__(self, queue: InstanceQueue) -> None:
+        self._queue = queue
+
+    def put(self, item: Any) -> None:
+        """Record the reply."""
+        # The length counts waiting and running requests.
+        length = item.get("queued") if is_object(item) else None
+        if type(length) is int:
+            before, self._queue.length = self._queue.length, length
+            self._queue.has_shortened = before is not None and length < before
+
+
+def moved_at(queue: InstanceQueue, now: float) -> float:
+    """Return when a queue last moved."""
+    # Note each fall once: the length is polled, so the tick that sees a change gives it its time.
+    if queue.has_shortened:
+        queue.has_shortened, queue.last_packet = False, now
+    return queue.last_packet
+
+
+def queue_queries(exchanges: Iterable[Exchange], now: float) -> Iterator[Exchange]:
+    """Yield the calls that are due to request the lengths of queues.
+
+    One for each queue in which a call waits, if the queue has not moved lately.
+    """
+    for exchange in exchanges:
+        queue, limit = exchange.queue, exchange.timeouts.get("queue_timeout")
+        if queue is None or limit is None or exchange.timeout_name != "queue_timeout" or not exchange.has_caller:
+            continue
+        interval = min(max(limit / 4, _SHORTEST_INTERVAL), _LONGEST_INTERVAL)
+        if now - max(exchange.since, queue.queried_at) >= interval:
+            # Set before the reply comes, so that there is one query per interval, however many calls wait.
+            queue.queried_at = now
+            # A model that is not found is no error here: the waiting call reports it itself.
+            parameter = f'{{"specifier":{exchange.specifier},"throwIfNotFound":false}}'
+            timeouts = {"idle_timeout": REPLY_TIMEOUT}
+            yield Exchange(PROCESSING_STATE, parameter, QueueLengthReceiver(queue), timeouts, now, "Queue length")
+
+
+CALL_TOOL = Rpc("callTool", timeout_name=None)
+"""A call of a tool, which may take any time. It ends with its result."""
+
+LIST_TOOLS = Rpc("sessionReady", timeout_name=None)
+"""Waits until the session is ready, and ends with the definitions of its tools. Nothing is sent for it."""
+
+_REPORTS = {"toolCallStatus": "statusText", "toolCallWarn": "warnText"}
+_ENDS = {"toolCallComplete", "toolCallError"}
+
+
+@dataclass(slots=True, eq=False)
+class ToolSession(Exchange):
+    """The channel of a tool session, and the calls that run on it.
+
+    Attributes:
+        definitions: The tools, in wire form, once the session is ready.
+    """
+
+    definitions: list[Any] | None = None
+    _waiting: list[Exchange] = field(default_factory=list[Exchange])
+    """Calls that were made before the session is ready."""
+    _running: dict[int, Exchange] = field(default_factory=dict[int, Exchange])
+    _next_id: int = 0
+
+    @property
+    def calls(self) -> list[Exchange]:
+        """The calls that have not ended."""
+        return [*self._waiting, *self._running.values()]
+
+    def start(self, call: Exchange) -> str | None:
+        """Start a call; return the packet to send for it now, if there is one."""
+        if self.definitions is None:
+            self._waiting.append(call)
+            return None
+        if call.endpoint is LIST_TOOLS:
+            _end(call, self.definitions)
+            return None
+        # The id of an exchange is 0 until it is sent, and the first call of a session has the number 0.
+        number, self._next_id = self._next_id, self._next_id + 1
+        call.id = number + 1
+        self._running[number] = call
+        assert call.parameter is not None, "a call has a name and arguments"
+        parameter, call.parameter = call.parameter, None
+        return f'{{"type":"callTool","callId":{number},{parameter[1:]}'
+
+    def receive(self, packet: Mapping[str, Any]) -> list[str]:
+        """Receive a packet; return the packets to send because of it.
+
+        Raises:
+            LookupError, TypeError: If it cannot be read.
+        """
+        kind = packet["type"]
+        if kind == "sessionReady":
+            return self._begin(packet["toolDefinitions"])
+        if kind in _REPORTS and isinstance(packet.get(_REPORTS[kind]), str):
+            # Packets of unknown calls are legal: the call may have been aborted (docs/protocol.md#tool-sessions).
+            call = self._running.get(packet["callId"])
+            if call is not None:
+                call.receiver.put(packet)
+        elif kind in _ENDS:
+            call = self._running.pop(packet["callId"], None)
+            if call is not None:
+                _end(call, packet)
+        return []
+
+    def abort(self, call: Exchange) -> str | None:
+        """Forget a call; return the packet to send for that, if there is one."""
+        if call in self._waiting:
+            self._waiting.remove(call)
+        elif self._running.get(call.id - 1) is call:
+            del self._running[call.id - 1]
+            return f'{{"type":"abortToolCall","callId":{call.id - 1}}}'
+        return None
+
+    def pop_calls(self) -> list[Exchange]:
+        """Return the calls that have not ended, and forget them."""
+        calls = self.calls
+        self._waiting.clear()
+        self._running.clear()
+        return calls
+
+    def _begin(self, definitions: object) -> list[str]:
+        if not is_list(definitions) or not all(map(is_object, definitions)):
+            raise TypeError("the definitions of the tools are no list of objects")
+        self.definitions = definitions
+        waiting, self._waiting = self._waiting, []
+        return [packet for packet in map(self.start, waiting) if packet is not None]
+
+
+def exchange_type(endpoint: Endpoint) -> type[Exchange]:
+    """Return the class of an exchange: where calls run on the channel, it is a tool session."""
+    return ToolSession if isinstance(endpoint, Channel) and endpoint.has_calls else Exchange
+
+
+def _end(call: Exchange, result: object) -> None:
+    call.packets += 1
+    call.receiver.put(result)
+    call.finish(None)

@@ -1,4 +1,4 @@
-"""The layered key-value form in which settings are sent (docs/protocol.md#config-stacks).
+"""The layered key-value form of settings (docs/protocol.md#config-stacks), and LM Studio's defaults in it.
 
 The fields in `types/config.py` name the keys. Used by `requests.py`, the client's flows and the emulator's handlers.
 """
@@ -7,9 +7,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from lmstudio_integrations.types._config_base import Settings, wire_keys
+from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.types._config_base import Settings, unchecked, wire_keys
 from lmstudio_integrations.types._wire_model import WireModel
-from lmstudio_integrations.types.config import CUSTOM_FIELDS
+from lmstudio_integrations.types.chat import ChatHistory, TextPart
+from lmstudio_integrations.types.config import CUSTOM_FIELDS, LOAD_CONFIGS, LlmPredictionConfig, ModelKind
 
 # The server rejects a request with any other name (docs/protocol.md#config-stacks).
 LayerName = Literal[
@@ -129,3 +131,54 @@ def collapse(stack: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _EMPTY_STACK: Mapping[str, Any] = stack_of_fields({})
+
+
+_LAYER = "completeModeFormatting"
+"""The layer with the template of a raw completion."""
+
+
+def is_completion(stack: KvConfigStack) -> bool:
+    """Return whether an older client requests raw completion (docs/protocol.md#legacy-completion)."""
+    return any(layer.layer_name == _LAYER for layer in stack.layers)
+
+
+def completion_prompt(history: ChatHistory) -> str:
+    """Return the prompt of a raw completion: the texts of a conversation, without roles."""
+    return "".join(part.text for message in history.messages for part in message.content if isinstance(part, TextPart))
+
+
+CONTEXT_LENGTH = 4096
+"""The default context length of a load, in tokens, unless the model has a shorter one."""
+
+PARALLEL_SESSIONS = 4
+JIT_TTL_MS = 3_600_000
+"""The default idle TTL of a model that is loaded just in time."""
+
+
+def _defaults(settings: type[Settings]) -> dict[str, Any]:
+    return {each.key: each.default for each in wire_keys(settings).values() if each.default is not None}
+
+
+LOAD: dict[ModelKind, dict[str, Any]] = {
+    kind: _defaults(settings) | {f"{settings.prefix}.llama.acceleration.offloadRatio": "max"}
+    for kind, settings in LOAD_CONFIGS.items()
+}
+PREDICTION = _defaults(LlmPredictionConfig)
+
+
+def effective(defaults: Mapping[str, Any], *layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults with settings merged over them, later ones last, each in wire form."""
+    merged = dict(defaults)
+    for layer in layers:
+        for key, value in layer.items():
+            merged[key] = _normalized(value, defaults.get(key))
+    return merged
+
+
+def _normalized(value: Any, default: Any) -> Any:
+    """Return the wire form of the official Python SDK's own spellings: `False` for "off", and floats for integers."""
+    if is_object(value) and value.get("checked") is True and value.get("value") is False:
+        return unchecked(default["value"] if is_object(default) else 0)
+    if isinstance(value, float) and isinstance(default, int) and value.is_integer():
+        return int(value)
+    return value

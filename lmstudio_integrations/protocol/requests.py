@@ -13,9 +13,9 @@ from typing_extensions import TypedDict
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER
 from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack
 from lmstudio_integrations.types.chat import ChatHistory
+from lmstudio_integrations.types.functions import Tool
 from lmstudio_integrations.types.models import ModelSpecifier
 from lmstudio_integrations.types.reasoning import ReasoningPart
-from lmstudio_integrations.types.tools import Tool
 
 _OWNER = "[a-z0-9]+(?:-[a-z0-9]+)*"
 _NAME = "[a-z0-9]+(?:[-.][a-z0-9]+)*"

@@ -2,7 +2,7 @@
 
 A session turns calls into frames, and frames into what the callers wait for. One thread owns it; it holds no lock,
 reads no clock and touches no socket: the time is passed in, frames are fetched with `data_to_send`.
-Used by the client's connections. `exchange.py` and `instance_queue.py` hold its rules about time.
+Used by the client's connections. `exchange.py` holds its rules about time.
 """
 
 import logging
@@ -24,13 +24,21 @@ from lmstudio_integrations.errors import (
     LMStudioServerError,
     LMStudioUnsupportedError,
 )
-from lmstudio_integrations.protocol import envelope, instance_queue
+from lmstudio_integrations.protocol import envelope
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Channel, Rpc
 from lmstudio_integrations.protocol.errors import error_object, to_exception
-from lmstudio_integrations.protocol.exchange import Exchange, InstanceQueue, expired_timeout, timeout_after
-from lmstudio_integrations.protocol.instance_queue import PROCESSING_STATE, InstanceQueues
+from lmstudio_integrations.protocol.exchange import (
+    PROCESSING_STATE,
+    Exchange,
+    InstanceQueue,
+    InstanceQueues,
+    ToolSession,
+    expired_timeout,
+    moved_at,
+    queue_queries,
+    timeout_after,
+)
 from lmstudio_integrations.protocol.prediction import LegacyPredictionError
-from lmstudio_integrations.protocol.tool_session import ToolSession
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -264,14 +272,14 @@ class ClientSession:
             # A server works off calls of one kind in turn.
             exchange.since = max(exchange.since, self._last_replies.get(exchange.endpoint.name, exchange.since))
         if exchange.timeout_name == "queue_timeout" and exchange.queue is not None:
-            exchange.since = max(exchange.since, instance_queue.moved_at(exchange.queue, now))
+            exchange.since = max(exchange.since, moved_at(exchange.queue, now))
 
     def _query_queues(self, now: float) -> None:
         """Request the lengths of the queues in which callers wait."""
         # Servers before August 2025 do not know the endpoint (docs/protocol.md#client-versions).
         if not self.ready or self.paused or PROCESSING_STATE.name in self._unknown_endpoints:
             return
-        for query in instance_queue.queries(self._exchanges(), now):
+        for query in queue_queries(self._exchanges(), now):
             self._send(query, now)
 
     # Replies --------------------------------------------------------------------------------------------------------

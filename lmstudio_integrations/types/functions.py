@@ -1,4 +1,4 @@
-"""Python functions as tools: their schema from type hints, and the call with checked arguments."""
+"""Tools: their definitions, the calls that a model requests, their results, and Python functions as tools."""
 
 import functools
 import inspect
@@ -13,6 +13,7 @@ from types import UnionType
 from typing import (
     Any,
     ClassVar,
+    Literal,
     NotRequired,
     Required,
     Self,
@@ -33,7 +34,48 @@ from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._json_schemas import ArgumentSchema, wire_tool
-from lmstudio_integrations.types.tools import Tool
+from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
+
+
+class ToolCallRequest(TaggedModel):
+    """A call that the model requests; `arguments` is parsed, never JSON text."""
+
+    type: Literal["function"] = "function"
+    id: str | None = None
+    name: str
+    arguments: dict[str, Any] | None = None
+
+
+class ToolCallRequestPart(TaggedModel):
+    """A tool call inside an assistant message."""
+
+    type: Literal["toolCallRequest"] = "toolCallRequest"
+    tool_call_request: ToolCallRequest
+
+
+class ToolCallResultPart(TaggedModel):
+    """The result of a tool, inside a tool message."""
+
+    type: Literal["toolCallResult"] = "toolCallResult"
+    content: str
+    tool_call_id: str | None = None
+    name: str | None = None
+
+
+class ToolFunction(WireModel):
+    """The name, description and parameters of a tool."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Tool(TaggedModel):
+    """The definition of a tool, as sent to the model."""
+
+    type: Literal["function"] = "function"
+    function: ToolFunction
+
 
 logger: logging.Logger = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.types._wire_model import WireModel
 from lmstudio_integrations.types.confidence import FieldConfidence, confidence_of
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
+from lmstudio_integrations.types.functions import ToolCallRequest
 from lmstudio_integrations.types.models import LlmInstanceInfo
 from lmstudio_integrations.types.reasoning import Thought
 from lmstudio_integrations.types.structured import read_as
-from lmstudio_integrations.types.tools import ToolCallRequest
 
 T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=WireModel)

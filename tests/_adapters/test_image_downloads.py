@@ -16,7 +16,7 @@ from llama_index.core.base.llms.types import ChatMessage, DocumentBlock, ImageBl
 
 from lmstudio_integrations import errors
 from lmstudio_integrations._support.installation import package_command
-from lmstudio_integrations.client.files import fetch, images
+from lmstudio_integrations.client.files import fetch, uploads
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.ways import METHODS
@@ -350,7 +350,7 @@ def test_a_download_without_httpx_names_what_to_install(show: Show, web: Web, mo
 def test_a_download_has_a_limit_even_if_the_call_has_none(
     show: Show, web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "DOWNLOAD_TIMEOUT", 0.2)
+    monkeypatch.setattr(uploads, "DOWNLOAD_TIMEOUT", 0.2)
     assert "did not arrive within 0.2 s; set timeout" in show.trusted_error(web.url("/drip"))
     assert web.client_closed.wait(WAIT)
 

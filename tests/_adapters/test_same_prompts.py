@@ -10,7 +10,7 @@ from llama_index.core.llms import ChatMessage
 import lmstudio_integrations as lms
 from lmstudio_integrations._adapters import conversation
 from lmstudio_integrations._adapters.tool_settings import wire_tools
-from lmstudio_integrations.client.models.reasoning.sent import without_thoughts
+from lmstudio_integrations.client.models.reasoning import without_thoughts
 from lmstudio_integrations.langchain._messages import convert as from_langchain
 from lmstudio_integrations.langchain._tools import openai_tools
 from lmstudio_integrations.llama_index._messages import convert as from_llama_index

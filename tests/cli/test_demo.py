@@ -13,7 +13,7 @@ import pytest
 from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations.cli import INTERRUPTED, _demo
 from lmstudio_integrations.cli._demo import DOCUMENTS, QUESTION
-from lmstudio_integrations.cli._models import SIZE_LIMIT, Choice
+from lmstudio_integrations.cli._ls import SIZE_LIMIT, Choice
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.base import ModelMetadata

@@ -8,9 +8,9 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.frames import Close
 
 from lmstudio_integrations.cli._common import warnings_as_notes
-from lmstudio_integrations.cli._errors import _COMMANDS, for_commands, report
+from lmstudio_integrations.cli._formatting import _COMMANDS, for_commands, report
 from lmstudio_integrations.client.embeddings import EmbeddingRequest, overflow_error
-from lmstudio_integrations.client.models.fitting import _too_large
+from lmstudio_integrations.client.models.load_steps import _too_large
 from lmstudio_integrations.client.models.state import ContextWindow
 from lmstudio_integrations.client.support.suggestions import (
     KEEP_LOADED,

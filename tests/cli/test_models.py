@@ -3,7 +3,7 @@
 import pytest
 
 from lmstudio_integrations.cli._formatting import duration, model_size, wrapped
-from lmstudio_integrations.cli._models import SIZE_LIMIT, Choice, choose, choose_for_trial
+from lmstudio_integrations.cli._ls import SIZE_LIMIT, Choice, choose, choose_for_trial
 from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo
 
 

@@ -14,7 +14,7 @@ import pytest_asyncio
 from llama_index.core import Settings
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
-from lmstudio_integrations.client.api.convenience import reset_default_client
+from lmstudio_integrations.client.api.official import reset_default_client
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model, scripted_tools
 from lmstudio_integrations.types.functions import ToolCallContext

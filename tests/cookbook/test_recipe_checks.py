@@ -12,7 +12,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import HOST_VARIABLE
-from lmstudio_integrations.client.api.convenience import reset_default_client
+from lmstudio_integrations.client.api.official import reset_default_client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cookbook.recipes import RECIPES, Recipe
 from tests.cookbook.test_recipe_pages import ROW

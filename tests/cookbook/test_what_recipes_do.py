@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE
-from lmstudio_integrations.client.api.convenience import reset_default_client
+from lmstudio_integrations.client.api.official import reset_default_client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cookbook.recipe_runs import patient
 from tests.cookbook.recipes import CATALOG, CHAT, EMBEDDING, copy_cookbook, other_key, recipe_of, renamed

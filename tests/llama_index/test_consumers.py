@@ -16,7 +16,7 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from pydantic import BaseModel
 
 from lmstudio_integrations.emulator import ModelEntry
-from lmstudio_integrations.emulator.engines.scripted import chat_template
+from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding, LMStudioTokenizer
 from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, Server
 from tests.llama_index.test_structured import Listener, listener
@@ -87,7 +87,7 @@ def test_a_response_synthesizer_has_room_for_the_chat_template(
 ) -> None:
     """LlamaIndex counts the texts of messages only, and fills the context window to the last token."""
     header = "<|user|> " + "You are a helpful assistant. " * 8
-    monkeypatch.setattr(chat_template, "_PLAIN", {**chat_template._PLAIN, "user": (header, "\n")})
+    monkeypatch.setattr(words, "_PLAIN", {**words._PLAIN, "user": (header, "\n")})
     nodes = [NodeWithScore(node=TextNode(text="rain " * 2000)) for _ in range(2)]
     with server_with(context_length=1024) as server, server.llm(max_tokens=5, context_length=1024) as llm:
         # Up to core 0.14.23, synthesizers use the helper of `Settings` even if they get a model of their own.

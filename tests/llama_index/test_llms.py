@@ -9,8 +9,8 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from pydantic import BaseModel
 
 from lmstudio_integrations import Client
-from lmstudio_integrations.emulator.engines.errors import EngineError
-from lmstudio_integrations.emulator.engines.scripted import chat_template
+from lmstudio_integrations.emulator.engines.base import EngineError
+from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.errors import (
     LMStudioConfigWarning,
     LMStudioValueError,
@@ -156,7 +156,7 @@ async def test_a_model_without_a_chat_template_can_be_loaded(
     def fail(*_: object) -> str:
         raise EngineError("Error rendering prompt with jinja template")
 
-    monkeypatch.setattr(chat_template, "render", fail)
+    monkeypatch.setattr(words, "render", fail)
     await llm.aload() if asynchronous else llm.load()
     assert llm.metadata.context_window == CONTEXT_LENGTH
     assert llm.metadata.num_output == 256 + 64

@@ -9,8 +9,8 @@ from llama_index.core.base.llms.types import ChatResponse
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._adapters.tool_settings import ToolUse
+from lmstudio_integrations.llama_index._callbacks import AsyncChunks
 from lmstudio_integrations.llama_index._responses import ResponseBuilder
-from lmstudio_integrations.llama_index._streams import AsyncChunks
 from tests.llama_index.scripted_server import CHAT, Server
 
 Begin = Callable[[str], AsyncGenerator[ChatResponse, None]]

@@ -12,7 +12,7 @@ from IPython.core.ultratb import AutoFormattedTB
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import DEBUG_VARIABLE, HOST_VARIABLE
 from lmstudio_integrations.client import support
-from lmstudio_integrations.client.api.convenience import reset_default_client
+from lmstudio_integrations.client.api.official import reset_default_client
 from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioError

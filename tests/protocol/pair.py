@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Namespace
-from lmstudio_integrations.protocol.exchange import Exchange
-from lmstudio_integrations.protocol.instance_queue import InstanceQueues
+from lmstudio_integrations.protocol.exchange import Exchange, InstanceQueues, exchange_type
 from lmstudio_integrations.protocol.server_session import (
     CallReceived,
     ChannelOpened,
@@ -16,7 +15,6 @@ from lmstudio_integrations.protocol.server_session import (
     ServerSession,
 )
 from lmstudio_integrations.protocol.session import ClientSession
-from lmstudio_integrations.protocol.tool_session import exchange_type
 from lmstudio_integrations.types.results import LlmPredictionFragment
 from tests.support.strict.listener import Direction, StrictListener
 

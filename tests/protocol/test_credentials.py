@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmstudio_integrations.protocol.credentials import split_token
+from lmstudio_integrations.protocol.envelope import split_token
 
 
 @pytest.mark.parametrize("space", ["", " ", "\n"])

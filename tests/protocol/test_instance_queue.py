@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.errors import LMStudioTimeoutError
-from lmstudio_integrations.protocol.instance_queue import InstanceQueues
+from lmstudio_integrations.protocol.exchange import InstanceQueues
 from tests.protocol.pair import SessionPair
 from tests.protocol.samples import PREDICT_HELLO, QUERY, fragment
 

@@ -15,8 +15,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol.endpoints import Rpc
 from lmstudio_integrations.protocol.endpoints import channel as channel_of
-from lmstudio_integrations.protocol.exchange import Exchange
-from lmstudio_integrations.protocol.tool_session import CALL_TOOL, LIST_TOOLS, ToolSession
+from lmstudio_integrations.protocol.exchange import CALL_TOOL, LIST_TOOLS, Exchange, ToolSession
 from tests.protocol.pair import RecordingReceiver, SessionPair
 from tests.protocol.samples import PLUGIN, TOOL
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 from lmstudio_integrations.emulator import PredictionRecord
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.tools import Tool
+from lmstudio_integrations.types.functions import Tool
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,18 @@ A template is the function that shows one message of the assistant; all other me
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest, LoadRequest, Progress
-from lmstudio_integrations.emulator.engines.errors import template_failed
+from lmstudio_integrations.emulator.engines.base import (
+    EngineEvent,
+    GenerateRequest,
+    LoadRequest,
+    Progress,
+    template_failed,
+)
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.functions import Tool
 from lmstudio_integrations.types.reasoning import Tags
-from lmstudio_integrations.types.tools import Tool
 
 THINK = Tags("<think>", "</think>")
 

@@ -3,12 +3,11 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from lmstudio_integrations.emulator.engines.base import LoadRequest, Progress
-from lmstudio_integrations.emulator.engines.errors import template_failed
+from lmstudio_integrations.emulator.engines.base import LoadRequest, Progress, template_failed
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.tools import Tool
+from lmstudio_integrations.types.functions import Tool
 
 _THOUGHT = re.compile(r"<think>\s*(.*?)\s*</think>", re.DOTALL)
 

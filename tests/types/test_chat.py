@@ -20,9 +20,9 @@ from lmstudio_integrations.types.chat import (
     WirePrompt,
 )
 from lmstudio_integrations.types.files import FileHandle, Origin
+from lmstudio_integrations.types.functions import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 from lmstudio_integrations.types.reasoning import ReasoningPart
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
-from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 from tests.protocol.samples import FILE, HISTORY, TOOL_CALL
 from tests.support.strict.shapes import schema_of, wrong_with
 

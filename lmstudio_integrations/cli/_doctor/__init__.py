@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
+from lmstudio_integrations._support.environment import __version__
 from lmstudio_integrations._support.installation import NAME
 from lmstudio_integrations._support.text import printable_line
-from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.cli._common import AsJson, TextConsole, Token, print_json, results
 from lmstudio_integrations.cli._doctor import checks, survey
 from lmstudio_integrations.cli._doctor.checks import Check
 from lmstudio_integrations.cli._formatting import wrapped
-from lmstudio_integrations.cli._models import downloaded_models, loaded_models
+from lmstudio_integrations.cli._ls import downloaded_models, loaded_models
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.transport.connect.discovery import Attempt
 from lmstudio_integrations.client.transport.connect.suggestions import no_server

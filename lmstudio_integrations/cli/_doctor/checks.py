@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from lmstudio_integrations._support.text import counted, one_line
-from lmstudio_integrations.cli._errors import for_commands, split_remedy
-from lmstudio_integrations.cli._formatting import duration, instance_name, model_size
+from lmstudio_integrations.cli._formatting import duration, for_commands, instance_name, model_size, split_remedy
 from lmstudio_integrations.client.transport.connect.discovery import NOT_FOUND, Attempt
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,

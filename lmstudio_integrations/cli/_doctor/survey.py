@@ -25,11 +25,10 @@ from lmstudio_integrations.cli._doctor.checks import (
     untried_check,
 )
 from lmstudio_integrations.cli._formatting import instance_name
-from lmstudio_integrations.cli._models import choose_for_trial
+from lmstudio_integrations.cli._ls import choose_for_trial
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target, hosts_of
-from lmstudio_integrations.client.transport.connect.discovery import Attempt
-from lmstudio_integrations.client.transport.connect.find import explain, search
+from lmstudio_integrations.client.transport.connect.discovery import Attempt, explain, search
 from lmstudio_integrations.client.transport.connect.suggestions import unencrypted
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox

@@ -27,8 +27,7 @@ from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER
 from lmstudio_integrations.client.hosts.models import on_hosts
 from lmstudio_integrations.client.models.model import Model
-from lmstudio_integrations.client.models.server_models import ServerModels
-from lmstudio_integrations.client.models.state import ModelState, OnProgress
+from lmstudio_integrations.client.models.state import ModelState, OnProgress, ServerModels
 from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.support.arguments import (
     TIMEOUTS,
@@ -41,7 +40,7 @@ from lmstudio_integrations.client.support.arguments import (
 )
 from lmstudio_integrations.client.support.progress_bars import ShowProgress, check_show_progress
 from lmstudio_integrations.client.support.tracebacks import ShortTracebacks
-from lmstudio_integrations.client.telemetry.spans import SPANS
+from lmstudio_integrations.client.telemetry import SPANS
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES, Target
 from lmstudio_integrations.client.transport.mailboxes import Mailbox

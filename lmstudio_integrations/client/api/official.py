@@ -1,15 +1,24 @@
-"""The official SDK's names of types, so that its users keep their annotations and imports."""
+"""The module-level functions of the official SDK, on one default client, and its names of types."""
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias, TypedDict
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
+from typing_extensions import Unpack
 
 from lmstudio_integrations.client.api.asynchronous import AnyAsyncDownloadedModel
-from lmstudio_integrations.client.api.base import LoadConfig
-from lmstudio_integrations.client.api.sync import AnyDownloadedModel, SyncModelHandle
+from lmstudio_integrations.client.api.base import LoadConfig, ModelParameters
+from lmstudio_integrations.client.api.sync import LLM, AnyDownloadedModel, Client, EmbeddingModel, SyncModelHandle
+from lmstudio_integrations.client.certify import CertifyParameters
 from lmstudio_integrations.client.files.uploads import FileInput
-from lmstudio_integrations.client.models.repository import OnDownload
+from lmstudio_integrations.client.models.queries import OnDownload
+from lmstudio_integrations.client.support.arguments import seconds_of
+from lmstudio_integrations.client.support.tracebacks import with_short_traceback
+from lmstudio_integrations.errors import LMStudioClientError
+from lmstudio_integrations.types.cards import Card
 from lmstudio_integrations.types.chat import (
     AssistantMessage,
     ChatHistory,
@@ -18,12 +27,156 @@ from lmstudio_integrations.types.chat import (
     TextPart,
     ToolMessage,
 )
+from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.files import FileHandle, FileType
-from lmstudio_integrations.types.functions import ToolInput
+from lmstudio_integrations.types.functions import ToolCallRequestPart, ToolCallResultPart, ToolInput
 from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, ModelReference, QuerySpecifier
 from lmstudio_integrations.types.results import LlmPredictionFragment
 from lmstudio_integrations.types.structured import ModelSchema, ResponseFormat
-from lmstudio_integrations.types.tools import ToolCallRequestPart, ToolCallResultPart
+
+
+def set_sync_api_timeout(timeout: float | None) -> None:
+    """Set how many seconds sync clients wait for the next packet; `None` waits forever, 0 not at all.
+
+    Clients and calls that name their own `idle_timeout` keep it.
+
+    Raises:
+        LMStudioValueError: If it is negative or not a number.
+    """
+    Client.default_timeouts["idle_timeout"] = seconds_of(timeout, "idle_timeout", or_zero=True)
+
+
+def get_sync_api_timeout() -> float | None:
+    """Return how many seconds sync clients wait for the next packet."""
+    return Client.default_timeouts["idle_timeout"]
+
+
+class _Default:
+    """The default client, and its settings."""
+
+    def __init__(self) -> None:
+        self.renew_lock()
+        self.client: Client | None = None
+        self.api_host: str | None = None
+        self.api_token: str | SecretStr | None = None
+
+    def renew_lock(self) -> None:
+        """Make a new lock: in a forked child, no thread releases the parent's."""
+        self.lock = threading.RLock()  # a signal handler may interrupt whoever holds it
+
+    def check_unused(self) -> None:
+        """Reject a change of the settings once the client exists.
+
+        Raises:
+            LMStudioClientError: If it exists.
+        """
+        if self.client is not None:
+            there = self.client.api_host or "the LM Studio of this machine"
+            raise LMStudioClientError(
+                f"the default client already uses {there}; name the host before its first use, or make a Client"
+            )
+
+
+_default = _Default()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_default.renew_lock)
+
+
+def configure_default_client(api_host: str | None = None, api_token: str | SecretStr | None = None) -> None:
+    """Set the server and the token of the default client.
+
+    Raises:
+        LMStudioClientError: If the default client was already used.
+        LMStudioValueError: If the host is no address.
+    """
+    Client(api_host, api_token).close()
+    with _default.lock:
+        _default.check_unused()
+        _default.api_host, _default.api_token = api_host, api_token
+
+
+def get_default_client(api_host: str | None = None) -> Client:
+    """Return the default client, and make it if necessary.
+
+    Raises:
+        LMStudioClientError: If a host is given and the client already exists, even if it uses that host.
+        LMStudioValueError: If the host is no address.
+    """
+    with _default.lock:
+        if api_host is not None:
+            _default.check_unused()
+        client = _default.client
+        if client is None:
+            made = Client(api_host or _default.api_host, _default.api_token)
+            client = _default.client = _default.client or made  # a signal handler may have made one meanwhile
+        return client
+
+
+def reset_default_client() -> None:
+    """Close the default client, so that the next use makes a new one. For tests."""
+    with _default.lock:
+        client, _default.client = _default.client, None
+        _default.api_host = _default.api_token = None
+    if client is not None:
+        client.close()
+
+
+@contextmanager
+def own_default_client() -> Generator[None]:
+    """Give the block a default client of its own, on the host that is the default then. For tests.
+
+    It is closed with the block; the earlier client and its settings then count again.
+    """
+    with _default.lock:
+        earlier = _default.client, _default.api_host, _default.api_token
+        _default.client = _default.api_host = None
+    try:
+        yield
+    finally:
+        with _default.lock:
+            client = _default.client
+            _default.client, _default.api_host, _default.api_token = earlier
+        if client is not None:
+            client.close()
+
+
+@with_short_traceback
+def llm(model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> LLM:
+    """Get a language model with the default client: `client.llm.model`."""
+    return get_default_client().llm.model(model_key, **parameters)
+
+
+@with_short_traceback
+def embedding_model(model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> EmbeddingModel:
+    """Get an embedding model with the default client: `client.embedding.model`."""
+    return get_default_client().embedding.model(model_key, **parameters)
+
+
+@with_short_traceback
+def list_loaded_models(namespace: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
+    """Return handles to all loaded instances, of one kind or of both."""
+    return get_default_client().list_loaded_models(namespace)
+
+
+@with_short_traceback
+def list_downloaded_models(
+    namespace: ModelKind | None = None,
+) -> list[AnyDownloadedModel]:
+    """Return all models on the server's disk, of one kind or of both."""
+    return get_default_client().list_downloaded_models(namespace)
+
+
+@with_short_traceback
+def certify(model: str, **parameters: Unpack[CertifyParameters]) -> Card:
+    """Measure what a model can do on the server of the default client: `client.certify`."""
+    return get_default_client().certify(model, **parameters)
+
+
+@with_short_traceback
+def prepare_image(src: FileInput, name: str | None = None) -> FileHandle:
+    """Upload an image for use in a chat: a path, bytes, an open file or a data URL."""
+    return get_default_client().files.prepare_image(src, name)
+
 
 __all__ = [
     "AnyAsyncDownloadedModel",

@@ -42,24 +42,23 @@ from lmstudio_integrations.client.api.responses import PredictionStream
 from lmstudio_integrations.client.certify import CertifyParameters
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest
 from lmstudio_integrations.client.files import uploads
-from lmstudio_integrations.client.files.images import PendingHistory
-from lmstudio_integrations.client.files.uploads import FileInput, RetrievalParameters
-from lmstudio_integrations.client.models import queries, repository
+from lmstudio_integrations.client.files.uploads import FileInput, PendingHistory, RetrievalParameters
+from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools
 from lmstudio_integrations.client.models.loading import DEFAULT_TTL
 from lmstudio_integrations.client.models.model import Texts
 from lmstudio_integrations.client.models.planning import plan_memory
-from lmstudio_integrations.client.models.repository import OnDownload
+from lmstudio_integrations.client.models.queries import OnDownload
 from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
-from lmstudio_integrations.client.predictions.requests import History, PredictionParameters, PromptParameters
+from lmstudio_integrations.client.predictions.plan import History, PredictionParameters, PromptParameters
 from lmstudio_integrations.client.predictions.reranking import RerankParameters
 from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
 from lmstudio_integrations.client.predictions.tool_loop.runners import ThreadRunner
 from lmstudio_integrations.client.support.arguments import TIMEOUTS, flag_of, text_of
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
-from lmstudio_integrations.client.transport.connect.find import is_reachable, locate
+from lmstudio_integrations.client.transport.connect.discovery import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import Mailbox, ThreadMailbox
 from lmstudio_integrations.client.transport.operation import Operation
@@ -535,9 +534,7 @@ class DownloadOption(BaseDownloadOption):
                 than two seconds shows a line on a terminal, unless there is an `on_progress`.
         """
         return run(
-            repository.download(
-                Operation(self._context), self.info, on_progress, on_finalize, show_progress=show_progress
-            )
+            queries.download(Operation(self._context), self.info, on_progress, on_finalize, show_progress=show_progress)
         )
 
 
@@ -546,7 +543,7 @@ class AvailableModel(BaseAvailableModel):
 
     def get_download_options(self) -> list[DownloadOption]:
         """Return its download options."""
-        options = run(repository.download_options(Operation(self._context), self.search_result))
+        options = run(queries.download_options(Operation(self._context), self.search_result))
         return [DownloadOption(option, self._context) for option in options]
 
 
@@ -560,7 +557,7 @@ class RepositoryNamespace(BaseNamespace):
         compatibility_types: Sequence[str] | None = None,
     ) -> list[AvailableModel]:
         """Return the models that match a search term; without one, those that the server recommends."""
-        results = run(repository.search(self._operation(), search_term, limit, compatibility_types))
+        results = run(queries.search(self._operation(), search_term, limit, compatibility_types))
         return [AvailableModel(each, self._context) for each in results]
 
 

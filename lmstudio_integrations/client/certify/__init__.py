@@ -1,6 +1,6 @@
 """`certify`: asks a loaded model what its users depend on, and what has changed since an earlier card.
 
-`choosing.py` finds the instance, `run.py` has the rows asked and compares. The rows with their questions are in
+`run.py` finds the instance, has the rows asked and compares. The rows with their questions are in
 `tools.py`, `answers.py` (responses that are right or wrong) and `serving.py` (what the server does with requests).
 `asking.py` is what a question may use, and `difference.py` the statistics. The card itself is `types/cards.py`.
 

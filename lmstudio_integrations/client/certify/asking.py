@@ -16,8 +16,8 @@ from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.client.embeddings import Embedder
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
+from lmstudio_integrations.client.predictions.plan import History, PredictionParameters
 from lmstudio_integrations.client.predictions.prediction import Prediction
-from lmstudio_integrations.client.predictions.requests import History, PredictionParameters
 from lmstudio_integrations.client.transport.concurrent_flows import MakeMailbox, run_concurrently
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioModelNotFoundError

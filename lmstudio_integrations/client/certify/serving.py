@@ -24,16 +24,16 @@ from lmstudio_integrations.client.certify.asking import (
 )
 from lmstudio_integrations.client.models.planning import Machine, Wanted
 from lmstudio_integrations.client.models.queries import on_device
-from lmstudio_integrations.client.predictions.requests import PredictionParameters, PredictionSettings
+from lmstudio_integrations.client.predictions.plan import PredictionParameters, PredictionSettings
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioServerError
 from lmstudio_integrations.types.cards import Observation, failures_of, medians, outcomes, share_text
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import switched_off
+from lmstudio_integrations.types.functions import ToolCallRequest
 from lmstudio_integrations.types.machines import LOCAL
 from lmstudio_integrations.types.results import PredictionResult
-from lmstudio_integrations.types.tools import ToolCallRequest
 
 # Window: how long the context window is, how long it could be, and what becomes of a prompt beyond it -----------------
 

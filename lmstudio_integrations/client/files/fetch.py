@@ -1,4 +1,4 @@
-"""Download an image from an untrusted URL. Runs on the I/O thread, called by `images.py`; needs httpx.
+"""Download an image from an untrusted URL. Runs on the I/O thread, called by `uploads.py`; needs httpx.
 
 Without a guard, such a URL could make this process read what only this process can reach: a service on this machine, a
 router, the metadata of a cloud. So each hop resolves its host once, checks all addresses, and connects to a checked

@@ -1,7 +1,6 @@
-"""Files: upload them, upload them again after a lost connection, read and search them.
+"""Files: upload them, also again after a lost connection, read and search them; and the images of a conversation.
 
-The [server](docs/protocol.md#file-endpoints) drops a file when the connection that uploaded it is lost. The clients
-call these flows; `images.py` and `predictions/requests.py` build on them.
+`fetch.py` downloads an image that is given by its URL. `predictions/` calls both.
 """
 
 import asyncio
@@ -10,6 +9,8 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any, Protocol, TypedDict, cast, runtime_checkable
@@ -17,6 +18,8 @@ from urllib.parse import unquote
 from weakref import WeakValueDictionary
 
 from lmstudio_integrations._support.environment import regular
+from lmstudio_integrations._support.installation import package_command
+from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.support.arguments import (
@@ -31,7 +34,13 @@ from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import CallbackEffect, Operation
-from lmstudio_integrations.errors import LMStudioFileExpiredError, LMStudioOSError, LMStudioValueError
+from lmstudio_integrations.errors import (
+    LMStudioFileExpiredError,
+    LMStudioImageDownloadError,
+    LMStudioOSError,
+    LMStudioTimeoutError,
+    LMStudioValueError,
+)
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import ParseDocument, Retrieve, UploadFile
 from lmstudio_integrations.types.chat import WireHistory
@@ -367,3 +376,73 @@ def decode_data_url(url: str) -> bytes:
 def is_base64_url(url: str) -> bool:
     head = url.partition(",")[0].lower()
     return head.startswith("data:") and head.endswith(";base64")
+
+
+DOWNLOAD_TIMEOUT = 30.0
+"""Seconds for the download of one image, if the call has no `timeout`."""
+
+_HTTP = re.compile("https?:", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingHistory:
+    """A conversation whose images are not uploaded yet.
+
+    Attributes:
+        images: The images: the content of a file, its path, or an http or https URL to download it from.
+        encode: Builds the conversation from the handles of the uploaded images, in the order of `images`.
+        allow_private_hosts: Whether images may be downloaded from addresses that are not public.
+        files: The files in it that are uploaded already.
+        has_reasoning: Whether there are earlier thoughts in it.
+    """
+
+    images: Sequence[bytes | str | Path]
+    encode: Callable[[Sequence[FileHandle]], WireHistory]
+    allow_private_hosts: bool = False
+    files: Sequence[FileHandle] = ()
+    has_reasoning: bool = False
+
+
+def prepare_images(
+    operation: Operation, images: Sequence[FileInput], *, allow_private_hosts: bool
+) -> Flow[list[FileHandle]]:
+    """Upload images; download those that are http or https URLs first."""
+    handles: list[FileHandle] = []
+    for image in list_of(images, "images"):
+        source = image
+        if isinstance(image, str) and _HTTP.match(image):
+            source = yield from _download(operation, image, allow_private=allow_private_hosts)
+        handles.append((yield from prepare_image(operation, source, None)))
+    return handles
+
+
+def _download(operation: Operation, url: str, *, allow_private: bool) -> Flow[bytes]:
+    """Download an image within the rest of the call's `timeout`."""
+    shown = redacted_url(url)
+    try:
+        from lmstudio_integrations.client.files.fetch import fetch  # noqa: PLC0415 - httpx: an extra, 90 ms
+    except ModuleNotFoundError as error:
+        raise LMStudioImageDownloadError(
+            f"cannot download the image {shown}: this needs {error.name}; run: {package_command(str(error.name))}, "
+            "or pass the image's data",
+            url=shown,
+        ) from error
+    total = operation.timeouts.get("timeout")
+    limit = DOWNLOAD_TIMEOUT if total is None else max(0.0, total - operation.elapsed)
+    connect = operation.timeouts.get("connect_timeout")
+    work = partial(fetch, url, allow_private=allow_private, limit=limit, connect_limit=connect)
+    try:
+        return (yield from operation.context.run_task(work))
+    except TimeoutError as error:
+        if total is None:
+            raise LMStudioImageDownloadError(
+                f"cannot download the image {shown}: it did not arrive within {limit:g} s; set timeout to more "
+                "seconds, or pass the image's data",
+                url=shown,
+            ) from error
+        raise LMStudioTimeoutError(
+            f"Image download: {shown} did not arrive: timeout expired after {total:.12g} s; raise timeout, or "
+            "pass the image's data",
+            timeout_name="timeout",
+            elapsed=operation.elapsed,
+        ) from error

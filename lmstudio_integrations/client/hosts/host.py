@@ -14,9 +14,8 @@ from itertools import accumulate
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations._support.typeguards import is_count, is_object
-from lmstudio_integrations.client.models.attempts import is_retryable
 from lmstudio_integrations.client.models.loading import Loader
-from lmstudio_integrations.client.models.model import Model
+from lmstudio_integrations.client.models.model import Model, is_retryable
 from lmstudio_integrations.client.models.planning import SeenMemory
 from lmstudio_integrations.client.models.queries import get_load_config
 from lmstudio_integrations.client.models.state import (

@@ -8,16 +8,12 @@ from typing import Any, Self, TypeVar, cast
 
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest, Vectors
 from lmstudio_integrations.client.files.uploads import address_of
-from lmstudio_integrations.client.hosts.failover import FailoverAttempts
 from lmstudio_integrations.client.hosts.host import Host
-from lmstudio_integrations.client.hosts.hosts import Hosts
-from lmstudio_integrations.client.models.attempts import Attempts
-from lmstudio_integrations.client.models.model import Model
-from lmstudio_integrations.client.predictions.language_model import LanguageModel
-from lmstudio_integrations.client.predictions.plan import Plan
+from lmstudio_integrations.client.hosts.hosts import FailoverAttempts, Hosts
+from lmstudio_integrations.client.models.model import Attempts, Model
+from lmstudio_integrations.client.predictions.language_model import LanguageModel, Prefix
+from lmstudio_integrations.client.predictions.plan import Plan, PredictionParameters
 from lmstudio_integrations.client.predictions.prediction import Prediction
-from lmstudio_integrations.client.predictions.prefill import Prefix
-from lmstudio_integrations.client.predictions.requests import PredictionParameters
 from lmstudio_integrations.client.support.arguments import list_of, whole_number
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext

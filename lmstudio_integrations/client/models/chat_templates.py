@@ -11,8 +11,7 @@ from pydantic import ValidationError
 
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.client.models.queries import count_tokens, look_up
-from lmstudio_integrations.client.models.reasoning.sent import Messages, sent_messages, without_thoughts
-from lmstudio_integrations.client.models.rendering import NO_FLAGS, render
+from lmstudio_integrations.client.models.reasoning import NO_FLAGS, Messages, render, sent_messages, without_thoughts
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.support.arguments import check_names, flag_of, list_of
 from lmstudio_integrations.client.transport.flows import Flow
@@ -28,9 +27,9 @@ from lmstudio_integrations.protocol.kv_config import stack_of, with_changes
 from lmstudio_integrations.protocol.requests import TemplateParameters
 from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.functions import Tool
 from lmstudio_integrations.types.models import ChatTemplateInfo, ContextUse
 from lmstudio_integrations.types.reasoning import ReasoningOptions
-from lmstudio_integrations.types.tools import Tool
 
 Tools: TypeAlias = Sequence[Tool | Mapping[str, Any]]
 TemplateOpts: TypeAlias = Mapping[str, bool]

@@ -10,9 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from lmstudio_integrations.client.models.admission import SingleFlight
-from lmstudio_integrations.client.models.config_check import check_config
-from lmstudio_integrations.client.models.fitting import FIRST_PAUSE, LONGEST_PAUSE, Fitting
-from lmstudio_integrations.client.models.load_packets import LoadPackets
+from lmstudio_integrations.client.models.load_steps import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    Fitting,
+    LoadPackets,
+    check_config,
+)
 from lmstudio_integrations.client.models.planning import Machine, SeenMemory, Wanted
 from lmstudio_integrations.client.models.queries import (
     list_all_loaded,
@@ -21,10 +25,10 @@ from lmstudio_integrations.client.models.queries import (
     on_device,
     version,
 )
-from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import (
     Instance,
     ModelState,
+    ServerModels,
     WireInfo,
     is_on,
     matches,
@@ -33,7 +37,7 @@ from lmstudio_integrations.client.models.state import (
 from lmstudio_integrations.client.support.suggestions import MAKE_ROOM, NAME_A_MODEL, add_suggestion, with_keys
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
-from lmstudio_integrations.client.transport.connect.find import search
+from lmstudio_integrations.client.transport.connect.discovery import search
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (

@@ -1,19 +1,273 @@
-"""A model as a handle uses it: the server, which model of it, and what users do with a model of either kind."""
+"""A model as a handle uses it, and the attempts of an operation on it.
 
+Each attempt finds or loads the instance in its turn. An operation is tried again only while the caller has received
+nothing of the response: up to `max_retries` times if no server responds or the connection is lost, and independently of
+that up to three times if its model was unloaded.
+"""
+
+import logging
+import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Self
 
 from lmstudio_integrations.client.models import queries
-from lmstudio_integrations.client.models.attempts import Attempts
-from lmstudio_integrations.client.models.server_models import ServerModels
-from lmstudio_integrations.client.models.state import Instance, ModelState, device_of, reference_of
+from lmstudio_integrations.client.models.loading import Loader
+from lmstudio_integrations.client.models.state import (
+    Instance,
+    KeptWarm,
+    ModelState,
+    ServerModels,
+    WireInfo,
+    device_of,
+    reference_of,
+)
 from lmstudio_integrations.client.support.arguments import texts_of
+from lmstudio_integrations.client.support.suggestions import with_window
 from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, T
+from lmstudio_integrations.client.transport.listener import Listener
 from lmstudio_integrations.client.transport.operation import Operation
+from lmstudio_integrations.errors import (
+    LMStudioConnectionLostError,
+    LMStudioContextOverflowError,
+    LMStudioError,
+    LMStudioModelNotFoundError,
+    LMStudioModelUnloadedError,
+    LMStudioServerError,
+    LMStudioTimeoutError,
+    LMStudioUnreachableError,
+)
+from lmstudio_integrations.protocol.errors import details_of, means_unloaded
 from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
 from lmstudio_integrations.types.models import InstanceProcessingState, ModelInstanceInfo
+from lmstudio_integrations.types.results import PredictionResult
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+RELOAD_DELAYS = (0.0, 0.2, 1.0)
+"""Mean seconds before each reload. They vary, so that programs that evict each other's models get out of step."""
+
+INITIAL_DELAY, MAX_DELAY = 0.5, 8.0
+"""Seconds before the first retry after a failed connection; doubled each time, up to the maximum."""
+
+
+@dataclass(slots=True)
+class Retries:
+    """Counts the retries of one operation.
+
+    Attributes:
+        max_retries: How often it may be tried again after a failed connection.
+        connection_retries: How many of these were used.
+        reloads: How often its model was loaded again.
+    """
+
+    max_retries: int = 0
+    connection_retries: int = 0
+    reloads: int = 0
+
+    def next_delay(self, error: LMStudioError) -> float | None:
+        """Count a retry, and return the seconds to wait before it; `None` if there must be none."""
+        if isinstance(error, LMStudioModelUnloadedError):
+            if self.reloads == len(RELOAD_DELAYS):
+                return None
+            self.reloads += 1
+            return random.uniform(0.5, 1.5) * RELOAD_DELAYS[self.reloads - 1]  # noqa: S311 - no secret
+        if self.connection_retries >= self.max_retries or not is_retryable(error):
+            return None
+        self.connection_retries += 1
+        return min(INITIAL_DELAY * 2.0 ** (self.connection_retries - 1), MAX_DELAY)
+
+
+class Attempts:
+    """The attempts of one request of a user on a model. A retry after a failed connection is an operation of its own.
+
+    `run` makes them. A prediction, which is read in many steps, has a loop of its own that calls the same methods.
+
+    Args:
+        context: The server, and how it is called.
+        state: The model.
+        timeouts: Timeouts that differ from the client's.
+        reload: Whether the request loads the model again if that was unloaded. One that only asks about the instance
+            does not.
+
+    Attributes:
+        operation: The operation of the current attempt.
+        resolve: Whether to find or load the instance even if the handle has one.
+        is_running: Whether an attempt is running. The further asks of a prediction are parts of it.
+    """
+
+    operation: Operation
+
+    def __init__(
+        self,
+        context: ClientContext,
+        state: ModelState,
+        timeouts: Timeouts = NO_TIMEOUTS,
+        *,
+        reload: bool = True,
+    ) -> None:
+        self.context: ClientContext = context
+        self.state: ModelState = state
+        self.listener: Listener = context.listener
+        self._timeouts = timeouts
+        self._reload = reload
+        self.resolve: bool = False
+        self.is_running: bool = False
+        self._is_unloaded = False
+        self._retries = Retries(context.max_retries)
+        self._delay: float | None = None
+        self._instance: Instance | None = None
+
+    def run(self, work: Callable[[Operation], Flow[T]]) -> Flow[T]:
+        """Return what `work` returns in the first attempt that succeeds; it makes its calls with that operation."""
+        while True:
+            try:
+                result = yield from work((yield from self.next_operation()))
+            except LMStudioError as error:
+                error = self.explain(error)  # under no other name: its traceback refers to this frame
+                if not self.should_retry(error):
+                    self.release()
+                    raise self.final_error(error)  # noqa: B904 - it has its cause
+            except BaseException:
+                self.release()
+                raise
+            else:
+                self.record_success()
+                return result
+
+    def next_operation(self) -> Flow[Operation]:
+        """Return the operation of the next attempt, after a pause if another attempt has failed.
+
+        A reload is part of the operation and its `timeout`; a retry after a failed connection starts a new one.
+        """
+        delay, self._delay, self._instance, self.is_running = self._delay, None, None, True
+        if delay is not None and self._is_unloaded:
+            yield from self.operation.pause(delay)
+            return self.operation
+        if delay:
+            yield from self.context.pause(delay)
+        self.operation = Operation(self.context, self._timeouts, listener=self.listener)
+        return self.operation
+
+    def get_instance(self) -> Flow[Instance]:
+        """Return the instance, which may have to be loaded."""
+        state, server_models = self.state, self.context.shared(ServerModels)
+        instance, uses = state.instance, self._reload or state.instance is None
+        is_gone = self._is_unloaded or (server_models.is_evicted(state.reference) and state.reloadable)
+        if instance is None or self.resolve or (uses and is_gone):
+            instance = yield from Loader(self.operation, state).find_or_load()
+            self.resolve = self._is_unloaded = False
+        self._instance = instance
+        kept = state.kept_warm
+        if self._reload and kept is not None and kept.reference != instance.reference:
+            yield from self._warm_again(kept, instance)
+        return instance
+
+    def _warm_again(self, kept: KeptWarm, instance: Instance) -> Flow[None]:
+        """Process a prefix on a new instance, before the call for which that was loaded or found.
+
+        Not if a load of this process has evicted the previous one: then memory is short.
+        """
+        previous, kept.reference = kept.reference, instance.reference  # at once: other calls need not wait for it
+        if self.context.shared(ServerModels).is_evicted(previous):
+            return
+        self.listener.on_warm_again(self.context.target, self.state.key)
+        try:
+            yield from kept.process(self.operation.child_context().with_timeouts(self.operation.timeouts))
+        except LMStudioServerError as error:  # the call itself may succeed
+            logger.info("the prefix of %r could not be processed again: %s", self.state.name, error)
+        except BaseException as error:  # the next call tries it once more
+            if kept.reference == instance.reference:
+                kept.reference = previous
+            is_out_of_time = isinstance(error, LMStudioTimeoutError) and error.timeout_name == "timeout"
+            if is_out_of_time or not isinstance(error, LMStudioError):
+                raise
+            logger.info("the prefix of %r was not processed again: %s", self.state.name, error)
+
+    def recognize(self, instance: Instance, info: WireInfo) -> Instance:
+        """Return the instance that has responded: another program may have loaded the model again in the meantime.
+
+        Args:
+            instance: The instance that the request was for.
+            info: The info of the one that responded, which may lack anything.
+        """
+        reference = reference_of(info)
+        is_other = None not in {reference, instance.reference} and reference != instance.reference
+        if not is_other or info.get("identifier") != instance.identifier:
+            return instance
+        server_models = self.context.shared(ServerModels)
+        server_models.record(self.state.kind, self.state.key, info)
+        responding = server_models.instance_of(info)
+        if self.state.instance is instance:
+            self.state.instance = responding
+        return responding
+
+    def should_retry(self, error: LMStudioError, *, seen: bool = False) -> bool:
+        """Record that the attempt has failed; return whether another one follows.
+
+        Args:
+            error: The failure.
+            seen: Whether the caller has received a part of the response, so that there must not be another attempt.
+        """
+        is_unloaded = isinstance(error, LMStudioModelUnloadedError)
+        may_retry = not seen and (not is_unloaded or (self._reload and self.state.reloadable))
+        delay = self._retries.next_delay(error) if may_retry else None
+        if delay is None:
+            return False
+        logger.info("an attempt on model %r failed, and another one follows: %s", self.state.name, error)
+        self.listener.on_retry(error)
+        self._delay, self._is_unloaded, self.is_running = delay, is_unloaded, False
+        return True
+
+    def explain(self, error: LMStudioError) -> LMStudioError:
+        """Return an error of the server with what this process knows of the model."""
+        if self._instance is None:  # it is about finding or loading the model
+            return error
+        if isinstance(error, LMStudioContextOverflowError):
+            explained: LMStudioError = with_window(error, *(self._instance.context_window or (None, None)))
+            explained.__suppress_context__ = True  # it says all that the other says
+            return explained
+        return self._as_unloaded(error) if isinstance(error, LMStudioModelNotFoundError) else error
+
+    def _as_unloaded(self, error: LMStudioModelNotFoundError) -> LMStudioError:
+        """Return what a not-found error means for a model that was loaded before."""
+        if not means_unloaded(error):
+            return error
+        unloaded = self.unloaded_error(**details_of(error))
+        unloaded.__cause__ = error
+        return unloaded
+
+    def unloaded_error(self, **details: Any) -> LMStudioModelUnloadedError:
+        """Return the error of a model that was loaded and no longer is, with the reason as far as it is known."""
+        reason = self.context.shared(ServerModels).why_unloaded(self.state)
+        text = f"model {self.state.name!r} was unloaded: {reason}"
+        return LMStudioModelUnloadedError(text, retryable=self.state.reloadable, **details)
+
+    def record_success(self, result: PredictionResult | None = None) -> None:
+        """Record that the operation has succeeded. On one server there is nothing to do; see `FailoverAttempts`.
+
+        Args:
+            result: The response, if it is a prediction.
+        """
+
+    def release(self) -> None:
+        """Give back the slot on a host. On one server there is none; see `FailoverAttempts`. Any thread may call it."""
+
+    def final_error(self, error: LMStudioError) -> LMStudioError:
+        """Return the error of the operation, whose last attempt has failed with an error."""
+        return error
+
+
+def is_retryable(error: LMStudioError) -> bool:
+    """Whether an error means that the operation may be tried again on a new connection."""
+    return (
+        isinstance(error, LMStudioUnreachableError)
+        or (isinstance(error, LMStudioConnectionLostError) and error.retryable)
+        or (isinstance(error, LMStudioTimeoutError) and error.timeout_name == "connect_timeout")  # nothing was sent
+    )
+
 
 Texts = list[str] | tuple[str, ...]
 

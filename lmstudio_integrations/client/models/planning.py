@@ -1,4 +1,4 @@
-"""Plans what fits into the memory of a machine; `fitting.py` makes room by it.
+"""Plans what fits into the memory of a machine; `load_steps.py` makes room by it.
 
 A plan adds up the server's estimates. Nothing on the wire says how much memory is free, so a model that was refused in
 this process is planned only beside less than there was then.
@@ -23,8 +23,8 @@ from lmstudio_integrations.client.models.queries import (
     on_device,
     survey_hardware,
 )
-from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import (
+    ServerModels,
     WireInfo,
     identifier_of,
     matches,

@@ -1,18 +1,16 @@
-"""A language model as its handle uses it: predictions, the tool loop, and chat templates."""
+"""A language model as its handle uses it: predictions, the tool loop, chat templates, and the prefill of a prompt."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeAlias, cast
 
-from lmstudio_integrations.client.files.images import PendingHistory, prepare_images
-from lmstudio_integrations.client.files.uploads import FileInput
+from lmstudio_integrations.client.files.uploads import FileInput, PendingHistory, prepare_images
 from lmstudio_integrations.client.models import chat_templates, queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools, template_flags
-from lmstudio_integrations.client.models.reasoning.replay import replay_of
-from lmstudio_integrations.client.models.reasoning.sent import Messages, sent_messages
+from lmstudio_integrations.client.models.reasoning import Messages, replay_of, sent_messages
 from lmstudio_integrations.client.models.state import KeptWarm
-from lmstudio_integrations.client.predictions.prediction import PredictingModel, Prediction
-from lmstudio_integrations.client.predictions.prefill import Prefix, prefill_parameters, prefix_of, with_question
-from lmstudio_integrations.client.predictions.requests import (
+from lmstudio_integrations.client.predictions.plan import (
+    CALLBACKS,
     History,
     PredictionParameters,
     PromptParameters,
@@ -20,18 +18,88 @@ from lmstudio_integrations.client.predictions.requests import (
     plan_completion,
     plan_response,
     prompt_settings,
+    with_tools,
 )
+from lmstudio_integrations.client.predictions.prediction import PredictingModel, Prediction
 from lmstudio_integrations.client.predictions.reranking import Reranking, RerankParameters
 from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters
-from lmstudio_integrations.client.support.arguments import list_of
+from lmstudio_integrations.client.support.arguments import list_of, text_of
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioPromptTemplateError
+from lmstudio_integrations.types.chat import WireHistory
+from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.files import FileHandle
-from lmstudio_integrations.types.functions import ToolInput
+from lmstudio_integrations.types.functions import ToolInput, parse_tools
 from lmstudio_integrations.types.models import ChatTemplateInfo, ContextUse
 from lmstudio_integrations.types.reasoning import ReasoningReplay
 from lmstudio_integrations.types.reranking import RerankResult
+
+Prefix: TypeAlias = History | PendingHistory
+"""The messages before the first question; a string is the system prompt."""
+
+_OF_THE_RESPONSE = CALLBACKS - {"on_prompt_processing_progress"}
+
+_QUESTION = WireHistory.of_prompt(".").messages
+"""The shortest question, for chat templates that reject a prompt without one. Some omit an empty message."""
+
+
+def prefix_of(prefix: Prefix | None) -> WireHistory | PendingHistory:
+    """Return the messages of a prefix, in wire form; without any, a question, which every template takes.
+
+    Raises:
+        LMStudioValueError: If it is empty, or has another form.
+    """
+    if isinstance(prefix, str):
+        content = [{"type": "text", "text": text_of(prefix, "the system prompt")}]
+        return WireHistory([{"role": "system", "content": content}])
+    if isinstance(prefix, PendingHistory):
+        return prefix
+    wire = WireHistory([]) if prefix is None else encode(prefix)
+    return wire if wire.messages else with_question(wire)
+
+
+def with_question(prefix: WireHistory | PendingHistory) -> WireHistory | PendingHistory:
+    """Return a prefix with a question after it."""
+    if isinstance(prefix, PendingHistory):
+        encode_prefix = prefix.encode
+
+        def encode_all(handles: Sequence[FileHandle]) -> WireHistory:
+            return _with_question(encode_prefix(handles))
+
+        return replace(prefix, encode=encode_all)
+    return _with_question(prefix)
+
+
+def _with_question(prefix: WireHistory) -> WireHistory:
+    system_first = None if prefix.system_first is None else [*prefix.system_first, *_QUESTION]
+    return prefix._replace(messages=[*prefix.messages, *_QUESTION], system_first=system_first)
+
+
+def prefill_parameters(parameters: PredictionParameters, tools: Iterable[ToolInput] = ()) -> PredictionParameters:
+    """Return the parameters of the prediction that processes a prefix: those of a question, but for one token.
+
+    Raises:
+        LMStudioValueError: If a setting or a tool is invalid.
+    """
+    settings, listed = LlmPredictionConfig.parse(parameters.get("config")), list_of(tools, "tools")
+    if listed:
+        settings = with_tools(settings, parse_tools(listed).values())
+    own = cast(
+        "PredictionParameters", {name: value for name, value in parameters.items() if name not in _OF_THE_RESPONSE}
+    )
+    return {
+        **own,
+        "config": settings.merged(LlmPredictionConfig(max_tokens=1)),
+        # What is generated is not used, so nothing is made of it, and no callback gets it.
+        "check_response": False,
+        "tools_first": False,
+        "think_first": False,
+        "rescue_tool_calls": False,
+        "repair_tool_calls": False,
+        "required_tool_fallback": False,
+        "stop_on_repetition": False,
+    }
 
 
 class LanguageModel(PredictingModel):

@@ -2,7 +2,7 @@
 
 The streams and `respond`, `complete` and `act` of both clients run its flows. It is the loop that reads; what else is
 done with a prediction is a middleware in `entries/`, and `middleware.py` says how they work together.
-`models/attempts.py` decides whether an ask is repeated. A prediction goes through these states::
+`models/model.py` decides whether an ask is repeated. A prediction goes through these states::
 
     new ── start, advance ──► waiting for the model ──► sent ──► open ── end ──► finishing ──► over
                                  ▲        ▲               │        │                 │
@@ -29,8 +29,7 @@ from dataclasses import replace
 from functools import partial
 
 from lmstudio_integrations._support.text import counted
-from lmstudio_integrations.client.models.attempts import Attempts
-from lmstudio_integrations.client.models.model import Model
+from lmstudio_integrations.client.models.model import Attempts, Model
 from lmstudio_integrations.client.predictions.entries import middlewares_of
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import Plan

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, TypedDict, cast
 
 from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations.client.embeddings import SPECIAL_TOKENS, EmbeddingRequest, fit_texts, utf8_length
-from lmstudio_integrations.client.models.rendering import render
+from lmstudio_integrations.client.models.reasoning import render
 from lmstudio_integrations.client.models.state import ContextWindow
+from lmstudio_integrations.client.predictions.plan import plan_completion
 from lmstudio_integrations.client.predictions.prediction import PredictingModel
-from lmstudio_integrations.client.predictions.requests import plan_completion
 from lmstudio_integrations.client.support.arguments import check_names, list_of, text_of, whole_number
 from lmstudio_integrations.client.transport.concurrent_flows import MakeMailbox, run_concurrently
 from lmstudio_integrations.client.transport.flows import Flow

@@ -25,8 +25,7 @@ from lmstudio_integrations.client.transport.socket_session import (
     dead_socket_error,
 )
 from lmstudio_integrations.protocol.endpoints import Namespace
-from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
-from lmstudio_integrations.protocol.instance_queue import InstanceQueues
+from lmstudio_integrations.protocol.exchange import Exchange, InstanceQueues, Timeouts
 from lmstudio_integrations.protocol.session import ClientSession
 
 logger: logging.Logger = logging.getLogger(__name__)

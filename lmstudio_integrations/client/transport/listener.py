@@ -1,4 +1,6 @@
-"""The listeners of a client: what its operations report on the way. `telemetry/spans.py` makes spans and metrics of it.
+"""The listeners of a client: what its operations report on the way.
+
+`client/telemetry.py` makes spans and metrics of it.
 
 `client_context.py` has the listener of a client, `operation.py` that of an operation. Without a provider of
 OpenTelemetry, both are `NOBODY`.

@@ -23,9 +23,8 @@ from lmstudio_integrations.client.transport.listener import NOBODY, ConnectionRe
 from lmstudio_integrations.client.transport.mailboxes import Mailbox, copy_of
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace, channel, rpc
-from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
+from lmstudio_integrations.protocol.exchange import Exchange, Timeouts, exchange_type
 from lmstudio_integrations.protocol.session import ClientSession, client_closed, closed_early
-from lmstudio_integrations.protocol.tool_session import exchange_type
 
 MAX_IN_FLIGHT = 32
 """Maximum number of calls in flight at once, for each `call_all`."""

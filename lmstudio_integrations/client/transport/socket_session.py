@@ -14,9 +14,8 @@ from functools import partial
 from lmstudio_integrations.client.support.suggestions import add_suggestion, error_with_suggestion
 from lmstudio_integrations.client.transport.connect.addresses import Address, Credentials, Target
 from lmstudio_integrations.client.transport.connect.discovery import announced_port
-from lmstudio_integrations.client.transport.connect.opening import find_server, open_socket
+from lmstudio_integrations.client.transport.connect.opening import Socket, find_server, open_socket
 from lmstudio_integrations.client.transport.connect.suggestions import token_suggestion
-from lmstudio_integrations.client.transport.connect.websocket import Socket
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.listener import ConnectionReport
 from lmstudio_integrations.client.transport.mailboxes import copy_of
@@ -27,7 +26,7 @@ from lmstudio_integrations.errors import (
     LMStudioProtocolError,
 )
 from lmstudio_integrations.protocol.endpoints import Namespace
-from lmstudio_integrations.protocol.instance_queue import InstanceQueues
+from lmstudio_integrations.protocol.exchange import InstanceQueues
 from lmstudio_integrations.protocol.session import ClientSession
 
 _RELEASED = "already released"

@@ -10,7 +10,7 @@ from lmstudio_integrations._support.typeguards import is_list
 from lmstudio_integrations.emulator.engines.base import GenerateRequest
 from lmstudio_integrations.types.chat import Message, TextPart
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.tools import ToolCallResultPart
+from lmstudio_integrations.types.functions import ToolCallResultPart
 
 CUT_OFF = {"title": "Failed to parse tool call: Unexpected end of content."}
 """The error of a tool call that ends before it is complete."""

@@ -18,8 +18,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from lmstudio_integrations._support.environment import regular
 from lmstudio_integrations._support.suggestions import closest_names, explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_list, is_mapping, is_object
-from lmstudio_integrations.emulator.engines.base import ModelMetadata
-from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.base import EngineError, ModelMetadata
 from lmstudio_integrations.emulator.engines.llama_cpp import header_of, is_embedding
 from lmstudio_integrations.emulator.engines.scripted import ANY_TOOL, parse_rules
 from lmstudio_integrations.emulator.engines.weights import BUNDLES

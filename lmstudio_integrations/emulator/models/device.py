@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from lmstudio_integrations.emulator.engines.errors import insufficient_resources
+from lmstudio_integrations.emulator.engines.base import insufficient_resources
 from lmstudio_integrations.emulator.errors import device_disconnected
 from lmstudio_integrations.emulator.models.catalog import Catalog, DeviceEntry, ModelEntry
 from lmstudio_integrations.emulator.models.fair_queue import CancelScope

@@ -11,18 +11,25 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from lmstudio_integrations._support.version import __version__
+from lmstudio_integrations._support.environment import __version__
 from lmstudio_integrations.emulator import errors
 from lmstudio_integrations.emulator.engines import weights
-from lmstudio_integrations.emulator.engines.base import Engine, LoadRequest, ModelMetadata, Progress
-from lmstudio_integrations.emulator.engines.errors import EngineError, too_many_loaded, without_directories
+from lmstudio_integrations.emulator.engines.base import (
+    Engine,
+    EngineError,
+    LoadRequest,
+    ModelMetadata,
+    Progress,
+    too_many_loaded,
+    without_directories,
+)
 from lmstudio_integrations.emulator.models.catalog import Catalog, ModelEntry, describe
 from lmstudio_integrations.emulator.models.clock import Clock
 from lmstudio_integrations.emulator.models.device import Device, MemoryNeed
 from lmstudio_integrations.emulator.models.instance import ModelInstance
 from lmstudio_integrations.emulator.testing.request_log import LoadRecord, LoadState, RecordEntry, RequestLog
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.protocol import defaults
+from lmstudio_integrations.protocol import kv_config
 from lmstudio_integrations.protocol.requests import OnDevice
 from lmstudio_integrations.types.config import LOAD_CONFIGS, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, ModelSpecifier, by_identifier
@@ -354,7 +361,7 @@ class ModelRegistry:
         shared = self._shared.get(key)
         if shared is None or not shared.joinable:
             shared = self._shared[key] = _SharedLoad()
-            ttl = defaults.JIT_TTL_MS if ttl_ms is None else ttl_ms
+            ttl = kv_config.JIT_TTL_MS if ttl_ms is None else ttl_ms
             shared.task = self._spawn(self._load_shared(shared, entry, device, name, ttl_ms=ttl, settings=settings))
         try:
             return await shared.wait(listener)
@@ -476,9 +483,9 @@ class ModelRegistry:
         requested = LOAD_CONFIGS[entry.kind].from_fields(settings)
         limit = entry.max_context_length or self.metadata(entry).max_context_length
         context_length = entry.loaded_context_length or min(
-            requested.context_length or entry.context_length or defaults.CONTEXT_LENGTH, limit
+            requested.context_length or entry.context_length or kv_config.CONTEXT_LENGTH, limit
         )
-        slots = entry.slots or defaults.PARALLEL_SESSIONS
+        slots = entry.slots or kv_config.PARALLEL_SESSIONS
         if isinstance(requested, LlmLoadModelConfig) and requested.max_parallel_predictions:
             slots = requested.max_parallel_predictions
         actual: dict[str, Any] = {f"{entry.kind}.load.contextLength": context_length}
@@ -488,7 +495,7 @@ class ModelRegistry:
             key=entry.key,
             kind=entry.kind,
             weights=entry.weights,
-            fields=defaults.effective(defaults.LOAD[entry.kind], settings, actual),
+            fields=kv_config.effective(kv_config.LOAD[entry.kind], settings, actual),
             context_length=context_length,
             slots=slots,
             engine_settings=entry.engine_settings(device.speed),

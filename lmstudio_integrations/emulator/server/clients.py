@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from lmstudio_integrations.emulator.errors import WireError, file_not_found
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.protocol.credentials import TOKEN_FORM, split_token
+from lmstudio_integrations.protocol.envelope import TOKEN_FORM, split_token
 
 
 @dataclass(eq=False)

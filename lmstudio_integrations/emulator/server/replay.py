@@ -16,7 +16,7 @@ from lmstudio_integrations.emulator.server.connection_handler import ConnectionH
 from lmstudio_integrations.emulator.server.context import USER_STOPPED, OpenChannel
 from lmstudio_integrations.emulator.server.handlers import SERVED
 from lmstudio_integrations.emulator.testing.cassette import ABSENT, Event, Interaction, Pace, Request
-from lmstudio_integrations.emulator.testing.matching import Matcher
+from lmstudio_integrations.emulator.testing.wire_items import Matcher
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Endpoint, Namespace, Rpc
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened
 

@@ -14,9 +14,9 @@ from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from lmstudio_integrations._support import network_guard
+from lmstudio_integrations._support import environment
+from lmstudio_integrations._support.environment import __version__
 from lmstudio_integrations._support.secrets import server_logger
-from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.emulator.server.clients import Authenticator
 from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler, Socket
 from lmstudio_integrations.emulator.server.context import ServerState
@@ -89,7 +89,7 @@ class Server:
     async def close(self) -> None:
         """Close all sockets, and wait until their requests have ended."""
         assert self._listener is not None, "the server listens"
-        network_guard.disallow(self.host, self.port)
+        environment.disallow(self.host, self.port)
         await stop_accepting(self._listener.server)
         for socket in self._sockets:
             socket.abort_if_waited_for()
@@ -112,7 +112,7 @@ class Server:
             logger=server_logger,
         )
         self.port = self._listener.sockets[0].getsockname()[1]
-        network_guard.allow(self.host, self.port)
+        environment.allow(self.host, self.port)
 
     def _create_socket(self, *arguments: Any, **settings: Any) -> Socket:
         socket = Socket(*arguments, backlog_bytes=self._state.limits.backlog_bytes, **settings)

@@ -23,10 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
-from lmstudio_integrations._support.environment import regular
+from lmstudio_integrations._support.environment import __version__, regular
 from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations._support.typeguards import is_number, is_object
-from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS
 from lmstudio_integrations.protocol.envelope import parse

@@ -17,7 +17,7 @@ from typing import Literal, Self, TypeAlias, get_args
 from websockets.frames import CloseCode
 
 from lmstudio_integrations._support.suggestions import closest_names
-from lmstudio_integrations.emulator.engines.errors import (
+from lmstudio_integrations.emulator.engines.base import (
     EngineError,
     load_failed,
     model_crashed,

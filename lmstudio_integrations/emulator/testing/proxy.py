@@ -23,7 +23,7 @@ from typing import Any, Self, TypeVar
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
-from lmstudio_integrations._support import network_guard
+from lmstudio_integrations._support import environment
 from lmstudio_integrations.emulator.testing.tcp import netloc, port_error, reset, stop_accepting
 from lmstudio_integrations.emulator.testing.wire_items import (
     PROGRESS,
@@ -209,7 +209,7 @@ class Proxy:
 
     def open(self) -> None:
         """Listen, unless connections are rejected."""
-        network_guard.allow(self._host, self.port)
+        environment.allow(self._host, self.port)
         if self.is_rejecting:
             self.happened.set()
         else:
@@ -218,7 +218,7 @@ class Proxy:
     def close(self) -> None:
         """Close the port and every connection. Does nothing if it is closed."""
         if self._socket.fileno() != -1:
-            network_guard.disallow(self._host, self.port)
+            environment.disallow(self._host, self.port)
             self._thread.run(self._close())
 
     def discard(self) -> None:

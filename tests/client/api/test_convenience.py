@@ -8,7 +8,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import HOST_VARIABLE
-from lmstudio_integrations.client.api.convenience import own_default_client, reset_default_client
+from lmstudio_integrations.client.api.official import own_default_client, reset_default_client
 from lmstudio_integrations.emulator import Emulator
 from tests.support.web import PIXEL
 

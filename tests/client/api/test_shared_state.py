@@ -15,7 +15,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._adapters.runtime import Runtime
-from lmstudio_integrations._support import network_guard
+from lmstudio_integrations._support import environment
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations.client.hosts.host import HostRecord
 from lmstudio_integrations.client.models.planning import SeenMemory
@@ -81,7 +81,7 @@ def test_two_threads_that_warn_of_one_setting_warn_once() -> None:
 
 
 def test_two_threads_that_ask_for_a_context_window_share_it() -> None:
-    windows = pytest.importorskip("lmstudio_integrations.llama_index._context_windows")
+    windows = pytest.importorskip("lmstudio_integrations.llama_index._settings")
     windows.recorded(Interrupting("model", lambda: windows.advertise("model", 9000, is_known=True)))
     windows.advertise("model", 8000, is_known=True)
     with pytest.warns(lms.LMStudioConfigWarning, match="already got 9000"):
@@ -104,20 +104,20 @@ def test_a_cache_may_be_emptied_while_it_makes_room() -> None:
 def test_a_server_may_start_while_another_one_is_looked_up() -> None:
     class Port(int):
         def __eq__(self, other: object) -> bool:
-            network_guard.allow("other", 2)
+            environment.allow("other", 2)
             return False
 
         __hash__ = int.__hash__
 
     port = Port(1)
-    network_guard.allow("host", port)
-    network_guard.block()
+    environment.allow("host", port)
+    environment.block()
     try:
-        assert network_guard.is_blocked("host", 3, is_loopback=True)
+        assert environment.is_blocked("host", 3, is_loopback=True)
     finally:
-        network_guard.unblock()
-        network_guard.disallow("host", port)
-        network_guard.disallow("other", 2)
+        environment.unblock()
+        environment.disallow("host", port)
+        environment.disallow("other", 2)
 
 
 class Noticed:

@@ -247,7 +247,7 @@ def test_a_child_that_is_forked_while_another_thread_makes_the_default_client_ma
 import os, sys
 os.environ["LMSTUDIO_HOST"] = sys.argv[1]
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.api.convenience import _default
+from lmstudio_integrations.client.api.official import _default
 with _default.lock:  # as another thread would hold it
     pid = os.fork()
     if pid == 0:

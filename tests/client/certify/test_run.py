@@ -8,7 +8,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations import AsyncClient, Card, Client
-from lmstudio_integrations.client.api.convenience import own_default_client
+from lmstudio_integrations.client.api.official import own_default_client
 from lmstudio_integrations.client.certify.run import ROWS, tokens_of
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import (

@@ -5,9 +5,8 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
-from lmstudio_integrations.client.hosts.failover import FailoverAttempts
 from lmstudio_integrations.client.hosts.host import HostRecord
-from lmstudio_integrations.client.hosts.hosts import Hosts
+from lmstudio_integrations.client.hosts.hosts import FailoverAttempts, Hosts
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.listener import NOBODY
 from lmstudio_integrations.errors import LMStudioConnectionLostError

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import jinja2
 import pytest
 
-from lmstudio_integrations.client.models.reasoning.replay import OWN_TEMPLATE, replay_of
-from lmstudio_integrations.client.models.reasoning.sent import sent_messages
+from lmstudio_integrations.client.models.reasoning import OWN_TEMPLATE, replay_of, sent_messages
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.transport.flows import Flow, run
-from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioModelNotFoundError,

@@ -9,7 +9,7 @@ from weakref import ref
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.models.attempts import RELOAD_DELAYS, Retries
+from lmstudio_integrations.client.models.model import RELOAD_DELAYS, Retries
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import Socket, authenticate, fake_server, receive, send
 from tests.client.prediction_frames import END, INFO, fragment, loaded_handle, packet

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.files.images import PendingHistory
+from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.client.predictions import entries, prediction
 from lmstudio_integrations.client.predictions.entries import ENTRIES, middlewares_of
-from lmstudio_integrations.client.predictions.plan import Plan
-from lmstudio_integrations.client.predictions.requests import plan_completion, plan_response
+from lmstudio_integrations.client.predictions.plan import Plan, plan_completion, plan_response
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.files.images import PendingHistory
-from lmstudio_integrations.client.models.attempts import Attempts
+from lmstudio_integrations.client.files.uploads import PendingHistory
+from lmstudio_integrations.client.models.model import Attempts
 from lmstudio_integrations.emulator import Emulator, ModelEntry, Preset
 from lmstudio_integrations.emulator.models.catalog import Catalog
 from lmstudio_integrations.emulator.server.handlers import SERVED

@@ -11,8 +11,8 @@ import pytest
 
 from lmstudio_integrations.client.predictions.entries.cache_warning import PromptCache
 from lmstudio_integrations.protocol.prompt_fingerprint import fingerprint_of
+from lmstudio_integrations.types.functions import ToolCallRequest
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
-from lmstudio_integrations.types.tools import ToolCallRequest
 
 Message = dict[str, Any]
 Messages = list[Message]

@@ -10,9 +10,9 @@ import pytest
 from pydantic import SecretStr
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.api.convenience import reset_default_client
+from lmstudio_integrations.client.api.official import reset_default_client
 from lmstudio_integrations.client.embeddings import EmbeddingRequest
-from lmstudio_integrations.client.predictions.requests import PredictionParameters, PromptParameters
+from lmstudio_integrations.client.predictions.plan import PredictionParameters, PromptParameters
 from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters
 from lmstudio_integrations.emulator import Emulator
 from tests.client.transport.test_connecting import TOKEN

@@ -10,7 +10,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.installation import package_command
-from lmstudio_integrations.client.models.repository import DownloadReport
+from lmstudio_integrations.client.models.queries import DownloadReport
 from lmstudio_integrations.client.support import progress_bars
 from lmstudio_integrations.client.support.progress_bars import DELAY, ProgressBar
 from lmstudio_integrations.client.transport.operation import CallbackEffect

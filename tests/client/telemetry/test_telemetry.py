@@ -14,7 +14,7 @@ from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.embeddings import EmbeddingRequest
-from lmstudio_integrations.client.telemetry.spans import CONTENT_VARIABLE, DISABLED_VARIABLE
+from lmstudio_integrations.client.telemetry import CONTENT_VARIABLE, DISABLED_VARIABLE
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.telemetry.attributes import (
+from lmstudio_integrations.client.telemetry import (
     input_content,
     output_content,
     request_attributes,

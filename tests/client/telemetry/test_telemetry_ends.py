@@ -13,7 +13,7 @@ from opentelemetry.trace import StatusCode
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.api.sync import Client
-from lmstudio_integrations.client.telemetry.spans import SPANS
+from lmstudio_integrations.client.telemetry import SPANS
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import on_io_thread, wait_until
 from tests.support.telemetry import (

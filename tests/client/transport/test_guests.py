@@ -10,7 +10,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.socket_session import Guests, SocketSession
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.protocol.instance_queue import InstanceQueues
+from lmstudio_integrations.protocol.exchange import InstanceQueues
 from tests.client.conftest import MODELS
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result
 from tests.support.releasing import RELEASED, releasing

@@ -12,8 +12,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.socket_session import Guests, SocketSession
 from lmstudio_integrations.protocol.endpoints import rpc
-from lmstudio_integrations.protocol.exchange import Exchange, NullReceiver
-from lmstudio_integrations.protocol.instance_queue import InstanceQueues
+from lmstudio_integrations.protocol.exchange import Exchange, InstanceQueues, NullReceiver
 from tests.client.fake import Socket, authenticate, fake_server, receive, send_result
 from tests.client.prediction_frames import END, fragment, loaded_handle, packet
 from tests.support.virtual_time import in_virtual_time

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations.emulator.engines import weights
-from lmstudio_integrations.emulator.engines.base import LoadRequest
-from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.base import EngineError, LoadRequest
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, load_parameters
 from lmstudio_integrations.emulator.engines.weights import WeightsError
 

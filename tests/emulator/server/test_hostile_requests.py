@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.emulator.engines.scripted import schema
 from tests.emulator.bare_client import prediction_request, wire
 

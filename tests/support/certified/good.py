@@ -13,8 +13,8 @@ from lmstudio_integrations.emulator.engines.scripted.engine import ScriptedModel
 from lmstudio_integrations.emulator.engines.scripted.playback import PromptCache
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.functions import Tool
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
-from lmstudio_integrations.types.tools import Tool
 from tests.support.certified.rules import HONESTY, REASONING, SPEED, TOOLS, VISION, Rule
 
 KEY = "acme/good"

@@ -21,8 +21,7 @@ from lmstudio_integrations.client.predictions.entries.stop_on_repetition import 
 from lmstudio_integrations.client.predictions.entries.think_first import ThinkFirst
 from lmstudio_integrations.client.predictions.entries.tools_first import ToolsFirst
 from lmstudio_integrations.client.predictions.middleware import Middleware
-from lmstudio_integrations.client.predictions.plan import Plan
-from lmstudio_integrations.client.predictions.required_call import offered_tools
+from lmstudio_integrations.client.predictions.plan import Plan, offered_tools
 from lmstudio_integrations.types.structured import is_requested, requests_reasoning
 
 

@@ -18,8 +18,8 @@ from lmstudio_integrations.client.support.tracebacks import warn_user
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioPromptCacheWarning
 from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint, fingerprint_of
+from lmstudio_integrations.types.functions import ToolCallRequestPart
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult, ToolCallEnd
-from lmstudio_integrations.types.tools import ToolCallRequestPart
 
 _MOST_PROMPTS = 64
 """The prompts that are remembered for each server. One that has grown from another one takes its place."""

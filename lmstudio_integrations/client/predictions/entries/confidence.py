@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
-from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTools
+from lmstudio_integrations.client.predictions.tool_parser.formats import OfferedTools
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.confidence import FieldConfidence, confidence_of_arguments
 from lmstudio_integrations.types.results import PredictionEnd, ToolCallEnd

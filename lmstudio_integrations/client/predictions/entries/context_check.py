@@ -12,9 +12,9 @@ from typing import Any
 from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.models.queries import count_tokens
-from lmstudio_integrations.client.models.rendering import render
+from lmstudio_integrations.client.models.reasoning import render
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
-from lmstudio_integrations.client.predictions.required_call import tools_among
+from lmstudio_integrations.client.predictions.plan import tools_among
 from lmstudio_integrations.client.support.suggestions import context_overflow
 from lmstudio_integrations.client.support.tracebacks import warn_user
 from lmstudio_integrations.client.transport.flows import Flow

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
-from lmstudio_integrations.client.predictions.required_call import log_missing_call
+from lmstudio_integrations.client.predictions.plan import log_missing_call
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.results import (
     PredictionEnd,

@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lmstudio_integrations._support.text import counted
-from lmstudio_integrations.client.predictions.call_repair.unreadable import MeantTools
+from lmstudio_integrations.client.predictions.call_repair import MeantTools
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware, call_events, failed_call_events
-from lmstudio_integrations.client.predictions.required_call import tools_in
-from lmstudio_integrations.client.predictions.tool_parser.parser import UNMARKED
-from lmstudio_integrations.client.predictions.tool_parser.streaming import StreamingToolParser
-from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTools
+from lmstudio_integrations.client.predictions.plan import tools_in
+from lmstudio_integrations.client.predictions.tool_parser.formats import OfferedTools
+from lmstudio_integrations.client.predictions.tool_parser.parser import UNMARKED, StreamingToolParser
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PromptProgress
 

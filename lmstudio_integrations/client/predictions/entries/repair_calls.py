@@ -13,10 +13,17 @@ from functools import cached_property
 from typing import Any
 
 from lmstudio_integrations._support.text import counted
-from lmstudio_integrations.client.models.rendering import render
-from lmstudio_integrations.client.predictions.call_repair.arguments import mend
-from lmstudio_integrations.client.predictions.call_repair.asking import WrongCall, calls_of, response_schema, sentence
-from lmstudio_integrations.client.predictions.call_repair.unreadable import MeantTools, calls_in, split_calls
+from lmstudio_integrations.client.models.reasoning import render
+from lmstudio_integrations.client.predictions.call_arguments import mend
+from lmstudio_integrations.client.predictions.call_repair import (
+    MeantTools,
+    WrongCall,
+    calls_in,
+    calls_of,
+    response_schema,
+    sentence,
+    split_calls,
+)
 from lmstudio_integrations.client.predictions.middleware import (
     REJECTIONS,
     Ask,
@@ -28,12 +35,10 @@ from lmstudio_integrations.client.predictions.middleware import (
     only_json,
     with_response,
 )
-from lmstudio_integrations.client.predictions.requests import chat_request_of_text
-from lmstudio_integrations.client.predictions.required_call import tools_in
+from lmstudio_integrations.client.predictions.plan import chat_request_of_text, tools_in
 from lmstudio_integrations.client.predictions.tool_parser.call_parser import ParsedCall
-from lmstudio_integrations.client.predictions.tool_parser.formats import MARKERS
+from lmstudio_integrations.client.predictions.tool_parser.formats import MARKERS, OfferedTool
 from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError, json_of, number_of, plain
-from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTool
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioError
 from lmstudio_integrations.protocol.kv_config import with_changes

@@ -23,9 +23,9 @@ from lmstudio_integrations.client.predictions.middleware import (
     only_json,
     with_response,
 )
-from lmstudio_integrations.client.predictions.required_call import tools_in
+from lmstudio_integrations.client.predictions.plan import tools_in
+from lmstudio_integrations.client.predictions.tool_parser.formats import OfferedTools
 from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError
-from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTools
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,

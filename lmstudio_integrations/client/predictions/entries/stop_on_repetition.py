@@ -15,6 +15,7 @@ from typing import Any
 from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
+from lmstudio_integrations.client.predictions.plan import tools_in
 from lmstudio_integrations.client.predictions.repetition import (
     CALL,
     LOOK_EVERY,
@@ -23,7 +24,6 @@ from lmstudio_integrations.client.predictions.repetition import (
     characters_of,
     is_repeated,
 )
-from lmstudio_integrations.client.predictions.required_call import tools_in
 from lmstudio_integrations.client.support.tracebacks import warn_user
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioConfigWarning

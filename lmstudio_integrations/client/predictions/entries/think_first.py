@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lmstudio_integrations.client.models.rendering import render
+from lmstudio_integrations.client.models.reasoning import render
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.middleware import REJECTIONS, Ask, Events, Middleware
-from lmstudio_integrations.client.predictions.requests import chat_request_of_text
+from lmstudio_integrations.client.predictions.plan import chat_request_of_text
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioError
 from lmstudio_integrations.protocol.kv_config import with_changes

@@ -9,26 +9,31 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, cast
 
-from lmstudio_integrations._support.text import dumps
-from lmstudio_integrations.client.predictions.plan import Callbacks, Plan
-from lmstudio_integrations.client.predictions.prediction import PredictingModel
-from lmstudio_integrations.client.predictions.requests import (
+from lmstudio_integrations.client.predictions.plan import (
+    Callbacks,
     History,
+    Plan,
     PredictionSettings,
     plan_round,
     to_chat,
     with_tools,
 )
+from lmstudio_integrations.client.predictions.prediction import PredictingModel
 from lmstudio_integrations.client.predictions.tool_loop.repeated_calls import (
     GuardToolCallController,
     MadeCall,
     RequestedCall,
     find_repeated,
 )
-from lmstudio_integrations.client.predictions.tool_loop.reports import REQUEST_CALLBACKS, ToolCallReports, error_of
+from lmstudio_integrations.client.predictions.tool_loop.runners import (
+    REQUEST_CALLBACKS,
+    ToolCallReports,
+    ToolJob,
+    error_of,
+)
 from lmstudio_integrations.client.support.arguments import check_names, list_of, whole_number
 from lmstudio_integrations.client.transport.flows import Flow, call_back
 from lmstudio_integrations.errors import (
@@ -41,8 +46,14 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.types.chat import AssistantMessage, Chat, ToolMessage
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import TimeoutParameters
-from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef, ToolInput, parse_tools
-from lmstudio_integrations.types.plugins import ToolContent
+from lmstudio_integrations.types.functions import (
+    ToolCallContext,
+    ToolCallRequest,
+    ToolCallResultPart,
+    ToolFunctionDef,
+    ToolInput,
+    parse_tools,
+)
 from lmstudio_integrations.types.reasoning import SendReasoning
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -51,7 +62,6 @@ from lmstudio_integrations.types.results import (
     ToolCallEnd,
     ToolCallStart,
 )
-from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallResultPart
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -158,58 +168,6 @@ class ActParameters(TimeoutParameters, total=False):
     guard_tool_call: Callable[[int, int, GuardToolCallController], Any] | None
     on_tool_call_request_finalized: Callable[[int, int, ToolCallEnd], Any] | None
     on_tool_call_result: Callable[[int, int, ToolCallResultPart], Any] | None
-
-
-@dataclass(slots=True)
-class ToolJob:
-    """One tool call, and what came of it.
-
-    Attributes:
-        call_id: The number of the call within its `act`.
-        call: The model's request.
-        tool: The tool; `None` if there is none of that name.
-        runs_alone: Whether no other tool runs beside it.
-        arguments: Its checked arguments, and its context.
-        problem: Why the request is invalid.
-        answer: The text for the model in place of running the tool, because the call was made too often.
-        outcome: What the function returned, as JSON.
-        failure: The exception of the function, or of writing its result as JSON; replaces the outcome.
-        reply: The result for the model.
-    """
-
-    call_id: int
-    call: ToolCallEnd
-    tool: ToolFunctionDef | None
-    runs_alone: bool
-    arguments: dict[str, Any] = field(default_factory=dict[str, Any])
-    problem: LMStudioToolCallError | None = None
-    answer: str | None = None
-    outcome: str = ""
-    failure: BaseException | None = None
-    reply: ToolCallResultPart | None = None
-
-    @property
-    def is_async(self) -> bool:
-        """Whether the function is known to be a coroutine function."""
-        return self.tool is not None and self.tool.is_async
-
-    @property
-    def runs(self) -> bool:
-        """Whether there is a function to call; otherwise the program gets the call."""
-        return self.tool is not None and self.tool.implementation is not None
-
-    def call_function(self) -> Any:
-        assert self.tool is not None, "only valid calls run"
-        assert self.tool.implementation is not None, "only functions run"
-        return self.tool.implementation(**self.arguments)
-
-    def succeed(self, value: Any) -> None:
-        """Record the value that the function returned: JSON, or the text of what an MCP server has sent.
-
-        Raises:
-            ValueError: If it cannot be written as JSON.
-        """
-        self.outcome = value.text if isinstance(value, ToolContent) else dumps(value)
 
 
 class ToolRunner(Protocol):

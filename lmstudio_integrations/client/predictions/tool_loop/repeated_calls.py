@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioRuntimeError, LMStudioValueError
-from lmstudio_integrations.types.functions import ToolFunctionDef
-from lmstudio_integrations.types.tools import ToolCallRequest
+from lmstudio_integrations.types.functions import ToolCallRequest, ToolFunctionDef
 
 
 class MadeCall(NamedTuple):

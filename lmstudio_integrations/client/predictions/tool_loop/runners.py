@@ -1,21 +1,171 @@
-"""Run the tools of `act`, in threads or as tasks. The model gets the error of a tool that fails.
+"""Run the tools of `act`, in threads or as tasks, and report their calls while the model writes them.
 
-Both runners are steps of the flow in `tool_loop/act.py`, which starts the tools and waits for those that have ended.
+Both runners are steps of the flow in `act.py`, which starts the tools and waits for those that have ended. The model
+gets the error of a tool that fails.
 """
 
 import asyncio
 import inspect
+import json
 import queue
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from lmstudio_integrations._support.secrets import redact_members
+from lmstudio_integrations._support.text import dumps, shortened
 from lmstudio_integrations._support.threads import run_in_thread
-from lmstudio_integrations.client.predictions.tool_loop.act import ToolJob
+from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.mailboxes import SLICE
+from lmstudio_integrations.errors import LMStudioToolCallError
+from lmstudio_integrations.types.functions import ToolCallResultPart, ToolFunctionDef
+from lmstudio_integrations.types.plugins import ToolContent
+from lmstudio_integrations.types.results import (
+    PredictionEvent,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallFailed,
+    ToolCallName,
+    ToolCallStart,
+)
+
+REQUEST_CALLBACKS = frozenset(
+    f"on_tool_call_request_{step}" for step in ("start", "name_received", "argument_fragment", "end", "failure")
+)
+"""The callbacks that it calls: each call starts once, and ends or fails once."""
+
+
+@dataclass(slots=True)
+class ToolJob:
+    """One tool call, and what came of it.
+
+    Attributes:
+        call_id: The number of the call within its `act`.
+        call: The model's request.
+        tool: The tool; `None` if there is none of that name.
+        runs_alone: Whether no other tool runs beside it.
+        arguments: Its checked arguments, and its context.
+        problem: Why the request is invalid.
+        answer: The text for the model in place of running the tool, because the call was made too often.
+        outcome: What the function returned, as JSON.
+        failure: The exception of the function, or of writing its result as JSON; replaces the outcome.
+        reply: The result for the model.
+    """
+
+    call_id: int
+    call: ToolCallEnd
+    tool: ToolFunctionDef | None
+    runs_alone: bool
+    arguments: dict[str, Any] = field(default_factory=dict[str, Any])
+    problem: LMStudioToolCallError | None = None
+    answer: str | None = None
+    outcome: str = ""
+    failure: BaseException | None = None
+    reply: ToolCallResultPart | None = None
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is known to be a coroutine function."""
+        return self.tool is not None and self.tool.is_async
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a function to call; otherwise the program gets the call."""
+        return self.tool is not None and self.tool.implementation is not None
+
+    def call_function(self) -> Any:
+        assert self.tool is not None, "only valid calls run"
+        assert self.tool.implementation is not None, "only functions run"
+        return self.tool.implementation(**self.arguments)
+
+    def succeed(self, value: Any) -> None:
+        """Record the value that the function returned: JSON, or the text of what an MCP server has sent.
+
+        Raises:
+            ValueError: If it cannot be written as JSON.
+        """
+        self.outcome = value.text if isinstance(value, ToolContent) else dumps(value)
+
+
+class ToolCallReports:
+    """Calls the callbacks of one round.
+
+    Args:
+        call_back: A flow that calls a callback by its name.
+        problem_of: Returns what is wrong with a complete call.
+        first_id: The number of the round's first call.
+    """
+
+    def __init__(
+        self,
+        call_back: Callable[..., Flow[Any]],
+        problem_of: Callable[[ToolCallEnd], LMStudioToolCallError | None],
+        first_id: int,
+    ) -> None:
+        self._call_back = call_back
+        self._problem_of = problem_of
+        self._id = first_id - 1
+        self._is_open = self._is_named = self._has_arguments = False
+
+    def report(self, event: PredictionEvent) -> Flow[None]:
+        match event:
+            case ToolCallStart():
+                yield from self.fail("the model gave the call up for another one")
+                yield from self._open(event)
+            case ToolCallName() if self._is_open:
+                self._is_named = True
+                yield from self._emit("name_received", event.name)
+            case ToolCallArguments() if self._is_open:
+                self._has_arguments = True
+                yield from self._emit("argument_fragment", event.content)
+            case ToolCallEnd():
+                yield from self._end(event)
+            case ToolCallFailed():
+                if not self._is_open:
+                    yield from self._open(ToolCallStart())
+                yield from self._close("failure", error_of(event))
+            case _:
+                pass
+
+    def fail(self, reason: str) -> Flow[None]:
+        """Report that the call that the model is writing remains incomplete, if there is one."""
+        if self._is_open:
+            yield from self._close("failure", LMStudioToolCallError(reason))
+
+    def _open(self, event: ToolCallStart) -> Flow[None]:
+        self._id += 1
+        self._is_open, self._is_named, self._has_arguments = True, False, False
+        yield from self._emit("start", event)
+
+    def _end(self, event: ToolCallEnd) -> Flow[None]:
+        """Report a complete call, and first what the server has not streamed of it."""
+        if not self._is_open:
+            yield from self._open(ToolCallStart(event.id))
+        if not self._is_named:
+            yield from self._emit("name_received", event.name)
+        if not self._has_arguments:
+            yield from self._emit("argument_fragment", json.dumps(event.arguments or {}, indent=2, ensure_ascii=False))
+        problem = self._problem_of(event)
+        yield from self._close("end", event) if problem is None else self._close("failure", problem)
+
+    def _close(self, step: str, argument: Any) -> Flow[None]:
+        self._is_open = False
+        yield from self._emit(step, argument)
+
+    def _emit(self, step: str, argument: Any) -> Flow[None]:
+        yield from self._call_back(f"on_tool_call_request_{step}", self._id, argument)
+
+
+def error_of(call: ToolCallFailed) -> LMStudioToolCallError:
+    """Return the error about a call that the server could not parse."""
+    reason = call.error.get("cause") or call.error.get("title") or "no reason given"
+    return LMStudioToolCallError(
+        f"Failed to parse tool call request: {shortened(redact_members(str(reason)))}", raw_content=call.raw_content
+    )
 
 
 class ThreadRunner:

@@ -10,7 +10,15 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.client.predictions.tool_parser.formats import BEFORE_ARGUMENTS, BETWEEN, ENDS, OF_DEFINITIONS
+from lmstudio_integrations.client.predictions.tool_parser.formats import (
+    BEFORE_ARGUMENTS,
+    BETWEEN,
+    ENDS,
+    OF_DEFINITIONS,
+    WRAPPERS,
+    OfferedTool,
+    OfferedTools,
+)
 from lmstudio_integrations.client.predictions.tool_parser.lenient_json import (
     MAX_DEPTH,
     CutOffError,
@@ -21,7 +29,6 @@ from lmstudio_integrations.client.predictions.tool_parser.lenient_json import (
     read_value,
     read_whole_object,
 )
-from lmstudio_integrations.client.predictions.tool_parser.tools import WRAPPERS, OfferedTool, OfferedTools
 
 
 class ParsedCall(NamedTuple):

@@ -22,7 +22,7 @@ from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FIL
 from lmstudio_integrations._support.secrets import HIDDEN, TOKEN_PREFIX, holds_credentials, holds_secret
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
-from lmstudio_integrations.protocol.credentials import TOKEN_FORM, split_token
+from lmstudio_integrations.protocol.envelope import TOKEN_FORM, split_token
 
 DEFAULT_PORT = 1234
 DISCOVERY_PORTS = (41343, 52993, 16141, 39414, 22931)

@@ -1,6 +1,6 @@
 """Check whether an LM Studio responds at an address, by its [greeting](docs/protocol.md#discovery), on the I/O thread.
 
-Called by `discovery.py` and `find.py`. No redirect is followed, here or in the handshake, because only the address
+Called by `discovery.py`. No redirect is followed, here or in the handshake, because only the address
 that the user gave may get credentials.
 """
 
@@ -16,7 +16,7 @@ from urllib.parse import urljoin
 
 from pydantic_core import from_json
 
-from lmstudio_integrations._support import network_guard
+from lmstudio_integrations._support import environment
 from lmstudio_integrations._support.secrets import redact
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.connect.suggestions import NO_RESPONSE, WRONG_PORT, no_listener, no_name
@@ -63,7 +63,7 @@ def without_blocked(addresses: Sequence[Address]) -> list[Address]:
         LMStudioRuntimeError: If they block all.
     """
     permitted = [
-        each for each in addresses if not network_guard.is_blocked(each.host, each.port, is_loopback=each.is_loopback)
+        each for each in addresses if not environment.is_blocked(each.host, each.port, is_loopback=each.is_loopback)
     ]
     if addresses and not permitted:
         raise LMStudioRuntimeError(

@@ -16,6 +16,7 @@ from typing import Any
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines import generation, weights
 from lmstudio_integrations.emulator.engines.base import (
+    EngineError,
     EngineEvent,
     Finished,
     GenerateRequest,
@@ -24,25 +25,23 @@ from lmstudio_integrations.emulator.engines.base import (
     ModelMetadata,
     Progress,
 )
-from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.generation import is_large, is_large_request, run_in_thread
 from lmstudio_integrations.emulator.engines.llama_cpp import (
     constraints,
-    context_window,
     load_parameters,
-    messages,
     request_body,
     responses,
+    slots,
 )
-from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
+from lmstudio_integrations.emulator.engines.llama_cpp.responses import unsupported
 from lmstudio_integrations.emulator.engines.llama_cpp.slots import Slots, fingerprint_of_request
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker
 from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.functions import Tool
 from lmstudio_integrations.types.results import ToolCallEnd
-from lmstudio_integrations.types.tools import Tool
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -196,7 +195,7 @@ class LlamaCppModel:
         self.chat_template: str = chat_template
         self.base_fields: Mapping[str, Any] = _base_fields(chat_template)
         self._calls_as_text = calls_as_text
-        self._written = messages.WrittenCalls()
+        self._written = request_body.WrittenCalls()
         self._seed = seed
         self.context_length = context_length
         self.tools = tools
@@ -265,7 +264,7 @@ class LlamaCppModel:
         converted = await run_in_thread(partial(self._messages, history, tools, config), when=large)
         manual = request_body.manual_template(config)
         if manual is not None:
-            return await run_in_thread(partial(messages.render_manual, manual, converted), when=large)
+            return await run_in_thread(partial(request_body.render_manual, manual, converted), when=large)
         return await self._render(self._chat(converted, tools, config))
 
     async def close(self) -> None:
@@ -282,7 +281,7 @@ class LlamaCppModel:
     async def _plan_text(self, request: GenerateRequest, prompt: str, *, forced: Sequence[Tool] = ()) -> Plan:
         body = {"content": prompt, "add_special": True, "parse_special": True}
         tokens = (await self._worker.call("/tokenize", body))["tokens"]
-        tokens = context_window.truncate(tokens, self._limit(request), request.config.context_overflow_policy)
+        tokens = slots.truncate(tokens, self._limit(request), request.config.context_overflow_policy)
         body = {"prompt": tokens or prompt, **await self._constraint(request, forced)}
         text = responses.JsonCall() if forced else responses.TextParser(generation.reasoning_tags(request.config))
         return self._finish_plan(request, "/completions", body, len(tokens), text)
@@ -301,7 +300,7 @@ class LlamaCppModel:
             return await run_in_thread(partial(self._messages, some, offered, config, request.images), when=large)
 
         if manual is not None:
-            render = partial(messages.render_manual, manual, await converted(history))
+            render = partial(request_body.render_manual, manual, await converted(history))
             return await self._plan_text(request, await run_in_thread(render, when=large), forced=forced)
 
         async def body(some: ChatHistory) -> Json:
@@ -311,7 +310,7 @@ class LlamaCppModel:
             response = await self._worker.call("/v1/chat/completions/input_tokens", await body(some))
             return int(response["input_tokens"])
 
-        history, tokens = await context_window.fit(history, count, self._limit(request), config.context_overflow_policy)
+        history, tokens = await slots.fit(history, count, self._limit(request), config.context_overflow_policy)
         chat, constraint = await body(history), await self._constraint(request, forced)
         if forced and not request.images:
             # As a chat, the engine lets the model write a code block around the call, and removes it from the text.
@@ -390,13 +389,13 @@ class LlamaCppModel:
         images: Mapping[str, Image] | None = None,
     ) -> list[Json]:
         native_tools = self.tools and request_body.manual_template(config) is None
-        return messages.to_messages(
+        return request_body.to_messages(
             history,
             native_tools=native_tools,
             written=self._written.text_of if self._calls_as_text or not native_tools else lambda _: None,
             images=images,
             system_prompt=str((config.raw or {}).get("llm.prediction.systemPrompt") or ""),
-            instructions=messages.tool_instructions(tools) if tools and not native_tools else "",
+            instructions=request_body.tool_instructions(tools) if tools and not native_tools else "",
         )
 
     def _chat(self, converted: Sequence[Json], tools: Sequence[Tool], config: LlmPredictionConfig) -> Json:

@@ -7,11 +7,10 @@ from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines import weights
-from lmstudio_integrations.emulator.engines.base import LoadRequest, ModelMetadata
-from lmstudio_integrations.emulator.engines.errors import EngineError, load_failed
-from lmstudio_integrations.emulator.engines.llama_cpp import minilm
-from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
+from lmstudio_integrations.emulator.engines.base import EngineError, LoadRequest, ModelMetadata, load_failed
+from lmstudio_integrations.emulator.engines.llama_cpp import gguf
 from lmstudio_integrations.emulator.engines.llama_cpp.gguf import GgufError, GgufHeader, read_header, to_metadata
+from lmstudio_integrations.emulator.engines.llama_cpp.responses import unsupported
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import MAX_SLOTS, PROMPT_STEP, WorkerParameters
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 
@@ -118,7 +117,7 @@ def _ready(bundle: weights.Bundle, *, offline: bool, announce: Announce, on_byte
     target = weights.bundle_directory(bundle).with_suffix(".converted") / CONVERTED
     # A later release of `gguf` may write other bytes. Then each load converts again, from verified weights.
     if not target.is_file() or weights.sha256_of(target) != CONVERTED_SHA256:
-        minilm.convert(first, others[0], target)
+        gguf.convert(first, others[0], target)
     return target
 
 

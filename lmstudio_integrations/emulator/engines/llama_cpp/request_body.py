@@ -7,18 +7,208 @@ that is too long. So only texts where neither can happen are sent as they are; t
 """
 
 import base64
+import json
 import math
 import re
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, groupby
 from typing import Any
 
+from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.emulator.engines.errors import EngineError
-from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
+from lmstudio_integrations.emulator.engines.base import EngineError, Image
+from lmstudio_integrations.emulator.engines.llama_cpp.responses import unsupported
+from lmstudio_integrations.types.chat import (
+    AssistantMessage,
+    ChatHistory,
+    Message,
+    SystemMessage,
+    TextPart,
+    ToolMessage,
+    UserMessage,
+)
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.files import FileHandle, image_format
+from lmstudio_integrations.types.functions import Tool, ToolCallRequest, ToolCallRequestPart
 
 Json = dict[str, Any]
+
+_WRITTEN_CALLS = 1000
+"""The calls of one model of which the text is kept."""
+
+
+class WrittenCalls:
+    """The forced calls of one model as it wrote them. A prompt that has them word for word is in the engine's cache."""
+
+    def __init__(self) -> None:
+        self._texts = BoundedCache[str, str](_WRITTEN_CALLS)
+
+    def add(self, call_id: str, text: str) -> None:
+        """Keep the text of a call."""
+        self._texts.put(call_id, text)
+
+    def text_of(self, call: ToolCallRequest) -> str | None:
+        """Return the text of a call; `None` if it is not kept, or the call was changed since."""
+        text = self._texts.get(call.id or "")
+        return text if text is not None and json.loads(text) == _call_body(call) else None
+
+
+def to_messages(
+    history: ChatHistory,
+    *,
+    native_tools: bool,
+    written: Callable[[ToolCallRequest], str | None] = lambda _: None,
+    images: Mapping[str, Image] | None = None,
+    system_prompt: str = "",
+    instructions: str = "",
+) -> list[Json]:
+    """Return the messages of a conversation.
+
+    Adjacent messages of one role become one, because many templates require alternating roles.
+
+    Args:
+        history: The conversation.
+        native_tools: Whether the template supports tool calls and results; else they are written as text.
+        written: Returns the text of a call that is to stay as the model wrote it.
+        images: Uploaded images by identifier; `None` omits images.
+        system_prompt: Used if the conversation has no system message.
+        instructions: Added to the system message.
+
+    Raises:
+        EngineError: If a message contains a file that is not an image.
+    """
+    translated = chain.from_iterable(
+        _translate(message, native_tools=native_tools, written=written, images=images) for message in history.messages
+    )
+    return _with_system(_merge(translated), system_prompt, instructions)
+
+
+def tool_instructions(tools: Sequence[Tool]) -> str:
+    """Return the part of a system prompt that describes tools to a model whose template does not support them."""
+    lines = "\n".join(json.dumps(tool.function.to_dict(), ensure_ascii=False) for tool in tools)
+    form = '{"name": <tool>, "arguments": {…}}'
+    return (
+        f"You can call these tools:\n{lines}\nCall a tool with JSON: {form}. "
+        "After [TOOL_RESULT], answer the question in words with the result."
+    )
+
+
+def render_manual(template: Mapping[str, str], messages: Sequence[Json]) -> str:
+    """Return a conversation under a template of prefixes and suffixes (docs/protocol.md#value-encodings)."""
+    parts = (
+        f"{template.get(f'before{role}', '')}{message['content']}{template.get(f'after{role}', '')}"
+        for message in messages
+        if (role := str(message["role"]).capitalize())
+    )
+    return "".join(chain(parts, [str(template.get("beforeAssistant", ""))]))
+
+
+def _translate(
+    message: Message,
+    *,
+    native_tools: bool,
+    written: Callable[[ToolCallRequest], str | None],
+    images: Mapping[str, Image] | None,
+) -> list[Json]:
+    match message:
+        case ToolMessage() if native_tools:
+            return [
+                {"role": "tool", "content": part.content, "tool_call_id": part.tool_call_id or ""}
+                | ({"name": part.name} if part.name else {})
+                for part in message.content
+            ]
+        case ToolMessage():
+            results = [f"[TOOL_RESULT]{part.content}[END_TOOL_RESULT]" for part in message.content]
+            return [{"role": "user", "content": "\n".join(results)}]
+        case AssistantMessage():
+            return [_assistant(message, native_tools=native_tools, written=written)]
+        case _:
+            return [_user_or_system(message, images)]
+
+
+def _user_or_system(message: SystemMessage | UserMessage, images: Mapping[str, Image] | None) -> Json:
+    text = _text(message)
+    files = [part for part in message.content if isinstance(part, FileHandle)]
+    if not files or images is None or isinstance(message, SystemMessage):
+        return {"role": message.role, "content": text}
+    before = _as_parts(text) if text else []
+    return {"role": message.role, "content": [*before, *(_image_part(file, images) for file in files)]}
+
+
+def _image_part(file: FileHandle, images: Mapping[str, Image]) -> Json:
+    image = images.get(file.identifier)
+    if image is None:
+        raise unsupported(file.file_type, f"{file.name!r} is not an uploaded image")
+    image_type = image_format(image.data)
+    media = image_type.media_type if image_type else "application/octet-stream"
+    encoded = base64.b64encode(image.data).decode("ascii")
+    return {"type": "image_url", "image_url": {"url": f"data:{media};base64,{encoded}"}}
+
+
+def _assistant(
+    message: AssistantMessage, *, native_tools: bool, written: Callable[[ToolCallRequest], str | None]
+) -> Json:
+    requests = [part.tool_call_request for part in message.content if isinstance(part, ToolCallRequestPart)]
+    text, texts = _text(message), [written(request) for request in requests]
+    if requests and native_tools and None in texts:
+        return {"role": "assistant", "content": text, "tool_calls": [_native_call(request) for request in requests]}
+    pairs = zip(requests, texts, strict=True)
+    calls = [_marked_call(request) if original is None else original for request, original in pairs]
+    return {"role": "assistant", "content": "\n".join(filter(None, [text, *calls]))}
+
+
+def _marked_call(call: ToolCallRequest) -> str:
+    return f"[TOOL_REQUEST]{json.dumps(_call_body(call), ensure_ascii=False)}[END_TOOL_REQUEST]"
+
+
+def _call_body(call: ToolCallRequest) -> Json:
+    return {"name": call.name, "arguments": call.arguments or {}}
+
+
+def _native_call(call: ToolCallRequest) -> Json:
+    arguments = json.dumps(call.arguments or {}, ensure_ascii=False)
+    return {"type": "function", "id": call.id or call.name, "function": {"name": call.name, "arguments": arguments}}
+
+
+def _text(message: SystemMessage | UserMessage | AssistantMessage) -> str:
+    return "".join(part.text for part in message.content if isinstance(part, TextPart))
+
+
+def _merge(messages: Iterable[Json]) -> list[Json]:
+    """Return the messages with adjacent ones of one role merged, except for tools."""
+    merged: list[Json] = []
+    for role, group in groupby(messages, key=lambda message: str(message["role"])):
+        adjacent = list(group)
+        if role != "tool":
+            calls = [call for message in adjacent for call in message.get("tool_calls", ())]
+            content = _join([message["content"] for message in adjacent])
+            adjacent = [{"role": role, "content": content} | ({"tool_calls": calls} if calls else {})]
+        merged += adjacent
+    return merged
+
+
+def _join(contents: Sequence[str | list[Json]]) -> str | list[Json]:
+    """Return contents as one: a string, or parts if one of them has parts."""
+    parts = next((at for at, content in enumerate(contents) if not isinstance(content, str)), len(contents))
+    text = "\n\n".join(str(content) for content in contents[:parts] if content)
+    if parts == len(contents):
+        return text
+    before = _as_parts(text) if parts else []
+    return [*before, *(part for content in contents[parts:] for part in _as_parts(content))]
+
+
+def _as_parts(content: str | list[Json]) -> list[Json]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _with_system(messages: list[Json], system_prompt: str, instructions: str) -> list[Json]:
+    has_system = bool(messages) and messages[0]["role"] == "system"
+    before = messages[0]["content"] if has_system else system_prompt
+    content = "\n\n".join(filter(None, [before, instructions]))
+    rest = messages[1:] if has_system else messages
+    return [{"role": "system", "content": content}, *rest] if content or has_system else rest
+
 
 _SAMPLING: tuple[tuple[str, str, Any], ...] = (
     ("temperature", "temperature", None),

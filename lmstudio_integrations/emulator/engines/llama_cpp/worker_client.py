@@ -17,9 +17,9 @@ from typing import Any
 
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_count, is_object
-from lmstudio_integrations.emulator.engines.errors import EngineError, load_failed, model_crashed
+from lmstudio_integrations.emulator.engines.base import EngineError, load_failed, model_crashed
 from lmstudio_integrations.emulator.engines.llama_cpp import worker_main
-from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import error_from_response
+from lmstudio_integrations.emulator.engines.llama_cpp.responses import error_from_response
 from lmstudio_integrations.emulator.engines.weights import install_hint
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.envelope import without_surrogates

@@ -28,15 +28,15 @@ from lmstudio_integrations.emulator.engines.base import (
     LoadRequest,
     ModelMetadata,
     Progress,
+    load_failed,
 )
-from lmstudio_integrations.emulator.engines.errors import load_failed
 from lmstudio_integrations.emulator.engines.generation import (
     is_large,
     is_large_request,
     is_long,
     run_in_thread,
 )
-from lmstudio_integrations.emulator.engines.scripted import chat_template, words
+from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import ENGINE
 from lmstudio_integrations.emulator.engines.scripted.playback import (
     PromptCache,
@@ -49,8 +49,8 @@ from lmstudio_integrations.emulator.engines.scripted.rules import Rule, Situatio
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
+from lmstudio_integrations.types.functions import Tool
 from lmstudio_integrations.types.results import PromptProgress
-from lmstudio_integrations.types.tools import Tool
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -175,7 +175,7 @@ class ScriptedModel:
         return [words.START_TOKEN, *tokens, words.END_TOKEN] if self._config.kind == "embedding" else tokens
 
     async def apply_template(self, history: ChatHistory, tools: Sequence[Tool], config: LlmPredictionConfig) -> str:
-        """Return the conversation in the plain template of `chat_template.py`.
+        """Return the conversation in the plain template of `words.py`.
 
         Raises:
             EngineError: If a rule says so, or the settings name a Jinja template.
@@ -183,7 +183,7 @@ class ScriptedModel:
 
         def render() -> str:
             check_template(self._config.rules, GenerateRequest(config, history, tools=tools))
-            return chat_template.render(history.messages, tools, config.prompt_template)
+            return words.render(history.messages, tools, config.prompt_template)
 
         return await run_in_thread(render, when=is_large(history.messages, len(tools)))
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.base import EngineError
 
 ENGINE = "scripted"
 _VERSION = "1.0.0"

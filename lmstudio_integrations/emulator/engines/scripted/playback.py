@@ -11,10 +11,18 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import get_args
 
-from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest
-from lmstudio_integrations.emulator.engines.errors import EngineError, model_crashed, out_of_memory, template_failed
+from lmstudio_integrations.emulator.engines.base import (
+    EngineError,
+    EngineEvent,
+    Fault,
+    Finished,
+    GenerateRequest,
+    model_crashed,
+    out_of_memory,
+    template_failed,
+)
 from lmstudio_integrations.emulator.engines.generation import progress_details
-from lmstudio_integrations.emulator.engines.scripted import chat_template, words
+from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import display_data, unsupported
 from lmstudio_integrations.emulator.engines.scripted.rules import (
     ANY_TOOL,
@@ -61,8 +69,8 @@ class PromptCache:
         if not common:
             return 0
         template = request.config.prompt_template
-        before_answer = words.count(chat_template.render([], [], template))
-        return words.count(chat_template.render(whole, tools, template)) - before_answer
+        before_answer = words.count(words.render([], [], template))
+        return words.count(words.render(whole, tools, template)) - before_answer
 
 
 _ANY_OBJECT = {"type": "object"}
@@ -231,16 +239,16 @@ def _tokens(request: GenerateRequest) -> int:
     """Return the tokens of the whole prompt."""
     if request.history is None:
         return words.count(request.prompt or "")
-    return words.count(chat_template.render(request.history.messages, offered(request), request.config.prompt_template))
+    return words.count(words.render(request.history.messages, offered(request), request.config.prompt_template))
 
 
 def _read(request: GenerateRequest) -> tuple[int, int | None]:
     """Return the tokens of the prompt, and how many more fit into the context window (`None`: old ones are dropped)."""
     limit, policy = request.context_length, request.config.context_overflow_policy or "truncateMiddle"
     if request.history is None:
-        tokens = chat_template.fit_text(request.prompt or "", limit=limit, policy=policy)
+        tokens = words.fit_text(request.prompt or "", limit=limit, policy=policy)
     else:
-        tokens = chat_template.fit_history(
+        tokens = words.fit_history(
             request.history,
             offered(request),
             limit=limit,

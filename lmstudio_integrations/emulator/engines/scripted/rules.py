@@ -18,14 +18,14 @@ from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines.base import FaultKind, GenerateRequest
-from lmstudio_integrations.emulator.engines.scripted.chat_template import message_text
 from lmstudio_integrations.emulator.engines.scripted.error_codes import MEMBERS
-from lmstudio_integrations.emulator.engines.scripted.regex import Pattern, PatternError
+from lmstudio_integrations.emulator.engines.scripted.schema import Pattern, PatternError
+from lmstudio_integrations.emulator.engines.scripted.words import message_text
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.functions import Tool
 from lmstudio_integrations.types.reranking import QUESTION, QWEN3_RERANKER
-from lmstudio_integrations.types.tools import Tool
 
 _LAST = "{last}"
 

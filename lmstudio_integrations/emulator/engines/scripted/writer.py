@@ -22,8 +22,8 @@ from lmstudio_integrations.emulator.engines.generation import (
     stop_strings,
 )
 from lmstudio_integrations.emulator.engines.scripted import words
-from lmstudio_integrations.emulator.engines.scripted.chat_template import call_parts
 from lmstudio_integrations.emulator.engines.scripted.rules import ToolCall
+from lmstudio_integrations.emulator.engines.scripted.words import call_parts
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,

@@ -8,15 +8,7 @@ one gets a warning and no response (docs/protocol.md#rule-unanswered-calls).
 from collections.abc import Mapping
 
 from lmstudio_integrations.emulator.server.context import Handler
-from lmstudio_integrations.emulator.server.handlers import (
-    files,
-    models,
-    plugins,
-    prediction,
-    repository,
-    system,
-    unsupported,
-)
+from lmstudio_integrations.emulator.server.handlers import files, models, plugins, prediction, repository, system
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, NAMED_ENDPOINTS, Endpoint, Namespace
 
 _MODELS: dict[str, Handler] = {
@@ -87,7 +79,7 @@ SERVED: Mapping[Namespace, Mapping[str, Endpoint]] = {
 
 HANDLERS: Mapping[Namespace, Mapping[str, Handler]] = {
     namespace: {
-        **unsupported.handlers(namespace, NAMED_ENDPOINTS[namespace]),
+        **system.handlers(namespace, NAMED_ENDPOINTS[namespace]),
         **_IMPLEMENTED.get(namespace, {}),
     }
     for namespace in SERVED

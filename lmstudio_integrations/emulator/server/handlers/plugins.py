@@ -15,8 +15,8 @@ from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Fini
 from lmstudio_integrations.emulator.errors import WireError, plugin_not_found
 from lmstudio_integrations.emulator.plugins import CallReports, FunctionPlugin, GeneratorPlugin, Plugin
 from lmstudio_integrations.emulator.server.context import USER_STOPPED, Context, OpenChannel
-from lmstudio_integrations.emulator.server.handlers.unsupported import REASONS, not_supported
-from lmstudio_integrations.emulator.server.prediction_stats import StatsCollector, outcome_of, record_of
+from lmstudio_integrations.emulator.server.handlers.prediction import StatsCollector, outcome_of, record_of
+from lmstudio_integrations.emulator.server.handlers.system import REASONS, not_supported
 from lmstudio_integrations.emulator.testing.request_log import (
     PluginCallRecord,
     PluginCallState,

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.predictions.call_repair.asking import WrongCall, calls_of, response_schema, sentence
-from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTool
+from lmstudio_integrations.client.predictions.call_repair import WrongCall, calls_of, response_schema, sentence
+from lmstudio_integrations.client.predictions.tool_parser.formats import OfferedTool
 
 SCOPE = {"scope": {"type": "string", "enum": ["user", "system"]}}
 

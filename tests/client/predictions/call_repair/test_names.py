@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmstudio_integrations.client.predictions.call_repair.names import (
+from lmstudio_integrations.client.predictions.call_arguments import (
     resembling_arguments,
     resembling_tools,
     same_spelling,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
 from lmstudio_integrations.client.predictions.middleware import Ask
-from lmstudio_integrations.client.predictions.tool_parser import call_parser, formats, lenient_json, parser, tools
+from lmstudio_integrations.client.predictions.tool_parser import call_parser, formats, lenient_json, parser
 from lmstudio_integrations.types._json_schemas import ArgumentSchema
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -132,7 +132,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The characters that were copied, searched or given to a reader."""
     work = list[int]()
 
-    for module in (call_parser, parser, tools, lenient_json):
+    for module in (call_parser, parser, formats, lenient_json):
         for name, value in list(vars(module).items()):
             if isinstance(value, re.Pattern):
                 monkeypatch.setattr(module, name, _CountingPattern(value, work.append))

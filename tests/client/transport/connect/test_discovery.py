@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations._support import network_guard
+from lmstudio_integrations._support import environment
 from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE
 from lmstudio_integrations.client.transport.connect import discovery, opening, probe
 from lmstudio_integrations.client.transport.connect.addresses import Address
-from lmstudio_integrations.client.transport.connect.discovery import Attempt, discover, not_found
-from lmstudio_integrations.client.transport.connect.find import diagnose
+from lmstudio_integrations.client.transport.connect.discovery import Attempt, diagnose, discover, not_found
+from lmstudio_integrations.client.transport.connect.opening import Connect
 from lmstudio_integrations.client.transport.connect.suggestions import NO_RESPONSE
-from lmstudio_integrations.client.transport.connect.websocket import Connect
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
 from tests.client.transport.connect.test_tls_and_redirects import listening
@@ -320,9 +319,9 @@ async def test_a_user_without_a_home_folder_is_a_clear_line(home: Path, monkeypa
 @pytest.fixture
 def blocked() -> Iterator[None]:
     """Let tests block other servers."""
-    network_guard.block()
+    environment.block()
     yield
-    network_guard.unblock()
+    environment.unblock()
 
 
 @pytest.mark.usefixtures("blocked")

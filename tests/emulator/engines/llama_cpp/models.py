@@ -9,8 +9,8 @@ from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, Lla
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import WorkerParameters
 from lmstudio_integrations.types.chat import Chat, ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.functions import Tool
 from lmstudio_integrations.types.results import LlmPredictionFragment
-from lmstudio_integrations.types.tools import Tool
 
 CHAT, EMBEDDING = "smollm2-135m-instruct", "text-embedding-all-minilm-l6-v2"
 CONTEXT_LENGTH = 2048

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import constraints
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.tools import Tool
+from lmstudio_integrations.types.functions import Tool
 
 
 def nested(levels: int) -> dict[str, Any]:

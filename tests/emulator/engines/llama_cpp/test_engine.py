@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished, GenerateRequest, Image
-from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.base import EngineError, EngineEvent, Finished, GenerateRequest, Image
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppModel
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.functions import ToolCallRequest, ToolCallResultPart
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PromptProgress,
@@ -23,7 +23,6 @@ from lmstudio_integrations.types.results import (
     ToolCallName,
     ToolCallStart,
 )
-from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallResultPart
 from tests.emulator.engines.llama_cpp.models import (
     ADD,
     CONTEXT_LENGTH,

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.engines.errors import load_failed
-from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import error_from_response, unsupported
+from lmstudio_integrations.emulator.engines.base import load_failed
+from lmstudio_integrations.emulator.engines.llama_cpp.responses import error_from_response, unsupported
 
 
 @pytest.mark.parametrize(

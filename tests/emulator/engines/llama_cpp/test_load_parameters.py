@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.engines.base import LoadRequest
-from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.base import EngineError, LoadRequest
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, load_parameters
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from tests.emulator.engines.llama_cpp.gguf_files import METADATA, TENSORS, gguf, parameters

@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.engines.base import Image
-from lmstudio_integrations.emulator.engines.errors import EngineError
-from lmstudio_integrations.emulator.engines.llama_cpp import messages as converter
+from lmstudio_integrations.emulator.engines.base import EngineError, Image
+from lmstudio_integrations.emulator.engines.llama_cpp import request_body as converter
 from lmstudio_integrations.types.chat import Chat, ChatHistory
 from lmstudio_integrations.types.files import FileHandle
-from lmstudio_integrations.types.tools import Tool, ToolCallRequest, ToolCallResultPart
+from lmstudio_integrations.types.functions import Tool, ToolCallRequest, ToolCallResultPart
 
 CAT = FileHandle(name="cat", identifier="c1", size_bytes=9, file_type="image")
 PNG = b"\x89PNG\r\n\x1a\n"

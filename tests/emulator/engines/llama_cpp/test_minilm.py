@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations.emulator.engines import weights
-from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, load_parameters, minilm
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, gguf, load_parameters
 from lmstudio_integrations.emulator.engines.llama_cpp.gguf import read_header, to_metadata
 
 
@@ -18,7 +18,7 @@ def test_the_known_metadata_of_bundled_weights_is_that_of_the_files(name: str, t
     path = first
     if first.suffix != ".gguf":
         path = tmp_path / "converted.gguf"
-        minilm.convert(first, others[0], path)
+        gguf.convert(first, others[0], path)
     found = to_metadata(read_header(path), first.stat().st_size, vision=False)
     assert found == LlamaCppEngine(threads=1).metadata(name, bundle.kind)
     assert load_parameters.is_embedding(read_header(path)) == (bundle.kind == "embedding")
@@ -37,5 +37,5 @@ def test_a_file_that_windows_does_not_replace_must_be_the_same(
     first, *others = weights.locate(weights.BUNDLES["text-embedding-all-minilm-l6-v2"], offline=True)
     monkeypatch.setattr(Path, "replace", replace)
     with contextlib.nullcontext() if is_same else pytest.raises(PermissionError):
-        minilm.convert(first, others[0], tmp_path / "converted.gguf")
+        gguf.convert(first, others[0], tmp_path / "converted.gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["converted.gguf"]

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from lmstudio_integrations.emulator.engines.llama_cpp.patterns import supported_pattern
+from lmstudio_integrations.emulator.engines.llama_cpp.constraints import supported_pattern
 
 
 def as_grammar_reads_it(pattern: str) -> "re.Pattern[str]":

@@ -11,7 +11,7 @@ import pytest
 from lmstudio_integrations.emulator.engines.base import GenerateRequest
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppModel
 from lmstudio_integrations.types.chat import Chat
-from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallResultPart
+from lmstudio_integrations.types.functions import ToolCallRequest, ToolCallResultPart
 from tests.emulator.engines.llama_cpp.models import ADD, STEADY, WEATHER, load
 
 pytestmark = pytest.mark.slow

@@ -11,13 +11,12 @@ import pytest
 import pytest_asyncio
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.engines.base import EngineEvent
-from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.base import EngineError, EngineEvent
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppModel
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.functions import ToolCallRequest, ToolCallResultPart
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress, ToolCallEnd
-from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallResultPart
 from tests.emulator.bare_client import named, wire
 from tests.emulator.engines.llama_cpp.models import ADD, STEADY, chat_of, finished, load, run, text_of
 from tests.support import recurrent_model

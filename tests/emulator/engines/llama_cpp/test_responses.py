@@ -20,7 +20,7 @@ from lmstudio_integrations.emulator.engines.llama_cpp.responses import (
     read_completion,
 )
 from lmstudio_integrations.emulator.models.clock import ManualClock
-from lmstudio_integrations.emulator.server.prediction_stats import StatsCollector
+from lmstudio_integrations.emulator.server.handlers.prediction import StatsCollector
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PromptProgress,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import worker_client, worker_main
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import LineDecoder, Worker, encode, read_line
 from lmstudio_integrations.emulator.engines.weights import install_hint

@@ -8,8 +8,8 @@ from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished, G
 from lmstudio_integrations.emulator.engines.scripted import Rule, ScriptedEngine, ScriptedModel
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
+from lmstudio_integrations.types.functions import Tool
 from lmstudio_integrations.types.results import LlmPredictionFragment
-from lmstudio_integrations.types.tools import Tool
 
 Rules = Iterable[Rule | Mapping[str, Any]]
 

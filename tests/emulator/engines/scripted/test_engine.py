@@ -7,13 +7,12 @@ from typing import Any, cast
 
 import pytest
 
-from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest, LoadRequest
-from lmstudio_integrations.emulator.engines.errors import EngineError
-from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel, chat_template, words
+from lmstudio_integrations.emulator.engines.base import EngineError, EngineEvent, GenerateRequest, LoadRequest
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel, words
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.functions import Tool
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
-from lmstudio_integrations.types.tools import Tool
 from tests.emulator.engines.scripted.models import (
     FakeSleep,
     Response,
@@ -81,8 +80,8 @@ async def cached(model: ScriptedModel, request: GenerateRequest) -> int:
 
 def tokens(some: Chat, tools: list[Tool] | None = None) -> int:
     """The tokens of messages in the middle of a prompt."""
-    rendered = chat_template.render(some.to_history().messages, tools or [])
-    return words.count(rendered) - words.count(chat_template.render([], []))
+    rendered = words.render(some.to_history().messages, tools or [])
+    return words.count(rendered) - words.count(words.render([], []))
 
 
 async def test_whole_messages_that_an_earlier_prompt_began_with_are_cached() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations.emulator import errors
-from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported as unsupported_by_llama_cpp
+from lmstudio_integrations.emulator.engines.llama_cpp.responses import unsupported as unsupported_by_llama_cpp
 from lmstudio_integrations.emulator.engines.scripted.error_codes import MEMBERS, unsupported
 
 PROTOCOL = Path(__file__).parents[4] / "docs" / "protocol.md"

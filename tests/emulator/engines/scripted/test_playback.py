@@ -5,8 +5,14 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest, LoadRequest
-from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.base import (
+    EngineError,
+    EngineEvent,
+    Fault,
+    Finished,
+    GenerateRequest,
+    LoadRequest,
+)
 from lmstudio_integrations.emulator.engines.scripted import Rule, ScriptedEngine
 from lmstudio_integrations.errors import (
     LMStudioInsufficientResourcesError,

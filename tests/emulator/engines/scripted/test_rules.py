@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.engines.base import GenerateRequest, LoadRequest
-from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.base import EngineError, GenerateRequest, LoadRequest
 from lmstudio_integrations.emulator.engines.scripted import (
     Rule,
     ScriptedEngine,
@@ -18,6 +17,7 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import Chat, ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.functions import Tool
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     ToolCallArguments,
@@ -26,7 +26,6 @@ from lmstudio_integrations.types.results import (
     ToolCallName,
     ToolCallStart,
 )
-from lmstudio_integrations.types.tools import Tool
 from tests.emulator.engines.scripted.models import FakeSleep, Response, events_of, generate_request, load, respond, tool
 
 IMAGE = FileHandle(name="cat.png", identifier="f1", size_bytes=3, file_type="image")

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmstudio_integrations.emulator.engines.base import GenerateRequest
-from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.base import EngineError, GenerateRequest
 from lmstudio_integrations.emulator.engines.scripted import Rule, words
 from lmstudio_integrations.emulator.engines.scripted.writer import StopStringMatcher
 from lmstudio_integrations.errors import LMStudioContextOverflowError

@@ -9,8 +9,8 @@ import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
-from lmstudio_integrations.emulator.server import retrieval
-from lmstudio_integrations.emulator.server.retrieval import RetrievalConfig, chunk, cosine
+from lmstudio_integrations.emulator.server.handlers import files as handlers
+from lmstudio_integrations.emulator.server.handlers.files import RetrievalConfig, chunk, cosine
 from tests.emulator.bare_client import TIMEOUT, Wire, prediction_request, wire
 from tests.emulator.server.handlers.models import TEXT
 
@@ -163,14 +163,14 @@ def test_a_retrieval_can_be_cancelled_between_two_chunks() -> None:
 def test_the_long_steps_of_a_retrieval_do_not_block_others(
     me: Wire, files: Wire, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    reached, go_on, done = threading.Event(), threading.Event(), getattr(retrieval, step)
+    reached, go_on, done = threading.Event(), threading.Event(), getattr(handlers, step)
 
     def slow(*arguments: Any) -> Any:
         reached.set()
         assert go_on.wait(TIMEOUT)
         return done(*arguments)
 
-    monkeypatch.setattr(retrieval, step, slow)
+    monkeypatch.setattr(handlers, step, slow)
     channel = files.open("retrieve", searching(files, "sky"))
     assert reached.wait(TIMEOUT)
     assert len(me.result("listLoaded")) == 2

@@ -10,7 +10,7 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished
 from lmstudio_integrations.emulator.engines.scripted import ScriptedModel
 from lmstudio_integrations.emulator.models.clock import ManualClock
-from lmstudio_integrations.emulator.server.prediction_stats import StatsCollector
+from lmstudio_integrations.emulator.server.handlers.prediction import StatsCollector
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PromptProgress,

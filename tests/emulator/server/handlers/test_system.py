@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.server.handlers import HANDLERS, SERVED, unsupported
+from lmstudio_integrations.emulator.server.handlers import HANDLERS, SERVED
+from lmstudio_integrations.emulator.server.handlers import system as handlers
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, NAMED_ENDPOINTS, Namespace, Rpc
 from tests.emulator.bare_client import Wire, wire
 
@@ -36,7 +37,7 @@ def test_every_endpoint_is_served() -> None:
 def test_what_the_server_does_not_have_fails_by_name_or_returns_an_empty_result(
     server: Emulator, namespace: Namespace
 ) -> None:
-    results = unsupported.FIXED_RESULTS.get(namespace, {})
+    results = handlers.FIXED_RESULTS.get(namespace, {})
     with wire(server, namespace) as me:
         for name in NAMED_ENDPOINTS[namespace].keys() - results.keys():
             for parameter in (None, {"any": ["thing"]}):
@@ -53,7 +54,7 @@ def test_what_the_server_does_not_have_fails_by_name_or_returns_an_empty_result(
 
 def test_an_unsupported_endpoint_needs_a_reason_before_it_is_called() -> None:
     with pytest.raises(KeyError, match="system"):
-        unsupported.handlers("system", ["unheardOf"])
+        handlers.handlers("system", ["unheardOf"])
 
 
 @pytest.mark.parametrize("kind", ["signal", "writableSignal"])

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator.testing.cassette import ABSENT, Event, Interaction, Request
-from lmstudio_integrations.emulator.testing.matching import MAX_LISTED, Matcher
 from lmstudio_integrations.emulator.testing.redaction import Redaction
+from lmstudio_integrations.emulator.testing.wire_items import MAX_LISTED, Matcher
 
 Change = Callable[[dict[str, Any]], object]
 

@@ -1,19 +1,17 @@
-"""What the chat template of an instance does with thoughts, and how it is made to keep those of all turns.
+"""Earlier thoughts in a conversation: what is sent of them, and what the chat template of an instance does with them.
 
-A small conversation is rendered that has a thought in each place, once per instance, and the prompt shows what has
-become of it. For `keep_reasoning`, it is rendered again with what may help. Some templates have a switch, but the
-protocol passes no setting to a template by its name. There are two ways: a line before the template that sets the
-switch, or a custom field of a model of LM Studio's catalog.
+The wire has no place for a thought, so it goes back as text between its tags, and the template decides
+(docs/protocol.md#earlier-reasoning). First how a template is measured, and made to keep what it would omit; then which
+thoughts an instance gets, and as which text.
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.models.queries import get_base_config, look_up
-from lmstudio_integrations.client.models.rendering import render
-from lmstudio_integrations.client.models.state import Configured, Instance
+from lmstudio_integrations.client.models.state import Configured, Instance, Specifier
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
@@ -23,9 +21,40 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.kv_config import custom_fields_of, stack_of
+from lmstudio_integrations.protocol.requests import ApplyPromptTemplate, TemplateParameters
 from lmstudio_integrations.types.chat import text_part
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.reasoning import REJECTED_REASONING, WORST_FIRST, ReasoningReplay, Tags, Treatment
+from lmstudio_integrations.types.reasoning import (
+    REJECTED_REASONING,
+    WORST_FIRST,
+    ReasoningOptions,
+    ReasoningReplay,
+    Tags,
+    Treatment,
+)
+
+NO_FLAGS: TemplateParameters = {}
+_NO_LAYERS: Mapping[str, Any] = {"layers": []}
+
+
+def render(
+    operation: Operation,
+    specifier: Specifier,
+    history: Mapping[str, Any],
+    flags: TemplateParameters = NO_FLAGS,
+    stack: Mapping[str, Any] = _NO_LAYERS,
+) -> Flow[str]:
+    """Return a conversation in wire form as the prompt that an instance would get. The model is not loaded for it."""
+    parameter = ApplyPromptTemplate(specifier=specifier, history=history, predictionConfigStack=stack, opts=flags)
+    return (yield from operation.call("llm", "applyPromptTemplate", parameter, _format, label="Prompt template"))
+
+
+def _format(result: Any) -> str:
+    prompt = result["formatted"]
+    if not isinstance(prompt, str):
+        raise TypeError(f"expected a string; got {type(prompt).__name__}")
+    return prompt
+
 
 OWN_TEMPLATE = LlmPredictionConfig()
 """What changes the chat template of an instance: nothing."""
@@ -253,3 +282,134 @@ def keeping(
         f"turns (tried: {', '.join(tried)}); omit keep_reasoning, load the model with a template that keeps it, "
         "or write it as text with send_reasoning='always'"
     )
+
+
+Messages: TypeAlias = Sequence[Mapping[str, Any]]
+"""Messages in wire form, with reasoning."""
+
+
+class Sent(NamedTuple):
+    """A conversation as an instance gets it.
+
+    Attributes:
+        messages: The messages.
+        template: The settings that must go with them, because they change the chat template.
+        replay: What the template does with thoughts, if that decided about them.
+    """
+
+    messages: Messages
+    template: LlmPredictionConfig = OWN_TEMPLATE
+    replay: ReasoningReplay | None = None
+
+
+def sent_messages(
+    operation: Operation,
+    instance: Instance,
+    messages: Messages,
+    options: ReasoningOptions,
+    settings: LlmPredictionConfig,
+) -> Flow[Sent]:
+    """Return messages as an instance gets them: each thought as text, or omitted.
+
+    Args:
+        operation: The operation that asks the server.
+        instance: The instance.
+        messages: The messages.
+        options: Which thoughts are sent, and whether the template is to keep them.
+        settings: The settings of the request, among which may be the tags and the template.
+    """
+    if settings.raw:  # which may have the tags and the template by their wire keys
+        settings = LlmPredictionConfig.from_fields(settings.to_fields())
+    template, requested = OWN_TEMPLATE, tags_of_setting(settings.reasoning_parsing)
+    if settings.prompt_template is not None:
+        template = LlmPredictionConfig(prompt_template=settings.prompt_template)
+    if options.keep:
+        template = yield from keeping(operation, instance, template, requested)
+    if instance.reasoning.is_rejected:
+        return Sent(without_thoughts(messages), template, REJECTED_REASONING)
+    if options.send is False:
+        return Sent(without_thoughts(messages), template)
+    contents = [message["content"] for message in messages]
+    thoughts = [_tags_of(part) for content in contents for part in content if _is_whole_thought(part, content)]
+    tags = yield from sent_tags(operation, instance, thoughts, requested)
+    replay = known = None
+    if options.send == "auto" and tags:
+        try:
+            replay = known = yield from replay_of(operation, instance, next(iter(tags.values())), template)
+        except LMStudioModelNotFoundError:
+            raise
+        except LMStudioServerError:  # it says nothing about the template, so the next conversation asks again
+            replay = REJECTED_REASONING
+    last_user = max((at for at, message in enumerate(messages) if message["role"] == "user"), default=-1)
+    written = [
+        _write(message, tags, replay, is_current=at > last_user)
+        if at > last_user or options.send != "turn"
+        else without_thoughts([message])[0]
+        for at, message in enumerate(messages)
+    ]
+    return Sent(written, template, known)
+
+
+def _write(
+    message: Mapping[str, Any], tags: Mapping[Tags, Tags], replay: ReasoningReplay | None, *, is_current: bool
+) -> dict[str, Any]:
+    """Return a message with its thoughts as texts.
+
+    Args:
+        message: The message.
+        tags: The tags to send, by those that thoughts have.
+        replay: What the template does with thoughts; `None` sends all.
+        is_current: Whether it comes after the last user message.
+    """
+    parts = message["content"]
+    kinds = {part["type"] for part in parts}
+    place = "answer" if "toolCallRequest" not in kinds else "current_call" if is_current else "earlier_call"
+    is_sent = replay is None or replay.sent_by_place[place]
+
+    def text(part: Mapping[str, Any]) -> str:
+        if not (is_sent and _is_whole_thought(part, parts)):
+            return ""
+        if replay is None or not replay.is_bare:
+            return _with_tags(part, tags[_tags_of(part)])
+        gap = "\n\n" if "text" in kinds and part["text"].strip() else ""
+        return f"{part['text'].strip()}{gap}"
+
+    return {**message, "content": _content(parts, text)}
+
+
+def without_thoughts(messages: Messages) -> list[dict[str, Any]]:
+    return [{**message, "content": _content(message["content"], lambda _: "")} for message in messages]
+
+
+def _content(content: Sequence[Mapping[str, Any]], write: Callable[[Mapping[str, Any]], str]) -> list[Any]:
+    """Return the parts of a message, with each thought as a text, which is joined with those beside it."""
+    written, joins = list[Mapping[str, Any]](), False
+    for part in content:
+        is_thought = part["type"] == "reasoning"
+        own = text_part(write(part)) if is_thought else part
+        if (joins or is_thought) and written and written[-1]["type"] == own["type"] == "text":
+            own = text_part(written.pop()["text"] + own["text"])
+        written.append(own)
+        joins = is_thought
+    return [part for part in written if part != text_part("")] or ([text_part("")] if content else [])
+
+
+def _tags_of(part: Mapping[str, Any]) -> Tags:
+    return Tags.of(part.get("startTag"), part.get("endTag"))
+
+
+def _is_whole_thought(part: Mapping[str, Any], content: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a part of a message is a thought that was not cut off: it has an end, or something follows it."""
+    return part["type"] == "reasoning" and bool(part.get("endTag") or part is not content[-1])
+
+
+def _with_tags(part: Mapping[str, Any], tags: Tags) -> str:
+    """Return a thought between tags: its own if they are the same, with the white space that the model wrote.
+
+    A thought that the model began and did not end, because it made a call, has no end tag here either.
+    """
+    own = _tags_of(part)
+    start = part["startTag"] if own.start == tags.start else tags.start
+    is_left_open = bool(own.start) and not own.end
+    end = "" if is_left_open else part["endTag"] if own.end == tags.end else tags.end
+    return f"{start}{part['text']}{end}"

@@ -1,1 +1,0 @@
-"""Listens to what the client reports, and makes spans and metrics of it. Nothing else knows OpenTelemetry."""
