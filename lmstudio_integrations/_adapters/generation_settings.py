@@ -30,7 +30,7 @@ from lmstudio_integrations._adapters.input_checks import (
 )
 from lmstudio_integrations._adapters.reasoning_effort import ReasoningEffort, is_catalog_key, sent_effort
 from lmstudio_integrations._support.typeguards import is_mapping
-from lmstudio_integrations.client.predictions.repetition import characters_of
+from lmstudio_integrations.client.predictions.plan import characters_of
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._config_base import wire_keys

@@ -1,28 +1,32 @@
-"""What a prediction requests: `requests.py` makes a plan from the parameters of a call. And its callbacks."""
+"""What a prediction requests, and its callbacks. Everything is checked before it is sent.
+
+The client makes a plan of the keyword arguments of a call, the adapters make one of their settings; `prediction.py`
+carries it out. The beginning says which tools a plan offers, and what is wrong with a response without a required call.
+"""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache, partial
-from typing import Any, Protocol, TypeAlias, TypedDict
+from functools import cache, cached_property, partial
+from typing import Any, Self, TypeAlias, TypedDict
 
-from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations._support.text import shown
+from lmstudio_integrations._support.typeguards import SAFE_INTEGER, is_object
 from lmstudio_integrations.client.files.uploads import PendingHistory, prepare_images, with_valid_files
 from lmstudio_integrations.client.models.chat_templates import PromptSettings, place_system_messages
 from lmstudio_integrations.client.models.reasoning import NO_FLAGS
 from lmstudio_integrations.client.models.state import Instance, Specifier
-from lmstudio_integrations.client.predictions.repetition import characters_of
 from lmstudio_integrations.client.support.arguments import check_names, checked_timeouts, optional_text
 from lmstudio_integrations.client.transport.flows import Flow, call_back
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.protocol.endpoints import Channel, Namespace, channel
+from lmstudio_integrations.protocol.endpoints import Channel, channel
 from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.protocol.kv_config import collapse, layer_of, stack_of
 from lmstudio_integrations.protocol.prompt_fingerprint import FingerprintMaker, PromptFingerprint, fingerprint_of
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict, TemplateParameters
 from lmstudio_integrations.types._config_base import wire_keys
-from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, Message, WireHistory, WirePrompt
+from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, Message, WireHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict, TimeoutParameters
 from lmstudio_integrations.types.files import FileHandle
@@ -145,67 +149,6 @@ class Callbacks:
             yield from call_back(name, callback, *arguments)
 
 
-class PredictionRequest(Protocol):
-    """One way to request a prediction. If the server does not know the endpoint, the next way is tried."""
-
-    namespace: Namespace
-    endpoint: Channel
-
-    def upload(self, operation: Operation) -> Flow[None]:
-        """Upload what the request refers to. It is run once for each operation."""
-        ...
-
-    def parameter(self, operation: Operation, instance: Instance) -> Flow[Mapping[str, Any]]:
-        """Return the parameter of the request."""
-        ...
-
-
-@dataclass(slots=True)
-class Plan:
-    """What a prediction requests. Each prediction has its own.
-
-    Attributes:
-        requests: The ways to request it, best first.
-        label: What errors call it.
-        settings: Its settings.
-        options: The keyword arguments of the call; each middleware reads its own.
-        preset: A preset on the server, by its (fuzzy) identifier.
-        timeouts: Timeouts that differ from the client's.
-        files: The uploaded files that it refers to.
-        has_files: Whether its conversation has images or other files, perhaps still to be uploaded.
-        has_reasoning: Whether its conversation has earlier thoughts.
-        reasoning: What is done with them.
-        fingerprint: Returns the fingerprint of its conversation; `None` if it has none.
-        callbacks: What is called with parts of the response.
-        parse_json: Whether to parse the response as a JSON object, if it is one.
-        keeps_misfits: Whether calls in the text whose arguments do not fit are calls: the caller checks them.
-        tools: The definitions of the tools that the model may call, in wire form.
-        requires_call: Whether it must call one.
-    """
-
-    requests: Sequence[PredictionRequest]
-    label: str
-    settings: LlmPredictionConfig
-    options: Mapping[str, Any]
-    preset: str | None = None
-    timeouts: Timeouts = field(default_factory=dict[str, float | None])
-    files: tuple[FileHandle, ...] = ()
-    has_files: bool = False
-    has_reasoning: bool = False
-    reasoning: ReasoningOptions = DEFAULT_REASONING
-    fingerprint: FingerprintMaker | None = None
-    callbacks: Callbacks | None = None
-    parse_json: bool = False
-    keeps_misfits: bool = False
-    tools: Sequence[Mapping[str, Any]] = ()
-    requires_call: bool = False
-
-    @property
-    def forces_call(self) -> bool:
-        """Whether a required call that does not come is requested by grammar."""
-        return self.requires_call and self.options.get("required_tool_fallback", False)
-
-
 History: TypeAlias = str | Chat | ChatHistory | WireHistory | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
 PredictionSettings: TypeAlias = LlmPredictionConfig | LlmPredictionConfigDict
 
@@ -310,85 +253,162 @@ class PromptParameters(TypedDict, total=False):
     config: PredictionSettings | None
 
 
-class UploadedHistory:
-    """A conversation with its images, which are uploaded on request. The requests of one prediction share it."""
+@dataclass(frozen=True, slots=True)
+class PredictionOptions:
+    """What is done with a prediction beside sending and reading it. Each middleware reads its own.
 
-    def __init__(self, history: WireHistory | PendingHistory) -> None:
-        self._pending = history if isinstance(history, PendingHistory) else None
-        self._uploaded_in: Operation | None = None
-        self.wire: WireHistory = WireHistory([]) if isinstance(history, PendingHistory) else history
-        """The conversation, once its images are uploaded."""
+    Keyword arguments of the same names say what each means, see `PredictionParameters`; `reasoning` has two of them.
+    """
+
+    check_response: bool = True
+    check_context: bool = False
+    tools_first: bool = False
+    rescue_tool_calls: bool = False
+    repair_tool_calls: bool = False
+    required_tool_fallback: bool = False
+    stop_on_repetition: bool | int = False
+    think_first: bool = True
+    preset: str | None = None
+    reasoning: ReasoningOptions = DEFAULT_REASONING
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Self:
+        """Return the options among keyword arguments.
+
+        Raises:
+            LMStudioValueError: If one has an invalid value.
+        """
+        given = {name: parameters[name] for name in cls.__slots__ if name in parameters}
+        optional_text(given.get("preset"), "preset")
+        characters_of(given.get("stop_on_repetition", False))
+        return cls(**given, reasoning=_reasoning(parameters))
+
+
+def characters_of(value: object) -> int | None:
+    """Return for how many characters `stop_on_repetition` lets a block be repeated; `None` for the default rule.
+
+    Raises:
+        LMStudioValueError: If it is neither a boolean nor a positive whole number.
+    """
+    if isinstance(value, bool):
+        return None
+    if not isinstance(value, int) or not 1 <= value <= SAFE_INTEGER:
+        raise LMStudioValueError(
+            f"stop_on_repetition must be True, False or a positive whole number of characters; got {shown(value)}"
+        )
+    return value
+
+
+NO_OPTIONS = PredictionOptions()
+_PREDICT, _COMPLETE = channel("llm", "predict"), channel("llm", "completeRawText")
+
+
+@dataclass
+class Plan:
+    """What a prediction requests: the next message of a conversation, or the continuation of a text.
+
+    The client makes it of keyword arguments, the adapters of their settings. Each prediction has its own.
+
+    Attributes:
+        settings: Its settings.
+        options: What is done with it beside sending and reading it.
+        history: The conversation; `None` if a text is continued.
+        prompt: The text.
+        timeouts: Timeouts that differ from the client's.
+        callbacks: What is called with parts of the response.
+        parse_json: Whether to parse the response as a JSON object, if it is one.
+        keeps_misfits: Whether calls in the text whose arguments do not fit are calls: the caller checks them.
+    """
+
+    settings: LlmPredictionConfig
+    options: PredictionOptions = NO_OPTIONS
+    history: WireHistory | PendingHistory | None = None
+    prompt: str = ""
+    timeouts: Timeouts = field(default_factory=dict[str, float | None])
+    callbacks: Callbacks | None = None
+    parse_json: bool = False
+    keeps_misfits: bool = False
+    _sent: WireHistory | None = field(default=None, init=False)
+    """The conversation once its images are uploaded."""
+    _uploaded_in: Operation | None = field(default=None, init=False)
+
+    @property
+    def label(self) -> str:
+        """What errors call the prediction."""
+        return "Completion" if self.history is None else "Chat response"
+
+    @property
+    def endpoints(self) -> tuple[Channel, ...]:
+        """The ways to request it, best first. If the server does not know one, the next is tried."""
+        return (_COMPLETE, _PREDICT) if self.history is None else (_PREDICT,)
+
+    @cached_property
+    def files(self) -> tuple[FileHandle, ...]:
+        """The uploaded files that it refers to."""
+        return () if self.history is None else tuple(self.history.files)
+
+    @property
+    def has_files(self) -> bool:
+        """Whether its conversation has images or other files, perhaps still to be uploaded."""
+        return isinstance(self.history, PendingHistory) or bool(self.files)
+
+    @property
+    def has_reasoning(self) -> bool:
+        """Whether its conversation has earlier thoughts."""
+        return self.history is not None and self.history.has_reasoning
+
+    @cached_property
+    def fingerprint(self) -> FingerprintMaker | None:
+        """Returns the fingerprint of its conversation; `None` if it has none."""
+        return None if self.history is None else cache(partial(_fingerprint, self.history, self.settings))
+
+    @cached_property
+    def tools(self) -> Sequence[Mapping[str, Any]]:
+        """The definitions of the tools that the model may call, in wire form."""
+        return offered_tools(self.settings) if self.history is not None and may_call(self.settings) else ()
+
+    @property
+    def requires_call(self) -> bool:
+        """Whether the model must call a tool."""
+        return self.history is not None and requires_call(self.settings)
+
+    @property
+    def forces_call(self) -> bool:
+        """Whether a required call that does not come is requested by grammar."""
+        return self.requires_call and self.options.required_tool_fallback
+
+    @cached_property
+    def _stack(self) -> Mapping[str, Any]:
+        return stack_of(self.settings)
 
     def upload(self, operation: Operation) -> Flow[None]:
         """Upload the images, once for each operation: the next may run on another host, or after a lost connection."""
-        pending = self._pending
-        if pending is not None and self._uploaded_in is not operation:
-            allowed = pending.allow_private_hosts
-            handles = yield from prepare_images(operation, pending.images, allow_private_hosts=allowed)
-            self._uploaded_in, self.wire = operation, pending.encode(handles)
+        history = self.history
+        if isinstance(history, PendingHistory) and self._uploaded_in is not operation:
+            allowed = history.allow_private_hosts
+            handles = yield from prepare_images(operation, history.images, allow_private_hosts=allowed)
+            self._uploaded_in, self._sent = operation, history.encode(handles)
 
-
-class ChatRequest:
-    """Requests the next message of a conversation."""
-
-    namespace: Namespace = "llm"
-    endpoint: Channel = channel("llm", "predict")
-
-    def __init__(self, history: UploadedHistory, settings: LlmPredictionConfig) -> None:
-        self._history = history
-        self._stack = stack_of(settings)
-
-    def upload(self, operation: Operation) -> Flow[None]:
-        """Upload the images."""
-        yield from self._history.upload(operation)
-
-    def parameter(self, operation: Operation, instance: Instance) -> Flow[Predict]:
-        """Return the parameter of the request."""
-        history = self._history.wire
+    def parameter(self, operation: Operation, instance: Instance, endpoint: Channel) -> Flow[Mapping[str, Any]]:
+        """Return the parameter of the request to an endpoint."""
+        specifier, history = instance.specifier, self._sent or self.history
+        if endpoint is _COMPLETE:
+            return CompleteRawText(modelSpecifier=specifier, rawPrompt=self.prompt, predictionConfigStack=self._stack)
+        if history is None:
+            return chat_request_of_text(specifier, self.prompt, self._stack)
+        assert isinstance(history, WireHistory), "the images are uploaded"
         if history.system_first is not None:
             history = yield from place_system_messages(operation, instance, history)
         if history.files:
             history = yield from with_valid_files(operation, history)
-        return Predict(modelSpecifier=instance.specifier, history=history.to_dict(), predictionConfigStack=self._stack)
-
-
-class CompletionRequest:
-    """Requests the continuation of a text."""
-
-    namespace: Namespace = "llm"
-    endpoint: Channel = channel("llm", "completeRawText")
-
-    def __init__(self, prompt: str, settings: LlmPredictionConfig) -> None:
-        self._prompt = prompt
-        self._stack = stack_of(settings)
-
-    def upload(self, operation: Operation) -> Flow[None]:  # noqa: ARG002 - there is nothing to upload
-        """Upload nothing."""
-        yield from ()
-
-    def parameter(self, operation: Operation, instance: Instance) -> Flow[Mapping[str, Any]]:  # noqa: ARG002
-        """Return the parameter of the request."""
-        yield from ()
-        return self._parameter(instance.specifier)
-
-    def _parameter(self, specifier: Specifier) -> Mapping[str, Any]:
-        return CompleteRawText(modelSpecifier=specifier, rawPrompt=self._prompt, predictionConfigStack=self._stack)
-
-
-class LegacyCompletionRequest(CompletionRequest):
-    """Requests the continuation of a text from a server without `completeRawText`.
-
-    It is a chat request with [a template that only shows the text](docs/protocol.md#respond-and-complete).
-    """
-
-    endpoint: Channel = ChatRequest.endpoint
-
-    def _parameter(self, specifier: Specifier) -> Mapping[str, Any]:
-        return chat_request_of_text(specifier, self._prompt, self._stack)
+        return Predict(modelSpecifier=specifier, history=history.to_dict(), predictionConfigStack=self._stack)
 
 
 def chat_request_of_text(specifier: Specifier, text: str, stack: Mapping[str, Any]) -> Predict:
-    """Return the parameter of a chat request that continues a text: a template only shows it."""
+    """Return the parameter of a chat request that continues a text, for a server without `completeRawText`.
+
+    [A template](docs/protocol.md#respond-and-complete) only shows the text.
+    """
     history = WireHistory.of_prompt(text).to_dict()
     layers = [*stack["layers"], _LEGACY_LAYER]
     return Predict(modelSpecifier=specifier, history=history, predictionConfigStack={"layers": layers})
@@ -428,40 +448,29 @@ def encode(history: History) -> WireHistory:
 
 def plan_response(history: History | PendingHistory, parameters: PredictionParameters, *, is_async: bool) -> Plan:
     """Plan the next message of a conversation."""
-    settings = _settings(parameters, is_async=is_async)
-    keeps_misfits = not parameters.get("check_response", True)
-    plan = plan_round(history, settings, parameters, keeps_misfits=keeps_misfits)
-    if parameters:
-        _add_reading(plan, parameters)
-    return plan
-
-
-def plan_round(
-    history: History | PendingHistory,
-    settings: LlmPredictionConfig,
-    parameters: Mapping[str, Any],
-    *,
-    keeps_misfits: bool = False,
-) -> Plan:
-    """Plan the model's next message with resolved settings, and without callbacks: a round of the tool loop.
-
-    Args:
-        history: The conversation.
-        settings: The settings.
-        parameters: The keyword arguments of the call.
-        keeps_misfits: Whether calls in the text whose arguments do not fit are calls: the caller checks them.
-    """
     encoded = history if isinstance(history, PendingHistory) else encode(history)
-    plan = Plan([ChatRequest(UploadedHistory(encoded), settings)], "Chat response", settings, parameters)
-    plan.files, plan.has_reasoning = tuple(encoded.files), encoded.has_reasoning
-    plan.has_files = bool(encoded.files) or isinstance(encoded, PendingHistory)
-    plan.fingerprint = cache(partial(_fingerprint, encoded, settings))
+    return _plan(Plan(_settings(parameters, is_async=is_async), history=encoded), parameters)
+
+
+def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: bool) -> Plan:
+    """Plan the continuation of a text."""
+    if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise LMStudioValueError(f"the prompt must be a string; got {prompt!r}")
+    if not prompt:
+        raise LMStudioValueError("the prompt is empty; give the model a text to continue")
+    return _plan(Plan(_settings(parameters, is_async=is_async), prompt=prompt), parameters)
+
+
+def _plan(plan: Plan, parameters: Mapping[str, Any]) -> Plan:
+    """Return a plan with what keyword arguments say besides the settings."""
     if not parameters:
         return plan
-    _add_options(plan)
-    if settings.raw_tools is not None and may_call(settings):
-        plan.tools, plan.keeps_misfits = offered_tools(settings), keeps_misfits
-    plan.requires_call = settings.tool_choice is not None and requires_call(settings)
+    plan.options, plan.timeouts = PredictionOptions.of(parameters), checked_timeouts(parameters)
+    is_checked = plan.options.check_response
+    plan.parse_json = plan.settings.structured is not None and is_checked and is_requested(plan.settings)
+    plan.keeps_misfits = not is_checked
+    if not CALLBACKS.isdisjoint(parameters):
+        plan.callbacks = Callbacks(**{name: parameters[name] for name in CALLBACKS & parameters.keys()})
     return plan
 
 
@@ -474,28 +483,6 @@ def _fingerprint(history: WireHistory | PendingHistory, settings: LlmPredictionC
     return fingerprint_of(history.messages, offered_tools(settings))
 
 
-def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: bool) -> Plan:
-    """Plan the continuation of a text."""
-    if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-        raise LMStudioValueError(f"the prompt must be a string; got {prompt!r}")
-    if not prompt and not isinstance(prompt, WirePrompt):
-        raise LMStudioValueError("the prompt is empty; give the model a text to continue")
-    settings = _settings(parameters, is_async=is_async)
-    requests = [CompletionRequest(prompt, settings), LegacyCompletionRequest(prompt, settings)]
-    plan = Plan(requests, "Completion", settings, parameters)
-    if parameters:
-        _add_options(plan)
-        _add_reading(plan, parameters)
-    return plan
-
-
-def _add_options(plan: Plan) -> None:
-    plan.preset = optional_text(plan.options.get("preset"), "preset")
-    plan.timeouts = checked_timeouts(plan.options)
-    characters_of(plan.options.get("stop_on_repetition", False))
-    plan.reasoning = _reasoning(plan.options)
-
-
 def _reasoning(parameters: Mapping[str, Any]) -> ReasoningOptions:
     return ReasoningOptions.of(parameters.get("send_reasoning", "auto"), parameters.get("keep_reasoning", False))
 
@@ -504,19 +491,6 @@ def prompt_settings(parameters: PromptParameters, flags: TemplateParameters = NO
     """Return what changes a prompt, with the flags of `template_flags`."""
     check_names(parameters, PromptParameters.__annotations__, in_config=_SETTINGS)
     return PromptSettings(_reasoning(parameters), LlmPredictionConfig.parse(parameters.get("config")), flags)
-
-
-def _add_reading(plan: Plan, parameters: PredictionParameters) -> None:
-    """Add how the caller gets the response: parsed, and by callbacks. The tool loop has callbacks of its own."""
-    is_checked = plan.settings.structured is not None and parameters.get("check_response", True)
-    plan.parse_json = is_checked and is_requested(plan.settings)
-    if not CALLBACKS.isdisjoint(parameters):
-        plan.callbacks = Callbacks(
-            parameters.get("on_first_token"),
-            parameters.get("on_prediction_fragment"),
-            parameters.get("on_message"),
-            parameters.get("on_prompt_processing_progress"),
-        )
 
 
 def _settings(parameters: PredictionParameters, *, is_async: bool) -> LlmPredictionConfig:

@@ -95,8 +95,8 @@ class Prediction:
         self._attempts = attempts
         self._middlewares = middlewares_of(plan)
         """Outermost first."""
-        self._requests = plan.requests
-        """The ways to request it that the server may know."""
+        self._endpoints = plan.endpoints
+        """Those that the server may know, best first."""
         self.ready: deque[PredictionEvent] = deque()
         self._ask = Ask()
         """The request that is made or responded to."""
@@ -387,9 +387,9 @@ class Prediction:
             except LMStudioServerError as error:
                 if self._is_cancelled and isinstance(error, LMStudioModelNotFoundError):  # or it would be loaded
                     raise _ClosedError from error
-                if not isinstance(error, LMStudioUnsupportedError) or len(self._requests) == 1:
+                if not isinstance(error, LMStudioUnsupportedError) or len(self._endpoints) == 1:
                     raise
-                self._requests = self._requests[1:]
+                self._endpoints = self._endpoints[1:]
                 self._ask = Ask(ask.asked_by)
             else:
                 ask.is_open = True
@@ -405,26 +405,26 @@ class Prediction:
         is_stream = not self._reads_to_end
         attempts.listener = operation.listener.on_start(self._plan.label, target, key, is_stream=is_stream)
         operation.listener = attempts.listener
-        yield from self._requests[0].upload(operation)
+        yield from self._plan.upload(operation)
 
     def _send(self) -> Flow[None]:
         """Get the model, and send the request in the best remaining way. The operation keeps its turn."""
-        attempts, ask, request = self._attempts, self._ask, self._requests[0]
+        attempts, ask, plan, endpoint = self._attempts, self._ask, self._plan, self._endpoints[0]
         if not attempts.is_running:
             yield from self._begin_attempt()
         ask.operation, ask.instance = attempts.operation, (yield from attempts.get_instance())
         if not self._earlier:
             ask.asked_by = next((each for each in self._middlewares if each.asks_first(ask.instance)), None)
-        parameter = yield from request.parameter(ask.operation, ask.instance)
+        parameter = yield from plan.parameter(ask.operation, ask.instance, endpoint)
         for middleware in self._middlewares:
             parameter = yield from middleware.parameter(parameter, ask)
-        if self._plan.preset is not None:
-            parameter = {**parameter, "fuzzyPresetIdentifier": self._plan.preset}
+        if plan.options.preset is not None:
+            parameter = {**parameter, "fuzzyPresetIdentifier": plan.options.preset}
         if self._is_cancelled or self._outcome is not None:  # it was stopped meanwhile
             raise _ClosedError
         attempts.listener.on_request(parameter)
         ask.parameter = parameter
-        ask.call = ask.operation.start(request.namespace, request.endpoint, parameter, label=self._plan.label)
+        ask.call = ask.operation.start("llm", endpoint, parameter, label=plan.label)
         self._record_step(ask.call)
         if self._is_cancelled:
             ask.call.cancel()

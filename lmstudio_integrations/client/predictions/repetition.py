@@ -10,10 +10,6 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lmstudio_integrations._support.text import shown
-from lmstudio_integrations._support.typeguards import SAFE_INTEGER
-from lmstudio_integrations.errors import LMStudioValueError
-
 LOOK_EVERY = 256
 """Characters between two looks."""
 
@@ -46,21 +42,6 @@ class Repetition(NamedTuple):
 
     start: int
     block: str
-
-
-def characters_of(value: object) -> int | None:
-    """Return for how many characters `stop_on_repetition` lets a block be repeated; `None` for the default rule.
-
-    Raises:
-        LMStudioValueError: If it is neither a boolean nor a positive whole number.
-    """
-    if isinstance(value, bool):
-        return None
-    if not isinstance(value, int) or not 1 <= value <= SAFE_INTEGER:
-        raise LMStudioValueError(
-            f"stop_on_repetition must be True, False or a positive whole number of characters; got {shown(value)}"
-        )
-    return value
 
 
 def is_repeated(block: str, text: str) -> bool:

@@ -9,6 +9,7 @@ from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.protocol.prediction import Accumulator
+from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import PredictionEnd
 
@@ -16,7 +17,7 @@ from lmstudio_integrations.types.results import PredictionEnd
 def plan_with(tools: Sequence[Any] = (), *, keeps_misfits: bool = False) -> Plan:
     """Return the plan of a prediction that offers tools."""
     settings = LlmPredictionConfig(raw_tools={"type": "toolArray", "tools": list(tools)})
-    return Plan([], "Test", settings, {}, keeps_misfits=keeps_misfits, tools=list(tools))
+    return Plan(settings, history=WireHistory.of_prompt("hi"), keeps_misfits=keeps_misfits)
 
 
 def end() -> PredictionEnd:

@@ -13,7 +13,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.predictions.entries.stop_on_repetition import StopOnRepetition
 from lmstudio_integrations.client.predictions.middleware import Ask, Events
-from lmstudio_integrations.client.predictions.plan import Plan
+from lmstudio_integrations.client.predictions.plan import Plan, PredictionOptions
 from lmstudio_integrations.client.predictions.repetition import Repetition, is_repeated
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.protocol.kv_config import stack_of
@@ -77,7 +77,7 @@ def find_stop(
     prompt: str = "",
 ) -> Stop | None:
     """Return how a response is stopped; `None` if it is not."""
-    middleware = StopOnRepetition(Plan([], "Test", settings, {"stop_on_repetition": limit}))
+    middleware = StopOnRepetition(Plan(settings, PredictionOptions(stop_on_repetition=limit)))
     ask = asking(Cancelled())
     ask.parameter = {"history": WireHistory.of_prompt(prompt).to_dict(), "predictionConfigStack": stack_of(settings)}
     if channel == "arguments":
@@ -251,7 +251,7 @@ def text(content: str = SENTENCE * 80, kind: str = "none", *, is_markup: bool = 
 
 
 def watching(**options: Any) -> StopOnRepetition:
-    return StopOnRepetition(Plan([], "Test", TOOLS, {"stop_on_repetition": True, **options}))
+    return StopOnRepetition(Plan(TOOLS, PredictionOptions(stop_on_repetition=True, **options)))
 
 
 def asking(call: Cancelled) -> Ask:

@@ -26,24 +26,26 @@ from lmstudio_integrations.types.structured import is_requested, requests_reason
 
 
 def _has_two_steps(plan: Plan) -> bool:
-    return plan.options.get("tools_first", False) and is_requested(plan.settings)
+    return plan.options.tools_first and is_requested(plan.settings)
 
 
 def _may_think_first(plan: Plan) -> bool:
     settings = plan.settings
-    if not (is_requested(settings) and requests_reasoning(settings) and plan.options.get("think_first", True)):
+    if not (is_requested(settings) and requests_reasoning(settings) and plan.options.think_first):
         return False
     # The prompt can be rendered, and continued as a text.
-    return plan.fingerprint is not None and plan.preset is None and not (plan.has_files or offered_tools(settings))
+    return (
+        plan.fingerprint is not None and plan.options.preset is None and not (plan.has_files or offered_tools(settings))
+    )
 
 
 def _may_have_earlier_thoughts(plan: Plan) -> bool:
     # A text to continue has no fingerprint, and no template that could keep anything.
-    return plan.has_reasoning or (plan.reasoning.keep and plan.fingerprint is not None)
+    return plan.has_reasoning or (plan.options.reasoning.keep and plan.fingerprint is not None)
 
 
 def _may_have_log_probs(plan: Plan) -> bool:
-    return plan.settings.log_probs is not None or plan.preset is not None or plan.settings.raw is not None
+    return plan.settings.log_probs is not None or plan.options.preset is not None or plan.settings.raw is not None
 
 
 def _has_budget(plan: Plan) -> bool:
@@ -52,27 +54,25 @@ def _has_budget(plan: Plan) -> bool:
 
 
 ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
-    (MissingCall, lambda plan: plan.requires_call and plan.options.get("check_response", True)),
+    (MissingCall, lambda plan: plan.requires_call and plan.options.check_response),
     (ToolsFirst, lambda plan: plan.tools and _has_two_steps(plan)),
     (Confidence, lambda plan: plan.tools and _may_have_log_probs(plan)),
-    (RequiredToolFallback, lambda plan: plan.tools and plan.options.get("required_tool_fallback", False)),
+    (RequiredToolFallback, lambda plan: plan.tools and plan.options.required_tool_fallback),
     (CacheWarning, lambda plan: plan.fingerprint is not None),
-    (RepairCalls, lambda plan: plan.tools and plan.options.get("repair_tool_calls", False)),
+    (RepairCalls, lambda plan: plan.tools and plan.options.repair_tool_calls),
     (
         ReadCalls,
         lambda plan: (
-            plan.tools
-            and plan.options.get("rescue_tool_calls", False)
-            and (_has_two_steps(plan) or not is_requested(plan.settings))
+            plan.tools and plan.options.rescue_tool_calls and (_has_two_steps(plan) or not is_requested(plan.settings))
         ),
     ),
-    (ContextCheck, lambda plan: plan.options.get("check_context", False)),
+    (ContextCheck, lambda plan: plan.options.check_context),
     (LogitBias, lambda plan: plan.settings.logit_bias is not None),
     (SentReasoning, _may_have_earlier_thoughts),
     (ThinkFirst, lambda plan: plan.settings.structured is not None and _may_think_first(plan)),
     (JsonInReasoning, lambda plan: is_requested(plan.settings)),
     (ReasoningBudget, _has_budget),
-    (StopOnRepetition, lambda plan: plan.options.get("stop_on_repetition", False)),
+    (StopOnRepetition, lambda plan: plan.options.stop_on_repetition),
 )
 """Each middleware, and whether it has something to do for a plan. Outermost first: events pass them upwards.
 

@@ -28,7 +28,7 @@ class ReadCalls(Middleware):
     """
 
     def __post_init__(self) -> None:
-        self._repairs: bool = self.plan.options.get("repair_tool_calls", False)
+        self._repairs: bool = self.plan.options.repair_tool_calls
         self._tools = MeantTools(self.plan.tools) if self._repairs else OfferedTools(self.plan.tools)
         self._ask: Ask | None = None
 

@@ -282,7 +282,7 @@ class RepairCalls(Middleware):
         if ask.asked_by is not self or self._first is None:
             return wire
         wrong, first = self._wrong, self._first.parameter
-        can_continue = self._continues_prompt and not self.plan.has_files and self.plan.preset is None
+        can_continue = self._continues_prompt and not self.plan.has_files and self.plan.options.preset is None
         response = self._first.response().content.strip() or "\n".join(each.text for each in wrong)
         instruction = {"role": "user", "content": [text_part(sentence(wrong, with_tools=not can_continue))]}
         base = first if can_continue else wire

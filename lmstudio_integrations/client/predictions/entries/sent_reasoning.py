@@ -31,7 +31,9 @@ class SentReasoning(Middleware):
         if stack is None:  # a generator has no template that could be asked
             self._sent = Sent(without_thoughts(self._messages))
             return {**wire, "history": {**wire["history"], "messages": self._sent.messages}}
-        options = self.plan.reasoning._replace(send=False) if self._is_rejected else self.plan.reasoning
+        options = self.plan.options.reasoning
+        if self._is_rejected:
+            options = options._replace(send=False)
         self._sent = yield from sent_messages(ask.operation, ask.instance, self._messages, options, self.plan.settings)
         return {
             **wire,

@@ -15,13 +15,12 @@ from typing import Any
 from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
-from lmstudio_integrations.client.predictions.plan import tools_in
+from lmstudio_integrations.client.predictions.plan import characters_of, tools_in
 from lmstudio_integrations.client.predictions.repetition import (
     CALL,
     LOOK_EVERY,
     Repetition,
     Watch,
-    characters_of,
     is_repeated,
 )
 from lmstudio_integrations.client.support.tracebacks import warn_user
@@ -132,7 +131,7 @@ class StopOnRepetition(Middleware):
 
     def _watch(self, where: str, text: str, parameter: Mapping[str, Any]) -> Watch | None:
         """Return how a part of the response is watched, of which this is the beginning."""
-        limit = characters_of(self.plan.options["stop_on_repetition"])
+        limit = characters_of(self.plan.options.stop_on_repetition)
         settings = collapse(parameter.get("predictionConfigStack") or {"layers": []})
         has_format = settings.get(_KEYS["structured"].key) is not None
         choice = settings.get(_KEYS["tool_choice"].key)

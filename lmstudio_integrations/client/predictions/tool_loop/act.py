@@ -16,8 +16,9 @@ from lmstudio_integrations.client.predictions.plan import (
     Callbacks,
     History,
     Plan,
+    PredictionOptions,
     PredictionSettings,
-    plan_round,
+    encode,
     to_chat,
     with_tools,
 )
@@ -34,7 +35,7 @@ from lmstudio_integrations.client.predictions.tool_loop.runners import (
     ToolJob,
     error_of,
 )
-from lmstudio_integrations.client.support.arguments import check_names, list_of, whole_number
+from lmstudio_integrations.client.support.arguments import check_names, checked_timeouts, list_of, whole_number
 from lmstudio_integrations.client.transport.flows import Flow, call_back
 from lmstudio_integrations.errors import (
     LMStudioError,
@@ -299,7 +300,13 @@ class Act:
             "stop_on_repetition": True,
         }
         parameters = {**helps, **self._parameters}
-        return plan_round(self._chat, settings, parameters, keeps_misfits=True)
+        return Plan(
+            settings,
+            PredictionOptions.of(parameters),
+            history=encode(self._chat),
+            timeouts=checked_timeouts(parameters),
+            keeps_misfits=True,
+        )
 
     def _job(self, call_id: int, call: ToolCallEnd) -> ToolJob:
         tool = self._tools.get(call.name)
