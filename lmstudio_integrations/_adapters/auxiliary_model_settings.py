@@ -1,10 +1,10 @@
 """Models that work beside a chat model, embedding models and rerankers: the fields that both frameworks share.
 
-How the models stay loaded, and their handles; how to embed, and the check of texts; how to rerank, and its calls.
+How the models stay loaded; how to embed, and the check of texts; how to rerank, and its calls.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 from pydantic import Field
 
@@ -16,19 +16,20 @@ from lmstudio_integrations._adapters.field_types import (
     LlmLoadConfig,
     ModelName,
 )
-from lmstudio_integrations._adapters.runtime import HandleT
-from lmstudio_integrations.client.api.asynchronous import AsyncLLM
-from lmstudio_integrations.client.api.base import BaseModelHandle
-from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.client.embeddings import LengthPolicy
+from lmstudio_integrations.client.models.model import Model
+from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.reranking import RerankParameters
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.client.transport.flows import arun, run
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind
 from lmstudio_integrations.types.reranking import OnRerankError, RerankResult, RerankTemplate
+
+ModelT = TypeVar("ModelT", bound=Model)
 
 
 class AuxiliaryModelSettings(ConnectionSettings):
@@ -40,11 +41,12 @@ class AuxiliaryModelSettings(ConnectionSettings):
         "`explicit`, so that no other model evicts this one.",
     )
 
-    def _handle(self, kind: type[HandleT]) -> HandleT:
-        return self._runtime.clients.handle(kind, self._resolve_model(vars(self)))
-
-    def _async_handle(self, kind: type[HandleT]) -> HandleT:
-        return self._runtime.async_clients.handle(kind, self._resolve_model(vars(self)))
+    def _model(self, kind: type[ModelT], mailbox_type: type[Mailbox] = ThreadMailbox) -> ModelT:
+        """Return the native model, for threads or for coroutines."""
+        used, calling = self._resolve_model(vars(self))
+        model = used.model(calling, mailbox_type)
+        assert isinstance(model, kind), "the kind of the adapter is that of its model"
+        return model
 
     @with_short_traceback
     def load(self) -> Self:
@@ -53,13 +55,13 @@ class AuxiliaryModelSettings(ConnectionSettings):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        run(self._handle(BaseModelHandle).model.get_info(load=True))
+        run(self._model(Model).get_info(load=True))
         return self
 
     @with_short_traceback
     async def aload(self) -> Self:
         """Load the model if it is not loaded; see `load`."""
-        await arun(self._async_handle(BaseModelHandle).model.get_info(load=True))
+        await arun(self._model(Model, LoopMailbox).get_info(load=True))
         return self
 
 
@@ -151,10 +153,12 @@ class RerankerSettings(AuxiliaryModelSettings):
     )
 
     def _rerank(self, query: str, texts: Sequence[str]) -> list[RerankResult]:
-        return self._checked(self._handle(LLM).rerank(query, texts, **self._parameters()))
+        return self._checked(run(self._model(LanguageModel).rerank(query, texts, self._parameters())))
 
     async def _arerank(self, query: str, texts: Sequence[str]) -> list[RerankResult]:
-        return self._checked(await self._async_handle(AsyncLLM).rerank(query, texts, **self._parameters()))
+        return self._checked(
+            await arun(self._model(LanguageModel, LoopMailbox).rerank(query, texts, self._parameters()))
+        )
 
     def _checked(self, results: list[RerankResult]) -> list[RerankResult]:
         """Return results; warn once if some texts were too long, because the frameworks' results do not show it."""

@@ -1,25 +1,27 @@
-"""One call of a language model: what it may be given, and what becomes of that.
+"""One call of a language model: what it may be given, and the plan that becomes of that.
 
-`generation_settings.py` resolves calls; the adapters of both frameworks make their requests of them.
+`generation_settings.py` resolves the settings of calls; the adapters of both frameworks make their requests of them.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from lmstudio_integrations._adapters.runtime import LoadedModelInfo, Runtime
-from lmstudio_integrations._adapters.specs import HandleSpec
+from lmstudio_integrations._adapters.runtime import Calling, LoadedModelInfo, Runtime, UsedModel
 from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
-from lmstudio_integrations.client.api.asynchronous import AsyncLLM
-from lmstudio_integrations.client.api.sync import LLM
+from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
+from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.client.predictions.language_model import LanguageModel, Prefix
-from lmstudio_integrations.client.predictions.plan import PredictionParameters
-from lmstudio_integrations.client.support.arguments import flag_of
+from lmstudio_integrations.client.predictions.plan import Callbacks, Plan, PredictionOptions
+from lmstudio_integrations.client.support.arguments import check_callbacks, flag_of, optional_text
 from lmstudio_integrations.client.transport.flows import Flow, arun, run
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.confidence import ALTERNATIVES
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import ChatTemplateInfo
+from lmstudio_integrations.types.reasoning import ReasoningOptions
 from lmstudio_integrations.types.results import PredictionEnd
 from lmstudio_integrations.types.structured import response_settings
 
@@ -99,14 +101,16 @@ def top_logprobs_of(values: Mapping[str, Any]) -> int | None:
     return number
 
 
-class ResolvedCall(NamedTuple):
-    """One call, with all its settings resolved.
+class CallSettings(NamedTuple):
+    """The settings of one call, resolved: they become its plan in one step.
 
     Attributes:
         values: The settings by the names of the adapters' fields.
-        runtime: The clients of the adapter.
-        handle: The model.
-        config: How to generate.
+        runtime: What the adapter has open.
+        used: The model.
+        calling: How it is called.
+        settings: How to generate.
+        options: What is done with the prediction beside that.
         tool_use: How it uses tools.
         problem: Which of the settings has no effect on the model, if one has none.
         include_confidence: Whether the response is to have the confidence of its fields.
@@ -115,64 +119,58 @@ class ResolvedCall(NamedTuple):
 
     values: Mapping[str, Any]
     runtime: Runtime
-    handle: HandleSpec
-    config: LlmPredictionConfig
+    used: UsedModel
+    calling: Calling
+    settings: LlmPredictionConfig
+    options: PredictionOptions
     tool_use: ToolUse
     problem: str | None = None
     include_confidence: bool = False
     alternatives: int | None = 0
 
-    def model(self) -> LLM:
-        """Return the model, for threads."""
-        return self.runtime.clients.handle(LLM, self.handle)
+    def model(self, mailbox_type: type[Mailbox] = ThreadMailbox) -> LanguageModel:
+        """Return the model, for threads or for coroutines."""
+        model = self.used.model(self.calling, mailbox_type)
+        assert isinstance(model, LanguageModel), "the kind of the adapter is that of its model"
+        return model
 
-    def async_model(self) -> AsyncLLM:
-        """Return the model, for coroutines."""
-        return self.runtime.async_clients.handle(AsyncLLM, self.handle)
+    def stream(self, history: WireHistory | PendingHistory | None, prompt: str = "") -> PredictionStream:
+        """Return a prediction for threads, which begins when it is read: of a conversation, or of a text."""
+        return PredictionStream(self.model().predict(self._plan(history, prompt)))
 
-    def request_arguments(self) -> PredictionParameters:
-        """Return the arguments of the request besides the prompt. What it does not need is left out: it costs time.
+    def astream(self, history: WireHistory | PendingHistory | None, prompt: str = "") -> AsyncPredictionStream:
+        """Return a prediction for coroutines; see `stream`."""
+        model = self.model(LoopMailbox)
+        return AsyncPredictionStream(model.predict(self._plan(history, prompt, is_async=True)))
 
-        Warns once if a setting has no effect on the model.
-        """
+    def _plan(
+        self, history: WireHistory | PendingHistory | None = None, prompt: str = "", *, is_async: bool = False
+    ) -> Plan:
+        """Return the plan of a prediction. Warns once if a setting has no effect on the model."""
         if self.problem is not None:
             self.runtime.warn_once(("reasoning_effort", self.values["model"]), self.problem)
-        config, values = self.config, self.values
-        arguments: PredictionParameters = {"config": config, "check_context": values["check_context"]}
-        if config.raw_tools is not None or config.structured is not None:
-            arguments["check_response"] = False  # the frameworks' parsers do that, also for responses that do not fit
-        if config.raw_tools is not None:
-            arguments["tools_first"] = True
-            arguments["rescue_tool_calls"] = values.get("rescue_tool_calls", False)
-            arguments["repair_tool_calls"] = values.get("repair_tool_calls", False)
-            arguments["required_tool_fallback"] = values.get("required_tool_fallback", False)
-        if values["stop_on_repetition"] is not False and values["stop_on_repetition"] is not None:
-            arguments["stop_on_repetition"] = values["stop_on_repetition"]
-        if values.get("send_reasoning", "auto") != "auto":
-            arguments["send_reasoning"] = values["send_reasoning"]
-        if values.get("keep_reasoning", False):
-            arguments["keep_reasoning"] = values["keep_reasoning"]
-        if config.structured is not None and not values.get("think_first", True):
-            arguments["think_first"] = False
-        if values["preset"] is not None:
-            arguments["preset"] = values["preset"]
-        if values["on_prompt_progress"] is not None:
-            arguments["on_prompt_processing_progress"] = values["on_prompt_progress"]
-        return arguments
+        progress, callbacks = self.values["on_prompt_progress"], None
+        if progress is not None:
+            check_callbacks(is_async, on_prompt_progress=progress)
+            callbacks = Callbacks(on_prompt_processing_progress=progress)
+        if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - a function of the user may make it
+            raise LMStudioValueError(f"the prompt must be a string; got {prompt!r}")
+        misfits = not self.options.check_response
+        return Plan(self.settings, self.options, history, prompt, callbacks=callbacks, keeps_misfits=misfits)
 
     def record_info(self, end: PredictionEnd) -> LoadedModelInfo:
-        """Record what the end of a prediction reports about the loaded model, see `Runtime.record_info`.
+        """Record what the end of a prediction reports about the loaded model, see `UsedModel.record`.
 
         Warns once if the call offers tools to a model that was not trained for them.
         """
         info = end.model_info
-        if self.config.raw_tools and info.get("trainedForToolUse") is False:
+        if self.settings.raw_tools and info.get("trainedForToolUse") is False:
             self.runtime.warn_once(
                 ("tools", info.get("modelKey")),
                 f"{info.get('modelKey')} was not trained for tool use; its calls may be wrong or missing; use a model "
                 "whose info has trained_for_tool_use, see Client().llm.list_downloaded()",
             )
-        return self.runtime.record_info(self.handle.model, end.host, info, end.load_model_config)
+        return self.used.record(end.host, info, end.load_model_config)
 
     def load(self, warm: Prefix | None = None, *, keep_warm: bool = False) -> Loaded:
         """Load the model if it is not loaded; return its info in wire form, and what is known of its chat template.
@@ -181,11 +179,11 @@ class ResolvedCall(NamedTuple):
             warm: What is processed ahead of the first question, with the tools of this call. Nothing by default.
             keep_warm: Whether each new instance processes it again.
         """
-        return run(self._load(self.model().model, warm, keep_warm=keep_warm))
+        return run(self._load(self.model(), warm, keep_warm=keep_warm))
 
     async def aload(self, warm: Prefix | None = None, *, keep_warm: bool = False) -> Loaded:
         """Do the same as `load` in a coroutine."""
-        return await arun(self._load(self.async_model().model, warm, keep_warm=keep_warm))
+        return await arun(self._load(self.model(LoopMailbox), warm, keep_warm=keep_warm))
 
     def _load(self, model: LanguageModel, warm: Prefix | None, *, keep_warm: bool) -> Flow[Loaded]:
         if flag_of(keep_warm, "keep_warm") and warm is None:
@@ -194,8 +192,34 @@ class ResolvedCall(NamedTuple):
         info = yield from model.get_info(load=True)
         wire = info.to_dict()
         # Of several hosts, it has the smallest context length, which a response of one of them must not replace.
-        host = str(model.context.target) if len(self.handle.model.places) == 1 else None
-        self.runtime.record_info(self.handle.model, host, wire, {})
+        self.used.record(str(model.context.target) if len(self.used.states) == 1 else None, wire, {})
         if warm is not None:
-            yield from model.prefill(warm, self.request_arguments(), keep_warm=keep_warm)
+            plan = self._plan(is_async=model.context.is_async)
+            yield from model.prefill(warm, plan, keep_warm=keep_warm)
         return wire, template
+
+
+def options_of(values: Mapping[str, Any], settings: LlmPredictionConfig) -> PredictionOptions:
+    """Return the options of a prediction.
+
+    Args:
+        values: The settings by the names of the adapters' fields.
+        settings: How to generate.
+
+    Raises:
+        LMStudioValueError: If a setting has an invalid value.
+    """
+    get, has_tools = values.get, settings.raw_tools is not None
+    return PredictionOptions(
+        # The frameworks' parsers do that, also for responses that do not fit.
+        check_response=not has_tools and settings.structured is None,
+        check_context=bool(values["check_context"]),
+        tools_first=has_tools,
+        rescue_tool_calls=has_tools and bool(get("rescue_tool_calls")),
+        repair_tool_calls=has_tools and bool(get("repair_tool_calls")),
+        required_tool_fallback=has_tools and bool(get("required_tool_fallback")),
+        stop_on_repetition=values["stop_on_repetition"] or False,
+        think_first=bool(get("think_first", True)),
+        preset=optional_text(values["preset"], "preset"),
+        reasoning=ReasoningOptions.of(get("send_reasoning", "auto"), bool(get("keep_reasoning"))),
+    )

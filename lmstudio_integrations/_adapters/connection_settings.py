@@ -2,17 +2,24 @@
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lmstudio_integrations._adapters.runtime import Runtime
+from lmstudio_integrations._adapters.runtime import AdapterNames, Calling, ModelSpec, Runtime, UsedModel
 from lmstudio_integrations._adapters.server_settings import ServerSettings
-from lmstudio_integrations._adapters.specs import AdapterNames, HandleSpec
 from lmstudio_integrations._support.secrets import redact
+from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.types._numbers import Count, Natural, Seconds
-from lmstudio_integrations.types.config import Evict, LoadPolicy, ModelKind, OnConfigMismatch
+from lmstudio_integrations.types.config import (
+    LOAD_CONFIGS,
+    Evict,
+    LoadPolicy,
+    LoadSettings,
+    ModelKind,
+    OnConfigMismatch,
+)
 from lmstudio_integrations.types.hosts import HostStatus
 from lmstudio_integrations.types.timeouts import ModelTimeouts
 
@@ -121,8 +128,8 @@ class ConnectionSettings(ModelTimeouts, ServerSettings, _ModelSettings):
 
     # Which model ----------------------------------------------------------------------------------------------------
 
-    def _resolve_model(self, values: Mapping[str, Any]) -> HandleSpec:
-        """Return the model of a call.
+    def _resolve_model(self, values: Mapping[str, Any]) -> tuple[UsedModel, Calling]:
+        """Return the model of a call, and how it is called.
 
         Args:
             values: The settings of the call: the fields, and over them its arguments. Each adapter has `load_config`.
@@ -133,7 +140,10 @@ class ConnectionSettings(ModelTimeouts, ServerSettings, _ModelSettings):
         """
         if self._runtime.dropped_secrets:
             self._check_secrets(values)
-        return HandleSpec.of(values, self._kind, self._adapters)
+        config = load_config_of(values, self._kind)
+        spec = ModelSpec.of(values, self._kind, None if config is None else config.to_json(), self._adapters)
+        timeouts = tuple([(name, values[name]) for name in TIMEOUTS])  # faster than a generator
+        return self._runtime.used(spec), (timeouts, values["max_retries"])
 
     # Hosts ----------------------------------------------------------------------------------------------------------
 
@@ -142,11 +152,11 @@ class ConnectionSettings(ModelTimeouts, ServerSettings, _ModelSettings):
 
         Calls do not wait for it: they ask by themselves, in the background.
         """
-        return self._runtime.hosts(self._resolve_model(vars(self)))
+        return self._runtime.hosts(*self._resolve_model(vars(self)))
 
     async def ahosts(self) -> list[HostStatus]:
         """Ask each host what it has of the model; return that, with the calls of this process that run there."""
-        return await self._runtime.ahosts(self._resolve_model(vars(self)))
+        return await self._runtime.ahosts(*self._resolve_model(vars(self)))
 
     # Life cycle -----------------------------------------------------------------------------------------------------
 
@@ -165,3 +175,15 @@ class ConnectionSettings(ModelTimeouts, ServerSettings, _ModelSettings):
                 await self._runtime.aunload()
         finally:
             self._runtime.close()
+
+
+def load_config_of(values: Mapping[str, Any], kind: ModelKind) -> LoadSettings | None:
+    """Return the load settings of a call, in which `context_length` takes precedence; `None` if none is set."""
+    config, context_length = values["load_config"], values["context_length"]
+    if config is None and context_length is None:
+        return None
+    load_config = cast("type[LoadSettings]", LOAD_CONFIGS[kind])
+    parsed = load_config.parse(config)
+    if context_length is None:
+        return parsed
+    return parsed.merged(load_config.parse({"context_length": context_length}))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from lmstudio_integrations._adapters.calls import CallArguments, ResolvedCall, top_logprobs_of
+from lmstudio_integrations._adapters.calls import CallArguments, CallSettings, options_of, top_logprobs_of
 from lmstudio_integrations._adapters.connection_settings import ConnectionSettings
 from lmstudio_integrations._adapters.field_types import (
     DECLARED,
@@ -163,7 +163,7 @@ class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
         """Return the fields that are call arguments, too."""
         return {name: field for name, field in cls.model_fields.items() if name not in cls._call.fields_of_object}
 
-    def _resolve_call(self, given: Mapping[str, Any]) -> ResolvedCall:
+    def _resolve_call(self, given: Mapping[str, Any]) -> CallSettings:
         """Resolve a call from its arguments, the fields, and what the request asks for.
 
         A call without arguments is resolved once, until a field or the environment changes.
@@ -171,7 +171,7 @@ class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
         Raises:
             LMStudioValueError: If an argument is unknown or would show a secret in a trace, or a value is invalid.
         """
-        call: ResolvedCall
+        call: CallSettings
         if given:
             self._reject_secrets(given)
             call = self._resolve_given(given)
@@ -186,19 +186,20 @@ class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
         # Not a part of what is kept: what is sent for it depends on the loaded model.
         return call if call.values.get("reasoning_effort") is None else _with_effort(call)
 
-    def _resolve_given(self, given: Mapping[str, Any]) -> ResolvedCall:
+    def _resolve_given(self, given: Mapping[str, Any]) -> CallSettings:
         request = {name: given[name] for name in self._call.request if name in given}
         values = self._merged({name: given[name] for name in given if name not in request} if request else given)
         requested, tool_use = self._call.settings_of(values, request)
         values = {**values, "context_overflow_policy": _policy(values)}
         native = {native: values[name] for name, native in _NATIVE_NAMES.items() if values[name] is not None}
-        config = LlmPredictionConfig.parse({**native, **requested} or None)
+        settings = LlmPredictionConfig.parse({**native, **requested} or None)
         include_confidence, alternatives = bool(request.get("include_confidence")), top_logprobs_of(values)
-        return ResolvedCall(
+        return CallSettings(
             values,
             self._runtime,
-            self._resolve_model(values),
-            config,
+            *self._resolve_model(values),
+            settings,
+            options_of(values, settings),
             tool_use,
             include_confidence=include_confidence,
             alternatives=alternatives if include_confidence else alternatives or 0,
@@ -225,17 +226,17 @@ def _call_fields(kind: type[GenerationSettings]) -> Callable[[Mapping[str, Any]]
     return itemgetter(*kind._call_names())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
 
 
-def _with_effort(call: ResolvedCall) -> ResolvedCall:
+def _with_effort(call: CallSettings) -> CallSettings:
     values = call.values
     key: str | None = values["model"]
     if not is_catalog_key(key):
-        reported = call.runtime.model_info(call.handle.model)
+        reported = call.used.loaded
         key = key if reported is None else reported.info.get("modelKey", key)
     sent = sent_effort(values["reasoning_effort"], values["enable_thinking"], key)
     changes: dict[str, Any] = {"raw": sent.fields} if sent.fields else {}
     if sent.enable_thinking is not None:
         changes["enable_thinking"] = sent.enable_thinking
-    return call._replace(config=call.config.merged(LlmPredictionConfig(**changes)), problem=sent.problem)
+    return call._replace(settings=call.settings.merged(LlmPredictionConfig(**changes)), problem=sent.problem)
 
 
 _BY_KEY = {wire_key.key: name for name, wire_key in wire_keys(LlmPredictionConfig).items()}

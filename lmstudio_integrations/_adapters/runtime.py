@@ -1,9 +1,7 @@
-"""The state of an adapter at work: clients, model handles, and info about the loaded models.
+"""The state of an adapter at work: its models, on which servers, and what these reported of them.
 
 Adapters are configuration, so none of this is copied or pickled: a copy starts with an empty `Runtime`. The process
-shares its sockets, so that costs no connection.
-
-Only this module and `toolkit_settings.py` make native clients for adapters.
+shares its sockets, so that costs no connection. Only this module and `toolkit_settings.py` use the native client.
 """
 
 import json
@@ -13,33 +11,140 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Self, TypeAlias
 
-from lmstudio_integrations._adapters.specs import HandleSpec, ModelSpec, Place, ServerSpec
+from pydantic import SecretStr
+
+from lmstudio_integrations._adapters.input_checks import HostTokens, tokens_of
 from lmstudio_integrations._support.threads import BoundedCache
-from lmstudio_integrations.client.api.asynchronous import AsyncClient
-from lmstudio_integrations.client.api.base import BaseModelHandle, BaseModelNamespace, new_state
-from lmstudio_integrations.client.api.sync import Client
-from lmstudio_integrations.client.hosts.models import hosts_of_model
+from lmstudio_integrations.client.api.base import new_state
+from lmstudio_integrations.client.embeddings import Embedder
+from lmstudio_integrations.client.hosts.hosts import Hosts
+from lmstudio_integrations.client.hosts.models import hosts_of_model, on_hosts
+from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import ModelState
+from lmstudio_integrations.client.predictions.language_model import LanguageModel
+from lmstudio_integrations.client.support.arguments import TIMEOUTS
+from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.support.tracebacks import warn_user
-from lmstudio_integrations.client.transport.connect.addresses import context_trusting
+from lmstudio_integrations.client.telemetry import SPANS
+from lmstudio_integrations.client.transport.client_context import ClientContext
+from lmstudio_integrations.client.transport.connect import addresses
+from lmstudio_integrations.client.transport.connect.addresses import Target, context_trusting
 from lmstudio_integrations.client.transport.flows import arun, run
-from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioError
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
+from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioError, LMStudioValueError
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.hosts import HostStatus
 from lmstudio_integrations.types.reasoning import WORST_FIRST
 
 logger = logging.getLogger(__name__)
 
-ClientT = TypeVar("ClientT", "Client", "AsyncClient")
-HandleT = TypeVar("HandleT", bound=BaseModelHandle)
+AdapterNames: TypeAlias = tuple[tuple[ModelKind, str], ...]
+"""The adapter of each kind of model."""
 
-_KEEP_IDLE = 300.0
+Calling: TypeAlias = tuple[tuple[tuple[str, float | None], ...], int]
+"""How a model is called: the timeouts, and how often a call is retried."""
+
+KEEP_IDLE = 300.0
 """Seconds after which an idle connection is closed, if only adapters use it."""
 
 _CACHE_SIZE = 64
 """Bounds the memory of a program whose every call has new settings."""
+
+
+class ModelSpec(NamedTuple):
+    """Which model, in which places, and how to load it. A key of caches, so all of it is hashable.
+
+    Attributes:
+        places: The servers, each with the device of it that is meant; `None` leaves that to the server.
+        load_config: The load settings as JSON text; `None` if there are none.
+        adapters: The adapter of each kind of model, which errors name.
+    """
+
+    places: tuple[tuple[Target, str | None], ...]
+    kind: ModelKind
+    key: str | None
+    ttl: float | None
+    load_config: str | None
+    load_policy: Any
+    evict: Any
+    on_config_mismatch: Any
+    on_load_progress: Callable[[float], Any] | None
+    show_progress: ShowProgress
+    adapters: AdapterNames
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], kind: ModelKind, load_config: str | None, adapters: AdapterNames) -> Self:
+        """Return the model of a call.
+
+        Args:
+            values: The settings of the call.
+            kind: The kind of its model.
+            load_config: See `ModelSpec`.
+            adapters: See `ModelSpec`.
+
+        Raises:
+            LMStudioValueError: If a setting is invalid.
+        """
+        places, on_load_progress = places_of(values), values["on_load_progress"]
+        if len(places) > 1 and values["model"] is None:
+            raise LMStudioValueError("several hosts need a model; otherwise each of them would use another one")
+        return cls(
+            places,
+            kind,
+            values["model"],
+            values["ttl"],
+            load_config,
+            values["load_policy"],
+            values["evict"],
+            values["on_config_mismatch"],
+            None if on_load_progress is None else _hashable(on_load_progress),
+            values["show_progress"],
+            adapters,
+        )
+
+    def new_state(self, device: str | None) -> ModelState:
+        """Return the state of the model on a server, or on a device of it."""
+        state = new_state(
+            self.kind,
+            self.key,
+            {
+                "ttl": self.ttl,
+                "config": None if self.load_config is None else json.loads(self.load_config),
+                "load_policy": self.load_policy,
+                "evict": self.evict,
+                "device": device,
+                "on_config_mismatch": self.on_config_mismatch,
+                "on_load_progress": self.on_load_progress,
+                "show_progress": self.show_progress,
+            },
+        )
+        state.adapters = dict(self.adapters)
+        return state
+
+
+def places_of(values: Mapping[str, Any]) -> tuple[tuple[Target, str | None], ...]:
+    """Return the servers of a call, each with the device that is meant.
+
+    Args:
+        values: The settings of the call.
+
+    Raises:
+        LMStudioValueError: If a host is no address, or a token is for none of them.
+    """
+    hosts, token = addresses.hosts_of(values["host"]), values["api_token"]
+    secrets: Mapping[str, SecretStr] = values["headers"] or {}
+    headers = {name: value.get_secret_value() for name, value in secrets.items()}
+    if isinstance(token, HostTokens):
+        tokens = tokens_of(hosts, token)
+    else:
+        tokens = [None if token is None else token.get_secret_value()] * len(hosts)
+    ca_file, limit = values["ca_file"], values["max_message_bytes"]
+    trusted = None if ca_file is None else context_trusting(ca_file)
+    targets = {host: Target.of(host, token, headers, trusted, limit) for host, token in zip(hosts, tokens, strict=True)}
+    own, places = values.get("device"), addresses.places_of(values["host"])
+    return tuple([(targets[host], own if device is None else device) for host, device in places])
 
 
 @dataclass(slots=True)
@@ -66,53 +171,79 @@ class LoadedModelInfo:
         return known("instanceReference") == get("instanceReference") and known("contextLength") == get("contextLength")
 
 
-_States: TypeAlias = BoundedCache[ModelSpec, list[ModelState]]
-"""The model of each handle, on each of its servers."""
-
-
-class _ClientPool(Generic[ClientT]):
-    """The sync or the async clients of an adapter, and their handles.
+class UsedModel:
+    """A model that an adapter uses: what is known of it, for all ways to call it.
 
     Args:
-        make: Makes a client.
-        states: The model of each handle. Both pools share them, so that `new_instance` loads only one instance.
+        spec: Which model.
+        runtime: The adapter's.
+
+    Attributes:
+        states: The model on each of its servers, for threads and coroutines: `new_instance` loads only one instance.
+        loaded: What the servers reported last; `None` if they have not yet.
     """
 
-    def __init__(self, make: Callable[..., ClientT], states: _States) -> None:
-        self._make: Callable[..., ClientT] = make
-        self._states = states
-        self._clients: BoundedCache[ServerSpec, ClientT] = BoundedCache(_CACHE_SIZE)
-        self._handles: BoundedCache[HandleSpec, BaseModelHandle] = BoundedCache(_CACHE_SIZE)
+    def __init__(self, spec: ModelSpec, runtime: "Runtime") -> None:
+        self.spec = spec
+        self.states: list[ModelState] = [spec.new_state(device) for _, device in spec.places]
+        self.loaded: LoadedModelInfo | None = None
+        self._runtime = runtime
+        self._models: BoundedCache[tuple[Calling, type[Mailbox]], Model] = BoundedCache(_CACHE_SIZE)
 
-    def handle(self, kind: type[HandleT], spec: HandleSpec) -> HandleT:
-        """Return the handle of a model, which is of this kind."""
-        handle = self._handles.get_or_make(spec, lambda: self._new_handle(spec))
-        assert isinstance(handle, kind), "the kind of a handle follows from the kind of its model"
-        return handle
+    def model(self, calling: Calling, mailbox_type: type[Mailbox]) -> Model:
+        """Return the native model, whose flows threads or coroutines run, as the type of mailbox says."""
+        key = calling, mailbox_type
+        model = self._models.get(key)
+        if model is None or model.context.is_closed:
+            model = self._models.put(key, self._new_model(*key))
+        return model
 
-    def _new_handle(self, spec: HandleSpec) -> BaseModelHandle:
-        model, timeouts = spec.model, dict[str, Any](spec.timeouts)
-        clients = [self._client(place.server).with_timeouts(**timeouts) for place in model.places]
-        namespaces = [_namespace(client, model.kind) for client in clients]
-        states = self._states.get_or_make(model, lambda: [_state_of(model, place) for place in model.places])
-        handles: list[BaseModelHandle] = [
-            namespace.handle_for(state) for namespace, state in zip(namespaces, states, strict=True)
+    def _new_model(self, calling: Calling, mailbox_type: type[Mailbox]) -> Model:
+        timeouts, max_retries = calling
+        kind: Callable[..., Model] = LanguageModel if self.spec.kind == "llm" else Embedder
+        contexts = [self._runtime.context(target, mailbox_type) for target, _ in self.spec.places]
+        models = [
+            kind(context.with_timeouts(dict(timeouts)), state)
+            for context, state in zip(contexts, self.states, strict=True)
         ]
-        if len(handles) == 1:
-            return handles[0].with_retries(spec.max_retries)
-        return handles[0].on_hosts(handles, spec.max_retries)
+        return models[0].with_retries(max_retries) if len(models) == 1 else on_hosts(models, max_retries)
 
-    def bound(self, server: ServerSpec, state: ModelState) -> BaseModelHandle:
-        handle: BaseModelHandle = _namespace(self._client(server), state.kind).handle_for(state)
-        return handle
+    def hosts(self, calling: Calling, mailbox_type: type[Mailbox]) -> Hosts:
+        """Return the hosts of the model."""
+        return hosts_of_model(self.model(calling, mailbox_type))
 
-    def pop_clients(self) -> list[ClientT]:
-        """Return the clients and drop them with their handles."""
-        self._handles.pop_all()
-        return [client for _, client in self._clients.pop_all()]
+    def record(self, host: str | None, info: Mapping[str, Any], load_config: Mapping[str, Any]) -> LoadedModelInfo:
+        """Record what a server reported about the model.
 
-    def _client(self, server: ServerSpec) -> ClientT:
-        return self._clients.get_or_make(server, lambda: self._make(**client_arguments(server)))
+        Args:
+            host: The server; `None` for what several hosts have in common.
+            info: The instance, in wire form.
+            load_config: How it was loaded, in wire form; empty if that is not known.
+        """
+        known = self.loaded
+        place = host if len(self.states) == 1 else (host, info.get("deviceIdentifier"), info.get("identifier"))
+        if known is None or not known.has(place, info):
+            known = LoadedModelInfo({**(known.instances if known else {}), place: info}, load_config)
+            self.loaded = known
+        return known
+
+    @property
+    def template_info(self) -> dict[str, Any]:
+        """What was found out about the model's chat template, by the names that its info would have for it.
+
+        What is not known is absent. Of several hosts, those that are known count, and the worst in each respect:
+        a conversation may be sent to any. `takesLateSystemMessages` is whether it takes system messages after the
+        first turn, `reasoningReplay` what it does with earlier thoughts (`ReasoningReplay.by_place`).
+        """
+        instances = [state.instance for state in self.states if state.instance is not None]
+        late = [takes for each in instances if (takes := each.takes_late_system_messages) is not None]
+        replays = [replay.by_place for each in instances if (replay := each.reasoning.replay) is not None]
+        facts: dict[str, Any] = {"takesLateSystemMessages": all(late)} if late else {}
+        if replays:
+            places = {place: [by_place[place] for by_place in replays] for place in replays[0]}
+            worst = {place: min(treatments, key=WORST_FIRST.index) for place, treatments in places.items()}
+            facts["reasoningReplay"] = worst
+        return facts
 
 
 class BaseRuntime(ABC):
@@ -141,43 +272,27 @@ class BaseRuntime(ABC):
 
 
 class Runtime(BaseRuntime):
-    """The clients of one adapter."""
+    """The models of one adapter."""
 
     def __init__(self, dropped_secrets: frozenset[str] = frozenset()) -> None:
         super().__init__(dropped_secrets)
-        states: _States = BoundedCache(_CACHE_SIZE)
-        self._states = states
-        self.clients: _ClientPool[Client] = _ClientPool(Client, states)
-        self.async_clients: _ClientPool[AsyncClient] = _ClientPool(AsyncClient, states)
-        self._model_info: BoundedCache[ModelSpec, LoadedModelInfo] = BoundedCache(_CACHE_SIZE)
+        self._used: BoundedCache[ModelSpec, UsedModel] = BoundedCache(_CACHE_SIZE)
+        self._contexts: BoundedCache[tuple[Target, type[Mailbox]], ClientContext] = BoundedCache(_CACHE_SIZE)
         self.resolved: tuple[tuple[Any, ...], Any] | None = None
-        """A resolved call without arguments, with the values that it was resolved from."""
-        self.reported: tuple[tuple[object, object], Mapping[str, Any], ModelSpec] | None = None
+        """What the fields of the adapter resolve to, with their values."""
+        self.reported: tuple[tuple[object, object], Mapping[str, Any], UsedModel] | None = None
         """What was reported last about the adapter's own model: its key and host, the info, and the model."""
         self._warned: dict[Hashable, object] = {}
 
-    def model_info(self, spec: ModelSpec) -> LoadedModelInfo | None:
-        """Return what the server last reported about a model."""
-        return self._model_info.get(spec)
+    def used(self, spec: ModelSpec) -> UsedModel:
+        """Return a model that the adapter uses."""
+        return self._used.get_or_make(spec, lambda: UsedModel(spec, self))
 
-    def record_info(
-        self, spec: ModelSpec, host: str | None, info: Mapping[str, Any], load_config: Mapping[str, Any]
-    ) -> LoadedModelInfo:
-        """Record what a server reported about a model.
-
-        Args:
-            spec: The model.
-            host: The server; `None` for what several hosts have in common.
-            info: The instance, in wire form.
-            load_config: How it was loaded, in wire form; empty if that is not known.
-        """
-        known = self.model_info(spec)
-        place = host if len(spec.places) == 1 else (host, info.get("deviceIdentifier"), info.get("identifier"))
-        if known is not None and known.has(place, info):
-            return known
-        loaded = LoadedModelInfo({**(known.instances if known else {}), place: info}, load_config)
-        self._model_info.put(spec, loaded)
-        return loaded
+    def context(self, target: Target, mailbox_type: type[Mailbox]) -> ClientContext:
+        """Return what calls a server, for threads or for coroutines. `close` closes it."""
+        return self._contexts.get_or_make(
+            (target, mailbox_type), lambda: ClientContext(target, TIMEOUTS, mailbox_type, KEEP_IDLE, SPANS)
+        )
 
     def warn_once(self, subject: Hashable, text: str) -> None:
         """Warn about a setting, unless this adapter has warned about that subject before."""
@@ -185,64 +300,38 @@ class Runtime(BaseRuntime):
         if self._warned.setdefault(subject, token) is token:  # in one step: another thread may find the same
             warn_user(text, LMStudioConfigWarning)
 
-    def template_info(self, spec: ModelSpec) -> dict[str, Any]:
-        """Return what was found out about the model's chat template, by the names that its info would have for it.
-
-        What is not known is absent. Of several hosts, those that are known count, and the worst in each respect:
-        a conversation may be sent to any.
-
-        Returns:
-            `takesLateSystemMessages`, whether it takes system messages after the first turn; and `reasoningReplay`,
-            what it does with earlier thoughts (`ReasoningReplay.by_place`).
-        """
-        instances = [state.instance for state in self._states.get(spec) or () if state.instance is not None]
-        late = [takes for each in instances if (takes := each.takes_late_system_messages) is not None]
-        replays = [replay.by_place for each in instances if (replay := each.reasoning.replay) is not None]
-        facts: dict[str, Any] = {"takesLateSystemMessages": all(late)} if late else {}
-        if replays:
-            places = {place: [by_place[place] for by_place in replays] for place in replays[0]}
-            worst = {place: min(treatments, key=WORST_FIRST.index) for place, treatments in places.items()}
-            facts["reasoningReplay"] = worst
-        return facts
-
-    def parallel(self, spec: HandleSpec) -> int | None:
-        """Return how many calls several hosts run at once, as far as it is known; `None` for one."""
-        if len(spec.model.places) == 1:
-            return None
-        return hosts_of_model(self.clients.handle(BaseModelHandle, spec).model).parallel
-
-    def hosts(self, spec: HandleSpec) -> list[HostStatus]:
+    def hosts(self, used: UsedModel, calling: Calling) -> list[HostStatus]:
         """Ask the hosts of a model what they have."""
-        return run(hosts_of_model(self.clients.handle(BaseModelHandle, spec).model).refresh())
+        return run(used.hosts(calling, ThreadMailbox).refresh())
 
-    async def ahosts(self, spec: HandleSpec) -> list[HostStatus]:
+    async def ahosts(self, used: UsedModel, calling: Calling) -> list[HostStatus]:
         """Ask the hosts of a model what they have."""
-        return await arun(hosts_of_model(self.async_clients.handle(BaseModelHandle, spec).model).refresh())
+        return await arun(used.hosts(calling, LoopMailbox).refresh())
 
     def unload(self) -> None:
         """Unload the models that this adapter loaded."""
-        for server, state in self._pop_states():
+        for target, state in self._pop_states():
             with _logging_errors(state):
-                run(self.clients.bound(server, state).model.unload_if_loaded_here())
+                run(Model(self.context(target, ThreadMailbox), state).unload_if_loaded_here())
 
     async def aunload(self) -> None:
         """Unload the models that this adapter loaded."""
-        for server, state in self._pop_states():
+        for target, state in self._pop_states():
             with _logging_errors(state):
-                await arun(self.async_clients.bound(server, state).model.unload_if_loaded_here())
+                await arun(Model(self.context(target, LoopMailbox), state).unload_if_loaded_here())
 
-    def _pop_states(self) -> list[tuple[ServerSpec, ModelState]]:
-        entries = self._states.pop_all()
+    def _pop_states(self) -> list[tuple[Target, ModelState]]:
+        popped, self.resolved = self._used.pop_all(), None
         return [
-            (place.server, state) for spec, states in entries for place, state in zip(spec.places, states, strict=True)
+            (target, state)
+            for spec, used in popped
+            for (target, _), state in zip(spec.places, used.states, strict=True)
         ]
 
     def close(self) -> None:
-        """Close the clients, and with them all running calls. The next call makes new clients."""
-        for client in self.clients.pop_clients():
-            client.close()
-        for async_client in self.async_clients.pop_clients():
-            async_client._context.close()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - closing never waits
+        """Close all running calls. The next call connects again."""
+        for _, context in self._contexts.pop_all():
+            context.close()
 
 
 @contextmanager
@@ -254,37 +343,26 @@ def _logging_errors(state: ModelState) -> Generator[None]:
         logger.warning("model %r could not be unloaded: %s", state.name, error)
 
 
-def _namespace(client: Client | AsyncClient, kind: ModelKind) -> BaseModelNamespace[Any, Any]:
-    return client.llm if kind == "llm" else client.embedding
+class _ByIdentity:
+    """Makes a callable hashable that is not, such as an instance of a dataclass."""
+
+    def __init__(self, call: Callable[[float], Any]) -> None:
+        self._call = call
+
+    def __call__(self, progress: float) -> None:
+        self._call(progress)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByIdentity) and other._call is self._call
+
+    def __hash__(self) -> int:
+        return id(self._call)
 
 
-def _state_of(model: ModelSpec, place: Place) -> ModelState:
-    state = new_state(
-        model.kind,
-        model.key,
-        {
-            "ttl": model.ttl,
-            "config": None if model.load_config is None else json.loads(model.load_config),
-            "load_policy": model.load_policy,
-            "evict": model.evict,
-            "device": place.device,
-            "on_config_mismatch": model.on_config_mismatch,
-            "on_load_progress": model.on_load_progress,
-            "show_progress": model.show_progress,
-        },
-    )
-    state.adapters = dict(model.adapters)
-    return state
-
-
-def client_arguments(server: ServerSpec) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "api_host": server.host,
-        "api_token": server.token,
-        "headers": dict(server.headers) or None,
-        "keep_idle": _KEEP_IDLE,
-        "max_message_bytes": server.max_message_bytes,
-    }
-    if server.ca_file is not None:
-        settings["ssl_context"] = context_trusting(server.ca_file)
-    return settings
+def _hashable(call: Callable[[float], Any]) -> Callable[[float], Any]:
+    """Return a callback that can be part of a `ModelSpec`."""
+    try:
+        hash(call)
+    except TypeError:
+        return _ByIdentity(call)
+    return call

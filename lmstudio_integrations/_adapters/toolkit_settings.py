@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 from pydantic import BaseModel, ConfigDict, Field, field_serializer
 from typing_extensions import Unpack
 
-from lmstudio_integrations._adapters.runtime import BaseRuntime, client_arguments
+from lmstudio_integrations._adapters.runtime import KEEP_IDLE, BaseRuntime, places_of
 from lmstudio_integrations._adapters.server_settings import ServerSettings
-from lmstudio_integrations._adapters.specs import ServerSpec, servers_of
 from lmstudio_integrations._support.secrets import HIDDEN, without_secret_values
 from lmstudio_integrations._support.typeguards import is_list, is_mapping
 from lmstudio_integrations.client.api.plugins import ToolCallParameters
-from lmstudio_integrations.client.api.sync import Client, PluginTool, ToolUseSession
+from lmstudio_integrations.client.api.sync import PluginsNamespace, PluginTool, ToolUseSession
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
-from lmstudio_integrations.client.transport.connect import addresses
+from lmstudio_integrations.client.telemetry import SPANS
+from lmstudio_integrations.client.transport.client_context import ClientContext
+from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.flows import arun, run
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, ThreadMailbox
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.types._numbers import Seconds
 from lmstudio_integrations.types.plugins import ToolContent, ToolReport
@@ -38,7 +39,7 @@ class SessionSpec(NamedTuple):
         parameters: How they run.
     """
 
-    server: ServerSpec
+    server: Target
     plugin: Any
     parameters: Mapping[str, Any]
 
@@ -63,7 +64,8 @@ class ToolRuntime(BaseRuntime):
         current = self._current
         if current is not None and current[0] == spec and current[1].sessions.is_in_use:
             return current[1]
-        made = Client(**client_arguments(spec.server), **timeouts).plugins.tools(spec.plugin, **spec.parameters)
+        context = ClientContext(spec.server, {**TIMEOUTS, **timeouts}, ThreadMailbox, KEEP_IDLE, SPANS)
+        made = PluginsNamespace(context).tools(spec.plugin, **spec.parameters)
         if current is not None:
             current[1].close()
         self._current = spec, made
@@ -186,8 +188,8 @@ class ToolkitSettings(ServerSettings, _PluginSettings):
         """
         values = vars(self)
         self._check_secrets(values)
-        server, *others = servers_of(values)
-        devices = [device for _, device in addresses.places_of(values["host"]) if device is not None]
+        (server, device), *others = places_of(values)
+        devices = [each for each in (device, *(each for _, each in others)) if each is not None]
         if devices:
             raise LMStudioValueError(f"the tools of a plugin are on no device of a server; got {devices[0]!r} in host")
         if others:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, FunctionMessage, HumanMessage, SystemMessage
 from langchain_core.messages import ToolMessage as LangChainToolMessage
@@ -27,9 +27,9 @@ from lmstudio_integrations._adapters.conversation import (
     text_of,
 )
 from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.client.files.uploads import decode_base64, decode_data_url
 from lmstudio_integrations.client.models.reasoning import Messages, without_thoughts
+from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.plan import PromptParameters
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
@@ -332,7 +332,10 @@ PER_IMAGE = 256
 
 
 def count_tokens(
-    model: LLM, pending: Sequence[PendingMessage], tools: Sequence[dict[str, Any]], parameters: PromptParameters
+    model: LanguageModel,
+    pending: Sequence[PendingMessage],
+    tools: Sequence[dict[str, Any]],
+    parameters: PromptParameters,
 ) -> int:
     """Return the number of tokens of a conversation, with the earlier thoughts that are sent.
 
@@ -345,11 +348,11 @@ def count_tokens(
     ]
     conversation = encode(without, {})
     try:
-        prompt = model.apply_prompt_template(conversation, tools=tools, **parameters)
-        tokens = model.count_tokens(prompt)
+        prompt = run(model.apply_prompt_template(conversation, {}, tools, parameters))
+        tokens = _count(model, [prompt])
     except (LMStudioServerError, LMStudioValueError):
         texts = [*_texts(_sent(model, conversation, parameters)), *map(json.dumps, tools)]
-        tokens = sum(model.count_tokens(texts)) + PER_MESSAGE * len(pending)
+        tokens = _count(model, texts) + PER_MESSAGE * len(pending)
     return tokens + images * PER_IMAGE
 
 
@@ -357,9 +360,13 @@ def _is_image(part: object) -> bool:
     return isinstance(part, ImageSource | FileHandle)
 
 
-def _sent(model: LLM, conversation: WireHistory, parameters: PromptParameters) -> Messages:
+def _count(model: LanguageModel, texts: list[str]) -> int:
+    return sum(cast("list[int]", run(model.count_tokens(texts))))
+
+
+def _sent(model: LanguageModel, conversation: WireHistory, parameters: PromptParameters) -> Messages:
     try:
-        return run(model.model.get_sent_messages(conversation, parameters))
+        return run(model.get_sent_messages(conversation, parameters))
     except (LMStudioServerError, LMStudioValueError):
         return without_thoughts(conversation.messages)
 

@@ -15,12 +15,13 @@ from pydantic import BaseModel, Field
 from lmstudio_integrations._adapters.generation_settings import GenerationSettings
 from lmstudio_integrations._adapters.input_checks import ALIASES
 from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
-from lmstudio_integrations._adapters.runtime import LoadedModelInfo, Runtime
-from lmstudio_integrations._adapters.specs import HandleSpec
+from lmstudio_integrations._adapters.runtime import Calling, LoadedModelInfo, UsedModel
 from lmstudio_integrations._support.environment import __version__
 from lmstudio_integrations._support.installation import NAME
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
+from lmstudio_integrations.client.transport.flows import run
+from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
@@ -93,12 +94,11 @@ def arguments(stop: list[str] | None, given: Mapping[str, Any]) -> Mapping[str, 
 # Limits of batches ----------------------------------------------------------------------------------------------------
 
 
-def concurrency(runtime: Runtime, handle: HandleSpec, values: Mapping[str, Any]) -> int:
+def concurrency(used: UsedModel, calling: Calling, values: Mapping[str, Any]) -> int:
     """Return how many predictions the model of a call runs at once: as reported, as configured, or the default."""
-    on_hosts = runtime.parallel(handle)
-    if on_hosts is not None:
-        return on_hosts
-    loaded, config = runtime.model_info(handle.model), values["load_config"]
+    if len(used.states) > 1:
+        return used.hosts(calling, ThreadMailbox).parallel
+    loaded, config = used.loaded, values["load_config"]
     configured = config.max_parallel_predictions if isinstance(config, LlmLoadModelConfig) else None
     return (loaded and _parallel_predictions(loaded)) or configured or DEFAULT_PARALLEL["llm"]
 
@@ -192,14 +192,14 @@ class BaseLMStudio(GenerationSettings):
         if self.custom_get_token_ids is not None:
             return list(self.custom_get_token_ids(text))
         with translating_errors():
-            return self._resolve_call({}).model().tokenize(text)
+            return cast("list[int]", run(self._resolve_call({}).model().tokenize(text)))
 
     def get_num_tokens(self, text: str) -> int:
         """Return the number of tokens of a text, from the model's own tokenizer."""
         if self.custom_get_token_ids is not None:
             return len(self.get_token_ids(text))
         with translating_errors():
-            return self._resolve_call({}).model().count_tokens(text)
+            return cast("int", run(self._resolve_call({}).model().count_tokens(text)))
 
     @property
     def _identifying_params(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -19,16 +19,15 @@ from lmstudio_integrations._adapters import field_types
 from lmstudio_integrations._adapters.calls import (
     CHAT_ARGUMENTS,
     CallArguments,
-    ResolvedCall,
+    CallSettings,
 )
+from lmstudio_integrations._adapters.connection_settings import load_config_of
 from lmstudio_integrations._adapters.conversation import for_upload
 from lmstudio_integrations._adapters.generation_settings import ChatSettings
-from lmstudio_integrations._adapters.runtime import Runtime
-from lmstudio_integrations._adapters.specs import AdapterNames, load_config_of
+from lmstudio_integrations._adapters.runtime import AdapterNames, Runtime
 from lmstudio_integrations._adapters.tool_settings import tool_settings, wire_tools
-from lmstudio_integrations.client.api.asynchronous import AsyncLLM
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
-from lmstudio_integrations.client.api.sync import LLM
+from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.client.predictions.language_model import Prefix
 from lmstudio_integrations.client.predictions.plan import PromptParameters
 from lmstudio_integrations.client.support.arguments import flag_of, list_of, whole_number
@@ -126,12 +125,8 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - only streams report tokens
         **kwargs: Any,
     ) -> ChatResult:
-        with (
-            translating_errors(),
-            self._calling(stop, kwargs) as call,
-            self._open(call, call.model(), messages) as stream,
-        ):
-            return self._result(call, stream.wait_for_result())
+        with translating_errors(), self._calling(stop, kwargs) as call:
+            return self._result(call, call.stream(_history(call, messages)).wait_for_result())
 
     async def _agenerate(
         self,
@@ -141,10 +136,9 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         with translating_errors(), self._calling(stop, kwargs) as call:
-            async with self._open(call, call.async_model(), messages) as stream:
-                return self._result(call, await stream.wait_for_result())
+            return self._result(call, await call.astream(_history(call, messages)).wait_for_result())
 
-    def _result(self, call: ResolvedCall, result: PredictionResult) -> ChatResult:
+    def _result(self, call: CallSettings, result: PredictionResult) -> ChatResult:
         message = _responses.to_message(
             self._record(call, result),
             call.tool_use,
@@ -169,7 +163,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         with (
             translating_errors(),
             self._calling(stop, kwargs) as call,
-            self._open(call, call.model(), messages) as source,
+            call.stream(_history(call, messages)) as source,
         ):
             stream = self._chunk_stream(call, source)
             for batch in source.batches():
@@ -186,7 +180,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         with translating_errors(), self._calling(stop, kwargs) as call:
-            async with self._open(call, call.async_model(), messages) as source:
+            async with call.astream(_history(call, messages)) as source:
                 stream = self._chunk_stream(call, source)
                 async for batch in source.batches():
                     for chunk in stream.chunks(batch):
@@ -194,7 +188,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
                             await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                         yield chunk
 
-    def _chunk_stream(self, call: ResolvedCall, source: PredictionStream | AsyncPredictionStream) -> ChunkStream:
+    def _chunk_stream(self, call: CallSettings, source: PredictionStream | AsyncPredictionStream) -> ChunkStream:
         return _responses.ChunkStream(
             call.tool_use,
             lambda: self._record(call, source.result()),
@@ -230,7 +224,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
     # Requests -------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _calling(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> Generator[ResolvedCall]:
+    def _calling(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> Generator[CallSettings]:
         """Resolve a call. An error about the context window also completes `profile`.
 
         The caller translates errors, because the frames of this generator would show in their tracebacks.
@@ -243,27 +237,17 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
                 self._record_profile(call, {**self._reported, "contextLength": error.limit})
             raise
 
-    @overload
-    def _open(self, call: ResolvedCall, handle: LLM, messages: Sequence[BaseMessage]) -> PredictionStream: ...
-    @overload
-    def _open(self, call: ResolvedCall, handle: AsyncLLM, messages: Sequence[BaseMessage]) -> AsyncPredictionStream: ...
-    def _open(
-        self, call: ResolvedCall, handle: LLM | AsyncLLM, messages: Sequence[BaseMessage]
-    ) -> PredictionStream | AsyncPredictionStream:
-        pending = _messages.convert(messages)
-        return handle.respond_stream(for_upload(pending, call.values), **call.request_arguments())
-
     # Model profile --------------------------------------------------------------------------------------------------
 
-    def _record(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
+    def _record(self, call: CallSettings, result: PredictionResult) -> PredictionResult:
         """Record what a prediction reports about the model, also for the profile of this object; return it."""
         self._record_profile(call, call.record_info(result.end).info)
         return result
 
-    def _record_profile(self, call: ResolvedCall, info: Mapping[str, Any]) -> None:
+    def _record_profile(self, call: CallSettings, info: Mapping[str, Any]) -> None:
         """Record the info of a call's model if it is that of this object. It is no field, so no setting changes."""
         if (call.values["model"], call.values["host"]) == (self.model, self.host):
-            self._runtime.reported = (self.model, self.host), info, call.handle.model
+            self._runtime.reported = (self.model, self.host), info, call.used
 
     @property
     def _reported(self) -> Mapping[str, Any]:
@@ -271,8 +255,8 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         runtime: Runtime | None = vars(self).get("_runtime")
         if runtime is None or runtime.reported is None or runtime.reported[0] != (self.model, self.host):
             return {}
-        _, info, spec = runtime.reported
-        return {**info, **runtime.template_info(spec)}
+        _, info, used = runtime.reported
+        return {**info, **used.template_info}
 
     def _resolve_profile(self) -> ModelProfile:
         """Return the profile: the user's entries, over what the model reported, over what the settings say."""
@@ -324,16 +308,14 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         self,
         warm: LanguageModelInput | None,
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
-    ) -> tuple[ResolvedCall, Prefix | None]:
+    ) -> tuple[CallSettings, Prefix | None]:
         """Return the call of a warm start, and the messages of its prompt; `None` if nothing is to be processed."""
         call = self._resolve_call({"tools": _tools.openai_tools(tools)} if tools else {})
         if warm is None:
             return call, WireHistory([]) if tools else None
         if isinstance(warm, str):
             return call, warm
-        messages = self._convert_input(warm).to_messages()
-        pending = _messages.convert(messages)
-        return call, for_upload(pending, call.values)
+        return call, _history(call, self._convert_input(warm).to_messages())
 
     # Tools and structured output ------------------------------------------------------------------------------------
 
@@ -444,7 +426,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             sent_tools = wire_tools(_tools.openai_tools(tools or ()))
             call = self._resolve_call({})
             parameters = PromptParameters(
-                send_reasoning=self.send_reasoning, keep_reasoning=self.keep_reasoning, config=call.config
+                send_reasoning=self.send_reasoning, keep_reasoning=self.keep_reasoning, config=call.settings
             )
             return _messages.count_tokens(call.model(), pending, sent_tools, parameters)
 
@@ -506,7 +488,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             return config
         try:
             values = self._call_values(None, kwargs)
-            limit = _settings.concurrency(self._runtime, self._resolve_model(values), values)
+            limit = _settings.concurrency(*self._resolve_model(values), values)
         except LMStudioError:  # each call raises it, and a batch may keep the errors of its calls
             limit = DEFAULT_PARALLEL["llm"]
         return {**(config or {}), "max_concurrency": limit}
@@ -556,6 +538,11 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         """Yield the index and the response of each input, as they finish. See `abatch`."""
         limited = self._batch_config(inputs, config, kwargs)
         return super().abatch_as_completed(inputs, limited, **kwargs)
+
+
+def _history(call: CallSettings, messages: Sequence[BaseMessage]) -> WireHistory | PendingHistory:
+    """Return a conversation as the client sends it."""
+    return for_upload(_messages.convert(messages), call.values)
 
 
 class _ResolvedProfile:

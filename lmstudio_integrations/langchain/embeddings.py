@@ -9,10 +9,10 @@ from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._adapters.auxiliary_model_settings import EmbeddingSettings, check_text, check_texts
 from lmstudio_integrations._adapters.field_types import DECLARED, MODEL_NAME, ModelName, Secret
-from lmstudio_integrations._adapters.specs import AdapterNames
-from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel
-from lmstudio_integrations.client.api.sync import EmbeddingModel
-from lmstudio_integrations.client.embeddings import EmbeddingRequest
+from lmstudio_integrations._adapters.runtime import AdapterNames
+from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest
+from lmstudio_integrations.client.transport.flows import arun, run
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.types._numbers import Count
@@ -107,16 +107,16 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
         if not texts:
             return []
         request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, prefix)
-        handle = self._handle(EmbeddingModel)
-        return self._apply_dimensions(handle.embed_texts(request, show_progress=self.show_progress is True))
+        vectors = self._model(Embedder).vectors_of_long(request, show_progress=self.show_progress is True)
+        return self._apply_dimensions(run(vectors))
 
     async def _aembed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         if not texts:
             return []
         request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, prefix)
-        return self._apply_dimensions(
-            await self._async_handle(AsyncEmbeddingModel).embed_texts(request, show_progress=self.show_progress is True)
-        )
+        model = self._model(Embedder, LoopMailbox)
+        vectors = model.vectors_of_long(request, show_progress=self.show_progress is True)
+        return self._apply_dimensions(await arun(vectors))
 
     def _apply_dimensions(self, vectors: list[list[float]]) -> list[list[float]]:
         dimensions = self.dimensions

@@ -11,17 +11,17 @@ from langchain_core.runnables.config import get_executor_for_config
 from langchain_core.runnables.utils import gather_with_concurrency
 from pydantic import ConfigDict, model_validator
 
-from lmstudio_integrations._adapters.calls import CallArguments, ResolvedCall
+from lmstudio_integrations._adapters.calls import CallArguments, CallSettings
 from lmstudio_integrations._adapters.field_types import DECLARED, Secret, StopStrings
 from lmstudio_integrations._adapters.finished_response import FinishedResponse
-from lmstudio_integrations._adapters.specs import AdapterNames
+from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.client.transport.flows import arun, run
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 from lmstudio_integrations.langchain import _responses, _settings
 from lmstudio_integrations.langchain._errors import translating_errors
-from lmstudio_integrations.types.chat import WirePrompt
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PredictionResult
 
 
@@ -100,13 +100,13 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
             LMStudioServerError: If the server fails.
         """
         with translating_errors():
-            run(self._resolve_call({}).model().model.get_info(load=True))
+            run(self._resolve_call({}).model().get_info(load=True))
         return self
 
     async def aload(self) -> Self:
         """Load the model if it is not loaded; see `load`."""
         with translating_errors():
-            await arun(self._resolve_call({}).async_model().model.get_info(load=True))
+            await arun(self._resolve_call({}).model(LoopMailbox).get_info(load=True))
         return self
 
     def _as_called(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
@@ -140,7 +140,7 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
                 return self._result([_join(list(self._stream(prompts[0], stop, run_manager, **kwargs)))])
             if len(prompts) == 1:  # not in a thread, so that Ctrl-C stops it
                 return self._result([self._complete(call, prompts[0])])
-            limit = _settings.concurrency(call.runtime, call.handle, call.values)
+            limit = _settings.concurrency(call.used, call.calling, call.values)
             with get_executor_for_config({"max_concurrency": limit}) as pool:
                 return self._result(list(pool.map(partial(self._complete, call), prompts)))
 
@@ -157,7 +157,7 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
                 return self._result(
                     [_join([chunk async for chunk in self._astream(prompts[0], stop, run_manager, **kwargs)])]
                 )
-            limit = _settings.concurrency(call.runtime, call.handle, call.values)
+            limit = _settings.concurrency(call.used, call.calling, call.values)
             completions = (self._acomplete(call, prompt) for prompt in prompts)
             return self._result(await gather_with_concurrency(limit, *completions))
 
@@ -179,7 +179,7 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
     ) -> Iterator[GenerationChunk]:
         with translating_errors():
             call = self._resolve_call(_settings.arguments(stop, kwargs))
-            with call.model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
+            with call.stream(None, prompt) as stream:
                 for events in stream.batches():
                     for chunk in self._chunks(call, events, stream):
                         if run_manager is not None:
@@ -195,26 +195,24 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
     ) -> AsyncIterator[GenerationChunk]:
         with translating_errors():
             call = self._resolve_call(_settings.arguments(stop, kwargs))
-            async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
+            async with call.astream(None, prompt) as stream:
                 async for events in stream.batches():
                     for chunk in self._chunks(call, events, stream):
                         if run_manager is not None:
                             await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                         yield chunk
 
-    def _complete(self, call: ResolvedCall, prompt: str) -> GenerationChunk:
-        with call.model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
-            result = stream.wait_for_result()
+    def _complete(self, call: CallSettings, prompt: str) -> GenerationChunk:
+        result = call.stream(None, prompt).wait_for_result()
         return self._generation(call, result.raw_content, result)
 
-    async def _acomplete(self, call: ResolvedCall, prompt: str) -> GenerationChunk:
-        async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
-            result = await stream.wait_for_result()
+    async def _acomplete(self, call: CallSettings, prompt: str) -> GenerationChunk:
+        result = await call.astream(None, prompt).wait_for_result()
         return self._generation(call, result.raw_content, result)
 
     def _chunks(
         self,
-        call: ResolvedCall,
+        call: CallSettings,
         events: Iterable[PredictionEvent],
         stream: PredictionStream | AsyncPredictionStream,
     ) -> Iterator[GenerationChunk]:
@@ -225,7 +223,7 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
             elif type(event) is PredictionEnd:
                 yield self._generation(call, "", stream.result())
 
-    def _generation(self, call: ResolvedCall, text: str, result: PredictionResult) -> GenerationChunk:
+    def _generation(self, call: CallSettings, text: str, result: PredictionResult) -> GenerationChunk:
         call.record_info(result.end)
         metadata = _responses.response_metadata(FinishedResponse(result, ToolUse()))
         return _responses.LastGenerationChunk(

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._adapters.auxiliary_model_settings import RerankerSettings
 from lmstudio_integrations._adapters.field_types import DECLARED, Secret
-from lmstudio_integrations._adapters.specs import AdapterNames
+from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.types._numbers import Fraction
 from lmstudio_integrations.types.reranking import RerankResult

@@ -15,11 +15,11 @@ from lmstudio_integrations._adapters.auxiliary_model_settings import (
     check_texts,
 )
 from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, InputAlias, Secret
-from lmstudio_integrations._adapters.specs import AdapterNames
-from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel
-from lmstudio_integrations.client.api.sync import EmbeddingModel
-from lmstudio_integrations.client.embeddings import EmbeddingRequest, LengthPolicy
+from lmstudio_integrations._adapters.runtime import AdapterNames
+from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
+from lmstudio_integrations.client.transport.flows import arun, run
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings, with_silence_timeouts
@@ -242,15 +242,13 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
         return await self._aembed(self.text_instruction, texts)
 
     def _embed(self, prefix: str, texts: list[str]) -> list[list[float]]:
-        request = self._request(prefix, texts)
-        handle = self._handle(EmbeddingModel)
-        return _check_count(handle.embed_texts(request, max_concurrency=BATCHES_AT_ONCE), texts)
+        vectors = self._model(Embedder).vectors_of_long(self._request(prefix, texts), max_concurrency=BATCHES_AT_ONCE)
+        return _check_count(run(vectors), texts)
 
     async def _aembed(self, prefix: str, texts: list[str]) -> list[list[float]]:
-        request = self._request(prefix, texts)
-        return _check_count(
-            await self._async_handle(AsyncEmbeddingModel).embed_texts(request, max_concurrency=BATCHES_AT_ONCE), texts
-        )
+        model = self._model(Embedder, LoopMailbox)
+        vectors = model.vectors_of_long(self._request(prefix, texts), max_concurrency=BATCHES_AT_ONCE)
+        return _check_count(await arun(vectors), texts)
 
     def _request(self, prefix: str, texts: list[str]) -> EmbeddingRequest:
         texts = [text.removeprefix(self._prefix(prefix)) for text in texts]

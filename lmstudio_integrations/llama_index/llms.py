@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -22,16 +22,18 @@ from llama_index.core.tools import BaseTool
 from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._adapters import field_types
-from lmstudio_integrations._adapters.calls import CHAT_ARGUMENTS, CallArguments, ResolvedCall
+from lmstudio_integrations._adapters.calls import CHAT_ARGUMENTS, CallArguments, CallSettings
 from lmstudio_integrations._adapters.conversation import for_upload
 from lmstudio_integrations._adapters.generation_settings import ChatSettings
-from lmstudio_integrations._adapters.specs import AdapterNames
+from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.client.predictions.language_model import Prefix
 from lmstudio_integrations.client.support.arguments import flag_of
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
+from lmstudio_integrations.client.transport.flows import arun, run
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioValueError
 from lmstudio_integrations.llama_index import _callbacks, _messages, _responses, _settings, _tools
 from lmstudio_integrations.llama_index._callbacks import (
@@ -49,7 +51,7 @@ from lmstudio_integrations.llama_index._responses import ResponseBuilder
 from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings, with_silence_timeouts
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count
-from lmstudio_integrations.types.chat import WireHistory, WirePrompt
+from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.results import PredictionResult
 from lmstudio_integrations.types.structured import partial_json
@@ -65,7 +67,7 @@ class _Request:
         prompt: The text.
     """
 
-    call: ResolvedCall
+    call: CallSettings
     history: WireHistory | PendingHistory | None = None
     prompt: str = ""
 
@@ -230,7 +232,7 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
 
     def _warming(
         self, warm: str | Sequence[ChatMessage] | None, tools: Sequence[BaseTool]
-    ) -> tuple[ResolvedCall, Prefix | None]:
+    ) -> tuple[CallSettings, Prefix | None]:
         """Return the call of a warm start, and the messages of its prompt; `None` if nothing is to be processed."""
         settings = {"tools": _tools.openai_tools(tools)} if tools else {}
         if warm is None:
@@ -247,14 +249,14 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        return self._resolve_call({}).model().tokenize(text)
+        return cast("list[int]", run(self._resolve_call({}).model().tokenize(text)))
 
     @with_short_traceback
     async def atokenize(self, text: str) -> list[int]:
         """Return the tokens of a text; see `tokenize`."""
-        return await self._resolve_call({}).async_model().tokenize(text)
+        return cast("list[int]", await arun(self._resolve_call({}).model(LoopMailbox).tokenize(text)))
 
-    def _record(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
+    def _record(self, call: CallSettings, result: PredictionResult) -> PredictionResult:
         context_length = call.record_info(result.end).info.get("contextLength")
         if isinstance(context_length, int):
             _settings.record(
@@ -357,45 +359,32 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
 
     def _generate(self, request: _Request, make: Callable[..., ChunkT]) -> ChunkT:
         call = request.call
-        with _recording_overflow(call), self._open(request) as stream:
-            result = self._record(call, stream.wait_for_result())
+        with _recording_overflow(call):
+            result = self._record(call, call.stream(request.history, request.prompt).wait_for_result())
         return make(result, call.tool_use, include_confidence=call.include_confidence)
 
     async def _agenerate(self, request: _Request, make: Callable[..., ChunkT]) -> ChunkT:
         call = request.call
         with _recording_overflow(call):
-            async with self._aopen(request) as stream:
-                result = self._record(call, await stream.wait_for_result())
+            result = self._record(call, await call.astream(request.history, request.prompt).wait_for_result())
         return make(result, call.tool_use, include_confidence=call.include_confidence)
 
     def _chunks(self, request: _Request, make: MakeChunk[ChunkT]) -> Generator[ChunkT]:
-        stream = self._open(request)
+        stream = request.call.stream(request.history, request.prompt)
         return _callbacks.chunks(stream, self._builder(request.call, stream), make, _recording_overflow(request.call))
 
     def _achunks(self, request: _Request, make: MakeChunk[ChunkT]) -> AsyncChunks[ChunkT]:
-        stream = self._aopen(request)
+        stream = request.call.astream(request.history, request.prompt)
         return _callbacks.AsyncChunks(
             stream, self._builder(request.call, stream), make, _recording_overflow(request.call)
         )
 
-    def _builder(self, call: ResolvedCall, stream: PredictionStream | AsyncPredictionStream) -> ResponseBuilder:
+    def _builder(self, call: CallSettings, stream: PredictionStream | AsyncPredictionStream) -> ResponseBuilder:
         return _responses.ResponseBuilder(
             call.tool_use,
             lambda: self._record(call, stream.result()),
             include_confidence=call.include_confidence,
         )
-
-    def _open(self, request: _Request) -> PredictionStream:
-        call = request.call
-        if request.history is None:
-            return call.model().complete_stream(WirePrompt(request.prompt), **call.request_arguments())
-        return call.model().respond_stream(request.history, **call.request_arguments())
-
-    def _aopen(self, request: _Request) -> AsyncPredictionStream:
-        call = request.call
-        if request.history is None:
-            return call.async_model().complete_stream(WirePrompt(request.prompt), **call.request_arguments())
-        return call.async_model().respond_stream(request.history, **call.request_arguments())
 
     # Tools ----------------------------------------------------------------------------------------------------------
 
@@ -456,7 +445,7 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
 class _recording_overflow:  # noqa: N801 - a context manager is named like a function
     """Record the context window that an error about it names, for the metadata of the model."""
 
-    def __init__(self, call: ResolvedCall) -> None:
+    def __init__(self, call: CallSettings) -> None:
         self._call = call
 
     def __enter__(self) -> None:

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._adapters.auxiliary_model_settings import RerankerSettings
 from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Secret
-from lmstudio_integrations._adapters.specs import AdapterNames
+from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings, with_silence_timeouts

@@ -186,22 +186,6 @@ class WireHistory(NamedTuple):
         return {"messages": self.messages}
 
 
-class WirePrompt(str):
-    """A text to be continued as it stands. An empty one is sent as well: the server decides about it.
-
-    Raises:
-        LMStudioValueError: If it is not a string.
-    """
-
-    __slots__ = ()
-
-    def __new__(cls, text: object) -> Self:
-        """Reject what is no string."""
-        if not isinstance(text, str):
-            raise LMStudioValueError(f"the prompt must be a string; got {text!r}")
-        return super().__new__(cls, text)
-
-
 _MESSAGES: dict[str, type[Message]] = {
     "system": SystemMessage,
     "user": UserMessage,

@@ -10,6 +10,7 @@ from typing import Any
 import llama_index.core
 import pytest
 
+from lmstudio_integrations.client.predictions.plan import PredictionOptions
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index import LMStudio
@@ -198,5 +199,5 @@ def test_another_host_in_the_environment_takes_effect_with_the_next_call(
 
 @pytest.mark.parametrize("make", [each.make for each in LANGUAGE_MODELS.values()], ids=LANGUAGE_MODELS)
 def test_options_about_tools_belong_to_calls_that_offer_some(make: Callable[..., Any]) -> None:
-    given = make(model=MODEL)._resolve_call({}).request_arguments()
-    assert set(given) == {"config", "check_context", "stop_on_repetition"}
+    options = make(model=MODEL)._resolve_call({}).options
+    assert options == PredictionOptions(check_context=True, stop_on_repetition=True)

@@ -513,7 +513,7 @@ def test_thoughts_count_where_the_template_rejects_a_part(
 
     call, answer = [each for each in conversation(served) if isinstance(each, AIMessage)][:2]
     llm = ChatLMStudio(model=model, host=served.host, **settings)
-    monkeypatch.setattr(lms.LLM, "apply_prompt_template", fail)
+    monkeypatch.setattr(LanguageModel, "apply_prompt_template", fail)
     for given, written in ((call, BEFORE_CALL), (answer, BEFORE_ANSWER)):
         without = given.model_copy(update={"additional_kwargs": {}})
         counts = [llm.get_num_tokens_from_messages([each]) for each in (given, without)]

@@ -15,7 +15,7 @@ from llama_index.core.tools import FunctionTool
 from lmstudio_integrations import AsyncClient, Chat, Client, LlmPredictionConfigDict
 from lmstudio_integrations.client.models.state import KeptWarm
 from lmstudio_integrations.client.transport.client_context import ClientContext
-from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.errors import (
@@ -27,7 +27,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
-from tests._adapters.hosts.servers import CHAT, addresses, chat_model, handle_of, known, servers
+from tests._adapters.hosts.servers import CHAT, addresses, chat_model, known, native_model_of, servers
 from tests._adapters.ways import METHODS, Turns, messages_of, metadata_of, whole
 from tests.client.both import sync_client
 from tests.support.adapters import covering
@@ -179,7 +179,7 @@ def test_a_host_that_was_switched_off_since_it_was_asked_is_left_out() -> None:
         model = ChatLMStudio(model=CHAT, host=addresses(pair)).load()
         pair[1].stop()
         assert [status.loaded for status in known(model)] == [True, True]
-        handle_of(model).warm(SYSTEM)
+        run(native_model_of(model).warm(SYSTEM, {}, (), keep_warm=False))
         assert [status.available for status in known(model)] == [True, False]
         assert len(pair[0].predictions) == 1
 

@@ -7,7 +7,7 @@ from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage, trim_messages
 from langchain_core.messages.content import create_file_block
 
-from lmstudio_integrations.client.api.sync import LLM
+from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.errors import LMStudioPromptTemplateError
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.langchain._messages import PER_IMAGE, PER_MESSAGE
@@ -50,7 +50,7 @@ def test_what_the_template_rejects_is_counted_text_by_text(server: Server, monke
     def fail(*_: Any, **__: Any) -> str:
         raise LMStudioPromptTemplateError("roles must alternate")
 
-    monkeypatch.setattr(LLM, "apply_prompt_template", fail)
+    monkeypatch.setattr(LanguageModel, "apply_prompt_template", fail)
     call = AIMessage("I look.", tool_calls=[{"name": "f", "args": {}, "id": "1"}])
     parts: list[Any] = [call, ToolMessage("it rains", tool_call_id="1")]
     assert server.chat().get_num_tokens_from_messages(parts) == 2 + 2 + 2 + 2 * PER_MESSAGE

@@ -17,7 +17,6 @@ from lmstudio_integrations.types.chat import (
     TextPart,
     ToolMessage,
     UserMessage,
-    WirePrompt,
 )
 from lmstudio_integrations.types.files import FileHandle, Origin
 from lmstudio_integrations.types.functions import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
@@ -275,13 +274,6 @@ def test_a_file_keeps_its_origin_on_the_way_through_a_chat() -> None:
     assert part.origin is origin
     assert IMAGE.origin is None
     assert part.to_dict() == FILE, "the server is told nothing of it"
-
-
-@pytest.mark.parametrize("value", [None, 5, b"text"])
-def test_a_text_to_be_continued_is_a_string(value: Any) -> None:
-    assert WirePrompt("") == ""
-    with pytest.raises(LMStudioValueError, match="the prompt must be a string"):
-        WirePrompt(value)
 
 
 def test_a_thought_joins_no_texts_of_two_messages() -> None:

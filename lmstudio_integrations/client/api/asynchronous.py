@@ -217,7 +217,7 @@ class AsyncLLM(AsyncModelHandle[LanguageModel]):
             LMStudioValueError: If the prefix, a tool or a setting is invalid.
             LMStudioServerError: If the server reports an error.
         """
-        await arun(self.model.prefill(prefix, parameters, tools, keep_warm=flag_of(keep_warm, "keep_warm")))
+        await arun(self.model.warm(prefix, parameters, tools, keep_warm=flag_of(keep_warm, "keep_warm")))
 
     async def rerank(
         self, query: str, texts: Sequence[str], **parameters: Unpack[RerankParameters]

@@ -218,7 +218,7 @@ class LLM(SyncModelHandle[LanguageModel]):
             LMStudioValueError: If the prefix, a tool or a setting is invalid.
             LMStudioServerError: If the server reports an error.
         """
-        run(self.model.prefill(prefix, parameters, tools, keep_warm=flag_of(keep_warm, "keep_warm")))
+        run(self.model.warm(prefix, parameters, tools, keep_warm=flag_of(keep_warm, "keep_warm")))
 
     def rerank(self, query: str, texts: Sequence[str], **parameters: Unpack[RerankParameters]) -> list[RerankResult]:
         """Return how relevant texts are to a query, best first.

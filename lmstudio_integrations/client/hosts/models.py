@@ -1,7 +1,7 @@
 """Models on several hosts: what a handle has in place of a model on one server."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self, TypeVar, cast
@@ -12,9 +12,9 @@ from lmstudio_integrations.client.hosts.host import Host
 from lmstudio_integrations.client.hosts.hosts import FailoverAttempts, Hosts
 from lmstudio_integrations.client.models.model import Attempts, Model
 from lmstudio_integrations.client.predictions.language_model import LanguageModel, Prefix
-from lmstudio_integrations.client.predictions.plan import Plan, PredictionParameters
+from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.predictions.prediction import Prediction
-from lmstudio_integrations.client.support.arguments import list_of, whole_number
+from lmstudio_integrations.client.support.arguments import whole_number
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
 from lmstudio_integrations.client.transport.concurrent_flows import MakeMailbox, run_concurrently
@@ -22,7 +22,6 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT
 from lmstudio_integrations.errors import LMStudioConfigMismatchError, LMStudioError
 from lmstudio_integrations.protocol.exchange import Timeouts
-from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.hosts import SAME_FILE
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
@@ -115,29 +114,19 @@ class LanguageModelOnHosts(_ModelOnHosts, LanguageModel):
             FailoverAttempts(self.hosts, pinned or hosts, plan.timeouts, fingerprint=plan.fingerprint), plan
         )
 
-    def prefill(
-        self,
-        prefix: Prefix | None,
-        parameters: PredictionParameters,
-        tools: Iterable[ToolInput] = (),
-        *,
-        keep_warm: bool = False,
-    ) -> Flow[None]:
+    def prefill(self, prefix: Prefix | None, plan: Plan, *, keep_warm: bool = False) -> Flow[None]:
         """Process what stands before the first question, on every host that has the model loaded."""
-        listed = list_of(tools, "tools")
         yield from self.hosts.probe(of_all=True)
         if not any(status.loaded for status in self.hosts.statuses()):
             yield from self.load()
         loaded = [host for host in self.hosts.hosts if host.status().loaded]
-        errors = yield from self._on_each(
-            loaded, lambda model: model.prefill(prefix, parameters, listed, keep_warm=keep_warm)
-        )
+        errors = yield from self._on_each(loaded, lambda model: model.prefill(prefix, plan, keep_warm=keep_warm))
         if len(errors) == len(loaded):
             _raise_first(errors)
         for host in self.hosts.hosts:  # those that have not processed it do so with their next call
             if host not in loaded or host in errors:
                 model = LanguageModel(host.model.context, host.model.state)
-                model.state.kept_warm = model.kept_warm(prefix, parameters, listed) if keep_warm else None
+                model.state.kept_warm = model.kept_warm(prefix, plan) if keep_warm else None
 
 
 class EmbedderOnHosts(_ModelOnHosts, Embedder):

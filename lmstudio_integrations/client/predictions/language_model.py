@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from lmstudio_integrations.client.files.uploads import FileInput, PendingHistory, prepare_images
 from lmstudio_integrations.client.models import chat_templates, queries
@@ -10,12 +10,14 @@ from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Too
 from lmstudio_integrations.client.models.reasoning import Messages, replay_of, sent_messages
 from lmstudio_integrations.client.models.state import KeptWarm
 from lmstudio_integrations.client.predictions.plan import (
-    CALLBACKS,
+    Callbacks,
     History,
+    Plan,
     PredictionParameters,
     PromptParameters,
     encode,
     plan_completion,
+    plan_of,
     plan_response,
     prompt_settings,
     with_tools,
@@ -37,8 +39,6 @@ from lmstudio_integrations.types.reranking import RerankResult
 
 Prefix: TypeAlias = History | PendingHistory
 """The messages before the first question; a string is the system prompt."""
-
-_OF_THE_RESPONSE = CALLBACKS - {"on_prompt_processing_progress"}
 
 _QUESTION = WireHistory.of_prompt(".").messages
 """The shortest question, for chat templates that reject a prompt without one. Some omit an empty message."""
@@ -76,30 +76,26 @@ def _with_question(prefix: WireHistory) -> WireHistory:
     return prefix._replace(messages=[*prefix.messages, *_QUESTION], system_first=system_first)
 
 
-def prefill_parameters(parameters: PredictionParameters, tools: Iterable[ToolInput] = ()) -> PredictionParameters:
-    """Return the parameters of the prediction that processes a prefix: those of a question, but for one token.
-
-    Raises:
-        LMStudioValueError: If a setting or a tool is invalid.
-    """
-    settings, listed = LlmPredictionConfig.parse(parameters.get("config")), list_of(tools, "tools")
-    if listed:
-        settings = with_tools(settings, parse_tools(listed).values())
-    own = cast(
-        "PredictionParameters", {name: value for name, value in parameters.items() if name not in _OF_THE_RESPONSE}
+def prefill_plan(prefix: WireHistory | PendingHistory, plan: Plan) -> Plan:
+    """Return what processes a prefix: the plan of a question, but for one token, of which nothing is made."""
+    progress = None if plan.callbacks is None else plan.callbacks.on_prompt_processing_progress
+    return Plan(
+        plan.settings.merged(LlmPredictionConfig(max_tokens=1)),
+        replace(
+            plan.options,
+            check_response=False,
+            tools_first=False,
+            think_first=False,
+            rescue_tool_calls=False,
+            repair_tool_calls=False,
+            required_tool_fallback=False,
+            stop_on_repetition=False,
+        ),
+        prefix,
+        timeouts=plan.timeouts,
+        callbacks=None if progress is None else Callbacks(on_prompt_processing_progress=progress),
+        keeps_misfits=True,
     )
-    return {
-        **own,
-        "config": settings.merged(LlmPredictionConfig(max_tokens=1)),
-        # What is generated is not used, so nothing is made of it, and no callback gets it.
-        "check_response": False,
-        "tools_first": False,
-        "think_first": False,
-        "rescue_tool_calls": False,
-        "repair_tool_calls": False,
-        "required_tool_fallback": False,
-        "stop_on_repetition": False,
-    }
 
 
 class LanguageModel(PredictingModel):
@@ -113,55 +109,47 @@ class LanguageModel(PredictingModel):
         """Prepare the continuation of a text."""
         return self.predict(plan_completion(prompt, parameters, is_async=self.context.is_async))
 
-    def prefill(
-        self,
-        prefix: Prefix | None,
-        parameters: PredictionParameters,
-        tools: Iterable[ToolInput] = (),
-        *,
-        keep_warm: bool = False,
+    def warm(
+        self, prefix: History | None, parameters: PredictionParameters, tools: Iterable[ToolInput], *, keep_warm: bool
     ) -> Flow[None]:
+        """Process what stands before the first question, with the tools of `act`; see `prefill`."""
+        plan = plan_of(parameters, is_async=self.context.is_async)
+        if listed := list_of(tools, "tools"):
+            plan.settings = with_tools(plan.settings, parse_tools(listed).values())
+        return self.prefill(prefix, plan, keep_warm=keep_warm)
+
+    def prefill(self, prefix: Prefix | None, plan: Plan, *, keep_warm: bool = False) -> Flow[None]:
         """Process what stands before the first question, so that the server has it in its prompt cache.
 
         Some chat templates reject a prompt without a question; for those, a short one follows.
 
         Args:
             prefix: The messages, or the system prompt as a string; `None` are only tools.
-            parameters: Those of the questions.
-            tools: The tools of the questions, as `act` takes them.
+            plan: The plan of the questions.
             keep_warm: Whether each new instance processes them again.
         """
-        listed = list_of(tools, "tools")
-        messages, once = prefix_of(prefix), prefill_parameters(parameters, listed)
+        messages = prefix_of(prefix)
         try:
-            yield from self.prepare_response(messages, once).to_end()
+            yield from self.predict(prefill_plan(messages, plan)).to_end()
         except LMStudioPromptTemplateError as error:
             try:
-                yield from self.prepare_response(with_question(messages), once).to_end()
+                yield from self.predict(prefill_plan(with_question(messages), plan)).to_end()
             except LMStudioPromptTemplateError:
                 raise error from None
-        self.state.kept_warm = self.kept_warm(prefix, parameters, listed, self.state.reference) if keep_warm else None
+        self.state.kept_warm = self.kept_warm(prefix, plan, self.state.reference) if keep_warm else None
 
-    def kept_warm(
-        self,
-        prefix: Prefix | None,
-        parameters: PredictionParameters,
-        tools: Iterable[ToolInput],
-        reference: str | None = None,
-    ) -> KeptWarm:
+    def kept_warm(self, prefix: Prefix | None, plan: Plan, reference: str | None = None) -> KeptWarm:
         """Return what processes a prefix, as it is now, again on each new instance; without the callback of this time.
 
         Args:
             prefix: As of `prefill`.
-            parameters: As of `prefill`.
-            tools: As of `prefill`.
+            plan: As of `prefill`.
             reference: The instance that has processed it.
         """
-        messages, once = prefix_of(prefix), prefill_parameters(parameters, tools)
-        once.pop("on_prompt_processing_progress", None)
+        messages, plan = prefix_of(prefix), replace(plan, callbacks=None)
 
         def process(context: ClientContext) -> Flow[None]:
-            yield from LanguageModel(context, self.state).prefill(messages, once, keep_warm=True)
+            yield from LanguageModel(context, self.state).prefill(messages, plan, keep_warm=True)
 
         return KeptWarm(process, reference)
 

@@ -446,10 +446,26 @@ def encode(history: History) -> WireHistory:
     return wire
 
 
+def plan_of(parameters: PredictionParameters, *, is_async: bool) -> Plan:
+    """Plan a prediction, but for what it begins with."""
+    plan = Plan(_settings(parameters, is_async=is_async))
+    if not parameters:
+        return plan
+    plan.options, plan.timeouts = PredictionOptions.of(parameters), checked_timeouts(parameters)
+    is_checked = plan.options.check_response
+    plan.parse_json = plan.settings.structured is not None and is_checked and is_requested(plan.settings)
+    plan.keeps_misfits = not is_checked
+    if not CALLBACKS.isdisjoint(parameters):
+        given: Mapping[str, Any] = parameters
+        plan.callbacks = Callbacks(**{name: given[name] for name in CALLBACKS & given.keys()})
+    return plan
+
+
 def plan_response(history: History | PendingHistory, parameters: PredictionParameters, *, is_async: bool) -> Plan:
     """Plan the next message of a conversation."""
-    encoded = history if isinstance(history, PendingHistory) else encode(history)
-    return _plan(Plan(_settings(parameters, is_async=is_async), history=encoded), parameters)
+    plan = plan_of(parameters, is_async=is_async)
+    plan.history = history if isinstance(history, PendingHistory) else encode(history)
+    return plan
 
 
 def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: bool) -> Plan:
@@ -458,19 +474,8 @@ def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: 
         raise LMStudioValueError(f"the prompt must be a string; got {prompt!r}")
     if not prompt:
         raise LMStudioValueError("the prompt is empty; give the model a text to continue")
-    return _plan(Plan(_settings(parameters, is_async=is_async), prompt=prompt), parameters)
-
-
-def _plan(plan: Plan, parameters: Mapping[str, Any]) -> Plan:
-    """Return a plan with what keyword arguments say besides the settings."""
-    if not parameters:
-        return plan
-    plan.options, plan.timeouts = PredictionOptions.of(parameters), checked_timeouts(parameters)
-    is_checked = plan.options.check_response
-    plan.parse_json = plan.settings.structured is not None and is_checked and is_requested(plan.settings)
-    plan.keeps_misfits = not is_checked
-    if not CALLBACKS.isdisjoint(parameters):
-        plan.callbacks = Callbacks(**{name: parameters[name] for name in CALLBACKS & parameters.keys()})
+    plan = plan_of(parameters, is_async=is_async)
+    plan.prompt = prompt
     return plan
 
 

@@ -152,6 +152,11 @@ class ClientContext:
         io.submit(Connections.of(io).get, (self.target, namespace), client_id, math.inf)
         weakref.finalize(owner, _close_client, {io}, client_id).atexit = False
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client was closed."""
+        return not self.finalizer.alive
+
     def close(self) -> None:
         """Close everything that this client has open, and drop its references to connections."""
         self.finalizer()

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from lmstudio_integrations.client.api.base import BaseModelHandle
+from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.types.hosts import HostStatus
 from tests.support.adapters import Adapter
@@ -64,13 +64,14 @@ def call(adapter: Adapter, path: str, model: Any, text: str, **given: Any) -> An
 
 def known(model: Any) -> list[HostStatus]:
     """Return what the hosts of an object are known to do, without asking them."""
-    statuses: list[HostStatus] = handle_of(model).model.hosts.statuses()
+    statuses: list[HostStatus] = native_model_of(model).hosts.statuses()
     return statuses
 
 
-def handle_of(model: Any) -> Any:
-    """Return the native handle that an object uses."""
-    return model._runtime.clients.handle(BaseModelHandle, model._resolve_model(vars(model)))
+def native_model_of(model: Any) -> Any:
+    """Return the native model that an object uses."""
+    used, calling = model._resolve_model(vars(model))
+    return used.model(calling, ThreadMailbox)
 
 
 def requests(server: Emulator) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioModelNotFoundError, LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
@@ -17,9 +18,9 @@ from tests._adapters.hosts.servers import (
     call,
     chat_model,
     embedding_model,
-    handle_of,
     key_of,
     known,
+    native_model_of,
     running,
 )
 from tests._adapters.hosts.test_calls import SECONDS, every_adapter_on_a_path, every_language_model_on_a_path
@@ -72,7 +73,7 @@ def test_devices_of_one_server_are_hosts(adapter: Adapter, path: str, server: Em
         for each in calls:
             assert "Done." in str(each.result(SECONDS))
     assert sorted(places(server), key=str) == sorted(((CHAT, each) for each in devices.values()), key=str)
-    handle_of(model).unload()
+    run(native_model_of(model).unload())
     assert places(server) == []
 
 
