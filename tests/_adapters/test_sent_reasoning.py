@@ -32,6 +32,7 @@ from llama_index.core.tools import FunctionTool
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.langchain import ChatLMStudio

@@ -10,6 +10,7 @@ from typing import Any
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.embeddings import EmbeddingRequest
+from lmstudio_integrations.emulator.engines.scripted.words import embed
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config_dicts import TimeoutParameters
@@ -203,11 +204,8 @@ class Player:
 
     async def _vectors(self, said: str) -> str:
         texts = [f"{said} {number}" for number in range(self._random.choice([1, 5, 40]))]
-        vectors = await self._embeddings.aembed_documents([*texts, "the same"])
-        if len({tuple(vector) for vector in vectors}) != len(texts) + 1 or {len(each) for each in vectors} != {
-            DIMENSIONS
-        }:
-            raise ViolationError("vectors are missing or double")
+        if await self._embeddings.aembed_documents(texts) != [embed(text, DIMENSIONS) for text in texts]:
+            raise ViolationError("vectors are missing, double or of other texts")
         return "vectors"
 
     async def _close(self, _said: str) -> str:

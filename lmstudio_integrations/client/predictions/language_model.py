@@ -116,7 +116,7 @@ class LanguageModel(PredictingModel):
         plan = plan_of(parameters, is_async=self.context.is_async)
         if listed := list_of(tools, "tools"):
             plan.settings = with_tools(plan.settings, parse_tools(listed).values())
-        return self.prefill(prefix, plan, keep_warm=keep_warm)
+        yield from self.prefill(prefix, plan, keep_warm=keep_warm)
 
     def prefill(self, prefix: Prefix | None, plan: Plan, *, keep_warm: bool = False) -> Flow[None]:
         """Process what stands before the first question, so that the server has it in its prompt cache.
