@@ -88,8 +88,14 @@ MOMENTS: dict[str, tuple[Callable[[], Callable[[], str]], Callable[[], None]]] =
     "when the I/O thread is made": (_with_client, _in(_IO_THREAD, "IOThread.__init__")),
     "when the connections are made": (_with_client, _in(f"{_CLIENT}.transport.connections", "Connections.of")),
     "when the default client is made": (_with_default_client, _CLIENT_MADE),
-    "when an adapter has made its handle": (_with_adapter, _in(f"{_CLIENT}.api.base", "BaseModelHandle.with_retries")),
-    "when an adapter has made its client, in threads": (_with_batch, _CLIENT_MADE),
+    "when an adapter has made its model": (
+        _with_adapter,
+        _in("lmstudio_integrations._adapters.runtime", "UsedModel._new_model"),
+    ),
+    "when an adapter has made its context, in threads": (
+        _with_batch,
+        _in(f"{_CLIENT}.transport.client_context", "ClientContext.__init__"),
+    ),
 }
 
 if __name__ == "__main__":
