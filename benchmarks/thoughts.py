@@ -128,7 +128,7 @@ def _responses(model: Any, template: Template) -> Iterator[Response]:
     for at, text in enumerate(_script(template)):
         if at % (CALLS + 1) == 0:
             messages.append(HumanMessage(f"{words((at, 'question'), 20)}?"))
-        response = model.invoke(messages, extra={**template.prediction_fields, **grammar_of(text)})
+        response = model.invoke(messages, prediction_config={"raw": {**template.prediction_fields, **grammar_of(text)}})
         usage = response.usage_metadata
         yield Response(usage["input_tokens"], usage["input_token_details"].get("cache_read", 0), usage["output_tokens"])
         results = [ToolMessage(words((at, "result"), 40), tool_call_id=call["id"]) for call in response.tool_calls]

@@ -97,7 +97,9 @@ def chat(name: int, turns: int, **arguments: Any) -> Conversation:
 def reasoning(name: int, turns: int) -> Conversation:
     """The same with a model that reasons first. Its template copies thoughts, so those before answers are not sent."""
     grammar = 'root ::= "<think>" [a-z ]{20,40} "</think>" [a-z ]{20,40}'
-    yield from chat(name, turns, extra={"llm.prediction.structured": {"type": "gbnf", "gbnfGrammar": grammar}})
+    yield from chat(
+        name, turns, prediction_config={"raw": {"llm.prediction.structured": {"type": "gbnf", "gbnfGrammar": grammar}}}
+    )
 
 
 def structured(name: int, turns: int) -> Conversation:
@@ -290,7 +292,7 @@ def measure(case: Case, turns: int, hosts: Sequence[str], key: str) -> Waits:
         temperature=0,
         seed=1,
         max_tokens=24,
-        idle_timeout=None,  # several engines may be slow on one machine
+        timeouts={"idle_timeout": None},  # several engines may be slow on one machine
     )
     model.load()
     last = min(TURN, turns)

@@ -32,7 +32,7 @@ sleeping = socket.create_server(("127.0.0.1", 0))
 address = f"127.0.0.1:{sleeping.getsockname()[1]}"
 
 off = ChatLMStudio(host="localhost:9")
-asleep = ChatLMStudio(host=address, connect_timeout=0.5)
+asleep = ChatLMStudio(host=address, timeouts={"connect_timeout": 0.5})
 awake = ChatLMStudio(temperature=0)
 
 # %% [markdown]

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from lmstudio_integrations._support.suggestions import (
     _NAMES_ELSEWHERE,
@@ -15,15 +14,17 @@ from lmstudio_integrations._support.suggestions import (
     explain_unknown_setting,
 )
 from lmstudio_integrations.client.api.base import BaseClient, ModelParameters
+from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
-from tests.support.adapters import ADAPTERS, EMBEDDING_MODELS, LANGUAGE_MODELS
+from tests.support.adapters import ADAPTERS, EMBEDDING_MODELS
 
 OURS = {
     *LlmPredictionConfig.model_fields,
     *LlmLoadModelConfig.model_fields,
     *EmbeddingLoadModelConfig.model_fields,
     *ModelParameters.__annotations__,
+    *TIMEOUTS,
     *(BaseClient.__init__.__annotations__),
     *(name for adapter in ADAPTERS.values() for name in adapter.make.model_fields),
 }
@@ -72,15 +73,6 @@ def test_a_config_names_its_own_settings(kind: Any, name: str, hint: str) -> Non
         kind.parse({name: 1})
 
 
-@pytest.mark.parametrize("name", LANGUAGE_MODELS)
-def test_a_key_of_extra_that_is_no_string_is_named(name: str) -> None:
-    adapter, extra = ADAPTERS[name], {5: 1}
-    with pytest.raises(ValidationError, match=r"extra takes wire keys, .*; write a string instead of 5"):
-        adapter.make(extra=extra)
-    with pytest.raises(LMStudioValueError, match=r"extra takes wire keys, .*; write a string instead of 5"):
-        adapter.call(adapter.make(), "Hello!", extra=extra)
-
-
 @pytest.mark.parametrize(
     ("name", "own"),
     [
@@ -89,8 +81,7 @@ def test_a_key_of_extra_that_is_no_string_is_named(name: str) -> None:
         ("keep_alive", "ttl"),
         ("num_gpu", "load_config"),
         ("use_mmap", "load_config"),
-        ("request_timeout", "idle_timeout"),
-        ("extra_body", "extra"),
+        ("extra_body", "prediction_config"),
     ],
 )
 def test_a_setting_of_another_package_leads_to_ours(name: str, own: str | None) -> None:

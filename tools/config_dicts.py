@@ -54,16 +54,29 @@ def generated() -> str:
 
 def _timeouts() -> str:
     fields = ModelTimeouts.model_fields
-    described = [_wrapped(f"{name}: {field.description}") for name, field in fields.items()]
+    described = {name: _wrapped(f"{name}: {field.description}") for name, field in fields.items()}
+    entries = {name: _entry(name, f"{_type(field.annotation)} | None") for name, field in fields.items()}
+    total, entry = described.pop("timeout"), entries.pop("timeout")
     return "\n".join([
-        "class TimeoutParameters(TypedDict, total=False):",
+        "class Timeouts(TypedDict, total=False):",
+        '    """How many seconds to wait for a sign of life; `None` waits forever.',
+        "",
+        "    Attributes:",
+        *described.values(),
+        '    """',
+        "",
+        *entries.values(),
+        "",
+        "",
+        "class TimeoutParameters(Timeouts, total=False):",
         '    """How many seconds to wait; `None` waits forever.',
         "",
         "    Attributes:",
-        *described,
+        *described.values(),
+        total,
         '    """',
         "",
-        *[_entry(name, f"{_type(field.annotation)} | None") for name, field in fields.items()],
+        entry,
         "",
     ])  # fmt: skip
 

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from lmstudio_integrations._adapters.field_types import plain_type
-from lmstudio_integrations._adapters.server_settings import ServerSettings
+from lmstudio_integrations._adapters.settings import ServerSettings
 from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.timeouts import ModelTimeouts
@@ -31,24 +31,24 @@ GROUPED = (ServerSettings, LlmPredictionConfig)
 GROUPS = {
     "Plugin": "plugin prefix plugin_config working_directory spec_functions on_status on_warning",
     "Model": (
-        "model model_name preset context_length load_config load_policy evict device instances ttl unload_on_close "
+        "model model_name preset context_length load_config load_policy device instances ttl unload_on_close "
         "on_config_mismatch on_load_progress show_progress"
     ),
-    "Server": "host api_token headers ca_file max_message_bytes",
-    "Timeouts and retries": "max_retries",
+    "Server": "host api_token headers ca_file",
+    "Timeouts and retries": "timeouts max_retries",
     "Embedding": (
         "length_policy query_prefix document_prefix query_instruction text_instruction dimensions embed_batch_size"
     ),
     "Reranking": (
         "top_n score_threshold instruction template metadata_mode keep_retrieval_score max_concurrency errors"
     ),
-    "Generation": "logprobs top_logprobs extra raw",
+    "Generation": "logprobs top_logprobs prediction_config raw",
     "Long responses": "stop_on_repetition",
-    "Streaming": "streaming stream_usage on_prompt_progress",
+    "Streaming": "streaming on_prompt_progress",
     "Long prompts": "context_overflow_policy check_context",
     "Reasoning": "reasoning_effort send_reasoning keep_reasoning think_first",
     "Tools": "rescue_tool_calls repair_tool_calls required_tool_fallback",
-    "Images": "allow_image_download allow_private_image_hosts",
+    "Images": "allow_image_download",
     "Draft model": "",
     "What the framework reads": "profile context_window is_function_calling_model",
 }

@@ -15,11 +15,13 @@ class Draft:
         self.model = ChatLMStudio(
             model="qwen/qwen3-4b",
             host=host,
-            connect_timeout=wait,
-            load_timeout=wait,
-            queue_timeout=wait,
-            first_token_timeout=wait,
-            idle_timeout=wait,
+            timeouts={
+                "connect_timeout": wait,
+                "load_timeout": wait,
+                "queue_timeout": wait,
+                "first_token_timeout": wait,
+                "idle_timeout": wait,
+            },
         )
 
     def headline(self, topic: str) -> str:

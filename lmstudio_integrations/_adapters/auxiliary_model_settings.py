@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 from pydantic import Field
 
-from lmstudio_integrations._adapters.connection_settings import ConnectionSettings
 from lmstudio_integrations._adapters.field_types import (
     DECLARED,
     MODEL_NAME,
@@ -16,6 +15,7 @@ from lmstudio_integrations._adapters.field_types import (
     LlmLoadConfig,
     ModelName,
 )
+from lmstudio_integrations._adapters.settings import ModelSettings
 from lmstudio_integrations.client.embeddings import LengthPolicy
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
@@ -32,7 +32,7 @@ from lmstudio_integrations.types.reranking import OnRerankError, RerankResult, R
 ModelT = TypeVar("ModelT", bound=Model)
 
 
-class AuxiliaryModelSettings(ConnectionSettings):
+class AuxiliaryModelSettings(ModelSettings):
     """How to load a model that works beside a chat model."""
 
     load_policy: LoadPolicy = Field(

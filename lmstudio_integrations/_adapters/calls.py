@@ -75,7 +75,9 @@ class CallArguments:
             return {}, ToolUse()
         number = top_logprobs_of(values)
         settings: dict[str, Any] = {} if number is None else {"log_probs": max(number, self.fewest_top_logprobs)}
-        without_tools = ToolUse(names=None if values["preset"] or values["extra"] else {})
+        without_tools = ToolUse(
+            names=None if values["preset"] or (values["prediction_config"] and values["prediction_config"].raw) else {}
+        )
         if not request:
             return settings, without_tools
         for name in _SWITCHES & request.keys():

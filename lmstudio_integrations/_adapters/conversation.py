@@ -223,7 +223,7 @@ def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> 
     return PendingHistory(
         contents,
         with_handles,
-        values["allow_private_image_hosts"],
+        values["allow_image_download"] == "private",
         _files(pending),
         has_reasoning=_has_reasoning(pending),
     )

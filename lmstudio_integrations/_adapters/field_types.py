@@ -10,7 +10,7 @@ Type checkers take the type of a parameter from the `__set__` of the field's typ
 import inspect
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import attrgetter
 from types import UnionType
@@ -21,9 +21,19 @@ from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
 
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
-from lmstudio_integrations._support.typeguards import is_list
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LoadSettings
-from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict, LlmLoadModelConfigDict
+from lmstudio_integrations._support.suggestions import explain_unknown_name
+from lmstudio_integrations._support.typeguards import is_list, is_mapping
+from lmstudio_integrations.client.support.arguments import TIMEOUTS, checked_timeouts
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._config_base import Settings, wire_keys
+from lmstudio_integrations.types._prediction_settings import OwnPredictionSettings
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
+from lmstudio_integrations.types.config_dicts import (
+    EmbeddingLoadModelConfigDict,
+    LlmLoadModelConfigDict,
+    LlmPredictionConfigDict,
+    Timeouts,
+)
 
 AcceptedT_contra = TypeVar("AcceptedT_contra", contravariant=True)
 HeldT_co = TypeVar("HeldT_co", covariant=True)
@@ -77,22 +87,59 @@ ApiToken = Annotated[
 ]
 
 
-def _dumped(config: LoadSettings | None, info: SerializationInfo) -> dict[str, Any] | None:
+def _dumped(config: Settings | dict[str, Any] | None, info: SerializationInfo) -> dict[str, Any] | None:
     """Return only what is set: a dumped `None` would unset a setting when it is read again."""
-    return None if config is None else config.model_dump(mode=info.mode, exclude_unset=True)
+    return config.model_dump(mode=info.mode, exclude_unset=True) if isinstance(config, Settings) else config
 
 
-class _LoadConfigValidator:
-    """Parses a field with load settings. pydantic would also make schemas of the types that only editors need."""
+class _DictValidator:
+    """Reads a field that a dict may set. pydantic would also make schemas of the types that only editors need."""
 
-    def __init__(self, settings: type[LoadSettings]) -> None:
-        self.settings = settings
+    def __init__(self, read: Callable[[Any], Any]) -> None:
+        self._read = read
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            lambda value: None if value is None else self.settings.parse(value, "load_config"),
+            lambda value: None if value is None else self._read(value),
             serialization=core_schema.plain_serializer_function_ser_schema(_dumped, info_arg=True),
         )
+
+
+_NATIVE_NAMES_OF_REQUESTS = {
+    "structured": "response_format",
+    "raw_tools": "tools",
+    "tool_choice": "tool_choice",
+    "log_probs": "top_logprobs",
+}
+"""The settings of a prediction that adapters make of what a call requests."""
+
+
+def _read_config(value: Any) -> LlmPredictionConfig:
+    """Read prediction settings, among which there must be none that has another place.
+
+    Raises:
+        LMStudioValueError: If there is one, or a setting is unknown or invalid.
+    """
+    config = LlmPredictionConfig.parse(value, "prediction_config")
+    own = {wire_key.key: name for name, wire_key in wire_keys(OwnPredictionSettings).items()}
+    for name, wire_key in wire_keys(LlmPredictionConfig).items():
+        place = own.get(wire_key.key) or _NATIVE_NAMES_OF_REQUESTS.get(name)
+        if place is not None and name in config.model_fields_set:
+            raise LMStudioValueError(f"prediction_config takes no {name!r}; write {place}=…")
+    return config
+
+
+def _reads_timeouts(names: Collection[str]) -> Callable[[Any], Mapping[str, float | None]]:
+    def read(value: Any) -> Mapping[str, float | None]:
+        if not is_mapping(value):
+            raise LMStudioValueError(f"timeouts must be a dict, such as {{'idle_timeout': 120}}; got {value!r}")
+        for name in value:
+            if name not in names:
+                remedy = "write timeout=…" if name == "timeout" else explain_unknown_name(str(name), names)
+                raise LMStudioValueError(f"timeouts takes no {name!r}; {remedy}")
+        return checked_timeouts(value)
+
+    return read
 
 
 _LOAD_CONFIG = (
@@ -100,20 +147,63 @@ _LOAD_CONFIG = (
     "for the model apply."
 )
 
-_LOAD_CONFIG_SCHEMA = WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "null"}]})
+_DICT_SCHEMA = WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "null"}]})
 
 LlmLoadConfig = Annotated[
     LlmLoadModelConfig | LlmLoadModelConfigDict | None,
-    _LoadConfigValidator(LlmLoadModelConfig),
-    _LOAD_CONFIG_SCHEMA,
+    _DictValidator(lambda value: LlmLoadModelConfig.parse(value, "load_config")),
+    _DICT_SCHEMA,
     Field(description=_LOAD_CONFIG.format("LlmLoadModelConfig")),
 ]
 
 EmbeddingLoadConfig = Annotated[
     EmbeddingLoadModelConfig | EmbeddingLoadModelConfigDict | None,
-    _LoadConfigValidator(EmbeddingLoadModelConfig),
-    _LOAD_CONFIG_SCHEMA,
+    _DictValidator(lambda value: EmbeddingLoadModelConfig.parse(value, "load_config")),
+    _DICT_SCHEMA,
     Field(description=_LOAD_CONFIG.format("EmbeddingLoadModelConfig")),
+]
+
+PredictionConfig = Annotated[
+    LlmPredictionConfig | LlmPredictionConfigDict | None,
+    _DictValidator(_read_config),
+    _DICT_SCHEMA,
+    Field(
+        description="Prediction settings that have no field here, by their names in `LlmPredictionConfig`, such as "
+        "`draft_model` or `logit_bias`; `raw` takes full wire keys. A dict or a `LlmPredictionConfig`. Those of a call "
+        "override those of the object one by one. None by default.",
+    ),
+]
+
+_TIMEOUTS = "How many seconds to wait for a sign of life, as a dict with any of {}; `None` waits forever."
+TOOL_TIMEOUTS = ("connect_timeout", "load_timeout", "idle_timeout", "keepalive")
+"""The timeouts of calls that are not those of a model."""
+
+ModelTimeoutsDict = Annotated[
+    Timeouts | None,
+    _DictValidator(_reads_timeouts([name for name in TIMEOUTS if name != "timeout"])),
+    _DICT_SCHEMA,
+    Field(
+        description=_TIMEOUTS.format(
+            "`connect_timeout` (5: to connect, or for a ping), `queue_timeout` (600: in the model's queue), "
+            "`load_timeout` (300: between signs of progress of a load), `first_token_timeout` (300: while the prompt "
+            "is processed), `idle_timeout` (60: for the next packet) and `keepalive` (20: of silence before a ping)"
+        )
+        + " Those of a call override those of the object one by one. None by default."
+    ),
+]
+
+ToolTimeoutsDict = Annotated[
+    Timeouts | None,
+    _DictValidator(_reads_timeouts(TOOL_TIMEOUTS)),
+    _DICT_SCHEMA,
+    Field(
+        description=_TIMEOUTS.format(
+            "`connect_timeout` (5: to connect, or for a ping), `load_timeout` (300: while a plugin starts), "
+            "`idle_timeout` (60: for a server that no longer responds to pings) and `keepalive` (20: of silence before "
+            "a ping)"
+        )
+        + " None by default."
+    ),
 ]
 
 
@@ -150,7 +240,7 @@ def describe_fields(owner: type[BaseModel]) -> None:
 
 
 def _descriptions(owner: type[BaseModel]) -> Iterator[str]:
-    for name in _ordered_fields(owner):
+    for name in ordered_fields(owner):
         text = " ".join((owner.model_fields[name].description or "").split())
         yield "    " + "\n        ".join(_LINE.findall(f"{name}: {text}"))
 
@@ -171,17 +261,17 @@ def _parameters(owner: type[BaseModel]) -> Iterator[inspect.Parameter]:
     named = {each.name: each for each in declared if each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}}
     yield from named.values()
     if any(each.kind is each.VAR_KEYWORD for each in declared):
-        for name in _ordered_fields(owner):
+        for name in ordered_fields(owner):
             if name not in named:
                 yield _parameter(name, owner.model_fields[name])
 
 
-def _ordered_fields(owner: type[BaseModel]) -> list[str]:
-    """Return the names of the fields, with those of the framework's base classes last; pydantic lists these first."""
+def ordered_fields(owner: type[BaseModel]) -> list[str]:
+    """Return the names of the fields: the model first, those of the framework's base classes last."""
     bases = owner.__mro__
     last = max(index for index, base in enumerate(bases) if base.__module__.startswith(PACKAGE))
     framework = {name for base in bases[last + 1 :] if issubclass(base, BaseModel) for name in base.model_fields}
-    return sorted(owner.model_fields, key=framework.__contains__)
+    return sorted(owner.model_fields, key=lambda name: (name in framework, name not in {"model", "plugin"}))
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:

@@ -1,8 +1,9 @@
 """How to generate: the fields that the adapters of language models share, and the resolution of a call.
 
 A call argument overrides the field, which overrides the preset and the server's defaults. An explicit `None` unsets a
-setting; `stop` replaces the field; `load_config` and `extra` are merged by key. The LangChain and LlamaIndex adapters
-inherit this class and resolve each call with `_resolve_call`. `ChatSettings` are those that completion does not have.
+setting; `stop` replaces the field; `prediction_config`, `load_config` and `timeouts` are merged by key. The adapters of
+both frameworks inherit this class and resolve each call with `_resolve_call`. `ChatSettings` are those that completion
+does not have.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -14,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from lmstudio_integrations._adapters.calls import CallArguments, CallSettings, options_of, top_logprobs_of
-from lmstudio_integrations._adapters.connection_settings import ConnectionSettings
 from lmstudio_integrations._adapters.field_types import (
     DECLARED,
     MODEL_NAME,
     LlmLoadConfig,
     ModelName,
+    PredictionConfig,
     StopStrings,
 )
 from lmstudio_integrations._adapters.input_checks import (
@@ -29,19 +30,21 @@ from lmstudio_integrations._adapters.input_checks import (
     with_effect,
 )
 from lmstudio_integrations._adapters.reasoning_effort import ReasoningEffort, is_catalog_key, sent_effort
-from lmstudio_integrations._support.typeguards import is_mapping
+from lmstudio_integrations._adapters.settings import ModelSettings
 from lmstudio_integrations.client.predictions.plan import characters_of
 from lmstudio_integrations.client.transport.connect import addresses
-from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._config_base import wire_keys
+from lmstudio_integrations.types._config_base import Settings, wire_keys
 from lmstudio_integrations.types._numbers import LogProbs, OrOff
-from lmstudio_integrations.types._prediction_settings import AdapterPredictionSettings, Stop
-from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig, LoadSettings, ModelKind
+from lmstudio_integrations.types._prediction_settings import OwnPredictionSettings, Stop
+from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig, ModelKind
 from lmstudio_integrations.types.reasoning import SendReasoning
 
-_OVERFLOW = wire_keys(LlmPredictionConfig)["context_overflow_policy"]
+_OVERFLOW = "context_overflow_policy"
+_OVERFLOW_KEY = wire_keys(LlmPredictionConfig)[_OVERFLOW].key
 
-_CHANGEABLE: tuple[type, ...] = (list, dict, LoadSettings)
+_NO_SETTINGS = LlmPredictionConfig()
+
+_CHANGEABLE: tuple[type, ...] = (list, dict, Settings)
 """Types of values that can be changed in place, in a part of them at least."""
 
 
@@ -50,22 +53,7 @@ def _check_characters(value: object) -> object:
     return value
 
 
-def _check_wire_keys(extra: object) -> object:
-    """Reject names of settings, such as those in `extra_body` of OpenAI: LM Studio ignores keys that it does not know.
-
-    Raises:
-        LMStudioValueError: If there is one, or a key that is not a string.
-    """
-    for key in extra if is_mapping(extra) else ():
-        if not isinstance(key, str) or "." not in key:
-            remedy = f"write {key!r} as a setting" if isinstance(key, str) else f"write a string instead of {key!r}"
-            raise LMStudioValueError(
-                f"extra takes wire keys, such as 'llm.prediction.llama.tailFreeSampling'; {remedy}"
-            )
-    return extra
-
-
-class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
+class GenerationSettings(OwnPredictionSettings, ModelSettings):
     """How to generate. If a setting is unset, the preset's applies, else the server's default for the model."""
 
     _kind: ClassVar[ModelKind] = "llm"
@@ -73,15 +61,7 @@ class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
 
     load_config: LlmLoadConfig = None
 
-    context_overflow_policy: Annotated[
-        Literal["auto", "stopAtLimit", "truncateMiddle", "rollingWindow"] | None, _OVERFLOW
-    ] = Field(
-        default="auto",
-        description="What happens when the context window is full. `stopAtLimit` drops nothing: a prompt that does "
-        "not fit is an error, and a long response ends with the finish reason `length`. `truncateMiddle` drops the "
-        "middle of the conversation, `rollingWindow` its beginning. `None` leaves it to the settings in LM Studio. "
-        "The default is `auto`: `None` with a `preset`, else `stopAtLimit`.",
-    )
+    prediction_config: PredictionConfig = None
 
     check_context: bool = Field(
         default=True,
@@ -116,12 +96,6 @@ class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
             "default.",
         )
 
-    extra: Annotated[dict[str, Any] | None, BeforeValidator(_check_wire_keys)] = Field(
-        default=None,
-        description="Prediction settings that have no name here, by their full wire keys. Named settings take "
-        "precedence. None by default.",
-    )
-
     on_prompt_progress: Callable[[float], Any] | None = Field(
         default=None,
         exclude=True,
@@ -141,13 +115,14 @@ class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
         of_object = self._call.fields_of_object
         named = self._validated(resolve_aliases(with_effect(given), self._call_names(), type(self).__name__, of_object))
         values = {**fields, **named}
-        if named.get("extra") and fields["extra"]:
-            values["extra"] = {**fields["extra"], **named["extra"]}
-        if named.get("load_config") is not None:
-            config: LlmLoadModelConfig = named["load_config"]
-            values["load_config"] = LlmLoadModelConfig.parse(self.load_config).merged(config)
-            if config.context_length is not None and "context_length" not in named:
-                values["context_length"] = None
+        if named.get("timeouts") and fields["timeouts"]:
+            values["timeouts"] = {**fields["timeouts"], **named["timeouts"]}
+        for name in ("prediction_config", "load_config"):
+            if named.get(name) is not None and fields[name] is not None:
+                values[name] = fields[name].merged(named[name])
+        load_config: LlmLoadModelConfig | None = named.get("load_config")
+        if load_config is not None and load_config.context_length is not None and "context_length" not in named:
+            values["context_length"] = None
         return values
 
     def _reject_secrets(self, given: Mapping[str, Any]) -> None:
@@ -190,9 +165,13 @@ class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
         request = {name: given[name] for name in self._call.request if name in given}
         values = self._merged({name: given[name] for name in given if name not in request} if request else given)
         requested, tool_use = self._call.settings_of(values, request)
-        values = {**values, "context_overflow_policy": _policy(values)}
+        config: LlmPredictionConfig = values["prediction_config"] or _NO_SETTINGS
         native = {native: values[name] for name, native in _NATIVE_NAMES.items() if values[name] is not None}
+        if not (values["preset"] or _OVERFLOW in config.model_fields_set or _OVERFLOW_KEY in (config.raw or ())):
+            native[_OVERFLOW] = "stopAtLimit"
         settings = LlmPredictionConfig.parse({**native, **requested} or None)
+        if config is not _NO_SETTINGS:
+            settings = config.merged(settings)
         include_confidence, alternatives = bool(request.get("include_confidence")), top_logprobs_of(values)
         return CallSettings(
             values,
@@ -204,14 +183,6 @@ class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
             include_confidence=include_confidence,
             alternatives=alternatives if include_confidence else alternatives or 0,
         )
-
-
-def _policy(values: Mapping[str, Any]) -> str | None:
-    """Return the policy that is sent; for the default, a preset or a key in `extra` decides."""
-    policy: str | None = values["context_overflow_policy"]
-    if policy != "auto":
-        return policy
-    return None if values["preset"] or _OVERFLOW.key in (values["extra"] or ()) else "stopAtLimit"
 
 
 @cache
@@ -240,10 +211,7 @@ def _with_effort(call: CallSettings) -> CallSettings:
 
 
 _BY_KEY = {wire_key.key: name for name, wire_key in wire_keys(LlmPredictionConfig).items()}
-_NATIVE_NAMES = {
-    "extra": "raw",
-    **{name: _BY_KEY[wire_key.key] for name, wire_key in wire_keys(GenerationSettings).items()},
-}
+_NATIVE_NAMES = {name: _BY_KEY[wire_key.key] for name, wire_key in wire_keys(GenerationSettings).items()}
 """The fields of `LlmPredictionConfig` by the names of the adapters' fields."""
 
 
@@ -308,14 +276,9 @@ class ChatSettings(GenerationSettings):
         "`logprobs` on. None by default.",
     )
 
-    allow_image_download: bool = Field(
+    allow_image_download: bool | Literal["private"] = Field(
         default=False,
         description="Whether this process may download images from http and https URLs. The default is `False`. Each "
-        "image may take 20 MB, five redirects and 30 seconds (or `timeout`), and must come from a public address.",
-    )
-
-    allow_private_image_hosts: bool = Field(
-        default=False,
-        description="Whether images may also come from addresses that are not public, such as the local network. The "
-        "default is `False`; allow it only for messages that you trust.",
+        "image may take 20 MB, five redirects and 30 seconds (or `timeout`), and must come from a public address, "
+        "unless this is `private`; allow that only for messages that you trust.",
     )

@@ -1,6 +1,6 @@
 """Checks of what users give to adapters: names of settings, hosts, and secrets, which no error and no trace may show.
 
-`server_settings.py` runs them on fields and assignments, the frameworks' classes on call arguments.
+`settings.py` runs them on fields and assignments, the frameworks' classes on call arguments.
 """
 
 import json
@@ -11,13 +11,14 @@ from typing import Any, Self, cast
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from lmstudio_integrations._support.secrets import holds_credentials, holds_secret, without_secrets
-from lmstudio_integrations._support.suggestions import counterpart, explain_unknown_setting
+from lmstudio_integrations._support.suggestions import NAME_CUTOFF, closest_names, counterpart, explain_unknown_setting
 from lmstudio_integrations._support.typeguards import MOST_LEVELS, is_mapping, is_too_deep
+from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.connect.addresses import context_trusting
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._config_base import explain
-from lmstudio_integrations.types._prediction_settings import AdapterPredictionSettings
+from lmstudio_integrations.types._prediction_settings import NativePredictionSettings, OwnPredictionSettings
 from lmstudio_integrations.types.config import LlmPredictionConfig
 
 ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
@@ -28,8 +29,8 @@ _HOST_NAMES = {"host", *(name for name, own in ALIASES.items() if own == "host")
 
 _LANGUAGE_ONLY = {
     *LlmPredictionConfig.model_fields,
-    *AdapterPredictionSettings.model_fields,
-    *("stop", "check_context", "stop_on_repetition", "streaming"),
+    *OwnPredictionSettings.model_fields,
+    *("prediction_config", "check_context", "stop_on_repetition", "streaming"),
 }
 """Settings that embedding models do not have."""
 
@@ -241,9 +242,37 @@ def resolve_aliases(
     return named
 
 
+_PLACES: dict[str, Collection[str]] = {
+    "timeouts": TIMEOUTS.keys() - {"timeout"},
+    "prediction_config": NativePredictionSettings.model_fields.keys() | {"context_overflow_policy", "prompt_template"},
+}
+"""The fields that hold settings which are no fields."""
+
+_OTHER_PLACES = {
+    "extra": "write prediction_config={'raw': …}",
+    "evict": "write load_policy='fit_any'",
+    "allow_private_image_hosts": "write allow_image_download='private'",
+    "stream_usage": "remove it; the last chunk of a stream always has the token counts",
+}
+
+
 def _unknown_setting(name: str, known: Collection[str], given: Mapping[str, Any], owner: str) -> LMStudioValueError:
     if "length_policy" in known and counterpart(name, known) is None and counterpart(name, _LANGUAGE_ONLY):
         return LMStudioValueError(
             f"{name!r} is a setting of language models, and this is an embedding model; remove it"
         )
-    return LMStudioValueError(f"unknown setting {name!r}; {explain_unknown_setting(name, known, given, owner)}")
+    remedy = _OTHER_PLACES.get(name) or _place_of(name, known) or explain_unknown_setting(name, known, given, owner)
+    return LMStudioValueError(f"unknown setting {name!r}; {remedy}")
+
+
+def _place_of(name: str, known: Collection[str]) -> str | None:
+    """Return where a setting is given that is no field, or a name that resembles one; `None` if there is none."""
+    if counterpart(name, known) is not None:
+        return None
+    for place, names in _PLACES.items():
+        own = counterpart(name, names) if place in known else None
+        if own is None and place in known and not closest_names(name, known, cutoff=NAME_CUTOFF):
+            own = next(iter(closest_names(name, names, cutoff=NAME_CUTOFF)), None)
+        if own is not None:
+            return f"write {place}={{{own!r}: …}}"
+    return None

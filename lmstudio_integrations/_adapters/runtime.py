@@ -68,7 +68,6 @@ class ModelSpec(NamedTuple):
     ttl: float | None
     load_config: str | None
     load_policy: Any
-    evict: Any
     on_config_mismatch: Any
     on_load_progress: Callable[[float], Any] | None
     show_progress: ShowProgress
@@ -97,7 +96,6 @@ class ModelSpec(NamedTuple):
             values["ttl"],
             load_config,
             values["load_policy"],
-            values["evict"],
             values["on_config_mismatch"],
             None if on_load_progress is None else _hashable(on_load_progress),
             values["show_progress"],
@@ -113,7 +111,6 @@ class ModelSpec(NamedTuple):
                 "ttl": self.ttl,
                 "config": None if self.load_config is None else json.loads(self.load_config),
                 "load_policy": self.load_policy,
-                "evict": self.evict,
                 "device": device,
                 "on_config_mismatch": self.on_config_mismatch,
                 "on_load_progress": self.on_load_progress,
@@ -140,9 +137,9 @@ def places_of(values: Mapping[str, Any]) -> tuple[tuple[Target, str | None], ...
         tokens = tokens_of(hosts, token)
     else:
         tokens = [None if token is None else token.get_secret_value()] * len(hosts)
-    ca_file, limit = values["ca_file"], values["max_message_bytes"]
+    ca_file = values["ca_file"]
     trusted = None if ca_file is None else context_trusting(ca_file)
-    targets = {host: Target.of(host, token, headers, trusted, limit) for host, token in zip(hosts, tokens, strict=True)}
+    targets = {host: Target.of(host, token, headers, trusted) for host, token in zip(hosts, tokens, strict=True)}
     own, places = values.get("device"), addresses.places_of(values["host"])
     return tuple([(targets[host], own if device is None else device) for host, device in places])
 

@@ -8,13 +8,14 @@ neither the toolkit nor any of its tools is in use.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer
+from pydantic import Field, field_serializer
 from typing_extensions import Unpack
 
+from lmstudio_integrations._adapters.field_types import ToolTimeoutsDict
 from lmstudio_integrations._adapters.runtime import KEEP_IDLE, BaseRuntime, places_of
-from lmstudio_integrations._adapters.server_settings import ServerSettings
+from lmstudio_integrations._adapters.settings import ServerSettings, timeouts_of
 from lmstudio_integrations._support.secrets import HIDDEN, without_secret_values
 from lmstudio_integrations._support.typeguards import is_list, is_mapping
 from lmstudio_integrations.client.api.plugins import ToolCallParameters
@@ -87,10 +88,8 @@ _PLUGIN = ("prefix", "plugin_config", "working_directory")
 """Fields that say how a plugin runs."""
 
 
-class _PluginSettings(BaseModel):
-    """Which plugins. A base of its own, because its fields come first, in signatures and in `repr`."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)
+class ToolkitSettings(ServerSettings):
+    """Which plugins of which server."""
 
     plugin: str | Mapping[str, Mapping[str, Any] | None] = Field(
         kw_only=False,  # for type checkers: it is the only positional parameter
@@ -132,31 +131,18 @@ class _PluginSettings(BaseModel):
         "None by default.",
     )
 
-
-class ToolkitSettings(ServerSettings, _PluginSettings):
-    """Which plugins of which server."""
-
     host: str | Sequence[str | tuple[str, str]] | None = Field(
         default=None,
         description="Address of the server: `host:port` or a URL, with or without `/v1`. If unset, `LMSTUDIO_HOST` "
         "applies, else LM Studio on this machine. Several servers need several objects. `base_url` is an alias.",
     )
 
-    load_timeout: Seconds | None = Field(
-        default=TIMEOUTS["load_timeout"],
-        description="Seconds to wait while a plugin starts. The default is 300; `None` waits forever.",
-    )
-
-    idle_timeout: Seconds | None = Field(
-        default=TIMEOUTS["idle_timeout"],
-        description="Seconds to wait for a server that no longer responds to pings. The default is 60; `None` waits "
-        "forever.",
-    )
-
     timeout: Seconds | None = Field(
-        default=TIMEOUTS["timeout"],
+        default=None,
         description="Seconds that a call of a tool may take; one that takes longer is aborted. No limit by default.",
     )
+
+    timeouts: ToolTimeoutsDict = None
 
     @field_serializer("plugin")
     def _without_settings(self, plugin: str | Mapping[str, Mapping[str, Any] | None]) -> Any:
@@ -198,7 +184,7 @@ class ToolkitSettings(ServerSettings, _PluginSettings):
                 f"{type(self).__name__} for each, and give host a single address"
             )
         parameters = {name: values[name] for name in _PLUGIN}
-        return self._runtime.session(SessionSpec(server, values["plugin"], parameters), _timeouts(self))
+        return self._runtime.session(SessionSpec(server, values["plugin"], parameters), timeouts_of(values))
 
     def _open(self) -> list["ToolkitTool"]:
         """Open the session, unless it is open; return the tools."""
@@ -245,10 +231,6 @@ def _has_hidden(value: object) -> bool:
     return any(map(_has_hidden, value)) if is_list(value) else value == HIDDEN
 
 
-def _timeouts(toolkit: ToolkitSettings) -> dict[str, Any]:
-    return {name: value for name, value in vars(toolkit).items() if name in TIMEOUTS}
-
-
 @dataclass(frozen=True, repr=False)
 class ToolkitTool:
     """A tool of a toolkit, for threads and for coroutines. It keeps the session open.
@@ -290,7 +272,7 @@ class ToolkitTool:
     def _parameters(self, given: ToolCallParameters) -> ToolCallParameters:
         """Return how to call the tool: as the toolkit is set now."""
         callbacks: ToolCallParameters = {"on_status": self.toolkit.on_status, "on_warning": self.toolkit.on_warning}
-        return cast("ToolCallParameters", {**_timeouts(self.toolkit), **callbacks, **given})
+        return cast("ToolCallParameters", {**timeouts_of(vars(self.toolkit)), **callbacks, **given})
 
     def _checked(self, result: Any) -> Any:
         """Return a result, unless it says that the tool has failed, as those of MCP servers may."""

@@ -14,7 +14,7 @@ _MOST_LISTED = 16
 _NOTHING: Mapping[str, object] = {}
 _PLAIN_HOST, _PLAIN_PORT = re.compile(r"[A-Za-z0-9.-]{1,253}"), re.compile(r"[0-9]{1,5}")
 
-_NAME_CUTOFF = 0.75
+NAME_CUTOFF = 0.75
 """How similar a mistyped setting must be, 0 to 1; `max_tokens` and `api_token` are less."""
 
 _NAMES_ELSEWHERE = {
@@ -47,7 +47,7 @@ _NAMES_ELSEWHERE = {
     "top_p_sampling": "top_p topP",
     "min_p_sampling": "min_p",
     "embed_batch_size": "batch_size chunk_size",
-    "extra": "additional_kwargs extra_body model_kwargs options",
+    "prediction_config": "additional_kwargs extra_body model_kwargs options",
 }
 """Our settings, and their names in other packages. The first one that is known where the name was given counts."""
 
@@ -122,7 +122,7 @@ def explain_unknown_name(name: str, known: Collection[str], owner: str = "") -> 
         known: The known names.
         owner: The class whose `help` lists the known names, if they are many.
     """
-    nearest = next(iter(closest_names(name, known, cutoff=_NAME_CUTOFF)), None)
+    nearest = next(iter(closest_names(name, known, cutoff=NAME_CUTOFF)), None)
     return f"did you mean {nearest!r}?" if nearest else _known_names(known, owner)
 
 

@@ -124,7 +124,7 @@ _COMMANDS = [
         (r"\bpass its address\b", "pass it as --host"),
         (r", or pass an ssl_context that accepts it", ""),
         (r"\b(smaller|larger|with|with a) context_length\b", r"\1 --context-length"),
-        (r"; evict='any' evicts those without a TTL as well", ""),
+        (r"; load_policy='fit_any' evicts those without a TTL as well", ""),
         (r"\bset length_policy='(\w+)'", r"pass --length-policy \1"),
         (r", or set load_policy='get_or_load', which loads it on first use", ""),
         (r"\bload_policy='(explicit|fit)'", r"--\1"),

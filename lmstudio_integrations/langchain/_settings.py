@@ -18,15 +18,14 @@ from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
 from lmstudio_integrations._adapters.runtime import Calling, LoadedModelInfo, UsedModel
 from lmstudio_integrations._support.environment import __version__
 from lmstudio_integrations._support.installation import NAME
-from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
-from lmstudio_integrations.types._numbers import to_pairs
-from lmstudio_integrations.types.config import LlmLoadModelConfig, LoadSettings
+from lmstudio_integrations.types._config_base import Settings
+from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
 
 PACKAGE = NAME, __version__
@@ -43,16 +42,15 @@ _NOT_IN_KEY = frozenset(
         "api_token",
         "headers",
         "ca_file",
-        "max_message_bytes",
         "on_load_progress",
         "on_prompt_progress",
         "show_progress",
         "check_context",
         "max_retries",
-        "stream_usage",
-        *TIMEOUTS,
+        "timeout",
+        "timeouts",
     }
-    | {"ttl", "evict", "on_config_mismatch", "streaming", "allow_image_download", "allow_private_image_hosts"}
+    | {"ttl", "on_config_mismatch", "streaming", "allow_image_download"}
 )
 """Fields that do not change the response of a model."""
 
@@ -132,7 +130,7 @@ def identity(values: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]
     for name in _identifying_fields(kind):
         value = host if name == "host" else values[name]
         if value is not None:
-            identifying[name] = value.to_dict() if isinstance(value, LoadSettings) else value
+            identifying[name] = value.to_dict() if isinstance(value, Settings) else value
     return identifying
 
 
@@ -231,9 +229,8 @@ class BaseLMStudio(GenerationSettings):
     @property
     def lc_attributes(self) -> dict[str, Any]:
         """Attributes that core cannot serialize by itself."""
-        config, bias = self.load_config, self.logit_bias
-        attributes: dict[str, Any] = {"load_config": config.to_dict()} if isinstance(config, LlmLoadModelConfig) else {}
-        return attributes if bias is None else {**attributes, "logit_bias": to_pairs(bias)}
+        configs = {"prediction_config": self.prediction_config, "load_config": self.load_config}
+        return {name: config.to_dict() for name, config in configs.items() if isinstance(config, Settings)}
 
     @classmethod
     def is_lc_serializable(cls) -> bool:

@@ -13,7 +13,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.tools import BaseTool
 from langchain_protocol.protocol import MessagesData
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, model_validator
 
 from lmstudio_integrations._adapters import field_types
 from lmstudio_integrations._adapters.calls import (
@@ -21,10 +21,10 @@ from lmstudio_integrations._adapters.calls import (
     CallArguments,
     CallSettings,
 )
-from lmstudio_integrations._adapters.connection_settings import load_config_of
 from lmstudio_integrations._adapters.conversation import for_upload
 from lmstudio_integrations._adapters.generation_settings import ChatSettings
 from lmstudio_integrations._adapters.runtime import AdapterNames, Runtime
+from lmstudio_integrations._adapters.settings import load_config_of
 from lmstudio_integrations._adapters.tool_settings import tool_settings, wire_tools
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.files.uploads import PendingHistory
@@ -95,11 +95,6 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
     )
 
     streaming: _settings.Streaming = None
-
-    stream_usage: bool = Field(
-        default=True,
-        description="Whether the last chunk of a stream contains the token counts. The default is `True`.",
-    )
 
     @model_validator(mode="after")
     def _set_lmstudio_version(self) -> Self:  # a name that core's validators do not have: pydantic would replace them
@@ -193,7 +188,6 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             call.tool_use,
             lambda: self._record(call, source.result()),
             call.alternatives,
-            with_usage=bool(call.values["stream_usage"]),
             include_confidence=call.include_confidence,
         )
 

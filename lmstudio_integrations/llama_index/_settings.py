@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
-from lmstudio_integrations._adapters.server_settings import SECRETS, ServerSettings
+from lmstudio_integrations._adapters.settings import SECRETS, ServerSettings
 from lmstudio_integrations.client.support.tracebacks import warn_user
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
@@ -47,10 +47,12 @@ def with_silence_timeouts(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     named = {name: value for name, value in settings.items() if name != "class_name"}
     if "request_timeout" in named:
-        doubled = [name for name in _SILENCE_TIMEOUTS if name in named]
+        silence = dict.fromkeys(_SILENCE_TIMEOUTS, named.pop("request_timeout"))
+        given: Mapping[str, Any] = named.get("timeouts") or {}
+        doubled = [name for name in silence if name in given]
         if doubled:
             raise LMStudioValueError(f"'request_timeout' is another name of {doubled[0]!r}; give one of them")
-        named |= dict.fromkeys(_SILENCE_TIMEOUTS, named.pop("request_timeout"))
+        named["timeouts"] = {**silence, **given}
     return named
 
 

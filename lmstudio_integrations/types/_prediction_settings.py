@@ -1,9 +1,9 @@
 """The prediction settings that the native client and the adapters of the frameworks share.
 
 One row for each: its name, bounds, description, wire key and encoding, and what else follows from it. The native
-client's `LlmPredictionConfig` and the adapters' `GenerationSettings` inherit them; a setting with another name in the
-frameworks is a type, of which either has a field. If a setting is unset, the preset's applies, else the server's
-default for the model.
+client's `LlmPredictionConfig` has all of them. Those that people set most are fields of the adapters as well; where the
+frameworks have another name, the row is a type. If a setting is unset, the preset's applies, else the server's default
+for the model.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -99,19 +99,6 @@ class SharedPredictionSettings(BaseModel):
             "llm.prediction.seed", checkbox=True, off=0, default=unchecked(-1), attribute=("gen_ai.request.seed", int)
         ),
     ] = None
-    tool_call_stop_strings: Annotated[
-        _Strings,
-        Field(
-            description="Strings that end the response, with the stop reason `toolCalls`, when the model writes one. "
-            "None by default."
-        ),
-        WireKey("llm.prediction.toolCallStopStrings", default=[]),
-    ] = None
-    tool_naming: Annotated[
-        Literal["passThrough", "removeSpecial", "snakeCase", "camelCase"] | None,
-        Field(description="How the server rewrites tool names for the model. LM Studio's default is `removeSpecial`."),
-        WireKey("llm.prediction.toolNaming", default="removeSpecial"),
-    ] = None
     repeat_penalty: Annotated[
         OrOff[Annotated[Float, Field(ge=-1)]] | None,
         Field(
@@ -141,6 +128,46 @@ class SharedPredictionSettings(BaseModel):
             attribute=("gen_ai.request.frequency_penalty", float),
             changes="penalty",
         ),
+    ] = None
+    enable_thinking: Annotated[
+        bool | None,
+        Field(description="Whether a reasoning model reasons before it responds. LM Studio's default is `True`."),
+        WireKey("llm.prediction.reasoning.enableThinking"),
+    ] = None
+    reasoning_budget: Annotated[
+        OrOff[Natural] | None,
+        Field(
+            description="The maximum number of reasoning tokens. No limit by default; `False` also lifts a preset's "
+            "limit."
+        ),
+        WireKey("llm.prediction.reasoning.budgetTokens", checkbox=True, off=1024),
+    ] = None
+
+
+class OwnPredictionSettings(SharedPredictionSettings):
+    """The settings that are fields of the adapters: the shared ones, and those that frameworks know by another name."""
+
+    top_k: TopK = None
+    top_p: TopP = None
+    min_p: MinP = None
+    stop: Stop = None
+
+
+class NativePredictionSettings(SharedPredictionSettings):
+    """The settings that the adapters take by the names of the native client, in `config`."""
+
+    tool_call_stop_strings: Annotated[
+        _Strings,
+        Field(
+            description="Strings that end the response, with the stop reason `toolCalls`, when the model writes one. "
+            "None by default."
+        ),
+        WireKey("llm.prediction.toolCallStopStrings", default=[]),
+    ] = None
+    tool_naming: Annotated[
+        Literal["passThrough", "removeSpecial", "snakeCase", "camelCase"] | None,
+        Field(description="How the server rewrites tool names for the model. LM Studio's default is `removeSpecial`."),
+        WireKey("llm.prediction.toolNaming", default="removeSpecial"),
     ] = None
     xtc_probability: Annotated[
         OrOff[Fraction] | None,
@@ -177,19 +204,6 @@ class SharedPredictionSettings(BaseModel):
             "llm.prediction.reasoning.parsing",
             default={"enabled": True, "startString": "<think>", "endString": "</think>"},
         ),
-    ] = None
-    enable_thinking: Annotated[
-        bool | None,
-        Field(description="Whether a reasoning model reasons before it responds. LM Studio's default is `True`."),
-        WireKey("llm.prediction.reasoning.enableThinking"),
-    ] = None
-    reasoning_budget: Annotated[
-        OrOff[Natural] | None,
-        Field(
-            description="The maximum number of reasoning tokens. No limit by default; `False` also lifts a preset's "
-            "limit."
-        ),
-        WireKey("llm.prediction.reasoning.budgetTokens", checkbox=True, off=1024),
     ] = None
     user_max_image_dimension_pixels: Annotated[
         OrOff[Count] | None,
@@ -235,11 +249,3 @@ class SharedPredictionSettings(BaseModel):
         Field(description="How many CPU threads the prediction may use. LM Studio's default is 4."),
         WireKey("llm.prediction.llama.cpuThreads", default=4),
     ] = None
-
-
-class AdapterPredictionSettings(SharedPredictionSettings):
-    """The settings of the adapters: the shared ones, and those that frameworks know by another name."""
-
-    top_k: TopK = None
-    top_p: TopP = None
-    min_p: MinP = None

@@ -23,22 +23,23 @@ from lmstudio_integrations.types._config_base import (
     wire_keys,
 )
 from lmstudio_integrations.types._numbers import Count, Float, Fraction, LogProbs, Natural, OrOff, Seed
-from lmstudio_integrations.types._prediction_settings import MinP, SharedPredictionSettings, Stop, TopK, TopP
+from lmstudio_integrations.types._prediction_settings import MinP, NativePredictionSettings, Stop, TopK, TopP
 from lmstudio_integrations.types.gpu import GpuSetting
 
 ModelKind = Literal["llm", "embedding"]
 """The two kinds of model that this package handles; each has a namespace of its name."""
 
-LoadPolicy = Literal["get_or_load", "explicit", "fit", "require_loaded", "new_instance"]
+LoadPolicy = Literal["get_or_load", "explicit", "fit", "fit_any", "require_loaded", "new_instance"]
 """How a model is found or loaded.
 
 `get_or_load` uses a loaded instance, else loads one just in time, which other just-in-time loads may evict. `explicit`
 uses a loaded instance, else loads one that no just-in-time load evicts. `fit` does the same, after it has evicted what
-must go for it. `require_loaded` never loads. `new_instance` always loads.
+must go for it, of what is idle and has a TTL; `fit_any` evicts what has none as well. `require_loaded` never loads.
+`new_instance` always loads.
 """
 
 Evict = Literal["own", "any"]
-"""What the policy `fit` may evict, if it is idle: what has a TTL (`own`), or anything."""
+"""What a plan may evict, if it is idle: what has a TTL (`own`), or anything."""
 
 OnConfigMismatch = Literal["warn", "raise", "ignore"]
 """What to do when the loaded model has other load settings than requested."""
@@ -358,7 +359,7 @@ LOAD_CONFIGS: Mapping[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadMo
 """The load settings of each kind of model."""
 
 
-class LlmPredictionConfig(SharedPredictionSettings, Settings):
+class LlmPredictionConfig(NativePredictionSettings, Settings):
     """How to generate. If a setting is unset, the preset's applies, else the server's default for the model.
 
     `False` turns a limit or a penalty off.

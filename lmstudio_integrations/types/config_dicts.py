@@ -115,16 +115,20 @@ class LlmPredictionConfigDict(TypedDict, total=False):
     maxTokens: int | Literal[False] | None
     max_tokens: int | Literal[False] | None
     seed: int | Literal[False] | None
-    toolCallStopStrings: Sequence[str] | None
-    tool_call_stop_strings: Sequence[str] | None
-    toolNaming: Literal["passThrough", "removeSpecial", "snakeCase", "camelCase"] | None
-    tool_naming: Literal["passThrough", "removeSpecial", "snakeCase", "camelCase"] | None
     repeatPenalty: float | Literal[False] | None
     repeat_penalty: float | Literal[False] | None
     presencePenalty: float | Literal[False] | None
     presence_penalty: float | Literal[False] | None
     frequencyPenalty: float | Literal[False] | None
     frequency_penalty: float | Literal[False] | None
+    enableThinking: bool | None
+    enable_thinking: bool | None
+    reasoningBudget: int | Literal[False] | None
+    reasoning_budget: int | Literal[False] | None
+    toolCallStopStrings: Sequence[str] | None
+    tool_call_stop_strings: Sequence[str] | None
+    toolNaming: Literal["passThrough", "removeSpecial", "snakeCase", "camelCase"] | None
+    tool_naming: Literal["passThrough", "removeSpecial", "snakeCase", "camelCase"] | None
     xtcProbability: float | Literal[False] | None
     xtc_probability: float | Literal[False] | None
     xtcThreshold: float | Literal[False] | None
@@ -133,10 +137,6 @@ class LlmPredictionConfigDict(TypedDict, total=False):
     logit_bias: Mapping[int | str, float] | None
     reasoningParsing: Mapping[str, Any] | None
     reasoning_parsing: Mapping[str, Any] | None
-    enableThinking: bool | None
-    enable_thinking: bool | None
-    reasoningBudget: int | Literal[False] | None
-    reasoning_budget: int | Literal[False] | None
     userMaxImageDimensionPixels: int | Literal[False] | None
     user_max_image_dimension_pixels: int | Literal[False] | None
     ignoreModelPreferredMaxImageDimension: bool | None
@@ -172,8 +172,8 @@ class LlmPredictionConfigDict(TypedDict, total=False):
     prompt_template: Mapping[str, Any] | None
 
 
-class TimeoutParameters(TypedDict, total=False):
-    """How many seconds to wait; `None` waits forever.
+class Timeouts(TypedDict, total=False):
+    """How many seconds to wait for a sign of life; `None` waits forever.
 
     Attributes:
         connect_timeout: Seconds to wait for the server to accept a connection or to respond to a ping. The default is
@@ -181,7 +181,6 @@ class TimeoutParameters(TypedDict, total=False):
         load_timeout: Seconds to wait for progress while the model loads. The default is 300; `None` waits forever.
         idle_timeout: Seconds to wait for the next packet of a response, or the result of another call. The default is
             60; `None` waits forever.
-        timeout: Seconds that the whole call may take. No limit by default.
         keepalive: Ping the server after this many seconds of silence. The default is 20; `None` sends no pings. The
             calls of a dead connection fail at once; those of a frozen server end by their timeouts.
         queue_timeout: Seconds to wait in the model's queue, until the first packet. Starts again whenever the queue
@@ -194,7 +193,28 @@ class TimeoutParameters(TypedDict, total=False):
     connect_timeout: float | None
     load_timeout: float | None
     idle_timeout: float | None
-    timeout: float | None
     keepalive: float | None
     queue_timeout: float | None
     first_token_timeout: float | None
+
+
+class TimeoutParameters(Timeouts, total=False):
+    """How many seconds to wait; `None` waits forever.
+
+    Attributes:
+        connect_timeout: Seconds to wait for the server to accept a connection or to respond to a ping. The default is
+            5; `None` waits forever.
+        load_timeout: Seconds to wait for progress while the model loads. The default is 300; `None` waits forever.
+        idle_timeout: Seconds to wait for the next packet of a response, or the result of another call. The default is
+            60; `None` waits forever.
+        keepalive: Ping the server after this many seconds of silence. The default is 20; `None` sends no pings. The
+            calls of a dead connection fail at once; those of a frozen server end by their timeouts.
+        queue_timeout: Seconds to wait in the model's queue, until the first packet. Starts again whenever the queue
+            moves, and also limits the wait for a model that this one would evict. The default is 600; `None` waits
+            forever.
+        first_token_timeout: Seconds to wait for progress while the prompt is processed. The default is 300; `None`
+            waits forever.
+        timeout: Seconds that the whole call may take. No limit by default.
+    """
+
+    timeout: float | None

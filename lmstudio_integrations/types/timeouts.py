@@ -1,6 +1,6 @@
 """The timeouts and the interval of pings: one row for each, with its name, default, description and error.
 
-The client's keyword arguments and the adapters' fields follow from the rows; `config_dicts.py` is generated from them.
+The client's keyword arguments and the adapters' `timeouts` follow from the rows; `config_dicts.py` is made of them.
 `protocol/exchange.py` decides which one runs.
 """
 
@@ -27,8 +27,8 @@ class Expiry:
     is_silence: bool = False
 
 
-class ServerTimeouts(BaseModel):
-    """The timeouts of everything that calls a server."""
+class ModelTimeouts(BaseModel):
+    """The timeouts of calls. Those of the last two are calls of a model."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)
 
@@ -67,11 +67,6 @@ class ServerTimeouts(BaseModel):
             "The calls of a dead connection fail at once; those of a frozen server end by their timeouts."
         ),
     ] = 20.0
-
-
-class ModelTimeouts(ServerTimeouts):
-    """The timeouts of calls of a model, too."""
-
     queue_timeout: Annotated[
         Seconds | None,
         Field(

@@ -3,7 +3,7 @@
 import inspect
 from importlib import import_module
 
-from lmstudio_integrations._adapters.connection_settings import ConnectionSettings
+from lmstudio_integrations._adapters.settings import ModelSettings
 from tests._adapters import test_metadata
 from tests.support.adapters import ADAPTERS, EMBEDDING_MODELS, LANGUAGE_MODELS, RERANKERS, classes
 from tests.test_package import PUBLIC
@@ -11,7 +11,7 @@ from tests.test_package import PUBLIC
 
 def test_the_list_has_every_public_adapter() -> None:
     public = [getattr(import_module(module), name) for module, names in PUBLIC.items() for name in names.split()]
-    adapters = {each for each in public if inspect.isclass(each) and issubclass(each, ConnectionSettings)}
+    adapters = {each for each in public if inspect.isclass(each) and issubclass(each, ModelSettings)}
     assert {adapter.make for adapter in ADAPTERS.values()} == adapters
 
 

@@ -107,7 +107,7 @@ def nested() -> Any:
 
 
 DEEP: dict[str, Any] = {
-    "extra": {"llm.prediction.x": nested()},
+    "prediction_config": {"raw": {"llm.prediction.x": nested()}},
     "load_config": {"raw": {"x": nested()}},
     "stop": nested(),
 }

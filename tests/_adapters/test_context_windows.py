@@ -184,19 +184,29 @@ def test_a_policy_that_cuts_reports_what_it_dropped_without_a_warning(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        metadata = way(make(model="honest", host=server.address), TURNS, {"context_overflow_policy": policy})
+        metadata = way(
+            make(model="honest", host=server.address), TURNS, {"prediction_config": {"context_overflow_policy": policy}}
+        )
     assert metadata["dropped_tokens"] > WINDOW
 
 
 OWN_POLICIES: dict[str, tuple[dict[str, Any], str | None]] = {
     "the default": ({}, "stopAtLimit"),
-    "none": ({"context_overflow_policy": None}, None),
-    "chosen": ({"context_overflow_policy": "truncateMiddle"}, "truncateMiddle"),
+    "none": ({"prediction_config": {"context_overflow_policy": None}}, None),
+    "chosen": ({"prediction_config": {"context_overflow_policy": "truncateMiddle"}}, "truncateMiddle"),
     "a preset": ({"preset": "mine"}, "rollingWindow"),
-    "the default beside a preset": ({"preset": "mine", "context_overflow_policy": "auto"}, "rollingWindow"),
-    "chosen beside a preset": ({"preset": "mine", "context_overflow_policy": "stopAtLimit"}, "stopAtLimit"),
-    "none beside a preset": ({"preset": "mine", "context_overflow_policy": None}, "rollingWindow"),
-    "by key": ({"extra": {"llm.prediction.contextOverflowPolicy": "truncateMiddle"}}, "truncateMiddle"),
+    "chosen beside a preset": (
+        {"preset": "mine", "prediction_config": {"context_overflow_policy": "stopAtLimit"}},
+        "stopAtLimit",
+    ),
+    "none beside a preset": (
+        {"preset": "mine", "prediction_config": {"context_overflow_policy": None}},
+        "rollingWindow",
+    ),
+    "by key": (
+        {"prediction_config": {"raw": {"llm.prediction.contextOverflowPolicy": "truncateMiddle"}}},
+        "truncateMiddle",
+    ),
 }
 
 
@@ -283,7 +293,7 @@ async def test_a_server_that_does_not_answer_the_check_holds_nobody(seconds: flo
 
     ENGINE.before = wait_for_ever
     async with serving(emulator_of(MODELS[1])) as host:
-        async with ChatLMStudio(model="cuts", host=host, idle_timeout=seconds) as llm:
+        async with ChatLMStudio(model="cuts", host=host, timeouts={"idle_timeout": seconds}) as llm:
             assert (await llm.ainvoke(conversation(TURNS))).text == "An answer."
         assert time.monotonic() - asked_at[0] == pytest.approx(expected, abs=0.5)
 

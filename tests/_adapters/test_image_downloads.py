@@ -72,10 +72,10 @@ class Show:
         return str(caught.value)
 
     def trusted(self, url: str, **settings: Any) -> list[str]:
-        return self(url, allow_private_image_hosts=True, **settings)
+        return self(url, allow_image_download="private", **settings)
 
     def trusted_error(self, url: str, **settings: Any) -> str:
-        return self.error(url, allow_private_image_hosts=True, **settings)
+        return self.error(url, allow_image_download="private", **settings)
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_an_image_on_the_web_needs_a_permission_and_one_at_a_private_address_ano
     )
     message = each_show.error(web.url())
     assert BLOCKED in message
-    assert "allow_private_image_hosts=True" in message
+    assert "allow_image_download='private'" in message
     assert not web.requests
     assert each_show.trusted(web.url()) == [digest(PIXEL)]
 
@@ -377,7 +377,7 @@ async def test_the_timeout_of_a_call_covers_the_download_and_the_prediction(monk
 
 
 async def test_a_cancelled_call_returns_at_once_and_ends_the_download(show: Show, web: Web) -> None:
-    with show.make(allow_private_image_hosts=True) as llm:
+    with show.make(allow_image_download="private") as llm:
         call = asyncio.create_task(llm.ainvoke(shown(ChatLMStudio, web.url("/silent"))))
         assert await asyncio.to_thread(web.reached.wait, WAIT)
         call.cancel()
@@ -387,7 +387,7 @@ async def test_a_cancelled_call_returns_at_once_and_ends_the_download(show: Show
 
 
 def test_closing_the_model_ends_its_downloads(show: Show, web: Web) -> None:
-    with show.make(allow_private_image_hosts=True) as llm, ThreadPoolExecutor() as threads:
+    with show.make(allow_image_download="private") as llm, ThreadPoolExecutor() as threads:
         call = threads.submit(llm.invoke, shown(ChatLMStudio, web.url("/silent")))
         assert web.reached.wait(WAIT)
         llm.close()

@@ -86,8 +86,9 @@ def test_the_rows_are_all_settings() -> None:
 @pytest.mark.parametrize(("surface", "setting"), covering(WAYS, SETTINGS))
 def test_a_setting_reaches_the_server_as_field_and_as_argument(server: Emulator, surface: str, setting: str) -> None:
     (adapter, way), (alias, value) = WAYS[surface], SETTINGS[setting]
-    way(adapter(model=MODEL, host=server.address, **{setting: value}), {})
-    way(adapter(model=MODEL, host=server.address), {setting: value})
+    given = {setting: value} if setting in adapter.model_fields else {"prediction_config": {setting: value}}
+    way(adapter(model=MODEL, host=server.address, **given), {})
+    way(adapter(model=MODEL, host=server.address), given)
     field, argument = (prediction.config for prediction in server.predictions[-2:])
     assert field == argument == {**DEFAULTS, alias: value}
 
@@ -100,22 +101,23 @@ def test_an_embedding_model_says_whose_setting_it_is(adapter: Any) -> None:
 
 
 @some_ways
-def test_extra_reaches_the_server_by_wire_key(server: Emulator, make: Any, way: Way) -> None:
-    extra = {"llm.prediction.llama.tailFreeSampling": {"checked": True, "value": 0.5}}
-    way(make(model=MODEL, host=server.address), {"extra": extra})
-    assert server.predictions[-1].config == {**DEFAULTS, "raw": extra}
+def test_raw_settings_reach_the_server_by_wire_key(server: Emulator, make: Any, way: Way) -> None:
+    raw = {"llm.prediction.llama.tailFreeSampling": {"checked": True, "value": 0.5}}
+    way(make(model=MODEL, host=server.address), {"prediction_config": {"raw": raw}})
+    assert server.predictions[-1].config == {**DEFAULTS, "raw": raw}
 
 
 @every_way
 def test_a_call_ranks_above_the_fields_and_none_unsets_one(
     server: Emulator, make: Callable[..., Any], way: Way
 ) -> None:
-    extra = {"llm.prediction.llama.cpuThreads": 2, "llm.prediction.topKSampling": 5}
-    llm = make(model=MODEL, host=server.address, temperature=0.1, stop=["A"], seed=3, extra=extra)
-    given = {"temperature": 0.9, "stop": ["B"], "seed": None, "extra": {"llm.prediction.topKSampling": 3}}
+    config = {"cpu_threads": 2, "raw": {"a.b": 1, "llm.prediction.topKSampling": 5}}
+    llm = make(model=MODEL, host=server.address, temperature=0.1, stop=["A"], seed=3, prediction_config=config)
+    changed = {"raw": {"llm.prediction.topKSampling": 3}}
+    given = {"temperature": 0.9, "stop": ["B"], "seed": None, "prediction_config": changed}
     way(llm, given)
     assert server.predictions[-1].config == {
-        **DEFAULTS, "temperature": 0.9, "stopStrings": ["B"], "cpuThreads": 2, "topKSampling": 3,
+        **DEFAULTS, "temperature": 0.9, "stopStrings": ["B"], "cpuThreads": 2, "topKSampling": 3, "raw": {"a.b": 1},
     }  # fmt: skip
 
 
@@ -139,7 +141,7 @@ def test_arguments_that_change_no_response_are_ignored(server: Emulator, make: A
     assert server.predictions[-1].config == DEFAULTS
     for given, remedy in {
         "n": (2, "help"),
-        "extra_body": ({"x": 1}, "did you mean 'extra'"),
+        "extra_body": ({"x": 1}, "did you mean 'prediction_config'"),
         "image_documents": (["a"], "help"),
         "extra_headers": ({"Authorization": "Bearer sk-1"}, "did you mean 'headers'"),
     }.items():
@@ -163,14 +165,19 @@ CHANGES: dict[str, tuple[Callable[[Any], None], str, Any]] = {
     "assigned": (lambda llm: setattr(llm, "temperature", 0.5), "temperature", 0.5),
     "unset": (lambda llm: setattr(llm, "max_tokens", None), "maxTokens", None),
     "a list, in place": (lambda llm: llm.stop.append("END"), "stopStrings", ["STOP", "END"]),
-    "a dict, in place": (lambda llm: llm.extra.update({"llm.prediction.topKSampling": 7}), "topKSampling", 7),
+    "a dict, in place": (
+        lambda llm: llm.prediction_config.raw.update({"llm.prediction.topKSampling": 7}),
+        "topKSampling",
+        7,
+    ),
 }
 
 
 @pytest.mark.parametrize(("surface", "what"), covering(WAYS, CHANGES))
 def test_a_change_takes_effect_with_the_next_call(server: Emulator, surface: str, what: str) -> None:
     (make, way), (change, name, value) = WAYS[surface], CHANGES[what]
-    llm = make(model=MODEL, host=server.address, max_tokens=9, stop=["STOP"], extra={"llm.prediction.topKSampling": 40})
+    config = {"raw": {"llm.prediction.topKSampling": 40}}
+    llm = make(model=MODEL, host=server.address, max_tokens=9, stop=["STOP"], prediction_config=config)
     for _ in range(2):
         way(llm, {})
     change(llm)

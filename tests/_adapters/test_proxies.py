@@ -14,7 +14,6 @@ from langchain_core.runnables import ConfigurableField
 from pydantic import SecretStr, ValidationError
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.testing.proxy import Injection, ProxiedConnection, Proxy, ProxyThread, forward
 from lmstudio_integrations.emulator.testing.wire_items import WireItem
@@ -218,18 +217,3 @@ def test_the_file_is_kept_by_dumps_and_pickles(make: Any) -> None:
     made = make(model="m", ca_file=TRUSTED)
     for again in (make(**made.model_dump(mode="json", exclude={"api_token"})), pickle.loads(pickle.dumps(made))):
         assert again.ca_file == str(TRUSTED)
-
-
-# Large messages -----------------------------------------------------------------------------------------------------
-
-
-@every_call
-def test_a_message_that_is_larger_than_the_setting_is_an_error_that_names_it(
-    server: Emulator, make: Any, model: str, call: Call
-) -> None:
-    assert make().max_message_bytes == MAX_MESSAGE_BYTES
-    made = make(model=model, host=server.address, max_message_bytes=64)
-    with pytest.raises(lms.LMStudioProtocolError, match="max_message_bytes is 64"):
-        call(made)
-    made.max_message_bytes = None
-    call(made)

@@ -148,10 +148,13 @@ def test_none_unsets_the_field_and_an_argument_ranks_above_it(server: Emulator, 
 
 
 @on_some_ways
-def test_the_named_setting_ranks_above_extra_and_leaves_the_rest_of_it(server: Emulator, name: str) -> None:
+def test_the_named_setting_ranks_above_raw_ones_and_leaves_the_rest_of_it(server: Emulator, name: str) -> None:
     field = "ext.virtualModel.customField.openai.gptOss20b"
-    extra = {f"{field}.reasoningEffort": "low", f"{field}.style": "terse"}
-    ask(name, METHODS[name][0](model=GPT_OSS, host=server.address, extra=extra, reasoning_effort="high"))
+    raw = {f"{field}.reasoningEffort": "low", f"{field}.style": "terse"}
+    ask(
+        name,
+        METHODS[name][0](model=GPT_OSS, host=server.address, prediction_config={"raw": raw}, reasoning_effort="high"),
+    )
     assert chosen(server.predictions[-1]) == {
         "raw": {f"{field}.reasoningEffort": "high", f"{field}.style": "terse"},
     }

@@ -88,8 +88,8 @@ def test_an_adapter_shows_only_the_settings_that_were_changed(name: str) -> None
     assert {"model='m'", "host='h:1'", "ttl=5.0"} <= set(text[len(adapter.name) + 1 : -1].split(", "))
     assert not [absent for absent in ("timeout", "headers", "callback", "prompt") if absent in text]
     assert shown(str(made))
-    made.idle_timeout = 7.0
-    assert "idle_timeout=7.0" in shown(made)
+    made.timeouts = {"idle_timeout": 7.0}
+    assert "timeouts={'idle_timeout': 7.0}" in shown(made)
 
 
 def test_results_configs_and_infos_show_what_is_set_and_the_beginning_of_a_long_response(server: Emulator) -> None:

@@ -561,7 +561,9 @@ def test_a_message_made_of_the_content_blocks_of_two_has_the_thoughts_of_both(se
 
 def test_a_thought_of_another_model_gets_the_tags_of_the_model(served: Served) -> None:
     brackets = {"enabled": True, "start_string": "[THINK]", "end_string": "[/THINK]"}
-    other = ChatLMStudio(model="stripped", host=served.host, reasoning_parsing=brackets, send_reasoning="always")
+    other = ChatLMStudio(
+        model="stripped", host=served.host, prediction_config={"reasoning_parsing": brackets}, send_reasoning="always"
+    )
     first = other.invoke(QUESTION)
     assert first.additional_kwargs["reasoning_tags"][0]["start"] == "[THINK]"
     messages: list[Any] = [HumanMessage("Well?"), first, HumanMessage("Well?")]

@@ -119,7 +119,8 @@ def test_a_tool_that_was_not_sent_because_another_was_chosen_was_not_offered(
 
 @on_two_paths
 @pytest.mark.parametrize(
-    "settings", [{}, {"extra": {"llm.prediction.tools": {"type": "toolArray", "tools": [tool("look")]}}}]
+    "settings",
+    [{}, {"prediction_config": {"raw": {"llm.prediction.tools": {"type": "toolArray", "tools": [tool("look")]}}}}],
 )
 def test_a_call_of_a_tool_of_the_request_is_not_logged(
     host: str, path: str, settings: dict[str, Any], caplog: pytest.LogCaptureFixture

@@ -60,13 +60,18 @@ def test_language_models_of_llama_index() -> None:
     assert_type(model.model_name, str | None)
     assert (model.host, token_of(model.api_token), model.model, model.stop) == (HOST, "k", "m", ["x"])
     assert model.model_name == "m"
-    assert (model.idle_timeout, LMStudio(additional_kwargs={"seed": 1}).seed) == (30, 1)
+    assert ((model.timeouts or {})["idle_timeout"], LMStudio(additional_kwargs={"seed": 1}).seed) == (30, 1)
 
 
 def test_embedding_models_of_llama_index() -> None:
     model = LMStudioEmbedding(base_url=HOST, api_key=SecretStr("k"), model_name="m", request_timeout=30)
     assert_type(model.api_token, SecretStr | None)
-    assert (model.host, token_of(model.api_token), model.model, model.idle_timeout) == (HOST, "k", "m", 30)
+    assert (model.host, token_of(model.api_token), model.model, (model.timeouts or {})["idle_timeout"]) == (
+        HOST,
+        "k",
+        "m",
+        30,
+    )
 
 
 def test_toolkits() -> None:
@@ -127,7 +132,7 @@ def test_wrong_values_are_rejected() -> None:
         LMStudioEmbedding(base_url=5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="model"):
         LMStudioLLM(model_name=Path("m"))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="queue_timeout"):
+    with pytest.raises(ValueError, match="idle_timeout"):
         LMStudio(request_timeout="soon")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="load_config"):
         ChatLMStudio(load_config=5)  # type: ignore[arg-type]

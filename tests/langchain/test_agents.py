@@ -141,7 +141,7 @@ def test_an_agent_with_tools_ends_with_the_text_where_the_required_call_is_missi
 
 def test_a_summary_that_overflows_is_tried_again_with_less(agents: Server) -> None:
     """The middleware looks for langchain-core's `ContextOverflowError`, of which this package's error is a subclass."""
-    llm = agents.chat(model=MODEL, context_length=CONTEXT_LENGTH, context_overflow_policy="stopAtLimit")
+    llm = agents.chat(model=MODEL, context_length=CONTEXT_LENGTH)
     middleware: Any = SummarizationMiddleware(
         llm, trigger=("messages", 3), keep=("messages", 1), trim_tokens_to_summarize=None
     )
@@ -154,7 +154,7 @@ def test_a_summary_that_overflows_is_tried_again_with_less(agents: Server) -> No
 @pytest.mark.parametrize(("question", "tries"), [("fail", 3), ("rain " * 3000, 1)])
 def test_only_errors_that_may_pass_are_tried_again(agents: Server, question: str, tries: int) -> None:
     retry: Any = ModelRetryMiddleware(max_retries=2, initial_delay=0, jitter=False, on_failure="error")
-    llm = agents.chat(model=MODEL, context_overflow_policy="stopAtLimit")
+    llm = agents.chat(model=MODEL)
     with pytest.raises(LMStudioServerError):
         create_agent(llm, [], middleware=[retry]).invoke(generate(question))
     assert len(agents.predictions) == tries

@@ -151,10 +151,15 @@ class _State(TypedDict):
 
 
 @pytest.mark.parametrize(
-    ("setting", "question"), [("timeout", "stall"), ("idle_timeout", "stall"), ("first_token_timeout", "freeze")]
+    ("settings", "question"),
+    [
+        ({"timeout": 0.02}, "stall"),
+        ({"timeouts": {"idle_timeout": 0.02}}, "stall"),
+        ({"timeouts": {"first_token_timeout": 0.02}}, "freeze"),
+    ],
 )
-async def test_langgraph_retries_a_timeout_by_default(server: Server, setting: str, question: str) -> None:
-    model, attempts = server.chat(**{setting: 0.02}), list[str]()
+async def test_langgraph_retries_a_timeout_by_default(server: Server, settings: dict[str, Any], question: str) -> None:
+    model, attempts = server.chat(**settings), list[str]()
 
     def ask(state: _State) -> dict[str, Any]:
         attempts.append("sync")

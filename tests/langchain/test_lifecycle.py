@@ -55,7 +55,13 @@ def test_a_copy_takes_other_adapters_names_of_our_settings(adapter: Any) -> None
 
 
 BIAS: dict[Any, float] = {7: float("-inf"), " yes": 2.0}
-NUMBERS: dict[str, Any] = {"max_tokens": False, "top_p": 0, "temperature": 0, "timeout": 5, "connect_timeout": None}
+NUMBERS: dict[str, Any] = {
+    "max_tokens": False,
+    "top_p": 0,
+    "temperature": 0,
+    "timeout": 5,
+    "timeouts": {"connect_timeout": None},
+}
 
 
 @pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
@@ -68,7 +74,7 @@ def test_a_model_and_a_chain_are_loaded_as_documented(adapter: Any, monkeypatch:
         text, chain_text = dumps(made), dumps(chain)
         assert not any(secret in text + chain_text for secret in (TOKEN, TOKEN[15:], "hush"))
         namespaces: Any = {"valid_namespaces": ["lmstudio_integrations"]}
-        biased = made.model_copy(update={"logit_bias": BIAS, "headers": None})
+        biased = made.model_copy(update={"prediction_config": {"logit_bias": BIAS}, "headers": None})
         assert biased == loads(
             dumps(biased),
             allowed_objects=[adapter],
@@ -261,7 +267,6 @@ def test_what_identifies_the_object_holds_no_secret_and_no_timeout() -> None:
         "_type": "chat-lmstudio",
         "model": "m",
         "temperature": 0.5,
-        "context_overflow_policy": "auto",
         "preset": "p",
         "context_length": 9,
         "load_policy": "get_or_load",
@@ -280,7 +285,7 @@ def test_what_identifies_the_object_holds_no_secret_and_no_timeout() -> None:
 
 async def test_an_instance_of_its_own_is_loaded_once(server: Server) -> None:
     llm = server.chat(load_policy="new_instance")
-    limits: list[dict[str, Any]] = [{}, {"timeout": 10}, {"idle_timeout": 30}]
+    limits: list[dict[str, Any]] = [{}, {"timeout": 10}, {"timeouts": {"idle_timeout": 30}}]
     for timeouts in limits:
         llm.invoke("count", **timeouts)
         await llm.ainvoke("count", **timeouts)

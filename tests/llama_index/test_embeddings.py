@@ -134,7 +134,8 @@ def test_the_names_of_other_integrations_are_understood() -> None:
     given: dict[str, Any] = {"base_url": "http://localhost:1234/v1", "request_timeout": 5.0, "api_key": "k"}
     model = LMStudioEmbedding(**given)
     assert (model.host, model.api_token) == ("http://localhost:1234/v1", SecretStr("k"))
-    assert (model.first_token_timeout, model.idle_timeout, model.timeout) == (5.0, 5.0, None)
+    assert model.timeouts == dict.fromkeys(("queue_timeout", "first_token_timeout", "idle_timeout"), 5.0)
+    assert model.timeout is None
 
 
 # Loading --------------------------------------------------------------------------------------------------------------

@@ -80,7 +80,8 @@ def test_the_names_of_other_integrations_are_understood() -> None:
     }
     llm = LMStudio(**given, temperature=0.2)
     assert (llm.model, llm.host, llm.seed) == ("m", "http://localhost:1234/v1", 4)
-    assert (llm.queue_timeout, llm.first_token_timeout, llm.idle_timeout, llm.timeout) == (30.0, 30.0, 30.0, None)
+    assert llm.timeouts == dict.fromkeys(("queue_timeout", "first_token_timeout", "idle_timeout"), 30.0)
+    assert llm.timeout is None
     assert llm.temperature == 0.2
     assert llm.api_token is not None
 
@@ -89,7 +90,7 @@ def test_the_names_of_other_integrations_are_understood() -> None:
 def test_a_request_timeout_beside_what_it_means_is_rejected(clock: str) -> None:
     for kind in (LMStudio, LMStudioEmbedding):
         with pytest.raises(ValueError, match=f"'request_timeout' is another name of '{clock}'"):
-            kind(**dict[str, Any]({"request_timeout": 7, clock: 5}))
+            kind(**dict[str, Any]({"request_timeout": 7, "timeouts": {clock: 5}}))
 
 
 def test_extra_settings_of_migrants_are_checked_as_well() -> None:

@@ -134,7 +134,7 @@ async def test_tools_and_a_format_may_be_given_together(llm: LMStudio) -> None:
 
 
 def test_a_format_goes_with_further_settings(server: Server) -> None:
-    with server.llm(extra={"llm.prediction.llama.cpuThreads": 2}) as llm:
+    with server.llm(prediction_config={"cpu_threads": 2}) as llm:
         llm.chat([user("count")], response_format=SCHEMA)
     assert (server.last_request.config.cpu_threads, server.last_request.config.structured) == (
         2,

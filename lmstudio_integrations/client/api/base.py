@@ -49,7 +49,6 @@ from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioRuntimeE
 from lmstudio_integrations.types.config import (
     LOAD_CONFIGS,
     EmbeddingLoadModelConfig,
-    Evict,
     LlmLoadModelConfig,
     LlmPredictionConfig,
     LoadPolicy,
@@ -100,7 +99,7 @@ def _checked_ttl(ttl: float | None, policy: LoadPolicy) -> float | None:
     seconds = seconds_of(ttl, "ttl")
     if seconds is not None and MAX_TTL < seconds < math.inf:
         raise LMStudioValueError(f"ttl must be at most {MAX_TTL:,} seconds, or None; got {shown(ttl)}")
-    if seconds == math.inf and policy not in {"explicit", "fit", "new_instance"}:
+    if seconds == math.inf and policy not in {"explicit", "fit", "fit_any", "new_instance"}:
         raise LMStudioValueError(
             f"ttl={ttl!r} cannot be sent under load_policy={policy!r}; load_policy='explicit' keeps a model for ever, "
             "and None leaves the server's default"
@@ -119,10 +118,9 @@ class ModelParameters(TypedDict, total=False):
         load_policy: How the model is found or loaded. `get_or_load`, the default, uses a loaded instance or loads one
             just in time, which other just-in-time loads evict while Auto-Evict is on. `explicit` does the same, but
             no just-in-time load evicts what it loads. `fit` is like `explicit`, but first it evicts what must go for
-            the model, the least recently used first. `require_loaded` never loads, and is the policy of every call
-            without a key. `new_instance` always loads.
-        evict: What `fit` may evict, if it is idle: what has a TTL (`own`, the default), or also what was loaded without
-            one (`any`).
+            the model, of what is idle and has a TTL, the least recently used first; `fit_any` evicts what has no TTL as
+            well. `require_loaded` never loads, and is the policy of every call without a key. `new_instance` always
+            loads.
         device: The machine that the model is used on: `local` for the server's own, or the name or the identifier of a
             linked device (LM Link). If unset, the server chooses: its preferred device, then its own machine, then any
             other that has the model. Under `fit`, that is `local`.
@@ -137,7 +135,6 @@ class ModelParameters(TypedDict, total=False):
     ttl: float | None
     config: "LoadConfig | None"
     load_policy: LoadPolicy
-    evict: Evict
     device: str | None
     on_config_mismatch: OnConfigMismatch
     on_load_progress: OnProgress | None
@@ -351,9 +348,6 @@ def new_state(
     optional_text(model_key, "model")
     policy: LoadPolicy = checked_choice(parameters.get("load_policy", "get_or_load"), LoadPolicy, "load_policy")
     ttl = _checked_ttl(parameters.get("ttl"), policy)
-    evict: Evict = checked_choice(parameters.get("evict", "own"), Evict, "evict")
-    if evict != "own" and policy != "fit":
-        raise LMStudioValueError(f"evict={evict!r} goes with load_policy='fit' only; got load_policy={policy!r}")
     device = optional_text(parameters.get("device"), "device")
     if policy == "new_instance" and model_key is None:
         raise LMStudioValueError("load_policy='new_instance' needs a model")
@@ -363,9 +357,8 @@ def new_state(
         kind,
         model_key,
         policy=policy,
-        evict=evict,
         ttl=ttl,
-        device=LOCAL if device is None and policy == "fit" else device,
+        device=LOCAL if device is None and policy in {"fit", "fit_any"} else device,
         config=load_settings(kind, parameters.get("config")),
         on_config_mismatch=checked_choice(
             parameters.get("on_config_mismatch", "warn"), OnConfigMismatch, "on_config_mismatch"

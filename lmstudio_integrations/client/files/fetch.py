@@ -148,8 +148,8 @@ async def _addresses(url: httpx.URL, *, allow_private: bool) -> list[str]:
     if allow_private or all(map(is_public_address, addresses)):
         return addresses
     raise _HopError(
-        f"{host!r} is not at a public address; set allow_private_image_hosts=True if you trust whoever writes "
-        "the messages, or pass the image's data"
+        f"{host!r} is not at a public address; set allow_private_image_hosts=True (allow_image_download='private' in "
+        "an adapter) if you trust whoever writes the messages, or pass the image's data"
     )
 
 

@@ -286,7 +286,7 @@ def _find(operation: Operation, state: ModelState, nothing: HostStatus) -> Flow[
             lambda infos: any(info.get("type") == state.kind and matches(state.key or "", info) for info in infos),
             label="Model list",
         )
-        lacks_room = downloaded and state.policy == "fit" and (yield from Loader(operation, state).lacks_room())
+        lacks_room = downloaded and state.fits and (yield from Loader(operation, state).lacks_room())
         return replace(nothing, downloaded=downloaded, lacks_room=lacks_room), None
     fields = yield from get_load_config(operation, state.kind, specifier_of_instance(info))
     length, quantization = info.get("contextLength"), info.get("quantization")
@@ -309,7 +309,7 @@ async def _load(host: Host) -> None:
     record, own = host.record, host.model.state
     state = replace(own, on_load_progress=None, show_progress=False, on_config_mismatch="ignore", running_loads={})
     try:
-        if own.policy == "fit":
+        if own.fits:
             await _probe_of(host)  # what was free may be taken by now
             if record.found.lacks_room:
                 return

@@ -190,7 +190,7 @@ def _too_large(plan: MemoryPlan) -> LMStudioInsufficientResourcesError:
     if stays - {None}:
         suggestion += ", or unload one of those that stay"
     if PINNED in stays:
-        suggestion += "; evict='any' evicts those without a TTL as well"
+        suggestion += "; load_policy='fit_any' evicts those without a TTL as well"
     return LMStudioInsufficientResourcesError(
         f"{title}\n{plan}\n  suggestion: {suggestion}", title=title, suggestion=suggestion, plan=plan
     )

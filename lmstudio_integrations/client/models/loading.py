@@ -56,7 +56,7 @@ from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.protocol.prediction import model_info
 from lmstudio_integrations.protocol.requests import GetOrLoad, LoadModel, Lookup, OnDevice
 from lmstudio_integrations.protocol.session import closed_early
-from lmstudio_integrations.types.config import ModelKind
+from lmstudio_integrations.types.config import Evict, ModelKind
 from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier, by_identifier
 from lmstudio_integrations.types.timeouts import EXPIRIES
 
@@ -91,7 +91,7 @@ class Loader:
                     return (yield from self._get_or_load())
                 case "explicit":
                     return (yield from self._find_or_load_explicitly())
-                case "fit":
+                case "fit" | "fit_any":
                     return (yield from self._find_or_load_fitting())
                 case "new_instance":
                     return (yield from self._load_new_instance())
@@ -286,7 +286,8 @@ class Loader:
         model_key = yield from self._model_key(state.key)
         fields = {} if state.config is None else state.config.to_fields()
         wanted = Wanted(state.kind, model_key, fields)
-        return Machine(self._operation, device, state.device, state.evict), wanted
+        evict: Evict = "any" if state.policy == "fit_any" else "own"
+        return Machine(self._operation, device, state.device, evict), wanted
 
     def _use(self, info: WireInfo) -> Flow[Instance]:
         if self._state.on_load_progress is not None:

@@ -65,7 +65,7 @@ _ITEM = re.compile(r"(?P<name>.+?)(?::(?P<context_length>[0-9]{1,15}))?(?:@(?P<s
 
 _PLANNED = "it is part of the plan"
 PINNED = "it was loaded without a TTL"
-"""Why an instance stays that `evict="any"` evicts."""
+"""Why an instance stays that the policy `fit_any` evicts."""
 
 
 class SeenMemory:

@@ -20,7 +20,7 @@ from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioEvictionWarning, LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.requests import OnDevice, UnloadModel
-from lmstudio_integrations.types.config import Evict, LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
+from lmstudio_integrations.types.config import LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
 from lmstudio_integrations.types.models import by_identifier
 from lmstudio_integrations.types.reasoning import REJECTED_REASONING, ReasoningReplay, Tags, Thought
 
@@ -163,7 +163,6 @@ class ModelState:
         kind: Language model or embedding model.
         key: The model key or identifier that the user gave; `None` is any loaded model.
         policy: How the instance is found or loaded.
-        evict: What the policy `fit` may evict.
         ttl: Unload after this many idle seconds, if this handle loads the model; `None` sends none.
         config: Load settings, if this handle loads the model.
         on_config_mismatch: What to do if it is loaded with other settings.
@@ -183,7 +182,6 @@ class ModelState:
     kind: ModelKind
     key: str | None = None
     policy: LoadPolicy = "get_or_load"
-    evict: Evict = "own"
     ttl: float | None = None
     config: LoadSettings | None = None
     on_config_mismatch: OnConfigMismatch = "warn"
@@ -206,7 +204,12 @@ class ModelState:
         """
         if self.unloaded_by_user:
             return False
-        return self.kind == "llm" if self.key is None else self.policy in {"get_or_load", "explicit", "fit"}
+        return self.kind == "llm" if self.key is None else self.policy in {"get_or_load", "explicit"} or self.fits
+
+    @property
+    def fits(self) -> bool:
+        """Whether a load first evicts what must go for the model."""
+        return self.policy in {"fit", "fit_any"}
 
     @property
     def reference(self) -> str | None:

@@ -64,7 +64,7 @@ IDLE = (chat_model(preload=True), embedding_model(preload=True))
 @both_kinds
 @in_virtual_time
 async def test_the_error_names_every_wedged_host(adapter: Adapter) -> None:
-    async with hosts(adapter, stalling(*NO_PACKET), stalling(*NO_PACKET), queue_timeout=SHORT) as both:
+    async with hosts(adapter, stalling(*NO_PACKET), stalling(*NO_PACKET), timeouts={"queue_timeout": SHORT}) as both:
         with pytest.raises(LMStudioTimeoutError) as caught:
             await both.call()
         assert caught.value.timeout_name == "queue_timeout"
@@ -77,7 +77,9 @@ async def test_the_error_names_every_wedged_host(adapter: Adapter) -> None:
 @both_kinds
 @in_virtual_time
 async def test_what_a_host_has_responded_is_raised_rather_than_that_another_one_did_not(adapter: Adapter) -> None:
-    async with hosts(adapter, stalling(*NO_PACKET), (chat_model(key="other"),), queue_timeout=SHORT) as both:
+    async with hosts(
+        adapter, stalling(*NO_PACKET), (chat_model(key="other"),), timeouts={"queue_timeout": SHORT}
+    ) as both:
         with pytest.raises(LMStudioModelNotFoundError, match=r"all 2 hosts failed: .* queue_timeout expired"):
             await both.call()
 
@@ -87,7 +89,7 @@ async def test_what_a_host_has_responded_is_raised_rather_than_that_another_one_
 async def test_all_attempts_share_the_total_timeout(adapter: Adapter) -> None:
     wedged = stalling(*NO_PACKET)
 
-    async with hosts(adapter, wedged, wedged, queue_timeout=2 * SHORT, timeout=3 * SHORT) as both:
+    async with hosts(adapter, wedged, wedged, timeouts={"queue_timeout": 2 * SHORT}, timeout=3 * SHORT) as both:
         with pytest.raises(LMStudioTimeoutError, match="took too long in total") as caught:
             await both.call()
         assert caught.value.timeout_name == "timeout"
@@ -110,7 +112,8 @@ async def test_all_attempts_share_the_total_timeout(adapter: Adapter) -> None:
 async def test_a_timeout_counts_against_the_host_unless_the_total_one_expires_after_a_packet(
     adapter: Adapter, steps: Steps, timeout_name: str, available: bool
 ) -> None:
-    async with hosts(adapter, stalling(*steps), IDLE, **{timeout_name: SHORT}) as both:
+    limit: dict[str, Any] = {"timeout": SHORT} if timeout_name == "timeout" else {"timeouts": {timeout_name: SHORT}}
+    async with hosts(adapter, stalling(*steps), IDLE, **limit) as both:
         with pytest.raises(LMStudioTimeoutError) as caught:
             await both.call()
         assert caught.value.timeout_name == timeout_name
@@ -125,7 +128,7 @@ async def test_a_load_that_makes_no_progress_is_a_failed_load(adapter: Adapter) 
     stalls = [{"when": {"load": True}, "then": [{"fault": "stall"}]}]
     broken = (chat_model(rules=stalls), embedding_model(rules=stalls))
 
-    async with hosts(adapter, broken, (chat_model(), embedding_model()), load_timeout=SHORT) as both:
+    async with hosts(adapter, broken, (chat_model(), embedding_model()), timeouts={"load_timeout": SHORT}) as both:
         for _ in range(2):
             assert await both.call()
         _, second = both.emulators
