@@ -19,7 +19,7 @@ from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations._support.secrets import is_secret_name
 from lmstudio_integrations._support.typeguards import is_list
 from lmstudio_integrations.client.api.asynchronous import AsyncClient, AsyncEmbeddingModel, AsyncLLM
-from lmstudio_integrations.client.api.base import ModelParameters
+from lmstudio_integrations.client.api.base import ModelParameters, handle_on_hosts, model_of
 from lmstudio_integrations.client.embeddings import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.hosts.models import hosts_of_model
 from lmstudio_integrations.client.predictions.plan import History, PredictionSettings
@@ -166,7 +166,7 @@ class _Actor:
 
     async def _read_slots(self, handle: AsyncLLM | AsyncEmbeddingModel) -> None:
         """Let as many calls run at once as the hosts run, as far as that is known; a model may not be loaded yet."""
-        hosts = hosts_of_model(handle.model)
+        hosts = hosts_of_model(model_of(handle))
         try:
             await arun(hosts.probe(of_all=True))
         except LMStudioError:
@@ -229,7 +229,7 @@ class Embedder(_Actor):
             raise LMStudioValueError(f"dimensions must be at least 1, or None; got {dimensions!r}")
         load: ModelParameters = {"load_policy": "explicit", **arguments.get("load", {})}
         handles = [client.embedding.lazy_model(text_of(model, "model"), **load) for client in self._clients]
-        self._model = AsyncEmbeddingModel.on_hosts(handles, self._max_retries)
+        self._model = handle_on_hosts(handles, self._max_retries)
         self._text, self._dimensions, self._prefix = text, dimensions, prefix
         self._length_policy: LengthPolicy = length_policy
 
@@ -252,7 +252,7 @@ class Embedder(_Actor):
     async def _embed(self, rows: list[Row]) -> list[Row]:
         texts = [_text_in(row[self._text], self._text) for row in rows]
         request = EmbeddingRequest(texts, self._length_policy, "the length of the texts", self._prefix)
-        vectors = await self._model.embed_texts(request)
+        vectors = await arun(model_of(self._model).vectors_of_long(request))
         if self._dimensions not in {None, len(vectors[0])}:
             raise LMStudioValueError(
                 f"the model makes vectors of length {len(vectors[0])}; set dimensions={len(vectors[0])}"
@@ -296,7 +296,7 @@ class Generator(_Actor):
         handles = [
             client.llm.lazy_model(text_of(model, "model"), **arguments.get("load", {})) for client in self._clients
         ]
-        self._model = AsyncLLM.on_hosts(handles, self._max_retries)
+        self._model = handle_on_hosts(handles, self._max_retries)
         self._prompt, self._columns = prompt, columns
         if not callable(prompt):
             self._columns = _columns_of(prompt)
@@ -366,10 +366,10 @@ class Reranker(_Actor):
         super().__init__(output_column, **arguments)
         load: ModelParameters = {"load_policy": "explicit", **arguments.get("load", {})}
         handles = [client.llm.lazy_model(text_of(model, "model"), **load) for client in self._clients]
-        self._model = AsyncLLM.on_hosts(handles, self._max_retries)
+        self._model = handle_on_hosts(handles, self._max_retries)
         self._query, self._texts = query, texts
         self._parameters: RerankParameters = {"instruction": instruction, "template": template}
-        Reranking(self._model.model, "query", [], self._parameters)  # only made to check the parameters
+        Reranking(model_of(self._model), "query", [], self._parameters)  # only made to check the parameters
 
     async def __call__(self, batch: Any) -> AsyncIterator[Any]:
         """Yield a batch with the scores."""

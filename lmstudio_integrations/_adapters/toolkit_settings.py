@@ -18,7 +18,7 @@ from lmstudio_integrations._adapters.runtime import KEEP_IDLE, BaseRuntime, plac
 from lmstudio_integrations._adapters.settings import ServerSettings, timeouts_of
 from lmstudio_integrations._support.secrets import HIDDEN, without_secret_values
 from lmstudio_integrations._support.typeguards import is_list, is_mapping
-from lmstudio_integrations.client.api.plugins import ToolCallParameters
+from lmstudio_integrations.client.api.plugins import ToolCallParameters, calling, is_in_use, starting
 from lmstudio_integrations.client.api.sync import PluginsNamespace, PluginTool, ToolUseSession
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.telemetry import SPANS
@@ -63,7 +63,7 @@ class ToolRuntime(BaseRuntime):
             LMStudioValueError: If a setting is invalid.
         """
         current = self._current
-        if current is not None and current[0] == spec and current[1].sessions.is_in_use:
+        if current is not None and current[0] == spec and is_in_use(current[1]):
             return current[1]
         context = ClientContext(spec.server, {**TIMEOUTS, **timeouts}, ThreadMailbox, KEEP_IDLE, SPANS)
         made = PluginsNamespace(context).tools(spec.plugin, **spec.parameters)
@@ -189,12 +189,12 @@ class ToolkitSettings(ServerSettings):
     def _open(self) -> list["ToolkitTool"]:
         """Open the session, unless it is open; return the tools."""
         session = self._session()
-        run(session.starting())
+        run(starting(session, ThreadMailbox))
         return [ToolkitTool(self, each) for each in session.tools]
 
     async def _aopen(self) -> list["ToolkitTool"]:
         session = self._session()
-        await arun(session.starting(LoopMailbox))
+        await arun(starting(session, LoopMailbox))
         return [ToolkitTool(self, each) for each in session.tools]
 
     def close(self) -> None:
@@ -263,11 +263,12 @@ class ToolkitTool:
             LMStudioTimeoutError: If it takes longer than `timeout`; the call is aborted.
             LMStudioRuntimeError: If the toolkit was closed.
         """
-        return self._checked(run(self.definition.calling(arguments, self._parameters(parameters))))
+        return self._checked(run(calling(self.definition, arguments, self._parameters(parameters), ThreadMailbox)))
 
     async def acall(self, arguments: Mapping[str, Any], **parameters: Unpack[ToolCallParameters]) -> Any:
         """Call it in this task; see `call`."""
-        return self._checked(await arun(self.definition.calling(arguments, self._parameters(parameters), LoopMailbox)))
+        called = calling(self.definition, arguments, self._parameters(parameters), LoopMailbox)
+        return self._checked(await arun(called))
 
     def _parameters(self, given: ToolCallParameters) -> ToolCallParameters:
         """Return how to call the tool: as the toolkit is set now."""

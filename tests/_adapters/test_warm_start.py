@@ -318,7 +318,7 @@ def test_a_prefix_that_cannot_be_processed_again_fails_no_call(
     with Client(server.address) as client:
         model = client.llm.lazy_model(CHAT)
         model.warm(SYSTEM, keep_warm=True)
-        model.model.state.kept_warm = KeptWarm(fail, model.model.state.reference)
+        model._model.state.kept_warm = KeptWarm(fail, model._model.state.reference)
         server.unload(CHAT)
         for _ in range(2):
             assert model.respond(QUESTION).content
@@ -343,7 +343,7 @@ def test_a_question_about_the_instance_processes_nothing(server: Emulator) -> No
         server.unload(CHAT)
         server.load(CHAT)
         model.get_context_length()  # now it knows that the instance is another one
-        model.model.state.instance = None
+        model._model.state.instance = None
         model.get_processing_state()
         model.get_load_config()
         assert len(server.predictions) == 1

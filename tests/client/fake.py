@@ -60,7 +60,7 @@ async def fake_server(
 
 def context_of(client: Any) -> Any:
     """Return how a client reaches its server."""
-    return client.llm.lazy_model("any").model.context
+    return client.llm.lazy_model("any")._model.context
 
 
 async def on_io_thread(function: Callable[[], object]) -> None:

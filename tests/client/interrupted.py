@@ -31,7 +31,7 @@ def _with_default_client() -> Callable[[], str]:
 
     def call() -> str:
         model = lms.llm("chatty")
-        assert lms.get_default_client().llm.lazy_model().model.context is model.model.context, (
+        assert lms.get_default_client().llm.lazy_model()._model.context is model._model.context, (
             "there are two default clients"
         )
         return model.respond("think").content

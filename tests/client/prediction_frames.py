@@ -25,7 +25,7 @@ def fragment(text: str) -> dict[str, Any]:
 def loaded_handle(client: Any) -> Any:
     """Return a handle whose instance is already known, so that it loads nothing."""
     handle = client.llm.lazy_model("chatty")
-    handle.model.state.instance = Instance("chatty")
+    handle._model.state.instance = Instance("chatty")
     return handle
 
 

@@ -15,7 +15,6 @@ from lmstudio_integrations.client.api.sync import (
     RepositoryNamespace,
     SystemNamespace,
 )
-from lmstudio_integrations.client.embeddings import EmbeddingRequest
 
 RECEIVERS: dict[str, Iterable[type]] = {
     "": [Client],
@@ -30,8 +29,6 @@ RECEIVERS: dict[str, Iterable[type]] = {
 WITHOUT_CALLS = {
     "close",
     "with_timeouts",
-    "llm.as_downloaded",
-    "llm.handle_for",
     "llm.lazy_model",
     "model.with_retries",
     "model.with_timeouts",
@@ -97,7 +94,6 @@ CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "prepare_images": lambda _, model, __: model.prepare_images([b"\x89PNG\r\n\x1a\n"]),
     "unload_if_loaded_here": lambda _, model, __: model.unload_if_loaded_here(),
     "embed": lambda _, __, embedder: embedder.embed("Hi"),
-    "embed_texts": lambda _, __, embedder: embedder.embed_texts(EmbeddingRequest(["Hi"], "error", "chunk_size")),
     "lazy_model": lambda client, _, __: client.llm.lazy_model("chatty").respond("Hi"),
     "a new instance, lazily": lambda client, _, __: client.llm.lazy_model("chatty", load_policy="new_instance").respond(
         "Hi"

@@ -18,11 +18,12 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 import lmstudio_integrations as lms
 from lmstudio_integrations import langchain, llama_index
+from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from tests.faults.conversations import Family, of_model, of_user
-from tests.support.adapters import classes
+from tests.support.adapters import as_fields, classes
 
 T = TypeVar("T")
 Kind = Literal["chat", "embedding", "reranker"]
@@ -43,7 +44,7 @@ TEXTS = 3
 first, middle and last packet.
 """
 
-TIMEOUT_NAMES = frozenset(name for name in ChatLMStudio.model_fields if name.endswith("timeout"))
+TIMEOUT_NAMES = frozenset(name for name in TIMEOUTS if name.endswith("timeout"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +205,8 @@ class Subject:
     def _limited(self, timeouts: Timeouts) -> Any:
         if self._client is not None:
             return self.model.with_timeouts(**timeouts)
-        for name, seconds in timeouts.items():
-            setattr(self.model, name, seconds)
+        for name, value in as_fields(timeouts).items():
+            setattr(self.model, name, value)
         return self.model
 
     def __enter__(self) -> Self:

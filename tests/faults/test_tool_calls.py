@@ -17,6 +17,7 @@ from lmstudio_integrations.types.functions import ToolCallContext
 from tests.faults.cells import until_noticed
 from tests.faults.stage import LIMIT, Simulation, Stage, Threads
 from tests.faults.tool_call_table import TABLE, TIMEOUT, ToolFault
+from tests.support.adapters import as_fields
 
 SHORT = 5.0
 """Seconds of the timeout that is to expire."""
@@ -98,14 +99,14 @@ def _result_in(messages: list[Any]) -> int:
 
 @contextmanager
 def _langchain(host: str, plugin: str, timeouts: dict[str, Any], _run: Run) -> Iterator[Opened]:
-    with LMStudioToolkit(plugin, host=host, **timeouts) as toolkit:
+    with LMStudioToolkit(plugin, host=host, **as_fields(timeouts)) as toolkit:
         (tool,) = toolkit.get_tools()
         yield lambda: int(tool.invoke({}))
 
 
 @contextmanager
 def _langchain_async(host: str, plugin: str, timeouts: dict[str, Any], run: Run) -> Iterator[Opened]:
-    toolkit = LMStudioToolkit(plugin, host=host, **timeouts)
+    toolkit = LMStudioToolkit(plugin, host=host, **as_fields(timeouts))
     try:
         (tool,) = run(toolkit.aget_tools())
         yield lambda: int(run(tool.ainvoke({})))
@@ -115,14 +116,14 @@ def _langchain_async(host: str, plugin: str, timeouts: dict[str, Any], run: Run)
 
 @contextmanager
 def _llama_index(host: str, plugin: str, timeouts: dict[str, Any], _run: Run) -> Iterator[Opened]:
-    with LMStudioToolSpec(plugin, host=host, **timeouts) as spec:
+    with LMStudioToolSpec(plugin, host=host, **as_fields(timeouts)) as spec:
         (tool,) = spec.to_tool_list()
         yield lambda: tool.call().raw_output
 
 
 @contextmanager
 def _llama_index_async(host: str, plugin: str, timeouts: dict[str, Any], run: Run) -> Iterator[Opened]:
-    spec = LMStudioToolSpec(plugin, host=host, **timeouts)
+    spec = LMStudioToolSpec(plugin, host=host, **as_fields(timeouts))
     try:
         (tool,) = run(spec.to_tool_list_async())
         yield lambda: run(tool.acall()).raw_output

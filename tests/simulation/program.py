@@ -15,6 +15,8 @@ from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config_dicts import TimeoutParameters
 from tests.simulation.world import DIMENSIONS, World, response_to, simulation
+from tests.support.adapters import as_fields
+from tests.support.embedding import embed_texts
 
 DEADLINE = 3_600.0
 """Virtual seconds after which a call is stuck. Its own limits end it far earlier."""
@@ -60,7 +62,7 @@ class Player:
         self._random = random.Random(world.random.random())
         self._calls = 0
         self.client: AsyncClient = self._new_client()
-        settings: dict[str, Any] = {"host": [f"127.0.0.1:{port}" for port in world.ports], **TIMEOUTS}
+        settings: dict[str, Any] = {"host": [f"127.0.0.1:{port}" for port in world.ports], **as_fields(TIMEOUTS)}
         self._chat = ChatLMStudio(model="chat", max_retries=self._random.choice([0, 2]), **settings)
         self._llm = LMStudio(model="other", **settings)
         self._embeddings = LMStudioEmbeddings(model="vectors", **settings)
@@ -157,7 +159,7 @@ class Player:
         one, two = await model.embed([said, "the same"])
         request, limit = EmbeddingRequest([said], "pass", "chunk_size"), self._random.choice([1, 2])
         count = self._random.choice([1, 4])
-        calls = [asyncio.ensure_future(model.embed_texts(request, max_concurrency=limit)) for _ in range(count)]
+        calls = [asyncio.ensure_future(embed_texts(model, request, max_concurrency=limit)) for _ in range(count)]
         try:
             for call in calls[1::2]:
                 await self._wait_for_something()

@@ -26,7 +26,9 @@ from lmstudio_integrations.client.api.base import (
     ModelT_co,
     checked_choice,
     checked_kind,
+    downloaded,
     load_settings,
+    model_of,
     new_state,
 )
 from lmstudio_integrations.client.api.plugins import (
@@ -39,7 +41,7 @@ from lmstudio_integrations.client.api.plugins import (
 )
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream
 from lmstudio_integrations.client.certify import CertifyParameters
-from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest
+from lmstudio_integrations.client.embeddings import Embedder
 from lmstudio_integrations.client.files import uploads
 from lmstudio_integrations.client.files.uploads import FileInput, PendingHistory, RetrievalParameters
 from lmstudio_integrations.client.models import queries
@@ -97,11 +99,11 @@ class AsyncModelHandle(BaseModelHandle[ModelT_co]):
 
     async def unload(self) -> None:
         """Unload the instance."""
-        await arun(self.model.unload())
+        await arun(self._model.unload())
 
     async def unload_if_loaded_here(self) -> None:
         """Unload the instance if this handle loaded it, not if it found it loaded. The next call loads it again."""
-        await arun(self.model.unload_if_loaded_here())
+        await arun(self._model.unload_if_loaded_here())
 
     @overload
     async def tokenize(self, input: str) -> list[int]: ...
@@ -109,7 +111,7 @@ class AsyncModelHandle(BaseModelHandle[ModelT_co]):
     async def tokenize(self, input: Texts) -> list[list[int]]: ...
     async def tokenize(self, input: str | Texts) -> list[int] | list[list[int]]:  # noqa: A002 - the official name
         """Return the tokens of a text, or of each of several."""
-        return await arun(self.model.tokenize(input))
+        return await arun(self._model.tokenize(input))
 
     @overload
     async def count_tokens(self, input: str) -> int: ...
@@ -117,16 +119,16 @@ class AsyncModelHandle(BaseModelHandle[ModelT_co]):
     async def count_tokens(self, input: Texts) -> list[int]: ...
     async def count_tokens(self, input: str | Texts) -> int | list[int]:  # noqa: A002 - the official name
         """Return the number of tokens of a text, or of each of several."""
-        return await arun(self.model.count_tokens(input))
+        return await arun(self._model.count_tokens(input))
 
     async def get_context_length(self) -> int:
         """Return the context length that the instance was loaded with, in tokens."""
-        info = await arun(self.model.get_info(load=False))
+        info = await arun(self._model.get_info(load=False))
         return info.context_length
 
     async def get_processing_state(self) -> InstanceProcessingState:
         """Return what the instance is doing, and how many requests are queued."""
-        return await arun(self.model.get_processing_state())
+        return await arun(self._model.get_processing_state())
 
 
 class AsyncLLM(AsyncModelHandle[LanguageModel]):
@@ -143,13 +145,13 @@ class AsyncLLM(AsyncModelHandle[LanguageModel]):
             LMStudioValueError: If the history is empty or a setting unknown.
             LMStudioServerError: If the server reports an error.
         """
-        return await arun(self.model.prepare_response(history, parameters).to_end())
+        return await arun(self._model.prepare_response(history, parameters).to_end())
 
     def respond_stream(
         self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
     ) -> AsyncPredictionStream:
         """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
-        return AsyncPredictionStream(self.model.prepare_response(history, parameters))
+        return AsyncPredictionStream(self._model.prepare_response(history, parameters))
 
     async def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
         """Let the model call tools until it responds without a call.
@@ -164,7 +166,7 @@ class AsyncLLM(AsyncModelHandle[LanguageModel]):
             LMStudioPredictionError: If the model still calls tools in the last round.
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
-        act = self.model.prepare_act(chat, tools, parameters)
+        act = self._model.prepare_act(chat, tools, parameters)
         async with TaskRunner() as runner:
             return await arun(act.to_end(runner))
 
@@ -183,15 +185,15 @@ class AsyncLLM(AsyncModelHandle[LanguageModel]):
             LMStudioOSError: If a file cannot be read.
             LMStudioValueError: If it is not an image of a type that LM Studio supports.
         """
-        return await arun(self.model.prepare_images(images, allow_private_hosts=allow_private_image_hosts))
+        return await arun(self._model.prepare_images(images, allow_private_hosts=allow_private_image_hosts))
 
     async def complete(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Continue a text, without a chat template."""
-        return await arun(self.model.prepare_completion(prompt, parameters).to_end())
+        return await arun(self._model.prepare_completion(prompt, parameters).to_end())
 
     def complete_stream(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> AsyncPredictionStream:
         """Stream the continuation of a text. The first read, or `start()`, sends the request."""
-        return AsyncPredictionStream(self.model.prepare_completion(prompt, parameters))
+        return AsyncPredictionStream(self._model.prepare_completion(prompt, parameters))
 
     async def warm(
         self,
@@ -217,7 +219,7 @@ class AsyncLLM(AsyncModelHandle[LanguageModel]):
             LMStudioValueError: If the prefix, a tool or a setting is invalid.
             LMStudioServerError: If the server reports an error.
         """
-        await arun(self.model.warm(prefix, parameters, tools, keep_warm=flag_of(keep_warm, "keep_warm")))
+        await arun(self._model.warm(prefix, parameters, tools, keep_warm=flag_of(keep_warm, "keep_warm")))
 
     async def rerank(
         self, query: str, texts: Sequence[str], **parameters: Unpack[RerankParameters]
@@ -238,7 +240,7 @@ class AsyncLLM(AsyncModelHandle[LanguageModel]):
             LMStudioUnsupportedError: If the model, or the runtime of the server, cannot do this.
             LMStudioValueError: If an argument is invalid.
         """
-        return await arun(self.model.rerank(query, texts, parameters))
+        return await arun(self._model.rerank(query, texts, parameters))
 
     async def apply_prompt_template(
         self,
@@ -256,7 +258,7 @@ class AsyncLLM(AsyncModelHandle[LanguageModel]):
             tools: The definitions of the tools.
             parameters: See `PromptParameters`.
         """
-        return await arun(self.model.apply_prompt_template(history, opts or {}, tools, parameters))
+        return await arun(self._model.apply_prompt_template(history, opts or {}, tools, parameters))
 
     async def get_context_use(self, history: History, **parameters: Unpack[PromptParameters]) -> ContextUse:
         """Return how many tokens of the context window a conversation takes, and whether it fits.
@@ -265,26 +267,26 @@ class AsyncLLM(AsyncModelHandle[LanguageModel]):
             history: A prompt, a `Chat`, or a list of messages with role and content.
             parameters: See `PromptParameters`.
         """
-        return await arun(self.model.get_context_use(history, parameters))
+        return await arun(self._model.get_context_use(history, parameters))
 
     async def get_reasoning_replay(self) -> ReasoningReplay:
         """Return what the model's chat template does with thoughts of earlier messages; load the model if necessary.
 
         Measured once per instance, with up to three requests. It decides what `send_reasoning="auto"` sends.
         """
-        return await arun(self.model.get_reasoning_replay())
+        return await arun(self._model.get_reasoning_replay())
 
     async def get_info(self, *, load: bool = False) -> LlmInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
-        return cast("LlmInstanceInfo", await arun(self.model.get_info(load=load)))
+        return cast("LlmInstanceInfo", await arun(self._model.get_info(load=load)))
 
     async def get_chat_template_info(self) -> ChatTemplateInfo:
         """Return what the model's chat template does with conversations; load the model if necessary."""
-        return await arun(self.model.get_chat_template_info())
+        return await arun(self._model.get_chat_template_info())
 
     async def get_load_config(self) -> LlmLoadModelConfig:
         """Return the settings that the instance was loaded with."""
-        return LlmLoadModelConfig.from_fields(await arun(self.model.get_load_fields()))
+        return LlmLoadModelConfig.from_fields(await arun(self._model.get_load_fields()))
 
     async def get_base_config(self) -> LlmPredictionConfig:
         """Return the settings of a prediction that sends none: the server's defaults, and those of the model.
@@ -295,7 +297,7 @@ class AsyncLLM(AsyncModelHandle[LanguageModel]):
         Raises:
             LMStudioUnsupportedError: If the server is too old to know them.
         """
-        return LlmPredictionConfig.from_fields(await arun(self.model.get_base_fields()))
+        return LlmPredictionConfig.from_fields(await arun(self._model.get_base_fields()))
 
 
 class AsyncEmbeddingModel(AsyncModelHandle[Embedder]):
@@ -312,37 +314,15 @@ class AsyncEmbeddingModel(AsyncModelHandle[Embedder]):
         show_progress: bool = False,
     ) -> list[float] | list[list[float]]:
         """Return the vector of a text, or of each of several, in their order, with a progress bar for several."""
-        return await arun(self.model.vectors_of(input, show_progress=show_progress))
-
-    async def embed_texts(
-        self,
-        request: EmbeddingRequest,
-        *,
-        max_concurrency: int | None = None,
-        show_progress: bool = False,
-    ) -> list[list[float]]:
-        """Return the vectors of texts. Some of them may be too long for the model.
-
-        Args:
-            request: The texts, and what to do with those that are too long.
-            max_concurrency: How many such calls run at once on this model: no more than each of them allows. There is
-                no limit by default.
-            show_progress: Whether to show a progress bar. Needs tqdm.
-
-        Raises:
-            LMStudioContextOverflowError: If a text is too long and the policy is `error`.
-        """
-        return await arun(
-            self.model.vectors_of_long(request, max_concurrency=max_concurrency, show_progress=show_progress)
-        )
+        return await arun(self._model.vectors_of(input, show_progress=show_progress))
 
     async def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
-        return cast("EmbeddingModelInstanceInfo", await arun(self.model.get_info(load=load)))
+        return cast("EmbeddingModelInstanceInfo", await arun(self._model.get_info(load=load)))
 
     async def get_load_config(self) -> EmbeddingLoadModelConfig:
         """Return the settings that the instance was loaded with."""
-        return EmbeddingLoadModelConfig.from_fields(await arun(self.model.get_load_fields()))
+        return EmbeddingLoadModelConfig.from_fields(await arun(self._model.get_load_fields()))
 
 
 class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
@@ -359,8 +339,8 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
             LMStudioModelNotFoundError: If there is no such model, or none is loaded.
             LMStudioWrongModelKindError: If it is of the other kind.
         """
-        handle = self.handle_for(new_state(self.kind, model_key, {"ttl": DEFAULT_TTL, **parameters}))
-        await arun(handle.model.load())
+        handle = self._handle_for(new_state(self.kind, model_key, {"ttl": DEFAULT_TTL, **parameters}))
+        await arun(model_of(handle).load())
         return handle
 
     async def load_new_instance(
@@ -368,8 +348,8 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
     ) -> HandleT:
         """Load another instance; without an identifier the server chooses one."""
         with_ttl: ModelParameters = {"ttl": DEFAULT_TTL, **parameters, "load_policy": "new_instance"}
-        handle = self.handle_for(new_state(self.kind, text_of(model_key, "model_key"), with_ttl, instance_identifier))
-        await arun(handle.model.load())
+        handle = self._handle_for(new_state(self.kind, text_of(model_key, "model_key"), with_ttl, instance_identifier))
+        await arun(model_of(handle).load())
         return handle
 
     async def unload(self, model_identifier: str, *, device: str | None = None) -> None:
@@ -400,7 +380,7 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
 
     async def list_downloaded(self) -> list[DownloadedT]:
         """Return all models of this kind on the server's disk."""
-        return [self.as_downloaded(info) for info in await arun(queries.list_downloaded(self._operation(), self.kind))]
+        return [downloaded(self, info) for info in await arun(queries.list_downloaded(self._operation(), self.kind))]
 
     async def estimate_usage(
         self, model_key: str, *, config: LoadConfig | None = None, device: str | None = None
@@ -451,7 +431,7 @@ class AsyncLlmNamespace(AsyncModelNamespace[AsyncLLM, AsyncDownloadedLlm]):
     _downloaded = AsyncDownloadedLlm
 
     @override
-    def handle_for(self, state: ModelState) -> AsyncLLM:
+    def _handle_for(self, state: ModelState) -> AsyncLLM:
         return AsyncLLM(LanguageModel(self._context, state))
 
 
@@ -462,7 +442,7 @@ class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel, AsyncDown
     _downloaded = AsyncDownloadedEmbeddingModel
 
     @override
-    def handle_for(self, state: ModelState) -> AsyncEmbeddingModel:
+    def _handle_for(self, state: ModelState) -> AsyncEmbeddingModel:
         return AsyncEmbeddingModel(Embedder(self._context, state))
 
 
@@ -475,7 +455,7 @@ class AsyncSystemNamespace(BaseNamespace):
 
     def _as_downloaded(self, infos: Iterable[ModelInfo]) -> list[AnyAsyncDownloadedModel]:
         llm, embedding = AsyncLlmNamespace(self._context), AsyncEmbeddingNamespace(self._context)
-        return [llm.as_downloaded(info) if info.type == "llm" else embedding.as_downloaded(info) for info in infos]
+        return [downloaded(llm, info) if info.type == "llm" else downloaded(embedding, info) for info in infos]
 
     async def get_version(self) -> ServerVersion:
         """Return the version of LM Studio."""
@@ -588,7 +568,7 @@ class AsyncPluginTool(BasePluginTool):
             LMStudioTimeoutError: If it takes longer than `timeout`; the call is aborted.
             LMStudioRuntimeError: If the session was closed.
         """
-        return await arun(self.calling(arguments or {}, parameters))
+        return await arun(self._calling(arguments or {}, parameters))
 
 
 class AsyncToolUseSession(BaseToolUseSession[AsyncPluginTool]):
@@ -603,7 +583,7 @@ class AsyncToolUseSession(BaseToolUseSession[AsyncPluginTool]):
             LMStudioPluginError: If a plugin cannot be started.
             LMStudioValueError: If two tools have the same name.
         """
-        await arun(self.starting())
+        await arun(self._starting())
         return self
 
     async def aclose(self) -> None:

@@ -235,7 +235,7 @@ class BaseModelHandle(ShortTracebacks, Generic[ModelT_co]):
     """
 
     def __init__(self, model: ModelT_co) -> None:
-        self.model: ModelT_co = model
+        self._model: ModelT_co = model
         """The model, on one server or on several. Its methods are the flows that those of the handle run."""
 
     @property
@@ -245,7 +245,7 @@ class BaseModelHandle(ShortTracebacks, Generic[ModelT_co]):
         Raises:
             LMStudioRuntimeError: If it means any loaded model, and was not used yet.
         """
-        state = self.model.state
+        state = self._model.state
         identifier = state.key if state.instance is None else state.instance.identifier
         if identifier is None:
             raise LMStudioRuntimeError("the handle means any loaded model; its identifier is known after its first use")
@@ -262,7 +262,7 @@ class BaseModelHandle(ShortTracebacks, Generic[ModelT_co]):
         """
         check_names(timeouts, TIMEOUTS)
         changes = checked_timeouts(timeouts)
-        return type(self)(self.model.with_context(lambda context: context.with_timeouts(changes)))
+        return type(self)(self._model.with_context(lambda context: context.with_timeouts(changes)))
 
     def with_retries(self, max_retries: int) -> Self:
         """Return a handle to the same model, whose calls are retried after a failed connection.
@@ -278,32 +278,27 @@ class BaseModelHandle(ShortTracebacks, Generic[ModelT_co]):
         """
         if type(max_retries) is not int or max_retries < 0:
             raise LMStudioValueError(f"max_retries must be 0 or more; got {shown(max_retries)}")
-        return type(self)(self.model.with_retries(max_retries))
+        return type(self)(self._model.with_retries(max_retries))
 
     def __deepcopy__(self, _memo: object) -> Self:
         return self
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(identifier={self.model.state.name!r})"
-
-    @classmethod
-    def on_hosts(cls, handles: Sequence[Self], max_retries: int) -> Self:
-        """Return a handle to one model on several hosts, each of which has a handle to it."""
-        return cls(on_hosts([handle.model for handle in handles], max_retries))
+        return f"{type(self).__name__}(identifier={self._model.state.name!r})"
 
     @property
     def loaded_explicitly(self) -> bool:
         """Whether this program loaded the instance with `explicit` or `new_instance`, so that it is never evicted."""
-        return self.model.server_models.is_explicit(self.model.state.reference)
+        return self._model.server_models.is_explicit(self._model.state.reference)
 
     @property
     def _server_and_kind(self) -> tuple[object, ModelKind]:
-        return self.model.context.target.address, self.model.state.kind
+        return self._model.context.target.address, self._model.state.kind
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, BaseModelHandle):
             return NotImplemented
-        mine, theirs = self.model.state, cast("BaseModelHandle", other).model.state
+        mine, theirs = self._model.state, cast("BaseModelHandle", other)._model.state
         is_same = mine is theirs or (
             mine.instance is not None
             and theirs.instance is not None
@@ -315,6 +310,16 @@ class BaseModelHandle(ShortTracebacks, Generic[ModelT_co]):
     def __hash__(self) -> int:
         # Not of the identifier, which the first use and a reload may change.
         return hash(self._server_and_kind)
+
+
+def model_of(handle: BaseModelHandle[ModelT_co]) -> ModelT_co:
+    """Return the model of a handle, on one server or on several. Its methods are the flows that the handle runs."""
+    return handle._model  # noqa: SLF001 - of this module
+
+
+def handle_on_hosts(handles: Sequence[HandleT], max_retries: int) -> HandleT:
+    """Return a handle to one model on several hosts, each of which has a handle to it."""
+    return type(handles[0])(on_hosts([model_of(handle) for handle in handles], max_retries))
 
 
 class BaseNamespace(ShortTracebacks):
@@ -395,23 +400,24 @@ class BaseModelNamespace(BaseNamespace, ABC, Generic[HandleT, DownloadedT]):
         Raises:
             LMStudioValueError: If an argument is invalid.
         """
-        return self.handle_for(new_state(self.kind, model_key, parameters))
+        return self._handle_for(new_state(self.kind, model_key, parameters))
 
     @abstractmethod
-    def handle_for(self, state: ModelState) -> HandleT:
+    def _handle_for(self, state: ModelState) -> HandleT:
         """Return a handle that shares the state of another handle, even one of another client.
 
         An instance that either of them loads is used by both.
         """
 
-    def as_downloaded(self, info: ModelInfo) -> DownloadedT:
-        """Return a downloaded model as an object that can load it."""
-        return self._downloaded(info, self)
-
     def _loaded(self, info: ModelInstanceInfo, *, names_device: bool) -> HandleT:
         instance = self._context.shared(ServerModels).instance_of(info.to_dict())
         instance.names_device = names_device
-        return self.handle_for(ModelState(self.kind, info.identifier, policy="require_loaded", instance=instance))
+        return self._handle_for(ModelState(self.kind, info.identifier, policy="require_loaded", instance=instance))
+
+
+def downloaded(namespace: BaseModelNamespace[Any, DownloadedT], info: ModelInfo) -> DownloadedT:
+    """Return a downloaded model as an object that can load it."""
+    return namespace._downloaded(info, namespace)  # noqa: SLF001 - of this module
 
 
 class BaseStream(ShortTracebacks):

@@ -114,7 +114,7 @@ class BasePluginTool(ToolFunctionDef, ShortTracebacks):
             logger.warning("the arguments of the tool %r of %r are not checked: %s", self.name, self.plugin, error)
             return ArgumentSchema({}, self.name)
 
-    def calling(
+    def _calling(
         self,
         arguments: Mapping[str, Any],
         parameters: ToolCallParameters,
@@ -151,8 +151,8 @@ class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
     _tool: ClassVar[type[Any]]
 
     def __init__(self, context: ClientContext, sessions: PluginSessions) -> None:
-        self.context: ClientContext = context
-        self.sessions: PluginSessions = sessions
+        self._context: ClientContext = context
+        self._plugin_sessions: PluginSessions = sessions
         """The sessions with the plugins. Their methods are the flows that those of this object run."""
         self._tools: list[ToolT] | None = None
 
@@ -163,22 +163,39 @@ class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
         Raises:
             LMStudioRuntimeError: If the session is not open.
         """
-        if self._tools is None or not self.sessions.is_open:
+        if self._tools is None or not self._plugin_sessions.is_open:
             raise LMStudioRuntimeError(f"{self!r} is not open; call start(), or use it in a with block")
         return list(self._tools)
 
-    def starting(self, mailbox_type: type[Mailbox] | None = None) -> Flow[None]:
+    def _starting(self, mailbox_type: type[Mailbox] | None = None) -> Flow[None]:
         """Start the plugins and list their tools: a flow, which may wait in another way than those of its client."""
-        operation = Operation(_waiting(self.context, mailbox_type))
-        remote_tools = yield from self.sessions.start(operation)
-        self._tools = [self._tool.of(each, self.context) for each in remote_tools]
+        operation = Operation(_waiting(self._context, mailbox_type))
+        remote_tools = yield from self._plugin_sessions.start(operation)
+        self._tools = [self._tool.of(each, self._context) for each in remote_tools]
 
     def _close(self) -> None:
         self._tools = None
-        self.sessions.close()
+        self._plugin_sessions.close()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(map(repr, self.sessions.plugins))})"
+        return f"{type(self).__name__}({', '.join(map(repr, self._plugin_sessions.plugins))})"
+
+
+def starting(session: BaseToolUseSession[Any], mailbox_type: type[Mailbox]) -> Flow[None]:
+    """Start the plugins of a session and list their tools; wait for it as the type of mailbox says."""
+    yield from session._starting(mailbox_type)  # noqa: SLF001 - of this module
+
+
+def calling(
+    tool: BasePluginTool, arguments: Mapping[str, Any], parameters: ToolCallParameters, mailbox_type: type[Mailbox]
+) -> Flow[Any]:
+    """Check the arguments of a tool and call it; wait for it as the type of mailbox says."""
+    return (yield from tool._calling(arguments, parameters, mailbox_type))  # noqa: SLF001 - of this module
+
+
+def is_in_use(session: BaseToolUseSession[Any]) -> bool:
+    """Whether a session is open, or starts."""
+    return session._plugin_sessions.is_in_use  # noqa: SLF001 - of this module
 
 
 class BasePluginsNamespace(BaseNamespace):

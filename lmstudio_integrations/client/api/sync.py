@@ -27,7 +27,9 @@ from lmstudio_integrations.client.api.base import (
     ModelT_co,
     checked_choice,
     checked_kind,
+    downloaded,
     load_settings,
+    model_of,
     new_state,
 )
 from lmstudio_integrations.client.api.plugins import (
@@ -40,7 +42,7 @@ from lmstudio_integrations.client.api.plugins import (
 )
 from lmstudio_integrations.client.api.responses import PredictionStream
 from lmstudio_integrations.client.certify import CertifyParameters
-from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest
+from lmstudio_integrations.client.embeddings import Embedder
 from lmstudio_integrations.client.files import uploads
 from lmstudio_integrations.client.files.uploads import FileInput, PendingHistory, RetrievalParameters
 from lmstudio_integrations.client.models import queries
@@ -98,11 +100,11 @@ class SyncModelHandle(BaseModelHandle[ModelT_co]):
 
     def unload(self) -> None:
         """Unload the instance."""
-        run(self.model.unload())
+        run(self._model.unload())
 
     def unload_if_loaded_here(self) -> None:
         """Unload the instance if this handle loaded it, not if it found it loaded. The next call loads it again."""
-        run(self.model.unload_if_loaded_here())
+        run(self._model.unload_if_loaded_here())
 
     @overload
     def tokenize(self, input: str) -> list[int]: ...
@@ -110,7 +112,7 @@ class SyncModelHandle(BaseModelHandle[ModelT_co]):
     def tokenize(self, input: Texts) -> list[list[int]]: ...
     def tokenize(self, input: str | Texts) -> list[int] | list[list[int]]:  # noqa: A002 - the official name
         """Return the tokens of a text, or of each of several."""
-        return run(self.model.tokenize(input))
+        return run(self._model.tokenize(input))
 
     @overload
     def count_tokens(self, input: str) -> int: ...
@@ -118,16 +120,16 @@ class SyncModelHandle(BaseModelHandle[ModelT_co]):
     def count_tokens(self, input: Texts) -> list[int]: ...
     def count_tokens(self, input: str | Texts) -> int | list[int]:  # noqa: A002 - the official name
         """Return the number of tokens of a text, or of each of several."""
-        return run(self.model.count_tokens(input))
+        return run(self._model.count_tokens(input))
 
     def get_context_length(self) -> int:
         """Return the context length that the instance was loaded with, in tokens."""
-        info = run(self.model.get_info(load=False))
+        info = run(self._model.get_info(load=False))
         return info.context_length
 
     def get_processing_state(self) -> InstanceProcessingState:
         """Return what the instance is doing, and how many requests are queued."""
-        return run(self.model.get_processing_state())
+        return run(self._model.get_processing_state())
 
 
 class LLM(SyncModelHandle[LanguageModel]):
@@ -144,13 +146,13 @@ class LLM(SyncModelHandle[LanguageModel]):
             LMStudioValueError: If the history is empty or a setting unknown.
             LMStudioServerError: If the server reports an error.
         """
-        return run(self.model.prepare_response(history, parameters).to_end())
+        return run(self._model.prepare_response(history, parameters).to_end())
 
     def respond_stream(
         self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
     ) -> PredictionStream:
         """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
-        return PredictionStream(self.model.prepare_response(history, parameters))
+        return PredictionStream(self._model.prepare_response(history, parameters))
 
     def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
         """Let the model call tools until it responds without a call.
@@ -165,7 +167,7 @@ class LLM(SyncModelHandle[LanguageModel]):
             LMStudioPredictionError: If the model still calls tools in the last round.
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
-        act = self.model.prepare_act(chat, tools, parameters)
+        act = self._model.prepare_act(chat, tools, parameters)
         with ThreadRunner() as runner:
             return run(act.to_end(runner))
 
@@ -184,15 +186,15 @@ class LLM(SyncModelHandle[LanguageModel]):
             LMStudioOSError: If a file cannot be read.
             LMStudioValueError: If it is not an image of a type that LM Studio supports.
         """
-        return run(self.model.prepare_images(images, allow_private_hosts=allow_private_image_hosts))
+        return run(self._model.prepare_images(images, allow_private_hosts=allow_private_image_hosts))
 
     def complete(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Continue a text, without a chat template."""
-        return run(self.model.prepare_completion(prompt, parameters).to_end())
+        return run(self._model.prepare_completion(prompt, parameters).to_end())
 
     def complete_stream(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionStream:
         """Stream the continuation of a text. The first read, or `start()`, sends the request."""
-        return PredictionStream(self.model.prepare_completion(prompt, parameters))
+        return PredictionStream(self._model.prepare_completion(prompt, parameters))
 
     def warm(
         self,
@@ -218,7 +220,7 @@ class LLM(SyncModelHandle[LanguageModel]):
             LMStudioValueError: If the prefix, a tool or a setting is invalid.
             LMStudioServerError: If the server reports an error.
         """
-        run(self.model.warm(prefix, parameters, tools, keep_warm=flag_of(keep_warm, "keep_warm")))
+        run(self._model.warm(prefix, parameters, tools, keep_warm=flag_of(keep_warm, "keep_warm")))
 
     def rerank(self, query: str, texts: Sequence[str], **parameters: Unpack[RerankParameters]) -> list[RerankResult]:
         """Return how relevant texts are to a query, best first.
@@ -237,7 +239,7 @@ class LLM(SyncModelHandle[LanguageModel]):
             LMStudioUnsupportedError: If the model, or the runtime of the server, cannot do this.
             LMStudioValueError: If an argument is invalid.
         """
-        return run(self.model.rerank(query, texts, parameters))
+        return run(self._model.rerank(query, texts, parameters))
 
     def apply_prompt_template(
         self,
@@ -255,7 +257,7 @@ class LLM(SyncModelHandle[LanguageModel]):
             tools: The definitions of the tools.
             parameters: See `PromptParameters`.
         """
-        return run(self.model.apply_prompt_template(history, opts or {}, tools, parameters))
+        return run(self._model.apply_prompt_template(history, opts or {}, tools, parameters))
 
     def get_context_use(self, history: History, **parameters: Unpack[PromptParameters]) -> ContextUse:
         """Return how many tokens of the context window a conversation takes, and whether it fits.
@@ -264,26 +266,26 @@ class LLM(SyncModelHandle[LanguageModel]):
             history: A prompt, a `Chat`, or a list of messages with role and content.
             parameters: See `PromptParameters`.
         """
-        return run(self.model.get_context_use(history, parameters))
+        return run(self._model.get_context_use(history, parameters))
 
     def get_reasoning_replay(self) -> ReasoningReplay:
         """Return what the model's chat template does with thoughts of earlier messages; load the model if necessary.
 
         Measured once per instance, with up to three requests. It decides what `send_reasoning="auto"` sends.
         """
-        return run(self.model.get_reasoning_replay())
+        return run(self._model.get_reasoning_replay())
 
     def get_info(self, *, load: bool = False) -> LlmInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
-        return cast("LlmInstanceInfo", run(self.model.get_info(load=load)))
+        return cast("LlmInstanceInfo", run(self._model.get_info(load=load)))
 
     def get_chat_template_info(self) -> ChatTemplateInfo:
         """Return what the model's chat template does with conversations; load the model if necessary."""
-        return run(self.model.get_chat_template_info())
+        return run(self._model.get_chat_template_info())
 
     def get_load_config(self) -> LlmLoadModelConfig:
         """Return the settings that the instance was loaded with."""
-        return LlmLoadModelConfig.from_fields(run(self.model.get_load_fields()))
+        return LlmLoadModelConfig.from_fields(run(self._model.get_load_fields()))
 
     def get_base_config(self) -> LlmPredictionConfig:
         """Return the settings of a prediction that sends none: the server's defaults, and those of the model.
@@ -294,7 +296,7 @@ class LLM(SyncModelHandle[LanguageModel]):
         Raises:
             LMStudioUnsupportedError: If the server is too old to know them.
         """
-        return LlmPredictionConfig.from_fields(run(self.model.get_base_fields()))
+        return LlmPredictionConfig.from_fields(run(self._model.get_base_fields()))
 
 
 class EmbeddingModel(SyncModelHandle[Embedder]):
@@ -311,35 +313,15 @@ class EmbeddingModel(SyncModelHandle[Embedder]):
         show_progress: bool = False,
     ) -> list[float] | list[list[float]]:
         """Return the vector of a text, or of each of several, in their order, with a progress bar for several."""
-        return run(self.model.vectors_of(input, show_progress=show_progress))
-
-    def embed_texts(
-        self,
-        request: EmbeddingRequest,
-        *,
-        max_concurrency: int | None = None,
-        show_progress: bool = False,
-    ) -> list[list[float]]:
-        """Return the vectors of texts. Some of them may be too long for the model.
-
-        Args:
-            request: The texts, and what to do with those that are too long.
-            max_concurrency: How many such calls run at once on this model: no more than each of them allows. There is
-                no limit by default.
-            show_progress: Whether to show a progress bar. Needs tqdm.
-
-        Raises:
-            LMStudioContextOverflowError: If a text is too long and the policy is `error`.
-        """
-        return run(self.model.vectors_of_long(request, max_concurrency=max_concurrency, show_progress=show_progress))
+        return run(self._model.vectors_of(input, show_progress=show_progress))
 
     def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
-        return cast("EmbeddingModelInstanceInfo", run(self.model.get_info(load=load)))
+        return cast("EmbeddingModelInstanceInfo", run(self._model.get_info(load=load)))
 
     def get_load_config(self) -> EmbeddingLoadModelConfig:
         """Return the settings that the instance was loaded with."""
-        return EmbeddingLoadModelConfig.from_fields(run(self.model.get_load_fields()))
+        return EmbeddingLoadModelConfig.from_fields(run(self._model.get_load_fields()))
 
 
 class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
@@ -356,8 +338,8 @@ class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
             LMStudioModelNotFoundError: If there is no such model, or none is loaded.
             LMStudioWrongModelKindError: If it is of the other kind.
         """
-        handle = self.handle_for(new_state(self.kind, model_key, {"ttl": DEFAULT_TTL, **parameters}))
-        run(handle.model.load())
+        handle = self._handle_for(new_state(self.kind, model_key, {"ttl": DEFAULT_TTL, **parameters}))
+        run(model_of(handle).load())
         return handle
 
     def load_new_instance(
@@ -365,8 +347,8 @@ class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
     ) -> HandleT:
         """Load another instance; without an identifier the server chooses one."""
         with_ttl: ModelParameters = {"ttl": DEFAULT_TTL, **parameters, "load_policy": "new_instance"}
-        handle = self.handle_for(new_state(self.kind, text_of(model_key, "model_key"), with_ttl, instance_identifier))
-        run(handle.model.load())
+        handle = self._handle_for(new_state(self.kind, text_of(model_key, "model_key"), with_ttl, instance_identifier))
+        run(model_of(handle).load())
         return handle
 
     def unload(self, model_identifier: str, *, device: str | None = None) -> None:
@@ -397,7 +379,7 @@ class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
 
     def list_downloaded(self) -> list[DownloadedT]:
         """Return all models of this kind on the server's disk."""
-        return [self.as_downloaded(info) for info in run(queries.list_downloaded(self._operation(), self.kind))]
+        return [downloaded(self, info) for info in run(queries.list_downloaded(self._operation(), self.kind))]
 
     def estimate_usage(
         self, model_key: str, *, config: LoadConfig | None = None, device: str | None = None
@@ -448,7 +430,7 @@ class LlmNamespace(ModelNamespace[LLM, DownloadedLlm]):
     _downloaded = DownloadedLlm
 
     @override
-    def handle_for(self, state: ModelState) -> LLM:
+    def _handle_for(self, state: ModelState) -> LLM:
         return LLM(LanguageModel(self._context, state))
 
 
@@ -459,7 +441,7 @@ class EmbeddingNamespace(ModelNamespace[EmbeddingModel, DownloadedEmbeddingModel
     _downloaded = DownloadedEmbeddingModel
 
     @override
-    def handle_for(self, state: ModelState) -> EmbeddingModel:
+    def _handle_for(self, state: ModelState) -> EmbeddingModel:
         return EmbeddingModel(Embedder(self._context, state))
 
 
@@ -472,7 +454,7 @@ class SystemNamespace(BaseNamespace):
 
     def _as_downloaded(self, infos: Iterable[ModelInfo]) -> list[AnyDownloadedModel]:
         llm, embedding = LlmNamespace(self._context), EmbeddingNamespace(self._context)
-        return [llm.as_downloaded(info) if info.type == "llm" else embedding.as_downloaded(info) for info in infos]
+        return [downloaded(llm, info) if info.type == "llm" else downloaded(embedding, info) for info in infos]
 
     def get_version(self) -> ServerVersion:
         """Return the version of LM Studio."""
@@ -583,7 +565,7 @@ class PluginTool(BasePluginTool):
             LMStudioTimeoutError: If it takes longer than `timeout`; the call is aborted.
             LMStudioRuntimeError: If the session was closed.
         """
-        return run(self.calling(arguments or {}, parameters))
+        return run(self._calling(arguments or {}, parameters))
 
 
 class ToolUseSession(BaseToolUseSession[PluginTool]):
@@ -598,7 +580,7 @@ class ToolUseSession(BaseToolUseSession[PluginTool]):
             LMStudioPluginError: If a plugin cannot be started.
             LMStudioValueError: If two tools have the same name.
         """
-        run(self.starting())
+        run(self._starting())
         return self
 
     def close(self) -> None:

@@ -58,7 +58,7 @@ class EmbeddingHandle(Protocol):
     """A handle to an embedding model."""
 
     @property
-    def model(self) -> Model:
+    def _model(self) -> Model:
         """What it refers to."""
         ...
 
@@ -298,7 +298,7 @@ def _key_of(model: EmbeddingHandle | str | None) -> str | None:
     """Return how the server finds an embedding model."""
     if not isinstance(model, EmbeddingHandle):
         return optional_text(model, "embedding_model")
-    if model.model.state.kind != "embedding":
+    if model._model.state.kind != "embedding":  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - a handle of ours
         raise LMStudioValueError(f"embedding_model must be an embedding model; got {model!r}")
     return model.identifier
 

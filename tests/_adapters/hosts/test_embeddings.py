@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations import AsyncClient, AsyncEmbeddingModel
+from lmstudio_integrations import AsyncClient
+from lmstudio_integrations.client.api.base import handle_on_hosts
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.errors import (
@@ -144,7 +145,7 @@ async def test_handles_to_several_hosts_compare_the_lengths_of_vectors() -> None
     with servers(*models) as both:
         clients = [AsyncClient(address) for address in addresses(both)]
         handles = [client.embedding.lazy_model(EMBEDDING) for client in clients]
-        handle: Any = AsyncEmbeddingModel.on_hosts(handles, 0)
+        handle: Any = handle_on_hosts(handles, 0)
         calls = (handle.embed(text) for text in TEXTS[:8])
         results: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
         errors = [each for each in results if isinstance(each, LMStudioConfigMismatchError)]

@@ -116,7 +116,7 @@ async def test_clients_of_both_kinds_can_share_a_new_instance(server: Emulator) 
     with lms.Client(server.address) as client:
         handle = client.llm.lazy_model("chatty", load_policy="new_instance")
         async with lms.AsyncClient(server.address) as other:
-            same = other.llm.handle_for(handle.model.state)
+            same = other.llm._handle_for(handle._model.state)
             results = await asyncio.gather(same.respond("hello"), asyncio.to_thread(handle.respond, "hello"))
     assert results[0].content == results[1].content
     assert [info.identifier for info in server.loaded()] == ["chatty"]
@@ -130,7 +130,7 @@ async def test_a_call_that_would_wait_for_a_load_of_its_own_event_loop_is_reject
             task = asyncio.create_task(loading.respond("hello"))
             await asyncio.sleep(0)
             with pytest.raises(lms.LMStudioRuntimeError, match="event loop"):
-                client.llm.handle_for(loading.model.state).respond("hello")
+                client.llm._handle_for(loading._model.state).respond("hello")
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -321,7 +321,7 @@ def test_an_instance_of_another_kind_or_server_is_another_one(server: Emulator) 
 async def test_a_lazy_handle_equals_only_itself_until_it_is_used(client: Any) -> None:
     first, second = (client.llm.lazy_model("chatty") for _ in range(2))
     kept = {first}
-    assert first == first.with_timeouts(idle_timeout=5) == client.llm.handle_for(first.model.state)
+    assert first == first.with_timeouts(idle_timeout=5) == client.llm._handle_for(first._model.state)
     assert first != second
     await first.respond("Hi")
     assert first != second

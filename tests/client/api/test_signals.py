@@ -14,6 +14,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.embeddings import EmbeddingRequest
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.interrupted import MOMENTS
+from tests.support.embedding import embed_texts
 from tests.support.gate import AT_THE_GATE, Gate
 from tests.support.signals import send_until
 
@@ -52,7 +53,10 @@ def _of_one_model_one_at_once(client: lms.Client) -> tuple[Call, Call]:
     model = client.embedding.lazy_model("vectors")
 
     def embed(text: str) -> list[list[float]]:
-        return model.embed_texts(EmbeddingRequest([text], "pass", "chunk_size"), max_concurrency=1)
+        vectors: list[list[float]] = embed_texts(
+            model, EmbeddingRequest([text], "pass", "chunk_size"), max_concurrency=1
+        )
+        return vectors
 
     return embed, embed
 

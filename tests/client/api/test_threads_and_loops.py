@@ -216,7 +216,7 @@ async def test_coroutines_that_share_a_handle_share_its_failure_and_may_try_agai
         handle = client.llm.lazy_model("nonesuch", load_policy="new_instance")
         outcomes = await asyncio.gather(*(handle.respond("hello") for _ in range(4)), return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {lms.LMStudioModelNotFoundError}
-        handle.model.state.key = "chatty"
+        handle._model.state.key = "chatty"
         results = await asyncio.gather(*(handle.respond("hello") for _ in range(4)))
         assert len({result.content for result in results}) == 1
     assert [info.identifier for info in server.loaded()] == ["chatty"]

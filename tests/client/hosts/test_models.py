@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.api.base import handle_on_hosts
 from lmstudio_integrations.client.embeddings import EmbeddingRequest
 from lmstudio_integrations.client.hosts.models import hosts_of_model
 from lmstudio_integrations.client.models.admission import ConcurrencyLimiter
@@ -15,6 +16,7 @@ from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.conftest import MODELS
 from tests.client.public_calls import CALLS, made_calls
+from tests.support.embedding import embed_texts
 from tests.support.telemetry import Telemetry, attributes_of, telemetry
 
 __all__ = ["telemetry"]
@@ -44,7 +46,7 @@ def make(server: Emulator) -> Make:
     def handle(kind: str, key: str) -> Any:
         clients = [lms.AsyncClient(host) for host in (NOBODY, server.address)]
         handles = [getattr(client, kind).lazy_model(key, load_policy="explicit") for client in clients]
-        return handles[0].on_hosts(handles, 0)
+        return handle_on_hosts(handles, 0)
 
     return handle
 
@@ -53,7 +55,7 @@ def make(server: Emulator) -> Make:
 async def test_every_method_finds_the_host_that_is_alive(make: Make, name: str) -> None:
     model, embedder = make("llm", "chatty"), make("embedding", "vectors")
     if name.startswith("unload"):
-        await arun(model.model.load())
+        await arun(model._model.load())
     await ROWS[name](model, embedder)
 
 
@@ -62,7 +64,7 @@ async def test_every_method_finds_the_host_that_is_alive(make: Make, name: str) 
 )
 async def test_a_handle_with_other_settings_keeps_its_hosts(make: Make, change: Callable[[Any], Any]) -> None:
     handle = change(make("embedding", "vectors"))
-    assert [host.host for host in hosts_of_model(handle.model).statuses()] == hosts_named(handle)
+    assert [host.host for host in hosts_of_model(handle._model).statuses()] == hosts_named(handle)
     assert len(await handle.embed(["a"] * 40)) == 40
 
 
@@ -71,7 +73,7 @@ def has_ended(host: Emulator) -> bool:
 
 
 def hosts_named(handle: Any) -> list[str]:
-    first, second = (host.name for host in hosts_of_model(handle.model).hosts)
+    first, second = (host.name for host in hosts_of_model(handle._model).hosts)
     assert first == NOBODY
     return [first, second]
 
@@ -81,7 +83,7 @@ async def test_a_model_is_unloaded_on_every_host_that_has_it(make: Make, server:
     model = make("llm", "chatty")
     await model.respond("Hi")
     assert server.loaded()
-    first = hosts_of_model(model.model).hosts[0]  # what it had when it went away
+    first = hosts_of_model(model._model).hosts[0]  # what it had when it went away
     first.record.found, first.model.state.loaded_here = replace(first.record.found, loaded=True), "reference"
     with pytest.raises(lms.LMStudioUnreachableError):
         await getattr(model, name)()
@@ -94,20 +96,20 @@ async def test_batches_wait_for_one_load_of_a_new_instance() -> None:
         clients = [lms.AsyncClient(host.address) for host in (first, second)]
         handles = [client.embedding.lazy_model("vectors", load_policy="new_instance") for client in clients]
         request = EmbeddingRequest(["a"] * 70, "pass", "chunk_size")
-        assert len(await handles[0].on_hosts(handles, 0).embed_texts(request)) == 70
+        assert len(await embed_texts(handle_on_hosts(handles, 0), request)) == 70
         assert len([*first.loads, *second.loads]) <= 2
 
 
 async def test_texts_are_checked_before_they_are_sent(make: Make) -> None:
     texts: Any = ["a", b"b"]
     with pytest.raises(lms.LMStudioValueError, match="input must be a string or a list of strings"):
-        await make("embedding", "vectors").embed_texts(EmbeddingRequest(texts, "pass", "chunk_size"))
+        await embed_texts(make("embedding", "vectors"), EmbeddingRequest(texts, "pass", "chunk_size"))
 
 
 async def test_an_upload_does_not_make_a_host_one_that_has_the_model(make: Make) -> None:
     model = make("llm", "chatty")
     await model.prepare_images([b"\x89PNG\r\n\x1a\n"])
-    assert not any(host.loaded for host in hosts_of_model(model.model).statuses())
+    assert not any(host.loaded for host in hosts_of_model(model._model).statuses())
 
 
 async def test_a_limit_of_calls_holds_for_each_host(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +123,7 @@ async def test_a_limit_of_calls_holds_for_each_host(make: Make, monkeypatch: pyt
     monkeypatch.setattr(ConcurrencyLimiter, "acquire", record)
     embedder = make("embedding", "vectors")
     request = EmbeddingRequest(["a"], "pass", "chunk_size")
-    await embedder.embed_texts(request, max_concurrency=4)
+    await embed_texts(embedder, request, max_concurrency=4)
     assert limits == [8]
 
 
@@ -138,7 +140,7 @@ async def test_a_call_that_fails_after_a_callback_gives_its_slot_back() -> None:
     model = {"key": "m", "kind": "llm", "engine": "scripted", "tokens_per_second": 50, "preload": True, "rules": rules}
     with Emulator([model]) as first, Emulator([model]) as second:
         handles = [lms.AsyncClient(host.address).llm.lazy_model("m") for host in (first, second)]
-        handle = handles[0].on_hosts(handles, 0)
+        handle = handle_on_hosts(handles, 0)
 
         def unload(_fragment: object) -> None:
             for host in (first, second):
@@ -149,4 +151,4 @@ async def test_a_call_that_fails_after_a_callback_gives_its_slot_back() -> None:
         with pytest.raises(lms.LMStudioModelUnloadedError) as caught:
             await handle.respond("Hi", on_prediction_fragment=unload)
         assert not caught.value.retryable
-        assert [status.in_flight for status in hosts_of_model(handle.model).statuses()] == [0, 0]
+        assert [status.in_flight for status in hosts_of_model(handle._model).statuses()] == [0, 0]

@@ -261,7 +261,7 @@ async def plan_of(client: Any, item: str, **options: Any) -> PlannedModel:
 
 
 async def fit(client: Any, key: str, **options: Any) -> Any:
-    return await client.llm.model(key, load_policy="fit", **options)
+    return await client.llm.model(key, **{"load_policy": "fit", **options})
 
 
 # Plans ----------------------------------------------------------------------------------------------------------------
@@ -510,12 +510,12 @@ async def test_what_was_loaded_without_a_ttl_stays(ttl: float | None, evict: str
         plan = await client.plan(["c"], evict=evict)
         if goes:
             with pytest.warns(lms.LMStudioEvictionWarning) if is_own else nullcontext():
-                await fit(client, "c", evict=evict)
+                await fit(client, "c", load_policy="fit" if evict == "own" else "fit_any")
         else:
             with pytest.raises(TOO_LARGE, match="stays: it was loaded without a TTL") as caught:
-                await fit(client, "c", evict=evict)
+                await fit(client, "c", load_policy="fit" if evict == "own" else "fit_any")
             assert caught.value.plan == plan
-            assert "evict='any'" in str(caught.value)
+            assert "load_policy='fit_any'" in str(caught.value)
         assert loaded(server) == (["c"] if goes else ["a"])
         assert plan.evicts == (("a",) if goes else ())
 
@@ -833,4 +833,4 @@ async def test_the_error_of_what_is_alone_too_large_names_the_longest_context_th
             await fit(client, "long", config=made)
         assert caught.value.plan.models[0].requested_context_length == requested
         with pytest.raises(TOO_LARGE, match=r"suggestion: use a smaller model$"):
-            await fit(client, "large", evict="any")
+            await fit(client, "large", load_policy="fit_any")

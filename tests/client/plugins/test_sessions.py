@@ -417,7 +417,7 @@ async def test_the_name_with_the_prefix_is_that_of_errors_and_reports(client: An
 def test_a_schema_that_python_cannot_check_is_still_shown_to_the_model(caplog: pytest.LogCaptureFixture) -> None:
     parameters = {"type": "object", "properties": {"word": {"type": "string", "pattern": "^\\p{L}+$"}}}
     definition = {"type": "function", "function": {"name": "look_up", "parameters": parameters}}
-    context = lms.Client("localhost:1").llm.lazy_model().model.context
+    context = lms.Client("localhost:1").llm.lazy_model()._model.context
     session = PluginSession(context, spec_of("mcp/words", None), ToolCallbacks())
     tool = PluginTool.of(RemoteTool(session, Tool.from_dict(definition), "look_up"), context)
     assert tool.to_tool().function.parameters == parameters

@@ -83,9 +83,10 @@ async def test_the_model_is_loaded_again_if_it_was_unloaded_before_its_tokenizer
 def test_the_adapters_send_ids_for_texts_on_several_hosts(adapter: Adapter) -> None:
     entry = ModelEntry(key="chat", rules=({"then": [{"text": "1 2 3 4"}]},))
     with Emulator([entry]) as first, Emulator([entry]) as second:
-        llm = adapter.make(model="chat", host=[first.address, second.address], logit_bias={" 2": FORBIDDEN, " 9": 1.0})
+        biased = {"logit_bias": {" 2": FORBIDDEN, " 9": 1.0}}
+        llm = adapter.make(model="chat", host=[first.address, second.address], prediction_config=biased)
         for bias, text in ((None, "1 2 3 4"), ({" 3": FORBIDDEN}, "1 2 4")):
-            response = adapter.call(llm, "Hello", logit_bias=bias)
+            response = adapter.call(llm, "Hello", prediction_config={"logit_bias": bias})
             assert str(getattr(response, "content", response)) == text
         assert len(first.predictions) + len(second.predictions) == 2
         adapter.call(llm, "Hello")

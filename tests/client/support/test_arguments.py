@@ -16,6 +16,7 @@ from lmstudio_integrations.client.predictions.plan import PredictionParameters, 
 from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters
 from lmstudio_integrations.emulator import Emulator
 from tests.client.transport.test_connecting import TOKEN
+from tests.support.embedding import embed_texts
 
 HANDLE = lms.FileHandle(name="a.txt", identifier="1", size_bytes=1, file_type="text/plain")
 
@@ -68,7 +69,7 @@ CALLS: list[tuple[str, Callable[[Any], Any]]] = [
     ("must be prepared first.* 'a.txt'", lambda client: client.files.retrieve("x", ["a.txt"])),
     ("limit .* 'x'", lambda client: client.files.retrieve("x", [HANDLE], limit="x")),
     ("search_term .* 5", lambda client: client.repository.search_models(5)),
-    ("max_concurrency .* 0", lambda client: client.embedding.lazy_model().embed_texts(EMBED, max_concurrency=0)),
+    ("max_concurrency .* 0", lambda client: embed_texts(client.embedding.lazy_model(), EMBED, max_concurrency=0)),
     ("compatibility_types .* 5", lambda client: client.repository.search_models(compatibility_types=[5])),
 ]
 

@@ -21,6 +21,7 @@ from lmstudio_integrations.llama_index import LMStudio
 from tests.client.fake import Socket, authenticate, fake_server, receive, send_together
 from tests.client.models.test_retries import Fickle
 from tests.client.prediction_frames import END, fragment, joined, loaded_handle, packet
+from tests.support.embedding import embed_texts
 from tests.support.pauses import replace_pauses
 from tests.support.telemetry import (
     METER_PROVIDER,
@@ -160,7 +161,7 @@ async def test_an_embedding_is_one_span(client: Any, server: Emulator, telemetry
 
 async def test_texts_that_have_to_be_counted_are_one_span(client: Any, telemetry: Telemetry) -> None:
     model = client.embedding.lazy_model("vectors")
-    await model.embed_texts(EmbeddingRequest(["short", "long " * 300], "truncate", "chunk_size"))
+    await embed_texts(model, EmbeddingRequest(["short", "long " * 300], "truncate", "chunk_size"))
     assert is_child(telemetry.span("load vectors"), telemetry.span("embeddings vectors"))
 
 

@@ -119,7 +119,7 @@ async def test_a_stream_that_is_collected_ends_its_span(traced: Any, telemetry: 
 def test_a_finalizer_at_the_end_of_the_process_records_nothing(
     telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    span = SPANS.on_start("Chat response", Client("127.0.0.1:1").llm.lazy_model().model.context.target, None)
+    span = SPANS.on_start("Chat response", Client("127.0.0.1:1").llm.lazy_model()._model.context.target, None)
     monkeypatch.setattr(sys, "is_finalizing", lambda: True)
     span.on_end(None)
     assert not telemetry.names

@@ -1,0 +1,14 @@
+"""Texts that may be too long for a model, embedded with a handle, as the adapters embed them."""
+
+from typing import Any
+
+from lmstudio_integrations import EmbeddingModel
+from lmstudio_integrations.client.api.base import model_of
+from lmstudio_integrations.client.embeddings import EmbeddingRequest
+from lmstudio_integrations.client.transport.flows import arun, run
+
+
+def embed_texts(handle: Any, request: EmbeddingRequest, **settings: Any) -> Any:
+    """Return the vectors of texts; from a handle for coroutines, what gives them when it is awaited."""
+    flow = model_of(handle).vectors_of_long(request, **settings)
+    return run(flow) if isinstance(handle, EmbeddingModel) else arun(flow)
