@@ -45,6 +45,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 # A warning carries no id. It names only an endpoint, in its text (docs/protocol.md#invalid-input).
 _ENDPOINT_IN_WARNING = re.compile(r"endpoint(?:Name)? = (\w+)")
 
+_TOO_LATE = "Authentication timed out"
+"""What a server says that has waited for credentials too long (docs/protocol.md#authentication-rules)."""
+
 
 class ClientSession:
     """State of one connection.
@@ -307,6 +310,11 @@ class ClientSession:
             self.resume(now)
         elif frame.get("success") is False:
             reason = _text(frame.get("error", "no reason given"))
+            if reason == _TOO_LATE:
+                raise LMStudioConnectionLostError(
+                    "the connection to LM Studio was lost (the credentials did not arrive in time); the next call "
+                    "reconnects"
+                )
             for credential in filter(None, self._credentials):  # servers name the identifier, half of a token
                 reason = reason.replace(credential, HIDDEN)
             raise LMStudioAuthenticationError(

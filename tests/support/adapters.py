@@ -104,7 +104,7 @@ def covering(ways: Iterable[Way], cases: Iterable[Case]) -> list[tuple[Way, Case
     return [*((way, first) for way in every), *zip(cycle(every), others, strict=False)]
 
 
-def as_fields(timeouts: Mapping[str, float | None]) -> dict[str, Any]:
+def as_fields(timeouts: Mapping[str, object]) -> dict[str, Any]:
     """Return timeouts of the native client as the adapters take them."""
     others = {name: seconds for name, seconds in timeouts.items() if name != "timeout"}
     return {"timeout": timeouts.get("timeout"), "timeouts": others}
