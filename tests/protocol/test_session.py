@@ -59,9 +59,7 @@ def test_only_credentials_are_sent_before_authentication() -> None:
 def test_credentials_that_came_too_late_are_a_lost_connection_and_no_rejection() -> None:
     session = ClientSession()
     session.authenticate("id", "key")
-    with pytest.raises(
-        LMStudioConnectionLostError, match=r"did not arrive in time\\); the next call reconnects"
-    ) as caught:
+    with pytest.raises(LMStudioConnectionLostError, match=r"did not arrive in time.* reconnects") as caught:
         session.receive('{"success": false, "error": "Authentication timed out"}', 0.0)
     assert caught.value.retryable
 
