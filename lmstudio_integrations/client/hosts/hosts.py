@@ -6,10 +6,9 @@ from copy import copy
 
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.client.hosts.host import Host, begin_load, begin_probes, conversation_of, first_probe
-from lmstudio_integrations.client.models.model import Attempts, Retries, is_retryable
-from lmstudio_integrations.client.models.state import ModelState
+from lmstudio_integrations.client.models.model import ModelOperation, Retries, is_retryable
 from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
-from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -192,8 +191,8 @@ class Hosts:
         model.server_models.warn_once(text, text, LMStudioConfigWarning)
 
 
-class FailoverAttempts(Attempts):
-    """The attempts of one operation on several hosts: an attempt that fails on one host moves to another.
+class FailoverOperation(ModelOperation):
+    """One operation on a model on several hosts: an attempt that fails on one host moves to another.
 
     A model that was unloaded is loaded again on the same host. The slot there is released when the operation ends, at
     the latest when this object is collected.
@@ -202,7 +201,7 @@ class FailoverAttempts(Attempts):
         hosts: All hosts.
         candidates: Those that the operation may run on.
         timeouts: Timeouts that differ from the clients'.
-        reload: See `Attempts`.
+        reload: See `ModelOperation`.
         fingerprint: Makes the fingerprint of the prompt, if the operation goes on with a conversation.
     """
 
@@ -226,17 +225,35 @@ class FailoverAttempts(Attempts):
         """Stands for this object in the records, which must not keep it from being collected."""
         self._errors: dict[int, LMStudioError] = {}
         self._retries_of_all = Retries(hosts.max_retries)
-        self._started_at: float | None = None
+        self._all_started_at: float | None = None
         """When the first of the attempts that share the total timeout began."""
 
-    def next_operation(self) -> Flow[Operation]:
-        """Return the operation of the next attempt, on the best host. All until a retry share the total timeout."""
+    @property
+    def failover(self) -> "FailoverOperation":
+        """Itself."""
+        return self
+
+    def run(self, work: Callable[[Operation], Flow[T]]) -> Flow[T]:
+        """Return what `work` returns in the first attempt that succeeds, on any host."""
+        try:
+            result = yield from super().run(work)
+        except LMStudioError as error:
+            self.release()
+            raise self.final_error(error)  # noqa: B904 - it has its cause
+        except BaseException:
+            self.release()
+            raise
+        self.record_success()
+        return result
+
+    def next_attempt(self) -> Flow[None]:
+        """Begin the next attempt, on the best host. All until a retry share the total timeout."""
         if self._slot is None:
             delay, self._delay = self._delay, None
             if delay:
                 yield from self.context.pause(delay)
-            if self._started_at is None:
-                self._started_at = time.monotonic()
+            if self._all_started_at is None:
+                self._all_started_at = time.monotonic()
             reserved = None
             while reserved is None:
                 yield from self._all.probe()
@@ -245,12 +262,12 @@ class FailoverAttempts(Attempts):
             model = self._hosts[self._number].model
             # Another device of the same server is no other host: it stops responding as well.
             used = {*self._errors, *self._beside()}
-            self.state: ModelState = model.state
-            self.context: ClientContext = model.context.child(
-                self._started_at, self.listener, can_fail_over=len(used) < len(self._hosts)
+            self.state = model.state
+            self.context = model.context.child(
+                self._all_started_at, self.listener, can_fail_over=len(used) < len(self._hosts)
             )
             self.listener.on_attempt(self.context.target, self.state.key)
-        return (yield from super().next_operation())
+        yield from super().next_attempt()
 
     def _beside(self) -> list[int]:
         """Return the numbers of the hosts at the address of the attempt: devices of one server, and its own."""
@@ -284,7 +301,7 @@ class FailoverAttempts(Attempts):
             return 0.0
         delay = self._retries_of_all.next_delay(error) if is_retryable(error) else None
         if delay is not None:
-            self._errors, self._started_at = {}, None
+            self._errors, self._all_started_at = {}, None
         return delay
 
     def record_success(self, result: PredictionResult | None = None) -> None:

@@ -9,8 +9,8 @@ from typing import Any, Self, TypeVar, cast
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest, Vectors
 from lmstudio_integrations.client.files.uploads import address_of
 from lmstudio_integrations.client.hosts.host import Host
-from lmstudio_integrations.client.hosts.hosts import FailoverAttempts, Hosts
-from lmstudio_integrations.client.models.model import Attempts, Model
+from lmstudio_integrations.client.hosts.hosts import FailoverOperation, Hosts
+from lmstudio_integrations.client.models.model import Model, ModelOperation
 from lmstudio_integrations.client.predictions.language_model import LanguageModel, Prefix
 from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.predictions.prediction import Prediction
@@ -53,8 +53,8 @@ class _ModelOnHosts(Model):
         """Return the same model, whose operations are tried again after they have failed on every host."""
         return type(self)(Hosts(self.hosts.hosts, max_retries))
 
-    def attempts(self, timeouts: Timeouts = NO_TIMEOUTS, *, reload: bool = True) -> Attempts:
-        return FailoverAttempts(self.hosts, self.hosts.hosts, timeouts, reload=reload)
+    def operation(self, timeouts: Timeouts = NO_TIMEOUTS, *, reload: bool = True) -> ModelOperation:
+        return FailoverOperation(self.hosts, self.hosts.hosts, timeouts, reload=reload)
 
     def _on_each(self, hosts: Sequence[Host], work: Callable[[Any], Flow[None]]) -> Flow[dict[Host, LMStudioError]]:
         """Do something with the models of some hosts at once; return the errors of those that failed."""
@@ -111,7 +111,7 @@ class LanguageModelOnHosts(_ModelOnHosts, LanguageModel):
         address, hosts = address_of(plan.files), self.hosts.hosts
         pinned = [host for host in hosts if address is not None and host.model.context.target.address == address]
         return Prediction(
-            FailoverAttempts(self.hosts, pinned or hosts, plan.timeouts, fingerprint=plan.fingerprint), plan
+            FailoverOperation(self.hosts, pinned or hosts, plan.timeouts, fingerprint=plan.fingerprint), plan
         )
 
     def prefill(self, prefix: Prefix | None, plan: Plan, *, keep_warm: bool = False) -> Flow[None]:
@@ -142,10 +142,10 @@ class EmbedderOnHosts(_ModelOnHosts, Embedder):
 
     def embed_batch(self, request: EmbeddingRequest) -> Flow[Vectors]:
         """Return the vectors of texts, all made on one host."""
-        attempts = self.attempts(reload=False)  # the model on that host loads itself again
+        operation = self.operation(reload=False)  # the model on that host loads itself again
         return (
-            yield from attempts.run(
-                lambda operation: Embedder(operation.child_context(), attempts.state).vectors_of_long(request)
+            yield from operation.run(
+                lambda _: Embedder(operation.child_context(), operation.state).vectors_of_long(request)
             )
         )
 

@@ -1,4 +1,4 @@
-"""A model as a handle uses it, and the attempts of an operation on it.
+"""A model as a handle uses it, and an operation on it with its attempts.
 
 Each attempt finds or loads the instance in its turn. An operation is tried again only while the caller has received
 nothing of the response: up to `max_retries` times if no server responds or the connection is lost, and independently of
@@ -9,7 +9,7 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.loading import Loader
@@ -26,7 +26,6 @@ from lmstudio_integrations.client.support.arguments import texts_of
 from lmstudio_integrations.client.support.suggestions import with_window
 from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, T
-from lmstudio_integrations.client.transport.listener import Listener
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
     LMStudioConnectionLostError,
@@ -80,25 +79,37 @@ class Retries:
         return min(INITIAL_DELAY * 2.0 ** (self.connection_retries - 1), MAX_DELAY)
 
 
-class Attempts:
-    """The attempts of one request of a user on a model. A retry after a failed connection is an operation of its own.
+class Failover(Protocol):
+    """What an operation on several hosts is told by the prediction that it is of."""
 
-    `run` makes them. A prediction, which is read in many steps, has a loop of its own that calls the same methods.
+    def record_success(self, result: PredictionResult | None = None) -> None:
+        """Record that the host has responded, and release its slot."""
+
+    def release(self) -> None:
+        """Release the slot, if there is one. Any thread may call it."""
+
+    def final_error(self, error: LMStudioError) -> LMStudioError:
+        """Return the error of the operation, whose last attempt has failed with an error."""
+        ...
+
+
+class ModelOperation(Operation):
+    """One operation on a model. Each attempt finds or loads the instance; a failure may start another.
+
+    A reload is a part of the attempt and its `timeout`, a retry after a failed connection is not. `run` makes the
+    attempts. A prediction, which is read in many steps, has a loop of its own that calls the same methods.
 
     Args:
         context: The server, and how it is called.
         state: The model.
         timeouts: Timeouts that differ from the client's.
-        reload: Whether the request loads the model again if that was unloaded. One that only asks about the instance
-            does not.
+        reload: Whether the model is loaded again if it was unloaded. A request that only asks about the instance does
+            not do that.
 
     Attributes:
-        operation: The operation of the current attempt.
         resolve: Whether to find or load the instance even if the handle has one.
         is_running: Whether an attempt is running. The further asks of a prediction are parts of it.
     """
-
-    operation: Operation
 
     def __init__(
         self,
@@ -108,10 +119,8 @@ class Attempts:
         *,
         reload: bool = True,
     ) -> None:
-        self.context: ClientContext = context
+        super().__init__(context, timeouts)
         self.state: ModelState = state
-        self.listener: Listener = context.listener
-        self._timeouts = timeouts
         self._reload = reload
         self.resolve: bool = False
         self.is_running: bool = False
@@ -120,36 +129,31 @@ class Attempts:
         self._delay: float | None = None
         self._instance: Instance | None = None
 
+    @property
+    def failover(self) -> Failover | None:
+        """What moves it to another host; `None` on one server."""
+        return None
+
     def run(self, work: Callable[[Operation], Flow[T]]) -> Flow[T]:
-        """Return what `work` returns in the first attempt that succeeds; it makes its calls with that operation."""
+        """Return what `work` returns in the first attempt that succeeds; it makes its calls with this operation."""
         while True:
             try:
-                result = yield from work((yield from self.next_operation()))
+                yield from self.next_attempt()
+                return (yield from work(self))
             except LMStudioError as error:
                 error = self.explain(error)  # under no other name: its traceback refers to this frame
                 if not self.should_retry(error):
-                    self.release()
-                    raise self.final_error(error)  # noqa: B904 - it has its cause
-            except BaseException:
-                self.release()
-                raise
-            else:
-                self.record_success()
-                return result
+                    raise error  # noqa: TRY201 - it may be another one, and has its cause
 
-    def next_operation(self) -> Flow[Operation]:
-        """Return the operation of the next attempt, after a pause if another attempt has failed.
-
-        A reload is part of the operation and its `timeout`; a retry after a failed connection starts a new one.
-        """
+    def next_attempt(self) -> Flow[None]:
+        """Begin the next attempt, after a pause if another one has failed."""
         delay, self._delay, self._instance, self.is_running = self._delay, None, None, True
         if delay is not None and self._is_unloaded:
-            yield from self.operation.pause(delay)
-            return self.operation
+            yield from self.pause(delay)
+            return
         if delay:
             yield from self.context.pause(delay)
-        self.operation = Operation(self.context, self._timeouts, listener=self.listener)
-        return self.operation
+        self._begin()
 
     def get_instance(self) -> Flow[Instance]:
         """Return the instance, which may have to be loaded."""
@@ -157,7 +161,7 @@ class Attempts:
         instance, uses = state.instance, self._reload or state.instance is None
         is_gone = self._is_unloaded or (server_models.is_evicted(state.reference) and state.reloadable)
         if instance is None or self.resolve or (uses and is_gone):
-            instance = yield from Loader(self.operation, state).find_or_load()
+            instance = yield from Loader(self, state).find_or_load()
             self.resolve = self._is_unloaded = False
         self._instance = instance
         kept = state.kept_warm
@@ -175,7 +179,7 @@ class Attempts:
             return
         self.listener.on_warm_again(self.context.target, self.state.key)
         try:
-            yield from kept.process(self.operation.child_context().with_timeouts(self.operation.timeouts))
+            yield from kept.process(self.child_context().with_timeouts(self.timeouts))
         except LMStudioServerError as error:  # the call itself may succeed
             logger.info("the prefix of %r could not be processed again: %s", self.state.name, error)
         except BaseException as error:  # the next call tries it once more
@@ -245,20 +249,6 @@ class Attempts:
         text = f"model {self.state.name!r} was unloaded: {reason}"
         return LMStudioModelUnloadedError(text, retryable=self.state.reloadable, **details)
 
-    def record_success(self, result: PredictionResult | None = None) -> None:
-        """Record that the operation has succeeded. On one server there is nothing to do; see `FailoverAttempts`.
-
-        Args:
-            result: The response, if it is a prediction.
-        """
-
-    def release(self) -> None:
-        """Give back the slot on a host. On one server there is none; see `FailoverAttempts`. Any thread may call it."""
-
-    def final_error(self, error: LMStudioError) -> LMStudioError:
-        """Return the error of the operation, whose last attempt has failed with an error."""
-        return error
-
 
 def is_retryable(error: LMStudioError) -> bool:
     """Whether an error means that the operation may be tried again on a new connection."""
@@ -302,36 +292,36 @@ class Model:
         """Return the same model, whose operations are tried again after a failed connection."""
         return self.with_context(lambda context: context.with_retries(max_retries))
 
-    def attempts(self, timeouts: Timeouts = NO_TIMEOUTS, *, reload: bool = True) -> Attempts:
-        """Return the attempts of an operation.
+    def operation(self, timeouts: Timeouts = NO_TIMEOUTS, *, reload: bool = True) -> ModelOperation:
+        """Return an operation on the model.
 
         Args:
             timeouts: Timeouts that differ from the client's.
-            reload: See `Attempts`.
+            reload: See `ModelOperation`.
         """
-        return Attempts(self.context, self.state, timeouts, reload=reload)
+        return ModelOperation(self.context, self.state, timeouts, reload=reload)
 
     # Flows ------------------------------------------------------------------------------------------------------------
 
     def on_instance(self, work: Callable[[Operation, Instance], Flow[T]], *, reload: bool = True) -> Flow[T]:
-        """Return what `work` returns for the loaded instance; find or load that first, and try again as `Attempts` do.
+        """Return what `work` returns for the loaded instance; find or load that first, and try again as operations do.
 
         Args:
             work: Makes the calls of an attempt.
-            reload: See `Attempts`.
+            reload: See `ModelOperation`.
         """
-        attempts = self.attempts(reload=reload)
+        operation = self.operation(reload=reload)
 
-        def work_on_instance(operation: Operation) -> Flow[T]:
-            return (yield from work(operation, (yield from attempts.get_instance())))
+        def work_on_instance(_: Operation) -> Flow[T]:
+            return (yield from work(operation, (yield from operation.get_instance())))
 
-        return (yield from attempts.run(work_on_instance))
+        return (yield from operation.run(work_on_instance))
 
     def load(self) -> Flow[None]:
         """Find or load the instance, as the load policy says, even if there is one."""
-        attempts = self.attempts()
-        attempts.resolve = True
-        yield from attempts.run(lambda _: attempts.get_instance())
+        operation = self.operation()
+        operation.resolve = True
+        yield from operation.run(lambda _: operation.get_instance())
 
     def unload(self) -> Flow[None]:
         """Unload the instance; the handle does not load it again automatically."""

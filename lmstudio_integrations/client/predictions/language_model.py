@@ -164,7 +164,7 @@ class LanguageModel(PredictingModel):
     def prepare_images(self, images: Sequence[FileInput], *, allow_private_hosts: bool) -> Flow[list[FileHandle]]:
         """Upload images for a conversation with this model; download those that are http or https URLs first."""
         return (
-            yield from self.attempts().run(
+            yield from self.operation().run(
                 lambda operation: prepare_images(operation, images, allow_private_hosts=allow_private_hosts)
             )
         )

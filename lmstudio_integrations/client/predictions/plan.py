@@ -330,7 +330,7 @@ class Plan:
     keeps_misfits: bool = False
     _sent: WireHistory | None = field(default=None, init=False)
     """The conversation once its images are uploaded."""
-    _uploaded_in: Operation | None = field(default=None, init=False)
+    _uploaded_in: int | None = field(default=None, init=False)
 
     @property
     def label(self) -> str:
@@ -382,12 +382,12 @@ class Plan:
         return stack_of(self.settings)
 
     def upload(self, operation: Operation) -> Flow[None]:
-        """Upload the images, once for each operation: the next may run on another host, or after a lost connection."""
+        """Upload the images, once for each attempt: the next may run on another host, or after a lost connection."""
         history = self.history
-        if isinstance(history, PendingHistory) and self._uploaded_in is not operation:
+        if isinstance(history, PendingHistory) and self._uploaded_in != operation.attempt:
             allowed = history.allow_private_hosts
             handles = yield from prepare_images(operation, history.images, allow_private_hosts=allowed)
-            self._uploaded_in, self._sent = operation, history.encode(handles)
+            self._uploaded_in, self._sent = operation.attempt, history.encode(handles)
 
     def parameter(self, operation: Operation, instance: Instance, endpoint: Channel) -> Flow[Mapping[str, Any]]:
         """Return the parameter of the request to an endpoint."""

@@ -29,7 +29,7 @@ from dataclasses import replace
 from functools import partial
 
 from lmstudio_integrations._support.text import counted
-from lmstudio_integrations.client.models.model import Attempts, Model
+from lmstudio_integrations.client.models.model import Model, ModelOperation
 from lmstudio_integrations.client.predictions.entries import middlewares_of
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import Plan
@@ -80,7 +80,7 @@ class Prediction:
     """One prediction. One thread or task reads it at a time; any thread may stop it.
 
     Args:
-        attempts: The attempts of it.
+        operation: What makes its calls, and its operation.
         plan: What is requested.
 
     Attributes:
@@ -90,9 +90,9 @@ class Prediction:
     _outcome: PredictionResult | Exception | None = None
     """How it ended; `_settle` sets it."""
 
-    def __init__(self, attempts: Attempts, plan: Plan) -> None:
+    def __init__(self, operation: ModelOperation, plan: Plan) -> None:
         self._plan = plan
-        self._attempts = attempts
+        self._operation = operation
         self._middlewares = middlewares_of(plan)
         """Outermost first."""
         self._endpoints = plan.endpoints
@@ -115,8 +115,8 @@ class Prediction:
     @property
     def summary(self) -> str:
         """The model, the server, and how far it is, for the `repr` of its readers."""
-        attempts, count = self._attempts, sum(len(ask.raw.fragments) for ask in (*self._earlier, self._ask))
-        return f"{attempts.state.name!r} at {attempts.context.target}: {counted(count, 'fragment')}, {self._progress}"
+        operation, count = self._operation, sum(len(ask.raw.fragments) for ask in (*self._earlier, self._ask))
+        return f"{operation.state.name!r} at {operation.context.target}: {counted(count, 'fragment')}, {self._progress}"
 
     @property
     def _progress(self) -> str:
@@ -148,9 +148,9 @@ class Prediction:
                 try:
                     yield from self._interruptible(self._send())
                 except LMStudioModelNotFoundError as error:  # the request asks the instance something first
-                    explained = self._attempts.explain(error)
+                    explained = self._operation.explain(error)
                     is_unloaded = isinstance(explained, LMStudioModelUnloadedError)
-                    if not (is_unloaded and self._attempts.should_retry(explained, seen=self._is_seen)):
+                    if not (is_unloaded and self._operation.should_retry(explained, seen=self._is_seen)):
                         raise explained  # noqa: B904 - it has its cause
         except BaseException as error:  # noqa: BLE001 - `_fail` raises it again
             self._fail(error)
@@ -173,7 +173,7 @@ class Prediction:
             self._is_reading = False
         if not (self._is_read or self._reads_to_end or _only_progress(events)):
             self._is_read = True
-            self._attempts.listener.on_first_chunk()
+            self._operation.listener.on_first_chunk()
         self.ready.extend(events)
         return True
 
@@ -239,7 +239,8 @@ class Prediction:
             error = LMStudioCancelledError(f"{self._plan.label}: the stream was {reason}")
             error.__suppress_context__ = True  # `_ClosedError` is an internal detail
             self._report_end(self._settle(self._result_of_earlier(error) or error))
-        self._attempts.release()
+        if self._operation.failover is not None:
+            self._operation.failover.release()
         self._wake(self._step)
 
     def _result_of_earlier(self, error: LMStudioCancelledError) -> PredictionResult | None:
@@ -266,7 +267,7 @@ class Prediction:
         if isinstance(step, Call):
             step.close(error or _ClosedError(), at_once=True)
         elif step is not None and isinstance(step.mailbox, Mailbox):
-            self._attempts.context.submit(step.mailbox.finish, error or _ClosedError())
+            self._operation.context.submit(step.mailbox.finish, error or _ClosedError())
 
     def _begin_reading(self) -> None:
         """Reject a second reader."""
@@ -297,7 +298,7 @@ class Prediction:
         call = self._ask.call
         if call is not None:
             call.report_connection()
-        self._attempts.listener.on_end(outcome)
+        self._operation.listener.on_end(outcome)
 
     def _end(self) -> bool:
         """Return false; raise the error if the reader would take the end for that of a complete response."""
@@ -327,7 +328,8 @@ class Prediction:
                     continue
                 fallback = self._fallback_after(error)
                 if fallback is None:
-                    raise self._attempts.final_error(error)  # noqa: B904 - it has its cause
+                    failover = self._operation.failover
+                    raise error if failover is None else failover.final_error(error)  # noqa: B904 - it has its cause
                 events = yield from self._deliver(*fallback, self._outside_of(self._ask))
             if events:  # otherwise all of them are held
                 return events
@@ -337,7 +339,7 @@ class Prediction:
         ask = self._ask
         if ask.call is not None:
             ask.call.report_connection()
-        if not (self._is_changed_after(error) or self._attempts.should_retry(error, seen=self._is_seen)):
+        if not (self._is_changed_after(error) or self._operation.should_retry(error, seen=self._is_seen)):
             return False
         for middleware in self._middlewares:
             middleware.reset(ask)
@@ -367,7 +369,7 @@ class Prediction:
                 return (yield ask.call)
             return (yield from self._first_batch())
         except LMStudioError as error:
-            explained = self._attempts.explain(error)
+            explained = self._operation.explain(error)
             if self._is_cancelled and not self._ask.is_open and isinstance(explained, LMStudioModelUnloadedError):
                 raise _ClosedError from error  # or it would be loaded
             raise explained  # noqa: B904 - it has its cause
@@ -397,22 +399,21 @@ class Prediction:
 
     def _begin_attempt(self) -> Flow[None]:
         """Begin the next attempt, and upload what it needs."""
-        attempts = self._attempts
-        if attempts.listener is NOBODY:  # a provider may have been configured since the stream was made
-            attempts.listener = attempts.context.listener
-        operation = yield from attempts.next_operation()
-        target, key = attempts.context.target, attempts.state.key
+        operation = self._operation
+        if operation.listener is NOBODY:  # a provider may have been configured since the stream was made
+            operation.listener = operation.context.listener
+        yield from operation.next_attempt()
+        target, key = operation.context.target, operation.state.key
         is_stream = not self._reads_to_end
-        attempts.listener = operation.listener.on_start(self._plan.label, target, key, is_stream=is_stream)
-        operation.listener = attempts.listener
+        operation.listener = operation.listener.on_start(self._plan.label, target, key, is_stream=is_stream)
         yield from self._plan.upload(operation)
 
     def _send(self) -> Flow[None]:
         """Get the model, and send the request in the best remaining way. The operation keeps its turn."""
-        attempts, ask, plan, endpoint = self._attempts, self._ask, self._plan, self._endpoints[0]
-        if not attempts.is_running:
+        operation, ask, plan, endpoint = self._operation, self._ask, self._plan, self._endpoints[0]
+        if not operation.is_running:
             yield from self._begin_attempt()
-        ask.operation, ask.instance = attempts.operation, (yield from attempts.get_instance())
+        ask.operation, ask.instance = operation, (yield from operation.get_instance())
         if not self._earlier:
             ask.asked_by = next((each for each in self._middlewares if each.asks_first(ask.instance)), None)
         parameter = yield from plan.parameter(ask.operation, ask.instance, endpoint)
@@ -422,7 +423,7 @@ class Prediction:
             parameter = {**parameter, "fuzzyPresetIdentifier": plan.options.preset}
         if self._is_cancelled or self._outcome is not None:  # it was stopped meanwhile
             raise _ClosedError
-        attempts.listener.on_request(parameter)
+        operation.listener.on_request(parameter)
         ask.parameter = parameter
         ask.call = ask.operation.start("llm", endpoint, parameter, label=plan.label)
         self._record_step(ask.call)
@@ -438,7 +439,7 @@ class Prediction:
         end = ask.raw.end
         if end is None:
             return (yield from self._deliver(batch, None, self._middlewares))
-        ask.instance = self._attempts.recognize(ask.instance, end.model_info)
+        ask.instance = self._operation.recognize(ask.instance, end.model_info)
         if ask.call is not None:
             ask.call.server_is_done = True
         ask.is_cancelled = self._is_cancelled
@@ -487,7 +488,7 @@ class Prediction:
         except LMStudioError as failure:
             # Progress does not prevent a reload, whether it arrives before the failure or together with it.
             is_early = isinstance(failure, LMStudioModelUnloadedError) and _only_progress(events[:-1])
-            may_reload = not self._is_seen and self._attempts.state.reloadable
+            may_reload = not self._is_seen and self._operation.state.reloadable
             if self._reads_to_end or len(events) == 1 or (is_early and may_reload):
                 raise
             self._record_failure(failure)
@@ -498,24 +499,25 @@ class Prediction:
 
     def _complete(self, end: PredictionEnd) -> None:
         """Record the result, or raise what the stop reason means."""
-        attempts, plan = self._attempts, self._plan
+        operation, plan = self._operation, self._plan
         stop_reason = end.stats.get("stopReason")
         if stop_reason == "failed":
             raise LMStudioPredictionError(f"{plan.label} error: the generation failed on the server")
         if stop_reason == "modelUnloaded":
-            raise attempts.unloaded_error()
+            raise operation.unloaded_error()
         result = self._result_of([*self._earlier, self._ask], end)
         if result.thoughts:
             # The last ask may have failed before it had an instance.
             asks = (self._ask, *reversed(self._earlier))
             next(ask for ask in asks if ask.raw.end is not None).instance.reasoning.add(result.thoughts)
-        attempts.record_success(result)
+        if operation.failover is not None:
+            operation.failover.record_success(result)
         parsed = json_object(result.content) if plan.parse_json and stop_reason != "userStopped" else None
         result = result if parsed is None else replace(result, parsed=parsed, structured=True)
         if self._settle(result) is not result:
             raise _ClosedError
         if not (self._is_read or self._reads_to_end):  # the first batch has the end
-            attempts.listener.on_first_chunk()
+            operation.listener.on_first_chunk()
         self._report_end(result)
 
     def _with_all_asks(self, end: PredictionEnd) -> PredictionEnd:
@@ -525,9 +527,9 @@ class Prediction:
             used = {name: [each.stats[name] or 0 for each in each_end if name in each.stats] for name in _SUMMED}
             sums = {name: sum(values) for name, values in used.items() if values}
             stats = {**stats, **sums, **self._time_to_first_token(), "predictionsCount": len(each_end)}
-        if load_times := self._attempts.operation.load_times:
+        if load_times := self._operation.load_times:
             stats = {**stats, "modelLoadTimeSec": sum(load_times)}
-        return replace(end, stats=stats, host=str(self._attempts.context.target))
+        return replace(end, stats=stats, host=str(self._operation.context.target))
 
     def _time_to_first_token(self) -> dict[str, float]:
         """Return how long the caller waited for the first token: it may have come with any ask, after others."""
@@ -589,4 +591,4 @@ class PredictingModel(Model):
 
     def predict(self, plan: Plan) -> Prediction:
         """Return a prediction, which begins when it is read."""
-        return Prediction(self.attempts(plan.timeouts), plan)
+        return Prediction(self.operation(plan.timeouts), plan)

@@ -121,15 +121,26 @@ class Operation:
         listener: Called with what happens in it; by default that of the client.
 
     Attributes:
+        attempt: The number of the attempt; one on a model may be begun again.
         load_times: Seconds that each model load took.
     """
+
+    timeouts: Timeouts
 
     def __init__(
         self, context: ClientContext, timeouts: Timeouts = NO_TIMEOUTS, *, listener: Listener | None = None
     ) -> None:
-        self.context = context
-        self.timeouts: Timeouts = {**context.timeouts, **timeouts}
+        self.context: ClientContext = context
         self.listener: Listener = listener or context.listener
+        self.attempt: int = 0
+        self._own_timeouts = timeouts
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin the next attempt, with the whole of `timeout`."""
+        context = self.context
+        self.attempt += 1
+        self.timeouts = {**context.timeouts, **self._own_timeouts}
         self.load_times: list[float] = []
         self._started_at = time.monotonic() if context.started_at is None else context.started_at
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from lmstudio_integrations.client.hosts.host import HostRecord
-from lmstudio_integrations.client.hosts.hosts import FailoverAttempts, Hosts
+from lmstudio_integrations.client.hosts.hosts import FailoverOperation, Hosts
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.listener import NOBODY
 from lmstudio_integrations.errors import LMStudioConnectionLostError
@@ -39,10 +39,10 @@ async def test_the_total_timeout_begins_again_with_a_retry_and_not_with_another_
         probe=lambda: iter(()),
         reserve=lambda hosts, excluded, *_: (min({*range(len(hosts))} - {*excluded}), 0),
     )
-    attempts = FailoverAttempts(available, hosts)
+    operation = FailoverOperation(available, hosts)
     for _ in range(3):
-        run(attempts.next_operation())
-        attempts.should_retry(LMStudioConnectionLostError("gone"))
+        run(operation.next_attempt())
+        operation.should_retry(LMStudioConnectionLostError("gone"))
         await asyncio.sleep(10)
     assert [round(each - begun[0]) for each in begun] == [0, 0, 20]
 

@@ -9,7 +9,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.files.uploads import PendingHistory
-from lmstudio_integrations.client.models.model import Attempts
+from lmstudio_integrations.client.models.model import ModelOperation
 from lmstudio_integrations.emulator import Emulator, ModelEntry, Preset
 from lmstudio_integrations.emulator.models.catalog import Catalog
 from lmstudio_integrations.emulator.server.handlers import SERVED
@@ -353,13 +353,13 @@ async def test_a_stream_that_is_cancelled_as_its_model_turns_out_to_be_unloaded_
     model: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await asyncio.to_thread(server.unload, "chatty")
-    stream, explain = model.respond_stream("think"), Attempts.explain
+    stream, explain = model.respond_stream("think"), ModelOperation.explain
 
-    def cancel_meanwhile(self: Attempts, error: lms.LMStudioError) -> lms.LMStudioError:
+    def cancel_meanwhile(self: ModelOperation, error: lms.LMStudioError) -> lms.LMStudioError:
         stream.cancel()
         return explain(self, error)
 
-    monkeypatch.setattr(Attempts, "explain", cancel_meanwhile)
+    monkeypatch.setattr(ModelOperation, "explain", cancel_meanwhile)
     assert [fragment async for fragment in stream] == []
     assert server.loaded() == []
 
