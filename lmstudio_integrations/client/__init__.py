@@ -1,1 +1,8 @@
-"""The native client. It knows no framework; `api/` is what users see."""
+"""The native client. It knows no framework. Its rooms, from the users down to the wire:
+
+    api/                        what users see: clients, handles, streams, each method a flow that is run
+    hosts/                      one model on several hosts
+    predictions/, embeddings.py what is requested of a model, and how the response is read
+    models/, files/             which model it is, loaded or found; what is uploaded for it
+    transport/                  calls, connections, sockets, and who waits for them
+"""

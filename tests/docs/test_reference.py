@@ -50,7 +50,7 @@ def test_a_type_is_shown_without_its_bounds(annotation: Any, shown: str) -> None
     ("field", "shown"),
     [
         ("ttl", "float | None = None"),
-        ("load_policy", "Literal['get_or_load', 'explicit', 'fit', 'require_loaded', 'new_instance'] = 'get_or_load'"),
+        ("load_policy", "Literal['get_or_load', 'explicit', 'fit', 'fit_any', 'require_loaded', 'new_instance'] = 'get_or_load'"),
         ("api_token", "SecretStr | None = <factory>"),
         ("max_tokens", "int | Literal[False] | None = None"),
     ],
@@ -69,7 +69,7 @@ def test_every_field_of_an_adapter_is_shown_with_what_it_means(package: griffe.O
     ours = [field for field in parameters if field in documented]
     framework = {field for field in parameters if field not in documented}
     assert framework <= make._framework_descriptions.keys()
-    assert {"model", "idle_timeout", "load_config"} <= {*ours}
+    assert {"model", "timeouts", "load_config"} <= {*ours}
     for field in ours:
         shown, parameter = documented[field], parameters[field]
         assert shown.annotation == type_text(parameter.annotation)

@@ -114,7 +114,7 @@ def _native_async(client: lms.AsyncClient, run: Run) -> dict[str, Call]:
 
 
 def _langchain(address: str, run: Run) -> dict[str, Call]:
-    settings: dict[str, Any] = {"model": "m1", "host": address, **TIMEOUTS}
+    settings: dict[str, Any] = {"model": "m1", "host": address, "timeouts": TIMEOUTS}
 
     def chat(**more: Any) -> ChatLMStudio:
         return ChatLMStudio(**settings, **more)
@@ -164,7 +164,7 @@ def _sum(chunks: Iterable[Any]) -> Any:
 
 
 def _llama_index(address: str, run: Run) -> dict[str, Call]:
-    settings: dict[str, Any] = {"model": "m1", "host": address, **TIMEOUTS}
+    settings: dict[str, Any] = {"model": "m1", "host": address, "timeouts": TIMEOUTS}
     messages = [ChatMessage(role="user", content="hi")]
     nodes = [NodeWithScore(node=TextNode(text=text)) for text in ("a", "b")]
 

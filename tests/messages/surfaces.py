@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.types.config import ModelKind
-from tests.support.adapters import ADAPTERS, Adapter
+from tests.support.adapters import ADAPTERS, Adapter, as_fields
 
 Framework: TypeAlias = Literal["native", "LangChain", "LlamaIndex"]
 
@@ -42,7 +43,8 @@ class Surface:
 def _adapter(adapter: Adapter) -> Surface:
     def run(host: str | None, *, prompt: str = "hello", **settings: Any) -> Any:
         given = {name: settings.pop(name) for name in _ARGUMENTS & settings.keys()}
-        model = adapter.make(**{"host": host, **settings})
+        limits = {name: settings.pop(name) for name in TIMEOUTS if name in settings}
+        model = adapter.make(**{"host": host, **settings, **(as_fields(limits) if limits else {})})
         return adapter.call(model, prompt, **given)
 
     return Surface(adapter.framework, "embedding" if adapter.kind == "embedding" else "llm", run, adapter.make)
