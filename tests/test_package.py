@@ -42,6 +42,9 @@ PUBLIC = {
 }
 """The public names; those of the root are in its stub. Removing one breaks programs of users."""
 
+OBJECT_ROW = r"^\| `([A-Z]\w+|client\.\w+)` \| ((?:`\w+` ?)+)\|$"
+"""A row of the page, of an object with its methods and attributes."""
+
 FIXTURES = {
     "lmstudio_cassette",
     "lmstudio_emulator",
@@ -88,6 +91,19 @@ def test_the_page_names_every_public_module() -> None:
     page = (PACKAGE.parent / "docs/internals/public.md").read_text(encoding="utf-8")
     modules = set(re.findall(rf"^\| `({NAME}[.\w]*)`", page, re.MULTILINE))
     assert modules == {*PUBLIC, f"{NAME}.errors"}
+
+
+@pytest.mark.parametrize("prefix", ["", "Async"])
+def test_the_page_lists_every_method_and_attribute_of_native_objects(prefix: str) -> None:
+    page = (PACKAGE.parent / "docs/internals/public.md").read_text(encoding="utf-8")
+    listed = {name: set(re.findall(r"`(\w+)`", names)) for name, names in re.findall(OBJECT_ROW, page, re.MULTILINE)}
+    client = getattr(lmstudio_integrations, f"{prefix}Client")()
+    for name, public in listed.items():
+        owner = getattr(client, name.removeprefix("client.")) if "." in name else None
+        kind = getattr(lmstudio_integrations, prefix + name) if owner is None else type(owner)
+        shown = {attribute for attribute in dir(kind) if not attribute.startswith("_")}
+        assert {"close" if each == "aclose" else each for each in shown} == public, name
+    assert len(listed) == 13
 
 
 def annotated(found: Any) -> Iterator[Any]:

@@ -203,7 +203,7 @@ def load(console: TextConsole, models: LlmNamespace | EmbeddingNamespace, choice
         return models.model(choice.name, load_policy="require_loaded").get_info()
     with progress_bar(f"Loading {choice.name}", console) as show:
         # Loading the chat model would evict an embedding model that was loaded just in time.
-        policy: LoadPolicy = "explicit" if models.kind == "embedding" else "get_or_load"
+        policy: LoadPolicy = "explicit" if isinstance(models, EmbeddingNamespace) else "get_or_load"
         handle = models.model(choice.name, ttl=TTL, load_policy=policy, on_load_progress=show)
         show(1.0)
     return handle.get_info()

@@ -1,4 +1,6 @@
-"""The native client. It knows no framework. Its rooms, from the users down to the wire:
+"""The native client. It knows no framework.
+
+Its rooms, from the users down to the wire:
 
     api/                        what users see: clients, handles, streams, each method a flow that is run
     hosts/                      one model on several hosts

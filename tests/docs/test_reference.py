@@ -50,7 +50,10 @@ def test_a_type_is_shown_without_its_bounds(annotation: Any, shown: str) -> None
     ("field", "shown"),
     [
         ("ttl", "float | None = None"),
-        ("load_policy", "Literal['get_or_load', 'explicit', 'fit', 'fit_any', 'require_loaded', 'new_instance'] = 'get_or_load'"),
+        (
+            "load_policy",
+            "Literal['get_or_load', 'explicit', 'fit', 'fit_any', 'require_loaded', 'new_instance'] = 'get_or_load'",
+        ),
         ("api_token", "SecretStr | None = <factory>"),
         ("max_tokens", "int | Literal[False] | None = None"),
     ],

@@ -339,7 +339,7 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
             LMStudioModelNotFoundError: If there is no such model, or none is loaded.
             LMStudioWrongModelKindError: If it is of the other kind.
         """
-        handle = self._handle_for(new_state(self.kind, model_key, {"ttl": DEFAULT_TTL, **parameters}))
+        handle = self._handle_for(new_state(self._kind, model_key, {"ttl": DEFAULT_TTL, **parameters}))
         await arun(model_of(handle).load())
         return handle
 
@@ -348,7 +348,7 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
     ) -> HandleT:
         """Load another instance; without an identifier the server chooses one."""
         with_ttl: ModelParameters = {"ttl": DEFAULT_TTL, **parameters, "load_policy": "new_instance"}
-        handle = self._handle_for(new_state(self.kind, text_of(model_key, "model_key"), with_ttl, instance_identifier))
+        handle = self._handle_for(new_state(self._kind, text_of(model_key, "model_key"), with_ttl, instance_identifier))
         await arun(model_of(handle).load())
         return handle
 
@@ -361,7 +361,7 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
         """
         operation = self._operation()
         on_device = await arun(queries.on_device(operation, device))
-        await arun(queries.unload(operation, self.kind, model_identifier, on_device))
+        await arun(queries.unload(operation, self._kind, model_identifier, on_device))
 
     async def get_model_info(self, model_specifier: ModelReference, *, device: str | None = None) -> ModelInstanceInfo:
         """Return the info of a loaded instance, by identifier or by properties (`{"vision": True}`).
@@ -370,17 +370,17 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
             model_specifier: The identifier or the properties.
             device: The machine that it is on, see `ModelParameters`. If unset, the server chooses.
         """
-        return await arun(queries.look_up(self._operation(), self.kind, model_specifier, device))
+        return await arun(queries.look_up(self._operation(), self._kind, model_specifier, device))
 
     async def list_loaded(self) -> list[HandleT]:
         """Return handles to all loaded instances."""
-        infos = await arun(queries.list_loaded(self._operation(), self.kind))
+        infos = await arun(queries.list_loaded(self._operation(), self._kind))
         is_linked = any(info.device_identifier is not None for info in infos)
         return [self._loaded(info, names_device=is_linked) for info in infos]
 
     async def list_downloaded(self) -> list[DownloadedT]:
         """Return all models of this kind on the server's disk."""
-        return [downloaded(self, info) for info in await arun(queries.list_downloaded(self._operation(), self.kind))]
+        return [downloaded(self, info) for info in await arun(queries.list_downloaded(self._operation(), self._kind))]
 
     async def estimate_usage(
         self, model_key: str, *, config: LoadConfig | None = None, device: str | None = None
@@ -392,9 +392,9 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
             config: How it would be loaded.
             device: The machine on which it would be loaded, see `ModelParameters`. If unset, the server chooses.
         """
-        stack, operation = stack_of(load_settings(self.kind, config)), self._operation()
+        stack, operation = stack_of(load_settings(self._kind, config)), self._operation()
         on_device = await arun(queries.on_device(operation, device))
-        return await arun(queries.estimate_usage(operation, self.kind, model_key, stack, on_device))
+        return await arun(queries.estimate_usage(operation, self._kind, model_key, stack, on_device))
 
 
 class AsyncDownloadedModel(BaseDownloaded[HandleT, InfoT]):
@@ -427,7 +427,7 @@ AnyAsyncDownloadedModel: TypeAlias = AsyncDownloadedLlm | AsyncDownloadedEmbeddi
 class AsyncLlmNamespace(AsyncModelNamespace[AsyncLLM, AsyncDownloadedLlm]):
     """The language models: `client.llm`."""
 
-    kind: ClassVar[ModelKind] = "llm"
+    _kind: ClassVar[ModelKind] = "llm"
     _downloaded = AsyncDownloadedLlm
 
     @override
@@ -438,7 +438,7 @@ class AsyncLlmNamespace(AsyncModelNamespace[AsyncLLM, AsyncDownloadedLlm]):
 class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel, AsyncDownloadedEmbeddingModel]):
     """The embedding models: `client.embedding`."""
 
-    kind: ClassVar[ModelKind] = "embedding"
+    _kind: ClassVar[ModelKind] = "embedding"
     _downloaded = AsyncDownloadedEmbeddingModel
 
     @override
@@ -636,7 +636,7 @@ class AsyncClient(BaseClient):
         ```
     """
 
-    mailbox_type: ClassVar[type[Mailbox]] = LoopMailbox
+    _mailbox_type: ClassVar[type[Mailbox]] = LoopMailbox
     default_timeouts: ClassVar[dict[str, float | None]] = dict(TIMEOUTS)
     """The timeouts of clients that set none; `set_sync_api_timeout` changes those of all sync clients."""
 
@@ -732,12 +732,12 @@ class AsyncClient(BaseClient):
     @classmethod
     async def is_valid_api_host(cls, api_host: str) -> bool:
         """Return whether an LM Studio responds at an address; false if it is not a valid address."""
-        return await arun(is_reachable(api_host, cls.mailbox_type))
+        return await arun(is_reachable(api_host, cls._mailbox_type))
 
     @classmethod
     async def find_default_local_api_host(cls) -> str | None:
         """Return the address of the LM Studio on this machine, if there is one."""
-        return await arun(locate(None, cls.mailbox_type))
+        return await arun(locate(None, cls._mailbox_type))
 
     async def aclose(self) -> None:
         """Close everything that this client has open. It cannot be used after that; other clients are not affected."""

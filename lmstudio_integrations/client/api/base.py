@@ -173,7 +173,7 @@ class BaseClient(ShortTracebacks):
         LMStudioValueError: If an argument is invalid.
     """
 
-    mailbox_type: ClassVar[type[Mailbox]]
+    _mailbox_type: ClassVar[type[Mailbox]]
     default_timeouts: ClassVar[dict[str, float | None]]
 
     @with_named_keywords(TimeoutParameters, TIMEOUTS)
@@ -198,7 +198,7 @@ class BaseClient(ShortTracebacks):
         # Not a merged dict: later changes of `default_timeouts` (`set_sync_api_timeout`) must reach existing clients.
         own, defaults = checked_timeouts(timeouts), self.default_timeouts
         all_timeouts = ChainMap(dict(own), defaults) if own else defaults
-        self._context: ClientContext = ClientContext(target, all_timeouts, self.mailbox_type, keep_idle, SPANS)
+        self._context: ClientContext = ClientContext(target, all_timeouts, self._mailbox_type, keep_idle, SPANS)
 
     @property
     def api_host(self) -> str | None:
@@ -387,7 +387,7 @@ def load_settings(kind: ModelKind, config: LoadConfig | None) -> LoadSettings | 
 class BaseModelNamespace(BaseNamespace, ABC, Generic[HandleT, DownloadedT]):
     """The models of one kind."""
 
-    kind: ClassVar[ModelKind]
+    _kind: ClassVar[ModelKind]
     _downloaded: type[DownloadedT]
 
     def lazy_model(self, model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> HandleT:
@@ -400,7 +400,7 @@ class BaseModelNamespace(BaseNamespace, ABC, Generic[HandleT, DownloadedT]):
         Raises:
             LMStudioValueError: If an argument is invalid.
         """
-        return self._handle_for(new_state(self.kind, model_key, parameters))
+        return self._handle_for(new_state(self._kind, model_key, parameters))
 
     @abstractmethod
     def _handle_for(self, state: ModelState) -> HandleT:
@@ -412,7 +412,7 @@ class BaseModelNamespace(BaseNamespace, ABC, Generic[HandleT, DownloadedT]):
     def _loaded(self, info: ModelInstanceInfo, *, names_device: bool) -> HandleT:
         instance = self._context.shared(ServerModels).instance_of(info.to_dict())
         instance.names_device = names_device
-        return self._handle_for(ModelState(self.kind, info.identifier, policy="require_loaded", instance=instance))
+        return self._handle_for(ModelState(self._kind, info.identifier, policy="require_loaded", instance=instance))
 
 
 def downloaded(namespace: BaseModelNamespace[Any, DownloadedT], info: ModelInfo) -> DownloadedT:

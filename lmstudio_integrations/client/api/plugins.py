@@ -85,7 +85,7 @@ class BasePluginTool(ToolFunctionDef, ShortTracebacks):
     _context: ClientContext = field(repr=False, compare=False)
 
     @classmethod
-    def of(cls, remote: RemoteTool, context: ClientContext) -> Self:
+    def _of(cls, remote: RemoteTool, context: ClientContext) -> Self:
         """Return a tool of an open session."""
         function, plugin = remote.definition.function, remote.session.spec.identifier
 
@@ -171,7 +171,7 @@ class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
         """Start the plugins and list their tools: a flow, which may wait in another way than those of its client."""
         operation = Operation(_waiting(self._context, mailbox_type))
         remote_tools = yield from self._plugin_sessions.start(operation)
-        self._tools = [self._tool.of(each, self._context) for each in remote_tools]
+        self._tools = [self._tool._of(each, self._context) for each in remote_tools]  # noqa: SLF001 - of this module
 
     def _close(self) -> None:
         self._tools = None

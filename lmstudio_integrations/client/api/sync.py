@@ -338,7 +338,7 @@ class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
             LMStudioModelNotFoundError: If there is no such model, or none is loaded.
             LMStudioWrongModelKindError: If it is of the other kind.
         """
-        handle = self._handle_for(new_state(self.kind, model_key, {"ttl": DEFAULT_TTL, **parameters}))
+        handle = self._handle_for(new_state(self._kind, model_key, {"ttl": DEFAULT_TTL, **parameters}))
         run(model_of(handle).load())
         return handle
 
@@ -347,7 +347,7 @@ class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
     ) -> HandleT:
         """Load another instance; without an identifier the server chooses one."""
         with_ttl: ModelParameters = {"ttl": DEFAULT_TTL, **parameters, "load_policy": "new_instance"}
-        handle = self._handle_for(new_state(self.kind, text_of(model_key, "model_key"), with_ttl, instance_identifier))
+        handle = self._handle_for(new_state(self._kind, text_of(model_key, "model_key"), with_ttl, instance_identifier))
         run(model_of(handle).load())
         return handle
 
@@ -360,7 +360,7 @@ class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
         """
         operation = self._operation()
         on_device = run(queries.on_device(operation, device))
-        run(queries.unload(operation, self.kind, model_identifier, on_device))
+        run(queries.unload(operation, self._kind, model_identifier, on_device))
 
     def get_model_info(self, model_specifier: ModelReference, *, device: str | None = None) -> ModelInstanceInfo:
         """Return the info of a loaded instance, by identifier or by properties (`{"vision": True}`).
@@ -369,17 +369,17 @@ class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
             model_specifier: The identifier or the properties.
             device: The machine that it is on, see `ModelParameters`. If unset, the server chooses.
         """
-        return run(queries.look_up(self._operation(), self.kind, model_specifier, device))
+        return run(queries.look_up(self._operation(), self._kind, model_specifier, device))
 
     def list_loaded(self) -> list[HandleT]:
         """Return handles to all loaded instances."""
-        infos = run(queries.list_loaded(self._operation(), self.kind))
+        infos = run(queries.list_loaded(self._operation(), self._kind))
         is_linked = any(info.device_identifier is not None for info in infos)
         return [self._loaded(info, names_device=is_linked) for info in infos]
 
     def list_downloaded(self) -> list[DownloadedT]:
         """Return all models of this kind on the server's disk."""
-        return [downloaded(self, info) for info in run(queries.list_downloaded(self._operation(), self.kind))]
+        return [downloaded(self, info) for info in run(queries.list_downloaded(self._operation(), self._kind))]
 
     def estimate_usage(
         self, model_key: str, *, config: LoadConfig | None = None, device: str | None = None
@@ -391,9 +391,9 @@ class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
             config: How it would be loaded.
             device: The machine on which it would be loaded, see `ModelParameters`. If unset, the server chooses.
         """
-        stack, operation = stack_of(load_settings(self.kind, config)), self._operation()
+        stack, operation = stack_of(load_settings(self._kind, config)), self._operation()
         on_device = run(queries.on_device(operation, device))
-        return run(queries.estimate_usage(operation, self.kind, model_key, stack, on_device))
+        return run(queries.estimate_usage(operation, self._kind, model_key, stack, on_device))
 
 
 class DownloadedModel(BaseDownloaded[HandleT, InfoT]):
@@ -426,7 +426,7 @@ AnyDownloadedModel: TypeAlias = DownloadedLlm | DownloadedEmbeddingModel
 class LlmNamespace(ModelNamespace[LLM, DownloadedLlm]):
     """The language models: `client.llm`."""
 
-    kind: ClassVar[ModelKind] = "llm"
+    _kind: ClassVar[ModelKind] = "llm"
     _downloaded = DownloadedLlm
 
     @override
@@ -437,7 +437,7 @@ class LlmNamespace(ModelNamespace[LLM, DownloadedLlm]):
 class EmbeddingNamespace(ModelNamespace[EmbeddingModel, DownloadedEmbeddingModel]):
     """The embedding models: `client.embedding`."""
 
-    kind: ClassVar[ModelKind] = "embedding"
+    _kind: ClassVar[ModelKind] = "embedding"
     _downloaded = DownloadedEmbeddingModel
 
     @override
@@ -632,7 +632,7 @@ class Client(BaseClient):
         ```
     """
 
-    mailbox_type: ClassVar[type[Mailbox]] = ThreadMailbox
+    _mailbox_type: ClassVar[type[Mailbox]] = ThreadMailbox
     default_timeouts: ClassVar[dict[str, float | None]] = dict(TIMEOUTS)
     """The timeouts of clients that set none; `set_sync_api_timeout` changes those of all sync clients."""
 
@@ -728,12 +728,12 @@ class Client(BaseClient):
     @classmethod
     def is_valid_api_host(cls, api_host: str) -> bool:
         """Return whether an LM Studio responds at an address; false if it is not a valid address."""
-        return run(is_reachable(api_host, cls.mailbox_type))
+        return run(is_reachable(api_host, cls._mailbox_type))
 
     @classmethod
     def find_default_local_api_host(cls) -> str | None:
         """Return the address of the LM Studio on this machine, if there is one."""
-        return run(locate(None, cls.mailbox_type))
+        return run(locate(None, cls._mailbox_type))
 
     def close(self) -> None:
         """Close everything that this client has open. It cannot be used after that; other clients are not affected."""

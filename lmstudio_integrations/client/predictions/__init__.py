@@ -1,8 +1,8 @@
 """Predictions: what `respond`, `complete` and `act` request, and how the response is read.
 
-    plan.py                  what is requested: a `Plan`
-    prediction.py            its run: a `Prediction`, which may ask more than once
-    middleware.py, entries/  what is done beside sending and reading: one file and one line each
-    language_model.py        the flows of a handle; `tool_loop/` is `act`
-    tool_parser/             calls that a server left in the text
+plan.py                  what is requested: a `Plan`
+prediction.py            its run: a `Prediction`, which may ask more than once
+middleware.py, entries/  what is done beside sending and reading: one file and one line each
+language_model.py        the flows of a handle; `tool_loop/` is `act`
+tool_parser/             calls that a server left in the text
 """

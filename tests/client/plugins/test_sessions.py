@@ -419,7 +419,7 @@ def test_a_schema_that_python_cannot_check_is_still_shown_to_the_model(caplog: p
     definition = {"type": "function", "function": {"name": "look_up", "parameters": parameters}}
     context = lms.Client("localhost:1").llm.lazy_model()._model.context
     session = PluginSession(context, spec_of("mcp/words", None), ToolCallbacks())
-    tool = PluginTool.of(RemoteTool(session, Tool.from_dict(definition), "look_up"), context)
+    tool = PluginTool._of(RemoteTool(session, Tool.from_dict(definition), "look_up"), context)
     assert tool.to_tool().function.parameters == parameters
     assert tool.check({"word": 5}) == {"word": 5}
     assert "are not checked" in caplog.text
