@@ -106,12 +106,13 @@ class _DictValidator:
 
 
 _NATIVE_NAMES_OF_REQUESTS = {
+    "stop_strings": "stop",
     "structured": "response_format",
     "raw_tools": "tools",
     "tool_choice": "tool_choice",
     "log_probs": "top_logprobs",
 }
-"""The settings of a prediction that adapters make of what a call requests."""
+"""The settings of a prediction that adapters make of what a call requests, and of `stop`."""
 
 
 def _read_config(value: Any) -> LlmPredictionConfig:

@@ -30,7 +30,7 @@ _HOST_NAMES = {"host", *(name for name, own in ALIASES.items() if own == "host")
 _LANGUAGE_ONLY = {
     *LlmPredictionConfig.model_fields,
     *OwnPredictionSettings.model_fields,
-    *("prediction_config", "check_context", "stop_on_repetition", "streaming"),
+    *("prediction_config", "stop", "check_context", "stop_on_repetition", "streaming"),
 }
 """Settings that embedding models do not have."""
 

@@ -437,5 +437,6 @@ def load_config_of(values: Mapping[str, Any], kind: ModelKind) -> LoadSettings |
 
 def timeouts_of(values: Mapping[str, Any]) -> dict[str, float | None]:
     """Return the timeouts of a call that differ from the defaults."""
-    total, others = values["timeout"], values["timeouts"] or {}
+    total: float | None = values["timeout"]
+    others: dict[str, float | None] = values["timeouts"] or {}
     return others if total is None else {**others, "timeout": total}

@@ -150,7 +150,6 @@ class OwnPredictionSettings(SharedPredictionSettings):
     top_k: TopK = None
     top_p: TopP = None
     min_p: MinP = None
-    stop: Stop = None
 
 
 class NativePredictionSettings(SharedPredictionSettings):

@@ -314,7 +314,7 @@ class BaseModelHandle(ShortTracebacks, Generic[ModelT_co]):
 
 def model_of(handle: BaseModelHandle[ModelT_co]) -> ModelT_co:
     """Return the model of a handle, on one server or on several. Its methods are the flows that the handle runs."""
-    return handle._model  # noqa: SLF001 - of this module
+    return handle._model  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
 
 
 def handle_on_hosts(handles: Sequence[HandleT], max_retries: int) -> HandleT:
@@ -417,7 +417,7 @@ class BaseModelNamespace(BaseNamespace, ABC, Generic[HandleT, DownloadedT]):
 
 def downloaded(namespace: BaseModelNamespace[Any, DownloadedT], info: ModelInfo) -> DownloadedT:
     """Return a downloaded model as an object that can load it."""
-    return namespace._downloaded(info, namespace)  # noqa: SLF001 - of this module
+    return namespace._downloaded(info, namespace)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
 
 
 class BaseStream(ShortTracebacks):

@@ -171,7 +171,7 @@ class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
         """Start the plugins and list their tools: a flow, which may wait in another way than those of its client."""
         operation = Operation(_waiting(self._context, mailbox_type))
         remote_tools = yield from self._plugin_sessions.start(operation)
-        self._tools = [self._tool._of(each, self._context) for each in remote_tools]  # noqa: SLF001 - of this module
+        self._tools = [self._tool._of(each, self._context) for each in remote_tools]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
 
     def _close(self) -> None:
         self._tools = None
@@ -183,19 +183,19 @@ class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
 
 def starting(session: BaseToolUseSession[Any], mailbox_type: type[Mailbox]) -> Flow[None]:
     """Start the plugins of a session and list their tools; wait for it as the type of mailbox says."""
-    yield from session._starting(mailbox_type)  # noqa: SLF001 - of this module
+    yield from session._starting(mailbox_type)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
 
 
 def calling(
     tool: BasePluginTool, arguments: Mapping[str, Any], parameters: ToolCallParameters, mailbox_type: type[Mailbox]
 ) -> Flow[Any]:
     """Check the arguments of a tool and call it; wait for it as the type of mailbox says."""
-    return (yield from tool._calling(arguments, parameters, mailbox_type))  # noqa: SLF001 - of this module
+    return (yield from tool._calling(arguments, parameters, mailbox_type))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
 
 
 def is_in_use(session: BaseToolUseSession[Any]) -> bool:
     """Whether a session is open, or starts."""
-    return session._plugin_sessions.is_in_use  # noqa: SLF001 - of this module
+    return session._plugin_sessions.is_in_use  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
 
 
 class BasePluginsNamespace(BaseNamespace):

@@ -456,8 +456,12 @@ def plan_of(parameters: PredictionParameters, *, is_async: bool) -> Plan:
     plan.parse_json = plan.settings.structured is not None and is_checked and is_requested(plan.settings)
     plan.keeps_misfits = not is_checked
     if not CALLBACKS.isdisjoint(parameters):
-        given: Mapping[str, Any] = parameters
-        plan.callbacks = Callbacks(**{name: given[name] for name in CALLBACKS & given.keys()})
+        plan.callbacks = Callbacks(
+            parameters.get("on_first_token"),
+            parameters.get("on_prediction_fragment"),
+            parameters.get("on_message"),
+            parameters.get("on_prompt_processing_progress"),
+        )
     return plan
 
 
