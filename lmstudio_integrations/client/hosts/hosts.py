@@ -262,8 +262,8 @@ class FailoverOperation(ModelOperation):
             model = self._hosts[self._number].model
             # Another device of the same server is no other host: it stops responding as well.
             used = {*self._errors, *self._beside()}
-            self.state = model.state
-            self.context = model.context.child(
+            self.state: ModelState = model.state
+            self.context: ClientContext = model.context.child(
                 self._all_started_at, self.listener, can_fail_over=len(used) < len(self._hosts)
             )
             self.listener.on_attempt(self.context.target, self.state.key)
