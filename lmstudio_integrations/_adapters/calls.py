@@ -104,15 +104,15 @@ def top_logprobs_of(values: Mapping[str, Any]) -> int | None:
 
 
 class CallSettings(NamedTuple):
-    """The settings of one call, resolved: they become its plan in one step.
+    """The settings of one call, resolved. `stream` makes its `Plan` of them.
 
     Attributes:
         values: The settings by the names of the adapters' fields.
         runtime: What the adapter has open.
         used: The model.
-        calling: How it is called.
+        calling: Its timeouts and retries.
         settings: How to generate.
-        options: What is done with the prediction beside that.
+        options: What is done beside sending and reading, such as checks.
         tool_use: How it uses tools.
         problem: Which of the settings has no effect on the model, if one has none.
         include_confidence: Whether the response is to have the confidence of its fields.

@@ -286,7 +286,7 @@ class Runtime(BaseRuntime):
         return self._used.get_or_make(spec, lambda: UsedModel(spec, self))
 
     def context(self, target: Target, mailbox_type: type[Mailbox]) -> ClientContext:
-        """Return what calls a server, for threads or for coroutines. `close` closes it."""
+        """Return the context of calls of a server, for threads or for coroutines. `close` closes it."""
         return self._contexts.get_or_make(
             (target, mailbox_type), lambda: ClientContext(target, TIMEOUTS, mailbox_type, KEEP_IDLE, SPANS)
         )

@@ -49,7 +49,7 @@ class Ask:
     """One request of a prediction, and what has come of it. Only `prediction.py` changes it.
 
     Attributes:
-        asked_by: The middleware whose request it is; `None` is that of the caller.
+        asked_by: The middleware whose request it is; `None` if it is the caller's.
         operation: The operation that it is a part of, once it has one; may ask the server more.
         instance: The instance that responds, once it has one.
         parameter: The parameter as it was sent; empty until then.

@@ -80,7 +80,7 @@ class Prediction:
     """One prediction. One thread or task reads it at a time; any thread may stop it.
 
     Args:
-        operation: What makes its calls, and its operation.
+        operation: Makes its calls.
         plan: What is requested.
 
     Attributes:
@@ -335,7 +335,7 @@ class Prediction:
                 return events
 
     def _repeats_after(self, error: LMStudioError) -> bool:
-        """Whether the ask is repeated. That of the caller may become one of a middleware, on another instance."""
+        """Whether the ask is repeated. On another instance, a middleware may ask in place of the caller."""
         ask = self._ask
         if ask.call is not None:
             ask.call.report_connection()
@@ -409,7 +409,7 @@ class Prediction:
         yield from self._plan.upload(operation)
 
     def _send(self) -> Flow[None]:
-        """Get the model, and send the request in the best remaining way. The operation keeps its turn."""
+        """Get the model, and send the request in the best remaining way."""
         operation, ask, plan, endpoint = self._operation, self._ask, self._plan, self._endpoints[0]
         if not operation.is_running:
             yield from self._begin_attempt()

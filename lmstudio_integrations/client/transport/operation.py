@@ -145,7 +145,7 @@ class Operation:
         self._started_at = time.monotonic() if context.started_at is None else context.started_at
 
     def with_timeouts(self, timeouts: Timeouts) -> "Operation":
-        """Return an operation with other timeouts, which is a part of this one but has not its turn."""
+        """Return an operation that is a part of this one, with other timeouts."""
         return Operation(self.child_context(), {**self.timeouts, **timeouts})
 
     def child_context(self) -> ClientContext:
