@@ -13,7 +13,7 @@ from lmstudio_integrations.client.api.responses import AsyncPredictionStream, Pr
 from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.client.predictions.language_model import LanguageModel, Prefix
 from lmstudio_integrations.client.predictions.plan import Callbacks, Plan, PredictionOptions
-from lmstudio_integrations.client.support.arguments import check_callbacks, flag_of, optional_text
+from lmstudio_integrations.client.support.arguments import check_callbacks, checked_string, flag_of, optional_text
 from lmstudio_integrations.client.transport.flows import Flow, arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.errors import LMStudioValueError
@@ -75,9 +75,9 @@ class CallArguments:
             return {}, ToolUse()
         number = top_logprobs_of(values)
         settings: dict[str, Any] = {} if number is None else {"log_probs": max(number, self.fewest_top_logprobs)}
-        without_tools = ToolUse(
-            names=None if values["preset"] or (values["prediction_config"] and values["prediction_config"].raw) else {}
-        )
+        config: LlmPredictionConfig | None = values["prediction_config"]
+        may_add_tools = bool(values["preset"] or (config is not None and config.raw))
+        without_tools = ToolUse(names=None if may_add_tools else {})
         if not request:
             return settings, without_tools
         for name in _SWITCHES & request.keys():
@@ -155,10 +155,8 @@ class CallSettings(NamedTuple):
         if progress is not None:
             check_callbacks(is_async, on_prompt_progress=progress)
             callbacks = Callbacks(on_prompt_processing_progress=progress)
-        if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - a function of the user may make it
-            raise LMStudioValueError(f"the prompt must be a string; got {prompt!r}")
-        misfits = not self.options.check_response
-        return Plan(self.settings, self.options, history, prompt, callbacks=callbacks, keeps_misfits=misfits)
+        checked_string(prompt, "the prompt")
+        return Plan(self.settings, self.options, history, prompt, callbacks=callbacks)
 
     def record_info(self, end: PredictionEnd) -> LoadedModelInfo:
         """Record what the end of a prediction reports about the loaded model, see `UsedModel.record`.

@@ -105,14 +105,21 @@ class _DictValidator:
         )
 
 
-_NATIVE_NAMES_OF_REQUESTS = {
-    "stop_strings": "stop",
+_BY_KEY = {wire_key.key: name for name, wire_key in wire_keys(LlmPredictionConfig).items()}
+NATIVE_NAMES = {
+    **{name: _BY_KEY[wire_key.key] for name, wire_key in wire_keys(OwnPredictionSettings).items()},
+    "stop": "stop_strings",
+}
+"""The fields of `LlmPredictionConfig` by the names of the adapters' fields."""
+
+PLACES_OF_NATIVE = {
+    **{native: name for name, native in NATIVE_NAMES.items()},
     "structured": "response_format",
     "raw_tools": "tools",
     "tool_choice": "tool_choice",
     "log_probs": "top_logprobs",
 }
-"""The settings of a prediction that adapters make of what a call requests, and of `stop`."""
+"""Where adapters take the fields of `LlmPredictionConfig` that `prediction_config` does not have."""
 
 
 def _read_config(value: Any) -> LlmPredictionConfig:
@@ -122,10 +129,8 @@ def _read_config(value: Any) -> LlmPredictionConfig:
         LMStudioValueError: If there is one, or a setting is unknown or invalid.
     """
     config = LlmPredictionConfig.parse(value, "prediction_config")
-    own = {wire_key.key: name for name, wire_key in wire_keys(OwnPredictionSettings).items()}
-    for name, wire_key in wire_keys(LlmPredictionConfig).items():
-        place = own.get(wire_key.key) or _NATIVE_NAMES_OF_REQUESTS.get(name)
-        if place is not None and name in config.model_fields_set:
+    for name, place in PLACES_OF_NATIVE.items():
+        if name in config.model_fields_set:
             raise LMStudioValueError(f"prediction_config takes no {name!r}; write {place}=…")
     return config
 

@@ -18,6 +18,7 @@ from lmstudio_integrations._adapters.calls import CallArguments, CallSettings, o
 from lmstudio_integrations._adapters.field_types import (
     DECLARED,
     MODEL_NAME,
+    NATIVE_NAMES,
     LlmLoadConfig,
     ModelName,
     PredictionConfig,
@@ -166,7 +167,7 @@ class GenerationSettings(OwnPredictionSettings, ModelSettings):
         values = self._merged({name: given[name] for name in given if name not in request} if request else given)
         requested, tool_use = self._call.settings_of(values, request)
         config: LlmPredictionConfig = values["prediction_config"] or _NO_SETTINGS
-        native = {native: values[name] for name, native in _NATIVE_NAMES.items() if values[name] is not None}
+        native = {native: values[name] for name, native in NATIVE_NAMES.items() if values[name] is not None}
         if not (values["preset"] or _OVERFLOW in config.model_fields_set or _OVERFLOW_KEY in (config.raw or ())):
             native[_OVERFLOW] = "stopAtLimit"
         settings = LlmPredictionConfig.parse({**native, **requested} or None)
@@ -208,11 +209,6 @@ def _with_effort(call: CallSettings) -> CallSettings:
     if sent.enable_thinking is not None:
         changes["enable_thinking"] = sent.enable_thinking
     return call._replace(settings=call.settings.merged(LlmPredictionConfig(**changes)), problem=sent.problem)
-
-
-_BY_KEY = {wire_key.key: name for name, wire_key in wire_keys(LlmPredictionConfig).items()}
-_NATIVE_NAMES = {name: _BY_KEY[wire_key.key] for name, wire_key in wire_keys(GenerationSettings).items()}
-"""The fields of `LlmPredictionConfig` by the names of the adapters' fields."""
 
 
 class ChatSettings(GenerationSettings):

@@ -360,7 +360,7 @@ class ModelSettings(ServerSettings):
 
     @cached_property
     def _runtime(self) -> Runtime:
-        """The clients of this object, made with its first call; a private attribute takes time in each constructor."""
+        """The models of this object, made with its first call; a private attribute takes time in each constructor."""
         shared: Runtime = vars(self).setdefault("_runtime", Runtime())  # atomic: all threads get the same one
         return shared
 

@@ -104,7 +104,7 @@ def to_message(
     )
 
 
-def response_metadata(response: FinishedResponse, *, with_usage: bool = True) -> dict[str, Any]:
+def response_metadata(response: FinishedResponse) -> dict[str, Any]:
     """Return the metadata of a finished prediction: model, finish reason, token counts, the server's statistics."""
     counts = token_counts(response.result.end)
     metadata: dict[str, Any] = {
@@ -112,7 +112,7 @@ def response_metadata(response: FinishedResponse, *, with_usage: bool = True) ->
         "finish_reason": finish_reason(response.result),
         "tool_call_errors": [reason for _, reason in response.failed] or None,
         "confidence": response.confidence,
-        "token_usage": dict(zip(_TOKEN_USAGE, counts, strict=True)) if with_usage and counts[-1] else None,
+        "token_usage": dict(zip(_TOKEN_USAGE, counts, strict=True)) if counts[-1] else None,
         **response.model,
         **response.stats,
     }
@@ -280,7 +280,6 @@ class ChunkStream:
         tool_use: How the call uses tools.
         result: Returns the prediction, which the client accumulates; called with the last event.
         alternatives: How many other tokens the log-probabilities list for each token; `None` to leave them out.
-        with_usage: Whether the last chunk has the token counts.
         include_confidence: Whether the last chunk has the confidence of the fields.
     """
 
@@ -290,13 +289,11 @@ class ChunkStream:
         result: Callable[[], PredictionResult],
         alternatives: int | None = 0,
         *,
-        with_usage: bool = True,
         include_confidence: bool = False,
     ) -> None:
         self._tool_use = tool_use
         self._result = result
         self._alternatives = alternatives
-        self._with_usage = with_usage
         self._include_confidence = include_confidence
         self._call: _StreamedCall | None = None
         self._next_index = FIRST_TOOL_INDEX
@@ -337,7 +334,7 @@ class ChunkStream:
         return ChatGenerationChunk(message=message)
 
     def _last_chunks(self) -> Iterator[ChatGenerationChunk]:
-        result, with_usage = self._result(), self._with_usage
+        result = self._result()
         if not (result.content or result.reasoning_content or result.tool_calls):
             yield ChatGenerationChunk(
                 message=AIMessageChunk(content="", response_metadata={"model_provider": PROVIDER})
@@ -347,8 +344,8 @@ class ChunkStream:
         message = LastChunk(
             content="",
             additional_kwargs=_tags_of(result),
-            response_metadata=response_metadata(response, with_usage=with_usage),
-            usage_metadata=usage_metadata(result) if with_usage else None,
+            response_metadata=response_metadata(response),
+            usage_metadata=usage_metadata(result),
             chunk_position="last",
         )
         yield ChatGenerationChunk(message=message)

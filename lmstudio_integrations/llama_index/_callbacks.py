@@ -7,7 +7,7 @@ import inspect
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import wraps
+from functools import partial, wraps
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
@@ -19,6 +19,7 @@ from lmstudio_integrations._adapters.generation_settings import GenerationSettin
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.predictions.async_readers import AsyncBatches
+from lmstudio_integrations.client.support.arguments import checked_string
 from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index._responses import ResponseBuilder, Step
@@ -142,20 +143,15 @@ def _check_messages(messages: object) -> None:
             raise LMStudioValueError(f"message {index} must be a ChatMessage; got {message!r}{remedy}")
 
 
-def _check_text(prompt: object) -> None:
-    if not isinstance(prompt, str):
-        raise LMStudioValueError(f"the prompt must be a string; got {prompt!r}")
-
-
 def _check_template(prompt: object) -> None:
     if not isinstance(prompt, BasePromptTemplate):
         remedy = "; write PromptTemplate(text)" if isinstance(prompt, str) else ""
         raise LMStudioValueError(f"the prompt must be a PromptTemplate; got {prompt!r}{remedy}")
 
 
-_INPUTS: dict[str, tuple[int, str, Callable[[object], None]]] = {
+_INPUTS: dict[str, tuple[int, str, Callable[[object], object]]] = {
     **dict.fromkeys(_CHAT, (0, "messages", _check_messages)),
-    **dict.fromkeys(_COMPLETION, (0, "prompt", _check_text)),
+    **dict.fromkeys(_COMPLETION, (0, "prompt", partial(checked_string, name="the prompt"))),
     **dict.fromkeys(_STRUCTURED, (1, "prompt", _check_template)),
     **dict.fromkeys(_TOOLS, (2, "chat_history", check_history)),
 }

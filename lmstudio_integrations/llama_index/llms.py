@@ -259,10 +259,7 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
     def _record(self, call: CallSettings, result: PredictionResult) -> PredictionResult:
         context_length = call.record_info(result.end).info.get("contextLength")
         if isinstance(context_length, int):
-            _settings.record(
-                _settings.key_of(call.values),
-                context_length,
-            )
+            _settings.record(_settings.key_of(call.values), context_length)
         return result
 
     # Chat -----------------------------------------------------------------------------------------------------------

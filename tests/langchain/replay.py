@@ -34,7 +34,6 @@ class Replay(BaseChatModel):
     required: bool = False
     parallel: bool = True
     alternatives: int = 0
-    with_usage: bool = True
 
     @property
     def _llm_type(self) -> str:
@@ -46,7 +45,7 @@ class Replay(BaseChatModel):
 
     def _stream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
         tool_use = ToolUse(self.required, self.parallel)
-        stream = ChunkStream(tool_use, self._result, self.alternatives, with_usage=self.with_usage)
+        stream = ChunkStream(tool_use, self._result, self.alternatives)
         yield from stream.chunks(self.events)
 
     def _result(self) -> PredictionResult:

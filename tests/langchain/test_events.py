@@ -12,7 +12,7 @@ from langchain_tests.utils.stream_lifecycle import assert_valid_event_stream
 
 from lmstudio_integrations.errors import LMStudioServerError
 from tests.langchain.conftest import Server
-from tests.langchain.replay import KINDS, RESENT, Replay
+from tests.langchain.replay import KINDS, RESENT, Replay, end
 
 RUN: Any = {"run_id": UUID(int=7)}
 
@@ -94,7 +94,9 @@ def test_the_message_is_that_of_a_call(kind: str, settings: dict[str, Any], *, a
 
 
 def test_without_usage_no_event_has_it() -> None:
-    events, message = events_of(Replay(events=KINDS["text"], with_usage=False), asynchronous=False)
+    silent = end()
+    silent.stats = {"stopReason": "eosFound"}
+    events, message = events_of(Replay(events=[*KINDS["text"][:-1], silent]), asynchronous=False)
     assert "usage" not in events[-1]
     assert message.usage_metadata is None
 

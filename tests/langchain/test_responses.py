@@ -353,12 +353,11 @@ def test_cached_and_reasoning_tokens_are_reported(format_: str) -> None:
     assert invoked(events).usage_metadata == usage
 
 
-def test_usage_is_absent_if_it_is_not_requested_or_not_sent() -> None:
+def test_usage_is_absent_if_it_is_not_sent() -> None:
     silent = end()
     silent.stats = {"stopReason": "eosFound"}
     assert invoked([*text("a"), silent]).usage_metadata is None
     assert streamed([*text("a"), silent], "v0").usage_metadata is None
-    assert streamed([*text("a"), end()], "v0", with_usage=False).usage_metadata is None
 
 
 def test_log_probabilities_are_on_every_chunk_and_add_up() -> None:

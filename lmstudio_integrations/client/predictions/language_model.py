@@ -94,7 +94,6 @@ def prefill_plan(prefix: WireHistory | PendingHistory, plan: Plan) -> Plan:
         prefix,
         timeouts=plan.timeouts,
         callbacks=None if progress is None else Callbacks(on_prompt_processing_progress=progress),
-        keeps_misfits=True,
     )
 
 

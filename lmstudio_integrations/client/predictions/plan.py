@@ -16,7 +16,7 @@ from lmstudio_integrations.client.files.uploads import PendingHistory, prepare_i
 from lmstudio_integrations.client.models.chat_templates import PromptSettings, place_system_messages
 from lmstudio_integrations.client.models.reasoning import NO_FLAGS
 from lmstudio_integrations.client.models.state import Instance, Specifier
-from lmstudio_integrations.client.support.arguments import check_names, checked_timeouts, optional_text
+from lmstudio_integrations.client.support.arguments import check_names, checked_string, checked_timeouts, optional_text
 from lmstudio_integrations.client.transport.flows import Flow, call_back
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioValueError
@@ -317,7 +317,8 @@ class Plan:
         timeouts: Timeouts that differ from the client's.
         callbacks: What is called with parts of the response.
         parse_json: Whether to parse the response as a JSON object, if it is one.
-        keeps_misfits: Whether calls in the text whose arguments do not fit are calls: the caller checks them.
+        keeps_misfits: Whether calls in the text whose arguments do not fit are calls, even if the response is checked:
+            a loop of tools answers them.
     """
 
     settings: LlmPredictionConfig
@@ -452,9 +453,8 @@ def plan_of(parameters: PredictionParameters, *, is_async: bool) -> Plan:
     if not parameters:
         return plan
     plan.options, plan.timeouts = PredictionOptions.of(parameters), checked_timeouts(parameters)
-    is_checked = plan.options.check_response
-    plan.parse_json = plan.settings.structured is not None and is_checked and is_requested(plan.settings)
-    plan.keeps_misfits = not is_checked
+    if plan.options.check_response:
+        plan.parse_json = plan.settings.structured is not None and is_requested(plan.settings)
     if not CALLBACKS.isdisjoint(parameters):
         plan.callbacks = Callbacks(
             parameters.get("on_first_token"),
@@ -474,8 +474,7 @@ def plan_response(history: History | PendingHistory, parameters: PredictionParam
 
 def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: bool) -> Plan:
     """Plan the continuation of a text."""
-    if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-        raise LMStudioValueError(f"the prompt must be a string; got {prompt!r}")
+    checked_string(prompt, "the prompt")
     if not prompt:
         raise LMStudioValueError("the prompt is empty; give the model a text to continue")
     plan = plan_of(parameters, is_async=is_async)

@@ -79,17 +79,27 @@ def check_callbacks(awaited: bool = False, /, **arguments: Any) -> None:  # noqa
             raise LMStudioValueError(f"{name} must be a function that is not async, or None; got {value!r}")
 
 
-def text_of(value: object, name: str) -> str:
-    """Return an argument that must be a non-empty string.
+def checked_string(value: object, name: str) -> str:
+    """Return an argument that must be a string.
 
     Raises:
         LMStudioValueError: If it is not.
     """
     if not isinstance(value, str):
         raise LMStudioValueError(f"{name} must be a string; got {value!r}")
-    if not value.strip():
-        raise LMStudioValueError(f"{name} is empty")
     return value
+
+
+def text_of(value: object, name: str) -> str:
+    """Return an argument that must be a non-empty string.
+
+    Raises:
+        LMStudioValueError: If it is not.
+    """
+    text = checked_string(value, name)
+    if not text.strip():
+        raise LMStudioValueError(f"{name} is empty")
+    return text
 
 
 def optional_text(value: object, name: str) -> str | None:

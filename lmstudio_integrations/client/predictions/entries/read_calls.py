@@ -72,7 +72,7 @@ class ReadCalls(Middleware):
             return released, end
         is_possible = not (end.is_interrupted or (self._is_reasoning and self._has_text))
         ending = self._parser.finish() if is_possible else None
-        keeps_misfits = self.plan.keeps_misfits and not self.plan.forces_call
+        keeps_misfits = (self.plan.keeps_misfits or not self.plan.options.check_response) and not self.plan.forces_call
         at, result = (self._length, None) if ending is None else ending
         self._release_before(at, released)
         if result is not None and result.family == UNMARKED:

@@ -50,7 +50,7 @@ class Address:
     prefix: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str) -> "Address":
         """Read `host`, `host:port`, or a URL of http, https, ws or wss.
 
         Without a port, it is 443 for https and wss, else LM Studio's own, 1234, also for http. An IPv6 address is in
@@ -61,35 +61,7 @@ class Address:
         """
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             text = _joined(text)
-        variable = os.environ.get(HOST_VARIABLE, "")
-        source = HOST_VARIABLE if text and text in {variable, *variable.split(",")} else "host"
-        given, text = text, text.strip().rstrip(", ")
-        if TOKEN_PREFIX in text:
-            raise LMStudioValueError(f"{source} contains an API token, which is not shown here; pass it as api_token")
-        if holds_credentials(text):
-            raise LMStudioValueError(
-                f"{source} must not contain credentials, a query or a fragment; pass the token as api_token"
-            )
-        if "," in text:
-            raise LMStudioValueError(
-                f"{source} {text!r} names several servers, and a client has one; name one of them as host, or give "
-                "them all to an adapter, such as ChatLMStudio(host=[…])"
-            )
-        try:
-            parts = urlsplit(text if "://" in text else f"//{text}")
-            host, port = parts.hostname, parts.port
-        except ValueError as error:
-            if _is_ipv6((text.partition("://")[2] or text).partition("/")[0]):
-                raise LMStudioValueError(
-                    f"{source} {given!r} is not an address; write an IPv6 address in brackets, such as [::1]:1234"
-                ) from error
-            reason = "its port is no number from 1 to 65535" if "Port" in str(error) else error
-            raise LMStudioValueError(f"{source} {given!r} is not an address: {reason}; write host:port") from error
-        if parts.scheme not in _SCHEMES or not host or port == 0:
-            raise LMStudioValueError(f"{source} {given!r} is not an address; write host:port, or a ws:// or wss:// URL")
-        tls = _SCHEMES[parts.scheme]
-        prefix = _API_SUFFIX.sub("", parts.path.rstrip("/"))
-        return cls(host, port or (443 if tls else DEFAULT_PORT), tls, prefix)
+        return _parsed(text)
 
     @property
     def netloc(self) -> str:
@@ -109,6 +81,39 @@ class Address:
 
     def __str__(self) -> str:
         return f"{'wss' if self.tls else 'ws'}://{self.netloc}{self.prefix}"
+
+
+@lru_cache(maxsize=64)  # adapters read their host at each call; an error is raised anew each time
+def _parsed(text: str) -> Address:
+    variable = os.environ.get(HOST_VARIABLE, "")
+    source = HOST_VARIABLE if text and text in {variable, *variable.split(",")} else "host"
+    given, text = text, text.strip().rstrip(", ")
+    if TOKEN_PREFIX in text:
+        raise LMStudioValueError(f"{source} contains an API token, which is not shown here; pass it as api_token")
+    if holds_credentials(text):
+        raise LMStudioValueError(
+            f"{source} must not contain credentials, a query or a fragment; pass the token as api_token"
+        )
+    if "," in text:
+        raise LMStudioValueError(
+            f"{source} {text!r} names several servers, and a client has one; name one of them as host, or give "
+            "them all to an adapter, such as ChatLMStudio(host=[…])"
+        )
+    try:
+        parts = urlsplit(text if "://" in text else f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        if _is_ipv6((text.partition("://")[2] or text).partition("/")[0]):
+            raise LMStudioValueError(
+                f"{source} {given!r} is not an address; write an IPv6 address in brackets, such as [::1]:1234"
+            ) from error
+        reason = "its port is no number from 1 to 65535" if "Port" in str(error) else error
+        raise LMStudioValueError(f"{source} {given!r} is not an address: {reason}; write host:port") from error
+    if parts.scheme not in _SCHEMES or not host or port == 0:
+        raise LMStudioValueError(f"{source} {given!r} is not an address; write host:port, or a ws:// or wss:// URL")
+    tls = _SCHEMES[parts.scheme]
+    prefix = _API_SUFFIX.sub("", parts.path.rstrip("/"))
+    return Address(host, port or (443 if tls else DEFAULT_PORT), tls, prefix)
 
 
 def _is_ipv6(text: str) -> bool:
@@ -201,7 +206,6 @@ def resolved_hosts(hosts: Hosts) -> tuple[str | None, ...]:
     return tuple(sorted([normalized(host) for host in names if host is not None]))
 
 
-@lru_cache(maxsize=64)
 def normalized(host: str) -> str:
     """Return the address of a server, the same for all spellings.
 
