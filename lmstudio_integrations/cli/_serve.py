@@ -6,8 +6,7 @@ import json
 import logging
 import os
 import stat
-from collections.abc import Collection, Generator, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any
@@ -27,7 +26,6 @@ from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import Rule, parse_rules
 from lmstudio_integrations.emulator.models.catalog import (
     BUNDLED,
-    nested_too_deeply,
     parse_model,
     read_toml,
     scripted_tools,
@@ -407,7 +405,8 @@ def build_catalog(
         names, own = tuple(BUNDLED), (scripted_tools(),)
     entries = [*base.models, *(parse_model(name, scripted=scripted) for name in names), *own]
     default_rules = load_rules(rules) if rules else ()
-    return replace(base, models=tuple(_complete(entry, default_rules) for entry in entries))
+    models = [_complete(entry, default_rules) for entry in entries]
+    return Catalog.parse({**dict(base), "models": models})
 
 
 def _complete(entry: ModelEntry, rules: tuple[Rule, ...]) -> ModelEntry:
@@ -428,15 +427,11 @@ def load_rules(path: Path) -> tuple[Rule, ...]:
     Raises:
         LMStudioValueError: If the file cannot be read, or a rule is invalid; the message names it.
     """
-    tables, _ = read_toml(path, "rules")
+    return read_toml(path, "rules", _rules_of)
+
+
+def _rules_of(tables: Mapping[str, Any]) -> tuple[Rule, ...]:
     unknown = tables.keys() - {"rule"}
     if unknown:
-        raise LMStudioValueError(
-            f"the rules {str(path)!r}: unknown table {min(unknown)!r}; the file may have [[rule]] only"
-        )
-    try:
-        return parse_rules(tables.get("rule", []))
-    except RecursionError:
-        raise nested_too_deeply(path, "rules") from None
-    except LMStudioValueError as error:
-        raise LMStudioValueError(f"the rules {str(path)!r}: {error}") from error
+        raise LMStudioValueError(f"unknown table {min(unknown)!r}; the file may have [[rule]] only")
+    return parse_rules(tables.get("rule", []))

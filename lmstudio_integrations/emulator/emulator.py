@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,9 +25,6 @@ from lmstudio_integrations.emulator.models.catalog import (
     ModelEntry,
     bundled_entries,
     check_weights,
-    from_tables,
-    parse_entry,
-    parse_plugins,
 )
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.models.clock import Clock, SystemClock
@@ -558,14 +555,10 @@ def _catalog(
         models = bundled_entries()
     if isinstance(catalog, str | Path):
         catalog = load_catalog(Path(catalog))
-    elif isinstance(catalog, Mapping):
-        catalog = from_tables(catalog)
-    base = catalog or Catalog()
-    return replace(
-        base,
-        models=(*base.models, *(parse_entry(model) for model in models or ())),
-        plugins=(*base.plugins, *parse_plugins(plugins or {})),
-    )
+    elif catalog is not None and not isinstance(catalog, Catalog):
+        catalog = Catalog.parse(catalog)
+    more = Catalog.parse({"model": list(models or ()), "plugin": plugins or {}})
+    return more if catalog is None else catalog.extended(more)
 
 
 def _engines(catalog: Catalog, *, offline: bool, worker_memory: int) -> dict[str, Engine]:

@@ -47,7 +47,9 @@ from lmstudio_integrations.protocol.requests import (
     UploadFile,
 )
 
-Namespace = Literal["llm", "embedding", "system", "files", "repository", "diagnostics", "runtime", "plugins"]
+Namespace = Literal[
+    "llm", "embedding", "decision", "system", "files", "repository", "diagnostics", "runtime", "plugins"
+]
 
 Decode = Callable[[dict[str, Any]], Any]
 
@@ -119,22 +121,28 @@ _MODELS: tuple[Endpoint, ...] = (
     Rpc("getBasePredictionConfig", BasePredictionConfig),
     Rpc("getInstanceProcessingState", Lookup),
     Rpc("estimateModelUsage", EstimateModelUsage),
-    # These wait in the queue of the instance, as predictions do (docs/protocol.md#parallel-requests).
-    Rpc("tokenize", Tokenize, "queue_timeout"),
-    Rpc("countTokens", Tokenize, "queue_timeout"),
     Channel("loadModel", LoadModel, "cancel", timeout_name="load_timeout"),
     Channel("getOrLoad", GetOrLoad, "cancel", timeout_name="load_timeout"),
 )
 
+_TEXT_MODELS: tuple[Endpoint, ...] = (
+    *_MODELS,
+    # These wait in the queue of the instance, as predictions do (docs/protocol.md#parallel-requests).
+    Rpc("tokenize", Tokenize, "queue_timeout"),
+    Rpc("countTokens", Tokenize, "queue_timeout"),
+)
+
 _BY_NAMESPACE: dict[Namespace, tuple[Endpoint, ...]] = {
     "llm": (
-        *_MODELS,
+        *_TEXT_MODELS,
         Rpc("applyPromptTemplate", ApplyPromptTemplate),
         Rpc("preloadDraftModel", PreloadDraftModel),
         Channel("predict", Predict, "cancel", prediction.decode, "queue_timeout"),
         Channel("completeRawText", CompleteRawText, "cancel", prediction.decode, "queue_timeout"),
     ),
-    "embedding": (*_MODELS, Rpc("embedString", EmbedString, "queue_timeout")),
+    "embedding": (*_TEXT_MODELS, Rpc("embedString", EmbedString, "queue_timeout")),
+    # Questions are asked over HTTP (docs/protocol.md#decisions).
+    "decision": _MODELS,
     "system": (
         Rpc("listDownloadedModels"),
         Rpc("listDownloadedModelVariants", ModelKey),

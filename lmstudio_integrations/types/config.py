@@ -26,8 +26,8 @@ from lmstudio_integrations.types._numbers import Count, Float, Fraction, LogProb
 from lmstudio_integrations.types._prediction_settings import MinP, NativePredictionSettings, Stop, TopK, TopP
 from lmstudio_integrations.types.gpu import GpuSetting
 
-ModelKind = Literal["llm", "embedding"]
-"""The two kinds of model that this package handles; each has a namespace of its name."""
+ModelKind = Literal["llm", "embedding", "decision"]
+"""The kinds of model that this package handles; each has a namespace of its name."""
 
 LoadPolicy = Literal["get_or_load", "explicit", "fit", "fit_any", "require_loaded", "new_instance"]
 """How a model is found or loaded.
@@ -63,7 +63,7 @@ CacheQuantization = Literal["f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_
 
 
 class LoadSettings(Settings):
-    """Settings that take effect when a model is loaded, those that both kinds of model have."""
+    """Settings that take effect when a model is loaded, those that every kind of model has."""
 
     gpu: Annotated[GpuSetting | None, Field(description="How the model is spread across the GPUs.")] = None
     context_length: Annotated[
@@ -146,13 +146,8 @@ class EmbeddingLoadModelConfig(LoadSettings):
         return gpu
 
 
-class LlmLoadModelConfig(LoadSettings):
-    """How to load a language model. Takes effect only if the call loads the model.
-
-    If a setting is unset, the server's default for the model applies.
-    """
-
-    prefix: ClassVar[str] = "llm.load"
+class _GenerativeLoadSettings(LoadSettings):
+    """The load settings that language models and decision models have."""
 
     gpu_strict_vram_cap: Annotated[
         bool | None,
@@ -164,7 +159,7 @@ class LlmLoadModelConfig(LoadSettings):
         Field(
             description="How many experts of a mixture-of-experts model run for each token. 0 leaves it to the model."
         ),
-        WireKey("llm.load.numExperts", default=0),
+        WireKey(".numExperts", default=0),
     ] = None
     offload_kv_cache_to_gpu: Annotated[
         bool | None,
@@ -172,7 +167,7 @@ class LlmLoadModelConfig(LoadSettings):
             alias="offloadKVCacheToGpu",
             description="Whether to keep the key-value cache in GPU memory. LM Studio's default is `True`.",
         ),
-        WireKey("llm.load.offloadKVCacheToGpu", default=True),
+        WireKey(".offloadKVCacheToGpu", default=True),
     ] = None
     max_parallel_predictions: Annotated[
         Count | None,
@@ -181,18 +176,131 @@ class LlmLoadModelConfig(LoadSettings):
             description="How many predictions run at once, from 1 to 1,023; further ones queue. LM Studio's default "
             "is 4.",
         ),
-        WireKey("llm.load.numParallelSessions"),
+        WireKey(".numParallelSessions"),
     ] = None
     use_unified_kv_cache: Annotated[
         bool | None,
         Field(description="Whether parallel predictions share one key-value cache. LM Studio's default is `True`."),
-        WireKey("llm.load.useUnifiedKvCache", default=True),
+        WireKey(".useUnifiedKvCache", default=True),
     ] = None
-    prompt_template: Annotated[
+    auto_fit: Annotated[
+        bool | None,
+        Field(
+            description="Whether the server chooses the context length and the use of GPUs so that the model fits. "
+            "LM Studio's default is `True`. Setting `context_length`, `gpu_strict_vram_cap` or part of `gpu` (except "
+            "`disabled_gpus`) turns it off."
+        ),
+        WireKey(".llama.autoFit"),
+    ] = None
+    auto_fit_min_context_length: Annotated[
+        Natural | None,
+        Field(
+            description="The shortest context length that `auto_fit` may choose, in tokens. LM Studio's default is "
+            "0, which allows any."
+        ),
+        WireKey(".autoFitMinContextLength", default=0),
+    ] = None
+    physical_batch_size: Annotated[
+        Count | None,
+        Field(
+            description="How many tokens of each step are computed at once; see `eval_batch_size`. LM Studio's "
+            "default is 512."
+        ),
+        WireKey(".llama.physicalBatchSize"),
+    ] = None
+    flash_attention: Annotated[
+        bool | None,
+        Field(description="Whether to use flash attention, which is faster and needs less memory."),
+        WireKey(".llama.flashAttention", default=True),
+    ] = None
+    use_fp16_for_kv_cache: Annotated[
+        bool | None,
+        Field(
+            alias="useFp16ForKVCache",
+            description="Whether to store the key-value cache as 16-bit numbers. LM Studio's default is `True`.",
+        ),
+        WireKey(".llama.useFp16ForKVCache", default=True),
+    ] = None
+    try_direct_io: Annotated[
+        bool | None,
+        Field(
+            alias="tryDirectIO",
+            description="Whether to read the model's file without the system's cache (direct I/O), if possible.",
+        ),
+        WireKey(".llama.tryDirectIO"),
+    ] = None
+    llama_cpp_arguments_override: Annotated[
         WireDict | None,
-        Field(description="Prompt template, as LM Studio's API defines it. If unset, the model's own is used."),
-        WireKey("llm.load.promptTemplate"),
+        Field(
+            description="Changes the arguments of llama.cpp's server, if `enabled`. `disabled_parameters` lists "
+            "those of LM Studio to omit (`exclude_all_config` omits all), and `override_parameters` lists dicts with "
+            "`key` and `value` to append."
+        ),
+        WireKey(".llama.argumentsOverride"),
     ] = None
+    llama_k_cache_quantization_type: Annotated[
+        OrOff[CacheQuantization] | None,
+        Field(
+            alias="llamaKCacheQuantizationType",
+            description="Number type of the keys in the cache. `False` leaves them unquantized.",
+        ),
+        WireKey(".llama.kCacheQuantizationType", checkbox=True, off="f16", default=unchecked("f16")),
+    ] = None
+    llama_v_cache_quantization_type: Annotated[
+        OrOff[CacheQuantization] | None,
+        Field(
+            alias="llamaVCacheQuantizationType",
+            description="Number type of the values in the cache. `False` leaves them unquantized.",
+        ),
+        WireKey(".llama.vCacheQuantizationType", checkbox=True, off="f16", default=unchecked("f16")),
+    ] = None
+
+    def implied_fields(self) -> dict[str, Any]:
+        """Return the wire fields that accompany the settings that are set, unless these or `raw` contain them.
+
+        Any setting that `auto_fit` would choose switches that off.
+        """
+        fit = wire_keys(type(self))["auto_fit"]
+        return dict.fromkeys((fit.key, *fit.copies) if self._manual_settings() else (), False)
+
+    def _manual_settings(self) -> list[str]:
+        """Return what is set of that which `auto_fit` chooses."""
+        settings = [(name, getattr(self, name)) for name in _MANUAL]
+        settings += [(f"gpu.{name}", getattr(self.gpu, name)) for name in _MANUAL_GPU if self.gpu]
+        return [f"{name}={value!r}" for name, value in settings if value is not None]
+
+    def check_together(self) -> None:
+        """Reject settings that exclude each other."""
+        if self.auto_fit and (manual := self._manual_settings()):
+            raise LMStudioValueError(f"auto_fit=True excludes {', '.join(manual)}; unset auto_fit, or the others")
+
+
+class DecisionLoadModelConfig(_GenerativeLoadSettings):
+    """How to load a decision model. Takes effect only if the call loads the model.
+
+    If a setting is unset, the server's default for the model applies.
+    """
+
+    prefix: ClassVar[str] = "decision.load"
+
+    context_length: Annotated[
+        Natural | None,
+        Field(
+            description="Context length in tokens. 0 leaves it to the engine. If unset, the server's default for the "
+            "model applies."
+        ),
+        WireKey(".contextLength"),
+    ] = None
+
+
+class LlmLoadModelConfig(_GenerativeLoadSettings):
+    """How to load a language model. Takes effect only if the call loads the model.
+
+    If a setting is unset, the server's default for the model applies.
+    """
+
+    prefix: ClassVar[str] = "llm.load"
+
     auto_fit: Annotated[
         bool | None,
         Field(
@@ -202,26 +310,10 @@ class LlmLoadModelConfig(LoadSettings):
         ),
         WireKey(_AUTO_FIT[0], copies=_AUTO_FIT[1:]),
     ] = None
-    auto_fit_min_context_length: Annotated[
-        Natural | None,
-        Field(
-            description="The shortest context length that `auto_fit` may choose, in tokens. LM Studio's default is "
-            "0, which allows any."
-        ),
-        WireKey("llm.load.autoFitMinContextLength", default=0),
-    ] = None
-    physical_batch_size: Annotated[
-        Count | None,
-        Field(
-            description="How many tokens of each step are computed at once; see `eval_batch_size`. LM Studio's "
-            "default is 512."
-        ),
-        WireKey("llm.load.llama.physicalBatchSize"),
-    ] = None
-    flash_attention: Annotated[
-        bool | None,
-        Field(description="Whether to use flash attention, which is faster and needs less memory."),
-        WireKey("llm.load.llama.flashAttention", default=True),
+    prompt_template: Annotated[
+        WireDict | None,
+        Field(description="Prompt template, as LM Studio's API defines it. If unset, the model's own is used."),
+        WireKey("llm.load.promptTemplate"),
     ] = None
     context_checkpoints: Annotated[
         Natural | None,
@@ -232,47 +324,6 @@ class LlmLoadModelConfig(LoadSettings):
         str | None,
         Field(description="Text that ends the reasoning when `reasoning_budget` is used up. None by default."),
         WireKey("llm.load.llama.reasoningBudgetMessage"),
-    ] = None
-    use_fp16_for_kv_cache: Annotated[
-        bool | None,
-        Field(
-            alias="useFp16ForKVCache",
-            description="Whether to store the key-value cache as 16-bit numbers. LM Studio's default is `True`.",
-        ),
-        WireKey("llm.load.llama.useFp16ForKVCache", default=True),
-    ] = None
-    try_direct_io: Annotated[
-        bool | None,
-        Field(
-            alias="tryDirectIO",
-            description="Whether to read the model's file without the system's cache (direct I/O), if possible.",
-        ),
-        WireKey("llm.load.llama.tryDirectIO"),
-    ] = None
-    llama_cpp_arguments_override: Annotated[
-        WireDict | None,
-        Field(
-            description="Changes the arguments of llama.cpp's server, if `enabled`. `disabled_parameters` lists "
-            "those of LM Studio to omit (`exclude_all_config` omits all), and `override_parameters` lists dicts with "
-            "`key` and `value` to append."
-        ),
-        WireKey("llm.load.llama.argumentsOverride"),
-    ] = None
-    llama_k_cache_quantization_type: Annotated[
-        OrOff[CacheQuantization] | None,
-        Field(
-            alias="llamaKCacheQuantizationType",
-            description="Number type of the keys in the cache. `False` leaves them unquantized.",
-        ),
-        WireKey("llm.load.llama.kCacheQuantizationType", checkbox=True, off="f16", default=unchecked("f16")),
-    ] = None
-    llama_v_cache_quantization_type: Annotated[
-        OrOff[CacheQuantization] | None,
-        Field(
-            alias="llamaVCacheQuantizationType",
-            description="Number type of the values in the cache. `False` leaves them unquantized.",
-        ),
-        WireKey("llm.load.llama.vCacheQuantizationType", checkbox=True, off="f16", default=unchecked("f16")),
     ] = None
     speculative_draft_mtp: Annotated[
         bool | None,
@@ -324,23 +375,15 @@ class LlmLoadModelConfig(LoadSettings):
     def implied_fields(self) -> dict[str, Any]:
         """Return the wire fields that accompany the settings that are set, unless these or `raw` contain them.
 
-        Any setting that chooses how to draft also switches off the drafting of the model's own defaults, and any that
-        `auto_fit` would choose switches that off.
+        Any setting that chooses how to draft also switches off the drafting of the model's own defaults.
         """
         selectors = (self.speculative_draft_mtp, self.speculative_draft_simple, self.speculative_draft_model)
         sidecars = {} if selectors == (None, None, None) else _SIDECARS_OFF
-        return sidecars | dict.fromkeys(_AUTO_FIT if self._manual_settings() else (), False)
-
-    def _manual_settings(self) -> list[str]:
-        """Return what is set of that which `auto_fit` chooses."""
-        settings = [(name, getattr(self, name)) for name in _MANUAL]
-        settings += [(f"gpu.{name}", getattr(self.gpu, name)) for name in _MANUAL_GPU if self.gpu]
-        return [f"{name}={value!r}" for name, value in settings if value is not None]
+        return sidecars | super().implied_fields()
 
     def check_together(self) -> None:
         """Reject settings that exclude each other, or that need one another."""
-        if self.auto_fit and (manual := self._manual_settings()):
-            raise LMStudioValueError(f"auto_fit=True excludes {', '.join(manual)}; unset auto_fit, or the others")
+        super().check_together()
         least, most = self.speculative_draft_min_tokens, self.speculative_draft_max_tokens
         if self.speculative_draft_mtp and self.speculative_draft_simple:
             raise LMStudioValueError("speculative_draft_mtp and speculative_draft_simple exclude each other")
@@ -352,9 +395,12 @@ class LlmLoadModelConfig(LoadSettings):
             )
 
 
-LOAD_CONFIGS: Mapping[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadModelConfig]] = {
+LOAD_CONFIGS: Mapping[
+    ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadModelConfig] | type[DecisionLoadModelConfig]
+] = {
     "llm": LlmLoadModelConfig,
     "embedding": EmbeddingLoadModelConfig,
+    "decision": DecisionLoadModelConfig,
 }
 """The load settings of each kind of model."""
 

@@ -17,6 +17,10 @@ _GPU_RATIOS = {
         "num_cpu_expert_layers_ratio": "llm.load.numCpuExpertLayersRatio",
     },
     "embedding.load": {"ratio": "embedding.load.llama.acceleration.offloadRatio"},
+    "decision.load": {
+        "ratio": "decision.load.llama.acceleration.offloadRatio",
+        "num_cpu_expert_layers_ratio": "decision.load.numCpuExpertLayersRatio",
+    },
 }
 """The ratios of `GpuSetting` with their wire keys, for each kind of model."""
 _STRATEGIES = {"evenly": "evenly", "priorityOrder": "favorMainGpu"}

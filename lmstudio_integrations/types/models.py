@@ -81,7 +81,7 @@ class Quantization(WireModel):
 
 
 class ModelInfoBase(TaggedModel):
-    """The info of a downloaded model, of either kind.
+    """The info of a downloaded model, of any kind.
 
     `size_bytes` is the size on disk, `max_context_length` the longest supported context in tokens.
     A `device_identifier` of `None` means this machine.
@@ -105,7 +105,7 @@ class ModelInfoBase(TaggedModel):
 
 
 class _Instance(WireModel):
-    """The info of a loaded instance, of either kind.
+    """The info of a loaded instance, of any kind.
 
     `context_length` is the one it was loaded with, in tokens; `ttl_ms` its idle time to live in milliseconds
     (`None`: it is never unloaded); `last_used_time` a Unix time in milliseconds.
@@ -134,6 +134,19 @@ class EmbeddingModelInfo(ModelInfoBase):
     type: str = "embedding"
 
 
+class DecisionModelInfo(ModelInfoBase):
+    """A downloaded decision model.
+
+    `decision_type`: what its file says of its kind. `has_vision_adapter`: it sees images. A `max_context_length` of 0
+    is not known.
+    """
+
+    type: str = "decision"
+    max_context_length: int = 0
+    decision_type: str | None = None
+    has_vision_adapter: bool = False
+
+
 class LlmInstanceInfo(LlmInfo, _Instance):
     """A loaded language model."""
 
@@ -142,16 +155,24 @@ class EmbeddingModelInstanceInfo(EmbeddingModelInfo, _Instance):
     """A loaded embedding model."""
 
 
-ModelInfo = LlmInfo | EmbeddingModelInfo
-ModelInstanceInfo = LlmInstanceInfo | EmbeddingModelInstanceInfo
+class DecisionModelInstanceInfo(DecisionModelInfo, _Instance):
+    """A loaded decision model."""
 
-INFO_TYPES: dict[str, type[LlmInfo] | type[EmbeddingModelInfo]] = {
+
+ModelInfo = LlmInfo | EmbeddingModelInfo | DecisionModelInfo
+ModelInstanceInfo = LlmInstanceInfo | EmbeddingModelInstanceInfo | DecisionModelInstanceInfo
+
+INFO_TYPES: dict[str, type[LlmInfo] | type[EmbeddingModelInfo] | type[DecisionModelInfo]] = {
     "llm": LlmInfo,
     "embedding": EmbeddingModelInfo,
+    "decision": DecisionModelInfo,
 }
-INSTANCE_INFO_TYPES: dict[str, type[LlmInstanceInfo] | type[EmbeddingModelInstanceInfo]] = {
+INSTANCE_INFO_TYPES: dict[
+    str, type[LlmInstanceInfo] | type[EmbeddingModelInstanceInfo] | type[DecisionModelInstanceInfo]
+] = {
     "llm": LlmInstanceInfo,
     "embedding": EmbeddingModelInstanceInfo,
+    "decision": DecisionModelInstanceInfo,
 }
 
 

@@ -8,12 +8,12 @@ import runpy
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from lmstudio_integrations.emulator import Catalog
-from lmstudio_integrations.emulator.models.catalog import BUNDLED, load, parse_model, parse_plugins
+from lmstudio_integrations.emulator.models.catalog import BUNDLED, load, parse_model
 from tools import outputs
 
 COOKBOOK = outputs.CATALOG.parent
@@ -146,8 +146,8 @@ RECIPES = (
 )
 
 
-PLUGINS = parse_plugins(runpy.run_path(str(COOKBOOK / FILES_EMULATOR))["PLUGINS"])
-CATALOG = replace(load(outputs.CATALOG), plugins=PLUGINS)
+PLUGINS = Catalog.parse({"plugin": runpy.run_path(str(COOKBOOK / FILES_EMULATOR))["PLUGINS"]})
+CATALOG = load(outputs.CATALOG).extended(PLUGINS)
 """The models of the cookbook, and the plugins of its emulators."""
 
 
@@ -171,7 +171,7 @@ def renamed(catalog: Catalog) -> Catalog:
     models = tuple(
         entry.model_copy(update={"key": other_key(entry.key), "tokens_per_second": None}) for entry in entries
     )
-    return Catalog(models, catalog.presets, catalog.plugins)
+    return Catalog(models=models, presets=catalog.presets, plugins=catalog.plugins)
 
 
 def other_key(key: str) -> str:

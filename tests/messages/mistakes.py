@@ -452,7 +452,7 @@ MISTAKES: tuple[tuple[str, tuple[str, ...], Trigger], ...] = (
     (
         "preset",
         NATIVE,
-        served(preset="mine", catalog=Catalog(tuple(models()), (Preset(identifier="poet", fields={}),))),
+        served(preset="mine", catalog=Catalog(models=tuple(models()), presets=(Preset(identifier="poet", fields={}),))),
     ),
     ("timeouts", EACH, served(prompt="stall", idle_timeout=0.2)),
     ("timeouts", CHAT, served(prompt="stall", timeout=0.5)),

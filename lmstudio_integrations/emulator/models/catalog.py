@@ -8,16 +8,15 @@ import os
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from lmstudio_integrations._support.environment import regular
-from lmstudio_integrations._support.suggestions import closest_names, explain_unknown_name
-from lmstudio_integrations._support.typeguards import is_list, is_mapping, is_object
+from lmstudio_integrations._support.suggestions import explain_unknown_name
+from lmstudio_integrations._support.typeguards import is_mapping, is_object
 from lmstudio_integrations.emulator.engines.base import EngineError, ModelMetadata
 from lmstudio_integrations.emulator.engines.llama_cpp import header_of, is_embedding
 from lmstudio_integrations.emulator.engines.scripted import ANY_TOOL, parse_rules
@@ -25,10 +24,11 @@ from lmstudio_integrations.emulator.engines.weights import BUNDLES
 from lmstudio_integrations.emulator.plugins import CatalogTable, PluginEntry
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.requests import ARTIFACT
-from lmstudio_integrations.types._config_base import Settings
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 EngineName = Literal["scripted", "llama_cpp"]
 """The names of the engines, as their classes have them."""
@@ -47,53 +47,79 @@ Gibibytes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ModelEntry(CatalogTable):
-    """One model of the catalog. Fields that are not set are read from the weights.
+    """One model of the catalog. Fields that are not set are read from the weights."""
 
-    `key` is the key that clients request; `aliases` are further names. `path` is `publisher/repository/file`.
-    `weights` is a bundled name or a path; with weights, the default engine is `llama_cpp`. `params` is the number of
-    parameters, for example `7B`. `context_length` is the default context length of a load, in tokens. `preload` loads
-    the model at the start. With `downloaded = false`, clients must download it first. `load_seconds` and
-    `tokens_per_second` are the pace of a scripted model, `slots` the predictions that run at once, `rules` the rules
-    of a scripted model.
-
-    `memory_gib` is what its weights take in memory (default: their size on disk), and `kib_per_token` what a token of
-    context takes. The server's own estimate is that times `estimate_factor`. With `loaded_context_length`, every load
-    ends at that context length, whatever was requested.
-    """
-
-    key: Annotated[str, Field(min_length=1, max_length=1024)]
-    kind: ModelKind = "llm"
-    engine: EngineName = "scripted"
-    weights: str | None = None
-    path: str | None = None
-    publisher: str | None = None
-    display_name: str | None = None
-    architecture: str | None = None
-    params: str | None = None
-    size_bytes: Annotated[int, Field(ge=1)] | None = None
-    quantization: tuple[str, int] | None = None
-    context_length: Annotated[int, Field(ge=1)] | None = None
-    max_context_length: Annotated[int, Field(ge=1)] | None = None
-    embedding_length: Annotated[int, Field(ge=1)] | None = None
-    vision: bool | None = None
-    tools: bool | None = None
-    aliases: tuple[str, ...] = ()
-    preload: bool = False
-    downloaded: bool = True
-    load_seconds: Annotated[float, Field(ge=0)] | None = None
-    tokens_per_second: Annotated[float, Field(gt=0)] | None = None
-    slots: Annotated[int, Field(ge=1, le=1023)] | None = None
-    memory_gib: Gibibytes | None = None
-    kib_per_token: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 48.0
-    estimate_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    loaded_context_length: Annotated[int, Field(ge=1)] | None = None
-    rules: Annotated[tuple[Any, ...], Field(alias="rule")] = ()
+    key: Annotated[str, Field(min_length=1, max_length=1024, description="The model key that programs request.")]
+    kind: Annotated[ModelKind, Field(description="`llm` (default), `embedding` or `decision`.")] = "llm"
+    engine: Annotated[
+        EngineName, Field(description="`llama_cpp` (default for a model with `weights`) or `scripted`.")
+    ] = "scripted"
+    weights: Annotated[
+        str | None, Field(description=f"{', '.join(f'`{name}`' for name in BUNDLED)}, or the path of a GGUF file.")
+    ] = None
+    aliases: Annotated[tuple[str, ...], Field(description="Further names.")] = ()
+    path: Annotated[str | None, Field(description="The path in listings: `publisher/repository/file`.")] = None
+    publisher: Annotated[str | None, Field(description="The publisher in listings.")] = None
+    display_name: Annotated[str | None, Field(description="The name for people.")] = None
+    architecture: Annotated[str | None, Field(description="The architecture in listings, such as `llama`.")] = None
+    params: Annotated[str | None, Field(description="The number of parameters, such as `7B`.")] = None
+    size_bytes: Annotated[
+        int | None, Field(ge=1, description="The size on disk; 1 MB by default if the model is scripted.")
+    ] = None
+    quantization: Annotated[
+        tuple[str, int] | None, Field(description='The name and bits of the quantization, as in `["Q4_K_M", 4]`.')
+    ] = None
+    context_length: Annotated[
+        int | None, Field(ge=1, description="The default context length of a load, in tokens.")
+    ] = None
+    max_context_length: Annotated[int | None, Field(ge=1, description="The longest context length, in tokens.")] = None
+    loaded_context_length: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="The context length of every load, whatever was requested, as of a server that fits it to the "
+            "memory.",
+        ),
+    ] = None
+    embedding_length: Annotated[
+        int | None, Field(ge=1, description="The length of the vectors of a scripted embedding model.")
+    ] = None
+    vision: Annotated[bool | None, Field(description="Whether it supports images.")] = None
+    tools: Annotated[bool | None, Field(description="Whether it was trained to use tools.")] = None
+    preload: Annotated[bool, Field(description="Whether it is loaded at the start.")] = False
+    downloaded: Annotated[
+        bool, Field(description="With `false`, clients must download it before they can load it.")
+    ] = True
+    slots: Annotated[int | None, Field(ge=1, le=1023, description="Predictions that run at once.")] = None
+    memory_gib: Annotated[
+        Gibibytes | None,
+        Field(description="The [memory](#memory-and-linked-devices) of its weights; by default their size on disk."),
+    ] = None
+    kib_per_token: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="The memory of a token of context; 48 by default.")
+    ] = 48.0
+    estimate_factor: Annotated[
+        float,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="What the server's estimates of its memory are, as a multiple of the truth.",
+        ),
+    ] = 1.0
+    load_seconds: Annotated[float | None, Field(ge=0, description="How long a scripted model loads.")] = None
+    tokens_per_second: Annotated[float | None, Field(gt=0, description="How fast a scripted model writes.")] = None
+    rules: Annotated[
+        tuple[Any, ...],
+        Field(alias="rule", description="The [rules](#rules-of-scripted-models) of a scripted model."),
+    ] = ()
 
     @model_validator(mode="before")
     @classmethod
-    def _with_engine(cls, table: Any) -> Any:
-        """Use real weights by default, where there are any."""
-        return {"engine": "llama_cpp", **table} if is_object(table) and table.get("weights") else table
+    def _read(cls, value: Any) -> Any:
+        """Read a key alone, which stands for a scripted model; use real weights by default, where there are any."""
+        if isinstance(value, str):
+            return parse_model(value, scripted="=" not in value).model_dump(exclude_unset=True)
+        return {"engine": "llama_cpp", **value} if is_object(value) and value.get("weights") else value
 
     @field_validator("rules")
     @classmethod
@@ -130,21 +156,30 @@ class ModelEntry(CatalogTable):
 
 
 class DeviceEntry(CatalogTable):
-    """One device of the catalog, which LM Link connects to this machine.
+    """One device of the catalog, which LM Link connects to this machine."""
 
-    `name` is what users call it; `identifier`, by default the same, is what clients send. `memory_gib` is its memory
-    for models, without a limit by default. `speed` is a factor for the pace of scripted models. `models` are the keys
-    of those that it has, by default all of the catalog, downloaded or not. One device may be `preferred`: it comes
-    before this machine where a request names no device. With `connected = false`, it is known but away.
-    """
-
-    name: Annotated[str, Field(min_length=1)]
-    identifier: Annotated[str, Field(min_length=1)] | None = None
-    memory_gib: Gibibytes | None = None
-    speed: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    models: tuple[str, ...] | None = None
-    preferred: bool = False
-    connected: bool = True
+    name: Annotated[str, Field(min_length=1, description="What users call it.")]
+    identifier: Annotated[str | None, Field(min_length=1, description="What clients send; by default the name.")] = None
+    memory_gib: Annotated[Gibibytes | None, Field(description="Its memory for models; by default without a limit.")] = (
+        None
+    )
+    speed: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="How much faster scripted models load and write there.")
+    ] = 1.0
+    models: Annotated[
+        tuple[str, ...] | None,
+        Field(
+            description="The keys of the models that it has, also of those with `downloaded = false`; by default all "
+            "of the catalog."
+        ),
+    ] = None
+    preferred: Annotated[
+        bool, Field(description="Whether it is used where a request names no device; at most one device is.")
+    ] = False
+    connected: Annotated[
+        bool,
+        Field(description="With `false`, it is known, but away until it is [connected](emulator.md#linked-devices)."),
+    ] = True
 
     @field_validator("name", "identifier")
     @classmethod
@@ -162,46 +197,62 @@ class DeviceEntry(CatalogTable):
 class Preset(CatalogTable):
     """A named set of prediction settings; those of a request override it."""
 
-    identifier: Annotated[str, Field(min_length=1)]
-    name: str | None = None
-    fields: dict[str, Any] = Field(default_factory=dict[str, Any])
-    """The settings by their wire keys."""
+    identifier: Annotated[str, Field(min_length=1, description="What requests name.")]
+    name: Annotated[str | None, Field(description="Another name.")] = None
+    fields: Annotated[
+        dict[str, Any],
+        Field(description="The settings by their wire keys; in a table, they stand beside `identifier` instead."),
+    ] = Field(default_factory=dict[str, Any])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_settings(cls, value: Any) -> Any:
+        """Read the settings of a table, by the names of `LlmPredictionConfig`."""
+        if not is_object(value) or "fields" in value:
+            return value
+        settings = {name: setting for name, setting in value.items() if name not in cls.model_fields}
+        own = {name: setting for name, setting in value.items() if name in cls.model_fields}
+        return own | {"fields": LlmPredictionConfig.parse(settings).to_fields()}
 
 
-@dataclass(frozen=True, slots=True)
-class Catalog:
-    """All models, presets, plugins and linked devices of one server.
+class Catalog(CatalogTable):
+    """All models, presets, plugins and linked devices of one server."""
 
-    Attributes:
-        memory_gib: The memory of this machine for models; `None` for no limit.
+    models: Annotated[tuple[ModelEntry, ...], Field(alias="model")] = ()
+    presets: Annotated[tuple[Preset, ...], Field(alias="preset")] = ()
+    plugins: Annotated[tuple[PluginEntry, ...], Field(alias="plugin")] = ()
+    devices: Annotated[tuple[DeviceEntry, ...], Field(alias="device")] = ()
+    memory_gib: Annotated[
+        Gibibytes | None, Field(description="The memory of this machine for models; by default without a limit.")
+    ] = None
 
-    Raises:
-        LMStudioValueError: If two models have the same key, two plugins the same identifier, or two devices the same
-            name or identifier; if several devices are preferred, or one has an unknown model; or if the memory is not
-            above 0.
-    """
+    @classmethod
+    def parse(cls, tables: Mapping[str, Any]) -> Self:
+        """Read the tables of a TOML file, or the same values in Python.
 
-    models: tuple[ModelEntry, ...] = ()
-    presets: tuple[Preset, ...] = ()
-    plugins: tuple[PluginEntry, ...] = ()
-    devices: tuple[DeviceEntry, ...] = ()
-    memory_gib: float | None = None
+        Raises:
+            LMStudioValueError: If a field is invalid; the message names it and the table.
+        """
+        try:
+            return cls.model_validate(tables)
+        except ValidationError as error:
+            raise LMStudioValueError("; ".join(_explain(each, tables) for each in error.errors())) from error
 
-    def __post_init__(self) -> None:
+    @field_validator("plugins", mode="before")
+    @classmethod
+    def _read_plugins(cls, plugins: Any) -> Any:
+        """Read plugins by identifier, each a list of functions, or a table without its identifier."""
+        if not is_mapping(plugins):
+            return plugins
+        tables = {name: each if is_mapping(each) else {"functions": each} for name, each in plugins.items()}
+        return [{**table, "identifier": name} for name, table in tables.items()]
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
         _require_unique("model key", (entry.key for entry in self.models))
         _require_unique("plugin", (entry.identifier for entry in self.plugins))
         _require_unique("device", (entry.name for entry in self.devices))
         _require_unique("device identifier", (entry.full_identifier for entry in self.devices))
-        self._check_memory()
-        self._check_devices()
-
-    def _check_memory(self) -> None:
-        memory: object = self.memory_gib
-        is_number = isinstance(memory, int | float) and not isinstance(memory, bool) and 0 < memory < float("inf")
-        if memory is not None and not is_number:
-            raise LMStudioValueError(f"memory_gib: must be a number above 0, got {memory!r}")
-
-    def _check_devices(self) -> None:
         preferred = [repr(entry.name) for entry in self.devices if entry.preferred]
         if len(preferred) > 1:
             raise LMStudioValueError(f"preferred: only one device may be, not {' and '.join(preferred)}")
@@ -210,6 +261,16 @@ class Catalog:
             for key in set(device.models or ()).difference(keys):
                 hint = explain_unknown_name(key, keys)
                 raise LMStudioValueError(f"the device {device.name!r} has the unknown model {key!r}; {hint}")
+        return self
+
+    def extended(self, more: "Catalog") -> Self:
+        """Return a catalog that has the models and plugins of another one as well.
+
+        Raises:
+            LMStudioValueError: If both have the same model, or the same plugin.
+        """
+        models, plugins = (*self.models, *more.models), (*self.plugins, *more.plugins)
+        return self.parse({**dict(self), "models": models, "plugins": plugins})
 
     def find(self, name: str) -> list[ModelEntry]:
         """Return the entries for a name, best first: a key, an alias or a path (docs/protocol.md#model-matching)."""
@@ -226,6 +287,50 @@ class Catalog:
         requested = name.casefold()
         names = ((preset, {preset.identifier, preset.name or preset.identifier}) for preset in self.presets)
         return next((preset for preset, known in names if requested in map(str.casefold, known)), None)
+
+
+_TABLES: dict[str, type[CatalogTable]] = {
+    "model": ModelEntry,
+    "preset": Preset,
+    "plugin": PluginEntry,
+    "device": DeviceEntry,
+}
+
+
+def _explain(problem: Any, tables: Mapping[str, Any]) -> str:
+    """Return what is wrong in a table, which is named as in the file."""
+    kind, *place = problem["loc"] or ("",)
+    where, table = "", cast("type[CatalogTable]", Catalog)
+    if kind.removesuffix("s") in _TABLES and place:
+        kind, listed = kind.removesuffix("s"), tables.get(kind)
+        table, at = _TABLES[kind], place.pop(0)
+        entry: object = listed[at] if isinstance(listed, list | tuple) else None
+        name = next((entry[name] for name in _NAMES if name in entry), "?") if is_mapping(entry) else entry
+        where = f"{kind} {name!r}"
+    elif kind:
+        place = [kind, *place]
+    return ": ".join(filter(None, (where, ".".join(map(str, place)), _explain_alone(problem, table))))
+
+
+_NAMES = ("key", "identifier", "name")
+"""What names a table, best first."""
+
+
+def _explain_alone(problem: Any, table: type[CatalogTable]) -> str:
+    match problem["type"]:
+        case "value_error":  # our own text, which has the value
+            return str(problem["ctx"]["error"])
+        case "extra_forbidden":
+            names = [field.alias or name for name, field in table.model_fields.items()]
+            return f"unknown field; {explain_unknown_name(str(problem['loc'][-1]), names)}"
+        case "missing":
+            return str(problem["msg"])
+        case "model_type":
+            return f"it must be a table (got {problem['input']!r})"
+        case "tuple_type" if len(problem["loc"]) == 1:
+            return f"must be a list of tables, each headed [[{problem['loc'][0]}]] (got {problem['input']!r})"
+        case _:
+            return f"{problem['msg']} (got {problem['input']!r})"
 
 
 def _require_unique(what: str, names: Iterable[str]) -> None:
@@ -372,96 +477,32 @@ def load(path: Path) -> Catalog:
     """
     if os.path.isdir(path):  # noqa: PTH112 - raises nothing if it is not permitted
         return Catalog(models=scan(path))
-    tables, text = read_toml(path, "catalog")
-    try:
-        return from_tables(tables)
-    except RecursionError:
-        raise nested_too_deeply(path, "catalog") from None
-    except LMStudioValueError as error:
-        line = _line_of(str(error), text, tables)
-        raise LMStudioValueError(f"the catalog {str(path)!r}{f', line {line}' if line else ''}: {error}") from error
+    return read_toml(path, "catalog", Catalog.parse)
 
 
-def _line_of(message: str, text: str, tables: Mapping[str, Any]) -> int | None:
-    """Return the line of a TOML file that an error is about: that of the field, else that of its table."""
-    lines = [(number, match[1]) for number, line in enumerate(text.splitlines(), 1) if (match := _NAME.match(line))]
-    for name, parse in _PARSERS.items():
-        starts = [index for index, (_, each) in enumerate(lines) if each == name]
-        values = tables.get(name, [])
-        for start, end, table in zip(starts, [*starts[1:], None], values if is_list(values) else [], strict=False):
-            try:
-                parse(table)
-            except LMStudioValueError:
-                return _line_in(message, lines[start:end]) or lines[start][0]
-    return _line_in(message, lines)
-
-
-def _line_in(message: str, lines: Sequence[tuple[int, str]]) -> int | None:
-    """Return the first of some lines with a name that an error contains; of several rules, that of the right one."""
-    rule = re.search(r"\brule (\d+):", message)
-    rule_lines = [number for number, name in lines if name in {"model.rule", "plugin.rule"}]
-    if rule and 1 <= int(rule[1]) <= len(rule_lines):  # inline rules have no such lines
-        return rule_lines[int(rule[1]) - 1]
-    names = set(re.findall(r"(\w+)(?=[:='])", message.partition(" (got ")[0]))
-    return next((number for number, name in lines if name in names), None)
-
-
-_NAME = re.compile(r"\s*\[*\s*([\w.]+)\s*[]=]")
-"""The name of a field or a table, at the beginning of a line."""
-
-
-def read_toml(path: Path, what: str) -> tuple[dict[str, Any], str]:
-    """Return the tables of a TOML file, and its text.
+def read_toml(path: Path, what: str, read: Callable[[Mapping[str, Any]], T]) -> T:
+    """Return what is read of the tables of a TOML file.
 
     Raises:
-        LMStudioValueError: If it cannot be read; the message contains `what`.
+        LMStudioValueError: If it cannot be read, or something in it is invalid; the message contains `what`.
     """
     try:
-        text = regular(path).read_text(encoding="utf-8")
-        return tomllib.loads(text), text
+        tables = tomllib.loads(regular(path).read_text(encoding="utf-8"))
     except RecursionError:
-        raise nested_too_deeply(path, what) from None
+        raise _nested_too_deeply(path, what) from None
     except (OSError, ValueError) as error:  # the latter for text that is no UTF-8, or no TOML
         reason = getattr(error, "strerror", None) or error
         raise LMStudioValueError(f"cannot read the {what} {str(path)!r}: {reason}") from error
+    try:
+        return read(tables)
+    except RecursionError:
+        raise _nested_too_deeply(path, what) from None
+    except LMStudioValueError as error:
+        raise LMStudioValueError(f"the {what} {str(path)!r}: {error}") from error
 
 
-def nested_too_deeply(path: Path, what: str) -> LMStudioValueError:
-    """Return the error for a file that only a deeper recursion could read."""
+def _nested_too_deeply(path: Path, what: str) -> LMStudioValueError:
     return LMStudioValueError(f"cannot read the {what} {str(path)!r}: it is nested too deeply")
-
-
-def _tables_of(tables: Mapping[str, Any], name: str) -> Sequence[Any]:
-    """Return the tables of one name.
-
-    Raises:
-        LMStudioValueError: If there is one table, or a plain value, instead of a list.
-    """
-    values: Sequence[Any] = tables.get(name, [])
-    if not isinstance(values, list | tuple):
-        raise LMStudioValueError(f"{name!r} must be a list of tables, each headed [[{name}]], got {values!r}")
-    return values
-
-
-def from_tables(tables: Mapping[str, Any]) -> Catalog:
-    """Build a catalog from the tables of a TOML file.
-
-    Raises:
-        LMStudioValueError: If a table has an invalid field; the message names it.
-    """
-    unknown = tables.keys() - {*_PARSERS, "memory_gib"}
-    if unknown:
-        raise LMStudioValueError(
-            f"the catalog has the unknown table {min(unknown)!r}; it may have [[model]], [[preset]], [[plugin]] and "
-            "[[device]]"
-        )
-    return Catalog(
-        models=tuple(parse_entry(table) for table in _tables_of(tables, "model")),
-        presets=tuple(parse_preset(table) for table in _tables_of(tables, "preset")),
-        plugins=tuple(parse_plugin(table) for table in _tables_of(tables, "plugin")),
-        devices=tuple(parse_device(table) for table in _tables_of(tables, "device")),
-        memory_gib=tables.get("memory_gib"),
-    )
 
 
 def check_weights(catalog: Catalog) -> None:
@@ -475,107 +516,3 @@ def check_weights(catalog: Catalog) -> None:
         is_there = model.weights in BUNDLED or os.path.isfile(file)  # noqa: PTH113 - raises nothing, as above
         if model.needs_weights and model.downloaded and not is_there:
             raise LMStudioValueError(f"model {model.key!r}: there is no file with the weights {model.weights!r}")
-
-
-def parse_entry(value: object) -> ModelEntry:
-    """Return the entry of a table, or of a key, which stands for a scripted model.
-
-    Raises:
-        LMStudioValueError: If it is something else, or a field is unknown or invalid.
-    """
-    if isinstance(value, ModelEntry):
-        return value
-    if isinstance(value, str):
-        return parse_model(value, scripted="=" not in value)
-    if not is_mapping(value):
-        raise LMStudioValueError(f"a model must be a table or a key, got {value!r}")
-    try:
-        return ModelEntry.model_validate(value)
-    except ValidationError as error:
-        raise LMStudioValueError(f"model {value.get('key', '?')!r}: {_explain(error, ModelEntry)}") from error
-
-
-def parse_plugin(table: object) -> PluginEntry:
-    """Return the entry of a table.
-
-    Raises:
-        LMStudioValueError: If it is something else, or a field is unknown or invalid.
-    """
-    if not is_mapping(table):
-        raise LMStudioValueError(f"a plugin must be a table, got {table!r}")
-    try:
-        return PluginEntry.model_validate(table)
-    except ValidationError as error:
-        raise LMStudioValueError(f"plugin {table.get('identifier', '?')!r}: {_explain(error, PluginEntry)}") from error
-
-
-def parse_plugins(plugins: Mapping[str, Any]) -> tuple[PluginEntry, ...]:
-    """Return the entries of plugins by identifier; each is a list of functions, or a table without its identifier.
-
-    Raises:
-        LMStudioValueError: If one is something else, or a field is unknown or invalid.
-    """
-    return tuple(
-        parse_plugin({**(plugin if is_mapping(plugin) else {"functions": plugin}), "identifier": identifier})
-        for identifier, plugin in plugins.items()
-    )
-
-
-def parse_device(table: object) -> DeviceEntry:
-    """Return the entry of a table.
-
-    Raises:
-        LMStudioValueError: If it is something else, or a field is unknown or invalid.
-    """
-    if not is_mapping(table):
-        raise LMStudioValueError(f"a device must be a table, got {table!r}")
-    try:
-        return DeviceEntry.model_validate(table)
-    except ValidationError as error:
-        raise LMStudioValueError(f"device {table.get('name', '?')!r}: {_explain(error, DeviceEntry)}") from error
-
-
-def parse_preset(table: object) -> Preset:
-    """Return the preset of a table: `identifier`, optional `name`, and settings by the names of `LlmPredictionConfig`.
-
-    Raises:
-        LMStudioValueError: If a setting is unknown or invalid.
-    """
-    if not is_mapping(table):
-        raise LMStudioValueError(f"a preset must be a table, got {table!r}")
-    settings = {name: value for name, value in table.items() if name not in {"identifier", "name"}}
-    try:
-        config: Settings = LlmPredictionConfig.parse(settings)
-        return Preset(identifier=table.get("identifier", ""), name=table.get("name"), fields=config.to_fields())
-    except (ValidationError, LMStudioValueError) as error:
-        reason = _explain(error, Preset) if isinstance(error, ValidationError) else error
-        raise LMStudioValueError(f"preset {table.get('identifier', '?')!r}: {reason}") from error
-
-
-def _explain(error: ValidationError, kind: type[CatalogTable]) -> str:
-    problems: Iterable[Any] = error.errors(include_url=False)
-    return "; ".join(
-        ": ".join(filter(None, (".".join(map(str, problem["loc"])), _explain_one(problem, kind))))
-        for problem in problems
-    )
-
-
-def _explain_one(problem: Mapping[str, Any], kind: type[CatalogTable]) -> str:
-    if problem["type"] == "value_error":  # our own text, which has the value
-        return str(problem["ctx"]["error"])
-    if problem["type"] == "extra_forbidden":
-        names = [field.alias or name for name, field in kind.model_fields.items()]
-        similar = closest_names(str(problem["loc"][-1]), names)
-        return f"unknown field; did you mean {similar[0]!r}?" if similar else "unknown field"
-    if problem["type"] == "missing":
-        return str(problem["msg"])
-    return f"{problem['msg']} (got {problem['input']!r})"
-
-
-_PARSERS: dict[str, Callable[[object], object]] = {
-    "model": parse_entry,
-    "preset": parse_preset,
-    "plugin": parse_plugin,
-    "device": parse_device,
-}
-"""What reads the tables of each name."""

@@ -29,9 +29,7 @@ from lmstudio_integrations.emulator.models.catalog import (
     DeviceEntry,
     bundled_entries,
     describe,
-    from_tables,
     load,
-    parse_entry,
     parse_model,
     scan,
 )
@@ -130,17 +128,17 @@ UNIMPLEMENTED: dict[str, Any] = {"name": "f", "description": "F", "parameters": 
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"models": []}, "unknown table 'models'"),
+        ({"modle": []}, "modle: unknown field; did you mean 'model'"),
         ({"model": [{"key": "a", "kidn": "llm"}]}, "model 'a': kidn"),
         ({"model": [{"key": "a"}, {"key": "a"}]}, "'a' twice"),
-        ({"model": [5]}, "a model must be a table or a key, got 5"),
+        ({"model": [5]}, r"model 5: it must be a table \(got 5\)"),
         ({"model": [{}]}, "key: Field required"),
         ({"preset": [{"identifier": "a", "temprature": 0}]}, "preset 'a': .*did you mean 'temperature'"),
-        ({"device": ["laptop"]}, "a device must be a table, got 'laptop'"),
+        ({"device": ["laptop"]}, r"device 'laptop': it must be a table \(got 'laptop'\)"),
         ({"model": [{"key": "a", "rule": [{"whn": {}}]}]}, "model 'a': rule: .*rule 1.*did you mean 'when'"),
         ({"model": [{"key": "a", "kind": "embedding", "rule": [{"then": [{"text": "x"}]}]}]}, "an embedding model can"),
         ({"model": [{"key": "a", "weights": "/no/such.gguf"}]}, "model 'a': there is no file .*/no/such.gguf"),
-        ({"memory_gib": 0}, "memory_gib: must be a number above 0, got 0"),
+        ({"memory_gib": 0}, r"memory_gib: .*greater than 0 \(got 0\)"),
         ({"device": [{"name": "a", "speeed": 2}]}, "device 'a': speeed: unknown field; did you mean 'speed'"),
         ({"device": [{"name": "local"}]}, "device 'local': name: 'local' stands for this machine"),
         ({"device": [{"name": "a", "identifier": "emulator"}]}, "identifier: 'emulator' stands for this machine"),
@@ -234,24 +232,24 @@ def test_the_header_of_a_file_decides_its_kind(tmp_path: Path) -> None:
         ("[[model]]\nkey = a", r"Invalid value \(at line 2, column 7\)"),
         (
             '[[model]]\nkey = "a"\n\n[[model]]\nkey = "b"\ncontxt_length = 5',
-            "line 6: model 'b': contxt_length: unknown field; did you mean 'context_length'",
+            "model 'b': contxt_length: unknown field; did you mean 'context_length'",
         ),
         (
             '[[model]]\nkey = "a"\n[[model.rule]]\nthen = []\n[[model.rule]]\nwhen = {lst = "x"}\nthen = []',
-            "line 5: model 'a': rule: rule 2: when: unknown key 'lst'",
+            "model 'a': rule: rule 2: when: unknown key 'lst'",
         ),
-        ('[model]\nkey = "a"', "line 1: 'model' must be a list of tables"),
+        ('[model]\nkey = "a"', "model: must be a list of tables, each headed .*model"),
         (
             'memory_gib = 8\n[[device]]\nname = "a"\n[[device]]\nname = "b"\nspeed = 0',
-            "line 6: device 'b': speed: .*greater than 0",
+            "device 'b': speed: .*greater than 0",
         ),
         (
             '[[plugin]]\nidentifier = "a/b"\ngenerator = true\n[[plugin.rule]]\nthen = 5',
-            "line 4: plugin 'a/b': rule: rule 1: then must be a text or a list of steps",
+            "plugin 'a/b': rule: rule 1: then must be a text or a list of steps",
         ),
     ],
 )
-def test_a_mistake_in_a_file_is_named_with_its_line(tmp_path: Path, text: str, complaint: str) -> None:
+def test_a_mistake_in_a_file_is_named_with_its_table(tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "models.toml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(LMStudioValueError, match=rf"models\.toml'.*{complaint}"):
@@ -269,10 +267,12 @@ def test_plugins_are_tables_or_lists_of_functions() -> None:
 
 
 def test_entries_are_tables_keys_or_entries_and_weights_are_never_played_by_a_script() -> None:
-    assert parse_entry({"key": "a"}) == parse_entry("a") == parse_entry(ModelEntry(key="a"))
-    assert parse_entry(f"a={CHAT}").weights == CHAT
-    assert parse_entry({"key": "a", "weights": CHAT}).engine == "llama_cpp"
-    assert parse_entry({"key": "a", "weights": CHAT, "engine": "scripted"}).engine == "scripted"
+    same: list[Any] = [{"key": "a"}, "a", ModelEntry(key="a")]
+    assert [Emulator([each]).catalog.models for each in same] == [(ModelEntry(key="a"),)] * 3
+    read = ModelEntry.model_validate
+    assert read(f"a={CHAT}").weights == CHAT
+    assert read({"key": "a", "weights": CHAT}).engine == "llama_cpp"
+    assert read({"key": "a", "weights": CHAT, "engine": "scripted"}).engine == "scripted"
     assert ModelEntry(key="a").engine == "scripted"
     (model,) = Emulator([{"key": "a", "weights": "/no/such.gguf", "downloaded": False}]).catalog.models
     assert model.engine == "llama_cpp", "weights that are still to be downloaded need not be there"
@@ -305,18 +305,18 @@ PAGE = read("docs/tools/catalog.md")
 
 def test_the_catalog_of_the_documentation_works() -> None:
     example, devices, plugins, reranker = blocks("docs/tools/catalog.md", "toml")
-    catalog = from_tables(tomllib.loads(example))
+    catalog = Catalog.parse(tomllib.loads(example))
     scripted = [each.key for each in catalog.models if each.engine == "scripted"]
     with Emulator(catalog=catalog) as server:
         assert [server.load(key).identifier for key in scripted] == scripted
         assert len(scripted) == 2
-    linked = from_tables(tomllib.loads(devices))
+    linked = Catalog.parse(tomllib.loads(devices))
     with Emulator(catalog=linked) as server:
         assert [server.load(model.key).device_identifier for model in linked.models] == [None, "studio"]
         with pytest.raises(LMStudioModelLoadError, match="insufficient system resources"):
             server.load(linked.models[0].key)
-    assert [plugin.kind for plugin in from_tables(tomllib.loads(plugins)).plugins] == ["generator"]
-    (model,) = from_tables(tomllib.loads(reranker)).models
+    assert [plugin.kind for plugin in Catalog.parse(tomllib.loads(plugins)).plugins] == ["generator"]
+    (model,) = Catalog.parse(tomllib.loads(reranker)).models
     with Emulator([model]) as server, Client(server.address) as client:
         results = client.llm.model(model.key).rerank("When does it leave?", ["It rains", "The ferries leave at nine"])
         assert [each.index for each in results] == [1, 0]
