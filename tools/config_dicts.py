@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from lmstudio_integrations import types
 from lmstudio_integrations.types._wire_model import WireModel
 from lmstudio_integrations.types.config import (
+    DecisionLoadModelConfig,
     EmbeddingLoadModelConfig,
+    GenerativeLoadSettings,
     LlmLoadModelConfig,
     LlmPredictionConfig,
     LoadSettings,
@@ -25,6 +27,8 @@ CONFIGS: list[type[WireModel]] = [
     GpuSetting,
     LoadSettings,
     EmbeddingLoadModelConfig,
+    GenerativeLoadSettings,
+    DecisionLoadModelConfig,
     LlmLoadModelConfig,
     LlmPredictionConfig,
 ]

@@ -20,6 +20,7 @@ from lmstudio_integrations.emulator.engines.base import Engine, EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, memory_limit
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.emulator.errors import WireError
+from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.catalog import (
     Catalog,
     ModelEntry,
@@ -28,7 +29,6 @@ from lmstudio_integrations.emulator.models.catalog import (
 )
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.models.clock import Clock, SystemClock
-from lmstudio_integrations.emulator.models.fair_queue import CancelScope
 from lmstudio_integrations.emulator.models.registry import ModelRegistry
 from lmstudio_integrations.emulator.plugins import create_plugin
 from lmstudio_integrations.emulator.server.clients import Authenticator
@@ -409,13 +409,11 @@ class Emulator:
             self._clock,
             offline=self._offline,
             auto_evict=self._auto_evict,
-            max_loaded=self._limits.loaded_models,
             request_log=self._request_log,
         )
         state = ServerState(registry, self._clock, self._request_log, self._latency, self._limits, self._plugins)
         server = self._new_server(state)
         async with contextlib.AsyncExitStack() as stack:
-            stack.callback(state.upload_folder.remove)
             stack.push_async_callback(registry.close)
             await server.open()
             stack.push_async_callback(server.close)

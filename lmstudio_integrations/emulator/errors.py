@@ -96,7 +96,7 @@ def draft_model_not_found(name: str) -> WireError:
     return WireError(f'Cannot find model "{name}"')
 
 
-_KINDS: dict[ModelKind, str] = {"llm": "an LLM", "embedding": "an embedding model"}
+_KINDS: dict[ModelKind, str] = {"llm": "an LLM", "embedding": "an embedding model", "decision": "a decision model"}
 
 
 def domain_mismatch(path: str, actual: ModelKind, expected: ModelKind) -> WireError:

@@ -27,7 +27,6 @@ from lmstudio_integrations.protocol.requests import (
     GenerateWithGenerator,
     GetOrLoad,
     LoadModel,
-    LocalFile,
     Lookup,
     ModelKey,
     Notify,
@@ -159,7 +158,6 @@ _BY_NAMESPACE: dict[Namespace, tuple[Endpoint, ...]] = {
     ),
     "files": (
         Rpc("uploadFileBase64", UploadFile),
-        Rpc("getLocalFileAbsolutePath", LocalFile),
         Rpc("getDocumentParsingLibrary", UploadedFile),
         Channel("parseDocument", ParseDocument, "cancel"),
         # The packet is "stop" here and in streamLogs, "cancel" on all other channels (docs/protocol.md#retrieve).
@@ -204,6 +202,7 @@ _BY_NAMESPACE: dict[Namespace, tuple[Endpoint, ...]] = {
 }
 
 _NAMED_RPCS: dict[Namespace, str] = {
+    "files": "getLocalFileAbsolutePath",
     "repository": """
         deauthenticate loginAsComputeDevice loginWithPreAuthenticatedKeys
         installPluginDependencies installLocalPlugin getLocalArtifactFiles

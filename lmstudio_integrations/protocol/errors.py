@@ -52,7 +52,7 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], type[LMStudioServerError]], ...] = tuple(
         (r"(exceeds?|larger than|overflows?) (the )?(available )?context", LMStudioContextOverflowError),
         (r"no models? (is |are )?(currently )?loaded", LMStudioModelNotFoundError),
         (r'(?m)^(?>.*?model ").*" not found|cannot find (a )?model', LMStudioModelNotFoundError),
-        (r"model is not (embedding|llm)|not an? (embedding|llm)", LMStudioWrongModelKindError),
+        (r"model is not (embedding|llm|decision)|not an? (embedding|llm|decision)", LMStudioWrongModelKindError),
         (r"model (is|was|has been) unloaded|model unloaded", LMStudioModelUnloadedError),
         (r"insufficient system resources", LMStudioInsufficientResourcesError),
         (r"model has crashed", LMStudioModelCrashedError),

@@ -209,12 +209,6 @@ class UploadFile(TypedDict):
     contentBase64: str
 
 
-class LocalFile(TypedDict):
-    """Name a local file."""
-
-    fileName: str
-
-
 class UploadedFile(TypedDict):
     """Name an uploaded file."""
 

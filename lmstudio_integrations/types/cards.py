@@ -16,6 +16,7 @@ from lmstudio_integrations._support.environment import regular
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
+from lmstudio_integrations.types.config import ModelKind
 
 FORMAT = 1
 """The version of the format; a reader of another version cannot compare the card."""
@@ -178,7 +179,7 @@ class CardModel(_Part):
 
     key: str
     identifier: str
-    kind: Literal["llm", "embedding"] = "llm"
+    kind: ModelKind = "llm"
     path: str = ""
     format: str = ""
     architecture: str | None = None

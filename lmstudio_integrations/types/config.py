@@ -146,7 +146,7 @@ class EmbeddingLoadModelConfig(LoadSettings):
         return gpu
 
 
-class _GenerativeLoadSettings(LoadSettings):
+class GenerativeLoadSettings(LoadSettings):
     """The load settings that language models and decision models have."""
 
     gpu_strict_vram_cap: Annotated[
@@ -275,7 +275,7 @@ class _GenerativeLoadSettings(LoadSettings):
             raise LMStudioValueError(f"auto_fit=True excludes {', '.join(manual)}; unset auto_fit, or the others")
 
 
-class DecisionLoadModelConfig(_GenerativeLoadSettings):
+class DecisionLoadModelConfig(GenerativeLoadSettings):
     """How to load a decision model. Takes effect only if the call loads the model.
 
     If a setting is unset, the server's default for the model applies.
@@ -293,7 +293,7 @@ class DecisionLoadModelConfig(_GenerativeLoadSettings):
     ] = None
 
 
-class LlmLoadModelConfig(_GenerativeLoadSettings):
+class LlmLoadModelConfig(GenerativeLoadSettings):
     """How to load a language model. Takes effect only if the call loads the model.
 
     If a setting is unset, the server's default for the model applies.

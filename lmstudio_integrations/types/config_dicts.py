@@ -48,8 +48,8 @@ class EmbeddingLoadModelConfigDict(LoadSettingsDict, total=False):
     """`EmbeddingLoadModelConfig` as a dict, with either spelling of a name."""
 
 
-class LlmLoadModelConfigDict(LoadSettingsDict, total=False):
-    """`LlmLoadModelConfig` as a dict, with either spelling of a name."""
+class GenerativeLoadSettingsDict(LoadSettingsDict, total=False):
+    """`GenerativeLoadSettings` as a dict, with either spelling of a name."""
 
     gpuStrictVramCap: bool | None
     gpu_strict_vram_cap: bool | None
@@ -61,8 +61,6 @@ class LlmLoadModelConfigDict(LoadSettingsDict, total=False):
     max_parallel_predictions: int | None
     useUnifiedKvCache: bool | None
     use_unified_kv_cache: bool | None
-    promptTemplate: Mapping[str, Any] | None
-    prompt_template: Mapping[str, Any] | None
     autoFit: bool | None
     auto_fit: bool | None
     autoFitMinContextLength: int | None
@@ -71,10 +69,6 @@ class LlmLoadModelConfigDict(LoadSettingsDict, total=False):
     physical_batch_size: int | None
     flashAttention: bool | None
     flash_attention: bool | None
-    contextCheckpoints: int | None
-    context_checkpoints: int | None
-    reasoningBudgetMessage: str | None
-    reasoning_budget_message: str | None
     useFp16ForKVCache: bool | None
     use_fp16_for_kv_cache: bool | None
     tryDirectIO: bool | None
@@ -89,6 +83,21 @@ class LlmLoadModelConfigDict(LoadSettingsDict, total=False):
     llama_v_cache_quantization_type: (
         Literal["f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1", False] | None
     )
+
+
+class DecisionLoadModelConfigDict(GenerativeLoadSettingsDict, total=False):
+    """`DecisionLoadModelConfig` as a dict, with either spelling of a name."""
+
+
+class LlmLoadModelConfigDict(GenerativeLoadSettingsDict, total=False):
+    """`LlmLoadModelConfig` as a dict, with either spelling of a name."""
+
+    promptTemplate: Mapping[str, Any] | None
+    prompt_template: Mapping[str, Any] | None
+    contextCheckpoints: int | None
+    context_checkpoints: int | None
+    reasoningBudgetMessage: str | None
+    reasoning_budget_message: str | None
     speculativeDraftMtp: bool | None
     speculative_draft_mtp: bool | None
     speculativeDraftSimple: bool | None

@@ -13,9 +13,10 @@ from lmstudio_integrations.types._wire_model import WireModel
 from tests.protocol.pair import SessionPair
 from tests.protocol.samples import EMPTY_STACK, HELLO, PARAMETERS, QUERY, VOID
 from tests.support.strict.listener import OLDER
-from tests.support.strict.shapes import ABSENT, endpoints_of
+from tests.support.strict.shapes import ABSENT, SCHEMAS, endpoints_of
 
-EVERY = [(namespace, name) for namespace, endpoints in ENDPOINTS.items() for name in endpoints]
+OF_SDK = [namespace for namespace in ENDPOINTS if namespace in SCHEMAS["properties"]]
+EVERY = [(namespace, name) for namespace in OF_SDK for name in ENDPOINTS[namespace]]
 CHANNELS = [(namespace, name) for namespace, name in EVERY if isinstance(ENDPOINTS[namespace][name], Channel)]
 SAMPLES = [(namespace, name, sample) for namespace, name in EVERY for sample in PARAMETERS.get(name, [])]
 
@@ -29,13 +30,19 @@ def written(value: Any) -> Any:
     return [written(each) for each in value] if isinstance(value, list) else value
 
 
-@pytest.mark.parametrize("namespace", ENDPOINTS)
+@pytest.mark.parametrize("namespace", OF_SDK)
 def test_our_endpoints_are_those_of_the_sdk_and_each_has_a_sample(namespace: Namespace) -> None:
     described = endpoints_of(namespace)
     assert ENDPOINTS[namespace].keys() <= described.keys() | OLDER
     for name in ENDPOINTS[namespace].keys() & described.keys():
         member = "parameter" if isinstance(ENDPOINTS[namespace][name], Rpc) else "creationParameter"
         assert (described[name][member] == ABSENT) == (name in VOID) == (name not in PARAMETERS), name
+
+
+def test_decision_models_have_the_endpoints_that_both_other_kinds_have_but_those_for_texts() -> None:
+    assert ENDPOINTS.keys() - OF_SDK == {"decision"}, "newer than the SDK"
+    shared = {name for name in ENDPOINTS["llm"] if ENDPOINTS["embedding"].get(name) == ENDPOINTS["llm"][name]}
+    assert ENDPOINTS["decision"].keys() == shared - {"tokenize", "countTokens"}
 
 
 @pytest.mark.parametrize(("namespace", "name", "sample"), SAMPLES, ids=lambda value: str(value)[:20])

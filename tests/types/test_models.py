@@ -12,7 +12,7 @@ from lmstudio_integrations.types.models import (
     INSTANCE_INFO_TYPES,
     ContextUse,
     EmbeddingModelInfo,
-    EmbeddingModelInstanceInfo,
+    ModelInfo,
     LlmInfo,
     LlmInstanceInfo,
     by_identifier,
@@ -88,10 +88,10 @@ def test_a_conversation_fits_when_there_is_room_for_a_response(used: int, fits: 
 
 @pytest.mark.parametrize("kind", [*INFO_TYPES.values(), *INSTANCE_INFO_TYPES.values()])
 def test_an_info_that_is_made_by_hand_needs_no_type(
-    kind: type[LlmInfo | EmbeddingModelInfo | LlmInstanceInfo | EmbeddingModelInstanceInfo],
+    kind: type[ModelInfo],
 ) -> None:
     data = {name: value for name, value in INSTANCE.items() if to_snake(name) in kind.model_fields and name != "type"}
     info = kind(**{to_snake(name): value for name, value in data.items()})
-    expected = "llm" if issubclass(kind, LlmInfo) else "embedding"
+    expected = kind.model_fields["type"].default
     assert info.to_dict() == {**data, "type": expected}
     assert info == kind.from_dict({**data, "type": expected})

@@ -70,13 +70,6 @@ def out_of_memory() -> EngineError:
     return insufficient_resources("Under the current settings, this model requires approximately 48.00 GB of memory.")
 
 
-def too_many_loaded(limit: int) -> EngineError:
-    """Return the error for a load beyond the limit."""
-    return insufficient_resources(
-        f"This server has at most {limit} models loaded at once: the limit loaded_models is reached."
-    )
-
-
 def without_directories(text: str) -> str:
     """Return a text with each absolute path cut down to its last name: clients must not learn the server's paths."""
     return _DIRECTORIES.sub("", text)

@@ -361,6 +361,8 @@ def describe(entry: ModelEntry, metadata: ModelMetadata, device: str | None = No
     if entry.kind == "llm":
         info["vision"] = metadata.vision if entry.vision is None else entry.vision
         info["trainedForToolUse"] = metadata.tools if entry.tools is None else entry.tools
+    elif entry.kind == "decision":
+        info["hasVisionAdapter"] = metadata.vision if entry.vision is None else entry.vision
     return {name: value for name, value in info.items() if value is not None or name == "deviceIdentifier"}
 
 

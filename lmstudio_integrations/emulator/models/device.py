@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from lmstudio_integrations.emulator.engines.base import insufficient_resources
 from lmstudio_integrations.emulator.errors import device_disconnected
+from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.catalog import Catalog, DeviceEntry, ModelEntry
-from lmstudio_integrations.emulator.models.fair_queue import CancelScope
 
 GIB = 1024**3
 _KIB = 1024

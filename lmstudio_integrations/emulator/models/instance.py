@@ -13,14 +13,13 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from lmstudio_integrations._support.text import counted
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines.base import EngineError, EngineModel, LoadRequest
 from lmstudio_integrations.emulator.errors import WireError, model_unloaded, preset_not_found
+from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.catalog import Catalog, ModelEntry
 from lmstudio_integrations.emulator.models.clock import Clock, Timer
 from lmstudio_integrations.emulator.models.device import Device
-from lmstudio_integrations.emulator.models.fair_queue import CancelScope, FairQueue
 from lmstudio_integrations.emulator.testing.request_log import LoadRecord, LoadState, RecordEntry
 from lmstudio_integrations.protocol import kv_config
 from lmstudio_integrations.protocol.kv_config import KvConfigStack
@@ -78,11 +77,31 @@ def tool_choice_of(settings: Mapping[str, Any]) -> ToolMode:
 logger: logging.Logger = logging.getLogger(__name__)
 
 Activity = Literal["processingPrompt", "generating", "computingEmbedding"]
-QUIET = 0.1
-"""Seconds without another text after which the texts that a model has embedded are logged."""
-
 MODEL_UNLOADED = "modelUnloaded"
 """The stop reason of a prediction whose model is unloaded."""
+
+
+class Slots:
+    """The slots of an instance, first come, first served; how many requests wait for one, and run in one."""
+
+    def __init__(self, number: int) -> None:
+        self._free = asyncio.Semaphore(number)
+        self.queued = self.running = 0
+
+    @asynccontextmanager
+    async def use(self) -> AsyncGenerator[None]:
+        """Wait for a slot and keep it."""
+        self.queued += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self.queued -= 1
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+            self._free.release()
 
 
 class ModelInstance:
@@ -132,11 +151,9 @@ class ModelInstance:
         self._crash: EngineError | None = None
         self._info = info
         self._clock = clock
-        self._queue = FairQueue(request.slots)
+        self._slots = Slots(request.slots)
         self._users: dict[CancelScope, Activity | None] = {}
         self._timer: Timer | None = None
-        self._embedded: list[int] = []
-        self._embedded_timer: Timer | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -155,42 +172,19 @@ class ModelInstance:
         activities = set(self._users.values())
         order = ("generating", "processingPrompt", "computingEmbedding")
         status = next((activity for activity in order if activity in activities), "idle")
-        return {"status": status, "queued": self._queue.queued + self._queue.running}
-
-    def report_embedded(self, characters: int) -> None:
-        """Log a text that was embedded, in one line with the others: clients send the texts of a request one by one."""
-        self._embedded.append(characters)
-        if self._embedded_timer is not None:
-            self._embedded_timer.cancel()
-        self._embedded_timer = self._clock.call_later(QUIET, self._log_embedded_if_quiet)
-
-    def log_embedded(self) -> None:
-        """Log the texts that were embedded and are not logged."""
-        if self._embedded:
-            texts, characters = counted(len(self._embedded), "text"), counted(sum(self._embedded), "character")
-            logger.info("%s: embedded %s, %s", self.identifier, texts, characters)
-            self._embedded.clear()
-
-    def _log_embedded_if_quiet(self) -> None:
-        if self._queue.queued + self._queue.running:
-            self._embedded_timer = self._clock.call_later(QUIET, self._log_embedded_if_quiet)
-        else:
-            self.log_embedded()
+        return {"status": status, "queued": self._slots.queued + self._slots.running}
 
     @asynccontextmanager
-    async def use(self, client: str, scope: CancelScope, activity: Activity) -> AsyncGenerator[None, None]:
+    async def use(self, scope: CancelScope, activity: Activity) -> AsyncGenerator[None]:
         """Wait for a slot and keep it; unloading cancels the scope.
 
         Raises:
             WireError: If the model is unloaded.
         """
         with self.hold(scope):
-            await self._queue.acquire(client)
-            try:
+            async with self._slots.use():
                 self._users[scope] = activity
                 yield
-            finally:
-                self._queue.release()
 
     @contextmanager
     def hold(self, scope: CancelScope) -> Generator[None]:

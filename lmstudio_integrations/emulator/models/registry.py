@@ -20,7 +20,6 @@ from lmstudio_integrations.emulator.engines.base import (
     LoadRequest,
     ModelMetadata,
     Progress,
-    too_many_loaded,
     without_directories,
 )
 from lmstudio_integrations.emulator.models.catalog import Catalog, ModelEntry, describe
@@ -31,7 +30,7 @@ from lmstudio_integrations.emulator.testing.request_log import LoadRecord, LoadS
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol import kv_config
 from lmstudio_integrations.protocol.requests import OnDevice
-from lmstudio_integrations.types.config import LOAD_CONFIGS, LlmLoadModelConfig, ModelKind
+from lmstudio_integrations.types.config import LOAD_CONFIGS, EmbeddingLoadModelConfig, ModelKind
 from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, ModelSpecifier, by_identifier
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -85,7 +84,6 @@ class ModelRegistry:
         clock: The time.
         offline: Never fetch bundled weights.
         auto_evict: Whether a just-in-time load unloads models that were loaded just in time.
-        max_loaded: How many models may be loaded at once; `None` for no limit.
         request_log: Where loads are recorded.
     """
 
@@ -97,7 +95,6 @@ class ModelRegistry:
         *,
         offline: bool = False,
         auto_evict: bool = True,
-        max_loaded: int | None = None,
         request_log: RequestLog,
     ) -> None:
         self.catalog = catalog
@@ -105,7 +102,6 @@ class ModelRegistry:
         self._clock = clock
         self._offline = offline
         self._auto_evict = auto_evict
-        self._max_loaded = max_loaded
         self._request_log = request_log
         self._metadata: dict[str, ModelMetadata] = {}
         self.local: Device = Device(catalog)
@@ -274,7 +270,7 @@ class ModelRegistry:
 
         Raises:
             WireError: If the identifier is taken or invalid, or the device is not connected, or no longer.
-            EngineError: If the engine cannot load it, it does not fit into the memory, or too many models are loaded.
+            EngineError: If the engine cannot load it, or it does not fit into the memory.
         """
         settings = settings or {}
         default = entry.full_path if name == entry.full_path else entry.key
@@ -380,7 +376,6 @@ class ModelRegistry:
             instance.device.memory.release(instance.identifier)
             instance.unloading = self._spawn(instance.unload())
             instance.load.update(state=state)
-            instance.log_embedded()
             self._log(instance.entry, instance.device, state, instance)
         return instance.unloading
 
@@ -455,11 +450,9 @@ class ModelRegistry:
         """Reserve and return the identifier of a new instance.
 
         Raises:
-            WireError: If the requested one is taken or invalid, or too many models are loaded on the device.
+            WireError: If the requested one is taken or invalid.
         """
         taken = {instance.identifier for instance in self.instances(devices=[device])} | device.reserved
-        if self._max_loaded is not None and len(taken) >= self._max_loaded:
-            raise too_many_loaded(self._max_loaded)
         if identifier is None:
             identifier, number = default, 1
             while identifier in taken:
@@ -486,11 +479,11 @@ class ModelRegistry:
             requested.context_length or entry.context_length or kv_config.CONTEXT_LENGTH, limit
         )
         slots = entry.slots or kv_config.PARALLEL_SESSIONS
-        if isinstance(requested, LlmLoadModelConfig) and requested.max_parallel_predictions:
+        if not isinstance(requested, EmbeddingLoadModelConfig) and requested.max_parallel_predictions:
             slots = requested.max_parallel_predictions
         actual: dict[str, Any] = {f"{entry.kind}.load.contextLength": context_length}
-        if entry.kind == "llm":
-            actual["llm.load.numParallelSessions"] = slots
+        if entry.kind != "embedding":
+            actual[f"{entry.kind}.load.numParallelSessions"] = slots
         return LoadRequest(
             key=entry.key,
             kind=entry.kind,

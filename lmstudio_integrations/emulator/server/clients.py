@@ -1,17 +1,13 @@
 """The clients: which may connect, one record of each, and its uploaded files (docs/protocol.md#authentication)."""
 
 import hashlib
-import re
 import secrets
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from hmac import compare_digest
-from pathlib import Path, PurePath
-from tempfile import TemporaryDirectory
 
-from lmstudio_integrations.emulator.errors import WireError, file_not_found
+from lmstudio_integrations.emulator.errors import file_not_found
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.envelope import TOKEN_FORM, split_token
 
@@ -23,45 +19,11 @@ class Upload:
     name: str
     data: bytes
     file_type: str
-    path: Path | None = None
-    """Where it was written, if a client has requested its path."""
 
     @cached_property
     def sha256(self) -> str:
         """The digest of its content."""
         return hashlib.sha256(self.data).hexdigest()
-
-
-_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,16}")
-
-
-class UploadFolder:
-    """A private temporary folder for uploads; created on first use, removed with the server."""
-
-    def __init__(self) -> None:
-        self._folder: TemporaryDirectory[str] | None = None
-
-    def write(self, upload: Upload) -> Path:
-        """Write a file and return its absolute path.
-
-        Raises:
-            WireError: If that fails.
-        """
-        suffix = PurePath(upload.name).suffix
-        name = secrets.token_hex(16) + (suffix if _SUFFIX.fullmatch(suffix) else "")
-        try:
-            if self._folder is None:
-                self._folder = TemporaryDirectory(prefix="lmstudio-integrations-", ignore_cleanup_errors=True)
-            path = Path(self._folder.name).resolve() / name
-            path.write_bytes(upload.data)
-        except OSError as error:
-            raise WireError(f'The file "{upload.name}" cannot be written', cause=error.strerror) from error
-        return path
-
-    def remove(self) -> None:
-        """Remove the folder with its content."""
-        if self._folder is not None:
-            self._folder.cleanup()
 
 
 def with_namespace(identifier: str) -> str:
@@ -94,24 +56,6 @@ class ConnectedClient:
         if upload is None:
             raise file_not_found(identifier)
         return upload
-
-    def path(self, identifier: str, folder: UploadFolder) -> Path:
-        """Return the path of a file, which is written to the folder on first use.
-
-        Raises:
-            WireError: If there is no such file, or it cannot be written.
-        """
-        upload = self.upload(identifier)
-        upload.path = upload.path or folder.write(upload)
-        return upload.path
-
-    def drop_uploads(self) -> None:
-        """Drop all files, as the client has disconnected."""
-        for upload in self.uploads.values():
-            if upload.path is not None:
-                with suppress(OSError):
-                    upload.path.unlink()
-        self.uploads.clear()
 
 
 class Authenticator:
@@ -155,7 +99,6 @@ class Authenticator:
         client.sockets -= 1
         if not client.sockets:
             del self._clients[client.identifier]
-            client.drop_uploads()
 
 
 def _is_equal(text: str, expected: str) -> bool:

@@ -10,11 +10,11 @@ from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.emulator.engines.base import FaultKind
 from lmstudio_integrations.emulator.errors import WireError
+from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.clock import Clock
-from lmstudio_integrations.emulator.models.fair_queue import CancelScope
 from lmstudio_integrations.emulator.models.registry import ModelRegistry
 from lmstudio_integrations.emulator.plugins import Plugin
-from lmstudio_integrations.emulator.server.clients import ConnectedClient, UploadFolder
+from lmstudio_integrations.emulator.server.clients import ConnectedClient
 from lmstudio_integrations.emulator.testing.request_log import RequestLog
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Namespace
@@ -30,7 +30,6 @@ class Limits:
     Attributes:
         message_bytes: Size of one message. An uploaded file is one message, in base64.
         backlog_bytes: Unread output of a connection; a client that leaves more unread is disconnected.
-        loaded_models: Models that are loaded at once on each device.
         records: Records of each kind: predictions, embeddings, loads, tool calls. The oldest are dropped.
         record_bytes: Approximate memory of the records of each kind. The newest record is always kept, even if it
             alone exceeds this.
@@ -41,7 +40,6 @@ class Limits:
 
     message_bytes: int = 256 * MIB
     backlog_bytes: int = 64 * MIB
-    loaded_models: int = 64
     records: int = 10_000
     record_bytes: int = 32 * MIB
 
@@ -73,7 +71,6 @@ class ServerState:
     tool_sessions: list[str] = field(default_factory=list[str])
     """The identifier of the plugin of each open session with tools."""
     flags: set[str] = field(default_factory=set[str])
-    upload_folder: UploadFolder = field(default_factory=UploadFolder)
     log_listeners: list[LogListener] = field(default_factory=list[LogListener])
     """Called with each entry of the log, which is stored nowhere (docs/protocol.md#diagnostics-endpoints)."""
 
@@ -112,7 +109,7 @@ class Context:
     @property
     def kind(self) -> ModelKind:
         """The kind of model that this namespace is for."""
-        return "embedding" if self.namespace == "embedding" else "llm"
+        return self.namespace if self.namespace in {"embedding", "decision"} else "llm"
 
 
 @dataclass(slots=True, eq=False)

@@ -14,7 +14,6 @@ from lmstudio_integrations.client.transport.connect import discovery
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.server.context import Limits
 from lmstudio_integrations.types.models import ServerVersion
 from tests.client.fake import wait_until
 from tests.support.gate import AT_THE_GATE, Gate
@@ -273,7 +272,7 @@ async def test_a_denied_explicit_load_falls_back_to_one_just_in_time(client: Any
 
 
 async def test_a_load_without_memory_names_the_policy_that_makes_room() -> None:
-    with Emulator(MODELS, limits=Limits(loaded_models=1), auto_evict=False) as server:
+    with Emulator(MODELS, catalog={"memory_gib": 0.3}, auto_evict=False) as server:
         server.load("other")
         async with lms.AsyncClient(server.address) as client:
             with pytest.raises(lms.LMStudioInsufficientResourcesError, match="or unload others") as caught:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator import Emulator, Limits, ManualClock
+from lmstudio_integrations.emulator import Emulator, ManualClock
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.errors import LMStudioModelLoadError, LMStudioValueError
 from tests.emulator.bare_client import STACK, TIMEOUT, Wire, named, prediction_request, wire
@@ -20,9 +20,13 @@ MODELS = [
     {"key": "stuck", "rule": [STUCK]},
     {"key": "paced", "load_seconds": 10, "tokens_per_second": 5},
 ]
-LAPTOP = {"name": "laptop", "identifier": "id-laptop", "models": ["everywhere", "far", "vectors", "stuck"]}
-STUDIO = {"name": "studio", "memory_gib": 1, "speed": 2, "models": ["everywhere", "far", "paced"]}
-AWAY = {"name": "away", "connected": False}
+LAPTOP: dict[str, Any] = {
+    "name": "laptop",
+    "identifier": "id-laptop",
+    "models": ["everywhere", "far", "vectors", "stuck"],
+}
+STUDIO: dict[str, Any] = {"name": "studio", "memory_gib": 1, "speed": 2, "models": ["everywhere", "far", "paced"]}
+AWAY: dict[str, Any] = {"name": "away", "connected": False}
 DEVICES = [LAPTOP, STUDIO, AWAY]
 NOTHING: dict[str, Any] = {}
 
@@ -203,14 +207,14 @@ def test_each_device_evicts_its_own_models(server: Emulator, me: Wire) -> None:
     assert found(server) == [("everywhere", "id-laptop"), ("near", None), ("far", "studio")]
 
 
-def test_each_device_has_idle_times_and_a_limit_of_its_own(clock: ManualClock) -> None:
-    limits = Limits(loaded_models=1)
-    catalog = {"model": MODELS, "device": DEVICES}
-    with Emulator(catalog=catalog, clock=clock, limits=limits) as server, wire(server) as me:
+def test_each_device_has_idle_times_and_a_memory_of_its_own(clock: ManualClock) -> None:
+    devices = [{**device, "memory_gib": 0.3} for device in DEVICES]
+    catalog = {"model": MODELS, "device": devices, "memory_gib": 0.3}
+    with Emulator(catalog=catalog, clock=clock) as server, wire(server) as me:
         me.load("everywhere", ttlMs=1000, **on("studio"))
         me.load("everywhere")
         error = me.stream("loadModel", {"modelKey": "far", "loadConfigStack": STACK, **on("studio")})[-1]["error"]
-        assert "loaded_models" in error["cause"]
+        assert "0.19 GiB of 0.30 GiB are in use" in error["cause"]
         clock.advance(1)
         server.wait_for(lambda: found(server) == [("everywhere", None)], TIMEOUT)
         assert me.load("far", **on("studio"))

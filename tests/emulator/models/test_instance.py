@@ -7,8 +7,9 @@ import pytest
 
 from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
+from lmstudio_integrations.emulator.models.instance import Slots
 from tests.emulator.bare_client import STACK, TIMEOUT, Wire, load_stack, named, prediction_request, wire
-from tests.emulator.models.registry_models import CHAT, EMBEDDING, ENTRIES, OTHER, SLOW, kinds, loaded, predict
+from tests.emulator.models.registry_models import CHAT, ENTRIES, OTHER, SLOW, kinds, loaded, predict
 
 
 def states(server: Emulator) -> list[str]:
@@ -63,19 +64,23 @@ def test_a_time_to_live_is_a_whole_number_of_milliseconds(me: Wire, ttl: object)
     assert me.receive()["kind"] == "channelCreationParameterTypeError"
 
 
-def test_texts_that_are_embedded_one_after_the_other_are_one_line_of_the_log(
-    server: Emulator, clock: ManualClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO", "lmstudio_integrations.emulator.models.instance")
-    with wire(server, "embedding") as me:
-        key = me.load(EMBEDDING.key)["identifier"]
-        for count in (3, 1):
-            for _ in range(count):
-                me.result("embedString", {"modelSpecifier": named(key), "inputString": "text"})
-                clock.advance(0.05)
-            clock.advance(0.1)
-            me.result("listLoaded")  # the log is written by then
-    assert caplog.messages == [f"{key}: embedded 3 texts, 12 characters", f"{key}: embedded 1 text, 4 characters"]
+async def test_slots_are_granted_in_turn_and_never_to_who_has_cancelled() -> None:
+    slots, order = Slots(1), list[int]()
+
+    async def work(number: int) -> None:
+        async with slots.use():
+            order.append(number)
+
+    async with slots.use():
+        tasks = [asyncio.create_task(work(number)) for number in range(4)]
+        await asyncio.sleep(0)
+        assert (slots.running, slots.queued) == (1, 4)
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+    tasks[0].cancel()  # when it was just granted the slot
+    await asyncio.wait(tasks)
+    assert order == [2, 3]
+    assert (slots.running, slots.queued) == (0, 0)
 
 
 def test_a_crash_unloads_the_model_and_the_next_use_loads_it_again(server: Emulator, me: Wire) -> None:
@@ -123,22 +128,19 @@ def test_a_request_without_a_slot_waits_and_can_be_cancelled(server: Emulator, m
         assert server.predictions[2].fragments == 0
 
 
-def test_clients_get_slots_in_turn_and_a_queue_ends_with_its_model(server: Emulator, me: Wire) -> None:
+def test_requests_get_slots_in_their_order_and_a_queue_ends_with_its_model(server: Emulator, me: Wire) -> None:
     me.load(CHAT.key, loadConfigStack=load_stack(numParallelSessions=1))
-    with wire(server, client="guest:busy") as busy, wire(server, client="guest:other") as other:
-        first = predict(busy, "Wait")
+    with wire(server, client="guest:one") as one, wire(server, client="guest:other") as other:
+        first = predict(one, "Wait")
         server.wait_for(lambda: states(server) == ["running"], TIMEOUT)
-        for _ in range(2):
-            predict(busy, "Wait")
-        server.wait_for(lambda: len(server.predictions) == 3, TIMEOUT)
         predict(other, "Wait")
-        server.wait_for(lambda: len(server.predictions) == 4, TIMEOUT)
-        busy.send(first, {"type": "cancel"})
-        server.wait_for(lambda: states(server)[1] == "running", TIMEOUT)
-        busy.send(first + 1, {"type": "cancel"})
-        server.wait_for(lambda: states(server) == ["ended", "ended", "queued", "running"], TIMEOUT)
+        server.wait_for(lambda: len(server.predictions) == 2, TIMEOUT)
+        predict(one, "Wait")
+        server.wait_for(lambda: len(server.predictions) == 3, TIMEOUT)
+        one.send(first, {"type": "cancel"})
+        server.wait_for(lambda: states(server) == ["ended", "running", "queued"], TIMEOUT)
         server.unload(CHAT.key)
-        assert [each.stop_reason for each in server.predictions[2:]] == ["modelUnloaded", "modelUnloaded"]
+        assert [each.stop_reason for each in server.predictions[1:]] == ["modelUnloaded", "modelUnloaded"]
 
 
 @pytest.mark.parametrize(("endpoint", "member"), [("loadModel", "modelKey"), ("getOrLoad", "identifier")])

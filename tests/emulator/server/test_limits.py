@@ -11,7 +11,7 @@ from lmstudio_integrations.emulator import Emulator, Limits, ModelEntry
 from lmstudio_integrations.emulator.server import server as listening
 from lmstudio_integrations.emulator.server.context import MIB
 from lmstudio_integrations.errors import LMStudioValueError
-from tests.emulator.bare_client import STACK, TIMEOUT, Wire, prediction_request, wire
+from tests.emulator.bare_client import TIMEOUT, Wire, prediction_request, wire
 from tests.emulator.server.hostile import lazy, memory_at_most, raw_websocket
 from tests.emulator.stalling_model import LONG, MODEL
 
@@ -75,12 +75,3 @@ def test_a_client_that_does_not_reply_to_pings_is_dropped(monkeypatch: pytest.Mo
     monkeypatch.setattr(listening, "_PING_TIMEOUT", 0.2)
     with limited() as server, raw_websocket(server):
         server.wait_for(lambda: not server.connections, TIMEOUT)
-
-
-def test_so_many_models_are_loaded_at_once() -> None:
-    with limited(loaded_models=2) as server, wire(server) as me:
-        me.load(MODEL)
-        error = me.stream("loadModel", {"modelKey": MODEL, "loadConfigStack": STACK})[-1]["error"]
-        assert "insufficient system resources" in error["cause"]
-        me.result("unloadModel", {"identifier": f"{MODEL}:2"})
-        assert me.load(MODEL)["identifier"] == f"{MODEL}:2"

@@ -21,19 +21,19 @@ _MODELS: dict[str, Handler] = {
     "getBasePredictionConfig": models.get_base_prediction_config,
     "getInstanceProcessingState": models.get_instance_processing_state,
     "estimateModelUsage": models.estimate_model_usage,
-    "tokenize": models.tokenize,
-    "countTokens": models.count_tokens,
 }
+_TEXT_MODELS: dict[str, Handler] = {**_MODELS, "tokenize": models.tokenize, "countTokens": models.count_tokens}
 
 _IMPLEMENTED: Mapping[Namespace, Mapping[str, Handler]] = {
     "llm": {
-        **_MODELS,
+        **_TEXT_MODELS,
         "predict": prediction.predict,
         "completeRawText": prediction.complete_raw_text,
         "applyPromptTemplate": models.apply_prompt_template,
         "preloadDraftModel": models.preload_draft_model,
     },
-    "embedding": {**_MODELS, "embedString": models.embed_string},
+    "embedding": {**_TEXT_MODELS, "embedString": models.embed_string},
+    "decision": _MODELS,
     "system": {
         "listDownloadedModels": system.list_downloaded_models,
         "listDownloadedModelVariants": system.list_downloaded_model_variants,
@@ -49,7 +49,6 @@ _IMPLEMENTED: Mapping[Namespace, Mapping[str, Handler]] = {
     },
     "files": {
         "uploadFileBase64": files.upload_file_base64,
-        "getLocalFileAbsolutePath": files.get_local_file_absolute_path,
         "getDocumentParsingLibrary": files.get_document_parsing_library,
         "parseDocument": files.parse_document,
         "retrieve": files.retrieve,

@@ -17,7 +17,7 @@ from lmstudio_integrations.emulator.engines.base import EngineModel
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.server.clients import Upload
 from lmstudio_integrations.emulator.server.context import Context, OpenChannel
-from lmstudio_integrations.protocol.requests import LocalFile, ParseDocument, Retrieve, UploadedFile, UploadFile
+from lmstudio_integrations.protocol.requests import ParseDocument, Retrieve, UploadedFile, UploadFile
 from lmstudio_integrations.types.files import IMAGE_FORMATS, image_format
 from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier, by_identifier
 
@@ -164,11 +164,6 @@ def _type_of(name: str, data: bytes) -> str:
     return "text/other" if guessed.startswith("text/") else "unknown"
 
 
-async def get_local_file_absolute_path(context: Context, parameter: LocalFile) -> dict[str, Any]:
-    """Return the path of an upload on this machine, valid until its client disconnects."""
-    return {"path": str(context.client.path(parameter["fileName"], context.state.upload_folder))}
-
-
 async def get_document_parsing_library(context: Context, parameter: UploadedFile) -> dict[str, Any]:
     """Return the parser for an upload, which is the same for all."""
     _text(context, parameter["fileIdentifier"])
@@ -210,7 +205,7 @@ async def retrieve(context: Context, channel: OpenChannel, parameter: Retrieve) 
     specifier = by_identifier(config.model) if config.model else QuerySpecifier(query=ModelQuery())
     instance = context.registry.find("embedding", specifier)
     with channel.cancellable("The retrieval was cancelled."):
-        async with instance.use(context.client.identifier, channel.scope, "computingEmbedding"):
+        async with instance.use(channel.scope, "computingEmbedding"):
             channel.send({"type": "onFileProcessList", "indices": list(range(len(parameter["fileIdentifiers"])))})
             chunks: list[_Embedded] = []
             for index, identifier in enumerate(parameter["fileIdentifiers"]):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from lmstudio_integrations.emulator.engines.base import EngineModel
 from lmstudio_integrations.emulator.errors import WireError, model_unloaded
-from lmstudio_integrations.emulator.models.fair_queue import CancelScope
+from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.instance import Activity, in_effect, tools_of
 from lmstudio_integrations.emulator.server.context import Context, OpenChannel
 from lmstudio_integrations.emulator.testing.request_log import EmbeddingRecord
@@ -160,7 +160,7 @@ async def _use(
         if activity is None:
             with instance.hold(scope):
                 return await work(instance.model)
-        async with instance.use(context.client.identifier, scope, activity):
+        async with instance.use(scope, activity):
             return await work(instance.model)
     raise model_unloaded()
 
@@ -189,7 +189,6 @@ async def embed_string(context: Context, parameter: EmbedString) -> dict[str, An
         lambda model: model.embed(text),
         "computingEmbedding",
     )
-    instance.report_embedded(len(text))
     return {"embedding": vector}
 
 

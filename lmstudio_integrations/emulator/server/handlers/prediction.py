@@ -19,8 +19,8 @@ from lmstudio_integrations.emulator.engines.base import (
 )
 from lmstudio_integrations.emulator.engines.generation import progress_details
 from lmstudio_integrations.emulator.errors import WireError, file_not_found
+from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.clock import Clock
-from lmstudio_integrations.emulator.models.fair_queue import CancelScope
 from lmstudio_integrations.emulator.models.instance import ModelInstance, in_effect, requested, tool_choice_of, tools_of
 from lmstudio_integrations.emulator.server.clients import ConnectedClient, Upload
 from lmstudio_integrations.emulator.server.context import Context, OpenChannel
@@ -315,7 +315,7 @@ class _Prediction:
         """Return how the generation ended: by itself, or because it was cancelled."""
         finished: Finished | None = None
         with self.channel.scope as scope:
-            async with self.instance.use(self.context.client.identifier, scope, "processingPrompt"):
+            async with self.instance.use(scope, "processingPrompt"):
                 finished = await self._forward_events()
         if finished is None:
             assert scope.reason is not None, "an engine's last event is Finished"

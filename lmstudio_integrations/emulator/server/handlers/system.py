@@ -33,6 +33,7 @@ FIXED_RESULTS: Mapping[Namespace, Mapping[str, Any]] = {
 """Results by namespace and endpoint."""
 
 REASONS: Mapping[Namespace, str] = {
+    "files": "Its uploads are in its memory.",
     "repository": "It has no accounts or artifacts; its models, plugins and linked devices come from its catalog.",
     "runtime": "Its engines are part of it and cannot be selected, added or removed.",
     "plugins": "Its plugins come from its catalog: none registers itself, or takes part in a prediction of the server.",

@@ -1,10 +1,10 @@
-"""Cancel scopes and the fair queue."""
+"""Cancel scopes."""
 
 import asyncio
 
 import pytest
 
-from lmstudio_integrations.emulator.models.fair_queue import CancelScope, FairQueue
+from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 
 
 async def forever() -> None:
@@ -96,59 +96,3 @@ async def test_errors_pass_through_a_cancelled_scope() -> None:
     scope.cancel("stopped")
     with pytest.raises(ValueError, match="cleaning up"):
         await task
-
-
-async def test_slots_are_granted_to_clients_in_turn() -> None:
-    queue, order = FairQueue(1), list[str]()
-
-    async def work(client: str) -> None:
-        await queue.acquire(client)
-        order.append(client)
-        queue.release()
-
-    await queue.acquire("first")
-    tasks = [asyncio.create_task(work(client)) for client in ("a", "a", "a", "b", "c")]
-    await asyncio.sleep(0)
-    assert (queue.running, queue.queued) == (1, 5)
-    queue.release()
-    await asyncio.gather(*tasks)
-    assert order == ["a", "b", "c", "a", "a"]
-    assert (queue.running, queue.queued) == (0, 0)
-
-
-async def test_a_newcomer_does_not_overtake_a_granted_waiter() -> None:
-    queue = FairQueue(1)
-    await queue.acquire("a")
-    waiting = asyncio.create_task(queue.acquire("b"))
-    await asyncio.sleep(0)
-    queue.release()
-    late = asyncio.create_task(queue.acquire("a"))
-    await waiting
-    await asyncio.sleep(0)
-    assert not late.done()
-    queue.release()
-    await late
-
-
-async def test_a_cancelled_waiter_takes_no_slot() -> None:
-    queue = FairQueue(1)
-    await queue.acquire("a")
-    waiting = [asyncio.create_task(queue.acquire("b")) for _ in range(2)]
-    await asyncio.sleep(0)
-    waiting[0].cancel()
-    await asyncio.sleep(0)
-    queue.release()
-    await waiting[1]
-    assert (queue.running, queue.queued) == (1, 0)
-
-
-async def test_a_slot_granted_to_a_cancelled_waiter_is_granted_to_the_next() -> None:
-    queue = FairQueue(1)
-    await queue.acquire("a")
-    first, second = (asyncio.create_task(queue.acquire("b")) for _ in range(2))
-    await asyncio.sleep(0)
-    queue.release()
-    first.cancel()
-    await second
-    assert first.cancelled()
-    assert (queue.running, queue.queued) == (1, 0)
