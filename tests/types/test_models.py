@@ -12,9 +12,9 @@ from lmstudio_integrations.types.models import (
     INSTANCE_INFO_TYPES,
     ContextUse,
     EmbeddingModelInfo,
-    ModelInfo,
     LlmInfo,
     LlmInstanceInfo,
+    ModelInfo,
     by_identifier,
     parse_infos,
 )

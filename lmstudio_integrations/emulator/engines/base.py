@@ -240,6 +240,10 @@ class EngineModel(Protocol):
         """Return the conversation as the model would read it, with the start of the next message."""
         ...
 
+    async def decide(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answers to the questions of a request, both in the form of docs/protocol.md#decisions."""
+        ...
+
     async def close(self) -> None:
         """Release all resources."""
 

@@ -88,6 +88,11 @@ class Authenticator:
             return None
         return f'Invalid client passkey for client "{identifier}"'
 
+    def why_token_is_rejected(self, authorization: str) -> str | None:
+        """Return why the `Authorization` header of an HTTP request is rejected, or `None`; guests need none."""
+        identifier, passkey = split_token(authorization.removeprefix("Bearer ")) or ("", "")
+        return self.why_rejected(identifier, passkey) if self._tokens else None
+
     def connect(self, identifier: str, passkey: str) -> ConnectedClient:
         """Return the client of a new socket, which counts until `disconnect`."""
         client = self._clients.setdefault(identifier, ConnectedClient(identifier, passkey))

@@ -6,7 +6,8 @@ Used by `emulator`. Each socket gets a `ConnectionHandler`.
 import contextlib
 import http
 import json
-from collections.abc import Callable, Collection, Sequence
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, get_args
 from weakref import WeakSet
 
@@ -21,8 +22,12 @@ from lmstudio_integrations.emulator.server.clients import Authenticator
 from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler, Socket
 from lmstudio_integrations.emulator.server.context import ServerState
 from lmstudio_integrations.emulator.server.handlers import SERVED
+from lmstudio_integrations.emulator.server.handlers.decisions import POSTS
+from lmstudio_integrations.emulator.server.http_requests import HttpError, HttpRequest, bad_request, response
 from lmstudio_integrations.emulator.testing.tcp import port_error, stop_accepting
 from lmstudio_integrations.protocol.endpoints import Namespace
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 _NAMESPACES: dict[str, Namespace] = {f"/{name}": name for name in get_args(Namespace) if name in SERVED}
 
@@ -103,6 +108,7 @@ class Server:
             port,
             process_request=self._process_request,
             compression=None,
+            open_timeout=None,
             ping_interval=_PING_INTERVAL,
             ping_timeout=_PING_TIMEOUT,
             close_timeout=_CLOSE_TIMEOUT,
@@ -115,7 +121,7 @@ class Server:
         environment.allow(self.host, self.port)
 
     def _create_socket(self, *arguments: Any, **settings: Any) -> Socket:
-        socket = Socket(*arguments, backlog_bytes=self._state.limits.backlog_bytes, **settings)
+        socket = Socket(*arguments, state=self._state, answer=self._answer, **settings)
         self._sockets.add(socket)
         return socket
 
@@ -128,10 +134,33 @@ class Server:
             return socket.respond(status, f"{reason}\n")
         return _json(socket, _PAGES[path]()) if path in _PAGES else None
 
+    async def _answer(self, request: HttpRequest) -> bytes:
+        """Return the response to a request with a body."""
+        try:
+            return response(await self._handle_post(request))
+        except HttpError as error:
+            return error.to_bytes()
+        except Exception as error:  # a defect of the emulator must not leave the client without a response
+            logger.exception("the handler of %s failed", request.path)
+            return HttpError(http.HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", repr(error)).to_bytes()
+
+    async def _handle_post(self, request: HttpRequest) -> Mapping[str, Any]:
+        handle = POSTS.get(request.path)
+        if handle is None:
+            raise HttpError(http.HTTPStatus.NOT_FOUND, "not_found_error", f"there is nothing at {request.path}")
+        if error := self._origin_error(request.headers.get("origin")):
+            raise bad_request(error, http.HTTPStatus.FORBIDDEN)
+        if error := self._authenticator.why_token_is_rejected(request.headers.get("authorization", "")):
+            raise HttpError(http.HTTPStatus.UNAUTHORIZED, "authentication_error", error)
+        await self._state.simulate_latency()
+        return await handle(self._state, request.json())
+
+    def _origin_error(self, origin: str | None) -> str | None:
+        return None if origin is None or origin in self._origins else f"the origin {origin} is not allowed"
+
     def _http_error(self, request: Request, path: str) -> tuple[http.HTTPStatus, str] | None:
-        origin = request.headers.get("Origin")
-        if origin is not None and origin not in self._origins:
-            return http.HTTPStatus.FORBIDDEN, f"the origin {origin} is not allowed"
+        if error := self._origin_error(request.headers.get("Origin")):
+            return http.HTTPStatus.FORBIDDEN, error
         if path in _PAGES:
             return None
         if path not in _NAMESPACES:

@@ -242,6 +242,11 @@ class LlamaCppModel:
                 await self._worker.call("/v1/embeddings", request_body.embedding(text_or_tokens))
             )
 
+    async def decide(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answers to the questions of a request; only decision models have any."""
+        decided: dict[str, Any] = await self._worker.call("/v1/systemone", request)
+        return decided
+
     async def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text.
 

@@ -17,7 +17,7 @@ another `sleep`, and nothing waits.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -36,7 +36,7 @@ from lmstudio_integrations.emulator.engines.generation import (
     is_long,
     run_in_thread,
 )
-from lmstudio_integrations.emulator.engines.scripted import words
+from lmstudio_integrations.emulator.engines.scripted import decisions, words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import ENGINE
 from lmstudio_integrations.emulator.engines.scripted.playback import (
     PromptCache,
@@ -169,6 +169,16 @@ class ScriptedModel:
         for wait in play_silently(self._config.rules, Situation(last=text)):
             await _wait(wait, self._sleep)
         return await run_in_thread(partial(words.embed, text, self._config.embedding_length), when=is_long(text))
+
+    async def decide(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answers to the questions of a request.
+
+        Raises:
+            WireError: If a rule says so.
+        """
+        for wait in play_silently(self._config.rules, Situation(last=decisions.state_text(request["state"]))):
+            await _wait(wait, self._sleep)
+        return await run_in_thread(partial(decisions.decide, request, {}), when=True)
 
     async def tokenize(self, text: str) -> list[int]:
         tokens = await run_in_thread(lambda: [words.token_id(token) for token in words.split(text)], when=is_long(text))

@@ -1,0 +1,74 @@
+"""The answers of a scripted decision model: as its rules say, else by the words that options and state have in common."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from lmstudio_integrations.emulator.engines.scripted import words
+from lmstudio_integrations.emulator.errors import WireError
+from lmstudio_integrations.types.decisions import Choice, Noul, Question, Score, options_of, parse_questions
+
+_LEAST = 0.01
+"""The weight of an option that has no word in common with the state."""
+
+Given = Mapping[str, float | Mapping[str, float]]
+"""Probabilities by the id of a question: that of yes, or those of some options. The others share what is left."""
+
+
+def state_text(state: object) -> str:
+    """Return a state as text."""
+    return state if isinstance(state, str) else json.dumps(state, ensure_ascii=False)
+
+
+def decide(request: Mapping[str, Any], given: Given) -> dict[str, Any]:
+    """Return the answers to a request (docs/protocol.md#decisions).
+
+    Raises:
+        WireError: If the given probabilities fit no question.
+    """
+    state, questions = state_text(request["state"]), parse_questions(request["questions"])
+    answers = {name: _answer(name, question, state, given.get(name)) for name, question in questions.items()}
+    asked = sum(words.count(state_text(question)) for question in request["questions"].values())
+    usage = {"input_tokens": words.count(state) + asked, "output_tokens": len(questions)}
+    return {"answers": answers, "usage": usage}
+
+
+def _answer(name: str, question: Question, state: str, given: float | Mapping[str, float] | None) -> dict[str, Any]:
+    probabilities = _probabilities(question, state) if given is None else _completed(name, question, given)
+    confidence = max(probabilities.values())
+    match question:
+        case Noul():
+            return {"type": "noul", "noul": probabilities["true"]}
+        case Choice():
+            chosen = max(probabilities, key=probabilities.__getitem__)
+            return {"type": "choice", "choice": chosen, "probabilities": probabilities, "confidence": confidence}
+        case Score():
+            return {
+                "type": "score",
+                "score": sum(int(level) * probability for level, probability in probabilities.items()),
+                "legend": options_of(question),
+                "probabilities": probabilities,
+                "confidence": confidence,
+            }
+
+
+def _probabilities(question: Question, state: str) -> dict[str, float]:
+    weights = {
+        option: max(words.coverage(f"{option} {state_text(description or '')}", state), _LEAST)
+        for option, description in options_of(question).items()
+    }
+    if isinstance(question, Noul) and question.criteria is None:
+        yes = max(words.coverage(state_text(question.instructions), state), _LEAST)
+        weights = {"true": yes, "false": max(1 - yes, _LEAST)}
+    whole = sum(weights.values())
+    return {option: weight / whole for option, weight in weights.items()}
+
+
+def _completed(name: str, question: Question, given: float | Mapping[str, float]) -> dict[str, float]:
+    named = {"true": given} if isinstance(given, int | float) else dict(given)
+    options = options_of(question)
+    others = [option for option in options if option not in named]
+    left = 1 - sum(named.values())
+    if not named.keys() <= options.keys() or left < -1e-9 or (not others and left > 1e-9):
+        raise WireError(f"The probabilities of the rule do not fit the question {name!r}: {given!r}")
+    return {option: named.get(option, left / max(len(others), 1)) for option in options}

@@ -1,0 +1,145 @@
+"""The questions of decision models, over HTTP."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator
+from tests.emulator.bare_client import STACK, named, wire
+from tests.emulator.server.test_server import get
+
+REFUND: dict[str, Any] = {"type": "noul", "instructions": "Does the customer want a refund?"}
+TEAM: dict[str, Any] = {
+    "type": "choice",
+    "instructions": "Which team?",
+    "criteria": {"billing": "refund, invoice, money", "support": "crash, error", "__proto__": None},
+}
+ANGER: dict[str, Any] = {"type": "score", "instructions": "How angry?", "criteria": ["calm", "annoyed", "angry"]}
+STATE = "I am angry, give me a refund of my money"
+TOKEN = "sk-lm-abcdefgh:abcdefghijklmnopqrst"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    catalog = {"model": [{"key": "judge", "kind": "decision", "preload": True}, {"key": "chat", "preload": True}]}
+    with Emulator(catalog=catalog) as running:
+        yield running
+
+
+def ask(server: Emulator, path: str = "/v1/systemone", *, token: str = "", **body: Any) -> tuple[int, Any]:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    status, kind, text = get(server, path, json.dumps(body).encode(), **headers)
+    assert kind == "application/json"
+    return status, json.loads(text)
+
+
+def test_each_question_gets_the_answer_of_its_type(server: Emulator) -> None:
+    questions = {"refund": REFUND, "team": TEAM, "__proto__": ANGER}
+    for state in (STATE, [{"role": "user", "content": STATE}], {"text": STATE}):
+        status, body = ask(server, model="judge", state=state, questions=questions)
+        assert (status, body["model"]) == (200, "judge")
+        assert body["usage"]["output_tokens"] == 3
+        answers = body["answers"]
+        assert answers.keys() == questions.keys()
+        assert 0.2 < answers["refund"]["noul"] < 1
+        assert answers["team"]["choice"] == "billing"
+        assert answers["team"]["probabilities"].keys() == TEAM["criteria"].keys()
+        assert answers["__proto__"]["legend"] == {"0": "calm", "1": "annoyed", "2": "angry"}
+        assert 1 < answers["__proto__"]["score"] <= 2
+        for answer in (answers["team"], answers["__proto__"]):
+            assert sum(answer["probabilities"].values()) == pytest.approx(1)
+            assert answer["confidence"] == max(answer["probabilities"].values())
+
+
+def test_openai_has_another_form_for_the_same(server: Emulator) -> None:
+    choices = [{"value": True, "description": "refund"}, {"value": "true"}]
+    asked = [
+        {"type": "predicate", "name": "refund", "instructions": REFUND["instructions"]},
+        {"type": "choice", "instructions": "Which?", "choices": choices[:1]},
+        {
+            "type": "score",
+            "instructions": "How?",
+            "levels": [{"label": "calm"}, {"label": "high", "description": "angry"}],
+        },
+    ]
+    status, body = ask(server, "/v1/decisions", model="judge", input=STATE, questions=asked)
+    assert status == 200
+    first, second, third = body["answers"]
+    assert (first["type"], first["name"]) == ("predicate", "refund")
+    assert second["choice"] is True
+    assert second["probabilities"] == [{"value": True, "probability": 1}]
+    assert [each["label"] for each in third["probabilities"]] == ["calm", "high"]
+    assert body["usage"]["total_tokens"] == body["usage"]["input_tokens"] + body["usage"]["output_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "kind", "text"),
+    [
+        ({"model": None}, 400, "invalid_request_error", "model must be"),
+        ({"model": "nobody"}, 404, "not_found_error", "No model found"),
+        ({"model": "chat"}, 400, "invalid_request_error", "is not a decision model"),
+        ({"state": None}, 400, "invalid_request_error", "state must be"),
+        ({"questions": {}}, 400, "invalid_request_error", "questions must be"),
+        (
+            {"questions": {"quality": {**ANGER, "criteria": ["one"]}}},
+            400,
+            "invalid_request_error",
+            "questions.quality: criteria must be an array of 2 to 10 levels",
+        ),
+        ({"questions": {"a": {**TEAM, "criteria": {}}}}, 400, "invalid_request_error", "questions.a: criteria must be"),
+        ({"questions": {"a": {"type": "box"}}}, 400, "invalid_request_error", "questions.a: "),
+    ],
+)
+def test_what_is_wrong_in_a_request_is_named(
+    server: Emulator, changes: dict[str, Any], status: int, kind: str, text: str
+) -> None:
+    found, body = ask(server, **{"model": "judge", "state": STATE, "questions": {"a": REFUND}, **changes})
+    assert found == status
+    assert (body["error"]["code"], body["error"]["type"]) == (status, kind)
+    assert text in body["error"]["message"]
+
+
+def test_a_body_that_is_not_json_is_an_error(server: Emulator) -> None:
+    status, _, body = get(server, "/v1/systemone", b"[" * 100_000)
+    assert (status, json.loads(body)["error"]["type"]) == (400, "invalid_request_error")
+
+
+def test_a_server_with_tokens_wants_one_of_them() -> None:
+    with Emulator([{"key": "judge", "kind": "decision", "preload": True}], tokens=[TOKEN]) as server:
+        request: dict[str, Any] = {"model": "judge", "state": STATE, "questions": {"a": REFUND}}
+        for wrong in ("", "not-needed", TOKEN[:-1] + "x"):
+            status, body = ask(server, token=wrong, **request)
+            assert (status, body["error"]["type"]) == (401, "authentication_error")
+            assert TOKEN not in str(body)
+        assert ask(server, token=TOKEN, **request)[0] == 200
+
+
+def test_decision_models_have_a_namespace_for_all_but_questions(server: Emulator) -> None:
+    with wire(server, "decision") as me:
+        (info,) = me.result("listLoaded")
+        assert (info["type"], info["modelKey"], info["hasVisionAdapter"]) == ("decision", "judge", False)
+        fields = {"decision.load.contextLength": 2048, "decision.load.numParallelSessions": 2}
+        layers = {
+            "layers": [
+                {
+                    "layerName": "instance",
+                    "config": {"fields": [{"key": key, "value": value} for key, value in fields.items()]},
+                }
+            ]
+        }
+        second = me.load("judge", loadConfigStack=layers)
+        assert (second["identifier"], second["contextLength"]) == ("judge:2", 2048)
+        config = me.result("getLoadConfig", {"specifier": named("judge:2")})
+        assert fields.items() <= {field["key"]: field["value"] for field in config["fields"]}.items()
+        assert me.result("estimateModelUsage", {"modelKey": "judge", "loadConfigStack": STACK})["passesGuardrails"]
+        me.result("unloadModel", {"identifier": "judge:2"})
+        error: Any = me.stream("loadModel", {"modelKey": "chat", "loadConfigStack": STACK})[-1]["error"]
+        assert error["displayData"]["expectedDomain"] == "decision"
+
+
+def test_downloaded_decision_models_are_listed(server: Emulator) -> None:
+    with wire(server, "system") as me:
+        found: list[dict[str, Any]] = me.result("listDownloadedModels")
+    assert {info["modelKey"]: info["type"] for info in found} == {"judge": "decision", "chat": "llm"}
