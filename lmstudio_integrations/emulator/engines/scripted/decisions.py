@@ -1,4 +1,4 @@
-"""The answers of a scripted decision model: as its rules say, else by the words that options and state have in common."""
+"""The answers of a scripted decision model: as its rules say, else by the words that options and state share."""
 
 import json
 from collections.abc import Mapping

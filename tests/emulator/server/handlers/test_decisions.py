@@ -78,7 +78,7 @@ def test_openai_has_another_form_for_the_same(server: Emulator) -> None:
     ("changes", "status", "kind", "text"),
     [
         ({"model": None}, 400, "invalid_request_error", "model must be"),
-        ({"model": "nobody"}, 404, "not_found_error", "No model found"),
+        ({"model": "nobody"}, 404, "not_found_error", "No loaded model matches"),
         ({"model": "chat"}, 400, "invalid_request_error", "is not a decision model"),
         ({"state": None}, 400, "invalid_request_error", "state must be"),
         ({"questions": {}}, 400, "invalid_request_error", "questions must be"),
