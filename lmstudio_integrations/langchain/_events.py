@@ -24,6 +24,10 @@ _DELTAS = {
 """The delta of each kind of block, and the member that grows, which has the same name in both."""
 
 
+_REASONS = ("finish_reason", "normalized_finish_reason")
+"""What a `message-finish` event has of the metadata since langchain-core 1.8.4; earlier ones ignore it."""
+
+
 @dataclass(slots=True)
 class _Block:
     """A content block that is being streamed: its number, its first form, and what it has grown by."""
@@ -94,7 +98,9 @@ class EventStream:
     def _end(self, last: AIMessageChunk) -> Iterator[Any]:
         for block in self._blocks.values():
             yield {"event": "content-block-finish", "index": block.index, "content": block.finished()}
-        finish: dict[str, Any] = {"event": "message-finish", "metadata": dict(last.response_metadata)}
+        metadata = dict(last.response_metadata)
+        reasons = {name: metadata[name] for name in _REASONS if name in metadata}
+        finish: dict[str, Any] = {"event": "message-finish", **reasons, "metadata": metadata}
         if self._logprobs:
             finish["metadata"]["logprobs"] = {"content": self._logprobs}
         if last.usage_metadata:

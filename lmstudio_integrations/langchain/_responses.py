@@ -42,6 +42,7 @@ from lmstudio_integrations.types.results import (
     ToolCallName,
     ToolCallStart,
     finish_reason,
+    normalized_finish_reason,
 )
 
 PROVIDER = "lmstudio"
@@ -110,6 +111,7 @@ def response_metadata(response: FinishedResponse) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "model_provider": PROVIDER,
         "finish_reason": finish_reason(response.result),
+        "normalized_finish_reason": normalized_finish_reason(response.result),
         "tool_call_errors": [reason for _, reason in response.failed] or None,
         "confidence": response.confidence,
         "token_usage": dict(zip(_TOKEN_USAGE, counts, strict=True)) if counts[-1] else None,

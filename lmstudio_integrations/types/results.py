@@ -36,6 +36,17 @@ _FINISH_REASONS = {
 }
 """The stop reasons in OpenAI's words; others, such as `userStopped` and `repetition`, stay as they are."""
 
+_NORMALIZED = {
+    "eosFound": "stop",
+    "stopStringFound": "stop",
+    "toolCalls": "tool_call",
+    "maxPredictedTokensReached": "length",
+    "contextLengthReached": "context_exceeded",
+    "failed": "error",
+    "modelUnloaded": "error",
+}
+"""The stop reasons in words that mean the same for every provider of LangChain; all others are `other`."""
+
 
 @dataclass(slots=True)
 class LlmPredictionFragment:
@@ -355,6 +366,13 @@ def finish_reason(result: PredictionResult) -> str | None:
     if result.tool_call_requests and stop_reason == "eosFound":
         return "tool_calls"
     return _FINISH_REASONS.get(str(stop_reason), stop_reason)
+
+
+def normalized_finish_reason(result: PredictionResult) -> str | None:
+    """Return why a prediction ended, in a word that means the same for every provider; `None` if that is not known."""
+    stop_reason = result.end.stats.get("stopReason")
+    normalized = None if stop_reason is None else _NORMALIZED.get(str(stop_reason), "other")
+    return "tool_call" if normalized == "stop" and result.tool_call_requests else normalized
 
 
 def _read(kind: type[ModelT], data: Mapping[str, Any]) -> ModelT:

@@ -50,6 +50,9 @@ def comparable(events: list[Any]) -> list[Any]:
                 pass
             case {"event": "content-block-start", "content": content}:
                 found.append({**event, "content": {**content, "index": None}})
+            case {"event": "message-finish", "metadata": metadata}:  # core does this since 1.8.4
+                reasons = ("finish_reason", "normalized_finish_reason")
+                found.append({**{name: metadata[name] for name in reasons if name in metadata}, **event})
             case _:
                 found.append(event)
     return found

@@ -126,6 +126,7 @@ def test_parallel_calls_with_text_and_reasoning_around_them_stay_separate(format
     assert message.invalid_tool_calls == []
     assert message.text.replace(" ", "") == "First.Done."
     assert message.response_metadata["finish_reason"] == "tool_calls"
+    assert message.response_metadata["normalized_finish_reason"] == "tool_call"
 
 
 def test_fragments_of_arguments_are_streamed_with_name_and_id_once() -> None:
@@ -204,6 +205,27 @@ def test_a_failed_or_truncated_call_is_invalid(format_: str, events: list[Predic
     (invalid,) = invoked(events).invalid_tool_calls
     assert invalid["error"]
     assert invoked(events).response_metadata["tool_call_errors"] == [invalid["error"]]
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "raw", "normalized"),
+    [
+        ("eosFound", "stop", "stop"),
+        ("stopStringFound", "stop", "stop"),
+        ("toolCalls", "tool_calls", "tool_call"),
+        ("maxPredictedTokensReached", "length", "length"),
+        ("contextLengthReached", "length", "context_exceeded"),
+        ("failed", "failed", "error"),
+        ("modelUnloaded", "modelUnloaded", "error"),
+        ("userStopped", "userStopped", "other"),
+        ("repetition", "repetition", "other"),
+        ("newOfThisYear", "newOfThisYear", "other"),
+    ],
+)
+def test_each_stop_reason_has_a_word_that_all_providers_share(stop_reason: str, raw: str, normalized: str) -> None:
+    for message in (streamed([*text("a"), end(stop_reason)], "v0"), invoked([*text("a"), end(stop_reason)])):
+        metadata = message.response_metadata
+        assert (metadata["finish_reason"], metadata["normalized_finish_reason"]) == (raw, normalized)
 
 
 MALFORMED = [
