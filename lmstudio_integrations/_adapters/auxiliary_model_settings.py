@@ -27,6 +27,7 @@ from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbo
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind
+from lmstudio_integrations.types.embedding_prefixes import NO_PREFIXES, EmbeddingPrefixes, prefixes_of_family
 from lmstudio_integrations.types.reranking import OnRerankError, RerankResult, RerankTemplate
 
 ModelT = TypeVar("ModelT", bound=Model)
@@ -72,11 +73,19 @@ LENGTH_POLICY = (
 )
 """The description of `length_policy`, but for its default."""
 
+PREFIX = (
+    "Text to put before each {}. If unset, that of the model card, for models of known families, else none. An empty "
+    "text is none."
+)
+"""The description of the fields with prefixes."""
+
 
 class EmbeddingSettings(AuxiliaryModelSettings):
     """How to embed."""
 
     _kind: ClassVar[ModelKind] = "embedding"
+    _prefix_fields: ClassVar[tuple[str, str]]
+    """The fields with what stands before queries and documents."""
 
     load_config: EmbeddingLoadConfig = None
 
@@ -84,6 +93,18 @@ class EmbeddingSettings(AuxiliaryModelSettings):
         default="error",
         description=f"{LENGTH_POLICY} The default is `error`.",
     )
+
+    @property
+    def prefixes(self) -> EmbeddingPrefixes:
+        """What stands before each query and each document: as set, else as the family of the named model wants it.
+
+        Vectors that were made with other prefixes do not fit: if these change, embed the documents again.
+        """
+        query, document = [getattr(self, name) for name in self._prefix_fields]
+        of_family = prefixes_of_family(self.model) if query is None or document is None else NO_PREFIXES
+        return EmbeddingPrefixes(
+            of_family.query if query is None else query, of_family.document if document is None else document
+        )
 
 
 def check_texts(texts: object) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._adapters.auxiliary_model_settings import EmbeddingSettings, check_text, check_texts
+from lmstudio_integrations._adapters.auxiliary_model_settings import PREFIX, EmbeddingSettings, check_text, check_texts
 from lmstudio_integrations._adapters.field_types import DECLARED, MODEL_NAME, ModelName, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest
@@ -35,9 +35,7 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
         ```python
         from lmstudio_integrations.langchain import LMStudioEmbeddings
 
-        embeddings = LMStudioEmbeddings(
-            model="text-embedding-all-minilm-l6-v2", query_prefix="", document_prefix=""
-        )
+        embeddings = LMStudioEmbeddings(model="text-embedding-all-minilm-l6-v2")
         vectors = embeddings.embed_documents(["The ferry takes twenty minutes."])
         print(len(vectors), len(embeddings.embed_query("How long does the ferry take?")))
         ```
@@ -53,15 +51,11 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
         model_name = MODEL_NAME
         """Another name of `model`."""
 
-    query_prefix: str = Field(
-        default="",
-        description="Text to put before each query, as the model card says. Empty by default.",
-    )
+    _prefix_fields: ClassVar[tuple[str, str]] = ("query_prefix", "document_prefix")
 
-    document_prefix: str = Field(
-        default="",
-        description="Text to put before each document. Empty by default.",
-    )
+    query_prefix: str | None = Field(default=None, description=PREFIX.format("query"))
+
+    document_prefix: str | None = Field(default=None, description=PREFIX.format("document"))
 
     dimensions: Count | None = Field(
         default=None,
@@ -86,22 +80,22 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a query."""
         with translating_errors():
-            return self._embed(self.query_prefix, [check_text(text, "embed_documents")])[0]
+            return self._embed(self.prefixes.query, [check_text(text, "embed_documents")])[0]
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vectors of texts, in order."""
         with translating_errors():
-            return self._embed(self.document_prefix, check_texts(texts))
+            return self._embed(self.prefixes.document, check_texts(texts))
 
     async def aembed_query(self, text: str) -> list[float]:
         """Return the vector of a query."""
         with translating_errors():
-            return (await self._aembed(self.query_prefix, [check_text(text, "aembed_documents")]))[0]
+            return (await self._aembed(self.prefixes.query, [check_text(text, "aembed_documents")]))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vectors of texts, in order."""
         with translating_errors():
-            return await self._aembed(self.document_prefix, check_texts(texts))
+            return await self._aembed(self.prefixes.document, check_texts(texts))
 
     def _embed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         if not texts:

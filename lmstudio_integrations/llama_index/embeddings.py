@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._adapters.auxiliary_model_settings import (
     LENGTH_POLICY,
+    PREFIX,
     EmbeddingSettings,
     check_text,
     check_texts,
@@ -78,9 +79,7 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
         ```python
         from lmstudio_integrations.llama_index import LMStudioEmbedding
 
-        embed_model = LMStudioEmbedding(
-            model="text-embedding-all-minilm-l6-v2", query_instruction="", text_instruction=""
-        )
+        embed_model = LMStudioEmbedding(model="text-embedding-all-minilm-l6-v2")
         vectors = embed_model.get_text_embedding_batch(["The ferry takes twenty minutes."])
         print(len(vectors), len(embed_model.get_query_embedding("How long is the ferry?")))
         ```
@@ -116,15 +115,11 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
         "for many models.",
     )
 
-    query_instruction: str = Field(
-        default="",
-        description="Text to put before each query, as the model card says. Empty by default.",
-    )
+    _prefix_fields: ClassVar[tuple[str, str]] = ("query_instruction", "text_instruction")
 
-    text_instruction: str = Field(
-        default="",
-        description="Text to put before each stored text. Empty by default.",
-    )
+    query_instruction: str | None = Field(default=None, description=PREFIX.format("query"))
+
+    text_instruction: str | None = Field(default=None, description=PREFIX.format("stored text"))
 
     @classmethod
     def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -166,12 +161,12 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     @with_short_traceback
     def get_query_embedding(self, query: str) -> list[float]:
         """Return the vector of a query."""
-        return without_span(super().get_query_embedding)(self._prefixed(self.query_instruction, query, _MANY))
+        return without_span(super().get_query_embedding)(self._prefixed(self.prefixes.query, query, _MANY))
 
     @with_short_traceback
     async def aget_query_embedding(self, query: str) -> list[float]:
         """Return the vector of a query."""
-        return await without_span(super().aget_query_embedding)(self._prefixed(self.query_instruction, query, _AMANY))
+        return await without_span(super().aget_query_embedding)(self._prefixed(self.prefixes.query, query, _AMANY))
 
     @with_short_traceback
     def get_agg_embedding_from_queries(self, queries: list[str], agg_fn: Callable[..., Any] | None = None) -> Any:
@@ -190,12 +185,12 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     @with_short_traceback
     def get_text_embedding(self, text: str) -> list[float]:
         """Return the vector of a text."""
-        return without_span(super().get_text_embedding)(self._prefixed(self.text_instruction, text, _MANY))
+        return without_span(super().get_text_embedding)(self._prefixed(self.prefixes.document, text, _MANY))
 
     @with_short_traceback
     async def aget_text_embedding(self, text: str) -> list[float]:
         """Return the vector of a text."""
-        return await without_span(super().aget_text_embedding)(self._prefixed(self.text_instruction, text, _AMANY))
+        return await without_span(super().aget_text_embedding)(self._prefixed(self.prefixes.document, text, _AMANY))
 
     @with_short_traceback
     def get_text_embedding_batch(
@@ -206,7 +201,7 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     ) -> list[list[float]]:
         """Return the vectors of texts, in order."""
         shown = show_progress or self.show_progress is True
-        with _in_batches(texts, self._prefix(self.text_instruction)) as prefixed:
+        with _in_batches(texts, self._prefix(self.prefixes.document)) as prefixed:
             return without_span(super().get_text_embedding_batch)(prefixed, shown, **kwargs)
 
     @with_short_traceback
@@ -218,28 +213,28 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     ) -> list[list[float]]:
         """Return the vectors of texts, in order."""
         shown = show_progress or self.show_progress is True
-        with _in_batches(texts, self._prefix(self.text_instruction)) as prefixed:
+        with _in_batches(texts, self._prefix(self.prefixes.document)) as prefixed:
             return await without_span(super().aget_text_embedding_batch)(prefixed, shown, **kwargs)
 
     # Core's six hooks -----------------------------------------------------------------------------------------------
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return self._embed(self.query_instruction, [query])[0]
+        return self._embed(self.prefixes.query, [query])[0]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return (await self._aembed(self.query_instruction, [query]))[0]
+        return (await self._aembed(self.prefixes.query, [query]))[0]
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        return self._embed(self.text_instruction, [text])[0]
+        return self._embed(self.prefixes.document, [text])[0]
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
-        return (await self._aembed(self.text_instruction, [text]))[0]
+        return (await self._aembed(self.prefixes.document, [text]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._embed(self.text_instruction, texts)
+        return self._embed(self.prefixes.document, texts)
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return await self._aembed(self.text_instruction, texts)
+        return await self._aembed(self.prefixes.document, texts)
 
     def _embed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         vectors = self._model(Embedder).vectors_of_long(self._request(prefix, texts), max_concurrency=BATCHES_AT_ONCE)

@@ -11,9 +11,12 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioContextOverflowError
 from lmstudio_integrations.langchain import LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudioEmbedding
+from lmstudio_integrations.types.embedding_prefixes import prefixes_of_family
 
 QUERY, DOCUMENT = "search_query: ", "search_document: "
 LONG = "sun rain " * 60
+RETRIEVE = "Instruct: Given a web search query, retrieve relevant passages that answer the query\n"
+REPRESENT = "Represent this sentence for searching relevant passages: "
 
 
 def langchain(**settings: Any) -> LMStudioEmbeddings:
@@ -81,3 +84,57 @@ def test_a_truncated_text_leaves_room_for_its_prefix(server: Emulator, embed: Ca
     assert record.text.startswith(QUERY)
     with pytest.raises(LMStudioContextOverflowError, match=r"text 0 has \d+ tokens with its prefix"):
         embed(model.model_copy(update={"length_policy": "error"}), method, LONG)
+
+
+FAMILIES = [
+    ("text-embedding-nomic-embed-text-v1.5", "search_query: ", "search_document: "),
+    ("nomic-ai/nomic-embed-text-v2-moe", "search_query: ", "search_document: "),
+    ("text-embedding-multilingual-e5-large", "query: ", "passage: "),
+    ("e5-small-v2", "query: ", "passage: "),
+    ("multilingual-e5-large-instruct", f"{RETRIEVE}Query: ", ""),
+    ("gte-Qwen2-1.5B-instruct", f"{RETRIEVE}Query: ", ""),
+    ("text-embedding-qwen3-embedding-0.6b", f"{RETRIEVE}Query:", ""),
+    ("bge-small-en-v1.5", REPRESENT, ""),
+    ("text-embedding-mxbai-embed-large-v1", REPRESENT, ""),
+    ("snowflake-arctic-embed-m-v1.5", REPRESENT, ""),
+    ("text-embedding-snowflake-arctic-embed-l-v2.0", "query: ", ""),
+    ("text-embedding-embeddinggemma-300m", "task: search result | query: ", "title: none | text: "),
+    *((key, "", "") for key in ("bge-m3", "text-embedding-all-minilm-l6-v2", "gte-large", "paste5-large", None)),
+]
+
+
+@pytest.mark.parametrize(("key", "query", "document"), FAMILIES)
+def test_models_of_known_families_have_the_prefixes_of_their_cards(key: str | None, query: str, document: str) -> None:
+    assert prefixes_of_family(key) == (query, document)
+    for model in (LMStudioEmbeddings(model=key), LMStudioEmbedding(model=key)):
+        assert model.prefixes == (query, document)
+    assert LMStudioEmbeddings(model=key, query_prefix="").prefixes == ("", document)
+    assert LMStudioEmbedding(model=key, text_instruction="x ").prefixes == (query, "x ")
+
+
+NOMIC = "text-embedding-nomic-embed-text-v1.5"
+
+
+@pytest.mark.parametrize(
+    ("method", "of_framework", "prefix"),
+    [
+        ("embed_query", LMStudioEmbeddings, QUERY),
+        ("embed_documents", LMStudioEmbeddings, DOCUMENT),
+        ("get_query_embedding", LMStudioEmbedding, QUERY),
+        ("get_text_embedding", LMStudioEmbedding, DOCUMENT),
+        ("get_text_embedding_batch", LMStudioEmbedding, DOCUMENT),
+    ],
+)
+def test_the_prefixes_of_a_family_are_used_unless_they_are_switched_off(
+    embed: Callable[..., Any], method: str, of_framework: Any, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lmstudio_integrations.types.embedding_prefixes")
+    prefixes_of_family.cache_clear()
+    given = ["sun"] if method in {"embed_documents", "get_text_embedding_batch"} else "sun"
+    off = dict.fromkeys(of_framework._prefix_fields, "")
+    with Emulator([ModelEntry(key=NOMIC, kind="embedding")]) as server:
+        for settings in ({}, {}, off):
+            embed(of_framework(model=NOMIC, host=server.address, **settings), method, given)
+        assert [record.text for record in server.embedded_texts] == [f"{prefix}sun", f"{prefix}sun", "sun"]
+    (line,) = caplog.messages
+    assert line.startswith(f"{NOMIC!r}: queries get the prefix {QUERY!r} and documents {DOCUMENT!r}")

@@ -30,6 +30,7 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioUnsupportedError
 from lmstudio_integrations.types.cards import Observation, failures_of, outcomes, share_text
 from lmstudio_integrations.types.chat import Chat
+from lmstudio_integrations.types.embedding_prefixes import prefixes_of_family
 from lmstudio_integrations.types.models import LlmInstanceInfo, ModelInstanceInfo
 from lmstudio_integrations.types.results import LlmPredictionFragment
 
@@ -347,7 +348,8 @@ def _steady(number: int, asking: Asking) -> Flow[None]:
 
 
 def _similar(number: int, asking: Asking) -> Flow[None]:
-    one, same, other = yield from _vectors(asking, [asking.vary(text) for text in TEXTS[number - 1]])
+    prefix = prefixes_of_family(asking.embedder.state.key).document
+    one, same, other = yield from _vectors(asking, [prefix + asking.vary(text) for text in TEXTS[number - 1]])
     is_right = _cosine(one, same) > max(_cosine(one, other), _cosine(same, other))
     asking.verdict(f"similar/{number}", "nearer" if is_right else "not nearer")
 
