@@ -94,16 +94,6 @@ def tool_instructions(tools: Sequence[Tool]) -> str:
     )
 
 
-def render_manual(template: Mapping[str, str], messages: Sequence[Json]) -> str:
-    """Return a conversation under a template of prefixes and suffixes (docs/protocol.md#value-encodings)."""
-    parts = (
-        f"{template.get(f'before{role}', '')}{message['content']}{template.get(f'after{role}', '')}"
-        for message in messages
-        if (role := str(message["role"]).capitalize())
-    )
-    return "".join(chain(parts, [str(template.get("beforeAssistant", ""))]))
-
-
 def _translate(
     message: Message,
     *,
@@ -266,11 +256,11 @@ def template_arguments(config: LlmPredictionConfig, loaded: str) -> Json:
         loaded: The chat template that was loaded.
 
     Raises:
-        EngineError: If another Jinja template is set: llama.cpp accepts one only when it loads a model.
+        EngineError: If another template is set: llama.cpp accepts one only when it loads a model.
     """
     arguments = {} if config.enable_thinking is None else {"enable_thinking": config.enable_thinking}
     template = config.prompt_template or {}
-    if template.get("type") == "jinja":
+    if "type" in template:
         jinja = template.get("jinjaPromptTemplate")
         arguments |= _switches(str(jinja.get("template", "")) if is_object(jinja) else "", loaded)
     return {"chat_template_kwargs": arguments} if arguments else {}
@@ -286,17 +276,10 @@ def _switches(template: str, loaded: str) -> dict[str, bool]:
     if not loaded or not template.endswith(loaded) or not _SWITCHES.fullmatch(before):
         raise unsupported(
             "promptTemplate",
-            "a Jinja template for a single prediction, unless it is the loaded one behind lines that set a switch",
-            "Set promptTemplate in the load config instead.",
+            "a prompt template for a single prediction, unless it is the loaded one behind lines that set a switch",
+            "Set a Jinja template as promptTemplate in the load config instead.",
         )
     return {name: value == "true" for name, value in _SWITCH.findall(before)}
-
-
-def manual_template(config: LlmPredictionConfig) -> Mapping[str, str] | None:
-    """Return the template of prefixes and suffixes, if one is set."""
-    template = config.prompt_template or {}
-    manual = template.get("manualPromptTemplate")
-    return manual if is_object(manual) and template.get("type") != "jinja" else None
 
 
 def _mirostat(value: Any) -> Json:

@@ -260,19 +260,6 @@ async def test_the_assistants_last_words_are_not_sent_again(chat_model: LlamaCpp
     assert not text_of(await run(chat_model, chat.to_history(), config=settings(max_tokens=5))).startswith("ZEBRA")
 
 
-async def test_a_template_of_prefixes_is_used_also_for_a_required_call(chat_model: LlamaCppModel) -> None:
-    manual = {"beforeUser": "Q: ", "afterUser": "\n", "beforeAssistant": "A:", "beforeSystem": "", "afterSystem": "\n"}
-    template = {"type": "manual", "manualPromptTemplate": manual, "stopStrings": ["Q:"]}
-    config, history = settings(prompt_template=template, max_tokens=40), history_of("Is it wet?", system="Be short.")
-    assert await chat_model.apply_template(history, [], config) == "Be short.\nQ: Is it wet?\nA:"
-    events = await run(chat_model, history, config=config)
-    assert finished(events).prompt_tokens == len(await chat_model.tokenize("Be short.\nQ: Is it wet?\nA:"))
-    assert "Q:" not in text_of(events)
-    events = await run(chat_model, history_of("3 plus 4?"), tools=[ADD], tool_choice="required", config=config)
-    assert len([event for event in events if isinstance(event, ToolCallEnd)]) == 1
-    assert text_of(events) == ""
-
-
 async def test_a_prompt_that_is_too_long_is_shortened(chat_model: LlamaCppModel) -> None:
     chat = chat_of("FIRST " * 5)
     for turn in range(20):
