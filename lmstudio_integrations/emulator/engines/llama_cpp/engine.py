@@ -39,21 +39,11 @@ from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import Tool
-from lmstudio_integrations.types.results import ToolCallEnd
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 LOAD_SECONDS = 600.0
 """The timeout of a load."""
-
-_CALL_AS_TEXT = (
-    {"role": "user", "content": "alfa"},
-    {"role": "assistant", "content": '{"name": "bravo"}'},
-    {"role": "tool", "content": "charlie", "tool_call_id": "123456789", "name": "bravo"},
-    {"role": "assistant", "content": "delta"},
-    {"role": "user", "content": "echo"},
-)
-"""A conversation with a tool call that is text: some templates reject it, or drop the result."""
 
 Json = dict[str, Any]
 
@@ -116,8 +106,6 @@ class LlamaCppEngine:
         try:
             properties = await worker.call("/props")
             template, modalities = properties.get("chat_template_caps"), properties.get("modalities")
-            tools = is_object(template) and bool(template.get("supports_tools"))
-            calls_as_text = tools and await _takes_calls_as_text(worker)
         except BaseException:
             await worker.close()
             raise
@@ -127,8 +115,7 @@ class LlamaCppEngine:
             context_length=parameters.context_length,
             slots=parameters.slots,
             embedding=parameters.embedding,
-            tools=tools,
-            calls_as_text=calls_as_text,
+            tools=is_object(template) and bool(template.get("supports_tools")),
             vision=is_object(modalities) and bool(modalities.get("vision")),
             chat_template="" if parameters.embedding else str(properties.get("chat_template") or ""),
             seed=load_parameters.seed_of(request),
@@ -144,16 +131,6 @@ def _base_fields(chat_template: str) -> Json:
     return {"llm.prediction.reasoning.parsing": parsing}
 
 
-async def _takes_calls_as_text(worker: Worker) -> bool:
-    """Whether a template with tools shows the result of one also after a call that is text."""
-    try:
-        prompt = str((await worker.call("/apply-template", {"messages": _CALL_AS_TEXT}))["prompt"])
-    except EngineError:  # it raises one itself, as some do
-        return False
-    places = [prompt.find(message["content"]) for message in _CALL_AS_TEXT]
-    return -1 not in places and places == sorted(places)
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One prediction: the request to llama.cpp, and how its response is read."""
@@ -162,7 +139,6 @@ class Plan:
     body: Json
     reader: responses.ResponseReader
     read_chunk: Callable[[Mapping[str, Any]], responses.Delta]
-    forced: bool
 
 
 class LlamaCppModel:
@@ -177,15 +153,12 @@ class LlamaCppModel:
         embedding: bool,
         tools: bool,
         vision: bool,
-        calls_as_text: bool = False,
         chat_template: str = "",
         seed: int | None = None,
     ) -> None:
         self._worker = worker
         self.chat_template: str = chat_template
         self.base_fields: Mapping[str, Any] = _base_fields(chat_template)
-        self._calls_as_text = calls_as_text
-        self._written = request_body.WrittenCalls()
         self._seed = seed
         self.context_length = context_length
         self.tools = tools
@@ -213,8 +186,6 @@ class LlamaCppModel:
             async with aclosing(self._worker.stream(plan.path, plan.body)) as chunks:
                 async for chunk in chunks:
                     for event in plan.reader.read(plan.read_chunk(chunk)):
-                        if plan.forced and isinstance(event, ToolCallEnd):
-                            self._written.add(str(event.id), str(event.raw_content))
                         yield event
                         if isinstance(event, Finished):
                             return
@@ -352,8 +323,7 @@ class LlamaCppModel:
             tags=generation.reasoning_tags(config),
             log_probs=candidates,
         )
-        forced = isinstance(text, responses.JsonCall)
-        return Plan(path, complete, reader, responses.read_chat if chat else responses.read_completion, forced)
+        return Plan(path, complete, reader, responses.read_chat if chat else responses.read_completion)
 
     async def _render(self, chat: Json) -> str:
         return str((await self._worker.call("/apply-template", chat))["prompt"])
@@ -368,7 +338,6 @@ class LlamaCppModel:
         return request_body.to_messages(
             history,
             native_tools=self.tools,
-            written=self._written.text_of if self._calls_as_text or not self.tools else lambda _: None,
             images=images,
             system_prompt=str((config.raw or {}).get("llm.prediction.systemPrompt") or ""),
             instructions=request_body.tool_instructions(tools) if tools and not self.tools else "",

@@ -229,7 +229,7 @@ async def test_the_template_omits_images_even_if_they_were_never_uploaded(chat_m
     assert "What is this?" in await chat_model.apply_template(chat_with_image().to_history(), [], STEADY)
 
 
-async def test_a_required_tool_call_is_streamed_and_not_processed_again(chat_model: LlamaCppModel) -> None:
+async def test_a_required_tool_call_is_streamed(chat_model: LlamaCppModel) -> None:
     chat, tools = chat_of("What is 17 plus 25?"), [ADD, WEATHER]
     events = await run(chat_model, chat.to_history(), tools=tools, tool_choice="required")
     start, name, *arguments, end, last = [event for event in events if not isinstance(event, PromptProgress)]
@@ -247,8 +247,8 @@ async def test_a_required_tool_call_is_streamed_and_not_processed_again(chat_mod
     second = await run(
         chat_model, chat.to_history(), tools=tools, tool_choice="required", config=settings(max_tokens=6)
     )
-    # The token that ends the call was never read.
-    assert cached_tokens(second) >= last.prompt_tokens + last.predicted_tokens - 1
+    # A call goes back in the form of the template, and all that stands before it comes from the cache.
+    assert cached_tokens(second) >= last.prompt_tokens - 1
     (failed,) = [event for event in second if isinstance(event, ToolCallFailed)]
     assert "parse tool call" in str(failed.error["title"])
     assert finished(second).stop_reason == "maxPredictedTokensReached"
