@@ -1,5 +1,6 @@
 """From a load request to the worker's parameters: which file, its metadata, its settings."""
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -76,16 +77,13 @@ def projector_of(path: Path) -> Path | None:
     return next((found for found in sorted(path.parent.glob("mmproj*.gguf")) if found.is_file()), None)
 
 
-async def file_of(
-    name: str | None, *, offline: bool, announce: Announce, on_bytes: weights.OnBytes = weights.ignore_bytes
-) -> Path:
+async def file_of(name: str | None, *, offline: bool, announce: Announce) -> Path:
     """Return the GGUF file of bundled weights, or of a path; fetch and convert it if it is missing.
 
     Args:
         name: A bundled name or a path.
         offline: Never fetch.
         announce: Called with a line about what is fetched.
-        on_bytes: Called with the progress while it is fetched.
 
     Raises:
         EngineError: If that fails.
@@ -94,9 +92,7 @@ async def file_of(
     if bundle is None:
         return path_of(name)
     try:
-        return await weights.in_thread(
-            lambda report: _ready(bundle, offline=offline, announce=announce, on_bytes=report), on_bytes
-        )
+        return await asyncio.to_thread(_ready, bundle, offline=offline, announce=announce)
     except weights.WeightsError as error:
         raise load_failed(error.problem, error.remedy) from error
     except OSError as error:
@@ -110,8 +106,8 @@ async def file_of(
         ) from error
 
 
-def _ready(bundle: weights.Bundle, *, offline: bool, announce: Announce, on_bytes: weights.OnBytes) -> Path:
-    first, *others = weights.locate(bundle, offline=offline, announce=announce, on_bytes=on_bytes)
+def _ready(bundle: weights.Bundle, *, offline: bool, announce: Announce) -> Path:
+    first, *others = weights.locate(bundle, offline=offline, announce=announce)
     if first.suffix == ".gguf":
         return first
     target = weights.bundle_directory(bundle).with_suffix(".converted") / CONVERTED

@@ -120,11 +120,9 @@ def attributes(parameters: WorkerParameters, engine: Any, key: str) -> dict[str,
         # What the slots had before. By default, the engine would use up to 8 GiB.
         "cache_ram_mib": parameters.prompt_cache_mib,
         "n_ctx_checkpoints": parameters.context_checkpoints,
-        # The parent knows which conversation is in which slot. A prompt with no slot of its own gets the one that was
-        # idle for longest: whatever a slot has is only saved if it is chosen like that.
-        "slot_prompt_similarity": 0.0,
-        # Otherwise it would empty the slots that are idle, and find nothing for a prompt that is sent to one of them.
-        "cache_idle_slots": False,
+        # How much of a prompt a slot must have to be chosen for it. With the default of a tenth, conversations with one
+        # system prompt overwrite each other.
+        "slot_prompt_similarity": 0.75,
         "verbosity": -1,
     }
     if parameters.gpu_layers is not None:
