@@ -109,7 +109,7 @@ class Context:
     @property
     def kind(self) -> ModelKind:
         """The kind of model that this namespace is for."""
-        return self.namespace if self.namespace in {"embedding", "decision"} else "llm"
+        return self.namespace if self.namespace == "embedding" or self.namespace == "decision" else "llm"  # noqa: PLR1714 - narrows the type
 
 
 @dataclass(slots=True, eq=False)
