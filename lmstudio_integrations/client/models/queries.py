@@ -113,13 +113,10 @@ def list_wire_infos(operation: Operation, kind: ModelKind) -> Flow[list[WireInfo
     return (yield from operation.call(kind, "listLoaded", None, read, label="Model list"))
 
 
-_LISTED: tuple[ModelKind, ...] = ("llm", "embedding")
-
-
 def list_all_loaded(operation: Operation) -> Flow[list[tuple[ModelKind, WireInfo]]]:
     """Return the info of all loaded instances in wire form, each with its kind."""
     loaded: list[tuple[ModelKind, WireInfo]] = []
-    for kind in _LISTED:
+    for kind in cast("tuple[ModelKind, ...]", ("llm", "embedding")):
         loaded += [(kind, info) for info in (yield from list_wire_infos(operation, kind))]
     return loaded
 
