@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations._support.typeguards import is_count, is_object
-from lmstudio_integrations.cli._common import Redact, accepted_tokens, note, results, token_variable
+from lmstudio_integrations.cli._common import accepted_tokens, note, results, token_variable
 from lmstudio_integrations.cli._formatting import clock_time
 from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address, local_candidates
 from lmstudio_integrations.client.transport.connect.discovery import search, server_file
@@ -32,7 +32,6 @@ from lmstudio_integrations.emulator.models.catalog import (
 )
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.server.context import DEFAULT_LIMITS, MIB
-from lmstudio_integrations.emulator.testing.cassette import Pace
 from lmstudio_integrations.emulator.testing.faults import choose_faults, read_injections
 from lmstudio_integrations.emulator.testing.proxy import Injection, Proxy, ProxyThread
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioValueError
@@ -184,8 +183,6 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
             metavar="FILE", help="Respond with what `lmsi record` wrote, instead of with models.", show_default=False
         ),
     ] = None,
-    pace: Annotated[Pace, typer.Option(help="Replay everything at once, or with the waits of the recording.")] = "fast",
-    redact: Redact = None,
     quiet: Annotated[  # noqa: FBT002 - a flag
         bool, typer.Option("--quiet", "-q", help="Do not log loads, unloads, requests and calls of tools.")
     ] = False,
@@ -238,7 +235,7 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     if replay:
         if model or load or catalog or rules:
             raise typer.BadParameter("a cassette has its own models; omit --model, --load, --catalog and --rules")
-        emulator = Emulator.replay(replay, pace=pace, redact=redact or (), **listen)
+        emulator = Emulator.replay(replay, **listen)
     else:
         offered = build_catalog(model or (), catalog, rules, scripted=scripted)
         memory = None if worker_memory is None else worker_memory * MIB

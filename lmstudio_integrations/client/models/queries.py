@@ -4,7 +4,7 @@ None of them finds or loads a model; `model.py` does that first where it is nece
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_count, is_list
 from lmstudio_integrations.client.models.state import Specifier, WireInfo, identifier_of
@@ -115,10 +115,9 @@ def list_wire_infos(operation: Operation, kind: ModelKind) -> Flow[list[WireInfo
 
 def list_all_loaded(operation: Operation) -> Flow[list[tuple[ModelKind, WireInfo]]]:
     """Return the info of all loaded instances in wire form, each with its kind."""
-    loaded: list[tuple[ModelKind, WireInfo]] = []
-    for kind in cast("tuple[ModelKind, ...]", ("llm", "embedding")):
-        loaded += [(kind, info) for info in (yield from list_wire_infos(operation, kind))]
-    return loaded
+    llms = yield from list_wire_infos(operation, "llm")
+    embedders = yield from list_wire_infos(operation, "embedding")
+    return [*(("llm", info) for info in llms), *(("embedding", info) for info in embedders)]
 
 
 def look_up(
