@@ -31,7 +31,7 @@ from lmstudio_integrations.emulator.models.catalog import (
     scripted_tools,
 )
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
-from lmstudio_integrations.emulator.server.context import DEFAULT_LIMITS, MIB
+from lmstudio_integrations.emulator.server.context import DEFAULT_LIMITS, MIB, Limits
 from lmstudio_integrations.emulator.testing.faults import choose_faults, read_injections
 from lmstudio_integrations.emulator.testing.proxy import Injection, Proxy, ProxyThread
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioValueError
@@ -239,7 +239,10 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     else:
         offered = build_catalog(model or (), catalog, rules, scripted=scripted)
         memory = None if worker_memory is None else worker_memory * MIB
-        emulator = Emulator(catalog=offered, load=load or (), offline=offline, worker_memory=memory, **listen)
+        limits = Limits(records=1)  # nobody reads them
+        emulator = Emulator(
+            catalog=offered, load=load or (), offline=offline, worker_memory=memory, limits=limits, **listen
+        )
     if is_exposed(host, tokens):
         note(f"Warning: everyone who can reach {host} can use this server; restrict it with --token-file.")
     variable = None if token or token_file else token_variable()

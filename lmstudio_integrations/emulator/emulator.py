@@ -137,7 +137,7 @@ class Emulator:
         self._offline = offline
         self._worker_memory = memory_limit(worker_memory)
         self._limits = limits
-        self._request_log = RequestLog(limits.records, limits.record_bytes)
+        self._request_log = RequestLog(limits.records)
         self._thread: threading.Thread | None = None
         self._lifetime: _Lifetime | None = None
         self._running: _Running | None = None
@@ -189,24 +189,24 @@ class Emulator:
     def predictions(self) -> tuple[PredictionRecord, ...]:
         """The predictions so far, oldest first: the request and the outcome of each.
 
-        The last 10,000 are kept, fewer if they are large; `limits` sets other bounds.
+        The last 10,000 are kept; `limits` sets another number.
         """
-        return self._request_log.predictions.records
+        return self._request_log.predictions.all
 
     @property
     def embedded_texts(self) -> tuple[EmbeddingRecord, ...]:
         """The texts that clients embedded, oldest first; kept like `predictions`."""
-        return self._request_log.embeddings.records
+        return self._request_log.embeddings.all
 
     @property
     def loads(self) -> tuple[LoadRecord, ...]:
         """The loads so far, oldest first; kept like `predictions`."""
-        return self._request_log.loads.records
+        return self._request_log.loads.all
 
     @property
     def tool_calls(self) -> tuple[PluginCallRecord, ...]:
         """The calls of tools of plugins so far, oldest first; kept like `predictions`."""
-        return self._request_log.tool_calls.records
+        return self._request_log.tool_calls.all
 
     @property
     def connections(self) -> tuple[ConnectionRecord, ...]:

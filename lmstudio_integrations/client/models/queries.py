@@ -4,7 +4,7 @@ None of them finds or loads a model; `model.py` does that first where it is nece
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from lmstudio_integrations._support.typeguards import is_count, is_list
 from lmstudio_integrations.client.models.state import Specifier, WireInfo, identifier_of

@@ -266,7 +266,7 @@ _SAMPLES = {"default", "const", "example", "examples"}
 def redacted(interaction: Interaction) -> Interaction:
     """Return a request without secrets, as `_support/secrets.py` knows them."""
     parameter = redact(interaction.parameter)
-    bodies = [redact(event.body) for event in interaction.events]
+    bodies: list[Any] = [redact(event.body) for event in interaction.events]
     _redact_streams([event.body for event in interaction.events], bodies)
     if interaction.endpoint == "tokenize" and parameter != interaction.parameter:
         # The numbers of the tokens are the text in another form.
@@ -292,11 +292,11 @@ def redact(value: Any, *, is_secret: bool = False) -> Any:
 
 
 def _redact_member(parent: dict[str, Any], name: str, *, is_secret: bool) -> Any:
-    value = parent[name]
+    value: Any = parent[name]
     if isinstance(value, str) and (name == "contentBase64" or value.startswith(INLINE)):
         prefix = INLINE if value.startswith(INLINE) else ""
         return f"{prefix}{_hash_of(value.removeprefix(prefix))}"
-    if name in _SCHEMAS and not is_secret and _has_schemas(value):
+    if name in _SCHEMAS and not is_secret and is_object(value) and _has_schemas(value):
         return {each: _redact_schema(schema, each) for each, schema in value.items()}
     # A setting, a header or a variable has its name beside it.
     labels = [str(parent[each]) for each in NAMING if each in parent] if name == "value" else []

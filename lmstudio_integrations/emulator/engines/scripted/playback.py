@@ -40,7 +40,7 @@ from lmstudio_integrations.emulator.engines.scripted.rules import (
     first_match,
     offered,
 )
-from lmstudio_integrations.emulator.engines.scripted.schema import shortest_instance
+from lmstudio_integrations.emulator.engines.scripted.schema import instance_of
 from lmstudio_integrations.emulator.engines.scripted.writer import Writer
 from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint, fingerprint_of
 from lmstudio_integrations.types.results import PromptProgress
@@ -264,7 +264,7 @@ def _default_steps(rules: Sequence[Rule], request: GenerateRequest, situation: S
     if structured.get("type") == "gbnf":
         raise unsupported("GBNF grammars")
     if structured.get("type") == "json":
-        instance = shortest_instance(structured.get("jsonSchema", _ANY_OBJECT))
+        instance = instance_of(structured.get("jsonSchema", _ANY_OBJECT))
         return [Text(text=json.dumps(instance, ensure_ascii=False))]
     if request.tool_choice == "required":
         return [_first_call(request)]
@@ -280,4 +280,4 @@ def _first_call(request: GenerateRequest) -> ToolCall:
     if not request.tools:
         raise EngineError("A tool call is required, but no tools are given", suggestion="Offer at least one tool.")
     tool = request.tools[0].function
-    return ToolCall(tool=tool.name, arguments=shortest_instance({**(tool.parameters or {}), **_ANY_OBJECT}))
+    return ToolCall(tool=tool.name, arguments=instance_of({**(tool.parameters or {}), **_ANY_OBJECT}))
