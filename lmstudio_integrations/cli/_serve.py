@@ -280,7 +280,7 @@ class _Notes(logging.Handler):
 
 @contextlib.contextmanager
 def log_as_notes() -> Generator[None]:
-    """Print a line for each load, unload and request of the block."""
+    """Print a line for each load, unload, prediction and call of a tool of the block."""
     logger, handler = logging.getLogger("lmstudio_integrations.emulator"), _Notes()
     level = logger.level
     logger.setLevel(logging.INFO)

@@ -13,7 +13,13 @@ from lmstudio_integrations.emulator.engines.llama_cpp import gguf
 from lmstudio_integrations.emulator.engines.llama_cpp.gguf import GgufError, GgufHeader, read_header, to_metadata
 from lmstudio_integrations.emulator.engines.llama_cpp.responses import unsupported
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import MAX_SLOTS, PROMPT_STEP, WorkerParameters
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
+from lmstudio_integrations.types.config import (
+    DecisionLoadModelConfig,
+    EmbeddingLoadModelConfig,
+    LlmLoadModelConfig,
+    LoadSettings,
+    ModelKind,
+)
 
 CONVERTED = "all-MiniLM-L6-v2.F32.gguf"
 
@@ -128,7 +134,7 @@ def parameters_of(
         EngineError: If the model is of the other kind, or a setting is not supported.
     """
     actual: ModelKind = "embedding" if is_embedding(header) else "llm"
-    if actual != request.kind:
+    if request.kind not in {actual, "decision"}:  # the header of a decision model does not say that it is one
         raise EngineError(
             "Failed to load model",
             cause=f"Model is not {request.kind}.",
@@ -149,6 +155,10 @@ def parameters_of(
     }
     if request.kind == "embedding":
         return WorkerParameters(**common, embedding=True, **_of_both(request.fields, header, EmbeddingLoadModelConfig))
+    if request.kind == "decision":
+        projector = str(projector_of(path) or "")
+        of_both = _of_both(request.fields, header, DecisionLoadModelConfig)
+        return WorkerParameters(**common, decision=True, projector=projector, **of_both)
     config = LlmLoadModelConfig.from_fields(request.fields)
     if config.speculative_draft_simple or config.speculative_draft_mtp or config.speculative_draft_model:
         raise unsupported("speculativeDecoding", "speculative decoding", "Omit the speculativeDraft… settings.")
@@ -190,9 +200,7 @@ def spare_threads() -> int:
     return max(1, (cores or 2) - 1)
 
 
-def _of_both(
-    fields: Mapping[str, Any], header: GgufHeader, kind: type[LlmLoadModelConfig | EmbeddingLoadModelConfig]
-) -> dict[str, Any]:
+def _of_both(fields: Mapping[str, Any], header: GgufHeader, kind: type[LoadSettings]) -> dict[str, Any]:
     config = kind.from_fields(fields)
     ratio = config.gpu.ratio if config.gpu else None
     base, scale = config.rope_frequency_base or 0.0, config.rope_frequency_scale or 0.0

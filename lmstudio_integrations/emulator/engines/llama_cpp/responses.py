@@ -101,6 +101,8 @@ _KNOWN: tuple[tuple[str, Callable[[str], EngineError]], ...] = (
             "logProbs", "probabilities of tokens where tools are offered", "Leave logProbs or tools out."
         ),
     ),
+    ("not a decision model", lambda message: unsupported("decisions", message)),
+    ("does not support image input", lambda message: unsupported("vision", message)),
     ("jinja", template_failed),
 )
 """A part of llama.cpp's message, in lower case, and the error that it stands for; the first match counts."""

@@ -35,6 +35,7 @@ class WorkerParameters:
         slots: Predictions that run at once.
         threads: Threads of the computation.
         embedding: Whether the model computes vectors instead of text.
+        decision: Whether it answers questions instead.
         cache_length: Tokens of a cache that all slots share; 0 for one cache each.
         projector: Path of the GGUF file that encodes images.
         chat_template: A Jinja template instead of the model's own.
@@ -55,6 +56,7 @@ class WorkerParameters:
     slots: int = 1
     threads: int = 1
     embedding: bool = False
+    decision: bool = False
     cache_length: int = 0
     projector: str = ""
     chat_template: str = ""
@@ -148,6 +150,8 @@ def start(parameters: WorkerParameters, engine: Any) -> tuple[Any, str]:
     # A call that passes through the loop proves that it runs.
     if parameters.embedding:
         server.handle_embeddings({"input": ["a"]})
+    elif parameters.decision:
+        server.handle_systemone({"state": "a", "questions": {"a": {"type": "noul", "instructions": "a"}}})
     else:
         server.handle_completions({"prompt": "a", "max_tokens": 1})
     return server, key

@@ -26,6 +26,7 @@ from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import display_data, unsupported
 from lmstudio_integrations.emulator.engines.scripted.rules import (
     ANY_TOOL,
+    Answers,
     Error,
     InjectFault,
     PromptFault,
@@ -157,7 +158,7 @@ def play_silently(rules: Sequence[Rule], situation: Situation) -> Iterator[Wait 
             yield step
         elif isinstance(step, Error):
             raise _error(step)
-        else:
+        elif not isinstance(step, Answers):
             assert isinstance(step, InjectFault), "no other step is silent"
             fault = _fault(step)
             assert isinstance(fault, Stall), "there is no connection to break"
