@@ -198,6 +198,8 @@ def _perform_step(step: Step, writer: Writer) -> Playback:
             yield _fault(step)
         case InjectFault():
             pass  # `_inject_faults` injects it after a number of packets
+        case Answers():
+            raise AssertionError("only decision models have answers")
 
 
 def _inject_faults(events: Playback, faults: Sequence[InjectFault]) -> Playback:
