@@ -61,7 +61,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=0,
         help="when the faults of lmstudio_faults happen: with 0 at the first opportunity; any other number draws one",
     )
-    parser.addini("lmstudio_redact", "regular expressions; what they match is hidden from cassettes", type="linelist")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -215,10 +214,9 @@ def lmstudio_cassette(
     path = _cassette_path(node)
     is_recorded = needs_server(path, mode)
     host = _recorded_host(request) if is_recorded else None
-    redact = request.config.getini("lmstudio_redact")
     unmatched: Sequence[str] = ()
     with suppress(_NotPassedError), ExitStack() as stack:
-        server = stack.enter_context(use_cassette(path, mode, server=host, redact=redact))
+        server = stack.enter_context(use_cassette(path, mode, server=host))
         monkeypatch.setenv("LMSTUDIO_HOST", server.address)
         with own_default_client():
             yield server

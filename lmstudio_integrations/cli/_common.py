@@ -40,10 +40,6 @@ Host = Annotated[
 Token = Annotated[
     str | None, typer.Option(metavar="TOKEN", help="Its API token; prefer LM_API_TOKEN.", show_default=False)
 ]
-Redact = Annotated[
-    list[str] | None,
-    typer.Option(metavar="REGEX", help="Hide what this regular expression matches. May be repeated."),
-]
 OnDevice = Annotated[
     str | None,
     typer.Option("--device", metavar="NAME", help="The machine: local, or a linked device.", show_default=False),

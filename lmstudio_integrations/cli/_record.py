@@ -11,23 +11,19 @@ import typer
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations._support.text import counted
-from lmstudio_integrations.cli._common import Host, Redact, Token, note, on_interrupt, results
+from lmstudio_integrations.cli._common import Host, Token, note, on_interrupt, results
 
 _TURN = 0.2
 """Seconds after which a signal is noticed: it does not always end a sleep."""
 
 
-def record(  # noqa: PLR0917 - one parameter for each flag
+def record(
     to: Annotated[Path, typer.Option(metavar="FILE", help="The cassette to write.")],
     host: Host = None,
     token: Token = None,
     port: Annotated[
         int, typer.Option(metavar="PORT", min=0, max=65535, help="The port to listen on; 0 for any free one.")
     ] = 0,
-    redact: Redact = None,
-    contents: Annotated[  # noqa: FBT002 - a flag
-        bool, typer.Option("--contents", help="Record the contents of images and files, instead of their hashes.")
-    ] = False,
 ) -> None:
     """Record what programs and an LM Studio say to each other, to replay it in tests.
 
@@ -37,7 +33,7 @@ def record(  # noqa: PLR0917 - one parameter for each flag
     from lmstudio_integrations.emulator import Recording  # noqa: PLC0415 - slow
 
     server = find_server(host, token)
-    recording = Recording(to, server, redact=redact or (), contents=contents, port=port)
+    recording = Recording(to, server, port=port)
     try:
         with recording, interruption() as wait:
             note(f"Prompts and responses of every program that connects are written to {to}; API tokens are not.")

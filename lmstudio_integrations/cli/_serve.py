@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations._support.typeguards import is_count, is_object
-from lmstudio_integrations.cli._common import Redact, accepted_tokens, note, results, token_variable
+from lmstudio_integrations.cli._common import accepted_tokens, note, results, token_variable
 from lmstudio_integrations.cli._formatting import clock_time
 from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address, local_candidates
 from lmstudio_integrations.client.transport.connect.discovery import search, server_file
@@ -31,8 +31,7 @@ from lmstudio_integrations.emulator.models.catalog import (
     scripted_tools,
 )
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
-from lmstudio_integrations.emulator.server.context import DEFAULT_LIMITS, MIB
-from lmstudio_integrations.emulator.testing.cassette import Pace
+from lmstudio_integrations.emulator.server.context import DEFAULT_LIMITS, MIB, Limits
 from lmstudio_integrations.emulator.testing.faults import choose_faults, read_injections
 from lmstudio_integrations.emulator.testing.proxy import Injection, Proxy, ProxyThread
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioValueError
@@ -184,8 +183,6 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
             metavar="FILE", help="Respond with what `lmsi record` wrote, instead of with models.", show_default=False
         ),
     ] = None,
-    pace: Annotated[Pace, typer.Option(help="Replay everything at once, or with the waits of the recording.")] = "fast",
-    redact: Redact = None,
     quiet: Annotated[  # noqa: FBT002 - a flag
         bool, typer.Option("--quiet", "-q", help="Do not log loads, unloads, requests and calls of tools.")
     ] = False,
@@ -238,11 +235,14 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     if replay:
         if model or load or catalog or rules:
             raise typer.BadParameter("a cassette has its own models; omit --model, --load, --catalog and --rules")
-        emulator = Emulator.replay(replay, pace=pace, redact=redact or (), **listen)
+        emulator = Emulator.replay(replay, **listen)
     else:
         offered = build_catalog(model or (), catalog, rules, scripted=scripted)
         memory = None if worker_memory is None else worker_memory * MIB
-        emulator = Emulator(catalog=offered, load=load or (), offline=offline, worker_memory=memory, **listen)
+        limits = Limits(records=1)  # nobody reads them
+        emulator = Emulator(
+            catalog=offered, load=load or (), offline=offline, worker_memory=memory, limits=limits, **listen
+        )
     if is_exposed(host, tokens):
         note(f"Warning: everyone who can reach {host} can use this server; restrict it with --token-file.")
     variable = None if token or token_file else token_variable()
@@ -280,7 +280,7 @@ class _Notes(logging.Handler):
 
 @contextlib.contextmanager
 def log_as_notes() -> Generator[None]:
-    """Print a line for each load, unload and request of the block."""
+    """Print a line for each load, unload, prediction and call of a tool of the block."""
     logger, handler = logging.getLogger("lmstudio_integrations.emulator"), _Notes()
     level = logger.level
     logger.setLevel(logging.INFO)

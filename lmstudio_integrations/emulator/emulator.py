@@ -35,9 +35,8 @@ from lmstudio_integrations.emulator.server.clients import Authenticator
 from lmstudio_integrations.emulator.server.context import DEFAULT_LIMITS, Limits, ServerState
 from lmstudio_integrations.emulator.server.replay import ReplayConnection
 from lmstudio_integrations.emulator.server.server import Server
-from lmstudio_integrations.emulator.testing.cassette import Mode, Pace, file_errors, needs_server, read
+from lmstudio_integrations.emulator.testing.cassette import Matcher, Mode, file_errors, needs_server, read
 from lmstudio_integrations.emulator.testing.recorder import Recording
-from lmstudio_integrations.emulator.testing.redaction import Redaction
 from lmstudio_integrations.emulator.testing.request_log import (
     EmbeddingRecord,
     LoadRecord,
@@ -46,7 +45,6 @@ from lmstudio_integrations.emulator.testing.request_log import (
     RequestLog,
 )
 from lmstudio_integrations.emulator.testing.tcp import netloc
-from lmstudio_integrations.emulator.testing.wire_items import Matcher
 from lmstudio_integrations.errors import (
     LMStudioModelLoadError,
     LMStudioOSError,
@@ -139,20 +137,13 @@ class Emulator:
         self._offline = offline
         self._worker_memory = memory_limit(worker_memory)
         self._limits = limits
-        self._request_log = RequestLog(limits.records, limits.record_bytes)
+        self._request_log = RequestLog(limits.records)
         self._thread: threading.Thread | None = None
         self._lifetime: _Lifetime | None = None
         self._running: _Running | None = None
 
     @classmethod
-    def replay(
-        cls,
-        cassette: str | Path,
-        *,
-        pace: Pace = "fast",
-        redact: Iterable[str] = (),
-        **settings: Any,
-    ) -> Self:
+    def replay(cls, cassette: str | Path, **settings: Any) -> Self:
         """Return an emulator that responds with what was recorded, and has no models of its own.
 
         A request gets the response of the recorded request that it equals, but for what is new in each run
@@ -160,19 +151,15 @@ class Emulator:
 
         Args:
             cassette: The file.
-            pace: `fast` sends everything at once, `recorded` with the waits of the recording.
-            redact: Regular expressions, the same as when it was recorded.
             settings: `host`, `port`, `tokens`, `latency`, `origins`, `clock` and `limits` of `Emulator`.
 
         Raises:
             LMStudioOSError: If the file cannot be read.
             LMStudioValueError: If it is not a cassette, or of another version, or an argument is not valid.
         """
-        if pace not in get_args(Pace):
-            raise LMStudioValueError(f"the pace must be 'fast' or 'recorded', got {pace!r}")
         server = cls((), **settings)
-        server._matcher = Matcher(read(Path(cassette)), Redaction(redact))
-        handle = partial(ReplayConnection, matcher=server._matcher, pace=pace)
+        server._matcher = Matcher(read(Path(cassette)))
+        handle = partial(ReplayConnection, matcher=server._matcher)
         server._new_server = partial(server._new_server, handle=handle)
         return server
 
@@ -202,24 +189,24 @@ class Emulator:
     def predictions(self) -> tuple[PredictionRecord, ...]:
         """The predictions so far, oldest first: the request and the outcome of each.
 
-        The last 10,000 are kept, fewer if they are large; `limits` sets other bounds.
+        The last 10,000 are kept; `limits` sets another number.
         """
-        return self._request_log.predictions.records
+        return self._request_log.predictions.all
 
     @property
     def embedded_texts(self) -> tuple[EmbeddingRecord, ...]:
         """The texts that clients embedded, oldest first; kept like `predictions`."""
-        return self._request_log.embeddings.records
+        return self._request_log.embeddings.all
 
     @property
     def loads(self) -> tuple[LoadRecord, ...]:
         """The loads so far, oldest first; kept like `predictions`."""
-        return self._request_log.loads.records
+        return self._request_log.loads.all
 
     @property
     def tool_calls(self) -> tuple[PluginCallRecord, ...]:
         """The calls of tools of plugins so far, oldest first; kept like `predictions`."""
-        return self._request_log.tool_calls.records
+        return self._request_log.tool_calls.all
 
     @property
     def connections(self) -> tuple[ConnectionRecord, ...]:
@@ -422,13 +409,7 @@ class Emulator:
 
 @contextlib.contextmanager
 def use_cassette(
-    path: str | Path,
-    mode: Mode = "none",
-    *,
-    server: str | None = None,
-    redact: Iterable[str] = (),
-    contents: bool = False,
-    pace: Pace = "fast",
+    path: str | Path, mode: Mode = "none", *, server: str | None = None
 ) -> Generator[Emulator | Recording]:
     """Record a cassette or replay it, and provide a server with an `address` for the clients of the block.
 
@@ -440,16 +421,12 @@ def use_cassette(
         mode: `none` never records; what the cassette does not have is an error. `once` records if there is no cassette
             yet. `rewrite` records, and replaces the cassette.
         server: `host:port` of the LM Studio that is recorded; not needed where nothing is.
-        redact: Regular expressions; what they match is hidden from the cassette, and from requests before they are
-            compared with it.
-        contents: Whether the contents of images and files are recorded, instead of their hashes.
-        pace: `fast` replays everything at once, `recorded` with the waits of the recording.
 
     Raises:
         LMStudioOSError: If the cassette cannot be read or written.
         LMStudioValueError: If an argument is not valid, or the file is not a cassette.
     """
-    path, redact = Path(path), tuple(redact)
+    path = Path(path)
     if mode not in get_args(Mode):
         raise LMStudioValueError(f"the mode must be one of {', '.join(get_args(Mode))}; got {mode!r}")
     with file_errors(path, "use"):
@@ -459,17 +436,16 @@ def use_cassette(
     if not is_recorded:
         if not exists:
             raise LMStudioOSError(f"there is no cassette {str(path)!r}; record it with the mode 'once'")
-        with Emulator.replay(path, pace=pace, redact=redact) as replayed:
+        with Emulator.replay(path) as replayed:
             yield replayed
         return
     if server is None:
         raise LMStudioValueError(f"the mode {mode!r} records {str(path)!r}: name the server to record")
     new = path.with_name(f".recording-{path.name}")
     with file_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         new.unlink(missing_ok=True)
     try:
-        with Recording(new, server, redact=redact, contents=contents) as recording:
+        with Recording(new, server) as recording:
             yield recording
         with file_errors(path):
             new.replace(os.path.realpath(path))

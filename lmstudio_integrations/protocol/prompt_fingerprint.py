@@ -1,7 +1,8 @@
 """A prompt as hashes of its parts: says what it has in common with an earlier one, and keeps no text.
 
 A server that has processed a prompt keeps it for a while, and continues from the first part that differs. With
-fingerprints, the client chooses hosts and notices prompts that begin differently each time; the emulator chooses slots.
+fingerprints, the client chooses hosts and notices prompts that begin differently each time, and scripted models say
+what is cached.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

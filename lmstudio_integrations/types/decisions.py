@@ -86,7 +86,8 @@ def _parse(name: str, question: object) -> Question:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(map(str, problem["loc"][1:]))
-        text = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else f"{place}: {problem['msg']}"
+        ours = problem.get("ctx", {}).get("error")
+        text = f"{place}: {problem['msg']}" if ours is None else str(ours)
         raise LMStudioValueError(f"questions.{name}: {text.removeprefix(': ')}") from error
 
 

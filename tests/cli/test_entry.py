@@ -40,7 +40,6 @@ def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
         ("serve --port x", "invalid value for --port: 'x' is not a whole number"),
         ("serve --port 70000", "invalid value for --port: '70000' is more than 65535"),
         ("serve --worker-memory 0", "invalid value for --worker-memory: '0' is less than 1"),
-        ("serve --pace x", "invalid value for --pace: 'x' is not one of 'fast', 'recorded'"),
         ("plan", "missing argument 'MODEL[:CONTEXT][@SLOTS]...'"),
         ("serve --port", "option --port requires an argument"),
         ("certify x extra", "unexpected argument 'extra'"),

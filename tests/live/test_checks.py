@@ -69,7 +69,7 @@ def _result(**members: Any) -> Change:
 
 def _end(kind: EventKind, *body: Any) -> Change:
     def change(interaction: Interaction) -> None:
-        interaction.events[-1] = Event(kind, 0.0, *body)
+        interaction.events[-1] = Event(kind, *body)
 
     return change
 

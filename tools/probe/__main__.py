@@ -14,7 +14,6 @@ def main() -> None:
     parser.add_argument("model", help="a downloaded language model, by its key")
     parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="the cassette to write")
     parser.add_argument("--plugin", default=NO_PLUGIN, help="the plugin whose tools are listed; none is called")
-    parser.add_argument("--redact", action="append", default=[], metavar="REGEX", help="hide what this matches")
     parser.add_argument("--host", help="the LM Studio, as host:port or a URL")
     parser.add_argument("--token", help="its API token; prefer LM_API_TOKEN")
     given = parser.parse_args()
@@ -22,7 +21,6 @@ def main() -> None:
     print(describe_calls(given.model, server))
     if input("Make them, and record the responses? [y/N]: ").strip().lower() not in {"y", "yes"}:
         sys.exit(1)
-    settings = {"token": given.token, "plugin": given.plugin, "redact": given.redact}
     cards: list[Card] = []
     requests = run_probe(
         server,
@@ -30,7 +28,8 @@ def main() -> None:
         given.to,
         on_question=lambda each: print(each.name, "…"),
         on_card=cards.append,
-        **settings,
+        token=given.token,
+        plugin=given.plugin,
     )
     for line in cards[-1].lines() if cards else ():
         print(line)

@@ -1,6 +1,6 @@
 """Asks the server, and writes the cassette."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -44,8 +44,6 @@ def run_probe(
     *,
     token: str | None = None,
     plugin: str | None = None,
-    redact: Iterable[str] = (),
-    contents: bool = False,
     questions: Sequence[Question] = QUESTIONS,
     on_question: Callable[[Question], object] = lambda _question: None,
     on_card: Callable[[Card], object] = lambda _card: None,
@@ -61,8 +59,6 @@ def run_probe(
         to: The cassette, which must not exist yet.
         token: The API token of the server.
         plugin: The plugin whose tools are listed; by default, one that does not exist.
-        redact: Regular expressions; what they match is hidden.
-        contents: Whether the contents of the uploaded files are recorded, instead of their hashes.
         questions: The questions. The first one must load the main instance.
         on_question: Called before each question.
         on_card: Called after each question with the card of the instance so far, if a row of it was asked.
@@ -76,12 +72,12 @@ def run_probe(
     with Client(server, token) as direct:
         _check(direct, model_key)
         with (
-            Recording(to, server, redact=redact, contents=contents) as recording,
+            Recording(to, server) as recording,
             closing(ProbeContext(direct, recording.address, model_key, plugin or NO_PLUGIN, token)) as context,
         ):
             for question in questions:
                 on_question(question)
-                recording.begin_section(question.name)
+                recording.section = question.name
                 try:
                     question.run(context)
                 except _EXPECTED:  # which is in the cassette

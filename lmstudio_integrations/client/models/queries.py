@@ -115,10 +115,9 @@ def list_wire_infos(operation: Operation, kind: ModelKind) -> Flow[list[WireInfo
 
 def list_all_loaded(operation: Operation) -> Flow[list[tuple[ModelKind, WireInfo]]]:
     """Return the info of all loaded instances in wire form, each with its kind."""
-    loaded: list[tuple[ModelKind, WireInfo]] = []
-    for kind in ("llm", "embedding"):
-        loaded += [(kind, info) for info in (yield from list_wire_infos(operation, kind))]
-    return loaded
+    llms = yield from list_wire_infos(operation, "llm")
+    embedders = yield from list_wire_infos(operation, "embedding")
+    return [*(("llm", info) for info in llms), *(("embedding", info) for info in embedders)]
 
 
 def look_up(

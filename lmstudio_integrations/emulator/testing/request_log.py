@@ -4,17 +4,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar
 
-from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioTimeoutError
 
 _RECHECK_SECONDS = 0.02
 """Seconds after which a condition is checked again without a notification; tokens send none."""
-
-_OVERHEAD = 64
-"""Approximate bytes of a value besides its characters and members."""
 
 LoadMode = Literal["just_in_time", "explicit"]
 PluginCallState = Literal["running", "ended", "failed", "aborted"]
@@ -153,10 +149,8 @@ class RecordEntry(Generic[RecordT]):
 
     def __init__(self, record: RecordT, on_change: Callable[[], None]) -> None:
         self.live: dict[str, Any] = {}
-        self.is_recorded: bool = True
         self._record: RecordT = record
         self._on_change = on_change
-        self.size: int = size_of({each.name: getattr(record, each.name) for each in fields(record)})
 
     @property
     def record(self) -> RecordT:
@@ -165,66 +159,45 @@ class RecordEntry(Generic[RecordT]):
         return replace(self._record, **live) if live else self._record
 
     def update(self, **changes: Any) -> None:
-        """Replace members of the record by others of about the same size."""
+        """Replace members of the record."""
         self._record = replace(self._record, **(self.live | changes))
         self.live = {}
         self._on_change()
 
 
-class RecordQueue(Generic[RecordT]):
-    """Records of one kind, oldest first. The oldest are dropped when there are too many, or they are too large."""
+class Records(Generic[RecordT]):
+    """Records of one kind, oldest first. Beyond a number, the oldest are dropped."""
 
-    def __init__(self, records: int, record_bytes: int, on_change: Callable[[], None] = lambda: None) -> None:
-        self._max_records = records
-        self._max_bytes = record_bytes
+    def __init__(self, most: int, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
-        self._entries: deque[RecordEntry[RecordT]] = deque()
-        self._size = 0
+        self._entries: deque[RecordEntry[RecordT]] = deque(maxlen=most)
 
     @property
-    def records(self) -> tuple[RecordT, ...]:
+    def all(self) -> tuple[RecordT, ...]:
         """The current records."""
         return tuple(entry.record for entry in self._entries.copy())
 
     def add(self, record: RecordT) -> RecordEntry[RecordT]:
+        """Add a record, which may change later."""
         entry = RecordEntry(record, self._on_change)
         self._entries.append(entry)
-        self._size += entry.size
-        self._drop()
         self._on_change()
         return entry
-
-    def complete(self, entry: RecordEntry[RecordT], **changes: Any) -> None:
-        """Replace members of a record by larger ones."""
-        entry.update(**changes)
-        growth = size_of(changes)
-        entry.size += growth
-        if entry.is_recorded:
-            self._size += growth
-            self._drop()
-
-    def _drop(self) -> None:
-        """Drop the oldest records beyond the limits; the newest record always stays."""
-        while len(self._entries) > 1 and (len(self._entries) > self._max_records or self._size > self._max_bytes):
-            dropped = self._entries.popleft()
-            dropped.is_recorded = False
-            self._size -= dropped.size
 
 
 class RequestLog:
     """All records, and a way to wait for them. Written by the server's thread, read by any.
 
     Args:
-        records: How many of each kind are kept.
-        record_bytes: How large those of each kind may be together; the newest is always kept.
+        most: How many of each kind are kept.
     """
 
-    def __init__(self, records: int, record_bytes: int) -> None:
+    def __init__(self, most: int) -> None:
         self._changed = threading.Condition()
-        self.predictions: RecordQueue[PredictionRecord] = RecordQueue(records, record_bytes, self.notify)
-        self.embeddings: RecordQueue[EmbeddingRecord] = RecordQueue(records, record_bytes, self.notify)
-        self.loads: RecordQueue[LoadRecord] = RecordQueue(records, record_bytes, self.notify)
-        self.tool_calls: RecordQueue[PluginCallRecord] = RecordQueue(records, record_bytes, self.notify)
+        self.predictions: Records[PredictionRecord] = Records(most, self.notify)
+        self.embeddings: Records[EmbeddingRecord] = Records(most, self.notify)
+        self.loads: Records[LoadRecord] = Records(most, self.notify)
+        self.tool_calls: Records[PluginCallRecord] = Records(most, self.notify)
 
     def notify(self) -> None:
         """Wake all waiters, because something has changed."""
@@ -244,14 +217,3 @@ class RequestLog:
             # The condition is checked without the lock: the server's thread must never wait for a test.
             with self._changed:
                 self._changed.wait(_RECHECK_SECONDS)
-
-
-def size_of(value: object) -> int:
-    """Return the approximate size of plain data in bytes."""
-    if isinstance(value, str):
-        return _OVERHEAD + len(value)
-    if is_object(value):
-        return _OVERHEAD + sum(size_of(name) + size_of(member) for name, member in value.items())
-    if is_list(value):
-        return _OVERHEAD + sum(map(size_of, value))
-    return _OVERHEAD

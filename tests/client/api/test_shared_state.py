@@ -25,7 +25,7 @@ from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.request_log import EmbeddingRecord, RecordQueue
+from lmstudio_integrations.emulator.testing.request_log import EmbeddingRecord, Records
 from lmstudio_integrations.types.hosts import HostStatus
 from lmstudio_integrations.types.machines import Eviction
 from tests.client.fake import context_of
@@ -221,7 +221,7 @@ def test_a_slot_of_a_host_belongs_to_one_call() -> None:
 
 
 def test_what_is_read_of_the_log_and_of_evictions_is_a_copy() -> None:
-    log: RecordQueue[EmbeddingRecord] = RecordQueue(50, 10**9)
+    log: Records[EmbeddingRecord] = Records(50, lambda: None)
     seen = SeenMemory()
 
     def write_or_read(number: int) -> None:
@@ -230,7 +230,7 @@ def test_what_is_read_of_the_log_and_of_evictions_is_a_copy() -> None:
                 log.add(EmbeddingRecord(model="m", client="c", text=f"{step:04}"))
                 seen.evictions.append(Eviction(identifier="a", model_key="a", evicted_for="b", at=0.0))
             else:
-                read = [each.text for each in log.records]
+                read = [each.text for each in log.all]
                 assert read == sorted(read)
                 assert len(seen.evictions.copy()) <= TIMES
 

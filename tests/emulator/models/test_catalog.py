@@ -14,6 +14,7 @@ from lmstudio_integrations import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.engines.scripted.rules import (
+    Answers,
     Error,
     InjectFault,
     Reasoning,
@@ -338,5 +339,7 @@ def test_the_documentation_names_every_field_condition_and_step() -> None:
     assert of_plugins == {field.alias or name for name, field in PluginEntry.model_fields.items()}
     assert conditions == set(When.model_fields)
     assert steps == {
-        name for step in (Text, Reasoning, ToolCall, Relevance, Error, InjectFault, Wait) for name in step.model_fields
+        name
+        for step in (Text, Reasoning, ToolCall, Relevance, Answers, Error, InjectFault, Wait)
+        for name in step.model_fields
     }

@@ -48,16 +48,14 @@ def deep(levels: int) -> dict[str, Any]:
 
 SCHEMAS: dict[str, tuple[Any, str]] = {
     "a pattern that backtracks": ({"type": "string", "pattern": "^(a+)+$b"}, "needs a 'default' or 'examples'"),
-    "many repeats side by side": ({"type": "string", "pattern": "a{9999}" * 100}, "is not supported"),
-    "a long pattern": ({"type": "string", "pattern": "a" * 1001}, "more than 1000 characters"),
-    "references that double": (doubled(20), "more than 100000 parts"),
+    "many repeats side by side": ({"type": "string", "pattern": "a{9999}" * 100}, "not a valid one"),
+    "references that double": (doubled(20), "more than 10000 parts"),
     "a long chain of references": (
         {"$ref": "#/$defs/a0", "$defs": {f"a{at}": {"$ref": f"#/$defs/a{at + 1}"} for at in range(5000)}},
-        "nested more than 60 levels",
+        "60 levels",
     ),
-    "arrays of arrays": (nested(10, 1000), "5000000 characters"),
-    "objects in objects": (deep(70), "nested more than 60 levels"),
-    "many values": ({"enum": list(range(schema.MAX_PARTS + 1))}, "more than 100000 parts"),
+    "arrays of arrays": (nested(10, 1000), "more than 10000 parts"),
+    "objects in objects": (deep(70), "60 levels"),
 }
 
 
@@ -96,11 +94,11 @@ def test_a_message_cannot_make_a_rule_search_for_ever(server: Emulator) -> None:
 @pytest.mark.parametrize(("given", "bound"), SCHEMAS.values(), ids=SCHEMAS)
 def test_a_schema_cannot_grow_without_end(given: Any, bound: str) -> None:
     with pytest.raises(EngineError, match=bound):
-        schema.shortest_instance(given)
+        schema.instance_of(given)
 
 
 def test_the_parameters_of_a_tool_are_bounded_as_well(server: Emulator) -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": doubled(20)}}
     fields = {"tools": {"type": "toolArray", "tools": [tool], "force": True}}
     end = attack(server, prediction_request("chat", fields=fields))
-    assert "more than 100000 parts" in end["error"]["title"]
+    assert "more than 10000 parts" in end["error"]["title"]

@@ -24,6 +24,10 @@ _OF_PYTHON_SDK = {
 }
 """Members of settings that only the official Python SDK sends (docs/protocol.md#prediction-keys)."""
 
+NEWER: Mapping[str, str] = {"decision": "embedding"}
+"""Namespaces that this version of the SDK does not have, each with one of which it has the requests and their shapes
+(docs/protocol.md#decisions). Remove one as soon as the SDK has it."""
+
 ABSENT: Schema = {"not": {}}
 """The schema of what must not be there."""
 
@@ -45,6 +49,7 @@ def schema_of(*names: str) -> Schema:
     Raises:
         KeyError: If the SDK does not have it.
     """
+    names = (NEWER.get(names[0], names[0]), *names[1:])
     return reduce(lambda schema, name: _resolved(schema)["properties"][name], names, SCHEMAS)
 
 
@@ -91,11 +96,12 @@ def wrong_settings(namespace: str, parameter: Mapping[str, Any], path: str) -> I
 
 
 def _wrong_setting(key: str, value: object, places: tuple[str, ...], path: str) -> Iterator[str]:
-    if key.startswith(places) and key in SETTINGS:
+    own = key.replace("decision.load.", "llm.load.", 1)  # they have the same settings
+    if key.startswith(places) and own in SETTINGS:
         known = [f"unknown field {name!r}" for name in _OF_PYTHON_SDK.get(key, ())]
-        found = wrong_with(value, SETTINGS[key], f"{path}({key})")
+        found = wrong_with(value, SETTINGS[own], f"{path}({key})")
         yield from (each for each in found if not any(name in each for name in known))
-    elif key in SETTINGS or key.startswith(("llm.", "embedding.", "load.", "retrieval.")):
+    elif key in SETTINGS or key.startswith(("llm.", "embedding.", "decision.", "load.", "retrieval.")):
         yield f"{path} has the key {key}, which has no place here"
 
 

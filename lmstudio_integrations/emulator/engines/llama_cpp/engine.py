@@ -28,37 +28,22 @@ from lmstudio_integrations.emulator.engines.base import (
 from lmstudio_integrations.emulator.engines.generation import is_large, is_large_request, run_in_thread
 from lmstudio_integrations.emulator.engines.llama_cpp import (
     constraints,
+    context_window,
     load_parameters,
     request_body,
     responses,
-    slots,
 )
 from lmstudio_integrations.emulator.engines.llama_cpp.responses import unsupported
-from lmstudio_integrations.emulator.engines.llama_cpp.slots import Slots, fingerprint_of_request
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker
-from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import Tool
-from lmstudio_integrations.types.results import ToolCallEnd
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 LOAD_SECONDS = 600.0
 """The timeout of a load."""
-
-FETCH_SHARE = 0.9
-"""The part of the progress of a load at which the weights have been fetched."""
-
-_CALL_AS_TEXT = (
-    {"role": "user", "content": "alfa"},
-    {"role": "assistant", "content": '{"name": "bravo"}'},
-    {"role": "tool", "content": "charlie", "tool_call_id": "123456789", "name": "bravo"},
-    {"role": "assistant", "content": "delta"},
-    {"role": "user", "content": "echo"},
-)
-"""A conversation with a tool call that is text: some templates reject it, or drop the result."""
 
 Json = dict[str, Any]
 
@@ -102,19 +87,14 @@ class LlamaCppEngine:
     async def load(self, request: LoadRequest, on_progress: Progress) -> "LlamaCppModel":
         """Load a model; cancelling ends the worker.
 
-        llama.cpp reports no progress while it loads, so the progress is 0 and then 1, unless weights are fetched first.
+        Neither llama.cpp nor a package manager that fetches weights reports progress, so it is 0 and then 1.
 
         Raises:
             EngineError: If that fails, with a readable reason.
         """
         on_progress(0.0)
         try:
-            path = await load_parameters.file_of(
-                request.weights,
-                offline=self._offline,
-                announce=self._announce,
-                on_bytes=lambda done, total: on_progress(FETCH_SHARE * done / total),
-            )
+            path = await load_parameters.file_of(request.weights, offline=self._offline, announce=self._announce)
             header = await asyncio.to_thread(load_parameters.header_of, path)
         except EngineError as error:
             # The log, which the operator of the server reads, has the path; clients only get the key.
@@ -126,8 +106,6 @@ class LlamaCppEngine:
         try:
             properties = await worker.call("/props")
             template, modalities = properties.get("chat_template_caps"), properties.get("modalities")
-            tools = is_object(template) and bool(template.get("supports_tools"))
-            calls_as_text = tools and await _takes_calls_as_text(worker)
         except BaseException:
             await worker.close()
             raise
@@ -137,8 +115,7 @@ class LlamaCppEngine:
             context_length=parameters.context_length,
             slots=parameters.slots,
             embedding=parameters.embedding,
-            tools=tools,
-            calls_as_text=calls_as_text,
+            tools=is_object(template) and bool(template.get("supports_tools")),
             vision=is_object(modalities) and bool(modalities.get("vision")),
             chat_template="" if parameters.embedding else str(properties.get("chat_template") or ""),
             seed=load_parameters.seed_of(request),
@@ -154,16 +131,6 @@ def _base_fields(chat_template: str) -> Json:
     return {"llm.prediction.reasoning.parsing": parsing}
 
 
-async def _takes_calls_as_text(worker: Worker) -> bool:
-    """Whether a template with tools shows the result of one also after a call that is text."""
-    try:
-        prompt = str((await worker.call("/apply-template", {"messages": _CALL_AS_TEXT}))["prompt"])
-    except EngineError:  # it raises one itself, as some do
-        return False
-    places = [prompt.find(message["content"]) for message in _CALL_AS_TEXT]
-    return -1 not in places and places == sorted(places)
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One prediction: the request to llama.cpp, and how its response is read."""
@@ -172,7 +139,6 @@ class Plan:
     body: Json
     reader: responses.ResponseReader
     read_chunk: Callable[[Mapping[str, Any]], responses.Delta]
-    forced: bool
 
 
 class LlamaCppModel:
@@ -187,21 +153,20 @@ class LlamaCppModel:
         embedding: bool,
         tools: bool,
         vision: bool,
-        calls_as_text: bool = False,
         chat_template: str = "",
         seed: int | None = None,
     ) -> None:
         self._worker = worker
         self.chat_template: str = chat_template
         self.base_fields: Mapping[str, Any] = _base_fields(chat_template)
-        self._calls_as_text = calls_as_text
-        self._written = request_body.WrittenCalls()
         self._seed = seed
         self.context_length = context_length
         self.tools = tools
         self.vision = vision
         self._embedding = embedding
-        self._slots = Slots(slots)
+        # A call that waits inside the engine cannot be seen, so no more are sent than it processes at once. The engine
+        # chooses the slot: the one whose prompt begins alike, else the one that was idle for longest.
+        self._slots = asyncio.Semaphore(slots)
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
         """Yield the events of one prediction; the last is `Finished`. Closing the generator stops the engine.
@@ -212,22 +177,15 @@ class LlamaCppModel:
         Raises:
             EngineError: If the engine rejects the request, or has crashed.
         """
-        async with self._slots.use(await fingerprint_of_request(request)) as slot:
+        async with self._slots:
             if request.history is None:
                 plan = await self._plan_text(request, request.prompt or "")
             else:
                 plan = await self._plan_chat(request, request.history)
             yield plan.reader.begin()
-            body = {**plan.body, "id_slot": slot.number} if slot.is_pinned else plan.body
-            async with aclosing(self._worker.stream(plan.path, body)) as chunks:
+            async with aclosing(self._worker.stream(plan.path, plan.body)) as chunks:
                 async for chunk in chunks:
-                    slot.has_begun = True
-                    delta = plan.read_chunk(chunk)
-                    if delta.end is not None:
-                        slot.number, slot.has_ended = delta.end["id_slot"], True
-                    for event in plan.reader.read(delta):
-                        if plan.forced and isinstance(event, ToolCallEnd):
-                            self._written.add(str(event.id), str(event.raw_content))
+                    for event in plan.reader.read(plan.read_chunk(chunk)):
                         yield event
                         if isinstance(event, Finished):
                             return
@@ -237,7 +195,7 @@ class LlamaCppModel:
         """Return the vector of a text; a text that is longer than the context is cut off, as in training."""
         # A second call for a short text would take a considerable part of the time of the first.
         text_or_tokens = text if request_body.fits(text, self.context_length) else await self._tokens_to_embed(text)
-        async with self._slots.use(PromptFingerprint(())):
+        async with self._slots:
             return request_body.vector_of(
                 await self._worker.call("/v1/embeddings", request_body.embedding(text_or_tokens))
             )
@@ -267,9 +225,6 @@ class LlamaCppModel:
         large = is_large(history.messages, len(tools))
         await run_in_thread(partial(constraints.check_tools, tools), when=large)
         converted = await run_in_thread(partial(self._messages, history, tools, config), when=large)
-        manual = request_body.manual_template(config)
-        if manual is not None:
-            return await run_in_thread(partial(request_body.render_manual, manual, converted), when=large)
         return await self._render(self._chat(converted, tools, config))
 
     async def close(self) -> None:
@@ -283,39 +238,32 @@ class LlamaCppModel:
         logger.warning("a text of %d tokens is cut to the %d that the model reads", len(tokens), self.context_length)
         return [*tokens[: self.context_length - 1], tokens[-1]]
 
-    async def _plan_text(self, request: GenerateRequest, prompt: str, *, forced: Sequence[Tool] = ()) -> Plan:
+    async def _plan_text(self, request: GenerateRequest, prompt: str) -> Plan:
         body = {"content": prompt, "add_special": True, "parse_special": True}
         tokens = (await self._worker.call("/tokenize", body))["tokens"]
-        tokens = slots.truncate(tokens, self._limit(request), request.config.context_overflow_policy)
-        body = {"prompt": tokens or prompt, **await self._constraint(request, forced)}
-        text = responses.JsonCall() if forced else responses.TextParser(generation.reasoning_tags(request.config))
+        tokens = context_window.truncate(tokens, self._limit(request), request.config.context_overflow_policy)
+        body = {"prompt": tokens or prompt, **await self._constraint(request)}
+        text = responses.TextParser(generation.reasoning_tags(request.config))
         return self._finish_plan(request, "/completions", body, len(tokens), text)
 
     async def _plan_chat(self, request: GenerateRequest, history: ChatHistory) -> Plan:
         config = request.config
-        manual = request_body.manual_template(config)
         # A forced call has the same prompt as any other, so that the prompts of an agent that forces some begin alike.
         offered = list(request.tools) if request.tool_choice != "none" else []
         forced = offered if request.tool_choice == "required" else []
         large = is_large_request(request)
         await run_in_thread(partial(constraints.check_tools, offered), when=large)
-        self._check_images(history, manual=manual is not None)
-
-        async def converted(some: ChatHistory) -> list[Json]:
-            return await run_in_thread(partial(self._messages, some, offered, config, request.images), when=large)
-
-        if manual is not None:
-            render = partial(request_body.render_manual, manual, await converted(history))
-            return await self._plan_text(request, await run_in_thread(render, when=large), forced=forced)
+        self._check_images(history)
 
         async def body(some: ChatHistory) -> Json:
-            return self._chat(await converted(some), offered, config)
+            convert = partial(self._messages, some, offered, config, request.images)
+            return self._chat(await run_in_thread(convert, when=large), offered, config)
 
         async def count(some: ChatHistory) -> int:
             response = await self._worker.call("/v1/chat/completions/input_tokens", await body(some))
             return int(response["input_tokens"])
 
-        history, tokens = await slots.fit(history, count, self._limit(request), config.context_overflow_policy)
+        history, tokens = await context_window.fit(history, count, self._limit(request), config.context_overflow_policy)
         chat, constraint = await body(history), await self._constraint(request, forced)
         if forced and not request.images:
             # As a chat, the engine lets the model write a code block around the call, and removes it from the text.
@@ -346,7 +294,7 @@ class LlamaCppModel:
         end_of_prompt = generation.end_of_prompt(await self._render(chat), tags)
         return responses.TextParser(tags, end_of_prompt, calls=calls), "none"
 
-    async def _constraint(self, request: GenerateRequest, forced: Sequence[Tool]) -> Json:
+    async def _constraint(self, request: GenerateRequest, forced: Sequence[Tool] = ()) -> Json:
         build = partial(constraints.output_constraint, request.config, forced)
         return await run_in_thread(build, when=is_large_request(request))
 
@@ -380,8 +328,7 @@ class LlamaCppModel:
             tags=generation.reasoning_tags(config),
             log_probs=candidates,
         )
-        forced = isinstance(text, responses.JsonCall)
-        return Plan(path, complete, reader, responses.read_chat if chat else responses.read_completion, forced)
+        return Plan(path, complete, reader, responses.read_chat if chat else responses.read_completion)
 
     async def _render(self, chat: Json) -> str:
         return str((await self._worker.call("/apply-template", chat))["prompt"])
@@ -393,14 +340,12 @@ class LlamaCppModel:
         config: LlmPredictionConfig,
         images: Mapping[str, Image] | None = None,
     ) -> list[Json]:
-        native_tools = self.tools and request_body.manual_template(config) is None
         return request_body.to_messages(
             history,
-            native_tools=native_tools,
-            written=self._written.text_of if self._calls_as_text or not native_tools else lambda _: None,
+            native_tools=self.tools,
             images=images,
             system_prompt=str((config.raw or {}).get("llm.prediction.systemPrompt") or ""),
-            instructions=request_body.tool_instructions(tools) if tools and not native_tools else "",
+            instructions=request_body.tool_instructions(tools) if tools and not self.tools else "",
         )
 
     def _chat(self, converted: Sequence[Json], tools: Sequence[Tool], config: LlmPredictionConfig) -> Json:
@@ -410,9 +355,7 @@ class LlamaCppModel:
     def _limit(self, request: GenerateRequest) -> int:
         return min(request.context_length, self.context_length)
 
-    def _check_images(self, history: ChatHistory, *, manual: bool) -> None:
+    def _check_images(self, history: ChatHistory) -> None:
         shown = any(isinstance(part, FileHandle) for message in history.messages for part in message.content)
         if shown and not self.vision:
             raise unsupported("vision", "the model cannot see images", "Load a vision model, or leave the image out.")
-        if shown and manual:
-            raise unsupported("promptTemplate", "images under a manual template", "Leave promptTemplate out.")

@@ -25,8 +25,6 @@ _MAX_TEXT_LENGTH = 1 << 24
 """Bytes of one text; chat templates have a few thousand."""
 
 _MAX_DIMENSIONS = 8
-_MAX_DEPTH = 4
-"""How deeply arrays may be nested."""
 
 _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -163,18 +161,15 @@ def _value(file: BinaryIO, kind: int) -> Any:
     return _unpack(file, _SCALARS[kind])[0] if kind in _SCALARS else _unknown(file, kind)
 
 
-def _skip_array(file: BinaryIO, depth: int = _MAX_DEPTH) -> None:
+def _skip_array(file: BinaryIO) -> None:
     kind, count = _unpack(file, "I")[0], _number(file, "Q", _MAX_ENTRIES)
     if kind in _SCALARS:
         file.seek(count * struct.calcsize(f"<{_SCALARS[kind]}"), 1)
         return
     for _ in range(count):
-        if kind == _STRING:
-            file.seek(_unpack(file, "Q")[0], 1)
-        elif kind == _ARRAY and depth > 1:
-            _skip_array(file, depth - 1)
-        else:
+        if kind != _STRING:  # lists of lists, too: llama.cpp reads none
             _unknown(file, kind)
+        file.seek(_unpack(file, "Q")[0], 1)
 
 
 def _string(file: BinaryIO) -> str:
@@ -228,21 +223,6 @@ _MEAN_POOLING = 1
 _NORMAL, _CONTROL, _UNUSED = 1, 3, 5
 _SPECIAL = {"[PAD]": "padding", "[UNK]": "unknown", "[CLS]": "bos", "[SEP]": "eos", "[MASK]": "mask"}
 
-_TENSORS = {
-    "embeddings.word_embeddings.weight": "token_embd.weight",
-    "embeddings.position_embeddings.weight": "position_embd.weight",
-    "embeddings.token_type_embeddings.weight": "token_types.weight",
-    "embeddings.LayerNorm": "token_embd_norm",
-    "attention.self.query": "attn_q",
-    "attention.self.key": "attn_k",
-    "attention.self.value": "attn_v",
-    "attention.output.dense": "attn_output",
-    "attention.output.LayerNorm": "attn_output_norm",
-    "intermediate.dense": "ffn_up",
-    "output.dense": "ffn_down",
-    "output.LayerNorm": "layer_output_norm",
-}
-
 
 def convert(weights: Path, vocabulary: Path, target: Path) -> None:
     """Write the GGUF file.
@@ -269,9 +249,10 @@ def convert(weights: Path, vocabulary: Path, target: Path) -> None:
             getattr(writer, f"add_{name}")(value)
         writer.add_uint32("bert.pooling_type", _MEAN_POOLING)
         _add_vocabulary(writer, words)
+        names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.BERT, _METADATA["block_count"])
         for name, tensor in tensors.items():
             if not name.startswith("pooler.") and not name.endswith("position_ids"):
-                writer.add_tensor(tensor_name(name), tensor)
+                writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), tensor)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -283,17 +264,6 @@ def convert(weights: Path, vocabulary: Path, target: Path) -> None:
                 raise
     finally:
         Path(scratch).unlink(missing_ok=True)
-
-
-def tensor_name(name: str) -> str:
-    """Return llama.cpp's name of a tensor."""
-    if name in _TENSORS:
-        return _TENSORS[name]
-    stem, _, suffix = name.rpartition(".")
-    if not stem.startswith("encoder.layer."):
-        return f"{_TENSORS[stem]}.{suffix}"
-    block, _, part = stem.removeprefix("encoder.layer.").partition(".")
-    return f"blk.{block}.{_TENSORS[part]}.{suffix}"
 
 
 def vocabulary_entry(word: str) -> tuple[str, int]:

@@ -1,5 +1,6 @@
 """From a load request to the worker's parameters: which file, its metadata, its settings."""
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,13 @@ from lmstudio_integrations.emulator.engines.llama_cpp import gguf
 from lmstudio_integrations.emulator.engines.llama_cpp.gguf import GgufError, GgufHeader, read_header, to_metadata
 from lmstudio_integrations.emulator.engines.llama_cpp.responses import unsupported
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import MAX_SLOTS, PROMPT_STEP, WorkerParameters
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
+from lmstudio_integrations.types.config import (
+    DecisionLoadModelConfig,
+    EmbeddingLoadModelConfig,
+    LlmLoadModelConfig,
+    LoadSettings,
+    ModelKind,
+)
 
 CONVERTED = "all-MiniLM-L6-v2.F32.gguf"
 
@@ -76,16 +83,13 @@ def projector_of(path: Path) -> Path | None:
     return next((found for found in sorted(path.parent.glob("mmproj*.gguf")) if found.is_file()), None)
 
 
-async def file_of(
-    name: str | None, *, offline: bool, announce: Announce, on_bytes: weights.OnBytes = weights.ignore_bytes
-) -> Path:
+async def file_of(name: str | None, *, offline: bool, announce: Announce) -> Path:
     """Return the GGUF file of bundled weights, or of a path; fetch and convert it if it is missing.
 
     Args:
         name: A bundled name or a path.
         offline: Never fetch.
         announce: Called with a line about what is fetched.
-        on_bytes: Called with the progress while it is fetched.
 
     Raises:
         EngineError: If that fails.
@@ -94,9 +98,7 @@ async def file_of(
     if bundle is None:
         return path_of(name)
     try:
-        return await weights.in_thread(
-            lambda report: _ready(bundle, offline=offline, announce=announce, on_bytes=report), on_bytes
-        )
+        return await asyncio.to_thread(_ready, bundle, offline=offline, announce=announce)
     except weights.WeightsError as error:
         raise load_failed(error.problem, error.remedy) from error
     except OSError as error:
@@ -110,8 +112,8 @@ async def file_of(
         ) from error
 
 
-def _ready(bundle: weights.Bundle, *, offline: bool, announce: Announce, on_bytes: weights.OnBytes) -> Path:
-    first, *others = weights.locate(bundle, offline=offline, announce=announce, on_bytes=on_bytes)
+def _ready(bundle: weights.Bundle, *, offline: bool, announce: Announce) -> Path:
+    first, *others = weights.locate(bundle, offline=offline, announce=announce)
     if first.suffix == ".gguf":
         return first
     target = weights.bundle_directory(bundle).with_suffix(".converted") / CONVERTED
@@ -132,7 +134,7 @@ def parameters_of(
         EngineError: If the model is of the other kind, or a setting is not supported.
     """
     actual: ModelKind = "embedding" if is_embedding(header) else "llm"
-    if actual != request.kind:
+    if request.kind not in {actual, "decision"}:  # the header of a decision model does not say that it is one
         raise EngineError(
             "Failed to load model",
             cause=f"Model is not {request.kind}.",
@@ -153,6 +155,10 @@ def parameters_of(
     }
     if request.kind == "embedding":
         return WorkerParameters(**common, embedding=True, **_of_both(request.fields, header, EmbeddingLoadModelConfig))
+    if request.kind == "decision":
+        projector = str(projector_of(path) or "")
+        of_both = _of_both(request.fields, header, DecisionLoadModelConfig)
+        return WorkerParameters(**common, decision=True, projector=projector, **of_both)
     config = LlmLoadModelConfig.from_fields(request.fields)
     if config.speculative_draft_simple or config.speculative_draft_mtp or config.speculative_draft_model:
         raise unsupported("speculativeDecoding", "speculative decoding", "Omit the speculativeDraft… settings.")
@@ -194,9 +200,7 @@ def spare_threads() -> int:
     return max(1, (cores or 2) - 1)
 
 
-def _of_both(
-    fields: Mapping[str, Any], header: GgufHeader, kind: type[LlmLoadModelConfig | EmbeddingLoadModelConfig]
-) -> dict[str, Any]:
+def _of_both(fields: Mapping[str, Any], header: GgufHeader, kind: type[LoadSettings]) -> dict[str, Any]:
     config = kind.from_fields(fields)
     ratio = config.gpu.ratio if config.gpu else None
     base, scale = config.rope_frequency_base or 0.0, config.rope_frequency_scale or 0.0

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, groupby
 from typing import Any
 
-from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines.base import EngineError, Image
 from lmstudio_integrations.emulator.engines.llama_cpp.responses import unsupported
@@ -34,31 +33,11 @@ from lmstudio_integrations.types.functions import Tool, ToolCallRequest, ToolCal
 
 Json = dict[str, Any]
 
-_WRITTEN_CALLS = 1000
-"""The calls of one model of which the text is kept."""
-
-
-class WrittenCalls:
-    """The forced calls of one model as it wrote them. A prompt that has them word for word is in the engine's cache."""
-
-    def __init__(self) -> None:
-        self._texts = BoundedCache[str, str](_WRITTEN_CALLS)
-
-    def add(self, call_id: str, text: str) -> None:
-        """Keep the text of a call."""
-        self._texts.put(call_id, text)
-
-    def text_of(self, call: ToolCallRequest) -> str | None:
-        """Return the text of a call; `None` if it is not kept, or the call was changed since."""
-        text = self._texts.get(call.id or "")
-        return text if text is not None and json.loads(text) == _call_body(call) else None
-
 
 def to_messages(
     history: ChatHistory,
     *,
     native_tools: bool,
-    written: Callable[[ToolCallRequest], str | None] = lambda _: None,
     images: Mapping[str, Image] | None = None,
     system_prompt: str = "",
     instructions: str = "",
@@ -70,7 +49,6 @@ def to_messages(
     Args:
         history: The conversation.
         native_tools: Whether the template supports tool calls and results; else they are written as text.
-        written: Returns the text of a call that is to stay as the model wrote it.
         images: Uploaded images by identifier; `None` omits images.
         system_prompt: Used if the conversation has no system message.
         instructions: Added to the system message.
@@ -79,7 +57,7 @@ def to_messages(
         EngineError: If a message contains a file that is not an image.
     """
     translated = chain.from_iterable(
-        _translate(message, native_tools=native_tools, written=written, images=images) for message in history.messages
+        _translate(message, native_tools=native_tools, images=images) for message in history.messages
     )
     return _with_system(_merge(translated), system_prompt, instructions)
 
@@ -94,23 +72,7 @@ def tool_instructions(tools: Sequence[Tool]) -> str:
     )
 
 
-def render_manual(template: Mapping[str, str], messages: Sequence[Json]) -> str:
-    """Return a conversation under a template of prefixes and suffixes (docs/protocol.md#value-encodings)."""
-    parts = (
-        f"{template.get(f'before{role}', '')}{message['content']}{template.get(f'after{role}', '')}"
-        for message in messages
-        if (role := str(message["role"]).capitalize())
-    )
-    return "".join(chain(parts, [str(template.get("beforeAssistant", ""))]))
-
-
-def _translate(
-    message: Message,
-    *,
-    native_tools: bool,
-    written: Callable[[ToolCallRequest], str | None],
-    images: Mapping[str, Image] | None,
-) -> list[Json]:
+def _translate(message: Message, *, native_tools: bool, images: Mapping[str, Image] | None) -> list[Json]:
     match message:
         case ToolMessage() if native_tools:
             return [
@@ -122,7 +84,7 @@ def _translate(
             results = [f"[TOOL_RESULT]{part.content}[END_TOOL_RESULT]" for part in message.content]
             return [{"role": "user", "content": "\n".join(results)}]
         case AssistantMessage():
-            return [_assistant(message, native_tools=native_tools, written=written)]
+            return [_assistant(message, native_tools=native_tools)]
         case _:
             return [_user_or_system(message, images)]
 
@@ -146,24 +108,17 @@ def _image_part(file: FileHandle, images: Mapping[str, Image]) -> Json:
     return {"type": "image_url", "image_url": {"url": f"data:{media};base64,{encoded}"}}
 
 
-def _assistant(
-    message: AssistantMessage, *, native_tools: bool, written: Callable[[ToolCallRequest], str | None]
-) -> Json:
+def _assistant(message: AssistantMessage, *, native_tools: bool) -> Json:
     requests = [part.tool_call_request for part in message.content if isinstance(part, ToolCallRequestPart)]
-    text, texts = _text(message), [written(request) for request in requests]
-    if requests and native_tools and None in texts:
+    text = _text(message)
+    if requests and native_tools:
         return {"role": "assistant", "content": text, "tool_calls": [_native_call(request) for request in requests]}
-    pairs = zip(requests, texts, strict=True)
-    calls = [_marked_call(request) if original is None else original for request, original in pairs]
-    return {"role": "assistant", "content": "\n".join(filter(None, [text, *calls]))}
+    return {"role": "assistant", "content": "\n".join(filter(None, [text, *map(_marked_call, requests)]))}
 
 
 def _marked_call(call: ToolCallRequest) -> str:
-    return f"[TOOL_REQUEST]{json.dumps(_call_body(call), ensure_ascii=False)}[END_TOOL_REQUEST]"
-
-
-def _call_body(call: ToolCallRequest) -> Json:
-    return {"name": call.name, "arguments": call.arguments or {}}
+    body = {"name": call.name, "arguments": call.arguments or {}}
+    return f"[TOOL_REQUEST]{json.dumps(body, ensure_ascii=False)}[END_TOOL_REQUEST]"
 
 
 def _native_call(call: ToolCallRequest) -> Json:
@@ -266,11 +221,11 @@ def template_arguments(config: LlmPredictionConfig, loaded: str) -> Json:
         loaded: The chat template that was loaded.
 
     Raises:
-        EngineError: If another Jinja template is set: llama.cpp accepts one only when it loads a model.
+        EngineError: If another template is set: llama.cpp accepts one only when it loads a model.
     """
     arguments = {} if config.enable_thinking is None else {"enable_thinking": config.enable_thinking}
     template = config.prompt_template or {}
-    if template.get("type") == "jinja":
+    if "type" in template:
         jinja = template.get("jinjaPromptTemplate")
         arguments |= _switches(str(jinja.get("template", "")) if is_object(jinja) else "", loaded)
     return {"chat_template_kwargs": arguments} if arguments else {}
@@ -286,17 +241,10 @@ def _switches(template: str, loaded: str) -> dict[str, bool]:
     if not loaded or not template.endswith(loaded) or not _SWITCHES.fullmatch(before):
         raise unsupported(
             "promptTemplate",
-            "a Jinja template for a single prediction, unless it is the loaded one behind lines that set a switch",
-            "Set promptTemplate in the load config instead.",
+            "a prompt template for a single prediction, unless it is the loaded one behind lines that set a switch",
+            "Set a Jinja template as promptTemplate in the load config instead.",
         )
     return {name: value == "true" for name, value in _SWITCH.findall(before)}
-
-
-def manual_template(config: LlmPredictionConfig) -> Mapping[str, str] | None:
-    """Return the template of prefixes and suffixes, if one is set."""
-    template = config.prompt_template or {}
-    manual = template.get("manualPromptTemplate")
-    return manual if is_object(manual) and template.get("type") != "jinja" else None
 
 
 def _mirostat(value: Any) -> Json:

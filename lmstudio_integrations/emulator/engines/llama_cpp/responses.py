@@ -101,6 +101,8 @@ _KNOWN: tuple[tuple[str, Callable[[str], EngineError]], ...] = (
             "logProbs", "probabilities of tokens where tools are offered", "Leave logProbs or tools out."
         ),
     ),
+    ("not a decision model", lambda message: unsupported("decisions", message)),
+    ("does not support image input", lambda message: unsupported("vision", message)),
     ("jinja", template_failed),
 )
 """A part of llama.cpp's message, in lower case, and the error that it stands for; the first match counts."""
@@ -154,9 +156,6 @@ def read_completion(chunk: Mapping[str, Any]) -> Delta:
 _CALL_HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"(?:[^"\\]|\\.)*"\s*,\s*"arguments"\s*:\s*(?=\S)', re.DOTALL)
 """A tool call up to the beginning of its arguments."""
 
-_LONGEST_HEAD = 1_024
-"""Characters in which a head is searched, with each fragment again. After a longer one, arguments do not stream."""
-
 
 class JsonCall:
     """Text that is one tool call, `{"name": …, "arguments": …}`: all of it, or what stands between two markers.
@@ -179,8 +178,7 @@ class JsonCall:
             self._started = True
             yield ToolCallStart(self._id)
         if not self._start:
-            is_beginning = len(self._text) - len(fragment.content) < _LONGEST_HEAD
-            head = _CALL_HEAD.match(self._text, 0, _LONGEST_HEAD) if is_beginning else None
+            head = _CALL_HEAD.match(self._text)
             call = parse_object(f"{head[0]}null}}") if head else None
             if head is None or call is None:
                 return

@@ -39,6 +39,9 @@ would occupy one of its few threads forever.
 LARGE_BODY_BYTES = 1_000_000
 """Bodies above this size are sent one at a time: each may take seconds."""
 
+LONGEST_LINE_BYTES = 1 << 27
+"""The most that a line of a stream may have: its last one repeats the prompt, with all its images."""
+
 KEEPALIVE_SECONDS = 2.0
 """How long an idle connection is kept. The engine closes it after 5 seconds."""
 
@@ -143,12 +146,11 @@ class Worker:
                 async with self._request(path, encode(body), _LAST) as response:
                     if response.status >= 400:
                         raise error_from_response(decode(await _text(response)))
-                    lines = LineDecoder()
-                    async for data in response.content.iter_any():
-                        for line in lines.feed(data):
-                            chunk = read_line(line)
-                            if chunk is not None:
-                                yield chunk
+                    # Lines end at line feeds only: JSON may contain other line separators of Unicode.
+                    async for line in response.content:
+                        chunk = read_line(line.decode("utf-8", "replace").rstrip("\r\n"))
+                        if chunk is not None:
+                            yield chunk
             except self._transport_errors as error:
                 raise await self._kill_and_describe(error) from error
 
@@ -201,6 +203,7 @@ class Worker:
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
             timeout=aiohttp.ClientTimeout(total=None, sock_read=STALL_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=LONGEST_LINE_BYTES,
             auto_decompress=False,
             trust_env=False,  # a proxy must never be used
         )
@@ -273,18 +276,6 @@ def _http_library() -> Any:
 async def _text(response: Any) -> str:
     content: bytes = await response.read()
     return content.decode("utf-8", "replace")
-
-
-class LineDecoder:
-    """Splits a stream of bytes into lines, at line feeds only: JSON may contain other line separators of Unicode."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, data: bytes) -> list[str]:
-        """Return the lines that are now complete."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
 
 
 def encode(body: Mapping[str, Any]) -> bytes:

@@ -35,6 +35,7 @@ class WorkerParameters:
         slots: Predictions that run at once.
         threads: Threads of the computation.
         embedding: Whether the model computes vectors instead of text.
+        decision: Whether it answers questions instead.
         cache_length: Tokens of a cache that all slots share; 0 for one cache each.
         projector: Path of the GGUF file that encodes images.
         chat_template: A Jinja template instead of the model's own.
@@ -55,6 +56,7 @@ class WorkerParameters:
     slots: int = 1
     threads: int = 1
     embedding: bool = False
+    decision: bool = False
     cache_length: int = 0
     projector: str = ""
     chat_template: str = ""
@@ -120,11 +122,9 @@ def attributes(parameters: WorkerParameters, engine: Any, key: str) -> dict[str,
         # What the slots had before. By default, the engine would use up to 8 GiB.
         "cache_ram_mib": parameters.prompt_cache_mib,
         "n_ctx_checkpoints": parameters.context_checkpoints,
-        # The parent knows which conversation is in which slot. A prompt with no slot of its own gets the one that was
-        # idle for longest: whatever a slot has is only saved if it is chosen like that.
-        "slot_prompt_similarity": 0.0,
-        # Otherwise it would empty the slots that are idle, and find nothing for a prompt that is sent to one of them.
-        "cache_idle_slots": False,
+        # How much of a prompt a slot must have to be chosen for it. With the default of a tenth, conversations with one
+        # system prompt overwrite each other.
+        "slot_prompt_similarity": 0.75,
         "verbosity": -1,
     }
     if parameters.gpu_layers is not None:
@@ -150,6 +150,8 @@ def start(parameters: WorkerParameters, engine: Any) -> tuple[Any, str]:
     # A call that passes through the loop proves that it runs.
     if parameters.embedding:
         server.handle_embeddings({"input": ["a"]})
+    elif parameters.decision:
+        server.handle_systemone({"state": "a", "questions": {"a": {"type": "noul", "instructions": "a"}}})
     else:
         server.handle_completions({"prompt": "a", "max_tokens": 1})
     return server, key

@@ -45,7 +45,14 @@ from lmstudio_integrations.emulator.engines.scripted.playback import (
     play,
     play_silently,
 )
-from lmstudio_integrations.emulator.engines.scripted.rules import Rule, Situation, Wait, parse_rules
+from lmstudio_integrations.emulator.engines.scripted.rules import (
+    Answers,
+    Rule,
+    Situation,
+    Wait,
+    first_match,
+    parse_rules,
+)
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
@@ -176,9 +183,13 @@ class ScriptedModel:
         Raises:
             WireError: If a rule says so.
         """
-        for wait in play_silently(self._config.rules, Situation(last=decisions.state_text(request["state"]))):
+        situation = Situation(last=decisions.state_text(request["state"]))
+        for wait in play_silently(self._config.rules, situation):
             await _wait(wait, self._sleep)
-        return await run_in_thread(partial(decisions.decide, request, {}), when=True)
+        rule = first_match(self._config.rules, situation)
+        steps = [step for step in (rule.then if rule else ()) if isinstance(step, Answers)]
+        given = {name: answer for step in steps for name, answer in step.answers.items()}
+        return await run_in_thread(partial(decisions.decide, request, given), when=True)
 
     async def tokenize(self, text: str) -> list[int]:
         tokens = await run_in_thread(lambda: [words.token_id(token) for token in words.split(text)], when=is_long(text))

@@ -26,6 +26,7 @@ from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import display_data, unsupported
 from lmstudio_integrations.emulator.engines.scripted.rules import (
     ANY_TOOL,
+    Answers,
     Error,
     InjectFault,
     PromptFault,
@@ -40,7 +41,7 @@ from lmstudio_integrations.emulator.engines.scripted.rules import (
     first_match,
     offered,
 )
-from lmstudio_integrations.emulator.engines.scripted.schema import shortest_instance
+from lmstudio_integrations.emulator.engines.scripted.schema import instance_of
 from lmstudio_integrations.emulator.engines.scripted.writer import Writer
 from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint, fingerprint_of
 from lmstudio_integrations.types.results import PromptProgress
@@ -157,7 +158,7 @@ def play_silently(rules: Sequence[Rule], situation: Situation) -> Iterator[Wait 
             yield step
         elif isinstance(step, Error):
             raise _error(step)
-        else:
+        elif not isinstance(step, Answers):
             assert isinstance(step, InjectFault), "no other step is silent"
             fault = _fault(step)
             assert isinstance(fault, Stall), "there is no connection to break"
@@ -197,6 +198,8 @@ def _perform_step(step: Step, writer: Writer) -> Playback:
             yield _fault(step)
         case InjectFault():
             pass  # `_inject_faults` injects it after a number of packets
+        case Answers():
+            raise AssertionError("only decision models have answers")
 
 
 def _inject_faults(events: Playback, faults: Sequence[InjectFault]) -> Playback:
@@ -264,7 +267,7 @@ def _default_steps(rules: Sequence[Rule], request: GenerateRequest, situation: S
     if structured.get("type") == "gbnf":
         raise unsupported("GBNF grammars")
     if structured.get("type") == "json":
-        instance = shortest_instance(structured.get("jsonSchema", _ANY_OBJECT))
+        instance = instance_of(structured.get("jsonSchema", _ANY_OBJECT))
         return [Text(text=json.dumps(instance, ensure_ascii=False))]
     if request.tool_choice == "required":
         return [_first_call(request)]
@@ -280,4 +283,4 @@ def _first_call(request: GenerateRequest) -> ToolCall:
     if not request.tools:
         raise EngineError("A tool call is required, but no tools are given", suggestion="Offer at least one tool.")
     tool = request.tools[0].function
-    return ToolCall(tool=tool.name, arguments=shortest_instance({**(tool.parameters or {}), **_ANY_OBJECT}))
+    return ToolCall(tool=tool.name, arguments=instance_of({**(tool.parameters or {}), **_ANY_OBJECT}))

@@ -130,6 +130,17 @@ class Relevance(_Part):
     relevance: Annotated[float, Field(ge=0, le=1)]
 
 
+class Answers(_Part):
+    """A decision model answers questions.
+
+    Attributes:
+        answers: Probabilities by the id of a question: that of yes, or those of some options, of which the others share
+            what is left. Other questions are answered as without a rule.
+    """
+
+    answers: dict[str, float | dict[str, float]]
+
+
 class Error(_Part):
     """The prediction, or the load, fails.
 
@@ -188,13 +199,14 @@ class Wait(_Part):
 
 _FAULTS_OF_MODELS = frozenset({"stall", "crash", "out_of_memory"})
 
-Step: TypeAlias = Text | Reasoning | ToolCall | Relevance | Error | InjectFault | Wait
+Step: TypeAlias = Text | Reasoning | ToolCall | Relevance | Answers | Error | InjectFault | Wait
 
 _STEPS: dict[str, type[Step]] = {
     "text": Text,
     "reasoning": Reasoning,
     "tool": ToolCall,
     "relevance": Relevance,
+    "answers": Answers,
     "error": Error,
     "fault": InjectFault,
     "wait": Wait,
@@ -221,15 +233,29 @@ class Rule:
         if self.when.load:
             self.require_no_output("a model that is being loaded")
 
-    def require_no_output(self, who: str) -> None:
-        """Reject steps that only a prediction can perform.
+    def require_no_output(self, who: str, *others: type[Step]) -> None:
+        """Reject steps that only a prediction can perform, but for some others.
 
         Raises:
             LMStudioValueError: Naming the first such step.
         """
-        step = next((step for step in self.then if not _is_silent(step)), None)
+        step = next((step for step in self.then if not (_is_silent(step) or isinstance(step, others))), None)
         if step is not None:
-            raise LMStudioValueError(f"{who} can wait, fail, stall or crash, but not do {step!r}")
+            can = ", ".join(["wait", "fail", "stall or crash", *(f"give {each.__name__.lower()}" for each in others)])
+            raise LMStudioValueError(f"{who} can {can}, but not do {step!r}")
+
+    def check_kind(self, kind: ModelKind) -> None:
+        """Reject steps that a model of this kind cannot perform.
+
+        Raises:
+            LMStudioValueError: Naming one.
+        """
+        if kind == "embedding":
+            self.require_no_output("an embedding model")
+        elif kind == "decision":
+            self.require_no_output("a decision model", Answers)
+        elif any(isinstance(step, Answers) for step in self.then):
+            raise LMStudioValueError('only a decision model gives answers; set kind = "decision"')
 
     @classmethod
     def parse(cls, value: "Rule | Mapping[str, Any]") -> "Rule":
@@ -275,8 +301,7 @@ def parse_rules(values: Sequence[Rule | Mapping[str, Any]], kind: ModelKind = "l
 def _parse_rule(value: Rule | Mapping[str, Any], number: int, kind: ModelKind) -> Rule:
     try:
         rule = Rule.parse(value)
-        if kind == "embedding":
-            rule.require_no_output("an embedding model")
+        rule.check_kind(kind)
     except LMStudioValueError as error:
         raise LMStudioValueError(f"rule {number}: {error}") from error
     return rule

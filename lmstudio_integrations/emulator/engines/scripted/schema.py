@@ -1,21 +1,20 @@
-"""The shortest instance of a JSON schema, for structured output and required tool calls without a rule.
+"""A small instance of a JSON schema, for structured output and required tool calls without a rule.
 
-Supports what pydantic writes: references, unions, values, bounds, arrays and objects, and a pattern that an example of
-the schema matches. A schema that says more raises an error that names the keyword. The work for one schema is bounded,
-whoever wrote it.
+A value is made of what the schema says in the plainest way: the first alternative, the lowest bound, the required
+members. `jsonschema` checks it; a schema that is not met so is an error that asks for a rule.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
-from functools import reduce
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, reduce
+from itertools import islice
+from typing import Any, cast
 
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
-from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.emulator.engines.scripted.error_codes import unsupported
 
 MAX_SEARCHED = 1_000_000
@@ -54,33 +53,20 @@ def _without_surrogates(text: str) -> str:
 
 
 Schema = dict[str, Any]
-SchemaInstance = tuple[Any, int]
-"""A value, and the length of its JSON text. The length is computed, as items that repeat share one value."""
 
-_Path = tuple[object, ...]
-"""The way from the root to a schema: for each schema around it the reference that was followed, or `None`."""
-
-MAX_PARTS = 100_000
-"""Schemas and their keywords that are looked at; one that is referred to twice counts twice."""
-
-MAX_CHARACTERS = 5_000_000
-"""The longest JSON text of an instance."""
+MAX_PARTS = 10_000
+"""Schemas that are looked at, each as often as it is needed."""
 
 MAX_DEPTH = 60
 """Schemas within each other, references included."""
 
 MAX_LENGTH = 100_000
-"""The longest string and array, and the most members of an object."""
-
-MAX_PATTERN_LENGTH = 1_000
-
-MAX_EXAMPLES = 10
-MAX_MATCHED = 100
-"""The texts that are searched for a pattern: even a search in linear time takes long for a large pattern."""
+"""The longest string."""
 
 _MAX_REASON_LENGTH = 500
-_UNSUPPORTED = ("not", "if", "contains", "dependentRequired", "dependentSchemas", "$dynamicRef", "$recursiveRef")
-_ANNOTATIONS = frozenset({"title", "description", "default", "examples", "deprecated", "$defs", "definitions"})
+_MAX_TEXTS = 10
+"""Examples of a schema that are searched for its pattern."""
+
 _FORMATS: Mapping[str, str] = {
     "date": "2000-01-01",
     "date-time": "2000-01-01T00:00:00Z",
@@ -94,116 +80,164 @@ _FORMATS: Mapping[str, str] = {
     "uuid": "00000000-0000-4000-8000-000000000000",
 }
 
+_KEYWORD_TYPES: Mapping[str, str] = {
+    **dict.fromkeys(("properties", "required", "minProperties"), "object"),
+    **dict.fromkeys(("items", "prefixItems", "minItems"), "array"),
+    **dict.fromkeys(("pattern", "format", "minLength"), "string"),
+}
+"""The type that a keyword is about."""
+
 
 class NoInstanceError(Exception):
-    """A schema allows nothing, or uses a keyword that is not supported. Another alternative may do."""
+    """A schema allows nothing that is plain. Another alternative may do."""
 
 
-class SchemaLimitError(Exception):
-    """A schema exceeds a limit; no other alternative is tried."""
-
-
-def shortest_instance(schema: object) -> Any:
-    """Return the shortest instance of a schema.
+def instance_of(schema: object) -> Any:
+    """Return an instance of a schema.
 
     Raises:
-        EngineError: If the schema has none, or is not supported.
+        EngineError: If the schema has none that is plain enough, or is none itself.
     """
     try:
-        return _Builder(schema).build(schema)[0]
-    except (NoInstanceError, SchemaLimitError) as error:
-        raise unsupported(f"this JSON schema: {str(error)[:_MAX_REASON_LENGTH]}") from error
+        value = _Builder(schema).build(schema)
+        json.dumps(value)  # it may be nested too deeply
+        problem = next(_validator(schema).iter_errors(value), None)
+    except NoInstanceError as error:
+        raise _unsupported(str(error)) from error
     except RecursionError as error:
-        raise unsupported(f"this JSON schema: it is nested more than {MAX_DEPTH} levels deep") from error
-    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        # A client may send anything as a schema.
-        raise unsupported(f"this JSON schema, which is not a valid one: {str(error)[:_MAX_REASON_LENGTH]}") from error
+        raise _unsupported(f"it is nested more than {MAX_DEPTH} levels deep") from error
+    except Exception as error:  # a client may send anything as a schema
+        raise _unsupported(f"it is not a valid one: {error}") from error
+    if problem is not None:
+        raise _unsupported(f"{value!r} is not: {problem.message}")
+    return value
 
 
-@dataclass(slots=True)
+def _unsupported(reason: str) -> EngineError:
+    return unsupported(f"this JSON schema: {reason[:_MAX_REASON_LENGTH]}")
+
+
+@cache
+def _validator_class() -> Any:
+    from jsonschema import Draft202012Validator, ValidationError, validators  # noqa: PLC0415 - takes a while
+
+    extend = cast("Any", validators).extend
+
+    def pattern(_: object, pattern: str, value: object, __: object) -> Iterable[Any]:
+        if isinstance(value, str) and not Pattern(pattern).is_found_in(value):
+            yield ValidationError(f"the pattern {pattern!r} needs a 'default' or 'examples' that match it")
+
+    return extend(Draft202012Validator, {"pattern": pattern})
+
+
+def _validator(schema: object) -> Any:
+    """Return what checks a value. Patterns are searched in linear time, which `jsonschema` does not promise."""
+    from referencing.jsonschema import EMPTY_REGISTRY  # noqa: PLC0415 - as above
+
+    return _validator_class()(schema, registry=EMPTY_REGISTRY)  # the default one downloads what is referred to
+
+
+_Path = tuple[object, ...]
+"""The way from the root to a schema: for each schema around it the reference that was followed, or `None`."""
+
+
 class _Builder:
-    """Builds instances of one schema, and counts the work."""
+    """Builds an instance of one schema, and counts the work.
 
-    root: object
-    parts: int = MAX_PARTS
+    Args:
+        root: The whole schema.
+    """
 
-    def build(self, schema: object, path: _Path = ()) -> SchemaInstance:
-        """Return the shortest instance of a part of the schema."""
-        if len(path) == MAX_DEPTH:
-            raise NoInstanceError(f"it is nested more than {MAX_DEPTH} levels deep, its references followed")
-        schema = {} if schema is True else schema
-        if not is_object(schema):
-            raise NoInstanceError("it allows nothing")
-        self._count(1 + len(schema))
-        keyword = next((name for name in _UNSUPPORTED if name in schema), None)
-        if keyword is not None:
-            raise NoInstanceError(f"{keyword!r} is not supported")
-        return self._build_supported(schema, path)
+    def __init__(self, root: object) -> None:
+        self._root = root
+        self._parts = MAX_PARTS
 
-    def _build_supported(self, schema: Schema, path: _Path) -> SchemaInstance:
+    def build(self, schema: object, path: _Path = ()) -> Any:
+        """Return an instance of a part of the schema."""
+        self._parts -= 1
+        if self._parts < 0 or len(path) == MAX_DEPTH:
+            raise NoInstanceError(f"it has more than {MAX_PARTS} parts or {MAX_DEPTH} levels, its references followed")
         inner = (*path, None)
-        match schema:
-            case {"$ref": reference, **rest}:
+        part: object = {} if schema is True else schema
+        if not is_object(part):
+            raise NoInstanceError("it allows nothing")
+        match part:
+            case {"$ref": str(reference), **rest}:
                 if reference in path:
-                    # The shortest instance never contains itself.
                     raise NoInstanceError(f"{reference!r} contains itself without end")
-                return self.build(self._merge(rest, self._target(reference)), (*path, reference))
-            case {"allOf": schemas, **rest}:
-                return self.build(reduce(self._merge, schemas, rest), inner)
-            case {"anyOf": schemas, **rest} | {"oneOf": schemas, **rest}:
-                return self._shortest(lambda each: self.build(self._merge(rest, each), inner), schemas)
-            case {"const": value}:
-                return _leaf(value)
-            case {"enum": values}:
-                return self._enum(values)[0]
+                return self.build(_merged(rest, self._target(reference)), (*path, reference))
+            case {"allOf": [*schemas], **rest}:
+                return self.build(reduce(_merged, schemas, rest), inner)
+            case {"anyOf": [*schemas], **rest} | {"oneOf": [*schemas], **rest}:
+                return self._first([_merged(rest, each) for each in schemas if is_object(each)], inner)
+            case {"const": value} | {"enum": [value, *_]}:
+                return value
+            case {"type": [*kinds], **rest}:
+                return self._first([{**rest, "type": kind} for kind in kinds], inner)
             case _:
-                return self._shortest(lambda kind: _BUILDERS[kind](self, schema, inner), _types(schema))
+                return self._of_type(part, inner)
 
-    def build_object(self, schema: Schema, path: _Path) -> SchemaInstance:
+    def _first(self, alternatives: Iterable[Schema], path: _Path) -> Any:
+        """Return an instance of the first alternative that has one.
+
+        Raises:
+            NoInstanceError: If none has; the reason is that of the last.
+        """
+        problem = NoInstanceError("it allows nothing")
+        for alternative in alternatives:
+            try:
+                return self.build(alternative, path)
+            except NoInstanceError as error:
+                problem = error
+        raise problem
+
+    def _of_type(self, schema: Schema, path: _Path) -> Any:
+        implied = next((kind for keyword, kind in _KEYWORD_TYPES.items() if keyword in schema), "integer")
+        match schema.get("type", implied):
+            case "object":
+                return self._object(schema, path)
+            case "array":
+                return self._array(schema, path)
+            case "string":
+                return _string(schema)
+            case "integer" | "number" as kind:
+                return _number(schema, whole=kind == "integer")
+            case "boolean":
+                return True
+            case "null":
+                return None
+            case _:
+                raise NoInstanceError("it allows nothing")
+
+    def _object(self, schema: Schema, path: _Path) -> dict[str, Any]:
         """Return the object with the fewest members."""
         properties: Mapping[str, Any] = schema.get("properties", {})
-        required = dict.fromkeys(schema.get("required", ()))
-        optional = [name for name in properties if name not in required]
-        missing = _at_most(MAX_LENGTH, int(schema.get("minProperties", 0))) - len(required)
-        names = [*required, *[*optional, *(f"member{number}" for number in range(missing))][: max(missing, 0)]]
-        _at_most(schema.get("maxProperties", MAX_LENGTH), len(names))
+        least = min(schema.get("minProperties", 0), MAX_PARTS + 1)
+        optional = (name for name in properties if name not in schema.get("required", ()))
+        names = [*dict.fromkeys(schema.get("required", ()))]
+        names += islice(optional, max(least - len(names), 0))
+        names += [f"member{number}" for number in range(least - len(names))]
         other = schema.get("additionalProperties", True)
-        members = {name: self.build(properties.get(name, other), path) for name in names}
-        length = sum(len(json.dumps(name)) + size for name, (_, size) in members.items())
-        return _require_fit({name: value for name, (value, _) in members.items()}, length)
+        return {name: self.build(properties.get(name, other), path) for name in names}
 
-    def build_array(self, schema: Schema, path: _Path) -> SchemaInstance:
-        """Return the array with the fewest items."""
-        count = _at_most(schema.get("maxItems", MAX_LENGTH), schema.get("minItems", 0))
-        items = [self.build(item, path) for item in schema.get("prefixItems", ())[:count]]
-        further, missing = schema.get("items", True), count - len(items)
-        if missing > 1 and schema.get("uniqueItems"):
-            items += self._different(further, missing)
-        elif missing:
-            items += [self.build(further, path)] * missing
-        return _require_fit([value for value, _ in items], sum(size for _, size in items))
-
-    def _different(self, schema: object, count: int) -> list[SchemaInstance]:
-        """Return different items for a set; only enumerations have them."""
-        while is_object(schema) and "$ref" in schema:
-            self._count(1)
-            schema = self._target(schema["$ref"])
-        values = self._enum(schema["enum"]) if is_object(schema) and "enum" in schema else []
-        if len(values) < count:
-            raise NoInstanceError(f"{count} different items need an 'enum' of as many values")
-        return values[:count]
-
-    def _enum(self, values: Sequence[object]) -> list[SchemaInstance]:
-        """Return the values of an enumeration, the shortest first."""
-        self._count(len(values))
-        if not values:
-            raise NoInstanceError("it allows nothing")
-        return sorted(map(_leaf, values), key=_length)
+    def _array(self, schema: Schema, path: _Path) -> list[Any]:
+        """Return the array with the fewest items. A set has different ones, if its items are an enumeration."""
+        first, items = schema.get("prefixItems", ()), schema.get("items", True)
+        least = min(schema.get("minItems", 0), MAX_PARTS + 1)
+        if schema.get("uniqueItems"):
+            while is_object(items) and "$ref" in items:
+                self._parts -= 1
+                items = self._target(items["$ref"]) if self._parts else False
+            values: Sequence[object] = items.get("enum", ()) if is_object(items) else ()
+            items_of_set = [{"const": value} for value in values[:least]]
+            first = first or (items_of_set if len(items_of_set) == least else ())
+        further = [items] * max(least - len(first), 0)
+        return [self.build(item, path) for item in [*first[:least], *further]]
 
     def _target(self, reference: str) -> object:
         if not reference.startswith("#"):
             raise NoInstanceError(f"{reference!r} lies outside of it")
-        target = self.root
+        target = self._root
         for name in reference[1:].split("/")[1:]:
             key = name.replace("~1", "/").replace("~0", "~")
             if not is_object(target) or key not in target:
@@ -211,143 +245,43 @@ class _Builder:
             target = target[key]
         return target
 
-    def _merge(self, first: Schema, second: object) -> Schema:
-        """Return the schema that allows what both allow.
 
-        Raises:
-            NoInstanceError: If both set a keyword to different values.
-        """
-        if second is True:
-            return first
-        if not is_object(second):
-            raise NoInstanceError("it allows nothing")
-        self._count(len(first) + len(second))
-        for keyword in (first.keys() & second.keys()) - _ANNOTATIONS:
-            if first[keyword] != second[keyword]:
-                raise NoInstanceError(f"{keyword!r} stands at two places with different values")
-        return {**first, **second}
-
-    def _shortest(self, build: Callable[[Any], SchemaInstance], alternatives: Iterable[object]) -> SchemaInstance:
-        """Return the shortest instance of the alternatives; those that have none do not count.
-
-        Raises:
-            NoInstanceError: If none has one; the reason is that of the last.
-        """
-        instances: list[SchemaInstance] = []
-        problem = NoInstanceError("it allows nothing")
-        for alternative in alternatives:
-            try:
-                instances.append(build(alternative))
-            except NoInstanceError as error:
-                problem = error
-        if not instances:
-            raise problem
-        return min(instances, key=_length)
-
-    def _count(self, parts: int) -> None:
-        self.parts -= parts
-        if self.parts < 0:
-            raise SchemaLimitError(f"it has more than {MAX_PARTS} parts, its references followed")
-
-
-_BUILDERS: Mapping[str, Callable[[_Builder, Schema, _Path], SchemaInstance]] = {
-    "integer": lambda _builder, schema, _path: _leaf(_number(schema, whole=True)),
-    "number": lambda _builder, schema, _path: _leaf(_number(schema, whole=False)),
-    "string": lambda _builder, schema, _path: _leaf(_string(schema)),
-    "array": _Builder.build_array,
-    "object": _Builder.build_object,
-    "boolean": lambda _builder, _schema, _path: _leaf(value=True),
-    "null": lambda _builder, _schema, _path: _leaf(None),
-}
-
-
-_KEYWORD_TYPES: Mapping[str, str] = {
-    **dict.fromkeys(("properties", "required", "minProperties"), "object"),
-    **dict.fromkeys(("items", "prefixItems", "minItems"), "array"),
-    **dict.fromkeys(("pattern", "format", "minLength"), "string"),
-}
-
-
-def _types(schema: Schema) -> list[str]:
-    """Return the types that a schema allows; if it names none, the type that its keywords are about."""
-    types = schema.get("type")
-    if types is None:
-        return [next((kind for keyword, kind in _KEYWORD_TYPES.items() if keyword in schema), "integer")]
-    return [name for name in (types if is_list(types) else [types]) if name in _BUILDERS]
-
-
-def _leaf(value: Any) -> SchemaInstance:
-    return value, len(json.dumps(value))
-
-
-def _length(instance: SchemaInstance) -> int:
-    return instance[1]
-
-
-def _require_fit(value: list[Any] | dict[str, Any], length: int) -> SchemaInstance:
-    """Return an array or object, unless it is too long; `length` is that of its items or members."""
-    length += 2 + 2 * len(value)
-    if length > MAX_CHARACTERS:
-        raise SchemaLimitError(f"its instances take more than {MAX_CHARACTERS} characters")
-    return value, length
-
-
-def _at_most(limit: int, count: int) -> int:
-    if count > limit:
-        raise NoInstanceError(f"{count} parts are more than {limit}")
-    return count
+def _merged(first: Schema, second: object) -> Schema:
+    """Return the keywords of both; members of objects are joined. What contradicts itself is found at the end."""
+    if second is True:
+        return first
+    if not is_object(second):
+        raise NoInstanceError("it allows nothing")
+    merged: Schema = {**first, **second}
+    if "properties" in first and "properties" in second:
+        merged["properties"] = {**first["properties"], **second["properties"]}
+    if "required" in first and "required" in second:
+        merged["required"] = [*first["required"], *second["required"]]
+    return merged
 
 
 def _number(schema: Schema, *, whole: bool) -> int | float:
-    """Return the number nearest to zero, as far as its bounds are simple; the middle if nothing else lies between."""
-    low = max(_bounds(schema, "minimum", "exclusiveMinimum"), default=None)
-    high = min(_bounds(schema, "maximum", "exclusiveMaximum"), default=None)
-    step = Fraction(str(schema.get("multipleOf", 1)))
-    if step <= 0:
-        raise NoInstanceError(f"multipleOf is {schema['multipleOf']!r}")
-    step = Fraction(step.numerator) if whole else step
-    below_zero = high is not None and high < 0
-    nearest = step * (
-        math.floor(high / step) if high is not None and below_zero else math.ceil(max(low or 0, 0) / step)
-    )
-    candidates = [nearest, nearest - step, nearest + step] if below_zero else [nearest, nearest + step, nearest - step]
-    if not whole and "multipleOf" not in schema and low is not None and high is not None:
-        candidates.append((low + high) / 2)
-    excluded = _bounds(schema, "exclusiveMinimum", "exclusiveMaximum")
-    for number in candidates:
-        if (low is None or low <= number) and (high is None or number <= high) and number not in excluded:
-            return int(number) if number.denominator == 1 else float(number)
-    raise NoInstanceError("no number lies within the bounds")
-
-
-def _bounds(schema: Schema, *keywords: str) -> list[Fraction]:
-    """Return bounds as they are written, not as they are stored: 0.1 is a tenth. Older drafts have boolean ones."""
-    values = [schema.get(keyword) for keyword in keywords]
-    return [Fraction(str(value)) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    """Return zero, or the number nearest to a bound."""
+    names = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+    bounds = [schema[name] for name in names if isinstance(schema.get(name), int | float)]
+    step = schema.get("multipleOf", 1)
+    middle = [sum(bounds) / len(bounds)] if bounds else []
+    fits = _validator(schema).is_valid
+    for bound in (0, *bounds, *middle):
+        nearest = [math.ceil(bound / step) * step, math.floor(bound / step) * step]
+        for number in (bound, *nearest, nearest[0] + step, nearest[1] - step):
+            exact = int(number) if number == int(number) else number
+            if (isinstance(exact, int) or not whole) and fits(exact):
+                return exact
+    raise NoInstanceError(f"no number near its bounds {bounds} is allowed")
 
 
 def _string(schema: Schema) -> str:
-    least, most = int(schema.get("minLength", 0)), schema.get("maxLength", math.inf)
-    if least > min(most, MAX_LENGTH):
+    least = schema.get("minLength", 0)
+    if least > MAX_LENGTH:
         raise NoInstanceError(f"a string must be of {least} characters")
+    texts = [_FORMATS.get(schema.get("format", ""), "a" * least)]
     if "pattern" in schema:
-        return _matching_string(schema, least, most)
-    text = _FORMATS.get(schema.get("format", ""), "a" * least)
-    if not least <= len(text) <= most:
-        raise NoInstanceError(f"no string of its length fits {schema['format']!r}")
-    return text
-
-
-def _matching_string(schema: Schema, least: int, most: float) -> str:
-    """Return a string that matches the pattern: the shortest one, or one that the schema itself gives."""
-    pattern = str(schema["pattern"])
-    if len(pattern) > MAX_PATTERN_LENGTH:
-        raise SchemaLimitError(f"a pattern has more than {MAX_PATTERN_LENGTH} characters")
-    try:
-        matches = Pattern(pattern).is_found_in
-    except PatternError as error:
-        raise NoInstanceError(f"this pattern is not supported: {pattern!r}") from error
-    for text in ("a" * least, schema.get("default"), *schema.get("examples", ())[:MAX_EXAMPLES]):
-        if isinstance(text, str) and least <= len(text) <= min(most, MAX_MATCHED) and matches(text):
-            return text
-    raise NoInstanceError(f"its pattern needs a 'default' or 'examples' that match it: {pattern!r}")
+        texts += [schema.get("default"), *schema.get("examples", ())[:_MAX_TEXTS]]
+    fits = _validator({**schema, "type": "string"}).is_valid
+    return next((str(text) for text in texts if fits(text)), str(texts[0]))

@@ -194,7 +194,7 @@ class _ToolSession:
             return False
         del self._calls[call.call_id]
         texts = {"status_texts": list(call.status_texts), "warnings": list(call.warnings)}
-        self._state.request_log.tool_calls.complete(call.entry, state=state, **texts, **outcome)
+        call.entry.update(state=state, **texts, **outcome)
         record, seconds = call.entry.record, self._state.clock.now() - call.started
         reason = f": {record.error}" if record.error else ""
         logger.info("%s", one_line(shortened(f"{record.plugin}: {record.tool} {state} after {seconds:.1f} s{reason}")))
@@ -215,8 +215,8 @@ async def generate_with_generator(context: Context, channel: OpenChannel, parame
         tools=parameter["tools"],
         context_length=sys.maxsize,  # a generator has no context window
     )
-    records = context.state.request_log.predictions
-    entry = records.add(record_of(plugin.identifier, context.client.identifier, request, {}, ()))
+    record = record_of(plugin.identifier, context.client.identifier, request, {}, ())
+    entry = context.state.request_log.predictions.add(record)
     collector = StatsCollector(context.state.clock)
     outcome: dict[str, Any] = {"stop_reason": "disconnected"}
     try:
@@ -228,7 +228,7 @@ async def generate_with_generator(context: Context, channel: OpenChannel, parame
         outcome = {"stop_reason": "error", "error": error.title}
         raise
     finally:
-        records.complete(entry, state="ended", **outcome, **outcome_of(collector.received))
+        entry.update(state="ended", **outcome, **outcome_of(collector.received))
         end = entry.record.error or end_in_words(entry.record.stop_reason or "")
         logger.info("%s: %s", plugin.identifier, one_line(end))
 

@@ -298,7 +298,7 @@ class _Prediction:
             raise
         finally:
             outcome |= outcome_of(self.collector.received)
-            self.context.state.request_log.predictions.complete(self.entry, state="ended", **outcome)
+            self.entry.update(state="ended", **outcome)
             logger.info("%s", self._line())
 
     def _line(self) -> str:

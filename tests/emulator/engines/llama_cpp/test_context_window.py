@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator.engines.base import EngineError
-from lmstudio_integrations.emulator.engines.llama_cpp import slots
+from lmstudio_integrations.emulator.engines.llama_cpp import context_window
 from lmstudio_integrations.types.chat import ChatHistory
 
 
@@ -56,18 +56,18 @@ async def test_as_much_as_fits_is_kept_by_policy_and_calls_stay_with_their_resul
 ) -> None:
     if kept is None:
         with pytest.raises(EngineError, match=f"length of only {context_length} tokens"):
-            await slots.fit(chat_of(*roles), ten_each, context_length, policy)
+            await context_window.fit(chat_of(*roles), ten_each, context_length, policy)
     else:
-        history, tokens = await slots.fit(chat_of(*roles), ten_each, context_length, policy)
+        history, tokens = await context_window.fit(chat_of(*roles), ten_each, context_length, policy)
         assert (numbers(history), tokens) == (kept, 10 * len(kept))
 
 
 def test_raw_text_is_truncated_by_policy() -> None:
     tokens = list(range(100))
-    assert slots.truncate(tokens, 101, "stopAtLimit") == tokens
-    assert slots.truncate(tokens, 16, "truncateMiddle") == [*range(7), *range(93, 100)]
-    assert slots.truncate(tokens, 16, "rollingWindow") == list(range(86, 100))
+    assert context_window.truncate(tokens, 101, "stopAtLimit") == tokens
+    assert context_window.truncate(tokens, 16, "truncateMiddle") == [*range(7), *range(93, 100)]
+    assert context_window.truncate(tokens, 16, "rollingWindow") == list(range(86, 100))
     with pytest.raises(EngineError, match="first 100 tokens"):
-        slots.truncate(tokens, 100, "stopAtLimit")
+        context_window.truncate(tokens, 100, "stopAtLimit")
     with pytest.raises(EngineError, match="only 1 tokens"):
-        slots.truncate(tokens, 1, "rollingWindow")
+        context_window.truncate(tokens, 1, "rollingWindow")

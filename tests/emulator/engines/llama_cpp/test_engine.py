@@ -229,7 +229,7 @@ async def test_the_template_omits_images_even_if_they_were_never_uploaded(chat_m
     assert "What is this?" in await chat_model.apply_template(chat_with_image().to_history(), [], STEADY)
 
 
-async def test_a_required_tool_call_is_streamed_and_not_processed_again(chat_model: LlamaCppModel) -> None:
+async def test_a_required_tool_call_is_streamed(chat_model: LlamaCppModel) -> None:
     chat, tools = chat_of("What is 17 plus 25?"), [ADD, WEATHER]
     events = await run(chat_model, chat.to_history(), tools=tools, tool_choice="required")
     start, name, *arguments, end, last = [event for event in events if not isinstance(event, PromptProgress)]
@@ -247,8 +247,8 @@ async def test_a_required_tool_call_is_streamed_and_not_processed_again(chat_mod
     second = await run(
         chat_model, chat.to_history(), tools=tools, tool_choice="required", config=settings(max_tokens=6)
     )
-    # The token that ends the call was never read.
-    assert cached_tokens(second) >= last.prompt_tokens + last.predicted_tokens - 1
+    # A call goes back in the form of the template, and all that stands before it comes from the cache.
+    assert cached_tokens(second) >= last.prompt_tokens - 1
     (failed,) = [event for event in second if isinstance(event, ToolCallFailed)]
     assert "parse tool call" in str(failed.error["title"])
     assert finished(second).stop_reason == "maxPredictedTokensReached"
@@ -258,19 +258,6 @@ async def test_the_assistants_last_words_are_not_sent_again(chat_model: LlamaCpp
     chat = chat_of("Count.")
     chat.add_assistant_response("ZEBRA")
     assert not text_of(await run(chat_model, chat.to_history(), config=settings(max_tokens=5))).startswith("ZEBRA")
-
-
-async def test_a_template_of_prefixes_is_used_also_for_a_required_call(chat_model: LlamaCppModel) -> None:
-    manual = {"beforeUser": "Q: ", "afterUser": "\n", "beforeAssistant": "A:", "beforeSystem": "", "afterSystem": "\n"}
-    template = {"type": "manual", "manualPromptTemplate": manual, "stopStrings": ["Q:"]}
-    config, history = settings(prompt_template=template, max_tokens=40), history_of("Is it wet?", system="Be short.")
-    assert await chat_model.apply_template(history, [], config) == "Be short.\nQ: Is it wet?\nA:"
-    events = await run(chat_model, history, config=config)
-    assert finished(events).prompt_tokens == len(await chat_model.tokenize("Be short.\nQ: Is it wet?\nA:"))
-    assert "Q:" not in text_of(events)
-    events = await run(chat_model, history_of("3 plus 4?"), tools=[ADD], tool_choice="required", config=config)
-    assert len([event for event in events if isinstance(event, ToolCallEnd)]) == 1
-    assert text_of(events) == ""
 
 
 async def test_a_prompt_that_is_too_long_is_shortened(chat_model: LlamaCppModel) -> None:

@@ -38,12 +38,12 @@ async def generate(worker: BrokenOff, request: GenerateRequest, *, error: str) -
     return events
 
 
-def image_request(**config: Any) -> GenerateRequest:
+def image_request() -> GenerateRequest:
     chat = Chat()
     image = FileHandle(name="cat", identifier="c", size_bytes=4, file_type="image")
     chat.add_user_message("What?", images=[image])
     images = {"c": Image("cat", b"\x89PNG")}
-    return GenerateRequest(LlmPredictionConfig(**config), chat.to_history(), images=images, context_length=64)
+    return GenerateRequest(LlmPredictionConfig(), chat.to_history(), images=images, context_length=64)
 
 
 async def test_a_vision_model_gets_the_image_and_the_seed_of_its_load() -> None:
@@ -52,11 +52,6 @@ async def test_a_vision_model_gets_the_image_and_the_seed_of_its_load() -> None:
     body = fake.requested["/v1/chat/completions"]
     assert [part["type"] for part in body["messages"][0]["content"]] == ["text", "image_url"]
     assert (body["seed"], body["max_tokens"]) == (5, 62)
-
-
-async def test_an_image_under_a_manual_template_is_rejected() -> None:
-    template = {"type": "manual", "manualPromptTemplate": {"beforeUser": "Q: "}}
-    await generate(BrokenOff(), image_request(prompt_template=template), error="manual template")
 
 
 async def test_the_text_of_a_response_without_an_end_comes_before_the_error() -> None:

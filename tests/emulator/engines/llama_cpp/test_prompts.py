@@ -1,6 +1,5 @@
 """How the prompts of one conversation begin, under templates in the manner of the families of models."""
 
-import json
 import random
 import re
 from pathlib import Path
@@ -25,8 +24,6 @@ class Family(NamedTuple):
     """What a family's template does."""
 
     knows_tools: bool = True
-    keeps_calls: bool = True
-    """Whether it takes a forced call as the model has written it."""
     opens: str = ""
     """What the model writes before a text."""
     moves: str = "(?!)"
@@ -38,8 +35,8 @@ FAMILIES = {
     "gemma": Family(knows_tools=False),
     "hermes": Family(),
     "llama": Family(),
-    "mistral": Family(keeps_calls=False, moves=r"\[AVAILABLE_TOOLS\].*?\[/AVAILABLE_TOOLS\]"),
-    "harmony": Family(keeps_calls=False, opens="<|channel|>final<|message|>"),
+    "mistral": Family(moves=r"\[AVAILABLE_TOOLS\].*?\[/AVAILABLE_TOOLS\]"),
+    "harmony": Family(opens="<|channel|>final<|message|>"),
 }
 
 
@@ -60,7 +57,7 @@ async def prompt_of(model: LlamaCppModel, chat: Chat, choice: Literal["auto", "r
 
 
 class Conversation:
-    """A conversation with random turns: texts, calls, and forced calls in any of the forms that the grammar allows."""
+    """A conversation with random turns: texts, calls, and forced calls."""
 
     def __init__(self, model: LlamaCppModel, family: Family, seed: int) -> None:
         self._model = model
@@ -86,12 +83,7 @@ class Conversation:
             return self._family.opens + text
         self.chat.add_assistant_response("", [call])
         self.chat.add_tool_results([ToolCallResultPart(content=self._text(), tool_call_id=call_id, name="add")])
-        if self.choice == "auto":
-            return ""
-        body = {"name": "add", "arguments": arguments}
-        written = json.dumps(body, indent=draw.choice([None, 1, 2]), ensure_ascii=draw.random() < 0.5)
-        self._model._written.add(call_id, written)
-        return written if self._family.keeps_calls else ""
+        return ""
 
     def _text(self) -> str:
         words = ["one", "{2}", "<tool_call>", "dre\nißig", '"', "\\", "[INST]", "😀", "  two  spaces"]

@@ -115,7 +115,6 @@ def test_switches_before_the_loaded_template_are_arguments_of_it() -> None:
     assert request_body.template_arguments(on_one_line, LOADED) == {"chat_template_kwargs": {"keep": True}}
     for without in (with_template(LOADED), LlmPredictionConfig()):
         assert request_body.template_arguments(without, LOADED) == {}
-    assert request_body.manual_template(config) is None
 
 
 @pytest.mark.parametrize(
@@ -129,8 +128,14 @@ def test_switches_before_the_loaded_template_are_arguments_of_it() -> None:
     ],
 )
 def test_another_template_than_the_loaded_one_is_rejected(template: str, loaded: str) -> None:
-    with pytest.raises(EngineError, match="a Jinja template for a single prediction, unless it is the loaded one"):
+    with pytest.raises(EngineError, match="a prompt template for a single prediction, unless it is the loaded one"):
         request_body.template_arguments(with_template(template), loaded)
+
+
+def test_a_template_of_prefixes_is_rejected() -> None:
+    manual = {"type": "manual", "manualPromptTemplate": {"beforeUser": "Q: "}, "stopStrings": []}
+    with pytest.raises(EngineError, match="a prompt template for a single prediction"):
+        request_body.template_arguments(from_fields(promptTemplate=manual), LOADED)
 
 
 @pytest.mark.parametrize(

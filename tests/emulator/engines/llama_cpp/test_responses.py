@@ -72,8 +72,6 @@ CALL = '{\n "name": "a\\"b",\n "arguments": {"x": "}{\\"", "y": [1]}\n}'
 MARKED = '<tool_call>\n{"name": "a", "arguments": {"x": 1}}\n</tool_call>'
 FORM = '[TOOL_REQUEST]{"name": "b", "arguments": {}}[END_TOOL_REQUEST]'
 
-LONG_NAME = "a" * 2_000
-
 TEXTS: dict[str, tuple[Callable[[], Any], str, list[tuple[str, str]]]] = {
     "reasoning": (
         tagged_text,
@@ -128,11 +126,6 @@ TEXTS: dict[str, tuple[Callable[[], Any], str, list[tuple[str, str]]]] = {
     ),
     "no call at all": (JsonCall, "", [START, ("failed call", "")]),
     "a call without arguments": (JsonCall, '{"name": "a"}', [START, ("failed call", '{"name": "a"}')]),
-    "a name that is too long to be searched again with each fragment": (
-        JsonCall,
-        f'{{"name": "{LONG_NAME}", "arguments": {{}}}}',
-        [START, (f"call of {LONG_NAME} with {{}}", f'{{"name": "{LONG_NAME}", "arguments": {{}}}}')],
-    ),
     "a name that is no text": (
         JsonCall,
         '{"name": "\\x", "arguments": 1',

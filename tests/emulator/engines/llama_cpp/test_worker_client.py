@@ -13,19 +13,12 @@ import pytest
 
 from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import worker_client, worker_main
-from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import LineDecoder, Worker, encode, read_line
+from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker, encode, read_line
 from lmstudio_integrations.emulator.engines.weights import install_hint
 from tests.emulator.engines.llama_cpp.http_server import Request, Respond, chunked, responding, response
 from tests.emulator.engines.llama_cpp.models import FULL
 
 pytestmark = pytest.mark.slow
-
-
-def test_lines_end_at_line_feeds_only() -> None:
-    lines = LineDecoder()
-    text = 'data: {"a":"\u2028\x85 \u00e9"}\n'.encode()
-    assert lines.feed(text[:14]) == []
-    assert lines.feed(text[14:] + b"\r\nrest") == ['data: {"a":"\u2028\x85 \u00e9"}', ""]
 
 
 def test_lines_of_a_stream_are_chunks_or_nothing() -> None:
@@ -163,6 +156,16 @@ async def test_a_request_has_the_key_and_its_content(serve: Serve) -> None:
         assert request.headers["authorization"] == "Bearer k"
         assert request.headers["content-type"] == "application/json"
         assert request.headers["accept-encoding"] == "identity", "responses are not decompressed"
+
+
+async def test_a_long_line_ends_at_its_line_feed_only(serve: Serve) -> None:
+    text = "\u2028\x85 \u00e9" * 50_000
+    line = f'data: {{"a": "{text}"}}\r\n'.encode()
+
+    async def respond(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(chunked(line[:14], line[14:] + b"\r\n"))
+
+    assert await read_all(await serve(respond)) == [{"a": text}]
 
 
 async def test_an_error_of_the_engine_ends_a_stream(serve: Serve) -> None:

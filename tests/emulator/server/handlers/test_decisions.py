@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.bare_client import STACK, named, wire
 from tests.emulator.server.test_server import get
 
@@ -137,6 +138,37 @@ def test_decision_models_have_a_namespace_for_all_but_questions(server: Emulator
         me.result("unloadModel", {"identifier": "judge:2"})
         error: Any = me.stream("loadModel", {"modelKey": "chat", "loadConfigStack": STACK})[-1]["error"]
         assert error["displayData"]["expectedDomain"] == "decision"
+
+
+def test_rules_decide() -> None:
+    rules = [
+        {"when": {"last": "gone"}, "then": [{"error": "It is not in the mood"}]},
+        {"then": [{"answers": {"a": 0.9, "b": {"billing": 0.7}, "c": {"2": 1.0}}}]},
+    ]
+    questions = {"a": REFUND, "b": TEAM, "c": ANGER}
+    with Emulator([{"key": "judge", "kind": "decision", "preload": True, "rule": rules}]) as server:
+        _, body = ask(server, model="judge", state=STATE, questions=questions)
+        assert body["answers"]["a"] == {"type": "noul", "noul": 0.9}
+        teams = {"billing": 0.7, "support": 0.15, "__proto__": 0.15}
+        assert body["answers"]["b"]["probabilities"] == pytest.approx(teams)
+        assert body["answers"]["c"]["score"] == 2
+        status, body = ask(server, model="judge", state="gone", questions=questions)
+        assert (status, body["error"]["message"]) == (500, "It is not in the mood")
+        status, body = ask(server, model="judge", state=STATE, questions={"b": {**TEAM, "criteria": {"other": None}}})
+        assert (status, "do not fit the question 'b'" in body["error"]["message"]) == (500, True)
+    wrong: Any = (("llm", {"answers": {}}, "only a decision model"), ("decision", {"text": "a"}, "can wait, fail"))
+    for kind, step, text in wrong:
+        with pytest.raises(LMStudioValueError, match=text):
+            Emulator([{"key": "judge", "kind": kind, "rule": [{"then": [step]}]}])
+
+
+@pytest.mark.slow
+def test_weights_are_asked_by_the_engine() -> None:
+    weights = "smollm2-135m-instruct"
+    with Emulator([{"key": "judge", "kind": "decision", "weights": weights, "preload": True}], offline=True) as server:
+        status, body = ask(server, model="judge", state=STATE, questions={"a": REFUND})
+    assert (status, body["error"]["type"]) == (501, "not_supported_error")
+    assert "This model is not a decision model" in body["error"]["message"]
 
 
 def test_downloaded_decision_models_are_listed(server: Emulator) -> None:

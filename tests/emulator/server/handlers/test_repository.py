@@ -78,7 +78,7 @@ def test_a_file_is_downloaded_with_progress_and_used_where_it_is(tmp_path: Path)
         assert "model.gguf" in error["cause"]
         source.write_bytes(b"GGUF" + bytes(996))
         packets = shop.stream("downloadModel", {"downloadIdentifier": "absent"})
-        assert reported_bytes(packets) == [(step * 100, 1000) for step in range(11)]
+        assert reported_bytes(packets) == [(0, 1000), (1000, 1000)]
         assert packets[-1] == {"type": "success", "defaultIdentifier": "absent"}
         assert [info["modelKey"] for info in system.result("listDownloadedModels")] == ["absent"]
     assert list(tmp_path.iterdir()) == [source]

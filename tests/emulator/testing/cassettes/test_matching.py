@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.testing.cassette import ABSENT, Event, Interaction, Request
-from lmstudio_integrations.emulator.testing.redaction import Redaction
-from lmstudio_integrations.emulator.testing.wire_items import MAX_LISTED, Matcher
+from lmstudio_integrations.emulator.errors import WireError
+from lmstudio_integrations.emulator.testing.cassette import ABSENT, MAX_LISTED, Interaction, Matcher
 
 Change = Callable[[dict[str, Any]], object]
 
 SETTINGS = "predictionConfigStack.layers[0].config.fields.llm.prediction"
-INFO = {"type": "llm", "identifier": "m", "instanceReference": "ref-1"}
 
 
 def fields(**settings: Any) -> list[dict[str, Any]]:
@@ -49,7 +47,7 @@ def prediction() -> dict[str, Any]:
                 layer(
                     "apiOverride",
                     temperature=0.2,
-                    topKSampling=40,
+                    topKSampling=1,
                     tools={"type": "toolArray", "tools": [tool]},
                     structured={"type": "json", "jsonSchema": schema},
                 )
@@ -83,12 +81,23 @@ SAME: dict[str, Change] = {
 
 OTHER: dict[str, tuple[Change, str]] = {
     "a text": (
-        lambda p: text(p, 1, "Read /tmp/x/y.txt now"),
-        'history.messages[1] (user).content[0].text, from character 11: recorded "Read <path>", sent "Read <path> now"',
+        lambda p: text(p, 1, "Read the file /tmp/x/y.txt " + "now " * 5),
+        (
+            'history.messages[1].content[0].text: recorded "Read <path>", '
+            'sent "Read the file <path> now now now now now "'
+        ),
+    ),
+    "the end of a long text": (
+        lambda p: text(p, 4, "Session 0b1f2a3c-1111-4222-8333-444455556666 of all the others"),
+        'history.messages[4].content[0].text: recorded "Session <id>", sent "Session <id> of all the others"',
     ),
     "a setting": (
         lambda p: settings(p)[0].update(value=0.7),
         f"{SETTINGS}.temperature: recorded 0.2, sent 0.7",
+    ),
+    "a boolean": (
+        lambda p: settings(p)[1].update(value=True),
+        f"{SETTINGS}.topKSampling: recorded 1, sent true",
     ),
     "a further setting": (
         lambda p: settings(p).extend(fields(seed=1)),
@@ -97,17 +106,21 @@ OTHER: dict[str, tuple[Change, str]] = {
     "a message": (
         lambda p: p["history"]["messages"].pop(),
         (
-            'history.messages[4] (user): recorded {"role": "user", "content": [{"type": "text", "text": '
-            '"Session <id>"}]}, sent nothing'
+            'history.messages[4].content[0].text: recorded "Session <id>", sent nothing\n'
+            '  history.messages[4].content[0].type: recorded "text", sent nothing\n'
+            '  history.messages[4].role: recorded "user", sent nothing'
         ),
     ),
     "the call that a result belongs to": (
         lambda p: p["history"]["messages"][3]["content"][0].update(toolCallId="id-2"),
-        'history.messages[3] (tool).content[0].toolCallId, from character 5: recorded "call 1", sent "call 2"',
+        "history.messages[3].content[0].toolCallId: recorded call 1, sent call 2",
     ),
     "a parameter of a tool": (
-        lambda p: settings(p)[2]["value"]["tools"][0]["function"]["parameters"]["properties"].clear(),
-        f'{SETTINGS}.tools.tools[0].function.parameters.properties.title: recorded {{"type": "string"}}, sent nothing',
+        lambda p: settings(p)[2]["value"]["tools"][0]["function"]["parameters"]["properties"].pop("title"),
+        (
+            f'{SETTINGS}.tools.tools[0].function.parameters.properties.title.type: recorded "string", sent nothing\n'
+            f"  {SETTINGS}.tools.tools[0].function.parameters.properties: recorded nothing, sent {{}}"
+        ),
     ),
     "the model": (
         lambda p: p["modelSpecifier"]["query"].update(identifier="n"),
@@ -117,62 +130,49 @@ OTHER: dict[str, tuple[Change, str]] = {
 
 
 def matcher(*parameters: Any, endpoint: str = "predict") -> Matcher:
-    load = Interaction(1, 0, "channel", "llm", "getOrLoad", {"identifier": "m"})
-    load.events.append(Event("received", 0, {"type": "loadSuccess", "info": INFO}))
+    load = Interaction(1, "channel", "llm", "getOrLoad", {"identifier": "m"})
     requests = [
-        Interaction(number, 0, "channel", "llm", endpoint, parameter) for number, parameter in enumerate(parameters, 2)
+        Interaction(number, "channel", "llm", endpoint, parameter) for number, parameter in enumerate(parameters, 2)
     ]
-    return Matcher([load, *requests], Redaction())
+    return Matcher([load, *requests])
 
 
-def number_of(found: Interaction | None) -> int | None:
-    return None if found is None else found.number
+def cause_of(recording: Matcher, name: str, parameter: Any) -> str:
+    """Return why a request is not found."""
+    with pytest.raises(WireError, match=f"no such request \\({name}\\)") as caught:
+        recording.find(name, parameter)
+    assert recording.unmatched == [f"{name}: {caught.value.cause}"]
+    return str(caught.value.cause)
 
 
 @pytest.mark.parametrize("change", SAME.values(), ids=SAME)
 def test_a_request_with_the_same_meaning_is_found(change: Change) -> None:
     sent = prediction()
     change(sent)
-    assert number_of(matcher(prediction()).find(Request("llm", "predict", sent))) == 2
+    assert matcher(prediction()).find("llm.predict", sent).number == 2
 
 
-@pytest.mark.parametrize(("change", "line"), OTHER.values(), ids=OTHER)
-def test_another_request_is_not_and_the_difference_is_told(change: Change, line: str) -> None:
+@pytest.mark.parametrize(("change", "lines"), OTHER.values(), ids=OTHER)
+def test_another_request_is_not_and_the_difference_is_named(change: Change, lines: str) -> None:
     sent = prediction()
     change(sent)
     recording = matcher({**prediction(), "history": {"messages": []}}, prediction())
-    request = Request("llm", "predict", sent)
-    assert recording.find(request) is None
-    assert recording.explain(request).cause == f"The nearest is request 3:\n  {line}"
-    assert recording.unmatched == [f"llm.predict: The nearest is request 3:\n  {line}"]
-
-
-def test_an_exact_request_is_found_before_one_that_means_the_same() -> None:
-    later = prediction()
-    text(later, 0, "It is 2027-01-02T03:04:05Z.")
-    recording = matcher(prediction(), later)
-    found = [recording.find(Request("llm", "predict", each)) for each in (later, prediction())]
-    assert list(map(number_of, found)) == [3, 2]
+    assert cause_of(recording, "llm.predict", sent) == f"The nearest is request 3:\n  {lines}"
 
 
 def test_a_generation_is_used_once_in_order_and_any_other_response_again() -> None:
     recording = matcher(prediction(), prediction())
-    request = Request("llm", "predict", prediction())
-    assert [number_of(recording.find(request)) for _ in range(3)] == [2, 3, None]
-    assert "It was recorded 2 times" in str(recording.explain(request).cause)
+    assert [recording.find("llm.predict", prediction()).number for _ in range(2)] == [2, 3]
+    assert "It was recorded 2 times" in cause_of(recording, "llm.predict", prediction())
     counting = matcher({"inputString": "a"}, {"inputString": "a"}, endpoint="countTokens")
-    again = Request("llm", "countTokens", {"inputString": "a"})
-    assert [number_of(counting.find(again)) for _ in range(3)] == [2, 3, 3]
+    assert [counting.find("llm.countTokens", {"inputString": "a"}).number for _ in range(3)] == [2, 3, 3]
 
 
 def test_an_endpoint_that_was_never_asked_is_named() -> None:
-    recording = matcher(prediction())
-    assert recording.find(Request("system", "version", ABSENT)) is None
-    cause = recording.explain(Request("system", "version", ABSENT)).cause
+    cause = cause_of(matcher(prediction()), "system.version", ABSENT)
     assert cause == "It has requests of llm.getOrLoad, llm.predict only."
 
 
 def test_many_differences_are_counted() -> None:
-    recording = matcher(dict.fromkeys("abcdefghijkl", 1))
-    *lines, rest = str(recording.explain(Request("llm", "predict", {})).cause).splitlines()
-    assert (len(lines), rest) == (1 + MAX_LISTED, "  and 4 further differences")
+    *lines, rest = cause_of(matcher(dict.fromkeys("abcdefghijkl", 1)), "llm.predict", {}).splitlines()
+    assert (len(lines), rest) == (1 + MAX_LISTED, "  and 5 further differences")  # with that of the whole

@@ -1,8 +1,12 @@
 """What a replayed server sends, frame by frame: also where the client does otherwise than in the recording."""
 
+import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,10 +14,8 @@ from websockets.exceptions import ConnectionClosed
 
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.server import replay as replay_module
-from lmstudio_integrations.emulator.testing.cassette import ABSENT, Event, Interaction, Kind
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.emulator.testing.cassette import ABSENT, Event, Interaction, Kind, save
 from tests.emulator.bare_client import Wire, wire
-from tests.support.cassettes import save
 
 LONG = 600.0
 """Seconds that no test waits for."""
@@ -29,8 +31,8 @@ def fragment(text: str) -> dict[str, Any]:
     return {"type": "fragment", "fragment": {"content": text}}
 
 
-def received(*packets: Any, at: float = 0.0) -> list[Event]:
-    return [Event("received", at, packet) for packet in packets]
+def received(*packets: Any) -> list[Event]:
+    return [Event("received", packet) for packet in packets]
 
 
 def ask(socket: Wire, endpoint: str) -> None:
@@ -45,18 +47,18 @@ def replay(tmp_path: Path) -> Replay:
     """Replay one request on a socket of its own."""
 
     @contextmanager
-    def start(endpoint: str, *events: Event, parameter: Any = ABSENT, **settings: Any) -> Iterator[Wire]:
+    def start(endpoint: str, *events: Event, parameter: Any = ABSENT) -> Iterator[Wire]:
         kind: Kind = "channel" if endpoint == "predict" else "call"
         path = tmp_path / "session.lms.jsonl"
-        save(path, [Interaction(1, 0.0, kind, "llm", endpoint, parameter, list(events))])
-        with Emulator.replay(path, **settings) as server, wire(server) as opened:
+        save(path, [Interaction(1, kind, "llm", endpoint, parameter, list(events))])
+        with Emulator.replay(path) as server, wire(server) as opened:
             yield opened
 
     return start
 
 
 def test_a_channel_waits_for_the_cancel_of_the_recording(replay: Replay) -> None:
-    events = [*received(fragment("a")), Event("sent", 0.1, CANCEL), *received(STOPPED, at=0.2), Event("closed", 0.2)]
+    events = [*received(fragment("a")), Event("sent", CANCEL), *received(STOPPED), Event("closed")]
     with replay("predict", *events) as socket:
         channel = socket.open("predict")
         packets = socket.packets(channel)
@@ -65,19 +67,24 @@ def test_a_channel_waits_for_the_cancel_of_the_recording(replay: Replay) -> None
         assert list(packets) == [STOPPED]
 
 
-def test_a_cancel_that_was_not_recorded_ends_the_response(replay: Replay) -> None:
-    events = [*received(fragment("a")), *received(fragment("b"), END, at=LONG), Event("closed", LONG)]
-    with replay("predict", *events, pace="recorded") as socket:
+def test_a_cancel_that_was_not_recorded_ends_the_response(replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_cancelled, sleep, turns = threading.Event(), asyncio.sleep, count()
+
+    async def turn(_seconds: float) -> None:
+        if next(turns):  # after the first packet
+            while not is_cancelled.is_set():
+                await sleep(0)
+
+    monkeypatch.setattr(replay_module, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": turn}))
+    with replay("predict", *received(fragment("a"), fragment("b"), END), Event("closed")) as socket:
         channel = socket.open("predict")
         packets = socket.packets(channel)
         assert next(packets) == fragment("a")
         socket.send(channel, CANCEL)
+        socket.send_frame({"type": "keepAlive"})
+        assert socket.receive() == {"type": "keepAliveAck"}
+        is_cancelled.set()
         assert list(packets) == [STOPPED]
-
-
-def test_at_once_is_without_the_waits_of_the_recording(replay: Replay) -> None:
-    with replay("predict", *received(fragment("a"), END, at=LONG), Event("closed", LONG)) as socket:
-        assert socket.stream("predict") == [fragment("a"), END]
 
 
 def test_a_channel_that_was_open_at_the_end_of_the_recording_stays_open(replay: Replay) -> None:
@@ -92,7 +99,7 @@ def test_a_channel_that_was_open_at_the_end_of_the_recording_stays_open(replay: 
 @pytest.mark.parametrize("sends", [True, False], ids=["another packet", "nothing"])
 def test_a_packet_that_does_not_come_is_an_error(replay: Replay, monkeypatch: pytest.MonkeyPatch, sends: bool) -> None:
     monkeypatch.setattr(replay_module, "TIMEOUT", LONG if sends else 0.01)
-    with replay("predict", Event("sent", 0.0, {"type": "callTool"}), *received(END)) as socket:
+    with replay("predict", Event("sent", {"type": "callTool"}), *received(END)) as socket:
         channel = socket.open("predict")
         if sends:
             socket.send(channel, CANCEL)
@@ -107,21 +114,19 @@ WARNING = {"warning": "Received rpcCall for unknown endpoint", "kind": "rpcEndpo
 @pytest.mark.parametrize("endpoint", ["predict", "tokenize"])
 def test_an_error_a_warning_or_a_loss_comes_again(replay: Replay, endpoint: str) -> None:
     error = {"title": "It went wrong", "stack": "at x", "errorData": {"a": [1]}}
-    with replay(endpoint, Event("error", 0.0, error)) as socket:
+    with replay(endpoint, Event("error", error)) as socket:
         ask(socket, endpoint)
         assert socket.receive()["error"] == error
-    with replay(endpoint, Event("warning", 0.0, WARNING)) as socket:
+    with replay(endpoint, Event("warning", WARNING)) as socket:
         ask(socket, endpoint)
         assert socket.receive() == {"type": "communicationWarning", **WARNING}
         assert socket.call("listLoaded")["type"] == "rpcError"  # which is the next frame
-    with replay(endpoint, Event("lost", 0.0)) as socket:
+    with replay(endpoint, Event("lost")) as socket:
         ask(socket, endpoint)
         with pytest.raises(ConnectionClosed):
             socket.receive_until_closed()
 
 
 def test_a_void_result_is_void_again(replay: Replay) -> None:
-    with replay("unloadModel", Event("result", 0.0), parameter={"identifier": "m"}) as socket:
+    with replay("unloadModel", Event("result"), parameter={"identifier": "m"}) as socket:
         assert socket.call("unloadModel", {"identifier": "m"}) == {"type": "rpcResult"}
-    with pytest.raises(LMStudioValueError, match="'fast' or 'recorded', got 'slow'"), replay("tokenize", pace="slow"):
-        pass
