@@ -22,8 +22,8 @@ from lmstudio_integrations.client.api.asynchronous import AsyncClient, AsyncEmbe
 from lmstudio_integrations.client.api.base import ModelParameters, handle_on_hosts, model_of
 from lmstudio_integrations.client.embeddings import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.hosts.models import hosts_of_model
+from lmstudio_integrations.client.predictions.decisions.reranking import Reranking, RerankParameters
 from lmstudio_integrations.client.predictions.plan import History, PredictionSettings
-from lmstudio_integrations.client.predictions.reranking import Reranking, RerankParameters
 from lmstudio_integrations.client.support.arguments import text_of
 from lmstudio_integrations.client.transport.connect.addresses import hosts_of
 from lmstudio_integrations.client.transport.flows import arun

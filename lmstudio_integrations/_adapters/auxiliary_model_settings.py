@@ -18,8 +18,8 @@ from lmstudio_integrations._adapters.field_types import (
 from lmstudio_integrations._adapters.settings import ModelSettings
 from lmstudio_integrations.client.embeddings import LengthPolicy
 from lmstudio_integrations.client.models.model import Model
+from lmstudio_integrations.client.predictions.decisions.reranking import RerankParameters
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
-from lmstudio_integrations.client.predictions.reranking import RerankParameters
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.client.transport.flows import arun, run

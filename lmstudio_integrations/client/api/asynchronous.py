@@ -51,9 +51,9 @@ from lmstudio_integrations.client.models.model import Texts
 from lmstudio_integrations.client.models.planning import plan_memory
 from lmstudio_integrations.client.models.queries import OnDownload
 from lmstudio_integrations.client.models.state import ModelState
+from lmstudio_integrations.client.predictions.decisions.reranking import RerankParameters
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.plan import History, PredictionParameters, PromptParameters
-from lmstudio_integrations.client.predictions.reranking import RerankParameters
 from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
 from lmstudio_integrations.client.predictions.tool_loop.runners import TaskRunner
 from lmstudio_integrations.client.support.arguments import TIMEOUTS, flag_of, text_of

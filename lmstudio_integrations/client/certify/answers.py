@@ -24,8 +24,8 @@ from lmstudio_integrations.client.certify.asking import (
     successes,
 )
 from lmstudio_integrations.client.embeddings import Vectors
+from lmstudio_integrations.client.predictions.decisions.reranking import family_of
 from lmstudio_integrations.client.predictions.plan import PredictionParameters
-from lmstudio_integrations.client.predictions.reranking import family_of
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioUnsupportedError
 from lmstudio_integrations.types.cards import Observation, failures_of, outcomes, share_text

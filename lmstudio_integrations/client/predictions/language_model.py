@@ -9,6 +9,7 @@ from lmstudio_integrations.client.models import chat_templates, queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools, template_flags
 from lmstudio_integrations.client.models.reasoning import Messages, replay_of, sent_messages
 from lmstudio_integrations.client.models.state import KeptWarm
+from lmstudio_integrations.client.predictions.decisions.reranking import Reranking, RerankParameters
 from lmstudio_integrations.client.predictions.plan import (
     Callbacks,
     History,
@@ -23,7 +24,6 @@ from lmstudio_integrations.client.predictions.plan import (
     with_tools,
 )
 from lmstudio_integrations.client.predictions.prediction import PredictingModel, Prediction
-from lmstudio_integrations.client.predictions.reranking import Reranking, RerankParameters
 from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters
 from lmstudio_integrations.client.support.arguments import list_of, text_of
 from lmstudio_integrations.client.transport.client_context import ClientContext

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.predictions.reranking import (
+from lmstudio_integrations.client.predictions.decisions.first_token import Probabilities
+from lmstudio_integrations.client.predictions.decisions.reranking import (
     INSTRUCTION,
-    Words,
     family_of,
     from_chat_template,
     neutral,
@@ -144,11 +144,11 @@ def token(drawn: str, **candidates: float | None) -> dict[str, Any]:
     ],
 )
 def test_the_score_is_the_share_of_yes(given: dict[str, Any], score: float | None, exact: bool) -> None:
-    words = Words.of(given, QWEN3_RERANKER)
-    assert words.score == (None if score is None else pytest.approx(score, rel=1e-4))
-    assert words.are_exact is exact
+    found = Probabilities.of(given, ("yes", "no"))
+    assert (found.shares and found.shares[0]) == (None if score is None else pytest.approx(score, rel=1e-4))
+    assert found.are_exact is exact
 
 
-def test_a_template_has_its_own_words() -> None:
-    digits = RerankTemplate("{query} {text}", yes="1", no="0")
-    assert Words.of(token("1", **{"1": 0.6, "0": 0.2, "yes": 0.2}), digits).score == pytest.approx(0.75)
+def test_any_answers_share_what_they_have_together() -> None:
+    given = token("A", A=0.5, a=0.1, B=0.2, C=0.1, yes=0.1)
+    assert Probabilities.of(given, ("A", "B", "C")).shares == pytest.approx([0.6 / 0.9, 0.2 / 0.9, 0.1 / 0.9])

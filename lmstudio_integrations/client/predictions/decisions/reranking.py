@@ -1,21 +1,15 @@
-"""`rerank`: the prompt of each text, its score by the first word of the response, and the call that asks about all.
-
-As many texts are asked about at once as the instances run; each is a prediction of one token.
-"""
+"""`rerank`: the prompt of each text, and its score by the first word of the response."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import Any, NamedTuple, TypedDict, cast
+from collections.abc import Callable, Iterable
+from typing import Any, TypedDict, cast
 
-from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations.client.embeddings import SPECIAL_TOKENS, EmbeddingRequest, fit_texts, utf8_length
 from lmstudio_integrations.client.models.reasoning import render
 from lmstudio_integrations.client.models.state import ContextWindow
-from lmstudio_integrations.client.predictions.plan import plan_completion
+from lmstudio_integrations.client.predictions.decisions.first_token import FirstTokens, ask_all
 from lmstudio_integrations.client.predictions.prediction import PredictingModel
 from lmstudio_integrations.client.support.arguments import check_names, list_of, text_of, whole_number
-from lmstudio_integrations.client.transport.concurrent_flows import MakeMailbox, run_concurrently
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
@@ -28,8 +22,7 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.protocol.errors import details_of
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.types.chat import WireHistory
-from lmstudio_integrations.types.confidence import probability_of
-from lmstudio_integrations.types.config import LlmPredictionConfig, switched_off
+from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import ModelInstanceInfo
 from lmstudio_integrations.types.reranking import (
     QUESTION,
@@ -37,9 +30,7 @@ from lmstudio_integrations.types.reranking import (
     OnRerankError,
     RerankResult,
     RerankTemplate,
-    normal_word,
 )
-from lmstudio_integrations.types.results import PredictionResult
 
 WHICH_CAN = (
     "rerankers that are language models can, such as Qwen3-Reranker, and models that follow instructions in general"
@@ -122,84 +113,8 @@ def neutral(text: str, template: RerankTemplate) -> str:
     return text
 
 
-FEW, MOST = 10, 100
-"""The alternatives that are requested at first, and the most that a server reports."""
-
-SPELLINGS = 6
-"""In how many ways a word is usually a token: in lower, upper and title case, after a space or not."""
-
-_TOLERANCE = 0.005
-"""The most by which a spelling that was not reported may change a score."""
-
-
-class Words(NamedTuple):
-    """The probabilities of the two words, as far as they were reported.
-
-    `least` is the most that a spelling may have that was not reported, `unseen` the most that all of them may have.
-    """
-
-    yes: float
-    no: float
-    unseen: float
-    least: float
-
-    @classmethod
-    def of(cls, token: Mapping[str, Any], template: RerankTemplate) -> "Words":
-        """Return the probabilities in a token of the server and its alternatives."""
-        reported = {_id_of(each): probability_of(each) or 0.0 for each in _alternatives(token)}
-        words = {"yes": normal_word(template.yes), "no": normal_word(template.no)}
-        yes, no = (sum(p for (_, text), p in reported.items() if normal_word(text) == word) for word in words.values())
-        rest = max(1.0 - sum(reported.values()), 0.0)
-        least = min(rest, *reported.values())
-        return cls(yes, no, min(rest, SPELLINGS * least), least)
-
-    @property
-    def are_exact(self) -> bool:
-        """Whether what was not reported hardly matters."""
-        return self.unseen <= _TOLERANCE * (self.yes + self.no)
-
-    @property
-    def score(self) -> float | None:
-        """The score; `None` without either word. A word that was not reported counts as the least alternative."""
-        if not (self.yes or self.no):
-            return None
-        yes, no = self.yes or self.least, self.no or self.least
-        return yes / (yes + no)
-
-
-def has_log_probabilities(token: Mapping[str, Any]) -> bool:
-    """Whether a token of the server, or one of its alternatives, has a log-probability other than that of nothing."""
-    return any(each.get("logProb") is not None for each in _alternatives(token))
-
-
-def _alternatives(token: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    """Yield the token that was drawn, and its alternatives; some servers have it in both."""
-    yield token
-    yield from token.get("candidates") or ()
-
-
-def _id_of(token: Mapping[str, Any]) -> tuple[object, str]:
-    return token.get("id"), str(token.get("text", ""))
-
-
 _ASKED = WireHistory.of_prompt(QUESTION).to_dict()
 _WITHOUT_THOUGHTS = stack_of(LlmPredictionConfig(enable_thinking=False))
-
-_SETTINGS = LlmPredictionConfig(
-    max_tokens=1,
-    temperature=1.0,
-    top_k_sampling=-1,
-    **switched_off("filter", "penalty"),
-    context_overflow_policy="stopAtLimit",
-    reasoning_parsing={"enabled": False, "startString": "<think>", "endString": "</think>"},
-)
-"""Settings under which the model's own probabilities are reported: LM Studio filters them as it filters tokens.
-
-The tags of reasoning are tokens like others, which have probabilities: the model may draw one in place of the word.
-"""
-
-_DRAWS = 5
-"""How often to ask again if the response has ended with the first token. Servers need not report that one."""
 
 
 class RerankParameters(TypedDict, total=False):
@@ -255,7 +170,6 @@ class Reranking:
         if self._errors not in {"raise", "mark"}:
             raise LMStudioValueError(f"errors must be 'raise' or 'mark'; got {self._errors!r}")
         self._on_progress = parameters.get("on_progress")
-        self._alternatives = FEW
         self._results: list[RerankResult] = []
 
     def run(self) -> Flow[list[RerankResult]]:
@@ -266,20 +180,13 @@ class Reranking:
         info = yield from self._info()
         template = template or family_of(info.model_key, info.path) or (yield from self._asking_template())
         prompts = yield from self._prompts(template, info)
-        slots = yield from self._model.slots()
-        numbers = iter(range(len(prompts)))
+        tokens = FirstTokens()
 
-        def score(numbers: Iterable[int], make_mailbox: MakeMailbox) -> Flow[None]:
-            model = self._model.with_context(lambda context: context.with_mailboxes(make_mailbox))
-            for number in numbers:
-                prompt, truncated = prompts[number]
-                self._add((yield from self._result(model, number, prompt, template, truncated=truncated)))
+        def score(model: PredictingModel, number: int) -> Flow[None]:
+            prompt, truncated = prompts[number]
+            self._add((yield from self._result(tokens, model, number, prompt, template, truncated=truncated)))
 
-        # One text on each host first, so that the others find what they have in common in the cache.
-        first = [[number] for _, number in zip(slots[: self._at_once], numbers, strict=False)]
-        yield from run_concurrently(self._model.context, [partial(score, some) for some in first])
-        flows = min(self._at_once or sum(slots), len(prompts))  # all of them take from one iterator
-        yield from run_concurrently(self._model.context, [partial(score, numbers)] * flows)
+        yield from ask_all(self._model, len(prompts), self._at_once, score)
         return sorted(self._results, key=_rank)[: self._top_n]
 
     def _info(self) -> Flow[ModelInstanceInfo]:
@@ -334,34 +241,23 @@ class Reranking:
         return cast("list[int]", (yield from self._model.count_tokens(texts)))
 
     def _result(
-        self, model: PredictingModel, index: int, prompt: str, template: RerankTemplate, *, truncated: bool
+        self,
+        tokens: FirstTokens,
+        model: PredictingModel,
+        index: int,
+        prompt: str,
+        template: RerankTemplate,
+        *,
+        truncated: bool,
     ) -> Flow[RerankResult]:
         try:
-            words, cached = yield from self._words(model, prompt, template)
+            probabilities, result = yield from tokens.ask(model, prompt, (template.yes, template.no))
         except LMStudioError as error:
             if self._errors == "raise" or isinstance(error, LMStudioUnsupportedError):
                 raise
             return RerankResult(index, None, truncated, error=error)
-        return RerankResult(index, words.score, truncated, cached)
-
-    def _words(self, model: PredictingModel, prompt: str, template: RerankTemplate) -> Flow[tuple[Words, int | None]]:
-        """Return the probabilities of the words; ask for more alternatives if these do not say enough."""
-        seed = None
-        while True:
-            asked = self._alternatives
-            settings = _SETTINGS.merged(LlmPredictionConfig(log_probs=asked, seed=seed))
-            plan = plan_completion(prompt, {"config": settings}, is_async=model.context.is_async)
-            result = yield from model.predict(plan).to_end()
-            token = result.tokens[0] if result.tokens else {}
-            if not has_log_probabilities(token):
-                _check_end(result)
-                seed = (seed or 0) + 1
-                if seed < _DRAWS:
-                    continue
-            words = Words.of(token, template)
-            if words.are_exact or asked == MOST:
-                return words, result.cached_tokens
-            self._alternatives = MOST  # also for the texts that follow
+        shares = probabilities.shares
+        return RerankResult(index, None if shares is None else shares[0], truncated, result.cached_tokens)
 
     def _add(self, result: RerankResult) -> None:
         self._results.append(result)
@@ -372,18 +268,3 @@ class Reranking:
 def _rank(result: RerankResult) -> tuple[bool, float, int]:
     """Return the key that puts the best text first, one without a score last, and equal ones in their order."""
     return result.score is None, -(result.score or 0.0), result.index
-
-
-def _check_end(result: PredictionResult) -> None:
-    """Check that a response without log-probabilities has ended with its first token, which has no text.
-
-    Raises:
-        LMStudioUnsupportedError: If the server does not report any.
-    """
-    if result.raw_content:
-        key = result.end.model_info.get("modelKey")
-        raise LMStudioUnsupportedError(
-            f"the server reported no log-probabilities for the response {beginning(result.raw_content)} of {key!r}, "
-            "of which scores are made; update LM Studio and its runtime, or choose another format of the model, such "
-            "as GGUF"
-        )
