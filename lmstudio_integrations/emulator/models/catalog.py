@@ -93,7 +93,7 @@ class ModelEntry(CatalogTable):
     slots: Annotated[int | None, Field(ge=1, le=1023, description="Predictions that run at once.")] = None
     memory_gib: Annotated[
         Gibibytes | None,
-        Field(description="The [memory](#memory-and-linked-devices) of its weights; by default their size on disk."),
+        Field(description="The memory of its weights; by default their size on disk."),
     ] = None
     kib_per_token: Annotated[
         float, Field(ge=0, allow_inf_nan=False, description="The memory of a token of context; 48 by default.")
@@ -110,7 +110,7 @@ class ModelEntry(CatalogTable):
     tokens_per_second: Annotated[float | None, Field(gt=0, description="How fast a scripted model writes.")] = None
     rules: Annotated[
         tuple[Any, ...],
-        Field(alias="rule", description="The [rules](#rules-of-scripted-models) of a scripted model."),
+        Field(alias="rule", description="The rules of a scripted model."),
     ] = ()
 
     @model_validator(mode="before")
@@ -178,7 +178,7 @@ class DeviceEntry(CatalogTable):
     ] = False
     connected: Annotated[
         bool,
-        Field(description="With `false`, it is known, but away until it is [connected](emulator.md#linked-devices)."),
+        Field(description="With `false`, it is known, but away until it is connected."),
     ] = True
 
     @field_validator("name", "identifier")
