@@ -66,6 +66,7 @@ _EXPORTS = {
     """,
     ".types.plugins": "ToolContent ToolImage ToolReport",
     ".types.reasoning": "ReasoningPart ReasoningReplay Thought",
+    ".types.decisions": "Choice ChoiceAnswer Decision Noul NoulAnswer NoulCriteria Score ScoreAnswer",
     ".types.reranking": "RerankResult RerankTemplate",
     ".types.results": """
         LlmPredictionFragment LlmPredictionStats PredictionEnd PredictionEvent PredictionResult

@@ -1,7 +1,8 @@
 """Questions that a model answers with probabilities, and the answers; see `docs/protocol.md#decisions`."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
@@ -100,3 +101,105 @@ def options_of(question: Question) -> Mapping[str, Any]:
             return question.criteria
         case Score():
             return {str(level): description for level, description in enumerate(question.criteria)}
+
+
+@dataclass(frozen=True, slots=True)
+class NoulAnswer:
+    """The answer to a `Noul`.
+
+    Attributes:
+        noul: The probability of yes.
+        unseen: The most that it may be wrong by, because the server did not report what else the model would have said.
+        type: `noul`.
+    """
+
+    noul: float
+    unseen: float = 0.0
+    type: Literal["noul"] = "noul"
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceAnswer:
+    """The answer to a `Choice`.
+
+    Attributes:
+        choice: The label with the highest probability.
+        probabilities: The probability of each label.
+        confidence: The highest probability, or what a decision model says. It is no frequency of being right.
+        unseen: As in `NoulAnswer`.
+        spread: The most by which a probability differed between two orders of the options.
+        type: `choice`.
+    """
+
+    choice: str
+    probabilities: Mapping[str, float]
+    confidence: float
+    unseen: float = 0.0
+    spread: float = 0.0
+    type: Literal["choice"] = "choice"
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreAnswer:
+    """The answer to a `Score`.
+
+    Attributes:
+        score: The expected level, from 0 to the number of levels less 1.
+        legend: The description of each level.
+        probabilities: The probability of each level.
+        confidence: As in `ChoiceAnswer`.
+        unseen: As in `NoulAnswer`.
+        spread: As in `ChoiceAnswer`.
+        type: `score`.
+    """
+
+    score: float
+    legend: Mapping[str, Any]
+    probabilities: Mapping[str, float]
+    confidence: float
+    unseen: float = 0.0
+    spread: float = 0.0
+    type: Literal["score"] = "score"
+
+
+Answer = NoulAnswer | ChoiceAnswer | ScoreAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answers to the questions about a state.
+
+    Attributes:
+        model: The key of the model.
+        answers: The answers by the ids of the questions.
+        input_tokens: Tokens of all prompts; those of the state count once for each question.
+        output_tokens: Tokens that were generated.
+    """
+
+    model: str
+    answers: Mapping[str, Answer]
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Measured(NamedTuple):
+    """What was measured for one question: the probabilities of its options in their order, and how sure they are."""
+
+    probabilities: Sequence[float]
+    spread: float = 0.0
+    unseen: float = 0.0
+
+
+def answer_of(question: Question, measured: Measured) -> Answer:
+    """Return the answer to a question."""
+    options = options_of(question)
+    probabilities = dict(zip(options, measured.probabilities, strict=True))
+    sure: Any = {"unseen": measured.unseen, "spread": measured.spread, "confidence": max(probabilities.values())}
+    match question:
+        case Noul():
+            return NoulAnswer(probabilities["true"], measured.unseen)
+        case Choice():
+            return ChoiceAnswer(max(probabilities, key=probabilities.__getitem__), probabilities, **sure)
+        case Score():
+            score = sum(level * probability for level, probability in enumerate(measured.probabilities))
+            return ScoreAnswer(score, options, probabilities, **sure)

@@ -51,6 +51,7 @@ from lmstudio_integrations.client.models.model import Texts
 from lmstudio_integrations.client.models.planning import plan_memory
 from lmstudio_integrations.client.models.queries import OnDownload
 from lmstudio_integrations.client.models.state import ModelState
+from lmstudio_integrations.client.predictions.decisions.deciding import DecideParameters
 from lmstudio_integrations.client.predictions.decisions.reranking import RerankParameters
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.plan import History, PredictionParameters, PromptParameters
@@ -72,6 +73,7 @@ from lmstudio_integrations.types.config import (
     LlmPredictionConfig,
     ModelKind,
 )
+from lmstudio_integrations.types.decisions import Decision, Question
 from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.machines import HardwareSurvey, LinkStatus, MemoryPlan
@@ -241,6 +243,30 @@ class AsyncLLM(AsyncModelHandle[LanguageModel]):
             LMStudioValueError: If an argument is invalid.
         """
         return await arun(self._model.rerank(query, texts, parameters))
+
+    async def decide(
+        self,
+        state: object,
+        questions: Mapping[str, Question | Mapping[str, Any]],
+        **parameters: Unpack[DecideParameters],
+    ) -> Decision:
+        """Return the answers to questions about a state, with their probabilities.
+
+        Each question is one prediction of one token for each order of its options; the prompts begin with the state,
+        which is processed once. Loads the model if necessary. Reasoning is off. Special tokens in the state and in the
+        questions are taken apart.
+
+        Args:
+            state: Text, or JSON such as a list of messages with role and content.
+            questions: The questions by their ids: `Noul`, `Choice`, `Score`, or dicts with the same members.
+            parameters: See `DecideParameters`.
+
+        Raises:
+            LMStudioContextOverflowError: If the state and a question do not fit into the context window.
+            LMStudioUnsupportedError: If the model, or the runtime of the server, cannot do this.
+            LMStudioValueError: If an argument is invalid.
+        """
+        return await arun(self._model.decide(state, questions, parameters))
 
     async def apply_prompt_template(
         self,

@@ -1,6 +1,6 @@
 """A language model as its handle uses it: predictions, the tool loop, chat templates, and the prefill of a prompt."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -9,6 +9,7 @@ from lmstudio_integrations.client.models import chat_templates, queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools, template_flags
 from lmstudio_integrations.client.models.reasoning import Messages, replay_of, sent_messages
 from lmstudio_integrations.client.models.state import KeptWarm
+from lmstudio_integrations.client.predictions.decisions.deciding import DecideParameters, Deciding
 from lmstudio_integrations.client.predictions.decisions.reranking import Reranking, RerankParameters
 from lmstudio_integrations.client.predictions.plan import (
     Callbacks,
@@ -31,6 +32,7 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioPromptTemplateError
 from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.decisions import Decision
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput, parse_tools
 from lmstudio_integrations.types.models import ChatTemplateInfo, ContextUse
@@ -155,6 +157,10 @@ class LanguageModel(PredictingModel):
     def rerank(self, query: str, texts: Iterable[str], parameters: RerankParameters) -> Flow[list[RerankResult]]:
         """Return how relevant texts are to a query, best first."""
         return (yield from Reranking(self, query, texts, parameters).run())
+
+    def decide(self, state: object, questions: Mapping[str, Any], parameters: DecideParameters) -> Flow[Decision]:
+        """Return the answers to questions about a state, with their probabilities."""
+        return (yield from Deciding(self, state, questions, parameters).run())
 
     def prepare_act(self, chat: History, tools: Iterable[ToolInput], parameters: ActParameters) -> Act:
         """Prepare a tool loop."""

@@ -17,6 +17,7 @@ from lmstudio_integrations.emulator.engines.scripted.rules import (
     Answers,
     Error,
     InjectFault,
+    Probabilities,
     Reasoning,
     Relevance,
     Text,
@@ -340,6 +341,6 @@ def test_the_documentation_names_every_field_condition_and_step() -> None:
     assert conditions == set(When.model_fields)
     assert steps == {
         name
-        for step in (Text, Reasoning, ToolCall, Relevance, Answers, Error, InjectFault, Wait)
+        for step in (Text, Reasoning, ToolCall, Relevance, Probabilities, Answers, Error, InjectFault, Wait)
         for name in step.model_fields
     }

@@ -5,24 +5,20 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypedDict, cast
 
 from lmstudio_integrations.client.embeddings import SPECIAL_TOKENS, EmbeddingRequest, fit_texts, utf8_length
-from lmstudio_integrations.client.models.reasoning import render
 from lmstudio_integrations.client.models.state import ContextWindow
 from lmstudio_integrations.client.predictions.decisions.first_token import FirstTokens, ask_all
+from lmstudio_integrations.client.predictions.decisions.prompts import in_chat_template, neutral
 from lmstudio_integrations.client.predictions.prediction import PredictingModel
 from lmstudio_integrations.client.support.arguments import check_names, list_of, text_of, whole_number
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
     LMStudioError,
-    LMStudioPromptTemplateError,
     LMStudioUnsupportedError,
     LMStudioValueError,
     LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.protocol.errors import details_of
-from lmstudio_integrations.protocol.kv_config import stack_of
-from lmstudio_integrations.types.chat import WireHistory
-from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import ModelInstanceInfo
 from lmstudio_integrations.types.reranking import (
     QUESTION,
@@ -48,20 +44,6 @@ _CROSS_ENCODERS = re.compile(
 """Keys of rerankers that have a score as their only output, and no words."""
 
 INSTRUCTION = "A text is relevant if it helps to answer the query"
-
-_BRACKETED = r"<\|[^<>|]{1,60}\|>|<\uff5c[^<>\uff5c]{1,60}\uff5c>"
-
-_MARKUP = re.compile(_BRACKETED + r"|</?[A-Za-z]\w{0,40}>|\[/?[A-Z_]{2,40}\]")
-"""What special tokens look like in a template, where they are the only markup."""
-
-_SPECIAL = re.compile(
-    _BRACKETED
-    + r"|</?(?:s|bos|eos|pad|unk|think|start_of_turn|end_of_turn)>"
-    + r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|THINK)\]"
-)
-"""Special tokens of common families, in texts."""
-
-_OPEN_THOUGHT = re.compile(r"<think>\s*\Z")
 
 
 def family_of(*names: str | None) -> RerankTemplate | None:
@@ -92,29 +74,6 @@ def template_of(template: object) -> RerankTemplate:
     if not isinstance(template, str):
         raise LMStudioValueError(f"template must be a RerankTemplate or a prompt; got {template!r}")
     return RerankTemplate(text_of(template, "template"))
-
-
-def from_chat_template(rendered: str) -> RerankTemplate:
-    """Return the template of a model that follows instructions, from its chat template around `QUESTION`."""
-    # A template may begin the reasoning itself, which would stand before the word.
-    prompt = f"{rendered}\n</think>\n\n" if _OPEN_THOUGHT.search(rendered) else rendered
-    return RerankTemplate(prompt, INSTRUCTION)
-
-
-def neutral(text: str, template: RerankTemplate) -> str:
-    """Return a text without special tokens: each gets a space, with which it is a text like any other.
-
-    With them, a text could end the document and answer in place of the model.
-    """
-    tokens = {*_MARKUP.findall(template.markup), *_SPECIAL.findall(text)}
-    # The longest first: one may be the beginning of another.
-    for token in sorted(tokens, key=len, reverse=True):
-        text = text.replace(token, f"{token[0]} {token[1:]}")
-    return text
-
-
-_ASKED = WireHistory.of_prompt(QUESTION).to_dict()
-_WITHOUT_THOUGHTS = stack_of(LlmPredictionConfig(enable_thinking=False))
 
 
 class RerankParameters(TypedDict, total=False):
@@ -178,7 +137,9 @@ class Reranking:
             return []
         template = self._template or family_of(self._model.state.key)
         info = yield from self._info()
-        template = template or family_of(info.model_key, info.path) or (yield from self._asking_template())
+        template = template or family_of(info.model_key, info.path)
+        if template is None:  # a model that follows instructions
+            template = RerankTemplate((yield from in_chat_template(self._model, QUESTION)), INSTRUCTION)
         prompts = yield from self._prompts(template, info)
         tokens = FirstTokens()
 
@@ -196,24 +157,12 @@ class Reranking:
             problem = f"{self._model.state.name!r} is no language model, so it cannot rerank"
             raise LMStudioWrongModelKindError(f"{problem}; {WHICH_CAN}", **details_of(error)) from error
 
-    def _asking_template(self) -> Flow[RerankTemplate]:
-        """Return the template of a model that follows instructions."""
-        try:
-            rendered = yield from self._model.on_instance(
-                lambda operation, instance: render(
-                    operation, instance.specifier, _ASKED, {"omitBosToken": True}, _WITHOUT_THOUGHTS
-                )
-            )
-            return from_chat_template(rendered)
-        except LMStudioPromptTemplateError:  # a model that only continues texts
-            return from_chat_template(QUESTION)
-
     def _prompts(self, template: RerankTemplate, info: ModelInstanceInfo) -> Flow[list[tuple[str, bool]]]:
         """Return the prompt of each text, and whether it has only the beginning of the text."""
-        query = neutral(self._query, template)
-        instruction = None if self._instruction is None else neutral(self._instruction, template).rstrip(".")
+        query = neutral(self._query, template.markup)
+        instruction = None if self._instruction is None else neutral(self._instruction, template.markup).rstrip(".")
         before, after = template.frame(query, instruction)
-        texts = [neutral(text, template) for text in self._texts]
+        texts = [neutral(text, template.markup) for text in self._texts]
         window = ContextWindow(info.context_length, info.max_context_length)
         taken = utf8_length(before) + utf8_length(after) + 1
         if taken + max(map(utf8_length, texts)) > window.length - SPECIAL_TOKENS:

@@ -29,6 +29,7 @@ from lmstudio_integrations.emulator.engines.scripted.rules import (
     Answers,
     Error,
     InjectFault,
+    Probabilities,
     PromptFault,
     Reasoning,
     Relevance,
@@ -188,8 +189,8 @@ def _perform_step(step: Step, writer: Writer) -> Playback:
             yield from writer.write_reasoning(step.reasoning)
         case ToolCall():
             yield from writer.write_call(step)
-        case Relevance():
-            yield from writer.write_relevance(step.relevance)
+        case Relevance() | Probabilities():
+            yield from writer.write_word(step.probabilities)
         case Error():
             raise _error(step)
         case Wait():

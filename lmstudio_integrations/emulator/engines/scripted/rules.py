@@ -129,6 +129,21 @@ class Relevance(_Part):
 
     relevance: Annotated[float, Field(ge=0, le=1)]
 
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Those of both words."""
+        return {"yes": self.relevance, "no": 1 - self.relevance}
+
+
+class Probabilities(_Part):
+    """The model writes one word, the most probable one.
+
+    Attributes:
+        probabilities: Those of the words that it might write.
+    """
+
+    probabilities: Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
+
 
 class Answers(_Part):
     """A decision model answers questions.
@@ -199,13 +214,14 @@ class Wait(_Part):
 
 _FAULTS_OF_MODELS = frozenset({"stall", "crash", "out_of_memory"})
 
-Step: TypeAlias = Text | Reasoning | ToolCall | Relevance | Answers | Error | InjectFault | Wait
+Step: TypeAlias = Text | Reasoning | ToolCall | Relevance | Probabilities | Answers | Error | InjectFault | Wait
 
 _STEPS: dict[str, type[Step]] = {
     "text": Text,
     "reasoning": Reasoning,
     "tool": ToolCall,
     "relevance": Relevance,
+    "probabilities": Probabilities,
     "answers": Answers,
     "error": Error,
     "fault": InjectFault,

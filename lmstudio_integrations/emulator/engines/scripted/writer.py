@@ -135,10 +135,10 @@ class Writer:
             self._budget -= len(tokens)
         yield from self.write(f"{self._tags.start}{''.join(tokens)}{self._tags.end}")
 
-    def write_relevance(self, relevance: float) -> Iterator[LlmPredictionFragment | None]:
-        """Write the more probable word, yes or no, with the probabilities of both."""
-        words_by_probability = sorted({"yes": relevance, "no": 1 - relevance}.items(), key=lambda each: -each[1])
-        yield from self.write(words_by_probability[0][0], dict(words_by_probability))
+    def write_word(self, probabilities: Mapping[str, float]) -> Iterator[LlmPredictionFragment | None]:
+        """Write the most probable word, with the probabilities of all."""
+        listed = dict(sorted(probabilities.items(), key=lambda each: -each[1]))
+        yield from self.write(next(iter(listed)), listed)
 
     def write_call(self, call: ToolCall) -> Iterator[EngineEvent]:
         """Write a tool call, until it or the response ends."""

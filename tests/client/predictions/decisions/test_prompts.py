@@ -7,17 +7,16 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.client.predictions.decisions.first_token import Probabilities
+from lmstudio_integrations.client.predictions.decisions.prompts import neutral, without_open_thought
 from lmstudio_integrations.client.predictions.decisions.reranking import (
     INSTRUCTION,
     family_of,
-    from_chat_template,
-    neutral,
     template_of,
 )
 from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError
 from lmstudio_integrations.types.reranking import QUESTION, QWEN3_RERANKER, RerankTemplate
 
-LLAMA = from_chat_template(f"[INST] {QUESTION} [/INST]")
+LLAMA = RerankTemplate(f"[INST] {QUESTION} [/INST]", INSTRUCTION)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +56,7 @@ def test_query_and_instruction_stand_before_the_text() -> None:
     ids=["plain", "begins to reason", "does not reason"],
 )
 def test_a_chat_template_around_the_question_is_a_template(rendered: str, end: str) -> None:
-    before, after = from_chat_template(rendered).frame("a ferry")
+    before, after = RerankTemplate(without_open_thought(rendered), INSTRUCTION).frame("a ferry")
     assert INSTRUCTION in before
     assert before.endswith("Query: a ferry\n\nText: ")
     assert after.endswith(end)
@@ -81,8 +80,8 @@ def test_a_chat_template_around_the_question_is_a_template(rendered: str, end: s
     ],
 )
 def test_special_tokens_in_a_text_are_taken_apart(template: RerankTemplate, text: str, left: str) -> None:
-    assert neutral(text, template) == left
-    assert neutral(left, template) == left
+    assert neutral(text, template.markup) == left
+    assert neutral(left, template.markup) == left
 
 
 def test_no_special_token_is_left_in_any_text() -> None:
@@ -91,7 +90,7 @@ def test_no_special_token_is_left_in_any_text() -> None:
     for first in parts:
         for second in parts:
             for third in parts:
-                assert not special.search(neutral(first + second + third + first + second, QWEN3_RERANKER))
+                assert not special.search(neutral(first + second + third + first + second, QWEN3_RERANKER.markup))
 
 
 @pytest.mark.parametrize("given", ["{query}", "{text}", "{query} {text} {text}"])

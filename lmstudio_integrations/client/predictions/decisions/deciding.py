@@ -1,0 +1,234 @@
+"""`decide` of a language model: the prompts of typed questions about a state, and their answers by first tokens.
+
+Each question is a prediction of one token: yes or no, or the letter of an option. Models prefer some letters, so the
+options are asked in several orders, whose answers are averaged. The state comes first in every prompt, so it is
+processed once.
+"""
+
+import json
+import string
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict, cast
+
+from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations.client.embeddings import SPECIAL_TOKENS, utf8_length
+from lmstudio_integrations.client.predictions.decisions.first_token import FirstTokens, Probabilities, ask_all
+from lmstudio_integrations.client.predictions.decisions.prompts import in_chat_template, neutral
+from lmstudio_integrations.client.predictions.prediction import PredictingModel
+from lmstudio_integrations.client.support.arguments import check_names, whole_number
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.errors import (
+    LMStudioContextOverflowError,
+    LMStudioUnsupportedError,
+    LMStudioValueError,
+)
+from lmstudio_integrations.types.decisions import (
+    Decision,
+    Measured,
+    Noul,
+    Question,
+    answer_of,
+    options_of,
+    parse_questions,
+)
+from lmstudio_integrations.types.models import ModelInstanceInfo
+
+LETTERS = string.ascii_uppercase
+DEFAULT_PERMUTATIONS = 2
+
+_PLACE = "{prompt}"
+
+
+class DecideParameters(TypedDict, total=False):
+    """The keyword arguments of `decide`.
+
+    Attributes:
+        permutations: In how many orders the options of a question are asked, at most as many as there are options. The
+            default is 2. More cost more predictions, and tell more of how much the order matters.
+        max_concurrency: How many predictions run at once. By default as many as the instances run.
+        on_progress: Called with the share of the predictions that are done, from 0.0 to 1.0. It must not be async.
+    """
+
+    permutations: int | None
+    max_concurrency: int | None
+    on_progress: Callable[[float], Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One prediction: a question, with its options in one order.
+
+    Attributes:
+        name: The id of the question.
+        text: The end of the prompt.
+        answers: What the model may say, in the order of the options.
+    """
+
+    name: str
+    text: str
+    answers: tuple[str, ...]
+
+
+class Deciding:
+    """One call of `decide`.
+
+    Args:
+        model: The model.
+        state: What the questions are about: text, or JSON such as a list of messages.
+        questions: The questions by their ids.
+        parameters: The keyword arguments.
+
+    Raises:
+        LMStudioValueError: If an argument is invalid.
+    """
+
+    def __init__(
+        self, model: PredictingModel, state: object, questions: Mapping[str, Any], parameters: DecideParameters
+    ) -> None:
+        check_names(parameters, DecideParameters.__annotations__)
+        self._model = model
+        self._state = state_text(state)
+        self._questions = parse_questions(questions)
+        permutations = whole_number(parameters.get("permutations"), "permutations") or DEFAULT_PERMUTATIONS
+        self._at_once = whole_number(parameters.get("max_concurrency"), "max_concurrency")
+        self._on_progress = parameters.get("on_progress")
+        self._asked = [each for name in self._questions for each in _orders(name, self._questions[name], permutations)]
+
+    def run(self) -> Flow[Decision]:
+        """Return the answers."""
+        info = yield from self._model.get_info(load=True)
+        before, _, after = (yield from in_chat_template(self._model, _PLACE)).partition(_PLACE)
+        prompts = [before + neutral(f"{self._state}\n\n{each.text}", before + after) + after for each in self._asked]
+        yield from self._check_window(prompts, info)
+        tokens, measured = FirstTokens(), defaultdict[str, list[Probabilities]](list)
+        input_tokens = output_tokens = done = 0
+
+        def ask(model: PredictingModel, number: int) -> Flow[None]:
+            nonlocal input_tokens, output_tokens, done
+            asked = self._asked[number]
+            probabilities, result = yield from tokens.ask(model, prompts[number], asked.answers)
+            if probabilities.shares is None:
+                raise LMStudioUnsupportedError(
+                    f"{info.model_key!r} answers the question {asked.name!r} with none of {', '.join(asked.answers)}; "
+                    "use a model that follows instructions"
+                )
+            measured[asked.name].append(probabilities)
+            input_tokens += result.stats.prompt_tokens_count or 0
+            output_tokens += result.stats.predicted_tokens_count or 0
+            done += 1
+            if self._on_progress is not None:
+                self._on_progress(done / len(prompts))
+
+        yield from ask_all(self._model, len(prompts), self._at_once, ask)
+        answers = {name: answer_of(question, _measured(measured[name])) for name, question in self._questions.items()}
+        return Decision(str(info.model_key), answers, input_tokens, output_tokens)
+
+    def _check_window(self, prompts: Sequence[str], info: ModelInstanceInfo) -> Flow[None]:
+        """Check that the longest prompt fits: no state is cut.
+
+        Raises:
+            LMStudioContextOverflowError: If it does not.
+        """
+        longest, limit = max(prompts, key=utf8_length), info.context_length - SPECIAL_TOKENS
+        if utf8_length(longest) < limit:
+            return
+        used = cast("int", (yield from self._model.count_tokens(longest)))
+        if used >= limit:
+            raise LMStudioContextOverflowError(
+                f"the state and a question take {used} of {info.context_length} tokens; shorten the state, or load the "
+                "model with a larger context_length",
+                used=used,
+                limit=info.context_length,
+            )
+
+
+def state_text(state: object) -> str:
+    """Return a state as text: messages by their roles, other values as JSON.
+
+    Raises:
+        LMStudioValueError: If it is empty, no JSON, or has images, which this way of asking does not show a model.
+    """
+    text: str | None
+    if isinstance(state, str):
+        text = state
+    else:
+        messages = state.get("messages") if is_object(state) and state.keys() == {"messages"} else state
+        text = _messages_text(messages) if is_list(messages) else None
+        try:
+            text = text or json.dumps(state, ensure_ascii=False)
+        except (TypeError, ValueError) as error:
+            raise LMStudioValueError(f"the state must be text or JSON: {error}") from error
+    if not text.strip():
+        raise LMStudioValueError("the state is empty")
+    return text
+
+
+def _messages_text(messages: Sequence[Any]) -> str | None:
+    """Return messages as text; `None` if a list is something else."""
+    if not messages or not all(is_object(each) and each.keys() >= {"role", "content"} for each in messages):
+        return None
+    return "\n".join(f"{each['role']}: {_content_text(each['content'])}" for each in messages)
+
+
+def _content_text(content: object) -> str:
+    if not is_list(content):
+        return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+    texts: list[str] = []
+    for part in content:
+        if is_object(part) and part.get("type") not in {None, "text"}:
+            raise LMStudioValueError(
+                f"the state has a part of the type {part['type']!r}; a language model decides by text only, so "
+                "describe it, or use a decision model that sees images"
+            )
+        texts.append(part if isinstance(part, str) else str(part.get("text", "")) if is_object(part) else str(part))
+    return "\n".join(texts)
+
+
+def _orders(name: str, question: Question, permutations: int) -> list[_Asked]:
+    """Return the predictions of a question, one for each order of its options.
+
+    Raises:
+        LMStudioValueError: If there are more options than letters.
+    """
+    instructions = _described(question.instructions)
+    options = options_of(question)
+    if isinstance(question, Noul):
+        words = {"true": "yes", "false": "no"}
+        lines = [f"{words[option]}: {_described(each)}" for option, each in options.items() if each is not None]
+        text = "\n".join([f"Question: {instructions}", *lines, "Answer with one word, yes or no."])
+        return [_Asked(name, text, tuple(words[option] for option in options))]
+    if len(options) > len(LETTERS):
+        raise LMStudioValueError(
+            f"the question {name!r} has {len(options)} options, and there are {len(LETTERS)} letters; ask for a group "
+            "of options first, and for one of the group then"
+        )
+    described = [
+        _described(each) if question.type == "score" else option if each is None else f"{option}: {_described(each)}"
+        for option, each in options.items()
+    ]
+    orders = min(permutations, len(described))
+    asked: list[_Asked] = []
+    for order in range(orders):
+        shift = order * len(described) // orders
+        letters = [LETTERS[(at + shift) % len(described)] for at in range(len(described))]
+        lines = sorted(f"{letter}. {text}" for letter, text in zip(letters, described, strict=True))
+        text = "\n".join([f"Question: {instructions}", *lines, "Answer with the letter of one option."])
+        asked.append(_Asked(name, text, tuple(letters)))
+    return asked
+
+
+def _described(content: object) -> str:
+    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+
+
+def _measured(found: Sequence[Probabilities]) -> Measured:
+    """Return the mean of the answers in several orders, and how far these lie apart."""
+    shares = [each.shares or [] for each in found]
+    by_option = list(zip(*shares, strict=True))
+    return Measured(
+        probabilities=[sum(each) / len(each) for each in by_option],
+        spread=max(max(each) - min(each) for each in by_option),
+        unseen=max(each.unseen / (each.unseen + sum(each.answers)) for each in found),
+    )
