@@ -86,7 +86,8 @@ class Slots:
 
     def __init__(self, number: int) -> None:
         self._free = asyncio.Semaphore(number)
-        self.queued = self.running = 0
+        self.queued: int = 0
+        self.running: int = 0
 
     @asynccontextmanager
     async def use(self) -> AsyncGenerator[None]:
