@@ -47,7 +47,7 @@ _EXPORTS = {
         LMStudioUnknownMessageWarning LMStudioUnreachableError LMStudioUnsupportedError LMStudioValueError
         LMStudioWebsocketError LMStudioWrongModelKindError
     """,
-    ".langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM LMStudioReranker LMStudioToolkit",
+    ".langchain": "ChatLMStudio LMStudioClassifier LMStudioEmbeddings LMStudioLLM LMStudioReranker LMStudioToolkit",
     ".types.cards": "Card CardModel CardRow Change Observation",
     ".types.chat": "AssistantMessage Chat SystemMessage ToolMessage UserMessage",
     ".types.confidence": "FieldConfidence",

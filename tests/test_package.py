@@ -29,7 +29,9 @@ LAZY_MODULES |= {"aiohttp", "pyarrow", "ray"}
 
 PUBLIC = {
     NAME: " ".join(re.findall(r" as (\w+)", STUB.read_text(encoding="utf-8"))),
-    f"{NAME}.langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM LMStudioReranker LMStudioToolkit register",
+    f"{NAME}.langchain": """
+        ChatLMStudio LMStudioClassifier LMStudioEmbeddings LMStudioLLM LMStudioReranker LMStudioToolkit register
+    """,
     f"{NAME}.langchain.middleware": "InvalidToolCallMiddleware RepeatedToolCallMiddleware ToolSearchMiddleware",
     f"{NAME}.llama_index": """
         LMStudio LMStudioEmbedding LMStudioReranker LMStudioTokenizer LMStudioToolSpec LlamaIndexToolCallError register

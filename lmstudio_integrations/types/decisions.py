@@ -94,13 +94,11 @@ def _parse(name: str, question: object) -> Question:
 
 def options_of(question: Question) -> Mapping[str, Any]:
     """Return what an answer gives a probability, each with its description, if there is one."""
-    match question:
-        case Noul():
-            return dict(question.criteria or NoulCriteria())
-        case Choice():
-            return question.criteria
-        case Score():
-            return {str(level): description for level, description in enumerate(question.criteria)}
+    if isinstance(question, Noul):
+        return dict(question.criteria or NoulCriteria())
+    if isinstance(question, Choice):
+        return question.criteria
+    return {str(level): description for level, description in enumerate(question.criteria)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,11 +193,9 @@ def answer_of(question: Question, measured: Measured) -> Answer:
     options = options_of(question)
     probabilities = dict(zip(options, measured.probabilities, strict=True))
     sure: Any = {"unseen": measured.unseen, "spread": measured.spread, "confidence": max(probabilities.values())}
-    match question:
-        case Noul():
-            return NoulAnswer(probabilities["true"], measured.unseen)
-        case Choice():
-            return ChoiceAnswer(max(probabilities, key=probabilities.__getitem__), probabilities, **sure)
-        case Score():
-            score = sum(level * probability for level, probability in enumerate(measured.probabilities))
-            return ScoreAnswer(score, options, probabilities, **sure)
+    if isinstance(question, Noul):
+        return NoulAnswer(probabilities["true"], measured.unseen)
+    if isinstance(question, Choice):
+        return ChoiceAnswer(max(probabilities, key=probabilities.__getitem__), probabilities, **sure)
+    score = sum(level * probability for level, probability in enumerate(measured.probabilities))
+    return ScoreAnswer(score, options, probabilities, **sure)

@@ -144,46 +144,60 @@ class Deciding:
             )
 
 
+_MEDIA = {"image", "image_url", "audio", "input_audio", "video", "file", "media"}
+"""The types of the parts of messages that a language model does not see this way."""
+
+
 def state_text(state: object) -> str:
     """Return a state as text: messages by their roles, other values as JSON.
 
     Raises:
-        LMStudioValueError: If it is empty, no JSON, or has images, which this way of asking does not show a model.
+        LMStudioValueError: If it is empty, no JSON, or has images or other media.
     """
-    text: str | None
-    if isinstance(state, str):
-        text = state
-    else:
-        messages = state.get("messages") if is_object(state) and state.keys() == {"messages"} else state
-        text = _messages_text(messages) if is_list(messages) else None
-        try:
-            text = text or json.dumps(state, ensure_ascii=False)
-        except (TypeError, ValueError) as error:
-            raise LMStudioValueError(f"the state must be text or JSON: {error}") from error
+    messages = state.get("messages") if is_object(state) and state.keys() == {"messages"} else state
+    listed = messages if is_list(messages) else []
+    are_messages = listed and all(is_object(each) and {"role", "content"} <= each.keys() for each in listed)
+    text = "\n".join(map(_message_text, listed)) if are_messages else _described(state)
     if not text.strip():
         raise LMStudioValueError("the state is empty")
     return text
 
 
-def _messages_text(messages: Sequence[Any]) -> str | None:
-    """Return messages as text; `None` if a list is something else."""
-    if not messages or not all(is_object(each) and each.keys() >= {"role", "content"} for each in messages):
-        return None
-    return "\n".join(f"{each['role']}: {_content_text(each['content'])}" for each in messages)
+def _message_text(message: Mapping[str, Any]) -> str:
+    content = message["content"]
+    parts: list[Any] = content if is_list(content) else [content]
+    texts = [
+        str(part["text"]) if is_object(part) and part.get("type") == "text" else _described(part) for part in parts
+    ]
+    others = {name: each for name, each in message.items() if name not in {"role", "content"} and each}
+    if others:
+        texts.append(_described(others))
+    lines = "\n".join(texts)
+    return f"{message['role']}: {lines}"
 
 
-def _content_text(content: object) -> str:
-    if not is_list(content):
+def _described(content: object) -> str:
+    """Return text as it is, and other content as JSON.
+
+    Raises:
+        LMStudioValueError: If it is no JSON, or has images or other media.
+    """
+    _reject_media(content)
+    try:
         return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
-    texts: list[str] = []
-    for part in content:
-        if is_object(part) and part.get("type") not in {None, "text"}:
-            raise LMStudioValueError(
-                f"the state has a part of the type {part['type']!r}; a language model decides by text only, so "
-                "describe it, or use a decision model that sees images"
-            )
-        texts.append(part if isinstance(part, str) else str(part.get("text", "")) if is_object(part) else str(part))
-    return "\n".join(texts)
+    except (TypeError, ValueError) as error:
+        raise LMStudioValueError(f"a state and questions must be text or JSON: {error}") from error
+
+
+def _reject_media(content: object) -> None:
+    inner = content.values() if is_object(content) else content if is_list(content) else ()
+    if is_object(content) and content.get("type") in _MEDIA:
+        raise LMStudioValueError(
+            f"a language model decides by text only, and this is of the type {content['type']!r}: describe it in "
+            "words, or use a decision model that sees images"
+        )
+    for each in inner:
+        _reject_media(each)
 
 
 def _orders(name: str, question: Question, permutations: int) -> list[_Asked]:
@@ -217,10 +231,6 @@ def _orders(name: str, question: Question, permutations: int) -> list[_Asked]:
         text = "\n".join([f"Question: {instructions}", *lines, "Answer with the letter of one option."])
         asked.append(_Asked(name, text, tuple(letters)))
     return asked
-
-
-def _described(content: object) -> str:
-    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
 
 
 def _measured(found: Sequence[Probabilities]) -> Measured:

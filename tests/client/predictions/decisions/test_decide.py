@@ -151,7 +151,7 @@ def test_a_state_is_text(state: Any, text: str) -> None:
 
 def test_a_state_with_an_image_is_rejected() -> None:
     parts = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
-    with pytest.raises(LMStudioValueError, match="a part of the type 'image_url'"):
+    with pytest.raises(LMStudioValueError, match="of the type 'image_url'"):
         state_text([{"role": "user", "content": parts}])
     with pytest.raises(LMStudioValueError, match="must be text or JSON"):
         state_text({"a": object()})

@@ -1,0 +1,149 @@
+"""`LMStudioClassifier`: answers typed questions with probabilities in LangChain, over LM Studio's native protocol."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from langchain_core.decisions import BaseDecisionModel, ClassifierResponse
+from langchain_core.decisions.types import Question, State
+from langchain_core.messages import BaseMessage
+from pydantic import ConfigDict, Field
+
+from lmstudio_integrations._adapters.auxiliary_model_settings import AuxiliaryModelSettings
+from lmstudio_integrations._adapters.field_types import DECLARED, MODEL_NAME, LlmLoadConfig, ModelName, Secret
+from lmstudio_integrations._adapters.runtime import AdapterNames
+from lmstudio_integrations.client.predictions.decisions.deciding import DEFAULT_PERMUTATIONS
+from lmstudio_integrations.client.predictions.language_model import LanguageModel
+from lmstudio_integrations.client.transport.flows import arun, run
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
+from lmstudio_integrations.errors import LMStudioUnsupportedError
+from lmstudio_integrations.langchain._errors import translating_errors
+from lmstudio_integrations.langchain._responses import PROVIDER
+from lmstudio_integrations.types._numbers import Count
+from lmstudio_integrations.types.config import LoadPolicy, ModelKind
+from lmstudio_integrations.types.decisions import Decision
+
+_ROLES = {"human": "user", "ai": "assistant"}
+
+
+class LMStudioClassifier(AuxiliaryModelSettings, BaseDecisionModel):
+    """Answer typed questions about text, messages or JSON with probabilities, by any language model in LM Studio.
+
+    Each question is one prediction of one token for each order of its options, with reasoning off; the state is
+    processed once. `confidence` is the highest probability: how sure the model is, not how often it is right. The
+    object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
+    between threads and event loops. The page `docs/guides/decisions.md` goes on to routers, guards and thresholds.
+
+    Needs langchain-core 1.8 or newer.
+
+    Setup:
+        Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, or
+        `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
+
+    Example:
+        ```python
+        from langchain_core.decisions import Noul
+
+        from lmstudio_integrations.langchain import LMStudioClassifier
+
+        classifier = LMStudioClassifier(model="qwen2.5-7b-instruct")
+        urgent = Noul(instructions="Does this need an answer today?")
+        response = classifier.invoke({"state": "The pump is on fire!", "questions": {"urgent": urgent}})
+        print(response.nouls["urgent"].noul)
+        ```
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioClassifier"), ("embedding", "LMStudioEmbeddings"))
+    _kind: ClassVar[ModelKind] = "llm"
+
+    if TYPE_CHECKING:
+        api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
+        model_name: ModelName = DECLARED
+    else:
+        model_name = MODEL_NAME
+        """Another name of `model`."""
+
+    model: str = Field(description="Key of the model, or an identifier of a loaded one.")
+
+    load_config: LlmLoadConfig = None
+
+    load_policy: LoadPolicy = Field(
+        default="get_or_load",
+        description="How the model is found or loaded; see `load_policy` of the language models. The default is "
+        "`get_or_load`.",
+    )
+
+    permutations: Count = Field(
+        default=DEFAULT_PERMUTATIONS,
+        description="In how many orders the options of a question are asked, whose answers are averaged: models prefer "
+        "some letters. The default is 2.",
+    )
+
+    @property
+    def _provider(self) -> str:
+        return PROVIDER
+
+    def load(self) -> Self:
+        """Load the model if it is not loaded; return this object.
+
+        Raises:
+            LMStudioServerError: If the server fails.
+        """
+        with translating_errors():
+            return super().load()
+
+    async def aload(self) -> Self:
+        """Load the model if it is not loaded; see `load`."""
+        with translating_errors():
+            return await super().aload()
+
+    def _classify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:
+        with translating_errors():
+            model = self._model(LanguageModel)
+            flow = model.decide(_plain(state), _plain_questions(questions), {"permutations": self.permutations})
+            return _response(run(flow))
+
+    async def _aclassify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:
+        with translating_errors():
+            model = self._model(LanguageModel, LoopMailbox)
+            flow = model.decide(_plain(state), _plain_questions(questions), {"permutations": self.permutations})
+            return _response(await arun(flow))
+
+
+def _plain(value: Any) -> Any:
+    """Return a state as JSON: messages at any depth become dicts with a role and a content."""
+    if isinstance(value, BaseMessage):
+        message: dict[str, Any] = {"role": _ROLES.get(value.type, value.type), "content": _plain(value.content)}
+        if calls := getattr(value, "tool_calls", None):
+            message["tool_calls"] = [{"name": call["name"], "args": call["args"]} for call in calls]
+        return message
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _plain_questions(questions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return questions as dicts.
+
+    Raises:
+        LMStudioUnsupportedError: If one asks for a place in an image.
+    """
+    plain = {name: each if isinstance(each, Mapping) else each.model_dump() for name, each in questions.items()}
+    for name, question in plain.items():
+        if question.get("type") == "box":
+            raise LMStudioUnsupportedError(
+                f"the question {name!r} is a Box, a place in an image, which no model in LM Studio answers; ask a "
+                "Noul, a Choice or a Score"
+            )
+    return plain
+
+
+def _response(decision: Decision) -> ClassifierResponse:
+    return ClassifierResponse.model_validate(
+        {
+            "model": decision.model,
+            "answers": {name: asdict(answer) for name, answer in decision.answers.items()},
+            "usage": {"input_tokens": decision.input_tokens, "output_tokens": decision.output_tokens},
+        }
+    )

@@ -1,0 +1,138 @@
+"""`LMStudioClassifier`: the states and questions of langchain-core, its middlewares, and copies."""
+
+import asyncio
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import ModelRouterMiddleware
+from langchain.agents.middleware.model_router import ModelChoice
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.decisions import Box, Choice, ChoiceAnswer, ClassifierResponse, Noul, Score
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioClassifier
+
+RULES = [
+    {"when": {"last": "Answer with one word"}, "then": [{"probabilities": {"yes": 0.8, "no": 0.2}}]},
+    {"when": {"last": "weather(.|\\n)*A\\. (small|sunny)"}, "then": [{"probabilities": {"A": 0.9, "B": 0.1}}]},
+    {"when": {"last": "weather(.|\\n)*B\\. (small|sunny)"}, "then": [{"probabilities": {"A": 0.3, "B": 0.7}}]},
+    {"when": {"last": "Answer with the letter"}, "then": [{"probabilities": {"A": 0.5, "B": 0.5}}]},
+]
+URGENT = Noul(instructions="Is it urgent?")
+SKY = Choice(instructions="How is the sky?", criteria={"sunny": "no cloud", "grey": None})
+MOOD = Score(instructions="How good?", criteria=["bad", "good"])
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    models = [{"key": key, "rule": RULES} for key in ("small", "large")]
+    with Emulator(models) as running:
+        yield running
+
+
+@pytest.fixture(params=["sync", "async"])
+def classify(request: pytest.FixtureRequest, server: Emulator) -> Callable[..., ClassifierResponse]:
+    """Call a classifier, sync or async."""
+
+    def call(state: Any, **questions: Any) -> ClassifierResponse:
+        classifier = LMStudioClassifier(model="small", host=server.address)
+        request_: Any = {"state": state, "questions": questions}
+        if request.param == "sync":
+            return classifier.invoke(request_)
+        return asyncio.run(classifier.ainvoke(request_))
+
+    return call
+
+
+def test_questions_get_the_answers_of_core(classify: Callable[..., ClassifierResponse], server: Emulator) -> None:
+    response = classify("What fine weather", urgent=URGENT, sky=SKY, mood=MOOD)
+    assert response.model == "small"
+    assert response.nouls["urgent"].noul == pytest.approx(0.8)
+    sky = response.choices["sky"]
+    assert (sky.choice, sky.confidence) == ("sunny", pytest.approx(0.8))
+    assert sky.probabilities == pytest.approx({"sunny": 0.8, "grey": 0.2})
+    assert response.scores["mood"].legend == {0: "bad", 1: "good"}
+    assert response.scores["mood"].score == pytest.approx(0.5)
+    assert response.usage is not None
+    assert response.usage["output_tokens"] == len(server.predictions) == 5
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        (HumanMessage("Hi"), "{"),
+        ([HumanMessage("Hi"), AIMessage([{"type": "text", "text": "Yes?"}])], "user: Hi\nassistant: Yes?\n"),
+        ({"messages": [HumanMessage("Hi")]}, "user: Hi\n"),
+        (
+            [
+                AIMessage("", tool_calls=[{"name": "f", "args": {"a": 1}, "id": "1"}]),
+                ToolMessage("3", tool_call_id="1"),
+            ],
+            'assistant: \n{"tool_calls": [{"name": "f", "args": {"a": 1}}]}\ntool: 3\n',
+        ),
+        ({"ticket": {"from": HumanMessage("Hi")}}, '{"ticket": {"from": {"role": "user", "content": "Hi"}}}\n'),
+    ],
+    ids=["a message", "messages", "an agent's state", "a call", "messages in JSON"],
+)
+def test_every_form_of_a_state_is_text(
+    classify: Callable[..., ClassifierResponse], server: Emulator, state: Any, text: str
+) -> None:
+    classify(state, urgent=URGENT)
+    assert text in str(server.predictions[0].prompt)
+
+
+def test_what_no_model_answers_is_a_typed_error(classify: Callable[..., ClassifierResponse]) -> None:
+    with pytest.raises(LMStudioUnsupportedError, match="'where' is a Box"):
+        classify("x", where=Box(instructions="Where is it?"))
+    image = {"type": "image", "base64": "AAAA", "mime_type": "image/png"}
+    with pytest.raises(LMStudioValueError, match="of the type 'image'"):
+        classify([HumanMessage([image])], urgent=URGENT)
+
+
+def test_batches_copies_and_pickles(server: Emulator) -> None:
+    classifier = LMStudioClassifier(model_name="small", base_url=server.address, permutations=1)
+    copied = pickle.loads(pickle.dumps(classifier))
+    assert copied == classifier
+    requests: Any = [{"state": f"state {number}", "questions": {"urgent": URGENT}} for number in range(4)]
+    assert [each.nouls["urgent"].noul for each in copied.batch(requests)] == pytest.approx([0.8] * 4)
+
+
+class Recorder(BaseCallbackHandler):
+    """Keeps the metadata of runs."""
+
+    def __init__(self) -> None:
+        self.metadata: list[Any] = []
+
+    def on_chain_start(self, *_: Any, **kwargs: Any) -> None:
+        self.metadata.append(kwargs["metadata"])
+
+
+def test_a_trace_names_the_provider_and_the_model(server: Emulator) -> None:
+    recorder, classifier = Recorder(), LMStudioClassifier(model="small", host=server.address)
+    request: Any = {"state": "x", "questions": {"urgent": URGENT}}
+    classifier.invoke(request, {"callbacks": [recorder]})
+    (metadata,) = recorder.metadata
+    assert {"ls_provider": "lmstudio", "ls_model_name": "small"}.items() <= metadata.items()
+
+
+def test_the_router_of_langchain_routes_with_it(server: Emulator) -> None:
+    chat = {key: ChatLMStudio(model=key, host=server.address) for key in ("small", "large")}
+    choices = {
+        "small": ModelChoice(chat["small"], "small talk about the weather"),
+        "large": ModelChoice(chat["large"], "mathematics"),
+    }
+    router = ModelRouterMiddleware(
+        choices=choices,
+        instructions="Which model is enough?",
+        classifier=LMStudioClassifier(model="small", host=server.address),
+    )
+    agent = create_agent(chat["large"], middleware=[router])
+    state: Any = agent.invoke({"messages": [HumanMessage("Is the weather fine?")]})
+    assert isinstance(state["model_route"], ChoiceAnswer)
+    assert state["model_route"].choice == "small"
+    assert server.predictions[-1].model == "small"
