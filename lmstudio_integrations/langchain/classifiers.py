@@ -32,7 +32,7 @@ class LMStudioClassifier(AuxiliaryModelSettings, BaseDecisionModel):
     Each question is one prediction of one token for each order of its options, with reasoning off; the state is
     processed once. `confidence` is the highest probability: how sure the model is, not how often it is right. The
     object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
-    between threads and event loops. The page `docs/guides/decisions.md` goes on to routers, guards and thresholds.
+    between threads and event loops. The page `docs/langchain/classifier.md` goes on to routers and guards.
 
     Needs langchain-core 1.8 or newer.
 

@@ -21,6 +21,7 @@ ADAPTERS = (
     LMStudioLLM,
     LMStudioEmbeddings,
     langchain.LMStudioReranker,
+    langchain.LMStudioClassifier,
     LMStudioToolkit,
     LMStudio,
     LMStudioEmbedding,
@@ -28,8 +29,9 @@ ADAPTERS = (
     LMStudioToolSpec,
 )
 CLASSES = [pytest.param(kind, id=kind.__name__) for kind in (*ADAPTERS, lms.Client, lms.AsyncClient)]
+_LANGCHAIN = (ChatLMStudio, LMStudioLLM, LMStudioEmbeddings, langchain.LMStudioReranker, langchain.LMStudioClassifier)
 EXTRAS = {
-    **dict.fromkeys((ChatLMStudio, LMStudioLLM, LMStudioEmbeddings, langchain.LMStudioReranker), "langchain"),
+    **dict.fromkeys(_LANGCHAIN, "langchain"),
     **dict.fromkeys((LMStudio, LMStudioEmbedding, llama_index.LMStudioReranker), "llama-index"),
 }
 

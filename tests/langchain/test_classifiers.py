@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import ModelRouterMiddleware
+from langchain.agents.middleware import AutoModeMiddleware, ModelRouterMiddleware
 from langchain.agents.middleware.model_router import ModelChoice
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.decisions import Box, Choice, ChoiceAnswer, ClassifierResponse, Noul, Score
@@ -54,7 +54,8 @@ def test_questions_get_the_answers_of_core(classify: Callable[..., ClassifierRes
     assert response.model == "small"
     assert response.nouls["urgent"].noul == pytest.approx(0.8)
     sky = response.choices["sky"]
-    assert (sky.choice, sky.confidence) == ("sunny", pytest.approx(0.8))
+    assert sky.choice == "sunny"
+    assert sky.confidence == pytest.approx(0.8)
     assert sky.probabilities == pytest.approx({"sunny": 0.8, "grey": 0.2})
     assert response.scores["mood"].legend == {0: "bad", 1: "good"}
     assert response.scores["mood"].score == pytest.approx(0.5)
@@ -95,7 +96,8 @@ def test_what_no_model_answers_is_a_typed_error(classify: Callable[..., Classifi
 
 
 def test_batches_copies_and_pickles(server: Emulator) -> None:
-    classifier = LMStudioClassifier(model_name="small", base_url=server.address, permutations=1)
+    settings: Any = {"model_name": "small", "base_url": server.address, "permutations": 1}
+    classifier = LMStudioClassifier(**settings)
     copied = pickle.loads(pickle.dumps(classifier))
     assert copied == classifier
     requests: Any = [{"state": f"state {number}", "questions": {"urgent": URGENT}} for number in range(4)]
@@ -136,3 +138,24 @@ def test_the_router_of_langchain_routes_with_it(server: Emulator) -> None:
     assert isinstance(state["model_route"], ChoiceAnswer)
     assert state["model_route"].choice == "small"
     assert server.predictions[-1].model == "small"
+
+
+def test_the_guard_of_langchain_blocks_a_call_that_is_not_safe(server: Emulator) -> None:
+    ran: list[str] = []
+
+    def delete_file(path: str) -> str:
+        """Delete a file."""
+        ran.append(path)
+        return "gone"
+
+    call = {"tool": "delete_file", "arguments": {"path": "/"}}
+    rules = [{"when": {"role": "user", "tools": ["delete_file"]}, "then": [call]}, {"then": "I did not."}]
+    with Emulator([{"key": "agent", "rule": rules}]) as agents:
+        guard = AutoModeMiddleware(
+            tools=["delete_file"], classifier=LMStudioClassifier(model="small", host=server.address)
+        )
+        agent = create_agent(ChatLMStudio(model="agent", host=agents.address), tools=[delete_file], middleware=[guard])
+        state: Any = agent.invoke({"messages": [HumanMessage("Delete everything")]})
+    assert not ran
+    assert [each.status for each in state["messages"] if isinstance(each, ToolMessage)] == ["error"]
+    assert "delete_file" in str(server.predictions[0].prompt)

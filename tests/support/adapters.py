@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from langchain_core.decisions import Noul
 from langchain_core.documents import Document
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
@@ -15,7 +16,7 @@ from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 Framework: TypeAlias = Literal["LangChain", "LlamaIndex"]
 Way = TypeVar("Way")
 Case = TypeVar("Case")
-Kind: TypeAlias = Literal["chat", "text", "embedding", "reranker"]
+Kind: TypeAlias = Literal["chat", "text", "embedding", "reranker", "classifier"]
 
 TEXT = "The ferry takes twenty minutes."
 
@@ -70,6 +71,14 @@ ADAPTERS = {
         "compress_documents",
         "acompress_documents",
         lambda text: ([Document(TEXT)], text),
+    ),
+    "LMStudioClassifier": Adapter(
+        langchain.LMStudioClassifier,
+        "LangChain",
+        "classifier",
+        "invoke",
+        "ainvoke",
+        lambda text: ({"state": text, "questions": {"yes": Noul(instructions="Is it so?")}},),
     ),
     "LMStudio": Adapter(LMStudio, "LlamaIndex", "chat", "complete", "acomplete"),
     "LMStudioEmbedding": Adapter(
