@@ -93,10 +93,8 @@ def _parse(name: str, question: object) -> Question:
 
 def options_of(question: Question) -> Mapping[str, Any]:
     """Return what an answer gives a probability, each with its description, if there is one."""
-    match question:
-        case Noul():
-            return dict(question.criteria or NoulCriteria())
-        case Choice():
-            return question.criteria
-        case Score():
-            return {str(level): description for level, description in enumerate(question.criteria)}
+    if isinstance(question, Noul):
+        return dict(question.criteria or NoulCriteria())
+    if isinstance(question, Choice):
+        return question.criteria
+    return {str(level): description for level, description in enumerate(question.criteria)}
