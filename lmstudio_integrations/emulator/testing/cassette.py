@@ -259,6 +259,9 @@ _HOMES = r"(?i:/home/|/Users/|\b[A-Z]:(?:\\{1,2}|/)Users(?:\\{1,2}|/))[^/\\\s\"'
 _SCHEMAS = {"properties", "patternProperties", "$defs", "definitions"}
 """Members of a JSON schema whose own members are schemas, named by what they describe."""
 
+_LABELS = {"type", "key"}
+"""Members of a plugin's settings that say what a value is, and hold none themselves."""
+
 _SAMPLES = {"default", "const", "example", "examples"}
 """Members of a JSON schema that have a value of what it describes."""
 
@@ -298,9 +301,20 @@ def _redact_member(parent: dict[str, Any], name: str, *, is_secret: bool) -> Any
         return f"{prefix}{_hash_of(value.removeprefix(prefix))}"
     if name in _SCHEMAS and not is_secret and is_object(value) and _has_schemas(value):
         return {each: _redact_schema(schema, each) for each, schema in value.items()}
+    if name.startswith("pluginConfig"):
+        return _redact_settings(value)
     # A setting, a header or a variable has its name beside it.
     labels = [str(parent[each]) for each in NAMING if each in parent] if name == "value" else []
     return redact(value, is_secret=is_secret or any(map(is_secret_member, labels or [name])))
+
+
+def _redact_settings(value: Any) -> Any:
+    """Return the settings of a plugin: they are secret, but for what says of which kind a value is."""
+    if is_list(value):
+        return [_redact_settings(each) for each in value]
+    if is_object(value):
+        return {name: redact(each) if name in _LABELS else _redact_settings(each) for name, each in value.items()}
+    return redact(value, is_secret=True)
 
 
 def _has_schemas(value: object) -> bool:
