@@ -19,6 +19,7 @@ from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 from lmstudio_integrations.errors import LMStudioUnsupportedError
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
+from lmstudio_integrations.langchain._settings import CORE_DESCRIPTIONS
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind
 from lmstudio_integrations.types.decisions import Decision
@@ -26,7 +27,7 @@ from lmstudio_integrations.types.decisions import Decision
 _ROLES = {"human": "user", "ai": "assistant"}
 
 
-class LMStudioClassifier(AuxiliaryModelSettings, BaseDecisionModel):
+class LMStudioClassifier(AuxiliaryModelSettings, BaseDecisionModel):  # type: ignore[misc] # core wants a model
     """Answer typed questions about text, messages or JSON with probabilities, by any language model in LM Studio.
 
     Each question is one prediction of one token for each order of its options, with reasoning off; the state is
@@ -56,6 +57,7 @@ class LMStudioClassifier(AuxiliaryModelSettings, BaseDecisionModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioClassifier"), ("embedding", "LMStudioEmbeddings"))
     _kind: ClassVar[ModelKind] = "llm"
+    _framework_descriptions: ClassVar[Mapping[str, str]] = {"name": CORE_DESCRIPTIONS["name"]}
 
     if TYPE_CHECKING:
         api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
@@ -63,8 +65,6 @@ class LMStudioClassifier(AuxiliaryModelSettings, BaseDecisionModel):
     else:
         model_name = MODEL_NAME
         """Another name of `model`."""
-
-    model: str = Field(description="Key of the model, or an identifier of a loaded one.")
 
     load_config: LlmLoadConfig = None
 

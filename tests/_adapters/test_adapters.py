@@ -5,7 +5,7 @@ from importlib import import_module
 
 from lmstudio_integrations._adapters.settings import ModelSettings
 from tests._adapters import test_metadata
-from tests.support.adapters import ADAPTERS, EMBEDDING_MODELS, LANGUAGE_MODELS, RERANKERS, classes
+from tests.support.adapters import ADAPTERS, CLASSIFIERS, EMBEDDING_MODELS, LANGUAGE_MODELS, RERANKERS, classes
 from tests.test_package import PUBLIC
 
 
@@ -16,7 +16,7 @@ def test_the_list_has_every_public_adapter() -> None:
 
 
 def test_every_adapter_is_of_one_kind() -> None:
-    assert LANGUAGE_MODELS | EMBEDDING_MODELS | RERANKERS == ADAPTERS
+    assert LANGUAGE_MODELS | EMBEDDING_MODELS | RERANKERS | CLASSIFIERS == ADAPTERS
     assert len(classes("LangChain")) + len(classes("LlamaIndex")) == len(classes())
 
 

@@ -82,6 +82,7 @@ CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "apply_prompt_template": lambda _, model, __: model.apply_prompt_template("Hi"),
     "warm": lambda _, model, __: model.warm("Be brief."),
     "rerank": lambda _, model, __: model.rerank("Hi", ["Ho"]),
+    "decide": lambda _, model, __: model.decide("Hi", {"a": {"type": "noul", "instructions": "Is it so?"}}),
     "get_context_use": lambda _, model, __: model.get_context_use("Hi"),
     "get_chat_template_info": lambda _, model, __: model.get_chat_template_info(),
     "get_reasoning_replay": lambda _, model, __: model.get_reasoning_replay(),

@@ -97,6 +97,7 @@ ADAPTERS = {
 
 EMBEDDING_MODELS = {name: each for name, each in ADAPTERS.items() if each.kind == "embedding"}
 RERANKERS = {name: each for name, each in ADAPTERS.items() if each.kind == "reranker"}
+CLASSIFIERS = {name: each for name, each in ADAPTERS.items() if each.kind == "classifier"}
 LANGUAGE_MODELS = {name: each for name, each in ADAPTERS.items() if each.takes_settings}
 
 

@@ -1,6 +1,7 @@
 """The answers of a scripted decision model: as its rules say, else by the words that options and state share."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,3 +73,20 @@ def _completed(name: str, question: Question, given: float | Mapping[str, float]
     if not named.keys() <= options.keys() or left < -1e-9 or (not others and left > 1e-9):
         raise WireError(f"The probabilities of the rule do not fit the question {name!r}: {given!r}")
     return {option: named.get(option, left / max(len(others), 1)) for option in options}
+
+
+_ASKED = re.compile(r"(?s)(.*)\n\nQuestion: (.*?)\n(?:((?:[A-Z]\. [^\n]*\n)+)|.*?)Answer with (?:one word|the letter)")
+"""The prompt of `decide` for a language model: the state, the question, and its options."""
+
+
+def first_word(prompt: str) -> dict[str, float] | None:
+    """Return the words with which a language model might answer a question, with probabilities; `None` for others."""
+    asked = _ASKED.search(prompt)
+    if asked is None:
+        return None
+    state, question, options = asked.groups()
+    if options is None:
+        yes = min(max(words.coverage(question, state), _LEAST), 1 - _LEAST)
+        return {"yes": yes, "no": 1 - yes}
+    weights = {line[0]: max(words.coverage(line[3:], state), _LEAST) for line in options.splitlines()}
+    return {letter: weight / sum(weights.values()) for letter, weight in weights.items()}
