@@ -277,7 +277,7 @@ def ordered_fields(owner: type[BaseModel]) -> list[str]:
     bases = owner.__mro__
     last = max(index for index, base in enumerate(bases) if base.__module__.startswith(PACKAGE))
     framework = {name for base in bases[last + 1 :] if issubclass(base, BaseModel) for name in base.model_fields}
-    return sorted(owner.model_fields, key=lambda name: (name in framework, name not in {"model", "plugin"}))
+    return sorted(owner.model_fields, key=lambda name: (name not in {"model", "plugin"}, name in framework))
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:

@@ -47,10 +47,10 @@ class LMStudioClassifier(AuxiliaryModelSettings, BaseDecisionModel):  # type: ig
 
         from lmstudio_integrations.langchain import LMStudioClassifier
 
-        classifier = LMStudioClassifier(model="qwen2.5-7b-instruct")
+        classifier = LMStudioClassifier(model="qwen/qwen3-4b")
         urgent = Noul(instructions="Does this need an answer today?")
-        response = classifier.invoke({"state": "The pump is on fire!", "questions": {"urgent": urgent}})
-        print(response.nouls["urgent"].noul)
+        request = {"state": "The pump is on fire!", "questions": {"urgent": urgent}}
+        print(classifier.invoke(request).nouls["urgent"].noul)
         ```
     """
 

@@ -31,14 +31,16 @@ from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from lmstudio_integrations.llama_index import _messages as of_llama_index
 from lmstudio_integrations.llama_index import _tools as llama_index_tools
 from lmstudio_integrations.types.structured import response_settings
-from tests.support.adapters import ADAPTERS, EMBEDDING_MODELS, LANGUAGE_MODELS, Adapter
+from tests.support.adapters import ADAPTERS, DECIDES, EMBEDDING_MODELS, LANGUAGE_MODELS, Adapter
 from tests.support.base64_forms import FORMS
 from tests.support.endless import ENDLESS
 from tests.support.gate import AT_THE_GATE, Gate
 from tests.support.listening import silence
 from tests.support.web import PIXEL
 
-ENDLESSLY = ModelEntry(key="m", rules=({"when": {"last": "^count"}, "then": [{"text": "1 2"}]}, {"then": ENDLESS}))
+ENDLESSLY = ModelEntry(
+    key="m", rules=(DECIDES, {"when": {"last": "^count"}, "then": [{"text": "1 2"}]}, {"then": ENDLESS})
+)
 VECTORS = ModelEntry(key="v", kind="embedding", context_length=512, max_context_length=512)
 
 

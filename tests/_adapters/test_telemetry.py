@@ -22,7 +22,7 @@ MODELS: list[dict[str, Any]] = [
     {"key": "vectors", "kind": "embedding", "engine": "scripted"},
 ]
 SPAN_NAMES = {"chat": "chat chat", "text": "text_completion chat", "embedding": "embeddings vectors"}
-SPAN_NAMES["reranker"] = SPAN_NAMES["text"]  # one for each text
+SPAN_NAMES["reranker"] = SPAN_NAMES["classifier"] = SPAN_NAMES["text"]  # one for each text or question
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_call_of_an_adapter_is_a_span_under_that_of_the_program(
         asyncio.run(adapter.acall(model, "hi")) if is_async else adapter.call(model, "hi")
     span = telemetry.span(span_name(adapter))
     assert is_child(span, framework)
-    loaded_by = framework if adapter.kind == "reranker" else span
+    loaded_by = framework if adapter.kind in {"reranker", "classifier"} else span
     assert all(is_child(each, loaded_by) for each in telemetry.spans if each.name.startswith(("connect", "load")))
 
 

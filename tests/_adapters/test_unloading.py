@@ -12,12 +12,12 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.ways import said
-from tests.support.adapters import ADAPTERS, EMBEDDING_MODELS, LANGUAGE_MODELS, covering
+from tests.support.adapters import ADAPTERS, DECIDES, EMBEDDING_MODELS, LANGUAGE_MODELS, covering
 from tests.support.gate import AT_THE_GATE, Gate
 
 SLOWLY: dict[str, Any] = {"when": {}, "then": [{"text": "so "}, AT_THE_GATE, {"text": "slow"}]}
 MODELS = (
-    ModelEntry(key="chatty", rules=(SLOWLY,)),
+    ModelEntry(key="chatty", rules=(DECIDES, SLOWLY)),
     ModelEntry(key="vectors", kind="embedding", embedding_length=8),
 )
 

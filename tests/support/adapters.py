@@ -20,6 +20,9 @@ Kind: TypeAlias = Literal["chat", "text", "embedding", "reranker", "classifier"]
 
 TEXT = "The ferry takes twenty minutes."
 
+DECIDES: dict[str, Any] = {"when": {"last": "Answer with one word"}, "then": [{"probabilities": {"yes": 0.9}}]}
+"""The rule of a scripted model that a classifier asks, where other rules would answer with text."""
+
 
 @dataclass(frozen=True)
 class Adapter:
