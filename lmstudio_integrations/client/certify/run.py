@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,7 +50,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.types.cards import Card, CardModel, CardRow
 from lmstudio_integrations.types.config import ModelKind
-from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
+from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEYS, parallel_of
 from lmstudio_integrations.types.machines import LOCAL
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
@@ -60,7 +60,7 @@ OWN_PREFIX: Final = "lmsi-certify-"
 OWN_TTL = 600.0
 """Seconds. Such an instance disappears by itself if the connection is lost."""
 
-_MODELS: dict[ModelKind, type[LanguageModel] | type[Embedder]] = {"llm": LanguageModel, "embedding": Embedder}
+_MODELS: Mapping[ModelKind, type[LanguageModel] | type[Embedder]] = {"llm": LanguageModel, "embedding": Embedder}
 
 
 def choose(context: ClientContext, name: str, device: str | None) -> Flow[Model]:
@@ -131,7 +131,7 @@ def describe(model: Model) -> Flow[tuple[CardModel, ModelInstanceInfo]]:
         architecture=info.architecture,
         quantization=info.quantization.name if info.quantization else None,
         context_length=info.context_length,
-        slots=parallel_of(fields.get(PARALLEL_KEY)) or DEFAULT_PARALLEL[model.state.kind],
+        slots=parallel_of(fields.get(PARALLEL_KEYS[model.state.kind])) or DEFAULT_PARALLEL[model.state.kind],
         load_config=fields,
         device=info.device_identifier,
         server=f"{server.version} (build {server.build})",
