@@ -3,8 +3,8 @@
 How the models stay loaded; how to embed, and the check of texts; how to rerank, and its calls.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from pydantic import Field
 
@@ -22,7 +22,7 @@ from lmstudio_integrations.client.predictions.decisions.reranking import RerankP
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
-from lmstudio_integrations.client.transport.flows import arun, run
+from lmstudio_integrations.client.transport.flows import Flow, T, arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._numbers import Count
@@ -49,6 +49,10 @@ class AuxiliaryModelSettings(ModelSettings):
         assert isinstance(model, kind), "the kind of the adapter is that of its model"
         return model
 
+    def _with_model(self, mailbox_type: type[Mailbox], work: Callable[[Model], Flow[T]]) -> Flow[T]:
+        """Return what a flow of the model returns."""
+        return (yield from work(self._model(Model, mailbox_type)))
+
     @with_short_traceback
     def load(self) -> Self:
         """Load the model if it is not loaded; return this object.
@@ -56,14 +60,18 @@ class AuxiliaryModelSettings(ModelSettings):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        run(self._model(Model).get_info(load=True))
+        run(self._with_model(ThreadMailbox, _load))
         return self
 
     @with_short_traceback
     async def aload(self) -> Self:
         """Load the model if it is not loaded; see `load`."""
-        await arun(self._model(Model, LoopMailbox).get_info(load=True))
+        await arun(self._with_model(LoopMailbox, _load))
         return self
+
+
+def _load(model: Model) -> Flow[Any]:
+    return (yield from model.get_info(load=True))
 
 
 LENGTH_POLICY = (

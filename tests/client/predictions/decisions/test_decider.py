@@ -41,7 +41,7 @@ RULES: list[dict[str, Any]] = [
 MODELS: list[dict[str, Any]] = [
     {"key": "judge", "kind": "decision", "rule": RULES},
     {"key": "chat"},
-    {"key": "vectors", "kind": "embedding"},
+    {"key": "v", "kind": "embedding"},
 ]
 QUESTIONS: dict[str, Any] = {
     "c": lms.Score(instructions="How angry?", criteria=("calm", "angry")),
@@ -97,14 +97,11 @@ async def test_memory_of_decision_models_is_planned(client: Any) -> None:
 
 
 async def test_errors_name_the_kind_that_a_model_is_of(client: Any) -> None:
-    for ask, advice in (
-        (lambda: client.llm.model("judge"), 'client.decision.model("judge")'),
-        (lambda: client.decision.model("chat"), 'client.llm.model("chat")'),
-        (lambda: client.decision.model("vectors"), 'client.embedding.model("vectors")'),
-    ):
+    kinds = {"judge": "decision", "chat": "llm", "v": "embedding"}
+    for key, asked in (("judge", "llm"), ("judge", "embedding"), ("chat", "decision"), ("v", "decision")):
         with pytest.raises(LMStudioWrongModelKindError) as caught:
-            await ask()
-        assert advice in str(caught.value)
+            await getattr(client, asked).model(key)
+        assert f'use client.{kinds[key]}.model("{key}")' in str(caught.value)
 
 
 @pytest.mark.parametrize(
