@@ -68,7 +68,9 @@ _EXPORTS = {
     """,
     ".types.plugins": "ToolContent ToolImage ToolReport",
     ".types.reasoning": "ReasoningPart ReasoningReplay Thought",
-    ".types.decisions": "Choice ChoiceAnswer Decision Noul NoulAnswer NoulCriteria Score ScoreAnswer",
+    ".types.decisions": """
+        Calibration Choice ChoiceAnswer Decision Noul NoulAnswer NoulCriteria Score ScoreAnswer calibrate
+    """,
     ".types.reranking": "RerankResult RerankTemplate",
     ".types.results": """
         LlmPredictionFragment LlmPredictionStats PredictionEnd PredictionEvent PredictionResult

@@ -1,37 +1,28 @@
 """`LMStudioClassifier`: answers typed questions with probabilities in LangChain, over LM Studio's native protocol."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from langchain_core.decisions import BaseDecisionModel, ClassifierResponse
 from langchain_core.decisions.types import Question, State
 from langchain_core.messages import BaseMessage
 from langchain_core.messages.block_translators.openai import convert_to_openai_image_block
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
-from lmstudio_integrations._adapters.auxiliary_model_settings import AuxiliaryModelSettings
-from lmstudio_integrations._adapters.field_types import DECLARED, MODEL_NAME, LlmLoadConfig, ModelName, Secret
-from lmstudio_integrations._adapters.runtime import AdapterNames, Calling, UsedModel
-from lmstudio_integrations.client.models.model import Model
-from lmstudio_integrations.client.predictions.decisions.decider import Decider
-from lmstudio_integrations.client.predictions.decisions.deciding import DEFAULT_PERMUTATIONS
-from lmstudio_integrations.client.predictions.language_model import LanguageModel
-from lmstudio_integrations.client.transport.flows import Flow, T, arun, run
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
-from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError, LMStudioWrongModelKindError
+from lmstudio_integrations._adapters.auxiliary_model_settings import DecisionSettings
+from lmstudio_integrations._adapters.field_types import DECLARED, ModelName, Secret
+from lmstudio_integrations._adapters.runtime import AdapterNames
+from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
 from lmstudio_integrations.langchain._settings import CORE_DESCRIPTIONS
-from lmstudio_integrations.types._numbers import Count
-from lmstudio_integrations.types.config import LoadPolicy, ModelKind
 from lmstudio_integrations.types.decisions import Decision
 
 _ROLES = {"human": "user", "ai": "assistant"}
 
 
-class LMStudioClassifier(AuxiliaryModelSettings, BaseDecisionModel):  # type: ignore[misc] # core wants a model
+class LMStudioClassifier(DecisionSettings, BaseDecisionModel):  # type: ignore[misc] # core wants a model
     """Answer typed questions about text, messages or JSON with probabilities, by any language model in LM Studio.
 
     Each question is one prediction of one token for each order of its options, with reasoning off; the state is
@@ -62,29 +53,11 @@ class LMStudioClassifier(AuxiliaryModelSettings, BaseDecisionModel):  # type: ig
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioClassifier"), *AUXILIARY_ADAPTERS)
-    _kind: ClassVar[ModelKind] = "llm"
     _framework_descriptions: ClassVar[Mapping[str, str]] = {"name": CORE_DESCRIPTIONS["name"]}
 
     if TYPE_CHECKING:
         api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
         model_name: ModelName = DECLARED
-    else:
-        model_name = MODEL_NAME
-        """Another name of `model`."""
-
-    load_config: LlmLoadConfig = None
-
-    load_policy: LoadPolicy = Field(
-        default="get_or_load",
-        description="How the model is found or loaded; see `load_policy` of the language models. The default is "
-        "`get_or_load`.",
-    )
-
-    permutations: Count = Field(
-        default=DEFAULT_PERMUTATIONS,
-        description="In how many orders a language model is asked the options of a question; the answers are averaged, "
-        "because models prefer some letters. The default is 2.",
-    )
 
     @property
     def _provider(self) -> str:
@@ -106,34 +79,11 @@ class LMStudioClassifier(AuxiliaryModelSettings, BaseDecisionModel):  # type: ig
 
     def _classify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:
         with translating_errors():
-            return _response(run(self._with_model(ThreadMailbox, partial(self._decide, state, questions))))
+            return _response(self._decide(_plain(state), _plain_questions(questions)))
 
     async def _aclassify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:
         with translating_errors():
-            return _response(await arun(self._with_model(LoopMailbox, partial(self._decide, state, questions))))
-
-    def _decide(self, state: State, questions: dict[str, Question], model: Model) -> Flow[Decision]:
-        asked = _plain_questions(questions)
-        if isinstance(model, Decider):
-            return (yield from model.decide(_plain(state), asked))
-        assert isinstance(model, LanguageModel), "there are two kinds of models that decide"
-        return (yield from model.decide(_plain(state), asked, {"permutations": self.permutations}))
-
-    def _with_model(self, mailbox_type: type[Mailbox], work: Callable[[Model], Flow[T]]) -> Flow[T]:
-        """Return what a flow of the model returns. Whether it is a decision model, the server says, not its name."""
-        try:
-            return (yield from super()._with_model(mailbox_type, work))
-        except LMStudioWrongModelKindError as error:
-            if (error.display_data or {}).get("actualDomain") != "decision":
-                raise
-        used, calling = self._resolve_model(vars(self), "decision")
-        return (yield from work(used.model(calling, mailbox_type)))
-
-    def _resolve_model(self, values: Mapping[str, Any], kind: ModelKind | None = None) -> tuple[UsedModel, Calling]:
-        """Return the model of a call: a decision model, once one of that name was found."""
-        used, calling = super()._resolve_model(values, kind)
-        found = used.model(calling, ThreadMailbox).server_models.model_key("decision", values["model"])
-        return (used, calling) if kind or found is None else super()._resolve_model(values, "decision")
+            return _response(await self._adecide(_plain(state), _plain_questions(questions)))
 
 
 def _plain(value: Any) -> Any:
