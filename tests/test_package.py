@@ -34,7 +34,8 @@ PUBLIC = {
     """,
     f"{NAME}.langchain.middleware": "InvalidToolCallMiddleware RepeatedToolCallMiddleware ToolSearchMiddleware",
     f"{NAME}.llama_index": """
-        LMStudio LMStudioEmbedding LMStudioReranker LMStudioTokenizer LMStudioToolSpec LlamaIndexToolCallError register
+        LMStudio LMStudioEmbedding LMStudioEvaluator LMStudioReranker LMStudioSelector LMStudioTokenizer
+        LMStudioToolSpec LlamaIndexToolCallError register
     """,
     f"{NAME}.ray": "Embedder Generator Reranker",
     f"{NAME}.emulator": """

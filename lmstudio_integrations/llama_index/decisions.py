@@ -131,7 +131,7 @@ class LMStudioEvaluator(_Settings, BaseEvaluator):
         description="From which probability of yes on a response passes. The default is 0.5.",
     )
 
-    async def aevaluate(
+    def evaluate(
         self,
         query: str | None = None,
         response: str | None = None,
@@ -149,12 +149,33 @@ class LMStudioEvaluator(_Settings, BaseEvaluator):
             LMStudioValueError: If none of them is given.
         """
         with short_traceback():
-            given = {"query": query, "context": list(contexts or ()), "response": response}
-            state = {name: each for name, each in given.items() if each}
-            if not state:
-                raise LMStudioValueError("an evaluator needs a query, a response or contexts")
-            decision = await self._adecide(state, {"good": Noul(instructions=self.instructions)})
+            given = EvaluationResult(query=query, response=response, contexts=contexts)
+            return self._judged(given, self._decide(_state(given), self._questions))
+
+    async def aevaluate(
+        self,
+        query: str | None = None,
+        response: str | None = None,
+        contexts: Sequence[str] | None = None,
+        **_others: Any,
+    ) -> EvaluationResult:
+        """Return whether a response passes, and its score; see `evaluate`."""
+        with short_traceback():
+            given = EvaluationResult(query=query, response=response, contexts=contexts)
+            return self._judged(given, await self._adecide(_state(given), self._questions))
+
+    @property
+    def _questions(self) -> Mapping[str, Any]:
+        return {"good": Noul(instructions=self.instructions)}
+
+    def _judged(self, given: EvaluationResult, decision: Decision) -> EvaluationResult:
         answer = decision.answers["good"]
         assert isinstance(answer, NoulAnswer), "it was asked"
-        passes = answer.noul >= self.threshold
-        return EvaluationResult(query=query, response=response, contexts=contexts, passing=passes, score=answer.noul)
+        return given.model_copy(update={"passing": answer.noul >= self.threshold, "score": answer.noul})
+
+
+def _state(given: EvaluationResult) -> dict[str, Any]:
+    state = {"query": given.query, "context": list(given.contexts or ()), "response": given.response}
+    if not any(state.values()):
+        raise LMStudioValueError("an evaluator needs a query, a response or contexts")
+    return {name: each for name, each in state.items() if each}

@@ -1,13 +1,14 @@
-"""The row `decisions`: two questions about each of eight messages, of which the right answers are known."""
+"""The row `decisions`: questions about eight messages, of which the right answers are known."""
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
-from lmstudio_integrations.client.certify.asking import Asking, Case, Row, Summary, successes
+from lmstudio_integrations.client.certify.asking import Asking, Case, Row, Summary
 from lmstudio_integrations.client.predictions.decisions.decider import Decider
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.types.cards import Observation, failures_of
-from lmstudio_integrations.types.decisions import Choice, ChoiceAnswer, Noul, NoulAnswer
+from lmstudio_integrations.types.cards import Observation, failures_of, share_text
+from lmstudio_integrations.types.decisions import Choice, ChoiceAnswer, Noul, NoulAnswer, Question
 
 MESSAGES = (
     ("I was charged twice this month.", "billing", True),
@@ -28,54 +29,76 @@ TEAM = Choice(
 COMPLAINT = Noul(instructions="Is this a complaint?")
 
 
-def _ask(number: int, asking: Asking) -> Flow[None]:
-    message, team, is_complaint = MESSAGES[number - 1]
-    state, questions = asking.vary(message), {"team": TEAM, "complaint": COMPLAINT}
-    asking.take(3)
-    model = asking.model
+ORDERED = 4
+"""How many choices are also asked with their options in another order."""
+
+
+def _decide(asking: Asking, number: int, question: Question, permutations: int = 2) -> Flow[Any]:
+    asking.take(permutations)
+    model, state, questions = asking.model, asking.vary(MESSAGES[number - 1][0]), {"it": question}
     if isinstance(model, Decider):
         decision = yield from model.decide(state, questions)
     else:
-        decision = yield from asking.llm.decide(state, questions, {})
+        decision = yield from asking.llm.decide(state, questions, {"permutations": permutations})
     asking.prompt_tokens += decision.input_tokens
     asking.predicted_tokens += decision.output_tokens
-    choice, noul = decision.answers["team"], decision.answers["complaint"]
-    assert isinstance(choice, ChoiceAnswer), "it was asked"
-    assert isinstance(noul, NoulAnswer), "it was asked"
-    _judge(asking, f"choice/{number}", f"{choice.choice}: {message}", is_right=choice.choice == team)
-    asking.number(f"confidence/{number}", choice.confidence, "for the answer")
-    asking.number(f"spread/{number}", choice.spread, "between two orders", more_is_better=False)
-    is_right = (noul.noul > 0.5) == is_complaint
-    _judge(asking, f"yes or no/{number}", f"{noul.noul:.2f}: {message}", is_right=is_right)
+    return decision.answers["it"]
 
 
-def _judge(asking: Asking, case: str, detail: str, *, is_right: bool) -> None:
-    asking.verdict(case, "right" if is_right else "wrong", "" if is_right else detail)
+def _choose(number: int, asking: Asking) -> Flow[None]:
+    _, team, _ = MESSAGES[number - 1]
+    answer: ChoiceAnswer = yield from _decide(asking, number, TEAM)
+    is_right = answer.choice == team
+    asking.verdict(f"choice/{number}", "right" if is_right else "wrong", "" if is_right else answer.choice)
+    asking.number(f"choice/{number}", answer.confidence, "sure")
+
+
+def _affirm(number: int, asking: Asking) -> Flow[None]:
+    _, _, is_complaint = MESSAGES[number - 1]
+    answer: NoulAnswer = yield from _decide(asking, number, COMPLAINT)
+    is_right = (answer.noul > 0.5) == is_complaint
+    asking.verdict(f"yes or no/{number}", "right" if is_right else "wrong", "" if is_right else f"{answer.noul:.2f}")
+
+
+def _reorder(number: int, asking: Asking) -> Flow[None]:
+    turned = TEAM.model_copy(update={"criteria": dict(reversed(TEAM.criteria.items()))})
+    first: ChoiceAnswer = yield from _decide(asking, number, TEAM, permutations=1)
+    second: ChoiceAnswer = yield from _decide(asking, number, turned, permutations=1)
+    is_same = first.choice == second.choice
+    detail = "" if is_same else f"{first.choice}, then {second.choice}"
+    asking.verdict(f"order/{number}", "same" if is_same else "another answer", detail)
 
 
 def _summarize(observations: Sequence[Observation]) -> Summary:
-    choices = [each for each in observations if each.part == "choice"]
-    sure = [each.score for each in observations if each.part == "confidence"]
-    spreads = [1 / each.score for each in observations if each.part == "spread"]
     verdicts = [each for each in observations if each.kind == "verdict"]
-    text = successes(verdicts, "right")
+    choices = [each for each in verdicts if each.part == "choice"]
+    answers = [each for each in verdicts if each.part != "order"]
+    orders = [each for each in verdicts if each.part == "order"]
+    sure = [each.score for each in observations if each.kind == "number"]
+    texts = [f"{share_text(answers)} right"] if answers else []
     if sure:
         right = 1 - len(failures_of(choices)) / len(choices)
-        text += f"; {sum(sure) / len(sure):.0%} sure of choices, {right:.0%} right"
-        text += f"; their order changes {sum(spreads) / len(sure):.0%}"
+        texts.append(f"{sum(sure) / len(sure):.0%} sure of choices, of which {right:.0%} are right")
+    texts += [f"{share_text(orders)} the same in another order"] if orders else []
     is_weak = 4 * len(failures_of(verdicts)) > len(verdicts)
-    return Summary(text, "use a larger model, or a decision model" if is_weak else None)
+    return Summary("; ".join(texts), "use a larger model, or a decision model" if is_weak else None)
 
+
+_NUMBERS = range(1, len(MESSAGES) + 1)
 
 DECISIONS = Row(
     name="decisions",
     question="Are typed questions answered right, as surely as they are right, and in whatever order options stand?",
     anchor="decisions",
-    cases=[Case(f"choice/{number}", partial(_ask, number)) for number in range(1, len(MESSAGES) + 1)],
+    cases=[
+        *(Case(f"choice/{number}", partial(_choose, number)) for number in _NUMBERS),
+        *(Case(f"yes or no/{number}", partial(_affirm, number)) for number in _NUMBERS),
+        *(Case(f"order/{number}", partial(_reorder, number)) for number in _NUMBERS[:ORDERED]),
+    ],
     prompt_tokens=3_000,
     predicted_tokens=60,
     summarize=_summarize,
-    scores={"right": 1},
+    scores={"right": 1, "same": 1},
     kinds=("llm", "decision"),
     apart=True,
 )

@@ -1,44 +1,29 @@
 """The row `decisions`: questions whose answers are known, of language models and of decision models."""
 
-from typing import Any
-
 import pytest
 
 from lmstudio_integrations.client.certify.decisions import MESSAGES
 from tests.client.certify.canned import row_of
-
-TEAMS = ("billing", "support", "sales")
-
-
-def rules(wrong: int = 0, letter: float = 0.9) -> list[dict[str, Any]]:
-    """Return the rules of a language model whose first answers are wrong; it is so sure of the others."""
-    made: list[dict[str, Any]] = []
-    for number, (message, team, is_complaint) in enumerate(MESSAGES):
-        answer = TEAMS[(TEAMS.index(team) + (number < wrong)) % 3]
-        for right in "ABC":
-            others = [each for each in "ABC" if each != right]
-            shares = {right: letter, **dict.fromkeys(others, (1 - letter) / 2)}
-            made.append(
-                {"when": {"last": f"{message}(.|\\n)*{right}\\. {answer}"}, "then": [{"probabilities": shares}]}
-            )
-        yes = 0.8 if is_complaint != (number < wrong) else 0.3
-        made.append({"when": {"last": message}, "then": [{"probabilities": {"yes": yes, "no": 1 - yes}}]})
-    return made
+from tests.support.certified.rules import decisions
 
 
 def test_a_good_model() -> None:
-    row = row_of("decisions", *rules())
-    assert row.summary == "16 of 16 right; 90% sure of choices, 100% right; their order changes 0%"
-    assert (row.advice, row.unasked, row.predicted_tokens) == (None, 0, 24)
+    row = row_of("decisions", *decisions())
+    assert row.summary == (
+        "16 of 16 right; 90% sure of choices, of which 100% are right; 4 of 4 the same in another order"
+    )
+    assert (row.advice, row.unasked, row.predicted_tokens) == (None, 0, 32)
     assert row.prompt_tokens <= 3_000
 
 
 def test_answers_that_are_wrong() -> None:
-    row = row_of("decisions", *rules(wrong=3))
-    assert row.summary == "10 of 16 right; wrong 6; 90% sure of choices, 62% right; their order changes 0%"
+    row = row_of("decisions", *decisions(wrong=3))
+    assert row.summary.startswith("10 of 16 right; 90% sure of choices, of which 62% are right; 4 of 4 the same")
     assert row.advice == "use a larger model, or a decision model"
-    assert [each.case for each in row.failures][:2] == ["choice/1", "yes or no/1"]
-    assert row.failures[0].detail == "support: I was charged twice this month."
+    assert [(each.case, each.detail) for each in row.failures][::3] == [
+        ("choice/1", "support"),
+        ("yes or no/1", "0.30"),
+    ]
 
 
 def test_a_model_that_prefers_a_letter() -> None:
@@ -47,23 +32,21 @@ def test_a_model_that_prefers_a_letter() -> None:
         {"when": {"last": "letter of one option"}, "then": [{"probabilities": {"A": 0.6, "B": 0.2, "C": 0.2}}]},
         {"then": [{"probabilities": {"Yes": 1.0}}]},
     )
-    assert "their order changes 40%" in row.summary
+    assert row.summary.endswith("0 of 4 the same in another order")
+    assert row.failures[-1].detail == "billing, then sales"
 
 
 def test_a_decision_model() -> None:
-    answers = [
-        {"when": {"last": message}, "then": [{"answers": {"team": {team: 1.0}, "complaint": 0.9 if yes else 0.1}}]}
-        for message, team, yes in MESSAGES
-    ]
+    answers = [{"when": {"last": message}, "then": [{"answers": {"it": {team: 1.0}}}]} for message, team, _ in MESSAGES]
     row = row_of("decisions", *answers, kind="decision")
-    assert row.summary == "16 of 16 right; 100% sure of choices, 100% right; their order changes 0%"
+    found = {each.case: each.outcome for each in row.observations if each.kind == "verdict"}
+    assert {found[f"choice/{number}"] for number in range(1, 9)} == {"right"}
+    assert {found[f"order/{number}"] for number in range(1, 5)} == {"same"}
+    assert row.prompt_tokens > 0
 
 
-@pytest.mark.parametrize("kind", ["llm", "embedding"])
-def test_models_that_cannot_decide(kind: str) -> None:
-    if kind == "embedding":
-        with pytest.raises(ValueError, match="none of these rows"):
-            row_of("decisions", kind=kind)
-        return
-    row = row_of("decisions", {"then": "Well, that depends."})
+def test_models_that_cannot_decide() -> None:
+    with pytest.raises(ValueError, match="none of these rows"):
+        row_of("decisions", kind="embedding")
+    row = row_of("decisions", {"then": [{"probabilities": {"Well": 1.0}}]})
     assert {each.outcome for each in row.observations} == {"rejected"}
