@@ -35,6 +35,7 @@ PAGES = sorted(
         "docs/recipes/*.md",
         "docs/tools/*.md",
         "docs/troubleshooting/*.md",
+        "tools/*.md",
     )
     for path in ROOT.glob(pattern)
     if path.name not in GENERATED and path.name != "CHANGELOG.md"
@@ -76,7 +77,6 @@ FOREIGN = {
     "as_chat_engine": "a method of LlamaIndex's indices",
     "max_iterations": "an argument of LlamaIndex's agents",
     "runtime_env": "an argument of `ray.init`",
-    "should_use_structured_outputs": "a setting of another integration",
     "write_stream": "a function of streamlit",
 }
 """Names in the pages that nothing here contains, and what they are."""
@@ -125,7 +125,10 @@ def test_every_path_on_a_page_exists() -> None:
     assert [(page, span) for page, span in named if not exists(span)] == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "cookbook/README.md"])
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "cookbook/README.md", "tools/README.md"],
+)
 def test_the_links_of_a_page_outside_of_the_site_lead_somewhere(page: str) -> None:
     targets = [(ROOT / page).parent / link for link in LINK.findall((ROOT / page).read_text(encoding="utf-8"))]
     assert [target for target in targets if not target.exists()] == []
