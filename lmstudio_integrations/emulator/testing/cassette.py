@@ -1,4 +1,4 @@
-"""The format of cassettes, what of a conversation is recorded, and which recorded request a new one equals.
+"""The format of cassettes, what is recorded of a conversation, without secrets, and which requests are equal.
 
 A cassette is JSON, one object a line, in UTF-8. The first line has the version of the format. Each request is followed
 by its events, in the order in which the requests were made. There are no times and no numbers, so the file changes in
