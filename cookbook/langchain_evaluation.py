@@ -89,10 +89,9 @@ cases = [{"text": TEXT, "question": question} for question in EXPECTED]
 for case, response in zip(cases, chain.batch(cases), strict=True):
     case["response"] = response.strip()
 
-for case, result in zip(cases, judge.batch(cases), strict=True):
+for case, verdict in zip(cases, judge.batch(cases), strict=True):
     spellings = EXPECTED[case["question"]]
     exact = any(each in case["response"].lower() for each in spellings)
-    verdict = Verdict.model_validate(result)
     print(case["question"], case["response"])
     print(f"  {exact=}, {verdict.faithful=}, {verdict.complete=}")
     if not (verdict.faithful and verdict.complete):

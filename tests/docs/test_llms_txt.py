@@ -10,10 +10,12 @@ import pytest
 
 pytest.importorskip("markdownify", reason="needs the docs group: uv sync --inexact --group docs")
 
+from tests.cookbook.recipes import RECIPES
 from tests.docs.snippets import ROOT
 from tools.search_boost import CONTRIBUTORS
 
-SOURCES = sorted(path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md"))
+FILES = [path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")]
+SOURCES = sorted([*FILES, *(f"recipes/{recipe.name}.md" for recipe in RECIPES)])
 CHANGELOG = "internals/changelog.md"
 SITE_TIMEOUT = 900
 
