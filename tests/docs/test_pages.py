@@ -78,6 +78,7 @@ FOREIGN = {
     "use_responses_api": _NO_COUNTERPART,
     "as_chat_engine": "a method of LlamaIndex's indices",
     "max_iterations": "an argument of LlamaIndex's agents",
+    "recursion_limit": "a setting of LangGraph",
     "runtime_env": "an argument of `ray.init`",
     "should_use_structured_outputs": "a setting of another integration",
     "write_stream": "a function of streamlit",
