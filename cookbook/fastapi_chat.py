@@ -1,13 +1,13 @@
 """Chat in the browser with FastAPI, and stop when the tab closes.
 
+The endpoint streams the response of the model as JSON lines, one for each fragment
+of the reasoning or the text, and a page shows them. If the tab is closed, or its
+user clicks Stop, FastAPI cancels the task that reads the endpoint. This cancels the
+prediction in LM Studio, even while the prompt is processed.
+
 Start the server with `uvicorn fastapi_chat:app` in the folder of this file, and
 open http://127.0.0.1:8000. The page is `fastapi_chat.html`, which loads nothing
 from other sites. `python fastapi_chat.py` tries the server once, without a browser.
-
-The response is a stream of JSON lines, one for each fragment of the reasoning or
-the text. If the tab is closed, or its user clicks Stop, FastAPI cancels the task
-that reads the endpoint. This cancels the prediction in LM Studio, even while the
-prompt is processed.
 """
 
 import asyncio

@@ -1,8 +1,9 @@
 # %% [markdown]
 # # Evaluate responses with a judge model in LangChain
 #
-# Run a small set of questions after each change of your prompt or model. Code
-# checks exact values, and a second, larger model judges the rest (LLM as a judge).
+# An evaluation asks a small set of questions after each change of your prompt or
+# model. Code checks exact values, and a second, larger model judges the rest (LLM
+# as a judge).
 
 # %%
 from langchain_core.output_parsers import StrOutputParser

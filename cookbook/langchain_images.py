@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Send an image in LangChain
 #
-# An image is a content block of a message. The adapter uploads it to LM Studio,
-# which may run on another machine. The model must accept images.
+# Ask a model with vision about an image. The image is a content block of a message;
+# the adapter uploads it to LM Studio, which may run on another machine.
 
 # %%
 import base64

@@ -1,10 +1,10 @@
 """Run an agent with MCP tools in LangChain.
 
-`langchain-mcp-adapters` starts a local MCP server as a process and makes its tools
-tools of LangChain. The server is the file `servers/mcp_server.py`; any other one
-that speaks over stdio works in the same way, such as one that is started with `npx`
-or `uvx`. If a tool raises an error, the model reads its text. The model must be
-trained for tool use.
+The agent calls the tools of an MCP server. `langchain-mcp-adapters` starts the
+server as a process on this machine, and makes its tools tools of LangChain. The
+server is the file `servers/mcp_server.py`; any other one that speaks over stdio
+works in the same way, such as one that is started with `npx` or `uvx`. If a tool
+raises an error, the model reads its text. The model must be trained for tool use.
 """
 
 import asyncio

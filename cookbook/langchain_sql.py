@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Query a SQL database with an agent in LangChain
 #
-# The agent writes SQL, and answers from the rows. It can change nothing. The model
-# must be trained for tool use.
+# The agent writes SQL for a question (text to SQL), and answers from the rows. It
+# can change nothing in the database. The model must be trained for tool use.
 
 # %%
 import sqlite3

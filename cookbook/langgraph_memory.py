@@ -2,8 +2,8 @@
 # # Remember conversations and approve tool calls in LangGraph
 #
 # A checkpointer remembers each conversation by its thread ID. Before a ferry is
-# booked, the graph stops with `interrupt` until a human has decided. The model must
-# be trained for tool use.
+# booked, the graph stops with `interrupt` until a human has decided (human in the
+# loop). The model must be trained for tool use.
 
 # %%
 from langchain_core.messages import HumanMessage, SystemMessage

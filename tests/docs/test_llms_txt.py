@@ -1,5 +1,6 @@
 """The files for language models: each page of the site in Markdown, and the list of them."""
 
+import json
 import os
 import re
 import subprocess
@@ -68,3 +69,11 @@ def test_a_recipe_page_links_the_file_that_it_shows(site: Path) -> None:
     assert '<a href="../../cookbook/langchain_tools.py" download>' in page
     source = (ROOT / "cookbook/langchain_tools.py").read_bytes()
     assert (site / "cookbook/langchain_tools.py").read_bytes() == source
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(SITE_TIMEOUT)
+def test_the_search_finds_every_recipe(site: Path) -> None:
+    index = json.loads((site / "search/search_index.json").read_text(encoding="utf-8"))
+    found = {entry["location"] for entry in index["docs"] if entry["text"]}
+    assert {f"recipes/{recipe.name}/" for recipe in RECIPES} <= found
