@@ -6,7 +6,7 @@
 
 # %%
 from langchain.agents import create_agent
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessageChunk, HumanMessage, ToolMessage
 
 from lmstudio_integrations.langchain import ChatLMStudio
 
@@ -41,9 +41,9 @@ question = HumanMessage(
 )
 response = ""
 for token, _ in agent.stream({"messages": [question]}, stream_mode="messages"):
-    if token.type == "tool":
+    if isinstance(token, ToolMessage):
         print(f"Tool {token.name}: {token.text}")
         response = ""
-    else:
+    elif isinstance(token, AIMessageChunk):
         response += token.text
 print("Response:", response)

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
+from typing import TypedDict
 
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED
@@ -116,6 +117,13 @@ def render(recipe: Recipe) -> str:
 # What the recipes print -----------------------------------------------------------------------------------------------
 
 
+class Printed(TypedDict):
+    """The file with what a recipe printed: a digest, and for each cell its lines."""
+
+    digest: str
+    outputs: list[list[str]]
+
+
 def path_of(recipe: Recipe) -> Path:
     """Return the file with what a recipe printed."""
     return PRINTED / f"{recipe.name}.json"
@@ -126,9 +134,9 @@ def printed(recipe: Recipe) -> list[str]:
     return ["".join(f"{line}\n" for line in lines) for lines in load(recipe)["outputs"]]
 
 
-def load(recipe: Recipe) -> dict[str, list[list[str]]]:
+def load(recipe: Recipe) -> Printed:
     """Return the file with what a recipe printed."""
-    content: dict[str, list[list[str]]] = json.loads(path_of(recipe).read_text(encoding="utf-8"))
+    content: Printed = json.loads(path_of(recipe).read_text(encoding="utf-8"))
     return content
 
 
@@ -165,7 +173,7 @@ def write(recipes: Iterable[Recipe]) -> None:
     """Run recipes and write what they print."""
     for recipe in recipes:
         texts = [outputs.normalize(text) for text in execute(recipe)]
-        content = {"digest": digest(recipe, texts), "outputs": [text.splitlines() for text in texts]}
+        content = Printed(digest=digest(recipe, texts), outputs=[text.splitlines() for text in texts])
         path_of(recipe).parent.mkdir(exist_ok=True)
         path_of(recipe).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         print(path_of(recipe).relative_to(ROOT))
