@@ -92,6 +92,7 @@ RECIPES = (
         files=("servers/mcp_server.py",),
     ),
     Recipe("langgraph_memory", models=(TOOLS,)),
+    Recipe("langchain_decisions", models=(FAST, LARGE)),
     Recipe("llama_index_agent", models=(TOOLS,), program=True),
     Recipe("langchain_several_hosts"),
     Recipe("langchain_evaluation", models=(FAST, LARGE)),
