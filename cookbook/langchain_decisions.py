@@ -7,6 +7,7 @@
 
 # %%
 import csv
+import warnings
 from pathlib import Path
 
 from langchain.agents import create_agent
@@ -17,6 +18,8 @@ from langchain_core.messages import HumanMessage, ToolMessage
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioClassifier
+
+warnings.filterwarnings("ignore", "The middleware .* is in beta")
 
 classifier = LMStudioClassifier(model="qwen/qwen3-1.7b", load_policy="explicit")
 small = ChatLMStudio(model="qwen/qwen3-1.7b", load_policy="explicit")
