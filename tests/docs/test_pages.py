@@ -68,6 +68,7 @@ FOREIGN = {
     "LANGSMITH_HIDE_OUTPUTS": "a variable of LangSmith",
     "OLLAMA_HOST": "a variable of Ollama",
     "OllamaLLM": "a class of langchain-ollama",
+    "OpenAIDecisions": "a class of langchain-openai",
     "HTTPS_PROXY": "a variable that many programs read",
     "http_client": _NO_COUNTERPART,
     "prompt_cache_key": _NO_COUNTERPART,
