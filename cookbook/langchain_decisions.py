@@ -13,7 +13,7 @@ from pathlib import Path
 from langchain.agents import create_agent
 from langchain.agents.middleware import AutoModeMiddleware, ModelRouterMiddleware
 from langchain.agents.middleware.model_router import ModelChoice
-from langchain_core.decisions import Choice
+from langchain_core.decisions import Choice, ChoiceAnswer, ClassifierRequest
 from langchain_core.messages import HumanMessage, ToolMessage
 
 import lmstudio_integrations as lms
@@ -84,9 +84,11 @@ product = Choice(
 )
 
 
-def ask(model: LMStudioClassifier, texts: list[str]) -> list[lms.ChoiceAnswer]:
+def ask(model: LMStudioClassifier, texts: list[str]) -> list[ChoiceAnswer]:
     """Return the product of each text."""
-    requests = [{"state": text, "questions": {"it": product}} for text in texts]
+    requests = [
+        ClassifierRequest(state=text, questions={"it": product}) for text in texts
+    ]
     return [response.choices["it"] for response in model.batch(requests)]
 
 

@@ -8,11 +8,12 @@ from langchain_core.decisions import BaseDecisionModel, ClassifierResponse
 from langchain_core.decisions.types import Question, State
 from langchain_core.messages import BaseMessage
 from langchain_core.messages.block_translators.openai import convert_to_openai_image_block
-from pydantic import ConfigDict
+from pydantic import BaseModel, ConfigDict
 
 from lmstudio_integrations._adapters.auxiliary_model_settings import DecisionSettings
 from lmstudio_integrations._adapters.field_types import DECLARED, ModelName, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
+from lmstudio_integrations._support.typeguards import is_list, is_mapping
 from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
@@ -93,14 +94,14 @@ def _plain(value: Any) -> Any:
         if calls := getattr(value, "tool_calls", None):
             message["tool_calls"] = [{"name": call["name"], "args": call["args"]} for call in calls]
         return message
-    if isinstance(value, Mapping) and value.get("type") == "image":
+    if is_mapping(value) and value.get("type") == "image":
         try:
-            return convert_to_openai_image_block(dict(value))
+            return convert_to_openai_image_block({str(name): each for name, each in value.items()})
         except ValueError as error:
             raise LMStudioValueError(f"an image in the state cannot be read: {error}") from error
-    if isinstance(value, Mapping):
+    if is_mapping(value):
         return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+    return [_plain(each) for each in value] if is_list(value) else value
 
 
 def _plain_questions(questions: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +110,9 @@ def _plain_questions(questions: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         LMStudioUnsupportedError: If one asks for a place in an image.
     """
-    plain = {name: each if isinstance(each, Mapping) else each.model_dump() for name, each in questions.items()}
+    plain: dict[str, Any] = {
+        name: each.model_dump() if isinstance(each, BaseModel) else each for name, each in questions.items()
+    }
     for name, question in plain.items():
         if question.get("type") == "box":
             raise LMStudioUnsupportedError(

@@ -118,7 +118,7 @@ def list_all_loaded(operation: Operation) -> Flow[list[tuple[ModelKind, WireInfo
     loaded: list[tuple[ModelKind, WireInfo]] = []
     for kind in (yield from kinds(operation)):
         infos = yield from list_wire_infos(operation, kind)
-        loaded += [(kind, info) for info in infos]
+        loaded.extend((kind, info) for info in infos)
     return loaded
 
 

@@ -35,7 +35,7 @@ class Decider(Model):
             name: each.model_dump(exclude_none=isinstance(each, Noul))
             for name, each in parse_questions(questions).items()
         }
-        body = {"state": state, "questions": asked}
+        body: dict[str, Any] = {"state": state, "questions": asked}
         try:
             dumps(body)
         except (TypeError, ValueError, RecursionError) as error:
@@ -52,9 +52,11 @@ class Decider(Model):
             ) from error
         context, request = operation.context, {"model": instance.identifier, **body}
         remaining = operation.remaining_time
-        found = yield from context.run_task(partial(post, context.target, operation.timeouts, remaining, request))
+        found: dict[str, Any] = yield from context.run_task(
+            partial(post, context.target, operation.timeouts, remaining, request)
+        )
         with decode_errors("Decision"):
-            answers, usage = _ANSWERS.validate_python(found["answers"]), found.get("usage") or {}
+            answers, usage = _ANSWERS.validate_python(found["answers"]), found.get("usage", {})
             in_order = {name: answers[name] for name in body["questions"]}
-            tokens = (usage.get("input_tokens") or 0, usage.get("output_tokens") or 0)
+            tokens: list[int] = [usage.get(f"{name}_tokens", 0) for name in ("input", "output")]
             return Decision(self.model_key or instance.identifier, in_order, *tokens)
