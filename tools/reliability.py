@@ -54,7 +54,7 @@ well; see [LangChain](../reference/langchain.md#errors).
 `max_retries` is a setting of the adapters. It retries a call only if the server is unreachable, or if the connection is
 lost before your program has received any of the response. A non-streaming response counts as received when the call
 returns, a stream as soon as it starts. "Next call" is the next call on the same client or adapter, after the fault is
-over. A dash means that the fault cannot occur there, or that the call is not retried.
+over. A dash means that the call is not retried. Where a row names a kind of call, the faults do not happen to the others.
 """
 
 
@@ -66,6 +66,8 @@ run, `LMStudioToolConnectionLostError` names the tool, and what it has done is u
 session where the old one is lost, with an `LMStudioToolSessionWarning`: what the plugin remembered is gone. The tests
 count how often the tool has run.
 """
+
+_NOUNS: dict[Kind, str] = dict(zip(KINDS, ("prediction", "embedding", "reranker"), strict=True))
 
 _WHERE = {
     "same connection": "the same connection",
@@ -92,12 +94,16 @@ def _surfaces(family: str) -> str:
 
 
 def _section(phase: Phase) -> Iterator[str]:
+    """Yield the table of a phase: faults that come to the same share a row."""
     yield f"## {phase.value}\n"
-    yield "| fault | prediction | embedding | reranker | `max_retries` | next call |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    yield "| faults | a call | `max_retries` | next call |"
+    yield "| --- | --- | --- | --- |"
+    rows: dict[tuple[str, ...], list[str]] = {}
     for fault in TABLE:
         if fault.phase is phase:
-            yield f"| {' | '.join(_cells(fault))} |"
+            rows.setdefault(_effects(fault), []).append(fault.name)
+    for effects, faults in rows.items():
+        yield f"| {' '.join(faults)} | {' | '.join(effects)} |"
     yield ""
 
 
@@ -124,16 +130,24 @@ def _next_tool_call(fault: ToolFault) -> str:
     return "works, in a new session" if fault.ends_session else "works, in the same session"
 
 
-def _cells(fault: Row) -> tuple[str, ...]:
+def _effects(fault: Row) -> tuple[str, str, str]:
+    """Return what a fault does to a call, whether `max_retries` repeats it, and what it does to the next one."""
     happens = {surface.kind for surface in SURFACES if fault.happens_to(surface)}
-    outcomes = [
-        _outcome(outcome) if kind in happens and (outcome := fault.outcome(kind)) is not None else "-" for kind in KINDS
-    ]
+    outcomes = {
+        kind: _outcome(outcome)
+        for kind in KINDS
+        if kind in happens and (outcome := fault.outcome(kind)) is not None
+    }
     if fault.between is not None and fault.chat is WORKS:
-        outcomes, after = [_next(fault)] * len(KINDS), "works"
+        return _next(fault), _retries(fault), "works"
+    if len(set(outcomes.values())) == 1 and len(outcomes) == len(KINDS):
+        shown = outcomes[KINDS[0]]
     else:
-        after = _next(fault)
-    return fault.name, *outcomes, _retries(fault), after
+        by_outcome: dict[str, list[str]] = {}
+        for kind, outcome in outcomes.items():
+            by_outcome.setdefault(outcome, []).append(_NOUNS[kind])
+        shown = "; ".join(f"{' and '.join(nouns)}: {outcome}" for outcome, nouns in by_outcome.items())
+    return shown, _retries(fault), _next(fault)
 
 
 def _retries(fault: Row) -> str:
