@@ -202,7 +202,7 @@ class PredictionParameters(TimeoutParameters, total=False):
             stop reason is `repetition`, and `stats` has `repetition_start`. `True` watches the reasoning and, if the
             request offers tools, the text and the tool calls. A number watches all of a response, and is that of the
             characters for which a block may be repeated. The default is `False`; see
-            `docs/guides/agents-that-run-long.md`.
+            `docs/guides/long-conversations.md`.
         send_reasoning: Which thoughts of earlier messages go back to the model: `auto` those that its chat template
             takes; `turn` those since the last user message; `always` (or `True`) all;
             `False` none. The default is `auto`. A prompt that is rejected with them is sent again without. See
