@@ -1,31 +1,29 @@
 # %% [markdown]
 # # Evaluate responses with a judge model in LangChain
 #
-# Run a small set of questions after each change of your prompt or model. Code
-# checks exact values, and a second model judges the rest (LLM as a judge). Load two
-# models: the smaller one responds, the larger one is its judge.
-
-# %% tags=["check"]
-import lmstudio_integrations as lms
-
-try:
-    lms.llm()  # fails if no language model is loaded
-except lms.LMStudioError as error:
-    raise SystemExit(error) from None
+# An evaluation asks a small set of questions after each change of your prompt or
+# model. Code checks exact values, and a second, larger model judges the rest (LLM
+# as a judge).
 
 # %%
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from pydantic import BaseModel, Field
 
-import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
 
-infos = [model.get_info() for model in lms.list_loaded_models("llm")]
-infos.sort(key=lambda info: info.size_bytes)
-model = ChatLMStudio(model=infos[0].identifier, temperature=0)
-judge_model = ChatLMStudio(model=infos[-1].identifier, temperature=0)
-print(f"Model: {model.model}, judge: {judge_model.model}")
+# %% [markdown]
+# ## The models
+#
+# The first is the model to evaluate, the second is its judge. With Auto-Evict, LM
+# Studio would unload one of them for the other; `load_policy="explicit"` keeps the
+# judge loaded.
+
+# %%
+model = ChatLMStudio(model="qwen/qwen3-1.7b", temperature=0)
+judge_model = ChatLMStudio(
+    model="qwen/qwen3-14b", temperature=0, load_policy="explicit"
+)
 
 # %% [markdown]
 # This is the chain to evaluate; take your own.
@@ -92,10 +90,9 @@ cases = [{"text": TEXT, "question": question} for question in EXPECTED]
 for case, response in zip(cases, chain.batch(cases), strict=True):
     case["response"] = response.strip()
 
-for case, result in zip(cases, judge.batch(cases), strict=True):
+for case, verdict in zip(cases, judge.batch(cases), strict=True):
     spellings = EXPECTED[case["question"]]
     exact = any(each in case["response"].lower() for each in spellings)
-    verdict = Verdict.model_validate(result)
     print(case["question"], case["response"])
     print(f"  {exact=}, {verdict.faithful=}, {verdict.complete=}")
     if not (verdict.faithful and verdict.complete):

@@ -1,30 +1,17 @@
 # %% [markdown]
 # # Query a SQL database with an agent in LangChain
 #
-# The agent writes SQL, and answers from the rows. It can change nothing. The model
-# must be trained for tool use.
-
-# %% tags=["check"]
-import lmstudio_integrations as lms
-
-try:
-    info = lms.llm().get_info()
-except lms.LMStudioError as error:
-    raise SystemExit(error) from None
-print("Model:", info.model_key)
-if not info.trained_for_tool_use:
-    able = [m for m in lms.list_downloaded_models("llm") if m.trained_for_tool_use]
-    names = ", ".join(m.model_key for m in able) or "none"
-    raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
+# The agent writes SQL for a question (text to SQL), and answers from the rows. It
+# can change nothing in the database. The model must be trained for tool use.
 
 # %%
 import sqlite3
 import tempfile
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from langchain.agents import create_agent
+from langchain_core.messages import AIMessage, HumanMessage
 
 from lmstudio_integrations.langchain import ChatLMStudio
 
@@ -109,28 +96,25 @@ def run_sql(sql: str) -> str:
 
 
 print(run_sql("DELETE FROM departures"))
-assert run_sql("ATTACH DATABASE 'other.db' AS other") == "Error: not authorized"
+print(run_sql("ATTACH DATABASE 'other.db' AS other"))
 
 # %% [markdown]
 # ## The agent
 
 # %%
 agent = create_agent(
-    ChatLMStudio(temperature=0),
+    ChatLMStudio(model="qwen/qwen3-4b", temperature=0),
     tools=[describe_tables, run_sql],
     system_prompt="Look at the tables, run SQL, and answer in one sentence.",
 )
-text = "Which ferry carried the most passengers to the island in June 2026?"
-question: Any = {"messages": [("user", text)]}
-messages = agent.invoke(question)["messages"]
+question = HumanMessage(
+    "Which ferry carried the most passengers to the island in June 2026?"
+)
+messages = agent.invoke({"messages": [question]})["messages"]
 
 for message in messages:
-    for call in getattr(message, "tool_calls", []):
-        print("Tool call:", call["name"], *call["args"].values())
+    if isinstance(message, AIMessage):
+        for call in message.tool_calls:
+            print("Tool call:", call["name"], *call["args"].values())
 print("Response:", messages[-1].text)
-
 temporary.cleanup()
-if "run_sql" not in {message.name for message in messages}:
-    raise SystemExit("The model did not run SQL; take a larger model.")
-if "Petrel" not in messages[-1].text:
-    raise SystemExit("The model did not find the right ferry; take a larger model.")

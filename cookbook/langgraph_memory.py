@@ -2,32 +2,17 @@
 # # Remember conversations and approve tool calls in LangGraph
 #
 # A checkpointer remembers each conversation by its thread ID. Before a ferry is
-# booked, the graph stops with `interrupt` until a human has decided. The model must
-# be trained for tool use.
-
-# %% tags=["check"]
-import lmstudio_integrations as lms
-
-try:
-    info = lms.llm().get_info()
-except lms.LMStudioError as error:
-    raise SystemExit(error) from None
-print("Model:", info.model_key)
-if not info.trained_for_tool_use:
-    able = [m for m in lms.list_downloaded_models("llm") if m.trained_for_tool_use]
-    names = ", ".join(m.model_key for m in able) or "none"
-    raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
+# booked, the graph stops with `interrupt` until a human has decided (human in the
+# loop). The model must be trained for tool use.
 
 # %%
-from typing import Any
-
 from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
-from langgraph.types import Command, Interrupt, interrupt
+from langgraph.types import Command, interrupt
 
 from lmstudio_integrations.langchain import ChatLMStudio
 
@@ -59,10 +44,10 @@ def book(destination: str, passengers: int) -> str:
 
 # %%
 SYSTEM = SystemMessage("You book ferries. Answer in one sentence.")
-model = ChatLMStudio(temperature=0).bind_tools([book])
+model = ChatLMStudio(model="qwen/qwen3-4b", temperature=0).bind_tools([book])
 
 
-def respond(state: MessagesState) -> dict[str, Any]:
+def respond(state: MessagesState) -> MessagesState:
     """Add the model's response to the conversation."""
     return {"messages": [model.invoke([SYSTEM, *state["messages"]])]}
 
@@ -80,21 +65,21 @@ graph = builder.compile(checkpointer=InMemorySaver())
 
 
 # %%
-def run(graph_input: Any, thread: str) -> tuple[Interrupt, ...]:
-    """Print what the model writes; return what the graph waits for."""
+def run(graph_input: MessagesState | Command[bool], thread: str) -> None:
+    """Run the graph; print what it waits for, or the response."""
     config: RunnableConfig = {"configurable": {"thread_id": thread}}
-    stream: Any = graph.stream(graph_input, config, stream_mode="messages")
-    for chunk, _ in stream:
-        if chunk.type == "AIMessageChunk":
-            print(chunk.text, end="", flush=True)
-    print()
-    return graph.get_state(config).interrupts
+    state = graph.invoke(graph_input, config)
+    waiting = graph.get_state(config).interrupts
+    for each in waiting:
+        print("Asked:", each.value)
+    if not waiting:
+        print("Response:", state["messages"][-1].text)
 
 
-def send(text: str, thread: str) -> tuple[Interrupt, ...]:
+def send(text: str, thread: str) -> None:
     """Send a message of the user."""
     print(f"User {thread}: {text}")
-    return run({"messages": [HumanMessage(text)]}, thread)
+    run({"messages": [HumanMessage(text)]}, thread)
 
 
 # %% [markdown]
@@ -103,28 +88,24 @@ def send(text: str, thread: str) -> tuple[Interrupt, ...]:
 # Anna's second prompt contains her first turn; Ben's thread knows nothing of it.
 
 # %%
-for text in ("I am Anna. I travel with two children.", "What is my name?"):
-    send(text, "anna")
-assert not send("Do you know my name?", "ben")
+send("I am Anna. I travel with two children.", "anna")
+send("What is my name?", "anna")
+send("Do you know my name?", "ben")
 
 # %% [markdown]
 # ## Approve
+#
+# `Command(resume=…)` is the decision of the human.
 
 # %%
-waiting = send("Book the ferry to the island for all of us.", "anna")
-print("Asked:", [each.value for each in waiting])
-if not waiting:
-    raise SystemExit("The model did not call the tool; take a larger model.")
-
+send("Book the ferry to the island for all of us.", "anna")
 run(Command(resume=True), "anna")
 print("Booked:", booked)
-assert booked
 
 # %% [markdown]
 # ## Decline
 
 # %%
-if not send("Book the ferry to the lighthouse for two.", "ben"):
-    raise SystemExit("The model did not call the tool; take a larger model.")
+send("Book the ferry to the lighthouse for two.", "ben")
 run(Command(resume=False), "ben")
-assert len(booked) == 1
+print("Booked:", booked)

@@ -5,20 +5,6 @@ tool call, so that a small model does not answer without it. The model must be
 trained for tool use.
 """
 
-# %% tags=["check"]
-import lmstudio_integrations as lms
-
-try:
-    info = lms.llm().get_info()
-except lms.LMStudioError as error:
-    raise SystemExit(error) from None
-print("Model:", info.model_key)
-if not info.trained_for_tool_use:
-    able = [m for m in lms.list_downloaded_models("llm") if m.trained_for_tool_use]
-    names = ", ".join(m.model_key for m in able) or "none"
-    raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
-
-# %%
 import asyncio
 
 from llama_index.core.agent.workflow import FunctionAgent, ToolCallResult
@@ -41,7 +27,7 @@ def departures(destination: str) -> str:
 
 async def main() -> None:
     """Run the agent and print its tool calls."""
-    llm = await LMStudio(temperature=0).aload()
+    llm = await LMStudio(model="qwen/qwen3-4b", temperature=0).aload()
     agent = FunctionAgent(
         tools=[departures],
         llm=llm,
@@ -61,8 +47,6 @@ async def main() -> None:
         print(f"Tool call: {result.tool_name}({result.tool_kwargs})")
         print("Tool result:", result.tool_output.content)
     print("Response:", response)
-    if all(result.tool_output.is_error for result in results):
-        raise SystemExit("The model did not call the tool; take a larger model.")
 
 
 if __name__ == "__main__":

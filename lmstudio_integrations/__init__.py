@@ -27,12 +27,13 @@ _EXPORTS = {
         set_sync_api_timeout
     """,
     ".client.api.asynchronous": """
-        AsyncClient AsyncDownloadedEmbeddingModel AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM
-        AsyncPluginTool AsyncToolUseSession
+        AsyncClient AsyncDecisionModel AsyncDownloadedDecisionModel AsyncDownloadedEmbeddingModel
+        AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM AsyncPluginTool AsyncToolUseSession
     """,
     ".client.api.responses": "AsyncPredictionStream PredictionStream",
     ".client.api.sync": """
-        Client DownloadedEmbeddingModel DownloadedLlm EmbeddingModel LLM PluginTool ToolUseSession
+        Client DecisionModel DownloadedDecisionModel DownloadedEmbeddingModel DownloadedLlm EmbeddingModel LLM
+        PluginTool ToolUseSession
     """,
     ".errors": """
         LMStudioAuthenticationError LMStudioCancelledError LMStudioChannelClosedError
@@ -51,7 +52,7 @@ _EXPORTS = {
     ".types.cards": "Card CardModel CardRow Change Observation",
     ".types.chat": "AssistantMessage Chat SystemMessage ToolMessage UserMessage",
     ".types.confidence": "FieldConfidence",
-    ".types.config": "EmbeddingLoadModelConfig LlmLoadModelConfig LlmPredictionConfig",
+    ".types.config": "DecisionLoadModelConfig EmbeddingLoadModelConfig LlmLoadModelConfig LlmPredictionConfig",
     ".types.config_dicts": """
         EmbeddingLoadModelConfigDict GpuSettingDict LlmLoadModelConfigDict LlmPredictionConfigDict
     """,
@@ -61,12 +62,15 @@ _EXPORTS = {
     ".types.hosts": "HostStatus",
     ".types.machines": "Eviction HardwareSurvey LinkStatus LinkedDevice LoadedModel MemoryPlan PlannedModel",
     ".types.models": """
-        ChatTemplateInfo ContextUse DownloadProgressUpdate EmbeddingModelInfo EmbeddingModelInstanceInfo
-        InstanceProcessingState LlmInfo LlmInstanceInfo ModelInfo ModelInstanceInfo
+        ChatTemplateInfo ContextUse DecisionModelInfo DecisionModelInstanceInfo DownloadProgressUpdate
+        EmbeddingModelInfo EmbeddingModelInstanceInfo InstanceProcessingState LlmInfo LlmInstanceInfo ModelInfo
+        ModelInstanceInfo
     """,
     ".types.plugins": "ToolContent ToolImage ToolReport",
     ".types.reasoning": "ReasoningPart ReasoningReplay Thought",
-    ".types.decisions": "Choice ChoiceAnswer Decision Noul NoulAnswer NoulCriteria Score ScoreAnswer",
+    ".types.decisions": """
+        Calibration Choice ChoiceAnswer Decision Noul NoulAnswer NoulCriteria Score ScoreAnswer calibrate
+    """,
     ".types.reranking": "RerankResult RerankTemplate",
     ".types.results": """
         LlmPredictionFragment LlmPredictionStats PredictionEnd PredictionEvent PredictionResult

@@ -122,7 +122,7 @@ class LMStudioChannelClosedError(LMStudioServerError):
 
 
 class LMStudioWrongModelKindError(LMStudioServerError):
-    """An embedding model was called for text generation, or a language model for embeddings."""
+    """A model of one kind was called for what another kind does, such as an embedding model for text generation."""
 
 
 class LMStudioInsufficientResourcesError(LMStudioServerError):

@@ -34,7 +34,7 @@ class _NotPassedError(Exception):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options: a real LM Studio or none, what is recorded, and when faults happen."""
+    """Add the options: a real LM Studio or none, and what is recorded."""
     group = parser.getgroup("lmstudio")
     group.addoption(
         "--lmstudio-host",
@@ -54,13 +54,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="reject the connections of this package's clients to all servers that the test run has not started itself",
     )
-    group.addoption(
-        "--lmstudio-seed",
-        metavar="N",
-        type=int,
-        default=0,
-        help="when the faults of lmstudio_faults happen: with 0 at the first opportunity; any other number draws one",
-    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -77,12 +70,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
         environment.block()
         config.add_cleanup(environment.unblock)
-
-
-def pytest_report_header(config: pytest.Config) -> str | None:
-    """Show the seed, unless it is the default."""
-    seed = config.getoption("--lmstudio-seed")
-    return f"lmstudio: --lmstudio-seed={seed}" if seed else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -162,7 +149,6 @@ def lmstudio_faults(request: pytest.FixtureRequest, lmstudio_emulator: "Emulator
     from lmstudio_integrations.emulator import FaultProxy  # noqa: PLC0415 - see the docstring of the module
 
     node: pytest.Item = request.node
-    seed = int(request.config.getoption("--lmstudio-seed") or 0)
     name: str | None = getattr(request, "param", None)
     if name is None:
         pytest.fail("lmstudio_faults must be a parameter of the test or of its fixtures; getfixturevalue is too late")
@@ -170,7 +156,6 @@ def lmstudio_faults(request: pytest.FixtureRequest, lmstudio_emulator: "Emulator
     proxy = FaultProxy(
         lmstudio_emulator.address,
         None if name == "none" else name,
-        seed=seed,
         limit=marker.kwargs.get("limit", _FAULT_LIMIT) if marker else _FAULT_LIMIT,
     )
     with proxy:

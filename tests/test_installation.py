@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lmstudio_integrations import langchain
 from lmstudio_integrations._support import installation
 from lmstudio_integrations._support.installation import install_command
 
@@ -160,3 +161,12 @@ def test_the_extras_of_this_installation_have_requirements(extra: str, monkeypat
     assert not any(";" in requirement for requirement in declared[extra]), "the command knows no markers"
     names = {re.split(r"[<>=]", requirement)[0] for requirement in declared[extra]}
     assert {re.split(r"[<>=]", each)[0] for each in shlex.split(install_command(extra))} >= names
+
+
+def test_an_older_core_has_no_decisions_and_one_sentence_says_which_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "langchain_core.decisions", None)
+    monkeypatch.delitem(sys.modules, "lmstudio_integrations.langchain.classifiers", raising=False)
+    with pytest.raises(
+        ModuleNotFoundError, match=r"needs langchain-core 1\.8 or newer; run: .*'langchain-core>=1\.8'$"
+    ):
+        langchain.__getattr__("LMStudioClassifier")

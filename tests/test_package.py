@@ -34,7 +34,8 @@ PUBLIC = {
     """,
     f"{NAME}.langchain.middleware": "InvalidToolCallMiddleware RepeatedToolCallMiddleware ToolSearchMiddleware",
     f"{NAME}.llama_index": """
-        LMStudio LMStudioEmbedding LMStudioReranker LMStudioTokenizer LMStudioToolSpec LlamaIndexToolCallError register
+        LMStudio LMStudioEmbedding LMStudioEvaluator LMStudioReranker LMStudioSelector LMStudioTokenizer
+        LMStudioToolSpec LlamaIndexToolCallError register
     """,
     f"{NAME}.ray": "Embedder Generator Reranker",
     f"{NAME}.emulator": """
@@ -105,7 +106,7 @@ def test_the_page_lists_every_method_and_attribute_of_native_objects(prefix: str
         kind = getattr(lmstudio_integrations, prefix + name) if owner is None else type(owner)
         shown = {attribute for attribute in dir(kind) if not attribute.startswith("_")}
         assert {"close" if each == "aclose" else each for each in shown} == public, name
-    assert len(listed) == 13
+    assert len(listed) == 15
 
 
 def annotated(found: Any) -> Iterator[Any]:

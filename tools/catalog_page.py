@@ -4,12 +4,12 @@ import re
 
 from pydantic import BaseModel
 
-from lmstudio_integrations.emulator import DeviceEntry, ModelEntry
+from lmstudio_integrations.emulator import DeviceEntry, ModelEntry, PluginEntry
 from tools import ROOT
 
 PAGE = ROOT / "docs/tools/catalog.md"
 
-TABLES: dict[str, type[BaseModel]] = {"model": ModelEntry, "device": DeviceEntry}
+TABLES: dict[str, type[BaseModel]] = {"model": ModelEntry, "device": DeviceEntry, "plugin": PluginEntry}
 
 _TABLE = re.compile(r"(<!-- fields of a (\w+) -->\n\n)(?:\|.*\n)*")
 

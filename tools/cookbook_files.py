@@ -1,24 +1,29 @@
-"""A hook of mkdocs that puts the files of `cookbook/` on the site, and links them where a page names one.
+"""A hook of mkdocs that puts the recipes and the other files of `cookbook/` on the site.
 
-A page that says `cookbook/langchain_chain.py` has the file to download: the recipe can be run without a clone. Pages of
-recipes may leave out the folder.
+Each recipe has a page. A page that says `cookbook/langchain_tools.py` has the file to download, so that the recipe can
+be run without a clone. Pages of recipes may leave out the folder.
 """
 
 import re
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from mkdocs.utils import get_relative_url
 
-from tests.cookbook.recipes import COOKBOOK, OUTPUTS
+from tests.cookbook.recipes import COOKBOOK, OUTPUTS, RECIPES
+from tools.recipe_pages import render
 
 FOLDER = "cookbook/"
 NAMED = re.compile(r"<code>([\w./-]+)</code>(?!</a>)")
 
 
+@event_priority(50)  # before the plugin `redirects`, which reports targets that are not there yet
 def on_files(files: Files, config: MkDocsConfig) -> None:
-    """Add the files; the cookbook's own pages are not part of the site."""
+    """Add the pages of the recipes, and the files; the cookbook's own pages are not part of the site."""
+    for recipe in RECIPES:
+        files.append(File.generated(config, f"recipes/{recipe.name}.md", content=render(recipe)))
     for path in sorted(COOKBOOK.rglob("*")):
         name = path.relative_to(COOKBOOK)
         if path.is_file() and path.suffix != ".md" and not {*name.parts} & {*OUTPUTS}:

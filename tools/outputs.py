@@ -96,16 +96,25 @@ def run(cells: Sequence[str], host: str, *arguments: str) -> list[str]:
     """
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(IMAGES, folder, dirs_exist_ok=True)
-        done = subprocess.run(
-            [sys.executable, *WARNINGS, str(Path(__file__).with_name("cells.py")), *arguments],
-            input=json.dumps(cells),
-            cwd=folder,
-            env=environment(host),
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
+        return run_in(Path(folder), cells, host, *arguments)
+
+
+def run_in(folder: Path, cells: Sequence[str], host: str, *arguments: str) -> list[str]:
+    """Do the same in another folder.
+
+    Raises:
+        SystemExit: If one of them fails, or warns.
+    """
+    done = subprocess.run(
+        [sys.executable, *WARNINGS, str(Path(__file__).with_name("cells.py")), *arguments],
+        input=json.dumps(cells),
+        cwd=folder,
+        env=environment(host),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
     if done.returncode or done.stderr:
         raise SystemExit(done.stderr)
     outputs: list[str] = json.loads(done.stdout)

@@ -1,10 +1,12 @@
-"""The pages of the recipes: `python -m tools.recipe_pages [RECIPE...]` runs recipes and writes `docs/recipes/`.
+"""The pages of the recipes, and the command that runs recipes: `python -m tools.recipe_pages [RECIPE...]`.
 
-A recipe runs on the emulator with its models loaded. jupytext reads it as a notebook, nbclient executes that, and
-nbconvert writes the page with what was printed and plotted. A program runs as a process; its page shows its docstring,
-its source and its output. The lines that check the loaded models are neither run nor shown. A page ends with a comment
-that has the digest of the recipe, of the models that it ran with, and of the page itself, so that
-`test_recipe_pages.py` notices what was changed and not run again.
+A page is the text of a recipe with what its cells printed. It exists only in the site, for which `cookbook_files.py`
+makes it. The command runs a recipe on the emulator and writes what it printed to `cookbook/printed/`, with the digest
+of the recipe, of the models that it ran with, and of the outputs, so that `test_recipe_pages.py` notices what was
+changed and not run again.
+
+The text of a recipe is in percent format: `# %%` begins a cell. A program runs as a whole; its page shows its
+docstring, its source and its output.
 """
 
 import argparse
@@ -12,41 +14,31 @@ import ast
 import hashlib
 import json
 import re
-import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import TypedDict
 
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED
-from tests.cookbook.recipes import CATALOG, RECIPES, TIMEOUT, Recipe, copy_cookbook, environment, run
-from tools import ROOT
-from tools.outputs import normalize
+from tests.cookbook.recipes import CATALOG, COOKBOOK, RECIPES, Recipe, copy_cookbook, run
+from tools import ROOT, outputs
 
-PAGES = ROOT / "docs/recipes"
-SHOWN = ["image/svg+xml", "image/png", "text/plain"]
-"""The forms of an output that a page can show, best first."""
-
-TEMPLATE = Path(__file__).with_name("recipe_page.md.j2")
-PACKAGES = ("ipykernel", "jupytext", "nbclient", "nbconvert")
-"""What the command needs of the group `cookbook`, besides what the recipes need."""
+PRINTED = COOKBOOK / "printed"
+CELL = re.compile(r"^# %%(.*)\n", re.MULTILINE)
+COMMENT = re.compile(r"^# ?", re.MULTILINE)
+DOCSTRING = re.compile(r'\A""".*?"""\s*', re.DOTALL)
 
 LANGUAGES = {".py": "python", ".html": "html"}
 """How the files of a program are highlighted."""
 
-DIGEST = re.compile(r"\n<!-- recipe: (\w*)[^>]*-->\n\Z")
-COMMENT = "\n<!-- recipe: {}, written by python -m tools.recipe_pages -->\n"
-
-CHECK = re.compile(r'^# %% tags=\["check"\]\n.*?(?=^# %%)', re.MULTILINE | re.DOTALL)
-"""The cell in which a recipe checks the loaded models, as the file has to, and a reader need not see."""
-
-SERVE = "Emulator, in the folder `cookbook`: `{}`"
 NOTE = (
     "The file is `cookbook/{name}.py`; see [how to run it](../recipes.md#run-a-recipe). "
-    "It ran on the emulator, with {models}."
+    "The outputs are from the emulator, with {models}."
 )
+PACKAGES = "Besides the extra `all`, it needs:\n\n```sh\npip install {}\n```"
 WITH = {
     "llm": "the small model `{}`",
     "embedding": "the embedding model `{}`",
@@ -57,156 +49,138 @@ WITH = {
 WIDTH = 84
 
 
-def page_of(recipe: Recipe) -> Path:
-    """Return where the page of a recipe is."""
-    return PAGES / f"{recipe.name}.md"
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A part of a page.
+
+    Attributes:
+        text: Markdown, or code.
+        language: That of the code; none for Markdown.
+        runs: Whether it is code that prints something when the recipe runs.
+    """
+
+    text: str
+    language: str = ""
+    runs: bool = False
 
 
-def images_of(recipe: Recipe) -> Path:
-    """Return the folder of the images that a recipe plots."""
-    return PAGES / f"{recipe.name}_files"
+def cells(recipe: Recipe) -> list[Cell]:
+    """Return the parts of the page of a recipe, in their order."""
+    source, *others = recipe.sources.values()
+    if recipe.program:
+        title, _, prose = (ast.get_docstring(ast.parse(source)) or "").partition("\n")
+        files = zip(recipe.files, others, strict=True)
+        return [
+            Cell(f"# {title.rstrip('.')}\n{prose}"),
+            Cell(DOCSTRING.sub("", source), "python", runs=True),
+            *(part for name, text in files for part in (Cell(f"The file `{name}`:"), code_of(name, text))),
+        ]
+    _, *parts = CELL.split(source)
+    return [
+        Cell(COMMENT.sub("", text)) if "[markdown]" in marker else Cell(text, "python", runs=True)
+        for marker, text in zip(parts[::2], parts[1::2], strict=True)
+    ]
 
 
-def digest(recipe: Recipe, text: str) -> str:
-    """Return the digest of a recipe, of its models in the catalog, and of the text of its page."""
-    models = [entry.model_dump(exclude_unset=True) for entry in CATALOG.models if entry.key in recipe.models]
-    parts = [list(recipe.sources.items()), models, text]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def with_digest(recipe: Recipe, text: str) -> str:
-    """Return a page with the comment."""
-    return text + COMMENT.format(digest(recipe, text))
-
-
-def is_current(recipe: Recipe, page: str) -> bool:
-    """Whether a page is what the command wrote for this recipe."""
-    return DIGEST.findall(page) == [digest(recipe, DIGEST.sub("", page))]
+def code_of(name: str, text: str) -> Cell:
+    """Return another file of a program."""
+    return Cell(text, LANGUAGES[Path(name).suffix])
 
 
 def note(recipe: Recipe) -> str:
-    """Return what follows the introduction: where the outputs are from, what to install, and what to serve."""
+    """Return what follows the introduction: where the outputs are from, and what to install."""
     models = [WITH[BUNDLED.get(key)].format(key) for key in recipe.models]
     text = NOTE.format(name=recipe.name, models=" and ".join(models))
-    paragraphs = [fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)]
-    if recipe.packages:
-        paragraphs.append(f"Also needs `pip install {' '.join(recipe.packages)}`.")
-    serve = " ".join(("lmsi serve --catalog catalog.toml", *(f"--load {key}" for key in recipe.models)))
-    paragraphs.append(SERVE.format(f"python {recipe.emulator}" if recipe.emulator else serve))
-    return "\n\n".join(paragraphs)
+    lines = fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return "\n\n".join([lines, PACKAGES.format(" ".join(recipe.packages))] if recipe.packages else [lines])
 
 
-def execute(source: str, folder: Path, host: str) -> Any:
-    """Execute the source of a notebook in a folder; return it with its outputs.
+def fenced(language: str, text: str) -> str:
+    """Return a code block."""
+    fence = "````" if "```" in text else "```"
+    return f"{fence}{language}\n{text.strip(chr(10))}\n{fence}"
+
+
+def render(recipe: Recipe) -> str:
+    """Return the page of a recipe."""
+    remaining = iter(printed(recipe))
+    first, *rest = cells(recipe)
+    blocks = [first.text.strip("\n"), note(recipe)]
+    for cell in rest:
+        blocks.append(fenced(cell.language, cell.text) if cell.language else cell.text.strip("\n"))
+        output = next(remaining) if cell.runs else ""
+        if output:
+            blocks.append(fenced("text", output))
+    return "\n\n".join(blocks) + "\n"
+
+
+# What the recipes print -----------------------------------------------------------------------------------------------
+
+
+class Printed(TypedDict):
+    """The file with what a recipe printed: a digest, and for each cell its lines."""
+
+    digest: str
+    outputs: list[list[str]]
+
+
+def path_of(recipe: Recipe) -> Path:
+    """Return the file with what a recipe printed."""
+    return PRINTED / f"{recipe.name}.json"
+
+
+def printed(recipe: Recipe) -> list[str]:
+    """Return what the cells of a recipe printed."""
+    return ["".join(f"{line}\n" for line in lines) for lines in load(recipe)["outputs"]]
+
+
+def load(recipe: Recipe) -> Printed:
+    """Return the file with what a recipe printed."""
+    content: Printed = json.loads(path_of(recipe).read_text(encoding="utf-8"))
+    return content
+
+
+def digest(recipe: Recipe, texts: Iterable[str]) -> str:
+    """Return the digest of a recipe, of its models in the catalog, and of what it printed."""
+    models = [entry.model_dump(exclude_unset=True) for entry in CATALOG.models if entry.key in recipe.models]
+    parts = [list(recipe.sources.items()), models, list(texts)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def is_current(recipe: Recipe) -> bool:
+    """Whether the outputs are those that the command wrote for this recipe."""
+    return load(recipe)["digest"] == digest(recipe, printed(recipe))
+
+
+def execute(recipe: Recipe) -> list[str]:
+    """Run a recipe on a server of its own, in a copy of the cookbook; return what its cells print.
 
     Raises:
         SystemExit: If a cell fails, or something is written to stderr, for example a warning.
     """
-    import jupytext
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
-
-    notebook = jupytext.reads(source, fmt="py:percent")
-    client = NotebookClient(
-        notebook,
-        timeout=TIMEOUT,
-        kernel_name="python3",
-        extra_arguments=["--log-level=ERROR"],  # it warns that its ports on this machine are not encrypted
-        coalesce_streams=True,
-        resources={"metadata": {"path": str(folder)}},
-    )
-    try:
-        client.execute(env=environment(host))
-    except CellExecutionError as error:
-        raise SystemExit(str(error)) from None
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    errors = "".join(output.text for output in outputs if output.get("name") == "stderr")
-    if errors:
-        raise SystemExit(errors)
-    return notebook
-
-
-def without_check(source: str) -> str:
-    """Return the source of a recipe as its page shows and runs it."""
-    return CHECK.sub("", source)
-
-
-def run_program(recipe: Recipe, folder: Path, host: str) -> Any:
-    """Run a program; return a notebook with its docstring, its source and its output.
-
-    Raises:
-        SystemExit: If it fails, or writes to stderr.
-    """
-    source, *others = recipe.sources.values()
-    source = without_check(source).replace("# %%\n", "")
-    (folder / recipe.path.name).write_text(source, encoding="utf-8")
-    done = run(recipe, folder, host)
-    if done.returncode or done.stderr:
-        raise SystemExit(done.stderr)
-    from nbformat import v4
-
-    title, _, prose = (ast.get_docstring(ast.parse(source)) or "").partition("\n")
-    cells = [
-        v4.new_markdown_cell(f"# {title.rstrip('.')}\n{prose}"),
-        v4.new_code_cell(
-            re.sub(r'\A""".*?"""\s*', "", source, flags=re.DOTALL),
-            outputs=[v4.new_output("stream", name="stdout", text=done.stdout)],
-        ),
-    ]
-    for name, text in zip(recipe.files, others, strict=True):
-        language = LANGUAGES[Path(name).suffix]
-        cells += [v4.new_markdown_cell(f"The file `{name}`:"), v4.new_code_cell(text, metadata={"language": language})]
-    return v4.new_notebook(cells=cells)
-
-
-def convert(recipe: Recipe, notebook: Any) -> tuple[str, Mapping[str, bytes]]:
-    """Return the page of an executed notebook, and its images by file name."""
-    from nbconvert import MarkdownExporter
-    from nbformat import v4
-    from traitlets.config import Config
-
-    notebook.cells.insert(1, v4.new_markdown_cell(note(recipe)))
-    title = notebook.cells[0].source.partition("\n")[0].removeprefix("# ")
-    config = Config(NbConvertBase={"display_data_priority": SHOWN})
-    exporter = MarkdownExporter(config=config, template_file=str(TEMPLATE))
-    exporter.register_filter("normalized", normalize)
-    resources: dict[str, Any] = {
-        "title": title,
-        "unique_key": recipe.name,
-        "output_files_dir": images_of(recipe).name,
-    }
-    text, resources = exporter.from_notebook_node(notebook, resources)
-    images: Mapping[str, bytes] = resources.get("outputs", {})
-    return text.strip() + "\n", images
-
-
-def render(recipe: Recipe) -> tuple[str, Mapping[str, bytes]]:
-    """Run a recipe on a server of its own; return its page and its images."""
-    with tempfile.TemporaryDirectory() as parent, Emulator(catalog=CATALOG, load=recipe.models) as server:
+    with tempfile.TemporaryDirectory() as parent, Emulator(catalog=CATALOG) as server:
         folder = copy_cookbook(Path(parent))
-        if recipe.program:
-            notebook = run_program(recipe, folder, server.address)
-        else:
-            notebook = execute(without_check(recipe.path.read_text(encoding="utf-8")), folder, server.address)
-    return convert(recipe, notebook)
+        if not recipe.program:
+            code = [cell.text for cell in cells(recipe) if cell.runs]
+            return outputs.run_in(folder, code, server.address)
+        done = run(recipe, folder, server.address)
+        if done.returncode or done.stderr:
+            raise SystemExit(done.stderr)
+        return [done.stdout]
 
 
 def write(recipes: Iterable[Recipe]) -> None:
-    """Run recipes and write their pages."""
+    """Run recipes and write what they print."""
     for recipe in recipes:
-        text, images = render(recipe)
-        shutil.rmtree(images_of(recipe), ignore_errors=True)
-        for name, data in images.items():
-            path = PAGES / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        PAGES.mkdir(exist_ok=True)
-        page_of(recipe).write_text(with_digest(recipe, text), encoding="utf-8")
-        print(page_of(recipe).relative_to(ROOT))
+        texts = [outputs.normalize(text) for text in execute(recipe)]
+        content = Printed(digest=digest(recipe, texts), outputs=[text.splitlines() for text in texts])
+        path_of(recipe).parent.mkdir(exist_ok=True)
+        path_of(recipe).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(path_of(recipe).relative_to(ROOT))
 
 
 if __name__ == "__main__":
     names = {recipe.name: recipe for recipe in RECIPES}
-    parser = argparse.ArgumentParser(description="Run recipes and write their pages.")
+    parser = argparse.ArgumentParser(description="Run recipes and write what they print.")
     parser.add_argument("recipes", nargs="*", choices=[*names, []], metavar="RECIPE")
     write([names[name] for name in parser.parse_args().recipes] or RECIPES)

@@ -1,10 +1,11 @@
-"""Models that work beside a chat model, embedding models and rerankers: the fields that both frameworks share.
+"""Models that work beside a chat model: embedding models, rerankers and classifiers, as both frameworks share them.
 
-How the models stay loaded; how to embed, and the check of texts; how to rerank, and its calls.
+How the models stay loaded; how to embed, and the check of texts; how to rerank or decide, and the calls.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from pydantic import Field
 
@@ -15,18 +16,22 @@ from lmstudio_integrations._adapters.field_types import (
     LlmLoadConfig,
     ModelName,
 )
+from lmstudio_integrations._adapters.runtime import Calling, UsedModel
 from lmstudio_integrations._adapters.settings import ModelSettings
 from lmstudio_integrations.client.embeddings import LengthPolicy
 from lmstudio_integrations.client.models.model import Model
+from lmstudio_integrations.client.predictions.decisions.decider import Decider
+from lmstudio_integrations.client.predictions.decisions.deciding import DEFAULT_PERMUTATIONS
 from lmstudio_integrations.client.predictions.decisions.reranking import RerankParameters
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
-from lmstudio_integrations.client.transport.flows import arun, run
+from lmstudio_integrations.client.transport.flows import Flow, T, arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import LMStudioValueError, LMStudioWrongModelKindError
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind
+from lmstudio_integrations.types.decisions import Decision
 from lmstudio_integrations.types.embedding_prefixes import NO_PREFIXES, EmbeddingPrefixes, prefixes_of_family
 from lmstudio_integrations.types.reranking import OnRerankError, RerankResult, RerankTemplate
 
@@ -49,6 +54,10 @@ class AuxiliaryModelSettings(ModelSettings):
         assert isinstance(model, kind), "the kind of the adapter is that of its model"
         return model
 
+    def _with_model(self, mailbox_type: type[Mailbox], work: Callable[[Model], Flow[T]]) -> Flow[T]:
+        """Return what a flow of the model returns."""
+        return (yield from work(self._model(Model, mailbox_type)))
+
     @with_short_traceback
     def load(self) -> Self:
         """Load the model if it is not loaded; return this object.
@@ -56,14 +65,18 @@ class AuxiliaryModelSettings(ModelSettings):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        run(self._model(Model).get_info(load=True))
+        run(self._with_model(ThreadMailbox, _load))
         return self
 
     @with_short_traceback
     async def aload(self) -> Self:
         """Load the model if it is not loaded; see `load`."""
-        await arun(self._model(Model, LoopMailbox).get_info(load=True))
+        await arun(self._with_model(LoopMailbox, _load))
         return self
+
+
+def _load(model: Model) -> Flow[Any]:
+    return (yield from model.get_info(load=True))
 
 
 LENGTH_POLICY = (
@@ -199,3 +212,57 @@ class RerankerSettings(AuxiliaryModelSettings):
             "max_concurrency": self.max_concurrency,
             "errors": self.errors,
         }
+
+
+class DecisionSettings(AuxiliaryModelSettings):
+    """How to answer typed questions, with a language model or a decision model."""
+
+    _kind: ClassVar[ModelKind] = "llm"
+
+    load_config: LlmLoadConfig = None
+
+    if TYPE_CHECKING:
+        model_name: ModelName = DECLARED
+    else:
+        model_name = MODEL_NAME
+        """Another name of `model`."""
+
+    load_policy: LoadPolicy = Field(
+        default="get_or_load",
+        description="How the model is found or loaded; see `load_policy` of the language models. The default is "
+        "`get_or_load`.",
+    )
+
+    permutations: Count = Field(
+        default=DEFAULT_PERMUTATIONS,
+        description="In how many orders a language model is asked the options of a question; the answers are averaged, "
+        "because models prefer some letters. The default is 2.",
+    )
+
+    def _decide(self, state: object, questions: Mapping[str, Any]) -> Decision:
+        return run(self._with_model(ThreadMailbox, partial(self._ask, state, questions)))
+
+    async def _adecide(self, state: object, questions: Mapping[str, Any]) -> Decision:
+        return await arun(self._with_model(LoopMailbox, partial(self._ask, state, questions)))
+
+    def _ask(self, state: object, questions: Mapping[str, Any], model: Model) -> Flow[Decision]:
+        if isinstance(model, Decider):
+            return (yield from model.decide(state, questions))
+        assert isinstance(model, LanguageModel), "there are two kinds of models that decide"
+        return (yield from model.decide(state, questions, {"permutations": self.permutations}))
+
+    def _with_model(self, mailbox_type: type[Mailbox], work: Callable[[Model], Flow[T]]) -> Flow[T]:
+        """Return what a flow of the model returns. Whether it is a decision model, the server says, not its name."""
+        try:
+            return (yield from super()._with_model(mailbox_type, work))
+        except LMStudioWrongModelKindError as error:
+            if (error.display_data or {}).get("actualDomain") != "decision":
+                raise
+        used, calling = self._resolve_model(vars(self), "decision")
+        return (yield from work(used.model(calling, mailbox_type)))
+
+    def _resolve_model(self, values: Mapping[str, Any], kind: ModelKind | None = None) -> tuple[UsedModel, Calling]:
+        """Return the model of a call: a decision model, once one of that name was found."""
+        used, calling = super()._resolve_model(values, kind)
+        found = used.model(calling, ThreadMailbox).server_models.model_key("decision", values["model"])
+        return (used, calling) if kind or found is None else super()._resolve_model(values, "decision")

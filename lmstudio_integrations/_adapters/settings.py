@@ -375,11 +375,12 @@ class ModelSettings(ServerSettings):
 
     # Which model ----------------------------------------------------------------------------------------------------
 
-    def _resolve_model(self, values: Mapping[str, Any]) -> tuple[UsedModel, Calling]:
+    def _resolve_model(self, values: Mapping[str, Any], kind: ModelKind | None = None) -> tuple[UsedModel, Calling]:
         """Return the model of a call, and how it is called.
 
         Args:
             values: The settings of the call: the fields, and over them its arguments. Each adapter has `load_config`.
+            kind: The kind of the model, if not that of the adapter.
 
         Raises:
             LMStudioAuthenticationError: If a secret is missing that was left out when this object was pickled.
@@ -387,8 +388,9 @@ class ModelSettings(ServerSettings):
         """
         if self._runtime.dropped_secrets:
             self._check_secrets(values)
-        config = load_config_of(values, self._kind)
-        spec = ModelSpec.of(values, self._kind, None if config is None else config.to_json(), self._adapters)
+        kind = kind or self._kind
+        config = load_config_of(values, kind)
+        spec = ModelSpec.of(values, kind, None if config is None else config.to_json(), self._adapters)
         return self._runtime.used(spec), (tuple(timeouts_of(values).items()), values["max_retries"])
 
     # Hosts ----------------------------------------------------------------------------------------------------------
@@ -429,6 +431,8 @@ def load_config_of(values: Mapping[str, Any], kind: ModelKind) -> LoadSettings |
     if config is None and context_length is None:
         return None
     load_config = cast("type[LoadSettings]", LOAD_CONFIGS[kind])
+    if isinstance(config, BaseModel) and not isinstance(config, load_config):  # the field is of another kind of models
+        config = config.model_dump(exclude_unset=True)
     parsed = load_config.parse(config)
     if context_length is None:
         return parsed

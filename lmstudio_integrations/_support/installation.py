@@ -89,7 +89,14 @@ def _target(origin: dict[str, Any], extra: str) -> str | None:
 
 
 def public_name(
-    package: str, modules: Mapping[str, str], name: str, *, framework: str, distribution: str, extra: str | None = None
+    package: str,
+    modules: Mapping[str, str],
+    name: str,
+    *,
+    framework: str,
+    distribution: str,
+    extra: str | None = None,
+    versions: Mapping[str, str] | None = None,
 ) -> Any:
     """Return a public name of a package.
 
@@ -100,10 +107,11 @@ def public_name(
         framework: The top-level package of the framework.
         distribution: The distribution that provides it.
         extra: Our extra that installs it; `None` if there is none.
+        versions: The version from which on the framework has what a name needs, if that is newer than ours.
 
     Raises:
         AttributeError: If the package has no such name.
-        ModuleNotFoundError: If the framework is not installed; the message names the command.
+        ModuleNotFoundError: If the framework is not installed, or too old; the message names the command.
     """
     module = modules.get(name)
     if module is None:
@@ -113,5 +121,10 @@ def public_name(
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != framework:
             raise
+        version = (versions or {}).get(name)
+        if version and find_spec(framework):
+            needed = f"{distribution}>={version}"
+            text = f"{name} needs {distribution} {version} or newer; run: {package_command(repr(needed))}"
+            raise ModuleNotFoundError(text, name=error.name) from error
         command = install_command(extra) if extra else package_command(distribution)
         raise ModuleNotFoundError(f"{name} needs {distribution}; run: {command}", name=error.name) from error

@@ -14,19 +14,19 @@ from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.errors import LMStudioModelNotFoundError
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.machines import LOCAL
-from lmstudio_integrations.types.models import LlmInfo, ModelInfo, ModelInstanceInfo
+from lmstudio_integrations.types.models import DecisionModelInfo, LlmInfo, ModelInfo, ModelInstanceInfo
 
 SIZE_LIMIT = 2_000_000_000
 """Bytes on disk; a larger model is never loaded without being requested."""
 
 
 def downloaded_models(client: Client, kind: ModelKind | None = None) -> list[ModelInfo]:
-    """Return the downloaded models, of one kind or of both, by key."""
+    """Return the downloaded models, or those of one kind, by key."""
     return sorted((model.info for model in client.list_downloaded_models(kind)), key=lambda info: info.model_key)
 
 
 def loaded_models(client: Client, kind: ModelKind | None = None) -> list[ModelInstanceInfo]:
-    """Return the loaded instances, of one kind or of both, by identifier."""
+    """Return the loaded instances, or those of one kind, by identifier."""
     infos: list[ModelInstanceInfo] = []
     for handle in client.list_loaded_models(kind):
         try:
@@ -76,13 +76,14 @@ def _last_used_first(loaded: Iterable[ModelInstanceInfo]) -> list[ModelInstanceI
 if TYPE_CHECKING:
     from lmstudio_integrations.client.api.sync import Client
 
-TITLES = {"llm": "LLM", "embedding": "EMBEDDING"}
+TITLES = {"llm": "LLM", "embedding": "EMBEDDING", "decision": "DECISION"}
 
 
 def ls(
     *,
     llm: Annotated[bool, typer.Option("--llm", help="Only language models.")] = False,
     embedding: Annotated[bool, typer.Option("--embedding", help="Only embedding models.")] = False,
+    decision: Annotated[bool, typer.Option("--decision", help="Only decision models.")] = False,
     as_json: AsJson = False,
     host: Host = None,
     token: Token = None,
@@ -91,7 +92,8 @@ def ls(
     from lmstudio_integrations.cli._ls import downloaded_models, loaded_models  # noqa: PLC0415 - slow
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
 
-    kinds = {"llm" if llm else "", "embedding" if embedding else ""} - {""} or set(TITLES)
+    chosen = {"llm": llm, "embedding": embedding, "decision": decision}
+    kinds = [kind for kind, is_chosen in chosen.items() if is_chosen] or list(chosen)
     with Client(host, token) as client:
         downloaded = downloaded_models(client)
         shown = [info for info in downloaded if info.type in kinds]
@@ -155,6 +157,8 @@ def _loaded(count: int) -> str:
 
 
 def _abilities(info: ModelInfo) -> str:
+    if isinstance(info, DecisionModelInfo):
+        return "vision" if info.has_vision_adapter else ""
     if not isinstance(info, LlmInfo):
         return ""
     return ", ".join(name for name, has in (("tools", info.trained_for_tool_use), ("vision", info.vision)) if has)

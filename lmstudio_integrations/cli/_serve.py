@@ -8,7 +8,6 @@ import os
 import stat
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from random import Random
 from typing import Annotated, Any
 
 import typer
@@ -31,7 +30,7 @@ from lmstudio_integrations.emulator.models.catalog import (
     scripted_tools,
 )
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
-from lmstudio_integrations.emulator.server.context import DEFAULT_LIMITS, MIB, Limits
+from lmstudio_integrations.emulator.server.context import MIB, Limits
 from lmstudio_integrations.emulator.testing.faults import choose_faults, read_injections
 from lmstudio_integrations.emulator.testing.proxy import Injection, Proxy, ProxyThread
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioValueError
@@ -200,8 +199,8 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         list[str] | None,
         typer.Option(
             metavar="FAULT",
-            help="A fault that clients see: NAME, NAME:0.1 with a probability, or NAME:0.1@predict of one operation "
-            "(predict, complete, embed, load or another endpoint). May be repeated. The FAULT list prints the names.",
+            help="A fault that clients see: NAME, or NAME:0.1 with a probability. May be repeated. The FAULT list "
+            "prints the names.",
         ),
     ] = None,
     announce: Annotated[  # noqa: FBT002 - a flag
@@ -212,7 +211,6 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
             "in which LM Studio writes its own.",
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(metavar="N", help="What draws the faults: the same number draws the same.")] = 0,
 ) -> None:
     """Run a server that speaks LM Studio's protocol, without LM Studio.
 
@@ -251,13 +249,13 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     with contextlib.ExitStack() as stack:
         if not quiet:
             stack.enter_context(log_as_notes())
-        proxy = stack.enter_context(proxy_of(injections, host, ports, seed)) if injections else None
+        proxy = stack.enter_context(proxy_of(injections, host, ports)) if injections else None
 
         def on_ready() -> None:
             if proxy is not None:
                 proxy.upstream = emulator.address
                 proxy.open()
-                note(f"Faults, drawn with --seed {seed}: {', '.join(fault or ())}")
+                note(f"Faults: {', '.join(fault or ())}")
             port = emulator.port if proxy is None else proxy.port
             stack.enter_context(announcement(port) if announce else contextlib.nullcontext())
             reach = FOUND if announce else how_to_reach(host, port, first)
@@ -327,22 +325,14 @@ def show(
 
 
 @contextlib.contextmanager
-def proxy_of(injections: Sequence[Injection], host: str, ports: Sequence[int], seed: int) -> Generator[Proxy]:
+def proxy_of(injections: Sequence[Injection], host: str, ports: Sequence[int]) -> Generator[Proxy]:
     """Return a proxy with faults that has its port, and that the emulator stands behind once it is open.
 
     Raises:
         LMStudioOSError: If no port is free.
     """
     with ProxyThread() as thread:
-        proxy = Proxy(
-            thread,
-            "",
-            injections,
-            host=host,
-            ports=ports,
-            random=Random(seed),  # noqa: S311 - no secret
-            max_message_bytes=DEFAULT_LIMITS.message_bytes,
-        )
+        proxy = Proxy(thread, "", injections, host=host, ports=ports)
         try:
             yield proxy
         finally:

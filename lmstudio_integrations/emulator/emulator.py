@@ -30,7 +30,6 @@ from lmstudio_integrations.emulator.models.catalog import (
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.models.clock import Clock, SystemClock
 from lmstudio_integrations.emulator.models.registry import ModelRegistry
-from lmstudio_integrations.emulator.plugins import create_plugin
 from lmstudio_integrations.emulator.server.clients import Authenticator
 from lmstudio_integrations.emulator.server.context import DEFAULT_LIMITS, Limits, ServerState
 from lmstudio_integrations.emulator.server.replay import ReplayConnection
@@ -129,7 +128,7 @@ class Emulator:
         self._new_server = partial(Server, authenticator=Authenticator(tokens), host=host, port=port, origins=origins)
         self._matcher: Matcher | None = None
         self._load = tuple(load)
-        self._plugins = {entry.identifier: create_plugin(entry) for entry in self.catalog.plugins}
+        self._plugins = {entry.identifier: entry for entry in self.catalog.plugins}
         self._engines = engines
         self._clock = clock or SystemClock()
         self._auto_evict = auto_evict

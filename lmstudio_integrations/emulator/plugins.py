@@ -1,35 +1,23 @@
-"""Plugins of the server: Python functions as tools, and generators, which write messages in place of a model."""
+"""Plugins of the catalog: Python functions as tools, and generators, which write messages in place of a model."""
 
 import asyncio
 import contextlib
 import inspect
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import partial
-from itertools import count
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import to_jsonable_python
 
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.threads import run_in_thread
-from lmstudio_integrations.emulator.engines.base import LoadRequest
-from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel, parse_rules
+from lmstudio_integrations.emulator.engines.scripted import parse_rules
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.requests import ARTIFACT, kebab_case
-from lmstudio_integrations.types.functions import Tool, ToolCallContext, ToolFunctionDef, ToolInput, parse_tools
-
-MAX_QUEUED = 100
-"""Texts of a call that wait to be sent. A function that reports faster has to wait."""
-
-_RECHECK_SECONDS = 0.1
-"""Seconds after which a function that waits looks whether its call was aborted."""
-
-MAX_THREADS = 256
-"""Functions of one plugin that run in threads at once. An aborted one counts until it returns."""
+from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef, ToolInput, parse_tools
 
 
 class CatalogTable(BaseModel):
@@ -40,22 +28,19 @@ class CatalogTable(BaseModel):
     )
 
 
-PluginKind = Literal["functions", "generator"]
-"""What a plugin is, by the field that says so."""
-
-
 class PluginEntry(CatalogTable):
-    """One plugin of the catalog: Python functions, or a generator.
+    """One plugin of the catalog: Python functions, or a generator."""
 
-    `identifier` is `owner/name`, in lower case letters, digits and hyphens. Exactly one of these fields says what it
-    is: `functions` are tools as `act` takes them, and `generator` is whether it writes messages in place of a model.
-    `rules` are those of a generator, as scripted models have them.
-    """
-
-    identifier: str
-    functions: tuple[Any, ...] = ()
-    generator: bool = False
-    rules: Annotated[tuple[Any, ...], Field(alias="rule")] = ()
+    identifier: Annotated[
+        str,
+        Field(
+            description="`owner/name`; the MCP server `Weather Report` of LM Studio's `mcp.json` is "
+            "`mcp/weather-report`."
+        ),
+    ]
+    functions: Annotated[tuple[Any, ...], Field(description="In Python only: functions as tools.")] = ()
+    generator: Annotated[bool, Field(description="With `true`, it responds in place of a model.")] = False
+    rules: Annotated[tuple[Any, ...], Field(alias="rule", description="The rules of a generator.")] = ()
 
     @field_validator("identifier")
     @classmethod
@@ -81,180 +66,95 @@ class PluginEntry(CatalogTable):
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
-        kinds = [kind for kind in get_args(PluginKind) if getattr(self, kind)]
-        if len(kinds) != 1:
-            names = " and ".join(kinds) or "none of them"
-            raise LMStudioValueError(f"it needs exactly one of {', '.join(get_args(PluginKind))}, and has {names}")
-        if self.rules and not self.generator:
-            raise LMStudioValueError("rules: only a plugin with 'generator' has it, and this one has 'functions'")
+        if self.generator == bool(self.functions) or (self.functions and self.rules):
+            found = [name for name in ("functions", "generator", "rules") if getattr(self, name)]
+            raise LMStudioValueError(
+                f"it needs either functions, or generator = true with rules; it has {' and '.join(found) or 'neither'}"
+            )
         return self
 
     @property
-    def kind(self) -> PluginKind:
+    def kind(self) -> Literal["functions", "generator"]:
         """What it is."""
         return "generator" if self.generator else "functions"
-
-
-class GeneratorPlugin:
-    """A plugin that writes messages.
-
-    Args:
-        identifier: Its identifier, `owner/name`.
-        rules: Its rules, in the form of the catalog.
-    """
-
-    def __init__(self, identifier: str, rules: Sequence[Any]) -> None:
-        self.identifier = identifier
-        self._engine = ScriptedEngine()
-        self._request = LoadRequest(key=identifier, kind="llm", engine_settings={"rules": rules})
-
-    async def start(self) -> ScriptedModel:
-        """Return what writes one message. A rule for loads applies to it.
-
-        Raises:
-            WireError: If a rule says so.
-        """
-        return await self._engine.load(self._request, lambda _progress: None)
-
-
-@dataclass(frozen=True, slots=True)
-class CallReports:
-    """Where a running call reports to.
-
-    Attributes:
-        status: Called with what it is doing.
-        warn: Called with a problem that it has solved by itself.
-    """
-
-    status: Callable[[str], None]
-    warn: Callable[[str], None]
-
-
-class FunctionPlugin:
-    """A plugin of Python functions, as `act` takes them.
-
-    A function runs in a thread, an async one on the server's event loop, where it must not block.
-
-    Args:
-        identifier: Its identifier, `owner/name`.
-        functions: The functions, or definitions of tools.
-
-    Raises:
-        LMStudioValueError: If there are none, two have one name, or one cannot be called by a model.
-    """
-
-    def __init__(self, identifier: str, functions: Iterable[ToolInput]) -> None:
-        self.identifier = identifier
-        self._functions = parse_functions(functions)
-        self._threads = threading.BoundedSemaphore(MAX_THREADS)
-        self._numbers = count()
-        self.tools: tuple[Tool, ...] = tuple(function.to_tool() for function in self._functions.values())
-
-    async def call(self, name: str, arguments: Mapping[str, Any], reports: CallReports) -> Any:
-        """Call a function and return its result, as JSON values.
-
-        Cancelling the task aborts the call: it cancels an async function, and is shown to others by their context.
-
-        Raises:
-            WireError: If the arguments do not fit, the function raises an exception, or its result is not JSON.
-        """
-        function, cancelled = self._functions[name], threading.Event()
-        context = _ReportingContext(name, next(self._numbers), cancelled, reports)
-        try:
-            with _as_wire_error():
-                # Both take a thread of a pool, as large arguments and results take long.
-                checked = await asyncio.to_thread(function.check, arguments)
-                result = await self._result(function, checked | dict.fromkeys(function.context_parameters, context))
-                return await asyncio.to_thread(_to_json, result)
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-
-    async def _result(self, function: ToolFunctionDef, arguments: dict[str, Any]) -> Any:
-        assert function.implementation is not None, "the plugin has checked it"
-        call = partial(function.implementation, **arguments)
-        result = call() if function.is_async else await self._in_thread(call)
-        return await result if inspect.isawaitable(result) else result
-
-    async def _in_thread(self, call: Callable[[], Any]) -> Any:
-        """Call a function in a thread of its own: one that never returns must not hold up others."""
-        if not self._threads.acquire(blocking=False):
-            raise WireError(f"{MAX_THREADS} functions of this plugin run already", suggestion="Call it again later.")
-
-        def run() -> Any:
-            try:
-                with _as_wire_error():  # here, as no future can hold a StopIteration
-                    return call()
-            finally:
-                self._threads.release()
-
-        try:
-            running = run_in_thread(run)
-        except RuntimeError as error:  # the process may have no more threads
-            self._threads.release()
-            raise WireError("This server cannot start another thread", cause=str(error)) from error
-        return await asyncio.wrap_future(running)
-
-
-Plugin = FunctionPlugin | GeneratorPlugin
-"""A plugin with tools, or one that writes messages."""
-
-
-def create_plugin(entry: PluginEntry) -> Plugin:
-    """Return the plugin of an entry of the catalog."""
-    if entry.generator:
-        return GeneratorPlugin(entry.identifier, entry.rules)
-    return FunctionPlugin(entry.identifier, entry.functions)
 
 
 def parse_functions(functions: Iterable[ToolInput]) -> dict[str, ToolFunctionDef]:
     """Return functions by the names of their tools.
 
     Raises:
-        LMStudioValueError: If there are none, two have one name, or one cannot be called by a model.
+        LMStudioValueError: If two have one name, or one cannot be called by a model.
     """
-    inputs = list(functions)
-    if not inputs:
-        raise LMStudioValueError("a plugin needs at least one function")
-    tools = parse_tools(inputs)
+    tools = parse_tools(list(functions))
     for name, tool in tools.items():
         if tool.implementation is None:
             raise LMStudioValueError(f"tool {name!r} has no implementation; a plugin can only call functions")
     return tools
 
 
-class _ReportingContext(ToolCallContext):
-    """Reports to the client of a call, from any thread."""
+class ReportingContext(ToolCallContext):
+    """Reports to the client of a call, from any thread.
 
-    def __init__(self, name: str, call_id: int, cancelled: threading.Event, reports: CallReports) -> None:
-        super().__init__(name, call_id, cancelled)
-        self._reports = reports
+    Args:
+        name: The name of the tool.
+        call_id: The number of the call.
+        send: Called on the event loop with each packet, which has no `callId` yet.
+    """
+
+    def __init__(self, name: str, call_id: int, send: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__(name, call_id, threading.Event())
+        self._send = send
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._queue = threading.BoundedSemaphore(MAX_QUEUED)
 
     def status(self, text: str) -> None:
         """Send the client what the function is doing."""
-        self._send(self._reports.status, text)
+        self._report({"type": "toolCallStatus", "statusText": shortened(str(text))})
 
     def warn(self, text: str) -> None:
         """Send the client a problem that the function has solved by itself."""
-        self._send(self._reports.warn, text)
+        self._report({"type": "toolCallWarn", "warnText": shortened(str(text))})
 
-    def _send(self, report: Callable[[str], None], text: str) -> None:
-        text = shortened(str(text))
+    def cancel(self) -> None:
+        """Tell the function that nobody waits for it any more."""
+        self._cancelled.set()
+
+    def _report(self, packet: dict[str, Any]) -> None:
         if threading.get_ident() == self._thread:
-            report(text)
+            self._send(packet)  # at once, as the next thing that the function does may end the call
             return
-        while not self.cancelled:
-            if self._queue.acquire(timeout=_RECHECK_SECONDS):
-                with contextlib.suppress(RuntimeError):  # the server has stopped
-                    self._loop.call_soon_threadsafe(self._deliver, report, text)
-                return
+        with contextlib.suppress(RuntimeError):  # the server has stopped
+            self._loop.call_soon_threadsafe(self._send, packet)
 
-    def _deliver(self, report: Callable[[str], None], text: str) -> None:
-        self._queue.release()
-        report(text)
+
+async def call_function(function: ToolFunctionDef, arguments: Mapping[str, Any], context: ReportingContext) -> Any:
+    """Call a function and return its result, as JSON values.
+
+    It runs in a thread of its own, an async one on the server's event loop, where it must not block. Cancelling the
+    task aborts the call: it cancels an async function, and is shown to others by their context.
+
+    Raises:
+        WireError: If the arguments do not fit, the function raises an exception, or its result is not JSON.
+    """
+    assert function.implementation is not None, "the entry has checked it"
+    try:
+        with _as_wire_error():
+            # Both take a thread of a pool, as large arguments and results take long.
+            checked = await asyncio.to_thread(function.check, arguments)
+            checked |= dict.fromkeys(function.context_parameters, context)
+            call = partial(function.implementation, **checked)
+            # Not of a pool: a function that never returns must not hold up others.
+            result = call() if function.is_async else await asyncio.wrap_future(run_in_thread(partial(_run, call)))
+            result = await result if inspect.isawaitable(result) else result
+            return await asyncio.to_thread(_to_json, result)
+    except asyncio.CancelledError:
+        context.cancel()
+        raise
+
+
+def _run(call: Callable[[], Any]) -> Any:
+    with _as_wire_error():  # in the thread, as no future can hold a StopIteration
+        return call()
 
 
 @contextlib.contextmanager

@@ -40,7 +40,13 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     return public_name(
-        __name__, _MODULES, name, framework="langchain_core", distribution="langchain-core", extra="langchain"
+        __name__,
+        _MODULES,
+        name,
+        framework="langchain_core",
+        distribution="langchain-core",
+        extra="langchain",
+        versions={"LMStudioClassifier": "1.8"},
     )
 
 

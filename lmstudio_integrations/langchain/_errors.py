@@ -8,7 +8,11 @@ defines whether a retry can help (`is_retryable`).
 from langchain_core import exceptions as core
 
 from lmstudio_integrations import errors
+from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations.client.support.tracebacks import short_traceback
+
+AUXILIARY_ADAPTERS: AdapterNames = (("embedding", "LMStudioEmbeddings"), ("decision", "LMStudioClassifier"))
+"""What errors name for models of other kinds than language models."""
 
 _BASES: dict[type[errors.LMStudioError], type[core.ModelError]] = {
     errors.LMStudioError: core.ModelError,

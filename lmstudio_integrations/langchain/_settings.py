@@ -26,7 +26,7 @@ from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
 from lmstudio_integrations.types._config_base import Settings
 from lmstudio_integrations.types.config import LlmLoadModelConfig
-from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
+from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEYS, parallel_of
 
 PACKAGE = NAME, __version__
 """Name and version of this package in traces."""
@@ -103,7 +103,7 @@ def concurrency(used: UsedModel, calling: Calling, values: Mapping[str, Any]) ->
 
 def _parallel_predictions(loaded: LoadedModelInfo) -> int | None:
     for field in loaded.load_config.get("fields", ()):
-        if field["key"] == PARALLEL_KEY:
+        if field["key"] == PARALLEL_KEYS["llm"]:
             return parallel_of(field.get("value"))
     return None
 

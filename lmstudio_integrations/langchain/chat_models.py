@@ -42,7 +42,7 @@ from lmstudio_integrations.langchain import (
     _structured,
     _tools,
 )
-from lmstudio_integrations.langchain._errors import translating_errors
+from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translating_errors
 from lmstudio_integrations.langchain._responses import ChunkStream
 from lmstudio_integrations.langchain._settings import ABILITIES, reported_profile
 from lmstudio_integrations.types.chat import WireHistory
@@ -84,7 +84,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         stop: field_types.StopStrings = field_types.DECLARED
         profile: field_types.TypedDescriptor[ModelProfile | None, ModelProfile] = field_types.DECLARED  # pyright: ignore[reportIncompatibleVariableOverride] - it is never `None` here
 
-    _adapters: ClassVar[AdapterNames] = (("llm", "ChatLMStudio"), ("embedding", "LMStudioEmbeddings"))
+    _adapters: ClassVar[AdapterNames] = (("llm", "ChatLMStudio"), *AUXILIARY_ADAPTERS)
     _ls_model_type: ClassVar[str] = "chat"
     _call: ClassVar[CallArguments] = CallArguments(
         request=CHAT_ARGUMENTS | {"stream"},

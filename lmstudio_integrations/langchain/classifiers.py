@@ -7,33 +7,31 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from langchain_core.decisions import BaseDecisionModel, ClassifierResponse
 from langchain_core.decisions.types import Question, State
 from langchain_core.messages import BaseMessage
-from pydantic import ConfigDict, Field
+from langchain_core.messages.block_translators.openai import convert_to_openai_image_block
+from pydantic import BaseModel, ConfigDict
 
-from lmstudio_integrations._adapters.auxiliary_model_settings import AuxiliaryModelSettings
-from lmstudio_integrations._adapters.field_types import DECLARED, MODEL_NAME, LlmLoadConfig, ModelName, Secret
+from lmstudio_integrations._adapters.auxiliary_model_settings import DecisionSettings
+from lmstudio_integrations._adapters.field_types import DECLARED, ModelName, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
-from lmstudio_integrations.client.predictions.decisions.deciding import DEFAULT_PERMUTATIONS
-from lmstudio_integrations.client.predictions.language_model import LanguageModel
-from lmstudio_integrations.client.transport.flows import arun, run
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
-from lmstudio_integrations.errors import LMStudioUnsupportedError
-from lmstudio_integrations.langchain._errors import translating_errors
+from lmstudio_integrations._support.typeguards import is_list, is_mapping
+from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError
+from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
 from lmstudio_integrations.langchain._settings import CORE_DESCRIPTIONS
-from lmstudio_integrations.types._numbers import Count
-from lmstudio_integrations.types.config import LoadPolicy, ModelKind
 from lmstudio_integrations.types.decisions import Decision
 
 _ROLES = {"human": "user", "ai": "assistant"}
 
 
-class LMStudioClassifier(AuxiliaryModelSettings, BaseDecisionModel):  # type: ignore[misc] # core wants a model
+class LMStudioClassifier(DecisionSettings, BaseDecisionModel):  # type: ignore[misc] # core wants a model
     """Answer typed questions about text, messages or JSON with probabilities, by any language model in LM Studio.
 
     Each question is one prediction of one token for each order of its options, with reasoning off; the state is
-    processed once. `confidence` is the highest probability: how sure the model is, not how often it is right. The
-    object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
-    between threads and event loops. The page `docs/langchain/classifier.md` goes on to routers and guards.
+    processed once. `confidence` is the highest probability: how sure the model is, not how often it is right. If the
+    model is a decision model, which the server says, all questions are one request to it, and `confidence` is its own;
+    such a model may also see images. The object holds settings and opens no connection before its first call. You can
+    copy it, pickle it, and share it between threads and event loops. The page `docs/langchain/classifier.md` goes on to
+    routers and guards.
 
     Needs langchain-core 1.8 or newer.
 
@@ -55,30 +53,12 @@ class LMStudioClassifier(AuxiliaryModelSettings, BaseDecisionModel):  # type: ig
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-    _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioClassifier"), ("embedding", "LMStudioEmbeddings"))
-    _kind: ClassVar[ModelKind] = "llm"
+    _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioClassifier"), *AUXILIARY_ADAPTERS)
     _framework_descriptions: ClassVar[Mapping[str, str]] = {"name": CORE_DESCRIPTIONS["name"]}
 
     if TYPE_CHECKING:
         api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
         model_name: ModelName = DECLARED
-    else:
-        model_name = MODEL_NAME
-        """Another name of `model`."""
-
-    load_config: LlmLoadConfig = None
-
-    load_policy: LoadPolicy = Field(
-        default="get_or_load",
-        description="How the model is found or loaded; see `load_policy` of the language models. The default is "
-        "`get_or_load`.",
-    )
-
-    permutations: Count = Field(
-        default=DEFAULT_PERMUTATIONS,
-        description="In how many orders the options of a question are asked, whose answers are averaged: models prefer "
-        "some letters. The default is 2.",
-    )
 
     @property
     def _provider(self) -> str:
@@ -100,27 +80,28 @@ class LMStudioClassifier(AuxiliaryModelSettings, BaseDecisionModel):  # type: ig
 
     def _classify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:
         with translating_errors():
-            model = self._model(LanguageModel)
-            flow = model.decide(_plain(state), _plain_questions(questions), {"permutations": self.permutations})
-            return _response(run(flow))
+            return _response(self._decide(_plain(state), _plain_questions(questions)))
 
     async def _aclassify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:
         with translating_errors():
-            model = self._model(LanguageModel, LoopMailbox)
-            flow = model.decide(_plain(state), _plain_questions(questions), {"permutations": self.permutations})
-            return _response(await arun(flow))
+            return _response(await self._adecide(_plain(state), _plain_questions(questions)))
 
 
 def _plain(value: Any) -> Any:
-    """Return a state as JSON: messages at any depth become dicts with a role and a content."""
+    """Return a state as JSON: messages at any depth become dicts with a role and a content, images have their URL."""
     if isinstance(value, BaseMessage):
         message: dict[str, Any] = {"role": _ROLES.get(value.type, value.type), "content": _plain(value.content)}
         if calls := getattr(value, "tool_calls", None):
             message["tool_calls"] = [{"name": call["name"], "args": call["args"]} for call in calls]
         return message
-    if isinstance(value, Mapping):
+    if is_mapping(value) and value.get("type") == "image":
+        try:
+            return convert_to_openai_image_block({str(name): each for name, each in value.items()})
+        except ValueError as error:
+            raise LMStudioValueError(f"an image in the state cannot be read: {error}") from error
+    if is_mapping(value):
         return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+    return [_plain(each) for each in value] if is_list(value) else value
 
 
 def _plain_questions(questions: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,7 +110,9 @@ def _plain_questions(questions: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         LMStudioUnsupportedError: If one asks for a place in an image.
     """
-    plain = {name: each if isinstance(each, Mapping) else each.model_dump() for name, each in questions.items()}
+    plain: dict[str, Any] = {
+        name: each.model_dump() if isinstance(each, BaseModel) else each for name, each in questions.items()
+    }
     for name, question in plain.items():
         if question.get("type") == "box":
             raise LMStudioUnsupportedError(

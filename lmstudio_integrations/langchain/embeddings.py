@@ -14,7 +14,7 @@ from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.langchain._errors import translating_errors
+from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translating_errors
 from lmstudio_integrations.types._numbers import Count
 
 _CHUNK_SIZE = "the text splitter's chunk size"
@@ -42,7 +42,7 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-    _adapters: ClassVar[AdapterNames] = (("llm", "ChatLMStudio"), ("embedding", "LMStudioEmbeddings"))
+    _adapters: ClassVar[AdapterNames] = (("llm", "ChatLMStudio"), *AUXILIARY_ADAPTERS)
 
     if TYPE_CHECKING:
         api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`

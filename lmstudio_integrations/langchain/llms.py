@@ -21,7 +21,7 @@ from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 from lmstudio_integrations.langchain import _responses, _settings
-from lmstudio_integrations.langchain._errors import translating_errors
+from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translating_errors
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PredictionResult
 
 
@@ -52,7 +52,7 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
         api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
         stop: StopStrings = DECLARED
 
-    _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioLLM"), ("embedding", "LMStudioEmbeddings"))
+    _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioLLM"), *AUXILIARY_ADAPTERS)
     _ls_model_type: ClassVar[str] = "llm"
     _call: ClassVar[CallArguments] = CallArguments(
         request=frozenset({"stream"}),

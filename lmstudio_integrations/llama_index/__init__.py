@@ -1,4 +1,4 @@
-"""LM Studio in LlamaIndex: language models, embeddings, rerankers and tools over the native protocol.
+"""LM Studio in LlamaIndex: language models, embeddings, rerankers, decisions and tools over the native protocol.
 
 Needs the `llama-index` extra. The classes are imported when they are first asked for. After `register()`, LlamaIndex
 also loads them from what `to_dict` wrote, such as the model of an extractor.
@@ -11,6 +11,8 @@ from lmstudio_integrations._support.installation import public_name
 
 if TYPE_CHECKING:
     from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError as LlamaIndexToolCallError
+    from lmstudio_integrations.llama_index.decisions import LMStudioEvaluator as LMStudioEvaluator
+    from lmstudio_integrations.llama_index.decisions import LMStudioSelector as LMStudioSelector
     from lmstudio_integrations.llama_index.embeddings import LMStudioEmbedding as LMStudioEmbedding
     from lmstudio_integrations.llama_index.llms import LMStudio as LMStudio
     from lmstudio_integrations.llama_index.rerankers import LMStudioReranker as LMStudioReranker
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 __all__ = [
     "LMStudio",
     "LMStudioEmbedding",
+    "LMStudioEvaluator",
     "LMStudioReranker",
+    "LMStudioSelector",
     "LMStudioTokenizer",
     "LMStudioToolSpec",
     "LlamaIndexToolCallError",
@@ -30,7 +34,9 @@ __all__ = [
 _MODULES = {
     "LMStudio": "llms",
     "LMStudioEmbedding": "embeddings",
+    "LMStudioEvaluator": "decisions",
     "LMStudioReranker": "rerankers",
+    "LMStudioSelector": "decisions",
     "LMStudioTokenizer": "tokenizer",
     "LMStudioToolSpec": "tool_spec",
     "LlamaIndexToolCallError": "_errors",

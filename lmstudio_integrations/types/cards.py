@@ -31,6 +31,7 @@ RowName = Literal[
     "honesty",
     "embedding",
     "reranking",
+    "decisions",
     "vision",
 ]
 

@@ -1,6 +1,7 @@
 """Questions that a model answers with probabilities, and the answers; see `docs/protocol.md#decisions`."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
@@ -199,3 +200,69 @@ def answer_of(question: Question, measured: Measured) -> Answer:
         return ChoiceAnswer(max(probabilities, key=probabilities.__getitem__), probabilities, **sure)
     score = sum(level * probability for level, probability in enumerate(measured.probabilities))
     return ScoreAnswer(score, options, probabilities, **sure)
+
+
+# Which answers to rely on ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How sure a model must be for its answer to be relied on, as `calibrate` found it.
+
+    Attributes:
+        threshold: The least probability of the answer; `math.inf` if no answer is to be relied on.
+        kept: How many of the examples have at least this probability.
+        errors: How many of these are wrong.
+        error_rate: The share of wrong answers to expect among those, `(errors + 1) / (kept + 2)`.
+    """
+
+    threshold: float
+    kept: int
+    errors: int
+    error_rate: float
+
+    def keeps(self, answer: Any) -> bool:
+        """Whether the model is sure enough of an answer, which may be one of langchain-core."""
+        return _most_probable(answer)[1] >= self.threshold
+
+
+def calibrate(answers: Iterable[Any], right: Iterable[object], *, error_rate: float = 0.1) -> Calibration:
+    """Return from which probability on answers to a question are relied on, by examples whose answers are known.
+
+    It is the lowest threshold at which the expected share of wrong answers is within the limit. Few examples prove
+    little, so that is `(errors + 1) / (kept + 2)`: eight answers without an error still mean one wrong of ten. Because
+    the threshold is chosen on these examples, even that is a little too good.
+
+    Args:
+        answers: What the model answered, also as answers of langchain-core.
+        right: What is right: a boolean for a `Noul`, a label for a `Choice`, a level for a `Score`.
+        error_rate: The share of wrong answers that is acceptable among those that are kept, between 0 and 1.
+
+    Raises:
+        LMStudioValueError: If an argument is invalid.
+    """
+    if not 0 < error_rate < 1:
+        raise LMStudioValueError(f"error_rate must be between 0 and 1, such as 0.1; got {error_rate!r}")
+    try:
+        judged = sorted(
+            (probability, str(value) == str(known))
+            for (value, probability), known in zip(map(_most_probable, answers), right, strict=True)
+        )
+    except ValueError as error:
+        raise LMStudioValueError(f"each answer needs what is right: {error}") from error
+    errors = sum(not is_right for _, is_right in judged)
+    for number, (threshold, is_right) in enumerate(judged):
+        kept, is_first = len(judged) - number, number == 0 or judged[number - 1][0] < threshold
+        expected = (errors + 1) / (kept + 2)
+        if is_first and expected <= error_rate:
+            return Calibration(threshold, kept, errors, expected)
+        errors -= not is_right
+    return Calibration(math.inf, 0, 0, 0.5)
+
+
+def _most_probable(answer: Any) -> tuple[object, float]:
+    """Return what an answer says, and how probable that is."""
+    if answer.type == "noul":
+        return answer.noul >= 0.5, max(answer.noul, 1 - answer.noul)
+    value = answer.choice if answer.type == "choice" else max(answer.probabilities, key=answer.probabilities.get)
+    return value, answer.probabilities[value]

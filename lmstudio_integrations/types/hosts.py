@@ -66,6 +66,7 @@ SAME_FILE: dict[ModelKind, str] = {
     "llm": "load the same file with the same settings everywhere",
     "embedding": "load the same file with the same settings everywhere, because vectors of different files cannot be "
     "compared",
+    "decision": "load the same file with the same settings everywhere",
 }
 """The remedy if a model is loaded differently on several hosts."""
 
@@ -96,11 +97,15 @@ def describe_values(by_host: Mapping[str, Any]) -> str:
     return ", ".join(f"{host}: {value}" for host, value in by_host.items())
 
 
-PARALLEL_KEY = "llm.load.numParallelSessions"
-"""The load setting that says how many predictions an instance runs at once."""
+PARALLEL_KEYS: Mapping[ModelKind, str] = {
+    "llm": "llm.load.numParallelSessions",
+    "embedding": "",
+    "decision": "decision.load.numParallelSessions",
+}
+"""The load setting that says how many calls an instance runs at once. Embedding models have none."""
 
-DEFAULT_PARALLEL: dict[ModelKind, int] = {"llm": 4, "embedding": 2}
-"""How many calls a host runs at once if it does not report it: LM Studio's default for language models. An embedding
+DEFAULT_PARALLEL: dict[ModelKind, int] = {"llm": 4, "embedding": 2, "decision": 4}
+"""How many calls a host runs at once if it does not report it: LM Studio's default for models with slots. An embedding
 model gets a batch of texts with each call, and the next batch should arrive before it has finished one."""
 
 _MAX_PARALLEL = 1023

@@ -114,6 +114,20 @@ def test_with_try_the_smallest_suitable_model_is_loaded(checks: Checks) -> None:
     assert found["embedding"]["found"] == "no embedding model is downloaded"
 
 
+def test_the_prefixes_of_an_embedding_model_and_decision_models_are_shown(checks: Checks) -> None:
+    models = [ModelEntry(key="nomic-embed-text-v1.5", kind="embedding"), ModelEntry(key="judge", kind="decision")]
+    with Emulator(models, load=["judge"]) as server:
+        _, found = checks("--host", server.address)
+    data = {each["key"]: each for each in found["models"]["models"]}
+    embedder = data["nomic-embed-text-v1.5"]
+    assert (embedder["query_prefix"], embedder["document_prefix"]) == ("search_query: ", "search_document: ")
+    assert "query_prefix" not in data["judge"]
+    details = "\n".join(found["models"]["details"])
+    assert "; 'search_query: ' before queries and 'search_document: ' before documents" in details
+    assert "judge: decisions" in details
+    assert [each["identifier"] for each in found["loaded"]["instances"]] == ["judge"]
+
+
 def test_what_each_chat_template_does_with_thoughts_is_shown_and_nothing_is_loaded_for_it(checks: Checks) -> None:
     loaded = [key for key in TEMPLATES if key not in {"rejected", "misplaced"}]
     models = [*(ModelEntry(key=key) for key in TEMPLATES), ModelEntry(key="embedder", kind="embedding")]

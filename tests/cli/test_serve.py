@@ -203,7 +203,7 @@ def test_faults_happen_to_the_clients_of_serve(serve: Serve, capsys: Capture) ->
         tried.append(address)
 
     flags = ("--scripted", "--model", "any-model", "--token", TOKEN, "--port", "0")
-    serve(check, *flags, "--fault", "connection-reset-mid-response@predict")
+    serve(check, *flags, "--fault", "connection-reset-mid-response")
     assert tried
     assert "fault: connection-reset-mid-response on predict" in capsys.readouterr().err
 
@@ -223,7 +223,7 @@ def test_the_faults_are_listed(run: Run, capsys: Capture) -> None:
 
 
 def test_a_wrong_fault_is_an_error(run: Run) -> None:
-    assert str(run("serve", "--fault", "load-fails@dance")).startswith("Error: unknown operation '")
+    assert str(run("serve", "--fault", "load-fails:often")).startswith("Error: the probability 'often'")
 
 
 @pytest.mark.parametrize(

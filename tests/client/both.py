@@ -17,6 +17,8 @@ from lmstudio_integrations.client.api.sync import (
     LLM,
     AvailableModel,
     Client,
+    DecisionModel,
+    DecisionNamespace,
     DownloadedModel,
     DownloadOption,
     EmbeddingModel,
@@ -33,6 +35,8 @@ from lmstudio_integrations.client.api.sync import (
 _WRAPPED = (
     LLM,
     AvailableModel,
+    DecisionModel,
+    DecisionNamespace,
     DownloadedModel,
     DownloadOption,
     EmbeddingModel,

@@ -107,7 +107,7 @@ def _item(message: dict[str, Any], endpoint: str = "") -> WireItem:
 async def _sent(connection: Any, action: Action, item: WireItem) -> list[Any]:
     """Return the frames that an action sends to the client; what is no frame, or no JSON, as text."""
     connection.reset_mock()
-    connection.deferred, connection.dripping, connection.silent = {}, set(), set()
+    connection.dripping, connection.silent = set(), set()
     await action(connection, item)
     sent = [call.args[1] for call in connection.send.await_args_list] + [
         call.args[0] for call in connection.repeat.mock_calls

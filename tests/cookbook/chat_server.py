@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from lmstudio_integrations.emulator import Emulator
-from tests.cookbook.recipes import COOKBOOK, environment
+from tests.cookbook.recipes import COOKBOOK, TOOLS, environment
 from tools.outputs import WARNINGS
 
 URL = re.compile(r"running on (http://127\.0\.0\.1:\d+)")
 STOP_TIMEOUT = 20
 
 ENDLESS: Mapping[str, Any] = {
-    "key": "endless",
+    "key": TOOLS,
     "rule": [
         {"when": {"last": "stall"}, "then": [{"fault": "stall"}]},
         {"when": {"last": "fail"}, "then": [{"text": "Every"}, {"error": "The engine failed."}]},

@@ -3,9 +3,6 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import llama_index.core
@@ -19,8 +16,8 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model, scripted_tools
 from lmstudio_integrations.types.functions import ToolCallContext
 from tests.cookbook.browser import open_page, start_browser
-from tests.cookbook.recipe_runs import Servers
 from tests.cookbook.recipes import CATALOG
+from tests.cookbook.recipes import scripted as scripted_models
 from tools.outputs import IMAGES
 
 if TYPE_CHECKING:
@@ -51,18 +48,11 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def font_cache() -> None:
-    """Let matplotlib find the fonts of this machine, of which it writes a note to stderr the first time."""
-    if find_spec("matplotlib"):
-        import_module("matplotlib.font_manager")
-
-
 @pytest.fixture(scope="module")
-def servers(font_cache: None) -> Iterator[Servers]:
-    """Servers that the recipes of a module share."""
-    with ExitStack() as stack:
-        yield Servers(stack)
+def recipe_server() -> Iterator[Emulator]:
+    """A server with the models that the recipes name, scripted and fast, which the recipes of a module share."""
+    with Emulator(catalog=scripted_models(CATALOG)) as server:
+        yield server
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

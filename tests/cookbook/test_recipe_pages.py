@@ -1,5 +1,6 @@
-"""The pages of the recipes: every recipe has one, its outputs are those of the recipe, and the command writes them."""
+"""The pages of the recipes: their outputs are those of the recipes, and the command writes them."""
 
+import json
 import re
 from pathlib import Path
 
@@ -9,10 +10,7 @@ from tests.cookbook import recipes
 from tests.cookbook.recipes import EMBEDDING, RECIPES, TOOLS, VISION, Recipe
 from tests.docs.snippets import read
 from tools import recipe_pages
-from tools.recipe_pages import DIGEST, PAGES, images_of, is_current, note, page_of, with_digest
-
-MISSING = Recipe("pages", packages=recipe_pages.PACKAGES).missing
-needs_jupyter = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+from tools.recipe_pages import PRINTED, cells, is_current, note, path_of, printed, render
 
 NOTEBOOK = """\
 # %% [markdown]
@@ -24,9 +22,7 @@ NOTEBOOK = """\
 print("run 01a1fd91-8e3e-7412-92d1-b0b07a95340c")
 
 # %%
-from IPython.display import SVG, display
-
-display(SVG('<svg xmlns="http://www.w3.org/2000/svg"></svg>'))
+number = 40
 
 # %% [markdown]
 # The end.
@@ -44,89 +40,91 @@ print(40 + 2)
 
 @pytest.fixture
 def recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recipe:
-    """A notebook in a folder of its own, whose page is not in `docs/`."""
-    folder = tmp_path / "cookbook"
-    folder.mkdir()
-    monkeypatch.setattr(recipes, "COOKBOOK", folder)
-    monkeypatch.setattr(recipe_pages, "PAGES", tmp_path / "docs")
+    """A notebook in a folder of its own."""
+    monkeypatch.setattr(recipes, "COOKBOOK", tmp_path)
+    monkeypatch.setattr(recipe_pages, "PRINTED", tmp_path / "printed")
     monkeypatch.setattr(recipe_pages, "ROOT", tmp_path)
-    (folder / "adding.py").write_text(NOTEBOOK, encoding="utf-8")
+    (tmp_path / "adding.py").write_text(NOTEBOOK, encoding="utf-8")
     return Recipe("adding", models=(TOOLS,))
 
 
-def test_a_page_is_what_the_command_wrote() -> None:
+def test_the_outputs_of_a_recipe_are_what_the_command_wrote() -> None:
     for recipe in RECIPES:
         command = f"run: python -m tools.recipe_pages {recipe.name}"
-        assert page_of(recipe).exists(), command
-        page = page_of(recipe).read_text(encoding="utf-8")
-        assert is_current(recipe, page), command
-        assert note(recipe) in page, command
+        assert path_of(recipe).exists(), command
+        assert is_current(recipe), command
 
 
-def test_every_page_and_every_image_is_of_a_recipe() -> None:
-    expected = {page_of(recipe) for recipe in RECIPES}
-    assert set(PAGES.glob("*.md")) == expected
-    assert {path for path in PAGES.iterdir() if path.is_dir()} <= {images_of(recipe) for recipe in RECIPES}
-    images = [path.relative_to(PAGES).as_posix() for path in PAGES.glob("*/*")]
-    shown = "".join(path.read_text(encoding="utf-8") for path in expected)
-    assert [name for name in images if f"]({name})" not in shown] == []
+def test_every_file_of_outputs_is_of_a_recipe_and_has_as_many_as_that_has_cells() -> None:
+    assert {*PRINTED.iterdir()} == {path_of(recipe) for recipe in RECIPES}
+    for recipe in RECIPES:
+        assert len(printed(recipe)) == sum(cell.runs for cell in cells(recipe)), recipe.name
 
 
-ROW = re.compile(r"^\| \[(.+)\]\(recipes/(\w+)\.md\) \| (.+) \| `(\w+)\.py` \|$", re.MULTILINE)
-NEEDS = {EMBEDDING: "an embedding model", TOOLS: "a model with", VISION: "a model with vision"}
+ROW = re.compile(r"^\| \[(.+)\]\(recipes/(\w+)\.md\) \| (.+) \|$", re.MULTILINE)
+NEEDS = {EMBEDDING: "an embedding model", VISION: "a model with vision"}
 
 
 def test_the_site_and_the_index_list_every_recipe_by_its_title() -> None:
-    rows = {name: (title, needs, file) for title, name, needs, file in ROW.findall(read("docs/recipes.md"))}
+    rows = {name: (title, needs) for title, name, needs in ROW.findall(read("docs/recipes.md"))}
     assert rows.keys() == {recipe.name for recipe in RECIPES}
     for recipe in RECIPES:
-        title, needs, file = rows[recipe.name]
-        assert file == recipe.name
-        assert page_of(recipe).read_text(encoding="utf-8").startswith(f"# {title}\n")
+        title, needs = rows[recipe.name]
+        assert render(recipe).startswith(f"# {title}\n")
         assert [need for key, need in NEEDS.items() if key in recipe.models and need not in needs] == []
-        assert f"]({recipe.name}.py)" in read("cookbook/README.md")
+        code = "".join(cell.text for cell in cells(recipe) if cell.runs)
+        assert ("a model with tool use" in needs) == ("tools" in code), recipe.name
         assert f": recipes/{recipe.name}.md" in read("mkdocs.yml")
 
 
+@pytest.mark.slow
 def test_what_was_changed_after_the_run_is_noticed(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = with_digest(recipe, "# A recipe\n")
-    assert is_current(recipe, page)
-    assert not is_current(recipe, "# A recipe\n")
-    assert not is_current(recipe, page.replace("A recipe", "Another recipe"))
+    recipe_pages.write([recipe])
+    assert is_current(recipe)
+    path = path_of(recipe)
+    content = path.read_text(encoding="utf-8")
+    path.write_text(content.replace("run …", "run 1"), encoding="utf-8")
+    assert not is_current(recipe)
+    path.write_text(content, encoding="utf-8")
     recipe.path.write_text(NOTEBOOK.replace("numbers", "letters"), encoding="utf-8")
-    assert not is_current(recipe, page)
+    assert not is_current(recipe)
     recipe.path.write_text(NOTEBOOK, encoding="utf-8")
-    assert is_current(recipe, page)
-    monkeypatch.setattr(recipe_pages, "CATALOG", recipes.renamed(recipes.CATALOG))
-    assert not is_current(recipe, page), "the rules of its model are no longer there"
+    assert is_current(recipe)
+    models = [each for each in recipes.CATALOG.models if each.key != TOOLS]
+    monkeypatch.setattr(recipe_pages, "CATALOG", recipes.CATALOG.model_copy(update={"models": tuple(models)}))
+    assert not is_current(recipe), "the rules of its model are no longer there"
 
 
 @pytest.mark.slow
-@needs_jupyter
-def test_the_command_writes_a_notebook_with_its_outputs_and_images(
+def test_the_page_of_a_notebook_has_its_cells_and_what_they_print(
     recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe_pages.write([recipe])
-    page = page_of(recipe).read_text(encoding="utf-8")
+    assert capsys.readouterr().out == "printed/adding.json\n"
+    content = (tmp_path / "printed/adding.json").read_text(encoding="utf-8")
+    assert json.loads(content)["outputs"] == [["run …"], []]
+    page = render(recipe)
     assert page.startswith("# A recipe\n\nAdds numbers.\n\nThe file is `cookbook/adding.py`; see [how to run")
-    assert 'c")\n```\n\n```text\nrun …\n```\n\n```python\nfrom IPython' in page
-    assert "![A recipe: what the recipe plots](adding_files/adding_3_0.svg)\n\nThe end.\n\n<!-- recipe: " in page
-    assert (images_of(recipe) / "adding_3_0.svg").read_bytes().startswith(b"<svg")
-    assert is_current(recipe, page)
-    assert capsys.readouterr().out == "docs/adding.md\n"
-    (tmp_path / "docs/adding_files/old.svg").touch()
-    recipe_pages.write([recipe])
-    assert [path.name for path in images_of(recipe).iterdir()] == ["adding_3_0.svg"]
+    assert 'c")\n```\n\n```text\nrun …\n```\n\n```python\nnumber = 40\n```\n\nThe end.\n' in page
 
 
 @pytest.mark.slow
-@needs_jupyter
 def test_the_page_of_a_program_has_its_docstring_and_its_sources_and_its_output(recipe: Recipe) -> None:
-    program = Recipe(recipe.name, models=recipe.models, program=True, files=("page.html",))
+    program = Recipe(recipe.name, models=recipe.models, program=True, packages=("adder",), files=("page.html",))
     program.path.write_text(PROGRAM, encoding="utf-8")
     program.path.with_name("page.html").write_text("<p>", encoding="utf-8")
     recipe_pages.write([program])
-    page = DIGEST.sub("", page_of(program).read_text(encoding="utf-8"))
-    assert page.startswith("# Add numbers\n\nIt is simple.\n\nThe file is")
+    page = render(program)
+    assert page.startswith(f"# Add numbers\n\nIt is simple.\n\n{note(program)}\n\n```python\nprint(40 + 2)\n```\n")
     assert "```python\nprint(40 + 2)\n```\n\n```text\n42\n```\n" in page
+    assert "```sh\npip install adder\n```" in page
     assert page.endswith("The file `page.html`:\n\n```html\n<p>\n```\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", ["1 / 0", "import warnings; warnings.warn('old')"])
+def test_a_recipe_that_fails_or_warns_is_not_written(recipe: Recipe, code: str) -> None:
+    recipe.path.write_text(f"# %% [markdown]\n# # A recipe\n\n# %%\n{code}\n", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        recipe_pages.write([recipe])
+    assert not path_of(recipe).exists()

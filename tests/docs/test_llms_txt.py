@@ -1,5 +1,6 @@
 """The files for language models: each page of the site in Markdown, and the list of them."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,10 +11,12 @@ import pytest
 
 pytest.importorskip("markdownify", reason="needs the docs group: uv sync --inexact --group docs")
 
+from tests.cookbook.recipes import RECIPES
 from tests.docs.snippets import ROOT
 from tools.search_boost import CONTRIBUTORS
 
-SOURCES = sorted(path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md"))
+FILES = [path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")]
+SOURCES = sorted([*FILES, *(f"recipes/{recipe.name}.md" for recipe in RECIPES)])
 CHANGELOG = "internals/changelog.md"
 SITE_TIMEOUT = 900
 
@@ -66,3 +69,11 @@ def test_a_recipe_page_links_the_file_that_it_shows(site: Path) -> None:
     assert '<a href="../../cookbook/langchain_tools.py" download>' in page
     source = (ROOT / "cookbook/langchain_tools.py").read_bytes()
     assert (site / "cookbook/langchain_tools.py").read_bytes() == source
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(SITE_TIMEOUT)
+def test_the_search_finds_every_recipe(site: Path) -> None:
+    index = json.loads((site / "search/search_index.json").read_text(encoding="utf-8"))
+    found = {entry["location"] for entry in index["docs"] if entry["text"]}
+    assert {f"recipes/{recipe.name}/" for recipe in RECIPES} <= found

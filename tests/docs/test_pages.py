@@ -14,9 +14,10 @@ from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.types.timeouts import ModelTimeouts
+from tests.cookbook.recipes import RECIPES
 from tests.docs.snippets import blocks, docstrings, read
 from tests.test_package import NAME
-from tools import catalog_page, faults_page
+from tools import catalog_page, faults_page, recipe_pages
 
 ROOT = Path(__file__).parents[2]
 GENERATED = {"protocol.md", "changelog.md"}
@@ -32,13 +33,16 @@ PAGES = sorted(
         "docs/internals/**/*.md",
         "docs/langchain/*.md",
         "docs/llama-index/*.md",
-        "docs/recipes/*.md",
         "docs/tools/*.md",
         "docs/troubleshooting/*.md",
+        "tools/*.md",
     )
     for path in ROOT.glob(pattern)
     if path.name not in GENERATED and path.name != "CHANGELOG.md"
 )
+RECIPE_PAGES = {f"docs/recipes/{recipe.name}.md": recipe for recipe in RECIPES}
+"""The pages that exist only on the site."""
+
 CODE = (
     *(f"{folder}/**/*.py" for folder in ("lmstudio_integrations", "tests", "tools", "benchmarks")),
     "cookbook/*",
@@ -64,6 +68,7 @@ FOREIGN = {
     "LANGSMITH_HIDE_OUTPUTS": "a variable of LangSmith",
     "OLLAMA_HOST": "a variable of Ollama",
     "OllamaLLM": "a class of langchain-ollama",
+    "OpenAIDecisions": "a class of langchain-openai",
     "HTTPS_PROXY": "a variable that many programs read",
     "http_client": _NO_COUNTERPART,
     "prompt_cache_key": _NO_COUNTERPART,
@@ -75,16 +80,21 @@ FOREIGN = {
     "use_responses_api": _NO_COUNTERPART,
     "as_chat_engine": "a method of LlamaIndex's indices",
     "max_iterations": "an argument of LlamaIndex's agents",
+    "recursion_limit": "a setting of LangGraph",
     "runtime_env": "an argument of `ray.init`",
-    "should_use_structured_outputs": "a setting of another integration",
     "write_stream": "a function of streamlit",
 }
 """Names in the pages that nothing here contains, and what they are."""
 
 
+def text_of(page: str) -> str:
+    """Return the text of a page."""
+    return recipe_pages.render(RECIPE_PAGES[page]) if page in RECIPE_PAGES else read(page)
+
+
 def spans(page: str) -> Iterator[str]:
     """Yield what a page has in backticks, without its code blocks."""
-    for span in SPAN.findall(FENCE.sub("", (ROOT / page).read_text(encoding="utf-8"))):
+    for span in SPAN.findall(FENCE.sub("", text_of(page))):
         yield " ".join(span.split())
 
 
@@ -117,15 +127,18 @@ def words_in_programs(page: str) -> set[str]:
     """Return the words in the programs on a page of the site, which `tests/cookbook` runs."""
     if not page.startswith("docs/"):
         return set()
-    return set(re.findall(r"\w+", " ".join(PROGRAM.findall((ROOT / page).read_text(encoding="utf-8")))))
+    return set(re.findall(r"\w+", " ".join(PROGRAM.findall(text_of(page)))))
 
 
 def test_every_path_on_a_page_exists() -> None:
-    named = [(page, span) for page in PAGES for span in spans(page) if PATH.fullmatch(span)]
+    named = [(page, span) for page in (*PAGES, *RECIPE_PAGES) for span in spans(page) if PATH.fullmatch(span)]
     assert [(page, span) for page, span in named if not exists(span)] == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "cookbook/README.md"])
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "cookbook/README.md", "tools/README.md"],
+)
 def test_the_links_of_a_page_outside_of_the_site_lead_somewhere(page: str) -> None:
     targets = [(ROOT / page).parent / link for link in LINK.findall((ROOT / page).read_text(encoding="utf-8"))]
     assert [target for target in targets if not target.exists()] == []
@@ -149,7 +162,7 @@ def test_every_name_on_the_pages_exists() -> None:
     known = known_words()
     unknown = {
         word
-        for page in PAGES
+        for page in (*PAGES, *RECIPE_PAGES)
         for span in spans(page)
         if not PATH.fullmatch(span) and (found := IDENTIFIER.fullmatch(span))
         for word in found[1].split(".")
@@ -159,7 +172,7 @@ def test_every_name_on_the_pages_exists() -> None:
 
 
 def test_every_module_that_a_page_runs_exists() -> None:
-    named = [(page, module) for page in PAGES for module in COMMAND.findall(read(page))]
+    named = [(page, module) for page in (*PAGES, *RECIPE_PAGES) for module in COMMAND.findall(text_of(page))]
     assert [(page, module) for page, module in named if find_spec(module) is None] == []
 
 

@@ -38,9 +38,6 @@ LEVEL = {
     "reportUnusedVariable": False,
 }
 
-RECIPE_PAGES = "docs/recipes/"
-"""The pages of the recipes, whose files are checked instead."""
-
 CHECKERS: dict[str, Callable[[Checks], list[Finding]]] = {
     "mypy": lambda checks: checks.mypy(plugin=False),
     "mypy with pydantic's plugin": lambda checks: checks.mypy(plugin=True),
@@ -77,7 +74,7 @@ WRONG_LINE = 21
 
 def documented() -> dict[str, list[Snippet]]:
     """Return what is shown to readers, by file or by docstring."""
-    shown = {page: on_page(page) for page in PAGES if not page.startswith(RECIPE_PAGES)}
+    shown = {page: on_page(page) for page in PAGES}
     for recipe in RECIPES:
         if recipe.packages:  # large packages; mypy and pyright check these recipes with the rest of the repository
             continue

@@ -11,7 +11,6 @@ from websockets.frames import CloseCode
 
 from lmstudio_integrations import errors
 from lmstudio_integrations.emulator.testing.actions import (
-    DEAD,
     NOISE,
     PINGS,
     Message,
@@ -20,6 +19,7 @@ from lmstudio_integrations.emulator.testing.actions import (
     finish,
     frames,
     freeze,
+    go_dead,
     half_close,
     packet,
     raw,
@@ -80,11 +80,6 @@ def _silent(action: Action) -> Callable[[Cell], None]:
     return act
 
 
-async def _restart(connection: ProxiedConnection, item: WireItem) -> None:
-    connection.proxy.upstream = connection.proxy.spare
-    await reset(connection, item)
-
-
 async def _without_log_probabilities(connection: ProxiedConnection, item: WireItem) -> None:
     """Request a prediction without log-probabilities in place of this one."""
     message = copy.deepcopy(item.message)
@@ -102,6 +97,11 @@ def _with_malformed_log_probabilities(message: Message) -> Message:
 
 def _needs_log_probabilities(surface: Surface) -> bool:
     return surface.kind == "reranker"
+
+
+def _restart(cell: Cell) -> None:
+    cell.proxy.upstream = cell.servers.spare.address
+    _applied(reset)(cell)
 
 
 def _go_away(cell: Cell) -> None:
@@ -189,11 +189,7 @@ _FIRST = (
         keepalive=2.0,
         then_on="new connection",
     ),
-    row("connection-dead-to-client-before-response", QUEUED, then_on="new connection"),
-    row("connection-dead-to-server-before-response", QUEUED, then_on="new connection"),
-    row("host-freezes-before-response", QUEUED, meanwhile=CONNECTING, then_on="either connection"),
     row("connection-reset-before-response", LOST, then_on="new connection"),
-    row("connection-closed-before-response", LOST, then_on="new connection"),
     row("server-restarts-before-response", LOST, then_on="new connection"),
     row(
         "engine-fails-before-response",
@@ -260,14 +256,11 @@ _FIRST = (
 _LAST = (
     row("last-packet-lost", CLOSED_EARLY, QUEUED),
     row("connection-dead-before-last-packet", IDLE, QUEUED, then_on="new connection"),
-    row("engine-stalls-before-last-packet", IDLE, QUEUED),
     row("response-endless", expires("timeout"), QUEUED),
     row("channel-close-lost", WORKS, None),
     row("last-packet-twice", WORKS),
-    row("channel-close-twice", WORKS, None),
     # A reranker has more texts to score after the first last packet.
     row("connection-closed-after-response", WORKS, reranker=None, then_on="new connection", noticed=True),
-    row("websocket-closed-after-response", WORKS, reranker=None, then_on="new connection", noticed=True),
     Row(
         "The server responds to a prompt that does not fit with an empty stream.",
         Phase.LAST,
@@ -345,7 +338,7 @@ _IDLE = (
         "The server restarts, with no model loaded.",
         Phase.IDLE,
         WORKS,
-        between=_applied(_restart),
+        between=_restart,
         then_on="new connection",
     ),
     Row("The model is unloaded.", Phase.IDLE, WORKS, between=_unload),
@@ -361,14 +354,14 @@ _IDLE = (
         Phase.IDLE,
         QUEUED,
         reranker=IDLE,  # it first asks for the model's info, which waits in no queue
-        between=_applied(DEAD, ends=False),
+        between=_applied(go_dead, ends=False),
         then_on="new connection",
     ),
     Row(
         "The connection goes dead, and the next call follows seconds of silence.",
         Phase.IDLE,
         WORKS,
-        between=_silent(DEAD),
+        between=_silent(go_dead),
         then_on="new connection",
     ),
     Row(

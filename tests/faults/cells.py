@@ -68,7 +68,6 @@ class Cell(Observer):
             servers.stage,
             servers.main.address,
             fault.inject,
-            spare=servers.spare.address,
             tls=tls,
             is_rejecting=not fault.listening,
             observer=self,

@@ -14,10 +14,8 @@ from tests.faults.model import CONNECTING, LOST, UNREACHABLE, WORKS, Outcome, Ro
 _CONNECT = (
     row("connection-refused", UNREACHABLE, then_on="new connection"),
     row("host-silent", CONNECTING, meanwhile=CONNECTING, then_on="new connection"),
-    row("connection-closed-on-connect", UNREACHABLE, then_on="new connection"),
     row("connection-reset-on-connect", UNREACHABLE, then_on="new connection"),
     row("other-web-server", UNREACHABLE, then_on="new connection"),
-    row("no-http", UNREACHABLE, then_on="new connection"),
 )
 
 _TLS = (
@@ -73,21 +71,13 @@ _UPGRADE = (
     row("handshake-rejected", UNREACHABLE, then_on="new connection"),
     row("gateway-unavailable", UNREACHABLE, then_on="new connection"),
     row("captive-portal", UNREACHABLE, then_on="new connection"),
-    row("redirect-loop", UNREACHABLE, then_on="new connection"),
-    row("wrong-handshake-key", UNREACHABLE, then_on="new connection"),
     row("connection-closed-mid-handshake", UNREACHABLE, then_on="new connection"),
-    row("connection-reset-mid-handshake", UNREACHABLE, then_on="new connection"),
-    row("byte-by-byte-from-handshake", WORKS),
 )
 
 _AUTHENTICATE = (
     row("authentication-unanswered", CONNECTING, then_on="new connection"),
-    row("host-freezes-in-authentication", CONNECTING, meanwhile=CONNECTING, then_on="new connection"),
     row("authentication-rejected", Outcome(LMStudioAuthenticationError), then_on="new connection"),
     row("unrelated-frames-in-authentication", WORKS),
-    row("authentication-twice", WORKS),
-    row("websocket-closed-in-authentication", LOST, then_on="new connection"),
-    row("connection-closed-in-authentication", LOST, then_on="new connection"),
     row("connection-reset-in-authentication", LOST, then_on="new connection"),
     row("connection-closed-after-authentication", LOST, then_on="new connection"),
 )

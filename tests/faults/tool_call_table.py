@@ -76,7 +76,7 @@ def _breaks(when: When, point: str, runs: int) -> Iterator[ToolFault]:
         ("The connection is closed.", actions.finish),
         ("The server closes its side of the connection (half-close).", actions.half_close),
         ("The connection is reset inside a frame.", actions.cut(actions.reset)),
-        ("The connection goes dead, and `keepalive` detects it.", actions.DEAD),
+        ("The connection goes dead, and `keepalive` detects it.", actions.go_dead),
     ):
         yield ToolFault(when, name, at(point, action), LOST, runs=runs)
     yield ToolFault(when, "The host freezes.", at(point, actions.freeze), TIMEOUT, "idle_timeout", runs)
@@ -111,7 +111,7 @@ TABLE: tuple[ToolFault, ...] = (
     ToolFault(
         When.AFTER,
         "The connection goes dead, and the next call follows at once.",
-        at(RESULT, actions.after(actions.DEAD)),
+        at(RESULT, actions.after(actions.go_dead)),
         LOST,
         unnoticed=True,
     ),

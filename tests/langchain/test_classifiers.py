@@ -1,8 +1,10 @@
 """`LMStudioClassifier`: the states and questions of langchain-core, its middlewares, and copies."""
 
 import asyncio
+import base64
 import pickle
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -13,9 +15,11 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.decisions import Box, Choice, ChoiceAnswer, ClassifierResponse, Noul, Score
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError, LMStudioWrongModelKindError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioClassifier
+from tests.support.web import PIXEL
 
 RULES = [
     {"when": {"last": "Answer with one word"}, "then": [{"probabilities": {"yes": 0.8, "no": 0.2}}]},
@@ -91,7 +95,7 @@ def test_what_no_model_answers_is_a_typed_error(classify: Callable[..., Classifi
     with pytest.raises(LMStudioUnsupportedError, match="'where' is a Box"):
         classify("x", where=Box(instructions="Where is it?"))
     image = {"type": "image", "base64": "AAAA", "mime_type": "image/png"}
-    with pytest.raises(LMStudioValueError, match="of the type 'image'"):
+    with pytest.raises(LMStudioValueError, match="of the type 'image_url'"):
         classify([HumanMessage([image])], urgent=URGENT)
 
 
@@ -102,6 +106,45 @@ def test_batches_copies_and_pickles(server: Emulator) -> None:
     assert copied == classifier
     requests: Any = [{"state": f"state {number}", "questions": {"urgent": URGENT}} for number in range(4)]
     assert [each.nouls["urgent"].noul for each in copied.batch(requests)] == pytest.approx([0.8] * 4)
+
+
+DECIDES = [{"then": [{"answers": {"urgent": 0.9, "sky": {"sunny": 0.7, "grey": 0.3}}}]}]
+QUESTIONS = {"urgent": URGENT, "sky": SKY}
+IMAGE = {"type": "image", "base64": base64.b64encode(PIXEL).decode(), "mime_type": "image/png"}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_decision_model_is_asked_all_questions_at_once(is_async: bool, count: int) -> None:
+    """Its kind is known after the first call, also if it is on several hosts."""
+    models = [{"key": "judge", "kind": "decision", "rule": DECIDES, "vision": True}]
+    with ExitStack() as stack:
+        servers = [stack.enter_context(Emulator(models)) for _ in range(count)]
+        host = [each.address for each in servers]
+        classifier = LMStudioClassifier(model="judge", host=host, load_config={"context_length": 2048})
+        request: Any = {"state": [HumanMessage(["What is it?", IMAGE])], "questions": QUESTIONS}
+        for _ in range(2):
+            response = asyncio.run(classifier.ainvoke(request)) if is_async else classifier.invoke(request)
+            assert response.nouls["urgent"].noul == 0.9
+            assert response.choices["sky"].confidence == 0.7
+        assert sum(each.loaded for each in classifier.hosts()) >= 1
+        assert classifier.load() is classifier
+        classifier.close()
+
+
+def test_the_kind_of_a_model_is_found_when_it_is_loaded(server: Emulator) -> None:
+    models: list[Any] = [{"key": "judge", "kind": "decision", "rule": DECIDES}, {"key": "vectors", "kind": "embedding"}]
+    with Emulator(models) as judges:
+        classifier = LMStudioClassifier(model="judge", host=judges.address, unload_on_close=True).load()
+        with pytest.raises(LMStudioUnsupportedError, match="does not support image input"):
+            classifier.invoke({"state": [HumanMessage([IMAGE])], "questions": {"urgent": URGENT}})
+        classifier.close()
+        with lms.Client(judges.address) as client:
+            assert client.list_loaded_models() == []
+        with pytest.raises(LMStudioWrongModelKindError, match=r'use LMStudioEmbeddings\(model="vectors"\)'):
+            LMStudioClassifier(model="vectors", host=judges.address).load()
+        with pytest.raises(LMStudioWrongModelKindError, match=r'use LMStudioClassifier\(model="judge"\)'):
+            ChatLMStudio(model="judge", host=judges.address).invoke("Hi")
 
 
 class Recorder(BaseCallbackHandler):
@@ -159,3 +202,17 @@ def test_the_guard_of_langchain_blocks_a_call_that_is_not_safe(server: Emulator)
     assert not ran
     assert [each.status for each in state["messages"] if isinstance(each, ToolMessage)] == ["error"]
     assert "delete_file" in str(server.predictions[0].prompt)
+
+
+@pytest.mark.slow
+def test_the_bundled_model_routes_and_guards() -> None:
+    with Emulator() as server:
+        settings: Any = {"model": "smollm2-135m-instruct", "host": server.address}
+        chat, classifier = ChatLMStudio(**settings, max_tokens=8), LMStudioClassifier(**settings)
+        choices = {"a": ModelChoice(chat, "about ships"), "b": ModelChoice(chat, "about planes")}
+        router = ModelRouterMiddleware(choices=choices, instructions="Which one?", classifier=classifier)
+        state: Any = create_agent(chat, middleware=[router]).invoke({"messages": [HumanMessage("A ferry?")]})
+        assert sum(state["model_route"].probabilities.values()) == pytest.approx(1)
+        assert isinstance(state["messages"][-1], AIMessage)
+        response = classifier.invoke({"state": "A ferry?", "questions": {"urgent": URGENT}})
+        assert 0 < response.nouls["urgent"].noul < 1

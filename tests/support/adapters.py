@@ -20,7 +20,10 @@ Kind: TypeAlias = Literal["chat", "text", "embedding", "reranker", "classifier"]
 
 TEXT = "The ferry takes twenty minutes."
 
-DECIDES: dict[str, Any] = {"when": {"last": "Answer with one word"}, "then": [{"probabilities": {"yes": 0.9}}]}
+DECIDES: dict[str, Any] = {
+    "when": {"last": "Answer with (one word|the letter)"},
+    "then": [{"probabilities": {"yes": 0.9, "A": 0.1}}],
+}
 """The rule of a scripted model that a classifier asks, where other rules would answer with text."""
 
 
@@ -94,6 +97,12 @@ ADAPTERS = {
         "postprocess_nodes",
         "apostprocess_nodes",
         lambda text: ([NodeWithScore(node=TextNode(text=TEXT))], QueryBundle(text)),
+    ),
+    "LMStudioSelector": Adapter(
+        llama_index.LMStudioSelector, "LlamaIndex", "classifier", "select", "aselect", lambda text: (["yes"], text)
+    ),
+    "LMStudioEvaluator": Adapter(
+        llama_index.LMStudioEvaluator, "LlamaIndex", "classifier", "evaluate", "aevaluate", lambda text: (text,)
     ),
 }
 """Every adapter by its name. A new one is added here."""

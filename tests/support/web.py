@@ -24,10 +24,15 @@ class Request(BaseHTTPRequestHandler):
     """A request, with methods that respond to it."""
 
     server: "Web"
+    body: bytes = b""
 
     def do_GET(self) -> None:
         self.server.requests.append(self)
         self.server.pages[self.path.partition("?")[0]](self)
+
+    def do_POST(self) -> None:
+        self.body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
 
     def head(self, status: int = 200, **headers: str) -> None:
         """Begin a response."""

@@ -18,5 +18,5 @@ def _measure(context: ProbeContext, row: RowName) -> None:
 QUESTIONS: list[Question] = [
     Question(f"card-{row.name}", row.anchor, row.question, partial(_measure, row=row.name), is_about_model=True)
     for row in ROWS
-    if row.kind == "llm"
+    if "llm" in row.kinds
 ]

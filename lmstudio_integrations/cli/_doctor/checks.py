@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
-from lmstudio_integrations._support.text import counted, one_line
+from lmstudio_integrations._support.text import beginning, counted, one_line
 from lmstudio_integrations.cli._formatting import duration, for_commands, instance_name, model_size, split_remedy
 from lmstudio_integrations.client.transport.connect.discovery import NOT_FOUND, Attempt
 from lmstudio_integrations.errors import (
@@ -20,6 +20,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.types.cards import CardRow, Observation, RowName
 from lmstudio_integrations.types.config import ModelKind
+from lmstudio_integrations.types.embedding_prefixes import NO_PREFIXES, prefixes_of_family
 from lmstudio_integrations.types.hosts import SAME_FILE, HostStatus, describe_values, differences_of
 from lmstudio_integrations.types.models import (
     EMULATOR_SUFFIX,
@@ -247,14 +248,18 @@ def loaded_check(instances: Sequence[ModelInstanceInfo] | None, failure: LMStudi
 
 def _abilities(model: ModelInfo) -> str:
     if not isinstance(model, LlmInfo):
-        return "embeddings"
+        return "decisions" if model.type == "decision" else "embeddings"
     abilities = {"tool use": model.trained_for_tool_use, "vision": model.vision}
     return ", ".join(["chat", *(name for name, has_it in abilities.items() if has_it)])
 
 
 def _describe_model(model: ModelInfo) -> str:
     size = f"{model_size(model.size_bytes)}, " if model.size_bytes else ""
-    return f"{model.model_key}: {_abilities(model)}; {size}context window up to {model.max_context_length:,} tokens"
+    text = f"{model.model_key}: {_abilities(model)}; {size}context window up to {model.max_context_length:,} tokens"
+    prefixes = prefixes_of_family(model.model_key) if model.type == "embedding" else NO_PREFIXES
+    named = {"queries": prefixes.query, "documents": prefixes.document}
+    shown = " and ".join(f"{beginning(prefix)} before {texts}" for texts, prefix in named.items() if prefix)
+    return f"{text}; {shown}" if shown else text
 
 
 def _describe_instance(instance: ModelInstanceInfo) -> str:
@@ -274,6 +279,9 @@ def _model_data(model: ModelInfo) -> dict[str, Any]:
     }
     if isinstance(model, LlmInfo):
         data |= {"tool_use": model.trained_for_tool_use, "vision": model.vision}
+    if model.type == "embedding":
+        query, document = prefixes_of_family(model.model_key)
+        data |= {"query_prefix": query, "document_prefix": document}
     return data
 
 

@@ -51,6 +51,7 @@ from lmstudio_integrations.client.models.model import Texts
 from lmstudio_integrations.client.models.planning import plan_memory
 from lmstudio_integrations.client.models.queries import OnDownload
 from lmstudio_integrations.client.models.state import ModelState
+from lmstudio_integrations.client.predictions.decisions.decider import Decider
 from lmstudio_integrations.client.predictions.decisions.deciding import DecideParameters
 from lmstudio_integrations.client.predictions.decisions.reranking import RerankParameters
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
@@ -67,6 +68,7 @@ from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.types.cards import Card
 from lmstudio_integrations.types.config import (
+    DecisionLoadModelConfig,
     EmbeddingLoadModelConfig,
     Evict,
     LlmLoadModelConfig,
@@ -80,6 +82,8 @@ from lmstudio_integrations.types.machines import HardwareSurvey, LinkStatus, Mem
 from lmstudio_integrations.types.models import (
     ChatTemplateInfo,
     ContextUse,
+    DecisionModelInfo,
+    DecisionModelInstanceInfo,
     EmbeddingModelInfo,
     EmbeddingModelInstanceInfo,
     InstanceProcessingState,
@@ -96,8 +100,8 @@ from lmstudio_integrations.types.reranking import RerankResult
 from lmstudio_integrations.types.results import PredictionResult
 
 
-class AsyncModelHandle(BaseModelHandle[ModelT_co]):
-    """A model of either kind."""
+class AsyncHandle(BaseModelHandle[ModelT_co]):
+    """A model of any kind."""
 
     async def unload(self) -> None:
         """Unload the instance."""
@@ -106,6 +110,19 @@ class AsyncModelHandle(BaseModelHandle[ModelT_co]):
     async def unload_if_loaded_here(self) -> None:
         """Unload the instance if this handle loaded it, not if it found it loaded. The next call loads it again."""
         await arun(self._model.unload_if_loaded_here())
+
+    async def get_context_length(self) -> int:
+        """Return the context length that the instance was loaded with, in tokens."""
+        info = await arun(self._model.get_info(load=False))
+        return info.context_length
+
+    async def get_processing_state(self) -> InstanceProcessingState:
+        """Return what the instance is doing, and how many requests are queued."""
+        return await arun(self._model.get_processing_state())
+
+
+class AsyncModelHandle(AsyncHandle[ModelT_co]):
+    """A model that has a tokenizer."""
 
     @overload
     async def tokenize(self, input: str) -> list[int]: ...
@@ -122,15 +139,6 @@ class AsyncModelHandle(BaseModelHandle[ModelT_co]):
     async def count_tokens(self, input: str | Texts) -> int | list[int]:  # noqa: A002 - the official name
         """Return the number of tokens of a text, or of each of several."""
         return await arun(self._model.count_tokens(input))
-
-    async def get_context_length(self) -> int:
-        """Return the context length that the instance was loaded with, in tokens."""
-        info = await arun(self._model.get_info(load=False))
-        return info.context_length
-
-    async def get_processing_state(self) -> InstanceProcessingState:
-        """Return what the instance is doing, and how many requests are queued."""
-        return await arun(self._model.get_processing_state())
 
 
 class AsyncLLM(AsyncModelHandle[LanguageModel]):
@@ -351,6 +359,39 @@ class AsyncEmbeddingModel(AsyncModelHandle[Embedder]):
         return EmbeddingLoadModelConfig.from_fields(await arun(self._model.get_load_fields()))
 
 
+class AsyncDecisionModel(AsyncHandle[Decider]):
+    """A decision model: it answers typed questions, and writes no text."""
+
+    async def decide(self, state: object, questions: Mapping[str, Question | Mapping[str, Any]]) -> Decision:
+        """Return the answers to questions about a state, with the probabilities that the server reports.
+
+        All questions are one HTTP request, which needs httpx. Loads the model if necessary.
+
+        Args:
+            state: Text, or JSON such as a list of messages with role and content. Messages may have `image_url` parts
+                with data URLs, if the model sees images.
+            questions: The questions by their ids: `Noul`, `Choice`, `Score`, or dicts with the same members.
+
+        Raises:
+            LMStudioServerError: If the server rejects the state or a question.
+            LMStudioUnsupportedError: If the model does not see images, the server does not answer such questions, or
+                httpx is not installed.
+            LMStudioValueError: If an argument is invalid.
+        """
+        return await arun(self._model.decide(state, questions))
+
+    async def get_info(self, *, load: bool = False) -> DecisionModelInstanceInfo:
+        """Return the info of the instance; with `load`, load the model first if it was unloaded."""
+        return cast("DecisionModelInstanceInfo", await arun(self._model.get_info(load=load)))
+
+    async def get_load_config(self) -> DecisionLoadModelConfig:
+        """Return the settings that the instance was loaded with."""
+        return DecisionLoadModelConfig.from_fields(await arun(self._model.get_load_fields()))
+
+
+AnyAsyncModel: TypeAlias = AsyncLLM | AsyncEmbeddingModel | AsyncDecisionModel
+
+
 class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
     """The models of one kind."""
 
@@ -363,7 +404,7 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
 
         Raises:
             LMStudioModelNotFoundError: If there is no such model, or none is loaded.
-            LMStudioWrongModelKindError: If it is of the other kind.
+            LMStudioWrongModelKindError: If it is of another kind.
         """
         handle = self._handle_for(new_state(self._kind, model_key, {"ttl": DEFAULT_TTL, **parameters}))
         await arun(model_of(handle).load())
@@ -447,7 +488,11 @@ class AsyncDownloadedEmbeddingModel(AsyncDownloadedModel[AsyncEmbeddingModel, Em
     """An embedding model on the server's disk."""
 
 
-AnyAsyncDownloadedModel: TypeAlias = AsyncDownloadedLlm | AsyncDownloadedEmbeddingModel
+class AsyncDownloadedDecisionModel(AsyncDownloadedModel[AsyncDecisionModel, DecisionModelInfo]):
+    """A decision model on the server's disk."""
+
+
+AnyAsyncDownloadedModel: TypeAlias = AsyncDownloadedLlm | AsyncDownloadedEmbeddingModel | AsyncDownloadedDecisionModel
 
 
 class AsyncLlmNamespace(AsyncModelNamespace[AsyncLLM, AsyncDownloadedLlm]):
@@ -472,16 +517,31 @@ class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel, AsyncDown
         return AsyncEmbeddingModel(Embedder(self._context, state))
 
 
+class AsyncDecisionNamespace(AsyncModelNamespace[AsyncDecisionModel, AsyncDownloadedDecisionModel]):
+    """The decision models: `client.decision`."""
+
+    _kind: ClassVar[ModelKind] = "decision"
+    _downloaded = AsyncDownloadedDecisionModel
+
+    @override
+    def _handle_for(self, state: ModelState) -> AsyncDecisionModel:
+        return AsyncDecisionModel(Decider(self._context, state))
+
+
 class AsyncSystemNamespace(BaseNamespace):
     """The server itself: `client.system`."""
 
     async def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyAsyncDownloadedModel]:
-        """Return all models on the server's disk, of one kind or of both."""
+        """Return all models on the server's disk, or those of one kind."""
         return self._as_downloaded(await arun(queries.list_downloaded(self._operation(), checked_kind(namespace))))
 
     def _as_downloaded(self, infos: Iterable[ModelInfo]) -> list[AnyAsyncDownloadedModel]:
-        llm, embedding = AsyncLlmNamespace(self._context), AsyncEmbeddingNamespace(self._context)
-        return [downloaded(llm, info) if info.type == "llm" else downloaded(embedding, info) for info in infos]
+        namespaces: dict[str, AsyncModelNamespace[Any, Any]] = {
+            "llm": AsyncLlmNamespace(self._context),
+            "embedding": AsyncEmbeddingNamespace(self._context),
+            "decision": AsyncDecisionNamespace(self._context),
+        }
+        return [downloaded(namespaces[info.type], info) for info in infos]
 
     async def get_version(self) -> ServerVersion:
         """Return the version of LM Studio."""
@@ -677,6 +737,11 @@ class AsyncClient(BaseClient):
         return AsyncEmbeddingNamespace(self._context)
 
     @property
+    def decision(self) -> AsyncDecisionNamespace:
+        """The decision models."""
+        return AsyncDecisionNamespace(self._context)
+
+    @property
     def system(self) -> AsyncSystemNamespace:
         """The server itself."""
         return AsyncSystemNamespace(self._context)
@@ -696,13 +761,15 @@ class AsyncClient(BaseClient):
         """Plugins and MCP servers."""
         return AsyncPluginsNamespace(self._context)
 
-    async def list_loaded_models(self, namespace: ModelKind | None = None) -> list[AsyncLLM | AsyncEmbeddingModel]:
-        """Return handles to all loaded instances, of one kind or of both."""
-        llms = [] if checked_kind(namespace) == "embedding" else await self.llm.list_loaded()
-        return [*llms, *([] if namespace == "llm" else await self.embedding.list_loaded())]
+    async def list_loaded_models(self, namespace: ModelKind | None = None) -> list[AnyAsyncModel]:
+        """Return handles to all loaded instances, or to those of one kind."""
+        kind, loaded = checked_kind(namespace), list[AnyAsyncModel]()
+        for each in [kind] if kind else await arun(queries.kinds(Operation(self._context))):
+            loaded += await getattr(self, each).list_loaded()
+        return loaded
 
     async def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyAsyncDownloadedModel]:
-        """Return all models on the server's disk, of one kind or of both."""
+        """Return all models on the server's disk, or those of one kind."""
         return await self.system.list_downloaded_models(namespace)
 
     async def plan(

@@ -143,7 +143,7 @@ class ModelParameters(TypedDict, total=False):
 
 
 def checked_kind(kind: ModelKind | None) -> ModelKind | None:
-    """Return a kind of models, or `None` for both.
+    """Return a kind of models, or `None` for all.
 
     Raises:
         LMStudioValueError: If it is invalid.

@@ -11,7 +11,14 @@ from typing_extensions import Unpack
 
 from lmstudio_integrations.client.api.asynchronous import AnyAsyncDownloadedModel
 from lmstudio_integrations.client.api.base import LoadConfig, ModelParameters
-from lmstudio_integrations.client.api.sync import LLM, AnyDownloadedModel, Client, EmbeddingModel, SyncModelHandle
+from lmstudio_integrations.client.api.sync import (
+    LLM,
+    AnyDownloadedModel,
+    AnyModel,
+    Client,
+    EmbeddingModel,
+    SyncModelHandle,
+)
 from lmstudio_integrations.client.certify import CertifyParameters
 from lmstudio_integrations.client.files.uploads import FileInput
 from lmstudio_integrations.client.models.queries import OnDownload
@@ -153,8 +160,8 @@ def embedding_model(model_key: str | None = None, /, **parameters: Unpack[ModelP
 
 
 @with_short_traceback
-def list_loaded_models(namespace: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
-    """Return handles to all loaded instances, of one kind or of both."""
+def list_loaded_models(namespace: ModelKind | None = None) -> list[AnyModel]:
+    """Return handles to all loaded instances, or to those of one kind."""
     return get_default_client().list_loaded_models(namespace)
 
 
@@ -162,7 +169,7 @@ def list_loaded_models(namespace: ModelKind | None = None) -> list[LLM | Embeddi
 def list_downloaded_models(
     namespace: ModelKind | None = None,
 ) -> list[AnyDownloadedModel]:
-    """Return all models on the server's disk, of one kind or of both."""
+    """Return all models on the server's disk, or those of one kind."""
     return get_default_client().list_downloaded_models(namespace)
 
 

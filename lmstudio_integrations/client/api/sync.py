@@ -52,6 +52,7 @@ from lmstudio_integrations.client.models.model import Texts
 from lmstudio_integrations.client.models.planning import plan_memory
 from lmstudio_integrations.client.models.queries import OnDownload
 from lmstudio_integrations.client.models.state import ModelState
+from lmstudio_integrations.client.predictions.decisions.decider import Decider
 from lmstudio_integrations.client.predictions.decisions.deciding import DecideParameters
 from lmstudio_integrations.client.predictions.decisions.reranking import RerankParameters
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
@@ -68,6 +69,7 @@ from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.types.cards import Card
 from lmstudio_integrations.types.config import (
+    DecisionLoadModelConfig,
     EmbeddingLoadModelConfig,
     Evict,
     LlmLoadModelConfig,
@@ -81,6 +83,8 @@ from lmstudio_integrations.types.machines import HardwareSurvey, LinkStatus, Mem
 from lmstudio_integrations.types.models import (
     ChatTemplateInfo,
     ContextUse,
+    DecisionModelInfo,
+    DecisionModelInstanceInfo,
     EmbeddingModelInfo,
     EmbeddingModelInstanceInfo,
     InstanceProcessingState,
@@ -97,8 +101,8 @@ from lmstudio_integrations.types.reranking import RerankResult
 from lmstudio_integrations.types.results import PredictionResult
 
 
-class SyncModelHandle(BaseModelHandle[ModelT_co]):
-    """A model of either kind."""
+class Handle(BaseModelHandle[ModelT_co]):
+    """A model of any kind."""
 
     def unload(self) -> None:
         """Unload the instance."""
@@ -107,6 +111,19 @@ class SyncModelHandle(BaseModelHandle[ModelT_co]):
     def unload_if_loaded_here(self) -> None:
         """Unload the instance if this handle loaded it, not if it found it loaded. The next call loads it again."""
         run(self._model.unload_if_loaded_here())
+
+    def get_context_length(self) -> int:
+        """Return the context length that the instance was loaded with, in tokens."""
+        info = run(self._model.get_info(load=False))
+        return info.context_length
+
+    def get_processing_state(self) -> InstanceProcessingState:
+        """Return what the instance is doing, and how many requests are queued."""
+        return run(self._model.get_processing_state())
+
+
+class SyncModelHandle(Handle[ModelT_co]):
+    """A model that has a tokenizer."""
 
     @overload
     def tokenize(self, input: str) -> list[int]: ...
@@ -123,15 +140,6 @@ class SyncModelHandle(BaseModelHandle[ModelT_co]):
     def count_tokens(self, input: str | Texts) -> int | list[int]:  # noqa: A002 - the official name
         """Return the number of tokens of a text, or of each of several."""
         return run(self._model.count_tokens(input))
-
-    def get_context_length(self) -> int:
-        """Return the context length that the instance was loaded with, in tokens."""
-        info = run(self._model.get_info(load=False))
-        return info.context_length
-
-    def get_processing_state(self) -> InstanceProcessingState:
-        """Return what the instance is doing, and how many requests are queued."""
-        return run(self._model.get_processing_state())
 
 
 class LLM(SyncModelHandle[LanguageModel]):
@@ -350,6 +358,39 @@ class EmbeddingModel(SyncModelHandle[Embedder]):
         return EmbeddingLoadModelConfig.from_fields(run(self._model.get_load_fields()))
 
 
+class DecisionModel(Handle[Decider]):
+    """A decision model: it answers typed questions, and writes no text."""
+
+    def decide(self, state: object, questions: Mapping[str, Question | Mapping[str, Any]]) -> Decision:
+        """Return the answers to questions about a state, with the probabilities that the server reports.
+
+        All questions are one HTTP request, which needs httpx. Loads the model if necessary.
+
+        Args:
+            state: Text, or JSON such as a list of messages with role and content. Messages may have `image_url` parts
+                with data URLs, if the model sees images.
+            questions: The questions by their ids: `Noul`, `Choice`, `Score`, or dicts with the same members.
+
+        Raises:
+            LMStudioServerError: If the server rejects the state or a question.
+            LMStudioUnsupportedError: If the model does not see images, the server does not answer such questions, or
+                httpx is not installed.
+            LMStudioValueError: If an argument is invalid.
+        """
+        return run(self._model.decide(state, questions))
+
+    def get_info(self, *, load: bool = False) -> DecisionModelInstanceInfo:
+        """Return the info of the instance; with `load`, load the model first if it was unloaded."""
+        return cast("DecisionModelInstanceInfo", run(self._model.get_info(load=load)))
+
+    def get_load_config(self) -> DecisionLoadModelConfig:
+        """Return the settings that the instance was loaded with."""
+        return DecisionLoadModelConfig.from_fields(run(self._model.get_load_fields()))
+
+
+AnyModel: TypeAlias = LLM | EmbeddingModel | DecisionModel
+
+
 class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
     """The models of one kind."""
 
@@ -362,7 +403,7 @@ class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
 
         Raises:
             LMStudioModelNotFoundError: If there is no such model, or none is loaded.
-            LMStudioWrongModelKindError: If it is of the other kind.
+            LMStudioWrongModelKindError: If it is of another kind.
         """
         handle = self._handle_for(new_state(self._kind, model_key, {"ttl": DEFAULT_TTL, **parameters}))
         run(model_of(handle).load())
@@ -446,7 +487,11 @@ class DownloadedEmbeddingModel(DownloadedModel[EmbeddingModel, EmbeddingModelInf
     """An embedding model on the server's disk."""
 
 
-AnyDownloadedModel: TypeAlias = DownloadedLlm | DownloadedEmbeddingModel
+class DownloadedDecisionModel(DownloadedModel[DecisionModel, DecisionModelInfo]):
+    """A decision model on the server's disk."""
+
+
+AnyDownloadedModel: TypeAlias = DownloadedLlm | DownloadedEmbeddingModel | DownloadedDecisionModel
 
 
 class LlmNamespace(ModelNamespace[LLM, DownloadedLlm]):
@@ -471,16 +516,31 @@ class EmbeddingNamespace(ModelNamespace[EmbeddingModel, DownloadedEmbeddingModel
         return EmbeddingModel(Embedder(self._context, state))
 
 
+class DecisionNamespace(ModelNamespace[DecisionModel, DownloadedDecisionModel]):
+    """The decision models: `client.decision`."""
+
+    _kind: ClassVar[ModelKind] = "decision"
+    _downloaded = DownloadedDecisionModel
+
+    @override
+    def _handle_for(self, state: ModelState) -> DecisionModel:
+        return DecisionModel(Decider(self._context, state))
+
+
 class SystemNamespace(BaseNamespace):
     """The server itself: `client.system`."""
 
     def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyDownloadedModel]:
-        """Return all models on the server's disk, of one kind or of both."""
+        """Return all models on the server's disk, or those of one kind."""
         return self._as_downloaded(run(queries.list_downloaded(self._operation(), checked_kind(namespace))))
 
     def _as_downloaded(self, infos: Iterable[ModelInfo]) -> list[AnyDownloadedModel]:
-        llm, embedding = LlmNamespace(self._context), EmbeddingNamespace(self._context)
-        return [downloaded(llm, info) if info.type == "llm" else downloaded(embedding, info) for info in infos]
+        namespaces: dict[str, ModelNamespace[Any, Any]] = {
+            "llm": LlmNamespace(self._context),
+            "embedding": EmbeddingNamespace(self._context),
+            "decision": DecisionNamespace(self._context),
+        }
+        return [downloaded(namespaces[info.type], info) for info in infos]
 
     def get_version(self) -> ServerVersion:
         """Return the version of LM Studio."""
@@ -673,6 +733,11 @@ class Client(BaseClient):
         return EmbeddingNamespace(self._context)
 
     @property
+    def decision(self) -> DecisionNamespace:
+        """The decision models."""
+        return DecisionNamespace(self._context)
+
+    @property
     def system(self) -> SystemNamespace:
         """The server itself."""
         return SystemNamespace(self._context)
@@ -692,13 +757,15 @@ class Client(BaseClient):
         """Plugins and MCP servers."""
         return PluginsNamespace(self._context)
 
-    def list_loaded_models(self, namespace: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
-        """Return handles to all loaded instances, of one kind or of both."""
-        llms = [] if checked_kind(namespace) == "embedding" else self.llm.list_loaded()
-        return [*llms, *([] if namespace == "llm" else self.embedding.list_loaded())]
+    def list_loaded_models(self, namespace: ModelKind | None = None) -> list[AnyModel]:
+        """Return handles to all loaded instances, or to those of one kind."""
+        kind, loaded = checked_kind(namespace), list[AnyModel]()
+        for each in [kind] if kind else run(queries.kinds(Operation(self._context))):
+            loaded += getattr(self, each).list_loaded()
+        return loaded
 
     def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyDownloadedModel]:
-        """Return all models on the server's disk, of one kind or of both."""
+        """Return all models on the server's disk, or those of one kind."""
         return self.system.list_downloaded_models(namespace)
 
     def plan(

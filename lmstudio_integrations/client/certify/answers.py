@@ -411,6 +411,6 @@ EMBEDDING = Row(
     predicted_tokens=0,
     summarize=_summarize_embedding,
     scores={"same": 1, "nearer": 1, "taken": 1, "rejected": 1},
-    kind="embedding",
+    kinds=("embedding",),
     apart=True,
 )

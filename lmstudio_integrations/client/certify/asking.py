@@ -64,7 +64,7 @@ class Asking:
 
     Attributes:
         row: The row.
-        model: The instance: a language model, or an embedding model for the row of those.
+        model: The instance, of a kind that the row can ask.
         info: Its info.
         most_prompt: The most tokens of all prompts.
         most_predicted: The most tokens of all responses.
@@ -271,7 +271,7 @@ class Row:
         predicted_tokens: The most tokens of all of its responses.
         summarize: Makes its line of the card from what was observed.
         scores: What the outcomes of its verdicts count that are as they should be, or nearly.
-        kind: The kind of model that it can ask.
+        kinds: The kinds of models that it can ask.
         missing: Returns why a model cannot be asked; `None` if it can.
         apart: Whether its parts are compared on their own, not as a whole.
     """
@@ -284,7 +284,7 @@ class Row:
     predicted_tokens: int
     summarize: Callable[[Sequence[Observation]], Summary]
     scores: Mapping[str, float]
-    kind: ModelKind = "llm"
+    kinds: tuple[ModelKind, ...] = ("llm",)
     missing: Callable[[ModelInstanceInfo], str | None] = lambda _info: None
     apart: bool = False
 

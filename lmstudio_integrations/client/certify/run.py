@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations.client.certify import CertifyParameters
 from lmstudio_integrations.client.certify.answers import EMBEDDING, RERANKING, STRUCTURE, VISION
 from lmstudio_integrations.client.certify.asking import OF_THE_INSTANCE, Asking, Case, OutOfTokensError, Row, Summary
+from lmstudio_integrations.client.certify.decisions import DECISIONS
 from lmstudio_integrations.client.certify.difference import Comparison
 from lmstudio_integrations.client.certify.serving import CACHE, HONESTY, REASONING, SPEED, WINDOW
 from lmstudio_integrations.client.certify.tools import TOOLS
@@ -34,6 +35,7 @@ from lmstudio_integrations.client.models.state import (
     matches,
     specifier_of_instance,
 )
+from lmstudio_integrations.client.predictions.decisions.decider import Decider
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.support.arguments import check_names, list_of, optional_text, text_of
 from lmstudio_integrations.client.transport.client_context import ClientContext
@@ -50,7 +52,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.types.cards import Card, CardModel, CardRow
 from lmstudio_integrations.types.config import ModelKind
-from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
+from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEYS, parallel_of
 from lmstudio_integrations.types.machines import LOCAL
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
@@ -60,7 +62,7 @@ OWN_PREFIX: Final = "lmsi-certify-"
 OWN_TTL = 600.0
 """Seconds. Such an instance disappears by itself if the connection is lost."""
 
-_MODELS: dict[ModelKind, type[LanguageModel] | type[Embedder]] = {"llm": LanguageModel, "embedding": Embedder}
+_MODELS: Mapping[ModelKind, type[Model]] = {"llm": LanguageModel, "embedding": Embedder, "decision": Decider}
 
 
 def choose(context: ClientContext, name: str, device: str | None) -> Flow[Model]:
@@ -131,7 +133,7 @@ def describe(model: Model) -> Flow[tuple[CardModel, ModelInstanceInfo]]:
         architecture=info.architecture,
         quantization=info.quantization.name if info.quantization else None,
         context_length=info.context_length,
-        slots=parallel_of(fields.get(PARALLEL_KEY)) or DEFAULT_PARALLEL[model.state.kind],
+        slots=parallel_of(fields.get(PARALLEL_KEYS[model.state.kind])) or DEFAULT_PARALLEL[model.state.kind],
         load_config=fields,
         device=info.device_identifier,
         server=f"{server.version} (build {server.build})",
@@ -152,7 +154,7 @@ def _runtime(operation: Operation, file_format: str) -> Flow[str | None]:
     return ", ".join(f"{each.name} {each.version}".strip() for each in engines) or None
 
 
-ROWS = (TOOLS, STRUCTURE, WINDOW, REASONING, CACHE, SPEED, HONESTY, EMBEDDING, RERANKING, VISION)
+ROWS = (TOOLS, STRUCTURE, WINDOW, REASONING, CACHE, SPEED, HONESTY, EMBEDDING, RERANKING, DECISIONS, VISION)
 """The rows, in the order of the card."""
 
 QUICK = 6
@@ -181,8 +183,8 @@ def rows_of(names: Iterable[str] | None) -> list[Row]:
 def tokens_of(names: Iterable[str] | None, *, quick: bool) -> tuple[int, int]:
     """Return the most tokens that rows use, of whichever kind the model is: those of prompts, and of responses."""
     rows, most = rows_of(names), TOKENS_QUICK if quick else TOKENS
-    prompt = max(sum(row.prompt_tokens for row in rows if row.kind == kind) for kind in ("llm", "embedding"))
-    predicted = max(sum(row.predicted_tokens for row in rows if row.kind == kind) for kind in ("llm", "embedding"))
+    prompt = max(sum(row.prompt_tokens for row in rows if kind in row.kinds) for kind in _MODELS)
+    predicted = max(sum(row.predicted_tokens for row in rows if kind in row.kinds) for kind in _MODELS)
     return min(prompt, most[0]), min(predicted, most[1])
 
 
@@ -243,7 +245,7 @@ class Certification:
                 yield from model.unload_if_loaded_here()
 
     def _measure_all(self, card: Card, model: Model, info: ModelInstanceInfo) -> Flow[Card]:
-        rows = [row for row in self._rows if info.type == row.kind]
+        rows = [row for row in self._rows if info.type in row.kinds]
         if not rows:
             raise LMStudioValueError(f"{self._name!r} is of the kind {info.type!r}, which has none of these rows")
         total = sum(len(self._cases(row)) for row in rows)

@@ -11,6 +11,7 @@ from lmstudio_integrations.client.files.uploads import address_of
 from lmstudio_integrations.client.hosts.host import Host
 from lmstudio_integrations.client.hosts.hosts import FailoverOperation, Hosts
 from lmstudio_integrations.client.models.model import Model, ModelOperation
+from lmstudio_integrations.client.predictions.decisions.decider import Decider
 from lmstudio_integrations.client.predictions.language_model import LanguageModel, Prefix
 from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.predictions.prediction import Prediction
@@ -22,6 +23,7 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT
 from lmstudio_integrations.errors import LMStudioConfigMismatchError, LMStudioError
 from lmstudio_integrations.protocol.exchange import Timeouts
+from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.hosts import SAME_FILE
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
@@ -185,11 +187,21 @@ def _raise_first(errors: Mapping[Host, LMStudioError]) -> None:
         raise error
 
 
+class DeciderOnHosts(_ModelOnHosts, Decider):
+    """A decision model on several hosts."""
+
+
+_ON_HOSTS: Mapping[ModelKind, type[_ModelOnHosts]] = {
+    "llm": LanguageModelOnHosts,
+    "embedding": EmbedderOnHosts,
+    "decision": DeciderOnHosts,
+}
+
+
 def on_hosts(models: Sequence[ModelT], max_retries: int) -> ModelT:
     """Return one model on several hosts, each of which has one of the models."""
     hosts = Hosts([Host(model) for model in models], max_retries)
-    made: Any = LanguageModelOnHosts(hosts) if models[0].state.kind == "llm" else EmbedderOnHosts(hosts)
-    return cast("ModelT", made)
+    return cast("ModelT", _ON_HOSTS[models[0].state.kind](hosts))
 
 
 def hosts_of_model(model: Model) -> Hosts:

@@ -65,7 +65,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 DEFAULT_TTL = 3600.0
 """Unload after this many idle seconds a model that was loaded without a TTL of its own."""
 
-_OTHER_KIND: dict[ModelKind, ModelKind] = {"llm": "embedding", "embedding": "llm"}
+_OTHER_KIND: Mapping[ModelKind, ModelKind] = {"llm": "embedding", "embedding": "llm", "decision": "llm"}
+"""The kind that a model probably is of, if it is not of the one that was asked for and the server does not say it."""
 
 
 class Loader:
@@ -98,9 +99,10 @@ class Loader:
                 case "require_loaded":
                     return (yield from self._find_instance())
         except LMStudioWrongModelKindError as error:
-            if (error.display_data or {}).get("actualDomain", _OTHER_KIND[state.kind]) != _OTHER_KIND[state.kind]:
+            actual = (error.display_data or {}).get("actualDomain", _OTHER_KIND[state.kind])
+            if actual not in _OTHER_KIND or actual == state.kind:
                 raise
-            advice = f"use {_call(state, _OTHER_KIND[state.kind], state.key)}"
+            advice = f"use {_call(state, actual, state.key)}"
             raise add_suggestion(error, advice) from None  # it repeats the whole error
 
     @property

@@ -90,7 +90,7 @@ def on_device(operation: Operation, device: str | None) -> Flow[OnDevice]:
 
 
 def list_downloaded(operation: Operation, kind: ModelKind | None) -> Flow[list[ModelInfo]]:
-    """Return the downloaded models, of one kind or of both."""
+    """Return the downloaded models, or those of one kind."""
     infos = yield from operation.call("system", "listDownloadedModels", None, parse_infos, label="Model list")
     return [info for info in infos if kind in {None, info.type}]
 
@@ -115,9 +115,20 @@ def list_wire_infos(operation: Operation, kind: ModelKind) -> Flow[list[WireInfo
 
 def list_all_loaded(operation: Operation) -> Flow[list[tuple[ModelKind, WireInfo]]]:
     """Return the info of all loaded instances in wire form, each with its kind."""
-    llms = yield from list_wire_infos(operation, "llm")
-    embedders = yield from list_wire_infos(operation, "embedding")
-    return [*(("llm", info) for info in llms), *(("embedding", info) for info in embedders)]
+    loaded: list[tuple[ModelKind, WireInfo]] = []
+    for kind in (yield from kinds(operation)):
+        infos = yield from list_wire_infos(operation, kind)
+        loaded.extend((kind, info) for info in infos)
+    return loaded
+
+
+def kinds(operation: Operation) -> Flow[list[ModelKind]]:
+    """Return the kinds of models that the server has.
+
+    Decision models are one of them only if one is downloaded: an older server may not respond to questions about them.
+    """
+    listed: list[ModelKind] = ["llm", "embedding"]
+    return [*listed, "decision"] if (yield from list_downloaded(operation, "decision")) else listed
 
 
 def look_up(

@@ -1,6 +1,7 @@
-"""A device that runs models: this machine, or one that LM Link connects to it (docs/protocol.md#lm-link). Its memory.
+"""A device that runs models: this machine, or one that LM Link connects to it; its memory, and what does not fit there.
 
-Used by `registry.py`, which loads its models. Everything here belongs to the emulator's event loop.
+See docs/protocol.md#lm-link. Used by `registry.py`, which loads its models. Everything here belongs to
+the emulator's event loop.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The models of the emulator: the entries of the catalog, their instances, and where and when these are loaded.
+"""The models of the emulator: the entries of the catalog, their instances, where and when these are loaded or refused.
 
 See docs/protocol.md#model-specifiers and docs/protocol.md#product-behavior. Used by the handlers; built on `device`,
 `instance` and the engines. Everything here runs on the emulator's event loop, unless stated otherwise.

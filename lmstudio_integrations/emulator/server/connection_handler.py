@@ -1,4 +1,4 @@
-"""One socket: frames in, a task for each request, frames out.
+"""One socket: its client is authenticated, then frames in, a task for each request, frames out.
 
 Frames of one turn of the event loop are sent in one write. Nothing waits for a slow reader: its output is buffered up
 to a limit, then its socket is closed. Used by `server`; built on the protocol's `ServerSession`. Everything here

@@ -13,7 +13,7 @@ from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.clock import Clock
 from lmstudio_integrations.emulator.models.registry import ModelRegistry
-from lmstudio_integrations.emulator.plugins import Plugin
+from lmstudio_integrations.emulator.plugins import PluginEntry
 from lmstudio_integrations.emulator.server.clients import ConnectedClient
 from lmstudio_integrations.emulator.testing.request_log import RequestLog
 from lmstudio_integrations.errors import LMStudioValueError
@@ -64,7 +64,7 @@ class ServerState:
     request_log: RequestLog
     latency: float = 0.0
     limits: Limits = DEFAULT_LIMITS
-    plugins: Mapping[str, Plugin] = field(default_factory=dict[str, Plugin])
+    plugins: Mapping[str, PluginEntry] = field(default_factory=dict[str, PluginEntry])
     tool_sessions: list[str] = field(default_factory=list[str])
     """The identifier of the plugin of each open session with tools."""
     flags: set[str] = field(default_factory=set[str])

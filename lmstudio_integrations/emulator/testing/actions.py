@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
 from lmstudio_integrations.emulator.testing.proxy import Action, ProxiedConnection, forward
-from lmstudio_integrations.emulator.testing.wire_items import TEXTS, Sender, WireItem, serialize, text_frame
+from lmstudio_integrations.emulator.testing.wire_items import TEXTS, WireItem, serialize, text_frame
 
 Message = dict[str, Any]
 
@@ -71,18 +71,9 @@ def freeze_for(seconds: float) -> Action:
     return act
 
 
-def black_hole(*senders: Sender) -> Action:
-    """Lose everything that these sides send from here on; the connection stays open."""
-
-    async def act(connection: ProxiedConnection, item: WireItem) -> None:
-        connection.silent.update(senders)
-        await forward(connection, item)  # unless it is lost as well
-
-    return act
-
-
-DEAD = black_hole("client", "server")
-"""The connection stays open, and nothing passes any more."""
+async def go_dead(connection: ProxiedConnection, _item: WireItem) -> None:
+    """Let the connection stay open, and nothing pass any more."""
+    connection.silent |= {"client", "server"}
 
 
 async def drip(connection: ProxiedConnection, item: WireItem) -> None:
@@ -96,11 +87,6 @@ async def drip(connection: ProxiedConnection, item: WireItem) -> None:
 
 async def lose(connection: ProxiedConnection, item: WireItem) -> None:
     connection.tracker.forget(item.message)
-
-
-async def hold(connection: ProxiedConnection, item: WireItem) -> None:
-    """Send this item after the next one."""
-    connection.deferred[item.sender] = item.data
 
 
 def delay(seconds: float) -> Action:
@@ -211,14 +197,12 @@ def respond(data: bytes) -> Action:
 duplicate: Action = deliver(lambda item: item.data * 2)
 """Send this item twice."""
 
-mask: Action = deliver(lambda item: _frame(item).serialize(mask=True))
-"""Send this frame masked, as only a client may."""
-
 
 @deliver
 def fragment(item: WireItem) -> bytes:
     """Send this message as two frames with a ping between them."""
-    data = _frame(item).data
+    assert item.frame is not None, "this acts on a frame"
+    data = item.frame.data
     middle = len(data) // 2
     parts = (
         Frame(Opcode.TEXT, data[:middle], fin=False),
@@ -239,11 +223,6 @@ def corrupt(place: int, value: int) -> Action:
     return deliver(change)
 
 
-def _frame(item: WireItem) -> Frame:
-    assert item.frame is not None, "this acts on a frame"
-    return item.frame
-
-
 # What that may be ---------------------------------------------------------------------------------------------------
 
 NOISE: tuple[str | bytes, ...] = (
@@ -261,15 +240,8 @@ TRUNCATED = '{"type":"channelSend",'
 PINGS = b"".join(serialize("server", Frame(Opcode.PING, str(number).encode())) for number in range(100))
 """A hundred pings."""
 
-BINARY = serialize("server", Frame(Opcode.BINARY, b"\x00\x01\x02"))
 MEGABYTE, TERABYTE = (b"\x81\x7f" + (1 << bits).to_bytes(8, "big") for bits in (20, 40))
 """The heads of text frames of these sizes."""
-
-WRONG_KEY = (
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Accept: d3Jvbmc=\r\n\r\n"
-)
-"""The head of a response to a WebSocket handshake that another client made."""
 
 INVALID_PARAMETER = {
     "rpcCall": ("Received invalid parameter for rpcCall, endpointName = {endpoint}", "rpcParameterTypeError"),

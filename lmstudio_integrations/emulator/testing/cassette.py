@@ -1,4 +1,4 @@
-"""The format of cassettes, what of a conversation is recorded, and which recorded request a new one equals.
+"""The format of cassettes, what is recorded of a conversation, without secrets, and which requests are equal.
 
 A cassette is JSON, one object a line, in UTF-8. The first line has the version of the format. Each request is followed
 by its events, in the order in which the requests were made. There are no times and no numbers, so the file changes in
@@ -25,7 +25,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeGuard, get_args
 
 from lmstudio_integrations._support.environment import __version__, regular
 from lmstudio_integrations._support.secrets import HIDDEN, NAMING, SCHEMA_KEYWORDS, is_secret_member, redact_members
@@ -273,9 +273,13 @@ def redacted(interaction: Interaction) -> Interaction:
     _redact_streams([event.body for event in interaction.events], bodies)
     if interaction.endpoint == "tokenize" and parameter != interaction.parameter:
         # The numbers of the tokens are the text in another form.
-        bodies = [{**body, "tokens": []} if is_object(body) and "tokens" in body else body for body in bodies]
+        bodies = [{**body, "tokens": [0] * len(body["tokens"])} if _has_tokens(body) else body for body in bodies]
     events = [replace(event, body=body) for event, body in zip(interaction.events, bodies, strict=True)]
     return replace(interaction, parameter=parameter, events=events)
+
+
+def _has_tokens(body: object) -> bool:
+    return is_object(body) and is_list(body.get("tokens"))
 
 
 def redact(value: Any, *, is_secret: bool = False) -> Any:
@@ -291,15 +295,16 @@ def redact(value: Any, *, is_secret: bool = False) -> Any:
         return {_redact_text(name): _redact_member(value, name, is_secret=is_secret) for name in value}
     if is_secret and type(value) in {str, int, float} and value != "":
         return HIDDEN
+    if isinstance(value, str) and value.startswith(INLINE):
+        return INLINE + _hash_of(value.removeprefix(INLINE))
     return _redact_text(value) if isinstance(value, str) else value
 
 
 def _redact_member(parent: dict[str, Any], name: str, *, is_secret: bool) -> Any:
-    value: Any = parent[name]
-    if isinstance(value, str) and (name == "contentBase64" or value.startswith(INLINE)):
-        prefix = INLINE if value.startswith(INLINE) else ""
-        return f"{prefix}{_hash_of(value.removeprefix(prefix))}"
-    if name in _SCHEMAS and not is_secret and is_object(value) and _has_schemas(value):
+    value = parent[name]
+    if name == "contentBase64" and isinstance(value, str):
+        return _hash_of(value)
+    if name in _SCHEMAS and not is_secret and _has_schemas(value):
         return {each: _redact_schema(schema, each) for each, schema in value.items()}
     if name.startswith("pluginConfig"):
         return _redact_settings(value)
@@ -317,7 +322,7 @@ def _redact_settings(value: Any) -> Any:
     return redact(value, is_secret=True)
 
 
-def _has_schemas(value: object) -> bool:
+def _has_schemas(value: object) -> TypeGuard[dict[str, Any]]:
     """Whether the members of an object are JSON schemas. An empty one says nothing about the others."""
     if not is_object(value) or not all(each is None or isinstance(each, bool | dict) for each in value.values()):
         return False

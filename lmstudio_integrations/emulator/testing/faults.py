@@ -1,6 +1,6 @@
 """Every fault that the proxy injects and that ends: one list, which users and the tests of this package share.
 
-`tests/faults/` says what a call of this package comes to under each of them, and `docs/internals/reliability.md` shows
+`proxy.py` injects them. `tests/faults/` says what a call of this package comes to under each of them, and `docs/internals/reliability.md` shows
 it. `docs/tools/faults.md` and `lmsi serve --fault list` show the names.
 """
 
@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from random import Random
 from types import TracebackType
 from typing import Literal, Self, TypeAlias, get_args
 
@@ -27,9 +26,7 @@ from lmstudio_integrations.emulator.engines.base import (
 from lmstudio_integrations.emulator.errors import WireError, model_unloaded
 from lmstudio_integrations.emulator.testing import actions
 from lmstudio_integrations.emulator.testing.proxy import ALWAYS, Action, Injection, Proxy, ProxyThread
-from lmstudio_integrations.emulator.testing.wire_items import EMBEDDING, LOADS
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 
 LASTING = 1.0
 """Seconds that a fault lasts for users, unless it happens only once."""
@@ -42,9 +39,6 @@ REPEATED = 0.1
 
 _CRASHED_WITH = 139
 """The exit code of a process that has read memory it must not read."""
-
-_OPPORTUNITIES = 3
-"""Of how many opportunities a seed draws one."""
 
 _POLL_SECONDS = 0.01
 
@@ -79,9 +73,6 @@ class Phase(Enum):
         return self.name.lower()
 
 
-_BEFORE_REQUESTS = {Phase.CONNECT, Phase.UPGRADE, Phase.AUTHENTICATE}
-
-
 @dataclass(frozen=True, slots=True)
 class Fault:
     """What can go wrong, and when.
@@ -107,60 +98,38 @@ class Fault:
         """The words by which users choose it."""
         return {self.name, self.kind, self.phase.word} if self.is_common else {self.name}
 
-    def transient(self, seed: int = 0) -> tuple[Injection, ...]:
-        """Return what the proxy does for a test: it happens once, or lasts a second.
-
-        Args:
-            seed: Draws at which opportunity it happens, if it happens once; with 0 at the first.
-        """
-        is_lasting = any(each.times == ALWAYS or each.action is actions.freeze for each in self.injections)
-        draws = seed and not is_lasting
-        skip = Random(f"{seed} {self.name}").randrange(_OPPORTUNITIES) if draws else 0  # noqa: S311 - no secret
+    def transient(self) -> tuple[Injection, ...]:
+        """Return what the proxy does for a test: it happens once, or lasts a second."""
         return tuple(
-            replace(_thawing(each), seconds=LASTING if each.times == ALWAYS else math.inf, skip=skip, fault=self.name)
-            for each in self.injections
+            replace(each, seconds=LASTING if each.times == ALWAYS else math.inf) for each in self._injections()
         )
 
-    def recurring(self, probability: float, endpoints: Iterable[str] | None = None) -> tuple[Injection, ...]:
+    def recurring(self, probability: float) -> tuple[Injection, ...]:
         """Return what the proxy does for as long as it runs, at each opportunity.
 
         Args:
             probability: How likely it is at each of them, from 0 to 1.
-            endpoints: Requests of which endpoints it happens to; by default of those that it is made for.
 
         Raises:
-            LMStudioValueError: If it cannot be limited to endpoints, because it happens before there is a request, or
-                cannot recur, because the proxy does not see the connections that the system rejects.
+            LMStudioValueError: If it cannot recur, because the proxy does not see the connections that the system
+                rejects.
         """
         if not self.injections:
             raise LMStudioValueError(
                 f"the fault {self.name!r} cannot recur while a server runs; choose 'connection-reset-on-connect'"
             )
-        if endpoints is not None and self.phase in _BEFORE_REQUESTS:
-            raise LMStudioValueError(
-                f"the fault {self.name!r} happens before there is a request; write it without an operation"
-            )
-        prefixes = [""] if endpoints is None else [f"{endpoint} " for endpoint in endpoints]
-        return tuple(
-            replace(
-                _thawing(each),
-                point=f"{prefix}{each.point.removeprefix('load ') if prefix else each.point}",
-                times=ALWAYS,
-                probability=probability,
-                fault=self.name,
-            )
-            for each in self.injections
-            for prefix in prefixes
-        )
+        return tuple(replace(each, times=ALWAYS, probability=probability) for each in self._injections())
+
+    def _injections(self) -> Iterable[Injection]:
+        """Return what the proxy does under its name. A host that freezes is thawed by nobody, so its time is limited."""
+        for each in self.injections:
+            action = actions.freeze_for(LASTING) if each.action is actions.freeze else each.action
+            yield replace(each, action=action, fault=self.name)
 
 
 def at(point: str, action: Action, times: float = 1) -> tuple[Injection, ...]:
     """Return the injections of a fault that has one."""
     return (Injection(point, action, times),)
-
-
-def _thawing(injection: Injection) -> Injection:
-    return replace(injection, action=actions.freeze_for(LASTING)) if injection.action is actions.freeze else injection
 
 
 # All faults ---------------------------------------------------------------------------------------------------------
@@ -176,7 +145,6 @@ _CRASHED = _error(model_crashed(_CRASHED_WITH))
 _NOT_FOUND = actions.respond(actions.http("404 Not Found", "There is nothing here."))
 _OVERLOADED = actions.respond(actions.http("503 Service Unavailable", headers="Retry-After: 1\r\n"))
 _PORTAL = actions.respond(actions.http("200 OK", "<html>Log in</html>"))
-_REDIRECT = actions.respond(actions.http("302 Found", headers="Location: /again\r\n"))
 _NO_PASSKEY = actions.replace(lambda _: {"success": False, "error": "Invalid passkey"})
 _UNRELATED = actions.before(actions.frames("no JSON", "[1]", '{"type":"channelClose","channelId":1}', b"\xff\xfe"))
 _INVALID_PARAMETER = actions.warning(actions.INVALID_PARAMETER)
@@ -187,37 +155,27 @@ _FAULTS = (
     Fault("host-silent", "slow", Phase.CONNECT, "The host accepts the connection and sends nothing.", at("accept", actions.freeze)),
     Fault("connection-reset-on-connect", "connection", Phase.CONNECT, "The connection is reset as soon as it opens.", at("accept", actions.reset, ALWAYS)),
     Fault("other-web-server", "malformed", Phase.CONNECT, "Another web server listens on the port.", at("request head", _NOT_FOUND, ALWAYS)),
-    Fault("connection-closed-on-connect", "connection", Phase.CONNECT, "The connection is closed as soon as it opens.", at("accept", actions.finish, ALWAYS), is_common=False),
-    Fault("no-http", "malformed", Phase.CONNECT, "A server that does not speak HTTP listens on the port.", at("accept", actions.respond(b"SSH-2.0-OpenSSH_9.6\r\n"), ALWAYS), is_common=False),
     Fault("handshake-unanswered", "slow", Phase.UPGRADE, "The server does not respond to the WebSocket handshake.", at("upgrade", actions.lose, ALWAYS)),
     Fault("handshake-rejected", "error", Phase.UPGRADE, "LM Studio rejects the WebSocket handshake (403).", at("upgrade", actions.respond(actions.http("403 Forbidden")), ALWAYS)),
     Fault("gateway-unavailable", "error", Phase.UPGRADE, "A gateway reports that the server is unavailable (503).", at("request head", _OVERLOADED, ALWAYS)),
     Fault("captive-portal", "malformed", Phase.UPGRADE, "A captive portal responds with a web page.", at("request head", _PORTAL, ALWAYS)),
-    Fault("redirect-loop", "malformed", Phase.UPGRADE, "The WebSocket handshake is redirected in a loop.", at("upgrade", _REDIRECT, ALWAYS), is_common=False),
-    Fault("wrong-handshake-key", "malformed", Phase.UPGRADE, "The response to the WebSocket handshake has a wrong key.", at("response head", actions.raw(actions.WRONG_KEY), ALWAYS), is_common=False),
     Fault("connection-closed-mid-handshake", "connection", Phase.UPGRADE, "The connection is closed in the middle of the response to the WebSocket handshake.", at("response head", actions.cut(actions.finish), ALWAYS), is_common=False),
-    Fault("connection-reset-mid-handshake", "connection", Phase.UPGRADE, "The connection is reset in the middle of the response to the WebSocket handshake.", at("response head", actions.cut(actions.reset), ALWAYS), is_common=False),
-    Fault("byte-by-byte-from-handshake", "slow", Phase.UPGRADE, "Everything the server sends arrives byte by byte.", at("response head", actions.drip), is_common=False),
     Fault("authentication-unanswered", "slow", Phase.AUTHENTICATE, "The server does not respond to the credentials.", at("authentication", actions.lose, ALWAYS)),
     Fault("authentication-rejected", "error", Phase.AUTHENTICATE, "The server rejects the credentials.", at("authentication", _NO_PASSKEY, ALWAYS)),
     Fault("connection-reset-in-authentication", "connection", Phase.AUTHENTICATE, "The connection is reset before the server responds to the credentials.", at("authentication", actions.reset)),
-    Fault("host-freezes-in-authentication", "slow", Phase.AUTHENTICATE, "The host freezes.", at("credentials", actions.freeze), is_common=False),
     Fault("unrelated-frames-in-authentication", "malformed", Phase.AUTHENTICATE, "The server sends unrelated frames before it accepts the credentials.", at("authentication", _UNRELATED), is_common=False),
-    Fault("authentication-twice", "malformed", Phase.AUTHENTICATE, "The server accepts the credentials twice.", at("authentication", actions.duplicate), is_common=False),
-    Fault("websocket-closed-in-authentication", "connection", Phase.AUTHENTICATE, "The server closes the WebSocket (1011) instead of accepting the credentials.", at("authentication", actions.close(CloseCode.INTERNAL_ERROR)), is_common=False),
-    Fault("connection-closed-in-authentication", "connection", Phase.AUTHENTICATE, "The connection is closed before the server responds to the credentials.", at("authentication", actions.finish), is_common=False),
     Fault("connection-closed-after-authentication", "connection", Phase.AUTHENTICATE, "The server accepts the credentials and closes the connection.", at("authentication", actions.after(actions.finish)), is_common=False),
     Fault("load-stalls", "slow", Phase.LOAD, "Loading makes no progress.", at("load middle packet", actions.stall)),
     Fault("out-of-memory", "error", Phase.LOAD, "The server does not have enough memory for the model.", at("load request", _error(out_of_memory()), ALWAYS)),
     Fault("load-fails", "error", Phase.LOAD, "The server cannot load the model.", at("load request", _error(load_failed("a fault was injected")))),
     Fault("engine-crashes-while-loading", "error", Phase.LOAD, "The engine crashes.", at("load middle packet", _CRASHED)),
     Fault("connection-reset-while-loading", "connection", Phase.LOAD, "The connection is reset.", at("load middle packet", actions.reset)),
-    Fault("connection-dead-while-loading", "slow", Phase.LOAD, "The connection goes dead: it stays open, but no data passes.", at("load middle packet", actions.DEAD), is_common=False),
+    Fault("connection-dead-while-loading", "slow", Phase.LOAD, "The connection goes dead: it stays open, but no data passes.", at("load middle packet", actions.go_dead), is_common=False),
     Fault("channel-closed-while-loading", "malformed", Phase.LOAD, "The server closes the channel without a result.", at("load last packet", actions.replace(actions.ended)), is_common=False),
     Fault("load-result-empty", "malformed", Phase.LOAD, "The result does not identify the loaded model.", at("load last packet", actions.replace(actions.without_content)), is_common=False),
     Fault("unknown-packet-while-loading", "malformed", Phase.LOAD, "A packet has an unknown type.", at("load middle packet", actions.replace(actions.of_unknown_type)), is_common=False),
     Fault("request-unanswered", "slow", Phase.FIRST, "The server does not respond to the request, but the connection is alive.", at("request", actions.lose, ALWAYS)),
-    Fault("connection-dead-before-response", "slow", Phase.FIRST, "The connection goes dead.", at("request", actions.DEAD)),
+    Fault("connection-dead-before-response", "slow", Phase.FIRST, "The connection goes dead.", at("request", actions.go_dead)),
     Fault("connection-reset-before-response", "connection", Phase.FIRST, "The connection is reset.", at("request", actions.reset)),
     Fault("server-restarts-before-response", "connection", Phase.FIRST, "The server closes the WebSocket because it restarts (1012).", at("request", actions.close(CloseCode.SERVICE_RESTART))),
     Fault("engine-fails-before-response", "error", Phase.FIRST, "The server responds with an error.", at("request", _ENGINE_FAILED)),
@@ -226,11 +184,7 @@ _FAULTS = (
     Fault("parameters-rejected", "error", Phase.FIRST, "The server rejects the parameters of the request.", at("request", _INVALID_PARAMETER, ALWAYS)),
     Fault("first-packet-late", "slow", Phase.FIRST, "The first packet is late, but arrives before the timeout.", at("first packet", actions.delay(LATE))),
     Fault("template-error", "error", Phase.FIRST, "The model's prompt template rejects the messages.", at("request", _error(template_failed("a fault was injected")))),
-    Fault("connection-dead-to-client-before-response", "slow", Phase.FIRST, "The connection goes dead from server to client.", at("request", actions.black_hole("server")), is_common=False),
-    Fault("connection-dead-to-server-before-response", "slow", Phase.FIRST, "The connection goes dead from client to server.", at("request", actions.black_hole("client")), is_common=False),
-    Fault("host-freezes-before-response", "slow", Phase.FIRST, "The host freezes.", at("request", actions.freeze), is_common=False),
-    Fault("connection-closed-before-response", "connection", Phase.FIRST, "The connection is closed.", at("request", actions.finish), is_common=False),
-    Fault("connection-dead-mid-response", "slow", Phase.MIDDLE, "The connection goes dead.", at("middle packet", actions.DEAD)),
+    Fault("connection-dead-mid-response", "slow", Phase.MIDDLE, "The connection goes dead.", at("middle packet", actions.go_dead)),
     Fault("host-freezes-mid-response", "slow", Phase.MIDDLE, "The host freezes.", at("middle packet", actions.freeze)),
     Fault("connection-reset-mid-response", "connection", Phase.MIDDLE, "The connection is reset.", at("middle packet", actions.reset)),
     Fault("connection-closed-mid-response", "connection", Phase.MIDDLE, "The connection is closed.", at("middle packet", actions.finish)),
@@ -243,39 +197,27 @@ _FAULTS = (
     Fault("engine-fails-mid-response", "error", Phase.MIDDLE, "The server ends the response with an error.", at("middle packet", _ENGINE_FAILED)),
     Fault("unknown-packet-mid-response", "malformed", Phase.MIDDLE, "A packet has an unknown type.", at("middle packet", actions.before(actions.packet(actions.of_unknown_type)))),
     Fault("truncated-json-mid-response", "malformed", Phase.MIDDLE, "The server sends truncated JSON, then the rest of the response.", at("middle packet", actions.before(actions.frames(actions.TRUNCATED)))),
-    Fault("connection-dead-to-client-mid-response", "slow", Phase.MIDDLE, "The connection goes dead from server to client.", at("middle packet", actions.black_hole("server")), is_common=False),
-    Fault("connection-dead-mid-frame", "slow", Phase.MIDDLE, "The connection goes dead inside a frame.", at("middle packet", actions.cut(actions.DEAD)), is_common=False),
     Fault("frame-too-short", "slow", Phase.MIDDLE, "A frame announces more bytes than arrive.", at("middle packet", actions.before(actions.raw(actions.MEGABYTE))), is_common=False),
     Fault("frame-too-large", "malformed", Phase.MIDDLE, "A frame announces more bytes than `max_message_bytes`.", at("middle packet", actions.before(actions.raw(actions.TERABYTE))), is_common=False),
     Fault("connection-half-closed-mid-response", "connection", Phase.MIDDLE, "The server closes its side of the connection (half-close).", at("middle packet", actions.half_close), is_common=False),
-    Fault("connection-reset-mid-frame", "connection", Phase.MIDDLE, "The connection is reset inside a frame.", at("middle packet", actions.cut(actions.reset)), is_common=False),
     Fault("connection-closed-mid-frame", "connection", Phase.MIDDLE, "The connection is closed inside a frame.", at("middle packet", actions.cut(actions.finish)), is_common=False),
-    Fault("websocket-closed-mid-response", "connection", Phase.MIDDLE, "The server closes the WebSocket because of an internal error (1011).", at("middle packet", actions.close(CloseCode.INTERNAL_ERROR)), is_common=False),
     Fault("websocket-closed-tcp-open-mid-response", "connection", Phase.MIDDLE, "The server closes the WebSocket, but not the TCP connection.", at("middle packet", actions.close(CloseCode.GOING_AWAY, and_hang=True)), is_common=False),
     Fault("invalid-opcode-mid-response", "malformed", Phase.MIDDLE, "A frame has an invalid opcode.", at("middle packet", actions.corrupt(0, 0x83)), is_common=False),
-    Fault("masked-frame-mid-response", "malformed", Phase.MIDDLE, "The server masks a frame, which only clients may do.", at("middle packet", actions.mask), is_common=False),
     Fault("message-fragmented-mid-response", "malformed", Phase.MIDDLE, "A message is split into two frames, with a ping between them.", at("middle packet", actions.fragment), is_common=False),
-    Fault("pings-mid-response", "malformed", Phase.MIDDLE, "The server sends a hundred pings.", at("middle packet", actions.before(actions.raw(actions.PINGS))), is_common=False),
     Fault("malformed-error-mid-response", "malformed", Phase.MIDDLE, "The server ends the response with a malformed error.", at("middle packet", actions.replace(actions.failed(5))), is_common=False),
     Fault("channel-closed-mid-response", "malformed", Phase.MIDDLE, "The server closes the channel without a last packet.", at("middle packet", actions.replace(actions.ended)), is_common=False),
     Fault("packet-empty-mid-response", "malformed", Phase.MIDDLE, "A packet lacks its content.", at("middle packet", actions.replace(actions.without_content)), is_common=False),
-    Fault("packet-no-object-mid-response", "malformed", Phase.MIDDLE, "A packet is not an object.", at("middle packet", actions.replace(lambda message: {**message, "message": 5})), is_common=False),
     Fault("no-json-mid-response", "malformed", Phase.MIDDLE, "A frame is not JSON.", at("middle packet", actions.replace(lambda _: "no JSON")), is_common=False),
     Fault("invalid-utf8-mid-response", "malformed", Phase.MIDDLE, "A frame is not valid UTF-8.", at("middle packet", actions.corrupt(-1, 0xFF)), is_common=False),
     Fault("frame-lost-mid-response", "malformed", Phase.MIDDLE, "A frame is lost.", at("middle packet", actions.lose), is_common=False),
     Fault("frame-twice-mid-response", "malformed", Phase.MIDDLE, "A frame arrives twice.", at("middle packet", actions.duplicate), is_common=False),
-    Fault("frames-swapped-mid-response", "malformed", Phase.MIDDLE, "Two frames arrive in the wrong order.", at("middle packet", actions.hold), is_common=False),
     Fault("meaningless-frames-mid-response", "malformed", Phase.MIDDLE, "The server sends meaningless frames.", at("middle packet", actions.before(actions.frames(*actions.NOISE))), is_common=False),
-    Fault("binary-frame-mid-response", "malformed", Phase.MIDDLE, "The server sends a binary frame.", at("middle packet", actions.before(actions.raw(actions.BINARY))), is_common=False),
     Fault("last-packet-lost", "malformed", Phase.LAST, "The last packet is lost.", at("last packet", actions.lose)),
-    Fault("connection-dead-before-last-packet", "slow", Phase.LAST, "The connection goes dead before the last packet.", at("last packet", actions.DEAD)),
+    Fault("connection-dead-before-last-packet", "slow", Phase.LAST, "The connection goes dead before the last packet.", at("last packet", actions.go_dead)),
     Fault("response-endless", "slow", Phase.LAST, "The model repeats itself, and the response never ends.", at("last packet", actions.endless(actions.repeated, REPEATED))),
     Fault("connection-closed-after-response", "connection", Phase.LAST, "The connection is closed after the last packet.", at("last packet", actions.after(actions.finish))),
-    Fault("engine-stalls-before-last-packet", "slow", Phase.LAST, "The engine stalls before the last packet.", at("last packet", actions.stall), is_common=False),
     Fault("channel-close-lost", "malformed", Phase.LAST, "The close of the channel is lost.", at("end", actions.lose), is_common=False),
     Fault("last-packet-twice", "malformed", Phase.LAST, "The last packet arrives twice.", at("last packet", actions.duplicate), is_common=False),
-    Fault("channel-close-twice", "malformed", Phase.LAST, "The close of the channel arrives twice.", at("end", actions.duplicate), is_common=False),
-    Fault("websocket-closed-after-response", "connection", Phase.LAST, "The server closes the WebSocket after the last packet.", at("last packet", actions.after(actions.close(CloseCode.GOING_AWAY))), is_common=False),
 )
 # fmt: on
 
@@ -285,16 +227,6 @@ FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in _FAULTS}
 PHASES = tuple(dict.fromkeys(fault.phase.word for fault in FAULTS.values()))
 
 # Which faults users mean --------------------------------------------------------------------------------------------
-
-OPERATIONS: dict[str, tuple[str, ...]] = {
-    "predict": ("predict",),
-    "complete": ("completeRawText",),
-    "embed": (EMBEDDING,),
-    "load": tuple(sorted(LOADS)),
-}
-"""The endpoints of what users call an operation; the name of any other endpoint is one as well."""
-
-_ENDPOINTS = {name for endpoints in ENDPOINTS.values() for name in endpoints}
 
 
 def choose_faults(choices: Sequence[str]) -> list[Fault]:
@@ -323,39 +255,21 @@ def find_fault(name: str) -> Fault:
 
 
 def read_injections(text: str) -> tuple[Injection, ...]:
-    """Return what `NAME[:PROBABILITY][@OPERATION]` injects.
+    """Return what `NAME[:PROBABILITY]` injects.
 
     Raises:
         LMStudioValueError: If a part of it is invalid.
     """
-    rest, at_sign, operation = text.partition("@")
-    name, colon, probability = rest.partition(":")
-    return find_fault(name).recurring(
-        _probability(probability, text) if colon else 1.0, _endpoints(operation, text) if at_sign else None
-    )
-
-
-def _probability(number: str, text: str) -> float:
+    name, colon, number = text.partition(":")
     try:
-        value = float(number)
+        probability = float(number) if colon else 1.0
     except ValueError:
-        value = -1.0
-    if not 0 < value <= 1:
+        probability = 0.0
+    if not 0 < probability <= 1:
         raise LMStudioValueError(
             f"the probability {number!r} in {text!r} is not a number above 0 and up to 1; write 0.1, for example"
         )
-    return value
-
-
-def _endpoints(operation: str, text: str) -> Iterable[str]:
-    if operation in OPERATIONS:
-        return OPERATIONS[operation]
-    if operation not in _ENDPOINTS:
-        raise LMStudioValueError(
-            f"unknown operation {operation!r} in {text!r}; known are {', '.join(OPERATIONS)}, and the endpoints "
-            f"{', '.join(sorted(_ENDPOINTS))}"
-        )
-    return (operation,)
+    return find_fault(name).recurring(probability)
 
 
 def _unknown(name: str, names: Iterable[str], groups: str = "") -> LMStudioValueError:
@@ -390,8 +304,6 @@ class FaultProxy:
     Args:
         upstream: `host:port` of the server: an emulator, or LM Studio.
         fault: The name of the fault; the default, `None`, only forwards. `FAULTS` has all names.
-        seed: When a fault that happens once happens: with 0, the default, at its first opportunity; any other number
-            draws one of the first three.
         limit: Seconds after which all connections are closed, so that a program that waits forever ends. There is no
             limit by default.
 
@@ -399,7 +311,7 @@ class FaultProxy:
         LMStudioValueError: If no fault has this name.
     """
 
-    def __init__(self, upstream: str, fault: str | None = None, *, seed: int = 0, limit: float | None = None) -> None:
+    def __init__(self, upstream: str, fault: str | None = None, *, limit: float | None = None) -> None:
         self.fault: Fault | None = None if fault is None else find_fault(fault)
         self.limit: float = math.inf if limit is None else limit
         self.has_expired: bool = False
@@ -408,7 +320,7 @@ class FaultProxy:
         self._proxy = Proxy(
             self._thread,
             upstream,
-            () if self.fault is None else self.fault.transient(seed),
+            () if self.fault is None else self.fault.transient(),
             is_rejecting=self.fault is not None and not self.fault.injections,
         )
         self._timers = [threading.Timer(LASTING, self._proxy.heal)] if self._proxy.is_rejecting else []

@@ -20,7 +20,7 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.exceptions import ProtocolError
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
 from lmstudio_integrations._support import environment
@@ -31,7 +31,6 @@ from lmstudio_integrations.emulator.testing.wire_items import (
     Sender,
     WireItem,
     WireTracker,
-    is_last,
     serialize,
 )
 
@@ -140,15 +139,12 @@ class Proxy:
     Args:
         thread: Where it runs.
         upstream: `host:port` of the server.
-        spare: The same of the server that takes its place after a restart.
         injections: What goes wrong, until it is healed.
         tls: The certificate, if clients connect with TLS; the server is always reached without.
         is_rejecting: Whether it rejects connections until it is healed.
         observer: Sees what passes.
         host: The address to listen on.
         ports: The ports to try, 0 for any free one; the first free one is taken.
-        random: Draws whether what is only probable happens.
-        max_message_bytes: The largest frame of a client.
 
     Raises:
         LMStudioOSError: If no port is free.
@@ -160,21 +156,17 @@ class Proxy:
         upstream: str,
         injections: Sequence[Injection] = (),
         *,
-        spare: str = "",
         tls: ssl.SSLContext | None = None,
         is_rejecting: bool = False,
         observer: Observer | None = None,
         host: str = "127.0.0.1",
         ports: Sequence[int] = (0,),
-        random: Random | None = None,
-        max_message_bytes: int | None = None,
     ) -> None:
         self._thread = thread
         self.upstream: str = upstream
-        self.spare: str = spare
-        self.max_message_bytes: int | None = max_message_bytes
         self._due = [_Due(injection) for injection in injections]
-        self._random = random or Random()  # noqa: S311 - no secret
+        # Draws whether what is only probable happens: the same in each run.
+        self._random = Random(0)  # noqa: S311 - no secret
         self._tls = tls
         self.is_rejecting: bool = is_rejecting
         self._server: asyncio.Server | None = None
@@ -303,10 +295,6 @@ class ProxiedConnection:
         """Whose bytes are lost from now on."""
         self.dripping: set[Sender] = set()
         """Whose bytes arrive one by one from now on."""
-        self.deferred: dict[Sender, bytes] = {}
-        """What is sent after the next item."""
-        self._withheld: dict[int, bytes] = {}
-        """The ends of channels that have stalled; they are sent when the client cancels."""
         self.is_closing: bool = False
         """Whether the server has sent its close frame, and waits for the client's."""
         self.path: str = ""
@@ -383,11 +371,9 @@ class ProxiedConnection:
     async def stall(self, item: WireItem) -> None:
         """Let the server send nothing more on a channel, but progress; of a call with one response, not even that."""
         if "channelId" in item.message:
-            self.tracker.stall(item.message["channelId"])
+            self.tracker.stall(item)
             if item.message.get("message", {}).get("type") == PROGRESS:
                 await forward(self, item)
-            else:
-                self._withhold(item)
 
     def repeat(self, data: bytes, seconds: float, channel: int) -> None:
         """Send bytes to the client every few seconds, until a channel that has stalled is cancelled."""
@@ -396,7 +382,7 @@ class ProxiedConnection:
         task.add_done_callback(self._pumps.remove)
 
     async def _repeat(self, data: bytes, seconds: float, channel: int) -> None:
-        while self.tracker.is_stalled(channel):
+        while channel in self.tracker.stalled:
             await self.send("server", data)
             await asyncio.sleep(seconds)
 
@@ -407,9 +393,9 @@ class ProxiedConnection:
             await self._pass_all(sender)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
-        except (ProtocolError, PayloadTooBig) as error:
-            code = CloseCode.MESSAGE_TOO_BIG if isinstance(error, PayloadTooBig) else CloseCode.PROTOCOL_ERROR
-            await self.send("server", serialize("server", Frame(Opcode.CLOSE, Close(code, "").serialize())))
+        except ProtocolError:
+            close = Close(CloseCode.PROTOCOL_ERROR, "")
+            await self.send("server", serialize("server", Frame(Opcode.CLOSE, close.serialize())))
             await self.finish()
         if sender == "client":
             self.end()
@@ -420,8 +406,7 @@ class ProxiedConnection:
         reader = self._readers[sender]
         head = await reader.readuntil(_HEAD_END)
         await self._pass(self._head(sender, head))
-        limit = self.proxy.max_message_bytes if sender == "client" else None
-        frames = FrameReader(sender, self.tracker, limit) if self._is_upgrade else None
+        frames = FrameReader(sender, self.tracker) if self._is_upgrade else None
         while data := await reader.read(_CHUNK):
             items = [WireItem(sender, data)] if frames is None else frames.feed(data)
             for item in items:
@@ -441,11 +426,11 @@ class ProxiedConnection:
         """Forward an item, or do what is due instead; return whether the connection goes on."""
         await self.proxy.thawed.wait()
         if "stalled" in item.points:
-            self._withhold(item)
+            self.tracker.stall(item)
             return True
         self.proxy.observer.on_item(self, item)
         if "cancel" in item.points:
-            await self.send("server", self._withheld.pop(item.message["channelId"], b""))
+            await self.send("server", self.tracker.stalled.pop(item.message["channelId"], b""))
         if self.is_closing and item.frame is not None and item.frame.opcode is Opcode.CLOSE:
             await self.finish()
         await (self.proxy.consume(item) or forward)(self, item)
@@ -453,17 +438,11 @@ class ProxiedConnection:
         await self.proxy.thawed.wait()
         return not self._over.is_set()
 
-    def _withhold(self, item: WireItem) -> None:
-        if is_last(item.message):
-            channel = item.message["channelId"]
-            self._withheld[channel] = self._withheld.get(channel, b"") + item.data
-
 
 async def forward(connection: ProxiedConnection, item: WireItem) -> None:
-    """Pass an item on, and after it what was deferred."""
-    if item.sender in connection.silent or not item.data:
-        return
-    await connection.send(item.sender, item.data + connection.deferred.pop(item.sender, b""))
+    """Pass an item on."""
+    if item.data:
+        await connection.send(item.sender, item.data)
 
 
 def _bind(host: str, ports: Sequence[int]) -> socket.socket:

@@ -1,4 +1,4 @@
-"""Records what passes through a proxy as a cassette."""
+"""Records what passes through a proxy as a cassette; `cassette.py` has the format, and hides secrets in it."""
 
 import asyncio
 import contextlib

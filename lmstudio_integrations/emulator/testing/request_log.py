@@ -121,9 +121,6 @@ class PluginCallRecord:
             session or its socket has ended.
         result: The result of a call that has ended.
         error: The title of the error of a call that failed.
-        status_texts: What the tool has reported about its progress: the last 100 texts, and the first 200 characters of
-            each.
-        warnings: Problems that the tool has solved by itself; as many.
     """
 
     plugin: str
@@ -133,8 +130,6 @@ class PluginCallRecord:
     state: PluginCallState = "running"
     result: Any = None
     error: str | None = None
-    status_texts: list[str] = field(default_factory=list[str])
-    warnings: list[str] = field(default_factory=list[str])
 
 
 RecordT = TypeVar("RecordT", PredictionRecord, EmbeddingRecord, LoadRecord, PluginCallRecord)

@@ -69,7 +69,6 @@ class _Request:
     parameter: Any = None
     packets: int = 0
     fragments: int = 0
-    is_stalled: bool = False
     is_cancelled: bool = False
 
 
@@ -87,6 +86,8 @@ class WireTracker:
     """
 
     def __init__(self) -> None:
+        self.stalled: dict[int, bytes] = {}
+        """Channels on which the server sends nothing more until they are cancelled, with the end that it then sends."""
         self._calls: dict[int, _Request] = {}
         self._channels: dict[int, _Request] = {}
         self._vectors_due = 0
@@ -101,14 +102,11 @@ class WireTracker:
             if request.endpoint in PREDICTIONS and not request.is_cancelled
         ]
 
-    def stall(self, channel: int) -> None:
+    def stall(self, item: WireItem) -> None:
         """Let the server send nothing more on a channel, but the progress of its prompt, until it is cancelled."""
-        if channel in self._channels:
-            self._channels[channel].is_stalled = True
-
-    def is_stalled(self, channel: int) -> bool:
-        """Whether a channel has stalled and has not been cancelled."""
-        return channel in self._channels and self._channels[channel].is_stalled
+        end = item.data if is_last(item.message) else b""
+        channel = item.message["channelId"]
+        self.stalled[channel] = self.stalled.get(channel, b"") + end
 
     def forget(self, message: Mapping[str, Any]) -> None:
         """Forget a request that the server does not get."""
@@ -134,7 +132,7 @@ class WireTracker:
             request = self._channels[message["channelId"]]
             if message["message"]["type"] == "cancel":
                 request.is_cancelled = True
-                if request.is_stalled:
+                if message["channelId"] in self.stalled:
                     del self._channels[message["channelId"]]
             return set(), request.endpoint
         if message["type"] == "channelCreate":
@@ -154,7 +152,7 @@ class WireTracker:
             endpoint = self._calls.pop(message["callId"]).endpoint
             return self._of_vector() if endpoint == EMBEDDING else _ALL_PACKETS, endpoint
         request = self._channels[message["channelId"]]
-        if request.is_stalled and message.get("message", {}).get("type") != PROGRESS:
+        if message["channelId"] in self.stalled and message.get("message", {}).get("type") != PROGRESS:
             return {"stalled"}, ""
         if message["type"] != "channelSend":
             del self._channels[message["channelId"]]
@@ -202,13 +200,11 @@ class FrameReader:
     Args:
         sender: Whose bytes they are.
         tracker: Names what the frames are.
-        max_size: The largest frame, in bytes.
     """
 
-    def __init__(self, sender: Sender, tracker: WireTracker, max_size: int | None = None) -> None:
+    def __init__(self, sender: Sender, tracker: WireTracker) -> None:
         self._sender: Sender = sender
         self._tracker = tracker
-        self._max_size = max_size
         self._stream = StreamReader()
         self._frames: list[Frame] = []
         self._parts = b""
@@ -220,7 +216,6 @@ class FrameReader:
 
         Raises:
             ProtocolError: If they are no frames.
-            PayloadTooBig: If a frame is too large.
         """
         self._stream.feed_data(data)
         next(self._parser)
@@ -247,7 +242,5 @@ class FrameReader:
 
     def _parse(self) -> Generator[None]:
         while True:
-            frame = yield from Frame.parse(
-                self._stream.read_exact, mask=self._sender == "client", max_size=self._max_size
-            )
+            frame = yield from Frame.parse(self._stream.read_exact, mask=self._sender == "client")
             self._frames.append(frame)

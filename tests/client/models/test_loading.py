@@ -99,7 +99,7 @@ async def test_a_name_that_the_list_of_models_does_not_have_is_the_identifier(
     server = Server(
         {
             "listLoaded": [[result(infos)] for infos in listed],
-            "listDownloadedModels": [[result([])]],
+            "listDownloadedModels": [[result([])]] * 3,
             "loadModel": loads,
         }
     )

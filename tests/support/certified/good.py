@@ -15,11 +15,11 @@ from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.functions import Tool
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
-from tests.support.certified.rules import HONESTY, REASONING, SPEED, TOOLS, VISION, Rule
+from tests.support.certified.rules import HONESTY, REASONING, SPEED, TOOLS, VISION, Rule, decisions
 
 KEY = "acme/good"
 
-RULES: tuple[Rule, ...] = (*TOOLS, *REASONING, *SPEED, *HONESTY, *VISION)
+RULES: tuple[Rule, ...] = (*TOOLS, *REASONING, *SPEED, *HONESTY, *VISION, *decisions())
 
 Requested = Callable[[GenerateRequest], GenerateRequest]
 Events = Callable[[GenerateRequest, EngineEvent], EngineEvent]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from lmstudio_integrations.client.certify.decisions import MESSAGES
 from lmstudio_integrations.client.certify.tools import DEFINITIONS, REQUESTS, Request
 
 Rule = dict[str, Any]
@@ -63,3 +64,21 @@ VISION: tuple[Rule, ...] = tuple(
     {"when": {"last": rf"Image {number}\.", "image": True}, "then": [{"text": f"{color}."}]}
     for number, color in enumerate(("Red", "Green", "Blue", "Yellow"), 1)
 )
+
+
+TEAMS = ("billing", "support", "sales")
+
+
+def decisions(wrong: int = 0) -> list[Rule]:
+    """Return the rules of a model that decides; its first answers may be wrong."""
+    made: list[Rule] = []
+    for number, (message, team, is_complaint) in enumerate(MESSAGES):
+        answer = TEAMS[(TEAMS.index(team) + (number < wrong)) % 3]
+        for letter in "ABC":
+            shares = {each: 0.9 if each == letter else 0.05 for each in "ABC"}
+            last = f"{message}(.|\\n)*{letter}\\. {answer}"
+            made.append({"when": {"last": last}, "then": [{"probabilities": shares}]})
+        yes = 0.8 if is_complaint != (number < wrong) else 0.3
+        last = f"{message}(.|\\n)*complaint"
+        made.append({"when": {"last": last}, "then": [{"probabilities": {"yes": yes, "no": 1 - yes}}]})
+    return made

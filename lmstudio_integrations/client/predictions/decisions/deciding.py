@@ -89,7 +89,7 @@ class Deciding:
     ) -> None:
         check_names(parameters, DecideParameters.__annotations__)
         self._model = model
-        self._state = state_text(state)
+        self._state, self._text = state, state_text(state)
         self._questions = parse_questions(questions)
         permutations = whole_number(parameters.get("permutations"), "permutations") or DEFAULT_PERMUTATIONS
         self._at_once = whole_number(parameters.get("max_concurrency"), "max_concurrency")
@@ -98,9 +98,10 @@ class Deciding:
 
     def run(self) -> Flow[Decision]:
         """Return the answers."""
-        info = yield from self._model.get_info(load=True)
+        info = yield from self._model.get_info(load=True)  # it may be a decision model, and those may see images
+        reject_media(self._state)
         before, _, after = (yield from in_chat_template(self._model, _PLACE)).partition(_PLACE)
-        prompts = [before + neutral(f"{self._state}\n\n{each.text}", before + after) + after for each in self._asked]
+        prompts = [before + neutral(f"{self._text}\n\n{each.text}", before + after) + after for each in self._asked]
         yield from self._check_window(prompts, info)
         tokens, measured = FirstTokens(), defaultdict[str, list[Probabilities]](list)
         input_tokens = output_tokens = done = 0
@@ -152,7 +153,7 @@ def state_text(state: object) -> str:
     """Return a state as text: messages by their roles, other values as JSON.
 
     Raises:
-        LMStudioValueError: If it is empty, no JSON, or has images or other media.
+        LMStudioValueError: If it is empty, or no JSON.
     """
     messages = state.get("messages") if is_object(state) and state.keys() == {"messages"} else state
     listed = messages if is_list(messages) else []
@@ -180,16 +181,20 @@ def _described(content: object) -> str:
     """Return text as it is, and other content as JSON.
 
     Raises:
-        LMStudioValueError: If it is no JSON, or has images or other media.
+        LMStudioValueError: If it is no JSON.
     """
-    _reject_media(content)
     try:
         return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise LMStudioValueError(f"a state and questions must be text or JSON: {error}") from error
 
 
-def _reject_media(content: object) -> None:
+def reject_media(content: object) -> None:
+    """Check that a language model can be asked about content.
+
+    Raises:
+        LMStudioValueError: If it has images or other media.
+    """
     inner = content.values() if is_object(content) else content if is_list(content) else ()
     if is_object(content) and content.get("type") in _MEDIA:
         raise LMStudioValueError(
@@ -197,17 +202,18 @@ def _reject_media(content: object) -> None:
             "words, or use a decision model that sees images"
         )
     for each in inner:
-        _reject_media(each)
+        reject_media(each)
 
 
 def _orders(name: str, question: Question, permutations: int) -> list[_Asked]:
     """Return the predictions of a question, one for each order of its options.
 
     Raises:
-        LMStudioValueError: If there are more options than letters.
+        LMStudioValueError: If there are more options than letters, or media in it.
     """
-    instructions = _described(question.instructions)
     options = options_of(question)
+    reject_media([question.instructions, *options.values()])
+    instructions = _described(question.instructions)
     if isinstance(question, Noul):
         words = {"true": "yes", "false": "no"}
         lines = [f"{words[option]}: {_described(each)}" for option, each in options.items() if each is not None]

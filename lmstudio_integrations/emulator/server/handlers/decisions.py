@@ -1,6 +1,6 @@
 """The questions of decision models, over HTTP (docs/protocol.md#decisions)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -41,6 +41,8 @@ async def systemone(state: ServerState, body: Any) -> Json:
     request = {**body, "questions": {name: each.model_dump() for name, each in questions.items()}}
     try:
         instance = state.registry.find("decision", specifier)
+        images = [*_images(body["state"]), *(body.get("images") or ())]
+        _check_images(images, sees=bool(instance.describe().get("hasVisionAdapter")))
         with CancelScope() as scope:
             async with instance.use(scope, "processingPrompt"):
                 decided: Json = await instance.model.decide(request)
@@ -50,6 +52,27 @@ async def systemone(state: ServerState, body: Any) -> Json:
         status, kind = _STATUS.get(code, (HTTPStatus.INTERNAL_SERVER_ERROR, "server_error"))
         raise HttpError(status, kind, str(error)) from error
     raise HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", "Model is unloaded.")
+
+
+def _check_images(images: list[Any], *, sees: bool) -> None:
+    """Check images of a request by their URLs.
+
+    Raises:
+        HttpError: If one is not in the request itself, or the model does not see them.
+    """
+    if not all(isinstance(url, str) and url.startswith("data:image/") for url in images):
+        raise bad_request("images must be inline base64 data URLs")
+    if images and not sees:
+        message = "The model does not support image input for decisions"
+        raise HttpError(HTTPStatus.NOT_IMPLEMENTED, "not_supported_error", message)
+
+
+def _images(content: Any) -> Iterator[Any]:
+    """Yield the URLs of the images in a state."""
+    if is_object(content) and is_object(content.get("image_url")):
+        yield content["image_url"].get("url")
+    for each in content.values() if is_object(content) else content if is_list(content) else ():
+        yield from _images(each)
 
 
 async def decisions(state: ServerState, body: Any) -> Json:

@@ -3,26 +3,26 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, cast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
 
 from lmstudio_integrations._support.text import dumps, end_in_words, one_line, shortened
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest
+from lmstudio_integrations.emulator.engines.base import Finished, GenerateRequest, LoadRequest
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.emulator.errors import WireError, plugin_not_found
-from lmstudio_integrations.emulator.plugins import CallReports, FunctionPlugin, GeneratorPlugin, Plugin
+from lmstudio_integrations.emulator.plugins import PluginEntry, ReportingContext, call_function, parse_functions
 from lmstudio_integrations.emulator.server.context import USER_STOPPED, Context, OpenChannel
-from lmstudio_integrations.emulator.server.handlers.prediction import StatsCollector, outcome_of, record_of
-from lmstudio_integrations.emulator.server.handlers.system import REASONS, not_supported
-from lmstudio_integrations.emulator.testing.request_log import (
-    PluginCallRecord,
-    PluginCallState,
-    PredictionRecord,
-    RecordEntry,
+from lmstudio_integrations.emulator.server.handlers.prediction import (
+    StatsCollector,
+    forward_events,
+    outcome_of,
+    record_of,
 )
+from lmstudio_integrations.emulator.server.handlers.system import REASONS, not_supported
+from lmstudio_integrations.emulator.testing.request_log import PluginCallRecord, PluginCallState, RecordEntry
 from lmstudio_integrations.protocol.prediction import encode_generated
 from lmstudio_integrations.protocol.requests import GenerateWithGenerator, StartToolUseSession
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -30,24 +30,19 @@ from lmstudio_integrations.types.results import PredictionEnd
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_MOST_TEXTS = 100
-"""Status texts, and warnings, of one call that its record keeps."""
-
-_TEXT_KEPT = 200
-"""Characters of each of them that it keeps."""
-
 
 async def start_tool_use_session(context: Context, channel: OpenChannel, parameter: StartToolUseSession) -> None:
     """Run the calls of a plugin's tools, until the client discards the session."""
     plugin = _find(context, parameter)
-    if isinstance(plugin, GeneratorPlugin):
+    if plugin.generator:
         raise WireError(f'The plugin "{plugin.identifier}" has no tools: it is a generator')
     sessions = context.state.tool_sessions
     with channel.scope:
         session = _ToolSession(context, channel, plugin)
         sessions.append(plugin.identifier)
         channel.on_packet = session.receive
-        channel.send({"type": "sessionReady", "toolDefinitions": [tool.to_dict() for tool in plugin.tools]})
+        definitions = [tool.to_tool().to_dict() for tool in session.tools.values()]
+        channel.send({"type": "sessionReady", "toolDefinitions": definitions})
         try:
             await asyncio.get_running_loop().create_future()
         finally:
@@ -55,7 +50,7 @@ async def start_tool_use_session(context: Context, channel: OpenChannel, paramet
             sessions.remove(plugin.identifier)
 
 
-def _find(context: Context, parameter: StartToolUseSession) -> Plugin:
+def _find(context: Context, parameter: StartToolUseSession) -> PluginEntry:
     """Return the plugin of a request.
 
     Raises:
@@ -77,8 +72,6 @@ class _Call:
     entry: RecordEntry[PluginCallRecord]
     started: float
     task: "asyncio.Task[None] | None" = None
-    status_texts: list[str] = field(default_factory=list[str])
-    warnings: list[str] = field(default_factory=list[str])
 
 
 class _ToolSession:
@@ -90,15 +83,16 @@ class _ToolSession:
         plugin: Its plugin.
     """
 
-    def __init__(self, context: Context, channel: OpenChannel, plugin: FunctionPlugin) -> None:
+    def __init__(self, context: Context, channel: OpenChannel, plugin: PluginEntry) -> None:
         self._state = context.state
         self._client = context.client
         self._channel = channel
-        self._plugin = plugin
+        self._plugin = plugin.identifier
+        self.tools = parse_functions(plugin.functions)
         # Not a task group, which would cancel an aborted call again, in the middle of what that does about it.
         self._tasks: set[asyncio.Task[None]] = set()
-        self._names = [tool.function.name for tool in plugin.tools]
         self._calls: dict[float, _Call] = {}
+        self._numbers = count()
 
     def receive(self, packet: Mapping[str, Any]) -> None:
         """Handle a packet of the client. An unknown `callId` is ignored: the call may have ended by itself."""
@@ -125,9 +119,7 @@ class _ToolSession:
         call_id, name, arguments = packet["callId"], packet["name"], packet["arguments"]
         if call_id in self._calls:
             return
-        record = PluginCallRecord(
-            plugin=self._plugin.identifier, tool=name, client=self._client.identifier, arguments=arguments
-        )
+        record = PluginCallRecord(plugin=self._plugin, tool=name, client=self._client.identifier, arguments=arguments)
         call = _Call(call_id, self._state.request_log.tool_calls.add(record), self._state.clock.now())
         self._calls[call_id] = call
         call.task = asyncio.create_task(self._run(call, name, arguments))
@@ -139,11 +131,9 @@ class _ToolSession:
         try:
             result = await self._result(call, name, arguments)
         except WireError as error:
-            if self._record_end(call, "failed", error=error.title):
-                self._send(call, "toolCallError", error=error.to_dict())
+            self._end(call, "failed", {"type": "toolCallError", "error": error.to_dict()}, error=error.title)
         else:
-            if self._record_end(call, "ended", result=result):
-                self._send(call, "toolCallComplete", result=result)
+            self._end(call, "ended", {"type": "toolCallComplete", "result": result}, result=result)
 
     async def _result(self, call: _Call, name: str, arguments: Any) -> Any:
         """Call the tool.
@@ -151,63 +141,54 @@ class _ToolSession:
         Raises:
             WireError: If it fails, in whatever way.
         """
-        if name not in self._names:
+        if name not in self.tools:
             raise WireError(
-                f'The plugin "{self._plugin.identifier}" has no tool "{shortened(name)}"',
-                cause=f"Its tools are {shortened(', '.join(self._names))}.",
+                f'The plugin "{self._plugin}" has no tool "{shortened(name)}"',
+                cause=f"Its tools are {shortened(', '.join(self.tools))}.",
             )
         if not is_object(arguments):
             raise WireError(
                 "The arguments of a tool must be an object", cause=f"They are {shortened(dumps(arguments))}."
             )
-        reports = CallReports(
-            status=partial(self._report, call, "toolCallStatus", "statusText", call.status_texts),
-            warn=partial(self._report, call, "toolCallWarn", "warnText", call.warnings),
-        )
+        context = ReportingContext(name, next(self._numbers), lambda packet: self._send(call, packet))
         try:
-            return await self._plugin.call(name, arguments, reports)
+            return await call_function(self.tools[name], arguments, context)
         except asyncio.CancelledError:
             assert call.task is not None, "it runs"
             if call.task.cancelling():
                 raise
             raise WireError("The tool was cancelled, but not by the client") from None
 
-    def _report(self, call: _Call, kind: str, member: str, texts: list[str], text: str) -> None:
-        """Send what a tool reports, unless its call has ended."""
-        if self._calls.get(call.call_id) is not call:
-            return
-        text = shortened(text)
-        texts.append(text if len(text) <= _TEXT_KEPT else f"{text[:_TEXT_KEPT]}…")
-        del texts[:-_MOST_TEXTS]
-        call.entry.update(status_texts=list(call.status_texts), warnings=list(call.warnings))
-        self._send(call, kind, **{member: text})
-
     def _abort(self, call: _Call) -> None:
         """End a call without a packet: for the client, it has ended already."""
-        self._record_end(call, "aborted")
+        self._end(call, "aborted")
         assert call.task is not None, "it runs"
         call.task.cancel()
 
-    def _record_end(self, call: _Call, state: PluginCallState, **outcome: Any) -> bool:
-        """Record how a call has ended; return whether it had not ended before."""
+    def _send(self, call: _Call, packet: Mapping[str, Any]) -> None:
+        """Send a packet, unless the call has ended."""
+        if self._calls.get(call.call_id) is call:
+            self._channel.send({**packet, "callId": call.call_id})
+
+    def _end(
+        self, call: _Call, state: PluginCallState, packet: Mapping[str, Any] | None = None, **outcome: Any
+    ) -> None:
+        """Record how a call has ended, then send its last packet, unless it had ended before."""
         if self._calls.get(call.call_id) is not call:
-            return False
+            return
+        call.entry.update(state=state, **outcome)
+        if packet is not None:
+            self._send(call, packet)
         del self._calls[call.call_id]
-        texts = {"status_texts": list(call.status_texts), "warnings": list(call.warnings)}
-        call.entry.update(state=state, **texts, **outcome)
         record, seconds = call.entry.record, self._state.clock.now() - call.started
         reason = f": {record.error}" if record.error else ""
         logger.info("%s", one_line(shortened(f"{record.plugin}: {record.tool} {state} after {seconds:.1f} s{reason}")))
-        return True
-
-    def _send(self, call: _Call, kind: str, **members: Any) -> None:
-        self._channel.send({"type": kind, "callId": call.call_id, **members})
 
 
 async def generate_with_generator(context: Context, channel: OpenChannel, parameter: GenerateWithGenerator) -> None:
     """Write the next message of a conversation with a generator."""
     plugin = _find(context, parameter)
-    if not isinstance(plugin, GeneratorPlugin):
+    if not plugin.generator:
         raise WireError(f'The plugin "{plugin.identifier}" is not a generator')
     request = GenerateRequest(
         config=LlmPredictionConfig(),
@@ -219,8 +200,15 @@ async def generate_with_generator(context: Context, channel: OpenChannel, parame
     entry = context.state.request_log.predictions.add(record)
     collector = StatsCollector(context.state.clock)
     outcome: dict[str, Any] = {"stop_reason": "disconnected"}
+    finished: Finished | None = None
     try:
-        finished = await _generate(channel, plugin, request, collector, entry)
+        with channel.scope as scope:
+            load = LoadRequest(key=plugin.identifier, kind="llm", engine_settings={"rules": plugin.rules})
+            model = await ScriptedEngine().load(load, lambda _progress: None)
+            finished = await forward_events(model.generate(request), channel, collector, entry, encode_generated)
+        if finished is None:
+            assert scope.reason is not None, "an engine's last event is Finished"
+            finished = collector.stopped(scope.reason)
         for event in (*collector.remaining(finished), PredictionEnd({}, {}, {}, {})):
             channel.send(encode_generated(event))
         outcome = {"stop_reason": finished.stop_reason}
@@ -231,31 +219,3 @@ async def generate_with_generator(context: Context, channel: OpenChannel, parame
         entry.update(state="ended", **outcome, **outcome_of(collector.received))
         end = entry.record.error or end_in_words(entry.record.stop_reason or "")
         logger.info("%s: %s", plugin.identifier, one_line(end))
-
-
-async def _generate(
-    channel: OpenChannel,
-    plugin: GeneratorPlugin,
-    request: GenerateRequest,
-    collector: StatsCollector,
-    entry: RecordEntry[PredictionRecord],
-) -> Finished:
-    """Send the events of a generator; return how they ended: by themselves, or because the client cancelled."""
-    entry.update(state="running")
-    collector.start()
-    with channel.scope as scope:
-        model = await plugin.start()
-        async with aclosing(cast("AsyncGenerator[EngineEvent, None]", model.generate(request))) as events:
-            async for event in events:
-                if isinstance(event, Finished):
-                    return event
-                if isinstance(event, Fault):
-                    await channel.inject_fault(event.kind)
-                    continue
-                for ready in collector.add(event):
-                    channel.send(encode_generated(ready))
-                entry.live["fragments"] = len(collector.received.fragments)
-                # Send the packet and handle a cancel before the next token (docs/protocol.md#check-cancel-points).
-                await asyncio.sleep(0)
-    assert scope.reason is not None, "the last event is Finished"
-    return collector.stopped(scope.reason)

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import logging
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
@@ -273,6 +273,35 @@ def _inline(identifier: str) -> bytes:
         raise file_not_found(f"{identifier[:32]}…") from error
 
 
+async def forward_events(
+    generation: AsyncIterator[EngineEvent],
+    channel: OpenChannel,
+    collector: StatsCollector,
+    entry: RecordEntry[PredictionRecord],
+    encode_event: Callable[[PredictionEvent], Mapping[str, Any]],
+    *,
+    on_text: Callable[[], None] = lambda: None,
+) -> Finished | None:
+    """Send the events of an engine up to the last one, and return that; `None` if the generation was cancelled."""
+    entry.update(state="running")
+    collector.start()
+    async with aclosing(cast("AsyncGenerator[EngineEvent, None]", generation)) as events:
+        async for event in events:
+            if isinstance(event, Finished):
+                return event
+            if isinstance(event, Fault):
+                await channel.inject_fault(event.kind)
+            else:
+                for ready in collector.add(event):
+                    channel.send(encode_event(ready))
+            if isinstance(event, LlmPredictionFragment):
+                entry.live["fragments"] = len(collector.received.fragments)
+                on_text()
+            # Send the packet and handle a cancel before the next token (docs/protocol.md#check-cancel-points).
+            await asyncio.sleep(0)
+    return None
+
+
 @dataclass(slots=True)
 class _Prediction:
     """One prediction, from the queue to its last packet."""
@@ -316,35 +345,18 @@ class _Prediction:
         finished: Finished | None = None
         with self.channel.scope as scope:
             async with self.instance.use(scope, "processingPrompt"):
-                finished = await self._forward_events()
+                finished = await forward_events(
+                    self.instance.model.generate(self.request),
+                    self.channel,
+                    self.collector,
+                    self.entry,
+                    encode,
+                    on_text=lambda: self.instance.set_activity(scope, "generating"),
+                )
         if finished is None:
             assert scope.reason is not None, "an engine's last event is Finished"
             finished = self.collector.stopped(scope.reason)
         return finished
-
-    async def _forward_events(self) -> Finished | None:
-        """Send the events of the engine, up to the last one."""
-        self.entry.update(state="running")
-        self.collector.start()
-        generation = cast("AsyncGenerator[EngineEvent, None]", self.instance.model.generate(self.request))
-        async with aclosing(generation) as events:
-            async for event in events:
-                if isinstance(event, Finished):
-                    return event
-                await self._forward(event)
-                # Send the packet and handle a cancel before the next token (docs/protocol.md#check-cancel-points).
-                await asyncio.sleep(0)
-        return None
-
-    async def _forward(self, event: PredictionEvent | Fault) -> None:
-        if isinstance(event, Fault):
-            await self.channel.inject_fault(event.kind)
-            return
-        for ready in self.collector.add(event):
-            self.channel.send(encode(ready))
-        if isinstance(event, LlmPredictionFragment):
-            self.entry.live["fragments"] = len(self.collector.received.fragments)
-            self.instance.set_activity(self.channel.scope, "generating")
 
     def _send_end(self, finished: Finished) -> dict[str, Any]:
         """Send the last packets; return their stats."""

@@ -149,10 +149,10 @@ def test_a_state_is_text(state: Any, text: str) -> None:
     assert state_text(state) == text
 
 
-def test_a_state_with_an_image_is_rejected() -> None:
+async def test_a_state_with_an_image_is_rejected(model: Any) -> None:
     parts = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
     with pytest.raises(LMStudioValueError, match="of the type 'image_url'"):
-        state_text([{"role": "user", "content": parts}])
+        await model.decide([{"role": "user", "content": parts}], {"refund": REFUND})
     with pytest.raises(LMStudioValueError, match="must be text or JSON"):
         state_text({"a": object()})
 

@@ -102,6 +102,20 @@ def test_what_is_wrong_in_a_request_is_named(
     assert text in body["error"]["message"]
 
 
+def test_images_are_in_the_request_and_for_models_that_see_them(server: Emulator) -> None:
+    url = "data:image/png;base64,AAAA"
+    part = {"type": "image_url", "image_url": {"url": url}}
+    requests: list[dict[str, Any]] = [{"state": [{"role": "user", "content": [part]}]}, {"state": "x", "images": [url]}]
+    away = [{"type": "image_url", "image_url": {"url": "https://localhost/a.png"}}]
+    for request in requests:
+        status, body = ask(server, model="judge", questions={"a": REFUND}, **request)
+        assert (status, body["error"]["type"]) == (501, "not_supported_error")
+        assert "does not support image input for decisions" in body["error"]["message"]
+    assert ask(server, model="judge", questions={"a": REFUND}, state=away)[0] == 400
+    with Emulator([{"key": "judge", "kind": "decision", "preload": True, "vision": True}]) as seeing:
+        assert [ask(seeing, model="judge", questions={"a": REFUND}, **each)[0] for each in requests] == [200, 200]
+
+
 def test_a_body_that_is_not_json_is_an_error(server: Emulator) -> None:
     status, _, body = get(server, "/v1/systemone", b"[" * 100_000)
     assert (status, json.loads(body)["error"]["type"]) == (400, "invalid_request_error")

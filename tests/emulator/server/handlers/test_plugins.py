@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations import ToolCallContext
-from lmstudio_integrations.emulator import Emulator, plugins
+from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.errors import SAMPLE, WireError
-from lmstudio_integrations.emulator.plugins import MAX_QUEUED, CallReports, FunctionPlugin
+from lmstudio_integrations.emulator.plugins import ReportingContext, call_function, parse_functions
 from tests.emulator.bare_client import TIMEOUT, Wire, wire
 
 DIRECT: dict[str, Any] = {"type": "direct", "config": {"fields": []}}
@@ -217,16 +217,6 @@ def test_a_function_that_fails_is_an_error_with_its_text(server: Emulator, sessi
     assert session.call("add", {"a": 1})[0]["result"] == 2
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, pytest.fail.Exception, StopIteration])
-async def test_whatever_an_async_function_raises_is_the_text_of_its_call(error: type[BaseException]) -> None:
-    async def fail() -> None:
-        """Fail."""
-        raise error("it broke")
-
-    with pytest.raises(WireError, match=r"it broke|raised StopIteration"):
-        await call(fail)
-
-
 @pytest.mark.parametrize(
     ("name", "arguments", "title", "cause"),
     [
@@ -257,7 +247,6 @@ def test_nothing_more_is_sent_for_an_aborted_call(
     assert tools.cancelled
     assert session.call("add", {"a": 2}) == [{"type": "toolCallComplete", "result": 3}]
     assert states(server) == ["aborted", "ended", "ended"]
-    assert server.tool_calls[0].status_texts == []
     assert "mcp/sums: wait aborted after " in caplog.text
 
 
@@ -350,9 +339,7 @@ def test_calls_report_in_order_and_are_recorded_as_plain_data(
     assert [tuple(packet.values()) for packet in packets] == reports
     session.call("add", {"a": 2, "b": 3})
     session.error("fail", {"kind": "text"})
-    reported, _, added, failed = map(dataclasses.asdict, server.tool_calls)
-    assert reported["status_texts"] == ["one", "three"]
-    assert reported["warnings"] == ["two"]
+    _, _, added, failed = map(dataclasses.asdict, server.tool_calls)
     assert json.loads(json.dumps(added)) == {
         "plugin": SUMS,
         "tool": "add",
@@ -361,8 +348,6 @@ def test_calls_report_in_order_and_are_recorded_as_plain_data(
         "state": "ended",
         "result": 5,
         "error": None,
-        "status_texts": [],
-        "warnings": [],
     }
     assert (failed["state"], failed["error"], failed["result"]) == ("failed", "nothing there", None)
     lines = [record.getMessage() for record in caplog.records]
@@ -375,69 +360,20 @@ def test_calls_report_in_order_and_are_recorded_as_plain_data(
     assert lines[3].endswith(" s: nothing there")
 
 
-# Functions without a server
+@pytest.mark.parametrize("error", [KeyboardInterrupt, pytest.fail.Exception, StopIteration])
+async def test_whatever_an_async_function_raises_is_the_text_of_its_call(error: type[BaseException]) -> None:
+    async def fail(context: ToolCallContext) -> None:
+        """Report, then fail."""
+        context.status("x" * 100_000)
+        raise error("it broke")
 
-SILENT = CallReports(status=lambda _text: None, warn=lambda _text: None)
-
-
-async def call(function: Callable[..., Any], reports: CallReports = SILENT) -> Any:
-    """Call the only tool of a plugin."""
-    return await FunctionPlugin("mcp/one", [function]).call(function.__name__, {}, reports)
-
-
-async def test_a_function_that_reports_too_fast_waits() -> None:
-    loop, reported = asyncio.get_running_loop(), list[str]()
-    held, waited = threading.Event(), list[bool]()
-
-    def chatter(context: ToolCallContext) -> int:
-        """Report much."""
-        loop.call_soon_threadsafe(held.wait, TIMEOUT)  # the loop is busy
-        for number in range(MAX_QUEUED):
-            context.status(f"{number} " + "x" * 100_000)
-        thread = threading.Thread(target=context.status, args=("the last",))
-        thread.start()
-        thread.join(0.2)
-        waited.append(thread.is_alive())
-        held.set()
-        thread.join(TIMEOUT)
-        return 1
-
-    assert await call(chatter, CallReports(status=reported.append, warn=reported.append)) == 1
-    assert waited == [True]
-    assert [text.split()[0] for text in reported] == [*map(str, range(MAX_QUEUED)), "the"]
-    assert max(map(len, reported)) < 10_000
-
-
-async def test_a_function_whose_call_is_aborted_no_longer_waits() -> None:
-    loop, ended = asyncio.get_running_loop(), threading.Event()
-
-    def chatter(context: ToolCallContext) -> None:
-        """Report for ever."""
-        loop.call_soon_threadsafe(task.cancel)
-        while not context.cancelled:
-            context.status("on and on")
-        ended.set()
-
-    task = asyncio.ensure_future(call(chatter))
-    await asyncio.wait([task])
-    assert await asyncio.to_thread(ended.wait, TIMEOUT)
-
-
-async def test_a_thread_that_cannot_start_is_an_error_and_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_more(_function: object) -> None:
-        raise RuntimeError("can't start new thread")
-
-    def one() -> int:
-        """Return one."""
-        return 1
-
-    monkeypatch.setattr(plugins, "MAX_THREADS", 1)
-    plugin = FunctionPlugin("mcp/one", [one])
-    with monkeypatch.context() as patched:
-        patched.setattr(plugins, "run_in_thread", no_more)
-        with pytest.raises(WireError, match="cannot start another thread"):
-            await plugin.call("one", {}, SILENT)
-    assert await plugin.call("one", {}, SILENT) == 1
+    packets: list[dict[str, Any]] = []
+    function, context = parse_functions([fail])["fail"], ReportingContext("fail", 0, packets.append)
+    with pytest.raises(WireError, match=r"it broke|raised StopIteration"):
+        await call_function(function, {}, context)
+    (packet,) = packets
+    assert packet["type"] == "toolCallStatus"
+    assert len(packet["statusText"]) < 10_000
 
 
 # Generators

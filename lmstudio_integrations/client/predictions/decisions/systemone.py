@@ -1,0 +1,129 @@
+"""Ask a decision model over HTTP (docs/protocol.md#decisions). Runs on the I/O thread; needs httpx.
+
+The native API loads and lists these models, but does not ask them. Each request has a connection of its own.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+
+from lmstudio_integrations._support.secrets import redact_address
+from lmstudio_integrations._support.text import beginning, dumps
+from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.transport.connect.addresses import Address, Target
+from lmstudio_integrations.client.transport.connect.opening import find_server
+from lmstudio_integrations.client.transport.connect.probe import without_blocked
+from lmstudio_integrations.client.transport.connect.suggestions import source_of, token_suggestion
+from lmstudio_integrations.errors import (
+    LMStudioAuthenticationError,
+    LMStudioConnectionLostError,
+    LMStudioError,
+    LMStudioModelNotFoundError,
+    LMStudioServerError,
+    LMStudioTimeoutError,
+    LMStudioUnreachableError,
+    LMStudioUnsupportedError,
+)
+from lmstudio_integrations.protocol.exchange import Timeouts
+from lmstudio_integrations.types.timeouts import EXPIRIES
+
+PATH = "/v1/systemone"
+
+
+async def post(target: Target, timeouts: Timeouts, remaining: float | None, body: Mapping[str, Any]) -> Any:
+    """Return the response to a request, as JSON.
+
+    Args:
+        target: The server, and the credentials.
+        timeouts: `connect_timeout` limits the connection. The server sends nothing while the request waits in the
+            queue of the model and is processed, so `queue_timeout` limits both.
+        remaining: What is left of `timeout`, in seconds; `None` without one.
+        body: The request.
+
+    Raises:
+        LMStudioError: If the server cannot be reached, or responds with an error.
+    """
+    used = await find_server(target)
+    address = used.address
+    assert address is not None, "it is found"
+    without_blocked([address])
+    headers = httpx.Headers(used.headers)
+    headers["Content-Type"] = "application/json"
+    if used.token:
+        headers.setdefault("Authorization", f"Bearer {used.token}")
+    # httpx has certificates of its own, unlike the WebSockets. Reading the system's would block the I/O thread.
+    tls = used.ssl_context
+    if tls is None and address.tls:
+        tls = await asyncio.to_thread(ssl.create_default_context)
+    limits = httpx.Timeout(timeouts.get("queue_timeout"), connect=timeouts.get("connect_timeout"))
+    url = f"{'https' if address.tls else 'http'}://{address.netloc}{address.prefix}{PATH}"
+    try:
+        async with (
+            asyncio.timeout(None if remaining is None else max(0.0, remaining)),
+            httpx.AsyncClient(verify=tls or False, timeout=limits, trust_env=not address.is_loopback) as client,
+        ):
+            response = await client.post(url, content=dumps(body), headers=headers)
+    except TimeoutError:
+        raise _expired("timeout", timeouts, address) from None
+    except httpx.TimeoutException as error:
+        is_connecting = isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout)
+        raise _expired("connect_timeout" if is_connecting else "queue_timeout", timeouts, address) from None
+    except (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
+        reason = redact_address(str(error)) or type(error).__name__
+        raise LMStudioUnreachableError(
+            f"LM Studio is not reachable at {address}{source_of(address)}: {reason}", tried=(f"{address}: {reason}",)
+        ) from None  # it may contain the password of a proxy
+    except httpx.TransportError as error:
+        reason = redact_address(str(error)) or type(error).__name__
+        raise LMStudioConnectionLostError(
+            f"Decision: the connection to {address.netloc} was lost: {reason}"
+        ) from None  # as above
+    found = _json(response)
+    if response.is_success and is_object(found):
+        return found
+    raise _error(response, found, target, used)
+
+
+def _expired(name: str, timeouts: Timeouts, address: Address) -> LMStudioTimeoutError:
+    limit = dict(timeouts)[name]
+    assert isinstance(limit, float | int), "it has expired"
+    return LMStudioTimeoutError(
+        f"Decision: no response from {address.netloc}: {name} expired after {limit:.12g} s; {EXPIRIES[name].remedy}",
+        timeout_name=name,
+        elapsed=limit,
+    )
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        return None
+
+
+def _error(response: httpx.Response, found: Any, target: Target, used: Target) -> LMStudioError:
+    """Return the error of a response. Its text is the server's, if it has one."""
+    status = response.status_code
+    problem = found.get("error") if is_object(found) else None
+    text = problem.get("message") if is_object(problem) else problem
+    shown = text if isinstance(text, str) and text else f"status {status}, {beginning(response.text)}"
+    details: dict[str, Any] = {"title": shown, "error_data": problem if is_object(problem) else None}
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        return LMStudioAuthenticationError(
+            f"LM Studio rejected this client: {shown}; {token_suggestion(target, used)}", **details
+        )
+    if status == HTTPStatus.NOT_FOUND and isinstance(text, str):
+        return LMStudioModelNotFoundError(f"Decision: {shown}", **details)
+    if status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED} or response.is_success:
+        return LMStudioUnsupportedError(
+            f"Decision: the server at {used} has no {PATH} ({shown}); update LM Studio, or let the proxy in front of "
+            "it pass HTTP requests",
+            **details,
+        )
+    if status == HTTPStatus.NOT_IMPLEMENTED:
+        return LMStudioUnsupportedError(f"Decision: {shown}", **details)
+    return LMStudioServerError(f"Decision: {shown}", **details)
