@@ -47,8 +47,9 @@ class LMStudioClassifier(DecisionSettings, BaseDecisionModel):  # type: ignore[m
 
         classifier = LMStudioClassifier(model="qwen/qwen3-4b")
         urgent = Noul(instructions="Does this need an answer today?")
-        request = {"state": "The pump is on fire!", "questions": {"urgent": urgent}}
-        print(classifier.invoke(request).nouls["urgent"].noul)
+        state = "The pump is on fire!"
+        response = classifier.invoke({"state": state, "questions": {"urgent": urgent}})
+        print(response.nouls["urgent"].noul)
         ```
     """
 

@@ -30,8 +30,8 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
 
     This is for base models, and for prompts that contain their own template. To chat, call tools or send images, use
     `ChatLMStudio`. The object holds settings and opens no connection before its first call. You can copy it, pickle it,
-    and share it between threads and event loops. The page `docs/langchain/completion.md` goes on to streams, batches
-    and statistics.
+    and share it between threads and event loops. The page `docs/langchain/completion.md` goes on to streams and
+    statistics.
 
     Setup:
         Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, or

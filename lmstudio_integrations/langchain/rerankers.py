@@ -21,7 +21,7 @@ class LMStudioReranker(RerankerSettings, BaseDocumentCompressor):
     Each document is one call, in which the model generates one token: the scores are the probabilities of yes and no.
     The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
     between threads and event loops. Rerankers of the Qwen3 kind are asked as they were trained, other language models
-    in their chat template. The page `docs/langchain/reranker.md` goes on to retrievers.
+    in their chat template. The page `docs/langchain/embeddings.md` goes on to retrievers.
 
     Setup:
         Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, or

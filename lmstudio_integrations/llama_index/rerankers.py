@@ -28,7 +28,7 @@ class LMStudioReranker(RerankerSettings, ComponentSettings, BaseNodePostprocesso
     Each node is one call, in which the model generates one token: the scores are the probabilities of yes and no. The
     object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
     between threads and event loops. Rerankers of the Qwen3 kind are asked as they were trained, other language models
-    in their chat template. The page `docs/llama-index/reranker.md` goes on to query engines.
+    in their chat template. The page `docs/llama-index/query-engine.md` goes on to query engines.
 
     Setup:
         Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio, or

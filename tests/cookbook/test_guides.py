@@ -65,4 +65,6 @@ def test_the_example_of_a_guide_runs(kind: type, scripted: Emulator, capsys: pyt
 def test_a_guide_names_the_extra_and_the_page(kind: type, extra: str) -> None:
     assert f'pip install "PATH[{extra}]"' in guide(kind)
     (page,) = PAGE.findall(guide(kind))
-    assert (ROOT / page).read_text(encoding="utf-8").startswith(f"# {kind.__name__}\n")
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert f"`{kind.__name__}`" in text
+    assert re.search(rf"^from lmstudio_integrations\S* import .*\b{kind.__name__}\b", text, re.MULTILINE)
