@@ -36,8 +36,8 @@ PAGES = {
     for page in sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob(source))
     if page not in RUN_ELSEWHERE
 }
-SHOWING = {"docs/guides/several-hosts.md", "docs/guides/tools-with-small-models.md"}
-"""Pages whose examples start servers of their own. Other outputs are of LM Studio, or written by `tools.outputs`."""
+SHOWING = {"docs/guides/lm-studio-tools.md", "docs/guides/tools-with-small-models.md"}
+"""Pages whose outputs are those of `scripted` or of a server that they start. `tools.outputs` writes the others."""
 
 ROW = re.compile(r"^\| `(LMStudio\w+)` \| `(\w+)` \| (yes|no) \|$", re.MULTILINE)
 
