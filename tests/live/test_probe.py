@@ -29,6 +29,7 @@ PERMITTED = {
     "getLoadConfig",
     "getLocalFileAbsolutePath",
     "getModelInfo",
+    "listDownloadedModels",
     "listLoaded",
     "lmLinkStatus",
     "lmsiProbe",

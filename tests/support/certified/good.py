@@ -19,7 +19,7 @@ from tests.support.certified.rules import HONESTY, REASONING, SPEED, TOOLS, VISI
 
 KEY = "acme/good"
 
-RULES: tuple[Rule, ...] = (*TOOLS, *REASONING, *SPEED, *HONESTY, *VISION, *decisions())
+RULES: tuple[Rule, ...] = (*TOOLS, *REASONING, *SPEED, *HONESTY, *decisions(), *VISION)
 
 Requested = Callable[[GenerateRequest], GenerateRequest]
 Events = Callable[[GenerateRequest, EngineEvent], EngineEvent]
