@@ -54,7 +54,8 @@ well; see [LangChain](../reference/langchain.md#errors).
 `max_retries` is a setting of the adapters. It retries a call only if the server is unreachable, or if the connection is
 lost before your program has received any of the response. A non-streaming response counts as received when the call
 returns, a stream as soon as it starts. "Next call" is the next call on the same client or adapter, after the fault is
-over. A dash means that the call is not retried. Where a row names a kind of call, the faults do not happen to the others.
+over. A dash means that the call is not retried. Where a row names a kind of call, the faults do not happen to the
+others.
 """
 
 
@@ -144,8 +145,8 @@ def _effects(fault: Row) -> tuple[str, str, str]:
         shown = outcomes[KINDS[0]]
     else:
         by_outcome: dict[str, list[str]] = {}
-        for kind, outcome in outcomes.items():
-            by_outcome.setdefault(outcome, []).append(_NOUNS[kind])
+        for kind, text in outcomes.items():
+            by_outcome.setdefault(text, []).append(_NOUNS[kind])
         shown = "; ".join(f"{' and '.join(nouns)}: {outcome}" for outcome, nouns in by_outcome.items())
     return shown, _retries(fault), _next(fault)
 
