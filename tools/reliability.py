@@ -135,9 +135,7 @@ def _effects(fault: Row) -> tuple[str, str, str]:
     """Return what a fault does to a call, whether `max_retries` repeats it, and what it does to the next one."""
     happens = {surface.kind for surface in SURFACES if fault.happens_to(surface)}
     outcomes = {
-        kind: _outcome(outcome)
-        for kind in KINDS
-        if kind in happens and (outcome := fault.outcome(kind)) is not None
+        kind: _outcome(outcome) for kind in KINDS if kind in happens and (outcome := fault.outcome(kind)) is not None
     }
     if fault.between is not None and fault.chat is WORKS:
         return _next(fault), _retries(fault), "works"
