@@ -20,7 +20,7 @@ from lmstudio_integrations._adapters.runtime import Calling, UsedModel
 from lmstudio_integrations._adapters.settings import ModelSettings
 from lmstudio_integrations.client.embeddings import LengthPolicy
 from lmstudio_integrations.client.models.model import Model
-from lmstudio_integrations.client.predictions.decisions.decider import Decider
+from lmstudio_integrations.client.predictions.decisions.decider import decide
 from lmstudio_integrations.client.predictions.decisions.deciding import DEFAULT_PERMUTATIONS
 from lmstudio_integrations.client.predictions.decisions.reranking import RerankParameters
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
@@ -33,6 +33,7 @@ from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind
 from lmstudio_integrations.types.decisions import Decision
 from lmstudio_integrations.types.embedding_prefixes import NO_PREFIXES, EmbeddingPrefixes, prefixes_of_family
+from lmstudio_integrations.types.models import ModelInstanceInfo
 from lmstudio_integrations.types.reranking import OnRerankError, RerankResult, RerankTemplate
 
 ModelT = TypeVar("ModelT", bound=Model)
@@ -56,7 +57,7 @@ class AuxiliaryModelSettings(ModelSettings):
 
     def _with_model(self, mailbox_type: type[Mailbox], work: Callable[[Model], Flow[T]]) -> Flow[T]:
         """Return what a flow of the model returns."""
-        return (yield from work(self._model(Model, mailbox_type)))
+        return work(self._model(Model, mailbox_type))
 
     @with_short_traceback
     def load(self) -> Self:
@@ -75,8 +76,8 @@ class AuxiliaryModelSettings(ModelSettings):
         return self
 
 
-def _load(model: Model) -> Flow[Any]:
-    return (yield from model.get_info(load=True))
+def _load(model: Model) -> Flow[ModelInstanceInfo]:
+    return model.get_info(load=True)
 
 
 LENGTH_POLICY = (
@@ -145,8 +146,8 @@ def check_text(text: object, method_of_many: str) -> str:
     return text
 
 
-class RerankerSettings(AuxiliaryModelSettings):
-    """How to rerank."""
+class _LanguageModelSettings(AuxiliaryModelSettings):
+    """How to load a language model that works beside a chat model."""
 
     _kind: ClassVar[ModelKind] = "llm"
 
@@ -157,6 +158,10 @@ class RerankerSettings(AuxiliaryModelSettings):
     else:
         model_name = MODEL_NAME
         """Another name of `model`."""
+
+
+class RerankerSettings(_LanguageModelSettings):
+    """How to rerank."""
 
     top_n: Count | None = Field(
         default=None,
@@ -214,18 +219,8 @@ class RerankerSettings(AuxiliaryModelSettings):
         }
 
 
-class DecisionSettings(AuxiliaryModelSettings):
+class DecisionSettings(_LanguageModelSettings):
     """How to answer typed questions, with a language model or a decision model."""
-
-    _kind: ClassVar[ModelKind] = "llm"
-
-    load_config: LlmLoadConfig = None
-
-    if TYPE_CHECKING:
-        model_name: ModelName = DECLARED
-    else:
-        model_name = MODEL_NAME
-        """Another name of `model`."""
 
     load_policy: LoadPolicy = Field(
         default="get_or_load",
@@ -246,10 +241,7 @@ class DecisionSettings(AuxiliaryModelSettings):
         return await arun(self._with_model(LoopMailbox, partial(self._ask, state, questions)))
 
     def _ask(self, state: object, questions: Mapping[str, Any], model: Model) -> Flow[Decision]:
-        if isinstance(model, Decider):
-            return (yield from model.decide(state, questions))
-        assert isinstance(model, LanguageModel), "there are two kinds of models that decide"
-        return (yield from model.decide(state, questions, {"permutations": self.permutations}))
+        return decide(model, state, questions, self.permutations)
 
     def _with_model(self, mailbox_type: type[Mailbox], work: Callable[[Model], Flow[T]]) -> Flow[T]:
         """Return what a flow of the model returns. Whether it is a decision model, the server says, not its name."""
@@ -264,5 +256,7 @@ class DecisionSettings(AuxiliaryModelSettings):
     def _resolve_model(self, values: Mapping[str, Any], kind: ModelKind | None = None) -> tuple[UsedModel, Calling]:
         """Return the model of a call: a decision model, once one of that name was found."""
         used, calling = super()._resolve_model(values, kind)
-        found = used.model(calling, ThreadMailbox).server_models.model_key("decision", values["model"])
-        return (used, calling) if kind or found is None else super()._resolve_model(values, "decision")
+        server_models = used.model(calling, ThreadMailbox).server_models
+        if kind is None and server_models.model_key("decision", values["model"]) is not None:
+            return super()._resolve_model(values, "decision")
+        return used, calling

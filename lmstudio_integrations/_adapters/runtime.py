@@ -18,13 +18,10 @@ from pydantic import SecretStr
 from lmstudio_integrations._adapters.input_checks import HostTokens, tokens_of
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations.client.api.base import new_state
-from lmstudio_integrations.client.embeddings import Embedder
 from lmstudio_integrations.client.hosts.hosts import Hosts
-from lmstudio_integrations.client.hosts.models import hosts_of_model, on_hosts
+from lmstudio_integrations.client.hosts.models import MODELS, hosts_of_model, on_hosts
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import ModelState
-from lmstudio_integrations.client.predictions.decisions.decider import Decider
-from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.support.tracebacks import warn_user
@@ -169,13 +166,6 @@ class LoadedModelInfo:
         return known("instanceReference") == get("instanceReference") and known("contextLength") == get("contextLength")
 
 
-_MODELS: Mapping[ModelKind, Callable[..., Model]] = {
-    "llm": LanguageModel,
-    "embedding": Embedder,
-    "decision": Decider,
-}
-
-
 class UsedModel:
     """A model that an adapter uses: what is known of it, for all ways to call it.
 
@@ -205,7 +195,7 @@ class UsedModel:
 
     def _new_model(self, calling: Calling, mailbox_type: type[Mailbox]) -> Model:
         timeouts, max_retries = calling
-        kind = _MODELS[self.spec.kind]
+        kind = MODELS[self.spec.kind]
         contexts = [self._runtime.context(target, mailbox_type) for target, _ in self.spec.places]
         models = [
             kind(context.with_timeouts(dict(timeouts)), state)

@@ -62,11 +62,12 @@ class HostStatus:
 
 _COMPARED = ("quantization", "path", "context_length")
 
-SAME_FILE: dict[ModelKind, str] = {
-    "llm": "load the same file with the same settings everywhere",
-    "embedding": "load the same file with the same settings everywhere, because vectors of different files cannot be "
-    "compared",
-    "decision": "load the same file with the same settings everywhere",
+_SAME_FILE = "load the same file with the same settings everywhere"
+
+SAME_FILE: Mapping[ModelKind, str] = {
+    "llm": _SAME_FILE,
+    "embedding": f"{_SAME_FILE}, because vectors of different files cannot be compared",
+    "decision": _SAME_FILE,
 }
 """The remedy if a model is loaded differently on several hosts."""
 
@@ -104,7 +105,7 @@ PARALLEL_KEYS: Mapping[ModelKind, str] = {
 }
 """The load setting that says how many calls an instance runs at once. Embedding models have none."""
 
-DEFAULT_PARALLEL: dict[ModelKind, int] = {"llm": 4, "embedding": 2, "decision": 4}
+DEFAULT_PARALLEL: Mapping[ModelKind, int] = {"llm": 4, "embedding": 2, "decision": 4}
 """How many calls a host runs at once if it does not report it: LM Studio's default for models with slots. An embedding
 model gets a batch of texts with each call, and the next batch should arrive before it has finished one."""
 
@@ -115,3 +116,8 @@ _MAX_PARALLEL = 1023
 def parallel_of(value: object) -> int | None:
     """Return how many predictions an instance runs at once, by its load setting; `None` if that is no valid number."""
     return value if is_count(value) and 0 < value <= _MAX_PARALLEL else None
+
+
+def slots_of(kind: ModelKind, fields: Mapping[str, object]) -> int:
+    """Return how many calls an instance runs at once, by its load settings; the default if they do not say it."""
+    return parallel_of(fields.get(PARALLEL_KEYS[kind])) or DEFAULT_PARALLEL[kind]

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from lmstudio_integrations.client.certify.asking import Asking, Case, Row, Summary
-from lmstudio_integrations.client.predictions.decisions.decider import Decider
+from lmstudio_integrations.client.predictions.decisions.decider import decide
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.cards import Observation, failures_of, share_text
 from lmstudio_integrations.types.decisions import Choice, ChoiceAnswer, Noul, NoulAnswer, Question
@@ -28,18 +28,14 @@ TEAM = Choice(
 )
 COMPLAINT = Noul(instructions="Is this a complaint?")
 
-
 ORDERED = 4
 """How many choices are also asked with their options in another order."""
 
 
 def _decide(asking: Asking, number: int, question: Question, permutations: int = 2) -> Flow[Any]:
     asking.take(permutations)
-    model, state, questions = asking.model, asking.vary(MESSAGES[number - 1][0]), {"it": question}
-    if isinstance(model, Decider):
-        decision = yield from model.decide(state, questions)
-    else:
-        decision = yield from asking.llm.decide(state, questions, {"permutations": permutations})
+    state = asking.vary(MESSAGES[number - 1][0])
+    decision = yield from decide(asking.model, state, {"it": question}, permutations)
     asking.prompt_tokens += decision.input_tokens
     asking.predicted_tokens += decision.output_tokens
     return decision.answers["it"]

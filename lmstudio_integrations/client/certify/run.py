@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from lmstudio_integrations.client.certify.decisions import DECISIONS
 from lmstudio_integrations.client.certify.difference import Comparison
 from lmstudio_integrations.client.certify.serving import CACHE, HONESTY, REASONING, SPEED, WINDOW
 from lmstudio_integrations.client.certify.tools import TOOLS
-from lmstudio_integrations.client.embeddings import Embedder
+from lmstudio_integrations.client.hosts.models import MODELS
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.planning import plan_memory
 from lmstudio_integrations.client.models.queries import (
@@ -35,8 +35,6 @@ from lmstudio_integrations.client.models.state import (
     matches,
     specifier_of_instance,
 )
-from lmstudio_integrations.client.predictions.decisions.decider import Decider
-from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.support.arguments import check_names, list_of, optional_text, text_of
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, call_back
@@ -51,8 +49,7 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 from lmstudio_integrations.types.cards import Card, CardModel, CardRow
-from lmstudio_integrations.types.config import ModelKind
-from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEYS, parallel_of
+from lmstudio_integrations.types.hosts import slots_of
 from lmstudio_integrations.types.machines import LOCAL
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
@@ -61,8 +58,6 @@ OWN_PREFIX: Final = "lmsi-certify-"
 
 OWN_TTL = 600.0
 """Seconds. Such an instance disappears by itself if the connection is lost."""
-
-_MODELS: Mapping[ModelKind, type[Model]] = {"llm": LanguageModel, "embedding": Embedder, "decision": Decider}
 
 
 def choose(context: ClientContext, name: str, device: str | None) -> Flow[Model]:
@@ -92,7 +87,7 @@ def choose(context: ClientContext, name: str, device: str | None) -> Flow[Model]
             if processing.status == "idle" and not processing.queued and not is_of_another_call:
                 there = info.get("deviceIdentifier")
                 state = ModelState(kind, identifier, policy="require_loaded", device=there, on_config_mismatch="ignore")
-                return _MODELS[kind](context, state)
+                return MODELS[kind](context, state)
             busy.append(identifier)
     if busy:
         names = ", ".join(map(repr, busy))
@@ -113,7 +108,7 @@ def choose(context: ClientContext, name: str, device: str | None) -> Flow[Model]
         on_config_mismatch="ignore",
         requested_identifier=f"{OWN_PREFIX}{secrets.token_hex(3)}",
     )
-    model = _MODELS[planned.kind](context, state)
+    model = MODELS[planned.kind](context, state)
     yield from model.load()
     return model
 
@@ -133,7 +128,7 @@ def describe(model: Model) -> Flow[tuple[CardModel, ModelInstanceInfo]]:
         architecture=info.architecture,
         quantization=info.quantization.name if info.quantization else None,
         context_length=info.context_length,
-        slots=parallel_of(fields.get(PARALLEL_KEYS[model.state.kind])) or DEFAULT_PARALLEL[model.state.kind],
+        slots=slots_of(model.state.kind, fields),
         load_config=fields,
         device=info.device_identifier,
         server=f"{server.version} (build {server.build})",
@@ -183,8 +178,8 @@ def rows_of(names: Iterable[str] | None) -> list[Row]:
 def tokens_of(names: Iterable[str] | None, *, quick: bool) -> tuple[int, int]:
     """Return the most tokens that rows use, of whichever kind the model is: those of prompts, and of responses."""
     rows, most = rows_of(names), TOKENS_QUICK if quick else TOKENS
-    prompt = max(sum(row.prompt_tokens for row in rows if kind in row.kinds) for kind in _MODELS)
-    predicted = max(sum(row.predicted_tokens for row in rows if kind in row.kinds) for kind in _MODELS)
+    prompt = max(sum(row.prompt_tokens for row in rows if kind in row.kinds) for kind in MODELS)
+    predicted = max(sum(row.predicted_tokens for row in rows if kind in row.kinds) for kind in MODELS)
     return min(prompt, most[0]), min(predicted, most[1])
 
 

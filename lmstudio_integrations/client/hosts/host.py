@@ -37,7 +37,7 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
 )
 from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint
-from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEYS, HostStatus, parallel_of
+from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, HostStatus, slots_of
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -296,7 +296,7 @@ def _find(operation: Operation, state: ModelState, nothing: HostStatus) -> Flow[
         identifier=info["identifier"],
         loaded=True,
         downloaded=True,
-        parallel=parallel_of(fields.get(PARALLEL_KEYS[state.kind])) or nothing.parallel,
+        parallel=slots_of(state.kind, fields),
         context_length=length if is_count(length) else None,
         path=info.get("path"),
         quantization=quantization.get("name") if is_object(quantization) else None,

@@ -191,6 +191,9 @@ class DeciderOnHosts(_ModelOnHosts, Decider):
     """A decision model on several hosts."""
 
 
+MODELS: Mapping[ModelKind, type[Model]] = {"llm": LanguageModel, "embedding": Embedder, "decision": Decider}
+"""What a model of each kind is on one server."""
+
 _ON_HOSTS: Mapping[ModelKind, type[_ModelOnHosts]] = {
     "llm": LanguageModelOnHosts,
     "embedding": EmbedderOnHosts,

@@ -39,7 +39,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol.errors import details_of, means_unloaded
 from lmstudio_integrations.protocol.exchange import Timeouts
-from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEYS, parallel_of
+from lmstudio_integrations.types.hosts import slots_of
 from lmstudio_integrations.types.models import InstanceProcessingState, ModelInstanceInfo
 from lmstudio_integrations.types.results import PredictionResult
 
@@ -363,7 +363,7 @@ class Model:
     def slots(self) -> Flow[list[int]]:
         """Return how many calls the instance runs at once, as a list: several hosts have one number each."""
         fields = yield from self.get_load_fields()
-        return [parallel_of(fields.get(PARALLEL_KEYS[self.state.kind])) or DEFAULT_PARALLEL[self.state.kind]]
+        return [slots_of(self.state.kind, fields)]
 
     def get_processing_state(self) -> Flow[InstanceProcessingState]:
         """Return what the instance is doing."""

@@ -46,7 +46,7 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.protocol.kv_config import stack_of_fields
 from lmstudio_integrations.protocol.requests import OnDevice
 from lmstudio_integrations.types.config import LOAD_CONFIGS, Evict, ModelKind
-from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEYS, parallel_of
+from lmstudio_integrations.types.hosts import PARALLEL_KEYS, slots_of
 from lmstudio_integrations.types.machines import LOCAL, Eviction, LoadedModel, MemoryPlan, PlannedModel
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -135,8 +135,7 @@ class Wanted(NamedTuple):
     @property
     def slots(self) -> int:
         """How many calls share its context. Each text of an embedding model has the whole."""
-        key = PARALLEL_KEYS[self.kind]
-        return (parallel_of(self.fields.get(key)) or DEFAULT_PARALLEL[self.kind]) if key else 1
+        return slots_of(self.kind, self.fields) if PARALLEL_KEYS[self.kind] else 1
 
 
 @dataclass(slots=True, eq=False)

@@ -1,7 +1,7 @@
 """Every fault that the proxy injects and that ends: one list, which users and the tests of this package share.
 
-`proxy.py` injects them. `tests/faults/` says what a call of this package comes to under each of them, and `docs/internals/reliability.md` shows
-it. `docs/tools/faults.md` and `lmsi serve --fault list` show the names.
+`proxy.py` injects them. `tests/faults/` says what a call of this package comes to under each of them, and
+`docs/internals/reliability.md` shows it. `docs/tools/faults.md` and `lmsi serve --fault list` show the names.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""A decision model as its handle uses it: one HTTP request answers all questions about a state."""
+"""A decision model as its handle uses it: one HTTP request answers all questions about a state.
+
+`decide` asks a model of either kind, for callers that take both.
+"""
 
 from collections.abc import Mapping
 from functools import partial
@@ -10,6 +13,8 @@ from lmstudio_integrations._support.installation import package_command
 from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import Instance
+from lmstudio_integrations.client.predictions.decisions.deciding import Deciding
+from lmstudio_integrations.client.predictions.prediction import PredictingModel
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError
@@ -60,3 +65,11 @@ class Decider(Model):
             in_order = {name: answers[name] for name in body["questions"]}
             tokens: list[int] = [usage.get(f"{name}_tokens", 0) for name in ("input", "output")]
             return Decision(self.model_key or instance.identifier, in_order, *tokens)
+
+
+def decide(model: Model, state: object, questions: Mapping[str, Any], permutations: int) -> Flow[Decision]:
+    """Return the answers of a model of either kind; `permutations` are those of a language model."""
+    if isinstance(model, Decider):
+        return (yield from model.decide(state, questions))
+    assert isinstance(model, PredictingModel), "there are two kinds of models that decide"
+    return (yield from Deciding(model, state, questions, {"permutations": permutations}).run())
