@@ -1,8 +1,8 @@
 """`LMStudioClassifier`: answers typed questions with probabilities in LangChain, over LM Studio's native protocol."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from langchain_core.decisions import BaseDecisionModel, ClassifierResponse
 from langchain_core.decisions.types import Question, State
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from lmstudio_integrations._adapters.auxiliary_model_settings import DecisionSettings
 from lmstudio_integrations._adapters.field_types import DECLARED, ModelName, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
-from lmstudio_integrations._support.typeguards import is_list, is_mapping
+from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
@@ -102,7 +102,7 @@ def _plain(value: Any) -> Any:
             raise LMStudioValueError(f"an image in the state cannot be read: {error}") from error
     if is_mapping(value):
         return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if is_list(value) else value
+    return [_plain(each) for each in cast("Sequence[Any]", value)] if isinstance(value, list | tuple) else value
 
 
 def _plain_questions(questions: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,8 +81,9 @@ def test_questions_get_the_answers_of_core(classify: Callable[..., ClassifierRes
             'assistant: \n{"tool_calls": [{"name": "f", "args": {"a": 1}}]}\ntool: 3\n',
         ),
         ({"ticket": {"from": HumanMessage("Hi")}}, '{"ticket": {"from": {"role": "user", "content": "Hi"}}}\n'),
+        ((HumanMessage("Hi"), AIMessage("Yes?")), "user: Hi\nassistant: Yes?\n"),
     ],
-    ids=["a message", "messages", "an agent's state", "a call", "messages in JSON"],
+    ids=["a message", "messages", "an agent's state", "a call", "messages in JSON", "a tuple"],
 )
 def test_every_form_of_a_state_is_text(
     classify: Callable[..., ClassifierResponse], server: Emulator, state: Any, text: str
