@@ -7,7 +7,6 @@ be run without a clone. Pages of recipes may leave out the folder.
 import re
 
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from mkdocs.utils import get_relative_url
@@ -19,7 +18,6 @@ FOLDER = "cookbook/"
 NAMED = re.compile(r"<code>([\w./-]+)</code>(?!</a>)")
 
 
-@event_priority(50)  # before the plugin `redirects`, which reports targets that are not there yet
 def on_files(files: Files, config: MkDocsConfig) -> None:
     """Add the pages of the recipes, and the files; the cookbook's own pages are not part of the site."""
     for recipe in RECIPES:

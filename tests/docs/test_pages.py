@@ -34,7 +34,6 @@ PAGES = sorted(
         "docs/langchain/*.md",
         "docs/llama-index/*.md",
         "docs/tools/*.md",
-        "docs/troubleshooting/*.md",
         "tools/*.md",
     )
     for path in ROOT.glob(pattern)

@@ -1,4 +1,4 @@
-"""The mistakes, by the entry of the page that explains them: what triggers each, and on which interfaces.
+"""The mistakes, by the entry of their message in `messages.md`: what triggers each, and on which interfaces.
 
 One interface of each kind whose message is made by other code is enough: `tests/_adapters` tests what adapters share.
 """
@@ -540,4 +540,4 @@ MISTAKES: tuple[tuple[str, tuple[str, ...], Trigger], ...] = (
     ("tool-lost", EACH, with_plugin(*at("toolCallComplete", actions.reset))),
     ("tool-session-lost", EACH, with_plugin(*at("toolCallComplete", actions.after(actions.reset)), calls=2)),
 )
-"""What shows each message that the pages quote, and on which interfaces."""
+"""What shows each message, and on which interfaces."""
