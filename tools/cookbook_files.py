@@ -1,7 +1,8 @@
 """A hook of mkdocs that puts the recipes and the other files of `cookbook/` on the site.
 
-Each recipe has a page. A page that says `cookbook/langchain_tools.py` has the file to download, so that the recipe can
-be run without a clone. Pages of recipes may leave out the folder.
+Each recipe has a page, to which links to its program lead: in the repository, they lead to the program. A page that
+says `cookbook/langchain_tools.py` has the file to download, so that the recipe can be run without a clone. Pages of
+recipes may leave out the folder.
 """
 
 import re
@@ -15,6 +16,9 @@ from tests.cookbook.recipes import COOKBOOK, OUTPUTS, RECIPES
 from tools.recipe_pages import render
 
 FOLDER = "cookbook/"
+LINK = re.compile(r"\]\(((?:\.\./)*)\.\./(cookbook/([\w./-]+))\)")
+"""A link to a file of the cookbook, from a page: what leads to `docs`, the path, and its part in the cookbook."""
+
 NAMED = re.compile(r"<code>([\w./-]+)</code>(?!</a>)")
 
 
@@ -26,6 +30,12 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
         name = path.relative_to(COOKBOOK)
         if path.is_file() and path.suffix != ".md" and not {*name.parts} & {*OUTPUTS}:
             files.append(File.generated(config, FOLDER + name.as_posix(), abs_src_path=str(path)))
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Let links lead to the pages of recipes, and to the other files on the site."""
+    pages = {f"{recipe.name}.py": f"recipes/{recipe.name}.md" for recipe in RECIPES}
+    return LINK.sub(lambda match: f"]({match[1]}{pages.get(match[3], match[2])})", markdown)
 
 
 def on_page_content(html: str, page: Page, files: Files, **_: object) -> str:

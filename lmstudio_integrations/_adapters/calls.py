@@ -167,8 +167,8 @@ class CallSettings(NamedTuple):
         if self.settings.raw_tools and info.get("trainedForToolUse") is False:
             self.runtime.warn_once(
                 ("tools", info.get("modelKey")),
-                f"{info.get('modelKey')} was not trained for tool use; its calls may be wrong or missing; use a model "
-                "whose info has trained_for_tool_use, see Client().llm.list_downloaded()",
+                f"{info.get('modelKey')} was not trained for tool use; its calls may be wrong or missing; "
+                "`lmsi ls` shows which models were",
             )
         return self.used.record(end.host, info, end.load_model_config)
 

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.cli._doctor.checks import (
-    LOAD_ONE,
     NO_SERVER,
     READ_FROM_TEXT,
     UNTRAINED,
@@ -192,7 +191,7 @@ def test_loaded_models_are_listed_with_context_window_and_time_to_live() -> None
     )
     assert [each["ttl_seconds"] for each in check.data["instances"]] == [None, 3600, 90]
     nothing = loaded_check([])
-    assert (nothing.verdict, nothing.fix) == ("warning", LOAD_ONE)
+    assert (nothing.verdict, nothing.found, nothing.fix) == ("ok", "no model is loaded; the first call loads one", None)
 
 
 REPLAYS = {

@@ -61,7 +61,7 @@ def test_every_file_of_outputs_is_of_a_recipe_and_has_as_many_as_that_has_cells(
         assert len(printed(recipe)) == sum(cell.runs for cell in cells(recipe)), recipe.name
 
 
-ROW = re.compile(r"^\| \[(.+)\]\(recipes/(\w+)\.md\) \| (.+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| \[(.+)\]\(\.\./cookbook/(\w+)\.py\) \| (.+) \|$", re.MULTILINE)
 NEEDS = {EMBEDDING: "an embedding model", VISION: "a model with vision"}
 
 

@@ -262,7 +262,7 @@ def test_a_response_without_the_required_call_is_returned_with_a_warning(
 
 def test_tools_for_a_model_that_was_not_trained_for_them_warn_once(server: Server, generate: Invoke) -> None:
     llm = server.chat(model=PLAIN).bind_tools([weather])
-    with pytest.warns(UserWarning, match=f"{PLAIN} was not trained for tool use.*; use a model whose") as caught:
+    with pytest.warns(UserWarning, match=f"{PLAIN} was not trained for tool use.*; `lmsi ls` shows which") as caught:
         generate(llm, "weather?")
     assert Path(caught[0].filename).parent == Path(__file__).parent  # `generate` is in `conftest.py`
     assert generate(llm, "weather?").tool_calls

@@ -95,7 +95,7 @@ def commands_of(page: str) -> list[tuple[str, str]]:
 
 def replaced(text: str, address: str) -> str:
     """Return a command with what the stranger has in place of what the page has."""
-    known = {"PATH/TO/lmstudio-integrations": str(ROOT), **KEYS}
+    known = {"./lmstudio-integrations": str(ROOT), **KEYS}
     for old, new in known.items():
         text = text.replace(old, new)
     return re.sub(r"(?<=^export LMSTUDIO_HOST=).*", address, text)

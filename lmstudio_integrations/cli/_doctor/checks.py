@@ -43,7 +43,6 @@ READ_FROM_TEXT = (
     "the client sends none where they would be in the wrong place; only a chat template that reads thoughts from the "
     "text, or a server that separates them from it, can show them"
 )
-LOAD_ONE = "load one with `lms load MODEL`; `lmsi ls` lists those that are downloaded"
 
 Replays: TypeAlias = Mapping[str, ReasoningReplay]
 Instances: TypeAlias = Sequence[ModelInstanceInfo]
@@ -240,7 +239,7 @@ def loaded_check(instances: Sequence[ModelInstanceInfo] | None, failure: LMStudi
     if instances is None:
         return _unknown("loaded", failure)
     if not instances:
-        return Check("loaded", "warning", "no model is loaded", LOAD_ONE, data={"instances": []})
+        return Check("loaded", "ok", "no model is loaded; the first call loads one", data={"instances": []})
     details = tuple(_describe_instance(instance) for instance in instances)
     data = {"instances": [_instance_data(instance) for instance in instances]}
     return Check("loaded", "ok", f"{counted(len(instances), 'model')} loaded", None, details, data)
@@ -305,7 +304,7 @@ def reasoning_check(replays: Replays | None, failure: LMStudioError | None = Non
     if replays is None:
         return _unknown("reasoning", failure)
     if not replays:
-        return Check("reasoning", "skipped", "no language model is loaded", LOAD_ONE, data={"models": []})
+        return Check("reasoning", "skipped", "no language model is loaded", data={"models": []})
     details = tuple(f"{name}: {_describe_replay(replay)}" for name, replay in replays.items())
     data = {
         "models": [
