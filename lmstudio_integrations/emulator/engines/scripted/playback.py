@@ -5,6 +5,7 @@ and tool calls into tokens. A prompt that begins like an earlier one is said to 
 """
 
 import json
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -77,6 +78,12 @@ class PromptCache:
 
 _ANY_OBJECT = {"type": "object"}
 
+_NAME = re.compile(r"(?<=\s)[A-Z][\w-]+")
+"""A capitalized word within a sentence."""
+
+_LONGEST_ARGUMENT = 200
+"""The most characters of a message that are an argument."""
+
 _IRRELEVANT = 0.01
 """The relevance of a text that no rule matches, if there are rules for relevance."""
 
@@ -112,7 +119,10 @@ def play(rules: Sequence[Rule], request: GenerateRequest, cache: PromptCache | N
     steps = rule.steps(situation.last) if rule else _default_steps(rules, request, situation)
     if steps and isinstance(steps[0], Error):
         raise _error(steps[0])
-    steps = [_first_call(request) if isinstance(step, ToolCall) and step.tool == ANY_TOOL else step for step in steps]
+    steps = [
+        _first_call(request, _name_in(situation.last)) if isinstance(step, ToolCall) and step.tool == ANY_TOOL else step
+        for step in steps
+    ]
     of_prompt, steps = _separate_prompt_faults(steps)
     if "template" in of_prompt:
         raise template_failed(_REJECTED)
@@ -281,9 +291,16 @@ def _default_steps(rules: Sequence[Rule], request: GenerateRequest, situation: S
     return [Text(text=f'You said "{situation.last}". What shall we talk about next?')]
 
 
-def _first_call(request: GenerateRequest) -> ToolCall:
-    """Return a call of the first tool, with the smallest valid arguments."""
+def _name_in(message: str) -> str:
+    """Return the last capitalized word within a message, else the message."""
+    beginning = message[:_LONGEST_ARGUMENT]
+    names: list[str] = _NAME.findall(beginning)
+    return names[-1] if names else beginning
+
+
+def _first_call(request: GenerateRequest, text: str = "") -> ToolCall:
+    """Return a call of the first tool, with the smallest valid arguments; texts are `text` where that is valid."""
     if not request.tools:
         raise EngineError("A tool call is required, but no tools are given", suggestion="Offer at least one tool.")
     tool = request.tools[0].function
-    return ToolCall(tool=tool.name, arguments=instance_of({**(tool.parameters or {}), **_ANY_OBJECT}))
+    return ToolCall(tool=tool.name, arguments=instance_of({**(tool.parameters or {}), **_ANY_OBJECT}, text))

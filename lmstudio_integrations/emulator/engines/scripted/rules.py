@@ -117,7 +117,8 @@ class ToolCall(_Part):
     """The model calls a tool.
 
     Attributes:
-        tool: Its name; `*` calls the first one that is offered, with the smallest valid arguments.
+        tool: Its name; `*` calls the first one that is offered, with the smallest valid arguments, whose texts are the
+            last capitalized word within the last message, or that message.
         arguments: Its arguments.
         id: The call's identifier; generated if not given.
         malformed: What the model writes instead of the arguments, so that the call cannot be parsed.

@@ -92,14 +92,18 @@ class NoInstanceError(Exception):
     """A schema allows nothing that is plain. Another alternative may do."""
 
 
-def instance_of(schema: object) -> Any:
+def instance_of(schema: object, text: str = "") -> Any:
     """Return an instance of a schema.
+
+    Args:
+        schema: The schema.
+        text: What its strings are, where that is valid.
 
     Raises:
         EngineError: If the schema has none that is plain enough, or is none itself.
     """
     try:
-        value = _Builder(schema).build(schema)
+        value = _Builder(schema, text).build(schema)
         json.dumps(value)  # it may be nested too deeply
         problem = next(_validator(schema).iter_errors(value), None)
     except NoInstanceError as error:
@@ -146,9 +150,11 @@ class _Builder:
 
     Args:
         root: The whole schema.
+        text: What strings are, where that is valid.
     """
 
-    def __init__(self, root: object) -> None:
+    def __init__(self, root: object, text: str) -> None:
+        self._text = text
         self._root = root
         self._parts = MAX_PARTS
 
@@ -199,7 +205,7 @@ class _Builder:
             case "array":
                 return self._array(schema, path)
             case "string":
-                return _string(schema)
+                return _string(schema, self._text)
             case "integer" | "number" as kind:
                 return _number(schema, whole=kind == "integer")
             case "boolean":
@@ -276,7 +282,7 @@ def _number(schema: Schema, *, whole: bool) -> int | float:
     raise NoInstanceError(f"no number near its bounds {bounds} is allowed")
 
 
-def _string(schema: Schema) -> str:
+def _string(schema: Schema, text: str) -> str:
     least = schema.get("minLength", 0)
     if least > MAX_LENGTH:
         raise NoInstanceError(f"a string must be of {least} characters")
@@ -284,4 +290,5 @@ def _string(schema: Schema) -> str:
     if "pattern" in schema:
         texts += [schema.get("default"), *schema.get("examples", ())[:_MAX_TEXTS]]
     fits = _validator({**schema, "type": "string"}).is_valid
-    return next((str(text) for text in texts if fits(text)), str(texts[0]))
+    wished = [text] if text and "format" not in schema else []
+    return next((str(each) for each in [*wished, *texts] if fits(each)), str(texts[0]))

@@ -66,6 +66,25 @@ async def test_any_tool_is_called_with_the_smallest_valid_arguments() -> None:
     assert (await respond(rules, "Add")).content.startswith("You said")
 
 
+@pytest.mark.parametrize(
+    ("question", "schema", "argument"),
+    [
+        ("When was Maria born?", {}, "Maria"),
+        ("Weather in Oslo or Bergen?", {}, "Bergen"),
+        ("How many pears?", {}, "How many pears?"),
+        ("How many pears?", {"maxLength": 3}, ""),
+        ("How many pears?", {"enum": ["apples", "pears"]}, "apples"),
+        ("On which day?", {"format": "date"}, "2000-01-01"),
+    ],
+)
+async def test_a_text_among_the_arguments_is_a_name_in_the_question_or_the_question(
+    question: str, schema: dict[str, Any], argument: str
+) -> None:
+    look = tool("look", about={"type": "string", **schema})
+    (end,) = (await respond([{"then": [{"tool": "*"}]}], question, tools=[look])).of_type(ToolCallEnd)
+    assert end.arguments == {"about": argument}
+
+
 ADD, MUL = tool("add"), tool("mul")
 LATE = Chat.from_history({"messages": [{"role": role, "content": "Hm"} for role in ("system", "user", "system")]})
 JSON = {"type": "json", "jsonSchema": {"type": "object"}}
