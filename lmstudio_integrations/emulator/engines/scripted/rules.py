@@ -49,9 +49,9 @@ class When(_Part):
     Attributes:
         last: A regular expression that matches somewhere in the last message, in the syntax of Rust's `regex`: without
             look-around and back-references, so that no message takes long to search. Only the first 1,000,000
-            characters of a message are searched. In the prompt of a reranker, the last message is the text. The
-            result of a tool is only searched with the role `tool`.
-        role: Who wrote the last message.
+            characters of a message are searched. In the prompt of a reranker, the last message is the text.
+        role: Who wrote the last message. A rule for a question should have it: a tool often repeats words of the
+            question, and without it the rule applies to the result as well.
         tools: Names of tools that must all be offered; `*` stands for any.
         structured: Whether JSON or a grammar is requested.
         image: Whether the last user message contains a file.
@@ -84,21 +84,13 @@ class When(_Part):
         return (
             self.load == situation.load
             and (self.last is None or _compiled(self.last).is_found_in(situation.last))
-            and self._is_about(situation.role)
+            and self.role in {None, situation.role}
             and situation.tools.issuperset(self.tools or ())
             and self.structured in {None, situation.structured}
             and self.image in {None, situation.image}
             and self.round in {None, situation.round}
             and self.late_system in {None, situation.late_system}
         )
-
-    def _is_about(self, role: str) -> bool:
-        """Return whether the rule is about a last message of a role.
-
-        A tool often repeats words of the question. So a rule for the question would respond to the result as well, and
-        one that calls the tool would call it without end.
-        """
-        return self.role == role or (self.role is None and (self.last is None or role != "tool"))
 
 
 class Text(_Part):

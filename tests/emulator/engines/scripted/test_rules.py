@@ -102,7 +102,6 @@ JSON = {"type": "json", "jsonSchema": {"type": "object"}}
         ({"round": 3}, {"question": after_tool_results("3", "4")}, {"question": after_tool_results("3")}),
         ({"late_system": True}, {"question": LATE}, {"question": Chat("Be brief.")}),
         ({"last": "^7$", "role": "tool"}, {"question": after_tool_results("3", "7")}, {"question": "7"}),
-        ({"last": "^7$"}, {"question": "7"}, {"question": after_tool_results("3", "7")}),
     ],
 )
 async def test_a_rule_applies_only_where_its_conditions_hold(
