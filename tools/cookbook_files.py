@@ -25,7 +25,7 @@ NAMED = re.compile(r"<code>([\w./-]+)</code>(?!</a>)")
 def on_files(files: Files, config: MkDocsConfig) -> None:
     """Add the pages of the recipes, and the files; the cookbook's own pages are not part of the site."""
     for recipe in RECIPES:
-        files.append(File.generated(config, f"recipes/{recipe.name}.md", content=render(recipe)))
+        files.append(File.generated(config, recipe.page, content=render(recipe)))
     for path in sorted(COOKBOOK.rglob("*")):
         name = path.relative_to(COOKBOOK)
         if path.is_file() and path.suffix != ".md" and not {*name.parts} & {*OUTPUTS}:
@@ -34,7 +34,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Let links lead to the pages of recipes, and to the other files on the site."""
-    pages = {f"{recipe.name}.py": f"recipes/{recipe.name}.md" for recipe in RECIPES}
+    pages = {recipe.path.name: recipe.page for recipe in RECIPES}
     return LINK.sub(lambda match: f"]({match[1]}{pages.get(match[3], match[2])})", markdown)
 
 

@@ -107,10 +107,7 @@ def test_an_agent_with_a_format_runs_a_tool_that_is_called_in_the_text() -> None
         return "snow"
 
     rules = (
-        {
-            "when": {"role": "tool", "last": "snow", "tools": ["look"]},
-            "then": [{"text": "It snows in Oslo, at 3 degrees."}],
-        },
+        {"when": {"last": "snow", "tools": ["look"]}, "then": [{"text": "It snows in Oslo, at 3 degrees."}]},
         {"when": {"structured": True}, "then": [{"text": GIVEN}]},
         {"then": [{"text": WRITTEN}]},
     )

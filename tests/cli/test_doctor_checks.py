@@ -191,7 +191,11 @@ def test_loaded_models_are_listed_with_context_window_and_time_to_live() -> None
     )
     assert [each["ttl_seconds"] for each in check.data["instances"]] == [None, 3600, 90]
     nothing = loaded_check([])
-    assert (nothing.verdict, nothing.found, nothing.fix) == ("ok", "no model is loaded; the first call loads one", None)
+    assert (nothing.verdict, nothing.found, nothing.fix) == (
+        "ok",
+        "no model is loaded; a call that names one loads it",
+        None,
+    )
 
 
 REPLAYS = {

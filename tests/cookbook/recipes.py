@@ -53,6 +53,11 @@ class Recipe:
         return COOKBOOK / f"{self.name}.py"
 
     @property
+    def page(self) -> str:
+        """Its page on the site, from `docs/`; it is made when the site is built."""
+        return f"recipes/{self.name}.md"
+
+    @property
     def sources(self) -> dict[str, str]:
         """The texts of all of its files, by name; the recipe itself is the first."""
         names = (self.path.name, *self.files)

@@ -74,7 +74,7 @@ def test_the_site_and_the_index_list_every_recipe_by_its_title() -> None:
         assert [need for key, need in NEEDS.items() if key in recipe.models and need not in needs] == []
         code = "".join(cell.text for cell in cells(recipe) if cell.runs)
         assert ("a model with tool use" in needs) == ("tools" in code), recipe.name
-        assert f": recipes/{recipe.name}.md" in read("mkdocs.yml")
+        assert f": {recipe.page}" in read("mkdocs.yml")
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from tests.docs.snippets import ROOT
 from tools.search_boost import CONTRIBUTORS
 
 FILES = [path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")]
-SOURCES = sorted([*FILES, *(f"recipes/{recipe.name}.md" for recipe in RECIPES)])
+SOURCES = sorted([*FILES, *(recipe.page for recipe in RECIPES)])
 CHANGELOG = "internals/changelog.md"
 SITE_TIMEOUT = 900
 

@@ -39,7 +39,7 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
     if path.name not in GENERATED and path.name != "CHANGELOG.md"
 )
-RECIPE_PAGES = {f"docs/recipes/{recipe.name}.md": recipe for recipe in RECIPES}
+RECIPE_PAGES = {f"docs/{recipe.page}": recipe for recipe in RECIPES}
 """The pages that exist only on the site."""
 
 CODE = (

@@ -239,7 +239,7 @@ def loaded_check(instances: Sequence[ModelInstanceInfo] | None, failure: LMStudi
     if instances is None:
         return _unknown("loaded", failure)
     if not instances:
-        return Check("loaded", "ok", "no model is loaded; the first call loads one", data={"instances": []})
+        return Check("loaded", "ok", "no model is loaded; a call that names one loads it", data={"instances": []})
     details = tuple(_describe_instance(instance) for instance in instances)
     data = {"instances": [_instance_data(instance) for instance in instances]}
     return Check("loaded", "ok", f"{counted(len(instances), 'model')} loaded", None, details, data)

@@ -125,7 +125,7 @@ async def test_several_tool_results_in_a_row_belong_to_one_round() -> None:
     results = [{"role": "tool", "content": [{"type": "toolCallResult", "content": text}]} for text in ("3", "4")]
     messages = [{"role": "user", "content": []}, {"role": "assistant", "content": [call, call]}, *results]
     request = GenerateRequest(LlmPredictionConfig(), history=ChatHistory.from_dict({"messages": messages}))
-    model = await load([Rule({"round": 2, "role": "tool", "last": "^4$"}, [{"text": "second"}])])
+    model = await load([Rule({"round": 2, "last": "^4$"}, [{"text": "second"}])])
     assert Response(await events_of(model, request)).content == "second"
 
 
