@@ -41,7 +41,7 @@ COMMENT = "\n<!-- outputs: {}, written by python -m tools.outputs -->\n"
 NORMALIZED = (
     (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "…"),
     (re.compile(r"('id': ')\d+(?=')"), r"\1…"),
-    (re.compile(r"((?:_s|S)ec(?:onds?)?'?[:=] ?)[\d.e-]+"), r"\1…"),
+    (re.compile(r"((?:_ms|(?:_s|S)ec(?:onds?)?)'?[:=] ?)[\d.e-]+"), r"\1…"),
     (re.compile(r"\b(127\.0\.0\.1:)\d+"), r"\1…"),
 )
 """What differs from run to run, and what a page shows instead: identifiers, timings and ports."""

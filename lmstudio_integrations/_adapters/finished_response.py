@@ -19,7 +19,7 @@ from lmstudio_integrations.types.results import LlmPredictionStats, PredictionEn
 logger = logging.getLogger(__name__)
 
 _TOKEN_COUNTS = ("prompt_tokens_count", "predicted_tokens_count", "total_tokens_count")
-STATS = {str(field.alias): name for name, field in LlmPredictionStats.model_fields.items() if name not in _TOKEN_COUNTS}
+_STATS = {str(field.alias): name for name, field in LlmPredictionStats.model_fields.items() if name not in _TOKEN_COUNTS}
 """The server's statistics by wire name, without the token counts, for which each framework has a place of its own."""
 
 
@@ -90,7 +90,7 @@ class FinishedResponse:
     def stats(self) -> dict[str, Any]:
         """The server's statistics by our names: speed, times, stop reason, cached tokens, speculative decoding."""
         end, cached = self.result.end, self.result.cached_tokens
-        named = {STATS[name]: value for name, value in end.stats.items() if name in STATS and value is not None}
+        named = {_STATS[name]: value for name, value in end.stats.items() if name in _STATS and value is not None}
         if (repaired := named.get("repaired_tool_calls")) is not None:
             named["repaired_tool_calls"] = [self._with_own_name(each) for each in repaired]
         return named if cached is None or not end.has_stats else {**named, "cached_tokens": cached}

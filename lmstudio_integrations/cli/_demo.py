@@ -223,12 +223,13 @@ def stream(console: TextConsole, chain: Any, inputs: dict[str, str]) -> "AIMessa
 
 def stats_table(response: "AIMessageChunk", info: ModelInstanceInfo) -> Table:
     metadata, usage = response.response_metadata, response.usage_metadata
+    (measured,) = metadata["predictions"]
     rows = {
         "Model": describe(info),
         "Weights": info.path,
         "Tokens": f"{usage['input_tokens']} read, {usage['output_tokens']} written" if usage else "?",
-        "Tokens per second": _number(metadata.get("tokens_per_second"), ".1f"),
-        "Time to first token": _number(metadata.get("time_to_first_token_sec"), ".2f", " s"),
+        "Tokens per second": _number(measured.get("tokens_per_second"), ".1f"),
+        "Time to first token": _number(measured.get("time_to_first_token_sec"), ".2f", " s"),
         "Stop reason": end_in_words(metadata.get("stop_reason", "?")),
     }
     table = Table(Column(no_wrap=True), Column(overflow="fold"), show_header=False)

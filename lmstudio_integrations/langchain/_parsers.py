@@ -153,7 +153,8 @@ class StreamedValue:
         calls: list[ToolCall] = getattr(message, "tool_calls", [])
         if message is None or (self._tool or "") != (calls[0]["name"] if calls else ""):
             return None  # it is that of something else
-        confidence: dict[str, Any] | None = message.response_metadata.get("confidence")
+        predictions = message.response_metadata.get("predictions")
+        confidence: dict[str, Any] | None = predictions[-1].get("confidence") if predictions else None
         return None if confidence is None else {path: FieldConfidence(**each) for path, each in confidence.items()}
 
     def _add_calls(self, calls: Sequence[ToolCallChunk]) -> None:

@@ -3,9 +3,9 @@
 What langchain-core does with chunks decides their form:
 
 - A chunk holds one kind of content: text, reasoning, or tool calls.
-- Core adds up numbers and strings in the metadata of chunks. Only the provider's name is exempt; everything else is
-  on the last chunk, a `LastChunk`, so that chunks of several responses can be added. Core makes a message of a sum,
-  but not of that class, so an empty response begins with a chunk of core's class.
+- Core adds up the metadata of chunks: whole numbers and strings are added, lists are appended, and two floats are an
+  error. So metadata have no floats but in `predictions`, a list with an entry for each response, and everything but
+  the provider's name is on the last chunk. Then chunks of several responses can be added, and their sums as well.
 - With `output_version="v1"` core numbers text and reasoning blocks itself, from 0, and merges a tool call into the
   block with its number. So tool calls count from `FIRST_TOOL_INDEX`.
 - Core parses `invalid_tool_calls` of a chunk again, leniently, into valid ones. So a call that failed or was cut off is
@@ -24,12 +24,12 @@ from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, Us
 from langchain_core.messages.block_translators import register_translator
 from langchain_core.messages.content import ContentBlock
 from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
-from langchain_core.outputs import ChatGenerationChunk, GenerationChunk
+from langchain_core.outputs import ChatGenerationChunk
 
 from lmstudio_integrations._adapters.conversation import TAGS, tags_of
-from lmstudio_integrations._adapters.finished_response import STATS, FinishedResponse, new_call_id, token_counts
+from lmstudio_integrations._adapters.finished_response import FinishedResponse, new_call_id, token_counts
 from lmstudio_integrations._adapters.tool_settings import ToolUse
-from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations._support.typeguards import is_number
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix, invalidator
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -105,20 +105,41 @@ def to_message(
     )
 
 
+_TIMES = frozenset({"time_to_first_token_sec", "total_time_sec", "model_load_time_sec"})
+_EXACT = _TIMES | {"tokens_per_second"}
+
+
 def response_metadata(response: FinishedResponse) -> dict[str, Any]:
-    """Return the metadata of a finished prediction: model, finish reason, token counts, the server's statistics."""
-    counts = token_counts(response.result.end)
+    """Return the metadata of a finished prediction: model, finish reason, token counts, the server's statistics.
+
+    Times are in whole milliseconds. `predictions` has one dict, with the speed and the times, in seconds, as the server
+    measured them, and the confidence of fields.
+    """
+    counts, stats = token_counts(response.result.end), response.stats
+    exact: dict[str, Any] = {name: value for name, value in stats.items() if name in _EXACT and is_number(value)}
+    if response.confidence is not None:
+        exact["confidence"] = response.confidence
     metadata: dict[str, Any] = {
         "model_provider": PROVIDER,
         "finish_reason": finish_reason(response.result),
         "normalized_finish_reason": normalized_finish_reason(response.result),
         "tool_call_errors": [reason for _, reason in response.failed] or None,
-        "confidence": response.confidence,
         "token_usage": dict(zip(_TOKEN_USAGE, counts, strict=True)) if counts[-1] else None,
-        **response.model,
-        **response.stats,
+        **dict(_without_float(name, value) for name, value in (response.model | stats).items()),
+        "predictions": [exact],
     }
     return {name: value for name, value in metadata.items() if value is not None}
+
+
+def _without_float(name: str, value: Any) -> tuple[str, Any]:
+    """Return a statistic as core can add it: numbers are whole, times in milliseconds. `None` if that is impossible."""
+    if name in _EXACT or isinstance(value, float):
+        if not is_number(value):
+            return name, None
+        if name in _TIMES:
+            name, value = f"{name.removesuffix('sec')}ms", value * 1000
+        value = round(value)
+    return name, value
 
 
 def usage_metadata(result: PredictionResult) -> UsageMetadata | None:
@@ -166,72 +187,6 @@ def combined_output(metadata: Iterable[Mapping[str, Any] | None], model: str | N
     summed = {name: sum(usage[name] for usage in usages) for name in _TOKEN_USAGE} if usages else {}
     names = [each["model_name"] for each in present if "model_name" in each]
     return {"token_usage": summed, "model_name": names[-1] if names else model}
-
-
-# Sums of several responses ------------------------------------------------------------------------------------------
-
-_SUMMED = frozenset(
-    {"token_usage", "usage_metadata", "logprobs", "tool_call_errors", "repaired_tool_calls"}
-    | {name for name in STATS.values() if name.endswith("_tokens_count")}
-    | {"cached_tokens", "dropped_tokens", "predictions_count", "rescued_tool_calls"}
-)
-"""The metadata of several responses that are added up: counts and lists. Others are those of the last response."""
-
-
-def _sum_of(earlier: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata of several responses, from those of the earlier ones and of the last."""
-    kept = {name: earlier[name] for name in earlier if name in _SUMMED or name not in {"confidence", *STATS.values()}}
-    summed = {name: _added(kept[name], last[name]) for name in _SUMMED & kept.keys() & last.keys()}
-    return {**kept, **last, **summed}
-
-
-def _added(left: Any, right: Any) -> Any:
-    if left is None or right is None:
-        return right if left is None else left
-    if is_object(left):
-        return {**left, **{name: _added(left.get(name), right[name]) for name in right}}
-    return left + right
-
-
-class LastChunk(AIMessageChunk):
-    """The last chunk of a response.
-
-    Core rejects unequal floats, adds no equal counts, and joins `stop` and `stop` to `stopstop`. Python asks this
-    subclass first when it is added to a sum, which stays an `AIMessageChunk`.
-    """
-
-    def __add__(self, other: Any) -> Any:
-        return other.__radd__(self) if isinstance(other, LastChunk) else super().__add__(other)
-
-    def __radd__(self, other: object) -> Any:
-        if not isinstance(other, AIMessageChunk):
-            return NotImplemented
-        total: Any = AIMessageChunk.__add__(other.model_copy(update={"response_metadata": {}}), self)
-        total.response_metadata = _sum_of(other.response_metadata, self.response_metadata)
-        return total
-
-    @classmethod
-    def lc_id(cls) -> list[str]:
-        """Return the name of core's class, which `load` makes of it."""
-        return AIMessageChunk.lc_id()
-
-
-class LastGenerationChunk(GenerationChunk):
-    """The last chunk of a completion; see `LastChunk`."""
-
-    def __add__(self, other: Any) -> Any:
-        return other.__radd__(self) if isinstance(other, LastGenerationChunk) else super().__add__(other)
-
-    def __radd__(self, other: object) -> Any:
-        if not isinstance(other, GenerationChunk):
-            return NotImplemented
-        metadata = _sum_of(other.generation_info or {}, self.generation_info or {})
-        return GenerationChunk(text=other.text + self.text, generation_info=metadata)
-
-    @classmethod
-    def lc_id(cls) -> list[str]:
-        """Return the name of core's class."""
-        return GenerationChunk.lc_id()
 
 
 # Chunks -------------------------------------------------------------------------------------------------------------
@@ -320,7 +275,7 @@ class ChunkStream:
                     )
                     yield ChatGenerationChunk(message=message)
                 if type(event) is PredictionEnd:
-                    yield from self._last_chunks()
+                    yield self._last_chunk()
 
     def _fragment(self, event: LlmPredictionFragment) -> ChatGenerationChunk | None:
         metadata: dict[str, Any] = {"model_provider": PROVIDER}
@@ -335,22 +290,18 @@ class ChunkStream:
             return None
         return ChatGenerationChunk(message=message)
 
-    def _last_chunks(self) -> Iterator[ChatGenerationChunk]:
+    def _last_chunk(self) -> ChatGenerationChunk:
         result = self._result()
-        if not (result.content or result.reasoning_content or result.tool_calls):
-            yield ChatGenerationChunk(
-                message=AIMessageChunk(content="", response_metadata={"model_provider": PROVIDER})
-            )
         response = FinishedResponse(result, self._tool_use, include_confidence=self._include_confidence)
         response.log_anomalies()
-        message = LastChunk(
+        message = AIMessageChunk(
             content="",
             additional_kwargs=_tags_of(result),
             response_metadata=response_metadata(response),
             usage_metadata=usage_metadata(result),
             chunk_position="last",
         )
-        yield ChatGenerationChunk(message=message)
+        return ChatGenerationChunk(message=message)
 
     def _tool_chunks(self, event: PredictionEvent) -> list[ToolCallChunk]:
         if self._has_call and not self._tool_use.parallel:

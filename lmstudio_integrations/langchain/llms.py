@@ -226,7 +226,7 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
     def _generation(self, call: CallSettings, text: str, result: PredictionResult) -> GenerationChunk:
         call.record_info(result.end)
         metadata = _responses.response_metadata(FinishedResponse(result, ToolUse()))
-        return _responses.LastGenerationChunk(
+        return GenerationChunk(
             text=text, generation_info={**metadata, "usage_metadata": _responses.usage_metadata(result)}
         )
 

@@ -64,6 +64,7 @@ def test_a_changed_example_and_a_changed_output_are_noticed() -> None:
         ("run 01a1fd91-8e3e-7412-92d1-b0b07a95340c-0", "run …-0\n"),
         ("{'name': 'pier', 'id': '720149020'}", "{'name': 'pier', 'id': '…'}\n"),
         ("'tokens_per_second': 47.86, 'total_time_sec': 7.5e-05}", "'tokens_per_second': …, 'total_time_sec': …}\n"),
+        ("'total_time_ms': 75}", "'total_time_ms': …}\n"),
         ("'timeToFirstTokenSec': 0.1,\nelapsed_seconds=3", "'timeToFirstTokenSec': …,\nelapsed_seconds=…\n"),
         ("ws://127.0.0.1:41343/llm", "ws://127.0.0.1:…/llm\n"),
         ("input_tokens: 37, seconds", "input_tokens: 37, seconds\n"),

@@ -30,7 +30,7 @@ def test_a_response_has_text_usage_and_metadata(server: Server, generate: Invoke
     assert metadata["stop_reason"] == "eosFound"
     assert metadata["context_length"] == 4096
     assert metadata["tokens_per_second"] > 0
-    assert metadata["time_to_first_token_sec"] >= 0
+    assert metadata["time_to_first_token_ms"] >= 0
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

@@ -1,18 +1,25 @@
 """What langchain-core makes of our chunks: non_streaming streams, v1 blocks, v3 events, and non_streaming calls."""
 
 import functools
+import itertools
 import operator
 from typing import Any
 
 import pytest
 from langchain_core.load import dumpd, load
-from langchain_core.messages import AIMessage, AIMessageChunk
-from langchain_core.messages.ai import add_usage
+from langchain_core.messages import AIMessage, AIMessageChunk, message_chunk_to_message
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from lmstudio_integrations._adapters.runtime import LoadedModelInfo
 from lmstudio_integrations.langchain._responses import FIRST_TOOL_INDEX
 from lmstudio_integrations.langchain._settings import _parallel_predictions
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PromptProgress, ToolCallFailed
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    LlmPredictionStats,
+    PredictionEvent,
+    PromptProgress,
+    ToolCallFailed,
+)
 from tests.langchain.replay import (
     FORMATS,
     KINDS,
@@ -45,7 +52,9 @@ def blocks_of(message: AIMessage) -> list[str]:
 
 @in_every_format
 def test_text_is_joined_and_metadata_comes_once(format_: str) -> None:
-    message = streamed([*text("Hel", "lo", ""), end(tokensPerSecond=51.5, numGpuLayers=-1)], format_)
+    message = streamed(
+        [*text("Hel", "lo", ""), end(tokensPerSecond=51.5, totalTimeSec=1.4999, numGpuLayers=-1.0)], format_
+    )
     assert message.text == "Hello"
     metadata = message.response_metadata
     assert metadata["model_name"] == "a-model"
@@ -53,7 +62,9 @@ def test_text_is_joined_and_metadata_comes_once(format_: str) -> None:
     assert metadata["finish_reason"] == "stop"
     if format_ != "v3":
         assert metadata["stop_reason"] == "eosFound"
-        assert metadata["tokens_per_second"] == 51.5
+        assert metadata["tokens_per_second"] == 52
+        assert metadata["total_time_ms"] == 1500
+        assert metadata["predictions"] == [{"tokens_per_second": 51.5, "total_time_sec": 1.4999}]
         assert metadata["num_gpu_layers"] == -1
         assert metadata["instance_identifier"] == "a-model:2"
         assert metadata["context_length"] == 2048
@@ -295,37 +306,72 @@ def test_the_sum_of_the_chunks_is_the_non_streaming_message(name: str, parallel:
     assert type(Replay(events=KINDS[name]).invoke("q", stream=True)) is AIMessage
 
 
+ODD = float("inf")
 ANSWERS: list[list[PredictionEvent]] = [
-    [*text("one"), end("stopStringFound", stopString="x", tokensPerSecond=51.5, numGpuLayers=3)],
+    [*text("one"), end("stopStringFound", stopString="x", tokensPerSecond=51.5, numGpuLayers=3.0)],
     [*text("two"), end(tokensPerSecond=40, totalTimeSec=1.5, usedDraftModelKey="d", acceptedDraftTokensCount=2)],
-    [end("failed")],
-    [*text("three"), end("maxPredictedTokensReached", tokensPerSecond=51.25, acceptedDraftTokensCount=2)],
+    [end("failed", tokensPerSecond=ODD, totalTimeSec="soon")],
+    [*reasoning("Hm."), *call("c1", "f", {"a": 1}, '{"a": 1}'), end("toolCalls", timeToFirstTokenSec=0.25)],
+    [*text("three"), end("maxPredictedTokensReached", tokensPerSecond=51.25, numGpuLayers=-1, totalTimeSec=0.5)],
+    [*text("four"), end(modelLoadTimeSec=2.5, acceptedDraftTokensCount=5, forcedByGrammar=True, totalTimeSec=1)],
 ]
+"""Responses whose statistics have every type, some of them none that they should have."""
 
 
 @pytest.mark.parametrize("output_version", ["v0", "v1"])
-async def test_chunks_of_several_responses_can_be_added(output_version: str) -> None:
-    """Counts are those of all, other statistics those of the last, which reads as it does alone."""
+async def test_chunks_and_sums_of_several_responses_can_be_added(output_version: str) -> None:
     models = [Replay(events=events, output_version=output_version) for events in ANSWERS]
-    chunks = [chunk for model in models for chunk in model.stream("q")]
-    for each in (chunks, [chunk for model in models async for chunk in model.astream("q")]):
-        message = functools.reduce(operator.add, each)
-        assert type(message) is AIMessageChunk
-        assert message.text == "onetwothree"
-        assert message.usage_metadata is not None
-        counts = (message.usage_metadata["total_tokens"], message.response_metadata.pop("token_usage")["total_tokens"])
-        assert counts == (40, 40)
-        assert message.response_metadata.pop("accepted_draft_tokens_count") == 4
-        alone = functools.reduce(operator.add, models[-1].stream("q")).response_metadata
-        assert message.response_metadata == {name: alone[name] for name in message.response_metadata}
-        assert message.response_metadata["tokens_per_second"] == 51.25
-        assert (message.response_metadata["finish_reason"], message.response_metadata["model_name"]) == (
-            "length",
-            "a-model",
-        )
-    last = chunks[-1]
-    assert (last + last).usage_metadata == add_usage(last.usage_metadata, last.usage_metadata)
-    assert load(dumpd(last), allowed_objects="messages") == AIMessageChunk(**last.model_dump())
+    by_model = [list(model.stream("q")) for model in models]
+    for answers in (by_model, [[chunk async for chunk in model.astream("q")] for model in models]):
+        sums: list[AIMessageChunk] = [functools.reduce(operator.add, chunks) for chunks in answers]
+        entries = [each.response_metadata["predictions"][0] for each in sums]
+        for total in (
+            functools.reduce(operator.add, itertools.chain(*answers)),
+            functools.reduce(operator.add, sums),
+            functools.reduce(operator.add, (sums[0], *itertools.chain(*answers[1:-1]), sums[-1])),
+            functools.reduce(operator.add, (sums[0] + sums[1], sums[2] + sums[3], sums[4] + sums[5])),
+        ):
+            assert type(total) is AIMessageChunk
+            assert total.text == "onetwothreefour"
+            assert total.usage_metadata is not None
+            assert total.usage_metadata["total_tokens"] == 60
+            assert (calls_of(total), total.invalid_tool_calls) == ([("f", {"a": 1}, "c1")], [])
+            assert total.response_metadata["predictions"] == entries
+        assert [each.get("tokens_per_second") for each in entries] == [51.5, 40, None, None, 51.25, None]
+        for left, right in itertools.permutations(range(len(sums)), 2):
+            metadata = (sums[left] + sums[right]).response_metadata
+            assert metadata["predictions"] == [entries[left], entries[right]]
+        assert (sums[0] + sums[1]).response_metadata["tokens_per_second"] == 52 + 40
+        assert (sums[1] + sums[4]).response_metadata["total_time_ms"] == 2000
+
+
+def test_core_makes_a_message_of_the_last_chunk_and_of_sums() -> None:
+    chunks = list(Replay(events=ANSWERS[0]).stream("q"))
+    for chunk in (chunks[-1], functools.reduce(operator.add, chunks)):
+        assert type(message_chunk_to_message(chunk)) is AIMessage
+        assert type(chunk) is AIMessageChunk
+        assert load(dumpd(chunk), allowed_objects="messages") == chunk
+
+
+def test_a_strict_checkpoint_gives_back_chunks_and_sums(caplog: pytest.LogCaptureFixture) -> None:
+    chunks = [chunk for events in ANSWERS for chunk in Replay(events=events).stream("q")]
+    kept = [*chunks, functools.reduce(operator.add, chunks), invoked(ANSWERS[1])]
+    serializer = JsonPlusSerializer(allowed_msgpack_modules=None)
+    assert serializer.loads_typed(serializer.dumps_typed(kept)) == kept
+    assert caplog.text == ""
+
+
+def test_every_statistic_that_is_no_whole_number_has_one_that_can_be_added() -> None:
+    """A float beside another is an error of core's, so a new statistic of the server must not bring one."""
+    floats: dict[str, Any] = {
+        str(each.alias): 0.5 for each in LlmPredictionStats.model_fields.values() if "float" in str(each.annotation)
+    }
+    metadata = streamed([*text("a"), end(**floats)], "v0").response_metadata
+    assert len(floats) > 4
+    assert not [name for name, value in metadata.items() if isinstance(value, float)]
+    assert set(metadata["predictions"][0]) | {"num_gpu_layers"} == {
+        name for name, each in LlmPredictionStats.model_fields.items() if "float" in str(each.annotation)
+    }
 
 
 RESPONDED: list[list[PredictionEvent]] = [
