@@ -2,8 +2,8 @@
 
 A block `text` right below a block `python` is the output of that example. A page ends with a comment that has the
 digest of its examples and outputs, so that `test_outputs.py` notices a page that was changed and not run again.
-Without arguments, all pages with such a comment are run. The server is the emulator with the cookbook's models, the
-real ones included, and the scripted one of `lmsi serve`.
+Without arguments, all pages with such a comment are run. A line above it names the server: `lmsi serve`, or, for pages
+that name models of the recipes, the same with their catalog.
 """
 
 import argparse
@@ -19,11 +19,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations.cli._serve import build_catalog
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.models.catalog import BUNDLED, scripted_tools
+from lmstudio_integrations.emulator.models.catalog import BUNDLED
 from tools import ROOT
 
 CATALOG = ROOT / "cookbook/catalog.toml"
+EXPLAINED = ROOT / "docs/tools/emulator.md"
 CHAT = next(key for key, kind in BUNDLED.items() if kind == "llm")
 """The model that is loaded at the start, for examples that name none."""
 
@@ -35,8 +37,12 @@ WARNINGS = ("-W", "error", "-W", "ignore::DeprecationWarning")
 """Python shows no deprecation inside of libraries; LlamaIndex's agents use deprecated attributes of pydantic."""
 
 EXAMPLE = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
-DIGEST = re.compile(r"\n<!-- outputs: (\w*)[^>]*-->\n")
-COMMENT = "\n<!-- outputs: {}, written by python -m tools.outputs -->\n"
+DIGEST = re.compile(r"(?:\n\*[^\n]*`lmsi serve[^\n]*\n)?\n<!-- outputs: (\w*)[^>]*-->\n")
+COMMENT = """
+*The programs of this page were run one after the other on [the emulator]({link}), started by `{command}`.*
+
+<!-- outputs: {digest}, written by python -m tools.outputs -->
+"""
 
 NORMALIZED = (
     (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "…"),
@@ -69,8 +75,17 @@ def normalize(output: str) -> str:
     return "".join(f"{line.rstrip()}\n" for line in output.strip("\n").splitlines())
 
 
-def with_outputs(page: str, outputs: Sequence[str]) -> str:
-    """Return a page with the output of each example, and their digest."""
+def catalog_of(page: str) -> Path | None:
+    """Return the catalog that a page needs; `None` if it names no models but those of `lmsi serve`."""
+    of_recipes, of_serve = ({model.key for model in build_catalog(path=path).models} for path in (CATALOG, None))
+    return CATALOG if any(key in page for key in of_recipes - of_serve) else None
+
+
+def with_outputs(page: str, outputs: Sequence[str], link: str = "emulator.md#pages") -> str:
+    """Return a page with the output of each example, the server that they ran on, and a digest.
+
+    The link leads to what says more of that server.
+    """
     remaining = iter(outputs)
 
     def block(match: re.Match[str]) -> str:
@@ -78,7 +93,9 @@ def with_outputs(page: str, outputs: Sequence[str]) -> str:
         return f"```python\n{match[1]}```\n" + (f"\n```text\n{output}```\n" if output else "")
 
     page = EXAMPLE.sub(block, DIGEST.sub("", page))
-    return page + COMMENT.format(digest(page))
+    catalog = catalog_of(page)
+    options = f" --catalog {catalog.relative_to(ROOT).as_posix()}" if catalog else ""
+    return page + COMMENT.format(link=link, command=f"lmsi serve{options} --load {CHAT}", digest=digest(page))
 
 
 def environment(host: str) -> dict[str, str]:
@@ -131,9 +148,11 @@ def write(paths: Iterable[Path]) -> None:
     """Run the examples of pages, each on a server of its own, and write their outputs."""
     for path in paths:
         page = path.read_text(encoding="utf-8")
-        with Emulator([scripted_tools()], catalog=CATALOG) as server:
+        with Emulator(catalog=build_catalog(path=catalog_of(page))) as server:
             server.load(CHAT)
-            path.write_text(with_outputs(page, run(examples(page), server.address)), encoding="utf-8")
+            outputs = run(examples(page), server.address)
+        link = f"{os.path.relpath(EXPLAINED, path.resolve().parent)}#pages"
+        path.write_text(with_outputs(page, outputs, link), encoding="utf-8")
         print(path)
 
 

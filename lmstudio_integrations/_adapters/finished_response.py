@@ -19,7 +19,9 @@ from lmstudio_integrations.types.results import LlmPredictionStats, PredictionEn
 logger = logging.getLogger(__name__)
 
 _TOKEN_COUNTS = ("prompt_tokens_count", "predicted_tokens_count", "total_tokens_count")
-_STATS = {str(field.alias): name for name, field in LlmPredictionStats.model_fields.items() if name not in _TOKEN_COUNTS}
+_STATS = {
+    str(field.alias): name for name, field in LlmPredictionStats.model_fields.items() if name not in _TOKEN_COUNTS
+}
 """The server's statistics by wire name, without the token counts, for which each framework has a place of its own."""
 
 

@@ -13,7 +13,7 @@ from llama_index.core import Settings
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.client.api.official import reset_default_client
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model, scripted_tools
+from lmstudio_integrations.emulator.models.catalog import BUNDLED, parse_model
 from lmstudio_integrations.types.functions import ToolCallContext
 from tests.cookbook.browser import open_page, start_browser
 from tests.cookbook.recipes import CATALOG
@@ -43,7 +43,7 @@ def forecast(context: ToolCallContext, city: str) -> str:
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """A server with the cookbook's models and a plugin; the bundled models are replaced by scripted ones."""
     models = [parse_model(model.key, scripted=True) if model.key in BUNDLED else model for model in CATALOG.models]
-    with Emulator([*models, scripted_tools()], plugins={"mcp/weather": [forecast]}) as server:
+    with Emulator(models, plugins={"mcp/weather": [forecast]}) as server:
         monkeypatch.setenv(HOST_VARIABLE, server.address)
         yield server
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from lmstudio_integrations.cli._serve import build_catalog
 from tests.docs.snippets import ROOT
-from tools.outputs import is_current, normalize, pages_with_outputs, run, with_outputs
+from tools.outputs import CATALOG, is_current, normalize, pages_with_outputs, run, with_outputs
 
 KEPT = pages_with_outputs()
 
@@ -44,8 +45,19 @@ def test_an_output_is_written_below_its_example_and_replaces_the_one_before() ->
     assert 'name = "world"\n```\n\n```python' in page
     assert "something else" not in page
     assert "not an output" in page
-    assert page.count("<!-- outputs:") == 1
+    assert page.count("<!-- outputs:") == page.count("`lmsi serve --load smollm2-135m-instruct`") == 1
     assert with_outputs(page, ["", "hello world\n"]) == page
+
+
+def test_a_page_with_a_model_of_the_recipes_names_their_catalog() -> None:
+    page = with_outputs(PAGE.replace("hello", "qwen/qwen3-4b"), ["", "hello world\n"], "the-emulator.md")
+    assert "(the-emulator.md), started by `lmsi serve --catalog cookbook/catalog.toml --load" in page
+
+
+def test_the_catalog_of_the_recipes_has_the_models_of_plain_serve() -> None:
+    of_recipes, of_serve = ({model.key: model for model in build_catalog(path=path).models} for path in (CATALOG, None))
+    assert of_serve.keys() < of_recipes.keys()
+    assert of_recipes["scripted-tools"] == of_serve["scripted-tools"]
 
 
 def test_a_changed_example_and_a_changed_output_are_noticed() -> None:
