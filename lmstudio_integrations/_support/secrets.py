@@ -71,7 +71,7 @@ _VALUE = (
     r"|(?<=\bbearer\s)[^\s'\"\\]{8,}|(?<=\bauthorization: basic )[^\s'\"\\]+"
     r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?s:(?!-----).)*(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"
     r"|(?<=://)[^/\s'\"]+(?=@)"  # user and password of a URL
-    r"|(?<=[?&])(?:[^=&\s]{0,64}(?:token|key|secret|passw|signature|credential)[^=&\s]{0,64}"  # a query
+    r"|(?<=[?&#])(?:[^=&\s]{0,64}(?:token|key|secret|passw|signature|credential)[^=&\s]{0,64}"  # a query or fragment
     r"|pwd|pass|sig|auth|jwt)=[^&\s'\"]+"
 )
 """Runs in linear time, because the text may be a whole image in base64.
@@ -91,35 +91,49 @@ SCHEMA_KEYWORDS = frozenset(
 
 _MEMBER_NAME = (
     r"""(?<!\\)(?P<quote>\\*+["'])(?P<name>[\w .$/:-]{1,100}+)(?P=quote)\s*+:\s*+"""
-    r"""|(?<![\w.-])(?P<argument>[\w-]{1,100}+)\s*+=\s*+(?=[bru]{0,2}\\*["'])"""
-    r"""|<(?:parameter|param|arg)(?:=|\s++name=["']?)(?P<tag>[\w.-]{1,100}+)["']?>\s*+"""
-)
-_MEMBER_VALUE = (
-    r"""(?s:[bru]{0,2}(?P<quote>\\*+["'])(?P<string>.*?)(?:(?<!\\)(?P=quote)|\\?\Z))"""
-    r"""|-?\d[\w.+-]*+"""
-    rf"""|(?P<opening>[\[{{(])(?!\s*+\\*+["'](?:{"|".join(map(re.escape, SCHEMA_KEYWORDS))})\\*+["']\s*+:)"""
-)
-_TAG_VALUE = r"(?P<string>[^<]+)"
-"""A member of an object in JSON or Python, or an argument of a call in Python or XML: the name, and a string, a number,
-or a list or object that is no schema. Further quotes may enclose both, so theirs are escaped. It may be cut off."""
-
-_LINE = (
-    r"(?m:^)[ \t]*+(?:-[ \t]++|export[ \t]++)?(?P<line>[A-Za-z][\w.-]{0,99}+)(?::[ \t]++|=)"
-    r"|(?<![\w.-])(?P<variable>[A-Z][A-Z0-9_]{1,99}+)=(?=[^\s=])"
+    rf"""|(?<![\w.-])(?P<label>{"|".join(NAMING)}|value)\s*+=\s*+(?=[bru]{{0,2}}\\*["'])"""
+    r"""|<(?:parameter|param|arg)(?:=|\s++name=["']?)(?P<parameter>[\w.-]{1,100}+)["']?>\s*+"""
     r"|<(?P<element>[A-Za-z][\w.:-]{0,99}+)>(?=[^<]++</(?P=element)>)"
 )
-_LINE_VALUE = (
-    r"(?i:(?!(?:str|string|text|bytes|int|integer|number|bool|boolean|any|object|optional|none|null|true|false)\b))"
-    r"""(?P<quote>["']?)(?P<string>[^\s"'(){}\[\]<>,;|]++)(?P=quote)(?=[ \t]*+\r?(?m:$))"""
+_STRING = r"""(?s:[bfru]{0,2}(?P<quote>\\*+(?:\"{3}|'{3}|["'`]))(?P<string>.*?)(?:(?<!\\)(?P=quote)|\\?\Z))"""
+_OPENING = rf"""(?P<opening>[\[{{(])(?!\s*+\\*+["'](?:{"|".join(map(re.escape, SCHEMA_KEYWORDS))})\\*+["']\s*+:)"""
+_MEMBER_VALUE = rf"{_STRING}|-?\d[\w.+-]*+|{_OPENING}"
+_ELEMENT_VALUE = r"(?P<string>[^<]+)"
+"""A member of an object in JSON or Python, a label such as `name="Authorization"`, a parameter of a call in XML, or an
+element of XML: the name, and a string, a number, or a list or object that is no schema. Further quotes may enclose
+both, so theirs are escaped. It may be cut off."""
+
+_TYPE = (
+    r"(?i:str|string|text|bytes|int|integer|float|number|bool|boolean|any|object|optional|secretstr|none|null|undefined"
+    r"|true|false)(?:\[[^\]\r\n]{0,100}\])?(?:[ \t]*+\|[ \t]*+(?:None|null|undefined)\b)?(?=[^\w-]|\Z)"
 )
-_WHOLE_LINE = r"(?P<string>[^\r\n]++)"
-_VARIABLE_VALUE = r"""["']?(?P<string>[^\s"'(){}\[\]<>,;|&]++)"""
-"""A line of YAML, of a header or of settings, a variable of a shell, or an element of XML: the name, and the value. A
-name that stands in code has a type or a call behind it, and that is no secret."""
+_ASSIGNMENT = (
+    r"(?:(?P<line>(?m:^)[ \t]*+(?:-[ \t]++)?)|(?<![\w.-])(?!(?<=\\)[nrt][\w-])|(?<=\\)(?P<escaped>[nrt])(?=[\w-]))"
+    r"(?:(?P<before>\w{1,30}+)[ ])?(?P<dashes>-++)?(?P<word>\w[\w.-]{0,99}+)"
+    r"""(?:\\*+["']\]|[*`]{0,3}+)"""
+    rf"(?:[ \t]*+(?::[ \t]*+{_TYPE}[ \t]*+=(?!=)|:=?(?!:)|={{1,3}}+>?)[*`]{{0,3}}+[ \t]*+"
+    r"|(?(dashes)[ \t]++(?!-)|(?!)))"
+)
+_ASSIGNED = (
+    rf"(?!{_TYPE}|[A-Za-z_][\w.]*+(?:\(|\[[\"']))(?:{_STRING}|{_OPENING}|(?P<bare>(?:"
+    r"""[^\s"'`\\<,;&]|<(?!/?[A-Za-z][^<>\s]{0,40}+>)|[,;&](?!\s|\\|\Z|[\w.-]{1,100}+[ \t]*+[=:])"""
+    r"""|\\++(?:["'`](?=\w)|(?!["'`]))|["'`](?=\w))++))"""
+)
+_ASSIGNED_WHOLE = r"""(?P<bare>(?:[^\\"'\r\n]|\\++(?!["']))++)"""
+_ASSIGNED_LINE = r"(?P<bare>[^\r\n]++)"
+"""A name anywhere in a line, `=`, `:` or the blank after a flag, and a value: settings, shells, headers, connection
+strings, URLs, calls, YAML, prose. The value ends with its quotes, at a blank, or before a further assignment. Code that
+has a type or a call in place of a value has no secret there."""
+
+_AFTER_VALUE = ".,;:)]}&|*"
+"""Characters after a value that belong to the text around it."""
 
 _BRACKET = re.compile(r"[\[{(\])}]")
 
 _LONGEST_URL = 120
+
+_SHORTEST = 4
+"""Characters of a secret that is looked for among the words of a text."""
 
 
 @cache
@@ -155,7 +169,7 @@ def redact_address(text: str) -> str:
 
 
 def redact_members(text: str) -> str:
-    """Return a text that a model wrote, or its beginning, without the values under the names of secrets."""
+    """Return a text of a model, a server or a tool, or its beginning, without the values under the names of secrets."""
     parts, at = list[str](), 0
     for start, end, by in secret_members(text):
         parts += (text[at:start], by)
@@ -163,48 +177,80 @@ def redact_members(text: str) -> str:
     return "".join(parts) + text[at:]
 
 
+def redact_received(text: str) -> str:
+    """Do the same, and remove tokens and the credentials of URLs."""
+    return redact(redact_members(text))
+
+
 def secret_members(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield where a text has values under the names of secrets, and what replaces them, in order."""
     at = 0
-    for start, end, by in sorted([*_members(text), *_lines(text)]):
+    for start, end, by in sorted([*_members(text), *_assignments(text)]):
         if end > at:
             yield max(start, at), end, by if start >= at else HIDDEN
             at = end
 
 
-def _lines(text: str) -> Iterator[tuple[int, int, str]]:
+def _assignments(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield where a text has such values after names without quotes."""
     at = 0
-    while (name := re.compile(_LINE).search(text, at)) is not None:
-        at, plain = name.end(), name[name.lastgroup or 0]
-        if not is_secret_member(plain):
+    while (name := re.compile(_ASSIGNMENT).search(text, at)) is not None:
+        at = name.end("word")
+        if not _is_secret_word(name):
             continue
-        whole = _TAG_VALUE if name["element"] else _WHOLE_LINE if _OF_WHOLE_LINES.search(plain) else _LINE_VALUE
-        value = re.compile(_VARIABLE_VALUE if name["variable"] else whole).match(text, name.end())
-        if value is not None:
+        is_whole = _OF_WHOLE_LINES.search(name["word"]) is not None
+        pattern = _ASSIGNED if not is_whole else _ASSIGNED_WHOLE if name["line"] is None else _ASSIGNED_LINE
+        value = re.compile(pattern).match(text, name.end())
+        if value is None:
+            continue
+        parts = value.groupdict()
+        bare = (parts["bare"] or "").rstrip(_AFTER_VALUE)
+        if parts.get("opening"):
+            at = _end_of_brackets(text, value.start())
+            yield value.start(), at, f'"{HIDDEN}"'
+        elif parts.get("string"):
             at = value.end()
             yield (*value.span("string"), HIDDEN)
+        elif bare not in {"", name["word"]}:
+            at = value.start() + len(bare)
+            yield value.start(), at, HIDDEN
+
+
+def _is_secret_word(name: re.Match[str]) -> bool:
+    """Whether an assigned name, of one word or two, is that of a secret."""
+    names = [name["word"]]
+    if name["escaped"]:  # a line break, or the first letter of a name after a backslash
+        names.append(name["escaped"] + name["word"])
+    if name["before"] and not name["dashes"]:
+        names.append(f"{name['before']}_{name['word']}")
+    return any(map(is_secret_member, names)) and not _OF_TEXTS.search(names[-1])
 
 
 def _members(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield where objects and calls in a text have such values."""
     at, label = 0, ""
     while (member := re.compile(_MEMBER_NAME).search(text, at)) is not None:
-        at, name = member.end(), member["name"] or member["argument"] or member["tag"]
-        value = re.compile(_TAG_VALUE if member["tag"] else _MEMBER_VALUE).match(text, at)
+        at, kind = member.end(), member.lastgroup
+        name = member[kind or 0]
+        is_secret = is_secret_member(label if name == "value" else name)
+        if not is_secret and name not in NAMING:
+            continue
+        of_element = kind in {"parameter", "element"}
+        value = re.compile(_ELEMENT_VALUE if of_element else _MEMBER_VALUE).match(text, at)
         if value is None:
             continue
         string = value.groupdict().get("string")
         if name in NAMING:
             label = string or ""
-        elif is_secret_member(label if name == "value" else name):
-            at = value.end()
-            if string is None:
-                if value["opening"]:
-                    at = _end_of_brackets(text, value.start())
-                quote = member["quote"] or '"'
-                yield value.start(), at, f"{quote}{HIDDEN}{quote}"
-            elif string:
-                yield (*value.span("string"), HIDDEN)
+            continue
+        at = value.end()
+        if string is None:
+            if value["opening"]:
+                at = _end_of_brackets(text, value.start())
+            quote = member["quote"] or '"'
+            yield value.start(), at, f"{quote}{HIDDEN}{quote}"
+        elif string:
+            yield (*value.span("string"), HIDDEN)
 
 
 def _end_of_brackets(text: str, start: int) -> int:
@@ -227,7 +273,9 @@ def redact_values(text: str, value: object, path: Iterable[object]) -> str:
     """
     with suppress(RecursionError):  # no text has a value that is nested so deeply
         for secret in _values(value, is_secret=any(is_secret_member(str(name)) for name in path)):
-            for shown in (repr(secret), str(secret)):
+            # Only between quotes is a word of two letters more likely a secret than a word of the text.
+            is_word = isinstance(secret, str) and len(secret) < _SHORTEST
+            for shown in [repr(secret), *([] if is_word else [str(secret)])]:
                 if shown.strip():
                     text = re.sub(rf"(?<!\w){re.escape(shown)}(?!\w)", HIDDEN, text)
     return text
@@ -243,11 +291,6 @@ def _values(value: object, *, is_secret: bool) -> Iterator[object]:
             yield from _values(each, is_secret=is_secret)
     elif is_secret and value is not None:
         yield value
-
-
-def secret_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Return where a text has tokens, or the credentials of URLs."""
-    return (match.span() for match in _value_pattern().finditer(text))
 
 
 def without_secret_values(value: object, name: str = "") -> object:

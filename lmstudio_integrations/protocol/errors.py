@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from lmstudio_integrations._support.secrets import redact_members
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import (
@@ -172,7 +173,7 @@ def _context_tokens(text: str) -> dict[str, int]:
 
 def _text(error: Mapping[str, Any], name: str) -> str | None:
     value = error.get(name)
-    return shortened(value) if isinstance(value, str) and value else None
+    return redact_members(shortened(value)) if isinstance(value, str) and value else None
 
 
 def _object(error: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:

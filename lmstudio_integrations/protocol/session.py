@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any
 
-from lmstudio_integrations._support.secrets import HIDDEN
+from lmstudio_integrations._support.secrets import HIDDEN, redact_members, redact_received
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -446,7 +446,7 @@ class ClientSession:
         if not affected:
             # A cancel may cross the end of its channel on the wire (docs/protocol.md#channels).
             level = logging.DEBUG if kind == "channelUnknown" else logging.WARNING
-            logger.log(level, "warning from the server: %s", text)
+            logger.log(level, "warning from the server: %s", redact_received(text))
             return
         unknown = "unknown endpoint" in text
         if unknown:
@@ -466,7 +466,8 @@ def _text(value: object) -> str:
 
 
 def _not_accepted(exchange: Exchange, kind: type[LMStudioError], warning: str) -> LMStudioError:
-    return kind(f"{exchange.label}: the server does not accept {exchange.endpoint.name!r}: {warning}; update LM Studio")
+    text = redact_members(warning)
+    return kind(f"{exchange.label}: the server does not accept {exchange.endpoint.name!r}: {text}; update LM Studio")
 
 
 def _unreadable(exchange: Exchange, position: str) -> LMStudioProtocolError:

@@ -26,6 +26,7 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from llama_index_instrumentation import root_dispatcher
 from pydantic import BaseModel, SecretStr, ValidationError, field_validator
+from typer.testing import CliRunner
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
@@ -35,8 +36,10 @@ from lmstudio_integrations._support.secrets import (
     redact,
     redact_address,
     redact_members,
+    redact_received,
     redact_values,
 )
+from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.client.telemetry import CONTENT_VARIABLE
 from lmstudio_integrations.emulator import Emulator, ModelEntry, Recording
 from lmstudio_integrations.langchain import ChatLMStudio
@@ -46,7 +49,7 @@ from lmstudio_integrations.types.functions import ToolFunctionDef
 from tests._adapters.test_numbers import assigned
 from tests.langchain.conftest import CHAT, EMBEDDING, Server
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, classes, covering
-from tests.support.leaks import TOKEN, error_of, shown_by, shows_token
+from tests.support.leaks import ASSIGNED, PASSWORD, TOKEN, error_of, shown_by, shows_token
 from tests.support.telemetry import Telemetry, telemetry
 
 __all__ = ["telemetry"]
@@ -573,6 +576,67 @@ def test_what_a_model_wrote_for_a_secret_is_in_no_error_and_no_log(
     assert VALUE not in shown + caplog.text
 
 
+# What others wrote --------------------------------------------------------------------------------------------------
+
+TEXTS = "\n".join(ASSIGNED)
+
+
+def rejected(host: str, _folder: Path) -> str:
+    with lms.Client(host) as client, pytest.raises(lms.LMStudioModelCrashedError) as caught:
+        client.llm.model("m").respond("crash")
+    return shown_by(caught.value)
+
+
+def diagnosed(host: str, _folder: Path) -> str:
+    return CliRunner().invoke(app, ["doctor", "--try", "--json", "--host", host]).output
+
+
+def certified(host: str, _folder: Path) -> str:
+    with lms.Client(host) as client:
+        return client.certify("m", rows=["tools"], quick=True).to_json()
+
+
+def recorded(host: str, folder: Path) -> str:
+    with Recording(folder / "a.jsonl", host) as recording:
+        rejected(recording.address, folder)
+        with lms.Client(recording.address) as client:
+            assert client.llm.model("m").respond(f"quote\n{TEXTS}").content == TEXTS
+    return recording.path.read_text(encoding="utf-8")
+
+
+PLACES: dict[str, Callable[[str, Path], str]] = {
+    "an error": rejected,
+    "doctor": diagnosed,
+    "a card": certified,
+    "a cassette": recorded,
+}
+
+
+@pytest.fixture(scope="module")
+def careless() -> Iterator[Emulator]:
+    """A server whose model writes passwords, or fails with a text that has them."""
+    quote = {"when": {"last": "quote"}, "then": [{"text": TEXTS}]}
+    crash = {"then": [{"error": f"The model has crashed: {TEXTS}"}]}
+    with Emulator([ModelEntry(key="m", rules=(quote, crash))]) as running:
+        running.load("m")
+        yield running
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_the_value_of_a_secret_in_a_text_of_others_stands_nowhere(
+    careless: Emulator,
+    place: Callable[[str, Path], str],
+    telemetry: Telemetry,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    caplog.set_level("INFO")
+    shown = place(careless.address, tmp_path)
+    for text in (shown, caplog.text, telemetry.everything()):
+        assert "password = **********" in text
+        assert PASSWORD not in text
+
+
 # What looks like a secret -------------------------------------------------------------------------------------------
 
 
@@ -621,6 +685,7 @@ TOKENS_OF_OTHERS = [
         ("http://host/?a=1&api_key=abc&b=2", "http://host/?a=1&**********&b=2"),
         ("http://host/?pwd=abc&sig=def&design=blue", "http://host/?**********&**********&design=blue"),
         ("https://host/a?X-Amz-Signature=abc", "https://host/a?**********"),
+        ("https://host/a#access_token=abc&state=1", "https://host/a#**********&state=1"),
         ("a task-list-of-things, see https://host/a@b", "a task-list-of-things, see https://host/a@b"),
         ("it must be sk-lm-, 8 letters", "it must be sk-lm-, 8 letters"),
     ],
@@ -684,6 +749,21 @@ def test_what_a_model_wrote_is_shown_without_the_values_of_secret_members(text: 
     assert redact_members(text) == shown
 
 
+UNITS = [
+    *("a", " ", "\n", "\\", "-", "`", "é", "a ", "a.", "a-", "a=", "=", "- ", "\\n", "<", "<a", "{", "&"),
+    *("password", "password ", "password=", "password: ", "--password ", "password: str[", "Authorization: \\"),
+    *("password=,", "password=a,", "password=a&b", "password={", "password=<a", "password=\\", "password=`\\"),
+    *("a='", "password='", "password='\\", 'password=""" ', "#token=", "<password>", "<a>b</a", '"name": "', 'key="'),
+]
+"""Repeated, these could make a search try again what it has tried."""
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_secrets_are_found_in_linear_time(unit: str) -> None:
+    """With quadratic time, it would be minutes."""
+    assert redact_received(unit * (100_000 // len(unit)))
+
+
 @pytest.mark.parametrize(
     ("text", "value", "path", "shown"),
     [
@@ -697,6 +777,8 @@ def test_what_a_model_wrote_is_shown_without_the_values_of_secret_members(text: 
             "{'n': 1, 'password': **********} fits not",
         ),
         ("'abc' is no integer", "abc", ["city", 0], "'abc' is no integer"),
+        ("headers must be a dict; got ['a']", ["a"], ["headers"], "headers must be a dict; got [**********]"),
+        ("abcd is no integer", "abcd", ["password"], "********** is no integer"),
     ],
 )
 def test_what_a_validator_says_is_shown_without_secrets(

@@ -9,6 +9,43 @@ from pydantic import ValidationError
 TOKEN = "sk-lm-KqWzHmPx:RtYbNhGvXsLkJwQzMnPy"
 """No six characters of it occur in a number, a UUID or a word."""
 
+PASSWORD = "hunter2"
+"""What no text shows under the name of a secret."""
+
+ASSIGNED = (
+    "password = hunter2",
+    "x password=hunter2",
+    "API_KEY=hunter2 python x.py",
+    "Run API_KEY=hunter2 make",
+    'export TOKEN="hunter2 hunter2"',
+    "mysql --password hunter2 --user me",
+    "mysql --password=hunter2 -u me",
+    "Server=db;Password=hunter2;User=me",
+    "Server=db;Password=hunter2;",
+    "https://host/callback#access_token=hunter2&state=1",
+    "https://host/callback?state=1&pwd=hunter2",
+    "connect(password=hunter2)",
+    "connect('db', password=hunter2, user='me')",
+    "connect('db', auth=('me', 'hunter2'))",
+    "request(headers={'X-Key': 'hunter2'})",
+    "password: str = 'hunter2'",
+    'config["password"] = "hunter2"',
+    "db:\n  user: me\n  password: hunter2",
+    "{user: me, password: hunter2}",
+    'GET / HTTP/1.1\r\nX-Api-Key: hunter2\r\nCookie: a="hunter2"; b=hunter2\r\n',
+    "curl -H 'Authorization: Digest hunter2 hunter2' https://host",
+    "The API key: hunter2. It's secret.",
+    "**Password:** hunter2, **user:** me",
+    "a password: `hunter2`",
+    "a passphrase => hunter2",
+    "a password: hunter2,hunter2;hunter2&hunter2",
+    '"user=me\\npwd=hunter2"',
+    '{"text": "password=hunter2", "user": "me"}',
+    "<p>Password: hunter2</p>",
+    "<secret>hunter2</secret>",
+)
+"""Texts that give a secret its value: the name, then `=`, `:` or the blank after a flag, anywhere in a line."""
+
 
 def shows_token(text: str) -> bool:
     """Whether six characters in a row of either half of the token are in a text; pydantic shows ends of values."""

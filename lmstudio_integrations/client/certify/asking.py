@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations._support.secrets import redact, redact_members
+from lmstudio_integrations._support.secrets import redact_received
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.client.embeddings import Embedder
 from lmstudio_integrations.client.models.model import Model
@@ -130,7 +130,7 @@ class Asking:
         self._observe("fact", case, str(outcome), score)
 
     def _observe(self, kind: Kind, case: str, outcome: str, score: float, detail: str = "") -> None:
-        shown = one_line(redact(redact_members(detail)))[:_DETAIL]
+        shown = one_line(redact_received(detail))[:_DETAIL]
         self.observations.append(Observation(case=case, kind=kind, outcome=outcome, score=score, detail=shown))
 
     # Requests ---------------------------------------------------------------------------------------------------------

@@ -28,8 +28,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeGuard, get_args
 
 from lmstudio_integrations._support.environment import __version__, regular
-from lmstudio_integrations._support.secrets import HIDDEN, NAMING, SCHEMA_KEYWORDS, is_secret_member, redact_members
-from lmstudio_integrations._support.secrets import redact as redact_tokens
+from lmstudio_integrations._support.secrets import HIDDEN, NAMING, SCHEMA_KEYWORDS, is_secret_member, redact_received
 from lmstudio_integrations._support.text import counted, dumps
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.errors import WireError
@@ -339,7 +338,7 @@ def _redact_schema(schema: Any, name: str) -> Any:
 def _redact_text(text: str) -> str:
     home = str(Path.home())
     own = rf"|(?<![\w.-]){re.escape(home)}(?![\w.-])" if len(home) > 1 else ""
-    return re.sub(_HOMES + own, HOME, redact_tokens(redact_members(text)))
+    return re.sub(_HOMES + own, HOME, redact_received(text))
 
 
 def _redact_streams(bodies: Sequence[Any], redacted_bodies: Sequence[Any]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from lmstudio_integrations._support.secrets import redact_received
 from lmstudio_integrations._support.text import dumps, end_in_words, one_line, shortened
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines.base import Finished, GenerateRequest, LoadRequest
@@ -181,7 +182,7 @@ class _ToolSession:
             self._send(call, packet)
         del self._calls[call.call_id]
         record, seconds = call.entry.record, self._state.clock.now() - call.started
-        reason = f": {record.error}" if record.error else ""
+        reason = f": {redact_received(record.error)}" if record.error else ""
         logger.info("%s", one_line(shortened(f"{record.plugin}: {record.tool} {state} after {seconds:.1f} s{reason}")))
 
 
@@ -218,4 +219,4 @@ async def generate_with_generator(context: Context, channel: OpenChannel, parame
     finally:
         entry.update(state="ended", **outcome, **outcome_of(collector.received))
         end = entry.record.error or end_in_words(entry.record.stop_reason or "")
-        logger.info("%s: %s", plugin.identifier, one_line(end))
+        logger.info("%s: %s", plugin.identifier, one_line(redact_received(end)))

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
 
+from lmstudio_integrations._support.secrets import redact_received
 from lmstudio_integrations._support.text import end_in_words
 from lmstudio_integrations.emulator.engines.base import (
     EngineError,
@@ -333,7 +334,7 @@ class _Prediction:
     def _line(self) -> str:
         """Return a line about the prediction for the operator of the server."""
         record = self.entry.record
-        end = record.error or end_in_words(record.stop_reason or "")
+        end = redact_received(record.error or end_in_words(record.stop_reason or ""))
         if not record.stats:
             return f"{record.model}: {end}"
         read, written = record.stats["promptTokensCount"], record.stats["predictedTokensCount"]

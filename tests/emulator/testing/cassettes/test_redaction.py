@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator.testing.cassette import ABSENT, Event, Interaction, redact, redacted
+from tests.support.leaks import ASSIGNED
 
 KEPT = [
     "{" * 2_000,
@@ -27,7 +28,9 @@ KEPT = [
     {"max_tokens": 5, "token_count": 7, "token_ids": [1, 2], "bos_token": "<s>", "time_to_first_token": 0.5},
     {"arguments": {"n_tokens": 5, "passes": 3, "headless": "new", "handlers": ["a"], "author": "me", "tokenizer": "x"}},
     '{"max_tokens": 5, "token_count": "7", "tokens": ["a"], "password": null, "secret": true, "token": ""}',
-    "It's the password: 'hidden' or \"shown\"? {\"a\": [1, {'b",
+    'It\'s the password or "shown"? {"a": [1, {\'b',
+    "first token: a, eos_token=</s>, --token-file x, a password reset, passwords by mail",
+    "config.token(1), --password --user",
     "class User:\n    password: str\n    token: Optional[str] = None\n    password=input(),",
     "def f(\n    api_key=api_key,\n    secret=read(),\n) -> None",
     "type User = {\n  password: string;\n}",
@@ -59,11 +62,7 @@ HIDDEN = {
     "under a path": {"text": "{'spring:datasource/password': 'hunter2'}"},
     "in a call in XML that failed": {"rawContent": "<function=log_in><parameter=password>\nhunter2\n</parameter>"},
     "in a call in XML with names": {"rawContent": '<invoke name="log_in"><parameter name="password">hunter2'},
-    "in a shell": {"text": "Run API_KEY=hunter2 make"},
-    "in settings": {"text": "user=me\npassword=hunter2\n"},
-    "in YAML": {"text": "db:\n  user: me\n  password: hunter2\n"},
-    "in an element of XML": {"text": "<user>me</user><password>hunter2</password>"},
-    "in a header": {"text": "GET / HTTP/1.1\r\nX-Api-Key: hunter2\r\nCookie: a=hunter2; b=hunter2\r\n"},
+    **{f"in {text!r}": {"text": text} for text in ASSIGNED},
     "in the query of a URL": {"text": "https://host/?pwd=hunter2&sig=hunter2&a=1"},
     "a token after a line break": {"text": 'He wrote "a\\nghp_hunter2hunter2hunter2hunter2"'},
     "a private key": {"text": "-----BEGIN RSA PRIVATE KEY-----\nhunter2+/=\n-----END RSA PRIVATE KEY-----"},
