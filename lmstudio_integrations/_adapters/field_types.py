@@ -83,8 +83,9 @@ ApiToken = Annotated[
     Field(
         default_factory=token_from_environment,
         description="API token of LM Studio; for several hosts, one for all or a dict of tokens by host. If unset, "
-        "`LM_API_TOKEN` or `LMSTUDIO_API_TOKEN` is read when the object is created, for the hosts in `LMSTUDIO_HOST` if "
-        "that is set; without them, the client is a guest. A copy or a call with another host needs its own. It never appears in `repr`, pickles or dumps. `api_key` is an alias.",
+        "`LM_API_TOKEN` or `LMSTUDIO_API_TOKEN` is read when the object is created, for the hosts in `LMSTUDIO_HOST` "
+        "if that is set; without them, the client is a guest. A copy or a call with another host needs its own. It "
+        "never appears in `repr`, pickles or dumps. `api_key` is an alias.",
     ),
 ]
 
