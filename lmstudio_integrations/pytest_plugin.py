@@ -190,7 +190,9 @@ def lmstudio_cassette(
     Programs that name no host use it as well. The cassette is `cassettes/MODULE/TEST.lms.jsonl` beside the module. A
     test whose requests are not in it fails.
     """
-    from lmstudio_integrations.client.api.official import own_default_client  # noqa: PLC0415 - see the module
+    from lmstudio_integrations._support.environment import TOKEN_VARIABLES  # noqa: PLC0415 - see the module
+    from lmstudio_integrations.client.api.official import own_default_client  # noqa: PLC0415
+    from lmstudio_integrations.client.transport.connect.addresses import Target  # noqa: PLC0415
     from lmstudio_integrations.emulator import Emulator, use_cassette  # noqa: PLC0415
     from lmstudio_integrations.emulator.testing.cassette import needs_server  # noqa: PLC0415
 
@@ -202,6 +204,9 @@ def lmstudio_cassette(
     unmatched: Sequence[str] = ()
     with suppress(_NotPassedError), ExitStack() as stack:
         server = stack.enter_context(use_cassette(path, mode, server=host))
+        if host is not None and Target.of(host, None).token is None:  # that of the environment is for another server
+            for name in TOKEN_VARIABLES:
+                monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("LMSTUDIO_HOST", server.address)
         with own_default_client():
             yield server

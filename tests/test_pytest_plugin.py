@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 
 pytest_plugins = ["pytester"]
 
+TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 Run: TypeAlias = Callable[..., pytest.RunResult]
 
 IMPORTED = ChatLMStudio, lms.llm
@@ -120,6 +121,26 @@ def test_a_test_is_recorded_once_and_replayed_without_a_server(run: Run, pyteste
     result = run(CASSETTE_TEST.replace("EXTRA", '"!"'))
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*the cassette does not have all requests:", '*recorded "a b/c", sent "a b/c!"*'])
+
+
+def test_a_recorded_server_gets_the_token_of_the_environment_only_if_that_is_for_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LM_API_TOKEN", TOKEN)
+    source = """
+    import lmstudio_integrations as lms
+
+    def test_it_lists(lmstudio_cassette):
+        assert lms.list_downloaded_models()
+    """
+    with Emulator(["qwen2.5-7b-instruct"], tokens=[TOKEN]) as server:
+        arguments = "--lmstudio-record=rewrite", f"--lmstudio-host={server.address}"
+        monkeypatch.setenv("LMSTUDIO_HOST", "127.0.0.1:9")
+        result = run(source, *arguments)
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(["*no API token was sent*"])
+        monkeypatch.setenv("LMSTUDIO_HOST", server.address)
+        run(source, *arguments).assert_outcomes(passed=1)
 
 
 ENDS_TEST = """

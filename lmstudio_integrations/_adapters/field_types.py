@@ -20,10 +20,12 @@ from pydantic import BaseModel, Field, GetCoreSchemaHandler, SecretStr, Serializ
 from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
 
+from lmstudio_integrations._adapters.input_checks import HostSecret
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_list, is_mapping
 from lmstudio_integrations.client.support.arguments import TIMEOUTS, checked_timeouts
+from lmstudio_integrations.client.transport.connect.addresses import servers_of_environment
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._config_base import Settings, wire_keys
 from lmstudio_integrations.types._prediction_settings import OwnPredictionSettings
@@ -71,9 +73,9 @@ StopStrings = TypedDescriptor[str | Sequence[str] | None, list[str] | None]
 
 
 def token_from_environment() -> SecretStr | None:
-    """Return the API token of this process, if it has one."""
+    """Return the API token of this process, if it has one; it is for the hosts that the environment names now."""
     text = next(filter(None, map(os.environ.get, TOKEN_VARIABLES)), None)
-    return None if text is None else SecretStr(text)
+    return None if text is None else HostSecret(text, servers_of_environment(), is_for_default=False)
 
 
 ApiToken = Annotated[
@@ -81,8 +83,9 @@ ApiToken = Annotated[
     Field(
         default_factory=token_from_environment,
         description="API token of LM Studio; for several hosts, one for all or a dict of tokens by host. If unset, "
-        "`LM_API_TOKEN` or `LMSTUDIO_API_TOKEN` is read when the object is created; without them, the client is a "
-        "guest. It never appears in `repr`, pickles or dumps. `api_key` is an alias.",
+        "`LM_API_TOKEN` or `LMSTUDIO_API_TOKEN` is read when the object is created, for the hosts in `LMSTUDIO_HOST` "
+        "if that is set; without them, the client is a guest. A copy or a call with another host needs its own. It "
+        "never appears in `repr`, pickles or dumps. `api_key` is an alias.",
     ),
 ]
 

@@ -50,6 +50,70 @@ def normalize_input(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+SECRETS = ("api_token", "headers")
+"""Fields that are never pickled, and go only to the hosts for which they were given."""
+
+
+class HostSecret(SecretStr):
+    """A secret of an object, which knows for which hosts it was given.
+
+    Args:
+        value: The secret.
+        servers: The servers; `None` means any that the program uses.
+        is_for_default: Whether it is also for the server that is used if none is named.
+    """
+
+    def __init__(self, value: str, servers: frozenset[addresses.Address] | None, *, is_for_default: bool) -> None:
+        super().__init__(value)
+        self.servers = servers
+        self.is_for_default = is_for_default
+
+    def is_for(self, host: str | None, *, is_default: bool) -> bool:
+        """Whether it is for a host, which may be used because none was named."""
+        if self.servers is None or (is_default and self.is_for_default):
+            return True
+        return host is not None and addresses.Address.parse(host).server in self.servers
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, HostSecret) and (self.servers, self.is_for_default) != (
+            other.servers,
+            other.is_for_default,
+        ):
+            return False
+        return isinstance(other, SecretStr) and self.get_secret_value() == other.get_secret_value()
+
+    def __hash__(self) -> int:
+        return super().__hash__()
+
+
+def with_host(name: str, value: Any, host: Any) -> Any:
+    """Return the value of a field; if it is a secret, bound to the hosts that are named beside it.
+
+    A secret that is bound already stays as it is: frameworks pass the fields of one object to another.
+    """
+    if name not in SECRETS or value is None:
+        return value
+    if is_mapping(value):
+        return {key: with_host(name, each, host) for key, each in value.items()}
+    if isinstance(value, HostSecret | HostTokens) or not isinstance(value, SecretStr):
+        return value
+    servers = frozenset([addresses.Address.parse(each).server for each in addresses.hosts_of(host) if each])
+    return HostSecret(value.get_secret_value(), servers, is_for_default=not host)
+
+
+def secret_for(secret: SecretStr | None, host: str | None, *, is_default: bool) -> str | None:
+    """Return a secret in plain text if it is for a host; without hosts of its own, it was given with this one.
+
+    Args:
+        secret: The secret.
+        host: The host.
+        is_default: Whether it is used because none was named.
+    """
+    if secret is None or (isinstance(secret, HostSecret) and not secret.is_for(host, is_default=is_default)):
+        return None
+    return secret.get_secret_value()
+
+
 class HostTokens(SecretStr):
     """The tokens of several hosts, as one secret. Its value is a JSON object of tokens by host."""
 
@@ -124,9 +188,9 @@ def _without_credentials(name: str, host: object) -> object:
 
 def _secret_headers(_name: str, headers: object) -> dict[str, SecretStr]:
     if is_mapping(headers):
-        headers = {
-            name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in headers.items()
-        }
+        given = {name: value for name, value in headers.items() if isinstance(value, SecretStr)}
+        headers = {**headers, **{name: value.get_secret_value() for name, value in given.items()}}
+        return {name: given.get(name) or SecretStr(value) for name, value in addresses.checked_headers(headers)}
     return {name: SecretStr(value) for name, value in addresses.checked_headers(headers)}
 
 

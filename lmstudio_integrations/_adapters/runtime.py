@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self, TypeAlias
 
 from pydantic import SecretStr
 
-from lmstudio_integrations._adapters.input_checks import HostTokens, tokens_of
+from lmstudio_integrations._adapters.input_checks import HostTokens, secret_for, tokens_of
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations.client.api.base import new_state
 from lmstudio_integrations.client.hosts.hosts import Hosts
@@ -129,15 +129,19 @@ def places_of(values: Mapping[str, Any]) -> tuple[tuple[Target, str | None], ...
         LMStudioValueError: If a host is no address, or a token is for none of them.
     """
     hosts, token = addresses.hosts_of(values["host"]), values["api_token"]
-    secrets: Mapping[str, SecretStr] = values["headers"] or {}
-    headers = {name: value.get_secret_value() for name, value in secrets.items()}
+    headers: Mapping[str, SecretStr] = values["headers"] or {}
+    is_default = not values["host"]
     if isinstance(token, HostTokens):
         tokens = tokens_of(hosts, token)
     else:
-        tokens = [None if token is None else token.get_secret_value()] * len(hosts)
+        tokens = [secret_for(token, host, is_default=is_default) for host in hosts]
     ca_file = values["ca_file"]
     trusted = None if ca_file is None else context_trusting(ca_file)
-    targets = {host: Target.of(host, token, headers, trusted) for host, token in zip(hosts, tokens, strict=True)}
+    targets: dict[str | None, Target] = {}
+    for host, text in zip(hosts, tokens, strict=True):
+        sent = {name: secret_for(value, host, is_default=is_default) for name, value in headers.items()}
+        own_headers = {name: value for name, value in sent.items() if value is not None}
+        targets[host] = Target.of(host, text, own_headers, trusted)
     own, places = values.get("device"), addresses.places_of(values["host"])
     return tuple([(targets[host], own if device is None else device) for host, device in places])
 

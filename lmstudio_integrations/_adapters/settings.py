@@ -36,7 +36,7 @@ from lmstudio_integrations._adapters.field_types import (
     show_fields,
     token_from_environment,
 )
-from lmstudio_integrations._adapters.input_checks import normalize_input, resolve_aliases, validated
+from lmstudio_integrations._adapters.input_checks import SECRETS, normalize_input, resolve_aliases, validated, with_host
 from lmstudio_integrations._adapters.runtime import (
     AdapterNames,
     BaseRuntime,
@@ -59,10 +59,6 @@ from lmstudio_integrations.types.config import (
     OnConfigMismatch,
 )
 from lmstudio_integrations.types.hosts import HostStatus
-
-SECRETS = ("api_token", "headers")
-"""Fields that are never pickled."""
-
 
 _NOT_IN_SCHEMA = frozenset(
     {"on_load_progress", "on_prompt_progress", "on_status", "on_warning", "custom_get_token_ids", "rate_limiter"}
@@ -152,9 +148,12 @@ class ServerSettings(BaseModel):
     def _without_secrets(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         """Keep secrets out of pydantic's errors, which quote the input."""
         try:
-            return validate(values)
+            made = validate(values)
         except ValidationError as error:
             raise without_secrets(error) from None
+        fields = vars(made)
+        fields.update({name: with_host(name, fields[name], made.host) for name in SECRETS})
+        return made
 
     @classmethod
     def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -180,16 +179,22 @@ class ServerSettings(BaseModel):
         Raises:
             LMStudioValueError: If the value is invalid.
         """
-        super().__setattr__(name, self._validated({name: value})[name])
+        super().__setattr__(name, with_host(name, self._validated({name: value})[name], vars(self).get("host")))
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with some settings changed; it has its own clients.
+
+        With another host, the token and the headers are left behind: they are for the hosts that they were given with.
 
         Raises:
             LMStudioValueError: If a setting is unknown, or a value is invalid.
         """
         named = resolve_aliases(update or {}, type(self).model_fields, type(self).__name__)
-        return super().model_copy(update=self._validated(named), deep=deep)
+        changes = self._validated(named)
+        host = changes.get("host", self.host)
+        return super().model_copy(
+            update={name: with_host(name, value, host) for name, value in changes.items()}, deep=deep
+        )
 
     # Life cycle -----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
-from lmstudio_integrations._adapters.settings import SECRETS, ServerSettings
+from lmstudio_integrations._adapters.input_checks import SECRETS
+from lmstudio_integrations._adapters.settings import ServerSettings
 from lmstudio_integrations.client.support.tracebacks import warn_user
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError

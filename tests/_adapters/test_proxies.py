@@ -104,6 +104,18 @@ def test_headers_are_sent_and_connections_shared_with_equal_ones_only(
         ]
 
 
+@every_call
+def test_headers_stay_with_the_host_that_they_were_given_for(
+    proxied: Callable[..., Proxy], heads: list[str], make: Any, model: str, call: Call
+) -> None:
+    with proxied() as proxy:
+        made = make(model=model, host="127.0.0.1:9", headers={"X-Team": "red"})
+        call(made.model_copy(update={"host": proxy.address}))
+        assert "X-Team" not in "".join(heads)
+        call(made.model_copy(update={"host": proxy.address, "headers": {"X-Team": "blue"}}))
+        assert "X-Team: blue" in heads[-1]
+
+
 @pytest.mark.parametrize(("make", "model", "call"), AWAITED.values(), ids=AWAITED)
 def test_headers_of_a_call_replace_those_of_the_object(
     proxied: Callable[..., Proxy], heads: list[str], make: Any, model: str, call: Call

@@ -29,7 +29,7 @@ from pydantic import BaseModel, SecretStr, ValidationError, field_validator
 from typer.testing import CliRunner
 
 import lmstudio_integrations as lms
-from lmstudio_integrations._support.environment import TOKEN_VARIABLES
+from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import (
     holds_secret,
     is_secret_name,
@@ -225,6 +225,73 @@ def test_a_token_that_was_lost_with_pickling_is_missed_by_name(name: str) -> Non
     missed = f"left out when this {adapter.name} was pickled; set LM_API_TOKEN"
     with pytest.raises(lms.LMStudioAuthenticationError, match=missed):
         adapter.call(lost, "Hello")
+
+
+def _assign_host(model: Any, host: str) -> Any:
+    model.host = host
+    return model
+
+
+MOVES: dict[str, Callable[[Any, str], Any]] = {
+    "copy": lambda model, host: model.model_copy(update={"host": host}),
+    "deep copy": lambda model, host: model.model_copy(update={"base_url": host}, deep=True),
+    "assignment": _assign_host,
+    "fields": lambda model, host: type(model)(**{**{name: vars(model)[name] for name in FIELDS}, "host": host}),
+    "hosts": lambda model, host: model.model_copy(update={"host": [host, "127.0.0.1:9"]}),
+}
+"""How an object gets another host."""
+
+
+def _problem(model: Any, server: Server) -> str | None:
+    """Return what a server says to a model; `None` if it accepts it."""
+    (error,) = [status.error for status in model.hosts() if status.host.endswith(f":{server.port}")]
+    return None if error is None else str(error)
+
+
+@pytest.mark.parametrize(("name", "way"), covering(ADAPTERS, MOVES))
+def test_a_token_stays_with_the_host_that_it_was_given_for(guarded: Server, name: str, way: str) -> None:
+    made = ADAPTERS[name].make(model="m", host="127.0.0.1:9", api_token=TOKEN)
+    moved = MOVES[way](made, guarded.address)
+    assert "no API token was sent" in (_problem(moved, guarded) or "")
+    assert _problem(moved.model_copy(update={"api_token": SecretStr(TOKEN)}), guarded) is None
+    moved.api_token = TOKEN
+    assert _problem(moved.model_copy(update={"host": guarded.address}), guarded) is None
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_a_call_to_another_host_has_a_token_of_its_own(guarded: Server, name: str) -> None:
+    adapter = LANGUAGE_MODELS[name]
+    llm = adapter.make(model=CHAT, host="127.0.0.1:9", api_token=TOKEN)
+    with pytest.raises(lms.LMStudioAuthenticationError, match="no API token was sent"):
+        adapter.call(llm, "Hello", host=guarded.address)
+    assert adapter.call(llm, "Hello", host=guarded.address, api_token=SecretStr(TOKEN))
+
+
+def test_a_host_that_is_configured_later_does_not_get_the_token(guarded: Server) -> None:
+    made = ChatLMStudio(model=CHAT, host="127.0.0.1:9", api_token=TOKEN)
+    chain = made.configurable_fields(host=ConfigurableField(id="host")).with_config(
+        configurable={"host": guarded.address}
+    )
+    with pytest.raises(lms.LMStudioAuthenticationError, match="no API token was sent"):
+        chain.invoke("Hello")
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_the_token_of_the_environment_is_for_the_host_of_the_environment(
+    guarded: Server, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    make, host = ADAPTERS[name].make, guarded.address
+    monkeypatch.setenv("LM_API_TOKEN", TOKEN)
+    monkeypatch.setenv(HOST_VARIABLE, "127.0.0.1:9")
+    other = "that in LM_API_TOKEN is for the host in LMSTUDIO_HOST"
+    assert other in (_problem(make(model="m", host=host), guarded) or "")
+    unnamed = make(model="m")
+    monkeypatch.setenv(HOST_VARIABLE, f"127.0.0.1:9, {host}")
+    assert _problem(make(model="m", host=host), guarded) is None
+    assert _problem(unnamed, guarded) is None
+    assert _problem(make(model="m", host=host.replace("127.0.0.1", "localhost")), guarded) is None
+    monkeypatch.delenv(HOST_VARIABLE)
+    assert _problem(make(model="m", host=host), guarded) is None
 
 
 async def test_a_server_that_rejects_a_token_does_not_have_it_shown() -> None:

@@ -2,13 +2,21 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from langchain_core.exceptions import ModelError
 
-from lmstudio_integrations import LMStudioModelNotFoundError, LMStudioModelUnloadedError, LMStudioValueError
+from lmstudio_integrations import (
+    LMStudioModelNotFoundError,
+    LMStudioModelUnloadedError,
+    LMStudioProtocolError,
+    LMStudioValueError,
+)
 from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator.testing.actions import replace
+from lmstudio_integrations.emulator.testing.proxy import Injection, Proxy, ProxyThread
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.ways import said
@@ -40,6 +48,26 @@ WAYS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "LMStudio.chat": (LMStudio, lambda llm: asyncio.to_thread(llm.chat, said("Hi"))),
     "LMStudio.acomplete": (LMStudio, lambda llm: llm.acomplete("Hi")),
 }
+
+
+@pytest.mark.parametrize(("name", "identifier"), covering(ADAPTERS, ["odd", "\0"]))
+def test_an_odd_identifier_in_one_reply_to_a_load_breaks_no_later_call(name: str, identifier: str) -> None:
+    adapter = ADAPTERS[name]
+
+    def odd(message: dict[str, Any]) -> dict[str, Any]:
+        packet = message["message"]
+        return {**message, "message": {**packet, "info": {**packet["info"], "identifier": identifier}}}
+
+    models = [ModelEntry(key="chatty", rules=(DECIDES,)), MODELS[1]]
+    with Emulator(models) as server, ProxyThread() as thread:
+        with Proxy(thread, server.address, [Injection("load last packet", replace(odd))]) as proxy:
+            model = adapter.make(model=_key(name), host=proxy.address)
+            with nullcontext() if identifier == "odd" else pytest.raises(LMStudioProtocolError, match="identifier"):
+                adapter.call(model, "Hi")
+            for _ in range(2):
+                assert adapter.call(model, "Hi") is not None
+        assert [info.identifier for info in server.loaded()] == [_key(name)]
+        assert len(server.loads) == 1
 
 
 async def _unloaded_while_generating(server: Emulator, gate: Gate, call: Awaitable[Any]) -> Any:

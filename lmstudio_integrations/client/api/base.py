@@ -160,8 +160,8 @@ class BaseClient(ShortTracebacks):
     Args:
         api_host: Address of the server: `host:port` or a URL of http, https, ws or wss. If unset, `LMSTUDIO_HOST`
             applies, else LM Studio on this machine.
-        api_token: API token of LM Studio. If unset, `LM_API_TOKEN` or `LMSTUDIO_API_TOKEN` is read, and without them
-            the client is a guest.
+        api_token: API token of LM Studio. If unset, `LM_API_TOKEN` or `LMSTUDIO_API_TOKEN` is read, for the hosts in
+            `LMSTUDIO_HOST` if that is set. Without them, the client is a guest.
         headers: Extra HTTP headers for the connection, for example for a proxy.
         ssl_context: Checks the server's certificate, for wss and https hosts that the system does not trust.
         keep_idle: How many seconds to keep idle connections open. They stay open by default.

@@ -24,6 +24,7 @@ from lmstudio_integrations.client.files.uploads import FileInput
 from lmstudio_integrations.client.models.queries import OnDownload
 from lmstudio_integrations.client.support.arguments import seconds_of
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
+from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.errors import LMStudioClientError
 from lmstudio_integrations.types.cards import Card
 from lmstudio_integrations.types.chat import (
@@ -105,6 +106,8 @@ def configure_default_client(api_host: str | None = None, api_token: str | Secre
 def get_default_client(api_host: str | None = None) -> Client:
     """Return the default client, and make it if necessary.
 
+    If another host is given than to `configure_default_client`, it does not get the token that was given there.
+
     Raises:
         LMStudioClientError: If a host is given and the client already exists, even if it uses that host.
         LMStudioValueError: If the host is no address.
@@ -114,9 +117,17 @@ def get_default_client(api_host: str | None = None) -> Client:
             _default.check_unused()
         client = _default.client
         if client is None:
-            made = Client(api_host or _default.api_host, _default.api_token)
+            host = api_host or _default.api_host
+            made = Client(host, _default.api_token if _is_same(host, _default.api_host) else None)
             client = _default.client = _default.client or made  # a signal handler may have made one meanwhile
         return client
+
+
+def _is_same(host: str | None, other: str | None) -> bool:
+    """Whether two hosts are one server; `None` is the server that is used if none is named."""
+    if not host or not other:
+        return not host and not other
+    return Address.parse(host).server == Address.parse(other).server
 
 
 def reset_default_client() -> None:
@@ -132,11 +143,12 @@ def reset_default_client() -> None:
 def own_default_client() -> Generator[None]:
     """Give the block a default client of its own, on the host that is the default then. For tests.
 
-    It is closed with the block; the earlier client and its settings then count again.
+    It has no token but that of the environment, because one that was configured is for the earlier host. It is closed
+    with the block; the earlier client and its settings then count again.
     """
     with _default.lock:
         earlier = _default.client, _default.api_host, _default.api_token
-        _default.client = _default.api_host = None
+        _default.client = _default.api_host = _default.api_token = None
     try:
         yield
     finally:

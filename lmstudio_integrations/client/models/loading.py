@@ -462,6 +462,8 @@ class Loader:
         yield from check_config(self._operation, self._state, info, loaded=loaded)
         known = self._state.instance
         if known is not None and known.reference is not None and known.reference == instance.reference:
+            known.identifier, known.device = instance.identifier, instance.device  # the last report counts
+            known.context_window = instance.context_window or known.context_window
             return known  # with what was learned of it
         self._state.instance = instance
         return instance

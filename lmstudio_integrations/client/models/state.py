@@ -321,6 +321,8 @@ class ServerModels:
             self.record_key(kind, name, key)
             if reference is not None:
                 self._instances.put(reference, key)
+        if self.is_explicit(reference):
+            self.record_explicit(info)  # the last report of its identifier counts
 
     def record_key(self, kind: ModelKind, name: str | None, model_key: str) -> None:
         self._keys.put((kind, name), model_key)
@@ -344,8 +346,10 @@ class ServerModels:
 
         Raises:
             TypeError: If it has no identifier.
+            LMStudioProtocolError: If no request can have its identifier.
         """
         instance = Instance.of(info)
+        _specifier(instance.identifier)  # checked before it is recorded: the next call asks the server again
         if instance.reference is not None:
             instance.reasoning = self._reasoning.get_or_make(instance.reference, KnownReasoning)
         return instance

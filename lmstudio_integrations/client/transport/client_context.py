@@ -7,7 +7,6 @@ import math
 import weakref
 from asyncio import sleep
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any, Self
 
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
@@ -128,7 +127,7 @@ class ClientContext:
     def server(self) -> Address | None:
         """The server by one name for all its spellings; `None` as long as none was named or found."""
         address: Address | None = self.target.address or IOThread.current().shared.get((None, Address))
-        return replace(address, host="127.0.0.1") if address and address.is_loopback else address
+        return address.server if address else None
 
     def shared(self, kind: type[T], server: Address | None = None) -> T:
         """Return the object of a type that all clients of this process share for this server, or for another one."""

@@ -12,6 +12,7 @@ from lmstudio_integrations.client.api.official import own_default_client, reset_
 from lmstudio_integrations.emulator import Emulator
 from tests.support.web import PIXEL
 
+TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 LOADED, OTHER = "llama-3.2-1b-instruct", "qwen/qwen3-4b-2507"
 
 
@@ -77,6 +78,16 @@ def test_the_time_that_sync_clients_wait_can_be_set_for_all_of_them(server: Emul
     assert [model.identifier for model in client.list_loaded_models()] == [LOADED]
 
 
+def test_a_token_is_not_for_another_host_of_the_default_client(server: Emulator) -> None:
+    with Emulator(tokens=[TOKEN]) as strict:
+        lms.configure_default_client(server.address, TOKEN)
+        with pytest.raises(lms.LMStudioAuthenticationError, match="no API token was sent"):
+            lms.get_default_client(strict.address).list_downloaded_models()
+        lms.reset_default_client()
+        lms.configure_default_client(strict.address, TOKEN)
+        assert lms.get_default_client(f"ws://{strict.address}").list_downloaded_models()
+
+
 def test_a_block_may_have_a_default_client_of_its_own(monkeypatch: pytest.MonkeyPatch, server: Emulator) -> None:
     lms.configure_default_client(server.address, "sk-lm-abcdefgh:0123456789abcdefghij")
     before = lms.get_default_client()
@@ -90,6 +101,13 @@ def test_a_block_may_have_a_default_client_of_its_own(monkeypatch: pytest.Monkey
     assert lms.llm().identifier == LOADED
     with pytest.raises(lms.LMStudioClientClosedError):
         inside.llm.model()
+    lms.reset_default_client()
+    lms.configure_default_client(server.address, TOKEN)
+    before = lms.get_default_client()
+    with Emulator(["other"], tokens=[TOKEN]) as other:
+        monkeypatch.setenv(HOST_VARIABLE, other.address)
+        with own_default_client(), pytest.raises(lms.LMStudioAuthenticationError, match="no API token was sent"):
+            lms.list_downloaded_models()
     with own_default_client():  # never used
         pass
     assert lms.get_default_client() is before

@@ -12,7 +12,7 @@ import re
 import ssl
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Self, TypeAlias, cast
@@ -74,6 +74,11 @@ class Address:
         with contextlib.suppress(ValueError):
             return ipaddress.ip_address(self.host).is_loopback
         return self.host == "localhost"
+
+    @property
+    def server(self) -> "Address":
+        """The same server by one name for all spellings of this machine."""
+        return replace(self, host="127.0.0.1") if self.is_loopback else self
 
     def url(self, namespace: str) -> str:
         """Return the WebSocket URL of a namespace."""
@@ -144,6 +149,21 @@ def server_file_from_environment() -> str | None:
 def host_from_environment() -> str | None:
     """Return the host that the environment names, which may change between two calls."""
     return os.environ.get(HOST_VARIABLE) or None
+
+
+def servers_of_environment() -> frozenset[Address] | None:
+    """Return the servers that the environment names, for which its token is; `None` if it names none.
+
+    If it names none, its token is for the servers that the program uses. A name that is no address is left out.
+    """
+    text = host_from_environment()
+    if text is None:
+        return None
+    servers: set[Address] = set()
+    for name in filter(str.strip, text.split(",")):
+        with contextlib.suppress(LMStudioValueError):  # raised where it is used
+            servers.add(Address.parse(name).server)
+    return frozenset(servers)
 
 
 def places_of(hosts: Hosts) -> tuple[tuple[str | None, str | None], ...]:
@@ -277,18 +297,20 @@ class Target:
         ssl_context: ssl.SSLContext | None = None,
         max_message_bytes: int | None = MAX_MESSAGE_BYTES,
     ) -> Self:
-        """Complete the given settings from the environment.
+        """Complete the given settings from the environment, whose token is only for the servers that it names.
 
         Raises:
             LMStudioValueError: If the host is not an address.
         """
-        host = host or host_from_environment()
+        named, host = host, host or host_from_environment()
         if token is not None and not isinstance(token, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise LMStudioValueError(f"api_token must be a string; got {type(token).__name__}")
-        given = list(filter(None, (token, *map(os.environ.get, TOKEN_VARIABLES))))
+        address = Address.parse(host) if host else None
+        servers = servers_of_environment()
+        is_for_it = not named or servers is None or (address is not None and address.server in servers)
+        given = list(filter(None, (token, *(map(os.environ.get, TOKEN_VARIABLES) if is_for_it else ()))))
         token = next((text for text in given if TOKEN_PREFIX in text), None)
         placeholder = None if token else next(iter(given), None)
-        address = Address.parse(host) if host else None
         if ssl_context is not None and not (address and address.tls):
             raise LMStudioValueError(
                 f"ssl_context (ca_file in the adapters) needs a wss:// or https:// host; the host is {host!r}"

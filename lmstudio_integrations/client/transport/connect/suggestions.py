@@ -102,6 +102,12 @@ def token_suggestion(target: Target, found: Target | None = None) -> str:
     if target.token is None:
         unread = sorted(name for name in os.environ if _TOKEN_LIKE.fullmatch(name) and name not in TOKEN_VARIABLES)
         note = f" (not read: {', '.join(unread)})" if unread else ""
+        unsent = next(filter(os.environ.get, TOKEN_VARIABLES), None)
+        if unsent and os.environ.get(HOST_VARIABLE):
+            return (
+                f"no API token was sent: that in {unsent} is for the host in {HOST_VARIABLE}, and one that was given "
+                "with another host is for that host; pass api_token together with this host"
+            )
         return (
             "no API token was sent: create one in LM Studio's server settings, and set "
             f"{TOKEN_VARIABLES[0]} or pass api_token={note}"
