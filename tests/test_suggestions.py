@@ -74,20 +74,25 @@ def test_a_config_names_its_own_settings(kind: Any, name: str, hint: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "own"),
+    ("name", "value", "remedy"),
     [
-        ("reasoning", "enable_thinking"),
-        ("client_kwargs", None),
-        ("keep_alive", "ttl"),
-        ("num_gpu", "load_config"),
-        ("use_mmap", "load_config"),
-        ("extra_body", "prediction_config"),
+        ("reasoning", "x", "did you mean 'enable_thinking'?"),
+        ("client_kwargs", {}, "help(LMStudioLLM) lists the known ones"),
+        ("keep_alive", "5m", "did you mean 'ttl'?"),
+        ("num_gpu", 20, "write load_config={'gpu': {'ratio': 0.5}}"),
+        ("use_mmap", True, "write load_config={'try_mmap': …}"),
+        ("num_thread", 4, "write prediction_config={'cpu_threads': …}"),
+        ("extra_body", {"ttl": 3}, "write its entries as settings: ttl=3"),
+        ("model_kwargs", {"top_k": 3, "password": "abc"}, "write its entries as settings: top_k=3, password=*****"),
+        ("options", "x", "write its entries as settings"),
+        ("format", "json", "pass response_format=… to the call, with a schema"),
+        ("n", 3, "a call has one response; make 3 calls"),
     ],
 )
-def test_a_setting_of_another_package_leads_to_ours(name: str, own: str | None) -> None:
-    with pytest.raises(ValueError, match=name) as caught:
-        ADAPTERS["LMStudioLLM"].make(**{name: "x"})
-    assert (f"did you mean {own!r}?" if own else "help(LMStudioLLM) lists the known ones") in str(caught.value)
+def test_a_setting_of_another_package_leads_to_ours(name: str, value: object, remedy: str) -> None:
+    with pytest.raises(ValueError, match=f"unknown setting {name!r}") as caught:
+        ADAPTERS["LMStudioLLM"].make(**{name: value})
+    assert f"; {remedy}" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["api_version", "is_chat_model", "tokenizer"])

@@ -32,6 +32,7 @@ from lmstudio_integrations._adapters.input_checks import (
 )
 from lmstudio_integrations._adapters.reasoning_effort import ReasoningEffort, is_catalog_key, sent_effort
 from lmstudio_integrations._adapters.settings import ModelSettings
+from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.client.predictions.plan import characters_of
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.types._config_base import Settings, wire_keys
@@ -42,6 +43,8 @@ from lmstudio_integrations.types.reasoning import SendReasoning
 
 _OVERFLOW = "context_overflow_policy"
 _OVERFLOW_KEY = wire_keys(LlmPredictionConfig)[_OVERFLOW].key
+
+_MERGED_BY_KEY = frozenset({"prediction_config", "load_config", "timeouts"})
 
 _NO_SETTINGS = LlmPredictionConfig()
 
@@ -113,18 +116,42 @@ class GenerationSettings(OwnPredictionSettings, ModelSettings):
         fields = vars(self)
         if not given:
             return fields
-        of_object = self._call.fields_of_object
-        named = self._validated(resolve_aliases(with_effect(given), self._call_names(), type(self).__name__, of_object))
-        values = {**fields, **named}
-        if named.get("timeouts") and fields["timeouts"]:
-            values["timeouts"] = {**fields["timeouts"], **named["timeouts"]}
-        for name in ("prediction_config", "load_config"):
-            if named.get(name) is not None and fields[name] is not None:
-                values[name] = fields[name].merged(named[name])
+        named = self._checked(given)
+        values = {**fields, **named, **_merged_by_key(fields, named)}
         load_config: LlmLoadModelConfig | None = named.get("load_config")
         if load_config is not None and load_config.context_length is not None and "context_length" not in named:
             values["context_length"] = None
         return values
+
+    def _checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return arguments of a call that are settings, by the names of the fields, checked and converted.
+
+        Raises:
+            LMStudioValueError: If an argument is unknown or invalid.
+        """
+        kind = type(self)
+        effective = with_effect(given, _known_arguments(kind))
+        return self._validated(
+            resolve_aliases(effective, self._call_names(), kind.__name__, self._call.fields_of_object)
+        )
+
+    def _bindable(self, given: Mapping[str, Any], bound: Mapping[str, Any]) -> dict[str, Any]:
+        """Return arguments to bind, once they are checked: those that may change a response.
+
+        Args:
+            given: The arguments.
+            bound: What is bound already.
+
+        Raises:
+            LMStudioValueError: If an argument is unknown, invalid, or would show a secret in a trace.
+        """
+        self._reject_secrets(given)
+        effective = with_effect(given, _known_arguments(type(self)))
+        checked = self._checked(
+            {name: effective[name] for name in effective.keys() - self._call.request - self._call.framework}
+        )
+        earlier = self._checked({name: bound[name] for name in _MERGED_BY_KEY & bound.keys() & checked.keys()})
+        return {**effective, **_merged_by_key(earlier, checked)}
 
     def _reject_secrets(self, given: Mapping[str, Any]) -> None:
         """Reject call arguments that would show a secret in a trace. Runs before the framework traces them.
@@ -184,6 +211,15 @@ class GenerationSettings(OwnPredictionSettings, ModelSettings):
             include_confidence=include_confidence,
             alternatives=alternatives if include_confidence else alternatives or 0,
         )
+
+
+def _merged_by_key(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that both have and that are merged by key, merged. Those of `given` override the others."""
+    return {
+        name: {**values[name], **given[name]} if is_mapping(given[name]) else values[name].merged(given[name])
+        for name in _MERGED_BY_KEY
+        if values.get(name) is not None and given.get(name) is not None
+    }
 
 
 @cache

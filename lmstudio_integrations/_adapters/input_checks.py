@@ -10,8 +10,15 @@ from typing import Any, Self, cast
 
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from lmstudio_integrations._support.secrets import holds_credentials, holds_secret, without_secrets
-from lmstudio_integrations._support.suggestions import NAME_CUTOFF, closest_names, counterpart, explain_unknown_setting
+from lmstudio_integrations._support.secrets import HIDDEN, holds_credentials, holds_secret, without_secrets
+from lmstudio_integrations._support.suggestions import (
+    DICTS_OF_SETTINGS,
+    NAME_CUTOFF,
+    closest_names,
+    counterpart,
+    explain_unknown_setting,
+)
+from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import MOST_LEVELS, is_mapping, is_too_deep
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
@@ -19,7 +26,7 @@ from lmstudio_integrations.client.transport.connect.addresses import context_tru
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._config_base import explain
 from lmstudio_integrations.types._prediction_settings import NativePredictionSettings, OwnPredictionSettings
-from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
 
 ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
 """Names that other packages give to our fields, accepted here as well."""
@@ -232,19 +239,26 @@ def validated(name: str, value: object, validator: TypeAdapter[dict[str, Any]]) 
 
 
 _WITHOUT_EFFECT: dict[str, Callable[[object], bool]] = {
+    # What a hosted provider keeps beside a response, or reads of its own: LlamaIndex's contextual retrieval passes a
+    # header of Anthropic to any model.
     **dict.fromkeys(("extra_headers", "metadata", "user"), lambda _: True),
-    **dict.fromkeys(("callbacks", "extra_body", "extra_query", "image_documents", "stream"), lambda value: not value),
-    **dict.fromkeys(("best_of", "n"), lambda value: value in (None, 1)),
+    # Nothing more than what any call does: ragas passes n=1, multimodal programs of LlamaIndex an empty list.
+    **dict.fromkeys(("extra_body", "image_documents", "stream"), lambda value: not value),
+    **dict.fromkeys(("best_of", "n"), lambda value: value == 1),
 }
-"""Arguments that the frameworks, their packages and programs for OpenAI pass to calls of any model, and the values of
-them that change no response. These are ignored."""
+"""Arguments that others pass to calls of any model, and the values of them that change no response."""
 
 
-def with_effect(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call that may change its response."""
-    return {
-        name: value for name, value in given.items() if name not in _WITHOUT_EFFECT or not _WITHOUT_EFFECT[name](value)
-    }
+def with_effect(given: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Return the arguments of a call that may change its response.
+
+    An unknown one that is `None` requests nothing: a newer version of a framework may pass it to every model.
+    """
+    return {name: value for name, value in given.items() if name in known or _has_effect(name, value)}
+
+
+def _has_effect(name: str, value: object) -> bool:
+    return value is not None and not (name in _WITHOUT_EFFECT and _WITHOUT_EFFECT[name](value))
 
 
 def reject_secrets(given: Mapping[str, Any], known: Collection[str], owner: str) -> None:
@@ -269,7 +283,7 @@ def reject_secrets(given: Mapping[str, Any], known: Collection[str], owner: str)
         if name in _HOST_NAMES:
             _normalized_hosts(name, value)
         # A header that is ignored need not be secret, though the name of all headers is that of a secret.
-        if name not in known and holds_secret(value, name if with_effect({name: value}) else ""):
+        if name not in known and holds_secret(value, name if _has_effect(name, value) else ""):
             raise _unknown_setting(name, known, given, owner)
 
 
@@ -306,18 +320,16 @@ def resolve_aliases(
     return named
 
 
-_PLACES: dict[str, Collection[str]] = {
-    "timeouts": TIMEOUTS.keys() - {"timeout"},
-    "prediction_config": NativePredictionSettings.model_fields.keys() | {"context_overflow_policy", "prompt_template"},
-}
-"""The fields that hold settings which are no fields."""
-
 _OTHER_PLACES = {
     "extra": "write prediction_config={'raw': …}",
     "evict": "write load_policy='fit_any'",
     "allow_private_image_hosts": "write allow_image_download='private'",
     "stream_usage": "remove it; the last chunk of a stream always has the token counts",
+    **dict.fromkeys(("format", "json_mode"), "pass response_format=… to the call, with a schema"),
 }
+
+_EXAMPLES = {"gpu": "{'ratio': 0.5}"}
+"""What to write for a setting whose values elsewhere mean something else."""
 
 
 def _unknown_setting(name: str, known: Collection[str], given: Mapping[str, Any], owner: str) -> LMStudioValueError:
@@ -325,18 +337,50 @@ def _unknown_setting(name: str, known: Collection[str], given: Mapping[str, Any]
         return LMStudioValueError(
             f"{name!r} is a setting of language models, and this is an embedding model; remove it"
         )
-    remedy = _OTHER_PLACES.get(name) or _place_of(name, known) or explain_unknown_setting(name, known, given, owner)
+    remedy = (
+        _OTHER_PLACES.get(name)
+        or _several_responses(name, given[name])
+        or _settings_in(name, given[name])
+        or _place_of(name, known)
+        or explain_unknown_setting(name, known, given, owner)
+    )
     return LMStudioValueError(f"unknown setting {name!r}; {remedy}")
+
+
+def _several_responses(name: str, number: object) -> str | None:
+    return f"a call has one response; make {shown(number)} calls" if name in {"n", "best_of"} else None
+
+
+def _settings_in(name: str, entries: object) -> str | None:
+    """Return how the entries of another package's dict of settings are written here; `None` for anything else."""
+    if name not in DICTS_OF_SETTINGS:
+        return None
+    written = [
+        f"{key}={HIDDEN if holds_secret(value, str(key)) else shown(value)}"
+        for key, value in (entries.items() if is_mapping(entries) else ())
+    ]
+    return ": ".join(["write its entries as settings", *filter(None, [", ".join(written)])])
+
+
+def _places(known: Collection[str]) -> Mapping[str, Collection[str]]:
+    """Return the fields that hold settings which are no fields, with the names of those."""
+    load_config = EmbeddingLoadModelConfig if "length_policy" in known else LlmLoadModelConfig
+    return {
+        "timeouts": TIMEOUTS.keys() - {"timeout"},
+        "prediction_config": NativePredictionSettings.model_fields.keys()
+        | {"context_overflow_policy", "prompt_template"},
+        "load_config": load_config.model_fields.keys() - {"raw"},
+    }
 
 
 def _place_of(name: str, known: Collection[str]) -> str | None:
     """Return where a setting is given that is no field, or a name that resembles one; `None` if there is none."""
     if counterpart(name, known) is not None:
         return None
-    for place, names in _PLACES.items():
+    for place, names in _places(known).items():
         own = counterpart(name, names) if place in known else None
         if own is None and place in known and not closest_names(name, known, cutoff=NAME_CUTOFF):
             own = next(iter(closest_names(name, names, cutoff=NAME_CUTOFF)), None)
         if own is not None:
-            return f"write {place}={{{own!r}: …}}"
+            return f"write {place}={{{own!r}: {_EXAMPLES.get(own, '…')}}}"
     return None

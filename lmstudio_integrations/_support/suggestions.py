@@ -33,7 +33,6 @@ _NAMES_ELSEWHERE = {
     "eval_batch_size": "n_batch num_batch",
     "keep_model_in_memory": "use_mlock",
     "try_mmap": "use_mmap",
-    "load_config": "gpu gpu_offload gpu_layers n_gpu_layers num_gpu main_gpu n_batch num_batch use_mlock use_mmap",
     "log_probs": "logprobs top_logprobs",
     "enable_thinking": "reasoning think thinking",
     "repeat_penalty": "repetition_penalty",
@@ -47,11 +46,13 @@ _NAMES_ELSEWHERE = {
     "top_p_sampling": "top_p topP",
     "min_p_sampling": "min_p",
     "embed_batch_size": "batch_size chunk_size",
-    "prediction_config": "additional_kwargs extra_body model_kwargs options",
 }
 """Our settings, and their names in other packages. The first one that is known where the name was given counts."""
 
-_OTHER_NAMES = {name for names in _NAMES_ELSEWHERE.values() for name in names.split()}
+DICTS_OF_SETTINGS = frozenset({"additional_kwargs", "extra_body", "model_kwargs", "options"})
+"""Names of dicts in other packages that hold what are settings here."""
+
+_OTHER_NAMES = {*DICTS_OF_SETTINGS, *(name for names in _NAMES_ELSEWHERE.values() for name in names.split())}
 
 _MISPLACED = {
     ("try_mmap", "temperature"): "it is a setting of a response, not of loading: pass it to each call",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from langchain_core.language_models import LangSmithParams
 from langchain_core.language_models.model_profile import ModelProfile
+from langchain_core.runnables import Runnable, RunnableBinding
+from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.utils import AnyConfigurableField
 from pydantic import BaseModel, Field
 
@@ -168,10 +170,13 @@ class BaseLMStudio(GenerationSettings):
     else:  # core's methods, whose types are those of the kind of model
 
         def bind(self, **kwargs: Any) -> Any:
-            """Bind settings to the calls; a token must be a `pydantic.SecretStr`."""
+            """Bind settings to the calls; a token must be a `pydantic.SecretStr`. An unknown `None` is left out.
+
+            Raises:
+                LMStudioValueError: If a setting is unknown or invalid.
+            """
             with translating_errors():
-                self._reject_secrets(kwargs)
-            return super().bind(**kwargs)
+                return _Binding(bound=self, kwargs=self._bindable(kwargs, {}))
 
         def configurable_fields(self, **kwargs: AnyConfigurableField) -> Any:
             """Make fields configurable. LangSmith records every configurable value except that of `api_key`."""
@@ -236,6 +241,29 @@ class BaseLMStudio(GenerationSettings):
     def is_lc_serializable(cls) -> bool:
         """`dumpd` and `load` work."""
         return True
+
+
+class _Binding(RunnableBinding[Any, Any]):
+    """A model with bound settings. What is bound besides is checked as well, and merged by key where a call merges."""
+
+    @classmethod
+    def lc_id(cls) -> list[str]:
+        """Serialize as core's class, which `load` knows."""
+        return RunnableBinding.lc_id()
+
+    def bind(self, **kwargs: Any) -> Runnable[Any, Any]:
+        """Bind more settings; they override those that are bound.
+
+        Raises:
+            LMStudioValueError: If a setting is unknown or invalid.
+        """
+        model = self.bound
+        while isinstance(model, RunnableBindingBase):  # of `with_retry`
+            model = model.bound
+        if isinstance(model, BaseLMStudio):
+            with translating_errors():
+                kwargs = model._bindable(kwargs, self.kwargs)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        return super().bind(**kwargs)
 
 
 # Profiles -------------------------------------------------------------------------------------------------------------

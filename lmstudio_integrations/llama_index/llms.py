@@ -25,6 +25,7 @@ from lmstudio_integrations._adapters import field_types
 from lmstudio_integrations._adapters.calls import CHAT_ARGUMENTS, CallArguments, CallSettings
 from lmstudio_integrations._adapters.conversation import for_upload
 from lmstudio_integrations._adapters.generation_settings import ChatSettings
+from lmstudio_integrations._adapters.input_checks import ALIASES, with_effect
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
@@ -142,6 +143,7 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         more: Any = others.pop("additional_kwargs", None) or {}
         if not is_object(more):
             raise LMStudioValueError(f"additional_kwargs must be a dict of settings, got {more!r}")
+        more = with_effect(more, {*cls.model_fields, *ALIASES})  # elsewhere, these are arguments of every call
         return super()._resolve_aliases(with_silence_timeouts({**more, **others}))
 
     @classmethod

@@ -9,10 +9,13 @@ from typing import Any
 
 import llama_index.core
 import pytest
+from llama_index.core.prompts import PromptTemplate
+from pydantic import BaseModel
 
 from lmstudio_integrations.client.predictions.plan import PredictionOptions
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from tests._adapters.ways import LLAMA_INDEX as METHODS_OF_LLAMA_INDEX
@@ -140,13 +143,78 @@ def test_arguments_that_change_no_response_are_ignored(server: Emulator, make: A
     way(llm, WITHOUT_EFFECT | ({"callbacks": None, "metadata": {"a": "b"}} if way in LLAMA_INDEX.values() else {}))
     assert server.predictions[-1].config == DEFAULTS
     for given, remedy in {
-        "n": (2, "help"),
-        "extra_body": ({"x": 1}, "did you mean 'prediction_config'"),
+        "n": (2, r"a call has one response; make 2 calls"),
+        "extra_body": ({"x": 1}, "write its entries as settings: x=1"),
         "image_documents": (["a"], "help"),
         "extra_headers": ({"Authorization": "Bearer sk-1"}, "did you mean 'headers'"),
     }.items():
         with pytest.raises(LMStudioValueError, match=rf"unknown setting '{given}'.*{remedy[1]}"):
             way(llm, {given: remedy[0]})
+
+
+OF_TOMORROW = {"defer_loading": None, "cache_control": None, "profile": None}
+"""What a newer version of a framework may pass to every model: names that no call of this package has."""
+
+
+@every_way
+def test_an_unknown_argument_that_is_none_requests_nothing(
+    server: Emulator, make: Callable[..., Any], way: Way
+) -> None:
+    way(make(model=MODEL, host=server.address), OF_TOMORROW | {"max_tokens": 9})
+    assert server.predictions[-1].config == DEFAULTS | {"maxTokens": 9}
+
+
+def lookup(name: str) -> str:
+    """Look a name up."""
+    return name
+
+
+class Answer(BaseModel):
+    text: str
+
+
+WRITTEN: dict[str, tuple[Any, Callable[[Any, dict[str, Any]], Any]]] = {
+    "bind": (ChatLMStudio, lambda llm, given: llm.bind(**given)),
+    "bind again": (ChatLMStudio, lambda llm, given: llm.bind_tools([lookup]).bind(**given)),
+    "bind after a retry": (ChatLMStudio, lambda llm, given: llm.bind(seed=1).with_retry().bind(**given)),
+    "bind_tools": (ChatLMStudio, lambda llm, given: llm.bind_tools([lookup], **given)),
+    "with_structured_output": (ChatLMStudio, lambda llm, given: llm.with_structured_output(Answer, **given)),
+    "bind of a completion": (LMStudioLLM, lambda llm, given: llm.bind(**given)),
+    "bind again, of a completion": (LMStudioLLM, lambda llm, given: llm.bind(seed=1).bind(**given)),
+    "additional_kwargs": (LMStudio, lambda llm, given: LMStudio(host=llm.host, additional_kwargs=given)),
+}
+"""The ways to write settings before the call that has them."""
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_a_setting_is_checked_where_it_is_written(written: str) -> None:
+    make, write = WRITTEN[written]
+    llm = make(model=MODEL, host="127.0.0.1:9")
+    assert write(llm, {"defer_loading": None, "temperature": None})
+    with pytest.raises(LMStudioValueError, match="unknown setting 'defer_loading'"):
+        write(llm, {"defer_loading": True})
+    with pytest.raises(LMStudioValueError, match="temperature='hot'"):
+        write(llm, {"temperature": "hot"})
+
+
+TOOL_WAYS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
+    "chat_with_tools": lambda llm, given: llm.chat_with_tools([], "Hello", **given),
+    "astream_chat_with_tools": lambda llm, given: asyncio.run(
+        collected(llm.astream_chat_with_tools([], "Hello", **given))
+    ),
+    "structured_predict": lambda llm, given: llm.structured_predict(Answer, PromptTemplate("Hello"), llm_kwargs=given),
+    "astructured_predict": lambda llm, given: asyncio.run(
+        llm.astructured_predict(Answer, PromptTemplate("Hello"), llm_kwargs=given)
+    ),
+}
+
+
+@pytest.mark.parametrize("way", TOOL_WAYS)
+def test_tools_and_programs_of_llama_index_take_an_unknown_none(server: Emulator, way: str) -> None:
+    llm = LMStudio(model=MODEL, host=server.address)
+    assert TOOL_WAYS[way](llm, dict(OF_TOMORROW))
+    with pytest.raises(LMStudioValueError, match="unknown setting 'defer_loading'"):
+        TOOL_WAYS[way](llm, {"defer_loading": True})
 
 
 def test_every_argument_that_llama_index_passes_to_a_model_is_accepted(server: Emulator) -> None:
