@@ -5,11 +5,14 @@ which brings them into the form that chat templates expect: neighbors of one rol
 returned, for which the wire has no place, in the next user turn. A system message stays where it is; the client moves
 it to the front if the model's template takes it nowhere else. Images are only listed here.
 The client downloads and uploads those of `for_upload`, and `encode` puts the file handles in their places.
+
+What a tool or a model returned is no error, because every later call with that message would raise it again: a note
+takes the place of what cannot be sent. Nor is it read from a file: only the program itself may name paths.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -18,10 +21,16 @@ from lmstudio_integrations._adapters.tool_settings import wire_name
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_count, is_list, is_object
-from lmstudio_integrations.client.files.uploads import PendingHistory, decode_base64, decode_data_url, missing_prefix
+from lmstudio_integrations.client.files.uploads import (
+    PendingHistory,
+    PendingImage,
+    decode_base64,
+    decode_data_url,
+    missing_prefix,
+)
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.chat import WireHistory, wire_messages
-from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.chat import WireHistory, text_part, wire_messages
+from lmstudio_integrations.types.files import FileHandle, image_format
 from lmstudio_integrations.types.functions import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 from lmstudio_integrations.types.reasoning import ReasoningPart, Thought, with_thoughts
 from lmstudio_integrations.types.structured import partial_json
@@ -37,11 +46,13 @@ class ImageSource:
         data: The file's content.
         url: Where to fetch it instead, http or https.
         path: The file to read it from instead.
+        is_optional: Whether a note takes its place if it cannot be sent, as a tool or a model has returned it.
     """
 
     data: bytes = b""
     url: str | None = field(default=None, repr=False)  # it may hold credentials
     path: Path | None = None
+    is_optional: bool = False
 
     def __post_init__(self) -> None:
         if not self.data and self.url is None and self.path is None:
@@ -90,9 +101,52 @@ class ImageSource:
             f"an image's URL must begin with data:, http:// or https://; got {redacted_url(url)!r}"
         )
 
+    def for_role(self, role: Role) -> "ImageSource":
+        """Return the image as a part of a message of this role.
 
-Part: TypeAlias = str | ReasoningPart | FileHandle | ImageSource | ToolCallRequestPart | ToolCallResultPart
+        Raises:
+            LMStudioValueError: If a tool or a model has returned it, and it is a file or certainly no image.
+        """
+        if role not in RETURNED:
+            return self
+        if self.path is not None:
+            raise LMStudioValueError(NO_PATHS)
+        if self.url is None and image_format(self.data) is None:
+            raise LMStudioValueError("it is not a JPEG, PNG or WebP image")
+        return replace(self, is_optional=True)
+
+
+RETURNED: frozenset[Role] = frozenset({"tool", "assistant"})
+"""The roles of messages that others wrote, models and the tools that they called."""
+
+
+NO_PATHS = "files are only read from paths in messages of a user or the system; return the content"
+"""The error about a path in a message that others wrote."""
+
+
+def not_shown(what: object, reason: object) -> str:
+    """Return the note that takes the place of what cannot be sent."""
+    return f"[{what}: not shown, because {reason}]"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """The result of a tool.
+
+    Attributes:
+        part: Its text, with the identifier and the name of its call.
+        images: The images in it, which are sent in the next user turn.
+    """
+
+    part: ToolCallResultPart
+    images: tuple[ImageSource, ...] = ()
+
+
+Part: TypeAlias = str | ReasoningPart | FileHandle | ImageSource | ToolCallRequestPart | ToolResult
 """A part of a message; a string is a text."""
+
+Uploaded: TypeAlias = Mapping[ImageSource, FileHandle | str]
+"""The uploaded images; of one that cannot be sent, why."""
 
 
 @dataclass(slots=True)
@@ -140,11 +194,12 @@ class Conversation:
 
     def add_result(self, text: str, call_id: str | None, name: object, parts: Iterable[Part] = ()) -> None:
         """Add the result of a tool. The images among its parts are held back for the next user turn."""
-        self._images += [part for part in parts if isinstance(part, ImageSource)]
+        images = tuple(part for part in parts if isinstance(part, ImageSource))
+        self._images += images
         sent_name = wire_name(name) if name and isinstance(name, str) else None
         fields = {"content": text, "tool_call_id": _checked_id(call_id), "name": sent_name}
         part = ToolCallResultPart.from_dict({key: value for key, value in fields.items() if value is not None})
-        self.add("tool", [part])
+        self.add("tool", [ToolResult(part, images)])
 
     def finish(self) -> list[PendingMessage]:
         if self._images:
@@ -181,7 +236,7 @@ def stored_arguments(arguments: object) -> dict[str, Any]:
     """
     value = partial_json(arguments) if isinstance(arguments, str) else arguments
     if is_object(value):
-        return value
+        return {str(name): each for name, each in value.items()}
     return {} if arguments in (None, "", "null") else {"arguments": arguments}
 
 
@@ -206,22 +261,25 @@ def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> 
     Raises:
         LMStudioValueError: If an image would have to be downloaded, and may not.
     """
-    sources = images(pending)
-    if not sources:
-        return encode(pending, {})
-    for source in sources:
+    unsent: dict[ImageSource, str] = {}
+    for source in images(pending):
         if source.url and not values["allow_image_download"]:
-            raise LMStudioValueError(
+            problem = (
                 f"the image {redacted_url(source.url)} is on the web; set allow_image_download=True to download it, "
                 "or pass its data"
             )
+            if not source.is_optional:
+                raise LMStudioValueError(problem)
+            unsent[source] = problem
+    sources = [source for source in images(pending) if source not in unsent]
+    if not sources:
+        return encode(pending, unsent)
 
-    def with_handles(handles: Sequence[FileHandle]) -> WireHistory:
-        return encode(pending, dict(zip(sources, handles, strict=True)))
+    def with_handles(handles: Sequence[FileHandle | str]) -> WireHistory:
+        return encode(pending, {**unsent, **dict(zip(sources, handles, strict=True))})
 
-    contents = [source.url or source.path or source.data for source in sources]
     return PendingHistory(
-        contents,
+        [PendingImage(source.url or source.path or source.data, source.is_optional) for source in sources],
         with_handles,
         values["allow_image_download"] == "private",
         _files(pending),
@@ -229,16 +287,33 @@ def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> 
     )
 
 
-def encode(messages: Sequence[PendingMessage], handles: Mapping[ImageSource, FileHandle]) -> WireHistory:
-    """Return the wire form of a conversation, with the uploaded images in their places."""
+def encode(messages: Sequence[PendingMessage], uploaded: Uploaded) -> WireHistory:
+    """Return the wire form of a conversation, with the uploaded images, or notes, in their places."""
     has_late = any(message.role == "system" for message in messages[1:])
-    system_first = _written(_with_system_first(messages), handles) if has_late else None
-    files = [*_files(messages), *handles.values()]
-    return WireHistory(_written(messages, handles), files, system_first, _has_reasoning(messages))
+    system_first = _written(_with_system_first(messages), uploaded) if has_late else None
+    handles = [each for each in uploaded.values() if isinstance(each, FileHandle)]
+    return WireHistory(
+        _written(messages, uploaded), [*_files(messages), *handles], system_first, _has_reasoning(messages)
+    )
 
 
-def _written(messages: Sequence[PendingMessage], handles: Mapping[ImageSource, FileHandle]) -> list[dict[str, Any]]:
-    return wire_messages((each.role, [_wire(part, handles) for part in each.parts]) for each in messages)
+def _written(messages: Sequence[PendingMessage], uploaded: Uploaded) -> list[dict[str, Any]]:
+    return wire_messages(
+        (message.role, parts)
+        for message in messages
+        if (parts := [_wire(part, uploaded) for part in _sent_parts(message, uploaded)]) or not message.parts
+    )
+
+
+def _sent_parts(message: PendingMessage, uploaded: Uploaded) -> list[Part]:
+    """Return the parts of a message; those of a user without images of tools that are not sent: the results say so."""
+    if message.role != "user":
+        return message.parts
+    return [
+        part
+        for part in message.parts
+        if not (isinstance(part, ImageSource) and part.is_optional and isinstance(uploaded[part], str))
+    ]
 
 
 def _with_system_first(messages: Sequence[PendingMessage]) -> list[PendingMessage]:
@@ -257,10 +332,17 @@ def _has_reasoning(messages: Sequence[PendingMessage]) -> bool:
     return any(isinstance(part, ReasoningPart) for each in messages for part in each.parts)
 
 
-def _wire(part: Part, handles: Mapping[ImageSource, FileHandle]) -> dict[str, Any]:
+def _wire(part: Part, uploaded: Uploaded) -> dict[str, Any]:
     if isinstance(part, str):
-        return {"type": "text", "text": part}
-    return (handles[part] if isinstance(part, ImageSource) else part).to_dict()
+        return text_part(part)
+    if isinstance(part, ToolResult):
+        notes = [not_shown("image", reason) for each in part.images if isinstance(reason := uploaded.get(each), str)]
+        wire = part.part.to_dict()
+        return wire | {"content": "\n".join([wire["content"], *notes] if wire["content"] else notes)} if notes else wire
+    if isinstance(part, ImageSource):
+        handle = uploaded[part]
+        return text_part(not_shown("image", handle)) if isinstance(handle, str) else handle.to_dict()
+    return part.to_dict()
 
 
 # Documents ------------------------------------------------------------------------------------------------------------
@@ -300,10 +382,10 @@ def document_text(*, data: bytes | None, url: str | None, mime_type: str | None,
     if data is not None:
         text = decoded_text(data, mime_type)
         details = f"{mime_type or 'unknown type'}, {len(data)} bytes"
-        return f"[{name or 'file'} ({details}): not shown, because it is not text]" if text is None else text
+        return not_shown(f"{name or 'file'} ({details})", "it is not text") if text is None else text
     if url:
         return f"{name}: {url}" if name else url
-    return f"[{name or 'file'} ({mime_type or 'unknown type'}): not shown, because it has no content]"
+    return not_shown(f"{name or 'file'} ({mime_type or 'unknown type'})", "it has no content")
 
 
 # Thoughts -------------------------------------------------------------------------------------------------------------

@@ -3,15 +3,16 @@
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, FunctionMessage, HumanMessage, SystemMessage
 from langchain_core.messages import ToolMessage as LangChainToolMessage
+from pydantic import ValidationError
 
 from lmstudio_integrations._adapters.conversation import (
     NO_MESSAGES,
+    RETURNED,
     TAGS,
     Conversation,
     ImageSource,
@@ -22,10 +23,12 @@ from lmstudio_integrations._adapters.conversation import (
     document_text,
     encode,
     joined,
+    not_shown,
     response_parts,
     stored_arguments,
     text_of,
 )
+from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.client.files.uploads import decode_base64, decode_data_url
 from lmstudio_integrations.client.models.reasoning import Messages, without_thoughts
@@ -92,13 +95,13 @@ def _human(message: BaseMessage, target: _Target) -> None:
     rest: list[Any] = []
     has_result = False
     for block in _blocks(message.content):
-        if is_object(block) and block.get("type") == "tool_result":
+        if is_object(block) and _kind(block) == "tool_result":
             content, status = block.get("content") or "", "error" if block.get("is_error") else "success"
             _add_result(target, content, str(block.get("tool_use_id")), None, status)
             has_result = True
         else:
             rest.append(block)
-    has_file = any(is_object(block) and block.get("type") in _FILES for block in rest)
+    has_file = any(_kind(block) in _FILES for block in rest)
     parts = joined(_parts(rest, "user"), "\n\n" if has_file else "")
     if parts or not has_result:
         target.conversation.add("user", parts or [""])
@@ -119,9 +122,7 @@ def _reasoning(message: AIMessage) -> tuple[object, object]:
     others = message.additional_kwargs
     if "reasoning_content" in others or TAGS in others:
         return others.get("reasoning_content", ""), others.get(TAGS)
-    thoughts = [
-        block for block in _blocks(message.content) if is_object(block) and block.get("type") in _THOUGHT_MEMBERS
-    ]
+    thoughts = [block for block in _blocks(message.content) if is_object(block) and _kind(block) in _THOUGHT_MEMBERS]
     if len(thoughts) == 1 and is_object(extras := thoughts[0].get("extras")) and TAGS in extras:
         return thoughts[0].get("reasoning"), extras[TAGS]
     return None, None  # several are those of several messages, each in its place
@@ -174,7 +175,7 @@ def _calls(message: AIMessage, with_result: frozenset[str]) -> list[_ToolCall]:
     calls: list[_ToolCall] = [(call["name"], call["id"], call["args"]) for call in message.tool_calls]
     blocks: list[_ToolCall] = []
     for block in _blocks(message.content):
-        if is_object(block) and block.get("type") in {"tool_use", "tool_call"}:
+        if is_object(block) and _kind(block) in {"tool_use", "tool_call"}:
             arguments = stored_arguments(block.get("input") or block.get("args"))
             blocks.append((str(block.get("name")), block.get("id"), arguments))
     calls += [block for block in blocks if not any(_is_same(call, block) for call in calls)]
@@ -219,37 +220,77 @@ def _blocks(content: object) -> list[Any]:
     return content if is_list(content) else [content]
 
 
+def _kind(block: object) -> str | None:
+    """Return the type of a block; a dict with a text needs none."""
+    kind = block.get("type", "text" if "text" in block else None) if is_object(block) else None
+    return kind if isinstance(kind, str) else None
+
+
 def _parts(content: object, role: Role) -> list[Part]:
     parts = [_part(block, role) for block in _blocks(content)]
     return [part for part in parts if part is not None]
 
 
 def _part(block: object, role: Role) -> Part | None:
+    try:
+        return _read(block, role)
+    except LMStudioValueError as error:
+        if role not in RETURNED:
+            raise
+        return not_shown(_kind(block) or "content", error)
+
+
+def _read(block: object, role: Role) -> Part | None:
+    """Read a block.
+
+    Raises:
+        LMStudioValueError: If it cannot be sent.
+    """
     if isinstance(block, str):
         return block
     if not is_object(block):
-        raise LMStudioValueError(f"content blocks must be strings or dicts; got {block!r}")
-    kind = block.get("type", "text" if "text" in block else None)
-    if kind == "file" and "identifier" in block:
-        return FileHandle.from_dict(block)
+        raise LMStudioValueError(f"content blocks must be strings or dicts; got {shown(block)}")
+    kind = _kind(block)
     if kind in _TEXT_MEMBERS:
         return _text(block, _TEXT_MEMBERS[kind])
-    if role == "tool" and "cachePoint" not in block:
-        return _of_tool(block, kind)
     if kind in _IMAGES:
-        return _image(block)
+        return _image(block).for_role(role)
+    if role == "tool" and "cachePoint" not in block:
+        text = None if kind in _DATA else _file_text(block, of_tool=True)
+        return _json_text(block.get("json", block)) if text is None else text
+    if kind == "file" and "identifier" in block:
+        return _handle(block)
     text = _file_text(block) if kind in _FILES else None
     if text is None and role != "assistant" and "cachePoint" not in block:
         raise LMStudioValueError(
-            f"LM Studio does not accept a content block of type {kind!r} in a {role} message, only text and images; "
-            "extract its text, transcribe or describe it first"
+            f"LM Studio does not accept a content block of type {shown(block.get('type'))} in a {role} message, only "
+            "text and images; extract its text, transcribe or describe it first"
         )
     return _thought(block, kind) if text is None else text
 
 
-def _thought(block: Mapping[str, Any], kind: object) -> ReasoningPart | None:
+def _handle(block: Mapping[str, Any]) -> FileHandle:
+    try:
+        return FileHandle.from_dict(block)
+    except ValidationError as error:
+        wrong = {str(each["loc"][0]) for each in error.errors(include_url=False) if each["loc"]}
+    raise LMStudioValueError(
+        f"a block with the identifier of a file must be its whole handle, handle.to_dict(); {', '.join(sorted(wrong))} "
+        "is missing or invalid"
+    )
+
+
+def _json_text(value: object) -> str:
+    """Return what a tool returned as JSON, as far as it can be written."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, TypeError, RecursionError):
+        return shown(value)
+
+
+def _thought(block: Mapping[str, Any], kind: str | None) -> ReasoningPart | None:
     """Read a thought. Tool calls are read elsewhere; other blocks concern only the provider that wrote them."""
-    thought = block.get(_THOUGHT_MEMBERS.get(str(kind), ""))
+    thought = block.get(_THOUGHT_MEMBERS.get(kind or "", ""))
     if isinstance(thought, str) and thought:
         return ReasoningPart(text=thought, start_tag="", end_tag="")
     logger.debug("skipped a content block of type %r", kind)
@@ -259,20 +300,12 @@ def _thought(block: Mapping[str, Any], kind: object) -> ReasoningPart | None:
 def _text(block: Mapping[str, Any], member: str) -> str | None:
     text = block.get(member)
     if text is not None and not isinstance(text, str):
-        raise LMStudioValueError(f"a text block must hold its text; it has {sorted(block)}")
+        raise LMStudioValueError(f"a text block must hold its text; it has {_members_of(block)}")
     return text
 
 
-def _of_tool(block: Mapping[str, Any], kind: object) -> Part:
-    """Read what a tool returned. None of it is an error, which every later call with this message would raise."""
-    if kind in _IMAGES:
-        with suppress(LMStudioValueError):
-            return _image(block)
-    try:
-        text = None if kind in _DATA else _file_text(block, of_tool=True)
-    except LMStudioValueError as error:
-        return f"[{kind}: not shown, because {error}]"
-    return json.dumps(block.get("json", block), ensure_ascii=False, default=str) if text is None else text
+def _members_of(block: Mapping[str, Any]) -> list[str]:
+    return sorted(map(str, block))
 
 
 def _file_text(block: Mapping[str, Any], *, of_tool: bool = False) -> str | None:
@@ -289,6 +322,9 @@ def _file_text(block: Mapping[str, Any], *, of_tool: bool = False) -> str | None
     text = member("text", "data" if members.get("type") == "text" else "")
     data, url = member("base64", "data", "file_data", "blob"), member("url", "file_url", "uri")
     mime_type, name = member("mime_type", "media_type", "mimeType"), member("filename", "name", "title")
+    for value, what in ((url, "url"), (mime_type, "mime_type"), (name, "filename")):
+        if isinstance(value, bytes):
+            raise LMStudioValueError(f"the {what} of a content block must be a string; got {shown(value)}")
     if isinstance(text, str):
         return text
     if isinstance(data or url, str) and (data or url).startswith("data:"):
@@ -317,7 +353,7 @@ def _image(block: Mapping[str, Any]) -> ImageSource:
     if isinstance(url, str):
         return ImageSource.from_url(url)
     raise LMStudioValueError(
-        f"an image block needs base64 data, bytes, a path, a data URL or an http(s) URL; it has {sorted(block)}"
+        f"an image block needs base64 data, bytes, a path, a data URL or an http(s) URL; it has {_members_of(block)}"
     )
 
 

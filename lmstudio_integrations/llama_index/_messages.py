@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, TypeAlias
+from io import IOBase
+from typing import Any, TypeAlias, cast
 
 from llama_index.core.base.llms.types import (
     AudioBlock,
@@ -22,6 +22,8 @@ from llama_index.core.base.llms.types import (
 
 from lmstudio_integrations._adapters.conversation import (
     NO_MESSAGES,
+    NO_PATHS,
+    RETURNED,
     TAGS,
     Conversation,
     ImageSource,
@@ -30,6 +32,7 @@ from lmstudio_integrations._adapters.conversation import (
     Role,
     document_text,
     joined,
+    not_shown,
     response_parts,
     stored_arguments,
     text_of,
@@ -138,21 +141,30 @@ def _member(value: object, name: str) -> Any:
 def _parts(blocks: Sequence[Any], role: Role) -> list[Part]:
     parts: list[Part] = []
     for block in blocks:
-        kind: type[object] = block.__class__
-        convert = next((_BLOCKS[base] for base in kind.__mro__ if base in _BLOCKS), None)
-        if convert is None:
-            raise LMStudioValueError(
-                f"LM Studio does not accept a {kind.__name__} in a {role} message, only text, images and "
-                "documents that are text"
-            )
         try:
-            parts.extend(convert(block, role))
+            parts += _read(block, role)
         except LMStudioError as error:
-            if role != "tool":
+            if role not in RETURNED:
                 raise
-            # Every later call with this message would raise it again.
-            parts.append(f"[{kind.__name__}: not shown, because {error}]")
+            parts.append(not_shown(type(block).__name__, error))
     return parts
+
+
+def _read(block: object, role: Role) -> list[Part]:
+    """Read a block.
+
+    Raises:
+        LMStudioValueError: If it cannot be sent.
+        LMStudioOSError: If its file cannot be read.
+    """
+    kind: type[object] = block.__class__
+    convert = next((_BLOCKS[base] for base in kind.__mro__ if base in _BLOCKS), None)
+    if convert is None:
+        raise LMStudioValueError(
+            f"LM Studio does not accept a {kind.__name__} in a {role} message, only text, images and documents that "
+            "are text"
+        )
+    return convert(block, role)
 
 
 def _content(message: ChatMessage, role: Role) -> list[Part]:
@@ -168,44 +180,59 @@ def _join(blocks: Sequence[Any], role: Role) -> list[Part]:
     return joined(_parts(blocks, role), "\n")
 
 
-def _image(block: ImageBlock, _role: Role) -> list[Part]:
+def _image(block: ImageBlock, role: Role) -> list[Part]:
+    return [_image_source(block).for_role(role)]
+
+
+def _image_source(block: ImageBlock) -> ImageSource:
     """Read an image; LlamaIndex keeps its bytes as base64."""
     if isinstance(block.image, bytes):
         image = ImageSource.from_base64(block.image)
         if image_format(image.data) is None:  # core encodes base64 that is URL-safe, or not padded, once more
             with suppress(LMStudioValueError):
                 inner = ImageSource.from_base64(image.data)
-                return [image if image_format(inner.data) is None else inner]
-        return [image]
+                return image if image_format(inner.data) is None else inner
+        return image
     if block.image is not None:
-        block.image.seek(0)
-        return [ImageSource(bytes(block.image.read()))]
+        return ImageSource(_content_of(block.image))
     if block.path is not None:
-        return [ImageSource.from_path(block.path)]
+        return ImageSource.from_path(block.path)
     if block.url is not None:
-        return [ImageSource.from_url(str(block.url))]
+        return ImageSource.from_url(str(block.url))
     raise LMStudioValueError("an ImageBlock needs an image, a path or a URL; it has none of them")
 
 
+def _content_of(file: IOBase) -> bytes:
+    try:
+        file.seek(0)
+        content: object = cast("Any", file).read()
+    except (OSError, ValueError) as error:  # it may be closed
+        raise LMStudioOSError(f"cannot read the file of an ImageBlock: {error}") from error
+    if not isinstance(content, bytes):
+        raise LMStudioValueError("the file of an ImageBlock must be open in binary mode")
+    return content
+
+
 def _document(block: DocumentBlock, role: Role) -> list[Part]:
-    """Read a document that is text; its title stands above it. One of a tool may also be an address or a note."""
+    """Read a document that is text; its title stands above it. What was returned may also be an address or a note."""
     url = None if block.data is not None or block.path is not None else block.url or ""
     title = None if block.title == _DEFAULT_TITLE else block.title
     if url is not None and not url.startswith("data:"):
-        if role == "tool":
+        if role in RETURNED:
             return [document_text(data=None, url=url, mime_type=block.document_mimetype, name=title)]
         if url:
             raise LMStudioValueError(
                 f"the document {redacted_url(url)} is on the web; fetch it and pass its data or a path"
             )
         raise LMStudioValueError("a DocumentBlock is empty; pass its data or a path")
+    if block.data is None and block.path is not None and role in RETURNED:
+        raise LMStudioValueError(NO_PATHS)
     name = str(block.path or block.title)
     try:
         # Core drops the characters of base64 that it does not know.
         content = decode_data_url(url) if url and is_base64_url(url) else block.resolve_document().read()
-        if role == "tool" and isinstance(content, bytes):
-            file = title or (None if block.path is None else Path(block.path).name)
-            text = document_text(data=content, url=None, mime_type=block.document_mimetype, name=file)
+        if role in RETURNED and isinstance(content, bytes):
+            text = document_text(data=content, url=None, mime_type=block.document_mimetype, name=title)
         else:
             text = content.decode("utf-8") if isinstance(content, bytes) else str(content)
     except UnicodeDecodeError as error:

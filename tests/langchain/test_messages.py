@@ -262,7 +262,7 @@ def test_a_file_of_a_text_type_is_text(block: dict[str, Any]) -> None:
         ),
         (
             {"type": "image", "base64": "ä"},
-            "[image: not shown, because its content is not base64: it contains 'ä']",
+            "[image: not shown, because the image's data is not base64: it contains 'ä']",
         ),
         ({"type": "video"}, '{"type": "video"}'),
     ],

@@ -195,7 +195,7 @@ def test_an_image_that_a_tool_returned_moves_to_the_next_user_turn() -> None:
     )
     pending = convert([user(TextBlock(text="show")), shown])
     assert [found.role for found in pending] == ["user", "tool", "user"]
-    assert pending[2].parts == [ImageSource(PNG)]
+    assert pending[2].parts == [ImageSource(PNG, is_optional=True)]
 
 
 def test_an_empty_image_block_is_rejected() -> None:
@@ -240,13 +240,11 @@ def test_a_document_on_the_web_or_without_content_is_rejected(block: DocumentBlo
         convert([user(block)])
 
 
-def test_what_a_tool_returned_is_text_an_address_or_a_note(tmp_path: Path) -> None:
-    file = tmp_path / "rain.pdf"
-    file.write_bytes(b"%PDF-1.7 \xff")
+def test_what_a_tool_returned_is_text_an_address_or_a_note() -> None:
     blocks: list[Any] = [
         DocumentBlock(url="https://example.org/a.csv", title="Rain"),
         DocumentBlock(data=b"city,mm\nOslo,3", document_mimetype="text/csv"),
-        DocumentBlock(path=file),
+        DocumentBlock(data=b"%PDF-1.7 \xff", document_mimetype="application/pdf"),
         DocumentBlock(document_mimetype="text/plain"),
         DocumentBlock(url="data:text/plain;base64,abcde"),
         AudioBlock(audio=b"RIFF0000WAVE"),
@@ -255,7 +253,7 @@ def test_what_a_tool_returned_is_text_an_address_or_a_note(tmp_path: Path) -> No
     link, table, head, pdf, empty, broken, audio = found["content"][0]["content"].split("\n")
     assert link == "Rain: https://example.org/a.csv"
     assert (table, head) == ("city,mm", "Oslo,3")
-    assert pdf == "[rain.pdf (application/pdf, 10 bytes): not shown, because it is not text]"
+    assert pdf == "[file (application/pdf, 10 bytes): not shown, because it is not text]"
     assert empty == "[file (text/plain): not shown, because it has no content]"
     assert broken.startswith("[DocumentBlock: not shown, because ")
     assert audio.startswith("[AudioBlock: not shown, because LM Studio does not accept audio")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any, Protocol, TypedDict, cast, runtime_checkable
+from typing import IO, Any, NamedTuple, Protocol, TypedDict, cast, runtime_checkable
 from urllib.parse import unquote
 from weakref import WeakValueDictionary
 
@@ -35,9 +35,11 @@ from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import CallbackEffect, Operation
 from lmstudio_integrations.errors import (
+    LMStudioAuthenticationError,
     LMStudioFileExpiredError,
     LMStudioImageDownloadError,
     LMStudioOSError,
+    LMStudioServerError,
     LMStudioTimeoutError,
     LMStudioValueError,
 )
@@ -384,23 +386,70 @@ DOWNLOAD_TIMEOUT = 30.0
 _HTTP = re.compile("https?:", re.IGNORECASE)
 
 
+class PendingImage(NamedTuple):
+    """An image that is not uploaded yet.
+
+    Attributes:
+        source: The content of a file, its path, or an http or https URL to download it from.
+        is_optional: Whether the conversation is sent without it if it cannot be uploaded.
+    """
+
+    source: bytes | str | Path
+    is_optional: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class PendingHistory:
     """A conversation whose images are not uploaded yet.
 
     Attributes:
-        images: The images: the content of a file, its path, or an http or https URL to download it from.
-        encode: Builds the conversation from the handles of the uploaded images, in the order of `images`.
+        images: The images.
+        encode: Builds the conversation from the handles of the uploaded images, in the order of `images`. A string
+            in place of one says why it is not sent.
         allow_private_hosts: Whether images may be downloaded from addresses that are not public.
         files: The files in it that are uploaded already.
         has_reasoning: Whether there are earlier thoughts in it.
     """
 
-    images: Sequence[bytes | str | Path]
-    encode: Callable[[Sequence[FileHandle]], WireHistory]
+    images: Sequence[PendingImage]
+    encode: Callable[[Sequence[FileHandle | str]], WireHistory]
     allow_private_hosts: bool = False
     files: Sequence[FileHandle] = ()
     has_reasoning: bool = False
+
+    def without_optional(self, handles: Sequence[FileHandle | str], reason: str) -> WireHistory:
+        """Build the conversation without the images that are optional.
+
+        Args:
+            handles: What `upload_images` returned.
+            reason: Why they are not sent.
+        """
+        return self.encode(
+            [
+                reason if image.is_optional and not isinstance(handle, str) else handle
+                for image, handle in zip(self.images, handles, strict=True)
+            ]
+        )
+
+
+def upload_images(operation: Operation, history: PendingHistory) -> Flow[list[FileHandle | str]]:
+    """Upload the images of a conversation; return why an optional one cannot be, in its place."""
+    handles: list[FileHandle | str] = []
+    for image in history.images:
+        handle: FileHandle | str
+        try:
+            handle = yield from _prepare(
+                operation,
+                image.source,
+                allow_private_hosts=history.allow_private_hosts,
+                is_optional=image.is_optional,
+            )
+        except (LMStudioValueError, LMStudioOSError, LMStudioServerError) as error:
+            if not image.is_optional or isinstance(error, LMStudioAuthenticationError):
+                raise
+            handle = str(error)
+        handles.append(handle)
+    return handles
 
 
 def prepare_images(
@@ -409,15 +458,21 @@ def prepare_images(
     """Upload images; download those that are http or https URLs first."""
     handles: list[FileHandle] = []
     for image in list_of(images, "images"):
-        source = image
-        if isinstance(image, str) and _HTTP.match(image):
-            source = yield from _download(operation, image, allow_private=allow_private_hosts)
-        handles.append((yield from prepare_image(operation, source, None)))
+        handle = yield from _prepare(operation, image, allow_private_hosts=allow_private_hosts)
+        handles.append(handle)
     return handles
 
 
-def _download(operation: Operation, url: str, *, allow_private: bool) -> Flow[bytes]:
-    """Download an image within the rest of the call's `timeout`."""
+def _prepare(
+    operation: Operation, source: FileInput, *, allow_private_hosts: bool, is_optional: bool = False
+) -> Flow[FileHandle]:
+    if isinstance(source, str) and _HTTP.match(source):
+        source = yield from _download(operation, source, allow_private=allow_private_hosts, is_optional=is_optional)
+    return (yield from prepare_image(operation, source, None))
+
+
+def _download(operation: Operation, url: str, *, allow_private: bool, is_optional: bool) -> Flow[bytes]:
+    """Download an image within the rest of the call's `timeout`; an optional one takes half of that at most."""
     shown = redacted_url(url)
     try:
         from lmstudio_integrations.client.files.fetch import fetch  # noqa: PLC0415 - httpx: an extra, 90 ms
@@ -429,12 +484,14 @@ def _download(operation: Operation, url: str, *, allow_private: bool) -> Flow[by
         ) from error
     total = operation.timeouts.get("timeout")
     limit = DOWNLOAD_TIMEOUT if total is None else max(0.0, total - operation.elapsed)
+    if is_optional:
+        limit = min(DOWNLOAD_TIMEOUT, limit if total is None else limit / 2)
     connect = operation.timeouts.get("connect_timeout")
     work = partial(fetch, url, allow_private=allow_private, limit=limit, connect_limit=connect)
     try:
         return (yield from operation.context.run_task(work))
     except TimeoutError as error:
-        if total is None:
+        if total is None or is_optional:
             raise LMStudioImageDownloadError(
                 f"cannot download the image {shown}: it did not arrive within {limit:g} s; set timeout to more "
                 "seconds, or pass the image's data",

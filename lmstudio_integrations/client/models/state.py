@@ -97,6 +97,7 @@ class Instance:
         identifier: Its identifier.
         reference: Its reference; each load has its own.
         context_window: Its context window, once it is known.
+        sees_images: Whether it has vision, if the server has reported it.
         dimensions: The length of its vectors, once one was received.
         takes_late_system_messages: Whether its chat template takes system messages after the first turn, once it was
             asked.
@@ -110,6 +111,7 @@ class Instance:
     identifier: str
     reference: str | None = None
     context_window: ContextWindow | None = None
+    sees_images: bool | None = None
     dimensions: int | None = None
     takes_late_system_messages: bool | None = None
     reasoning: KnownReasoning = field(default_factory=KnownReasoning)
@@ -127,7 +129,9 @@ class Instance:
         """
         length = info.get("contextLength")
         window = ContextWindow(length, max_context_length(info)) if is_count(length) else None
-        return cls(identifier_of(info), reference_of(info), window, device=device_of(info))
+        vision = info.get("vision")
+        sees_images = vision if isinstance(vision, bool) else None
+        return cls(identifier_of(info), reference_of(info), window, sees_images, device=device_of(info))
 
     @property
     def specifier(self) -> Specifier:

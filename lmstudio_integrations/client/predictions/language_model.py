@@ -66,7 +66,7 @@ def with_question(prefix: WireHistory | PendingHistory) -> WireHistory | Pending
     if isinstance(prefix, PendingHistory):
         encode_prefix = prefix.encode
 
-        def encode_all(handles: Sequence[FileHandle]) -> WireHistory:
+        def encode_all(handles: Sequence[FileHandle | str]) -> WireHistory:
             return _with_question(encode_prefix(handles))
 
         return replace(prefix, encode=encode_all)

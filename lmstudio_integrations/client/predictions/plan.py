@@ -12,7 +12,7 @@ from typing import Any, Self, TypeAlias, TypedDict
 
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER, is_object
-from lmstudio_integrations.client.files.uploads import PendingHistory, prepare_images, with_valid_files
+from lmstudio_integrations.client.files.uploads import PendingHistory, upload_images, with_valid_files
 from lmstudio_integrations.client.models.chat_templates import PromptSettings, place_system_messages
 from lmstudio_integrations.client.models.reasoning import NO_FLAGS
 from lmstudio_integrations.client.models.state import Instance, Specifier
@@ -329,9 +329,13 @@ class Plan:
     callbacks: Callbacks | None = None
     parse_json: bool = False
     keeps_misfits: bool = False
-    _sent: WireHistory | None = field(default=None, init=False)
-    """The conversation once its images are uploaded."""
+    omits_images: str | None = field(default=None, init=False)
+    """Why images that a tool or a model has returned are not sent; `None` sends them."""
+    _uploaded: Sequence[FileHandle | str] = field(default=(), init=False)
+    """What `upload_images` returned."""
     _uploaded_in: int | None = field(default=None, init=False)
+    _sent: tuple[object, WireHistory] | None = field(default=None, init=False)
+    """The conversation with them, and for what it was encoded: an attempt, and what was omitted."""
 
     @property
     def label(self) -> str:
@@ -352,6 +356,11 @@ class Plan:
     def has_files(self) -> bool:
         """Whether its conversation has images or other files, perhaps still to be uploaded."""
         return isinstance(self.history, PendingHistory) or bool(self.files)
+
+    @property
+    def has_returned_images(self) -> bool:
+        """Whether its conversation has images that a tool or a model has returned."""
+        return isinstance(self.history, PendingHistory) and any(each.is_optional for each in self.history.images)
 
     @property
     def has_reasoning(self) -> bool:
@@ -386,23 +395,35 @@ class Plan:
         """Upload the images, once for each attempt: the next may run on another host, or after a lost connection."""
         history = self.history
         if isinstance(history, PendingHistory) and self._uploaded_in != operation.attempt:
-            allowed = history.allow_private_hosts
-            handles = yield from prepare_images(operation, history.images, allow_private_hosts=allowed)
-            self._uploaded_in, self._sent = operation.attempt, history.encode(handles)
+            self._uploaded = yield from upload_images(operation, history)
+            self._uploaded_in = operation.attempt
 
     def parameter(self, operation: Operation, instance: Instance, endpoint: Channel) -> Flow[Mapping[str, Any]]:
         """Return the parameter of the request to an endpoint."""
-        specifier, history = instance.specifier, self._sent or self.history
+        specifier, history = instance.specifier, self.history
         if endpoint is _COMPLETE:
             return CompleteRawText(modelSpecifier=specifier, rawPrompt=self.prompt, predictionConfigStack=self._stack)
         if history is None:
             return chat_request_of_text(specifier, self.prompt, self._stack)
-        assert isinstance(history, WireHistory), "the images are uploaded"
+        if isinstance(history, PendingHistory):
+            history = self._encoded(history, _NO_VISION if instance.sees_images is False else self.omits_images)
         if history.system_first is not None:
             history = yield from place_system_messages(operation, instance, history)
         if history.files:
             history = yield from with_valid_files(operation, history)
         return Predict(modelSpecifier=specifier, history=history.to_dict(), predictionConfigStack=self._stack)
+
+    def _encoded(self, history: PendingHistory, omitted: str | None) -> WireHistory:
+        """Return a conversation with its uploaded images; without those of tools if a reason is given."""
+        use = self._uploaded_in, omitted
+        if self._sent is None or self._sent[0] != use:
+            encode = history.encode if omitted is None else partial(history.without_optional, reason=omitted)
+            self._sent = use, encode(self._uploaded)
+        return self._sent[1]
+
+
+_NO_VISION = "the model sees no images"
+"""Why images that a tool or a model has returned are not sent to a model without vision. Those of users are errors."""
 
 
 def chat_request_of_text(specifier: Specifier, text: str, stack: Mapping[str, Any]) -> Predict:
@@ -485,7 +506,7 @@ def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: 
 def _fingerprint(history: WireHistory | PendingHistory, settings: LlmPredictionConfig) -> PromptFingerprint:
     """Return the fingerprint of a conversation. Names of images that are not uploaded yet stand for their contents."""
     if isinstance(history, PendingHistory):
-        names = [str(hash(image)) for image in history.images]
+        names = [str(hash(image.source)) for image in history.images]
         files = [FileHandle(name=name, identifier="", size_bytes=0, file_type="image") for name in names]
         history = history.encode(files)
     return fingerprint_of(history.messages, offered_tools(settings))

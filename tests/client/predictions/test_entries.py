@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.files.uploads import PendingHistory
+from lmstudio_integrations.client.files.uploads import PendingHistory, PendingImage
 from lmstudio_integrations.client.predictions import entries, prediction
 from lmstudio_integrations.client.predictions.entries import ENTRIES, middlewares_of
 from lmstudio_integrations.client.predictions.plan import Plan, plan_completion, plan_response
@@ -25,7 +25,8 @@ REQUIRED: dict[str, Any] = {**OFFERED, "toolChoice": {"type": "generic", "mode":
 HELPS: dict[str, Any] = dict.fromkeys(("rescue_tool_calls", "repair_tool_calls", "required_tool_fallback"), True)
 WATCHES: dict[str, Any] = {"check_context": True, "stop_on_repetition": True}
 EFFORT = "ext.virtualModel.customField.acme.deep.reasoningEffort"
-IMAGE = PendingHistory([b"image"], lambda _: WireHistory.of_prompt("Where?"))
+IMAGE = PendingHistory([PendingImage(b"image")], lambda _: WireHistory.of_prompt("Where?"))
+RETURNED_IMAGE = PendingHistory([PendingImage(b"image", is_optional=True)], lambda _: WireHistory.of_prompt("Where?"))
 
 
 def response(history: Any = "Where?", **parameters: Any) -> Plan:
@@ -84,6 +85,7 @@ PLANS: dict[str, tuple[Plan, str]] = {
     ),
     "a thought and a preset": (thinking(preset="p"), "CacheWarning JsonInReasoning"),
     "a thought and an image": (thinking(IMAGE), "CacheWarning JsonInReasoning"),
+    "an image that a tool has returned": (response(RETURNED_IMAGE), "CacheWarning ReturnedImages"),
     "a text to continue": (completion(config={**REQUIRED, "enable_thinking": True}, **HELPS, keep_reasoning=True), ""),
     "one in a format": (
         completion(response_format=PARAMETERS, **WATCHES),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.files.uploads import PendingHistory
+from lmstudio_integrations.client.files.uploads import PendingHistory, PendingImage
 from lmstudio_integrations.client.models.model import ModelOperation
 from lmstudio_integrations.emulator import Emulator, ModelEntry, Preset
 from lmstudio_integrations.emulator.models.catalog import Catalog
@@ -485,11 +485,12 @@ IN_TWO_STEPS: dict[str, Any] = {
 async def test_a_second_prediction_is_a_part_of_the_same_operation(client: Any, server: Emulator) -> None:
     uploads: list[str] = []
 
-    def encode(handles: Sequence[lms.FileHandle]) -> WireHistory:
-        uploads.extend(handle.identifier for handle in handles if handle.identifier)
+    def encode(handles: Sequence[lms.FileHandle | str]) -> WireHistory:
+        files = [handle for handle in handles if isinstance(handle, lms.FileHandle)]
+        uploads.extend(handle.identifier for handle in files if handle.identifier)
         return WireHistory.of_prompt("think")
 
-    history = PendingHistory([b"\x89PNG\r\n\x1a\n"], encode)
+    history = PendingHistory([PendingImage(b"\x89PNG\r\n\x1a\n")], encode)
     result = await client.llm.lazy_model("chatty").respond_stream(history, **IN_TWO_STEPS).wait_for_result()
     assert (len(server.predictions), len(uploads)) == (2, 1)
     assert result.end.stats["modelLoadTimeSec"] > 0, "the first prediction loaded the model"

@@ -16,6 +16,7 @@ from lmstudio_integrations.client.predictions.entries.read_calls import ReadCall
 from lmstudio_integrations.client.predictions.entries.reasoning_budget import ReasoningBudget
 from lmstudio_integrations.client.predictions.entries.repair_calls import RepairCalls
 from lmstudio_integrations.client.predictions.entries.required_tool_fallback import RequiredToolFallback
+from lmstudio_integrations.client.predictions.entries.returned_images import ReturnedImages
 from lmstudio_integrations.client.predictions.entries.sent_reasoning import SentReasoning
 from lmstudio_integrations.client.predictions.entries.stop_on_repetition import StopOnRepetition
 from lmstudio_integrations.client.predictions.entries.think_first import ThinkFirst
@@ -68,6 +69,7 @@ ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
     ),
     (ContextCheck, lambda plan: plan.options.check_context),
     (LogitBias, lambda plan: plan.settings.logit_bias is not None),
+    (ReturnedImages, lambda plan: plan.has_returned_images),
     (SentReasoning, _may_have_earlier_thoughts),
     (ThinkFirst, lambda plan: plan.settings.structured is not None and _may_think_first(plan)),
     (JsonInReasoning, lambda plan: is_requested(plan.settings)),
