@@ -90,7 +90,7 @@ class RerankResult:
     Attributes:
         index: The index of the text in the given ones.
         score: How relevant it is, from 0 to 1: the probability of yes, relative to those of yes and no together. `None`
-            if the model would say neither, or the call failed.
+            if the model would say neither, with a probability of more than 0.9, or the call failed.
         truncated: Whether only the beginning of the text was scored, because the model takes no more.
         cached_tokens: Tokens of the prompt that the server took from its cache; `None` if it did not report them.
         error: Why there is no score, if the call failed and `errors` is `mark`.

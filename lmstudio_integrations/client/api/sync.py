@@ -261,10 +261,12 @@ class LLM(SyncModelHandle[LanguageModel]):
 
         Each question is one prediction of one token for each order of its options; the prompts begin with the state,
         which is processed once. Loads the model if necessary. Reasoning is off. Special tokens in the state and in the
-        questions are taken apart.
+        questions are taken apart. Of a model's message in the state, the text and the calls are judged, not the
+        thoughts.
 
         Args:
-            state: Text, or JSON such as a list of messages with role and content.
+            state: Text, or JSON such as a list of messages with role and content. Dates and pydantic objects in it
+                become JSON.
             questions: The questions by their ids: `Noul`, `Choice`, `Score`, or dicts with the same members.
             parameters: See `DecideParameters`.
 
@@ -361,23 +363,31 @@ class EmbeddingModel(SyncModelHandle[Embedder]):
 class DecisionModel(Handle[Decider]):
     """A decision model: it answers typed questions, and writes no text."""
 
-    def decide(self, state: object, questions: Mapping[str, Question | Mapping[str, Any]]) -> Decision:
+    def decide(
+        self,
+        state: object,
+        questions: Mapping[str, Question | Mapping[str, Any]],
+        **parameters: Unpack[DecideParameters],
+    ) -> Decision:
         """Return the answers to questions about a state, with the probabilities that the server reports.
 
         All questions are one HTTP request, which needs httpx. Loads the model if necessary.
 
         Args:
-            state: Text, or JSON such as a list of messages with role and content. Messages may have `image_url` parts
-                with data URLs, if the model sees images.
+            state: As that of a language model, see `LLM.decide`. Messages may have `image_url` parts with data URLs, if
+                the model sees images.
             questions: The questions by their ids: `Noul`, `Choice`, `Score`, or dicts with the same members.
+            parameters: Those of language models have no effect here, so one with another value than `None` is an error,
+                except `permutations=1`.
 
         Raises:
+            LMStudioProtocolError: If an answer of the server does not fit its question.
             LMStudioServerError: If the server rejects the state or a question.
             LMStudioUnsupportedError: If the model does not see images, the server does not answer such questions, or
                 httpx is not installed.
             LMStudioValueError: If an argument is invalid.
         """
-        return run(self._model.decide(state, questions))
+        return run(self._model.decide(state, questions, parameters))
 
     def get_info(self, *, load: bool = False) -> DecisionModelInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""

@@ -5,51 +5,70 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any
-
-from pydantic import Field, TypeAdapter
+from typing import Any, cast
 
 from lmstudio_integrations._support.installation import package_command
-from lmstudio_integrations._support.text import dumps
+from lmstudio_integrations._support.text import shown
+from lmstudio_integrations._support.typeguards import is_number, is_object
+from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.model import Model
-from lmstudio_integrations.client.models.state import Instance
-from lmstudio_integrations.client.predictions.decisions.deciding import Deciding
+from lmstudio_integrations.client.models.state import Instance, reference_of
+from lmstudio_integrations.client.predictions.decisions.deciding import DecideParameters, Deciding
+from lmstudio_integrations.client.predictions.decisions.states import questions_of, state_of
 from lmstudio_integrations.client.predictions.prediction import PredictingModel
+from lmstudio_integrations.client.support.arguments import check_names
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
-from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError
-from lmstudio_integrations.types.decisions import Answer, Decision, Noul, parse_questions
+from lmstudio_integrations.errors import (
+    LMStudioModelNotFoundError,
+    LMStudioProtocolError,
+    LMStudioUnsupportedError,
+    LMStudioValueError,
+)
+from lmstudio_integrations.protocol.errors import details_of
+from lmstudio_integrations.types.decisions import (
+    Answer,
+    Choice,
+    ChoiceAnswer,
+    Decision,
+    Noul,
+    NoulAnswer,
+    Question,
+    ScoreAnswer,
+    options_of,
+)
 
-_ANSWERS: TypeAdapter[dict[str, Answer]] = TypeAdapter(dict[str, Annotated[Answer, Field(discriminator="type")]])
+_ROUNDING = 1e-6
+"""How far a number may lie outside its range."""
 
 
 class Decider(Model):
     """A decision model on one server."""
 
-    def decide(self, state: object, questions: Mapping[str, Any]) -> Flow[Decision]:
+    def decide(
+        self, state: object, questions: Mapping[str, Any], parameters: DecideParameters | None = None
+    ) -> Flow[Decision]:
         """Return the answers to questions about a state, with their probabilities.
 
         Raises:
             LMStudioUnsupportedError: If httpx is not installed.
             LMStudioValueError: If an argument is invalid.
         """
-        if not state or not isinstance(state, str | dict | list):
-            raise LMStudioValueError(f"the state must be text, an object or a list, and not empty; got {state!r}")
+        _check(parameters or {})
+        asked = questions_of(questions)
         # A label may have null as its description; what a yes or no means may not.
-        asked = {
-            name: each.model_dump(exclude_none=isinstance(each, Noul))
-            for name, each in parse_questions(questions).items()
-        }
-        body: dict[str, Any] = {"state": state, "questions": asked}
-        try:
-            dumps(body)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise LMStudioValueError(f"a state and questions must be text or JSON: {error}") from error
-        return (yield from self.on_instance(partial(self._ask, body)))
+        wire = {name: each.model_dump(exclude_none=isinstance(each, Noul)) for name, each in asked.items()}
+        body: dict[str, Any] = {"state": state_of(state), "questions": wire}
+        return (yield from self.on_instance(partial(self._ask, asked, body)))
 
-    def _ask(self, body: Mapping[str, Any], operation: Operation, instance: Instance) -> Flow[Decision]:
+    def _ask(
+        self, asked: Mapping[str, Question], body: Mapping[str, Any], operation: Operation, instance: Instance
+    ) -> Flow[Decision]:
         try:
-            from lmstudio_integrations.client.predictions.decisions.systemone import post  # noqa: PLC0415 - httpx: an extra
+            from lmstudio_integrations.client.predictions.decisions.systemone import (  # noqa: PLC0415 - httpx: an extra
+                UPDATE,
+                post,
+            )
         except ModuleNotFoundError as error:
             raise LMStudioUnsupportedError(
                 f"decision models are asked over HTTP, which needs {error.name}; run: "
@@ -57,14 +76,81 @@ class Decider(Model):
             ) from error
         context, request = operation.context, {"model": instance.identifier, **body}
         remaining = operation.remaining_time
-        found: dict[str, Any] = yield from context.run_task(
-            partial(post, context.target, operation.timeouts, remaining, request)
-        )
+        try:
+            found: dict[str, Any] = yield from context.run_task(
+                partial(post, context.target, operation.timeouts, remaining, request)
+            )
+        except LMStudioModelNotFoundError as error:
+            loaded = yield from queries.list_wire_infos(operation, self.state.kind)
+            if all(reference_of(info) != instance.reference for info in loaded):
+                raise
+            raise LMStudioUnsupportedError(
+                f"{error}; the model is loaded, so the server answers no questions: {UPDATE}", **details_of(error)
+            ) from None
         with decode_errors("Decision"):
-            answers, usage = _ANSWERS.validate_python(found["answers"]), found.get("usage", {})
-            in_order = {name: answers[name] for name in body["questions"]}
+            answers, usage = found["answers"], found.get("usage") or {}
             tokens: list[int] = [usage.get(f"{name}_tokens", 0) for name in ("input", "output")]
+            in_order = {name: answer_in(answers[name], name, question) for name, question in asked.items()}
             return Decision(self.model_key or instance.identifier, in_order, *tokens)
+
+
+def _check(parameters: DecideParameters) -> None:
+    """Check the keyword arguments of `decide`, most of which only language models have.
+
+    Raises:
+        LMStudioValueError: If one has an effect there.
+    """
+    check_names(parameters, DecideParameters.__annotations__)
+    for name, value in parameters.items():
+        if value is not None and (name, value) != ("permutations", 1):
+            raise LMStudioValueError(
+                f"{name} is for language models: a decision model answers all questions in one request, with the "
+                f"options in one order; leave out {name}={shown(value)}"
+            )
+
+
+def answer_in(found: Any, name: str, question: Question) -> Answer:
+    """Return the answer to a question in a response.
+
+    Raises:
+        LMStudioProtocolError: If it is no answer to this question; the message says which value.
+    """
+
+    def check(value: object, what: str, *, is_right: bool) -> None:
+        if not is_right:
+            raise LMStudioProtocolError(
+                f"Decision: the server's response cannot be read: in the answer to the question {name!r}, {what}; "
+                f"got {shown(value)}; update LM Studio and this package"
+            )
+
+    def number(member: str, value: object, most: int = 1) -> float:
+        is_right = is_number(value) and -_ROUNDING <= value <= most + _ROUNDING
+        check(value, f"{member} must be a number from 0 to {most}", is_right=is_right)
+        return min(max(cast("float", value), 0), most)
+
+    members: dict[str, Any] = found if is_object(found) else {}
+    check(
+        members.get("type", found), f"the type must be {question.type!r}", is_right=members.get("type") == question.type
+    )
+    if isinstance(question, Noul):
+        return NoulAnswer(number("noul", members.get("noul")))
+    options, given = options_of(question), members.get("probabilities")
+    check(
+        given,
+        f"probabilities must be of {', '.join(options)}",
+        is_right=is_object(given) and given.keys() == options.keys(),
+    )
+    probabilities = {
+        option: number(f"the probability of {option!r}", members["probabilities"][option]) for option in options
+    }
+    confidence = number("confidence", members.get("confidence"))
+    if isinstance(question, Choice):
+        label = members.get("choice")
+        check(
+            label, f"choice must be one of {', '.join(options)}", is_right=isinstance(label, str) and label in options
+        )
+        return ChoiceAnswer(str(label), probabilities, confidence)
+    return ScoreAnswer(number("score", members.get("score"), len(options) - 1), options, probabilities, confidence)
 
 
 def decide(model: Model, state: object, questions: Mapping[str, Any], permutations: int) -> Flow[Decision]:

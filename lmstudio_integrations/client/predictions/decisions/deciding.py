@@ -5,17 +5,22 @@ options are asked in several orders, whose answers are averaged. The state comes
 processed once.
 """
 
-import json
 import string
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, cast
 
-from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.client.embeddings import SPECIAL_TOKENS, utf8_length
 from lmstudio_integrations.client.predictions.decisions.first_token import FirstTokens, Probabilities, ask_all
 from lmstudio_integrations.client.predictions.decisions.prompts import in_chat_template, neutral
+from lmstudio_integrations.client.predictions.decisions.states import (
+    as_text,
+    questions_of,
+    reject_media,
+    state_of,
+    state_text,
+)
 from lmstudio_integrations.client.predictions.prediction import PredictingModel
 from lmstudio_integrations.client.support.arguments import check_names, whole_number
 from lmstudio_integrations.client.transport.flows import Flow
@@ -31,7 +36,6 @@ from lmstudio_integrations.types.decisions import (
     Question,
     answer_of,
     options_of,
-    parse_questions,
 )
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
@@ -46,7 +50,7 @@ class DecideParameters(TypedDict, total=False):
 
     Attributes:
         permutations: In how many orders the options of a question are asked, at most as many as there are options. The
-            default is 2. More cost more predictions, and tell more of how much the order matters.
+            default is 2. Each order is one prediction, and tells more of how much the order matters.
         max_concurrency: How many predictions run at once. By default as many as the instances run.
         on_progress: Called with the share of the predictions that are done, from 0.0 to 1.0. It must not be async.
     """
@@ -89,8 +93,9 @@ class Deciding:
     ) -> None:
         check_names(parameters, DecideParameters.__annotations__)
         self._model = model
-        self._state, self._text = state, state_text(state)
-        self._questions = parse_questions(questions)
+        self._state = state_of(state)
+        self._text = state_text(self._state)
+        self._questions = questions_of(questions)
         permutations = whole_number(parameters.get("permutations"), "permutations") or DEFAULT_PERMUTATIONS
         self._at_once = whole_number(parameters.get("max_concurrency"), "max_concurrency")
         self._on_progress = parameters.get("on_progress")
@@ -145,66 +150,6 @@ class Deciding:
             )
 
 
-_MEDIA = {"image", "image_url", "audio", "input_audio", "video", "file", "media"}
-"""The types of the parts of messages that a language model does not see this way."""
-
-
-def state_text(state: object) -> str:
-    """Return a state as text: messages by their roles, other values as JSON.
-
-    Raises:
-        LMStudioValueError: If it is empty, or no JSON.
-    """
-    messages = state.get("messages") if is_object(state) and state.keys() == {"messages"} else state
-    listed = messages if is_list(messages) else []
-    are_messages = listed and all(is_object(each) and {"role", "content"} <= each.keys() for each in listed)
-    text = "\n".join(map(_message_text, listed)) if are_messages else _described(state)
-    if not text.strip():
-        raise LMStudioValueError("the state is empty")
-    return text
-
-
-def _message_text(message: Mapping[str, Any]) -> str:
-    content = message["content"]
-    parts: list[Any] = content if is_list(content) else [content]
-    texts = [
-        str(part["text"]) if is_object(part) and part.get("type") == "text" else _described(part) for part in parts
-    ]
-    others = {name: each for name, each in message.items() if name not in {"role", "content"} and each}
-    if others:
-        texts.append(_described(others))
-    lines = "\n".join(texts)
-    return f"{message['role']}: {lines}"
-
-
-def _described(content: object) -> str:
-    """Return text as it is, and other content as JSON.
-
-    Raises:
-        LMStudioValueError: If it is no JSON.
-    """
-    try:
-        return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
-        raise LMStudioValueError(f"a state and questions must be text or JSON: {error}") from error
-
-
-def reject_media(content: object) -> None:
-    """Check that a language model can be asked about content.
-
-    Raises:
-        LMStudioValueError: If it has images or other media.
-    """
-    inner = content.values() if is_object(content) else content if is_list(content) else ()
-    if is_object(content) and content.get("type") in _MEDIA:
-        raise LMStudioValueError(
-            f"a language model decides by text only, and this is of the type {content['type']!r}: describe it in "
-            "words, or use a decision model that sees images"
-        )
-    for each in inner:
-        reject_media(each)
-
-
 def _orders(name: str, question: Question, permutations: int) -> list[_Asked]:
     """Return the predictions of a question, one for each order of its options.
 
@@ -213,10 +158,10 @@ def _orders(name: str, question: Question, permutations: int) -> list[_Asked]:
     """
     options = options_of(question)
     reject_media([question.instructions, *options.values()])
-    instructions = _described(question.instructions)
+    instructions = as_text(question.instructions)
     if isinstance(question, Noul):
         words = {"true": "yes", "false": "no"}
-        lines = [f"{words[option]}: {_described(each)}" for option, each in options.items() if each is not None]
+        lines = [f"{words[option]}: {as_text(each)}" for option, each in options.items() if each is not None]
         text = "\n".join([f"Question: {instructions}", *lines, "Answer with one word, yes or no."])
         return [_Asked(name, text, tuple(words[option] for option in options))]
     if len(options) > len(LETTERS):
@@ -225,7 +170,7 @@ def _orders(name: str, question: Question, permutations: int) -> list[_Asked]:
             "of options first, and for one of the group then"
         )
     described = [
-        _described(each) if question.type == "score" else option if each is None else f"{option}: {_described(each)}"
+        as_text(each) if question.type == "score" else option if each is None else f"{option}: {as_text(each)}"
         for option, each in options.items()
     ]
     orders = min(permutations, len(described))
@@ -245,6 +190,6 @@ def _measured(found: Sequence[Probabilities]) -> Measured:
     by_option = list(zip(*shares, strict=True))
     return Measured(
         probabilities=[sum(each) / len(each) for each in by_option],
-        spread=max(max(each) - min(each) for each in by_option),
-        unseen=max(each.unseen / (each.unseen + sum(each.answers)) for each in found),
+        spread=max(max(each) - min(each) for each in by_option) if len(found) > 1 else None,
+        unseen=max(each.uncertainty for each in found),
     )

@@ -12,6 +12,7 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioUnsupportedError
 from lmstudio_integrations.types.confidence import probability_of
 from lmstudio_integrations.types.config import LlmPredictionConfig, switched_off
+from lmstudio_integrations.types.decisions import LEAST_SHARE
 from lmstudio_integrations.types.reranking import normal_word
 from lmstudio_integrations.types.results import PredictionResult
 
@@ -58,8 +59,7 @@ class Probabilities(NamedTuple):
     def of(cls, token: Mapping[str, Any], answers: Sequence[str]) -> "Probabilities":
         """Return the probabilities in a token of the server and its alternatives."""
         reported = {_id_of(each): probability_of(each) or 0.0 for each in _alternatives(token)}
-        words = [normal_word(answer) for answer in answers]
-        sums = tuple(sum(p for (_, text), p in reported.items() if normal_word(text) == word) for word in words)
+        sums = tuple(sum(p for (_, text), p in reported.items() if _spells(text, answer)) for answer in answers)
         rest = max(1.0 - sum(reported.values()), 0.0)
         least = min(rest, *reported.values())
         return cls(sums, min(rest, SPELLINGS * least), least)
@@ -68,6 +68,17 @@ class Probabilities(NamedTuple):
     def are_exact(self) -> bool:
         """Whether what was not reported hardly matters."""
         return self.unseen <= _TOLERANCE * sum(self.answers)
+
+    @property
+    def are_meant(self) -> bool:
+        """Whether the model would say one of the answers with at least `LEAST_SHARE` of its probability."""
+        return sum(self.answers) >= LEAST_SHARE
+
+    @property
+    def uncertainty(self) -> float:
+        """The most that a share may be wrong by; near 1 if the model would say something else."""
+        whole = sum(self.answers)
+        return self.unseen / (self.unseen + whole) if self.are_meant else 1 - whole
 
     @property
     def shares(self) -> list[float] | None:
@@ -79,6 +90,13 @@ class Probabilities(NamedTuple):
             return None
         known = [answer or self.least for answer in self.answers]
         return [each / sum(known) for each in known]
+
+
+def _spells(text: str, answer: str) -> bool:
+    """Whether a token is a spelling of an answer. After a space, a small letter is a word, such as the article "a"."""
+    is_letter = len(answer) == 1 and answer.isupper()
+    is_word = is_letter and text[:1].isspace() and text.strip().islower()
+    return normal_word(text) == normal_word(answer) and not is_word
 
 
 def has_log_probabilities(token: Mapping[str, Any]) -> bool:

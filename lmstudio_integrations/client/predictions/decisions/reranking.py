@@ -205,7 +205,7 @@ class Reranking:
             if self._errors == "raise" or isinstance(error, LMStudioUnsupportedError):
                 raise
             return RerankResult(index, None, truncated, error=error)
-        shares = probabilities.shares
+        shares = probabilities.shares if probabilities.are_meant else None
         return RerankResult(index, None if shares is None else shares[0], truncated, result.cached_tokens)
 
     def _add(self, result: RerankResult) -> None:

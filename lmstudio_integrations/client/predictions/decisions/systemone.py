@@ -33,6 +33,8 @@ from lmstudio_integrations.types.timeouts import EXPIRIES
 
 PATH = "/v1/systemone"
 
+UPDATE = "update LM Studio, or let the proxy in front of it pass HTTP requests"
+
 
 async def post(target: Target, timeouts: Timeouts, remaining: float | None, body: Mapping[str, Any]) -> Any:
     """Return the response to a request, as JSON.
@@ -83,7 +85,7 @@ async def post(target: Target, timeouts: Timeouts, remaining: float | None, body
             f"Decision: the connection to {address.netloc} was lost: {reason}"
         ) from None  # as above
     found = _json(response)
-    if response.is_success and is_object(found):
+    if response.is_success and is_object(found) and "error" not in found:
         return found
     raise _error(response, found, target, used)
 
@@ -119,11 +121,7 @@ def _error(response: httpx.Response, found: Any, target: Target, used: Target) -
     if status == HTTPStatus.NOT_FOUND and isinstance(text, str):
         return LMStudioModelNotFoundError(f"Decision: {shown}", **details)
     if status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED} or response.is_success:
-        return LMStudioUnsupportedError(
-            f"Decision: the server at {used} has no {PATH} ({shown}); update LM Studio, or let the proxy in front of "
-            "it pass HTTP requests",
-            **details,
-        )
+        return LMStudioUnsupportedError(f"Decision: the server at {used} has no {PATH} ({shown}); {UPDATE}", **details)
     if status == HTTPStatus.NOT_IMPLEMENTED:
         return LMStudioUnsupportedError(f"Decision: {shown}", **details)
     return LMStudioServerError(f"Decision: {shown}", **details)

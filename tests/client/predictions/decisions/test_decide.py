@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.predictions.decisions.deciding import state_text
+from lmstudio_integrations.client.predictions.decisions.states import state_of, state_text
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioUnsupportedError, LMStudioValueError
 
@@ -146,7 +146,7 @@ CONVERSATION = [
     ],
 )
 def test_a_state_is_text(state: Any, text: str) -> None:
-    assert state_text(state) == text
+    assert state_text(state_of(state)) == text
 
 
 async def test_a_state_with_an_image_is_rejected(model: Any) -> None:
@@ -154,7 +154,7 @@ async def test_a_state_with_an_image_is_rejected(model: Any) -> None:
     with pytest.raises(LMStudioValueError, match="of the type 'image_url'"):
         await model.decide([{"role": "user", "content": parts}], {"refund": REFUND})
     with pytest.raises(LMStudioValueError, match="must be text or JSON"):
-        state_text({"a": object()})
+        state_of({"a": object()})
 
 
 @pytest.mark.slow
