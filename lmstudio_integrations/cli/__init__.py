@@ -14,19 +14,22 @@ from importlib import import_module
 from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.cli._formatting import protect_terminals, report
-from lmstudio_integrations.errors import LMStudioError
+from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 
 _EXTRA = {"typer", "rich"}
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it: 128 and the number of the signal. SIGTERM does the same."""
 
+WRONG_USAGE = 2
+"""The exit status of wrong arguments, as typer has it."""
+
 
 def main() -> None:
     """Run the command in `sys.argv`.
 
-    The exit status is 0 if all is done, 1 after an error (one message on stderr), 2 if the command or its options are
-    wrong, and 130 after Ctrl-C or SIGTERM.
+    The exit status is 0 if all is done, 1 after an error (one message on stderr), 2 if the command, its options or what
+    they name is wrong, and 130 after Ctrl-C or SIGTERM.
     """
     protect_terminals()
     try:
@@ -62,6 +65,9 @@ def _run() -> None:
         status = run_app()
         if sys.stdout is not None:  # a process may have none
             sys.stdout.flush()
+    except LMStudioValueError as error:
+        sys.stderr.write(f"{report(error)}\n")
+        sys.exit(WRONG_USAGE)
     except LMStudioError as error:
         sys.exit(report(error))
     except BrokenPipeError:

@@ -1,7 +1,7 @@
 """`certify`: measures what a model can do, and what has changed since an earlier card."""
 
+import functools
 import math
-import os
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from lmstudio_integrations._support.environment import regular
 from lmstudio_integrations._support.text import counted, printable_line
 from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.cli._common import (
@@ -17,6 +16,7 @@ from lmstudio_integrations.cli._common import (
     Host,
     OnDevice,
     Token,
+    check_writable,
     note,
     print_json,
     progress_bar,
@@ -68,15 +68,16 @@ def certify(  # noqa: PLR0917 - one parameter for each flag
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415 - slow
 
     names = rows.replace(" ", "").split(",") if rows else None  # the client checks them
+    old = _read(against)
     parameters: CertifyParameters = {
         "rows": cast("list[RowName] | None", names),
         "quick": quick,
         "drafts": draft or (),
-        "against": against,
+        "against": old,
         "device": device,
     }
-    for path in (to, html):
-        _check_writable(path)
+    check_writable(to, "--to")
+    check_writable(html, "--html")
     if to is not None and html is not None and to.resolve() == html.resolve():
         raise LMStudioValueError(f"--to and --html both name {str(to)!r}; choose another name for one of them")
     cards: list[Card] = []
@@ -100,6 +101,15 @@ def certify(  # noqa: PLR0917 - one parameter for each flag
     raise typer.Exit(status)
 
 
+def _read(path: Path | None) -> "Card | None":
+    from lmstudio_integrations.types.cards import Card  # noqa: PLC0415 - slow
+
+    try:
+        return None if path is None else Card.read(path)
+    except LMStudioOSError as error:
+        raise typer.BadParameter(str(error), param_hint="--against") from None
+
+
 def _keep(card: "Card", to: Path | None, against: Path | None) -> None:
     """Write a card; not over the one that later cards are to be compared with, if it is worse or not complete."""
     if to is None:
@@ -111,22 +121,6 @@ def _keep(card: "Card", to: Path | None, against: Path | None) -> None:
         to.write_text(f"{card.to_json()}\n", encoding="utf-8")
 
 
-def _check_writable(path: Path | None) -> None:
-    """Reject a file that could not be written after minutes of measuring."""
-    if path is None:
-        return
-    reason = None
-    try:
-        if regular(path).is_dir():
-            reason = "it is a folder"
-        elif not os.access(path if path.exists() else path.parent, os.W_OK):
-            reason = "it is read-only" if path.exists() else f"{path.parent} is no folder for it"
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-    if reason is not None:
-        raise LMStudioOSError(f"{str(path)!r} cannot be written, because {reason}; choose another name")
-
-
 def _measure(client: "Client", model: str, parameters: Any, cards: "list[Card]") -> None:
     """Add the card to a list, before that what was measured of it so far."""
     from lmstudio_integrations.client.certify.run import tokens_of  # noqa: PLC0415 - slow
@@ -134,13 +128,15 @@ def _measure(client: "Client", model: str, parameters: Any, cards: "list[Card]")
     prompt, predicted = tokens_of(parameters["rows"], quick=parameters["quick"])
     again = ", and again what differs from the earlier card, up to six times" if parameters["against"] else ""
     minutes = counted(math.ceil(prompt / TOKENS_PER_MINUTE), "minute")
-    note(
+    announcement = (
         f"At most {prompt:,} tokens of prompts and {predicted:,} of responses{again}: about {minutes} with a model of "
         "7B on a graphics card. Ctrl-C keeps what was measured."
     )
+    announce = functools.cache(note)
     with progress_bar(f"Certifying {model}") as show:
 
         def on_progress(_row: str, share: float) -> None:
+            announce(announcement)  # the model exists, and is loaded
             show(share)
 
         cards.append(client.certify(model, **parameters, on_row=cards.append, on_progress=on_progress))

@@ -103,6 +103,30 @@ def print_json(value: Any) -> None:
     typer.echo(printable_json(text))
 
 
+def check_writable(path: Path | None, option: str) -> None:
+    """Reject a file that could not be written after the work for it.
+
+    Raises:
+        typer.BadParameter: If it cannot be written.
+    """
+    if path is None:
+        return
+    reason = None
+    try:
+        if regular(path).is_dir():
+            reason = "it is a folder"
+        elif path.exists():
+            reason = None if os.access(path, os.W_OK) else "it is read-only"
+        elif not path.parent.is_dir():
+            reason = f"there is no folder {path.parent}"
+        elif not os.access(path.parent, os.W_OK):
+            reason = f"{path.parent} is read-only"
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    if reason is not None:
+        raise typer.BadParameter(f"{str(path)!r} cannot be written, because {reason}", param_hint=option)
+
+
 @contextlib.contextmanager
 def on_interrupt(call: Callable[[], None]) -> Generator[None, None, None]:
     """Let Ctrl-C in the block call a function, unless it is ignored, as in a background job of a script."""

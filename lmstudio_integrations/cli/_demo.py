@@ -16,7 +16,7 @@ from rich.text import Text
 
 from lmstudio_integrations._support.environment import regular
 from lmstudio_integrations._support.text import end_in_words
-from lmstudio_integrations.cli._common import Host, TextConsole, Token, progress_bar, results
+from lmstudio_integrations.cli._common import Host, TextConsole, Token, check_writable, progress_bar, results
 from lmstudio_integrations.cli._ls import SIZE_LIMIT, Choice, choose, downloaded_models, loaded_models
 from lmstudio_integrations.client.api.sync import Client, EmbeddingNamespace, LlmNamespace
 from lmstudio_integrations.errors import LMStudioTimeoutError, LMStudioUnreachableError
@@ -80,8 +80,7 @@ def demo(
     small ones that are downloaded. Without such models, and if no LM Studio runs on this machine, starts the emulator
     with a small real model.
     """
-    if svg and not svg.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {svg.parent}", param_hint="--svg")
+    check_writable(svg, "--svg")
     # On a terminal, a recording console would also record each frame of a progress bar.
     console = TextConsole(record=True, width=SVG_WIDTH, force_terminal=False) if svg else results()
     with find_server(console, host, token) as server:

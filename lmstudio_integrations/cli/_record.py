@@ -11,7 +11,8 @@ import typer
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations._support.text import counted
-from lmstudio_integrations.cli._common import Host, Token, note, on_interrupt, results
+from lmstudio_integrations.cli import INTERRUPTED
+from lmstudio_integrations.cli._common import Host, Token, check_writable, note, on_interrupt, results
 
 _TURN = 0.2
 """Seconds after which a signal is noticed: it does not always end a sleep."""
@@ -32,6 +33,7 @@ def record(
     """
     from lmstudio_integrations.emulator import Recording  # noqa: PLC0415 - slow
 
+    check_writable(to, "--to")
     server = find_server(host, token)
     recording = Recording(to, server, port=port)
     try:
@@ -43,6 +45,7 @@ def record(
             wait()
     finally:
         note(f"{counted(recording.requests, 'request')} in {to}.")
+    raise typer.Exit(INTERRUPTED)
 
 
 def find_server(host: str | None, token: str | None) -> str:

@@ -15,6 +15,7 @@ from pydantic_core import from_json
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations._support.typeguards import is_count, is_object
+from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.cli._common import accepted_tokens, note, results, token_variable
 from lmstudio_integrations.cli._formatting import clock_time
 from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address, local_candidates
@@ -233,7 +234,10 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     if replay:
         if model or load or catalog or rules:
             raise typer.BadParameter("a cassette has its own models; omit --model, --load, --catalog and --rules")
-        emulator = Emulator.replay(replay, **listen)
+        try:
+            emulator = Emulator.replay(replay, **listen)
+        except LMStudioOSError as error:
+            raise typer.BadParameter(str(error), param_hint="--replay") from None
     else:
         offered = build_catalog(model or (), catalog, rules, scripted=scripted)
         memory = None if worker_memory is None else worker_memory * MIB
@@ -262,6 +266,7 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
             show(emulator, reach, token_note(variable) if tokens else None, Address(host, port), replay)
 
         emulator.serve_forever(on_ready)
+    raise typer.Exit(INTERRUPTED)
 
 
 def is_exposed(host: str, tokens: Collection[str]) -> bool:

@@ -122,7 +122,7 @@ def test_a_card_is_printed_as_json(certify: Certify) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["zzz"], "zzz"),
+        (["zzz"], "downloaded on the server are good"),
         (["good", "--against", "none.json"], "cannot read the card 'none.json'"),
         (["good", "--rows", "tool"], "the card has no row 'tool'; did you mean 'tools'?"),
         (["good", "--to", "no/such/card.json"], "'no/such/card.json' cannot be written"),
@@ -133,8 +133,9 @@ def test_a_card_is_printed_as_json(certify: Certify) -> None:
 )
 def test_what_cannot_be_certified_is_an_error(certify: Certify, arguments: list[str], problem: str) -> None:
     status, out, err = certify(*arguments)
-    assert (status, out) == (1, "")
+    assert (status, out) == (1 if "server" in problem else 2, "")
     assert problem in err
+    assert "At most" not in err
 
 
 def test_a_file_that_may_not_be_written_is_found_before_anything_is_asked(
@@ -143,8 +144,8 @@ def test_a_file_that_may_not_be_written_is_found_before_anything_is_asked(
     path = tmp_path / "kept"
     path.write_text("kept", encoding="utf-8")
     monkeypatch.setattr(os, "access", lambda name, mode: (name, mode) != (path, os.W_OK))
-    problem = f"Error: {str(path)!r} cannot be written, because it is read-only; choose another name\n"
-    assert certify("good", "--to", str(path)) == (1, "", problem)
+    problem = f"Error: invalid value for --to: {str(path)!r} cannot be written, because it is read-only"
+    assert certify("good", "--to", str(path)) == (2, "", f"{problem}; see `lmsi certify --help`\n")
 
 
 def test_what_was_measured_is_kept_if_the_connection_is_lost(piped: Piped, tmp_path: Path) -> None:

@@ -107,9 +107,10 @@ def test_a_server_that_never_answers_is_a_problem_after_a_short_timeout(
 def test_with_try_the_smallest_suitable_model_is_loaded(checks: Checks) -> None:
     sizes = {"large": 10**10, "small": 10**9, "smallest": 10**6}
     models = [ModelEntry(key=key, size_bytes=size, tools=key != "smallest") for key, size in sizes.items()]
+    models.append(ModelEntry(key="qwen3-reranker-0.6b", size_bytes=10**6))
     with Emulator(models) as server:
         _, found = checks("--host", server.address, "--try")
-        assert [each.key for each in server.loads] == ["small"]
+        assert [each.key for each in server.loads] == ["small"], "a reranker cannot chat"
         assert server.loaded() == []
     assert found["embedding"]["found"] == "no embedding model is downloaded"
 
@@ -426,26 +427,26 @@ def test_each_host_has_all_checks_and_this_side_has_its_own_once(
     assert compared["compared"] == hosts
 
 
-def test_a_host_that_does_not_respond_is_a_warning_with_the_remedy_if_another_one_does(
+def test_a_host_that_does_not_respond_is_a_problem_also_if_another_one_does(
     checks: Checks, good: Emulator, nobody: str, piped: Piped
 ) -> None:
     hosts = f"{nobody},{good.address}"
     status, found = checks("--host", hosts)
     check = found[nobody, "server"]
-    assert (status, check["verdict"], found["hosts"]["verdict"]) == (0, "warning", "skipped")
+    assert (status, check["verdict"], found["hosts"]["verdict"]) == (1, "problem", "skipped")
     assert "nothing listens there" in check["found"]
     assert "lms server start" in check["fix"]
     assert {found[nobody, name]["verdict"] for name in OF_HOST[1:-3]} == {"skipped"}
     lines = piped("doctor", "--host", hosts)[1].splitlines()
     assert any(line.startswith(f"ok       {good.address} loaded: 2 models loaded") for line in lines)
-    assert any(line.startswith(f"warning  {nobody} server: ") for line in lines)
-    assert lines[-1] == f"0 problems, 1 warning ({nobody} server); 8 ok, 6 skipped."
+    assert any(line.startswith(f"problem  {nobody} server: ") for line in lines)
+    assert lines[-1] == f"1 problem ({nobody} server), 0 warnings; 8 ok, 6 skipped."
 
 
-def test_a_host_that_rejects_the_token_is_a_warning_if_another_one_accepts_it(
+def test_a_host_that_rejects_the_token_is_a_problem_also_if_another_one_accepts_it(
     checks: Checks, good: Emulator, nobody: str
 ) -> None:
     with Emulator(entries(), tokens=[TOKEN]) as guarded:
-        for other, expected in ((good.address, (0, "warning")), (nobody, (1, "problem"))):
+        for other in (good.address, nobody):
             status, found = checks("--host", f"{other},{guarded.address}")
-            assert (status, found[guarded.address, "token"]["verdict"]) == expected
+            assert (status, found[guarded.address, "token"]["verdict"]) == (1, "problem")

@@ -17,7 +17,6 @@ from lmstudio_integrations.cli._doctor.checks import (
     failed_check,
     loaded_check,
     models_check,
-    of_host,
     reasoning_check,
     server_check,
     summary,
@@ -35,10 +34,12 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.types.cards import CardRow, Observation, RowName
 from lmstudio_integrations.types.models import (
+    DecisionModelInfo,
     EmbeddingModelInfo,
     EmbeddingModelInstanceInfo,
     LlmInfo,
     LlmInstanceInfo,
+    ModelInfo,
     ModelInstanceInfo,
     Quantization,
     ServerVersion,
@@ -74,6 +75,12 @@ def llm(key: str = "chat", **changes: Any) -> LlmInfo:
 def embedder(path: str = "a/b") -> EmbeddingModelInfo:
     return EmbeddingModelInfo(
         model_key="embedder", format="gguf", display_name="", path=path, size_bytes=100, max_context_length=512
+    )
+
+
+def decider(key: str = "judge") -> DecisionModelInfo:
+    return DecisionModelInfo(
+        model_key=key, format="gguf", display_name="", path=key, size_bytes=100, max_context_length=512
     )
 
 
@@ -166,6 +173,21 @@ def test_models_of_both_kinds_are_ok() -> None:
     )
 
 
+def test_models_of_other_kinds_are_counted_as_well() -> None:
+    models: list[ModelInfo] = [llm("qwen3-reranker-0.6b"), llm(), decider(), decider("other"), embedder()]
+    check = models_check(models)
+    assert check.verdict == "ok"
+    assert check.found == "1 language model, 1 embedding model, 1 reranker and 2 decision models downloaded"
+    assert [each.split("; ")[0] for each in check.details] == [
+        "qwen3-reranker-0.6b: reranking",
+        "chat: chat, tool use",
+        "judge: decisions",
+        "other: decisions",
+        "embedder: embeddings",
+    ]
+    assert models_check(models[:1]).fix == "download a model for chat and a model for embeddings with `lms get`"
+
+
 @pytest.mark.parametrize(
     ("models", "verdict", "missing"),
     [([llm()], "warning", "a model for embeddings"), ([], "problem", "a model for chat and a model for embeddings")],
@@ -252,15 +274,6 @@ def test_the_last_line_counts_the_verdicts() -> None:
 
 
 # Several hosts --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "others_serve", "verdict"),
-    [("server", True, "warning"), ("server", False, "problem"), ("tools", True, "problem")],
-)
-def test_what_another_host_can_do_is_no_problem(name: str, others_serve: bool, verdict: str) -> None:
-    check = of_host(Check(name, "problem", "no", "fix it"), "a:1", others_serve=others_serve)
-    assert (check.verdict, check.host, check.fix, check.to_dict()["host"]) == (verdict, "a:1", "fix it", "a:1")
 
 
 @pytest.mark.parametrize(

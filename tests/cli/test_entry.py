@@ -3,13 +3,14 @@
 import subprocess
 import sys
 from importlib.metadata import entry_points, version
+from pathlib import Path
 
 import pytest
 
 from lmstudio_integrations import cli
 from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations.cli._app import COMMANDS, ELSEWHERE
-from tests.cli.managed import Run
+from tests.cli.managed import Piped, Run
 from tests.cli.terminal import SCRIPT
 
 
@@ -59,15 +60,40 @@ def test_wrong_usage_is_one_line_that_names_the_value_and_the_help(
     assert err == f"Error: {problem}{see} `{command} --help`\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ("serve --fault nope", "unknown fault 'nope'"),
+        ("serve --token abc", "the API token of --token is malformed"),
+        ("serve --catalog no/such.toml", "cannot read the catalog 'no/such.toml': No such file or directory"),
+        ("serve --rules no/such.toml", "cannot read the rules 'no/such.toml': No such file or directory"),
+        ("serve --token-file no/such", "cannot read the token file 'no/such': No such file or directory"),
+        ("serve --replay no/such.jsonl", "cannot read the cassette 'no/such.jsonl': No such file or directory"),
+        ("serve --model m --replay x", "omit --model"),
+        ("record --to no/such.jsonl", "'no/such.jsonl' cannot be written, because there is no folder no"),
+        ("demo --svg no/such.svg", "'no/such.svg' cannot be written, because there is no folder no"),
+        ("certify m --to no/such.json", "'no/such.json' cannot be written, because there is no folder no"),
+        ("certify m --against no/such.json", "cannot read the card 'no/such.json': No such file or directory"),
+        ("certify m --rows nope --host 127.0.0.1:1", "the card has no row 'nope'"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_wrong_usage_before_any_server_is_asked(
+    piped: Piped, arguments: str, problem: str
+) -> None:
+    status, out, err = piped(*arguments.split())
+    assert (status, out) == (2, "")
+    assert problem in err
+    assert "Errno" not in err
+    assert not Path("no").exists()
+
+
 def test_no_command_is_named_as_one_that_another_program_has() -> None:
     assert not ELSEWHERE.keys() & set(COMMANDS)
 
 
-def test_an_error_is_one_message_and_no_traceback(run: Run) -> None:
-    code = run("demo", "--host", "ftp://nowhere")
-    assert isinstance(code, str)
-    assert code.startswith("Error: ")
-    assert "ftp://nowhere" in code
+def test_an_error_is_one_message_and_no_traceback(piped: Piped) -> None:
+    status, _, err = piped("demo", "--host", "ftp://nowhere")
+    assert (status, err[:7], "ftp://nowhere" in err, err.count("\n")) == (2, "Error: ", True, 1)
 
 
 def test_the_version_is_printed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

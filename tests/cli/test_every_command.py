@@ -1,7 +1,6 @@
 """What holds for every command that uses a server: a dead host, a wrong token, its options, and what a pipe gets."""
 
 import re
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,10 +84,9 @@ def test_no_line_is_broken_by_a_narrow_terminal(scripted: Emulator, on_screen: O
 
 @pytest.mark.parametrize("name", sorted({*ARGUMENTS, "demo"} - {"doctor"}))
 def test_several_hosts_are_one_line_of_error_where_one_is_used(
-    monkeypatch: pytest.MonkeyPatch, run: Run, name: str
+    monkeypatch: pytest.MonkeyPatch, piped: Piped, name: str
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", None)
     problem = f"'{SEVERAL}' names several servers, and a client has one; name one of them as --host"
-    assert run(name, *ARGUMENTS.get(name, ()), "--host", SEVERAL) == f"Error: host {problem}"
+    assert piped(name, *ARGUMENTS.get(name, ()), "--host", SEVERAL) == (2, "", f"Error: host {problem}\n")
     monkeypatch.setenv(HOST_VARIABLE, SEVERAL)
-    assert run(name, *ARGUMENTS.get(name, ())) == f"Error: {HOST_VARIABLE} {problem}"
+    assert piped(name, *ARGUMENTS.get(name, ())) == (2, "", f"Error: {HOST_VARIABLE} {problem}\n")

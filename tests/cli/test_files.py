@@ -11,7 +11,7 @@ from lmstudio_integrations.cli._serve import load_rules
 from lmstudio_integrations.client.files.uploads import read_source
 from lmstudio_integrations.emulator.models import catalog
 from lmstudio_integrations.errors import LMStudioError
-from tests.cli.managed import Run
+from tests.cli.managed import Piped
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
 
@@ -38,9 +38,9 @@ def pipe(tmp_path: Path) -> Path:
         ("certify", "m", "--host", "127.0.0.1:1", "--against"),
     ],
 )
-def test_a_pipe_in_place_of_a_file_is_one_line(run: Run, pipe: Path, command: tuple[str, ...]) -> None:
-    problem = str(run(*command, str(pipe)))
-    assert problem.startswith("Error: ")
+def test_a_pipe_in_place_of_a_file_is_one_line(piped: Piped, pipe: Path, command: tuple[str, ...]) -> None:
+    status, _, problem = piped(*command, str(pipe))
+    assert (status, problem[:7]) == (2, "Error: ")
     assert f"{str(pipe)!r}" in problem
     assert "it is a pipe or a device, not a file" in problem
     assert len(problem.splitlines()) == 1

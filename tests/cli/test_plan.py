@@ -80,11 +80,13 @@ def test_a_plan_is_printed_as_json(plan: Plan) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["smull"], "smull"),
+        (["smull"], "downloaded on the server are small, large, huge, name@4, name:2, embed; download it with"),
         (
             ["small:32k"],
-            "'small:32k' is no planned model; write MODEL[:CONTEXT][@SLOTS] with whole numbers, such as small:32768@4",
+            "'small:32k' is no planned model; write MODEL[:CONTEXT][@SLOTS] with whole numbers above 0, such as small:",
         ),
+        (["small:8k"], "'small:8k' is no planned model"),
+        (["small@0"], "'small@0' is no planned model; write MODEL[:CONTEXT][@SLOTS] with whole numbers above 0"),
         (["small@@2"], "'small@@2' is no planned model"),
         (["embed:2048@4"], "'embed:2048@4' is an embedding model, which has no slots; leave out @ and the number"),
         (["small", "--device", "away"], "the device 'away' is not linked to this server"),
@@ -92,5 +94,5 @@ def test_a_plan_is_printed_as_json(plan: Plan) -> None:
 )
 def test_what_cannot_be_planned_is_an_error(plan: Plan, arguments: list[str], problem: str) -> None:
     status, out, err = plan(*arguments)
-    assert (status, out) == (1, "")
+    assert (status, out) == (1 if "server" in problem else 2, "")
     assert problem in err

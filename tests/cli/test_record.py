@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.cli import _record
+from lmstudio_integrations.cli import INTERRUPTED, _record
 from lmstudio_integrations.emulator import Emulator, use_cassette
 from tests.cli.managed import Run
 from tests.cli.terminal import started
@@ -50,7 +50,7 @@ def test_what_is_recorded_is_served_again(server: Emulator, tmp_path: Path, end:
         said = say(address_of(process), "Hi", "It is sk-hunter2")
         process.send_signal(end)
         _, notes = process.communicate(timeout=600)
-    assert process.returncode == 0
+    assert process.returncode == INTERRUPTED
     assert notes.startswith("Prompts and responses of every program that connects are written to")
     assert notes.endswith(f"3 requests in {path}.\n")
     assert "hunter2" not in path.read_text(encoding="utf-8")

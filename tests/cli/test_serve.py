@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from lmstudio_integrations._support.environment import SERVER_FILE_VARIABLE, TOKEN_VARIABLES
-from lmstudio_integrations.cli import _serve
+from lmstudio_integrations.cli import INTERRUPTED, _serve
 from lmstudio_integrations.cli._common import accepted_tokens
 from lmstudio_integrations.cli._serve import SCRIPTED_PACE, build_catalog, how_to_reach, is_exposed, load_rules
 from lmstudio_integrations.client.api.sync import Client
@@ -25,7 +25,7 @@ from lmstudio_integrations.errors import (
     LMStudioConnectionLostError,
     LMStudioValueError,
 )
-from tests.cli.managed import Run
+from tests.cli.managed import Piped, Run
 from tests.cli.terminal import interrupt, started
 from tests.emulator.bare_client import wire
 from tests.support.leaks import shown_by
@@ -58,18 +58,18 @@ def serve(run: Run, monkeypatch: pytest.MonkeyPatch) -> Serve:
                 check(emulator)
 
         monkeypatch.setattr(Emulator, "serve_forever", serve_briefly)
-        assert run("serve", *flags) == 0
+        assert run("serve", *flags) == INTERRUPTED
 
     return serve_while
 
 
-def test_the_memory_of_workers_is_given_in_mebibytes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_workers_is_given_in_mebibytes(piped: Piped, monkeypatch: pytest.MonkeyPatch) -> None:
     def record(**settings: Any) -> Emulator:
         raise LMStudioValueError(f"{settings['worker_memory']} bytes")
 
     monkeypatch.setattr(_serve, "Emulator", record)
-    assert run("serve", "--worker-memory", "2000") == f"Error: {2000 * MIB} bytes"
-    assert run("serve") == "Error: None bytes"
+    assert piped("serve", "--worker-memory", "2000") == (2, "", f"Error: {2000 * MIB} bytes\n")
+    assert piped("serve") == (2, "", "Error: None bytes\n")
 
 
 def test_the_first_agent_works_on_the_models_that_are_served_without_flags() -> None:
@@ -222,8 +222,9 @@ def test_the_faults_are_listed(run: Run, capsys: Capture) -> None:
     ]
 
 
-def test_a_wrong_fault_is_an_error(run: Run) -> None:
-    assert str(run("serve", "--fault", "load-fails:often")).startswith("Error: the probability 'often'")
+def test_a_wrong_fault_is_an_error(piped: Piped) -> None:
+    status, _, err = piped("serve", "--fault", "load-fails:often")
+    assert (status, err[:30]) == (2, "Error: the probability 'often'")
 
 
 @pytest.mark.parametrize(
@@ -324,10 +325,9 @@ def test_a_token_keeps_guests_outside_and_is_not_printed(
     assert f"Clients need {expected}" in err
 
 
-def test_a_token_in_the_place_of_the_token_file_is_not_shown(run: Run) -> None:
-    code = run("serve", "--token-file", TOKEN)
-    assert isinstance(code, str)
-    assert TOKEN[15:] not in code
+def test_a_token_in_the_place_of_the_token_file_is_not_shown(piped: Piped) -> None:
+    status, _, err = piped("serve", "--token-file", TOKEN)
+    assert (status, TOKEN[15:] in err) == (2, False)
 
 
 def test_named_models_are_loaded_at_the_start(serve: Serve) -> None:
@@ -365,7 +365,7 @@ def test_a_served_process_responds_and_exits_cleanly_when_interrupted() -> None:
         with Client(process.stdout.readline().strip()) as client:
             assert client.llm.model("smollm2-135m-instruct").respond("Anybody there?").content
         status, _, errors = interrupt(process)
-    assert (status, [line.partition(" ")[0] for line in errors.splitlines()]) == (0, ["To", "Ctrl-C"])
+    assert (status, [line.partition(" ")[0] for line in errors.splitlines()]) == (INTERRUPTED, ["To", "Ctrl-C"])
 
 
 @pytest.fixture
@@ -450,8 +450,10 @@ def test_no_link_is_followed(run: Run, serve: Serve, announced: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["::1", "192.168.1.20"])
-def test_a_server_that_would_not_be_found_is_not_announced(run: Run, announced: Path, host: str) -> None:
-    assert str(run(*ANNOUNCE, "--host", host)).startswith(
+def test_a_server_that_would_not_be_found_is_not_announced(piped: Piped, announced: Path, host: str) -> None:
+    status, _, err = piped(*ANNOUNCE, "--host", host)
+    assert status == 2
+    assert err.startswith(
         f"Error: --announce lets programs look for the server on 127.0.0.1, but it is to listen on {host}"
     )
     assert not announced.exists()

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -84,11 +85,9 @@ def examine(host: str | None, token: str | None, *, try_models: bool) -> Iterato
 
 def _examine_several(servers: Sequence["_Server"], *, try_models: bool) -> Iterator[Check]:
     yield from _examine_this_side()
-    checks_by_server = {server: list(server.examine()) for server in servers}
-    serving = {server for server in servers if all(check.verdict != "problem" for check in checks_by_server[server])}
-    for server in servers:
-        for check in itertools.chain(checks_by_server[server], server.attempt_trials() if try_models else ()):
-            yield checks.of_host(check, server.name, others_serve=bool(serving - {server}))
+    for server, of_server in [(server, list(server.examine())) for server in servers]:
+        for check in itertools.chain(of_server, server.attempt_trials() if try_models else ()):
+            yield replace(check, host=server.name)
     yield checks.comparison_check({str(server.name): server.loaded for server in servers})
 
 

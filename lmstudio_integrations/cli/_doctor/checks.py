@@ -5,11 +5,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from lmstudio_integrations._support.text import beginning, counted, one_line
 from lmstudio_integrations.cli._formatting import duration, for_commands, instance_name, model_size, split_remedy
+from lmstudio_integrations.client.predictions.decisions.reranking import family_of
 from lmstudio_integrations.client.transport.connect.discovery import NOT_FOUND, Attempt
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -17,6 +19,7 @@ from lmstudio_integrations.errors import (
     LMStudioInsufficientResourcesError,
     LMStudioServerError,
     LMStudioUnreachableError,
+    LMStudioUnsupportedError,
 )
 from lmstudio_integrations.types.cards import CardRow, Observation, RowName
 from lmstudio_integrations.types.config import ModelKind
@@ -213,21 +216,42 @@ def token_check(use: TokenUse, version: ServerVersion | None, failure: LMStudioE
 
 
 def models_check(models: Sequence[ModelInfo] | None, failure: LMStudioError | None = None) -> Check:
-    """Check whether there are models of both kinds on the server's disk; without a list, `failure` is why."""
+    """Check what is on the server's disk, and whether that can chat and embed; without a list, `failure` is why."""
     if models is None:
         return _unknown("models", failure)
-    kinds = Counter(model.type for model in models)
-    text = f"{counted(kinds['llm'], 'language model')} and {counted(kinds['embedding'], 'embedding model')} downloaded"
+    uses = Counter(map(_use, models))
+    *others, last = [counted(uses[use], noun) for use, noun in _NOUNS.items() if uses[use] or use in _NEEDED]
+    text = f"{', '.join(others)} and {last} downloaded"
     details = tuple(_describe_model(model) for model in models)
     data = {"models": [_model_data(model) for model in models]}
-    missing = [kind for kind, name in (("language", "llm"), ("embedding", "embedding")) if not kinds[name]]
+    missing = [f"a model for {use}" for use in _NEEDED if not uses[use]]
     if not missing:
         return Check("models", "ok", text, None, details, data)
-    fix = f"download {' and '.join(f'a model for {_USES[kind]}' for kind in missing)} with `lms get`"
+    fix = f"download {' and '.join(missing)} with `lms get`"
     return Check("models", "warning" if models else "problem", text, fix, details, data)
 
 
-_USES = {"language": "chat", "embedding": "embeddings"}
+_NEEDED = ("chat", "embeddings")
+_NOUNS = {
+    "chat": "language model",
+    "embeddings": "embedding model",
+    "reranking": "reranker",
+    "decisions": "decision model",
+}
+"""What a model is called, by its use."""
+
+
+def _use(model: ModelInfo) -> str:
+    if model.type == "llm":
+        return "reranking" if is_reranker(model) else "chat"
+    return "decisions" if model.type == "decision" else "embeddings"
+
+
+def is_reranker(model: ModelInfo) -> bool:
+    """Whether a language model was trained to score texts instead of to chat."""
+    with suppress(LMStudioUnsupportedError):  # a cross-encoder, which LM Studio takes for another kind
+        return model.type == "llm" and family_of(model.model_key, model.path) is not None
+    return False
 
 
 def _unknown(name: str, failure: LMStudioError | None) -> Check:
@@ -246,10 +270,11 @@ def loaded_check(instances: Sequence[ModelInstanceInfo] | None, failure: LMStudi
 
 
 def _abilities(model: ModelInfo) -> str:
-    if not isinstance(model, LlmInfo):
-        return "decisions" if model.type == "decision" else "embeddings"
+    use = _use(model)
+    if use != "chat" or not isinstance(model, LlmInfo):
+        return use
     abilities = {"tool use": model.trained_for_tool_use, "vision": model.vision}
-    return ", ".join(["chat", *(name for name, has_it in abilities.items() if has_it)])
+    return ", ".join([use, *(name for name, has_it in abilities.items() if has_it)])
 
 
 def _describe_model(model: ModelInfo) -> str:
@@ -431,19 +456,6 @@ def _describe_failure(observation: Observation) -> str:
 
 
 # Several hosts --------------------------------------------------------------------------------------------------------
-
-
-def of_host(check: Check, host: str | None, *, others_serve: bool) -> Check:
-    """Return a check as that of one of several hosts. Calls move to another host if one cannot serve them.
-
-    Args:
-        check: The check.
-        host: The host.
-        others_serve: Whether another host can serve calls.
-    """
-    is_replaceable = others_serve and check.name not in OF_MODELS  # a response that is no use does not move
-    verdict = "warning" if check.verdict == "problem" and is_replaceable else check.verdict
-    return replace(check, host=host, verdict=verdict)
 
 
 def comparison_check(loaded: Mapping[str, Instances | None]) -> Check:

@@ -21,6 +21,7 @@ from lmstudio_integrations.cli._doctor.checks import (
     Extra,
     TokenUse,
     failed_check,
+    is_reranker,
     trial_check,
     untried_check,
 )
@@ -183,7 +184,8 @@ def attempt_trials(
         loaded: The loaded models.
         downloaded: The models on the server's disk.
     """
-    loaded, downloaded = list(loaded), list(downloaded)
+    loaded = [each for each in loaded if not is_reranker(each)]
+    downloaded = [each for each in downloaded if not is_reranker(each)]
     for kind, names in TRIALS.items():
         model = choose_for_trial(_of_kind(loaded, kind), _of_kind(downloaded, kind))
         if model is not None:

@@ -33,7 +33,7 @@ from lmstudio_integrations.client.models.state import (
     specifier_of_instance,
 )
 from lmstudio_integrations.client.support.arguments import list_of, text_of
-from lmstudio_integrations.client.support.suggestions import error_with_suggestion
+from lmstudio_integrations.client.support.suggestions import error_with_suggestion, with_keys
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
@@ -60,7 +60,7 @@ _STEP = 256
 _MOST_EVICTIONS = 256
 """Evictions that are remembered at most, of each server."""
 
-_ITEM = re.compile(r"(?P<name>.+?)(?::(?P<context_length>[0-9]{1,15}))?(?:@(?P<slots>[0-9]{1,15}))?")
+_ITEM = re.compile(r"(?P<name>.+?)(?::(?P<context_length>[1-9][0-9]{0,14}))?(?:@(?P<slots>[1-9][0-9]{0,14}))?")
 """A model of a plan as text: `MODEL[:CONTEXT][@SLOTS]`."""
 
 _PLANNED = "it is part of the plan"
@@ -469,13 +469,16 @@ def _wanted(item: object, name: str, config: Any, models: Sequence[WireInfo]) ->
         stem = re.split("[:@]", text)[0]
         if stem != text and _find(stem, models) is not None:
             raise LMStudioValueError(
-                f"{text!r} is no planned model; write MODEL[:CONTEXT][@SLOTS] with whole numbers, such as "
-                f"{stem}:32768@4"
+                f"{text!r} is no planned model; write MODEL[:CONTEXT][@SLOTS] with whole numbers above 0, "
+                f"such as {stem}:32768@4"
             )
-        paths = [str(each.get("path")) for each in models]
-        display = {"code": "generic.pathNotFound", "path": name, "availablePathsSample": paths}
+        language_models_first = sorted(models, key=lambda each: each["type"] != "llm")
+        keys = {str(each.get("path")): str(each["modelKey"]) for each in language_models_first}
+        display = {"code": "generic.pathNotFound", "path": name, "availablePathsSample": [*keys]}
         title = f'Cannot find a model with the key or path "{name}"'
-        raise error_with_suggestion({"title": title, "displayData": display}, "Memory plan")
+        error = error_with_suggestion({"title": title, "displayData": display}, "Memory plan")
+        assert isinstance(error, LMStudioModelNotFoundError), "the code has this class"
+        raise with_keys(error, keys, "the server", can_download=True)
     kind: ModelKind = info["type"]
     if kind == "embedding" and text and "max_parallel_predictions" in config:
         raise LMStudioValueError(f"{text!r} is an embedding model, which has no slots; leave out @ and the number")

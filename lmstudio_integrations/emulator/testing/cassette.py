@@ -242,7 +242,8 @@ def file_errors(path: Path, doing: str = "write") -> Generator[None]:
     except (LMStudioOSError, LMStudioValueError):
         raise
     except (OSError, ValueError) as error:  # the latter for a path that no file can have
-        raise LMStudioOSError(f"cannot {doing} the cassette {str(path)!r}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise LMStudioOSError(f"cannot {doing} the cassette {str(path)!r}: {reason}") from error
 
 
 # Secrets ------------------------------------------------------------------------------------------------------------
