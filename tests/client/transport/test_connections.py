@@ -14,6 +14,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.files.uploads import ensure_uploaded, prepare_file
 from lmstudio_integrations.client.transport.client_context import ClientContext
+from lmstudio_integrations.client.transport.connect import opening, probe
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import LINGER, Connection
 from lmstudio_integrations.client.transport.io_thread import IOThread
@@ -201,6 +202,34 @@ async def test_a_host_name_that_cannot_be_resolved_is_named_in_the_error(
             monkeypatch.setattr(socket, "getaddrinfo", fail)
         with pytest.raises(lms.LMStudioUnreachableError, match=f"'{host}' cannot be resolved"):
             await client.llm.list_loaded()
+
+
+@pytest.fixture
+def two_addresses(monkeypatch: pytest.MonkeyPatch, server: Emulator) -> str:
+    """A host of which one address swallows all packets; at the other, there is a server."""
+    loop = IOThread.current().loop
+    sock_connect: Callable[..., Awaitable[None]] = loop.sock_connect
+
+    async def swallow(sock: socket.socket, address: tuple[str, int]) -> None:
+        if address[0] == "192.0.2.1":
+            await asyncio.Event().wait()
+        await sock_connect(sock, address)
+
+    def resolve(*_args: object, **_kwargs: object) -> list[object]:
+        both = [("192.0.2.1", server.port), ("127.0.0.1", server.port)]
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address) for address in both]
+
+    monkeypatch.setattr(loop, "sock_connect", swallow)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    for module in (opening, probe):
+        monkeypatch.setattr(module, "NEXT_ADDRESS_DELAY", 0.0)
+    return f"studio.test:{server.port}"
+
+
+async def test_an_address_that_swallows_packets_does_not_hide_another_one_of_its_host(two_addresses: str) -> None:
+    async with lms.AsyncClient(two_addresses, connect_timeout=None) as client:
+        assert await client.list_downloaded_models()
+    assert await lms.AsyncClient.is_valid_api_host(two_addresses)
 
 
 def test_an_ssl_context_needs_an_encrypted_host() -> None:

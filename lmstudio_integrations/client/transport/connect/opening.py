@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidStatus, PayloadTooBig, WebSocketExcepti
 from lmstudio_integrations._support.secrets import client_logger, redact_address
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.connect.discovery import diagnose, discover, may_get_secrets, not_found
-from lmstudio_integrations.client.transport.connect.probe import redirected, without_blocked
+from lmstudio_integrations.client.transport.connect.probe import NEXT_ADDRESS_DELAY, redirected, without_blocked
 from lmstudio_integrations.client.transport.connect.suggestions import source_of, unencrypted
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.errors import LMStudioUnreachableError
@@ -168,6 +168,7 @@ async def open_socket(target: Target, namespace: Namespace) -> Socket:
             max_queue=None,
             create_connection=Socket,
             ssl=(target.ssl_context or True) if address.tls else None,
+            happy_eyeballs_delay=NEXT_ADDRESS_DELAY,
             proxy=None if address.is_loopback else True,
             logger=client_logger,
         )

@@ -27,6 +27,9 @@ PROBE_TIMEOUT = 1.0
 STATUS_TIMEOUT = 3.0
 """Seconds within which a server must tell its status; LM Studio's command line waits as long."""
 
+NEXT_ADDRESS_DELAY = 0.25
+"""Seconds after which the next address of a name is tried beside one that has not answered, as RFC 8305 recommends."""
+
 _MAX_BODY = 65536
 _STATUS = re.compile(rb"HTTP/\S+ (\d{3})")
 _LOCATION = re.compile(rb"\r\nlocation:[ \t]*([^\r\n]*)", re.IGNORECASE)
@@ -168,7 +171,9 @@ async def _get(
     address: Address, path: str, tls: ssl.SSLContext | None, is_expected: Callable[[bytes], bool]
 ) -> tuple[bytes, bytes]:
     """Return head and body of a response, the body until it is what is expected; other servers may send anything."""
-    reader, writer = await asyncio.open_connection(address.host, address.port, ssl=tls)
+    reader, writer = await asyncio.open_connection(
+        address.host, address.port, ssl=tls, happy_eyeballs_delay=NEXT_ADDRESS_DELAY
+    )
     try:
         request = f"GET {address.prefix}/{path} HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: close\r\n\r\n"
         writer.write(request.encode())
