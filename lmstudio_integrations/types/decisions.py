@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._explained import ExplainedModel
 
 Content: TypeAlias = str | dict[str, Any] | list[Any]
 """Text, or JSON."""
@@ -16,13 +17,13 @@ Content: TypeAlias = str | dict[str, Any] | list[Any]
 FEWEST_LEVELS, MOST_LEVELS = 2, 10
 
 
-class _Question(BaseModel):
+class _Question(ExplainedModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
     instructions: Content = Field(description="The whole question.")
 
 
-class NoulCriteria(BaseModel):
+class NoulCriteria(ExplainedModel):
     """What counts as yes and as no; any JSON."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
