@@ -248,7 +248,8 @@ class ServerSettings(ExplainedModel):
         fields, values = type(self).model_fields, vars(self)
         for name in ordered_fields(type(self)):
             is_shown = name in self.model_fields_set and fields[name].repr and not fields[name].exclude
-            if is_shown and values[name] != fields[name].default:
+            default = fields[name].default
+            if is_shown and (values[name] != default or type(values[name]) is not type(default)):
                 yield name, values[name]
 
     def __copy__(self) -> Self:
