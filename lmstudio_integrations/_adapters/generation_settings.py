@@ -182,7 +182,7 @@ class GenerationSettings(OwnPredictionSettings, ModelSettings):
             fields, runtime = vars(self), self._runtime
             values = fields["host"] or addresses.host_from_environment(), *_call_fields(type(self))(fields)
             resolved = runtime.resolved
-            if resolved is None or resolved[0] != values:
+            if resolved is None or not _are_same(resolved[0], values):
                 copies = tuple([deepcopy(value) if isinstance(value, _CHANGEABLE) else value for value in values])
                 resolved = runtime.resolved = copies, self._resolve_given(given)
             call = resolved[1]
@@ -220,6 +220,14 @@ def _merged_by_key(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
         for name in _MERGED_BY_KEY
         if values.get(name) is not None and given.get(name) is not None
     }
+
+
+def _are_same(kept: tuple[Any, ...], values: tuple[Any, ...]) -> bool:
+    """Whether values are equal, at any depth also in their types: 0 is a number, and `False` switches a setting off."""
+    return kept == values and all(
+        type(one) is type(other) and (not isinstance(one, _CHANGEABLE) or repr(one) == repr(other))
+        for one, other in zip(kept, values, strict=True)
+    )
 
 
 @cache

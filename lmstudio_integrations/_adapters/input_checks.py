@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Self, cast
 
-from pydantic import SecretStr, TypeAdapter, ValidationError
+from pydantic import SecretStr, TypeAdapter
 
-from lmstudio_integrations._support.secrets import HIDDEN, holds_credentials, holds_secret, without_secrets
+from lmstudio_integrations._support.secrets import HIDDEN, holds_credentials, holds_secret
 from lmstudio_integrations._support.suggestions import (
     DICTS_OF_SETTINGS,
     NAME_CUTOFF,
@@ -24,7 +24,7 @@ from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.connect.addresses import context_trusting
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._config_base import explain
+from lmstudio_integrations.types._explained import explained
 from lmstudio_integrations.types._prediction_settings import NativePredictionSettings, OwnPredictionSettings
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
 
@@ -231,11 +231,7 @@ def validated(name: str, value: object, validator: TypeAdapter[dict[str, Any]]) 
     Raises:
         LMStudioValueError: If it is invalid.
     """
-    try:
-        return validator.validate_python({name: value})[name]
-    except ValidationError as error:
-        problems = without_secrets(error)
-    raise LMStudioValueError(explain(problems))
+    return explained(validator.validate_python, {name: value})[name]
 
 
 _WITHOUT_EFFECT: dict[str, Callable[[object], bool]] = {

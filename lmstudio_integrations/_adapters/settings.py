@@ -49,7 +49,9 @@ from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import redact, without_secrets
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
+from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.errors import LMStudioAuthenticationError
+from lmstudio_integrations.types._explained import ExplainedModel, explained
 from lmstudio_integrations.types._numbers import Count, Natural, Seconds
 from lmstudio_integrations.types.config import (
     LOAD_CONFIGS,
@@ -66,7 +68,7 @@ _NOT_IN_SCHEMA = frozenset(
 """Fields with a type that JSON schemas do not have; the last two are langchain-core's."""
 
 
-class ServerSettings(BaseModel):
+class ServerSettings(ExplainedModel):
     """Which server, and how long to wait for it."""
 
     # Built with the first object: after `__pydantic_init_subclass__`, which describes the framework's fields.
@@ -111,12 +113,30 @@ class ServerSettings(BaseModel):
 
     timeouts: field_types.ModelTimeoutsDict = None
 
-    if TYPE_CHECKING:
+    if TYPE_CHECKING:  # type checkers read the fields
 
         @cached_property
         def _runtime(self) -> BaseRuntime:
             """What this object has open."""
             ...
+
+    else:
+
+        def __init__(self, /, **settings: Any) -> None:
+            with short_traceback():
+                super().__init__(**settings)
+
+        __init__.__pydantic_base_init__ = True
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """Make an object of a dict, as the constructor does."""
+        return explained(super().model_validate, obj, **options)
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """Make an object of a JSON text, as the constructor does."""
+        return explained(super().model_validate_json, json_data, **options)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -233,7 +253,8 @@ class ServerSettings(BaseModel):
         fields, values = type(self).model_fields, vars(self)
         for name in ordered_fields(type(self)):
             is_shown = name in self.model_fields_set and fields[name].repr and not fields[name].exclude
-            if is_shown and values[name] != fields[name].default:
+            default = fields[name].default
+            if is_shown and (values[name] != default or type(values[name]) is not type(default)):
                 yield name, values[name]
 
     def __copy__(self) -> Self:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic_core import to_jsonable_python
 
 from lmstudio_integrations._support.text import shortened
@@ -17,10 +17,11 @@ from lmstudio_integrations.emulator.engines.scripted import parse_rules
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.requests import ARTIFACT, kebab_case
+from lmstudio_integrations.types._explained import ExplainedModel
 from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef, ToolInput, parse_tools
 
 
-class CatalogTable(BaseModel):
+class CatalogTable(ExplainedModel):
     """A table of the catalog; unknown names are an error."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(

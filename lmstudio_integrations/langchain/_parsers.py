@@ -26,6 +26,7 @@ from lmstudio_integrations.langchain._errors import LangChainStructuredOutputErr
 from lmstudio_integrations.langchain._tools import (
     is_pydantic,
 )
+from lmstudio_integrations.types._explained import reason_of
 from lmstudio_integrations.types.confidence import FieldConfidence
 from lmstudio_integrations.types.structured import (
     EXCERPT,
@@ -295,8 +296,8 @@ def _instance(kind: Any, value: Any, text: str) -> Any:
         return _validate(kind, value)
     except Exception as error:  # noqa: BLE001 - a user's validator may raise anything
         problem = without_secrets(error)
-    reason = problem if isinstance(problem, ValueError) else repr(problem)
-    raise _error(f"the response does not fit {kind.__name__}: {shortened(str(reason))}", text) from problem
+    reason = reason_of(problem) if isinstance(problem, ValueError) else repr(problem)
+    raise _error(f"the response does not fit {kind.__name__}: {shortened(reason)}", text) from problem
 
 
 def _validate(kind: Any, value: Any) -> Any:

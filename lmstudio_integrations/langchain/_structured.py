@@ -31,6 +31,7 @@ from lmstudio_integrations.langchain._tools import (
     reject_type_of_field,
     response_schema,
 )
+from lmstudio_integrations.types._explained import reason_of
 from lmstudio_integrations.types.structured import (
     correction,
     reject_text,
@@ -68,8 +69,8 @@ def bind_kwargs(schema: Any, method: str, *, strict: bool | None) -> dict[str, A
         raise
     except Exception as error:  # a schema's annotations may raise anything
         raise LMStudioValueError(
-            f"{schema!r} is not a valid schema for structured output by {method}: {error}; pass a pydantic class, a "
-            "TypedDict, an OpenAI dict or a JSON schema; function_calling needs an object schema with a title"
+            f"{schema!r} is not a valid schema for structured output by {method}: {reason_of(error)}; pass a pydantic "
+            "class, a TypedDict, an OpenAI dict or a JSON schema; function_calling needs an object schema with a title"
         ) from error
     return {"response_format": response_format}
 

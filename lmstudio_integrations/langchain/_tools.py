@@ -17,7 +17,8 @@ from pydantic.v1 import BaseModel as BaseModelV1
 from lmstudio_integrations._adapters.tool_settings import reject_built_in, with_warning
 from lmstudio_integrations._support.typeguards import is_iterable, is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._json_schemas import DATA, inlined
+from lmstudio_integrations.types._explained import reason_of
+from lmstudio_integrations.types._json_schemas import DATA, class_schema, inlined
 
 _TOOL_TYPES = "functions whose arguments have JSON types, pydantic classes, LangChain tools or OpenAI function dicts"
 
@@ -42,7 +43,7 @@ def _check_tool(tool: Any, *, strict: bool | None) -> dict[str, Any]:
     except LMStudioValueError:
         raise
     except Exception as error:  # a tool's annotations may raise anything
-        raise LMStudioValueError(f"{tool!r} cannot be a tool: {error}; give {_TOOL_TYPES}") from error
+        raise LMStudioValueError(f"{tool!r} cannot be a tool: {reason_of(error)}; give {_TOOL_TYPES}") from error
 
 
 def openai_tool(tool: Any, *, strict: bool | None = None) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def _response_format(source: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _class_schema(kind: Any) -> dict[str, Any]:
-    schema: dict[str, Any] = kind.model_json_schema() if issubclass(kind, BaseModel) else kind.schema()
+    schema: dict[str, Any] = class_schema(kind) if issubclass(kind, BaseModel) else kind.schema()
     return schema
 
 
@@ -184,5 +185,5 @@ def response_schema(response_format: Any) -> dict[str, Any]:
         return json_schema(response_format)
     except Exception as error:  # a schema's annotations may raise anything
         raise LMStudioValueError(
-            f"response_format must be a schema or an OpenAI dict, got {response_format!r}: {error}"
+            f"response_format must be a schema or an OpenAI dict, got {response_format!r}: {reason_of(error)}"
         ) from error

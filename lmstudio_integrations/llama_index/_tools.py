@@ -1,14 +1,17 @@
 """Converts LlamaIndex's tools to OpenAI dicts, and response formats to JSON schemas. Pure."""
 
+from contextlib import suppress
 from inspect import isroutine
 from typing import Any
 
 from llama_index.core.tools import BaseTool
 from pydantic import BaseModel
+from pydantic.errors import PydanticInvalidForJsonSchema
 
 from lmstudio_integrations._adapters.tool_settings import reject_built_in, with_warning
 from lmstudio_integrations._support.typeguards import is_iterable, is_object
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._json_schemas import class_schema
 from lmstudio_integrations.types.structured import unnested
 
 
@@ -42,18 +45,19 @@ def _openai_tool(tool: Any) -> dict[str, Any]:
 
 def _parameters(metadata: Any) -> dict[str, Any]:
     """Return the schema of a tool's arguments. Core's own method loses the schema of a recursive class."""
-    parameters: dict[str, Any] = metadata.get_parameters_dict()
+    parameters: dict[str, Any] = {}
+    with suppress(PydanticInvalidForJsonSchema):  # ours names the parameter
+        parameters = metadata.get_parameters_dict()
     if "properties" in parameters or metadata.fn_schema is None:
         return parameters
-    schema: dict[str, Any] = metadata.fn_schema.model_json_schema()
-    return schema
+    return class_schema(metadata.fn_schema)
 
 
 def format_of(output_cls: type[BaseModel]) -> dict[str, Any]:
     """Return the response format of a pydantic class: plain data, which events may show."""
     return {
         "type": "json_schema",
-        "json_schema": {"name": output_cls.__name__, "schema": output_cls.model_json_schema()},
+        "json_schema": {"name": output_cls.__name__, "schema": class_schema(output_cls)},
     }
 
 
@@ -67,5 +71,5 @@ def response_schema(response_format: object) -> dict[str, Any]:
     if is_object(schema):
         return schema
     if isinstance(schema, type) and issubclass(schema, BaseModel):
-        return schema.model_json_schema()
+        return class_schema(schema)
     raise LMStudioValueError(f"response_format must be a pydantic class, a schema or a dict; got {schema!r}")

@@ -8,15 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel, to_snake
 
-from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.suggestions import explain_unknown_setting
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import MOST_LEVELS, is_mapping, is_object, is_too_deep
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._numbers import OR_FALSE
 from lmstudio_integrations.types._wire_model import WireModel
 
 
@@ -97,17 +95,16 @@ class StrictInput(WireModel):
     def __init__(self, /, **fields: Any) -> None:
         try:
             super().__init__(**fields)
-        except ValidationError as error:
-            problems = without_secrets(error)
+        except LMStudioValueError as error:
+            problem = error
         except RecursionError:
             deep = ", ".join(name for name, value in fields.items() if is_too_deep(value))
             raise LMStudioValueError(f"{deep} is nested more than {MOST_LEVELS} levels deep") from None
         else:
             return
         self._reject_unknown_names(fields)
-        raise LMStudioValueError(explain(problems)) from problems
+        raise problem
 
-    # Pydantic builds nested values without this constructor, so its errors keep the location of the wrong value.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
 
     @classmethod
@@ -261,27 +258,6 @@ def reject_unknown_names(fields: Mapping[str, Any], model: type[WireModel]) -> N
         if name not in known:
             remedy = explain_unknown_setting(to_snake(str(name)), model.model_fields, owner=model.__name__)
             raise LMStudioValueError(f"unknown setting {name!r}; {remedy}")
-
-
-_REASONS = {"extra_forbidden": "given in both spellings"}
-"""Our texts for pydantic's error types. Unknown names were rejected before, so an extra one is a second spelling."""
-
-
-def explain(error: ValidationError) -> str:
-    """Return pydantic's errors as one clause per setting: its name, the value, the reasons."""
-    reasons: dict[str, list[str]] = {}
-    for problem in error.errors(include_url=False):
-        # The other parts of a location name the members of a union.
-        path = ".".join(str(part) for part in problem["loc"] if isinstance(part, int) or _is_name(part))
-        reason = _REASONS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-        if OR_FALSE in problem["loc"]:
-            reason += ", or False to switch it off"
-        reasons.setdefault(f"{path}={shown(problem['input'])}", []).append(reason)
-    return "; ".join(f"{setting}: {', or '.join(texts)}" for setting, texts in reasons.items())
-
-
-def _is_name(part: str) -> bool:
-    return part.isidentifier() and part not in {"bool", "int", "float", "str"}
 
 
 @cache

@@ -4,8 +4,12 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import unquote
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic.fields import FieldInfo
 
 from lmstudio_integrations._support.secrets import redact_values
 from lmstudio_integrations._support.text import shortened
@@ -26,6 +30,28 @@ _NAMED = frozenset({"properties", "patternProperties", *_DEFINITIONS})
 
 class _RecursiveError(Exception):
     """A recursive schema, which needs its references."""
+
+
+def class_schema(kind: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON schema of a pydantic class.
+
+    Raises:
+        LMStudioValueError: If a field has a type that JSON does not have, such as `Callable`; the message names it.
+    """
+    try:
+        return kind.model_json_schema()
+    except PydanticInvalidForJsonSchema:
+        fields = [repr(field.alias or name) for name, field in kind.model_fields.items() if not _has_schema(field)]
+    of_fields = f"the type of {' and '.join(fields)}" if fields else "a type in it"
+    raise LMStudioValueError(f"{kind.__name__} has no JSON schema: JSON does not have {of_fields}; use another")
+
+
+def _has_schema(field: FieldInfo) -> bool:
+    try:
+        TypeAdapter(Annotated[(field.annotation, *field.metadata, None)]).json_schema()
+    except PydanticInvalidForJsonSchema:
+        return False
+    return True
 
 
 def check_references(schema: Mapping[str, Any], name: str) -> None:

@@ -5,14 +5,15 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 from pydantic.alias_generators import to_camel
 
 from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._explained import ExplainedModel
 
 
-class WireModel(BaseModel):
+class WireModel(ExplainedModel):
     """A value of the protocol.
 
     Reads both spellings and ignores unknown fields, because servers are updated before clients. Writes only what was

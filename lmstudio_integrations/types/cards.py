@@ -9,13 +9,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from lmstudio_integrations._support.environment import regular
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
+from lmstudio_integrations.types._explained import ExplainedModel
 from lmstudio_integrations.types.config import ModelKind
 
 FORMAT = 1
@@ -55,7 +56,7 @@ _NAMED = 8
 """How many failures are named in a text; the JSON has all."""
 
 
-class _Part(BaseModel):
+class _Part(ExplainedModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 

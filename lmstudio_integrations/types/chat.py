@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.typeguards import is_iterable, is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._explained import explain
 from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
@@ -337,7 +338,7 @@ class Chat:
             problem = without_secrets(error)
         else:
             return self._joined(message)
-        raise LMStudioValueError(f"content does not fit a message of {kind.__name__}: {problem}") from problem
+        raise LMStudioValueError(f"content does not fit a message of {kind.__name__}: {explain(problem)}") from problem
 
     def _joined(self, message: MessageT) -> MessageT:
         kind = type(message)

@@ -11,6 +11,7 @@ from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_iterable, is_mapping, is_number
 from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError
+from lmstudio_integrations.types._explained import ExplainedModel
 
 Content: TypeAlias = str | dict[str, Any] | list[Any]
 """Text, or JSON."""
@@ -51,7 +52,7 @@ class _Question(BaseModel):
         return instructions
 
 
-class NoulCriteria(BaseModel):
+class NoulCriteria(ExplainedModel):
     """What counts as yes and as no; any JSON."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)

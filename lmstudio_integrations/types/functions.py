@@ -33,7 +33,8 @@ from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, Validation
 from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._json_schemas import ArgumentSchema, wire_tool
+from lmstudio_integrations.types._explained import reason_of
+from lmstudio_integrations.types._json_schemas import ArgumentSchema, class_schema, wire_tool
 from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
 
 
@@ -183,10 +184,9 @@ class ToolFunctionDef:
                 )
         try:
             _ = self._schema
-        except PydanticUserError as error:
-            reason = str(error).partition("\n")[0]
+        except (PydanticUserError, LMStudioValueError) as error:
             raise LMStudioValueError(
-                f"tool {self.name!r} has a parameter of unusable type; use what JSON can hold: {reason}"
+                f"tool {self.name!r} has a parameter of unusable type; use what JSON can hold: {reason_of(error)}"
             ) from error
 
     @classmethod
@@ -281,7 +281,7 @@ class ToolFunctionDef:
     @cached_property
     def _schema(self) -> dict[str, Any]:
         """The definition in wire form."""
-        schema = self.parameters if self._has_json_schema else self._arguments.model_json_schema()
+        schema = self.parameters if self._has_json_schema else class_schema(self._arguments)
         return wire_tool(self.name, self.description, schema)
 
     @cached_property

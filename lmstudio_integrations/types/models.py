@@ -15,6 +15,7 @@ from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._config_base import reject_unknown_names
+from lmstudio_integrations.types._explained import reason_of
 from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
 
 
@@ -67,7 +68,7 @@ def by_identifier(identifier: str) -> QuerySpecifier:
         LMStudioValueError: If it cannot be the identifier of an instance.
     """
     try:
-        return QuerySpecifier(query=ModelQuery(identifier=identifier))
+        return QuerySpecifier(query=ModelQuery.from_dict({"identifier": identifier}))
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise LMStudioValueError(f"{beginning(identifier)} cannot name a model: {reason}") from error
@@ -309,4 +310,4 @@ def specifier_of(reference: ModelReference) -> QuerySpecifier | InstanceSpecifie
             return QuerySpecifier(query=ModelQuery.from_dict(reference))
         return _SPECIFIERS.validate_python(reference)
     except (ValidationError, TypeError) as error:
-        raise LMStudioValueError(f"{reference!r} does not say which model is meant: {error}") from error
+        raise LMStudioValueError(f"{reference!r} does not say which model is meant: {reason_of(error)}") from error

@@ -16,6 +16,7 @@ from pydantic.alias_generators import to_camel
 from lmstudio_integrations._support.text import beginning, dumps
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioProtocolError
+from lmstudio_integrations.types._explained import reason_of
 from lmstudio_integrations.types._wire_model import WireModel
 from lmstudio_integrations.types.confidence import FieldConfidence, confidence_of
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
@@ -379,7 +380,7 @@ def _read(kind: type[ModelT], data: Mapping[str, Any]) -> ModelT:
     try:
         return kind.from_dict(data)
     except ValidationError as error:
-        raise LMStudioProtocolError(f"the server sent a malformed {kind.__name__}: {error}") from error
+        raise LMStudioProtocolError(f"the server sent a malformed {kind.__name__}: {reason_of(error)}") from error
 
 
 @cache

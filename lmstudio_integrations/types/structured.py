@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from pydantic import BaseModel, PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter
 from pydantic_core import from_json
 
 from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.text import REMEDIES, beginning, shortened, shown
 from lmstudio_integrations._support.typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
-from lmstudio_integrations.types._json_schemas import check_references, problem_of, validator_of
+from lmstudio_integrations.types._explained import reason_of
+from lmstudio_integrations.types._json_schemas import check_references, class_schema, problem_of, validator_of
 from lmstudio_integrations.types.config import CUSTOM_FIELDS, LlmPredictionConfig
 
 T = TypeVar("T")
@@ -179,7 +180,11 @@ def _schema_of(response_format: object) -> dict[str, Any]:
             f"response_format class {response_format.__name__} has no model_json_schema(); use a pydantic class"
         )
     try:
+        if issubclass(response_format, BaseModel):
+            return class_schema(response_format)
         return response_format.model_json_schema()
+    except LMStudioValueError:
+        raise
     except Exception as error:
         raise LMStudioValueError(
             f"response_format class {response_format.__name__} has no JSON schema; "
@@ -397,11 +402,6 @@ def _cleaned(text: str) -> str:
 
 
 def _reason(error: ValueError | RecursionError) -> str:
-    if isinstance(error, ValidationError):
-        return "; ".join(
-            f"{'.'.join(map(str, each['loc'])) or 'the value'}: {each['msg']}"
-            for each in error.errors(include_url=False)
-        )
     if isinstance(error, UnicodeEncodeError):
         return f"it has half of a surrogate pair at character {error.start}"
-    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+    return "it is nested too deeply" if isinstance(error, RecursionError) else reason_of(error)

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
@@ -51,7 +50,7 @@ def constructed(name: str, setting: str, value: object) -> Any:
     make, others = OWNERS[name]
     try:
         return getattr(make(**{**others, setting: value}), setting)
-    except (LMStudioValueError, ValidationError) as error:
+    except LMStudioValueError as error:
         return error
 
 
@@ -130,7 +129,7 @@ ALL_WAYS: dict[str, Callable[[Adapter, Given, Given], object]] = {
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
 def test_a_value_that_is_nested_too_deeply_is_rejected_by_name(name: str, way: str) -> None:
     for setting, value in DEEP.items():
-        with pytest.raises((LMStudioValueError, ValidationError), match=f"{setting} is nested more than 200 levels"):
+        with pytest.raises(LMStudioValueError, match=f"{setting} is nested more than 200 levels"):
             ALL_WAYS[way](LANGUAGE_MODELS[name], OWNERS[name][1], {setting: value})
 
 

@@ -256,6 +256,38 @@ def test_a_change_takes_effect_with_the_next_call(server: Emulator, surface: str
     }
 
 
+EQUAL: dict[str, tuple[Any, Any]] = {
+    "min_p": (0.0, False),
+    "top_k": (1, 1.0),
+    "stop_on_repetition": (True, 1),
+    "prediction_config": ({"raw": {"x.y": 0}}, {"raw": {"x.y": False}}),
+    "load_config": ({"raw": {"x.y": [1]}}, {"raw": {"x.y": [True]}}),
+}
+"""Values of a setting that Python takes to be equal, though they request different things."""
+
+
+@pytest.mark.parametrize("setting", EQUAL)
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_an_equal_value_of_another_type_takes_effect_with_the_next_call(name: str, setting: str) -> None:
+    before, after = EQUAL[setting]
+    make = LANGUAGE_MODELS[name].make
+    llm, fresh = make(model=MODEL, **{setting: before}), make(model=MODEL, **{setting: after})
+    llm._resolve_call({})
+    setattr(llm, setting, after)
+    changed, expected = (each._resolve_call({}) for each in (llm, fresh))
+    assert repr((changed.settings, changed.options)) == repr((expected.settings, expected.options))
+    assert changed.used.spec == expected.used.spec
+    assert repr(llm) == repr(fresh)
+
+
+def test_an_alternative_less_is_no_log_probability_at_all(server: Emulator) -> None:
+    llm = ChatLMStudio(model=MODEL, host=server.address, top_logprobs=0)
+    llm.invoke("Hello")
+    llm.top_logprobs = False
+    llm.invoke("Hello")
+    assert [each.config.get("logProbs") for each in server.predictions[-2:]] == [1, None]
+
+
 @pytest.mark.parametrize("make", [each.make for each in LANGUAGE_MODELS.values()])
 def test_another_host_in_the_environment_takes_effect_with_the_next_call(
     server: Emulator, make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.tracers.context import collect_runs
-from pydantic import ValidationError
 
 from lmstudio_integrations import LMStudioConfigWarning, LMStudioValueError
 from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
@@ -197,7 +196,7 @@ def test_an_effort_that_cannot_be_is_rejected_before_anything_is_sent(
 
 @pytest.mark.parametrize("make", CHAT_MODELS)
 def test_a_field_takes_the_efforts_of_the_frameworks_alone(make: Any) -> None:
-    with pytest.raises(ValidationError, match="'none', 'minimal', 'low', 'medium', 'high' or 'xhigh'"):
+    with pytest.raises(LMStudioValueError, match="'none', 'minimal', 'low', 'medium', 'high' or 'xhigh'"):
         make(reasoning_effort="extreme")
 
 

@@ -25,7 +25,7 @@ from llama_index.core.llms import ChatMessage
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from llama_index_instrumentation import root_dispatcher
-from pydantic import BaseModel, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError, field_validator
 from typer.testing import CliRunner
 
 import lmstudio_integrations as lms
@@ -42,6 +42,7 @@ from lmstudio_integrations._support.secrets import (
 from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.client.telemetry import CONTENT_VARIABLE
 from lmstudio_integrations.emulator import Emulator, ModelEntry, Recording
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
@@ -874,8 +875,11 @@ def test_a_value_holds_a_secret_by_its_name_or_its_shape(value: object, name: st
 
 
 def test_of_several_problems_only_the_secret_ones_are_hidden() -> None:
+    wrong = {"temperature": -1, "seed": TOKEN}
+    with pytest.raises(LMStudioValueError, match=r"^temperature=-1: .*; seed='\*+': [^*]+$"):
+        ChatLMStudio.model_validate(wrong)
     with pytest.raises(ValidationError) as caught:
-        ChatLMStudio.model_validate({"temperature": -1, "seed": TOKEN})
+        TypeAdapter(ChatLMStudio).validate_python(wrong)
     assert {each["loc"][0]: each["input"] for each in caught.value.errors()} == {
         "temperature": -1,
         "seed": "**********",

@@ -35,7 +35,8 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.protocol.kv_config import stack_of_fields
 from lmstudio_integrations.protocol.prediction import model_info
 from lmstudio_integrations.protocol.requests import LoadModel
-from lmstudio_integrations.types.config import ModelKind
+from lmstudio_integrations.types._config_base import wire_keys
+from lmstudio_integrations.types.config import LOAD_CONFIGS, ModelKind
 from lmstudio_integrations.types.machines import Eviction, MemoryPlan
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -280,7 +281,10 @@ def check_config(operation: Operation, state: ModelState, info: WireInfo, *, loa
     }
     if not differences:
         return
-    listed = ", ".join(f"{name}: requested {value!r}, actual {real!r}" for name, (value, real) in differences.items())
+    names = {item.key.rpartition(".")[2]: name for name, item in wire_keys(LOAD_CONFIGS[state.kind]).items()}
+    listed = ", ".join(
+        f"{names.get(key, key)}: requested {value!r}, actual {real!r}" for key, (value, real) in differences.items()
+    )
     advice = _mismatch_advice(state.kind, info, differences, loaded=loaded)
     how = "was" if loaded else "is already"
     text = f"model {instance.identifier!r} {how} loaded with other settings ({listed}); {advice}"

@@ -43,7 +43,7 @@ async def test_an_invalid_ttl_is_rejected_before_sending(client: Any, ttl: Any, 
 
 async def test_settings_that_differ_from_the_loaded_ones_are_reported(client: Any) -> None:
     await client.llm.model("chatty", config={"contextLength": 1000})
-    with pytest.warns(lms.LMStudioConfigWarning, match=r"contextLength: requested 2000, actual 1000"):
+    with pytest.warns(lms.LMStudioConfigWarning, match=r"context_length: requested 2000, actual 1000"):
         await client.llm.model("chatty", config={"contextLength": 2000})
     with pytest.raises(lms.LMStudioConfigMismatchError) as caught:
         await client.llm.model("chatty", config={"context_length": 2000}, on_config_mismatch="raise")
@@ -90,16 +90,16 @@ OFF = {"enabled": False, "bits": 4, "groupSize": 32, "quantizedStart": 1}
             {"mlxKvCacheQuantization": OFF},
             {"mlxKvCacheQuantization": False},
             {"mlxKvCacheQuantization": {**OFF, "enabled": True}},
-            "kvCacheQuantization",
+            "mlx_kv_cache_quantization",
         ),
-        ({"raw": {"llm.load.llama.autoFit": True}}, {"autoFit": True}, {"autoFit": False}, "autoFit"),
+        ({"raw": {"llm.load.llama.autoFit": True}}, {"autoFit": True}, {"autoFit": False}, "auto_fit"),
         # What a request only implies is no mismatch either.
-        ({"autoFit": True}, {"contextLength": 4096}, {"contextLength": 4095}, "contextLength"),
+        ({"autoFit": True}, {"contextLength": 4096}, {"contextLength": 4095}, "context_length"),
         (
             {"raw": {"llm.load.llama.speculativeDecoding.draftMtpSidecar": True}},
             {"speculativeDraftMtp": False},
             {"contextLength": 4095},
-            "contextLength",
+            "context_length",
         ),
     ],
 )

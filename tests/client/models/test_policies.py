@@ -208,7 +208,7 @@ async def test_progress_and_mismatches_are_reported_as_with_get_or_load(client: 
     assert seen == sorted(set(seen))
     seen.clear()
     for key, settings in (("chatty", explicit), ("chatty", {"load_policy": "require_loaded"}), (None, {})):
-        with pytest.warns(lms.LMStudioConfigWarning, match=r"contextLength: requested 2000, actual 1000"):
+        with pytest.warns(lms.LMStudioConfigWarning, match=r"context_length: requested 2000, actual 1000"):
             await client.llm.model(key, **settings, config={"contextLength": 2000})
         with pytest.raises(lms.LMStudioConfigMismatchError):
             await client.llm.model(key, **settings, config={"contextLength": 2000}, on_config_mismatch="raise")
@@ -237,7 +237,7 @@ async def test_a_context_length_that_was_fitted_up_is_reported_like_one_that_was
 ) -> None:
     with Emulator(catalog={"model": [{"key": "chatty", "loaded_context_length": actual}]}) as server:
         async with lms.AsyncClient(server.address) as client:
-            text = rf"was loaded with other settings \(contextLength: requested 4096, actual {actual}\); .*{advice}"
+            text = rf"was loaded with other settings \(context_length: requested 4096, actual {actual}\); .*{advice}"
             with pytest.warns(lms.LMStudioConfigWarning, match=text):
                 await client.llm.model("chatty", config={"contextLength": 4096}, load_policy=policy)
             if policy != "new_instance":  # what another call has loaded was perhaps requested so

@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.suggestions import explain_unknown_name
@@ -22,6 +22,7 @@ from lmstudio_integrations.emulator.engines.scripted.error_codes import MEMBERS
 from lmstudio_integrations.emulator.engines.scripted.schema import Pattern, PatternError
 from lmstudio_integrations.emulator.engines.scripted.words import message_text
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._explained import ExplainedModel
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import Tool
@@ -33,7 +34,7 @@ ANY_TOOL = "*"
 """Stands for any tool that is offered."""
 
 
-class _Part(BaseModel):
+class _Part(ExplainedModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
