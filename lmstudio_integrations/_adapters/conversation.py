@@ -65,6 +65,8 @@ class ImageSource:
         Raises:
             LMStudioValueError: If it is not base64.
         """
+        if not isinstance(text, str | bytes):  # pyright: ignore[reportUnnecessaryIsInstance] - it comes from a message
+            raise LMStudioValueError(f"an image's data must be base64 or bytes; got {shown(text)}")
         return cls(decode_base64(text, "the image's data"))
 
     @classmethod
@@ -75,7 +77,7 @@ class ImageSource:
             LMStudioValueError: If the path has another type.
         """
         if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance] - it comes from a message
-            raise LMStudioValueError(f"an image's path must be a string or a Path; got {path!r}")
+            raise LMStudioValueError(f"an image's path must be a string or a Path; got {shown(path)}")
         return cls(path=Path(path))
 
     @classmethod
@@ -242,7 +244,7 @@ def stored_arguments(arguments: object) -> dict[str, Any]:
 
 def _checked_id(call_id: object) -> object:
     if call_id is not None and not isinstance(call_id, str):
-        raise LMStudioValueError(f"the identifier of a tool call must be a string; got {call_id!r}")
+        raise LMStudioValueError(f"the identifier of a tool call must be a string; got {shown(call_id)}")
     return call_id
 
 

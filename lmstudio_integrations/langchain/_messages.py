@@ -97,7 +97,8 @@ def _human(message: BaseMessage, target: _Target) -> None:
     for block in _blocks(message.content):
         if is_object(block) and _kind(block) == "tool_result":
             content, status = block.get("content") or "", "error" if block.get("is_error") else "success"
-            _add_result(target, content, str(block.get("tool_use_id")), None, status)
+            call_id = block.get("tool_use_id")
+            _add_result(target, content, call_id if isinstance(call_id, str) else None, None, status)
             has_result = True
         else:
             rest.append(block)
@@ -177,7 +178,8 @@ def _calls(message: AIMessage, with_result: frozenset[str]) -> list[_ToolCall]:
     for block in _blocks(message.content):
         if is_object(block) and _kind(block) in {"tool_use", "tool_call"}:
             arguments = stored_arguments(block.get("input") or block.get("args"))
-            blocks.append((str(block.get("name")), block.get("id"), arguments))
+            name = block.get("name")
+            blocks.append((name if isinstance(name, str) else "unknown", block.get("id"), arguments))
     calls += [block for block in blocks if not any(_is_same(call, block) for call in calls)]
     invalid: list[_ToolCall] = [
         (call["name"] or "unknown", call["id"], stored_arguments(call["args"])) for call in message.invalid_tool_calls
@@ -347,7 +349,7 @@ def _image(block: Mapping[str, Any]) -> ImageSource:
     if isinstance(data, bytes):
         return ImageSource(data)
     if data:
-        return ImageSource.from_base64(str(data))
+        return ImageSource.from_base64(data)
     if members.get("path"):
         return ImageSource.from_path(members["path"])
     if isinstance(url, str):

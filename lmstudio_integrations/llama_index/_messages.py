@@ -38,6 +38,7 @@ from lmstudio_integrations._adapters.conversation import (
     text_of,
 )
 from lmstudio_integrations._support.secrets import redacted_url
+from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.client.files.uploads import decode_data_url, is_base64_url
 from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudioValueError
@@ -125,7 +126,7 @@ def _legacy_call(call: object) -> _ToolCall:
     source = function if function is not None else call
     name = _member(source, "name")
     if not isinstance(name, str):
-        raise LMStudioValueError(f"a tool call in additional_kwargs has no name: {call!r}")
+        raise LMStudioValueError(f"a tool call in additional_kwargs has no name: {shown(call)}")
     arguments = (_member(source, each) for each in ("arguments", "args", "input"))
     given = next((each for each in arguments if each is not None), None)
     return name, _member(call, "id") or _member(call, "toolUseId"), stored_arguments(given)

@@ -10,7 +10,7 @@ from lmstudio_integrations.client.predictions.entries.required_tool_fallback imp
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
-from tests._adapters.ways import Seen, Way, said, ways
+from tests._adapters.ways import LLAMA_INDEX, Method, Seen, Way, said, ways
 from tests.support.adapters import covering
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -38,6 +38,18 @@ MARKED, BROKEN = (
         "misfit": '<tool_call>{"name": "look", "arguments": {"town": "Oslo"}}</tool_call>',
     },
 )
+CUT_OFF = {
+    "cut off": BROKEN["cut off"],
+    "cut Hermes": '<tool_call>{"name": "functions.look", "arguments": {"city": "Os',
+    "cut Kimi": (
+        '<|tool_calls_section_begin|><|tool_call_begin|>functions.look:0<|tool_call_argument_begin|>{"city": "Os'
+    ),
+    "cut Harmony": '<|channel|>commentary to=functions.look <|constrain|>json<|message|>{"city": "Os',
+    "cut Gemma": "<tool_code>default_api.look(city='Os",
+    "cut Mistral": '[TOOL_CALLS]tools.look[ARGS]{"city": "Os',
+}
+"""Calls that end within their arguments, with the name of the tool as each family writes it."""
+
 TEXTS = (
     f"Models write `{MARKED}` for a call.",
     "Use <tool_call> and JSON.",
@@ -59,7 +71,7 @@ def rule(prompt: str, *steps: dict[str, Any]) -> dict[str, Any]:
 RULES = (
     *(rule(name, {"text": BEFORE + text}) for name, text in FORMATS.items()),
     *(rule(name, {"text": text}) for name, text in WHOLE.items()),
-    *(rule(name, {"text": BEFORE + text}) for name, text in BROKEN.items()),
+    *(rule(name, {"text": BEFORE + text}) for name, text in {**BROKEN, **CUT_OFF}.items()),
     *(rule(f"text {number}", {"text": text}) for number, text in enumerate(TEXTS)),
     rule("call", LOOK),
     rule("remark", {"text": REMARK}),
@@ -109,13 +121,21 @@ def test_a_call_that_does_not_fit_is_one_for_callers_who_check_calls(server: Emu
         assert (seen["calls"], seen["text"], seen["rescued_tool_calls"]) == ([("look", {"town": "Oslo"})], BEFORE, 1)
 
 
+@pytest.mark.parametrize("prompt", CUT_OFF)
 @pytest.mark.parametrize("streamed", [False, True])
-def test_langchain_gets_a_call_that_is_cut_off_as_an_invalid_one(server: Emulator, streamed: bool) -> None:
+def test_langchain_gets_a_call_that_is_cut_off_as_an_invalid_one(server: Emulator, streamed: bool, prompt: str) -> None:
     model = ChatLMStudio(model="m", host=server.address, streaming=streamed, **AS_SENT).bind_tools([TOOL])
-    message = model.invoke("cut off")
+    message = model.invoke(prompt)
     (invalid,) = message.invalid_tool_calls
     assert invalid["name"] == "look"
     assert message.response_metadata["tool_call_errors"] == ["the call was cut off"]
+
+
+@pytest.mark.parametrize("prompt", CUT_OFF)
+@pytest.mark.parametrize("method", LLAMA_INDEX.values(), ids=LLAMA_INDEX)
+def test_llama_index_raises_an_error_about_it(server: Emulator, method: Method, prompt: str) -> None:
+    with pytest.raises(LlamaIndexToolCallError, match="the call was cut off"):
+        method(LMStudio(model="m", host=server.address, **AS_SENT), said(prompt), **REQUEST)
 
 
 @pytest.mark.parametrize(

@@ -133,9 +133,10 @@ class OfferedTools:
         return self._tools.get(name) or self._tools.get(_UNSAFE.sub("_", name))
 
     def name_in(self, text: str) -> str | None:
-        """Return the first name of a tool that a text contains as a word."""
+        """Return the first tool of which a text contains the name as a word, perhaps in a namespace."""
         words = re.findall(r"[\w-]+(?:\.[\w-]+)*", text)
-        return next((word for word in words if word in self._tools), None)
+        found = (OfferedTools.find(self, word) for word in words)  # a word that only resembles a name may be any
+        return next((tool.name for tool in found if tool is not None), None)
 
     def begins(self, text: str) -> bool:
         """Whether a text begins with the name of a tool."""
