@@ -19,6 +19,7 @@ from lmstudio_integrations._adapters.field_types import (
 from lmstudio_integrations._adapters.runtime import Calling, UsedModel
 from lmstudio_integrations._adapters.settings import ModelSettings
 from lmstudio_integrations.client.embeddings import LengthPolicy
+from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.predictions.decisions.decider import decide
 from lmstudio_integrations.client.predictions.decisions.deciding import DEFAULT_PERMUTATIONS
@@ -28,6 +29,7 @@ from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.client.transport.flows import Flow, T, arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
+from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioValueError, LMStudioWrongModelKindError
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind
@@ -222,12 +224,6 @@ class RerankerSettings(_LanguageModelSettings):
 class DecisionSettings(_LanguageModelSettings):
     """How to answer typed questions, with a language model or a decision model."""
 
-    load_policy: LoadPolicy = Field(
-        default="get_or_load",
-        description="How the model is found or loaded; see `load_policy` of the language models. The default is "
-        "`get_or_load`.",
-    )
-
     permutations: Count = Field(
         default=DEFAULT_PERMUTATIONS,
         description="In how many orders a language model is asked the options of a question; the answers are averaged, "
@@ -244,7 +240,14 @@ class DecisionSettings(_LanguageModelSettings):
         return decide(model, state, questions, self.permutations)
 
     def _with_model(self, mailbox_type: type[Mailbox], work: Callable[[Model], Flow[T]]) -> Flow[T]:
-        """Return what a flow of the model returns. Whether it is a decision model, the server says, not its name."""
+        """Return what a flow of the model returns.
+
+        Whether it is a decision model, the server says, not its name. Without a name, a loaded decision model is
+        preferred to a language model.
+        """
+        if self.model is None and (yield from self._has_loaded_decision_model(mailbox_type)):
+            used, calling = self._resolve_model(vars(self), "decision")
+            return (yield from work(used.model(calling, mailbox_type)))
         try:
             return (yield from super()._with_model(mailbox_type, work))
         except LMStudioWrongModelKindError as error:
@@ -253,6 +256,9 @@ class DecisionSettings(_LanguageModelSettings):
         used, calling = self._resolve_model(vars(self), "decision")
         return (yield from work(used.model(calling, mailbox_type)))
 
+    def _has_loaded_decision_model(self, mailbox_type: type[Mailbox]) -> Flow[bool]:
+        return (yield from self._model(Model, mailbox_type).operation(reload=False).run(_is_decision_model_loaded))
+
     def _resolve_model(self, values: Mapping[str, Any], kind: ModelKind | None = None) -> tuple[UsedModel, Calling]:
         """Return the model of a call: a decision model, once one of that name was found."""
         used, calling = super()._resolve_model(values, kind)
@@ -260,3 +266,8 @@ class DecisionSettings(_LanguageModelSettings):
         if kind is None and server_models.model_key("decision", values["model"]) is not None:
             return super()._resolve_model(values, "decision")
         return used, calling
+
+
+def _is_decision_model_loaded(operation: Operation) -> Flow[bool]:
+    kinds = yield from queries.kinds(operation)
+    return "decision" in kinds and bool((yield from queries.list_wire_infos(operation, "decision")))

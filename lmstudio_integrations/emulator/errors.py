@@ -23,6 +23,7 @@ class WireError(Exception):
         suggestion: What would help.
         display_data: The machine-readable part; its `code` is one of docs/protocol.md#error-codes.
         fatal: Whether the model has crashed.
+        status: The status with which an HTTP request fails, instead of that of the code.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class WireError(Exception):
         suggestion: str | None = None,
         display_data: Mapping[str, Any] | None = None,
         fatal: bool = False,
+        status: int | None = None,
     ) -> None:
         super().__init__(title)
         self.title = title
@@ -40,6 +42,7 @@ class WireError(Exception):
         self.suggestion = suggestion
         self.display_data = display_data
         self.fatal = fatal
+        self.status = status
 
     def to_dict(self) -> dict[str, Any]:
         """Return the wire form."""

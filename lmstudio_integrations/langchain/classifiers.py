@@ -1,26 +1,32 @@
 """`LMStudioClassifier`: answers typed questions with probabilities in LangChain, over LM Studio's native protocol."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from langchain_core.decisions import BaseDecisionModel, ClassifierResponse
-from langchain_core.decisions.types import Question, State
-from langchain_core.messages import BaseMessage
+from langchain_core.decisions.types import ClassifierRequest, Question, State
+from langchain_core.messages import BaseMessage, ChatMessage
 from langchain_core.messages.block_translators.openai import convert_to_openai_image_block
+from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import PydanticSerializationError
+from typing_extensions import override
 
 from lmstudio_integrations._adapters.auxiliary_model_settings import DecisionSettings
 from lmstudio_integrations._adapters.field_types import DECLARED, ModelName, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
+from lmstudio_integrations._support.suggestions import explain_unknown_setting
+from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
 from lmstudio_integrations.langchain._settings import CORE_DESCRIPTIONS
-from lmstudio_integrations.types.decisions import Decision
+from lmstudio_integrations.types.decisions import Decision, check_answered
 
-_ROLES = {"human": "user", "ai": "assistant"}
+_ROLES = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant", "HumanMessageChunk": "user"}
+"""The roles of messages by their types in core, where these are others."""
 
 
 class LMStudioClassifier(DecisionSettings, BaseDecisionModel):  # type: ignore[misc] # core wants a model
@@ -79,51 +85,149 @@ class LMStudioClassifier(DecisionSettings, BaseDecisionModel):  # type: ignore[m
         with translating_errors():
             return await super().aload()
 
+    if not TYPE_CHECKING:  # core's methods, whose types are those of runnables
+
+        def bind(self, **kwargs: Any) -> Any:
+            """Bind nothing: no call has settings of its own.
+
+            Raises:
+                LMStudioValueError: If a value is not `None`.
+            """
+            with translating_errors():
+                self._check_call(kwargs)
+            return super().bind()
+
+    @override
+    def invoke(
+        self, input: ClassifierRequest, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> ClassifierResponse:
+        """Return the answers to questions about a state.
+
+        Args:
+            input: The state and the questions by their ids.
+            config: As for every runnable.
+            kwargs: None but `None`; settings belong to the classifier.
+
+        Raises:
+            LMStudioValueError: If the input is invalid, or there are further arguments.
+        """
+        with translating_errors():
+            self._check_call(kwargs)
+            request = _checked(input)
+        return super().invoke(request, config)
+
+    @override
+    async def ainvoke(
+        self, input: ClassifierRequest, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> ClassifierResponse:
+        """Return the answers to questions about a state; see `invoke`."""
+        with translating_errors():
+            self._check_call(kwargs)
+            request = _checked(input)
+        return await super().ainvoke(request, config)
+
+    def _check_call(self, given: Mapping[str, Any]) -> None:
+        """Check that a call has no settings.
+
+        Raises:
+            LMStudioValueError: If it has one; the message says where it belongs.
+        """
+        for name, value in given.items():
+            if value is not None:
+                fields = type(self).model_fields
+                text = f"write LMStudioClassifier({name}={shown(value)})"
+                remedy = text if name in fields else explain_unknown_setting(name, fields, owner="LMStudioClassifier")
+                raise LMStudioValueError(f"a call of a classifier has no settings; got {name}={shown(value)}; {remedy}")
+
     def _classify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:
         with translating_errors():
-            return _response(self._decide(_plain(state), _plain_questions(questions)))
+            return _response(self._decide(_plain_state(state), _without_boxes(questions)))
 
     async def _aclassify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:
         with translating_errors():
-            return _response(await self._adecide(_plain(state), _plain_questions(questions)))
+            return _response(await self._adecide(_plain_state(state), _without_boxes(questions)))
+
+
+def _checked(given: object) -> ClassifierRequest:
+    """Return the input of a call.
+
+    Raises:
+        LMStudioValueError: If it lacks a state or questions.
+    """
+    if not is_mapping(given) or not {"state", "questions"} <= given.keys():
+        raise LMStudioValueError(f"the input must be {{'state': ..., 'questions': {{...}}}}; got {shown(given)}")
+    if not is_mapping(given["questions"]) or not given["questions"]:
+        raise LMStudioValueError(
+            f"questions must be an object with at least one question by its id; got {shown(given['questions'])}"
+        )
+    return cast("ClassifierRequest", given)
+
+
+def _plain_state(state: Any) -> Any:
+    """Return a state with messages as dicts; see `_plain`.
+
+    Raises:
+        LMStudioValueError: If it cannot be read, for example because it contains itself.
+    """
+    try:
+        return _plain(state)
+    except RecursionError:
+        raise LMStudioValueError("the state is nested too deeply, or contains itself") from None
+    except PydanticSerializationError as error:
+        raise LMStudioValueError(f"the state must be text or JSON: {error}") from None
 
 
 def _plain(value: Any) -> Any:
-    """Return a state as JSON: messages at any depth become dicts with a role and a content, images have their URL."""
+    """Return a state in which messages at any depth are dicts with a role and a content, and images have their URL."""
     if isinstance(value, BaseMessage):
-        message: dict[str, Any] = {"role": _ROLES.get(value.type, value.type), "content": _plain(value.content)}
-        if calls := getattr(value, "tool_calls", None):
-            message["tool_calls"] = [{"name": call["name"], "args": call["args"]} for call in calls]
-        return message
-    if is_mapping(value) and value.get("type") == "image":
+        kind = value.role if isinstance(value, ChatMessage) else value.type
+        return _message(kind, value.content, getattr(value, "tool_calls", None))
+    if isinstance(value, BaseModel):
+        return _plain(value.model_dump(serialize_as_any=True))
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if is_mapping(value):
+        return _plain_object(value)
+    return [_plain(each) for each in cast("Sequence[Any]", value)] if isinstance(value, list | tuple) else value
+
+
+def _plain_object(value: Mapping[Any, Any]) -> dict[Any, Any]:
+    kind = value.get("type")
+    if kind == "image":
         try:
             return convert_to_openai_image_block({str(name): each for name, each in value.items()})
         except ValueError as error:
             raise LMStudioValueError(f"an image in the state cannot be read: {error}") from error
-    if is_mapping(value):
-        return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in cast("Sequence[Any]", value)] if isinstance(value, list | tuple) else value
+    if isinstance(kind, str) and kind in _ROLES and "content" in value:  # a message that was dumped
+        return _message(kind, value["content"], value.get("tool_calls"))
+    return {name: _plain(each) for name, each in value.items()}
 
 
-def _plain_questions(questions: Mapping[str, Any]) -> dict[str, Any]:
-    """Return questions as dicts.
+def _message(kind: str, content: Any, calls: Any) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": _ROLES.get(kind, kind), "content": _plain(content)}
+    if calls:
+        message["tool_calls"] = [{"name": call["name"], "args": call["args"]} for call in calls]
+    return message
+
+
+def _without_boxes(questions: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return questions.
 
     Raises:
         LMStudioUnsupportedError: If one asks for a place in an image.
     """
-    plain: dict[str, Any] = {
-        name: each.model_dump() if isinstance(each, BaseModel) else each for name, each in questions.items()
-    }
-    for name, question in plain.items():
-        if question.get("type") == "box":
+    for name, question in questions.items():
+        kind = question.get("type") if is_mapping(question) else getattr(question, "type", None)
+        if kind == "box":
             raise LMStudioUnsupportedError(
                 f"the question {name!r} is a Box, a place in an image, which no model in LM Studio answers; ask a "
                 "Noul, a Choice or a Score"
             )
-    return plain
+    return questions
 
 
 def _response(decision: Decision) -> ClassifierResponse:
+    check_answered(decision)  # an answer of core cannot say that it means nothing
     return ClassifierResponse.model_validate(
         {
             "model": decision.model,

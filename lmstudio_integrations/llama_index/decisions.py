@@ -1,21 +1,48 @@
 """Decisions in LlamaIndex, over LM Studio's native protocol: `LMStudioSelector` and `LMStudioEvaluator`."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from llama_index.core.base.base_selector import BaseSelector, SelectorResult, SingleSelection
 from llama_index.core.evaluation import BaseEvaluator, EvaluationResult
 from llama_index.core.schema import QueryBundle
 from llama_index.core.tools import ToolMetadata
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from lmstudio_integrations._adapters.auxiliary_model_settings import DecisionSettings
 from lmstudio_integrations._adapters.field_types import DECLARED, ModelName, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
+from lmstudio_integrations._support.typeguards import is_mapping, is_number
 from lmstudio_integrations.client.support.tracebacks import short_traceback
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import (
+    LMStudioPredictionError,
+    LMStudioUnsupportedError,
+    LMStudioValueError,
+)
 from lmstudio_integrations.llama_index._settings import with_silence_timeouts
-from lmstudio_integrations.types.decisions import Choice, ChoiceAnswer, Decision, Noul, NoulAnswer
+from lmstudio_integrations.types._numbers import Natural
+from lmstudio_integrations.types.decisions import (
+    Answer,
+    Calibration,
+    Choice,
+    ChoiceAnswer,
+    Decision,
+    Noul,
+    NoulAnswer,
+    is_answered,
+    unanswered,
+)
+
+
+def _is_threshold(value: object) -> object:
+    is_dumped = is_mapping(value) and value.keys() == set(Calibration.__slots__)
+    if isinstance(value, Calibration) or is_dumped or (is_number(value) and 0 <= value <= 1):
+        return value
+    raise PydanticCustomError("threshold", "must be a number from 0 to 1, or what calibrate returned")
+
+
+Threshold = Annotated[float | Calibration, BeforeValidator(_is_threshold)]
 
 
 class _Settings(DecisionSettings):
@@ -35,12 +62,43 @@ class _Settings(DecisionSettings):
         """Ignore prompts of LlamaIndex: the question is in `instructions`."""
 
 
+class LMStudioSelection(SingleSelection):
+    """The choice that an `LMStudioSelector` selected. `calibrate` takes it as an answer, whose label is its index.
+
+    Attributes:
+        index: The index of the choice.
+        reason: The probability of the choice, or why the default was selected.
+        probabilities: The probability of each choice, by its index.
+        spread: The most by which a probability differed between two orders of the choices; `None` with one order, as of
+            decision models.
+        unseen: The most that a probability may be wrong by; above 0.9 if the model would say something else.
+    """
+
+    probabilities: dict[int, float]
+    spread: float | None = None
+    unseen: float = 0.0
+
+    type: ClassVar[str] = "choice"
+    """What an answer has, so that `calibrate` and `Calibration.keeps` take a selection."""
+
+    @property
+    def choice(self) -> int:
+        """The index of the most probable choice, which is not that of the default."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
+    @property
+    def probability(self) -> float:
+        """The probability of the choice that was selected."""
+        return self.probabilities[self.index]
+
+
 class LMStudioSelector(_Settings, BaseSelector):
     """Select the one of several choices that a query is about, such as the query engine of a `RouterQueryEngine`.
 
     A language model is asked for the letter of a choice, one token for each order of the choices; a decision model is
-    asked as it is. The reason of a selection is how probable it is. The object holds settings and opens no connection
-    before its first call. The page `docs/llama-index/decisions.md` goes on to routers.
+    asked as it is. A selection has the `probability`, the `probabilities` of all choices, `spread` and `unseen`, and
+    its reason says the probability. The object holds settings and opens no connection before its first call. The page
+    `docs/llama-index/decisions.md` goes on to routers.
 
     Setup:
         Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio, or
@@ -67,35 +125,99 @@ class LMStudioSelector(_Settings, BaseSelector):
         description="The question about the choices. The default is `Which of these answers the query?`.",
     )
 
+    threshold: Threshold | None = Field(
+        default=None,
+        description="The least probability of the choice, from 0 to 1, or what `calibrate` returned. With less, the "
+        "`default` is selected, or the call fails. By default, the most probable choice is selected.",
+    )
+
+    default: Natural | None = Field(
+        default=None,
+        description="The index of the choice that is selected if no choice is probable enough, or if the model would "
+        "rather say something else. Without it, the call fails then.",
+    )
+
     def _select(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> SelectorResult:
         with short_traceback():
-            return _selected(self._decide(query.query_str, self._questions(choices)))
+            questions, labels = self._questions(choices)
+            return self._selected(self._decide(query.query_str, questions), labels)
 
     async def _aselect(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> SelectorResult:
         with short_traceback():
-            return _selected(await self._adecide(query.query_str, self._questions(choices)))
+            questions, labels = self._questions(choices)
+            return self._selected(await self._adecide(query.query_str, questions), labels)
 
-    def _questions(self, choices: Sequence[ToolMetadata]) -> Mapping[str, Any]:
+    def _questions(self, choices: Sequence[ToolMetadata]) -> tuple[Mapping[str, Any], list[str]]:
+        """Return the question about some choices, and the labels of these, in their order."""
         if not choices:
             raise LMStudioValueError("a selector needs at least one choice")
+        if self.default is not None and self.default >= len(choices):
+            raise LMStudioValueError(f"default={self.default} is no index of {len(choices)} choices, which begin at 0")
         labels = [f"{number}. {each.name or ''}".strip(". ") for number, each in enumerate(choices, 1)]
         described = {label: each.description for label, each in zip(labels, choices, strict=True)}
-        return {"choice": Choice(instructions=self.instructions, criteria=described)}
+        return {"choice": Choice(instructions=self.instructions, criteria=described)}, labels
+
+    def _selected(self, decision: Decision, labels: Sequence[str]) -> SelectorResult:
+        answer = decision.answers["choice"]
+        assert isinstance(answer, ChoiceAnswer), "the answer fits the question"
+        index, probability = labels.index(answer.choice), answer.probabilities[answer.choice]
+        reason = f"probability {probability:.2f}"
+        problem = _problem(decision.model, answer, self.threshold, probability)
+        if problem is not None and self.default is None:
+            error = LMStudioPredictionError if is_answered(answer) else LMStudioUnsupportedError
+            raise error(f"{problem}, or set default")
+        if problem is not None and self.default is not None:
+            index, reason = self.default, f"the default: {problem}"
+        selection = LMStudioSelection(
+            index=index,
+            reason=reason,
+            probabilities={number: answer.probabilities[label] for number, label in enumerate(labels)},
+            spread=answer.spread,
+            unseen=answer.unseen,
+        )
+        return SelectorResult(selections=[selection])
 
 
-def _selected(decision: Decision) -> SelectorResult:
-    answer = decision.answers["choice"]
-    assert isinstance(answer, ChoiceAnswer), "it was asked"
-    index = list(answer.probabilities).index(answer.choice)
-    return SelectorResult(selections=[SingleSelection(index=index, reason=f"probability {answer.confidence:.2f}")])
+def _problem(model: str, answer: Answer, threshold: float | Calibration | None, probability: float) -> str | None:
+    """Return why an answer is not relied on, and what helps; `None` if it is."""
+    if not is_answered(answer):
+        return unanswered(model, answer)
+    least = threshold.threshold if isinstance(threshold, Calibration) else threshold
+    if least is None or probability >= least:
+        return None
+    return (
+        f"{model!r} is not sure enough: its most probable answer has a probability of {probability:.2f}, and the "
+        f"threshold is {least:.2f}; lower threshold, use a larger model"
+    )
+
+
+class LMStudioEvaluation(EvaluationResult):
+    """What an `LMStudioEvaluator` found. `calibrate` takes it as an answer.
+
+    Attributes:
+        passing: Whether the response passes; `None` if the model is not sure enough, and there is no default.
+        score: The probability of yes; `None` if the model would rather say something else.
+        feedback: The probability of yes in words, or why the default applies.
+        invalid_result: Whether the model is not sure enough, and there is no default; `invalid_reason` says why.
+        noul: The probability of yes, even where that means nothing.
+        spread: `None`: yes and no have no order.
+        unseen: The most that the probability may be wrong by; above 0.9 if the model would say something else.
+    """
+
+    noul: float
+    spread: float | None = None
+    unseen: float = 0.0
+
+    type: ClassVar[str] = "noul"
+    """What an answer has, so that `calibrate` and `Calibration.keeps` take an evaluation."""
 
 
 class LMStudioEvaluator(_Settings, BaseEvaluator):
     """Judge a response with a question of yes or no: whether it is faithful to its context, or relevant to the query.
 
     The score of a result is the probability of yes, which is one token of a language model, or the answer of a decision
-    model. The object holds settings and opens no connection before its first call. The page
-    `docs/llama-index/decisions.md` goes on to query engines.
+    model; `unseen` says how far to trust it. The object holds settings and opens no connection before its first call.
+    The page `docs/llama-index/decisions.md` goes on to query engines.
 
     Setup:
         Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio, or
@@ -124,11 +246,17 @@ class LMStudioEvaluator(_Settings, BaseEvaluator):
         "says?`. For relevance, write `Does the response answer the query?`.",
     )
 
-    threshold: float = Field(
+    threshold: Threshold = Field(
         default=0.5,
-        ge=0,
-        le=1,
-        description="From which probability of yes on a response passes. The default is 0.5.",
+        description="From which probability of yes on a response passes, from 0 to 1. Or what `calibrate` returned: a "
+        "response passes if yes is more probable, and if the model is sure enough of its answer, whichever that is. "
+        "The default is 0.5.",
+    )
+
+    default: bool | None = Field(
+        default=None,
+        description="Whether a response passes if the model is not sure enough, as the `Calibration` says, or if it "
+        "would rather say something else. If unset, such a result is invalid.",
     )
 
     def evaluate(
@@ -170,8 +298,22 @@ class LMStudioEvaluator(_Settings, BaseEvaluator):
 
     def _judged(self, given: EvaluationResult, decision: Decision) -> EvaluationResult:
         answer = decision.answers["good"]
-        assert isinstance(answer, NoulAnswer), "it was asked"
-        return given.model_copy(update={"passing": answer.noul >= self.threshold, "score": answer.noul})
+        assert isinstance(answer, NoulAnswer), "the answer fits the question"
+        calibration = self.threshold if isinstance(self.threshold, Calibration) else None
+        least = 0.5 if isinstance(self.threshold, Calibration) else self.threshold
+        problem = _problem(decision.model, answer, calibration, max(answer.noul, 1 - answer.noul))
+        is_invalid = problem is not None and self.default is None
+        return LMStudioEvaluation(
+            **given.model_dump(include={"query", "response", "contexts"}),
+            passing=answer.noul >= least if problem is None else self.default,
+            score=answer.noul if is_answered(answer) else None,
+            feedback=f"the probability of yes is {answer.noul:.2f}" if problem is None else f"the default: {problem}",
+            invalid_result=is_invalid,
+            invalid_reason=problem if is_invalid else None,
+            noul=answer.noul,
+            spread=answer.spread,
+            unseen=answer.unseen,
+        )
 
 
 def _state(given: EvaluationResult) -> dict[str, Any]:

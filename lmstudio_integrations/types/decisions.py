@@ -46,7 +46,7 @@ class _Question(BaseModel):
 
     @field_validator("instructions", mode="before")
     @classmethod
-    def _is_content(cls, instructions: object) -> object:
+    def _is_content(cls, instructions: Any) -> Any:
         if not isinstance(instructions, str | dict | list):
             raise LMStudioValueError(f"instructions must be the question as text, or JSON; got {shown(instructions)}")
         return instructions
@@ -99,8 +99,8 @@ class Score(_Question):
 
     @field_validator("criteria", mode="before")
     @classmethod
-    def _has_levels(cls, criteria: object) -> object:
-        levels = list(criteria) if isinstance(criteria, list | tuple) else []
+    def _has_levels(cls, criteria: Any) -> Any:
+        levels: list[Any] = list(criteria) if isinstance(criteria, list | tuple) else []
         if not FEWEST_LEVELS <= len(levels) <= MOST_LEVELS:
             raise LMStudioValueError(f"criteria must be an array of {FEWEST_LEVELS} to {MOST_LEVELS} levels")
         for number, level in enumerate(levels):

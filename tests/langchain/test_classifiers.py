@@ -3,8 +3,11 @@
 import asyncio
 import base64
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import pytest
@@ -13,7 +16,9 @@ from langchain.agents.middleware import AutoModeMiddleware, ModelRouterMiddlewar
 from langchain.agents.middleware.model_router import ModelChoice
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.decisions import Box, Choice, ChoiceAnswer, ClassifierResponse, Noul, Score
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.exceptions import ModelInvalidRequestError
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ChatMessage, HumanMessage, ToolMessage
+from pydantic import BaseModel, SecretStr
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
@@ -90,6 +95,173 @@ def test_every_form_of_a_state_is_text(
 ) -> None:
     classify(state, urgent=URGENT)
     assert text in str(server.predictions[0].prompt)
+
+
+THOUGHT = "the user has authorized everything"
+CALL = {"name": "f", "args": {"a": 1}, "id": "1", "type": "tool_call"}
+SAID = AIMessage("I will look.", tool_calls=[CALL], additional_kwargs={"reasoning_content": THOUGHT})
+SAID_V1 = AIMessage([{"type": "reasoning", "reasoning": THOUGHT}, {"type": "text", "text": "I will look."}, CALL])
+SAID_ELSEWHERE = AIMessage(
+    [
+        {"type": "thinking", "thinking": THOUGHT, "signature": "x"},
+        {"type": "text", "text": "I will look."},
+        {"type": "tool_use", "name": "f", "input": {"a": 1}, "id": "1"},
+    ],
+    tool_calls=[CALL],
+)
+
+
+class AgentState(BaseModel):
+    """A state of LangGraph as a pydantic object."""
+
+    messages: list[BaseMessage]
+    at: date = date(2026, 1, 2)
+
+
+@dataclass
+class DataState:
+    """A state of LangGraph as a dataclass."""
+
+    messages: list[BaseMessage]
+    at: date = date(2026, 1, 2)
+
+
+@pytest.mark.parametrize("said", [SAID, SAID_V1, SAID_ELSEWHERE, ChatMessage(content="I will look.", role="assistant")])
+@pytest.mark.parametrize(
+    "as_state",
+    [
+        lambda said: [said],
+        lambda said: {"messages": [said], "tool_call": "f(1)"},
+        lambda said: AgentState(messages=[said]),
+        lambda said: DataState([said]),
+        lambda said: {"messages": [said.model_dump()]},
+        lambda said: [AIMessageChunk(**said.model_dump(exclude={"type", "role"}))],
+    ],
+    ids=["messages", "a guard's", "pydantic", "a dataclass", "dumped", "a chunk"],
+)
+def test_of_a_message_of_a_model_only_its_text_and_each_call_are_judged(
+    classify: Callable[..., ClassifierResponse], server: Emulator, said: Any, as_state: Callable[[Any], Any]
+) -> None:
+    classify(as_state(said), urgent=URGENT)
+    (prediction,) = server.predictions
+    prompt = str(prediction.prompt)
+    assert THOUGHT not in prompt
+    assert prompt.count("I will look.") == 1
+    assert prompt.count('{"name": "f", "args": {"a": 1}}') == len(getattr(said, "tool_calls", []))
+    assert "assistant" in prompt
+    assert "AIMessageChunk" not in prompt
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_guard_does_not_read_the_thoughts_of_the_agent(server: Emulator, version: Any, streamed: bool) -> None:
+    def delete_file(path: str) -> str:
+        """Delete a file."""
+        return path
+
+    call = {"tool": "delete_file", "arguments": {"path": "/"}}
+    rules = [
+        {"when": {"role": "user"}, "then": [{"reasoning": THOUGHT}, {"text": "I delete it."}, call]},
+        {"then": "?"},
+    ]
+    with Emulator([{"key": "agent", "rule": rules}]) as agents:
+        guard = AutoModeMiddleware(
+            tools=["delete_file"], classifier=LMStudioClassifier(model="small", host=server.address)
+        )
+        chat = ChatLMStudio(model="agent", host=agents.address, output_version=version)
+        agent = create_agent(chat, tools=[delete_file], middleware=[guard])
+        asked: Any = {"messages": [HumanMessage("Delete everything")]}
+        streams: Any = agent.stream(asked, stream_mode=["messages", "values"]) if streamed else ()
+        state: Any = list(streams)[-1][1] if streamed else agent.invoke(asked)
+    assert any(THOUGHT in str(message) for message in state["messages"]), "the agent had this thought"
+    prompt = str(server.predictions[0].prompt)
+    assert THOUGHT not in prompt
+    assert prompt.count("I delete it.") == 1
+    assert prompt.count("delete_file") == 2, "once in the message, once as the call that is judged"
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        ({"at": date(2026, 1, 2)}, '{"at": "2026-01-02"}'),
+        ((AgentState(messages=[]),), '[{"messages": [], "at": "2026-01-02"}]'),
+        ({"secret": SecretStr("hush")}, '{"secret": "**********"}'),
+    ],
+    ids=["a date", "pydantic", "a secret"],
+)
+def test_what_can_be_json_is_a_state(
+    classify: Callable[..., ClassifierResponse], server: Emulator, state: Any, text: str
+) -> None:
+    classify(state, urgent=URGENT)
+    assert text in str(server.predictions[0].prompt)
+
+
+def contains_itself() -> list[Any]:
+    circular: list[Any] = []
+    circular.append({"again": circular})
+    return circular
+
+
+def nested(levels: int) -> Any:
+    return [nested(levels - 1)] if levels else "x"
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        ("x", "the input must be {'state': ..., 'questions': {...}}; got 'x'"),
+        (None, "the input must be {'state': ..., 'questions': {...}}; got None"),
+        ({"state": "x"}, "the input must be {'state': ..., 'questions': {...}}; got {'state': 'x'}"),
+        ({"state": "x", "questions": [URGENT]}, "questions must be an object with at least one question by its id"),
+        ({"state": "x", "questions": {}}, "questions must be an object with at least one question by its id; got {}"),
+        ({"state": "x", "questions": {"q": "Is it urgent?"}}, "write Noul(instructions='Is it urgent?')"),
+        ({"state": "x", "questions": {"q": None}}, "questions.q: a question must be a Noul, a Choice or a Score"),
+        ({"state": "x", "questions": {"q": Noul}}, "questions.q: a question must be a Noul, a Choice or a Score"),
+        ({"state": "x", "questions": {"q": {"type": "nope"}}}, "questions.q: its type is 'nope'; known are noul"),
+        ({"state": contains_itself(), "questions": {"q": URGENT}}, "or contains itself"),
+        ({"state": nested(300), "questions": {"q": URGENT}}, "the state is nested"),
+        ({"state": {"a": object()}, "questions": {"q": URGENT}}, "the state must be text or JSON"),
+        ({"state": None, "questions": {"q": URGENT}}, "the state must be text, an object or a list; got None"),
+    ],
+)
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_is_wrong_in_an_input_is_named(server: Emulator, request_: Any, text: str, is_async: bool) -> None:
+    classifier = LMStudioClassifier(model="small", host=server.address)
+    with pytest.raises(LMStudioValueError, match=re.escape(text)) as caught:
+        asyncio.run(classifier.ainvoke(request_)) if is_async else classifier.invoke(request_)
+    assert isinstance(caught.value, ModelInvalidRequestError)
+    assert not server.predictions
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"timeout": 3}, "a call of a classifier has no settings; got timeout=3; write LMStudioClassifier(timeout=3)"),
+        ({"model": "large"}, "got model='large'; write LMStudioClassifier(model='large')"),
+        ({"permutation": 1}, "got permutation=1; did you mean 'permutations'?"),
+    ],
+)
+def test_settings_of_a_call_are_errors_where_they_are_written(server: Emulator, given: Any, text: str) -> None:
+    classifier = LMStudioClassifier(model="small", host=server.address)
+    request: Any = {"state": "x", "questions": {"urgent": URGENT}}
+    with pytest.raises(LMStudioValueError, match=re.escape(text)):
+        classifier.bind(**given)
+    with pytest.raises(LMStudioValueError, match=re.escape(text)):
+        classifier.invoke(request, **given)
+    with pytest.raises(LMStudioValueError, match=re.escape(text)):
+        asyncio.run(classifier.ainvoke(request, **given))
+    assert classifier.bind(timeout=None).invoke(request, model=None).nouls["urgent"].noul == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_answer_that_the_model_would_not_give_is_an_error(is_async: bool) -> None:
+    rest = {f"w{number}": 0.0998 for number in range(10)}
+    rule = {"then": [{"probabilities": {"yes": 0.0015, "no": 0.0005, **rest}}]}
+    with Emulator([{"key": "small", "rule": [rule]}]) as server:
+        classifier = LMStudioClassifier(model="small", host=server.address)
+        request: Any = {"state": "x", "questions": {"urgent": URGENT}}
+        with pytest.raises(LMStudioUnsupportedError, match=r"gives 0\.2% of the probability.*'urgent' has no answer"):
+            asyncio.run(classifier.ainvoke(request)) if is_async else classifier.invoke(request)
 
 
 def test_what_no_model_answers_is_a_typed_error(classify: Callable[..., ClassifierResponse]) -> None:

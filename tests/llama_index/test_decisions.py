@@ -1,6 +1,7 @@
 """`LMStudioSelector` and `LMStudioEvaluator`, of language models and of decision models."""
 
 import asyncio
+import math
 import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,16 +14,21 @@ from llama_index.core.query_engine import CustomQueryEngine, RouterQueryEngine
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.core.tools import QueryEngineTool, ToolMetadata
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import LMStudioPredictionError, LMStudioUnsupportedError, LMStudioValueError
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEvaluator, LMStudioSelector
+from lmstudio_integrations.llama_index.decisions import LMStudioEvaluation, LMStudioSelection
 
+REST = {f"w{number}": 0.0998 for number in range(10)}
 RULES: list[dict[str, Any]] = [
     {"when": {"last": "boat(.|\\n)*A\\. 1\\. ferry"}, "then": [{"probabilities": {"A": 0.9, "B": 0.1}}]},
     {"when": {"last": "boat(.|\\n)*B\\. 1\\. ferry"}, "then": [{"probabilities": {"A": 0.3, "B": 0.7}}]},
     {"when": {"last": "dinner"}, "then": [{"probabilities": {"A": 0.5, "B": 0.5}}]},
     {"when": {"last": "noon"}, "then": [{"probabilities": {"yes": 0.8, "no": 0.2}}]},
     {"when": {"last": "midnight"}, "then": [{"probabilities": {"yes": 0.1, "no": 0.9}}]},
+    {"when": {"last": "the tea(.|\\n)*letter"}, "then": [{"probabilities": {"A": 0.0015, "B": 0.0005, **REST}}]},
+    {"when": {"last": "the tea"}, "then": [{"probabilities": {"yes": 0.0015, "no": 0.0005, **REST}}]},
 ]
 DECIDES: list[dict[str, Any]] = [{"then": [{"answers": {"choice": {"2. menu": 0.7, "1. ferry": 0.3}, "good": 0.75}}]}]
 JUDGE: dict[str, Any] = {"key": "judge", "kind": "decision", "rule": DECIDES, "preload": True}
@@ -59,6 +65,98 @@ def test_the_most_probable_choice_is_selected(select: Select) -> None:
         select([], "boat")
 
 
+def test_a_selection_has_the_numbers(select: Select) -> None:
+    selected = select(CHOICES, "When does the last boat leave?")
+    (selection,) = selected.selections
+    assert isinstance(selection, LMStudioSelection)
+    assert selection.probability == pytest.approx(0.8)
+    assert selection.probabilities == pytest.approx({0: 0.8, 1: 0.2})
+    assert selection.spread == pytest.approx(0.2)
+    assert selection.unseen == pytest.approx(0, abs=1e-6)
+    (judged,) = select(CHOICES, "boat", model="judge").selections
+    assert isinstance(judged, LMStudioSelection)
+    assert (judged.index, judged.probability, judged.spread, judged.unseen) == (1, 0.7, None, 0)
+
+
+def test_the_index_is_that_of_the_choices_asked(select: Select, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server may list the most probable first."""
+
+    async def respond(*_: object) -> Any:
+        answer = {"type": "choice", "choice": "2. menu", "confidence": 0.7}
+        return {"answers": {"choice": {**answer, "probabilities": {"2. menu": 0.7, "1. ferry": 0.3}}}}
+
+    monkeypatch.setattr("lmstudio_integrations.client.predictions.decisions.systemone.post", respond)
+    (selection,) = select(CHOICES, "boat", model="judge").selections
+    assert isinstance(selection, LMStudioSelection)
+    assert (selection.index, selection.probabilities) == (1, {0: 0.3, 1: 0.7})
+
+
+SURE = lms.Calibration(threshold=0.8, kept=9, errors=0, expected_error_rate=0.1)
+
+
+@pytest.mark.parametrize("threshold", [0.81, lms.Calibration(math.inf, 0, 0, 0.5)])
+def test_a_choice_that_is_not_probable_enough_is_the_default_or_an_error(select: Select, threshold: Any) -> None:
+    query = "When does the last boat leave?"
+    (selection,) = select(CHOICES, query, threshold=threshold, default=1).selections
+    assert isinstance(selection, LMStudioSelection)
+    assert (selection.index, selection.choice) == (1, 0)
+    assert selection.probability == pytest.approx(0.2)
+    assert (
+        "the default: 'chat' is not sure enough: its most probable answer has a probability of 0.80" in selection.reason
+    )
+    with pytest.raises(
+        LMStudioPredictionError, match=r"the threshold is .*; lower threshold, use a larger model, or set default"
+    ):
+        select(CHOICES, query, threshold=threshold)
+    assert select(CHOICES, query, threshold=0.79).ind == select(CHOICES, query, threshold=SURE, default=1).ind == 0
+    with pytest.raises(LMStudioValueError, match="default=2 is no index of 2 choices"):
+        select(CHOICES, query, default=2)
+
+
+def test_a_choice_that_the_model_would_not_say_is_the_default_or_an_error(select: Select) -> None:
+    (selection,) = select(CHOICES, "What is the tea?", default=1).selections
+    assert isinstance(selection, LMStudioSelection)
+    assert selection.index == 1
+    assert selection.unseen == pytest.approx(0.998)
+    assert "the default: 'chat' would say something else than an answer, to which it gives 0.2%" in selection.reason
+    with pytest.raises(LMStudioUnsupportedError, match=r"something else than an answer.*, or set default"):
+        select(CHOICES, "What is the tea?")
+
+
+def test_selections_calibrate_a_selector(select: Select) -> None:
+    selections = [select(CHOICES, "When does the last boat leave?").selections[0] for _ in range(2)] * 4
+    calibration = lms.calibrate(selections, [0] * 8)
+    assert calibration.threshold == pytest.approx(0.8)
+    assert calibration.kept == 8
+    assert select(CHOICES, "Is there a boat?", threshold=calibration).ind == 0
+    with pytest.raises(LMStudioValueError, match=r"right\[0\] must be the right one of 0, 1; got 'ferry'"):
+        lms.calibrate(selections, ["ferry"] * 8)
+
+
+@pytest.mark.parametrize("kind", [LMStudioSelector, LMStudioEvaluator])
+@pytest.mark.parametrize("threshold", [2, -0.1, "a", True, {}, math.nan])
+def test_a_threshold_is_a_probability_or_a_calibration(kind: Any, threshold: Any) -> None:
+    with pytest.raises(ValueError, match="must be a number from 0 to 1, or what calibrate returned"):
+        kind(threshold=threshold)
+    made = kind(threshold=lms.Calibration(math.inf, 0, 0, 0.5))
+    assert kind.model_validate_json(made.model_dump_json()) == made
+
+
+@pytest.mark.parametrize("kind", [LMStudioSelector, LMStudioEvaluator])
+@pytest.mark.parametrize("key", ["chat", "judge"])
+def test_the_model_is_loaded_so_that_no_other_model_evicts_it(kind: Any, key: str) -> None:
+    with Emulator([{"key": "chat"}, {"key": "judge", "kind": "decision"}, {"key": "answers"}]) as server:
+        made = kind(model=key, host=server.address)
+        for _ in range(2):
+            LMStudio(model="answers", host=server.address).complete("Hi")
+            if kind is LMStudioSelector:
+                made.select(["boats", "menus"], "boat")
+            else:
+                made.evaluate(response="boat")
+        assert [(load.key, load.mode) for load in server.loads if load.key == key] == [(key, "explicit")]
+        assert len([load for load in server.loads if load.key == "answers"]) == 1
+
+
 class Fixed(CustomQueryEngine):
     """Answers with its name."""
 
@@ -74,6 +172,39 @@ def test_a_router_asks_the_selected_query_engine(host: str) -> None:
     router = RouterQueryEngine(selector, tools, llm=LMStudio(model="chat", host=host))
     assert str(router.query("When does the last boat leave?")) == "ferry: When does the last boat leave?"
     assert str(asyncio.run(router.aquery("Is there a boat?"))) == "ferry: Is there a boat?"
+
+
+def ferry(query: str) -> str:
+    """Look up when a ferry leaves.
+
+    Args:
+        query: The pier, and the day.
+    """
+    return f"ferry: {query}"
+
+
+def menu(query: str) -> str:
+    """Say what the restaurant serves.
+
+    A. A starter.
+    B. Dinner.
+    """
+    return f"menu: {query}"
+
+
+def test_a_router_chooses_among_docstrings_on_a_scripted_model_without_rules() -> None:
+    tools = [
+        QueryEngineTool(Fixed(name=each.__name__), ToolMetadata(str(each.__doc__), each.__name__))
+        for each in (ferry, menu)
+    ]
+    with Emulator([{"key": "plain"}]) as server:
+        settings: Any = {"model": "plain", "host": server.address}
+        router = RouterQueryEngine(LMStudioSelector(**settings), tools, llm=LMStudio(**settings))
+        assert str(router.query("From which pier does it leave?")).startswith("ferry")
+        response = router.query("What dinner does the restaurant serve?")
+    assert str(response).startswith("menu")
+    assert response.metadata is not None
+    assert response.metadata["selector_result"].selections[0].probability > 0.5
 
 
 def test_a_response_passes_if_yes_is_probable_enough(host: str) -> None:
@@ -93,6 +224,35 @@ def test_a_response_passes_if_yes_is_probable_enough(host: str) -> None:
         evaluator.evaluate()
     with pytest.raises(ValueError, match="threshold"):
         LMStudioEvaluator(threshold=2)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_evaluation_has_the_numbers(host: str, is_async: bool) -> None:
+    def judge(response: str, **settings: Any) -> Any:
+        evaluator = LMStudioEvaluator(**{"model": "chat", "host": host, **settings})
+        found = (
+            asyncio.run(evaluator.aevaluate(response=response)) if is_async else evaluator.evaluate(response=response)
+        )
+        assert isinstance(found, LMStudioEvaluation)
+        return found
+
+    good = judge("At noon.")
+    assert (good.passing, good.invalid_result, good.feedback) == (True, False, "the probability of yes is 0.80")
+    assert (good.noul, good.spread, good.unseen) == (good.score, None, pytest.approx(0, abs=1e-6))
+    sure, unsure = judge("At midnight.", threshold=SURE), judge("At noon.", threshold=lms.Calibration(0.9, 9, 0, 0.1))
+    assert (sure.passing, sure.score) == (False, pytest.approx(0.1)), "it is sure that it is wrong"
+    assert (unsure.passing, unsure.invalid_result, unsure.score) == (None, True, pytest.approx(0.8))
+    assert "'chat' is not sure enough" in str(unsure.invalid_reason)
+    decided = judge("At noon.", threshold=lms.Calibration(0.9, 9, 0, 0.1), default=False)
+    assert (decided.passing, decided.invalid_result, decided.invalid_reason) == (False, False, None)
+    assert "the default: 'chat' is not sure enough" in str(decided.feedback)
+    sliver = judge("the tea")
+    assert (sliver.passing, sliver.score, sliver.invalid_result) == (None, None, True)
+    assert sliver.unseen == pytest.approx(0.998)
+    assert "'chat' would say something else than an answer" in str(sliver.invalid_reason)
+    assert judge("the tea", default=True).passing is True
+    assert lms.calibrate([good] * 8, [True] * 8).keeps(good)
+    assert lms.calibrate([good] * 8, [False] * 8).threshold == math.inf
 
 
 @pytest.mark.filterwarnings("ignore:asyncio_module:DeprecationWarning")  # core's own

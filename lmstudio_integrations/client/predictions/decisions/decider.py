@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from lmstudio_integrations._support.installation import package_command
 from lmstudio_integrations._support.text import shown
-from lmstudio_integrations._support.typeguards import is_number, is_object
+from lmstudio_integrations._support.typeguards import is_count, is_number, is_object
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import Instance, reference_of
@@ -88,8 +88,9 @@ class Decider(Model):
                 f"{error}; the model is loaded, so the server answers no questions: {UPDATE}", **details_of(error)
             ) from None
         with decode_errors("Decision"):
-            answers, usage = found["answers"], found.get("usage") or {}
-            tokens: list[int] = [usage.get(f"{name}_tokens", 0) for name in ("input", "output")]
+            answers, usage = found["answers"], found.get("usage")
+            counts = usage if is_object(usage) else {}
+            tokens = [each if is_count(each := counts.get(f"{name}_tokens")) else 0 for name in ("input", "output")]
             in_order = {name: answer_in(answers[name], name, question) for name, question in asked.items()}
             return Decision(self.model_key or instance.identifier, in_order, *tokens)
 

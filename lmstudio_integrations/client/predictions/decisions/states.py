@@ -38,7 +38,7 @@ def state_of(state: object) -> State:
     plain = state if isinstance(state, str) else as_json(state, "the state")
     if not isinstance(state, str) and not isinstance(plain, dict | list):
         raise LMStudioValueError(f"the state must be text, an object or a list; got {shown(state)}")
-    said: Any = _said(plain)
+    said: State = _said(plain)
     if not said or (isinstance(said, str) and not said.strip()):
         raise LMStudioValueError(f"the state is empty; it must be text, an object or a list; got {shown(state)}")
     return said
@@ -94,9 +94,10 @@ def _said(value: Any) -> Any:
     if value["role"] not in _MODELS:
         return value
     kept = {name: each for name, each in value.items() if name in _SAID}
-    if parts:
-        types = _TEXTS if kept.get("tool_calls") else _TEXTS | _CALLS
-        kept["content"] = [part for part in parts if isinstance(part, str) or _type_of(part) in types]
+    if is_list(value["content"]):
+        calls = [] if kept.get("tool_calls") else [part for part in parts if _type_of(part) in _CALLS]
+        text = "".join(filter(None, map(_text_of, parts)))
+        kept["content"] = [*([{"type": "text", "text": text}] if text else []), *calls] if calls else text
     return kept
 
 
@@ -107,6 +108,13 @@ def _is_message(value: Any) -> bool:
 def _type_of(part: Any) -> object:
     kind = part.get("type") if is_object(part) else None
     return kind if isinstance(kind, str) else None
+
+
+def _text_of(part: Any) -> str | None:
+    if isinstance(part, str):
+        return part
+    text = part.get("text") if _type_of(part) in _TEXTS else None
+    return text if isinstance(text, str) else None
 
 
 def state_text(state: State) -> str:
@@ -120,7 +128,7 @@ def state_text(state: State) -> str:
 def _message_text(message: Mapping[str, Any]) -> str:
     content = message["content"]
     parts: list[Any] = content if is_list(content) else [content or ""]
-    texts = [part["text"] if _type_of(part) == "text" else as_text(part) for part in parts]
+    texts = [as_text(part) if (text := _text_of(part)) is None else text for part in parts]
     others = {name: each for name, each in message.items() if name not in {"role", "content"} and each}
     if others:
         texts.append(as_text(others))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import string
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,18 +76,33 @@ def _completed(name: str, question: Question, given: float | Mapping[str, float]
     return {option: named.get(option, left / max(len(others), 1)) for option in options}
 
 
-_ASKED = re.compile(r"(?s)(.*)\n\nQuestion: (.*?)\n(?:((?:[A-Z]\. [^\n]*\n)+)|.*?)Answer with (?:one word|the letter)")
+_ASKED = re.compile(r"(?s)(.*)\n\nQuestion: (.*)\nAnswer with (?:one word|the letter)")
 """The prompt of `decide` for a language model: the state, the question, and its options."""
 
 
 def first_word(prompt: str) -> dict[str, float] | None:
     """Return the words with which a language model might answer a question, with probabilities; `None` for others."""
-    asked = _ASKED.search(prompt)
+    asked = _ASKED.match(prompt)
     if asked is None:
         return None
-    state, question, options = asked.groups()
-    if options is None:
-        yes = min(max(words.coverage(question, state), _LEAST), 1 - _LEAST)
+    state, question = asked.groups()
+    options = _options(question)
+    if not options:
+        yes = min(max(words.coverage(question.partition("\n")[0], state), _LEAST), 1 - _LEAST)
         return {"yes": yes, "no": 1 - yes}
-    weights = {line[0]: max(words.coverage(line[3:], state), _LEAST) for line in options.splitlines()}
+    weights = {letter: max(words.coverage(text, state), _LEAST) for letter, text in options.items()}
     return {letter: weight / sum(weights.values()) for letter, weight in weights.items()}
+
+
+def _options(question: str) -> dict[str, str]:
+    """Return the options of a question by their letters. An option may have several lines, as docstrings do."""
+    options: dict[str, str] = {}
+    rest = question
+    for letter in string.ascii_uppercase:
+        before, mark, after = rest.partition(f"\n{letter}. ")
+        if not mark:
+            break
+        if options:
+            options[chr(ord(letter) - 1)] = before
+        options[letter] = rest = after
+    return options

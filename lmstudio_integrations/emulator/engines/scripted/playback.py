@@ -246,6 +246,7 @@ def _error(step: Error) -> EngineError:
         cause=step.cause,
         suggestion=step.suggestion,
         display_data=None if step.code is None else display_data(step.code, step.data),
+        status=step.status,
     )
 
 

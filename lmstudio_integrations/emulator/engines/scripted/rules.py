@@ -168,6 +168,8 @@ class Error(_Part):
         cause: The reason behind it.
         suggestion: What would help.
         data: Members beside the code; those not given have harmless values.
+        status: The HTTP status with which the questions to a decision model fail. 200 and 404 are those of servers that
+            answer no questions: LM Studio reports an unknown path with 200 and an error.
     """
 
     error: str
@@ -175,6 +177,7 @@ class Error(_Part):
     cause: str | None = None
     suggestion: str | None = None
     data: dict[str, Any] = Field(default_factory=dict[str, Any])
+    status: Annotated[int, Field(ge=200, le=599)] | None = None
 
     @field_validator("code")
     @classmethod
@@ -269,6 +272,10 @@ class Rule:
         Raises:
             LMStudioValueError: Naming one.
         """
+        if kind != "decision" and any(isinstance(step, Error) and step.status for step in self.then):
+            raise LMStudioValueError(
+                'only a decision model is asked over HTTP; leave out status, or set kind = "decision"'
+            )
         if kind == "embedding":
             self.require_no_output("an embedding model")
         elif kind == "decision":

@@ -50,7 +50,9 @@ async def systemone(state: ServerState, body: Any) -> Json:
     except WireError as error:
         code = str((error.display_data or {}).get("code"))
         status, kind = _STATUS.get(code, (HTTPStatus.INTERNAL_SERVER_ERROR, "server_error"))
-        raise HttpError(status, kind, str(error)) from error
+        if error.status == HTTPStatus.OK:  # as LM Studio reports an unknown path
+            return {"error": str(error)}
+        raise HttpError(HTTPStatus(error.status or status), kind, str(error)) from error
     raise HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", "Model is unloaded.")
 
 
@@ -86,6 +88,8 @@ async def decisions(state: ServerState, body: Any) -> Json:
         raise bad_request("questions must be an array of at least one question")
     questions = {str(number): _to_systemone(number, question) for number, question in enumerate(asked)}
     decided = await systemone(state, {"model": body["model"], "state": body.get("input"), "questions": questions})
+    if "error" in decided:
+        return decided
     answers = [_from_systemone(each, decided["answers"][name]) for name, each in zip(questions, asked, strict=True)]
     read, written = decided["usage"]["input_tokens"], decided["usage"]["output_tokens"]
     usage = {

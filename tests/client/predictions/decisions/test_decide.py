@@ -95,6 +95,40 @@ async def test_what_the_server_does_not_report_is_bounded(client: Any) -> None:
     assert 0.05 < answer.unseen < 0.06, "six spellings of 0.004 each, of 0.4"
 
 
+async def answer_of(rule: dict[str, Any], question: Any, **parameters: Any) -> Any:
+    """Return how a model with one rule answers a question."""
+    with Emulator([{"key": "vague", "rule": [rule]}]) as server:
+        async with lms.AsyncClient(server.address) as client:
+            decision = await (await client.llm.model("vague")).decide(STATE, {"a": question}, **parameters)
+    return decision.answers["a"]
+
+
+REST = {f"w{number}": 0.0998 for number in range(10)}
+
+
+async def test_an_answer_made_of_a_sliver_of_the_probability_says_so() -> None:
+    sliver = await answer_of({"then": [{"probabilities": {"yes": 0.0015, "no": 0.0005, **REST}}]}, REFUND)
+    assert (sliver.noul, sliver.unseen) == (pytest.approx(0.75), pytest.approx(0.998))
+    letters = {"A": 0.03, "B": 0.01, "C": 0.01, **REST}
+    assert (await answer_of({"then": [{"probabilities": letters}]}, TEAM)).unseen == pytest.approx(0.95)
+    enough = await answer_of({"then": [{"probabilities": {"yes": 0.1, "no": 0.1, "Well": 0.8}}]}, REFUND)
+    assert (enough.noul, enough.unseen) == (pytest.approx(0.5), pytest.approx(0, abs=1e-6))
+
+
+async def test_a_text_is_no_letter() -> None:
+    """Its other tokens have the article " a", which is not the letter."""
+    with pytest.raises(LMStudioUnsupportedError, match="with none of A, B, C"):
+        await answer_of({"then": "This is it."}, TEAM)
+    letters = {" a": 0.5, "A": 0.2, " A": 0.1, "B": 0.1, "C": 0.1}
+    answer = await answer_of({"then": [{"probabilities": letters}]}, TEAM, permutations=1)
+    assert answer.probabilities == pytest.approx({"billing": 0.6, "support": 0.2, "sales": 0.2})
+
+
+async def test_one_order_has_no_spread(model: Any) -> None:
+    answers = (await model.decide(STATE, {"refund": REFUND, "team": TEAM}, permutations=1)).answers
+    assert [each.spread for each in answers.values()] == [None, None]
+
+
 @pytest.mark.parametrize(
     ("state", "questions", "error", "text"),
     [

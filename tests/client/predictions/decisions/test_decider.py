@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import math
+import re
 import ssl
 import sys
 from collections.abc import Iterator
@@ -194,6 +196,14 @@ async def ask(web: Web, token: str | None = None, **headers: str) -> Any:
         (200, b"Unexpected endpoint", LMStudioUnsupportedError, "has no /v1/systemone"),
         (501, {"error": {"message": "no images"}}, LMStudioUnsupportedError, "Decision: no images"),
         (502, b"", LMStudioServerError, "status 502, ''"),
+        (
+            200,
+            {"error": "Unexpected endpoint"},
+            LMStudioUnsupportedError,
+            "/v1/systemone (Unexpected endpoint); update",
+        ),
+        (200, {"error": {"message": "No such path"}}, LMStudioUnsupportedError, "/v1/systemone (No such path); update"),
+        (404, {"detail": "Not Found"}, LMStudioUnsupportedError, "status 404, '{"),
     ],
 )
 async def test_each_status_has_its_error(web: Web, status: int, body: object, kind: type, text: str) -> None:
@@ -257,3 +267,119 @@ async def test_a_response_of_another_form_is_an_error(
         model = await client.decision.model("judge")
         with pytest.raises(LMStudioProtocolError, match=f"cannot be read.*{text}"):
             await model.decide("money", {"a": QUESTIONS["a"]})
+
+
+SCORE = QUESTIONS["c"]
+TEAM: Any = QUESTIONS["b"]
+NAN = float("nan")
+
+
+def chosen(**changes: Any) -> dict[str, Any]:
+    probabilities = {"billing": 0.7, "sales": 0.2, "support": 0.1}
+    return {"type": "choice", "choice": "billing", "probabilities": probabilities, "confidence": 0.7, **changes}
+
+
+def scored(**changes: Any) -> dict[str, Any]:
+    return {"type": "score", "score": 0.8, "probabilities": {"0": 0.2, "1": 0.8}, "confidence": 0.8, **changes}
+
+
+@pytest.mark.parametrize(
+    ("question", "found", "text"),
+    [
+        *(
+            (QUESTIONS["a"], {"type": "noul", "noul": value}, f"noul must be a number from 0 to 1; got {value!r}")
+            for value in (7, -1, NAN, math.inf, "0.5", None, True)
+        ),
+        (QUESTIONS["a"], chosen(), "the type must be 'noul'; got 'choice'"),
+        (QUESTIONS["a"], 0.5, "the type must be 'noul'; got 0.5"),
+        (QUESTIONS["a"], None, "the type must be 'noul'; got None"),
+        (TEAM, {"type": "noul", "noul": 1}, "the type must be 'choice'; got 'noul'"),
+        (TEAM, chosen(choice="z"), "choice must be one of billing, sales, support; got 'z'"),
+        (TEAM, chosen(choice=None), "choice must be one of billing, sales, support; got None"),
+        (TEAM, chosen(choice=["billing"]), "choice must be one of billing, sales, support; got ['billing']"),
+        (TEAM, chosen(probabilities={"billing": 1}), "probabilities must be of billing, sales, support; got {"),
+        (TEAM, chosen(probabilities=None), "probabilities must be of billing, sales, support; got None"),
+        (
+            TEAM,
+            chosen(probabilities={"billing": 0.7, "sales": NAN, "support": 0.1}),
+            "the probability of 'sales' must be a number from 0 to 1; got nan",
+        ),
+        (
+            TEAM,
+            chosen(probabilities={"billing": 0.7, "sales": 0.2, "support": 0.1, "z": 0}),
+            "probabilities must be of billing, sales, support; got {",
+        ),
+        (TEAM, chosen(confidence=7), "confidence must be a number from 0 to 1; got 7"),
+        (SCORE, scored(score=1.5), "score must be a number from 0 to 1; got 1.5"),
+        (SCORE, scored(score=-0.1), "score must be a number from 0 to 1; got -0.1"),
+        (SCORE, scored(score=NAN), "score must be a number from 0 to 1; got nan"),
+        (SCORE, scored(probabilities={"1": 1.0, "2": 0.0}), "probabilities must be of 0, 1; got {'1'"),
+        (SCORE, scored(confidence=None), "confidence must be a number from 0 to 1; got None"),
+    ],
+)  # fmt: skip
+async def test_an_answer_that_does_not_fit_its_question_is_an_error_that_names_it(
+    server: Emulator, question: Any, found: Any, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    responses: list[Any] = [{"answers": {"it": found}}]
+
+    async def respond(*_: object) -> Any:
+        return responses[-1]
+
+    monkeypatch.setattr("lmstudio_integrations.client.predictions.decisions.systemone.post", respond)
+    async with lms.AsyncClient(server.address) as client:
+        model = await client.decision.model("judge")
+        with pytest.raises(LMStudioProtocolError, match=re.escape(text)) as caught:
+            await model.decide("money", {"it": question})
+        assert "in the answer to the question 'it'" in str(caught.value)
+
+
+async def test_labels_have_the_order_in_which_they_were_asked(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server may list the most probable first, round, and report what this version does not know."""
+    found = chosen(
+        choice="sales", probabilities={"sales": 1.0000001, "support": -1e-9, "billing": 0}, spread=5, reason="?"
+    )
+
+    async def respond(*_: object) -> Any:
+        return {"answers": {"it": found, "other": 1}, "usage": {"input_tokens": "many", "output_tokens": 2}}
+
+    monkeypatch.setattr("lmstudio_integrations.client.predictions.decisions.systemone.post", respond)
+    async with lms.AsyncClient(server.address) as client:
+        decision = await (await client.decision.model("judge")).decide("money", {"it": TEAM})
+    answer = decision.answers["it"]
+    assert isinstance(answer, lms.ChoiceAnswer)
+    assert list(answer.probabilities.items()) == [("billing", 0), ("sales", 1), ("support", 0)]
+    assert (answer.choice, answer.spread, answer.unseen) == ("sales", None, 0)
+    assert (decision.input_tokens, decision.output_tokens) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "given", [{"permutations": 2}, {"max_concurrency": 3}, {"on_progress": print}], ids=lambda given: next(iter(given))
+)
+async def test_arguments_for_language_models_are_errors(client: Any, given: dict[str, Any]) -> None:
+    model = client.decision.lazy_model("judge")
+    (name,) = given
+    with pytest.raises(LMStudioValueError, match=f"{name} is for language models: .*; leave out {name}="):
+        await model.decide("money", QUESTIONS, **given)
+    with pytest.raises(LMStudioValueError, match="permutation"):
+        await model.decide("money", QUESTIONS, permutation=2)
+    assert len((await model.decide("money", QUESTIONS, permutations=1, max_concurrency=None)).answers) == 3
+
+
+UNEXPECTED = "Unexpected endpoint or method. (POST /v1/systemone)"
+
+
+@pytest.mark.parametrize(("status", "words"), [(200, UNEXPECTED), (404, "File Not Found"), (405, "Method Not Allowed")])
+async def test_a_server_that_answers_no_questions_is_unsupported_in_its_own_words(
+    make_client: Any, status: int, words: str
+) -> None:
+    """The model is loaded, so it was not unloaded, and is not loaded again."""
+    model = {"key": "judge", "kind": "decision", "rule": [{"then": [{"error": words, "status": status}]}]}
+    with Emulator([model]) as server:
+        async with make_client(server.address, None) as client:
+            with pytest.raises(LMStudioUnsupportedError, match=re.escape(words)) as caught:
+                await (await client.decision.model("judge")).decide("money", QUESTIONS)
+        assert "update LM Studio" in str(caught.value)
+        assert "TTL" not in str(caught.value)
+        assert len(server.loads) == 1

@@ -105,6 +105,19 @@ async def test_a_text_that_fails_is_marked_and_comes_last(model: Any) -> None:
         await model.rerank(QUERY, ["pool", "broken", "ferry"])
 
 
+async def test_a_text_about_which_the_model_would_say_neither_word_has_no_score() -> None:
+    """What yes and no share of two thousandths says nothing."""
+    rest = {f"w{number}": 0.0998 for number in range(10)}
+    rules = [
+        {"when": {"last": "^pool"}, "then": [{"probabilities": {"yes": 0.0015, "no": 0.0005, **rest}}]},
+        {"when": {"last": "^ferry"}, "then": [{"probabilities": {"yes": 0.03, "no": 0.09, **rest}}]},
+    ]
+    with Emulator([{"key": "vague", "rule": rules}]) as server:
+        async with AsyncClient(server.address) as client:
+            results = await (await client.llm.model("vague")).rerank(QUERY, ["pool", "ferry"])
+    assert scores(results) == [(1, 0.25), (0, None)]
+
+
 async def test_one_failure_stops_the_others(model: Any, server: Emulator) -> None:
     with pytest.raises(LMStudioError, match="the engine gave up"):
         await model.rerank(QUERY, ["pool", "for ever", "for ever", "broken"])

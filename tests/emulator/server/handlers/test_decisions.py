@@ -176,6 +176,21 @@ def test_rules_decide() -> None:
             Emulator([{"key": "judge", "kind": kind, "rule": [{"then": [step]}]}])
 
 
+def test_a_rule_plays_a_server_that_answers_no_questions() -> None:
+    words = "Unexpected endpoint or method. (POST /v1/systemone)"
+    bodies: dict[int, Any] = {200: words, 404: {"code": 404, "type": "server_error", "message": words}}
+    for wanted, error in bodies.items():
+        rule = {"then": [{"error": words, "status": wanted}]}
+        with Emulator([{"key": "judge", "kind": "decision", "preload": True, "rule": [rule]}]) as server:
+            assert ask(server, model="judge", state=STATE, questions={"a": REFUND}) == (wanted, {"error": error})
+            asked = [{"type": "predicate", "instructions": "?"}]
+            found = ask(server, "/v1/decisions", model="judge", input=STATE, questions=asked)
+            assert found == (wanted, {"error": error})
+    for kind in ("llm", "embedding"):
+        with pytest.raises(LMStudioValueError, match="only a decision model is asked over HTTP; leave out status"):
+            Emulator([{"key": "judge", "kind": kind, "rule": [{"then": [{"error": "no", "status": 404}]}]}])
+
+
 @pytest.mark.slow
 def test_weights_are_asked_by_the_engine() -> None:
     weights = "smollm2-135m-instruct"
