@@ -7,7 +7,6 @@ importing the package is cheap and never imports a framework.
 The public names stand in `_EXPORTS`. Type checkers read `__init__.pyi`, which `python -m tools.stub` writes from it.
 """
 
-import sys
 from importlib import import_module
 from typing import Any
 
@@ -85,11 +84,13 @@ _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in nam
 __all__ = list(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll] - others read the stub
 
 _MODULE_OF["__version__"] = "._support.environment"
+_COUNTERPARTS = {"LMStudio": "ChatLMStudio", "LMStudioEmbedding": "LMStudioEmbeddings"}
+"""Names of the adapters of LlamaIndex, and those of LangChain that are here."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+        raise import_module("._support.installation", __name__).unknown_name(__name__, _MODULE_OF, name, _COUNTERPARTS)
     value = getattr(import_module(_MODULE_OF[name], __name__), name)
     globals()[name] = value
     return value

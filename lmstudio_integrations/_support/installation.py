@@ -7,15 +7,19 @@ public names on first use, with `public_name`.
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
+from inspect import currentframe
+from opcode import opmap
 from os import sep
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+from lmstudio_integrations._support.suggestions import explain_unknown_name
 
 NAME = "lmstudio-integrations"
 
@@ -88,6 +92,31 @@ def _target(origin: dict[str, Any], extra: str) -> str | None:
     return f"{NAME}[{extra}] @ {url}"
 
 
+def unknown_name(
+    package: str, known: Collection[str], name: str, counterparts: Mapping[str, str]
+) -> AttributeError | ImportError:
+    """Return the error about a name that a package does not have, for its `__getattr__`.
+
+    `from package import name` discards an `AttributeError` with its text. So the error is an `ImportError` there, and
+    only there, because `hasattr` knows no other error than the former.
+
+    Args:
+        package: The package.
+        known: Its public names.
+        name: The requested name.
+        counterparts: The public names for names that other packages have.
+    """
+    frame = currentframe()
+    while frame is not None and frame.f_code.co_name in {"unknown_name", "public_name", "__getattr__"}:
+        frame = frame.f_back
+    is_import = frame is not None and frame.f_code.co_code[frame.f_lasti] == opmap["IMPORT_FROM"]
+    if not is_import or f"{package}.{name}" in sys.modules:  # a module that is being imported is no attribute yet
+        return AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=sys.modules[package])
+    meant = counterparts.get(name)
+    hint = f"did you mean {meant!r}?" if meant else explain_unknown_name(name, known, package)
+    return ImportError(f"cannot import name {name!r} from {package!r}; {hint}", name=package)
+
+
 def public_name(
     package: str,
     modules: Mapping[str, str],
@@ -97,6 +126,7 @@ def public_name(
     distribution: str,
     extra: str | None = None,
     versions: Mapping[str, str] | None = None,
+    counterparts: Mapping[str, str] | None = None,
 ) -> Any:
     """Return a public name of a package.
 
@@ -108,14 +138,16 @@ def public_name(
         distribution: The distribution that provides it.
         extra: Our extra that installs it; `None` if there is none.
         versions: The version from which on the framework has what a name needs, if that is newer than ours.
+        counterparts: The public names for names that other packages have.
 
     Raises:
         AttributeError: If the package has no such name.
+        ImportError: If it has no such name, and it was to be imported.
         ModuleNotFoundError: If the framework is not installed, or too old; the message names the command.
     """
     module = modules.get(name)
     if module is None:
-        raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=sys.modules[package])
+        raise unknown_name(package, modules, name, counterparts or {})
     try:
         return getattr(import_module(f"{package}.{module}"), name)
     except ModuleNotFoundError as error:

@@ -112,7 +112,9 @@ def protect_terminals() -> None:
 _ON_THE_WAY = (LMStudioClientError, LMStudioTimeoutError)
 """Errors on the way to the server, whose remedy follows a semicolon."""
 
-_PARTS = re.compile(r"\n  (?=(?:cause|tried|evicted before|suggestion|this is a container): )")
+_PARTS = re.compile(
+    r"\n  (?=(?:cause|tried|evicted before|suggestion|this is a container): |(?:model|preset|plugin|device) )"
+)
 _COMMANDS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, get_args
+from typing import Any, Self, TypeVar, cast, get_args
 
 from lmstudio_integrations._support.text import counted, shown
-from lmstudio_integrations._support.typeguards import is_number
+from lmstudio_integrations._support.typeguards import is_mapping, is_number
 from lmstudio_integrations.emulator.engines.base import Engine, EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, memory_limit
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
@@ -119,6 +119,9 @@ class Emulator:
         limits: Limits = DEFAULT_LIMITS,
         worker_memory: int | None = None,
     ) -> None:
+        _check_list("load", load, "keys")
+        _check_list("tokens", tokens, "API tokens")
+        _check_list("origins", origins, "origins")
         if not (is_number(latency) and latency >= 0):
             raise LMStudioValueError(f"latency must be 0 or more seconds; got {shown(latency)}")
         self.catalog: Catalog = _catalog(models, catalog, plugins)
@@ -518,6 +521,35 @@ class _Running:
             await registry.disconnect(device)
 
 
+def _check_list(name: str, value: object, content: str) -> None:
+    """Reject a string in place of several, which would be taken for its letters. It may be a token, so it is not shown.
+
+    Raises:
+        LMStudioValueError: If it is one.
+    """
+    if isinstance(value, str):
+        raise LMStudioValueError(f"{name} must be a list of {content}; got a string; write {name}=[…]")
+
+
+def _listed(models: object) -> list[object]:
+    """Return the models that were given; one alone would be taken for its letters or for its members.
+
+    Raises:
+        LMStudioValueError: If they are no list.
+    """
+    given, table = shown(models), models if is_mapping(models) else None
+    is_file = isinstance(models, Path) or (isinstance(models, str) and models.endswith(".toml"))
+    if is_file or isinstance(models, Catalog) or (table is not None and "model" in table):
+        advice = f"; write catalog={given}"
+    elif table is not None or isinstance(models, str | ModelEntry):
+        advice = f"; write [{given}]"
+    elif isinstance(models, Iterable):
+        return list(cast("Iterable[object]", models))
+    else:
+        advice = ""
+    raise LMStudioValueError(f"models must be a list of keys or entries; got {given}{advice}")
+
+
 def _catalog(
     models: Iterable[str | ModelEntry | Mapping[str, Any]] | None,
     catalog: Catalog | Mapping[str, Any] | str | Path | None,
@@ -529,8 +561,13 @@ def _catalog(
     if isinstance(catalog, str | Path):
         catalog = load_catalog(Path(catalog))
     elif catalog is not None and not isinstance(catalog, Catalog):
+        if not is_mapping(catalog):
+            raise LMStudioValueError(
+                f"catalog must be a table such as {{'model': […]}}, a Catalog or a path; got {shown(catalog)}; pass "
+                "models alone as the first argument, as in Emulator([…])"
+            )
         catalog = Catalog.parse(catalog)
-    more = Catalog.parse({"model": list(models or ()), "plugin": plugins or {}})
+    more = Catalog.parse({"model": _listed(() if models is None else models), "plugin": plugins or {}})
     return more if catalog is None else catalog.extended(more)
 
 

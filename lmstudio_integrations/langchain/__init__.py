@@ -37,6 +37,13 @@ _MODULES = {
     "register": "_registration",
 }
 
+_COUNTERPARTS = {
+    "LMStudio": "ChatLMStudio",
+    "LMStudioEmbedding": "LMStudioEmbeddings",
+    "LMStudioToolSpec": "LMStudioToolkit",
+}
+"""Names that are those of LlamaIndex's adapters."""
+
 
 def __getattr__(name: str) -> Any:
     return public_name(
@@ -47,6 +54,7 @@ def __getattr__(name: str) -> Any:
         distribution="langchain-core",
         extra="langchain",
         versions={"LMStudioClassifier": "1.8"},
+        counterparts=_COUNTERPARTS,
     )
 
 

@@ -42,6 +42,14 @@ _MODULES = {
     "LlamaIndexToolCallError": "_errors",
 }
 
+_COUNTERPARTS = {
+    "ChatLMStudio": "LMStudio",
+    "LMStudioLLM": "LMStudio",
+    "LMStudioEmbeddings": "LMStudioEmbedding",
+    "LMStudioToolkit": "LMStudioToolSpec",
+}
+"""Names that are those of LangChain's adapters."""
+
 _TABLES = {
     "LMStudio": ("llama_index.core.llms.loading", "RECOGNIZED_LLMS"),
     "LMStudioEmbedding": ("llama_index.core.embeddings.loading", "RECOGNIZED_EMBEDDINGS"),
@@ -51,7 +59,13 @@ _TABLES = {
 
 def __getattr__(name: str) -> Any:
     return public_name(
-        __name__, _MODULES, name, framework="llama_index", distribution="llama-index-core", extra="llama-index"
+        __name__,
+        _MODULES,
+        name,
+        framework="llama_index",
+        distribution="llama-index-core",
+        extra="llama-index",
+        counterparts=_COUNTERPARTS,
     )
 
 

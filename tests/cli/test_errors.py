@@ -108,6 +108,8 @@ def refusal(host: str) -> str:
         (_lost_error(ConnectionClosedError(Close(1013, ""), Close(1013, ""), rcvd_then_sent=True)),
          [f"Error: the connection to LM Studio was lost (received {LATER}, then sent {LATER})",
           "  suggestion: the next call reconnects"]),
+        (LMStudioValueError("the catalog 'a': model number 1: key: required\n  preset 'p': no; did you mean 'x'?"),
+         ["Error: the catalog 'a': model number 1: key: required", "  preset 'p': no; did you mean 'x'?"]),
         (LMStudioValueError("line 3: model 'a': context_length: not a number"),
          ["Error: line 3: model 'a': context_length: not a number"]),
     ],

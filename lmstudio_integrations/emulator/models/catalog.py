@@ -236,7 +236,8 @@ class Catalog(CatalogTable):
         try:
             return cls.model_validate(tables)
         except ValidationError as error:
-            raise LMStudioValueError("; ".join(_explain(each, tables) for each in error.errors())) from error
+            problems = [_explain(each, tables) for each in error.errors()]
+        raise LMStudioValueError("\n  ".join(problems))
 
     @field_validator("plugins", mode="before")
     @classmethod
@@ -305,8 +306,8 @@ def _explain(problem: Any, tables: Mapping[str, Any]) -> str:
         kind, listed = kind.removesuffix("s"), cast("Sequence[object]", tables.get(kind))
         table, at = _TABLES[kind], place.pop(0)
         entry = listed[at] if isinstance(at, int) else None
-        name = next((entry[name] for name in _NAMES if name in entry), "?") if is_mapping(entry) else entry
-        where = f"{kind} {name!r}"
+        name = next((entry[name] for name in _NAMES if name in entry), None) if is_mapping(entry) else entry
+        where = f"{kind} number {at + 1}" if name is None and isinstance(at, int) else f"{kind} {name!r}"
     elif kind:
         place = [kind, *place]
     return ": ".join(filter(None, (where, ".".join(map(str, place)), _explain_alone(problem, table))))
@@ -494,13 +495,13 @@ def read_toml(path: Path, what: str, read: Callable[[Mapping[str, Any]], T]) -> 
         raise _nested_too_deeply(path, what) from None
     except (OSError, ValueError) as error:  # the latter for text that is no UTF-8, or no TOML
         reason = getattr(error, "strerror", None) or error
-        raise LMStudioValueError(f"cannot read the {what} {str(path)!r}: {reason}") from error
+        raise LMStudioValueError(f"cannot read the {what} {str(path)!r}: {reason}") from None
     try:
         return read(tables)
     except RecursionError:
         raise _nested_too_deeply(path, what) from None
     except LMStudioValueError as error:
-        raise LMStudioValueError(f"the {what} {str(path)!r}: {error}") from error
+        raise LMStudioValueError(f"the {what} {str(path)!r}: {error}") from None
 
 
 def _nested_too_deeply(path: Path, what: str) -> LMStudioValueError:
@@ -517,4 +518,7 @@ def check_weights(catalog: Catalog) -> None:
         file = Path(model.weights or "").expanduser()
         is_there = model.weights in BUNDLED or os.path.isfile(file)  # noqa: PTH113 - raises nothing, as above
         if model.needs_weights and model.downloaded and not is_there:
-            raise LMStudioValueError(f"model {model.key!r}: there is no file with the weights {model.weights!r}")
+            raise LMStudioValueError(
+                f"model {model.key!r}: there is no file with the weights {model.weights!r}; bundled are "
+                f"{', '.join(BUNDLED)}"
+            )

@@ -132,12 +132,15 @@ UNIMPLEMENTED: dict[str, Any] = {"name": "f", "description": "F", "parameters": 
         ({"model": [{"key": "a", "kidn": "llm"}]}, "model 'a': kidn"),
         ({"model": [{"key": "a"}, {"key": "a"}]}, "'a' twice"),
         ({"model": [5]}, r"model 5: it must be a table \(got 5\)"),
-        ({"model": [{}]}, "key: Field required"),
+        ({"model": ["a", {}]}, "model number 2: key: Field required"),
         ({"preset": [{"identifier": "a", "temprature": 0}]}, "preset 'a': .*did you mean 'temperature'"),
         ({"device": ["laptop"]}, r"device 'laptop': it must be a table \(got 'laptop'\)"),
         ({"model": [{"key": "a", "rule": [{"whn": {}}]}]}, "model 'a': rule: .*rule 1.*did you mean 'when'"),
         ({"model": [{"key": "a", "kind": "embedding", "rule": [{"then": [{"text": "x"}]}]}]}, "an embedding model can"),
-        ({"model": [{"key": "a", "weights": "/no/such.gguf"}]}, "model 'a': there is no file .*/no/such.gguf"),
+        (
+            {"model": [{"key": "a", "weights": "/no/such.gguf"}]},
+            "model 'a': there is no file .*/no/such.gguf'; bundled are smollm2",
+        ),
         ({"memory_gib": 0}, r"memory_gib: .*greater than 0 \(got 0\)"),
         ({"device": [{"name": "a", "speeed": 2}]}, "device 'a': speeed: unknown field; did you mean 'speed'"),
         ({"device": [{"name": "local"}]}, "device 'local': name: 'local' stands for this machine"),
@@ -161,8 +164,45 @@ UNIMPLEMENTED: dict[str, Any] = {"name": "f", "description": "F", "parameters": 
     ],
 )
 def test_what_is_wrong_in_a_catalog_is_named(tables: dict[str, Any], message: str) -> None:
-    with pytest.raises(LMStudioValueError, match=message):
+    with pytest.raises(LMStudioValueError, match=message) as caught:
         Emulator(catalog=tables)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_each_error_of_a_catalog_is_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.toml"
+    path.write_text('[[model]]\nkidn = "llm"\n[[preset]]\nidentifier = "p"\ntemprature = 1\n', encoding="utf-8")
+    with pytest.raises(LMStudioValueError) as caught:
+        load(path)
+    assert str(caught.value).splitlines() == [
+        f"the catalog {str(path)!r}: model number 1: key: Field required",
+        "  model number 1: kidn: unknown field; did you mean 'kind'?",
+        "  preset 'p': unknown setting 'temprature'; did you mean 'temperature'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        ({"models": "my-model"}, "got 'my-model'; write ['my-model']"),
+        ({"models": "m"}, "got 'm'; write ['m']"),
+        ({"models": {"key": "m"}}, "got {'key': 'm'}; write [{'key': 'm'}]"),
+        ({"models": {"model": ["m"]}}, "write catalog={'model': ['m']}"),
+        ({"models": ModelEntry(key="m")}, "; write [ModelEntry(key='m'"),
+        ({"models": "my.toml"}, "write catalog='my.toml'"),
+        ({"models": Path("my.toml")}, "; write catalog="),
+        ({"models": Catalog()}, "; write catalog="),
+        ({"models": 5}, "models must be a list of keys or entries; got 5"),
+        ({"catalog": ["m"]}, "catalog must be a table such as {'model': […]}, a Catalog or a path; got ['m']; pass"),
+        ({"models": ["m"], "load": "m"}, "load must be a list of keys; got a string; write load=[…]"),
+        ({"models": ["m"], "tokens": "sk-lm-x"}, "tokens must be a list of API tokens; got a string"),
+    ],
+)
+def test_one_thing_in_place_of_a_list_is_told_what_to_write(arguments: dict[str, Any], advice: str) -> None:
+    with pytest.raises(LMStudioValueError) as caught:
+        Emulator(**arguments)
+    assert advice in str(caught.value)
 
 
 def test_an_unreadable_catalog_is_an_error(tmp_path: Path) -> None:

@@ -329,7 +329,7 @@ def _parse_rule(value: Rule | Mapping[str, Any], number: int, kind: ModelKind) -
         rule = Rule.parse(value)
         rule.check_kind(kind)
     except LMStudioValueError as error:
-        raise LMStudioValueError(f"rule {number}: {error}") from error
+        raise LMStudioValueError(f"rule {number}: {error}") from None
     return rule
 
 
@@ -366,7 +366,7 @@ def _build(kind: type[_PartT], value: Mapping[str, Any], place: str) -> _PartT:
         shown = without_secrets(error)
     problem = shown.errors(include_url=False)[0]
     where = ".".join([place, *(str(part) for part in problem["loc"])])
-    raise LMStudioValueError(f"{where}={problem['input']!r}: {problem['msg']}") from shown
+    raise LMStudioValueError(f"{where}={problem['input']!r}: {problem['msg']}")
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
