@@ -34,6 +34,7 @@ from lmstudio_integrations.client.support.arguments import flag_of, list_of, who
 from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain import (
+    _batches,
     _events,
     _messages,
     _parsers,
@@ -498,7 +499,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
     ) -> list[AIMessage]:
         """Respond to several inputs, as many at once as the model runs, unless `max_concurrency` says otherwise."""
         limited = self._batch_config(inputs, config, kwargs)
-        return super().batch(list(inputs), limited, return_exceptions=return_exceptions, **kwargs)
+        return _batches.batch(self, inputs, limited, return_exceptions=return_exceptions, kwargs=kwargs)
 
     @with_short_traceback
     async def abatch(
@@ -517,11 +518,13 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         self,
         inputs: Sequence[LanguageModelInput],
         config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
         **kwargs: Any,
     ) -> Iterator[tuple[int, Any]]:
         """Yield the index and the response of each input, as they finish. See `batch`."""
         limited = self._batch_config(inputs, config, kwargs)
-        return super().batch_as_completed(inputs, limited, **kwargs)
+        return _batches.batch_as_completed(self, inputs, limited, return_exceptions=return_exceptions, kwargs=kwargs)
 
     def abatch_as_completed(
         self,

@@ -1,6 +1,6 @@
 """`LMStudioClassifier`: answers typed questions with probabilities in LangChain, over LM Studio's native protocol."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
@@ -8,6 +8,7 @@ from langchain_core.decisions import BaseDecisionModel, ClassifierResponse
 from langchain_core.decisions.types import Question, State
 from langchain_core.messages import BaseMessage
 from langchain_core.messages.block_translators.openai import convert_to_openai_image_block
+from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, ConfigDict
 
 from lmstudio_integrations._adapters.auxiliary_model_settings import DecisionSettings
@@ -15,6 +16,7 @@ from lmstudio_integrations._adapters.field_types import DECLARED, ModelName, Sec
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError
+from lmstudio_integrations.langchain._batches import batch, batch_as_completed
 from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
 from lmstudio_integrations.langchain._settings import CORE_DESCRIPTIONS
@@ -78,6 +80,28 @@ class LMStudioClassifier(DecisionSettings, BaseDecisionModel):  # type: ignore[m
         """Load the model if it is not loaded; see `load`."""
         with translating_errors():
             return await super().aload()
+
+    def batch(
+        self,
+        inputs: Sequence[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[ClassifierResponse]:
+        """Answer the questions of several inputs."""
+        return batch(self, inputs, config, return_exceptions=return_exceptions, kwargs=kwargs)
+
+    def batch_as_completed(
+        self,
+        inputs: Sequence[Any],
+        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield the index and the answers of each input, as they finish."""
+        return batch_as_completed(self, inputs, config, return_exceptions=return_exceptions, kwargs=kwargs)
 
     def _classify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:
         with translating_errors():

@@ -12,14 +12,15 @@ import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
+from contextvars import ContextVar, Token
 from copy import copy
 from dataclasses import dataclass
 from threading import current_thread
-from typing import Any, Generic
+from typing import Any, Generic, Self
 
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, gevent_monkey, on_io_thread
-from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioRuntimeError
+from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioConnectionLostError, LMStudioRuntimeError
 from lmstudio_integrations.protocol.session import client_closed
 
 SLICE = 0.1
@@ -58,6 +59,38 @@ def copy_of(error: Exception) -> Exception:
         return error
     like.__cause__ = error.__cause__
     return like
+
+
+class CancelScope:
+    """Ends the calls that threads make in its block, once it is interrupted.
+
+    The threads have a copy of the context of the block. One that waits notices it within a slice.
+    """
+
+    def __init__(self) -> None:
+        self._outer = _scope.get()
+        self._is_cancelled = False
+        self._tokens: list[Token[CancelScope | None]] = []
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was interrupted, or one around it was."""
+        return self._is_cancelled or (self._outer is not None and self._outer.is_cancelled)
+
+    def end(self, error: BaseException | None) -> None:
+        """Record how what waits for the calls has ended: Ctrl-C and the like interrupt them, other errors do not."""
+        self._is_cancelled = error is not None and not isinstance(error, Exception)
+
+    def __enter__(self) -> Self:
+        self._tokens.append(_scope.set(self))
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        _scope.reset(self._tokens.pop())
+        self.end(error)
+
+
+_scope: ContextVar[CancelScope | None] = ContextVar("lmstudio_cancel_scope", default=None)
 
 
 class Mailbox(ABC):
@@ -191,8 +224,12 @@ class ThreadMailbox(Mailbox):
         """Return what has arrived, at least one item; an empty list at the end.
 
         Raises:
+            LMStudioCancelledError: If the scope of the call was cancelled.
             LMStudioRuntimeError: If called on the I/O thread, which would wait forever.
         """
+        scope = _scope.get()
+        if scope is not None and scope.is_cancelled:
+            raise LMStudioCancelledError("the batch that this call belongs to was interrupted")
         batch = self.pop_all()
         if batch is not None:
             return batch
@@ -205,10 +242,11 @@ class ThreadMailbox(Mailbox):
         signal = self._signal = self._signal or queue.SimpleQueue()
         while batch is None:
             if self._must_wait():
-                try:  # noqa: SIM105 - `suppress` is three calls
+                try:
                     signal.get(timeout=SLICE)
                 except queue.Empty:
-                    pass
+                    if scope is not None and scope.is_cancelled:
+                        return self.wait()
             self._waiting = False
             batch = self.pop_all()
         return batch
