@@ -32,6 +32,7 @@ from lmstudio_integrations.client.predictions.language_model import Prefix
 from lmstudio_integrations.client.predictions.plan import PromptParameters
 from lmstudio_integrations.client.support.arguments import flag_of, list_of, whole_number
 from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback
+from lmstudio_integrations.client.transport.mailboxes import callers_loop
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain import (
     _batches,
@@ -107,6 +108,8 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
     def _should_stream(self, *, async_api: bool, run_manager: Any = None, **kwargs: Any) -> bool:
         """Return whether to generate as a stream. In a call, core's own name for `streaming` is `stream`."""
         with translating_errors():
+            if async_api:
+                callers_loop()  # here, because core reports an error only in such a loop
             for name in ("streaming", "stream"):
                 if kwargs.get(name) is not None:
                     kwargs["stream"] = self._validated({"streaming": kwargs[name]})["streaming"]

@@ -45,10 +45,30 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def current_thread_or_task() -> object:
-    """Return the current task, or the current thread where no task runs."""
+def callers_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop of an async call.
+
+    Raises:
+        LMStudioRuntimeError: If it was made outside of asyncio.
+    """
     loop = running_loop()
-    return (loop and asyncio.current_task(loop)) or current_thread()
+    if loop is None:
+        raise LMStudioRuntimeError(
+            "async calls need an event loop of asyncio, and none runs here; under trio, use trio_asyncio, or run the "
+            "sync method in a thread with trio.to_thread.run_sync"
+        )
+    return loop
+
+
+def current_thread_or_task() -> object:
+    """Return the current task, or the current thread where no task runs; `None` if gevent has ended all threads."""
+    loop = running_loop()
+    if loop is not None and (task := asyncio.current_task(loop)) is not None:
+        return task
+    try:
+        return current_thread()
+    except RuntimeError:  # a stream is collected at the end of the process, when no greenlet can be made any more
+        return None
 
 
 def copy_of(error: Exception) -> Exception:
@@ -265,7 +285,7 @@ class LoopMailbox(Mailbox):
     __slots__ = ("_future", "_loop")
 
     def __init__(self, io: IOThread) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = callers_loop()
         super().__init__(io, self._loop)
         self._future: asyncio.Future[None] | None = None
 
