@@ -131,12 +131,14 @@ class LMStudioInsufficientResourcesError(LMStudioServerError):
     Args:
         message: The full text.
         plan: What fits and what does not, a `MemoryPlan`, under `load_policy="fit"`.
+        retryable: Whether the call may succeed later: if the model fits once requests to others have ended.
         details: The arguments of `LMStudioServerError`.
     """
 
-    def __init__(self, message: str = "", *, plan: Any = None, **details: Any) -> None:
+    def __init__(self, message: str = "", *, plan: Any = None, retryable: bool = False, **details: Any) -> None:
         super().__init__(message, **details)
         self.plan = plan
+        self.retryable = retryable
 
 
 class LMStudioModelLoadError(LMStudioServerError):

@@ -31,7 +31,6 @@ _BASES: dict[type[errors.LMStudioError], type[core.ModelError]] = {
     errors.LMStudioPromptTemplateError: core.ModelInvalidRequestError,
     errors.LMStudioUnsupportedError: core.ModelInvalidRequestError,
     errors.LMStudioFileExpiredError: core.ModelInvalidRequestError,
-    errors.LMStudioInsufficientResourcesError: core.ModelError,
     errors.LMStudioModelLoadError: core.ModelError,
     errors.LMStudioToolCallError: core.ModelError,
     errors.LMStudioPredictionError: core.ModelAPIError,
@@ -67,7 +66,16 @@ class LangChainTimeoutError(errors.LMStudioTimeoutError, core.ModelTimeoutError,
     """A timeout expired. LangGraph's default `RetryPolicy` retries a `ConnectionError`, but no other `OSError`."""
 
 
+class LangChainInsufficientResourcesError(errors.LMStudioInsufficientResourcesError, core.ModelError):
+    """The model does not fit into the memory. A retry can help if it only waits for requests to others."""
+
+    @property
+    def is_retryable(self) -> bool:  # type: ignore[override]  # core has an attribute of the class
+        return self.retryable
+
+
 _CLASSES: dict[type[BaseException], type[errors.LMStudioError]] = {
+    errors.LMStudioInsufficientResourcesError: LangChainInsufficientResourcesError,
     errors.LMStudioStructuredOutputError: LangChainStructuredOutputError,
     errors.LMStudioTimeoutError: LangChainTimeoutError,
     **{

@@ -22,7 +22,7 @@ from lmstudio_integrations._support.environment import __version__
 from lmstudio_integrations._support.installation import NAME
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.flows import run
-from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
+from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox, callers_loop
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
@@ -177,6 +177,12 @@ class BaseLMStudio(GenerationSettings):
             """
             with translating_errors():
                 return _Binding(bound=self, kwargs=self._bindable(kwargs, {}))
+
+        async def ainvoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:  # noqa: A002 - core's
+            """Do the same as `invoke`, without blocking the event loop."""
+            with translating_errors():
+                callers_loop()  # here, because core gathers tasks first
+                return await super().ainvoke(input, config, **kwargs)
 
         def configurable_fields(self, **kwargs: AnyConfigurableField) -> Any:
             """Make fields configurable. LangSmith records every configurable value except that of `api_key`."""

@@ -22,6 +22,7 @@ from langchain_core.utils.function_calling import convert_to_json_schema
 
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
+from lmstudio_integrations.langchain._batches import batch
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
 from lmstudio_integrations.langchain._parsers import CORRECTION_ERROR, StreamedValue, StrictParser
 from lmstudio_integrations.langchain._responses import combined_output
@@ -195,10 +196,12 @@ class _CorrectingModel(RunnableBindingBase[Any, Any]):
     # The base class would leave a batch to the model, which corrects nothing.
 
     @with_short_traceback
-    def batch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
+    def batch(
+        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> list[Any]:
         """Return the last response to each input."""
-        responses: list[Any] = cast("Any", Runnable).batch(self, inputs, self.limited(inputs, config), **kwargs)
-        return responses
+        limited = self.limited(inputs, config)
+        return batch(self, inputs, limited, return_exceptions=return_exceptions, kwargs=kwargs)
 
     @with_short_traceback
     async def abatch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:

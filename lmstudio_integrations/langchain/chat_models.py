@@ -32,8 +32,10 @@ from lmstudio_integrations.client.predictions.language_model import Prefix
 from lmstudio_integrations.client.predictions.plan import PromptParameters
 from lmstudio_integrations.client.support.arguments import flag_of, list_of, whole_number
 from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback
+from lmstudio_integrations.client.transport.mailboxes import callers_loop
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain import (
+    _batches,
     _events,
     _messages,
     _parsers,
@@ -106,6 +108,8 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
     def _should_stream(self, *, async_api: bool, run_manager: Any = None, **kwargs: Any) -> bool:
         """Return whether to generate as a stream. In a call, core's own name for `streaming` is `stream`."""
         with translating_errors():
+            if async_api:
+                callers_loop()  # here, because core reports an error only in such a loop
             for name in ("streaming", "stream"):
                 if kwargs.get(name) is not None:
                     kwargs["stream"] = self._validated({"streaming": kwargs[name]})["streaming"]
@@ -498,7 +502,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
     ) -> list[AIMessage]:
         """Respond to several inputs, as many at once as the model runs, unless `max_concurrency` says otherwise."""
         limited = self._batch_config(inputs, config, kwargs)
-        return super().batch(list(inputs), limited, return_exceptions=return_exceptions, **kwargs)
+        return _batches.batch(self, inputs, limited, return_exceptions=return_exceptions, kwargs=kwargs)
 
     @with_short_traceback
     async def abatch(
@@ -517,11 +521,13 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         self,
         inputs: Sequence[LanguageModelInput],
         config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
         **kwargs: Any,
     ) -> Iterator[tuple[int, Any]]:
         """Yield the index and the response of each input, as they finish. See `batch`."""
         limited = self._batch_config(inputs, config, kwargs)
-        return super().batch_as_completed(inputs, limited, **kwargs)
+        return _batches.batch_as_completed(self, inputs, limited, return_exceptions=return_exceptions, kwargs=kwargs)
 
     def abatch_as_completed(
         self,

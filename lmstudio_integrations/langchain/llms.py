@@ -1,13 +1,13 @@
 """`LMStudioLLM`: raw completion, without a chat template, over LM Studio's native protocol."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
-from langchain_core.runnables.config import get_executor_for_config
+from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.utils import gather_with_concurrency
 from pydantic import ConfigDict, model_validator
 
@@ -21,6 +21,7 @@ from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 from lmstudio_integrations.langchain import _responses, _settings
+from lmstudio_integrations.langchain._batches import batch_as_completed, interruptible_executor
 from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translating_errors
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PredictionResult
 
@@ -141,7 +142,7 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
             if len(prompts) == 1:  # not in a thread, so that Ctrl-C stops it
                 return self._result([self._complete(call, prompts[0])])
             limit = _settings.concurrency(call.used, call.calling, call.values)
-            with get_executor_for_config({"max_concurrency": limit}) as pool:
+            with interruptible_executor({"max_concurrency": limit}) as pool:
                 return self._result(list(pool.map(partial(self._complete, call), prompts)))
 
     async def _agenerate(
@@ -160,6 +161,17 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
             limit = _settings.concurrency(call.used, call.calling, call.values)
             completions = (self._acomplete(call, prompt) for prompt in prompts)
             return self._result(await gather_with_concurrency(limit, *completions))
+
+    def batch_as_completed(
+        self,
+        inputs: Sequence[Any],
+        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield the index and the response of each input, as they finish."""
+        return batch_as_completed(self, inputs, config, return_exceptions=return_exceptions, kwargs=kwargs)
 
     def _result(self, completions: list[GenerationChunk]) -> LLMResult:
         infos = [each.generation_info for each in completions]

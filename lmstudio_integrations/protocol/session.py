@@ -315,13 +315,23 @@ class ClientSession:
                     "the connection to LM Studio was lost (the credentials did not arrive in time); the next call "
                     "reconnects"
                 )
-            for credential in filter(None, self._credentials):  # servers name the identifier, half of a token
-                reason = reason.replace(credential, HIDDEN)
+            reason = self._without_credentials(reason)
             raise LMStudioAuthenticationError(
                 f"LM Studio rejected this client: {reason}",
                 title="Authentication failed",
                 cause=reason,
             )
+        elif "type" not in frame:  # unrelated frames have one
+            raise LMStudioProtocolError(
+                "the server's reply to the credentials says neither yes nor no: "
+                f"{self._without_credentials(_text(frame))}; update LM Studio, or check what else listens there"
+            )
+
+    def _without_credentials(self, text: str) -> str:
+        """Return a text of the server without them: servers name the identifier, half of a token."""
+        for credential in filter(None, self._credentials):
+            text = text.replace(credential, HIDDEN)
+        return text
 
     def _on_frame(self, frame: dict[str, Any], now: float) -> None:
         match frame.get("type"):

@@ -2,14 +2,19 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
 from langchain_core.exceptions import ModelError
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import PromptTemplate
+from langchain_core.runnables import RunnableParallel
 from langchain_core.runnables.config import set_config_context
 
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.langchain.conftest import Server
+from tests.support.signals import ctrl_c
 
 Batch = Callable[[Any, list[str]], Any]
 """Runs a batch to its end, in a model's own way."""
@@ -81,3 +86,57 @@ def test_configs_and_settings_reach_each_call(server: Server) -> None:
     assert sorted(sorted(tags) for tags in seen) == [["a", "all"], ["all", "b"]]
     with pytest.raises(ValueError, match="same length"):
         llm.batch(["count", "count"], [{}])
+
+
+# What ends them early -------------------------------------------------------------------------------------------------
+
+
+def _chain(server: Server) -> Any:
+    return PromptTemplate.from_template("{q}") | server.chat() | StrOutputParser()
+
+
+def _structured(server: Server) -> Any:
+    return server.chat().with_structured_output({"title": "Person", "type": "object"}, max_attempts=2)
+
+
+TWO: Any = {"max_concurrency": 2}
+
+ENDLESS_BATCHES: dict[str, Callable[[Server, Any], Any]] = {
+    "batch": lambda server, inputs: server.chat().batch(inputs, TWO),
+    "errors kept": lambda server, inputs: server.chat().batch(inputs, TWO, return_exceptions=True),
+    "batch_as_completed": lambda server, inputs: list(server.chat().batch_as_completed(inputs, TWO)),
+    "completion": lambda server, inputs: server.llm().batch(inputs, TWO),
+    "completion, as completed": lambda server, inputs: list(server.llm().batch_as_completed(inputs, TWO)),
+    "bound": lambda server, inputs: server.chat().bind(max_tokens=9).batch(inputs, TWO),
+    "chain": lambda server, inputs: _chain(server).batch([{"q": each} for each in inputs], TWO),
+    "structured output": lambda server, inputs: _structured(server).batch(inputs, TWO),
+    "branches, async": lambda server, inputs: asyncio.run(
+        RunnableParallel({each: server.chat() for each in ("a", "b")}).ainvoke(inputs[0])
+    ),
+}
+
+
+def _states(server: Server) -> list[str | None]:
+    return [each.stop_reason if each.state != "running" else None for each in server.predictions]
+
+
+@pytest.mark.parametrize("name", ENDLESS_BATCHES)
+def test_ctrl_c_stops_the_predictions_of_a_batch_and_no_others(server: Server, name: str) -> None:
+    other: Any = server.chat().stream("for ever")
+    with closing(other):
+        next(other)
+        with (
+            pytest.raises(KeyboardInterrupt),
+            ctrl_c(lambda: server.wait_for(lambda: len(_states(server)) == 3)),
+        ):
+            ENDLESS_BATCHES[name](server, ["for ever", "for ever", "for ever"])
+        server.wait_for(lambda: _states(server)[1:] == ["userStopped"] * 2)
+        assert _states(server)[0] is None
+
+
+@pytest.mark.parametrize("make", [Server.chat, Server.llm])
+def test_a_break_stops_the_rest_of_a_batch(server: Server, make: Callable[[Server], Any]) -> None:
+    responses: Any = make(server).batch_as_completed(["for ever", "count"])
+    with closing(responses):
+        assert next(responses)[0] == 1
+    server.wait_for(lambda: sorted(map(str, _states(server))) == ["eosFound", "userStopped"])

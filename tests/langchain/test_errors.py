@@ -37,6 +37,7 @@ from tests.support.pauses import replace_pauses
         (errors.LMStudioChannelClosedError("x"), core.ModelAPIError, True),
         (errors.LMStudioToolCallError("x", raw_content="r"), core.ModelError, False),
         (errors.LMStudioInsufficientResourcesError("x"), core.ModelError, False),
+        (errors.LMStudioInsufficientResourcesError("x", retryable=True), core.ModelError, True),
         (errors.LMStudioRuntimeError("x"), core.ModelError, False),
         (errors.LMStudioClientClosedError("x"), core.ModelError, False),
         (errors.LMStudioError("x"), core.ModelError, False),

@@ -79,7 +79,17 @@ def test_a_rejected_client_receives_the_reason(result: dict[str, Any], reason: s
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("frame", ["{}", '{"success":"yes"}', '{"type":"rpcResult","callId":1}', "no json", "[]"])
+@pytest.mark.parametrize("frame", ["{}", '{"success":"yes"}', '{"success":null,"error":"secret"}'])
+def test_a_reply_to_the_credentials_that_says_neither_yes_nor_no_is_an_error(frame: str) -> None:
+    session = ClientSession()
+    session.authenticate("me", "secret")
+    with pytest.raises(LMStudioProtocolError, match="neither yes nor no") as caught:
+        session.receive(frame, 0.0)
+    assert "secret" not in str(caught.value)
+    assert not session.ready
+
+
+@pytest.mark.parametrize("frame", ['{"type":"rpcResult","callId":1}', "no json", "[]"])
 def test_frames_before_the_authentication_result_are_ignored(frame: str) -> None:
     session = ClientSession()
     session.receive(frame, 0.0)

@@ -92,7 +92,8 @@ class Fitting:
         while True:
             plan, victims = yield from self._machine.plan([self._wanted])
             if not plan.fits:
-                raise _too_large(plan) from refusal
+                fits_later = yield from self._machine.fits_later(self._wanted)
+                raise _too_large(plan, fits_later=fits_later) from refusal
             if refusal is not None and not victims:  # it fits, says the plan, and so it said before
                 raise refusal
             if not (yield from self._evict_all(victims, plan)):
@@ -182,9 +183,10 @@ def _id(info: WireInfo) -> tuple[object, ...]:
     return reference_of(info), identifier_of(info), info.get("deviceIdentifier")
 
 
-def _too_large(plan: MemoryPlan) -> LMStudioInsufficientResourcesError:
+def _too_large(plan: MemoryPlan, *, fits_later: bool) -> LMStudioInsufficientResourcesError:
     (model,) = plan.models
-    title = f"{model.model_key!r} does not fit into the memory of {plan.place}, and nothing more may be evicted"
+    reason = " until requests to other models have ended" if fits_later else ", and nothing more may be evicted"
+    title = f"{model.model_key!r} does not fit into the memory of {plan.place}{reason}"
     smaller = model.largest_context_length
     suggestion = f"load it with context_length={smaller}" if smaller else "use a smaller model"
     stays = {each.stays_because for each in plan.loaded}
@@ -193,7 +195,11 @@ def _too_large(plan: MemoryPlan) -> LMStudioInsufficientResourcesError:
     if PINNED in stays:
         suggestion += "; load_policy='fit_any' evicts those without a TTL as well"
     return LMStudioInsufficientResourcesError(
-        f"{title}\n{plan}\n  suggestion: {suggestion}", title=title, suggestion=suggestion, plan=plan
+        f"{title}\n{plan}\n  suggestion: {suggestion}",
+        title=title,
+        suggestion=suggestion,
+        plan=plan,
+        retryable=fits_later,
     )
 
 

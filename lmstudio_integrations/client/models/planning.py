@@ -10,7 +10,7 @@ import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.typeguards import is_count
@@ -64,6 +64,9 @@ _ITEM = re.compile(r"(?P<name>.+?)(?::(?P<context_length>[1-9][0-9]{0,14}))?(?:@
 """A model of a plan as text: `MODEL[:CONTEXT][@SLOTS]`."""
 
 _PLANNED = "it is part of the plan"
+BUSY = "it has requests"
+"""Why an instance stays that may be evicted later."""
+
 PINNED = "it was loaded without a TTL"
 """Why an instance stays that the policy `fit_any` evicts."""
 
@@ -248,9 +251,20 @@ class Machine:
         self._server_models = operation.context.shared(ServerModels)
         self._seen = SeenMemory.of(operation.context)
 
+    def fits_later(self, wanted: Wanted) -> Flow[bool]:
+        """Whether a model fits as soon as the requests to those that are loaded have ended."""
+        residents = yield from self._residents()
+        if all(each.stays_because != BUSY for each in residents):
+            return False
+        idle = [replace(each, stays_because=None) if each.stays_because == BUSY else each for each in residents]
+        plan, _ = yield from self._plan([wanted], idle)
+        return plan.fits
+
     def plan(self, wanted: Sequence[Wanted]) -> Flow[tuple[MemoryPlan, list[Resident]]]:
         """Return what fits, and what would have to go for it."""
-        residents = yield from self._residents()
+        return (yield from self._plan(wanted, (yield from self._residents())))
+
+    def _plan(self, wanted: Sequence[Wanted], residents: Sequence[Resident]) -> Flow[tuple[MemoryPlan, list[Resident]]]:
         loaded = [_take(each, residents) for each in wanted]
         staying = [size_of(each) for each in residents if each.stays_because is not None]
         candidates = sorted((each for each in residents if each.stays_because is None), key=self._last_used)
@@ -375,7 +389,7 @@ class Machine:
             raise
         except _UNKNOWN:
             return "the server does not say whether it is idle"
-        return None if state.status == "idle" and not state.queued else "it has requests"
+        return None if state.status == "idle" and not state.queued else BUSY
 
     def _last_used(self, resident: Resident) -> float:
         """Return when an instance was used last. One that was never used counts as just loaded, if this process did."""

@@ -12,14 +12,15 @@ import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
+from contextvars import ContextVar, Token
 from copy import copy
 from dataclasses import dataclass
 from threading import current_thread
-from typing import Any, Generic
+from typing import Any, Generic, Self
 
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, gevent_monkey, on_io_thread
-from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioRuntimeError
+from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioConnectionLostError, LMStudioRuntimeError
 from lmstudio_integrations.protocol.session import client_closed
 
 SLICE = 0.1
@@ -44,10 +45,30 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def current_thread_or_task() -> object:
-    """Return the current task, or the current thread where no task runs."""
+def callers_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop of an async call.
+
+    Raises:
+        LMStudioRuntimeError: If it was made outside of asyncio.
+    """
     loop = running_loop()
-    return (loop and asyncio.current_task(loop)) or current_thread()
+    if loop is None:
+        raise LMStudioRuntimeError(
+            "async calls need an event loop of asyncio, and none runs here; under trio, use trio_asyncio, or run the "
+            "sync method in a thread with trio.to_thread.run_sync"
+        )
+    return loop
+
+
+def current_thread_or_task() -> object:
+    """Return the current task, or the current thread where no task runs; `None` if gevent has ended all threads."""
+    loop = running_loop()
+    if loop is not None and (task := asyncio.current_task(loop)) is not None:
+        return task
+    try:
+        return current_thread()
+    except RuntimeError:  # a stream is collected at the end of the process, when no greenlet can be made any more
+        return None
 
 
 def copy_of(error: Exception) -> Exception:
@@ -58,6 +79,38 @@ def copy_of(error: Exception) -> Exception:
         return error
     like.__cause__ = error.__cause__
     return like
+
+
+class CancelScope:
+    """Ends the calls that threads make in its block, once it is interrupted.
+
+    The threads have a copy of the context of the block. One that waits notices it within a slice.
+    """
+
+    def __init__(self) -> None:
+        self._outer = _scope.get()
+        self._is_cancelled = False
+        self._tokens: list[Token[CancelScope | None]] = []
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was interrupted, or one around it was."""
+        return self._is_cancelled or (self._outer is not None and self._outer.is_cancelled)
+
+    def end(self, error: BaseException | None) -> None:
+        """Record how what waits for the calls has ended: Ctrl-C and the like interrupt them, other errors do not."""
+        self._is_cancelled = error is not None and not isinstance(error, Exception)
+
+    def __enter__(self) -> Self:
+        self._tokens.append(_scope.set(self))
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        _scope.reset(self._tokens.pop())
+        self.end(error)
+
+
+_scope: ContextVar[CancelScope | None] = ContextVar("lmstudio_cancel_scope", default=None)
 
 
 class Mailbox(ABC):
@@ -191,8 +244,12 @@ class ThreadMailbox(Mailbox):
         """Return what has arrived, at least one item; an empty list at the end.
 
         Raises:
+            LMStudioCancelledError: If the scope of the call was cancelled.
             LMStudioRuntimeError: If called on the I/O thread, which would wait forever.
         """
+        scope = _scope.get()
+        if scope is not None and scope.is_cancelled:
+            raise LMStudioCancelledError("the batch that this call belongs to was interrupted")
         batch = self.pop_all()
         if batch is not None:
             return batch
@@ -205,10 +262,11 @@ class ThreadMailbox(Mailbox):
         signal = self._signal = self._signal or queue.SimpleQueue()
         while batch is None:
             if self._must_wait():
-                try:  # noqa: SIM105 - `suppress` is three calls
+                try:
                     signal.get(timeout=SLICE)
                 except queue.Empty:
-                    pass
+                    if scope is not None and scope.is_cancelled:
+                        return self.wait()
             self._waiting = False
             batch = self.pop_all()
         return batch
@@ -227,7 +285,7 @@ class LoopMailbox(Mailbox):
     __slots__ = ("_future", "_loop")
 
     def __init__(self, io: IOThread) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = callers_loop()
         super().__init__(io, self._loop)
         self._future: asyncio.Future[None] | None = None
 

@@ -9,13 +9,16 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.langchain import ChatLMStudio
 from tests.client.conftest import MODELS
+from tests.support.adapters import ADAPTERS
 from tests.support.signals import ctrl_c
 
 
@@ -256,3 +259,17 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
     out, err = _python(code, server.address).communicate(timeout=600)
     assert (out.strip(), err) == ("0", "")
+
+
+# langchain-core's classifiers make a task before they call ours.
+@pytest.mark.parametrize("name", ["native", "astream", *sorted(ADAPTERS.keys() - {"LMStudioClassifier"})])
+def test_an_async_call_outside_of_asyncio_says_what_to_do(server: Emulator, name: str) -> None:
+    if name == "native":
+        call: Any = lms.AsyncClient(server.address).list_downloaded_models()
+    elif name == "astream":
+        call = anext(ChatLMStudio(host=server.address, model="chatty").astream("Hi"))
+    else:
+        adapter = ADAPTERS[name]
+        call = adapter.acall(adapter.make(host=server.address, model="chatty"), "Hi")
+    with pytest.raises(lms.LMStudioRuntimeError, match=r"event loop of asyncio.*trio\.to_thread"):
+        call.__await__().send(None)

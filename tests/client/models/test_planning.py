@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import AgentMiddleware, ModelRetryMiddleware
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.models.planning import Resident, SeenMemory, _Room, parse_item
@@ -544,7 +546,7 @@ async def test_what_was_just_loaded_here_counts_as_used_and_what_others_never_us
 
 
 async def test_what_has_requests_stays(gate: Gate) -> None:
-    models = entry("busy", 4, slots=1), entry("idle", 4), entry("c", 6), entry("d", 7)
+    models = entry("busy", 4, slots=1), entry("idle", 4), entry("c", 6), entry("d", 7), entry("huge", 11)
     async with serving(*models, engines=gate.engines()) as (server, client):
         busy = await fit(client, "busy")
         held = asyncio.create_task(busy.respond("hold"))
@@ -556,10 +558,37 @@ async def test_what_has_requests_stays(gate: Gate) -> None:
             await fit(client, "d")
         stays = {each.identifier: each.stays_because for each in caught.value.plan.loaded}
         assert stays == {"busy": "it has requests", "c": None}
+        assert caught.value.retryable
+        assert "'d' does not fit into the memory of" in str(caught.value)
+        assert "until requests to other models have ended\n" in str(caught.value)
+        with pytest.raises(TOO_LARGE, match="and nothing more may be evicted") as never:
+            await fit(client, "huge")
+        assert not never.value.retryable
         assert str(caught.value).endswith("suggestion: use a smaller model, or unload one of those that stay")
         assert loaded(server) == ["busy", "c"]
         gate.open()
         assert (await held).content == "so done"
+
+
+@pytest.mark.filterwarnings("ignore::lmstudio_integrations.LMStudioEvictionWarning")
+async def test_a_middleware_that_retries_waits_for_the_requests_of_another_model(gate: Gate) -> None:
+    class WaitMiddleware(AgentMiddleware):
+        async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+            try:
+                return await handler(request)
+            finally:
+                gate.open()
+                await held
+
+    async with serving(entry("busy", 6), entry("d", 7), engines=gate.engines()) as (server, client):
+        busy = await fit(client, "busy")
+        held = asyncio.create_task(busy.respond("hold"))
+        await asyncio.to_thread(gate.reached.wait, 600)
+        model = ChatLMStudio(host=server.address, model="d", load_policy="fit")
+        retry = ModelRetryMiddleware(max_retries=1, initial_delay=0, on_failure="error")
+        agent: Any = create_agent(model, middleware=[retry, WaitMiddleware()])
+        assert (await agent.ainvoke({"messages": ["Hi"]}))["messages"][-1].text
+        assert loaded(server) == ["d"]
 
 
 async def test_what_gets_a_request_after_the_plan_stays(gate: Gate) -> None:

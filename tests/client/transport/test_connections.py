@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
+import os
 import socket
 import ssl
 import subprocess
@@ -230,6 +232,22 @@ async def test_an_address_that_swallows_packets_does_not_hide_another_one_of_its
     async with lms.AsyncClient(two_addresses, connect_timeout=None) as client:
         assert await client.list_downloaded_models()
     assert await lms.AsyncClient.is_valid_api_host(two_addresses)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(errno.EMFILE, "this process has no file descriptor left"), (errno.ENFILE, "this machine has")]
+)
+async def test_an_error_says_that_no_file_descriptor_is_left(
+    monkeypatch: pytest.MonkeyPatch, server: Emulator, number: int, text: str
+) -> None:
+    def fail(*_arguments: object, **_named: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(IOThread.current().loop, "sock_connect", fail)
+    async with lms.AsyncClient(server.address) as client:
+        with pytest.raises(lms.LMStudioUnreachableError, match=text) as caught:
+            await client.list_downloaded_models()
+    assert "nothing listens" not in str(caught.value)
 
 
 def test_an_ssl_context_needs_an_encrypted_host() -> None:

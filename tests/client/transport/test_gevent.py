@@ -19,6 +19,7 @@ import gevent
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LMStudio
 
 host = sys.argv[2]
 model = ChatLMStudio(model="chatty", host=host)
@@ -47,9 +48,15 @@ def async_calls():
         asyncio.run(calls())
 
 
+def open_streams():
+    streams = [model.stream("count"), LMStudio(model="chatty", host=host).stream_complete("count")]
+    return [stream for stream in streams if next(stream)]
+
+
 order = [sync_calls, async_calls]
 for function in order if sys.argv[1] == "sync" else order[::-1]:
     function()
+collected_at_exit = open_streams()
 print("done")
 """
 

@@ -15,7 +15,12 @@ from websockets.exceptions import InvalidStatus, PayloadTooBig, WebSocketExcepti
 from lmstudio_integrations._support.secrets import client_logger, redact_address
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.connect.discovery import diagnose, discover, may_get_secrets, not_found
-from lmstudio_integrations.client.transport.connect.probe import NEXT_ADDRESS_DELAY, redirected, without_blocked
+from lmstudio_integrations.client.transport.connect.probe import (
+    NEXT_ADDRESS_DELAY,
+    no_descriptors,
+    redirected,
+    without_blocked,
+)
 from lmstudio_integrations.client.transport.connect.suggestions import source_of, unencrypted
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.errors import LMStudioUnreachableError
@@ -180,6 +185,7 @@ async def open_socket(target: Target, namespace: Namespace) -> Socket:
     text, shown = str(problem), redact_address(str(problem))
     reason = (
         redirect_of(problem, address.url(namespace))
+        or no_descriptors(problem)
         or await diagnose(address, target.ssl_context)
         or f"LM Studio is there, but rejected the WebSocket /{namespace}: {shown}; update LM Studio, or "
         "let the proxy in front of it pass WebSockets"

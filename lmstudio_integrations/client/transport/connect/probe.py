@@ -6,6 +6,7 @@ that the user gave may get credentials.
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import socket
@@ -131,10 +132,25 @@ async def _request(
     except (socket.gaierror, UnicodeError) as error:
         return Finding(f"the name {address.host!r} cannot be resolved ({error})", no_name(address.host))
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
-        return Finding(f"nothing listens there ({reason})", no_listener(address))
+        if exhausted := no_descriptors(error):
+            finding = Finding(exhausted)
+        else:
+            reason = os.strerror(error.errno) if error.errno else error
+            finding = Finding(f"nothing listens there ({reason})", no_listener(address))
+        return finding
     except (ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         return Finding("something listens there that does not speak HTTP", WRONG_PORT, wrong_scheme=not address.tls)
+
+
+def no_descriptors(error: Exception) -> str | None:
+    """Return the clause for an error that means that no file descriptor is left; `None` for any other."""
+    if not isinstance(error, OSError) or error.errno not in {errno.EMFILE, errno.ENFILE}:
+        return None
+    whose = "this process" if error.errno == errno.EMFILE else "this machine"
+    return (
+        f"{whose} has no file descriptor left for a connection ({os.strerror(error.errno)}); close files and clients "
+        "that are not used, or raise the limit (ulimit -n)"
+    )
 
 
 def _failed_connection(address: Address, error: Exception) -> Finding:

@@ -1,0 +1,88 @@
+"""Batches in threads, as langchain-core runs them, that an interruption such as Ctrl-C stops on the server as well.
+
+Core's own wait until their running calls end before they raise `KeyboardInterrupt`. The classes that make calls use
+these in `batch` and `batch_as_completed`.
+"""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, as_completed
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import get_config_list, get_executor_for_config
+
+from lmstudio_integrations.client.transport.mailboxes import CancelScope
+
+
+@contextmanager
+def interruptible_executor(config: RunnableConfig) -> Generator[Executor]:
+    """Make an executor of core's. If the block is interrupted, the calls that run in it end."""
+    with get_executor_for_config(config) as executor, CancelScope():
+        yield executor
+
+
+def batch(
+    runnable: Runnable[Any, Any],
+    inputs: Sequence[Any],
+    config: Any,
+    *,
+    return_exceptions: bool,
+    kwargs: Mapping[str, Any],
+) -> list[Any]:
+    """Return the response to each input; see `Runnable.batch`."""
+    if not inputs:
+        return []
+    configs = get_config_list(config, len(inputs))
+    call = partial(_call, runnable, kwargs, return_exceptions=return_exceptions)
+    if len(inputs) == 1:  # not in a thread
+        return [call(inputs[0], configs[0])]
+    with interruptible_executor(configs[0]) as executor:
+        return list(executor.map(call, inputs, configs))
+
+
+def batch_as_completed(
+    runnable: Runnable[Any, Any],
+    inputs: Sequence[Any],
+    config: Any,
+    *,
+    return_exceptions: bool,
+    kwargs: Mapping[str, Any],
+) -> Iterator[tuple[int, Any]]:
+    """Yield the index and the response of each input, as they finish; see `Runnable.batch_as_completed`.
+
+    If the iteration ends early, so do the calls that still run.
+    """
+    if not inputs:
+        return
+    configs = get_config_list(config, len(inputs))
+    call = partial(_call, runnable, kwargs, return_exceptions=return_exceptions)
+    if len(inputs) == 1:
+        yield 0, call(inputs[0], configs[0])
+        return
+    with get_executor_for_config(configs[0]) as executor:
+        scope = CancelScope()
+        with scope:  # not around a `yield`, because the context is that of the caller
+            calls = enumerate(zip(inputs, configs, strict=True))
+            indices = {executor.submit(call, *each): index for index, each in calls}
+        try:
+            for future in as_completed(indices):
+                yield indices[future], future.result()
+        except BaseException as error:
+            scope.end(error)
+            raise
+        finally:
+            for future in indices:
+                future.cancel()
+
+
+def _call(
+    runnable: Runnable[Any, Any], kwargs: Mapping[str, Any], given: Any, config: Any, *, return_exceptions: bool
+) -> Any:
+    try:
+        return runnable.invoke(given, config, **kwargs)
+    except Exception as error:
+        if return_exceptions:
+            return error
+        raise
