@@ -208,7 +208,7 @@ class ServerSettings(ExplainedModel):
         Raises:
             LMStudioValueError: If a setting is unknown, or a value is invalid.
         """
-        named = resolve_aliases(update or {}, type(self).model_fields, type(self).__name__)
+        named = self._resolve_aliases(dict(update or {}))
         return super().model_copy(update=self._validated(named), deep=deep)
 
     # Life cycle -----------------------------------------------------------------------------------------------------
