@@ -17,17 +17,19 @@ from types import UnionType
 from typing import Annotated, Any, Literal, NoReturn, Protocol, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, Field, GetCoreSchemaHandler, SecretStr, SerializationInfo, WithJsonSchema
+from pydantic.alias_generators import to_snake
 from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
 
 from lmstudio_integrations._adapters.input_checks import HostSecret
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
-from lmstudio_integrations._support.suggestions import explain_unknown_name
+from lmstudio_integrations._support.suggestions import NAME_CUTOFF, closest_names, counterpart, explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_list, is_mapping
 from lmstudio_integrations.client.support.arguments import TIMEOUTS, checked_timeouts
 from lmstudio_integrations.client.transport.connect.addresses import servers_of_environment
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._config_base import Settings, wire_keys
+from lmstudio_integrations.types._numbers import parsed_number
 from lmstudio_integrations.types._prediction_settings import OwnPredictionSettings
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import (
@@ -125,12 +127,30 @@ PLACES_OF_NATIVE = {
 """Where adapters take the fields of `LlmPredictionConfig` that `prediction_config` does not have."""
 
 
+def _reject_misplaced(given: Mapping[Any, Any]) -> None:
+    """Reject unknown names that are, or resemble, those of settings which `prediction_config` does not have."""
+    native = wire_keys(LlmPredictionConfig).keys() | {"raw"}
+    for name in given:
+        own = to_snake(str(name))
+        if own in native:
+            continue
+        outside = [*NATIVE_NAMES, *PLACES_OF_NATIVE.values()]
+        meant = counterpart(own, outside) or counterpart(own, native)
+        meant = meant or next(iter(closest_names(own, [*outside, *native], cutoff=NAME_CUTOFF)), None)
+        place = meant if meant in outside else PLACES_OF_NATIVE.get(str(meant))
+        if place is not None:
+            typo = "" if own in {meant, place} else f"did you mean {place!r}? "
+            raise LMStudioValueError(f"prediction_config takes no {name!r}; {typo}write {place}=…")
+
+
 def _read_config(value: Any) -> LlmPredictionConfig:
     """Read prediction settings, among which there must be none that has another place.
 
     Raises:
         LMStudioValueError: If there is one, or a setting is unknown or invalid.
     """
+    if is_mapping(value):
+        _reject_misplaced(value)
     config = LlmPredictionConfig.parse(value, "prediction_config")
     for name, place in PLACES_OF_NATIVE.items():
         if name in config.model_fields_set:
@@ -146,7 +166,7 @@ def _reads_timeouts(names: Collection[str]) -> Callable[[Any], Mapping[str, floa
             if name not in names:
                 remedy = "write timeout=…" if name == "timeout" else explain_unknown_name(str(name), names)
                 raise LMStudioValueError(f"timeouts takes no {name!r}; {remedy}")
-        return checked_timeouts(value)
+        return checked_timeouts({name: parsed_number(seconds) for name, seconds in value.items()})
 
     return read
 

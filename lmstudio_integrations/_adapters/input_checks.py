@@ -27,6 +27,7 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._explained import explained
 from lmstudio_integrations.types._prediction_settings import NativePredictionSettings, OwnPredictionSettings
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
+from lmstudio_integrations.types.timeouts import SILENCE_TIMEOUTS
 
 ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
 """Names that other packages give to our fields, accepted here as well."""
@@ -175,19 +176,20 @@ def _host_name(name: str, host: object) -> str:
 
 def _normalized_hosts(name: str, hosts: object) -> object:
     """Return one host, or several as a list."""
-    if isinstance(hosts, list | tuple):
+    if isinstance(hosts, Sequence) and not isinstance(hosts, str | bytes):
         # A pair of a host and a device is a list in JSON.
         listed = [
             tuple(cast("list[object]", host)) if isinstance(host, list) else _without_credentials(name, host)
             for host in cast("Sequence[object]", hosts)
         ]
-        if all(isinstance(host, str | tuple) for host in listed):
-            addresses.places_of(cast("list[str]", listed))  # raises if one is no address, or is named twice
+        addresses.places_of(cast("list[str]", listed))  # raises if one is no address, or is named twice
         return listed
     return _without_credentials(name, hosts)
 
 
 def _without_credentials(name: str, host: object) -> object:
+    if not isinstance(host, str | tuple):
+        addresses.Address.parse(cast("str", host))  # raises what to write
     if isinstance(host, str) and holds_credentials(host):
         raise LMStudioValueError(f"{name} must hold no credentials; pass the token as api_token")
     return host
@@ -335,7 +337,7 @@ def _unknown_setting(name: str, known: Collection[str], given: Mapping[str, Any]
         )
     remedy = (
         _OTHER_PLACES.get(name)
-        or _several_responses(name, given[name])
+        or _of_value(name, given[name], known)
         or _settings_in(name, given[name])
         or _place_of(name, known)
         or explain_unknown_setting(name, known, given, owner)
@@ -343,8 +345,14 @@ def _unknown_setting(name: str, known: Collection[str], given: Mapping[str, Any]
     return LMStudioValueError(f"unknown setting {name!r}; {remedy}")
 
 
-def _several_responses(name: str, number: object) -> str | None:
-    return f"a call has one response; make {shown(number)} calls" if name in {"n", "best_of"} else None
+def _of_value(name: str, value: object, known: Collection[str]) -> str | None:
+    """Return what to write for a value of a setting that is another one here; `None` for any other name."""
+    if name in {"n", "best_of"}:
+        return f"a call has one response; make {shown(value)} calls"
+    if name == "request_timeout" and "timeouts" in known:
+        silence = ", ".join(f"{timeout!r}: {shown(value)}" for timeout in SILENCE_TIMEOUTS)
+        return f"for the longest silence, write timeouts={{{silence}}}; for a whole call, timeout={shown(value)}"
+    return None
 
 
 def _settings_in(name: str, entries: object) -> str | None:

@@ -209,7 +209,7 @@ class ServerSettings(ExplainedModel):
         Raises:
             LMStudioValueError: If a setting is unknown, or a value is invalid.
         """
-        named = resolve_aliases(update or {}, type(self).model_fields, type(self).__name__)
+        named = self._resolve_aliases(dict(update or {}))
         changes = self._validated(named)
         host = changes.get("host", self.host)
         return super().model_copy(

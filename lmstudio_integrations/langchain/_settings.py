@@ -20,6 +20,7 @@ from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
 from lmstudio_integrations._adapters.runtime import Calling, LoadedModelInfo, UsedModel
 from lmstudio_integrations._support.environment import __version__
 from lmstudio_integrations._support.installation import NAME
+from lmstudio_integrations.client.support.arguments import checked_string
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox, callers_loop
@@ -201,6 +202,7 @@ class BaseLMStudio(GenerationSettings):
         if self.custom_get_token_ids is not None:
             return list(self.custom_get_token_ids(text))
         with translating_errors():
+            checked_string(text, "the text")
             return cast("list[int]", run(self._resolve_call({}).model().tokenize(text)))
 
     def get_num_tokens(self, text: str) -> int:
@@ -208,6 +210,7 @@ class BaseLMStudio(GenerationSettings):
         if self.custom_get_token_ids is not None:
             return len(self.get_token_ids(text))
         with translating_errors():
+            checked_string(text, "the text")
             return cast("int", run(self._resolve_call({}).model().count_tokens(text)))
 
     @property

@@ -7,21 +7,21 @@ import logging
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
+from typing_extensions import TypedDict
 
-from lmstudio_integrations._adapters.input_checks import SECRETS
+from lmstudio_integrations._adapters.input_checks import SECRETS, validated
 from lmstudio_integrations._adapters.settings import ServerSettings
 from lmstudio_integrations.client.support.tracebacks import warn_user
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
-from lmstudio_integrations.types.timeouts import EXPIRIES
+from lmstudio_integrations.types._numbers import Seconds
+from lmstudio_integrations.types.timeouts import SILENCE_TIMEOUTS
 
 logger = logging.getLogger(__name__)
-
-_SILENCE_TIMEOUTS = [name for name, expiry in EXPIRIES.items() if expiry.is_silence]
-"""The meaning of `request_timeout` elsewhere: the longest silence of the server, not the duration of a call."""
 
 CORE_DESCRIPTIONS = {
     "callback_manager": "Receives the events of every call. It has no handlers by default.",
@@ -48,13 +48,19 @@ def with_silence_timeouts(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     named = {name: value for name, value in settings.items() if name != "class_name"}
     if "request_timeout" in named:
-        silence = dict.fromkeys(_SILENCE_TIMEOUTS, named.pop("request_timeout"))
+        seconds = validated("request_timeout", named.pop("request_timeout"), _request_timeout())
+        silence = dict.fromkeys(SILENCE_TIMEOUTS, seconds)
         given: Mapping[str, Any] = named.get("timeouts") or {}
         doubled = [name for name in silence if name in given]
         if doubled:
             raise LMStudioValueError(f"'request_timeout' is another name of {doubled[0]!r}; give one of them")
         named["timeouts"] = {**silence, **given}
     return named
+
+
+@cache
+def _request_timeout() -> TypeAdapter[dict[str, Any]]:
+    return TypeAdapter(TypedDict("Setting", {"request_timeout": Seconds | None}))
 
 
 class ComponentSettings(ServerSettings):

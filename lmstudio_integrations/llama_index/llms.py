@@ -31,7 +31,7 @@ from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.client.predictions.language_model import Prefix
-from lmstudio_integrations.client.support.arguments import flag_of
+from lmstudio_integrations.client.support.arguments import checked_string, flag_of
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
@@ -143,8 +143,14 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         more: Any = others.pop("additional_kwargs", None) or {}
         if not is_object(more):
             raise LMStudioValueError(f"additional_kwargs must be a dict of settings, got {more!r}")
-        more = with_effect(more, {*cls.model_fields, *ALIASES})  # elsewhere, these are arguments of every call
+        more = with_effect(
+            more, {*cls.model_fields, *ALIASES, "request_timeout"}
+        )  # elsewhere, these are arguments of every call
         return super()._resolve_aliases(with_silence_timeouts({**more, **others}))
+
+    def _checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Accept `request_timeout` in a call, too."""
+        return super()._checked(with_silence_timeouts(given))
 
     @classmethod
     def class_name(cls) -> str:
@@ -251,11 +257,13 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         Raises:
             LMStudioServerError: If the server fails.
         """
+        checked_string(text, "the text")
         return cast("list[int]", run(self._resolve_call({}).model().tokenize(text)))
 
     @with_short_traceback
     async def atokenize(self, text: str) -> list[int]:
         """Return the tokens of a text; see `tokenize`."""
+        checked_string(text, "the text")
         return cast("list[int]", await arun(self._resolve_call({}).model(LoopMailbox).tokenize(text)))
 
     def _record(self, call: CallSettings, result: PredictionResult) -> PredictionResult:

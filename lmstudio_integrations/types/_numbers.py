@@ -7,7 +7,7 @@ off, and no boolean is a number. The error about a text such as "5m", "8k" or "5
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated, Any, Literal, TypeVar, cast
@@ -38,8 +38,16 @@ _EXAMPLES = {"ttl": "300; under load_policy='explicit', ttl=math.inf keeps the m
 
 def seconds_remedy(name: str, value: object) -> str:
     """Return what to write for a value that is no positive number of seconds."""
+    if (pair := _pair(name, value)) is not None:
+        return f"write connect_timeout={pair[0]}, idle_timeout={pair[1]}"
     seconds = value.total_seconds() if isinstance(value, timedelta) else _converted(value, _SECONDS_PER)
     return f"write {name}={seconds:.12g}" if seconds else f"for example {name}={_EXAMPLES.get(name, 30)}"
+
+
+def _pair(name: str, value: object) -> Sequence[object] | None:
+    """Return two timeouts in one, as `requests` and others take them: to connect, and to wait for data."""
+    pair = cast("Sequence[object]", value) if isinstance(value, tuple | list) else ()
+    return pair if name.endswith("timeout") and len(pair) == 2 else None
 
 
 def is_time(value: float) -> bool:
@@ -85,14 +93,18 @@ def _is_too_large(number: Any) -> bool:
 
 
 def _seconds(value: object, info: ValidationInfo) -> object:
-    number = _parsed(_number(value, info))
-    if isinstance(number, timedelta | str) or (isinstance(number, int | float) and not is_time(number)):
-        remedy = seconds_remedy(str(info.field_name), value)
+    number = parsed_number(_number(value, info))
+    if isinstance(number, timedelta | str | tuple | list) or (isinstance(number, int | float) and not is_time(number)):
+        name = str(info.field_name)
+        pair = _pair(name, value)
+        timeouts = pair and f"{{'connect_timeout': {pair[0]}, 'idle_timeout': {pair[1]}}}"
+        remedy = f"write timeouts={timeouts}" if timeouts else seconds_remedy(name, value)
         raise PydanticCustomError("seconds", "must be {required}; {remedy}", {"required": SECONDS, "remedy": remedy})
     return number
 
 
-def _parsed(value: object) -> object:
+def parsed_number(value: object) -> object:
+    """Return the number that a string is, as JSON and variables of the environment have it; anything else stays."""
     with suppress(ValueError):
         return float(value) if isinstance(value, str) else value
     return value

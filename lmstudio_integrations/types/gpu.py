@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
@@ -57,6 +57,14 @@ class GpuSetting(StrictInput):
             "disabled."
         ),
     ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_is_dict(cls, value: object) -> object:
+        if isinstance(value, str | int | float):  # elsewhere, a number is that of layers
+            is_ratio = value in {"max", "off"} or (isinstance(value, int | float) and 0 <= value <= 1)
+            raise LMStudioValueError(f"must be a dict; write {{'ratio': {(value if is_ratio else 0.5)!r}}}")
+        return value
 
     def to_fields(self, prefix: str) -> Iterator[tuple[str, Any]]:
         """Yield the wire fields. The split is sent only if part of it is set; an empty list counts."""

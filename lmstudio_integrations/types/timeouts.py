@@ -93,3 +93,6 @@ EXPIRIES = {
     if isinstance(item, Expiry)
 }
 """What it means that a timeout has expired, by its name."""
+
+SILENCE_TIMEOUTS = tuple(name for name, expiry in EXPIRIES.items() if expiry.is_silence)
+"""What `request_timeout` means elsewhere: the longest silence of the server, not the duration of a call."""

@@ -1,12 +1,17 @@
 """A setting is checked and converted in one way, whether a constructor, an assignment, a copy or a call gives it."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
+from langchain_core.load import dumpd
+from langchain_core.runnables import RunnableLambda
 
+from lmstudio_integrations._adapters import input_checks
+from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
 from lmstudio_integrations.llama_index import LMStudio, LMStudioToolSpec
@@ -172,3 +177,104 @@ def test_other_switches_of_methods_are_booleans() -> None:
     }
     for setting, method in methods.items():
         check_error(error_of(partial(method, "no")), setting, "no")
+
+
+# Timeouts, and what is written in another form ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OWNERS)
+def test_timeouts_come_back_from_json(name: str) -> None:
+    make, others = OWNERS[name]
+    made = make(**others, timeout=math.inf, timeouts={"idle_timeout": math.inf, "keepalive": None})
+    again = make.model_validate_json(made.model_dump_json())
+    assert (again.timeout, again.timeouts) == (math.inf, {"idle_timeout": math.inf, "keepalive": None})
+
+
+@pytest.mark.parametrize("name", OWNERS)
+def test_every_timeout_takes_a_number_as_text(name: str) -> None:
+    make, others = OWNERS[name]
+    made = make(**others, timeout="3", timeouts={"idle_timeout": "3"})
+    assert (made.timeout, made.timeouts) == (3.0, {"idle_timeout": 3.0})
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)
+def test_a_request_timeout_means_the_same_wherever_llama_index_takes_it(adapter: Adapter) -> None:
+    if adapter.framework == "LangChain":
+        error = str(error_of(lambda: adapter.make(request_timeout=60)))
+        assert "write timeouts={'idle_timeout': 60, 'queue_timeout': 60, 'first_token_timeout': 60}" in error
+        return
+    silence = dict.fromkeys(("idle_timeout", "queue_timeout", "first_token_timeout"), 7.0)
+    made = adapter.make(request_timeout="7", timeouts={"keepalive": 5})
+    assert made.timeouts == silence | {"keepalive": 5}
+    assert made.model_copy(update={"request_timeout": 8}).timeouts == dict.fromkeys(silence, 8)
+    assert "request_timeout='7x': must be" in str(error_of(lambda: adapter.make(request_timeout="7x")))
+    if adapter.takes_settings:
+        call = made._resolve_call({"request_timeout": 9})
+        assert call.values["timeouts"] == dict.fromkeys(silence, 9) | {"keepalive": 5}
+
+
+@pytest.mark.parametrize("name", ["ChatLMStudio", "LMStudioLLM"])
+def test_what_is_bound_later_overrides_what_was_bound_key_by_key(name: str) -> None:
+    make, others = OWNERS[name]
+    model = make(**others, timeouts={"keepalive": 1, "idle_timeout": 1, "queue_timeout": 1})
+    first = {"timeouts": {"idle_timeout": 2, "queue_timeout": 2}, "prediction_config": {"raw": {"a": 1}}, "seed": 1}
+    second = {"timeouts": {"queue_timeout": 3}, "prediction_config": {"raw": {"b": 2}}, "seed": 2}
+    bound = model.bind(**first).with_config(tags=["x"]).bind(**second)
+    values = model._resolve_call(bound.kwargs).values
+    assert bound.config == {"tags": ["x"]}
+    assert values["timeouts"] == {"keepalive": 1, "idle_timeout": 2, "queue_timeout": 3}
+    assert values["prediction_config"].raw == {"a": 1, "b": 2}
+    assert values["seed"] == 2
+    assert dumpd(model.bind(seed=1))["id"] == dumpd(RunnableLambda(str).bind(a=1))["id"]
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "a port": ({"host": 1234}, "write '127.0.0.1:1234'"),
+    "a port in a list": ({"host": [1234, "a"]}, "write '127.0.0.1:1234'"),
+    "an emulator": ({"host": Emulator()}, "write its .address"),
+    "two timeouts": ({"timeout": (3, 5)}, "write timeouts={'connect_timeout': 3, 'idle_timeout': 5}"),
+    "a typo": ({"prediction_config": {"tempreature": 1}}, "did you mean 'temperature'? write temperature=…"),
+    "a short typo": ({"prediction_config": {"min_ps": 1}}, "did you mean 'min_p'? write min_p=…"),
+    "a typo of its own": ({"prediction_config": {"draft_modl": 1}}, "did you mean 'draft_model'?"),
+    "a name elsewhere": ({"prediction_config": {"num_predict": 1}}, "did you mean 'max_tokens'? write max_tokens=…"),
+    "a native name": ({"prediction_config": {"topKSampling": 1}}, "write top_k=…"),
+    "an argument of calls": ({"prediction_config": {"tools": []}}, "takes no 'tools'; write tools=…"),
+    "a share of the GPU": ({"load_config": {"gpu": "max"}}, "write {'ratio': 'max'}"),
+    "a number for the GPU": ({"load_config": {"gpu": 0.5}}, "write {'ratio': 0.5}"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_a_wrong_value_leads_to_what_to_write(name: str, what: str) -> None:
+    given, remedy = WRONG[what]
+    make, others = OWNERS[name]
+    assert remedy in str(error_of(lambda: make(**{**others, **given})))
+    if "host" not in given:
+        assert remedy in str(error_of(lambda: make(**others)._resolve_call(given)))
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_what_an_error_suggests_is_accepted_there(name: str) -> None:
+    make, others = OWNERS[name]
+    places = input_checks._places(make.model_fields)
+    for place, names in places.items():
+        for each in names:
+            text = str(error_of(partial(make, **others, **{place: {each: object()}})))
+            assert "takes no" not in text
+            assert "unknown setting" not in text
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_an_empty_name_of_a_model_leads_to_what_to_write(name: str) -> None:
+    adapter = LANGUAGE_MODELS[name]
+    error = error_of(lambda: adapter.call(adapter.make(model="", host=NOWHERE), "Hello"))
+    assert "model is empty; leave it out for any loaded model, or name one" in str(error)
+
+
+@pytest.mark.parametrize("value", [5, None, ["a"]])
+def test_tokens_are_those_of_a_string(value: Any) -> None:
+    langchain, llama_index = ChatLMStudio(host=NOWHERE), LMStudio(host=NOWHERE)
+    counts: list[Callable[[Any], object]] = [langchain.get_num_tokens, langchain.get_token_ids, llama_index.tokenize]
+    for count in [*counts, lambda text: asyncio.run(llama_index.atokenize(text))]:
+        assert str(error_of(partial(count, value))) == f"the text must be a string; got {value!r}"

@@ -350,7 +350,7 @@ def new_state(
         LMStudioValueError: If an argument is invalid.
     """
     check_names(parameters, ModelParameters.__annotations__, in_config=LOAD_CONFIGS[kind].model_fields)
-    optional_text(model_key, "model")
+    optional_text(model_key, "model", "leave it out for any loaded model, or name one that `lmsi ls` lists")
     policy: LoadPolicy = checked_choice(parameters.get("load_policy", "get_or_load"), LoadPolicy, "load_policy")
     ttl = _checked_ttl(parameters.get("ttl"), policy)
     device = optional_text(parameters.get("device"), "device")

@@ -90,25 +90,25 @@ def checked_string(value: object, name: str) -> str:
     return value
 
 
-def text_of(value: object, name: str) -> str:
-    """Return an argument that must be a non-empty string.
+def text_of(value: object, name: str, remedy: str = "") -> str:
+    """Return an argument that must be a non-empty string; `remedy` is what helps if it is empty.
 
     Raises:
         LMStudioValueError: If it is not.
     """
     text = checked_string(value, name)
     if not text.strip():
-        raise LMStudioValueError(f"{name} is empty")
+        raise LMStudioValueError(f"{name} is empty{remedy and '; '}{remedy}")
     return text
 
 
-def optional_text(value: object, name: str) -> str | None:
-    """Return an argument that must be a non-empty string or `None`.
+def optional_text(value: object, name: str, remedy: str = "") -> str | None:
+    """Return an argument that must be a non-empty string or `None`; see `text_of`.
 
     Raises:
         LMStudioValueError: If it is not.
     """
-    return None if value is None else text_of(value, name)
+    return None if value is None else text_of(value, name, remedy)
 
 
 def flag_of(value: object, name: str) -> bool:

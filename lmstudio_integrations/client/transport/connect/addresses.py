@@ -137,8 +137,15 @@ def _joined(hosts: object) -> str:
     listed = cast("Sequence[object]", hosts) if isinstance(hosts, list | tuple) else ()
     names = [host for host in listed if isinstance(host, str)]
     if len(names) < 2:
-        raise LMStudioValueError(f"host must be a string, such as host:port; got {shown}")
+        raise LMStudioValueError(f"host must be a string, such as host:port; got {shown}{_host_remedy(hosts)}")
     return ", ".join(names)
+
+
+def _host_remedy(host: object) -> str:
+    """Return what to write for a port, or for an object that has an address, such as an emulator."""
+    if isinstance(host, int) and not isinstance(host, bool):
+        return f"; write '127.0.0.1:{host}'"
+    return "; write its .address" if hasattr(type(host), "address") else ""
 
 
 def server_file_from_environment() -> str | None:
