@@ -14,7 +14,9 @@ from lmstudio_integrations.client.support.tracebacks import warn_user
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
 from lmstudio_integrations.types._json_schemas import wire_tool
 
-_SIGNATURE = re.compile(r"\w+\([^\n]*\)[^\n]*")
+_SIGNATURE = re.compile(r"(?<!\w)\w++\(")
+"""The beginning of one. From there on, a search would take the square of the length."""
+
 _OTHER = re.compile(r"[^a-zA-Z0-9_-]")
 _TYPES = frozenset({"type", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"})
 """Members of a JSON schema that limit the type of a value."""
@@ -171,8 +173,7 @@ def with_warning(function: dict[str, Any]) -> dict[str, Any]:
     properties: dict[str, Any] = parameters.get("properties") or {}
     untyped = [name for name, schema in properties.items() if is_object(schema) and not schema.keys() & _TYPES]
     missing = [f"a type for {', '.join(map(repr, untyped))}"] if untyped else []
-    # LlamaIndex puts the signature before the docstring.
-    if not _SIGNATURE.sub("", function.get("description") or "").strip():
+    if not any(map(_is_text, (function.get("description") or "").split("\n"))):
         missing.insert(0, "a description")
     if missing:
         warn_user(
@@ -181,6 +182,12 @@ def with_warning(function: dict[str, Any]) -> dict[str, Any]:
             LMStudioConfigWarning,
         )
     return function
+
+
+def _is_text(line: str) -> bool:
+    """Whether a line of a description is more than a signature, which LlamaIndex puts before the docstring."""
+    signature = _SIGNATURE.search(line, 0, line.rfind(")") + 1)
+    return bool((line if signature is None else line[: signature.start()]).strip())
 
 
 def _functions(tools: Sequence[OpenAITool]) -> list[dict[str, Any]]:
