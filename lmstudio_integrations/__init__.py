@@ -21,9 +21,9 @@ _EXPORTS = {
         ModelSpecifier ModelSpecifierDict PredictionFirstTokenCallback PredictionFragmentCallback
         PredictionMessageCallback PromptProcessingCallback ResponseSchema SyncModelHandle SystemPrompt
         SystemPromptContent TextData TextDataDict ToolCallResultData ToolDefinition ToolResultMessage
-        UserMessageContent UserMessageDict certify configure_default_client embedding_model
-        get_default_client get_sync_api_timeout list_downloaded_models list_loaded_models llm prepare_image
-        set_sync_api_timeout
+        UserMessageContent UserMessageDict certify configure_default_client decision_model
+        embedding_model get_default_client get_sync_api_timeout list_downloaded_models list_loaded_models llm
+        prepare_image set_sync_api_timeout
     """,
     ".client.api.asynchronous": """
         AsyncClient AsyncDecisionModel AsyncDownloadedDecisionModel AsyncDownloadedEmbeddingModel

@@ -39,8 +39,9 @@ PUBLIC = {
     """,
     f"{NAME}.ray": "Embedder Generator Reranker",
     f"{NAME}.emulator": """
-        Catalog Clock ConnectionRecord DeviceEntry EmbeddingRecord Emulator FAULTS Fault FaultProxy Limits LoadRecord
-        ManualClock ModelEntry PluginCallRecord PluginEntry PredictionRecord Preset Recording SystemClock use_cassette
+        Catalog Clock ConnectionRecord DecisionRecord DeviceEntry EmbeddingRecord Emulator FAULTS Fault FaultProxy
+        Limits LoadRecord ManualClock ModelEntry PluginCallRecord PluginEntry PredictionRecord Preset Recording
+        SystemClock use_cassette
     """,
 }
 """The public names; those of the root are in its stub. Removing one breaks programs of users."""

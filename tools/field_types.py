@@ -42,7 +42,7 @@ GROUPS = {
     "Reranking": (
         "top_n score_threshold instruction template metadata_mode keep_retrieval_score max_concurrency errors"
     ),
-    "Decisions": "instructions threshold permutations",
+    "Decisions": "instructions threshold default permutations",
     "Generation": "logprobs top_logprobs prediction_config raw",
     "Long responses": "stop_on_repetition",
     "Streaming": "streaming on_prompt_progress",

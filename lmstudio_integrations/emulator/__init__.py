@@ -13,6 +13,7 @@ from lmstudio_integrations.emulator.server.context import Limits
 from lmstudio_integrations.emulator.testing.faults import FAULTS, Fault, FaultProxy
 from lmstudio_integrations.emulator.testing.recorder import Recording
 from lmstudio_integrations.emulator.testing.request_log import (
+    DecisionRecord,
     EmbeddingRecord,
     LoadRecord,
     PluginCallRecord,
@@ -24,6 +25,7 @@ __all__ = [
     "Catalog",
     "Clock",
     "ConnectionRecord",
+    "DecisionRecord",
     "DeviceEntry",
     "EmbeddingRecord",
     "Emulator",

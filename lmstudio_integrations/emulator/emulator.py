@@ -37,6 +37,7 @@ from lmstudio_integrations.emulator.server.server import Server
 from lmstudio_integrations.emulator.testing.cassette import Matcher, Mode, file_errors, needs_server, read
 from lmstudio_integrations.emulator.testing.recorder import Recording
 from lmstudio_integrations.emulator.testing.request_log import (
+    DecisionRecord,
     EmbeddingRecord,
     LoadRecord,
     PluginCallRecord,
@@ -199,6 +200,14 @@ class Emulator:
     def embedded_texts(self) -> tuple[EmbeddingRecord, ...]:
         """The texts that clients embedded, oldest first; kept like `predictions`."""
         return self._request_log.embeddings.all
+
+    @property
+    def decisions(self) -> tuple[DecisionRecord, ...]:
+        """What decision models were asked so far, and their answers, oldest first; kept like `predictions`.
+
+        A language model that decides makes predictions.
+        """
+        return self._request_log.decisions.all
 
     @property
     def loads(self) -> tuple[LoadRecord, ...]:

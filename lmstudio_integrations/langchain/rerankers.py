@@ -10,6 +10,8 @@ from pydantic import ConfigDict, Field
 from lmstudio_integrations._adapters.auxiliary_model_settings import RerankerSettings
 from lmstudio_integrations._adapters.field_types import DECLARED, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
+from lmstudio_integrations._support.text import shown
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.types._numbers import Fraction
 from lmstudio_integrations.types.reranking import RerankResult
@@ -78,9 +80,12 @@ class LMStudioReranker(RerankerSettings, BaseDocumentCompressor):
             documents: The documents.
             query: The query.
             callbacks: Not used.
+
+        Raises:
+            LMStudioValueError: If one is no document.
         """
         with translating_errors():
-            results = self._rerank(query, [document.page_content for document in documents])
+            results = self._rerank(query, _texts(documents))
         return self._rank(documents, results)
 
     async def acompress_documents(
@@ -91,7 +96,7 @@ class LMStudioReranker(RerankerSettings, BaseDocumentCompressor):
     ) -> Sequence[Document]:
         """Return copies of documents, best first; see `compress_documents`."""
         with translating_errors():
-            results = await self._arerank(query, [document.page_content for document in documents])
+            results = await self._arerank(query, _texts(documents))
         return self._rank(documents, results)
 
     def _rank(self, documents: Sequence[Document], results: Iterable[RerankResult]) -> list[Document]:
@@ -103,3 +108,20 @@ class LMStudioReranker(RerankerSettings, BaseDocumentCompressor):
             )
             for each in sufficient
         ]
+
+
+def _texts(documents: Iterable[object]) -> list[str]:
+    """Return the texts of documents.
+
+    Raises:
+        LMStudioValueError: If one is no document.
+    """
+    texts: list[str] = []
+    for index, document in enumerate(documents):
+        if not isinstance(document, Document):
+            example = shown(document) if isinstance(document, str) else "'…'"
+            raise LMStudioValueError(
+                f"documents must be Documents; got {shown(document)} at index {index}; write Document({example})"
+            )
+        texts.append(document.page_content)
+    return texts

@@ -7,7 +7,7 @@ from llama_index.core.base.base_selector import BaseSelector, SelectorResult, Si
 from llama_index.core.evaluation import BaseEvaluator, EvaluationResult
 from llama_index.core.schema import QueryBundle
 from llama_index.core.tools import ToolMetadata
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from lmstudio_integrations._adapters.auxiliary_model_settings import DecisionSettings
@@ -21,6 +21,7 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 from lmstudio_integrations.llama_index._settings import with_silence_timeouts
+from lmstudio_integrations.types._config_base import explain
 from lmstudio_integrations.types._numbers import Natural
 from lmstudio_integrations.types.decisions import (
     Answer,
@@ -274,10 +275,10 @@ class LMStudioEvaluator(_Settings, BaseEvaluator):
             contexts: What the response was made of.
 
         Raises:
-            LMStudioValueError: If none of them is given.
+            LMStudioValueError: If none of them is given, or one is no text.
         """
         with short_traceback():
-            given = EvaluationResult(query=query, response=response, contexts=contexts)
+            given = _given(query, response, contexts)
             return self._judged(given, self._decide(_state(given), self._questions))
 
     async def aevaluate(
@@ -289,7 +290,7 @@ class LMStudioEvaluator(_Settings, BaseEvaluator):
     ) -> EvaluationResult:
         """Return whether a response passes, and its score; see `evaluate`."""
         with short_traceback():
-            given = EvaluationResult(query=query, response=response, contexts=contexts)
+            given = _given(query, response, contexts)
             return self._judged(given, await self._adecide(_state(given), self._questions))
 
     @property
@@ -314,6 +315,19 @@ class LMStudioEvaluator(_Settings, BaseEvaluator):
             spread=answer.spread,
             unseen=answer.unseen,
         )
+
+
+def _given(query: str | None, response: str | None, contexts: Sequence[str] | None) -> EvaluationResult:
+    """Return what is judged.
+
+    Raises:
+        LMStudioValueError: If it is no text.
+    """
+    try:
+        return EvaluationResult(query=query, response=response, contexts=contexts)
+    except ValidationError as error:
+        problem = explain(error)
+    raise LMStudioValueError(problem)
 
 
 def _state(given: EvaluationResult) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field
 from lmstudio_integrations._adapters.auxiliary_model_settings import RerankerSettings
 from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
+from lmstudio_integrations._support.text import shown
 from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings, with_silence_timeouts
@@ -96,10 +97,11 @@ class LMStudioReranker(RerankerSettings, ComponentSettings, BaseNodePostprocesso
         """Emit core's events around a call; yield its query, and what takes its result.
 
         Raises:
-            LMStudioValueError: If there is no query.
+            LMStudioValueError: If there is no query, or one is no node.
         """
         if query_bundle is None:
             raise LMStudioValueError("a reranker needs the query; pass query_str or query_bundle")
+        _check_nodes(nodes)
         query, name, top_n = query_bundle.query_str, self.model or "unknown", self.top_n or len(nodes)
         started: dict[str, Any] = {
             EventPayload.NODES: nodes,
@@ -129,3 +131,17 @@ class LMStudioReranker(RerankerSettings, ComponentSettings, BaseNodePostprocesso
                 node = node.model_copy(update={"metadata": metadata})
             ranked.append(NodeWithScore(node=node, score=result.score))
         return ranked
+
+
+def _check_nodes(nodes: Iterable[object]) -> None:
+    """Check what is to be sorted.
+
+    Raises:
+        LMStudioValueError: If one is no node with a score.
+    """
+    for index, node in enumerate(nodes):
+        if not isinstance(node, NodeWithScore):
+            example = f"TextNode(text={shown(node)})" if isinstance(node, str) else "…"
+            raise LMStudioValueError(
+                f"nodes must be NodeWithScore; got {shown(node)} at index {index}; write NodeWithScore(node={example})"
+            )

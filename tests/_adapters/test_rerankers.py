@@ -123,6 +123,28 @@ def test_a_text_that_fails_raises_or_is_marked(surface: Surface, server: Emulato
     assert surface.rerank(model, TEXTS) == [("pool", 0.9), ("ferry", 0.4), ("train", 0.01), ("broken", None)]
 
 
+@every_surface
+@pytest.mark.parametrize(("given", "text"), [("pool", "'pool'"), (None, "…")])
+def test_what_is_no_document_is_an_error_that_says_what_to_write(
+    surface: Surface, server: Emulator, given: Any, text: str
+) -> None:
+    is_langchain = surface.make is LangChainReranker
+    name, query = ("compress_documents", QUERY) if is_langchain else ("postprocess_nodes", QueryBundle(QUERY))
+    call = getattr(surface.make(model="chat", host=server.address), f"a{name}" if surface.is_async else name)
+    with pytest.raises(LMStudioValueError, match=f"got {given!r} at index 0; write (Document|NodeWith).*{text}"):
+        asyncio.run(call([given], query)) if surface.is_async else call([given], query)
+    assert not server.predictions
+
+
+@every_surface
+def test_a_text_about_which_the_model_says_neither_word_comes_last(surface: Surface) -> None:
+    rest = {f"w{number}": 0.0998 for number in range(10)}
+    rule = {"when": {"last": "^vague"}, "then": [{"probabilities": {"yes": 0.0015, "no": 0.0005, **rest}}]}
+    with Emulator([entry(rules=[rule, *RULES])]) as server:
+        model = surface.make(model="chat", host=server.address)
+        assert surface.rerank(model, ["vague", "ferry"]) == [("ferry", 0.4), ("vague", None)]
+
+
 @some_surfaces
 def test_missing_servers_and_models_that_cannot_have_their_errors(surface: Surface, server: Emulator) -> None:
     with pytest.raises(LMStudioUnreachableError):

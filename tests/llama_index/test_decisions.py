@@ -123,6 +123,18 @@ def test_a_choice_that_the_model_would_not_say_is_the_default_or_an_error(select
         select(CHOICES, "What is the tea?")
 
 
+@pytest.mark.parametrize("rule", [{"then": "This is it."}, {"then": [{"probabilities": {"Well": 1.0}}]}])
+def test_a_model_that_says_none_of_the_answers_gives_the_default(select: Select, rule: Any) -> None:
+    with Emulator([{"key": "talks", "rule": [rule]}]) as server:
+        settings: Any = {"model": "talks", "host": server.address}
+        assert select(CHOICES, "boat", **settings, default=1).ind == 1
+        with pytest.raises(LMStudioUnsupportedError, match=r"something else than an answer, to which it gives 0\.0%"):
+            select(CHOICES, "boat", **settings)
+        found = LMStudioEvaluator(**settings).evaluate(response="boat")
+        assert (found.passing, found.score, found.invalid_result) == (None, None, True)
+        assert LMStudioEvaluator(**settings, default=False).evaluate(response="boat").passing is False
+
+
 def test_selections_calibrate_a_selector(select: Select) -> None:
     selections = [select(CHOICES, "When does the last boat leave?").selections[0] for _ in range(2)] * 4
     calibration = lms.calibrate(selections, [0] * 8)
@@ -224,6 +236,22 @@ def test_a_response_passes_if_yes_is_probable_enough(host: str) -> None:
         evaluator.evaluate()
     with pytest.raises(ValueError, match="threshold"):
         LMStudioEvaluator(threshold=2)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"response": 5}, "response=5: Input should be a valid string"),
+        ({"contexts": "one text"}, "contexts='one text': "),
+        ({"query": ["?"]}, r"query=\['\?'\]: Input should be a valid string"),
+    ],
+)
+def test_what_cannot_be_judged_is_named(host: str, given: Any, text: str) -> None:
+    evaluator = LMStudioEvaluator(model="chat", host=host)
+    with pytest.raises(LMStudioValueError, match=text):
+        evaluator.evaluate(**given)
+    with pytest.raises(LMStudioValueError, match=text):
+        asyncio.run(evaluator.aevaluate(**given))
 
 
 @pytest.mark.parametrize("is_async", [False, True])

@@ -16,6 +16,7 @@ from lmstudio_integrations.client.api.sync import (
     AnyDownloadedModel,
     AnyModel,
     Client,
+    DecisionModel,
     EmbeddingModel,
     SyncModelHandle,
 )
@@ -169,6 +170,12 @@ def llm(model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) 
 def embedding_model(model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> EmbeddingModel:
     """Get an embedding model with the default client: `client.embedding.model`."""
     return get_default_client().embedding.model(model_key, **parameters)
+
+
+@with_short_traceback
+def decision_model(model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> DecisionModel:
+    """Get a decision model with the default client: `client.decision.model`."""
+    return get_default_client().decision.model(model_key, **parameters)
 
 
 @with_short_traceback

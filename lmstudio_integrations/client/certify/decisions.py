@@ -8,7 +8,7 @@ from lmstudio_integrations.client.certify.asking import Asking, Case, Row, Summa
 from lmstudio_integrations.client.predictions.decisions.decider import decide
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.cards import Observation, failures_of, share_text
-from lmstudio_integrations.types.decisions import Choice, ChoiceAnswer, Noul, NoulAnswer, Question
+from lmstudio_integrations.types.decisions import Choice, ChoiceAnswer, Noul, NoulAnswer, Question, check_answered
 
 MESSAGES = (
     ("I was charged twice this month.", "billing", True),
@@ -38,7 +38,7 @@ def _decide(asking: Asking, number: int, question: Question, permutations: int =
     decision = yield from decide(asking.model, state, {"it": question}, permutations)
     asking.prompt_tokens += decision.input_tokens
     asking.predicted_tokens += decision.output_tokens
-    return decision.answers["it"]
+    return check_answered(decision).answers["it"]
 
 
 def _choose(number: int, asking: Asking) -> Flow[None]:

@@ -83,6 +83,23 @@ class EmbeddingRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRecord:
+    """One request to a decision model, as of the moment of reading.
+
+    Attributes:
+        model: The identifier of the model.
+        state: What the questions are about.
+        questions: The questions by their ids, in wire form.
+        answers: The answers by the same ids, in wire form; none while it runs, or if it failed.
+    """
+
+    model: str
+    state: Any
+    questions: dict[str, Any]
+    answers: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRecord:
     """One load of a model, as of the moment of reading.
 
@@ -132,7 +149,7 @@ class PluginCallRecord:
     error: str | None = None
 
 
-RecordT = TypeVar("RecordT", PredictionRecord, EmbeddingRecord, LoadRecord, PluginCallRecord)
+RecordT = TypeVar("RecordT", PredictionRecord, EmbeddingRecord, DecisionRecord, LoadRecord, PluginCallRecord)
 
 
 class RecordEntry(Generic[RecordT]):
@@ -191,6 +208,7 @@ class RequestLog:
         self._changed = threading.Condition()
         self.predictions: Records[PredictionRecord] = Records(most, self.notify)
         self.embeddings: Records[EmbeddingRecord] = Records(most, self.notify)
+        self.decisions: Records[DecisionRecord] = Records(most, self.notify)
         self.loads: Records[LoadRecord] = Records(most, self.notify)
         self.tool_calls: Records[PluginCallRecord] = Records(most, self.notify)
 

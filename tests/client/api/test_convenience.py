@@ -23,6 +23,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
         {"key": LOADED, "preload": True},
         {"key": OTHER},
         {"key": "vectors", "kind": "embedding", "embedding_length": 16},
+        {"key": "judge", "kind": "decision"},
     ]
     reset_default_client()
     with Emulator(models, auto_evict=False) as running:
@@ -42,6 +43,9 @@ def test_the_functions_do_what_the_default_client_does(server: Emulator) -> None
     }
     assert lms.list_loaded_models() == [lms.llm(LOADED), lms.llm(OTHER), lms.embedding_model("vectors")]
     assert [model.model_key for model in lms.list_downloaded_models("llm")] == [LOADED, OTHER]
+    answers = lms.decision_model("judge", ttl=60).decide("Hi", {"greets": lms.Noul(instructions="Hi?")}).answers
+    assert answers["greets"].type == "noul"
+    assert lms.decision_model().identifier == "judge"
     assert lms.prepare_image(PIXEL).size_bytes == len(PIXEL)
 
 

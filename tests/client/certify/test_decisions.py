@@ -48,5 +48,7 @@ def test_a_decision_model() -> None:
 def test_models_that_cannot_decide() -> None:
     with pytest.raises(ValueError, match="none of these rows"):
         row_of("decisions", kind="embedding")
-    row = row_of("decisions", {"then": [{"probabilities": {"Well": 1.0}}]})
-    assert {each.outcome for each in row.observations} == {"rejected"}
+    sliver = {"A": 0.01, "B": 0.01, "C": 0.01, "yes": 0.01, "no": 0.01, **{f"w{number}": 0.095 for number in range(10)}}
+    for probabilities in ({"Well": 1.0}, sliver):
+        row = row_of("decisions", {"then": [{"probabilities": probabilities}]})
+        assert {each.outcome for each in row.observations} == {"rejected"}

@@ -155,8 +155,12 @@ def answer_in(found: Any, name: str, question: Question) -> Answer:
 
 
 def decide(model: Model, state: object, questions: Mapping[str, Any], permutations: int) -> Flow[Decision]:
-    """Return the answers of a model of either kind; `permutations` are those of a language model."""
+    """Return the answers of a model of either kind; `permutations` are those of a language model.
+
+    Callers check with `is_answered` whether the model would have said them.
+    """
     if isinstance(model, Decider):
         return (yield from model.decide(state, questions))
     assert isinstance(model, PredictingModel), "there are two kinds of models that decide"
-    return (yield from Deciding(model, state, questions, {"permutations": permutations}).run())
+    parameters: DecideParameters = {"permutations": permutations}
+    return (yield from Deciding(model, state, questions, parameters, marks_unanswered=True).run())

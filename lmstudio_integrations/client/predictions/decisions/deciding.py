@@ -83,16 +83,25 @@ class Deciding:
         state: What the questions are about: text, or JSON such as a list of messages.
         questions: The questions by their ids.
         parameters: The keyword arguments.
+        marks_unanswered: Whether a question of which the model would say none of the answers has an `unseen` of 1,
+            which callers check. By default, it is an error.
 
     Raises:
         LMStudioValueError: If an argument is invalid.
     """
 
     def __init__(
-        self, model: PredictingModel, state: object, questions: Mapping[str, Any], parameters: DecideParameters
+        self,
+        model: PredictingModel,
+        state: object,
+        questions: Mapping[str, Any],
+        parameters: DecideParameters,
+        *,
+        marks_unanswered: bool = False,
     ) -> None:
         check_names(parameters, DecideParameters.__annotations__)
         self._model = model
+        self._marks_unanswered = marks_unanswered
         self._state = state_of(state)
         self._text = state_text(self._state)
         self._questions = questions_of(questions)
@@ -115,7 +124,7 @@ class Deciding:
             nonlocal input_tokens, output_tokens, done
             asked = self._asked[number]
             probabilities, result = yield from tokens.ask(model, prompts[number], asked.answers)
-            if probabilities.shares is None:
+            if probabilities.shares is None and not self._marks_unanswered:
                 raise LMStudioUnsupportedError(
                     f"{info.model_key!r} answers the question {asked.name!r} with none of {', '.join(asked.answers)}; "
                     "use a model that follows instructions"
@@ -186,7 +195,7 @@ def _orders(name: str, question: Question, permutations: int) -> list[_Asked]:
 
 def _measured(found: Sequence[Probabilities]) -> Measured:
     """Return the mean of the answers in several orders, and how far these lie apart."""
-    shares = [each.shares or [] for each in found]
+    shares = [each.shares or [1 / len(each.answers)] * len(each.answers) for each in found]
     by_option = list(zip(*shares, strict=True))
     return Measured(
         probabilities=[sum(each) / len(each) for each in by_option],

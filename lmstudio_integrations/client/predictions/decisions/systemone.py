@@ -85,7 +85,7 @@ async def post(target: Target, timeouts: Timeouts, remaining: float | None, body
             f"Decision: the connection to {address.netloc} was lost: {reason}"
         ) from None  # as above
     found = _json(response)
-    if response.is_success and is_object(found) and "error" not in found:
+    if response.is_success and is_object(found) and found.get("error") is None:
         return found
     raise _error(response, found, target, used)
 

@@ -9,6 +9,7 @@ from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.server.context import ServerState
 from lmstudio_integrations.emulator.server.http_requests import HttpError, bad_request
+from lmstudio_integrations.emulator.testing.request_log import DecisionRecord
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.decisions import parse_questions
 from lmstudio_integrations.types.models import by_identifier
@@ -43,9 +44,12 @@ async def systemone(state: ServerState, body: Any) -> Json:
         instance = state.registry.find("decision", specifier)
         images = [*_images(body["state"]), *(body.get("images") or ())]
         _check_images(images, sees=bool(instance.describe().get("hasVisionAdapter")))
+        record = DecisionRecord(model=instance.identifier, state=body["state"], questions=body["questions"])
+        entry = state.request_log.decisions.add(record)
         with CancelScope() as scope:
             async with instance.use(scope, "processingPrompt"):
                 decided: Json = await instance.model.decide(request)
+                entry.update(answers=decided["answers"])
                 return {**decided, "model": instance.identifier}
     except WireError as error:
         code = str((error.display_data or {}).get("code"))

@@ -54,6 +54,18 @@ def test_each_question_gets_the_answer_of_its_type(server: Emulator) -> None:
             assert answer["confidence"] == max(answer["probabilities"].values())
 
 
+def test_a_test_sees_what_was_asked_and_answered() -> None:
+    rules = [{"when": {"last": "gone"}, "then": [{"error": "It is not in the mood"}]}]
+    with Emulator([{"key": "judge", "kind": "decision", "preload": True, "rule": rules}]) as server:
+        _, body = ask(server, model="judge", state=[STATE], questions={"a": REFUND})
+        ask(server, model="judge", state="gone", questions={"a": REFUND})
+        ask(server, model="nobody", state=STATE, questions={"a": REFUND})
+        answered, failed = server.decisions
+    assert (answered.model, answered.state, answered.questions) == ("judge", [STATE], {"a": REFUND})
+    assert answered.answers == body["answers"]
+    assert (failed.state, failed.answers) == ("gone", {})
+
+
 def test_openai_has_another_form_for_the_same(server: Emulator) -> None:
     choices = [{"value": True, "description": "refund"}, {"value": "true"}]
     asked = [
