@@ -1,10 +1,12 @@
 """A network in memory: what is written on one side arrives on the other, later, in pieces, or never.
 
 Each direction of a connection keeps its order. A fault cuts a connection after a number of bytes, stalls it for a time,
-or closes one direction. A server can disappear for a time (`Network.rejecting`).
+or closes one direction. A server can disappear for a time (`Network.rejecting`), or freeze and recover, with the
+connections that it had and those that its system has accepted meanwhile (`Network.freeze`).
 """
 
 import asyncio
+import math
 import random
 import socket
 from collections import deque
@@ -102,6 +104,7 @@ class Transport(asyncio.Transport):
         if not self._is_lost:
             self._closing = self._is_lost = True
             self._network.connections.discard(self.connection)
+            self.connection.lost_at = self._loop.time()
             self._incoming.clear()
             self._protocol.connection_lost(error)
 
@@ -149,12 +152,14 @@ class Connection:
     Attributes:
         bytes_left: How many bytes of the server still arrive before the connection is cut; `None` for all.
         stalled_until: When bytes arrive again.
+        lost_at: When a side has lost it, at last; never before.
     """
 
     port: int
     sides: tuple[Transport, Transport] = field(init=False)
     bytes_left: int | None = None
     stalled_until: float = 0.0
+    lost_at: float = math.inf
 
     def pass_bytes(self, side: Transport, data: bytes) -> bytes:
         """Return what passes of what one side writes."""
@@ -226,6 +231,8 @@ class Network:
         self.listeners: dict[int, Listener] = {}
         self.connections: set[Connection] = set()
         self.rejecting: set[int] = set()
+        self.frozen_until: dict[int, float] = {}
+        """When the servers at some ports read and write again."""
         self._ports = iter(range(20_000, 60_000))
 
     def delay(self) -> float:
@@ -239,13 +246,20 @@ class Network:
         self.listeners[port] = Listener(self, factory, (host, port), bound)
         return self.listeners[port]
 
+    def freeze(self, port: int, until: float) -> None:
+        """Let a server neither read nor write for a time; then it goes on with all its connections."""
+        self.frozen_until[port] = until
+        for connection in self.connections:
+            if connection.port == port:
+                connection.stalled_until = max(connection.stalled_until, until)
+
     async def connect(self, factory: Callable[[], Any], host: str, port: int) -> tuple[Transport, Any]:
         await asyncio.sleep(self.delay())
         listener = self.listeners.get(port)
         if listener is None or port in self.rejecting:
             raise ConnectionRefusedError(f"nothing listens at {host}:{port}")
         own, there = ("127.0.0.1", next(self._ports)), (host, port)
-        connection = Connection(port)
+        connection = Connection(port, stalled_until=self.frozen_until.get(port, 0.0))
         client, server = factory(), listener.factory()
         ours, theirs = Transport(self, client, (own, there)), Transport(self, server, (there, own))
         ours.peer, theirs.peer = theirs, ours

@@ -5,6 +5,7 @@ import gc
 import random
 import warnings
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import lmstudio_integrations as lms
@@ -13,8 +14,9 @@ from lmstudio_integrations.client.embeddings import EmbeddingRequest
 from lmstudio_integrations.emulator.engines.scripted.words import embed
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio
+from lmstudio_integrations.types.config import LoadPolicy
 from lmstudio_integrations.types.config_dicts import TimeoutParameters
-from tests.simulation.world import DIMENSIONS, World, response_to, simulation
+from tests.simulation.world import DIMENSIONS, FAULTS, World, response_to, simulation
 from tests.support.adapters import as_fields
 from tests.support.embedding import embed_texts
 
@@ -29,23 +31,44 @@ TIMEOUTS: TimeoutParameters = {
     "first_token_timeout": 60.0,
     "idle_timeout": 30.0,
     "timeout": 300.0,
-    "keepalive": 20.0,
 }
+KEEPALIVES = (2.0, 20.0)
 
-OF_MODELS = (lms.LMStudioModelUnloadedError, lms.LMStudioModelNotFoundError, lms.LMStudioModelLoadError)
-"""What other clients may cause."""
 OF_NETWORKS = (lms.LMStudioConnectionLostError, lms.LMStudioUnreachableError, lms.LMStudioTimeoutError)
 """What faults of the network may cause."""
+RELOADS = 3
+"""How often a call loads a model again that was unloaded."""
 
+POLICIES: tuple[LoadPolicy, ...] = ("get_or_load", "get_or_load", "explicit", "fit", "new_instance")
 
 KINDS = (
     *("respond", "stream", "leave", "cancel", "act", "embed", "rerank", "count", "list", "load", "unload", "close"),
-    *("langchain", "llama_index", "vectors"),
+    *("together", "langchain", "llama_index", "vectors"),
 )
 
 
 class ViolationError(AssertionError):
     """Something that must never happen."""
+
+
+@dataclass
+class Call:
+    """What decides on the errors that a call may have.
+
+    Attributes:
+        since: When it began.
+        ports: The servers that it may use.
+        keys: The models that it uses.
+        ends: How many instances of these must have ended since before it fails because of that: the one that it has
+            found, and each one that it has loaded again. Once a response has begun, and without a reload, one suffices.
+        earlier: How many that ended earlier it may still try to use.
+    """
+
+    since: float
+    ports: list[int]
+    keys: set[str] = field(default_factory=set[str])
+    ends: int = 1 + RELOADS
+    earlier: int = 0
 
 
 class Player:
@@ -61,9 +84,13 @@ class Player:
         self._name = name
         self._random = random.Random(world.random.random())
         self._calls = 0
+        self._port = 0
+        self._timeouts: TimeoutParameters = {**TIMEOUTS, "keepalive": self._random.choice(KEEPALIVES)}
         self.client: AsyncClient = self._new_client()
-        settings: dict[str, Any] = {"host": [f"127.0.0.1:{port}" for port in world.ports], **as_fields(TIMEOUTS)}
-        self._chat = ChatLMStudio(model="chat", max_retries=self._random.choice([0, 2]), **settings)
+        self._call = Call(world.loop.time(), [self._port])
+        settings: dict[str, Any] = {"host": [f"127.0.0.1:{port}" for port in world.ports], **as_fields(self._timeouts)}
+        self._max_retries = self._random.choice([0, 2])
+        self._chat = ChatLMStudio(model="chat", max_retries=self._max_retries, **settings)
         self._llm = LMStudio(model="other", **settings)
         self._embeddings = LMStudioEmbeddings(model="vectors", **settings)
         self._kinds: dict[str, Callable[[str], Awaitable[str]]] = {kind: getattr(self, f"_{kind}") for kind in KINDS}
@@ -77,16 +104,30 @@ class Player:
         """Make a call, and check how it ends."""
         self._calls += 1
         said = f"{self._name}-{self._calls}"
+        self._call = Call(self._world.loop.time(), [self._port])
         try:
             async with asyncio.timeout(DEADLINE):
                 outcome = await self._kinds[kind](said)
         except lms.LMStudioError as error:
             outcome = type(error).__name__
-            if must_work or not isinstance(error, OF_MODELS if self._world.is_calm else (*OF_MODELS, *OF_NETWORKS)):
+            if must_work or not self._may_fail_with(error):
                 raise ViolationError(f"{kind} {said} failed with {error!r}") from error
         except TimeoutError as error:
             raise ViolationError(f"{kind} {said} is stuck") from error
         self._world.note(f"{said} {kind}: {outcome}")
+
+    def _may_fail_with(self, error: lms.LMStudioError) -> bool:
+        world, call = self._world, self._call
+        is_blamed = world.is_network_to_blame(call.ports, call.since)
+        if isinstance(error, OF_NETWORKS):
+            return is_blamed
+        if not isinstance(error, lms.LMStudioModelUnloadedError | lms.LMStudioModelNotFoundError):
+            return False
+        # Each server to which a call moves may have lost the instance that its adapter used there.
+        earlier = call.earlier * (len(call.ports) * (1 + self._max_retries) if is_blamed else 1)
+        since = world.count_ends(call.ports, call.keys, call.since)
+        before = world.count_ends(call.ports, call.keys, 0) - since
+        return since + min(before, earlier) >= call.ends
 
     async def close(self) -> None:
         await self.client.aclose()
@@ -94,10 +135,19 @@ class Player:
             await adapter.aclose()
 
     def _new_client(self) -> AsyncClient:
-        return AsyncClient(f"127.0.0.1:{self._random.choice(self._world.ports)}", **TIMEOUTS)
+        self._port = self._random.choice(self._world.ports)
+        return AsyncClient(f"127.0.0.1:{self._port}", **self._timeouts)
 
     def _model(self) -> Any:
-        return self.client.llm.lazy_model(self._random.choice(["chat", "other"]), ttl=self._random.choice([None, 5.0]))
+        key, policy = self._random.choice(["chat", "other"]), self._random.choice(POLICIES)
+        if policy == "new_instance":
+            self._call.ends = 1
+        self._call.keys = {key}
+        ttl = self._random.choice([None, 5.0]) if policy == "get_or_load" else 5.0
+        return self.client.llm.lazy_model(key, ttl=ttl, load_policy=policy)
+
+    def _use_adapter(self, key: str) -> None:
+        self._call.ports, self._call.keys, self._call.earlier = self._world.ports, {key}, 1
 
     async def _respond(self, said: str) -> str:
         result = await self._model().respond(said)
@@ -107,6 +157,7 @@ class Player:
         pause, parts = self._random.choice([0, 0, 0.2, 40]), []
         async with self._model().respond_stream(said) as stream:
             async for fragment in stream:
+                self._call.ends = 1
                 parts.append(fragment.content)
                 if pause and self._random.random() < 0.2:
                     await asyncio.sleep(pause)
@@ -118,6 +169,7 @@ class Player:
         most, parts = self._random.randrange(4), []
         async with self._model().respond_stream(said) as stream:
             async for fragment in stream:
+                self._call.ends = 1
                 parts.append(fragment.content)
                 if len(parts) > most:
                     break
@@ -154,7 +206,28 @@ class Player:
             raise ViolationError(f"the tool was called with {calls}")
         return _checked(str(messages[-1].content[0].text), f'Found "<{said}>"')
 
+    async def _together(self, said: str) -> str:
+        """Use one handle in several calls at once; some of them are cancelled, also the one that loads the model."""
+        model, count = self._model(), self._random.choice([2, 4])
+        calls = [asyncio.ensure_future(model.respond(said)) for _ in range(count)]
+        try:
+            for call in calls[self._random.randrange(2) :: 2]:
+                await self._wait_for_something()
+                call.cancel()
+            results = await asyncio.gather(*calls, return_exceptions=True)
+        finally:
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+            if not isinstance(result, BaseException):
+                _checked(result.content, response_to(said))
+        return f"{count} calls"
+
     async def _embed(self, said: str) -> str:
+        self._call.keys = {"vectors"}
         model = self.client.embedding.lazy_model("vectors")
         one, two = await model.embed([said, "the same"])
         request, limit = EmbeddingRequest([said], "pass", "chunk_size"), self._random.choice([1, 2])
@@ -174,6 +247,7 @@ class Player:
         return "vectors"
 
     async def _rerank(self, said: str) -> str:
+        self._call.keys = {"chat"}
         found = await self.client.llm.lazy_model("chat").rerank(said, [f"a {said}", "another text", f"{said} b"])
         if sorted(each.index for each in found) != [0, 1, 2]:
             raise ViolationError(f"texts are missing: {found}")
@@ -194,17 +268,25 @@ class Player:
     async def _unload(self, _said: str) -> str:
         loaded = await self.client.llm.list_loaded()
         if loaded:
-            await self._random.choice(loaded).unload()
+            handle = self._random.choice(loaded)
+            self._call.keys, self._call.ends = {handle.identifier.partition(":")[0]}, 1
+            await handle.unload()
         return f"one of {len(loaded)}"
 
     async def _langchain(self, said: str) -> str:
-        parts = [chunk.text async for chunk in self._chat.astream(said)]
+        self._use_adapter("chat")
+        parts: list[str] = []
+        async for chunk in self._chat.astream(said):
+            self._call.ends = 1
+            parts.append(chunk.text)
         return _checked("".join(parts), response_to(said))
 
     async def _llama_index(self, said: str) -> str:
+        self._use_adapter("other")
         return _checked((await self._llm.acomplete(said)).text, response_to(said))
 
     async def _vectors(self, said: str) -> str:
+        self._use_adapter("vectors")
         texts = [f"{said} {number}" for number in range(self._random.choice([1, 5, 40]))]
         if await self._embeddings.aembed_documents(texts) != [embed(text, DIMENSIONS) for text in texts]:
             raise ViolationError("vectors are missing, double or of other texts")
@@ -225,7 +307,7 @@ def _checked(text: str, expected: str) -> str:
 async def _play(world: World) -> int:
     chance = world.random
     every = chance.choice([0, 0.5, 3, 20])
-    world.is_calm = not every
+    world.kinds = chance.sample(FAULTS, chance.randint(1, len(FAULTS)))
     async with world.open(chance.choice([1, 1, 2, 3]), auto_evict=chance.random() < 0.5):
         players = [Player(world, f"p{number}") for number in range(chance.choice([1, 2, 3, 5]))]
         lengths = [chance.randrange(1, MOST_OPERATIONS) for _ in players]
@@ -239,7 +321,7 @@ async def _play(world: World) -> int:
             await asyncio.wait([faults, *playing])
         if not faults.cancelled():
             faults.result()
-        world.heal()
+        await world.heal()
         await asyncio.sleep(60)
         for player in players:
             await player.call("respond", must_work=True)

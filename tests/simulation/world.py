@@ -1,9 +1,10 @@
 """The servers, the clients and what goes wrong between them, on a simulated loop."""
 
 import asyncio
+import math
 import random
 import threading
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,26 +13,69 @@ from unittest.mock import patch
 from lmstudio_integrations.client.transport import io_thread
 from lmstudio_integrations.client.transport.connections import Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator import Emulator, ModelEntry, SystemClock
+from lmstudio_integrations.emulator.engines.scripted.engine import ScriptedEngine
 from tests.simulation.loop import SimulatedLoop, virtual_time
+from tests.simulation.network import Connection
 
 SLOTS = 2
+FAULTS = ("cut", "cut later", "stall", "half close", "disappear", "restart", "freeze", "unload")
+FREEZES = (0.5, 5.0, 5.0, 8.0, 25.0, 400.0)
+"""Seconds for which a server freezes: shorter than each timeout of a call, and longer than all of them."""
 DIMENSIONS = 8
 _CALL: Any = [{"tool": "look_up", "arguments": {"word": "{last}"}}]
 RULES: tuple[dict[str, Any], ...] = (
     {"when": {"role": "tool"}, "then": [{"text": "Found {last}"}]},
     {"when": {"role": "user", "tools": ["look_up"]}, "then": _CALL},
-    {"then": [{"text": "One two three "}, {"wait": 0.3}, {"text": "four five. You said {last}"}]},
+    {"then": [{"text": "One two three "}, {"wait": 1.0}, {"text": "four five. You said {last}"}]},
 )
 MODELS = (
-    ModelEntry(key="chat", context_length=4096, rules=RULES, load_seconds=2.0, tokens_per_second=50, slots=SLOTS),
-    ModelEntry(key="other", context_length=4096, rules=RULES, load_seconds=1.0, tokens_per_second=200, slots=SLOTS),
+    ModelEntry(key="chat", context_length=4096, rules=RULES, load_seconds=2.0, tokens_per_second=5, slots=SLOTS),
+    ModelEntry(key="other", context_length=4096, rules=RULES, load_seconds=1.0, tokens_per_second=20, slots=SLOTS),
     ModelEntry(key="vectors", kind="embedding", embedding_length=DIMENSIONS, load_seconds=0.5),
 )
 
 
 def response_to(text: str) -> str:
     return f"One two three four five. You said {text}"
+
+
+AFTERMATH = 1.0
+"""Seconds after the end of a fault in which calls may still begin that meet it."""
+
+
+class ServerClock(SystemClock):
+    """The time of a server: what is due while it is frozen happens when it recovers."""
+
+    def __init__(self, loop: SimulatedLoop) -> None:
+        self._loop = loop
+        self.frozen_until = 0.0
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> "asyncio.Task[None]":
+        async def ring() -> None:
+            await self.sleep(seconds)
+            callback()
+
+        return self._loop.create_task(ring())
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if self.frozen_until > self._loop.time():
+            await asyncio.sleep(self.frozen_until - self._loop.time())
+
+
+@dataclass
+class Fault:
+    """What goes wrong in the network of a server: until a time, and no longer than the connection lasts."""
+
+    port: int
+    since: float
+    until: float
+    connection: Connection | None = None
+
+    @property
+    def over_at(self) -> float:
+        return self.until if self.connection is None else min(self.until, self.connection.lost_at)
 
 
 @dataclass
@@ -41,14 +85,20 @@ class World:
     Attributes:
         loop: The loop.
         servers: The servers that run.
+        clocks: The time of each of them.
+        kinds: Which faults there are: alone, one lasts longer than among all of them.
         trace: What has happened.
-        is_calm: Whether nothing goes wrong in the network.
+        faults: What has gone wrong in the network.
+        ends: When an instance has ended, at which port, and of which model.
     """
 
     loop: SimulatedLoop
     servers: list[Any] = field(default_factory=list)
+    clocks: list[ServerClock] = field(default_factory=list)
+    kinds: Sequence[str] = FAULTS
     trace: list[str] = field(default_factory=list)
-    is_calm: bool = False
+    faults: list[Fault] = field(default_factory=list)
+    ends: list[tuple[float, int, str]] = field(default_factory=list)
 
     @property
     def ports(self) -> list[int]:
@@ -65,45 +115,110 @@ class World:
     async def open(self, hosts: int, *, auto_evict: bool) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
             for _ in range(hosts):
-                emulator = Emulator(MODELS, auto_evict=auto_evict)
-                self.servers.append(await stack.enter_async_context(emulator._serving()))
+                clock = ServerClock(self.loop)
+                engines = {ScriptedEngine.name: ScriptedEngine(clock.sleep)}
+                emulator = Emulator(MODELS, auto_evict=auto_evict, clock=clock, engines=engines)
+                running = await stack.enter_async_context(emulator._serving())
+                self._record_ends(running.state.registry, running.server.port)
+                self.servers.append(running)
+                self.clocks.append(clock)
             yield
+
+    def _record_ends(self, registry: Any, port: int) -> None:
+        discard = registry.discard
+
+        def recorded(instance: Any, state: Any = "unloaded") -> Any:
+            if instance.unloading is None:
+                self.ends.append((self.loop.time(), port, instance.entry.key))
+                self.note(f"{instance.identifier} at {self.ports.index(port)} is {state}")
+            return discard(instance, state)
+
+        registry.discard = recorded
+
+    # What goes wrong ------------------------------------------------------------------------------------------------
 
     async def harm(self) -> None:
         """Let something go wrong, somewhere."""
-        chance, number = self.random, self.random.randrange(len(self.servers))
+        number, kind = self.random.randrange(len(self.servers)), self.random.choice(self.kinds)
         server, port = self.servers[number], self.ports[number]
-        affected = sorted((each for each in self.loop.network.connections if each.port == port), key=_age)
-        kind = chance.choice(["cut", "cut later", "stall", "half close", "disappear", "unload"])
         self.note(f"fault: {kind} at {number}")
-        if kind == "disappear":
-            self.loop.network.rejecting.add(port)
-            for each in affected:
-                each.cut()
-            self.loop.call_later(chance.uniform(0.1, 5), self.loop.network.rejecting.discard, port)
+        affected = sorted((each for each in self.loop.network.connections if each.port == port), key=_age)
+        if kind == "freeze":
+            await self._until_busy(server)
+            self.freeze(number, self.random.choice(FREEZES))
         elif kind == "unload":
             registry = server.state.registry
             instances = registry.instances(devices=registry.devices({}))
             if instances:
-                await registry.unload(chance.choice(instances))
+                await registry.unload(self.random.choice(instances))
+        elif kind in {"disappear", "restart"}:
+            for each in affected:
+                each.cut()
+            self._reject(port)
+            if kind == "restart":
+                await server.state.registry.close()
         elif affected:
-            connection = chance.choice(affected)
-            if kind == "cut":
-                connection.cut()
-            elif kind == "cut later":
-                connection.bytes_left = chance.randrange(2_000)
-            elif kind == "stall":
-                connection.stalled_until = self.loop.time() + chance.choice([0.5, 5, 60, 1e6])
-            else:
-                connection.sides[1].write_eof()
+            self._harm_connection(kind, self.random.choice(affected))
 
-    def heal(self) -> None:
-        """Let nothing more go wrong. What is stalled for good is lost, as the system's keepalive would find out."""
-        self.loop.network.rejecting.clear()
-        for connection in list(self.loop.network.connections):
+    def _reject(self, port: int) -> None:
+        """Let nothing listen at a port for a time."""
+        rejecting, until = self.loop.network.rejecting, self.loop.time() + self.random.choice([0.2, 1.0, 5.0])
+        rejecting.add(port)
+        self.loop.call_at(until, rejecting.discard, port)
+        self._record(port, until)
+
+    def _harm_connection(self, kind: str, connection: Connection) -> None:
+        until = math.inf
+        if kind == "cut":
+            connection.cut()
+        elif kind == "cut later":
+            connection.bytes_left = self.random.randrange(2_000)
+        elif kind == "stall":
+            until = connection.stalled_until = self.loop.time() + self.random.choice([0.5, 5, 60, 1e6])
+        else:
+            connection.sides[1].write_eof()
+        self._record(connection.port, until, connection)
+
+    def freeze(self, number: int, seconds: float) -> None:
+        """Let a server stand still, with its timers and all its connections, and then go on."""
+        clock, port, until = self.clocks[number], self.ports[number], self.loop.time() + seconds
+        if clock.frozen_until <= self.loop.time():
+            clock.frozen_until = until
+            self.loop.network.freeze(port, until)
+            self._record(port, until)
+
+    async def _until_busy(self, server: Any) -> None:
+        """Wait until a server responds to something, but not for long."""
+        for _ in range(50):
+            if _busy(server):
+                return
+            await asyncio.sleep(0.1)
+
+    def _record(self, port: int, until: float, connection: Connection | None = None) -> None:
+        self.faults.append(Fault(port, self.loop.time(), until, connection))
+
+    async def heal(self) -> None:
+        """Let nothing more go wrong, and servers recover.
+
+        What is stalled for good is lost, as the system's keepalive would find out.
+        """
+        network = self.loop.network
+        network.rejecting.clear()
+        for connection in list(network.connections):
             connection.bytes_left = None
-            if connection.stalled_until > self.loop.time():
+            if connection.stalled_until > max(self.loop.time(), network.frozen_until.get(connection.port, 0.0)):
                 connection.cut()
+        await asyncio.sleep(max(0.0, *(clock.frozen_until - self.loop.time() for clock in self.clocks)))
+
+    # What may fail --------------------------------------------------------------------------------------------------
+
+    def is_network_to_blame(self, ports: Collection[int], since: float) -> bool:
+        """Whether a call that began at a time may fail because of the network."""
+        return any(fault.port in ports and fault.over_at + AFTERMATH >= since for fault in self.faults)
+
+    def count_ends(self, ports: Collection[int], keys: Collection[str], since: float) -> int:
+        """Return how many instances of some models have ended since a time."""
+        return sum(at >= since and port in ports and key in keys for at, port, key in self.ends)
 
     def remains(self) -> list[str]:
         """Return what is left of the calls, once all clients are closed."""

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 
 from lmstudio_integrations.emulator import Emulator
+from tests.simulation.loop import SimulatedLoop
 from tests.simulation.world import simulation
 
 
@@ -32,6 +33,12 @@ async def end_tasks() -> None:
         task.cancel()
     await asyncio.gather(*remaining, return_exceptions=True)
     await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+def freeze(address: str, seconds: float) -> None:
+    """Let the server at an address read and write nothing for a time; then it goes on with all its connections."""
+    loop = cast("SimulatedLoop", asyncio.get_running_loop())
+    loop.network.freeze(int(address.rpartition(":")[2]), loop.time() + seconds)
 
 
 @asynccontextmanager
