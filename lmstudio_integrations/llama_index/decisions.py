@@ -21,7 +21,7 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 from lmstudio_integrations.llama_index._settings import with_silence_timeouts
-from lmstudio_integrations.types._config_base import explain
+from lmstudio_integrations.types._explained import explain
 from lmstudio_integrations.types._numbers import Natural
 from lmstudio_integrations.types.decisions import (
     Answer,
