@@ -132,14 +132,22 @@ class Comparison:
         old_rows: The rows of the earlier card.
         new_rows: Those of the new one.
         apart: The rows whose parts are compared on their own.
+        asked: The questions of the new card by their rows: what one of them observed once, and not any more, is lost.
     """
 
-    def __init__(self, old_rows: Iterable[CardRow], new_rows: Iterable[CardRow], apart: Iterable[RowName]) -> None:
+    def __init__(
+        self,
+        old_rows: Iterable[CardRow],
+        new_rows: Iterable[CardRow],
+        apart: Iterable[RowName],
+        asked: Iterable[tuple[RowName, str]] = (),
+    ) -> None:
         self._apart = frozenset(apart)
         rows = list(new_rows)
         before, now = self._parts(old_rows), self._parts(rows)
         failed = {(row.name, each.part) for row in rows for each in row.observations if each.outcome in FAILED}
         missing = {row.name for row in rows if row.missing}
+        questions = set(asked)
         self.compared: dict[Part, Compared] = {}
         for part, observations in before.items():
             cases = {each.case for each in observations} & {each.case for each in now.get(part, ())}
@@ -148,6 +156,8 @@ class Comparison:
                 self.compared[part] = Compared(part, old, new)
             elif part.row in missing or (part.row, part.name) in failed:
                 self.compared[part] = Compared(part, observations, [])
+            elif lost := [each for each in observations if not questions.isdisjoint(_names(part.row, each.case))]:
+                self.compared[part] = Compared(part, lost, [])
         tested = sum(part.kind != "fact" for part in self.compared)
         self.level: float = ERROR_LEVEL / (2 * len(LOOKS) * max(1, tested))
         """The probability below which one look at one part confirms a direction, so that all keep `ERROR_LEVEL`."""
@@ -187,6 +197,12 @@ class Comparison:
                 name = each.part if row.name in self._apart or each.kind != "verdict" else ""
                 parts[Part(row.name, name, each.kind)].append(each)
         return parts
+
+
+def _names(row: RowName, case: str) -> list[tuple[RowName, str]]:
+    """Return a case and what it is a part of: `turn/2` belongs to the question `turn`."""
+    parts = case.split("/")
+    return [(row, "/".join(parts[:end])) for end in range(1, len(parts) + 1)]
 
 
 def _outcomes(observations: Iterable[Observation]) -> set[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,7 +48,7 @@ from lmstudio_integrations.errors import (
     LMStudioServerError,
     LMStudioValueError,
 )
-from lmstudio_integrations.types.cards import Card, CardModel, CardRow
+from lmstudio_integrations.types.cards import Card, CardModel, CardRow, RowName
 from lmstudio_integrations.types.hosts import slots_of
 from lmstudio_integrations.types.machines import LOCAL
 from lmstudio_integrations.types.models import ModelInstanceInfo
@@ -285,7 +285,8 @@ class Certification:
 
     def _compare(self, card: Card, old: Card, model: Model, info: ModelInstanceInfo) -> Flow[Card]:
         """Measure what differs again, until it is confirmed or turns out to be noise."""
-        comparison = Comparison(old.rows, card.rows, [row.name for row in self._rows if row.apart])
+        apart = [row.name for row in self._rows if row.apart]
+        comparison = Comparison(old.rows, card.rows, apart, self._asked(card.rows))
         while pending := comparison.undecided():
             for row in self._rows:
                 parts = pending.get(row.name, set())
@@ -299,6 +300,15 @@ class Certification:
                                 yield from self._ask(case, asking)
                     comparison.add(row.name, asking.observations)
         return card.model_copy(update={"changes": comparison.changes()})
+
+    def _asked(self, measured: Iterable[CardRow]) -> Iterator[tuple[RowName, str]]:
+        """Yield the questions that were asked, with the names of their rows."""
+        rows = {row.name: row for row in self._rows}
+        for each in measured:
+            cases = self._cases(rows[each.name])
+            for case in cases[: len(cases) - each.unasked]:
+                names = [f"draft/{key}" for key in self._drafts] if case.name == "draft" else [case.name]
+                yield from ((each.name, name) for name in names)
 
     def _ask(self, case: Case, asking: Asking) -> Flow[None]:
         """Ask one question; what a server cannot do at all is an observation, too.

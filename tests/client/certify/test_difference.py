@@ -136,6 +136,34 @@ def test_parts_are_compared_apart_if_the_row_says_so() -> None:
     assert changes["seed"].now.startswith("0 of ")
 
 
+@pytest.mark.parametrize(
+    ("asked", "again", "verdict"),
+    [
+        ([("speed", "at once")], [], "worse"),
+        ([("speed", "at once")], [10.0], "same"),
+        ([("speed", "alone")], [], None),
+        ([("window", "at once")], [], None),
+        ([("speed", "at once/4")], [], None),
+        ([("speed", "at once/8")], [], "worse"),
+    ],
+)
+def test_what_a_question_does_not_observe_any_more_is_lost_if_it_was_asked_and_a_repetition_confirms_it(
+    asked: list[Any], again: list[float], verdict: str | None
+) -> None:
+    def speed(**cases: float) -> CardRow:
+        observed = [Observation(case=case, kind="number", outcome=f"{of} ms", score=of) for case, of in cases.items()]
+        return CardRow(name="speed", observations=tuple(observed))
+
+    old, new = speed(alone=5.0, **{"at once/8": 10.0}), speed(alone=5.0)
+    comparison = Comparison([old], [new], ["speed"], asked)
+    while comparison.undecided():
+        comparison.add("speed", speed(**dict(zip(["at once/8"], again, strict=False))).observations)
+    changes = {change.part: change for change in comparison.changes()}
+    assert changes["alone"].verdict == "same"
+    assert (changes["at once"].verdict if "at once" in changes else None) == verdict
+    assert verdict != "worse" or changes["at once"].now == "not observed"
+
+
 def fact(outcome: str, score: float = 0.0) -> CardRow:
     return CardRow(name="window", observations=(Observation(case="loaded", kind="fact", outcome=outcome, score=score),))
 
