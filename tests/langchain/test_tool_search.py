@@ -486,9 +486,40 @@ def test_a_tool_is_found_by_its_name_its_description_and_its_parameters() -> Non
 # Errors ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_tool_that_is_always_shown_must_exist(script: Script) -> None:
-    with pytest.raises(LMStudioValueError, match=r"always names the tool 'send_mial'.*did you mean 'send_mail'"):
-        invoke(agent_of(script(finally_=DONE), always=["send_mial"]), config=THREAD)
+def test_a_tool_that_is_always_shown_and_missing_is_skipped_with_one_warning(
+    script: Script, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = script(find("weather"), finally_=DONE)
+    assert invoke(agent_of(server, always=["send_mial"]), config=THREAD)[-1].text == "Done."
+    (text,) = [each.getMessage() for each in caplog.records if "always" in each.getMessage()]
+    assert text.startswith(
+        "always names the tool 'send_mial', which a model call did not have; did you mean 'send_mail'"
+    )
+
+
+class WithoutMail(AgentMiddleware):
+    """Takes a tool away from each model call."""
+
+    def wrap_model_call(self, request: Any, handler: Any) -> Any:
+        return handler(request.override(tools=[each for each in request.tools if each.name != "send_mail"]))
+
+    async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+        return await handler(request.override(tools=[each for each in request.tools if each.name != "send_mail"]))
+
+
+@pytest.mark.parametrize("always", [[], ["send_mail"]])
+def test_what_a_middleware_outside_takes_away_is_neither_found_nor_called(
+    run: Run, script: Script, always: list[str]
+) -> None:
+    server = script(find("send an e-mail"), call("send_mail", to="Ann", text="Hi"), find("weather"), finally_=DONE)
+    agent = agent_of(server, WithoutMail(), always=always)
+    messages = run(agent, config=THREAD)
+    found, called, other, done = [each.text for each in messages if isinstance(each, ToolMessage)] + [messages[-1].text]
+    assert "send_mail" not in found
+    assert called == "send_mail is not available now. find_tools finds the tools that are."
+    assert "get_forecast" in other
+    assert done == "Done."
+    assert "searchable_tools" not in agent.invoke({"messages": ["Hi"]}, THREAD)
 
 
 @pytest.mark.parametrize("settings", [{"most": 0}, {"always": [1]}])

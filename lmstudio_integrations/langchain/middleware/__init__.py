@@ -1,6 +1,7 @@
 """Middleware for agents of `langchain`: what LangChain users put around a model, ready made.
 
-Needs the package `langchain`. Nothing here depends on LM Studio: the classes work with any chat model.
+Needs the package `langchain`. The classes work with any chat model; `ToolSearchMiddleware` asks one of LM Studio to
+mend calls that do not fit.
 """
 
 from typing import TYPE_CHECKING, Any

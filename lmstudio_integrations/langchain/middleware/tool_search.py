@@ -6,9 +6,16 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, S
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from threading import Lock
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Annotated, Any, NamedTuple, NotRequired, TypeAlias, TypeVar
 
-from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
+from langchain.agents.middleware import (
+    AgentMiddleware,
+    AgentState,
+    ExtendedModelResponse,
+    ModelRequest,
+    ModelResponse,
+)
+from langchain.agents.middleware.types import PrivateStateAttr
 from langchain.tools import ToolRuntime
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.embeddings import Embeddings
@@ -16,6 +23,7 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 from langchain_core.messages.ai import add_usage
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from langgraph.errors import GraphBubbleUp
+from langgraph.types import Command
 
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_list, is_object
@@ -30,7 +38,6 @@ from lmstudio_integrations.client.predictions.call_repair import (
 from lmstudio_integrations.client.predictions.tool_parser.formats import OfferedTool
 from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError
 from lmstudio_integrations.client.support.arguments import texts_of, whole_number
-from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._tools import openai_tool
 from lmstudio_integrations.langchain.chat_models import ChatLMStudio
 from lmstudio_integrations.langchain.middleware._ranking import (
@@ -151,7 +158,14 @@ class _MisfitError(ToolException):
         self.wrong = wrong
 
 
-class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
+class ToolSearchState(AgentState[Any]):
+    """The state of an agent whose tools are searched."""
+
+    searchable_tools: NotRequired[Annotated[list[str], PrivateStateAttr]]
+    """The names of the tools that the last model call had: a middleware outside may take some away."""
+
+
+class ToolSearchMiddleware(AgentMiddleware[ToolSearchState, Any, Any]):
     """Let the model search for tools, in place of sending the definitions of all.
 
     The prompt begins with the tools that `always` names, `find_tools` and `call_tool`. These never change, so what
@@ -180,13 +194,15 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     Args:
         embeddings: An embedding model, such as `LMStudioEmbeddings`. By default, only words count.
         reranker: A reranker, such as `LMStudioReranker`. By default, there is none.
-        always: The names of tools that the model always sees. Those of other middlewares count, too.
+        always: The names of tools that the model always sees. Those of other middlewares count, too. A call that does
+            not have such a tool does without it, and the log has a warning.
         most: How many tools a search returns at most. The default is 5.
 
     Raises:
-        LMStudioValueError: If an argument cannot be used; at the first call, if `always` names a tool that the agent
-            does not have.
+        LMStudioValueError: If an argument cannot be used.
     """
+
+    state_schema = ToolSearchState
 
     def __init__(
         self,
@@ -214,10 +230,13 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self._functions: dict[str, tuple[BaseTool, dict[str, Any]]] = {}
         self._vectors: dict[str, Sequence[float]] = {}
         self._lock = Lock()
+        self._missing: dict[str, None] = {}
 
     # Calls of the model -----------------------------------------------------------------------------------------------
 
-    def wrap_model_call(self, request: _Request, handler: Callable[[_Request], _Response]) -> _Response:
+    def wrap_model_call(
+        self, request: _Request, handler: Callable[[_Request], _Response]
+    ) -> _Response | ExtendedModelResponse[Any]:
         """Hide tools from the model, and make its calls those of the tools; LangChain calls this."""
         shown = self._hide_tools(request)
         response, misfits = self._resolve_calls(handler(shown), request.tools)
@@ -226,11 +245,11 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             with repair.keeping_the_first():
                 response = repair.mended(handler(repair.request))
             response, _ = self._resolve_calls(response, request.tools)
-        return response
+        return _with_names(response, request.tools)
 
     async def awrap_model_call(
         self, request: _Request, handler: Callable[[_Request], Awaitable[_Response]]
-    ) -> _Response:
+    ) -> _Response | ExtendedModelResponse[Any]:
         """Hide tools from the model, and make its calls those of the tools; LangChain calls this."""
         shown = self._hide_tools(request)
         response, misfits = self._resolve_calls(await handler(shown), request.tools)
@@ -239,7 +258,7 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             with repair.keeping_the_first():
                 response = repair.mended(await handler(repair.request))
             response, _ = self._resolve_calls(response, request.tools)
-        return response
+        return _with_names(response, request.tools)
 
     def _hide_tools(self, request: _Request) -> _Request:
         """Return a request without the hidden tools, in whose messages `call_tool` calls them."""
@@ -270,9 +289,10 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     def _hidden(self, tools: Iterable[Any]) -> dict[str, BaseTool]:
         by_name = _callable(tools)
         for name in self.always:
-            if name not in by_name:
+            if name not in by_name and name not in self._missing:
+                self._missing[name] = None
                 remedy = explain_unknown_name(name, list(by_name))
-                raise LMStudioValueError(f"always names the tool {name!r}, which the agent does not have; {remedy}")
+                logger.warning("always names the tool %r, which a model call did not have; %s", name, remedy)
         return {name: tool for name, tool in by_name.items() if name not in self.always}
 
     def _resolve(self, call: ToolCall, tools: Mapping[str, BaseTool]) -> ToolCall:
@@ -301,14 +321,16 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     def _call(self, name: str, arguments: dict[str, Any], runtime: _Runtime) -> str:
         """Raise what is wrong with a call that `wrap_model_call` could not resolve."""
         call = ToolCall(name=CALL_TOOL, args={"name": name, "arguments": arguments}, id=None)
-        called = self._resolve(call, _callable(runtime.tools))
-        raise ToolException(f"{called['name']} did not run. Make the call again.")
+        available = _available(runtime)
+        if name in available or name not in _callable(runtime.tools):
+            self._resolve(call, available)
+        raise ToolException(f"{name} is not available now. {FIND_TOOLS} finds the tools that are.")
 
     # Searches ---------------------------------------------------------------------------------------------------------
 
     def _find(self, query: str, runtime: _Runtime) -> str:
         """Find tools, and return their definitions. Event loops run it in a thread, like any tool without coroutine."""
-        functions = [self._function(tool) for tool in self._hidden(runtime.tools).values()]
+        functions = [self._function(tool) for tool in self._hidden(_available(runtime).values()).values()]
         words, vectors = by_words([all_words(function) for function in functions], query), None
         texts = [name_and_description(function) for function in functions]
         if self.embeddings is not None and texts:
@@ -336,6 +358,20 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         if entry is None or entry[0] is not tool:
             entry = self._functions[tool.name] = (tool, openai_tool(tool)["function"])
         return entry[1]
+
+
+def _available(runtime: _Runtime) -> dict[str, BaseTool]:
+    """Return the tools that `call_tool` could call when the model made the call, by name."""
+    tools, names = _callable(runtime.tools), runtime.state.get("searchable_tools")
+    return tools if names is None else {name: tool for name, tool in tools.items() if name in names}
+
+
+def _with_names(response: _Response, tools: Iterable[Any]) -> _Response | ExtendedModelResponse[Any]:
+    """Return a response, with the names of the tools for `find_tools` and `call_tool` if it calls one of them."""
+    messages = [message for message in response.result if isinstance(message, AIMessage)]
+    if not any(call["name"] in {FIND_TOOLS, CALL_TOOL} for message in messages for call in message.tool_calls):
+        return response
+    return ExtendedModelResponse(response, Command(update={"searchable_tools": [*_callable(tools)]}))
 
 
 def _callable(tools: Iterable[Any]) -> dict[str, BaseTool]:
