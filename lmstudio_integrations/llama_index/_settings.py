@@ -58,9 +58,13 @@ def with_silence_timeouts(settings: Mapping[str, Any]) -> dict[str, Any]:
     return named
 
 
+class _RequestTimeout(TypedDict):
+    request_timeout: Seconds | None
+
+
 @cache
-def _request_timeout() -> TypeAdapter[dict[str, Any]]:
-    return TypeAdapter(TypedDict("Setting", {"request_timeout": Seconds | None}))
+def _request_timeout() -> TypeAdapter[Any]:
+    return TypeAdapter(_RequestTimeout)
 
 
 class ComponentSettings(ServerSettings):
