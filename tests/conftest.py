@@ -176,7 +176,7 @@ def _forget_servers() -> Iterator[None]:
     yield
     windows: Any = sys.modules.get("lmstudio_integrations.llama_index._settings")
     if windows is not None:
-        windows._context_windows.clear()
+        windows._context_windows.pop_all()
     thread = IOThread._current
     if thread is not None:
         thread.shared.clear()

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from lmstudio_integrations import types
 from lmstudio_integrations.types._wire_model import WireModel
 from lmstudio_integrations.types.config import (
-    DecisionLoadModelConfig,
     EmbeddingLoadModelConfig,
     GenerativeLoadSettings,
     LlmLoadModelConfig,
@@ -28,7 +27,6 @@ CONFIGS: list[type[WireModel]] = [
     LoadSettings,
     EmbeddingLoadModelConfig,
     GenerativeLoadSettings,
-    DecisionLoadModelConfig,
     LlmLoadModelConfig,
     LlmPredictionConfig,
 ]

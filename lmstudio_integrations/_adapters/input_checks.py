@@ -174,7 +174,7 @@ def _host_name(name: str, host: object) -> str:
     return host
 
 
-def _normalized_hosts(name: str, hosts: object) -> object:
+def _normalized_hosts(name: str, hosts: Any) -> object:
     """Return one host, or several as a list."""
     if isinstance(hosts, Sequence) and not isinstance(hosts, str | bytes):
         # A pair of a host and a device is a list in JSON.

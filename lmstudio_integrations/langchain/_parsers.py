@@ -25,6 +25,7 @@ from lmstudio_integrations.errors import LMStudioStructuredOutputError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
 from lmstudio_integrations.langchain._tools import (
     is_pydantic,
+    required_member,
 )
 from lmstudio_integrations.types._explained import reason_of
 from lmstudio_integrations.types.confidence import FieldConfidence
@@ -333,9 +334,11 @@ def _value_schema(schema: Any, sent_schema: dict[str, Any] | None) -> dict[str, 
     if is_object(schema) or sent_schema is None:
         return sent_schema
     try:
-        required = schema.__required_keys__ & set(sent_schema.get("required", ()))  # an annotation may have a default
-        hints = get_type_hints(schema, include_extras=True)
-        fields: dict[str, Any] = {name: (hint, ... if name in required else None) for name, hint in hints.items()}
+        sent = sent_schema.get("required", ())  # an annotation may have a default
+        fields: dict[str, Any] = {}
+        for name, hint in get_type_hints(schema, include_extras=True).items():
+            member, is_required = required_member(schema, name, hint)
+            fields[name] = member, ... if is_required and name in sent else None
         value_schema: dict[str, Any] = create_model("Value", **fields).model_json_schema()
     except Exception:  # noqa: BLE001 - whatever the schema's annotations lead to
         return None

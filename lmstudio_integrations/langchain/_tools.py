@@ -7,18 +7,20 @@ knows: `TypedDict`s, and the dicts of other providers.
 from collections.abc import Mapping
 from enum import Enum
 from inspect import isroutine
-from typing import Any, NewType, get_origin
+from typing import Annotated, Any, NewType, NotRequired, Required, get_args, get_origin, get_type_hints
 
 from langchain_core.tools import BaseTool, Tool, create_schema_from_function
 from langchain_core.utils.function_calling import convert_to_openai_function
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, TypeAdapter
 from pydantic.v1 import BaseModel as BaseModelV1
+from typing_extensions import TypedDict, is_typeddict
 
 from lmstudio_integrations._adapters.tool_settings import reject_built_in, with_warning
 from lmstudio_integrations._support.typeguards import is_iterable, is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._explained import reason_of
 from lmstudio_integrations.types._json_schemas import DATA, class_schema, inlined
+from lmstudio_integrations.types.functions import for_pydantic
 
 _TOOL_TYPES = "functions whose arguments have JSON types, pydantic classes, LangChain tools or OpenAI function dicts"
 
@@ -73,7 +75,38 @@ def _function(tool: Any) -> dict[str, Any]:
         return with_warning(_describe(_class_schema(model), tool.__name__, model.__doc__))
     if not callable(tool) and not isinstance(tool, Tool):
         raise TypeError(f"it is a {type(tool).__name__}")
-    return convert_to_openai_function(tool)
+    return _function_of_typed_dict(tool) if is_typeddict(tool) else convert_to_openai_function(tool)
+
+
+def _function_of_typed_dict(kind: Any) -> dict[str, Any]:
+    try:
+        return convert_to_openai_function(kind)
+    except Exception:  # noqa: BLE001 - core's conversion knows neither `NotRequired` nor `Required`
+        return _describe(TypeAdapter[Any](_in_pydantics_form(kind)).json_schema())
+
+
+def _in_pydantics_form(kind: Any) -> Any:
+    """Return a `TypedDict` whose members have in a `Field` what core reads from `Annotated`."""
+    members: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        member, is_required = required_member(kind, name, hint)
+        plain, *metadata = get_args(member) if get_origin(member) is Annotated else (member,)
+        description = next((each for each in reversed(metadata) if isinstance(each, str)), None)
+        has_default = len(metadata) > 1 and metadata[0] is not ...
+        described: Any = Annotated[for_pydantic(plain), Field(description=description)]
+        members[name] = described if is_required and not has_default else NotRequired[described]
+    make: Any = TypedDict
+    made = make(kind.__name__, members)
+    made.__doc__ = kind.__doc__
+    return made
+
+
+def required_member(kind: Any, name: str, hint: Any) -> tuple[Any, bool]:
+    """Return the type of a member of a `TypedDict`, and whether it must be there."""
+    qualifier = get_origin(hint)
+    if qualifier in {Required, NotRequired}:
+        return get_args(hint)[0], qualifier is Required
+    return hint, name in kind.__required_keys__
 
 
 def _function_of_dict(tool: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from lmstudio_integrations._adapters.input_checks import SECRETS, validated
 from lmstudio_integrations._adapters.settings import ServerSettings
+from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations.client.support.tracebacks import warn_user
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
@@ -58,9 +59,13 @@ def with_silence_timeouts(settings: Mapping[str, Any]) -> dict[str, Any]:
     return named
 
 
+class _RequestTimeout(TypedDict):
+    request_timeout: Seconds | None
+
+
 @cache
-def _request_timeout() -> TypeAdapter[dict[str, Any]]:
-    return TypeAdapter(TypedDict("Setting", {"request_timeout": Seconds | None}))
+def _request_timeout() -> TypeAdapter[Any]:
+    return TypeAdapter(_RequestTimeout)
 
 
 class ComponentSettings(ServerSettings):
@@ -117,12 +122,14 @@ class _ContextWindow:
     warned: bool = False
 
 
-_context_windows: dict[Key, _ContextWindow] = {}
+_MOST_RECORDED = 256
+"""Models of servers whose context window is recorded at most."""
+
+_context_windows: BoundedCache[Key, _ContextWindow] = BoundedCache(_MOST_RECORDED)
 
 
 def _of(key: Key) -> _ContextWindow:
-    # Not a `defaultdict`, in which threads that ask at once may get objects of their own.
-    return _context_windows.get(key) or _context_windows.setdefault(key, _ContextWindow())
+    return _context_windows.get_or_make(key, _ContextWindow)
 
 
 def key_of(values: Mapping[str, Any]) -> Key:

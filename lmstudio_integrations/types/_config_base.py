@@ -55,7 +55,7 @@ class WireKey:
         copies: Other keys, such as those of other engines, that are sent with the same value.
         wire_form: Converts a value that is sent in another form; the field's own validator reads that form.
         default: LM Studio's default in wire form, which the emulator reports. `None` if it reports none.
-        attribute: The attribute of spans that shows the value (`client/telemetry/`), and its type.
+        attribute: The attribute of spans that shows the value (`client/telemetry.py`), and its type.
         changes: How the setting changes the probabilities of tokens, if `False` stops that: a `filter` drops tokens, a
             `penalty` counts earlier ones. Requests that must not have it switch all of a kind off; see `switched_off`.
     """

@@ -47,8 +47,9 @@ def class_schema(kind: type[BaseModel]) -> dict[str, Any]:
 
 
 def _has_schema(field: FieldInfo) -> bool:
+    annotated: Any = Annotated
     try:
-        TypeAdapter(Annotated[(field.annotation, *field.metadata, None)]).json_schema()
+        TypeAdapter[Any](annotated[(field.annotation, *field.metadata, None)]).json_schema()
     except PydanticInvalidForJsonSchema:
         return False
     return True

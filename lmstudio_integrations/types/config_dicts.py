@@ -85,10 +85,6 @@ class GenerativeLoadSettingsDict(LoadSettingsDict, total=False):
     )
 
 
-class DecisionLoadModelConfigDict(GenerativeLoadSettingsDict, total=False):
-    """`DecisionLoadModelConfig` as a dict, with either spelling of a name."""
-
-
 class LlmLoadModelConfigDict(GenerativeLoadSettingsDict, total=False):
     """`LlmLoadModelConfig` as a dict, with either spelling of a name."""
 
@@ -193,7 +189,8 @@ class Timeouts(TypedDict, total=False):
         keepalive: Ping the server after this many seconds of silence. The default is 20; `None` sends no pings. The
             calls of a dead connection fail at once; those of a frozen server end by their timeouts.
         queue_timeout: Seconds to wait in the model's queue, until the first packet. Starts again whenever the queue
-            moves, and also limits the wait for a model that this one would evict. The default is 600; `None` waits
+            moves. Under `load_policy='fit'`, a load does not wait for requests of a model that it would evict: it fails
+            with an `LMStudioInsufficientResourcesError`, which a retry can help. The default is 600; `None` waits
             forever.
         first_token_timeout: Seconds to wait for progress while the prompt is processed. The default is 300; `None`
             waits forever.
@@ -219,7 +216,8 @@ class TimeoutParameters(Timeouts, total=False):
         keepalive: Ping the server after this many seconds of silence. The default is 20; `None` sends no pings. The
             calls of a dead connection fail at once; those of a frozen server end by their timeouts.
         queue_timeout: Seconds to wait in the model's queue, until the first packet. Starts again whenever the queue
-            moves, and also limits the wait for a model that this one would evict. The default is 600; `None` waits
+            moves. Under `load_policy='fit'`, a load does not wait for requests of a model that it would evict: it fails
+            with an `LMStudioInsufficientResourcesError`, which a retry can help. The default is 600; `None` waits
             forever.
         first_token_timeout: Seconds to wait for progress while the prompt is processed. The default is 300; `None`
             waits forever.

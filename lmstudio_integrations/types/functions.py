@@ -369,14 +369,14 @@ def _field(name: str, kind: Any, default: Any) -> tuple[Any, Any]:
     """Return the type and the field of a parameter, which may be a dict of `type` and `default`."""
     if is_mapping(kind):
         kind, default = kind["type"], kind.get("default", default)
-    kind = _for_pydantic(kind)
+    kind = for_pydantic(kind)
     if isinstance(default, float) and not math.isfinite(default):
         # JSON has no such number, so it is not sent to the model.
         return kind, Field(default_factory=lambda: default, alias=name)
     return kind, Field(default=default, alias=name)
 
 
-def _for_pydantic(kind: Any, within: tuple[Any, ...] = ()) -> Any:
+def for_pydantic(kind: Any, within: tuple[Any, ...] = ()) -> Any:
     """Return a type with each `TypedDict` as one that pydantic takes on Python 3.11, too; a recursive one stays."""
     if sys.version_info >= (3, 12) or kind in within:
         return kind
@@ -385,14 +385,14 @@ def _for_pydantic(kind: Any, within: tuple[Any, ...] = ()) -> Any:
             name: get_args(hint)[0] if get_origin(hint) in {Required, NotRequired} else hint
             for name, hint in get_type_hints(kind, include_extras=True).items()
         }
-        converted = {name: _for_pydantic(hint, (*within, kind)) for name, hint in members.items()}
+        converted = {name: for_pydantic(hint, (*within, kind)) for name, hint in members.items()}
         optional: Any = {name: NotRequired[converted[name]] for name in kind.__optional_keys__}
         make: Any = typing_extensions.TypedDict
         made = make(kind.__name__, {**converted, **optional})
         made.__doc__ = kind.__doc__
         return made
     arguments = get_args(kind)
-    converted_arguments = tuple(_for_pydantic(each, within) for each in arguments)
+    converted_arguments = tuple(for_pydantic(each, within) for each in arguments)
     if converted_arguments == arguments:
         return kind
     origin: Any = get_origin(kind)

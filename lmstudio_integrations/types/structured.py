@@ -179,10 +179,9 @@ def _schema_of(response_format: object) -> dict[str, Any]:
         raise LMStudioValueError(
             f"response_format class {response_format.__name__} has no model_json_schema(); use a pydantic class"
         )
+    kind: Any = response_format
     try:
-        if issubclass(response_format, BaseModel):
-            return class_schema(response_format)
-        return response_format.model_json_schema()
+        schema: dict[str, Any] = class_schema(kind) if issubclass(kind, BaseModel) else kind.model_json_schema()
     except LMStudioValueError:
         raise
     except Exception as error:
@@ -190,6 +189,7 @@ def _schema_of(response_format: object) -> dict[str, Any]:
             f"response_format class {response_format.__name__} has no JSON schema; "
             f"use fields that JSON can represent: {_first_line(error)}"
         ) from error
+    return schema
 
 
 def _check(structured: Mapping[str, Any]) -> None:

@@ -71,8 +71,9 @@ class ModelTimeouts(BaseModel):
         Seconds | None,
         Field(
             description="Seconds to wait in the model's queue, until the first packet. Starts again whenever the queue "
-            "moves, and also limits the wait for a model that this one would evict. The default is 600; `None` waits "
-            "forever."
+            "moves. Under `load_policy='fit'`, a load does not wait for requests of a model that it would evict: it "
+            "fails with an `LMStudioInsufficientResourcesError`, which a retry can help. The default is 600; `None` "
+            "waits forever."
         ),
         Expiry("the server has not begun to work on it", is_silence=True),
     ] = 600.0

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import ModelRetryMiddleware, SummarizationMiddleware
+from langchain.agents.middleware import AgentMiddleware, ModelRetryMiddleware, SummarizationMiddleware
 from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
 from lmstudio_integrations.emulator import ModelEntry
-from lmstudio_integrations.errors import LMStudioServerError
+from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
 from tests.langchain.conftest import Server
 from tests.support.requested import Requested
 
@@ -158,3 +158,30 @@ def test_only_errors_that_may_pass_are_tried_again(agents: Server, question: str
     with pytest.raises(LMStudioServerError):
         create_agent(llm, [], middleware=[retry]).invoke(generate(question))
     assert len(agents.predictions) == tries
+
+
+@tool
+def unused(city: str) -> str:
+    """Do nothing."""
+    return city
+
+
+class OfTomorrow(AgentMiddleware[Any, Any]):
+    """Passes settings that this package does not know yet, as a newer LangChain may."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__()
+        self.value = value
+
+    def wrap_model_call(self, request: Any, handler: Any) -> Any:
+        return handler(request.override(model_settings={**request.model_settings, "defer_loading": self.value}))
+
+
+@pytest.mark.parametrize("options", [{}, {"response_format": ToolStrategy(Report)}, {"response_format": Report}])
+def test_an_agent_of_a_newer_langchain_may_pass_what_is_unknown_here_and_none(agents: Server, options: Any) -> None:
+    for tools in ([], [unused]):
+        agent = create_agent(agents.chat(model=MODEL), tools, middleware=[OfTomorrow(None)], **options)
+        assert agent.invoke({"messages": [("user", "Hello")]})["messages"]
+    agent = create_agent(agents.chat(model=MODEL), [], middleware=[OfTomorrow(True)], **options)
+    with pytest.raises(LMStudioValueError, match="unknown setting 'defer_loading'"):
+        agent.invoke({"messages": [("user", "Hello")]})

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from enum import Enum
 from functools import reduce
 from operator import add, itemgetter
-from typing import Annotated, Any, Literal, NewType, TypedDict
+from typing import Annotated, Any, Literal, NewType, NotRequired, Required, TypedDict
 
 import pytest
+import typing_extensions
 from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk, ToolCallChunk
@@ -49,6 +50,27 @@ class PersonDict(TypedDict):
 
     name: Annotated[str, ..., "Who"]
     age: Annotated[int, ..., "Years"]
+
+
+class Leaf(TypedDict, total=False):
+    name: Required[str]
+    age: int
+
+
+class WithOptional(TypedDict):
+    """Somebody."""
+
+    name: Annotated[str, ..., "Who"]
+    age: NotRequired[Annotated[int, ..., "Years"]]
+    children: NotRequired[list[Leaf]]
+
+
+class ExtendedOptional(typing_extensions.TypedDict):
+    """Somebody."""
+
+    name: Annotated[str, ..., "Who"]
+    age: typing_extensions.NotRequired[Annotated[int, ..., "Years"]]
+    children: typing_extensions.NotRequired[list[Leaf]]
 
 
 SCHEMA = {"title": "person", "type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
@@ -475,6 +497,8 @@ def writing(value: Any, tool: str | None = None) -> dict[str, Any]:
 CHECKED: dict[str, tuple[Any, Any, str | None]] = {
     "JSON schema": (SCHEMA, OLD, r"age: 'old' is not of type 'integer'"),
     "TypedDict": (PersonDict, {"name": "Ann"}, r"the value: 'age' is a required property"),
+    "an optional key": (WithOptional, {"name": "Ann"}, None),
+    "the value of an optional key": (WithOptional, {"name": "Ann", "age": "x"}, r"age: 'x' is not of type 'integer'"),
     "OpenAI": (OPENAI, {"name": 7}, r"name: 7 is not of type 'string'"),
     "nested": (NESTED, {"people": [{"age": 18}, {"age": 7}]}, r"people\.1\.age: 7 is less than the minimum of 18"),
     "pattern": (PATTERN, {"word": "Zoë"}, None),
@@ -651,6 +675,31 @@ class Note(TypedDict):
 
     text: str
     author: str | None
+
+
+@pytest.mark.parametrize("schema", [WithOptional, ExtendedOptional])
+def test_a_key_that_need_not_be_there_is_sent_as_such(schema: Any) -> None:
+    sent = openai_tool(schema)["function"]
+    assert sent == {
+        "name": schema.__name__,
+        "description": "Somebody.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "description": "Who"},
+                "age": {"type": "integer", "description": "Years"},
+                "children": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+                        "required": ["name"],
+                    },
+                },
+            },
+            "required": ["name"],
+        },
+    }
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])

@@ -15,7 +15,7 @@ from lmstudio_integrations.errors import (
     LMStudioConfigWarning,
     LMStudioValueError,
 )
-from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding, _settings
 from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, NUMBERS, SMALL, SMALL_CONTEXT_LENGTH, Server
 
 
@@ -268,3 +268,12 @@ async def test_an_invalid_history_for_a_call_is_rejected(prefix: str) -> None:
     call = getattr(LMStudio(model="m", host="127.0.0.1:9"), f"{prefix}predict_and_call")
     with pytest.raises(LMStudioValueError, match="message 0 must be a ChatMessage"):
         await returned(call([], "hi", [ROLE_AND_TEXT]))
+
+
+def test_the_context_windows_of_only_so_many_models_are_kept() -> None:
+    count = 2 * _settings._MOST_RECORDED
+    keys: list[_settings.Key] = [((None,), ("",), f"model {number}") for number in range(count)]
+    for key in keys:
+        _settings.record(key, 4096)
+    assert len(_settings._context_windows) == _settings._MOST_RECORDED
+    assert (_settings.recorded(keys[0]), _settings.recorded(keys[-1])) == (None, 4096)
