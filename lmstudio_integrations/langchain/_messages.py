@@ -36,6 +36,7 @@ from lmstudio_integrations.client.predictions.language_model import LanguageMode
 from lmstudio_integrations.client.predictions.plan import PromptParameters
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
+from lmstudio_integrations.langchain._responses import PROVIDER
 from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.reasoning import ReasoningPart
@@ -119,14 +120,25 @@ def _ai(message: AIMessage, target: _Target) -> None:
 
 
 def _reasoning(message: AIMessage) -> tuple[object, object]:
-    """Return the thoughts of a message and their tags: its own, or those of the block that was made of them."""
+    """Return the thoughts of a message and their tags: its own, or those of the block that was made of them.
+
+    Of a stream that was left after text, the last thought may be cut off: only blocks say where thoughts end.
+    """
     others = message.additional_kwargs
+    if _was_left(message) and TAGS not in others and message.text:
+        return None, None
     if "reasoning_content" in others or TAGS in others:
         return others.get("reasoning_content", ""), others.get(TAGS)
     thoughts = [block for block in _blocks(message.content) if is_object(block) and _kind(block) in _THOUGHT_MEMBERS]
     if len(thoughts) == 1 and is_object(extras := thoughts[0].get("extras")) and TAGS in extras:
         return thoughts[0].get("reasoning"), extras[TAGS]
     return None, None  # several are those of several messages, each in its place
+
+
+def _was_left(message: AIMessage) -> bool:
+    """Whether a message is the beginning of a response of LM Studio, of which the rest was not read."""
+    metadata = message.response_metadata
+    return metadata.get("model_provider") == PROVIDER and "finish_reason" not in metadata
 
 
 def _chat(message: ChatMessage, target: _Target) -> None:

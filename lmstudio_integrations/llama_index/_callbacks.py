@@ -66,12 +66,19 @@ class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
     async def __anext__(self) -> ChunkT:
         if self._source is None:
             raise StopAsyncIteration
-        step = None
         with short_traceback():
-            while step is None:
-                if not self._ready:
-                    self._ready.extend(await self._next_batch(self._source))
-                step = self._builder.add(self._ready.popleft())
+            try:
+                return await self._next_chunk(self._source)
+            except BaseException:
+                await self.aclose()
+                raise
+
+    async def _next_chunk(self, source: AsyncBatches) -> ChunkT:
+        step = None
+        while step is None:
+            if not self._ready:
+                self._ready.extend(await self._next_batch(source))
+            step = self._builder.add(self._ready.popleft())
         return self._make(self._builder, step)
 
     async def _next_batch(self, source: AsyncBatches) -> Batch:
@@ -79,11 +86,7 @@ class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
             with self._watch:
                 return await anext(source)
         except StopAsyncIteration:
-            self._source = None
             self._builder.check()
-            raise
-        except BaseException:
-            await self.aclose()
             raise
 
     async def asend(self, _value: None) -> ChunkT:

@@ -86,8 +86,9 @@ def convert(messages: Sequence[ChatMessage]) -> list[PendingMessage]:
 def _add_response(conversation: Conversation, message: ChatMessage) -> None:
     parts = _join([block for block in message.blocks if not isinstance(block, ToolCallBlock)], "assistant")
     thoughts = [block for block in message.blocks if isinstance(block, ThinkingBlock)]
-    reasoning = "".join(block.content or "" for block in thoughts)
-    tags_of_blocks = (block.additional_information.get(TAGS) for block in thoughts)
+    tags_of_blocks = [block.additional_information.get(TAGS, []) for block in thoughts]
+    # Of a stream that was left in a later thought, nobody knows where the thoughts end.
+    reasoning = "" if None in tags_of_blocks else "".join(block.content or "" for block in thoughts)
     tags = [each for tags_of_block in tags_of_blocks if is_list(tags_of_block) for each in tags_of_block]
     calls = _calls(message)
     if parts or calls:  # thoughts alone are no turn

@@ -271,7 +271,12 @@ class ResponseBuilder:
         if event.reasoning_type != "reasoning":
             return None
         self._reasoning += event.content
-        self._reasoning_block = ThinkingBlock(content=self._reasoning, num_tokens=self._reasoning_tokens)
+        self._reasoning_block = ThinkingBlock(
+            content=self._reasoning,
+            num_tokens=self._reasoning_tokens,
+            # Where the thoughts stand is known at the end. Until then, one after text may be cut off.
+            additional_information={TAGS: None} if self._text.strip() else {},
+        )
         return Step("", logprobs, {"thinking_delta": event.content})
 
     def _finish(self) -> Step:

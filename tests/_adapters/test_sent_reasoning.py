@@ -418,6 +418,75 @@ def test_of_a_response_that_was_cut_off_whole_thoughts_are_sent(served: Served) 
     assert {"", f"<think>{CALL_THOUGHT}</think>", BEFORE_CALL} < seen
 
 
+IN_SECOND_THOUGHT: list[dict[str, Any]] = [
+    *({"reasoning": "One."}, {"text": "Well. "}, {"reasoning": "Two, or is it three?"}, {"text": "Two."}),
+]
+LEFT: dict[str, tuple[type, dict[str, Any], str]] = {
+    "stream": (ChatLMStudio, {}, "Well. "),
+    "astream": (ChatLMStudio, {}, "Well. "),
+    "stream of blocks": (ChatLMStudio, {"output_version": "v1"}, "<think>One.</think>Well. "),
+    "stream_chat": (LMStudio, {}, "Well. "),
+    "astream_chat": (LMStudio, {}, "Well. "),
+}
+"""Ways to leave a stream, and what of the response is sent: only blocks say where the first thought ends."""
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_a_later_thought_in_which_a_stream_was_left_is_not_sent(name: str) -> None:
+    make, settings, expected = LEFT[name]
+    rule = {"when": {"last": "^go"}, "then": IN_SECOND_THOUGHT}
+    with Emulator([ModelEntry(key="m", rules=(rule,))]) as server:
+        with make(model="m", host=server.address, send_reasoning="always", **settings) as model:
+            question = messages_of(make, [("user", "go")])
+            chunks = METHODS[name.split(maxsplit=1)[0]][1](Leaving(model, "or is it"), question)
+            answer = whole(chunks)
+            answer = answer if make is ChatLMStudio else answer.message
+            METHODS["invoke" if make is ChatLMStudio else "chat"][1](model, [*question, answer, *question])
+        assert server.predictions[-1].messages[1] == {"role": "assistant", "content": expected}
+
+
+class Leaving:
+    """A model whose streams are left after a text.
+
+    Args:
+        model: The model.
+        last: The text.
+    """
+
+    def __init__(self, model: Any, last: str) -> None:
+        self._model = model
+        self._last = last
+
+    def stream(self, messages: Any) -> Iterator[Any]:
+        return self._until_last(self._model.stream(messages))
+
+    def stream_chat(self, messages: Any) -> Iterator[Any]:
+        return self._until_last(self._model.stream_chat(messages))
+
+    async def astream(self, messages: Any) -> AsyncIterator[Any]:
+        async for chunk in self._aread(self._model.astream(messages)):
+            yield chunk
+
+    async def astream_chat(self, messages: Any) -> AsyncIterator[Any]:
+        return self._aread(await self._model.astream_chat(messages))
+
+    def _until_last(self, chunks: Iterator[Any]) -> Iterator[Any]:
+        read: list[Any] = []
+        for chunk in chunks:
+            read.append(chunk)
+            yield chunk
+            if self._last in repr(whole(read)):
+                break
+
+    async def _aread(self, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        read: list[Any] = []
+        async for chunk in chunks:
+            read.append(chunk)
+            yield chunk
+            if self._last in repr(whole(read)):
+                break
+
+
 @some("invoke", "astream", "chat", "astream_chat", "respond", "act")
 def test_an_empty_thought_is_sent_as_it_was_written(served: Served, way: Way) -> None:
     way(served.host, "kept", ["Quick: is it?", "Well?"], {})

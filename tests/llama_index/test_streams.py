@@ -9,8 +9,10 @@ from llama_index.core.base.llms.types import ChatResponse
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._adapters.tool_settings import ToolUse
+from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.llama_index._callbacks import AsyncChunks
 from lmstudio_integrations.llama_index._responses import ResponseBuilder
+from tests._adapters.ways import LLAMA_INDEX, said
 from tests.llama_index.scripted_server import CHAT, Server
 
 Begin = Callable[[str], AsyncGenerator[ChatResponse, None]]
@@ -56,3 +58,18 @@ async def test_athrow_cancels_the_prediction(server: Server, begin: Begin, throw
 async def test_closing_it_before_the_first_chunk_sends_nothing(server: Server, begin: Begin) -> None:
     await begin("count").aclose()
     assert server.predictions == ()
+
+
+@pytest.mark.parametrize("name", ["add", "chat_chunk"])
+@pytest.mark.parametrize("way", ["stream_chat", "astream_chat"])
+async def test_an_error_while_a_chunk_is_made_cancels_the_prediction(
+    server: Server, monkeypatch: pytest.MonkeyPatch, way: str, name: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ResponseBuilder, name, fail)
+    with LMStudio(model=CHAT, host=server.address) as llm:
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.to_thread(LLAMA_INDEX[way], llm, said("for ever"))
+        await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped")
