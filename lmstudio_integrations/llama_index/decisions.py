@@ -37,7 +37,7 @@ from lmstudio_integrations.types.decisions import (
 
 
 def _is_threshold(value: object) -> object:
-    is_dumped = is_mapping(value) and value.keys() == set(Calibration.__slots__)
+    is_dumped = is_mapping(value) and set(value) == set(Calibration.__slots__)
     if isinstance(value, Calibration) or is_dumped or (is_number(value) and 0 <= value <= 1):
         return value
     raise PydanticCustomError("threshold", "must be a number from 0 to 1, or what calibrate returned")

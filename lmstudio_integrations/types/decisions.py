@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.text import shown
-from lmstudio_integrations._support.typeguards import is_iterable, is_mapping, is_number
+from lmstudio_integrations._support.typeguards import is_iterable, is_list, is_mapping, is_number, is_object
 from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError
 from lmstudio_integrations.types._explained import ExplainedModel
 
@@ -47,7 +47,7 @@ class _Question(BaseModel):
     @field_validator("instructions", mode="before")
     @classmethod
     def _is_content(cls, instructions: Any) -> Any:
-        if not isinstance(instructions, str | dict | list):
+        if not (isinstance(instructions, str) or is_object(instructions) or is_list(instructions)):
             raise LMStudioValueError(f"instructions must be the question as text, or JSON; got {shown(instructions)}")
         return instructions
 
@@ -100,7 +100,7 @@ class Score(_Question):
     @field_validator("criteria", mode="before")
     @classmethod
     def _has_levels(cls, criteria: Any) -> Any:
-        levels: list[Any] = list(criteria) if isinstance(criteria, list | tuple) else []
+        levels: list[Any] = list(criteria) if type(criteria) in {list, tuple} else []
         if not FEWEST_LEVELS <= len(levels) <= MOST_LEVELS:
             raise LMStudioValueError(f"criteria must be an array of {FEWEST_LEVELS} to {MOST_LEVELS} levels")
         for number, level in enumerate(levels):
