@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines import generation, weights
 from lmstudio_integrations.emulator.engines.base import (
@@ -34,6 +35,7 @@ from lmstudio_integrations.emulator.engines.llama_cpp import (
     responses,
 )
 from lmstudio_integrations.emulator.engines.llama_cpp.responses import unsupported
+from lmstudio_integrations.emulator.engines.llama_cpp.slots import Slots, parts_of
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
@@ -133,10 +135,11 @@ def _base_fields(chat_template: str) -> Json:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One prediction: the request to llama.cpp, and how its response is read."""
+    """One prediction: the request to llama.cpp, the parts of its prompt, and how its response is read."""
 
     path: str
     body: Json
+    parts: Sequence[str]
     reader: responses.ResponseReader
     read_chunk: Callable[[Mapping[str, Any]], responses.Delta]
 
@@ -164,9 +167,9 @@ class LlamaCppModel:
         self.tools = tools
         self.vision = vision
         self._embedding = embedding
-        # A call that waits inside the engine cannot be seen, so no more are sent than it processes at once. The engine
-        # chooses the slot: the one whose prompt begins alike, else the one that was idle for longest.
-        self._slots = asyncio.Semaphore(slots)
+        # A call that waits inside the engine cannot be seen, so no more are sent than it processes at once.
+        self._free_slots = asyncio.Semaphore(slots)
+        self._slots = Slots(slots)
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
         """Yield the events of one prediction; the last is `Finished`. Closing the generator stops the engine.
@@ -177,25 +180,26 @@ class LlamaCppModel:
         Raises:
             EngineError: If the engine rejects the request, or has crashed.
         """
-        async with self._slots:
+        async with self._free_slots:
             if request.history is None:
                 plan = await self._plan_text(request, request.prompt or "")
             else:
                 plan = await self._plan_chat(request, request.history)
             yield plan.reader.begin()
-            async with aclosing(self._worker.stream(plan.path, plan.body)) as chunks:
-                async for chunk in chunks:
-                    for event in plan.reader.read(plan.read_chunk(chunk)):
-                        yield event
-                        if isinstance(event, Finished):
-                            return
+            with self._slots.take(plan.parts) as slot:
+                async with aclosing(self._worker.stream(plan.path, {**plan.body, "id_slot": slot})) as chunks:
+                    async for chunk in chunks:
+                        for event in plan.reader.read(plan.read_chunk(chunk)):
+                            yield event
+                            if isinstance(event, Finished):
+                                return
         raise EngineError("The model's response ended before it was complete")
 
     async def embed(self, text: str) -> list[float]:
         """Return the vector of a text; a text that is longer than the context is cut off, as in training."""
         # A second call for a short text would take a considerable part of the time of the first.
         text_or_tokens = text if request_body.fits(text, self.context_length) else await self._tokens_to_embed(text)
-        async with self._slots:
+        async with self._free_slots:
             return request_body.vector_of(
                 await self._worker.call("/v1/embeddings", request_body.embedding(text_or_tokens))
             )
@@ -244,7 +248,7 @@ class LlamaCppModel:
         tokens = context_window.truncate(tokens, self._limit(request), request.config.context_overflow_policy)
         body = {"prompt": tokens or prompt, **await self._constraint(request)}
         text = responses.TextParser(generation.reasoning_tags(request.config))
-        return self._finish_plan(request, "/completions", body, len(tokens), text)
+        return self._finish_plan(request, "/completions", body, len(tokens), text, parts=parts_of(prompt))
 
     async def _plan_chat(self, request: GenerateRequest, history: ChatHistory) -> Plan:
         config = request.config
@@ -265,10 +269,12 @@ class LlamaCppModel:
 
         history, tokens = await context_window.fit(history, count, self._limit(request), config.context_overflow_policy)
         chat, constraint = await body(history), await self._constraint(request, forced)
+        messages = cast("list[Json]", chat["messages"])
+        parts = [dumps({**chat, "messages": []}), *map(dumps, messages)]
         if forced and not request.images:
             # As a chat, the engine lets the model write a code block around the call, and removes it from the text.
             completion = {"prompt": await self._render(chat), **constraint}
-            return self._finish_plan(request, "/completions", completion, tokens, responses.JsonCall())
+            return self._finish_plan(request, "/completions", completion, tokens, responses.JsonCall(), parts=parts)
         chat |= constraint
         text: responses.TextParser | responses.JsonCall = responses.JsonCall()
         reasoning_format = "auto"
@@ -277,7 +283,7 @@ class LlamaCppModel:
         if not forced:
             text, reasoning_format = await self._text_parser(config, chat)
         chat |= {"verbose": True, "reasoning_format": reasoning_format}
-        return self._finish_plan(request, "/v1/chat/completions", chat, tokens, text)
+        return self._finish_plan(request, "/v1/chat/completions", chat, tokens, text, parts=parts)
 
     async def _text_parser(self, config: LlmPredictionConfig, chat: Json) -> tuple[responses.TextParser, str]:
         """Return what separates the reasoning in the text of a chat, and what llama.cpp does about it before.
@@ -305,6 +311,8 @@ class LlamaCppModel:
         body: Json,
         tokens: int,
         text: responses.TextParser | responses.JsonCall,
+        *,
+        parts: Sequence[str],
     ) -> Plan:
         config, chat = request.config, path != "/completions"
         limit, remaining = config.max_tokens or None, self._limit(request) - tokens
@@ -328,7 +336,7 @@ class LlamaCppModel:
             tags=generation.reasoning_tags(config),
             log_probs=candidates,
         )
-        return Plan(path, complete, reader, responses.read_chat if chat else responses.read_completion)
+        return Plan(path, complete, parts, reader, responses.read_chat if chat else responses.read_completion)
 
     async def _render(self, chat: Json) -> str:
         return str((await self._worker.call("/apply-template", chat))["prompt"])

@@ -15,8 +15,12 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-PROMPT_STEP = 128
-"""Tokens of a prompt that are read at once: the step of progress, and the longest delay of a cancel."""
+PROMPT_STEP = 32
+"""Tokens of a prompt that are read at once: the step of progress, and the longest delay of a cancel.
+
+From 64 on, llama.cpp computes attention on the CPU in another way, with other roundings. They would stay in the prompt
+cache, and an answer would depend on what the model has read before.
+"""
 
 MAX_SLOTS = 256
 """The engine supports no more parallel sequences."""
@@ -122,8 +126,8 @@ def attributes(parameters: WorkerParameters, engine: Any, key: str) -> dict[str,
         # What the slots had before. By default, the engine would use up to 8 GiB.
         "cache_ram_mib": parameters.prompt_cache_mib,
         "n_ctx_checkpoints": parameters.context_checkpoints,
-        # How much of a prompt a slot must have to be chosen for it. With the default of a tenth, conversations with one
-        # system prompt overwrite each other.
+        # The model chooses the slot. One that has less than this share of a prompt exchanges what it has for what the
+        # prompt cache has of the prompt; see `MOSTLY` in `slots.py`.
         "slot_prompt_similarity": 0.75,
         "verbosity": -1,
     }

@@ -337,6 +337,38 @@ async def test_more_conversations_than_slots_stay_cached(tools_model: LlamaCppMo
             chat.add_user_message("And then?")
 
 
+async def test_conversations_with_one_system_prompt_find_their_caches_however_much_a_turn_adds() -> None:
+    model = await load(slots=4)
+    chats = [chat_of(f"Topic {number}: {'the weather ' * 20}") for number in range(4)]
+    before = [0] * len(chats)
+    try:
+        for turn in range(4):
+            for number, chat in enumerate(chats):
+                events = await run(model, chat.to_history(), config=settings(max_tokens=2))
+                assert cached_tokens(events) >= before[number] - 1
+                before[number] = finished(events).prompt_tokens
+                chat.add_assistant_response(text_of(events))
+                chat.add_user_message(f"And then? {'the weather ' * (60 if turn == 1 else 5)}")
+    finally:
+        await model.close()
+
+
+async def test_an_answer_does_not_depend_on_what_the_model_has_read_before() -> None:
+    question = history_of("What is the capital of France?", "Be brief.")
+    answers: set[str] = set()
+    for before in ([], [history_of("rain " * 80)]):
+        model = await load(slots=1)
+        try:
+            for history in before:
+                await run(model, history, config=settings(max_tokens=1))
+            events = await run(model, question, config=settings(max_tokens=9))
+        finally:
+            await model.close()
+        assert (cached_tokens(events) > 0) == bool(before)
+        answers.add(text_of(events))
+    assert len(answers) == 1
+
+
 async def test_a_template_given_at_load_knows_tools(tools_model: LlamaCppModel) -> None:
     assert tools_model.tools
     chat = chat_of("17 plus 25?")
