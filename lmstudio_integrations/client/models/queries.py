@@ -16,9 +16,10 @@ from lmstudio_integrations.client.support.arguments import (
     whole_number,
 )
 from lmstudio_integrations.client.support.progress_bars import ProgressBar, ShowProgress
+from lmstudio_integrations.client.support.suggestions import for_unload
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import CallbackEffect, Operation, decode_errors
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioValueError
 from lmstudio_integrations.protocol.envelope import ensure_writable
 from lmstudio_integrations.protocol.kv_config import KvConfig
 from lmstudio_integrations.protocol.prediction import model_info
@@ -148,9 +149,16 @@ def look_up(
 
 
 def unload(operation: Operation, kind: ModelKind, identifier: str, device: OnDevice) -> Flow[None]:
-    """Unload an instance."""
+    """Unload an instance.
+
+    Raises:
+        LMStudioModelNotFoundError: If there is none with this identifier; it says what is loaded.
+    """
     parameter = UnloadModel(identifier=text_of(identifier, "model_identifier"), **device)
-    yield from operation.call(kind, "unloadModel", parameter, label="Model unload")
+    try:
+        yield from operation.call(kind, "unloadModel", parameter, label="Model unload")
+    except LMStudioModelNotFoundError as error:
+        raise for_unload(error) from None  # it repeats the whole error
 
 
 def estimate_usage(

@@ -98,6 +98,18 @@ def add_suggestion(error: ServerErrorT, suggestion: str) -> ServerErrorT:
     return result
 
 
+def for_unload(error: LMStudioModelNotFoundError) -> LMStudioModelNotFoundError:
+    """Return the error about a model that is not loaded for who wants to unload it."""
+    general = _of_details(error.display_data)
+    if not general:
+        return error
+    loaded, _, _ = general.partition("; ")
+    exact, result = f"it is not loaded; {loaded}", copy(error)
+    result.suggestion = error.suggestion and error.suggestion.replace(general, exact)
+    result.args = (str(error).replace(general, exact),)
+    return result
+
+
 def with_window(
     error: LMStudioContextOverflowError, length: int | None, maximum: int | None
 ) -> LMStudioContextOverflowError:
