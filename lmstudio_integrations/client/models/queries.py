@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from lmstudio_integrations._support.typeguards import is_count, is_list
-from lmstudio_integrations.client.models.state import Specifier, WireInfo, identifier_of
+from lmstudio_integrations.client.models.state import Specifier, WireInfo, identifier_of, matches
 from lmstudio_integrations.client.support.arguments import (
     check_callbacks,
     list_of,
@@ -64,6 +64,16 @@ def version(operation: Operation) -> Flow[ServerVersion]:
 def link_status(operation: Operation) -> Flow[LinkStatus]:
     """Return what the server knows of linked devices."""
     return (yield from operation.call("repository", "lmLinkStatus", None, LinkStatus.from_dict, label="Device list"))
+
+
+def devices_with(operation: Operation, name: str) -> Flow[list[str]]:
+    """Return the names of the connected machines on which a model is downloaded; `local` is the server's own."""
+    infos = yield from operation.call("system", "listDownloadedModels", None, list[WireInfo], label="Model list")
+    with decode_errors("Model list"):
+        found = {info.get("deviceIdentifier") for info in infos if matches(name, info)}
+    peers = (yield from link_status(operation)).peers if found - {None} else ()
+    linked = [peer.device_name for peer in peers if peer.device_identifier in found and peer.is_connected]
+    return [*([LOCAL] if None in found else []), *linked]
 
 
 def survey_hardware(operation: Operation) -> Flow[HardwareSurvey]:
