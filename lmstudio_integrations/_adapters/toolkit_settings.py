@@ -156,7 +156,10 @@ class ToolkitSettings(ServerSettings):
 
     if not TYPE_CHECKING:  # type checkers read the fields
 
-        def __init__(self, plugin: str | Mapping[str, Mapping[str, Any] | None], **settings: Any) -> None:
+        def __init__(self, plugin: str | Mapping[str, Mapping[str, Any] | None] | None = None, **settings: Any) -> None:
+            if plugin is None:
+                name = type(self).__name__
+                raise LMStudioValueError(f"{name} needs the identifier of a plugin; write {name}('owner/name')")
             super().__init__(plugin=plugin, **settings)
 
     @cached_property

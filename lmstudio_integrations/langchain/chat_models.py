@@ -26,6 +26,7 @@ from lmstudio_integrations._adapters.generation_settings import ChatSettings
 from lmstudio_integrations._adapters.runtime import AdapterNames, Runtime
 from lmstudio_integrations._adapters.settings import load_config_of
 from lmstudio_integrations._adapters.tool_settings import tool_settings, wire_tools
+from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.client.predictions.language_model import Prefix
@@ -313,7 +314,11 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             return call, WireHistory([]) if tools else None
         if isinstance(warm, str):
             return call, warm
-        return call, _history(call, self._convert_input(warm).to_messages())
+        try:
+            messages = self._convert_input(warm).to_messages()
+        except (LookupError, NotImplementedError, TypeError, ValueError) as error:
+            raise LMStudioValueError(f"warm must be a string or messages; got {shortened(repr(warm))}") from error
+        return call, _history(call, messages)
 
     # Tools and structured output ------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from lmstudio_integrations._adapters.conversation import for_upload
 from lmstudio_integrations._adapters.generation_settings import ChatSettings
 from lmstudio_integrations._adapters.input_checks import ALIASES, with_effect
 from lmstudio_integrations._adapters.runtime import AdapterNames
+from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.files.uploads import PendingHistory
@@ -247,6 +248,9 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
             return self._resolve_call(settings), WireHistory([]) if tools else None
         if isinstance(warm, str):
             return self._resolve_call(settings), warm
+        messages: Any = warm  # callers may be untyped
+        if not isinstance(messages, Sequence) or not all(isinstance(each, ChatMessage) for each in messages):
+            raise LMStudioValueError(f"warm must be a string or a list of ChatMessage; got {shortened(repr(warm))}")
         request = self._chat_request(warm, settings)
         return request.call, request.history
 

@@ -131,14 +131,22 @@ class _Metadata(ToolMetadata):
 
 
 def _tool(tool: ToolkitTool, metadata: ToolMetadata | None) -> FunctionTool:
-    def call(**arguments: Any) -> Any:
+    definition = tool.definition
+
+    def check(positional: tuple[Any, ...]) -> None:
+        if positional:
+            names = ", ".join(f"{name}=…" for name in tool.parameters["properties"])
+            raise LMStudioValueError(f"{definition.name} takes its arguments by name; write tool({names})")
+
+    def call(*positional: Any, **arguments: Any) -> Any:
+        check(positional)
         with ending_the_run():
             return tool.call(arguments)
 
-    async def acall(**arguments: Any) -> Any:
+    async def acall(*positional: Any, **arguments: Any) -> Any:
+        check(positional)
         with ending_the_run():
             return await tool.acall(arguments)
 
-    definition = tool.definition
     described = _Metadata(definition.description, definition.name, fn_schema=None, parameters=tool.parameters)
     return _PluginTool(fn=call, async_fn=acall, metadata=metadata or described)

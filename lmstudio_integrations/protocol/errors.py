@@ -6,7 +6,8 @@ work is bounded: long texts are cut first, and each pattern needs time linear in
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from copy import copy
+from typing import Any, TypeVar
 
 from lmstudio_integrations._support.secrets import redact_members
 from lmstudio_integrations._support.text import shortened
@@ -28,6 +29,8 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
     LMStudioWrongModelKindError,
 )
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 # Codes are in displayData, never in errorData (docs/protocol.md#error-codes). For some of them, the official SDK raises
 # its base class (docs/protocol.md#errors-to-exceptions).
@@ -179,3 +182,13 @@ def _text(error: Mapping[str, Any], name: str) -> str | None:
 def _object(error: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
     value = error.get(name)
     return value if is_object(value) else None
+
+
+def copy_of(error: ErrorT) -> ErrorT:
+    """Return a copy of an error, because each caller needs a traceback of its own; itself if it cannot be copied."""
+    try:
+        like = copy(error)
+    except TypeError:  # its constructor needs other arguments than `args`
+        return error
+    like.__cause__ = error.__cause__
+    return like

@@ -9,7 +9,6 @@ import logging
 import re
 import reprlib
 from collections.abc import Callable, Mapping
-from copy import copy
 from typing import Any
 
 from lmstudio_integrations._support.secrets import HIDDEN, redact_members, redact_received
@@ -26,7 +25,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol import envelope
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Channel, Rpc
-from lmstudio_integrations.protocol.errors import error_object, to_exception
+from lmstudio_integrations.protocol.errors import copy_of, error_object, to_exception
 from lmstudio_integrations.protocol.exchange import (
     PROCESSING_STATE,
     Exchange,
@@ -504,11 +503,7 @@ def _join_surrogates(exchange: Exchange, message: dict[str, Any]) -> dict[str, A
 
 def _end_of_channel(channel: Exchange) -> BaseException:
     """Return the error of a call on a channel that has ended."""
-    if channel.error is None:
-        return closed_early(channel.label)
-    error = copy(channel.error)
-    error.__cause__ = channel.error.__cause__
-    return error
+    return closed_early(channel.label) if channel.error is None else copy_of(channel.error)
 
 
 def client_closed() -> LMStudioConnectionLostError:

@@ -16,6 +16,8 @@ from pydantic import SecretStr
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.langchain import LMStudioToolkit
+from lmstudio_integrations.llama_index import LMStudioToolSpec
 from tests._adapters.toolkits import (
     ASYNC,
     CHART,
@@ -368,3 +370,11 @@ def test_an_error_ends_where_the_framework_calls_the_tool(server: Emulator, path
     ours = [Path(each.path).name for each in caught.traceback if "lmstudio_integrations" in str(each.path)]
     assert {*ours} <= {"toolkit.py", "tool_spec.py"}
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("make", [LMStudioToolkit, LMStudioToolSpec])
+def test_a_toolkit_without_a_plugin_is_an_error_that_says_what_to_write(make: Any) -> None:
+    with pytest.raises(
+        lms.LMStudioValueError, match=rf"{make.__name__} needs .* plugin; write {make.__name__}\('owner"
+    ):
+        make()

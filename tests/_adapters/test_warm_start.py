@@ -403,3 +403,13 @@ def test_whether_to_keep_warm_is_checked_before_anything_is_loaded(server: Emula
         with pytest.raises(LMStudioValueError, match="keep_warm"):
             adapter(model=CHAT, host=server.address).load(**given)
     assert not server.loads
+
+
+@pytest.mark.parametrize("make", [ChatLMStudio, LMStudio])
+@pytest.mark.parametrize("warm", [5, b"x", {"a": 1}, [5], [{"role": "user"}]], ids=repr)
+async def test_what_is_no_prompt_cannot_be_processed_before(make: Any, warm: Any) -> None:
+    model = make(model=CHAT, host="127.0.0.1:9")
+    with pytest.raises(LMStudioValueError, match=r"^warm must be a string or .*; got "):
+        model.load(warm=warm)
+    with pytest.raises(LMStudioValueError, match=r"^warm must be a string or .*; got "):
+        await model.aload(warm=warm)

@@ -68,6 +68,15 @@ async def test_the_functions_return_the_result_of_the_server(server: Emulator) -
         assert (output.content, output.is_error) == ("5", False)
 
 
+async def test_a_positional_argument_of_a_tool_is_an_error_that_names_its_arguments(server: Emulator) -> None:
+    add = tools_of(spec_of(server))["add"]
+    remedy = r"add takes its arguments by name; write tool\(a=…, b=…\)"
+    with pytest.raises(lms.LMStudioValueError, match=remedy):
+        add(1)
+    with pytest.raises(lms.LMStudioValueError, match=remedy):
+        await add.acall(1, 2)
+
+
 @pytest.mark.parametrize("way", ["setting", "argument"])
 async def test_tools_are_chosen_by_name(server: Emulator, way: str) -> None:
     names: Any = ["my_echo", "my_add"]

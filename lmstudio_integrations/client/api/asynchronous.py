@@ -6,7 +6,7 @@ Every method runs a flow. `python -m tools.sync_client` writes `sync.py`, which 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, cast, overload
 
 from typing_extensions import Unpack, override
 
@@ -736,6 +736,15 @@ class AsyncClient(BaseClient):
     default_timeouts: ClassVar[dict[str, float | None]] = dict(TIMEOUTS)
     """The timeouts of clients that set none; `set_sync_api_timeout` changes those of all sync clients."""
 
+    if not TYPE_CHECKING:  # type checkers know the attributes
+
+        def __getattr__(self, name: str) -> Any:
+            """Say where a method of models is, for programs that call it on the client."""
+            kinds = {"llm": AsyncLLM, "embedding": AsyncEmbeddingModel}
+            models = [f"client.{kind}.model(KEY).{name}" for kind, handle in kinds.items() if hasattr(handle, name)]
+            hint = f"; a model has it: {models[0]}" if models and not name.startswith("_") else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
+
     @property
     def llm(self) -> AsyncLlmNamespace:
         """The language models."""
@@ -852,4 +861,5 @@ class AsyncClient(BaseClient):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._context.close(at_end_of_block=True)
         await self.aclose()

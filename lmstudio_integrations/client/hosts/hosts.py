@@ -1,6 +1,8 @@
 """A model on several hosts: what is known of them, which one gets the next operation, and where a failed one goes."""
 
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Sequence
 from copy import copy
 
@@ -330,14 +332,27 @@ class FailoverOperation(ModelOperation):
         failed = {id(each): (self._hosts[number], each) for number, each in reversed(self._errors.items())}
         if len(failed) < 2 or error not in self._errors.values():
             return error
-        texts = [f"{host.name}: {one_line(each)}" for host, each in reversed(failed.values())]
-        remedies = {text.partition("; ")[2] for text in texts}
-        if len(remedies) == 1:  # what helps all hosts is said once
-            texts = [*(text.partition("; ")[0] for text in texts), *filter(None, remedies)]
         combined = copy(min(self._errors.values(), key=_helpfulness))
-        combined.args = (f"all {len(failed)} hosts failed: {'; '.join(texts)}",)
+        texts = [f"{host.name}: {one_line(each)}" for host, each in reversed(failed.values())]
+        combined.args = ("\n  ".join([f"all {len(failed)} hosts failed:", *_with_common_remedies(texts)]),)
         combined.__cause__ = error
         return combined
+
+
+def _with_common_remedies(texts: Sequence[str]) -> list[str]:
+    """Return errors of hosts, one on a line; what helps several of them is said once, at the end."""
+    clauses = [text.split("; ") for text in texts]
+    counts = Counter(_PORT.sub("", remedy) for _, *remedies in clauses for remedy in {*remedies})
+    lines, common = list[str](), dict[str, str]()
+    for reason, *remedies in clauses:
+        own = [remedy for remedy in remedies if counts[_PORT.sub("", remedy)] == 1]
+        common = {_PORT.sub("", remedy): remedy for remedy in remedies if remedy not in own} | common
+        lines.append("; ".join([reason, *own]))
+    return [*lines, f"suggestion: {'; '.join(common.values())}"] if common else lines
+
+
+_PORT = re.compile(r":\d+")
+"""In what helps, only the ports of hosts on one machine differ."""
 
 
 def _helpfulness(error: LMStudioError) -> tuple[bool, bool]:

@@ -17,9 +17,10 @@ from weakref import WeakValueDictionary
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import on_io_thread
-from lmstudio_integrations.client.transport.mailboxes import Mailbox, copy_of, current_thread_or_task
+from lmstudio_integrations.client.transport.mailboxes import Mailbox, current_thread_or_task
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioTimeoutError
+from lmstudio_integrations.protocol.errors import copy_of
 from lmstudio_integrations.types.timeouts import EXPIRIES
 
 # Single flight --------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from lmstudio_integrations.client.models.load_steps import (
 )
 from lmstudio_integrations.client.models.planning import Machine, SeenMemory, Wanted
 from lmstudio_integrations.client.models.queries import (
+    devices_with,
     list_all_loaded,
     list_downloaded,
     list_wire_infos,
@@ -34,7 +35,13 @@ from lmstudio_integrations.client.models.state import (
     matches,
     reference_of,
 )
-from lmstudio_integrations.client.support.suggestions import MAKE_ROOM, NAME_A_MODEL, add_suggestion, with_keys
+from lmstudio_integrations.client.support.suggestions import (
+    MAKE_ROOM,
+    NAME_A_MODEL,
+    add_suggestion,
+    for_devices,
+    with_keys,
+)
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.connect.discovery import search
@@ -225,10 +232,13 @@ class Loader:
             machine, wanted = yield from self._machine()
             work = Fitting(operation, machine, wanted).run(self._load_or_wait_for_other_program)
             flight = "fit", machine.identifier
-            # Other callers may want other models, so they do not fail with this one.
-            instance = yield from SingleFlight.run(
-                operation, running_loads, flight, work, errors=(), deadlock=self._deadlock
-            )
+            try:  # other callers may want other models, so they do not fail with this one
+                instance = yield from SingleFlight.run(
+                    operation, running_loads, flight, work, errors=(), deadlock=self._deadlock
+                )
+            except LMStudioModelNotFoundError as error:  # the plan is for one machine
+                devices = yield from devices_with(operation, wanted.model_key)
+                raise (for_devices(error, devices) if devices else error) from None
             if instance is not None:
                 return instance
 

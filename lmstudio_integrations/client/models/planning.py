@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.models.queries import (
+    devices_with,
     estimate_usage,
     get_load_config,
     get_processing_state,
     list_all_loaded,
     list_downloaded,
+    look_up,
     on_device,
     survey_hardware,
 )
@@ -33,7 +35,7 @@ from lmstudio_integrations.client.models.state import (
     specifier_of_instance,
 )
 from lmstudio_integrations.client.support.arguments import list_of, text_of
-from lmstudio_integrations.client.support.suggestions import error_with_suggestion, with_keys
+from lmstudio_integrations.client.support.suggestions import error_with_suggestion, for_devices, with_keys
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
@@ -451,7 +453,12 @@ def plan_memory(
     with decode_errors("Model list"):
         here = [info for info in downloaded if info.get("deviceIdentifier") == where.get("deviceIdentifier")]
         known = [info for info in here if info.get("type") in LOAD_CONFIGS]
-    wanted = [_wanted(item, name, config, known) for item, name, config in items]
+    wanted: list[Wanted] = []
+    for item, name, config in items:
+        try:
+            wanted.append(_wanted(item, name, config, known))
+        except LMStudioModelNotFoundError as error:
+            wanted.append((yield from _wanted_by_other_name(operation, name, config, where, error)))
     plan, _ = yield from machine.plan(wanted)
     return plan
 
@@ -498,6 +505,29 @@ def _wanted(item: object, name: str, config: Any, models: Sequence[WireInfo]) ->
         raise LMStudioValueError(f"{text!r} is an embedding model, which has no slots; leave out @ and the number")
     fields = LOAD_CONFIGS[kind].parse(config).to_fields()
     return Wanted(kind, str(info["modelKey"]), fields, max_context_length(info))
+
+
+def _wanted_by_other_name(
+    operation: Operation, name: str, config: Any, device: OnDevice, unknown: LMStudioModelNotFoundError
+) -> Flow[Wanted]:
+    """Return a model that the server knows by a name that its list does not have.
+
+    Raises:
+        LMStudioModelNotFoundError: If it knows none; it says which device has one.
+    """
+    devices = yield from devices_with(operation, name)
+    if devices:
+        raise for_devices(unknown, devices) from None
+    for kind, config_type in LOAD_CONFIGS.items():
+        fields = config_type.parse(config).to_fields()
+        with suppress(*_UNKNOWN):
+            info = yield from look_up(operation, kind, name)
+            if info.device_identifier == device.get("deviceIdentifier"):
+                return Wanted(kind, info.model_key, fields, info.max_context_length)
+        with suppress(*_UNKNOWN):
+            yield from estimate_usage(operation, kind, name, stack_of_fields(fields), device)
+            return Wanted(kind, name, fields)
+    raise unknown
 
 
 def _find(name: str, models: Sequence[WireInfo], *, partly: bool = True) -> WireInfo | None:

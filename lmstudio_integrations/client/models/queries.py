@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from lmstudio_integrations._support.typeguards import is_count, is_list
-from lmstudio_integrations.client.models.state import Specifier, WireInfo, identifier_of
+from lmstudio_integrations.client.models.state import Specifier, WireInfo, identifier_of, matches
 from lmstudio_integrations.client.support.arguments import (
     check_callbacks,
     list_of,
@@ -16,9 +16,10 @@ from lmstudio_integrations.client.support.arguments import (
     whole_number,
 )
 from lmstudio_integrations.client.support.progress_bars import ProgressBar, ShowProgress
+from lmstudio_integrations.client.support.suggestions import for_unload
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import CallbackEffect, Operation, decode_errors
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioValueError
 from lmstudio_integrations.protocol.envelope import ensure_writable
 from lmstudio_integrations.protocol.kv_config import KvConfig
 from lmstudio_integrations.protocol.prediction import model_info
@@ -63,6 +64,16 @@ def version(operation: Operation) -> Flow[ServerVersion]:
 def link_status(operation: Operation) -> Flow[LinkStatus]:
     """Return what the server knows of linked devices."""
     return (yield from operation.call("repository", "lmLinkStatus", None, LinkStatus.from_dict, label="Device list"))
+
+
+def devices_with(operation: Operation, name: str) -> Flow[list[str]]:
+    """Return the names of the connected machines on which a model is downloaded; `local` is the server's own."""
+    infos = yield from operation.call("system", "listDownloadedModels", None, list[WireInfo], label="Model list")
+    with decode_errors("Model list"):
+        found = {info.get("deviceIdentifier") for info in infos if matches(name, info)}
+    peers = (yield from link_status(operation)).peers if found - {None} else ()
+    linked = [peer.device_name for peer in peers if peer.device_identifier in found and peer.is_connected]
+    return [*([LOCAL] if None in found else []), *linked]
 
 
 def survey_hardware(operation: Operation) -> Flow[HardwareSurvey]:
@@ -148,9 +159,16 @@ def look_up(
 
 
 def unload(operation: Operation, kind: ModelKind, identifier: str, device: OnDevice) -> Flow[None]:
-    """Unload an instance."""
+    """Unload an instance.
+
+    Raises:
+        LMStudioModelNotFoundError: If there is none with this identifier; it says what is loaded.
+    """
     parameter = UnloadModel(identifier=text_of(identifier, "model_identifier"), **device)
-    yield from operation.call(kind, "unloadModel", parameter, label="Model unload")
+    try:
+        yield from operation.call(kind, "unloadModel", parameter, label="Model unload")
+    except LMStudioModelNotFoundError as error:
+        raise for_unload(error) from None  # it repeats the whole error
 
 
 def estimate_usage(

@@ -5,7 +5,7 @@ knows of a model. Pure. It runs on the thread that serves every call, so long na
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from shlex import quote
 from typing import Any, TypeVar, get_args
@@ -25,6 +25,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol.errors import OVERFLOW, to_exception
 from lmstudio_integrations.types.config import ModelKind
+from lmstudio_integrations.types.machines import LOCAL
 
 _FORMAT = re.compile(r"[.-](gguf|mlx)$", re.IGNORECASE)
 """The end of a file's or a folder's name that is not part of the model's."""
@@ -98,6 +99,31 @@ def add_suggestion(error: ServerErrorT, suggestion: str) -> ServerErrorT:
     return result
 
 
+def for_unload(error: LMStudioModelNotFoundError) -> LMStudioModelNotFoundError:
+    """Return the error about a model that is not loaded for who wants to unload it."""
+    general = _of_details(error.display_data)
+    if not general:
+        return error
+    loaded, _, _ = general.partition("; ")
+    return _replaced(error, general, f"it is not loaded; {loaded}")
+
+
+def for_devices(error: LMStudioModelNotFoundError, devices: Sequence[str]) -> LMStudioModelNotFoundError:
+    """Return the error about a model that is not downloaded on one machine, if others of the server have it."""
+    general, name = _of_details(error.display_data), devices[0]
+    whose = "LM Studio's own machine" if name == LOCAL else f"the linked device {name!r}"
+    exact = f"{whose} has it: pass device={name!r}"
+    return _replaced(error, general, exact) if general else add_suggestion(error, exact)
+
+
+def _replaced(error: ServerErrorT, general: str, exact: str) -> ServerErrorT:
+    """Return an error with a suggestion that knows more in the place of another one."""
+    result = copy(error)
+    result.suggestion = error.suggestion and error.suggestion.replace(general, exact)
+    result.args = (redact(str(error).replace(general, exact)),)
+    return result
+
+
 def with_window(
     error: LMStudioContextOverflowError, length: int | None, maximum: int | None
 ) -> LMStudioContextOverflowError:
@@ -108,11 +134,9 @@ def with_window(
         length: The context length of the instance, if it is known; the server's own number counts.
         maximum: The longest context length of the model, if it is known.
     """
-    result = copy(error)
-    result.limit = error.limit or length
-    general, exact = _shorten(error.used), _shorten(error.used, result.limit, maximum)
-    result.suggestion = error.suggestion and error.suggestion.replace(general, exact)
-    result.args = (str(error).replace(general, exact),)
+    limit = error.limit or length
+    result = _replaced(error, _shorten(error.used), _shorten(error.used, limit, maximum))
+    result.limit = limit
     return result
 
 
@@ -210,10 +234,7 @@ def with_keys(
     exact = _no_model(str(display["path"]), keys, f" on {server}", can_download=can_download)
     if elsewhere is not None:
         exact = f"the server at {elsewhere} has it: set {HOST_VARIABLE}={elsewhere} or pass its address; {exact}"
-    result = copy(error)
-    result.suggestion = error.suggestion and error.suggestion.replace(general, exact)
-    result.args = (redact(str(error).replace(general, exact)),)
-    return result
+    return _replaced(error, general, exact)
 
 
 def _no_model(name: str, keys: Mapping[str, str], where: str = "", *, can_download: bool = True) -> str:

@@ -7,6 +7,7 @@ import math
 import weakref
 from asyncio import sleep
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Self
 
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
@@ -21,6 +22,17 @@ from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.protocol.session import client_closed
 
 NO_TIMEOUTS: Timeouts = {}
+
+
+@dataclass(slots=True, eq=False)
+class ClientId:
+    """Stands for a client; all of its contexts share it.
+
+    Attributes:
+        block_has_ended: Whether it was closed at the end of its `with` block.
+    """
+
+    block_has_ended: bool = False
 
 
 class ClientContext:
@@ -52,7 +64,7 @@ class ClientContext:
         """When the operation began of which all operations of this context are parts."""
         self.can_fail_over = False
         """Whether another host can take its calls, if this one stops responding before it begins to."""
-        self.client_id: object = object()
+        self.client_id: ClientId = ClientId()
         self.mailbox_type = mailbox_type
         # Never read. It keeps the original alive as long as a copy, because its finalizer closes the calls of both.
         self._original: Self | None = None
@@ -156,8 +168,9 @@ class ClientContext:
         """Whether the client was closed."""
         return not self.finalizer.alive
 
-    def close(self) -> None:
+    def close(self, *, at_end_of_block: bool = False) -> None:
         """Close everything that this client has open, and drop its references to connections."""
+        self.client_id.block_has_ended |= at_end_of_block and not self.is_closed
         self.finalizer()
 
     def io(self) -> IOThread:
@@ -168,7 +181,9 @@ class ClientContext:
             LMStudioAuthenticationError: If the token is malformed.
         """
         if not self.finalizer.alive:
-            raise LMStudioClientClosedError("the client is closed; make a new one")
+            reason = ", because its with block has ended" if self.client_id.block_has_ended else ""
+            remedy = "call it inside of the block" if reason else "make a new one"
+            raise LMStudioClientClosedError(f"the client is closed{reason}; {remedy}")
         io = IOThread.current()
         if io not in self._used:
             self.target.credentials()  # raises here, in the caller, if the token is malformed

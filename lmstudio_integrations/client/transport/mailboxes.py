@@ -13,7 +13,6 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar, Token
-from copy import copy
 from dataclasses import dataclass
 from threading import current_thread
 from typing import Any, Generic, Self
@@ -69,16 +68,6 @@ def current_thread_or_task() -> object:
         return current_thread()
     except RuntimeError:  # a stream is collected at the end of the process, when no greenlet can be made any more
         return None
-
-
-def copy_of(error: Exception) -> Exception:
-    """Return a copy of an error, because each caller needs a traceback of its own; itself if it cannot be copied."""
-    try:
-        like = copy(error)
-    except TypeError:  # its constructor needs other arguments than `args`
-        return error
-    like.__cause__ = error.__cause__
-    return like
 
 
 class CancelScope:

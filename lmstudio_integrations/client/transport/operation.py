@@ -20,9 +20,10 @@ from lmstudio_integrations.client.transport.connections import ConnectionKey, Co
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
 from lmstudio_integrations.client.transport.listener import NOBODY, ConnectionReport, Listener
-from lmstudio_integrations.client.transport.mailboxes import Mailbox, copy_of
+from lmstudio_integrations.client.transport.mailboxes import Mailbox
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace, channel, rpc
+from lmstudio_integrations.protocol.errors import copy_of
 from lmstudio_integrations.protocol.exchange import Exchange, Timeouts, exchange_type
 from lmstudio_integrations.protocol.session import ClientSession, client_closed, closed_early
 

@@ -18,7 +18,6 @@ from lmstudio_integrations.client.transport.connect.opening import Socket, find_
 from lmstudio_integrations.client.transport.connect.suggestions import token_suggestion
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.listener import ConnectionReport
-from lmstudio_integrations.client.transport.mailboxes import copy_of
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioConnectionLostError,
@@ -26,6 +25,7 @@ from lmstudio_integrations.errors import (
     LMStudioProtocolError,
 )
 from lmstudio_integrations.protocol.endpoints import Namespace
+from lmstudio_integrations.protocol.errors import copy_of
 from lmstudio_integrations.protocol.exchange import InstanceQueues
 from lmstudio_integrations.protocol.session import ClientSession
 

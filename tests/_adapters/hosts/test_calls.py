@@ -14,6 +14,7 @@ import pytest
 from langchain_core.caches import InMemoryCache
 
 from lmstudio_integrations import Client
+from lmstudio_integrations.client.transport.connect import suggestions
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -21,6 +22,7 @@ from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioModelNotFoundError,
     LMStudioServerError,
+    LMStudioUnreachableError,
 )
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
@@ -151,11 +153,27 @@ def test_the_error_names_every_host_and_its_reason(adapter: Adapter, path: str) 
         model = adapter.make(model=key_of(adapter), host=[off, on])
         with pytest.raises(LMStudioModelNotFoundError) as caught:
             call(adapter, path, model, "Hello")
-    text = str(caught.value)
-    assert text.startswith("all 2 hosts failed: ")
-    assert f"{on}: " in text
-    assert f"{off}: LM Studio is not reachable" in text
-    assert "nothing listens there" in text
+    first, *of_hosts = str(caught.value).splitlines()
+    of_on, of_off = sorted(of_hosts, key=lambda line: "is not reachable" in line)
+    assert first == "all 2 hosts failed:"
+    assert of_off.startswith(f"  {off}: LM Studio is not reachable")
+    assert "nothing listens there" in of_off
+    assert of_on.startswith(f"  {on}: ")
+
+
+@pytest.mark.parametrize("in_container", [False, True])
+def test_what_helps_several_hosts_is_said_once(monkeypatch: pytest.MonkeyPatch, in_container: bool) -> None:
+    monkeypatch.setattr(suggestions, "in_container", lambda: in_container)
+    hosts = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    with pytest.raises(LMStudioUnreachableError) as caught:
+        ChatLMStudio(model=CHAT, host=hosts).invoke("Hello")
+    _, *of_hosts, remedy = str(caught.value).splitlines()
+    assert of_hosts == [
+        f"  {host}: LM Studio is not reachable at ws://{host}: nothing listens there (Connection refused)"
+        for host in hosts
+    ]
+    assert remedy.startswith("  suggestion: start LM Studio's server")
+    assert remedy.count("this is a container") == in_container
 
 
 def test_an_error_of_the_request_is_not_repeated_elsewhere(pair: list[Emulator]) -> None:

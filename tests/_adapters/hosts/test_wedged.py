@@ -69,7 +69,7 @@ async def test_the_error_names_every_wedged_host(adapter: Adapter) -> None:
             await both.call()
         assert caught.value.timeout_name == "queue_timeout"
         text = str(caught.value)
-        assert text.startswith("all 2 hosts failed: ")
+        assert text.startswith("all 2 hosts failed:\n")
         assert all(f"{address}: " in text for address in both.addresses)
         assert both.states() == [(False, 0), (False, 0)]
 
@@ -80,7 +80,7 @@ async def test_what_a_host_has_responded_is_raised_rather_than_that_another_one_
     async with hosts(
         adapter, stalling(*NO_PACKET), (chat_model(key="other"),), timeouts={"queue_timeout": SHORT}
     ) as both:
-        with pytest.raises(LMStudioModelNotFoundError, match=r"all 2 hosts failed: .* queue_timeout expired"):
+        with pytest.raises(LMStudioModelNotFoundError, match=r"(?s)all 2 hosts failed:\n.* queue_timeout expired"):
             await both.call()
 
 

@@ -299,6 +299,40 @@ async def test_every_call_on_a_closed_client_is_an_error_of_the_client(client: A
         assert isinstance(caught.value, lms.LMStudioRuntimeError)
 
 
+async def test_a_client_says_that_its_block_has_ended(client: Any, server: Emulator) -> None:
+    async with client:
+        model = await client.llm.model("chatty")
+    for call in (client.list_downloaded_models, lambda: model.respond("Hi")):
+        with pytest.raises(lms.LMStudioClientClosedError, match="its with block has ended; call it inside"):
+            await call()
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("respond", r"; a model has it: client\.llm\.model\(KEY\)\.respond$"),
+        ("embed", r"; a model has it: client\.embedding\.model\(KEY\)\.embed$"),
+        ("chat", r"no attribute 'chat'$"),
+    ],
+)
+def test_a_method_of_models_that_is_called_on_the_client_is_found_there(client: Any, name: str, hint: str) -> None:
+    with pytest.raises(AttributeError, match=hint):
+        getattr(client, name)
+
+
+async def test_unloading_what_is_not_loaded_says_what_is(client: Any) -> None:
+    with pytest.raises(lms.LMStudioModelNotFoundError) as caught:
+        await client.llm.unload("nothing")
+    assert "suggestion: it is not loaded; no model of this kind is loaded" in str(caught.value)
+    model = await client.llm.model("chatty")
+    with pytest.raises(lms.LMStudioModelNotFoundError) as caught:
+        await client.llm.unload("nothing")
+    assert "suggestion: it is not loaded; loaded are chatty" in str(caught.value)
+    await model.unload()
+    with pytest.raises(lms.LMStudioModelNotFoundError, match="it is not loaded; no model"):
+        await model.unload()
+
+
 async def test_handles_are_equal_if_they_mean_the_same_instance(client: Any, server: Emulator) -> None:
     mine = await client.llm.load_new_instance("chatty")
     other = await client.llm.load_new_instance("chatty", "other")

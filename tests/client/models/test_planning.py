@@ -405,6 +405,32 @@ async def test_a_refusal_counts_whatever_the_model_was_called() -> None:
         assert len(server.loads) == 1
 
 
+async def test_a_plan_and_a_load_know_a_model_by_its_alias() -> None:
+    vectors = {"key": "vectors", "kind": "embedding", "aliases": ["vec"]}
+    async with serving(entry("maker/m", 4, aliases=["nick"]), vectors) as (_server, client):
+        plan = await client.plan(["nick:2048", ("vec", None)])
+        assert [(model.kind, model.fit) for model in plan.models] == [("llm", "fits"), ("embedding", "fits")]
+        await fit(client, "nick")
+        (model,) = (await client.plan(["nick"])).models
+        assert (model.model_key, model.fit) == ("maker/m", "loaded")
+        with pytest.raises(lms.LMStudioModelNotFoundError, match="download it with `lms get neither`"):
+            await client.plan(["neither"])
+
+
+async def test_a_plan_and_a_load_say_which_device_has_a_model() -> None:
+    devices = [{"name": "Studio", "identifier": "id-1", "models": ["far"]}]
+    models = entry("near", 4), entry("far", 4, downloaded=False)
+    async with serving(*models, devices=devices) as (_server, client):
+        for call in (client.plan(["far"]), fit(client, "far")):
+            with pytest.raises(lms.LMStudioModelNotFoundError) as caught:
+                await call
+            assert "suggestion: the linked device 'Studio' has it: pass device='Studio'" in str(caught.value)
+            assert "download" not in str(caught.value)
+        with pytest.raises(lms.LMStudioModelNotFoundError, match="LM Studio's own machine has it: pass device='local'"):
+            await client.plan(["near"], device="Studio")
+        await fit(client, "far", device="Studio")
+
+
 async def test_what_was_seen_is_known_by_each_name_of_the_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

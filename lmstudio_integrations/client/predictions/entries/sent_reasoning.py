@@ -1,4 +1,4 @@
-"""What is sent of the thoughts in a conversation: see `client/models/reasoning/`.
+"""What is sent of the thoughts in a conversation: see `client/models/reasoning.py`.
 
 A chat template that has taken thoughts in a small conversation may reject them in a large one. Then the prompt is sent
 again without, once, and the instance gets none from then on.
