@@ -214,7 +214,7 @@ def reject_secrets(given: Mapping[str, Any], known: Collection[str], owner: str)
             raise LMStudioValueError(
                 "pass headers to a call as a dict with pydantic.SecretStr as values; call arguments are traced"
             )
-        if name in _HOST_NAMES:
+        if name in _HOST_NAMES and value is not None:
             _normalized_hosts(name, value)
         # A header that is ignored need not be secret, though the name of all headers is that of a secret.
         if name not in known and holds_secret(value, name if _has_effect(name, value) else ""):
