@@ -128,7 +128,7 @@ def _without_credentials(name: str, host: object) -> object:
         addresses.Address.parse(cast("str", host))  # raises what to write
     if isinstance(host, str) and holds_credentials(host):
         raise LMStudioValueError(f"{name} must hold no credentials; pass the token as api_token")
-    return host
+    return cast("object", host)
 
 
 def _secret_headers(_name: str, headers: object) -> dict[str, SecretStr]:
