@@ -192,7 +192,7 @@ def _without_credentials(name: str, host: object) -> object:
         addresses.Address.parse(cast("str", host))  # raises what to write
     if isinstance(host, str) and holds_credentials(host):
         raise LMStudioValueError(f"{name} must hold no credentials; pass the token as api_token")
-    return host
+    return cast("object", host)
 
 
 def _secret_headers(_name: str, headers: object) -> dict[str, SecretStr]:
@@ -278,7 +278,7 @@ def reject_secrets(given: Mapping[str, Any], known: Collection[str], owner: str)
             raise LMStudioValueError(
                 "pass headers to a call as a dict with pydantic.SecretStr as values; call arguments are traced"
             )
-        if name in _HOST_NAMES:
+        if name in _HOST_NAMES and value is not None:
             _normalized_hosts(name, value)
         # A header that is ignored need not be secret, though the name of all headers is that of a secret.
         if name not in known and holds_secret(value, name if _has_effect(name, value) else ""):

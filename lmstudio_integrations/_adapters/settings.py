@@ -126,7 +126,7 @@ class ServerSettings(ExplainedModel):
             with short_traceback():
                 super().__init__(**settings)
 
-        __init__.__pydantic_base_init__ = True
+        __init__.__pydantic_base_init__ = True  # see `ExplainedModel`
 
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:

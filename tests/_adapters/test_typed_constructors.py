@@ -132,7 +132,7 @@ def test_wrong_values_are_rejected() -> None:
         LMStudioEmbedding(base_url=5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="model"):
         LMStudioLLM(model_name=Path("m"))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="idle_timeout"):
+    with pytest.raises(ValueError, match="request_timeout"):
         LMStudio(request_timeout="soon")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="load_config"):
         ChatLMStudio(load_config=5)  # type: ignore[arg-type]

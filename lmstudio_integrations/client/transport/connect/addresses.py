@@ -137,7 +137,9 @@ def _joined(hosts: object) -> str:
     listed = cast("Sequence[object]", hosts) if isinstance(hosts, list | tuple) else ()
     names = [host for host in listed if isinstance(host, str)]
     if len(names) < 2:
-        raise LMStudioValueError(f"host must be a string, such as host:port; got {shown}{_host_remedy(hosts)}")
+        raise LMStudioValueError(
+            f"host must be a string, such as host:port; got {shown}{_host_remedy(cast('object', hosts))}"
+        )
     return ", ".join(names)
 
 
