@@ -148,6 +148,10 @@ CALL = '<tool_call>{"name": "look", "arguments": {"city": "Oslo"}}</tool_call>'
         (CALL, {"city": "Rome"}, None),
         ('look(city="Oslo") {', {"city": "Oslo"}, None),
         ('{"name": "now", "arguments": {}}', {}, {"": 0.5}),
+        (f"Fill {{city}} in {{ }}: {CALL}", {"city": "Oslo"}, {"city": 0.5}),
+        ('{"code": "{{{}", "in": {"city": "Oslo"}}', {"city": "Oslo"}, {"city": 0.5}),
+        ("{" * 100 + CALL, {"city": "Oslo"}, {"city": 0.5}),
+        ("{" * 101 + CALL, {"city": "Oslo"}, None),
     ],
 )
 def test_the_arguments_of_a_call_are_found_in_its_text(text: str, arguments: Any, expected: Any) -> None:
