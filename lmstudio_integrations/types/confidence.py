@@ -30,6 +30,9 @@ _STRING_OR_BEGIN = re.compile(r'"(?:[^"\\]|\\.)*+"|\{', re.DOTALL)
 _MOST_FAILURES = 100
 """Each of them takes time in proportion to the text before it: the error says in which line it is."""
 
+_MOST_ENDS = 100
+"""Places where a token may end, in a long row of characters of which each takes several tokens."""
+
 _PARTS = re.compile("\ufffd+|[^\ufffd]+")
 _DECODER = json.JSONDecoder()
 
@@ -207,6 +210,8 @@ def _spans(text: str, tokens: Sequence[str]) -> list[Span] | None:
     """For each number of tokens, where they may end, and where the last of them then begins."""
     for token in tokens:
         before.append({end: start for start in before[-1] for end in _ends(padded, start, token)})
+        if len(before[-1]) > _MOST_ENDS:
+            return None
     end = len(padded)
     if end not in before[-1]:
         return None

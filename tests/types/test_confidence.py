@@ -76,6 +76,11 @@ def test_the_fields_of_a_response() -> None:
         ('{"a": 1}', [], None),
         ('{"a": 1}', [token('{"a"'), token("1}")], None),
         ('{"a": 1}', [token('{"a": 1')], None),
+        (f'["{"é" * 40}"]', [token('["'), *[token("\ufffd")] * 80, token('"]')], {"[0]": 0.5**82}),
+        *(
+            (f'["{"é" * 20_000}"]', [token('["'), *[token(part)] * 40_000, token('"]')], None)
+            for part in ("\ufffd", "", "\ufffd\ufffd")
+        ),
         ("[" * 100_000, [token("[" * 100_000)], None),
         ("9" * 10_000, [token("9" * 10_000)], None),
     ],
