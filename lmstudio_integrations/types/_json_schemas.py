@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import unquote
 
@@ -28,8 +29,12 @@ _NAMED = frozenset({"properties", "patternProperties", *_DEFINITIONS})
 """Members of a schema whose values are schemas by name."""
 
 
-class _RecursiveError(Exception):
-    """A recursive schema, which needs its references."""
+_MOST_PARTS = 20_000
+"""Parts of a schema without its references. Each definition that has the next one twice doubles them."""
+
+
+class _NeedsReferencesError(Exception):
+    """A schema is recursive, or far larger without its references."""
 
 
 def class_schema(kind: type[BaseModel]) -> dict[str, Any]:
@@ -264,7 +269,7 @@ def validator_of(schema: object) -> Any:
 
 
 def inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a schema with its references replaced by their targets; a recursive one keeps all but the topmost.
+    """Return a schema with its references replaced by their targets; one that needs them keeps all but the topmost.
 
     Older servers drop the definitions of a tool's schema, which breaks its references.
     """
@@ -273,8 +278,8 @@ def inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
         return dict(schema)
     bare = {key: value for key, value in schema.items() if key not in _DEFINITIONS}
     try:
-        flat: dict[str, Any] = _inline(bare, definitions, ())
-    except _RecursiveError:
+        flat: dict[str, Any] = _inline(bare, definitions, (), iter(range(_MOST_PARTS)))
+    except (_NeedsReferencesError, RecursionError):
         target = definitions.get(schema.get("$ref", ""), {})
         return _with_defs({**target, **{key: value for key, value in schema.items() if key != "$ref"}})
     return flat
@@ -287,23 +292,32 @@ def _with_defs(schema: dict[str, Any]) -> dict[str, Any]:
         return schema
     moved = {f"#/definitions/{name}": {"$ref": f"#/$defs/{name}"} for name in older}
     bare = {key: value for key, value in schema.items() if key != "definitions"}
-    renamed: dict[str, Any] = _inline({**bare, "$defs": {**older, **schema.get("$defs", {})}}, moved, ())
+    renamed: dict[str, Any] = _inline({**bare, "$defs": {**older, **schema.get("$defs", {})}}, moved, (), count())
     return renamed
 
 
-def _inline(node: Any, definitions: Mapping[str, Any], within: tuple[str, ...]) -> Any:
-    """Return a part of a schema without references; `within` is the path of references to it."""
+def _inline(node: Any, definitions: Mapping[str, Any], within: tuple[str, ...], parts: Iterator[int]) -> Any:
+    """Return a part of a schema without references.
+
+    Args:
+        node: The part.
+        definitions: The targets by their references.
+        within: The path of references to the part.
+        parts: Has as many items as parts may still follow.
+    """
+    if next(parts, None) is None:
+        raise _NeedsReferencesError
     if is_list(node):
-        return [_inline(item, definitions, within) for item in node]
+        return [_inline(item, definitions, within, parts) for item in node]
     if not is_object(node):
         return node
     reference = node.get("$ref")
     if not isinstance(reference, str) or reference not in definitions:
-        return {key: _inline(value, definitions, within) for key, value in node.items()}
+        return {key: _inline(value, definitions, within, parts) for key, value in node.items()}
     if reference in within:
-        raise _RecursiveError
-    target = _inline(definitions[reference], definitions, (*within, reference))
-    siblings = {key: _inline(value, definitions, within) for key, value in node.items() if key != "$ref"}
+        raise _NeedsReferencesError
+    target = _inline(definitions[reference], definitions, (*within, reference), parts)
+    siblings = {key: _inline(value, definitions, within, parts) for key, value in node.items() if key != "$ref"}
     return {**target, **siblings} if is_object(target) else target
 
 

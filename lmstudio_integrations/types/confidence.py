@@ -26,6 +26,13 @@ ALTERNATIVES = 20
 _SPACE = " \t\r\n"
 _AFTER_VALUE = frozenset(",}]" + _SPACE)
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_STRING_OR_BEGIN = re.compile(r'"(?:[^"\\]|\\.)*+"|\{', re.DOTALL)
+_MOST_FAILURES = 100
+"""Each of them takes time in proportion to the text before it: the error says in which line it is."""
+
+_MOST_ENDS = 100
+"""Places where a token may end, in a long row of characters of which each takes several tokens."""
+
 _PARTS = re.compile("\ufffd+|[^\ufffd]+")
 _DECODER = json.JSONDecoder()
 
@@ -84,18 +91,28 @@ def confidence_of_arguments(
     """
     if not tokens:
         return None
-    starts = [found.start() for found in re.finditer(r"\{", text) if _value_at(text, found.start()) == arguments]
+    starts = _places_of(arguments, text)
     try:
         return _confidence(text, starts[0], tokens, schema) if len(starts) == 1 else None
     except (ValueError, RecursionError):
         return None
 
 
-def _value_at(text: str, at: int) -> object:
-    try:
-        return _DECODER.raw_decode(text, at)[0]
-    except (ValueError, RecursionError):
-        return None
+def _places_of(arguments: Mapping[str, Any], text: str) -> list[int]:
+    """Return where a text has these arguments as JSON; nothing if it has too many braces that begin no JSON."""
+    places, failures, at = list[int](), 0, text.find("{")
+    while at != -1:
+        try:
+            end = _DECODER.raw_decode(text, at)[1]
+        except (ValueError, RecursionError):
+            failures, end = failures + 1, at + 1
+            if failures > _MOST_FAILURES:
+                return []
+        else:
+            begins = (token.start() for token in _STRING_OR_BEGIN.finditer(text, at, end) if token[0] == "{")
+            places += [begin for begin in begins if _DECODER.raw_decode(text, begin)[0] == arguments]
+        at = text.find("{", end)
+    return places
 
 
 def _confidence(text: str, start: int, tokens: Sequence[Token], schema: object) -> dict[str, FieldConfidence] | None:
@@ -193,6 +210,8 @@ def _spans(text: str, tokens: Sequence[str]) -> list[Span] | None:
     """For each number of tokens, where they may end, and where the last of them then begins."""
     for token in tokens:
         before.append({end: start for start in before[-1] for end in _ends(padded, start, token)})
+        if len(before[-1]) > _MOST_ENDS:
+            return None
     end = len(padded)
     if end not in before[-1]:
         return None

@@ -76,6 +76,11 @@ def test_the_fields_of_a_response() -> None:
         ('{"a": 1}', [], None),
         ('{"a": 1}', [token('{"a"'), token("1}")], None),
         ('{"a": 1}', [token('{"a": 1')], None),
+        (f'["{"é" * 40}"]', [token('["'), *[token("\ufffd")] * 80, token('"]')], {"[0]": 0.5**82}),
+        *(
+            (f'["{"é" * 20_000}"]', [token('["'), *[token(part)] * 40_000, token('"]')], None)
+            for part in ("\ufffd", "", "\ufffd\ufffd")
+        ),
         ("[" * 100_000, [token("[" * 100_000)], None),
         ("9" * 10_000, [token("9" * 10_000)], None),
     ],
@@ -148,6 +153,10 @@ CALL = '<tool_call>{"name": "look", "arguments": {"city": "Oslo"}}</tool_call>'
         (CALL, {"city": "Rome"}, None),
         ('look(city="Oslo") {', {"city": "Oslo"}, None),
         ('{"name": "now", "arguments": {}}', {}, {"": 0.5}),
+        (f"Fill {{city}} in {{ }}: {CALL}", {"city": "Oslo"}, {"city": 0.5}),
+        ('{"code": "{{{}", "in": {"city": "Oslo"}}', {"city": "Oslo"}, {"city": 0.5}),
+        ("{" * 100 + CALL, {"city": "Oslo"}, {"city": 0.5}),
+        ("{" * 101 + CALL, {"city": "Oslo"}, None),
     ],
 )
 def test_the_arguments_of_a_call_are_found_in_its_text(text: str, arguments: Any, expected: Any) -> None:

@@ -49,6 +49,16 @@ def test_a_schema_that_is_nested_too_deeply_is_an_error_of_its_tool() -> None:
         wire_tool("f", None, schema)
 
 
+@pytest.mark.parametrize(("names", "levels"), [("ab", 60), ("a", 3_000)])
+def test_a_schema_that_would_be_far_larger_without_its_references_keeps_them(names: str, levels: int) -> None:
+    def part(level: int) -> dict[str, Any]:
+        properties = {name: {"$ref": f"#/$defs/{level + 1}"} for name in names}
+        return {"type": "object", "properties": properties if level < levels else {}}
+
+    schema = {**part(-1), "$defs": {str(level): part(level) for level in range(levels + 1)}}
+    assert wire_tool("f", None, schema)["function"]["parameters"] == schema
+
+
 NODE = {"type": "object", "properties": {"value": {"type": "integer"}, "next": {"$ref": "#/$defs/Node"}}}
 FUNCTIONS: list[dict[str, Any]] = [
     {"name": "walk", "parameters": {"type": "object", "properties": {"at": NODE}, "$defs": {"Node": NODE}}},
