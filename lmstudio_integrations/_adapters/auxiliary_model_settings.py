@@ -226,8 +226,8 @@ class DecisionSettings(_LanguageModelSettings):
 
     permutations: Count = Field(
         default=DEFAULT_PERMUTATIONS,
-        description="In how many orders a language model is asked the options of a question; the answers are averaged, "
-        "because models prefer some letters. The default is 2.",
+        description="In how many orders a language model is asked the options of a question, each of them one "
+        "prediction; the answers are averaged, because models prefer some letters. The default is 2.",
     )
 
     def _decide(self, state: object, questions: Mapping[str, Any]) -> Decision:

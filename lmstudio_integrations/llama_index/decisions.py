@@ -135,7 +135,7 @@ class LMStudioSelector(_Settings, BaseSelector):
     default: Natural | None = Field(
         default=None,
         description="The index of the choice that is selected if no choice is probable enough, or if the model would "
-        "rather say something else. Without it, the call fails then.",
+        "rather say something else. If unset, the call fails then.",
     )
 
     def _select(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> SelectorResult:

@@ -5,14 +5,15 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from lmstudio_integrations._support.installation import package_command
 from lmstudio_integrations._support.text import shown
-from lmstudio_integrations._support.typeguards import is_count, is_number, is_object
+from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import Instance, reference_of
+from lmstudio_integrations.client.predictions.decisions.answers import answer_in
 from lmstudio_integrations.client.predictions.decisions.deciding import DecideParameters, Deciding
 from lmstudio_integrations.client.predictions.decisions.states import questions_of, state_of
 from lmstudio_integrations.client.predictions.prediction import PredictingModel
@@ -21,25 +22,11 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (
     LMStudioModelNotFoundError,
-    LMStudioProtocolError,
     LMStudioUnsupportedError,
     LMStudioValueError,
 )
 from lmstudio_integrations.protocol.errors import details_of
-from lmstudio_integrations.types.decisions import (
-    Answer,
-    Choice,
-    ChoiceAnswer,
-    Decision,
-    Noul,
-    NoulAnswer,
-    Question,
-    ScoreAnswer,
-    options_of,
-)
-
-_ROUNDING = 1e-6
-"""How far a number may lie outside its range."""
+from lmstudio_integrations.types.decisions import Decision, Noul, Question
 
 
 class Decider(Model):
@@ -108,50 +95,6 @@ def _check(parameters: DecideParameters) -> None:
                 f"{name} is for language models: a decision model answers all questions in one request, with the "
                 f"options in one order; leave out {name}={shown(value)}"
             )
-
-
-def answer_in(found: Any, name: str, question: Question) -> Answer:
-    """Return the answer to a question in a response.
-
-    Raises:
-        LMStudioProtocolError: If it is no answer to this question; the message says which value.
-    """
-
-    def check(value: object, what: str, *, is_right: bool) -> None:
-        if not is_right:
-            raise LMStudioProtocolError(
-                f"Decision: the server's response cannot be read: in the answer to the question {name!r}, {what}; "
-                f"got {shown(value)}; update LM Studio and this package"
-            )
-
-    def number(member: str, value: object, most: int = 1) -> float:
-        is_right = is_number(value) and -_ROUNDING <= value <= most + _ROUNDING
-        check(value, f"{member} must be a number from 0 to {most}", is_right=is_right)
-        return min(max(cast("float", value), 0), most)
-
-    members: dict[str, Any] = found if is_object(found) else {}
-    check(
-        members.get("type", found), f"the type must be {question.type!r}", is_right=members.get("type") == question.type
-    )
-    if isinstance(question, Noul):
-        return NoulAnswer(number("noul", members.get("noul")))
-    options, given = options_of(question), members.get("probabilities")
-    check(
-        given,
-        f"probabilities must be of {', '.join(options)}",
-        is_right=is_object(given) and given.keys() == options.keys(),
-    )
-    probabilities = {
-        option: number(f"the probability of {option!r}", members["probabilities"][option]) for option in options
-    }
-    confidence = number("confidence", members.get("confidence"))
-    if isinstance(question, Choice):
-        label = members.get("choice")
-        check(
-            label, f"choice must be one of {', '.join(options)}", is_right=isinstance(label, str) and label in options
-        )
-        return ChoiceAnswer(str(label), probabilities, confidence)
-    return ScoreAnswer(number("score", members.get("score"), len(options) - 1), options, probabilities, confidence)
 
 
 def decide(model: Model, state: object, questions: Mapping[str, Any], permutations: int) -> Flow[Decision]:

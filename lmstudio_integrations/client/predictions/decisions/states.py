@@ -50,10 +50,8 @@ def questions_of(questions: object) -> dict[str, Question]:
     Raises:
         LMStudioValueError: If there are none, or one is invalid; the message names it.
     """
-    return {
-        name: type(question).model_validate(as_json(question, f"questions.{name}"))
-        for name, question in parse_questions(questions).items()
-    }
+    parsed = parse_questions(questions)
+    return parse_questions({name: as_json(question, f"questions.{name}") for name, question in parsed.items()})
 
 
 def as_json(value: object, name: str) -> Any:
@@ -87,17 +85,17 @@ def _said(value: Any) -> Any:
         return value
     if not _is_message(value):
         return {name: _said(each) for name, each in value.items()}
-    parts: list[Any] = value["content"] if is_list(value["content"]) else []
+    content = value["content"]
+    parts: list[Any] = content if is_list(content) else [content]
     for part in parts:
-        if is_object(part) and part.get("type") == "text" and not isinstance(part.get("text"), str):
+        if _type_of(part) == "text" and _text_of(part) is None:
             raise LMStudioValueError(f"a part of a message has the type 'text' and no text; got {shown(part)}")
     if value["role"] not in _MODELS:
         return value
     kept = {name: each for name, each in value.items() if name in _SAID}
-    if is_list(value["content"]):
-        calls = [] if kept.get("tool_calls") else [part for part in parts if _type_of(part) in _CALLS]
-        text = "".join(filter(None, map(_text_of, parts)))
-        kept["content"] = [*([{"type": "text", "text": text}] if text else []), *calls] if calls else text
+    calls = [] if kept.get("tool_calls") else [part for part in parts if _type_of(part) in _CALLS]
+    text = "".join(filter(None, map(_text_of, parts)))
+    kept["content"] = [*([{"type": "text", "text": text}] if text else []), *calls] if calls else text
     return kept
 
 
