@@ -32,7 +32,7 @@ TIMEOUTS: TimeoutParameters = {
     "idle_timeout": 30.0,
     "timeout": 300.0,
 }
-KEEPALIVES = (2.0, 20.0)
+KEEPALIVES = (1.0, 2.0, 20.0)
 
 OF_NETWORKS = (lms.LMStudioConnectionLostError, lms.LMStudioUnreachableError, lms.LMStudioTimeoutError)
 """What faults of the network may cause."""

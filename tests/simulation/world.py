@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
+from lmstudio_integrations.client.hosts.host import HostRecords
 from lmstudio_integrations.client.transport import io_thread
 from lmstudio_integrations.client.transport.connections import Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
@@ -19,8 +20,8 @@ from tests.simulation.loop import SimulatedLoop, virtual_time
 from tests.simulation.network import Connection
 
 SLOTS = 2
-FAULTS = ("cut", "cut later", "stall", "half close", "disappear", "restart", "freeze", "unload")
-FREEZES = (0.5, 5.0, 5.0, 8.0, 25.0, 400.0)
+FAULTS = ("cut", "cut later", "stall", "half close", "disappear", "restart", "freeze", "freeze", "unload")
+FREEZES = (0.5, 5.0, 5.0, 5.0, 8.0, 8.0, 25.0, 400.0)
 """Seconds for which a server freezes: shorter than each timeout of a call, and longer than all of them."""
 DIMENSIONS = 8
 _CALL: Any = [{"tool": "look_up", "arguments": {"word": "{last}"}}]
@@ -228,9 +229,12 @@ class World:
         for shared in io.shared.values():
             permits: dict[Any, Any] = getattr(getattr(shared, "limiter", None), "permits", {})
             left += [f"permit {permit.key}" for permit in permits.values()]
-            if isinstance(shared, dict):
+            left += [f"running load {key}" for key in getattr(shared, "running_loads", ())]
+            if isinstance(shared, HostRecords):
                 for record in shared.values():
-                    left += [f"slot {slot}" for slot in getattr(record, "calls", ())]
+                    left += [f"slot {slot}" for slot in record.calls]
+                    left += [f"load of {record.nothing.host}" for _ in record.loads]
+                    left += [f"probe of {record.nothing.host}"] if record.probe is not None else []
         left += [f"prediction on {number}" for number, server in enumerate(self.servers) for _ in _busy(server)]
         own = asyncio.current_task()
         left += [

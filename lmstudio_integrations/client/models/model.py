@@ -353,16 +353,22 @@ class Model:
 
     def get_load_fields(self) -> Flow[dict[str, Any]]:
         """Return the settings that the instance was loaded with, by their wire keys."""
+        return (yield from self._load_fields(reload=False))
+
+    def _load_fields(self, *, reload: bool) -> Flow[dict[str, Any]]:
         return (
             yield from self.on_instance(
                 lambda operation, instance: queries.get_load_config(operation, self.state.kind, instance.specifier),
-                reload=False,
+                reload=reload,
             )
         )
 
     def slots(self) -> Flow[list[int]]:
-        """Return how many calls the instance runs at once, as a list: several hosts have one number each."""
-        fields = yield from self.get_load_fields()
+        """Return how many calls the instance runs at once, as a list: several hosts have one number each.
+
+        Calls follow, so the model is loaded again if it was unloaded.
+        """
+        fields = yield from self._load_fields(reload=True)
         return [slots_of(self.state.kind, fields)]
 
     def get_processing_state(self) -> Flow[InstanceProcessingState]:

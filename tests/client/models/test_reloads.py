@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.prediction_frames import joined
 from tests.support.adapters import ADAPTERS, DECIDES, covering
@@ -30,6 +31,7 @@ def do_nothing(word: str) -> str:
 
 
 NATIVE: dict[str, tuple[str, Callable[[Any], Awaitable[Any]]]] = {
+    "slots": ("llm", lambda model: arun(model._model.slots())),  # as a reranker asks between two calls
     "respond": ("llm", lambda model: model.respond("Hi")),
     "respond_stream": ("llm", lambda model: joined(model.respond_stream("Hi"))),
     "complete": ("llm", lambda model: model.complete("Hi")),
