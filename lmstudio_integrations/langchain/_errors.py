@@ -5,6 +5,8 @@ a model of ours raises is an instance of both: our class is the first base, lang
 defines whether a retry can help (`is_retryable`).
 """
 
+from typing import Any
+
 from langchain_core import exceptions as core
 
 from lmstudio_integrations import errors
@@ -66,12 +68,17 @@ class LangChainTimeoutError(errors.LMStudioTimeoutError, core.ModelTimeoutError,
     """A timeout expired. LangGraph's default `RetryPolicy` retries a `ConnectionError`, but no other `OSError`."""
 
 
+class _Retryable:
+    """An attribute that is false for the class, and what the server's plan says for each error."""
+
+    def __get__(self, error: errors.LMStudioInsufficientResourcesError | None, _kind: object) -> bool:
+        return error is not None and error.retryable
+
+
 class LangChainInsufficientResourcesError(errors.LMStudioInsufficientResourcesError, core.ModelError):
     """The model does not fit into the memory. A retry can help if it only waits for requests to others."""
 
-    @property
-    def is_retryable(self) -> bool:  # type: ignore[override]  # core has an attribute of the class
-        return self.retryable
+    is_retryable: Any = _Retryable()
 
 
 _CLASSES: dict[type[BaseException], type[errors.LMStudioError]] = {

@@ -83,7 +83,7 @@ def test_toolkits() -> None:
     spec = LMStudioToolSpec("mcp/a", host=HOST, api_token=SecretStr("k"), spec_functions=["one"])
     assert_type(spec.api_token, SecretStr | None)
     assert (spec.host, token_of(spec.api_token), spec.spec_functions) == (HOST, "k", ["one"])
-    with pytest.raises(TypeError, match="plugin"):
+    with pytest.raises(ValueError, match="needs the identifier of a plugin"):
         LMStudioToolkit()  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="temperature"):
         LMStudioToolSpec("mcp/a", temperature=0)  # type: ignore[call-arg]

@@ -160,7 +160,7 @@ SUGGESTIONS = [
     (str(wire("Nothing matches", displayData=NOT_LOADED)), "load it with `lms load 'a b'`"),
     (KEEP_LOADED, "load one of them with --explicit"),
     (MAKE_ROOM, "--fit unloads what must go"),
-    (str(_too_large(PLANNED)), "load it with --context-length=256, or unload one of those that stay"),
+    (str(_too_large(PLANNED, fits_later=False)), "load it with --context-length=256, or unload one of those that stay"),
     (str(expired("first_token_timeout")), "; shorten the prompt"),
 ]
 """What the client advises, and what of it the command line says."""

@@ -27,7 +27,10 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     },
     "LMStudioModelUnloadedError": {"retryable": False},
     "LMStudioContextOverflowError": {"used": 9000, "limit": 4096},
-    "LMStudioInsufficientResourcesError": {"plan": MemoryPlan(host="h:1", device=None, capacity_bytes=1, models=())},
+    "LMStudioInsufficientResourcesError": {
+        "plan": MemoryPlan(host="h:1", device=None, capacity_bytes=1, models=()),
+        "retryable": True,
+    },
     "LMStudioPluginToolError": {"plugin": "mcp/weather", "tool": "forecast"},
     "LMStudioToolConnectionLostError": {"plugin": "mcp/weather", "tool": "forecast", "retryable": False},
     "LMStudioToolCallError": {"raw_content": "<tool"},

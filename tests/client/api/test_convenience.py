@@ -87,7 +87,7 @@ def test_a_token_is_not_for_another_host_of_the_default_client(server: Emulator)
         lms.configure_default_client(server.address, TOKEN)
         with pytest.raises(lms.LMStudioAuthenticationError, match="no API token was sent"):
             lms.get_default_client(strict.address).list_downloaded_models()
-        lms.reset_default_client()
+        reset_default_client()
         lms.configure_default_client(strict.address, TOKEN)
         assert lms.get_default_client(f"ws://{strict.address}").list_downloaded_models()
 
@@ -105,7 +105,7 @@ def test_a_block_may_have_a_default_client_of_its_own(monkeypatch: pytest.Monkey
     assert lms.llm().identifier == LOADED
     with pytest.raises(lms.LMStudioClientClosedError):
         inside.llm.model()
-    lms.reset_default_client()
+    reset_default_client()
     lms.configure_default_client(server.address, TOKEN)
     before = lms.get_default_client()
     with Emulator(["other"], tokens=[TOKEN]) as other:
