@@ -187,12 +187,12 @@ def _normalized_hosts(name: str, hosts: Any) -> object:
     return _without_credentials(name, hosts)
 
 
-def _without_credentials(name: str, host: object) -> object:
+def _without_credentials(name: str, host: Any) -> object:
     if not isinstance(host, str | tuple):
-        addresses.Address.parse(cast("str", host))  # raises what to write
+        addresses.Address.parse(host)  # raises what to write
     if isinstance(host, str) and holds_credentials(host):
         raise LMStudioValueError(f"{name} must hold no credentials; pass the token as api_token")
-    return cast("object", host)
+    return host
 
 
 def _secret_headers(_name: str, headers: object) -> dict[str, SecretStr]:

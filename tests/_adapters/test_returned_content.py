@@ -116,11 +116,12 @@ def conversation(make: Any, block: Any, role: str) -> list[Any]:
     """Return a conversation with a block in a message of the user, in one of the model, or in the result of a tool."""
     if make is ChatLMStudio:
         call = AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}])
-        return {
+        messages: dict[str, Callable[[], list[Any]]] = {
             "user": lambda: [HumanMessage([block])],
             "assistant": lambda: [HumanMessage("Draw!"), AIMessage(["Done.", block]), HumanMessage("What is it?")],
             "tool": lambda: [HumanMessage("Look!"), call, ToolMessage(["seen", block], tool_call_id="1")],
-        }[role]()
+        }
+        return messages[role]()
     question = ChatMessage("What is it?", role="user")
     call_block = ToolCallBlock(tool_call_id="1", tool_name="look", tool_kwargs={})
     return {

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Self, TypeAlias, cast
+from typing import Any, Self, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE, TOKEN_VARIABLES
@@ -127,7 +127,7 @@ def _is_ipv6(text: str) -> bool:
     return False
 
 
-def _joined(hosts: object) -> str:
+def _joined(hosts: Any) -> str:
     """Return several hosts in one string, so that they get the same error as in one.
 
     Raises:
@@ -137,9 +137,7 @@ def _joined(hosts: object) -> str:
     listed = cast("Sequence[object]", hosts) if isinstance(hosts, list | tuple) else ()
     names = [host for host in listed if isinstance(host, str)]
     if len(names) < 2:
-        raise LMStudioValueError(
-            f"host must be a string, such as host:port; got {shown}{_host_remedy(cast('object', hosts))}"
-        )
+        raise LMStudioValueError(f"host must be a string, such as host:port; got {shown}{_host_remedy(hosts)}")
     return ", ".join(names)
 
 
