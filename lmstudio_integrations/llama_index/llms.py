@@ -248,8 +248,9 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
             return self._resolve_call(settings), WireHistory([]) if tools else None
         if isinstance(warm, str):
             return self._resolve_call(settings), warm
-        messages: Any = warm  # callers may be untyped
-        if not isinstance(messages, Sequence) or not all(isinstance(each, ChatMessage) for each in messages):
+        given = cast("object", warm)  # callers may be untyped
+        listed = cast("Sequence[object]", given) if isinstance(given, Sequence) else (None,)
+        if not all(isinstance(each, ChatMessage) for each in listed):
             raise LMStudioValueError(f"warm must be a string or a list of ChatMessage; got {shortened(repr(warm))}")
         request = self._chat_request(warm, settings)
         return request.call, request.history
