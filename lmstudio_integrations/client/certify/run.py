@@ -285,7 +285,7 @@ class Certification:
 
     def _compare(self, card: Card, old: Card, model: Model, info: ModelInstanceInfo) -> Flow[Card]:
         """Measure what differs again, until it is confirmed or turns out to be noise."""
-        apart = [row.name for row in self._rows if row.apart]
+        apart: list[RowName] = [row.name for row in self._rows if row.apart]
         comparison = Comparison(old.rows, card.rows, apart, self._asked(card.rows))
         while pending := comparison.undecided():
             for row in self._rows:
@@ -308,7 +308,8 @@ class Certification:
             cases = self._cases(rows[each.name])
             for case in cases[: len(cases) - each.unasked]:
                 names = [f"draft/{key}" for key in self._drafts] if case.name == "draft" else [case.name]
-                yield from ((each.name, name) for name in names)
+                for name in names:
+                    yield each.name, name
 
     def _ask(self, case: Case, asking: Asking) -> Flow[None]:
         """Ask one question; what a server cannot do at all is an observation, too.
