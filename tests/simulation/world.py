@@ -16,6 +16,7 @@ from lmstudio_integrations.client.transport.connections import Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry, SystemClock
 from lmstudio_integrations.emulator.engines.scripted.engine import ScriptedEngine
+from lmstudio_integrations.emulator.models.clock import Timer
 from tests.simulation.loop import SimulatedLoop, virtual_time
 from tests.simulation.network import Connection
 
@@ -52,7 +53,7 @@ class ServerClock(SystemClock):
         self._loop = loop
         self.frozen_until = 0.0
 
-    def call_later(self, seconds: float, callback: Callable[[], object]) -> "asyncio.Task[None]":
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         async def ring() -> None:
             await self.sleep(seconds)
             callback()

@@ -13,7 +13,7 @@ from typing import Protocol
 class Timer(Protocol):
     """A scheduled call."""
 
-    def cancel(self) -> None:
+    def cancel(self) -> object:
         """Cancel the call."""
 
 

@@ -16,7 +16,7 @@ from tests.support.adapters import ADAPTERS, DECIDES, covering
 from tests.support.virtual_time import in_virtual_time, serving
 
 MODELS = (
-    ModelEntry(key="chat", rules=[DECIDES, {"then": [{"text": "You said {last}"}]}]),
+    ModelEntry(key="chat", rules=(DECIDES, {"then": [{"text": "You said {last}"}]})),
     ModelEntry(key="other"),
     ModelEntry(key="vectors", kind="embedding", embedding_length=8),
 )
