@@ -188,7 +188,7 @@ def _normalized_hosts(name: str, hosts: Any) -> object:
 
 
 def _without_credentials(name: str, host: Any) -> object:
-    if not isinstance(host, str | tuple):
+    if not issubclass(type(host), str | tuple):
         addresses.Address.parse(host)  # raises what to write
     if isinstance(host, str) and holds_credentials(host):
         raise LMStudioValueError(f"{name} must hold no credentials; pass the token as api_token")

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self, TypeAlias, cast
+from typing import Any, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE, TOKEN_VARIABLES
@@ -134,7 +134,7 @@ def _joined(hosts: Any) -> str:
         LMStudioValueError: If it is something else.
     """
     shown = HIDDEN if holds_secret(hosts, "host") else repr(hosts)
-    listed = cast("Sequence[object]", hosts) if isinstance(hosts, list | tuple) else ()
+    listed = hosts if issubclass(type(hosts), list | tuple) else ()
     names = [host for host in listed if isinstance(host, str)]
     if len(names) < 2:
         raise LMStudioValueError(f"host must be a string, such as host:port; got {shown}{_host_remedy(hosts)}")
