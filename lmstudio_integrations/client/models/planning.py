@@ -458,7 +458,7 @@ def plan_memory(
         try:
             wanted.append(_wanted(item, name, config, known))
         except LMStudioModelNotFoundError as error:
-            wanted.append((yield from _wanted_by_other_name(operation, name, config, where, error)))
+            wanted.append((yield from _wanted_by_other_name(operation, name, config, where, error, models=known)))
     plan, _ = yield from machine.plan(wanted)
     return plan
 
@@ -493,13 +493,11 @@ def _wanted(item: object, name: str, config: Any, models: Sequence[WireInfo]) ->
                 f"{text!r} is no planned model; write MODEL[:CONTEXT][@SLOTS] with whole numbers above 0, "
                 f"such as {stem}:32768@4"
             )
-        language_models_first = sorted(models, key=lambda each: each["type"] != "llm")
-        keys = {str(each.get("path")): str(each["modelKey"]) for each in language_models_first}
-        display = {"code": "generic.pathNotFound", "path": name, "availablePathsSample": [*keys]}
+        display = {"code": "generic.pathNotFound", "path": name, "availablePathsSample": [*_keys_by_path(models)]}
         title = f'Cannot find a model with the key or path "{name}"'
         error = error_with_suggestion({"title": title, "displayData": display}, "Memory plan")
         assert isinstance(error, LMStudioModelNotFoundError), "the code has this class"
-        raise with_keys(error, keys, "the server", can_download=True)
+        raise error
     kind: ModelKind = info["type"]
     if kind == "embedding" and text and "max_parallel_predictions" in config:
         raise LMStudioValueError(f"{text!r} is an embedding model, which has no slots; leave out @ and the number")
@@ -507,13 +505,25 @@ def _wanted(item: object, name: str, config: Any, models: Sequence[WireInfo]) ->
     return Wanted(kind, str(info["modelKey"]), fields, max_context_length(info))
 
 
+def _keys_by_path(models: Sequence[WireInfo]) -> dict[str, str]:
+    """Return the keys of models by their paths, those of language models first."""
+    language_models_first = sorted(models, key=lambda each: each["type"] != "llm")
+    return {str(each.get("path")): str(each["modelKey"]) for each in language_models_first}
+
+
 def _wanted_by_other_name(
-    operation: Operation, name: str, config: Any, device: OnDevice, unknown: LMStudioModelNotFoundError
+    operation: Operation,
+    name: str,
+    config: Any,
+    device: OnDevice,
+    unknown: LMStudioModelNotFoundError,
+    *,
+    models: Sequence[WireInfo],
 ) -> Flow[Wanted]:
     """Return a model that the server knows by a name that its list does not have.
 
     Raises:
-        LMStudioModelNotFoundError: If it knows none; it says which device has one.
+        LMStudioModelNotFoundError: If it knows none; it says which device has one, or which models the server has.
     """
     devices = yield from devices_with(operation, name)
     if devices:
@@ -527,7 +537,7 @@ def _wanted_by_other_name(
         with suppress(*_UNKNOWN):
             yield from estimate_usage(operation, kind, name, stack_of_fields(fields), device)
             return Wanted(kind, name, fields)
-    raise unknown
+    raise with_keys(unknown, _keys_by_path(models), "the server", can_download=True) from None
 
 
 def _find(name: str, models: Sequence[WireInfo], *, partly: bool = True) -> WireInfo | None:
