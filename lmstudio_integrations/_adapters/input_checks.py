@@ -93,6 +93,9 @@ class HostSecret(SecretStr):
     def __hash__(self) -> int:
         return super().__hash__()
 
+    def __repr__(self) -> str:
+        return repr(SecretStr(self.get_secret_value()))  # for users, it is one
+
 
 def with_host(name: str, value: Any, host: Any) -> Any:
     """Return the value of a field; if it is a secret, bound to the hosts that are named beside it.
