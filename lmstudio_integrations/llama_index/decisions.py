@@ -198,7 +198,7 @@ class LMStudioEvaluation(EvaluationResult):
     Attributes:
         passing: Whether the response passes; `None` if the model is not sure enough, and there is no default.
         score: The probability of yes; `None` if the model would rather say something else.
-        feedback: The probability of yes in words, or why the default applies.
+        feedback: The probability of yes in words, or why the default applies, or why the result is invalid.
         invalid_result: Whether the model is not sure enough, and there is no default; `invalid_reason` says why.
         noul: The probability of yes, even where that means nothing.
         spread: `None`: yes and no have no order.
@@ -308,13 +308,19 @@ class LMStudioEvaluator(_Settings, BaseEvaluator):
             **given.model_dump(include={"query", "response", "contexts"}),
             passing=answer.noul >= least if problem is None else self.default,
             score=answer.noul if is_answered(answer) else None,
-            feedback=f"the probability of yes is {answer.noul:.2f}" if problem is None else f"the default: {problem}",
+            feedback=_feedback(answer, problem, default=self.default),
             invalid_result=is_invalid,
             invalid_reason=problem if is_invalid else None,
             noul=answer.noul,
             spread=answer.spread,
             unseen=answer.unseen,
         )
+
+
+def _feedback(answer: NoulAnswer, problem: str | None, *, default: bool | None) -> str:
+    if problem is None:
+        return f"the probability of yes is {answer.noul:.2f}"
+    return problem if default is None else f"the default: {problem}"
 
 
 def _given(query: str | None, response: str | None, contexts: Sequence[str] | None) -> EvaluationResult:

@@ -362,7 +362,8 @@ def calibrate(answers: Iterable[Any], right: Iterable[object], *, error_rate: fl
             f"each answer needs what is right; got {len(listed)} answers, and {len(known)} of them"
         )
     examples: list[tuple[float, bool]] = []
-    for number, (answer, label) in enumerate(zip(listed, known, strict=True)):
+    for number, (answer, known_label) in enumerate(zip(listed, known, strict=True)):
+        label = _without_numpy(known_label)
         value, probability = _most_probable(answer, f"answers[{number}]")
         if answer.type != listed[0].type:
             raise LMStudioValueError(
@@ -371,7 +372,7 @@ def calibrate(answers: Iterable[Any], right: Iterable[object], *, error_rate: fl
             )
         _check_right(answer, label, number)
         if is_answered(answer):
-            examples.append((probability, str(value) == str(label)))
+            examples.append((probability, label == (int(value) if answer.type == "score" else value)))
     examples.sort()
     errors = sum(not is_right for _, is_right in examples)
     for number, (threshold, is_right) in enumerate(examples):
@@ -383,7 +384,13 @@ def calibrate(answers: Iterable[Any], right: Iterable[object], *, error_rate: fl
     return Calibration(math.inf, 0, 0, 0.5)
 
 
-def _most_probable(answer: Any, name: str) -> tuple[object, float]:
+def _without_numpy(value: object) -> object:
+    """Return a number or a boolean of numpy, such as a column of a table has, as Python's."""
+    item = getattr(value, "item", None)
+    return item() if type(value).__module__ == "numpy" and callable(item) else value
+
+
+def _most_probable(answer: Any, name: str) -> tuple[Any, float]:
     """Return what an answer says, and how probable that is.
 
     Raises:
@@ -417,7 +424,8 @@ def _check_right(answer: Any, right: object, number: int) -> None:
             is_known = type(right) is int and right in levels
             expected = f"the right level, from {min(levels)} to {max(levels)}"
         case _:
-            is_known = type(right) is type(answer.choice) and right in answer.probabilities
+            kind = str if isinstance(answer.choice, str) else int  # the choices of a selection are their indices
+            is_known = isinstance(right, kind) and not isinstance(right, bool) and right in answer.probabilities
             expected = f"the right one of {', '.join(map(shown, answer.probabilities))}"
     if not is_known:
         raise LMStudioValueError(f"right[{number}] must be {expected}; got {shown(right)}")

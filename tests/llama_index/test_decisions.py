@@ -271,6 +271,7 @@ def test_an_evaluation_has_the_numbers(host: str, is_async: bool) -> None:
     assert (sure.passing, sure.score) == (False, pytest.approx(0.1)), "it is sure that it is wrong"
     assert (unsure.passing, unsure.invalid_result, unsure.score) == (None, True, pytest.approx(0.8))
     assert "'chat' is not sure enough" in str(unsure.invalid_reason)
+    assert unsure.feedback == unsure.invalid_reason, "there is no default"
     decided = judge("At noon.", threshold=lms.Calibration(0.9, 9, 0, 0.1), default=False)
     assert (decided.passing, decided.invalid_result, decided.invalid_reason) == (False, False, None)
     assert "the default: 'chat' is not sure enough" in str(decided.feedback)

@@ -1,8 +1,10 @@
 """`calibrate`: from which probability on answers are relied on."""
 
+import enum
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from langchain_core import decisions as core
 
@@ -54,6 +56,23 @@ def test_few_examples_prove_little() -> None:
 def test_each_type_of_answer_counts(answer: Any, right: object, wrong: object, sure: float) -> None:
     assert lms.calibrate([answer] * 8, [right] * 8).threshold == pytest.approx(sure)
     assert lms.calibrate([answer] * 8, [wrong] * 8).threshold == math.inf
+
+
+class Team(enum.StrEnum):
+    A = "a"
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        (lms.NoulAnswer(0.9), np.array([True])),
+        (lms.ScoreAnswer(0.9, {}, {"0": 0.1, "1": 0.9}, 0.9), np.array([1])),
+        (choice(0.9), np.array(["a"])),
+        (choice(0.9), [Team.A]),
+    ],
+)
+def test_what_is_right_may_come_from_a_table_or_be_a_member_of_an_enum(answer: Any, right: Any) -> None:
+    assert lms.calibrate([answer] * 20, list(right) * 20).threshold == pytest.approx(0.9)
 
 
 def test_an_answer_that_the_model_would_not_give_is_never_kept() -> None:
