@@ -29,6 +29,7 @@ from lmstudio_integrations.langchain._tools import (
 )
 from lmstudio_integrations.types._explained import reason_of
 from lmstudio_integrations.types.confidence import FieldConfidence
+from lmstudio_integrations.types.functions import for_pydantic
 from lmstudio_integrations.types.structured import (
     EXCERPT,
     PartialJson,
@@ -338,7 +339,7 @@ def _value_schema(schema: Any, sent_schema: dict[str, Any] | None) -> dict[str, 
         fields: dict[str, Any] = {}
         for name, hint in get_type_hints(schema, include_extras=True).items():
             member, is_required = required_member(schema, name, hint)
-            fields[name] = member, ... if is_required and name in sent else None
+            fields[name] = for_pydantic(member), ... if is_required and name in sent else None
         value_schema: dict[str, Any] = create_model("Value", **fields).model_json_schema()
     except Exception:  # noqa: BLE001 - whatever the schema's annotations lead to
         return None

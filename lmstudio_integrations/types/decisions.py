@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.text import shown
@@ -143,7 +144,10 @@ _KINDS: Mapping[str, type[_Question]] = {"noul": Noul, "choice": Choice, "score"
 
 def _explain(error: ValidationError, kind: type[_Question] | None) -> str:
     """Return what is wrong with a question, in our words where pydantic's would not help."""
-    problem = error.errors(include_url=False)[0]
+    return "; ".join(dict.fromkeys(_explain_member(each, kind) for each in error.errors(include_url=False)))
+
+
+def _explain_member(problem: ErrorDetails, kind: type[_Question] | None) -> str:
     names = [str(part) for part in problem["loc"] if str(part) not in _KINDS]
     place, ours = ".".join(names), problem.get("ctx", {}).get("error")
     if ours is not None:
@@ -158,7 +162,7 @@ def _explain(error: ValidationError, kind: type[_Question] | None) -> str:
             fields = kind.model_fields if len(names) == 1 else NoulCriteria.model_fields
             return f"unknown member {place!r}; {explain_unknown_name(names[-1], fields)}"
         case _:
-            return f"{place}: {problem['msg']}"
+            return f"{place} must be {problem['msg'].removeprefix('Input should be ')}; got {shown(problem['input'])}"
 
 
 def options_of(question: Question) -> Mapping[str, Any]:

@@ -63,7 +63,8 @@ def said(text: str) -> list[ChatMessage]:
 def metadata_of(response: Any) -> Mapping[str, Any]:
     """Return what a message or a response of either framework reports of itself."""
     if isinstance(response, BaseMessage):
-        return response.response_metadata
+        metadata = response.response_metadata
+        return {**metadata, **metadata.get("predictions", [{}])[-1]}
     return {**response.raw, **response.raw["stats"]}
 
 

@@ -174,7 +174,7 @@ class Unfinished(BaseModel):
         ({"$ref": "#/$defs/Missing"}, "the schema of the response refers to '#/$defs/Missing', which it does not"),
         (5, "response_format must be a class with a JSON schema, or a dict; got 5"),
         ({"type": "gbnf", "gbnf_grammar": 5}, "needs gbnfGrammar"),
-        (NoJson, "response_format class NoJson has no JSON schema; use fields that JSON can represent: Cannot"),
+        (NoJson, "NoJson has no JSON schema: JSON does not have the type of 'call'; use another"),
         (Unfinished, "response_format class Unfinished has no JSON schema"),
         ({"type": "json", "jsonSchema": 5}, "structured output needs a JSON schema; got 5"),
         ({"type": "json_schema", "json_schema": {"schema": {"type": "no"}}}, "got {'type': 'no'}: 'no' is not valid"),

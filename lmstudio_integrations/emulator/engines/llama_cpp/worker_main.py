@@ -15,11 +15,11 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-PROMPT_STEP = 32
+PROMPT_STEP = 128
 """Tokens of a prompt that are read at once: the step of progress, and the longest delay of a cancel.
 
-From 64 on, llama.cpp computes attention on the CPU in another way, with other roundings. They would stay in the prompt
-cache, and an answer would depend on what the model has read before.
+From 64 on, llama.cpp computes attention on the CPU in another way: faster, and with other roundings. They stay in the
+prompt cache, so an answer may depend on what the slot has read before, unless a load sets an `eval_batch_size` of 32.
 """
 
 MAX_SLOTS = 256

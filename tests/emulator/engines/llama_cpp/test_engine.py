@@ -353,11 +353,11 @@ async def test_conversations_with_one_system_prompt_find_their_caches_however_mu
         await model.close()
 
 
-async def test_an_answer_does_not_depend_on_what_the_model_has_read_before() -> None:
+async def test_read_in_small_steps_an_answer_does_not_depend_on_what_the_model_has_read_before() -> None:
     question = history_of("What is the capital of France?", "Be brief.")
     answers: set[str] = set()
     for before in ([], [history_of("rain " * 80)]):
-        model = await load(slots=1)
+        model = await load(slots=1, fields={"llm.load.llama.evalBatchSize": 32})
         try:
             for history in before:
                 await run(model, history, config=settings(max_tokens=1))
