@@ -25,7 +25,7 @@ class _Question(BaseModel):
 
     instructions: Content = Field(description="The whole question.")
 
-    if not TYPE_CHECKING:  # type checkers know the fields
+    if not TYPE_CHECKING:  # pragma: no branch - type checkers know the fields
 
         def __init__(self, /, *given: Any, **members: Any) -> None:
             name = type(self).__name__

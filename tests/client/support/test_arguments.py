@@ -212,6 +212,11 @@ def test_an_invalid_default_timeout_is_rejected(value: Any) -> None:
         lms.set_sync_api_timeout(value)
 
 
+def test_two_timeouts_in_one_are_told_apart() -> None:
+    with pytest.raises(lms.LMStudioValueError, match="write connect_timeout=3, idle_timeout=5"):
+        lms.set_sync_api_timeout((3, 5))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def test_an_invalid_address_of_the_default_client_is_rejected() -> None:
     reset_default_client()
     with pytest.raises(lms.LMStudioValueError, match="ftp://"):
