@@ -71,7 +71,8 @@ class ActorArguments(TypedDict, total=False):
     Attributes:
         hosts: The hosts that share the rows, each as `host:port` or a URL. If unset, each actor uses `LMSTUDIO_HOST` of
             its node, else LM Studio on that node. The API token is read from `LM_API_TOKEN` in the environment of the
-            actor. It is not an argument, because Ray stores and shows arguments.
+            actor, and is only for the hosts in `LMSTUDIO_HOST` there, if that is set. It is not an argument, because
+            Ray stores and shows arguments.
         load: How the model is found or loaded, as in `client.llm.model`; see `ModelParameters`. The default of
             `load_policy` is `explicit` for embeddings and rerankers.
         timeouts: The timeouts of the calls, such as `{"first_token_timeout": 60}`; see `TimeoutParameters`.

@@ -32,7 +32,9 @@ def rows(ray: ModuleType, count: int, blocks: int = 4) -> Any:
 
 
 def with_actor(ray: ModuleType, ds: Any, actor: Any, *, batch_size: int = 32, **arguments: Any) -> Any:
-    """Add a stage."""
+    """Add a stage. The token in the environment is for the hosts that are named there."""
+    hosts = arguments.get("hosts")
+    environment = {"runtime_env": {"env_vars": {"LMSTUDIO_HOST": ",".join(hosts)}}} if hosts else {}
     return ds.map_batches(
         actor,
         fn_constructor_kwargs=arguments,
@@ -40,6 +42,7 @@ def with_actor(ray: ModuleType, ds: Any, actor: Any, *, batch_size: int = 32, **
         batch_size=batch_size,
         compute=ray.data.ActorPoolStrategy(size=1, max_concurrent_calls_per_actor=4),
         num_cpus=0.1,
+        **environment,
     )
 
 

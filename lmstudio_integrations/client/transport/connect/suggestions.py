@@ -106,7 +106,8 @@ def token_suggestion(target: Target, found: Target | None = None) -> str:
         if unsent and os.environ.get(HOST_VARIABLE):
             return (
                 f"no API token was sent: that in {unsent} is for the host in {HOST_VARIABLE}, and one that was given "
-                "with another host is for that host; pass api_token together with this host"
+                "with another host is for that host; pass api_token together with this host, or name this host in "
+                f"{HOST_VARIABLE}"
             )
         return (
             "no API token was sent: create one in LM Studio's server settings, and set "
