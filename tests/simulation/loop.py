@@ -107,9 +107,16 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             return await self.network.connect(protocol_factory, host, port)
         context = ssl.create_default_context() if context is True else context
         ready, name = self.create_future(), arguments.get("server_hostname") or host
-        tls: Any = SSLProtocol(self, protocol_factory(), context, ready, server_hostname=name)
-        await self.network.connect(lambda: tls, host, port)
-        await ready
+
+        def secure() -> Any:
+            return SSLProtocol(self, protocol_factory(), context, ready, server_hostname=name)
+
+        transport, tls = await self.network.connect(secure, host, port)
+        try:
+            await ready
+        except BaseException:
+            transport.close()
+            raise
         return tls._app_transport, tls._app_protocol
 
     async def create_server(self, protocol_factory: Any, host: Any = None, port: Any = None, **arguments: Any) -> Any:

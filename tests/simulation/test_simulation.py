@@ -5,8 +5,6 @@ import pytest
 from tests.simulation.program import run
 
 
-# The simulation has no TLS: such a transport is of a test that ran before in the same process.
-@pytest.mark.filterwarnings("ignore:unclosed transport <asyncio._SSLProtocolTransport:ResourceWarning")
 @pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, 100, 10))
