@@ -80,7 +80,6 @@ FOREIGN = {
     "as_chat_engine": "a method of LlamaIndex's indices",
     "max_iterations": "an argument of LlamaIndex's agents",
     "recursion_limit": "a setting of LangGraph",
-    "runtime_env": "an argument of `ray.init`",
     "write_stream": "a function of streamlit",
 }
 """Names in the pages that nothing here contains, and what they are."""
