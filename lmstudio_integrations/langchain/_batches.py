@@ -1,10 +1,10 @@
 """Batches in threads, as langchain-core runs them, that an interruption such as Ctrl-C stops on the server as well.
 
-Core's own wait until their running calls end before they raise `KeyboardInterrupt`. The classes that make calls use
-these in `batch` and `batch_as_completed`.
+Core's own wait until their running calls end before they raise `KeyboardInterrupt`. The classes that make calls have
+`batch` and `batch_as_completed` as methods, or call them with a limit.
 """
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import contextmanager
 from functools import partial
@@ -25,17 +25,17 @@ def interruptible_executor(config: RunnableConfig) -> Generator[Executor]:
 
 def batch(
     runnable: Runnable[Any, Any],
+    /,
     inputs: Sequence[Any],
-    config: Any,
+    config: Any = None,
     *,
-    return_exceptions: bool,
-    kwargs: Mapping[str, Any],
+    return_exceptions: bool = False,
+    **kwargs: Any,
 ) -> list[Any]:
     """Return the response to each input; see `Runnable.batch`."""
     if not inputs:
         return []
-    configs = get_config_list(config, len(inputs))
-    call = partial(_call, runnable, kwargs, return_exceptions=return_exceptions)
+    call, configs = _calls(runnable, inputs, config, kwargs, return_exceptions=return_exceptions)
     if len(inputs) == 1:  # not in a thread
         return [call(inputs[0], configs[0])]
     with interruptible_executor(configs[0]) as executor:
@@ -44,11 +44,12 @@ def batch(
 
 def batch_as_completed(
     runnable: Runnable[Any, Any],
+    /,
     inputs: Sequence[Any],
-    config: Any,
+    config: Any = None,
     *,
-    return_exceptions: bool,
-    kwargs: Mapping[str, Any],
+    return_exceptions: bool = False,
+    **kwargs: Any,
 ) -> Iterator[tuple[int, Any]]:
     """Yield the index and the response of each input, as they finish; see `Runnable.batch_as_completed`.
 
@@ -56,16 +57,15 @@ def batch_as_completed(
     """
     if not inputs:
         return
-    configs = get_config_list(config, len(inputs))
-    call = partial(_call, runnable, kwargs, return_exceptions=return_exceptions)
+    call, configs = _calls(runnable, inputs, config, kwargs, return_exceptions=return_exceptions)
     if len(inputs) == 1:
         yield 0, call(inputs[0], configs[0])
         return
     with get_executor_for_config(configs[0]) as executor:
         scope = CancelScope()
         with scope:  # not around a `yield`, because the context is that of the caller
-            calls = enumerate(zip(inputs, configs, strict=True))
-            indices = {executor.submit(call, *each): index for index, each in calls}
+            submitted = enumerate(zip(inputs, configs, strict=True))
+            indices = {executor.submit(call, *each): index for index, each in submitted}
         try:
             for future in as_completed(indices):
                 yield indices[future], future.result()
@@ -75,6 +75,18 @@ def batch_as_completed(
         finally:
             for future in indices:
                 future.cancel()
+
+
+def _calls(
+    runnable: Runnable[Any, Any],
+    inputs: Sequence[Any],
+    config: Any,
+    kwargs: Mapping[str, Any],
+    *,
+    return_exceptions: bool,
+) -> tuple[Callable[[Any, RunnableConfig], Any], list[RunnableConfig]]:
+    """Return what makes the call for an input, and the config of each."""
+    return partial(_call, runnable, kwargs, return_exceptions=return_exceptions), get_config_list(config, len(inputs))
 
 
 def _call(

@@ -196,12 +196,9 @@ class _CorrectingModel(RunnableBindingBase[Any, Any]):
     # The base class would leave a batch to the model, which corrects nothing.
 
     @with_short_traceback
-    def batch(
-        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
-    ) -> list[Any]:
+    def batch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
         """Return the last response to each input."""
-        limited = self.limited(inputs, config)
-        return batch(self, inputs, limited, return_exceptions=return_exceptions, kwargs=kwargs)
+        return batch(self, inputs, self.limited(inputs, config), **kwargs)
 
     @with_short_traceback
     async def abatch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:

@@ -507,7 +507,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
     ) -> list[AIMessage]:
         """Respond to several inputs, as many at once as the model runs, unless `max_concurrency` says otherwise."""
         limited = self._batch_config(inputs, config, kwargs)
-        return _batches.batch(self, inputs, limited, return_exceptions=return_exceptions, kwargs=kwargs)
+        return _batches.batch(self, inputs, limited, return_exceptions=return_exceptions, **kwargs)
 
     @with_short_traceback
     async def abatch(
@@ -532,7 +532,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
     ) -> Iterator[tuple[int, Any]]:
         """Yield the index and the response of each input, as they finish. See `batch`."""
         limited = self._batch_config(inputs, config, kwargs)
-        return _batches.batch_as_completed(self, inputs, limited, return_exceptions=return_exceptions, kwargs=kwargs)
+        return _batches.batch_as_completed(self, inputs, limited, return_exceptions=return_exceptions, **kwargs)
 
     def abatch_as_completed(
         self,

@@ -1,6 +1,6 @@
 """`LMStudioClassifier`: answers typed questions with probabilities in LangChain, over LM Studio's native protocol."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
@@ -20,7 +20,7 @@ from lmstudio_integrations._support.suggestions import explain_unknown_setting
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError
-from lmstudio_integrations.langchain._batches import batch, batch_as_completed
+from lmstudio_integrations.langchain import _batches
 from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
 from lmstudio_integrations.langchain._settings import CORE_DESCRIPTIONS
@@ -87,6 +87,8 @@ class LMStudioClassifier(DecisionSettings, BaseDecisionModel):  # type: ignore[m
             return await super().aload()
 
     if not TYPE_CHECKING:  # core's methods, whose types are those of runnables
+        batch = _batches.batch
+        batch_as_completed = _batches.batch_as_completed
 
         def bind(self, **kwargs: Any) -> Any:
             """Bind nothing: no call has settings of its own.
@@ -139,28 +141,6 @@ class LMStudioClassifier(DecisionSettings, BaseDecisionModel):  # type: ignore[m
                 text = f"write LMStudioClassifier({name}={shown(value)})"
                 remedy = text if name in fields else explain_unknown_setting(name, fields, owner="LMStudioClassifier")
                 raise LMStudioValueError(f"a call of a classifier has no settings; got {name}={shown(value)}; {remedy}")
-
-    def batch(
-        self,
-        inputs: Sequence[Any],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[ClassifierResponse]:
-        """Answer the questions of several inputs."""
-        return batch(self, inputs, config, return_exceptions=return_exceptions, kwargs=kwargs)
-
-    def batch_as_completed(
-        self,
-        inputs: Sequence[Any],
-        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> Iterator[tuple[int, Any]]:
-        """Yield the index and the answers of each input, as they finish."""
-        return batch_as_completed(self, inputs, config, return_exceptions=return_exceptions, kwargs=kwargs)
 
     def _classify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:
         with translating_errors():

@@ -1,13 +1,12 @@
 """`LMStudioLLM`: raw completion, without a chat template, over LM Studio's native protocol."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
-from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.utils import gather_with_concurrency
 from pydantic import ConfigDict, model_validator
 
@@ -20,8 +19,7 @@ from lmstudio_integrations.client.api.responses import AsyncPredictionStream, Pr
 from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
-from lmstudio_integrations.langchain import _responses, _settings
-from lmstudio_integrations.langchain._batches import batch_as_completed, interruptible_executor
+from lmstudio_integrations.langchain import _batches, _responses, _settings
 from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translating_errors
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PredictionResult
 
@@ -142,7 +140,7 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
             if len(prompts) == 1:  # not in a thread, so that Ctrl-C stops it
                 return self._result([self._complete(call, prompts[0])])
             limit = _settings.concurrency(call.used, call.calling, call.values)
-            with interruptible_executor({"max_concurrency": limit}) as pool:
+            with _batches.interruptible_executor({"max_concurrency": limit}) as pool:
                 return self._result(list(pool.map(partial(self._complete, call), prompts)))
 
     async def _agenerate(
@@ -162,16 +160,8 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
             completions = (self._acomplete(call, prompt) for prompt in prompts)
             return self._result(await gather_with_concurrency(limit, *completions))
 
-    def batch_as_completed(
-        self,
-        inputs: Sequence[Any],
-        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> Iterator[tuple[int, Any]]:
-        """Yield the index and the response of each input, as they finish."""
-        return batch_as_completed(self, inputs, config, return_exceptions=return_exceptions, kwargs=kwargs)
+    if not TYPE_CHECKING:  # core's method, whose types are those of runnables
+        batch_as_completed = _batches.batch_as_completed
 
     def _result(self, completions: list[GenerationChunk]) -> LLMResult:
         infos = [each.generation_info for each in completions]
