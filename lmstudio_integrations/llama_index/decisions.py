@@ -7,7 +7,7 @@ from llama_index.core.base.base_selector import BaseSelector, SelectorResult, Si
 from llama_index.core.evaluation import BaseEvaluator, EvaluationResult
 from llama_index.core.schema import QueryBundle
 from llama_index.core.tools import ToolMetadata
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from lmstudio_integrations._adapters.auxiliary_model_settings import DecisionSettings
@@ -21,7 +21,7 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 from lmstudio_integrations.llama_index._settings import with_silence_timeouts
-from lmstudio_integrations.types._explained import explain
+from lmstudio_integrations.types._explained import explained
 from lmstudio_integrations.types._numbers import Natural
 from lmstudio_integrations.types.decisions import (
     Answer,
@@ -278,7 +278,7 @@ class LMStudioEvaluator(_Settings, BaseEvaluator):
             LMStudioValueError: If none of them is given, or one is no text.
         """
         with short_traceback():
-            given = _given(query, response, contexts)
+            given = explained(EvaluationResult, query=query, response=response, contexts=contexts)
             return self._judged(given, self._decide(_state(given), self._questions))
 
     async def aevaluate(
@@ -290,7 +290,7 @@ class LMStudioEvaluator(_Settings, BaseEvaluator):
     ) -> EvaluationResult:
         """Return whether a response passes, and its score; see `evaluate`."""
         with short_traceback():
-            given = _given(query, response, contexts)
+            given = explained(EvaluationResult, query=query, response=response, contexts=contexts)
             return self._judged(given, await self._adecide(_state(given), self._questions))
 
     @property
@@ -321,19 +321,6 @@ def _feedback(answer: NoulAnswer, problem: str | None, *, default: bool | None) 
     if problem is None:
         return f"the probability of yes is {answer.noul:.2f}"
     return problem if default is None else f"the default: {problem}"
-
-
-def _given(query: str | None, response: str | None, contexts: Sequence[str] | None) -> EvaluationResult:
-    """Return what is judged.
-
-    Raises:
-        LMStudioValueError: If it is no text.
-    """
-    try:
-        return EvaluationResult(query=query, response=response, contexts=contexts)
-    except ValidationError as error:
-        problem = explain(error)
-    raise LMStudioValueError(problem)
 
 
 def _state(given: EvaluationResult) -> dict[str, Any]:
