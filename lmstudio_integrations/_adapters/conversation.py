@@ -263,8 +263,8 @@ def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> 
     Raises:
         LMStudioValueError: If an image would have to be downloaded, and may not.
     """
-    unsent: dict[ImageSource, str] = {}
-    for source in images(pending):
+    sources, unsent = images(pending), dict[ImageSource, str]()
+    for source in sources:
         if source.url and not values["allow_image_download"]:
             problem = (
                 f"the image {redacted_url(source.url)} is on the web; set allow_image_download=True to download it, "
@@ -273,15 +273,15 @@ def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> 
             if not source.is_optional:
                 raise LMStudioValueError(problem)
             unsent[source] = problem
-    sources = [source for source in images(pending) if source not in unsent]
-    if not sources:
+    sent = [source for source in sources if source not in unsent]
+    if not sent:
         return encode(pending, unsent)
 
     def with_handles(handles: Sequence[FileHandle | str]) -> WireHistory:
-        return encode(pending, {**unsent, **dict(zip(sources, handles, strict=True))})
+        return encode(pending, {**unsent, **dict(zip(sent, handles, strict=True))})
 
     return PendingHistory(
-        [PendingImage(source.url or source.path or source.data, source.is_optional) for source in sources],
+        [PendingImage(source.url or source.path or source.data, source.is_optional) for source in sent],
         with_handles,
         values["allow_image_download"] == "private",
         _files(pending),

@@ -362,11 +362,11 @@ def _settings_in(name: str, entries: object) -> str | None:
     """Return how the entries of another package's dict of settings are written here; `None` for anything else."""
     if name not in DICTS_OF_SETTINGS:
         return None
-    written = [
+    written = ", ".join(
         f"{key}={HIDDEN if holds_secret(value, str(key)) else shown(value)}"
         for key, value in (entries.items() if is_mapping(entries) else ())
-    ]
-    return ": ".join(["write its entries as settings", *filter(None, [", ".join(written)])])
+    )
+    return f"write its entries as settings{written and ': '}{written}"
 
 
 def _places(known: Collection[str]) -> Mapping[str, Collection[str]]:

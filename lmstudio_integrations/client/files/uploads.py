@@ -484,8 +484,8 @@ def _download(operation: Operation, url: str, *, allow_private: bool, is_optiona
         ) from error
     total = operation.timeouts.get("timeout")
     limit = DOWNLOAD_TIMEOUT if total is None else max(0.0, total - operation.elapsed)
-    if is_optional:
-        limit = min(DOWNLOAD_TIMEOUT, limit if total is None else limit / 2)
+    if is_optional and total is not None:
+        limit = min(DOWNLOAD_TIMEOUT, limit / 2)
     connect = operation.timeouts.get("connect_timeout")
     work = partial(fetch, url, allow_private=allow_private, limit=limit, connect_limit=connect)
     try:

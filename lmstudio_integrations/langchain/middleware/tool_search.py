@@ -230,7 +230,7 @@ class ToolSearchMiddleware(AgentMiddleware[ToolSearchState, Any, Any]):
         self._functions: dict[str, tuple[BaseTool, dict[str, Any]]] = {}
         self._vectors: dict[str, Sequence[float]] = {}
         self._lock = Lock()
-        self._missing: dict[str, None] = {}
+        self._missing: set[str] = set()
 
     # Calls of the model -----------------------------------------------------------------------------------------------
 
@@ -290,7 +290,7 @@ class ToolSearchMiddleware(AgentMiddleware[ToolSearchState, Any, Any]):
         by_name = _callable(tools)
         for name in self.always:
             if name not in by_name and name not in self._missing:
-                self._missing[name] = None
+                self._missing.add(name)
                 remedy = explain_unknown_name(name, list(by_name))
                 logger.warning("always names the tool %r, which a model call did not have; %s", name, remedy)
         return {name: tool for name, tool in by_name.items() if name not in self.always}
