@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -325,30 +325,29 @@ async def test_two_full_context_windows_at_once_have_caches_of_their_own(tools_m
     assert [(finished(events).prompt_tokens, finished(events).predicted_tokens) for events in both] == [(130, 2)] * 2
 
 
-async def test_more_conversations_than_slots_stay_cached(tools_model: LlamaCppModel) -> None:
-    chats = [chat_of(f"Topic {number}: the weather in the mountains.") for number in range(3)]
+async def converse(model: LlamaCppModel, topics: Sequence[str], replies: Sequence[str]) -> None:
+    """Let conversations take turns; each finds in the cache what was sent and received in it before."""
+    chats = [chat_of(topic) for topic in topics]
     before = [0] * len(chats)
-    for _ in range(2):
+    for reply in replies:
         for number, chat in enumerate(chats):
-            events = await run(tools_model, chat.to_history(), config=settings(max_tokens=2))
+            events = await run(model, chat.to_history(), config=settings(max_tokens=2))
             assert cached_tokens(events) >= before[number] - 1
             before[number] = finished(events).prompt_tokens
             chat.add_assistant_response(text_of(events))
-            chat.add_user_message("And then?")
+            chat.add_user_message(reply)
+
+
+async def test_more_conversations_than_slots_stay_cached(tools_model: LlamaCppModel) -> None:
+    topics = [f"Topic {number}: the weather in the mountains." for number in range(3)]
+    await converse(tools_model, topics, ["And then?"] * 2)
 
 
 async def test_conversations_with_one_system_prompt_find_their_caches_however_much_a_turn_adds() -> None:
     model = await load(slots=4)
-    chats = [chat_of(f"Topic {number}: {'the weather ' * 20}") for number in range(4)]
-    before = [0] * len(chats)
     try:
-        for turn in range(4):
-            for number, chat in enumerate(chats):
-                events = await run(model, chat.to_history(), config=settings(max_tokens=2))
-                assert cached_tokens(events) >= before[number] - 1
-                before[number] = finished(events).prompt_tokens
-                chat.add_assistant_response(text_of(events))
-                chat.add_user_message(f"And then? {'the weather ' * (60 if turn == 1 else 5)}")
+        topics = [f"Topic {number}: {'the weather ' * 20}" for number in range(4)]
+        await converse(model, topics, [f"And then? {'the weather ' * count}" for count in (5, 60, 5, 5)])
     finally:
         await model.close()
 
