@@ -24,6 +24,7 @@ class WireError(Exception):
         display_data: The machine-readable part; its `code` is one of docs/protocol.md#error-codes.
         fatal: Whether the model has crashed.
         status: The status with which an HTTP request fails, instead of that of the code.
+        bionic: What Bionic says in place of the title, where that is known to differ.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class WireError(Exception):
         display_data: Mapping[str, Any] | None = None,
         fatal: bool = False,
         status: int | None = None,
+        bionic: str | None = None,
     ) -> None:
         super().__init__(title)
         self.title = title
@@ -43,12 +45,14 @@ class WireError(Exception):
         self.display_data = display_data
         self.fatal = fatal
         self.status = status
+        self.bionic = bionic
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the wire form."""
+    def to_dict(self, application: str = "lmstudio") -> dict[str, Any]:
+        """Return the wire form, in the words of an application."""
+        title = self.bionic if self.bionic and application == "bionic" else self.title
         members = {
-            "title": self.title,
-            "rootTitle": self.title,
+            "title": title,
+            "rootTitle": title,
             "cause": self.cause,
             "suggestion": self.suggestion,
             "displayData": self.display_data,

@@ -75,7 +75,8 @@ _NAMED = re.compile(r"""(model|identifier|path) (["'])[^"'\n]{0,512}\2""", re.IG
 
 _NUMBERS = re.compile(
     r"first (\d{1,12}) tokens.{0,200}?length of only (\d{1,12})|n_keep \(?(\d{1,12})\)? >= n_ctx \(?(\d{1,12})\)?"
-    r"|request \((\d{1,12}) tokens\) exceeds the available context size \((\d{1,12}) tokens\)",
+    r"|request \((\d{1,12}) tokens\) exceeds the available context size \((\d{1,12}) tokens\)"
+    r"|request exceeds the available context size \((\d{1,12}) tokens\)",
     re.DOTALL,
 )
 
@@ -170,8 +171,8 @@ def _context_tokens(text: str) -> dict[str, int]:
     match = _NUMBERS.search(text)
     if not match:
         return {}
-    used, limit = (int(number) for number in match.groups() if number is not None)
-    return {"used": used, "limit": limit}
+    *used, limit = (int(number) for number in match.groups() if number is not None)
+    return {"used": used[0], "limit": limit} if used else {"limit": limit}
 
 
 def _text(error: Mapping[str, Any], name: str) -> str | None:

@@ -199,6 +199,7 @@ def test_each_known_error_text_has_its_exception(text: str, kind: type[LMStudioS
         ("Cannot truncate prompt with n_keep (9000) >= n_ctx (4096)", 9000, 4096),
         ("Cannot truncate prompt with n_keep 9000 >= n_ctx 4096", 9000, 4096),
         ("request (9000 tokens) exceeds the available context size (4096 tokens)", 9000, 4096),
+        ("request exceeds the available context size (4096 tokens)", None, 4096),
         ("the prompt exceeds the context", None, None),
         (f"n_keep ({'9' * 5000}) >= n_ctx (4096)", None, None),
     ],

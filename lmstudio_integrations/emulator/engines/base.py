@@ -34,7 +34,8 @@ def context_overflow(tokens: int, context_length: int) -> EngineError:
     return EngineError(
         f"Trying to keep the first {tokens} tokens when context the overflows. However, the model is loaded with "
         f"context length of only {context_length} tokens, which is not enough. Try to load the model with a larger "
-        "context length, or provide a shorter input"
+        "context length, or provide a shorter input",
+        bionic=f"request exceeds the available context size ({context_length} tokens)",  # llama.cpp's own
     )
 
 

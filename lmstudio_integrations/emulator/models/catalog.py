@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from lmstudio_integrations._support.environment import regular
+from lmstudio_integrations._support.environment import __version__, regular
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_mapping, is_object
 from lmstudio_integrations.emulator.engines.base import EngineError, ModelMetadata
@@ -32,6 +32,9 @@ T = TypeVar("T")
 
 EngineName = Literal["scripted", "llama_cpp"]
 """The names of the engines, as their classes have them."""
+
+Application = Literal["lmstudio", "daemon", "bionic"]
+"""What servers call themselves in `/lms-status`; `daemon` is llmster."""
 
 OWN_IDENTIFIER = "emulator"
 """What the status of LM Link calls this machine; everywhere else, its identifier is null."""
@@ -225,6 +228,13 @@ class Catalog(CatalogTable):
     memory_gib: Annotated[
         Gibibytes | None, Field(description="The memory of this machine for models; by default without a limit.")
     ] = None
+    application: Annotated[
+        Application,
+        Field(description="The application it plays: `lmstudio` (default), `daemon` (llmster) or `bionic`."),
+    ] = "lmstudio"
+    version: Annotated[
+        str, Field(min_length=1, description="The version it claims; by default that of this package.")
+    ] = __version__
 
     @classmethod
     def parse(cls, tables: Mapping[str, Any]) -> Self:

@@ -305,7 +305,7 @@ class ConnectionHandler:
             logger.error("the handler of %s failed", endpoint, exc_info=error)
             error = internal_error(error)
         self._log("error", endpoint, f" failed: {error}")
-        return error.to_dict()
+        return error.to_dict(self._state.registry.catalog.application)
 
     def _log(self, level: str, endpoint: str, outcome: str = "") -> None:
         """Write a request to the log that clients stream; requests for the log itself would only add noise."""

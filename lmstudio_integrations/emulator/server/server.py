@@ -16,8 +16,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from lmstudio_integrations._support import environment
-from lmstudio_integrations._support.environment import __version__
 from lmstudio_integrations._support.secrets import server_logger
+from lmstudio_integrations.emulator.models.catalog import Catalog
 from lmstudio_integrations.emulator.server.clients import Authenticator
 from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler, Socket
 from lmstudio_integrations.emulator.server.context import ServerState
@@ -36,9 +36,9 @@ _PING_TIMEOUT = 60.0
 _CLOSE_TIMEOUT = 2.0
 """Seconds between two pings, and that a client has to reply to a ping and to a close frame."""
 
-_PAGES: dict[str, Callable[[], object]] = {
-    "/lmstudio-greeting": lambda: {"lmstudio": True},
-    "/lms-status": lambda: {"package": "lmstudio", "version": __version__},
+_PAGES: dict[str, Callable[[Catalog], object]] = {
+    "/lmstudio-greeting": lambda _catalog: {"lmstudio": True},
+    "/lms-status": lambda catalog: {"package": catalog.application, "version": catalog.version},
 }
 """The responses to plain GET requests (docs/protocol.md#discovery)."""
 
@@ -132,7 +132,7 @@ class Server:
         if error is not None:
             status, reason = error
             return socket.respond(status, f"{reason}\n")
-        return _json(socket, _PAGES[path]()) if path in _PAGES else None
+        return _json(socket, _PAGES[path](self._state.registry.catalog)) if path in _PAGES else None
 
     async def _answer(self, request: HttpRequest) -> bytes:
         """Return the response to a request with a body."""

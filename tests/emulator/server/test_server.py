@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from lmstudio_integrations import Client, LMStudioContextOverflowError
 from lmstudio_integrations.emulator import Emulator, FaultProxy
 from tests.emulator.bare_client import TIMEOUT, Wire, bare, wire
 from tests.emulator.stalling_model import MODEL
@@ -39,6 +40,18 @@ def test_pages_are_those_of_lm_studio_and_nothing_else_is_found(server: Emulator
     with pytest.raises(InvalidStatus) as caught, bare(server, "nothing"):
         pass
     assert caught.value.response.status_code == 404
+
+
+def test_it_plays_another_application() -> None:
+    catalog = {"model": [{"key": "m", "context_length": 8}], "application": "bionic", "version": "1.1.7"}
+    with Emulator(catalog=catalog) as server:
+        assert json.loads(get(server, "/lms-status")[2]) == {"package": "bionic", "version": "1.1.7"}
+        with Client(server.address) as client:
+            assert client.system.get_version().version == "1.1.7+emulator"
+            with pytest.raises(LMStudioContextOverflowError) as caught:
+                client.llm.model("m").respond("word " * 100)
+    assert caught.value.title == "request exceeds the available context size (8 tokens)"
+    assert caught.value.limit == 8
 
 
 def test_browsers_are_rejected_unless_their_origin_is_allowed() -> None:

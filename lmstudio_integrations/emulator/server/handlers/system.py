@@ -81,18 +81,19 @@ async def list_downloaded_model_variants(context: Context, parameter: ModelKey) 
     raise WireError(f'The model "{parameter["modelKey"]}" has no variants')
 
 
-async def get_version(_context: Context, _parameter: None) -> dict[str, Any]:
+async def get_version(context: Context, _parameter: None) -> dict[str, Any]:
     """Return the version of the server."""
-    return {"version": _version(), "build": 1}
+    return {"version": _version(context), "build": 1}
 
 
-async def info(_context: Context, _parameter: None) -> dict[str, Any]:
+async def info(context: Context, _parameter: None) -> dict[str, Any]:
     """Return the process ID of the server, and its version."""
-    return {"pid": os.getpid(), "isDaemon": True, "version": _version()}
+    is_daemon = context.registry.catalog.application == "daemon"
+    return {"pid": os.getpid(), "isDaemon": is_daemon, "version": _version(context)}
 
 
-def _version() -> str:
-    return f"{__version__}{EMULATOR_SUFFIX}"
+def _version(context: Context) -> str:
+    return f"{context.registry.catalog.version}{EMULATOR_SUFFIX}"
 
 
 async def notify(context: Context, parameter: Notify) -> None:
