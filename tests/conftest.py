@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 
 os.environ["LMSTUDIO_INTEGRATIONS_CHECK_THREADS"] = "1"  # before the package is imported
 
-from lmstudio_integrations.client.transport.connect import discovery
+from lmstudio_integrations.client.transport.connect import discovery, records
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.support.gate import Gate
@@ -166,8 +166,9 @@ def gate() -> Gate:
 @pytest.fixture(autouse=True)
 def _no_server_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no test find the LM Studio or the emulator that runs on the machine of a developer."""
-    monkeypatch.setattr(discovery, "_home", lambda: Path("/of-nobody/.lmstudio"))
-    monkeypatch.setattr(discovery, "local_candidates", lambda: ())
+    monkeypatch.setattr(records, "home", lambda: Path("/of-nobody/.lmstudio"))
+    for ports in ("local_candidates", "public_candidates"):
+        monkeypatch.setattr(discovery, ports, lambda: ())
 
 
 @pytest.fixture(autouse=True)

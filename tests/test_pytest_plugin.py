@@ -304,7 +304,7 @@ BLOCKED = """
 
     @pytest.mark.parametrize("host", [None, "localhost:1234", ["192.0.2.1:1234", "192.0.2.2:1234"]])
     def test_others(host, lmstudio_emulator):
-        with pytest.raises(LMStudioRuntimeError, match="--lmstudio-block rejects .*1234: no emulator"):
+        with pytest.raises(LMStudioRuntimeError, match="--lmstudio-block rejects .*1234.*: no emulator"):
             ChatLMStudio(model=MODEL, host=host, max_retries=3).invoke("Hello!")
 
     def test_own(lmstudio_host):
@@ -317,7 +317,8 @@ BLOCKED = """
 
 
 def test_all_other_servers_can_be_blocked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery, "local_candidates", addresses.local_candidates)  # as outside of tests
+    for ports in ("local_candidates", "public_candidates"):  # as outside of tests
+        monkeypatch.setattr(discovery, ports, getattr(addresses, ports))
     run(BLOCKED, "--lmstudio-block").assert_outcomes(passed=6)
 
 

@@ -13,13 +13,20 @@ from typing import Annotated, Any
 import typer
 from pydantic_core import from_json
 
-from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.cli._common import accepted_tokens, note, results, token_variable
 from lmstudio_integrations.cli._formatting import clock_time
-from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address, local_candidates
-from lmstudio_integrations.client.transport.connect.discovery import search, server_file
+from lmstudio_integrations.client.transport.connect.addresses import (
+    DISCOVERY_PORTS,
+    Address,
+    local_candidates,
+    public_candidates,
+    server_file_from_environment,
+)
+from lmstudio_integrations.client.transport.connect.discovery import BIONIC, Attempt, search
+from lmstudio_integrations.client.transport.connect.records import bionic_file, shared_file
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry
@@ -46,34 +53,47 @@ _LONGEST = 1024
 """Bytes; the file of a server is shorter."""
 
 
-def check_announcement(host: str) -> None:
+def check_announcement(host: str, path: Path) -> None:
     """Check whether a server can be announced.
 
+    Args:
+        host: The address that it listens on.
+        path: The file that is to announce it.
+
     Raises:
-        LMStudioValueError: If programs would not find it on the address that it listens on.
-        LMStudioRuntimeError: If another server is announced, and runs.
-        LMStudioOSError: If LM Studio's folder cannot be found.
+        LMStudioValueError: If programs would not find it there.
+        LMStudioRuntimeError: If another server is announced in that file, and runs.
     """
     if host not in {_HOST, "localhost", "0.0.0.0"}:  # noqa: S104 - compared
         raise LMStudioValueError(
             f"--announce lets programs look for the server on {_HOST}, but it is to listen on {host}; omit --host or "
             "--announce"
         )
-    other, attempts = run(search(ThreadMailbox))
-    if other is not None and attempts[0].problem is None:
-        raise LMStudioRuntimeError(
-            f"{server_file()} announces the server at {other.netloc}; stop that one first, or omit --announce"
-        )
+    _, attempts = run(search(ThreadMailbox))
+    for other in attempts:
+        if other.server is not None and other.source in {str(path), SERVER_FILE_VARIABLE}:
+            raise LMStudioRuntimeError(
+                f"{path} announces the server at {other.server.netloc}; stop that one first, or omit --announce"
+            )
+
+
+def file_of(catalog: Catalog | None) -> Path:
+    """Return the file in which the application that a catalog plays writes where it listens.
+
+    Raises:
+        LMStudioOSError: If LM Studio's folder cannot be found.
+    """
+    is_bionic = catalog is not None and catalog.application == BIONIC and not server_file_from_environment()
+    return bionic_file() if is_bionic else shared_file()
 
 
 @contextlib.contextmanager
-def announcement(port: int) -> Generator[None]:
+def announcement(port: int, path: Path) -> Generator[None]:
     """Let programs find the server on a port for the duration of the block.
 
     Raises:
         LMStudioOSError: If the file cannot be written.
     """
-    path = server_file()
     content = json.dumps({"host": _HOST, "pid": os.getpid(), "port": port}).encode()
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     is_begun = False
@@ -222,8 +242,6 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         list_faults()
         return
     injections = [injection for text in fault or () for injection in read_injections(text)]
-    if announce:
-        check_announcement(host)
     tokens = accepted_tokens(token or (), token_file)
     ports = DISCOVERY_PORTS if port is None else (port,)
     listen: dict[str, Any] = {
@@ -245,6 +263,9 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         emulator = Emulator(
             catalog=offered, load=load or (), offline=offline, worker_memory=memory, limits=limits, **listen
         )
+    file = file_of(emulator.catalog) if announce else None
+    if file is not None:
+        check_announcement(host, file)
     if is_exposed(host, tokens):
         note(f"Warning: everyone who can reach {host} can use this server; restrict it with --token-file.")
     variable = None if token or token_file else token_variable()
@@ -261,7 +282,7 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
                 proxy.open()
                 note(f"Faults: {', '.join(fault or ())}")
             port = emulator.port if proxy is None else proxy.port
-            stack.enter_context(announcement(port) if announce else contextlib.nullcontext())
+            stack.enter_context(contextlib.nullcontext() if file is None else announcement(port, file))
             reach = FOUND if announce else how_to_reach(host, port, first)
             show(emulator, reach, token_note(variable) if tokens else None, Address(host, port), replay)
 
@@ -351,14 +372,14 @@ def list_faults() -> None:
         console.write_line(f"{fault.name}  ({fault.kind}, {fault.phase.word})  {fault.summary}")
 
 
-def find_first() -> Address | None:
+def find_first() -> Attempt | None:
     """Return the server that programs without a host find now; `None` if there is none, or tests block all of them."""
     with contextlib.suppress(LMStudioRuntimeError):
-        return run(search(ThreadMailbox))[0]
+        return next((each for each in run(search(ThreadMailbox))[1] if each.problem is None), None)
     return None
 
 
-def how_to_reach(host: str, port: int, first: Address | None = None) -> str:
+def how_to_reach(host: str, port: int, first: Attempt | None = None) -> str:
     """Return how clients reach the server.
 
     Args:
@@ -369,13 +390,15 @@ def how_to_reach(host: str, port: int, first: Address | None = None) -> str:
     address = Address(host, port)
     if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared
         return f"To use it from another machine: export {HOST_VARIABLE}=NAME-OF-THIS-MACHINE:{port}"
-    places = local_candidates()
+    places = (*local_candidates(), *public_candidates())
     if address not in places:
         return f"To use it: export {HOST_VARIABLE}={address.netloc}"
-    if first is None or first in places[places.index(address) :]:
+    if first is None or first.server is None or first.server in places[places.index(address) :]:
+        return FOUND
+    if first.package == BIONIC and address in local_candidates():
         return FOUND
     return (
-        f"Programs that name no host find the server at {first.netloc} first: stop that one, or "
+        f"Programs that name no host find the server at {first.server.netloc} first: stop that one, or "
         f"export {HOST_VARIABLE}={address.netloc}"
     )
 

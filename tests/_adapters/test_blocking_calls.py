@@ -76,5 +76,5 @@ def test_a_file_is_read_beside_the_event_loop(tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_not_reachable_is_reported_as_that() -> None:
-    with pytest.raises(LMStudioUnreachableError, match=r"nothing listens there|no LM Studio found"):
+    with pytest.raises(LMStudioUnreachableError, match=r"nothing listens there|no LM Studio, llmster or Bionic found"):
         asyncio.run(ChatLMStudio(model="m").ainvoke("Hello"))

@@ -1,5 +1,6 @@
 """The verdicts of `doctor`, each from what was gathered, and the comparison of several hosts."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from lmstudio_integrations.cli._doctor.checks import (
     version_check,
 )
 from lmstudio_integrations.client.transport.connect.discovery import Attempt
+from lmstudio_integrations.client.transport.connect.probe import ServerStatus
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioError,
@@ -117,6 +119,31 @@ def test_the_version_is_skipped_if_another_check_has_the_reason(failure: LMStudi
 def test_a_server_that_does_not_send_its_version_is_a_problem() -> None:
     check = version_check(None, SILENT)
     assert (check.verdict, check.found, check.fix) == ("problem", "Version: nothing was received", None)
+
+
+@pytest.mark.parametrize(
+    ("status", "version", "server", "found"),
+    [
+        (None, "0.3.30", "LM Studio responds", "LM Studio 0.3.30, build 2"),
+        (ServerStatus("bionic", "1.1.7"), "1.1.7", "Bionic responds", "Bionic 1.1.7, build 2"),
+        (
+            ServerStatus("daemon", "0.0.17"),
+            "0.4.25",
+            "llmster responds",
+            "llmster 0.0.17, which serves as version 0.4.25, build 2",
+        ),
+        (ServerStatus("splash", "2.0"), "2.0", "splash responds", "splash 2.0, build 2"),
+        (ServerStatus("bionic", "1.1.7"), "1.1.7+emulator", "the emulator", "emulator 1.1.7, which plays Bionic"),
+    ],
+)
+def test_the_application_and_its_version_are_named(
+    status: ServerStatus | None, version: str, server: str, found: str
+) -> None:
+    of_client = ServerVersion(version=version, build=2)
+    check = server_check([replace(USED, status=status)], None, "", of_client)
+    assert check.found.startswith(server)
+    assert check.data["application"] == (status and status._asdict())
+    assert version_check(of_client, None, status).found == found
 
 
 @pytest.mark.parametrize(

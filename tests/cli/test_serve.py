@@ -15,7 +15,8 @@ from lmstudio_integrations.cli import INTERRUPTED, _serve
 from lmstudio_integrations.cli._common import accepted_tokens
 from lmstudio_integrations.cli._serve import SCRIPTED_PACE, build_catalog, how_to_reach, is_exposed, load_rules
 from lmstudio_integrations.client.api.sync import Client
-from lmstudio_integrations.client.transport.connect.addresses import Address
+from lmstudio_integrations.client.transport.connect.discovery import Attempt
+from lmstudio_integrations.client.transport.connect.probe import ServerStatus
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED
 from lmstudio_integrations.emulator.server.context import MIB
@@ -237,11 +238,19 @@ def test_a_wrong_fault_is_an_error(piped: Piped) -> None:
         ("127.0.0.1", 52993, 41343, "Programs that name no host find the server at 127.0.0.1:41343 first: stop that"),
         ("127.0.0.1", 52993, 5000, "Programs that name no host find the server at 127.0.0.1:5000 first: stop that"),
         ("127.0.0.1", 52993, 16141, "Programs on this machine find it."),  # a later port
+        ("127.0.0.1", 1234, 41343, "Programs that name no host find the server at 127.0.0.1:41343 first: stop that"),
+        ("127.0.0.1", 1234, 1235, "Programs on this machine find it."),
     ],
 )
 def test_it_says_how_clients_reach_it(host: str, port: int, other: int | None, expected: str) -> None:
-    first = None if other is None else Address("127.0.0.1", other)
+    first = None if other is None else Attempt(f"ws://127.0.0.1:{other}", "a port")
     assert how_to_reach(host, port, first).startswith(expected)
+
+
+@pytest.mark.parametrize(("port", "is_found"), [(41343, True), (1234, False)])
+def test_bionic_comes_after_the_discovery_ports(port: int, is_found: bool) -> None:
+    bionic = Attempt("ws://127.0.0.1:5000", "its record", status=ServerStatus("bionic", "1.1.7"))
+    assert how_to_reach("127.0.0.1", port, bionic).startswith("Programs on this machine find it.") is is_found
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,8 @@ class _Server:
         """
         version, failure = self._connect()
         yield checks.server_check(self._attempts, failure, no_server(), version)
-        yield checks.version_check(version, failure)
+        status = next((each.status for each in self._attempts if each.tried and each.problem is None), None)
+        yield checks.version_check(version, failure, status)
         yield from examine_more()
         yield checks.token_check(self._token, version, failure)
         failure = self._list_models() if version else None

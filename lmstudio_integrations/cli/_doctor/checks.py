@@ -13,6 +13,7 @@ from lmstudio_integrations._support.text import beginning, counted, one_line
 from lmstudio_integrations.cli._formatting import duration, for_commands, instance_name, model_size, split_remedy
 from lmstudio_integrations.client.predictions.decisions.reranking import family_of
 from lmstudio_integrations.client.transport.connect.discovery import NOT_FOUND, Attempt
+from lmstudio_integrations.client.transport.connect.probe import ServerStatus
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioError,
@@ -140,12 +141,17 @@ def server_check(
         remedy: What helps if it was found nowhere on this machine.
         version: Its version, if it responded to the client.
     """
-    name = "a server" if version is None else "the emulator" if version.is_emulator else "LM Studio"
-    data = {"addresses": [{"address": each.address, "source": each.source, "error": each.problem} for each in attempts]}
     tried = [each for each in attempts if each.tried]
+    used = next((each for each in tried if each.problem is None), None)
+    status = used.status if used else None
+    name = "the emulator" if version and version.is_emulator else _application(status)
+    name = "a server" if status is None and version is None else name
+    data = {
+        "addresses": [{"address": each.address, "source": each.source, "error": each.problem} for each in attempts],
+        "application": None if status is None else {"package": status.package, "version": status.version},
+    }
     # What happened at the only address is in `found`.
     details = tuple(_describe_attempt(each) for each in attempts if not each.tried or len(tried) > 1)
-    used = next((each for each in tried if each.problem is None), None)
     if used is None and len(tried) > 1:
         return Check("server", "problem", NOT_FOUND, for_commands("; ".join(remedy.split("\n  "))), details, data)
     if used is None:
@@ -160,16 +166,33 @@ def _describe_attempt(attempt: Attempt) -> str:
     return f"{attempt.address} ({attempt.source}): {split_remedy(attempt.problem or 'a server responds')[0]}"
 
 
-def version_check(version: ServerVersion | None, failure: LMStudioError | None) -> Check:
-    """Check which version the server has; another error than those of address and token is a problem of its own."""
+def version_check(
+    version: ServerVersion | None, failure: LMStudioError | None, status: ServerStatus | None = None
+) -> Check:
+    """Check which version the server has; another error than those of address and token is a problem of its own.
+
+    Args:
+        version: Its version, if it responded to the client.
+        failure: Why the client could not use the server.
+        status: Its application, if it says so.
+    """
     if version is not None:
         data = {"version": version.version, "build": version.build}
         number = version.version.removesuffix(EMULATOR_SUFFIX)
-        text = f"emulator {number}" if version.is_emulator else f"LM Studio {number}, build {version.build}"
+        text = f"{_application(status)} {number}, build {version.build}"
+        if version.is_emulator:
+            plays = f", which plays {status.application}" if status and status.package != "lmstudio" else ""
+            text = f"emulator {number}{plays}"
+        elif status is not None and status.version != number:  # llmster has a version of its own
+            text = f"{_application(status)} {status.version}, which serves as version {number}, build {version.build}"
         return Check("version", "ok", text, data=data)
     if failure is None or isinstance(failure, LMStudioUnreachableError | LMStudioAuthenticationError):
         return Check("version", "skipped", NO_SERVER)
     return Check("version", "problem", *explain(failure))
+
+
+def _application(status: ServerStatus | None) -> str:
+    return "LM Studio" if status is None else status.application
 
 
 def package_check(version: str, python: str, system: str) -> Check:

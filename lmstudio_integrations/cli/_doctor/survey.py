@@ -29,7 +29,7 @@ from lmstudio_integrations.cli._formatting import instance_name
 from lmstudio_integrations.cli._ls import choose_for_trial
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target, hosts_of
-from lmstudio_integrations.client.transport.connect.discovery import Attempt, explain, search
+from lmstudio_integrations.client.transport.connect.discovery import Attempt, examine, search
 from lmstudio_integrations.client.transport.connect.suggestions import unencrypted
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
@@ -96,7 +96,7 @@ def _probe(text: str, source: str) -> Attempt:
         address = Address.parse(text)
     except LMStudioValueError as error:
         return Attempt(_hide_credentials(text), source, str(error))
-    return Attempt(str(address), source, run(explain(address, ThreadMailbox)))
+    return run(examine(address, source, ThreadMailbox))
 
 
 def _hide_credentials(text: str) -> str:
@@ -177,15 +177,16 @@ def attempt_trials(
 ) -> Iterator[Check]:
     """Measure quick rows of the card of an embedding model and of a language model, as far as there are such.
 
-    A model of a kind of which none is loaded is loaded for it. It evicts no other, and is unloaded again.
+    A model of a kind of which none is loaded is loaded for it. It evicts no other, and is unloaded again. Models of
+    linked devices and of clouds are not tried.
 
     Args:
         client: The client.
         loaded: The loaded models.
         downloaded: The models on the server's disk.
     """
-    loaded = [each for each in loaded if not is_reranker(each)]
-    downloaded = [each for each in downloaded if not is_reranker(each)]
+    loaded = [each for each in loaded if each.device_identifier is None and not is_reranker(each)]
+    downloaded = [each for each in downloaded if each.device_identifier is None and not is_reranker(each)]
     for kind, names in TRIALS.items():
         model = choose_for_trial(_of_kind(loaded, kind), _of_kind(downloaded, kind))
         if model is not None:

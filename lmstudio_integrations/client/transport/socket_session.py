@@ -13,8 +13,8 @@ from functools import partial
 
 from lmstudio_integrations.client.support.suggestions import add_suggestion, error_with_suggestion
 from lmstudio_integrations.client.transport.connect.addresses import Address, Credentials, Target
-from lmstudio_integrations.client.transport.connect.discovery import announced_port
 from lmstudio_integrations.client.transport.connect.opening import Socket, find_server, open_socket
+from lmstudio_integrations.client.transport.connect.records import announced_ports
 from lmstudio_integrations.client.transport.connect.suggestions import token_suggestion
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.listener import ConnectionReport
@@ -110,8 +110,8 @@ class SocketSession:
         self._target = target
         self.found: Target = target
         """The target with the address of its server, once that was found, and the secrets that are sent there."""
-        self._announced: int | None = None
-        """The port that LM Studio's file named when the server was found."""
+        self._announced: tuple[int, ...] = ()
+        """The ports that the applications' records named when the server was found."""
         self._namespace: Namespace = namespace
         self._socket: Socket | None = None
         self.task: asyncio.Task[None] = asyncio.ensure_future(self._run())
@@ -127,10 +127,11 @@ class SocketSession:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether the server was found, and LM Studio's file names another one by now."""
+        """Whether the server was found, and the applications' records name only others by now."""
         if self._target.address is not None or self.found.address is None:
             return False
-        return announced_port() not in {None, self._announced, self.found.address.port}
+        ports = announced_ports()
+        return ports not in {(), self._announced} and self.found.address.port not in ports
 
     async def responds_to_ping(self, limit: float) -> bool:
         """Send a ping; return whether a complete frame arrives within a limit of seconds."""
@@ -161,7 +162,7 @@ class SocketSession:
         session = self.session
         while True:
             if self._target.address is None:
-                self._announced = await asyncio.to_thread(announced_port)
+                self._announced = await asyncio.to_thread(announced_ports)
             self.found = await find_server(self._target)
             socket = self._socket = await open_socket(self.found, self._namespace)
             self._authenticate()

@@ -25,6 +25,9 @@ from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioVa
 from lmstudio_integrations.protocol.envelope import TOKEN_FORM, split_token
 
 DEFAULT_PORT = 1234
+"""The port of the server that users switch on in LM Studio, and mostly in Bionic."""
+BIONIC_PORT = 1235
+"""That of Bionic, where no other was saved."""
 DISCOVERY_PORTS = (41343, 52993, 16141, 39414, 22931)
 """The ports on which LM Studio always listens, preferred first."""
 
@@ -243,8 +246,13 @@ def normalized(host: str) -> str:
 
 
 def local_candidates() -> tuple[Address, ...]:
-    """Return the addresses of a local LM Studio, most likely first."""
-    return tuple(Address("127.0.0.1", port) for port in (*DISCOVERY_PORTS, DEFAULT_PORT))
+    """Return the addresses on which LM Studio and llmster always listen, most likely first."""
+    return tuple(Address("127.0.0.1", port) for port in DISCOVERY_PORTS)
+
+
+def public_candidates() -> tuple[Address, ...]:
+    """Return the addresses of the servers that users switch on."""
+    return tuple(Address("127.0.0.1", port) for port in (DEFAULT_PORT, BIONIC_PORT))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,42 +1,47 @@
-"""Which LM Studio of this machine is meant if no host is given: the one that LM Studio's own command line would use.
+"""Which server of this machine is meant if no host is given: the one that LM Studio's own command line would use.
 
-First the file in which LM Studio writes where it listens, then its usual ports: see
+First the record of LM Studio and llmster, then the known ports, then Bionic's record: see
 [discovery by file](docs/protocol.md#discovery-by-file). Nothing is written or started. Called on the I/O thread by
-`opening.py`; probes with `probe.py`. At the end, the flows of those who only ask: where a server is, and why none
-responds.
+`opening.py`; probes with `probe.py`, and reads with `records.py`. At the end, the flows of those who only ask: where a
+server is, and why none responds.
 """
 
 import asyncio
 import contextlib
 import os
 import ssl
-import stat
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
-
-from lmstudio_integrations._support.environment import SERVER_FILE_VARIABLE
-from lmstudio_integrations._support.typeguards import is_mapping
+from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE
+from lmstudio_integrations.client.transport.connect import records
 from lmstudio_integrations.client.transport.connect.addresses import (
-    DISCOVERY_PORTS,
     Address,
     local_candidates,
+    public_candidates,
     server_file_from_environment,
 )
-from lmstudio_integrations.client.transport.connect.probe import probe, probe_status, speaks_http, without_blocked
+from lmstudio_integrations.client.transport.connect.probe import (
+    Finding,
+    ServerStatus,
+    probe,
+    probe_status,
+    speaks_http,
+    without_blocked,
+)
 from lmstudio_integrations.client.transport.connect.suggestions import no_server
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.mailboxes import IOTask, Mailbox
-from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioRuntimeError, LMStudioValueError
 
-NOT_FOUND = "no LM Studio found on this machine"
+NOT_FOUND = "no LM Studio, llmster or Bionic found on this machine"
 
-_MAX_FILE_BYTES = 65536
+LM_STUDIO, BIONIC = frozenset({"lmstudio", "daemon"}), "bionic"
+"""What servers call their application in `/lms-status`: LM Studio or llmster, and Bionic."""
 
 _NETWORK_TABLES = "/proc/net/tcp", "/proc/net/tcp6"
 """Linux lists its TCP sockets there, each with the user that has made it."""
@@ -52,41 +57,125 @@ class Attempt:
     Attributes:
         address: The address; the path of a file if it names none.
         source: Why it was tried: what names it.
-        problem: Why no LM Studio is used there, with the remedy if there is one; `None` if one responds.
+        problem: Why no server is used there, with the remedy if there is one; `None` if one responds.
         tried: Whether it was tried.
+        status: Which application responds there; `None` if none does, or it does not say.
     """
 
     address: str
     source: str
     problem: str | None = None
     tried: bool = True
+    status: ServerStatus | None = None
+
+    @property
+    def server(self) -> Address | None:
+        """The address of the server that responds; `None` if none does."""
+        return Address.parse(self.address) if self.problem is None else None
+
+    @property
+    def package(self) -> str | None:
+        """What the server that responds calls its application."""
+        return self.status.package if self.status and self.problem is None else None
 
     def __str__(self) -> str:
         return f"{self.address}: {self.problem or 'a server responds'}"
 
 
-class ServerFileError(LMStudioOSError):
-    """A file does not tell where the server listens, or where LM Studio's folder is."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        self.path: str = str(path) if str(path).isprintable() else ascii(str(path))
-        self.reason: str = reason
-        super().__init__(f"{self.path}: {reason}")
-
-
 async def discover() -> tuple[Address | None, tuple[Attempt, ...]]:
-    """Return the address of this machine's LM Studio, and what was tried, in this order: what is written down first.
+    """Return the address of this machine's server, and what was tried, in this order.
+
+    The order is that of LM Studio's command line: the record of LM Studio and llmster, the known ports of these two,
+    Bionic's record, and the first record again, which early versions of Bionic share. Then come the public ports, and
+    whatever greets like LM Studio without saying which application it is.
 
     Raises:
         LMStudioRuntimeError: If tests block all addresses.
     """
-    address, attempt = await _announced()
-    if address or server_file_from_environment():
-        return address, (attempt,)
-    candidates = without_blocked(local_candidates())
-    findings = dict(zip(candidates, await asyncio.gather(*map(probe, candidates)), strict=True))
-    ports = [Attempt(str(each), _source(each), finding and finding.reason) for each, finding in findings.items()]
-    return next((each for each, finding in findings.items() if finding is None), None), (attempt, *ports)
+    if server_file_from_environment():
+        return _choose((await _try_record(records.shared_file),))
+    shared = await _try_record(records.shared_file, {*LM_STUDIO, BIONIC})
+    if shared.package in LM_STUDIO:
+        return _choose((shared,))
+    permitted = without_blocked((*local_candidates(), *public_candidates()))
+    known = [each for each in local_candidates() if each in permitted and str(each) != shared.address]
+    ports = await asyncio.gather(*(_try_port(each, "discovery port") for each in known))
+    if found := next((each for each in ports if each.package in LM_STUDIO), None):
+        return _choose((shared, *ports), found)
+    ports = [_without_bionic(each) for each in ports]
+    bionic = await _try_record(records.bionic_file, {BIONIC})
+    tried = tuple(dict.fromkeys((shared, *ports, bionic)))  # both records may have failed alike
+    if found := next((each for each in (bionic, shared) if each.package == BIONIC), None):
+        return _choose(tried, found)
+    public = [each for each in public_candidates() if each in permitted]
+    return _choose((*tried, *await asyncio.gather(*(_try_port(each, "public port") for each in public))))
+
+
+def _choose(tried: tuple[Attempt, ...], found: Attempt | None = None) -> tuple[Address | None, tuple[Attempt, ...]]:
+    """Return the address of a server, by default the first that responds, and the attempts.
+
+    Of the attempts up to it, only it is without problem.
+    """
+    found = found or next((each for each in tried if each.problem is None), None)
+    if found is None:
+        return None, tried
+    before = tried[: tried.index(found)]
+    others = [each if each.problem else replace(each, problem="another server comes first") for each in before]
+    return found.server, (*others, *tried[len(before) :])
+
+
+def _without_bionic(attempt: Attempt) -> Attempt:
+    """Return an attempt that does not count if Bionic responds: on these ports, it may be one of its developers."""
+    if attempt.package != BIONIC:
+        return attempt
+    remedy = f"set {HOST_VARIABLE} to this address to use it"
+    return replace(attempt, problem=f"Bionic listens there, which is found by its own record only; {remedy}")
+
+
+async def _try_record(find: Callable[[], Path], packages: Collection[str] | None = None) -> Attempt:
+    """Try the server that a record names.
+
+    Args:
+        find: Returns the path of the record.
+        packages: The applications that may have written it; `None` accepts any.
+    """
+    named = SERVER_FILE_VARIABLE if packages is None else None
+    try:
+        path, port = await asyncio.to_thread(lambda: (path := find(), records.port_in(path)))  # disks block event loops
+    except records.ServerFileError as error:
+        return Attempt(error.path, named or "server file", error.reason)
+    attempt = Attempt(str(Address("127.0.0.1", port)), named or str(path))
+    try:
+        attempt = await _with_status(attempt)
+    except LMStudioRuntimeError as error:  # tests block it
+        return replace(attempt, problem=str(error))
+    if packages is not None and attempt.status is not None and attempt.package not in packages:
+        return replace(attempt, problem=f"{attempt.status.application} listens there, whose record this is not")
+    return attempt
+
+
+async def _with_status(attempt: Attempt) -> Attempt:
+    """Ask the server of an attempt for its status.
+
+    Raises:
+        LMStudioRuntimeError: If tests block it.
+    """
+    address = Address.parse(attempt.address)
+    without_blocked([address])
+    status = await probe_status(address)
+    if isinstance(status, Finding):
+        return replace(attempt, problem=status.reason)
+    return replace(attempt, status=status)
+
+
+async def _try_port(address: Address, source: str) -> Attempt:
+    """Try the server on a port. One that greets, but has no status, is of a version or a proxy that does not say."""
+    attempt = Attempt(str(address), source)
+    status = await probe_status(address)
+    if isinstance(status, ServerStatus):
+        return replace(attempt, status=status)
+    finding = await probe(address) if status.answers else status
+    return replace(attempt, problem=finding and finding.reason)
 
 
 def not_found(attempts: Iterable[Attempt]) -> str:
@@ -111,7 +200,7 @@ def may_get_secrets(address: Address) -> bool:
                 table += Path(path).read_text("ascii")
         if table:
             return is_own_listener(address.port, table, os.geteuid())
-    return _is_in_own_file(address)
+    return records.is_in_own_file(address.port)
 
 
 def is_own_listener(port: int, table: str, uid: int) -> bool:
@@ -119,130 +208,6 @@ def is_own_listener(port: int, table: str, uid: int) -> bool:
     rows = [line.split() for line in table.splitlines() if line]
     owners = {int(row[7]) for row in rows if row[1].endswith(f":{port:04X}") and row[3] == _LISTENING}
     return bool(owners) and owners <= {uid, _ROOT} and _NOBODY not in owners
-
-
-def _is_in_own_file(address: Address) -> bool:
-    """Whether LM Studio has written down an address, in a file that only this user can write."""
-    try:
-        path = server_file()
-        status = path.stat()
-        # On Windows, files have no owner here; the folder of a user is closed to others.
-        is_own = os.name == "nt" or (
-            status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        )
-        return is_own and _port_in(path) == address.port
-    except OSError:  # a `ServerFileError`, too
-        return False
-
-
-def _source(address: Address) -> str:
-    return "discovery port" if address.port in DISCOVERY_PORTS else "default port"
-
-
-def server_file() -> Path:
-    """Return the file in which LM Studio writes where its server listens.
-
-    Raises:
-        ServerFileError: If LM Studio's folder cannot be found.
-    """
-    named = server_file_from_environment()
-    return _home() / ".internal" / "http-server.json" if named is None else Path(named)
-
-
-def announced_port() -> int | None:
-    """Return the port that the file names now; `None` if it names none, or cannot be read at once."""
-    try:
-        return _port_in(server_file())
-    except Exception:  # noqa: BLE001 - also that of a program that lets no event loop read a file
-        return None
-
-
-async def _announced() -> tuple[Address | None, Attempt]:
-    """Try the address that LM Studio has written down."""
-    named = SERVER_FILE_VARIABLE if server_file_from_environment() else None
-    try:
-        path, port = await asyncio.to_thread(_read_server_file)
-    except ServerFileError as error:
-        return None, Attempt(error.path, named or "server file", error.reason)
-    address = Address("127.0.0.1", port)
-    try:
-        without_blocked([address])
-        finding = await probe_status(address)
-        problem = finding and finding.reason
-    except LMStudioRuntimeError as error:  # tests block it
-        problem = str(error)
-    return (None if problem else address), Attempt(str(address), named or str(path), problem)
-
-
-def _read_server_file() -> tuple[Path, int]:
-    """Return LM Studio's file and the port in it. In a thread, because disks block event loops.
-
-    Raises:
-        ServerFileError: If there is none, or it names no port.
-    """
-    path = server_file()
-    return path, _port_in(path)
-
-
-def _home() -> Path:
-    """Return the folder of LM Studio.
-
-    Raises:
-        ServerFileError: If the user has no folder, or the file that names LM Studio's is invalid.
-    """
-    try:
-        user = Path(os.path.realpath(Path.home()))
-    except RuntimeError as error:
-        raise ServerFileError(Path("~"), "the home folder of this user is unknown") from error
-    pointer = user / ".lmstudio-home-pointer"
-    if os.path.lexists(pointer):
-        home = Path(_read(pointer).strip())
-        if "\0" in str(home) or not home.is_absolute():
-            raise ServerFileError(pointer, "it does not have the absolute path of a folder")
-        return home
-    before = user / ".cache" / "lm-studio"
-    return before if os.path.exists(before) else user / ".lmstudio"  # noqa: PTH110 - raises nothing if it is not permitted
-
-
-def _port_in(path: Path) -> int:
-    """Return the port that a file names.
-
-    Raises:
-        ServerFileError: If it names none.
-    """
-    try:
-        content = from_json(_read(path))
-    except ValueError as error:
-        raise ServerFileError(path, "it is not JSON") from error
-    port = content.get("port") if is_mapping(content) else None
-    if type(port) is not int or not 0 < port < 65536:
-        raise ServerFileError(path, "it has no 'port' from 1 to 65535")
-    return port
-
-
-def _read(path: Path) -> str:
-    """Return the text of a small file.
-
-    Raises:
-        ServerFileError: If that is not possible at once.
-    """
-    content: bytes | None = None
-    try:
-        if stat.S_ISREG(path.stat().st_mode):  # the end of a pipe may never come
-            with path.open("rb") as file:
-                content = file.read(_MAX_FILE_BYTES + 1)
-    except FileNotFoundError as error:
-        raise ServerFileError(path, "it does not exist") from error
-    except OSError as error:
-        raise ServerFileError(path, f"it cannot be read ({error.strerror or error})") from error
-    if content is None:
-        raise ServerFileError(path, "it is not a file")
-    if len(content) > _MAX_FILE_BYTES:
-        raise ServerFileError(path, "it is too large")
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise ServerFileError(path, "it is not UTF-8") from error
 
 
 def is_reachable(api_host: str, make_mailbox: Callable[[IOThread], Mailbox]) -> Flow[bool]:
@@ -268,9 +233,17 @@ def search(make_mailbox: Callable[[IOThread], Mailbox]) -> Flow[tuple[Address | 
     return (yield from _on_io_thread(discover, make_mailbox))
 
 
-def explain(address: Address, make_mailbox: Callable[[IOThread], Mailbox]) -> Flow[str | None]:
-    """Return why no LM Studio responds at an address, with the remedy; `None` if one does."""
-    return (yield from _on_io_thread(partial(diagnose, address), make_mailbox))
+def examine(address: Address, source: str, make_mailbox: Callable[[IOThread], Mailbox]) -> Flow[Attempt]:
+    """Try an address that the user gave: which application responds there, or why none does, with the remedy."""
+    return (yield from _on_io_thread(partial(_examine, Attempt(str(address), source)), make_mailbox))
+
+
+async def _examine(attempt: Attempt) -> Attempt:
+    address = Address.parse(attempt.address)
+    if problem := await diagnose(address):
+        return replace(attempt, problem=problem)
+    status = await probe_status(address)
+    return replace(attempt, status=None if isinstance(status, Finding) else status)
 
 
 def _on_io_thread(work: Callable[[], Coroutine[Any, Any, T]], make_mailbox: Callable[[IOThread], Mailbox]) -> Flow[T]:

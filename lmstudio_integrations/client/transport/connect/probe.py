@@ -12,7 +12,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import urljoin
 
 from pydantic_core import from_json
@@ -22,6 +22,8 @@ from lmstudio_integrations._support.secrets import redact
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.connect.suggestions import NO_RESPONSE, WRONG_PORT, no_listener, no_name
 from lmstudio_integrations.errors import LMStudioRuntimeError
+
+T = TypeVar("T")
 
 PROBE_TIMEOUT = 1.0
 """Seconds within which a server must greet."""
@@ -53,11 +55,33 @@ class Finding(NamedTuple):
         reason: What happened, as a clause; with the remedy, if there is only one.
         remedy: What helps, unless an LM Studio is at another address.
         wrong_scheme: Whether the scheme may be wrong: a TLS server looks like this without TLS, or the reverse.
+        answers: Whether an HTTP server answered.
     """
 
     reason: str
     remedy: str = ""
     wrong_scheme: bool = False
+    answers: bool = False
+
+
+class ServerStatus(NamedTuple):
+    """Which application a server is.
+
+    Attributes:
+        package: What it calls itself: `lmstudio`, `daemon` for llmster, `bionic`, or something newer.
+        version: Its version.
+    """
+
+    package: str
+    version: str
+
+    @property
+    def application(self) -> str:
+        """Its name for people."""
+        return _APPLICATIONS.get(self.package, self.package)
+
+
+_APPLICATIONS = {"lmstudio": "LM Studio", "daemon": "llmster", "bionic": "Bionic"}
 
 
 def without_blocked(addresses: Sequence[Address]) -> list[Address]:
@@ -92,12 +116,13 @@ async def probe(address: Address, context: ssl.SSLContext | None = None) -> Find
         address: The address.
         context: Checks the certificate; `None` uses the system's certificates.
     """
-    return await _request(address, "lmstudio-greeting", _is_greeting, PROBE_TIMEOUT, context)
+    found = await _request(address, "lmstudio-greeting", _read_greeting, PROBE_TIMEOUT, context)
+    return found if isinstance(found, Finding) else None
 
 
-async def probe_status(address: Address) -> Finding | None:
-    """Return what happened instead of the status of an LM Studio; `None` if it responded."""
-    return await _request(address, "lms-status", _is_status, STATUS_TIMEOUT)
+async def probe_status(address: Address, context: ssl.SSLContext | None = None) -> ServerStatus | Finding:
+    """Return the status of a server, or what happened instead; see `probe`."""
+    return await _request(address, "lms-status", _read_status, STATUS_TIMEOUT, context)
 
 
 async def speaks_http(address: Address) -> bool:
@@ -116,15 +141,16 @@ async def speaks_http(address: Address) -> bool:
 async def _request(
     address: Address,
     path: str,
-    is_expected: Callable[[bytes], bool],
+    read: Callable[[bytes], T | None],
     seconds: float,
     context: ssl.SSLContext | None = None,
-) -> Finding | None:
+) -> T | Finding:
+    """Return what a response says, as `read` returns it; a finding if that is `None`, or there is no response."""
     tls = (context or ssl.create_default_context()) if address.tls else None
     try:
         async with asyncio.timeout(seconds):
-            head, body = await _get(address, path, tls, is_expected)
-            return _check(address, head, is_expected=is_expected(body))
+            head, body = await _get(address, path, tls, lambda body: read(body) is not None)
+            return _check(address, head) or read(body) or _another_server(address)
     except TimeoutError:
         return Finding(f"no response within {seconds:g} s", NO_RESPONSE)
     except (ssl.SSLError, ConnectionResetError, BrokenPipeError) as error:
@@ -165,8 +191,8 @@ def _failed_connection(address: Address, error: Exception) -> Finding:
     return Finding("the connection was cut", WRONG_PORT, wrong_scheme=True)
 
 
-def _check(address: Address, head: bytes, *, is_expected: bool) -> Finding | None:
-    """Return what is wrong with a response; `None` if it is one of LM Studio.
+def _check(address: Address, head: bytes) -> Finding | None:
+    """Return what is wrong with the head of a response; `None` if it may be one of LM Studio.
 
     Raises:
         ValueError: If it is not HTTP.
@@ -177,10 +203,13 @@ def _check(address: Address, head: bytes, *, is_expected: bool) -> Finding | Non
     if status[1].startswith(b"3") and location:
         url = f"{'https' if address.tls else 'http'}://{address.netloc}"
         return Finding(redirected(url, location[1].decode("latin-1")))
-    if status[1] == b"200" and is_expected:
-        return None
+    return None if status[1] == b"200" else _another_server(address)
+
+
+def _another_server(address: Address) -> Finding:
     # A TLS server may answer in plain HTTP that TLS is required.
-    return Finding("something else listens there, not LM Studio", WRONG_PORT, wrong_scheme=not address.tls)
+    reason = "something else listens there, not LM Studio"
+    return Finding(reason, WRONG_PORT, wrong_scheme=not address.tls, answers=True)
 
 
 async def _get(
@@ -229,14 +258,17 @@ def _without_sizes(chunks: bytes) -> bytes:
     return content
 
 
-def _is_greeting(body: bytes) -> bool:
+def _read_greeting(body: bytes) -> bool | None:
     with contextlib.suppress(ValueError, LookupError, TypeError):  # it is not JSON, or another object
-        return from_json(body)["lmstudio"] is True
-    return False
+        return from_json(body)["lmstudio"] is True or None
+    return None
 
 
-def _is_status(body: bytes) -> bool:
+def _read_status(body: bytes) -> ServerStatus | None:
     with contextlib.suppress(ValueError, LookupError, TypeError):
-        status = from_json(body)
-        return isinstance(status["package"], str) and isinstance(status["version"], str)
-    return False
+        match from_json(body):
+            case {"package": str(package), "version": str(version)}:
+                return ServerStatus(package, version)
+            case _:
+                return None
+    return None

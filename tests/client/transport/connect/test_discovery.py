@@ -1,20 +1,24 @@
-"""Without a host, the server is the one that LM Studio has written down, else the one on its usual ports."""
+"""Without a host, the server is the one that LM Studio's own command line would use."""
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support import environment
 from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE
-from lmstudio_integrations.client.transport.connect import discovery, opening, probe
+from lmstudio_integrations.client.transport.connect import discovery, opening, probe, records
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.connect.discovery import Attempt, diagnose, discover, not_found
 from lmstudio_integrations.client.transport.connect.opening import Connect
@@ -25,7 +29,7 @@ from tests.client.transport.connect.test_tls_and_redirects import listening
 from tests.support.leaks import TOKEN
 from tests.support.virtual_time import in_virtual_time
 
-LM_STUDIO_HOME = discovery._home  # tests are kept from it elsewhere
+LM_STUDIO_HOME = records.home  # tests are kept from it elsewhere
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +41,7 @@ def server() -> Iterator[Emulator]:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The home folder of a user without LM Studio."""
-    monkeypatch.setattr(discovery, "_home", LM_STUDIO_HOME)
+    monkeypatch.setattr(records, "home", LM_STUDIO_HOME)
     for variable in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(variable, str(tmp_path))
     for variable in (HOST_VARIABLE, SERVER_FILE_VARIABLE):
@@ -45,13 +49,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def listen_on_usual_ports(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
-    """Let servers listen on the ports on which LM Studio usually does."""
+def listen_on_usual_ports(monkeypatch: pytest.MonkeyPatch, *ports: int, public: Sequence[int] = ()) -> None:
+    """Let servers listen on the ports on which LM Studio always does, and those that users switch on."""
     monkeypatch.setattr(discovery, "local_candidates", lambda: tuple(Address("127.0.0.1", port) for port in ports))
+    monkeypatch.setattr(discovery, "public_candidates", lambda: tuple(Address("127.0.0.1", port) for port in public))
 
 
 def announce(folder: Path, content: object) -> Path:
-    """Write the file of a server into LM Studio's folder."""
+    """Write the record of a server into the folder of its application."""
     path = folder / ".internal" / "http-server.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
@@ -77,10 +82,11 @@ def by_link(home: Path) -> Path:
 async def test_the_server_that_is_written_down_is_found_on_any_port(
     home: Path, server: Emulator, folder: Callable[[Path], Path]
 ) -> None:
-    path = announce(folder(home), {"host": "::", "pid": 0, "port": server.port})
+    path = announce(folder(home), {"host": "::", "pid": os.getpid(), "port": server.port})
     found, attempts = await discover()
     assert found == Address("127.0.0.1", server.port)
-    assert attempts == (Attempt(f"ws://{server.address}", str(path)),)
+    status = probe.ServerStatus("lmstudio", environment.__version__)
+    assert attempts == (Attempt(f"ws://{server.address}", str(path), status=status),)
     async with lms.AsyncClient() as client:
         assert await client.find_default_local_api_host() == server.address
         assert (await client.llm.model("chatty")).identifier == "chatty"
@@ -96,10 +102,12 @@ async def test_it_is_preferred_to_the_usual_ports_and_those_follow_it(
         path = announce(home / ".lmstudio", {"port": server.port})
         assert (await discover())[0] == Address("127.0.0.1", server.port)
         path.unlink()
-        assert await discover() == (
-            Address("127.0.0.1", usual.port),
-            (Attempt(str(path), "server file", "it does not exist"), Attempt(f"ws://{usual.address}", "default port")),
-        )
+        found, attempts = await discover()
+        assert found == Address("127.0.0.1", usual.port)
+        assert [(each.address, each.source, each.problem) for each in attempts] == [
+            (str(path), "server file", "it does not exist"),
+            (f"ws://{usual.address}", "discovery port", None),
+        ]
 
 
 async def test_clients_follow_the_file_to_another_server(
@@ -122,6 +130,204 @@ async def test_clients_follow_the_file_to_another_server(
                     assert len(await third.list_downloaded_models()) == expected
 
 
+Application = Literal["lmstudio", "daemon", "bionic"]
+FOLDERS: Mapping[Application, str] = {"lmstudio": ".", "daemon": ".", "bionic": "apps/bionic"}
+
+
+@dataclass
+class Machine:
+    """A machine on which applications run, each a server on a port of its own."""
+
+    home: Path
+    stack: contextlib.ExitStack
+    environment: pytest.MonkeyPatch
+    usual_ports: list[int] = field(default_factory=list[int])
+    public_ports: list[int] = field(default_factory=list[int])
+
+    def start(self, application: Application, *, record: Any = None) -> int:
+        """Start an application, which writes its record; return its port."""
+        port = self.stack.enter_context(Emulator(["m"], catalog={"application": application})).port
+        self.write(application, record or {"port": port, "pid": os.getpid()})
+        return port
+
+    def write(self, application: Application, content: object) -> Path:
+        return announce(self.home / ".lmstudio" / FOLDERS[application], content)
+
+    def erase(self, application: Application) -> None:
+        self.write(application, "").unlink()
+
+    def name(self, application: Application) -> None:
+        """Name the record of an application in the environment."""
+        path = self.home / ".lmstudio" / FOLDERS[application] / ".internal" / "http-server.json"
+        self.environment.setenv(SERVER_FILE_VARIABLE, str(path))
+
+
+@pytest.fixture
+def machine(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    with contextlib.ExitStack() as stack:
+        found = Machine(home, stack, monkeypatch)
+        ports, public = found.usual_ports, found.public_ports
+        monkeypatch.setattr(discovery, "local_candidates", lambda: tuple(Address("127.0.0.1", each) for each in ports))
+        monkeypatch.setattr(
+            discovery, "public_candidates", lambda: tuple(Address("127.0.0.1", each) for each in public)
+        )
+        yield found
+
+
+def ended_process() -> int:
+    """Return the number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def bionic_alone(machine: Machine) -> int:
+    return machine.start("bionic")
+
+
+def lm_studio_alone(machine: Machine) -> int:
+    return machine.start("lmstudio")
+
+
+def lm_studio_beside_bionic(machine: Machine) -> int:
+    machine.start("bionic")
+    return machine.start("lmstudio")
+
+
+def llmster_beside_bionic(machine: Machine) -> int:
+    machine.start("bionic")
+    return machine.start("daemon")
+
+
+def llmster_without_a_record_beside_bionic(machine: Machine) -> int:
+    machine.start("bionic")
+    port = machine.start("daemon")
+    machine.erase("daemon")
+    machine.usual_ports.append(port)
+    return port
+
+
+def bionic_beside_what_an_ended_process_left(machine: Machine) -> int:
+    """The port of the ended process has another server by now, which no record names."""
+    other = machine.start("lmstudio")
+    machine.write("lmstudio", {"port": other, "pid": ended_process()})
+    return machine.start("bionic")
+
+
+def bionic_beside_a_leftover_that_names_its_developers(machine: Machine) -> int:
+    """The number of the process that wrote the leftover is that of another process by now."""
+    other = machine.start("bionic")
+    machine.usual_ports.append(other)
+    machine.write("lmstudio", {"port": other, "pid": os.getpid()})
+    return machine.start("bionic")
+
+
+def bionic_beside_a_leftover_of_an_ended_one(machine: Machine) -> int:
+    other = machine.start("bionic")
+    machine.usual_ports.append(other)
+    machine.write("lmstudio", {"port": other, "pid": ended_process()})
+    return machine.start("bionic")
+
+
+def bionic_beside_an_installed_lm_studio(machine: Machine) -> int:
+    """It is not started."""
+    installation = machine.write("lmstudio", "").with_name("app-install-location.json")
+    installation.write_text(json.dumps({"path": sys.executable, "argv": [], "cwd": str(machine.home)}))
+    machine.erase("lmstudio")
+    return machine.start("bionic")
+
+
+def bionic_beside_a_record_that_says_nothing(machine: Machine) -> int:
+    machine.write("lmstudio", {"pid": os.getpid()})
+    return machine.start("bionic")
+
+
+def bionic_by_the_variable(machine: Machine) -> int:
+    machine.start("lmstudio")
+    port = machine.start("bionic")
+    machine.name("bionic")
+    return port
+
+
+def a_variable_whose_file_has_gone(machine: Machine) -> None:
+    machine.start("lmstudio")
+    machine.start("bionic")
+    machine.name("bionic")
+    machine.erase("bionic")
+
+
+def an_early_bionic(machine: Machine) -> int:
+    """Its first versions had their record where LM Studio has it."""
+    port = machine.start("bionic")
+    machine.erase("bionic")
+    machine.write("lmstudio", {"port": port})
+    return port
+
+
+def bionic_on_its_public_port(machine: Machine) -> int:
+    """Its record is lost."""
+    port = machine.start("bionic")
+    machine.erase("bionic")
+    machine.public_ports.append(port)
+    return port
+
+
+def bionic_by_a_scan(machine: Machine) -> None:
+    """It may be one of its developers."""
+    machine.usual_ports.append(machine.start("bionic"))
+    machine.erase("bionic")
+
+
+def an_ended_bionic(machine: Machine) -> None:
+    machine.start("lmstudio")
+    machine.erase("lmstudio")
+    machine.write("bionic", {"port": machine.start("bionic"), "pid": ended_process()})
+
+
+def a_leftover_of_bionic_whose_port_lm_studio_has(machine: Machine) -> None:
+    machine.write("bionic", {"port": machine.start("lmstudio")})
+    machine.erase("lmstudio")
+
+
+def nothing(machine: Machine) -> None:
+    """No application has run."""
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        bionic_alone,
+        lm_studio_alone,
+        lm_studio_beside_bionic,
+        llmster_beside_bionic,
+        llmster_without_a_record_beside_bionic,
+        pytest.param(bionic_beside_what_an_ended_process_left, marks=pytest.mark.slow),
+        bionic_beside_a_leftover_that_names_its_developers,
+        pytest.param(bionic_beside_a_leftover_of_an_ended_one, marks=pytest.mark.slow),
+        bionic_beside_an_installed_lm_studio,
+        bionic_beside_a_record_that_says_nothing,
+        bionic_by_the_variable,
+        a_variable_whose_file_has_gone,
+        an_early_bionic,
+        bionic_on_its_public_port,
+        bionic_by_a_scan,
+        pytest.param(an_ended_bionic, marks=pytest.mark.slow),
+        a_leftover_of_bionic_whose_port_lm_studio_has,
+        nothing,
+    ],
+)
+async def test_the_application_is_the_one_that_its_command_line_uses(
+    machine: Machine, run: Callable[[Machine], int | None]
+) -> None:
+    port = run(machine)
+    found, attempts = await discover()
+    assert (found and found.port) == port
+    assert next((each.server for each in attempts if each.problem is None), None) == found
+    if found is not None:
+        async with lms.AsyncClient() as client:
+            assert [each.model_key for each in await client.list_downloaded_models()] == ["m"]
+
+
 NOT_ON_WINDOWS = pytest.mark.skipif(os.name == "nt", reason="has no such files")
 
 
@@ -138,6 +344,11 @@ def a_pipe(path: Path) -> None:
     [
         ("{", "it is not JSON"),
         ("[4711]", "it has no 'port' from 1 to 65535"),
+        ("{}", "it has no 'port' from 1 to 65535"),
+        ('{"port": 0}', "it has no 'port' from 1 to 65535"),
+        ('{"port": 1234.5}', "it has no 'port' from 1 to 65535"),
+        ('{"port": 4711, "pid": 0}', "its 'pid' is not the number of a process"),
+        (f'{{"port": 4711, "pid": {10**30}}}', f"its process {10**30} has ended"),
         ('{"port": true}', "it has no 'port' from 1 to 65535"),
         ('{"port": 65536}', "it has no 'port' from 1 to 65535"),
         ("\0" * 70_000, "it is too large"),
@@ -159,7 +370,7 @@ async def test_an_unreadable_file_is_a_clear_line(
     if not isinstance(make, str):
         path.unlink()
         make(path)
-    found, (attempt, _) = await discover()
+    found, (attempt, *_) = await discover()
     assert found is not None
     assert attempt == Attempt(str(path), "server file", problem)
     monkeypatch.setenv(SERVER_FILE_VARIABLE, str(path))  # with which nothing else is tried
@@ -194,7 +405,9 @@ async def test_another_program_on_the_port_is_not_mistaken_for_lm_studio(
     with listening(response or b"") as address:
         path = announce(home / ".lmstudio", {"port": Address.parse(address).port})
         found = await discover() if response is not None else None
-    assert (found or await discover()) == (None, (Attempt(f"ws://{address}", str(path), problem),))
+    nowhere, (attempt, _) = found or await discover()
+    assert nowhere is None
+    assert attempt == Attempt(f"ws://{address}", str(path), problem)
 
 
 GREETINGS = {
@@ -235,9 +448,9 @@ async def test_a_body_may_come_in_segments_on_a_connection_that_stays_open(
     other = await asyncio.start_server(respond, "127.0.0.1", 0)
     address = Address("127.0.0.1", other.sockets[0].getsockname()[1])
     find = probe.probe if path == "lmstudio-greeting" else probe.probe_status
-    assert await find(address) is None
+    assert not isinstance(await find(address), probe.Finding)
     finding = await find(address)
-    assert finding is not None
+    assert isinstance(finding, probe.Finding)
     assert finding.reason == "something else listens there, not LM Studio"
 
 
@@ -257,7 +470,7 @@ async def test_a_program_that_says_nothing_is_not_waited_for_without_end(home: P
     silent = await asyncio.start_server(stay_silent, "127.0.0.1", 0)
     address = Address("127.0.0.1", silent.sockets[0].getsockname()[1])
     announce(home / ".lmstudio", {"port": address.port})
-    _, (attempt,) = await discover()
+    _, (attempt, _) = await discover()
     assert attempt.problem == "no response within 600 s"
     assert await diagnose(address) == f"no response within 600 s; {NO_RESPONSE}"
 
@@ -291,7 +504,7 @@ def test_places_that_failed_alike_are_listed_together() -> None:
         Attempt("/home/me/.lmstudio/.internal/http-server.json", "server file", "it does not exist"),
         Attempt("ws://127.0.0.1:1", "discovery port", "refused"),
         Attempt("ws://127.0.0.1:2", "discovery port", "no response"),
-        Attempt("ws://127.0.0.1:3", "default port", "refused"),
+        Attempt("ws://127.0.0.1:3", "public port", "refused"),
     ]
     assert (
         "\n  tried: /home/me/.lmstudio/.internal/http-server.json (server file): it does not exist; "
@@ -304,8 +517,12 @@ async def test_a_home_that_this_user_may_not_read_is_a_clear_line(home: Path, mo
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "stat", denied)
-    path = home / ".lmstudio" / ".internal" / "http-server.json"
-    assert await discover() == (None, (Attempt(str(path), "server file", "it cannot be read (Permission denied)"),))
+    found, attempts = await discover()
+    assert found is None
+    assert [str(each) for each in attempts] == [
+        f"{home / '.lmstudio' / folder / '.internal' / 'http-server.json'}: it cannot be read (Permission denied)"
+        for folder in dict.fromkeys(FOLDERS.values())
+    ]
 
 
 async def test_a_user_without_a_home_folder_is_a_clear_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,7 +546,7 @@ async def test_tests_that_block_other_servers_block_the_one_that_is_written_down
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         announce(home / ".lmstudio", {"port": port})
-        found, (attempt,) = await discover()
+        found, (attempt, _) = await discover()
         listener.setblocking(False)
         with pytest.raises(BlockingIOError):
             listener.accept()
