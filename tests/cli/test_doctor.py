@@ -270,7 +270,7 @@ def test_a_token_that_is_rejected_or_malformed_is_a_problem_and_is_not_shown(
             assert "copy it again" in shown
             assert not shows_token(shown)
         assert run("doctor", "--host", server.address) == 1
-    assert "create one in LM Studio's server settings" in capsys.readouterr().out
+    assert "create one in the server's settings" in capsys.readouterr().out
 
 
 def test_the_source_of_an_accepted_token_is_named_and_the_token_is_not_shown(
@@ -305,8 +305,8 @@ def test_without_an_address_all_ports_of_this_machine_are_tried(
     assert (status, [each["error"] is None for each in found["server"]["addresses"]]) == (0, [False, False, True])
     candidates.pop()
     status, found = checks()
-    assert (status, found["server"]["found"]) == (1, "no LM Studio found on this machine")
-    assert found["server"]["fix"].startswith("open LM Studio, or run `lmsi serve`")
+    assert (status, found["server"]["found"]) == (1, discovery.NOT_FOUND)
+    assert found["server"]["fix"].startswith("open LM Studio or Bionic, start llmster, or run `lmsi serve`")
 
 
 @pytest.mark.parametrize(

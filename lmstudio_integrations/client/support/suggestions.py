@@ -39,9 +39,12 @@ _MOST_MEANT = 2
 NAME_A_MODEL = "name a model, which is then loaded on first use; `lmsi ls` lists those that are downloaded"
 """What helps if no model is loaded."""
 
+SERVER_SETTINGS = "the server's settings (LM Studio: Developer > Server Settings; Bionic: Settings > Local Model API)"
+"""Where the applications have them."""
+
 KEEP_LOADED = (
-    "load one of them with load_policy='explicit', which is never evicted, or switch Auto-Evict off in LM Studio's "
-    "server settings"
+    "load one of them with load_policy='explicit', which is never evicted, or switch Auto-Evict off in "
+    f"{SERVER_SETTINGS}"
 )
 """What helps if the loads of two models evict each other."""
 

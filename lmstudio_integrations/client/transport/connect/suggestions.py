@@ -8,7 +8,9 @@ import re
 from pathlib import Path
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations.client.support.suggestions import SERVER_SETTINGS
 from lmstudio_integrations.client.transport.connect.addresses import (
+    BIONIC_PORT,
     DEFAULT_PORT,
     Address,
     Target,
@@ -23,11 +25,14 @@ _HAS_CONTAINER_FILE = any(Path(file).exists() for file in ("/.dockerenv", "/run/
 
 _DOCKER_HOST = "host.docker.internal"
 
-_START = "start LM Studio's server with `lms server start`, or the emulator with `lmsi serve`"
+_SWITCH_ON = (
+    "switch its server on (LM Studio: Developer > Status; Bionic: Settings > Local Model API; llmster: `lms server "
+    "start`)"
+)
 
-_OPEN = "open LM Studio, or run `lmsi serve`, which is an emulator"
+_OPEN = "open LM Studio or Bionic, start llmster, or run `lmsi serve`, which is an emulator"
 
-WRONG_PORT = f"set host to LM Studio's own port, by default {DEFAULT_PORT}"
+WRONG_PORT = f"set host to LM Studio's own port, by default {DEFAULT_PORT} (Bionic: {DEFAULT_PORT} or {BIONIC_PORT})"
 NO_RESPONSE = "check the address, and whether a firewall blocks it"
 
 _TOKEN_LIKE = re.compile(r"LM_?(STUDIO_?)?(API_?)?(KEY|TOKEN)")
@@ -42,9 +47,9 @@ def in_container() -> bool:
 def no_listener(address: Address) -> str:
     """Return what helps if nothing listens at an address."""
     if not address.is_loopback:
-        return "start LM Studio's server there, and switch on 'Serve on Local Network' in its server settings"
+        return f"{_SWITCH_ON} there, with 'Serve on Local Network'"
     note = f"; {_in_container(address.port)}" if in_container() else ""
-    return f"{_START}, or set host to the right port{note}"
+    return f"{_SWITCH_ON}, or run `lmsi serve`, which is an emulator, or set host to the right port{note}"
 
 
 def no_name(host: str) -> str:
@@ -91,7 +96,7 @@ def token_suggestion(target: Target, found: Target | None = None) -> str:
     if target.placeholder is not None:
         return (
             f"the API token {token_source(target.placeholder)} is none of LM Studio's (sk-lm-…), so it was not sent: "
-            "create one in LM Studio's server settings, or switch off 'Require Authentication' there and leave it out"
+            f"create one in {SERVER_SETTINGS}, or switch off 'Require Authentication' there and leave it out"
         )
     if target.token and found is not None and not found.token and found.address is not None:
         address = found.address.netloc
@@ -110,19 +115,19 @@ def token_suggestion(target: Target, found: Target | None = None) -> str:
                 f"{HOST_VARIABLE}"
             )
         return (
-            "no API token was sent: create one in LM Studio's server settings, and set "
-            f"{TOKEN_VARIABLES[0]} or pass api_token={note}"
+            f"no API token was sent: create one in {SERVER_SETTINGS}, and set {TOKEN_VARIABLES[0]} or pass "
+            f"api_token={note}"
         )
     others = [name for name in TOKEN_VARIABLES if os.environ.get(name) not in {None, "", target.token}]
     note = f"; {others[0]} has another token, which was not sent" if others else ""
     return (
-        f"the server does not accept the API token {token_source(target.token)}: copy it again from LM Studio's server "
-        f"settings, or create another one{note}"
+        f"the server does not accept the API token {token_source(target.token)}: copy it again from {SERVER_SETTINGS}, "
+        f"or create another one{note}"
     )
 
 
 def _in_container(port: int) -> str:
     return (
-        f"this is a container: if LM Studio runs on its host, set host to {_DOCKER_HOST}:{port}, and switch on "
-        "'Serve on Local Network' in LM Studio's server settings"
+        f"this is a container: if LM Studio or Bionic runs on its host, set host to {_DOCKER_HOST}:{port}, and switch "
+        f"on 'Serve on Local Network' in {SERVER_SETTINGS}"
     )

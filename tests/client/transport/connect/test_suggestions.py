@@ -23,7 +23,7 @@ def is_container(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 def test_in_a_container_its_host_is_suggested(is_container: bool) -> None:
     assert ("set host to host.docker.internal:4321" in suggestions.no_listener(LOCAL)) is is_container
     text, *notes = suggestions.no_server().split("\n  ")
-    assert text.startswith("open LM Studio, or run `lmsi serve`")
+    assert text.startswith("open LM Studio or Bionic, start llmster, or run `lmsi serve`")
     assert "on another machine or port, set LMSTUDIO_HOST" in text
     assert len(notes) == is_container
     for note in notes:
