@@ -71,6 +71,15 @@ class LinkStatus(WireModel):
         problem = "is not connected" if named else "is not linked to this server"
         raise LMStudioModelNotFoundError(f"the device {device!r} {problem}; connected: {others}")
 
+    def name_of(self, identifier: str) -> str:
+        """Return the name of a device; its identifier if it is not linked.
+
+        Args:
+            identifier: Its identifier.
+        """
+        names = (peer.device_name for peer in self.peers if peer.device_identifier == identifier)
+        return next(names, identifier)
+
 
 class MemoryInfo(WireModel):
     """How many bytes of memory an engine can use: of the machine, of its GPUs, and in all."""

@@ -20,6 +20,7 @@ from lmstudio_integrations.client.models.load_steps import (
 from lmstudio_integrations.client.models.planning import Machine, SeenMemory, Wanted
 from lmstudio_integrations.client.models.queries import (
     devices_with,
+    link_status,
     list_all_loaded,
     list_downloaded,
     list_wire_infos,
@@ -31,6 +32,7 @@ from lmstudio_integrations.client.models.state import (
     ModelState,
     ServerModels,
     WireInfo,
+    identifier_of,
     is_on,
     matches,
     reference_of,
@@ -127,19 +129,47 @@ class Loader:
 
     def _find_instance(self) -> Flow[Instance]:
         """Find a loaded instance: the one that the user named, else any."""
-        kind, key = self._state.kind, self._state.key
-        specifier = (QuerySpecifier(query=ModelQuery()) if key is None else by_identifier(key)).to_dict()
-        specifier["query"] |= yield from self._on_device()
-        lookup = Lookup(specifier=specifier, throwIfNotFound=True)
+        state, device = self._state, (yield from self._on_device())
         try:
-            info = yield from self._operation.call(kind, "getModelInfo", lookup, model_info, label="Model get")
+            info = yield from self._info_of_loaded(device)
         except LMStudioModelNotFoundError as error:
-            if key is not None:
+            if state.key is not None:
                 raise
             raise add_suggestion(
                 error, (yield from self._advice_to_name_a_model())
             ) from None  # it repeats the whole error
-        return (yield from self._adopt(info, loaded=False))
+        is_remote = state.key is None and not device and info.get("deviceIdentifier") is not None
+        if is_remote:
+            info = yield from self._in_place_of_remote(info)
+        instance = yield from self._adopt(info, loaded=False)
+        instance.names_device = instance.names_device or is_remote  # the server would find another one by its name
+        return instance
+
+    def _info_of_loaded(self, device: OnDevice) -> Flow[WireInfo]:
+        key = self._state.key
+        specifier = (QuerySpecifier(query=ModelQuery()) if key is None else by_identifier(key)).to_dict()
+        specifier["query"] |= device
+        lookup = Lookup(specifier=specifier, throwIfNotFound=True)
+        return (
+            yield from self._operation.call(self._state.kind, "getModelInfo", lookup, model_info, label="Model get")
+        )
+
+    def _in_place_of_remote(self, remote: WireInfo) -> Flow[WireInfo]:
+        """Return any instance of the server's own machine, or the remote one if the server is set to prefer its device.
+
+        So prompts leave the machine for a linked device, or a cloud, only if the user wants it.
+
+        Raises:
+            LMStudioModelNotFoundError: If none is loaded on the server's own machine.
+        """
+        status, device = (yield from link_status(self._operation)), str(remote["deviceIdentifier"])
+        if device == status.preferred_device_identifier:
+            return remote
+        try:
+            return (yield from self._info_of_loaded(OnDevice(deviceIdentifier=None)))
+        except LMStudioModelNotFoundError as error:
+            where = f"{identifier_of(remote)!r} is loaded elsewhere, on {status.name_of(device)!r}"
+            raise add_suggestion(error, f"{where}: name that model to use it") from None
 
     def _advice_to_name_a_model(self) -> Flow[str]:
         """Return advice for a call without a key while nothing is loaded: the line that names a model of the server."""
@@ -149,7 +179,8 @@ class Loader:
             return NAME_A_MODEL
         if not downloaded:
             return "no model of this kind is downloaded; `lms get` downloads one"
-        line = _call(self._state, self._state.kind, downloaded[0].model_key)
+        local_first = sorted(downloaded, key=lambda info: info.device_identifier is not None)
+        line = _call(self._state, self._state.kind, local_first[0].model_key)
         return f"write {line}, and the model is loaded on first use; `lmsi ls` lists all that are downloaded"
 
     def _get_or_load(self) -> Flow[Instance]:

@@ -7,6 +7,8 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.testing.actions import Message, replace
+from lmstudio_integrations.emulator.testing.proxy import ALWAYS, Injection, Proxy, ProxyThread
 
 STUDIO = {"name": "Studio", "identifier": "device-1", "memory_gib": 64}
 CATALOG = {
@@ -185,3 +187,35 @@ async def test_settings_are_compared_with_those_of_the_instance_on_the_device(
     handles = [await client.llm.model("chatty", device=each) for each in ("local", "Studio")]
     listed = await client.llm.list_loaded()
     assert [[one == other for other in listed] for one in handles] == [[True, False], [False, True]]
+
+
+async def test_any_model_is_one_of_the_own_machine(client: Any, server: Emulator) -> None:
+    await client.llm.model("far")
+    with pytest.raises(lms.LMStudioModelNotFoundError, match="'far' is loaded elsewhere, on 'Studio': name that model"):
+        await client.llm.model()
+    assert (await client.llm.model("far", load_policy="require_loaded")).identifier == "far"
+    assert (await client.llm.model(device="Studio")).identifier == "far"
+    await client.llm.model("chatty")
+    assert (await client.llm.model()).identifier == "chatty"
+
+
+def without_links(message: Message) -> Message:
+    return {**message, "result": {"status": "offline", "issues": [], "peers": [], "deviceIdentifier": None}}
+
+
+@pytest.mark.parametrize(("link", "device"), [((), "device-1"), ((without_links,), None)])
+def test_any_model_is_one_elsewhere_only_if_its_device_is_preferred(
+    link: tuple[Callable[[Message], Message], ...], device: str | None
+) -> None:
+    """A server may list models of a cloud, which is no linked device, before those of its own machine."""
+    faults = [Injection("lmLinkStatus first packet", replace(each), ALWAYS) for each in link]
+    with (
+        Emulator(catalog={**CATALOG, "device": [{**STUDIO, "preferred": True}]}) as server,
+        ProxyThread() as thread,
+        Proxy(thread, server.address, faults) as proxy,
+        lms.Client(proxy.address) as client,
+    ):
+        for each in ("local", "Studio"):
+            with lms.Client(server.address) as other:
+                other.llm.model("chatty", device=each)
+        assert client.llm.model().get_info().device_identifier == device
