@@ -1,5 +1,6 @@
 """The probe: what it asks, that it touches nothing of the user, and what it needs."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,12 +8,17 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations import Client
+from lmstudio_integrations.client.transport.connect import records
+from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.testing.cassette import read
 from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudioServerError, LMStudioValueError
 from tests.docs.snippets import read as read_page
 from tests.live.standin import KEY, entry
+from tests.messages.mistakes import closed_port
+from tools.probe import machine
 from tools.probe.context import PREFIX
+from tools.probe.machine import describe_machine, write_machine
 from tools.probe.question import Question
 from tools.probe.run import QUESTIONS, describe_calls, run_probe
 
@@ -174,3 +180,26 @@ def test_every_question_belongs_to_a_place_of_the_page_on_the_protocol_which_nam
     assert [name for name in about_servers if f"`{name}`" not in unknown] == []
     assert len({question.name for question in QUESTIONS}) == len(QUESTIONS)
     assert all(question.text.endswith("?") for question in QUESTIONS)
+
+
+def test_the_machine_is_described_by_names_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    internal = tmp_path / "home" / "apps" / "bionic" / ".internal"
+    (internal / "user-concrete-model-default-config" / "me").mkdir(parents=True)
+    (internal / "lms-key-2").write_text("secret", encoding="utf-8")
+    monkeypatch.setattr(records, "home", lambda: tmp_path / "home")
+    with Emulator([entry()], catalog={"application": "bionic", "version": "1.1.7"}) as server, closed_port() as nobody:
+        ports = (Address.parse(server.address), Address.parse(nobody))
+        monkeypatch.setattr(machine, "public_candidates", lambda: ports)
+        path = write_machine(describe_machine(server.address), tmp_path / "probe.jsonl")
+    found = json.loads(path.read_bytes())
+    status = {"package": "bionic", "version": "1.1.7"}
+    assert found["server"] == {"status": status}
+    assert found["folders"] == {
+        "apps": ["bionic"],
+        "apps/bionic": [".internal"],
+        "apps/bionic/.internal": ["lms-key-2", "user-concrete-model-default-config"],
+    }
+    here, gone = found["public ports"].values()
+    assert (here["status"], here["namespaces"]["llm"]) == (status, "open")
+    assert gone["problem"].startswith("nothing listens there")
+    assert "secret" not in path.read_text(encoding="utf-8")

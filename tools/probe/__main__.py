@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lmstudio_integrations.cli._record import find_server
 from lmstudio_integrations.types.cards import Card
+from tools.probe.machine import describe_machine, write_machine
 from tools.probe.run import NO_PLUGIN, describe_calls, run_probe
 
 
@@ -33,7 +34,8 @@ def main() -> None:
     )
     for line in cards[-1].lines() if cards else ():
         print(line)
-    print(f"{requests} requests in {given.to}. Read it before you share it.")
+    machine = write_machine(describe_machine(server, given.token), given.to)
+    print(f"{requests} requests in {given.to}; what runs on the machine in {machine}. Read both before you share them.")
 
 
 if __name__ == "__main__":
