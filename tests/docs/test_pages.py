@@ -62,6 +62,7 @@ COMMAND = re.compile(r"python -m ((?:tests|tools|benchmarks)[.\w]*)")
 _NO_COUNTERPART = "a setting of another integration, without a counterpart here"
 
 FOREIGN = {
+    "LMS_SERVER_HOST": "a variable of LM Studio's command line",
     "OWNER": "a placeholder in a workflow",
     "LANGSMITH_HIDE_INPUTS": "a variable of LangSmith",
     "LANGSMITH_HIDE_OUTPUTS": "a variable of LangSmith",
