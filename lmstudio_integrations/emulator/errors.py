@@ -47,12 +47,11 @@ class WireError(Exception):
         self.status = status
         self.bionic = bionic
 
-    def to_dict(self, application: str = "lmstudio") -> dict[str, Any]:
-        """Return the wire form, in the words of an application."""
-        title = self.bionic if self.bionic and application == "bionic" else self.title
+    def to_dict(self) -> dict[str, Any]:
+        """Return the wire form."""
         members = {
-            "title": title,
-            "rootTitle": title,
+            "title": self.title,
+            "rootTitle": self.title,
             "cause": self.cause,
             "suggestion": self.suggestion,
             "displayData": self.display_data,

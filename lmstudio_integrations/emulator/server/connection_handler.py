@@ -305,7 +305,9 @@ class ConnectionHandler:
             logger.error("the handler of %s failed", endpoint, exc_info=error)
             error = internal_error(error)
         self._log("error", endpoint, f" failed: {error}")
-        return error.to_dict(self._state.registry.catalog.application)
+        if error.bionic is not None and self._state.registry.catalog.application == "bionic":
+            error.title = error.bionic
+        return error.to_dict()
 
     def _log(self, level: str, endpoint: str, outcome: str = "") -> None:
         """Write a request to the log that clients stream; requests for the log itself would only add noise."""

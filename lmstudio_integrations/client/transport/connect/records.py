@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic_core import from_json
 
@@ -146,7 +146,7 @@ def _runs(pid: int) -> bool:
 
 
 def _runs_on_windows(pid: int) -> bool:  # pragma: no cover - `os.kill` would end the process
-    kernel: Any = ctypes.windll.kernel32  # type: ignore[attr-defined, unused-ignore]
+    kernel = cast("Any", ctypes).windll.kernel32  # type checkers know it on Windows only
     process = kernel.OpenProcess(_MAY_QUERY, False, pid)  # noqa: FBT003 - Windows' own order
     if not process:
         return False
