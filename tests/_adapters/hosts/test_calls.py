@@ -172,7 +172,7 @@ def test_what_helps_several_hosts_is_said_once(monkeypatch: pytest.MonkeyPatch, 
         f"  {host}: LM Studio is not reachable at ws://{host}: nothing listens there (Connection refused)"
         for host in hosts
     ]
-    assert remedy.startswith("  suggestion: start LM Studio's server")
+    assert remedy.startswith("  suggestion: switch its server on")
     assert remedy.count("this is a container") == in_container
 
 

@@ -344,12 +344,13 @@ PAGE = read("docs/tools/catalog.md")
 
 
 def test_the_catalog_of_the_documentation_works() -> None:
-    example, devices, plugins, reranker = blocks("docs/tools/catalog.md", "toml")
+    example, application, devices, plugins, reranker = blocks("docs/tools/catalog.md", "toml")
     catalog = Catalog.parse(tomllib.loads(example))
     scripted = [each.key for each in catalog.models if each.engine == "scripted"]
     with Emulator(catalog=catalog) as server:
         assert [server.load(key).identifier for key in scripted] == scripted
         assert len(scripted) == 2
+    assert Catalog.parse(tomllib.loads(application)).application == "bionic"
     linked = Catalog.parse(tomllib.loads(devices))
     with Emulator(catalog=linked) as server:
         assert [server.load(model.key).device_identifier for model in linked.models] == [None, "studio"]
