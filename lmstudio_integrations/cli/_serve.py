@@ -25,7 +25,7 @@ from lmstudio_integrations.client.transport.connect.addresses import (
     public_candidates,
     server_file_from_environment,
 )
-from lmstudio_integrations.client.transport.connect.discovery import BIONIC, Attempt, search
+from lmstudio_integrations.client.transport.connect.discovery import BIONIC, LM_STUDIO, Attempt, search
 from lmstudio_integrations.client.transport.connect.records import bionic_file, shared_file
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
@@ -62,7 +62,7 @@ def check_announcement(host: str, path: Path) -> None:
 
     Raises:
         LMStudioValueError: If programs would not find it there.
-        LMStudioRuntimeError: If another server is announced in that file, and runs.
+        LMStudioRuntimeError: If another server is announced in that file, and runs, or another one comes before it.
     """
     if host not in {_HOST, "localhost", "0.0.0.0"}:  # noqa: S104 - compared
         raise LMStudioValueError(
@@ -70,11 +70,17 @@ def check_announcement(host: str, path: Path) -> None:
             "--announce"
         )
     _, attempts = run(search(ThreadMailbox))
-    for other in attempts:
-        if other.server is not None and other.source in {str(path), SERVER_FILE_VARIABLE}:
-            raise LMStudioRuntimeError(
-                f"{path} announces the server at {other.server.netloc}; stop that one first, or omit --announce"
-            )
+    found = next((each for each in attempts if each.problem is None), None)
+    if found is None or found.server is None:
+        return
+    address = found.server.netloc
+    if found.source in {str(path), SERVER_FILE_VARIABLE}:
+        problem = f"{path} announces the server at {address}"
+    elif found.package in LM_STUDIO and path == bionic_file():
+        problem = f"programs find the server at {address} before one that plays Bionic"
+    else:
+        return
+    raise LMStudioRuntimeError(f"{problem}; stop that one first, or omit --announce")
 
 
 def file_of(catalog: Catalog | None) -> Path:

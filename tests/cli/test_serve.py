@@ -15,6 +15,7 @@ from lmstudio_integrations.cli import INTERRUPTED, _serve
 from lmstudio_integrations.cli._common import accepted_tokens
 from lmstudio_integrations.cli._serve import SCRIPTED_PACE, build_catalog, how_to_reach, is_exposed, load_rules
 from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.client.transport.connect import records
 from lmstudio_integrations.client.transport.connect.discovery import Attempt
 from lmstudio_integrations.client.transport.connect.probe import ServerStatus
 from lmstudio_integrations.emulator import Emulator
@@ -411,6 +412,30 @@ def test_an_announced_server_is_found_on_any_port_as_long_as_it_runs(
     serve(check, *ANNOUNCE[1:])
     assert asked == [1]
     assert list(announced.parent.iterdir()) == []
+
+
+def test_bionic_is_announced_in_its_own_file_unless_lm_studio_runs(
+    serve: Serve, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "home", lambda: tmp_path)
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text('application = "bionic"\nmodel = [{ key = "m" }]\n', encoding="utf-8")
+    command = ("serve", "--catalog", str(catalog), "--port", "0", "--announce")
+    (tmp_path / "apps" / "bionic").mkdir(parents=True)
+    serve(lambda _: list_found(), *command[1:])
+    assert not [*tmp_path.glob("apps/bionic/.internal/*")]
+    with Emulator(["m"]) as other:
+        (tmp_path / ".internal").mkdir()
+        (tmp_path / ".internal" / "http-server.json").write_text(f'{{"port": {other.port}}}', encoding="utf-8")
+        assert run(*command) == (
+            f"Error: programs find the server at {other.address} before one that plays Bionic; stop that one first, or "
+            "omit --announce"
+        )
+
+
+def list_found() -> None:
+    with Client() as client:
+        assert [each.model_key for each in client.list_downloaded_models()] == ["m"]
 
 
 def test_a_file_left_by_a_server_that_ended_is_replaced_and_that_of_another_is_kept(
