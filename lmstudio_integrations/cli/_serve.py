@@ -25,7 +25,7 @@ from lmstudio_integrations.client.transport.connect.addresses import (
     public_candidates,
     server_file_from_environment,
 )
-from lmstudio_integrations.client.transport.connect.discovery import BIONIC, LM_STUDIO, Attempt, search
+from lmstudio_integrations.client.transport.connect.discovery import BIONIC, LM_STUDIO, Attempt, chosen, search
 from lmstudio_integrations.client.transport.connect.records import bionic_file, shared_file
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
@@ -70,7 +70,7 @@ def check_announcement(host: str, path: Path) -> None:
             "--announce"
         )
     _, attempts = run(search(ThreadMailbox))
-    found = next((each for each in attempts if each.problem is None), None)
+    found = chosen(attempts)
     if found is None or found.server is None:
         return
     address = found.server.netloc
@@ -381,7 +381,7 @@ def list_faults() -> None:
 def find_first() -> Attempt | None:
     """Return the server that programs without a host find now; `None` if there is none, or tests block all of them."""
     with contextlib.suppress(LMStudioRuntimeError):
-        return next((each for each in run(search(ThreadMailbox))[1] if each.problem is None), None)
+        return chosen(run(search(ThreadMailbox))[1])
     return None
 
 

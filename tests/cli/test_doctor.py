@@ -305,7 +305,7 @@ def test_without_an_address_all_ports_of_this_machine_are_tried(
     assert (status, [each["error"] is None for each in found["server"]["addresses"]]) == (0, [False, False, True])
     candidates.pop()
     status, found = checks()
-    assert (status, found["server"]["found"]) == (1, discovery.NOT_FOUND)
+    assert (status, found["server"]["found"]) == (1, "no LM Studio, llmster or Bionic found on this machine")
     assert found["server"]["fix"].startswith("open LM Studio or Bionic, start llmster, or run `lmsi serve`")
 
 

@@ -18,7 +18,7 @@ from lmstudio_integrations.cli._doctor.checks import Check
 from lmstudio_integrations.cli._formatting import wrapped
 from lmstudio_integrations.cli._ls import downloaded_models, loaded_models
 from lmstudio_integrations.client.api.sync import Client
-from lmstudio_integrations.client.transport.connect.discovery import Attempt
+from lmstudio_integrations.client.transport.connect.discovery import Attempt, chosen
 from lmstudio_integrations.client.transport.connect.suggestions import no_server
 from lmstudio_integrations.errors import LMStudioError
 from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo, ServerVersion
@@ -130,8 +130,8 @@ class _Server:
         """
         version, failure = self._connect()
         yield checks.server_check(self._attempts, failure, no_server(), version)
-        status = next((each.status for each in self._attempts if each.tried and each.problem is None), None)
-        yield checks.version_check(version, failure, status)
+        used = chosen(self._attempts)
+        yield checks.version_check(version, failure, used.status if used else None)
         yield from examine_more()
         yield checks.token_check(self._token, version, failure)
         failure = self._list_models() if version else None

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 from lmstudio_integrations._support.text import beginning, counted, one_line
 from lmstudio_integrations.cli._formatting import duration, for_commands, instance_name, model_size, split_remedy
 from lmstudio_integrations.client.predictions.decisions.reranking import family_of
-from lmstudio_integrations.client.transport.connect.discovery import NOT_FOUND, Attempt
+from lmstudio_integrations.client.transport.connect.discovery import NOT_FOUND, Attempt, chosen
 from lmstudio_integrations.client.transport.connect.probe import ServerStatus
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -141,8 +141,7 @@ def server_check(
         remedy: What helps if it was found nowhere on this machine.
         version: Its version, if it responded to the client.
     """
-    tried = [each for each in attempts if each.tried]
-    used = next((each for each in tried if each.problem is None), None)
+    tried, used = [each for each in attempts if each.tried], chosen(attempts)
     status = used.status if used else None
     name = "the emulator" if version and version.is_emulator else _application(status)
     name = "a server" if status is None and version is None else name

@@ -111,12 +111,14 @@ async def discover() -> tuple[Address | None, tuple[Attempt, ...]]:
     return _choose((*tried, *await asyncio.gather(*(_try_port(each, "public port") for each in public))))
 
 
-def _choose(tried: tuple[Attempt, ...], found: Attempt | None = None) -> tuple[Address | None, tuple[Attempt, ...]]:
-    """Return the address of a server, by default the first that responds, and the attempts.
+def chosen(attempts: Iterable[Attempt]) -> Attempt | None:
+    """Return the attempt whose server is used: the first that responds; `None` if none does."""
+    return next((each for each in attempts if each.problem is None), None)
 
-    Of the attempts up to it, only it is without problem.
-    """
-    found = found or next((each for each in tried if each.problem is None), None)
+
+def _choose(tried: tuple[Attempt, ...], found: Attempt | None = None) -> tuple[Address | None, tuple[Attempt, ...]]:
+    """Return the address of a server, by default the first that responds, and the attempts, of which it is `chosen`."""
+    found = found or chosen(tried)
     if found is None:
         return None, tried
     before = tried[: tried.index(found)]
@@ -144,27 +146,18 @@ async def _try_record(find: Callable[[], Path], packages: Collection[str] | None
         path, port = await asyncio.to_thread(lambda: (path := find(), records.port_in(path)))  # disks block event loops
     except records.ServerFileError as error:
         return Attempt(error.path, named or "server file", error.reason)
-    attempt = Attempt(str(Address("127.0.0.1", port)), named or str(path))
+    address = Address("127.0.0.1", port)
+    attempt = Attempt(str(address), named or str(path))
     try:
-        attempt = await _with_status(attempt)
+        without_blocked([address])
     except LMStudioRuntimeError as error:  # tests block it
         return replace(attempt, problem=str(error))
-    if packages is not None and attempt.status is not None and attempt.package not in packages:
-        return replace(attempt, problem=f"{attempt.status.application} listens there, whose record this is not")
-    return attempt
-
-
-async def _with_status(attempt: Attempt) -> Attempt:
-    """Ask the server of an attempt for its status.
-
-    Raises:
-        LMStudioRuntimeError: If tests block it.
-    """
-    address = Address.parse(attempt.address)
-    without_blocked([address])
     status = await probe_status(address)
     if isinstance(status, Finding):
         return replace(attempt, problem=status.reason)
+    if packages is not None and status.package not in packages:
+        problem = f"{status.application} listens there, whose record this is not"
+        return replace(attempt, problem=problem, status=status)
     return replace(attempt, status=status)
 
 
@@ -235,15 +228,14 @@ def search(make_mailbox: Callable[[IOThread], Mailbox]) -> Flow[tuple[Address | 
 
 def examine(address: Address, source: str, make_mailbox: Callable[[IOThread], Mailbox]) -> Flow[Attempt]:
     """Try an address that the user gave: which application responds there, or why none does, with the remedy."""
-    return (yield from _on_io_thread(partial(_examine, Attempt(str(address), source)), make_mailbox))
+    return (yield from _on_io_thread(partial(_examine, address, source), make_mailbox))
 
 
-async def _examine(attempt: Attempt) -> Attempt:
-    address = Address.parse(attempt.address)
+async def _examine(address: Address, source: str) -> Attempt:
     if problem := await diagnose(address):
-        return replace(attempt, problem=problem)
+        return Attempt(str(address), source, problem)
     status = await probe_status(address)
-    return replace(attempt, status=None if isinstance(status, Finding) else status)
+    return Attempt(str(address), source, status=None if isinstance(status, Finding) else status)
 
 
 def _on_io_thread(work: Callable[[], Coroutine[Any, Any, T]], make_mailbox: Callable[[IOThread], Mailbox]) -> Flow[T]:

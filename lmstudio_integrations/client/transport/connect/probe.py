@@ -120,9 +120,9 @@ async def probe(address: Address, context: ssl.SSLContext | None = None) -> Find
     return found if isinstance(found, Finding) else None
 
 
-async def probe_status(address: Address, context: ssl.SSLContext | None = None) -> ServerStatus | Finding:
-    """Return the status of a server, or what happened instead; see `probe`."""
-    return await _request(address, "lms-status", _read_status, STATUS_TIMEOUT, context)
+async def probe_status(address: Address) -> ServerStatus | Finding:
+    """Return the status of a server, or what happened instead."""
+    return await _request(address, "lms-status", _read_status, STATUS_TIMEOUT)
 
 
 async def speaks_http(address: Address) -> bool:

@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -49,10 +49,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def listen_on_usual_ports(monkeypatch: pytest.MonkeyPatch, *ports: int, public: Sequence[int] = ()) -> None:
-    """Let servers listen on the ports on which LM Studio always does, and those that users switch on."""
+def listen_on_usual_ports(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
+    """Let servers listen on the ports on which LM Studio always does."""
     monkeypatch.setattr(discovery, "local_candidates", lambda: tuple(Address("127.0.0.1", port) for port in ports))
-    monkeypatch.setattr(discovery, "public_candidates", lambda: tuple(Address("127.0.0.1", port) for port in public))
 
 
 def announce(folder: Path, content: object) -> Path:
@@ -144,10 +143,10 @@ class Machine:
     usual_ports: list[int] = field(default_factory=list[int])
     public_ports: list[int] = field(default_factory=list[int])
 
-    def start(self, application: Application, *, record: Any = None) -> int:
+    def start(self, application: Application) -> int:
         """Start an application, which writes its record; return its port."""
         port = self.stack.enter_context(Emulator(["m"], catalog={"application": application})).port
-        self.write(application, record or {"port": port, "pid": os.getpid()})
+        self.write(application, {"port": port, "pid": os.getpid()})
         return port
 
     def write(self, application: Application, content: object) -> Path:
@@ -370,7 +369,7 @@ async def test_an_unreadable_file_is_a_clear_line(
     if not isinstance(make, str):
         path.unlink()
         make(path)
-    found, (attempt, *_) = await discover()
+    found, (attempt, _) = await discover()
     assert found is not None
     assert attempt == Attempt(str(path), "server file", problem)
     monkeypatch.setenv(SERVER_FILE_VARIABLE, str(path))  # with which nothing else is tried
