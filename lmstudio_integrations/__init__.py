@@ -37,8 +37,8 @@ _EXPORTS = {
     ".errors": """
         LMStudioAuthenticationError LMStudioCancelledError LMStudioChannelClosedError
         LMStudioClientClosedError LMStudioClientError LMStudioConfigMismatchError LMStudioConfigWarning
-        LMStudioConnectionLostError LMStudioContextOverflowError LMStudioError LMStudioEvictionWarning
-        LMStudioFileExpiredError LMStudioImageDownloadError LMStudioInsufficientResourcesError
+        LMStudioConnectionLostError LMStudioContextOverflowError LMStudioEngineLostError LMStudioError
+        LMStudioEvictionWarning LMStudioFileExpiredError LMStudioImageDownloadError LMStudioInsufficientResourcesError
         LMStudioModelCrashedError LMStudioModelLoadError LMStudioModelNotFoundError LMStudioModelUnloadedError
         LMStudioOSError LMStudioPluginError LMStudioPluginToolError LMStudioPredictionError
         LMStudioPresetNotFoundError LMStudioPromptCacheWarning LMStudioPromptTemplateError LMStudioProtocolError

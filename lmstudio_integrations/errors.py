@@ -11,6 +11,7 @@ LMStudioError
 │   ├── LMStudioInsufficientResourcesError
 │   ├── LMStudioModelLoadError
 │   ├── LMStudioModelCrashedError
+│   │   └── LMStudioEngineLostError      (also LMStudioModelUnloadedError)
 │   ├── LMStudioContextOverflowError
 │   ├── LMStudioPromptTemplateError
 │   ├── LMStudioUnsupportedError
@@ -147,6 +148,10 @@ class LMStudioModelLoadError(LMStudioServerError):
 
 class LMStudioModelCrashedError(LMStudioServerError):
     """The engine that ran the model crashed."""
+
+
+class LMStudioEngineLostError(LMStudioModelCrashedError, LMStudioModelUnloadedError):
+    """The process that ran the model is gone, and with it the model. The next call may load it again."""
 
 
 class LMStudioContextOverflowError(LMStudioServerError):
@@ -388,4 +393,4 @@ class LMStudioToolSessionWarning(UserWarning):
 
 
 class LMStudioTruncationWarning(UserWarning):
-    """The server has cut a prompt that did not fit into the context window, and responded to what was left."""
+    """The server has cut a prompt that did not fit into the context window, or sent nothing of a response."""

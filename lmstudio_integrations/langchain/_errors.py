@@ -28,6 +28,7 @@ _BASES: dict[type[errors.LMStudioError], type[core.ModelError]] = {
     errors.LMStudioClientClosedError: core.ModelError,
     errors.LMStudioModelUnloadedError: core.ModelAPIError,
     errors.LMStudioModelCrashedError: core.ModelAPIError,
+    errors.LMStudioEngineLostError: core.ModelAPIError,
     errors.LMStudioChannelClosedError: core.ModelAPIError,
     errors.LMStudioWrongModelKindError: core.ModelInvalidRequestError,
     errors.LMStudioPromptTemplateError: core.ModelInvalidRequestError,

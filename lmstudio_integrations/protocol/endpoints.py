@@ -9,7 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.errors import LMStudioPluginError, LMStudioServerError
+from lmstudio_integrations.errors import (
+    LMStudioModelLoadError,
+    LMStudioPluginError,
+    LMStudioPredictionError,
+    LMStudioServerError,
+)
 from lmstudio_integrations.protocol import prediction
 from lmstudio_integrations.protocol.requests import (
     AbortToolCall,
@@ -87,6 +92,7 @@ class Channel:
         stop: The type of the packet that asks the server to stop, if there is one.
         packets: The other packets that a client may send: the schema of each by its type, or `None` for any form.
         error: The class of its errors, whatever their texts; by default, code and text decide.
+        default_error: The class of its errors if neither code nor text is known.
         has_calls: Whether calls run on it, once its first packet has come; see `exchange.py`.
         decode: Converts a packet to what the caller receives; returns `None` for an unknown one.
         timeout_name: The timeout that runs until the first packet; `None` on channels that are open-ended.
@@ -99,6 +105,7 @@ class Channel:
     timeout_name: str | None = "idle_timeout"
     packets: Mapping[str, Any] = field(default_factory=dict[str, Any])
     error: type[LMStudioServerError] | None = None
+    default_error: type[LMStudioServerError] = LMStudioServerError
     has_calls: bool = False
 
     @property
@@ -112,6 +119,15 @@ Endpoint = Rpc | Channel
 LAST_PACKETS = {"success", "loadSuccess", "alreadyLoaded", "result"}
 """Types of terminal packets: only `channelClose` follows, so nothing is left to stop (docs/protocol.md#channels)."""
 
+
+def _loading(name: str, parameter: type[Any]) -> Channel:
+    return Channel(name, parameter, "cancel", timeout_name="load_timeout", default_error=LMStudioModelLoadError)
+
+
+def _predicting(name: str, parameter: type[Any]) -> Channel:
+    return Channel(name, parameter, "cancel", prediction.decode, "queue_timeout", default_error=LMStudioPredictionError)
+
+
 _MODELS: tuple[Endpoint, ...] = (
     Rpc("unloadModel", UnloadModel),
     Rpc("listLoaded"),
@@ -120,8 +136,8 @@ _MODELS: tuple[Endpoint, ...] = (
     Rpc("getBasePredictionConfig", BasePredictionConfig),
     Rpc("getInstanceProcessingState", Lookup),
     Rpc("estimateModelUsage", EstimateModelUsage),
-    Channel("loadModel", LoadModel, "cancel", timeout_name="load_timeout"),
-    Channel("getOrLoad", GetOrLoad, "cancel", timeout_name="load_timeout"),
+    _loading("loadModel", LoadModel),
+    _loading("getOrLoad", GetOrLoad),
 )
 
 _TEXT_MODELS: tuple[Endpoint, ...] = (
@@ -136,8 +152,8 @@ _BY_NAMESPACE: dict[Namespace, tuple[Endpoint, ...]] = {
         *_TEXT_MODELS,
         Rpc("applyPromptTemplate", ApplyPromptTemplate),
         Rpc("preloadDraftModel", PreloadDraftModel),
-        Channel("predict", Predict, "cancel", prediction.decode, "queue_timeout"),
-        Channel("completeRawText", CompleteRawText, "cancel", prediction.decode, "queue_timeout"),
+        _predicting("predict", Predict),
+        _predicting("completeRawText", CompleteRawText),
     ),
     "embedding": (*_TEXT_MODELS, Rpc("embedString", EmbedString, "queue_timeout")),
     # Questions are asked over HTTP (docs/protocol.md#decisions).

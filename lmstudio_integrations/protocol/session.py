@@ -437,9 +437,10 @@ class ClientSession:
         """Return the error in a frame that ends a call or channel, if the frame is of the type that has one."""
         if frame["type"] != error_type:
             return None
-        endpoint = exchange.endpoint
-        kind = endpoint.error if isinstance(endpoint, Channel) else None
-        return self._to_error(error_object(frame.get("error")), exchange.label, kind=kind)
+        error, endpoint = error_object(frame.get("error")), exchange.endpoint
+        if not isinstance(endpoint, Channel):
+            return self._to_error(error, exchange.label)
+        return self._to_error(error, exchange.label, endpoint.default_error, kind=endpoint.error)
 
     def _on_warning(self, text: str, kind: str) -> None:
         """Log it, or fail the call that it is about: the server never replies to that.

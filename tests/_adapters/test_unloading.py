@@ -6,14 +6,16 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from langchain_core.exceptions import ModelError
+from langchain_core.exceptions import ModelAPIError, ModelError
 
 from lmstudio_integrations import (
+    LMStudioEngineLostError,
     LMStudioModelNotFoundError,
     LMStudioModelUnloadedError,
     LMStudioProtocolError,
     LMStudioValueError,
 )
+from lmstudio_integrations.client.models import model
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.testing.actions import replace
 from lmstudio_integrations.emulator.testing.proxy import Injection, Proxy, ProxyThread
@@ -128,6 +130,41 @@ def test_embedding_models_are_loaded_explicitly_and_language_models_just_in_time
     with adapter.make(model=_key(name), host=server.address) as model:
         adapter.call(model, "Hi")
     assert [(load.mode, load.state) for load in server.loads] == [(mode, "loaded")]
+
+
+DEAD = "Engine protocol predict request failed: fetch failed"
+
+
+@pytest.mark.parametrize(
+    ("steps", "policy", "attempts"),
+    [
+        ([{"error": DEAD}], "get_or_load", 4),
+        ([{"error": DEAD}], "require_loaded", 1),
+        ([{"text": "so "}, {"error": "terminated"}], "get_or_load", 4),
+    ],
+)
+@pytest.mark.parametrize("name", WAYS)
+async def test_a_model_whose_engine_has_died_is_asked_for_again_where_nothing_was_delivered(
+    monkeypatch: pytest.MonkeyPatch, name: str, steps: list[dict[str, Any]], policy: str, attempts: int
+) -> None:
+    monkeypatch.setattr(model, "RELOAD_DELAYS", (0.0, 0.0, 0.0))
+    make, call = WAYS[name]
+    with Emulator([ModelEntry(key="chatty", rules=({"then": steps},))], load=["chatty"]) as server:
+        with pytest.raises(LMStudioEngineLostError, match="restart LM Studio or update its runtimes") as caught:
+            await call(make(model="chatty", host=server.address, load_policy=policy))
+        assert len(server.predictions) == attempts
+    assert caught.value.retryable is (policy != "require_loaded")
+    assert isinstance(caught.value, ModelAPIError) is (make is not LMStudio)
+
+
+def test_a_stream_whose_engine_has_died_is_not_repeated() -> None:
+    steps = [{"text": "so "}, {"error": "terminated"}]
+    with Emulator([ModelEntry(key="chatty", rules=({"then": steps},))]) as server:
+        seen: list[str] = []
+        with pytest.raises(LMStudioEngineLostError):
+            seen.extend(chunk.text for chunk in ChatLMStudio(model="chatty", host=server.address).stream("Hi"))
+        assert "".join(seen) == "so "
+        assert len(server.predictions) == 1
 
 
 POLICIES = ["explicit", "get_or_load", "new_instance"]

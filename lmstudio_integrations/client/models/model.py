@@ -30,6 +30,7 @@ from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
     LMStudioConnectionLostError,
     LMStudioContextOverflowError,
+    LMStudioEngineLostError,
     LMStudioError,
     LMStudioModelNotFoundError,
     LMStudioModelUnloadedError,
@@ -233,6 +234,9 @@ class ModelOperation(Operation):
             explained: LMStudioError = with_window(error, *(self._instance.context_window or (None, None)))
             explained.__suppress_context__ = True  # it says all that the other says
             return explained
+        if isinstance(error, LMStudioEngineLostError):
+            error.retryable = self.state.reloadable
+            return error
         return self._as_unloaded(error) if isinstance(error, LMStudioModelNotFoundError) else error
 
     def _as_unloaded(self, error: LMStudioModelNotFoundError) -> LMStudioError:

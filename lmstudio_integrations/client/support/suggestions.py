@@ -16,6 +16,7 @@ from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
+    LMStudioEngineLostError,
     LMStudioInsufficientResourcesError,
     LMStudioModelCrashedError,
     LMStudioModelLoadError,
@@ -70,6 +71,9 @@ NAME_A_PLUGIN = (
 _BY_CLASS: dict[type[LMStudioServerError], str] = {
     LMStudioInsufficientResourcesError: "set a smaller context_length, or use a smaller model",
     LMStudioModelCrashedError: f"the next call loads it again; set a smaller context_length if memory is short; {_LOG}",
+    LMStudioEngineLostError: (
+        f"the next call loads it again; if that fails as well, restart LM Studio or update its runtimes; {_LOG}"
+    ),
     LMStudioModelLoadError: f"try a smaller context_length or another model; {_LOG}",
     LMStudioPromptTemplateError: "update the model, or change its prompt template in LM Studio's model settings",
 }

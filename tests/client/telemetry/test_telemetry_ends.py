@@ -34,11 +34,11 @@ async def test_an_error_ends_the_span_with_its_type_and_without_its_text(traced:
         await traced.respond("break")
     span = telemetry.span("chat chatty")
     assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, None)
-    assert attributes_of(span)["error.type"] == "LMStudioServerError"
+    assert attributes_of(span)["error.type"] == "LMStudioPredictionError"
     assert not span.events
     assert "gave up" not in telemetry.everything()
     (duration,) = telemetry.points("gen_ai.client.operation.duration")
-    assert (duration.attributes or {})["error.type"] == "LMStudioServerError"
+    assert (duration.attributes or {})["error.type"] == "LMStudioPredictionError"
     assert not telemetry.points("gen_ai.client.token.usage")
 
 
