@@ -5,7 +5,7 @@ import pickle
 import threading
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from lmstudio_integrations.emulator.engines.base import EngineError, LoadRequest
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
+from lmstudio_integrations.types.results import LlmPredictionFragment
 from tests._adapters.ways import METHODS, Method, messages_of, metadata_of, whole
 from tests.client.both import sync_client
 from tests.support.adapters import LANGUAGE_MODELS, covering
@@ -86,10 +87,20 @@ MODELS = [
     ModelEntry(key="honest", context_length=WINDOW, max_context_length=8192),
     ModelEntry(key="cuts", vision=True, context_length=WINDOW, rules=(rule({"fault": "truncate"}),)),
     ModelEntry(key="empty", context_length=WINDOW, rules=(rule({"fault": "empty"}),)),
+    ModelEntry(key="mute", context_length=8192, rules=({"then": [{"text": "so it goes on and on " * 100}]},)),
     ModelEntry(key="endless", context_length=WINDOW, rules=({"then": [{"text": "on and on " * 200}]},)),
     ModelEntry(key="strict", rules=(rule({"fault": "template"}, late_system=True),)),
     ModelEntry(key="lenient"),
 ]
+
+
+def _without_text(generate: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+    async def generate_none(*args: Any) -> AsyncIterator[Any]:
+        async for event in generate(*args):
+            if not isinstance(event, LlmPredictionFragment):
+                yield event
+
+    return generate_none
 
 
 class CheckedEngine(ScriptedEngine):
@@ -108,6 +119,8 @@ class CheckedEngine(ScriptedEngine):
     async def load(self, request: LoadRequest, on_progress: Progress) -> ScriptedModel:
         """Load a model."""
         model: Any = await super().load(request, on_progress)
+        if request.key == "mute":
+            model.generate = _without_text(model.generate)
         model.apply_template = self._recorded("apply_template", model.apply_template)
         model.tokenize = self._recorded("tokenize", model.tokenize)
         found: ScriptedModel = model
@@ -168,6 +181,12 @@ def test_a_server_that_cuts_in_silence_is_noticed(server: Emulator, make: Any, w
     sent = handle.count_tokens("\n".join(TURNS)) if is_text else handle.get_context_use(native(TURNS)).used
     assert metadata["dropped_tokens"] + server.predictions[-1].stats["promptTokensCount"] >= sent
     assert metadata["finish_reason"] == "stop"
+
+
+@every_way
+def test_a_server_that_counts_a_response_and_sends_none_is_noticed(server: Emulator, make: Any, way: Way) -> None:
+    with pytest.warns(lms.LMStudioTruncationWarning, match=r"has counted \d+ tokens of a response and sent none"):
+        way(make(model="mute", host=server.address), FITS, {})
 
 
 @some_ways

@@ -41,7 +41,9 @@ Check = Callable[..., tuple[bool, int | None]]
 def check(monkeypatch: pytest.MonkeyPatch) -> Check:
     """Check a prediction; return whether the prompt was counted, and what is lost."""
 
-    def check(request: Any, read: int | None, used: int = 0, *, is_empty: bool = False) -> tuple[bool, int | None]:
+    def check(
+        request: Any, read: int | None, used: int = 0, *, is_empty: bool = False, written: int = 0
+    ) -> tuple[bool, int | None]:
         counted: list[int] = []
 
         def count(*_: Any) -> Any:
@@ -54,7 +56,12 @@ def check(monkeypatch: pytest.MonkeyPatch) -> Check:
         ask.operation = cast("Any", None)  # only the count uses it
         ask.instance, ask.parameter = Instance("m"), request
         ask.raw.add_all([] if is_empty else [LlmPredictionFragment("Yes")])
-        end = PredictionEnd({"promptTokensCount": read}, {"contextLength": LIMIT, "modelKey": "m"}, {}, {})
+        end = PredictionEnd(
+            {"promptTokensCount": read, "predictedTokensCount": written},
+            {"contextLength": LIMIT, "modelKey": "m"},
+            {},
+            {},
+        )
         flow: Any = ContextCheck(plan_with()).finish([], end, ask)
         dropped = run(flow)[1].stats.get("droppedTokens")
         return bool(counted), dropped
@@ -112,3 +119,15 @@ def test_a_server_that_counts_nothing_has_read_no_more_than_its_window(check: Ch
 def test_a_policy_that_drops_is_no_reason_to_warn(check: Check) -> None:
     with warnings.catch_warnings(action="error"):
         assert check(request_of(9000, "rollingWindow"), 900, 2000) == (True, 1100)
+
+
+@pytest.mark.parametrize(
+    ("written", "is_empty", "warns"), [(3000, True, True), (100, True, True), (99, True, False), (3000, False, False)]
+)
+def test_a_response_that_was_counted_and_not_sent_is_noticed(
+    check: Check, written: int, is_empty: bool, warns: bool
+) -> None:
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        check(request_of(300), 100, is_empty=is_empty, written=written)
+    assert [warning.category for warning in given] == [lms.LMStudioTruncationWarning] * warns

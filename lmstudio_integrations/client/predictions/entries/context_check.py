@@ -1,7 +1,8 @@
-"""Whether the server has read the whole prompt: compares what it reports with what was sent.
+"""Whether the server has read the whole prompt, and sent what it has written: compares what it reports with that.
 
 Some versions of LM Studio cut a prompt in spite of `stopAtLimit`, or respond to one that does not fit with an empty
-stream. So a prompt that may have been cut is counted again, on the instance that responded.
+stream. So a prompt that may have been cut is counted again, on the instance that responded. Others count thousands of
+tokens of a response, and send neither a text nor thoughts.
 """
 
 import logging
@@ -41,6 +42,9 @@ _MARGIN = 1.02
 _PATIENCE = 5.0
 """Seconds that the server has for each of the two requests. The response itself is complete by then."""
 
+_FEWEST_LOST_TOKENS = 100
+"""Tokens that a response cannot have without a text: more than stop strings, end tokens and line feeds."""
+
 _CUTTING = ("truncateMiddle", "rollingWindow")
 
 
@@ -51,12 +55,21 @@ class ContextCheck(Middleware):
     def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Flow[tuple[Events, PredictionEnd | None]]:
         """Return the end, with `droppedTokens` in its statistics if the server has cut the prompt.
 
-        There is a warning as well, unless the user chose a policy that cuts.
+        There is a warning as well, unless the user chose a policy that cuts; and one if a whole response is missing.
 
         Raises:
             LMStudioContextOverflowError: If the response is empty and the prompt does not fit.
         """
-        dropped = 0 if end.is_interrupted else (yield from self._count_dropped(end, ask))
+        if end.is_interrupted:
+            return batch, end
+        dropped = yield from self._count_dropped(end, ask)
+        written = end.stats.get("predictedTokensCount") or 0
+        if written >= _FEWEST_LOST_TOKENS and _is_empty(ask):
+            warn_user(
+                f"the server has counted {written} tokens of a response and sent none of its text: they may be lost "
+                "thoughts or a lost tool call; update LM Studio and its runtimes, or use another file of the model",
+                LMStudioTruncationWarning,
+            )
         return batch, replace(end, stats={**end.stats, "droppedTokens": dropped}) if dropped else end
 
     def _count_dropped(self, end: PredictionEnd, ask: Ask) -> Flow[int]:
@@ -64,8 +77,7 @@ class ContextCheck(Middleware):
         limit, read = end.model_info.get("contextLength"), end.stats.get("promptTokensCount") or 0
         settings = collapse(ask.parameter["predictionConfigStack"])
         policy, tools = settings.get("llm.prediction.contextOverflowPolicy"), tools_among(settings)
-        is_empty = not (ask.raw.tool_calls or any(fragment.content for fragment in ask.raw.fragments))
-        may_drop = policy != "stopAtLimit"
+        is_empty, may_drop = _is_empty(ask), policy != "stopAtLimit"
         if not is_count(limit) or not _may_be_cut(
             ask.parameter, tools, limit, read, may_drop=may_drop, is_empty=is_empty
         ):
@@ -90,6 +102,10 @@ class ContextCheck(Middleware):
                 LMStudioTruncationWarning,
             )
         return used - read
+
+
+def _is_empty(ask: Ask) -> bool:
+    return not (ask.raw.tool_calls or any(fragment.content for fragment in ask.raw.fragments))
 
 
 def _may_be_cut(
