@@ -63,6 +63,20 @@ class Tags(NamedTuple):
         return cls(str(start or "").strip(), str(end or "").strip())
 
 
+USUAL_TAGS = (
+    Tags("<think>", "</think>"),
+    Tags("[THINK]", "[/THINK]"),
+    Tags("<|channel>thought", "<channel|>"),
+    Tags("<seed:think>", "</seed:think>"),
+    Tags("<|START_THINKING|>", "<|END_THINKING|>"),
+    Tags("<|think:start|>", "<|think:end|>"),
+    Tags("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+    Tags("<thinking>", "</thinking>"),
+    Tags("<mm:think>", "</mm:think>"),
+)
+"""Those that models write; the corpus of outputs has each of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Thought:
     """What a model wrote between its tags.

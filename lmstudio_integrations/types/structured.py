@@ -21,6 +21,9 @@ from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudio
 from lmstudio_integrations.types._explained import reason_of
 from lmstudio_integrations.types._json_schemas import check_references, class_schema, problem_of, validator_of
 from lmstudio_integrations.types.config import CUSTOM_FIELDS, LlmPredictionConfig
+from lmstudio_integrations.types.reasoning import USUAL_TAGS
+
+_JSON_BEGINS = ("{", "[", '"')
 
 T = TypeVar("T")
 ErrorT = TypeVar("ErrorT", bound=LMStudioStructuredOutputError)
@@ -387,12 +390,27 @@ def without_markers(text: str) -> str:
 
 
 def json_bounds(text: str) -> tuple[int, int]:
-    """Return where the JSON of a response begins and ends: in a code block, if there is one before any JSON.
+    """Return where the JSON of a response begins and ends: behind thoughts, and in a code block before any JSON.
 
     Models write such blocks where no grammar keeps them from it. A block that is not closed ends with the text.
     """
-    block = None if text.lstrip().startswith(("{", "[", '"')) else _BLOCK.search(text)
-    return (0, len(text)) if block is None else block.span("json")
+    begin = _end_of_thoughts(text)
+    block = None if text[begin:].lstrip().startswith(_JSON_BEGINS) else _BLOCK.search(text, begin)
+    return (begin, len(text)) if block is None else block.span("json")
+
+
+def _end_of_thoughts(text: str) -> int:
+    """Return where thoughts in a response end that the server has left in the text; 0 if there are none.
+
+    A prompt that opens the thought leaves only its end.
+    """
+    first = text.lstrip()
+    ends = [
+        at + len(tags.end)
+        for tags in USUAL_TAGS
+        if (at := text.find(tags.end)) >= 0 and (first.startswith(tags.start) or not first.startswith(_JSON_BEGINS))
+    ]
+    return min(ends, default=0)
 
 
 def _cleaned(text: str) -> str:
