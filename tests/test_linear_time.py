@@ -17,7 +17,7 @@ from lmstudio_integrations._adapters.conversation import decoded_text, stored_ar
 from lmstudio_integrations._adapters.tool_settings import wire_name, with_warning
 from lmstudio_integrations._support import secrets, text
 from lmstudio_integrations.client.files.uploads import decode_base64, decode_data_url, missing_prefix
-from lmstudio_integrations.client.predictions.call_repair import MeantTools, calls_in, split_calls
+from lmstudio_integrations.client.predictions.call_repair import MeantTools, calls_in, name_in, split_calls
 from lmstudio_integrations.client.predictions.tool_parser.formats import OfferedTools, values_of
 from lmstudio_integrations.client.predictions.tool_parser.parser import StreamingToolParser
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix
@@ -86,7 +86,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "calls in a stream that are mended": lambda written: watch(written, MeantTools(TOOLS), repairs=True),
     "calls that cannot be read": lambda written: calls_in(written, MeantTools(TOOLS), "look"),
     "several calls": lambda written: list(split_calls(written, MeantTools(TOOLS))),
-    "the name of a tool in a text": OfferedTools(TOOLS).name_in,
+    "the name of a tool in a text": lambda written: name_in(written, MeantTools(TOOLS)),
 }
 
 UNITS = (
@@ -122,6 +122,8 @@ UNITS = (
 
 OF_CALLS = (
     *("<think>", "</think>", "<tool_call>", "</tool_call>", "<function=look>", "<parameter=city>", "<arg_key>"),
+    *("<|open|>", "<|sep|>", "<|open|>call tool=", "]<]minimax[>[", "<|tool_arg:start|>", "call:look{city:", ",city:"),
+    *("<|im_end|>", "<|im_start|>assistant", "[THINK]", "[/THINK]", "<item>", "</arg_value>", "<a:invoke name=", "</a"),
     *("[TOOL_CALLS]", "<|channel|>", "to=functions.", "<｜tool▁call▁begin｜>", "<![CDATA[", "<param", 'name="'),
 )
 

@@ -50,7 +50,7 @@ def markup(*texts: str) -> dict[str, Any]:
 
 
 IN_TEXT = json.dumps({"name": "look_up", "arguments": BERGEN})
-UNKNOWN = "zzz(city=Oslo)"
+UNREADABLE = "look_up(city=Oslo)"
 CUT = '{"name": "look_up", "arguments": {"city": "Os'
 
 
@@ -76,7 +76,7 @@ ASKED: dict[str, tuple[list[dict[str, Any]], list[tuple[str, dict[str, Any]]]]] 
         [("look_up", {"city": "Oslo", "days": 3, "note": LONG})],
     ),
     "one of three in the text": (
-        [markup(IN_TEXT, UNKNOWN, IN_TEXT)],
+        [markup(IN_TEXT, UNREADABLE, IN_TEXT)],
         [("look_up", BERGEN), RIGHT, ("look_up", BERGEN)],
     ),
     "the last one in a list": ([{"text": f"[TOOL_CALLS][{IN_TEXT}, {CUT}"}], [("look_up", BERGEN), RIGHT]),
@@ -104,7 +104,6 @@ RULES = (
         for prompt, steps in {name: steps for name, (steps, _) in {**AT_ONCE, **ASKED}.items()}.items()
     ),
     *(rule(f"^{prompt}$", {"text": TEXT}, *steps) for prompt, steps in FITTING.items()),
-    rule("^without a marker$", {"text": '{"name": "look_up", "arguments": {"days": 3}}'}),
 )
 
 
@@ -148,19 +147,31 @@ def test_a_call_with_one_reading_is_mended_without_a_request(
     assert ["mended 1 tool call" in message for message in caplog.messages].count(True) == 1
 
 
-UNMARKED = {
-    "another name": ('{"name": "look_up", "arguments": {"town": "Oslo", "days": 3}}', 1),
-    "a missing one": ('{"name": "look_up", "arguments": {"days": 3}}', 2),
-}
-
-
-@pytest.mark.parametrize(("name", "written"), covering(WAYS, UNMARKED))
-def test_a_response_that_is_nothing_but_a_call_needs_no_marker(name: str, written: str) -> None:
-    text, requests = UNMARKED[written]
+@pytest.mark.parametrize("name", WAYS)
+def test_a_response_that_is_nothing_but_a_call_needs_no_marker(name: str) -> None:
+    text = '{"name": "look_up", "arguments": {"town": "Oslo", "days": 3}}'
     with servers(rule("^plain$", {"text": text})) as server:
         seen = WAYS[name](server.address, "plain")
         assert (seen["calls"][0][0], dict(sorted(seen["calls"][0][1].items())), seen["text"]) == (*RIGHT, "")
-        assert len(server.predictions) == requests
+        assert len(server.predictions) == 1
+
+
+NOT_BEGUN = {
+    "no marker": '{"name": "look_up", "arguments": {"days": 3}}',
+    "a schema in a code block": '```json\n{"name": "look_up", "arguments": {"type": "object", "city": 1}}\n```',
+    "a sentence": "<tool_call> opens a call of a tool such as look_up, and it ends with </tool_call>",
+    "half a marker": "<tool_call",
+    "a name that may be cut": "<tool_call>look_up",
+    "no tool": "<tool_call>zzz(city=Oslo)</tool_call>",
+}
+
+
+@pytest.mark.parametrize(("name", "written"), covering(WAYS, NOT_BEGUN))
+def test_a_call_that_the_model_has_not_begun_is_never_asked_for(name: str, written: str) -> None:
+    with servers(rule("^plain$", {"text": NOT_BEGUN[written]})) as server:
+        seen = WAYS[name](server.address, "plain")
+        assert (seen["calls"], seen["text"]) == ([], NOT_BEGUN[written])
+        assert len(server.predictions) == 1
 
 
 @pytest.mark.parametrize(("name", "prompt"), covering(WAYS, ASKED))
@@ -217,7 +228,7 @@ def either(way: Way, host: str, prompt: str) -> Seen:
 
 
 SECONDS = {"ignoring": IGNORING, "misfitting": MISFITTING, "another tool": OTHER_TOOL, "failing": FAILING}
-UNMENDED = ("a missing one", "half a string", "half a string in the text", "without a marker")
+UNMENDED = ("a missing one", "half a string", "half a string in the text")
 
 
 @pytest.mark.parametrize(("name", "second"), covering(["astream", "chat", "native stream"], SECONDS))

@@ -7,6 +7,7 @@ the name of a tool only resembles one. `call_arguments.py` mends what needs no q
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,13 @@ from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.client.predictions.call_arguments import resembling_tools
 from lmstudio_integrations.client.predictions.tool_parser.call_parser import MOST_CALLS, CallParser, ParsedCall
-from lmstudio_integrations.client.predictions.tool_parser.formats import ENDS, FORMATS, OfferedTool, OfferedTools
+from lmstudio_integrations.client.predictions.tool_parser.formats import (
+    ENDS,
+    FORMATS,
+    OfferedTool,
+    OfferedTools,
+    with_usual_tags,
+)
 from lmstudio_integrations.client.predictions.tool_parser.lenient_json import (
     MAX_DEPTH,
     CutOffError,
@@ -35,27 +42,24 @@ class WrongCall:
     Attributes:
         text: The call as the model wrote it.
         problem: What is wrong with it.
-        tools: The tool that is called; several if it is not known which.
+        tool: The tool that is called.
         arguments: The arguments, if they can be read.
     """
 
     text: str
     problem: str
-    tools: Sequence[OfferedTool]
+    tool: OfferedTool
     arguments: dict[str, Any]
 
-    def schemas(self) -> list[dict[str, Any]]:
-        """Return the tools that the call may be made of, with the arguments that fit fixed."""
-        return [{"name": tool.name, "parameters": self._parameters(tool)} for tool in self.tools]
-
-    def _parameters(self, tool: OfferedTool) -> dict[str, Any]:
-        fixed = self._fixed(tool)
+    def schema(self) -> dict[str, Any]:
+        """Return the tool that the call is made of, with the arguments that fit fixed."""
+        tool, fixed = self.tool, self._fixed()
         long = {name for name, value in fixed.items() if len(json.dumps(value)) > _LONGEST_FIXED}
         # An argument that does not fit is written again, and not left out.
         usable = (name for name in self.arguments if name in fixed or name in tool.parameters)
         required = [*tool.schema.get("required", ()), *usable]
         # What the model did not write, it does not need, unless it wrote it under another name.
-        is_all_known = self._is_all_known(tool, fixed)
+        is_all_known = self._is_all_known(fixed)
         more = {name: None for name in fixed if name not in tool.parameters}
         properties = {
             name: {"const": fixed[name]} if name in fixed else schema
@@ -63,13 +67,15 @@ class WrongCall:
             if name not in long and (name in required or name in self.arguments or not is_all_known)
         }
         required = [name for name in dict.fromkeys(required) if name not in long]
-        return {"additionalProperties": False, **tool.schema, "properties": properties, "required": required}
+        parameters = {"additionalProperties": False, **tool.schema, "properties": properties, "required": required}
+        return {"name": tool.name, "parameters": parameters}
 
-    def _is_all_known(self, tool: OfferedTool, fixed: Mapping[str, Any]) -> bool:
-        return bool(fixed) and self.arguments.keys() <= tool.parameters.keys() | fixed.keys()
+    def _is_all_known(self, fixed: Mapping[str, Any]) -> bool:
+        return bool(fixed) and self.arguments.keys() <= self.tool.parameters.keys() | fixed.keys()
 
-    def _fixed(self, tool: OfferedTool) -> dict[str, Any]:
+    def _fixed(self) -> dict[str, Any]:
         """Return the arguments that fit."""
+        tool = self.tool
         misfits = {each.path[0] for each in tool.misfits(self.arguments) if each.path}
         allows_more = bool(tool.schema.get("additionalProperties") or tool.schema.get("patternProperties"))
         known = self.arguments if allows_more else tool.parameters
@@ -77,13 +83,13 @@ class WrongCall:
 
     def mended_by(self, call: object) -> ParsedCall | None:
         """Return the call that a response makes of this one: what fitted stays; `None` if it does not fit either."""
-        tool = next((each for each in self.tools if is_object(call) and each.name == call.get("name")), None)
-        written = call.get("arguments") if is_object(call) else None
-        if tool is None or not is_object(written):
+        tool = self.tool
+        written = call.get("arguments") if is_object(call) and call.get("name") == tool.name else None
+        if not is_object(written):
             return None
-        fixed = self._fixed(tool)
+        fixed = self._fixed()
         added = written.keys() - self.arguments.keys() - {*tool.schema.get("required", ())}
-        if added and self._is_all_known(tool, fixed):  # a server that ignores the grammar
+        if added and self._is_all_known(fixed):  # a server that ignores the grammar
             return None
         names = [name for name in (*self.arguments, *written) if name in fixed or name in written]
         arguments = {name: fixed.get(name, written.get(name)) for name in names}
@@ -98,7 +104,7 @@ def sentence(wrong: Sequence[WrongCall], *, with_tools: bool) -> str:
         with_tools: Whether it has the definitions of their tools, because the prompt does not have them.
     """
     problems = "\n".join(f"{shortened(each.text)}: {each.problem}" for each in wrong)
-    tools = {tool.name: tool.schema for each in wrong for tool in each.tools} if with_tools else {}
+    tools = {each.tool.name: each.tool.schema for each in wrong} if with_tools else {}
     definitions = "".join(
         f"\nThe tool {name}: {json.dumps(schema, ensure_ascii=False)}" for name, schema in tools.items()
     )
@@ -111,7 +117,7 @@ def sentence(wrong: Sequence[WrongCall], *, with_tools: bool) -> str:
 
 def response_schema(wrong: Sequence[WrongCall]) -> dict[str, Any]:
     """Return the schema of the response: one call, or a list of several."""
-    schema = call_schema([function for each in wrong for function in each.schemas()])
+    schema = call_schema([each.schema() for each in wrong])
     if len(wrong) == 1:
         return schema
     definitions = {"$defs": schema.pop("$defs")} if "$defs" in schema else {}
@@ -157,6 +163,11 @@ class MeantTools(OfferedTools):
         return super().find(names[0]) if len(names) == 1 else tool
 
 
+def _parser(text: str, tools: MeantTools) -> CallParser:
+    cursor = TextCursor(with_usual_tags(text, is_final=True))
+    return CallParser(cursor, tools, is_marked=True, is_final=True, is_in_block=False)
+
+
 def calls_in(text: str, tools: MeantTools, name: str | None) -> list[ParsedCall]:
     """Return the calls in a text that is nothing else; none if it cannot be read.
 
@@ -167,7 +178,7 @@ def calls_in(text: str, tools: MeantTools, name: str | None) -> list[ParsedCall]
     """
     for candidate in (text, _balance(text)):
         try:
-            return CallParser(TextCursor(candidate), tools, is_marked=True, is_final=True, is_in_block=False).calls()
+            return _parser(candidate, tools).calls()
         except (NoCallError, CutOffError):
             pass
     tool = None if name is None else tools.find(name)
@@ -177,6 +188,15 @@ def calls_in(text: str, tools: MeantTools, name: str | None) -> list[ParsedCall]
         return []
 
 
+def name_in(text: str, tools: MeantTools) -> str | None:
+    """Return the tool of the first call in a text, if it has a complete name where calls have it."""
+    parser = _parser(text, tools)
+    with suppress(NoCallError, CutOffError):
+        parser.calls()
+    begun = parser.read[0].tool if parser.read else parser.named
+    return None if begun is None else begun.name
+
+
 def split_calls(text: str, tools: MeantTools) -> list[ParsedCall | str]:
     """Return the calls in a text of which one cannot be read, and the text of each that cannot, in order.
 
@@ -184,12 +204,12 @@ def split_calls(text: str, tools: MeantTools) -> list[ParsedCall | str]:
     """
     parts = list[ParsedCall | str]()
     for marked in _split_at_markers(text):
-        parser = CallParser(TextCursor(marked), tools, is_marked=True, is_final=True, is_in_block=False)
+        parser = _parser(marked, tools)
         try:
             parts += parser.calls()
         except (NoCallError, CutOffError):
-            rest = marked[parser.read_to :].lstrip(" \n,;")
-            is_call = not parser.read or tools.name_in(rest) is not None
+            rest = parser.rest.lstrip(" \n,;")
+            is_call = not parser.read or name_in(rest, tools) is not None
             parts += [*parser.read, rest] if is_call else parser.read
     are_several = any(isinstance(each, str) and _names_several(each, tools) for each in parts)
     return [] if are_several or len(parts) > MOST_CALLS else parts

@@ -314,7 +314,7 @@ class ToolSearchMiddleware(AgentMiddleware[ToolSearchState, Any, Any]):
             arguments, problem = args, None
         if arguments is None:
             text = json.dumps({"name": name, "arguments": args}, ensure_ascii=False)
-            wrong = WrongCall(text, str(problem), [offered], args)
+            wrong = WrongCall(text, str(problem), offered, args)
             raise _MisfitError(f"{tool.name} did not run: {problem}. Its definition:\n{compact(function)}", wrong)
         return ToolCall(name=tool.name, args=arguments, id=call["id"], type="tool_call")
 

@@ -20,6 +20,7 @@ from lmstudio_integrations.client.predictions.call_repair import (
     WrongCall,
     calls_in,
     calls_of,
+    name_in,
     response_schema,
     sentence,
     split_calls,
@@ -187,7 +188,7 @@ class RepairCalls(Middleware):
             arguments = call.arguments
             fitting = mend(tool, arguments)
             if fitting is None:
-                call.wrong = WrongCall(call.text, problem or "it does not fit", [tool], arguments)
+                call.wrong = WrongCall(call.text, problem or "it does not fit", tool, arguments)
             else:
                 self._replace(call, [ParsedCall(tool, fitting)], end.raw_content or call.text)
 
@@ -204,12 +205,14 @@ class RepairCalls(Middleware):
             parts = read or split_calls(call.text, self._tools)
             if len(parts) > 1:
                 return [each for part in parts for each in self._part(call, part)]
-            # A tool that is not offered is none of those that are.
-            named = [tool for tool in self._tools if name is None or tool is self._tools.meant(name)]
+            named = name or name_in(call.text, self._tools)
+            begun = None if named is None else self._tools.meant(named)
+            if not call.is_marked or begun is None:  # the model has not begun a call of a tool that it has
+                return [call]
             for part in parts:
-                tools, arguments = (named, {}) if isinstance(part, str) else ([self._meant(part)], part.arguments)
-                problem = tools[0].problem(arguments) if arguments else None
-                call.wrong = WrongCall(call.text, problem or _UNREADABLE, tools, arguments) if tools else None
+                tool, arguments = (begun, {}) if isinstance(part, str) else (self._meant(part), part.arguments)
+                problem = tool.problem(arguments) if arguments else None
+                call.wrong = WrongCall(call.text, problem or _UNREADABLE, tool, arguments)
         return [call]
 
     def _meant(self, call: ParsedCall) -> OfferedTool:
@@ -224,7 +227,7 @@ class RepairCalls(Middleware):
             return [call]
         fragments = [event for event in whole.sent[:1] if type(event) is LlmPredictionFragment]
         text = [replace(each, content=part, tokens_count=0, tokens=None) for each in fragments]
-        failed = failed_call_events(self._tools.name_in(part), _UNREADABLE, part)
+        failed = failed_call_events(name_in(part, self._tools), _UNREADABLE, part)
         return self._read(_PendingCall([*text, *failed], whole.is_marked))
 
     def _replace(self, call: _PendingCall, calls: list[ParsedCall], raw_content: str) -> None:

@@ -5,19 +5,25 @@ ends before they do. So a stream is held back no longer than necessary.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.predictions.tool_parser.formats import (
+    ARGUMENT_TAGS,
     BEFORE_ARGUMENTS,
     BETWEEN,
     ENDS,
+    KEY_BEGINS,
+    KEY_ENDS,
+    KEY_OR_VALUE_ENDS,
     OF_DEFINITIONS,
+    VALUE_BEGINS,
     WRAPPERS,
     OfferedTool,
     OfferedTools,
+    Tokens,
 )
 from lmstudio_integrations.client.predictions.tool_parser.lenient_json import (
     MAX_DEPTH,
@@ -44,6 +50,9 @@ class ParsedCall(NamedTuple):
 
 
 _NAME = re.compile(r"[\w.$/-]+")
+_GEMMA_QUOTE = '<|"|>'
+_ESCAPE = re.compile(r"\\[abfnrtuvx\\\"']")
+_PLAIN_VALUE = re.compile(r"[^,{}\[\]\n<>\"']+")
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 _TEXT = re.compile(r"\s*\S")
 _NUMBER_OF_CALL = re.compile(r"[:#]\d+")
@@ -57,21 +66,26 @@ _WORD = re.compile(r"(?:json|code|commentary|analysis)\b|\[CALL_ID\]\s*[\w-]*")
 _LONGEST_WORD = len("commentary") + 1
 
 _END = f"(?:{'|'.join(map(re.escape, ENDS))})"
-_DSML = r"(?:｜+DSML｜+)?"
-_QUOTED = r"""\s*(?:=|\sname\s*=)\s*["']?(?P<name>[^\s"'<>=]+)["']?"""
-_XML_CALL = re.compile(rf"<{_DSML}(?:function|invoke|tool){_QUOTED}(?:\s*>|=(?={{))")
+_PREFIX = r"(?:[|｜]+DSML[|｜]+|\w+:)?"
+_QUOTED = r"""\s*(?:(?:name|tool|key)\s*)?=\s*["']?(?P<name>[^\s"'<>=]+)["']?(?:\s+\w+="\w*")*"""
+_XML_CALL = re.compile(rf"<{_PREFIX}(?:function|invoke|tool|call){_QUOTED}(?:\s*>|=(?={{))")
 _ELEMENT = re.compile(r"<(?P<name>[\w.-]+)\s*/?>")
-_PARAMETER = re.compile(rf"<{_DSML}param(?:eter)?{_QUOTED}(?:\s+\w+=\"\w*\")*(?:\s*>|\n)")
-_PARAMETER_ENDS = re.compile(rf"</{_DSML}param(?:eter)?>(?=\s*(?:<{_DSML}param|</|\Z))")
+_ARGUMENT = r"(?:param(?:eter)?|argument)"
+_PARAMETER = re.compile(rf"<{_PREFIX}{_ARGUMENT}{_QUOTED}(?:\s*>|\n)")
+_PARAMETER_ENDS = re.compile(rf"</{_PREFIX}{_ARGUMENT}>(?=\s*(?:<{_PREFIX}(?:param|argument)|</|\Z))")
 _UNENDED_PARAMETER = re.compile(rf"<param(?:eter)?[= ]|{_END}\s*(?:</|\Z)")
+_ITEM = re.compile(r"<item>(.*?)</item>", re.DOTALL)
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
-_OWN_TAG = re.compile(rf"</?(?:{_DSML}param(?:eter)?|{_DSML}invoke|function|arg_key|arg_value|tool_call)[>= ]")
-_KEY_BEGINS, _KEY_END = "<arg_key>", "</arg_key>"
-_KEY_ENDS, _NOTHING = re.compile(_KEY_END), re.compile(r"(?!)")
-_NEXT_KEY = re.compile(_KEY_BEGINS)
-_VALUE_BEGINS = "<arg_value>"
-_VALUE_ENDS = re.compile(rf"</arg_value>(?=\s*(?:<arg_key>|{_END}|<\||\Z))")
-_UNENDED_VALUE = re.compile(rf"<arg_key>|{_END}\s*\Z")
+_OWN_TAG = re.compile(
+    rf"</?(?:{_PREFIX}{_ARGUMENT}|{_PREFIX}invoke|function|(?:longcat_)?(?:arg_key|arg_value|tool_call)(?::\w+)?)[>= ]"
+)
+_NOTHING = re.compile(r"(?!)")
+_KEY, _KEY_END, _, _VALUE_END = (f"(?:{'|'.join(map(re.escape, tags))})" for tags in zip(*ARGUMENT_TAGS, strict=True))
+_KEY_ENDS, _NEXT_KEY = re.compile(_KEY_END), re.compile(_KEY)
+_VALUE_ENDS = re.compile(rf"{_VALUE_END}(?=\s*(?:{_KEY}|{_KEY_END}|{_VALUE_END}|{_END}|<\||\Z))")
+_UNENDED_VALUE = re.compile(rf"{_KEY}|{_END}\s*\Z")
+_WRONG_KEY = re.compile(r"(?:<tool_call>|(?<=\s))([\w.-]*)")
+_STRAY_END = re.compile(r"</[^<>\s]{0,40}(?:>|\Z)")
 
 MOST_CALLS = 64
 """No response calls more tools."""
@@ -79,11 +93,36 @@ MOST_CALLS = 64
 _LONGEST_TAG = 200
 """Characters; a tag that does not end by then is none."""
 
+_NEAR = 32
+"""Characters before a name in which the tag of a definition is looked for."""
+
 _NAMES = frozenset({"name", "tool", "tool_name", "function_name", "function"})
-_ARGUMENTS = frozenset({"arguments", "parameters", "args", "tool_args", "tool_arguments", "tool_input"})
+_ARGUMENTS = frozenset({"arguments", "parameters", "params", "args", "tool_args", "tool_arguments", "tool_input"})
 _ENVELOPES = frozenset({"function", "function_call", "tool_call", "tool_calls", "function_calls"})
 _BESIDE = frozenset({"id", "type", "index", "call_id", "tool_call_id", "description"})
 _TYPES = ("function", "function_call", "tool_call", "tool_use")
+
+
+class _Loose(NamedTuple):
+    """How arguments are written, of which a value may be damaged.
+
+    Attributes:
+        begins: A pattern of what stands before a name.
+        assigns: A pattern of what stands between it and the value.
+        end: What stands behind the last, with what follows on the call.
+        is_unmarked: Whether such a call needs no marker.
+    """
+
+    begins: str
+    assigns: str
+    end: "re.Pattern[str]"
+    is_unmarked: bool
+
+
+_GEMMA = _Loose(
+    r"""[{,]\s*["']?""", r"""["']?\s*:""", re.compile(r"\}\s*(?=<\||<tool_call\||call:|\Z)"), is_unmarked=True
+)
+_PYTHON = _Loose(r"[(,]\s*", r"\s*=", re.compile(r"\)\s*(?=[],]|<\||\Z)"), is_unmarked=False)
 
 
 class CallParser:
@@ -92,6 +131,7 @@ class CallParser:
     Attributes:
         read: The calls that were read, also if those that follow cannot be.
         read_to: Where the last of them ends.
+        named: The tool of the call that was begun after them, if its name is complete.
 
     Args:
         text: The text, at the first marker or the first call.
@@ -107,6 +147,7 @@ class CallParser:
     ) -> None:
         self.read: list[ParsedCall] = []
         self.read_to: int = text.at
+        self.named: OfferedTool | None = None
         self._text = text
         self._tools = tools
         self._is_marked = is_marked
@@ -130,9 +171,14 @@ class CallParser:
             raise CutOffError
         return self.read
 
+    @property
+    def rest(self) -> str:
+        """What follows on the last call that was read."""
+        return self._text.text[self.read_to :]
+
     def _add(self, call: ParsedCall) -> list[ParsedCall]:
         self.read.append(call)
-        self.read_to = self._text.at
+        self.read_to, self.named = self._text.at, None
         return [call]
 
     def _skip_markup(self, *, brackets: bool) -> bool:
@@ -141,7 +187,8 @@ class CallParser:
         while not text.is_at_end:
             match = _PUNCTUATION.match(text.text, text.at) or BETWEEN.match(text.text, text.at)
             match = match or self._fence(may_begin=self._has_blocks or not brackets)
-            match = match or (_BRACKETS.match(text.text, text.at) if brackets else None)
+            if brackets:
+                match = match or _BRACKETS.match(text.text, text.at) or _STRAY_END.match(text.text, text.at)
             if match is None:
                 return not self._is_final and _PART_OF_FENCE.match(text.text, text.at) is not None
             text.at = match.end()
@@ -226,7 +273,9 @@ class CallParser:
         if key in _ARGUMENTS:
             return "arguments", read_value(text)
         if key not in _BESIDE:
-            raise NoCallError
+            if not self._is_marked:
+                raise NoCallError
+            return "calls", self._add(ParsedCall(self._tool(key), read_object(text)))  # Apertus
         value = read_value(text)
         if key == "type" and value not in _TYPES:
             raise NoCallError
@@ -248,6 +297,7 @@ class CallParser:
         tool = self._tools.find(name) if isinstance(name, str) else None
         if tool is None:
             raise NoCallError
+        self.named = tool
         return tool
 
     # XML --------------------------------------------------------------------------------------------------------------
@@ -269,7 +319,7 @@ class CallParser:
             while self._read_parameter(tool, arguments):
                 text.skip_space()
             self._expect_end()
-        end = re.compile(rf"\s*</{_DSML}(?:function|invoke|tool|{re.escape(head.group('name'))})>").match(
+        end = re.compile(rf"\s*</{_PREFIX}(?:function|invoke|tool|call|{re.escape(head.group('name'))})>").match(
             text.text, text.at
         )
         text.at = text.at if end is None else end.end()
@@ -280,7 +330,7 @@ class CallParser:
         tag = self._tag(_PARAMETER)
         if tag is not None:
             stop = _parameter_of(tuple(tool.parameters))
-            value = self._until(_PARAMETER_ENDS, _UNENDED_PARAMETER, stop, begun=tag.group().endswith("\n"))
+            value: Any = self._until(_PARAMETER_ENDS, _UNENDED_PARAMETER, stop, begun=tag.group().endswith("\n"))
         else:
             tag = _ELEMENT.match(self._text.text, self._text.at)
             if tag is None or tag.group("name") not in tool.parameters:
@@ -289,6 +339,7 @@ class CallParser:
             value = self._until(re.compile(f"</{re.escape(tag.group('name'))}>"), _NOTHING)
             if f"<{tag.group('name')}" in value:
                 raise NoCallError
+            value = _items(value)
         if tag.group("name") in arguments:  # which of the two is meant?
             raise NoCallError
         arguments[tag.group("name")] = value
@@ -335,6 +386,8 @@ class CallParser:
                 raise CutOffError
             text.at = match.start()
         value = text.text[begin : match.start()]
+        if match.re is not end:  # in a line of its own, what follows is behind a line break
+            value = value.removesuffix("\n").removesuffix("\r")
         quoted = _CDATA.fullmatch(value.strip())
         if quoted is not None:
             return quoted.group(1)
@@ -352,37 +405,61 @@ class CallParser:
 
     # Names ------------------------------------------------------------------------------------------------------------
 
-    def _read_named(self, *, in_list: bool = False, is_wrapped: bool = False) -> ParsedCall:
-        """Read the name of a tool with its arguments: as JSON, as a call in Python, or in GLM's tags."""
-        text, begin = self._text, self._text.at
-        name = text.match(_NAME).group()
+    def _read_named(self, *, in_list: bool = False, wrapper: str | None = None) -> ParsedCall:
+        """Read the name of a tool with its arguments: as JSON, as a call in Python, or in tags."""
+        text = self._text
+        if wrapper is not None or self._is_marked:
+            self._skip_namespaces()
+        begin, name = text.at, text.match(_NAME).group()
         if not (self._tools.begins(name) or self._tools.may_begin(name)):
             raise NoCallError
         self._word(_NAME)
         is_called = text.text.startswith("(", text.at)
         if in_list and text.text.startswith("]", text.at):  # [NAME] {…}
             in_list, text.at = False, text.at + 1
-        if name in WRAPPERS and not is_wrapped and self._tools.find(name) is None:
+        if name in WRAPPERS and wrapper is None and self._tools.find(name) is None:
             return self._read_wrapped(name)
         if is_called:
             if not (self._is_marked or in_list or name.endswith(".call")):
                 raise NoCallError
-            return ParsedCall(self._tool(name.removesuffix(".call")), self._keyword_arguments())
+            tool = self._tool(name.removesuffix(".call"))
+            return ParsedCall(tool, self._loosely(tool, self._keyword_arguments, _PYTHON))
         end = text.at
-        if text.skip(_KEY_END):  # without `<arg_key>` before it
+        if self._skip(KEY_ENDS):  # without `<arg_key>` before it
             tool, text.at = self._tool_before_key(name, end)
             return ParsedCall(tool, self._tagged_arguments())
         tool = self._tool(name if self._tools.find(name) else name.removesuffix("json"))
         text.skip(f":{name}")  # Gemma may repeat it
         self._skip_to_arguments()
+        arguments = self._arguments_of(tool, wrapper)
+        if arguments is None:
+            self.named = None  # no arguments have begun: prose may begin like that
+            self._expect_end()
+            if not self._is_marked or text.text[max(0, begin - _NEAR) : begin].rstrip().endswith(OF_DEFINITIONS):
+                raise NoCallError
+        return ParsedCall(tool, arguments or {})
+
+    def _skip_namespaces(self) -> None:
+        """Skip what Gemma writes before the name of a tool."""
+        text = self._text
+        while (name := text.match(_NAME)).group() not in WRAPPERS and self._tools.find(name.group()) is None:
+            if name.end() == len(text.text) and not self._is_final:
+                raise CutOffError
+            if not text.text.startswith(":", name.end()):
+                return
+            text.at = name.end() + 1
+
+    def _arguments_of(self, tool: OfferedTool, wrapper: str | None) -> dict[str, Any] | None:
+        """Return the arguments behind the name of a tool, as far as there are any."""
+        text = self._text
         if text.text.startswith("{", text.at):
-            return ParsedCall(tool, read_object(text))
-        if text.skip(_KEY_BEGINS):
-            return ParsedCall(tool, self._tagged_arguments())
-        self._expect_end()
-        if not self._is_marked or text.text[:begin].rstrip().endswith(OF_DEFINITIONS):
-            raise NoCallError
-        return ParsedCall(tool, {})
+            is_of_gemma = wrapper == "call"
+            return self._loosely(tool, lambda: read_object(text), _GEMMA) if is_of_gemma else read_object(text)
+        if self._skip(KEY_BEGINS) or self._skips_wrong_key(tool):
+            return self._tagged_arguments()
+        head = _XML_CALL.match(text.text, text.at)
+        is_twice = head is not None and self._tools.find(head.group("name")) is tool  # in the output of Step
+        return self._xml().arguments if is_twice else None
 
     def _tool_before_key(self, text: str, end: int) -> tuple[OfferedTool, int]:
         """Return the tool in the name of a tool and that of an argument, and where the argument's name begins."""
@@ -397,10 +474,10 @@ class CallParser:
         text = self._text
         if not text.skip("("):
             self._skip_to_arguments()
-            return self._read_named(is_wrapped=True)
+            return self._xml() if text.text.startswith("<", text.at) else self._read_named(wrapper=wrapper)
         if wrapper != "print":
             raise NoCallError
-        call = self._read_named(is_wrapped=True)
+        call = self._read_named(wrapper=wrapper)
         text.skip_space()
         text.expect(")")
         return call
@@ -449,17 +526,73 @@ class CallParser:
             arguments[name] = read_value(text)
         return arguments
 
+    def _loosely(self, tool: OfferedTool, read: Callable[[], dict[str, Any]], form: "_Loose") -> dict[str, Any]:
+        """Read arguments; if they cannot be read, then between the names of those that the tool has.
+
+        Strings may have lost what is around them, or have the same quotes in them.
+        """
+        text, begin = self._text, self._text.at
+        try:
+            return read()
+        except CutOffError:
+            if not self._is_final:
+                raise
+        except NoCallError:
+            pass
+        member = _member_of(tuple(tool.parameters), form.begins, form.assigns)
+        if not (form.is_unmarked or self._is_marked) or not member.match(text.text, begin):
+            raise NoCallError
+        end = form.end.search(text.text, begin) if self._is_final else None
+        if end is None:
+            raise CutOffError
+        text.at = end.end()
+        _, *members = member.split(text.text[begin : end.start()])
+        names, values = members[::2], [_unquoted(value) for value in members[1::2]]
+        if len(set(names)) < len(names):
+            raise NoCallError
+        return dict(zip(names, values, strict=True))
+
+    def _skip(self, tokens: Tokens) -> bool:
+        """Skip white space, and a token if there is one."""
+        text = self._text
+        text.skip_space()
+        match = tokens.match(text.text, text.at)
+        if match is not None:
+            if not tokens.is_whole(match):
+                raise CutOffError
+            text.at = match.end()
+        return match is not None
+
+    def _skip_all(self, tokens: Tokens) -> None:
+        while self._skip(tokens):
+            pass
+
+    def _skips_wrong_key(self, tool: OfferedTool) -> bool:
+        """Skip the marker of a call, or nothing, if a model has written that in place of the tag of an argument."""
+        text, end = self._text, ARGUMENT_TAGS[0].key_end
+        match = _WRONG_KEY.match(text.text, text.at)
+        if match is None:
+            return False
+        name, rest = match.group(1), text.text[match.end() : match.end() + len(end)]
+        is_part = any(each.startswith(name) for each in tool.parameters) and end.startswith(rest)
+        if is_part and rest != end and not self._is_final:
+            raise CutOffError
+        if rest != end or name not in tool.parameters:
+            return False
+        text.at = match.start(1)
+        return True
+
     def _tagged_arguments(self) -> dict[str, Any]:
-        text, arguments = self._text, dict[str, Any]()
+        arguments: dict[str, Any] = {}
         while True:
             name = self._until(_KEY_ENDS, _NOTHING).strip()
-            text.skip_space()
-            text.skip(_VALUE_BEGINS)
+            self._skip_all(KEY_OR_VALUE_ENDS)
+            self._skip(VALUE_BEGINS)
             if name in arguments:
                 raise NoCallError
             arguments[name] = self._until(_VALUE_ENDS, _UNENDED_VALUE, stop=_NEXT_KEY)
-            text.skip_space()
-            if not text.skip(_KEY_BEGINS):
+            self._skip_all(KEY_OR_VALUE_ENDS)
+            if not self._skip(KEY_BEGINS):
                 self._expect_end()
                 return arguments
 
@@ -468,6 +601,34 @@ class CallParser:
 def _parameter_of(names: tuple[str, ...]) -> "re.Pattern[str]":
     """Return the pattern of the tag of a parameter that a tool has."""
     return re.compile(rf"\n<param(?:eter)?=(?:{'|'.join(map(re.escape, names))})>")
+
+
+@lru_cache(maxsize=64)
+def _member_of(names: tuple[str, ...], begins: str, assigns: str) -> "re.Pattern[str]":
+    """Return the pattern of what stands before the value of a parameter that a tool has."""
+    return re.compile(f"{begins}({'|'.join(map(re.escape, names)) or '(?!)'}){assigns}")
+
+
+def _items(value: str) -> list[str] | str:
+    """Return the items of a list, as MiniMax M3 writes one; the value itself if it is something else."""
+    items: list[str] = _ITEM.findall(value)
+    return items if items and not _ITEM.sub("", value).strip() else value
+
+
+def _unquoted(value: str) -> str:
+    """Return a value without what is around it, on either side or on both.
+
+    Raises:
+        NoCallError: If where it ends is a guess, or whether it has escapes.
+    """
+    text = value.strip().removeprefix(_GEMMA_QUOTE).removesuffix(_GEMMA_QUOTE)
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        if _ESCAPE.search(text):
+            raise NoCallError
+        return text[1:-1]
+    if text == value.strip() and not _PLAIN_VALUE.fullmatch(text):
+        raise NoCallError
+    return text
 
 
 def _is_definition(tool: OfferedTool, arguments: Mapping[str, Any], *, described: bool) -> bool:

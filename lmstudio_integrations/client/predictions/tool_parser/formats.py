@@ -19,12 +19,16 @@ from lmstudio_integrations.client.predictions.tool_parser.lenient_json import (
     read_value,
 )
 from lmstudio_integrations.types._json_schemas import ArgumentSchema, Misfit
+from lmstudio_integrations.types.reasoning import USUAL_TAGS
 
 _NAMESPACES = ("functions.", "function.", "tools.", "tool.", "default_api.")
 """What models put before the name of a tool."""
 
 WRAPPERS = frozenset({"call", "function", "print", "tool"})
 """What may stand before the name of a tool, and be taken for one."""
+
+BARE = "call:"
+"""What Gemma writes before the name of a tool, and what is left where a server drops its markers."""
 
 _UNSAFE = re.compile(r"[^\w-]")
 
@@ -132,19 +136,14 @@ class OfferedTools:
                 name = name.removeprefix(prefix)
         return self._tools.get(name) or self._tools.get(_UNSAFE.sub("_", name))
 
-    def name_in(self, text: str) -> str | None:
-        """Return the first tool of which a text contains the name as a word, perhaps in a namespace."""
-        words = re.findall(r"[\w-]+(?:\.[\w-]+)*", text)
-        found = (OfferedTools.find(self, word) for word in words)  # a word that only resembles a name may be any
-        return next((tool.name for tool in found if tool is not None), None)
-
     def begins(self, text: str) -> bool:
         """Whether a text begins with the name of a tool."""
-        return text.startswith((*self._tools, *_NAMESPACES))
+        return text.startswith((*self._tools, *_NAMESPACES, BARE))
 
     def may_begin(self, text: str) -> bool:
         """Whether a text is the beginning of a name, or of what stands before one."""
-        return any(word.startswith((text, _UNSAFE.sub("_", text))) for word in (*self._tools, *_NAMESPACES, *WRAPPERS))
+        words = (*self._tools, *_NAMESPACES, *WRAPPERS, BARE)
+        return any(word.startswith((text, _UNSAFE.sub("_", text))) for word in words)
 
 
 def values_of(text: str) -> Sequence[Any]:
@@ -174,15 +173,20 @@ class Format(NamedTuple):
     bodies: tuple[str, ...] = ()
 
 
+MINIMAX_SEPARATOR = "]<]minimax[>["
+"""What MiniMax M3 writes before each tag."""
+
 _ROLES = ("<|start|>assistant ", "<|start|>assistant", "assistant", "")
 _CHANNELS = ("<|channel|>commentary ", "<|channel|>analysis ", "<|channel|>", "commentary ", "analysis ")
 
 _DEEPSEEK = [
     f"{bar}tool{gap}{part}{gap}%s{bar}"
-    for bar, gap in (("｜", "▁"), ("|", "▁"), ("|", "_"))
+    for bar, gap in (("｜", "▁"), ("｜", "_"), ("|", "▁"), ("|", "_"))
     for part in ("calls", "call", "calls_section", "call_section")
 ]
-_BARS = ("｜DSML｜", "｜｜DSML｜｜")
+_BARS = ("｜DSML｜", "｜｜DSML｜｜", "|DSML|", "||DSML||")
+_OF_DEEPSEEK = ("function_calls", "tool_calls", "toolcalls")
+_OPENSOURCE = tuple(f"{each}:opensource>" for each in ("tool_calls", "tool_call"))
 
 FORMATS = (
     Format(
@@ -191,7 +195,12 @@ FORMATS = (
         ("</tool_call>", "</tool_calls>", "</tool>", "</tools>", "</function_call>", "</functioncall>"),
         ("<tool_call id=",),
     ),
-    Format("Qwen's XML", (), ("</function>", "</function_invocation>"), ("<function=", "<function name=")),
+    Format(
+        "Qwen's XML",
+        (),
+        ("</function>", "</function_invocation>"),
+        ("<function=", "<function name=", "<functionname="),
+    ),
     Format("Llama", ("<|python_tag|>", "<|python_start|>"), ("<|python_end|>", "<|eom_id|>", "<|eot_id|>")),
     Format("Mistral", ("[TOOL_CALLS]",), ("[/TOOL_CALLS]",)),
     Format(
@@ -213,8 +222,8 @@ FORMATS = (
     ),
     Format(
         "DeepSeek's XML",
-        tuple(f"<{bars}{name}>" for bars in _BARS for name in ("function_calls", "tool_calls")),
-        tuple(f"</{bars}{name}>" for bars in _BARS for name in ("function_calls", "tool_calls", "invoke")),
+        tuple(f"<{bars}{name}>" for bars in _BARS for name in _OF_DEEPSEEK),
+        tuple(f"</{bars}{name}>" for bars in _BARS for name in (*_OF_DEEPSEEK, "invoke")),
         tuple(f"<{bars}invoke name=" for bars in _BARS),
     ),
     Format(
@@ -235,15 +244,69 @@ FORMATS = (
         ("<start_function_call>", "<|tool_call>", "<tool_code>"),
         ("<end_function_call>", "</end_function_call>", "<tool_call|>", "</tool_code>"),
     ),
-    Format("MiniMax", ("<minimax:tool_call>",), ("</minimax:tool_call>",)),
-    Format("Anthropic's XML", ("<function_calls>",), ("</function_calls>", "</invoke>"), ("<invoke name=",)),
+    Format(
+        "MiniMax",
+        ("<minimax:tool_call>", f"{MINIMAX_SEPARATOR}<tool_call>"),
+        ("</minimax:tool_call>",),
+        (f"{MINIMAX_SEPARATOR}<invoke name=",),
+    ),
+    Format(
+        "Anthropic's XML",
+        ("<function_calls>", "<atem:function_calls>"),
+        ("</function_calls>", "</atem:function_calls>", "</invoke>", "</atem:invoke>", "</steptml:invoke>"),
+        ("<invoke name=", "<atem:invoke name=", "<steptml:invoke name="),
+    ),
     Format("Nemotron", ("<TOOLCALL>",), ("</TOOLCALL>", "<SPECIAL_12>")),
-    Format("Hunyuan", ("<answer><tool_calls>", "<answer>\n<tool_calls>"), ("</answer>",)),
+    Format(
+        "Hunyuan",
+        ("<answer><tool_calls>", "<answer>\n<tool_calls>", *(f"<{each}" for each in _OPENSOURCE)),
+        ("</answer>", *(f"</{each}" for each in _OPENSOURCE)),
+    ),
     Format("Command", ("<|START_ACTION|>",), ("<|END_ACTION|>",)),
     Format("smolagents", ("Calling tools:", "Action:")),
+    Format("Seed", ("<seed:tool_call>",), ("</seed:tool_call>",)),
+    Format("LongCat", ("<longcat_tool_call>",), ("</longcat_tool_call>",)),
+    Format("Solar", ("<|tool_call:start|>",), ("<|tool_call:end|>",)),
+    Format("Kimi K3", ("<|open|>tools<|sep|>",), ("<|close|>tools<|sep|>",)),
+    Format("Apertus", ("<|tools_prefix|>",), ("<|tools_suffix|>",)),
+    Format("InternLM", ("<|action_start|>", "<|plugin|>"), ("<|action_end|>",)),
+    Format("GigaChat", ("<|function_call|>", "function call<|role_sep|>", "function call"), (), ("function call{",)),
+    Format("Laguna", ("<user>\n",), ("</user>",)),
 )
 
-_ENDS_OF_TURN = ("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "</s>", "<end_of_turn>", "<｜end▁of▁sentence｜>")
+
+class ArgumentTags(NamedTuple):
+    """The tags around the name and the value of an argument.
+
+    Attributes:
+        key: What stands before the name.
+        key_end: What stands after it.
+        value: What stands before the value; the same if there is no other tag.
+        value_end: What stands after it.
+    """
+
+    key: str
+    key_end: str
+    value: str
+    value_end: str
+
+
+ARGUMENT_TAGS = (
+    *(
+        ArgumentTags(f"<{key}>", f"</{key}>", f"<{value}>", f"</{value}>")
+        for key, value in (
+            ("arg_key", "arg_value"),  # GLM
+            ("arg_key:opensource", "arg_value:opensource"),  # Hunyuan
+            ("longcat_arg_key", "longcat_arg_value"),
+        )
+    ),
+    ArgumentTags("<|tool_arg:start|>", "<|tool_arg:value|>", "<|tool_arg:value|>", "<|tool_arg:end|>"),  # Solar
+)
+
+_ENDS_OF_TURN = (
+    *("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "</s>", "<end_of_turn>", "<turn|>", "<|eom|>"),
+    *("<｜end▁of▁sentence｜>", "<|end▁of▁sentence|>", "<|role_end|>"),
+)
 
 _AFTER_RESPONSE = (
     *_ENDS_OF_TURN,
@@ -254,17 +317,21 @@ _AFTER_RESPONSE = (
 
 _BEFORE_ARGUMENTS = (
     *("[ARGS]", "<|message|>", "<|channel|>", "<|constrain|>", "<｜tool▁sep｜>", "<|tool▁sep|>", "<|tool_sep|>"),
-    "<|tool_call_argument_begin|>",
+    *("<|tool_call_argument_begin|>", "<｜tool_sep｜>", "<tool_sep>", "<tool_sep:opensource>"),
 )
 """Markers between the name of a tool and the arguments."""
 
-NEXT_TURNS = frozenset({*_ENDS_OF_TURN, "<|eot_id|>", "<|im_start|>user", "<|start_header_id|>user"})
+ENDS_OF_TURN = frozenset({*_ENDS_OF_TURN, "<|eot_id|>"})
+"""After these, the model writes somebody else's turn, unless it has begun its own again."""
+
+NEXT_TURNS = ENDS_OF_TURN | {"<|im_start|>user", "<|start_header_id|>user"}
 """After these, the model writes somebody else's turn."""
 
 OF_DEFINITIONS = ("<tool>", "<tools>")
 """Tags with which models also list the tools that they have."""
 
-BEGINNING_OF_REASONING, END_OF_REASONING = "<think>", "</think>"
+REASONING = {tags.end: tags.start for tags in USUAL_TAGS}
+"""What ends thoughts in the text of a response, with what begins them there."""
 
 
 class Tokens:
@@ -314,9 +381,9 @@ def _beginnings(token: str) -> str:
     return re.escape(token[0]) + pattern
 
 
-_BEGINS = {each for known in FORMATS for each in (*known.begins, *known.bodies)} - {"functools"}
+_BEGINS = {each for known in FORMATS for each in (*known.begins, *known.bodies)} - {"functools", "function call"}
 
-MARKERS = Tokens([*_BEGINS, END_OF_REASONING, *NEXT_TURNS])
+MARKERS = Tokens([*_BEGINS, *REASONING, *NEXT_TURNS])
 """What the first call in a text may begin with."""
 
 BETWEEN = Tokens([*(each for known in FORMATS for each in (*known.begins, *known.ends)), *_AFTER_RESPONSE])
@@ -324,8 +391,32 @@ BETWEEN = Tokens([*(each for known in FORMATS for each in (*known.begins, *known
 
 BEFORE_ARGUMENTS = Tokens(_BEFORE_ARGUMENTS)
 
+KEY_BEGINS, KEY_ENDS, VALUE_BEGINS = (Tokens(each[at] for each in ARGUMENT_TAGS) for at in (0, 1, 2))
+KEY_OR_VALUE_ENDS = Tokens(end for each in ARGUMENT_TAGS for end in (each.key_end, each.value_end))
+
 ENDS = tuple(dict.fromkeys(end for known in FORMATS for end in known.ends))
 """What a call may end with."""
+
+
+_KIMI_TAG = re.compile(r"<\|(open|close)\|>([^<>]*)<\|sep\|>")
+_UNENDED_KIMI_TAG = re.compile(r"<\|(?:open|close)\|>[^<>]*(?:<(?:\|(?:s(?:e(?:p\|?)?)?)?)?)?\Z")
+
+
+def with_usual_tags(text: str, *, is_final: bool) -> str:
+    """Return a text with the tags of MiniMax M3 and Kimi K3 as others write them, without one that has not ended.
+
+    Args:
+        text: The text.
+        is_final: Whether it is complete, so that nothing at its end can become a tag.
+    """
+    if text.startswith("<|open|>"):
+        text = _KIMI_TAG.sub(lambda tag: f"<{'/' if tag[1] == 'close' else ''}{tag[2]}>", text)
+        text = _UNENDED_KIMI_TAG.sub("", text)
+    if text.startswith(MINIMAX_SEPARATOR):
+        text = text.replace(MINIMAX_SEPARATOR, "")
+        parts = (MINIMAX_SEPARATOR[:length] for length in range(len(MINIMAX_SEPARATOR) - 1, 0, -1))
+        text = text if is_final else text.removesuffix(next((part for part in parts if text.endswith(part)), ""))
+    return text
 
 
 def format_at(text: str) -> str:

@@ -18,8 +18,9 @@ MAX_DEPTH = 64
 _SPACE = re.compile(r"[\s▁]*")
 """Tokenizers write blanks as `▁`."""
 
-_NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?", re.ASCII)
+_LEADING_ZEROS = re.compile(r"\A(-?)0+(?=\d)")
 _SCALAR = re.compile(r"[-+.\w]+")
 _BLANKS = ("", " ")
 _KEY = re.compile(r"[\w$][\w$.-]*")
@@ -76,7 +77,7 @@ def json_of(value: Any) -> str:
     if is_list(value):
         return f"[{', '.join(map(json_of, value))}]"
     if isinstance(value, WrittenNumber):
-        text = str(value).removeprefix("+")
+        text = _LEADING_ZEROS.sub(r"\1", str(value).removeprefix("+"))
         return text if _JSON_NUMBER.fullmatch(text) else float.__repr__(value)
     return json.dumps(value, ensure_ascii=False)
 
@@ -169,7 +170,7 @@ def read_value(text: TextCursor, depth: int = 0) -> Any:
     if text.is_at_end or depth > MAX_DEPTH:
         raise text.failure()
     if text.text[text.at] == "{":
-        return read_object(text, depth)
+        return _read_list(text, depth, "{}") if _begins_set(text) else read_object(text, depth)
     if text.text[text.at] == "[":
         return _read_list(text, depth)
     string = _read_string(text)
@@ -208,28 +209,43 @@ def read_whole_object(whole: str) -> dict[str, Any]:
 def read_members(text: TextCursor) -> Iterator[str]:
     """Read an object: yield each key, after which the caller reads the value.
 
-    Templates that escape braces make models double them.
+    Templates that escape braces make models double them. MiniMax also writes `{name => value}` and `{--name value}`.
     """
     text.expect("{")
     end = "}}" if text.skip("{") else "}"
     while not text.is_closed(end):
+        is_option = text.skip("--")
         key = _read_string(text)
         if key is None:
             bare = text.match(_KEY)
             key, text.at = bare.group(), bare.end()
         text.skip_space()
-        text.expect(":")
+        if not (is_option or text.skip("=>")):
+            text.expect(":")
         text.skip_space()
         if text.is_at_end:
             raise CutOffError
         yield key
 
 
-def _read_list(text: TextCursor, depth: int) -> list[Any]:
-    text.expect("[")
+def _begins_set(text: TextCursor) -> bool:
+    """Whether a set in Python begins here, which has no keys."""
+    cursor = TextCursor(text.text, text.at + 1)
+    try:
+        cursor.skip_space()
+        if _read_string(cursor) is None:
+            _read_scalar(cursor)
+        cursor.skip_space()
+    except NoCallError:
+        return False
+    return not cursor.is_at_end and cursor.text[cursor.at] in ",}"
+
+
+def _read_list(text: TextCursor, depth: int, brackets: str = "[]") -> list[Any]:
+    text.expect(brackets[0])
     items: list[Any] = []
     end = text.at
-    while not text.is_closed("]"):
+    while not text.is_closed(brackets[1]):
         if items and isinstance(items[-1], str) and text.text[end : text.at] in _BLANKS:  # one string, or two?
             raise NoCallError
         items.append(read_value(text, depth + 1))

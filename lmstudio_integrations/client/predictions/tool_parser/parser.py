@@ -6,18 +6,22 @@ sentence, is not a call. A stream holds back only what may be markup.
 """
 
 import re
+from contextlib import suppress
 from typing import NamedTuple
 
 from lmstudio_integrations.client.predictions.tool_parser.call_parser import CallParser, ParsedCall
 from lmstudio_integrations.client.predictions.tool_parser.formats import (
-    BEGINNING_OF_REASONING,
-    END_OF_REASONING,
     ENDS,
+    ENDS_OF_TURN,
     MARKERS,
+    MINIMAX_SEPARATOR,
     NEXT_TURNS,
     OF_DEFINITIONS,
+    REASONING,
+    OfferedTool,
     OfferedTools,
     format_at,
+    with_usual_tags,
 )
 from lmstudio_integrations.client.predictions.tool_parser.lenient_json import CutOffError, NoCallError, TextCursor
 
@@ -32,12 +36,25 @@ _CALL_LANGUAGES = frozenset(
 
 _QUOTING = tuple("`\"'“„‘‚«‹「『（(=\\")
 _BRACKETS = (("(", ")"), ("[", "]"), ("（", "）"), ("「", "」"), ("«", "»"), ("„", "“"), ("“", "”"))
-_ITEM = re.compile(r"\s*(?:>|#|\||//|--|<!--|<pre>|[-*+•–]\s|(?:\d+|[a-z])[.)]\s)")
+_ITEM = re.compile(r"\s*(?:>|#|\||//|--|<!--|<pre>|[-*+•–]\s|(?:\d+|[a-z])[.)]\s|\d+[.)](?!\d))")
 """What a line begins with that is part of a quotation, a comment, a table or a list."""
 
-_BEFORE_CALLS = re.compile(r"(?:\n\s*|[^\W\d_]{2,}\.|[!?])(?:<[|｜]?[\w▁]+[|｜]>)*\Z")
-"""What may precede a call in its line: nothing or the end of a sentence, and special tokens. Prose has a blank between
-sentences, which this has not. A number or a single letter before a period is an ordinal or an abbreviation."""
+_SPECIAL = rf"(?:<[|｜]?[\w▁]+[|｜]>|{re.escape(MINIMAX_SEPARATOR)})"
+_THOUGHT_END = f"(?:{'|'.join(map(re.escape, REASONING))})"
+_BEFORE_CALLS = re.compile(
+    rf"(?:\n\s*|[^\W\d_]{{2,}}\.|\d\.?|[])}}]\.?|[!?…。！？]|{_SPECIAL}|{_THOUGHT_END}\s*){_SPECIAL}*\Z"
+)
+"""What may precede a call in its line: nothing, the end of a sentence, a number or a bracket, special tokens, or the
+end of thoughts. Prose has a blank between sentences, which this has not. A single letter before a period is an
+abbreviation."""
+
+_IN_PROSE = re.compile(rf"\S[ \t](?:{_SPECIAL}|{_THOUGHT_END})")
+"""What prose has of special tokens: they stand between blanks, like words."""
+
+_OWN_TURN = re.compile(r"(?:\s|<\|(?:im_)?start\|>assistant|<\|message\|>)*")
+"""What a model writes that goes on after it has ended its turn."""
+
+_LONGEST_BEGINNING = max(map(len, REASONING.values()))
 
 _LONGEST_END = 64
 """The characters at the end of a line in which that is looked for."""
@@ -83,18 +100,20 @@ class Surroundings:
         self._end = "\n"
         self._is_blank = True
         self._is_item: bool | None = None
+        self._is_about_tokens = False
         self._backticks = 0
         self._open_brackets = [0] * len(_BRACKETS)
 
     def advance(self, text: str) -> None:
         """Go on to the end of this text."""
-        if len(self.beginning) < len(BEGINNING_OF_REASONING):
-            self.beginning = (self.beginning + text).lstrip()[: len(BEGINNING_OF_REASONING)]
+        if len(self.beginning) < _LONGEST_BEGINNING:
+            self.beginning = (self.beginning + text).lstrip()[:_LONGEST_BEGINNING]
         lines, line_break, line = text.rpartition("\n")
         if line_break:
             self._is_first_line = self._is_first_line and self._is_blank and not lines.strip()
             self._fence = _fence_after("".join([*self._line, lines]), self._fence)
             self._begin_line()
+        self._is_about_tokens = self._is_about_tokens or _IN_PROSE.search(self._end[-2:] + line) is not None
         self._line.append(line)
         self._end = (self._end + line)[-_LONGEST_END:]
         self._is_blank = self._is_blank and not line.strip()
@@ -122,6 +141,7 @@ class Surroundings:
             or self._backticks % 2 == 1
             or any(each > 0 for each in self._open_brackets)
             or self._is_item
+            or self._is_about_tokens
             or self._end.endswith(_QUOTING)
             or (self._is_blank and not self._is_first_line and "".join(self._line).startswith(("    ", "\t")))
         )
@@ -152,14 +172,18 @@ class ToolParser:
         text: The text, from the first marker, or from the beginning of the response.
         tools: The tools that the request offers.
         is_marked: Whether it begins with a marker.
-        reports_misfits: Whether calls that do not fit are reported without a marker, too.
+        reports_misfits: Whether a call that does not fit is reported without a marker, too. In a code block, it is an
+            example.
     """
 
     def __init__(self, text: str, tools: OfferedTools, *, is_marked: bool, reports_misfits: bool = False) -> None:
         self.text = text
         self._tools = tools
         self._is_marked = is_marked
-        self._reports_misfits = reports_misfits
+        self._is_in_block = not is_marked and text.lstrip().startswith("```")
+        self._reports_misfits = reports_misfits and not self._is_in_block
+        self._begun: OfferedTool | None = None
+        """The tool of the first call of the text that was read last, as far as its name is complete."""
 
     def is_possible(self) -> bool:
         """Whether it could be calls, or become calls as it grows."""
@@ -178,8 +202,8 @@ class ToolParser:
         try:
             calls = self._calls(is_final=True)
         except CutOffError:
-            is_begun = "{" in text or "(" in text or (self._is_marked and text[0] in "<[")
-            return self._failure(family, "the call was cut off") if is_begun else None
+            is_begun = self._is_marked or "{" in text or "(" in text
+            return self._failure(family, "the call was cut off") if is_begun and not self._is_in_block else None
         except NoCallError:
             return self.unreadable() if self._is_marked else None
         try:
@@ -202,19 +226,23 @@ class ToolParser:
         """Return what is wrong with a text that is not possible; `None` if it is something else than broken calls."""
         if self.text.startswith(OF_DEFINITIONS) or not self.text.rstrip().endswith(ENDS):
             return None
+        with suppress(CutOffError, NoCallError):
+            self._calls(is_final=True)
         return self._failure(format_at(self.text), "the call cannot be read")
 
     def _failure(self, family: str, problem: str) -> ParseResult | None:
-        name = self._tools.name_in(self.text)
-        return None if name is None else ParseResult(self.text, (), family, problem, name)
+        return None if self._begun is None else ParseResult(self.text, (), family, problem, self._begun.name)
 
     def _calls(self, *, is_final: bool) -> list[ParsedCall]:
-        text, is_marked = TextCursor(self.text), self._is_marked
+        text, is_marked = TextCursor(with_usual_tags(self.text, is_final=is_final)), self._is_marked
         if not is_marked:
             text.skip_space()
             is_marked = self._opens_code_block(text)
-        is_in_block = not self._is_marked and self.text.lstrip().startswith("```")
-        return CallParser(text, self._tools, is_marked=is_marked, is_final=is_final, is_in_block=is_in_block).calls()
+        parser = CallParser(text, self._tools, is_marked=is_marked, is_final=is_final, is_in_block=self._is_in_block)
+        try:
+            return parser.calls()
+        finally:
+            self._begun = parser.read[0].tool if parser.read else parser.named
 
     def _opens_code_block(self, text: TextCursor) -> bool:
         """Skip the beginning of a code block; return whether that, or what is in it, marks calls."""
@@ -276,6 +304,8 @@ class StreamingToolParser:
         """Whether there was nothing but white space."""
         self._is_over = False
         """Whether no marker counts any more."""
+        self._turn_end: int | None = None
+        """Where the turn ended, if that ended it: calls may follow there."""
         self._candidate: int | None = None
         """Where the calls may begin."""
         self._is_marked = False
@@ -337,26 +367,42 @@ class StreamingToolParser:
             if marker is None and (first[0] in "{[`" or self._tools.begins(name)):
                 return self._begin_candidate(0, is_marked=False)
         while (match := MARKERS.find(window, at)) is not None:
+            begin, at = self._length - len(window) + match.start(), match.end()
             if not MARKERS.is_whole(match):
                 self._tail = window[match.start() - 1 :]
-                return 0 if self._is_over else len(window) - match.start()
-            begin, at = self._length - len(window) + match.start(), match.end()
-            if match.group() == END_OF_REASONING:
-                if self._ends_reasoning(begin, window[at:]):
+                return 0 if self._is_over and not self._follows_turn(begin) else len(window) - match.start()
+            token = match.group()
+            if token in REASONING:
+                if self._ends_reasoning(begin, token, window[at:]):
                     return None
-            elif not self._is_over:
-                if match.group() not in NEXT_TURNS and self._surroundings_of(begin).allow_marker:
-                    return self._begin_candidate(begin, is_marked=True)
-                self._is_over = True
+            elif self._counts(begin, token, window[match.start() - 1]):
+                return self._begin_candidate(begin, is_marked=True)
         self._tail = window[-1]
         return 0
 
-    def _ends_reasoning(self, at: int, rest: str) -> bool:
+    def _counts(self, at: int, token: str, before: str) -> bool:
+        """Whether a marker counts, before which this character is. If not, only one at the end of the turn does."""
+        follows = self._follows_turn(at) if self._is_over else self._surroundings_of(at).allow_marker
+        if follows and token not in NEXT_TURNS:
+            return True
+        if token in ENDS_OF_TURN and not self._is_over and before not in " \t":
+            self._turn_end = at + len(token)
+        self._is_over = True
+        return False
+
+    def _follows_turn(self, at: int) -> bool:
+        """Whether nothing stands between the end of the turn and a place in the text, or the same turn goes on."""
+        if self._turn_end is None or at - self._turn_end > _LONGEST_END:
+            return False
+        self._parts = ["".join(self._parts)]
+        return _OWN_TURN.fullmatch(self._parts[0][self._turn_end : at]) is not None
+
+    def _ends_reasoning(self, at: int, tag: str, rest: str) -> bool:
         """Whether a tag ends the reasoning; if so, begin anew with the rest of the text."""
         if self._has_reasoned:
             return False
         before = self._surroundings_of(at)
-        is_begun = before.beginning == BEGINNING_OF_REASONING
+        is_begun = before.beginning.startswith(REASONING[tag])
         if not (before.allow_marker or (is_begun and not before.are_quoting)):
             return False
         self._has_reasoned = True
@@ -396,5 +442,5 @@ class StreamingToolParser:
         """Go on after the beginning of a candidate that is something else."""
         at, self._candidate = self._candidate, None
         if self._is_marked:
-            self._is_over, self._given_up = True, at
+            self._is_over, self._given_up, self._turn_end = True, at, None
         return self._search("\n" + parser.text)

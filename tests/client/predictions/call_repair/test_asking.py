@@ -24,7 +24,7 @@ def test_arguments_that_a_schema_allows_beside_the_named_ones_stay(more: dict[st
     tool = OfferedTool(
         {"name": "set", "parameters": {"type": "object", "properties": SCOPE, "required": ["scope"], **more}}
     )
-    wrong = WrongCall("…", "…", [tool], {"scope": "mine", "PATH": "/bin"})
+    wrong = WrongCall("…", "…", tool, {"scope": "mine", "PATH": "/bin"})
     arguments = response_schema([wrong])["properties"]["arguments"]
     assert arguments["properties"] == {**SCOPE, "PATH": {"const": "/bin"}}
     assert sorted(arguments["required"]) == ["PATH", "scope"]
@@ -69,7 +69,7 @@ LONG = "a" * 300
 def test_the_model_writes_again_what_does_not_fit(
     given: dict[str, Any], properties: dict[str, Any], required: list[str]
 ) -> None:
-    arguments = response_schema([WrongCall("…", "…", [LOOK], given)])["properties"]["arguments"]
+    arguments = response_schema([WrongCall("…", "…", LOOK, given)])["properties"]["arguments"]
     assert (arguments["properties"], arguments["required"]) == (properties, required)
     assert arguments["additionalProperties"] is False
 
@@ -93,7 +93,7 @@ def test_the_model_writes_again_what_does_not_fit(
 )
 def test_what_fitted_stays(given: dict[str, Any], written: Any, meant: dict[str, Any] | None) -> None:
     response = json.dumps({"name": "look", "arguments": written})
-    (call,) = calls_of(response, [WrongCall("…", "…", [LOOK], given)])
+    (call,) = calls_of(response, [WrongCall("…", "…", LOOK, given)])
     assert (call and list(call.arguments.items())) == (meant and list(meant.items()))
 
 
@@ -102,7 +102,7 @@ def test_what_fitted_stays(given: dict[str, Any], written: Any, meant: dict[str,
     ["", "I would rather not.", "7", "[]", '{"name": "look"}', '{"name": "other", "arguments": {"path": "a"}}'],
 )
 def test_a_response_that_is_not_the_call_mends_nothing(response: str) -> None:
-    wrong = WrongCall("…", "…", [LOOK], {})
+    wrong = WrongCall("…", "…", LOOK, {})
     assert calls_of(response, [wrong]) == [None]
     assert calls_of(f"[{response}]", [wrong, wrong]) == [None, None]  # one for two
 
@@ -110,7 +110,7 @@ def test_a_response_that_is_not_the_call_mends_nothing(response: str) -> None:
 def test_several_calls_are_one_list() -> None:
     node: dict[str, Any] = {"type": "object", "properties": {"next": {"$ref": "#"}}}
     tree = OfferedTool({"name": "tree", "parameters": node})
-    wrong = [WrongCall("look(1)", "one is wrong", [LOOK], {}), WrongCall("tree(2)", "two is wrong", [tree], {})]
+    wrong = [WrongCall("look(1)", "one is wrong", LOOK, {}), WrongCall("tree(2)", "two is wrong", tree, {})]
     schema = response_schema(wrong)
     assert (schema["type"], schema["minItems"], schema["maxItems"]) == ("array", 2, 2)
     assert [each["properties"]["name"] for each in schema["items"]["anyOf"]] == [{"const": "look"}, {"const": "tree"}]
@@ -121,7 +121,7 @@ def test_several_calls_are_one_list() -> None:
 
 @pytest.mark.parametrize("with_tools", [True, False])
 def test_the_sentence_says_what_is_wrong(with_tools: bool) -> None:
-    wrong = [WrongCall("look(1)", "one is wrong", [LOOK], {}), WrongCall("look(2)", "two is wrong", [LOOK], {})]
+    wrong = [WrongCall("look(1)", "one is wrong", LOOK, {}), WrongCall("look(2)", "two is wrong", LOOK, {})]
     text = sentence(wrong, with_tools=with_tools)
     assert "look(1): one is wrong\nlook(2): two is wrong" in text
     assert text.count("The tool look: ") == with_tools

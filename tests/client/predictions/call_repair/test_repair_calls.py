@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
 from lmstudio_integrations.client.predictions.entries.repair_calls import RepairCalls
 from lmstudio_integrations.client.predictions.middleware import Ask, Events
@@ -115,21 +117,31 @@ def test_the_end_is_that_of_the_first_response_and_the_counts_are_those_of_both(
     assert stats == {"stopReason": "eosFound", "totalTokensCount": 7}
 
 
-def asked(answer: str, *, interrupted: bool = False) -> Events:
-    """Return what is delivered after a response without a marker, and the answer to the request to mend it."""
-    text = LlmPredictionFragment('{"name": "install", "arguments": {"days": 1}')
-    failed: Events = [ToolCallStart("c1"), ToolCallName("install"), ToolCallFailed({"title": "…"}, text.content)]
-    middleware, first, second = repair(), Ask(), Ask()
-    passed(middleware, [[text, *failed], [end()]], first)
-    first.end, second.asked_by = end(), middleware
-    stats = {"stopReason": "userStopped"} if interrupted else {"stopReason": "eosFound"}
-    return passed(middleware, [[LlmPredictionFragment(answer)], [PredictionEnd(stats, {}, {}, {})]], second)[1]
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('{"name": "install", "arguments": {"days": 1}', "install"),  # no marker
+        ('```json\n{"name": "install", "arguments": {"days": 1}}\n```', "install"),
+        ("<tool_call>inst</tool_call>", None),  # no name of a tool
+        ("<tool_call>install is a tool</tool_call>", None),
+        ('<tool_call>{"name": "uninstall", "arguments": {"days": </tool_call>', None),
+        ('<tool_call>{"nam": "install", "arguments": {"days": </tool_call>', None),
+    ],
+)
+def test_a_call_that_the_model_has_not_begun_is_not_asked_for(text: str, name: str | None) -> None:
+    named = [] if name is None else [ToolCallName(name)]
+    failed: Events = [ToolCallStart("c1"), *named, ToolCallFailed({"title": "…"}, text)]
+    middleware = repair()
+    _, events = passed(middleware, [[LlmPredictionFragment(text), *failed], [end()]], Ask())
+    is_marked = text.startswith("<tool_call>")
+    assert [type(each) for each in events if type(each) in {ToolCallStart, ToolCallFailed}] == (
+        [ToolCallStart, ToolCallFailed] if is_marked else []
+    )
+    assert type(events[-1]) is PredictionEnd  # and no further request
 
 
-ANSWER = '{"name": "install", "arguments": {"version": "1", "days": 1}}'
-
-
-def test_a_call_without_a_marker_that_is_not_mended_stays_text() -> None:
-    assert [each.arguments for each in ends(asked(ANSWER))] == [{"days": 1, "version": "1"}]
-    for events in (asked("I would rather not."), asked(ANSWER, interrupted=True)):
-        assert [type(each) for each in events] == [LlmPredictionFragment, PredictionEnd]
+def test_a_call_of_the_server_is_asked_for_if_its_raw_text_has_a_complete_name() -> None:
+    for text, is_asked in [('{"name": "install", "arguments": {"da', True), ('{"name": "insta', False), ("?", False)]:
+        failed: Events = [ToolCallStart("c1"), ToolCallFailed({"title": "…"}, text)]
+        _, events = passed(repair(), [failed, [end()]], Ask())
+        assert (PredictionEnd in map(type, events)) is not is_asked

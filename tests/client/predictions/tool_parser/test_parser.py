@@ -89,10 +89,12 @@ def test_a_value_that_may_mean_something_else_is_no_value(value: str) -> None:
     [
         *[("", True), ("\n", True), ("  ", True), ("I look.\n", True), ("I look:\n\n", True), ("a\r\n", True)],
         *[("I look.", True), ("Shall I?", True), ("Yes!", True), ("Hm.<channel|>", True), ("a\n <|end|>", True)],
-        *[("I look. ", False), ("The format is ", False), ("So: ", False), ("So:", False), ("…", False), ("。", False)],
-        *[("a<|end|>", False), ("It is <|end|><|channel|>", False), ("- ", False), ("> ", False), ("| ", False)],
+        *[("I look. ", False), ("The format is ", False), ("So: ", False), ("So:", False), ("…", True), ("。", True)],
+        *[("a<|end|>", True), ("a<|im_end|>", True), ("a<|im_end|>\n<|im_start|>assistant\n", True), ("f(x)", True)],
+        *[("so it is</think>", True), ("ends with </think>", False), ("It is <|im_end|>", False), ("in 2024", True)],
+        *[("It is <|end|><|channel|>", False), ("a<|im_end|>b", False), ("- ", False), ("> ", False), ("| ", False)],
         *[("`ab.", False), ("(see ab.", False), ("- ab.", False), ("```\nab.", False), ("a\n    ", False)],
-        *[("See e.g.", False), ("Siehe z.B.", False), ("1.", False), ("Use v1.", False), ("第1.", False)],
+        *[("See e.g.", False), ("Siehe z.B.", False), ("1.", False), ("Use v1.", True), ("第1.", True)],
     ],
 )
 def test_a_marked_call_counts_on_a_line_of_its_own(before: str, is_read: bool) -> None:

@@ -14,6 +14,7 @@ from lmstudio_integrations.client.predictions.entries.read_calls import ReadCall
 from lmstudio_integrations.client.predictions.middleware import Ask
 from lmstudio_integrations.client.predictions.tool_parser import call_parser, formats, lenient_json, parser
 from lmstudio_integrations.types._json_schemas import ArgumentSchema
+from lmstudio_integrations.types.reasoning import USUAL_TAGS
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEvent,
@@ -72,7 +73,11 @@ _CALL = '<tool_call>{"name": "add", "arguments": {"a": 1, "b": 2}}</tool_call>'
 _SIZE, _MOST_READINGS = 2_000, 42
 _MARKERS = {
     **{known.name: (*known.begins, *known.ends, *known.bodies) for known in formats.FORMATS},
-    "other tokens": (*formats._AFTER_RESPONSE, *formats._BEFORE_ARGUMENTS, *formats.NEXT_TURNS, "<think>", "</think>"),
+    "other tokens": (*formats._AFTER_RESPONSE, *formats._BEFORE_ARGUMENTS, *formats.NEXT_TURNS),
+    "tags of thoughts": tuple(tag for tags in USUAL_TAGS for tag in tags),
+    "tags of arguments": tuple(f"<tool_call>add{tag}" for tags in formats.ARGUMENT_TAGS for tag in tags),
+    "rewritten tags": ("<|open|>", "<|open|>call tool=", "<|close|>a<|sep|>", formats.MINIMAX_SEPARATOR),
+    "bare calls": ("call:add{a:1", "call:add{a:", "call:", "}call:", ",a:1"),
     "quotes": (*lenient_json._QUOTES, *lenient_json._DELIMITERS, *parser._QUOTING),
     "brackets": ("{", "[", "(", "<", "}", "]", ")", ">", "{{", '{"a":', '{"name": "add", "arguments": {"a": ['),
     "fences": ("```", "```json\n", "~~~", "````\n", "> ```\n", "`"),
@@ -87,6 +92,10 @@ _LONG_CALLS = [
     ("<tool_call><function=add>", "\n<parameter={}>1</parameter>", ""),
     ('<tool_call>{{"name": "add", "arguments": {{', '"{}": "\\u00e9", ', ""),
     ("[TOOL_CALLS]add(", "{}='1', ", ""),
+    ("<|tool_call>call:add{{a:b", "}} ", ""),
+    ("<|tool_call>call:add{{a:b", ",a:b", "}}"),
+    ("<|tool_call:start|>add", "<|tool_arg:start|>{}<|tool_arg:value|>1<|tool_arg:end|>", ""),
+    ("<|open|>tools<|sep|>", '<|open|>call tool="add"<|sep|>{}<|close|>call<|sep|>', ""),
     ("[TOOL_CALLS][", '{{"name": "add", "arguments": {{}}}}, ', ""),
 ]
 """Beginnings of calls, what is repeated in them with other names, and their ends."""
@@ -136,7 +145,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         for name, value in list(vars(module).items()):
             if isinstance(value, re.Pattern):
                 monkeypatch.setattr(module, name, _CountingPattern(value, work.append))
-    for tokens in (formats.MARKERS, formats.BETWEEN, formats.BEFORE_ARGUMENTS):
+    for tokens in [value for value in vars(formats).values() if isinstance(value, formats.Tokens)]:
         monkeypatch.setattr(tokens, "_pattern", _CountingPattern(tokens._pattern, work.append))
     for quote, plain in lenient_json._PLAIN.items():
         monkeypatch.setitem(lenient_json._PLAIN, quote, _CountingPattern(plain, work.append))
