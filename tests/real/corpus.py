@@ -2,16 +2,16 @@
 
 Each row has an `id`, the public `source` and `date`, the `family` of the model, a `kind`, a `payload`, what to
 `expect`, and a `quality`: `raw` if a user captured it, `rebuilt` after a description, `fixture` from the tests of a
-parser, which write what chat templates teach. A row with a `policy` is decided otherwise here than where it was seen, and says why.
-The tools that were `meant` by a call that is cut off are named, if it names any.
+parser, which write what chat templates teach. A row with a `policy` is decided otherwise here than where it was seen.
+A cut call says which tools were `meant`, as far as it names them.
 
-kind        | payload       | expect
-------------|---------------|-----------------------------------------------------------------
-`call`      | text, tools   | the calls, and the text that stays where that is known
-`cut`       | text, tools   | no call: it is incomplete, or which call was meant is a guess
-`not-call`  | text, tools   | no call, and the text as it is
-`reasoning` | text          | the text, and the reasoning before it
-`structured`| text, schema  | the value, or the error of whoever asks for it
+kind         | payload      | expect
+-------------|--------------|--------------------------------------------------------
+`call`       | text, tools  | the calls, and the text before them where that is known
+`cut`        | text, tools  | no call: it is incomplete, or what was meant is a guess
+`not-call`   | text, tools  | no call, and the text as it is
+`reasoning`  | text         | the text, and the reasoning before it
+`structured` | text, schema | the value, or the error of whoever asks for it
 """
 
 import json
