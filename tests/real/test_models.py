@@ -37,11 +37,11 @@ class Read(NamedTuple):
     asks_again: bool
 
 
-def read(row: Row, size: int | None, *, repairs: bool) -> Read:
-    """Return what the readers of calls deliver of an output."""
+def read(row: Row, parts: list[str], *, repairs: bool) -> Read:
+    """Return what the readers of calls deliver of an output that arrives in parts."""
     plan = plan_with(tools_of(row))
     plan = replace(plan, options=replace(plan.options, rescue_tool_calls=True, repair_tool_calls=repairs))
-    batches: list[Events] = [[LlmPredictionFragment(piece)] for piece in pieces(row["payload"]["text"], size)]
+    batches: list[Events] = [[LlmPredictionFragment(part)] for part in parts]
     delivered, events = passed(ReadCalls(plan), [*batches, [end()]])
     if repairs:
         delivered, _ = passed(RepairCalls(plan), [[event] for event in events])
@@ -50,6 +50,15 @@ def read(row: Row, size: int | None, *, repairs: bool) -> Read:
     result = delivered.result()
     calls = [(call.name, call.arguments) for call in result.tool_call_requests]
     return Read(calls, result.content, asks_again=False)
+
+
+def read_whole(row: Row, *, repairs: bool) -> Read:
+    return read(row, [row["payload"]["text"]], repairs=repairs)
+
+
+def read_in_sizes(row: Row, *, repairs: bool) -> dict[int | None, Read]:
+    """Return what is delivered of an output by the size of its fragments."""
+    return {size: read(row, pieces(row["payload"]["text"], size), repairs=repairs) for size in SIZES}
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
@@ -74,8 +83,8 @@ def test_every_row_says_where_it_is_from_and_what_is_expected() -> None:
 
 @pytest.mark.parametrize("row", parameters(of_kind("call")))
 def test_a_call_is_read_whole_and_in_pieces(row: Row) -> None:
-    whole = read(row, None, repairs=False)
-    assert {size: read(row, size, repairs=False) for size in SIZES} == dict.fromkeys(SIZES, whole)
+    whole = read_whole(row, repairs=False)
+    assert read_in_sizes(row, repairs=False) == dict.fromkeys(SIZES, whole)
     if "policy" in row:
         assert (whole.calls, whole.text) == ([], row["payload"]["text"])
     else:
@@ -85,20 +94,20 @@ def test_a_call_is_read_whole_and_in_pieces(row: Row) -> None:
 
 @pytest.mark.parametrize("row", parameters(each for each in of_kind("call") if "policy" not in each))
 def test_a_call_that_is_read_is_the_same_with_repairs(row: Row) -> None:
-    whole = read(row, None, repairs=False)
-    assert {size: read(row, size, repairs=True) for size in SIZES} == dict.fromkeys(SIZES, whole)
+    whole = read_whole(row, repairs=False)
+    assert read_in_sizes(row, repairs=True) == dict.fromkeys(SIZES, whole)
 
 
 @pytest.mark.parametrize("row", parameters(of_kind("cut")))
 def test_what_is_cut_off_is_no_call(row: Row) -> None:
     nothing = Read([], row["payload"]["text"], asks_again=False)
-    assert {size: read(row, size, repairs=False) for size in SIZES} == dict.fromkeys(SIZES, nothing)
+    assert read_in_sizes(row, repairs=False) == dict.fromkeys(SIZES, nothing)
 
 
 @pytest.mark.parametrize("row", parameters(of_kind("cut")))
 def test_what_is_cut_off_is_mended_only_to_what_was_meant(row: Row) -> None:
-    whole = read(row, None, repairs=True)
-    assert {size: read(row, size, repairs=True) for size in SIZES} == dict.fromkeys(SIZES, whole)
+    whole = read_whole(row, repairs=True)
+    assert read_in_sizes(row, repairs=True) == dict.fromkeys(SIZES, whole)
     assert {name for name, _ in whole.calls} <= set(row["meant"])
     assert row["meant"] or not whole.asks_again
 
@@ -109,11 +118,22 @@ def test_what_is_cut_off_is_mended_only_to_what_was_meant(row: Row) -> None:
 @pytest.mark.parametrize("repairs", [False, True], ids=["as they are", "with repairs"])
 @pytest.mark.parametrize("row", parameters(of_kind("not-call")))
 def test_a_text_that_is_no_call_stays_text(row: Row, repairs: bool) -> None:
-    found = {size: read(row, size, repairs=repairs) for size in SIZES}
+    found = read_in_sizes(row, repairs=repairs)
     if row.get("policy") == INDISTINGUISHABLE:
         assert [len(each.calls) for each in found.values()] == [1] * len(SIZES)
     else:
         assert found == dict.fromkeys(SIZES, Read([], row["payload"]["text"], asks_again=False))
+
+
+@pytest.mark.slow
+@pytest.mark.sampled(20)
+@pytest.mark.parametrize("row", parameters(of_kind("call", "cut", "not-call")))
+def test_where_an_output_is_cut_in_two_does_not_matter(row: Row) -> None:
+    text = row["payload"]["text"]
+    for repairs in (False, True):
+        whole = read_whole(row, repairs=repairs)
+        for at in range(1, len(text)):
+            assert read(row, [text[:at], text[at:]], repairs=repairs) == whole, (at, repairs)
 
 
 BEGUN: Row = {
