@@ -11,6 +11,7 @@ from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioCancelledError,
     LMStudioConnectionLostError,
+    LMStudioModelLoadError,
     LMStudioModelNotFoundError,
     LMStudioPredictionError,
     LMStudioProtocolError,
@@ -26,6 +27,7 @@ from tests.protocol.samples import (
     CANCEL,
     EMPTY_STACK,
     GET_M1,
+    PARAMETERS,
     PREDICT_HELLO,
     QUERY,
     SUCCESS,
@@ -128,6 +130,22 @@ def test_an_error_of_any_form_ends_the_call(error: Any) -> None:
     pair.raw({"type": "channelError", "channelId": 2, "error": error})
     assert (type(call.error), type(channel.error)) == (LMStudioServerError, LMStudioPredictionError)
     assert ("why not" in str(call.error)) == (error == "why not")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("loadModel", LMStudioModelLoadError),
+        ("getOrLoad", LMStudioModelLoadError),
+        ("predict", LMStudioPredictionError),
+        ("completeRawText", LMStudioPredictionError),
+    ],
+)
+def test_an_unknown_error_is_about_what_the_endpoint_does(name: str, kind: type[LMStudioServerError]) -> None:
+    pair = SessionPair()
+    exchange, channel = pair.call(name, PARAMETERS[name][0])
+    pair.raw({"type": "channelError", "channelId": exchange.id, "error": {"title": "Nobody has heard of it"}})
+    assert type(channel.error) is kind
 
 
 # Channels
