@@ -11,6 +11,7 @@ LMStudioError
 │   ├── LMStudioInsufficientResourcesError
 │   ├── LMStudioModelLoadError
 │   ├── LMStudioModelCrashedError
+│   │   └── LMStudioEngineLostError      (also LMStudioModelUnloadedError)
 │   ├── LMStudioContextOverflowError
 │   ├── LMStudioPromptTemplateError
 │   ├── LMStudioUnsupportedError
@@ -147,6 +148,10 @@ class LMStudioModelLoadError(LMStudioServerError):
 
 class LMStudioModelCrashedError(LMStudioServerError):
     """The engine that ran the model crashed."""
+
+
+class LMStudioEngineLostError(LMStudioModelCrashedError, LMStudioModelUnloadedError):
+    """The process that ran the model is gone, and with it the model. The next call may load it again."""
 
 
 class LMStudioContextOverflowError(LMStudioServerError):

@@ -7,14 +7,15 @@ work is bounded: long texts are cut first, and each pattern needs time linear in
 import re
 from collections.abc import Mapping
 from copy import copy
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from lmstudio_integrations._support.secrets import redact_members
-from lmstudio_integrations._support.text import shortened
+from lmstudio_integrations._support.text import dumps, shortened
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioContextOverflowError,
+    LMStudioEngineLostError,
     LMStudioInsufficientResourcesError,
     LMStudioModelCrashedError,
     LMStudioModelLoadError,
@@ -45,39 +46,140 @@ _BY_CODE: dict[str, type[LMStudioServerError]] = {
     "generic.presetNotFound": LMStudioPresetNotFoundError,
 }
 
+class Cause(NamedTuple):
+    """Why a server fails, by its words.
+
+    Attributes:
+        kind: The class of the exception.
+        pattern: What the server says, in its title, its root title, its cause or its data, behind any wrapper.
+        seen: Where it was seen: application, version and source, or whose source code has it.
+        remedy: What helps, if the server gives no advice, and the class alone does not tell.
+    """
+
+    kind: type[LMStudioServerError]
+    pattern: str
+    seen: str
+    remedy: str | None = None
+
+
+_TRY_ANOTHER_SCHEMA = (
+    "the server cannot make a grammar of a schema: simplify the one of the response format, or that of each tool, "
+    "by turns"
+)
+_WITHOUT_DRAFT = "leave out the draft model, or use a model and a draft model in GGUF"
+
 # The first match counts, so narrow texts stand before wide ones: a context overflow before "failed to load".
 # A search tries each position where a pattern may begin. Two texts with anything between them (`n_keep` … `n_ctx`)
 # would take the square of the length, so the first is searched once in a line: `(?>…)` never backtracks.
-_BY_TEXT: tuple[tuple[re.Pattern[str], type[LMStudioServerError]], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), kind)
-    for pattern, kind in (
-        (r"keep the first \d+ tokens when context the overflows", LMStudioContextOverflowError),
-        (r"(?m)^(?>.*?n_keep).*n_ctx", LMStudioContextOverflowError),
-        (r"(exceeds?|larger than|overflows?) (the )?(available )?context", LMStudioContextOverflowError),
-        (r"no models? (is |are )?(currently )?loaded", LMStudioModelNotFoundError),
-        (r'(?m)^(?>.*?model ").*" not found|cannot find (a )?model', LMStudioModelNotFoundError),
-        (r"model is not (embedding|llm|decision)|not an? (embedding|llm|decision)", LMStudioWrongModelKindError),
-        (r"model (is|was|has been) unloaded|model unloaded", LMStudioModelUnloadedError),
-        (r"insufficient system resources", LMStudioInsufficientResourcesError),
-        (r"model has crashed", LMStudioModelCrashedError),
-        (r"(?<![\w/.-])jinja(?![\w/-])|prompt template", LMStudioPromptTemplateError),
-        (r"does not support (images|vision)", LMStudioUnsupportedError),
-        (r"failed to parse tool call", LMStudioToolCallError),
-        (r"failed to load|load-error|error loading model|no lm runtime found", LMStudioModelLoadError),
-        (r"'type' must be a string", LMStudioStructuredOutputError),
-        (r"prediction-error|iterating prediction stream|generation failed|channel error", LMStudioPredictionError),
-        (r"api token|api key", LMStudioAuthenticationError),
-    )
+CAUSES: tuple[Cause, ...] = (
+    Cause(
+        LMStudioContextOverflowError,
+        r"keep the first \d+ tokens when context the overflows",
+        "LM Studio 0.3.13 to 0.3.15 (bug-tracker#546, cline#3664)",
+    ),
+    Cause(
+        LMStudioContextOverflowError,
+        r"tokens to keep from the initial prompt is greater than the context length",
+        "LM Studio 0.4.x (openclaude#353)",
+    ),
+    Cause(LMStudioContextOverflowError, r"(?m)^(?>.*?n_keep).*n_ctx", "LM Studio 0.4.x (opencode#11141, continue#11279)"),
+    Cause(
+        LMStudioContextOverflowError,
+        r"(exceed(s|ed|ing)?|larger than|overflow(s|ed)?) (the )?(available |maximum )?context",
+        "llama.cpp, also in Bionic, September",
+    ),
+    Cause(
+        LMStudioContextOverflowError,
+        r"context (size|length|window) (has been |was )?exceeded",
+        "LM Studio 0.4.x, MLX and llama.cpp (bug-tracker#2339)",
+    ),
+    Cause(LMStudioContextOverflowError, r"reached context length of \d+ tokens", "LM Studio 0.4.x"),
+    Cause(LMStudioModelNotFoundError, r"no models? (is |are )?(currently )?loaded", "LM Studio 0.4.8 (bug-tracker#1730)"),
+    Cause(
+        LMStudioModelNotFoundError,
+        r'(?m)^(?>.*?model ").*" not found|cannot find (a )?model|model not found: |model does not exist'
+        r"|the artifact does not exist",
+        "LM Studio 0.3.x and 0.4.x",
+    ),
+    Cause(
+        LMStudioWrongModelKindError,
+        r"model is not (embedding|llm|decision)|not an? (embedding|llm|decision)",
+        "LM Studio 0.3.x",
+    ),
+    Cause(
+        LMStudioModelUnloadedError,
+        r"model (is|was|has been) unloaded|model unloaded",
+        "LM Studio 0.3.36 to 0.4.2x (bug-tracker#1347, #1492)",
+    ),
+    Cause(
+        LMStudioEngineLostError,
+        r"no engine protocol runtime is registered|(?m)^(.*: )?fetch failed$|^terminated$",
+        "LM Studio 0.4.20 and later (bug-tracker#2257)",
+    ),
+    Cause(LMStudioInsufficientResourcesError, r"insufficient system resources", "LM Studio 0.3.x and 0.4.x"),
+    Cause(
+        LMStudioModelCrashedError,
+        r"model (has )?crashed",
+        "LM Studio 0.3.28 and 0.4.6 (bug-tracker#1057, #1620)",
+    ),
+    Cause(
+        LMStudioUnsupportedError,
+        r"speculative ?decoding is not supported|SpeculativeDecodingNotSupported"
+        r"|speculative decoding is only supported",
+        "LM Studio 0.4.1x and 0.4.2x, mlx-llm 1.11.0",
+        _WITHOUT_DRAFT,
+    ),
+    Cause(LMStudioPromptTemplateError, r"(?<![\w/.-])jinja(?![\w/-])|prompt template", "LM Studio 0.3.9 to 0.4.20"),
+    Cause(
+        LMStudioUnsupportedError,
+        r"does not support (images|vision)|image input is not supported|vision add-?on",
+        "LM Studio 0.3.2 and 0.3.15 (bug-tracker#655), 0.4.x",
+        "use a model with vision (`lmsi ls`); if this one has it, download it again with its vision part (mmproj)",
+    ),
+    Cause(LMStudioToolCallError, r"failed to (parse|generate a) tool call", "LM Studio 0.3.23 and 0.4.2x (#942)"),
+    Cause(
+        LMStudioStructuredOutputError,
+        r"failed to parse grammar|'type' must be a string",
+        "LM Studio 0.4.20 (bug-tracker#2230, hermes-agent#71279)",
+        _TRY_ANOTHER_SCHEMA,
+    ),
+    Cause(
+        LMStudioModelLoadError,
+        r"requires flash attention",
+        "llama.cpp in LM Studio",
+        "set flash_attention=True, or leave out v_cache_quantization",
+    ),
+    Cause(
+        LMStudioModelLoadError,
+        r"no lm runtime found|failed to load llm engine",
+        "LM Studio 0.3.x",
+        "install or update the runtime for this format in LM Studio's settings (Runtime)",
+    ),
+    Cause(
+        LMStudioModelLoadError,
+        r"failed to load|load-error|error loading model|exited before becoming healthy",
+        "LM Studio 0.3.x, 0.4.2x, Bionic",
+    ),
+    Cause(LMStudioAuthenticationError, r"api token|api key", "LM Studio 0.4.x"),
 )
+"""What servers say, the narrow before the wide."""
+
+_BY_TEXT = tuple((re.compile(cause.pattern, re.IGNORECASE), cause) for cause in CAUSES)
+
+_OF_PREDICTIONS = re.compile(
+    r"prediction-error|iterating prediction stream|generation failed|channel error", re.IGNORECASE
+)
+"""What wraps the failure of a prediction where nothing else tells that it was one."""
 
 _NAMED = re.compile(r"""(model|identifier|path) (["'])[^"'\n]{0,512}\2""", re.IGNORECASE)
 """A name in a text, which may contain any words."""
 
 _NUMBERS = re.compile(
-    r"first (\d{1,12}) tokens.{0,200}?length of only (\d{1,12})|n_keep \(?(\d{1,12})\)? >= n_ctx \(?(\d{1,12})\)?"
+    r"first (\d{1,12}) tokens.{0,200}?length of only (\d{1,12})"
+    r"|n_keep:? ?\(?(\d{1,12})\)? ?>= ?n_ctx:? ?\(?(\d{1,12})|reached context length of (\d{1,12}) tokens"
     r"|request \((\d{1,12}) tokens\) exceeds the available context size \((\d{1,12}) tokens\)"
     r"|request exceeds the available context size \((\d{1,12}) tokens\)",
-    re.DOTALL,
+    re.DOTALL | re.IGNORECASE,
 )
 
 OVERFLOW = "the prompt has {used} tokens, and the model is loaded with a context length of {limit}"
@@ -110,12 +212,15 @@ def to_exception(
     # Every field is optional, and the title has this default (docs/protocol.md#errors).
     title = _text(error, "title") or root_title or "Unknown error"
     display, data = _object(error, "displayData"), _object(error, "errorData")
-    texts = _NAMED.sub(r"\1 \2\2", f"{title}\n{root_title}\n{cause}")
-    kind = (
-        kind
-        or _BY_CODE.get(_text(display or {}, "code") or "")
-        or next((kind for pattern, kind in _BY_TEXT if pattern.search(texts)), default)
-    )
+    kind = kind or _BY_CODE.get(_text(display or {}, "code") or "")
+    if kind is None:
+        texts = f"{title}\n{root_title}\n{cause}\n{shortened(dumps(data)) if data else ''}"
+        found = _cause_in(_NAMED.sub(r"\1 \2\2", texts))
+        if found is not None:
+            kind, suggestion = found.kind, suggestion or found.remedy
+        else:
+            is_prediction = default is LMStudioServerError and _OF_PREDICTIONS.search(texts)
+            kind = LMStudioPredictionError if is_prediction else default
     # Written as by the official Python SDK, so that programs that match its texts keep working.
     header = title if root_title in {None, title} else f"{root_title}: {title}"
     details: dict[str, Any] = {
@@ -173,6 +278,10 @@ def _context_tokens(text: str) -> dict[str, int]:
         return {}
     *used, limit = (int(number) for number in match.groups() if number is not None)
     return {"used": used[0], "limit": limit} if used else {"limit": limit}
+
+
+def _cause_in(texts: str) -> Cause | None:
+    return next((cause for pattern, cause in _BY_TEXT if pattern.search(texts)), None)
 
 
 def _text(error: Mapping[str, Any], name: str) -> str | None:
