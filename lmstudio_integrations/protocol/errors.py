@@ -113,7 +113,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         LMStudioEngineLostError,
-        r"no engine protocol runtime is registered|(?m)^(.*: )?fetch failed$|^terminated$",
+        r"(?m)no engine protocol runtime is registered|^(.*: )?fetch failed$|^terminated$",
         "LM Studio 0.4.20 and later (bug-tracker#2257)",
     ),
     Cause(LMStudioInsufficientResourcesError, r"insufficient system resources", "LM Studio 0.3.x and 0.4.x"),
