@@ -46,6 +46,7 @@ _BY_CODE: dict[str, type[LMStudioServerError]] = {
     "generic.presetNotFound": LMStudioPresetNotFoundError,
 }
 
+
 class Cause(NamedTuple):
     """Why a server fails, by its words.
 
@@ -82,7 +83,9 @@ CAUSES: tuple[Cause, ...] = (
         r"tokens to keep from the initial prompt is greater than the context length",
         "LM Studio 0.4.x (openclaude#353)",
     ),
-    Cause(LMStudioContextOverflowError, r"(?m)^(?>.*?n_keep).*n_ctx", "LM Studio 0.4.x (opencode#11141, continue#11279)"),
+    Cause(
+        LMStudioContextOverflowError, r"(?m)^(?>.*?n_keep).*n_ctx", "LM Studio 0.4.x (opencode#11141, continue#11279)"
+    ),
     Cause(
         LMStudioContextOverflowError,
         r"(exceed(s|ed|ing)?|larger than|overflow(s|ed)?) (the )?(available |maximum )?context",
@@ -94,7 +97,9 @@ CAUSES: tuple[Cause, ...] = (
         "LM Studio 0.4.x, MLX and llama.cpp (bug-tracker#2339)",
     ),
     Cause(LMStudioContextOverflowError, r"reached context length of \d+ tokens", "LM Studio 0.4.x"),
-    Cause(LMStudioModelNotFoundError, r"no models? (is |are )?(currently )?loaded", "LM Studio 0.4.8 (bug-tracker#1730)"),
+    Cause(
+        LMStudioModelNotFoundError, r"no models? (is |are )?(currently )?loaded", "LM Studio 0.4.8 (bug-tracker#1730)"
+    ),
     Cause(
         LMStudioModelNotFoundError,
         r'(?m)^(?>.*?model ").*" not found|cannot find (a )?model|model not found: |model does not exist'

@@ -35,11 +35,20 @@ def test_pages_are_those_of_lm_studio_and_nothing_else_is_found(server: Emulator
     assert (status, found["package"]) == (200, "lmstudio")
     assert isinstance(found["version"], str)
     assert get(server, "/llm")[0] == 426, "a namespace requires a WebSocket"
-    assert get(server, "/nothing")[0] == 404
-    assert get(server, "/v1/chat/completions", data=b"{}")[0] == 404
+    for path, data, status in (("/nothing", None, 200), ("/v1/chat", b"{}", 200), ("/api/v1/events", None, 404)):
+        text = f"Unexpected endpoint or method. ({'GET' if data is None else 'POST'} {path})"
+        found = get(server, path, data=data)
+        assert (found[0], json.loads(found[2])) == (status, {"error": text}), "as a real server: status 200"
     with pytest.raises(InvalidStatus) as caught, bare(server, "nothing"):
         pass
     assert caught.value.response.status_code == 404
+
+
+def test_an_unknown_namespace_looks_unauthorized_where_tokens_are_required() -> None:
+    with Emulator([MODEL], tokens=["sk-lm-abcdefgh:0123456789abcdefghij"]) as server:
+        with pytest.raises(InvalidStatus) as caught, bare(server, "nothing"):
+            pass
+        assert caught.value.response.status_code == 401
 
 
 def test_it_plays_another_application() -> None:
