@@ -180,7 +180,7 @@ _CHECKS: dict[Any, Check] = {
 }
 _STATS = {str(member.alias): _CHECKS[member.annotation] for member in LlmPredictionStats.model_fields.values()}
 _MODEL_INFO: dict[str, Check] = {
-    **dict.fromkeys(("identifier", "modelKey", "displayName", "instanceReference", "path"), _is_string),
+    **dict.fromkeys(("type", "identifier", "modelKey", "displayName", "instanceReference", "path"), _is_string),
     "contextLength": is_count,
     "deviceIdentifier": _CHECKS[str | None],
     "quantization": lambda value: value is None or (is_object(value) and _is_string(value.get("name"))),
