@@ -128,13 +128,20 @@ def _tags(model: type[TaggedModel]) -> frozenset[str]:
 
 def _existing(value: object, location: Path) -> Path:
     """Return the part of a location that exists: it may end in a member that is missing, or in the name of a type."""
-    found: Any = value
     for depth, part in enumerate(location):
-        is_there = part in found if is_object(found) else is_list(found) and isinstance(part, int)
-        if not is_there:
+        value = _member(value, part)
+        if value is _MISSING:
             return location[:depth]
-        found = found[part]
     return location
+
+
+_MISSING = object()
+
+
+def _member(value: object, part: int | str) -> object:
+    if isinstance(part, str):
+        return value.get(part, _MISSING) if is_object(value) else _MISSING
+    return value[part] if is_list(value) else _MISSING
 
 
 def _without(value: Any, paths: Collection[Path]) -> Any:
