@@ -310,9 +310,8 @@ class ConnectionHandler:
         if not isinstance(error, WireError):
             logger.error("the handler of %s failed", endpoint, exc_info=error)
             error = internal_error(error)
-        self._log("error", endpoint, f" failed: {error}")
-        if error.bionic is not None and self._state.registry.catalog.application == "bionic":
-            error.title = error.bionic
+        error.title = error.title_in(self._state.registry.catalog.played)
+        self._log("error", endpoint, f" failed: {error.title}")
         return error.to_dict()
 
     def _log(self, level: str, endpoint: str, outcome: str = "") -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from lmstudio_integrations import Client, LMStudioContextOverflowError
+from lmstudio_integrations import Client, LMStudioContextOverflowError, LMStudioPromptTemplateError
 from lmstudio_integrations.emulator import Emulator, FaultProxy
 from tests.emulator.bare_client import TIMEOUT, Wire, bare, wire
 from tests.emulator.stalling_model import MODEL
@@ -57,10 +57,40 @@ def test_it_plays_another_application() -> None:
         assert json.loads(get(server, "/lms-status")[2]) == {"package": "bionic", "version": "1.1.7"}
         with Client(server.address) as client:
             assert client.system.get_version().version == "1.1.7+emulator"
-            with pytest.raises(LMStudioContextOverflowError) as caught:
-                client.llm.model("m").respond("word " * 100)
-    assert caught.value.title == "request exceeds the available context size (8 tokens)"
-    assert caught.value.limit == 8
+
+
+OLD = "Trying to keep the first 103 tokens when context the overflows"
+NEW = "Cannot truncate prompt with n_keep (103) >= n_ctx (8)"
+ENGINE = "request exceeds the available context size (8 tokens)"
+REJECTED = 'Engine protocol predict request returned 500: {"error":{"code":500,"message":"Jinja Exception: '
+
+
+@pytest.mark.parametrize(
+    ("played", "overflow", "template"),
+    [
+        ({}, NEW, REJECTED),
+        ({"version": "0.3.15"}, OLD, "Error rendering prompt with jinja template: "),
+        ({"version": "0.4.6 (1)"}, NEW, REJECTED),
+        ({"application": "daemon", "version": "0.0.21+2"}, NEW, REJECTED),
+        ({"application": "bionic", "version": "1.1.7"}, ENGINE, REJECTED),
+        ({"application": "bionic"}, ENGINE, REJECTED),
+        ({"version": "newest"}, NEW, REJECTED),
+    ],
+    ids=str,
+)
+def test_errors_have_the_words_of_the_version_that_is_played(
+    played: dict[str, str], overflow: str, template: str
+) -> None:
+    entry = {"key": "m", "context_length": 8, "rule": [{"when": {"last": "^roles"}, "then": [{"fault": "template"}]}]}
+    with Emulator(catalog={"model": [entry], **played}) as server, Client(server.address) as client:
+        model = client.llm.model("m")
+        with pytest.raises(LMStudioContextOverflowError) as caught:
+            model.respond("word " * 100)
+        assert str(caught.value.title).startswith(overflow)
+        assert caught.value.limit == 8
+        with pytest.raises(LMStudioPromptTemplateError) as rejected:
+            model.respond("roles")
+        assert str(rejected.value.title).startswith(template)
 
 
 def test_browsers_are_rejected_unless_their_origin_is_allowed() -> None:

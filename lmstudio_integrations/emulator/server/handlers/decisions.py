@@ -52,8 +52,9 @@ async def systemone(state: ServerState, body: Any) -> Json:
                 entry.update(answers=decided["answers"])
                 return {**decided, "model": instance.identifier}
     except WireError as error:
-        code = str((error.display_data or {}).get("code"))
-        status, kind = _STATUS.get(code, (HTTPStatus.INTERNAL_SERVER_ERROR, "server_error"))
+        code, of_engine = str((error.display_data or {}).get("code")), error.error_data or {}
+        unknown = (of_engine.get("code", HTTPStatus.INTERNAL_SERVER_ERROR), of_engine.get("type", "server_error"))
+        status, kind = _STATUS.get(code, unknown)
         if error.status == HTTPStatus.OK:  # as LM Studio reports an unknown path
             return {"error": str(error)}
         raise HttpError(HTTPStatus(error.status or status), kind, str(error)) from error
