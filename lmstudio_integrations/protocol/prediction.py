@@ -48,6 +48,8 @@ class LegacyPredictionError(Exception):
 def _fragment(packet: Packet) -> LlmPredictionFragment:
     # This runs for every token: one type check for each member, and no call unless one is malformed.
     fragment = packet["fragment"]
+    if type(fragment) is str:  # as LM Studio 0.3.5 sends them
+        return LlmPredictionFragment(fragment)
     get = fragment.get
     content = fragment["content"]
     # Servers of 2025 send neither isStructural nor tokens (docs/protocol.md#fragments).
