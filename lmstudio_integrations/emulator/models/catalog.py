@@ -382,13 +382,13 @@ def describe(entry: ModelEntry, metadata: ModelMetadata, device: str | None = No
         "paramsString": entry.params or metadata.params,
         "architecture": entry.architecture or metadata.architecture,
         "quantization": {"name": quantization[0], "bits": quantization[1]} if quantization else None,
-        "maxContextLength": entry.max_context_length or metadata.max_context_length,
     }
     if entry.kind == "llm":
         info["vision"] = metadata.vision if entry.vision is None else entry.vision
         info["trainedForToolUse"] = metadata.tools if entry.tools is None else entry.tools
     elif entry.kind == "decision":
         info["hasVisionAdapter"] = metadata.vision if entry.vision is None else entry.vision
+    info["maxContextLength"] = entry.max_context_length or metadata.max_context_length
     return {name: value for name, value in info.items() if value is not None or name == "deviceIdentifier"}
 
 
