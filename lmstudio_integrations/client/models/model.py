@@ -30,6 +30,7 @@ from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
     LMStudioConnectionLostError,
     LMStudioContextOverflowError,
+    LMStudioEngineLostError,
     LMStudioError,
     LMStudioModelNotFoundError,
     LMStudioModelUnloadedError,
@@ -238,6 +239,9 @@ class ModelOperation(Operation):
     def _as_unloaded(self, error: LMStudioModelNotFoundError) -> LMStudioError:
         """Return what a not-found error means for a model that was loaded before."""
         if not means_unloaded(error):
+            return error
+        if isinstance(error, LMStudioEngineLostError):  # its reason is known
+            error.retryable = self.state.reloadable
             return error
         unloaded = self.unloaded_error(**details_of(error))
         unloaded.__cause__ = error

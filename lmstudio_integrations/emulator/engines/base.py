@@ -64,6 +64,31 @@ def model_crashed(exit_code: int | None, cause: str | None = None) -> EngineErro
     return EngineError(title, cause=cause, fatal=True)
 
 
+def engine_exited(*, generating: bool) -> EngineError:
+    """Return the error for an engine that runs as a server, and whose process has ended.
+
+    Args:
+        generating: Whether it ends in the middle of a response.
+    """
+    if generating:
+        return EngineError("terminated", fatal=True)
+    unknown = {"type": "internal_error", "code": "unknown"}
+    return EngineError("Engine protocol predict request failed: fetch failed", error_data=unknown, fatal=True)
+
+
+def engine_exited_while_loading() -> EngineError:
+    """Return the error for an engine that runs as a server, and whose process ends while it loads a model."""
+    return load_failed(
+        "Engine protocol runtime llama-server for a1B2c3D4e5F6g7H8i9J0k1L2 exited before becoming healthy. exitCode=1, "
+        "signal=null"
+    )
+
+
+def queued_too_long() -> EngineError:
+    """Return the error for a request that has waited for a slot of the engine until its time was over."""
+    return EngineError("Engine protocol predict stream returned an error: {code:500 ...}")
+
+
 def load_failed(cause: str, suggestion: str | None = None) -> EngineError:
     """Return the error for a model that could not be loaded."""
     return EngineError("Failed to load model", cause=without_directories(cause), suggestion=suggestion)
