@@ -275,7 +275,9 @@ def _command(verb: str, name: str) -> str:
 
 def _preset(display: Mapping[str, Any]) -> str:
     presets = display["availablePresetsSample"]
-    known = _sample([preset["identifier"] for preset in presets[:_SAMPLE]])
+    known = _sample(
+        [preset["identifier"] for preset in presets[:_SAMPLE] if is_object(preset) and "identifier" in preset]
+    )
     if not known:
         return "the server has no presets: save one in LM Studio, or pass the settings themselves"
     return f"available are {', '.join(known)}"

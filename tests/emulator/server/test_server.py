@@ -93,6 +93,19 @@ def test_errors_have_the_words_of_the_version_that_is_played(
         assert str(rejected.value.title).startswith(template)
 
 
+@pytest.mark.parametrize(("version", "reason"), [("0.3.15", "eosFound"), ("0.4.22", "toolCalls")])
+def test_a_turn_that_calls_tools_ends_as_in_the_version_that_is_played(version: str, reason: str) -> None:
+    rule = {"when": {"tools": ["look"]}, "then": [{"tool": "look", "arguments": {}}]}
+    look = {"name": "look", "parameters": {"type": "object", "properties": {}}}
+    config = {"rawTools": {"type": "toolArray", "tools": [{"type": "function", "function": look}]}}
+    catalog = {"model": [{"key": "m", "rule": [rule]}], "version": version}
+    with Emulator(catalog=catalog) as server, Client(server.address) as client:
+        result = client.llm.model("m").respond("Look!", config=config)
+        assert [call.name for call in result.tool_call_requests] == ["look"]
+        assert result.stats.stop_reason == server.predictions[-1].stop_reason == reason
+        assert client.llm.model("m").respond("Hello").stats.stop_reason == "eosFound"
+
+
 def test_browsers_are_rejected_unless_their_origin_is_allowed() -> None:
     with Emulator([MODEL], origins=["http://good.example"]) as server:
         assert get(server, "/lmstudio-greeting", Origin="http://bad.example")[0] == 403

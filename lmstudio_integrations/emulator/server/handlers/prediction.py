@@ -5,7 +5,7 @@ import base64
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from lmstudio_integrations._support.secrets import redact_received
@@ -41,7 +41,7 @@ from lmstudio_integrations.types.results import (
 )
 
 _ENGINE_PROTOCOL: Version = (0, 4, 20)
-"""Where llama.cpp runs as a server of its own, no stats say how many layers the GPU has."""
+"""From here on, llama.cpp runs as a server of its own, and stats are others."""
 
 _FEWEST_FOR_A_RATE = 2
 """Tokens after the first one that are enough to compute the speed from them alone."""
@@ -95,6 +95,11 @@ class StatsCollector:
         if not self._generating and finished.stop_reason not in {"userStopped", "modelUnloaded"}:
             self._prompt_tokens = self._prompt_tokens or finished.prompt_tokens
             yield from self._prompt_done()
+
+    def ended(self, finished: Finished) -> Finished:
+        """Return the end of a prediction as the played version reports it: newer ones tell whether tools are called."""
+        is_call = finished.stop_reason == "eosFound" and any(call.end for call in self.received.tool_calls)
+        return replace(finished, stop_reason="toolCalls") if is_call and self._played >= _ENGINE_PROTOCOL else finished
 
     def stopped(self, reason: str) -> Finished:
         """Return the end of a prediction that was cancelled."""
@@ -362,7 +367,7 @@ class _Prediction:
         if finished is None:
             assert scope.reason is not None, "an engine's last event is Finished"
             finished = self.collector.stopped(scope.reason)
-        return finished
+        return self.collector.ended(finished)
 
     def _send_end(self, finished: Finished) -> dict[str, Any]:
         """Send the last packets; return their stats."""
