@@ -58,6 +58,16 @@ def template_failed(message: str) -> EngineError:
     )
 
 
+def without_vision() -> EngineError:
+    """Return the error for an image in a conversation with a model that has no vision."""
+    return EngineError(
+        {
+            (): "Model does not support images. Please use a model that does.",
+            (0, 4): "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj",
+        }
+    )
+
+
 def model_crashed(exit_code: int | None, cause: str | None = None) -> EngineError:
     """Return the error for a worker process that died."""
     title = f"The model has crashed without additional information. (Exit code: {exit_code})"

@@ -4,8 +4,10 @@ import importlib.metadata
 
 import pytest
 
-from lmstudio_integrations.emulator.engines.base import load_failed
+from lmstudio_integrations.emulator.engines.base import load_failed, without_vision
 from lmstudio_integrations.emulator.engines.llama_cpp.responses import error_from_response, unsupported
+from lmstudio_integrations.errors import LMStudioUnsupportedError
+from lmstudio_integrations.protocol.errors import to_exception
 
 JINJA = "\n------------\nWhile executing CallExpression at line 1\nError: Jinja Exception: No user query found."
 
@@ -30,6 +32,18 @@ def test_the_words_of_the_engine_are_passed_on(message: str) -> None:
         "rootTitle": message,
         "errorData": {"code": 400, "type": "invalid_request_error"},
     }
+
+
+def test_a_model_without_vision_has_the_words_of_the_engine_in_newer_versions() -> None:
+    error = without_vision()
+    assert error.title_in((0, 3, 15)) == "Model does not support images. Please use a model that does."
+    assert (
+        error.title
+        == error.title_in((0, 4))
+        == "image input is not supported - hint: if this is unexpected, " + ("you may need to provide the mmproj")
+    )
+    for version in ((0, 3, 15), (0, 4)):
+        assert isinstance(to_exception({"title": error.title_in(version)}, "RPC"), LMStudioUnsupportedError)
 
 
 def test_an_engine_without_memory_says_which_setting_of_the_emulator_gives_it_more() -> None:
