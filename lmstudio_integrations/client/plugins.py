@@ -17,7 +17,7 @@ from lmstudio_integrations.client.support.tracebacks import warn_user
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, call_back
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
-from lmstudio_integrations.client.transport.operation import Call, Operation, decode_errors
+from lmstudio_integrations.client.transport.operation import Call, Operation, decode_errors, read_each
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
     LMStudioError,
@@ -262,7 +262,7 @@ class PluginSession:
                     raise add_suggestion(error, NAME_A_PLUGIN) from error.__cause__
                 raise
             with decode_errors(self._label):
-                tools = [Tool.from_dict(sanitize(each)) for each in definitions]
+                tools = read_each(definitions, lambda each: Tool.from_dict(sanitize(each)), self._label)
         return [RemoteTool(self, each, f"{self.spec.prefix}{each.function.name}") for each in tools]
 
     def call(

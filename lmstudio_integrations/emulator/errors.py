@@ -13,39 +13,53 @@ from lmstudio_integrations.types.config import ModelKind
 SAMPLE = 20
 """The most names that an error lists."""
 
+Version = tuple[int, ...]
+"""The numbers of a version of LM Studio or Bionic, such as `(0, 4, 20)`."""
+
+NEWEST: Version = (0, 4, 24)
+"""The version whose words an error has, unless the catalog plays another one."""
+
+Words = Mapping[Version, str]
+"""What servers say, by the first version that says so; that of `()` is the oldest."""
+
 
 class WireError(Exception):
     """A request fails; the client gets this error.
 
     Args:
-        title: What is wrong, in one sentence.
+        title: What is wrong, in one sentence; where versions of servers say it in other words, those of each.
         cause: The reason behind it.
         suggestion: What would help.
         display_data: The machine-readable part; its `code` is one of docs/protocol.md#error-codes.
+        error_data: What an engine says besides.
         fatal: Whether the model has crashed.
         status: The status with which an HTTP request fails, instead of that of the code.
-        bionic: What Bionic says in place of the title, where that is known to differ.
     """
 
     def __init__(
         self,
-        title: str,
+        title: str | Words,
         *,
         cause: str | None = None,
         suggestion: str | None = None,
         display_data: Mapping[str, Any] | None = None,
+        error_data: Mapping[str, Any] | None = None,
         fatal: bool = False,
         status: int | None = None,
-        bionic: str | None = None,
     ) -> None:
-        super().__init__(title)
-        self.title = title
+        self._words: Words = {(): title} if isinstance(title, str) else title
+        self.title: str = self.title_in(NEWEST)
+        super().__init__(self.title)
         self.cause = cause
         self.suggestion = suggestion
         self.display_data = display_data
+        self.error_data = error_data
         self.fatal = fatal
         self.status = status
-        self.bionic = bionic
+
+    def title_in(self, version: Version) -> str:
+        """Return what a version says."""
+        return self._words[max(since for since in self._words if since <= version)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the wire form."""
@@ -54,6 +68,7 @@ class WireError(Exception):
             "rootTitle": self.title,
             "cause": self.cause,
             "suggestion": self.suggestion,
+            "errorData": self.error_data,
             "displayData": self.display_data,
         }
         return {name: value for name, value in members.items() if value is not None}
@@ -66,12 +81,13 @@ def model_unloaded() -> WireError:
 
 def no_model_matching(query: Mapping[str, Any], loaded: Sequence[str]) -> WireError:
     """Return the error for a query that no loaded model matches."""
-    if query.get("identifier"):
-        title = f'No loaded model matches the identifier "{query["identifier"]}"'
-    elif query.get("path"):
-        title = f'No loaded model matches the path "{query["path"]}"'
-    else:
-        title = "No models loaded. Please load a model in the developer page or use the 'lms load' command."
+    title: str | Words = "No models loaded. Please load a model in the developer page or use the 'lms load' command."
+    for name in ("path", "identifier"):
+        if query.get(name):
+            title = {
+                (): "No model found that fits the query.",
+                (0, 4): f'No loaded model matches the {name} "{query[name]}"',
+            }
     return WireError(
         title,
         display_data={

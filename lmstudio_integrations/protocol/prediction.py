@@ -48,6 +48,8 @@ class LegacyPredictionError(Exception):
 def _fragment(packet: Packet) -> LlmPredictionFragment:
     # This runs for every token: one type check for each member, and no call unless one is malformed.
     fragment = packet["fragment"]
+    if type(fragment) is str:  # as LM Studio 0.3.5 sends them
+        return LlmPredictionFragment(fragment)
     get = fragment.get
     content = fragment["content"]
     # Servers of 2025 send neither isStructural nor tokens (docs/protocol.md#fragments).
@@ -180,7 +182,7 @@ _CHECKS: dict[Any, Check] = {
 }
 _STATS = {str(member.alias): _CHECKS[member.annotation] for member in LlmPredictionStats.model_fields.values()}
 _MODEL_INFO: dict[str, Check] = {
-    **dict.fromkeys(("identifier", "modelKey", "displayName", "instanceReference", "path"), _is_string),
+    **dict.fromkeys(("type", "identifier", "modelKey", "displayName", "instanceReference", "path"), _is_string),
     "contextLength": is_count,
     "deviceIdentifier": _CHECKS[str | None],
     "quantization": lambda value: value is None or (is_object(value) and _is_string(value.get("name"))),

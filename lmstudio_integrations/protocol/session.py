@@ -494,6 +494,8 @@ def _join_surrogates(exchange: Exchange, message: dict[str, Any]) -> dict[str, A
     JSON allows a lone half, UTF-8 does not.
     """
     fragment = message.get("fragment")
+    if isinstance(fragment, str):
+        fragment = {"content": fragment}
     if not is_object(fragment) or not isinstance(fragment.get("content"), str):
         return message
     text, exchange.high_surrogate = exchange.high_surrogate + fragment["content"], ""

@@ -1,16 +1,23 @@
 """The base of the protocol's pydantic types: snake_case in Python, camelCase on the wire, lenient input."""
 
 import json
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from typing import Any, ClassVar, Self
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from lmstudio_integrations._support.text import dumps
+from lmstudio_integrations._support.text import dumps, shortened
+from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._explained import ExplainedModel
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+Path = tuple[int | str, ...]
+"""Where a value is: the members and the positions that lead to it."""
 
 
 class WireModel(ExplainedModel):
@@ -45,6 +52,27 @@ class WireModel(ExplainedModel):
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Build the value from its wire form."""
         return cls.model_validate(data)
+
+    @classmethod
+    def read(cls, data: object) -> Self:
+        """Build the value from what a server sent, as far as that can be read.
+
+        A member with a value of another form counts as left out, and so does what lacks a required member: an item of a
+        list, or a member.
+
+        Raises:
+            ValidationError: If it lacks a required member itself.
+        """
+        while True:
+            try:
+                return cls.model_validate(data)
+            except ValidationError as error:
+                problems = error.errors(include_url=False, include_context=False, include_input=False)
+                paths = {_existing(data, problem["loc"]) for problem in problems}
+                if () in paths:
+                    raise
+            logger.debug("ignored %s of a %s", shortened(str(sorted(map(str, paths)))), cls.__name__)
+            data = _without(data, paths)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the wire form: camelCase keys, only the fields that were set.
@@ -96,3 +124,34 @@ class TaggedModel(WireModel):
 @cache
 def _tags(model: type[TaggedModel]) -> frozenset[str]:
     return frozenset({"type", "role"} & model.model_fields.keys())
+
+
+def _existing(value: object, location: Path) -> Path:
+    """Return the part of a location that exists: it may end in a member that is missing, or in the name of a type."""
+    for depth, part in enumerate(location):
+        value = _member(value, part)
+        if value is _MISSING:
+            return location[:depth]
+    return location
+
+
+_MISSING = object()
+
+
+def _member(value: object, part: int | str) -> object:
+    if isinstance(part, str):
+        return value.get(part, _MISSING) if is_object(value) else _MISSING
+    return value[part] if is_list(value) else _MISSING
+
+
+def _without(value: Any, paths: Collection[Path]) -> Any:
+    """Return a copy of a value without what is at some paths."""
+    below: dict[int | str, list[Path]] = {}
+    for first, *rest in paths:
+        below.setdefault(first, []).append(tuple(rest))
+    kept = [
+        (key, _without(each, below[key]) if key in below else each)
+        for key, each in (value.items() if is_object(value) else enumerate(value))
+        if () not in below.get(key, ())
+    ]
+    return dict(kept) if is_object(value) else [each for _, each in kept]

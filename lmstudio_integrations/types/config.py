@@ -315,6 +315,11 @@ class LlmLoadModelConfig(GenerativeLoadSettings):
         Field(description="Prompt template, as LM Studio's API defines it. If unset, the model's own is used."),
         WireKey("llm.load.promptTemplate"),
     ] = None
+    cpu_thread_pool_size: Annotated[
+        Count | None,
+        Field(description="How many threads the engine computes with on the CPU. LM Studio's default is 4."),
+        WireKey("llm.load.llama.cpuThreadPoolSize"),
+    ] = None
     context_checkpoints: Annotated[
         Natural | None,
         Field(description="How many checkpoints of a context are kept for reuse. LM Studio's default is 32."),
@@ -334,6 +339,24 @@ class LlmLoadModelConfig(GenerativeLoadSettings):
         bool | None,
         Field(description="Whether `speculative_draft_model` drafts tokens. Set both settings or neither."),
         WireKey("llm.load.llama.speculativeDecoding.draftSimple"),
+    ] = None
+    speculative_draft_mtp_sidecar: Annotated[
+        bool | None,
+        Field(
+            description="Whether the part of the model that predicts several tokens (MTP), in a file of its own, "
+            "drafts tokens."
+        ),
+        WireKey("llm.load.llama.speculativeDecoding.draftMtpSidecar"),
+    ] = None
+    speculative_draft_dflash_sidecar: Annotated[
+        bool | None,
+        Field(description="Whether the model's DFlash drafter, in a file of its own, drafts tokens."),
+        WireKey("llm.load.llama.speculativeDecoding.draftDflashSidecar"),
+    ] = None
+    speculative_draft_dspark_sidecar: Annotated[
+        bool | None,
+        Field(description="Whether the model's DSpark drafter, in a file of its own, drafts tokens."),
+        WireKey("llm.load.llama.speculativeDecoding.draftDsparkSidecar"),
     ] = None
     speculative_draft_model: Annotated[
         str | None,
@@ -375,7 +398,8 @@ class LlmLoadModelConfig(GenerativeLoadSettings):
     def implied_fields(self) -> dict[str, Any]:
         """Return the wire fields that accompany the settings that are set, unless these or `raw` contain them.
 
-        Any setting that chooses how to draft also switches off the drafting of the model's own defaults.
+        Any setting that chooses how to draft also switches off the drafting of the model's own defaults, but for what
+        is set itself.
         """
         selectors = (self.speculative_draft_mtp, self.speculative_draft_simple, self.speculative_draft_model)
         sidecars = {} if selectors == (None, None, None) else _SIDECARS_OFF

@@ -90,6 +90,8 @@ class LlmLoadModelConfigDict(GenerativeLoadSettingsDict, total=False):
 
     promptTemplate: Mapping[str, Any] | None
     prompt_template: Mapping[str, Any] | None
+    cpuThreadPoolSize: int | None
+    cpu_thread_pool_size: int | None
     contextCheckpoints: int | None
     context_checkpoints: int | None
     reasoningBudgetMessage: str | None
@@ -98,6 +100,12 @@ class LlmLoadModelConfigDict(GenerativeLoadSettingsDict, total=False):
     speculative_draft_mtp: bool | None
     speculativeDraftSimple: bool | None
     speculative_draft_simple: bool | None
+    speculativeDraftMtpSidecar: bool | None
+    speculative_draft_mtp_sidecar: bool | None
+    speculativeDraftDflashSidecar: bool | None
+    speculative_draft_dflash_sidecar: bool | None
+    speculativeDraftDsparkSidecar: bool | None
+    speculative_draft_dspark_sidecar: bool | None
     speculativeDraftModel: str | None
     speculative_draft_model: str | None
     speculativeDraftMaxTokens: int | None

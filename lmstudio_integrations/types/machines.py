@@ -82,17 +82,32 @@ class LinkStatus(WireModel):
 
 
 class MemoryInfo(WireModel):
-    """How many bytes of memory an engine can use: of the machine, of its GPUs, and in all."""
+    """How many bytes of memory an engine can use: of the machine, of its GPUs, and the sum of both.
 
-    ram_capacity: int | float
-    vram_capacity: int | float
+    The memory of an integrated GPU is a part of that of the machine, and yet counts twice in the sum.
+    """
+
+    ram_capacity: int | float = 0
+    vram_capacity: int | float = 0
     total_memory: int | float
 
 
-class GpuInfo(WireModel):
-    """A GPU. `device_id` is its number in `disabled_gpus`."""
+class SurveyResult(WireModel):
+    """Whether a survey succeeded. `code` is `success`, `error`, `noDevicesFound`, `invalidDevice` or `unset`."""
 
-    name: str
+    code: str
+    message: str = ""
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether something could not be queried; a machine without a GPU is no failure."""
+        return self.code in {"error", "invalidDevice"}
+
+
+class GpuInfo(WireModel):
+    """A GPU. `device_id` is its number in `disabled_gpus`. What the server cannot find out is 0 or `unknown`."""
+
+    name: str = "unknown"
     device_id: int | None = None
     total_memory_capacity_bytes: int | float = 0
     dedicated_memory_capacity_bytes: int | float = 0
@@ -103,6 +118,7 @@ class GpuInfo(WireModel):
 class GpuSurvey(WireModel):
     """The GPUs that an engine can use."""
 
+    result: SurveyResult | None = None
     gpu_info: tuple[GpuInfo, ...] = ()
 
 
@@ -117,6 +133,7 @@ class CpuInfo(WireModel):
 class CpuSurvey(WireModel):
     """The processor that an engine uses."""
 
+    result: SurveyResult | None = None
     cpu_info: CpuInfo | None = None
 
 
@@ -127,14 +144,48 @@ class EngineHardware(WireModel):
     cpu_survey_result: CpuSurvey = Field(default_factory=CpuSurvey)
 
 
+class EngineCompatibility(WireModel):
+    """Whether an engine can run on the machine: `status` is `compatible`, or says why not."""
+
+    status: str
+    message: str = ""
+
+
 class EngineSurvey(WireModel):
     """An engine of the server, and the hardware that it can use."""
 
     name: str
     version: str = ""
     supported_model_format_names: tuple[str, ...] = ()
+    compatibility: EngineCompatibility | None = None
     hardware_survey: EngineHardware = Field(default_factory=EngineHardware)
     memory_info: MemoryInfo | None = None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory for models, in bytes, with that of an integrated GPU counted once; `None` if it is not known."""
+        memory = self.memory_info
+        if memory is None or not 0 < memory.total_memory < math.inf:
+            return None
+        is_sum = memory.total_memory >= memory.ram_capacity + memory.vram_capacity
+        return int(memory.total_memory - (self._shared_bytes(memory.vram_capacity) if is_sum else 0))
+
+    def _shared_bytes(self, vram: float) -> int | float:
+        """Return how much of the memory of the GPUs is a part of that of the machine."""
+        gpus = self.hardware_survey.gpu_survey_result.gpu_info
+        integrated = [gpu for gpu in gpus if gpu.integration_type == "integrated"]
+        if integrated and len(integrated) == len(gpus):
+            return vram
+        return min(vram, sum(gpu.total_memory_capacity_bytes for gpu in integrated))
+
+    @property
+    def problems(self) -> list[str]:
+        """What the engine could not find out, or why it cannot run, in the server's words."""
+        surveyed = self.hardware_survey
+        results = {"GPUs": surveyed.gpu_survey_result.result, "CPU": surveyed.cpu_survey_result.result}
+        found = [f"{what}: {each.message or each.code}" for what, each in results.items() if each and each.is_failure]
+        fit = self.compatibility
+        return found if fit is None or fit.status == "compatible" else [fit.message or fit.status, *found]
 
 
 class HardwareSurvey(WireModel):
@@ -149,8 +200,7 @@ class HardwareSurvey(WireModel):
     @property
     def memory_bytes(self) -> int | None:
         """The memory for models, in bytes: the most that an engine can use; `None` if no engine says it."""
-        totals = [engine.memory_info.total_memory for engine in self.engines if engine.memory_info]
-        return max((int(total) for total in totals if 0 < total < math.inf), default=None)
+        return max(filter(None, (engine.memory_bytes for engine in self.engines)), default=None)
 
     @property
     def gpus(self) -> list[GpuInfo]:
@@ -161,6 +211,12 @@ class HardwareSurvey(WireModel):
             for gpu in engine.hardware_survey.gpu_survey_result.gpu_info
         }
         return list(found.values())
+
+    @property
+    def problems(self) -> list[str]:
+        """What the engines could not find out, each with the engine's name and the reason, in the server's words."""
+        found = [f"{engine.name}: {problem}" for engine in self.engines for problem in engine.problems]
+        return list(dict.fromkeys(found))
 
 
 # What fits into a memory ----------------------------------------------------------------------------------------------
@@ -250,6 +306,7 @@ class MemoryPlan:
         capacity_bytes: The memory for models; `None` if the server does not say it.
         models: The planned models.
         loaded: What is loaded there now.
+        problems: What the server could not find out of its hardware, with the reasons.
     """
 
     host: str
@@ -257,6 +314,7 @@ class MemoryPlan:
     capacity_bytes: int | None
     models: tuple[PlannedModel, ...]
     loaded: tuple[LoadedModel, ...] = ()
+    problems: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -286,7 +344,9 @@ class MemoryPlan:
             )
             for model in self.models
         ]
-        lines = [f"{self.place}: memory for models: {_size(self.capacity_bytes)}", *_table([header, *rows])]
+        lines = [f"{self.place}: memory for models: {_size(self.capacity_bytes)}"]
+        lines += [one_line(f"not known of the hardware: {problem}") for problem in self.problems]
+        lines += _table([header, *rows])
         if self.loaded:
             others = [
                 (

@@ -177,9 +177,10 @@ INSTANCE_INFO_TYPES: dict[
 }
 
 
-def parse_infos(items: list[dict[str, Any]]) -> list[ModelInfo]:
-    """Return the listed models; those of unknown kinds are skipped."""
-    return [INFO_TYPES[item["type"]].from_dict(item) for item in items if item.get("type") in INFO_TYPES]
+def read_info(item: Mapping[str, Any]) -> ModelInfo | None:
+    """Return a listed model; `None` if its kind is unknown."""
+    kind = item.get("type")
+    return INFO_TYPES[kind].read(item) if kind in INFO_TYPES else None
 
 
 class InstanceProcessingState(WireModel):
@@ -190,21 +191,24 @@ class InstanceProcessingState(WireModel):
 
 
 class MemoryEstimate(WireModel):
-    """How many bytes a model would take. `confidence` is `high` or `low`; totals are model + context."""
+    """How many bytes a model would take. `confidence` is `high` or `low`; totals are model + context.
 
-    confidence: str
-    model_vram_bytes: int | float
-    context_vram_bytes: int | float
-    total_vram_bytes: int | float
-    model_bytes: int | float
-    context_bytes: int | float
-    total_bytes: int | float
+    A number that the server cannot estimate is `None`.
+    """
+
+    confidence: str = "low"
+    model_vram_bytes: int | float | None = None
+    context_vram_bytes: int | float | None = None
+    total_vram_bytes: int | float | None = None
+    model_bytes: int | float | None = None
+    context_bytes: int | float | None = None
+    total_bytes: int | float | None = None
 
 
 class ModelUsageEstimate(WireModel):
     """What loading a model would take, and whether the server's guardrails would let it pass."""
 
-    memory: MemoryEstimate
+    memory: MemoryEstimate = Field(default_factory=MemoryEstimate)
     passes_guardrails: bool
 
 

@@ -219,7 +219,9 @@ class LlmPredictionStats(WireModel):
     """Statistics of one prediction.
 
     Times are in seconds, counts in tokens. The total is prompt plus predicted tokens; the end-of-sequence token counts
-    as predicted. What the server did not measure is `None`. The client adds `model_load_time_sec`, the time that the
+    as predicted. What the server did not measure is `None`. `total_time_sec` is as the server measured it: that of some
+    begins with the first token. Where several predictions are summed, it has the time to the first token of each. The
+    client adds `model_load_time_sec`, the time that the
     call waited for the model if it loaded it; `dropped_tokens`, the tokens of the prompt that the server did not read
     (see `check_context`); `predictions_count`, if the response took several predictions, whose tokens are summed (see
     `tools_first`, `think_first` and `required_tool_fallback`); `rescued_tool_calls`, the calls that were found in the

@@ -8,7 +8,7 @@ import pytest
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter
-from tests.types.test_config import EMBEDDING_LOAD_SETTINGS, LLM_LOAD_SETTINGS, SIDECARS, Table
+from tests.types.test_config import EMBEDDING_LOAD_SETTINGS, LLM_LOAD_SETTINGS, Table
 
 MODEL = "model"
 ALONE = {"speculativeDraftMtp"}
@@ -39,12 +39,11 @@ def load(server: Emulator, adapter: Adapter, given: Value, **fields: Any) -> Val
 
 @every_adapter
 def test_every_load_setting_reaches_the_server(server: Emulator, adapter: Adapter) -> None:
-    embeds = adapter.kind == "embedding"
-    table: Table = EMBEDDING_LOAD_SETTINGS if embeds else LLM_LOAD_SETTINGS
+    table: Table = EMBEDDING_LOAD_SETTINGS if adapter.kind == "embedding" else LLM_LOAD_SETTINGS
     settings = {alias: value for alias, (value, _, _) in table.items() if alias not in ALONE}
     raw = {"ext.fromTheFuture": {"a": [None]}}
     received = load(server, adapter, {}, load_config={**settings, "raw": raw})
-    assert received == {**settings, "raw": raw if embeds else {**raw, **SIDECARS}}
+    assert received == {**settings, "raw": raw}
 
 
 @every_language_model

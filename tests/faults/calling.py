@@ -125,6 +125,11 @@ _LOAD = (
     row("out-of-memory", Outcome(errors.LMStudioInsufficientResourcesError), load_steps=({"fault": "out_of_memory"},)),
     row("load-fails", Outcome(errors.LMStudioModelLoadError), load_steps=({"error": "Failed to load the model"},)),
     row("engine-crashes-while-loading", Outcome(errors.LMStudioModelCrashedError), load_steps=({"fault": "crash"},)),
+    row(
+        "engine-exits-while-loading",
+        Outcome(errors.LMStudioModelLoadError),
+        load_steps=({"fault": "engine_exit"},),
+    ),
     row("connection-reset-while-loading", LOST, then_on="new connection"),
     row("connection-dead-while-loading", LOADING, then_on="new connection"),
     row("channel-closed-while-loading", CLOSED_EARLY),
@@ -203,6 +208,14 @@ _FIRST = (
         steps=({"fault": "crash"},),
         embedding_steps=({"fault": "crash"},),
     ),
+    row(
+        "engine-exits-before-response",
+        Outcome(errors.LMStudioModelCrashedError, note="after three more attempts"),
+        None,
+        steps=({"fault": "engine_exit"},),
+        regenerated=True,
+    ),
+    row("request-queued-too-long", Outcome(errors.LMStudioServerError)),
     row(
         "engine-stalls-before-response",
         expires("first_token_timeout"),

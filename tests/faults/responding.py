@@ -100,6 +100,13 @@ _MIDDLE_PACKETS = (
         steps=({"text": "{last}"}, {"fault": "crash", "packet": 5}),
     ),
     row(
+        "engine-exits-mid-response",
+        Outcome(errors.LMStudioModelCrashedError, note="after three more attempts, except streams"),
+        None,
+        steps=({"text": "{last}"}, {"fault": "engine_exit", "packet": 5}),
+        regenerated=True,
+    ),
+    row(
         "model-unloaded-mid-response",
         Outcome(errors.LMStudioModelUnloadedError, note="after three more attempts, except streams"),
         None,

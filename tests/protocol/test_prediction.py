@@ -84,6 +84,7 @@ def test_every_packet_has_its_event_and_every_event_its_packet(packet: dict[str,
     ("packet", "event"),
     [
         ({"type": "fragment", "fragment": {"content": "a"}, "logprobs": []}, LlmPredictionFragment("a")),
+        ({"type": "fragment", "fragment": "a"}, LlmPredictionFragment("a")),
         ({"type": "success", "stats": {}}, PredictionEnd({}, {}, {}, {})),
         ({"type": "toolCallGenerationFailed"}, ToolCallFailed({})),
         ({"type": "toolCallGenerationFailed", "error": "no"}, ToolCallFailed({"title": "no"})),

@@ -54,6 +54,7 @@ LLM_LOAD_SETTINGS: Table = {
     ),
     "autoFit": (False, "llm.load.llama.autoFit", False),
     "autoFitMinContextLength": (8192, "llm.load.autoFitMinContextLength", 8192),
+    "cpuThreadPoolSize": (6, "llm.load.llama.cpuThreadPoolSize", 6),
     "evalBatchSize": (512, "llm.load.llama.evalBatchSize", 512),
     "physicalBatchSize": (256, "llm.load.llama.physicalBatchSize", 256),
     "flashAttention": (True, "llm.load.llama.flashAttention", True),
@@ -70,6 +71,9 @@ LLM_LOAD_SETTINGS: Table = {
     "llamaVCacheQuantizationType": ("q4_0", "llm.load.llama.vCacheQuantizationType", checked("q4_0")),
     "speculativeDraftMtp": (True, "llm.load.llama.speculativeDecoding.draftMtp", True),
     "speculativeDraftSimple": (True, "llm.load.llama.speculativeDecoding.draftSimple", True),
+    "speculativeDraftMtpSidecar": (True, "llm.load.llama.speculativeDecoding.draftMtpSidecar", True),
+    "speculativeDraftDflashSidecar": (True, "llm.load.llama.speculativeDecoding.draftDflashSidecar", True),
+    "speculativeDraftDsparkSidecar": (True, "llm.load.llama.speculativeDecoding.draftDsparkSidecar", True),
     "speculativeDraftModel": ("small", "llm.load.llama.speculativeDecoding.draftModel", "small"),
     "speculativeDraftMaxTokens": (3, "llm.load.llama.speculativeDecoding.draftMaxTokens", 3),
     "speculativeDraftMinTokens": (0, "llm.load.llama.speculativeDecoding.draftMinTokens", 0),
@@ -418,8 +422,9 @@ def test_a_speculative_setting_clears_the_sidecars_whatever_its_value(chosen: di
 
 def test_a_sidecar_that_the_user_names_is_kept() -> None:
     raw = {"llm.load.llama.speculativeDecoding.draftMtpSidecar": True}
-    fields = LlmLoadModelConfig.parse({"speculativeDraftMtp": True, "raw": raw}).to_fields()
-    assert fields == {**SIDECARS, **raw, "llm.load.llama.speculativeDecoding.draftMtp": True}
+    for named in ({"raw": raw}, {"speculative_draft_mtp_sidecar": True}):
+        fields = LlmLoadModelConfig.parse({"speculativeDraftMtp": True, **named}).to_fields()
+        assert fields == {**SIDECARS, **raw, "llm.load.llama.speculativeDecoding.draftMtp": True}
 
 
 # Settings with a key for each engine

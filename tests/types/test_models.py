@@ -16,7 +16,7 @@ from lmstudio_integrations.types.models import (
     LlmInstanceInfo,
     ModelInfo,
     by_identifier,
-    parse_infos,
+    read_info,
 )
 
 INSTANCE: dict[str, Any] = {
@@ -70,8 +70,8 @@ def test_an_info_is_shown_in_the_form_from_which_it_can_be_built() -> None:
 
 
 def test_kinds_of_models_that_are_unknown_are_skipped_in_a_listing() -> None:
-    infos = parse_infos([INSTANCE, {"type": "tts"}, {}, OLD])
-    assert [type(info) for info in infos] == [LlmInfo, EmbeddingModelInfo]
+    infos = map(read_info, [INSTANCE, {"type": "tts"}, {}, OLD])
+    assert [type(info) for info in infos if info] == [LlmInfo, EmbeddingModelInfo]
 
 
 @pytest.mark.parametrize("name", ["", "x" * 1025, "__proto__", "line\nbreak", "bell\a", "unassigned\U000e0fff"])

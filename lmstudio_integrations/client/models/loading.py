@@ -23,6 +23,7 @@ from lmstudio_integrations.client.models.queries import (
     link_status,
     list_all_loaded,
     list_downloaded,
+    list_downloaded_infos,
     list_wire_infos,
     on_device,
     version,
@@ -359,12 +360,9 @@ class Loader:
         if known is not None:
             return known
 
-        def read(infos: Any) -> str | None:
-            keys = (str(info["modelKey"]) for info in infos if info.get("type") == kind and matches(name, info))
-            return next(keys, None)
-
-        model_key = yield from self._operation.call("system", "listDownloadedModels", None, read, label="Model list")
-        return model_key or name
+        infos = yield from list_downloaded_infos(self._operation)
+        keys = (str(info["modelKey"]) for info in infos if info.get("type") == kind and matches(name, info))
+        return next(keys, None) or name
 
     def _reject_other_model(self, model_key: str, error: LMStudioServerError) -> Flow[None]:
         """Raise if another model has the identifier; otherwise another program is loading this model.

@@ -21,6 +21,7 @@ from lmstudio_integrations.client.models.queries import (
     get_processing_state,
     list_all_loaded,
     list_downloaded,
+    list_downloaded_infos,
     look_up,
     on_device,
     survey_hardware,
@@ -270,7 +271,8 @@ class Machine:
         loaded = [_take(each, residents) for each in wanted]
         staying = [size_of(each) for each in residents if each.stays_because is not None]
         candidates = sorted((each for each in residents if each.stays_because is None), key=self._last_used)
-        room = _Room((yield from self._capacity()), staying, candidates)
+        capacity, problems = yield from self._capacity()
+        room = _Room(capacity, staying, candidates)
         models: list[PlannedModel] = []
         for each, resident in zip(wanted, loaded, strict=True):
             models.append(_as_loaded(each, resident) if resident else (yield from self._plan_one(each, room)))
@@ -278,6 +280,7 @@ class Machine:
             host=str(self._operation.context.target),
             device=self._name,
             capacity_bytes=room.capacity,
+            problems=problems,
             models=tuple(models),
             loaded=tuple(
                 LoadedModel(
@@ -351,8 +354,9 @@ class Machine:
         stack = stack_of_fields(fields)
         try:
             usage = yield from estimate_usage(self._operation, wanted.kind, wanted.model_key, stack, self._device)
+            total = usage.memory.total_bytes
             with decode_errors("Usage estimate"):
-                return round(usage.memory.total_bytes), usage.passes_guardrails
+                return None if total is None else round(total), usage.passes_guardrails
         except LMStudioModelNotFoundError:
             raise
         except _UNKNOWN as error:  # not every server estimates
@@ -399,14 +403,16 @@ class Machine:
         is_own = self._server_models.is_explicit(reference_of(resident.info))
         return float(used) if isinstance(used, int | float) else math.inf if is_own else -math.inf
 
-    def _capacity(self) -> Flow[int | None]:
+    def _capacity(self) -> Flow[tuple[int | None, tuple[str, ...]]]:
+        """Return how large the memory is, if the server says it, and what it could not find out of the hardware."""
         if self.identifier is not None:  # a survey is of the server's own machine
-            return None
+            return None, ()
         try:
-            return (yield from survey_hardware(self._operation)).memory_bytes
+            survey = yield from survey_hardware(self._operation)
         except _UNKNOWN as error:
             logger.info("the server does not say how much memory it has: %s", error)
-            return None
+            return None, ()
+        return survey.memory_bytes, tuple(survey.problems)
 
 
 def _take(wanted: Wanted, residents: Sequence[Resident]) -> Resident | None:
@@ -448,11 +454,10 @@ def plan_memory(
     """
     items = [(item, *parse_item(item)) for item in list_of(models, "models")]
     where = yield from on_device(operation, LOCAL if device is None else device)
-    downloaded = yield from operation.call("system", "listDownloadedModels", None, list[WireInfo], label="Model list")
+    downloaded = yield from list_downloaded_infos(operation)
     machine = Machine(operation, where, device, evict)  # now: a server that was not named is found by then
-    with decode_errors("Model list"):
-        here = [info for info in downloaded if info.get("deviceIdentifier") == where.get("deviceIdentifier")]
-        known = [info for info in here if info.get("type") in LOAD_CONFIGS]
+    here = [info for info in downloaded if info.get("deviceIdentifier") == where.get("deviceIdentifier")]
+    known = [info for info in here if info.get("type") in LOAD_CONFIGS]
     wanted: list[Wanted] = []
     for item, name, config in items:
         try:

@@ -4,6 +4,7 @@ None of them finds or loads a model; `model.py` does that first where it is nece
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, cast
 
 from lmstudio_integrations._support.typeguards import is_count, is_list
@@ -18,7 +19,7 @@ from lmstudio_integrations.client.support.arguments import (
 from lmstudio_integrations.client.support.progress_bars import ProgressBar, ShowProgress
 from lmstudio_integrations.client.support.suggestions import for_unload
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.client.transport.operation import CallbackEffect, Operation, decode_errors
+from lmstudio_integrations.client.transport.operation import CallbackEffect, Operation, decode_errors, read_each
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioValueError
 from lmstudio_integrations.protocol.envelope import ensure_writable
 from lmstudio_integrations.protocol.kv_config import KvConfig
@@ -50,9 +51,11 @@ from lmstudio_integrations.types.models import (
     ModelUsageEstimate,
     SearchResultInfo,
     ServerVersion,
-    parse_infos,
+    read_info,
     specifier_of,
 )
+
+_LIST = "Model list"
 
 # The server ---------------------------------------------------------------------------------------------------------
 
@@ -63,14 +66,13 @@ def version(operation: Operation) -> Flow[ServerVersion]:
 
 def link_status(operation: Operation) -> Flow[LinkStatus]:
     """Return what the server knows of linked devices."""
-    return (yield from operation.call("repository", "lmLinkStatus", None, LinkStatus.from_dict, label="Device list"))
+    return (yield from operation.call("repository", "lmLinkStatus", None, LinkStatus.read, label="Device list"))
 
 
 def devices_with(operation: Operation, name: str) -> Flow[list[str]]:
     """Return the names of the connected machines on which a model is downloaded; `local` is the server's own."""
-    infos = yield from operation.call("system", "listDownloadedModels", None, list[WireInfo], label="Model list")
-    with decode_errors("Model list"):
-        found = {info.get("deviceIdentifier") for info in infos if matches(name, info)}
+    infos = yield from list_downloaded_infos(operation)
+    found = {info.get("deviceIdentifier") for info in infos if matches(name, info)}
     peers = (yield from link_status(operation)).peers if found - {None} else ()
     linked = [peer.device_name for peer in peers if peer.device_identifier in found and peer.is_connected]
     return [*([LOCAL] if None in found else []), *linked]
@@ -78,7 +80,7 @@ def devices_with(operation: Operation, name: str) -> Flow[list[str]]:
 
 def survey_hardware(operation: Operation) -> Flow[HardwareSurvey]:
     """Return the hardware of the server's own machine."""
-    read = HardwareSurvey.from_dict
+    read = HardwareSurvey.read
     return (yield from operation.call("runtime", "surveyHardware", None, read, label="Hardware survey"))
 
 
@@ -102,26 +104,42 @@ def on_device(operation: Operation, device: str | None) -> Flow[OnDevice]:
 
 def list_downloaded(operation: Operation, kind: ModelKind | None) -> Flow[list[ModelInfo]]:
     """Return the downloaded models, or those of one kind."""
-    infos = yield from operation.call("system", "listDownloadedModels", None, parse_infos, label="Model list")
-    return [info for info in infos if kind in {None, info.type}]
+    infos = yield from list_downloaded_infos(operation)
+    with decode_errors(_LIST):
+        found: list[ModelInfo] = read_each(infos, read_info, _LIST)
+    return [info for info in found if kind in {None, info.type}]
+
+
+def list_downloaded_infos(operation: Operation) -> Flow[list[WireInfo]]:
+    """Return the info of the downloaded models, in wire form; each has a key."""
+    return (
+        yield from operation.call(
+            "system", "listDownloadedModels", None, _infos_with(itemgetter("modelKey")), label=_LIST
+        )
+    )
 
 
 def list_loaded(operation: Operation, kind: ModelKind) -> Flow[list[ModelInstanceInfo]]:
     infos = yield from list_wire_infos(operation, kind)
-    with decode_errors("Model list"):
-        return [INSTANCE_INFO_TYPES[kind].from_dict(info) for info in infos]
+    read: Callable[[Any], ModelInstanceInfo] = INSTANCE_INFO_TYPES[kind].read
+    with decode_errors(_LIST):
+        return read_each(infos, read, _LIST)
 
 
 def list_wire_infos(operation: Operation, kind: ModelKind) -> Flow[list[WireInfo]]:
-    """Return the info of the loaded instances of one kind, in wire form."""
+    """Return the info of the loaded instances of one kind, in wire form; each has an identifier."""
+    return (yield from operation.call(kind, "listLoaded", None, _infos_with(identifier_of), label=_LIST))
 
-    def read(items: Any) -> list[WireInfo]:
-        infos: list[WireInfo] = [model_info(item) for item in items]
-        for info in infos:
-            identifier_of(info)
-        return infos
 
-    return (yield from operation.call(kind, "listLoaded", None, read, label="Model list"))
+def _infos_with(name_of: Callable[[WireInfo], object]) -> Callable[[Any], list[WireInfo]]:
+    """Return what reads the infos of a list that have a name."""
+
+    def read(item: Any) -> WireInfo:
+        info: WireInfo = model_info(item)
+        name_of(info)
+        return info
+
+    return lambda items: read_each(items, read, _LIST)
 
 
 def list_all_loaded(operation: Operation) -> Flow[list[tuple[ModelKind, WireInfo]]]:
@@ -154,7 +172,7 @@ def look_up(
             )
         specifier["query"] |= yield from on_device(operation, device)
     lookup = Lookup(specifier=specifier, throwIfNotFound=True)
-    read: Callable[[Any], ModelInstanceInfo] = INSTANCE_INFO_TYPES[kind].from_dict
+    read: Callable[[Any], ModelInstanceInfo] = INSTANCE_INFO_TYPES[kind].read
     return (yield from operation.call(kind, "getModelInfo", lookup, read, label="Model info"))
 
 
@@ -176,7 +194,7 @@ def estimate_usage(
 ) -> Flow[ModelUsageEstimate]:
     """Return how much memory loading a model would take."""
     parameter = EstimateModelUsage(modelKey=text_of(key, "model_key"), loadConfigStack=stack, **device)
-    read = ModelUsageEstimate.from_dict
+    read = ModelUsageEstimate.read
     return (yield from operation.call(kind, "estimateModelUsage", parameter, read, label="Usage estimate"))
 
 
@@ -256,7 +274,7 @@ def search(
     parameters = cast("SearchParameters", {name: value for name, value in options.items() if value is not None})
 
     def read(result: Any) -> list[SearchResultInfo]:
-        return [SearchResultInfo.from_dict(each) for each in result["results"]]
+        return read_each(result["results"], SearchResultInfo.read, "Model search")
 
     parameter = SearchModels(opts=parameters)
     return (yield from operation.call("repository", "searchModels", parameter, read, label="Model search"))
@@ -269,7 +287,7 @@ def download_options(operation: Operation, result: SearchResultInfo) -> Flow[lis
     parameter = DownloadOptions(modelSearchResultIdentifier=identifier)
 
     def read(result: Any) -> list[DownloadOptionInfo]:
-        return [DownloadOptionInfo.from_dict(each) for each in result["results"]]
+        return read_each(result["results"], DownloadOptionInfo.read, "Download options")
 
     return (
         yield from operation.call("repository", "getModelDownloadOptions", parameter, read, label="Download options")

@@ -261,7 +261,7 @@ def matches(name: str, info: WireInfo) -> bool:
     lowered = name.lower().rstrip("/")
     if name == info.get("identifier") or lowered in {str(info[field]).lower() for field in _NAMES if info.get(field)}:
         return True
-    return "/" in lowered and f"{info['path']}/".lower().startswith(f"{lowered}/")
+    return "/" in lowered and f"{info.get('path', '')}/".lower().startswith(f"{lowered}/")
 
 
 def is_on(info: WireInfo, device: OnDevice) -> bool:

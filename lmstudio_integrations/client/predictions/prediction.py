@@ -23,10 +23,12 @@ must not wait for a lock. So there is none, but two rules. Whoever stops it reco
 least one of them sees the other. And the first outcome stays.
 """
 
+import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.client.models.model import Model, ModelOperation
@@ -65,7 +67,7 @@ _CANCELLED = "cancelled before its result arrived"
 _SUMMED = ("promptTokensCount", "predictedTokensCount", "totalTokensCount", "totalTimeSec", "droppedTokens")
 """The statistics of a result that are sums over all asks."""
 
-_FIRST_DELAY = "timeToFirstTokenSec"
+_FIRST_DELAY, _TOTAL = "timeToFirstTokenSec", "totalTimeSec"
 
 
 class _ClosedError(BaseException):
@@ -526,6 +528,8 @@ class Prediction:
         if len(each_end) > 1:
             used = {name: [each.stats[name] or 0 for each in each_end if name in each.stats] for name in _SUMMED}
             sums = {name: sum(values) for name, values in used.items() if values}
+            if _TOTAL in sums:
+                sums[_TOTAL] = sum(_whole_time(each.stats) for each in each_end)
             stats = {**stats, **sums, **self._time_to_first_token(), "predictionsCount": len(each_end)}
         if load_times := self._operation.load_times:
             stats = {**stats, "modelLoadTimeSec": sum(load_times)}
@@ -539,7 +543,7 @@ class Prediction:
             is_first = ask is self._ask or any(type(event) is LlmPredictionFragment for event in ask.delivered)
             if is_first and _FIRST_DELAY in stats:
                 return {_FIRST_DELAY: waited + (stats[_FIRST_DELAY] or 0)}
-            waited += stats.get("totalTimeSec") or 0
+            waited += _whole_time(stats)
         return {}
 
     def _result_of(self, asks: Sequence[Ask], end: PredictionEnd) -> PredictionResult:
@@ -580,6 +584,26 @@ class Prediction:
             self._wake(step)
         elif self._is_cancelled:
             self._end_finishing(step)
+
+
+def _whole_time(stats: Mapping[str, Any]) -> float:
+    """Return the seconds from a request to its end: the total of some servers begins with the first token.
+
+    It does where it is shorter than the time to the first token, or where all tokens at the reported speed take just so
+    long, unless those after the first token do (docs/protocol.md#prediction-stats).
+    """
+    total, delay = float(stats.get(_TOTAL) or 0), float(stats.get(_FIRST_DELAY) or 0)
+    tokens, speed = stats.get("predictedTokensCount") or 0, stats.get("tokensPerSecond") or 0
+    if not total or total < delay:
+        return total + delay
+    if tokens <= _FEW or not speed:
+        return total
+    is_whole = math.isclose((tokens - 1) / speed, total - delay, rel_tol=_TOLERANCE)
+    return total if is_whole or not math.isclose(tokens / speed, total, rel_tol=_TOLERANCE) else total + delay
+
+
+_FEW, _TOLERANCE = 2, 0.01
+"""The tokens of responses whose speed proves nothing, and the difference at which two times count as equal."""
 
 
 def _only_progress(events: Events) -> bool:

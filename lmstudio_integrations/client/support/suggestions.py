@@ -69,7 +69,7 @@ NAME_A_PLUGIN = (
 """What helps if a plugin cannot be started."""
 
 _BY_CLASS: dict[type[LMStudioServerError], str] = {
-    LMStudioInsufficientResourcesError: "set a smaller context_length, or use a smaller model",
+    LMStudioInsufficientResourcesError: "set a smaller context_length, use a smaller model, or unload others",
     LMStudioModelCrashedError: f"the next call loads it again; set a smaller context_length if memory is short; {_LOG}",
     LMStudioEngineLostError: (
         f"the next call loads it again; if that fails as well, restart LM Studio or update its runtimes; {_LOG}"
@@ -101,8 +101,11 @@ def error_with_suggestion(
 def add_suggestion(error: ServerErrorT, suggestion: str) -> ServerErrorT:
     """Return an error with one more suggestion, in its message and in its attribute."""
     result = copy(error)
-    result.suggestion = " ".join(text for text in (error.suggestion, suggestion) if text)
-    result.args = (redact(f"{error} {suggestion}" if error.suggestion else f"{error}\n  suggestion: {suggestion}"),)
+    before = error.suggestion
+    # A server's own is a sentence, and ours are clauses.
+    added = f"{'' if before.endswith('.') else ';'} {suggestion}" if before else suggestion
+    result.suggestion = f"{before or ''}{added}"
+    result.args = (redact(f"{error}{added}" if before else f"{error}\n  suggestion: {added}"),)
     return result
 
 
@@ -276,7 +279,9 @@ def _command(verb: str, name: str) -> str:
 
 def _preset(display: Mapping[str, Any]) -> str:
     presets = display["availablePresetsSample"]
-    known = _sample([preset["identifier"] for preset in presets[:_SAMPLE]])
+    known = _sample(
+        [preset["identifier"] for preset in presets[:_SAMPLE] if is_object(preset) and "identifier" in preset]
+    )
     if not known:
         return "the server has no presets: save one in LM Studio, or pass the settings themselves"
     return f"available are {', '.join(known)}"

@@ -4,6 +4,7 @@ The flows of the client start calls with an `Operation`, from any thread; nothin
 the connections on the I/O thread. The flows `call`, `call_all` and `read_channel` are the steps of all other flows.
 """
 
+import logging
 import time
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any, Self, cast
 from pydantic_core import ValidationError
 
 from lmstudio_integrations._support.text import dumps, shortened
+from lmstudio_integrations._support.typeguards import is_list
 from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
 from lmstudio_integrations.client.transport.connections import ConnectionKey, Connections
 from lmstudio_integrations.client.transport.flows import Flow, T
@@ -26,6 +28,8 @@ from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace, channe
 from lmstudio_integrations.protocol.errors import copy_of
 from lmstudio_integrations.protocol.exchange import Exchange, Timeouts, exchange_type
 from lmstudio_integrations.protocol.session import ClientSession, client_closed, closed_early
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 32
 """Maximum number of calls in flight at once, for each `call_all`."""
@@ -364,6 +368,41 @@ def decode_errors(label: str) -> Generator[None]:
         raise _unreadable(label, error) from error
 
 
+def read_each(items: object, read: Callable[[Any], T | None], label: str) -> list[T]:
+    """Return what the items of a list are.
+
+    Those that cannot be read are left out with a warning, because one of them must not hide the others.
+
+    Args:
+        items: The list, from a response.
+        read: Returns what an item is; `None` leaves it out.
+        label: What the response is, for the message.
+
+    Raises:
+        TypeError: If it is no list, or as `read` does, if it can read no item.
+    """
+    if not is_list(items):
+        raise TypeError(f"expected an array; got {type(items).__name__}")
+    found: list[T] = []
+    errors: list[Exception] = []
+    for item in items:
+        try:
+            value = read(item)
+        except _DECODE_ERRORS as error:
+            errors.append(error)
+        else:
+            if value is not None:
+                found.append(value)
+    if errors and not found:
+        raise errors[0]
+    if errors:
+        reason = _what_is_wrong(errors[0])
+        logger.warning(
+            "%s: left out %d of %d entries, which cannot be read: %s", label, len(errors), len(items), reason
+        )
+    return found
+
+
 def _unreadable(label: str, error: Exception) -> LMStudioProtocolError:
     return LMStudioProtocolError(
         f"{label}: the server's response cannot be read: {_what_is_wrong(error)}; update LM Studio and this package"
@@ -374,7 +413,8 @@ def _what_is_wrong(error: Exception) -> str:
     """Return what is wrong with a response. The error itself is the cause of ours, for people who debug it."""
     if isinstance(error, ValidationError):
         return ", ".join(
-            f"{'.'.join(map(str, each['loc']))}: {shortened(each['msg'])}" for each in error.errors(include_url=False)
+            ": ".join(filter(None, (".".join(map(str, each["loc"])), shortened(each["msg"]))))
+            for each in error.errors(include_url=False)
         )
     if isinstance(error, KeyError):
         return f"it has no {shortened(repr(error.args[0]))}"

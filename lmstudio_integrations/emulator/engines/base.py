@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
@@ -25,25 +26,45 @@ from lmstudio_integrations.types.results import (
 
 
 class EngineError(WireError):
-    """An engine cannot do what was requested; the title is in the words of a real server."""
+    """An engine cannot do what was requested; the title is in the words of a real server, or of the engine itself."""
 
 
 def context_overflow(tokens: int, context_length: int) -> EngineError:
     """Return the error for a prompt that does not fit into the context window."""
-    # LM Studio's own text, typing error included: programs match it.
+    # The typing error of the first is LM Studio's own. The last is llama.cpp's.
     return EngineError(
-        f"Trying to keep the first {tokens} tokens when context the overflows. However, the model is loaded with "
-        f"context length of only {context_length} tokens, which is not enough. Try to load the model with a larger "
-        "context length, or provide a shorter input",
-        bionic=f"request exceeds the available context size ({context_length} tokens)",  # llama.cpp's own
+        {
+            (): f"Trying to keep the first {tokens} tokens when context the overflows. However, the model is loaded "
+            f"with context length of only {context_length} tokens, which is not enough. Try to load the model with a "
+            "larger context length, or provide a shorter input",
+            (0, 4): f"Cannot truncate prompt with n_keep ({tokens}) >= n_ctx ({context_length})",
+            (1,): f"request exceeds the available context size ({context_length} tokens)",
+        }
     )
 
 
 def template_failed(message: str) -> EngineError:
     """Return the error for a conversation that the model's template rejects."""
+    engine = {"error": {"code": 500, "message": f"Jinja Exception: {message}", "type": "server_error"}}
     return EngineError(
-        f'Error rendering prompt with jinja template: "{message}"',
-        suggestion="This is usually an issue with the model's prompt template.",
+        {
+            (): f'Error rendering prompt with jinja template: "{message}".\n\nThis is usually an issue with the '
+            "model's prompt template. If you are using a popular model, you can try to search the model under "
+            "lmstudio-community, which will have fixed prompt templates. If you cannot find one, you are welcome to "
+            "post this issue to our discord or issue tracker on GitHub. Alternatively, if you know how to write jinja "
+            "templates, you can override the prompt template in My Models > model settings > Prompt Template.",
+            (0, 4): f"Engine protocol predict request returned 500: {dumps(engine)}",
+        }
+    )
+
+
+def without_vision() -> EngineError:
+    """Return the error for an image in a conversation with a model that has no vision."""
+    return EngineError(
+        {
+            (): "Model does not support images. Please use a model that does.",
+            (0, 4): "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj",
+        }
     )
 
 
@@ -53,22 +74,49 @@ def model_crashed(exit_code: int | None, cause: str | None = None) -> EngineErro
     return EngineError(title, cause=cause, fatal=True)
 
 
+def engine_exited(*, generating: bool) -> EngineError:
+    """Return the error for an engine that runs as a server, and whose process has ended.
+
+    Args:
+        generating: Whether it ends in the middle of a response.
+    """
+    if generating:
+        return EngineError("terminated", fatal=True)
+    unknown = {"type": "internal_error", "code": "unknown"}
+    return EngineError("Engine protocol predict request failed: fetch failed", error_data=unknown, fatal=True)
+
+
+def engine_exited_while_loading() -> EngineError:
+    """Return the error for an engine that runs as a server, and whose process ends while it loads a model."""
+    return load_failed(
+        "Engine protocol runtime llama-server for a1B2c3D4e5F6g7H8i9J0k1L2 exited before becoming healthy. exitCode=1, "
+        "signal=null"
+    )
+
+
+def queued_too_long() -> EngineError:
+    """Return the error for a request that has waited for a slot of the engine until its time was over."""
+    return EngineError("Engine protocol predict stream returned an error: {code:500 ...}")
+
+
 def load_failed(cause: str, suggestion: str | None = None) -> EngineError:
     """Return the error for a model that could not be loaded."""
     return EngineError("Failed to load model", cause=without_directories(cause), suggestion=suggestion)
 
 
-def insufficient_resources(details: str) -> EngineError:
+def insufficient_resources(gigabytes: float) -> EngineError:
     """Return the error for a load that does not fit, in the words of a real server."""
     return load_failed(
-        f"Model loading was stopped due to insufficient system resources. {details}",
-        "Load the model with a shorter context, load a smaller one, or unload others.",
+        "Model loading was stopped due to insufficient system resources. Under the current settings, this model "
+        f"requires approximately {gigabytes:.2f} GB of memory, and continuing to load it would likely overload your "
+        "system and cause it to freeze. If you think this is incorrect, you can adjust the model loading guardrails in "
+        "settings."
     )
 
 
 def out_of_memory() -> EngineError:
     """Return the error for a load that needs more memory than any machine has."""
-    return insufficient_resources("Under the current settings, this model requires approximately 48.00 GB of memory.")
+    return insufficient_resources(48)
 
 
 def without_directories(text: str) -> str:

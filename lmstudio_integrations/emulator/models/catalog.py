@@ -21,6 +21,7 @@ from lmstudio_integrations.emulator.engines.base import EngineError, ModelMetada
 from lmstudio_integrations.emulator.engines.llama_cpp import header_of, is_embedding
 from lmstudio_integrations.emulator.engines.scripted import ANY_TOOL, parse_rules
 from lmstudio_integrations.emulator.engines.weights import BUNDLES
+from lmstudio_integrations.emulator.errors import NEWEST, Version
 from lmstudio_integrations.emulator.plugins import CatalogTable, PluginEntry
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.requests import ARTIFACT
@@ -233,8 +234,22 @@ class Catalog(CatalogTable):
         Field(description="The application it plays: `lmstudio` (default), `daemon` (llmster) or `bionic`."),
     ] = "lmstudio"
     version: Annotated[
-        str, Field(min_length=1, description="The version it claims; by default that of this package.")
+        str,
+        Field(
+            min_length=1,
+            description="The version it claims, whose errors it has; by default that of this package, with the errors "
+            "of the newest.",
+        ),
     ] = __version__
+
+    @property
+    def played(self) -> Version:
+        """The version whose words errors have. llmster counts on its own: its 0.0.21 came with LM Studio 0.4.21."""
+        numbers = tuple(map(int, re.findall("[0-9]{1,9}", self.version)[:3]))
+        if self.version == __version__ or not numbers:
+            return (1,) if self.application == "bionic" else NEWEST
+        is_llmster = self.application == "daemon" and numbers[:2] == (0, 0)
+        return (0, 4, *numbers[2:]) if is_llmster else numbers
 
     @classmethod
     def parse(cls, tables: Mapping[str, Any]) -> Self:
@@ -367,13 +382,13 @@ def describe(entry: ModelEntry, metadata: ModelMetadata, device: str | None = No
         "paramsString": entry.params or metadata.params,
         "architecture": entry.architecture or metadata.architecture,
         "quantization": {"name": quantization[0], "bits": quantization[1]} if quantization else None,
-        "maxContextLength": entry.max_context_length or metadata.max_context_length,
     }
     if entry.kind == "llm":
         info["vision"] = metadata.vision if entry.vision is None else entry.vision
         info["trainedForToolUse"] = metadata.tools if entry.tools is None else entry.tools
     elif entry.kind == "decision":
         info["hasVisionAdapter"] = metadata.vision if entry.vision is None else entry.vision
+    info["maxContextLength"] = entry.max_context_length or metadata.max_context_length
     return {name: value for name, value in info.items() if value is not None or name == "deviceIdentifier"}
 
 

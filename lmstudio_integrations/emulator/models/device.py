@@ -58,10 +58,7 @@ class Memory:
         """
         used = sum(each.total for each in self._needs.values())
         if self._capacity is not None and used + need.total > self._capacity:
-            raise insufficient_resources(
-                f"Under the current settings, this model requires approximately {_gib(need.total)} of memory; "
-                f"{_gib(used)} of {_gib(self._capacity)} are in use."
-            )
+            raise insufficient_resources(need.total / GIB)
         self._needs[identifier] = need
 
     def release(self, identifier: str) -> None:
@@ -72,10 +69,6 @@ class Memory:
         """Return whether a load fits by the estimates, which may be wrong in either direction."""
         estimated = sum(each.estimate().total for each in (need, *self._needs.values()))
         return self._capacity is None or estimated <= self._capacity
-
-
-def _gib(size: float) -> str:
-    return f"{size / GIB:.2f} GiB"
 
 
 class Device:

@@ -6,6 +6,7 @@ Everything here belongs to the emulator's event loop.
 import asyncio
 import logging
 import secrets
+import string
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from copy import copy
@@ -80,6 +81,9 @@ Activity = Literal["processingPrompt", "generating", "computingEmbedding"]
 MODEL_UNLOADED = "modelUnloaded"
 """The stop reason of a prediction whose model is unloaded."""
 
+_REFERENCE = (string.ascii_letters + string.digits,) * 24
+"""The characters of each place of a reference."""
+
 
 class Slots:
     """The slots of an instance, first come, first served; how many requests wait for one, and run in one."""
@@ -138,7 +142,7 @@ class ModelInstance:
         self.entry = entry
         self.device = device
         self.identifier = identifier
-        self.reference: str = secrets.token_urlsafe(18)
+        self.reference: str = "".join(map(secrets.choice, _REFERENCE))
         self.model = model
         self.request = request
         self.ttl_ms = ttl_ms

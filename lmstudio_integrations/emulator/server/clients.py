@@ -11,6 +11,14 @@ from lmstudio_integrations.emulator.errors import file_not_found
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.envelope import TOKEN_FORM, split_token
 
+_UNAUTHENTICATED = (
+    "An LM Studio API token is required to make requests to this server, but none was provided using the Authorization "
+    "header using the 'Bearer' scheme (i.e., 'Authorization: Bearer $LM_API_TOKEN'). Learn more at: "
+    "https://lmstudio.ai/docs/developer/core/authentication."
+)
+_MALFORMED = "Malformed LM Studio API token provided: {}… Ensure you are using a valid token."
+"""What LM Studio responds to an HTTP request; of the second, the first ten characters are shown."""
+
 
 @dataclass(eq=False)
 class Upload:
@@ -74,6 +82,11 @@ class Authenticator:
         self._tokens = tuple(_credentials(token) for token in tokens)
         self._clients: dict[str, ConnectedClient] = {}
 
+    @property
+    def requires_token(self) -> bool:
+        """Whether only clients with a token may connect."""
+        return bool(self._tokens)
+
     def why_rejected(self, identifier: str, passkey: str) -> str | None:
         """Return why credentials are rejected, or `None`. The time does not depend on which part is wrong."""
         if self._tokens:
@@ -90,8 +103,13 @@ class Authenticator:
 
     def why_token_is_rejected(self, authorization: str) -> str | None:
         """Return why the `Authorization` header of an HTTP request is rejected, or `None`; guests need none."""
-        identifier, passkey = split_token(authorization.removeprefix("Bearer ")) or ("", "")
-        return self.why_rejected(identifier, passkey) if self._tokens else None
+        if not self._tokens:
+            return None
+        token = authorization.removeprefix("Bearer ")
+        if not token:
+            return _UNAUTHENTICATED
+        credentials = split_token(token)
+        return self.why_rejected(*credentials) if credentials else _MALFORMED.format(token[:10])
 
     def connect(self, identifier: str, passkey: str) -> ConnectedClient:
         """Return the client of a new socket, which counts until `disconnect`."""

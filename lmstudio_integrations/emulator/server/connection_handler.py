@@ -21,7 +21,13 @@ from lmstudio_integrations.emulator.errors import WireError, internal_error
 from lmstudio_integrations.emulator.server.clients import Authenticator, ConnectedClient
 from lmstudio_integrations.emulator.server.context import Context, OpenChannel, ServerState
 from lmstudio_integrations.emulator.server.handlers import HANDLERS, SERVED
-from lmstudio_integrations.emulator.server.http_requests import HttpError, HttpRequest, RequestReader
+from lmstudio_integrations.emulator.server.http_requests import (
+    HttpError,
+    HttpRequest,
+    RequestReader,
+    response,
+    unexpected,
+)
 from lmstudio_integrations.emulator.testing import tcp
 from lmstudio_integrations.emulator.testing.actions import (
     TRUNCATED,
@@ -45,7 +51,6 @@ REQUEST_TIMEOUT = 10.0
 """Seconds until the request of a connection must have arrived."""
 
 _OTHER_METHODS = (b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"HEAD ")
-_NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class Socket(ServerConnection):
@@ -122,7 +127,8 @@ class Socket(ServerConnection):
             self._reader = RequestReader(self._state.limits.message_bytes)
             self._read(data)
         elif data.startswith(_OTHER_METHODS):
-            self.transport.write(_NOT_FOUND)
+            method, path = data.decode("latin-1").split(" ")[:2]
+            self.transport.write(response(*unexpected(method, path)))
             self.transport.close()
         else:
             super().data_received(data)
@@ -304,9 +310,8 @@ class ConnectionHandler:
         if not isinstance(error, WireError):
             logger.error("the handler of %s failed", endpoint, exc_info=error)
             error = internal_error(error)
-        self._log("error", endpoint, f" failed: {error}")
-        if error.bionic is not None and self._state.registry.catalog.application == "bionic":
-            error.title = error.bionic
+        error.title = error.title_in(self._state.registry.catalog.played)
+        self._log("error", endpoint, f" failed: {error.title}")
         return error.to_dict()
 
     def _log(self, level: str, endpoint: str, outcome: str = "") -> None:

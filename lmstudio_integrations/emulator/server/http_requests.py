@@ -21,16 +21,18 @@ class HttpError(Exception):
         status: The status of the response.
         kind: The `type` of the error.
         message: What is wrong, in one sentence.
+        code: Its `code`; `None` is the status.
     """
 
-    def __init__(self, status: HTTPStatus, kind: str, message: str) -> None:
+    def __init__(self, status: HTTPStatus, kind: str, message: str, code: str | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.kind = kind
+        self.code: str | int = code or int(status)
 
     def to_bytes(self) -> bytes:
         """Return the response."""
-        error = {"code": int(self.status), "type": self.kind, "message": str(self)}
+        error = {"code": self.code, "type": self.kind, "message": str(self)}
         return response({"error": error}, self.status)
 
 
@@ -44,6 +46,15 @@ def response(value: object, status: HTTPStatus = HTTPStatus.OK) -> bytes:
     body = json.dumps(value).encode()
     head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+
+
+def unexpected(method: str, path: str) -> tuple[dict[str, str], HTTPStatus]:
+    """Return what is said of a request for something that is not there, with its status, which is rarely one of errors.
+
+    See docs/protocol.md#http-apis.
+    """
+    status = HTTPStatus.NOT_FOUND if path.startswith("/api/v1/") else HTTPStatus.OK
+    return {"error": f"Unexpected endpoint or method. ({method} {path})"}, status
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,14 @@ from lmstudio_integrations.emulator.server.clients import Authenticator
 from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler, Socket
 from lmstudio_integrations.emulator.server.context import ServerState
 from lmstudio_integrations.emulator.server.handlers import SERVED
-from lmstudio_integrations.emulator.server.handlers.decisions import POSTS
-from lmstudio_integrations.emulator.server.http_requests import HttpError, HttpRequest, bad_request, response
+from lmstudio_integrations.emulator.server.handlers.decisions import POSTS, Handler
+from lmstudio_integrations.emulator.server.http_requests import (
+    HttpError,
+    HttpRequest,
+    bad_request,
+    response,
+    unexpected,
+)
 from lmstudio_integrations.emulator.testing.tcp import port_error, stop_accepting
 from lmstudio_integrations.protocol.endpoints import Namespace
 
@@ -132,26 +138,28 @@ class Server:
         if error is not None:
             status, reason = error
             return socket.respond(status, f"{reason}\n")
-        return _json(socket, _PAGES[path](self._state.registry.catalog)) if path in _PAGES else None
+        if path in _PAGES:
+            return _json(socket, _PAGES[path](self._state.registry.catalog))
+        return None if path in _NAMESPACES else _json(socket, *unexpected("GET", path))
 
     async def _answer(self, request: HttpRequest) -> bytes:
         """Return the response to a request with a body."""
+        handle = POSTS.get(request.path)
+        if handle is None:
+            return response(*unexpected("POST", request.path))
         try:
-            return response(await self._handle_post(request))
+            return response(await self._handle_post(handle, request))
         except HttpError as error:
             return error.to_bytes()
         except Exception as error:  # a defect of the emulator must not leave the client without a response
             logger.exception("the handler of %s failed", request.path)
             return HttpError(http.HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", repr(error)).to_bytes()
 
-    async def _handle_post(self, request: HttpRequest) -> Mapping[str, Any]:
-        handle = POSTS.get(request.path)
-        if handle is None:
-            raise HttpError(http.HTTPStatus.NOT_FOUND, "not_found_error", f"there is nothing at {request.path}")
+    async def _handle_post(self, handle: Handler, request: HttpRequest) -> Mapping[str, Any]:
         if error := self._origin_error(request.headers.get("origin")):
             raise bad_request(error, http.HTTPStatus.FORBIDDEN)
         if error := self._authenticator.why_token_is_rejected(request.headers.get("authorization", "")):
-            raise HttpError(http.HTTPStatus.UNAUTHORIZED, "authentication_error", error)
+            raise HttpError(http.HTTPStatus.UNAUTHORIZED, "invalid_request", error, "invalid_api_key")
         await self._state.simulate_latency()
         return await handle(self._state, request.json())
 
@@ -161,12 +169,11 @@ class Server:
     def _http_error(self, request: Request, path: str) -> tuple[http.HTTPStatus, str] | None:
         if error := self._origin_error(request.headers.get("Origin")):
             return http.HTTPStatus.FORBIDDEN, error
-        if path in _PAGES:
-            return None
-        if path not in _NAMESPACES:
-            return http.HTTPStatus.NOT_FOUND, f"there is nothing at {path}"
-        if "Upgrade" not in request.headers:
+        if path in _NAMESPACES and "Upgrade" not in request.headers:
             return http.HTTPStatus.UPGRADE_REQUIRED, "this is a WebSocket endpoint"
+        if path not in _NAMESPACES and "Upgrade" in request.headers:
+            unknown = http.HTTPStatus.UNAUTHORIZED if self._authenticator.requires_token else http.HTTPStatus.NOT_FOUND
+            return unknown, f"there is nothing at {path}"
         return None
 
     async def _serve(self, socket: ServerConnection) -> None:
@@ -191,8 +198,8 @@ def _repeated_header_error(request: Request) -> tuple[http.HTTPStatus, str] | No
     return None
 
 
-def _json(socket: ServerConnection, value: object) -> Response:
-    response = socket.respond(http.HTTPStatus.OK, json.dumps(value, separators=(",", ":")))
-    del response.headers["Content-Type"]
-    response.headers["Content-Type"] = "application/json"
-    return response
+def _json(socket: ServerConnection, value: object, status: http.HTTPStatus = http.HTTPStatus.OK) -> Response:
+    made = socket.respond(status, json.dumps(value, separators=(",", ":")))
+    del made.headers["Content-Type"]
+    made.headers["Content-Type"] = "application/json"
+    return made

@@ -18,9 +18,12 @@ from websockets.frames import CloseCode
 from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations.emulator.engines.base import (
     EngineError,
+    engine_exited,
+    engine_exited_while_loading,
     load_failed,
     model_crashed,
     out_of_memory,
+    queued_too_long,
     template_failed,
 )
 from lmstudio_integrations.emulator.errors import WireError, model_unloaded
@@ -169,6 +172,7 @@ _FAULTS = (
     Fault("out-of-memory", "error", Phase.LOAD, "The server does not have enough memory for the model.", at("load request", _error(out_of_memory()), ALWAYS)),
     Fault("load-fails", "error", Phase.LOAD, "The server cannot load the model.", at("load request", _error(load_failed("a fault was injected")))),
     Fault("engine-crashes-while-loading", "error", Phase.LOAD, "The engine crashes.", at("load middle packet", _CRASHED)),
+    Fault("engine-exits-while-loading", "error", Phase.LOAD, "The engine, which is a process of its own, ends.", at("load middle packet", _error(engine_exited_while_loading())), is_common=False),
     Fault("connection-reset-while-loading", "connection", Phase.LOAD, "The connection is reset.", at("load middle packet", actions.reset)),
     Fault("connection-dead-while-loading", "slow", Phase.LOAD, "The connection goes dead: it stays open, but no data passes.", at("load middle packet", actions.go_dead), is_common=False),
     Fault("channel-closed-while-loading", "malformed", Phase.LOAD, "The server closes the channel without a result.", at("load last packet", actions.replace(actions.ended)), is_common=False),
@@ -180,6 +184,8 @@ _FAULTS = (
     Fault("server-restarts-before-response", "connection", Phase.FIRST, "The server closes the WebSocket because it restarts (1012).", at("request", actions.close(CloseCode.SERVICE_RESTART))),
     Fault("engine-fails-before-response", "error", Phase.FIRST, "The server responds with an error.", at("request", _ENGINE_FAILED)),
     Fault("engine-crashes-before-response", "error", Phase.FIRST, "The engine crashes.", at("request", _CRASHED)),
+    Fault("engine-exits-before-response", "error", Phase.FIRST, "The engine, which is a process of its own, has ended.", at("request", _error(engine_exited(generating=False))), is_common=False),
+    Fault("request-queued-too-long", "error", Phase.FIRST, "The request has waited too long for a slot of the engine.", at("request", _error(queued_too_long()))),
     Fault("engine-stalls-before-response", "slow", Phase.FIRST, "The engine stalls during prompt processing.", at("first packet", actions.stall)),
     Fault("parameters-rejected", "error", Phase.FIRST, "The server rejects the parameters of the request.", at("request", _INVALID_PARAMETER, ALWAYS)),
     Fault("first-packet-late", "slow", Phase.FIRST, "The first packet is late, but arrives before the timeout.", at("first packet", actions.delay(LATE))),
@@ -193,6 +199,7 @@ _FAULTS = (
     Fault("packet-late-mid-response", "slow", Phase.MIDDLE, "A packet is late, but arrives before the timeout.", at("middle packet", actions.delay(LATE))),
     Fault("engine-stalls-mid-response", "slow", Phase.MIDDLE, "The engine stalls.", at("middle packet", actions.stall)),
     Fault("engine-crashes-mid-response", "error", Phase.MIDDLE, "The engine crashes.", at("middle packet", _CRASHED)),
+    Fault("engine-exits-mid-response", "error", Phase.MIDDLE, "The engine, which is a process of its own, ends.", at("middle packet", _error(engine_exited(generating=True)))),
     Fault("model-unloaded-mid-response", "error", Phase.MIDDLE, "Another program unloads the model.", at("middle packet", _error(model_unloaded()))),
     Fault("engine-fails-mid-response", "error", Phase.MIDDLE, "The server ends the response with an error.", at("middle packet", _ENGINE_FAILED)),
     Fault("unknown-packet-mid-response", "malformed", Phase.MIDDLE, "A packet has an unknown type.", at("middle packet", actions.before(actions.packet(actions.of_unknown_type)))),

@@ -4,7 +4,7 @@ import contextlib
 import http
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -200,3 +200,87 @@ def test_the_error_about_a_malformed_response_is_no_exception_of_python(
     assert f"Model list: the server's response cannot be read: {reason}" in str(caught.value)
     assert str(caught.value).endswith("; update LM Studio and this package")
     assert str(caught.value).count("; ") == 1, "what follows is the remedy"
+
+
+# One odd entry of a list ----------------------------------------------------------------------------------------------
+
+NAME = {"identifier": {"type": "catalog", "identifier": "a/b"}, "name": "b"}
+OPTION = {"name": "b", "sizeBytes": 1, "fitEstimation": "fullGPUOffload", "downloadIdentifier": "d"}
+PEER = {"deviceIdentifier": "d", "deviceName": "studio", "status": "connected"}
+GPU = {"name": "A", "deviceId": 0, "totalMemoryCapacityBytes": 8, "integrationType": "discrete"}
+
+
+def _surveyed(gpus: list[Any]) -> dict[str, Any]:
+    return {"status": "ok", "engines": [{"name": "e", "hardwareSurvey": {"gpuSurveyResult": {"gpuInfo": gpus}}}]}
+
+
+LISTS: dict[
+    str, tuple[Callable[[Client], list[Any]], dict[str, Any], Callable[[list[Any]], Any], Mapping[str, Any]]
+] = {
+    "loaded": (
+        lambda client: client.llm.list_loaded(),
+        LLM_INSTANCE,
+        lambda items: items,
+        {"quantization": "4bit", "variants": 5, "ttlMs": "never", "paramsString": 7},
+    ),
+    "downloaded": (
+        lambda client: [model.info for model in client.system.list_downloaded_models()],
+        LLM_INSTANCE,
+        lambda items: items,
+        {"quantization": "4bit", "vision": "yes please", "selectedVariant": {}, "publisher": 5},
+    ),
+    "found": (
+        lambda client: client.repository.search_models("b"),
+        NAME,
+        lambda items: {"results": items},
+        {"exact": "perhaps", "staffPick": 5.5},
+    ),
+    "linked devices": (
+        lambda client: list(client.link_status().peers),
+        PEER,
+        lambda items: {"status": "online", "peers": items, "issues": [5]},
+        {},
+    ),
+    "GPUs": (
+        lambda client: client.hardware().gpus,
+        GPU,
+        _surveyed,
+        {"totalMemoryCapacityBytes": None, "detectionPlatform": 5},
+    ),
+}
+"""What lists them, an entry, what the server sends of entries, and odd values of optional members."""
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_one_odd_entry_of_a_list_hides_no_other_and_keeps_what_can_be_read(
+    nonsense: tuple[Nonsense, Client], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, client = nonsense
+    listed, entry, response, odd = LISTS[name]
+    server.honest, server.response = False, response([entry])
+    (expected,) = listed(client)
+    for member, value in odd.items():
+        server.response = response([{**entry, member: value}, {**entry, "deviceId": 1}])
+        first, second = listed(client)
+        assert type(first) is type(second) is type(expected), member
+        assert not caplog.records, "nothing is left out"
+    unreadable: list[Any] = [5, None, [], *([] if name == "GPUs" else [{}])]
+    for broken in unreadable:
+        server.response = response([broken, entry])
+        assert list(map(repr, listed(client))) == [repr(expected)]
+
+
+def test_a_list_of_which_nothing_can_be_read_is_an_error(nonsense: tuple[Nonsense, Client]) -> None:
+    server, client = nonsense
+    server.honest, server.response = False, [{"type": "llm"}, 5]
+    with pytest.raises(lms.LMStudioProtocolError, match="cannot be read: it has no 'modelKey'"):
+        client.system.list_downloaded_models()
+
+
+def test_an_entry_that_is_left_out_is_named_in_the_log(
+    nonsense: tuple[Nonsense, Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    server, client = nonsense
+    server.honest, server.response = False, [LLM_INSTANCE, {**LLM_INSTANCE, "sizeBytes": "much"}]
+    assert len(client.system.list_downloaded_models()) == 1
+    assert "Model list: left out 1 of 2 entries, which cannot be read: sizeBytes: Field required" in caplog.text

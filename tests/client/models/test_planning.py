@@ -522,6 +522,69 @@ def test_a_size_that_is_none_is_left_out(totals: list[str], memory: int | None) 
     assert (survey.memory_bytes, survey.gpus) == (memory, [])
 
 
+GB = 1e9
+INTEGRATED, DISCRETE = "integrated", "discrete"
+
+
+def surveyed(ram: float, vram: float, total: float, *gpus: tuple[str, float], **members: Any) -> dict[str, Any]:
+    listed = [
+        {"name": kind, "deviceId": number, "integrationType": kind, "totalMemoryCapacityBytes": size * GB}
+        for number, (kind, size) in enumerate(gpus)
+    ]
+    memory = {"ramCapacity": ram * GB, "vramCapacity": vram * GB, "totalMemory": total * GB}
+    survey = {"gpuSurveyResult": {"result": {"code": "success", "message": ""}, "gpuInfo": listed}}
+    engine = {"name": "llama.cpp", "memoryInfo": memory, "hardwareSurvey": survey, **members}
+    return {"status": "ok", "engines": [engine]}
+
+
+@pytest.mark.parametrize(
+    ("survey", "usable"),
+    [
+        (surveyed(17, 8.5, 25.5, (INTEGRATED, 8.5)), 17),
+        (surveyed(17, 8.5, 25.5, (INTEGRATED, 17)), 17),
+        (surveyed(17, 8.5, 17, (INTEGRATED, 8.5)), 17),
+        (surveyed(68, 25.5, 93.5, (DISCRETE, 25.5)), 93.5),
+        (surveyed(68, 34, 102, (DISCRETE, 25.5), (INTEGRATED, 8.5)), 93.5),
+        (surveyed(68, 25.5, 93.5), 93.5),
+    ],
+    ids=["integrated", "integrated, all", "not a sum", "discrete", "both", "unknown"],
+)
+def test_memory_of_an_integrated_gpu_counts_once(survey: dict[str, Any], usable: float) -> None:
+    assert lms.HardwareSurvey.from_dict(survey).memory_bytes == usable * GB
+
+
+async def test_a_plan_takes_only_the_memory_that_is_there_and_says_what_is_not_known_of_it() -> None:
+    failed = {"status": "gpuSurveyUnsuccessful", "message": "the driver does not respond"}
+    survey = surveyed(8 * 1.073741824, 4, 8 * 1.073741824 + 4, (INTEGRATED, 4), compatibility=failed)
+    fault = Injection("surveyHardware first packet", says(survey), ALWAYS)
+    async with serving(entry("a", 9), faults=[fault]) as (_, client):
+        plan = await client.plan(["a"])
+    assert (plan.capacity_bytes, plan.fits) == (8 * GIB, False)
+    assert plan.problems == ("llama.cpp: the driver does not respond",)
+    assert "not known of the hardware: llama.cpp: the driver does not respond" in str(plan)
+
+
+def test_a_gpu_that_cannot_be_queried_hides_no_other_and_its_reason_is_shown() -> None:
+    survey = surveyed(16, 8, 24, (DISCRETE, 8))
+    found = survey["engines"][0]["hardwareSurvey"]["gpuSurveyResult"]
+    found["gpuInfo"] += [{"name": None, "deviceId": 1, "totalMemoryCapacityBytes": None}, 5]
+    found["result"] = {"code": "error", "message": "device 1 cannot be queried"}
+    read = lms.HardwareSurvey.read(survey)
+    assert [gpu.name for gpu in read.gpus] == [DISCRETE, "unknown"]
+    assert read.problems == ["llama.cpp: GPUs: device 1 cannot be queried"]
+
+
+async def test_an_estimate_of_nulls_is_none_and_keeps_what_the_guardrails_say() -> None:
+    nulls = dict.fromkeys(("modelBytes", "contextBytes", "totalBytes", "totalVramBytes"))
+    estimate = {"memory": {"confidence": "low", **nulls}, "passesGuardrails": False}
+    fault = Injection("estimateModelUsage first packet", says(estimate), ALWAYS)
+    async with serving(entry("a", 6), faults=[fault]) as (_, client):
+        plan = await client.plan(["a"])
+        estimated = await client.llm.estimate_usage("a")
+    assert (plan.models[0].memory_bytes, plan.models[0].fit) == (None, "too_large")
+    assert (estimated.memory.total_bytes, estimated.passes_guardrails) == (None, False)
+
+
 # Evictions ------------------------------------------------------------------------------------------------------------
 
 

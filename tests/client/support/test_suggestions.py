@@ -37,6 +37,17 @@ def test_a_model_that_is_not_loaded_gets_one_remedy() -> None:
     assert text in str(error_with_suggestion({"title": "t", "displayData": display}, "Model get"))
 
 
+def test_one_odd_preset_hides_no_other() -> None:
+    presets = [5, {"name": "Nameless"}, {"identifier": "brief", "name": "Brief"}]
+    display = {
+        "code": "generic.presetNotFound",
+        "specifiedFuzzyPresetIdentifier": "x",
+        "availablePresetsSample": presets,
+        "totalAvailablePresets": 3,
+    }
+    assert "available are brief" in str(error_with_suggestion({"title": "t", "displayData": display}, "RPC"))
+
+
 def test_the_suggestion_of_the_server_comes_first() -> None:
     members, _, help_ = DISPLAY["generic.presetNotFound"]
     display = {"code": "generic.presetNotFound", **members}

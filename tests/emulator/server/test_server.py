@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from lmstudio_integrations import Client, LMStudioContextOverflowError
+from lmstudio_integrations import Client, LMStudioContextOverflowError, LMStudioPromptTemplateError
 from lmstudio_integrations.emulator import Emulator, FaultProxy
 from tests.emulator.bare_client import TIMEOUT, Wire, bare, wire
 from tests.emulator.stalling_model import MODEL
@@ -35,11 +35,20 @@ def test_pages_are_those_of_lm_studio_and_nothing_else_is_found(server: Emulator
     assert (status, found["package"]) == (200, "lmstudio")
     assert isinstance(found["version"], str)
     assert get(server, "/llm")[0] == 426, "a namespace requires a WebSocket"
-    assert get(server, "/nothing")[0] == 404
-    assert get(server, "/v1/chat/completions", data=b"{}")[0] == 404
+    for path, data, status in (("/nothing", None, 200), ("/v1/chat", b"{}", 200), ("/api/v1/events", None, 404)):
+        text = f"Unexpected endpoint or method. ({'GET' if data is None else 'POST'} {path})"
+        found = get(server, path, data=data)
+        assert (found[0], json.loads(found[2])) == (status, {"error": text}), "as a real server: status 200"
     with pytest.raises(InvalidStatus) as caught, bare(server, "nothing"):
         pass
     assert caught.value.response.status_code == 404
+
+
+def test_an_unknown_namespace_looks_unauthorized_where_tokens_are_required() -> None:
+    with Emulator([MODEL], tokens=["sk-lm-abcdefgh:0123456789abcdefghij"]) as server:
+        with pytest.raises(InvalidStatus) as caught, bare(server, "nothing"):
+            pass
+        assert caught.value.response.status_code == 401
 
 
 def test_it_plays_another_application() -> None:
@@ -48,10 +57,53 @@ def test_it_plays_another_application() -> None:
         assert json.loads(get(server, "/lms-status")[2]) == {"package": "bionic", "version": "1.1.7"}
         with Client(server.address) as client:
             assert client.system.get_version().version == "1.1.7+emulator"
-            with pytest.raises(LMStudioContextOverflowError) as caught:
-                client.llm.model("m").respond("word " * 100)
-    assert caught.value.title == "request exceeds the available context size (8 tokens)"
-    assert caught.value.limit == 8
+
+
+OLD = "Trying to keep the first 103 tokens when context the overflows"
+NEW = "Cannot truncate prompt with n_keep (103) >= n_ctx (8)"
+ENGINE = "request exceeds the available context size (8 tokens)"
+REJECTED = 'Engine protocol predict request returned 500: {"error":{"code":500,"message":"Jinja Exception: '
+
+
+@pytest.mark.parametrize(
+    ("played", "overflow", "template"),
+    [
+        ({}, NEW, REJECTED),
+        ({"version": "0.3.15"}, OLD, "Error rendering prompt with jinja template: "),
+        ({"version": "0.4.6 (1)"}, NEW, REJECTED),
+        ({"application": "daemon", "version": "0.0.21+2"}, NEW, REJECTED),
+        ({"application": "bionic", "version": "1.1.7"}, ENGINE, REJECTED),
+        ({"application": "bionic"}, ENGINE, REJECTED),
+        ({"version": "newest"}, NEW, REJECTED),
+    ],
+    ids=str,
+)
+def test_errors_have_the_words_of_the_version_that_is_played(
+    played: dict[str, str], overflow: str, template: str
+) -> None:
+    entry = {"key": "m", "context_length": 8, "rule": [{"when": {"last": "^roles"}, "then": [{"fault": "template"}]}]}
+    with Emulator(catalog={"model": [entry], **played}) as server, Client(server.address) as client:
+        model = client.llm.model("m")
+        with pytest.raises(LMStudioContextOverflowError) as caught:
+            model.respond("word " * 100)
+        assert str(caught.value.title).startswith(overflow)
+        assert caught.value.limit == 8
+        with pytest.raises(LMStudioPromptTemplateError) as rejected:
+            model.respond("roles")
+        assert str(rejected.value.title).startswith(template)
+
+
+@pytest.mark.parametrize(("version", "reason"), [("0.3.15", "eosFound"), ("0.4.22", "toolCalls")])
+def test_a_turn_that_calls_tools_ends_as_in_the_version_that_is_played(version: str, reason: str) -> None:
+    rule = {"when": {"tools": ["look"]}, "then": [{"tool": "look", "arguments": {}}]}
+    look = {"name": "look", "parameters": {"type": "object", "properties": {}}}
+    config = {"rawTools": {"type": "toolArray", "tools": [{"type": "function", "function": look}]}}
+    catalog = {"model": [{"key": "m", "rule": [rule]}], "version": version}
+    with Emulator(catalog=catalog) as server, Client(server.address) as client:
+        result = client.llm.model("m").respond("Look!", config=config)
+        assert [call.name for call in result.tool_call_requests] == ["look"]
+        assert result.stats.stop_reason == server.predictions[-1].stop_reason == reason
+        assert client.llm.model("m").respond("Hello").stats.stop_reason == "eosFound"
 
 
 def test_browsers_are_rejected_unless_their_origin_is_allowed() -> None:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from dataclasses import replace
+from http import HTTPStatus
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, PayloadTooBig, WebSocketException
@@ -23,7 +24,12 @@ from lmstudio_integrations.client.transport.connect.probe import (
 )
 from lmstudio_integrations.client.transport.connect.suggestions import source_of, unencrypted
 from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.errors import LMStudioUnreachableError
+from lmstudio_integrations.errors import (
+    LMStudioAuthenticationError,
+    LMStudioServerError,
+    LMStudioUnreachableError,
+    LMStudioUnsupportedError,
+)
 from lmstudio_integrations.protocol.endpoints import Namespace
 
 
@@ -126,6 +132,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 CLOSE_TIMEOUT = 1.0
 """Seconds within which the server must answer the closing handshake."""
 
+_ALWAYS_THERE: Namespace = "llm"
+"""A namespace that every server has."""
+
 
 async def find_server(target: Target) -> Target:
     """Return a target with an address: if it has none, that of this machine's server.
@@ -153,6 +162,8 @@ async def open_socket(target: Target, namespace: Namespace) -> Socket:
 
     Raises:
         LMStudioUnreachableError: If that fails; the message says why.
+        LMStudioAuthenticationError: If the server rejects this client in the handshake.
+        LMStudioUnsupportedError: If it rejects this namespace only.
         LMStudioRuntimeError: If tests block it.
     """
     address = target.address
@@ -162,35 +173,77 @@ async def open_socket(target: Target, namespace: Namespace) -> Socket:
         logger.warning("%s", warning)
     without_blocked([address])
     try:
-        socket = await Connect(
-            address.url(namespace),
-            additional_headers=list(target.headers),
-            compression=None,
-            open_timeout=None,
-            ping_interval=None,  # `Connection` pings
-            close_timeout=CLOSE_TIMEOUT,
-            max_size=target.max_message_bytes,
-            max_queue=None,
-            create_connection=Socket,
-            ssl=(target.ssl_context or True) if address.tls else None,
-            happy_eyeballs_delay=NEXT_ADDRESS_DELAY,
-            proxy=None if address.is_loopback else True,
-            logger=client_logger,
-        )
+        return await _handshake(target, address, namespace)
     except Exception as error:  # noqa: BLE001 - any failure of the handshake is reported with its reason
         problem = error
-    else:
-        assert isinstance(socket, Socket), "it is made by create_connection"
-        return socket
     text, shown = str(problem), redact_address(str(problem))
+    cause = None if shown != text else problem  # for example a proxy URL with a password
     reason = (
         redirect_of(problem, address.url(namespace))
         or no_descriptors(problem)
         or await diagnose(address, target.ssl_context)
-        or f"LM Studio is there, but rejected the WebSocket /{namespace}: {shown}; update LM Studio, or "
+    )
+    if reason is None and (rejection := await _rejection_of(problem, target, address, namespace)):
+        raise rejection from cause
+    reason = reason or (
+        f"LM Studio is there, but rejected the WebSocket /{namespace}: {shown}; update LM Studio, or "
         "let the proxy in front of it pass WebSockets"
     )
     raise LMStudioUnreachableError(
         f"LM Studio is not reachable at {address}{source_of(address)}: {reason}",
         tried=(f"{address}: {reason}",),
-    ) from (None if shown != text else problem)  # for example a proxy URL with a password
+    ) from cause
+
+
+async def _handshake(target: Target, address: Address, namespace: Namespace) -> Socket:
+    socket = await Connect(
+        address.url(namespace),
+        additional_headers=list(target.headers),
+        compression=None,
+        open_timeout=None,
+        ping_interval=None,  # `Connection` pings
+        close_timeout=CLOSE_TIMEOUT,
+        max_size=target.max_message_bytes,
+        max_queue=None,
+        create_connection=Socket,
+        ssl=(target.ssl_context or True) if address.tls else None,
+        happy_eyeballs_delay=NEXT_ADDRESS_DELAY,
+        proxy=None if address.is_loopback else True,
+        logger=client_logger,
+    )
+    assert isinstance(socket, Socket), "it is made by create_connection"
+    return socket
+
+
+async def _rejection_of(
+    problem: Exception, target: Target, address: Address, namespace: Namespace
+) -> LMStudioServerError | None:
+    """Return the error for a status that an LM Studio sent instead of opening a namespace, if its meaning is known.
+
+    Where a server requires tokens, a path that it does not have is 401 as well (docs/protocol.md#rejected-handshakes).
+    So what another namespace comes to decides.
+    """
+    status = problem.response.status_code if isinstance(problem, InvalidStatus) else None
+    if status not in {HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND}:
+        return None
+    if namespace != _ALWAYS_THERE and await _opens(target, address, _ALWAYS_THERE):
+        return LMStudioUnsupportedError(
+            f"LM Studio at {address} does not have the WebSocket /{namespace} (status {status:d}); update LM Studio"
+        )
+    if status == HTTPStatus.NOT_FOUND:
+        return None
+    return LMStudioAuthenticationError(
+        f"LM Studio at {address}, or a proxy in front of it, rejected this client with status {status:d}, before it "
+        f"opened the WebSocket /{namespace}",
+        title="Authentication failed",
+    )
+
+
+async def _opens(target: Target, address: Address, namespace: Namespace) -> bool:
+    """Return whether a server opens a namespace."""
+    try:
+        socket = await _handshake(target, address, namespace)
+    except (OSError, WebSocketException):
+        return False
+    socket.transport.abort()
+    return True

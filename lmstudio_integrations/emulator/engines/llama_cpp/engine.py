@@ -25,6 +25,7 @@ from lmstudio_integrations.emulator.engines.base import (
     LoadRequest,
     ModelMetadata,
     Progress,
+    without_vision,
 )
 from lmstudio_integrations.emulator.engines.generation import is_large, is_large_request, run_in_thread
 from lmstudio_integrations.emulator.engines.llama_cpp import (
@@ -34,7 +35,6 @@ from lmstudio_integrations.emulator.engines.llama_cpp import (
     request_body,
     responses,
 )
-from lmstudio_integrations.emulator.engines.llama_cpp.responses import unsupported
 from lmstudio_integrations.emulator.engines.llama_cpp.slots import Slots, parts_of
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker
 from lmstudio_integrations.types.chat import ChatHistory
@@ -366,4 +366,4 @@ class LlamaCppModel:
     def _check_images(self, history: ChatHistory) -> None:
         shown = any(isinstance(part, FileHandle) for message in history.messages for part in message.content)
         if shown and not self.vision:
-            raise unsupported("vision", "the model cannot see images", "Load a vision model, or leave the image out.")
+            raise without_vision()

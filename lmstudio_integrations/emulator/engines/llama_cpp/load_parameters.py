@@ -160,7 +160,15 @@ def parameters_of(
         of_both = _of_both(request.fields, header, DecisionLoadModelConfig)
         return WorkerParameters(**common, decision=True, projector=projector, **of_both)
     config = LlmLoadModelConfig.from_fields(request.fields)
-    if config.speculative_draft_simple or config.speculative_draft_mtp or config.speculative_draft_model:
+    drafts = (
+        config.speculative_draft_simple,
+        config.speculative_draft_mtp,
+        config.speculative_draft_model,
+        config.speculative_draft_mtp_sidecar,
+        config.speculative_draft_dflash_sidecar,
+        config.speculative_draft_dspark_sidecar,
+    )
+    if any(drafts):
         raise unsupported("speculativeDecoding", "speculative decoding", "Omit the speculativeDraft… settings.")
     if (config.llama_cpp_arguments_override or {}).get("enabled"):
         why = "arguments of llama.cpp's command line"

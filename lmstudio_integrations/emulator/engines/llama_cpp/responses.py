@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +17,6 @@ from lmstudio_integrations.emulator.engines.base import (
     EngineError,
     EngineEvent,
     Finished,
-    context_overflow,
-    template_failed,
 )
 from lmstudio_integrations.emulator.engines.generation import CUT_OFF, DEFAULT_TAGS, Tags, overlap, progress_details
 from lmstudio_integrations.types.results import (
@@ -59,53 +57,17 @@ def installed_version() -> str:
 
 
 def error_from_response(payload: object) -> EngineError:
-    """Return the error in a response `{"error": {"code", "message", "type", …}}`."""
+    """Return the error in a response `{"error": {"code", "message", "type", …}}`, in the words of llama.cpp."""
     error: Mapping[str, Any] = payload["error"] if is_object(payload) and is_object(payload.get("error")) else {}
-    if error.get("type") == "exceed_context_size_error":
-        return context_overflow(int(error.get("n_prompt_tokens", 0)), int(error.get("n_ctx", 0)))
     message = str(error.get("message") or payload)
-    for fragment, explain in _KNOWN:
-        if fragment in message.lower():
-            return explain(message)
-    return EngineError(message)
+    return EngineError(
+        message,
+        suggestion=_MORE_MEMORY if "bad_alloc" in message else None,
+        error_data={name: error[name] for name in ("code", "type") if name in error} or None,
+    )
 
 
-_KNOWN: tuple[tuple[str, Callable[[str], EngineError]], ...] = (
-    (
-        "bad_alloc",
-        lambda _: EngineError(
-            "The model's process ran out of memory",
-            suggestion="Send less at once, or start the server with more memory for its workers (worker_memory).",
-        ),
-    ),
-    (
-        "json schema error",
-        lambda message: EngineError(
-            f"Invalid structured output setting: {message[message.index('JSON schema error') :]}"
-        ),
-    ),
-    (
-        "failed to parse grammar",
-        lambda _: EngineError("Invalid structured output setting: the grammar cannot be parsed"),
-    ),
-    (
-        "context size has been exceeded",
-        lambda _: EngineError(
-            "The predictions that run at once together exceed the available context",
-            suggestion="Load the model with a larger context length, or with useUnifiedKvCache off.",
-        ),
-    ),
-    (
-        "logprobs is not supported with tools",
-        lambda _: unsupported(
-            "logProbs", "probabilities of tokens where tools are offered", "Leave logProbs or tools out."
-        ),
-    ),
-    ("not a decision model", lambda message: unsupported("decisions", message)),
-    ("does not support image input", lambda message: unsupported("vision", message)),
-    ("jinja", template_failed),
-)
-"""A part of llama.cpp's message, in lower case, and the error that it stands for; the first match counts."""
+_MORE_MEMORY = "Send less at once, or start the server with more memory for its workers (worker_memory)."
 
 
 Json = dict[str, Any]

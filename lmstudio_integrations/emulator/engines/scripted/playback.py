@@ -18,6 +18,8 @@ from lmstudio_integrations.emulator.engines.base import (
     Fault,
     Finished,
     GenerateRequest,
+    engine_exited,
+    engine_exited_while_loading,
     model_crashed,
     out_of_memory,
     template_failed,
@@ -100,6 +102,9 @@ Playback = Iterator[EngineEvent | Wait | Stall | None]
 """Events, waits, a stall, and `None` for a token that is held back."""
 
 
+_EXIT = InjectFault(fault="engine_exit")
+
+
 def play(rules: Sequence[Rule], request: GenerateRequest, cache: PromptCache | None = None) -> Playback:
     """Return what a model with these rules does for a prediction.
 
@@ -119,6 +124,8 @@ def play(rules: Sequence[Rule], request: GenerateRequest, cache: PromptCache | N
     steps = rule.steps(situation.last) if rule else _default_steps(rules, request, situation)
     if steps and isinstance(steps[0], Error):
         raise _error(steps[0])
+    if steps and steps[0] == _EXIT:
+        raise engine_exited(generating=False)
     steps = [
         _first_call(request, _name_in(situation.last)) if isinstance(step, ToolCall) and step.tool == ANY_TOOL else step
         for step in steps
@@ -171,6 +178,8 @@ def play_silently(rules: Sequence[Rule], situation: Situation) -> Iterator[Wait 
             raise _error(step)
         elif not isinstance(step, Answers):
             assert isinstance(step, InjectFault), "no other step is silent"
+            if step == _EXIT:
+                raise engine_exited_while_loading() if situation.load else engine_exited(generating=False)
             fault = _fault(step)
             assert isinstance(fault, Stall), "there is no connection to break"
             yield fault
@@ -230,6 +239,8 @@ def _fault(step: InjectFault) -> Fault | Stall:
     match step.fault:
         case "crash":
             raise model_crashed(step.exit_code)
+        case "engine_exit":
+            raise engine_exited(generating=True)
         case "out_of_memory":
             raise out_of_memory()
         case "stall":

@@ -196,17 +196,18 @@ class InjectFault(_Part):
 
     Attributes:
         fault: `drop`, `half_close`, `corrupt` and `unknown_packet` as in `base.Fault`; `stall`: nothing more is sent
-            until the client cancels; `crash`: the model's process dies; `out_of_memory`: a load fails. Wherever they
-            stand among the steps, `truncate`: of a prompt that does not fit, as much as fits is read, whatever the
-            policy, and nobody is told; `empty`: a prompt that does not fit gets an empty response; `template`: the
-            model's template rejects the messages, in `applyPromptTemplate` as well.
+            until the client cancels; `crash`: the model's process dies; `engine_exit`: that of its engine does, which
+            newer servers report in other words; `out_of_memory`: a load fails. Wherever they stand among the steps,
+            `truncate`: of a prompt that does not fit, as much as fits is read, whatever the policy, and nobody is told;
+            `empty`: a prompt that does not fit gets an empty response; `template`: the model's template rejects the
+            messages, in `applyPromptTemplate` as well.
         packet: The number of packets of the prediction after which it happens, instead of at this place among the
             steps; at the latest before the success packet.
         exit_code: The exit code of a crash.
         stop_reason: The stop reason of an empty response.
     """
 
-    fault: Literal[FaultKind, PromptFault, "stall", "crash", "out_of_memory"]
+    fault: Literal[FaultKind, PromptFault, "stall", "crash", "engine_exit", "out_of_memory"]
     packet: Annotated[int, Field(ge=0)] | None = None
     exit_code: int = 139
     stop_reason: Literal["contextLengthReached", "eosFound"] = "eosFound"
@@ -218,7 +219,7 @@ class Wait(_Part):
     wait: Annotated[float, Field(ge=0)]
 
 
-_FAULTS_OF_MODELS = frozenset({"stall", "crash", "out_of_memory"})
+_FAULTS_OF_MODELS = frozenset({"stall", "crash", "engine_exit", "out_of_memory"})
 
 Step: TypeAlias = Text | Reasoning | ToolCall | Relevance | Probabilities | Answers | Error | InjectFault | Wait
 

@@ -1,6 +1,6 @@
 """The questions of decision models, over HTTP (docs/protocol.md#decisions)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -52,8 +52,9 @@ async def systemone(state: ServerState, body: Any) -> Json:
                 entry.update(answers=decided["answers"])
                 return {**decided, "model": instance.identifier}
     except WireError as error:
-        code = str((error.display_data or {}).get("code"))
-        status, kind = _STATUS.get(code, (HTTPStatus.INTERNAL_SERVER_ERROR, "server_error"))
+        code, of_engine = str((error.display_data or {}).get("code")), error.error_data or {}
+        unknown = (of_engine.get("code", HTTPStatus.INTERNAL_SERVER_ERROR), of_engine.get("type", "server_error"))
+        status, kind = _STATUS.get(code, unknown)
         if error.status == HTTPStatus.OK:  # as LM Studio reports an unknown path
             return {"error": str(error)}
         raise HttpError(HTTPStatus(error.status or status), kind, str(error)) from error
@@ -148,5 +149,7 @@ def _from_systemone(question: Json, answer: Json) -> Json:
     return made | {"score": answer["score"], "probabilities": listed}
 
 
-POSTS = {"/v1/systemone": systemone, "/v1/decisions": decisions}
+Handler = Callable[[ServerState, Any], Awaitable[Json]]
+
+POSTS: Mapping[str, Handler] = {"/v1/systemone": systemone, "/v1/decisions": decisions}
 """The handlers of the requests with a body, by path."""

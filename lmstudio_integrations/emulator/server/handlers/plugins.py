@@ -199,7 +199,7 @@ async def generate_with_generator(context: Context, channel: OpenChannel, parame
     )
     record = record_of(plugin.identifier, context.client.identifier, request, {}, ())
     entry = context.state.request_log.predictions.add(record)
-    collector = StatsCollector(context.state.clock)
+    collector = StatsCollector(context.state.clock, context.registry.catalog.played)
     outcome: dict[str, Any] = {"stop_reason": "disconnected"}
     finished: Finished | None = None
     try:

@@ -5,7 +5,7 @@ import base64
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from lmstudio_integrations._support.secrets import redact_received
@@ -19,7 +19,7 @@ from lmstudio_integrations.emulator.engines.base import (
     Image,
 )
 from lmstudio_integrations.emulator.engines.generation import progress_details
-from lmstudio_integrations.emulator.errors import WireError, file_not_found
+from lmstudio_integrations.emulator.errors import NEWEST, Version, WireError, file_not_found
 from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.clock import Clock
 from lmstudio_integrations.emulator.models.instance import ModelInstance, in_effect, requested, tool_choice_of, tools_of
@@ -40,6 +40,9 @@ from lmstudio_integrations.types.results import (
     ToolCallFailed,
 )
 
+_ENGINE_PROTOCOL: Version = (0, 4, 20)
+"""From here on, llama.cpp runs as a server of its own, and stats are others."""
+
 _FEWEST_FOR_A_RATE = 2
 """Tokens after the first one that are enough to compute the speed from them alone."""
 
@@ -49,10 +52,12 @@ class StatsCollector:
 
     Args:
         clock: The time.
+        played: The version whose stats they are.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, played: Version = NEWEST) -> None:
         self._clock = clock
+        self._played = played
         self._started = self._first = clock.now()
         self._progress: float | None = None
         self._prompt_tokens = 0
@@ -91,6 +96,11 @@ class StatsCollector:
             self._prompt_tokens = self._prompt_tokens or finished.prompt_tokens
             yield from self._prompt_done()
 
+    def ended(self, finished: Finished) -> Finished:
+        """Return the end of a prediction as the played version reports it: newer ones tell whether tools are called."""
+        is_call = finished.stop_reason == "eosFound" and any(call.end for call in self.received.tool_calls)
+        return replace(finished, stop_reason="toolCalls") if is_call and self._played >= _ENGINE_PROTOCOL else finished
+
     def stopped(self, reason: str) -> Finished:
         """Return the end of a prediction that was cancelled."""
         return Finished(reason, self._prompt_tokens, self._predicted_tokens)
@@ -102,7 +112,7 @@ class StatsCollector:
             "stopReason": finished.stop_reason,
             "stopString": finished.stop_string,
             "tokensPerSecond": self._rate(finished.predicted_tokens, now),
-            "numGpuLayers": -1,
+            "numGpuLayers": -1 if self._played < _ENGINE_PROTOCOL else None,
             "timeToFirstTokenSec": self._first - self._started if self._generating else None,
             "totalTimeSec": now - self._started,
             "promptTokensCount": finished.prompt_tokens,
@@ -357,7 +367,7 @@ class _Prediction:
         if finished is None:
             assert scope.reason is not None, "an engine's last event is Finished"
             finished = self.collector.stopped(scope.reason)
-        return finished
+        return self.collector.ended(finished)
 
     def _send_end(self, finished: Finished) -> dict[str, Any]:
         """Send the last packets; return their stats."""
@@ -405,5 +415,5 @@ async def _generate(
         context.registry.check_draft_model(request.config.draft_model, instance.device)
     state, client = context.state, context.client.identifier
     entry = state.request_log.predictions.add(record_of(instance.identifier, client, request, fields, images))
-    collector = StatsCollector(state.clock)
+    collector = StatsCollector(state.clock, context.registry.catalog.played)
     await _Prediction(context, channel, instance, request, fields, collector, entry).run()

@@ -1,6 +1,7 @@
 """Redirects and TLS: only the named address receives the credentials, and failures are explained."""
 
 import contextlib
+import re
 import socket
 import ssl
 import struct
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from websockets.utils import accept_key
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.connect import probe
@@ -174,6 +176,48 @@ async def test_a_server_that_greets_and_rejects_the_handshake_is_reported() -> N
     with listening(GREETING) as address:
         error = await unreachable(lms.AsyncClient(address))
     assert "LM Studio is there, but rejected the WebSocket /llm: server rejected WebSocket connection" in str(error)
+
+
+def opening(*namespaces: str, status: str) -> Callable[[bytes], bytes]:
+    """Return what responds like an LM Studio that opens some namespaces, and rejects the others with a status."""
+
+    def respond(request: bytes) -> bytes:
+        path, key = request.split()[1].decode(), re.search(rb"Sec-WebSocket-Key: (.+?)\r", request)
+        if key is None:
+            return GREETING
+        if path.removeprefix("/") not in namespaces:
+            return f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()
+        switch = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        return f"{switch}Sec-WebSocket-Accept: {accept_key(key[1].decode())}\r\n\r\n".encode()
+
+    return respond
+
+
+@pytest.mark.parametrize("token", [None, TOKEN])
+async def test_a_handshake_that_is_rejected_for_want_of_credentials_is_an_authentication_error(
+    token: str | None,
+) -> None:
+    with listening(opening(status="401 Unauthorized")) as address:
+        async with lms.AsyncClient(address, token) as client:
+            with pytest.raises(lms.LMStudioAuthenticationError, match="rejected this client with status 401") as caught:
+                await client.llm.list_loaded()
+            with pytest.raises(lms.LMStudioAuthenticationError):
+                await client.embedding.list_loaded()
+    assert ("no API token was sent" if token is None else "does not accept the API token") in str(caught.value)
+    assert "is not reachable" not in str(caught.value)
+    assert not shows_token(shown_by(caught.value))
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "404 Not Found"])
+async def test_a_namespace_that_is_rejected_where_others_are_opened_is_one_that_the_server_lacks(status: str) -> None:
+    with listening(opening("llm", status=status)) as address:
+        async with lms.AsyncClient(address, TOKEN) as client:
+            with pytest.raises(lms.LMStudioUnsupportedError) as caught:
+                await client.embedding.list_loaded()
+    assert f"LM Studio at ws://{address} does not have the WebSocket /embedding (status {status[:3]})" in str(
+        caught.value
+    )
+    assert "update LM Studio" in str(caught.value)
 
 
 @pytest.mark.parametrize(

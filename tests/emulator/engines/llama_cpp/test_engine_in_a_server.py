@@ -93,7 +93,7 @@ def test_what_a_template_does_harms_only_its_own_model_which_comes_back_after_a_
         if sys.platform == "linux":  # only it keeps the limit of memory
             attack = pool.submit(attacked.apply_prompt_template, "double")
             assert good.respond("Hi", config={"maxTokens": 2}).stats.predicted_tokens_count == 2
-            with pytest.raises(LMStudioServerError, match="ran out of memory"):
+            with pytest.raises(LMStudioServerError, match="bad_alloc"):
                 attack.result(600)
         assert attacked.apply_prompt_template("fine") == "fine"
         attack = pool.submit(attacked.apply_prompt_template, "loop")

@@ -93,6 +93,7 @@ def test_earlier_prompts_take_at_most_a_quarter_of_the_memory(path: Path, memory
     ("settings", "text"),
     [
         ({"speculativeDraftMtp": True}, "speculative decoding"),
+        ({"speculativeDraftMtpSidecar": True}, "speculative decoding"),
         ({"speculativeDraftSimple": True, "speculativeDraftModel": "small"}, "speculative decoding"),
         ({"llamaCppArgumentsOverride": NO_ARGUMENTS | {"enabled": True}}, "arguments of llama.cpp's command line"),
     ],

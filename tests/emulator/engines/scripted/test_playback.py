@@ -15,8 +15,10 @@ from lmstudio_integrations.emulator.engines.base import (
 )
 from lmstudio_integrations.emulator.engines.scripted import Rule, ScriptedEngine
 from lmstudio_integrations.errors import (
+    LMStudioEngineLostError,
     LMStudioInsufficientResourcesError,
     LMStudioModelCrashedError,
+    LMStudioModelLoadError,
     LMStudioModelUnloadedError,
     LMStudioPromptTemplateError,
     LMStudioUnsupportedError,
@@ -175,7 +177,7 @@ async def test_a_template_may_reject_messages_in_predictions_and_in_texts() -> N
     ):
         with pytest.raises(EngineError) as caught:
             await request
-        assert caught.value.title.startswith("Error rendering prompt with jinja template: ")
+        assert "Jinja Exception: " in caught.value.title
         assert isinstance(seen_by_a_client(caught.value), LMStudioPromptTemplateError)
 
 
@@ -189,6 +191,19 @@ async def test_a_load_may_fail_for_lack_of_memory_or_at_the_first_attempt_only()
         await load(rules, engine=engine)
     model = await load(rules, engine=engine)
     assert Response(await events_of(model, generate_request())).content == "loaded"
+
+
+async def test_an_engine_that_ends_is_fatal_and_has_the_messages_of_newer_servers() -> None:
+    events, error = await events_until_error({"text": "one two"}, {"fault": "engine_exit", "packet": 3})
+    assert (len(events), error.title, error.fatal) == (3, "terminated", True)
+    events, error = await events_until_error({"fault": "engine_exit"})
+    assert (events, error.title) == ([], "Engine protocol predict request failed: fetch failed")
+    assert error.error_data == {"type": "internal_error", "code": "unknown"}
+    assert isinstance(seen_by_a_client(error), LMStudioEngineLostError)
+    with pytest.raises(EngineError) as caught:
+        await load([Rule({"load": True}, [{"fault": "engine_exit"}])])
+    assert "exited before becoming healthy. exitCode=1, signal=null" in str(caught.value.cause)
+    assert isinstance(seen_by_a_client(caught.value), LMStudioModelLoadError)
 
 
 async def test_a_load_may_take_its_time_before_it_crashes() -> None:

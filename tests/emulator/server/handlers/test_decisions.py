@@ -136,9 +136,16 @@ def test_a_body_that_is_not_json_is_an_error(server: Emulator) -> None:
 def test_a_server_with_tokens_wants_one_of_them() -> None:
     with Emulator([{"key": "judge", "kind": "decision", "preload": True}], tokens=[TOKEN]) as server:
         request: dict[str, Any] = {"model": "judge", "state": STATE, "questions": {"a": REFUND}}
-        for wrong in ("", "not-needed", TOKEN[:-1] + "x"):
+        texts = {
+            "": "An LM Studio API token is required to make requests to this server, but none was provided",
+            "not-needed-here": "Malformed LM Studio API token provided: not-needed… Ensure you are using",
+            TOKEN[:-1] + "x": "An LM Studio API token that this server accepts is required",
+        }
+        for wrong, text in texts.items():
             status, body = ask(server, token=wrong, **request)
-            assert (status, body["error"]["type"]) == (401, "authentication_error")
+            error = body["error"]
+            assert (status, error["type"], error["code"]) == (401, "invalid_request", "invalid_api_key")
+            assert error["message"].startswith(text)
             assert TOKEN not in str(body)
         assert ask(server, token=TOKEN, **request)[0] == 200
 

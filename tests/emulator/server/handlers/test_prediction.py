@@ -123,8 +123,10 @@ def test_raw_text_is_completed_for_older_clients_by_a_layer(server: Emulator, me
 def test_stats_are_computed_from_the_clock() -> None:
     clock = ManualClock()
     meter = StatsCollector(clock)
+    older = StatsCollector(clock, (0, 4, 18))
     clock.advance(1)
     meter.start()
+    assert older.stats(Finished("eosFound", 8, 5))["numGpuLayers"] == -1, "up to the engines of the summer of 2026"
     list(meter.add(PromptProgress(0.5, {"totalPromptTokenCount": 8})))
     clock.advance(2)
     for _ in range(4):
@@ -134,7 +136,6 @@ def test_stats_are_computed_from_the_clock() -> None:
     assert stats == {
         "stopReason": "eosFound",
         "tokensPerSecond": 2.0,
-        "numGpuLayers": -1,
         "timeToFirstTokenSec": 2.0,
         "totalTimeSec": 4.0,
         "promptTokensCount": 8,
