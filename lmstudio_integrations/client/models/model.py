@@ -243,9 +243,6 @@ class ModelOperation(Operation):
         """Return what a not-found error means for a model that was loaded before."""
         if not means_unloaded(error):
             return error
-        if isinstance(error, LMStudioEngineLostError):  # its reason is known
-            error.retryable = self.state.reloadable
-            return error
         unloaded = self.unloaded_error(**details_of(error))
         unloaded.__cause__ = error
         return unloaded
