@@ -1,7 +1,7 @@
 """What a model thought before it responded, as conversations keep it, and what a chat template does with it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Self, TypeAlias
 
 from lmstudio_integrations.errors import LMStudioValueError
@@ -14,7 +14,7 @@ _MODES: tuple[Literal["auto", "always", "turn"], ...] = ("auto", "always", "turn
 
 Treatment: TypeAlias = Literal["kept", "stripped", "copied", "misplaced", "rejected"]
 """What a template does with a thought: it shows it as one, or omits it; copies it as it copies any text; shows it in a
-wrong place, for example after an empty thought of its own; or rejects the conversation."""
+wrong place, for example after an empty thought of its own, or in the place of a call; or rejects the conversation."""
 
 WORST_FIRST: tuple[Treatment, ...] = ("rejected", "misplaced", "copied", "stripped", "kept")
 
@@ -137,6 +137,15 @@ class ReasoningReplay:
             place: treatment in {"kept", "stripped"} or (treatment == "copied" and place != "answer")
             for place, treatment in self.by_place.items()
         }
+
+    def switched(self, before: "ReasoningReplay") -> "ReasoningReplay":
+        """Return what it does with its switch set: what only that makes it copy, it keeps.
+
+        Args:
+            before: What it does without.
+        """
+        knows = {place for place, treatment in before.by_place.items() if treatment in {"kept", "stripped"}}
+        return replace(self, **{place: "kept" for place in knows if self.by_place[place] == "copied"})
 
 
 REJECTED_REASONING = ReasoningReplay("rejected", "rejected", "rejected")

@@ -6,7 +6,9 @@ thoughts an instance gets, and as which text.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from lmstudio_integrations._support.typeguards import is_object
@@ -122,18 +124,20 @@ def _configured_in(operation: Operation, instance: Instance) -> Flow[Configured]
 
 
 class _Turn(NamedTuple):
-    """A turn of the conversation that is rendered. Each text is in it once."""
+    """A turn of the conversation that is rendered. Each text, thought and argument is in it once."""
 
     role: Literal["user", "assistant", "tool"]
     text: str
     thought: str = ""
     call_id: str = ""
+    argument: str = ""
 
 
-_EARLIER_CALL = _Turn("assistant", "charlie", "bravo", "000000001")
+_EARLIER_CALL = _Turn("assistant", "charlie", "bravo", "000000001", "oscar")
 _ANSWER_TO_RESULT = _Turn("assistant", "foxtrot", "echo")
 _ANSWER = _Turn("assistant", "india", "hotel")
-_CURRENT_CALL = _Turn("assistant", "lima", "kilo", "000000002")
+_CURRENT_CALL = _Turn("assistant", "lima", "kilo", "000000002", "papa")
+_CALL_WITHOUT_TEXT = _Turn("assistant", "", "quebec", "000000003", "romeo")
 _TURNS = (
     _Turn("user", "alfa"),
     _EARLIER_CALL,
@@ -144,13 +148,23 @@ _TURNS = (
     _Turn("user", "juliett"),
     _CURRENT_CALL,
     _Turn("tool", "mike", call_id="000000002"),
+    _CALL_WITHOUT_TEXT,
+    _Turn("tool", "sierra", call_id="000000003"),
 )
-_SPACE = "  "
-"""Stands around a thought. A template that reads thoughts puts its own white space there, or none."""
+_SPACE = "\n\n"
+"""Stands around a thought. A template that reads thoughts puts its own white space there, or none; some that do remove
+line feeds only."""
+
+_OTHER_TAG = re.compile(r"(?:<[^<>\s]*|\[/?|>)(?:think|thought)[^<>\]\s]*\s*[<>\]]", re.IGNORECASE)
+"""A tag around thoughts, such as `</mm:think>`, `[THINK]` or `<|close|>think<|sep|>`."""
 
 
 def replay_of(
-    operation: Operation, instance: Instance, tags: Tags | None = None, template: LlmPredictionConfig = OWN_TEMPLATE
+    operation: Operation,
+    instance: Instance,
+    tags: Tags | None = None,
+    template: LlmPredictionConfig = OWN_TEMPLATE,
+    unswitched: LlmPredictionConfig | None = None,
 ) -> Flow[ReasoningReplay]:
     """Return what a template does with thoughts. It is measured once.
 
@@ -159,6 +173,7 @@ def replay_of(
         instance: The instance.
         tags: The tags of the thoughts; `None` is those of the instance.
         template: Settings that change the template.
+        unswitched: The settings without its switch, if one is set that keeps thoughts.
 
     Raises:
         LMStudioServerError: If the server did not render, for a reason that says nothing about the template.
@@ -170,24 +185,47 @@ def replay_of(
     known, fields = instance.reasoning.replays, template.to_fields()
     key = shown, json.dumps(fields, sort_keys=True) if fields else ""
     if key not in known:
-        history = {"messages": [_message(turn, shown) for turn in _TURNS]}
         try:
-            prompt = yield from render(operation, instance.specifier, history, stack=stack_of(template))
+            replay = yield from _measure(operation, instance, shown, template)
         except (LMStudioPromptTemplateError, LMStudioUnsupportedError):
-            known[key] = REJECTED_REASONING
-        else:
-            known[key] = _reading(prompt, shown)
+            replay = REJECTED_REASONING
+        if unswitched is not None and "copied" in replay.by_place.values():
+            replay = replay.switched((yield from replay_of(operation, instance, tags, unswitched)))
+        known[key] = replay
     return known[key]
 
 
-def _message(turn: _Turn, tags: Tags) -> dict[str, Any]:
+def _measure(
+    operation: Operation, instance: Instance, tags: Tags, template: LlmPredictionConfig
+) -> Flow[ReasoningReplay]:
+    """Return what a prompt shows of the thoughts and calls in a conversation."""
+
+    def prompt_with(tags: Tags | None) -> Flow[str]:
+        history = {"messages": [_message(turn, tags) for turn in _TURNS]}
+        return render(operation, instance.specifier, history, stack=stack_of(template))
+
+    prompt = yield from prompt_with(tags)
+    replay = _reading(prompt, tags)
+    if all(turn.argument in prompt for turn in _TURNS):
+        return replay
+    # Some templates show no calls at all, and some only those without a text, for which they take a thought.
+    try:
+        without = yield from prompt_with(None)
+    except LMStudioPromptTemplateError:
+        return replay
+    lost = [turn for turn in _TURNS if turn.argument in without and turn.argument not in prompt]
+    return replace(replay, current_call="misplaced", earlier_call="misplaced") if lost else replay
+
+
+def _message(turn: _Turn, tags: Tags | None) -> dict[str, Any]:
     if turn.role == "tool":
         result = {"type": "toolCallResult", "content": turn.text, "toolCallId": turn.call_id, "name": "november"}
         return {"role": "tool", "content": [result]}
-    thought = f"{tags.start}{_SPACE}{turn.thought}{_SPACE}{tags.end}" if turn.thought else ""
-    parts = [text_part(thought + turn.text)]
+    thought = f"{tags.start}{_SPACE}{turn.thought}{_SPACE}{tags.end}" if tags and turn.thought else ""
+    parts = [text_part(thought + turn.text)] if thought or turn.text else []
     if turn.call_id:
-        call: dict[str, Any] = {"type": "function", "id": turn.call_id, "name": "november", "arguments": {}}
+        arguments = {"value": turn.argument}
+        call: dict[str, Any] = {"type": "function", "id": turn.call_id, "name": "november", "arguments": arguments}
         parts.append({"type": "toolCallRequest", "toolCallRequest": call})
     return {"role": turn.role, "content": parts}
 
@@ -216,7 +254,7 @@ def _segment(prompt: str, turn: _Turn) -> str:
     """Return a turn with what stands before its text, from the text before on. A template may omit a text."""
     at = _TURNS.index(turn)
     before = [prompt.find(each.text) + len(each.text) for each in _TURNS[:at] if each.text in prompt]
-    after = [prompt.find(each.text) for each in _TURNS[at:] if each.text in prompt]
+    after = [prompt.find(each.text) for each in _TURNS[at:] if each.text and each.text in prompt]
     return prompt[max(before, default=0) : min(after, default=len(prompt))]
 
 
@@ -227,7 +265,7 @@ def _treatment(segment: str, turn: _Turn, tags: Tags, prompt: str) -> Treatment:
     before, _, after = segment.partition(turn.thought)
     if before.endswith(f"{tags.start}{_SPACE}") and after == f"{_SPACE}{tags.end}":
         ahead, _, rest = before.partition(tags.start)
-        is_second = tags.end in rest or ahead.rstrip().endswith(tags.end)
+        is_second = tags.end in rest or ahead.rstrip().endswith(tags.end) or _OTHER_TAG.search(ahead)
         return "misplaced" if is_second else "copied"
     opened = before.rpartition(tags.start)[2] if tags.start in before else None
     has_own_tags = opened is None and after.strip()
@@ -265,7 +303,7 @@ def keeping(
         line = "".join(f"{{%- set {name} = {value} %}}" for name, value in switches.items())
         jinja = {**jinja, "template": f"{line}{source}"}
         switched = LlmPredictionConfig(prompt_template={**own, "type": "jinja", "jinjaPromptTemplate": jinja})
-        if (yield from replay_of(operation, instance, tags, switched)).keeps_all:
+        if (yield from replay_of(operation, instance, tags, switched, template)).keeps_all:
             return switched
     else:
         none = "the server does not show it" if own is None else "it has none" if source else "it is no Jinja template"
@@ -274,7 +312,7 @@ def keeping(
     if fields is not None:
         field = f"{fields}.preserveThinking"
         configured = template.merged(LlmPredictionConfig(raw={field: True}))
-        if (yield from replay_of(operation, instance, tags, configured)).keeps_all:
+        if (yield from replay_of(operation, instance, tags, configured, template)).keeps_all:
             return configured
         tried.append(f"the custom field {field}")
     raise LMStudioUnsupportedError(
@@ -323,6 +361,7 @@ def sent_messages(
     template, requested = OWN_TEMPLATE, tags_of_setting(settings.reasoning_parsing)
     if settings.prompt_template is not None:
         template = LlmPredictionConfig(prompt_template=settings.prompt_template)
+    unswitched = template
     if options.keep:
         template = yield from keeping(operation, instance, template, requested)
     if instance.reasoning.is_rejected:
@@ -335,7 +374,9 @@ def sent_messages(
     replay = known = None
     if options.send == "auto" and tags:
         try:
-            replay = known = yield from replay_of(operation, instance, next(iter(tags.values())), template)
+            own = next(iter(tags.values()))
+            before = None if template is unswitched else unswitched
+            replay = known = yield from replay_of(operation, instance, own, template, before)
         except LMStudioModelNotFoundError:
             raise
         except LMStudioServerError:  # it says nothing about the template, so the next conversation asks again

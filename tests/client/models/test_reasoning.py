@@ -1,5 +1,6 @@
 """What is found out about the chat template of an instance, and which thoughts it gets."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -187,10 +188,35 @@ TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
         THINK,
         everywhere("misplaced"),
     ),
-    "a space less before a thought": (
-        lambda said: said.text.replace("<think> ", "<think>"),
+    "a line break less before a thought": (
+        lambda said: said.text.replace("<think>\n", "<think>"),
         THINK,
         everywhere("kept"),
+    ),
+    "a thought without the line breaks around it": (
+        lambda said: re.sub(r"<think>\n*(.*?)\n*</think>\n*", r"<think>\1</think>", said.text, flags=re.DOTALL),
+        THINK,
+        everywhere("kept"),
+    ),
+    "a thought behind an empty one with tags of the template's own": (
+        lambda said: f"<|open|>think<|sep|><|close|>think<|sep|><|open|>response<|sep|>{said.text}",
+        THINK,
+        everywhere("misplaced"),
+    ),
+    "a thought behind an end tag of the template's own": (
+        lambda said: f"</mm:think>{said.text}",
+        THINK,
+        everywhere("misplaced"),
+    ),
+    "a thought behind an empty channel": (
+        lambda said: f"<|channel>thought\n<channel|>{said.text}",
+        THINK,
+        everywhere("misplaced"),
+    ),
+    "a mode of thinking behind each message of the user": (
+        lambda said: f"/think\n{said.text}",
+        THINK,
+        everywhere("copied"),
     ),
     "answers behind a line break": (
         lambda said: said.text if said.is_call else f"\n{template_functions.stripped(said)}",
@@ -228,6 +254,39 @@ def test_what_templates_do(template: Template, tags: Tags, expected: ReasoningRe
     server = Server(template)
     assert measured(server, tags) == expected
     assert server.calls == [RENDER]
+
+
+CALL = "{% for call in message.tool_calls %}<call>{{ call.function.arguments | tojson }}</call>{% endfor %}"
+TEXT = "{{ message.content.split('</think>')[-1] }}"
+
+
+def with_calls(assistant: str) -> Server:
+    """Return a server whose template shows the assistant like this."""
+    others = "{% if message.role != 'assistant' %}{{ message.content }}{% else %}"
+    return Server(
+        render=chat_templates.renderer(
+            f"{{% for message in messages %}}<|{{{{ message.role }}}}|>{others}{assistant}{{% endif %}}\n{{% endfor %}}"
+        )
+    )
+
+
+def test_a_thought_that_takes_the_place_of_a_call_is_not_sent() -> None:
+    server, instance = with_calls(f"{{% if message.content %}}{TEXT}{{% else %}}{CALL}{{% endif %}}"), Instance("m")
+    found = measured(server, THINK, instance)
+    assert found == ReasoningReplay("misplaced", "misplaced", "stripped")
+    assert server.calls == [RENDER] * 2
+    assert sent(server, instance, conversation(*THREE)) == [WITHOUT[0], ALL[1], WITHOUT[2]]
+
+
+@pytest.mark.parametrize(
+    ("assistant", "renderings"),
+    [(f"{TEXT}{CALL}", 1), (TEXT, 2), (f"{{{{ raise_exception('empty') if not message.content }}}}{TEXT}", 2)],
+    ids=["calls are shown", "calls are never shown", "a call without a text is rejected"],
+)
+def test_a_thought_that_changes_nothing_about_calls_is_sent(assistant: str, renderings: int) -> None:
+    server = with_calls(assistant)
+    assert measured(server, THINK) == everywhere("stripped")
+    assert server.calls == [RENDER] * renderings
 
 
 # What is asked --------------------------------------------------------------------------------------------------------
@@ -489,6 +548,11 @@ KEPT: dict[str, tuple[Server, dict[str, Any], dict[str, Any]]] = {
         {},
         {"llm.prediction.promptTemplate": SWITCHED},
     ),
+    "with a switch that makes the template copy what it omitted": (
+        Server(kept_in_turn, source="{% if preserve_thinking %}", switches={PRESERVE: template_functions.copied}),
+        {},
+        {"llm.prediction.promptTemplate": SWITCHED},
+    ),
     "with two switches": (
         Server(
             kept_in_turn, source="{{ preserve_thinking or clear_thinking }}", switches={BOTH: template_functions.kept}
@@ -530,6 +594,14 @@ NOT_KEPT: dict[str, tuple[Server, str]] = {
     "no switch": (
         Server(kept_in_turn, source="{{ messages }}"),
         "the template as it is, a switch in it, but it has none",
+    ),
+    "a switch in a template that copies everything": (
+        Server(
+            template_functions.copied,
+            source="{{ preserve_thinking }}",
+            switches={PRESERVE: template_functions.copied},
+        ),
+        "the template as it is, its switch preserve_thinking",
     ),
     "an unknown template": (
         Server(kept_in_turn),
