@@ -38,6 +38,7 @@ def to_messages(
     history: ChatHistory,
     *,
     native_tools: bool,
+    native_calls: bool = True,
     images: Mapping[str, Image] | None = None,
     system_prompt: str = "",
     instructions: str = "",
@@ -48,7 +49,8 @@ def to_messages(
 
     Args:
         history: The conversation.
-        native_tools: Whether the template supports tool calls and results; else they are written as text.
+        native_tools: Whether the template supports tools and their results; else they are written as text.
+        native_calls: Whether such a template also shows calls; else they are written as text.
         images: Uploaded images by identifier; `None` omits images.
         system_prompt: Used if the conversation has no system message.
         instructions: Added to the system message.
@@ -57,7 +59,8 @@ def to_messages(
         EngineError: If a message contains a file that is not an image.
     """
     translated = chain.from_iterable(
-        _translate(message, native_tools=native_tools, images=images) for message in history.messages
+        _translate(message, native_tools=native_tools, native_calls=native_calls, images=images)
+        for message in history.messages
     )
     return _with_system(_merge(translated), system_prompt, instructions)
 
@@ -72,7 +75,9 @@ def tool_instructions(tools: Sequence[Tool]) -> str:
     )
 
 
-def _translate(message: Message, *, native_tools: bool, images: Mapping[str, Image] | None) -> list[Json]:
+def _translate(
+    message: Message, *, native_tools: bool, native_calls: bool, images: Mapping[str, Image] | None
+) -> list[Json]:
     match message:
         case ToolMessage() if native_tools:
             return [
@@ -84,7 +89,7 @@ def _translate(message: Message, *, native_tools: bool, images: Mapping[str, Ima
             results = [f"[TOOL_RESULT]{part.content}[END_TOOL_RESULT]" for part in message.content]
             return [{"role": "user", "content": "\n".join(results)}]
         case AssistantMessage():
-            return [_assistant(message, native_tools=native_tools)]
+            return [_assistant(message, native=native_tools and native_calls)]
         case _:
             return [_user_or_system(message, images)]
 
@@ -108,10 +113,10 @@ def _image_part(file: FileHandle, images: Mapping[str, Image]) -> Json:
     return {"type": "image_url", "image_url": {"url": f"data:{media};base64,{encoded}"}}
 
 
-def _assistant(message: AssistantMessage, *, native_tools: bool) -> Json:
+def _assistant(message: AssistantMessage, *, native: bool) -> Json:
     requests = [part.tool_call_request for part in message.content if isinstance(part, ToolCallRequestPart)]
     text = _text(message)
-    if requests and native_tools:
+    if requests and native:
         return {"role": "assistant", "content": text, "tool_calls": [_native_call(request) for request in requests]}
     return {"role": "assistant", "content": "\n".join(filter(None, [text, *map(_marked_call, requests)]))}
 
