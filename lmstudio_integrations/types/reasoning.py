@@ -1,7 +1,7 @@
 """What a model thought before it responded, as conversations keep it, and what a chat template does with it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self, TypeAlias
 
 from lmstudio_integrations.errors import LMStudioValueError
@@ -144,8 +144,11 @@ class ReasoningReplay:
         Args:
             before: What it does without.
         """
-        knows = {place for place, treatment in before.by_place.items() if treatment in {"kept", "stripped"}}
-        return replace(self, **{place: "kept" for place in knows if self.by_place[place] == "copied"})
+        current, earlier, answer = (
+            "kept" if treatment == "copied" and before.by_place[place] not in {"copied", "rejected"} else treatment
+            for place, treatment in self.by_place.items()
+        )
+        return ReasoningReplay(current, earlier, answer, is_bare=self.is_bare)
 
 
 REJECTED_REASONING = ReasoningReplay("rejected", "rejected", "rejected")

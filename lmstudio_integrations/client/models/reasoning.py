@@ -423,16 +423,24 @@ def without_thoughts(messages: Messages) -> list[dict[str, Any]]:
 
 
 def _content(content: Sequence[Mapping[str, Any]], write: Callable[[Mapping[str, Any]], str]) -> list[Any]:
-    """Return the parts of a message, with each thought as a text, which is joined with those beside it."""
+    """Return the parts of a message, with each thought as a text, which is joined with those beside it.
+
+    Blank lines behind a thought that is omitted at the beginning go with it.
+    """
     written, joins = list[Mapping[str, Any]](), False
     for part in content:
         is_thought = part["type"] == "reasoning"
         own = text_part(write(part)) if is_thought else part
+        if joins and own["type"] == "text" and written == [text_part("")]:
+            own = text_part(_BLANK_LINES.sub("", own["text"]))
         if (joins or is_thought) and written and written[-1]["type"] == own["type"] == "text":
             own = text_part(written.pop()["text"] + own["text"])
         written.append(own)
         joins = is_thought
     return [part for part in written if part != text_part("")] or ([text_part("")] if content else [])
+
+
+_BLANK_LINES = re.compile(r"\A\s*\n")
 
 
 def _tags_of(part: Mapping[str, Any]) -> Tags:

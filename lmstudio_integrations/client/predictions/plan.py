@@ -13,7 +13,7 @@ from typing import Any, Self, TypeAlias, TypedDict
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER, is_object
 from lmstudio_integrations.client.files.uploads import PendingHistory, upload_images, with_valid_files
-from lmstudio_integrations.client.models.chat_templates import PromptSettings, place_system_messages
+from lmstudio_integrations.client.models.chat_templates import PromptSettings, arrange
 from lmstudio_integrations.client.models.reasoning import NO_FLAGS
 from lmstudio_integrations.client.models.state import Instance, Specifier
 from lmstudio_integrations.client.support.arguments import check_names, checked_string, checked_timeouts, optional_text
@@ -407,8 +407,7 @@ class Plan:
             return chat_request_of_text(specifier, self.prompt, self._stack)
         if isinstance(history, PendingHistory):
             history = self._encoded(history, _NO_VISION if instance.sees_images is False else self.omits_images)
-        if history.system_first is not None:
-            history = yield from place_system_messages(operation, instance, history)
+        history = yield from arrange(operation, instance, history)
         if history.files:
             history = yield from with_valid_files(operation, history)
         return Predict(modelSpecifier=specifier, history=history.to_dict(), predictionConfigStack=self._stack)

@@ -516,6 +516,25 @@ def test_thoughts_and_texts_stay_in_their_order() -> None:
     assert found == {"role": "assistant", "content": [text_part("ab")]}
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("\n\n  a\n", "  a\n"), (" \n\t\n a", " a"), ("  a\n\nb", "  a\n\nb"), ("a", "a"), ("\n \n", "")],
+    ids=repr,
+)
+def test_blank_lines_behind_an_omitted_thought_go_with_it(text: str, expected: str) -> None:
+    message = {"role": "assistant", "content": [part("1"), text_part(text)]}
+    (found,) = sent_by(Server(), Instance("m"), [message], False)
+    assert found["content"] == [text_part(expected)]
+    (found,) = sent_by(Server(), Instance("m"), [message], "always")
+    assert found["content"] == [text_part(f"<think>1</think>{text}")]
+
+
+def test_blank_lines_between_texts_stay() -> None:
+    message = {"role": "assistant", "content": [text_part("a"), part("1"), text_part("\n\nb")]}
+    (found,) = sent_by(Server(), Instance("m"), [message], False)
+    assert found["content"] == [text_part("a\n\nb")]
+
+
 def test_what_has_no_thought_is_sent_as_it_is() -> None:
     two = [text_part("</think>"), text_part("<think>Well?")]
     messages = [{"role": role, "content": two} for role in ("user", "assistant")]
