@@ -14,7 +14,8 @@ _MODES: tuple[Literal["auto", "always", "turn"], ...] = ("auto", "always", "turn
 
 Treatment: TypeAlias = Literal["kept", "stripped", "copied", "misplaced", "rejected"]
 """What a template does with a thought: it shows it as one, or omits it; copies it as it copies any text; shows it in a
-wrong place, for example after an empty thought of its own, or in the place of a call; or rejects the conversation."""
+wrong place, for example after an empty thought of its own, in the place of a call, or in the last message only; or
+rejects the conversation."""
 
 WORST_FIRST: tuple[Treatment, ...] = ("rejected", "misplaced", "copied", "stripped", "kept")
 
@@ -144,11 +145,12 @@ class ReasoningReplay:
         Args:
             before: What it does without.
         """
-        current, earlier, answer = (
-            "kept" if treatment == "copied" and before.by_place[place] not in {"copied", "rejected"} else treatment
-            for place, treatment in self.by_place.items()
-        )
-        return ReasoningReplay(current, earlier, answer, is_bare=self.is_bare)
+
+        def now(place: str) -> Treatment:
+            treatment = self.by_place[place]
+            return "kept" if treatment == "copied" and before.by_place[place] not in {"copied", "rejected"} else treatment
+
+        return ReasoningReplay(now("current_call"), now("earlier_call"), now("answer"), is_bare=self.is_bare)
 
 
 REJECTED_REASONING = ReasoningReplay("rejected", "rejected", "rejected")

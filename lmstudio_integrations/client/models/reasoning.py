@@ -246,6 +246,9 @@ def _reading(prompt: str, tags: Tags) -> ReasoningReplay:
     # A template that omits a thought elsewhere knows what it is.
     if current == "copied" and earlier == "stripped":
         current = "kept"
+    # It is shown in the last message only, so the prompt after that has lost it again.
+    if current == "stripped" and _CALL_WITHOUT_TEXT.thought in prompt:
+        current = "misplaced"
     answers = {answer, treatment(_ANSWER_TO_RESULT)}
     return ReasoningReplay(current, earlier, next(each for each in WORST_FIRST if each in answers))
 

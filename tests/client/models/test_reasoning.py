@@ -278,6 +278,13 @@ def test_a_thought_that_takes_the_place_of_a_call_is_not_sent() -> None:
     assert sent(server, instance, conversation(*THREE)) == [WITHOUT[0], ALL[1], WITHOUT[2]]
 
 
+def test_a_thought_that_only_the_last_message_shows_is_not_sent() -> None:
+    shown = "{% if loop.index0 > messages | length - 3 %}{{ message.content }}{% else %}"
+    server, instance = with_calls(f"{shown}{TEXT}{{% endif %}}{CALL}"), Instance("m")
+    assert measured(server, THINK, instance) == ReasoningReplay("misplaced", "stripped", "stripped")
+    assert sent(server, instance, conversation(*THREE)) == [*ALL[:2], WITHOUT[2]]
+
+
 @pytest.mark.parametrize(
     ("assistant", "renderings"),
     [(f"{TEXT}{CALL}", 1), (TEXT, 2), (f"{{{{ raise_exception('empty') if not message.content }}}}{TEXT}", 2)],
