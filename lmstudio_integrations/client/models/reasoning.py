@@ -28,11 +28,14 @@ from lmstudio_integrations.types.chat import text_part
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.reasoning import (
     REJECTED_REASONING,
+    THOUGHT_FIELD,
     WORST_FIRST,
     ReasoningOptions,
     ReasoningReplay,
     Tags,
     Treatment,
+    move_thoughts,
+    moves_thoughts,
 )
 
 NO_FLAGS: TemplateParameters = {}
@@ -173,7 +176,7 @@ def replay_of(
         instance: The instance.
         tags: The tags of the thoughts; `None` is those of the instance.
         template: Settings that change the template.
-        unswitched: The settings without its switch, if one is set that keeps thoughts.
+        unswitched: The settings without what makes it keep thoughts, if they have that.
 
     Raises:
         LMStudioServerError: If the server did not render, for a reason that says nothing about the template.
@@ -187,6 +190,12 @@ def replay_of(
     if key not in known:
         try:
             replay = yield from _measure(operation, instance, shown, template)
+            if unswitched is not None and moves_thoughts(template.prompt_template):
+                # What the server reports may be another template than the one that it uses.
+                own = yield from _probe(operation, instance, None, unswitched)
+                replay = (
+                    replay if own == (yield from _probe(operation, instance, None, template)) else REJECTED_REASONING
+                )
         except (LMStudioPromptTemplateError, LMStudioUnsupportedError):
             replay = REJECTED_REASONING
         if unswitched is not None and "copied" in replay.by_place.values():
@@ -199,22 +208,23 @@ def _measure(
     operation: Operation, instance: Instance, tags: Tags, template: LlmPredictionConfig
 ) -> Flow[ReasoningReplay]:
     """Return what a prompt shows of the thoughts and calls in a conversation."""
-
-    def prompt_with(tags: Tags | None) -> Flow[str]:
-        history = {"messages": [_message(turn, tags) for turn in _TURNS]}
-        return render(operation, instance.specifier, history, stack=stack_of(template))
-
-    prompt = yield from prompt_with(tags)
+    prompt = yield from _probe(operation, instance, tags, template)
     replay = _reading(prompt, tags)
     if all(turn.argument in prompt for turn in _TURNS):
         return replay
     # Some templates show no calls at all, and some only those without a text, for which they take a thought.
     try:
-        without = yield from prompt_with(None)
+        without = yield from _probe(operation, instance, None, template)
     except LMStudioPromptTemplateError:
         return replay
     lost = [turn for turn in _TURNS if turn.argument in without and turn.argument not in prompt]
     return replace(replay, current_call="misplaced", earlier_call="misplaced") if lost else replay
+
+
+def _probe(operation: Operation, instance: Instance, tags: Tags | None, template: LlmPredictionConfig) -> Flow[str]:
+    """Return the prompt of the conversation, with thoughts between tags, or without."""
+    history = {"messages": [_message(turn, tags) for turn in _TURNS]}
+    return (yield from render(operation, instance.specifier, history, stack=stack_of(template)))
 
 
 def _message(turn: _Turn, tags: Tags | None) -> dict[str, Any]:
@@ -284,6 +294,8 @@ def keeping(
 ) -> Flow[LlmPredictionConfig]:
     """Return the settings with which the template of an instance keeps thoughts in each place.
 
+    One that reads them only from a field of their own gets them there, and decides which of them it keeps.
+
     Args:
         operation: The operation that asks the server.
         instance: The instance.
@@ -299,15 +311,22 @@ def keeping(
     own = template.prompt_template or (yield from _configured_in(operation, instance)).template
     jinja = (own or {}).get("jinjaPromptTemplate")
     source = jinja.get("template") if is_object(jinja) else None
-    switches = {name: value for name, value in _SWITCHES.items() if isinstance(source, str) and name in source}
-    tried = ["the template as it is", *(f"its switch {name}" for name in switches)]
-    if own and is_object(jinja) and switches:
+
+    def behind(lines: str) -> LlmPredictionConfig:
         # A line break would become a part of the prompt.
-        line = "".join(f"{{%- set {name} = {value} %}}" for name, value in switches.items())
-        jinja = {**jinja, "template": f"{line}{source}"}
-        switched = LlmPredictionConfig(prompt_template={**own, "type": "jinja", "jinjaPromptTemplate": jinja})
-        if (yield from replay_of(operation, instance, tags, switched, template)).keeps_all:
-            return switched
+        changed = {
+            **(own or {}),
+            "type": "jinja",
+            "jinjaPromptTemplate": {**(jinja or {}), "template": f"{lines}{source}"},
+        }
+        return LlmPredictionConfig(prompt_template=changed)
+
+    switches = {name: value for name, value in _SWITCHES.items() if isinstance(source, str) and name in source}
+    line = "".join(f"{{%- set {name} = {value} %}}" for name, value in switches.items())
+    tried = ["the template as it is", *(f"its switch {name}" for name in switches)]
+    if switches:
+        if (yield from replay_of(operation, instance, tags, behind(line), template)).keeps_all:
+            return behind(line)
     else:
         none = "the server does not show it" if own is None else "it has none" if source else "it is no Jinja template"
         tried.append(f"a switch in it, but {none}")
@@ -318,6 +337,13 @@ def keeping(
         if (yield from replay_of(operation, instance, tags, configured, template)).keeps_all:
             return configured
         tried.append(f"the custom field {field}")
+    if isinstance(source, str) and THOUGHT_FIELD in source:
+        for before in (line, "") if line else ("",):
+            moving = behind(f"{move_thoughts(tags)}{before}")
+            unmoved = behind(before) if before else template
+            if (yield from replay_of(operation, instance, tags, moving, unmoved)).keeps_turn:
+                return moving
+        tried.append(f"lines before it that move reasoning from the text to {THOUGHT_FIELD}")
     raise LMStudioUnsupportedError(
         f"keep_reasoning=True: the chat template of {instance.identifier!r} does not keep the reasoning of earlier "
         f"turns (tried: {', '.join(tried)}); omit keep_reasoning, load the model with a template that keeps it, "

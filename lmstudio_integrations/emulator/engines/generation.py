@@ -34,7 +34,7 @@ _USUAL_TAGS = (
     Tags("<seed:think>", "</seed:think>"),
     Tags("<mm:think>", "</mm:think>"),
 )
-"""Those of which a pair is all that a model writes around its reasoning. llama.cpp reads the others, such as channels."""
+"""Those of which a pair is all that a model writes around its reasoning. llama.cpp reads others, such as channels."""
 
 
 def reasoning_tags(config: LlmPredictionConfig) -> Tags:

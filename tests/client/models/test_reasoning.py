@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ from lmstudio_integrations.types.reasoning import (
     SendReasoning,
     Tags,
     Treatment,
+    move_thoughts,
 )
 from tests.support import chat_templates, template_functions
 from tests.support.template_functions import THINK, Said, Template, answers, rendered
@@ -64,6 +65,7 @@ class Server:
         key: The key of the model.
         fields: Further fields of its config of predictions.
         render: Renders messages in place of the template.
+        takes_templates: Whether the template of a request takes the place of that.
         lacks: Endpoints that it does not know.
         errors: The errors of the next calls.
         calls: The endpoints that were called.
@@ -76,6 +78,7 @@ class Server:
     key: str = "m"
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
     render: Callable[[Any], str] | None = None
+    takes_templates: bool = False
     lacks: tuple[str, ...] = ()
     errors: list[LMStudioError] = field(default_factory=list[LMStudioError])
     calls: list[str] = field(default_factory=list[str])
@@ -105,6 +108,8 @@ class Server:
             template for switch, template in self.switches.items() if source.startswith(switch) or switch in settings
         ]
         render = self.render or partial(rendered, (known or [self.template])[0])
+        if source and self.takes_templates:
+            render = chat_templates.renderer(source)
         try:
             prompt = render(parameter["history"]["messages"])
         except (EngineError, jinja2.TemplateError) as error:
@@ -668,6 +673,99 @@ def test_a_failure_to_ask_is_not_taken_for_what_the_template_does() -> None:
         with suppress(LMStudioServerError):
             found = keeping(server, instance)
     assert found == (ALL, {})
+
+
+# A template that reads thoughts from a field --------------------------------------------------------------------------
+
+READS_FIELD = (
+    "{% for message in messages %}<|{{ message.role }}|>{% if message.role == 'assistant' %}"
+    "<think>{{ message.reasoning_content }}</think>{% endif %}{{ message.content }}"
+    "{% for call in message.tool_calls %}<call>{{ call.function.arguments | tojson }}</call>{% endfor %}\n{% endfor %}"
+)
+"""A template that shows the thoughts of all turns, in the manner of DeepSeek V4."""
+
+CURRENT = READS_FIELD.replace(
+    "{{ message.reasoning_content }}", "{% if loop.index0 > 3 %}{{ message.reasoning_content }}{% endif %}"
+)
+"""The same for the current turn of a small conversation, in the manner of Kimi K2 Thinking."""
+
+
+SHOW = "[{{ m.content }}|{{ m.reasoning_content }}|{{ (m.tool_calls or []) | length }}]"
+
+
+def field_server(source: str = READS_FIELD, **changes: Any) -> Server:
+    given: dict[str, Any] = {"source": source, "render": chat_templates.renderer(source), "takes_templates": True}
+    return Server(**(given | changes))
+
+
+def shown_thoughts(prompt: str) -> list[str]:
+    return re.findall(r"<\|assistant\|><think>(.*?)</think>", prompt, re.DOTALL)
+
+
+def test_a_template_that_reads_a_field_gets_thoughts_there_on_request() -> None:
+    server, instance = field_server(), Instance("m")
+    messages = conversation(*(part(text, WHITE) for text in ("one", "two", "three")))
+    assert sent(server, instance, messages) == WITHOUT
+    found = run(sent_messages(server, instance, messages, ReasoningOptions(keep=True), OWN_TEMPLATE))  # type: ignore[arg-type]
+    source = found.template.to_fields()["llm.prediction.promptTemplate"]["jinjaPromptTemplate"]["template"]
+    assert source == f"{move_thoughts(THINK)}{READS_FIELD}"
+    prompt = chat_templates.renderer(source)(found.messages)
+    assert shown_thoughts(prompt) == ["one", "two", "three"]
+    plain = chat_templates.renderer(READS_FIELD)(conversation())
+    assert re.sub("one|two|three", "", prompt) == plain
+    asked = [*server.calls]
+    run(sent_messages(server, instance, messages, ReasoningOptions(keep=True), OWN_TEMPLATE))  # type: ignore[arg-type]
+    assert set(server.calls[len(asked) :]) <= {"getModelInfo"}, "it was measured again"
+
+
+def test_such_a_template_decides_which_turns_it_shows() -> None:
+    server, instance = field_server(CURRENT), Instance("m")
+    texts, fields = keeping(server, instance)
+    source = fields["llm.prediction.promptTemplate"]["jinjaPromptTemplate"]["template"]
+    assert texts == ALL
+    assert source.endswith(CURRENT)
+    replay = run(replay_of(server, instance, THINK, LlmPredictionConfig.from_fields(fields)))  # type: ignore[arg-type]
+    assert replay == ReasoningReplay("kept", "stripped", "stripped")
+
+
+UNCLEAR: dict[str, Server] = {
+    "the server does not show it": replace(field_server(), source=None),
+    "the server shows another": field_server(render=chat_templates.renderer(f"{READS_FIELD}.")),
+    "a request cannot bring one": field_server(takes_templates=False),
+    "it reads another field": field_server(READS_FIELD.replace("reasoning_content", "thinking")),
+    "it shows no thought": field_server(
+        READS_FIELD.replace("<think>{{ message.reasoning_content }}", "<think>{# reasoning_content #}")
+    ),
+}
+
+
+@pytest.mark.parametrize("server", UNCLEAR.values(), ids=UNCLEAR)
+def test_thoughts_are_not_moved_where_anything_is_unclear(server: Server) -> None:
+    with pytest.raises(LMStudioUnsupportedError, match="does not keep the reasoning"):
+        keeping(server, Instance("m"))
+    assert sent(server, Instance("m"), conversation(*THREE)) == WITHOUT
+
+
+MOVED: dict[str, tuple[str, str, str]] = {
+    "a thought": ("<think>\n one \n</think>\n\nText.", " one ", "Text."),
+    "two": ("<think>one</think>a<think>two</think>\n\nb", "one\n\ntwo", "a\n\nb"),
+    "a tag in the text behind it": ("<think>one</think>Use </think>.", "one", "Use </think>."),
+    "an end tag alone": ("Use </think>.", "", "Use </think>."),
+    "a thought that was left open": ("a<think>one</think>b<think>two", "one", "abtwo"),
+    "none": ("Text.", "", "Text."),
+}
+
+
+@pytest.mark.parametrize(("content", "thought", "text"), MOVED.values(), ids=MOVED)
+def test_what_the_lines_before_a_template_make_of_a_message(content: str, thought: str, text: str) -> None:
+    render = chat_templates.renderer(f"{move_thoughts(THINK)}{{% for m in messages %}}{SHOW}{{% endfor %}}")
+    call = {"type": "function", "id": "1", "name": "look", "arguments": {}}
+    for calls in ([], [{"type": "toolCallRequest", "toolCallRequest": call}]):
+        messages = [
+            {"role": "user", "content": [text_part(content)]},
+            {"role": "assistant", "content": [text_part(content), *calls]},
+        ]
+        assert render(messages) == f"[{content}||0][{text}|{thought}|{len(calls)}]"
 
 
 # Templates of real models ---------------------------------------------------------------------------------------------

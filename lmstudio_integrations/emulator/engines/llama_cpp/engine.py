@@ -351,7 +351,7 @@ class LlamaCppModel:
         config: LlmPredictionConfig,
         images: Mapping[str, Image] | None = None,
     ) -> list[Json]:
-        return request_body.to_messages(
+        messages = request_body.to_messages(
             history,
             native_tools=self.tools,
             native_calls=self._calls,
@@ -359,6 +359,7 @@ class LlamaCppModel:
             system_prompt=str((config.raw or {}).get("llm.prediction.systemPrompt") or ""),
             instructions=request_body.tool_instructions(tools) if tools and not self.tools else "",
         )
+        return request_body.with_thoughts(messages, config, self.chat_template)
 
     def _chat(self, converted: Sequence[Json], tools: Sequence[Tool], config: LlmPredictionConfig) -> Json:
         offered = {"tools": [tool.to_dict() for tool in tools]} if tools and self.tools else {}

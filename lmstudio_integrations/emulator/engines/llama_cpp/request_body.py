@@ -30,6 +30,7 @@ from lmstudio_integrations.types.chat import (
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.files import FileHandle, image_format
 from lmstudio_integrations.types.functions import Tool, ToolCallRequest, ToolCallRequestPart
+from lmstudio_integrations.types.reasoning import THOUGHT_FIELD, Tags, split_moved
 
 Json = dict[str, Any]
 
@@ -229,27 +230,52 @@ def template_arguments(config: LlmPredictionConfig, loaded: str) -> Json:
         EngineError: If another template is set: llama.cpp accepts one only when it loads a model.
     """
     arguments = {} if config.enable_thinking is None else {"enable_thinking": config.enable_thinking}
-    template = config.prompt_template or {}
-    if "type" in template:
-        jinja = template.get("jinjaPromptTemplate")
-        arguments |= _switches(str(jinja.get("template", "")) if is_object(jinja) else "", loaded)
+    switches, _ = _lines_before(config, loaded)
+    arguments |= {name: value == "true" for name, value in _SWITCH.findall(switches)}
     return {"chat_template_kwargs": arguments} if arguments else {}
+
+
+def with_thoughts(messages: Iterable[Json], config: LlmPredictionConfig, loaded: str) -> list[Json]:
+    """Return messages with thoughts in a field of their own, if lines before the loaded template move them there."""
+    _, tags = _lines_before(config, loaded)
+    return [*messages] if tags is None else [_with_thought(message, tags) for message in messages]
+
+
+def _with_thought(message: Json, tags: Tags) -> Json:
+    content = message["content"]
+    if message["role"] != "assistant" or tags.end not in content:
+        return message
+    text, *pieces = content.split(tags.start)
+    thoughts: list[str] = []
+    for piece in pieces:
+        thought, end, rest = piece.partition(tags.end)
+        if end:
+            thoughts.append(thought.strip("\n"))
+        text += (rest if text else rest.lstrip("\n")) if end else piece
+    return {**message, "content": text, THOUGHT_FIELD: "\n\n".join(thoughts)}
 
 
 _SWITCHES = re.compile(r"(?:\{%-? set \w+ = (?:true|false) -?%\}\n?)*")
 _SWITCH = re.compile(r"set (\w+) = (true|false)")
 
 
-def _switches(template: str, loaded: str) -> dict[str, bool]:
-    """Return the switches that a template sets before it goes on like the one that was loaded."""
-    before = template.removesuffix(loaded)
-    if not loaded or not template.endswith(loaded) or not _SWITCHES.fullmatch(before):
+def _lines_before(config: LlmPredictionConfig, loaded: str) -> tuple[str, Tags | None]:
+    """Return what a template of the settings has before the one that was loaded: switches, and tags of thoughts."""
+    template = config.prompt_template or {}
+    if "type" not in template:
+        return "", None
+    jinja = template.get("jinjaPromptTemplate")
+    source = str(jinja.get("template", "")) if is_object(jinja) else ""
+    tags, rest = split_moved(source)
+    switches = rest.removesuffix(loaded)
+    if not loaded or not rest.endswith(loaded) or not _SWITCHES.fullmatch(switches):
         raise unsupported(
             "promptTemplate",
-            "a prompt template for a single prediction, unless it is the loaded one behind lines that set a switch",
+            "a prompt template for a single prediction, unless it is the loaded one behind lines that set a switch or "
+            "move reasoning",
             "Set a Jinja template as promptTemplate in the load config instead.",
         )
-    return {name: value == "true" for name, value in _SWITCH.findall(before)}
+    return switches, tags
 
 
 def _mirostat(value: Any) -> Json:
