@@ -306,7 +306,8 @@ def keeping(
         LMStudioUnsupportedError: If it keeps them with none; the message says what was tried.
     """
     ((_, tags),) = (yield from sent_tags(operation, instance, [Tags("", "")], requested)).items()
-    if (yield from replay_of(operation, instance, tags, template)).keeps_all:
+    replay = yield from replay_of(operation, instance, tags, template)
+    if replay.keeps_all:
         return template
     own = template.prompt_template or (yield from _configured_in(operation, instance)).template
     jinja = (own or {}).get("jinjaPromptTemplate")
@@ -337,7 +338,7 @@ def keeping(
         if (yield from replay_of(operation, instance, tags, configured, template)).keeps_all:
             return configured
         tried.append(f"the custom field {field}")
-    if isinstance(source, str) and THOUGHT_FIELD in source:
+    if replay.current_call == "misplaced" and isinstance(source, str) and THOUGHT_FIELD in source:
         for before in (line, "") if line else ("",):
             moving = behind(f"{move_thoughts(tags)}{before}")
             unmoved = behind(before) if before else template

@@ -728,6 +728,12 @@ def test_such_a_template_decides_which_turns_it_shows() -> None:
     assert replay == ReasoningReplay("kept", "stripped", "stripped")
 
 
+def test_a_template_that_reads_thoughts_from_the_text_as_well_is_left_as_it_is() -> None:
+    server = field_server(chat_templates.TEMPLATES["keeps_running_turn"].source + "{# reasoning_content #}")
+    with pytest.raises(LMStudioUnsupportedError, match="does not keep the reasoning"):
+        keeping(server, Instance("m"))
+
+
 UNCLEAR: dict[str, Server] = {
     "the server does not show it": replace(field_server(), source=None),
     "the server shows another": field_server(render=chat_templates.renderer(f"{READS_FIELD}.")),
