@@ -193,9 +193,8 @@ def replay_of(
             if unswitched is not None and moves_thoughts(template.prompt_template):
                 # What the server reports may be another template than the one that it uses.
                 own = yield from _probe(operation, instance, None, unswitched)
-                replay = (
-                    replay if own == (yield from _probe(operation, instance, None, template)) else REJECTED_REASONING
-                )
+                if own != (yield from _probe(operation, instance, None, template)):
+                    replay = REJECTED_REASONING
         except (LMStudioPromptTemplateError, LMStudioUnsupportedError):
             replay = REJECTED_REASONING
         if unswitched is not None and "copied" in replay.by_place.values():
@@ -331,13 +330,6 @@ def keeping(
     else:
         none = "the server does not show it" if own is None else "it has none" if source else "it is no Jinja template"
         tried.append(f"a switch in it, but {none}")
-    fields = custom_fields_of((yield from look_up(operation, "llm", instance.specifier)).model_key)
-    if fields is not None:
-        field = f"{fields}.preserveThinking"
-        configured = template.merged(LlmPredictionConfig(raw={field: True}))
-        if (yield from replay_of(operation, instance, tags, configured, template)).keeps_all:
-            return configured
-        tried.append(f"the custom field {field}")
     if replay.current_call == "misplaced" and isinstance(source, str) and THOUGHT_FIELD in source:
         for before in (line, "") if line else ("",):
             moving = behind(f"{move_thoughts(tags)}{before}")
@@ -345,6 +337,13 @@ def keeping(
             if (yield from replay_of(operation, instance, tags, moving, unmoved)).keeps_turn:
                 return moving
         tried.append(f"lines before it that move reasoning from the text to {THOUGHT_FIELD}")
+    fields = custom_fields_of((yield from look_up(operation, "llm", instance.specifier)).model_key)
+    if fields is not None:
+        field = f"{fields}.preserveThinking"
+        configured = template.merged(LlmPredictionConfig(raw={field: True}))
+        if (yield from replay_of(operation, instance, tags, configured, template)).keeps_all:
+            return configured
+        tried.append(f"the custom field {field}")
     raise LMStudioUnsupportedError(
         f"keep_reasoning=True: the chat template of {instance.identifier!r} does not keep the reasoning of earlier "
         f"turns (tried: {', '.join(tried)}); omit keep_reasoning, load the model with a template that keeps it, "

@@ -208,7 +208,8 @@ class PredictionParameters(TimeoutParameters, total=False):
             `False` none. The default is `auto`. A prompt that is rejected with them is sent again without. See
             `docs/guides/reasoning.md`.
         keep_reasoning: Whether the chat template is made to keep the thoughts of all turns, where it has a switch for
-            it. An error names what was tried if it has none. The default is `False`: what the template does by itself.
+            it, or gets them in a field of their own, where it reads them only there. An error names what was tried if
+            it has neither. The default is `False`: what the template does by itself.
         think_first: Whether a call that asks for reasoning and a response format may make two predictions, on an
             instance whose grammar leaves no room for a thought: one without the format, for the thought, and one by
             grammar that continues it. The default is `True`. See `docs/guides/reasoning.md`.
