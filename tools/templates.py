@@ -216,9 +216,16 @@ class _Engine(ScriptedEngine):
         self._weights = str(weights)
 
     @property
+    def two_calls(self) -> str:
+        """What the template does with two calls in one message."""
+        if not self.together:
+            return "rejected" if self.apart else "like any call, rejected"
+        return _shown(self.together[-1], [_TWO_CALLS])
+
+    @property
     def ideal(self) -> list[str]:
         """The prompts of the agent with thoughts in a field, and calls as the template takes them."""
-        return self.together if self.together and _shown(self.together[-1], [_TWO_CALLS]) == "shown" else self.apart
+        return self.together if self.two_calls == "shown" else self.apart
 
     def written(self, response: Response, before: str, after: str) -> str:
         """Return a response as the model writes it, which is in its next prompt if the template shows it."""
@@ -294,15 +301,11 @@ def examine(name: str, template: str, weights: Path) -> Row:
             kept = _run(model, engine, keep=True) if row.can_keep else []
         except LMStudioError as error:
             return Row(name, error=str(error).partition("\n")[0])
-    together, ideal = engine.together, engine.ideal
+    ideal = engine.ideal
     reads_field = bool(ideal) and _RESPONSES[0].thought in ideal[1]
     return row._replace(
         calls=_shown(prompts[-1], _RESPONSES[:-1]),
-        two_calls=_shown(together[-1], [_TWO_CALLS])
-        if together
-        else "rejected"
-        if engine.apart
-        else "like any call, rejected",
+        two_calls=engine.two_calls,
         sent=_share(prompts, engine),
         kept=_share(kept, engine) if kept else None,
         ideal=_share(ideal, engine) if reads_field else None,
