@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
+from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._wire_model import TaggedModel
 
@@ -139,7 +140,7 @@ def split_moved(template: str) -> tuple[Tags | None, str]:
 def moves_thoughts(prompt_template: Mapping[str, Any] | None) -> bool:
     """Whether a setting has a template that begins with such lines."""
     jinja = (prompt_template or {}).get("jinjaPromptTemplate")
-    return isinstance(jinja, Mapping) and split_moved(str(jinja.get("template")))[0] is not None
+    return is_mapping(jinja) and split_moved(str(jinja.get("template")))[0] is not None
 
 
 class ReasoningPart(TaggedModel):
