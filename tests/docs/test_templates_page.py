@@ -13,7 +13,6 @@ from tools import ROOT
 from tools.templates import COLUMNS, NEVER, PAGE, Row, cells_of, examine, render_page
 
 TREATMENTS: tuple[Treatment, ...] = get_args(Treatment)
-_ONE_CALL = "{%- if message.tool_calls | length > 1 %}{{ raise_exception('one call') }}{% endif %}"
 
 
 def table() -> list[list[str]]:
@@ -68,25 +67,30 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return recurrent_model.write(tmp_path_factory.mktemp("weights") / "tiny.gguf")
 
 
-def examined(name: str, weights: Path, before: str = "") -> Row:
-    source = chat_templates.TEMPLATES[name].source
-    return examine(name, source.replace("{%- for call in", f"{before}{{%- for call in"), weights)
-
-
 @pytest.mark.slow
 def test_a_template_that_reads_a_field_is_found(weights: Path) -> None:
-    row = examined("reads_field_only", weights)
+    row = examine("field", chat_templates.TEMPLATES["reads_field_only"].source, weights)
     assert row.replay == ReasoningReplay("misplaced", "misplaced", "misplaced")
     assert (row.calls, row.two_calls, row.can_keep) == ("shown", "shown", True)
     assert row.kept == row.ideal == pytest.approx(1)
     assert row.sent < 0.95
 
 
+CALLS = "{%- for call in message.tool_calls or [] %}"
+ONE_CALL = {
+    "rejected": f"{{%- if message.tool_calls | length > 1 %}}{{{{ raise_exception('one call') }}}}{{% endif %}}{CALLS}",
+    "1 of 2 shown": CALLS.replace("message.tool_calls or []", "(message.tool_calls or [])[:1]"),
+}
+
+
 @pytest.mark.slow
-def test_a_template_that_takes_one_call_in_a_message_is_found(weights: Path) -> None:
-    row = examined("keeps_running_turn", weights, _ONE_CALL)
+@pytest.mark.parametrize("two_calls", ONE_CALL)
+def test_a_template_that_takes_one_call_in_a_message_is_found(weights: Path, two_calls: str) -> None:
+    source = chat_templates.TEMPLATES["keeps_running_turn"].source
+    assert CALLS in source
+    row = examine("one", source.replace(CALLS, ONE_CALL[two_calls]), weights)
     assert row.replay == ReasoningReplay("kept", "stripped", "stripped")
-    assert (row.calls, row.two_calls, row.can_keep, row.kept) == ("shown", "rejected", False, None)
+    assert (row.calls, row.two_calls, row.can_keep, row.kept) == ("shown", two_calls, False, None)
     assert cells_of(row)[3] == "one call in a message"
 
 
