@@ -2,7 +2,7 @@
 
 `mkdocs.yml` names this file. The source says `Seconds | None` or `OrOff[Count]`, whose bounds only pydantic reads; the
 reference says `float | None` and `int | Literal[False]`, each with its default. The settings of the adapters and of a
-prediction stand in groups, which `tools/templates` shows.
+prediction stand in groups, which `tools/mkdocstrings` shows.
 """
 
 import dataclasses

@@ -274,8 +274,9 @@ class ChatSettings(GenerationSettings):
 
     keep_reasoning: bool = Field(
         default=False,
-        description="Whether the chat template is made to keep the thoughts of all turns. The default is `False`: what "
-        "it does by itself. If no way works, a call raises an error that names what was tried.",
+        description="Whether the chat template is made to keep the thoughts of all turns, or, if it reads them only "
+        "from a field of their own, gets them there. The default is `False`: what it does by itself. If no way works, "
+        "a call raises an error that names what was tried.",
     )
 
     think_first: bool = Field(

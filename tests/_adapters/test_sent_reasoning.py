@@ -299,14 +299,14 @@ def some(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("way", [CALLS[name] for name in names], ids=names)
 
 
-pytestmark = pytest.mark.filterwarnings(
+FRAMEWORK_WARNINGS = pytestmark = pytest.mark.filterwarnings(
     "ignore::langchain_core._api.LangChainBetaWarning",
     "ignore::pydantic.warnings.PydanticDeprecationWarning",
     "ignore:is_running called from",
 )
 
 ALL = [BEFORE_CALL, BEFORE_ANSWER, BEFORE_CALL]
-NONE = [TEXT_OF_CALL, ANSWER, TEXT_OF_CALL]
+NONE = [text.removeprefix("\n\n") for text in (TEXT_OF_CALL, ANSWER, TEXT_OF_CALL)]
 
 
 @pytest.fixture(scope="module")
@@ -362,7 +362,7 @@ def send(llm: Any, message: Any) -> None:
 
 MODES: dict[str, tuple[str, Any, list[str]]] = {
     "auto": ("misplaced", "auto", NONE),
-    "auto, copied": ("copied", "auto", [BEFORE_CALL, ANSWER, BEFORE_CALL]),
+    "auto, copied": ("copied", "auto", [BEFORE_CALL, NONE[1], BEFORE_CALL]),
     "always": ("misplaced", "always", ALL),
     "True": ("misplaced", True, ALL),
     "turn": ("misplaced", "turn", [*NONE[:2], BEFORE_CALL]),

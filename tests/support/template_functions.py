@@ -30,12 +30,14 @@ class Said(NamedTuple):
         is_call: Whether it calls a tool.
         is_current: Whether it comes after the last user message.
         is_answer_to_result: Whether it comes after the result of a call, without being one.
+        calls: How many tools it calls.
     """
 
     text: str
     is_call: bool = False
     is_current: bool = False
     is_answer_to_result: bool = False
+    calls: int = 0
 
 
 Template = Callable[[Said], str]
@@ -50,7 +52,7 @@ def rendered(template: Template, messages: Sequence[Mapping[str, Any]]) -> str:
         text = "".join(part.get("text", part.get("content", "")) for part in parts)
         calls = [part["toolCallRequest"] for part in parts if part["type"] == "toolCallRequest"]
         if role == "assistant":
-            text = template(Said(text, bool(calls), at > last_user, before == "tool" and not calls))
+            text = template(Said(text, bool(calls), at > last_user, before == "tool" and not calls, len(calls)))
         shown = "".join(f"<call>{call['name']} {call.get('arguments') or {}}</call>" for call in calls)
         prompt += f"<|{role}|>{text}{shown}<|end|>\n"
         before = role

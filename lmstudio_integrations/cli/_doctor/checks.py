@@ -44,8 +44,9 @@ OF_MODELS: Sequence[RowName] = [row for rows in TRIALS.values() for row in rows]
 NO_SERVER = "needs a server that accepts this client"
 UNTRAINED = "use a model that was trained for tool use"
 READ_FROM_TEXT = (
-    "the client sends none where they would be in the wrong place; only a chat template that reads thoughts from the "
-    "text, or a server that separates them from it, can show them"
+    "the client sends none where they would be in the wrong place; keep_reasoning=True may put them where the chat "
+    "template reads them; else only a template that reads them from the text, or a server that separates them from it, "
+    "can show them"
 )
 
 Replays: TypeAlias = Mapping[str, ReasoningReplay]

@@ -1,10 +1,11 @@
 """The flows about the chat template of a model: what it makes of a conversation, and what it does in general.
 
-The server does not report where a template takes system messages, so a small conversation is rendered, once per
-instance: before the first conversation for which it matters, or when the adapters load a model.
+The server does not report where a template takes system messages, and whether it takes two calls in one message. So a
+small conversation is rendered, once per instance: before the first conversation for which it matters, or, for system
+messages, when the adapters load a model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from pydantic import ValidationError
@@ -25,7 +26,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol.kv_config import stack_of, with_changes
 from lmstudio_integrations.protocol.requests import TemplateParameters
-from lmstudio_integrations.types.chat import WireHistory
+from lmstudio_integrations.types.chat import WireHistory, text_part
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.functions import Tool
 from lmstudio_integrations.types.models import ChatTemplateInfo, ContextUse
@@ -43,6 +44,30 @@ _TURNS = (("system", "alfa"), ("user", "bravo"), ("assistant", "charlie"), ("sys
 _LATE_SYSTEM_MESSAGE: Mapping[str, Any] = {
     "messages": [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in _TURNS]
 }
+
+_CALLS = {"000000001": "bravo", "000000002": "charlie"}
+"""The arguments of two calls, by the identifiers of the calls."""
+
+_TWO_CALLS: Messages = [
+    {"role": "user", "content": [text_part("alfa")]},
+    {
+        "role": "assistant",
+        "content": [
+            {
+                "type": "toolCallRequest",
+                "toolCallRequest": {"type": "function", "id": id_, "name": "delta", "arguments": {"value": value}},
+            }
+            for id_, value in _CALLS.items()
+        ],
+    },
+    *(
+        {
+            "role": "tool",
+            "content": [{"type": "toolCallResult", "content": "echo", "toolCallId": id_, "name": "delta"}],
+        }
+        for id_ in _CALLS
+    ),
+]
 
 
 class PromptSettings(NamedTuple):
@@ -73,7 +98,7 @@ def apply_prompt_template(
         history: The conversation.
         settings: What changes the prompt.
     """
-    messages: Messages = (yield from place_system_messages(operation, instance, history)).messages
+    messages: Messages = (yield from arrange(operation, instance, history)).messages
     reasoning, config, flags = settings
     if not (history.has_reasoning or reasoning.keep):
         return (yield from render(operation, instance.specifier, {"messages": messages}, flags, stack_of(config)))
@@ -110,30 +135,92 @@ def get_chat_template_info(operation: Operation, instance: Instance) -> Flow[Cha
     return ChatTemplateInfo(tokens - 1, (yield from _takes_late_system_messages(operation, instance)))
 
 
-def place_system_messages(operation: Operation, instance: Instance, history: WireHistory) -> Flow[WireHistory]:
-    """Return a conversation with its system messages where they are, or at the front if the template requires it."""
-    if history.system_first is None or (yield from _takes_late_system_messages(operation, instance)):
-        return history
-    return history._replace(messages=history.system_first, system_first=None)
+def arrange(operation: Operation, instance: Instance, history: WireHistory) -> Flow[WireHistory]:
+    """Return a conversation with its system messages and calls where the template takes them.
+
+    Some take a system message only at the front, some show or accept only one call in a message.
+    """
+    if history.system_first is not None and not (yield from _takes_late_system_messages(operation, instance)):
+        history = history._replace(messages=history.system_first)
+    if any(len(_calls_of(message)) > 1 for message in history.messages) and not (
+        yield from _takes_parallel_calls(operation, instance)
+    ):
+        history = history._replace(messages=[*_one_call_each(history.messages)])
+    return history._replace(system_first=None)
 
 
 def _takes_late_system_messages(operation: Operation, instance: Instance) -> Flow[bool]:
     """Whether the template shows a system message after the first turn, and shows it where it is."""
-    if instance.takes_late_system_messages is not None:
-        return instance.takes_late_system_messages
+    if instance.takes_late_system_messages is None:
+
+        def takes(prompt: str) -> bool:
+            places = [prompt.find(text) for _, text in _TURNS]
+            return -1 not in places and places == sorted(places)
+
+        instance.takes_late_system_messages = yield from _shows(operation, instance, _LATE_SYSTEM_MESSAGE, takes)
+    return bool(instance.takes_late_system_messages)
+
+
+def _takes_parallel_calls(operation: Operation, instance: Instance) -> Flow[bool]:
+    """Whether the template shows both of two calls in one message, or does not even show them in two."""
+    if instance.takes_parallel_calls is None:
+
+        def shows_both(prompt: str) -> bool:
+            return all(argument in prompt for argument in _CALLS.values())
+
+        takes = yield from _shows(operation, instance, {"messages": _TWO_CALLS}, shows_both)
+        if takes is False:
+            apart = {"messages": [*_one_call_each(_TWO_CALLS)]}
+            shows = yield from _shows(operation, instance, apart, shows_both)
+            takes = None if shows is None else not shows
+        instance.takes_parallel_calls = takes
+    return instance.takes_parallel_calls is not False
+
+
+def _shows(
+    operation: Operation, instance: Instance, history: Mapping[str, Any], judge: Callable[[str], bool]
+) -> Flow[bool | None]:
+    """Return what the prompt of a conversation shows of it.
+
+    `False` is also that the template rejects it, `None` that the server did not render, which says nothing about it.
+    """
     try:
-        prompt = yield from render(operation, instance.specifier, _LATE_SYSTEM_MESSAGE)
+        return judge((yield from render(operation, instance.specifier, history)))
     except (LMStudioPromptTemplateError, LMStudioUnsupportedError):
-        takes = False
+        return False
     except LMStudioModelNotFoundError:
         raise
-    except LMStudioServerError:  # it says nothing about the template, so the next conversation asks again
-        return False
-    else:
-        places = [prompt.find(text) for _, text in _TURNS]
-        takes = -1 not in places and places == sorted(places)
-    instance.takes_late_system_messages = takes
-    return takes
+    except LMStudioServerError:  # the next conversation asks again
+        return None
+
+
+def _calls_of(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [part for part in message["content"] if part["type"] == "toolCallRequest"]
+
+
+def _one_call_each(messages: Messages) -> Iterator[dict[str, Any]]:
+    """Yield messages with one call in each, and its result behind it.
+
+    A message stays as it is if the results of its calls do not all follow, each with the identifier of its call.
+    """
+    at = 0
+    while at < len(messages):
+        message, calls = messages[at], _calls_of(messages[at])
+        end = at + 1
+        while end < len(messages) and messages[end]["role"] == "tool":
+            end += 1
+        results = {part.get("toolCallId"): part for each in messages[at + 1 : end] for part in each["content"]}
+        ids = [call["toolCallRequest"].get("id") for call in calls]
+        if len(calls) < 2 or len({*ids}) < len(ids) or results.keys() != {*ids}:
+            yield {**message}
+            at += 1
+            continue
+        others = [part for part in message["content"] if part["type"] != "toolCallRequest"]
+        for call, id_ in zip(calls, ids, strict=True):
+            yield {**message, "content": [*others, call]}
+            yield {"role": "tool", "content": [results[id_]]}
+            others = []
+        at = end
 
 
 def template_flags(opts: TemplateOpts, tools: Tools) -> TemplateParameters:

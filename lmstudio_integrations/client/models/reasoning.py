@@ -6,7 +6,9 @@ thoughts an instance gets, and as which text.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from lmstudio_integrations._support.typeguards import is_object
@@ -26,11 +28,14 @@ from lmstudio_integrations.types.chat import text_part
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.reasoning import (
     REJECTED_REASONING,
+    THOUGHT_FIELD,
     WORST_FIRST,
     ReasoningOptions,
     ReasoningReplay,
     Tags,
     Treatment,
+    move_thoughts,
+    moves_thoughts,
 )
 
 NO_FLAGS: TemplateParameters = {}
@@ -122,18 +127,20 @@ def _configured_in(operation: Operation, instance: Instance) -> Flow[Configured]
 
 
 class _Turn(NamedTuple):
-    """A turn of the conversation that is rendered. Each text is in it once."""
+    """A turn of the conversation that is rendered. Each text, thought and argument is in it once."""
 
     role: Literal["user", "assistant", "tool"]
     text: str
     thought: str = ""
     call_id: str = ""
+    argument: str = ""
 
 
-_EARLIER_CALL = _Turn("assistant", "charlie", "bravo", "000000001")
+_EARLIER_CALL = _Turn("assistant", "charlie", "bravo", "000000001", "oscar")
 _ANSWER_TO_RESULT = _Turn("assistant", "foxtrot", "echo")
 _ANSWER = _Turn("assistant", "india", "hotel")
-_CURRENT_CALL = _Turn("assistant", "lima", "kilo", "000000002")
+_CURRENT_CALL = _Turn("assistant", "lima", "kilo", "000000002", "papa")
+_CALL_WITHOUT_TEXT = _Turn("assistant", "", "quebec", "000000003", "romeo")
 _TURNS = (
     _Turn("user", "alfa"),
     _EARLIER_CALL,
@@ -144,13 +151,23 @@ _TURNS = (
     _Turn("user", "juliett"),
     _CURRENT_CALL,
     _Turn("tool", "mike", call_id="000000002"),
+    _CALL_WITHOUT_TEXT,
+    _Turn("tool", "sierra", call_id="000000003"),
 )
-_SPACE = "  "
-"""Stands around a thought. A template that reads thoughts puts its own white space there, or none."""
+_SPACE = "\n\n"
+"""Stands around a thought. A template that reads thoughts puts its own white space there, or none; some that do remove
+line feeds only."""
+
+_OTHER_TAG = re.compile(r"(?:<[^<>\s]*|\[/?|>)(?:think|thought)[^<>\]\s]*\s*[<>\]]", re.IGNORECASE)
+"""A tag around thoughts, such as `</mm:think>`, `[THINK]` or `<|close|>think<|sep|>`."""
 
 
 def replay_of(
-    operation: Operation, instance: Instance, tags: Tags | None = None, template: LlmPredictionConfig = OWN_TEMPLATE
+    operation: Operation,
+    instance: Instance,
+    tags: Tags | None = None,
+    template: LlmPredictionConfig = OWN_TEMPLATE,
+    unswitched: LlmPredictionConfig | None = None,
 ) -> Flow[ReasoningReplay]:
     """Return what a template does with thoughts. It is measured once.
 
@@ -159,6 +176,7 @@ def replay_of(
         instance: The instance.
         tags: The tags of the thoughts; `None` is those of the instance.
         template: Settings that change the template.
+        unswitched: The settings without what makes it keep thoughts, if they have that.
 
     Raises:
         LMStudioServerError: If the server did not render, for a reason that says nothing about the template.
@@ -170,24 +188,53 @@ def replay_of(
     known, fields = instance.reasoning.replays, template.to_fields()
     key = shown, json.dumps(fields, sort_keys=True) if fields else ""
     if key not in known:
-        history = {"messages": [_message(turn, shown) for turn in _TURNS]}
         try:
-            prompt = yield from render(operation, instance.specifier, history, stack=stack_of(template))
+            replay = yield from _measure(operation, instance, shown, template)
+            if unswitched is not None and moves_thoughts(template.prompt_template):
+                # What the server reports may be another template than the one that it uses.
+                own = yield from _probe(operation, instance, None, unswitched)
+                if own != (yield from _probe(operation, instance, None, template)):
+                    replay = REJECTED_REASONING
         except (LMStudioPromptTemplateError, LMStudioUnsupportedError):
-            known[key] = REJECTED_REASONING
-        else:
-            known[key] = _reading(prompt, shown)
+            replay = REJECTED_REASONING
+        if unswitched is not None and "copied" in replay.by_place.values():
+            replay = replay.switched((yield from replay_of(operation, instance, tags, unswitched)))
+        known[key] = replay
     return known[key]
 
 
-def _message(turn: _Turn, tags: Tags) -> dict[str, Any]:
+def _measure(
+    operation: Operation, instance: Instance, tags: Tags, template: LlmPredictionConfig
+) -> Flow[ReasoningReplay]:
+    """Return what a prompt shows of the thoughts and calls in a conversation."""
+    prompt = yield from _probe(operation, instance, tags, template)
+    replay = _reading(prompt, tags)
+    if all(turn.argument in prompt for turn in _TURNS):
+        return replay
+    # Some templates show no calls at all, and some only those without a text, for which they take a thought.
+    try:
+        without = yield from _probe(operation, instance, None, template)
+    except LMStudioPromptTemplateError:
+        return replay
+    lost = [turn for turn in _TURNS if turn.argument in without and turn.argument not in prompt]
+    return replace(replay, current_call="misplaced", earlier_call="misplaced") if lost else replay
+
+
+def _probe(operation: Operation, instance: Instance, tags: Tags | None, template: LlmPredictionConfig) -> Flow[str]:
+    """Return the prompt of the conversation, with thoughts between tags, or without."""
+    history = {"messages": [_message(turn, tags) for turn in _TURNS]}
+    return (yield from render(operation, instance.specifier, history, stack=stack_of(template)))
+
+
+def _message(turn: _Turn, tags: Tags | None) -> dict[str, Any]:
     if turn.role == "tool":
         result = {"type": "toolCallResult", "content": turn.text, "toolCallId": turn.call_id, "name": "november"}
         return {"role": "tool", "content": [result]}
-    thought = f"{tags.start}{_SPACE}{turn.thought}{_SPACE}{tags.end}" if turn.thought else ""
-    parts = [text_part(thought + turn.text)]
+    thought = f"{tags.start}{_SPACE}{turn.thought}{_SPACE}{tags.end}" if tags and turn.thought else ""
+    parts = [text_part(thought + turn.text)] if thought or turn.text else []
     if turn.call_id:
-        call: dict[str, Any] = {"type": "function", "id": turn.call_id, "name": "november", "arguments": {}}
+        arguments = {"value": turn.argument}
+        call: dict[str, Any] = {"type": "function", "id": turn.call_id, "name": "november", "arguments": arguments}
         parts.append({"type": "toolCallRequest", "toolCallRequest": call})
     return {"role": turn.role, "content": parts}
 
@@ -208,6 +255,9 @@ def _reading(prompt: str, tags: Tags) -> ReasoningReplay:
     # A template that omits a thought elsewhere knows what it is.
     if current == "copied" and earlier == "stripped":
         current = "kept"
+    # It is shown in the last message only, so the prompt after that has lost it again.
+    if current == "stripped" and _CALL_WITHOUT_TEXT.thought in prompt:
+        current = "misplaced"
     answers = {answer, treatment(_ANSWER_TO_RESULT)}
     return ReasoningReplay(current, earlier, next(each for each in WORST_FIRST if each in answers))
 
@@ -216,7 +266,7 @@ def _segment(prompt: str, turn: _Turn) -> str:
     """Return a turn with what stands before its text, from the text before on. A template may omit a text."""
     at = _TURNS.index(turn)
     before = [prompt.find(each.text) + len(each.text) for each in _TURNS[:at] if each.text in prompt]
-    after = [prompt.find(each.text) for each in _TURNS[at:] if each.text in prompt]
+    after = [prompt.find(each.text) for each in _TURNS[at:] if each.text and each.text in prompt]
     return prompt[max(before, default=0) : min(after, default=len(prompt))]
 
 
@@ -227,7 +277,7 @@ def _treatment(segment: str, turn: _Turn, tags: Tags, prompt: str) -> Treatment:
     before, _, after = segment.partition(turn.thought)
     if before.endswith(f"{tags.start}{_SPACE}") and after == f"{_SPACE}{tags.end}":
         ahead, _, rest = before.partition(tags.start)
-        is_second = tags.end in rest or ahead.rstrip().endswith(tags.end)
+        is_second = tags.end in rest or ahead.rstrip().endswith(tags.end) or _OTHER_TAG.search(ahead)
         return "misplaced" if is_second else "copied"
     opened = before.rpartition(tags.start)[2] if tags.start in before else None
     has_own_tags = opened is None and after.strip()
@@ -243,6 +293,8 @@ def keeping(
 ) -> Flow[LlmPredictionConfig]:
     """Return the settings with which the template of an instance keeps thoughts in each place.
 
+    One that reads them only from a field of their own gets them there, and decides which of them it keeps.
+
     Args:
         operation: The operation that asks the server.
         instance: The instance.
@@ -253,28 +305,43 @@ def keeping(
         LMStudioUnsupportedError: If it keeps them with none; the message says what was tried.
     """
     ((_, tags),) = (yield from sent_tags(operation, instance, [Tags("", "")], requested)).items()
-    if (yield from replay_of(operation, instance, tags, template)).keeps_all:
+    replay = yield from replay_of(operation, instance, tags, template)
+    if replay.keeps_all:
         return template
     own = template.prompt_template or (yield from _configured_in(operation, instance)).template
     jinja = (own or {}).get("jinjaPromptTemplate")
     source = jinja.get("template") if is_object(jinja) else None
-    switches = {name: value for name, value in _SWITCHES.items() if isinstance(source, str) and name in source}
-    tried = ["the template as it is", *(f"its switch {name}" for name in switches)]
-    if own and is_object(jinja) and switches:
+
+    def behind(lines: str) -> LlmPredictionConfig:
         # A line break would become a part of the prompt.
-        line = "".join(f"{{%- set {name} = {value} %}}" for name, value in switches.items())
-        jinja = {**jinja, "template": f"{line}{source}"}
-        switched = LlmPredictionConfig(prompt_template={**own, "type": "jinja", "jinjaPromptTemplate": jinja})
-        if (yield from replay_of(operation, instance, tags, switched)).keeps_all:
-            return switched
+        changed = {
+            **(own or {}),
+            "type": "jinja",
+            "jinjaPromptTemplate": {**(jinja or {}), "template": f"{lines}{source}"},
+        }
+        return LlmPredictionConfig(prompt_template=changed)
+
+    switches = {name: value for name, value in _SWITCHES.items() if isinstance(source, str) and name in source}
+    line = "".join(f"{{%- set {name} = {value} %}}" for name, value in switches.items())
+    tried = ["the template as it is", *(f"its switch {name}" for name in switches)]
+    if switches:
+        if (yield from replay_of(operation, instance, tags, behind(line), template)).keeps_all:
+            return behind(line)
     else:
         none = "the server does not show it" if own is None else "it has none" if source else "it is no Jinja template"
         tried.append(f"a switch in it, but {none}")
+    if replay.current_call == "misplaced" and isinstance(source, str) and THOUGHT_FIELD in source:
+        for before in (line, "") if line else ("",):
+            moving = behind(f"{move_thoughts(tags)}{before}")
+            unmoved = behind(before) if before else template
+            if (yield from replay_of(operation, instance, tags, moving, unmoved)).keeps_turn:
+                return moving
+        tried.append(f"lines before it that move reasoning from the text to {THOUGHT_FIELD}")
     fields = custom_fields_of((yield from look_up(operation, "llm", instance.specifier)).model_key)
     if fields is not None:
         field = f"{fields}.preserveThinking"
         configured = template.merged(LlmPredictionConfig(raw={field: True}))
-        if (yield from replay_of(operation, instance, tags, configured)).keeps_all:
+        if (yield from replay_of(operation, instance, tags, configured, template)).keeps_all:
             return configured
         tried.append(f"the custom field {field}")
     raise LMStudioUnsupportedError(
@@ -323,6 +390,7 @@ def sent_messages(
     template, requested = OWN_TEMPLATE, tags_of_setting(settings.reasoning_parsing)
     if settings.prompt_template is not None:
         template = LlmPredictionConfig(prompt_template=settings.prompt_template)
+    unswitched = template
     if options.keep:
         template = yield from keeping(operation, instance, template, requested)
     if instance.reasoning.is_rejected:
@@ -335,7 +403,9 @@ def sent_messages(
     replay = known = None
     if options.send == "auto" and tags:
         try:
-            replay = known = yield from replay_of(operation, instance, next(iter(tags.values())), template)
+            own = next(iter(tags.values()))
+            before = None if template is unswitched else unswitched
+            replay = known = yield from replay_of(operation, instance, own, template, before)
         except LMStudioModelNotFoundError:
             raise
         except LMStudioServerError:  # it says nothing about the template, so the next conversation asks again
@@ -382,16 +452,24 @@ def without_thoughts(messages: Messages) -> list[dict[str, Any]]:
 
 
 def _content(content: Sequence[Mapping[str, Any]], write: Callable[[Mapping[str, Any]], str]) -> list[Any]:
-    """Return the parts of a message, with each thought as a text, which is joined with those beside it."""
+    """Return the parts of a message, with each thought as a text, which is joined with those beside it.
+
+    Blank lines behind a thought that is omitted at the beginning go with it.
+    """
     written, joins = list[Mapping[str, Any]](), False
     for part in content:
         is_thought = part["type"] == "reasoning"
         own = text_part(write(part)) if is_thought else part
+        if joins and own["type"] == "text" and written == [text_part("")]:
+            own = text_part(_BLANK_LINES.sub("", own["text"]))
         if (joins or is_thought) and written and written[-1]["type"] == own["type"] == "text":
             own = text_part(written.pop()["text"] + own["text"])
         written.append(own)
         joins = is_thought
     return [part for part in written if part != text_part("")] or ([text_part("")] if content else [])
+
+
+_BLANK_LINES = re.compile(r"\A\s*\n")
 
 
 def _tags_of(part: Mapping[str, Any]) -> Tags:

@@ -101,6 +101,7 @@ class Instance:
         dimensions: The length of its vectors, once one was received.
         takes_late_system_messages: Whether its chat template takes system messages after the first turn, once it was
             asked.
+        takes_parallel_calls: Whether its chat template takes two calls in one message, once it was asked.
         reasoning: What is known of it and thoughts.
         missed_calls: How many required tool calls in a row it did not make.
         device: How requests name the device that it is on; empty if the server has reported none.
@@ -114,6 +115,7 @@ class Instance:
     sees_images: bool | None = None
     dimensions: int | None = None
     takes_late_system_messages: bool | None = None
+    takes_parallel_calls: bool | None = None
     reasoning: KnownReasoning = field(default_factory=KnownReasoning)
     missed_calls: int = 0
     device: OnDevice = field(default_factory=OnDevice)

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeAlias, TypedDict
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER, is_object
 from lmstudio_integrations.client.files.uploads import PendingHistory, upload_images, with_valid_files
-from lmstudio_integrations.client.models.chat_templates import PromptSettings, place_system_messages
+from lmstudio_integrations.client.models.chat_templates import PromptSettings, arrange
 from lmstudio_integrations.client.models.reasoning import NO_FLAGS
 from lmstudio_integrations.client.models.state import Instance, Specifier
 from lmstudio_integrations.client.support.arguments import check_names, checked_string, checked_timeouts, optional_text
@@ -208,7 +208,8 @@ class PredictionParameters(TimeoutParameters, total=False):
             `False` none. The default is `auto`. A prompt that is rejected with them is sent again without. See
             `docs/guides/reasoning.md`.
         keep_reasoning: Whether the chat template is made to keep the thoughts of all turns, where it has a switch for
-            it. An error names what was tried if it has none. The default is `False`: what the template does by itself.
+            it, or gets them in a field of their own, where it reads them only there. An error names what was tried if
+            it has neither. The default is `False`: what the template does by itself.
         think_first: Whether a call that asks for reasoning and a response format may make two predictions, on an
             instance whose grammar leaves no room for a thought: one without the format, for the thought, and one by
             grammar that continues it. The default is `True`. See `docs/guides/reasoning.md`.
@@ -407,8 +408,7 @@ class Plan:
             return chat_request_of_text(specifier, self.prompt, self._stack)
         if isinstance(history, PendingHistory):
             history = self._encoded(history, _NO_VISION if instance.sees_images is False else self.omits_images)
-        if history.system_first is not None:
-            history = yield from place_system_messages(operation, instance, history)
+        history = yield from arrange(operation, instance, history)
         if history.files:
             history = yield from with_valid_files(operation, history)
         return Predict(modelSpecifier=specifier, history=history.to_dict(), predictionConfigStack=self._stack)

@@ -32,7 +32,9 @@ _USUAL_TAGS = (
     Tags("<|channel>thought", "<channel|>"),
     Tags("[THINK]", "[/THINK]"),
     Tags("<seed:think>", "</seed:think>"),
+    Tags("<mm:think>", "</mm:think>"),
 )
+"""Those of which a pair is all that a model writes around its reasoning. llama.cpp reads others, such as channels."""
 
 
 def reasoning_tags(config: LlmPredictionConfig) -> Tags:

@@ -1,8 +1,9 @@
 """What is found out about the chat template of an instance, and which thoughts it gets."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ from lmstudio_integrations.types.reasoning import (
     SendReasoning,
     Tags,
     Treatment,
+    move_thoughts,
 )
 from tests.support import chat_templates, template_functions
 from tests.support.template_functions import THINK, Said, Template, answers, rendered
@@ -63,6 +65,7 @@ class Server:
         key: The key of the model.
         fields: Further fields of its config of predictions.
         render: Renders messages in place of the template.
+        takes_templates: Whether the template of a request takes the place of that.
         lacks: Endpoints that it does not know.
         errors: The errors of the next calls.
         calls: The endpoints that were called.
@@ -75,6 +78,7 @@ class Server:
     key: str = "m"
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
     render: Callable[[Any], str] | None = None
+    takes_templates: bool = False
     lacks: tuple[str, ...] = ()
     errors: list[LMStudioError] = field(default_factory=list[LMStudioError])
     calls: list[str] = field(default_factory=list[str])
@@ -104,6 +108,8 @@ class Server:
             template for switch, template in self.switches.items() if source.startswith(switch) or switch in settings
         ]
         render = self.render or partial(rendered, (known or [self.template])[0])
+        if source and self.takes_templates:
+            render = chat_templates.renderer(source)
         try:
             prompt = render(parameter["history"]["messages"])
         except (EngineError, jinja2.TemplateError) as error:
@@ -187,10 +193,35 @@ TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
         THINK,
         everywhere("misplaced"),
     ),
-    "a space less before a thought": (
-        lambda said: said.text.replace("<think> ", "<think>"),
+    "a line break less before a thought": (
+        lambda said: said.text.replace("<think>\n", "<think>"),
         THINK,
         everywhere("kept"),
+    ),
+    "a thought without the line breaks around it": (
+        lambda said: re.sub(r"<think>\n*(.*?)\n*</think>\n*", r"<think>\1</think>", said.text, flags=re.DOTALL),
+        THINK,
+        everywhere("kept"),
+    ),
+    "a thought behind an empty one with tags of the template's own": (
+        lambda said: f"<|open|>think<|sep|><|close|>think<|sep|><|open|>response<|sep|>{said.text}",
+        THINK,
+        everywhere("misplaced"),
+    ),
+    "a thought behind an end tag of the template's own": (
+        lambda said: f"</mm:think>{said.text}",
+        THINK,
+        everywhere("misplaced"),
+    ),
+    "a thought behind an empty channel": (
+        lambda said: f"<|channel>thought\n<channel|>{said.text}",
+        THINK,
+        everywhere("misplaced"),
+    ),
+    "a mode of thinking behind each message of the user": (
+        lambda said: f"/think\n{said.text}",
+        THINK,
+        everywhere("copied"),
     ),
     "answers behind a line break": (
         lambda said: said.text if said.is_call else f"\n{template_functions.stripped(said)}",
@@ -228,6 +259,46 @@ def test_what_templates_do(template: Template, tags: Tags, expected: ReasoningRe
     server = Server(template)
     assert measured(server, tags) == expected
     assert server.calls == [RENDER]
+
+
+CALL = "{% for call in message.tool_calls %}<call>{{ call.function.arguments | tojson }}</call>{% endfor %}"
+TEXT = "{{ message.content.split('</think>')[-1] }}"
+
+
+def with_calls(assistant: str) -> Server:
+    """Return a server whose template shows the assistant like this."""
+    others = "{% if message.role != 'assistant' %}{{ message.content }}{% else %}"
+    return Server(
+        render=chat_templates.renderer(
+            f"{{% for message in messages %}}<|{{{{ message.role }}}}|>{others}{assistant}{{% endif %}}\n{{% endfor %}}"
+        )
+    )
+
+
+def test_a_thought_that_takes_the_place_of_a_call_is_not_sent() -> None:
+    server, instance = with_calls(f"{{% if message.content %}}{TEXT}{{% else %}}{CALL}{{% endif %}}"), Instance("m")
+    found = measured(server, THINK, instance)
+    assert found == ReasoningReplay("misplaced", "misplaced", "stripped")
+    assert server.calls == [RENDER] * 2
+    assert sent(server, instance, conversation(*THREE)) == [WITHOUT[0], ALL[1], WITHOUT[2]]
+
+
+def test_a_thought_that_only_the_last_message_shows_is_not_sent() -> None:
+    shown = "{% if loop.index0 > messages | length - 3 %}{{ message.content }}{% else %}"
+    server, instance = with_calls(f"{shown}{TEXT}{{% endif %}}{CALL}"), Instance("m")
+    assert measured(server, THINK, instance) == ReasoningReplay("misplaced", "stripped", "stripped")
+    assert sent(server, instance, conversation(*THREE)) == [*ALL[:2], WITHOUT[2]]
+
+
+@pytest.mark.parametrize(
+    ("assistant", "renderings"),
+    [(f"{TEXT}{CALL}", 1), (TEXT, 2), (f"{{{{ raise_exception('empty') if not message.content }}}}{TEXT}", 2)],
+    ids=["calls are shown", "calls are never shown", "a call without a text is rejected"],
+)
+def test_a_thought_that_changes_nothing_about_calls_is_sent(assistant: str, renderings: int) -> None:
+    server = with_calls(assistant)
+    assert measured(server, THINK) == everywhere("stripped")
+    assert server.calls == [RENDER] * renderings
 
 
 # What is asked --------------------------------------------------------------------------------------------------------
@@ -457,6 +528,25 @@ def test_thoughts_and_texts_stay_in_their_order() -> None:
     assert found == {"role": "assistant", "content": [text_part("ab")]}
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("\n\n  a\n", "  a\n"), (" \n\t\n a", " a"), ("  a\n\nb", "  a\n\nb"), ("a", "a"), ("\n \n", "")],
+    ids=repr,
+)
+def test_blank_lines_behind_an_omitted_thought_go_with_it(text: str, expected: str) -> None:
+    message = {"role": "assistant", "content": [part("1"), text_part(text)]}
+    (found,) = sent_by(Server(), Instance("m"), [message], False)
+    assert found["content"] == [text_part(expected)]
+    (found,) = sent_by(Server(), Instance("m"), [message], "always")
+    assert found["content"] == [text_part(f"<think>1</think>{text}")]
+
+
+def test_blank_lines_between_texts_stay() -> None:
+    message = {"role": "assistant", "content": [text_part("a"), part("1"), text_part("\n\nb")]}
+    (found,) = sent_by(Server(), Instance("m"), [message], False)
+    assert found["content"] == [text_part("a\n\nb")]
+
+
 def test_what_has_no_thought_is_sent_as_it_is() -> None:
     two = [text_part("</think>"), text_part("<think>Well?")]
     messages = [{"role": role, "content": two} for role in ("user", "assistant")]
@@ -486,6 +576,11 @@ KEPT: dict[str, tuple[Server, dict[str, Any], dict[str, Any]]] = {
     "by itself": (Server(), {}, {}),
     "with a switch": (
         Server(kept_in_turn, source="{% if preserve_thinking %}", switches={PRESERVE: template_functions.kept}),
+        {},
+        {"llm.prediction.promptTemplate": SWITCHED},
+    ),
+    "with a switch that makes the template copy what it omitted": (
+        Server(kept_in_turn, source="{% if preserve_thinking %}", switches={PRESERVE: template_functions.copied}),
         {},
         {"llm.prediction.promptTemplate": SWITCHED},
     ),
@@ -531,6 +626,14 @@ NOT_KEPT: dict[str, tuple[Server, str]] = {
         Server(kept_in_turn, source="{{ messages }}"),
         "the template as it is, a switch in it, but it has none",
     ),
+    "a switch in a template that copies everything": (
+        Server(
+            template_functions.copied,
+            source="{{ preserve_thinking }}",
+            switches={PRESERVE: template_functions.copied},
+        ),
+        "the template as it is, its switch preserve_thinking",
+    ),
     "an unknown template": (
         Server(kept_in_turn),
         "the template as it is, a switch in it, but the server does not show it",
@@ -570,6 +673,105 @@ def test_a_failure_to_ask_is_not_taken_for_what_the_template_does() -> None:
         with suppress(LMStudioServerError):
             found = keeping(server, instance)
     assert found == (ALL, {})
+
+
+# A template that reads thoughts from a field --------------------------------------------------------------------------
+
+READS_FIELD = (
+    "{% for message in messages %}<|{{ message.role }}|>{% if message.role == 'assistant' %}"
+    "<think>{{ message.reasoning_content }}</think>{% endif %}{{ message.content }}"
+    "{% for call in message.tool_calls %}<call>{{ call.function.arguments | tojson }}</call>{% endfor %}\n{% endfor %}"
+)
+"""A template that shows the thoughts of all turns, in the manner of DeepSeek V4."""
+
+CURRENT = READS_FIELD.replace(
+    "{{ message.reasoning_content }}", "{% if loop.index0 > 3 %}{{ message.reasoning_content }}{% endif %}"
+)
+"""The same for the current turn of a small conversation, in the manner of Kimi K2 Thinking."""
+
+
+SHOW = "[{{ m.content }}|{{ m.reasoning_content }}|{{ (m.tool_calls or []) | length }}]"
+
+
+def field_server(source: str = READS_FIELD, **changes: Any) -> Server:
+    given: dict[str, Any] = {"source": source, "render": chat_templates.renderer(source), "takes_templates": True}
+    return Server(**(given | changes))
+
+
+def shown_thoughts(prompt: str) -> list[str]:
+    return re.findall(r"<\|assistant\|><think>(.*?)</think>", prompt, re.DOTALL)
+
+
+def test_a_template_that_reads_a_field_gets_thoughts_there_on_request() -> None:
+    server, instance = field_server(), Instance("m")
+    messages = conversation(*(part(text, WHITE) for text in ("one", "two", "three")))
+    assert sent(server, instance, messages) == WITHOUT
+    found = run(sent_messages(server, instance, messages, ReasoningOptions(keep=True), OWN_TEMPLATE))  # type: ignore[arg-type]
+    source = found.template.to_fields()["llm.prediction.promptTemplate"]["jinjaPromptTemplate"]["template"]
+    assert source == f"{move_thoughts(THINK)}{READS_FIELD}"
+    prompt = chat_templates.renderer(source)(found.messages)
+    assert shown_thoughts(prompt) == ["one", "two", "three"]
+    plain = chat_templates.renderer(READS_FIELD)(conversation())
+    assert re.sub("one|two|three", "", prompt) == plain
+    asked = [*server.calls]
+    run(sent_messages(server, instance, messages, ReasoningOptions(keep=True), OWN_TEMPLATE))  # type: ignore[arg-type]
+    assert server.calls == asked, "it was measured again"
+
+
+def test_such_a_template_decides_which_turns_it_shows() -> None:
+    server, instance = field_server(CURRENT), Instance("m")
+    texts, fields = keeping(server, instance)
+    source = fields["llm.prediction.promptTemplate"]["jinjaPromptTemplate"]["template"]
+    assert texts == ALL
+    assert source.endswith(CURRENT)
+    replay = run(replay_of(server, instance, THINK, LlmPredictionConfig.from_fields(fields)))  # type: ignore[arg-type]
+    assert replay == ReasoningReplay("kept", "stripped", "stripped")
+
+
+def test_a_template_that_reads_thoughts_from_the_text_as_well_is_left_as_it_is() -> None:
+    server = field_server(chat_templates.TEMPLATES["keeps_running_turn"].source + "{# reasoning_content #}")
+    with pytest.raises(LMStudioUnsupportedError, match="does not keep the reasoning"):
+        keeping(server, Instance("m"))
+
+
+UNCLEAR: dict[str, Server] = {
+    "the server does not show it": replace(field_server(), source=None),
+    "the server shows another": field_server(render=chat_templates.renderer(f"{READS_FIELD}.")),
+    "a request cannot bring one": field_server(takes_templates=False),
+    "it reads another field": field_server(READS_FIELD.replace("reasoning_content", "thinking")),
+    "it shows no thought": field_server(
+        READS_FIELD.replace("<think>{{ message.reasoning_content }}", "<think>{# reasoning_content #}")
+    ),
+}
+
+
+@pytest.mark.parametrize("server", UNCLEAR.values(), ids=UNCLEAR)
+def test_thoughts_are_not_moved_where_anything_is_unclear(server: Server) -> None:
+    with pytest.raises(LMStudioUnsupportedError, match="does not keep the reasoning"):
+        keeping(server, Instance("m"))
+    assert sent(server, Instance("m"), conversation(*THREE)) == WITHOUT
+
+
+MOVED: dict[str, tuple[str, str, str]] = {
+    "a thought": ("<think>\n one \n</think>\n\nText.", " one ", "Text."),
+    "two": ("<think>one</think>a<think>two</think>\n\nb", "one\n\ntwo", "a\n\nb"),
+    "a tag in the text behind it": ("<think>one</think>Use </think>.", "one", "Use </think>."),
+    "an end tag alone": ("Use </think>.", "", "Use </think>."),
+    "a thought that was left open": ("a<think>one</think>b<think>two", "one", "abtwo"),
+    "none": ("Text.", "", "Text."),
+}
+
+
+@pytest.mark.parametrize(("content", "thought", "text"), MOVED.values(), ids=MOVED)
+def test_what_the_lines_before_a_template_make_of_a_message(content: str, thought: str, text: str) -> None:
+    render = chat_templates.renderer(f"{move_thoughts(THINK)}{{% for m in messages %}}{SHOW}{{% endfor %}}")
+    call = {"type": "function", "id": "1", "name": "look", "arguments": {}}
+    for calls in ([], [{"type": "toolCallRequest", "toolCallRequest": call}]):
+        messages = [
+            {"role": "user", "content": [text_part(content)]},
+            {"role": "assistant", "content": [text_part(content), *calls]},
+        ]
+        assert render(messages) == f"[{content}||0][{text}|{thought}|{len(calls)}]"
 
 
 # Templates of real models ---------------------------------------------------------------------------------------------

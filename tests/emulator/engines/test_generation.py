@@ -25,6 +25,7 @@ def test_settings_choose_how_reasoning_is_separated() -> None:
 def test_the_tags_of_reasoning_are_those_that_the_template_has() -> None:
     assert known_tags("{% if '</think>' in text %}<think>{% endif %}") == DEFAULT_TAGS
     assert known_tags("<|channel>thought\n{{ text }}<channel|>") == Tags("<|channel>thought", "<channel|>")
+    assert known_tags("{{ '<mm:think>' ~ thought ~ '</mm:think>' }}") == Tags("<mm:think>", "</mm:think>")
     assert known_tags("{{ text.split('</think>') }}") is None
 
 

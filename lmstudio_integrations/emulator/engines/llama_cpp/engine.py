@@ -107,7 +107,7 @@ class LlamaCppEngine:
         worker = await Worker.start(parameters, seconds=self._load_seconds)
         try:
             properties = await worker.call("/props")
-            template, modalities = properties.get("chat_template_caps"), properties.get("modalities")
+            abilities, modalities = properties.get("chat_template_caps"), properties.get("modalities")
         except BaseException:
             await worker.close()
             raise
@@ -117,7 +117,8 @@ class LlamaCppEngine:
             context_length=parameters.context_length,
             slots=parameters.slots,
             embedding=parameters.embedding,
-            tools=is_object(template) and bool(template.get("supports_tools")),
+            tools=is_object(abilities) and bool(abilities.get("supports_tools")),
+            calls=is_object(abilities) and bool(abilities.get("supports_tool_calls")),
             vision=is_object(modalities) and bool(modalities.get("vision")),
             chat_template="" if parameters.embedding else str(properties.get("chat_template") or ""),
             seed=load_parameters.seed_of(request),
@@ -155,6 +156,7 @@ class LlamaCppModel:
         slots: int,
         embedding: bool,
         tools: bool,
+        calls: bool,
         vision: bool,
         chat_template: str = "",
         seed: int | None = None,
@@ -165,6 +167,7 @@ class LlamaCppModel:
         self._seed = seed
         self.context_length = context_length
         self.tools = tools
+        self._calls = calls
         self.vision = vision
         self._embedding = embedding
         # A call that waits inside the engine cannot be seen, so no more are sent than it processes at once.
@@ -348,13 +351,15 @@ class LlamaCppModel:
         config: LlmPredictionConfig,
         images: Mapping[str, Image] | None = None,
     ) -> list[Json]:
-        return request_body.to_messages(
+        messages = request_body.to_messages(
             history,
             native_tools=self.tools,
+            native_calls=self._calls,
             images=images,
             system_prompt=str((config.raw or {}).get("llm.prediction.systemPrompt") or ""),
             instructions=request_body.tool_instructions(tools) if tools and not self.tools else "",
         )
+        return request_body.with_thoughts(messages, config, self.chat_template)
 
     def _chat(self, converted: Sequence[Json], tools: Sequence[Tool], config: LlmPredictionConfig) -> Json:
         offered = {"tools": [tool.to_dict() for tool in tools]} if tools and self.tools else {}

@@ -30,6 +30,7 @@ from lmstudio_integrations.types.chat import (
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.files import FileHandle, image_format
 from lmstudio_integrations.types.functions import Tool, ToolCallRequest, ToolCallRequestPart
+from lmstudio_integrations.types.reasoning import THOUGHT_FIELD, Tags, split_moved
 
 Json = dict[str, Any]
 
@@ -38,6 +39,7 @@ def to_messages(
     history: ChatHistory,
     *,
     native_tools: bool,
+    native_calls: bool = True,
     images: Mapping[str, Image] | None = None,
     system_prompt: str = "",
     instructions: str = "",
@@ -48,7 +50,8 @@ def to_messages(
 
     Args:
         history: The conversation.
-        native_tools: Whether the template supports tool calls and results; else they are written as text.
+        native_tools: Whether the template supports tools and their results; else they are written as text.
+        native_calls: Whether such a template also shows calls; else they are written as text.
         images: Uploaded images by identifier; `None` omits images.
         system_prompt: Used if the conversation has no system message.
         instructions: Added to the system message.
@@ -57,7 +60,8 @@ def to_messages(
         EngineError: If a message contains a file that is not an image.
     """
     translated = chain.from_iterable(
-        _translate(message, native_tools=native_tools, images=images) for message in history.messages
+        _translate(message, native_tools=native_tools, native_calls=native_calls, images=images)
+        for message in history.messages
     )
     return _with_system(_merge(translated), system_prompt, instructions)
 
@@ -72,7 +76,9 @@ def tool_instructions(tools: Sequence[Tool]) -> str:
     )
 
 
-def _translate(message: Message, *, native_tools: bool, images: Mapping[str, Image] | None) -> list[Json]:
+def _translate(
+    message: Message, *, native_tools: bool, native_calls: bool, images: Mapping[str, Image] | None
+) -> list[Json]:
     match message:
         case ToolMessage() if native_tools:
             return [
@@ -84,7 +90,7 @@ def _translate(message: Message, *, native_tools: bool, images: Mapping[str, Ima
             results = [f"[TOOL_RESULT]{part.content}[END_TOOL_RESULT]" for part in message.content]
             return [{"role": "user", "content": "\n".join(results)}]
         case AssistantMessage():
-            return [_assistant(message, native_tools=native_tools)]
+            return [_assistant(message, native=native_tools and native_calls)]
         case _:
             return [_user_or_system(message, images)]
 
@@ -108,10 +114,10 @@ def _image_part(file: FileHandle, images: Mapping[str, Image]) -> Json:
     return {"type": "image_url", "image_url": {"url": f"data:{media};base64,{encoded}"}}
 
 
-def _assistant(message: AssistantMessage, *, native_tools: bool) -> Json:
+def _assistant(message: AssistantMessage, *, native: bool) -> Json:
     requests = [part.tool_call_request for part in message.content if isinstance(part, ToolCallRequestPart)]
     text = _text(message)
-    if requests and native_tools:
+    if requests and native:
         return {"role": "assistant", "content": text, "tool_calls": [_native_call(request) for request in requests]}
     return {"role": "assistant", "content": "\n".join(filter(None, [text, *map(_marked_call, requests)]))}
 
@@ -224,27 +230,52 @@ def template_arguments(config: LlmPredictionConfig, loaded: str) -> Json:
         EngineError: If another template is set: llama.cpp accepts one only when it loads a model.
     """
     arguments = {} if config.enable_thinking is None else {"enable_thinking": config.enable_thinking}
-    template = config.prompt_template or {}
-    if "type" in template:
-        jinja = template.get("jinjaPromptTemplate")
-        arguments |= _switches(str(jinja.get("template", "")) if is_object(jinja) else "", loaded)
+    switches, _ = _lines_before(config, loaded)
+    arguments |= {name: value == "true" for name, value in _SWITCH.findall(switches)}
     return {"chat_template_kwargs": arguments} if arguments else {}
+
+
+def with_thoughts(messages: Iterable[Json], config: LlmPredictionConfig, loaded: str) -> list[Json]:
+    """Return messages with thoughts in a field of their own, if lines before the loaded template move them there."""
+    _, tags = _lines_before(config, loaded)
+    return [*messages] if tags is None else [_with_thought(message, tags) for message in messages]
+
+
+def _with_thought(message: Json, tags: Tags) -> Json:
+    content = message["content"]
+    if message["role"] != "assistant" or tags.end not in content:
+        return message
+    text, *pieces = content.split(tags.start)
+    thoughts: list[str] = []
+    for piece in pieces:
+        thought, end, rest = piece.partition(tags.end)
+        if end:
+            thoughts.append(thought.strip("\n"))
+        text += (rest if text else rest.lstrip("\n")) if end else piece
+    return {**message, "content": text, THOUGHT_FIELD: "\n\n".join(thoughts)}
 
 
 _SWITCHES = re.compile(r"(?:\{%-? set \w+ = (?:true|false) -?%\}\n?)*")
 _SWITCH = re.compile(r"set (\w+) = (true|false)")
 
 
-def _switches(template: str, loaded: str) -> dict[str, bool]:
-    """Return the switches that a template sets before it goes on like the one that was loaded."""
-    before = template.removesuffix(loaded)
-    if not loaded or not template.endswith(loaded) or not _SWITCHES.fullmatch(before):
+def _lines_before(config: LlmPredictionConfig, loaded: str) -> tuple[str, Tags | None]:
+    """Return what a template of the settings has before the one that was loaded: switches, and tags of thoughts."""
+    template = config.prompt_template or {}
+    if "type" not in template:
+        return "", None
+    jinja = template.get("jinjaPromptTemplate")
+    source = str(jinja.get("template", "")) if is_object(jinja) else ""
+    tags, rest = split_moved(source)
+    switches = rest.removesuffix(loaded)
+    if not loaded or not rest.endswith(loaded) or not _SWITCHES.fullmatch(switches):
         raise unsupported(
             "promptTemplate",
-            "a prompt template for a single prediction, unless it is the loaded one behind lines that set a switch",
+            "a prompt template for a single prediction, unless it is the loaded one behind lines that set a switch or "
+            "move reasoning",
             "Set a Jinja template as promptTemplate in the load config instead.",
         )
-    return {name: value == "true" for name, value in _SWITCH.findall(before)}
+    return switches, tags
 
 
 def _mirostat(value: Any) -> Json:

@@ -30,7 +30,9 @@ class BrokenOff:
 async def generate(worker: BrokenOff, request: GenerateRequest, *, error: str) -> list[EngineEvent]:
     """Return the events that come before an error."""
     fake: Any = worker
-    model = LlamaCppModel(fake, context_length=64, slots=1, embedding=False, tools=True, vision=True, seed=5)
+    model = LlamaCppModel(
+        fake, context_length=64, slots=1, embedding=False, tools=True, calls=True, vision=True, seed=5
+    )
     events: list[EngineEvent] = []
     with pytest.raises(EngineError, match=error):  # noqa: PT012 - events come before it
         async for event in model.generate(request):

@@ -59,6 +59,15 @@ def test_calls_become_text_for_a_template_that_does_not() -> None:
     ]
 
 
+def test_calls_become_text_for_a_template_that_shows_only_tools_and_results() -> None:
+    messages = converter.to_messages(conversation(), native_tools=True, native_calls=False)
+    call = '[TOOL_REQUEST]{"name": "add", "arguments": {"a": 1, "b": 2}}[END_TOOL_REQUEST]'
+    assert messages[2:4] == [
+        {"role": "assistant", "content": f"Let me see.\n{call}"},
+        {"role": "tool", "content": "3", "tool_call_id": "7", "name": "add"},
+    ]
+
+
 def test_adjacent_messages_of_one_role_become_one_which_keeps_all_calls() -> None:
     call = {"type": "toolCallRequest", "toolCallRequest": {"type": "function", "name": "add"}}
     texts = [("system", text("a")), ("system", text("b")), *(("user", text(each)) for each in ("c", "", "d"))]

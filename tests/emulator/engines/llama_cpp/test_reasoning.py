@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.base import EngineError, EngineEvent
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppModel
+from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.functions import ToolCallRequest, ToolCallResultPart
@@ -182,6 +184,30 @@ async def test_the_template_and_its_tags_are_default_settings_of_predictions(wei
         fields = {field["key"]: field["value"] for field in (await asyncio.to_thread(call))["fields"]}
     assert fields["llm.prediction.promptTemplate"] == jinja(template.source)
     assert fields.items() >= template.prediction_fields.items()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_reasoning_that_is_moved_to_a_field_is_not_processed_again(weights: Path, *, keep: bool) -> None:
+    template = TEMPLATES["reads_field_only"]
+    weights = recurrent_model.write(weights.with_name(f"field-{keep}.gguf"), template.source)
+    question: list[BaseMessage] = [HumanMessage("A question.")]
+    continued: list[int] = []
+    with Emulator([ModelEntry(key="tiny", weights=str(weights), context_length=CONTEXT_LENGTH)]) as server:
+        llm: Any = ChatLMStudio(
+            model="tiny", host=server.address, temperature=0, repeat_penalty=1.0, keep_reasoning=keep
+        )
+        messages, before = question, 0
+        for turn in range(TURNS):
+            text = template.write(reasoning_of(turn), "", ("add", {"a": turn, "b": 1}))
+            raw = {**template.prediction_fields, **grammar_of(text)}
+            response = await llm.ainvoke(messages, tools=[ADD.to_dict()], prediction_config={"raw": raw})
+            usage = response.usage_metadata
+            continued.append(before - usage["input_token_details"].get("cache_read", 0))
+            before = usage["input_tokens"] + usage["output_tokens"]
+            (call,) = response.tool_calls
+            messages = [*messages, response, ToolMessage(f"sum {turn}", tool_call_id=call["id"])]
+    again = [tokens > WITHOUT_CHECKPOINT for tokens in continued[1:]]
+    assert again == [not keep] * (TURNS - 1), continued
 
 
 TURNS = 4

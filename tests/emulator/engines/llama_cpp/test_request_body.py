@@ -4,12 +4,14 @@ import base64
 import struct
 from typing import Any
 
+import jinja2
 import pytest
 
 from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import request_body
 from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.reasoning import Tags, move_thoughts
 
 
 def from_fields(**fields: Any) -> LlmPredictionConfig:
@@ -130,6 +132,32 @@ def test_switches_before_the_loaded_template_are_arguments_of_it() -> None:
 def test_another_template_than_the_loaded_one_is_rejected(template: str, loaded: str) -> None:
     with pytest.raises(EngineError, match="a prompt template for a single prediction, unless it is the loaded one"):
         request_body.template_arguments(with_template(template), loaded)
+
+
+THINK = Tags("<think>", "</think>")
+SHOW = "{% for m in messages %}{{ m.content | tojson }} {{ (m.reasoning_content or '') | tojson }}\n{% endfor %}"
+
+
+@pytest.mark.parametrize("switch", ["", "{%- set keep = true %}"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<think>\n one\n</think>\n\nText.",
+        "<think>one</think>a<think>two</think>\n\nb",
+        "<think>one</think>Use </think>.",
+        "Use </think> or <think>.",
+        "Text.",
+    ],
+)
+def test_lines_that_move_thoughts_do_what_they_do_in_jinja(content: str, switch: str) -> None:
+    config = with_template(f"{move_thoughts(THINK)}{switch}{LOADED}")
+    messages: list[Any] = [{"role": "user", "content": content}, {"role": "assistant", "content": content}]
+    assert request_body.template_arguments(config, LOADED).keys() == ({"chat_template_kwargs"} if switch else set())
+    moved = request_body.with_thoughts(messages, config, LOADED)
+    environment = jinja2.Environment(autoescape=False)
+    shown = environment.from_string(f"{move_thoughts(THINK)}{SHOW}").render(messages=messages).strip()
+    assert shown == environment.from_string(SHOW).render(messages=moved).strip()
+    assert request_body.with_thoughts(messages, LlmPredictionConfig(), LOADED) == messages
 
 
 def test_a_template_of_prefixes_is_rejected() -> None:
