@@ -20,7 +20,7 @@ def one_each(rows: Iterable[Row], *, by_value: bool) -> list[Row]:
     """Return the first row of each kind and expectation, which differs by its values or by their names alone."""
     found: dict[Any, Row] = {}
     for row in rows:
-        if row.expect:
+        if row.expect and not row.policy:
             found.setdefault((row.kind, str(row.expect) if by_value else tuple(row.expect)), row)
     return list(found.values())
 
@@ -53,6 +53,12 @@ async def test_each_expectation_is_compared_with_what_is_made_of_the_row(row: Ro
         wrong = replace(row, expect={**row.expect, name: changed(value)})
         with pytest.raises((AssertionError, LMStudioError)):
             await play(wrong)
+
+
+async def test_a_policy_that_is_followed_no_more_is_noticed() -> None:
+    row = next(row for row in ROWS if row.kind == "stats")
+    with pytest.raises(pytest.fail.Exception):
+        await play(replace(row, policy="statistics are not kept"))
 
 
 @pytest.mark.parametrize("path", sorted(OBSERVATIONS.parent.glob("*.jsonl")), ids=lambda path: path.name)

@@ -28,11 +28,11 @@ class Row:
         version: The version of the application, and further words; with an x if it is inferred from the date.
         channel: Where it was seen: SDK, HTTP, log, app, CLI.
         family: The family of the model that wrote it.
-        expect: What this package makes of it.
+        expect: What comes of it.
         meant: The tools that a cut call was meant for.
         quality: `raw`, or how it was changed: `rebuilt` after a description, `fixture` of another parser.
         note: What else is known.
-        policy: What was decided otherwise here than where it was seen.
+        policy: Why something else than `expect` comes of it here.
     """
 
     id: str
