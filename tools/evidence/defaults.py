@@ -63,9 +63,7 @@ DEFAULTS = (
     Default("connect_timeout", "`connect_timeout` ends the wait for a server that does not accept a connection"),
     Default("keepalive", "`keepalive` notices a connection that is dead and not closed", ("fact-161",)),
     Default("load_timeout", "`load_timeout` ends a load without progress", ("fact-159",)),
-    Default(
-        "queue_timeout", "`queue_timeout` ends the wait for the first packet", ("fact-07", "fact-156", "fact-158")
-    ),
+    Default("queue_timeout", "`queue_timeout` ends the wait for the first packet", ("fact-07", "fact-156", "fact-158")),
     Default(
         "first_token_timeout",
         "`first_token_timeout` ends the processing of a prompt without progress",
@@ -81,7 +79,7 @@ DEFAULTS = (
     Default(
         "ContextCheck",
         "A prompt that may have been cut in silence is counted, and so are responses of which nothing came",
-        ("fact-166", "fact-167", "fact-171"),
+        ("fact-166", "fact-167"),
     ),
     Default(
         "JsonInReasoning",

@@ -304,8 +304,8 @@ def _repairs() -> Iterator[Rule]:
     yield rule("values of another type", "_read_again", _its_value)
     yield rule("values within strings", "_parse", _nothing)
     for nothing in call_arguments._NOTHING:
-        others = tuple(each for each in call_arguments._NOTHING if each is not nothing)
-        yield rule(f"`{json.dumps(nothing)}` for an argument that is not set", "_NOTHING", others)
+        fewer = tuple(each for each in call_arguments._NOTHING if each is not nothing)
+        yield rule(f"`{json.dumps(nothing)}` for an argument that is not set", "_NOTHING", fewer)
 
 
 def _its_value(_: object, misfit: Any) -> Any:
