@@ -52,7 +52,7 @@ def test_without_its_row_a_family_is_not_read() -> None:
     rule = next(rule for rule in all_rules() if (rule.part, rule.name) == (FAMILIES, "LFM"))
     row = next(row for row in all_outputs() if row.id == "tool-text-01")
     assert row.id in rule.asked_for_by()
-    assert read_output(row, repairs=False) == [("list_directory", {"path": "desktop"})]
+    assert read_output(row, repairs=False) == ([("list_directory", {"path": "desktop"})], "")
 
 
 def test_every_rule_has_a_name_of_its_own_and_clues_that_some_text_can_have() -> None:

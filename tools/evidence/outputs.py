@@ -24,9 +24,8 @@ _OF_REPAIRS = ROOT / "tests/client/predictions/call_repair/misfits.json"
 @cache
 def all_outputs() -> tuple[Row, ...]:
     """Return all outputs: of the corpus, of other tests, and those that servers delivered as text."""
-    corpus = read(OUTPUTS) if OUTPUTS.exists() else []
-    delivered = [row for row in read(OBSERVATIONS) if row.kind == "tool-text"]
-    return (*corpus, *delivered, *_of_parser(), *_of_repairs())
+    delivered = (row for row in read(OBSERVATIONS) if row.kind == "tool-text")
+    return (*read(OUTPUTS), *delivered, *_of_parser(), *_of_repairs())
 
 
 def _of_parser() -> Iterator[Row]:
@@ -56,7 +55,7 @@ def _of_repairs() -> Iterator[Row]:
 
 
 def read_output(row: Row, *, repairs: bool) -> Any:
-    """Return what is read in an output: the calls, or the structured value; nothing if there is none.
+    """Return what is read in an output: the calls and the text beside them, or a structured value; `None` for nothing.
 
     Args:
         row: The output.
@@ -67,16 +66,13 @@ def read_output(row: Row, *, repairs: bool) -> Any:
     tools = [{"name": name, "parameters": schema} for name, schema in row.payload.get("tools", {}).items()]
     plan = plan_with([{"type": "function", "function": tool} for tool in tools])
     plan = replace(plan, options=replace(plan.options, rescue_tool_calls=True, repair_tool_calls=repairs))
-    events: Events = [*_parsed_by_server(row.payload["call"]), end()] if row.kind == "misfit" else []
-    if not events:
-        fragment: Events = [LlmPredictionFragment(row.payload["text"])]
-        delivered, events = passed(ReadCalls(plan), [fragment, [end()]])
+    if row.kind == "misfit":
+        events: Events = [*_parsed_by_server(row.payload["call"]), end()]
+    else:
+        delivered, events = passed(ReadCalls(plan), [[LlmPredictionFragment(row.payload["text"])], [end()]])
         if not repairs:
-            return calls_of(delivered)
-    elif not repairs:
-        return []
-    delivered, _ = passed(RepairCalls(plan), [[event] for event in events])
-    return calls_of(delivered)
+            return _read(delivered)
+    return _read(passed(RepairCalls(plan), [[event] for event in events])[0]) if repairs else None
 
 
 def _parsed_by_server(call: Mapping[str, Any]) -> Events:
@@ -86,7 +82,9 @@ def _parsed_by_server(call: Mapping[str, Any]) -> Events:
     return call_events(call["name"], call["arguments"], "")
 
 
-def calls_of(delivered: Accumulator) -> list[tuple[str, Any]]:
-    """Return the calls that were delivered; none if the model is asked again."""
-    calls = () if delivered.end is None else delivered.result().tool_call_requests
-    return [(call.name, call.arguments) for call in calls]
+def _read(delivered: Accumulator) -> tuple[list[tuple[str, Any]], str] | None:
+    """Return the calls that were delivered, and the text; `None` without calls, or if the model is asked again."""
+    if delivered.end is None or not delivered.result().tool_call_requests:
+        return None
+    response = delivered.result()
+    return [(call.name, call.arguments) for call in response.tool_call_requests], response.content

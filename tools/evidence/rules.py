@@ -114,8 +114,8 @@ def _places() -> Iterator[Rule]:
     """Yield the rules about where calls may be."""
     yield _in_texts("calls without a marker", parser.StreamingToolParser, "_begin", _only_marked)
     yield _in_texts("calls behind a sentence, in its line", parser, "_BEFORE_CALLS", re.compile(r"\n\s*\Z"))
-    no_thought = (parser.StreamingToolParser, "_ends_reasoning", _no)
-    yield _in_texts("calls behind a thought in the text", *no_thought, "</think>")
+    yield _in_texts("calls behind a thought in the text", parser.StreamingToolParser, "_ends_reasoning", _no)
+    yield _in_texts("calls behind the end of the turn", parser.StreamingToolParser, "_follows_turn", _no)
     for language in sorted(parser._CALL_LANGUAGES):
         others = parser._CALL_LANGUAGES - {language}
         what = f"in `{language}`" if language else "without a language"
@@ -123,6 +123,7 @@ def _places() -> Iterator[Rule]:
     yield _in_texts("code blocks behind a marker or a name", call_parser, "_FENCE", _NEVER, "```")
     yield from _tokens("beside calls", "BETWEEN", formats._AFTER_RESPONSE, _BETWEEN_CALLS)
     yield _in_texts("superfluous brackets behind a call", call_parser, "_BRACKETS", _NEVER)
+    yield _in_texts("superfluous tags behind a call", call_parser, "_STRAY_END", _NEVER, "</")
     yield _in_texts("a missing bracket behind a call", call_parser.CallParser, "_lacks_bracket", _no)
 
 
@@ -131,6 +132,9 @@ def _names() -> Iterator[Rule]:
     for namespace in formats._NAMESPACES:
         others = tuple(each for each in formats._NAMESPACES if each != namespace)
         yield _in_texts(f"`{namespace}` before a name", formats, "_NAMESPACES", others, namespace)
+    yield _in_texts("other words with a colon before a name", call_parser.CallParser, "_skip_namespaces", _no, ":")
+    bare = tuple((user, "BARE", "\0") for user in (formats, parser) if hasattr(user, "BARE"))
+    yield Rule(TEXTS, f"`{formats.BARE}` without a marker", bare, (formats.BARE,))
     yield _in_texts("other characters for `_` in a name", formats, "_UNSAFE", _NEVER)
     for wrapper in sorted(formats.WRAPPERS):
         fewer = formats.WRAPPERS - {wrapper}
@@ -155,6 +159,10 @@ def _members() -> Iterator[Rule]:
 def _tags() -> Iterator[Rule]:
     """Yield the rules about arguments between tags."""
     yield _in_texts("numbers and lists as texts", formats.OfferedTool, "fitting", _as_it_is)
+    others = tuple((user, "with_usual_tags", _text_as_it_is) for user in (parser, call_repair))
+    yield Rule(TEXTS, "tags with the separators of MiniMax M3 or Kimi K3", others)
+    yield _in_texts("lists of items", call_parser, "_items", str, "<item>")
+    yield _in_texts("the marker of a call for that of a key", call_parser.CallParser, "_skips_wrong_key", _no)
     yield _in_texts("a parameter without its end", call_parser, "_UNENDED_PARAMETER", _NEVER, "<param")
     yield _in_texts("a parameter that the next one ends", call_parser, "_parameter_of", _never_matching, "<param")
     yield _in_texts("a value without its end", call_parser, "_UNENDED_VALUE", _NEVER, "<arg_")
@@ -172,6 +180,8 @@ def _values() -> Iterator[Rule]:
     for quote in lenient_json._DELIMITERS:
         others = _except(lenient_json._DELIMITERS, quote)
         yield _in_texts(f"strings in `{quote}`", lenient_json, "_DELIMITERS", others, quote)
+    loosely = (call_parser.CallParser, "_loosely", _strictly)
+    yield _in_texts("strings without quotes, or with the same quotes in them", *loosely)
     literals = _except(lenient_json._LITERALS, "True", "False", "None")
     yield _in_texts("Python's literals", lenient_json, "_LITERALS", literals, "True", "False", "None")
     yield _in_texts("keys without quotes", lenient_json, "_KEY", _NEVER)
@@ -181,11 +191,13 @@ def _values() -> Iterator[Rule]:
     yield _in_texts("backslashes that are no escape", lenient_json, "_escaped", known_only, "\\")
     in_one_line = _in_one_line(lenient_json._read_escaped)
     yield _in_texts("line breaks in strings", lenient_json, "_read_escaped", in_one_line, "\n")
+    yield _in_texts("sets in Python", lenient_json, "_begins_set", _no, "{")
     yield _in_texts("superfluous commas", TextCursor, "is_closed", _without_superfluous_commas, ",")
     yield _in_texts("missing commas", TextCursor, "is_closed", _with_all_commas)
     members = _single_braces(lenient_json.read_members)
     doubled = tuple((owner, "read_members", members) for owner in (lenient_json, call_parser))
     yield Rule(TEXTS, "doubled braces", doubled, ("{{",))
+    yield _in_texts("structured output behind a thought", structured, "_end_of_thoughts", _nowhere)
     yield _in_texts("structured output in a code block", structured, "_BLOCK", _NEVER, "```")
     yield _in_texts("LM Studio's own tags in structured output", structured, "_MARKER", _NEVER, "__LM_STUDIO")
 
@@ -217,6 +229,18 @@ def _no_call(*_: object) -> Any:
 
 def _as_it_is(_: object, arguments: Any) -> Any:
     return arguments
+
+
+def _text_as_it_is(text: str, **_: object) -> str:
+    return text
+
+
+def _strictly(_: object, _tool: object, read: Callable[[], Any], _form: object) -> Any:
+    return read()
+
+
+def _nowhere(_: object) -> int:
+    return 0
 
 
 def _never_matching(_: object) -> "re.Pattern[str]":
