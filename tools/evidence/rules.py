@@ -133,8 +133,7 @@ def _names() -> Iterator[Rule]:
         others = tuple(each for each in formats._NAMESPACES if each != namespace)
         yield _in_texts(f"`{namespace}` before a name", formats, "_NAMESPACES", others, namespace)
     yield _in_texts("other words with a colon before a name", call_parser.CallParser, "_skip_namespaces", _no, ":")
-    bare = tuple((user, "BARE", "\0") for user in (formats, parser) if hasattr(user, "BARE"))
-    yield Rule(TEXTS, f"`{formats.BARE}` without a marker", bare, (formats.BARE,))
+    yield _in_texts(f"`{formats.BARE}` without a marker", formats, "BARE", "\0", formats.BARE)
     yield _in_texts("other characters for `_` in a name", formats, "_UNSAFE", _NEVER)
     for wrapper in sorted(formats.WRAPPERS):
         fewer = formats.WRAPPERS - {wrapper}
