@@ -2,11 +2,13 @@
 
 import argparse
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from lmstudio_integrations.cli._record import find_server
 from lmstudio_integrations.types.cards import Card
 from tools.probe.machine import describe_machine, write_machine
+from tools.probe.observations import THIS_MACHINE, write_observations
 from tools.probe.run import NO_PLUGIN, describe_calls, run_probe
 
 
@@ -17,6 +19,7 @@ def main() -> None:
     parser.add_argument("--plugin", default=NO_PLUGIN, help="the plugin whose tools are listed; none is called")
     parser.add_argument("--host", help="the LM Studio, as host:port or a URL")
     parser.add_argument("--token", help="its API token; prefer LM_API_TOKEN")
+    parser.add_argument("--source", default=THIS_MACHINE, help="what the observations call the machine")
     given = parser.parse_args()
     server = find_server(given.host, given.token)
     print(describe_calls(given.model, server))
@@ -34,8 +37,13 @@ def main() -> None:
     )
     for line in cards[-1].lines() if cards else ():
         print(line)
-    machine = write_machine(describe_machine(server, given.token), given.to)
-    print(f"{requests} requests in {given.to}; what runs on the machine in {machine}. Read both before you share them.")
+    machine = describe_machine(server, given.token)
+    status = machine["server"].get("status")
+    observations = write_observations(given.to, status, datetime.now(UTC).date().isoformat(), given.source)
+    print(
+        f"{requests} requests in {given.to}; what the server said in {observations}, and what runs on the machine in "
+        f"{write_machine(machine, given.to)}. Read all three before you share them."
+    )
 
 
 if __name__ == "__main__":
