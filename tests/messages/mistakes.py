@@ -47,6 +47,7 @@ TOKEN, OTHER_TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij", "sk-lm-abcdefgh:0123
 RULES: tuple[Any, ...] = (
     {"when": {"last": "^drop"}, "then": [{"text": "so far "}, {"fault": "drop"}]},
     {"when": {"last": "^crash"}, "then": [{"fault": "crash"}]},
+    {"when": {"last": "^lose"}, "then": [{"error": "Engine protocol predict request failed: fetch failed"}]},
     {"when": {"last": "^stall"}, "then": [{"text": "so far "}, {"fault": "stall"}]},
     {"when": {"last": "^slow"}, "then": [{"fault": "stall"}]},
     {"when": {"last": "^muse"}, "then": [{"reasoning": "Let me see."}]},
@@ -433,6 +434,7 @@ MISTAKES: tuple[tuple[str, tuple[str, ...], Trigger], ...] = (
     ("does-not-fit", CHAT, served(catalog=in_memory(3), loaded=OTHER, load_policy="fit", context_length=32768)),
     ("load-failed", ADAPTED, served(members={"load": [{"error": "Failed to load model"}]})),
     ("crashed", EACH, served(prompt="crash")),
+    ("engine-lost", EACH, served(prompt="lose")),
     ("context-overflow", EACH, served(prompt=LONG)),
     ("context-overflow", CHAT, served(prompt=LONG, members={"maximum": 64})),
     ("dropped-tokens", ("ChatLMStudio", "LMStudio"), served(prompt=f"cut {LONG}")),

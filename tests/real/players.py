@@ -17,7 +17,7 @@ from lmstudio_integrations.protocol.exchange import Exchange, exchange_type
 from lmstudio_integrations.protocol.session import ClientSession
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
 from lmstudio_integrations.types.machines import HardwareSurvey, LinkStatus
-from lmstudio_integrations.types.models import INFO_TYPES, INSTANCE_INFO_TYPES, parse_infos
+from lmstudio_integrations.types.models import INFO_TYPES, INSTANCE_INFO_TYPES, read_info
 from lmstudio_integrations.types.results import LlmPredictionStats
 from tests.client.fake import Socket, authenticate, fake_server, receive, send
 from tests.client.prediction_frames import END, INFO
@@ -140,7 +140,8 @@ async def _play_warning(row: Row) -> None:
 
 
 async def _play_list(row: Row) -> None:
-    infos, said_of_known = parse_infos(row.payload), [each for each in row.payload if each["type"] in INFO_TYPES]
+    infos = [info for info in map(read_info, row.payload) if info is not None]
+    said_of_known = [each for each in row.payload if each["type"] in INFO_TYPES]
     assert [info.model_key for info in infos] == row.expect.get("keys", [each["modelKey"] for each in said_of_known])
     for info, said in zip(infos, said_of_known, strict=True):
         _check_kept(info.to_dict(), said)
