@@ -5,6 +5,7 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -97,7 +98,7 @@ def test_errors_have_the_words_of_the_version_that_is_played(
 def test_a_turn_that_calls_tools_ends_as_in_the_version_that_is_played(version: str, reason: str) -> None:
     rule = {"when": {"tools": ["look"]}, "then": [{"tool": "look", "arguments": {}}]}
     look = {"name": "look", "parameters": {"type": "object", "properties": {}}}
-    config = {"rawTools": {"type": "toolArray", "tools": [{"type": "function", "function": look}]}}
+    config: Any = {"rawTools": {"type": "toolArray", "tools": [{"type": "function", "function": look}]}}
     catalog = {"model": [{"key": "m", "rule": [rule]}], "version": version}
     with Emulator(catalog=catalog) as server, Client(server.address) as client:
         result = client.llm.model("m").respond("Look!", config=config)

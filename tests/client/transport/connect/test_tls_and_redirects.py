@@ -208,6 +208,11 @@ async def test_a_handshake_that_is_rejected_for_want_of_credentials_is_an_authen
     assert not shows_token(shown_by(caught.value))
 
 
+async def test_a_server_that_has_no_namespace_at_all_is_not_reachable() -> None:
+    with listening(opening(status="404 Not Found")) as address:
+        assert "rejected the WebSocket /llm" in str(await unreachable(lms.AsyncClient(address)))
+
+
 @pytest.mark.parametrize("status", ["401 Unauthorized", "404 Not Found"])
 async def test_a_namespace_that_is_rejected_where_others_are_opened_is_one_that_the_server_lacks(status: str) -> None:
     with listening(opening("llm", status=status)) as address:
