@@ -101,7 +101,7 @@ class SurveyResult(WireModel):
     @property
     def is_failure(self) -> bool:
         """Whether something could not be queried; a machine without a GPU is no failure."""
-        return self.code in {"error", "invalidDevice"}
+        return self.code.lower() in {"error", "invaliddevice"}
 
 
 class GpuInfo(WireModel):
@@ -113,6 +113,11 @@ class GpuInfo(WireModel):
     dedicated_memory_capacity_bytes: int | float = 0
     integration_type: str = "unknown"
     detection_platform: str = "unknown"
+
+    @property
+    def is_integrated(self) -> bool:
+        """Whether its memory is a part of the machine's."""
+        return self.integration_type.lower() == "integrated"
 
 
 class GpuSurvey(WireModel):
@@ -173,10 +178,12 @@ class EngineSurvey(WireModel):
     def _shared_bytes(self, vram: float) -> int | float:
         """Return how much of the memory of the GPUs is a part of that of the machine."""
         gpus = self.hardware_survey.gpu_survey_result.gpu_info
-        integrated = [gpu for gpu in gpus if gpu.integration_type == "integrated"]
-        if integrated and len(integrated) == len(gpus):
-            return vram
-        return min(vram, sum(gpu.total_memory_capacity_bytes for gpu in integrated))
+        own = [
+            gpu.dedicated_memory_capacity_bytes or gpu.total_memory_capacity_bytes
+            for gpu in gpus
+            if not gpu.is_integrated
+        ]
+        return max(0, vram - sum(own)) if len(own) < len(gpus) else 0
 
     @property
     def problems(self) -> list[str]:
@@ -185,7 +192,7 @@ class EngineSurvey(WireModel):
         results = {"GPUs": surveyed.gpu_survey_result.result, "CPU": surveyed.cpu_survey_result.result}
         found = [f"{what}: {each.message or each.code}" for what, each in results.items() if each and each.is_failure]
         fit = self.compatibility
-        return found if fit is None or fit.status == "compatible" else [fit.message or fit.status, *found]
+        return found if fit is None or fit.status.lower() == "compatible" else [fit.message or fit.status, *found]
 
 
 class HardwareSurvey(WireModel):

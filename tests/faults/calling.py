@@ -210,7 +210,7 @@ _FIRST = (
     ),
     row(
         "engine-exits-before-response",
-        Outcome(errors.LMStudioModelCrashedError, note="after three more attempts"),
+        Outcome(errors.LMStudioEngineLostError, note="after three more attempts"),
         None,
         steps=({"fault": "engine_exit"},),
         regenerated=True,

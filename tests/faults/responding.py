@@ -101,7 +101,7 @@ _MIDDLE_PACKETS = (
     ),
     row(
         "engine-exits-mid-response",
-        Outcome(errors.LMStudioModelCrashedError, note="after three more attempts, except streams"),
+        Outcome(errors.LMStudioEngineLostError, note="after three more attempts, except streams"),
         None,
         steps=({"text": "{last}"}, {"fault": "engine_exit", "packet": 5}),
         regenerated=True,

@@ -545,9 +545,11 @@ def surveyed(ram: float, vram: float, total: float, *gpus: tuple[str, float], **
         (surveyed(17, 8.5, 17, (INTEGRATED, 8.5)), 17),
         (surveyed(68, 25.5, 93.5, (DISCRETE, 25.5)), 93.5),
         (surveyed(68, 34, 102, (DISCRETE, 25.5), (INTEGRATED, 8.5)), 93.5),
+        (surveyed(68, 25.5, 93.5, (DISCRETE, 25.5), (INTEGRATED, 34)), 93.5),
+        (surveyed(17, 8.5, 25.5, ("Integrated", 8.5)), 17),
         (surveyed(68, 25.5, 93.5), 93.5),
     ],
-    ids=["integrated", "integrated, all", "not a sum", "discrete", "both", "unknown"],
+    ids=["integrated", "integrated, all", "not a sum", "discrete", "both", "both, without it", "capital", "unknown"],
 )
 def test_memory_of_an_integrated_gpu_counts_once(survey: dict[str, Any], usable: float) -> None:
     assert lms.HardwareSurvey.from_dict(survey).memory_bytes == usable * GB
