@@ -152,6 +152,12 @@ CAUSES: tuple[Cause, ...] = (
         "LM Studio 0.3.2 and 0.3.15 (bug-tracker#655), 0.4.x",
         "use a model with vision (`lmsi ls`); if this one has it, download it again with its vision part (mmproj)",
     ),
+    Cause(
+        LMStudioUnsupportedError,
+        r"logprobs is not supported with tools",
+        "llama.cpp's server",
+        "leave out log_probs, or the tools",
+    ),
     Cause(LMStudioToolCallError, r"failed to (parse|generate a) tool call", "LM Studio 0.3.23 and 0.4.2x (#942)"),
     Cause(
         LMStudioStructuredOutputError,

@@ -167,6 +167,7 @@ def test_each_error_code_has_its_exception_with_all_details(code: str) -> None:
         ("Failed to parse tool call: Unexpected end of content.", LMStudioToolCallError),
         ("Failed to parse tool call: Extra content after end of tool call", LMStudioToolCallError),
         ("ValueError: 'type' must be a string", LMStudioStructuredOutputError),
+        ("logprobs is not supported with tools + stream", LMStudioUnsupportedError),
         (
             (
                 "An LM Studio API token is required to make requests to this server, but none was provided using the "
