@@ -465,9 +465,10 @@ class CallParser:
 
     def _unwrapped(self, tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return arguments without a name beside them: Inkling writes a call in JSON behind the name of the tool."""
-        if len(arguments) == 2 and not arguments.keys() & tool.parameters.keys():
+        if len(arguments) == 2:
             (first, name), (second, inner) = arguments.items()
-            if first in _NAMES and second in _ARGUMENTS and isinstance(name, str) and self._tools.find(name) is tool:
+            is_named = first in _NAMES and isinstance(name, str) and self._tools.find(name) is tool
+            if is_named and second in _ARGUMENTS and second not in tool.parameters:
                 return _arguments(inner)
         return arguments
 
