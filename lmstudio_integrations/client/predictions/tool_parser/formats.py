@@ -35,7 +35,7 @@ BARE = "call:"
 
 _UNSAFE = re.compile(r"[^\w-]")
 
-_OF_ALL_TYPES = (None, True, 0, [], {})
+_OF_ALL_TYPES: tuple[Any, ...] = (None, True, 0, [], {})
 
 _schemas: BoundedCache[tuple[str, str], ArgumentSchema] = BoundedCache(128)
 """The last schemas by tool and text: it takes longer to make one than to check arguments."""
