@@ -337,8 +337,9 @@ class CallParser:
             if tag is None or tag.group("name") not in tool.parameters:
                 return False
             self._text.at = tag.end()
-            value = self._until(re.compile(f"</{re.escape(tag.group('name'))}>"), _NOTHING)
-            if f"<{tag.group('name')}>" in value:
+            name = re.escape(tag.group("name"))
+            value = self._until(re.compile(f"</{name}>"), _NOTHING)
+            if re.search(rf"<{name}[\s/>]", value):
                 raise NoCallError
         if tag.group("name") in arguments:  # which of the two is meant?
             raise NoCallError

@@ -106,7 +106,7 @@ class OfferedTool:
         return not all(self.accepts(each, part) for each in _OF_ALL_TYPES)
 
     def _fitting(self, name: str, text: str) -> Any:
-        for value in (text, text.strip(), *values_of(text), *elements_of(text)):
+        for value in _readings_of(text):
             if not any(each.startswith((f"{name}:", f"{name}.")) for each in self._problems({name: value})):
                 return value
         return text
@@ -187,6 +187,13 @@ def values_of(text: str) -> Sequence[Any]:
     except (NoCallError, CutOffError):
         return ()
     return (value,) if cursor.at == len(cursor.text) - 1 else ()
+
+
+def _readings_of(text: str) -> Iterator[Any]:
+    """Yield what a text may stand for, the most likely first."""
+    yield from (text, text.strip())
+    yield from values_of(text)
+    yield from elements_of(text)
 
 
 _ELEMENT = re.compile(r"<(/?)([\w.-]+)>")
