@@ -19,6 +19,7 @@ from lmstudio_integrations.client.predictions.tool_parser.formats import (
     KEY_ENDS,
     KEY_OR_VALUE_ENDS,
     OF_DEFINITIONS,
+    REASONING,
     VALUE_BEGINS,
     WRAPPERS,
     OfferedTool,
@@ -154,6 +155,8 @@ class CallParser:
         self._is_marked = is_marked
         self._is_final = is_final
         self._has_blocks = self._is_in_block = is_in_block
+        self._has_reasoned = False
+        """Whether thoughts end behind the calls that were read."""
         self._missing: set[re.Pattern[str]] = set()
         """The tags that do not follow any more."""
 
@@ -165,6 +168,8 @@ class CallParser:
             CutOffError: If it ends too early.
         """
         while not self._skip_markup(brackets=bool(self.read)):
+            if self._has_reasoned:  # they were examples in thoughts
+                raise NoCallError
             self._body()
             if len(self.read) > MOST_CALLS:
                 raise NoCallError
@@ -192,6 +197,7 @@ class CallParser:
                 match = match or _BRACKETS.match(text.text, text.at) or _STRAY_END.match(text.text, text.at)
             if match is None:
                 return not self._is_final and _PART_OF_FENCE.match(text.text, text.at) is not None
+            self._has_reasoned = self._has_reasoned or match.group() in REASONING
             text.at = match.end()
         return True
 
