@@ -426,6 +426,9 @@ NEXT_TURNS = ENDS_OF_TURN | {"<|im_start|>user", "<|start_header_id|>user"}
 OF_DEFINITIONS = ("<tool>", "<tools>", "<user>")
 """Tags with which models also list the tools that they have, or mark what they say about a user."""
 
+COMMON = frozenset({"<user>", "<call>"})
+"""Markers that texts have for other things, such as a name to put in. One within a line decides nothing."""
+
 REASONING = {tags.end: tags.start for tags in USUAL_TAGS}
 """What ends thoughts in the text of a response, with what begins them there."""
 

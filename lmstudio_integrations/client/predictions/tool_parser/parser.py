@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from lmstudio_integrations.client.predictions.tool_parser.call_parser import CallParser, ParsedCall
 from lmstudio_integrations.client.predictions.tool_parser.formats import (
+    COMMON,
     ENDS,
     ENDS_OF_TURN,
     MARKERS,
@@ -401,6 +402,8 @@ class StreamingToolParser:
         follows = self._follows_turn(at) if self._is_over else self._surroundings_of(at).allow_marker
         if follows and token not in NEXT_TURNS:
             return True
+        if token in COMMON:
+            return False
         if token in ENDS_OF_TURN and not self._is_over and before not in " \t":
             self._turn_end = at + len(token)
         self._is_over = True
