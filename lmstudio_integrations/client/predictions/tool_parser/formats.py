@@ -222,9 +222,13 @@ def _elements_of(text: str, *, is_json: bool) -> Sequence[Any]:
 
 
 def _whole_of(members: Sequence[tuple[str, Any]]) -> Any:
-    """Return the list or the object of elements."""
-    is_list = all(name == "item" for name, _ in members)
-    return [value for _, value in members] if is_list else dict(members)
+    """Return the list or the object of elements. Several of the same name in an object are a list."""
+    values: dict[str, list[Any]] = {}
+    for name, value in members:
+        values.setdefault(name, []).append(value)
+    if values.keys() == {"item"}:
+        return values["item"]
+    return {name: each[0] if len(each) == 1 else each for name, each in values.items()}
 
 
 class Format(NamedTuple):
