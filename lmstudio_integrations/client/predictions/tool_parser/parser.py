@@ -376,8 +376,8 @@ class StreamingToolParser:
             first = window.lstrip()
             marker = MARKERS.match(window, len(window) - len(first))
             name = first.removeprefix("<")
-            is_part = (marker is not None and not MARKERS.is_whole(marker)) or self._tools.may_begin(name)
-            if not self._tools.begins(name) and (not first or is_part):
+            is_part = marker is not None and not MARKERS.is_whole(marker)
+            if not first or is_part or (self._tools.may_begin(name) and not self._tools.begins(name)):
                 self._tail = window[-len(first) - 1 :]
                 return self._length
             self._is_first = False

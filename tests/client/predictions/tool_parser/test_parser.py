@@ -216,3 +216,17 @@ def test_a_definition_that_cannot_be_used_raises_nothing(function: Any) -> None:
         [{"path": "/data"}],
         0,
     )
+
+
+@pytest.mark.parametrize(
+    "text", ["<call[TOOL_CALLS]", "<call", "<call>", "<call>call</call>", "<call to=", "call", "call:"]
+)
+def test_a_tool_that_is_named_like_the_beginning_of_a_marker_is_not_called_by_it(text: str) -> None:
+    parameters = {"type": "object", "properties": {"to": {"type": "string"}}, "required": ["to"]}
+    tools = [{"type": "function", "function": {"name": "call", "parameters": parameters}}]
+    found, _ = read(text, tools)
+    assert found == []
+    assert read(f'<tool_call>{{"name": "call", "arguments": {{"to": "{text}"}}}}</tool_call>', tools) == (
+        [{"to": text}],
+        0,
+    )
