@@ -125,6 +125,8 @@ OF_CALLS = (
     *("<|open|>", "<|sep|>", "<|open|>call tool=", "]<]minimax[>[", "<|tool_arg:start|>", "call:look{city:", ",city:"),
     *("<|im_end|>", "<|im_start|>assistant", "[THINK]", "[/THINK]", "<item>", "</arg_value>", "<a:invoke name=", "</a"),
     *("[TOOL_CALLS]", "<|channel|>", "to=functions.", "<｜tool▁call▁begin｜>", "<![CDATA[", "<param", 'name="'),
+    *("<ifm|tool_call>", "<ifm|arg_key>", "<ifm|arg_type>a", "<|plamo:begin_tool_name:plamo|>", "to=user<|message|>"),
+    *("<|start|>assistant to=", "<|eom|>", "<call>", "<user>", ' string="false"', "<a></a>", "</a>"),
 )
 
 BEGINNINGS = ("", '<tool_call>{"name": "look", "arguments": {"city": "', '{"city": "')

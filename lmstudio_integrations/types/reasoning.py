@@ -77,6 +77,8 @@ USUAL_TAGS = (
     Tags("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
     Tags("<thinking>", "</thinking>"),
     Tags("<mm:think>", "</mm:think>"),
+    *(Tags(f"<ifm|{each}>", f"</ifm|{each}>") for each in ("think", "think_fast", "think_faster")),
+    Tags("<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>"),
 )
 """Those that models write; the corpus of outputs has each of them."""
 

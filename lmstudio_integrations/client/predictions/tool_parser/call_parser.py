@@ -19,6 +19,7 @@ from lmstudio_integrations.client.predictions.tool_parser.formats import (
     KEY_ENDS,
     KEY_OR_VALUE_ENDS,
     OF_DEFINITIONS,
+    REASONING,
     VALUE_BEGINS,
     WRAPPERS,
     OfferedTool,
@@ -66,7 +67,7 @@ _WORD = re.compile(r"(?:json|code|commentary|analysis)\b|\[CALL_ID\]\s*[\w-]*")
 _LONGEST_WORD = len("commentary") + 1
 
 _END = f"(?:{'|'.join(map(re.escape, ENDS))})"
-_PREFIX = r"(?:[|｜]+DSML[|｜]+|\w+:)?"
+_PREFIX = r"(?:[|｜]+(?:DS|GC)ML[|｜]+ ?|\w+:)?"
 _QUOTED = r"""\s*(?:(?:name|tool|key)\s*)?=\s*["']?(?P<name>[^\s"'<>=]+)["']?(?:\s+\w+="\w*")*"""
 _XML_CALL = re.compile(rf"<{_PREFIX}(?:function|invoke|tool|call){_QUOTED}(?:\s*>|=(?={{))")
 _ELEMENT = re.compile(r"<(?P<name>[\w.-]+)\s*/?>")
@@ -74,10 +75,11 @@ _ARGUMENT = r"(?:param(?:eter)?|argument)"
 _PARAMETER = re.compile(rf"<{_PREFIX}{_ARGUMENT}{_QUOTED}(?:\s*>|\n)")
 _PARAMETER_ENDS = re.compile(rf"</{_PREFIX}{_ARGUMENT}>(?=\s*(?:<{_PREFIX}(?:param|argument)|</|\Z))")
 _UNENDED_PARAMETER = re.compile(rf"<param(?:eter)?[= ]|{_END}\s*(?:</|\Z)")
-_ITEM = re.compile(r"<item>(.*?)</item>", re.DOTALL)
+_TYPE = re.compile(r"""\s(?:type=["']?|string=["']?(?=true|false))(\w+)|<ifm\|arg_type>(\w+)</ifm\|arg_type>\s*""")
+"""What a tag says about the type of a value: DeepSeek and GigaChat, whether it is a string; Kimi K3 and K2, which."""
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _OWN_TAG = re.compile(
-    rf"</?(?:{_PREFIX}{_ARGUMENT}|{_PREFIX}invoke|function|(?:longcat_)?(?:arg_key|arg_value|tool_call)(?::\w+)?)[>= ]"
+    rf"</?(?:{_PREFIX}(?:{_ARGUMENT}|invoke)|function|(?:longcat_|ifm\|)?(?:arg_key|arg_value|tool_call)(?::\w+)?)[>= ]"
 )
 _NOTHING = re.compile(r"(?!)")
 _KEY, _KEY_END, _, _VALUE_END = (f"(?:{'|'.join(map(re.escape, tags))})" for tags in zip(*ARGUMENT_TAGS, strict=True))
@@ -153,6 +155,8 @@ class CallParser:
         self._is_marked = is_marked
         self._is_final = is_final
         self._has_blocks = self._is_in_block = is_in_block
+        self._has_reasoned = False
+        """Whether thoughts end behind the calls that were read."""
         self._missing: set[re.Pattern[str]] = set()
         """The tags that do not follow any more."""
 
@@ -164,6 +168,8 @@ class CallParser:
             CutOffError: If it ends too early.
         """
         while not self._skip_markup(brackets=bool(self.read)):
+            if self._has_reasoned:  # they were examples in thoughts
+                raise NoCallError
             self._body()
             if len(self.read) > MOST_CALLS:
                 raise NoCallError
@@ -191,6 +197,7 @@ class CallParser:
                 match = match or _BRACKETS.match(text.text, text.at) or _STRAY_END.match(text.text, text.at)
             if match is None:
                 return not self._is_final and _PART_OF_FENCE.match(text.text, text.at) is not None
+            self._has_reasoned = self._has_reasoned or match.group() in REASONING
             text.at = match.end()
         return True
 
@@ -330,19 +337,20 @@ class CallParser:
         tag = self._tag(_PARAMETER)
         if tag is not None:
             stop = _parameter_of(tuple(tool.parameters))
-            value: Any = self._until(_PARAMETER_ENDS, _UNENDED_PARAMETER, stop, begun=tag.group().endswith("\n"))
+            value = self._until(_PARAMETER_ENDS, _UNENDED_PARAMETER, stop, begun=tag.group().endswith("\n"))
         else:
             tag = _ELEMENT.match(self._text.text, self._text.at)
             if tag is None or tag.group("name") not in tool.parameters:
                 return False
             self._text.at = tag.end()
-            value = self._until(re.compile(f"</{re.escape(tag.group('name'))}>"), _NOTHING)
-            if f"<{tag.group('name')}" in value:
+            name = re.escape(tag.group("name"))
+            value = self._until(re.compile(f"</{name}>"), _NOTHING)
+            if re.search(rf"<{name}[\s/>]", value):
                 raise NoCallError
-            value = _items(value)
         if tag.group("name") in arguments:  # which of the two is meant?
             raise NoCallError
-        arguments[tag.group("name")] = value
+        is_string = _says_string(_TYPE.search(tag.group()))
+        arguments[tag.group("name")] = tool.value_of(tag.group("name"), value, is_string=is_string)
         return True
 
     def _tag(self, pattern: "re.Pattern[str]") -> "re.Match[str] | None":
@@ -427,7 +435,7 @@ class CallParser:
         end = text.at
         if self._skip(KEY_ENDS):  # without `<arg_key>` before it
             tool, text.at = self._tool_before_key(name, end)
-            return ParsedCall(tool, self._tagged_arguments())
+            return ParsedCall(tool, self._tagged_arguments(tool))
         tool = self._tool(name if self._tools.find(name) else name.removesuffix("json"))
         text.skip(f":{name}")  # Gemma may repeat it
         self._skip_to_arguments()
@@ -453,13 +461,23 @@ class CallParser:
         """Return the arguments behind the name of a tool, as far as there are any."""
         text = self._text
         if text.text.startswith("{", text.at):
-            is_of_gemma = wrapper == "call"
-            return self._loosely(tool, lambda: read_object(text), _GEMMA) if is_of_gemma else read_object(text)
+            if wrapper == "call":
+                return self._loosely(tool, lambda: read_object(text), _GEMMA)
+            return self._unwrapped(tool, read_object(text))
         if self._skip(KEY_BEGINS) or self._skips_wrong_key(tool):
-            return self._tagged_arguments()
+            return self._tagged_arguments(tool)
         head = _XML_CALL.match(text.text, text.at)
         is_twice = head is not None and self._tools.find(head.group("name")) is tool  # in the output of Step
         return self._xml().arguments if is_twice else None
+
+    def _unwrapped(self, tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return arguments without a name beside them: Inkling writes a call in JSON behind the name of the tool."""
+        if len(arguments) == 2:
+            (first, name), (second, inner) = arguments.items()
+            is_named = first in _NAMES and isinstance(name, str) and self._tools.find(name) is tool
+            if is_named and second in _ARGUMENTS and second not in tool.parameters:
+                return _arguments(inner)
+        return arguments
 
     def _tool_before_key(self, text: str, end: int) -> tuple[OfferedTool, int]:
         """Return the tool in the name of a tool and that of an argument, and where the argument's name begins."""
@@ -582,15 +600,18 @@ class CallParser:
         text.at = match.start(1)
         return True
 
-    def _tagged_arguments(self) -> dict[str, Any]:
+    def _tagged_arguments(self, tool: OfferedTool) -> dict[str, Any]:
         arguments: dict[str, Any] = {}
         while True:
             name = self._until(_KEY_ENDS, _NOTHING).strip()
             self._skip_all(KEY_OR_VALUE_ENDS)
+            kind = _TYPE.match(self._text.text, self._text.at)
+            self._text.at = self._text.at if kind is None else kind.end()
             self._skip(VALUE_BEGINS)
             if name in arguments:
                 raise NoCallError
-            arguments[name] = self._until(_VALUE_ENDS, _UNENDED_VALUE, stop=_NEXT_KEY)
+            value = self._until(_VALUE_ENDS, _UNENDED_VALUE, stop=_NEXT_KEY)
+            arguments[name] = tool.value_of(name, value, is_string=_says_string(kind))
             self._skip_all(KEY_OR_VALUE_ENDS)
             if not self._skip(KEY_BEGINS):
                 self._expect_end()
@@ -609,10 +630,9 @@ def _member_of(names: tuple[str, ...], begins: str, assigns: str) -> "re.Pattern
     return re.compile(f"{begins}({'|'.join(map(re.escape, names)) or '(?!)'}){assigns}")
 
 
-def _items(value: str) -> list[str] | str:
-    """Return the items of a list, as MiniMax M3 writes one; the value itself if it is something else."""
-    items: list[str] = _ITEM.findall(value)
-    return items if items and not _ITEM.sub("", value).strip() else value
+def _says_string(tag: "re.Match[str] | None") -> bool | None:
+    """Whether a tag says that a value is a string; `None` if it says nothing."""
+    return None if tag is None else (tag[1] or tag[2]) in {"string", "true"}
 
 
 def _unquoted(value: str) -> str:

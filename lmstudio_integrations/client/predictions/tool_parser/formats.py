@@ -4,8 +4,10 @@ What stands between the markers is read by `call_parser.py`. Models also use eac
 of them. So any body may follow on any marker.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.predictions.tool_parser.lenient_json import (
+    MAX_DEPTH,
     CutOffError,
     NoCallError,
     TextCursor,
@@ -31,6 +34,8 @@ BARE = "call:"
 """What Gemma writes before the name of a tool, and what is left where a server drops its markers."""
 
 _UNSAFE = re.compile(r"[^\w-]")
+
+_OF_ALL_TYPES: tuple[Any, ...] = (None, True, 0, [], {})
 
 _schemas: BoundedCache[tuple[str, str], ArgumentSchema] = BoundedCache(128)
 """The last schemas by tool and text: it takes longer to make one than to check arguments."""
@@ -75,8 +80,33 @@ class OfferedTool:
             name: self._fitting(name, value) if isinstance(value, str) else value for name, value in arguments.items()
         }
 
+    def value_of(self, name: str, text: str, *, is_string: bool | None = None) -> Any:
+        """Return what a text between the tags of an argument stands for, if that may be a string or something else.
+
+        Chat templates write strings as they are, and everything else as JSON.
+
+        Args:
+            name: The argument.
+            text: The text.
+            is_string: What the tag says; `None` if it says nothing.
+        """
+        part = self.parameters.get(name)
+        if is_string or not is_object(part) or (is_string is None and part.get("type") == "string"):
+            return text
+        with suppress(ValueError, RecursionError, NoCallError):
+            value = json.loads(text)
+            if (is_string is False or self._is_typed(part, value, text)) and self.accepts(value, part):
+                return value
+        return text
+
+    def _is_typed(self, part: Mapping[str, Any], value: Any, text: str) -> bool:
+        """Whether a text is JSON of no string, and the schema says which types are allowed."""
+        if isinstance(value, str) or (isinstance(value, int | float) and json.dumps(value) != text.strip()):
+            return False  # 3.10 is another version than 3.1
+        return not all(self.accepts(each, part) for each in _OF_ALL_TYPES)
+
     def _fitting(self, name: str, text: str) -> Any:
-        for value in (text, text.strip(), *values_of(text)):
+        for value in _readings_of(text):
             if not any(each.startswith((f"{name}:", f"{name}.")) for each in self._problems({name: value})):
                 return value
         return text
@@ -134,6 +164,8 @@ class OfferedTools:
         for prefix in _NAMESPACES:
             if name not in self._tools:
                 name = name.removeprefix(prefix)
+        if name not in self._tools and (own := name[: len(name) // 2]) and name == f"{own}.{own}":  # Muse
+            name = own
         return self._tools.get(name) or self._tools.get(_UNSAFE.sub("_", name))
 
     def begins(self, text: str) -> bool:
@@ -157,6 +189,48 @@ def values_of(text: str) -> Sequence[Any]:
     return (value,) if cursor.at == len(cursor.text) - 1 else ()
 
 
+def _readings_of(text: str) -> Iterator[Any]:
+    """Yield what a text may stand for, the most likely first."""
+    yield from (text, text.strip())
+    yield from values_of(text)
+    yield from elements_of(text)
+
+
+_ELEMENT = re.compile(r"<(/?)([\w.-]+)>")
+
+
+def elements_of(text: str) -> Sequence[Any]:
+    """Return the list or the object of elements, which MiniMax M3 writes: with values as texts, and as JSON."""
+    return [value for is_json in (False, True) for value in _elements_of(text, is_json=is_json)]
+
+
+def _elements_of(text: str, *, is_json: bool) -> Sequence[Any]:
+    at, opened = 0, [("", list[tuple[str, Any]]())]
+    for tag in _ELEMENT.finditer(text):
+        name, members = opened[-1]
+        before, at = text[at : tag.start()], tag.end()
+        if not tag[1] and not before.strip() and len(opened) <= MAX_DEPTH:
+            opened.append((tag[2], []))
+        elif name == tag[2] and not (members and before.strip()):
+            opened.pop()
+            value = _whole_of(members) if members else next(iter(values_of(before) if is_json else ()), before)
+            opened[-1][1].append((name, value))
+        else:
+            return ()
+    members = opened[0][1]
+    return (_whole_of(members),) if members and len(opened) == 1 and not text[at:].strip() else ()
+
+
+def _whole_of(members: Sequence[tuple[str, Any]]) -> Any:
+    """Return the list or the object of elements. Several of the same name in an object are a list."""
+    values: dict[str, list[Any]] = {}
+    for name, value in members:
+        values.setdefault(name, []).append(value)
+    if values.keys() == {"item"}:
+        return values["item"]
+    return {name: each[0] if len(each) == 1 else each for name, each in values.items()}
+
+
 class Format(NamedTuple):
     """How a family of models marks its tool calls.
 
@@ -176,16 +250,20 @@ class Format(NamedTuple):
 MINIMAX_SEPARATOR = "]<]minimax[>["
 """What MiniMax M3 writes before each tag."""
 
-_ROLES = ("<|start|>assistant ", "<|start|>assistant", "assistant", "")
-_CHANNELS = ("<|channel|>commentary ", "<|channel|>analysis ", "<|channel|>", "commentary ", "analysis ")
+_ROLES = ("<|start|>assistant ", "<|start|>assistant", "<|start|> assistant ", "<|start|> assistant", "assistant", "")
+_CHANNELS = (
+    *("<|channel|>commentary ", "<|channel|>analysis ", "<|channel|> commentary ", "<|channel|> analysis "),
+    *("<|channel|>", "commentary ", "analysis "),
+)
 
 _DEEPSEEK = [
     f"{bar}tool{gap}{part}{gap}%s{bar}"
     for bar, gap in (("｜", "▁"), ("｜", "_"), ("|", "▁"), ("|", "_"))
     for part in ("calls", "call", "calls_section", "call_section")
 ]
-_BARS = ("｜DSML｜", "｜｜DSML｜｜", "|DSML|", "||DSML||")
-_OF_DEEPSEEK = ("function_calls", "tool_calls", "toolcalls")
+_BARS = ("｜DSML｜", "｜｜DSML｜｜", "|DSML|", "||DSML||", "｜GCML｜")
+_OF_DEEPSEEK = ("function_calls", "tool_calls", "toolcalls", " calls")
+_OF_PLAMO = ("tool_requests", "tool_request", "tool_name")
 _OPENSOURCE = tuple(f"{each}:opensource>" for each in ("tool_calls", "tool_call"))
 
 FORMATS = (
@@ -221,10 +299,10 @@ FORMATS = (
         tuple(f"<{each % 'end'}>" for each in _DEEPSEEK),
     ),
     Format(
-        "DeepSeek's XML",
+        "DeepSeek's XML, or GigaChat 3.5's",
         tuple(f"<{bars}{name}>" for bars in _BARS for name in _OF_DEEPSEEK),
-        tuple(f"</{bars}{name}>" for bars in _BARS for name in (*_OF_DEEPSEEK, "invoke")),
-        tuple(f"<{bars}invoke name=" for bars in _BARS),
+        tuple(f"</{bars}{name}>" for bars in _BARS for name in (*_OF_DEEPSEEK, "invoke", " invoke")),
+        tuple(f"<{bars}{blank}invoke name=" for bars in _BARS for blank in ("", " ")),
     ),
     Format(
         "Harmony",
@@ -235,13 +313,14 @@ FORMATS = (
                 for channel in _CHANNELS
                 for prefix in ("functions.", "")
             ),
-            *("<|start|>assistant to=functions.", "<|start|>functions.", "to=functions."),
+            *(f"<|start|>{blank}assistant to=functions." for blank in ("", " ")),
+            *("<|start|>functions.", "to=functions."),
         ),
         ("<|call|>", "<|end|>", "<|return|>"),
     ),
     Format(
         "Gemma",
-        ("<start_function_call>", "<|tool_call>", "<tool_code>"),
+        ("<start_function_call>", "<|tool_call>", "<call>", "<tool_code>"),
         ("<end_function_call>", "</end_function_call>", "<tool_call|>", "</tool_code>"),
     ),
     Format(
@@ -271,7 +350,21 @@ FORMATS = (
     Format("Apertus", ("<|tools_prefix|>",), ("<|tools_suffix|>",)),
     Format("InternLM", ("<|action_start|>", "<|plugin|>"), ("<|action_end|>",)),
     Format("GigaChat", ("<|function_call|>", "function call<|role_sep|>", "function call"), (), ("function call{",)),
-    Format("Laguna", ("<user>\n",), ("</user>",)),
+    Format("Laguna", ("<user>",), ("</user>",)),
+    Format("K2", ("<ifm|tool_calls>", "<ifm|tool_call>"), ("</ifm|tool_calls>", "</ifm|tool_call>")),
+    Format(
+        "PLaMo",
+        tuple(f"<|plamo:begin_{each}:plamo|>" for each in _OF_PLAMO),
+        tuple(f"<|plamo:end_{each}:plamo|>" for each in (*_OF_PLAMO, "tool_arguments")),
+    ),
+    Format("dots", ("<dots_function_call>",), ("</dots_function_call>",)),
+    Format(
+        "iQuest",
+        ("<iquest_tool_call>", "<iquestcoder_tool_call>"),
+        ("</iquest_tool_call>", "</iquestcoder_tool_call>"),
+    ),
+    Format("Inkling", ("<|message_model|>", "<|content_invoke_tool_json|>"), ("<|end_message|>",)),
+    Format("HyperCLOVA X", ("-> tool/function_call",)),
 )
 
 
@@ -298,6 +391,7 @@ ARGUMENT_TAGS = (
             ("arg_key", "arg_value"),  # GLM
             ("arg_key:opensource", "arg_value:opensource"),  # Hunyuan
             ("longcat_arg_key", "longcat_arg_value"),
+            ("ifm|arg_key", "ifm|arg_value"),  # K2
         )
     ),
     ArgumentTags("<|tool_arg:start|>", "<|tool_arg:value|>", "<|tool_arg:value|>", "<|tool_arg:end|>"),  # Solar
@@ -305,19 +399,25 @@ ARGUMENT_TAGS = (
 
 _ENDS_OF_TURN = (
     *("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "</s>", "<end_of_turn>", "<turn|>", "<|eom|>"),
-    *("<｜end▁of▁sentence｜>", "<|end▁of▁sentence|>", "<|role_end|>"),
+    *("<｜end▁of▁sentence｜>", "<|end▁of▁sentence|>", "<|role_end|>", "<|eot|>", "<|END_OF_TURN_TOKEN|>"),
+    *("<|iquest_end|>", "<|plamo:tag|>"),
 )
 
 _AFTER_RESPONSE = (
     *_ENDS_OF_TURN,
-    *("<eos>", "<|user|>", "<|observation|>", "<|tool_response|>", "<start_function_response>"),
-    "<|start_header_id|>assistant<|end_header_id|>",
+    *("<eos>", "<|user|>", "<|observation|>", "<|tool_response|>", "<|tool_response>", "<start_function_response>"),
+    *("<|start_header_id|>assistant<|end_header_id|>", "<|start|>assistant to="),
 )
 """Special tokens that servers may leave after a response."""
 
+_STEP_SEPARATOR = "<｜tool_sep｜>"
+"""What Step also writes between calls."""
+
 _BEFORE_ARGUMENTS = (
     *("[ARGS]", "<|message|>", "<|channel|>", "<|constrain|>", "<｜tool▁sep｜>", "<|tool▁sep|>", "<|tool_sep|>"),
-    *("<|tool_call_argument_begin|>", "<｜tool_sep｜>", "<tool_sep>", "<tool_sep:opensource>"),
+    *("<|tool_call_argument_begin|>", _STEP_SEPARATOR, "<tool_sep>", "<tool_sep:opensource>"),
+    *("<|plamo:end_tool_name:plamo|>", "<|plamo:begin_tool_arguments:plamo|>", "<|plamo:constrain|>", "<|plamo:msg|>"),
+    *("<|content_invoke_tool_json|>", "<atem:function_calls>"),
 )
 """Markers between the name of a tool and the arguments."""
 
@@ -327,8 +427,11 @@ ENDS_OF_TURN = frozenset({*_ENDS_OF_TURN, "<|eot_id|>"})
 NEXT_TURNS = ENDS_OF_TURN | {"<|im_start|>user", "<|start_header_id|>user"}
 """After these, the model writes somebody else's turn."""
 
-OF_DEFINITIONS = ("<tool>", "<tools>")
-"""Tags with which models also list the tools that they have."""
+OF_DEFINITIONS = ("<tool>", "<tools>", "<user>")
+"""Tags with which models also list the tools that they have, or mark what they say about a user."""
+
+COMMON = frozenset({"<user>", "<call>"})
+"""Markers that texts have for other things, such as a name to put in. One within a line decides nothing."""
 
 REASONING = {tags.end: tags.start for tags in USUAL_TAGS}
 """What ends thoughts in the text of a response, with what begins them there."""
@@ -386,7 +489,9 @@ _BEGINS = {each for known in FORMATS for each in (*known.begins, *known.bodies)}
 MARKERS = Tokens([*_BEGINS, *REASONING, *NEXT_TURNS])
 """What the first call in a text may begin with."""
 
-BETWEEN = Tokens([*(each for known in FORMATS for each in (*known.begins, *known.ends)), *_AFTER_RESPONSE])
+BETWEEN = Tokens(
+    [*(each for known in FORMATS for each in (*known.begins, *known.ends)), *_AFTER_RESPONSE, _STEP_SEPARATOR]
+)
 """What may stand before calls, between them and after them."""
 
 BEFORE_ARGUMENTS = Tokens(_BEFORE_ARGUMENTS)

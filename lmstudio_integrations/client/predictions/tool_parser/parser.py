@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from lmstudio_integrations.client.predictions.tool_parser.call_parser import CallParser, ParsedCall
 from lmstudio_integrations.client.predictions.tool_parser.formats import (
+    COMMON,
     ENDS,
     ENDS_OF_TURN,
     MARKERS,
@@ -51,12 +52,15 @@ abbreviation."""
 _IN_PROSE = re.compile(rf"\S[ \t](?:{_SPECIAL}|{_THOUGHT_END})")
 """What prose has of special tokens: they stand between blanks, like words."""
 
-_OWN_TURN = re.compile(r"(?:\s|<\|(?:im_)?start\|>assistant|<\|message\|>)*")
+_OWN_TURN = re.compile(r"(?:\s|<\|(?:im_)?start\|>assistant(?: to=[\w.-]+)?|<\|message\|>)*")
 """What a model writes that goes on after it has ended its turn."""
 
 _LONGEST_BEGINNING = max(map(len, REASONING.values()))
 
-_LONGEST_END = 64
+_ANSWER = "to=user<|message|>"
+"""What Muse begins a message to the user with, in which it shows calls and makes none."""
+
+_LONGEST_END = 128
 """The characters at the end of a line in which that is looked for."""
 
 UNMARKED = "without markers"
@@ -129,11 +133,25 @@ class Surroundings:
     @property
     def allow_marker(self) -> bool:
         """Whether a marker counts here. Within a line of prose, it is what the prose is about."""
-        return not self.are_quoting and (self._is_blank or _BEFORE_CALLS.search(self._end) is not None)
+        is_place = self._is_blank or _BEFORE_CALLS.search(self._end) is not None
+        return is_place and not (self.are_quoting or self._are_answering)
+
+    @property
+    def _are_answering(self) -> bool:
+        return self.beginning.startswith(_ANSWER) and not self._end.endswith(_ANSWER)
 
     @property
     def are_quoting(self) -> bool:
-        """Whether the place is in a code block, a quotation, a comment, a table or a list."""
+        """Whether the place is in a code block, a quotation, a comment, a table, a list, or a line about tokens."""
+        return self._is_about_tokens or self._are_in_quotation
+
+    @property
+    def end_with_thought(self) -> bool:
+        """Whether the tag that follows ends thoughts that have begun: it is no word of theirs, between blanks."""
+        return not (self._are_in_quotation or (self._is_about_tokens and self._end[-1] in " \t"))
+
+    @property
+    def _are_in_quotation(self) -> bool:
         if self._is_item is None:  # whatever follows in the line
             self._is_item = _ITEM.match("".join(self._line)) is not None
         return (
@@ -141,7 +159,6 @@ class Surroundings:
             or self._backticks % 2 == 1
             or any(each > 0 for each in self._open_brackets)
             or self._is_item
-            or self._is_about_tokens
             or self._end.endswith(_QUOTING)
             or (self._is_blank and not self._is_first_line and "".join(self._line).startswith(("    ", "\t")))
         )
@@ -359,8 +376,8 @@ class StreamingToolParser:
             first = window.lstrip()
             marker = MARKERS.match(window, len(window) - len(first))
             name = first.removeprefix("<")
-            is_part = (marker is not None and not MARKERS.is_whole(marker)) or self._tools.may_begin(name)
-            if not self._tools.begins(name) and (not first or is_part):
+            is_part = marker is not None and not MARKERS.is_whole(marker)
+            if not first or is_part or (self._tools.may_begin(name) and not self._tools.begins(name)):
                 self._tail = window[-len(first) - 1 :]
                 return self._length
             self._is_first = False
@@ -385,6 +402,8 @@ class StreamingToolParser:
         follows = self._follows_turn(at) if self._is_over else self._surroundings_of(at).allow_marker
         if follows and token not in NEXT_TURNS:
             return True
+        if token in COMMON:
+            return False
         if token in ENDS_OF_TURN and not self._is_over and before not in " \t":
             self._turn_end = at + len(token)
         self._is_over = True
@@ -403,7 +422,7 @@ class StreamingToolParser:
             return False
         before = self._surroundings_of(at)
         is_begun = before.beginning.startswith(REASONING[tag])
-        if not (before.allow_marker or (is_begun and not before.are_quoting)):
+        if not (before.allow_marker or (is_begun and before.end_with_thought)):
             return False
         self._has_reasoned = True
         is_tagged = is_begun or before.end_with_line

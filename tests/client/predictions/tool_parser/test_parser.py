@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
+from lmstudio_integrations.client.predictions.tool_parser.formats import OfferedTool, elements_of
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, ToolCallEnd, ToolCallFailed
 from tests.client.predictions.middlewares import end, passed, plan_with
 from tests.client.predictions.tool_parser.test_corpus import offered
@@ -116,6 +117,57 @@ def test_values_in_tags_are_what_stands_between_them(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("schema", "text", "value"),
+    [
+        ({"type": ["string", "null"]}, "null", None),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "null", None),
+        ({"type": ["string", "null"], "enum": ["null", "low"]}, "null", "null"),
+        ({"type": ["string", "null"]}, "None", "None"),
+        ({"type": ["string", "array"]}, '["a", 1]', ["a", 1]),
+        ({"type": ["string", "object"]}, "{not JSON", "{not JSON"),
+        ({"type": ["string", "integer"]}, "12", 12),
+        ({"type": ["string", "integer"]}, "007", "007"),
+        ({"type": ["string", "number"]}, "3.10", "3.10"),
+        ({"type": ["string", "integer"]}, '"12"', '"12"'),
+        ({"type": ["string", "integer"]}, "true", "true"),
+        ({"type": "string"}, '{"a": 1}', '{"a": 1}'),
+        ({}, "12", "12"),
+        ({"description": "anything"}, "null", "null"),
+        ({"$ref": "#/$defs/nothing"}, "null", "null"),
+    ],
+)
+def test_a_value_in_tags_is_what_the_schema_allows_besides_a_string(
+    schema: dict[str, Any], text: str, value: Any
+) -> None:
+    tool = OfferedTool({"name": "note", "parameters": {"type": "object", "properties": {"it": schema}}})
+    assert tool.value_of("it", text) == value
+    assert tool.value_of("it", text, is_string=True) == text
+    assert tool.value_of("else", text) == text
+
+
+def test_a_tag_says_whether_a_value_is_a_string() -> None:
+    tool = OfferedTool({"name": "note", "parameters": {"properties": {"a": {}, "b": {"type": "string"}}}})
+    assert tool.value_of("a", "12", is_string=False) == 12
+    assert tool.value_of("b", '"x"', is_string=False) == "x"
+    assert tool.value_of("b", "12", is_string=False) == "12"
+    assert tool.value_of("b", "[" * 5000, is_string=False) == "[" * 5000
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("<a>1</a><b>x</b>", [{"a": "1", "b": "x"}, {"a": 1, "b": "x"}]),
+        ("\n<item><a>1</a></item> <item></item>\n", [[{"a": "1"}, ""], [{"a": 1}, ""]]),
+        ("<a><b>1</b><b>x</b></a>", [{"a": {"b": ["1", "x"]}}, {"a": {"b": [1, "x"]}}]),
+        *[(text, []) for text in ("", "a", "<a>1</b>", "<a>1", "</a>", "<a>1</a>b", "<a>b<c>1</c></a>", "<a x=1></a>")],
+        ("<a>" * 5000 + "</a>" * 5000, []),
+    ],
+)
+def test_elements_are_objects_and_lists(text: str, values: list[Any]) -> None:
+    assert list(elements_of(text)) == values
+
+
+@pytest.mark.parametrize(
     "body",
     [
         "delete_file<arg_key>path</arg_key><arg_value>/data</arg_value>",
@@ -162,5 +214,19 @@ def test_a_definition_that_cannot_be_used_raises_nothing(function: Any) -> None:
     assert read(_CALL, [{"type": "function", "function": function}, {}])[1] == 0
     assert read(_CALL, [{"type": "function", "function": {"name": "delete_file"}}]) == (
         [{"path": "/data"}],
+        0,
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["<call[TOOL_CALLS]", "<call", "<call>", "<call>call</call>", "<call to=", "call", "call:"]
+)
+def test_a_tool_that_is_named_like_the_beginning_of_a_marker_is_not_called_by_it(text: str) -> None:
+    parameters = {"type": "object", "properties": {"to": {"type": "string"}}, "required": ["to"]}
+    tools = [{"type": "function", "function": {"name": "call", "parameters": parameters}}]
+    found, _ = read(text, tools)
+    assert found == []
+    assert read(f'<tool_call>{{"name": "call", "arguments": {{"to": "{text}"}}}}</tool_call>', tools) == (
+        [{"to": text}],
         0,
     )
