@@ -82,7 +82,7 @@ _OWN_TAG = re.compile(
     rf"</?(?:{_PREFIX}(?:{_ARGUMENT}|invoke)|function|(?:longcat_|ifm\|)?(?:arg_key|arg_value|tool_call)(?::\w+)?)[>= ]"
 )
 _NOTHING = re.compile(r"(?!)")
-_KEY, _KEY_END, _, _VALUE_END = (f"(?:{'|'.join(map(re.escape, tags))})" for tags in zip(*ARGUMENT_TAGS, strict=True))
+_KEY, _KEY_END, _VALUE_END = (f"(?:{'|'.join(re.escape(tags[at]) for tags in ARGUMENT_TAGS)})" for at in (0, 1, 3))
 _KEY_ENDS, _NEXT_KEY = re.compile(_KEY_END), re.compile(_KEY)
 _VALUE_ENDS = re.compile(rf"{_VALUE_END}(?=\s*(?:{_KEY}|{_KEY_END}|{_VALUE_END}|{_END}|<\||\Z))")
 _UNENDED_VALUE = re.compile(rf"{_KEY}|{_END}\s*\Z")
@@ -98,10 +98,10 @@ _LONGEST_TAG = 200
 _NEAR = 32
 """Characters before a name in which the tag of a definition is looked for."""
 
-_NAMES = frozenset({"name", "tool", "tool_name", "function_name", "function"})
-_ARGUMENTS = frozenset({"arguments", "parameters", "params", "args", "tool_args", "tool_arguments", "tool_input"})
+_NAMES = frozenset({"name", "tool", "tool_name", "function"})
+_ARGUMENTS = frozenset({"arguments", "parameters", "params", "args", "tool_arguments"})
 _ENVELOPES = frozenset({"function", "function_call", "tool_call", "tool_calls", "function_calls"})
-_BESIDE = frozenset({"id", "type", "index", "call_id", "tool_call_id", "description"})
+_BESIDE = frozenset({"id", "type", "tool_call_id", "description"})
 _TYPES = ("function", "function_call", "tool_call", "tool_use")
 
 

@@ -24,7 +24,7 @@ from lmstudio_integrations.client.predictions.tool_parser.lenient_json import (
 from lmstudio_integrations.types._json_schemas import ArgumentSchema, Misfit
 from lmstudio_integrations.types.reasoning import USUAL_TAGS
 
-_NAMESPACES = ("functions.", "function.", "tools.", "tool.", "default_api.")
+_NAMESPACES = ("functions.", "tools.", "default_api.")
 """What models put before the name of a tool."""
 
 WRAPPERS = frozenset({"call", "function", "print", "tool"})

@@ -30,8 +30,7 @@ _FENCE = re.compile(r"(`{3,}|~{3,})[^\n`]*")
 _CLOSING_FENCE = re.compile(r"[\s>]*(`{3,}|~{3,})\s*")
 _LANGUAGE = re.compile(r"[\w-]*[ \t]*")
 _CALL_LANGUAGES = frozenset(
-    {"", "json", "xml", "tool_code", "tool_call", "tool_calls", "tool_use", "function_call", "function_calls"}
-    | {"homeassistant"}  # of models that are trained for Home Assistant
+    {"", "json", "tool_code", "tool_call"} | {"homeassistant"}  # of models that are trained for Home Assistant
 )
 """The languages of code blocks that may be calls, rather than code."""
 
@@ -143,7 +142,9 @@ class Surroundings:
     @property
     def are_quoting(self) -> bool:
         """Whether the place is in a code block, a quotation, a comment, a table, a list, or a line about tokens."""
-        return self._is_about_tokens or self._are_in_quotation
+        if self._is_item is None:  # whatever follows in the line
+            self._is_item = _ITEM.match("".join(self._line)) is not None
+        return self._is_about_tokens or self._is_item or self._are_in_quotation
 
     @property
     def end_with_thought(self) -> bool:
@@ -152,13 +153,10 @@ class Surroundings:
 
     @property
     def _are_in_quotation(self) -> bool:
-        if self._is_item is None:  # whatever follows in the line
-            self._is_item = _ITEM.match("".join(self._line)) is not None
         return (
             bool(self._fence)
             or self._backticks % 2 == 1
             or any(each > 0 for each in self._open_brackets)
-            or self._is_item
             or self._end.endswith(_QUOTING)
             or (self._is_blank and not self._is_first_line and "".join(self._line).startswith(("    ", "\t")))
         )
