@@ -64,7 +64,8 @@ async def test_a_policy_that_is_followed_no_more_is_noticed() -> None:
 @pytest.mark.parametrize("path", sorted(OBSERVATIONS.parent.glob("*.jsonl")), ids=lambda path: path.name)
 def test_no_row_has_a_token_or_the_name_of_a_person(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert not re.findall(r"sk-lm-\w+|eyJ\w{20,}|hf_\w{20,}|[\w.]+@(?!example\.)[\w-]+\.(?:com|net|org|io|dev|ai)\b", text)
+    assert not re.findall(r"sk-lm-\w+|eyJ\w{20,}|hf_\w{20,}", text)
+    assert not re.findall(r"[\w.]+@(?!example\.)[\w-]+\.(?:com|net|org|io|dev|ai)\b", text)
     assert set(re.findall(r"(?:/home/|/Users/|Users\\+)(\w\w+)", text)) <= {"user", "file"}
 
 

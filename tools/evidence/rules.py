@@ -160,7 +160,10 @@ def _tags() -> Iterator[Rule]:
     yield _in_texts("numbers and lists as texts", formats.OfferedTool, "fitting", _as_it_is)
     others = tuple((user, "with_usual_tags", _text_as_it_is) for user in (parser, call_repair))
     yield Rule(TEXTS, "tags with the separators of MiniMax M3 or Kimi K3", others)
-    yield _in_texts("lists of items", call_parser, "_items", str, "<item>")
+    yield _in_texts("lists and objects of elements", formats, "elements_of", _nothing, "</")
+    yield _in_texts("the type of a value in its tag", call_parser, "_TYPE", _NEVER)
+    yield _in_texts("values that may be a text or something else", formats.OfferedTool, "value_of", _its_text)
+    yield _in_texts("the name of the tool beside the arguments", call_parser.CallParser, "_unwrapped", _as_they_are)
     yield _in_texts("the marker of a call for that of a key", call_parser.CallParser, "_skips_wrong_key", _no)
     yield _in_texts("a parameter without its end", call_parser, "_UNENDED_PARAMETER", _NEVER, "<param")
     yield _in_texts("a parameter that the next one ends", call_parser, "_parameter_of", _never_matching, "<param")
@@ -227,6 +230,14 @@ def _no_call(*_: object) -> Any:
 
 
 def _as_it_is(_: object, arguments: Any) -> Any:
+    return arguments
+
+
+def _its_text(_: object, _name: str, text: str, **_more: object) -> str:
+    return text
+
+
+def _as_they_are(_: object, _tool: object, arguments: Any) -> Any:
     return arguments
 
 
