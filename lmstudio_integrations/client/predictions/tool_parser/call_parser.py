@@ -636,17 +636,23 @@ def _says_string(tag: "re.Match[str] | None") -> bool | None:
 
 
 def _unquoted(value: str) -> str:
-    """Return a value without what is around it, on either side or on both.
+    """Return a value without its quotes, behind which one of Gemma's may stand alone.
 
     Raises:
         NoCallError: If where it ends is a guess, or whether it has escapes.
     """
-    text = value.strip().removeprefix(_GEMMA_QUOTE).removesuffix(_GEMMA_QUOTE)
+    text = value.strip()
+    if text.startswith(_GEMMA_QUOTE):
+        inner = text[len(_GEMMA_QUOTE) : -len(_GEMMA_QUOTE)]
+        if _GEMMA_QUOTE in inner or text != f"{_GEMMA_QUOTE}{inner}{_GEMMA_QUOTE}":
+            raise NoCallError
+        return inner
+    text = text.removesuffix(_GEMMA_QUOTE)
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         if _ESCAPE.search(text):
             raise NoCallError
         return text[1:-1]
-    if text == value.strip() and not _PLAIN_VALUE.fullmatch(text):
+    if not _PLAIN_VALUE.fullmatch(text):
         raise NoCallError
     return text
 

@@ -153,6 +153,33 @@ def test_a_tag_says_whether_a_value_is_a_string() -> None:
     assert tool.value_of("b", "[" * 5000, is_string=False) == "[" * 5000
 
 
+_Q = '<|"|>'
+
+
+@pytest.mark.parametrize(
+    ("members", "meant"),
+    [
+        (f"content:{_Q}a{_Q},path:'b'{_Q}", {"content": "a", "path": "b"}),
+        ("content:hello,path:a.txt", {"content": "hello", "path": "a.txt"}),
+        # These may be cut off, although a bracket ends them.
+        (f"path:{_Q}b{_Q},content:{_Q}def f(): return {{1", None),
+        (f"path:b,content:{_Q}f({{a: 1", None),
+        ("path:b,content:'f({a: 1", None),
+        # Where a value ends is a guess.
+        (f"path:{_Q}b{_Q},content:{_Q}a{_Q},x:{_Q}c{_Q},y:'", None),
+        ("content:first, second,path:a.txt", None),
+        ("path:a,content:b,path:c", None),
+        ("path:'a\\nb'c,content:b", None),
+    ],
+)
+@pytest.mark.parametrize("end", ["<tool_call|>", ""])
+def test_values_without_their_quotes_are_read_only_if_it_is_clear_where_they_end(
+    members: str, meant: dict[str, str] | None, end: str
+) -> None:
+    found, _ = read(f"<|tool_call>call:write_file{{{members}}}{end}")
+    assert found == ([] if meant is None else [meant])
+
+
 @pytest.mark.parametrize(
     ("text", "values"),
     [
