@@ -112,6 +112,19 @@ def test_what_is_cut_off_is_mended_only_to_what_was_meant(row: Row) -> None:
     assert row["meant"] or not whole.asks_again
 
 
+OTHER_BEGINNINGS = {"call-minimax-109", "call-hermes-101", "call-hermes-201", "call-hermes-203"}
+"""A value with a tag in it, and thoughts with a call in them: up to there, nothing tells what follows."""
+
+
+@pytest.mark.slow
+@pytest.mark.sampled(20)
+@pytest.mark.parametrize("row", parameters(each for each in of_kind("call") if "policy" not in each))
+def test_the_beginning_of_an_output_calls_nothing_else(row: Row) -> None:
+    text, expected = row["payload"]["text"], calls_of(row)
+    found = [call for at in range(1, len(text)) for call in read(row, [text[:at]], repairs=False).calls]
+    assert all(call in expected for call in found) is (row["id"] not in OTHER_BEGINNINGS)
+
+
 # Texts ----------------------------------------------------------------------------------------------------------------
 
 

@@ -124,7 +124,7 @@ class _Loose(NamedTuple):
 _GEMMA = _Loose(
     r"""[{,]\s*["']?""", r"""["']?\s*:""", re.compile(r"\}\s*(?=<\||<tool_call\||call:|\Z)"), is_unmarked=True
 )
-_PYTHON = _Loose(r"[(,]\s*", r"\s*=", re.compile(r"\)\s*(?=[],]|<\||\Z)"), is_unmarked=False)
+_PYTHON = _Loose(r"[(,]\s*", r"\s*=", re.compile(r"\)(?=\s*\]?\s*<\|)"), is_unmarked=False)
 
 
 class CallParser:
