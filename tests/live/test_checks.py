@@ -54,7 +54,7 @@ def test_a_server_that_behaves_otherwise_at_one_question_is_reported(probed: ByQ
     assert found["tool-call"].splitlines() == [
         "tool-call: Which packets does a tool call have, and why does the prediction stop?",
         "  real server: llm.predict: promptProcessingProgress, fragment, success (stopReason eosFound), closed",
-        f"  emulator:    llm.predict: promptProcessingProgress, {TOOL_CALL}, success (stopReason eosFound), closed",
+        f"  emulator:    llm.predict: promptProcessingProgress, {TOOL_CALL}, success (stopReason toolCalls), closed",
         "Unless the model has decided this, correct docs/protocol.md#predict-packets, and the emulator by it.",
     ]
 
