@@ -193,8 +193,7 @@ def name_in(text: str, tools: MeantTools) -> str | None:
     parser = _parser(text, tools)
     with suppress(NoCallError, CutOffError):
         parser.calls()
-    begun = parser.read[0].tool if parser.read else parser.named
-    return None if begun is None else begun.name
+    return None if parser.begun is None else parser.begun.name
 
 
 def split_calls(text: str, tools: MeantTools) -> list[ParsedCall | str]:

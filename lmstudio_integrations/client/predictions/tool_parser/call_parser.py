@@ -178,6 +178,11 @@ class CallParser:
         return self.read
 
     @property
+    def begun(self) -> OfferedTool | None:
+        """The tool of the first call, as far as its name is complete."""
+        return self.read[0].tool if self.read else self.named
+
+    @property
     def rest(self) -> str:
         """What follows on the last call that was read."""
         return self._text.text[self.read_to :]

@@ -257,7 +257,7 @@ class ToolParser:
         try:
             return parser.calls()
         finally:
-            self._begun = parser.read[0].tool if parser.read else parser.named
+            self._begun = parser.begun
 
     def _opens_code_block(self, text: TextCursor) -> bool:
         """Skip the beginning of a code block; return whether that, or what is in it, marks calls."""
