@@ -7,7 +7,8 @@ handles queues, TTLs and identifiers.
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations.emulator.errors import WireError
@@ -155,6 +156,21 @@ class ModelMetadata:
 
 
 @dataclass(frozen=True, slots=True)
+class Weights:
+    """What an engine knows of weights before it loads or fetches them, for an entry of the catalog.
+
+    Attributes:
+        kind: The kind of the model; `None` if they do not say it.
+        path: The path of the model for clients, `publisher/repository/file`; `None` for a file of the user.
+        title: The name of the model for people.
+    """
+
+    kind: ModelKind | None
+    path: str | None = None
+    title: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """An uploaded image in a message; `data` is the content of the file."""
 
@@ -259,6 +275,9 @@ ends up in the success packet, and `Fault` (scripted models only), which is an o
 Progress = Callable[[float], None]
 """Called with the progress of a load, 0.0 to 1.0."""
 
+OnBytes = Callable[[int, int], None]
+"""Called with the bytes downloaded so far and the total bytes."""
+
 
 class EngineModel(Protocol):
     """A model that an engine has loaded. All methods are async and may be cancelled; `aclose()` cancels `generate`."""
@@ -311,5 +330,33 @@ class Engine(Protocol):
 
         Raises:
             EngineError: If that fails, with a readable reason.
+        """
+        ...
+
+
+@runtime_checkable
+class WeightsEngine(Engine, Protocol):
+    """An engine whose models have weights. It answers what the catalog asks about these."""
+
+    def identify(self, weights: str) -> Weights:
+        """Return what is known of weights, a bundled name or a path, without loading them."""
+        ...
+
+    def find(self, folder: Path) -> list[Path]:
+        """Return the files of a folder, and of folders in it, that are the weights of a model.
+
+        Files that cannot be read, or are not regular files, are skipped with a warning in the log.
+        """
+        ...
+
+    async def download(self, weights: str, on_bytes: OnBytes) -> None:
+        """Ensure that weights can be loaded. Bundled ones are fetched; a file is already there, and stays there.
+
+        Args:
+            weights: A bundled name or a path.
+            on_bytes: Called with the progress, at least at the beginning and at the end.
+
+        Raises:
+            OSError: If they are not available, or cannot be read or stored.
         """
         ...

@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.emulator.engines import generation, weights
+from lmstudio_integrations.emulator.engines import generation
 from lmstudio_integrations.emulator.engines.base import (
     EngineError,
     EngineEvent,
@@ -24,7 +25,9 @@ from lmstudio_integrations.emulator.engines.base import (
     Image,
     LoadRequest,
     ModelMetadata,
+    OnBytes,
     Progress,
+    Weights,
     without_vision,
 )
 from lmstudio_integrations.emulator.engines.generation import is_large, is_large_request, run_in_thread
@@ -36,7 +39,8 @@ from lmstudio_integrations.emulator.engines.llama_cpp import (
     responses,
 )
 from lmstudio_integrations.emulator.engines.llama_cpp.slots import Slots, parts_of
-from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker
+from lmstudio_integrations.emulator.engines.llama_cpp.weights import announce_on_stderr, download
+from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker, memory_limit
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 from lmstudio_integrations.types.files import FileHandle
@@ -58,7 +62,10 @@ class LlamaCppEngine:
         offline: Never fetch bundled weights.
         load_seconds: The timeout of a load.
         announce: Called with a line about what is being fetched; by default it is written to standard error.
-        worker_memory: The memory limit of the process of one model, in bytes; 0 for no limit.
+        worker_memory: The memory limit of the process of one model, in bytes; three quarters of the memory by default.
+
+    Raises:
+        LMStudioValueError: If the limit is invalid, or this system does not support one.
     """
 
     name = "llama_cpp"
@@ -69,14 +76,14 @@ class LlamaCppEngine:
         threads: int | None = None,
         offline: bool = False,
         load_seconds: float = LOAD_SECONDS,
-        announce: Callable[[str], None] = weights.announce_on_stderr,
-        worker_memory: int = 0,
+        announce: Callable[[str], None] = announce_on_stderr,
+        worker_memory: int | None = None,
     ) -> None:
         self._threads = threads or load_parameters.spare_threads()
         self._offline = offline
         self._load_seconds = load_seconds
         self._announce = announce
-        self._memory = worker_memory
+        self._memory = memory_limit(worker_memory)
 
     def metadata(self, weights: str | None, kind: ModelKind) -> ModelMetadata:  # noqa: ARG002 - the file knows its kind
         """Return the metadata in the header of the file.
@@ -85,6 +92,22 @@ class LlamaCppEngine:
             EngineError: If the weights do not exist.
         """
         return load_parameters.metadata_of(weights)
+
+    def identify(self, weights: str) -> Weights:
+        """Return what is known of weights, a bundled name or a path, without loading them."""
+        return load_parameters.identify(weights)
+
+    def find(self, folder: Path) -> list[Path]:
+        """Return the GGUF files of a folder, and of folders in it."""
+        return load_parameters.find(folder)
+
+    async def download(self, weights: str, on_bytes: OnBytes) -> None:
+        """Fetch bundled weights into the user's cache, where they stay; a file is used where it is.
+
+        Raises:
+            OSError: If they are not available, or cannot be read or stored.
+        """
+        await download(weights, on_bytes, offline=self._offline)
 
     async def load(self, request: LoadRequest, on_progress: Progress) -> "LlamaCppModel":
         """Load a model; cancelling ends the worker.

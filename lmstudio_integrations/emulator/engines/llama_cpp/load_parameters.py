@@ -1,15 +1,15 @@
 """From a load request to the worker's parameters: which file, its metadata, its settings."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.emulator.engines import weights
-from lmstudio_integrations.emulator.engines.base import EngineError, LoadRequest, ModelMetadata, load_failed
-from lmstudio_integrations.emulator.engines.llama_cpp import gguf
+from lmstudio_integrations.emulator.engines.base import EngineError, LoadRequest, ModelMetadata, Weights, load_failed
+from lmstudio_integrations.emulator.engines.llama_cpp import gguf, weights
 from lmstudio_integrations.emulator.engines.llama_cpp.gguf import GgufError, GgufHeader, read_header, to_metadata
 from lmstudio_integrations.emulator.engines.llama_cpp.responses import unsupported
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import MAX_SLOTS, PROMPT_STEP, WorkerParameters
@@ -20,6 +20,8 @@ from lmstudio_integrations.types.config import (
     LoadSettings,
     ModelKind,
 )
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 CONVERTED = "all-MiniLM-L6-v2.F32.gguf"
 
@@ -51,6 +53,35 @@ def metadata_of(name: str | None) -> ModelMetadata:
     path = path_of(name)
     header = header_of(path)
     return to_metadata(header, path.stat().st_size, vision=projector_of(path) is not None)
+
+
+def identify(name: str) -> Weights:
+    """Return what is known of weights before they are loaded; the header of a file says its kind."""
+    bundle = weights.BUNDLES.get(name)
+    if bundle is not None:
+        return Weights(bundle.kind, bundle.path, bundle.title)
+    try:
+        return Weights("embedding" if is_embedding(header_of(path_of(name))) else "llm")
+    except EngineError:
+        return Weights(None)
+
+
+def find(folder: Path) -> list[Path]:
+    """Return the models of a folder, which are all GGUF files but projectors."""
+    found = sorted(path for path in folder.rglob("*.gguf") if not path.name.startswith("mmproj"))
+    return [path for path in found if _is_usable(path)]
+
+
+def _is_usable(path: Path) -> bool:
+    reason: object = "it is not a regular file"
+    try:
+        if path.is_file():
+            path.open("rb").close()
+            return True
+    except (OSError, ValueError) as error:
+        reason = error
+    logger.warning("skipped the model file %s: %s", path, reason)
+    return False
 
 
 def path_of(name: str | None) -> Path:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations._support.secrets import redact
-from lmstudio_integrations.emulator.engines.base import ModelMetadata
+from lmstudio_integrations.emulator.engines.base import ModelMetadata, OnBytes
 from lmstudio_integrations.types.config import ModelKind
 
 CACHE_VARIABLE = "LMSTUDIO_INTEGRATIONS_CACHE"
@@ -30,11 +30,8 @@ CACHE_VARIABLE = "LMSTUDIO_INTEGRATIONS_CACHE"
 FETCH_TIMEOUT = 1800
 """Seconds after which a package manager is stopped."""
 
-OnBytes = Callable[[int, int], None]
-"""Called with the bytes downloaded so far and the total bytes."""
 
-
-class WeightsError(Exception):
+class WeightsError(OSError):
     """Weights are not available. The message contains the remedy after a semicolon, if there is one.
 
     Args:

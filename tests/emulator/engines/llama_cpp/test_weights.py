@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations.emulator.engines import weights
 from lmstudio_integrations.emulator.engines.base import EngineError, LoadRequest
-from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, load_parameters
-from lmstudio_integrations.emulator.engines.weights import WeightsError
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, load_parameters, weights
+from lmstudio_integrations.emulator.engines.llama_cpp.weights import WeightsError
 
 CONTENT = b"GGUF of sorts"
 MEMBER = "pkg/weights.gguf"
@@ -231,7 +230,7 @@ async def test_a_conversion_is_done_once_and_again_if_its_file_was_changed(cache
 def test_importing_the_engine_needs_none_of_its_packages() -> None:
     code = (
         "import sys\n"
-        "from lmstudio_integrations.emulator.engines import weights, llama_cpp\n"
+        "from lmstudio_integrations.emulator.engines.llama_cpp import engine, weights\n"
         "print({'xllamacpp', 'gguf', 'safetensors', 'aiohttp', 'platformdirs', 'numpy'} & set(sys.modules))\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
