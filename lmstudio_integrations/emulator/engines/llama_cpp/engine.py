@@ -2,7 +2,7 @@
 
 A crash or a hang of the engine is an error of one model and never of the emulator; unloading releases all memory;
 cancelling closes a connection. Built on `worker_client`, which runs `worker_main.py`, and pure translations:
-`load_parameters`, `request_body`, `messages`, `context_window` and `responses`.
+`load_parameters`, `request_body`, `constraints`, `context_window` and `responses`.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from lmstudio_integrations.emulator.engines.llama_cpp import (
     responses,
 )
 from lmstudio_integrations.emulator.engines.llama_cpp.slots import Slots, parts_of
-from lmstudio_integrations.emulator.engines.llama_cpp.weights import announce_on_stderr, download
+from lmstudio_integrations.emulator.engines.llama_cpp.weights import download
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker, memory_limit
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
@@ -61,7 +61,6 @@ class LlamaCppEngine:
         threads: Threads of the computation; by default one less than there are cores.
         offline: Never fetch bundled weights.
         load_seconds: The timeout of a load.
-        announce: Called with a line about what is being fetched; by default it is written to standard error.
         worker_memory: The memory limit of the process of one model, in bytes; three quarters of the memory by default.
 
     Raises:
@@ -76,13 +75,11 @@ class LlamaCppEngine:
         threads: int | None = None,
         offline: bool = False,
         load_seconds: float = LOAD_SECONDS,
-        announce: Callable[[str], None] = announce_on_stderr,
         worker_memory: int | None = None,
     ) -> None:
         self._threads = threads or load_parameters.spare_threads()
         self._offline = offline
         self._load_seconds = load_seconds
-        self._announce = announce
         self._memory = memory_limit(worker_memory)
 
     def metadata(self, weights: str | None, kind: ModelKind) -> ModelMetadata:  # noqa: ARG002 - the file knows its kind
@@ -119,7 +116,7 @@ class LlamaCppEngine:
         """
         on_progress(0.0)
         try:
-            path = await load_parameters.file_of(request.weights, offline=self._offline, announce=self._announce)
+            path = await load_parameters.file_of(request.weights, offline=self._offline)
             header = await asyncio.to_thread(load_parameters.header_of, path)
         except EngineError as error:
             # The log, which the operator of the server reads, has the path; clients only get the key.

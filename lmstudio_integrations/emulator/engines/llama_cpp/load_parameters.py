@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,6 @@ CONTEXT_CHECKPOINTS = 32
 
 PROMPT_CACHE_BYTES = 1 << 30
 """The memory for prompts that are in no slot any more; at most one part in four of what the process may use."""
-
-Announce = Callable[[str], None]
 
 
 def metadata_of(name: str | None) -> ModelMetadata:
@@ -114,13 +112,12 @@ def projector_of(path: Path) -> Path | None:
     return next((found for found in sorted(path.parent.glob("mmproj*.gguf")) if found.is_file()), None)
 
 
-async def file_of(name: str | None, *, offline: bool, announce: Announce) -> Path:
+async def file_of(name: str | None, *, offline: bool) -> Path:
     """Return the GGUF file of bundled weights, or of a path; fetch and convert it if it is missing.
 
     Args:
         name: A bundled name or a path.
         offline: Never fetch.
-        announce: Called with a line about what is fetched.
 
     Raises:
         EngineError: If that fails.
@@ -129,7 +126,7 @@ async def file_of(name: str | None, *, offline: bool, announce: Announce) -> Pat
     if bundle is None:
         return path_of(name)
     try:
-        return await asyncio.to_thread(_ready, bundle, offline=offline, announce=announce)
+        return await asyncio.to_thread(_ready, bundle, offline=offline)
     except weights.WeightsError as error:
         raise load_failed(error.problem, error.remedy) from error
     except OSError as error:
@@ -143,8 +140,8 @@ async def file_of(name: str | None, *, offline: bool, announce: Announce) -> Pat
         ) from error
 
 
-def _ready(bundle: weights.Bundle, *, offline: bool, announce: Announce) -> Path:
-    first, *others = weights.locate(bundle, offline=offline, announce=announce)
+def _ready(bundle: weights.Bundle, *, offline: bool) -> Path:
+    first, *others = weights.locate(bundle, offline=offline)
     if first.suffix == ".gguf":
         return first
     target = weights.bundle_directory(bundle).with_suffix(".converted") / CONVERTED

@@ -71,7 +71,6 @@ _MORE_MEMORY = "Send less at once, or start the server with more memory for its 
 
 
 Json = dict[str, Any]
-Fragments = Iterator[LlmPredictionFragment]
 
 
 @dataclass(slots=True)
@@ -347,7 +346,7 @@ class ResponseReader:
         before, self._predicted = self._predicted, int(delta.timings["predicted_n"])
         return self._predicted - before
 
-    def _write_tag(self, *, inside: bool) -> Fragments:
+    def _write_tag(self, *, inside: bool) -> Iterator[LlmPredictionFragment]:
         """Yield the tag that the engine has removed."""
         if inside == self._in_reasoning:
             return
