@@ -148,7 +148,7 @@ def forced_call(tools: Sequence[Tool]) -> Json:
     """Return the settings that force a call to one of the tools.
 
     llama.cpp's own `tool_choice` forces none: with "required" and with a name, the bundled model answered in words,
-    under its own template and under two that know tools (xllamacpp 2026.10.11549).
+    under its own template and under those of five families (xllamacpp 2026.10.11549).
 
     They have no penalties: arguments repeat words of the question, which a repeat penalty makes the model avoid. With
     the usual penalty of 1.1, the bundled SmolLM2-135M got between three and ten of fifteen calls right, else all.

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from lmstudio_integrations._support.text import dumps
-from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines import generation
 from lmstudio_integrations.emulator.engines.base import (
     EngineError,
@@ -127,7 +126,7 @@ class LlamaCppEngine:
         worker = await Worker.start(parameters, seconds=self._load_seconds)
         try:
             properties = await worker.call("/props")
-            abilities, modalities = properties.get("chat_template_caps"), properties.get("modalities")
+            abilities, modalities = (properties.get(name) or {} for name in ("chat_template_caps", "modalities"))
         except BaseException:
             await worker.close()
             raise
@@ -137,9 +136,9 @@ class LlamaCppEngine:
             context_length=parameters.context_length,
             slots=parameters.slots,
             embedding=parameters.embedding,
-            tools=is_object(abilities) and bool(abilities.get("supports_tools")),
-            calls=is_object(abilities) and bool(abilities.get("supports_tool_calls")),
-            vision=is_object(modalities) and bool(modalities.get("vision")),
+            tools=bool(abilities.get("supports_tools")),
+            calls=bool(abilities.get("supports_tool_calls")),
+            vision=bool(modalities.get("vision")),
             chat_template="" if parameters.embedding else str(properties.get("chat_template") or ""),
             seed=load_parameters.seed_of(request),
         )
@@ -251,8 +250,7 @@ class LlamaCppModel:
         """
         large = is_large(history.messages, len(tools))
         await run_in_thread(partial(constraints.check_tools, tools), when=large)
-        converted = await run_in_thread(partial(self._messages, history, tools, config), when=large)
-        return await self._render(self._chat(converted, tools, config))
+        return await self._render(await run_in_thread(partial(self._chat, history, tools, config), when=large))
 
     async def close(self) -> None:
         """End the worker; predictions that still run fail."""
@@ -283,8 +281,7 @@ class LlamaCppModel:
         self._check_images(history)
 
         async def body(some: ChatHistory) -> Json:
-            convert = partial(self._messages, some, offered, config, request.images)
-            return self._chat(await run_in_thread(convert, when=large), offered, config)
+            return await run_in_thread(partial(self._chat, some, offered, config, request.images), when=large)
 
         async def count(some: ChatHistory) -> int:
             response = await self._worker.call("/v1/chat/completions/input_tokens", await body(some))
@@ -364,13 +361,14 @@ class LlamaCppModel:
     async def _render(self, chat: Json) -> str:
         return str((await self._worker.call("/apply-template", chat))["prompt"])
 
-    def _messages(
+    def _chat(
         self,
         history: ChatHistory,
         tools: Sequence[Tool],
         config: LlmPredictionConfig,
         images: Mapping[str, Image] | None = None,
-    ) -> list[Json]:
+    ) -> Json:
+        """Return a conversation as llama.cpp reads it."""
         messages = request_body.to_messages(
             history,
             native_tools=self.tools,
@@ -379,11 +377,11 @@ class LlamaCppModel:
             system_prompt=str((config.raw or {}).get("llm.prediction.systemPrompt") or ""),
             instructions=request_body.tool_instructions(tools) if tools and not self.tools else "",
         )
-        return request_body.with_thoughts(messages, config, self.chat_template)
-
-    def _chat(self, converted: Sequence[Json], tools: Sequence[Tool], config: LlmPredictionConfig) -> Json:
-        offered = {"tools": [tool.to_dict() for tool in tools]} if tools and self.tools else {}
-        return {"messages": converted, **offered, **request_body.template_arguments(config, self.chat_template)}
+        return {
+            "messages": request_body.with_thoughts(messages, config, self.chat_template),
+            **({"tools": [tool.to_dict() for tool in tools]} if tools and self.tools else {}),
+            **request_body.template_arguments(config, self.chat_template),
+        }
 
     def _limit(self, request: GenerateRequest) -> int:
         return min(request.context_length, self.context_length)

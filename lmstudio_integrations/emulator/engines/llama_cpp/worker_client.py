@@ -86,8 +86,8 @@ class Worker:
         """
         # Import it before the model is loaded: an error after a load of minutes would come late.
         aiohttp = await asyncio.to_thread(_http_library)
-        # As a script, which imports nothing of the package and starts faster. Because of -P, the modules beside it do not
-        # shadow others, such as `gguf`.
+        # As a script, which imports nothing of the package and starts faster. Because of -P, the modules beside it do
+        # not shadow others, such as `gguf`.
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
