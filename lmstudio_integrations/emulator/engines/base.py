@@ -59,16 +59,6 @@ def template_failed(message: str) -> EngineError:
     )
 
 
-def without_vision() -> EngineError:
-    """Return the error for an image in a conversation with a model that has no vision."""
-    return EngineError(
-        {
-            (): "Model does not support images. Please use a model that does.",
-            (0, 4): "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj",
-        }
-    )
-
-
 def model_crashed(exit_code: int | None, cause: str | None = None) -> EngineError:
     """Return the error for a worker process that died."""
     title = f"The model has crashed without additional information. (Exit code: {exit_code})"
@@ -122,10 +112,7 @@ def out_of_memory() -> EngineError:
 
 def without_directories(text: str) -> str:
     """Return a text with each absolute path cut down to its last name: clients must not learn the server's paths."""
-    return _DIRECTORIES.sub("", text)
-
-
-_DIRECTORIES = re.compile(r"""(?<![\w.:/\\~])(?:[A-Za-z]:|~|\\)?[\\/](?:[^\\/\s'"<>|:;,()]+[\\/])*""")
+    return re.sub(r"""(?<![\w.:/\\~])(?:[A-Za-z]:|~|\\)?[\\/](?:[^\\/\s'"<>|:;,()]+[\\/])*""", "", text)
 
 
 @dataclass(frozen=True, slots=True)

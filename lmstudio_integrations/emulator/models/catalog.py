@@ -451,11 +451,8 @@ def scan(folder: Path) -> tuple[ModelEntry, ...]:
     return tuple(_from_file(folder, path, unique=short[_short_key(path)] == 1) for path in files)
 
 
-_QUANTIZATION = re.compile(r"[-._](i?q\d\w*|[fb]f?\d\d)$", re.IGNORECASE)
-
-
 def _short_key(path: Path) -> str:
-    return _QUANTIZATION.sub("", path.stem).lower()
+    return re.sub(r"[-._](i?q\d\w*|[fb]f?\d\d)$", "", path.stem.lower())
 
 
 def _from_file(folder: Path, path: Path, *, unique: bool) -> ModelEntry:

@@ -27,7 +27,6 @@ from lmstudio_integrations.emulator.engines.base import (
     OnBytes,
     Progress,
     Weights,
-    without_vision,
 )
 from lmstudio_integrations.emulator.engines.generation import is_large, is_large_request, run_in_thread
 from lmstudio_integrations.emulator.engines.llama_cpp import (
@@ -146,7 +145,7 @@ class LlamaCppEngine:
 
 def _base_fields(chat_template: str) -> Json:
     """Return the settings of predictions that a chat template decides."""
-    tags = generation.known_tags(chat_template)
+    tags = responses.known_tags(chat_template)
     if tags is None:
         return {}
     parsing = {"enabled": True, "startString": tags.start, "endString": tags.end}
@@ -315,9 +314,9 @@ class LlamaCppModel:
         tags, calls = generation.reasoning_tags(config), chat.get("tool_choice") == "none"
         if not tags.enabled:
             return responses.TextParser(tags, calls=calls), "none"
-        if "json_schema" in chat or not generation.knows(self.chat_template, tags):
+        if "json_schema" in chat or not responses.knows(self.chat_template, tags):
             return responses.TextParser(tags, calls=calls), "auto"
-        end_of_prompt = generation.end_of_prompt(await self._render(chat), tags)
+        end_of_prompt = responses.end_of_prompt(await self._render(chat), tags)
         return responses.TextParser(tags, end_of_prompt, calls=calls), "none"
 
     async def _constraint(self, request: GenerateRequest, forced: Sequence[Tool] = ()) -> Json:
@@ -389,4 +388,4 @@ class LlamaCppModel:
     def _check_images(self, history: ChatHistory) -> None:
         shown = any(isinstance(part, FileHandle) for message in history.messages for part in message.content)
         if shown and not self.vision:
-            raise without_vision()
+            raise responses.without_vision()
