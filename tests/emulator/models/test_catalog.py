@@ -1,6 +1,7 @@
 """Where the emulator's models come from: flags, files, folders."""
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,27 @@ def test_entries_are_tables_keys_or_entries_and_weights_are_never_played_by_a_sc
     assert read({"key": "a", "weights": CHAT}).engine == "llama_cpp"
     assert read({"key": "a", "weights": CHAT, "engine": "scripted"}).engine == "scripted"
     assert ModelEntry(key="a").engine == "scripted"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"models": [f"a={CHAT}"]},
+        {"models": [{"key": "a", "weights": CHAT}]},
+        {"models": [{"key": "a", "weights": "/no/such.gguf", "downloaded": False}]},
+        {"catalog": Path(__file__).parent},
+    ],
+    ids=["no models", "a text", "a table", "a model to download", "a folder"],
+)
+def test_weights_whose_engine_was_deleted_are_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    monkeypatch.setitem(sys.modules, "lmstudio_integrations.emulator.engines.llama_cpp", None)
+    with pytest.raises(ImportError, match=r"without the engine 'llama_cpp'.*no module .*\.engines\.llama_cpp\.$"):
+        Emulator(**settings)
+    with Emulator(["scripted"]) as server:
+        assert server.load("scripted").identifier == "scripted"
 
 
 def test_a_name_is_a_key_before_it_is_an_alias_or_a_path() -> None:
