@@ -125,7 +125,8 @@ class LlamaCppEngine:
         worker = await Worker.start(parameters, seconds=self._load_seconds)
         try:
             properties = await worker.call("/props")
-            abilities, modalities = (properties.get(name) or {} for name in ("chat_template_caps", "modalities"))
+            abilities: Json = properties.get("chat_template_caps") or {}
+            modalities: Json = properties.get("modalities") or {}
         except BaseException:
             await worker.close()
             raise
