@@ -99,6 +99,7 @@ class Emulator:
 
     Raises:
         LMStudioValueError: If the catalog, a plugin, a token, the latency or the memory is not valid.
+        ImportError: If a model has weights, and the engine for these is not in this installation.
     """
 
     def __init__(

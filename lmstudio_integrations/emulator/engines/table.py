@@ -1,4 +1,4 @@
-"""The engines for models with weights: each is loaded on first use, and can be deleted with its folder and its row."""
+"""The engines for models with weights: each is loaded on first use, and its folder can be deleted."""
 
 from importlib import import_module
 from typing import Literal
