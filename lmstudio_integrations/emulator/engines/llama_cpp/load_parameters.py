@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,7 @@ from lmstudio_integrations.emulator.engines.llama_cpp import gguf, weights
 from lmstudio_integrations.emulator.engines.llama_cpp.gguf import GgufError, GgufHeader, read_header, to_metadata
 from lmstudio_integrations.emulator.engines.llama_cpp.responses import unsupported
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import MAX_SLOTS, PROMPT_STEP, WorkerParameters
-from lmstudio_integrations.types.config import (
-    DecisionLoadModelConfig,
-    EmbeddingLoadModelConfig,
-    LlmLoadModelConfig,
-    LoadSettings,
-    ModelKind,
-)
+from lmstudio_integrations.types.config import LOAD_CONFIGS, LlmLoadModelConfig, ModelKind
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -174,20 +167,21 @@ def parameters_of(
             },
         )
     context_length = min(request.context_length, header.of_architecture("context_length", request.context_length))
+    config = LOAD_CONFIGS[request.kind].from_fields(request.fields)
     common: dict[str, Any] = {
         "model": str(path),
         "context_length": context_length,
         "slots": min(request.slots, MAX_SLOTS),
         "threads": threads,
         "memory_bytes": memory,
+        "gpu_layers": _layers(config.gpu.ratio if config.gpu else None, header),
+        "rope_frequency": (config.rope_frequency_base or 0.0, config.rope_frequency_scale or 0.0),
     }
     if request.kind == "embedding":
-        return WorkerParameters(**common, embedding=True, **_of_both(request.fields, header, EmbeddingLoadModelConfig))
-    if request.kind == "decision":
-        projector = str(projector_of(path) or "")
-        of_both = _of_both(request.fields, header, DecisionLoadModelConfig)
-        return WorkerParameters(**common, decision=True, projector=projector, **of_both)
-    config = LlmLoadModelConfig.from_fields(request.fields)
+        return WorkerParameters(**common, embedding=True)
+    common["projector"] = str(projector_of(path) or "")
+    if not isinstance(config, LlmLoadModelConfig):
+        return WorkerParameters(**common, decision=True)
     drafts = (
         config.speculative_draft_simple,
         config.speculative_draft_mtp,
@@ -206,8 +200,6 @@ def parameters_of(
     is_affordable = context_length * request.slots * header.bytes_per_token <= CACHE_BYTES
     return WorkerParameters(
         **common,
-        **_of_both(request.fields, header, LlmLoadModelConfig),
-        projector=str(projector_of(path) or ""),
         prompt_cache_mib=min(PROMPT_CACHE_BYTES, memory // 4 or PROMPT_CACHE_BYTES) >> 20,
         context_checkpoints=CONTEXT_CHECKPOINTS if config.context_checkpoints is None else config.context_checkpoints,
         chat_template=str(template.get("template", "")) if is_object(template) else "",
@@ -234,13 +226,6 @@ def spare_threads() -> int:
     """Return one thread less than there are cores: with all cores, a second busy process slows both down a lot."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, (cores or 2) - 1)
-
-
-def _of_both(fields: Mapping[str, Any], header: GgufHeader, kind: type[LoadSettings]) -> dict[str, Any]:
-    config = kind.from_fields(fields)
-    ratio = config.gpu.ratio if config.gpu else None
-    base, scale = config.rope_frequency_base or 0.0, config.rope_frequency_scale or 0.0
-    return {"gpu_layers": _layers(ratio, header), "rope_frequency": (base, scale)}
 
 
 def _layers(ratio: float | str | None, header: GgufHeader) -> int | None:
