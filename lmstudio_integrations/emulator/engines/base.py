@@ -147,14 +147,19 @@ class Weights:
     """What an engine knows of weights before it loads or fetches them, for an entry of the catalog.
 
     Attributes:
-        kind: The kind of the model; `None` if they do not say it.
+        kind: The kind of the model.
         path: The path of the model for clients, `publisher/repository/file`; `None` for a file of the user.
         title: The name of the model for people.
     """
 
-    kind: ModelKind | None
+    kind: ModelKind
     path: str | None = None
     title: str | None = None
+
+
+def guess_kind(name: str) -> ModelKind:
+    """Return the kind of a model by its name; LM Studio's keys of embedding models contain `embed`."""
+    return "embedding" if "embed" in name.casefold() else "llm"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from lmstudio_integrations._support.environment import __version__, regular
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_mapping, is_object
-from lmstudio_integrations.emulator.engines.base import ModelMetadata
+from lmstudio_integrations.emulator.engines.base import ModelMetadata, guess_kind
 from lmstudio_integrations.emulator.engines.scripted import ANY_TOOL, parse_rules
 from lmstudio_integrations.emulator.engines.table import WEIGHTS_ENGINE, EngineName, weights_engine
 from lmstudio_integrations.emulator.errors import NEWEST, Version
@@ -385,11 +385,6 @@ def describe(entry: ModelEntry, metadata: ModelMetadata, device: str | None = No
     return {name: value for name, value in info.items() if value is not None or name == "deviceIdentifier"}
 
 
-def guess_kind(name: str) -> ModelKind:
-    """Return the kind of a model by its name; LM Studio's keys of embedding models contain `embed`."""
-    return "embedding" if "embed" in name.casefold() else "llm"
-
-
 def bundled_entries() -> tuple[ModelEntry, ...]:
     return tuple(parse_model(name) for name in BUNDLED)
 
@@ -429,7 +424,7 @@ def parse_model(text: str, *, scripted: bool = False) -> ModelEntry:
     found = weights_engine().identify(weights)
     return ModelEntry(
         key=key,
-        kind=found.kind or guess_kind(Path(weights).name),
+        kind=found.kind,
         weights=weights,
         path=found.path,
         display_name=found.title,
@@ -444,22 +439,25 @@ def scan(folder: Path) -> tuple[ModelEntry, ...]:
     Raises:
         LMStudioValueError: If there is no such folder, or it has no GGUF file.
     """
-    files = weights_engine().find(folder)
+    engine = weights_engine()
+    files = engine.find(folder)
     if not files:
         raise LMStudioValueError(f"there are no GGUF files in {str(folder)!r}")
     short = Counter(_short_key(path) for path in files)
-    return tuple(_from_file(folder, path, unique=short[_short_key(path)] == 1) for path in files)
+    return tuple(
+        _from_file(folder, path, engine.identify(str(path)).kind, unique=short[_short_key(path)] == 1) for path in files
+    )
 
 
 def _short_key(path: Path) -> str:
     return re.sub(r"[-._](i?q\d\w*|[fb]f?\d\d)$", "", path.stem.lower())
 
 
-def _from_file(folder: Path, path: Path, *, unique: bool) -> ModelEntry:
+def _from_file(folder: Path, path: Path, kind: ModelKind, *, unique: bool) -> ModelEntry:
     relative = path.relative_to(folder).as_posix()
     return ModelEntry(
         key=_short_key(path) if unique else relative.removesuffix(path.suffix).lower(),
-        kind=weights_engine().identify(str(path)).kind or guess_kind(path.name),
+        kind=kind,
         weights=str(path),
         path=relative if "/" in relative else f"local/{relative}",
     )

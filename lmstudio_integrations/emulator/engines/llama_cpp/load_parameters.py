@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.emulator.engines.base import EngineError, LoadRequest, ModelMetadata, Weights, load_failed
+from lmstudio_integrations.emulator.engines.base import (
+    EngineError,
+    LoadRequest,
+    ModelMetadata,
+    Weights,
+    guess_kind,
+    load_failed,
+)
 from lmstudio_integrations.emulator.engines.llama_cpp import gguf, weights
 from lmstudio_integrations.emulator.engines.llama_cpp.gguf import GgufError, GgufHeader, read_header, to_metadata
 from lmstudio_integrations.emulator.engines.llama_cpp.responses import unsupported
@@ -47,14 +54,14 @@ def metadata_of(name: str | None) -> ModelMetadata:
 
 
 def identify(name: str) -> Weights:
-    """Return what is known of weights before they are loaded; the header of a file says its kind."""
+    """Return what is known of weights before they are loaded. The header of a file says its kind, else its name does."""
     bundle = weights.BUNDLES.get(name)
     if bundle is not None:
         return Weights(bundle.kind, bundle.path, bundle.title)
     try:
         return Weights("embedding" if is_embedding(header_of(path_of(name))) else "llm")
     except EngineError:
-        return Weights(None)
+        return Weights(guess_kind(Path(name).name))
 
 
 def find(folder: Path) -> list[Path]:
