@@ -54,7 +54,7 @@ def metadata_of(name: str | None) -> ModelMetadata:
 
 
 def identify(name: str) -> Weights:
-    """Return what is known of weights before they are loaded. The header of a file says its kind, else its name does."""
+    """Return what is known of weights before they are loaded. The header of a file says its kind, else its name."""
     bundle = weights.BUNDLES.get(name)
     if bundle is not None:
         return Weights(bundle.kind, bundle.path, bundle.title)
