@@ -24,7 +24,7 @@ from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
-from lmstudio_integrations.client.support.tracebacks import warn_user
+from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.telemetry import SPANS
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect import addresses

@@ -49,7 +49,6 @@ from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import redact, without_secrets
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
-from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.errors import LMStudioAuthenticationError
 from lmstudio_integrations.types._explained import ExplainedModel, explained
 from lmstudio_integrations.types._numbers import Count, Natural, Seconds
@@ -113,20 +112,12 @@ class ServerSettings(ExplainedModel):
 
     timeouts: field_types.ModelTimeoutsDict = None
 
-    if TYPE_CHECKING:  # type checkers read the fields
+    if TYPE_CHECKING:
 
         @cached_property
         def _runtime(self) -> BaseRuntime:
             """What this object has open."""
             ...
-
-    else:
-
-        def __init__(self, /, **settings: Any) -> None:
-            with short_traceback():
-                super().__init__(**settings)
-
-        __init__.__pydantic_base_init__ = True  # see `ExplainedModel`
 
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:

@@ -13,7 +13,7 @@ from typing import Any
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.client.support.arguments import check_names, optional_text, text_of
 from lmstudio_integrations.client.support.suggestions import NAME_A_PLUGIN, add_suggestion
-from lmstudio_integrations.client.support.tracebacks import warn_user
+from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, call_back
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox

@@ -60,7 +60,6 @@ from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters
 from lmstudio_integrations.client.predictions.tool_loop.runners import TaskRunner
 from lmstudio_integrations.client.support.arguments import TIMEOUTS, flag_of, text_of
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
-from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.client.transport.connect.discovery import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox
@@ -643,7 +642,6 @@ class AsyncRepositoryNamespace(BaseNamespace):
 class AsyncPluginTool(BasePluginTool):
     """A tool of a plugin or an MCP server. `await tool(**arguments)` calls it, and returns a JSON value."""
 
-    @with_short_traceback
     async def __call__(self, /, **arguments: Any) -> Any:
         """Call the tool; see `call`."""
         return await self.call(arguments)

@@ -39,7 +39,6 @@ from lmstudio_integrations.client.support.arguments import (
     with_named_keywords,
 )
 from lmstudio_integrations.client.support.progress_bars import ShowProgress, check_show_progress
-from lmstudio_integrations.client.support.tracebacks import ShortTracebacks
 from lmstudio_integrations.client.telemetry import SPANS
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES, Target
@@ -151,7 +150,7 @@ def checked_kind(kind: ModelKind | None) -> ModelKind | None:
     return None if kind is None else checked_choice(kind, ModelKind, "namespace")
 
 
-class BaseClient(ShortTracebacks):
+class BaseClient:
     """The settings of a client, including those of its connections.
 
     Nothing is sent before the first call. All clients of the process with the same server, credentials, headers,
@@ -226,7 +225,7 @@ class BaseClient(ShortTracebacks):
         return f"{type(self).__name__}(api_host={self.api_host!r})"
 
 
-class BaseModelHandle(ShortTracebacks, Generic[ModelT_co]):
+class BaseModelHandle(Generic[ModelT_co]):
     """A handle to a model.
 
     Handles are equal if they refer to the same instance: the same server, device, kind and identifier, even if their
@@ -322,7 +321,7 @@ def handle_on_hosts(handles: Sequence[HandleT], max_retries: int) -> HandleT:
     return type(handles[0])(on_hosts([model_of(handle) for handle in handles], max_retries))
 
 
-class BaseNamespace(ShortTracebacks):
+class BaseNamespace:
     """A part of a client: `client.llm`, `client.files` and others."""
 
     def __init__(self, context: ClientContext) -> None:
@@ -420,7 +419,7 @@ def downloaded(namespace: BaseModelNamespace[Any, DownloadedT], info: ModelInfo)
     return namespace._downloaded(info, namespace)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
 
 
-class BaseStream(ShortTracebacks):
+class BaseStream:
     """What the streams of both clients share."""
 
     def __init__(self, prediction: Prediction) -> None:
@@ -461,7 +460,7 @@ class BaseStream(ShortTracebacks):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class BaseDownloaded(ShortTracebacks, Generic[HandleT, InfoT]):
+class BaseDownloaded(Generic[HandleT, InfoT]):
     """A model on the server's disk."""
 
     info: InfoT
@@ -523,7 +522,7 @@ class BaseDownloaded(ShortTracebacks, Generic[HandleT, InfoT]):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class BaseAvailableModel(ShortTracebacks):
+class BaseAvailableModel:
     """A model that a search found."""
 
     search_result: SearchResultInfo
@@ -540,7 +539,7 @@ class BaseAvailableModel(ShortTracebacks):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class BaseDownloadOption(ShortTracebacks):
+class BaseDownloadOption:
     """One way to download a model, such as a quantization."""
 
     info: DownloadOptionInfo

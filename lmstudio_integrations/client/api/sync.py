@@ -61,7 +61,6 @@ from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters
 from lmstudio_integrations.client.predictions.tool_loop.runners import ThreadRunner
 from lmstudio_integrations.client.support.arguments import TIMEOUTS, flag_of, text_of
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
-from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.client.transport.connect.discovery import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import Mailbox, ThreadMailbox
@@ -642,7 +641,6 @@ class RepositoryNamespace(BaseNamespace):
 class PluginTool(BasePluginTool):
     """A tool of a plugin or an MCP server. `tool(**arguments)` calls it, and returns a JSON value."""
 
-    @with_short_traceback
     def __call__(self, /, **arguments: Any) -> Any:
         """Call the tool; see `call`."""
         return self.call(arguments)

@@ -22,7 +22,7 @@ from lmstudio_integrations.client.models.state import (
     specifier_of_instance,
 )
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
-from lmstudio_integrations.client.support.tracebacks import warn_user
+from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (

@@ -15,7 +15,7 @@ from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.models.admission import ConcurrencyLimiter, SingleFlight
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.support.suggestions import FIT_BOTH, KEEP_LOADED
-from lmstudio_integrations.client.support.tracebacks import warn_user
+from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioEvictionWarning, LMStudioProtocolError, LMStudioValueError

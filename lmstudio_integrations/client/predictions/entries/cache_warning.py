@@ -14,7 +14,7 @@ from lmstudio_integrations._support.text import counted
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
-from lmstudio_integrations.client.support.tracebacks import warn_user
+from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioPromptCacheWarning
 from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint, fingerprint_of
