@@ -41,7 +41,7 @@ _EXPORTS = {
         LMStudioEvictionWarning LMStudioFileExpiredError LMStudioImageDownloadError LMStudioInsufficientResourcesError
         LMStudioModelCrashedError LMStudioModelLoadError LMStudioModelNotFoundError LMStudioModelUnloadedError
         LMStudioOSError LMStudioPluginError LMStudioPluginToolError LMStudioPredictionError
-        LMStudioPresetNotFoundError LMStudioPromptCacheWarning LMStudioPromptTemplateError LMStudioProtocolError
+        LMStudioPresetNotFoundError LMStudioPromptTemplateError LMStudioProtocolError
         LMStudioRuntimeError LMStudioServerError LMStudioStructuredOutputError LMStudioTimeoutError
         LMStudioToolCallError LMStudioToolConnectionLostError LMStudioToolSessionWarning LMStudioTruncationWarning
         LMStudioUnknownMessageWarning LMStudioUnreachableError LMStudioUnsupportedError LMStudioValueError

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict
 
+import lmstudio_integrations as lms
 from lmstudio_integrations._adapters import field_types
 from lmstudio_integrations._adapters.field_types import (
     DECLARED,
@@ -59,7 +60,6 @@ from lmstudio_integrations.types.config import (
     ModelKind,
     OnConfigMismatch,
 )
-from lmstudio_integrations.types.hosts import HostStatus
 
 _NOT_IN_SCHEMA = frozenset(
     {"on_load_progress", "on_prompt_progress", "on_status", "on_warning", "custom_get_token_ids", "rate_limiter"}
@@ -412,14 +412,14 @@ class ModelSettings(ServerSettings):
 
     # Hosts ----------------------------------------------------------------------------------------------------------
 
-    def hosts(self) -> list[HostStatus]:
+    def hosts(self) -> "list[lms.HostStatus]":
         """Ask each host what it has of the model; return that, with the calls of this process that run there.
 
         Calls do not wait for it: they ask by themselves, in the background.
         """
         return self._runtime.hosts(*self._resolve_model(vars(self)))
 
-    async def ahosts(self) -> list[HostStatus]:
+    async def ahosts(self) -> "list[lms.HostStatus]":
         """Ask each host what it has of the model; return that, with the calls of this process that run there."""
         return await self._runtime.ahosts(*self._resolve_model(vars(self)))
 

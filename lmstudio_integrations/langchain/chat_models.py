@@ -48,8 +48,7 @@ from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translat
 from lmstudio_integrations.langchain._responses import ChunkStream
 from lmstudio_integrations.langchain._settings import ABILITIES, reported_profile
 from lmstudio_integrations.types.chat import WireHistory
-from lmstudio_integrations.types.config import LlmLoadModelConfig
-from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL
+from lmstudio_integrations.types.config import DEFAULT_PARALLEL, LlmLoadModelConfig
 from lmstudio_integrations.types.results import PredictionResult
 from lmstudio_integrations.types.structured import check_max_attempts
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import (
+    TYPE_CHECKING,
     Any,
     ClassVar,
     Generic,
@@ -23,9 +24,9 @@ from typing import (
 from pydantic import SecretStr
 from typing_extensions import TypeVar, Unpack
 
+from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER
-from lmstudio_integrations.client.hosts.models import on_hosts
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import ModelState, OnProgress, ServerModels
 from lmstudio_integrations.client.predictions.prediction import Prediction
@@ -39,7 +40,6 @@ from lmstudio_integrations.client.support.arguments import (
     with_named_keywords,
 )
 from lmstudio_integrations.client.support.progress_bars import ShowProgress, check_show_progress
-from lmstudio_integrations.client.telemetry import SPANS
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES, Target
 from lmstudio_integrations.client.transport.mailboxes import Mailbox
@@ -70,6 +70,9 @@ from lmstudio_integrations.types.models import (
     SearchResultInfo,
 )
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionResult
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.hosts.models import ModelOnHosts
 
 ModelT_co = TypeVar("ModelT_co", bound=Model, covariant=True, default=Model)
 HandleT = TypeVar("HandleT", bound="BaseModelHandle")
@@ -197,7 +200,7 @@ class BaseClient:
         # Not a merged dict: later changes of `default_timeouts` (`set_sync_api_timeout`) must reach existing clients.
         own, defaults = checked_timeouts(timeouts), self.default_timeouts
         all_timeouts = ChainMap(dict(own), defaults) if own else defaults
-        self._context: ClientContext = ClientContext(target, all_timeouts, self._mailbox_type, keep_idle, SPANS)
+        self._context: ClientContext = ClientContext(target, all_timeouts, self._mailbox_type, keep_idle)
 
     @property
     def api_host(self) -> str | None:
@@ -316,9 +319,16 @@ def model_of(handle: BaseModelHandle[ModelT_co]) -> ModelT_co:
     return handle._model  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
 
 
+def model_on_hosts(models: Sequence[Model], max_retries: int = 0) -> "ModelOnHosts":
+    """Return one model on several hosts, each of which has one of the models."""
+    with door("several hosts"):
+        from lmstudio_integrations.client.hosts.models import on_hosts  # noqa: PLC0415 - a leaf
+    return on_hosts(models, max_retries)
+
+
 def handle_on_hosts(handles: Sequence[HandleT], max_retries: int) -> HandleT:
     """Return a handle to one model on several hosts, each of which has a handle to it."""
-    return type(handles[0])(on_hosts([model_of(handle) for handle in handles], max_retries))
+    return type(handles[0])(model_on_hosts([model_of(handle) for handle in handles], max_retries))
 
 
 class BaseNamespace:

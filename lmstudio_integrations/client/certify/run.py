@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from lmstudio_integrations._support.environment import __version__
 from lmstudio_integrations._support.suggestions import explain_unknown_name
@@ -17,7 +17,7 @@ from lmstudio_integrations.client.certify.decisions import DECISIONS
 from lmstudio_integrations.client.certify.difference import Comparison
 from lmstudio_integrations.client.certify.serving import CACHE, HONESTY, REASONING, SPEED, WINDOW
 from lmstudio_integrations.client.certify.tools import TOOLS
-from lmstudio_integrations.client.hosts.models import MODELS
+from lmstudio_integrations.client.models.kinds import model_class
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.planning import plan_memory
 from lmstudio_integrations.client.models.queries import (
@@ -49,7 +49,7 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 from lmstudio_integrations.types.cards import Card, CardModel, CardRow, RowName
-from lmstudio_integrations.types.hosts import slots_of
+from lmstudio_integrations.types.config import ModelKind, slots_of
 from lmstudio_integrations.types.machines import LOCAL
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
@@ -87,7 +87,7 @@ def choose(context: ClientContext, name: str, device: str | None) -> Flow[Model]
             if processing.status == "idle" and not processing.queued and not is_of_another_call:
                 there = info.get("deviceIdentifier")
                 state = ModelState(kind, identifier, policy="require_loaded", device=there, on_config_mismatch="ignore")
-                return MODELS[kind](context, state)
+                return model_class(kind)(context, state)
             busy.append(identifier)
     if busy:
         names = ", ".join(map(repr, busy))
@@ -108,7 +108,7 @@ def choose(context: ClientContext, name: str, device: str | None) -> Flow[Model]
         on_config_mismatch="ignore",
         requested_identifier=f"{OWN_PREFIX}{secrets.token_hex(3)}",
     )
-    model = MODELS[planned.kind](context, state)
+    model = model_class(planned.kind)(context, state)
     yield from model.load()
     return model
 
@@ -178,8 +178,8 @@ def rows_of(names: Iterable[str] | None) -> list[Row]:
 def tokens_of(names: Iterable[str] | None, *, quick: bool) -> tuple[int, int]:
     """Return the most tokens that rows use, of whichever kind the model is: those of prompts, and of responses."""
     rows, most = rows_of(names), TOKENS_QUICK if quick else TOKENS
-    prompt = max(sum(row.prompt_tokens for row in rows if kind in row.kinds) for kind in MODELS)
-    predicted = max(sum(row.predicted_tokens for row in rows if kind in row.kinds) for kind in MODELS)
+    prompt = max(sum(row.prompt_tokens for row in rows if kind in row.kinds) for kind in get_args(ModelKind))
+    predicted = max(sum(row.predicted_tokens for row in rows if kind in row.kinds) for kind in get_args(ModelKind))
     return min(prompt, most[0]), min(predicted, most[1])
 
 

@@ -37,7 +37,8 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
 )
 from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint
-from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, HostStatus, slots_of
+from lmstudio_integrations.types.config import DEFAULT_PARALLEL, slots_of
+from lmstudio_integrations.types.hosts import HostStatus
 
 logger: logging.Logger = logging.getLogger(__name__)
 

@@ -48,8 +48,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol.kv_config import stack_of_fields
 from lmstudio_integrations.protocol.requests import OnDevice
-from lmstudio_integrations.types.config import LOAD_CONFIGS, Evict, ModelKind
-from lmstudio_integrations.types.hosts import PARALLEL_KEYS, slots_of
+from lmstudio_integrations.types.config import LOAD_CONFIGS, PARALLEL_KEYS, Evict, ModelKind, slots_of
 from lmstudio_integrations.types.machines import LOCAL, Eviction, LoadedModel, MemoryPlan, PlannedModel
 
 logger: logging.Logger = logging.getLogger(__name__)

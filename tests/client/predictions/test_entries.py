@@ -46,46 +46,46 @@ def completion(**parameters: Any) -> Plan:
 
 
 PLANS: dict[str, tuple[Plan, str]] = {
-    "a response": (response(), "CacheWarning"),
-    "what is watched": (response(**WATCHES), "CacheWarning ContextCheck StopOnRepetition"),
-    "tools without help": (response(config=OFFERED), "CacheWarning"),
-    "a required call": (response(config=REQUIRED), "MissingCall CacheWarning"),
-    "one that the caller checks": (response(config=REQUIRED, check_response=False), "CacheWarning"),
+    "a response": (response(), ""),
+    "what is watched": (response(**WATCHES), "ContextCheck StopOnRepetition"),
+    "tools without help": (response(config=OFFERED), ""),
+    "a required call": (response(config=REQUIRED), "MissingCall"),
+    "one that the caller checks": (response(config=REQUIRED, check_response=False), ""),
     "tools with help": (
         response(config=OFFERED, **HELPS),
-        "RequiredToolFallback CacheWarning RepairCalls ReadCalls",
+        "RequiredToolFallback RepairCalls ReadCalls",
     ),
-    "log probabilities": (response(config={**OFFERED, "logProbs": 3}), "Confidence CacheWarning"),
-    "a preset": (response(config=OFFERED, preset="p"), "Confidence CacheWarning"),
-    "raw settings": (response(config={**OFFERED, "raw": {EFFORT: "low"}}), "Confidence CacheWarning"),
+    "log probabilities": (response(config={**OFFERED, "logProbs": 3}), "Confidence"),
+    "a preset": (response(config=OFFERED, preset="p"), "Confidence"),
+    "raw settings": (response(config={**OFFERED, "raw": {EFFORT: "low"}}), "Confidence"),
     "tools and a format": (
         response(config=OFFERED, response_format=PARAMETERS, **HELPS),
-        "RequiredToolFallback CacheWarning RepairCalls JsonInReasoning",
+        "RequiredToolFallback RepairCalls JsonInReasoning",
     ),
     "one after the other": (
         response(config=REQUIRED, response_format=PARAMETERS, tools_first=True, **HELPS, **WATCHES),
         (
-            "MissingCall ToolsFirst RequiredToolFallback CacheWarning RepairCalls ReadCalls ContextCheck "
+            "MissingCall ToolsFirst RequiredToolFallback RepairCalls ReadCalls ContextCheck "
             "JsonInReasoning StopOnRepetition"
         ),
     ),
-    "a bias": (response(config={"logit_bias": {" 3": 1.0}}), "CacheWarning LogitBias"),
-    "a budget": (response(config={"reasoning_budget": 0}), "CacheWarning ReasoningBudget"),
-    "no budget": (response(config={"reasoning_budget": False}), "CacheWarning"),
-    "a request to keep thoughts": (response(keep_reasoning=True), "CacheWarning SentReasoning"),
-    "a thought and a format": (thinking(), "CacheWarning ThinkFirst JsonInReasoning"),
-    "an effort": (thinking(config={"raw": {EFFORT: "low"}}), "CacheWarning ThinkFirst JsonInReasoning"),
-    "nothing about reasoning": (thinking(config={}), "CacheWarning JsonInReasoning"),
-    "no reasoning": (thinking(config={"enable_thinking": False}), "CacheWarning JsonInReasoning"),
-    "no format": (response(config={"enable_thinking": True}), "CacheWarning"),
-    "think_first=False": (thinking(think_first=False), "CacheWarning JsonInReasoning"),
+    "a bias": (response(config={"logit_bias": {" 3": 1.0}}), "LogitBias"),
+    "a budget": (response(config={"reasoning_budget": 0}), "ReasoningBudget"),
+    "no budget": (response(config={"reasoning_budget": False}), ""),
+    "a request to keep thoughts": (response(keep_reasoning=True), "SentReasoning"),
+    "a thought and a format": (thinking(), "ThinkFirst JsonInReasoning"),
+    "an effort": (thinking(config={"raw": {EFFORT: "low"}}), "ThinkFirst JsonInReasoning"),
+    "nothing about reasoning": (thinking(config={}), "JsonInReasoning"),
+    "no reasoning": (thinking(config={"enable_thinking": False}), "JsonInReasoning"),
+    "no format": (response(config={"enable_thinking": True}), ""),
+    "think_first=False": (thinking(think_first=False), "JsonInReasoning"),
     "a thought, a format and tools": (
         thinking(config={"enable_thinking": True, **OFFERED}),
-        "CacheWarning JsonInReasoning",
+        "JsonInReasoning",
     ),
-    "a thought and a preset": (thinking(preset="p"), "CacheWarning JsonInReasoning"),
-    "a thought and an image": (thinking(IMAGE), "CacheWarning JsonInReasoning"),
-    "an image that a tool has returned": (response(RETURNED_IMAGE), "CacheWarning ReturnedImages"),
+    "a thought and a preset": (thinking(preset="p"), "JsonInReasoning"),
+    "a thought and an image": (thinking(IMAGE), "JsonInReasoning"),
+    "an image that a tool has returned": (response(RETURNED_IMAGE), "ReturnedImages"),
     "a text to continue": (completion(config={**REQUIRED, "enable_thinking": True}, **HELPS, keep_reasoning=True), ""),
     "one in a format": (
         completion(response_format=PARAMETERS, **WATCHES),
@@ -126,7 +126,7 @@ def test_act_and_adapters_ask_for_help(server: Emulator, monkeypatch: pytest.Mon
     with lms.Client(server.address) as client:
         client.llm.model("m").act("hi", [weather])
     ChatLMStudio(model="m", host=server.address).bind_tools([TOOL]).invoke("hi")
-    helps = "CacheWarning RepairCalls ReadCalls"
+    helps = "RepairCalls ReadCalls"
     assert found == [
         f"RequiredToolFallback {helps} StopOnRepetition",
         f"{helps} StopOnRepetition",  # until the model has called a tool

@@ -6,7 +6,6 @@ it in its list, and does not enter its file.
 
 from collections.abc import Callable
 
-from lmstudio_integrations.client.predictions.entries.cache_warning import CacheWarning
 from lmstudio_integrations.client.predictions.entries.confidence import Confidence
 from lmstudio_integrations.client.predictions.entries.context_check import ContextCheck
 from lmstudio_integrations.client.predictions.entries.json_in_reasoning import JsonInReasoning
@@ -35,14 +34,12 @@ def _may_think_first(plan: Plan) -> bool:
     if not (is_requested(settings) and requests_reasoning(settings) and plan.options.think_first):
         return False
     # The prompt can be rendered, and continued as a text.
-    return (
-        plan.fingerprint is not None and plan.options.preset is None and not (plan.has_files or offered_tools(settings))
-    )
+    return plan.history is not None and plan.options.preset is None and not (plan.has_files or offered_tools(settings))
 
 
 def _may_have_earlier_thoughts(plan: Plan) -> bool:
-    # A text to continue has no fingerprint, and no template that could keep anything.
-    return plan.has_reasoning or (plan.options.reasoning.keep and plan.fingerprint is not None)
+    # A text to continue has no template that could keep anything.
+    return plan.has_reasoning or (plan.options.reasoning.keep and plan.history is not None)
 
 
 def _may_have_log_probs(plan: Plan) -> bool:
@@ -59,7 +56,6 @@ ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
     (ToolsFirst, lambda plan: plan.tools and _has_two_steps(plan)),
     (Confidence, lambda plan: plan.tools and _may_have_log_probs(plan)),
     (RequiredToolFallback, lambda plan: plan.tools and plan.options.required_tool_fallback),
-    (CacheWarning, lambda plan: plan.fingerprint is not None),
     (RepairCalls, lambda plan: plan.tools and plan.options.repair_tool_calls),
     (
         ReadCalls,
@@ -79,8 +75,8 @@ ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
 """Each middleware, and whether it has something to do for a plan. Outermost first: events pass them upwards.
 
 `MissingCall` sees what is delivered in the end. `ToolsFirst` decides about a response, or the call that it was forced
-to. `Confidence` adds to calls that `RequiredToolFallback`, `RepairCalls` and `ReadCalls` make. `CacheWarning` needs the
-calls that were read and mended, and `RepairCalls` those that were read. `ContextCheck` looks at the end as the server
+to. `Confidence` adds to calls that `RequiredToolFallback`, `RepairCalls` and `ReadCalls` make. `RepairCalls`
+needs those that were read. `ContextCheck` looks at the end as the server
 sent it, and `LogitBias` at the parameter as it is sent. `SentReasoning` needs the messages that others have added, and
 `ThinkFirst` renders them as they are sent. `JsonInReasoning` adds the text that others read. `ReasoningBudget` counts
 and `StopOnRepetition` watches what arrives, and all others see why that was stopped.
