@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, TypeVar
 from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations._support.typeguards import is_list, is_mapping
 from lmstudio_integrations.client.certify.asking import Asking, Case, Row, Summary, most_common, successes
-from lmstudio_integrations.client.predictions.call_arguments import mend
-from lmstudio_integrations.client.predictions.call_repair import MeantTools
-from lmstudio_integrations.client.predictions.tool_parser.parser import StreamingToolParser
+from lmstudio_integrations.client.predictions.calls_in_text.call_arguments import mend
+from lmstudio_integrations.client.predictions.calls_in_text.call_repair import MeantTools
+from lmstudio_integrations.client.predictions.calls_in_text.parser import StreamingToolParser
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.cards import Observation, failures_of
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict

@@ -158,10 +158,25 @@ def test_a_plain_call_enters_no_file_of_them_before_its_request_is_sent(server: 
     assert not [path for path in entered if path.parent.name == "telemetry"]
 
 
-def test_each_of_them_is_one_file_that_only_the_list_imports() -> None:
-    modules = sorted(middleware.__module__ for middleware, _ in ENTRIES)
+def test_each_of_them_is_one_file_that_nothing_imports() -> None:
     folder = Path(entries.__file__).parent
-    assert modules == sorted(f"{entries.__name__}.{each.stem}" for each in folder.glob("[!_]*.py"))
-    importing = f"from {entries.__name__}."
-    importers = [path for path in Path(lms.__file__).parent.rglob("*.py") if importing in path.read_text("utf-8")]
-    assert importers == [Path(entries.__file__)]
+    named = [place.split(".") for place, _ in ENTRIES]
+    assert sorted(file for room, file, _ in named if room == "entries") == sorted(
+        each.stem for each in folder.glob("[!_]*.py")
+    )
+    importing = [f"from {entries.__name__.rpartition('.')[0]}.{room}.{file} " for room, file, _ in named]
+    texts = [path.read_text("utf-8") for path in Path(lms.__file__).parent.rglob("*.py")]
+    assert not [each for each in importing if any(each in text for text in texts)]
+
+
+def test_without_its_file_one_is_left_out_and_the_log_says_so_once(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    deleted = "calls_in_text.read_calls.ReadCalls"
+    without = ((place.replace(deleted, "gone.ReadCalls"), applies) for place, applies in ENTRIES)
+    monkeypatch.setattr(entries, "ENTRIES", tuple(without))
+    with lms.Client(server.address) as client:
+        for _ in range(2):
+            client.llm.model("m").act("hi", [weather])
+    (text,) = caplog.messages
+    assert "is without the middleware ReadCalls: it has no module lmstudio_integrations.client.predictions.gone" in text
