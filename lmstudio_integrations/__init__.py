@@ -30,6 +30,9 @@ _EXPORTS = {
         AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM AsyncPluginTool AsyncToolUseSession
     """,
     ".client.api.responses": "AsyncPredictionStream PredictionStream",
+    ".client.certify": "CertifyParameters",
+    ".client.predictions.decisions.deciding": "DecideParameters",
+    ".client.predictions.decisions.reranking": "RerankParameters",
     ".client.api.sync": """
         Client DecisionModel DownloadedDecisionModel DownloadedEmbeddingModel DownloadedLlm EmbeddingModel LLM
         PluginTool ToolUseSession
@@ -59,7 +62,8 @@ _EXPORTS = {
     ".types.functions": "ToolCallRequest ToolCallContext ToolFunctionDef ToolFunctionDefDict",
     ".types.gpu": "GpuSetting",
     ".types.hosts": "HostStatus",
-    ".types.machines": "Eviction HardwareSurvey LinkStatus LinkedDevice LoadedModel MemoryPlan PlannedModel",
+    ".types.machines": "Eviction HardwareSurvey LinkStatus LinkedDevice",
+    ".types.memory_plans": "LoadedModel MemoryPlan PlannedModel",
     ".types.models": """
         ChatTemplateInfo ContextUse DecisionModelInfo DecisionModelInstanceInfo DownloadProgressUpdate
         EmbeddingModelInfo EmbeddingModelInstanceInfo InstanceProcessingState LlmInfo LlmInstanceInfo ModelInfo
@@ -68,7 +72,7 @@ _EXPORTS = {
     ".types.plugins": "ToolContent ToolImage ToolReport",
     ".types.reasoning": "ReasoningPart ReasoningReplay Thought",
     ".types.decisions": """
-        Calibration Choice ChoiceAnswer Decision Noul NoulAnswer NoulCriteria Score ScoreAnswer calibrate
+        Calibration Choice ChoiceAnswer Decision Noul NoulAnswer NoulCriteria Question Score ScoreAnswer calibrate
     """,
     ".types.reranking": "RerankResult RerankTemplate",
     ".types.results": """

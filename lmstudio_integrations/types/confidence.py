@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.types._json_schemas import target_of
+from lmstudio_integrations.types.results import probability_of
 from lmstudio_integrations.types.structured import json_bounds, without_markers
 
 Token: TypeAlias = Mapping[str, Any]
@@ -131,14 +132,6 @@ def _confidence(text: str, start: int, tokens: Sequence[Token], schema: object) 
             best = max(alternatives, key=lambda each: each[1], default=(None, None))
             confidence[_path_of(leaf.path)] = FieldConfidence(probability, *best)
     return confidence
-
-
-def probability_of(token: Token) -> float | None:
-    """Return the probability of a token; `None` if it is not known. The server writes the logarithm of 0 as null."""
-    if "logProb" not in token:
-        return None
-    logarithm = token["logProb"]
-    return 0.0 if logarithm is None else math.exp(min(logarithm, 0.0))
 
 
 # Values ---------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 from pydantic import BaseModel, SecretStr
 from typing_extensions import Unpack
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.asynchronous import AnyAsyncDownloadedModel
 from lmstudio_integrations.client.api.base import LoadConfig, ModelParameters
 from lmstudio_integrations.client.api.sync import (
@@ -20,13 +21,11 @@ from lmstudio_integrations.client.api.sync import (
     EmbeddingModel,
     SyncModelHandle,
 )
-from lmstudio_integrations.client.certify import CertifyParameters
 from lmstudio_integrations.client.files.uploads import FileInput
 from lmstudio_integrations.client.models.queries import OnDownload
 from lmstudio_integrations.client.support.arguments import seconds_of
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.errors import LMStudioClientError
-from lmstudio_integrations.types.cards import Card
 from lmstudio_integrations.types.chat import (
     AssistantMessage,
     ChatHistory,
@@ -186,7 +185,7 @@ def list_downloaded_models(
     return get_default_client().list_downloaded_models(namespace)
 
 
-def certify(model: str, **parameters: Unpack[CertifyParameters]) -> Card:
+def certify(model: str, **parameters: "Unpack[lms.CertifyParameters]") -> "lms.Card":
     """Measure what a model can do on the server of the default client: `client.certify`."""
     return get_default_client().certify(model, **parameters)
 

@@ -18,8 +18,8 @@ from lmstudio_integrations.client.certify.difference import Comparison
 from lmstudio_integrations.client.certify.serving import CACHE, HONESTY, REASONING, SPEED, WINDOW
 from lmstudio_integrations.client.certify.tools import TOOLS
 from lmstudio_integrations.client.models.kinds import model_class
+from lmstudio_integrations.client.models.loading import plan_memory
 from lmstudio_integrations.client.models.model import Model
-from lmstudio_integrations.client.models.planning import plan_memory
 from lmstudio_integrations.client.models.queries import (
     get_processing_state,
     list_all_loaded,

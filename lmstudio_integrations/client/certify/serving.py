@@ -22,8 +22,7 @@ from lmstudio_integrations.client.certify.asking import (
     most_common,
     random_words,
 )
-from lmstudio_integrations.client.models.planning import Machine, Wanted
-from lmstudio_integrations.client.models.queries import on_device
+from lmstudio_integrations.client.models.loading import plan_memory
 from lmstudio_integrations.client.predictions.plan import PredictionParameters, PredictionSettings
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
@@ -52,9 +51,8 @@ def _fits(asking: Asking) -> Flow[None]:
     if not is_count(most):
         return
     operation = Operation(asking.model.context)
-    machine = Machine(operation, (yield from on_device(operation, device)), device, "own")
-    further = Wanted("llm", key, {"llm.load.contextLength": most}, most)
-    plan, _ = yield from machine.plan([Wanted("llm", key, {}), further])  # the first one is what is loaded
+    models = [(key, {}), (key, {"context_length": most})]  # the first one is what is loaded
+    plan = yield from plan_memory(operation, models, device, "own")
     planned = plan.models[-1]
     length = planned.largest_context_length if planned.fit == "too_large" else planned.context_length
     if planned.fit != "loaded" and planned.memory_bytes is not None and length is not None:
