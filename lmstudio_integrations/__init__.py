@@ -27,15 +27,16 @@ _EXPORTS = {
     """,
     ".client.api.asynchronous": """
         AsyncClient AsyncDecisionModel AsyncDownloadedDecisionModel AsyncDownloadedEmbeddingModel
-        AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM AsyncPluginTool AsyncToolUseSession
+        AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM
     """,
     ".client.api.responses": "AsyncPredictionStream PredictionStream",
     ".client.certify": "CertifyParameters",
+    ".client.plugins.asynchronous": "AsyncPluginTool AsyncPluginsNamespace AsyncToolUseSession",
+    ".client.plugins.sync": "PluginTool PluginsNamespace ToolUseSession",
     ".client.predictions.decisions.deciding": "DecideParameters",
     ".client.predictions.decisions.reranking": "RerankParameters",
     ".client.api.sync": """
         Client DecisionModel DownloadedDecisionModel DownloadedEmbeddingModel DownloadedLlm EmbeddingModel LLM
-        PluginTool ToolUseSession
     """,
     ".errors": """
         LMStudioAuthenticationError LMStudioCancelledError LMStudioChannelClosedError

@@ -1,6 +1,6 @@
 """What both clients share of `client.plugins`: arguments, tools and sessions.
 
-They use the flows of `client/plugins.py`.
+They use the flows of `sessions.py`.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing_extensions import TypeVar
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.base import BaseNamespace
-from lmstudio_integrations.client.plugins import OnReport, PluginSessions, RemoteTool, ToolCallbacks, spec_of
+from lmstudio_integrations.client.plugins.sessions import OnReport, PluginSessions, RemoteTool, ToolCallbacks, spec_of
 from lmstudio_integrations.client.support.arguments import check_names, checked_timeouts
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, arun

@@ -1,6 +1,6 @@
 """Sessions with the tools of plugins (docs/protocol.md#tool-sessions): open them, list the tools, call them.
 
-`api/plugins.py` has the sessions as users see them. Threads and coroutines of any event loop may share one: each call
+`base.py` has the sessions as users see them. Threads and coroutines of any event loop may share one: each call
 waits in its own way. A call is never repeated, because tools have effects.
 """
 
