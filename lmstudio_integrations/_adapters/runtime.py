@@ -11,14 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 from pydantic import SecretStr
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._adapters.input_checks import HostTokens, secret_for, tokens_of
 from lmstudio_integrations._support.threads import BoundedCache
-from lmstudio_integrations.client.api.base import model_on_hosts, new_state
+from lmstudio_integrations.client.api.base import hosts_of_model, model_on_hosts, new_state
 from lmstudio_integrations.client.models.kinds import model_class
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import ModelState
@@ -36,7 +36,6 @@ from lmstudio_integrations.types.reasoning import WORST_FIRST
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.hosts.hosts import Hosts
-    from lmstudio_integrations.client.hosts.models import ModelOnHosts
 
 logger = logging.getLogger(__name__)
 
@@ -211,8 +210,7 @@ class UsedModel:
 
     def hosts(self, calling: Calling, mailbox_type: type[Mailbox]) -> "Hosts":
         """Return the hosts of the model."""
-        model = self.model(calling, mailbox_type)
-        return model_on_hosts([model]).hosts if len(self.states) == 1 else cast("ModelOnHosts", model).hosts
+        return hosts_of_model(self.model(calling, mailbox_type))
 
     def record(self, host: str | None, info: Mapping[str, Any], load_config: Mapping[str, Any]) -> LoadedModelInfo:
         """Record what a server reported about the model.

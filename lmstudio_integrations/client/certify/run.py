@@ -5,18 +5,17 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, get_args
 
 from lmstudio_integrations._support.environment import __version__
+from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations.client.certify import CertifyParameters
-from lmstudio_integrations.client.certify.answers import EMBEDDING, RERANKING, STRUCTURE, VISION
 from lmstudio_integrations.client.certify.asking import OF_THE_INSTANCE, Asking, Case, OutOfTokensError, Row, Summary
-from lmstudio_integrations.client.certify.decisions import DECISIONS
 from lmstudio_integrations.client.certify.difference import Comparison
-from lmstudio_integrations.client.certify.serving import CACHE, HONESTY, REASONING, SPEED, WINDOW
-from lmstudio_integrations.client.certify.tools import TOOLS
 from lmstudio_integrations.client.models.kinds import model_class
 from lmstudio_integrations.client.models.loading import plan_memory
 from lmstudio_integrations.client.models.model import Model
@@ -149,8 +148,24 @@ def _runtime(operation: Operation, file_format: str) -> Flow[str | None]:
     return ", ".join(f"{each.name} {each.version}".strip() for each in engines) or None
 
 
-ROWS = (TOOLS, STRUCTURE, WINDOW, REASONING, CACHE, SPEED, HONESTY, EMBEDDING, RERANKING, DECISIONS, VISION)
-"""The rows, in the order of the card."""
+_ROWS = (
+    *("tools.TOOLS", "answers.STRUCTURE"),
+    *("serving.WINDOW", "serving.REASONING", "serving.CACHE", "serving.SPEED", "serving.HONESTY"),
+    *("answers.EMBEDDING", "decisions.RERANKING", "decisions.DECISIONS", "answers.VISION"),
+)
+"""The places of the rows, in the order of the card."""
+
+
+@cache
+def all_rows() -> Sequence[Row]:
+    """Return the rows, in the order of the card; without those of parts of the package that were deleted."""
+    rows: list[Row] = []
+    for place in _ROWS:
+        module, _, name = place.partition(".")
+        with suppress(ImportError), door(f"the row {name.lower()} of cards"):
+            rows.append(getattr(import_module(f"{__package__}.{module}"), name))
+    return rows
+
 
 QUICK = 6
 """Every so many questions are asked if it must be quick."""
@@ -165,14 +180,14 @@ def rows_of(names: Iterable[str] | None) -> list[Row]:
     Raises:
         LMStudioValueError: If there is no such row, or none is named.
     """
-    known = [row.name for row in ROWS]
+    known = [row.name for row in all_rows()]
     requested: list[str] = [*known] if names is None else list_of(names, "rows", of_texts=True)
     if not requested:
         raise LMStudioValueError(f"rows must name at least one of {', '.join(known)}")
     for name in requested:
         if name not in known:
             raise LMStudioValueError(f"the card has no row {name!r}; {explain_unknown_name(name, known)}")
-    return [row for row in ROWS if row.name in requested]
+    return [row for row in all_rows() if row.name in requested]
 
 
 def tokens_of(names: Iterable[str] | None, *, quick: bool) -> tuple[int, int]:

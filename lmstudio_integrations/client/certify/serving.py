@@ -51,8 +51,14 @@ def _fits(asking: Asking) -> Flow[None]:
     if not is_count(most):
         return
     operation = Operation(asking.model.context)
-    models = [(key, {}), (key, {"context_length": most})]  # the first one is what is loaded
-    plan = yield from plan_memory(operation, models, device, "own")
+    models: list[tuple[str, dict[str, int]]] = [
+        (key, {}),
+        (key, {"context_length": most}),
+    ]  # the first one is what is loaded
+    try:
+        plan = yield from plan_memory(operation, models, device, "own")
+    except ImportError:  # this copy of the package makes no plans
+        return
     planned = plan.models[-1]
     length = planned.largest_context_length if planned.fit == "too_large" else planned.context_length
     if planned.fit != "loaded" and planned.memory_bytes is not None and length is not None:

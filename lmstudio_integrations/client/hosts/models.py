@@ -207,7 +207,7 @@ def _class_of(kind: ModelKind) -> type[ModelOnHosts]:
     return _ON_HOSTS.get(kind) or type(f"{plain.__name__}OnHosts", (ModelOnHosts, plain), {})
 
 
-def on_hosts(models: Sequence[Model], max_retries: int = 0) -> ModelOnHosts:
+def on_hosts(models: Sequence[Model], max_retries: int) -> ModelOnHosts:
     """Return one model on several hosts, each of which has one of the models."""
     return _class_of(models[0].state.kind)(Hosts([Host(model) for model in models], max_retries))
 

@@ -43,51 +43,60 @@ from lmstudio_integrations.types.memory_plans import MemoryPlan
 logger: logging.Logger = logging.getLogger(__name__)
 
 
-def find_or_load(loader: Loader) -> Flow[Instance]:
-    """Find a loaded instance, or load one after what must go for it was evicted. One such load runs at a time."""
-    operation, running_loads = loader.operation, loader.server_models.running_loads
-    while True:
-        info = yield from loader.find_loaded()
-        if info is not None:
-            return (yield from loader.use(info))
-        machine, wanted = yield from _machine_of(loader)
-        work = Fitting(operation, machine, wanted).run(loader.load_or_wait_for_other_program)
-        flight = "fit", machine.identifier
-        try:  # other callers may want other models, so they do not fail with this one
-            instance = yield from SingleFlight.run(
-                operation, running_loads, flight, work, errors=(), deadlock=loader.deadlock
-            )
-        except LMStudioModelNotFoundError as error:  # the plan is for one machine
-            devices = yield from devices_with(operation, wanted.model_key)
-            raise (for_devices(error, devices) if devices else error) from None
-        if instance is not None:
-            return instance
+class Fit:
+    """The policies `fit` and `fit_any` for one model.
 
+    Args:
+        loader: Finds or loads it.
+    """
 
-def lacks_room(loader: Loader) -> Flow[bool]:
-    """Whether the policy `fit` would have to evict others before it loads the model."""
-    try:
-        machine, wanted = yield from _machine_of(loader)
-        plan, _ = yield from machine.plan([wanted])
-    except LMStudioServerError:  # the load will say more
-        return False
-    return bool(plan.evicts) or not plan.fits
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
 
+    def find_or_load(self) -> Flow[Instance]:
+        """Find a loaded instance, or load one after what must go for it was evicted. One such load runs at a time."""
+        loader = self._loader
+        operation, running_loads = loader.operation, loader.server_models.running_loads
+        while True:
+            info = yield from loader.find_loaded()
+            if info is not None:
+                return (yield from loader.use(info))
+            machine, wanted = yield from self._machine()
+            work = Fitting(operation, machine, wanted).run(loader.load_or_wait_for_other_program)
+            flight = "fit", machine.identifier
+            try:  # other callers may want other models, so they do not fail with this one
+                instance = yield from SingleFlight.run(
+                    operation, running_loads, flight, work, errors=(), deadlock=loader.deadlock
+                )
+            except LMStudioModelNotFoundError as error:  # the plan is for one machine
+                devices = yield from devices_with(operation, wanted.model_key)
+                raise (for_devices(error, devices) if devices else error) from None
+            if instance is not None:
+                return instance
 
-def record_refusal(loader: Loader) -> Flow[None]:
-    """Remember that a model was refused beside what is loaded now."""
-    machine, wanted = yield from _machine_of(loader)
-    yield from machine.record_refusal(wanted)
+    def lacks_room(self) -> Flow[bool]:
+        """Whether others would have to go before the model is loaded."""
+        try:
+            machine, wanted = yield from self._machine()
+            plan, _ = yield from machine.plan([wanted])
+        except LMStudioServerError:  # the load will say more
+            return False
+        return bool(plan.evicts) or not plan.fits
 
+    def record_refusal(self) -> Flow[None]:
+        """Remember that the model was refused beside what is loaded now."""
+        machine, wanted = yield from self._machine()
+        yield from machine.record_refusal(wanted)
 
-def _machine_of(loader: Loader) -> Flow[tuple[Machine, Wanted]]:
-    """Return the machine on which a model is loaded, and the model as plans name it."""
-    state, device = loader.state, (yield from loader.on_device())
-    assert state.key is not None, "a model is found or loaded by its key"
-    model_key = yield from loader.model_key_of(state.key)
-    fields = {} if state.config is None else state.config.to_fields()
-    evict: Evict = "any" if state.policy == "fit_any" else "own"
-    return Machine(loader.operation, device, state.device, evict), Wanted(state.kind, model_key, fields)
+    def _machine(self) -> Flow[tuple[Machine, Wanted]]:
+        """Return the machine on which the model is loaded, and the model as plans name it."""
+        loader, state = self._loader, self._loader.state
+        device = yield from loader.on_device()
+        assert state.key is not None, "a model is found or loaded by its key"
+        model_key = yield from loader.model_key_of(state.key)
+        fields = {} if state.config is None else state.config.to_fields()
+        evict: Evict = "any" if state.policy == "fit_any" else "own"
+        return Machine(loader.operation, device, state.device, evict), Wanted(state.kind, model_key, fields)
 
 
 class Fitting:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.leaves import door
@@ -69,6 +69,9 @@ from lmstudio_integrations.types.config import Evict, ModelKind
 from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier, by_identifier
 from lmstudio_integrations.types.timeouts import EXPIRIES
 
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.models.fitting import Fit
+
 logger: logging.Logger = logging.getLogger(__name__)
 
 _PLANS = "plans of what fits into the memory"
@@ -104,8 +107,7 @@ class Loader:
                 case "explicit":
                     return (yield from self._find_or_load_explicitly())
                 case "fit" | "fit_any":
-                    fitting: Instance = yield from _fitting().find_or_load(self)
-                    return fitting
+                    return (yield from _fit(self).find_or_load())
                 case "new_instance":
                     return (yield from self._load_new_instance())
                 case "require_loaded":
@@ -368,7 +370,7 @@ class Loader:
             info = yield from self._load("loadModel", parameter, packets)
         except LMStudioInsufficientResourcesError:
             with suppress(LMStudioError, ImportError):  # the first error says more
-                yield from _fitting().record_refusal(self)
+                yield from _fit(self).record_refusal()
             raise
         self.server_models.record_explicit(info)
         packets.report()
@@ -477,17 +479,15 @@ def _call(state: ModelState, kind: ModelKind, key: str | None) -> str:
     return f"{adapter}(model={text})" if adapter else f"client.{kind}.model({text})"
 
 
-def _fitting() -> Any:
-    """Return the module of what fits into the memory."""
+def _fit(loader: Loader) -> "Fit":
     with door(_PLANS):
-        from lmstudio_integrations.client.models import fitting  # noqa: PLC0415 - a leaf
-    return fitting
+        from lmstudio_integrations.client.models.fitting import Fit  # noqa: PLC0415 - a leaf
+    return Fit(loader)
 
 
 def lacks_room(operation: Operation, state: ModelState) -> Flow[bool]:
     """Whether the policy `fit` would have to evict others before it loads a model."""
-    lacks: bool = yield from _fitting().lacks_room(Loader(operation, state))
-    return lacks
+    return (yield from _fit(Loader(operation, state)).lacks_room())
 
 
 def plan_memory(

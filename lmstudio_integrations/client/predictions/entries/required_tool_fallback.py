@@ -132,7 +132,8 @@ class RequiredToolFallback(Middleware):
             return [] if self._first is not None else [*ask.raw.fragments], end
         call = json_object(text) or {}
         name, arguments = call.get("name"), call.get("arguments")
-        schemas = {each["function"]["name"]: each["function"].get("parameters") or {} for each in self.plan.tools}
+        functions: list[dict[str, Any]] = [each["function"] for each in self.plan.tools]
+        schemas = {each["name"]: dict[str, Any](each.get("parameters") or {}) for each in functions}
         if not isinstance(name, str) or name not in schemas or not is_object(arguments):
             problem = f"the response by grammar is no complete call ({end.stats.get('stopReason')})"
             return failed_call_events(None, problem, text), end
