@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal, NamedTuple, cast
 
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from lmstudio_integrations.client.certify.asking import (
+from lmstudio_integrations.client.certify.examiner import (
     OF_THE_INSTANCE,
-    Asking,
     Case,
+    Examiner,
     Row,
     Summary,
     most_common,
@@ -129,7 +129,7 @@ FORMATS: Sequence[Format] = (
 """In the parts `flat`, `nested`, `union`, `optional`, `recursive`, `array`, `enum`, `number` and `text`."""
 
 
-def _ask_format(requested: Format, name: str, asking: Asking) -> Flow[None]:
+def _ask_format(requested: Format, name: str, examiner: Examiner) -> Flow[None]:
     response_format, fragments = requested.build(), list[LlmPredictionFragment]()
     parameters: PredictionParameters = {
         "response_format": response_format,
@@ -139,13 +139,13 @@ def _ask_format(requested: Format, name: str, asking: Asking) -> Flow[None]:
     }
     part = name.partition("/")[0]
     max_tokens = _REASONED if part == "reasoning" else _FORMATTED
-    prompt = f"{asking.vary(requested.prompt)} Respond with JSON."
-    result = yield from asking.respond(prompt, max_tokens, reasoning=part == "reasoning", **parameters)
+    prompt = f"{examiner.vary(requested.prompt)} Respond with JSON."
+    result = yield from examiner.respond(prompt, max_tokens, reasoning=part == "reasoning", **parameters)
     streamed = [each.content for each in fragments if each.reasoning_type == "none" and not each.is_structural]
     outcome = judge(response_format, "".join(streamed) if part == "streamed" else result.content)
     if outcome != "valid" and result.stats.stop_reason == "maxPredictedTokensReached":
         outcome = "too long"
-    asking.judged(name, outcome, result)
+    examiner.judged(name, outcome, result)
 
 
 def judge(response_format: type[BaseModel], text: str) -> str:
@@ -207,15 +207,15 @@ def png(color: bytes) -> bytes:
     )
 
 
-def _ask_color(number: int, color: str, asking: Asking) -> Flow[None]:
-    images = yield from asking.llm.prepare_images([png(COLORS[color])], allow_private_hosts=False)
+def _ask_color(number: int, color: str, examiner: Examiner) -> Flow[None]:
+    images = yield from examiner.llm.prepare_images([png(COLORS[color])], allow_private_hosts=False)
     chat = Chat()
-    prompt = asking.vary(f"Image {number}. Which color is this image? Reply with one word.")
+    prompt = examiner.vary(f"Image {number}. Which color is this image? Reply with one word.")
     chat.add_user_message(prompt, images=images)
-    result = yield from asking.respond(chat, 24)
+    result = yield from examiner.respond(chat, 24)
     words = re.findall(r"\w+", result.content.casefold())
     is_right = [each for each in COLORS if each in words] == [color]
-    asking.judged(f"color/{number}", "right" if is_right else "wrong", result)
+    examiner.judged(f"color/{number}", "right" if is_right else "wrong", result)
 
 
 def _sees_nothing(info: ModelInstanceInfo) -> str | None:
@@ -258,49 +258,49 @@ TEXTS = (
 """Three texts each, of which the first two are about the same."""
 
 
-def _vectors(asking: Asking, texts: Sequence[str]) -> Flow[Vectors]:
-    return cast("Vectors", (yield from asking.embedder.vectors_of(list(texts))))
+def _vectors(examiner: Examiner, texts: Sequence[str]) -> Flow[Vectors]:
+    return cast("Vectors", (yield from examiner.embedder.vectors_of(list(texts))))
 
 
-def _dimensions(asking: Asking) -> Flow[None]:
-    (vector,) = yield from _vectors(asking, [TEXTS[0][0]])
-    asking.fact("dimensions", len(vector))
+def _dimensions(examiner: Examiner) -> Flow[None]:
+    (vector,) = yield from _vectors(examiner, [TEXTS[0][0]])
+    examiner.fact("dimensions", len(vector))
 
 
-def _norm(asking: Asking) -> Flow[None]:
-    (vector,) = yield from _vectors(asking, [TEXTS[0][0]])
-    asking.fact("norm", "1" if abs(math.hypot(*vector) - 1) < 1e-3 else "not 1")
+def _norm(examiner: Examiner) -> Flow[None]:
+    (vector,) = yield from _vectors(examiner, [TEXTS[0][0]])
+    examiner.fact("norm", "1" if abs(math.hypot(*vector) - 1) < 1e-3 else "not 1")
 
 
-def _steady(number: int, asking: Asking) -> Flow[None]:
-    texts = [asking.vary(TEXTS[number - 1][0])]
-    (first,), (second,) = (yield from _vectors(asking, texts)), (yield from _vectors(asking, texts))
-    asking.verdict(f"steady/{number}", "same" if _is_same(first, second) else "different")
+def _steady(number: int, examiner: Examiner) -> Flow[None]:
+    texts = [examiner.vary(TEXTS[number - 1][0])]
+    (first,), (second,) = (yield from _vectors(examiner, texts)), (yield from _vectors(examiner, texts))
+    examiner.verdict(f"steady/{number}", "same" if _is_same(first, second) else "different")
 
 
-def _similar(number: int, asking: Asking) -> Flow[None]:
-    prefix = prefixes_of_family(asking.embedder.state.key).document
-    one, same, other = yield from _vectors(asking, [prefix + asking.vary(text) for text in TEXTS[number - 1]])
+def _similar(number: int, examiner: Examiner) -> Flow[None]:
+    prefix = prefixes_of_family(examiner.embedder.state.key).document
+    one, same, other = yield from _vectors(examiner, [prefix + examiner.vary(text) for text in TEXTS[number - 1]])
     is_right = _cosine(one, same) > max(_cosine(one, other), _cosine(same, other))
-    asking.verdict(f"similar/{number}", "nearer" if is_right else "not nearer")
+    examiner.verdict(f"similar/{number}", "nearer" if is_right else "not nearer")
 
 
-def _too_long(asking: Asking) -> Flow[None]:
-    window = asking.info.context_length
+def _too_long(examiner: Examiner) -> Flow[None]:
+    window = examiner.info.context_length
     if window > _LONGEST:
-        asking.fact("too long", "not tried")
+        examiner.fact("too long", "not tried")
         return
     for _ in TEXTS:
         beginning = random_words(window)
         try:
-            first, second = yield from _vectors(asking, [f"{beginning} {random_words(16)}" for _ in range(2)])
+            first, second = yield from _vectors(examiner, [f"{beginning} {random_words(16)}" for _ in range(2)])
         except OF_THE_INSTANCE:
             raise
         except LMStudioServerError as error:
-            asking.verdict("too long", "rejected", str(error))
+            examiner.verdict("too long", "rejected", str(error))
             continue
         # If it is cut, the end of the text makes no difference.
-        asking.verdict("too long", "cut in silence" if _is_same(first, second) else "taken")
+        examiner.verdict("too long", "cut in silence" if _is_same(first, second) else "taken")
 
 
 def _is_same(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from lmstudio_integrations.client.certify.asking import Asking, Case, Row, Summary
+from lmstudio_integrations.client.certify.examiner import Case, Examiner, Row, Summary
 from lmstudio_integrations.client.predictions.decisions.decider import decide
 from lmstudio_integrations.client.predictions.decisions.reranking import family_of
 from lmstudio_integrations.client.transport.flows import Flow
@@ -35,37 +35,37 @@ ORDERED = 4
 """How many choices are also asked with their options in another order."""
 
 
-def _decide(asking: Asking, number: int, question: Question, permutations: int = 2) -> Flow[Any]:
-    asking.take(permutations)
-    state = asking.vary(MESSAGES[number - 1][0])
-    decision = yield from decide(asking.model, state, {"it": question}, permutations)
-    asking.prompt_tokens += decision.input_tokens
-    asking.predicted_tokens += decision.output_tokens
+def _decide(examiner: Examiner, number: int, question: Question, permutations: int = 2) -> Flow[Any]:
+    examiner.take(permutations)
+    state = examiner.vary(MESSAGES[number - 1][0])
+    decision = yield from decide(examiner.model, state, {"it": question}, permutations)
+    examiner.prompt_tokens += decision.input_tokens
+    examiner.predicted_tokens += decision.output_tokens
     return check_answered(decision).answers["it"]
 
 
-def _choose(number: int, asking: Asking) -> Flow[None]:
+def _choose(number: int, examiner: Examiner) -> Flow[None]:
     _, team, _ = MESSAGES[number - 1]
-    answer: ChoiceAnswer = yield from _decide(asking, number, TEAM)
+    answer: ChoiceAnswer = yield from _decide(examiner, number, TEAM)
     is_right = answer.choice == team
-    asking.verdict(f"choice/{number}", "right" if is_right else "wrong", "" if is_right else answer.choice)
-    asking.number(f"choice/{number}", answer.confidence, "sure")
+    examiner.verdict(f"choice/{number}", "right" if is_right else "wrong", "" if is_right else answer.choice)
+    examiner.number(f"choice/{number}", answer.confidence, "sure")
 
 
-def _affirm(number: int, asking: Asking) -> Flow[None]:
+def _affirm(number: int, examiner: Examiner) -> Flow[None]:
     _, _, is_complaint = MESSAGES[number - 1]
-    answer: NoulAnswer = yield from _decide(asking, number, COMPLAINT)
+    answer: NoulAnswer = yield from _decide(examiner, number, COMPLAINT)
     is_right = (answer.noul > 0.5) == is_complaint
-    asking.verdict(f"yes or no/{number}", "right" if is_right else "wrong", "" if is_right else f"{answer.noul:.2f}")
+    examiner.verdict(f"yes or no/{number}", "right" if is_right else "wrong", "" if is_right else f"{answer.noul:.2f}")
 
 
-def _reorder(number: int, asking: Asking) -> Flow[None]:
+def _reorder(number: int, examiner: Examiner) -> Flow[None]:
     turned = TEAM.model_copy(update={"criteria": dict(reversed(TEAM.criteria.items()))})
-    first: ChoiceAnswer = yield from _decide(asking, number, TEAM, permutations=1)
-    second: ChoiceAnswer = yield from _decide(asking, number, turned, permutations=1)
+    first: ChoiceAnswer = yield from _decide(examiner, number, TEAM, permutations=1)
+    second: ChoiceAnswer = yield from _decide(examiner, number, turned, permutations=1)
     is_same = first.choice == second.choice
     detail = "" if is_same else f"{first.choice}, then {second.choice}"
-    asking.verdict(f"order/{number}", "same" if is_same else "another answer", detail)
+    examiner.verdict(f"order/{number}", "same" if is_same else "another answer", detail)
 
 
 def _summarize(observations: Sequence[Observation]) -> Summary:
@@ -130,17 +130,17 @@ PAIRS = (
 """A query, a text that answers it, and one about the same that does not."""
 
 
-def _ask_pair(number: int, asking: Asking) -> Flow[None]:
-    asking.take(2)
+def _ask_pair(number: int, examiner: Examiner) -> Flow[None]:
+    examiner.take(2)
     query, relevant, other = PAIRS[number - 1]
     place = (number - 1) % 2  # the order of the texts must not matter
     texts = [other, relevant] if place else [relevant, other]
-    results = yield from asking.llm.rerank(asking.vary(query), texts, {})
-    asking.predicted_tokens += 2
+    results = yield from examiner.llm.rerank(examiner.vary(query), texts, {})
+    examiner.predicted_tokens += 2
     scores = {result.index: result.score or 0.0 for result in results}
     is_right = scores[place] > scores[1 - place]
     detail = "" if is_right else f"{scores[place]:.2f} for {relevant} {scores[1 - place]:.2f} for {other}"
-    asking.verdict(f"pair/{number}", "right" if is_right else "wrong", detail)
+    examiner.verdict(f"pair/{number}", "right" if is_right else "wrong", detail)
 
 
 def _is_no_reranker(info: ModelInstanceInfo) -> str | None:

@@ -14,8 +14,15 @@ from lmstudio_integrations._support.environment import __version__
 from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations.client.certify import CertifyParameters
-from lmstudio_integrations.client.certify.asking import OF_THE_INSTANCE, Asking, Case, OutOfTokensError, Row, Summary
 from lmstudio_integrations.client.certify.difference import Comparison
+from lmstudio_integrations.client.certify.examiner import (
+    OF_THE_INSTANCE,
+    Case,
+    Examiner,
+    OutOfTokensError,
+    Row,
+    Summary,
+)
 from lmstudio_integrations.client.models.kinds import model_class
 from lmstudio_integrations.client.models.loading import plan_memory
 from lmstudio_integrations.client.models.model import Model
@@ -262,7 +269,7 @@ class Certification:
         done = 0
         for row in rows:
             cases, asked, began = self._cases(row), 0, time.perf_counter()
-            asking = Asking(
+            examiner = Examiner(
                 row,
                 model,
                 info,
@@ -274,24 +281,24 @@ class Certification:
             try:
                 for case in () if missing else cases:
                     yield from call_back("on_progress", self._on_progress, row.name, (done + asked) / total)
-                    yield from self._ask(case, asking)
+                    yield from self._ask(case, examiner)
                     asked += 1
             except OutOfTokensError:
                 pass
             finally:  # also what an interrupted row has
                 done += len(cases)
-                self._prompt_left -= asking.prompt_tokens
-                self._predicted_left -= asking.predicted_tokens
-                summary = row.summarize(asking.observations) if asking.observations else Summary("")
+                self._prompt_left -= examiner.prompt_tokens
+                self._predicted_left -= examiner.predicted_tokens
+                summary = row.summarize(examiner.observations) if examiner.observations else Summary("")
                 measured = CardRow(
                     name=row.name,
                     summary=summary.text,
                     advice=summary.advice,
-                    observations=tuple(asking.observations),
+                    observations=tuple(examiner.observations),
                     unasked=0 if missing else len(cases) - asked,
                     missing=missing,
-                    prompt_tokens=asking.prompt_tokens,
-                    predicted_tokens=asking.predicted_tokens,
+                    prompt_tokens=examiner.prompt_tokens,
+                    predicted_tokens=examiner.predicted_tokens,
                     seconds=time.perf_counter() - began,
                 )
                 card = card.model_copy(update={"rows": (*card.rows, measured)})
@@ -308,12 +315,12 @@ class Certification:
                 if parts:
                     yield from call_back("on_progress", self._on_progress, f"{row.name} again", 1.0)
                     limits = row.prompt_tokens, row.predicted_tokens
-                    asking = Asking(row, model, info, *limits, comparison.repetitions, self._drafts)
+                    examiner = Examiner(row, model, info, *limits, comparison.repetitions, self._drafts)
                     with suppress(OutOfTokensError):
                         for case in self._cases(row):
                             if "" in parts or case.part in parts:
-                                yield from self._ask(case, asking)
-                    comparison.add(row.name, asking.observations)
+                                yield from self._ask(case, examiner)
+                    comparison.add(row.name, examiner.observations)
         return card.model_copy(update={"changes": comparison.changes()})
 
     def _asked(self, measured: Iterable[CardRow]) -> Iterator[tuple[RowName, str]]:
@@ -326,24 +333,24 @@ class Certification:
                 for name in names:
                     yield each.name, name
 
-    def _ask(self, case: Case, asking: Asking) -> Flow[None]:
+    def _ask(self, case: Case, examiner: Examiner) -> Flow[None]:
         """Ask one question; what a server cannot do at all is an observation, too.
 
         Raises:
             LMStudioError: If nothing more can be asked: the model is gone, or the connection.
             OutOfTokensError: If the row has used up its tokens.
         """
-        asking.reasons_anyway = self._reasons_anyway
+        examiner.reasons_anyway = self._reasons_anyway
         try:
-            yield from case.ask(asking)
+            yield from case.ask(examiner)
         except OF_THE_INSTANCE:
             raise
         except LMStudioServerError as error:
             outcome = "does not fit" if isinstance(error, LMStudioContextOverflowError) else "rejected"
-            observed = sum((each.kind, each.case) == ("verdict", case.name) for each in asking.observations)
+            observed = sum((each.kind, each.case) == ("verdict", case.name) for each in examiner.observations)
             for _ in range(observed, case.verdicts):
-                asking.failure(case.name, outcome, str(error))
-        self._reasons_anyway = asking.reasons_anyway
+                examiner.failure(case.name, outcome, str(error))
+        self._reasons_anyway = examiner.reasons_anyway
 
     def _check_drafts(self) -> Flow[None]:
         """Reject a draft model that there is not, before minutes of measuring."""

@@ -229,7 +229,7 @@ class Loader:
             if loaded is not None and state.loaded_here != previous:
                 with suppress(LMStudioError):  # the first error says more
                     unload = rpc(state.kind, "unloadModel")
-                    with self.operation.start(state.kind, unload, loaded, label="Model unload") as call:
+                    with self.operation.start(state.kind, unload, loaded, label="Model unload")[0] as call:
                         if isinstance(error, Exception):  # a caller that was cancelled does not wait
                             yield call
                         call.server_is_done = True  # otherwise the end of the block would cancel the unload
@@ -434,7 +434,7 @@ class Loader:
         label = "Model load" if endpoint == "loadModel" else "Model get/load"
         with (
             packets.bar.closed_on_failure(),
-            self.operation.start(kind, channel(kind, endpoint), parameter, label=label) as call,
+            self.operation.start(kind, channel(kind, endpoint), parameter, label=label)[0] as call,
         ):
             while packets.info is None:
                 packets.report()

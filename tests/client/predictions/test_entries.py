@@ -140,7 +140,7 @@ def test_a_plain_call_enters_no_file_of_them_before_its_request_is_sent(server: 
     def record(frame: FrameType, event: str, _: object) -> None:
         if event == "call":
             entered.append(Path(frame.f_code.co_filename))
-            if frame.f_code is Operation.start_all.__code__:
+            if frame.f_code is Operation.start.__code__:
                 sys.setprofile(None)
 
     with lms.Client(server.address) as client:
