@@ -26,15 +26,15 @@ ALTERNATIVES = 20
 
 _SPACE = " \t\r\n"
 _AFTER_VALUE = frozenset(",}]" + _SPACE)
-_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
-_STRING_OR_BEGIN = re.compile(r'"(?:[^"\\]|\\.)*+"|\{', re.DOTALL)
+_NUMBER = r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?"
+_STRING_OR_BEGIN = r'(?s)"(?:[^"\\]|\\.)*+"|\{'
 _MOST_FAILURES = 100
 """Each of them takes time in proportion to the text before it: the error says in which line it is."""
 
 _MOST_ENDS = 100
 """Places where a token may end, in a long row of characters of which each takes several tokens."""
 
-_PARTS = re.compile("\ufffd+|[^\ufffd]+")
+_PARTS = "\ufffd+|[^\ufffd]+"
 _DECODER = json.JSONDecoder()
 
 
@@ -110,7 +110,9 @@ def _places_of(arguments: Mapping[str, Any], text: str) -> list[int]:
             if failures > _MOST_FAILURES:
                 return []
         else:
-            begins = (token.start() for token in _STRING_OR_BEGIN.finditer(text, at, end) if token[0] == "{")
+            begins = (
+                token.start() for token in re.compile(_STRING_OR_BEGIN).finditer(text, at, end) if token[0] == "{"
+            )
             places += [begin for begin in begins if _DECODER.raw_decode(text, begin)[0] == arguments]
         at = text.find("{", end)
     return places
@@ -223,7 +225,7 @@ def _ends(text: str, start: int, token: str) -> set[int]:
     if not token:
         return {start, *_characters(text, start, 1)}
     ends = {start}
-    for part in _PARTS.findall(token):
+    for part in re.findall(_PARTS, token):
         if part[0] == "\ufffd":
             ends |= {end for at in ends for end in _characters(text, at, len(part))}
         else:
@@ -287,7 +289,7 @@ def _begins(begun: str, value: str) -> bool:
 
 def _begun_numbers(begun: str, written: str) -> list[Any]:
     """Return the number that a text begins with, if that is not the one that was written."""
-    match = _NUMBER.match(begun)
+    match = re.match(_NUMBER, begun)
     if match is None or written.startswith(begun) or (begun[match.end() :] and begun[match.end()] not in _AFTER_VALUE):
         return []
     number = json.loads(match.group())

@@ -59,7 +59,7 @@ _UNKNOWN = (LMStudioServerError, LMStudioProtocolError)
 _STEP = 256
 """Context lengths that are tried for a model that is too large are multiples of it."""
 
-_ITEM = re.compile(r"(?P<name>.+?)(?::(?P<context_length>[1-9][0-9]{0,14}))?(?:@(?P<slots>[1-9][0-9]{0,14}))?")
+_ITEM = r"(?P<name>.+?)(?::(?P<context_length>[1-9][0-9]{0,14}))?(?:@(?P<slots>[1-9][0-9]{0,14}))?"
 """A model of a plan as text: `MODEL[:CONTEXT][@SLOTS]`."""
 
 _PLANNED = "it is part of the plan"
@@ -432,7 +432,7 @@ def parse_item(item: object) -> tuple[str, Any]:
     Raises:
         LMStudioValueError: If it is something else.
     """
-    if isinstance(item, str) and (parts := _ITEM.fullmatch(item.strip())):
+    if isinstance(item, str) and (parts := re.fullmatch(_ITEM, item.strip())):
         settings = {"context_length": parts["context_length"], "max_parallel_predictions": parts["slots"]}
         return parts["name"], {name: int(value) for name, value in settings.items() if value is not None}
     pair: Any = item
