@@ -17,9 +17,6 @@ SERVER_FILE_VARIABLE = "LMS_API_SERVER_INFO_PATH"
 TOKEN_VARIABLES = ("LM_API_TOKEN", "LMSTUDIO_API_TOKEN")
 """The API token, if none is given; the first variable takes precedence."""
 
-DEBUG_VARIABLE = "LMSTUDIO_DEBUG"
-"""Whether tracebacks have the frames of this package and the causes of errors, for reports of bugs: any value."""
-
 
 def regular(path: Path) -> Path:
     """Return the path of a file, if it is one or can become one.

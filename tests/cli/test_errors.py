@@ -10,7 +10,7 @@ from websockets.frames import Close
 from lmstudio_integrations.cli._common import warnings_as_notes
 from lmstudio_integrations.cli._formatting import _COMMANDS, for_commands, report
 from lmstudio_integrations.client.embeddings import EmbeddingRequest, overflow_error
-from lmstudio_integrations.client.models.load_steps import _too_large
+from lmstudio_integrations.client.models.fitting import _too_large
 from lmstudio_integrations.client.models.state import ContextWindow
 from lmstudio_integrations.client.support.suggestions import (
     KEEP_LOADED,
@@ -32,7 +32,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 from lmstudio_integrations.protocol.exchange import Exchange, expired_timeout
-from lmstudio_integrations.types.machines import LoadedModel, MemoryPlan, PlannedModel
+from lmstudio_integrations.types.memory_plans import LoadedModel, MemoryPlan, PlannedModel
 from tests.protocol.pair import RecordingReceiver
 
 NOT_LOADED = {"code": "generic.noModelMatchingQuery", "query": {"identifier": "a b"}, "loadedModelsSample": ["c"]}

@@ -138,7 +138,7 @@ class ModelEntry(CatalogTable):
     def artifact(self) -> tuple[str, str] | None:
         """Owner and name on the hub, from the key or with the publisher; `None` if the hub allows no such name."""
         key = self.key if "/" in self.key else f"{self.publisher or self.full_path.partition('/')[0]}/{self.key}"
-        match = ARTIFACT.fullmatch(key.lower())
+        match = re.fullmatch(ARTIFACT, key.lower())
         return match and (match["owner"], match["name"])
 
     def engine_settings(self, speed: float = 1.0) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from lmstudio_integrations._adapters.runtime import Runtime
 from lmstudio_integrations._support import environment
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations.client.hosts.host import HostRecord
-from lmstudio_integrations.client.models.planning import SeenMemory
-from lmstudio_integrations.client.plugins import PluginSessions, ToolCallbacks, _Opening, spec_of
+from lmstudio_integrations.client.models.state import SeenMemory
+from lmstudio_integrations.client.plugins.sessions import PluginSessions, ToolCallbacks, _Opening, spec_of
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_list, is_number, is_object
-from lmstudio_integrations.client.predictions.tool_parser.formats import OfferedTool, values_of
-from lmstudio_integrations.client.predictions.tool_parser.lenient_json import WrittenNumber, plain
+from lmstudio_integrations.client.predictions.calls_in_text.formats import OfferedTool, values_of
+from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import WrittenNumber, plain
 from lmstudio_integrations.types._json_schemas import Misfit
 
 _MOST_PASSES = 8

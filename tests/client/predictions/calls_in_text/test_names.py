@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmstudio_integrations.client.predictions.call_arguments import (
+from lmstudio_integrations.client.predictions.calls_in_text.call_arguments import (
     resembling_arguments,
     resembling_tools,
     same_spelling,

@@ -5,8 +5,13 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.predictions.call_repair import WrongCall, calls_of, response_schema, sentence
-from lmstudio_integrations.client.predictions.tool_parser.formats import OfferedTool
+from lmstudio_integrations.client.predictions.calls_in_text.call_repair import (
+    WrongCall,
+    calls_of,
+    response_schema,
+    sentence,
+)
+from lmstudio_integrations.client.predictions.calls_in_text.formats import OfferedTool
 
 SCOPE = {"scope": {"type": "string", "enum": ["user", "system"]}}
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.client.predictions.tool_parser.lenient_json import (
+from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import (
     MAX_DEPTH,
     CutOffError,
     NoCallError,

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lmstudio_integrations._support.text import counted
-from lmstudio_integrations.client.predictions.call_repair import MeantTools
+from lmstudio_integrations.client.predictions.calls_in_text.call_repair import MeantTools
+from lmstudio_integrations.client.predictions.calls_in_text.formats import OfferedTools
+from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import json_of
+from lmstudio_integrations.client.predictions.calls_in_text.parser import UNMARKED, StreamingToolParser
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware, call_events, failed_call_events
 from lmstudio_integrations.client.predictions.plan import tools_in
-from lmstudio_integrations.client.predictions.tool_parser.formats import OfferedTools
-from lmstudio_integrations.client.predictions.tool_parser.parser import UNMARKED, StreamingToolParser
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PromptProgress
 
@@ -80,7 +81,7 @@ class ReadCalls(Middleware):
         if result is not None and (result.problem is None or (keeps_misfits and result.calls)):
             self._buffer.clear()
             for tool, arguments in result.calls:
-                released += call_events(tool.name, arguments, result.text)
+                released += call_events(tool.name, json_of(arguments), result.text)
             number, model = counted(len(result.calls), "tool call"), end.model_info.get("modelKey")
             name = model or ask.instance.identifier
             logger.warning("%r: read %s that the server left in the text (%s)", name, number, result.family)

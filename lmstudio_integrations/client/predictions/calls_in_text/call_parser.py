@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.client.predictions.tool_parser.formats import (
+from lmstudio_integrations.client.predictions.calls_in_text.formats import (
     ARGUMENT_TAGS,
     BEFORE_ARGUMENTS,
     BETWEEN,
@@ -26,7 +26,7 @@ from lmstudio_integrations.client.predictions.tool_parser.formats import (
     OfferedTools,
     Tokens,
 )
-from lmstudio_integrations.client.predictions.tool_parser.lenient_json import (
+from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import (
     MAX_DEPTH,
     CutOffError,
     NoCallError,

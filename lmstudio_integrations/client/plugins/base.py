@@ -1,6 +1,6 @@
 """What both clients share of `client.plugins`: arguments, tools and sessions.
 
-They use the flows of `client/plugins.py`.
+They use the flows of `sessions.py`.
 """
 
 import logging
@@ -13,9 +13,8 @@ from typing_extensions import TypeVar
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.base import BaseNamespace
-from lmstudio_integrations.client.plugins import OnReport, PluginSessions, RemoteTool, ToolCallbacks, spec_of
+from lmstudio_integrations.client.plugins.sessions import OnReport, PluginSessions, RemoteTool, ToolCallbacks, spec_of
 from lmstudio_integrations.client.support.arguments import check_names, checked_timeouts
-from lmstudio_integrations.client.support.tracebacks import ShortTracebacks
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, arun
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox
@@ -71,7 +70,7 @@ ToolT = TypeVar("ToolT", bound="BasePluginTool")
 
 
 @dataclass(frozen=True, repr=False)
-class BasePluginTool(ToolFunctionDef, ShortTracebacks):
+class BasePluginTool(ToolFunctionDef):
     """A tool of a plugin or an MCP server. `act` accepts it.
 
     Attributes:
@@ -141,7 +140,7 @@ def _with_callbacks(callbacks: ToolCallbacks, parameters: ToolCallParameters) ->
     )
 
 
-class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
+class BaseToolUseSession(Generic[ToolT]):
     """Tools of plugins, from the start of the session to its end.
 
     A session that was lost is opened again by the next call, with an `LMStudioToolSessionWarning`. All threads, tasks

@@ -1,6 +1,6 @@
 """Sessions with the tools of plugins (docs/protocol.md#tool-sessions): open them, list the tools, call them.
 
-`api/plugins.py` has the sessions as users see them. Threads and coroutines of any event loop may share one: each call
+`base.py` has the sessions as users see them. Threads and coroutines of any event loop may share one: each call
 waits in its own way. A call is never repeated, because tools have effects.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.client.support.arguments import check_names, optional_text, text_of
 from lmstudio_integrations.client.support.suggestions import NAME_A_PLUGIN, add_suggestion
-from lmstudio_integrations.client.support.tracebacks import warn_user
+from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, call_back
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
@@ -213,7 +213,8 @@ class PluginSession:
                 return lost
             # `load_timeout` limits the start. After that, only the calls have timeouts.
             operation = Operation(self._context, {"timeout": None})
-            opened = self._channel = operation.start("plugins", _START, self.spec.request, label=self._label)
+            (opened,) = operation.start("plugins", _START, self.spec.request, label=self._label)
+            self._channel = opened
         if lost is not None and _has_begun(lost):
             self._warn_of_loss(lost)
         return opened
@@ -251,7 +252,7 @@ class PluginSession:
         return (yield from self._list_tools(operation, self._open_channel()))
 
     def _list_tools(self, operation: Operation, its_channel: Call) -> Flow[list[RemoteTool]]:
-        with operation.start("plugins", LIST_TOOLS, None, label=self._label, channel=its_channel) as call:
+        with operation.start("plugins", LIST_TOOLS, None, label=self._label, channel=its_channel)[0] as call:
             try:
                 (definitions,) = yield call
             except LMStudioPluginError as error:
@@ -290,13 +291,13 @@ class PluginSession:
         callbacks = callbacks or self.callbacks
         parameter = {"name": tool.definition.function.name, "arguments": arguments}
         label, its_channel = f"Tool {tool.name!r} of {self.spec.identifier!r}", self._open_channel()
-        call = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=its_channel)
+        (call,) = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=its_channel)
         try:
             return (yield from self._result(call, tool, callbacks))
         except LMStudioError:
             if call.was_sent or not self._was_lost(its_channel):
                 raise
-        call = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=self._open_channel())
+        (call,) = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=self._open_channel())
         return (yield from self._result(call, tool, callbacks))
 
     def _result(self, call: Call, tool: RemoteTool, callbacks: ToolCallbacks) -> Flow[Any]:

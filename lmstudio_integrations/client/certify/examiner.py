@@ -59,7 +59,7 @@ class OutOfTokensError(Exception):
 
 
 @dataclass(slots=True)
-class Asking:
+class Examiner:
     """One measurement of a row.
 
     Attributes:
@@ -242,7 +242,7 @@ class Case(NamedTuple):
     """
 
     name: str
-    ask: Callable[[Asking], Flow[None]]
+    ask: Callable[[Examiner], Flow[None]]
     verdicts: int = 1
 
     @property

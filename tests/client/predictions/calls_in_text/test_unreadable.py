@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.predictions.call_repair import MeantTools, calls_in, split_calls
+from lmstudio_integrations.client.predictions.calls_in_text.call_repair import MeantTools, calls_in, split_calls
 
 PARAMETERS = {"type": "object", "properties": {"host": {"type": "string"}, "tags": {"type": "array"}}}
 TOOLS = MeantTools([{"type": "function", "function": {"name": "ping", "parameters": PARAMETERS}}])

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
-from lmstudio_integrations.client.predictions.tool_parser.formats import OfferedTool, elements_of
+from lmstudio_integrations.client.predictions.calls_in_text.formats import OfferedTool, elements_of
+from lmstudio_integrations.client.predictions.calls_in_text.read_calls import ReadCalls
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, ToolCallEnd, ToolCallFailed
+from tests.client.predictions.calls_in_text.test_corpus import offered
 from tests.client.predictions.middlewares import end, passed, plan_with
-from tests.client.predictions.tool_parser.test_corpus import offered
 
 _TOOLS = ["delete_file", "list_models", "get_time", "write_file", "send_email"]
 _CALL = '<tool_call>{"name": "delete_file", "arguments": {"path": "/data"}}</tool_call>'

@@ -14,8 +14,9 @@ from typing import Any
 
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.client.models.reasoning import render
-from lmstudio_integrations.client.predictions.call_arguments import mend
-from lmstudio_integrations.client.predictions.call_repair import (
+from lmstudio_integrations.client.predictions.calls_in_text.call_arguments import mend
+from lmstudio_integrations.client.predictions.calls_in_text.call_parser import ParsedCall
+from lmstudio_integrations.client.predictions.calls_in_text.call_repair import (
     MeantTools,
     WrongCall,
     calls_in,
@@ -25,6 +26,8 @@ from lmstudio_integrations.client.predictions.call_repair import (
     sentence,
     split_calls,
 )
+from lmstudio_integrations.client.predictions.calls_in_text.formats import MARKERS, OfferedTool
+from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import NoCallError, json_of, number_of, plain
 from lmstudio_integrations.client.predictions.middleware import (
     REJECTIONS,
     Ask,
@@ -37,9 +40,6 @@ from lmstudio_integrations.client.predictions.middleware import (
     with_response,
 )
 from lmstudio_integrations.client.predictions.plan import chat_request_of_text, tools_in
-from lmstudio_integrations.client.predictions.tool_parser.call_parser import ParsedCall
-from lmstudio_integrations.client.predictions.tool_parser.formats import MARKERS, OfferedTool
-from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError, json_of, number_of, plain
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioError
 from lmstudio_integrations.protocol.kv_config import with_changes
@@ -221,7 +221,7 @@ class RepairCalls(Middleware):
     def _part(self, whole: _PendingCall, part: ParsedCall | str) -> list[_PendingCall]:
         """Return a call in a text of several, of which one cannot be read."""
         if not isinstance(part, str):
-            call = _PendingCall(call_events(part.tool.name, part.arguments, whole.text))
+            call = _PendingCall(call_events(part.tool.name, json_of(part.arguments), whole.text))
             if type(end := call.sent[-1]) is ToolCallEnd:
                 self._check(call, end)
             return [call]
@@ -234,7 +234,7 @@ class RepairCalls(Middleware):
         ids = [event.id for event in call.sent if type(event) is ToolCallStart or type(event) is ToolCallEnd]
         for number, (tool, arguments) in enumerate(calls):
             call_id = ids[-1] if ids and number == 0 else None
-            call.mended = [*(call.mended or ()), *call_events(tool.name, arguments, raw_content, call_id)]
+            call.mended = [*(call.mended or ()), *call_events(tool.name, json_of(arguments), raw_content, call_id)]
             self._repaired.append(
                 {"sent": call.text, "replaced_by": {"name": tool.name, "arguments": plain(arguments)}}
             )

@@ -13,16 +13,16 @@ from typing import Any
 
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations.client.predictions.call_arguments import resembling_tools
-from lmstudio_integrations.client.predictions.tool_parser.call_parser import MOST_CALLS, CallParser, ParsedCall
-from lmstudio_integrations.client.predictions.tool_parser.formats import (
+from lmstudio_integrations.client.predictions.calls_in_text.call_arguments import resembling_tools
+from lmstudio_integrations.client.predictions.calls_in_text.call_parser import MOST_CALLS, CallParser, ParsedCall
+from lmstudio_integrations.client.predictions.calls_in_text.formats import (
     ENDS,
     FORMATS,
     OfferedTool,
     OfferedTools,
     with_usual_tags,
 )
-from lmstudio_integrations.client.predictions.tool_parser.lenient_json import (
+from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import (
     MAX_DEPTH,
     CutOffError,
     NoCallError,

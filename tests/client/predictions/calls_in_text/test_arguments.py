@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.predictions.call_arguments import mend
-from lmstudio_integrations.client.predictions.tool_parser.formats import OfferedTool
-from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError, number_of
+from lmstudio_integrations.client.predictions.calls_in_text.call_arguments import mend
+from lmstudio_integrations.client.predictions.calls_in_text.formats import OfferedTool
+from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import NoCallError, number_of
 
 TEXT, INTEGER = {"type": "string"}, {"type": "integer"}
 ITEM: dict[str, Any] = {"type": "object", "properties": {"name": TEXT, "count": INTEGER}, "required": ["name"]}

@@ -9,8 +9,8 @@ import re
 from contextlib import suppress
 from typing import NamedTuple
 
-from lmstudio_integrations.client.predictions.tool_parser.call_parser import CallParser, ParsedCall
-from lmstudio_integrations.client.predictions.tool_parser.formats import (
+from lmstudio_integrations.client.predictions.calls_in_text.call_parser import CallParser, ParsedCall
+from lmstudio_integrations.client.predictions.calls_in_text.formats import (
     COMMON,
     ENDS,
     ENDS_OF_TURN,
@@ -24,7 +24,7 @@ from lmstudio_integrations.client.predictions.tool_parser.formats import (
     format_at,
     with_usual_tags,
 )
-from lmstudio_integrations.client.predictions.tool_parser.lenient_json import CutOffError, NoCallError, TextCursor
+from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import CutOffError, NoCallError, TextCursor
 
 _FENCE = re.compile(r"(`{3,}|~{3,})[^\n`]*")
 _CLOSING_FENCE = re.compile(r"[\s>]*(`{3,}|~{3,})\s*")

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
-from lmstudio_integrations.client.predictions.entries.repair_calls import RepairCalls
+from lmstudio_integrations.client.predictions.calls_in_text.read_calls import ReadCalls
+from lmstudio_integrations.client.predictions.calls_in_text.repair_calls import RepairCalls
 from lmstudio_integrations.client.predictions.middleware import Ask, Events
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,

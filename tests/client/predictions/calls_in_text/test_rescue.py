@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
+from lmstudio_integrations.client.predictions.calls_in_text import call_parser, formats, lenient_json, parser
+from lmstudio_integrations.client.predictions.calls_in_text.read_calls import ReadCalls
 from lmstudio_integrations.client.predictions.middleware import Ask
-from lmstudio_integrations.client.predictions.tool_parser import call_parser, formats, lenient_json, parser
 from lmstudio_integrations.types._json_schemas import ArgumentSchema
 from lmstudio_integrations.types.reasoning import USUAL_TAGS
 from lmstudio_integrations.types.results import (
@@ -22,8 +22,8 @@ from lmstudio_integrations.types.results import (
     ToolCallEnd,
     ToolCallFailed,
 )
+from tests.client.predictions.calls_in_text.test_corpus import _TOOLS, cases, offered
 from tests.client.predictions.middlewares import end, passed, plan_with
-from tests.client.predictions.tool_parser.test_corpus import _TOOLS, cases, offered
 
 _CASES = [case for name in ("outputs.jsonl", "fresh_outputs.jsonl", "texts.jsonl") for case in cases(name)]
 _MARKUP = (*"{}[]<>\"'`,:()=/ \n|_a1", "</think>", "<tool_call>", "</tool_call>", "```", '"name": ', "\\u00e9")

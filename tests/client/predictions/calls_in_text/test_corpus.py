@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
+from lmstudio_integrations.client.predictions.calls_in_text.read_calls import ReadCalls
 from lmstudio_integrations.types._json_schemas import ArgumentSchema
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent
 from tests.client.predictions.middlewares import end, passed, plan_with

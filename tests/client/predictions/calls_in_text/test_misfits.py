@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.predictions.call_arguments import mend
-from lmstudio_integrations.client.predictions.call_repair import MeantTools, calls_in
+from lmstudio_integrations.client.predictions.calls_in_text.call_arguments import mend
+from lmstudio_integrations.client.predictions.calls_in_text.call_repair import MeantTools, calls_in
 
 FOLDER = Path(__file__).parent
 MISFITS: list[dict[str, Any]] = json.loads((FOLDER / "misfits.json").read_text("utf-8"))
