@@ -8,17 +8,17 @@ models, `plugins.py` has tools, and `testing/` has what tests use with any serve
 from lmstudio_integrations.emulator.emulator import ConnectionRecord, Emulator, use_cassette
 from lmstudio_integrations.emulator.models.catalog import Catalog, DeviceEntry, ModelEntry, Preset
 from lmstudio_integrations.emulator.models.clock import Clock, ManualClock, SystemClock
-from lmstudio_integrations.emulator.plugins import PluginEntry
-from lmstudio_integrations.emulator.server.context import Limits
-from lmstudio_integrations.emulator.testing.faults import FAULTS, Fault, FaultProxy
-from lmstudio_integrations.emulator.testing.recorder import Recording
-from lmstudio_integrations.emulator.testing.request_log import (
+from lmstudio_integrations.emulator.models.request_log import (
     DecisionRecord,
     EmbeddingRecord,
     LoadRecord,
     PluginCallRecord,
     PredictionRecord,
 )
+from lmstudio_integrations.emulator.plugins import PluginEntry
+from lmstudio_integrations.emulator.server.context import Limits
+from lmstudio_integrations.emulator.testing.faults import FAULTS, Fault, FaultProxy
+from lmstudio_integrations.emulator.testing.recorder import Recording
 
 __all__ = [
     "FAULTS",

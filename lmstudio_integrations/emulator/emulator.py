@@ -30,13 +30,7 @@ from lmstudio_integrations.emulator.models.catalog import (
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.models.clock import Clock, SystemClock
 from lmstudio_integrations.emulator.models.registry import ModelRegistry
-from lmstudio_integrations.emulator.server.clients import Authenticator
-from lmstudio_integrations.emulator.server.context import DEFAULT_LIMITS, Limits, ServerState
-from lmstudio_integrations.emulator.server.replay import ReplayConnection
-from lmstudio_integrations.emulator.server.server import Server
-from lmstudio_integrations.emulator.testing.cassette import Matcher, Mode, file_errors, needs_server, read
-from lmstudio_integrations.emulator.testing.recorder import Recording
-from lmstudio_integrations.emulator.testing.request_log import (
+from lmstudio_integrations.emulator.models.request_log import (
     DecisionRecord,
     EmbeddingRecord,
     LoadRecord,
@@ -44,7 +38,13 @@ from lmstudio_integrations.emulator.testing.request_log import (
     PredictionRecord,
     RequestLog,
 )
-from lmstudio_integrations.emulator.testing.tcp import netloc
+from lmstudio_integrations.emulator.server.clients import Authenticator
+from lmstudio_integrations.emulator.server.context import DEFAULT_LIMITS, Limits, ServerState
+from lmstudio_integrations.emulator.server.replay import ReplayConnection
+from lmstudio_integrations.emulator.server.server import Server
+from lmstudio_integrations.emulator.server.tcp import netloc
+from lmstudio_integrations.emulator.testing.cassette import Matcher, Mode, file_errors, needs_server, read
+from lmstudio_integrations.emulator.testing.recorder import Recording
 from lmstudio_integrations.errors import (
     LMStudioModelLoadError,
     LMStudioOSError,

@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
-from lmstudio_integrations.emulator.testing.tcp import netloc
+from lmstudio_integrations.emulator.server.tcp import netloc
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioTimeoutError
 from tests.emulator.bare_client import TIMEOUT, Wire, prediction_request, wire
 from tests.emulator.server.hostile import lazy

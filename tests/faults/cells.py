@@ -13,9 +13,9 @@ from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import Connection, Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.emulator.models.request_log import PredictionRecord
 from lmstudio_integrations.emulator.testing.faults import Phase
 from lmstudio_integrations.emulator.testing.proxy import Observer, ProxiedConnection, Proxy
-from lmstudio_integrations.emulator.testing.request_log import PredictionRecord
 from lmstudio_integrations.emulator.testing.wire_items import WireItem
 from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError
 from lmstudio_integrations.protocol.endpoints import Namespace

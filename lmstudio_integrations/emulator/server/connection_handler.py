@@ -18,6 +18,7 @@ from websockets.protocol import State
 
 from lmstudio_integrations.emulator.engines.base import FaultKind
 from lmstudio_integrations.emulator.errors import WireError, internal_error
+from lmstudio_integrations.emulator.server import tcp
 from lmstudio_integrations.emulator.server.clients import Authenticator, ConnectedClient
 from lmstudio_integrations.emulator.server.context import Context, OpenChannel, ServerState
 from lmstudio_integrations.emulator.server.handlers import HANDLERS, SERVED
@@ -28,7 +29,6 @@ from lmstudio_integrations.emulator.server.http_requests import (
     response,
     unexpected,
 )
-from lmstudio_integrations.emulator.testing import tcp
 from lmstudio_integrations.emulator.testing.actions import (
     TRUNCATED,
     frames,

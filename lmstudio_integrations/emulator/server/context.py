@@ -13,9 +13,9 @@ from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.clock import Clock
 from lmstudio_integrations.emulator.models.registry import ModelRegistry
+from lmstudio_integrations.emulator.models.request_log import RequestLog
 from lmstudio_integrations.emulator.plugins import PluginEntry
 from lmstudio_integrations.emulator.server.clients import ConnectedClient
-from lmstudio_integrations.emulator.testing.request_log import RequestLog
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.types.config import ModelKind

@@ -24,7 +24,7 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
 from lmstudio_integrations._support import environment
-from lmstudio_integrations.emulator.testing.tcp import netloc, port_error, reset, stop_accepting
+from lmstudio_integrations.emulator.server.tcp import netloc, port_error, reset, stop_accepting
 from lmstudio_integrations.emulator.testing.wire_items import (
     PROGRESS,
     FrameReader,

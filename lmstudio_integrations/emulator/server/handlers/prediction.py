@@ -23,9 +23,9 @@ from lmstudio_integrations.emulator.errors import NEWEST, Version, WireError, fi
 from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.clock import Clock
 from lmstudio_integrations.emulator.models.instance import ModelInstance, in_effect, requested, tool_choice_of, tools_of
+from lmstudio_integrations.emulator.models.request_log import PredictionRecord, RecordEntry
 from lmstudio_integrations.emulator.server.clients import ConnectedClient, Upload
 from lmstudio_integrations.emulator.server.context import Context, OpenChannel
-from lmstudio_integrations.emulator.testing.request_log import PredictionRecord, RecordEntry
 from lmstudio_integrations.protocol.kv_config import completion_prompt, fields_of, is_completion
 from lmstudio_integrations.protocol.prediction import Accumulator, encode
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
