@@ -6,14 +6,13 @@ fixture is used.
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.emulator import Emulator, FaultProxy, Recording
-    from lmstudio_integrations.emulator.testing.cassette import Mode
+    from lmstudio_integrations.cassettes import Recording, Replay
+    from lmstudio_integrations.emulator import Emulator, FaultProxy
 
 MODELS = ("qwen2.5-7b-instruct", "text-embedding-nomic-embed-text-v1.5")
 """The default models of the emulator: a scripted model of each kind."""
@@ -184,34 +183,38 @@ def lmstudio_session_host(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def lmstudio_cassette(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> "Iterator[Emulator | Recording]":
-    """A server that replays the cassette of this test, or records it; see `--lmstudio-record`.
+) -> "Iterator[Recording | Replay]":
+    """A server that replays the cassette of this test, or LM Studio that is recorded; see `--lmstudio-record`.
 
-    Programs that name no host use it as well. The cassette is `cassettes/MODULE/TEST.lms.jsonl` beside the module. A
-    test whose requests are not in it fails.
+    Programs that name no host use it. The cassette is `cassettes/MODULE/TEST.lms.jsonl` beside the module. A test whose
+    requests are not in it fails.
     """
     from lmstudio_integrations._support.environment import TOKEN_VARIABLES  # noqa: PLC0415 - see the module
+    from lmstudio_integrations._support.leaves import door  # noqa: PLC0415
     from lmstudio_integrations.client.api.official import own_default_client  # noqa: PLC0415
     from lmstudio_integrations.client.transport.connect.addresses import Target  # noqa: PLC0415
-    from lmstudio_integrations.emulator import Emulator, use_cassette  # noqa: PLC0415
-    from lmstudio_integrations.emulator.testing.cassette import needs_server  # noqa: PLC0415
+
+    with door("cassettes"):
+        from lmstudio_integrations.cassettes import modes  # noqa: PLC0415
 
     node: pytest.Item = request.node
-    mode = cast("Mode", request.config.getoption("--lmstudio-record"))
-    path = _cassette_path(node)
-    is_recorded = needs_server(path, mode)
+    mode = cast("modes.Mode", request.config.getoption("--lmstudio-record"))
+    # Not the node id, to which plugins such as pytest-xdist add.
+    test = [each.name for each in node.listchain() if isinstance(each, (pytest.Class, pytest.Item))]
+    path = node.path.parent / "cassettes" / node.path.stem / modes.cassette_name(test)
+    is_recorded = modes.needs_server(path, mode)
     host = _recorded_host(request) if is_recorded else None
     unmatched: Sequence[str] = ()
     with suppress(_NotPassedError), ExitStack() as stack:
-        server = stack.enter_context(use_cassette(path, mode, server=host))
+        server = stack.enter_context(modes.use_cassette(path, mode, server=host))
         if host is not None and Target.of(host, None).token is None:  # that of the environment is for another server
             for name in TOKEN_VARIABLES:
                 monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("LMSTUDIO_HOST", server.address)
         with own_default_client():
             yield server
-        if isinstance(server, Emulator):
-            unmatched = server.unmatched
+        if not is_recorded:
+            unmatched = cast("Replay", server).unmatched
         if is_recorded and not node.stash[_passed]:
             kept = ", and the earlier one is kept" if path.exists() else ""
             node.add_report_section("teardown", "lmstudio", f"{path.name} is not saved{kept}: the test did not pass")
@@ -220,14 +223,6 @@ def lmstudio_cassette(
             node.stash[_recordings].push(stack.pop_all())
     if unmatched:
         pytest.fail("the cassette does not have all requests:\n" + "\n".join(unmatched), pytrace=False)
-
-
-def _cassette_path(item: pytest.Item) -> Path:
-    from lmstudio_integrations.emulator.testing.cassette import cassette_name  # noqa: PLC0415 - see the module
-
-    # Not the node id, to which plugins such as pytest-xdist add.
-    test = [each.name for each in item.listchain() if isinstance(each, (pytest.Class, pytest.Item))]
-    return item.path.parent / "cassettes" / item.path.stem / cassette_name(test)
 
 
 def _recorded_host(request: pytest.FixtureRequest) -> str:

@@ -6,9 +6,9 @@ from typing import TypeAlias
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.cassettes.cassette import save
 from lmstudio_integrations.client.transport.connect import addresses, discovery
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.cassette import save
 from lmstudio_integrations.emulator.testing.faults import choose_faults
 from lmstudio_integrations.langchain import ChatLMStudio
 from tests.docs.snippets import ROOT

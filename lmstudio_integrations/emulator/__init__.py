@@ -5,7 +5,7 @@ models, `plugins.py` has tools, and `testing/` has what tests use with any serve
 `errors.py` has the texts of the errors that clients get.
 """
 
-from lmstudio_integrations.emulator.emulator import ConnectionRecord, Emulator, use_cassette
+from lmstudio_integrations.emulator.emulator import ConnectionRecord, Emulator
 from lmstudio_integrations.emulator.models.catalog import Catalog, DeviceEntry, ModelEntry, Preset
 from lmstudio_integrations.emulator.models.clock import Clock, ManualClock, SystemClock
 from lmstudio_integrations.emulator.models.request_log import (
@@ -18,7 +18,6 @@ from lmstudio_integrations.emulator.models.request_log import (
 from lmstudio_integrations.emulator.plugins import PluginEntry
 from lmstudio_integrations.emulator.server.context import Limits
 from lmstudio_integrations.emulator.testing.faults import FAULTS, Fault, FaultProxy
-from lmstudio_integrations.emulator.testing.recorder import Recording
 
 __all__ = [
     "FAULTS",
@@ -39,7 +38,5 @@ __all__ = [
     "PluginEntry",
     "PredictionRecord",
     "Preset",
-    "Recording",
     "SystemClock",
-    "use_cassette",
 ]

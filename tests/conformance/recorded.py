@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lmstudio_integrations.cassettes import Recording
+from lmstudio_integrations.cassettes.cassette import read
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.cassette import read
-from lmstudio_integrations.emulator.testing.recorder import Recording
 
 
 @pytest.fixture(autouse=True)

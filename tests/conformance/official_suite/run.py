@@ -15,9 +15,9 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from lmstudio_integrations.cassettes import Recording
+from lmstudio_integrations.cassettes.cassette import read
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.cassette import read
-from lmstudio_integrations.emulator.testing.recorder import Recording
 
 PORTS = (41343, 52993, 16141, 39414, 22931)
 CATALOG = Path(__file__).parent / "catalog.toml"

@@ -14,8 +14,8 @@ import pytest
 from made_packets import made
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.cassettes.cassette import read
 from lmstudio_integrations.emulator import Emulator, Recording
-from lmstudio_integrations.emulator.testing.cassette import read
 from lmstudio_integrations.types.functions import ToolCallContext
 
 pytestmark = pytest.mark.broad
