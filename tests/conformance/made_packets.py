@@ -11,9 +11,9 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from lmstudio_integrations.emulator.testing.faults import FAULTS
-from lmstudio_integrations.emulator.testing.proxy import Action
-from lmstudio_integrations.emulator.testing.wire_items import WireItem, text_frame
+from tests.faults.faults import FAULTS
+from tests.faults.proxy import Action
+from tests.faults.wire_items import WireItem, text_frame
 
 FRAGMENT = {
     "type": "fragment",

@@ -115,7 +115,7 @@ class OpenChannel:
 
     send: Callable[[Mapping[str, Any]], None]
     """Send a packet without waiting; the connection handles slow readers."""
-    inject_fault: Callable[[FaultKind], Awaitable[None]]
+    inject_fault: Callable[[FaultKind], None]
     """Break the connection as a scripted model orders."""
     scope: CancelScope = field(default_factory=CancelScope)
     on_packet: Callable[[Mapping[str, Any]], None] | None = None

@@ -301,7 +301,7 @@ async def forward_events(
             if isinstance(event, Finished):
                 return event
             if isinstance(event, Fault):
-                await channel.inject_fault(event.kind)
+                channel.inject_fault(event.kind)
             else:
                 for ready in collector.add(event):
                     channel.send(encode_event(ready))
