@@ -163,7 +163,7 @@ def test_a_rule_applies_as_often_as_it_says_also_after_the_model_was_loaded_agai
     rules = [{"when": {"times": 2, "last": "^a"}, "then": [{"error": "Not now"}]}, {"then": "Fine"}]
     only_fails = [{"when": {"times": 1}, "then": [{"error": "Not now"}]}]
     models = [{"key": "m", "rules": rules}, {"key": "v", "kind": "embedding", "rules": only_fails}]
-    with Emulator(models) as server, Client(server.address) as client:
+    with Emulator(models, auto_evict=False) as server, Client(server.address) as client:
         for text, expected in (("b", "Fine"), ("a", None), ("b", "Fine"), ("a", None), ("a", "Fine")):
             model = client.llm.model("m")
             if expected is None:
