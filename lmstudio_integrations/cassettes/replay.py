@@ -14,8 +14,9 @@ from lmstudio_integrations.cassettes.cassette import ABSENT, Event, Interaction,
 from lmstudio_integrations.cassettes.matching import Matcher
 from lmstudio_integrations.emulator.emulator import Emulator
 from lmstudio_integrations.emulator.errors import WireError
-from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler
-from lmstudio_integrations.emulator.server.context import USER_STOPPED, OpenChannel
+from lmstudio_integrations.emulator.server.clients import Authenticator
+from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler, Socket
+from lmstudio_integrations.emulator.server.context import USER_STOPPED, OpenChannel, ServerState
 from lmstudio_integrations.emulator.server.handlers import SERVED
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Endpoint, Namespace, Rpc
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened
@@ -48,8 +49,10 @@ class Replay(Emulator):
         """What clients asked that the cassette does not have: a text for each, with the difference."""
         return tuple(self._matcher.unmatched)
 
-    def _serve_connection(self, *arguments: Any) -> ConnectionHandler:
-        return ReplayConnection(*arguments, matcher=self._matcher)
+    def _serve_connection(
+        self, socket: Socket, namespace: Namespace, state: ServerState, authenticator: Authenticator
+    ) -> ConnectionHandler:
+        return ReplayConnection(socket, namespace, state, authenticator, matcher=self._matcher)
 
 
 class RecordedError(WireError):

@@ -2,14 +2,18 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import AsyncMock, MagicMock, patch
 
 from websockets.exceptions import ProtocolError
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
+
+sys.path.append(str(Path(__file__).parents[2]))  # at the end, because the package under test is the installed one
 
 from tests.faults.faults import FAULTS
 from tests.faults.proxy import Action

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -162,7 +163,7 @@ def test_a_server_in_the_foreground_stops_with_a_signal() -> None:
 def test_a_rule_applies_as_often_as_it_says_also_after_the_model_was_loaded_again() -> None:
     rules = [{"when": {"times": 2, "last": "^a"}, "then": [{"error": "Not now"}]}, {"then": "Fine"}]
     only_fails = [{"when": {"times": 1}, "then": [{"error": "Not now"}]}]
-    models = [{"key": "m", "rules": rules}, {"key": "v", "kind": "embedding", "rules": only_fails}]
+    models: list[Any] = [{"key": "m", "rules": rules}, {"key": "v", "kind": "embedding", "rules": only_fails}]
     with Emulator(models, auto_evict=False) as server, Client(server.address) as client:
         for text, expected in (("b", "Fine"), ("a", None), ("b", "Fine"), ("a", None), ("a", "Fine")):
             model = client.llm.model("m")
