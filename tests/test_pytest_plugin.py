@@ -1,5 +1,6 @@
 """The fixtures for users' own tests, each in a pytest run of its own."""
 
+import sys
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -234,6 +235,13 @@ def test_what_a_test_that_does_not_pass_has_recorded_is_not_saved(
     result = run(ENDS_TEST, "-k", "test_passes and not unexpectedly")
     result.assert_outcomes(passed=2, deselected=9)
     result.stdout.no_fnmatch_line("*not saved*")
+
+
+def test_a_copy_without_cassettes_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmstudio_integrations.cassettes", None)
+    result = run(CASSETTE_TEST.replace("EXTRA", '""'))
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*This copy of lmstudio_integrations is without cassettes: *"])
 
 
 def test_a_recording_needs_an_lm_studio(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

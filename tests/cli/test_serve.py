@@ -455,3 +455,10 @@ def test_a_file_that_cannot_be_written_is_an_error(run: Run, announced: Path) ->
     announced.mkdir(parents=True)
     assert str(run(*ANNOUNCE)).startswith(f"Error: cannot write '{announced}': ")
     assert list(announced.parent.iterdir()) == [announced]
+
+
+def test_a_copy_without_cassettes_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmstudio_integrations.cassettes", None)
+    assert str(run("serve", "--replay", "x")).startswith(
+        "Error: This copy of lmstudio_integrations is without cassettes: "
+    )
