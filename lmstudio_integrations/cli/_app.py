@@ -25,7 +25,7 @@ ELSEWHERE = {
     "cassette": "a cassette is a text file with a line for each request",
     "embed": "use `LMStudioEmbeddings`, or `lmstudio_integrations.ray` for files",
     "logs": "LM Studio itself has it: `lms log stream`",
-    "record": "use the fixture `lmstudio_cassette`, or `lmstudio_integrations.cassettes.use_cassette`",
+    "record": "use the fixture `lmstudio_cassette` of pytest",
     "rerank": "use `client.llm.model(…).rerank(query, texts)`",
     "tools": "use `LMStudioToolkit(plugin=…).get_tools()`",
     "top": "LM Studio itself has `lms ps` and `lms log stream`",
