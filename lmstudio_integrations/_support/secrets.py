@@ -84,7 +84,7 @@ _CREDENTIALS = r"(?<![^/\s'\":@])[^/\s'\":@]+:[^/\s'\":@]+(?=@\w)"
 NAMING = ("key", "name")
 """Members that say what their neighbor `value` is."""
 
-SCHEMA_KEYWORDS = frozenset(
+_SCHEMA_KEYWORDS = frozenset(
     {"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "title", "description", "properties", "items"}
 )
 """Members of which a JSON schema has at least one."""
@@ -96,7 +96,7 @@ _MEMBER_NAME = (
     r"|<(?P<element>[A-Za-z][\w.:-]{0,99}+)>(?=[^<]++</(?P=element)>)"
 )
 _STRING = r"""(?s:[bfru]{0,2}(?P<quote>\\*+(?:\"{3}|'{3}|["'`]))(?P<string>.*?)(?:(?<!\\)(?P=quote)|\\?\Z))"""
-_OPENING = rf"""(?P<opening>[\[{{(])(?!\s*+\\*+["'](?:{"|".join(map(re.escape, SCHEMA_KEYWORDS))})\\*+["']\s*+:)"""
+_OPENING = rf"""(?P<opening>[\[{{(])(?!\s*+\\*+["'](?:{"|".join(map(re.escape, _SCHEMA_KEYWORDS))})\\*+["']\s*+:)"""
 _MEMBER_VALUE = rf"{_STRING}|-?\d[\w.+-]*+|{_OPENING}"
 _ELEMENT_VALUE = r"(?P<string>[^<]+)"
 """A member of an object in JSON or Python, a label such as `name="Authorization"`, a parameter of a call in XML, or an

@@ -18,13 +18,14 @@ from lmstudio_integrations.cli._formatting import report_usage
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
-COMMANDS = ("doctor", "ls", "plan", "certify", "serve", "demo", "record")
+COMMANDS = ("doctor", "ls", "plan", "certify", "serve", "demo")
 
 ELSEWHERE = {
     **{name: f"LM Studio itself has it: `lms {name}`" for name in ("chat", "get", "load", "ps", "unload")},
     "cassette": "a cassette is a text file with a line for each request",
     "embed": "use `LMStudioEmbeddings`, or `lmstudio_integrations.ray` for files",
     "logs": "LM Studio itself has it: `lms log stream`",
+    "record": "use the fixture `lmstudio_cassette` of pytest",
     "rerank": "use `client.llm.model(…).rerank(query, texts)`",
     "tools": "use `LMStudioToolkit(plugin=…).get_tools()`",
     "top": "LM Studio itself has `lms ps` and `lms log stream`",

@@ -19,10 +19,11 @@ from lmstudio_integrations.cli._doctor.checks import UNTRAINED
 from lmstudio_integrations.client.api.sync import LLM, Client
 from lmstudio_integrations.client.transport.connect import discovery
 from lmstudio_integrations.client.transport.connect.addresses import Address
-from lmstudio_integrations.emulator import Emulator, FaultProxy, ModelEntry
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioServerError
 from tests.cli.managed import OnScreen, Piped, Run
 from tests.cli.terminal import interrupt, started
+from tests.faults.faults import FaultProxy
 from tests.support.certified.good import REGRESSIONS, RULES
 from tests.support.gate import AT_THE_GATE, Gate
 from tests.support.leaks import TOKEN, shows_token

@@ -21,10 +21,8 @@ from lmstudio_integrations.client.transport.connect.probe import ServerStatus
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED
 from lmstudio_integrations.emulator.server.context import MIB
-from lmstudio_integrations.emulator.testing.faults import choose_faults
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
-    LMStudioConnectionLostError,
     LMStudioValueError,
 )
 from tests.cli.managed import Piped, Run
@@ -165,46 +163,6 @@ def test_the_first_line_is_the_address_then_come_the_models_and_plugins(
     address, *offered = capsys.readouterr().out.splitlines()
     assert address.startswith("ws://127.0.0.1:")
     assert offered == ["  talker (llm, scripted)", "  me/writer (plugin, generator)"]
-
-
-def test_faults_happen_to_the_clients_of_serve(serve: Serve, capsys: Capture) -> None:
-    tried: list[str] = []
-
-    def check(emulator: Emulator) -> None:
-        address = capsys.readouterr().out.partition("\n")[0]
-        with Client(address, api_token=TOKEN) as client:
-            model = client.llm.model("any-model")
-            with pytest.raises(LMStudioConnectionLostError):
-                model.respond("Hello!")
-            assert model.tokenize("Hello!")
-        with pytest.raises(LMStudioAuthenticationError), Client(address, api_token=f"{TOKEN[:-1]}0") as client:
-            client.list_downloaded_models()
-        assert address != f"ws://{emulator.address}"
-        tried.append(address)
-
-    flags = ("--scripted", "--model", "any-model", "--token", TOKEN, "--port", "0")
-    serve(check, *flags, "--fault", "connection-reset-mid-response")
-    assert tried
-    assert "fault: connection-reset-mid-response on predict" in capsys.readouterr().err
-
-
-def test_a_port_that_is_taken_is_an_error_before_a_proxy_with_faults_starts(run: Run) -> None:
-    with Emulator(["m"]) as server:
-        port = server.port
-        problem = run("serve", "--scripted", "--model", "m", "--port", str(port), "--fault", "load-fails")
-    assert str(problem).startswith(f"Error: cannot listen on 127.0.0.1, port {port}: already in use")
-
-
-def test_the_faults_are_listed(run: Run, capsys: Capture) -> None:
-    assert run("serve", "--fault", "list") == 0
-    assert [line.partition(" ")[0] for line in capsys.readouterr().out.splitlines()] == [
-        fault.name for fault in choose_faults([])
-    ]
-
-
-def test_a_wrong_fault_is_an_error(piped: Piped) -> None:
-    status, _, err = piped("serve", "--fault", "load-fails:often")
-    assert (status, err[:30]) == (2, "Error: the probability 'often'")
 
 
 @pytest.mark.parametrize(
@@ -475,3 +433,10 @@ def test_a_file_that_cannot_be_written_is_an_error(run: Run, announced: Path) ->
     announced.mkdir(parents=True)
     assert str(run(*ANNOUNCE)).startswith(f"Error: cannot write '{announced}': ")
     assert list(announced.parent.iterdir()) == [announced]
+
+
+def test_a_copy_without_cassettes_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmstudio_integrations.cassettes", None)
+    assert str(run("serve", "--replay", "x")).startswith(
+        "Error: This copy of lmstudio_integrations is without cassettes: "
+    )

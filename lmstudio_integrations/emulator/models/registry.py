@@ -27,7 +27,7 @@ from lmstudio_integrations.emulator.models.catalog import Catalog, ModelEntry, d
 from lmstudio_integrations.emulator.models.clock import Clock
 from lmstudio_integrations.emulator.models.device import Device, MemoryNeed
 from lmstudio_integrations.emulator.models.instance import ModelInstance
-from lmstudio_integrations.emulator.testing.request_log import LoadRecord, LoadState, RecordEntry, RequestLog
+from lmstudio_integrations.emulator.models.request_log import LoadRecord, LoadState, RecordEntry, RequestLog
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol import kv_config
 from lmstudio_integrations.protocol.requests import OnDevice

@@ -25,7 +25,7 @@ from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.request_log import EmbeddingRecord, Records
+from lmstudio_integrations.emulator.models.request_log import EmbeddingRecord, Records
 from lmstudio_integrations.types.hosts import HostStatus
 from lmstudio_integrations.types.machines import Eviction
 from tests.client.fake import context_of

@@ -22,8 +22,11 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.base import Engine
-from lmstudio_integrations.emulator.testing.actions import replace, reset, warning
-from lmstudio_integrations.emulator.testing.proxy import (
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.types.memory_plans import GIB, LoadedModel, MemoryPlan, PlannedModel
+from tests.client.fake import context_of, wait_until
+from tests.faults.actions import replace, reset, warning
+from tests.faults.proxy import (
     ALWAYS,
     Action,
     Injection,
@@ -32,10 +35,7 @@ from lmstudio_integrations.emulator.testing.proxy import (
     ProxyThread,
     forward,
 )
-from lmstudio_integrations.emulator.testing.wire_items import WireItem
-from lmstudio_integrations.langchain import ChatLMStudio
-from lmstudio_integrations.types.memory_plans import GIB, LoadedModel, MemoryPlan, PlannedModel
-from tests.client.fake import context_of, wait_until
+from tests.faults.wire_items import WireItem
 from tests.support.gate import AT_THE_GATE, Gate
 
 TOO_LARGE = lms.LMStudioInsufficientResourcesError

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from lmstudio_integrations.cassettes.cassette import ABSENT, Interaction
+from lmstudio_integrations.cassettes.matching import MAX_LISTED, Matcher
 from lmstudio_integrations.emulator.errors import WireError
-from lmstudio_integrations.emulator.testing.cassette import ABSENT, MAX_LISTED, Interaction, Matcher
 
 Change = Callable[[dict[str, Any]], object]
 

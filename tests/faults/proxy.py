@@ -6,7 +6,6 @@ its own; other threads start it with injections, act on its open connections, an
 
 import asyncio
 import contextlib
-import logging
 import math
 import re
 import socket
@@ -16,7 +15,6 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from random import Random
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -24,8 +22,8 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
 from lmstudio_integrations._support import environment
-from lmstudio_integrations.emulator.testing.tcp import netloc, port_error, reset, stop_accepting
-from lmstudio_integrations.emulator.testing.wire_items import (
+from lmstudio_integrations.emulator.server.tcp import reset, stop_accepting
+from tests.faults.wire_items import (
     PROGRESS,
     FrameReader,
     Sender,
@@ -36,10 +34,11 @@ from lmstudio_integrations.emulator.testing.wire_items import (
 
 T = TypeVar("T")
 
-logger: logging.Logger = logging.getLogger(__name__)
-
 LIMIT = 600.0
 """Seconds that anything asked of the proxy may take."""
+
+HOST = "127.0.0.1"
+"""Where all proxies listen."""
 
 _CHUNK = 65536
 _HEAD_END = b"\r\n\r\n"
@@ -63,18 +62,14 @@ class Injection:
         action: What happens in place of forwarding.
         times: How often; afterwards the proxy forwards again.
         skip: How many opportunities pass before the first time.
-        probability: How likely it is at each opportunity after them, from 0 to 1.
         seconds: After how many seconds from the first time it is over in any case.
-        fault: The name of the fault, for the log.
     """
 
     point: str
     action: Action
     times: float = 1
     skip: int = 0
-    probability: float = 1.0
     seconds: float = math.inf
-    fault: str = "a fault"
 
 
 class _Due:
@@ -86,7 +81,7 @@ class _Due:
         self._times = injection.times
         self._deadline = math.inf
 
-    def take(self, item: WireItem, random: Random) -> bool:
+    def take(self, item: WireItem) -> bool:
         """Return whether it happens now."""
         injection, now = self.injection, time.monotonic()
         if injection.point not in item.points or self._times <= 0 or now >= self._deadline:
@@ -94,11 +89,8 @@ class _Due:
         if self._skip:
             self._skip -= 1
             return False
-        if injection.probability < 1 and random.random() >= injection.probability:
-            return False
         self._times -= 1
         self._deadline = min(self._deadline, now + injection.seconds)
-        logger.info("fault: %s%s", injection.fault, f" on {item.endpoint}" if item.endpoint else "")
         return True
 
 
@@ -107,9 +99,6 @@ class Observer:
 
     def on_item(self, connection: "ProxiedConnection", item: WireItem) -> None:
         """Handle an item before it is forwarded, or anything else happens to it."""
-
-    def on_end(self, connection: "ProxiedConnection") -> None:
-        """Handle the end of a connection."""
 
 
 class ProxyThread:
@@ -143,11 +132,6 @@ class Proxy:
         tls: The certificate, if clients connect with TLS; the server is always reached without.
         is_rejecting: Whether it rejects connections until it is healed.
         observer: Sees what passes.
-        host: The address to listen on.
-        ports: The ports to try, 0 for any free one; the first free one is taken.
-
-    Raises:
-        LMStudioOSError: If no port is free.
     """
 
     def __init__(
@@ -159,19 +143,14 @@ class Proxy:
         tls: ssl.SSLContext | None = None,
         is_rejecting: bool = False,
         observer: Observer | None = None,
-        host: str = "127.0.0.1",
-        ports: Sequence[int] = (0,),
     ) -> None:
         self._thread = thread
         self.upstream: str = upstream
         self._due = [_Due(injection) for injection in injections]
-        # Draws whether what is only probable happens: the same in each run.
-        self._random = Random(0)  # noqa: S311 - no secret
         self._tls = tls
         self.is_rejecting: bool = is_rejecting
         self._server: asyncio.Server | None = None
-        self._host = host
-        self._socket = _bind(host, ports)
+        self._socket = _bind(0)
         self.thawed: asyncio.Event = asyncio.Event()
         self.thawed.set()
         self.connections: set[ProxiedConnection] = set()
@@ -188,7 +167,7 @@ class Proxy:
     @property
     def address(self) -> str:
         """`host:port` for clients."""
-        return netloc(self._host, self.port)
+        return f"{HOST}:{self.port}"
 
     def __enter__(self) -> Self:
         self.open()
@@ -201,7 +180,7 @@ class Proxy:
 
     def open(self) -> None:
         """Listen, unless connections are rejected."""
-        environment.allow(self._host, self.port)
+        environment.allow(HOST, self.port)
         if self.is_rejecting:
             self.happened.set()
         else:
@@ -210,12 +189,8 @@ class Proxy:
     def close(self) -> None:
         """Close the port and every connection. Does nothing if it is closed."""
         if self._socket.fileno() != -1:
-            environment.disallow(self._host, self.port)
+            environment.disallow(HOST, self.port)
             self._thread.run(self._close())
-
-    def discard(self) -> None:
-        """Give the port back, if the proxy was never entered."""
-        self._socket.close()
 
     def heal(self) -> None:
         """End the faults: listen, thaw, and forward from now on. What is broken or silent stays so."""
@@ -231,7 +206,7 @@ class Proxy:
 
     def consume(self, item: WireItem) -> Action | None:
         """Return what is to happen at this point, if anything is (on the thread)."""
-        due = next((each for each in self._due if each.take(item, self._random)), None)
+        due = next((each for each in self._due if each.take(item)), None)
         if due is None:
             return None
         self.happened.set()
@@ -250,7 +225,6 @@ class Proxy:
             await connection.run()
         finally:
             self.connections.discard(connection)
-            self.observer.on_end(connection)
 
     async def _heal(self) -> None:
         self._due.clear()
@@ -268,7 +242,7 @@ class Proxy:
         await stop_accepting(self._server)
         self._server.close()
         self._server = None
-        self._socket = _bind(self._host, (port,))
+        self._socket = _bind(port)
 
     async def _close(self) -> None:
         self.thawed.set()
@@ -297,8 +271,6 @@ class ProxiedConnection:
         """Whose bytes arrive one by one from now on."""
         self.is_closing: bool = False
         """Whether the server has sent its close frame, and waits for the client's."""
-        self.path: str = ""
-        """The path of the request that opened it; `/llm`, for example."""
         self.tracker: WireTracker = WireTracker()
         self._is_upgrade = False
         self._readers: dict[Sender, asyncio.StreamReader] = {"client": reader}
@@ -417,8 +389,6 @@ class ProxiedConnection:
             self._is_upgrade = head.startswith(b"HTTP/1.1 101")
             return WireItem(sender, head, frozenset({"response head"} if self._is_upgrade else ()))
         self._is_upgrade = b"upgrade: websocket" in head.lower()
-        path = head.partition(b"\r\n")[0].split(b" ")[1:2]  # a head that is malformed has none
-        self.path = b"".join(path).partition(b"?")[0].decode("latin-1")
         head = _EXTENSIONS.sub(b"\r\n", head)
         return WireItem(sender, head, frozenset({"request head", "upgrade"} if self._is_upgrade else {"request head"}))
 
@@ -445,33 +415,11 @@ async def forward(connection: ProxiedConnection, item: WireItem) -> None:
         await connection.send(item.sender, item.data)
 
 
-def _bind(host: str, ports: Sequence[int]) -> socket.socket:
-    """Return a socket that has the first free port, but rejects connections until it listens.
-
-    Raises:
-        LMStudioOSError: If no port is free.
-    """
-    *others, last = ports
-    for port in others:
-        with contextlib.suppress(OSError):
-            return _bind_to(host, port)
-    try:
-        return _bind_to(host, last)
-    except OSError as error:
-        raise port_error(host, ports, error) from error
-
-
-def _bind_to(host: str, port: int) -> socket.socket:
-    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+def _bind(port: int) -> socket.socket:
+    """Return a socket that has a port, 0 for any free one, but rejects connections until it listens."""
     # asyncio switches the delay of small packets off for sockets that name their protocol.
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        if sys.platform != "win32":  # there it would let two servers listen on one port
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-    except OSError:
-        sock.close()
-        raise
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    if sys.platform != "win32":  # there it would let two servers listen on one port
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((HOST, port))
     return sock

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.testing.cassette import ABSENT, Event, Interaction, redact, redacted
+from lmstudio_integrations._support.secrets import HIDDEN as HIDDEN_TEXT
+from lmstudio_integrations.cassettes.cassette import ABSENT, Event, Interaction, redacted
+from lmstudio_integrations.cassettes.redaction import redact
 from tests.support.leaks import ASSIGNED
 
 KEPT = [
@@ -16,14 +18,6 @@ KEPT = [
     "The token budget is 512 tokens: password reset",
     {"tokens": [1, 2], "maxTokens": 5, "bosToken": "<s>"},
     {"fragment": {"content": "a", "tokens": [{"text": "a", "id": 5}]}},
-    {"parameters": {"properties": {"password": {"title": "Password"}, "auth": {"$ref": "#/$defs/Credentials"}}}},
-    {
-        "parameters": {
-            "properties": {"password": {"type": "string"}, "any": {}, "date": {"format": "date"}, "all": True}
-        }
-    },
-    {"$defs": {"Credentials": {"type": "object", "properties": {"token": {"type": ["string", "null"]}}}}},
-    {"properties": {"arguments": {"type": "object", "properties": {"password": {"type": "string"}}}}},
     '<tools>{"name": "log_in", "parameters": {"properties": {"password": {"type": "string"}}}}</tools>',
     {"max_tokens": 5, "token_count": 7, "token_ids": [1, 2], "bos_token": "<s>", "time_to_first_token": 0.5},
     {"arguments": {"n_tokens": 5, "passes": 3, "headless": "new", "handlers": ["a"], "author": "me", "tokenizer": "x"}},
@@ -75,6 +69,12 @@ def test_a_secret_is_hidden_wherever_it_stands(value: object) -> None:
     hidden = redact(value)
     assert not re.search("hunter|4711", json.dumps(hidden))
     assert redact(hidden) == hidden
+
+
+def test_the_schema_of_a_secret_is_hidden_with_it() -> None:
+    schema = {"type": "object", "properties": {"password": {"type": "string", "title": "Password"}, "any": {}}}
+    hidden = {"type": HIDDEN_TEXT, "title": HIDDEN_TEXT}
+    assert redact(schema) == {"type": "object", "properties": {"password": hidden, "any": {}}}
 
 
 def prediction(*packets: Any) -> Interaction:

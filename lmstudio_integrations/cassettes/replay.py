@@ -1,4 +1,4 @@
-"""Responds with what was recorded, in the place of the handlers.
+"""An emulator that responds with what was recorded.
 
 `Matcher` finds the recorded request, and `ReplayConnection` sends what followed it, at once.
 """
@@ -6,19 +6,53 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.cassettes.cassette import ABSENT, Event, Interaction, read
+from lmstudio_integrations.cassettes.matching import Matcher
+from lmstudio_integrations.emulator.emulator import Emulator
 from lmstudio_integrations.emulator.errors import WireError
-from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler
-from lmstudio_integrations.emulator.server.context import USER_STOPPED, OpenChannel
+from lmstudio_integrations.emulator.server.clients import Authenticator
+from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler, Socket
+from lmstudio_integrations.emulator.server.context import USER_STOPPED, OpenChannel, ServerState
 from lmstudio_integrations.emulator.server.handlers import SERVED
-from lmstudio_integrations.emulator.testing.cassette import ABSENT, Event, Interaction, Matcher
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Endpoint, Namespace, Rpc
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened
 
 TIMEOUT = 10.0
 """Seconds that a client has to send what it sent in the recording, such as a cancel."""
+
+
+class Replay(Emulator):
+    """An emulator that responds with what was recorded, and has no models of its own.
+
+    A request gets the response of the recorded request that it equals, but for what is new in each run
+    (docs/tools/cassettes.md#matching). Any other is an error that tells the difference to the nearest one.
+
+    Args:
+        cassette: The file.
+        settings: `host`, `port`, `tokens`, `latency`, `origins`, `clock` and `limits` of `Emulator`.
+
+    Raises:
+        LMStudioOSError: If the file cannot be read.
+        LMStudioValueError: If it is not a cassette, or of another version, or an argument is not valid.
+    """
+
+    def __init__(self, cassette: str | Path, **settings: Any) -> None:
+        super().__init__((), **settings)
+        self._matcher = Matcher(read(Path(cassette)))
+
+    @property
+    def unmatched(self) -> tuple[str, ...]:
+        """What clients asked that the cassette does not have: a text for each, with the difference."""
+        return tuple(self._matcher.unmatched)
+
+    def _serve_connection(
+        self, socket: Socket, namespace: Namespace, state: ServerState, authenticator: Authenticator
+    ) -> ConnectionHandler:
+        return ReplayConnection(socket, namespace, state, authenticator, matcher=self._matcher)
 
 
 class RecordedError(WireError):

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.server import replay as replay_module
-from lmstudio_integrations.emulator.testing.cassette import ABSENT, Event, Interaction, Kind, save
+from lmstudio_integrations.cassettes import Replay
+from lmstudio_integrations.cassettes import replay as replay_module
+from lmstudio_integrations.cassettes.cassette import ABSENT, Event, Interaction, Kind, save
 from tests.emulator.bare_client import Wire, wire
 
 LONG = 600.0
@@ -24,7 +24,7 @@ CANCEL = {"type": "cancel"}
 END = {"type": "success", "stats": {"stopReason": "eosFound"}}
 STOPPED = {"type": "success", "stats": {"stopReason": "userStopped"}}
 
-Replay = Callable[..., Any]
+Start = Callable[..., Any]
 
 
 def fragment(text: str) -> dict[str, Any]:
@@ -43,21 +43,21 @@ def ask(socket: Wire, endpoint: str) -> None:
 
 
 @pytest.fixture
-def replay(tmp_path: Path) -> Replay:
-    """Replay one request on a socket of its own."""
+def replay(tmp_path: Path) -> Start:
+    """Start one request on a socket of its own."""
 
     @contextmanager
     def start(endpoint: str, *events: Event, parameter: Any = ABSENT) -> Iterator[Wire]:
         kind: Kind = "channel" if endpoint == "predict" else "call"
         path = tmp_path / "session.lms.jsonl"
         save(path, [Interaction(1, kind, "llm", endpoint, parameter, list(events))])
-        with Emulator.replay(path) as server, wire(server) as opened:
+        with Replay(path) as server, wire(server) as opened:
             yield opened
 
     return start
 
 
-def test_a_channel_waits_for_the_cancel_of_the_recording(replay: Replay) -> None:
+def test_a_channel_waits_for_the_cancel_of_the_recording(replay: Start) -> None:
     events = [*received(fragment("a")), Event("sent", CANCEL), *received(STOPPED), Event("closed")]
     with replay("predict", *events) as socket:
         channel = socket.open("predict")
@@ -67,7 +67,7 @@ def test_a_channel_waits_for_the_cancel_of_the_recording(replay: Replay) -> None
         assert list(packets) == [STOPPED]
 
 
-def test_a_cancel_that_was_not_recorded_ends_the_response(replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancel_that_was_not_recorded_ends_the_response(replay: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     is_cancelled, sleep, turns = threading.Event(), asyncio.sleep, count()
 
     async def turn(_seconds: float) -> None:
@@ -87,7 +87,7 @@ def test_a_cancel_that_was_not_recorded_ends_the_response(replay: Replay, monkey
         assert list(packets) == [STOPPED]
 
 
-def test_a_channel_that_was_open_at_the_end_of_the_recording_stays_open(replay: Replay) -> None:
+def test_a_channel_that_was_open_at_the_end_of_the_recording_stays_open(replay: Start) -> None:
     with replay("predict", *received(fragment("a"))) as socket:
         channel = socket.open("predict")
         packets = socket.packets(channel)
@@ -97,7 +97,7 @@ def test_a_channel_that_was_open_at_the_end_of_the_recording_stays_open(replay: 
 
 
 @pytest.mark.parametrize("sends", [True, False], ids=["another packet", "nothing"])
-def test_a_packet_that_does_not_come_is_an_error(replay: Replay, monkeypatch: pytest.MonkeyPatch, sends: bool) -> None:
+def test_a_packet_that_does_not_come_is_an_error(replay: Start, monkeypatch: pytest.MonkeyPatch, sends: bool) -> None:
     monkeypatch.setattr(replay_module, "TIMEOUT", LONG if sends else 0.01)
     with replay("predict", Event("sent", {"type": "callTool"}), *received(END)) as socket:
         channel = socket.open("predict")
@@ -112,7 +112,7 @@ WARNING = {"warning": "Received rpcCall for unknown endpoint", "kind": "rpcEndpo
 
 
 @pytest.mark.parametrize("endpoint", ["predict", "tokenize"])
-def test_an_error_a_warning_or_a_loss_comes_again(replay: Replay, endpoint: str) -> None:
+def test_an_error_a_warning_or_a_loss_comes_again(replay: Start, endpoint: str) -> None:
     error = {"title": "It went wrong", "stack": "at x", "errorData": {"a": [1]}}
     with replay(endpoint, Event("error", error)) as socket:
         ask(socket, endpoint)
@@ -127,6 +127,6 @@ def test_an_error_a_warning_or_a_loss_comes_again(replay: Replay, endpoint: str)
             socket.receive_until_closed()
 
 
-def test_a_void_result_is_void_again(replay: Replay) -> None:
+def test_a_void_result_is_void_again(replay: Start) -> None:
     with replay("unloadModel", Event("result"), parameter={"identifier": "m"}) as socket:
         assert socket.call("unloadModel", {"identifier": "m"}) == {"type": "rpcResult"}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.proxy import Proxy, ProxyThread, _bind
 from tests.emulator.bare_client import TIMEOUT
+from tests.faults.proxy import Proxy, ProxyThread, _bind
 
 Close = Callable[[], Coroutine[Any, Any, None]]
 Run = Callable[[Coroutine[Any, Any, socket.socket]], socket.socket]
@@ -55,5 +55,5 @@ def test_a_client_that_connects_some_turns_before_the_end_is_disconnected(
 def test_no_second_server_can_have_the_port_of_a_proxy_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     for system, reuses in (("linux", True), ("win32", False)):
         monkeypatch.setattr(sys, "platform", system)
-        with _bind("127.0.0.1", [0]) as listener:
+        with _bind(0) as listener:
             assert bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)) is reuses

@@ -3,33 +3,20 @@
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
-from lmstudio_integrations.emulator.testing.proxy import Action, ProxiedConnection, forward
-from lmstudio_integrations.emulator.testing.wire_items import TEXTS, WireItem, serialize, text_frame
+from tests.faults.proxy import Action, ProxiedConnection, forward
+from tests.faults.wire_items import TEXTS, WireItem, serialize, text_frame
 
 Message = dict[str, Any]
-
-
-class Breakable(Protocol):
-    """A connection to a client that can be broken: one that the proxy forwards, or the emulator's own."""
-
-    def reset(self) -> None:
-        """Send RST."""
-
-    def half_close(self) -> None:
-        """Send FIN, and go on reading."""
-
-    async def deliver(self, data: bytes) -> None:
-        """Send bytes to the client."""
 
 
 # The connection -----------------------------------------------------------------------------------------------------
 
 
-async def reset(connection: Breakable, _item: WireItem) -> None:
+async def reset(connection: ProxiedConnection, _item: WireItem) -> None:
     """Break the connection with RST."""
     connection.reset()
 
@@ -39,7 +26,7 @@ async def finish(connection: ProxiedConnection, _item: WireItem) -> None:
     await connection.finish()
 
 
-async def half_close(connection: Breakable, _item: WireItem) -> None:
+async def half_close(connection: ProxiedConnection, _item: WireItem) -> None:
     """Close the server's direction only."""
     connection.half_close()
 
@@ -150,9 +137,9 @@ def endless(make: Callable[[Message], Message], seconds: float) -> Action:
 
 
 def deliver(make: Callable[[WireItem], bytes]) -> Action:
-    """Send the client bytes that are made of this item. It needs no proxy, unless they are made of a frame."""
+    """Send the client bytes that are made of this item."""
 
-    async def act(connection: Breakable, item: WireItem) -> None:
+    async def act(connection: ProxiedConnection, item: WireItem) -> None:
         await connection.deliver(make(item))
 
     return act

@@ -1,12 +1,14 @@
 """The format of cassettes: what is written is read again, the same content is the same bytes, and damage is named."""
 
 import json
+from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.testing.cassette import ABSENT, Event, Interaction, read, save
+from lmstudio_integrations._support.environment import __version__
+from lmstudio_integrations.cassettes.cassette import ABSENT, Event, Interaction, read, save
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 
 HEAD = b'{"cassette":2}\n'
@@ -37,6 +39,18 @@ def test_what_is_written_is_read_again_and_always_the_same_bytes_with_a_line_for
     assert read(paths[0])[1].parameter is ABSENT
     lines = [json.loads(line)["event"] for line in paths[0].read_bytes().split(b"\n")[1:-1]]
     assert lines == ["channel", "received", "sent", "closed", "call", "result", "call", "error"]
+
+
+def test_the_first_line_has_the_versions_also_where_no_metadata_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def from_name(name: str) -> Distribution:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(Distribution, "from_name", from_name)
+    save(tmp_path / "x", [])
+    (head,) = (tmp_path / "x").read_text(encoding="utf-8").splitlines()
+    assert json.loads(head) == {"cassette": 2, "recorded_by": f"lmstudio-integrations {__version__}"}
 
 
 def test_a_request_that_is_new_changes_no_line_of_the_others(tmp_path: Path) -> None:

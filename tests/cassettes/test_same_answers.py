@@ -1,7 +1,6 @@
 """A program finds the same when a cassette of it is replayed, and the replay sends the same packets.
 
-Programs run on a server through a recording proxy, and again on the replay of that cassette, through another one.
-`tests/conformance/cassettes` does the same with the official SDKs, for what every program does.
+Programs run on a server that is recorded, and again on the replay of that cassette, which is recorded as well.
 """
 
 import asyncio
@@ -13,11 +12,12 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.cassettes import Recording, Replay
+from lmstudio_integrations.cassettes.cassette import Interaction, read
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.testing.cassette import Interaction, read
-from lmstudio_integrations.emulator.testing.recorder import Recording
 from lmstudio_integrations.types.functions import ToolCallContext
-from tests.emulator.bare_client import Wire, prediction_request, wire
+from tests.cassettes.recorded_wire import recorded_wire as wire
+from tests.emulator.bare_client import Wire, prediction_request
 
 CHAT, VECTORS = "chat", "vectors"
 PIXEL = base64.b64decode(
@@ -188,7 +188,7 @@ def test_a_program_gets_the_same_packets_from_a_replay(
         found = asyncio.run(use(recording))
     recorded = list(map(said, read(live)))
     assert recorded
-    with Emulator.replay(live) as replay, Recording(tmp_path / "again", replay.address) as again:
+    with Replay(live) as replay, Recording(tmp_path / "again", replay.address) as again:
         assert asyncio.run(use(again)) == found
         assert replay.unmatched == ()
     assert list(map(said, read(again.path))) == recorded

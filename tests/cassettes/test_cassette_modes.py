@@ -12,10 +12,15 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.emulator import Emulator, ModelEntry, Recording, use_cassette
-from lmstudio_integrations.emulator.testing.cassette import Mode, cassette_name, read, save
+from lmstudio_integrations.cassettes import Recording, use_cassette
+from lmstudio_integrations.cassettes.cassette import read, save
+from lmstudio_integrations.cassettes.modes import Mode, cassette_name
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioServerError, LMStudioValueError
-from tests.emulator.bare_client import prediction_request, wire
+from lmstudio_integrations.langchain import ChatLMStudio
+from tests.cassettes.recorded_wire import recorded_wire as wire
+from tests.emulator.bare_client import prediction_request
+from tests.support.leaks import ASSIGNED, PASSWORD, TOKEN, shows_token
 
 CHAT, VECTORS = "chat", {"key": "vectors", "kind": "embedding"}
 
@@ -118,6 +123,20 @@ def test_a_tool_call_with_a_password_is_replayed_without_it(tmp_path: Path) -> N
     assert r"Got {\"access_token\":\"**********\",\"ok\":true}" in replayed
 
 
+def test_what_others_wrote_for_a_secret_is_not_recorded(tmp_path: Path) -> None:
+    texts = "\n".join(ASSIGNED)
+    quote = {"when": {"last": "quote"}, "then": [{"text": texts}]}
+    crash = {"then": [{"error": f"The model has crashed: {texts}"}]}
+    path = tmp_path / "session.lms.jsonl"
+    with Emulator([ModelEntry(key=CHAT, rules=(quote, crash))]) as server, Recording(path, server.address) as recording:
+        assert say(recording.address, f"quote\n{texts}") == texts
+        with pytest.raises(lms.LMStudioServerError):
+            say(recording.address, "crash")
+    recorded = path.read_text(encoding="utf-8")
+    assert "password = **********" in recorded
+    assert PASSWORD not in recorded
+
+
 @pytest.mark.parametrize("mode", ["once", "rewrite"])
 def test_a_block_that_fails_saves_nothing_and_says_so(server: Emulator, tmp_path: Path, mode: Mode) -> None:
     path = tmp_path / "session.lms.jsonl"
@@ -193,11 +212,39 @@ def test_what_cannot_be_replayed_is_forwarded_but_not_recorded(
     assert {each.endpoint for each in read(path)} == {"listLoaded"}
 
 
-def test_the_server_to_record_is_an_address(tmp_path: Path) -> None:
-    for server in ("localhost", "ws://localhost:1234", "localhost:x"):
-        with pytest.raises(LMStudioValueError, match="must be given as host:port"):
-            Recording(tmp_path / "x.lms.jsonl", server)
+@pytest.mark.parametrize("server", ["localhost:x", "ftp://localhost", f"user:{TOKEN[15:]}@localhost:1234"])
+def test_the_server_to_record_is_an_address(tmp_path: Path, server: str) -> None:
+    with pytest.raises(LMStudioValueError) as caught:
+        Recording(tmp_path / "x.lms.jsonl", server)
+    assert not shows_token(str(caught.value))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_client_that_was_connected_before_is_recorded_in_the_block_and_works_after_it(
+    server: Emulator, tmp_path: Path
+) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    with lms.Client(server.address) as client, Emulator([CHAT]) as other:
+        model = client.llm.model(CHAT)
+        model.respond("a")
+        with Recording(path, server.address) as recording:
+            model.respond("b")
+            say(recording.address, "c")
+            say(other.address, "d")
+        model.respond("e")
+    assert texts_of(path) == ["b", "c"]
+    assert [record.messages[-1]["content"] for record in server.predictions] == ["a", "b", "c", "e"]
+
+
+def test_each_recording_has_what_its_program_asked_although_the_one_before_has_asked_it(
+    server: Emulator, tmp_path: Path
+) -> None:
+    requests = []
+    for name in ("first", "second"):
+        with Recording(tmp_path / name, server.address) as recording:
+            ChatLMStudio(model=CHAT, host=recording.address).invoke("a")
+        requests.append([each.name for each in read(tmp_path / name)])
+    assert requests[0] == requests[1]
 
 
 def test_what_is_under_way_is_recorded_as_far_as_it_came(tmp_path: Path) -> None:
