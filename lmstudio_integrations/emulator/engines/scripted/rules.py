@@ -379,7 +379,7 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the conditions of a rule are checked against, with the query of a reranker, and the answers to a question."""
+    """What the conditions of a rule are checked against, a reranker's query, and the answers to a question."""
 
     last: str = ""
     query: str | None = None
