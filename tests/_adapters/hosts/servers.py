@@ -64,7 +64,7 @@ def call(adapter: Adapter, path: str, model: Any, text: str, **given: Any) -> An
 
 def known(model: Any) -> "list[lms.HostStatus]":
     """Return what the hosts of an object are known to do, without asking them."""
-    statuses: "list[lms.HostStatus]" = native_model_of(model).hosts.statuses()
+    statuses: list[lms.HostStatus] = native_model_of(model).hosts.statuses()
     return statuses
 
 
