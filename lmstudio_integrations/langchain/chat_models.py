@@ -12,7 +12,6 @@ from langchain_core.messages import AIMessage, BaseMessage, MessageLikeRepresent
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.tools import BaseTool
-from langchain_protocol.protocol import MessagesData
 from pydantic import ConfigDict, model_validator
 
 from lmstudio_integrations._adapters import field_types
@@ -36,7 +35,6 @@ from lmstudio_integrations.client.transport.mailboxes import callers_loop
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain import (
     _batches,
-    _events,
     _messages,
     _parsers,
     _responses,
@@ -193,30 +191,6 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             call.alternatives,
             include_confidence=call.include_confidence,
         )
-
-    def _stream_chat_model_events(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> Iterator[MessagesData]:
-        """Yield the events of `stream_events(version="v3")`; langchain-core finds this method by its name."""
-        stream = _events.EventStream(run_manager)
-        for chunk in self._stream(messages, stop, run_manager, **kwargs):
-            yield from stream.events(chunk)
-
-    async def _astream_chat_model_events(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[MessagesData]:
-        stream = _events.EventStream(run_manager)
-        async for chunk in self._astream(messages, stop, run_manager, **kwargs):
-            for event in stream.events(chunk):
-                yield event
 
     # Requests -------------------------------------------------------------------------------------------------------
 
