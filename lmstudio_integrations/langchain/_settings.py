@@ -161,6 +161,7 @@ class BaseLMStudio(GenerationSettings):
     """A language model of LangChain: what langchain-core asks for besides responses."""
 
     _framework_descriptions: ClassVar[Mapping[str, str]] = CORE_DESCRIPTIONS
+    _translating = translating_errors
 
     _ls_model_type: ClassVar[str]
     """What LangSmith shows as the kind of model: `chat` or `llm`."""

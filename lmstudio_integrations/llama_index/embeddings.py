@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._adapters.auxiliary_model_settings import (
+from lmstudio_integrations._adapters.embedding_settings import (
     LENGTH_POLICY,
     PREFIX,
     EmbeddingSettings,
