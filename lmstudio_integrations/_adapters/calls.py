@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from lmstudio_integrations._adapters.runtime import Calling, LoadedModelInfo, Runtime, UsedModel
 from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
+from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.client.predictions.language_model import LanguageModel, Prefix
@@ -18,7 +19,6 @@ from lmstudio_integrations.client.transport.flows import Flow, arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import WireHistory
-from lmstudio_integrations.types.confidence import ALTERNATIVES
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import ChatTemplateInfo
 from lmstudio_integrations.types.reasoning import ReasoningOptions
@@ -87,6 +87,8 @@ class CallArguments:
         choice = request.get("tool_choice")
         settings |= tool_settings(tools, choice)
         if request.get("include_confidence"):
+            with door("the confidence of fields"):
+                from lmstudio_integrations.types.confidence import ALTERNATIVES  # noqa: PLC0415 - a leaf
             settings["log_probs"] = max(number or 0, ALTERNATIVES)
         settings |= response_settings(request.get("response_format"), self.formats.response_schema)
         if not tools:

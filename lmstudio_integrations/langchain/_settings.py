@@ -33,7 +33,7 @@ from lmstudio_integrations.types.config import DEFAULT_PARALLEL, PARALLEL_KEYS, 
 PACKAGE = NAME, __version__
 """Name and version of this package in traces."""
 
-FIELDS_OF_OBJECT = frozenset(
+FIELDS_OF_OBJECT: frozenset[str] = frozenset(
     {"name", "cache", "verbose", "callbacks", "tags", "metadata", "custom_get_token_ids", "rate_limiter"}
     | {"disable_streaming", "output_version", "profile", "unload_on_close"}
 )

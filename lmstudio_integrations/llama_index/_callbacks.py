@@ -210,9 +210,3 @@ def with_completion_events(function: FunctionT) -> FunctionT:
     """Emit the events of each completion, and of each chunk of a streamed one."""
     decorate: Callable[[FunctionT], FunctionT] = cast("Any", callbacks).llm_completion_callback()
     return _with_signature(decorate(function))
-
-
-def without_span(method: FunctionT) -> FunctionT:
-    """Return a bound method of core without its span, because the overriding method that calls it has one."""
-    bare: FunctionT = getattr(method, "__wrapped__", method)
-    return bare

@@ -5,10 +5,10 @@ At the end, the context windows that servers reported to this process, by server
 
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
 from typing_extensions import TypedDict
@@ -23,6 +23,8 @@ from lmstudio_integrations.types._numbers import Seconds
 from lmstudio_integrations.types.timeouts import SILENCE_TIMEOUTS
 
 logger = logging.getLogger(__name__)
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 CORE_DESCRIPTIONS = {
     "callback_manager": "Receives the events of every call. It has no handlers by default.",
@@ -104,6 +106,12 @@ def _can_be_pickled(value: object) -> bool:
     except Exception:  # noqa: BLE001 - pickling a user's object may raise anything
         return False
     return True
+
+
+def without_span(method: FunctionT) -> FunctionT:
+    """Return a bound method of core without its span, because the overriding method that calls it has one."""
+    bare: FunctionT = getattr(method, "__wrapped__", method)
+    return bare
 
 
 Key = tuple[tuple[str | None, ...], tuple[str, ...], str | None]

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from lmstudio_integrations._adapters.attempts import Attempts
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.llama_index._callbacks import without_span
+from lmstudio_integrations.llama_index._settings import without_span
 from lmstudio_integrations.llama_index._tools import format_of
 from lmstudio_integrations.types.structured import (
     PartialJson,
