@@ -33,9 +33,9 @@ from lmstudio_integrations._adapters.field_types import (
     ApiToken,
     InputAlias,
     Secret,
-    describe_fields,
+    describe,
     ordered_fields,
-    show_fields,
+    show_signature,
     token_from_environment,
 )
 from lmstudio_integrations._adapters.input_checks import SECRETS, normalize_input, resolve_aliases, validated, with_host
@@ -144,14 +144,13 @@ class ServerSettings(ExplainedModel):
             cls.model_fields[name].description = cls._framework_descriptions[name]  # of a copy of the framework's field
         for name in _NOT_IN_SCHEMA & cls.model_fields.keys():
             cls.model_fields[name].metadata = [*cls.model_fields[name].metadata, cast("Any", SkipJsonSchema)()]
-        describe_fields(cls)
-        show_fields(cls)
+        describe(cls)
 
     @classmethod
     def model_rebuild(cls, *, _parent_namespace_depth: int = 2, **arguments: Any) -> bool | None:
         """Build the schema again, for example after a type was defined. pydantic replaces our signature by its own."""
         rebuilt = super().model_rebuild(_parent_namespace_depth=_parent_namespace_depth + 1, **arguments)
-        show_fields(cls)
+        show_signature(cls)
         return rebuilt
 
     @model_validator(mode="before")
