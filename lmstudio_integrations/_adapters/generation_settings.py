@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from lmstudio_integrations._adapters.calls import CallArguments, CallSettings, options_of, top_logprobs_of
 from lmstudio_integrations._adapters.field_types import (
@@ -100,7 +101,7 @@ class GenerationSettings(OwnPredictionSettings, ModelSettings):
             "default.",
         )
 
-    on_prompt_progress: Callable[[float], Any] | None = Field(
+    on_prompt_progress: SkipJsonSchema[Callable[[float], Any] | None] = Field(
         default=None,
         exclude=True,
         description="Called with the progress of the prompt processing, from 0.0 to 1.0, in the thread or task that "

@@ -68,10 +68,8 @@ from lmstudio_integrations.types.models import ModelInstanceInfo
 
 ModelT = TypeVar("ModelT", bound=Model)
 
-_NOT_IN_SCHEMA = frozenset(
-    {"on_load_progress", "on_prompt_progress", "on_status", "on_warning", "custom_get_token_ids", "rate_limiter"}
-)
-"""Fields with a type that JSON schemas do not have; the last two are langchain-core's."""
+_NOT_IN_SCHEMA = ("custom_get_token_ids", "rate_limiter")
+"""langchain-core's fields with a type that JSON schemas do not have."""
 
 
 class ServerSettings(ExplainedModel):
@@ -142,7 +140,7 @@ class ServerSettings(ExplainedModel):
         super().__pydantic_init_subclass__(**kwargs)
         for name in cls._framework_descriptions.keys() & cls.model_fields.keys():
             cls.model_fields[name].description = cls._framework_descriptions[name]  # of a copy of the framework's field
-        for name in _NOT_IN_SCHEMA & cls.model_fields.keys():
+        for name in cls.model_fields.keys() & _NOT_IN_SCHEMA:
             cls.model_fields[name].metadata = [*cls.model_fields[name].metadata, cast("Any", SkipJsonSchema)()]
         describe(cls)
 
@@ -364,7 +362,7 @@ class ModelSettings(ServerSettings):
         "`raise` or `ignore`.",
     )
 
-    on_load_progress: Callable[[float], Any] | None = Field(
+    on_load_progress: SkipJsonSchema[Callable[[float], Any] | None] = Field(
         default=None,
         exclude=True,
         description="Called with the progress of a load, from 0.0 to 1.0, in the thread or task that waits. None by "

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
 from pydantic import Field, field_serializer
+from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import Unpack
 
 from lmstudio_integrations._adapters.field_types import (
@@ -139,14 +140,14 @@ class ToolkitSettings(ServerSettings):
         description="The directory, on the machine of LM Studio, in which the plugin works. None by default.",
     )
 
-    on_status: OnReport | None = Field(
+    on_status: SkipJsonSchema[OnReport | None] = Field(
         default=None,
         exclude=True,
         description="Called with a `ToolReport` when a tool says what it is doing, in the thread or task that waits; "
         "async functions in async calls only. None by default.",
     )
 
-    on_warning: OnReport | None = Field(
+    on_warning: SkipJsonSchema[OnReport | None] = Field(
         default=None,
         exclude=True,
         description="Called with a `ToolReport` when a tool has met a problem that it could solve; see `on_status`. "
