@@ -263,7 +263,10 @@ def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> 
     Raises:
         LMStudioValueError: If an image would have to be downloaded, and may not.
     """
-    sources, unsent = images(pending), dict[ImageSource, str]()
+    sources = images(pending)
+    if not sources:
+        return encode(pending, {})
+    unsent = dict[ImageSource, str]()
     for source in sources:
         if source.url and not values["allow_image_download"]:
             problem = (
@@ -303,19 +306,16 @@ def _written(messages: Sequence[PendingMessage], uploaded: Uploaded) -> list[dic
     return wire_messages(
         (message.role, parts)
         for message in messages
-        if (parts := [_wire(part, uploaded) for part in _sent_parts(message, uploaded)]) or not message.parts
+        if (parts := [_wire(part, uploaded) for part in message.parts if _is_sent(part, message.role, uploaded)])
+        or not message.parts
     )
 
 
-def _sent_parts(message: PendingMessage, uploaded: Uploaded) -> list[Part]:
-    """Return the parts of a message; those of a user without images of tools that are not sent: the results say so."""
-    if message.role != "user":
-        return message.parts
-    return [
-        part
-        for part in message.parts
-        if not (isinstance(part, ImageSource) and part.is_optional and isinstance(uploaded[part], str))
-    ]
+def _is_sent(part: Part, role: Role, uploaded: Uploaded) -> bool:
+    """Whether a part is sent. Of a user, an image of a tool is not if it could not be uploaded: its result says so."""
+    if role == "user" and isinstance(part, ImageSource) and part.is_optional:
+        return not isinstance(uploaded[part], str)
+    return True
 
 
 def _with_system_first(messages: Sequence[PendingMessage]) -> list[PendingMessage]:
@@ -350,7 +350,7 @@ def _wire(part: Part, uploaded: Uploaded) -> dict[str, Any]:
 # Documents ------------------------------------------------------------------------------------------------------------
 # What a model reads of a file that is no image, for which LM Studio's API has no type.
 
-_TEXT = re.compile(
+_TEXT = (
     r"text/.+|.+\+(json|xml|yaml)"
     r"|application/(json|jsonl|ndjson|x-ndjson|xml|yaml|x-yaml|toml|x-toml|sql|graphql|javascript|x-javascript|x-sh)"
 )
@@ -363,7 +363,7 @@ _UNKNOWN = frozenset({"", "application/octet-stream", "binary/octet-stream"})
 def decoded_text(data: bytes, mime_type: str | None) -> str | None:
     """Return the text of a document; `None` if it is of another type, or not in UTF-8."""
     kind = (mime_type or "").partition(";")[0].strip().lower()
-    if kind not in _UNKNOWN and not _TEXT.fullmatch(kind):
+    if kind not in _UNKNOWN and not re.fullmatch(_TEXT, kind):
         return None
     try:
         text = data.decode("utf-8-sig")

@@ -4,7 +4,9 @@ The settings and the resolution of a call are in `_adapters/generation_settings.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from langchain_core.language_models import LangSmithParams
@@ -114,25 +116,27 @@ def _parallel_predictions(loaded: LoadedModelInfo) -> int | None:
 
 
 @cache
-def _identifying_fields(kind: type[BaseModel]) -> tuple[str, ...]:
-    """Return the fields that change a response. Cached, because every call needs them."""
-    return tuple(name for name in kind.model_fields if name not in _NOT_IN_KEY | FIELDS_OF_OBJECT)
+def _identifying_fields(
+    kind: type[BaseModel],
+) -> tuple[tuple[str, ...], Callable[[Mapping[str, Any]], tuple[Any, ...]]]:
+    """Return the fields that change a response, and what reads them. Cached, because every call needs them."""
+    names = tuple(name for name in kind.model_fields if name not in _NOT_IN_KEY | FIELDS_OF_OBJECT)
+    return names, itemgetter(*names)
 
 
 def identity(values: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
     """Return the fields of a kind of model that are set, as plain data, with the resolved address as host."""
-    host: Any = values["host"]
-    try:
-        resolved = addresses.resolved_hosts(host)
-    except LMStudioValueError:  # the call itself raises it
-        pass
-    else:
+    names, values_of = _identifying_fields(kind)
+    identifying: dict[str, Any] = {
+        name: value.to_dict() if isinstance(value, Settings) else value
+        for name, value in zip(names, values_of(values), strict=True)
+        if value is not None or name == "model"
+    }
+    with suppress(LMStudioValueError):  # the call itself raises it
+        resolved = addresses.resolved_hosts(values["host"])
         host = resolved[0] if len(resolved) == 1 else resolved
-    identifying: dict[str, Any] = {"model": values["model"]}
-    for name in _identifying_fields(kind):
-        value = host if name == "host" else values[name]
-        if value is not None:
-            identifying[name] = value.to_dict() if isinstance(value, Settings) else value
+        if host is not None:
+            identifying["host"] = host
     return identifying
 
 

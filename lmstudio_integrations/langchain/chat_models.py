@@ -1,7 +1,7 @@
 """`ChatLMStudio`: a LangChain chat model over LM Studio's native protocol."""
 
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
@@ -19,6 +19,7 @@ from lmstudio_integrations._adapters.calls import (
     CHAT_ARGUMENTS,
     CallArguments,
     CallSettings,
+    with_signature,
 )
 from lmstudio_integrations._adapters.conversation import for_upload
 from lmstudio_integrations._adapters.generation_settings import ChatSettings
@@ -114,6 +115,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
 
     # Non-streaming --------------------------------------------------------------------------------------------------
 
+    @with_signature
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -121,9 +123,10 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - only streams report tokens
         **kwargs: Any,
     ) -> ChatResult:
-        with translating_errors(), self._calling(stop, kwargs) as call:
+        with translating_errors(), _Calling(self, stop, kwargs) as call:
             return self._result(call, call.stream(_history(call, messages)).wait_for_result())
 
+    @with_signature
     async def _agenerate(
         self,
         messages: list[BaseMessage],
@@ -131,7 +134,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002 - only streams report tokens
         **kwargs: Any,
     ) -> ChatResult:
-        with translating_errors(), self._calling(stop, kwargs) as call:
+        with translating_errors(), _Calling(self, stop, kwargs) as call:
             return self._result(call, await call.astream(_history(call, messages)).wait_for_result())
 
     def _result(self, call: CallSettings, result: PredictionResult) -> ChatResult:
@@ -158,7 +161,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         with (
             translating_errors(),
-            self._calling(stop, kwargs) as call,
+            _Calling(self, stop, kwargs) as call,
             call.stream(_history(call, messages)) as source,
         ):
             stream = self._chunk_stream(call, source)
@@ -175,7 +178,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        with translating_errors(), self._calling(stop, kwargs) as call:
+        with translating_errors(), _Calling(self, stop, kwargs) as call:
             async with call.astream(_history(call, messages)) as source:
                 stream = self._chunk_stream(call, source)
                 async for batch in source.batches():
@@ -192,25 +195,15 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             include_confidence=call.include_confidence,
         )
 
-    # Requests -------------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _calling(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> Generator[CallSettings]:
-        """Resolve a call. An error about the context window also completes `profile`."""
-        call = self._resolve_call(_settings.arguments(stop, kwargs))
-        try:
-            yield call
-        except LMStudioContextOverflowError as error:
-            if error.limit is not None:
-                self._record_profile(call, {**self._reported, "contextLength": error.limit})
-            raise
-
     # Model profile --------------------------------------------------------------------------------------------------
 
     def _record(self, call: CallSettings, result: PredictionResult) -> PredictionResult:
         """Record what a prediction reports about the model, also for the profile of this object; return it."""
         self._record_profile(call, call.record_info(result.end).info)
         return result
+
+    def _record_limit(self, call: CallSettings, context_length: int) -> None:
+        self._record_profile(call, {**self._reported, "contextLength": context_length})
 
     def _record_profile(self, call: CallSettings, info: Mapping[str, Any]) -> None:
         """Record the info of a call's model if it is that of this object. It is no field, so no setting changes."""
@@ -513,6 +506,22 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
 def _history(call: CallSettings, messages: Sequence[BaseMessage]) -> WireHistory | PendingHistory:
     """Return a conversation as the client sends it."""
     return for_upload(_messages.convert(messages), call.values)
+
+
+class _Calling(AbstractContextManager[CallSettings, None]):
+    """Resolves a call. An error about the context window also completes the profile of the model."""
+
+    def __init__(self, model: ChatLMStudio, stop: list[str] | None, kwargs: Mapping[str, Any]) -> None:
+        self._model = model
+        self._given = _settings.arguments(stop, kwargs)
+
+    def __enter__(self) -> CallSettings:
+        self._call = self._model._resolve_call(self._given)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
+        return self._call
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, LMStudioContextOverflowError) and error.limit is not None:
+            self._model._record_limit(self._call, error.limit)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
 
 
 class _ResolvedProfile:

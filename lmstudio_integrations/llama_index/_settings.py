@@ -7,7 +7,7 @@ import logging
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
@@ -142,9 +142,16 @@ def _of(key: Key) -> _ContextWindow:
 
 def key_of(values: Mapping[str, Any]) -> Key:
     """Return the key of the model of a call, by its settings; all spellings and orders of addresses give the same."""
-    host, device = values["host"], values["device"]
+    host: Any = values["host"]
+    if not (host is None or isinstance(host, str)):
+        host = tuple([each if isinstance(each, str) else tuple(each) for each in host])
+    return _key_of(host, values["device"], values["model"], host or addresses.host_from_environment())
+
+
+@lru_cache
+def _key_of(host: Any, device: str | None, model: str | None, _of_environment: Any) -> Key:
     devices = {own or device or "" for _, own in addresses.places_of(host)}
-    return addresses.resolved_hosts(host), tuple(sorted(devices)), values["model"]
+    return addresses.resolved_hosts(host), tuple(sorted(devices)), model
 
 
 def recorded(key: Key) -> int | None:
