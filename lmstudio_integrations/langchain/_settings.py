@@ -29,7 +29,6 @@ from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox, call
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
-from lmstudio_integrations.types._config_base import Settings
 from lmstudio_integrations.types.config import DEFAULT_PARALLEL, PARALLEL_KEYS, LlmLoadModelConfig, parallel_of
 
 PACKAGE = NAME, __version__
@@ -115,6 +114,10 @@ def _parallel_predictions(loaded: LoadedModelInfo) -> int | None:
 # Cache keys -----------------------------------------------------------------------------------------------------------
 
 
+_CONFIGS = {"prediction_config", "load_config"}
+"""The fields that hold several settings."""
+
+
 @cache
 def _identifying_fields(
     kind: type[BaseModel],
@@ -127,11 +130,9 @@ def _identifying_fields(
 def identity(values: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
     """Return the fields of a kind of model that are set, as plain data, with the resolved address as host."""
     names, values_of = _identifying_fields(kind)
-    identifying: dict[str, Any] = {
-        name: value.to_dict() if isinstance(value, Settings) else value
-        for name, value in zip(names, values_of(values), strict=True)
-        if value is not None or name == "model"
-    }
+    present = {name: value for name, value in zip(names, values_of(values), strict=True) if value is not None}
+    configs = {name: present[name].to_dict() for name in _CONFIGS & present.keys()}
+    identifying: dict[str, Any] = {"model": values["model"], **present, **configs}
     with suppress(LMStudioValueError):  # the call itself raises it
         resolved = addresses.resolved_hosts(values["host"])
         host = resolved[0] if len(resolved) == 1 else resolved
@@ -247,8 +248,8 @@ class BaseLMStudio(GenerationSettings):
     @property
     def lc_attributes(self) -> dict[str, Any]:
         """Attributes that core cannot serialize by itself."""
-        configs = {"prediction_config": self.prediction_config, "load_config": self.load_config}
-        return {name: config.to_dict() for name, config in configs.items() if isinstance(config, Settings)}
+        fields = vars(self)
+        return {name: fields[name].to_dict() for name in _CONFIGS if fields[name] is not None}
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
