@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from lmstudio_integrations._adapters.tool_settings import wire_name
 from lmstudio_integrations._support.secrets import redacted_url
@@ -34,6 +34,8 @@ from lmstudio_integrations.types.files import FileHandle, image_format
 from lmstudio_integrations.types.functions import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 from lmstudio_integrations.types.reasoning import ReasoningPart, Thought, with_thoughts
 from lmstudio_integrations.types.structured import partial_json
+
+PartT = TypeVar("PartT")
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
@@ -248,9 +250,13 @@ def _checked_id(call_id: object) -> object:
     return call_id
 
 
+def _parts_of(messages: Iterable[PendingMessage], kind: type[PartT]) -> list[PartT]:
+    return [part for each in messages for part in each.parts if isinstance(part, kind)]
+
+
 def images(messages: Iterable[PendingMessage]) -> list[ImageSource]:
     """Return the images that must be uploaded, each once."""
-    return list(dict.fromkeys(part for each in messages for part in each.parts if isinstance(part, ImageSource)))
+    return list(dict.fromkeys(_parts_of(messages, ImageSource)))
 
 
 def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> WireHistory | PendingHistory:
@@ -287,8 +293,8 @@ def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> 
         [PendingImage(source.url or source.path or source.data, source.is_optional) for source in sent],
         with_handles,
         values["allow_image_download"] == "private",
-        _files(pending),
-        has_reasoning=_has_reasoning(pending),
+        _parts_of(pending, FileHandle),
+        has_reasoning=bool(_parts_of(pending, ReasoningPart)),
     )
 
 
@@ -297,9 +303,8 @@ def encode(messages: Sequence[PendingMessage], uploaded: Uploaded) -> WireHistor
     has_late = any(message.role == "system" for message in messages[1:])
     system_first = _written(_with_system_first(messages), uploaded) if has_late else None
     handles = [each for each in uploaded.values() if isinstance(each, FileHandle)]
-    return WireHistory(
-        _written(messages, uploaded), [*_files(messages), *handles], system_first, _has_reasoning(messages)
-    )
+    files, thoughts = _parts_of(messages, FileHandle), _parts_of(messages, ReasoningPart)
+    return WireHistory(_written(messages, uploaded), [*files, *handles], system_first, bool(thoughts))
 
 
 def _written(messages: Sequence[PendingMessage], uploaded: Uploaded) -> list[dict[str, Any]]:
@@ -324,14 +329,6 @@ def _with_system_first(messages: Sequence[PendingMessage]) -> list[PendingMessag
     for message in sorted(messages, key=lambda message: message.role != "system"):
         merged.add(message.role, message.parts)
     return merged.finish()
-
-
-def _files(messages: Sequence[PendingMessage]) -> list[FileHandle]:
-    return [part for each in messages for part in each.parts if isinstance(part, FileHandle)]
-
-
-def _has_reasoning(messages: Sequence[PendingMessage]) -> bool:
-    return any(isinstance(part, ReasoningPart) for each in messages for part in each.parts)
 
 
 def _wire(part: Part, uploaded: Uploaded) -> dict[str, Any]:

@@ -109,8 +109,10 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             if async_api:
                 callers_loop()  # here, because core reports an error only in such a loop
             for name in ("streaming", "stream"):
-                if kwargs.get(name) is not None:
-                    kwargs["stream"] = self._validated({"streaming": kwargs[name]})["streaming"]
+                given = kwargs.get(name)
+                if given is not None:
+                    is_checked = isinstance(given, bool)
+                    kwargs["stream"] = given if is_checked else self._validated({"streaming": given})["streaming"]
         return super()._should_stream(async_api=async_api, run_manager=run_manager, **kwargs)
 
     # Non-streaming --------------------------------------------------------------------------------------------------
