@@ -96,7 +96,8 @@ _COUNTERPARTS = {"LMStudio": "ChatLMStudio", "LMStudioEmbedding": "LMStudioEmbed
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise import_module("._support.installation", __name__).unknown_name(__name__, _MODULE_OF, name, _COUNTERPARTS)
-    value = getattr(import_module(_MODULE_OF[name], __name__), name)
+    with import_module("._support.leaves", __name__).door(f"`{name}`"):
+        value = getattr(import_module(_MODULE_OF[name], __name__), name)
     globals()[name] = value
     return value
 

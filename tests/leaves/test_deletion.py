@@ -21,7 +21,6 @@ FAILS: dict[str, str] = {
     "planning": "lms.Client().plan(['m'])",
     "plugins": "lms.Client().plugins",
     "confidence": "lms.FieldConfidence",
-    "ray": "import lmstudio_integrations.ray",
     "llama_cpp": "Emulator()",
 }
 """What cannot be done without a leaf."""
@@ -32,7 +31,10 @@ def copy_without(names: list[str], folder: Path) -> Path:
     shutil.copytree(ROOT / PACKAGE, folder / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
     for leaf in names:
         for module in modules_of(leaf):
-            (folder / module.relative_to(ROOT)).unlink()
+            path = folder / module.relative_to(ROOT)
+            path.unlink()
+            if not any(path.parent.iterdir()):  # else it would still be a package, without anything
+                path.parent.rmdir()
     return folder
 
 
