@@ -26,7 +26,6 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from llama_index_instrumentation import root_dispatcher
 from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError, field_validator
-from typer.testing import CliRunner
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
@@ -39,7 +38,6 @@ from lmstudio_integrations._support.secrets import (
     redact_received,
     redact_values,
 )
-from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.client.telemetry import CONTENT_VARIABLE
 from lmstudio_integrations.emulator import Emulator, ModelEntry, Recording
 from lmstudio_integrations.errors import LMStudioValueError
@@ -655,10 +653,6 @@ def rejected(host: str, _folder: Path) -> str:
     return shown_by(caught.value)
 
 
-def diagnosed(host: str, _folder: Path) -> str:
-    return CliRunner().invoke(app, ["doctor", "--try", "--json", "--host", host]).output
-
-
 def certified(host: str, _folder: Path) -> str:
     with lms.Client(host) as client:
         return client.certify("m", rows=["tools"], quick=True).to_json()
@@ -674,7 +668,6 @@ def recorded(host: str, folder: Path) -> str:
 
 PLACES: dict[str, Callable[[str, Path], str]] = {
     "an error": rejected,
-    "doctor": diagnosed,
     "a card": certified,
     "a cassette": recorded,
 }

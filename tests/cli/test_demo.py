@@ -12,13 +12,13 @@ import pytest
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations.cli import INTERRUPTED, _demo
-from lmstudio_integrations.cli._demo import DOCUMENTS, QUESTION
-from lmstudio_integrations.cli._ls import SIZE_LIMIT, Choice
+from lmstudio_integrations.cli._demo import DOCUMENTS, QUESTION, SIZE_LIMIT, Choice, choose
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.engines.scripted.engine import ScriptedEngine
 from lmstudio_integrations.errors import LMStudioTimeoutError
+from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo
 from tests.cli.managed import Piped, Run
 from tests.cli.terminal import needs_pty, on_terminal
 
@@ -207,3 +207,42 @@ def test_a_terminal_shows_bars_until_ctrl_c_and_a_pipe_no_control_codes(server: 
     assert "━━" in terminal.text
     assert "\x1b[" in terminal.raw
     assert "Traceback" not in terminal.text
+
+
+def downloaded(key: str, size: int) -> LlmInfo:
+    return LlmInfo(
+        type="llm",
+        model_key=key,
+        format="gguf",
+        display_name=key,
+        path=f"somebody/{key}",
+        size_bytes=size,
+        max_context_length=4096,
+    )
+
+
+def loaded(identifier: str, *, size: int = 100, used: float | None = None) -> LlmInstanceInfo:
+    return LlmInstanceInfo(
+        **downloaded("some-key", size).model_dump(),
+        identifier=identifier,
+        instance_reference=f"reference of {identifier}",
+        context_length=2048,
+        last_used_time=used,
+    )
+
+
+@pytest.mark.parametrize(
+    ("instances", "models", "choice"),
+    [
+        ([loaded("mine", size=10 * SIZE_LIMIT)], [downloaded("small", 1)], Choice("mine", loaded=True)),
+        ([loaded("never"), loaded("early", used=1.0), loaded("late", used=2.0)], [], Choice("late", loaded=True)),
+        ([], [downloaded("b", 30), downloaded("a", 10), downloaded("c", 20)], Choice("a", loaded=False)),
+        ([], [downloaded("large", SIZE_LIMIT)], None),
+        ([], [], None),
+    ],
+    ids=["loaded, however large", "the last used", "the smallest", "a large one is not loaded unasked", "nothing"],
+)
+def test_a_loaded_model_is_taken_else_a_small_one(
+    instances: list[LlmInstanceInfo], models: list[LlmInfo], choice: Choice | None
+) -> None:
+    assert choose(instances, models) == choice

@@ -1,17 +1,14 @@
 """How errors are printed: their parts on lines of their own, and suggestions in terms of commands and options."""
 
-import warnings
+import re
 from dataclasses import replace
 
 import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.frames import Close
 
-from lmstudio_integrations.cli._common import warnings_as_notes
 from lmstudio_integrations.cli._formatting import _COMMANDS, for_commands, report
-from lmstudio_integrations.client.embeddings import EmbeddingRequest, overflow_error
 from lmstudio_integrations.client.models.load_steps import _too_large
-from lmstudio_integrations.client.models.state import ContextWindow
 from lmstudio_integrations.client.support.suggestions import (
     KEEP_LOADED,
     MAKE_ROOM,
@@ -25,7 +22,6 @@ from lmstudio_integrations.client.transport.connect.suggestions import no_listen
 from lmstudio_integrations.client.transport.socket_session import _lost_error
 from lmstudio_integrations.errors import (
     LMStudioError,
-    LMStudioEvictionWarning,
     LMStudioInsufficientResourcesError,
     LMStudioUnreachableError,
     LMStudioValueError,
@@ -153,13 +149,9 @@ SUGGESTIONS = [
     (_CERTIFICATE_ERRORS[10], "has expired; renew it"),
     ("already in use; choose another port, or 0 for any free one", "choose another one with --port, or 0"),
     (str(context_overflow("Call", 9, 8, None)), "load the model with --context-length=16;"),
-    (
-        str(overflow_error(EmbeddingRequest(["x"], "error", "texts"), 0, 9, ContextWindow(8))),
-        "pass --length-policy average",
-    ),
     (str(wire("Nothing matches", displayData=NOT_LOADED)), "load it with `lms load 'a b'`"),
-    (KEEP_LOADED, "load one of them with --explicit"),
-    (MAKE_ROOM, "--fit unloads what must go"),
+    (KEEP_LOADED, "load one of them with `lms load`"),
+    (MAKE_ROOM, "make room by `lms unload`"),
     (str(_too_large(PLANNED, fits_later=False)), "load it with --context-length=256, or unload one of those that stay"),
     (str(expired("first_token_timeout")), "; shorten the prompt"),
 ]
@@ -176,15 +168,6 @@ def test_each_suggestion_of_the_client_is_about_commands(suggestion: str, expect
 
 def test_every_pattern_is_in_a_suggestion() -> None:
     unused = [
-        pattern.pattern
-        for pattern, _ in _COMMANDS
-        if not any(pattern.search(suggestion) for suggestion, _ in SUGGESTIONS)
+        pattern for pattern, _ in _COMMANDS if not any(re.search(pattern, suggestion) for suggestion, _ in SUGGESTIONS)
     ]
     assert unused == []
-
-
-def test_warnings_are_about_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    with warnings_as_notes():
-        warnings.warn(f"'load_policy='explicit'' evicted 'b'; {KEEP_LOADED}", LMStudioEvictionWarning, stacklevel=1)
-    err = capsys.readouterr().err
-    assert err.startswith("Warning: 'load_policy='explicit'' evicted 'b'; load one of them with --explicit, ")

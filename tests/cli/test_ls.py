@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from lmstudio_integrations.cli._ls import downloaded_models, model_lines
+from lmstudio_integrations.cli._common import downloaded_models
+from lmstudio_integrations.cli._ls import model_lines
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator
 from tests.cli.managed import EMBEDDER, LARGE, SMALL, Piped, Run

@@ -11,7 +11,7 @@ import pytest
 
 from lmstudio_integrations.cli import INTERRUPTED, _app
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.cli.managed import Run
+from tests.cli.managed import Run, of_commands
 from tests.cli.terminal import TIMEOUT, interrupt, started
 
 FULL = Path("/dev/full")
@@ -28,22 +28,24 @@ def server() -> Iterator[Emulator]:
         yield server
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (("ls",), "\\u2713 "),
-        (("ls", "--json"), '"displayName": "gr\\u00f6\\u00dfe"'),
-        (("plan", WORD), "gr\\xf6\\xdfe"),
-        (("certify", WORD, "--rows", "tools", "--quick"), "gr\\xf6\\xdfe (context"),
-        (("doctor",), "gr\\xf6\\xdfe"),
-    ],
+WRITTEN = of_commands(
+    {
+        "ls": "\\u2713 ",
+        "ls --json": '"displayName": "gr\\u00f6\\u00dfe"',
+        f"plan {WORD}": "gr\\xf6\\xdfe",
+        f"certify {WORD} --rows tools --quick": "gr\\xf6\\xdfe (context",
+        "doctor": "gr\\xf6\\xdfe",
+    }
 )
+
+
+@pytest.mark.parametrize(("arguments", "expected"), WRITTEN.items())
 def test_a_pipe_has_no_control_codes_and_what_its_encoding_lacks_is_written_with_a_backslash(
-    run: Run, monkeypatch: pytest.MonkeyPatch, server: Emulator, arguments: tuple[str, ...], expected: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, server: Emulator, arguments: str, expected: str
 ) -> None:
     output = BytesIO()
     monkeypatch.setattr(sys, "stdout", TextIOWrapper(output, encoding="ascii"))
-    assert run(*arguments, "--host", server.address) == 0
+    assert run(*arguments.split(), "--host", server.address) == 0
     written = output.getvalue().decode("ascii")
     assert expected in written
     assert "\x1b" not in written
