@@ -18,7 +18,6 @@ from lmstudio_integrations.cli._common import (
     results,
 )
 from lmstudio_integrations.cli._formatting import model_size
-from lmstudio_integrations.types.machines import LOCAL
 from lmstudio_integrations.types.models import DecisionModelInfo, LlmInfo, ModelInfo, ModelInstanceInfo
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def device_names(client: "Client", infos: Iterable[ModelInfo]) -> dict[str | Non
     """Return the name of each device by its identifier; nothing if all models are on the server's own machine."""
     if all(info.device_identifier is None for info in infos):
         return {}
-    return {None: LOCAL, **{peer.device_identifier: peer.device_name for peer in client.link_status().peers}}
+    return {None: "local", **{peer.device_identifier: peer.device_name for peer in client.link_status().peers}}
 
 
 def model_lines(
