@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from lmstudio_integrations._support.text import counted, printable_line
+from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.cli._common import (
     AsJson,
@@ -24,7 +24,7 @@ from lmstudio_integrations.cli._common import (
     progress_bar,
     results,
 )
-from lmstudio_integrations.cli._formatting import message_for_commands, wrapped
+from lmstudio_integrations.cli._formatting import message_for_commands
 from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudioValueError
 
 if TYPE_CHECKING:
@@ -162,11 +162,7 @@ def _show(card: "Card", *, as_json: bool) -> None:
         print_json(card.model_dump(mode="json"))
         return
     for line in card.lines():
-        if console.is_terminal:
-            for part in wrapped(printable_line(line), console.width, indent=_INDENT).split("\n"):
-                console.write_line(part)
-        else:
-            console.write_line(line)
+        console.write_wrapped(line, _INDENT)
 
 
 # The page: one file of HTML without scripts, with a small picture for each row ----------------------------------------

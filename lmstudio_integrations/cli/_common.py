@@ -23,6 +23,7 @@ from rich.text import Text
 
 from lmstudio_integrations._support.environment import regular
 from lmstudio_integrations._support.text import printable, printable_json, printable_line
+from lmstudio_integrations.cli._formatting import wrapped
 from lmstudio_integrations.errors import LMStudioModelNotFoundError
 
 if TYPE_CHECKING:
@@ -74,6 +75,21 @@ class TextConsole(Console):
     def write_line(self, line: str, style: str = "") -> None:
         """Print a line, without layout."""
         self.write(f"{self._escape(line, printable_line)}\n", style)
+
+    def write_wrapped(self, line: str, indent: int, *, written: int = 0, style: str = "") -> None:
+        """Print a line; on a terminal, no word is broken in two.
+
+        Args:
+            line: The line.
+            indent: Columns before its further lines on a terminal.
+            written: How many of its characters are written already.
+            style: The style of the others.
+        """
+        if not self.is_terminal:
+            self.write_line(line[written:], style)
+            return
+        for part in wrapped(printable_line(line), self.width, indent)[written:].split("\n"):
+            self.write_line(part, style)
 
     def _escape(self, text: str, escape: Callable[[str], str]) -> str:
         return escape(text) if self.record or self.file.isatty() else text

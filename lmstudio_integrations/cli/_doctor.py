@@ -13,7 +13,7 @@ import typer
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES, __version__
 from lmstudio_integrations._support.installation import NAME
 from lmstudio_integrations._support.secrets import holds_credentials
-from lmstudio_integrations._support.text import beginning, counted, one_line, printable_line
+from lmstudio_integrations._support.text import beginning, counted, one_line
 from lmstudio_integrations.cli._common import (
     AsJson,
     Host,
@@ -24,7 +24,7 @@ from lmstudio_integrations.cli._common import (
     print_json,
     results,
 )
-from lmstudio_integrations.cli._formatting import for_commands, model_size, split_remedy, wrapped
+from lmstudio_integrations.cli._formatting import for_commands, model_size, split_remedy
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connect.discovery import NOT_FOUND, Attempt, chosen, examine, search
@@ -50,8 +50,6 @@ _WIDTH = max(map(len, _STYLES))
 _TIMEOUT = 4.0
 """Seconds for each answer of the server: a report takes 10 seconds at most."""
 
-_NO_DATA: Mapping[str, Any] = {}
-
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -69,7 +67,7 @@ class Check:
     found: str
     fix: str | None = None
     details: tuple[str, ...] = ()
-    data: Mapping[str, Any] = field(default_factory=lambda: _NO_DATA)
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 class Subject(NamedTuple):
@@ -340,20 +338,11 @@ CHECKS: Mapping[str, Callable[[Subject], Check]] = {
 def show(console: TextConsole, name: str, check: Check) -> None:
     verdict, indent = f"{check.verdict:<{_WIDTH}}", " " * (_WIDTH + 2)
     console.write(verdict, _STYLES[check.verdict])
-    _write(console, f"{verdict}  {name}: {check.found}", len(verdict))
+    console.write_wrapped(f"{verdict}  {name}: {check.found}", _WIDTH + 4, written=len(verdict))
     for detail in check.details:
-        _write(console, f"{indent}- {detail}", style="dim")
+        console.write_wrapped(f"{indent}- {detail}", _WIDTH + 4, style="dim")
     if check.fix:
-        _write(console, f"{indent}to fix: {check.fix}")
-
-
-def _write(console: TextConsole, line: str, written: int = 0, style: str = "") -> None:
-    """Print a line, of which the first characters are written already; on a terminal, no word is broken in two."""
-    if not console.is_terminal:
-        console.write_line(line[written:], style)
-        return
-    for part in wrapped(printable_line(line), console.width, indent=_WIDTH + 4)[written:].split("\n"):
-        console.write_line(part, style)
+        console.write_wrapped(f"{indent}to fix: {check.fix}", _WIDTH + 4)
 
 
 def summary(report: Mapping[str, Check]) -> str:

@@ -11,8 +11,7 @@ import textwrap
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, ValidationError
 
 from lmstudio_integrations._support.text import one_line, printable
 from lmstudio_integrations.errors import (

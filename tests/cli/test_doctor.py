@@ -398,7 +398,7 @@ def loaded_llm(identifier: str, ttl_ms: int | None = None) -> LlmInstanceInfo:
 
 
 def test_models_of_both_kinds_are_ok() -> None:
-    models = [llm(vision=True), llm("plain", trained_for_tool_use=False), EMBEDDER]
+    models: list[ModelInfo] = [llm(vision=True), llm("plain", trained_for_tool_use=False), EMBEDDER]
     check = check_models(subject(downloaded=models))
     assert (check.verdict, check.found) == ("ok", "2 language models and 1 embedding model downloaded")
     assert check.details == (
