@@ -179,6 +179,7 @@ def test_the_address_of_the_environment_is_named(
     assert status == 1
     assert found["server"]["found"] == f"ws://{nobody} (LMSTUDIO_HOST): nothing listens there (Connection refused)"
     assert "lms server start" in found["server"]["fix"]
+    assert found["server"]["details"] == []
     not_tried = "(LMSTUDIO_HOST): not tried, as --host takes precedence"
     status, found = checks("--host", good.address)
     assert (status, found["server"]["addresses"][1]["source"]) == (0, "LMSTUDIO_HOST")
@@ -337,31 +338,30 @@ def test_a_server_that_greets_but_does_not_respond_to_the_client_is_a_problem(
 
 
 @pytest.mark.parametrize(
-    ("token", "in_environment", "version", "verdict", "found"),
+    ("token", "environment", "version", "verdict", "found"),
     [
-        (None, False, VERSION, "ok", "none is set, and the server requires none"),
-        (TOKEN, False, VERSION, "warning", "the API token is sent unencrypted to a:1"),
-        (None, False, REJECTED, "problem", "rejected this client: no (no API token)"),
-        (TOKEN, False, REJECTED, "problem", "rejected this client: no (the API token of --token)"),
-        (TOKEN, True, REJECTED, "problem", "rejected this client: no (the API token of LMSTUDIO_API_TOKEN)"),
+        (None, None, VERSION, "ok", "none is set, and the server requires none"),
+        (TOKEN, None, VERSION, "warning", "the API token is sent unencrypted to a:1"),
+        (None, None, REJECTED, "problem", "rejected this client: no (no API token)"),
+        (TOKEN, OTHER, REJECTED, "problem", "rejected this client: no (the API token of --token)"),
+        (TOKEN, TOKEN, REJECTED, "problem", "rejected this client: no (the API token of LMSTUDIO_API_TOKEN)"),
     ],
 )
 def test_the_verdict_on_the_token_is_what_the_server_did(
     monkeypatch: pytest.MonkeyPatch,
     token: str | None,
-    *,
-    in_environment: bool,
+    environment: str | None,
     version: ServerVersion | LMStudioError,
     verdict: str,
     found: str,
 ) -> None:
-    if in_environment:
-        monkeypatch.setenv("LMSTUDIO_API_TOKEN", str(token))
+    if environment:
+        monkeypatch.setenv("LMSTUDIO_API_TOKEN", environment)
     check = check_token(subject(version, token=token))
     assert check.verdict == verdict
     assert check.found.endswith(found)
     assert check.fix == {"problem": "copy it again", "warning": "put a TLS proxy in front of it"}.get(verdict)
-    assert check.data["source"] == (token and ("LMSTUDIO_API_TOKEN" if in_environment else "--token"))
+    assert check.data["source"] == (token and ("LMSTUDIO_API_TOKEN" if environment == token else "--token"))
 
 
 # Models ---------------------------------------------------------------------------------------------------------------
