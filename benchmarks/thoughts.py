@@ -11,7 +11,6 @@ import argparse
 import json
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -110,8 +109,7 @@ def _entry(weights: Path) -> ModelEntry:
 
 def converse(weights: Path, template: Template, mode: Mode, checkpoints: int) -> list[Response]:
     """Have the conversation of the agent under a template and a setting."""
-    with Emulator([_entry(weights)]) as server, warnings.catch_warnings():
-        warnings.simplefilter("ignore", lms.LMStudioPromptCacheWarning)  # it is right
+    with Emulator([_entry(weights)]) as server:
         model = ChatLMStudio(
             model="agent",
             host=server.address,

@@ -19,7 +19,6 @@ import json
 import random
 import sys
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -297,8 +296,7 @@ def measure(case: Case, turns: int, hosts: Sequence[str], key: str) -> Waits:
     model.load()
     last = min(TURN, turns)
     again = range(turns) if case.conversations == 1 else range(last - 2, last)
-    with warnings.catch_warnings(), ThreadPoolExecutor(case.conversations) as pool:
-        warnings.simplefilter("ignore", lms.LMStudioPromptCacheWarning)  # it is right about what is sent again
+    with ThreadPoolExecutor(case.conversations) as pool:
         have = pool.map(lambda number: converse(model, case.converse(number, turns)), range(case.conversations))
         conversations = list(have)
         repeat = pool.map(lambda each: [_respond(model, _uncached(each[at].turn)) for at in again], conversations)

@@ -27,12 +27,16 @@ _EXPORTS = {
     """,
     ".client.api.asynchronous": """
         AsyncClient AsyncDecisionModel AsyncDownloadedDecisionModel AsyncDownloadedEmbeddingModel
-        AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM AsyncPluginTool AsyncToolUseSession
+        AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM
     """,
     ".client.api.responses": "AsyncPredictionStream PredictionStream",
+    ".client.certify": "CertifyParameters",
+    ".client.plugins.asynchronous": "AsyncPluginTool AsyncPluginsNamespace AsyncToolUseSession",
+    ".client.plugins.sync": "PluginTool PluginsNamespace ToolUseSession",
+    ".client.predictions.decisions.deciding": "DecideParameters",
+    ".client.predictions.decisions.reranking": "RerankParameters",
     ".client.api.sync": """
         Client DecisionModel DownloadedDecisionModel DownloadedEmbeddingModel DownloadedLlm EmbeddingModel LLM
-        PluginTool ToolUseSession
     """,
     ".errors": """
         LMStudioAuthenticationError LMStudioCancelledError LMStudioChannelClosedError
@@ -41,7 +45,7 @@ _EXPORTS = {
         LMStudioEvictionWarning LMStudioFileExpiredError LMStudioImageDownloadError LMStudioInsufficientResourcesError
         LMStudioModelCrashedError LMStudioModelLoadError LMStudioModelNotFoundError LMStudioModelUnloadedError
         LMStudioOSError LMStudioPluginError LMStudioPluginToolError LMStudioPredictionError
-        LMStudioPresetNotFoundError LMStudioPromptCacheWarning LMStudioPromptTemplateError LMStudioProtocolError
+        LMStudioPresetNotFoundError LMStudioPromptTemplateError LMStudioProtocolError
         LMStudioRuntimeError LMStudioServerError LMStudioStructuredOutputError LMStudioTimeoutError
         LMStudioToolCallError LMStudioToolConnectionLostError LMStudioToolSessionWarning LMStudioTruncationWarning
         LMStudioUnknownMessageWarning LMStudioUnreachableError LMStudioUnsupportedError LMStudioValueError
@@ -59,7 +63,8 @@ _EXPORTS = {
     ".types.functions": "ToolCallRequest ToolCallContext ToolFunctionDef ToolFunctionDefDict",
     ".types.gpu": "GpuSetting",
     ".types.hosts": "HostStatus",
-    ".types.machines": "Eviction HardwareSurvey LinkStatus LinkedDevice LoadedModel MemoryPlan PlannedModel",
+    ".types.machines": "Eviction HardwareSurvey LinkStatus LinkedDevice",
+    ".types.memory_plans": "LoadedModel MemoryPlan PlannedModel",
     ".types.models": """
         ChatTemplateInfo ContextUse DecisionModelInfo DecisionModelInstanceInfo DownloadProgressUpdate
         EmbeddingModelInfo EmbeddingModelInstanceInfo InstanceProcessingState LlmInfo LlmInstanceInfo ModelInfo
@@ -68,7 +73,7 @@ _EXPORTS = {
     ".types.plugins": "ToolContent ToolImage ToolReport",
     ".types.reasoning": "ReasoningPart ReasoningReplay Thought",
     ".types.decisions": """
-        Calibration Choice ChoiceAnswer Decision Noul NoulAnswer NoulCriteria Score ScoreAnswer calibrate
+        Calibration Choice ChoiceAnswer Decision Noul NoulAnswer NoulCriteria Question Score ScoreAnswer calibrate
     """,
     ".types.reranking": "RerankResult RerankTemplate",
     ".types.results": """

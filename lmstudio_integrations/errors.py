@@ -40,7 +40,6 @@ LMStudioError
 
 LMStudioConfigWarning                    (UserWarning)
 LMStudioEvictionWarning                  (UserWarning)
-LMStudioPromptCacheWarning               (UserWarning)
 LMStudioToolSessionWarning               (UserWarning)
 LMStudioTruncationWarning                (UserWarning)
 ```
@@ -382,10 +381,6 @@ class LMStudioConfigWarning(UserWarning):
 
 class LMStudioEvictionWarning(UserWarning):
     """Models evict each other: with Auto-Evict, the server keeps only one that was loaded just in time."""
-
-
-class LMStudioPromptCacheWarning(UserWarning):
-    """A conversation only grew, and yet its prompt begins differently, so that the server processes it again."""
 
 
 class LMStudioToolSessionWarning(UserWarning):

@@ -6,21 +6,17 @@ fixture is used.
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.emulator import Emulator, FaultProxy, Recording
-    from lmstudio_integrations.emulator.testing.cassette import Mode
+    from lmstudio_integrations.cassettes import Recording, Replay
+    from lmstudio_integrations.emulator import Emulator
 
 MODELS = ("qwen2.5-7b-instruct", "text-embedding-nomic-embed-text-v1.5")
 """The default models of the emulator: a scripted model of each kind."""
 
-
-_FAULT_LIMIT = 30.0
-"""Seconds that a test may take under a fault."""
 
 _passed = pytest.StashKey[bool]()
 """Whether the test has passed, which its fixtures do not see otherwise."""
@@ -57,12 +53,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker, and block connections if told so."""
-    config.addinivalue_line(
-        "markers",
-        "lmstudio_faults(*choices, limit=30): run the test under the faults of these kinds, phases or names, all by "
-        "default; it needs the fixture lmstudio_faults, and may take `limit` seconds under each",
-    )
+    """Block connections if told so."""
     if config.getoption("--lmstudio-block"):
         if config.getoption("--lmstudio-host"):
             raise pytest.UsageError("--lmstudio-block rejects connections to --lmstudio-host; give one of the two")
@@ -70,40 +61,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
         environment.block()
         config.add_cleanup(environment.unblock)
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test without a fault, and under each fault that it has chosen."""
-    marker = metafunc.definition.get_closest_marker("lmstudio_faults")
-    if "lmstudio_faults" in metafunc.fixturenames:
-        names = _choose_faults(marker.args if marker else (), metafunc.function.__name__)
-        metafunc.parametrize("lmstudio_faults", ["none", *names], indirect=True)
-    elif marker:
-        pytest.fail(
-            f"{metafunc.function.__name__} has the marker lmstudio_faults, but no parameter lmstudio_faults: the test "
-            "must connect to lmstudio_faults.address",
-            pytrace=False,
-        )
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail a test that waits too long under a fault, and skip one that does not reach it."""
-    __tracebackhide__ = True
-    proxy: FaultProxy | None = getattr(item, "funcargs", {}).get("lmstudio_faults")
-    if proxy is None:
-        return (yield)
-    try:
-        result = yield
-    except Exception as error:
-        if proxy.has_expired:
-            raise pytest.fail.Exception(_too_long(proxy)) from error
-        raise
-    if proxy.has_expired:
-        pytest.fail(_too_long(proxy), pytrace=False)
-    if proxy.fault is not None and not proxy.has_happened():
-        _skip(f"{proxy.fault.name} never happened: the test did not get to this point")
-    return result
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -144,32 +101,6 @@ def lmstudio_session_emulator(lmstudio_models: Sequence[Any]) -> "Iterator[Emula
 
 
 @pytest.fixture
-def lmstudio_faults(request: pytest.FixtureRequest, lmstudio_emulator: "Emulator") -> "Iterator[FaultProxy]":
-    """A proxy in front of `lmstudio_emulator`: the test runs without a fault, then under each that it chooses."""
-    from lmstudio_integrations.emulator import FaultProxy  # noqa: PLC0415 - see the docstring of the module
-
-    node: pytest.Item = request.node
-    name: str | None = getattr(request, "param", None)
-    if name is None:
-        pytest.fail("lmstudio_faults must be a parameter of the test or of its fixtures; getfixturevalue is too late")
-    marker = node.get_closest_marker("lmstudio_faults")
-    proxy = FaultProxy(
-        lmstudio_emulator.address,
-        None if name == "none" else name,
-        limit=marker.kwargs.get("limit", _FAULT_LIMIT) if marker else _FAULT_LIMIT,
-    )
-    with proxy:
-        yield proxy
-        unfinished = proxy.unfinished() if node.stash.get(_passed, False) else []
-    if unfinished:
-        pytest.fail(
-            f"{name}: {unfinished[0]} still runs on the server, although the test is over: nobody reads it or has "
-            "cancelled it, and a local model stays busy with it; close the stream, for example with contextlib.closing",
-            pytrace=False,
-        )
-
-
-@pytest.fixture
 def lmstudio_host(request: pytest.FixtureRequest) -> str:
     """The address of the server for this test: `--lmstudio-host`, else an emulator for this test alone."""
     return _host(request, "lmstudio_emulator")
@@ -184,34 +115,38 @@ def lmstudio_session_host(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def lmstudio_cassette(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> "Iterator[Emulator | Recording]":
-    """A server that replays the cassette of this test, or records it; see `--lmstudio-record`.
+) -> "Iterator[Recording | Replay]":
+    """A server that replays the cassette of this test, or LM Studio that is recorded; see `--lmstudio-record`.
 
-    Programs that name no host use it as well. The cassette is `cassettes/MODULE/TEST.lms.jsonl` beside the module. A
-    test whose requests are not in it fails.
+    Programs that name no host use it. The cassette is `cassettes/MODULE/TEST.lms.jsonl` beside the module. A test whose
+    requests are not in it fails.
     """
     from lmstudio_integrations._support.environment import TOKEN_VARIABLES  # noqa: PLC0415 - see the module
+    from lmstudio_integrations._support.leaves import door  # noqa: PLC0415
     from lmstudio_integrations.client.api.official import own_default_client  # noqa: PLC0415
     from lmstudio_integrations.client.transport.connect.addresses import Target  # noqa: PLC0415
-    from lmstudio_integrations.emulator import Emulator, use_cassette  # noqa: PLC0415
-    from lmstudio_integrations.emulator.testing.cassette import needs_server  # noqa: PLC0415
+
+    with door("cassettes"):
+        from lmstudio_integrations.cassettes import modes  # noqa: PLC0415
 
     node: pytest.Item = request.node
-    mode = cast("Mode", request.config.getoption("--lmstudio-record"))
-    path = _cassette_path(node)
-    is_recorded = needs_server(path, mode)
+    mode = cast("modes.Mode", request.config.getoption("--lmstudio-record"))
+    # Not the node id, to which plugins such as pytest-xdist add.
+    test = [each.name for each in node.listchain() if isinstance(each, (pytest.Class, pytest.Item))]
+    path = node.path.parent / "cassettes" / node.path.stem / modes.cassette_name(test)
+    is_recorded = modes.needs_server(path, mode)
     host = _recorded_host(request) if is_recorded else None
     unmatched: Sequence[str] = ()
     with suppress(_NotPassedError), ExitStack() as stack:
-        server = stack.enter_context(use_cassette(path, mode, server=host))
+        server = stack.enter_context(modes.use_cassette(path, mode, server=host))
         if host is not None and Target.of(host, None).token is None:  # that of the environment is for another server
             for name in TOKEN_VARIABLES:
                 monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("LMSTUDIO_HOST", server.address)
         with own_default_client():
             yield server
-        if isinstance(server, Emulator):
-            unmatched = server.unmatched
+        if not is_recorded:
+            unmatched = cast("Replay", server).unmatched
         if is_recorded and not node.stash[_passed]:
             kept = ", and the earlier one is kept" if path.exists() else ""
             node.add_report_section("teardown", "lmstudio", f"{path.name} is not saved{kept}: the test did not pass")
@@ -222,14 +157,6 @@ def lmstudio_cassette(
         pytest.fail("the cassette does not have all requests:\n" + "\n".join(unmatched), pytrace=False)
 
 
-def _cassette_path(item: pytest.Item) -> Path:
-    from lmstudio_integrations.emulator.testing.cassette import cassette_name  # noqa: PLC0415 - see the module
-
-    # Not the node id, to which plugins such as pytest-xdist add.
-    test = [each.name for each in item.listchain() if isinstance(each, (pytest.Class, pytest.Item))]
-    return item.path.parent / "cassettes" / item.path.stem / cassette_name(test)
-
-
 def _recorded_host(request: pytest.FixtureRequest) -> str:
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415 - see the docstring of the module
 
@@ -238,29 +165,6 @@ def _recorded_host(request: pytest.FixtureRequest) -> str:
     if host is None:
         pytest.fail("no LM Studio to record: start it, or name it with --lmstudio-host", pytrace=False)
     return host
-
-
-def _choose_faults(choices: Sequence[str], test: str) -> list[str]:
-    from lmstudio_integrations.emulator.testing.faults import choose_faults  # noqa: PLC0415
-    from lmstudio_integrations.errors import LMStudioValueError  # noqa: PLC0415
-
-    try:
-        return [fault.name for fault in choose_faults(choices)]
-    except LMStudioValueError as error:
-        raise pytest.fail.Exception(f"the marker lmstudio_faults of {test}: {error}", pytrace=False) from None
-
-
-def _skip(reason: str) -> None:
-    """Skip the test here, because pytest shows where it is skipped, and the hook is hidden."""
-    pytest.skip(reason)
-
-
-def _too_long(proxy: "FaultProxy") -> str:
-    name = proxy.fault.name if proxy.fault else "none"
-    return (
-        f"{name}: the test still waited after {proxy.limit:g} s, so its connections were closed; set timeouts, such "
-        "as idle_timeout, or give the test more time: @pytest.mark.lmstudio_faults(limit=…)"
-    )
 
 
 def _emulator(models: Sequence[Any]) -> "Iterator[Emulator]":

@@ -14,15 +14,15 @@ from typing import Any, Literal, TypedDict, get_args
 from pydantic_core import from_json
 from typing_extensions import Unpack
 
+import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.installation import install_command
+from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations._support.secrets import is_secret_name
 from lmstudio_integrations._support.typeguards import is_list
 from lmstudio_integrations.client.api.asynchronous import AsyncClient, AsyncEmbeddingModel, AsyncLLM
-from lmstudio_integrations.client.api.base import ModelParameters, handle_on_hosts, model_of
+from lmstudio_integrations.client.api.base import ModelParameters, handle_on_hosts, hosts_of_model, model_of
 from lmstudio_integrations.client.embeddings import EmbeddingRequest, LengthPolicy
-from lmstudio_integrations.client.hosts.models import hosts_of_model
-from lmstudio_integrations.client.predictions.decisions.reranking import Reranking, RerankParameters
 from lmstudio_integrations.client.predictions.plan import History, PredictionSettings
 from lmstudio_integrations.client.support.arguments import text_of
 from lmstudio_integrations.client.transport.connect.addresses import hosts_of
@@ -38,7 +38,6 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import TimeoutParameters
-from lmstudio_integrations.types.reranking import RerankTemplate
 from lmstudio_integrations.types.structured import ResponseFormat, read_response, schema_problems, with_format
 
 try:
@@ -167,10 +166,10 @@ class _Actor:
 
     async def _read_slots(self, handle: AsyncLLM | AsyncEmbeddingModel) -> None:
         """Let as many calls run at once as the hosts run, as far as that is known; a model may not be loaded yet."""
-        hosts = hosts_of_model(model_of(handle))
         try:
+            hosts = hosts_of_model(model_of(handle))
             await arun(hosts.probe(of_all=True))
-        except LMStudioError:
+        except (LMStudioError, ImportError):
             return  # the calls themselves will report what is wrong
         self._slots.total_tokens = max(hosts.parallel, 1)
 
@@ -360,7 +359,7 @@ class Reranker(_Actor):
         query: str = "query",
         texts: str = "texts",
         instruction: str | None = None,
-        template: RerankTemplate | str | None = None,
+        template: "lms.RerankTemplate | str | None" = None,
         output_column: str = "scores",
         **arguments: Unpack[ActorArguments],
     ) -> None:
@@ -369,7 +368,9 @@ class Reranker(_Actor):
         handles = [client.llm.lazy_model(text_of(model, "model"), **load) for client in self._clients]
         self._model = handle_on_hosts(handles, self._max_retries)
         self._query, self._texts = query, texts
-        self._parameters: RerankParameters = {"instruction": instruction, "template": template}
+        self._parameters: lms.RerankParameters = {"instruction": instruction, "template": template}
+        with door("decisions and rerankers"):
+            from lmstudio_integrations.client.predictions.decisions.reranking import Reranking  # noqa: PLC0415 - a leaf
         Reranking(model_of(self._model), "query", [], self._parameters)  # only made to check the parameters
 
     async def __call__(self, batch: Any) -> AsyncIterator[Any]:

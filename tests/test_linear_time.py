@@ -17,9 +17,14 @@ from lmstudio_integrations._adapters.conversation import decoded_text, stored_ar
 from lmstudio_integrations._adapters.tool_settings import wire_name, with_warning
 from lmstudio_integrations._support import secrets, text
 from lmstudio_integrations.client.files.uploads import decode_base64, decode_data_url, missing_prefix
-from lmstudio_integrations.client.predictions.call_repair import MeantTools, calls_in, name_in, split_calls
-from lmstudio_integrations.client.predictions.tool_parser.formats import OfferedTools, values_of
-from lmstudio_integrations.client.predictions.tool_parser.parser import StreamingToolParser
+from lmstudio_integrations.client.predictions.calls_in_text.call_repair import (
+    MeantTools,
+    calls_in,
+    name_in,
+    split_calls,
+)
+from lmstudio_integrations.client.predictions.calls_in_text.formats import OfferedTools, values_of
+from lmstudio_integrations.client.predictions.calls_in_text.parser import StreamingToolParser
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix
 from lmstudio_integrations.protocol.errors import to_exception
 from lmstudio_integrations.types.confidence import confidence_of, confidence_of_arguments

@@ -39,10 +39,10 @@ PUBLIC = {
     """,
     f"{NAME}.ray": "Embedder Generator Reranker",
     f"{NAME}.emulator": """
-        Catalog Clock ConnectionRecord DecisionRecord DeviceEntry EmbeddingRecord Emulator FAULTS Fault FaultProxy
-        Limits LoadRecord ManualClock ModelEntry PluginCallRecord PluginEntry PredictionRecord Preset Recording
-        SystemClock use_cassette
+        Catalog Clock ConnectionRecord DecisionRecord DeviceEntry EmbeddingRecord Emulator Limits LoadRecord
+        ManualClock ModelEntry PluginCallRecord PluginEntry PredictionRecord Preset SystemClock
     """,
+    f"{NAME}.cassettes": "Recording Replay use_cassette",
 }
 """The public names; those of the root are in its stub. Removing one breaks programs of users."""
 
@@ -52,7 +52,6 @@ OBJECT_ROW = r"^\| `([A-Z]\w+|client\.\w+)` \| ((?:`\w+` ?)+)\|$"
 FIXTURES = {
     "lmstudio_cassette",
     "lmstudio_emulator",
-    "lmstudio_faults",
     "lmstudio_host",
     "lmstudio_models",
     "lmstudio_session_emulator",
@@ -64,7 +63,6 @@ COMMANDS = {
     "doctor",
     "ls",
     "plan",
-    "record",
     "serve",
 }
 

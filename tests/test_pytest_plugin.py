@@ -1,41 +1,19 @@
-"""The fixtures for users' own tests, each in a pytest run of its own."""
+"""The fixtures for users' own tests, each in a pytest run of its own. `cassettes/test_fixture.py` has another one."""
 
-from collections.abc import Callable
-from typing import TypeAlias
+import sys
 
 import pytest
 
-import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.connect import addresses, discovery
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.cassette import save
-from lmstudio_integrations.emulator.testing.faults import choose_faults
-from lmstudio_integrations.langchain import ChatLMStudio
 from tests.docs.snippets import ROOT
+from tests.support.plugin_run import Run, run
+
+__all__ = ["run"]
 
 pytestmark = pytest.mark.slow
 
 pytest_plugins = ["pytester"]
-
-TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
-Run: TypeAlias = Callable[..., pytest.RunResult]
-
-IMPORTED = ChatLMStudio, lms.llm
-"""What the runs use. `pytester` takes out of `sys.modules` what is imported while it runs, so it is imported before."""
-
-
-@pytest.fixture
-def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a test file in this process, or another function of `pytester`, with this plugin alone."""
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-
-    def _run(source: str, *settings: str) -> pytest.RunResult:
-        pytester.makepyfile(source)
-        return pytester.runpytest(
-            "-q", "-p", "no:cacheprovider", "-p", "lmstudio_integrations.pytest_plugin", *settings
-        )
-
-    return _run
 
 
 def test_each_test_gets_an_emulator_of_its_own_beside_that_of_the_session(run: Run) -> None:
@@ -95,204 +73,11 @@ def test_the_plugin_alone_imports_nothing_of_the_package(
     result.assert_outcomes(passed=1)
 
 
-CASSETTE_TEST = """
-import contextlib
-import lmstudio_integrations as lms
-import pytest
-
-@pytest.mark.parametrize("word", ["a b/c"])
-def test_it_responds(lmstudio_cassette, word):
-    with lms.Client() as client, contextlib.suppress(lms.LMStudioServerError):
-        assert word in client.llm.model("qwen2.5-7b-instruct").respond(word + EXTRA).content
-"""
-
-
-def test_a_test_is_recorded_once_and_replayed_without_a_server(run: Run, pytester: pytest.Pytester) -> None:
-    source = CASSETTE_TEST.replace("EXTRA", '""').replace('"a b/c"', '"a b/c", "a-b-c"')
-    with Emulator(["qwen2.5-7b-instruct"]) as server:
-        run(source, "--lmstudio-record=once", f"--lmstudio-host={server.address}").assert_outcomes(passed=2)
-        assert len(server.predictions) == 2
-    module = next(pytester.path.glob("test_*.py")).stem
-    cassettes = {path.relative_to(pytester.path).as_posix() for path in pytester.path.glob("cassettes/**/*.jsonl")}
-    name = f"cassettes/{module}/test_it_responds-a-b-c"
-    assert cassettes == {f"{name}.lms.jsonl", f"{name}~14c2b381.lms.jsonl"}
-    run(source, "--lmstudio-record=once").assert_outcomes(passed=2)
-    # A program that handles the error passes, and its test must fail.
-    result = run(CASSETTE_TEST.replace("EXTRA", '"!"'))
-    result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*the cassette does not have all requests:", '*recorded "a b/c", sent "a b/c!"*'])
-
-
-def test_a_recorded_server_gets_the_token_of_the_environment_only_if_that_is_for_it(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LM_API_TOKEN", TOKEN)
-    source = """
-    import lmstudio_integrations as lms
-
-    def test_it_lists(lmstudio_cassette):
-        assert lms.list_downloaded_models()
-    """
-    with Emulator(["qwen2.5-7b-instruct"], tokens=[TOKEN]) as server:
-        arguments = "--lmstudio-record=rewrite", f"--lmstudio-host={server.address}"
-        monkeypatch.setenv("LMSTUDIO_HOST", "127.0.0.1:9")
-        result = run(source, *arguments)
-        result.assert_outcomes(failed=1)
-        result.stdout.fnmatch_lines(["*no API token was sent*"])
-        monkeypatch.setenv("LMSTUDIO_HOST", server.address)
-        run(source, *arguments).assert_outcomes(passed=1)
-
-
-ENDS_TEST = """
-import unittest
-
-import lmstudio_integrations as lms
-import pytest
-
-@pytest.fixture
-def breaks_before():
-    raise ValueError
-
-@pytest.fixture
-def breaks_after():
-    yield
-    raise ValueError
-
-@pytest.fixture
-def breaks_later(lmstudio_cassette):
-    yield
-    raise ValueError
-
-def say(text):
-    return lms.llm("qwen2.5-7b-instruct").respond(text).content
-
-def test_passes(lmstudio_cassette):
-    assert "Hi" in say("Hi")
-
-def test_fails(lmstudio_cassette):
-    say("Hi")
-    assert 0
-
-@pytest.mark.xfail
-def test_fails_as_expected(lmstudio_cassette):
-    say("Hi")
-    assert 0
-
-def test_skips(lmstudio_cassette):
-    say("Hi")
-    pytest.skip()
-
-def test_set_up_before(breaks_before, lmstudio_cassette):
-    pass
-
-def test_torn_down_before(breaks_after, lmstudio_cassette):
-    say("Hi")
-
-def test_torn_down_after(breaks_later):
-    say("Hi")
-
-@pytest.mark.xfail(strict=True)
-def test_passes_unexpectedly(lmstudio_cassette):
-    say("Hi")
-
-def test_has_parts(lmstudio_cassette, subtests):
-    with subtests.test():
-        say("Hi")
-        assert 0
-
-@pytest.mark.usefixtures("lmstudio_cassette")
-class TestCase(unittest.TestCase):
-    def test_fails(self):
-        say("Hi")
-        self.fail()
-
-def test_passes_afterwards(lmstudio_cassette):
-    assert "Ho" in say("Ho")
-"""
-"""Tests that use the default client, and end in all ways."""
-
-
-@pytest.mark.parametrize("mode", ["once", "rewrite"])
-def test_what_a_test_that_does_not_pass_has_recorded_is_not_saved(
-    run: Run, pytester: pytest.Pytester, mode: str
-) -> None:
-    pytester.makepyfile(ENDS_TEST)
-    (module,) = pytester.path.glob("test_*.py")
-    folder = pytester.path / "cassettes" / module.stem
-    saved = {f"{name}.lms.jsonl" for name in ("test_passes", "test_passes_afterwards")}
-    before = {f"{name}.lms.jsonl": b"" for name in ([] if mode == "once" else ["test_fails", "test_skips"])}
-    folder.mkdir(parents=True)
-    for name in before:
-        save(folder / name, [])
-        before[name] = (folder / name).read_bytes()
-    with Emulator(["qwen2.5-7b-instruct"]) as server:
-        result = run(ENDS_TEST, f"--lmstudio-record={mode}", f"--lmstudio-host={server.address}")
-    result.assert_outcomes(passed=4, failed=5, skipped=1, xfailed=1, errors=3)
-    assert {path.name for path in folder.iterdir()} == saved | before.keys()
-    assert {name: (folder / name).read_bytes() for name in before} == before
-    kept = "" if mode == "once" else ", and the earlier one is kept"
-    result.stdout.fnmatch_lines([f"test_fails.lms.jsonl is not saved{kept}: the test did not pass"])
-    result = run(ENDS_TEST, "-k", "test_passes and not unexpectedly")
-    result.assert_outcomes(passed=2, deselected=9)
-    result.stdout.no_fnmatch_line("*not saved*")
-
-
-def test_a_recording_needs_an_lm_studio(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LMSTUDIO_HOST", raising=False)
-    monkeypatch.setattr(lms.Client, "find_default_local_api_host", lambda: None)
-    result = run(CASSETTE_TEST.replace("EXTRA", '""'), "--lmstudio-record=rewrite")
+def test_a_copy_without_cassettes_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmstudio_integrations.cassettes", None)
+    result = run("def test_it(lmstudio_cassette): pass")
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*no LM Studio to record: start it, or name it with --lmstudio-host*"])
-
-
-FAULTY = """
-import pytest
-from lmstudio_integrations.langchain import ChatLMStudio
-
-{marker}
-def test_it(lmstudio_faults):
-    model = ChatLMStudio(model="qwen2.5-7b-instruct", host=lmstudio_faults.address, max_retries=1)
-    assert "ferry" in model.invoke("When does the ferry leave?").text
-"""
-
-
-def faulty(*arguments: str) -> str:
-    """Return a test under the faults that a marker chooses."""
-    return FAULTY.format(marker=f"@pytest.mark.lmstudio_faults({', '.join(map(repr, arguments))})")
-
-
-def test_a_test_runs_without_a_fault_and_under_each_that_it_chooses(run: Run) -> None:
-    result = run(faulty("connection-reset-before-response", "engine-fails-before-response"), "-vv")
-    result.assert_outcomes(passed=2, failed=1)
-    result.stdout.fnmatch_lines_random(
-        [
-            "*::test_it[[]none[]] PASSED*",
-            "*::test_it[[]connection-reset-before-response[]] PASSED*",
-            "*::test_it[[]engine-fails-before-response[]] FAILED*",
-        ]
-    )
-
-
-def test_a_fault_that_never_happens_skips_the_test(run: Run) -> None:
-    source = """
-        def test_it(lmstudio_faults):
-            pass
-    """
-    result = run(source, "-v", "-rs", "-k", "none or last-packet-lost")
-    result.assert_outcomes(passed=1, skipped=1, deselected=len(choose_faults([])) - 1)
-    result.stdout.fnmatch_lines(["SKIPPED*: last-packet-lost never happened: the test did not get to this point"])
-
-
-def test_a_wrong_marker_is_an_error_of_the_collection(pytester: pytest.Pytester, run: Run) -> None:
-    pytester.makepyfile(test_other="import pytest\n@pytest.mark.lmstudio_faults\ndef test_it():\n    pass")
-    result = run(faulty("conection"))
-    result.assert_outcomes(errors=2)
-    result.stdout.fnmatch_lines_random(
-        [
-            "*lmstudio_faults of test_it: unknown fault 'conection'; did you mean 'connection'?*",
-            "test_it has the marker lmstudio_faults, but no parameter lmstudio_faults:*",
-        ]
-    )
+    result.stdout.fnmatch_lines(["*This copy of lmstudio_integrations is without cassettes: *"])
 
 
 BLOCKED = """
@@ -310,16 +95,13 @@ BLOCKED = """
     def test_own(lmstudio_host):
         assert ChatLMStudio(model=MODEL, host=lmstudio_host).invoke("Hello!")
 
-    @pytest.mark.lmstudio_faults("last-packet-twice")
-    def test_proxies(lmstudio_faults):
-        assert ChatLMStudio(model=MODEL, host=lmstudio_faults.address).invoke("Hello!")
 """
 
 
 def test_all_other_servers_can_be_blocked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for ports in ("local_candidates", "public_candidates"):  # as outside of tests
         monkeypatch.setattr(discovery, ports, getattr(addresses, ports))
-    run(BLOCKED, "--lmstudio-block").assert_outcomes(passed=6)
+    run(BLOCKED, "--lmstudio-block").assert_outcomes(passed=4)
 
 
 def test_a_real_server_cannot_be_blocked_and_used(run: Run) -> None:
@@ -330,23 +112,22 @@ def test_a_real_server_cannot_be_blocked_and_used(run: Run) -> None:
 APPLICATION = ROOT / "cookbook/testing_faults"
 """The application on the page, and its test."""
 
-BUGS = {
-    "connection-reset-mid-response": ("PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)", "PAUSES = ()", "*ConnectionLostError: *"),
-    "response-endless": ("        self.model.close()", "        pass", "*: the prediction for 'Write about *close*"),
-}
-"""By the fault that finds it: what is right, what is wrong in its place, and what pytest prints."""
-
 
 @pytest.mark.parametrize(
-    "fault", [pytest.param(each, marks=pytest.mark.exhaustive if "mid" in each else ()) for each in BUGS]
+    ("right", "wrong", "chosen", "found", "outcomes"),
+    [
+        ("", "", "", "", {"passed": 7}),
+        ("(0.1, 0.2, 0.4, 0.8, 1.6)", "()", "drop or unknown", "*ConnectionLostError: *", {"passed": 1, "failed": 1}),
+        ("        self.model.close()", "        pass", "None", "*TimeoutError: *", {"passed": 1, "errors": 1}),
+    ],
+    ids=["no bug", "it does not try again", "it leaves the model busy"],
 )
-def test_a_bug_of_the_application_is_found(pytester: pytest.Pytester, run: Run, fault: str) -> None:
-    right, wrong, found = BUGS[fault]
+def test_a_bug_of_the_application_is_found(
+    pytester: pytest.Pytester, run: Run, right: str, wrong: str, chosen: str, found: str, outcomes: dict[str, int]
+) -> None:
     program = (APPLICATION / "draft.py").read_text(encoding="utf-8")
-    assert program.count(right) == 1
-    pytester.makepyfile(draft=program.replace(right, wrong))
-    test = (APPLICATION / "test_draft.py").read_text(encoding="utf-8")
-    result = run(test.replace("limit=10", f"{fault!r}, limit=5"), "-rfE")
-    is_left = fault == "response-endless"
-    result.assert_outcomes(passed=1 + is_left, failed=1 - is_left, errors=0 + is_left)
-    result.stdout.fnmatch_lines([found])
+    assert right in program
+    pytester.makepyfile(draft=program.replace(right, wrong) if right else program)
+    result = run((APPLICATION / "test_draft.py").read_text(encoding="utf-8"), "-rfE", "-k", chosen)
+    assert {name: count for name, count in result.parseoutcomes().items() if name != "deselected"} == outcomes
+    result.stdout.fnmatch_lines([found] if found else [])

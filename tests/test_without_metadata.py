@@ -13,7 +13,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations import __version__
-from lmstudio_integrations.emulator import Emulator, ModelEntry, Recording
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 
@@ -59,9 +59,9 @@ def not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("not_installed")
-def test_models_are_loaded_and_recorded_without_metadata(tmp_path: Path) -> None:
-    with Emulator([ModelEntry(key="m")]) as server, Recording(tmp_path / "cassette.jsonl", server.address) as recording:
-        models: list[Any] = [ChatLMStudio(model="m", host=recording.address), LMStudio(model="m", host=server.address)]
+def test_models_are_loaded_without_metadata() -> None:
+    with Emulator([ModelEntry(key="m")]) as server:
+        models: list[Any] = [ChatLMStudio(model="m", host=server.address), LMStudio(model="m", host=server.address)]
         assert models[0].invoke("hello").text == models[1].complete("hello").text
         with lms.Client(server.address) as client:
             assert client.system.get_version().version.startswith(__version__)

@@ -77,7 +77,8 @@ def normalize(output: str) -> str:
 
 def catalog_of(page: str) -> Path | None:
     """Return the catalog that a page needs; `None` if it names no models but those of `lmsi serve`."""
-    of_recipes, of_serve = ({model.key for model in build_catalog(path=path).models} for path in (CATALOG, None))
+    catalogs = build_catalog(path=CATALOG), build_catalog(scripted=True)
+    of_recipes, of_serve = ({model.key for model in catalog.models} for catalog in catalogs)
     return CATALOG if any(key in page for key in of_recipes - of_serve) else None
 
 

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Iterator
 from typing import get_args
 
-from lmstudio_integrations.emulator.testing.faults import Phase
 from tests.faults.fault_table import TABLE
+from tests.faults.faults import Phase
 from tests.faults.model import WORKS, Outcome, Row
 from tests.faults.surfaces import SURFACES, Kind
 from tests.faults.tool_call_table import TABLE as TOOL_CALLS

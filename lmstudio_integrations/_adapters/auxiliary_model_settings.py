@@ -26,7 +26,6 @@ from lmstudio_integrations.client.predictions.decisions.deciding import DEFAULT_
 from lmstudio_integrations.client.predictions.decisions.reranking import RerankParameters
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.support.arguments import list_of
-from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.client.transport.flows import Flow, T, arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.client.transport.operation import Operation
@@ -61,7 +60,6 @@ class AuxiliaryModelSettings(ModelSettings):
         """Return what a flow of the model returns."""
         return work(self._model(Model, mailbox_type))
 
-    @with_short_traceback
     def load(self) -> Self:
         """Load the model if it is not loaded; return this object.
 
@@ -71,7 +69,6 @@ class AuxiliaryModelSettings(ModelSettings):
         run(self._with_model(ThreadMailbox, _load))
         return self
 
-    @with_short_traceback
     async def aload(self) -> Self:
         """Load the model if it is not loaded; see `load`."""
         await arun(self._with_model(LoopMailbox, _load))

@@ -11,21 +11,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 from pydantic import SecretStr
 
+import lmstudio_integrations as lms
 from lmstudio_integrations._adapters.input_checks import HostTokens, secret_for, tokens_of
 from lmstudio_integrations._support.threads import BoundedCache
-from lmstudio_integrations.client.api.base import new_state
-from lmstudio_integrations.client.hosts.hosts import Hosts
-from lmstudio_integrations.client.hosts.models import MODELS, hosts_of_model, on_hosts
+from lmstudio_integrations.client.api.base import hosts_of_model, model_on_hosts, new_state
+from lmstudio_integrations.client.models.kinds import model_class
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
-from lmstudio_integrations.client.support.tracebacks import warn_user
-from lmstudio_integrations.client.telemetry import SPANS
+from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.connect.addresses import Target, context_trusting
@@ -33,8 +32,10 @@ from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioError, LMStudioValueError
 from lmstudio_integrations.types.config import ModelKind
-from lmstudio_integrations.types.hosts import HostStatus
 from lmstudio_integrations.types.reasoning import WORST_FIRST
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.hosts.hosts import Hosts
 
 logger = logging.getLogger(__name__)
 
@@ -199,15 +200,15 @@ class UsedModel:
 
     def _new_model(self, calling: Calling, mailbox_type: type[Mailbox]) -> Model:
         timeouts, max_retries = calling
-        kind = MODELS[self.spec.kind]
+        kind = model_class(self.spec.kind)
         contexts = [self._runtime.context(target, mailbox_type) for target, _ in self.spec.places]
         models = [
             kind(context.with_timeouts(dict(timeouts)), state)
             for context, state in zip(contexts, self.states, strict=True)
         ]
-        return models[0].with_retries(max_retries) if len(models) == 1 else on_hosts(models, max_retries)
+        return models[0].with_retries(max_retries) if len(models) == 1 else model_on_hosts(models, max_retries)
 
-    def hosts(self, calling: Calling, mailbox_type: type[Mailbox]) -> Hosts:
+    def hosts(self, calling: Calling, mailbox_type: type[Mailbox]) -> "Hosts":
         """Return the hosts of the model."""
         return hosts_of_model(self.model(calling, mailbox_type))
 
@@ -290,7 +291,7 @@ class Runtime(BaseRuntime):
     def context(self, target: Target, mailbox_type: type[Mailbox]) -> ClientContext:
         """Return the context of calls of a server, for threads or for coroutines. `close` closes it."""
         return self._contexts.get_or_make(
-            (target, mailbox_type), lambda: ClientContext(target, TIMEOUTS, mailbox_type, KEEP_IDLE, SPANS)
+            (target, mailbox_type), lambda: ClientContext(target, TIMEOUTS, mailbox_type, KEEP_IDLE)
         )
 
     def warn_once(self, subject: Hashable, text: str) -> None:
@@ -299,11 +300,11 @@ class Runtime(BaseRuntime):
         if self._warned.setdefault(subject, token) is token:  # in one step: another thread may find the same
             warn_user(text, LMStudioConfigWarning)
 
-    def hosts(self, used: UsedModel, calling: Calling) -> list[HostStatus]:
+    def hosts(self, used: UsedModel, calling: Calling) -> "list[lms.HostStatus]":
         """Ask the hosts of a model what they have."""
         return run(used.hosts(calling, ThreadMailbox).refresh())
 
-    async def ahosts(self, used: UsedModel, calling: Calling) -> list[HostStatus]:
+    async def ahosts(self, used: UsedModel, calling: Calling) -> "list[lms.HostStatus]":
         """Ask the hosts of a model what they have."""
         return await arun(used.hosts(calling, LoopMailbox).refresh())
 

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict
 
+import lmstudio_integrations as lms
 from lmstudio_integrations._adapters import field_types
 from lmstudio_integrations._adapters.field_types import (
     DECLARED,
@@ -49,7 +50,6 @@ from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import redact, without_secrets
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
-from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.errors import LMStudioAuthenticationError
 from lmstudio_integrations.types._explained import ExplainedModel, explained
 from lmstudio_integrations.types._numbers import Count, Natural, Seconds
@@ -60,7 +60,6 @@ from lmstudio_integrations.types.config import (
     ModelKind,
     OnConfigMismatch,
 )
-from lmstudio_integrations.types.hosts import HostStatus
 
 _NOT_IN_SCHEMA = frozenset(
     {"on_load_progress", "on_prompt_progress", "on_status", "on_warning", "custom_get_token_ids", "rate_limiter"}
@@ -113,20 +112,12 @@ class ServerSettings(ExplainedModel):
 
     timeouts: field_types.ModelTimeoutsDict = None
 
-    if TYPE_CHECKING:  # type checkers read the fields
+    if TYPE_CHECKING:
 
         @cached_property
         def _runtime(self) -> BaseRuntime:
             """What this object has open."""
             ...
-
-    else:
-
-        def __init__(self, /, **settings: Any) -> None:
-            with short_traceback():
-                super().__init__(**settings)
-
-        __init__.__pydantic_base_init__ = True  # see `ExplainedModel`
 
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:
@@ -421,14 +412,14 @@ class ModelSettings(ServerSettings):
 
     # Hosts ----------------------------------------------------------------------------------------------------------
 
-    def hosts(self) -> list[HostStatus]:
+    def hosts(self) -> "list[lms.HostStatus]":
         """Ask each host what it has of the model; return that, with the calls of this process that run there.
 
         Calls do not wait for it: they ask by themselves, in the background.
         """
         return self._runtime.hosts(*self._resolve_model(vars(self)))
 
-    async def ahosts(self) -> list[HostStatus]:
+    async def ahosts(self) -> "list[lms.HostStatus]":
         """Ask each host what it has of the model; return that, with the calls of this process that run there."""
         return await self._runtime.ahosts(*self._resolve_model(vars(self)))
 

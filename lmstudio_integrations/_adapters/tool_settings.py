@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.client.support.tracebacks import warn_user
+from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
 from lmstudio_integrations.types._json_schemas import wire_tool
 

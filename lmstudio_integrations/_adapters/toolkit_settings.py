@@ -18,10 +18,9 @@ from lmstudio_integrations._adapters.runtime import KEEP_IDLE, BaseRuntime, plac
 from lmstudio_integrations._adapters.settings import ServerSettings, timeouts_of
 from lmstudio_integrations._support.secrets import HIDDEN, without_secret_values
 from lmstudio_integrations._support.typeguards import is_list, is_mapping
-from lmstudio_integrations.client.api.plugins import ToolCallParameters, calling, is_in_use, starting
-from lmstudio_integrations.client.api.sync import PluginsNamespace, PluginTool, ToolUseSession
+from lmstudio_integrations.client.plugins.base import ToolCallParameters, calling, is_in_use, starting
+from lmstudio_integrations.client.plugins.sync import PluginsNamespace, PluginTool, ToolUseSession
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
-from lmstudio_integrations.client.telemetry import SPANS
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.flows import arun, run
@@ -65,7 +64,7 @@ class ToolRuntime(BaseRuntime):
         current = self._current
         if current is not None and current[0] == spec and is_in_use(current[1]):
             return current[1]
-        context = ClientContext(spec.server, {**TIMEOUTS, **timeouts}, ThreadMailbox, KEEP_IDLE, SPANS)
+        context = ClientContext(spec.server, {**TIMEOUTS, **timeouts}, ThreadMailbox, KEEP_IDLE)
         made = PluginsNamespace(context).tools(spec.plugin, **spec.parameters)
         if current is not None:
             current[1].close()

@@ -1,9 +1,11 @@
-"""What the package takes from around it: its release, environment variables, files that users name, and a guard.
+"""What the package takes from around it: its release, variables, files that users name, the memory, and a guard.
 
 The guard says which servers the client may connect to while tests block all others, with `pytest --lmstudio-block`.
 """
 
 import errno
+import os
+import sys
 from pathlib import Path
 
 HOST_VARIABLE = "LMSTUDIO_HOST"
@@ -14,9 +16,6 @@ SERVER_FILE_VARIABLE = "LMS_API_SERVER_INFO_PATH"
 
 TOKEN_VARIABLES = ("LM_API_TOKEN", "LMSTUDIO_API_TOKEN")
 """The API token, if none is given; the first variable takes precedence."""
-
-DEBUG_VARIABLE = "LMSTUDIO_DEBUG"
-"""Whether tracebacks have the frames of this package and the causes of errors, for reports of bugs: any value."""
 
 
 def regular(path: Path) -> Path:
@@ -33,6 +32,20 @@ def regular(path: Path) -> Path:
     if not (path.is_file() or path.is_dir()):  # of a folder, the system's own error says more
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
     return path
+
+
+_CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+def memory_of_machine() -> int:
+    """Return the memory of this machine, or of the container, in bytes; 0 on Windows, which is not asked."""
+    if sys.platform == "win32":
+        return 0
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(whole, int(_CONTROL_GROUP.read_text(encoding="ascii")))
+    except (OSError, ValueError):  # there is no such file, or it says "max"
+        return whole
 
 
 _allowed: set[tuple[str, int]] = set()

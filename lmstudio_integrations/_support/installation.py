@@ -29,7 +29,7 @@ IS_PUBLISHED = False
 _PLACEHOLDER = f"PATH/TO/{NAME}"
 """Stands for a path that is not known, or must not be shown."""
 
-_SAFE = re.compile(rf"[\w .,+~=@():/\[\]{re.escape(sep)}-]+")
+_SAFE = rf"[\w .,+~=@():/\[\]{re.escape(sep)}-]+"
 """Text that means the same within double quotes to POSIX shells, cmd and PowerShell, and then to pip and uv."""
 
 
@@ -62,7 +62,7 @@ def _arguments(extra: str, *, with_origin: bool) -> str:
         return f'"{_checkout() if with_origin else _PLACEHOLDER}[{extra}]"'
     origin: dict[str, Any] = json.loads((with_origin and installed.read_text("direct_url.json")) or "{}")
     target = _target(origin, extra)
-    if target and _SAFE.fullmatch(target):
+    if target and re.fullmatch(_SAFE, target):
         return f'-e "{target}"' if origin.get("dir_info", {}).get("editable") else f'"{target}"'
     if IS_PUBLISHED:
         return f'"{NAME}[{extra}]"'
@@ -74,7 +74,7 @@ def _checkout() -> str:
     """Return the path of a checkout that is on the path of modules without being installed."""
     root = Path(__file__).parents[2]
     is_project = (root / "pyproject.toml").exists()
-    return str(root) if is_project and _SAFE.fullmatch(str(root)) else _PLACEHOLDER
+    return str(root) if is_project and re.fullmatch(_SAFE, str(root)) else _PLACEHOLDER
 
 
 def _target(origin: dict[str, Any], extra: str) -> str | None:

@@ -3,14 +3,14 @@
 `[tool.leaves]` in `pyproject.toml` lists them. A leaf is imported at one place, its door, on first use.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 _PACKAGE = "lmstudio_integrations"
 
 
 @contextmanager
-def door(leaf: str) -> Iterator[None]:
+def door(leaf: str) -> Generator[None]:
     """Import a leaf inside of this: if it was deleted, the error says that in one sentence.
 
     Args:

@@ -35,19 +35,19 @@ _NAMES = (
     "authorization",
     "headers",
 )
-_IN_NAME = re.compile(
+_IN_NAME = (
     r"apikey|apitoken|secret|passw|passkey|passphrase|authori[sz]|credential|bearer|token$|^auth$|headers?$"
     r"|(?:access|auth|refresh|session)tokens$"
     r"|(?:access|private|signing|encryption|ssh|session)key|cookie|^pass$|^pwd$|^jwt$"
     r"|pluginconfig"
 )
-_OF_TEXTS = re.compile(r"(?:bos|eos|cls|end|first|last|mask|next|pad|per|sep|start|stop|unk)_?token$", re.IGNORECASE)
+_OF_TEXTS = r"(?i)(?:bos|eos|cls|end|first|last|mask|next|pad|per|sep|start|stop|unk)_?token$"
 """Members that have a token of a text, and look like those that have an API token."""
 
-_OF_WHOLE_LINES = re.compile("authorization|cookie", re.IGNORECASE)
+_OF_WHOLE_LINES = "(?i)authorization|cookie"
 """Headers whose values have spaces."""
 
-_IN_ADDRESS_NAME = re.compile(r"host|base_?url|api_?base|proxy|endpoint|address")
+_IN_ADDRESS_NAME = r"host|base_?url|api_?base|proxy|endpoint|address"
 _NAME_CUTOFF = 0.75
 """How similar a mistyped name must be, 0 to 1; `max_tokens` is below."""
 
@@ -84,7 +84,7 @@ _CREDENTIALS = r"(?<![^/\s'\":@])[^/\s'\":@]+:[^/\s'\":@]+(?=@\w)"
 NAMING = ("key", "name")
 """Members that say what their neighbor `value` is."""
 
-SCHEMA_KEYWORDS = frozenset(
+_SCHEMA_KEYWORDS = frozenset(
     {"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "title", "description", "properties", "items"}
 )
 """Members of which a JSON schema has at least one."""
@@ -96,7 +96,7 @@ _MEMBER_NAME = (
     r"|<(?P<element>[A-Za-z][\w.:-]{0,99}+)>(?=[^<]++</(?P=element)>)"
 )
 _STRING = r"""(?s:[bfru]{0,2}(?P<quote>\\*+(?:\"{3}|'{3}|["'`]))(?P<string>.*?)(?:(?<!\\)(?P=quote)|\\?\Z))"""
-_OPENING = rf"""(?P<opening>[\[{{(])(?!\s*+\\*+["'](?:{"|".join(map(re.escape, SCHEMA_KEYWORDS))})\\*+["']\s*+:)"""
+_OPENING = rf"""(?P<opening>[\[{{(])(?!\s*+\\*+["'](?:{"|".join(map(re.escape, _SCHEMA_KEYWORDS))})\\*+["']\s*+:)"""
 _MEMBER_VALUE = rf"{_STRING}|-?\d[\w.+-]*+|{_OPENING}"
 _ELEMENT_VALUE = r"(?P<string>[^<]+)"
 """A member of an object in JSON or Python, a label such as `name="Authorization"`, a parameter of a call in XML, or an
@@ -128,7 +128,7 @@ has a type or a call in place of a value has no secret there."""
 _AFTER_VALUE = ".,;:)]}&|*"
 """Characters after a value that belong to the text around it."""
 
-_BRACKET = re.compile(r"[\[{(\])}]")
+_BRACKET = r"[\[{(\])}]"
 
 _LONGEST_URL = 120
 
@@ -145,13 +145,13 @@ def _value_pattern() -> re.Pattern[str]:
 def is_secret_name(name: str) -> bool:
     """Whether a setting of this name, even mistyped, is a secret."""
     plain = _plain(name)
-    return bool(_IN_NAME.search(plain) or closest_names(plain, _NAMES, cutoff=_NAME_CUTOFF))
+    return bool(re.search(_IN_NAME, plain) or closest_names(plain, _NAMES, cutoff=_NAME_CUTOFF))
 
 
 @lru_cache(maxsize=4096)  # texts repeat their names
 def is_secret_member(name: str) -> bool:
     """Whether a member of this name is a secret, in data of others, whose names are not mistyped ones of ours."""
-    return bool(_IN_NAME.search(_plain(name))) and not _OF_TEXTS.search(name)
+    return bool(re.search(_IN_NAME, _plain(name))) and not re.search(_OF_TEXTS, name)
 
 
 def _plain(name: str) -> str:
@@ -198,7 +198,7 @@ def _assignments(text: str) -> Iterator[tuple[int, int, str]]:
         at = name.end("word")
         if not _is_secret_word(name):
             continue
-        is_whole = _OF_WHOLE_LINES.search(name["word"]) is not None
+        is_whole = re.search(_OF_WHOLE_LINES, name["word"]) is not None
         pattern = _ASSIGNED if not is_whole else _ASSIGNED_WHOLE if name["line"] is None else _ASSIGNED_LINE
         value = re.compile(pattern).match(text, name.end())
         if value is None:
@@ -223,7 +223,7 @@ def _is_secret_word(name: re.Match[str]) -> bool:
         names.append(name["escaped"] + name["word"])
     if name["before"] and not name["dashes"]:
         names.append(f"{name['before']}_{name['word']}")
-    return any(map(is_secret_member, names)) and not _OF_TEXTS.search(names[-1])
+    return any(map(is_secret_member, names)) and not re.search(_OF_TEXTS, names[-1])
 
 
 def _members(text: str) -> Iterator[tuple[int, int, str]]:
@@ -256,7 +256,7 @@ def _members(text: str) -> Iterator[tuple[int, int, str]]:
 def _end_of_brackets(text: str, start: int) -> int:
     """Return where a list or object ends, or may end at the latest: brackets in its strings count as well."""
     depth = 0
-    for bracket in _BRACKET.finditer(text, start):
+    for bracket in re.compile(_BRACKET).finditer(text, start):
         depth += 1 if bracket[0] in "[{(" else -1
         if not depth:
             return bracket.end()
@@ -338,7 +338,7 @@ def _holds_secret(value: object, name: str = "") -> bool:
         return any(_holds_secret(each, name) for each in cast("Collection[object]", value))
     if secret:
         return HIDDEN not in repr(value)
-    if isinstance(value, str) and _IN_ADDRESS_NAME.search(name.lower()) and holds_credentials(value):
+    if isinstance(value, str) and re.search(_IN_ADDRESS_NAME, name.lower()) and holds_credentials(value):
         return True  # a password may contain what ends it elsewhere, such as a slash
     text = value if isinstance(value, str) else repr(value)
     return redact(text) != text or redact_members(text) != text

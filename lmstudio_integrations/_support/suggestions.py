@@ -12,7 +12,7 @@ _MOST_LISTED = 16
 """The most known names that an error lists, if their class has a help page."""
 
 _NOTHING: Mapping[str, object] = {}
-_PLAIN_HOST, _PLAIN_PORT = re.compile(r"[A-Za-z0-9.-]{1,253}"), re.compile(r"[0-9]{1,5}")
+_PLAIN_HOST, _PLAIN_PORT = r"[A-Za-z0-9.-]{1,253}", r"[0-9]{1,5}"
 
 NAME_CUTOFF = 0.75
 """How similar a mistyped setting must be, 0 to 1; `max_tokens` and `api_token` are less."""
@@ -135,8 +135,8 @@ def _known_names(known: Collection[str], owner: str) -> str:
 
 def _host(host: object) -> str:
     """Return a host to show beside a port; an address with more than that is not repeated."""
-    return host if isinstance(host, str) and _PLAIN_HOST.fullmatch(host) else "127.0.0.1"
+    return host if isinstance(host, str) and re.fullmatch(_PLAIN_HOST, host) else "127.0.0.1"
 
 
 def _port(port: object) -> str:
-    return str(port) if isinstance(port, int | str) and _PLAIN_PORT.fullmatch(str(port)) else "PORT"
+    return str(port) if isinstance(port, int | str) and re.fullmatch(_PLAIN_PORT, str(port)) else "PORT"

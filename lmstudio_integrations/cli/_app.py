@@ -25,7 +25,6 @@ COMMANDS = {
     "certify": "Measure what a model can do on this server, and what an update broke.",
     "serve": "Run a server that speaks LM Studio's protocol, without LM Studio.",
     "demo": "Answer a question over three short documents, by retrieval.",
-    "record": "Record what programs and an LM Studio say to each other, to replay it in tests.",
 }
 """What each command does. It is the function of its name in the module `_<name>`; without that, it is not listed."""
 

@@ -7,11 +7,9 @@ import contextlib
 import functools
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -143,22 +141,6 @@ def check_writable(path: Path | None, option: str) -> None:
         reason = getattr(error, "strerror", None) or str(error)
     if reason is not None:
         raise typer.BadParameter(f"{str(path)!r} cannot be written, because {reason}", param_hint=option)
-
-
-@contextlib.contextmanager
-def on_interrupt(call: Callable[[], None]) -> Generator[None, None, None]:
-    """Let Ctrl-C in the block call a function, unless it is ignored, as in a background job of a script."""
-
-    def handle(_signal: int, _frame: FrameType | None) -> None:
-        call()
-
-    previous = signal.getsignal(signal.SIGINT)
-    if previous is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 @contextlib.contextmanager

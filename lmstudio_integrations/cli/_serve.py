@@ -15,6 +15,7 @@ import typer
 from pydantic_core import from_json
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE, TOKEN_VARIABLES, regular
+from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.cli._common import note, results
@@ -39,8 +40,6 @@ from lmstudio_integrations.emulator.models.catalog import (
 )
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.server.context import MIB, Limits
-from lmstudio_integrations.emulator.testing.faults import choose_faults, read_injections
-from lmstudio_integrations.emulator.testing.proxy import Injection, Proxy, ProxyThread
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioValueError
 from lmstudio_integrations.protocol.envelope import TOKEN_FORM, split_token
 
@@ -153,9 +152,6 @@ Models = Annotated[
     ),
 ]
 
-LOOPBACK = "127.0.0.1"
-"""Where the emulator listens if a proxy with faults listens in its place."""
-
 FOUND = "Programs on this machine find it."
 
 SCRIPTED_PACE = 200.0
@@ -207,7 +203,7 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     replay: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Respond with what `lmsi record` wrote, instead of with models.", show_default=False
+            metavar="FILE", help="Respond with a recording of LM Studio, instead of with models.", show_default=False
         ),
     ] = None,
     quiet: Annotated[  # noqa: FBT002 - a flag
@@ -221,14 +217,6 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
             min=1,
             help="Memory limit of the process of one model, in MiB, on Linux. By default three quarters of the memory.",
             show_default=False,
-        ),
-    ] = None,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FAULT",
-            help="A fault that clients see: NAME, or NAME:0.1 with a probability. May be repeated. The FAULT list "
-            "prints the names.",
         ),
     ] = None,
     announce: Annotated[  # noqa: FBT002 - a flag
@@ -245,22 +233,16 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     The first line of the output is the address, and Ctrl-C stops the server. Each load, unload, request and call of a
     tool is a line on stderr.
     """
-    if fault and "list" in fault:
-        list_faults()
-        return
-    injections = [injection for text in fault or () for injection in read_injections(text)]
     tokens = accepted_tokens(token or (), token_file)
     ports = DISCOVERY_PORTS if port is None else (port,)
-    listen: dict[str, Any] = {
-        "host": LOOPBACK if injections else host,
-        "port": 0 if injections else ports,
-        "tokens": tokens,
-    }
+    listen: dict[str, Any] = {"host": host, "port": ports, "tokens": tokens}
     if replay:
         if model or load or catalog or rules:
             raise typer.BadParameter("a cassette has its own models; omit --model, --load, --catalog and --rules")
+        with door("cassettes"):
+            from lmstudio_integrations.cassettes import Replay  # noqa: PLC0415 - a leaf
         try:
-            emulator = Emulator.replay(replay, **listen)
+            emulator: Emulator = Replay(replay, **listen)
         except LMStudioOSError as error:
             raise typer.BadParameter(str(error), param_hint="--replay") from None
     else:
@@ -281,17 +263,11 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     with contextlib.ExitStack() as stack:
         if not quiet:
             stack.enter_context(log_as_notes())
-        proxy = stack.enter_context(proxy_of(injections, host, ports)) if injections else None
 
         def on_ready() -> None:
-            if proxy is not None:
-                proxy.upstream = emulator.address
-                proxy.open()
-                note(f"Faults: {', '.join(fault or ())}")
-            port = emulator.port if proxy is None else proxy.port
-            stack.enter_context(contextlib.nullcontext() if file is None else announcement(port, file))
-            reach = FOUND if announce else how_to_reach(host, port, first)
-            show(emulator, reach, token_note(variable) if tokens else None, Address(host, port), replay)
+            stack.enter_context(contextlib.nullcontext() if file is None else announcement(emulator.port, file))
+            reach = FOUND if announce else how_to_reach(host, emulator.port, first)
+            show(emulator, reach, token_note(variable) if tokens else None, replay)
 
         emulator.serve_forever(on_ready)
     raise typer.Exit(INTERRUPTED)
@@ -334,16 +310,14 @@ def show(
     emulator: Emulator,
     reach: str,
     about_tokens: str | None = None,
-    address: Address | None = None,
     cassette: Path | None = None,
 ) -> None:
     """Print the address of the server, and its models and plugins, or its cassette.
 
     On stderr, print how clients reach it and what stops it.
     """
-    address = address or Address(emulator.host, emulator.port)
     console = results()
-    console.write_line(f"ws://{address.netloc}")
+    console.write_line(f"ws://{emulator.address}")
     for entry in emulator.catalog.models:
         details = {entry.kind: None, (entry.weights or "") if entry.needs_weights else entry.engine: None}
         console.write_line(f"  {entry.key} ({', '.join(name for name in details if name not in {'', entry.key})})")
@@ -355,28 +329,6 @@ def show(
     if about_tokens:
         note(about_tokens)
     note("Ctrl-C stops the server.")
-
-
-@contextlib.contextmanager
-def proxy_of(injections: Sequence[Injection], host: str, ports: Sequence[int]) -> Generator[Proxy]:
-    """Return a proxy with faults that has its port, and that the emulator stands behind once it is open.
-
-    Raises:
-        LMStudioOSError: If no port is free.
-    """
-    with ProxyThread() as thread:
-        proxy = Proxy(thread, "", injections, host=host, ports=ports)
-        try:
-            yield proxy
-        finally:
-            proxy.close()
-
-
-def list_faults() -> None:
-    """Print the names of the faults, and what each of them is."""
-    console = results()
-    for fault in choose_faults([]):
-        console.write_line(f"{fault.name}  ({fault.kind}, {fault.phase.word})  {fault.summary}")
 
 
 def find_first() -> Attempt | None:

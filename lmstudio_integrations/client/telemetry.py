@@ -1,10 +1,9 @@
 """Makes OpenTelemetry's spans and metrics of what the client reports, with the names of the GenAI conventions.
 
-`api/base.py` gives each client the listener `SPANS`, which `client_context.py` uses once the program has configured a
-provider. This package never imports OpenTelemetry by itself: a program with a provider has imported it. Listeners are
-called in the caller's thread or task, so spans begin with its context. A span is never current while a flow waits: the
-listener of the operation has its context. First come the attributes that requests and results have. No other module
-knows OpenTelemetry.
+`transport/listener.py` imports the listener `SPANS` once the program has configured a provider. This package never
+imports OpenTelemetry by itself: a program with a provider has imported it. Listeners are called in the caller's thread
+or task, so spans begin with its context. A span is never current while a flow waits: the listener of the operation has
+its context. First come the attributes that requests and results have. No other module knows OpenTelemetry.
 """
 
 import json

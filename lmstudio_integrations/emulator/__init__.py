@@ -1,27 +1,23 @@
 """A headless server that speaks LM Studio's native protocol, for tests and for machines without the app.
 
-`emulator.py` is what programs start. `server/` talks to clients, `models/` decides what is loaded, `engines/` run
-models, `plugins.py` has tools, and `testing/` has what tests use with any server: records, faults and cassettes.
-`errors.py` has the texts of the errors that clients get.
+`emulator.py` is what programs start. `server/` talks to clients, `models/` decides what is loaded and records what was
+asked, `engines/` run models, and `plugins.py` has tools. `errors.py` has the texts of the errors that clients get.
 """
 
-from lmstudio_integrations.emulator.emulator import ConnectionRecord, Emulator, use_cassette
+from lmstudio_integrations.emulator.emulator import ConnectionRecord, Emulator
 from lmstudio_integrations.emulator.models.catalog import Catalog, DeviceEntry, ModelEntry, Preset
 from lmstudio_integrations.emulator.models.clock import Clock, ManualClock, SystemClock
-from lmstudio_integrations.emulator.plugins import PluginEntry
-from lmstudio_integrations.emulator.server.context import Limits
-from lmstudio_integrations.emulator.testing.faults import FAULTS, Fault, FaultProxy
-from lmstudio_integrations.emulator.testing.recorder import Recording
-from lmstudio_integrations.emulator.testing.request_log import (
+from lmstudio_integrations.emulator.models.request_log import (
     DecisionRecord,
     EmbeddingRecord,
     LoadRecord,
     PluginCallRecord,
     PredictionRecord,
 )
+from lmstudio_integrations.emulator.plugins import PluginEntry
+from lmstudio_integrations.emulator.server.context import Limits
 
 __all__ = [
-    "FAULTS",
     "Catalog",
     "Clock",
     "ConnectionRecord",
@@ -29,8 +25,6 @@ __all__ = [
     "DeviceEntry",
     "EmbeddingRecord",
     "Emulator",
-    "Fault",
-    "FaultProxy",
     "Limits",
     "LoadRecord",
     "ManualClock",
@@ -39,7 +33,5 @@ __all__ = [
     "PluginEntry",
     "PredictionRecord",
     "Preset",
-    "Recording",
     "SystemClock",
-    "use_cassette",
 ]

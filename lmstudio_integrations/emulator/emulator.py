@@ -1,24 +1,23 @@
-"""The emulator as programs use it: a server on its own thread or in the foreground, or what a cassette replays."""
+"""The emulator as programs use it: a server on its own thread or in the foreground."""
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast, get_args
+from typing import Any, Self, TypeVar, cast
 
 from lmstudio_integrations._support.text import counted, shown
 from lmstudio_integrations._support.typeguards import is_mapping, is_number
 from lmstudio_integrations.emulator.engines.base import Engine, EngineError
-from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, memory_limit
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
+from lmstudio_integrations.emulator.engines.table import weights_engine
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.catalog import (
@@ -30,13 +29,7 @@ from lmstudio_integrations.emulator.models.catalog import (
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.models.clock import Clock, SystemClock
 from lmstudio_integrations.emulator.models.registry import ModelRegistry
-from lmstudio_integrations.emulator.server.clients import Authenticator
-from lmstudio_integrations.emulator.server.context import DEFAULT_LIMITS, Limits, ServerState
-from lmstudio_integrations.emulator.server.replay import ReplayConnection
-from lmstudio_integrations.emulator.server.server import Server
-from lmstudio_integrations.emulator.testing.cassette import Matcher, Mode, file_errors, needs_server, read
-from lmstudio_integrations.emulator.testing.recorder import Recording
-from lmstudio_integrations.emulator.testing.request_log import (
+from lmstudio_integrations.emulator.models.request_log import (
     DecisionRecord,
     EmbeddingRecord,
     LoadRecord,
@@ -44,10 +37,13 @@ from lmstudio_integrations.emulator.testing.request_log import (
     PredictionRecord,
     RequestLog,
 )
-from lmstudio_integrations.emulator.testing.tcp import netloc
+from lmstudio_integrations.emulator.server.clients import Authenticator
+from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler, Socket
+from lmstudio_integrations.emulator.server.context import DEFAULT_LIMITS, Limits, ServerState
+from lmstudio_integrations.emulator.server.server import Server
+from lmstudio_integrations.emulator.server.tcp import netloc
 from lmstudio_integrations.errors import (
     LMStudioModelLoadError,
-    LMStudioOSError,
     LMStudioRuntimeError,
     LMStudioValueError,
 )
@@ -99,6 +95,7 @@ class Emulator:
 
     Raises:
         LMStudioValueError: If the catalog, a plugin, a token, the latency or the memory is not valid.
+        ImportError: If a model has weights, and the engine for these is not in this installation.
     """
 
     def __init__(
@@ -126,50 +123,29 @@ class Emulator:
         if not (is_number(latency) and latency >= 0):
             raise LMStudioValueError(f"latency must be 0 or more seconds; got {shown(latency)}")
         self.catalog: Catalog = _catalog(models, catalog, plugins)
+        self._new_engines = partial(_engines, self.catalog, engines, offline=offline, worker_memory=worker_memory)
         if engines is None:
             check_weights(self.catalog)
+            self._new_engines()  # fails now, and not at the start, if there is no such engine or limit of memory
         self.host = host
-        self._new_server = partial(Server, authenticator=Authenticator(tokens), host=host, port=port, origins=origins)
-        self._matcher: Matcher | None = None
+        self._new_server = partial(
+            Server,
+            authenticator=Authenticator(tokens),
+            host=host,
+            port=port,
+            origins=origins,
+            handle=self._serve_connection,
+        )
         self._load = tuple(load)
         self._plugins = {entry.identifier: entry for entry in self.catalog.plugins}
-        self._engines = engines
         self._clock = clock or SystemClock()
         self._auto_evict = auto_evict
         self._latency = latency
-        self._offline = offline
-        self._worker_memory = memory_limit(worker_memory)
         self._limits = limits
         self._request_log = RequestLog(limits.records)
         self._thread: threading.Thread | None = None
         self._lifetime: _Lifetime | None = None
         self._running: _Running | None = None
-
-    @classmethod
-    def replay(cls, cassette: str | Path, **settings: Any) -> Self:
-        """Return an emulator that responds with what was recorded, and has no models of its own.
-
-        A request gets the response of the recorded request that it equals, but for what is new in each run
-        (docs/tools/cassettes.md#matching). Any other is an error that tells the difference to the nearest one.
-
-        Args:
-            cassette: The file.
-            settings: `host`, `port`, `tokens`, `latency`, `origins`, `clock` and `limits` of `Emulator`.
-
-        Raises:
-            LMStudioOSError: If the file cannot be read.
-            LMStudioValueError: If it is not a cassette, or of another version, or an argument is not valid.
-        """
-        server = cls((), **settings)
-        server._matcher = Matcher(read(Path(cassette)))
-        handle = partial(ReplayConnection, matcher=server._matcher)
-        server._new_server = partial(server._new_server, handle=handle)
-        return server
-
-    @property
-    def unmatched(self) -> tuple[str, ...]:
-        """What clients of a replayed cassette asked that it does not have: a text for each, with the difference."""
-        return () if self._matcher is None else tuple(self._matcher.unmatched)
 
     def __repr__(self) -> str:
         models, running = counted(len(self.catalog.models), "model"), self._running
@@ -340,6 +316,12 @@ class Emulator:
             raise LMStudioRuntimeError("this emulator is not running; use it in a with block, or call start()")
         return self._running
 
+    def _serve_connection(
+        self, socket: Socket, namespace: Namespace, state: ServerState, authenticator: Authenticator
+    ) -> ConnectionHandler:
+        """Return what serves a connection; a subclass may serve it in another way."""
+        return ConnectionHandler(socket, namespace, state, authenticator)
+
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._started.loop).result(_START_TIMEOUT)
 
@@ -403,9 +385,8 @@ class Emulator:
         """Open the registry, then the server; close them in reverse order."""
         registry = ModelRegistry(
             self.catalog,
-            self._engines or _engines(self.catalog, offline=self._offline, worker_memory=self._worker_memory),
+            self._new_engines(),
             self._clock,
-            offline=self._offline,
             auto_evict=self._auto_evict,
             request_log=self._request_log,
         )
@@ -416,55 +397,6 @@ class Emulator:
             await server.open()
             stack.push_async_callback(server.close)
             yield _Running(state, server, asyncio.get_running_loop())
-
-
-@contextlib.contextmanager
-def use_cassette(
-    path: str | Path, mode: Mode = "none", *, server: str | None = None
-) -> Generator[Emulator | Recording]:
-    """Record a cassette or replay it, and provide a server with an `address` for the clients of the block.
-
-    A cassette that is recorded is saved when the block ends without an error. Else an earlier one stays as it was, and
-    the error has a note about that.
-
-    Args:
-        path: The cassette.
-        mode: `none` never records; what the cassette does not have is an error. `once` records if there is no cassette
-            yet. `rewrite` records, and replaces the cassette.
-        server: `host:port` of the LM Studio that is recorded; not needed where nothing is.
-
-    Raises:
-        LMStudioOSError: If the cassette cannot be read or written.
-        LMStudioValueError: If an argument is not valid, or the file is not a cassette.
-    """
-    path = Path(path)
-    if mode not in get_args(Mode):
-        raise LMStudioValueError(f"the mode must be one of {', '.join(get_args(Mode))}; got {mode!r}")
-    with file_errors(path, "use"):
-        exists, is_recorded = path.exists(), needs_server(path, mode)
-        if exists and not path.is_file():
-            raise LMStudioOSError(f"the cassette {str(path)!r} is not a file")
-    if not is_recorded:
-        if not exists:
-            raise LMStudioOSError(f"there is no cassette {str(path)!r}; record it with the mode 'once'")
-        with Emulator.replay(path) as replayed:
-            yield replayed
-        return
-    if server is None:
-        raise LMStudioValueError(f"the mode {mode!r} records {str(path)!r}: name the server to record")
-    new = path.with_name(f".recording-{path.name}")
-    with file_errors(path):
-        new.unlink(missing_ok=True)
-    try:
-        with Recording(new, server) as recording:
-            yield recording
-        with file_errors(path):
-            new.replace(os.path.realpath(path))
-    except BaseException as error:
-        error.add_note(f"The cassette {str(path)!r} is not saved, because its block did not end without an error.")
-        raise
-    finally:
-        new.unlink(missing_ok=True)
 
 
 class _Lifetime:
@@ -580,7 +512,13 @@ def _catalog(
     return more if catalog is None else catalog.extended(more)
 
 
-def _engines(catalog: Catalog, *, offline: bool, worker_memory: int) -> dict[str, Engine]:
-    engines: tuple[Engine, ...] = (ScriptedEngine(), LlamaCppEngine(offline=offline, worker_memory=worker_memory))
+def _engines(
+    catalog: Catalog, given: Mapping[str, Engine] | None, *, offline: bool, worker_memory: int | None
+) -> Mapping[str, Engine]:
+    """Return the given engines, or new ones for the models of the catalog, the scripted one first."""
+    if given:
+        return given
     used: set[str] = {entry.engine for entry in catalog.models} or {ScriptedEngine.name}
-    return {engine.name: engine for engine in engines if engine.name in used}
+    scripted: dict[str, Engine] = {ScriptedEngine.name: ScriptedEngine()} if ScriptedEngine.name in used else {}
+    others = sorted(used - {ScriptedEngine.name})
+    return scripted | {name: weights_engine(name, offline=offline, worker_memory=worker_memory) for name in others}

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import inspect
+import re
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import partial
@@ -46,7 +47,7 @@ class PluginEntry(CatalogTable):
     @field_validator("identifier")
     @classmethod
     def _check_identifier(cls, identifier: str) -> str:
-        if not ARTIFACT.fullmatch(identifier):
+        if not re.fullmatch(ARTIFACT, identifier):
             raise LMStudioValueError(
                 f"must be owner/name in lower case letters, digits and hyphens, for example "
                 f"{kebab_case(identifier) or 'mcp/weather'!r}; got {identifier!r}"

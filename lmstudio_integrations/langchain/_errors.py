@@ -5,13 +5,13 @@ a model of ours raises is an instance of both: our class is the first base, lang
 defines whether a retry can help (`is_retryable`).
 """
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 from langchain_core import exceptions as core
 
 from lmstudio_integrations import errors
 from lmstudio_integrations._adapters.runtime import AdapterNames
-from lmstudio_integrations.client.support.tracebacks import short_traceback
 
 AUXILIARY_ADAPTERS: AdapterNames = (("embedding", "LMStudioEmbeddings"), ("decision", "LMStudioClassifier"))
 """What errors name for models of other kinds than language models."""
@@ -103,12 +103,11 @@ def as_langchain_error(error: errors.LMStudioError) -> errors.LMStudioError:
     return error
 
 
-class translating_errors(short_traceback):  # noqa: N801 - a context manager is named like a function
-    """Translate the errors that the block raises, and shorten their tracebacks."""
+class translating_errors(AbstractContextManager[object, None]):  # noqa: N801 - a context manager is named like a function
+    """Translate the errors that the block raises."""
 
     __slots__ = ()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, errors.LMStudioError):
             as_langchain_error(error)
-        super().__exit__(kind, error, trace)

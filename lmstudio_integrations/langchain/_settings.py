@@ -28,8 +28,7 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
 from lmstudio_integrations.types._config_base import Settings
-from lmstudio_integrations.types.config import LlmLoadModelConfig
-from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEYS, parallel_of
+from lmstudio_integrations.types.config import DEFAULT_PARALLEL, PARALLEL_KEYS, LlmLoadModelConfig, parallel_of
 
 PACKAGE = NAME, __version__
 """Name and version of this package in traces."""

@@ -20,7 +20,6 @@ from langchain_core.runnables import AddableDict, Runnable, RunnableConfig, Runn
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.utils.function_calling import convert_to_json_schema
 
-from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain._batches import batch
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
@@ -195,12 +194,10 @@ class _CorrectingModel(RunnableBindingBase[Any, Any]):
 
     # The base class would leave a batch to the model, which corrects nothing.
 
-    @with_short_traceback
     def batch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
         """Return the last response to each input."""
         return batch(self, inputs, self.limited(inputs, config), **kwargs)
 
-    @with_short_traceback
     async def abatch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
         """Return the last response to each input."""
         responses: list[Any] = await cast("Any", Runnable).abatch(self, inputs, self.limited(inputs, config), **kwargs)

@@ -32,7 +32,6 @@ from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.client.predictions.language_model import Prefix
 from lmstudio_integrations.client.predictions.plan import PromptParameters
 from lmstudio_integrations.client.support.arguments import flag_of, list_of, whole_number
-from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback
 from lmstudio_integrations.client.transport.mailboxes import callers_loop
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain import (
@@ -49,8 +48,7 @@ from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translat
 from lmstudio_integrations.langchain._responses import ChunkStream
 from lmstudio_integrations.langchain._settings import ABILITIES, reported_profile
 from lmstudio_integrations.types.chat import WireHistory
-from lmstudio_integrations.types.config import LlmLoadModelConfig
-from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL
+from lmstudio_integrations.types.config import DEFAULT_PARALLEL, LlmLoadModelConfig
 from lmstudio_integrations.types.results import PredictionResult
 from lmstudio_integrations.types.structured import check_max_attempts
 
@@ -224,10 +222,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
 
     @contextmanager
     def _calling(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> Generator[CallSettings]:
-        """Resolve a call. An error about the context window also completes `profile`.
-
-        The caller translates errors, because the frames of this generator would show in their tracebacks.
-        """
+        """Resolve a call. An error about the context window also completes `profile`."""
         call = self._resolve_call(_settings.arguments(stop, kwargs))
         try:
             yield call
@@ -443,12 +438,10 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
 
     def _generate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
         # The overridden method reads `cache` of the object that it gets.
-        with short_traceback():
-            return BaseChatModel._generate_with_cache(_settings.with_cache(self, kwargs), *args, **kwargs)  # noqa: SLF001
+        return BaseChatModel._generate_with_cache(_settings.with_cache(self, kwargs), *args, **kwargs)  # noqa: SLF001
 
     async def _agenerate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
-        with short_traceback():
-            return await BaseChatModel._agenerate_with_cache(_settings.with_cache(self, kwargs), *args, **kwargs)  # noqa: SLF001
+        return await BaseChatModel._agenerate_with_cache(_settings.with_cache(self, kwargs), *args, **kwargs)  # noqa: SLF001
 
     def _call_values(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the resolved settings of a call, without what it requests besides settings, such as tools."""
@@ -496,7 +489,6 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             limit = DEFAULT_PARALLEL["llm"]
         return {**(config or {}), "max_concurrency": limit}
 
-    @with_short_traceback
     def batch(
         self,
         inputs: Sequence[LanguageModelInput],
@@ -509,7 +501,6 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         limited = self._batch_config(inputs, config, kwargs)
         return _batches.batch(self, inputs, limited, return_exceptions=return_exceptions, **kwargs)
 
-    @with_short_traceback
     async def abatch(
         self,
         inputs: Sequence[LanguageModelInput],

@@ -16,7 +16,6 @@ from lmstudio_integrations._adapters.finished_response import FinishedResponse
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
-from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 from lmstudio_integrations.langchain import _batches, _responses, _settings
@@ -76,9 +75,8 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         """Continue texts. Takes the keyword arguments of `BaseLLM.generate` and the settings of the call."""
-        with short_traceback():
-            called, others = self._as_called(stop, kwargs)
-            return BaseLLM.generate(_settings.with_cache(called, {}), prompts, called.stop, callbacks, **others)
+        called, others = self._as_called(stop, kwargs)
+        return BaseLLM.generate(_settings.with_cache(called, {}), prompts, called.stop, callbacks, **others)
 
     async def agenerate(
         self,
@@ -88,9 +86,8 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         """Continue texts. Takes the keyword arguments of `BaseLLM.agenerate` and the settings of the call."""
-        with short_traceback():
-            called, others = self._as_called(stop, kwargs)
-            return await BaseLLM.agenerate(_settings.with_cache(called, {}), prompts, called.stop, callbacks, **others)
+        called, others = self._as_called(stop, kwargs)
+        return await BaseLLM.agenerate(_settings.with_cache(called, {}), prompts, called.stop, callbacks, **others)
 
     def load(self) -> Self:
         """Load the model if it is not loaded; return this object.

@@ -9,7 +9,6 @@ from langchain_core.tools import BaseTool, BaseToolkit, StructuredTool, ToolExce
 
 from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Secret
 from lmstudio_integrations._adapters.toolkit_settings import OnReport, ToolkitSettings, ToolkitTool
-from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback
 from lmstudio_integrations.errors import LMStudioPluginToolError, LMStudioValueError
 from lmstudio_integrations.types.plugins import ToolContent, ToolReport
 
@@ -50,7 +49,6 @@ class LMStudioToolkit(ToolkitSettings, BaseToolkit):
     else:
         api_token: ApiToken
 
-    @with_short_traceback
     def get_tools(self) -> list[BaseTool]:
         """Open the session, unless it is open, and return its tools.
 
@@ -60,7 +58,6 @@ class LMStudioToolkit(ToolkitSettings, BaseToolkit):
         """
         return [_tool(each) for each in self._open()]
 
-    @with_short_traceback
     async def aget_tools(self) -> list[BaseTool]:
         """Open the session, unless it is open, and return its tools; see `get_tools`."""
         return [_tool(each) for each in await self._aopen()]
@@ -80,12 +77,12 @@ class _PluginTool(StructuredTool):
 
 def _tool(tool: ToolkitTool) -> BaseTool:
     def call(**arguments: Any) -> tuple[Any, Any]:
-        with short_traceback(), _tool_exceptions():
+        with _tool_exceptions():
             _check(tool, arguments)
             return _content_and_artifact(tool.call(arguments, **_callbacks(tool)))
 
     async def acall(**arguments: Any) -> tuple[Any, Any]:
-        with short_traceback(), _tool_exceptions():
+        with _tool_exceptions():
             _check(tool, arguments)
             return _content_and_artifact(await tool.acall(arguments, **_callbacks(tool)))
 

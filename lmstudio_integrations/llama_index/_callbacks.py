@@ -20,7 +20,6 @@ from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.predictions.async_readers import AsyncBatches
 from lmstudio_integrations.client.support.arguments import checked_string
-from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index._responses import ResponseBuilder, Step
 from lmstudio_integrations.types.results import PredictionEvent
@@ -42,7 +41,7 @@ def chunks(
         make: Makes a chunk of what is new.
         watch: Gets the errors of the prediction.
     """
-    with short_traceback(), watch, stream:
+    with watch, stream:
         for batch in stream.batches():
             for event in batch:
                 step = builder.add(event)
@@ -66,12 +65,11 @@ class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
     async def __anext__(self) -> ChunkT:
         if self._source is None:
             raise StopAsyncIteration
-        with short_traceback():
-            try:
-                return await self._next_chunk(self._source)
-            except BaseException:
-                await self.aclose()
-                raise
+        try:
+            return await self._next_chunk(self._source)
+        except BaseException:
+            await self.aclose()
+            raise
 
     async def _next_chunk(self, source: AsyncBatches) -> ChunkT:
         step = None
@@ -179,18 +177,16 @@ def _with_checks(method: Callable[..., Any], name: str) -> Callable[..., Any]:
 
     @wraps(method)
     def call(self: GenerationSettings, *args: Any, **kwargs: Any) -> Any:
-        with short_traceback():
-            call_settings = settings(args, kwargs)
-            if call_settings:
-                self._reject_secrets(call_settings)  # pyright: ignore[reportPrivateUsage]
-            check(args[position] if len(args) > position else kwargs.get(argument))
-            # Bound: the signature of a bound method is read from `__signature__`; else, core's span computes one.
-            return method.__get__(self)(*args, **kwargs)
+        call_settings = settings(args, kwargs)
+        if call_settings:
+            self._reject_secrets(call_settings)  # pyright: ignore[reportPrivateUsage]
+        check(args[position] if len(args) > position else kwargs.get(argument))
+        # Bound: the signature of a bound method is read from `__signature__`; else, core's span computes one.
+        return method.__get__(self)(*args, **kwargs)
 
     @wraps(method)
     async def acall(self: GenerationSettings, *args: Any, **kwargs: Any) -> Any:
-        with short_traceback():
-            return await call(self, *args, **kwargs)
+        return await call(self, *args, **kwargs)
 
     return acall if inspect.iscoroutinefunction(method) else call
 

@@ -1,6 +1,7 @@
 """Our errors as the classes that LlamaIndex's callers catch, and as those that end the run of an agent."""
 
 import time
+from contextlib import AbstractContextManager
 from typing import Any
 
 from workflows.runtime.types.results import (  # pyright: ignore[reportMissingTypeStubs] - it is typed
@@ -8,7 +9,6 @@ from workflows.runtime.types.results import (  # pyright: ignore[reportMissingTy
     WaitingForEvent,
 )
 
-from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
     LMStudioError,
@@ -74,12 +74,11 @@ def as_error_of_agent(error: LMStudioError) -> LMStudioError:
     return error
 
 
-class ending_the_run(short_traceback):  # noqa: N801 - a context manager is named like a function
-    """Make such errors of the block end the run of an agent, and shorten the tracebacks of all errors."""
+class ending_the_run(AbstractContextManager[object, None]):  # noqa: N801 - a context manager is named like a function
+    """Make such errors of the block end the run of an agent."""
 
     __slots__ = ()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, LMStudioError):
             as_error_of_agent(error)
-        super().__exit__(kind, error, trace)

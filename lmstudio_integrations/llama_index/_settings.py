@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 from lmstudio_integrations._adapters.input_checks import SECRETS, validated
 from lmstudio_integrations._adapters.settings import ServerSettings
 from lmstudio_integrations._support.threads import BoundedCache
-from lmstudio_integrations.client.support.tracebacks import warn_user
+from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
 from lmstudio_integrations.types._numbers import Seconds

@@ -14,7 +14,6 @@ from lmstudio_integrations._adapters.auxiliary_model_settings import DecisionSet
 from lmstudio_integrations._adapters.field_types import DECLARED, ModelName, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._support.typeguards import is_mapping, is_number
-from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.errors import (
     LMStudioPredictionError,
     LMStudioUnsupportedError,
@@ -139,14 +138,12 @@ class LMStudioSelector(_Settings, BaseSelector):
     )
 
     def _select(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> SelectorResult:
-        with short_traceback():
-            questions, labels = self._questions(choices)
-            return self._selected(self._decide(query.query_str, questions), labels)
+        questions, labels = self._questions(choices)
+        return self._selected(self._decide(query.query_str, questions), labels)
 
     async def _aselect(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> SelectorResult:
-        with short_traceback():
-            questions, labels = self._questions(choices)
-            return self._selected(await self._adecide(query.query_str, questions), labels)
+        questions, labels = self._questions(choices)
+        return self._selected(await self._adecide(query.query_str, questions), labels)
 
     def _questions(self, choices: Sequence[ToolMetadata]) -> tuple[Mapping[str, Any], list[str]]:
         """Return the question about some choices, and the labels of these, in their order."""
@@ -277,9 +274,8 @@ class LMStudioEvaluator(_Settings, BaseEvaluator):
         Raises:
             LMStudioValueError: If none of them is given, or one is no text.
         """
-        with short_traceback():
-            given = explained(EvaluationResult, query=query, response=response, contexts=contexts)
-            return self._judged(given, self._decide(_state(given), self._questions))
+        given = explained(EvaluationResult, query=query, response=response, contexts=contexts)
+        return self._judged(given, self._decide(_state(given), self._questions))
 
     async def aevaluate(
         self,
@@ -289,9 +285,8 @@ class LMStudioEvaluator(_Settings, BaseEvaluator):
         **_others: Any,
     ) -> EvaluationResult:
         """Return whether a response passes, and its score; see `evaluate`."""
-        with short_traceback():
-            given = explained(EvaluationResult, query=query, response=response, contexts=contexts)
-            return self._judged(given, await self._adecide(_state(given), self._questions))
+        given = explained(EvaluationResult, query=query, response=response, contexts=contexts)
+        return self._judged(given, await self._adecide(_state(given), self._questions))
 
     @property
     def _questions(self) -> Mapping[str, Any]:

@@ -18,7 +18,6 @@ from lmstudio_integrations._adapters.auxiliary_model_settings import (
 from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, InputAlias, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest, LengthPolicy
-from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
@@ -158,23 +157,19 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     def _prefixed(self, instruction: str, text: object, many: str) -> str:
         return self._prefix(instruction) + check_text(text, many)
 
-    @with_short_traceback
     def get_query_embedding(self, query: str) -> list[float]:
         """Return the vector of a query."""
         return without_span(super().get_query_embedding)(self._prefixed(self.prefixes.query, query, _MANY))
 
-    @with_short_traceback
     async def aget_query_embedding(self, query: str) -> list[float]:
         """Return the vector of a query."""
         return await without_span(super().aget_query_embedding)(self._prefixed(self.prefixes.query, query, _AMANY))
 
-    @with_short_traceback
     def get_agg_embedding_from_queries(self, queries: list[str], agg_fn: Callable[..., Any] | None = None) -> Any:
         """Return the mean of the vectors of several queries, or their aggregate by `agg_fn`."""
         with _in_batches(queries):
             return super().get_agg_embedding_from_queries(queries, agg_fn)
 
-    @with_short_traceback
     async def aget_agg_embedding_from_queries(
         self, queries: list[str], agg_fn: Callable[..., Any] | None = None
     ) -> Any:
@@ -182,17 +177,14 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
         with _in_batches(queries):
             return await super().aget_agg_embedding_from_queries(queries, agg_fn)
 
-    @with_short_traceback
     def get_text_embedding(self, text: str) -> list[float]:
         """Return the vector of a text."""
         return without_span(super().get_text_embedding)(self._prefixed(self.prefixes.document, text, _MANY))
 
-    @with_short_traceback
     async def aget_text_embedding(self, text: str) -> list[float]:
         """Return the vector of a text."""
         return await without_span(super().aget_text_embedding)(self._prefixed(self.prefixes.document, text, _AMANY))
 
-    @with_short_traceback
     def get_text_embedding_batch(
         self,
         texts: list[str],
@@ -204,7 +196,6 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
         with _in_batches(texts, self._prefix(self.prefixes.document)) as prefixed:
             return without_span(super().get_text_embedding_batch)(prefixed, shown, **kwargs)
 
-    @with_short_traceback
     async def aget_text_embedding_batch(
         self,
         texts: list[str],

@@ -33,7 +33,6 @@ from lmstudio_integrations.client.api.responses import AsyncPredictionStream, Pr
 from lmstudio_integrations.client.files.uploads import PendingHistory
 from lmstudio_integrations.client.predictions.language_model import Prefix
 from lmstudio_integrations.client.support.arguments import checked_string, flag_of
-from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioValueError
@@ -197,7 +196,6 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
     def _context_key(self) -> _settings.Key:
         return _settings.key_of(vars(self))
 
-    @with_short_traceback
     def load(
         self,
         *,
@@ -225,7 +223,6 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         _settings.record(self._context_key(), info["contextLength"], template.added_tokens)
         return self
 
-    @with_short_traceback
     async def aload(
         self,
         *,
@@ -255,7 +252,6 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         request = self._chat_request(warm, settings)
         return request.call, request.history
 
-    @with_short_traceback
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text, from the model's own tokenizer.
 
@@ -265,7 +261,6 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         checked_string(text, "the text")
         return cast("list[int]", run(self._resolve_call({}).model().tokenize(text)))
 
-    @with_short_traceback
     async def atokenize(self, text: str) -> list[int]:
         """Return the tokens of a text; see `tokenize`."""
         checked_string(text, "the text")

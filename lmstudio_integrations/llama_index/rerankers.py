@@ -15,7 +15,6 @@ from lmstudio_integrations._adapters.auxiliary_model_settings import RerankerSet
 from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._support.text import shown
-from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings, with_silence_timeouts
 from lmstudio_integrations.types.reranking import RerankResult
@@ -81,13 +80,13 @@ class LMStudioReranker(RerankerSettings, ComponentSettings, BaseNodePostprocesso
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        with short_traceback(), self._events(nodes, query_bundle) as (query, report):
+        with self._events(nodes, query_bundle) as (query, report):
             return report(self._rank(nodes, self._rerank(query, self._texts(nodes))))
 
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        with short_traceback(), self._events(nodes, query_bundle) as (query, report):
+        with self._events(nodes, query_bundle) as (query, report):
             return report(self._rank(nodes, await self._arerank(query, self._texts(nodes))))
 
     @contextmanager

@@ -12,7 +12,6 @@ from pydantic import Field
 
 from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Secret
 from lmstudio_integrations._adapters.toolkit_settings import ToolkitSettings, ToolkitTool
-from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index._errors import ending_the_run
 from lmstudio_integrations.types.plugins import ToolContent
@@ -60,7 +59,6 @@ class LMStudioToolSpec(ToolkitSettings, BaseToolSpec):
         description="Names of the tools to offer, with their prefixes. By default, all are offered.",
     )
 
-    @with_short_traceback
     def to_tool_list(
         self,
         spec_functions: list[SPEC_FUNCTION_TYPE] | None = None,
@@ -78,7 +76,6 @@ class LMStudioToolSpec(ToolkitSettings, BaseToolSpec):
         """
         return self._select(self._open(), spec_functions, func_to_metadata_mapping)
 
-    @with_short_traceback
     async def to_tool_list_async(
         self,
         spec_functions: list[SPEC_FUNCTION_TYPE] | None = None,

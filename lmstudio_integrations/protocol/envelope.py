@@ -17,13 +17,13 @@ from lmstudio_integrations._support.typeguards import is_list, is_object
 TOKEN_FORM = f"{TOKEN_PREFIX}, 8 letters or digits, a colon, and 20 more"
 """The form of a token, for error messages."""
 
-_TOKEN = re.compile(TOKEN_PREFIX + r"(?P<identifier>[A-Za-z0-9]{8}):(?P<passkey>[A-Za-z0-9]{20})")
+_TOKEN = TOKEN_PREFIX + r"(?P<identifier>[A-Za-z0-9]{8}):(?P<passkey>[A-Za-z0-9]{20})"
 
 
 def split_token(token: str) -> tuple[str, str] | None:
     """Return the client identifier and the passkey of a token; `None` if it has another form."""
     # As in the official Python SDK, surrounding whitespace does not count (docs/protocol.md#credentials).
-    match = _TOKEN.fullmatch(token.strip())
+    match = re.fullmatch(_TOKEN, token.strip())
     return (match["identifier"], match["passkey"]) if match else None
 
 
@@ -74,7 +74,7 @@ def _fallback_parsed(data: str | bytes) -> Any:
     return json.loads(data if isinstance(data, str) else data.decode("utf-8-sig", "surrogatepass"))
 
 
-_ID = re.compile(rb'"(channelId|callId)"\s*:\s*(\d{1,15})\b')
+_ID = rb'"(channelId|callId)"\s*:\s*(\d{1,15})\b'
 _HEAD = 512
 """Bytes in which the id of a frame is searched: LM Studio writes it before the payload."""
 
@@ -106,7 +106,7 @@ def diagnose(data: str | bytes) -> Damage | None:
         position = f"{len(text)} bytes, nested too deeply or with a number of too many digits"
     else:
         return None
-    match = _ID.search(text[:_HEAD])
+    match = re.search(_ID, text[:_HEAD])
     if match is None:
         return Damage(None, None, position)
     return Damage("channelId" if match.group(1) == b"channelId" else "callId", int(match.group(2)), position)
@@ -153,7 +153,7 @@ def without_surrogates(text: str) -> str:
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
 """A pattern of JSON strings; possessive, and with an optional end, so that no input makes it read a byte twice."""
 
-_BRACKET = re.compile(rb"[\[\]{}]|" + _STRING, re.DOTALL)
+_BRACKET = rb"(?s)[\[\]{}]|" + _STRING
 """A bracket, or a string, whose brackets are not counted."""
 
 
@@ -164,7 +164,7 @@ def is_deeper(data: str | bytes, limit: int) -> bool:
     """Return whether a JSON text is nested more deeply than `limit`, without parsing it."""
     text = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     depth = 0
-    for token in _BRACKET.finditer(text):
+    for token in re.finditer(_BRACKET, text):
         sign = text[token.start()]
         depth += (sign in b"[{") - (sign in b"]}")
         if depth > limit:
@@ -175,7 +175,7 @@ def is_deeper(data: str | bytes, limit: int) -> bool:
 def members_before_nested(data: str | bytes) -> dict[str, Any]:
     """Return the members of a frame that come before its first object or array. The rest is not read."""
     text = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-    brackets = (token.start() for token in _BRACKET.finditer(text) if text[token.start()] != _QUOTE)
+    brackets = (token.start() for token in re.finditer(_BRACKET, text) if text[token.start()] != _QUOTE)
     _, end = next(brackets, 0), next(brackets, len(text))
     try:
         members = from_json(text[:end], allow_partial=True)

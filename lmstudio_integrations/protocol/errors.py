@@ -186,22 +186,17 @@ CAUSES: tuple[Cause, ...] = (
 )
 """What servers say, the narrow before the wide."""
 
-_BY_TEXT = tuple((re.compile(cause.pattern, re.IGNORECASE | re.MULTILINE), cause) for cause in CAUSES)
-
-_OF_PREDICTIONS = re.compile(
-    r"prediction-error|iterating prediction stream|generation failed|channel error", re.IGNORECASE
-)
+_OF_PREDICTIONS = r"(?i)prediction-error|iterating prediction stream|generation failed|channel error"
 """What wraps the failure of a prediction where nothing else tells that it was one."""
 
-_NAMED = re.compile(r"""(model|identifier|path) (["'])[^"'\n]{0,512}\2""", re.IGNORECASE)
+_NAMED = r"""(?i)(model|identifier|path) (["'])[^"'\n]{0,512}\2"""
 """A name in a text, which may contain any words."""
 
-_NUMBERS = re.compile(
-    r"first (\d{1,12}) tokens.{0,200}?length of only (\d{1,12})"
+_NUMBERS = (
+    r"(?si)first (\d{1,12}) tokens.{0,200}?length of only (\d{1,12})"
     r"|n_keep:? ?\(?(\d{1,12})\)? ?>= ?n_ctx:? ?\(?(\d{1,12})|reached context length of (\d{1,12}) tokens"
     r"|request \((\d{1,12}) tokens\) exceeds the available context size \((\d{1,12}) tokens\)"
-    r"|request exceeds the available context size \((\d{1,12}) tokens\)",
-    re.DOTALL | re.IGNORECASE,
+    r"|request exceeds the available context size \((\d{1,12}) tokens\)"
 )
 
 OVERFLOW = "the prompt has {used} tokens, and the model is loaded with a context length of {limit}"
@@ -241,7 +236,7 @@ def to_exception(
         if found is not None:
             kind, suggestion = found.kind, suggestion or found.remedy
         else:
-            is_prediction = default is LMStudioServerError and _OF_PREDICTIONS.search(texts)
+            is_prediction = default is LMStudioServerError and re.search(_OF_PREDICTIONS, texts)
             kind = LMStudioPredictionError if is_prediction else default
     # Written as by the official Python SDK, so that programs that match its texts keep working.
     header = title if root_title in {None, title} else f"{root_title}: {title}"
@@ -295,7 +290,7 @@ def details_of(error: LMStudioServerError) -> dict[str, Any]:
 
 
 def _context_tokens(text: str) -> dict[str, int]:
-    match = _NUMBERS.search(text)
+    match = re.search(_NUMBERS, text)
     if not match:
         return {}
     *used, limit = (int(number) for number in match.groups() if number is not None)
@@ -303,8 +298,11 @@ def _context_tokens(text: str) -> dict[str, int]:
 
 
 def _cause_in(texts: str, default: type[LMStudioServerError]) -> Cause | None:
-    texts = _NAMED.sub(r"\1 \2\2", texts)
-    return next((cause for pattern, cause in _BY_TEXT if issubclass(default, cause.of) and pattern.search(texts)), None)
+    texts = re.sub(_NAMED, r"\1 \2\2", texts)
+    flags = re.IGNORECASE | re.MULTILINE
+    return next(
+        (cause for cause in CAUSES if issubclass(default, cause.of) and re.search(cause.pattern, texts, flags)), None
+    )
 
 
 def _text(error: Mapping[str, Any], name: str) -> str | None:

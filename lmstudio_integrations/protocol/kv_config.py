@@ -32,7 +32,7 @@ LayerName = Literal[
 ]
 
 
-_CATALOG_KEY = re.compile(r"([^/@:]+)/([^/@:]+)(?:[@:].*)?")
+_CATALOG_KEY = r"([^/@:]+)/([^/@:]+)(?:[@:].*)?"
 """The key of a model of LM Studio's catalog: `owner/name`, then `@` and the variant, or `:` and a number."""
 
 
@@ -117,7 +117,7 @@ def custom_fields_of(model_key: str | None) -> str | None:
 
     Others have no such fields (docs/protocol.md#custom-fields).
     """
-    match = _CATALOG_KEY.fullmatch(model_key or "")
+    match = re.fullmatch(_CATALOG_KEY, model_key or "")
     if match is None:
         return None
     owner, model = match.groups()

@@ -1,12 +1,11 @@
 """A prompt as hashes of its parts: says what it has in common with an earlier one, and keeps no text.
 
 A server that has processed a prompt keeps it for a while, and continues from the first part that differs. With
-fingerprints, the client chooses hosts and notices prompts that begin differently each time, and scripted models say
-what is cached.
+fingerprints, the client chooses hosts, and scripted models say what is cached.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 
 class PromptFingerprint(NamedTuple):
@@ -15,16 +14,10 @@ class PromptFingerprint(NamedTuple):
     Attributes:
         parts: The hash of the tools, then of each part of each message in turn.
         fixed: How many of them stand before the first turn: the tools and the system messages at the beginning.
-        messages: For each part, the index of its message; -1 for the tools.
-        roles: The role of each message.
-        sizes: About how many characters each part has.
     """
 
     parts: tuple[int, ...]
     fixed: int = 0
-    messages: tuple[int, ...] = ()
-    roles: tuple[str, ...] = ()
-    sizes: tuple[int, ...] = ()
 
     def common_with(self, other: "PromptFingerprint") -> int:
         """Return how many parts two prompts have in common at their beginning."""
@@ -32,30 +25,17 @@ class PromptFingerprint(NamedTuple):
         shorter = min(len(self.parts), len(other.parts))
         return next((at for at, (own, others) in pairs if own != others), shorter)
 
-    def continues(self, earlier: "PromptFingerprint") -> bool:
-        """Whether a prompt begins with all of an earlier one."""
-        return self.parts[: len(earlier.parts)] == earlier.parts
-
-
-FingerprintMaker: TypeAlias = Callable[[], PromptFingerprint]
-"""Makes the fingerprint of a prompt, where it is needed."""
-
 
 def fingerprint_of(messages: Iterable[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> PromptFingerprint:
     """Return the fingerprint of a conversation and its tools, both in wire form."""
-    written = repr(list(tools)) if tools else ""
-    parts, sizes, indexes, roles = [hash(written)], [len(written)], [-1], list[str]()
+    parts = [hash(repr(list(tools)) if tools else "")]
     fixed, is_fixed = 1, True
-    for index, message in enumerate(messages):
-        role = message["role"]
-        texts = [_text_of(part) for part in message["content"]]
-        parts += [hash((role, text)) for text in texts]
-        sizes += map(len, texts)
-        indexes += [index] * len(texts)
-        roles.append(role)
+    for message in messages:
+        role, content = message["role"], message["content"]
+        parts += [hash((role, _text_of(part))) for part in content]
         is_fixed = is_fixed and role == "system"
-        fixed += len(texts) if is_fixed else 0
-    return PromptFingerprint(tuple(parts), fixed, tuple(indexes), tuple(roles), tuple(sizes))
+        fixed += len(content) if is_fixed else 0
+    return PromptFingerprint(tuple(parts), fixed)
 
 
 def _text_of(part: Mapping[str, Any]) -> str:

@@ -19,14 +19,14 @@ from lmstudio_integrations.types.reasoning import ReasoningPart
 
 _OWNER = "[a-z0-9]+(?:-[a-z0-9]+)*"
 _NAME = "[a-z0-9]+(?:[-.][a-z0-9]+)*"
-ARTIFACT = re.compile(f"(?P<owner>{_OWNER})/(?P<name>{_NAME})")
+ARTIFACT = f"(?P<owner>{_OWNER})/(?P<name>{_NAME})"
 """A name on the hub (docs/protocol.md#create-download-plan)."""
 
 
 def kebab_case(identifier: str) -> str | None:
     """Return the nearest name on the hub to an artifact or a plugin; `None` if it has one, or there is none."""
     spelled = "/".join(re.sub("[^a-z0-9.]+", "-", part).strip("-.") for part in identifier.lower().split("/"))
-    return spelled if spelled != identifier and ARTIFACT.fullmatch(spelled) else None
+    return spelled if spelled != identifier and re.fullmatch(ARTIFACT, spelled) else None
 
 
 def _read_as(kind: Any) -> GetPydanticSchema:

@@ -42,7 +42,7 @@ from lmstudio_integrations.protocol.prediction import LegacyPredictionError
 logger: logging.Logger = logging.getLogger(__name__)
 
 # A warning carries no id. It names only an endpoint, in its text (docs/protocol.md#invalid-input).
-_ENDPOINT_IN_WARNING = re.compile(r"endpoint(?:Name)? = (\w+)")
+_ENDPOINT_IN_WARNING = r"endpoint(?:Name)? = (\w+)"
 
 _TOO_LATE = "Authentication timed out"
 """What a server says that has waited for credentials too long (docs/protocol.md#authentication-rules)."""
@@ -447,7 +447,7 @@ class ClientSession:
 
         See docs/protocol.md#rule-unanswered-calls.
         """
-        match = _ENDPOINT_IN_WARNING.search(text)
+        match = re.search(_ENDPOINT_IN_WARNING, text)
         name = match and match.group(1)
         # A call that has received packets was accepted, so the warning is not about it.
         affected = [

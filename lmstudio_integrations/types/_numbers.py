@@ -23,7 +23,7 @@ OR_FALSE = "value or False"
 
 SECONDS = "a positive number of seconds, or None"
 
-_WITH_UNIT = re.compile(r"\s*(\d{1,12}(?:\.\d{1,12})?)\s*([a-zA-Z%]{1,12})\s*")
+_WITH_UNIT = r"\s*(\d{1,12}(?:\.\d{1,12})?)\s*([a-zA-Z%]{1,12})\s*"
 _SECONDS_PER = {
     "ms": 0.001,
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
@@ -60,7 +60,7 @@ def is_time(value: float) -> bool:
 
 def _converted(value: object, factors: Mapping[str, float]) -> float | None:
     """Return the number that a text with a unit means, such as "5m"; `None` for anything else."""
-    match = _WITH_UNIT.fullmatch(value) if isinstance(value, str) else None
+    match = re.fullmatch(_WITH_UNIT, value) if isinstance(value, str) else None
     factor = factors.get(match[2].lower()) if match else None
     return None if match is None or factor is None else float(match[1]) * factor
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.types._json_schemas import target_of
+from lmstudio_integrations.types.results import probability_of
 from lmstudio_integrations.types.structured import json_bounds, without_markers
 
 Token: TypeAlias = Mapping[str, Any]
@@ -25,15 +26,15 @@ ALTERNATIVES = 20
 
 _SPACE = " \t\r\n"
 _AFTER_VALUE = frozenset(",}]" + _SPACE)
-_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
-_STRING_OR_BEGIN = re.compile(r'"(?:[^"\\]|\\.)*+"|\{', re.DOTALL)
+_NUMBER = r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?"
+_STRING_OR_BEGIN = r'(?s)"(?:[^"\\]|\\.)*+"|\{'
 _MOST_FAILURES = 100
 """Each of them takes time in proportion to the text before it: the error says in which line it is."""
 
 _MOST_ENDS = 100
 """Places where a token may end, in a long row of characters of which each takes several tokens."""
 
-_PARTS = re.compile("\ufffd+|[^\ufffd]+")
+_PARTS = "\ufffd+|[^\ufffd]+"
 _DECODER = json.JSONDecoder()
 
 
@@ -109,7 +110,9 @@ def _places_of(arguments: Mapping[str, Any], text: str) -> list[int]:
             if failures > _MOST_FAILURES:
                 return []
         else:
-            begins = (token.start() for token in _STRING_OR_BEGIN.finditer(text, at, end) if token[0] == "{")
+            begins = (
+                token.start() for token in re.compile(_STRING_OR_BEGIN).finditer(text, at, end) if token[0] == "{"
+            )
             places += [begin for begin in begins if _DECODER.raw_decode(text, begin)[0] == arguments]
         at = text.find("{", end)
     return places
@@ -131,14 +134,6 @@ def _confidence(text: str, start: int, tokens: Sequence[Token], schema: object) 
             best = max(alternatives, key=lambda each: each[1], default=(None, None))
             confidence[_path_of(leaf.path)] = FieldConfidence(probability, *best)
     return confidence
-
-
-def probability_of(token: Token) -> float | None:
-    """Return the probability of a token; `None` if it is not known. The server writes the logarithm of 0 as null."""
-    if "logProb" not in token:
-        return None
-    logarithm = token["logProb"]
-    return 0.0 if logarithm is None else math.exp(min(logarithm, 0.0))
 
 
 # Values ---------------------------------------------------------------------------------------------------------------
@@ -230,7 +225,7 @@ def _ends(text: str, start: int, token: str) -> set[int]:
     if not token:
         return {start, *_characters(text, start, 1)}
     ends = {start}
-    for part in _PARTS.findall(token):
+    for part in re.findall(_PARTS, token):
         if part[0] == "\ufffd":
             ends |= {end for at in ends for end in _characters(text, at, len(part))}
         else:
@@ -294,7 +289,7 @@ def _begins(begun: str, value: str) -> bool:
 
 def _begun_numbers(begun: str, written: str) -> list[Any]:
     """Return the number that a text begins with, if that is not the one that was written."""
-    match = _NUMBER.match(begun)
+    match = re.match(_NUMBER, begun)
     if match is None or written.startswith(begun) or (begun[match.end() :] and begun[match.end()] not in _AFTER_VALUE):
         return []
     number = json.loads(match.group())

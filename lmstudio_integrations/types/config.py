@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._config_base import (
     Settings,
@@ -486,3 +486,28 @@ class LlmPredictionConfig(NativePredictionSettings, Settings):
 def switched_off(*kinds: Literal["filter", "penalty"]) -> dict[str, Any]:
     """Return the settings that switch off what changes the probabilities of tokens, by name."""
     return {name: False for name, wire_key in wire_keys(LlmPredictionConfig).items() if wire_key.changes in kinds}
+
+
+PARALLEL_KEYS: Mapping[ModelKind, str] = {
+    "llm": "llm.load.numParallelSessions",
+    "embedding": "",
+    "decision": "decision.load.numParallelSessions",
+}
+"""The load setting that says how many calls an instance runs at once. Embedding models have none."""
+
+DEFAULT_PARALLEL: Mapping[ModelKind, int] = {"llm": 4, "embedding": 2, "decision": 4}
+"""How many calls a host runs at once if it does not report it: LM Studio's default for models with slots. An embedding
+model gets a batch of texts with each call, and the next batch should arrive before it has finished one."""
+
+_MAX_PARALLEL = 1023
+"""The bound of `LlmLoadModelConfig.max_parallel_predictions`."""
+
+
+def parallel_of(value: object) -> int | None:
+    """Return how many predictions an instance runs at once, by its load setting; `None` if that is no valid number."""
+    return value if is_count(value) and 0 < value <= _MAX_PARALLEL else None
+
+
+def slots_of(kind: ModelKind, fields: Mapping[str, object]) -> int:
+    """Return how many calls an instance runs at once, by its load settings; the default if they do not say it."""
+    return parallel_of(fields.get(PARALLEL_KEYS[kind])) or DEFAULT_PARALLEL[kind]

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.machines import Eviction
 
@@ -96,28 +95,3 @@ def differences_of(statuses: Iterable[HostStatus]) -> dict[str, dict[str, Any]]:
 def describe_values(by_host: Mapping[str, Any]) -> str:
     """Return the values of an attribute, each after its host."""
     return ", ".join(f"{host}: {value}" for host, value in by_host.items())
-
-
-PARALLEL_KEYS: Mapping[ModelKind, str] = {
-    "llm": "llm.load.numParallelSessions",
-    "embedding": "",
-    "decision": "decision.load.numParallelSessions",
-}
-"""The load setting that says how many calls an instance runs at once. Embedding models have none."""
-
-DEFAULT_PARALLEL: Mapping[ModelKind, int] = {"llm": 4, "embedding": 2, "decision": 4}
-"""How many calls a host runs at once if it does not report it: LM Studio's default for models with slots. An embedding
-model gets a batch of texts with each call, and the next batch should arrive before it has finished one."""
-
-_MAX_PARALLEL = 1023
-"""The bound of `LlmLoadModelConfig.max_parallel_predictions`."""
-
-
-def parallel_of(value: object) -> int | None:
-    """Return how many predictions an instance runs at once, by its load setting; `None` if that is no valid number."""
-    return value if is_count(value) and 0 < value <= _MAX_PARALLEL else None
-
-
-def slots_of(kind: ModelKind, fields: Mapping[str, object]) -> int:
-    """Return how many calls an instance runs at once, by its load settings; the default if they do not say it."""
-    return parallel_of(fields.get(PARALLEL_KEYS[kind])) or DEFAULT_PARALLEL[kind]

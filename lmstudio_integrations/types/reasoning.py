@@ -134,7 +134,7 @@ _MOVE_THOUGHTS = r"""
 """.strip().replace("\n", " ")
 
 
-_TAGS_LINE = re.compile(r"\{%- set thought_tags = (\[.*?\]) -%\} ")
+_TAGS_LINE = r"\{%- set thought_tags = (\[.*?\]) -%\} "
 
 
 def move_thoughts(tags: Tags) -> str:
@@ -147,7 +147,7 @@ def move_thoughts(tags: Tags) -> str:
 
 def split_moved(template: str) -> tuple[Tags | None, str]:
     """Return the tags of such lines at the beginning of a template, if there are any, and what follows them."""
-    found = _TAGS_LINE.match(template)
+    found = re.match(_TAGS_LINE, template)
     if found is None or not template.startswith(_MOVE_THOUGHTS, found.end()):
         return None, template
     return Tags(*json.loads(found[1])), template[found.end() + len(_MOVE_THOUGHTS) :]

@@ -8,7 +8,7 @@ from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 
 OnRerankError: TypeAlias = Literal["raise", "mark"]
 
-_FIELD = re.compile(r"\{(instruction|query|text)\}")
+_FIELD = r"\{(instruction|query|text)\}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class RerankTemplate:
     no: str = "no"
 
     def __post_init__(self) -> None:
-        names = _FIELD.findall(self.prompt)
+        names = re.findall(_FIELD, self.prompt)
         if "query" not in names or names.count("text") != 1:
             raise LMStudioValueError(f"the prompt needs {{query}}, and {{text}} once; got {self.prompt!r}")
         if normal_word(self.yes) == normal_word(self.no) or not (normal_word(self.yes) and normal_word(self.no)):
@@ -46,14 +46,14 @@ class RerankTemplate:
         before, after = self.prompt.split("{text}")
 
         def filled(part: str) -> str:
-            return _FIELD.sub(lambda found: values[found[1]], part)
+            return re.sub(_FIELD, lambda found: values[found[1]], part)
 
         return filled(before), filled(after)
 
     @property
     def markup(self) -> str:
         """What the prompt has of its own, in which the special tokens of the model are."""
-        return _FIELD.sub(" ", self.prompt)
+        return re.sub(_FIELD, " ", self.prompt)
 
 
 def normal_word(word: str) -> str:

@@ -5,6 +5,7 @@ event, so events are plain slotted classes; statistics come once and are pydanti
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache, cached_property
@@ -13,12 +14,13 @@ from typing import Any, ClassVar, Self, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
+import lmstudio_integrations as lms
+from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations._support.text import beginning, dumps
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.types._explained import reason_of
 from lmstudio_integrations.types._wire_model import WireModel
-from lmstudio_integrations.types.confidence import FieldConfidence, confidence_of
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
 from lmstudio_integrations.types.functions import ToolCallRequest
 from lmstudio_integrations.types.models import LlmInstanceInfo
@@ -47,6 +49,14 @@ _NORMALIZED = {
     "modelUnloaded": "error",
 }
 """The stop reasons in words that mean the same for every provider of LangChain; all others are `other`."""
+
+
+def probability_of(token: Mapping[str, Any]) -> float | None:
+    """Return the probability of a token; `None` if it is not known. The server writes the logarithm of 0 as null."""
+    if "logProb" not in token:
+        return None
+    logarithm = token["logProb"]
+    return 0.0 if logarithm is None else math.exp(min(logarithm, 0.0))
 
 
 @dataclass(slots=True)
@@ -143,7 +153,7 @@ class ToolCallEnd:
     name: str
     arguments: dict[str, Any] | None = None
     raw_content: str | None = None
-    confidence: dict[str, FieldConfidence] | None = None
+    confidence: "dict[str, lms.FieldConfidence] | None" = None
 
     def to_request(self) -> ToolCallRequest:
         """Return the call as a part of a chat."""
@@ -315,7 +325,7 @@ class PredictionResult:
         return LlmPredictionConfig.from_fields(_by_key(self.end.prediction_config))
 
     @cached_property
-    def confidence(self) -> dict[str, FieldConfidence] | None:
+    def confidence(self) -> "dict[str, lms.FieldConfidence] | None":
         """How sure the model was of each field of a JSON response, or of each argument of the first tool call.
 
         It is by the path of the field, such as `items[0].price`; see `docs/guides/confidence.md`. `None` if `log_probs`
@@ -326,7 +336,12 @@ class PredictionResult:
             return ends[0].confidence
         structured = _by_key(self.end.prediction_config).get("llm.prediction.structured")
         schema = structured.get("jsonSchema") if is_object(structured) else None
-        return confidence_of(self.content, self.response_tokens, schema)
+        tokens = self.response_tokens
+        if not tokens:
+            return None
+        with door("confidence"):
+            from lmstudio_integrations.types.confidence import confidence_of  # noqa: PLC0415 - a leaf
+        return confidence_of(self.content, tokens, schema)
 
     def parsed_as(self, model: type[T]) -> T:
         """Return the response as an instance of a type, for example of the class that was the `response_format`.

@@ -49,13 +49,13 @@ _NO_EFFORTS = (None, "none", "off")
 _WIRE_TYPES = ("gbnf", "json", "none")
 _JSON_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
-_MARKER = re.compile(r"__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_[0-9a-fA-F]*__")
+_MARKER = r"__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_[0-9a-fA-F]*__"
 """Tags that LM Studio may leave in the text of reasoning models."""
 
-_BLOCK = re.compile(r"```(?:[\w-]*\n|json)?(?P<json>.*?)(?:\n[ \t]*```.*|```\s*)?\Z", re.DOTALL)
+_BLOCK = r"(?s)```(?:[\w-]*\n|json)?(?P<json>.*?)(?:\n[ \t]*```.*|```\s*)?\Z"
 """The first code block. JSON has no line breaks in its strings, so no string holds a fence that begins a line."""
 
-_LINK = re.compile(r"\s*For further information visit \S+")
+_LINK = r"\s*For further information visit \S+"
 """What pydantic adds to each problem; it only costs tokens."""
 
 EXCERPT = "; the model wrote "
@@ -367,7 +367,7 @@ def check_max_attempts(max_attempts: object) -> None:
 
 def correction(error: LMStudioStructuredOutputError) -> str:
     """Return the user message that requests a corrected response; it follows the response that was rejected."""
-    problem = _LINK.sub("", str(error).partition(EXCERPT)[0])
+    problem = re.sub(_LINK, "", str(error).partition(EXCERPT)[0])
     return f"Your response was rejected: {problem}\n\nRespond again with a corrected response."
 
 
@@ -386,7 +386,7 @@ def uncorrected(error: ErrorT, failure: object) -> ErrorT:
 
 def without_markers(text: str) -> str:
     """Return a response without the tags that LM Studio may leave in it."""
-    return _MARKER.sub("", text)
+    return re.sub(_MARKER, "", text)
 
 
 def json_bounds(text: str) -> tuple[int, int]:
@@ -395,7 +395,7 @@ def json_bounds(text: str) -> tuple[int, int]:
     Models write such blocks where no grammar keeps them from it. A block that is not closed ends with the text.
     """
     begin = _end_of_thoughts(text)
-    block = None if text[begin:].lstrip().startswith(_JSON_BEGINS) else _BLOCK.search(text, begin)
+    block = None if text[begin:].lstrip().startswith(_JSON_BEGINS) else re.compile(_BLOCK).search(text, begin)
     return (begin, len(text)) if block is None else block.span("json")
 
 

@@ -231,7 +231,7 @@ def test_what_is_bound_later_overrides_what_was_bound_key_by_key(name: str) -> N
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a port": ({"host": 1234}, "write '127.0.0.1:1234'"),
     "a port in a list": ({"host": [1234, "a"]}, "write '127.0.0.1:1234'"),
-    "an emulator": ({"host": Emulator()}, "write its .address"),
+    "an emulator": ({"host": Emulator([])}, "write its .address"),
     "two timeouts": ({"timeout": (3, 5)}, "write timeouts={'connect_timeout': 3, 'idle_timeout': 5}"),
     "a typo": ({"prediction_config": {"tempreature": 1}}, "did you mean 'temperature'? write temperature=…"),
     "a short typo": ({"prediction_config": {"min_ps": 1}}, "did you mean 'min_p'? write min_p=…"),

@@ -15,11 +15,11 @@ from pydantic import SecretStr
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.proxy import Injection, ProxiedConnection, Proxy, ProxyThread, forward
-from lmstudio_integrations.emulator.testing.wire_items import WireItem
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from tests._adapters.test_numbers import assigned
+from tests.faults.proxy import Injection, ProxiedConnection, Proxy, ProxyThread, forward
+from tests.faults.wire_items import WireItem
 from tests.langchain.conftest import CHAT, EMBEDDING, MODELS
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter, classes, covering
 from tests.support.certificates import CERTIFICATES, LOCALHOST

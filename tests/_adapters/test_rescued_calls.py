@@ -23,7 +23,7 @@ OSLO = {"city": "Oslo"}
 LOOK: dict[str, Any] = {"tool": "look", "arguments": OSLO}
 QUOTED = '{"name": "look", "arguments": {"city": "Oslo"}}'
 
-# `tests/client/predictions/tool_parser` knows all formats.
+# `tests/client/predictions/calls_in_text` knows all formats.
 FORMATS = {
     "hermes": f"<tool_call>\n{QUOTED}\n</tool_call>",
     "qwen xml": "<tool_call>\n<function=look>\n<parameter=city>\nOslo\n</parameter>\n</function>\n</tool_call>",

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,7 +38,7 @@ from lmstudio_integrations._support.secrets import (
     redact_values,
 )
 from lmstudio_integrations.client.telemetry import CONTENT_VARIABLE
-from lmstudio_integrations.emulator import Emulator, ModelEntry, Recording
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
@@ -294,7 +293,7 @@ def test_the_token_of_the_environment_is_for_the_host_of_the_environment(
 
 
 async def test_a_server_that_rejects_a_token_does_not_have_it_shown() -> None:
-    with Emulator(tokens=[TOKEN]) as server:
+    with Emulator([], tokens=[TOKEN]) as server:
         for wrong in (f"{TOKEN[:-1]}x", OTHER_TOKEN):
             async with lms.AsyncClient(server.address, wrong) as client:
                 with pytest.raises(lms.LMStudioAuthenticationError) as caught:
@@ -647,52 +646,38 @@ def test_what_a_model_wrote_for_a_secret_is_in_no_error_and_no_log(
 TEXTS = "\n".join(ASSIGNED)
 
 
-def rejected(host: str, _folder: Path) -> str:
+def rejected(host: str) -> str:
     with lms.Client(host) as client, pytest.raises(lms.LMStudioModelCrashedError) as caught:
         client.llm.model("m").respond("crash")
     return shown_by(caught.value)
 
 
-def certified(host: str, _folder: Path) -> str:
+def certified(host: str) -> str:
     with lms.Client(host) as client:
         return client.certify("m", rows=["tools"], quick=True).to_json()
 
 
-def recorded(host: str, folder: Path) -> str:
-    with Recording(folder / "a.jsonl", host) as recording:
-        rejected(recording.address, folder)
-        with lms.Client(recording.address) as client:
-            assert client.llm.model("m").respond(f"quote\n{TEXTS}").content == TEXTS
-    return recording.path.read_text(encoding="utf-8")
-
-
-PLACES: dict[str, Callable[[str, Path], str]] = {
+PLACES: dict[str, Callable[[str], str]] = {
     "an error": rejected,
     "a card": certified,
-    "a cassette": recorded,
 }
 
 
 @pytest.fixture(scope="module")
 def careless() -> Iterator[Emulator]:
-    """A server whose model writes passwords, or fails with a text that has them."""
-    quote = {"when": {"last": "quote"}, "then": [{"text": TEXTS}]}
+    """A server whose model fails with a text that has passwords."""
     crash = {"then": [{"error": f"The model has crashed: {TEXTS}"}]}
-    with Emulator([ModelEntry(key="m", rules=(quote, crash))]) as running:
+    with Emulator([ModelEntry(key="m", rules=(crash,))]) as running:
         running.load("m")
         yield running
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_the_value_of_a_secret_in_a_text_of_others_stands_nowhere(
-    careless: Emulator,
-    place: Callable[[str, Path], str],
-    telemetry: Telemetry,
-    caplog: pytest.LogCaptureFixture,
-    tmp_path: Path,
+    careless: Emulator, place: Callable[[str], str], telemetry: Telemetry, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    shown = place(careless.address, tmp_path)
+    shown = place(careless.address)
     for text in (shown, caplog.text, telemetry.everything()):
         assert "password = **********" in text
         assert PASSWORD not in text
@@ -761,19 +746,18 @@ def test_in_an_address_user_and_password_need_no_scheme() -> None:
 
 
 ADDRESS = f"user:{TOKEN[15:]}@localhost:1234"
-AS_ADDRESSES: dict[str, Callable[[Path], object]] = {
-    "the native client": lambda _: lms.Client(ADDRESS),
-    "in a list": lambda _: lms.Client([ADDRESS]),  # type: ignore[arg-type]  # the mistake
-    "several": lambda _: ChatLMStudio(host=[ADDRESS, "b"]),
-    "an unknown setting": lambda _: ChatLMStudio.model_validate({"ttl": "x", "openai_proxy": ADDRESS}),
-    "a recording": lambda folder: Recording(folder / "a.jsonl", ADDRESS),
-    "an image": lambda _: ChatLMStudio().invoke([HumanMessage([{"type": "image_url", "image_url": {"url": ADDRESS}}])]),
+AS_ADDRESSES: dict[str, Callable[[], object]] = {
+    "the native client": lambda: lms.Client(ADDRESS),
+    "in a list": lambda: lms.Client([ADDRESS]),  # type: ignore[arg-type]  # the mistake
+    "several": lambda: ChatLMStudio(host=[ADDRESS, "b"]),
+    "an unknown setting": lambda: ChatLMStudio.model_validate({"ttl": "x", "openai_proxy": ADDRESS}),
+    "an image": lambda: ChatLMStudio().invoke([HumanMessage([{"type": "image_url", "image_url": {"url": ADDRESS}}])]),
 }
 
 
 @pytest.mark.parametrize("make", AS_ADDRESSES.values(), ids=AS_ADDRESSES)
-def test_user_and_password_of_an_address_are_not_shown(make: Callable[[Path], object], tmp_path: Path) -> None:
-    assert not shows_token(shown_by(error_of(lambda: make(tmp_path))))
+def test_user_and_password_of_an_address_are_not_shown(make: Callable[[], object]) -> None:
+    assert not shows_token(shown_by(error_of(make)))
 
 
 def test_the_user_and_the_password_of_a_proxy_are_in_no_error_and_no_span(

@@ -12,11 +12,11 @@ from pydantic import BaseModel
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.testing.actions import replace
-from lmstudio_integrations.emulator.testing.proxy import ALWAYS, Injection, Proxy, ProxyThread
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
 from tests._adapters.ways import Way, said, ways
+from tests.faults.actions import replace
+from tests.faults.proxy import ALWAYS, Injection, Proxy, ProxyThread
 from tests.support.adapters import covering
 from tests.support.gate import AT_THE_GATE, Gate
 

@@ -17,11 +17,11 @@ from lmstudio_integrations import (
 )
 from lmstudio_integrations.client.models import model
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.testing.actions import replace
-from lmstudio_integrations.emulator.testing.proxy import Injection, Proxy, ProxyThread
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.ways import said
+from tests.faults.actions import replace
+from tests.faults.proxy import Injection, Proxy, ProxyThread
 from tests.support.adapters import ADAPTERS, DECIDES, EMBEDDING_MODELS, LANGUAGE_MODELS, covering
 from tests.support.gate import AT_THE_GATE, Gate
 

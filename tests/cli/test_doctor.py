@@ -20,7 +20,7 @@ from lmstudio_integrations.client.transport.connect import discovery
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.connect.discovery import Attempt
 from lmstudio_integrations.client.transport.connect.probe import ServerStatus
-from lmstudio_integrations.emulator import Emulator, FaultProxy, ModelEntry
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioError,
@@ -39,6 +39,7 @@ from lmstudio_integrations.types.models import (
     ServerVersion,
 )
 from tests.cli.managed import OnScreen, Piped, Run
+from tests.faults.faults import FaultProxy
 from tests.support.leaks import TOKEN, shows_token
 
 Capture = pytest.CaptureFixture[str]

@@ -67,14 +67,10 @@ def test_wrong_usage_is_one_line_that_names_the_value_and_the_help(
 
 BEFORE_ANY_SERVER = of_commands(
     {
-        "serve --fault nope": "unknown fault 'nope'",
         "serve --token abc": "the API token of --token is malformed",
         "serve --catalog no/such.toml": "cannot read the catalog 'no/such.toml': No such file or directory",
         "serve --rules no/such.toml": "cannot read the rules 'no/such.toml': No such file or directory",
         "serve --token-file no/such": "cannot read the token file 'no/such': No such file or directory",
-        "serve --replay no/such.jsonl": "cannot read the cassette 'no/such.jsonl': No such file or directory",
-        "serve --model m --replay x": "omit --model",
-        "record --to no/such.jsonl": "'no/such.jsonl' cannot be written, because there is no folder no",
         "demo --svg no/such.svg": "'no/such.svg' cannot be written, because there is no folder no",
         "certify m --to no/such.json": "'no/such.json' cannot be written, because there is no folder no",
         "certify m --against no/such.json": "cannot read the card 'no/such.json': No such file or directory",

@@ -1,14 +1,12 @@
 """How errors are printed: their parts on lines of their own, and suggestions in terms of commands and options."""
 
 import re
-from dataclasses import replace
 
 import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.frames import Close
 
 from lmstudio_integrations.cli._formatting import _COMMANDS, for_commands, report
-from lmstudio_integrations.client.models.load_steps import _too_large
 from lmstudio_integrations.client.support.suggestions import (
     KEEP_LOADED,
     MAKE_ROOM,
@@ -22,20 +20,17 @@ from lmstudio_integrations.client.transport.connect.suggestions import no_listen
 from lmstudio_integrations.client.transport.socket_session import _lost_error
 from lmstudio_integrations.errors import (
     LMStudioError,
-    LMStudioInsufficientResourcesError,
     LMStudioUnreachableError,
     LMStudioValueError,
 )
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 from lmstudio_integrations.protocol.exchange import Exchange, expired_timeout
-from lmstudio_integrations.types.machines import LoadedModel, MemoryPlan, PlannedModel
 from tests.protocol.pair import RecordingReceiver
 
 NOT_LOADED = {"code": "generic.noModelMatchingQuery", "query": {"identifier": "a b"}, "loadedModelsSample": ["c"]}
 
 LATER = "1013 (try again later)"
 LOG = "the server's log may say why: `lms log stream`"
-PLAN = MemoryPlan(host="a:1", device=None, capacity_bytes=None, models=())
 
 
 def wire(title: str, **details: object) -> LMStudioError:
@@ -79,20 +74,6 @@ def refusal(host: str) -> str:
             LMStudioUnreachableError("not found\n  tried: ws://a:1: nobody\n  suggestion: start it"),
             ["Error: not found", "  tried: ws://a:1: nobody", "  suggestion: start it"],
         ),
-        (
-            LMStudioInsufficientResourcesError(
-                f"No room\n{PLAN}\n  evicted before: 'a', which was loaded again\n  suggestion: use less",
-                title="No room",
-                plan=PLAN,
-            ),
-            [
-                "Error: No room",
-                "  a:1: memory for models: unknown",
-                "  MODEL  CONTEXT  SLOTS  EACH  MEMORY",
-                "  evicted before: 'a', which was loaded again",
-                "  suggestion: use less",
-            ],
-        ),
         (expired("timeout"), ["Error: Call: it took too long in total: timeout expired after 9 s"]),
         (
             expired("connect_timeout"),
@@ -115,29 +96,6 @@ def test_each_part_of_an_error_is_a_line(error: LMStudioError, expected: list[st
 
 
 TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
-PLANNED = replace(
-    PLAN,
-    models=(
-        PlannedModel(
-            model_key="a",
-            kind="llm",
-            context_length=512,
-            slots=1,
-            memory_bytes=1,
-            fit="too_large",
-            basis="seen",
-            largest_context_length=256,
-        ),
-    ),
-    loaded=(
-        LoadedModel(
-            identifier="b",
-            model_key="b",
-            context_length=1,
-            stays_because="it was loaded without a TTL",
-        ),
-    ),
-)
 
 
 SUGGESTIONS = [
@@ -152,7 +110,10 @@ SUGGESTIONS = [
     (str(wire("Nothing matches", displayData=NOT_LOADED)), "load it with `lms load 'a b'`"),
     (KEEP_LOADED, "load one of them with `lms load`"),
     (MAKE_ROOM, "make room by `lms unload`"),
-    (str(_too_large(PLANNED, fits_later=False)), "load it with --context-length=256, or unload one of those that stay"),
+    (
+        "load it with context_length=256; load_policy='fit_any' evicts those without a TTL as well",
+        "with --context-length=256",
+    ),
     (str(expired("first_token_timeout")), "; shorten the prompt"),
 ]
 """What the client advises, and what of it the command line says."""

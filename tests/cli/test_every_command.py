@@ -22,7 +22,6 @@ ARGUMENTS: dict[str, tuple[str, ...]] = of_commands(
         "certify": ("some-model", "--quick"),
         "doctor": (),
         "demo": (),
-        "record": ("--to", "never-written.lms.jsonl"),
     }
 )
 """How to run each command, to see what it says of a server that it cannot use."""

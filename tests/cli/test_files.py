@@ -16,7 +16,6 @@ IN_PLACE_OF_FILES = of_commands(
             "serve --scripted --model m --port 0 --rules",
             "serve --scripted --model m --port 0 --catalog",
             "serve --scripted --model m --port 0 --token-file",
-            "serve --port 0 --replay",
             "certify m --host 127.0.0.1:1 --to",
             "certify m --host 127.0.0.1:1 --html",
             "certify m --host 127.0.0.1:1 --against",

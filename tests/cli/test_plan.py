@@ -1,11 +1,15 @@
-"""`plan`: what it prints, and its exit status."""
+"""`plan`: what it prints, and its exit status; and how commands show the plan of an error."""
 
 import json
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from lmstudio_integrations.cli._formatting import report
+from lmstudio_integrations.client.models.fitting import _too_large
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.errors import LMStudioInsufficientResourcesError
+from lmstudio_integrations.types.memory_plans import LoadedModel, MemoryPlan, PlannedModel
 from tests.cli.managed import Piped
 
 CATALOG = {
@@ -94,3 +98,32 @@ def test_what_cannot_be_planned_is_an_error(plan: Plan, arguments: list[str], pr
     status, out, err = plan(*arguments)
     assert (status, out) == (1 if "server" in problem else 2, "")
     assert problem in err
+
+
+def test_the_plan_of_an_error_is_a_table_before_its_suggestion() -> None:
+    plan = MemoryPlan(host="a:1", device=None, capacity_bytes=None, models=())
+    text = f"No room\n{plan}\n  evicted before: 'a', which was loaded again\n  suggestion: use less"
+    assert report(LMStudioInsufficientResourcesError(text, title="No room", plan=plan)).splitlines() == [
+        "Error: No room",
+        "  a:1: memory for models: unknown",
+        "  MODEL  CONTEXT  SLOTS  EACH  MEMORY",
+        "  evicted before: 'a', which was loaded again",
+        "  suggestion: use less",
+    ]
+
+
+def test_the_suggestion_of_a_plan_is_about_commands() -> None:
+    model = PlannedModel(
+        model_key="a",
+        kind="llm",
+        context_length=512,
+        slots=1,
+        memory_bytes=1,
+        fit="too_large",
+        basis="seen",
+        largest_context_length=256,
+    )
+    stays = LoadedModel(identifier="b", model_key="b", context_length=1, stays_because="it was loaded without a TTL")
+    plan = MemoryPlan(host="a:1", device=None, capacity_bytes=None, models=(model,), loaded=(stays,))
+    suggestion = report(_too_large(plan, fits_later=False)).splitlines()[-1]
+    assert suggestion == "  suggestion: load it with --context-length=256, or unload one of those that stay"

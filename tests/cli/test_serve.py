@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -27,10 +27,8 @@ from lmstudio_integrations.client.transport.connect.probe import ServerStatus
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.models.catalog import BUNDLED
 from lmstudio_integrations.emulator.server.context import MIB
-from lmstudio_integrations.emulator.testing.faults import choose_faults
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
-    LMStudioConnectionLostError,
     LMStudioValueError,
 )
 from tests.cli.managed import Piped, Run
@@ -76,23 +74,8 @@ def test_the_memory_of_workers_is_given_in_mebibytes(piped: Piped, monkeypatch: 
         raise LMStudioValueError(f"{settings['worker_memory']} bytes")
 
     monkeypatch.setattr(_serve, "Emulator", record)
-    assert piped("serve", "--worker-memory", "2000") == (2, "", f"Error: {2000 * MIB} bytes\n")
-    assert piped("serve") == (2, "", "Error: None bytes\n")
-
-
-def test_the_first_agent_works_on_the_models_that_are_served_without_flags() -> None:
-    def pier(destination: Literal["island", "harbor"]) -> str:
-        """Return the pier of the ferries to a destination."""
-        return f"Ferries to the {destination} leave from pier 7."
-
-    with Emulator(build_catalog().models) as server, Client(server.address) as client:
-        model = client.llm.model("scripted-tools")
-        written: list[str] = []
-        result = model.act("From which pier?", [pier], on_message=lambda message: written.append(str(message)))
-        assert result.rounds == 2
-        assert "I am a scripted model. The tool returned: " in written[-1]
-        assert "Ferries to the island leave from pier 7." in written[-1]
-        assert model.respond("And without tools?").content.startswith('You said "And without tools?"')
+    assert piped("serve", "--scripted", "--worker-memory", "2000") == (2, "", f"Error: {2000 * MIB} bytes\n")
+    assert piped("serve", "--scripted") == (2, "", "Error: None bytes\n")
 
 
 CATALOG = '[[model]]\nkey = "one"\n'
@@ -101,13 +84,12 @@ CATALOG = '[[model]]\nkey = "one"\n'
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({}, {**dict.fromkeys(BUNDLED, "llama_cpp"), "scripted-tools": "scripted"}),
-        ({"models": ["qwen=smollm2-135m-instruct"]}, {"qwen": "llama_cpp"}),
+        ({"scripted": True}, dict.fromkeys((*BUNDLED, "scripted-tools"), "scripted")),
         ({"models": ["no-such-weights"], "scripted": True}, {"no-such-weights": "scripted"}),
         ({"path": CATALOG}, {"one": "scripted"}),
         ({"models": ["two"], "path": CATALOG, "scripted": True}, {"one": "scripted", "two": "scripted"}),
     ],
-    ids=["no flags", "any key over bundled weights", "scripted", "a catalog", "a catalog and more"],
+    ids=["no model", "scripted", "a catalog", "a catalog and more"],
 )
 def test_what_is_served(write: Callable[[str], Path], arguments: dict[str, Any], expected: dict[str, str]) -> None:
     models, path = arguments.get("models", ()), arguments.get("path")
@@ -118,12 +100,6 @@ def test_what_is_served(write: Callable[[str], Path], arguments: dict[str, Any],
 def test_a_key_without_weights_needs_the_scripted_switch() -> None:
     with pytest.raises(LMStudioValueError, match="no-such-weights"):
         build_catalog(["no-such-weights"])
-
-
-def test_a_folder_offers_its_files(tmp_path: Path) -> None:
-    (tmp_path / "Some-Model.gguf").write_bytes(b"GGUF")
-    (model,) = build_catalog(path=tmp_path).models
-    assert (model.key, model.engine) == ("some-model", "llama_cpp")
 
 
 def test_scripted_models_have_a_default_speed(write: Callable[[str], Path]) -> None:
@@ -193,46 +169,6 @@ def test_the_first_line_is_the_address_then_come_the_models_and_plugins(
     address, *offered = capsys.readouterr().out.splitlines()
     assert address.startswith("ws://127.0.0.1:")
     assert offered == ["  talker (llm, scripted)", "  me/writer (plugin, generator)"]
-
-
-def test_faults_happen_to_the_clients_of_serve(serve: Serve, capsys: Capture) -> None:
-    tried: list[str] = []
-
-    def check(emulator: Emulator) -> None:
-        address = capsys.readouterr().out.partition("\n")[0]
-        with Client(address, api_token=TOKEN) as client:
-            model = client.llm.model("any-model")
-            with pytest.raises(LMStudioConnectionLostError):
-                model.respond("Hello!")
-            assert model.tokenize("Hello!")
-        with pytest.raises(LMStudioAuthenticationError), Client(address, api_token=f"{TOKEN[:-1]}0") as client:
-            client.list_downloaded_models()
-        assert address != f"ws://{emulator.address}"
-        tried.append(address)
-
-    flags = ("--scripted", "--model", "any-model", "--token", TOKEN, "--port", "0")
-    serve(check, *flags, "--fault", "connection-reset-mid-response")
-    assert tried
-    assert "fault: connection-reset-mid-response on predict" in capsys.readouterr().err
-
-
-def test_a_port_that_is_taken_is_an_error_before_a_proxy_with_faults_starts(run: Run) -> None:
-    with Emulator(["m"]) as server:
-        port = server.port
-        problem = run("serve", "--scripted", "--model", "m", "--port", str(port), "--fault", "load-fails")
-    assert str(problem).startswith(f"Error: cannot listen on 127.0.0.1, port {port}: already in use")
-
-
-def test_the_faults_are_listed(run: Run, capsys: Capture) -> None:
-    assert run("serve", "--fault", "list") == 0
-    assert [line.partition(" ")[0] for line in capsys.readouterr().out.splitlines()] == [
-        fault.name for fault in choose_faults([])
-    ]
-
-
-def test_a_wrong_fault_is_an_error(piped: Piped) -> None:
-    status, _, err = piped("serve", "--fault", "load-fails:often")
-    assert (status, err[:30]) == (2, "Error: the probability 'often'")
 
 
 @pytest.mark.parametrize(
@@ -508,3 +444,10 @@ def test_a_file_that_cannot_be_written_is_an_error(run: Run, announced: Path) ->
     announced.mkdir(parents=True)
     assert str(run(*ANNOUNCE)).startswith(f"Error: cannot write '{announced}': ")
     assert list(announced.parent.iterdir()) == [announced]
+
+
+def test_a_copy_without_cassettes_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmstudio_integrations.cassettes", None)
+    assert str(run("serve", "--replay", "x")).startswith(
+        "Error: This copy of lmstudio_integrations is without cassettes: "
+    )

@@ -57,9 +57,6 @@ RUNS = of_commands(
         "certify": Shown(["certify", CHAT, "--rows", "tools", "--quick"]),
         "doctor": Shown(["doctor"]),
         "demo": Shown(["demo"], printable(TEXT), in_a_pipe=TEXT),
-        "record": Shown(
-            ["record", "--to", "new.lms.jsonl"], "0 requests in new.lms.jsonl.", "Ctrl-C ends the recording.", None
-        ),
         "serve": Shown(
             ["serve", "--port", "0", "--catalog", "catalog.toml"], SHOWN_NAME, "Ctrl-C stops the server.", None
         ),

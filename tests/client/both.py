@@ -25,12 +25,10 @@ from lmstudio_integrations.client.api.sync import (
     EmbeddingNamespace,
     FilesNamespace,
     LlmNamespace,
-    PluginsNamespace,
-    PluginTool,
     RepositoryNamespace,
     SystemNamespace,
-    ToolUseSession,
 )
+from lmstudio_integrations.client.plugins.sync import PluginsNamespace, PluginTool, ToolUseSession
 
 _WRAPPED = (
     LLM,

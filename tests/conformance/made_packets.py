@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import AsyncMock, MagicMock, patch
 
@@ -11,9 +13,11 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from lmstudio_integrations.emulator.testing.faults import FAULTS
-from lmstudio_integrations.emulator.testing.proxy import Action
-from lmstudio_integrations.emulator.testing.wire_items import WireItem, text_frame
+sys.path.append(str(Path(__file__).parents[2]))  # at the end, because the package under test is the installed one
+
+from tests.faults.faults import FAULTS
+from tests.faults.proxy import Action
+from tests.faults.wire_items import WireItem, text_frame
 
 FRAGMENT = {
     "type": "fragment",

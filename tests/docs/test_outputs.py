@@ -55,7 +55,8 @@ def test_a_page_with_a_model_of_the_recipes_names_their_catalog() -> None:
 
 
 def test_the_catalog_of_the_recipes_has_the_models_of_plain_serve() -> None:
-    of_recipes, of_serve = ({model.key: model for model in build_catalog(path=path).models} for path in (CATALOG, None))
+    catalogs = build_catalog(path=CATALOG), build_catalog(scripted=True)
+    of_recipes, of_serve = ({model.key: model for model in catalog.models} for catalog in catalogs)
     assert of_serve.keys() < of_recipes.keys()
     assert of_recipes["scripted-tools"] == of_serve["scripted-tools"]
 

@@ -18,7 +18,7 @@ from lmstudio_integrations.types.timeouts import ModelTimeouts
 from tests.cookbook.recipes import RECIPES
 from tests.docs.snippets import blocks, docstrings, read
 from tests.test_package import NAME
-from tools import faults_page, recipe_pages
+from tools import recipe_pages
 
 ROOT = Path(__file__).parents[2]
 GENERATED = {"protocol.md", "changelog.md"}
@@ -184,11 +184,6 @@ def test_every_file_that_a_docstring_names_exists() -> None:
     }
     assert len(named) > 100, "the docstrings were not read"
     assert sorted((path, span) for path, span in named if not exists(span)) == []
-
-
-def test_the_table_of_faults_is_that_of_the_package() -> None:
-    page = faults_page.PAGE.read_text(encoding="utf-8")
-    assert page == faults_page.render_page(page), f"run python -m {faults_page.__name__}"
 
 
 def rows_of(header: str) -> Iterator[list[str]]:

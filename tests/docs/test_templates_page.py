@@ -1,15 +1,13 @@
 """The page on chat templates says what its tool writes, and the tool finds out what templates do."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from lmstudio_integrations.types.reasoning import ReasoningReplay, Tags, Treatment, move_thoughts
+from lmstudio_integrations.types.reasoning import ReasoningReplay, Treatment
 from tests.support import chat_templates, recurrent_model
-from tools import ROOT
 from tools.templates import COLUMNS, NEVER, PAGE, Row, cells_of, examine, render_page
 
 TREATMENTS: tuple[Treatment, ...] = get_args(Treatment)
@@ -46,20 +44,6 @@ def test_where_reasoning_is_moved_to_its_field_nothing_is_lost_against_the_field
     moved = [row_of(cells) for cells in table()[2:] if "moves reasoning" in cells[3]]
     assert len(moved) >= 7
     assert all(row.kept == row.ideal for row in moved)
-
-
-def test_the_lines_for_a_template_in_the_application_are_those_that_requests_bring() -> None:
-    page = (ROOT / "docs/guides/reasoning.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"```jinja\n(.*?)\n```", page, re.DOTALL)
-    with_breaks, in_one = (
-        chat_templates.renderer(f"{each}\nBegin.{{% for m in messages %}}{{{{ m.reasoning_content }}}}{{% endfor %}}")
-        for each in (lines, move_thoughts(Tags("<think>", "</think>")))
-    )
-    assert re.sub(r"%\}\s*\{%", "%}{%", lines) == re.sub(
-        r"%\}\s*\{%", "%}{%", move_thoughts(Tags("<think>", "</think>"))
-    )
-    messages = [{"role": "assistant", "content": [{"type": "text", "text": "<think>one</think>Yes."}]}]
-    assert with_breaks(messages) == in_one(messages) == "Begin.one"
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,9 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 from websockets.sync.client import ClientConnection, connect
-
-from lmstudio_integrations.emulator import Emulator, Recording
-from lmstudio_integrations.emulator.testing.proxy import Proxy
 
 TIMEOUT = 600.0
 STACK: dict[str, Any] = {"layers": []}
@@ -103,8 +100,17 @@ def _present(name: str, value: Any) -> dict[str, Any]:
     return {} if value is None else {name: value}
 
 
+class Server(Protocol):
+    """What a socket is opened to."""
+
+    @property
+    def address(self) -> str:
+        """`host:port`."""
+        ...
+
+
 @contextmanager
-def bare(server: Emulator | Recording | Proxy, namespace: str = "llm", **settings: Any) -> Iterator[Wire]:
+def bare(server: Server, namespace: str = "llm", **settings: Any) -> Iterator[Wire]:
     """Open a socket without authentication."""
     settings = {"compression": None, "max_size": None, "open_timeout": TIMEOUT, "ping_interval": None} | settings
     with connect(f"ws://{server.address}/{namespace}", **settings) as socket:
@@ -113,7 +119,7 @@ def bare(server: Emulator | Recording | Proxy, namespace: str = "llm", **setting
 
 @contextmanager
 def wire(
-    server: Emulator | Recording | Proxy,
+    server: Server,
     namespace: str = "llm",
     client: str = "guest:me",
     passkey: str = "secret",

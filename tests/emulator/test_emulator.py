@@ -7,14 +7,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from lmstudio_integrations import Client, LMStudioServerError
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
-from lmstudio_integrations.emulator.testing.tcp import netloc
+from lmstudio_integrations.emulator.server.tcp import netloc
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioTimeoutError
 from tests.emulator.bare_client import TIMEOUT, Wire, prediction_request, wire
 from tests.emulator.server.hostile import lazy
@@ -126,6 +128,7 @@ def test_waiting_for_a_condition_may_use_the_server_and_times_out(server: Emulat
 
 
 FOREGROUND = """
+from lmstudio_integrations import Client, LMStudioServerError
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 
 rule = {"when": {"last": "^Wait"}, "then": [{"text": "One"}, {"fault": "stall"}]}
@@ -155,3 +158,22 @@ def test_a_server_in_the_foreground_stops_with_a_signal() -> None:
             assert caught.value.rcvd.code == 1001
         assert process.stdout.read() == "stopped\n"
         assert process.wait(TIMEOUT) == 0
+
+
+def test_a_rule_applies_as_often_as_it_says_also_after_the_model_was_loaded_again() -> None:
+    rules = [{"when": {"times": 2, "last": "^a"}, "then": [{"error": "Not now"}]}, {"then": "Fine"}]
+    only_fails = [{"when": {"times": 1}, "then": [{"error": "Not now"}]}]
+    models: list[Any] = [{"key": "m", "rules": rules}, {"key": "v", "kind": "embedding", "rules": only_fails}]
+    with Emulator(models, auto_evict=False) as server, Client(server.address) as client:
+        for text, expected in (("b", "Fine"), ("a", None), ("b", "Fine"), ("a", None), ("a", "Fine")):
+            model = client.llm.model("m")
+            if expected is None:
+                with pytest.raises(LMStudioServerError, match="Not now"):
+                    model.respond(text)
+                model.unload()
+            else:
+                assert model.respond(text).content == expected
+        vectors = client.embedding.model("v")
+        with pytest.raises(LMStudioServerError, match="Not now"):
+            vectors.embed("a")
+        assert vectors.embed("a")

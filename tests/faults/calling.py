@@ -10,7 +10,7 @@ from collections.abc import Callable
 from websockets.frames import CloseCode
 
 from lmstudio_integrations import errors
-from lmstudio_integrations.emulator.testing.actions import (
+from tests.faults.actions import (
     NOISE,
     PINGS,
     Message,
@@ -26,11 +26,9 @@ from lmstudio_integrations.emulator.testing.actions import (
     reset,
     warning,
 )
-from lmstudio_integrations.emulator.testing.faults import FAULTS, Phase, at
-from lmstudio_integrations.emulator.testing.proxy import ALWAYS, Action, ProxiedConnection, forward
-from lmstudio_integrations.emulator.testing.wire_items import WireItem, text_frame
 from tests.faults.cells import Cell
 from tests.faults.conversations import THOUGHT
+from tests.faults.faults import FAULTS, Phase, at
 from tests.faults.model import (
     CLOSED_EARLY,
     CONNECTING,
@@ -48,7 +46,9 @@ from tests.faults.model import (
     moves_after,
     row,
 )
+from tests.faults.proxy import ALWAYS, Action, ProxiedConnection, forward
 from tests.faults.surfaces import CALL, Surface
+from tests.faults.wire_items import WireItem, text_frame
 
 UNKNOWN_ENDPOINT = {
     "rpcCall": ("Received rpcCall for unknown endpoint, endpoint = {endpoint}", "rpcEndpointUnknown"),

@@ -13,14 +13,13 @@ from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import Connection, Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.emulator.testing.faults import Phase
-from lmstudio_integrations.emulator.testing.proxy import Observer, ProxiedConnection, Proxy
-from lmstudio_integrations.emulator.testing.request_log import PredictionRecord
-from lmstudio_integrations.emulator.testing.wire_items import WireItem
+from lmstudio_integrations.emulator.models.request_log import PredictionRecord
 from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError
 from lmstudio_integrations.protocol.endpoints import Namespace
 from tests.faults.conversations import THOUGHT, thought_of, with_thought
+from tests.faults.faults import Phase
 from tests.faults.model import UNREACHABLE, WORKS, Outcome, Row
+from tests.faults.proxy import Observer, ProxiedConnection, Proxy
 from tests.faults.stage import LIMIT, Stage
 from tests.faults.surfaces import (
     DIMENSIONS,
@@ -33,6 +32,7 @@ from tests.faults.surfaces import (
     joined,
     run_tool,
 )
+from tests.faults.wire_items import WireItem
 from tests.support.certificates import LOCALHOST
 from tests.support.releasing import releasing
 

@@ -1,15 +1,15 @@
 """Rows of the fault table: until the client is authenticated."""
 
-from lmstudio_integrations.emulator.testing.actions import (
+from lmstudio_integrations.errors import LMStudioAuthenticationError
+from tests.faults.actions import (
     freeze,
     http,
     reset,
     respond,
 )
-from lmstudio_integrations.emulator.testing.faults import Phase, at
-from lmstudio_integrations.emulator.testing.proxy import ALWAYS
-from lmstudio_integrations.errors import LMStudioAuthenticationError
+from tests.faults.faults import Phase, at
 from tests.faults.model import CONNECTING, LOST, UNREACHABLE, WORKS, Outcome, Row, row
+from tests.faults.proxy import ALWAYS
 
 _CONNECT = (
     row("connection-refused", UNREACHABLE, then_on="new connection"),

@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from lmstudio_integrations import errors
-from lmstudio_integrations.emulator.testing.actions import reset
-from lmstudio_integrations.emulator.testing.faults import FAULTS, Phase, at
+from tests.faults.actions import reset
+from tests.faults.faults import FAULTS, Phase, at
 from tests.faults.model import Outcome, Row
 from tests.faults.surfaces import CALL, MISFIT, Surface
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from lmstudio_integrations import errors
-from lmstudio_integrations.emulator.testing.faults import FAULTS, Phase
-from lmstudio_integrations.emulator.testing.proxy import ALWAYS, Injection
+from tests.faults.faults import FAULTS, Phase
+from tests.faults.proxy import ALWAYS, Injection
 from tests.faults.surfaces import CALL, Kind, Surface, ToolChoice
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Rows of the fault table: in the middle of a response."""
 
 from lmstudio_integrations import errors
-from lmstudio_integrations.emulator.testing.faults import Phase
+from tests.faults.faults import Phase
 from tests.faults.model import (
     CLOSED_EARLY,
     CONNECTING,

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.proxy import ProxyThread
+from tests.faults.proxy import ProxyThread
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.world import simulation
 from tests.support.virtual_time import end_tasks

@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lmstudio_integrations.emulator.testing.faults import Phase
 from tests.faults.cells import Cell, CellError
+from tests.faults.faults import Phase
 from tests.faults.model import WORKS, Row
 from tests.faults.stage import LIMIT
 from tests.faults.surfaces import Surface

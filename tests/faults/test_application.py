@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator import FAULTS, Emulator, FaultProxy
+from lmstudio_integrations.emulator import Emulator
+from tests.faults.faults import FAULTS, FaultProxy
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.testing.actions import duplicate, reset
-from lmstudio_integrations.emulator.testing.faults import FAULTS, Phase, at
 from tests.faults import stage
+from tests.faults.actions import duplicate, reset
 from tests.faults.cells import Cell, Servers, run_all
 from tests.faults.fault_table import TABLE
+from tests.faults.faults import FAULTS, Phase, at
 from tests.faults.model import LOST, WORKS, Row
 from tests.faults.stage import Simulation, Threads
 from tests.faults.surfaces import CALL, SURFACES, Surface

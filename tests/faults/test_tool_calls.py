@@ -10,11 +10,11 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.proxy import Proxy
 from lmstudio_integrations.langchain import LMStudioToolkit
 from lmstudio_integrations.llama_index import LMStudioToolSpec
 from lmstudio_integrations.types.functions import ToolCallContext
 from tests.faults.cells import until_noticed
+from tests.faults.proxy import Proxy
 from tests.faults.stage import LIMIT, Simulation, Stage, Threads
 from tests.faults.tool_call_table import TABLE, TIMEOUT, ToolFault
 from tests.support.adapters import as_fields

@@ -6,9 +6,9 @@ from enum import Enum
 from typing import Any
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.emulator.testing import actions
-from lmstudio_integrations.emulator.testing.faults import at
-from lmstudio_integrations.emulator.testing.proxy import Injection
+from tests.faults import actions
+from tests.faults.faults import at
+from tests.faults.proxy import Injection
 
 LOST = lms.LMStudioToolConnectionLostError
 TIMEOUT = lms.LMStudioTimeoutError

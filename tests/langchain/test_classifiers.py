@@ -375,17 +375,3 @@ def test_the_guard_of_langchain_blocks_a_call_that_is_not_safe(server: Emulator)
     assert not ran
     assert [each.status for each in state["messages"] if isinstance(each, ToolMessage)] == ["error"]
     assert "delete_file" in str(server.predictions[0].prompt)
-
-
-@pytest.mark.slow
-def test_the_bundled_model_routes_and_guards() -> None:
-    with Emulator() as server:
-        settings: Any = {"model": "smollm2-135m-instruct", "host": server.address}
-        chat, classifier = ChatLMStudio(**settings, max_tokens=8), LMStudioClassifier(**settings)
-        choices = {"a": ModelChoice(chat, "about ships"), "b": ModelChoice(chat, "about planes")}
-        router = ModelRouterMiddleware(choices=choices, instructions="Which one?", classifier=classifier)
-        state: Any = create_agent(chat, middleware=[router]).invoke({"messages": [HumanMessage("A ferry?")]})
-        assert sum(state["model_route"].probabilities.values()) == pytest.approx(1)
-        assert isinstance(state["messages"][-1], AIMessage)
-        response = classifier.invoke({"state": "A ferry?", "questions": {"urgent": URGENT}})
-        assert 0 < response.nouls["urgent"].noul < 1

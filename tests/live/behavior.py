@@ -6,7 +6,7 @@ from difflib import SequenceMatcher
 from itertools import groupby
 from typing import Any
 
-from lmstudio_integrations.emulator.testing.cassette import ABSENT, Event, Interaction
+from lmstudio_integrations.cassettes.cassette import ABSENT, Event, Interaction
 from tools.probe.context import PREFIX
 from tools.probe.question import Question
 from tools.probe.reasoning import CONSTANT_TOKENS, THOUGHT

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations.emulator.testing.cassette import Interaction, read
+from lmstudio_integrations.cassettes.cassette import Interaction, read
 from lmstudio_integrations.errors import LMStudioError
 from tests.live.recording import ByQuestion, ask_emulator, by_question
 

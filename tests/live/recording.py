@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from lmstudio_integrations.cassettes.cassette import Interaction, read
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.cassette import Interaction, read
 from tests.live.standin import entry
 from tools.probe.run import NO_PLUGIN, QUESTIONS, run_probe
 

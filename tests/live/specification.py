@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lmstudio_integrations.emulator.testing.cassette import ABSENT, Interaction
+from lmstudio_integrations.cassettes.cassette import ABSENT, Interaction
 from tests.support.strict.shapes import ABSENT as VOID
 from tests.support.strict.shapes import Schema, endpoints_of, schema_of, wrong_settings, wrong_with
 

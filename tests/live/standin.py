@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from lmstudio_integrations.cassettes.cassette import Interaction
 from lmstudio_integrations.emulator import ModelEntry
-from lmstudio_integrations.emulator.testing.cassette import Interaction
 from tools.probe.predicting import COUNT, PATTERN, STORY
 from tools.probe.reasoning import THINK
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from lmstudio_integrations.cassettes.cassette import ABSENT, Event, EventKind, Interaction, read
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.cassette import ABSENT, Event, EventKind, Interaction, read
 from tests.live.behavior import difference
 from tests.live.recording import BY_NAME, ByQuestion, ask_emulator, by_question
 from tests.live.specification import findings

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from lmstudio_integrations.emulator.testing.cassette import Interaction
+from lmstudio_integrations.cassettes.cassette import Interaction
 from tests.live.behavior import difference, place
 from tests.live.recording import BY_NAME, ByQuestion, by_question
 from tests.live.specification import findings

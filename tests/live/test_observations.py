@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations.emulator.testing.cassette import ABSENT, Event, Interaction
+from lmstudio_integrations.cassettes.cassette import ABSENT, Event, Interaction
 from tests.live.recording import ask_emulator
 from tests.real.players import PLAYERS, play
 from tools.evidence.page import version_of

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations import Client
+from lmstudio_integrations.cassettes.cassette import read
 from lmstudio_integrations.client.transport.connect import records
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.testing.cassette import read
 from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudioServerError, LMStudioValueError
 from tests.docs.snippets import read as read_page
 from tests.live.standin import KEY, entry

@@ -297,13 +297,3 @@ def test_copies_and_prompts(kind: Any, host: str) -> None:
     made = kind(model="chat", host=host, instructions="Is it?")
     assert pickle.loads(pickle.dumps(made)) == made
     assert made.get_prompts() == {}
-
-
-@pytest.mark.slow
-def test_the_bundled_model_selects_and_evaluates() -> None:
-    with Emulator() as server:
-        settings: Any = {"model": "smollm2-135m-instruct", "host": server.address}
-        assert LMStudioSelector(**settings).select(CHOICES, "When does the boat leave?").ind in {0, 1}
-        found = LMStudioEvaluator(**settings).evaluate(response="At noon.", contexts=["It leaves at noon."])
-    assert found.score is not None
-    assert 0 < found.score < 1

@@ -27,14 +27,14 @@ from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.operation import decode_errors
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.models.catalog import Catalog, Preset
-from lmstudio_integrations.emulator.testing import actions
-from lmstudio_integrations.emulator.testing.faults import at
-from lmstudio_integrations.emulator.testing.proxy import Injection, Proxy
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
 from lmstudio_integrations.llama_index import LMStudio, LMStudioToolSpec
 from lmstudio_integrations.types.config import ModelKind
 from tests.client.transport.connect.test_tls_and_redirects import certified, listening
+from tests.faults import actions
 from tests.faults.cells import until_noticed
+from tests.faults.faults import at
+from tests.faults.proxy import Injection, Proxy
 from tests.faults.stage import Threads
 from tests.messages.surfaces import Surface
 from tests.support.certificates import LOCALHOST

@@ -32,19 +32,10 @@ TURN = [SYSTEM, QUESTION]
 def test_prompts_have_a_beginning_in_common(earlier: Prompt, later: Prompt, common: int) -> None:
     first, second = fingerprint_of(*earlier), fingerprint_of(*later)
     assert first.common_with(second) == second.common_with(first) == common
-    assert second.continues(first) == (common == len(first.parts))
 
 
 def test_what_stands_before_the_first_turn_is_known() -> None:
     assert fingerprint_of([SYSTEM, SYSTEM, QUESTION, SYSTEM], TOOLS).fixed == 3
-
-
-def test_the_message_and_the_size_of_each_part_are_known() -> None:
-    call = {"role": "assistant", "content": [{"type": "toolCallRequest", "toolCallRequest": {"name": "add"}}]}
-    fingerprint = fingerprint_of([SYSTEM, {"role": "user", "content": []}, message("user", "Hi", "there"), call])
-    assert fingerprint.roles == ("system", "user", "user", "assistant")
-    assert fingerprint.messages == (-1, 0, 2, 2, 3)
-    assert fingerprint.sizes[:4] == (0, len("Be brief."), 2, 5)
 
 
 def test_a_file_that_was_uploaded_again_is_the_same_part() -> None:

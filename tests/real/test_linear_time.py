@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from lmstudio_integrations.client.predictions.call_repair import MeantTools
-from lmstudio_integrations.client.predictions.tool_parser.formats import OfferedTools
+from lmstudio_integrations.client.predictions.calls_in_text.call_repair import MeantTools
+from lmstudio_integrations.client.predictions.calls_in_text.formats import OfferedTools
 from tests.real.corpus import Row, of_kind, parameters, tools_of
 from tests.test_linear_time import steps, watch
 

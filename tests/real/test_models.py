@@ -9,8 +9,8 @@ from llama_index.core.prompts import PromptTemplate
 from pydantic import BaseModel
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
-from lmstudio_integrations.client.predictions.entries.repair_calls import RepairCalls
+from lmstudio_integrations.client.predictions.calls_in_text.read_calls import ReadCalls
+from lmstudio_integrations.client.predictions.calls_in_text.repair_calls import RepairCalls
 from lmstudio_integrations.client.predictions.middleware import Events
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio

@@ -108,5 +108,5 @@ DEFAULTS = (
     ),
 )
 
-RECOVERS_NOTHING = {"CacheWarning", "Confidence", "LogitBias", "ReasoningBudget"}
+RECOVERS_NOTHING = {"Confidence", "LogitBias", "ReasoningBudget"}
 """Steps of a prediction that do what was asked for, or tell what was seen."""

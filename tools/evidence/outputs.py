@@ -6,8 +6,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
-from lmstudio_integrations.client.predictions.entries.repair_calls import RepairCalls
+from lmstudio_integrations.client.predictions.calls_in_text.read_calls import ReadCalls
+from lmstudio_integrations.client.predictions.calls_in_text.repair_calls import RepairCalls
 from lmstudio_integrations.client.predictions.middleware import Events, call_events, failed_call_events
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import LlmPredictionFragment
@@ -16,8 +16,8 @@ from tests.client.predictions.middlewares import end, passed, plan_with
 from tools import ROOT
 from tools.evidence.rows import OBSERVATIONS, OUTPUTS, Row, read
 
-_OF_PARSER = ROOT / "tests/client/predictions/tool_parser"
-_OF_REPAIRS = ROOT / "tests/client/predictions/call_repair/misfits.json"
+_OF_PARSER = ROOT / "tests/client/predictions/calls_in_text"
+_OF_REPAIRS = ROOT / "tests/client/predictions/calls_in_text/misfits.json"
 """Outputs that the tests of two parts have in forms of their own."""
 
 
@@ -79,7 +79,7 @@ def _parsed_by_server(call: Mapping[str, Any]) -> Events:
     """Return the packets in which a server reports a call that does not fit, or that it cannot parse."""
     if "raw" in call:
         return failed_call_events(call["name"], "the call cannot be parsed", call["raw"])
-    return call_events(call["name"], call["arguments"], "")
+    return call_events(call["name"], json.dumps(call["arguments"], ensure_ascii=False), "")
 
 
 def _read(delivered: Accumulator) -> tuple[list[tuple[str, Any]], str] | None:

@@ -124,8 +124,7 @@ def _of_models() -> Iterator[str]:
     yield "## What models wrote\n"
     yield _wrapped(
         f"{len(outputs)} outputs: those in `tests/real/`, and those of older tests in "
-        "`tests/client/predictions/tool_parser/` and `tests/client/predictions/call_repair/misfits.json`, whose cases "
-        "are numbered here."
+        "`tests/client/predictions/calls_in_text/`, where the cases of `misfits.json` are numbered here."
     )
     yield _table(("what", "outputs"), Counter(row.kind for row in outputs).most_common())
     measured = [(rule, rule.asked_for_by()) for rule in all_rules()]

@@ -16,11 +16,17 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
-from lmstudio_integrations.client.predictions import call_arguments, call_repair
-from lmstudio_integrations.client.predictions.entries import repair_calls
-from lmstudio_integrations.client.predictions.tool_parser import call_parser, formats, lenient_json, parser
-from lmstudio_integrations.client.predictions.tool_parser.formats import Tokens
-from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError, TextCursor
+from lmstudio_integrations.client.predictions.calls_in_text import (
+    call_arguments,
+    call_parser,
+    call_repair,
+    formats,
+    lenient_json,
+    parser,
+    repair_calls,
+)
+from lmstudio_integrations.client.predictions.calls_in_text.formats import Tokens
+from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import NoCallError, TextCursor
 from lmstudio_integrations.types import structured
 from tools.evidence.outputs import all_outputs, read_output
 

@@ -5,7 +5,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lmstudio_integrations.cli._record import find_server
+from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.types.cards import Card
 from tools.probe.machine import describe_machine, write_machine
 from tools.probe.observations import THIS_MACHINE, write_observations
@@ -22,6 +23,8 @@ def main() -> None:
     parser.add_argument("--source", default=THIS_MACHINE, help="what the observations call the machine")
     given = parser.parse_args()
     server = find_server(given.host, given.token)
+    if Address.parse(server).tls:
+        parser.error(f"{server} uses TLS, and some questions need a server without; name LM Studio itself")
     print(describe_calls(given.model, server))
     if input("Make them, and record the responses? [y/N]: ").strip().lower() not in {"y", "yes"}:
         sys.exit(1)
@@ -44,6 +47,17 @@ def main() -> None:
         f"{requests} requests in {given.to}; what the server said in {observations}, and what runs on the machine in "
         f"{write_machine(machine, given.to)}. Read all three before you share them."
     )
+
+
+def find_server(host: str | None, token: str | None) -> str:
+    """Return the address of the server to ask.
+
+    Raises:
+        LMStudioClientError: If there is none, or it rejects the token.
+    """
+    with Client(host, token) as client:
+        client.system.get_version()
+        return client.api_host or Client.find_default_local_api_host() or ""
 
 
 if __name__ == "__main__":

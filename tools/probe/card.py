@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from lmstudio_integrations.client.certify.run import ROWS
+from lmstudio_integrations.client.certify.run import all_rows
 from lmstudio_integrations.types.cards import RowName
 from tools.probe.context import ProbeContext
 from tools.probe.question import Question
@@ -17,6 +17,6 @@ def _measure(context: ProbeContext, row: RowName) -> None:
 
 QUESTIONS: list[Question] = [
     Question(f"card-{row.name}", row.anchor, row.question, partial(_measure, row=row.name), is_about_model=True)
-    for row in ROWS
+    for row in all_rows()
     if "llm" in row.kinds
 ]

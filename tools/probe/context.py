@@ -1,13 +1,15 @@
-"""What a question of the probe may use: clients behind the recording proxy, and instances of the probe's own.
+"""What a question of the probe may use: a client that is recorded, and instances of the probe's own.
 
-The instances are unloaded past the proxy, so a recording holds only what its questions are about.
+The instances are unloaded between two questions, so a recording holds only what its questions are about.
 """
 
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from itertools import count
 from typing import Any
 
+from lmstudio_integrations.cassettes import Recording
 from lmstudio_integrations.client.api.sync import LLM, Client
 from lmstudio_integrations.client.transport.connect.addresses import Credentials
 from lmstudio_integrations.errors import LMStudioModelNotFoundError
@@ -30,19 +32,21 @@ class ProbeContext:
     """The clients and instances of one probe.
 
     Args:
-        direct: A client of the server itself, which is not recorded.
-        recorded: The address of the recording proxy.
+        client: A client of the server.
+        recording: What records the questions.
         model_key: The only model that is loaded.
         plugin: The plugin whose tools are listed.
         token: The API token of the server; `None` is a guest.
     """
 
-    def __init__(self, direct: Client, recorded: str, model_key: str, plugin: str, token: str | None = None) -> None:
+    def __init__(
+        self, client: Client, recording: Recording, model_key: str, plugin: str, token: str | None = None
+    ) -> None:
         self.model_key = model_key
         self.plugin = plugin
-        self.client = Client(recorded, token)
-        self._address = recorded
-        self._direct = direct
+        self.client = client
+        self._recording = recording
+        recording.section = None
         self._credentials = Credentials.new_guest() if token is None else Credentials.from_token(token)
         self._numbers = count(1)
         self._others = self._loaded()
@@ -50,6 +54,15 @@ class ProbeContext:
         """Identifiers of instances of the probe that do not begin with the prefix."""
         self.card: Card | None = None
         """The card of the main instance, as far as its rows were asked."""
+
+    @contextmanager
+    def recorded(self, section: str) -> Generator[None]:
+        """Record what the block asks as a section."""
+        self._recording.section = section
+        try:
+            yield
+        finally:
+            self._recording.section = None
 
     @cached_property
     def main(self) -> LLM:
@@ -78,7 +91,7 @@ class ProbeContext:
 
     def wire(self, namespace: str = "llm", credentials: Credentials | None = None) -> AbstractContextManager[Wire]:
         """Connect for requests that the client does not make."""
-        return open_wire(self._address, namespace, credentials or self._credentials)
+        return open_wire(self._recording, namespace, credentials or self._credentials)
 
     def call(
         self, endpoint: str, parameter: Any = None, namespace: str = "llm", credentials: Credentials | None = None
@@ -92,18 +105,15 @@ class ProbeContext:
         self._unload_all_but(self.main.identifier)
 
     def close(self) -> None:
-        """Unload all of the probe's own instances, and close its connections."""
-        try:
-            self._unload_all_but()
-        finally:
-            self.client.close()
+        """Unload all of the probe's own instances."""
+        self._unload_all_but()
 
     def _loaded(self) -> set[str]:
-        return {handle.identifier for handle in self._direct.llm.list_loaded()}
+        return {handle.identifier for handle in self.client.llm.list_loaded()}
 
     def _unload_all_but(self, *kept: str) -> None:
         # Whatever a server replies, what was loaded before is not touched.
         for identifier in sorted(self._loaded() - self._others - {*kept}):
             if identifier.startswith(PREFIX) or identifier in self.own:
                 with suppress(LMStudioModelNotFoundError):
-                    self._direct.llm.unload(identifier)
+                    self.client.llm.unload(identifier)

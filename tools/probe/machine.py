@@ -14,7 +14,7 @@ from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioOSError
 from lmstudio_integrations.protocol.endpoints import Namespace
-from tools.probe.wire import open_wire
+from tools.probe.wire import open_socket
 
 _FOLDERS = ("apps", ".internal", "apps/bionic", "apps/bionic/.internal")
 """Below LM Studio's home. Nothing in them is opened, and what is in their folders is not listed."""
@@ -71,7 +71,7 @@ def _port(address: Address, token: str | None) -> dict[str, Any]:
 
 def _open(address: str, namespace: str, credentials: Credentials) -> str:
     try:
-        with open_wire(address, namespace, credentials):
+        with open_socket(address, namespace, credentials):
             return "open"
     except LMStudioAuthenticationError:
         return "rejects the credentials"

@@ -6,7 +6,7 @@ from typing import Any
 
 from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations.emulator.testing.cassette import Interaction, read
+from lmstudio_integrations.cassettes.cassette import Interaction, read
 from tools.evidence.rows import Row, write
 
 THIS_MACHINE = "this machine"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from websockets.exceptions import WebSocketException
 
+from lmstudio_integrations.cassettes import Recording
 from lmstudio_integrations.client.api.sync import Client
-from lmstudio_integrations.emulator.testing.recorder import Recording
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 from lmstudio_integrations.types.cards import Card
 from tools.probe import card, connecting, loading, predicting, reasoning
@@ -69,17 +69,17 @@ def run_probe(
         LMStudioServerError: If the model cannot be loaded.
         LMStudioValueError: If the model is not downloaded or no language model, or an earlier probe is still loaded.
     """
-    with Client(server, token) as direct:
-        _check(direct, model_key)
+    with Client(server, token) as client:
+        _check(client, model_key)
         with (
             Recording(to, server) as recording,
-            closing(ProbeContext(direct, recording.address, model_key, plugin or NO_PLUGIN, token)) as context,
+            closing(ProbeContext(client, recording, model_key, plugin or NO_PLUGIN, token)) as context,
         ):
             for question in questions:
                 on_question(question)
-                recording.section = question.name
                 try:
-                    question.run(context)
+                    with context.recorded(question.name):
+                        question.run(context)
                 except _EXPECTED:  # which is in the cassette
                     if question is questions[0]:  # without its instance, there is nothing to ask
                         raise

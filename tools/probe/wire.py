@@ -9,6 +9,7 @@ from typing import Any
 from websockets.sync.client import ClientConnection, connect
 
 from lmstudio_integrations._support.text import dumps
+from lmstudio_integrations.cassettes.recording import Conversation, Recording
 from lmstudio_integrations.client.transport.connect.addresses import Credentials
 from lmstudio_integrations.errors import LMStudioAuthenticationError
 from lmstudio_integrations.protocol import envelope
@@ -28,7 +29,7 @@ JsonDict = dict[str, Any]
 
 
 @contextmanager
-def open_wire(address: str, namespace: str, credentials: Credentials) -> Generator["Wire", None, None]:
+def open_socket(address: str, namespace: str, credentials: Credentials) -> Generator[ClientConnection]:
     """Connect and authenticate.
 
     Raises:
@@ -42,14 +43,26 @@ def open_wire(address: str, namespace: str, credentials: Credentials) -> Generat
         result = json.loads(socket.recv(REPLY_TIMEOUT))
         if result.get("success") is not True:
             raise LMStudioAuthenticationError(f"the server rejected the credentials: {result.get('error')}")
-        yield Wire(socket)
+        yield socket
+
+
+@contextmanager
+def open_wire(recording: Recording, namespace: str, credentials: Credentials) -> Generator["Wire"]:
+    """Connect to the server that is recorded, and authenticate; raises what `open_socket` does."""
+    with open_socket(recording.address, namespace, credentials) as socket:
+        conversation = recording.conversation(namespace)
+        try:
+            yield Wire(socket, conversation)
+        finally:
+            conversation.end()
 
 
 class Wire:
-    """A connection to a namespace. What it does not return is still recorded by the proxy."""
+    """A connection to a namespace. What it reads is recorded, also what it does not return."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: ClientConnection, conversation: Conversation) -> None:
         self._socket = socket
+        self._conversation = conversation
         self._ids = count(1)
         self._ended: set[int] = set()
         """The channels that have ended, also while something else was read."""
@@ -57,19 +70,19 @@ class Wire:
     def call(self, endpoint: str, parameter: Any = None) -> Any:
         """Make a call, and return the result; `None` if there is none, but an error or a warning."""
         number = next(self._ids)
-        self._socket.send(envelope.rpc_call(endpoint, number, None if parameter is None else dumps(parameter)))
+        self._send(envelope.rpc_call(endpoint, number, None if parameter is None else dumps(parameter)))
         reply = self._read(lambda frame: frame.get("callId") == number or _warns(frame, endpoint), REPLY_TIMEOUT)
         return reply.get("result")
 
     def open(self, endpoint: str, parameter: Any) -> int:
         """Open a channel, and return its number."""
         number = next(self._ids)
-        self._socket.send(envelope.channel_create(endpoint, number, dumps(parameter)))
+        self._send(envelope.channel_create(endpoint, number, dumps(parameter)))
         return number
 
     def cancel(self, channel: int) -> None:
         """Cancel what a channel does."""
-        self._socket.send(envelope.channel_send(channel, '{"type":"cancel"}'))
+        self._send(envelope.channel_send(channel, '{"type":"cancel"}'))
 
     def stream(self, endpoint: str, parameter: Any, timeout: float = END_TIMEOUT) -> None:
         """Open a channel, and read until it ends, or until a warning comes in its place."""
@@ -90,10 +103,16 @@ class Wire:
             )
         )
 
+    def _send(self, frame: str) -> None:
+        self._conversation.add("client", frame)
+        self._socket.send(frame)
+
     def _read(self, is_last: Callable[[JsonDict], bool], timeout: float = END_TIMEOUT) -> JsonDict:
         """Return the first frame that is the last one to read; the timeout is for each frame until then."""
         while True:
-            frame: JsonDict = json.loads(self._socket.recv(timeout))
+            data = self._socket.recv(timeout)
+            self._conversation.add("server", data)
+            frame: JsonDict = json.loads(data)
             if frame.get("type") in {"channelClose", "channelError"}:
                 self._ended.add(frame["channelId"])
             if is_last(frame):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, cast, overload
 
 from typing_extensions import Unpack, override
 
+import lmstudio_integrations as lms
+from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations.client.api.base import (
     BaseAvailableModel,
     BaseClient,
@@ -31,42 +33,28 @@ from lmstudio_integrations.client.api.base import (
     model_of,
     new_state,
 )
-from lmstudio_integrations.client.api.plugins import (
-    BasePluginsNamespace,
-    BasePluginTool,
-    BaseToolUseSession,
-    Plugins,
-    ToolCallParameters,
-    ToolSessionParameters,
-)
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream
-from lmstudio_integrations.client.certify import CertifyParameters
 from lmstudio_integrations.client.embeddings import Embedder
 from lmstudio_integrations.client.files import uploads
 from lmstudio_integrations.client.files.uploads import FileInput, PendingHistory, RetrievalParameters
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools
-from lmstudio_integrations.client.models.loading import DEFAULT_TTL
+from lmstudio_integrations.client.models.kinds import model_class
+from lmstudio_integrations.client.models.loading import DEFAULT_TTL, plan_memory
 from lmstudio_integrations.client.models.model import Texts
-from lmstudio_integrations.client.models.planning import plan_memory
 from lmstudio_integrations.client.models.queries import OnDownload
 from lmstudio_integrations.client.models.state import ModelState
-from lmstudio_integrations.client.predictions.decisions.decider import Decider
-from lmstudio_integrations.client.predictions.decisions.deciding import DecideParameters
-from lmstudio_integrations.client.predictions.decisions.reranking import RerankParameters
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.plan import History, PredictionParameters, PromptParameters
 from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
 from lmstudio_integrations.client.predictions.tool_loop.runners import TaskRunner
 from lmstudio_integrations.client.support.arguments import TIMEOUTS, flag_of, text_of
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
-from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.client.transport.connect.discovery import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.protocol.kv_config import stack_of
-from lmstudio_integrations.types.cards import Card
 from lmstudio_integrations.types.config import (
     DecisionLoadModelConfig,
     EmbeddingLoadModelConfig,
@@ -75,10 +63,9 @@ from lmstudio_integrations.types.config import (
     LlmPredictionConfig,
     ModelKind,
 )
-from lmstudio_integrations.types.decisions import Decision, Question
 from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.functions import ToolInput
-from lmstudio_integrations.types.machines import HardwareSurvey, LinkStatus, MemoryPlan
+from lmstudio_integrations.types.machines import HardwareSurvey, LinkStatus
 from lmstudio_integrations.types.models import (
     ChatTemplateInfo,
     ContextUse,
@@ -96,8 +83,10 @@ from lmstudio_integrations.types.models import (
     ServerVersion,
 )
 from lmstudio_integrations.types.reasoning import ReasoningReplay
-from lmstudio_integrations.types.reranking import RerankResult
 from lmstudio_integrations.types.results import PredictionResult
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.predictions.decisions.decider import Decider
 
 
 class AsyncHandle(BaseModelHandle[ModelT_co]):
@@ -232,8 +221,8 @@ class AsyncLLM(AsyncModelHandle[LanguageModel]):
         await arun(self._model.warm(prefix, parameters, tools, keep_warm=flag_of(keep_warm, "keep_warm")))
 
     async def rerank(
-        self, query: str, texts: Sequence[str], **parameters: Unpack[RerankParameters]
-    ) -> list[RerankResult]:
+        self, query: str, texts: Sequence[str], **parameters: "Unpack[lms.RerankParameters]"
+    ) -> "list[lms.RerankResult]":
         """Return how relevant texts are to a query, best first.
 
         Each text is one call, in which the model generates one token: the scores are the probabilities of yes and no.
@@ -255,9 +244,9 @@ class AsyncLLM(AsyncModelHandle[LanguageModel]):
     async def decide(
         self,
         state: object,
-        questions: Mapping[str, Question | Mapping[str, Any]],
-        **parameters: Unpack[DecideParameters],
-    ) -> Decision:
+        questions: "Mapping[str, lms.Question | Mapping[str, Any]]",
+        **parameters: "Unpack[lms.DecideParameters]",
+    ) -> "lms.Decision":
         """Return the answers to questions about a state, with their probabilities.
 
         Each question is one prediction of one token for each order of its options; the prompts begin with the state,
@@ -361,15 +350,15 @@ class AsyncEmbeddingModel(AsyncModelHandle[Embedder]):
         return EmbeddingLoadModelConfig.from_fields(await arun(self._model.get_load_fields()))
 
 
-class AsyncDecisionModel(AsyncHandle[Decider]):
+class AsyncDecisionModel(AsyncHandle["Decider"]):
     """A decision model: it answers typed questions, and writes no text."""
 
     async def decide(
         self,
         state: object,
-        questions: Mapping[str, Question | Mapping[str, Any]],
-        **parameters: Unpack[DecideParameters],
-    ) -> Decision:
+        questions: "Mapping[str, lms.Question | Mapping[str, Any]]",
+        **parameters: "Unpack[lms.DecideParameters]",
+    ) -> "lms.Decision":
         """Return the answers to questions about a state, with the probabilities that the server reports.
 
         All questions are one HTTP request, which needs httpx. Loads the model if necessary.
@@ -535,7 +524,7 @@ class AsyncDecisionNamespace(AsyncModelNamespace[AsyncDecisionModel, AsyncDownlo
 
     @override
     def _handle_for(self, state: ModelState) -> AsyncDecisionModel:
-        return AsyncDecisionModel(Decider(self._context, state))
+        return AsyncDecisionModel(cast("type[Decider]", model_class("decision"))(self._context, state))
 
 
 class AsyncSystemNamespace(BaseNamespace):
@@ -640,78 +629,6 @@ class AsyncRepositoryNamespace(BaseNamespace):
         return [AsyncAvailableModel(each, self._context) for each in results]
 
 
-class AsyncPluginTool(BasePluginTool):
-    """A tool of a plugin or an MCP server. `await tool(**arguments)` calls it, and returns a JSON value."""
-
-    @with_short_traceback
-    async def __call__(self, /, **arguments: Any) -> Any:
-        """Call the tool; see `call`."""
-        return await self.call(arguments)
-
-    async def call(
-        self, arguments: Mapping[str, Any] | None = None, /, **parameters: Unpack[ToolCallParameters]
-    ) -> Any:
-        """Call the tool and return its result, a JSON value; `ToolContent.of` reads that of an MCP server.
-
-        Args:
-            arguments: The arguments by name.
-            parameters: See `ToolCallParameters`.
-
-        Raises:
-            LMStudioValueError: If the arguments do not fit.
-            LMStudioPluginToolError: If the tool fails.
-            LMStudioToolConnectionLostError: If the connection is lost meanwhile; the tool is not called again.
-            LMStudioTimeoutError: If it takes longer than `timeout`; the call is aborted.
-            LMStudioRuntimeError: If the session was closed.
-        """
-        return await arun(self._calling(arguments or {}, parameters))
-
-
-class AsyncToolUseSession(BaseToolUseSession[AsyncPluginTool]):
-    """Tools of plugins, open inside of `async with` or from `start` to `aclose`. See `BaseToolUseSession`."""
-
-    _tool = AsyncPluginTool
-
-    async def start(self) -> Self:
-        """Start the plugins and list their tools. If one cannot start, the others are closed.
-
-        Raises:
-            LMStudioPluginError: If a plugin cannot be started.
-            LMStudioValueError: If two tools have the same name.
-        """
-        await arun(self._starting())
-        return self
-
-    async def aclose(self) -> None:
-        """Close the session, so that the plugins do not stay loaded. Calls that still run are aborted."""
-        self._close()
-
-    async def __aenter__(self) -> Self:
-        return await self.start()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-
-class AsyncPluginsNamespace(BasePluginsNamespace):
-    """Plugins and MCP servers: `client.plugins`."""
-
-    def tools(self, plugin: Plugins, **parameters: Unpack[ToolSessionParameters]) -> AsyncToolUseSession:
-        """Return a session with the tools of a plugin. Nothing is sent before it starts.
-
-        Args:
-            plugin: Its identifier; that of an MCP server in `mcp.json` is `mcp/` and its name in kebab case. Or a dict
-                of several, each with its `PluginParameters`.
-            parameters: See `ToolSessionParameters`.
-
-        Raises:
-            LMStudioValueError: If an argument is invalid.
-        """
-        return AsyncToolUseSession(*self._sessions(plugin, parameters))
-
-
 class AsyncClient(BaseClient):
     """A client for coroutines, in any event loop; many may share it. See `BaseClient` for the arguments.
 
@@ -776,8 +693,10 @@ class AsyncClient(BaseClient):
         return AsyncRepositoryNamespace(self._context)
 
     @property
-    def plugins(self) -> AsyncPluginsNamespace:
+    def plugins(self) -> "lms.AsyncPluginsNamespace":
         """Plugins and MCP servers."""
+        with door("plugins"):
+            from lmstudio_integrations.client.plugins.asynchronous import AsyncPluginsNamespace  # noqa: PLC0415 - a leaf
         return AsyncPluginsNamespace(self._context)
 
     async def list_loaded_models(self, namespace: ModelKind | None = None) -> list[AnyAsyncModel]:
@@ -793,7 +712,7 @@ class AsyncClient(BaseClient):
 
     async def plan(
         self, models: Sequence[str | tuple[str, LoadConfig]], *, device: str | None = None, evict: Evict = "own"
-    ) -> MemoryPlan:
+    ) -> "lms.MemoryPlan":
         """Return what fits into the memory of a machine, beside what is loaded there or in its place. Loads nothing.
 
         Args:
@@ -808,7 +727,7 @@ class AsyncClient(BaseClient):
         evict = checked_choice(evict, Evict, "evict")
         return await arun(plan_memory(Operation(self._context), models, device, evict))
 
-    async def certify(self, model: str, **parameters: Unpack[CertifyParameters]) -> Card:
+    async def certify(self, model: str, **parameters: "Unpack[lms.CertifyParameters]") -> "lms.Card":
         """Measure what a model can do on this server, and what has changed since an earlier card.
 
         An idle instance that is loaded is used; otherwise one is loaded for it, if it fits beside what is loaded, and
@@ -825,8 +744,8 @@ class AsyncClient(BaseClient):
             LMStudioValueError: If the loaded instances are busy, the earlier card is of another model, or an argument
                 is invalid.
         """
-        from lmstudio_integrations.client.certify.run import Certification  # noqa: PLC0415 - its tables are slow
-
+        with door("`certify`"):
+            from lmstudio_integrations.client.certify.run import Certification  # noqa: PLC0415 - a leaf
         return await arun(Certification(self._context, model, parameters).run())
 
     async def hardware(self) -> HardwareSurvey:

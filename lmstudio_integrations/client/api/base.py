@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import (
+    TYPE_CHECKING,
     Any,
     ClassVar,
     Generic,
@@ -23,9 +24,9 @@ from typing import (
 from pydantic import SecretStr
 from typing_extensions import TypeVar, Unpack
 
+from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER
-from lmstudio_integrations.client.hosts.models import on_hosts
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import ModelState, OnProgress, ServerModels
 from lmstudio_integrations.client.predictions.prediction import Prediction
@@ -39,8 +40,6 @@ from lmstudio_integrations.client.support.arguments import (
     with_named_keywords,
 )
 from lmstudio_integrations.client.support.progress_bars import ShowProgress, check_show_progress
-from lmstudio_integrations.client.support.tracebacks import ShortTracebacks
-from lmstudio_integrations.client.telemetry import SPANS
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES, Target
 from lmstudio_integrations.client.transport.mailboxes import Mailbox
@@ -71,6 +70,10 @@ from lmstudio_integrations.types.models import (
     SearchResultInfo,
 )
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionResult
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.hosts.hosts import Hosts
+    from lmstudio_integrations.client.hosts.models import ModelOnHosts
 
 ModelT_co = TypeVar("ModelT_co", bound=Model, covariant=True, default=Model)
 HandleT = TypeVar("HandleT", bound="BaseModelHandle")
@@ -151,7 +154,7 @@ def checked_kind(kind: ModelKind | None) -> ModelKind | None:
     return None if kind is None else checked_choice(kind, ModelKind, "namespace")
 
 
-class BaseClient(ShortTracebacks):
+class BaseClient:
     """The settings of a client, including those of its connections.
 
     Nothing is sent before the first call. All clients of the process with the same server, credentials, headers,
@@ -198,7 +201,7 @@ class BaseClient(ShortTracebacks):
         # Not a merged dict: later changes of `default_timeouts` (`set_sync_api_timeout`) must reach existing clients.
         own, defaults = checked_timeouts(timeouts), self.default_timeouts
         all_timeouts = ChainMap(dict(own), defaults) if own else defaults
-        self._context: ClientContext = ClientContext(target, all_timeouts, self._mailbox_type, keep_idle, SPANS)
+        self._context: ClientContext = ClientContext(target, all_timeouts, self._mailbox_type, keep_idle)
 
     @property
     def api_host(self) -> str | None:
@@ -226,7 +229,7 @@ class BaseClient(ShortTracebacks):
         return f"{type(self).__name__}(api_host={self.api_host!r})"
 
 
-class BaseModelHandle(ShortTracebacks, Generic[ModelT_co]):
+class BaseModelHandle(Generic[ModelT_co]):
     """A handle to a model.
 
     Handles are equal if they refer to the same instance: the same server, device, kind and identifier, even if their
@@ -317,12 +320,28 @@ def model_of(handle: BaseModelHandle[ModelT_co]) -> ModelT_co:
     return handle._model  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
 
 
+def model_on_hosts(models: Sequence[Model], max_retries: int) -> "ModelOnHosts":
+    """Return one model on several hosts, each of which has one of the models."""
+    with door("several hosts"):
+        from lmstudio_integrations.client.hosts.models import on_hosts  # noqa: PLC0415 - a leaf
+    return on_hosts(models, max_retries)
+
+
+def hosts_of_model(model: Model) -> "Hosts":
+    """Return the hosts of a model, also if it is on one only."""
+    with door("several hosts"):
+        from lmstudio_integrations.client.hosts import models  # noqa: PLC0415 - a leaf
+    return models.hosts_of_model(model)
+
+
 def handle_on_hosts(handles: Sequence[HandleT], max_retries: int) -> HandleT:
-    """Return a handle to one model on several hosts, each of which has a handle to it."""
-    return type(handles[0])(on_hosts([model_of(handle) for handle in handles], max_retries))
+    """Return a handle to one model on one or several hosts, each of which has a handle to it."""
+    if len(handles) == 1:
+        return handles[0].with_retries(max_retries)
+    return type(handles[0])(model_on_hosts([model_of(handle) for handle in handles], max_retries))
 
 
-class BaseNamespace(ShortTracebacks):
+class BaseNamespace:
     """A part of a client: `client.llm`, `client.files` and others."""
 
     def __init__(self, context: ClientContext) -> None:
@@ -420,7 +439,7 @@ def downloaded(namespace: BaseModelNamespace[Any, DownloadedT], info: ModelInfo)
     return namespace._downloaded(info, namespace)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
 
 
-class BaseStream(ShortTracebacks):
+class BaseStream:
     """What the streams of both clients share."""
 
     def __init__(self, prediction: Prediction) -> None:
@@ -461,7 +480,7 @@ class BaseStream(ShortTracebacks):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class BaseDownloaded(ShortTracebacks, Generic[HandleT, InfoT]):
+class BaseDownloaded(Generic[HandleT, InfoT]):
     """A model on the server's disk."""
 
     info: InfoT
@@ -523,7 +542,7 @@ class BaseDownloaded(ShortTracebacks, Generic[HandleT, InfoT]):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class BaseAvailableModel(ShortTracebacks):
+class BaseAvailableModel:
     """A model that a search found."""
 
     search_result: SearchResultInfo
@@ -540,7 +559,7 @@ class BaseAvailableModel(ShortTracebacks):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class BaseDownloadOption(ShortTracebacks):
+class BaseDownloadOption:
     """One way to download a model, such as a quantization."""
 
     info: DownloadOptionInfo

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 from pydantic import BaseModel, SecretStr
 from typing_extensions import Unpack
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.asynchronous import AnyAsyncDownloadedModel
 from lmstudio_integrations.client.api.base import LoadConfig, ModelParameters
 from lmstudio_integrations.client.api.sync import (
@@ -20,14 +21,11 @@ from lmstudio_integrations.client.api.sync import (
     EmbeddingModel,
     SyncModelHandle,
 )
-from lmstudio_integrations.client.certify import CertifyParameters
 from lmstudio_integrations.client.files.uploads import FileInput
 from lmstudio_integrations.client.models.queries import OnDownload
 from lmstudio_integrations.client.support.arguments import seconds_of
-from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.errors import LMStudioClientError
-from lmstudio_integrations.types.cards import Card
 from lmstudio_integrations.types.chat import (
     AssistantMessage,
     ChatHistory,
@@ -160,31 +158,26 @@ def own_default_client() -> Generator[None]:
             client.close()
 
 
-@with_short_traceback
 def llm(model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> LLM:
     """Get a language model with the default client: `client.llm.model`."""
     return get_default_client().llm.model(model_key, **parameters)
 
 
-@with_short_traceback
 def embedding_model(model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> EmbeddingModel:
     """Get an embedding model with the default client: `client.embedding.model`."""
     return get_default_client().embedding.model(model_key, **parameters)
 
 
-@with_short_traceback
 def decision_model(model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> DecisionModel:
     """Get a decision model with the default client: `client.decision.model`."""
     return get_default_client().decision.model(model_key, **parameters)
 
 
-@with_short_traceback
 def list_loaded_models(namespace: ModelKind | None = None) -> list[AnyModel]:
     """Return handles to all loaded instances, or to those of one kind."""
     return get_default_client().list_loaded_models(namespace)
 
 
-@with_short_traceback
 def list_downloaded_models(
     namespace: ModelKind | None = None,
 ) -> list[AnyDownloadedModel]:
@@ -192,13 +185,11 @@ def list_downloaded_models(
     return get_default_client().list_downloaded_models(namespace)
 
 
-@with_short_traceback
-def certify(model: str, **parameters: Unpack[CertifyParameters]) -> Card:
+def certify(model: str, **parameters: "Unpack[lms.CertifyParameters]") -> "lms.Card":
     """Measure what a model can do on the server of the default client: `client.certify`."""
     return get_default_client().certify(model, **parameters)
 
 
-@with_short_traceback
 def prepare_image(src: FileInput, name: str | None = None) -> FileHandle:
     """Upload an image for use in a chat: a path, bytes, an open file or a data URL."""
     return get_default_client().files.prepare_image(src, name)

@@ -10,7 +10,6 @@ from typing import Any, Self
 from lmstudio_integrations.client.api.base import BaseStream
 from lmstudio_integrations.client.predictions.async_readers import AsyncBatches, AsyncEvents, AsyncFragments
 from lmstudio_integrations.client.predictions.prediction import Prediction
-from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import DONE
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
@@ -29,11 +28,10 @@ class PredictionStream(BaseStream):
         """Yield all events in the batches in which they arrived; cheaper than one by one."""
         ready = self._prediction.ready
         try:
-            with short_traceback():
-                while ready or self._fill():
-                    batch = list(ready)
-                    ready.clear()
-                    yield batch
+            while ready or self._fill():
+                batch = list(ready)
+                ready.clear()
+                yield batch
         finally:
             self._prediction.close_unless_reading()
 
@@ -41,25 +39,22 @@ class PredictionStream(BaseStream):
         """Yield all events in order: fragments, tool calls, progress, and the end."""
         ready = self._prediction.ready
         try:
-            with short_traceback():
-                while ready or self._fill():
-                    yield ready.popleft()
+            while ready or self._fill():
+                yield ready.popleft()
         finally:
             self._prediction.close_unless_reading()
 
     def __iter__(self) -> Iterator[LlmPredictionFragment]:
-        with short_traceback():
-            for event in self.events():
-                if type(event) is LlmPredictionFragment:
-                    yield event
+        for event in self.events():
+            if type(event) is LlmPredictionFragment:
+                yield event
 
     def __next__(self) -> LlmPredictionFragment:
         ready = self._prediction.ready
-        with short_traceback():
-            while ready or self._fill():
-                event = ready.popleft()
-                if type(event) is LlmPredictionFragment:
-                    return event
+        while ready or self._fill():
+            event = ready.popleft()
+            if type(event) is LlmPredictionFragment:
+                return event
         raise StopIteration
 
     def start(self) -> None:

@@ -2,7 +2,7 @@
 
 `run.py` finds the instance, has the rows asked and compares. The rows with their questions are in
 `tools.py`, `answers.py` (responses that are right or wrong) and `serving.py` (what the server does with requests).
-`asking.py` is what a question may use, and `difference.py` the statistics. The card itself is `types/cards.py`.
+`examiner.py` is what a question may use, and `difference.py` the statistics. The card itself is `types/cards.py`.
 
 The keyword arguments are here, apart from what the rest needs: that is imported by the first call only.
 """

@@ -1,4 +1,4 @@
-"""The rows of right and wrong answers: `structure`, `vision`, `reranking`, and `embedding` for embedding models."""
+"""The rows of right and wrong answers: `structure`, `vision`, and `embedding` for embedding models."""
 
 import math
 import re
@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal, NamedTuple, cast
 
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from lmstudio_integrations.client.certify.asking import (
+from lmstudio_integrations.client.certify.examiner import (
     OF_THE_INSTANCE,
-    Asking,
     Case,
+    Examiner,
     Row,
     Summary,
     most_common,
@@ -24,10 +24,9 @@ from lmstudio_integrations.client.certify.asking import (
     successes,
 )
 from lmstudio_integrations.client.embeddings import Vectors
-from lmstudio_integrations.client.predictions.decisions.reranking import family_of
 from lmstudio_integrations.client.predictions.plan import PredictionParameters
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.errors import LMStudioServerError, LMStudioUnsupportedError
+from lmstudio_integrations.errors import LMStudioServerError
 from lmstudio_integrations.types.cards import Observation, failures_of, outcomes, share_text
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.embedding_prefixes import prefixes_of_family
@@ -130,7 +129,7 @@ FORMATS: Sequence[Format] = (
 """In the parts `flat`, `nested`, `union`, `optional`, `recursive`, `array`, `enum`, `number` and `text`."""
 
 
-def _ask_format(requested: Format, name: str, asking: Asking) -> Flow[None]:
+def _ask_format(requested: Format, name: str, examiner: Examiner) -> Flow[None]:
     response_format, fragments = requested.build(), list[LlmPredictionFragment]()
     parameters: PredictionParameters = {
         "response_format": response_format,
@@ -140,13 +139,13 @@ def _ask_format(requested: Format, name: str, asking: Asking) -> Flow[None]:
     }
     part = name.partition("/")[0]
     max_tokens = _REASONED if part == "reasoning" else _FORMATTED
-    prompt = f"{asking.vary(requested.prompt)} Respond with JSON."
-    result = yield from asking.respond(prompt, max_tokens, reasoning=part == "reasoning", **parameters)
+    prompt = f"{examiner.vary(requested.prompt)} Respond with JSON."
+    result = yield from examiner.respond(prompt, max_tokens, reasoning=part == "reasoning", **parameters)
     streamed = [each.content for each in fragments if each.reasoning_type == "none" and not each.is_structural]
     outcome = judge(response_format, "".join(streamed) if part == "streamed" else result.content)
     if outcome != "valid" and result.stats.stop_reason == "maxPredictedTokensReached":
         outcome = "too long"
-    asking.judged(name, outcome, result)
+    examiner.judged(name, outcome, result)
 
 
 def judge(response_format: type[BaseModel], text: str) -> str:
@@ -208,15 +207,15 @@ def png(color: bytes) -> bytes:
     )
 
 
-def _ask_color(number: int, color: str, asking: Asking) -> Flow[None]:
-    images = yield from asking.llm.prepare_images([png(COLORS[color])], allow_private_hosts=False)
+def _ask_color(number: int, color: str, examiner: Examiner) -> Flow[None]:
+    images = yield from examiner.llm.prepare_images([png(COLORS[color])], allow_private_hosts=False)
     chat = Chat()
-    prompt = asking.vary(f"Image {number}. Which color is this image? Reply with one word.")
+    prompt = examiner.vary(f"Image {number}. Which color is this image? Reply with one word.")
     chat.add_user_message(prompt, images=images)
-    result = yield from asking.respond(chat, 24)
+    result = yield from examiner.respond(chat, 24)
     words = re.findall(r"\w+", result.content.casefold())
     is_right = [each for each in COLORS if each in words] == [color]
-    asking.judged(f"color/{number}", "right" if is_right else "wrong", result)
+    examiner.judged(f"color/{number}", "right" if is_right else "wrong", result)
 
 
 def _sees_nothing(info: ModelInstanceInfo) -> str | None:
@@ -242,74 +241,6 @@ VISION = Row(
 )
 
 
-# Reranking: twenty queries, each with a relevant text and another one -------------------------------------------------
-
-PAIRS = (
-    ("When does the library open?", "The library opens at nine.", "The library was built of red brick."),
-    ("How much is a ferry ticket?", "A ticket for the ferry is five euros.", "The ferry is painted white."),
-    ("Who wrote the play Hamlet?", "Shakespeare wrote the play Hamlet.", "A play has several acts."),
-    ("How tall is the tower?", "The tower is 90 meters tall.", "The tower closes in winter."),
-    ("What do pandas eat?", "Pandas eat bamboo almost all day.", "Pandas live in China."),
-    ("Where do penguins live?", "Penguins live in the southern oceans.", "Penguins cannot fly."),
-    ("How do I reset my password?", "To reset a password, choose Forgot password.", "A password has ten characters."),
-    ("Which gas do plants absorb?", "Plants absorb carbon dioxide, a gas.", "Plants need water to grow."),
-    ("How long do I boil an egg?", "Boil an egg for six minutes.", "An egg has a yolk and a white."),
-    ("What is the capital of Peru?", "The capital of Peru is Lima.", "Peru has high mountains."),
-    ("When was the bridge built?", "The bridge was built in 1932.", "The bridge has four lanes."),
-    ("What causes tides?", "Tides are caused by the pull of the moon.", "Sailors read tables of tides."),
-    ("Who repairs bicycles here?", "Ana repairs bicycles in this street.", "Bicycles must have a light."),
-    ("How many legs has a spider?", "A spider has eight legs.", "A spider spins a web."),
-    ("Is the museum free on Sunday?", "On Sunday, the museum is free for all.", "The museum shows old clocks."),
-    ("What is the return period?", "You may return goods within 30 days.", "The goods arrive in a box."),
-    ("Why does iron rust?", "Iron rusts because it reacts with oxygen.", "Iron is used for bridges."),
-    ("Which bus goes to the airport?", "The bus 12 goes to the airport.", "The airport has two terminals."),
-    ("How do bees make honey?", "Bees make honey from nectar.", "A beekeeper wears gloves."),
-    ("Can I bring my dog?", "You can bring a dog if it is on a leash.", "A puppy sleeps a lot."),
-)
-"""A query, a text that answers it, and one about the same that does not."""
-
-
-def _ask_pair(number: int, asking: Asking) -> Flow[None]:
-    asking.take(2)
-    query, relevant, other = PAIRS[number - 1]
-    place = (number - 1) % 2  # the order of the texts must not matter
-    texts = [other, relevant] if place else [relevant, other]
-    results = yield from asking.llm.rerank(asking.vary(query), texts, {})
-    asking.predicted_tokens += 2
-    scores = {result.index: result.score or 0.0 for result in results}
-    is_right = scores[place] > scores[1 - place]
-    detail = "" if is_right else f"{scores[place]:.2f} for {relevant} {scores[1 - place]:.2f} for {other}"
-    asking.verdict(f"pair/{number}", "right" if is_right else "wrong", detail)
-
-
-def _is_no_reranker(info: ModelInstanceInfo) -> str | None:
-    try:
-        return "the model is no reranker" if family_of(info.model_key, info.path) is None else None
-    except LMStudioUnsupportedError as error:
-        return str(error)
-
-
-def _summarize_reranking(observations: Sequence[Observation]) -> Summary:
-    text = f"{share_text(observations)} pairs of texts in the right order"
-    failures = len(failures_of(observations))
-    if 2 * failures > len(observations):
-        return Summary(text, "use another reranker, or name the prompt of this one with template=")
-    return Summary(text, "say with instruction= what relevant means" if failures else None)
-
-
-RERANKING = Row(
-    name="reranking",
-    question="Does the model put the relevant one of two texts first?",
-    anchor="fragments",
-    cases=[Case(f"pair/{number}", partial(_ask_pair, number)) for number in range(1, len(PAIRS) + 1)],
-    prompt_tokens=3_500,
-    predicted_tokens=120,
-    summarize=_summarize_reranking,
-    scores={"right": 1},
-    missing=_is_no_reranker,
-)
-
-
 # Embedding: what the vectors are like, and what becomes of a text that is too long ------------------------------------
 
 _EQUAL = 1e-4
@@ -327,49 +258,49 @@ TEXTS = (
 """Three texts each, of which the first two are about the same."""
 
 
-def _vectors(asking: Asking, texts: Sequence[str]) -> Flow[Vectors]:
-    return cast("Vectors", (yield from asking.embedder.vectors_of(list(texts))))
+def _vectors(examiner: Examiner, texts: Sequence[str]) -> Flow[Vectors]:
+    return cast("Vectors", (yield from examiner.embedder.vectors_of(list(texts))))
 
 
-def _dimensions(asking: Asking) -> Flow[None]:
-    (vector,) = yield from _vectors(asking, [TEXTS[0][0]])
-    asking.fact("dimensions", len(vector))
+def _dimensions(examiner: Examiner) -> Flow[None]:
+    (vector,) = yield from _vectors(examiner, [TEXTS[0][0]])
+    examiner.fact("dimensions", len(vector))
 
 
-def _norm(asking: Asking) -> Flow[None]:
-    (vector,) = yield from _vectors(asking, [TEXTS[0][0]])
-    asking.fact("norm", "1" if abs(math.hypot(*vector) - 1) < 1e-3 else "not 1")
+def _norm(examiner: Examiner) -> Flow[None]:
+    (vector,) = yield from _vectors(examiner, [TEXTS[0][0]])
+    examiner.fact("norm", "1" if abs(math.hypot(*vector) - 1) < 1e-3 else "not 1")
 
 
-def _steady(number: int, asking: Asking) -> Flow[None]:
-    texts = [asking.vary(TEXTS[number - 1][0])]
-    (first,), (second,) = (yield from _vectors(asking, texts)), (yield from _vectors(asking, texts))
-    asking.verdict(f"steady/{number}", "same" if _is_same(first, second) else "different")
+def _steady(number: int, examiner: Examiner) -> Flow[None]:
+    texts = [examiner.vary(TEXTS[number - 1][0])]
+    (first,), (second,) = (yield from _vectors(examiner, texts)), (yield from _vectors(examiner, texts))
+    examiner.verdict(f"steady/{number}", "same" if _is_same(first, second) else "different")
 
 
-def _similar(number: int, asking: Asking) -> Flow[None]:
-    prefix = prefixes_of_family(asking.embedder.state.key).document
-    one, same, other = yield from _vectors(asking, [prefix + asking.vary(text) for text in TEXTS[number - 1]])
+def _similar(number: int, examiner: Examiner) -> Flow[None]:
+    prefix = prefixes_of_family(examiner.embedder.state.key).document
+    one, same, other = yield from _vectors(examiner, [prefix + examiner.vary(text) for text in TEXTS[number - 1]])
     is_right = _cosine(one, same) > max(_cosine(one, other), _cosine(same, other))
-    asking.verdict(f"similar/{number}", "nearer" if is_right else "not nearer")
+    examiner.verdict(f"similar/{number}", "nearer" if is_right else "not nearer")
 
 
-def _too_long(asking: Asking) -> Flow[None]:
-    window = asking.info.context_length
+def _too_long(examiner: Examiner) -> Flow[None]:
+    window = examiner.info.context_length
     if window > _LONGEST:
-        asking.fact("too long", "not tried")
+        examiner.fact("too long", "not tried")
         return
     for _ in TEXTS:
         beginning = random_words(window)
         try:
-            first, second = yield from _vectors(asking, [f"{beginning} {random_words(16)}" for _ in range(2)])
+            first, second = yield from _vectors(examiner, [f"{beginning} {random_words(16)}" for _ in range(2)])
         except OF_THE_INSTANCE:
             raise
         except LMStudioServerError as error:
-            asking.verdict("too long", "rejected", str(error))
+            examiner.verdict("too long", "rejected", str(error))
             continue
         # If it is cut, the end of the text makes no difference.
-        asking.verdict("too long", "cut in silence" if _is_same(first, second) else "taken")
+        examiner.verdict("too long", "cut in silence" if _is_same(first, second) else "taken")
 
 
 def _is_same(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -5,21 +5,27 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from lmstudio_integrations._support.environment import __version__
+from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations.client.certify import CertifyParameters
-from lmstudio_integrations.client.certify.answers import EMBEDDING, RERANKING, STRUCTURE, VISION
-from lmstudio_integrations.client.certify.asking import OF_THE_INSTANCE, Asking, Case, OutOfTokensError, Row, Summary
-from lmstudio_integrations.client.certify.decisions import DECISIONS
 from lmstudio_integrations.client.certify.difference import Comparison
-from lmstudio_integrations.client.certify.serving import CACHE, HONESTY, REASONING, SPEED, WINDOW
-from lmstudio_integrations.client.certify.tools import TOOLS
-from lmstudio_integrations.client.hosts.models import MODELS
+from lmstudio_integrations.client.certify.examiner import (
+    OF_THE_INSTANCE,
+    Case,
+    Examiner,
+    OutOfTokensError,
+    Row,
+    Summary,
+)
+from lmstudio_integrations.client.models.kinds import model_class
+from lmstudio_integrations.client.models.loading import plan_memory
 from lmstudio_integrations.client.models.model import Model
-from lmstudio_integrations.client.models.planning import plan_memory
 from lmstudio_integrations.client.models.queries import (
     get_processing_state,
     list_all_loaded,
@@ -49,7 +55,7 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 from lmstudio_integrations.types.cards import Card, CardModel, CardRow, RowName
-from lmstudio_integrations.types.hosts import slots_of
+from lmstudio_integrations.types.config import ModelKind, slots_of
 from lmstudio_integrations.types.machines import LOCAL
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
@@ -87,7 +93,7 @@ def choose(context: ClientContext, name: str, device: str | None) -> Flow[Model]
             if processing.status == "idle" and not processing.queued and not is_of_another_call:
                 there = info.get("deviceIdentifier")
                 state = ModelState(kind, identifier, policy="require_loaded", device=there, on_config_mismatch="ignore")
-                return MODELS[kind](context, state)
+                return model_class(kind)(context, state)
             busy.append(identifier)
     if busy:
         names = ", ".join(map(repr, busy))
@@ -108,7 +114,7 @@ def choose(context: ClientContext, name: str, device: str | None) -> Flow[Model]
         on_config_mismatch="ignore",
         requested_identifier=f"{OWN_PREFIX}{secrets.token_hex(3)}",
     )
-    model = MODELS[planned.kind](context, state)
+    model = model_class(planned.kind)(context, state)
     yield from model.load()
     return model
 
@@ -149,8 +155,24 @@ def _runtime(operation: Operation, file_format: str) -> Flow[str | None]:
     return ", ".join(f"{each.name} {each.version}".strip() for each in engines) or None
 
 
-ROWS = (TOOLS, STRUCTURE, WINDOW, REASONING, CACHE, SPEED, HONESTY, EMBEDDING, RERANKING, DECISIONS, VISION)
-"""The rows, in the order of the card."""
+_ROWS = (
+    *("tools.TOOLS", "answers.STRUCTURE"),
+    *("serving.WINDOW", "serving.REASONING", "serving.CACHE", "serving.SPEED", "serving.HONESTY"),
+    *("answers.EMBEDDING", "decisions.RERANKING", "decisions.DECISIONS", "answers.VISION"),
+)
+"""The places of the rows, in the order of the card."""
+
+
+@cache
+def all_rows() -> Sequence[Row]:
+    """Return the rows, in the order of the card; without those of parts of the package that were deleted."""
+    rows: list[Row] = []
+    for place in _ROWS:
+        module, _, name = place.partition(".")
+        with suppress(ImportError), door(f"the row {name.lower()} of cards"):
+            rows.append(getattr(import_module(f"{__package__}.{module}"), name))
+    return rows
+
 
 QUICK = 6
 """Every so many questions are asked if it must be quick."""
@@ -165,21 +187,21 @@ def rows_of(names: Iterable[str] | None) -> list[Row]:
     Raises:
         LMStudioValueError: If there is no such row, or none is named.
     """
-    known = [row.name for row in ROWS]
+    known = [row.name for row in all_rows()]
     requested: list[str] = [*known] if names is None else list_of(names, "rows", of_texts=True)
     if not requested:
         raise LMStudioValueError(f"rows must name at least one of {', '.join(known)}")
     for name in requested:
         if name not in known:
             raise LMStudioValueError(f"the card has no row {name!r}; {explain_unknown_name(name, known)}")
-    return [row for row in ROWS if row.name in requested]
+    return [row for row in all_rows() if row.name in requested]
 
 
 def tokens_of(names: Iterable[str] | None, *, quick: bool) -> tuple[int, int]:
     """Return the most tokens that rows use, of whichever kind the model is: those of prompts, and of responses."""
     rows, most = rows_of(names), TOKENS_QUICK if quick else TOKENS
-    prompt = max(sum(row.prompt_tokens for row in rows if kind in row.kinds) for kind in MODELS)
-    predicted = max(sum(row.predicted_tokens for row in rows if kind in row.kinds) for kind in MODELS)
+    prompt = max(sum(row.prompt_tokens for row in rows if kind in row.kinds) for kind in get_args(ModelKind))
+    predicted = max(sum(row.predicted_tokens for row in rows if kind in row.kinds) for kind in get_args(ModelKind))
     return min(prompt, most[0]), min(predicted, most[1])
 
 
@@ -247,7 +269,7 @@ class Certification:
         done = 0
         for row in rows:
             cases, asked, began = self._cases(row), 0, time.perf_counter()
-            asking = Asking(
+            examiner = Examiner(
                 row,
                 model,
                 info,
@@ -259,24 +281,24 @@ class Certification:
             try:
                 for case in () if missing else cases:
                     yield from call_back("on_progress", self._on_progress, row.name, (done + asked) / total)
-                    yield from self._ask(case, asking)
+                    yield from self._ask(case, examiner)
                     asked += 1
             except OutOfTokensError:
                 pass
             finally:  # also what an interrupted row has
                 done += len(cases)
-                self._prompt_left -= asking.prompt_tokens
-                self._predicted_left -= asking.predicted_tokens
-                summary = row.summarize(asking.observations) if asking.observations else Summary("")
+                self._prompt_left -= examiner.prompt_tokens
+                self._predicted_left -= examiner.predicted_tokens
+                summary = row.summarize(examiner.observations) if examiner.observations else Summary("")
                 measured = CardRow(
                     name=row.name,
                     summary=summary.text,
                     advice=summary.advice,
-                    observations=tuple(asking.observations),
+                    observations=tuple(examiner.observations),
                     unasked=0 if missing else len(cases) - asked,
                     missing=missing,
-                    prompt_tokens=asking.prompt_tokens,
-                    predicted_tokens=asking.predicted_tokens,
+                    prompt_tokens=examiner.prompt_tokens,
+                    predicted_tokens=examiner.predicted_tokens,
                     seconds=time.perf_counter() - began,
                 )
                 card = card.model_copy(update={"rows": (*card.rows, measured)})
@@ -293,12 +315,12 @@ class Certification:
                 if parts:
                     yield from call_back("on_progress", self._on_progress, f"{row.name} again", 1.0)
                     limits = row.prompt_tokens, row.predicted_tokens
-                    asking = Asking(row, model, info, *limits, comparison.repetitions, self._drafts)
+                    examiner = Examiner(row, model, info, *limits, comparison.repetitions, self._drafts)
                     with suppress(OutOfTokensError):
                         for case in self._cases(row):
                             if "" in parts or case.part in parts:
-                                yield from self._ask(case, asking)
-                    comparison.add(row.name, asking.observations)
+                                yield from self._ask(case, examiner)
+                    comparison.add(row.name, examiner.observations)
         return card.model_copy(update={"changes": comparison.changes()})
 
     def _asked(self, measured: Iterable[CardRow]) -> Iterator[tuple[RowName, str]]:
@@ -311,24 +333,24 @@ class Certification:
                 for name in names:
                     yield each.name, name
 
-    def _ask(self, case: Case, asking: Asking) -> Flow[None]:
+    def _ask(self, case: Case, examiner: Examiner) -> Flow[None]:
         """Ask one question; what a server cannot do at all is an observation, too.
 
         Raises:
             LMStudioError: If nothing more can be asked: the model is gone, or the connection.
             OutOfTokensError: If the row has used up its tokens.
         """
-        asking.reasons_anyway = self._reasons_anyway
+        examiner.reasons_anyway = self._reasons_anyway
         try:
-            yield from case.ask(asking)
+            yield from case.ask(examiner)
         except OF_THE_INSTANCE:
             raise
         except LMStudioServerError as error:
             outcome = "does not fit" if isinstance(error, LMStudioContextOverflowError) else "rejected"
-            observed = sum((each.kind, each.case) == ("verdict", case.name) for each in asking.observations)
+            observed = sum((each.kind, each.case) == ("verdict", case.name) for each in examiner.observations)
             for _ in range(observed, case.verdicts):
-                asking.failure(case.name, outcome, str(error))
-        self._reasons_anyway = asking.reasons_anyway
+                examiner.failure(case.name, outcome, str(error))
+        self._reasons_anyway = examiner.reasons_anyway
 
     def _check_drafts(self) -> Flow[None]:
         """Reject a draft model that there is not, before minutes of measuring."""

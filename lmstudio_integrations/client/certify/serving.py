@@ -11,19 +11,18 @@ from typing import Any, NamedTuple
 from typing_extensions import Unpack
 
 from lmstudio_integrations._support.typeguards import is_count, is_list
-from lmstudio_integrations.client.certify.asking import (
+from lmstudio_integrations.client.certify.examiner import (
     FEW,
     OF_THE_INSTANCE,
     SEED,
-    Asking,
     Case,
+    Examiner,
     Row,
     Summary,
     most_common,
     random_words,
 )
-from lmstudio_integrations.client.models.planning import Machine, Wanted
-from lmstudio_integrations.client.models.queries import on_device
+from lmstudio_integrations.client.models.loading import plan_memory
 from lmstudio_integrations.client.predictions.plan import PredictionParameters, PredictionSettings
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
@@ -41,45 +40,54 @@ _LONGEST = 8_000
 """Tokens. Prompts beyond a longer window would take too long."""
 
 
-def _loaded(asking: Asking) -> Flow[None]:
-    asking.fact("loaded", asking.info.context_length, asking.info.context_length)
+def _loaded(examiner: Examiner) -> Flow[None]:
+    examiner.fact("loaded", examiner.info.context_length, examiner.info.context_length)
     yield from ()
 
 
-def _fits(asking: Asking) -> Flow[None]:
+def _fits(examiner: Examiner) -> Flow[None]:
     """Record the longest context length of a further instance that fits, if the server estimates it."""
-    key, most, device = asking.info.model_key, asking.info.max_context_length, asking.info.device_identifier or LOCAL
+    key, most, device = (
+        examiner.info.model_key,
+        examiner.info.max_context_length,
+        examiner.info.device_identifier or LOCAL,
+    )
     if not is_count(most):
         return
-    operation = Operation(asking.model.context)
-    machine = Machine(operation, (yield from on_device(operation, device)), device, "own")
-    further = Wanted("llm", key, {"llm.load.contextLength": most}, most)
-    plan, _ = yield from machine.plan([Wanted("llm", key, {}), further])  # the first one is what is loaded
+    operation = Operation(examiner.model.context)
+    models: list[tuple[str, dict[str, int]]] = [
+        (key, {}),
+        (key, {"context_length": most}),
+    ]  # the first one is what is loaded
+    try:
+        plan = yield from plan_memory(operation, models, device, "own")
+    except ImportError:  # this copy of the package makes no plans
+        return
     planned = plan.models[-1]
     length = planned.largest_context_length if planned.fit == "too_large" else planned.context_length
     if planned.fit != "loaded" and planned.memory_bytes is not None and length is not None:
-        asking.fact("fits", length)
+        examiner.fact("fits", length)
 
 
-def _beyond(asking: Asking) -> Flow[None]:
-    window = asking.info.context_length
+def _beyond(examiner: Examiner) -> Flow[None]:
+    window = examiner.info.context_length
     if window > _LONGEST:
-        asking.fact("beyond", f"not tried: longer than {_LONGEST:,}")
+        examiner.fact("beyond", f"not tried: longer than {_LONGEST:,}")
         return
     for _ in range(4):
         # A sixteenth longer: a template that is rendered alone may differ by a few tokens from what the server reads,
         # so one token more would not show whether something was cut.
         prompt = f"Which of these words is a color? {random_words(window + window // 16)}"
         try:
-            result = yield from asking.respond(prompt, FEW)
+            result = yield from examiner.respond(prompt, FEW)
         except LMStudioContextOverflowError as error:
-            asking.verdict("beyond", "rejected", str(error))
+            examiner.verdict("beyond", "rejected", str(error))
         except OF_THE_INSTANCE:
             raise
         except LMStudioServerError as error:  # an overflow that cannot be handled as one
-            asking.verdict("beyond", "unclear error", str(error))
+            examiner.verdict("beyond", "unclear error", str(error))
         else:
-            asking.judged("beyond", _reading(result, window), result)
+            examiner.judged("beyond", _reading(result, window), result)
 
 
 def _reading(result: PredictionResult, window: int) -> str:
@@ -150,31 +158,31 @@ def _judge_reasoning(part: str, result: PredictionResult) -> str:
 
 
 def _ask_reasoning(
-    part: str, max_tokens: int, config: PredictionSettings, asking: Asking, *, reasoning: bool = True
+    part: str, max_tokens: int, config: PredictionSettings, examiner: Examiner, *, reasoning: bool = True
 ) -> Flow[None]:
     """Also find out whether the model reasons; if it does so in no response, nothing else is asked of its responses.
 
     A part that is measured again on its own does not ask that anew. The tokens are enough to see what the model does.
     """
-    if any(each.case == _REASONS and each.outcome == "no" for each in asking.observations):
+    if any(each.case == _REASONS and each.outcome == "no" for each in examiner.observations):
         return
     found: list[tuple[str, PredictionResult]] = []
-    for prompt in map(asking.vary, _PROMPTS):
-        result = yield from asking.respond(prompt, max_tokens, reasoning=reasoning, config=config)
+    for prompt in map(examiner.vary, _PROMPTS):
+        result = yield from examiner.respond(prompt, max_tokens, reasoning=reasoning, config=config)
         found.append((_judge_reasoning(part, result), result))
     if part == "separated":
         reasons = any(outcome != "none" for outcome, _ in found)
-        asking.fact(_REASONS, "yes" if reasons else "no")
+        examiner.fact(_REASONS, "yes" if reasons else "no")
         if not reasons:
             return
     for number, (outcome, result) in enumerate(found, 1):
-        asking.judged(f"{part}/{number}", outcome, result)
+        examiner.judged(f"{part}/{number}", outcome, result)
 
 
-def _ask_template(asking: Asking) -> Flow[None]:
-    replay = yield from asking.llm.get_reasoning_replay()
+def _ask_template(examiner: Examiner) -> Flow[None]:
+    replay = yield from examiner.llm.get_reasoning_replay()
     for place, treatment in replay.by_place.items():
-        asking.fact(f"template/{place.replace('_', ' ')}", treatment, treatment not in {"misplaced", "rejected"})
+        examiner.fact(f"template/{place.replace('_', ' ')}", treatment, treatment not in {"misplaced", "rejected"})
 
 
 _REASONING_ADVICE = {
@@ -260,7 +268,7 @@ def _converse(
     requests: int,
     grow: Callable[[Chat, int, PredictionResult], None],
     config: PredictionSettings,
-    asking: Asking,
+    examiner: Examiner,
 ) -> Flow[None]:
     """Make a conversation, and record for each request but the first one what came from the cache.
 
@@ -269,7 +277,7 @@ def _converse(
         requests: How many requests; the first one finds nothing.
         grow: Adds the next step to the conversation: its number, and the response to the one before.
         config: The settings of the requests.
-        asking: Makes them.
+        examiner: Makes them.
     """
     chat = Chat(f"{random_words(220)}. This was a list of words.")  # nothing of it is in a cache
     chat.add_user_message("Name word 1 of the list.")
@@ -277,16 +285,18 @@ def _converse(
     before: int | None = None
     for number in range(2, requests + 2):
         max_tokens = _THOUGHT if is_thinking else FEW
-        result = yield from asking.respond(chat, max_tokens, reasoning=is_thinking, config=config, check_response=False)
+        result = yield from examiner.respond(
+            chat, max_tokens, reasoning=is_thinking, config=config, check_response=False
+        )
         if before is None and is_thinking and not result.reasoning_content:
             return  # it does not reason
         if before is not None:
             cached = result.cached_tokens
             if cached is None or not before:
-                asking.verdict(part, "not reported")
+                examiner.verdict(part, "not reported")
             else:
                 detail = f"{min(cached, before)} of {before} tokens"
-                asking.verdict(part, "reused" if cached >= _MOST * before else "lost", detail)
+                examiner.verdict(part, "reused" if cached >= _MOST * before else "lost", detail)
         before = result.stats.prompt_tokens_count or 0
         grow(chat, number, result)
 
@@ -339,49 +349,49 @@ _NOTABLE = 1.1
 """The factor from which on another setting is worth the while."""
 
 
-def _first_token(asking: Asking) -> Flow[None]:
+def _first_token(examiner: Examiner) -> Flow[None]:
     for length, times in _LENGTHS.items():
-        if 1.25 * length > asking.info.context_length:  # the words of some tokenizers are several tokens
+        if 1.25 * length > examiner.info.context_length:  # the words of some tokenizers are several tokens
             return
         for _ in range(times):
             began = time.perf_counter()
-            result = yield from asking.respond(f"{random_words(length)}. Which of these is a color?", 1)
+            result = yield from examiner.respond(f"{random_words(length)}. Which of these is a color?", 1)
             seconds = result.stats.time_to_first_token_sec or time.perf_counter() - began
-            asking.number(f"first token/{length}", seconds, "s", more_is_better=False)
+            examiner.number(f"first token/{length}", seconds, "s", more_is_better=False)
 
 
-def _slots(asking: Asking) -> Flow[None]:
-    (slots,) = yield from asking.llm.slots()
-    asking.fact("slots", slots, slots)
+def _slots(examiner: Examiner) -> Flow[None]:
+    (slots,) = yield from examiner.llm.slots()
+    examiner.fact("slots", slots, slots)
 
 
-def _alone(asking: Asking) -> Flow[None]:
+def _alone(examiner: Examiner) -> Flow[None]:
     for _ in range(4):
-        yield from _measure(asking, "alone", 1, 64)
+        yield from _measure(examiner, "alone", 1, 64)
 
 
-def _at_once(asking: Asking) -> Flow[None]:
+def _at_once(examiner: Examiner) -> Flow[None]:
     for count in (2, 2, 4, 4, 8, 8):
-        yield from _measure(asking, f"at once/{count}", count, 48)
+        yield from _measure(examiner, f"at once/{count}", count, 48)
 
 
-def _draft(asking: Asking) -> Flow[None]:
-    for key in [key for key in asking.drafts for _ in range(4)]:
-        for result in (yield from _measure(asking, f"draft/{key}", 1, 64, config={"draft_model": key})):
+def _draft(examiner: Examiner) -> Flow[None]:
+    for key in [key for key in examiner.drafts for _ in range(4)]:
+        for result in (yield from _measure(examiner, f"draft/{key}", 1, 64, config={"draft_model": key})):
             accepted, total = result.stats.accepted_draft_tokens_count, result.stats.total_draft_tokens_count
             if accepted and total:
-                asking.number(f"draft/{key}{_ACCEPTED}", 100 * accepted / total, "%")
+                examiner.number(f"draft/{key}{_ACCEPTED}", 100 * accepted / total, "%")
 
 
 def _measure(
-    asking: Asking, case: str, count: int, max_tokens: int, **parameters: Unpack[PredictionParameters]
+    examiner: Examiner, case: str, count: int, max_tokens: int, **parameters: Unpack[PredictionParameters]
 ) -> Flow[list[PredictionResult]]:
     """Record the tokens per second of so many responses at once, and return those that are long enough."""
     prompts = [f"Write a long story about these things: {random_words(12)}" for _ in range(count)]
-    results, seconds = yield from asking.respond_at_once(prompts, max_tokens, **parameters)
+    results, seconds = yield from examiner.respond_at_once(prompts, max_tokens, **parameters)
     counted = [(each, each.stats.predicted_tokens_count or 0) for each in results]
     long = [(each, tokens) for each, tokens in counted if tokens >= _SHORTEST]
-    asking.number(case, sum(tokens for _, tokens in long) / seconds, "tokens/s")
+    examiner.number(case, sum(tokens for _, tokens in long) / seconds, "tokens/s")
     return [each for each, _ in long]
 
 
@@ -464,59 +474,59 @@ _EXTREME = 100.0
 """A penalty that makes it all but impossible to repeat a token."""
 
 
-def _continue(asking: Asking, text: str, max_tokens: int, **settings: Any) -> Flow[PredictionResult]:
-    return (yield from asking.complete(f"{asking.vary('A text')}: {text}", max_tokens, **settings))
+def _continue(examiner: Examiner, text: str, max_tokens: int, **settings: Any) -> Flow[PredictionResult]:
+    return (yield from examiner.complete(f"{examiner.vary('A text')}: {text}", max_tokens, **settings))
 
 
 Kept = bool | None
 """Whether a setting is kept; `None` if that cannot be seen."""
 
 
-def _seed(asking: Asking, text: str) -> Flow[Kept]:
+def _seed(examiner: Examiner, text: str) -> Flow[Kept]:
     """Where nothing varies, the seed is kept as well."""
-    settings = {"temperature": 1.0, "seed": SEED + asking.repetition}
-    first = yield from _continue(asking, text, _MANY, **settings)
-    second = yield from _continue(asking, text, _MANY, **settings)
+    settings = {"temperature": 1.0, "seed": SEED + examiner.repetition}
+    first = yield from _continue(examiner, text, _MANY, **settings)
+    second = yield from _continue(examiner, text, _MANY, **settings)
     return first.raw_content == second.raw_content if first.raw_content else None
 
 
-def _stop_string(asking: Asking, text: str) -> Flow[Kept]:
+def _stop_string(examiner: Examiner, text: str) -> Flow[Kept]:
     """Stop the same text at a word in its middle."""
-    words = (yield from _continue(asking, text, _MANY)).raw_content.split()
+    words = (yield from _continue(examiner, text, _MANY)).raw_content.split()
     if not words:
         return None
     word = words[len(words) // 2]
-    stopped = yield from _continue(asking, text, _MANY, stop_strings=[word])
+    stopped = yield from _continue(examiner, text, _MANY, stop_strings=[word])
     return word not in stopped.raw_content
 
 
-def _max_tokens(asking: Asking, text: str) -> Flow[Kept]:
-    stats = (yield from _continue(asking, text, FEW)).stats
+def _max_tokens(examiner: Examiner, text: str) -> Flow[Kept]:
+    stats = (yield from _continue(examiner, text, FEW)).stats
     if stats.predicted_tokens_count is None:
         return None
     return stats.stop_reason in {"maxPredictedTokensReached", "eosFound"} and stats.predicted_tokens_count <= FEW
 
 
-def _log_probs(asking: Asking, text: str) -> Flow[Kept]:
-    tokens = (yield from _continue(asking, text, _FEWEST, log_probs=2)).tokens
+def _log_probs(examiner: Examiner, text: str) -> Flow[Kept]:
+    tokens = (yield from _continue(examiner, text, _FEWEST, log_probs=2)).tokens
     return bool(tokens) and all("logProb" in each and is_list(each.get("candidates")) for each in tokens)
 
 
-def _logit_bias(asking: Asking, text: str) -> Flow[Kept]:
+def _logit_bias(examiner: Examiner, text: str) -> Flow[Kept]:
     """Forbid the first token, whose id is known where log-probabilities are."""
-    first = (yield from _continue(asking, text, _FEWEST, log_probs=1)).tokens
+    first = (yield from _continue(examiner, text, _FEWEST, log_probs=1)).tokens
     if not first or "id" not in first[0]:
         return None
     token = first[0]["id"]
-    second = (yield from _continue(asking, text, _FEWEST, log_probs=1, logit_bias={token: -inf})).tokens
+    second = (yield from _continue(examiner, text, _FEWEST, log_probs=1, logit_bias={token: -inf})).tokens
     return not second or second[0].get("id") != token
 
 
-def _penalty(name: str, asking: Asking, text: str) -> Flow[Kept]:
+def _penalty(name: str, examiner: Examiner, text: str) -> Flow[Kept]:
     """Penalize repetition, if there is any."""
     others = switched_off("penalty")
-    free = (yield from _continue(asking, text, _MANY, **others)).raw_content
-    penalized = (yield from _continue(asking, text, _MANY, **{**others, name: _EXTREME})).raw_content
+    free = (yield from _continue(examiner, text, _MANY, **others)).raw_content
+    penalized = (yield from _continue(examiner, text, _MANY, **{**others, name: _EXTREME})).raw_content
     words = free.split()
     return None if len(set(words)) == len(words) else penalized != free
 
@@ -526,7 +536,7 @@ class Setting(NamedTuple):
 
     part: str
     name: str
-    check: Callable[[Asking, str], Flow[Kept]]
+    check: Callable[[Examiner, str], Flow[Kept]]
     texts: Sequence[str] = BEGINNINGS
 
 
@@ -541,10 +551,10 @@ SETTINGS = (
 )
 
 
-def _ask_setting(setting: Setting, number: int, asking: Asking) -> Flow[None]:
-    is_kept = yield from setting.check(asking, setting.texts[number])
+def _ask_setting(setting: Setting, number: int, examiner: Examiner) -> Flow[None]:
+    is_kept = yield from setting.check(examiner, setting.texts[number])
     if is_kept is not None:
-        asking.verdict(f"{setting.part}/{number + 1}", "kept" if is_kept else "ignored")
+        examiner.verdict(f"{setting.part}/{number + 1}", "kept" if is_kept else "ignored")
 
 
 def _summarize_honesty(observations: Sequence[Observation]) -> Summary:

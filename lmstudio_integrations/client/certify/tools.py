@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations._support.typeguards import is_list, is_mapping
-from lmstudio_integrations.client.certify.asking import Asking, Case, Row, Summary, most_common, successes
-from lmstudio_integrations.client.predictions.call_arguments import mend
-from lmstudio_integrations.client.predictions.call_repair import MeantTools
-from lmstudio_integrations.client.predictions.tool_parser.parser import StreamingToolParser
+from lmstudio_integrations.client.certify.examiner import Case, Examiner, Row, Summary, most_common, successes
+from lmstudio_integrations.client.predictions.calls_in_text.call_arguments import mend
+from lmstudio_integrations.client.predictions.calls_in_text.call_repair import MeantTools
+from lmstudio_integrations.client.predictions.calls_in_text.parser import StreamingToolParser
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.cards import Observation, failures_of
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
@@ -186,20 +186,20 @@ _BY_NAME = {each["function"]["name"]: each for each in DEFINITIONS}
 _OFFERED = MeantTools(DEFINITIONS)
 
 
-def _ask(request: Request, asking: Asking) -> Flow[None]:
+def _ask(request: Request, examiner: Examiner) -> Flow[None]:
     offered, mode = list(DEFINITIONS), request.choice
     if mode in _BY_NAME:  # on the wire, a choice names no tool
         offered, mode = [_BY_NAME[mode]], "required"
-    messages = request.messages(asking.vary(request.prompt))
+    messages = request.messages(examiner.vary(request.prompt))
     config: LlmPredictionConfigDict = {
         "raw_tools": {"type": "toolArray", "tools": offered},
         "tool_choice": {"type": "generic", "mode": mode},
     }
-    result = yield from asking.respond({"messages": messages}, MAX_TOKENS, config=config, check_response=False)
+    result = yield from examiner.respond({"messages": messages}, MAX_TOKENS, config=config, check_response=False)
     made = [(call.name, dict(call.arguments or {})) for call in result.tool_call_requests]
     outcome = _judge(request, made, result)
     said = dumps([{name: arguments} for name, arguments in made]) if made else result.raw_content or result.content
-    asking.verdict(request.name, outcome, "" if outcome == "right" else said)
+    examiner.verdict(request.name, outcome, "" if outcome == "right" else said)
 
 
 def _judge(request: Request, made: Calls, result: PredictionResult) -> str:

@@ -330,7 +330,7 @@ class _Steps(ExitStack):
 
 
 _URL_SAFE = str.maketrans("-_", "+/")
-_OTHER = re.compile(r"[^A-Za-z0-9+/]")
+_OTHER = r"[^A-Za-z0-9+/]"
 
 
 def decode_base64(text: str | bytes, what: str) -> bytes:
@@ -350,7 +350,7 @@ def decode_base64(text: str | bytes, what: str) -> bytes:
     try:
         return base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
     except ValueError as error:
-        other = _OTHER.search(digits)
+        other = re.search(_OTHER, digits)
         problem = f"it contains {other[0]!r}" if other else "it was cut off"
         raise LMStudioValueError(f"{what} is not base64: {problem}") from error
 
@@ -383,7 +383,7 @@ def is_base64_url(url: str) -> bool:
 DOWNLOAD_TIMEOUT = 30.0
 """Seconds for the download of one image, if the call has no `timeout`."""
 
-_HTTP = re.compile("https?:", re.IGNORECASE)
+_HTTP = "(?i)https?:"
 
 
 class PendingImage(NamedTuple):
@@ -466,7 +466,7 @@ def prepare_images(
 def _prepare(
     operation: Operation, source: FileInput, *, allow_private_hosts: bool, is_optional: bool = False
 ) -> Flow[FileHandle]:
-    if isinstance(source, str) and _HTTP.match(source):
+    if isinstance(source, str) and re.match(_HTTP, source):
         source = yield from _download(operation, source, allow_private=allow_private_hosts, is_optional=is_optional)
     return (yield from prepare_image(operation, source, None))
 

@@ -14,12 +14,12 @@ from itertools import accumulate
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations._support.typeguards import is_count, is_object
-from lmstudio_integrations.client.models.loading import Loader
+from lmstudio_integrations.client.models.loading import Loader, lacks_room
 from lmstudio_integrations.client.models.model import Model, is_retryable
-from lmstudio_integrations.client.models.planning import SeenMemory
 from lmstudio_integrations.client.models.queries import get_load_config
 from lmstudio_integrations.client.models.state import (
     ModelState,
+    SeenMemory,
     matches,
     reference_of,
     specifier_of_instance,
@@ -37,7 +37,8 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
 )
 from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint
-from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, HostStatus, slots_of
+from lmstudio_integrations.types.config import DEFAULT_PARALLEL, slots_of
+from lmstudio_integrations.types.hosts import HostStatus
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -286,8 +287,8 @@ def _find(operation: Operation, state: ModelState, nothing: HostStatus) -> Flow[
             lambda infos: any(info.get("type") == state.kind and matches(state.key or "", info) for info in infos),
             label="Model list",
         )
-        lacks_room = downloaded and state.fits and (yield from Loader(operation, state).lacks_room())
-        return replace(nothing, downloaded=downloaded, lacks_room=lacks_room), None
+        is_full = downloaded and state.fits and (yield from lacks_room(operation, state))
+        return replace(nothing, downloaded=downloaded, lacks_room=is_full), None
     fields = yield from get_load_config(operation, state.kind, specifier_of_instance(info))
     length, quantization = info.get("contextLength"), info.get("quantization")
     found = replace(

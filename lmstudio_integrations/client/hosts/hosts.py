@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Hashable, Sequence
 from copy import copy
 
 from lmstudio_integrations._support.text import one_line
-from lmstudio_integrations.client.hosts.host import Host, begin_load, begin_probes, conversation_of, first_probe
+from lmstudio_integrations.client.hosts.host import Host, begin_load, begin_probes, first_probe
 from lmstudio_integrations.client.models.model import ModelOperation, Retries, is_retryable
 from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
@@ -21,7 +21,6 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
 )
 from lmstudio_integrations.protocol.exchange import Timeouts
-from lmstudio_integrations.protocol.prompt_fingerprint import FingerprintMaker
 from lmstudio_integrations.types.hosts import SAME_FILE, HostStatus, describe_values, differences_of
 from lmstudio_integrations.types.results import PredictionResult
 
@@ -205,7 +204,7 @@ class FailoverOperation(ModelOperation):
         candidates: Those that the operation may run on.
         timeouts: Timeouts that differ from the clients'.
         reload: See `ModelOperation`.
-        fingerprint: Makes the fingerprint of the prompt, if the operation goes on with a conversation.
+        conversation: What stands for the conversation after each of its parts, if the operation goes on with one.
     """
 
     def __init__(
@@ -215,7 +214,7 @@ class FailoverOperation(ModelOperation):
         timeouts: Timeouts = NO_TIMEOUTS,
         *,
         reload: bool = True,
-        fingerprint: FingerprintMaker | None = None,
+        conversation: Sequence[int] = (),
     ) -> None:
         self._slot: Hashable | None = None
         first = candidates[0].model
@@ -223,7 +222,7 @@ class FailoverOperation(ModelOperation):
         self._all = hosts
         self._hosts = candidates
         self._number = 0
-        self._conversation = [] if fingerprint is None else conversation_of(fingerprint())
+        self._conversation = conversation
         self._call = object()
         """Stands for this object in the records, which must not keep it from being collected."""
         self._errors: dict[int, LMStudioError] = {}

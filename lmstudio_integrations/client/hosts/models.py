@@ -3,17 +3,17 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any, Self, TypeVar, cast
+from functools import cache, partial
+from typing import Any, Self
 
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest, Vectors
-from lmstudio_integrations.client.files.uploads import address_of
-from lmstudio_integrations.client.hosts.host import Host
+from lmstudio_integrations.client.files.uploads import PendingHistory, address_of
+from lmstudio_integrations.client.hosts.host import Host, conversation_of
 from lmstudio_integrations.client.hosts.hosts import FailoverOperation, Hosts
+from lmstudio_integrations.client.models.kinds import model_class
 from lmstudio_integrations.client.models.model import Model, ModelOperation
-from lmstudio_integrations.client.predictions.decisions.decider import Decider
 from lmstudio_integrations.client.predictions.language_model import LanguageModel, Prefix
-from lmstudio_integrations.client.predictions.plan import Plan
+from lmstudio_integrations.client.predictions.plan import Plan, offered_tools
 from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.support.arguments import whole_number
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
@@ -23,19 +23,20 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT
 from lmstudio_integrations.errors import LMStudioConfigMismatchError, LMStudioError
 from lmstudio_integrations.protocol.exchange import Timeouts
-from lmstudio_integrations.types.config import ModelKind
+from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint, fingerprint_of
+from lmstudio_integrations.types.chat import WireHistory
+from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
+from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.hosts import SAME_FILE
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-ModelT = TypeVar("ModelT", bound=Model)
-
 BATCH = MAX_IN_FLIGHT
 """Texts of one batch: as many as are sent to a host at once."""
 
 
-class _ModelOnHosts(Model):
+class ModelOnHosts(Model):
     """A model on several hosts. Each operation gets the best host, and moves to another one if that fails."""
 
     def __init__(self, hosts: Hosts) -> None:
@@ -105,16 +106,16 @@ class _ModelOnHosts(Model):
         return info if smallest == info.context_length else info.model_copy(update={"context_length": smallest})
 
 
-class LanguageModelOnHosts(_ModelOnHosts, LanguageModel):
+class LanguageModelOnHosts(ModelOnHosts, LanguageModel):
     """A language model on several hosts."""
 
     def predict(self, plan: Plan) -> Prediction:
         """Return a prediction. One with uploaded files runs on the host that has them."""
         address, hosts = address_of(plan.files), self.hosts.hosts
         pinned = [host for host in hosts if address is not None and host.model.context.target.address == address]
-        return Prediction(
-            FailoverOperation(self.hosts, pinned or hosts, plan.timeouts, fingerprint=plan.fingerprint), plan
-        )
+        conversation = [] if plan.history is None else conversation_of(_fingerprint(plan.history, plan.settings))
+        operation = FailoverOperation(self.hosts, pinned or hosts, plan.timeouts, conversation=conversation)
+        return Prediction(operation, plan)
 
     def prefill(self, prefix: Prefix | None, plan: Plan, *, keep_warm: bool = False) -> Flow[None]:
         """Process what stands before the first question, on every host that has the model loaded."""
@@ -131,7 +132,16 @@ class LanguageModelOnHosts(_ModelOnHosts, LanguageModel):
                 model.state.kept_warm = model.kept_warm(prefix, plan) if keep_warm else None
 
 
-class EmbedderOnHosts(_ModelOnHosts, Embedder):
+def _fingerprint(history: WireHistory | PendingHistory, settings: LlmPredictionConfig) -> PromptFingerprint:
+    """Return the fingerprint of a conversation. Names of images that are not uploaded yet stand for their contents."""
+    if isinstance(history, PendingHistory):
+        names = [str(hash(image.source)) for image in history.images]
+        files = [FileHandle(name=name, identifier="", size_bytes=0, file_type="image") for name in names]
+        history = history.encode(files)
+    return fingerprint_of(history.messages, offered_tools(settings))
+
+
+class EmbedderOnHosts(ModelOnHosts, Embedder):
     """An embedding model on several hosts. `embed` runs on the best one, `embed_texts` in batches on all at once."""
 
     def vectors_of_long(
@@ -187,26 +197,21 @@ def _raise_first(errors: Mapping[Host, LMStudioError]) -> None:
         raise error
 
 
-class DeciderOnHosts(_ModelOnHosts, Decider):
-    """A decision model on several hosts."""
+_ON_HOSTS: Mapping[ModelKind, type[ModelOnHosts]] = {"llm": LanguageModelOnHosts, "embedding": EmbedderOnHosts}
 
 
-MODELS: Mapping[ModelKind, type[Model]] = {"llm": LanguageModel, "embedding": Embedder, "decision": Decider}
-"""What a model of each kind is on one server."""
-
-_ON_HOSTS: Mapping[ModelKind, type[_ModelOnHosts]] = {
-    "llm": LanguageModelOnHosts,
-    "embedding": EmbedderOnHosts,
-    "decision": DeciderOnHosts,
-}
+@cache
+def _class_of(kind: ModelKind) -> type[ModelOnHosts]:
+    """Return the class of the models of a kind on several hosts; one without a way of its own is like any model."""
+    plain = model_class(kind)
+    return _ON_HOSTS.get(kind) or type(f"{plain.__name__}OnHosts", (ModelOnHosts, plain), {})
 
 
-def on_hosts(models: Sequence[ModelT], max_retries: int) -> ModelT:
+def on_hosts(models: Sequence[Model], max_retries: int) -> ModelOnHosts:
     """Return one model on several hosts, each of which has one of the models."""
-    hosts = Hosts([Host(model) for model in models], max_retries)
-    return cast("ModelT", _ON_HOSTS[models[0].state.kind](hosts))
+    return _class_of(models[0].state.kind)(Hosts([Host(model) for model in models], max_retries))
 
 
 def hosts_of_model(model: Model) -> Hosts:
     """Return the hosts of a model, also if it is on one only."""
-    return model.hosts if isinstance(model, _ModelOnHosts) else Hosts([Host(model)])
+    return model.hosts if isinstance(model, ModelOnHosts) else Hosts([Host(model)])

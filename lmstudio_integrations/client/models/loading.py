@@ -4,22 +4,21 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import lmstudio_integrations as lms
+from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.models.load_steps import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
-    Fitting,
     LoadPackets,
     check_config,
 )
-from lmstudio_integrations.client.models.planning import Machine, SeenMemory, Wanted
 from lmstudio_integrations.client.models.queries import (
-    devices_with,
     link_status,
     list_all_loaded,
     list_downloaded,
@@ -31,6 +30,7 @@ from lmstudio_integrations.client.models.queries import (
 from lmstudio_integrations.client.models.state import (
     Instance,
     ModelState,
+    SeenMemory,
     ServerModels,
     WireInfo,
     identifier_of,
@@ -42,7 +42,6 @@ from lmstudio_integrations.client.support.suggestions import (
     MAKE_ROOM,
     NAME_A_MODEL,
     add_suggestion,
-    for_devices,
     with_keys,
 )
 from lmstudio_integrations.client.transport.client_context import ClientContext
@@ -70,7 +69,12 @@ from lmstudio_integrations.types.config import Evict, ModelKind
 from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier, by_identifier
 from lmstudio_integrations.types.timeouts import EXPIRIES
 
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.models.fitting import Fit
+
 logger: logging.Logger = logging.getLogger(__name__)
+
+_PLANS = "plans of what fits into the memory"
 
 DEFAULT_TTL = 3600.0
 """Unload after this many idle seconds a model that was loaded without a TTL of its own."""
@@ -88,14 +92,14 @@ class Loader:
     """
 
     def __init__(self, operation: Operation, state: ModelState) -> None:
-        self._operation = operation
-        self._state = state
-        self._server_models = operation.context.shared(ServerModels)
+        self.operation = operation
+        self.state = state
+        self.server_models = operation.context.shared(ServerModels)
         self._device: OnDevice | None = None
 
     def find_or_load(self) -> Flow[Instance]:
         """Find or load the instance, as the load policy says."""
-        state = self._state
+        state = self.state
         try:
             match "require_loaded" if state.key is None else state.policy:
                 case "get_or_load":
@@ -103,7 +107,7 @@ class Loader:
                 case "explicit":
                     return (yield from self._find_or_load_explicitly())
                 case "fit" | "fit_any":
-                    return (yield from self._find_or_load_fitting())
+                    return (yield from _fit(self).find_or_load())
                 case "new_instance":
                     return (yield from self._load_new_instance())
                 case "require_loaded":
@@ -116,21 +120,21 @@ class Loader:
             raise add_suggestion(error, advice) from None  # it repeats the whole error
 
     @property
-    def _deadlock(self) -> LMStudioRuntimeError:
+    def deadlock(self) -> LMStudioRuntimeError:
         return LMStudioRuntimeError(
-            f"this thread, or a task of its event loop, is loading {self._state.key!r}, so this call would wait "
+            f"this thread, or a task of its event loop, is loading {self.state.key!r}, so this call would wait "
             "forever; await the async call, or make this call after the load or in another thread"
         )
 
-    def _on_device(self) -> Flow[OnDevice]:
+    def on_device(self) -> Flow[OnDevice]:
         """Return how requests name the device of the model."""
         if self._device is None:
-            self._device = yield from on_device(self._operation, self._state.device)
+            self._device = yield from on_device(self.operation, self.state.device)
         return self._device
 
     def _find_instance(self) -> Flow[Instance]:
         """Find a loaded instance: the one that the user named, else any."""
-        state, device = self._state, (yield from self._on_device())
+        state, device = self.state, (yield from self.on_device())
         try:
             info = yield from self._info_of_loaded(device)
         except LMStudioModelNotFoundError as error:
@@ -147,13 +151,11 @@ class Loader:
         return instance
 
     def _info_of_loaded(self, device: OnDevice) -> Flow[WireInfo]:
-        key = self._state.key
+        key = self.state.key
         specifier = (QuerySpecifier(query=ModelQuery()) if key is None else by_identifier(key)).to_dict()
         specifier["query"] |= device
         lookup = Lookup(specifier=specifier, throwIfNotFound=True)
-        return (
-            yield from self._operation.call(self._state.kind, "getModelInfo", lookup, model_info, label="Model get")
-        )
+        return (yield from self.operation.call(self.state.kind, "getModelInfo", lookup, model_info, label="Model get"))
 
     def _in_place_of_remote(self, remote: WireInfo) -> Flow[WireInfo]:
         """Return any instance of the server's own machine, or the remote one if the server is set to prefer its device.
@@ -163,7 +165,7 @@ class Loader:
         Raises:
             LMStudioModelNotFoundError: If none is loaded on the server's own machine.
         """
-        status, device = (yield from link_status(self._operation)), str(remote["deviceIdentifier"])
+        status, device = (yield from link_status(self.operation)), str(remote["deviceIdentifier"])
         if device == status.preferred_device_identifier:
             return remote
         try:
@@ -175,17 +177,17 @@ class Loader:
     def _advice_to_name_a_model(self) -> Flow[str]:
         """Return advice for a call without a key while nothing is loaded: the line that names a model of the server."""
         try:
-            downloaded = yield from list_downloaded(self._operation, self._state.kind)
+            downloaded = yield from list_downloaded(self.operation, self.state.kind)
         except LMStudioError:
             return NAME_A_MODEL
         if not downloaded:
             return "no model of this kind is downloaded; `lms get` downloads one"
         local_first = sorted(downloaded, key=lambda info: info.device_identifier is not None)
-        line = _call(self._state, self._state.kind, local_first[0].model_key)
+        line = _call(self.state, self.state.kind, local_first[0].model_key)
         return f"write {line}, and the model is loaded on first use; `lmsi ls` lists all that are downloaded"
 
     def _get_or_load(self) -> Flow[Instance]:
-        state = self._state
+        state = self.state
         assert state.key is not None, "get_or_load needs a key"
         parameter = GetOrLoad(identifier=state.key, loadConfigStack=stack_of(state.config))
         ttl_ms = _milliseconds(state.ttl)
@@ -196,8 +198,8 @@ class Loader:
             info = yield from self._load("getOrLoad", parameter, packets)
         finally:  # a load may evict others and then fail
             for evicted in packets.evicted:
-                model_key = (packets.info or {}).get("modelKey") or self._server_models.model_key(state.kind, state.key)
-                self._server_models.record_eviction(str(model_key or state.key), evicted)
+                model_key = (packets.info or {}).get("modelKey") or self.server_models.model_key(state.kind, state.key)
+                self.server_models.record_eviction(str(model_key or state.key), evicted)
         packets.report()
         return (yield from self._adopt(info, loaded=not packets.already_loaded))
 
@@ -205,17 +207,17 @@ class Loader:
 
     def _load_new_instance(self) -> Flow[Instance]:
         """Load a new instance once, even if several callers use the handle at the same time."""
-        operation, state = self._operation, self._state
+        operation, state = self.operation, self.state
         while state.instance is None:
             work = self._load_and_adopt()
             yield from SingleFlight.run(
-                operation, state.running_loads, "load", work, errors=Exception, deadlock=self._deadlock
+                operation, state.running_loads, "load", work, errors=Exception, deadlock=self.deadlock
             )
         return state.instance
 
     def _load_and_adopt(self) -> Flow[Instance]:
         """Load a new instance; unload it again if the call fails later, because no other program uses it yet."""
-        state = self._state
+        state = self.state
         assert state.key is not None, "a new instance is loaded by its key"
         previous = state.loaded_here
         try:
@@ -223,11 +225,11 @@ class Loader:
             info = yield from self._load_under_identifier(state.key, state.requested_identifier, ttl_ms)
             return (yield from self._adopt(info, loaded=True))
         except BaseException as error:
-            loaded = self._server_models.explicit.get(state.loaded_here or "")
+            loaded = self.server_models.explicit.get(state.loaded_here or "")
             if loaded is not None and state.loaded_here != previous:
                 with suppress(LMStudioError):  # the first error says more
                     unload = rpc(state.kind, "unloadModel")
-                    with self._operation.start(state.kind, unload, loaded, label="Model unload") as call:
+                    with self.operation.start(state.kind, unload, loaded, label="Model unload")[0] as call:
                         if isinstance(error, Exception):  # a caller that was cancelled does not wait
                             yield call
                         call.server_is_done = True  # otherwise the end of the block would cancel the unload
@@ -239,78 +241,47 @@ class Loader:
         """Find a loaded instance, no matter how it was loaded, or load one that is never evicted."""
         info = yield from self.find_loaded()
         if info is None:
-            running_loads = self._server_models.running_loads
-            key = self._state.kind, self._state.key, self._state.device
+            running_loads = self.server_models.running_loads
+            key = self.state.kind, self.state.key, self.state.device
             work = self._load_explicitly_if_permitted()
-            instance = yield from SingleFlight.run(
-                self._operation, running_loads, key, work, errors=LMStudioServerError
-            )
+            instance = yield from SingleFlight.run(self.operation, running_loads, key, work, errors=LMStudioServerError)
             if instance is not None:
                 return instance
             info = yield from self.find_loaded()
         if info is not None:
-            return (yield from self._use(info))
+            return (yield from self.use(info))
         # The other caller was cancelled, or must not be waited for. A second load is safe: it has the same identifier,
         # so the server rejects it, and this call waits as for a load of another program.
         return (yield from self._load_explicitly_if_permitted())
 
-    def _find_or_load_fitting(self) -> Flow[Instance]:
-        """Find a loaded instance, or load one after what must go for it was evicted. One such load runs at a time."""
-        operation, running_loads = self._operation, self._server_models.running_loads
-        while True:
-            info = yield from self.find_loaded()
-            if info is not None:
-                return (yield from self._use(info))
-            machine, wanted = yield from self._machine()
-            work = Fitting(operation, machine, wanted).run(self._load_or_wait_for_other_program)
-            flight = "fit", machine.identifier
-            try:  # other callers may want other models, so they do not fail with this one
-                instance = yield from SingleFlight.run(
-                    operation, running_loads, flight, work, errors=(), deadlock=self._deadlock
-                )
-            except LMStudioModelNotFoundError as error:  # the plan is for one machine
-                devices = yield from devices_with(operation, wanted.model_key)
-                raise (for_devices(error, devices) if devices else error) from None
-            if instance is not None:
-                return instance
-
-    def lacks_room(self) -> Flow[bool]:
-        """Whether the policy `fit` would have to evict others before it loads the model."""
-        try:
-            machine, wanted = yield from self._machine()
-            plan, _ = yield from machine.plan([wanted])
-        except LMStudioServerError:  # the load will say more
-            return False
-        return bool(plan.evicts) or not plan.fits
-
     def _load_explicitly_if_permitted(self) -> Flow[Instance]:
         """Load a model with its key as identifier; just in time if the server permits nothing else."""
-        kind, key = self._state.kind, self._state.key
+        kind, key = self.state.kind, self.state.key
         try:
-            return (yield from self._load_or_wait_for_other_program())
+            return (yield from self.load_or_wait_for_other_program())
         except LMStudioServerError as error:
             if not means_no_explicit_load(error):
                 raise
             instance = yield from self._get_or_load()
-            self._server_models.warn_once(
+            self.server_models.warn_once(
                 ("denied", kind, key),
                 f"{key!r} could not be loaded explicitly, so it was loaded just in time, and just-in-time loads of "
                 f"other models evict it while Auto-Evict is on ({error.title or error})",
             )
             return instance
 
-    def _load_or_wait_for_other_program(self) -> Flow[Instance]:
+    def load_or_wait_for_other_program(self) -> Flow[Instance]:
         """Load a model; if another program is loading it, wait for that instance."""
-        key = self._state.key
+        key = self.state.key
         assert key is not None, "a model is found or loaded by its key"
-        model_key = yield from self._model_key(key)
+        model_key = yield from self.model_key_of(key)
         # A path is passed on unchanged, because it may select one file of a model. A key in other case is normalized.
         name = model_key if key.lower() == model_key.lower() else key
         started, seconds = time.monotonic(), FIRST_PAUSE
         while True:
             info = yield from self.find_loaded(model_key)
             if info is not None:
-                return (yield from self._use(info))
+                return (yield from self.use(info))
             try:
                 info = yield from self._load_under_identifier(name, model_key, self._explicit_ttl_ms)
             except LMStudioServerError as error:
@@ -320,47 +291,37 @@ class Loader:
             else:
                 return (yield from self._adopt(info, loaded=True))
             self._check_load_timeout(model_key, time.monotonic() - started)
-            yield from self._operation.pause(seconds)
+            yield from self.operation.pause(seconds)
             seconds = min(2 * seconds, LONGEST_PAUSE)
 
-    def _machine(self) -> Flow[tuple[Machine, Wanted]]:
-        """Return the machine on which the model is loaded, and the model as plans name it."""
-        state, device = self._state, (yield from self._on_device())
-        assert state.key is not None, "a model is found or loaded by its key"
-        model_key = yield from self._model_key(state.key)
-        fields = {} if state.config is None else state.config.to_fields()
-        wanted = Wanted(state.kind, model_key, fields)
-        evict: Evict = "any" if state.policy == "fit_any" else "own"
-        return Machine(self._operation, device, state.device, evict), wanted
-
-    def _use(self, info: WireInfo) -> Flow[Instance]:
-        if self._state.on_load_progress is not None:
-            self._state.on_load_progress(1.0)
+    def use(self, info: WireInfo) -> Flow[Instance]:
+        if self.state.on_load_progress is not None:
+            self.state.on_load_progress(1.0)
         return (yield from self._adopt(info, loaded=False))
 
     def find_loaded(self, model_key: str | None = None) -> Flow[WireInfo | None]:
         """Return a loaded instance that matches the user's name or the model key; that identifier first."""
-        kind, key = self._state.kind, self._state.key
-        model_key = model_key or self._server_models.model_key(kind, key)
+        kind, key = self.state.kind, self.state.key
+        model_key = model_key or self.server_models.model_key(kind, key)
         names = {key, model_key}
-        infos = yield from list_wire_infos(self._operation, kind)
-        device = yield from self._on_device()
+        infos = yield from list_wire_infos(self.operation, kind)
+        device = yield from self.on_device()
         with decode_errors("Model list"):
             infos = [info for info in infos if is_on(info, device)]
             matching = [info for info in infos if key is None or any(name and matches(name, info) for name in names)]
             return min(matching, key=lambda info: info["identifier"] != key, default=None)
 
-    def _model_key(self, name: str) -> Flow[str]:
+    def model_key_of(self, name: str) -> Flow[str]:
         """Return the model key of a name, so that two spellings do not load two copies.
 
         The server may accept a name that its list of models does not have; that name stands for the key.
         """
-        kind = self._state.kind
-        known = self._server_models.model_key(kind, name)
+        kind = self.state.kind
+        known = self.server_models.model_key(kind, name)
         if known is not None:
             return known
 
-        infos = yield from list_downloaded_infos(self._operation)
+        infos = yield from list_downloaded_infos(self.operation)
         keys = (str(info["modelKey"]) for info in infos if info.get("type") == kind and matches(name, info))
         return next(keys, None) or name
 
@@ -370,10 +331,10 @@ class Loader:
         Raises:
             LMStudioModelLoadError: If waiting would not help.
         """
-        device = yield from self._on_device()
-        for kind, info in (yield from list_all_loaded(self._operation)):
+        device = yield from self.on_device()
+        for kind, info in (yield from list_all_loaded(self.operation)):
             # One of the same kind is found by its identifier.
-            is_other = kind != self._state.kind and info.get("modelKey") != model_key
+            is_other = kind != self.state.kind and info.get("modelKey") != model_key
             if is_other and is_on(info, device) and info["identifier"] == model_key:
                 raise LMStudioModelLoadError(
                     f"{model_key!r} cannot be loaded explicitly: the {kind} model {info.get('modelKey')!r} is loaded "
@@ -381,7 +342,7 @@ class Loader:
                 ) from error
 
     def _check_load_timeout(self, identifier: str, elapsed: float) -> None:
-        limit = self._operation.timeouts.get("load_timeout")
+        limit = self.operation.timeouts.get("load_timeout")
         if limit is not None and elapsed >= limit:
             raise LMStudioTimeoutError(
                 f"Model load: another program has reserved the identifier {identifier!r}, but no instance of that "
@@ -393,32 +354,31 @@ class Loader:
     @property
     def _explicit_ttl_ms(self) -> int | None:
         """The TTL of an explicit load; without one the model would stay loaded forever by accident."""
-        return _milliseconds(DEFAULT_TTL if self._state.ttl is None else self._state.ttl)
+        return _milliseconds(DEFAULT_TTL if self.state.ttl is None else self.state.ttl)
 
     # The requests -----------------------------------------------------------------------------------------------------
 
     def _load_under_identifier(self, name: str, identifier: str | None, ttl_ms: int | None) -> Flow[WireInfo]:
         """Load a new instance under an identifier; `None` lets the server choose it."""
-        parameter = LoadModel(modelKey=name, loadConfigStack=stack_of(self._state.config))
+        parameter = LoadModel(modelKey=name, loadConfigStack=stack_of(self.state.config))
         if ttl_ms is not None:
             parameter["ttlMs"] = ttl_ms
         if identifier is not None:
             parameter["identifier"] = identifier
-        packets = LoadPackets(self._state)
+        packets = LoadPackets(self.state)
         try:
             info = yield from self._load("loadModel", parameter, packets)
         except LMStudioInsufficientResourcesError:
-            with suppress(LMStudioError):  # the first error says more
-                machine, wanted = yield from self._machine()
-                yield from machine.record_refusal(wanted)
+            with suppress(LMStudioError, ImportError):  # the first error says more
+                yield from _fit(self).record_refusal()
             raise
-        self._server_models.record_explicit(info)
+        self.server_models.record_explicit(info)
         packets.report()
         return info
 
     def _load(self, endpoint: str, parameter: Mapping[str, Any], packets: LoadPackets) -> Flow[WireInfo]:
         """Load; the last progress is not reported yet, because the instance must be recorded first."""
-        operation, state = self._operation, self._state
+        operation, state = self.operation, self.state
         target, started = operation.context.target, operation.elapsed
         try:
             info = yield from self._request_load(endpoint, parameter, packets)
@@ -440,9 +400,9 @@ class Loader:
 
     def _with_keys(self, error: LMStudioModelNotFoundError) -> Flow[LMStudioModelNotFoundError]:
         """Return an error about an unknown model with the keys of those that the server has."""
-        operation = self._operation
+        operation = self.operation
         try:
-            models = yield from list_downloaded(operation, self._state.kind)
+            models = yield from list_downloaded(operation, self.state.kind)
             can_download = not (yield from version(operation)).is_emulator
         except LMStudioError:
             return error
@@ -454,7 +414,7 @@ class Loader:
 
     def _other_server(self, server: Address) -> Flow[str | None]:
         """Return where else on this machine a server has the model, if none was named."""
-        context, key = self._operation.context, self._state.key
+        context, key = self.operation.context, self.state.key
         if context.target.address is not None:
             return None
         _, attempts = yield from search(context.mailbox_type)
@@ -464,17 +424,17 @@ class Loader:
             # Without the token: nobody has named that server.
             operation = Operation(ClientContext(replace(other, token=None), context.timeouts, context.mailbox_type))
             with suppress(LMStudioError):
-                models = yield from list_downloaded(operation, self._state.kind)
+                models = yield from list_downloaded(operation, self.state.kind)
                 if any(key in {model.model_key, model.path} for model in models):
                     return other.address.netloc
         return None
 
     def _request_load(self, endpoint: str, parameter: Mapping[str, Any], packets: LoadPackets) -> Flow[WireInfo]:
-        kind, parameter = self._state.kind, {**parameter, **(yield from self._on_device())}
+        kind, parameter = self.state.kind, {**parameter, **(yield from self.on_device())}
         label = "Model load" if endpoint == "loadModel" else "Model get/load"
         with (
             packets.bar.closed_on_failure(),
-            self._operation.start(kind, channel(kind, endpoint), parameter, label=label) as call,
+            self.operation.start(kind, channel(kind, endpoint), parameter, label=label)[0] as call,
         ):
             while packets.info is None:
                 packets.report()
@@ -494,17 +454,17 @@ class Loader:
             loaded: Whether this load made it; otherwise it existed already.
         """
         with decode_errors("Model get"):  # the infos of loads and lists were checked before
-            instance = self._server_models.instance_of(info)
+            instance = self.server_models.instance_of(info)
         # Of a device that went away, a server says that the instance is gone; then it is found or loaded again.
-        instance.by_reference = self._state.device is not None
-        self._server_models.record(self._state.kind, self._state.key, info)
-        yield from check_config(self._operation, self._state, info, loaded=loaded)
-        known = self._state.instance
+        instance.by_reference = self.state.device is not None
+        self.server_models.record(self.state.kind, self.state.key, info)
+        yield from check_config(self.operation, self.state, info, loaded=loaded)
+        known = self.state.instance
         if known is not None and known.reference is not None and known.reference == instance.reference:
             known.identifier, known.device = instance.identifier, instance.device  # the last report counts
             known.context_window = instance.context_window or known.context_window
             return known  # with what was learned of it
-        self._state.instance = instance
+        self.state.instance = instance
         return instance
 
 
@@ -517,3 +477,23 @@ def _call(state: ModelState, kind: ModelKind, key: str | None) -> str:
     """Return the code that uses a model of a kind, as the user writes it."""
     text, adapter = json.dumps(key, ensure_ascii=False), state.adapters.get(kind)
     return f"{adapter}(model={text})" if adapter else f"client.{kind}.model({text})"
+
+
+def _fit(loader: Loader) -> "Fit":
+    with door(_PLANS):
+        from lmstudio_integrations.client.models.fitting import Fit  # noqa: PLC0415 - a leaf
+    return Fit(loader)
+
+
+def lacks_room(operation: Operation, state: ModelState) -> Flow[bool]:
+    """Whether the policy `fit` would have to evict others before it loads a model."""
+    return (yield from _fit(Loader(operation, state)).lacks_room())
+
+
+def plan_memory(
+    operation: Operation, models: Sequence[Any], device: str | None, evict: Evict
+) -> "Flow[lms.MemoryPlan]":
+    """Return what fits on a machine; see `client.plan`."""
+    with door(_PLANS):
+        from lmstudio_integrations.client.models import planning  # noqa: PLC0415 - a leaf
+    return (yield from planning.plan_memory(operation, models, device, evict))

@@ -40,7 +40,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol.errors import details_of, means_unloaded
 from lmstudio_integrations.protocol.exchange import Timeouts
-from lmstudio_integrations.types.hosts import slots_of
+from lmstudio_integrations.types.config import slots_of
 from lmstudio_integrations.types.models import InstanceProcessingState, ModelInstanceInfo
 from lmstudio_integrations.types.results import PredictionResult
 

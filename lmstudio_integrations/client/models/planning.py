@@ -1,4 +1,4 @@
-"""Plans what fits into the memory of a machine; `load_steps.py` makes room by it.
+"""Plans what fits into the memory of a machine; `fitting.py` makes room by it.
 
 A plan adds up the server's estimates. Nothing on the wire says how much memory is free, so a model that was refused in
 this process is planned only beside less than there was then.
@@ -7,7 +7,6 @@ this process is planned only beside less than there was then.
 import logging
 import math
 import re
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from lmstudio_integrations.client.models.queries import (
     survey_hardware,
 )
 from lmstudio_integrations.client.models.state import (
+    SeenMemory,
     ServerModels,
     WireInfo,
     identifier_of,
@@ -37,7 +37,6 @@ from lmstudio_integrations.client.models.state import (
 )
 from lmstudio_integrations.client.support.arguments import list_of, text_of
 from lmstudio_integrations.client.support.suggestions import error_with_suggestion, for_devices, with_keys
-from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (
@@ -48,9 +47,9 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol.kv_config import stack_of_fields
 from lmstudio_integrations.protocol.requests import OnDevice
-from lmstudio_integrations.types.config import LOAD_CONFIGS, Evict, ModelKind
-from lmstudio_integrations.types.hosts import PARALLEL_KEYS, slots_of
-from lmstudio_integrations.types.machines import LOCAL, Eviction, LoadedModel, MemoryPlan, PlannedModel
+from lmstudio_integrations.types.config import LOAD_CONFIGS, PARALLEL_KEYS, Evict, ModelKind, slots_of
+from lmstudio_integrations.types.machines import LOCAL
+from lmstudio_integrations.types.memory_plans import LoadedModel, MemoryPlan, PlannedModel
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -60,10 +59,7 @@ _UNKNOWN = (LMStudioServerError, LMStudioProtocolError)
 _STEP = 256
 """Context lengths that are tried for a model that is too large are multiples of it."""
 
-_MOST_EVICTIONS = 256
-"""Evictions that are remembered at most, of each server."""
-
-_ITEM = re.compile(r"(?P<name>.+?)(?::(?P<context_length>[1-9][0-9]{0,14}))?(?:@(?P<slots>[1-9][0-9]{0,14}))?")
+_ITEM = r"(?P<name>.+?)(?::(?P<context_length>[1-9][0-9]{0,14}))?(?:@(?P<slots>[1-9][0-9]{0,14}))?"
 """A model of a plan as text: `MODEL[:CONTEXT][@SLOTS]`."""
 
 _PLANNED = "it is part of the plan"
@@ -72,44 +68,6 @@ BUSY = "it has requests"
 
 PINNED = "it was loaded without a TTL"
 """Why an instance stays that the policy `fit_any` evicts."""
-
-
-class SeenMemory:
-    """What this process has seen of the memory of one server's machines. Any thread may change it, in one step.
-
-    Attributes:
-        evictions: What the policy `fit` has evicted, the newest last.
-    """
-
-    def __init__(self) -> None:
-        self.evictions: deque[Eviction] = deque(maxlen=_MOST_EVICTIONS)
-        self._refused: dict[tuple[str | None, str], dict[int | None, int]] = {}
-
-    @classmethod
-    def of(cls, context: ClientContext) -> "SeenMemory":
-        """Return that of a server, however it was named; there is one, new after a fork."""
-        return context.shared(cls, context.server)
-
-    def record_load(self, device: str | None, model_key: str) -> None:
-        """Record that a model was loaded, so it may be again."""
-        self._refused.pop((device, model_key), None)
-
-    def record_refusal(self, device: str | None, model_key: str, context_length: int | None, beside: int) -> None:
-        """Record that a model was refused beside so many bytes."""
-        refused = self._refused.setdefault((device, model_key), {})
-        refused[context_length] = min(beside, refused.get(context_length, beside))
-
-    def refused_beside(self, device: str | None, model_key: str, context_length: int | None) -> int | None:
-        """Return beside how many bytes a model was refused, with this context length or a shorter one."""
-        refused = self._refused.get((device, model_key), {})
-        return min(
-            (
-                beside
-                for length, beside in refused.copy().items()
-                if length == context_length or (length and context_length and length < context_length)
-            ),
-            default=None,
-        )
 
 
 class Wanted(NamedTuple):
@@ -474,7 +432,7 @@ def parse_item(item: object) -> tuple[str, Any]:
     Raises:
         LMStudioValueError: If it is something else.
     """
-    if isinstance(item, str) and (parts := _ITEM.fullmatch(item.strip())):
+    if isinstance(item, str) and (parts := re.fullmatch(_ITEM, item.strip())):
         settings = {"context_length": parts["context_length"], "max_parallel_predictions": parts["slots"]}
         return parts["name"], {name: int(value) for name, value in settings.items() if value is not None}
     pair: Any = item

@@ -158,7 +158,7 @@ _SPACE = "\n\n"
 """Stands around a thought. A template that reads thoughts puts its own white space there, or none; some that do remove
 line feeds only."""
 
-_OTHER_TAG = re.compile(r"(?:<[^<>\s]*|\[/?|>)(?:think|thought)[^<>\]\s]*\s*[<>\]]", re.IGNORECASE)
+_OTHER_TAG = r"(?i)(?:<[^<>\s]*|\[/?|>)(?:think|thought)[^<>\]\s]*\s*[<>\]]"
 """A tag around thoughts, such as `</mm:think>`, `[THINK]` or `<|close|>think<|sep|>`."""
 
 
@@ -277,7 +277,7 @@ def _treatment(segment: str, turn: _Turn, tags: Tags, prompt: str) -> Treatment:
     before, _, after = segment.partition(turn.thought)
     if before.endswith(f"{tags.start}{_SPACE}") and after == f"{_SPACE}{tags.end}":
         ahead, _, rest = before.partition(tags.start)
-        is_second = tags.end in rest or ahead.rstrip().endswith(tags.end) or _OTHER_TAG.search(ahead)
+        is_second = tags.end in rest or ahead.rstrip().endswith(tags.end) or re.search(_OTHER_TAG, ahead)
         return "misplaced" if is_second else "copied"
     opened = before.rpartition(tags.start)[2] if tags.start in before else None
     has_own_tags = opened is None and after.strip()
@@ -461,7 +461,7 @@ def _content(content: Sequence[Mapping[str, Any]], write: Callable[[Mapping[str,
         is_thought = part["type"] == "reasoning"
         own = text_part(write(part)) if is_thought else part
         if joins and own["type"] == "text" and written == [text_part("")]:
-            own = text_part(_BLANK_LINES.sub("", own["text"]))
+            own = text_part(re.sub(_BLANK_LINES, "", own["text"]))
         if (joins or is_thought) and written and written[-1]["type"] == own["type"] == "text":
             own = text_part(written.pop()["text"] + own["text"])
         written.append(own)
@@ -469,7 +469,7 @@ def _content(content: Sequence[Mapping[str, Any]], write: Callable[[Mapping[str,
     return [part for part in written if part != text_part("")] or ([text_part("")] if content else [])
 
 
-_BLANK_LINES = re.compile(r"\A\s*\n")
+_BLANK_LINES = r"\A\s*\n"
 
 
 def _tags_of(part: Mapping[str, Any]) -> Tags:

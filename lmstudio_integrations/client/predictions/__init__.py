@@ -4,5 +4,5 @@ plan.py                  what is requested: a `Plan`
 prediction.py            its run: a `Prediction`, which may ask more than once
 middleware.py, entries/  what is done beside sending and reading: one file and one line each
 language_model.py        the flows of a handle; `tool_loop/` is `act`
-tool_parser/             calls that a server left in the text
+calls_in_text/           calls that a server left in the text, and their repair
 """

@@ -3,7 +3,6 @@
 from typing import Self
 
 from lmstudio_integrations.client.predictions.prediction import Prediction
-from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent
 
@@ -44,8 +43,7 @@ class AsyncBatches(AsyncReader):
     async def __anext__(self) -> list[PredictionEvent]:
         ready = self._ready
         if not ready:
-            with short_traceback():
-                await self._fill()
+            await self._fill()
         self._was_read = True
         batch = list(ready)
         ready.clear()
@@ -57,8 +55,7 @@ class AsyncEvents(AsyncReader):
 
     async def __anext__(self) -> PredictionEvent:
         if not self._ready:
-            with short_traceback():
-                await self._fill()
+            await self._fill()
         self._was_read = True
         return self._ready.popleft()
 
@@ -74,5 +71,4 @@ class AsyncFragments(AsyncReader):
                 if type(event) is LlmPredictionFragment:
                     self._was_read = True
                     return event
-            with short_traceback():
-                await self._fill()
+            await self._fill()

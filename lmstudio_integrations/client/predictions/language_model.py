@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+import lmstudio_integrations as lms
+from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations.client.files.uploads import FileInput, PendingHistory, prepare_images
 from lmstudio_integrations.client.models import chat_templates, queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools, template_flags
 from lmstudio_integrations.client.models.reasoning import Messages, replay_of, sent_messages
 from lmstudio_integrations.client.models.state import KeptWarm
-from lmstudio_integrations.client.predictions.decisions.deciding import DecideParameters, Deciding
-from lmstudio_integrations.client.predictions.decisions.reranking import Reranking, RerankParameters
 from lmstudio_integrations.client.predictions.plan import (
     Callbacks,
     History,
@@ -32,12 +32,10 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioPromptTemplateError
 from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.decisions import Decision
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput, parse_tools
 from lmstudio_integrations.types.models import ChatTemplateInfo, ContextUse
 from lmstudio_integrations.types.reasoning import ReasoningReplay
-from lmstudio_integrations.types.reranking import RerankResult
 
 Prefix: TypeAlias = History | PendingHistory
 """The messages before the first question; a string is the system prompt."""
@@ -154,12 +152,20 @@ class LanguageModel(PredictingModel):
 
         return KeptWarm(process, reference)
 
-    def rerank(self, query: str, texts: Iterable[str], parameters: RerankParameters) -> Flow[list[RerankResult]]:
+    def rerank(
+        self, query: str, texts: Iterable[str], parameters: "lms.RerankParameters"
+    ) -> "Flow[list[lms.RerankResult]]":
         """Return how relevant texts are to a query, best first."""
+        with door("decisions and rerankers"):
+            from lmstudio_integrations.client.predictions.decisions.reranking import Reranking  # noqa: PLC0415 - a leaf
         return (yield from Reranking(self, query, texts, parameters).run())
 
-    def decide(self, state: object, questions: Mapping[str, Any], parameters: DecideParameters) -> Flow[Decision]:
+    def decide(
+        self, state: object, questions: Mapping[str, Any], parameters: "lms.DecideParameters"
+    ) -> "Flow[lms.Decision]":
         """Return the answers to questions about a state, with their probabilities."""
+        with door("decisions and rerankers"):
+            from lmstudio_integrations.client.predictions.decisions.deciding import Deciding  # noqa: PLC0415 - a leaf
         return (yield from Deciding(self, state, questions, parameters).run())
 
     def prepare_act(self, chat: History, tools: Iterable[ToolInput], parameters: ActParameters) -> Act:

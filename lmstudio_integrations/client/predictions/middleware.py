@@ -17,7 +17,6 @@ from uuid import uuid4
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.plan import Plan
-from lmstudio_integrations.client.predictions.tool_parser.lenient_json import json_of
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Call, Operation
 from lmstudio_integrations.errors import (
@@ -166,16 +165,21 @@ _ID_LENGTH = 9
 """Mistral's templates accept no other identifiers."""
 
 
-def call_events(
-    name: str, arguments: dict[str, Any], raw_content: str, call_id: str | None = None
-) -> list[PredictionEvent]:
-    """Return the events of a complete call, with a new identifier if it has none."""
-    call_id, text = call_id or uuid4().hex[:_ID_LENGTH], json_of(arguments)
+def call_events(name: str, arguments: str, raw_content: str, call_id: str | None = None) -> list[PredictionEvent]:
+    """Return the events of a complete call.
+
+    Args:
+        name: The name of the tool.
+        arguments: The arguments, as JSON.
+        raw_content: What the model wrote.
+        call_id: The identifier of the call; by default a new one.
+    """
+    call_id = call_id or uuid4().hex[:_ID_LENGTH]
     return [
         ToolCallStart(call_id),
         ToolCallName(name),
-        ToolCallArguments(text),
-        ToolCallEnd(call_id, name, json.loads(text), raw_content),
+        ToolCallArguments(arguments),
+        ToolCallEnd(call_id, name, json.loads(arguments), raw_content),
     ]
 
 

@@ -7,7 +7,7 @@ carries it out. The beginning says which tools a plan offers, and what is wrong 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import Any, Self, TypeAlias, TypedDict
 
 from lmstudio_integrations._support.text import shown
@@ -23,7 +23,6 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Channel, channel
 from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.protocol.kv_config import collapse, layer_of, stack_of
-from lmstudio_integrations.protocol.prompt_fingerprint import FingerprintMaker, PromptFingerprint, fingerprint_of
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict, TemplateParameters
 from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, Message, WireHistory
@@ -369,11 +368,6 @@ class Plan:
         return self.history is not None and self.history.has_reasoning
 
     @cached_property
-    def fingerprint(self) -> FingerprintMaker | None:
-        """Returns the fingerprint of its conversation; `None` if it has none."""
-        return None if self.history is None else cache(partial(_fingerprint, self.history, self.settings))
-
-    @cached_property
     def tools(self) -> Sequence[Mapping[str, Any]]:
         """The definitions of the tools that the model may call, in wire form."""
         return offered_tools(self.settings) if self.history is not None and may_call(self.settings) else ()
@@ -501,15 +495,6 @@ def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: 
     plan = plan_of(parameters, is_async=is_async)
     plan.prompt = prompt
     return plan
-
-
-def _fingerprint(history: WireHistory | PendingHistory, settings: LlmPredictionConfig) -> PromptFingerprint:
-    """Return the fingerprint of a conversation. Names of images that are not uploaded yet stand for their contents."""
-    if isinstance(history, PendingHistory):
-        names = [str(hash(image.source)) for image in history.images]
-        files = [FileHandle(name=name, identifier="", size_bytes=0, file_type="image") for name in names]
-        history = history.encode(files)
-    return fingerprint_of(history.messages, offered_tools(settings))
 
 
 def _reasoning(parameters: Mapping[str, Any]) -> ReasoningOptions:

@@ -47,7 +47,6 @@ from lmstudio_integrations.errors import (
     LMStudioModelUnloadedError,
     LMStudioPredictionError,
     LMStudioRuntimeError,
-    LMStudioServerError,
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.prediction import Accumulator
@@ -341,13 +340,22 @@ class Prediction:
         ask = self._ask
         if ask.call is not None:
             ask.call.report_connection()
-        if not (self._is_changed_after(error) or self._operation.should_retry(error, seen=self._is_seen)):
+        is_other = self._has_other_way(error) or self._is_changed_after(error)
+        if not (is_other or self._operation.should_retry(error, seen=self._is_seen)):
             return False
         for middleware in self._middlewares:
             middleware.reset(ask)
         self._ask = Ask(ask.asked_by if self._earlier else None)
         self.ready.clear()
         return True
+
+    def _has_other_way(self, error: LMStudioError) -> bool:
+        """Whether the server does not know the endpoint, and there is another one to ask."""
+        is_unknown = isinstance(error, LMStudioUnsupportedError) and not self._ask.is_open
+        if is_unknown and len(self._endpoints) > 1:
+            self._endpoints = self._endpoints[1:]
+            return True
+        return False
 
     def _is_changed_after(self, error: LMStudioError) -> bool:
         """Whether a middleware changes the ask, so that it does not fail again."""
@@ -365,39 +373,24 @@ class Prediction:
         return [] if ask.asked_by is None else self._middlewares[: self._middlewares.index(ask.asked_by)]
 
     def _next_batch(self) -> Flow[Events]:
-        ask = self._ask
-        try:
-            if ask.call is not None and ask.is_open:
-                return (yield ask.call)
-            return (yield from self._first_batch())
-        except LMStudioError as error:
-            explained = self._operation.explain(error)
-            if self._is_cancelled and not self._ask.is_open and isinstance(explained, LMStudioModelUnloadedError):
-                raise _ClosedError from error  # or it would be loaded
-            raise explained  # noqa: B904 - it has its cause
-
-    def _first_batch(self) -> Flow[Events]:
-        """Request the prediction in the first way that the server knows, and return the first events.
+        """Return the next events of the ask, which is sent first if it was not.
 
         After `start`, the response does not need the model, which may be evicted by now.
         """
-        while True:
+        try:
             if self._ask.call is None:
                 yield from self._interruptible(self._send())
             ask = self._ask
             assert ask.call is not None, "it was requested"
-            try:
-                batch = yield ask.call
-            except LMStudioServerError as error:
-                if self._is_cancelled and isinstance(error, LMStudioModelNotFoundError):  # or it would be loaded
-                    raise _ClosedError from error
-                if not isinstance(error, LMStudioUnsupportedError) or len(self._endpoints) == 1:
-                    raise
-                self._endpoints = self._endpoints[1:]
-                self._ask = Ask(ask.asked_by)
-            else:
-                ask.is_open = True
-                return batch
+            batch: Events = yield ask.call
+        except LMStudioError as error:
+            explained = self._operation.explain(error)
+            is_gone = isinstance(explained, LMStudioModelNotFoundError | LMStudioModelUnloadedError)
+            if self._is_cancelled and not self._ask.is_open and is_gone:
+                raise _ClosedError from error  # or it would be loaded
+            raise explained  # noqa: B904 - it has its cause
+        ask.is_open = True
+        return batch
 
     def _begin_attempt(self) -> Flow[None]:
         """Begin the next attempt, and upload what it needs."""
@@ -427,7 +420,7 @@ class Prediction:
             raise _ClosedError
         operation.listener.on_request(parameter)
         ask.parameter = parameter
-        ask.call = ask.operation.start("llm", endpoint, parameter, label=plan.label)
+        (ask.call,) = ask.operation.start("llm", endpoint, parameter, label=plan.label)
         self._record_step(ask.call)
         if self._is_cancelled:
             ask.call.cancel()

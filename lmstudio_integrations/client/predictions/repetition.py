@@ -27,7 +27,7 @@ _SHORTEST_WITH_WORDS = 20
 """A shorter block is as likely to be a pattern, such as a border, as it is to be a sentence."""
 _SHARE_OF_WORDS = 1 / 2
 """Less of base64, which has capitals in the middle, looks like words."""
-_LETTERS = re.compile(r"[^\W\d_]{2,}")
+_LETTERS = r"[^\W\d_]{2,}"
 _FEWEST_LETTERS = 8
 """How many different letters words have. Hexadecimal numbers have six, and zeros in base64 two."""
 
@@ -60,7 +60,7 @@ def has_words(block: str) -> bool:
         return False
     # A vowel of Hindi or Burmese is a mark of the letter before it.
     letters = "".join(each for each in block if not unicodedata.category(each).startswith("M"))
-    words = "".join(run for run in _LETTERS.findall(letters) if not any(map(str.isupper, run[1:])))
+    words = "".join(run for run in re.findall(_LETTERS, letters) if not any(map(str.isupper, run[1:])))
     share = len(words) / len("".join(letters.split()) or " ")
     return share >= _SHARE_OF_WORDS and len(set(words.lower())) >= _FEWEST_LETTERS
 

@@ -28,7 +28,7 @@ from lmstudio_integrations.protocol.errors import OVERFLOW, to_exception
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.machines import LOCAL
 
-_FORMAT = re.compile(r"[.-](gguf|mlx)$", re.IGNORECASE)
+_FORMAT = r"(?i)[.-](gguf|mlx)$"
 """The end of a file's or a folder's name that is not part of the model's."""
 
 _PROVIDER = "lmstudio:"
@@ -266,8 +266,8 @@ def _closest_keys(name: str, keys: Mapping[str, str]) -> list[str]:
     for path, key in keys.items():
         if key != name:
             for part in {path, key, key.partition("/")[2], *path.split("/")} - {""}:
-                models.setdefault(_FORMAT.sub("", part.lower()), []).append(key)
-    lower = _FORMAT.sub("", name.lower().partition("@")[0])
+                models.setdefault(re.sub(_FORMAT, "", part.lower()), []).append(key)
+    lower = re.sub(_FORMAT, "", name.lower().partition("@")[0])
     begun = [part for part in models if part.startswith(lower)]
     parts = [lower] if lower in models else begun or closest_names(lower, models, cutoff=0.85)
     return list(dict.fromkeys(key for part in parts for key in models[part]))[:_MOST_MEANT]

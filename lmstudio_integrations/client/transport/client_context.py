@@ -14,7 +14,7 @@ from lmstudio_integrations.client.transport.connect.addresses import Address, Ta
 from lmstudio_integrations.client.transport.connections import ConnectionKey, Connections
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
-from lmstudio_integrations.client.transport.listener import NOBODY, Listener, has_provider
+from lmstudio_integrations.client.transport.listener import NOBODY, Listener, default_listener
 from lmstudio_integrations.client.transport.mailboxes import IOTask, LoopMailbox, Mailbox
 from lmstudio_integrations.errors import LMStudioClientClosedError
 from lmstudio_integrations.protocol.endpoints import Namespace
@@ -43,7 +43,6 @@ class ClientContext:
         timeouts: The timeouts of every call that has none of its own.
         mailbox_type: Where this client's callers wait.
         keep_idle: Seconds for which an idle connection is kept open for this client.
-        listener: Called with what happens, in a process that is traced or measured.
     """
 
     def __init__(
@@ -52,12 +51,12 @@ class ClientContext:
         timeouts: Timeouts,
         mailbox_type: Callable[[IOThread], Mailbox],
         keep_idle: float = math.inf,
-        listener: Listener = NOBODY,
     ) -> None:
         self.target = target
         self.timeouts = timeouts
         self.keep_idle = keep_idle
-        self._listener = listener
+        self._listener: Listener | None = None
+        """That of the operation of which all operations of this context are parts; `None` if there is none."""
         self.max_retries = 0
         """How often a failed call is retried; the flows of the client do that."""
         self.started_at: float | None = None
@@ -104,7 +103,7 @@ class ClientContext:
     @property
     def listener(self) -> Listener:
         """Called with what happens; read by each operation, as the program may configure a provider at any time."""
-        return self._listener if has_provider() else NOBODY
+        return default_listener() if self._listener is None else self._listener
 
     @property
     def is_async(self) -> bool:

@@ -12,8 +12,9 @@ import sys
 import threading
 import time
 from _thread import start_new_thread
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import wraps
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
@@ -177,6 +178,20 @@ class IOThread:
             cls._from_parent.append(cls._current)
             cls._current = None
 
+    @classmethod
+    @contextmanager
+    def fresh(cls) -> Generator[None]:
+        """Give the block a thread of its own: as in a new process, nothing is connected or cached yet."""
+        with cls._lock:
+            earlier, cls._current = cls._current, None
+        try:
+            yield
+        finally:
+            own = cls.started()
+            if own is not None:
+                own.end()
+            cls._current = earlier
+
     def submit(self, function: Callable[..., Any], *args: Any) -> None:
         """Run a function on the thread, soon. May be called from any thread, from finalizers too."""
         if not self.stopped:
@@ -232,11 +247,15 @@ class IOThread:
 
     @classmethod
     def close_at_exit(cls) -> None:
-        """Close everything and end the thread, if it was started; takes at most twice `EXIT_DEADLINE`."""
+        """End the thread of this process, if it was started."""
         self = cls._current
         if self is None or self.stopped or not self.thread.is_alive():
             return
         self.process_exiting = True
+        self.end()
+
+    def end(self) -> None:
+        """Close everything and end the thread; takes at most twice `EXIT_DEADLINE`."""
         asyncio.run_coroutine_threadsafe(self._close(), self.loop)
         if gevent_monkey() is None:
             self.thread.join(EXIT_DEADLINE * 2)

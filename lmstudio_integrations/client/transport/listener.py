@@ -1,15 +1,17 @@
 """The listeners of a client: what its operations report on the way.
 
-`client/telemetry.py` makes spans and metrics of it.
+`client/telemetry.py` makes spans and metrics of it, and is imported once the program has a provider of OpenTelemetry.
 
-`client_context.py` has the listener of a client, `operation.py` that of an operation. Without a provider of
-OpenTelemetry, both are `NOBODY`.
+`client_context.py` has the listener of a client, `operation.py` that of an operation. Without a provider, both are
+`NOBODY`.
 """
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Protocol
 
+from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 
 
@@ -87,3 +89,18 @@ def has_provider() -> bool:
         )
     except AttributeError:  # another version of OpenTelemetry; its providers are used, configured or not
         return True
+
+
+def default_listener() -> Listener:
+    """Return the listener of operations that are no parts of others; the program may configure a provider later."""
+    return _spans() if has_provider() else NOBODY
+
+
+@cache
+def _spans() -> Listener:
+    try:
+        with door("telemetry"):
+            from lmstudio_integrations.client.telemetry import SPANS  # noqa: PLC0415 - a leaf
+    except ImportError:  # nothing but spans and metrics is missing
+        return NOBODY
+    return SPANS

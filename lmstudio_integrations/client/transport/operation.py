@@ -174,37 +174,24 @@ class Operation:
         self,
         namespace: Namespace,
         endpoint: Endpoint,
-        parameter: Mapping[str, Any] | None,
-        *,
+        *parameters: Mapping[str, Any] | None,
         label: str,
         channel: Call | None = None,
-    ) -> Call:
-        """Start a call.
+    ) -> list[Call]:
+        """Start calls of one endpoint on one model; they are sent in one write.
 
         Args:
             namespace: The namespace.
             endpoint: The endpoint.
-            parameter: Its parameter.
-            label: What errors call it.
-            channel: The open channel on which it runs, if it is a call of a tool session.
+            parameters: The parameter of each call, of at least one.
+            label: What errors call them.
+            channel: The open channel on which they run, if they are calls of a tool session.
 
         Raises:
             LMStudioClientClosedError: If the client was closed.
             LMStudioAuthenticationError: If the token is malformed.
-            LMStudioValueError: If the parameter cannot be written as JSON.
+            LMStudioValueError: If a parameter cannot be written as JSON.
         """
-        return self.start_all(namespace, endpoint, (parameter,), label=label, channel=channel)[0]
-
-    def start_all(
-        self,
-        namespace: Namespace,
-        endpoint: Endpoint,
-        parameters: Sequence[Mapping[str, Any] | None],
-        *,
-        label: str,
-        channel: Call | None = None,
-    ) -> list[Call]:
-        """Start several calls, at least one, of one endpoint on one model; they are sent in one write. See `start`."""
         context, io, now = self.context, self.context.io(), time.monotonic()
         key: ConnectionKey = context.target, namespace
         first, specifier = parameters[0], None
@@ -258,7 +245,8 @@ class Operation:
         label: str,
     ) -> Flow[T]:
         """Make a call and return its result, decoded by `read`."""
-        with self.start(namespace, rpc(namespace, name), parameter, label=label) as call:
+        (call,) = self.start(namespace, rpc(namespace, name), parameter, label=label)
+        with call:
             (result,) = yield call
             if read is None:
                 return cast("T", result)
@@ -285,7 +273,7 @@ class Operation:
         try:
             for done in range(len(parameters)):
                 if len(calls) - done <= MAX_IN_FLIGHT // 2 and (due := parameters[len(calls) : done + MAX_IN_FLIGHT]):
-                    calls += self.start_all(namespace, endpoint, due, label=label)
+                    calls += self.start(namespace, endpoint, *due, label=label)
                 (result,) = yield calls[done]
                 try:
                     results.append(read(result))
@@ -312,7 +300,8 @@ class Operation:
         `read` returns `None` to ignore a packet, a `CallbackEffect` to run it, and anything else to end the channel
         with that result. So `T` must not include `None`.
         """
-        with self.start(namespace, channel(namespace, name), parameter, label=label) as call:
+        (call,) = self.start(namespace, channel(namespace, name), parameter, label=label)
+        with call:
             while batch := (yield call):
                 for packet in batch:
                     with decode_errors(label):

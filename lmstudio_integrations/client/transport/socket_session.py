@@ -29,6 +29,9 @@ from lmstudio_integrations.protocol.errors import copy_of
 from lmstudio_integrations.protocol.exchange import InstanceQueues
 from lmstudio_integrations.protocol.session import ClientSession
 
+recorders: dict[Address | None, Callable[[Namespace], Callable[..., ClientSession]]] = {}
+"""What makes the sessions with a server while its conversations are recorded, from their namespace."""
+
 _RELEASED = "already released"
 """In the error of a server that has released a client (docs/protocol.md#authentication-rules)."""
 
@@ -96,7 +99,9 @@ class SocketSession:
         report: ConnectionReport | None = None,
     ) -> None:
         peer = "LM Studio on this machine" if target.address is None else f"LM Studio at {target.address}"
-        self.session: ClientSession = ClientSession(peer, queues, error_with_suggestion)
+        record = recorders.get(target.address)
+        new_session = ClientSession if record is None else record(namespace)
+        self.session: ClientSession = new_session(peer, queues, error_with_suggestion)
         self.accepted: asyncio.Event = asyncio.Event()
         """Set when the server has accepted this client."""
         self.make_error: Callable[[], BaseException] = closed_locally_error

@@ -7,7 +7,8 @@ handles queues, TTLs and identifiers.
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from lmstudio_integrations._support.text import dumps
 from lmstudio_integrations.emulator.errors import WireError
@@ -54,16 +55,6 @@ def template_failed(message: str) -> EngineError:
             "post this issue to our discord or issue tracker on GitHub. Alternatively, if you know how to write jinja "
             "templates, you can override the prompt template in My Models > model settings > Prompt Template.",
             (0, 4): f"Engine protocol predict request returned 500: {dumps(engine)}",
-        }
-    )
-
-
-def without_vision() -> EngineError:
-    """Return the error for an image in a conversation with a model that has no vision."""
-    return EngineError(
-        {
-            (): "Model does not support images. Please use a model that does.",
-            (0, 4): "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj",
         }
     )
 
@@ -121,10 +112,7 @@ def out_of_memory() -> EngineError:
 
 def without_directories(text: str) -> str:
     """Return a text with each absolute path cut down to its last name: clients must not learn the server's paths."""
-    return _DIRECTORIES.sub("", text)
-
-
-_DIRECTORIES = re.compile(r"""(?<![\w.:/\\~])(?:[A-Za-z]:|~|\\)?[\\/](?:[^\\/\s'"<>|:;,()]+[\\/])*""")
+    return re.sub(r"""(?<![\w.:/\\~])(?:[A-Za-z]:|~|\\)?[\\/](?:[^\\/\s'"<>|:;,()]+[\\/])*""", "", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +140,26 @@ class ModelMetadata:
     format: str = "gguf"
     vision: bool = False
     tools: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What an engine knows of weights before it loads or fetches them, for an entry of the catalog.
+
+    Attributes:
+        kind: The kind of the model.
+        path: The path of the model for clients, `publisher/repository/file`; `None` for a file of the user.
+        title: The name of the model for people.
+    """
+
+    kind: ModelKind
+    path: str | None = None
+    title: str | None = None
+
+
+def guess_kind(name: str) -> ModelKind:
+    """Return the kind of a model by its name; LM Studio's keys of embedding models contain `embed`."""
+    return "embedding" if "embed" in name.casefold() else "llm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +267,9 @@ ends up in the success packet, and `Fault` (scripted models only), which is an o
 Progress = Callable[[float], None]
 """Called with the progress of a load, 0.0 to 1.0."""
 
+OnBytes = Callable[[int, int], None]
+"""Called with the bytes downloaded so far and the total bytes."""
+
 
 class EngineModel(Protocol):
     """A model that an engine has loaded. All methods are async and may be cancelled; `aclose()` cancels `generate`."""
@@ -311,5 +322,33 @@ class Engine(Protocol):
 
         Raises:
             EngineError: If that fails, with a readable reason.
+        """
+        ...
+
+
+@runtime_checkable
+class WeightsEngine(Engine, Protocol):
+    """An engine whose models have weights. It answers what the catalog asks about these."""
+
+    def identify(self, weights: str) -> Weights:
+        """Return what is known of weights, a bundled name or a path, without loading them."""
+        ...
+
+    def find(self, folder: Path) -> list[Path]:
+        """Return the files of a folder, and of folders in it, that are the weights of a model.
+
+        Files that cannot be read, or are not regular files, are skipped with a warning in the log.
+        """
+        ...
+
+    async def download(self, weights: str, on_bytes: OnBytes) -> None:
+        """Ensure that weights can be loaded. Bundled ones are fetched; a file is already there, and stays there.
+
+        Args:
+            weights: A bundled name or a path.
+            on_bytes: Called with the progress, at least at the beginning and at the end.
+
+        Raises:
+            OSError: If they are not available, or cannot be read or stored.
         """
         ...

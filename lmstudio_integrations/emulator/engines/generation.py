@@ -1,7 +1,6 @@
 """What all engines do alike: read the settings of a prediction, report progress, and run large work in a thread."""
 
 import asyncio
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -27,15 +26,6 @@ class Tags:
 
 DEFAULT_TAGS = Tags("<think>", "</think>")
 
-_USUAL_TAGS = (
-    DEFAULT_TAGS,
-    Tags("<|channel>thought", "<channel|>"),
-    Tags("[THINK]", "[/THINK]"),
-    Tags("<seed:think>", "</seed:think>"),
-    Tags("<mm:think>", "</mm:think>"),
-)
-"""Those of which a pair is all that a model writes around its reasoning. llama.cpp reads others, such as channels."""
-
 
 def reasoning_tags(config: LlmPredictionConfig) -> Tags:
     """Return the tags of the settings. An empty tag cannot be found in a text, so it disables the separation."""
@@ -43,23 +33,6 @@ def reasoning_tags(config: LlmPredictionConfig) -> Tags:
     start = str(parsing.get("startString", DEFAULT_TAGS.start))
     end = str(parsing.get("endString", DEFAULT_TAGS.end))
     return Tags(start, end, bool(parsing.get("enabled", True) and start and end))
-
-
-def known_tags(template: str) -> Tags | None:
-    """Return the tags around reasoning that a chat template knows; `None` if they are none of the usual ones."""
-    return next((tags for tags in _USUAL_TAGS if knows(template, tags)), None)
-
-
-def knows(template: str, tags: Tags) -> bool:
-    """Return whether a chat template has these tags."""
-    return tags.start.strip() in template and tags.end.strip() in template
-
-
-def end_of_prompt(prompt: str, tags: Tags) -> str:
-    """Return the tags at the end of a prompt, with white space: an opened or an empty block; empty if there is none."""
-    start, end = re.escape(tags.start.strip()), re.escape(tags.end.strip())
-    match = re.search(rf"{start}\s*(?:{end}\s*)?\Z", prompt)
-    return match[0] if match else ""
 
 
 def stop_strings(config: LlmPredictionConfig) -> list[str]:

@@ -3,12 +3,11 @@
 An entry sets what the weights do not contain; the engine reads everything else. Nothing here loads a model.
 """
 
-import logging
 import os
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
@@ -17,22 +16,16 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from lmstudio_integrations._support.environment import __version__, regular
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_mapping, is_object
-from lmstudio_integrations.emulator.engines.base import EngineError, ModelMetadata
-from lmstudio_integrations.emulator.engines.llama_cpp import header_of, is_embedding
+from lmstudio_integrations.emulator.engines.base import ModelMetadata, guess_kind
 from lmstudio_integrations.emulator.engines.scripted import ANY_TOOL, parse_rules
-from lmstudio_integrations.emulator.engines.weights import BUNDLES
+from lmstudio_integrations.emulator.engines.table import WEIGHTS_ENGINE, EngineName, weights_engine
 from lmstudio_integrations.emulator.errors import NEWEST, Version
 from lmstudio_integrations.emulator.plugins import CatalogTable, PluginEntry
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.requests import ARTIFACT
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 
-logger: logging.Logger = logging.getLogger(__name__)
-
 T = TypeVar("T")
-
-EngineName = Literal["scripted", "llama_cpp"]
-"""The names of the engines, as their classes have them."""
 
 Application = Literal["lmstudio", "daemon", "bionic"]
 """What servers call themselves in `/lms-status`; `daemon` is llmster."""
@@ -43,8 +36,8 @@ OWN_IDENTIFIER = "emulator"
 _RESERVED = {"local", OWN_IDENTIFIER}
 """What no device of the catalog may be called: names of this machine."""
 
-BUNDLED: dict[str, ModelKind] = {name: bundle.kind for name, bundle in BUNDLES.items()}
-"""The names of the bundled weights, and the kind of each."""
+BUNDLED: dict[str, ModelKind] = {"smollm2-135m-instruct": "llm", "text-embedding-all-minilm-l6-v2": "embedding"}
+"""The keys of the models of a server to which none are given, which are also names of weights; and the kind of each."""
 
 
 Gibibytes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -56,7 +49,7 @@ class ModelEntry(CatalogTable):
     key: Annotated[str, Field(min_length=1, max_length=1024, description="The model key that programs request.")]
     kind: Annotated[ModelKind, Field(description="`llm` (default), `embedding` or `decision`.")] = "llm"
     engine: Annotated[
-        EngineName, Field(description="`llama_cpp` (default for a model with `weights`) or `scripted`.")
+        EngineName, Field(description=f"`{WEIGHTS_ENGINE}` (default for a model with `weights`) or `scripted`.")
     ] = "scripted"
     weights: Annotated[
         str | None, Field(description=f"{', '.join(f'`{name}`' for name in BUNDLED)}, or the path of a GGUF file.")
@@ -123,7 +116,7 @@ class ModelEntry(CatalogTable):
         """Read a key alone, which stands for a scripted model; use real weights by default, where there are any."""
         if isinstance(value, str):
             return parse_model(value, scripted="=" not in value).model_dump(exclude_unset=True)
-        return {"engine": "llama_cpp", **value} if is_object(value) and value.get("weights") else value
+        return {"engine": WEIGHTS_ENGINE, **value} if is_object(value) and value.get("weights") else value
 
     @field_validator("rules")
     @classmethod
@@ -145,7 +138,7 @@ class ModelEntry(CatalogTable):
     def artifact(self) -> tuple[str, str] | None:
         """Owner and name on the hub, from the key or with the publisher; `None` if the hub allows no such name."""
         key = self.key if "/" in self.key else f"{self.publisher or self.full_path.partition('/')[0]}/{self.key}"
-        match = ARTIFACT.fullmatch(key.lower())
+        match = re.fullmatch(ARTIFACT, key.lower())
         return match and (match["owner"], match["name"])
 
     def engine_settings(self, speed: float = 1.0) -> dict[str, Any]:
@@ -328,9 +321,9 @@ def _explain(problem: Any, tables: Mapping[str, Any]) -> str:
     kind, *place = problem["loc"] or ("",)
     where, table = "", cast("type[CatalogTable]", Catalog)
     if kind.removesuffix("s") in _TABLES and place:
-        kind, listed = kind.removesuffix("s"), cast("Sequence[object]", tables.get(kind))
+        kind, listed = kind.removesuffix("s"), cast("Iterable[object]", tables.get(kind))
         table, at = _TABLES[kind], place.pop(0)
-        entry = listed[at] if isinstance(at, int) else None
+        entry = list(listed)[at] if isinstance(at, int) else None  # of plugins by identifier, this
         name = next((entry[name] for name in _NAMES if name in entry), None) if is_mapping(entry) else entry
         where = f"{kind} number {at + 1}" if name is None and isinstance(at, int) else f"{kind} {name!r}"
     elif kind:
@@ -392,11 +385,6 @@ def describe(entry: ModelEntry, metadata: ModelMetadata, device: str | None = No
     return {name: value for name, value in info.items() if value is not None or name == "deviceIdentifier"}
 
 
-def guess_kind(name: str) -> ModelKind:
-    """Return the kind of a model by its name; LM Studio's keys of embedding models contain `embed`."""
-    return BUNDLED.get(name) or ("embedding" if "embed" in name.casefold() else "llm")
-
-
 def bundled_entries() -> tuple[ModelEntry, ...]:
     return tuple(parse_model(name) for name in BUNDLED)
 
@@ -433,13 +421,13 @@ def parse_model(text: str, *, scripted: bool = False) -> ModelEntry:
                 f"{', '.join(BUNDLED)}, or add --scripted"
             )
         weights = key
-    bundle = BUNDLES.get(weights)
+    found = weights_engine().identify(weights)
     return ModelEntry(
         key=key,
-        kind=bundle.kind if bundle else kind_of_file(Path(weights)),
+        kind=found.kind,
         weights=weights,
-        path=bundle.path if bundle else None,
-        display_name=bundle.title if bundle else None,
+        path=found.path,
+        display_name=found.title,
     )
 
 
@@ -447,54 +435,32 @@ def scan(folder: Path) -> tuple[ModelEntry, ...]:
     """Return an entry for each GGUF file of a folder in LM Studio's own layout, `publisher/repository/file`.
 
     A key is the file's name in lower case without the quantization, unless two files would have the same key.
-    Files that cannot be read, or are not regular files, are skipped with a warning in the log.
 
     Raises:
         LMStudioValueError: If there is no such folder, or it has no GGUF file.
     """
-    candidates = sorted(path for path in folder.rglob("*.gguf") if not path.name.startswith("mmproj"))
-    files = [path for path in candidates if _is_usable(path)]
+    engine = weights_engine()
+    files = engine.find(folder)
     if not files:
         raise LMStudioValueError(f"there are no GGUF files in {str(folder)!r}")
     short = Counter(_short_key(path) for path in files)
-    return tuple(_from_file(folder, path, unique=short[_short_key(path)] == 1) for path in files)
-
-
-def _is_usable(path: Path) -> bool:
-    reason: object = "it is not a regular file"
-    try:
-        if path.is_file():
-            path.open("rb").close()
-            return True
-    except (OSError, ValueError) as error:
-        reason = error
-    logger.warning("skipped the model file %s: %s", path, reason)
-    return False
-
-
-_QUANTIZATION = re.compile(r"[-._](i?q\d\w*|[fb]f?\d\d)$", re.IGNORECASE)
-
-
-def _short_key(path: Path) -> str:
-    return _QUANTIZATION.sub("", path.stem).lower()
-
-
-def _from_file(folder: Path, path: Path, *, unique: bool) -> ModelEntry:
-    relative = path.relative_to(folder).as_posix()
-    return ModelEntry(
-        key=_short_key(path) if unique else relative.removesuffix(path.suffix).lower(),
-        kind=kind_of_file(path),
-        weights=str(path),
-        path=relative if "/" in relative else f"local/{relative}",
+    return tuple(
+        _from_file(folder, path, engine.identify(str(path)).kind, unique=short[_short_key(path)] == 1) for path in files
     )
 
 
-def kind_of_file(path: Path) -> ModelKind:
-    """Return the kind of a GGUF file, from its header; if that cannot be read, from its name."""
-    try:
-        return "embedding" if is_embedding(header_of(path.expanduser())) else "llm"
-    except EngineError:
-        return guess_kind(path.name)
+def _short_key(path: Path) -> str:
+    return re.sub(r"[-._](i?q\d\w*|[fb]f?\d\d)$", "", path.stem.lower())
+
+
+def _from_file(folder: Path, path: Path, kind: ModelKind, *, unique: bool) -> ModelEntry:
+    relative = path.relative_to(folder).as_posix()
+    return ModelEntry(
+        key=_short_key(path) if unique else relative.removesuffix(path.suffix).lower(),
+        kind=kind,
+        weights=str(path),
+        path=relative if "/" in relative else f"local/{relative}",
+    )
 
 
 def load(path: Path) -> Catalog:

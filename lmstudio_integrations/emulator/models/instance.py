@@ -21,7 +21,7 @@ from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.catalog import Catalog, ModelEntry
 from lmstudio_integrations.emulator.models.clock import Clock, Timer
 from lmstudio_integrations.emulator.models.device import Device
-from lmstudio_integrations.emulator.testing.request_log import LoadRecord, LoadState, RecordEntry
+from lmstudio_integrations.emulator.models.request_log import LoadRecord, LoadState, RecordEntry
 from lmstudio_integrations.protocol import kv_config
 from lmstudio_integrations.protocol.kv_config import KvConfigStack
 from lmstudio_integrations.types.functions import Tool

@@ -13,20 +13,21 @@ from typing import Any, NoReturn
 
 from lmstudio_integrations._support.environment import __version__
 from lmstudio_integrations.emulator import errors
-from lmstudio_integrations.emulator.engines import weights
 from lmstudio_integrations.emulator.engines.base import (
     Engine,
     EngineError,
     LoadRequest,
     ModelMetadata,
+    OnBytes,
     Progress,
+    WeightsEngine,
     without_directories,
 )
 from lmstudio_integrations.emulator.models.catalog import Catalog, ModelEntry, describe
 from lmstudio_integrations.emulator.models.clock import Clock
 from lmstudio_integrations.emulator.models.device import Device, MemoryNeed
 from lmstudio_integrations.emulator.models.instance import ModelInstance
-from lmstudio_integrations.emulator.testing.request_log import LoadRecord, LoadState, RecordEntry, RequestLog
+from lmstudio_integrations.emulator.models.request_log import LoadRecord, LoadState, RecordEntry, RequestLog
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol import kv_config
 from lmstudio_integrations.protocol.requests import OnDevice
@@ -82,7 +83,6 @@ class ModelRegistry:
         catalog: The models that exist.
         engines: The engines by name.
         clock: The time.
-        offline: Never fetch bundled weights.
         auto_evict: Whether a just-in-time load unloads models that were loaded just in time.
         request_log: Where loads are recorded.
     """
@@ -93,14 +93,12 @@ class ModelRegistry:
         engines: Mapping[str, Engine],
         clock: Clock,
         *,
-        offline: bool = False,
         auto_evict: bool = True,
         request_log: RequestLog,
     ) -> None:
         self.catalog = catalog
         self._engines = engines
         self._clock = clock
-        self._offline = offline
         self._auto_evict = auto_evict
         self._request_log = request_log
         self._metadata: dict[str, ModelMetadata] = {}
@@ -150,20 +148,21 @@ class ModelRegistry:
             (device, entry) for device in devices for entry in self.catalog.models if entry.key in device.downloaded
         ]
 
-    async def download(self, entry: ModelEntry, on_bytes: weights.OnBytes) -> None:
+    async def download(self, entry: ModelEntry, on_bytes: OnBytes) -> None:
         """Download the weights of an entry, so that it can be loaded.
 
         Raises:
             WireError: If that fails.
         """
+        engine = self._engine(entry)
         try:
-            if entry.needs_weights and entry.weights:
-                await weights.download(entry.weights, on_bytes, offline=self._offline)
+            if entry.weights and isinstance(engine, WeightsEngine):
+                await engine.download(entry.weights, on_bytes)
             else:
                 size = self.info(entry)["sizeBytes"]
                 on_bytes(0, size)
                 on_bytes(size, size)
-        except (OSError, weights.WeightsError) as error:
+        except OSError as error:
             cause = without_directories(str(error))
             raise errors.WireError(f'The weights of "{entry.key}" cannot be downloaded', cause=cause) from error
         self.local.downloaded.add(entry.key)

@@ -16,8 +16,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.protocol import State
 
+from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations.emulator.engines.base import FaultKind
 from lmstudio_integrations.emulator.errors import WireError, internal_error
+from lmstudio_integrations.emulator.server import tcp
 from lmstudio_integrations.emulator.server.clients import Authenticator, ConnectedClient
 from lmstudio_integrations.emulator.server.context import Context, OpenChannel, ServerState
 from lmstudio_integrations.emulator.server.handlers import HANDLERS, SERVED
@@ -28,17 +30,6 @@ from lmstudio_integrations.emulator.server.http_requests import (
     response,
     unexpected,
 )
-from lmstudio_integrations.emulator.testing import tcp
-from lmstudio_integrations.emulator.testing.actions import (
-    TRUNCATED,
-    frames,
-    half_close,
-    of_unknown_type,
-    packet,
-    reset,
-)
-from lmstudio_integrations.emulator.testing.proxy import Action
-from lmstudio_integrations.emulator.testing.wire_items import WireItem
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened, PacketReceived, ServerSession
 
@@ -102,11 +93,6 @@ class Socket(ServerConnection):
         """Send RST."""
         tcp.reset(self.transport)
 
-    async def deliver(self, data: bytes) -> None:
-        """Send bytes, whatever they are."""
-        if self.writable:
-            self.transport.write(data)
-
     def abort_if_waited_for(self) -> None:
         """Abort the connection if closing it would wait: for its HTTP request, or for a client that does not read."""
         if self.protocol.state is State.CONNECTING or self.is_half_closed or self.paused:
@@ -164,15 +150,6 @@ class Socket(ServerConnection):
 
 _FLUSH_AT = 1024 * 1024
 """Bytes of output that are written at once, so that the limit on unread output applies; less is sent with the turn."""
-
-
-_FAULTS: Mapping[FaultKind, Action] = {
-    "drop": reset,
-    "half_close": half_close,
-    "corrupt": frames(TRUNCATED),
-    "unknown_packet": packet(of_unknown_type),
-}
-"""What the faults of scripted models do, as the proxy does it."""
 
 
 class ConnectionHandler:
@@ -235,11 +212,16 @@ class ConnectionHandler:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
 
-    async def _inject_fault(self, channel_id: int, kind: FaultKind) -> None:
-        """Break the connection after what was sent on the channel."""
+    def _inject_fault(self, channel_id: int, kind: FaultKind) -> None:
+        """Break the connection after what was sent on the channel.
+
+        Raises:
+            ImportError: The faults of scripted models are not in this installation.
+        """
+        with door("the faults of scripted models"):
+            from lmstudio_integrations.emulator.server.faults import inject  # noqa: PLC0415 - a leaf
         self._flush()
-        message = {"type": "channelSend", "channelId": channel_id}
-        await _FAULTS[kind](self._socket, WireItem("server", b"", message=message))
+        inject(kind, self._socket, channel_id)
 
     def _receive(self, data: bytes) -> None:
         match self.session.receive(data):

@@ -13,9 +13,9 @@ from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.clock import Clock
 from lmstudio_integrations.emulator.models.registry import ModelRegistry
+from lmstudio_integrations.emulator.models.request_log import RequestLog
 from lmstudio_integrations.emulator.plugins import PluginEntry
 from lmstudio_integrations.emulator.server.clients import ConnectedClient
-from lmstudio_integrations.emulator.testing.request_log import RequestLog
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.types.config import ModelKind
@@ -115,7 +115,7 @@ class OpenChannel:
 
     send: Callable[[Mapping[str, Any]], None]
     """Send a packet without waiting; the connection handles slow readers."""
-    inject_fault: Callable[[FaultKind], Awaitable[None]]
+    inject_fault: Callable[[FaultKind], None]
     """Break the connection as a scripted model orders."""
     scope: CancelScope = field(default_factory=CancelScope)
     on_packet: Callable[[Mapping[str, Any]], None] | None = None

@@ -30,7 +30,7 @@ from lmstudio_integrations.emulator.server.http_requests import (
     response,
     unexpected,
 )
-from lmstudio_integrations.emulator.testing.tcp import port_error, stop_accepting
+from lmstudio_integrations.emulator.server.tcp import port_error, stop_accepting
 from lmstudio_integrations.protocol.endpoints import Namespace
 
 logger: logging.Logger = logging.getLogger(__name__)

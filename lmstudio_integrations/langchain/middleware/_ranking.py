@@ -10,8 +10,8 @@ import numpy as np
 
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations.client.predictions.call_arguments import words_of
-from lmstudio_integrations.client.predictions.tool_parser.formats import OfferedTool
+from lmstudio_integrations.client.predictions.calls_in_text.call_arguments import words_of
+from lmstudio_integrations.client.predictions.calls_in_text.formats import OfferedTool
 
 _ENDINGS = ("ations", "ation", "ing", "ies", "es", "ed", "s", "e", "y")
 """Endings that are taken from a word of which at least three letters remain."""

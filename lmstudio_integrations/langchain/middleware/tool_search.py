@@ -27,16 +27,16 @@ from langgraph.types import Command
 
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations.client.predictions.call_arguments import mend
-from lmstudio_integrations.client.predictions.call_repair import (
+from lmstudio_integrations.client.predictions.calls_in_text.call_arguments import mend
+from lmstudio_integrations.client.predictions.calls_in_text.call_repair import (
     MeantTools,
     WrongCall,
     calls_of,
     response_schema,
     sentence,
 )
-from lmstudio_integrations.client.predictions.tool_parser.formats import OfferedTool
-from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError
+from lmstudio_integrations.client.predictions.calls_in_text.formats import OfferedTool
+from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import NoCallError
 from lmstudio_integrations.client.support.arguments import texts_of, whole_number
 from lmstudio_integrations.langchain._tools import openai_tool
 from lmstudio_integrations.langchain.chat_models import ChatLMStudio

@@ -83,7 +83,7 @@ def test_the_time_that_sync_clients_wait_can_be_set_for_all_of_them(server: Emul
 
 
 def test_a_token_is_not_for_another_host_of_the_default_client(server: Emulator) -> None:
-    with Emulator(tokens=[TOKEN]) as strict:
+    with Emulator(["m"], tokens=[TOKEN]) as strict:
         lms.configure_default_client(server.address, TOKEN)
         with pytest.raises(lms.LMStudioAuthenticationError, match="no API token was sent"):
             lms.get_default_client(strict.address).list_downloaded_models()

@@ -18,14 +18,14 @@ from lmstudio_integrations._adapters.runtime import Runtime
 from lmstudio_integrations._support import environment
 from lmstudio_integrations._support.threads import BoundedCache
 from lmstudio_integrations.client.hosts.host import HostRecord
-from lmstudio_integrations.client.models.planning import SeenMemory
-from lmstudio_integrations.client.plugins import PluginSessions, ToolCallbacks, _Opening, spec_of
+from lmstudio_integrations.client.models.state import SeenMemory
+from lmstudio_integrations.client.plugins.sessions import PluginSessions, ToolCallbacks, _Opening, spec_of
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.request_log import EmbeddingRecord, Records
+from lmstudio_integrations.emulator.models.request_log import EmbeddingRecord, Records
 from lmstudio_integrations.types.hosts import HostStatus
 from lmstudio_integrations.types.machines import Eviction
 from tests.client.fake import context_of

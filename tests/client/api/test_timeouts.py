@@ -66,7 +66,7 @@ async def test_the_total_timeout_covers_all_requests_of_a_call() -> None:
         whole = Operation(context_of(client), {"idle_timeout": 3.0})
         await asyncio.sleep(0)
         calls = [whole.start("llm", rpc("llm", "listLoaded"), None, label="Model list") for _ in range(2)]
-        first, second = (call.exchange for call in calls)
+        first, second = (call.exchange for (call,) in calls)
         assert first.started == second.started < first.since < second.since
         assert (first.timeouts["timeout"], first.timeouts["idle_timeout"]) == (9, 3.0)
         assert whole.context.timeouts["idle_timeout"] == 60.0

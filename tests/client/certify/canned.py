@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from lmstudio_integrations import Client
-from lmstudio_integrations.client.certify.asking import Asking, Row
+from lmstudio_integrations.client.certify.examiner import Examiner, Row
 from lmstudio_integrations.client.embeddings import Embedder, Vectors
 from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
@@ -79,7 +79,7 @@ def observed(
 ) -> list[tuple[str, float]]:
     """Return the outcomes of a part of a row, with their scores."""
     info = EmbeddingModelInstanceInfo.model_construct(context_length=context_length)
-    asking = Asking(row, model, info, 10**6, 10**6)
+    asking = Examiner(row, model, info, 10**6, 10**6)
     for case in row.cases:
         if case.part == part:
             run(case.ask(asking))

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from lmstudio_integrations.client.certify.asking import Asking
+from lmstudio_integrations.client.certify.examiner import Examiner
 from lmstudio_integrations.client.certify.serving import BEGINNINGS, SETTINGS
 from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
@@ -93,7 +93,7 @@ _CASES: list[tuple[str, list[PredictionResult], bool | None]] = [
 def test_a_setting_is_kept_if_the_texts_show_it(name: str, results: list[PredictionResult], kept: bool | None) -> None:
     setting = next(each for each in SETTINGS if each.part == name)
 
-    assert run(setting.check(cast("Asking", _Server(*results)), "a text")) is kept
+    assert run(setting.check(cast("Examiner", _Server(*results)), "a text")) is kept
 
 
 SEEDED = {"temperature": 1.0, "seed": 20261126}
@@ -115,6 +115,6 @@ def test_the_second_request_differs_by_the_setting_alone(
 ) -> None:
     server = _Server(_result("one two three", _token(7)), _result(""))
     setting = next(each for each in SETTINGS if each.part == name)
-    run(setting.check(cast("Asking", server), "a text"))
+    run(setting.check(cast("Examiner", server), "a text"))
 
     assert server.requests == [first, second]

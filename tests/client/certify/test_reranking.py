@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmstudio_integrations.client.certify.answers import PAIRS
+from lmstudio_integrations.client.certify.decisions import PAIRS
 from tests.client.certify.canned import row_of
 
 RERANKER = "qwen3-reranker-0.6b"

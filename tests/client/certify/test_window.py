@@ -7,10 +7,10 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.certify.serving import WINDOW
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.actions import warning
-from lmstudio_integrations.emulator.testing.proxy import ALWAYS, Injection, Proxy, ProxyThread
 from lmstudio_integrations.types.cards import CardRow
 from tests.client.certify.canned import CannedModel, observed, response
+from tests.faults.actions import warning
+from tests.faults.proxy import ALWAYS, Injection, Proxy, ProxyThread
 
 Rules = list[dict[str, Any]]
 

@@ -7,8 +7,8 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.actions import Message, replace
-from lmstudio_integrations.emulator.testing.proxy import ALWAYS, Injection, Proxy, ProxyThread
+from tests.faults.actions import Message, replace
+from tests.faults.proxy import ALWAYS, Injection, Proxy, ProxyThread
 
 STUDIO = {"name": "Studio", "identifier": "device-1", "memory_gib": 64}
 CATALOG = {

@@ -16,13 +16,17 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, ModelRetryMiddleware
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.models.planning import Resident, SeenMemory, _Room, parse_item
+from lmstudio_integrations.client.models.planning import Resident, _Room, parse_item
+from lmstudio_integrations.client.models.state import SeenMemory
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.base import Engine
-from lmstudio_integrations.emulator.testing.actions import replace, reset, warning
-from lmstudio_integrations.emulator.testing.proxy import (
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.types.memory_plans import GIB, LoadedModel, MemoryPlan, PlannedModel
+from tests.client.fake import context_of, wait_until
+from tests.faults.actions import replace, reset, warning
+from tests.faults.proxy import (
     ALWAYS,
     Action,
     Injection,
@@ -31,10 +35,7 @@ from lmstudio_integrations.emulator.testing.proxy import (
     ProxyThread,
     forward,
 )
-from lmstudio_integrations.emulator.testing.wire_items import WireItem
-from lmstudio_integrations.langchain import ChatLMStudio
-from lmstudio_integrations.types.machines import GIB, LoadedModel, MemoryPlan, PlannedModel
-from tests.client.fake import context_of, wait_until
+from tests.faults.wire_items import WireItem
 from tests.support.gate import AT_THE_GATE, Gate
 
 TOO_LARGE = lms.LMStudioInsufficientResourcesError
@@ -741,7 +742,7 @@ async def test_another_program_may_unload_first(key: str) -> None:
 
 
 async def test_an_eviction_is_one_log_record_one_warning_and_in_the_hosts(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.load_steps")
+    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.fitting")
     async with serving(*SIZES) as (server, client):
         await fit(client, "a")
         assert not caplog.records
@@ -866,7 +867,7 @@ async def test_what_cannot_be_loaded_again_is_named() -> None:
 
 
 async def test_after_a_refusal_more_is_evicted(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.load_steps")
+    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.fitting")
     async with serving(entry("a", 4), entry("d", 4), entry("liar", 7, estimate_factor=0.5)) as (server, client):
         await fit(client, "a")
         await fit(client, "d")
@@ -921,7 +922,7 @@ async def test_a_load_that_is_cancelled_leaves_nothing_loading(gate: Gate) -> No
 
 
 async def test_an_eviction_whose_response_is_lost_is_undone_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.load_steps")
+    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.fitting")
     async with serving(*SIZES, faults=[Injection("unloadModel first packet", reset)]) as (server, client):
         await fit(client, "a")
         with pytest.raises(lms.LMStudioConnectionLostError, match="'a', which was loaded again"):
@@ -931,7 +932,7 @@ async def test_an_eviction_whose_response_is_lost_is_undone_and_not_logged(caplo
 
 
 async def test_what_is_evicted_before_a_failure_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.load_steps")
+    caplog.set_level(logging.INFO, "lmstudio_integrations.client.models.fitting")
     models, lost = (entry("a", 4), entry("d", 4), entry("c", 10)), Injection("unloadModel request", reset, skip=1)
     async with serving(*models, faults=[lost]) as (server, client):
         await fit(client, "a")

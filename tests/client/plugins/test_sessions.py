@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.api.sync import PluginTool
-from lmstudio_integrations.client.plugins import PluginSession, RemoteTool, ToolCallbacks, spec_of
+from lmstudio_integrations.client.plugins.sessions import PluginSession, RemoteTool, ToolCallbacks, spec_of
+from lmstudio_integrations.client.plugins.sync import PluginTool
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.functions import Tool, ToolCallContext, ToolFunctionDef
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, wait_until

@@ -46,46 +46,46 @@ def completion(**parameters: Any) -> Plan:
 
 
 PLANS: dict[str, tuple[Plan, str]] = {
-    "a response": (response(), "CacheWarning"),
-    "what is watched": (response(**WATCHES), "CacheWarning ContextCheck StopOnRepetition"),
-    "tools without help": (response(config=OFFERED), "CacheWarning"),
-    "a required call": (response(config=REQUIRED), "MissingCall CacheWarning"),
-    "one that the caller checks": (response(config=REQUIRED, check_response=False), "CacheWarning"),
+    "a response": (response(), ""),
+    "what is watched": (response(**WATCHES), "ContextCheck StopOnRepetition"),
+    "tools without help": (response(config=OFFERED), ""),
+    "a required call": (response(config=REQUIRED), "MissingCall"),
+    "one that the caller checks": (response(config=REQUIRED, check_response=False), ""),
     "tools with help": (
         response(config=OFFERED, **HELPS),
-        "RequiredToolFallback CacheWarning RepairCalls ReadCalls",
+        "RequiredToolFallback RepairCalls ReadCalls",
     ),
-    "log probabilities": (response(config={**OFFERED, "logProbs": 3}), "Confidence CacheWarning"),
-    "a preset": (response(config=OFFERED, preset="p"), "Confidence CacheWarning"),
-    "raw settings": (response(config={**OFFERED, "raw": {EFFORT: "low"}}), "Confidence CacheWarning"),
+    "log probabilities": (response(config={**OFFERED, "logProbs": 3}), "Confidence"),
+    "a preset": (response(config=OFFERED, preset="p"), "Confidence"),
+    "raw settings": (response(config={**OFFERED, "raw": {EFFORT: "low"}}), "Confidence"),
     "tools and a format": (
         response(config=OFFERED, response_format=PARAMETERS, **HELPS),
-        "RequiredToolFallback CacheWarning RepairCalls JsonInReasoning",
+        "RequiredToolFallback RepairCalls JsonInReasoning",
     ),
     "one after the other": (
         response(config=REQUIRED, response_format=PARAMETERS, tools_first=True, **HELPS, **WATCHES),
         (
-            "MissingCall ToolsFirst RequiredToolFallback CacheWarning RepairCalls ReadCalls ContextCheck "
+            "MissingCall ToolsFirst RequiredToolFallback RepairCalls ReadCalls ContextCheck "
             "JsonInReasoning StopOnRepetition"
         ),
     ),
-    "a bias": (response(config={"logit_bias": {" 3": 1.0}}), "CacheWarning LogitBias"),
-    "a budget": (response(config={"reasoning_budget": 0}), "CacheWarning ReasoningBudget"),
-    "no budget": (response(config={"reasoning_budget": False}), "CacheWarning"),
-    "a request to keep thoughts": (response(keep_reasoning=True), "CacheWarning SentReasoning"),
-    "a thought and a format": (thinking(), "CacheWarning ThinkFirst JsonInReasoning"),
-    "an effort": (thinking(config={"raw": {EFFORT: "low"}}), "CacheWarning ThinkFirst JsonInReasoning"),
-    "nothing about reasoning": (thinking(config={}), "CacheWarning JsonInReasoning"),
-    "no reasoning": (thinking(config={"enable_thinking": False}), "CacheWarning JsonInReasoning"),
-    "no format": (response(config={"enable_thinking": True}), "CacheWarning"),
-    "think_first=False": (thinking(think_first=False), "CacheWarning JsonInReasoning"),
+    "a bias": (response(config={"logit_bias": {" 3": 1.0}}), "LogitBias"),
+    "a budget": (response(config={"reasoning_budget": 0}), "ReasoningBudget"),
+    "no budget": (response(config={"reasoning_budget": False}), ""),
+    "a request to keep thoughts": (response(keep_reasoning=True), "SentReasoning"),
+    "a thought and a format": (thinking(), "ThinkFirst JsonInReasoning"),
+    "an effort": (thinking(config={"raw": {EFFORT: "low"}}), "ThinkFirst JsonInReasoning"),
+    "nothing about reasoning": (thinking(config={}), "JsonInReasoning"),
+    "no reasoning": (thinking(config={"enable_thinking": False}), "JsonInReasoning"),
+    "no format": (response(config={"enable_thinking": True}), ""),
+    "think_first=False": (thinking(think_first=False), "JsonInReasoning"),
     "a thought, a format and tools": (
         thinking(config={"enable_thinking": True, **OFFERED}),
-        "CacheWarning JsonInReasoning",
+        "JsonInReasoning",
     ),
-    "a thought and a preset": (thinking(preset="p"), "CacheWarning JsonInReasoning"),
-    "a thought and an image": (thinking(IMAGE), "CacheWarning JsonInReasoning"),
-    "an image that a tool has returned": (response(RETURNED_IMAGE), "CacheWarning ReturnedImages"),
+    "a thought and a preset": (thinking(preset="p"), "JsonInReasoning"),
+    "a thought and an image": (thinking(IMAGE), "JsonInReasoning"),
+    "an image that a tool has returned": (response(RETURNED_IMAGE), "ReturnedImages"),
     "a text to continue": (completion(config={**REQUIRED, "enable_thinking": True}, **HELPS, keep_reasoning=True), ""),
     "one in a format": (
         completion(response_format=PARAMETERS, **WATCHES),
@@ -126,7 +126,7 @@ def test_act_and_adapters_ask_for_help(server: Emulator, monkeypatch: pytest.Mon
     with lms.Client(server.address) as client:
         client.llm.model("m").act("hi", [weather])
     ChatLMStudio(model="m", host=server.address).bind_tools([TOOL]).invoke("hi")
-    helps = "CacheWarning RepairCalls ReadCalls"
+    helps = "RepairCalls ReadCalls"
     assert found == [
         f"RequiredToolFallback {helps} StopOnRepetition",
         f"{helps} StopOnRepetition",  # until the model has called a tool
@@ -140,7 +140,7 @@ def test_a_plain_call_enters_no_file_of_them_before_its_request_is_sent(server: 
     def record(frame: FrameType, event: str, _: object) -> None:
         if event == "call":
             entered.append(Path(frame.f_code.co_filename))
-            if frame.f_code is Operation.start_all.__code__:
+            if frame.f_code is Operation.start.__code__:
                 sys.setprofile(None)
 
     with lms.Client(server.address) as client:
@@ -158,10 +158,25 @@ def test_a_plain_call_enters_no_file_of_them_before_its_request_is_sent(server: 
     assert not [path for path in entered if path.parent.name == "telemetry"]
 
 
-def test_each_of_them_is_one_file_that_only_the_list_imports() -> None:
-    modules = sorted(middleware.__module__ for middleware, _ in ENTRIES)
+def test_each_of_them_is_one_file_that_nothing_imports() -> None:
     folder = Path(entries.__file__).parent
-    assert modules == sorted(f"{entries.__name__}.{each.stem}" for each in folder.glob("[!_]*.py"))
-    importing = f"from {entries.__name__}."
-    importers = [path for path in Path(lms.__file__).parent.rglob("*.py") if importing in path.read_text("utf-8")]
-    assert importers == [Path(entries.__file__)]
+    named = [place.split(".") for place, _ in ENTRIES]
+    assert sorted(file for room, file, _ in named if room == "entries") == sorted(
+        each.stem for each in folder.glob("[!_]*.py")
+    )
+    importing = [f"from {entries.__name__.rpartition('.')[0]}.{room}.{file} " for room, file, _ in named]
+    texts = [path.read_text("utf-8") for path in Path(lms.__file__).parent.rglob("*.py")]
+    assert not [each for each in importing if any(each in text for text in texts)]
+
+
+def test_without_its_file_one_is_left_out_and_the_log_says_so_once(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    deleted = "calls_in_text.read_calls.ReadCalls"
+    without = ((place.replace(deleted, "gone.ReadCalls"), applies) for place, applies in ENTRIES)
+    monkeypatch.setattr(entries, "ENTRIES", tuple(without))
+    with lms.Client(server.address) as client:
+        for _ in range(2):
+            client.llm.model("m").act("hi", [weather])
+    (text,) = caplog.messages
+    assert "is without the middleware ReadCalls: it has no module lmstudio_integrations.client.predictions.gone" in text

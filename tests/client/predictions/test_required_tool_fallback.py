@@ -39,17 +39,17 @@ def test_the_first_response_stays_as_it_was_if_the_server_has_no_grammar() -> No
 
 
 def test_the_first_response_stays_if_the_model_cannot_be_loaded_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    start_all, predictions = Operation.start_all, list[object]()
+    start, predictions = Operation.start, list[object]()
 
     def unload_before_the_second(operation: Any, namespace: Any, endpoint: Any, *args: Any, **kwargs: Any) -> Any:
         if endpoint.name == "predict":
             predictions.append(endpoint)
             if len(predictions) == 2:
                 server.unload("m")
-        return start_all(operation, namespace, endpoint, *args, **kwargs)
+        return start(operation, namespace, endpoint, *args, **kwargs)
 
     with serving({"when": {"load": True, "round": 2}, "then": [{"fault": "out_of_memory"}]}) as (server, model):
-        monkeypatch.setattr(Operation, "start_all", unload_before_the_second)
+        monkeypatch.setattr(Operation, "start", unload_before_the_second)
         assert (model.respond("Hello", **REQUEST).content, len(predictions)) == ("one two three", 2)
 
 

@@ -14,8 +14,9 @@ from lmstudio_integrations.client.models.queries import DownloadReport
 from lmstudio_integrations.client.support import progress_bars
 from lmstudio_integrations.client.support.progress_bars import DELAY, ProgressBar
 from lmstudio_integrations.client.transport.operation import CallbackEffect
-from lmstudio_integrations.emulator import Emulator, FaultProxy
+from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
+from tests.faults.faults import FaultProxy
 from tests.support.adapters import ADAPTERS
 from tests.support.tqdm_bars import Drawn
 

@@ -142,7 +142,7 @@ async def test_cancelling_a_finished_call_opens_no_connection() -> None:
     server = Server(behave)
     async with fake_server(server) as address:
         client = lms.AsyncClient(address)
-        call = Operation(context_of(client)).start("llm", rpc("llm", "listLoaded"), None, label="Model list")
+        (call,) = Operation(context_of(client)).start("llm", rpc("llm", "listLoaded"), None, label="Model list")
         with pytest.raises(lms.LMStudioConnectionLostError):
             await call.mailbox.wait()
         await client.aclose()
@@ -177,7 +177,7 @@ async def test_a_pending_call_fails_when_its_client_is_closed() -> None:
         return LoopMailbox(io)
 
     context = ClientContext(Target.of("127.0.0.1:9", None), {}, close_meanwhile)
-    call = Operation(context).start("llm", rpc("llm", "listLoaded"), None, label="Model list")
+    (call,) = Operation(context).start("llm", rpc("llm", "listLoaded"), None, label="Model list")
     with pytest.raises(lms.LMStudioConnectionLostError, match="the client was closed"):
         await call.mailbox.wait()
 

@@ -1,8 +1,7 @@
 """Run the official Python SDK's own test suite against the emulator, unchanged.
 
 The suite ships in the source distribution of the SDK. It looks for a server on the discovery ports, so the
-emulator must have the first of them, and nothing else may listen on any: nobody's own LM Studio is to be touched. With
-`--through-recording`, a recording proxy has that port, and the emulator is behind it.
+emulator must have the first of them, and nothing else may listen on any: nobody's own LM Studio is to be touched.
 """
 
 import argparse
@@ -12,12 +11,9 @@ import socket
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.testing.cassette import read
-from lmstudio_integrations.emulator.testing.recorder import Recording
 
 PORTS = (41343, 52993, 16141, 39414, 22931)
 CATALOG = Path(__file__).parent / "catalog.toml"
@@ -35,7 +31,6 @@ def main() -> int:
     parser.add_argument("--sdist", type=Path, required=True, help="the source distribution of the SDK")
     parser.add_argument("--python", type=Path, required=True, help="an interpreter that has the SDK and pytest")
     parser.add_argument("--into", type=Path, required=True, help="an empty folder to unpack into")
-    parser.add_argument("--through-recording", type=Path, metavar="FILE", help="record everything to this cassette")
     arguments = parser.parse_args()
     taken = [port for port in PORTS if listens(port)]
     if taken:
@@ -45,22 +40,8 @@ def main() -> int:
         archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and later have it
         archive.extractall(arguments.into)
     (folder,) = arguments.into.iterdir()
-    with serve(arguments.through_recording):
-        failed = run_suite(arguments.python.absolute(), folder)
-    if arguments.through_recording:
-        print(f"Recorded {len(read(arguments.through_recording))} requests.")
-    return failed
-
-
-@contextlib.contextmanager
-def serve(cassette: Path | None) -> Iterator[None]:
-    """Let the emulator have the first discovery port; with a cassette, a recording proxy in front of it."""
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(Emulator(catalog=CATALOG, port=0 if cassette else PORTS[0], latency=LATENCY))
-        if cassette:
-            cassette.unlink(missing_ok=True)
-            stack.enter_context(Recording(cassette, server.address, port=PORTS[0]))
-        yield
+    with Emulator(catalog=CATALOG, port=PORTS[0], latency=LATENCY):
+        return run_suite(arguments.python.absolute(), folder)
 
 
 def listens(port: int) -> bool:

@@ -14,8 +14,9 @@ import pytest
 from made_packets import made
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.emulator import Emulator, Recording
-from lmstudio_integrations.emulator.testing.cassette import read
+from lmstudio_integrations.cassettes import Recording
+from lmstudio_integrations.cassettes.cassette import read
+from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.functions import ToolCallContext
 
 pytestmark = pytest.mark.broad

@@ -1,9 +1,7 @@
 """Where the emulator's models come from: flags, files, folders."""
 
-import contextlib
-import os
 import re
-import socket
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -28,42 +26,14 @@ from lmstudio_integrations.emulator.engines.scripted.rules import (
 from lmstudio_integrations.emulator.models.catalog import (
     BUNDLED,
     Catalog,
-    bundled_entries,
     describe,
     load,
     parse_model,
-    scan,
 )
 from lmstudio_integrations.errors import LMStudioModelLoadError, LMStudioValueError
 from tests.docs.snippets import blocks, read
-from tests.emulator.bare_client import wire
-from tests.emulator.engines.llama_cpp.gguf_files import gguf
 
-CHAT, VECTORS = BUNDLED
-
-
-def test_the_bundled_models_have_the_names_of_their_weights_and_are_the_default() -> None:
-    assert [(each.key, each.weights, each.kind, each.engine) for each in bundled_entries()] == [
-        (CHAT, CHAT, "llm", "llama_cpp"),
-        (VECTORS, VECTORS, "embedding", "llama_cpp"),
-    ]
-    assert all(each.full_path.count("/") == 2 for each in bundled_entries())
-    assert Emulator().catalog.models == bundled_entries()
-    assert Emulator([]).catalog.models == ()
-
-
-@pytest.mark.parametrize(
-    ("text", "weights", "kind", "path"),
-    [
-        (f"qwen2.5-7b-instruct={CHAT}", CHAT, "llm", parse_model(CHAT).full_path),
-        (f"anything={VECTORS}", VECTORS, "embedding", parse_model(VECTORS).full_path),
-        ("mine=/models/nomic-embed.gguf", "/models/nomic-embed.gguf", "embedding", "local/mine"),
-    ],
-)
-def test_a_key_can_be_declared_over_any_weights(text: str, weights: str, kind: str, path: str) -> None:
-    found = parse_model(text)
-    assert found.key == text.split("=", maxsplit=1)[0]
-    assert (found.weights, found.kind, found.engine, found.full_path) == (weights, kind, "llama_cpp", path)
+CHAT = next(iter(BUNDLED))
 
 
 def test_a_key_without_weights_is_scripted_on_request() -> None:
@@ -211,59 +181,6 @@ def test_an_unreadable_catalog_is_an_error(tmp_path: Path) -> None:
     for path in (latin, tmp_path / "missing.toml"):
         with pytest.raises(LMStudioValueError, match="cannot read the catalog"):
             load(path)
-    with pytest.raises(LMStudioValueError, match="no GGUF files"):
-        scan(tmp_path)
-
-
-def put(folder: Path, name: str, architecture: str | None = None) -> Path:
-    """Put a model file into a folder; without an architecture, one that cannot be read."""
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gguf({"general.architecture": architecture}, {"t": (1,)}) if architecture else b"")
-    return path
-
-
-def test_a_folder_in_the_layout_of_lm_studio_is_a_catalog(tmp_path: Path) -> None:
-    chat = put(tmp_path, "me/Chat-GGUF/Chat-Q4_K_M.gguf", "llama")
-    put(tmp_path, "me/Chat-GGUF/mmproj-Chat.gguf", "clip")
-    put(tmp_path, "me/MiniLM-GGUF/MiniLM.F16.gguf", "bert")
-    put(tmp_path, "me/Twice-GGUF/Twice-Q4_0.gguf", "llama")
-    put(tmp_path, "me/Twice-GGUF/Twice-Q8_0.gguf", "llama")
-    put(tmp_path, "broken-embed.gguf")
-    found = Emulator(catalog=tmp_path).catalog.models
-    assert {each.key: (each.kind, each.full_path) for each in found} == {
-        "chat": ("llm", "me/Chat-GGUF/Chat-Q4_K_M.gguf"),
-        "minilm": ("embedding", "me/MiniLM-GGUF/MiniLM.F16.gguf"),
-        "me/twice-gguf/twice-q4_0": ("llm", "me/Twice-GGUF/Twice-Q4_0.gguf"),
-        "me/twice-gguf/twice-q8_0": ("llm", "me/Twice-GGUF/Twice-Q8_0.gguf"),
-        "broken-embed": ("embedding", "local/broken-embed.gguf"),
-    }
-    assert {each.weights for each in found if each.key == "chat"} == {str(chat)}
-
-
-@pytest.mark.skipif(os.name != "posix", reason="has no such files")
-def test_what_cannot_be_read_in_a_folder_is_skipped_with_a_log_line(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    put(tmp_path, "good.gguf", "llama")
-    os.mkfifo(tmp_path / "fifo.gguf")
-    (tmp_path / "dangling.gguf").symlink_to(tmp_path / "nothing")
-    (tmp_path / "loop.gguf").symlink_to(tmp_path / "loop.gguf")
-    (tmp_path / "device.gguf").symlink_to("/dev/zero")
-    (tmp_path / "folder.gguf").mkdir()
-    (tmp_path / "round").symlink_to(tmp_path, target_is_directory=True)
-    bad = ["dangling", "device", "fifo", "folder", "loop", "socket"]
-    with socket.socket(socket.AF_UNIX) as listening, contextlib.chdir(tmp_path):
-        listening.bind("socket.gguf")  # a whole path may be too long for a socket
-        with Emulator(catalog=tmp_path) as server, wire(server, "system") as me:
-            assert [info["modelKey"] for info in me.result("listDownloadedModels")] == ["good"]
-    skipped = [record.getMessage() for record in caplog.records if "skipped the model file" in record.getMessage()]
-    assert [Path(line.split()[4].rstrip(":")).stem for line in skipped] == bad
-
-
-def test_the_header_of_a_file_decides_its_kind(tmp_path: Path) -> None:
-    assert parse_model(f"mine={put(tmp_path, 'v.gguf', 'nomic-bert')}").kind == "embedding"
-    assert parse_model(f"mine={put(tmp_path, 'embed.gguf', 'llama')}").kind == "llm"
 
 
 @pytest.mark.parametrize(
@@ -303,19 +220,38 @@ def test_plugins_are_tables_or_lists_of_functions() -> None:
     assert (second.identifier, second.rules, second.kind) == ("me/writer", ({"then": []},), "generator")
     both = Emulator([], catalog={"plugin": [WRITER]}, plugins=plugins).catalog
     assert [plugin.identifier for plugin in both.plugins] == ["a/b", "mcp/sums", "me/writer"]
-    assert Emulator(plugins=plugins).catalog.models == bundled_entries()
+    with pytest.raises(LMStudioValueError, match="plugin 'mcp/none': functions: tool use needs at least one tool"):
+        Emulator([], plugins={"mcp/sums": [add], "mcp/none": []})
 
 
 def test_entries_are_tables_keys_or_entries_and_weights_are_never_played_by_a_script() -> None:
     same: list[Any] = [{"key": "a"}, "a", ModelEntry(key="a")]
     assert [Emulator([each]).catalog.models for each in same] == [(ModelEntry(key="a"),)] * 3
     read = ModelEntry.model_validate
-    assert read(f"a={CHAT}").weights == CHAT
     assert read({"key": "a", "weights": CHAT}).engine == "llama_cpp"
     assert read({"key": "a", "weights": CHAT, "engine": "scripted"}).engine == "scripted"
     assert ModelEntry(key="a").engine == "scripted"
-    (model,) = Emulator([{"key": "a", "weights": "/no/such.gguf", "downloaded": False}]).catalog.models
-    assert model.engine == "llama_cpp", "weights that are still to be downloaded need not be there"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"models": [f"a={CHAT}"]},
+        {"models": [{"key": "a", "weights": CHAT}]},
+        {"models": [{"key": "a", "weights": "/no/such.gguf", "downloaded": False}]},
+        {"catalog": Path(__file__).parent},
+    ],
+    ids=["no models", "a text", "a table", "a model to download", "a folder"],
+)
+def test_weights_whose_engine_was_deleted_are_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    monkeypatch.setitem(sys.modules, "lmstudio_integrations.emulator.engines.llama_cpp", None)
+    with pytest.raises(ImportError, match=r"without the engine 'llama_cpp'.*no module .*\.engines\.llama_cpp\.$"):
+        Emulator(**settings)
+    with Emulator(["scripted"]) as server:
+        assert server.load("scripted").identifier == "scripted"
 
 
 def test_a_name_is_a_key_before_it_is_an_alias_or_a_path() -> None:
@@ -346,9 +282,9 @@ PAGE = read("docs/tools/catalog.md")
 def test_the_catalog_of_the_documentation_works() -> None:
     example, application, devices, plugins, reranker = blocks("docs/tools/catalog.md", "toml")
     catalog = Catalog.parse(tomllib.loads(example))
-    scripted = [each.key for each in catalog.models if each.engine == "scripted"]
-    with Emulator(catalog=catalog) as server:
-        assert [server.load(key).identifier for key in scripted] == scripted
+    scripted = tuple(each for each in catalog.models if each.engine == "scripted")
+    with Emulator(scripted) as server:
+        assert [server.load(each.key).identifier for each in scripted] == [each.key for each in scripted]
         assert len(scripted) == 2
     assert Catalog.parse(tomllib.loads(application)).application == "bionic"
     linked = Catalog.parse(tomllib.loads(devices))

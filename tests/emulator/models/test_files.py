@@ -32,4 +32,3 @@ def test_a_folder_that_may_not_be_entered_is_an_error_of_the_file_in_it(
         catalog.load(path)
     with pytest.raises(LMStudioError, match="there is no file with the weights"):
         catalog.check_weights(catalog.Catalog(models=(catalog.ModelEntry(key="m", weights=str(path)),)))
-    assert catalog.kind_of_file(path) == "llm"

@@ -1,12 +1,15 @@
 """The memory of a device: which loads fit, and what the server estimates, rightly or wrongly."""
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lmstudio_integrations._support import environment
+from lmstudio_integrations._support.environment import memory_of_machine
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.engines.llama_cpp import memory_of_machine
 from lmstudio_integrations.emulator.models.device import GIB
 from lmstudio_integrations.errors import LMStudioModelLoadError
 from tests.emulator.bare_client import STACK, Wire, load_stack, named, wire
@@ -139,3 +142,14 @@ def test_a_survey_says_how_much_memory_there_is() -> None:
     with Emulator(catalog={}) as server, wire(server, "runtime") as me:
         none = me.result("surveyHardware", {"type": "custom", "engines": [{"name": "other", "version": "1"}]})
     assert (none["status"], none["engines"]) == ("noCompatibleBackends", [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems report it in another way")
+def test_the_memory_of_a_container_is_that_of_its_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    group = tmp_path / "memory.max"
+    monkeypatch.setattr(environment, "_CONTROL_GROUP", group)
+    whole = memory_of_machine()
+    assert whole > 1_000_000
+    for text, expected in (("max\n", whole), ("4000\n", 4000)):
+        group.write_text(text)
+        assert memory_of_machine() == expected

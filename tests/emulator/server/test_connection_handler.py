@@ -4,9 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
 
-from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
+from lmstudio_integrations.emulator import Emulator, ManualClock
 from lmstudio_integrations.emulator.server.handlers import HANDLERS
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.bare_client import TIMEOUT, Wire, named, prediction_request, wire
@@ -76,34 +75,6 @@ def test_a_handler_that_fails_costs_only_its_request(
     assert me.stream("predict", prediction_request(MODEL))[-1]["type"] == "error"
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 3
     assert me.result("getLoadConfig", {"specifier": named(MODEL)})
-
-
-def faulty(*steps: object) -> Emulator:
-    """Return a server whose model does these steps."""
-    return Emulator([ModelEntry(key=MODEL, rules=({"then": list(steps)},), preload=True)])
-
-
-def test_a_half_closed_connection_still_receives() -> None:
-    with faulty({"text": "One"}, {"fault": "half_close"}, {"text": "two"}) as server, wire(server) as me:
-        me.open("predict", prediction_request(MODEL))
-        with pytest.raises(ConnectionClosed):
-            me.receive_until_closed()
-        server.wait_for(lambda: server.predictions[-1].state == "ended", TIMEOUT)
-
-
-def test_a_corrupt_frame_is_invalid_json_and_the_prediction_continues() -> None:
-    with faulty({"text": "One"}, {"fault": "corrupt"}, {"text": " two"}) as server, wire(server) as me:
-        me.open("predict", prediction_request(MODEL))
-        frames = [me.socket.recv(TIMEOUT) for _ in range(6)]
-        with pytest.raises(json.JSONDecodeError):
-            json.loads(frames[3])
-        assert "success" in str(frames[5])
-
-
-def test_an_unknown_packet_comes_on_the_channel() -> None:
-    with faulty({"fault": "unknown_packet"}, {"text": "One"}) as server, wire(server) as me:
-        kinds = [packet["type"] for packet in me.stream("predict", prediction_request(MODEL))]
-        assert kinds == ["promptProcessingProgress"] * 2 + ["unheardOf", "fragment", "success"]
 
 
 def test_the_requests_of_a_socket_are_cancelled_with_it(server: Emulator) -> None:

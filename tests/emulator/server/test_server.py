@@ -11,9 +11,10 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from lmstudio_integrations import Client, LMStudioContextOverflowError, LMStudioPromptTemplateError
-from lmstudio_integrations.emulator import Emulator, FaultProxy
+from lmstudio_integrations.emulator import Emulator
 from tests.emulator.bare_client import TIMEOUT, Wire, bare, wire
 from tests.emulator.stalling_model import MODEL
+from tests.faults.faults import FaultProxy
 
 NAMESPACES = ("llm", "embedding", "system", "files", "repository", "diagnostics", "runtime", "plugins")
 

@@ -61,7 +61,7 @@ class DecideParameters(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Prompt:
     """One prediction: a question, with its options in one order.
 
     Attributes:
@@ -108,21 +108,23 @@ class Deciding:
         permutations = whole_number(parameters.get("permutations"), "permutations") or DEFAULT_PERMUTATIONS
         self._at_once = whole_number(parameters.get("max_concurrency"), "max_concurrency")
         self._on_progress = parameters.get("on_progress")
-        self._asked = [each for name in self._questions for each in _orders(name, self._questions[name], permutations)]
+        self._prompts = [
+            each for name in self._questions for each in _orders(name, self._questions[name], permutations)
+        ]
 
     def run(self) -> Flow[Decision]:
         """Return the answers."""
         info = yield from self._model.get_info(load=True)  # it may be a decision model, and those may see images
         reject_media(self._state)
         before, _, after = (yield from in_chat_template(self._model, _PLACE)).partition(_PLACE)
-        prompts = [before + neutral(f"{self._text}\n\n{each.text}", before + after) + after for each in self._asked]
+        prompts = [before + neutral(f"{self._text}\n\n{each.text}", before + after) + after for each in self._prompts]
         yield from self._check_window(prompts, info)
         tokens, measured = FirstTokens(), defaultdict[str, list[Probabilities]](list)
         input_tokens = output_tokens = done = 0
 
         def ask(model: PredictingModel, number: int) -> Flow[None]:
             nonlocal input_tokens, output_tokens, done
-            asked = self._asked[number]
+            asked = self._prompts[number]
             probabilities, result = yield from tokens.ask(model, prompts[number], asked.answers)
             if probabilities.shares is None and not self._marks_unanswered:
                 raise LMStudioUnsupportedError(
@@ -159,7 +161,7 @@ class Deciding:
             )
 
 
-def _orders(name: str, question: Question, permutations: int) -> list[_Asked]:
+def _orders(name: str, question: Question, permutations: int) -> list[_Prompt]:
     """Return the predictions of a question, one for each order of its options.
 
     Raises:
@@ -172,7 +174,7 @@ def _orders(name: str, question: Question, permutations: int) -> list[_Asked]:
         words = {"true": "yes", "false": "no"}
         lines = [f"{words[option]}: {as_text(each)}" for option, each in options.items() if each is not None]
         text = "\n".join([f"Question: {instructions}", *lines, "Answer with one word, yes or no."])
-        return [_Asked(name, text, tuple(words[option] for option in options))]
+        return [_Prompt(name, text, tuple(words[option] for option in options))]
     if len(options) > len(LETTERS):
         raise LMStudioValueError(
             f"the question {name!r} has {len(options)} options, and there are {len(LETTERS)} letters; ask for a group "
@@ -183,13 +185,13 @@ def _orders(name: str, question: Question, permutations: int) -> list[_Asked]:
         for option, each in options.items()
     ]
     orders = min(permutations, len(described))
-    asked: list[_Asked] = []
+    asked: list[_Prompt] = []
     for order in range(orders):
         shift = order * len(described) // orders
         letters = [LETTERS[(at + shift) % len(described)] for at in range(len(described))]
         lines = sorted(f"{letter}. {text}" for letter, text in zip(letters, described, strict=True))
         text = "\n".join([f"Question: {instructions}", *lines, "Answer with the letter of one option."])
-        asked.append(_Asked(name, text, tuple(letters)))
+        asked.append(_Prompt(name, text, tuple(letters)))
     return asked
 
 

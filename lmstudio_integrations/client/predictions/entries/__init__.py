@@ -1,29 +1,22 @@
 """What is done with predictions beside sending and reading them: one file and one line here for each.
 
-Whoever deletes a file and its line has removed the feature. A call that has nothing for one of them to do does not have
-it in its list, and does not enter its file.
+Whoever deletes a file has removed the feature; its line may go as well. A file is imported by the first call that has
+something for it to do, and a call that has nothing does not enter it.
 """
 
+import logging
 from collections.abc import Callable
+from functools import cache
+from importlib import import_module
 
-from lmstudio_integrations.client.predictions.entries.cache_warning import CacheWarning
-from lmstudio_integrations.client.predictions.entries.confidence import Confidence
-from lmstudio_integrations.client.predictions.entries.context_check import ContextCheck
-from lmstudio_integrations.client.predictions.entries.json_in_reasoning import JsonInReasoning
-from lmstudio_integrations.client.predictions.entries.logit_bias import LogitBias
-from lmstudio_integrations.client.predictions.entries.missing_call import MissingCall
-from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
-from lmstudio_integrations.client.predictions.entries.reasoning_budget import ReasoningBudget
-from lmstudio_integrations.client.predictions.entries.repair_calls import RepairCalls
-from lmstudio_integrations.client.predictions.entries.required_tool_fallback import RequiredToolFallback
-from lmstudio_integrations.client.predictions.entries.returned_images import ReturnedImages
-from lmstudio_integrations.client.predictions.entries.sent_reasoning import SentReasoning
-from lmstudio_integrations.client.predictions.entries.stop_on_repetition import StopOnRepetition
-from lmstudio_integrations.client.predictions.entries.think_first import ThinkFirst
-from lmstudio_integrations.client.predictions.entries.tools_first import ToolsFirst
+from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations.client.predictions.middleware import Middleware
 from lmstudio_integrations.client.predictions.plan import Plan, offered_tools
 from lmstudio_integrations.types.structured import is_requested, requests_reasoning
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_ROOM = "lmstudio_integrations.client.predictions"
 
 
 def _has_two_steps(plan: Plan) -> bool:
@@ -35,14 +28,12 @@ def _may_think_first(plan: Plan) -> bool:
     if not (is_requested(settings) and requests_reasoning(settings) and plan.options.think_first):
         return False
     # The prompt can be rendered, and continued as a text.
-    return (
-        plan.fingerprint is not None and plan.options.preset is None and not (plan.has_files or offered_tools(settings))
-    )
+    return plan.history is not None and plan.options.preset is None and not (plan.has_files or offered_tools(settings))
 
 
 def _may_have_earlier_thoughts(plan: Plan) -> bool:
-    # A text to continue has no fingerprint, and no template that could keep anything.
-    return plan.has_reasoning or (plan.options.reasoning.keep and plan.fingerprint is not None)
+    # A text to continue has no template that could keep anything.
+    return plan.has_reasoning or (plan.options.reasoning.keep and plan.history is not None)
 
 
 def _may_have_log_probs(plan: Plan) -> bool:
@@ -54,39 +45,55 @@ def _has_budget(plan: Plan) -> bool:
     return budget is not None and budget is not False
 
 
-ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
-    (MissingCall, lambda plan: plan.requires_call and plan.options.check_response),
-    (ToolsFirst, lambda plan: plan.tools and _has_two_steps(plan)),
-    (Confidence, lambda plan: plan.tools and _may_have_log_probs(plan)),
-    (RequiredToolFallback, lambda plan: plan.tools and plan.options.required_tool_fallback),
-    (CacheWarning, lambda plan: plan.fingerprint is not None),
-    (RepairCalls, lambda plan: plan.tools and plan.options.repair_tool_calls),
+ENTRIES: tuple[tuple[str, Callable[[Plan], object]], ...] = (
+    ("entries.missing_call.MissingCall", lambda plan: plan.requires_call and plan.options.check_response),
+    ("entries.tools_first.ToolsFirst", lambda plan: plan.tools and _has_two_steps(plan)),
+    ("entries.confidence.Confidence", lambda plan: plan.tools and _may_have_log_probs(plan)),
     (
-        ReadCalls,
+        "entries.required_tool_fallback.RequiredToolFallback",
+        lambda plan: plan.tools and plan.options.required_tool_fallback,
+    ),
+    ("calls_in_text.repair_calls.RepairCalls", lambda plan: plan.tools and plan.options.repair_tool_calls),
+    (
+        "calls_in_text.read_calls.ReadCalls",
         lambda plan: (
             plan.tools and plan.options.rescue_tool_calls and (_has_two_steps(plan) or not is_requested(plan.settings))
         ),
     ),
-    (ContextCheck, lambda plan: plan.options.check_context),
-    (LogitBias, lambda plan: plan.settings.logit_bias is not None),
-    (ReturnedImages, lambda plan: plan.has_returned_images),
-    (SentReasoning, _may_have_earlier_thoughts),
-    (ThinkFirst, lambda plan: plan.settings.structured is not None and _may_think_first(plan)),
-    (JsonInReasoning, lambda plan: is_requested(plan.settings)),
-    (ReasoningBudget, _has_budget),
-    (StopOnRepetition, lambda plan: plan.options.stop_on_repetition),
+    ("entries.context_check.ContextCheck", lambda plan: plan.options.check_context),
+    ("entries.logit_bias.LogitBias", lambda plan: plan.settings.logit_bias is not None),
+    ("entries.returned_images.ReturnedImages", lambda plan: plan.has_returned_images),
+    ("entries.sent_reasoning.SentReasoning", _may_have_earlier_thoughts),
+    ("entries.think_first.ThinkFirst", lambda plan: plan.settings.structured is not None and _may_think_first(plan)),
+    ("entries.json_in_reasoning.JsonInReasoning", lambda plan: is_requested(plan.settings)),
+    ("entries.reasoning_budget.ReasoningBudget", _has_budget),
+    ("entries.stop_on_repetition.StopOnRepetition", lambda plan: plan.options.stop_on_repetition),
 )
-"""Each middleware, and whether it has something to do for a plan. Outermost first: events pass them upwards.
+"""The place of each middleware, and whether it has something to do for a plan. Outermost first: events pass them up.
 
 `MissingCall` sees what is delivered in the end. `ToolsFirst` decides about a response, or the call that it was forced
-to. `Confidence` adds to calls that `RequiredToolFallback`, `RepairCalls` and `ReadCalls` make. `CacheWarning` needs the
-calls that were read and mended, and `RepairCalls` those that were read. `ContextCheck` looks at the end as the server
+to. `Confidence` adds to calls that `RequiredToolFallback`, `RepairCalls` and `ReadCalls` make. `RepairCalls`
+needs those that were read. `ContextCheck` looks at the end as the server
 sent it, and `LogitBias` at the parameter as it is sent. `SentReasoning` needs the messages that others have added, and
 `ThinkFirst` renders them as they are sent. `JsonInReasoning` adds the text that others read. `ReasoningBudget` counts
 and `StopOnRepetition` watches what arrives, and all others see why that was stopped.
 """
 
 
+@cache
+def _middleware(place: str) -> type[Middleware] | None:
+    """Return a middleware; `None` if its file was deleted, which the log says once."""
+    module, _, name = place.rpartition(".")
+    try:
+        with door(f"the middleware {name}"):
+            found: type[Middleware] = getattr(import_module(f"{_ROOM}.{module}"), name)
+    except ImportError as error:
+        logger.warning("%s", error)
+        return None
+    return found
+
+
 def middlewares_of(plan: Plan) -> list[Middleware]:
     """Return the middlewares of a prediction, outermost first."""
-    return [middleware(plan) for middleware, applies in ENTRIES if applies(plan)]
+    places = [place for place, applies in ENTRIES if applies(plan)]
+    return [middleware(plan) for middleware in map(_middleware, places) if middleware is not None]

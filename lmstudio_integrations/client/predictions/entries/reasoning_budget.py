@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
-from lmstudio_integrations.client.support.tracebacks import warn_user
+from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.types.results import LlmPredictionFragment
 

@@ -24,8 +24,6 @@ from lmstudio_integrations.client.predictions.middleware import (
     with_response,
 )
 from lmstudio_integrations.client.predictions.plan import tools_in
-from lmstudio_integrations.client.predictions.tool_parser.formats import OfferedTools
-from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
@@ -35,7 +33,7 @@ from lmstudio_integrations.errors import (
     LMStudioServerError,
 )
 from lmstudio_integrations.protocol.kv_config import with_changes
-from lmstudio_integrations.types._json_schemas import call_schema
+from lmstudio_integrations.types._json_schemas import ArgumentSchema, call_schema
 from lmstudio_integrations.types.chat import text_part
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import (
@@ -134,16 +132,18 @@ class RequiredToolFallback(Middleware):
             return [] if self._first is not None else [*ask.raw.fragments], end
         call = json_object(text) or {}
         name, arguments = call.get("name"), call.get("arguments")
-        tool = OfferedTools(self.plan.tools).find(name) if isinstance(name, str) else None
-        if tool is None or not is_object(arguments):
+        functions: list[dict[str, Any]] = [each["function"] for each in self.plan.tools]
+        schemas = {each["name"]: dict[str, Any](each.get("parameters") or {}) for each in functions}
+        if not isinstance(name, str) or name not in schemas or not is_object(arguments):
             problem = f"the response by grammar is no complete call ({end.stats.get('stopReason')})"
             return failed_call_events(None, problem, text), end
-        with suppress(NoCallError):  # a schema that only the server can use
-            misfit = tool.problem(arguments)
-            if misfit is not None:
-                return failed_call_events(tool.name, misfit, text), end
+        misfits: list[str] = []
+        with suppress(Exception):  # a schema that only the server can use
+            misfits = ArgumentSchema(schemas[name], name).problems(arguments)
+        if misfits:
+            return failed_call_events(name, "; ".join(misfits), text), end
         stats = {**end.stats, "forcedByGrammar": True}
-        return call_events(tool.name, arguments, text), replace(end, stats=stats)
+        return call_events(name, json.dumps(arguments, ensure_ascii=False), text), replace(end, stats=stats)
 
 
 def with_instruction(

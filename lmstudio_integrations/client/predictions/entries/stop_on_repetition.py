@@ -23,7 +23,7 @@ from lmstudio_integrations.client.predictions.repetition import (
     Watch,
     is_repeated,
 )
-from lmstudio_integrations.client.support.tracebacks import warn_user
+from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.protocol.kv_config import collapse

@@ -35,7 +35,7 @@ _WITHOUT_FORMAT = LlmPredictionConfig(structured=None)
 _AFTER_THOUGHT = LlmPredictionConfig(reasoning_budget=None)
 """The thought is over, and the rest has no budget for one."""
 
-_REASONING = re.compile(r"(?:\b|_)(?:reasoning|think|thought)", re.IGNORECASE)
+_REASONING = r"(?i)(?:\b|_)(?:reasoning|think|thought)"
 """What an error is about that rejects a format because the model is to reason. The name of the model says nothing."""
 
 
@@ -121,7 +121,7 @@ class ThinkFirst(Middleware):
         known = self._instance.reasoning
         if ask.asked_by is not self:
             text = str(error).replace(self._instance.identifier, "")
-            is_prevented = known.thinks_first is None and _REASONING.search(text) is not None
+            is_prevented = known.thinks_first is None and re.search(_REASONING, text) is not None
             known.thinks_first = is_prevented or known.thinks_first
             return is_prevented
         if self.has_asked:

@@ -38,9 +38,9 @@ Hosts: TypeAlias = str | Sequence[str | tuple[str, str]] | None
 """The servers of an adapter, and devices of them, as users give them."""
 
 _SCHEMES = {"": False, "ws": False, "http": False, "wss": True, "https": True}
-_API_SUFFIX = re.compile(r"/(api/)?v[01](/(chat|chat/completions|completions|embeddings|messages|models|responses))?$")
+_API_SUFFIX = r"/(api/)?v[01](/(chat|chat/completions|completions|embeddings|messages|models|responses))?$"
 """The path of an HTTP API of LM Studio, which people copy from programs that use it."""
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def _parsed(text: str) -> Address:
     if parts.scheme not in _SCHEMES or not host or port == 0:
         raise LMStudioValueError(f"{source} {given!r} is not an address; write host:port, or a ws:// or wss:// URL")
     tls = _SCHEMES[parts.scheme]
-    prefix = _API_SUFFIX.sub("", parts.path.rstrip("/"))
+    prefix = re.sub(_API_SUFFIX, "", parts.path.rstrip("/"))
     return Address(host, port or (443 if tls else DEFAULT_PORT), tls, prefix)
 
 
@@ -361,7 +361,7 @@ def checked_headers(headers: object) -> tuple[tuple[str, str], ...]:
     if not is_mapping(headers):
         raise LMStudioValueError(f"headers must be a dict of names and values; got a {type(headers).__name__}")
     for name, value in headers.items():
-        if not (isinstance(name, str) and _HEADER_NAME.fullmatch(name)):
+        if not (isinstance(name, str) and re.fullmatch(_HEADER_NAME, name)):
             raise LMStudioValueError(f"headers must have names of letters, digits and hyphens; {name!r} cannot be sent")
         if not (isinstance(value, str) and value.isprintable()):
             raise LMStudioValueError(

@@ -34,10 +34,10 @@ NEXT_ADDRESS_DELAY = 0.25
 """Seconds after which the next address of a name is tried beside one that has not answered, as RFC 8305 recommends."""
 
 _MAX_BODY = 65536
-_STATUS = re.compile(rb"HTTP/\S+ (\d{3})")
-_LOCATION = re.compile(rb"\r\nlocation:[ \t]*([^\r\n]*)", re.IGNORECASE)
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})", re.IGNORECASE)
-_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked", re.IGNORECASE)
+_STATUS = rb"HTTP/\S+ (\d{3})"
+_LOCATION = rb"(?i)\r\nlocation:[ \t]*([^\r\n]*)"
+_LENGTH = rb"(?i)\r\ncontent-length:[ \t]*(\d{1,9})"
+_CHUNKED = rb"(?i)\r\ntransfer-encoding:[ \t]*chunked"
 _LAST_CHUNK = b"0\r\n\r\n"
 
 _CERTIFICATE_ERRORS = {
@@ -134,7 +134,7 @@ async def speaks_http(address: Address) -> bool:
     with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         async with asyncio.timeout(PROBE_TIMEOUT):
             head, _ = await _get(address, "lmstudio-greeting", tls, lambda _body: True)
-        return _STATUS.match(head) is not None
+        return re.match(_STATUS, head) is not None
     return False
 
 
@@ -197,7 +197,7 @@ def _check(address: Address, head: bytes) -> Finding | None:
     Raises:
         ValueError: If it is not HTTP.
     """
-    status, location = _STATUS.match(head), _LOCATION.search(head)
+    status, location = re.match(_STATUS, head), re.search(_LOCATION, head)
     if status is None:
         raise ValueError("not HTTP")
     if status[1].startswith(b"3") and location:
@@ -233,7 +233,7 @@ async def _get(
 
 async def _read_body(reader: asyncio.StreamReader, head: bytes, is_expected: Callable[[bytes], bool]) -> bytes:
     """Return a body, which may come in several segments; a server may keep the connection open after it."""
-    length, is_chunked = _LENGTH.search(head), _CHUNKED.search(head)
+    length, is_chunked = re.search(_LENGTH, head), re.search(_CHUNKED, head)
     limit = min(int(length[1]), _MAX_BODY) if length else _MAX_BODY
     received = b""
     while True:

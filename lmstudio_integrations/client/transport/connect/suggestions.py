@@ -35,7 +35,7 @@ _OPEN = "open LM Studio or Bionic, start llmster, or run `lmsi serve`, which is 
 WRONG_PORT = f"set host to LM Studio's own port, by default {DEFAULT_PORT} (Bionic: {DEFAULT_PORT} or {BIONIC_PORT})"
 NO_RESPONSE = "check the address, and whether a firewall blocks it"
 
-_TOKEN_LIKE = re.compile(r"LM_?(STUDIO_?)?(API_?)?(KEY|TOKEN)")
+_TOKEN_LIKE = r"LM_?(STUDIO_?)?(API_?)?(KEY|TOKEN)"  # noqa: S105 - a pattern
 """Names under which people look for the API token."""
 
 
@@ -105,7 +105,7 @@ def token_suggestion(target: Target, found: Target | None = None) -> str:
             f"server; if you trust it, name it: set {HOST_VARIABLE}={address} or pass its address"
         )
     if target.token is None:
-        unread = sorted(name for name in os.environ if _TOKEN_LIKE.fullmatch(name) and name not in TOKEN_VARIABLES)
+        unread = sorted(name for name in os.environ if re.fullmatch(_TOKEN_LIKE, name) and name not in TOKEN_VARIABLES)
         note = f" (not read: {', '.join(unread)})" if unread else ""
         unsent = next(filter(os.environ.get, TOKEN_VARIABLES), None)
         if unsent and os.environ.get(HOST_VARIABLE):

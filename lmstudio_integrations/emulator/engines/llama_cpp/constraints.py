@@ -8,63 +8,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp.responses import unsupported
 from lmstudio_integrations.types._json_schemas import call_schema, rewritten
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.functions import Tool
-
-_TOKEN = re.compile(
-    r"(?P<kept>[\w ]|\((?!\?)|\(\?:|[)|])"
-    r"|(?P<named>\(\?P?<[A-Za-z_]\w*>)"
-    r"|(?P<repeat>[*+?]|\{(?:\d+,?\d*|,\d+)\})\??"
-    r"|(?P<set>\[\^?(?:\\.|(?!--)[^\]\\])+\]"
-    r"|\\(?:[dwsDWS]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|\W)|[^\w ^$()|\[*+?\\])"
-)
-
-_BASIC_PLANE = "".join(map(chr, range(0x10000)))
-
-_NEVER = r"[\"\\\x00-\x1F\u2028\u2029\uD800-\uDFFF]"
-"""What JSON escapes, or only some dialects count as a line break. llama.cpp compares a pattern with the JSON text."""
-
-_NOT_A_RANGE = re.compile(r"(\\[dwsDWS])(?=-)|(?<!\\)(?<!^)(?=[\[&~|])")
-"""Where Python's dialect needs a backslash in a class, and others need none."""
-
-
-def supported_pattern(pattern: str) -> str | None:
-    """Return a pattern that llama.cpp supports, or `None` if there is none.
-
-    It allows nothing that the given one does not, in the dialect of ECMAScript or of Python. Sets have neither what
-    JSON must escape, nor characters beyond the basic plane.
-    """
-    if not (pattern.startswith("^") and pattern.endswith("$")) or _TOKEN.sub("", pattern[1:-1]):
-        return None
-    try:
-        return f"^{_TOKEN.sub(_supported_token, pattern[1:-1])}$"
-    except re.error:
-        return None
-
-
-def _supported_token(token: "re.Match[str]") -> str:
-    if token["set"]:
-        return _supported_set(token["set"])
-    return "(" if token["named"] else token["kept"] or token["repeat"]  # llama.cpp reads a lazy `+?` as two
-
-
-def _supported_set(written: str) -> str:
-    """Return the class of the characters that a class, an escape or a dot stands for; Python's `re` knows which.
-
-    Raises:
-        re.error: If there are none, or it is invalid.
-    """
-    written = _NOT_A_RANGE.sub(r"\1\\", written) if written.startswith("[") else written
-    runs = re.finditer(rf"(?:(?!{_NEVER})(?=(?a:{written})){written})+", _BASIC_PLANE)
-    members = "".join(rf"\U{ord(run[0][0]):08X}-\U{ord(run[0][-1]):08X}" for run in runs)
-    if not members:
-        raise re.error("no character of it can be in JSON as it is")
-    return f"[{members}]"
-
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -80,10 +30,9 @@ MAX_ALTERNATIVES = 1_000
 """Alternatives (values, branches and optional members) in the schemas of one request. Each one makes every token
 slower: a token takes 0.2 s with a thousand, 4 s with five thousand."""
 
-MAX_PATTERN_LENGTH = 1_000
 MAX_GRAMMAR_LENGTH = 100_000
 MAX_GRAMMAR_DEPTH = 200
-"""Characters of a pattern and of a grammar, and nested parentheses; with many more, llama.cpp's stack overflows."""
+"""Characters of a grammar, and nested parentheses; with many more, llama.cpp's stack overflows."""
 
 MAX_TEXT_LENGTH = 256
 MAX_ITEMS = 16
@@ -118,18 +67,16 @@ def structured_output(config: LlmPredictionConfig) -> Json:
 
 
 def check_schema(schema: object) -> Json:
-    """Return the schema in the form that llama.cpp supports.
+    """Return the schema if llama.cpp supports it.
 
     Raises:
-        EngineError: If it is not an object, or too large, or has bounds that contradict each other.
+        EngineError: If it is not an object, or too large, or has a keyword that llama.cpp cannot follow.
     """
     if not is_object(schema):
         raise unsupported("structured", f"a JSON schema must be an object, not {schema!r}")
     _check_size(schema, "structured")
-    for part in _objects(schema):
-        _check_bounds(part)
-    complete: Json = to_supported_schema(schema)
-    return complete
+    _check_keywords(schema)
+    return schema
 
 
 def check_tools(tools: Sequence[Tool]) -> None:
@@ -200,64 +147,68 @@ _GRAMMAR_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"?|\[(?:\\.|[^\]\\])*\]?|\#[^\n]*|
 def forced_call(tools: Sequence[Tool]) -> Json:
     """Return the settings that force a call to one of the tools.
 
+    llama.cpp's own `tool_choice` forces none: with "required" and with a name, the bundled model answered in words,
+    under its own template and under those of five families (xllamacpp 2026.10.11549).
+
     They have no penalties: arguments repeat words of the question, which a repeat penalty makes the model avoid. With
     the usual penalty of 1.1, the bundled SmolLM2-135M got between three and ten of fifteen calls right, else all.
     """
     penalties = {"repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
-    return {"json_schema": _schema_of_call(tools), **penalties}
+    schema = call_schema([{"name": tool.function.name, "parameters": tool.function.parameters} for tool in tools])
+    _check_keywords(schema)
+    return {"json_schema": rewritten(schema, _add_bounds), **penalties}
 
 
-def _schema_of_call(tools: Sequence[Tool]) -> Json:
-    """Return the schema of a call of one of the tools, as far as llama.cpp supports it."""
-    functions = [{"name": tool.function.name, "parameters": tool.function.parameters} for tool in tools]
-    schema: Json = add_bounds(to_supported_schema(call_schema(functions)))
-    return schema
-
-
-def add_bounds(schema: Any) -> Any:
-    """Return a schema with bounded texts and lists, and closed objects."""
-    return rewritten(schema, _add_bounds_to_part)
-
-
-def _add_bounds_to_part(part: Json) -> Json:
+def _add_bounds(part: Json) -> Json:
+    """Bound the texts and lists of a schema, and close its objects."""
     for key, value in _BOUNDS.get(str(part.get("type")), {}).items():
         if not _BOUNDED_BY.intersection(part):
             part.setdefault(key, value)
     return part
 
 
-def to_supported_schema(schema: Any) -> Any:
-    """Return a schema, or a list of them, with patterns that llama.cpp supports; what it ignores is logged."""
+def _check_keywords(schema: Json) -> None:
+    """Check that llama.cpp can follow a schema; keywords that it ignores are logged.
+
+    Raises:
+        EngineError: If it cannot.
+    """
     ignored: list[str] = []
-    result = rewritten(schema, lambda part: _to_supported_part(part, ignored))
+
+    def check(part: Json) -> Json:
+        _check_part(part)
+        kinds = part.get("type")
+        of_numbers = "number" in (kinds if is_list(kinds) else [kinds])
+        never = _IGNORED.union(_RANGES if of_numbers else ())
+        ignored.extend(sorted(key for key in never & part.keys() if part[key] is not False))
+        return part
+
+    rewritten(schema, check)
     if ignored:
         logger.warning("llama.cpp ignores these parts of a schema: %s", ", ".join(ignored))
-    return result
 
 
-def _to_supported_part(part: Json, ignored: list[str]) -> Json:
-    pattern = part.get("pattern")
-    if isinstance(pattern, str):
-        if len(pattern) > MAX_PATTERN_LENGTH:
-            raise unsupported("structured", f"a pattern of more than {MAX_PATTERN_LENGTH} characters")
-        part["pattern"] = supported_pattern(pattern)
-        if part["pattern"] is None:
-            del part["pattern"]
-            ignored.append(f"the pattern {pattern!r}")
-    kinds = part.get("type")
-    of_numbers = "number" in (kinds if is_list(kinds) else [kinds])
-    never = _IGNORED.union(_RANGES if of_numbers else (), _LENGTHS if "pattern" in part else ())
-    ignored += sorted(key for key in never & part.keys() if part[key] is not False)
-    return part
+def _check_part(part: Json) -> None:
+    # llama.cpp compares a pattern with the JSON text, knows few of them, and makes others mean something else.
+    if isinstance(part.get("pattern"), str):
+        raise unsupported(
+            "structured",
+            f"the keyword 'pattern' of a JSON schema, such as {shown(part['pattern'])}",
+            "Leave 'pattern' out and check the text in the program, or list the texts in 'enum'.",
+        )
+    # Between bounds that contradict each other, it would write white space forever.
+    for least, most in (("minimum", "maximum"), ("minLength", "maxLength"), ("minItems", "maxItems")):
+        low, high = part.get(least), part.get(most)
+        if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
+            raise EngineError(f"Invalid JSON schema: {least} {low} is more than {most} {high}")
 
 
-_BOUNDED_BY = {"const", "enum", "pattern", "format"}
+_BOUNDED_BY = {"const", "enum", "format"}
 _IGNORED = {
     *("multipleOf", "not", "if", "contains", "uniqueItems", "minProperties", "maxProperties"),
     *("patternProperties", "propertyNames", "dependentRequired"),
 }
 _RANGES = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
-_LENGTHS = {"minLength", "maxLength"}
 _BOUNDS: dict[str, Json] = {
     "string": {"maxLength": MAX_TEXT_LENGTH},
     "array": {"maxItems": MAX_ITEMS},
@@ -275,14 +226,6 @@ def _levels(schema: object) -> Iterator[Sequence[Any]]:
 
 def _objects(schema: object) -> Iterator[Json]:
     return (value for level in _levels(schema) for value in level if is_object(value))
-
-
-def _check_bounds(part: Json) -> None:
-    """Reject bounds that contradict each other: llama.cpp would write white space forever."""
-    for least, most in (("minimum", "maximum"), ("minLength", "maxLength"), ("minItems", "maxItems")):
-        low, high = part.get(least), part.get(most)
-        if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
-            raise EngineError(f"Invalid structured output setting: {least} {low} is more than {most} {high}")
 
 
 def _inside(value: object) -> Sequence[Any]:

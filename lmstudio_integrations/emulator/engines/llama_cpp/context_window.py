@@ -24,10 +24,8 @@ async def fit(history: ChatHistory, count: Count, context_length: int, policy: s
     tokens = await count(history)
     if tokens < context_length:
         return history, tokens
-    if policy == "stopAtLimit":
-        raise context_overflow(tokens, context_length)
     shorter = shortened(history.messages, keep_first=policy != "rollingWindow")
-    if not shorter:
+    if policy == "stopAtLimit" or not shorter:
         raise context_overflow(tokens, context_length)
     return await _longest(shorter, count, context_length)
 

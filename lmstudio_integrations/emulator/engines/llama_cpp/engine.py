@@ -2,7 +2,7 @@
 
 A crash or a hang of the engine is an error of one model and never of the emulator; unloading releases all memory;
 cancelling closes a connection. Built on `worker_client`, which runs `worker_main.py`, and pure translations:
-`load_parameters`, `request_body`, `messages`, `context_window` and `responses`.
+`load_parameters`, `request_body`, `constraints`, `context_window` and `responses`.
 """
 
 import asyncio
@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 from lmstudio_integrations._support.text import dumps
-from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.emulator.engines import generation, weights
+from lmstudio_integrations.emulator.engines import generation
 from lmstudio_integrations.emulator.engines.base import (
     EngineError,
     EngineEvent,
@@ -24,8 +24,9 @@ from lmstudio_integrations.emulator.engines.base import (
     Image,
     LoadRequest,
     ModelMetadata,
+    OnBytes,
     Progress,
-    without_vision,
+    Weights,
 )
 from lmstudio_integrations.emulator.engines.generation import is_large, is_large_request, run_in_thread
 from lmstudio_integrations.emulator.engines.llama_cpp import (
@@ -36,7 +37,8 @@ from lmstudio_integrations.emulator.engines.llama_cpp import (
     responses,
 )
 from lmstudio_integrations.emulator.engines.llama_cpp.slots import Slots, parts_of
-from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker
+from lmstudio_integrations.emulator.engines.llama_cpp.weights import download
+from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker, memory_limit
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 from lmstudio_integrations.types.files import FileHandle
@@ -57,8 +59,10 @@ class LlamaCppEngine:
         threads: Threads of the computation; by default one less than there are cores.
         offline: Never fetch bundled weights.
         load_seconds: The timeout of a load.
-        announce: Called with a line about what is being fetched; by default it is written to standard error.
-        worker_memory: The memory limit of the process of one model, in bytes; 0 for no limit.
+        worker_memory: The memory limit of the process of one model, in bytes; three quarters of the memory by default.
+
+    Raises:
+        LMStudioValueError: If the limit is invalid, or this system does not support one.
     """
 
     name = "llama_cpp"
@@ -69,14 +73,12 @@ class LlamaCppEngine:
         threads: int | None = None,
         offline: bool = False,
         load_seconds: float = LOAD_SECONDS,
-        announce: Callable[[str], None] = weights.announce_on_stderr,
-        worker_memory: int = 0,
+        worker_memory: int | None = None,
     ) -> None:
         self._threads = threads or load_parameters.spare_threads()
         self._offline = offline
         self._load_seconds = load_seconds
-        self._announce = announce
-        self._memory = worker_memory
+        self._memory = memory_limit(worker_memory)
 
     def metadata(self, weights: str | None, kind: ModelKind) -> ModelMetadata:  # noqa: ARG002 - the file knows its kind
         """Return the metadata in the header of the file.
@@ -85,6 +87,22 @@ class LlamaCppEngine:
             EngineError: If the weights do not exist.
         """
         return load_parameters.metadata_of(weights)
+
+    def identify(self, weights: str) -> Weights:
+        """Return what is known of weights, a bundled name or a path, without loading them."""
+        return load_parameters.identify(weights)
+
+    def find(self, folder: Path) -> list[Path]:
+        """Return the GGUF files of a folder, and of folders in it."""
+        return load_parameters.find(folder)
+
+    async def download(self, weights: str, on_bytes: OnBytes) -> None:
+        """Fetch bundled weights into the user's cache, where they stay; a file is used where it is.
+
+        Raises:
+            OSError: If they are not available, or cannot be read or stored.
+        """
+        await download(weights, on_bytes, offline=self._offline)
 
     async def load(self, request: LoadRequest, on_progress: Progress) -> "LlamaCppModel":
         """Load a model; cancelling ends the worker.
@@ -96,7 +114,7 @@ class LlamaCppEngine:
         """
         on_progress(0.0)
         try:
-            path = await load_parameters.file_of(request.weights, offline=self._offline, announce=self._announce)
+            path = await load_parameters.file_of(request.weights, offline=self._offline)
             header = await asyncio.to_thread(load_parameters.header_of, path)
         except EngineError as error:
             # The log, which the operator of the server reads, has the path; clients only get the key.
@@ -107,7 +125,8 @@ class LlamaCppEngine:
         worker = await Worker.start(parameters, seconds=self._load_seconds)
         try:
             properties = await worker.call("/props")
-            abilities, modalities = properties.get("chat_template_caps"), properties.get("modalities")
+            abilities: Json = properties.get("chat_template_caps") or {}
+            modalities: Json = properties.get("modalities") or {}
         except BaseException:
             await worker.close()
             raise
@@ -117,9 +136,9 @@ class LlamaCppEngine:
             context_length=parameters.context_length,
             slots=parameters.slots,
             embedding=parameters.embedding,
-            tools=is_object(abilities) and bool(abilities.get("supports_tools")),
-            calls=is_object(abilities) and bool(abilities.get("supports_tool_calls")),
-            vision=is_object(modalities) and bool(modalities.get("vision")),
+            tools=bool(abilities.get("supports_tools")),
+            calls=bool(abilities.get("supports_tool_calls")),
+            vision=bool(modalities.get("vision")),
             chat_template="" if parameters.embedding else str(properties.get("chat_template") or ""),
             seed=load_parameters.seed_of(request),
         )
@@ -127,7 +146,7 @@ class LlamaCppEngine:
 
 def _base_fields(chat_template: str) -> Json:
     """Return the settings of predictions that a chat template decides."""
-    tags = generation.known_tags(chat_template)
+    tags = responses.known_tags(chat_template)
     if tags is None:
         return {}
     parsing = {"enabled": True, "startString": tags.start, "endString": tags.end}
@@ -231,8 +250,7 @@ class LlamaCppModel:
         """
         large = is_large(history.messages, len(tools))
         await run_in_thread(partial(constraints.check_tools, tools), when=large)
-        converted = await run_in_thread(partial(self._messages, history, tools, config), when=large)
-        return await self._render(self._chat(converted, tools, config))
+        return await self._render(await run_in_thread(partial(self._chat, history, tools, config), when=large))
 
     async def close(self) -> None:
         """End the worker; predictions that still run fail."""
@@ -263,8 +281,7 @@ class LlamaCppModel:
         self._check_images(history)
 
         async def body(some: ChatHistory) -> Json:
-            convert = partial(self._messages, some, offered, config, request.images)
-            return self._chat(await run_in_thread(convert, when=large), offered, config)
+            return await run_in_thread(partial(self._chat, some, offered, config, request.images), when=large)
 
         async def count(some: ChatHistory) -> int:
             response = await self._worker.call("/v1/chat/completions/input_tokens", await body(some))
@@ -298,9 +315,9 @@ class LlamaCppModel:
         tags, calls = generation.reasoning_tags(config), chat.get("tool_choice") == "none"
         if not tags.enabled:
             return responses.TextParser(tags, calls=calls), "none"
-        if "json_schema" in chat or not generation.knows(self.chat_template, tags):
+        if "json_schema" in chat or not responses.knows(self.chat_template, tags):
             return responses.TextParser(tags, calls=calls), "auto"
-        end_of_prompt = generation.end_of_prompt(await self._render(chat), tags)
+        end_of_prompt = responses.end_of_prompt(await self._render(chat), tags)
         return responses.TextParser(tags, end_of_prompt, calls=calls), "none"
 
     async def _constraint(self, request: GenerateRequest, forced: Sequence[Tool] = ()) -> Json:
@@ -344,13 +361,14 @@ class LlamaCppModel:
     async def _render(self, chat: Json) -> str:
         return str((await self._worker.call("/apply-template", chat))["prompt"])
 
-    def _messages(
+    def _chat(
         self,
         history: ChatHistory,
         tools: Sequence[Tool],
         config: LlmPredictionConfig,
         images: Mapping[str, Image] | None = None,
-    ) -> list[Json]:
+    ) -> Json:
+        """Return a conversation as llama.cpp reads it."""
         messages = request_body.to_messages(
             history,
             native_tools=self.tools,
@@ -359,11 +377,11 @@ class LlamaCppModel:
             system_prompt=str((config.raw or {}).get("llm.prediction.systemPrompt") or ""),
             instructions=request_body.tool_instructions(tools) if tools and not self.tools else "",
         )
-        return request_body.with_thoughts(messages, config, self.chat_template)
-
-    def _chat(self, converted: Sequence[Json], tools: Sequence[Tool], config: LlmPredictionConfig) -> Json:
-        offered = {"tools": [tool.to_dict() for tool in tools]} if tools and self.tools else {}
-        return {"messages": converted, **offered, **request_body.template_arguments(config, self.chat_template)}
+        return {
+            "messages": request_body.with_thoughts(messages, config, self.chat_template),
+            **({"tools": [tool.to_dict() for tool in tools]} if tools and self.tools else {}),
+            **request_body.template_arguments(config, self.chat_template),
+        }
 
     def _limit(self, request: GenerateRequest) -> int:
         return min(request.context_length, self.context_length)
@@ -371,4 +389,4 @@ class LlamaCppModel:
     def _check_images(self, history: ChatHistory) -> None:
         shown = any(isinstance(part, FileHandle) for message in history.messages for part in message.content)
         if shown and not self.vision:
-            raise without_vision()
+            raise responses.without_vision()

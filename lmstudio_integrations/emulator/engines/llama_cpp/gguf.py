@@ -1,7 +1,7 @@
 """Reads the header of a GGUF file: the metadata of a model, without loading it.
 
-Own code, because `gguf.GGUFReader` is too slow for a listing: for a vocabulary of 150,000 tokens it takes 8.8 s and
-740 MB, this module 0.13 s and less than 0.1 MB. It only reads regular files and never the data of tensors.
+Own code, because `gguf.GGUFReader` (0.19) is too slow for a listing: 4.9 s of CPU for the bundled model and 15.7 s for
+a vocabulary of 150,000 tokens, this module 0.1 s and 0.2 s. It only reads regular files and never the data of tensors.
 """
 
 import filecmp

@@ -1,25 +1,27 @@
 """From a load request to the worker's parameters: which file, its metadata, its settings."""
 
 import asyncio
+import logging
 import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.emulator.engines import weights
-from lmstudio_integrations.emulator.engines.base import EngineError, LoadRequest, ModelMetadata, load_failed
-from lmstudio_integrations.emulator.engines.llama_cpp import gguf
+from lmstudio_integrations.emulator.engines.base import (
+    EngineError,
+    LoadRequest,
+    ModelMetadata,
+    Weights,
+    guess_kind,
+    load_failed,
+)
+from lmstudio_integrations.emulator.engines.llama_cpp import gguf, weights
 from lmstudio_integrations.emulator.engines.llama_cpp.gguf import GgufError, GgufHeader, read_header, to_metadata
 from lmstudio_integrations.emulator.engines.llama_cpp.responses import unsupported
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import MAX_SLOTS, PROMPT_STEP, WorkerParameters
-from lmstudio_integrations.types.config import (
-    DecisionLoadModelConfig,
-    EmbeddingLoadModelConfig,
-    LlmLoadModelConfig,
-    LoadSettings,
-    ModelKind,
-)
+from lmstudio_integrations.types.config import LOAD_CONFIGS, LlmLoadModelConfig, ModelKind
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 CONVERTED = "all-MiniLM-L6-v2.F32.gguf"
 
@@ -36,8 +38,6 @@ CONTEXT_CHECKPOINTS = 32
 PROMPT_CACHE_BYTES = 1 << 30
 """The memory for prompts that are in no slot any more; at most one part in four of what the process may use."""
 
-Announce = Callable[[str], None]
-
 
 def metadata_of(name: str | None) -> ModelMetadata:
     """Return the metadata of weights; that of a bundled model is known before it is fetched.
@@ -51,6 +51,35 @@ def metadata_of(name: str | None) -> ModelMetadata:
     path = path_of(name)
     header = header_of(path)
     return to_metadata(header, path.stat().st_size, vision=projector_of(path) is not None)
+
+
+def identify(name: str) -> Weights:
+    """Return what is known of weights before they are loaded. The header of a file says its kind, else its name."""
+    bundle = weights.BUNDLES.get(name)
+    if bundle is not None:
+        return Weights(bundle.kind, bundle.path, bundle.title)
+    try:
+        return Weights("embedding" if is_embedding(header_of(path_of(name))) else "llm")
+    except EngineError:
+        return Weights(guess_kind(Path(name).name))
+
+
+def find(folder: Path) -> list[Path]:
+    """Return the models of a folder, which are all GGUF files but projectors."""
+    found = sorted(path for path in folder.rglob("*.gguf") if not path.name.startswith("mmproj"))
+    return [path for path in found if _is_usable(path)]
+
+
+def _is_usable(path: Path) -> bool:
+    reason: object = "it is not a regular file"
+    try:
+        if path.is_file():
+            path.open("rb").close()
+            return True
+    except (OSError, ValueError) as error:
+        reason = error
+    logger.warning("skipped the model file %s: %s", path, reason)
+    return False
 
 
 def path_of(name: str | None) -> Path:
@@ -83,13 +112,12 @@ def projector_of(path: Path) -> Path | None:
     return next((found for found in sorted(path.parent.glob("mmproj*.gguf")) if found.is_file()), None)
 
 
-async def file_of(name: str | None, *, offline: bool, announce: Announce) -> Path:
+async def file_of(name: str | None, *, offline: bool) -> Path:
     """Return the GGUF file of bundled weights, or of a path; fetch and convert it if it is missing.
 
     Args:
         name: A bundled name or a path.
         offline: Never fetch.
-        announce: Called with a line about what is fetched.
 
     Raises:
         EngineError: If that fails.
@@ -98,7 +126,7 @@ async def file_of(name: str | None, *, offline: bool, announce: Announce) -> Pat
     if bundle is None:
         return path_of(name)
     try:
-        return await asyncio.to_thread(_ready, bundle, offline=offline, announce=announce)
+        return await asyncio.to_thread(_ready, bundle, offline=offline)
     except weights.WeightsError as error:
         raise load_failed(error.problem, error.remedy) from error
     except OSError as error:
@@ -112,8 +140,8 @@ async def file_of(name: str | None, *, offline: bool, announce: Announce) -> Pat
         ) from error
 
 
-def _ready(bundle: weights.Bundle, *, offline: bool, announce: Announce) -> Path:
-    first, *others = weights.locate(bundle, offline=offline, announce=announce)
+def _ready(bundle: weights.Bundle, *, offline: bool) -> Path:
+    first, *others = weights.locate(bundle, offline=offline)
     if first.suffix == ".gguf":
         return first
     target = weights.bundle_directory(bundle).with_suffix(".converted") / CONVERTED
@@ -146,20 +174,21 @@ def parameters_of(
             },
         )
     context_length = min(request.context_length, header.of_architecture("context_length", request.context_length))
+    config = LOAD_CONFIGS[request.kind].from_fields(request.fields)
     common: dict[str, Any] = {
         "model": str(path),
         "context_length": context_length,
         "slots": min(request.slots, MAX_SLOTS),
         "threads": threads,
         "memory_bytes": memory,
+        "gpu_layers": _layers(config.gpu.ratio if config.gpu else None, header),
+        "rope_frequency": (config.rope_frequency_base or 0.0, config.rope_frequency_scale or 0.0),
     }
     if request.kind == "embedding":
-        return WorkerParameters(**common, embedding=True, **_of_both(request.fields, header, EmbeddingLoadModelConfig))
-    if request.kind == "decision":
-        projector = str(projector_of(path) or "")
-        of_both = _of_both(request.fields, header, DecisionLoadModelConfig)
-        return WorkerParameters(**common, decision=True, projector=projector, **of_both)
-    config = LlmLoadModelConfig.from_fields(request.fields)
+        return WorkerParameters(**common, embedding=True)
+    common["projector"] = str(projector_of(path) or "")
+    if not isinstance(config, LlmLoadModelConfig):
+        return WorkerParameters(**common, decision=True)
     drafts = (
         config.speculative_draft_simple,
         config.speculative_draft_mtp,
@@ -178,8 +207,6 @@ def parameters_of(
     is_affordable = context_length * request.slots * header.bytes_per_token <= CACHE_BYTES
     return WorkerParameters(
         **common,
-        **_of_both(request.fields, header, LlmLoadModelConfig),
-        projector=str(projector_of(path) or ""),
         prompt_cache_mib=min(PROMPT_CACHE_BYTES, memory // 4 or PROMPT_CACHE_BYTES) >> 20,
         context_checkpoints=CONTEXT_CHECKPOINTS if config.context_checkpoints is None else config.context_checkpoints,
         chat_template=str(template.get("template", "")) if is_object(template) else "",
@@ -206,13 +233,6 @@ def spare_threads() -> int:
     """Return one thread less than there are cores: with all cores, a second busy process slows both down a lot."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, (cores or 2) - 1)
-
-
-def _of_both(fields: Mapping[str, Any], header: GgufHeader, kind: type[LoadSettings]) -> dict[str, Any]:
-    config = kind.from_fields(fields)
-    ratio = config.gpu.ratio if config.gpu else None
-    base, scale = config.rope_frequency_base or 0.0, config.rope_frequency_scale or 0.0
-    return {"gpu_layers": _layers(ratio, header), "rope_frequency": (base, scale)}
 
 
 def _layers(ratio: float | str | None, header: GgufHeader) -> int | None:

@@ -171,7 +171,7 @@ def _with_system(messages: list[Json], system_prompt: str, instructions: str) ->
     return [{"role": "system", "content": content}, *rest] if content or has_system else rest
 
 
-_SAMPLING: tuple[tuple[str, str, Any], ...] = (
+SAMPLING: tuple[tuple[str, str, Any], ...] = (
     ("temperature", "temperature", None),
     ("top_k_sampling", "top_k", None),
     ("top_p_sampling", "top_p", 1.0),
@@ -196,7 +196,7 @@ def sampling(config: LlmPredictionConfig) -> Json:
     if config.draft_model:
         raise unsupported("speculativeDecoding", "speculative decoding with a draft model", "Leave draftModel out.")
     body: Json = {}
-    for ours, theirs, off in _SAMPLING:
+    for ours, theirs, off in SAMPLING:
         value = getattr(config, ours)
         if value is None or value is False:  # not 0, which equals False
             value = off

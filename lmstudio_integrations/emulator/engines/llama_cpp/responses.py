@@ -48,6 +48,16 @@ def unsupported(feature: str, why: str, suggestion: str | None = None) -> Engine
     )
 
 
+def without_vision() -> EngineError:
+    """Return the error for an image in a conversation with a model that has no vision."""
+    return EngineError(
+        {
+            (): "Model does not support images. Please use a model that does.",
+            (0, 4): "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj",
+        }
+    )
+
+
 def installed_version() -> str:
     """Return the engine's version; `unknown` if it is not installed."""
     try:
@@ -71,7 +81,6 @@ _MORE_MEMORY = "Send less at once, or start the server with more memory for its 
 
 
 Json = dict[str, Any]
-Fragments = Iterator[LlmPredictionFragment]
 
 
 @dataclass(slots=True)
@@ -163,6 +172,33 @@ class JsonCall:
         if end > self._sent:
             yield ToolCallArguments(self._text[self._sent : end])
             self._sent = end
+
+
+_USUAL_TAGS = (
+    DEFAULT_TAGS,
+    Tags("<|channel>thought", "<channel|>"),
+    Tags("[THINK]", "[/THINK]"),
+    Tags("<seed:think>", "</seed:think>"),
+    Tags("<mm:think>", "</mm:think>"),
+)
+"""Those of which a pair is all that a model writes around its reasoning. llama.cpp reads others, such as channels."""
+
+
+def known_tags(template: str) -> Tags | None:
+    """Return the tags around reasoning that a chat template knows; `None` if they are none of the usual ones."""
+    return next((tags for tags in _USUAL_TAGS if knows(template, tags)), None)
+
+
+def knows(template: str, tags: Tags) -> bool:
+    """Return whether a chat template has these tags."""
+    return tags.start.strip() in template and tags.end.strip() in template
+
+
+def end_of_prompt(prompt: str, tags: Tags) -> str:
+    """Return the tags at the end of a prompt, with white space: an opened or an empty block; empty if there is none."""
+    start, end = re.escape(tags.start.strip()), re.escape(tags.end.strip())
+    match = re.search(rf"{start}\s*(?:{end}\s*)?\Z", prompt)
+    return match[0] if match else ""
 
 
 _MARKERS = {"<tool_call>": "</tool_call>", "[TOOL_REQUEST]": "[END_TOOL_REQUEST]"}
@@ -347,7 +383,7 @@ class ResponseReader:
         before, self._predicted = self._predicted, int(delta.timings["predicted_n"])
         return self._predicted - before
 
-    def _write_tag(self, *, inside: bool) -> Fragments:
+    def _write_tag(self, *, inside: bool) -> Iterator[LlmPredictionFragment]:
         """Yield the tag that the engine has removed."""
         if inside == self._in_reasoning:
             return

@@ -9,18 +9,18 @@ import importlib
 import io
 import json
 import logging
-import os
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lmstudio_integrations._support.environment import memory_of_machine
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.emulator.engines.base import EngineError, load_failed, model_crashed
 from lmstudio_integrations.emulator.engines.llama_cpp import worker_main
 from lmstudio_integrations.emulator.engines.llama_cpp.responses import error_from_response
-from lmstudio_integrations.emulator.engines.weights import install_hint
+from lmstudio_integrations.emulator.engines.llama_cpp.weights import install_hint
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.envelope import without_surrogates
 
@@ -86,8 +86,8 @@ class Worker:
         """
         # Import it before the model is loaded: an error after a load of minutes would come late.
         aiohttp = await asyncio.to_thread(_http_library)
-        # As a script, which imports nothing of the package and starts faster. Because of -P, the modules beside it
-        # (`gguf`, `patterns`) do not shadow others.
+        # As a script, which imports nothing of the package and starts faster. Because of -P, the modules beside it do
+        # not shadow others, such as `gguf`.
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
@@ -331,8 +331,6 @@ def _load_error(reply: Mapping[str, Any], parameters: worker_main.WorkerParamete
 SHARE = 4
 """By default, one part in so many of the machine's memory stays free."""
 
-_CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
-
 
 def memory_limit(requested: int | None) -> int:
     """Return the limit in bytes, 0 for none: the requested one, else three quarters of the memory.
@@ -347,14 +345,3 @@ def memory_limit(requested: int | None) -> int:
     if sys.platform != "linux":
         raise LMStudioValueError("worker_memory is supported on Linux only; omit it on this system")
     return requested
-
-
-def memory_of_machine() -> int:
-    """Return the memory of this machine, or of the container, in bytes; 0 on Windows, which is not asked."""
-    if sys.platform == "win32":
-        return 0
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(whole, int(_CONTROL_GROUP.read_text(encoding="ascii")))
-    except (OSError, ValueError):  # there is no such file, or it says "max"
-        return whole

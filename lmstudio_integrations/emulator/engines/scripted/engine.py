@@ -16,7 +16,7 @@ another `sleep`, and nothing waits.
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -80,6 +80,7 @@ class ScriptedEngine:
     def __init__(self, sleep: Sleep = asyncio.sleep) -> None:
         self._sleep = sleep
         self._loads: Counter[str] = Counter()
+        self._applied = defaultdict[str, Counter[int]](Counter)
 
     def metadata(self, weights: str | None, kind: ModelKind) -> ModelMetadata:  # noqa: ARG002 - there are no weights
         """Return the metadata of every scripted model; its architecture is `scripted`."""
@@ -103,12 +104,13 @@ class ScriptedEngine:
             raise load_failed(str(error)) from error
         self._loads[request.key] += 1
         on_progress(0.0)
-        for wait in play_silently(config.rules, Situation(load=True, round=self._loads[request.key])):
+        situation = Situation(load=True, round=self._loads[request.key])
+        for wait in play_silently(first_match(config.rules, situation), situation):
             await _wait(wait, self._sleep)
         for step in range(1, _PROGRESS_STEPS + 1):
             await self._sleep(config.load_seconds / _PROGRESS_STEPS)
             on_progress(step / _PROGRESS_STEPS)
-        return ScriptedModel(config, self._sleep)
+        return ScriptedModel(config, self._sleep, self._applied[request.key])
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +143,14 @@ class ScriptedModel:
     Args:
         config: Its rules and its pace.
         sleep: Waits for a number of seconds.
+        applied: How often each rule has applied, by its place.
     """
 
-    def __init__(self, config: _ModelConfig, sleep: Sleep) -> None:
+    def __init__(self, config: _ModelConfig, sleep: Sleep, applied: Counter[int]) -> None:
         self._config = config
         self._sleep = sleep
         self._cache = PromptCache()
+        self._applied = applied
         self.base_fields: dict[str, Any] = {}
         self.chat_template = ""
 
@@ -156,7 +160,7 @@ class ScriptedModel:
         Raises:
             EngineError: If a rule says so, the prompt does not fit, or only a rule could serve the request.
         """
-        begin = partial(play, self._config.rules, request, self._cache)
+        begin = partial(play, self._config.rules, request, self._cache, self._applied)
         for event in await run_in_thread(begin, when=is_large_request(request)):
             if isinstance(event, Wait | Stall):
                 await _wait(event, self._sleep)
@@ -173,7 +177,8 @@ class ScriptedModel:
         Raises:
             EngineError: If a rule says so.
         """
-        for wait in play_silently(self._config.rules, Situation(last=text)):
+        situation = Situation(last=text)
+        for wait in play_silently(self._match(situation), situation):
             await _wait(wait, self._sleep)
         return await run_in_thread(partial(words.embed, text, self._config.embedding_length), when=is_long(text))
 
@@ -184,9 +189,9 @@ class ScriptedModel:
             WireError: If a rule says so.
         """
         situation = Situation(last=decisions.state_text(request["state"]))
-        for wait in play_silently(self._config.rules, situation):
+        rule = self._match(situation)
+        for wait in play_silently(rule, situation):
             await _wait(wait, self._sleep)
-        rule = first_match(self._config.rules, situation)
         steps = [step for step in (rule.then if rule else ()) if isinstance(step, Answers)]
         given = {name: answer for step in steps for name, answer in step.answers.items()}
         return await run_in_thread(partial(decisions.decide, request, given), when=True)
@@ -207,6 +212,9 @@ class ScriptedModel:
             return words.render(history.messages, tools, config.prompt_template)
 
         return await run_in_thread(render, when=is_large(history.messages, len(tools)))
+
+    def _match(self, situation: Situation) -> Rule | None:
+        return first_match(self._config.rules, situation, self._applied)
 
     async def close(self) -> None:
         """Return at once: a scripted model holds no resources."""

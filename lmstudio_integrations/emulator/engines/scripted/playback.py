@@ -6,7 +6,7 @@ and tool calls into tokens. A prompt that begins like an earlier one is said to 
 
 import json
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -105,7 +105,12 @@ Playback = Iterator[EngineEvent | Wait | Stall | None]
 _EXIT = InjectFault(fault="engine_exit")
 
 
-def play(rules: Sequence[Rule], request: GenerateRequest, cache: PromptCache | None = None) -> Playback:
+def play(
+    rules: Sequence[Rule],
+    request: GenerateRequest,
+    cache: PromptCache | None = None,
+    applied: Counter[int] | None = None,
+) -> Playback:
     """Return what a model with these rules does for a prediction.
 
     The slow part is done: a rule is chosen, and the prompt is read.
@@ -114,13 +119,14 @@ def play(rules: Sequence[Rule], request: GenerateRequest, cache: PromptCache | N
         rules: The rules.
         request: The prediction.
         cache: The prompts that the model has read before.
+        applied: How often each rule has applied, by its place.
 
     Raises:
         EngineError: If its first step is an error, or it needs a rule and has none. Later errors are raised while the
             playback is read.
     """
     situation = Situation.of(request)
-    rule = first_match(rules, situation)
+    rule = first_match(rules, situation, applied)
     steps = rule.steps(situation.last) if rule else _default_steps(rules, request, situation)
     if steps and isinstance(steps[0], Error):
         raise _error(steps[0])
@@ -164,13 +170,12 @@ def _separate_prompt_faults(steps: Sequence[Step]) -> tuple[dict[str, InjectFaul
     return of_prompt, [step for step in steps if step not in of_prompt.values()]
 
 
-def play_silently(rules: Sequence[Rule], situation: Situation) -> Iterator[Wait | Stall]:
+def play_silently(rule: Rule | None, situation: Situation) -> Iterator[Wait | Stall]:
     """Return what a model does where it writes nothing: on a load, or for an embedding.
 
     Raises:
-        EngineError: While it is read, if a rule says so.
+        EngineError: While it is read, if the rule says so.
     """
-    rule = first_match(rules, situation)
     for step in rule.steps(situation.last) if rule else ():
         if isinstance(step, Wait):
             yield step

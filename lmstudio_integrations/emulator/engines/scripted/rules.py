@@ -6,6 +6,7 @@ texts, would match for each of them.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -57,6 +58,7 @@ class When(_Part):
         structured: Whether JSON or a grammar is requested.
         image: Whether the last user message contains a file.
         round: The number of the model's turn since the last user message, counted from 1; for a load, the attempt.
+        times: How often the rule applies at most, as long as the server runs; for a load, see `round`.
         late_system: Whether a system message comes after another message, which many templates reject.
         load: Whether the model is being loaded. A rule without it never applies to a load, a rule with it to
             nothing else.
@@ -68,6 +70,7 @@ class When(_Part):
     structured: bool | None = None
     image: bool | None = None
     round: Annotated[int, Field(ge=1)] | None = None
+    times: Annotated[int, Field(ge=1)] | None = None
     late_system: bool | None = None
     load: bool = False
 
@@ -416,9 +419,23 @@ def offered(request: GenerateRequest) -> Sequence[Tool]:
     return () if request.tool_choice == "none" else request.tools
 
 
-def first_match(rules: Sequence[Rule], situation: Situation) -> Rule | None:
-    """Return the first rule that applies."""
-    return next((rule for rule in rules if rule.when.matches(situation)), None)
+def first_match(rules: Sequence[Rule], situation: Situation, applied: Counter[int] | None = None) -> Rule | None:
+    """Return the first rule that applies.
+
+    Args:
+        rules: The rules.
+        situation: What their conditions are checked against.
+        applied: How often each rule has applied, by its place; this time is added. Without it, that does not count.
+    """
+    for place, rule in enumerate(rules):
+        if not rule.when.matches(situation):
+            continue
+        if applied is None:
+            return rule
+        if rule.when.times is None or applied[place] < rule.when.times:
+            applied[place] += 1
+            return rule
+    return None
 
 
 def _fill(value: Any, last: str) -> Any:

@@ -10,8 +10,8 @@ from lmstudio_integrations.emulator.engines.base import EngineModel
 from lmstudio_integrations.emulator.errors import WireError, model_unloaded
 from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.instance import Activity, in_effect, tools_of
+from lmstudio_integrations.emulator.models.request_log import EmbeddingRecord
 from lmstudio_integrations.emulator.server.context import Context, OpenChannel
-from lmstudio_integrations.emulator.testing.request_log import EmbeddingRecord
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import (
     ApplyPromptTemplate,

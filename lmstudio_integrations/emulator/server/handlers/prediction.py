@@ -23,9 +23,9 @@ from lmstudio_integrations.emulator.errors import NEWEST, Version, WireError, fi
 from lmstudio_integrations.emulator.models.cancel_scope import CancelScope
 from lmstudio_integrations.emulator.models.clock import Clock
 from lmstudio_integrations.emulator.models.instance import ModelInstance, in_effect, requested, tool_choice_of, tools_of
+from lmstudio_integrations.emulator.models.request_log import PredictionRecord, RecordEntry
 from lmstudio_integrations.emulator.server.clients import ConnectedClient, Upload
 from lmstudio_integrations.emulator.server.context import Context, OpenChannel
-from lmstudio_integrations.emulator.testing.request_log import PredictionRecord, RecordEntry
 from lmstudio_integrations.protocol.kv_config import completion_prompt, fields_of, is_completion
 from lmstudio_integrations.protocol.prediction import Accumulator, encode
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
@@ -301,7 +301,7 @@ async def forward_events(
             if isinstance(event, Finished):
                 return event
             if isinstance(event, Fault):
-                await channel.inject_fault(event.kind)
+                channel.inject_fault(event.kind)
             else:
                 for ready in collector.add(event):
                     channel.send(encode_event(ready))

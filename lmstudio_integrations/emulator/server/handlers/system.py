@@ -7,8 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lmstudio_integrations._support.environment import __version__
-from lmstudio_integrations.emulator.engines.llama_cpp import memory_of_machine
+from lmstudio_integrations._support.environment import __version__, memory_of_machine
 from lmstudio_integrations.emulator.errors import WireError, path_not_found
 from lmstudio_integrations.emulator.models.device import GIB
 from lmstudio_integrations.emulator.server.context import Context, Handler, OpenChannel

@@ -189,23 +189,3 @@ async def test_a_state_with_an_image_is_rejected(model: Any) -> None:
         await model.decide([{"role": "user", "content": parts}], {"refund": REFUND})
     with pytest.raises(LMStudioValueError, match="must be text or JSON"):
         state_of({"a": object()})
-
-
-@pytest.mark.slow
-def test_the_bundled_model_decides() -> None:
-    with Emulator() as server, lms.Client(server.address) as client:
-        model = client.llm.model("smollm2-135m-instruct")
-        questions: dict[str, Any] = {"refund": REFUND, "team": TEAM, "anger": ANGER}
-        decision = model.decide(STATE, questions)
-        again = model.decide(STATE, questions)
-    refund, team, anger = decision.answers.values()
-    assert isinstance(refund, lms.NoulAnswer)
-    assert 0 < refund.noul < 1
-    assert isinstance(team, lms.ChoiceAnswer)
-    assert isinstance(anger, lms.ScoreAnswer)
-    for answer in (team, anger):
-        assert sum(answer.probabilities.values()) == pytest.approx(1)
-        assert answer.unseen < 0.05
-    same = again.answers["team"]
-    assert isinstance(same, lms.ChoiceAnswer)
-    assert same.choice == team.choice

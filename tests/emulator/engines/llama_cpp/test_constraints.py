@@ -21,7 +21,6 @@ def nested(levels: int) -> dict[str, Any]:
     ("structured", "words"),
     [
         ({"type": "json", "jsonSchema": False}, "must be an object"),
-        ({"type": "json", "jsonSchema": None}, "must be an object"),
         ({"type": "gbnf", "gbnfGrammar": None}, "gbnfGrammar"),
         ({"type": "gbnf", "gbnfGrammar": "  "}, "gbnfGrammar"),
     ],
@@ -34,13 +33,11 @@ def test_what_would_be_ignored_is_rejected(structured: dict[str, Any], words: st
 @pytest.mark.parametrize(
     ("schema", "bound"),
     [
-        (nested(200), "levels deep"),
         (nested(2000), "levels deep"),
         ({"$defs": {str(at): {} for at in range(4000)}}, "more than 4000 objects"),
         ({"enum": list(range(1001))}, "more than 1000 alternatives"),
         ({"anyOf": [{"oneOf": [{}] * 50}] * 21}, "more than 1000 alternatives"),
         ({"properties": {str(at): {} for at in range(1001)}}, "more than 1000 alternatives"),
-        ({"type": "string", "pattern": f"^{'a' * 1000}$"}, "pattern of more than 1000 characters"),
     ],
 )
 def test_a_schema_that_would_take_the_engine_minutes_is_rejected(schema: dict[str, Any], bound: str) -> None:
@@ -87,8 +84,6 @@ def test_contradictory_bounds_are_rejected(name: str) -> None:
 @pytest.mark.parametrize(
     ("schema", "lost"),
     [
-        ({"type": "string", "pattern": "[0-9]"}, "the pattern '[0-9]'"),
-        ({"type": "string", "pattern": "^a$", "maxLength": 3}, "maxLength"),
         ({"type": ["number", "null"], "minimum": 1, "exclusiveMaximum": 2}, "exclusiveMaximum, minimum"),
         ({"type": "integer", "multipleOf": 5, "minimum": 1}, "multipleOf"),
         ({"type": "array", "uniqueItems": True, "contains": {}}, "contains, uniqueItems"),
@@ -102,7 +97,7 @@ def test_ignored_keywords_are_logged_once(caplog: pytest.LogCaptureFixture, sche
 
 def test_supported_keywords_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     properties = {
-        "pattern": {"type": "string", "pattern": "^x$"},
+        "pattern": {"type": "string", "maxLength": 3},
         "not": {"type": "integer", "minimum": 1},
         "a": {"const": {"pattern": "x"}, "uniqueItems": False},
     }
@@ -147,26 +142,31 @@ def test_arguments_without_bounds_get_some() -> None:
         "one_of": {"type": "string", "enum": ["a"]},
         "type": {"type": "integer", "default": {"type": "string"}},
     }
-    schema = constraints.add_bounds(
-        {
-            "type": "object",
-            "properties": {
-                **bounded,
-                "free": {"type": "string"},
-                "list": {"type": "array", "items": {"type": "string"}},
-            },
-            "additionalProperties": {"type": "string"},
-        },
-    )
+    parameters = {
+        "type": "object",
+        "properties": {**bounded, "free": {"type": "string"}, "list": {"type": "array", "items": {"type": "string"}}},
+        "additionalProperties": {"type": "string"},
+    }
+    schema = call_schema(tool("f", parameters))["properties"]["arguments"]
     items = {"type": "array", "items": text, "maxItems": constraints.MAX_ITEMS}
     assert schema["properties"] == {**bounded, "free": text, "list": items}
     assert schema["additionalProperties"] == text
 
 
-def test_a_text_whose_pattern_is_ignored_ends_all_the_same() -> None:
-    parameters = {"type": "object", "properties": {"a": {"type": "string", "pattern": "x"}}}
-    found = call_schema(tool("f", parameters))["properties"]["arguments"]["properties"]["a"]
-    assert found == {"type": "string", "maxLength": constraints.MAX_TEXT_LENGTH}
+@pytest.mark.parametrize("schema", [{"pattern": "^a$"}, {"minLength": 2, "maxLength": 1}])
+def test_what_llama_cpp_cannot_follow_is_rejected_in_a_required_call_as_well(schema: dict[str, Any]) -> None:
+    parameters = {"type": "object", "properties": {"a": {"type": "string", **schema}}}
+    with pytest.raises(EngineError, match=r"'pattern'|minLength 2 is more"):
+        constraints.forced_call([tool("f", parameters)])
+
+
+def test_a_pattern_is_rejected_with_a_remedy() -> None:
+    with pytest.raises(
+        EngineError, match=r"does not support this: the keyword 'pattern' .* such as '\^a\+\$'"
+    ) as caught:
+        constraints.check_schema({"properties": {"a": {"anyOf": [{"type": "string", "pattern": "^a+$"}]}}})
+    assert "check the text in the program" in (caught.value.suggestion or "")
+    assert (caught.value.display_data or {})["code"] == "generic.engineDoesNotSupportFeature"
 
 
 def test_a_forced_call_is_not_punished_for_repeating_the_question() -> None:

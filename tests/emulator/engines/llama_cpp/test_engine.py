@@ -174,7 +174,7 @@ PERSON = {
     ("structured", "pattern"),
     [
         ({"type": "json", "jsonSchema": PERSON}, r'\{\s*"name":\s*".{0,20}",\s*"age":\s*-?\d+\s*\}'),
-        ({"type": "json", "jsonSchema": {"type": "string", "pattern": r"^\d{3}-\w{2}$"}}, r'"\d{3}-\w{2}"'),
+        ({"type": "json", "jsonSchema": {"enum": ["left", "right"]}}, '"left"|"right"'),
         ({"type": "gbnf", "gbnfGrammar": 'root ::= "left" | "right"'}, "left|right"),
     ],
 )
@@ -211,6 +211,7 @@ def chat_with_image() -> Chat:
             {},
             "does not support this: a grammar in Lark",
         ),
+        ({"structured": {"type": "json", "jsonSchema": {"type": "string", "pattern": "^a$"}}}, {}, "'pattern'"),
         ({"structured": {"type": "json"}}, {"tools": [ADD], "tool_choice": "required"}, "structured"),
         ({"draft_model": "another"}, {}, "does not support this"),
         ({}, {"history": chat_with_image().to_history(), "images": {"1": Image("cat.png", b"\x89PNG")}}, "image"),

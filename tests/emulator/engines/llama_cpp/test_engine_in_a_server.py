@@ -34,7 +34,7 @@ class RecordingEngine(LlamaCppEngine):
     """Keeps the models that it has loaded."""
 
     def __init__(self) -> None:
-        super().__init__(threads=1, offline=True, worker_memory=MEMORY if sys.platform == "linux" else 0)
+        super().__init__(threads=1, offline=True, worker_memory=MEMORY if sys.platform == "linux" else None)
         self.loaded: list[LlamaCppModel] = []
 
     async def load(self, request: LoadRequest, on_progress: Progress) -> LlamaCppModel:

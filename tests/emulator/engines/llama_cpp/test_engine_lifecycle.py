@@ -13,9 +13,9 @@ import pytest_asyncio
 
 from lmstudio_integrations.emulator.engines.base import EngineError, GenerateRequest
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, LlamaCppModel
+from lmstudio_integrations.emulator.engines.llama_cpp.weights import CACHE_VARIABLE
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import WorkerParameters
-from lmstudio_integrations.emulator.engines.weights import CACHE_VARIABLE
 from lmstudio_integrations.types.results import LlmPredictionFragment
 from tests.emulator.engines.llama_cpp.models import CHAT, EMBEDDING, STEADY, history_of, load, load_request, rest_of
 

@@ -4,8 +4,8 @@ import importlib.metadata
 
 import pytest
 
-from lmstudio_integrations.emulator.engines.base import load_failed, without_vision
-from lmstudio_integrations.emulator.engines.llama_cpp.responses import error_from_response, unsupported
+from lmstudio_integrations.emulator.engines.base import load_failed
+from lmstudio_integrations.emulator.engines.llama_cpp.responses import error_from_response, unsupported, without_vision
 from lmstudio_integrations.errors import LMStudioUnsupportedError
 from lmstudio_integrations.protocol.errors import to_exception
 

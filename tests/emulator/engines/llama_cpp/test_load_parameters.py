@@ -29,6 +29,8 @@ def test_a_projector_beside_a_model_gives_it_vision(path: Path) -> None:
     projector.write_bytes(b"")
     assert LlamaCppEngine(threads=1).metadata(str(path), "llm").vision
     assert parameters(path).projector == str(projector)
+    deciding = parameters(path, kind="decision")
+    assert (deciding.decision, deciding.projector, deciding.prompt_cache_mib) == (True, str(projector), 0)
 
 
 @pytest.mark.parametrize("name", ["missing.gguf", None, "."])

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations.emulator.engines import weights
-from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, gguf, load_parameters
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, gguf, load_parameters, weights
 from lmstudio_integrations.emulator.engines.llama_cpp.gguf import read_header, to_metadata
 
 

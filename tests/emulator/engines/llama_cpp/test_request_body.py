@@ -21,7 +21,7 @@ def from_fields(**fields: Any) -> LlmPredictionConfig:
 def test_whatever_changes_probabilities_says_so() -> None:
     others = {"temperature", "top_k_sampling", "xtc_threshold", "seed", "reasoning_budget"}
     rows = wire_keys(LlmPredictionConfig)
-    assert {ours for ours, _, _ in request_body._SAMPLING if rows[ours].changes is None} == others
+    assert {ours for ours, _, _ in request_body.SAMPLING if rows[ours].changes is None} == others
 
 
 def test_each_setting_gets_llama_cpps_name() -> None:

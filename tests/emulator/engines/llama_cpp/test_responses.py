@@ -16,6 +16,8 @@ from lmstudio_integrations.emulator.engines.llama_cpp.responses import (
     NativeCalls,
     ResponseReader,
     TextParser,
+    end_of_prompt,
+    known_tags,
     read_chat,
     read_completion,
 )
@@ -252,3 +254,23 @@ def test_chunks_of_both_kinds_bring_the_same_probabilities() -> None:
     raw = {"content": "a", "stop": False, "completion_probabilities": [entry]}
     expected = [{"text": "a", "id": 7, "logProb": -0.5, "candidates": [{"text": "a", "id": 7}]}]
     assert read_chat(chat).tokens == read_completion(raw).tokens == expected
+
+
+def test_the_tags_of_reasoning_are_those_that_the_template_has() -> None:
+    assert known_tags("{% if '</think>' in text %}<think>{% endif %}") == DEFAULT_TAGS
+    assert known_tags("<|channel>thought\n{{ text }}<channel|>") == Tags("<|channel>thought", "<channel|>")
+    assert known_tags("{{ '<mm:think>' ~ thought ~ '</mm:think>' }}") == Tags("<mm:think>", "</mm:think>")
+    assert known_tags("{{ text.split('</think>') }}") is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "end"),
+    [
+        ("<|assistant|><think>\n", "<think>\n"),
+        ("<think>\n\n</think>\n\n", "<think>\n\n</think>\n\n"),
+        ("<|user|><think>\n<|assistant|>", ""),
+        ("<think>so</think>", ""),
+    ],
+)
+def test_only_tags_at_the_very_end_of_a_prompt_open_a_response(prompt: str, end: str) -> None:
+    assert end_of_prompt(prompt, DEFAULT_TAGS) == end

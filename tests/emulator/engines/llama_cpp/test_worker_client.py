@@ -13,8 +13,8 @@ import pytest
 
 from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import worker_client, worker_main
+from lmstudio_integrations.emulator.engines.llama_cpp.weights import install_hint
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker, encode, read_line
-from lmstudio_integrations.emulator.engines.weights import install_hint
 from tests.emulator.engines.llama_cpp.http_server import Request, Respond, chunked, responding, response
 from tests.emulator.engines.llama_cpp.models import FULL
 

@@ -153,17 +153,9 @@ def test_a_stricter_limit_of_the_system_stays() -> None:
     assert result.stdout == "(1000000000, 1000000000)\n"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems report it in another way")
-def test_by_default_a_worker_may_take_three_quarters_of_the_memory_of_its_container(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    group = tmp_path / "memory.max"
-    monkeypatch.setattr(worker_client, "_CONTROL_GROUP", group)
-    whole = worker_client.memory_of_machine()
-    assert whole > 1_000_000
-    for text, expected in (("max\n", whole), ("4000\n", 4000)):
-        group.write_text(text)
-        assert worker_client.memory_of_machine() == expected
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a limit")
+def test_by_default_a_worker_may_take_three_quarters_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_client, "memory_of_machine", lambda: 4000)
     assert [worker_client.memory_limit(None), worker_client.memory_limit(7)] == [3000, 7]
 
 

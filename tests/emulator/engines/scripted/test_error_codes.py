@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations.emulator import errors
-from lmstudio_integrations.emulator.engines.llama_cpp.responses import unsupported as unsupported_by_llama_cpp
 from lmstudio_integrations.emulator.engines.scripted.error_codes import MEMBERS, unsupported
 
 PROTOCOL = Path(__file__).parents[4] / "docs" / "protocol.md"
@@ -32,7 +31,6 @@ def test_rules_can_raise_every_documented_code_with_its_members() -> None:
         errors.domain_mismatch("a", "llm", "embedding"),
         errors.preset_not_found("a", []),
         unsupported("a"),
-        unsupported_by_llama_cpp("a", "b"),
     ],
     ids=lambda error: error.title,
 )

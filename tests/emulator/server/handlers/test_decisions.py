@@ -210,15 +210,6 @@ def test_a_rule_plays_a_server_that_answers_no_questions() -> None:
             Emulator([{"key": "judge", "kind": kind, "rule": [{"then": [{"error": "no", "status": 404}]}]}])
 
 
-@pytest.mark.slow
-def test_weights_are_asked_by_the_engine() -> None:
-    weights = "smollm2-135m-instruct"
-    with Emulator([{"key": "judge", "kind": "decision", "weights": weights, "preload": True}], offline=True) as server:
-        status, body = ask(server, model="judge", state=STATE, questions={"a": REFUND})
-    assert (status, body["error"]["type"]) == (501, "not_supported_error")
-    assert "This model is not a decision model" in body["error"]["message"]
-
-
 def test_downloaded_decision_models_are_listed(server: Emulator) -> None:
     with wire(server, "system") as me:
         found: list[dict[str, Any]] = me.result("listDownloadedModels")

@@ -1,0 +1,222 @@
+"""The format of cassettes, and what is recorded of a conversation.
+
+A cassette is JSON, one object a line, in UTF-8. The first line has the version of the format. Each request is followed
+by its events, in the order in which the requests were made. There are no times and no numbers, so the file changes in
+Git only where a request or a response has changed. A line has an `event`, which is one of these:
+
+- `call`, `channel`: a request, as `docs/protocol.md` has it: `namespace`, `endpoint`, the parameter as `body`, and the
+  `section` of the recording, if it has sections.
+- `sent`, `received`: a packet on a channel, of the client and of the server.
+- `result`, `error`, `warning`: the reply to a call, the error that ended a call or a channel, the warning by which the
+  server rejected a request.
+- `closed`, `lost`: the end of a channel, or of its connection. A request without an end was under way when the
+  recording ended.
+
+`body` is what was sent. A void parameter or result has none, which is not the same as null.
+"""
+
+import contextlib
+import logging
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from lmstudio_integrations._support.environment import __version__, regular
+from lmstudio_integrations._support.text import dumps
+from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations.cassettes.redaction import redact, redact_packets
+from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
+from lmstudio_integrations.protocol.endpoints import LAST_PACKETS
+from lmstudio_integrations.protocol.envelope import parse
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+VERSION = 2
+"""The version of the format. A reader rejects a file with any other."""
+
+Kind: TypeAlias = Literal["call", "channel"]
+"""What a request opens: a call with one reply, or a channel with packets in both directions."""
+
+EventKind: TypeAlias = Literal["sent", "received", "result", "error", "closed", "lost", "warning"]
+"""A packet of the client or of the server, the reply to a call, an error that ends either, the end of a channel, the
+loss of the connection, or a warning in the place of a reply."""
+
+OBJECTS: frozenset[EventKind] = frozenset({"sent", "received", "error", "warning"})
+"""Events whose bodies are objects."""
+
+ENDS: frozenset[EventKind] = frozenset({"result", "error", "closed", "lost", "warning"})
+"""After these, nothing belongs to the request any more."""
+
+ABSENT: Any = object()
+"""A parameter or result that is void."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What was said after a request.
+
+    Attributes:
+        kind: Who said it, and what it is.
+        body: The packet, result, error or warning.
+    """
+
+    kind: EventKind
+    body: Any = ABSENT
+
+
+@dataclass(slots=True, eq=False)
+class Interaction:
+    """A request, and everything that belongs to it.
+
+    Attributes:
+        number: Its place in the order of requests, from 1.
+        kind: What it opens.
+        namespace: Where the endpoint is.
+        endpoint: The endpoint.
+        parameter: What was asked.
+        events: What was said after it, in order.
+        section: What the recording calls the part to which it belongs; empty if it has no parts.
+    """
+
+    number: int
+    kind: Kind
+    namespace: str
+    endpoint: str
+    parameter: Any = ABSENT
+    events: list[Event] = field(default_factory=list[Event])
+    section: str = ""
+
+    @property
+    def name(self) -> str:
+        """The endpoint, with its namespace."""
+        return f"{self.namespace}.{self.endpoint}"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its end is there, or only that of its channel is missing."""
+        return self.end is not None or any(packet.get("type") in LAST_PACKETS for packet in list(self.packets())[-1:])
+
+    def packets(self) -> Iterator[dict[str, Any]]:
+        """Return what the server sent on a channel."""
+        return (event.body for event in self.events if event.kind == "received")
+
+    @property
+    def end(self) -> Event | None:
+        """What ended it; `None` if the recording ended before."""
+        return self.events[-1] if self.events and self.events[-1].kind in ENDS else None
+
+    @property
+    def result(self) -> Any:
+        """The reply to a call; `ABSENT` if it is void, or did not come."""
+        return self.end.body if self.end is not None and self.end.kind == "result" else ABSENT
+
+
+# Files --------------------------------------------------------------------------------------------------------------
+
+
+def read(path: Path) -> list[Interaction]:
+    """Return the requests of a cassette, in order.
+
+    Raises:
+        LMStudioOSError: If the file cannot be read.
+        LMStudioValueError: If it is not a cassette, or of another version; the message names the line.
+    """
+    with file_errors(path, "read"):
+        lines = regular(path).read_bytes().splitlines()
+    head = _object(lines[0]) if lines else {}
+    if "cassette" not in head:
+        raise LMStudioValueError(f"{str(path)!r} is not a cassette; record one with `use_cassette`")
+    if head["cassette"] != VERSION:
+        raise LMStudioValueError(
+            f"the cassette {str(path)!r} has version {head['cassette']!r} of the format, and this release reads "
+            f"version {VERSION}; record it again"
+        )
+    interactions = list[Interaction]()
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            _add(interactions, _object(line))
+        except (KeyError, ValueError) as error:
+            why = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise LMStudioValueError(f"line {number} of the cassette {str(path)!r} cannot be read: {why}") from None
+    return interactions
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    return parse(line)[0] or {}
+
+
+def _add(interactions: list[Interaction], line: dict[str, Any]) -> None:
+    """Add a line to the requests.
+
+    Raises:
+        KeyError: If it lacks a member.
+        ValueError: If it does not fit to those before it.
+    """
+    kind, body = line["event"], line.get("body", ABSENT)
+    if kind in get_args(Kind):
+        names = line["namespace"], line["endpoint"]
+        interactions.append(Interaction(len(interactions) + 1, kind, *names, body, section=line.get("section", "")))
+        return
+    if kind not in get_args(EventKind):
+        raise ValueError(f"unknown event {kind!r}")
+    if not interactions or interactions[-1].end is not None:
+        raise ValueError("no request before it is open")
+    if kind in OBJECTS and not is_object(body):
+        raise ValueError("its body is not an object")
+    interactions[-1].events.append(Event(kind, body))
+
+
+def save(path: Path, interactions: Iterable[Interaction]) -> None:
+    """Write a cassette without secrets, in the place of a file that exists.
+
+    Raises:
+        LMStudioOSError: If that fails.
+    """
+    lines = [{"cassette": VERSION, "recorded_by": f"lmstudio-integrations {__version__}"}]
+    for each in interactions:
+        try:
+            lines += _lines(redacted(each))
+        except RecursionError:
+            logger.warning("a request of %s is not recorded: it is nested too deeply", each.name)
+    with file_errors(path):
+        path.write_bytes(b"".join(f"{dumps(line)}\n".encode() for line in lines))
+
+
+def redacted(interaction: Interaction) -> Interaction:
+    """Return a request without secrets."""
+    parameter = redact(interaction.parameter)
+    bodies = redact_packets(event.body for event in interaction.events)
+    if interaction.endpoint == "tokenize" and parameter != interaction.parameter:
+        # The numbers of the tokens are the text in another form.
+        bodies = [{**body, "tokens": [0] * len(body["tokens"])} if _has_tokens(body) else body for body in bodies]
+    events = [replace(event, body=body) for event, body in zip(interaction.events, bodies, strict=True)]
+    return replace(interaction, parameter=parameter, events=events)
+
+
+def _has_tokens(body: object) -> bool:
+    return is_object(body) and is_list(body.get("tokens"))
+
+
+def _lines(interaction: Interaction) -> Iterator[dict[str, Any]]:
+    names = {"namespace": interaction.namespace, "endpoint": interaction.endpoint}
+    section = {"section": interaction.section} if interaction.section else {}
+    yield {"event": interaction.kind, **names, **section, **_body(interaction.parameter)}
+    for event in interaction.events:
+        yield {"event": event.kind, **_body(event.body)}
+
+
+def _body(body: Any) -> dict[str, Any]:
+    return {} if body is ABSENT else {"body": body}
+
+
+@contextlib.contextmanager
+def file_errors(path: Path, doing: str = "write") -> Generator[None]:
+    """Raise the errors of a file as typed ones."""
+    try:
+        yield
+    except (LMStudioOSError, LMStudioValueError):
+        raise
+    except (OSError, ValueError) as error:  # the latter for a path that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise LMStudioOSError(f"cannot {doing} the cassette {str(path)!r}: {reason}") from error

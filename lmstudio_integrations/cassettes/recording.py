@@ -1,0 +1,216 @@
+"""Records what the clients of this process and a server say to each other.
+
+A client's session has each frame as text (`protocol/session.py`), and a recording puts its own kind of session in that
+place. `cassette.py` has the format, and `redaction.py` hides the secrets.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.cassettes.cassette import (
+    ABSENT,
+    OBJECTS,
+    Event,
+    EventKind,
+    Interaction,
+    Kind,
+    file_errors,
+    save,
+)
+from lmstudio_integrations.client.transport.connect.addresses import Address
+from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.client.transport.socket_session import recorders
+from lmstudio_integrations.errors import LMStudioOSError
+from lmstudio_integrations.protocol.envelope import parse
+from lmstudio_integrations.protocol.session import ClientSession
+
+LAST_MOMENT = 1.0
+"""Seconds that open requests have at the end of a recording: what a client sent last may still be on its way."""
+
+_REQUESTS: dict[str, tuple[Kind, str, str]] = {
+    "rpcCall": ("call", "callId", "parameter"),
+    "channelCreate": ("channel", "channelId", "creationParameter"),
+}
+_EVENTS: dict[tuple[str, str], tuple[EventKind, str, str]] = {
+    ("client", "channelSend"): ("sent", "channelId", "message"),
+    ("server", "rpcResult"): ("result", "callId", "result"),
+    ("server", "rpcError"): ("error", "callId", "error"),
+    ("server", "channelSend"): ("received", "channelId", "message"),
+    ("server", "channelError"): ("error", "channelId", "error"),
+    ("server", "channelClose"): ("closed", "channelId", ""),
+}
+"""The frames of each side: what they are in a cassette, the member with the id, and the member with the content."""
+
+
+class Recording:
+    """Records what the clients of this process and a server say to each other. A context manager.
+
+    In the block, clients connect anew and have nothing cached, so that the cassette is complete. It is written at the
+    end of the block, also of one that ends with an error.
+
+    Prompts, responses and the names of models are recorded; secrets are not (docs/tools/cassettes.md#secrets).
+
+    Args:
+        path: The cassette, which must not exist yet.
+        server: The address of LM Studio, or of an emulator. Clients that have another one are not recorded.
+
+    Raises:
+        LMStudioOSError: If the file exists or cannot be written.
+        LMStudioValueError: If the address is not valid.
+    """
+
+    def __init__(self, path: str | Path, server: str) -> None:
+        self.path: Path = Path(path)
+        self.address: str = server
+        """The address of the server, as clients take it."""
+        self.section: str | None = ""
+        """The part of the recording to which requests from now on belong; with `None`, they are not recorded."""
+        self._server = Address.parse(server)
+        self._interactions: list[Interaction] = []
+        self._open: set[Interaction] = set()
+        self._lock = threading.Lock()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._block = contextlib.ExitStack()
+        self._reserve()
+
+    @property
+    def requests(self) -> int:
+        """How many requests are recorded so far."""
+        return len(self._interactions)
+
+    def __enter__(self) -> Self:
+        recorders[self._server] = lambda namespace: partial(_RecordedSession, self.conversation(namespace))
+        self._block.callback(recorders.pop, self._server)
+        self._block.enter_context(IOThread.fresh())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._finish()
+        self._block.close()
+        save(self.path, self._interactions)
+
+    def conversation(self, namespace: str) -> "Conversation":
+        """Return what records another socket than those of clients."""
+        return Conversation(self, namespace)
+
+    def begin(self, interaction: Interaction) -> bool:
+        """Record a request from now on, unless nothing is recorded now."""
+        with self._lock:
+            if self.section is None:
+                return False
+            self._interactions.append(interaction)
+            interaction.number, interaction.section = len(self._interactions), self.section
+            self._open.add(interaction)
+            self._idle.clear()
+        return True
+
+    def add(self, interaction: Interaction, event: Event) -> None:
+        """Add to a request what was said, unless it has ended."""
+        with self._lock:
+            if interaction not in self._open:
+                return
+            interaction.events.append(event)
+            if interaction.end is not None:
+                self._open.remove(interaction)
+                if not self._open:
+                    self._idle.set()
+
+    def _reserve(self) -> None:
+        """Create the file, so that one that cannot be written is an error now, and not after the recording."""
+        with file_errors(self.path):
+            if self.path.exists():
+                raise LMStudioOSError(f"the cassette {str(self.path)!r} exists; delete it, or choose another name")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch(exist_ok=False)
+
+    def _finish(self) -> None:
+        """Let open requests end, and record those that do not as far as they came."""
+        self._idle.wait(LAST_MOMENT)
+        with self._lock:
+            self.section = None
+            for interaction in self._open:
+                if interaction.is_over:
+                    interaction.events.append(Event("closed"))
+            self._open.clear()
+
+
+class Conversation:
+    """What is said on one socket.
+
+    Args:
+        recording: What it belongs to.
+        namespace: That of the socket.
+    """
+
+    def __init__(self, recording: Recording, namespace: str) -> None:
+        self._recording = recording
+        self._namespace = namespace
+        self._requests: dict[tuple[str, int], Interaction] = {}
+        """By the name of their id, and the id."""
+
+    def add(self, sender: Literal["client", "server"], frame: str | bytes) -> None:
+        """Record a frame, if it belongs to a request."""
+        message = parse(frame)[0] or {}
+        if any(type(message.get(name, 0)) is not int for name in ("callId", "channelId")):
+            return
+        kind = str(message.get("type"))
+        if sender == "client" and kind in _REQUESTS:
+            self._begin(message)
+        elif (sender, kind) in _EVENTS:
+            event, id_name, body_name = _EVENTS[sender, kind]
+            interaction, body = self._requests.get((id_name, message.get(id_name, 0))), message.get(body_name, ABSENT)
+            if interaction is not None and (event not in OBJECTS or is_object(body)):
+                self._recording.add(interaction, Event(event, body))
+        elif kind == "communicationWarning":
+            self._warn(message)
+
+    def end(self) -> None:
+        """End the requests of a connection that is lost."""
+        for interaction in self._requests.values():
+            self._recording.add(interaction, Event("closed" if interaction.is_over else "lost"))
+
+    def _begin(self, message: dict[str, Any]) -> None:
+        kind, id_name, body_name = _REQUESTS[message["type"]]
+        parameter = message.get(body_name, ABSENT)
+        interaction = Interaction(0, kind, self._namespace, str(message.get("endpoint")), parameter)
+        if self._recording.begin(interaction):
+            self._requests[id_name, message.get(id_name, 0)] = interaction
+
+    def _warn(self, message: dict[str, Any]) -> None:
+        """A server that does not take a request never replies to it, and names its endpoint in a warning."""
+        warning = {name: message[name] for name in ("warning", "kind") if name in message}
+        for interaction in reversed(self._requests.values()):
+            if not interaction.events and interaction.endpoint in str(message.get("warning")):
+                self._recording.add(interaction, Event("warning", warning))
+                return
+
+
+class _RecordedSession(ClientSession):
+    """The session of a client's socket, of which each frame is recorded."""
+
+    def __init__(self, conversation: Conversation, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._conversation = conversation
+
+    def data_to_send(self) -> list[str]:
+        frames = super().data_to_send()
+        for frame in frames:
+            self._conversation.add("client", frame)
+        return frames
+
+    def receive(self, data: str | bytes, now: float) -> None:
+        self._conversation.add("server", data)
+        super().receive(data, now)
+
+    def connection_lost(self, make_error: Callable[[], BaseException]) -> None:
+        super().connection_lost(make_error)
+        self._conversation.end()

@@ -1,0 +1,103 @@
+"""What is hidden in a cassette: what `_support/secrets.py` takes for a secret, folders of users, contents of files."""
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lmstudio_integrations._support.secrets import HIDDEN, NAMING, is_secret_member, redact_received
+from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations.types.files import INLINE
+
+HOME = "~"
+"""Replaces the folder of a user."""
+
+HASHED = "sha256:"
+"""Precedes the hash that replaces the content of a file."""
+
+_HOMES = r"(?i:/home/|/Users/|\b[A-Z]:(?:\\{1,2}|/)Users(?:\\{1,2}|/))[^/\\\s\"'<>|:*?,;)\]}]+"
+
+_LABELS = {"type", "key"}
+"""Members of a plugin's settings that say what a value is, and hold none themselves."""
+
+
+def redact(value: Any, *, is_secret: bool = False) -> Any:
+    """Return a JSON value without secrets, folders of users and contents of files; anything else stays what it is.
+
+    Args:
+        value: The value.
+        is_secret: Whether it is secret as a whole; then all its texts and numbers are hidden.
+    """
+    if is_list(value):
+        return [redact(each, is_secret=is_secret) for each in value]
+    if is_object(value):
+        return {_redact_text(name): _redact_member(value, name, is_secret=is_secret) for name in value}
+    if is_secret and type(value) in {str, int, float} and value != "":
+        return HIDDEN
+    if isinstance(value, str) and value.startswith(INLINE):
+        return INLINE + _hash_of(value.removeprefix(INLINE))
+    return _redact_text(value) if isinstance(value, str) else value
+
+
+def _redact_member(parent: dict[str, Any], name: str, *, is_secret: bool) -> Any:
+    value = parent[name]
+    if name == "contentBase64" and isinstance(value, str):
+        return _hash_of(value)
+    if name.startswith("pluginConfig"):
+        return _redact_settings(value)
+    # A setting, a header or a variable has its name beside it.
+    labels = [str(parent[each]) for each in NAMING if each in parent] if name == "value" else []
+    return redact(value, is_secret=is_secret or any(map(is_secret_member, labels or [name])))
+
+
+def _redact_settings(value: Any) -> Any:
+    """Return the settings of a plugin: they are secret, but for what says of which kind a value is."""
+    if is_list(value):
+        return [_redact_settings(each) for each in value]
+    if is_object(value):
+        return {name: redact(each) if name in _LABELS else _redact_settings(each) for name, each in value.items()}
+    return redact(value, is_secret=True)
+
+
+def _redact_text(text: str) -> str:
+    home = str(Path.home())
+    own = rf"|(?<![\w.-]){re.escape(home)}(?![\w.-])" if len(home) > 1 else ""
+    return re.sub(_HOMES + own, HOME, redact_received(text))
+
+
+def redact_packets(packets: Iterable[Any]) -> list[Any]:
+    """Return the packets of a channel without secrets.
+
+    A text that arrives in several packets is one text: if it has a secret, it takes the place of its first fragment.
+    """
+    # What a prediction writes, and by their number the arguments of each tool call.
+    streams = defaultdict[int, list[tuple[str, dict[str, Any]]]](list)
+    hidden, calls = list[Any](), 0
+    for packet in packets:
+        hidden.append(redact(packet))
+        if not is_object(packet):
+            continue
+        calls += packet.get("type") == "toolCallGenerationStart"
+        is_argument = packet.get("type") == "toolCallGenerationArgumentFragmentGenerated"
+        before, after = (packet, hidden[-1]) if is_argument else (packet.get("fragment"), hidden[-1].get("fragment"))
+        if is_object(before) and isinstance(before.get("content"), str):
+            streams[calls if is_argument else 0].append((before["content"], after))
+    for fragments in streams.values():
+        text = "".join(content for content, _ in fragments)
+        rest = _redact_text(text)
+        has_secret = rest != text
+        for content, fragment in fragments:
+            fragment["content"] = content
+            if has_secret:
+                fragment["content"], rest = rest, ""
+                fragment.pop("tokens", None)  # the text in another form
+    return hidden
+
+
+def _hash_of(content: str) -> str:
+    """Return the hash of the content of a file, or of one that is a hash already."""
+    if content.startswith(HASHED):
+        return content
+    return f"{HASHED}{hashlib.sha256(content.encode(errors='surrogatepass')).hexdigest()}"

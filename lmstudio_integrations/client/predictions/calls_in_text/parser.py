@@ -1,0 +1,463 @@
+"""Whether a text ends with tool calls, or is nothing but tool calls; and where they may begin in a text that grows.
+
+A false call runs a tool, so doubt means text. Calls count if they end the text, if the tools are offered, and if the
+arguments fit. Without a marker, or in a code block, they must be the whole response. What is quoted, or part of a
+sentence, is not a call. A stream holds back only what may be markup.
+"""
+
+import re
+from contextlib import suppress
+from typing import NamedTuple
+
+from lmstudio_integrations.client.predictions.calls_in_text.call_parser import CallParser, ParsedCall
+from lmstudio_integrations.client.predictions.calls_in_text.formats import (
+    COMMON,
+    ENDS,
+    ENDS_OF_TURN,
+    MARKERS,
+    MINIMAX_SEPARATOR,
+    NEXT_TURNS,
+    OF_DEFINITIONS,
+    REASONING,
+    OfferedTool,
+    OfferedTools,
+    format_at,
+    with_usual_tags,
+)
+from lmstudio_integrations.client.predictions.calls_in_text.lenient_json import CutOffError, NoCallError, TextCursor
+
+_FENCE = re.compile(r"(`{3,}|~{3,})[^\n`]*")
+_CLOSING_FENCE = re.compile(r"[\s>]*(`{3,}|~{3,})\s*")
+_LANGUAGE = re.compile(r"[\w-]*[ \t]*")
+_CALL_LANGUAGES = frozenset(
+    {"", "json", "tool_code", "tool_call"} | {"homeassistant"}  # of models that are trained for Home Assistant
+)
+"""The languages of code blocks that may be calls, rather than code."""
+
+_QUOTING = tuple("`\"'“„‘‚«‹「『（(=\\")
+_BRACKETS = (("(", ")"), ("[", "]"), ("（", "）"), ("「", "」"), ("«", "»"), ("„", "“"), ("“", "”"))
+_ITEM = re.compile(r"\s*(?:>|#|\||//|--|<!--|<pre>|[-*+•–]\s|(?:\d+|[a-z])[.)]\s|\d+[.)](?!\d))")
+"""What a line begins with that is part of a quotation, a comment, a table or a list."""
+
+_SPECIAL = rf"(?:<[|｜]?[\w▁]+[|｜]>|{re.escape(MINIMAX_SEPARATOR)})"
+_THOUGHT_END = f"(?:{'|'.join(map(re.escape, REASONING))})"
+_BEFORE_CALLS = re.compile(
+    rf"(?:\n\s*|[^\W\d_]{{2,}}\.|\d\.?|[])}}]\.?|[!?…。！？]|{_SPECIAL}|{_THOUGHT_END}\s*){_SPECIAL}*\Z"
+)
+"""What may precede a call in its line: nothing, the end of a sentence, a number or a bracket, special tokens, or the
+end of thoughts. Prose has a blank between sentences, which this has not. A single letter before a period is an
+abbreviation."""
+
+_IN_PROSE = re.compile(rf"\S[ \t](?:{_SPECIAL}|{_THOUGHT_END})")
+"""What prose has of special tokens: they stand between blanks, like words."""
+
+_OWN_TURN = re.compile(r"(?:\s|<\|(?:im_)?start\|>assistant(?: to=[\w.-]+)?|<\|message\|>)*")
+"""What a model writes that goes on after it has ended its turn."""
+
+_LONGEST_BEGINNING = max(map(len, REASONING.values()))
+
+_ANSWER = "to=user<|message|>"
+"""What Muse begins a message to the user with, in which it shows calls and makes none."""
+
+_LONGEST_END = 128
+"""The characters at the end of a line in which that is looked for."""
+
+UNMARKED = "without markers"
+
+
+class ParseResult(NamedTuple):
+    """What was read.
+
+    Attributes:
+        text: The text of the calls.
+        calls: The calls; none if they cannot be read.
+        family: The models that write them like that.
+        problem: Why they must not be made; `None` if they may.
+        name: The tool of the first call about which that is.
+    """
+
+    text: str
+    calls: tuple[ParsedCall, ...]
+    family: str
+    problem: str | None = None
+    name: str | None = None
+
+
+class Surroundings:
+    """What precedes a place in a text that grows. Each character is read once, however often a model repeats a marker.
+
+    Attributes:
+        beginning: What the text begins with, as far as that may be the beginning of reasoning.
+    """
+
+    def __init__(self) -> None:
+        self.beginning: str = ""
+        self._fence = ""
+        """The fence of the code block in which the line begins."""
+        self._is_first_line = True
+        """Whether nothing but white space precedes the line."""
+        self._begin_line()
+
+    def _begin_line(self) -> None:
+        self._line: list[str] = []
+        self._end = "\n"
+        self._is_blank = True
+        self._is_item: bool | None = None
+        self._is_about_tokens = False
+        self._backticks = 0
+        self._open_brackets = [0] * len(_BRACKETS)
+
+    def advance(self, text: str) -> None:
+        """Go on to the end of this text."""
+        if len(self.beginning) < _LONGEST_BEGINNING:
+            self.beginning = (self.beginning + text).lstrip()[:_LONGEST_BEGINNING]
+        lines, line_break, line = text.rpartition("\n")
+        if line_break:
+            self._is_first_line = self._is_first_line and self._is_blank and not lines.strip()
+            self._fence = _fence_after("".join([*self._line, lines]), self._fence)
+            self._begin_line()
+        self._is_about_tokens = self._is_about_tokens or _IN_PROSE.search(self._end[-2:] + line) is not None
+        self._line.append(line)
+        self._end = (self._end + line)[-_LONGEST_END:]
+        self._is_blank = self._is_blank and not line.strip()
+        self._backticks += line.count("`")
+        for number, (begin, end) in enumerate(_BRACKETS):
+            self._open_brackets[number] += line.count(begin) - line.count(end)
+
+    @property
+    def end_with_line(self) -> bool:
+        """Whether the place is at the beginning of a line, perhaps after white space."""
+        return self._is_blank
+
+    @property
+    def allow_marker(self) -> bool:
+        """Whether a marker counts here. Within a line of prose, it is what the prose is about."""
+        is_place = self._is_blank or _BEFORE_CALLS.search(self._end) is not None
+        return is_place and not (self.are_quoting or self._are_answering)
+
+    @property
+    def _are_answering(self) -> bool:
+        return self.beginning.startswith(_ANSWER) and not self._end.endswith(_ANSWER)
+
+    @property
+    def are_quoting(self) -> bool:
+        """Whether the place is in a code block, a quotation, a comment, a table, a list, or a line about tokens."""
+        if self._is_item is None:  # whatever follows in the line
+            self._is_item = _ITEM.match("".join(self._line)) is not None
+        return self._is_about_tokens or self._is_item or self._are_in_quotation
+
+    @property
+    def end_with_thought(self) -> bool:
+        """Whether the tag that follows ends thoughts that have begun: it is no word of theirs, between blanks."""
+        return not (self._are_in_quotation or (self._is_about_tokens and self._end[-1] in " \t"))
+
+    @property
+    def _are_in_quotation(self) -> bool:
+        return (
+            bool(self._fence)
+            or self._backticks % 2 == 1
+            or any(each > 0 for each in self._open_brackets)
+            or self._end.endswith(_QUOTING)
+            or (self._is_blank and not self._is_first_line and "".join(self._line).startswith(("    ", "\t")))
+        )
+
+
+def _fence_after(lines: str, fence: str) -> str:
+    """Return the fence of the code block in which lines end. One closes only one that is not longer, and the same.
+
+    Args:
+        lines: The lines.
+        fence: The fence of the code block in which they begin.
+    """
+    for line in lines.splitlines():
+        closing = _CLOSING_FENCE.fullmatch(line)
+        if fence:
+            if closing is not None and closing.group(1).startswith(fence):
+                fence = ""
+        else:
+            fences = _FENCE.findall(line)
+            fence = fences[-1] if len(fences) % 2 else ""
+    return fence
+
+
+class ToolParser:
+    """A text that may be calls, up to its end.
+
+    Args:
+        text: The text, from the first marker, or from the beginning of the response.
+        tools: The tools that the request offers.
+        is_marked: Whether it begins with a marker.
+        reports_misfits: Whether a call that does not fit is reported without a marker, too. In a code block, it is an
+            example.
+    """
+
+    def __init__(self, text: str, tools: OfferedTools, *, is_marked: bool, reports_misfits: bool = False) -> None:
+        self.text = text
+        self._tools = tools
+        self._is_marked = is_marked
+        self._is_in_block = not is_marked and text.lstrip().startswith("```")
+        self._reports_misfits = reports_misfits and not self._is_in_block
+        self._begun: OfferedTool | None = None
+        """The tool of the first call of the text that was read last, as far as its name is complete."""
+
+    def is_possible(self) -> bool:
+        """Whether it could be calls, or become calls as it grows."""
+        try:
+            self._calls(is_final=False)
+        except CutOffError:
+            return True
+        except NoCallError:
+            return False
+        return True
+
+    def parse(self) -> ParseResult | None:
+        """Return the calls, or what is wrong with them; `None` if it is something else."""
+        text = self.text
+        family = format_at(text) if self._is_marked else UNMARKED
+        try:
+            calls = self._calls(is_final=True)
+        except CutOffError:
+            is_begun = self._is_marked or "{" in text or "(" in text
+            return self._failure(family, "the call was cut off") if is_begun and not self._is_in_block else None
+        except NoCallError:
+            return self.unreadable() if self._is_marked else None
+        try:
+            return self._check(calls, family)
+        except NoCallError:
+            return None
+
+    def _check(self, calls: list[ParsedCall], family: str) -> ParseResult | None:
+        """Return calls that fit; of those that do not, what is wrong."""
+        fitting = tuple([ParsedCall(tool, tool.fitting(arguments)) for tool, arguments in calls])
+        for tool, arguments in fitting:
+            problem = tool.problem(arguments, only_known=not self._is_marked)
+            if problem is not None:
+                # Arguments that only the schema does not name are a doubt, and nothing that could be mended.
+                is_misfit = self._is_marked or (self._reports_misfits and tool.problem(arguments) is not None)
+                return ParseResult(self.text, fitting, family, problem, tool.name) if is_misfit else None
+        return ParseResult(self.text, fitting, family)
+
+    def unreadable(self) -> ParseResult | None:
+        """Return what is wrong with a text that is not possible; `None` if it is something else than broken calls."""
+        if self.text.startswith(OF_DEFINITIONS) or not self.text.rstrip().endswith(ENDS):
+            return None
+        with suppress(CutOffError, NoCallError):
+            self._calls(is_final=True)
+        return self._failure(format_at(self.text), "the call cannot be read")
+
+    def _failure(self, family: str, problem: str) -> ParseResult | None:
+        return None if self._begun is None else ParseResult(self.text, (), family, problem, self._begun.name)
+
+    def _calls(self, *, is_final: bool) -> list[ParsedCall]:
+        text, is_marked = TextCursor(with_usual_tags(self.text, is_final=is_final)), self._is_marked
+        if not is_marked:
+            text.skip_space()
+            is_marked = self._opens_code_block(text)
+        parser = CallParser(text, self._tools, is_marked=is_marked, is_final=is_final, is_in_block=self._is_in_block)
+        try:
+            return parser.calls()
+        finally:
+            self._begun = parser.begun
+
+    def _opens_code_block(self, text: TextCursor) -> bool:
+        """Skip the beginning of a code block; return whether that, or what is in it, marks calls."""
+        if not text.skip("```"):
+            return False
+        language = text.match(_LANGUAGE)
+        text.at = language.end()
+        if text.is_at_end:
+            raise CutOffError
+        if language.group().strip().lower() not in _CALL_LANGUAGES:
+            raise NoCallError
+        text.skip_space()
+        return language.group() == "tool_code" or MARKERS.match(text.text, text.at) is not None
+
+
+MOST_HELD = 1 << 18
+"""Characters that may be held back; longer calls stay text."""
+
+_LONGEST_STEP = 1 << 9
+"""Characters that are looked at together, so that a text of many tags takes linear time."""
+
+_FEWEST_NEW = 16
+"""How many characters of a candidate must be new before it is read again; a quarter of a long one."""
+
+
+class StreamingToolParser:
+    """Watches one text: a response, or reasoning.
+
+    The first marker in it decides: a text that goes on after a marker without a call only mentions them. What precedes
+    the end of reasoning in the text of a response does not count.
+
+    Args:
+        tools: The tools that the request offers.
+        marked_only: Whether calls without a marker do not count.
+        repairs: Whether calls are mended that do not fit: then what follows a marker and cannot be read is held back up
+            to the end, because a call that fits may follow, and one without a marker is reported.
+    """
+
+    def __init__(self, tools: OfferedTools, *, marked_only: bool, repairs: bool = False) -> None:
+        self._tools = tools
+        self._repairs = repairs
+        self._held_length = 0
+        self._has_reasoned = False
+        """Whether reasoning in the text has ended."""
+        self._begin(0, "", marked_only=marked_only)
+
+    def _begin(self, at: int, text: str, *, marked_only: bool) -> None:
+        self._begun_at = at
+        self._parts: list[str] = [text]
+        self._length = len(text)
+        self._surroundings = Surroundings()
+        """What precedes the last marker that was looked at."""
+        self._since: list[str] = [text]
+        """What follows on that."""
+        self._since_at = 0
+        self._tail = "\n"
+        """What is to be looked at again with what follows, after the character before it."""
+        self._is_first = not marked_only
+        """Whether there was nothing but white space."""
+        self._is_over = False
+        """Whether no marker counts any more."""
+        self._turn_end: int | None = None
+        """Where the turn ended, if that ended it: calls may follow there."""
+        self._candidate: int | None = None
+        """Where the calls may begin."""
+        self._is_marked = False
+        self._given_up: int | None = None
+        """Where the first marker is, if what follows on it cannot be read."""
+        self._next_look = 0
+
+    def add(self, content: str) -> int:
+        """Add to the text; return how many of its last characters may be part of calls."""
+        for at in range(0, len(content), _LONGEST_STEP):
+            self._held_length = self._add(content[at : at + _LONGEST_STEP])
+            if self._repairs and self._given_up is not None:
+                since = self._length - self._given_up
+                self._held_length = since if since <= MOST_HELD else self._held_length
+        return self._held_length
+
+    def _add(self, content: str) -> int:
+        self._parts.append(content)
+        self._since.append(content)
+        self._length += len(content)
+        if self._candidate is None:
+            return self._search(self._tail + content)
+        if self._length < self._next_look:
+            return self._length - self._candidate
+        return self._look(self._candidate)
+
+    def finish(self) -> tuple[int, ParseResult] | None:
+        """Return what was read at the end of the text, and where it begins; `None` if there is no call."""
+        while self._candidate is not None:
+            parser = self._parser_at(self._candidate)
+            if self._is_possible(parser):
+                return self._result_at(self._candidate, parser.parse())
+            self._give_up(parser)
+        if self._given_up is None:
+            return None
+        return self._result_at(self._given_up, self._parser_at(self._given_up).unreadable())
+
+    def _result_at(self, at: int, result: ParseResult | None) -> tuple[int, ParseResult] | None:
+        return None if result is None else (self._begun_at + at, result)
+
+    def _search(self, window: str) -> int:
+        """Look for the first marker after the first character of a text; return how many characters are held."""
+        while (length := self._search_in(window)) is None:
+            window = "\n" + self._parts[0]
+        return length
+
+    def _search_in(self, window: str) -> int | None:
+        """Do the same up to the end of reasoning, if that is in the text; then return `None`."""
+        at = 1
+        if self._is_first:
+            first = window.lstrip()
+            marker = MARKERS.match(window, len(window) - len(first))
+            name = first.removeprefix("<")
+            is_part = marker is not None and not MARKERS.is_whole(marker)
+            if not first or is_part or (self._tools.may_begin(name) and not self._tools.begins(name)):
+                self._tail = window[-len(first) - 1 :]
+                return self._length
+            self._is_first = False
+            if marker is None and (first[0] in "{[`" or self._tools.begins(name)):
+                return self._begin_candidate(0, is_marked=False)
+        while (match := MARKERS.find(window, at)) is not None:
+            begin, at = self._length - len(window) + match.start(), match.end()
+            if not MARKERS.is_whole(match):
+                self._tail = window[match.start() - 1 :]
+                return 0 if self._is_over and not self._follows_turn(begin) else len(window) - match.start()
+            token = match.group()
+            if token in REASONING:
+                if self._ends_reasoning(begin, token, window[at:]):
+                    return None
+            elif self._counts(begin, token, window[match.start() - 1]):
+                return self._begin_candidate(begin, is_marked=True)
+        self._tail = window[-1]
+        return 0
+
+    def _counts(self, at: int, token: str, before: str) -> bool:
+        """Whether a marker counts, before which this character is. If not, only one at the end of the turn does."""
+        follows = self._follows_turn(at) if self._is_over else self._surroundings_of(at).allow_marker
+        if follows and token not in NEXT_TURNS:
+            return True
+        if token in COMMON:
+            return False
+        if token in ENDS_OF_TURN and not self._is_over and before not in " \t":
+            self._turn_end = at + len(token)
+        self._is_over = True
+        return False
+
+    def _follows_turn(self, at: int) -> bool:
+        """Whether nothing stands between the end of the turn and a place in the text, or the same turn goes on."""
+        if self._turn_end is None or at - self._turn_end > _LONGEST_END:
+            return False
+        self._parts = ["".join(self._parts)]
+        return _OWN_TURN.fullmatch(self._parts[0][self._turn_end : at]) is not None
+
+    def _ends_reasoning(self, at: int, tag: str, rest: str) -> bool:
+        """Whether a tag ends the reasoning; if so, begin anew with the rest of the text."""
+        if self._has_reasoned:
+            return False
+        before = self._surroundings_of(at)
+        is_begun = before.beginning.startswith(REASONING[tag])
+        if not (before.allow_marker or (is_begun and before.end_with_thought)):
+            return False
+        self._has_reasoned = True
+        is_tagged = is_begun or before.end_with_line
+        self._begin(self._begun_at + self._length - len(rest), rest, marked_only=not is_tagged)
+        return True
+
+    def _surroundings_of(self, at: int) -> Surroundings:
+        """Return what precedes a marker, after the last one that was looked at."""
+        since, length = "".join(self._since), at - self._since_at
+        self._surroundings.advance(since[:length])
+        self._since, self._since_at = [since[length:]], at
+        return self._surroundings
+
+    def _begin_candidate(self, at: int, *, is_marked: bool) -> int:
+        self._candidate, self._is_marked = at, is_marked
+        return self._look(at)
+
+    def _look(self, at: int) -> int:
+        """Look whether the candidate, which begins here, may still be calls."""
+        parser = self._parser_at(at)
+        if not self._is_possible(parser):
+            return self._give_up(parser)
+        length = len(parser.text)
+        self._next_look = self._length + max(_FEWEST_NEW, length // 4)
+        return length
+
+    def _parser_at(self, at: int) -> ToolParser:
+        self._parts = ["".join(self._parts)]
+        text = self._parts[0][at:]
+        return ToolParser(text, self._tools, is_marked=self._is_marked, reports_misfits=self._repairs)
+
+    def _is_possible(self, parser: ToolParser) -> bool:
+        return len(parser.text) <= MOST_HELD and parser.is_possible()
+
+    def _give_up(self, parser: ToolParser) -> int:
+        """Go on after the beginning of a candidate that is something else."""
+        at, self._candidate = self._candidate, None
+        if self._is_marked:
+            self._is_over, self._given_up, self._turn_end = True, at, None
+        return self._search("\n" + parser.text)

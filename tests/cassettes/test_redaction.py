@@ -1,0 +1,139 @@
+"""Secrets never reach a cassette, and what is replayed is found although its secrets are hidden."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations._support.secrets import HIDDEN as HIDDEN_TEXT
+from lmstudio_integrations.cassettes.cassette import ABSENT, Event, Interaction, redacted
+from lmstudio_integrations.cassettes.redaction import redact
+from tests.support.leaks import ASSIGNED
+
+KEPT = [
+    "{" * 2_000,
+    '{"a": ' * 500 + "1" + "}" * 500,
+    "The token budget is 512 tokens: password reset",
+    {"tokens": [1, 2], "maxTokens": 5, "bosToken": "<s>"},
+    {"fragment": {"content": "a", "tokens": [{"text": "a", "id": 5}]}},
+    '<tools>{"name": "log_in", "parameters": {"properties": {"password": {"type": "string"}}}}</tools>',
+    {"max_tokens": 5, "token_count": 7, "token_ids": [1, 2], "bos_token": "<s>", "time_to_first_token": 0.5},
+    {"arguments": {"n_tokens": 5, "passes": 3, "headless": "new", "handlers": ["a"], "author": "me", "tokenizer": "x"}},
+    '{"max_tokens": 5, "token_count": "7", "tokens": ["a"], "password": null, "secret": true, "token": ""}',
+    'It\'s the password or "shown"? {"a": [1, {\'b',
+    "first token: a, eos_token=</s>, --token-file x, a password reset, passwords by mail",
+    "config.token(1), --password --user",
+    "class User:\n    password: str\n    token: Optional[str] = None\n    password=input(),",
+    "def f(\n    api_key=api_key,\n    secret=read(),\n) -> None",
+    "type User = {\n  password: string;\n}",
+    "/usr/share/homes/x and C:\\Windows",
+]
+
+
+CALL = {"name": "log_in", "arguments": {"password": "hunter2"}}
+TEXT = {"text": json.dumps({"access_token": "hunter2", "user": "me"})}
+HIDDEN = {
+    "beside its name": {"name": "Authorization", "value": "hunter2"},
+    "below properties": {"arguments": {"properties": {"password": "hunter2"}}},
+    "of a schema": {"parameters": {"properties": {"password": {"type": "string", "default": "hunter2"}}}},
+    "of a type": {"password": {"type": "hunter2"}},
+    "in JSON": TEXT,
+    "in JSON in JSON in quotes": {"text": json.dumps(json.dumps(TEXT))},
+    "in JSON in a sentence": {"text": f"It's \"here\": {json.dumps(CALL)}, isn't it?"},
+    "in Python": {"text": str(CALL)},
+    "in JSON that is cut off": {"text": '{"password": "hunter2'},
+    "as a number": {"text": '{"password": 4711}'},
+    "in XML": {"toolCallRequest": CALL, "rawContent": "<parameter=password>\nhunter2\n</parameter>"},
+    "in Python code": {"toolCallRequest": CALL, "rawContent": "[log_in(password='hunter2')]"},
+    "as a number in a sentence": {"text": 'See "password": 4711, yes'},
+    "in an object in a sentence": {"text": 'See "headers": {"x": {"y": "hunter2"}}'},
+    "beside its name in Python": {"text": "[{'name': 'Authorization', 'value': 'hunter2'}]"},
+    "beside its name, cut off": {"text": '{"a": {"key": "password", "value": "hunter2'},
+    "in a list in Python": {"text": "{'headers': ['hunter2', 'hunter2']}"},
+    "deep, cut off": {"text": 'See {"password": {"a": {"b": ["hunter2", {"c": "hunter2"}'},
+    "under a path": {"text": "{'spring:datasource/password': 'hunter2'}"},
+    "in a call in XML that failed": {"rawContent": "<function=log_in><parameter=password>\nhunter2\n</parameter>"},
+    "in a call in XML with names": {"rawContent": '<invoke name="log_in"><parameter name="password">hunter2'},
+    **{f"in {text!r}": {"text": text} for text in ASSIGNED},
+    "in the query of a URL": {"text": "https://host/?pwd=hunter2&sig=hunter2&a=1"},
+    "a token after a line break": {"text": 'He wrote "a\\nghp_hunter2hunter2hunter2hunter2"'},
+    "a private key": {"text": "-----BEGIN RSA PRIVATE KEY-----\nhunter2+/=\n-----END RSA PRIVATE KEY-----"},
+}
+"""Values with a secret, by where it is."""
+
+
+@pytest.mark.parametrize("value", HIDDEN.values(), ids=HIDDEN)
+def test_a_secret_is_hidden_wherever_it_stands(value: object) -> None:
+    hidden = redact(value)
+    assert not re.search("hunter|4711", json.dumps(hidden))
+    assert redact(hidden) == hidden
+
+
+def test_the_schema_of_a_secret_is_hidden_with_it() -> None:
+    schema = {"type": "object", "properties": {"password": {"type": "string", "title": "Password"}, "any": {}}}
+    hidden = {"type": HIDDEN_TEXT, "title": HIDDEN_TEXT}
+    assert redact(schema) == {"type": "object", "properties": {"password": hidden, "any": {}}}
+
+
+def prediction(*packets: Any) -> Interaction:
+    return Interaction(1, "channel", "llm", "predict", ABSENT, [Event("received", packet) for packet in packets])
+
+
+@pytest.mark.parametrize("kind", ["text", "arguments"])
+@pytest.mark.parametrize("cut", range(0, 48, 5))
+def test_a_secret_in_several_packets_is_hidden(cut: int, kind: str) -> None:
+    arguments = {"n": "é", "password": 'x"\\y', "pin": {"secret": 5}}
+    text = json.dumps(arguments)
+    parts = [text[:cut], text[cut : cut + 3], text[cut + 3 :]]
+    if kind == "text":
+        tokens = [{"text": "x", "id": 1}]
+        packets = [{"type": "fragment", "fragment": {"content": part, "tokens": tokens}} for part in parts]
+    else:
+        part_of_call = "toolCallGenerationArgumentFragmentGenerated"
+        packets = [{"type": part_of_call, "content": part} for part in parts]
+    start, *streamed = redacted(prediction({"type": "toolCallGenerationStart"}, *packets)).packets()
+    assert start == {"type": "toolCallGenerationStart"}
+    fragments = [packet if kind == "arguments" else packet["fragment"] for packet in streamed]
+    assert len(fragments) == 3
+    assert json.loads("".join(each["content"] for each in fragments)) == redact({"arguments": arguments})["arguments"]
+    assert not any("tokens" in each for each in fragments)
+
+
+def test_a_text_without_a_secret_stays_in_its_packets() -> None:
+    packets: list[dict[str, Any]] = [
+        {"type": "fragment", "fragment": {"content": each, "tokens": [{"text": each}]}} for each in "ab"
+    ]
+    assert list(redacted(prediction(*packets, {"type": "fragment"}, {})).packets()) == [
+        *packets,
+        {"type": "fragment"},
+        {},
+    ]
+
+
+def test_the_tokens_of_a_secret_are_hidden() -> None:
+    request = Interaction(
+        1, "call", "llm", "tokenize", {"inputString": "password=x"}, [Event("result", {"tokens": [7]})]
+    )
+    assert redacted(request).result == {"tokens": [0]}
+
+
+@pytest.mark.parametrize("value", KEPT, ids=str)
+def test_what_is_no_secret_stays(value: object) -> None:
+    assert redact(value) == value
+
+
+def test_the_home_of_this_user_is_hidden_whatever_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: Path("/data/me"))
+    assert redact("/data/me/x.txt, not /data/mean/x.txt") == "~/x.txt, not /data/mean/x.txt"
+
+
+def test_files_are_replaced_by_their_hash() -> None:
+    upload = {"name": "cat.png", "contentBase64": "aGVsbG8="}
+    hashed = redact(upload)
+    assert redact(hashed) == hashed
+    assert hashed["contentBase64"].startswith("sha256:")
+    inline = {"type": "file", "identifier": "base64:aGVsbG8="}
+    hidden = f"base64:{hashed['contentBase64']}"
+    assert redact([inline, inline["identifier"]]) == [{**inline, "identifier": hidden}, hidden]

@@ -1,0 +1,55 @@
+"""What the faults of scripted models do to a connection."""
+
+import json
+import sys
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from tests.emulator.bare_client import TIMEOUT, prediction_request, wire
+from tests.emulator.stalling_model import MODEL
+
+
+def faulty(*steps: object) -> Emulator:
+    """Return a server whose model does these steps."""
+    return Emulator([ModelEntry(key=MODEL, rules=({"then": list(steps)},), preload=True)])
+
+
+def test_a_half_closed_connection_still_receives() -> None:
+    with faulty({"text": "One"}, {"fault": "half_close"}, {"text": "two"}) as server, wire(server) as me:
+        me.open("predict", prediction_request(MODEL))
+        with pytest.raises(ConnectionClosed):
+            me.receive_until_closed()
+        server.wait_for(lambda: server.predictions[-1].state == "ended", TIMEOUT)
+
+
+def test_a_corrupt_frame_is_invalid_json_and_the_prediction_continues() -> None:
+    with faulty({"text": "One"}, {"fault": "corrupt"}, {"text": " two"}) as server, wire(server) as me:
+        me.open("predict", prediction_request(MODEL))
+        frames = [me.socket.recv(TIMEOUT) for _ in range(6)]
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(frames[3])
+        assert "success" in str(frames[5])
+
+
+def test_an_unknown_packet_comes_on_the_channel() -> None:
+    with faulty({"fault": "unknown_packet"}, {"text": "One"}) as server, wire(server) as me:
+        kinds = [packet["type"] for packet in me.stream("predict", prediction_request(MODEL))]
+        assert kinds == ["promptProcessingProgress"] * 2 + ["unheardOf", "fragment", "success"]
+
+
+def test_a_dropped_connection_is_reset() -> None:
+    with faulty({"text": "One"}, {"fault": "drop"}, {"text": "two"}) as server, wire(server) as me:
+        me.open("predict", prediction_request(MODEL))
+        with pytest.raises(ConnectionClosed) as caught:
+            me.receive_until_closed()
+        assert caught.value.rcvd is None, "there was no closing handshake"
+        server.wait_for(lambda: server.predictions[-1].state == "ended", TIMEOUT)
+
+
+def test_a_copy_without_faults_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmstudio_integrations.emulator.server.faults", None)
+    with faulty({"text": "One"}, {"fault": "drop"}) as server, wire(server) as me:
+        *_, error = me.stream("predict", prediction_request(MODEL))
+        assert "This copy of lmstudio_integrations is without the faults of scripted models" in error["error"]["cause"]
