@@ -11,10 +11,12 @@ import pytest
 
 from lmstudio_integrations.cli import INTERRUPTED, _app
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.cli.managed import Run, of_commands
+from tests.cli.managed import COMMANDS, Run, of_commands
 from tests.cli.terminal import TIMEOUT, interrupt, started
 
 FULL = Path("/dev/full")
+
+runs_ls = pytest.mark.skipif("ls" not in COMMANDS, reason="runs `lmsi ls`, which was deleted")
 
 
 WORD = "gr\xf6\xdfe"
@@ -59,6 +61,7 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(run: Run, monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
+@runs_ls
 def test_a_closed_pipe_ends_a_command_silently(server: Emulator) -> None:
     with started("ls", "--host", server.address) as process:
         assert process.stdin
@@ -73,6 +76,7 @@ def test_a_closed_pipe_ends_a_command_silently(server: Emulator) -> None:
 
 
 @pytest.mark.slow
+@runs_ls
 @pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_one_line(server: Emulator) -> None:
     with FULL.open("wb") as full, started("ls", "--host", server.address, stdout=full) as process:
@@ -81,6 +85,7 @@ def test_a_full_disk_is_one_line(server: Emulator) -> None:
 
 
 @pytest.mark.slow
+@runs_ls
 def test_an_interrupt_ends_a_command_that_waits_for_the_server() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(TIMEOUT)
