@@ -12,6 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from lmstudio_integrations.cassettes import Recording, Replay
+    from lmstudio_integrations.cassettes.modes import Mode
     from lmstudio_integrations.emulator import Emulator
 
 MODELS = ("qwen2.5-7b-instruct", "text-embedding-nomic-embed-text-v1.5")
@@ -127,18 +128,18 @@ def lmstudio_cassette(
     from lmstudio_integrations.client.transport.connect.addresses import Target  # noqa: PLC0415
 
     with door("cassettes"):
-        from lmstudio_integrations.cassettes import modes  # noqa: PLC0415
+        from lmstudio_integrations.cassettes.modes import cassette_name, needs_server, use_cassette  # noqa: PLC0415
 
     node: pytest.Item = request.node
-    mode = cast("modes.Mode", request.config.getoption("--lmstudio-record"))
+    mode = cast("Mode", request.config.getoption("--lmstudio-record"))
     # Not the node id, to which plugins such as pytest-xdist add.
     test = [each.name for each in node.listchain() if isinstance(each, (pytest.Class, pytest.Item))]
-    path = node.path.parent / "cassettes" / node.path.stem / modes.cassette_name(test)
-    is_recorded = modes.needs_server(path, mode)
+    path = node.path.parent / "cassettes" / node.path.stem / cassette_name(test)
+    is_recorded = needs_server(path, mode)
     host = _recorded_host(request) if is_recorded else None
     unmatched: Sequence[str] = ()
     with suppress(_NotPassedError), ExitStack() as stack:
-        server = stack.enter_context(modes.use_cassette(path, mode, server=host))
+        server = stack.enter_context(use_cassette(path, mode, server=host))
         if host is not None and Target.of(host, None).token is None:  # that of the environment is for another server
             for name in TOKEN_VARIABLES:
                 monkeypatch.delenv(name, raising=False)

@@ -19,7 +19,7 @@ import lmstudio_integrations
 from lmstudio_integrations import errors, pytest_plugin
 from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations.cli import _app
-from tools.stub import STUB, stub
+from tools.stub import PACKAGES, path_of, stub
 
 PACKAGE = Path(lmstudio_integrations.__file__).parent
 NAME = PACKAGE.name
@@ -28,7 +28,7 @@ LAZY_MODULES = {"langchain_core", "llama_index", "xllamacpp", "httpx", "numpy", 
 LAZY_MODULES |= {"aiohttp", "pyarrow", "ray"}
 
 PUBLIC = {
-    NAME: " ".join(re.findall(r" as (\w+)", STUB.read_text(encoding="utf-8"))),
+    NAME: " ".join(re.findall(r" as (\w+)", path_of(NAME).read_text(encoding="utf-8"))),
     f"{NAME}.langchain": """
         ChatLMStudio LMStudioClassifier LMStudioEmbeddings LMStudioLLM LMStudioReranker LMStudioToolkit register
     """,
@@ -182,8 +182,9 @@ def test_the_annotations_of_everything_public_resolve_at_run_time(module: str) -
     assert not unresolved
 
 
-def test_type_checkers_see_the_names_that_the_runtime_exports() -> None:
-    assert STUB.read_text(encoding="utf-8") == stub(), "run python -m tools.stub"
+@pytest.mark.parametrize("package", PACKAGES)
+def test_type_checkers_see_the_names_that_the_runtime_exports(package: str) -> None:
+    assert path_of(package).read_text(encoding="utf-8") == stub(package), "run python -m tools.stub"
 
 
 @pytest.mark.parametrize("module", [NAME, f"{NAME}.langchain", f"{NAME}.llama_index"])

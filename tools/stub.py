@@ -1,22 +1,38 @@
-"""Writes `lmstudio_integrations/__init__.pyi`, by which type checkers see the names that are imported lazily.
+"""Writes the `__init__.pyi` of each package whose names are imported lazily, so that type checkers see them.
 
-`python -m tools.stub` writes it from the table of `__init__.py`; a test notices when they differ.
+`python -m tools.stub` writes them from the tables in `__init__.py`; a test notices when they differ.
 """
 
-import lmstudio_integrations
+from collections import defaultdict
+from importlib import import_module
+from pathlib import Path
+
 from tools import ROOT
 
-STUB = ROOT / "lmstudio_integrations/__init__.pyi"
+NAME = "lmstudio_integrations"
+
+PACKAGES = (NAME, f"{NAME}.langchain", f"{NAME}.langchain.middleware", f"{NAME}.llama_index")
 
 
-def stub() -> str:
-    """Return what type checkers read in place of `__init__.py`."""
+def path_of(package: str) -> Path:
+    """Return where the stub of a package is."""
+    return ROOT / package.replace(".", "/") / "__init__.pyi"
+
+
+def stub(package: str) -> str:
+    """Return what type checkers read in place of the `__init__.py` of a package."""
+    known = vars(import_module(package))
+    modules: dict[str, list[str]] = defaultdict(list)
+    for module, names in known.get("_EXPORTS", {}).items():
+        modules[module] += names.split()
+    for name, module in known.get("_MODULES", {}).items():
+        modules[f".{module}"].append(name)
     lines = ["# Written by `python -m tools.stub` from the table in __init__.py.", ""]
-    for module, names in vars(lmstudio_integrations)["_EXPORTS"].items():
-        imports = ", ".join(f"{name} as {name}" for name in names.split())
-        lines.append(f"from lmstudio_integrations{module} import {imports}")
-    return "\n".join([*lines, "", "__version__: str", ""])
+    for module, names in modules.items():
+        lines.append(f"from {package}{module} import {', '.join(f'{name} as {name}' for name in names)}")
+    return "\n".join([*lines, *(["", "__version__: str"] if package == NAME else []), ""])
 
 
 if __name__ == "__main__":
-    STUB.write_text(stub(), encoding="utf-8")
+    for each in PACKAGES:
+        path_of(each).write_text(stub(each), encoding="utf-8")

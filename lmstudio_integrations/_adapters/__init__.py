@@ -4,5 +4,5 @@ settings.py, generation_settings.py   the fields, and what a call changes of the
 calls.py                              the settings of one call become its `Plan`
 runtime.py                            the models that an adapter uses, on which servers
 conversation.py, tool_settings.py     what is said and offered, on its way to the wire
-finished_response.py                  what is reported of the response
+finished_response.py, attempts.py     what is reported of the response; how one that does not fit is corrected
 """

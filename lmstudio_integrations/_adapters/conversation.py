@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from lmstudio_integrations._adapters.tool_settings import wire_name
 from lmstudio_integrations._support.secrets import redacted_url
@@ -34,6 +34,8 @@ from lmstudio_integrations.types.files import FileHandle, image_format
 from lmstudio_integrations.types.functions import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 from lmstudio_integrations.types.reasoning import ReasoningPart, Thought, with_thoughts
 from lmstudio_integrations.types.structured import partial_json
+
+PartT = TypeVar("PartT")
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
@@ -248,9 +250,13 @@ def _checked_id(call_id: object) -> object:
     return call_id
 
 
+def _parts_of(messages: Iterable[PendingMessage], kind: type[PartT]) -> list[PartT]:
+    return [part for each in messages for part in each.parts if isinstance(part, kind)]
+
+
 def images(messages: Iterable[PendingMessage]) -> list[ImageSource]:
     """Return the images that must be uploaded, each once."""
-    return list(dict.fromkeys(part for each in messages for part in each.parts if isinstance(part, ImageSource)))
+    return list(dict.fromkeys(_parts_of(messages, ImageSource)))
 
 
 def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> WireHistory | PendingHistory:
@@ -263,7 +269,10 @@ def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> 
     Raises:
         LMStudioValueError: If an image would have to be downloaded, and may not.
     """
-    sources, unsent = images(pending), dict[ImageSource, str]()
+    sources = images(pending)
+    if not sources:
+        return encode(pending, {})
+    unsent = dict[ImageSource, str]()
     for source in sources:
         if source.url and not values["allow_image_download"]:
             problem = (
@@ -284,8 +293,8 @@ def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> 
         [PendingImage(source.url or source.path or source.data, source.is_optional) for source in sent],
         with_handles,
         values["allow_image_download"] == "private",
-        _files(pending),
-        has_reasoning=_has_reasoning(pending),
+        _parts_of(pending, FileHandle),
+        has_reasoning=bool(_parts_of(pending, ReasoningPart)),
     )
 
 
@@ -294,28 +303,24 @@ def encode(messages: Sequence[PendingMessage], uploaded: Uploaded) -> WireHistor
     has_late = any(message.role == "system" for message in messages[1:])
     system_first = _written(_with_system_first(messages), uploaded) if has_late else None
     handles = [each for each in uploaded.values() if isinstance(each, FileHandle)]
-    return WireHistory(
-        _written(messages, uploaded), [*_files(messages), *handles], system_first, _has_reasoning(messages)
-    )
+    files, thoughts = _parts_of(messages, FileHandle), _parts_of(messages, ReasoningPart)
+    return WireHistory(_written(messages, uploaded), [*files, *handles], system_first, bool(thoughts))
 
 
 def _written(messages: Sequence[PendingMessage], uploaded: Uploaded) -> list[dict[str, Any]]:
     return wire_messages(
         (message.role, parts)
         for message in messages
-        if (parts := [_wire(part, uploaded) for part in _sent_parts(message, uploaded)]) or not message.parts
+        if (parts := [_wire(part, uploaded) for part in message.parts if _is_sent(part, message.role, uploaded)])
+        or not message.parts
     )
 
 
-def _sent_parts(message: PendingMessage, uploaded: Uploaded) -> list[Part]:
-    """Return the parts of a message; those of a user without images of tools that are not sent: the results say so."""
-    if message.role != "user":
-        return message.parts
-    return [
-        part
-        for part in message.parts
-        if not (isinstance(part, ImageSource) and part.is_optional and isinstance(uploaded[part], str))
-    ]
+def _is_sent(part: Part, role: Role, uploaded: Uploaded) -> bool:
+    """Whether a part is sent. Of a user, an image of a tool is not if it could not be uploaded: its result says so."""
+    if role == "user" and isinstance(part, ImageSource) and part.is_optional:
+        return not isinstance(uploaded[part], str)
+    return True
 
 
 def _with_system_first(messages: Sequence[PendingMessage]) -> list[PendingMessage]:
@@ -324,14 +329,6 @@ def _with_system_first(messages: Sequence[PendingMessage]) -> list[PendingMessag
     for message in sorted(messages, key=lambda message: message.role != "system"):
         merged.add(message.role, message.parts)
     return merged.finish()
-
-
-def _files(messages: Sequence[PendingMessage]) -> list[FileHandle]:
-    return [part for each in messages for part in each.parts if isinstance(part, FileHandle)]
-
-
-def _has_reasoning(messages: Sequence[PendingMessage]) -> bool:
-    return any(isinstance(part, ReasoningPart) for each in messages for part in each.parts)
 
 
 def _wire(part: Part, uploaded: Uploaded) -> dict[str, Any]:
@@ -350,7 +347,7 @@ def _wire(part: Part, uploaded: Uploaded) -> dict[str, Any]:
 # Documents ------------------------------------------------------------------------------------------------------------
 # What a model reads of a file that is no image, for which LM Studio's API has no type.
 
-_TEXT = re.compile(
+_TEXT = (
     r"text/.+|.+\+(json|xml|yaml)"
     r"|application/(json|jsonl|ndjson|x-ndjson|xml|yaml|x-yaml|toml|x-toml|sql|graphql|javascript|x-javascript|x-sh)"
 )
@@ -363,7 +360,7 @@ _UNKNOWN = frozenset({"", "application/octet-stream", "binary/octet-stream"})
 def decoded_text(data: bytes, mime_type: str | None) -> str | None:
     """Return the text of a document; `None` if it is of another type, or not in UTF-8."""
     kind = (mime_type or "").partition(";")[0].strip().lower()
-    if kind not in _UNKNOWN and not _TEXT.fullmatch(kind):
+    if kind not in _UNKNOWN and not re.fullmatch(_TEXT, kind):
         return None
     try:
         text = data.decode("utf-8-sig")

@@ -9,7 +9,7 @@ Type checkers take the type of a parameter from the `__set__` of the field's typ
 
 import inspect
 import os
-import re
+import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import attrgetter
@@ -97,7 +97,7 @@ def _dumped(config: Settings | dict[str, Any] | None, info: SerializationInfo) -
     return config.model_dump(mode=info.mode, exclude_unset=True) if isinstance(config, Settings) else config
 
 
-class _DictValidator:
+class DictValidator:
     """Reads a field that a dict may set. pydantic would also make schemas of the types that only editors need."""
 
     def __init__(self, read: Callable[[Any], Any]) -> None:
@@ -130,17 +130,16 @@ PLACES_OF_NATIVE = {
 def _reject_misplaced(given: Mapping[Any, Any]) -> None:
     """Reject unknown names that are, or resemble, those of settings which `prediction_config` does not have."""
     native = wire_keys(LlmPredictionConfig).keys() | {"raw"}
+    places = {**{name: name for name in (*NATIVE_NAMES, *PLACES_OF_NATIVE.values())}, **PLACES_OF_NATIVE}
     for name in given:
         own = to_snake(str(name))
-        if own in native:
-            continue
-        outside = [*NATIVE_NAMES, *PLACES_OF_NATIVE.values()]
-        meant = counterpart(own, outside) or counterpart(own, native)
-        meant = meant or next(iter(closest_names(own, [*outside, *native], cutoff=NAME_CUTOFF)), None)
-        place = meant if meant in outside else PLACES_OF_NATIVE.get(str(meant))
-        if place is not None:
-            typo = "" if own in {meant, place} else f"did you mean {place!r}? "
-            raise LMStudioValueError(f"prediction_config takes no {name!r}; {typo}write {place}=…")
+        if own not in native:
+            meant = counterpart(own, [*places, *native])
+            meant = meant or next(iter(closest_names(own, [*places, *native], cutoff=NAME_CUTOFF)), None)
+            place = places.get(str(meant))
+            if place is not None:
+                typo = "" if own in {meant, place} else f"did you mean {place!r}? "
+                raise LMStudioValueError(f"prediction_config takes no {name!r}; {typo}write {place}=…")
 
 
 def _read_config(value: Any) -> LlmPredictionConfig:
@@ -158,7 +157,7 @@ def _read_config(value: Any) -> LlmPredictionConfig:
     return config
 
 
-def _reads_timeouts(names: Collection[str]) -> Callable[[Any], Mapping[str, float | None]]:
+def reads_timeouts(names: Collection[str]) -> Callable[[Any], Mapping[str, float | None]]:
     def read(value: Any) -> Mapping[str, float | None]:
         if not is_mapping(value):
             raise LMStudioValueError(f"timeouts must be a dict, such as {{'idle_timeout': 120}}; got {value!r}")
@@ -176,26 +175,26 @@ _LOAD_CONFIG = (
     "for the model apply."
 )
 
-_DICT_SCHEMA = WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "null"}]})
+DICT_SCHEMA = WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "null"}]})
 
 LlmLoadConfig = Annotated[
     LlmLoadModelConfig | LlmLoadModelConfigDict | None,
-    _DictValidator(lambda value: LlmLoadModelConfig.parse(value, "load_config")),
-    _DICT_SCHEMA,
+    DictValidator(lambda value: LlmLoadModelConfig.parse(value, "load_config")),
+    DICT_SCHEMA,
     Field(description=_LOAD_CONFIG.format("LlmLoadModelConfig")),
 ]
 
 EmbeddingLoadConfig = Annotated[
     EmbeddingLoadModelConfig | EmbeddingLoadModelConfigDict | None,
-    _DictValidator(lambda value: EmbeddingLoadModelConfig.parse(value, "load_config")),
-    _DICT_SCHEMA,
+    DictValidator(lambda value: EmbeddingLoadModelConfig.parse(value, "load_config")),
+    DICT_SCHEMA,
     Field(description=_LOAD_CONFIG.format("EmbeddingLoadModelConfig")),
 ]
 
 PredictionConfig = Annotated[
     LlmPredictionConfig | LlmPredictionConfigDict | None,
-    _DictValidator(_read_config),
-    _DICT_SCHEMA,
+    DictValidator(_read_config),
+    DICT_SCHEMA,
     Field(
         description="Prediction settings that have no field here, by their names in `LlmPredictionConfig`, such as "
         "`draft_model` or `logit_bias`; `raw` takes full wire keys. A dict or a `LlmPredictionConfig`. Those of a call "
@@ -203,35 +202,19 @@ PredictionConfig = Annotated[
     ),
 ]
 
-_TIMEOUTS = "How many seconds to wait for a sign of life, as a dict with any of {}; `None` waits forever."
-TOOL_TIMEOUTS = ("connect_timeout", "load_timeout", "idle_timeout", "keepalive")
-"""The timeouts of calls that are not those of a model."""
+TIMEOUTS_DESCRIPTION = "How many seconds to wait for a sign of life, as a dict with any of {}; `None` waits forever."
 
 ModelTimeoutsDict = Annotated[
     Timeouts | None,
-    _DictValidator(_reads_timeouts([name for name in TIMEOUTS if name != "timeout"])),
-    _DICT_SCHEMA,
+    DictValidator(reads_timeouts([name for name in TIMEOUTS if name != "timeout"])),
+    DICT_SCHEMA,
     Field(
-        description=_TIMEOUTS.format(
+        description=TIMEOUTS_DESCRIPTION.format(
             "`connect_timeout` (5: to connect, or for a ping), `queue_timeout` (600: in the model's queue), "
             "`load_timeout` (300: between signs of progress of a load), `first_token_timeout` (300: while the prompt "
             "is processed), `idle_timeout` (60: for the next packet) and `keepalive` (20: of silence before a ping)"
         )
         + " Those of a call override those of the object one by one. None by default."
-    ),
-]
-
-ToolTimeoutsDict = Annotated[
-    Timeouts | None,
-    _DictValidator(_reads_timeouts(TOOL_TIMEOUTS)),
-    _DICT_SCHEMA,
-    Field(
-        description=_TIMEOUTS.format(
-            "`connect_timeout` (5: to connect, or for a ping), `load_timeout` (300: while a plugin starts), "
-            "`idle_timeout` (60: for a server that no longer responds to pings) and `keepalive` (20: of silence before "
-            "a ping)"
-        )
-        + " None by default."
     ),
 ]
 
@@ -243,7 +226,7 @@ ToolTimeoutsDict = Annotated[
 PACKAGE = __name__.partition(".")[0]
 
 
-class ClassSignature:
+class _Signature:
     """The signature of a pydantic class, as `__signature__` (PEP 362)."""
 
     def __get__(self, instance: BaseModel | None, owner: type[BaseModel]) -> inspect.Signature:
@@ -252,36 +235,36 @@ class ClassSignature:
         return inspect.Signature(list(_parameters(owner)))
 
 
-_SIGNATURE = ClassSignature()
-_LINE = re.compile(r"(.{1,92}|\S+)(?: |$)")
-"""A line of a description. Splitting is part of every import, and `textwrap` takes 30 times as long."""
+class _Docstring:
+    """The docstring of a pydantic class with the descriptions of its fields, which are added when it is read."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __get__(self, _instance: BaseModel | None, owner: type[BaseModel]) -> str:
+        described = [
+            textwrap.fill(" ".join([f"{name}:", *(owner.model_fields[name].description or "").split()]), **_LAYOUT)
+            for name in ordered_fields(owner)
+        ]
+        return "\n".join([inspect.cleandoc(self._text), "", "Settings:", *described])
 
 
-def show_fields(owner: type[BaseModel]) -> None:
+_LAYOUT: Any = {"width": 100, "initial_indent": " " * 4, "subsequent_indent": " " * 8, "break_long_words": False}
+
+_FACTORY: Any = type("_Factory", (), {"__repr__": lambda _: "<factory>"})()
+"""Stands for a default that is made with each object."""
+
+
+def show_signature(owner: type[BaseModel]) -> None:
     """Make `inspect.signature` show the fields of a class."""
-    cast("Any", owner).__signature__ = _SIGNATURE
+    cast("Any", owner).__signature__ = _Signature()
 
 
-def describe_fields(owner: type[BaseModel]) -> None:
-    """Add the descriptions of its fields to the docstring of a class. A class without one inherits that of its base."""
+def describe(owner: type[BaseModel]) -> None:
+    """Make `help` show the fields of a class. One without a docstring inherits that of its base."""
+    show_signature(owner)
     if owner.__doc__ is not None:
-        owner.__doc__ = "\n".join([inspect.cleandoc(owner.__doc__), "", "Settings:", *_descriptions(owner)])
-
-
-def _descriptions(owner: type[BaseModel]) -> Iterator[str]:
-    for name in ordered_fields(owner):
-        text = " ".join((owner.model_fields[name].description or "").split())
-        yield "    " + "\n        ".join(_LINE.findall(f"{name}: {text}"))
-
-
-class _Factory:
-    """Stands for a default that is made with each object."""
-
-    def __repr__(self) -> str:
-        return "<factory>"
-
-
-_FACTORY = _Factory()
+        cast("Any", owner).__doc__ = _Docstring(owner.__doc__)
 
 
 def _parameters(owner: type[BaseModel]) -> Iterator[inspect.Parameter]:

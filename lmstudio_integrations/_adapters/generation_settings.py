@@ -9,10 +9,11 @@ does not have.
 from collections.abc import Callable, Collection, Mapping
 from copy import deepcopy
 from functools import cache
-from operator import itemgetter
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from operator import is_, itemgetter
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from lmstudio_integrations._adapters.calls import CallArguments, CallSettings, options_of, top_logprobs_of
 from lmstudio_integrations._adapters.field_types import (
@@ -100,7 +101,7 @@ class GenerationSettings(OwnPredictionSettings, ModelSettings):
             "default.",
         )
 
-    on_prompt_progress: Callable[[float], Any] | None = Field(
+    on_prompt_progress: SkipJsonSchema[Callable[[float], Any] | None] = Field(
         default=None,
         exclude=True,
         description="Called with the progress of the prompt processing, from 0.0 to 1.0, in the thread or task that "
@@ -180,12 +181,15 @@ class GenerationSettings(OwnPredictionSettings, ModelSettings):
             call = self._resolve_given(given)
         else:
             fields, runtime = vars(self), self._runtime
-            values = fields["host"] or addresses.host_from_environment(), *_call_fields(type(self))(fields)
+            environment = None if fields["host"] else addresses.host_from_environment()
+            values: tuple[Any, ...] = _call_fields(type(self))(fields)
             resolved = runtime.resolved
-            if resolved is None or not _are_same(resolved[0], values):
-                copies = tuple([deepcopy(value) if isinstance(value, _CHANGEABLE) else value for value in values])
-                resolved = runtime.resolved = copies, self._resolve_given(given)
-            call = resolved[1]
+            if resolved is None or not resolved.is_of(environment, values):
+                changeable = [(value, deepcopy(value)) for value in values if isinstance(value, _CHANGEABLE)]
+                call = self._resolve_given(given)
+                runtime.resolved = _Resolved(environment, values, changeable, call)
+            else:
+                call = resolved.call
         # Not a part of what is kept: what is sent for it depends on the loaded model.
         return call if call.values.get("reasoning_effort") is None else _with_effort(call)
 
@@ -222,12 +226,23 @@ def _merged_by_key(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
     }
 
 
-def _are_same(kept: tuple[Any, ...], values: tuple[Any, ...]) -> bool:
-    """Whether values are equal, at any depth also in their types: 0 is a number, and `False` switches a setting off."""
-    return kept == values and all(
-        type(one) is type(other) and (not isinstance(one, _CHANGEABLE) or repr(one) == repr(other))
-        for one, other in zip(kept, values, strict=True)
-    )
+class _Resolved(NamedTuple):
+    """A call without arguments, and the values of the fields that it was resolved from."""
+
+    environment: str | None
+    values: tuple[Any, ...]
+    changeable: list[tuple[Any, Any]]
+    """The values that can be changed in place, each with a copy."""
+
+    call: CallSettings
+
+    def is_of(self, environment: str | None, values: tuple[Any, ...]) -> bool:
+        """Whether the fields still have these values, at any depth, also in their types: 0 is not `False`."""
+        return (
+            self.environment == environment
+            and all(map(is_, self.values, values))
+            and all(value == copy and repr(value) == repr(copy) for value, copy in self.changeable)
+        )
 
 
 @cache

@@ -278,8 +278,8 @@ class Runtime(BaseRuntime):
         super().__init__(dropped_secrets)
         self._used: BoundedCache[ModelSpec, UsedModel] = BoundedCache(_CACHE_SIZE)
         self._contexts: BoundedCache[tuple[Target, type[Mailbox]], ClientContext] = BoundedCache(_CACHE_SIZE)
-        self.resolved: tuple[tuple[Any, ...], Any] | None = None
-        """What the fields of the adapter resolve to, with their values."""
+        self.resolved: Any = None
+        """What the fields of the adapter resolve to, with their values; `None` if nothing was resolved yet."""
         self.reported: tuple[tuple[object, object], Mapping[str, Any], UsedModel] | None = None
         """What was reported last about the adapter's own model: its key and host, the info, and the model."""
         self._warned: dict[Hashable, object] = {}

@@ -6,10 +6,11 @@ assignment takes effect with the next one. Nothing here opens a connection.
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from functools import cache, cached_property
 from inspect import get_annotations
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar, cast
 
 from pydantic import (
     BaseModel,
@@ -32,9 +33,9 @@ from lmstudio_integrations._adapters.field_types import (
     ApiToken,
     InputAlias,
     Secret,
-    describe_fields,
+    describe,
     ordered_fields,
-    show_fields,
+    show_signature,
     token_from_environment,
 )
 from lmstudio_integrations._adapters.input_checks import SECRETS, normalize_input, resolve_aliases, validated, with_host
@@ -49,7 +50,10 @@ from lmstudio_integrations._adapters.runtime import (
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import redact, without_secrets
 from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
+from lmstudio_integrations.client.transport.flows import Flow, T, arun, run
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.errors import LMStudioAuthenticationError
 from lmstudio_integrations.types._explained import ExplainedModel, explained
 from lmstudio_integrations.types._numbers import Count, Natural, Seconds
@@ -60,11 +64,12 @@ from lmstudio_integrations.types.config import (
     ModelKind,
     OnConfigMismatch,
 )
+from lmstudio_integrations.types.models import ModelInstanceInfo
 
-_NOT_IN_SCHEMA = frozenset(
-    {"on_load_progress", "on_prompt_progress", "on_status", "on_warning", "custom_get_token_ids", "rate_limiter"}
-)
-"""Fields with a type that JSON schemas do not have; the last two are langchain-core's."""
+ModelT = TypeVar("ModelT", bound=Model)
+
+_NOT_IN_SCHEMA = ("custom_get_token_ids", "rate_limiter")
+"""langchain-core's fields with a type that JSON schemas do not have."""
 
 
 class ServerSettings(ExplainedModel):
@@ -135,16 +140,15 @@ class ServerSettings(ExplainedModel):
         super().__pydantic_init_subclass__(**kwargs)
         for name in cls._framework_descriptions.keys() & cls.model_fields.keys():
             cls.model_fields[name].description = cls._framework_descriptions[name]  # of a copy of the framework's field
-        for name in _NOT_IN_SCHEMA & cls.model_fields.keys():
+        for name in cls.model_fields.keys() & _NOT_IN_SCHEMA:
             cls.model_fields[name].metadata = [*cls.model_fields[name].metadata, cast("Any", SkipJsonSchema)()]
-        describe_fields(cls)
-        show_fields(cls)
+        describe(cls)
 
     @classmethod
     def model_rebuild(cls, *, _parent_namespace_depth: int = 2, **arguments: Any) -> bool | None:
         """Build the schema again, for example after a type was defined. pydantic replaces our signature by its own."""
         rebuilt = super().model_rebuild(_parent_namespace_depth=_parent_namespace_depth + 1, **arguments)
-        show_fields(cls)
+        show_signature(cls)
         return rebuilt
 
     @model_validator(mode="before")
@@ -306,6 +310,9 @@ class ModelSettings(ServerSettings):
     _adapters: ClassVar[AdapterNames]
     """The adapter of this framework for models of the other kind."""
 
+    _translating: ClassVar[type[AbstractContextManager[object, Any]]] = nullcontext
+    """Makes the errors of its block those of the framework."""
+
     model: str | None = Field(
         default=None,
         description="Key or identifier of the model, as `lmsi ls` lists it. If unset, the server "
@@ -355,7 +362,7 @@ class ModelSettings(ServerSettings):
         "`raise` or `ignore`.",
     )
 
-    on_load_progress: Callable[[float], Any] | None = Field(
+    on_load_progress: SkipJsonSchema[Callable[[float], Any] | None] = Field(
         default=None,
         exclude=True,
         description="Called with the progress of a load, from 0.0 to 1.0, in the thread or task that waits. None by "
@@ -410,6 +417,11 @@ class ModelSettings(ServerSettings):
         spec = ModelSpec.of(values, kind, None if config is None else config.to_json(), self._adapters)
         return self._runtime.used(spec), (tuple(timeouts_of(values).items()), values["max_retries"])
 
+    def _with_model(self, mailbox_type: type[Mailbox], work: Callable[[Model], Flow[T]]) -> Flow[T]:
+        """Return what a flow of the model returns."""
+        used, calling = self._resolve_model(vars(self))
+        return work(used.model(calling, mailbox_type))
+
     # Hosts ----------------------------------------------------------------------------------------------------------
 
     def hosts(self) -> "list[lms.HostStatus]":
@@ -424,6 +436,22 @@ class ModelSettings(ServerSettings):
         return await self._runtime.ahosts(*self._resolve_model(vars(self)))
 
     # Life cycle -----------------------------------------------------------------------------------------------------
+
+    def load(self) -> Self:
+        """Load the model if it is not loaded; return this object.
+
+        Raises:
+            LMStudioServerError: If the server fails.
+        """
+        with self._translating():
+            run(self._with_model(ThreadMailbox, _load))
+        return self
+
+    async def aload(self) -> Self:
+        """Load the model if it is not loaded; see `load`."""
+        with self._translating():
+            await arun(self._with_model(LoopMailbox, _load))
+        return self
 
     def close(self) -> None:
         """Close the running calls and the connections of this object. It can be used again after that."""
@@ -440,6 +468,27 @@ class ModelSettings(ServerSettings):
                 await self._runtime.aunload()
         finally:
             self._runtime.close()
+
+
+def _load(model: Model) -> Flow[ModelInstanceInfo]:
+    return model.get_info(load=True)
+
+
+class AuxiliaryModelSettings(ModelSettings):
+    """How to load a model that works beside a chat model: an embedding model, a reranker, or one that decides."""
+
+    load_policy: LoadPolicy = Field(
+        default="explicit",
+        description="How the model is found or loaded; see `load_policy` of the language models. The default is "
+        "`explicit`, so that no other model evicts this one.",
+    )
+
+    def _model(self, kind: type[ModelT], mailbox_type: type[Mailbox] = ThreadMailbox) -> ModelT:
+        """Return the native model, for threads or for coroutines."""
+        used, calling = self._resolve_model(vars(self))
+        model = used.model(calling, mailbox_type)
+        assert isinstance(model, kind), "the kind of the adapter is that of its model"
+        return model
 
 
 def load_config_of(values: Mapping[str, Any], kind: ModelKind) -> LoadSettings | None:

@@ -8,12 +8,18 @@ neither the toolkit nor any of its tools is in use.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
 from pydantic import Field, field_serializer
+from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import Unpack
 
-from lmstudio_integrations._adapters.field_types import ToolTimeoutsDict
+from lmstudio_integrations._adapters.field_types import (
+    DICT_SCHEMA,
+    TIMEOUTS_DESCRIPTION,
+    DictValidator,
+    reads_timeouts,
+)
 from lmstudio_integrations._adapters.runtime import KEEP_IDLE, BaseRuntime, places_of
 from lmstudio_integrations._adapters.settings import ServerSettings, timeouts_of
 from lmstudio_integrations._support.secrets import HIDDEN, without_secret_values
@@ -27,6 +33,7 @@ from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, ThreadMailbox
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.types._numbers import Seconds
+from lmstudio_integrations.types.config_dicts import Timeouts
 from lmstudio_integrations.types.plugins import ToolContent, ToolReport
 
 
@@ -80,6 +87,23 @@ class ToolRuntime(BaseRuntime):
 
 OnReport = Callable[[ToolReport], Any]
 
+TOOL_TIMEOUTS = ("connect_timeout", "load_timeout", "idle_timeout", "keepalive")
+"""The timeouts of calls that are not those of a model."""
+
+_Timeouts = Annotated[
+    Timeouts | None,
+    DictValidator(reads_timeouts(TOOL_TIMEOUTS)),
+    DICT_SCHEMA,
+    Field(
+        description=TIMEOUTS_DESCRIPTION.format(
+            "`connect_timeout` (5: to connect, or for a ping), `load_timeout` (300: while a plugin starts), "
+            "`idle_timeout` (60: for a server that no longer responds to pings) and `keepalive` (20: of silence before "
+            "a ping)"
+        )
+        + " None by default."
+    ),
+]
+
 _CONFIGS = ("plugin", "plugin_config")
 """Fields that have settings of plugins."""
 
@@ -116,14 +140,14 @@ class ToolkitSettings(ServerSettings):
         description="The directory, on the machine of LM Studio, in which the plugin works. None by default.",
     )
 
-    on_status: OnReport | None = Field(
+    on_status: SkipJsonSchema[OnReport | None] = Field(
         default=None,
         exclude=True,
         description="Called with a `ToolReport` when a tool says what it is doing, in the thread or task that waits; "
         "async functions in async calls only. None by default.",
     )
 
-    on_warning: OnReport | None = Field(
+    on_warning: SkipJsonSchema[OnReport | None] = Field(
         default=None,
         exclude=True,
         description="Called with a `ToolReport` when a tool has met a problem that it could solve; see `on_status`. "
@@ -141,7 +165,7 @@ class ToolkitSettings(ServerSettings):
         description="Seconds that a call of a tool may take; one that takes longer is aborted. No limit by default.",
     )
 
-    timeouts: ToolTimeoutsDict = None
+    timeouts: _Timeouts = None
 
     @field_serializer("plugin")
     def _without_settings(self, plugin: str | Mapping[str, Mapping[str, Any] | None]) -> Any:

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 
 NAME = "lmstudio-integrations"
@@ -142,14 +143,15 @@ def public_name(
 
     Raises:
         AttributeError: If the package has no such name.
-        ImportError: If it has no such name, and it was to be imported.
+        ImportError: If it has no such name, and it was to be imported; or if the module of the name was deleted.
         ModuleNotFoundError: If the framework is not installed, or too old; the message names the command.
     """
     module = modules.get(name)
     if module is None:
         raise unknown_name(package, modules, name, counterparts or {})
     try:
-        return getattr(import_module(f"{package}.{module}"), name)
+        with door(name):
+            return getattr(import_module(f"{package}.{module}"), name)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != framework:
             raise

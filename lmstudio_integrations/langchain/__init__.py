@@ -4,28 +4,9 @@ Needs the `langchain` extra. The classes are imported when they are first asked 
 embeddings do not pay for chat models.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmstudio_integrations._support.installation import public_name
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.langchain._registration import register as register
-    from lmstudio_integrations.langchain.chat_models import ChatLMStudio as ChatLMStudio
-    from lmstudio_integrations.langchain.classifiers import LMStudioClassifier as LMStudioClassifier
-    from lmstudio_integrations.langchain.embeddings import LMStudioEmbeddings as LMStudioEmbeddings
-    from lmstudio_integrations.langchain.llms import LMStudioLLM as LMStudioLLM
-    from lmstudio_integrations.langchain.rerankers import LMStudioReranker as LMStudioReranker
-    from lmstudio_integrations.langchain.toolkit import LMStudioToolkit as LMStudioToolkit
-
-__all__ = [
-    "ChatLMStudio",
-    "LMStudioClassifier",
-    "LMStudioEmbeddings",
-    "LMStudioLLM",
-    "LMStudioReranker",
-    "LMStudioToolkit",
-    "register",
-]
 
 _MODULES = {
     "ChatLMStudio": "chat_models",
@@ -36,6 +17,9 @@ _MODULES = {
     "LMStudioToolkit": "toolkit",
     "register": "_registration",
 }
+"""The module of each public name. Type checkers read `__init__.pyi`, which `python -m tools.stub` writes from it."""
+
+__all__ = list(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll] - others read the stub
 
 _COUNTERPARTS = {
     "LMStudio": "ChatLMStudio",

@@ -5,6 +5,7 @@ are the beginning of a JSON object. `pydantic_core.from_json(allow_partial=…)`
 `{"a": 1 2`, `{"a": 1}x` and `NaN`, and takes 2.1 µs instead of 0.6 µs for a fragment.
 """
 
+import json
 import re
 from dataclasses import dataclass, field
 
@@ -125,18 +126,19 @@ def _longer(word: str, char: str) -> str:
     return _NEXT_IN_WORD.get((word, _EQUIVALENT.get(char, char)), "")
 
 
-_STRING = re.compile(r'"(?:[^"\\]+|\\.)*("?)', re.DOTALL)
-
-
 def invalidator(text: str) -> str:
-    """Return what keeps strict and lenient parsers from reading a text as an object, if they would.
+    """Return what keeps strict and lenient parsers from reading a text as JSON, if they would.
 
     langchain-core's lenient parser closes open strings and brackets, and drops what follows an object; only a bracket
-    that closes nothing makes it fail. It reads no object from another beginning, but takes no text for an empty one.
+    that closes nothing makes it fail. It reads no object from another beginning, but takes no text for an empty one,
+    and core's events take any JSON value for arguments.
     """
     if text and text.lstrip(_SPACE)[:1] != "{":
-        return ""
-    last = next(reversed([*_STRING.finditer(text)]), None)
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            return ""
+    last = next(reversed([*re.finditer(r'"(?:[^"\\]+|\\.)*("?)', text, re.DOTALL)]), None)
     is_open = last is not None and not last[1]
     escape = "\\" if is_open and last and last.end() < len(text) else ""
     return escape + '"' * is_open + "]" * (1 + text.count("["))

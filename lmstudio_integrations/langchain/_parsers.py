@@ -18,6 +18,7 @@ from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, create_model
 
+import lmstudio_integrations as lms
 from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.text import REMEDIES, beginning, shortened
 from lmstudio_integrations._support.typeguards import is_object
@@ -28,7 +29,6 @@ from lmstudio_integrations.langchain._tools import (
     required_member,
 )
 from lmstudio_integrations.types._explained import reason_of
-from lmstudio_integrations.types.confidence import FieldConfidence
 from lmstudio_integrations.types.functions import for_pydantic
 from lmstudio_integrations.types.structured import (
     EXCERPT,
@@ -150,7 +150,7 @@ class StreamedValue:
         if self._chunks:
             yield from self._yield_if_new(self._parser.parse_result([self._generation()]))
 
-    def confidence(self) -> dict[str, FieldConfidence] | None:
+    def confidence(self) -> "dict[str, lms.FieldConfidence] | None":
         """Return the confidence of the fields, once all chunks are added; `None` if it is not known."""
         message = _message([self._generation()]) if self._chunks else None
         calls: list[ToolCall] = getattr(message, "tool_calls", [])
@@ -158,7 +158,7 @@ class StreamedValue:
             return None  # it is that of something else
         predictions = message.response_metadata.get("predictions")
         confidence: dict[str, Any] | None = predictions[-1].get("confidence") if predictions else None
-        return None if confidence is None else {path: FieldConfidence(**each) for path, each in confidence.items()}
+        return None if confidence is None else {path: lms.FieldConfidence(**each) for path, each in confidence.items()}
 
     def _add_calls(self, calls: Sequence[ToolCallChunk]) -> None:
         """Add the arguments of the tool's first call, or of a later one if those before have no valid arguments."""

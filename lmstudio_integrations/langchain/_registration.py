@@ -6,6 +6,8 @@ deepagents calls `register_or_log` by the entry points in `pyproject.toml` befor
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
@@ -15,7 +17,6 @@ from typing import Any, cast
 from lmstudio_integrations._support.installation import package_command
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioRuntimeError
-from lmstudio_integrations.langchain import middleware
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ _DESCRIPTIONS = {
 
 _EXCLUDED = frozenset({"delete", "glob", "grep"})
 """The tools of deepagents that an agent with a small context window does without."""
+
+_MIDDLEWARE = f"{__name__.rpartition('.')[0]}.middleware"
+_MIDDLEWARES = ("RepeatedToolCallMiddleware", "InvalidToolCallMiddleware")
 
 
 def register(*, small_window: bool = False) -> None:
@@ -102,6 +106,13 @@ def _import(package: str, module: str) -> ModuleType | None:
         raise
 
 
+def _middlewares() -> Iterator[Any]:
+    """Yield the middlewares of the harness, as far as this copy of the package has them."""
+    for name in _MIDDLEWARES:
+        with suppress(ImportError):
+            yield getattr(import_module(_MIDDLEWARE), name)()
+
+
 @cache
 def _register_small_window() -> None:
     """Register the harness of a small context window for all models of LM Studio; again changes nothing."""
@@ -109,7 +120,7 @@ def _register_small_window() -> None:
     profile = deepagents.HarnessProfile(
         excluded_tools=_EXCLUDED,
         tool_description_overrides=_DESCRIPTIONS,
-        extra_middleware=(middleware.RepeatedToolCallMiddleware(), middleware.InvalidToolCallMiddleware()),
+        extra_middleware=tuple(_middlewares()),
         general_purpose_subagent=deepagents.GeneralPurposeSubagentProfile(enabled=False),
     )
     deepagents.register_harness_profile(_PROVIDER, profile)

@@ -125,7 +125,8 @@ def response_metadata(response: FinishedResponse) -> dict[str, Any]:
         "normalized_finish_reason": normalized_finish_reason(response.result),
         "tool_call_errors": [reason for _, reason in response.failed] or None,
         "token_usage": dict(zip(_TOKEN_USAGE, counts, strict=True)) if counts[-1] else None,
-        **dict(_without_float(name, value) for name, value in (response.model | stats).items()),
+        **response.model,
+        **dict([_without_float(name, value) for name, value in stats.items()]),
         "predictions": [exact],
     }
     return {name: value for name, value in metadata.items() if value is not None}

@@ -4,7 +4,9 @@ The settings and the resolution of a call are in `_adapters/generation_settings.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from langchain_core.language_models import LangSmithParams
@@ -27,13 +29,12 @@ from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox, call
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.langchain._responses import PROVIDER
-from lmstudio_integrations.types._config_base import Settings
 from lmstudio_integrations.types.config import DEFAULT_PARALLEL, PARALLEL_KEYS, LlmLoadModelConfig, parallel_of
 
 PACKAGE = NAME, __version__
 """Name and version of this package in traces."""
 
-FIELDS_OF_OBJECT = frozenset(
+FIELDS_OF_OBJECT: frozenset[str] = frozenset(
     {"name", "cache", "verbose", "callbacks", "tags", "metadata", "custom_get_token_ids", "rate_limiter"}
     | {"disable_streaming", "output_version", "profile", "unload_on_close"}
 )
@@ -113,26 +114,30 @@ def _parallel_predictions(loaded: LoadedModelInfo) -> int | None:
 # Cache keys -----------------------------------------------------------------------------------------------------------
 
 
+_CONFIGS = {"prediction_config", "load_config"}
+"""The fields that hold several settings."""
+
+
 @cache
-def _identifying_fields(kind: type[BaseModel]) -> tuple[str, ...]:
-    """Return the fields that change a response. Cached, because every call needs them."""
-    return tuple(name for name in kind.model_fields if name not in _NOT_IN_KEY | FIELDS_OF_OBJECT)
+def _identifying_fields(
+    kind: type[BaseModel],
+) -> tuple[tuple[str, ...], Callable[[Mapping[str, Any]], tuple[Any, ...]]]:
+    """Return the fields that change a response, and what reads them. Cached, because every call needs them."""
+    names = tuple(name for name in kind.model_fields if name not in _NOT_IN_KEY | FIELDS_OF_OBJECT)
+    return names, itemgetter(*names)
 
 
 def identity(values: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
     """Return the fields of a kind of model that are set, as plain data, with the resolved address as host."""
-    host: Any = values["host"]
-    try:
-        resolved = addresses.resolved_hosts(host)
-    except LMStudioValueError:  # the call itself raises it
-        pass
-    else:
+    names, values_of = _identifying_fields(kind)
+    present = {name: value for name, value in zip(names, values_of(values), strict=True) if value is not None}
+    configs = {name: present[name].to_dict() for name in _CONFIGS & present.keys()}
+    identifying: dict[str, Any] = {"model": values["model"], **present, **configs}
+    with suppress(LMStudioValueError):  # the call itself raises it
+        resolved = addresses.resolved_hosts(values["host"])
         host = resolved[0] if len(resolved) == 1 else resolved
-    identifying: dict[str, Any] = {"model": values["model"]}
-    for name in _identifying_fields(kind):
-        value = host if name == "host" else values[name]
-        if value is not None:
-            identifying[name] = value.to_dict() if isinstance(value, Settings) else value
+        if host is not None:
+            identifying["host"] = host
     return identifying
 
 
@@ -161,6 +166,7 @@ class BaseLMStudio(GenerationSettings):
     """A language model of LangChain: what langchain-core asks for besides responses."""
 
     _framework_descriptions: ClassVar[Mapping[str, str]] = CORE_DESCRIPTIONS
+    _translating = translating_errors
 
     _ls_model_type: ClassVar[str]
     """What LangSmith shows as the kind of model: `chat` or `llm`."""
@@ -242,8 +248,8 @@ class BaseLMStudio(GenerationSettings):
     @property
     def lc_attributes(self) -> dict[str, Any]:
         """Attributes that core cannot serialize by itself."""
-        configs = {"prediction_config": self.prediction_config, "load_config": self.load_config}
-        return {name: config.to_dict() for name, config in configs.items() if isinstance(config, Settings)}
+        fields = vars(self)
+        return {name: fields[name].to_dict() for name in _CONFIGS if fields[name] is not None}
 
     @classmethod
     def is_lc_serializable(cls) -> bool:

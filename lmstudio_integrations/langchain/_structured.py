@@ -1,8 +1,7 @@
 """`with_structured_output`: requests responses that fit a schema, parses them, and has them corrected."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import reduce
 from typing import Any, cast
 
@@ -20,9 +19,9 @@ from langchain_core.runnables import AddableDict, Runnable, RunnableConfig, Runn
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.utils.function_calling import convert_to_json_schema
 
-from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
+from lmstudio_integrations._adapters.attempts import Attempts
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._batches import batch
-from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
 from lmstudio_integrations.langchain._parsers import CORRECTION_ERROR, StreamedValue, StrictParser
 from lmstudio_integrations.langchain._responses import combined_output
 from lmstudio_integrations.langchain._tools import (
@@ -33,7 +32,6 @@ from lmstudio_integrations.langchain._tools import (
 )
 from lmstudio_integrations.types._explained import reason_of
 from lmstudio_integrations.types.structured import (
-    correction,
     reject_text,
     response_settings,
 )
@@ -178,19 +176,27 @@ class _CorrectingModel(RunnableBindingBase[Any, Any]):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002 - core's
         """Return the last response; an error of the model if there is none."""
-        attempts = _Attempts(self, input)
+        attempts = self._attempts(input)
         while attempts.request is not None:
             with attempts.correcting():
                 attempts.add(super().invoke(attempts.request, config, **kwargs))
-        return attempts.result()
+        return _last_response(attempts)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002 - core's
         """Return the last response; see `invoke`."""
-        attempts = _Attempts(self, input)
+        attempts = self._attempts(input)
         while attempts.request is not None:
             with attempts.correcting():
                 attempts.add(await super().ainvoke(attempts.request, config, **kwargs))
-        return attempts.result()
+        return _last_response(attempts)
+
+    def _attempts(self, request: LanguageModelInput) -> Attempts[LanguageModelInput, AIMessage, None]:
+        return Attempts(request, self.max_attempts, self._read, _with_correction)
+
+    def _read(self, response: AIMessage) -> None:
+        """Check a response, unless it calls a tool, after which there is another one."""
+        if not any(call["name"] in self.other_tools for call in response.tool_calls):
+            self.parser.parse_result([ChatGeneration(message=response)])
 
     # The base class would leave a batch to the model, which corrects nothing.
 
@@ -204,66 +210,28 @@ class _CorrectingModel(RunnableBindingBase[Any, Any]):
         return responses
 
 
-class _Attempts:
-    """The responses of a model to an input, and the input of the next attempt.
-
-    Attributes:
-        request: The input of the next attempt; `None` if there is none.
-    """
-
-    def __init__(self, model: _CorrectingModel, request: LanguageModelInput) -> None:
-        self._model = model
-        self._responses: list[AIMessage] = []
-        self._failure: str | None = None
-        self.request: LanguageModelInput | None = request
-
-    @contextmanager
-    def correcting(self) -> Generator[None]:
-        """Log an error of the model if it was to correct a response: that one is the result."""
-        try:
-            yield
-        except LMStudioError as error:
-            if not self._responses:
-                raise
-            logger.warning("the request for a correction failed: %s", error)
-            self._failure, self.request = str(error), None
-
-    def add(self, response: AIMessage) -> None:
-        """Add the response to the request, which is followed by another one if the parser rejects it."""
-        request, self.request = self.request, None
-        self._responses.append(response)
-        if len(self._responses) == self._model.max_attempts:
-            return
-        if any(call["name"] in self._model.other_tools for call in response.tool_calls):
-            return  # it is not the response yet
-        try:
-            self._model.parser.parse_result([ChatGeneration(message=response)])
-        except LangChainStructuredOutputError as error:
-            messages = convert_to_messages([request] if isinstance(request, str) else cast("Any", request))
-            rejected = [AIMessage(error.text)] if error.text else []
-            self.request = [*messages, *rejected, HumanMessage(correction(error))]
-
-    def result(self) -> AIMessage:
-        """Return the last response, with the usage of all and their number, and with why there was no other one."""
-        return _with_all_usage(self._responses, self._failure)
+def _with_correction(request: LanguageModelInput, rejected: str, text: str) -> LanguageModelInput:
+    messages = convert_to_messages([request] if isinstance(request, str) else cast("Any", request))
+    return [*messages, *([AIMessage(rejected)] if rejected else []), HumanMessage(text)]
 
 
-def _with_all_usage(responses: Sequence[AIMessage], failure: str | None) -> AIMessage:
+def _last_response(attempts: Attempts[LanguageModelInput, AIMessage, None]) -> AIMessage:
+    """Return the last response, with the usage of all and their number, and with why there was no other one."""
+    responses, update = attempts.responses, dict[str, Any]()
     last = responses[-1]
-    if len(responses) == 1 and failure is None:
+    metadata = dict(last.response_metadata)
+    if attempts.failure is not None:
+        logger.warning("the request for a correction failed: %s", attempts.failure)
+        metadata[CORRECTION_ERROR] = str(attempts.failure)
+    elif len(responses) == 1:
         return last
-    update: dict[str, Any] = {
-        "response_metadata": {**last.response_metadata, **({} if failure is None else {CORRECTION_ERROR: failure})}
-    }
     if len(responses) > 1:
-        metadata = [each.response_metadata for each in responses]
-        token_usage = combined_output(metadata, None)["token_usage"]
-        cached = [each["cached_tokens"] for each in metadata if "cached_tokens" in each]
-        update["response_metadata"] |= {
-            **({"token_usage": token_usage} if token_usage else {}),
-            **({"cached_tokens": sum(cached)} if cached else {}),
-            "attempts": len(responses),
-        }
+        each_metadata = [each.response_metadata for each in responses]
+        token_usage = combined_output(each_metadata, None)["token_usage"]
+        cached = [each["cached_tokens"] for each in each_metadata if "cached_tokens" in each]
+        metadata |= {"token_usage": token_usage} if token_usage else {}
+        metadata |= {"cached_tokens": sum(cached)} if cached else {}
+        metadata["attempts"] = len(responses)
     if any(each.usage_metadata for each in responses):
         update["usage_metadata"] = reduce(add_usage, [each.usage_metadata for each in responses])
-    return last.model_copy(update=update)  # a cache may hold the response itself
+    return last.model_copy(update={**update, "response_metadata": metadata})  # a cache may hold the response itself

@@ -1,7 +1,7 @@
 """`ChatLMStudio`: a LangChain chat model over LM Studio's native protocol."""
 
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
@@ -12,7 +12,6 @@ from langchain_core.messages import AIMessage, BaseMessage, MessageLikeRepresent
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.tools import BaseTool
-from langchain_protocol.protocol import MessagesData
 from pydantic import ConfigDict, model_validator
 
 from lmstudio_integrations._adapters import field_types
@@ -20,6 +19,7 @@ from lmstudio_integrations._adapters.calls import (
     CHAT_ARGUMENTS,
     CallArguments,
     CallSettings,
+    with_signature,
 )
 from lmstudio_integrations._adapters.conversation import for_upload
 from lmstudio_integrations._adapters.generation_settings import ChatSettings
@@ -36,7 +36,6 @@ from lmstudio_integrations.client.transport.mailboxes import callers_loop
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain import (
     _batches,
-    _events,
     _messages,
     _parsers,
     _responses,
@@ -110,12 +109,15 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             if async_api:
                 callers_loop()  # here, because core reports an error only in such a loop
             for name in ("streaming", "stream"):
-                if kwargs.get(name) is not None:
-                    kwargs["stream"] = self._validated({"streaming": kwargs[name]})["streaming"]
+                given = kwargs.get(name)
+                if given is not None:
+                    is_checked = isinstance(given, bool)
+                    kwargs["stream"] = given if is_checked else self._validated({"streaming": given})["streaming"]
         return super()._should_stream(async_api=async_api, run_manager=run_manager, **kwargs)
 
     # Non-streaming --------------------------------------------------------------------------------------------------
 
+    @with_signature
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -123,9 +125,10 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - only streams report tokens
         **kwargs: Any,
     ) -> ChatResult:
-        with translating_errors(), self._calling(stop, kwargs) as call:
+        with translating_errors(), _Calling(self, stop, kwargs) as call:
             return self._result(call, call.stream(_history(call, messages)).wait_for_result())
 
+    @with_signature
     async def _agenerate(
         self,
         messages: list[BaseMessage],
@@ -133,7 +136,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002 - only streams report tokens
         **kwargs: Any,
     ) -> ChatResult:
-        with translating_errors(), self._calling(stop, kwargs) as call:
+        with translating_errors(), _Calling(self, stop, kwargs) as call:
             return self._result(call, await call.astream(_history(call, messages)).wait_for_result())
 
     def _result(self, call: CallSettings, result: PredictionResult) -> ChatResult:
@@ -160,7 +163,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         with (
             translating_errors(),
-            self._calling(stop, kwargs) as call,
+            _Calling(self, stop, kwargs) as call,
             call.stream(_history(call, messages)) as source,
         ):
             stream = self._chunk_stream(call, source)
@@ -177,7 +180,7 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        with translating_errors(), self._calling(stop, kwargs) as call:
+        with translating_errors(), _Calling(self, stop, kwargs) as call:
             async with call.astream(_history(call, messages)) as source:
                 stream = self._chunk_stream(call, source)
                 async for batch in source.batches():
@@ -194,49 +197,15 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             include_confidence=call.include_confidence,
         )
 
-    def _stream_chat_model_events(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> Iterator[MessagesData]:
-        """Yield the events of `stream_events(version="v3")`; langchain-core finds this method by its name."""
-        stream = _events.EventStream(run_manager)
-        for chunk in self._stream(messages, stop, run_manager, **kwargs):
-            yield from stream.events(chunk)
-
-    async def _astream_chat_model_events(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[MessagesData]:
-        stream = _events.EventStream(run_manager)
-        async for chunk in self._astream(messages, stop, run_manager, **kwargs):
-            for event in stream.events(chunk):
-                yield event
-
-    # Requests -------------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _calling(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> Generator[CallSettings]:
-        """Resolve a call. An error about the context window also completes `profile`."""
-        call = self._resolve_call(_settings.arguments(stop, kwargs))
-        try:
-            yield call
-        except LMStudioContextOverflowError as error:
-            if error.limit is not None:
-                self._record_profile(call, {**self._reported, "contextLength": error.limit})
-            raise
-
     # Model profile --------------------------------------------------------------------------------------------------
 
     def _record(self, call: CallSettings, result: PredictionResult) -> PredictionResult:
         """Record what a prediction reports about the model, also for the profile of this object; return it."""
         self._record_profile(call, call.record_info(result.end).info)
         return result
+
+    def _record_limit(self, call: CallSettings, context_length: int) -> None:
+        self._record_profile(call, {**self._reported, "contextLength": context_length})
 
     def _record_profile(self, call: CallSettings, info: Mapping[str, Any]) -> None:
         """Record the info of a call's model if it is that of this object. It is no field, so no setting changes."""
@@ -539,6 +508,22 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
 def _history(call: CallSettings, messages: Sequence[BaseMessage]) -> WireHistory | PendingHistory:
     """Return a conversation as the client sends it."""
     return for_upload(_messages.convert(messages), call.values)
+
+
+class _Calling(AbstractContextManager[CallSettings, None]):
+    """Resolves a call. An error about the context window also completes the profile of the model."""
+
+    def __init__(self, model: ChatLMStudio, stop: list[str] | None, kwargs: Mapping[str, Any]) -> None:
+        self._model = model
+        self._given = _settings.arguments(stop, kwargs)
+
+    def __enter__(self) -> CallSettings:
+        self._call = self._model._resolve_call(self._given)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
+        return self._call
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, LMStudioContextOverflowError) and error.limit is not None:
+            self._model._record_limit(self._call, error.limit)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
 
 
 class _ResolvedProfile:

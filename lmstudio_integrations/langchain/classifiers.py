@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from langchain_core.decisions import BaseDecisionModel, ClassifierResponse
 from langchain_core.decisions.types import ClassifierRequest, Question, State
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticSerializationError
 from typing_extensions import override
 
-from lmstudio_integrations._adapters.auxiliary_model_settings import DecisionSettings
+from lmstudio_integrations._adapters.decision_settings import DecisionSettings
 from lmstudio_integrations._adapters.field_types import DECLARED, ModelName, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._support.suggestions import explain_unknown_setting
@@ -62,6 +62,7 @@ class LMStudioClassifier(DecisionSettings, BaseDecisionModel):  # type: ignore[m
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioClassifier"), *AUXILIARY_ADAPTERS)
+    _translating = translating_errors
     _framework_descriptions: ClassVar[Mapping[str, str]] = {"name": CORE_DESCRIPTIONS["name"]}
 
     if TYPE_CHECKING:
@@ -71,20 +72,6 @@ class LMStudioClassifier(DecisionSettings, BaseDecisionModel):  # type: ignore[m
     @property
     def _provider(self) -> str:
         return PROVIDER
-
-    def load(self) -> Self:
-        """Load the model if it is not loaded; return this object.
-
-        Raises:
-            LMStudioServerError: If the server fails.
-        """
-        with translating_errors():
-            return super().load()
-
-    async def aload(self) -> Self:
-        """Load the model if it is not loaded; see `load`."""
-        with translating_errors():
-            return await super().aload()
 
     if not TYPE_CHECKING:  # core's methods, whose types are those of runnables
         batch = _batches.batch

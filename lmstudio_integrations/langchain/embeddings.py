@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._adapters.auxiliary_model_settings import PREFIX, EmbeddingSettings, check_text, check_texts
+from lmstudio_integrations._adapters.embedding_settings import PREFIX, EmbeddingSettings, check_text, check_texts
 from lmstudio_integrations._adapters.field_types import DECLARED, MODEL_NAME, ModelName, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest
@@ -43,6 +43,7 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     _adapters: ClassVar[AdapterNames] = (("llm", "ChatLMStudio"), *AUXILIARY_ADAPTERS)
+    _translating = translating_errors
 
     if TYPE_CHECKING:
         api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
@@ -62,20 +63,6 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
         description="Shorten vectors to this many numbers and normalize them again. Use it only with models that "
         "were trained for it. If unset, vectors keep their length.",
     )
-
-    def load(self) -> Self:
-        """Load the model if it is not loaded; return this object.
-
-        Raises:
-            LMStudioServerError: If the server fails.
-        """
-        with translating_errors():
-            return super().load()
-
-    async def aload(self) -> Self:
-        """Load the model if it is not loaded; see `load`."""
-        with translating_errors():
-            return await super().aload()
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a query."""

@@ -16,8 +16,6 @@ from lmstudio_integrations._adapters.finished_response import FinishedResponse
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
-from lmstudio_integrations.client.transport.flows import arun, run
-from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 from lmstudio_integrations.langchain import _batches, _responses, _settings
 from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translating_errors
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PredictionResult
@@ -88,22 +86,6 @@ class LMStudioLLM(_settings.BaseLMStudio, BaseLLM):
         """Continue texts. Takes the keyword arguments of `BaseLLM.agenerate` and the settings of the call."""
         called, others = self._as_called(stop, kwargs)
         return await BaseLLM.agenerate(_settings.with_cache(called, {}), prompts, called.stop, callbacks, **others)
-
-    def load(self) -> Self:
-        """Load the model if it is not loaded; return this object.
-
-        Raises:
-            LMStudioServerError: If the server fails.
-        """
-        with translating_errors():
-            run(self._resolve_call({}).model().get_info(load=True))
-        return self
-
-    async def aload(self) -> Self:
-        """Load the model if it is not loaded; see `load`."""
-        with translating_errors():
-            await arun(self._resolve_call({}).model(LoopMailbox).get_info(load=True))
-        return self
 
     def _as_called(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
         """Return an object with the settings of a call as its own, and the arguments that are no settings.

@@ -1,13 +1,13 @@
 """`LMStudioReranker`: sorts retrieved documents in LangChain with a language model over LM Studio's native protocol."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._adapters.auxiliary_model_settings import RerankerSettings
+from lmstudio_integrations._adapters.decision_settings import RerankerSettings
 from lmstudio_integrations._adapters.field_types import DECLARED, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._support.text import shown
@@ -45,6 +45,7 @@ class LMStudioReranker(RerankerSettings, BaseDocumentCompressor):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioReranker"),)
+    _translating = translating_errors
 
     if TYPE_CHECKING:
         api_token: Secret = DECLARED  # repeated: see `TypedDescriptor`
@@ -53,20 +54,6 @@ class LMStudioReranker(RerankerSettings, BaseDocumentCompressor):
         default=None,
         description="Drop documents that have a lower score, from 0 to 1, or none. By default none is dropped.",
     )
-
-    def load(self) -> Self:
-        """Load the model if it is not loaded; return this object.
-
-        Raises:
-            LMStudioServerError: If the server fails.
-        """
-        with translating_errors():
-            return super().load()
-
-    async def aload(self) -> Self:
-        """Load the model if it is not loaded; see `load`."""
-        with translating_errors():
-            return await super().aload()
 
     def compress_documents(
         self,

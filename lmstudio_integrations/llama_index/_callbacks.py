@@ -15,6 +15,7 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.llms import callbacks
 from llama_index.core.prompts import BasePromptTemplate
 
+from lmstudio_integrations._adapters.calls import with_signature
 from lmstudio_integrations._adapters.generation_settings import GenerationSettings
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
@@ -191,28 +192,13 @@ def _with_checks(method: Callable[..., Any], name: str) -> Callable[..., Any]:
     return acall if inspect.iscoroutinefunction(method) else call
 
 
-def _with_signature(function: FunctionT) -> FunctionT:
-    """Return the function with its signature where `inspect` finds it (PEP 362).
-
-    Core's decorators ask for it several times in each call, which took a quarter of the caller's CPU time.
-    """
-    vars(function)["__signature__"] = inspect.signature(function)
-    return function
-
-
 def with_chat_events(function: FunctionT) -> FunctionT:
     """Emit the events of each chat, and of each chunk of a streamed one."""
     decorate: Callable[[FunctionT], FunctionT] = cast("Any", callbacks).llm_chat_callback()
-    return _with_signature(decorate(function))
+    return with_signature(decorate(function))
 
 
 def with_completion_events(function: FunctionT) -> FunctionT:
     """Emit the events of each completion, and of each chunk of a streamed one."""
     decorate: Callable[[FunctionT], FunctionT] = cast("Any", callbacks).llm_completion_callback()
-    return _with_signature(decorate(function))
-
-
-def without_span(method: FunctionT) -> FunctionT:
-    """Return a bound method of core without its span, because the overriding method that calls it has one."""
-    bare: FunctionT = getattr(method, "__wrapped__", method)
-    return bare
+    return with_signature(decorate(function))

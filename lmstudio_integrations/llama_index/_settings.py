@@ -5,10 +5,10 @@ At the end, the context windows that servers reported to this process, by server
 
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Self
+from functools import cache, lru_cache
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
 from typing_extensions import TypedDict
@@ -23,6 +23,8 @@ from lmstudio_integrations.types._numbers import Seconds
 from lmstudio_integrations.types.timeouts import SILENCE_TIMEOUTS
 
 logger = logging.getLogger(__name__)
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 CORE_DESCRIPTIONS = {
     "callback_manager": "Receives the events of every call. It has no handlers by default.",
@@ -106,6 +108,12 @@ def _can_be_pickled(value: object) -> bool:
     return True
 
 
+def without_span(method: FunctionT) -> FunctionT:
+    """Return a bound method of core without its span, because the overriding method that calls it has one."""
+    bare: FunctionT = getattr(method, "__wrapped__", method)
+    return bare
+
+
 Key = tuple[tuple[str | None, ...], tuple[str, ...], str | None]
 """Addresses of the servers, devices that are meant, and model key."""
 
@@ -134,9 +142,16 @@ def _of(key: Key) -> _ContextWindow:
 
 def key_of(values: Mapping[str, Any]) -> Key:
     """Return the key of the model of a call, by its settings; all spellings and orders of addresses give the same."""
-    host, device = values["host"], values["device"]
+    host: Any = values["host"]
+    if not (host is None or isinstance(host, str)):
+        host = tuple([each if isinstance(each, str) else tuple(each) for each in host])
+    return _key_of(host, values["device"], values["model"], host or addresses.host_from_environment())
+
+
+@lru_cache
+def _key_of(host: Any, device: str | None, model: str | None, _of_environment: Any) -> Key:
     devices = {own or device or "" for _, own in addresses.places_of(host)}
-    return addresses.resolved_hosts(host), tuple(sorted(devices)), values["model"]
+    return addresses.resolved_hosts(host), tuple(sorted(devices)), model
 
 
 def recorded(key: Key) -> int | None:

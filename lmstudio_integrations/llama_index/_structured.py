@@ -5,10 +5,8 @@ them, too. The spans come from the base class. The streams are core's, except fo
 """
 
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Generic, TypeVar, cast
+from functools import lru_cache, partial
+from typing import Any, TypeVar, cast
 
 import llama_index.core.instrumentation as instrument
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, ThinkingBlock
@@ -19,14 +17,14 @@ from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate, Pro
 from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel
 
+from lmstudio_integrations._adapters.attempts import Attempts
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.errors import LMStudioError, LMStudioStructuredOutputError, LMStudioValueError
-from lmstudio_integrations.llama_index._callbacks import without_span
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.llama_index._settings import without_span
 from lmstudio_integrations.llama_index._tools import format_of
 from lmstudio_integrations.types.structured import (
     PartialJson,
     check_max_attempts,
-    correction,
     read_response,
     uncorrected,
 )
@@ -74,11 +72,10 @@ class Structured(FunctionCallingLLM):
             result: ModelT = without_span(super().structured_predict)(output_cls, prompt, core_settings, **prompt_args)
             return result
         attempts = self._attempts(output_cls, prompt, llm_kwargs, prompt_args)
-        while attempts.instance is None:
+        while attempts.request is not None:
             with attempts.correcting():
-                response = self.chat(attempts.messages, **_call_arguments(output_cls, llm_kwargs))
-            attempts.add(response)
-        return _dispatch_end(attempts.instance)
+                attempts.add(self.chat(attempts.request, **_call_arguments(output_cls, llm_kwargs)))
+        return _last_instance(attempts)
 
     async def astructured_predict(
         self,
@@ -96,11 +93,10 @@ class Structured(FunctionCallingLLM):
             )
             return result
         attempts = self._attempts(output_cls, prompt, llm_kwargs, prompt_args)
-        while attempts.instance is None:
+        while attempts.request is not None:
             with attempts.correcting():
-                response = await self.achat(attempts.messages, **_call_arguments(output_cls, llm_kwargs))
-            attempts.add(response)
-        return _dispatch_end(attempts.instance)
+                attempts.add(await self.achat(attempts.request, **_call_arguments(output_cls, llm_kwargs)))
+        return _last_instance(attempts)
 
     def _structured_stream_call(
         self,
@@ -156,11 +152,14 @@ class Structured(FunctionCallingLLM):
         prompt: PromptTemplate,
         llm_kwargs: Mapping[str, Any] | None,
         prompt_args: dict[str, Any],
-    ) -> "_Attempts[ModelT]":
+    ) -> Attempts[list[ChatMessage], ChatResponse, ModelT]:
         """Begin a prediction, and dispatch that it has begun."""
         max_attempts = _max_attempts(llm_kwargs)
-        _dispatch_start(output_cls, prompt, prompt_args)
-        return _Attempts(output_cls, self._messages_of(prompt, prompt_args), max_attempts)
+        _dispatcher.event(
+            LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args)
+        )
+        messages = self._messages_of(prompt, prompt_args)
+        return Attempts(messages, max_attempts, partial(_instance, output_cls), _with_correction)
 
     def _messages_of(self, prompt: BasePromptTemplate, prompt_args: Mapping[str, Any]) -> list[ChatMessage]:
         """Return the messages of a prompt, the system prompt first."""
@@ -177,48 +176,9 @@ class Structured(FunctionCallingLLM):
         return cast("PromptTemplate", ChatPromptTemplate(message_templates=self._messages_of(prompt, prompt_args))), {}
 
 
-@dataclass(slots=True)
-class _Attempts(Generic[ModelT]):
-    """The chats of a prediction, until a response is an instance of the class."""
-
-    output_cls: type[ModelT]
-    messages: list[ChatMessage]
-    """The messages of the next chat."""
-
-    attempts_left: int
-    instance: ModelT | None = None
-    rejection: LMStudioStructuredOutputError | None = None
-    """What is wrong with the last response."""
-
-    @contextmanager
-    def correcting(self) -> Generator[None]:
-        """Raise what was wrong with the last response, if there is one, where a chat fails.
-
-        Raises:
-            LMStudioStructuredOutputError: If the chat was to correct a response.
-        """
-        try:
-            yield
-        except LMStudioError as failure:
-            if self.rejection is None:
-                raise
-            raise uncorrected(self.rejection, failure) from failure
-
-    def add(self, response: ChatResponse) -> None:
-        """Add the response of a chat.
-
-        Raises:
-            LMStudioStructuredOutputError: If it is no instance, and the last one.
-        """
-        self.attempts_left -= 1
-        try:
-            self.instance = _instance(self.output_cls, response)
-        except LMStudioStructuredOutputError as error:
-            if not self.attempts_left:
-                raise
-            self.rejection = error
-            rejected = [ChatMessage(error.text, role=MessageRole.ASSISTANT)] if error.text else []
-            self.messages = [*self.messages, *rejected, ChatMessage(correction(error))]
+def _with_correction(messages: list[ChatMessage], rejected: str, text: str) -> list[ChatMessage]:
+    answer = [ChatMessage(rejected, role=MessageRole.ASSISTANT)] if rejected else []
+    return [*messages, *answer, ChatMessage(text)]
 
 
 def _max_attempts(llm_kwargs: Mapping[str, Any] | None) -> int:
@@ -248,13 +208,19 @@ def _reject_confidence(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any
         )
 
 
-def _dispatch_start(output_cls: type[BaseModel], prompt: PromptTemplate, prompt_args: dict[str, Any]) -> None:
-    _dispatcher.event(LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args))
+def _last_instance(attempts: Attempts[list[ChatMessage], ChatResponse, ModelT]) -> ModelT:
+    """Return the instance, and dispatch it.
 
-
-def _dispatch_end(result: ModelT) -> ModelT:
-    _dispatcher.event(LLMStructuredPredictEndEvent(output=result))
-    return result
+    Raises:
+        LMStudioStructuredOutputError: If the last response is none.
+    """
+    if attempts.rejection is not None:
+        if attempts.failure is not None:
+            raise uncorrected(attempts.rejection, attempts.failure) from attempts.failure
+        raise attempts.rejection
+    assert attempts.value is not None, "what is not rejected is an instance"
+    _dispatcher.event(LLMStructuredPredictEndEvent(output=attempts.value))
+    return attempts.value
 
 
 def _instance(output_cls: type[ModelT], response: ChatResponse) -> ModelT:

@@ -10,7 +10,7 @@ from llama_index.core.tools import ToolMetadata
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from lmstudio_integrations._adapters.auxiliary_model_settings import DecisionSettings
+from lmstudio_integrations._adapters.decision_settings import DecisionSettings
 from lmstudio_integrations._adapters.field_types import DECLARED, ModelName, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._support.typeguards import is_mapping, is_number

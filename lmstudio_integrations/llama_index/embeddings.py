@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._adapters.auxiliary_model_settings import (
+from lmstudio_integrations._adapters.embedding_settings import (
     LENGTH_POLICY,
     PREFIX,
     EmbeddingSettings,
@@ -21,8 +21,12 @@ from lmstudio_integrations.client.embeddings import Embedder, EmbeddingRequest, 
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
-from lmstudio_integrations.llama_index._callbacks import without_span
-from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings, with_silence_timeouts
+from lmstudio_integrations.llama_index._settings import (
+    CORE_DESCRIPTIONS,
+    ComponentSettings,
+    with_silence_timeouts,
+    without_span,
+)
 from lmstudio_integrations.types._numbers import Int
 
 _NAMES = ("model", "model_name")

@@ -162,39 +162,34 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
     @property
     def metadata(self) -> LLMMetadata:
         """What LlamaIndex assumes about the model. Makes no request; see `load`."""
-        known = self._known_context_window()
-        context_window = _settings.advertise(
-            self._context_key(), known or DEFAULT_CONTEXT_WINDOW, is_known=known is not None
-        )
-        return LLMMetadata(**self._metadata_fields(context_window))
+        key = _settings.key_of(vars(self))
+        known = self._known_context_window(key)
+        context_window = _settings.advertise(key, known or DEFAULT_CONTEXT_WINDOW, is_known=known is not None)
+        return LLMMetadata(**self._metadata_fields(key, context_window))
 
     def to_payload(self) -> dict[str, Any]:
         """Return what events and traces show of this object: no secrets."""
-        fields = self._metadata_fields(self._known_context_window() or DEFAULT_CONTEXT_WINDOW)
+        key = _settings.key_of(vars(self))
+        fields = self._metadata_fields(key, self._known_context_window(key) or DEFAULT_CONTEXT_WINDOW)
         return {"class_name": self.class_name(), **fields, "model": self.model, "temperature": self.temperature}
 
-    def _metadata_fields(self, context_window: int) -> dict[str, Any]:
+    def _metadata_fields(self, key: _settings.Key, context_window: int) -> dict[str, Any]:
         output = self.max_tokens or DEFAULT_NUM_OUTPUTS
-        template = _settings.template_tokens(self._context_key())
         return {
             "context_window": context_window,
             # LlamaIndex subtracts this from the context window to get the room for the texts of the prompt. Its engines
             # fail without any.
-            "num_output": min(output + template, context_window // 2),
+            "num_output": min(output + _settings.template_tokens(key), context_window // 2),
             "is_chat_model": True,
             "is_function_calling_model": self.is_function_calling_model,
             "model_name": self.model or "unknown",
             "system_role": MessageRole.SYSTEM,
         }
 
-    def _known_context_window(self) -> int | None:
+    def _known_context_window(self, key: _settings.Key) -> int | None:
         config = self.load_config
         configured = self.context_length or (config.context_length if isinstance(config, LlmLoadModelConfig) else None)
-        recorded = _settings.recorded(self._context_key())
-        return self.context_window or recorded or configured
-
-    def _context_key(self) -> _settings.Key:
-        return _settings.key_of(vars(self))
+        return self.context_window or _settings.recorded(key) or configured
 
     def load(
         self,
@@ -220,7 +215,7 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         """
         call, prefix = self._warming(warm, tools)
         info, template = call.load(prefix, keep_warm=keep_warm)
-        _settings.record(self._context_key(), info["contextLength"], template.added_tokens)
+        _settings.record(_settings.key_of(vars(self)), info["contextLength"], template.added_tokens)
         return self
 
     async def aload(
@@ -233,7 +228,7 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         """Record the context window and the chat template's tokens of the model; see `load`."""
         call, prefix = self._warming(warm, tools)
         info, template = await call.aload(prefix, keep_warm=keep_warm)
-        _settings.record(self._context_key(), info["contextLength"], template.added_tokens)
+        _settings.record(_settings.key_of(vars(self)), info["contextLength"], template.added_tokens)
         return self
 
     def _warming(

@@ -11,7 +11,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._adapters.auxiliary_model_settings import RerankerSettings
+from lmstudio_integrations._adapters.decision_settings import RerankerSettings
 from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Secret
 from lmstudio_integrations._adapters.runtime import AdapterNames
 from lmstudio_integrations._support.text import shown

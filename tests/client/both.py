@@ -13,40 +13,11 @@ import pytest
 
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.api.responses import PredictionStream
-from lmstudio_integrations.client.api.sync import (
-    LLM,
-    AvailableModel,
-    Client,
-    DecisionModel,
-    DecisionNamespace,
-    DownloadedModel,
-    DownloadOption,
-    EmbeddingModel,
-    EmbeddingNamespace,
-    FilesNamespace,
-    LlmNamespace,
-    RepositoryNamespace,
-    SystemNamespace,
-)
-from lmstudio_integrations.client.plugins.sync import PluginsNamespace, PluginTool, ToolUseSession
+from lmstudio_integrations.client.api.sync import Client
 
-_WRAPPED = (
-    LLM,
-    AvailableModel,
-    DecisionModel,
-    DecisionNamespace,
-    DownloadedModel,
-    DownloadOption,
-    EmbeddingModel,
-    EmbeddingNamespace,
-    FilesNamespace,
-    LlmNamespace,
-    PluginTool,
-    PluginsNamespace,
-    RepositoryNamespace,
-    SystemNamespace,
-    ToolUseSession,
-)
+_OF_SYNC_CLIENTS = {f"lmstudio_integrations.client.{room}.sync" for room in ("api", "plugins")}
+"""The modules whose objects have methods that block."""
+
 _AT_ONCE = {
     "bound",
     "cancel",
@@ -124,9 +95,9 @@ def dress(value: Any) -> Any:
         return AwaitedStream(value)
     if isinstance(value, Generator):
         return _in_thread(value)
-    if isinstance(value, _WRAPPED):
+    if type(value).__module__ in _OF_SYNC_CLIENTS:
         return Awaited(value)
-    if isinstance(value, list) and value and isinstance(value[0], _WRAPPED):
+    if isinstance(value, list) and value and type(value[0]).__module__ in _OF_SYNC_CLIENTS:
         return [Awaited(each) for each in value]
     return value
 

@@ -8,7 +8,6 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from lmstudio_integrations._adapters.tool_settings import ToolUse
-from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.langchain._responses import ChunkStream, to_message
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import (
@@ -56,10 +55,6 @@ class Replay(BaseChatModel):
     async def _astream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> AsyncIterator[ChatGenerationChunk]:
         for chunk in self._stream(messages):
             yield chunk
-
-    # They call nothing of the model but its streams.
-    _stream_chat_model_events: Any = ChatLMStudio._stream_chat_model_events
-    _astream_chat_model_events: Any = ChatLMStudio._astream_chat_model_events
 
 
 def streamed(events: Iterable[PredictionEvent], format_: str, **settings: Any) -> AIMessage:

@@ -1,4 +1,4 @@
-"""Event streaming: our events are those that core makes of our chunks, and their message is the one of a call."""
+"""Event streaming: the events that core makes of our chunks are valid, and their message is the one of a call."""
 
 import asyncio
 import gc
@@ -15,14 +15,6 @@ from tests.langchain.conftest import Server
 from tests.langchain.replay import KINDS, RESENT, Replay, end
 
 RUN: Any = {"run_id": UUID(int=7)}
-
-
-class Bridged(Replay):
-    """Leaves it to core to make events of the chunks."""
-
-
-for hook in ("_stream_chat_model_events", "_astream_chat_model_events"):
-    setattr(Bridged, hook, None)  # in the body, pydantic would take it for a private attribute
 
 of_each_kind = pytest.mark.parametrize("kind", KINDS)
 both_ways = pytest.mark.parametrize("asynchronous", [False, True])
@@ -41,48 +33,19 @@ def events_of(model: Any, prompt: str = "q", *, asynchronous: bool) -> tuple[lis
     return asyncio.run(collected())
 
 
-def comparable(events: list[Any]) -> list[Any]:
-    """Return events without the streamed arguments of calls, for which older versions of core have other forms."""
-    found: list[Any] = []
-    for event in events:
-        match event:
-            case {"delta": {"type": "tool-call-delta" | "block-delta"}}:
-                pass
-            case {"event": "content-block-start", "content": content}:
-                found.append({**event, "content": {**content, "index": None}})
-            case {"event": "message-finish", "metadata": metadata}:  # core does this since 1.8.4
-                reasons = ("finish_reason", "normalized_finish_reason")
-                found.append({**{name: metadata[name] for name in reasons if name in metadata}, **event})
-            case _:
-                found.append(event)
-    return found
-
-
-@pytest.mark.sampled(14)
-@both_ways
-@of_each_kind
-def test_events_are_those_that_core_makes_of_the_chunks(kind: str, *, asynchronous: bool) -> None:
-    model = Replay(events=KINDS[kind], alternatives=1)
-    ours, _ = events_of(model, asynchronous=asynchronous)
-    cores, _ = events_of(Bridged(events=KINDS[kind], alternatives=1), asynchronous=asynchronous)
-    assert_valid_event_stream(ours)
-    arguments = [event["delta"]["args"] for event in ours if "args" in event.get("delta", {})]
-    assert arguments == [call["args"] for chunk in model.stream("q") for call in chunk.tool_call_chunks if call["args"]]
-    logged = [events[-1]["metadata"].pop("logprobs", None) for events in (ours, cores)]
-    assert comparable(ours) == comparable(cores)
-    if kind == "log-probabilities":  # of which core keeps those of the last chunk alone
-        assert [len(each["content"]) for each in logged] == [3, 1]
-
-
 @pytest.mark.sampled(28)
 @both_ways
 @of_each_kind
 @pytest.mark.parametrize("settings", [{}, {"parallel": False}])
 def test_the_message_is_that_of_a_call(kind: str, settings: dict[str, Any], *, asynchronous: bool) -> None:
     model = Replay(events=KINDS[kind], alternatives=1, output_version="v1", **settings)
-    _, message = events_of(model, asynchronous=asynchronous)
+    events, message = events_of(model, asynchronous=asynchronous)
+    assert_valid_event_stream(events)
     whole = model.invoke("q", RUN)
-    assert message.response_metadata == {**whole.response_metadata, "output_version": "v1"}
+    metadata = {**whole.response_metadata, "output_version": "v1"}
+    if kind == "log-probabilities":  # of which core keeps those of the last chunk alone
+        metadata["logprobs"] = {"content": metadata["logprobs"]["content"][-1:]}
+    assert message.response_metadata == metadata
     for name in ("text", "tool_calls", "usage_metadata", "additional_kwargs"):
         assert getattr(message, name) == getattr(whole, name), name
     tags_or_not = {"index": None, "extras": None}  # a thought has its tags only where it is a block as a whole

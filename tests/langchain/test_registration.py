@@ -236,3 +236,11 @@ def test_a_small_window_ends_loops_unless_the_agent_has_its_own_middleware(own: 
         agent: Any = create_deep_agent(server.chat(model="loop"), middleware=mine)
         messages = agent.invoke({"messages": [("user", "count")]})["messages"]
     assert messages[-1].response_metadata["repeated_tool_call"]["count"] == (4 if own else 6)
+
+
+def test_a_small_window_works_without_a_middleware_that_was_deleted(
+    profiles: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lmstudio_integrations.langchain.middleware.repeated_tool_calls", None)
+    register(small_window=True)
+    assert [type(each).__name__ for each in profiles["lmstudio"].extra_middleware] == ["InvalidToolCallMiddleware"]

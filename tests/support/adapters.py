@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import cycle
+from types import ModuleType
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from langchain_core.decisions import Noul
@@ -66,12 +67,20 @@ class Adapter:
         return await getattr(model, self.async_method)(*self.arguments(text), **given)
 
 
-ADAPTERS = {
+def _class(package: ModuleType, name: str) -> Any:
+    """Return a public class; `None` if its part of the package was deleted."""
+    try:
+        return getattr(package, name)
+    except ImportError:
+        return None
+
+
+_ADAPTERS = {
     "ChatLMStudio": Adapter(ChatLMStudio, "LangChain", "chat", "invoke", "ainvoke"),
     "LMStudioLLM": Adapter(LMStudioLLM, "LangChain", "text", "invoke", "ainvoke"),
     "LMStudioEmbeddings": Adapter(LMStudioEmbeddings, "LangChain", "embedding", "embed_query", "aembed_query"),
     "LMStudioReranker": Adapter(
-        langchain.LMStudioReranker,
+        _class(langchain, "LMStudioReranker"),
         "LangChain",
         "reranker",
         "compress_documents",
@@ -79,7 +88,7 @@ ADAPTERS = {
         lambda text: ([Document(TEXT)], text),
     ),
     "LMStudioClassifier": Adapter(
-        langchain.LMStudioClassifier,
+        _class(langchain, "LMStudioClassifier"),
         "LangChain",
         "classifier",
         "invoke",
@@ -91,7 +100,7 @@ ADAPTERS = {
         LMStudioEmbedding, "LlamaIndex", "embedding", "get_query_embedding", "aget_query_embedding"
     ),
     "llama_index.LMStudioReranker": Adapter(
-        llama_index.LMStudioReranker,
+        _class(llama_index, "LMStudioReranker"),
         "LlamaIndex",
         "reranker",
         "postprocess_nodes",
@@ -105,7 +114,10 @@ ADAPTERS = {
         llama_index.LMStudioEvaluator, "LlamaIndex", "classifier", "evaluate", "aevaluate", lambda text: (text,)
     ),
 }
-"""Every adapter by its name. A new one is added here."""
+"""The adapters by their names. A new one is added here."""
+
+ADAPTERS = {name: adapter for name, adapter in _ADAPTERS.items() if adapter.make is not None}
+"""Those that this copy of the package has."""
 
 EMBEDDING_MODELS = {name: each for name, each in ADAPTERS.items() if each.kind == "embedding"}
 RERANKERS = {name: each for name, each in ADAPTERS.items() if each.kind == "reranker"}

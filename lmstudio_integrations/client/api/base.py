@@ -330,8 +330,8 @@ def model_on_hosts(models: Sequence[Model], max_retries: int) -> "ModelOnHosts":
 def hosts_of_model(model: Model) -> "Hosts":
     """Return the hosts of a model, also if it is on one only."""
     with door("several hosts"):
-        from lmstudio_integrations.client.hosts import models  # noqa: PLC0415 - a leaf
-    return models.hosts_of_model(model)
+        from lmstudio_integrations.client.hosts.models import hosts_of  # noqa: PLC0415 - a leaf
+    return hosts_of(model)
 
 
 def handle_on_hosts(handles: Sequence[HandleT], max_retries: int) -> HandleT:

@@ -212,6 +212,6 @@ def on_hosts(models: Sequence[Model], max_retries: int) -> ModelOnHosts:
     return _class_of(models[0].state.kind)(Hosts([Host(model) for model in models], max_retries))
 
 
-def hosts_of_model(model: Model) -> Hosts:
+def hosts_of(model: Model) -> Hosts:
     """Return the hosts of a model, also if it is on one only."""
     return model.hosts if isinstance(model, ModelOnHosts) else Hosts([Host(model)])

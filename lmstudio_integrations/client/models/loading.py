@@ -495,5 +495,5 @@ def plan_memory(
 ) -> "Flow[lms.MemoryPlan]":
     """Return what fits on a machine; see `client.plan`."""
     with door(_PLANS):
-        from lmstudio_integrations.client.models import planning  # noqa: PLC0415 - a leaf
-    return (yield from planning.plan_memory(operation, models, device, evict))
+        from lmstudio_integrations.client.models.planning import plan  # noqa: PLC0415 - a leaf
+    return (yield from plan(operation, models, device, evict))

@@ -399,7 +399,7 @@ def _as_loaded(wanted: Wanted, resident: Resident) -> PlannedModel:
 # The plan of a user ---------------------------------------------------------------------------------------------------
 
 
-def plan_memory(
+def plan(
     operation: Operation, models: Sequence[str | tuple[str, Any]], device: str | None, evict: Evict
 ) -> Flow[MemoryPlan]:
     """Return what fits on a machine.

@@ -1,6 +1,6 @@
 """HTTP requests with a body, which WebSocket libraries do not read (docs/protocol.md#decisions).
 
-`server.py` answers them, with the handlers of `handlers/decisions.py`.
+`server.py` answers them.
 """
 
 import http.client

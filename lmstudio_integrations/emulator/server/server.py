@@ -7,8 +7,8 @@ import contextlib
 import http
 import json
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, TypeAlias, get_args
 from weakref import WeakSet
 
 from websockets.asyncio.server import Server as WebSocketServer
@@ -16,13 +16,13 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from lmstudio_integrations._support import environment
+from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations._support.secrets import server_logger
 from lmstudio_integrations.emulator.models.catalog import Catalog
 from lmstudio_integrations.emulator.server.clients import Authenticator
 from lmstudio_integrations.emulator.server.connection_handler import ConnectionHandler, Socket
 from lmstudio_integrations.emulator.server.context import ServerState
 from lmstudio_integrations.emulator.server.handlers import SERVED
-from lmstudio_integrations.emulator.server.handlers.decisions import POSTS, Handler
 from lmstudio_integrations.emulator.server.http_requests import (
     HttpError,
     HttpRequest,
@@ -32,6 +32,9 @@ from lmstudio_integrations.emulator.server.http_requests import (
 )
 from lmstudio_integrations.emulator.server.tcp import port_error, stop_accepting
 from lmstudio_integrations.protocol.endpoints import Namespace
+
+PostHandler: TypeAlias = Callable[[ServerState, Any], Awaitable[dict[str, Any]]]
+"""Answers a request with a body, which is JSON."""
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -144,7 +147,7 @@ class Server:
 
     async def _answer(self, request: HttpRequest) -> bytes:
         """Return the response to a request with a body."""
-        handle = POSTS.get(request.path)
+        handle = _post_handler(request.path)
         if handle is None:
             return response(*unexpected("POST", request.path))
         try:
@@ -155,7 +158,7 @@ class Server:
             logger.exception("the handler of %s failed", request.path)
             return HttpError(http.HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", repr(error)).to_bytes()
 
-    async def _handle_post(self, handle: Handler, request: HttpRequest) -> Mapping[str, Any]:
+    async def _handle_post(self, handle: PostHandler, request: HttpRequest) -> Mapping[str, Any]:
         if error := self._origin_error(request.headers.get("origin")):
             raise bad_request(error, http.HTTPStatus.FORBIDDEN)
         if error := self._authenticator.why_token_is_rejected(request.headers.get("authorization", "")):
@@ -203,3 +206,13 @@ def _json(socket: ServerConnection, value: object, status: http.HTTPStatus = htt
     del made.headers["Content-Type"]
     made.headers["Content-Type"] = "application/json"
     return made
+
+
+def _post_handler(path: str) -> PostHandler | None:
+    """Return the handler of a request with a body; `None` for a path that a server does not know."""
+    try:
+        with door("decisions"):
+            from lmstudio_integrations.emulator.server.handlers.decisions import POSTS  # noqa: PLC0415 - a leaf
+    except ImportError:
+        return None
+    return POSTS.get(path)

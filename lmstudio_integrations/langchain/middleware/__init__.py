@@ -4,26 +4,18 @@ Needs the package `langchain`. The classes work with any chat model; `ToolSearch
 mend calls that do not fit.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmstudio_integrations._support.installation import public_name
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.langchain.middleware.invalid_tool_calls import (
-        InvalidToolCallMiddleware as InvalidToolCallMiddleware,
-    )
-    from lmstudio_integrations.langchain.middleware.repeated_tool_calls import (
-        RepeatedToolCallMiddleware as RepeatedToolCallMiddleware,
-    )
-    from lmstudio_integrations.langchain.middleware.tool_search import ToolSearchMiddleware as ToolSearchMiddleware
-
-__all__ = ["InvalidToolCallMiddleware", "RepeatedToolCallMiddleware", "ToolSearchMiddleware"]
 
 _MODULES = {
     "InvalidToolCallMiddleware": "invalid_tool_calls",
     "RepeatedToolCallMiddleware": "repeated_tool_calls",
     "ToolSearchMiddleware": "tool_search",
 }
+"""The module of each public name. Type checkers read `__init__.pyi`, which `python -m tools.stub` writes from it."""
+
+__all__ = list(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll] - others read the stub
 
 
 def __getattr__(name: str) -> Any:

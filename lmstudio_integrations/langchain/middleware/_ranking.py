@@ -11,7 +11,6 @@ import numpy as np
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.client.predictions.calls_in_text.call_arguments import words_of
-from lmstudio_integrations.client.predictions.calls_in_text.formats import OfferedTool
 
 _ENDINGS = ("ations", "ation", "ing", "ies", "es", "ed", "s", "e", "y")
 """Endings that are taken from a word of which at least three letters remain."""
@@ -54,7 +53,8 @@ def embeddable(text: str) -> str:
 
 def all_words(function: Mapping[str, Any]) -> str:
     """Return the text of a function that is searched for words, also for those of its parameters."""
-    return " ".join((function["name"], str(function.get("description") or ""), *OfferedTool(function).parameters))
+    parameters = _object(_object(function.get("parameters")).get("properties"))
+    return " ".join((function["name"], str(function.get("description") or ""), *parameters))
 
 
 def by_words(texts: Sequence[str], query: str) -> list[float]:

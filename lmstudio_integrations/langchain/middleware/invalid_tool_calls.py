@@ -1,34 +1,12 @@
 """`InvalidToolCallMiddleware`: lets a model make a call again that cannot be read."""
 
-from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, hook_config
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolCall, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
-from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.support.arguments import whole_number
-
-FIND_TOOLS, CALL_TOOL = "find_tools", "call_tool"
-"""The tools of `ToolSearchMiddleware`."""
-
-
-def running_turn(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
-    """Return what follows the last message of the user, which a summary of the conversation is not."""
-    last = max((at for at, message in enumerate(messages) if _is_by_user(message)), default=-1)
-    return messages[last + 1 :]
-
-
-def _is_by_user(message: BaseMessage) -> bool:
-    return isinstance(message, HumanMessage) and "lc_source" not in message.additional_kwargs
-
-
-def called_tool(call: ToolCall) -> tuple[str, dict[str, Any]]:
-    """Return the name and the arguments of the tool that a call reaches in the end."""
-    name, arguments = call["args"].get("name"), call["args"].get("arguments")
-    if call["name"] == CALL_TOOL and isinstance(name, str) and is_object(arguments):
-        return name, arguments
-    return call["name"], call["args"]
+from lmstudio_integrations.langchain.middleware._turns import running_turn
 
 
 class InvalidToolCallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):

@@ -18,7 +18,7 @@ from lmstudio_integrations.client.predictions.tool_loop.repeated_calls import (
     find_repeated,
 )
 from lmstudio_integrations.client.support.arguments import texts_of, whole_number
-from lmstudio_integrations.langchain.middleware.invalid_tool_calls import called_tool, running_turn
+from lmstudio_integrations.langchain.middleware._turns import called_tool, running_turn
 
 logger: logging.Logger = logging.getLogger(__name__)
 

@@ -49,7 +49,7 @@ from lmstudio_integrations.langchain.middleware._ranking import (
     embeddable,
     name_and_description,
 )
-from lmstudio_integrations.langchain.middleware.invalid_tool_calls import CALL_TOOL, FIND_TOOLS
+from lmstudio_integrations.langchain.middleware._turns import CALL_TOOL, FIND_TOOLS
 from lmstudio_integrations.types.config import switched_off
 
 logger: logging.Logger = logging.getLogger(__name__)

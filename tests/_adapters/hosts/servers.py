@@ -5,9 +5,9 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.types.hosts import HostStatus
 from tests.support.adapters import Adapter
 from tests.support.gate import AT_THE_GATE, Gate
 
@@ -62,9 +62,9 @@ def call(adapter: Adapter, path: str, model: Any, text: str, **given: Any) -> An
     return asyncio.run(adapter.acall(model, text, **given))
 
 
-def known(model: Any) -> list[HostStatus]:
+def known(model: Any) -> "list[lms.HostStatus]":
     """Return what the hosts of an object are known to do, without asking them."""
-    statuses: list[HostStatus] = native_model_of(model).hosts.statuses()
+    statuses: list[lms.HostStatus] = native_model_of(model).hosts.statuses()
     return statuses
 
 

@@ -10,7 +10,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.base import handle_on_hosts
 from lmstudio_integrations.client.embeddings import EmbeddingRequest
-from lmstudio_integrations.client.hosts.models import hosts_of_model
+from lmstudio_integrations.client.hosts.models import hosts_of
 from lmstudio_integrations.client.models.admission import ConcurrencyLimiter
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -64,7 +64,7 @@ async def test_every_method_finds_the_host_that_is_alive(make: Make, name: str) 
 )
 async def test_a_handle_with_other_settings_keeps_its_hosts(make: Make, change: Callable[[Any], Any]) -> None:
     handle = change(make("embedding", "vectors"))
-    assert [host.host for host in hosts_of_model(handle._model).statuses()] == hosts_named(handle)
+    assert [host.host for host in hosts_of(handle._model).statuses()] == hosts_named(handle)
     assert len(await handle.embed(["a"] * 40)) == 40
 
 
@@ -73,7 +73,7 @@ def has_ended(host: Emulator) -> bool:
 
 
 def hosts_named(handle: Any) -> list[str]:
-    first, second = (host.name for host in hosts_of_model(handle._model).hosts)
+    first, second = (host.name for host in hosts_of(handle._model).hosts)
     assert first == NOBODY
     return [first, second]
 
@@ -83,7 +83,7 @@ async def test_a_model_is_unloaded_on_every_host_that_has_it(make: Make, server:
     model = make("llm", "chatty")
     await model.respond("Hi")
     assert server.loaded()
-    first = hosts_of_model(model._model).hosts[0]  # what it had when it went away
+    first = hosts_of(model._model).hosts[0]  # what it had when it went away
     first.record.found, first.model.state.loaded_here = replace(first.record.found, loaded=True), "reference"
     with pytest.raises(lms.LMStudioUnreachableError):
         await getattr(model, name)()
@@ -109,7 +109,7 @@ async def test_texts_are_checked_before_they_are_sent(make: Make) -> None:
 async def test_an_upload_does_not_make_a_host_one_that_has_the_model(make: Make) -> None:
     model = make("llm", "chatty")
     await model.prepare_images([b"\x89PNG\r\n\x1a\n"])
-    assert not any(host.loaded for host in hosts_of_model(model._model).statuses())
+    assert not any(host.loaded for host in hosts_of(model._model).statuses())
 
 
 async def test_a_limit_of_calls_holds_for_each_host(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,4 +151,4 @@ async def test_a_call_that_fails_after_a_callback_gives_its_slot_back() -> None:
         with pytest.raises(lms.LMStudioModelUnloadedError) as caught:
             await handle.respond("Hi", on_prediction_fragment=unload)
         assert not caught.value.retryable
-        assert [status.in_flight for status in hosts_of_model(handle._model).statuses()] == [0, 0]
+        assert [status.in_flight for status in hosts_of(handle._model).statuses()] == [0, 0]

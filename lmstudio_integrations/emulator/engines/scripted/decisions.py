@@ -1,14 +1,18 @@
-"""The answers of a scripted decision model: as its rules say, else by the words that options and state share."""
+"""How scripted models decide and rerank: as their rules say, else by the words that texts have in common.
+
+`rules.py` imports it on first use.
+"""
 
 import json
 import re
 import string
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.types.decisions import Choice, Noul, Question, Score, options_of, parse_questions
+from lmstudio_integrations.types.reranking import QUESTION, QWEN3_RERANKER
 
 _LEAST = 0.01
 """The weight of an option that has no word in common with the state."""
@@ -106,3 +110,25 @@ def _options(question: str) -> dict[str, str]:
             options[chr(ord(letter) - 1)] = before
         options[letter] = rest = after
     return options
+
+
+_FORMS = [re.split(r"\{\w+\}", prompt)[1:] for prompt in (QWEN3_RERANKER.prompt, QUESTION)]
+"""What stands before the query, before the text, and after it, in each form."""
+
+
+class RerankPrompt(NamedTuple):
+    """What a reranker compares."""
+
+    query: str
+    text: str
+
+
+def rerank_prompt(prompt: str) -> RerankPrompt | None:
+    """Return what the prompt of a reranker compares; `None` for another prompt."""
+    for before_query, before_text, after_text in _FORMS:
+        _, _, rest = prompt.partition(before_query)
+        query, _, rest = rest.partition(before_text)
+        text, is_found, _ = rest.rpartition(after_text)
+        if is_found:
+            return RerankPrompt(query, text)
+    return None

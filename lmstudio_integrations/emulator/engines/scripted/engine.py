@@ -36,7 +36,7 @@ from lmstudio_integrations.emulator.engines.generation import (
     is_long,
     run_in_thread,
 )
-from lmstudio_integrations.emulator.engines.scripted import decisions, words
+from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import ENGINE
 from lmstudio_integrations.emulator.engines.scripted.playback import (
     PromptCache,
@@ -52,6 +52,7 @@ from lmstudio_integrations.emulator.engines.scripted.rules import (
     Wait,
     first_match,
     parse_rules,
+    scripted_decisions,
 )
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import ChatHistory
@@ -188,6 +189,7 @@ class ScriptedModel:
         Raises:
             WireError: If a rule says so.
         """
+        decisions = scripted_decisions()
         situation = Situation(last=decisions.state_text(request["state"]))
         rule = self._match(situation)
         for wait in play_silently(rule, situation):

@@ -25,7 +25,7 @@ from lmstudio_integrations.emulator.engines.base import (
     template_failed,
 )
 from lmstudio_integrations.emulator.engines.generation import progress_details
-from lmstudio_integrations.emulator.engines.scripted import decisions, words
+from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import display_data, unsupported
 from lmstudio_integrations.emulator.engines.scripted.rules import (
     ANY_TOOL,
@@ -303,8 +303,8 @@ def _default_steps(rules: Sequence[Rule], request: GenerateRequest, situation: S
         has_rules = any(isinstance(step, Relevance) for rule in rules for step in rule.then)
         relevance = _IRRELEVANT if has_rules else words.coverage(situation.query, situation.last)
         return [Relevance(relevance=relevance)]
-    if request.history is None and (probabilities := decisions.first_word(request.prompt or "")):
-        return [Probabilities(probabilities=probabilities)]
+    if situation.answers is not None:
+        return [Probabilities(probabilities=situation.answers)]
     return [Text(text=f'You said "{situation.last}". What shall we talk about next?')]
 
 

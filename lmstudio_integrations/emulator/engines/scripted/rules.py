@@ -5,16 +5,18 @@ the steps. A rule for a reranker applies by the text alone: the query and the in
 texts, would match for each of them.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
+from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_list, is_object
@@ -27,7 +29,6 @@ from lmstudio_integrations.types._explained import ExplainedModel
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import Tool
-from lmstudio_integrations.types.reranking import QUESTION, QWEN3_RERANKER
 
 _LAST = "{last}"
 
@@ -379,10 +380,11 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the conditions of a rule are checked against, and the query of a reranker."""
+    """What the conditions of a rule are checked against, a reranker's query, and the answers to a question."""
 
     last: str = ""
     query: str | None = None
+    answers: dict[str, float] | None = None
     role: str = "user"
     tools: frozenset[str] = frozenset()
     structured: bool = False
@@ -398,8 +400,8 @@ class Situation:
         names = frozenset(tool.function.name for tool in offered(request))
         tools = names | {ANY_TOOL} if names else names
         if request.history is None:
-            query, last = rerank_prompt(request.prompt or "") or (None, request.prompt or "")
-            return cls(last=last, query=query, tools=tools, structured=structured)
+            query, last, answers = read_prompt(request.prompt or "")
+            return cls(last=last, query=query, answers=answers, tools=tools, structured=structured)
         messages = request.history.messages
         users = [index for index, message in enumerate(messages) if message.role == "user"]
         turn = messages[users[-1] :] if users else messages
@@ -448,23 +450,26 @@ def _fill(value: Any, last: str) -> Any:
     return value
 
 
-_FORMS = [re.split(r"\{\w+\}", prompt)[1:] for prompt in (QWEN3_RERANKER.prompt, QUESTION)]
-"""What stands before the query, before the text, and after it, in each form."""
+def scripted_decisions() -> Any:
+    """Return the module that answers like decision models and rerankers.
+
+    Raises:
+        ImportError: It is not in this copy.
+    """
+    with door("decisions and rerankers"):
+        decisions: Any = import_module("lmstudio_integrations.emulator.engines.scripted.decisions")
+    return decisions
 
 
-class RerankPrompt(NamedTuple):
-    """What a reranker compares."""
+def read_prompt(prompt: str) -> tuple[str | None, str, dict[str, float] | None]:
+    """Return what a raw prompt asks: the query of a reranker, its text, and the words that answer a question.
 
-    query: str
-    text: str
-
-
-def rerank_prompt(prompt: str) -> RerankPrompt | None:
-    """Return what the prompt of a reranker compares; `None` for another prompt."""
-    for before_query, before_text, after_text in _FORMS:
-        _, _, rest = prompt.partition(before_query)
-        query, _, rest = rest.partition(before_text)
-        text, is_found, _ = rest.rpartition(after_text)
-        if is_found:
-            return RerankPrompt(query, text)
-    return None
+    Another prompt is only a text.
+    """
+    query: str | None = None
+    answers: dict[str, float] | None = None
+    with suppress(ImportError):
+        scripted = scripted_decisions()
+        query, prompt = scripted.rerank_prompt(prompt) or (None, prompt)
+        answers = scripted.first_word(prompt)
+    return query, prompt, answers

@@ -1,6 +1,6 @@
 """The questions of decision models, over HTTP (docs/protocol.md#decisions)."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -149,7 +149,5 @@ def _from_systemone(question: Json, answer: Json) -> Json:
     return made | {"score": answer["score"], "probabilities": listed}
 
 
-Handler = Callable[[ServerState, Any], Awaitable[Json]]
-
-POSTS: Mapping[str, Handler] = {"/v1/systemone": systemone, "/v1/decisions": decisions}
+POSTS = {"/v1/systemone": systemone, "/v1/decisions": decisions}
 """The handlers of the requests with a body, by path."""

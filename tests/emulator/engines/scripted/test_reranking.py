@@ -8,7 +8,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import Rule, words
-from lmstudio_integrations.emulator.engines.scripted.rules import rerank_prompt
+from lmstudio_integrations.emulator.engines.scripted.decisions import rerank_prompt
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.engines.scripted.models import respond
 

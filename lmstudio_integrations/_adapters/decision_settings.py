@@ -1,148 +1,28 @@
-"""Models that work beside a chat model: embedding models, rerankers and classifiers, as both frameworks share them.
-
-How the models stay loaded; how to embed, and the check of texts; how to rerank or decide, and the calls.
-"""
+"""How to rerank or decide, as both frameworks share it, and the calls."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from lmstudio_integrations._adapters.field_types import (
-    DECLARED,
-    MODEL_NAME,
-    EmbeddingLoadConfig,
-    LlmLoadConfig,
-    ModelName,
-)
+from lmstudio_integrations._adapters.field_types import DECLARED, MODEL_NAME, LlmLoadConfig, ModelName
 from lmstudio_integrations._adapters.runtime import Calling, UsedModel
-from lmstudio_integrations._adapters.settings import ModelSettings
-from lmstudio_integrations.client.embeddings import LengthPolicy
+from lmstudio_integrations._adapters.settings import AuxiliaryModelSettings
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.predictions.decisions.decider import decide
 from lmstudio_integrations.client.predictions.decisions.deciding import DEFAULT_PERMUTATIONS
 from lmstudio_integrations.client.predictions.decisions.reranking import RerankParameters
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
-from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.client.transport.flows import Flow, T, arun, run
 from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox, ThreadMailbox
 from lmstudio_integrations.client.transport.operation import Operation
-from lmstudio_integrations.errors import LMStudioValueError, LMStudioWrongModelKindError
+from lmstudio_integrations.errors import LMStudioWrongModelKindError
 from lmstudio_integrations.types._numbers import Count
-from lmstudio_integrations.types.config import LoadPolicy, ModelKind
+from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.decisions import Decision
-from lmstudio_integrations.types.embedding_prefixes import NO_PREFIXES, EmbeddingPrefixes, prefixes_of_family
-from lmstudio_integrations.types.models import ModelInstanceInfo
 from lmstudio_integrations.types.reranking import OnRerankError, RerankResult, RerankTemplate
-
-ModelT = TypeVar("ModelT", bound=Model)
-
-
-class AuxiliaryModelSettings(ModelSettings):
-    """How to load a model that works beside a chat model."""
-
-    load_policy: LoadPolicy = Field(
-        default="explicit",
-        description="How the model is found or loaded; see `load_policy` of the language models. The default is "
-        "`explicit`, so that no other model evicts this one.",
-    )
-
-    def _model(self, kind: type[ModelT], mailbox_type: type[Mailbox] = ThreadMailbox) -> ModelT:
-        """Return the native model, for threads or for coroutines."""
-        used, calling = self._resolve_model(vars(self))
-        model = used.model(calling, mailbox_type)
-        assert isinstance(model, kind), "the kind of the adapter is that of its model"
-        return model
-
-    def _with_model(self, mailbox_type: type[Mailbox], work: Callable[[Model], Flow[T]]) -> Flow[T]:
-        """Return what a flow of the model returns."""
-        return work(self._model(Model, mailbox_type))
-
-    def load(self) -> Self:
-        """Load the model if it is not loaded; return this object.
-
-        Raises:
-            LMStudioServerError: If the server fails.
-        """
-        run(self._with_model(ThreadMailbox, _load))
-        return self
-
-    async def aload(self) -> Self:
-        """Load the model if it is not loaded; see `load`."""
-        await arun(self._with_model(LoopMailbox, _load))
-        return self
-
-
-def _load(model: Model) -> Flow[ModelInstanceInfo]:
-    return model.get_info(load=True)
-
-
-LENGTH_POLICY = (
-    "What to do with a text that is too long for the model. `error` raises, `truncate` embeds its beginning, "
-    "`average` embeds its parts and averages their vectors, and `pass` leaves it to the server, which may cut it "
-    "silently."
-)
-"""The description of `length_policy`, but for its default."""
-
-PREFIX = (
-    "Text to put before each {}. If unset, that of the model card, for models of known families, else none. An empty "
-    "text is none."
-)
-"""The description of the fields with prefixes."""
-
-
-class EmbeddingSettings(AuxiliaryModelSettings):
-    """How to embed."""
-
-    _kind: ClassVar[ModelKind] = "embedding"
-    _prefix_fields: ClassVar[tuple[str, str]]
-    """The fields with what stands before queries and documents."""
-
-    load_config: EmbeddingLoadConfig = None
-
-    length_policy: LengthPolicy = Field(
-        default="error",
-        description=f"{LENGTH_POLICY} The default is `error`.",
-    )
-
-    @property
-    def prefixes(self) -> EmbeddingPrefixes:
-        """What stands before each query and each document: as set, else as the family of the named model wants it.
-
-        Vectors that were made with other prefixes do not fit: if these change, embed the documents again.
-        """
-        query, document = [getattr(self, name) for name in self._prefix_fields]
-        of_family = prefixes_of_family(self.model) if query is None or document is None else NO_PREFIXES
-        return EmbeddingPrefixes(
-            of_family.query if query is None else query, of_family.document if document is None else document
-        )
-
-
-def check_texts(texts: object) -> list[str]:
-    """Return texts as a list.
-
-    Raises:
-        LMStudioValueError: If they are not a list of strings. A single string would be embedded letter by letter.
-    """
-    listed = list_of(texts, "texts", of_texts=True)
-    for index, text in enumerate(listed):
-        if not isinstance(text, str):
-            raise LMStudioValueError(f"text {index} must be a string; got {text!r}")
-    return listed
-
-
-def check_text(text: object, method_of_many: str) -> str:
-    """Return a text.
-
-    Raises:
-        LMStudioValueError: If it is not a string; `method_of_many` takes a list.
-    """
-    if not isinstance(text, str):
-        remedy = f"; for several texts use {method_of_many}" if isinstance(text, list | tuple) else ""
-        raise LMStudioValueError(f"the text must be a string; got {text!r}{remedy}")
-    return text
 
 
 class _LanguageModelSettings(AuxiliaryModelSettings):

@@ -1,5 +1,8 @@
 """The doors of leaves. That the trunk works without each leaf is tested in `tests/release`."""
 
+import sys
+from importlib import import_module
+
 import pytest
 
 from lmstudio_integrations._support.leaves import door
@@ -16,3 +19,20 @@ def test_an_error_says_which_leaf_was_deleted() -> None:
 def test_a_package_that_a_leaf_needs_is_not_the_leaf() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"^No module named 'frobnication'$"), door("`frobnicate`"):
         import frobnication  # type: ignore[import-not-found]  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "module"),
+    [
+        ("langchain", "LMStudioReranker", "rerankers"),
+        ("langchain.middleware", "ToolSearchMiddleware", "tool_search"),
+        ("llama_index", "LMStudioSelector", "decisions"),
+    ],
+)
+def test_a_public_name_says_that_its_module_was_deleted(
+    package: str, name: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"lmstudio_integrations.{package}.{module}"
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"is without {name}: it has no module {module}\.$"):
+        getattr(import_module(f"lmstudio_integrations.{package}"), name)

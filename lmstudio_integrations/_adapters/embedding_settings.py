@@ -1,0 +1,78 @@
+"""How to embed, as both frameworks share it, and the check of texts."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from lmstudio_integrations._adapters.field_types import EmbeddingLoadConfig
+from lmstudio_integrations._adapters.settings import AuxiliaryModelSettings
+from lmstudio_integrations.client.embeddings import LengthPolicy
+from lmstudio_integrations.client.support.arguments import list_of
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.config import ModelKind
+from lmstudio_integrations.types.embedding_prefixes import NO_PREFIXES, EmbeddingPrefixes, prefixes_of_family
+
+LENGTH_POLICY = (
+    "What to do with a text that is too long for the model. `error` raises, `truncate` embeds its beginning, "
+    "`average` embeds its parts and averages their vectors, and `pass` leaves it to the server, which may cut it "
+    "silently."
+)
+"""The description of `length_policy`, but for its default."""
+
+PREFIX = (
+    "Text to put before each {}. If unset, that of the model card, for models of known families, else none. An empty "
+    "text is none."
+)
+"""The description of the fields with prefixes."""
+
+
+class EmbeddingSettings(AuxiliaryModelSettings):
+    """How to embed."""
+
+    _kind: ClassVar[ModelKind] = "embedding"
+    _prefix_fields: ClassVar[tuple[str, str]]
+    """The fields with what stands before queries and documents."""
+
+    load_config: EmbeddingLoadConfig = None
+
+    length_policy: LengthPolicy = Field(
+        default="error",
+        description=f"{LENGTH_POLICY} The default is `error`.",
+    )
+
+    @property
+    def prefixes(self) -> EmbeddingPrefixes:
+        """What stands before each query and each document: as set, else as the family of the named model wants it.
+
+        Vectors that were made with other prefixes do not fit: if these change, embed the documents again.
+        """
+        query, document = [getattr(self, name) for name in self._prefix_fields]
+        of_family = prefixes_of_family(self.model) if query is None or document is None else NO_PREFIXES
+        return EmbeddingPrefixes(
+            of_family.query if query is None else query, of_family.document if document is None else document
+        )
+
+
+def check_texts(texts: object) -> list[str]:
+    """Return texts as a list.
+
+    Raises:
+        LMStudioValueError: If they are not a list of strings. A single string would be embedded letter by letter.
+    """
+    listed = list_of(texts, "texts", of_texts=True)
+    for index, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise LMStudioValueError(f"text {index} must be a string; got {text!r}")
+    return listed
+
+
+def check_text(text: object, method_of_many: str) -> str:
+    """Return a text.
+
+    Raises:
+        LMStudioValueError: If it is not a string; `method_of_many` takes a list.
+    """
+    if not isinstance(text, str):
+        remedy = f"; for several texts use {method_of_many}" if isinstance(text, list | tuple) else ""
+        raise LMStudioValueError(f"the text must be a string; got {text!r}{remedy}")
+    return text

@@ -1,0 +1,78 @@
+"""Each leaf can be deleted without another edit: the rest works, and whoever uses it gets one sentence."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools import ROOT
+from tools.leaves import PACKAGE, leaves, modules_of, tests_of
+
+OF_THE_TRUNK = ("_adapters", "client", "emulator", "langchain", "llama_index", "protocol", "types")
+"""The folders of tests that say what the trunk does. The others are about the whole, or about what is beside it."""
+
+FAILS: dict[str, str] = {
+    "certify": "lms.Client().certify('m')",
+    "decisions": "lms.Client().llm.lazy_model('m').rerank('q', ['t'])",
+    "hosts": "ChatLMStudio(model='m', host=['127.0.0.1:1', '127.0.0.1:2']).invoke('Hello')",
+    "planning": "lms.Client().plan(['m'])",
+    "plugins": "lms.Client().plugins",
+    "confidence": "lms.FieldConfidence",
+    "ray": "import lmstudio_integrations.ray",
+    "llama_cpp": "Emulator()",
+}
+"""What cannot be done without a leaf."""
+
+
+def copy_without(names: list[str], folder: Path) -> Path:
+    """Copy the package without some of its leaves."""
+    shutil.copytree(ROOT / PACKAGE, folder / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+    for leaf in names:
+        for module in modules_of(leaf):
+            (folder / module.relative_to(ROOT)).unlink()
+    return folder
+
+
+def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run Python with the copy of the package; tests are those of the clone, unless the copy has some."""
+    path = os.pathsep.join(map(str, (folder, ROOT)))
+    return subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("leaf", leaves())
+def test_without_a_leaf_the_rest_works(leaf: str, tmp_path: Path) -> None:
+    folder = copy_without([leaf], tmp_path)
+    done = run(folder, "-m", "tests.leaves.programs")
+    assert done.returncode == 0, done.stderr
+    if leaf in FAILS:
+        program = "import lmstudio_integrations as lms; from lmstudio_integrations.langchain import *"
+        program += f"; from lmstudio_integrations.emulator import *\n{FAILS[leaf]}"
+        failed = run(folder, "-c", program)
+        last = failed.stderr.splitlines()[-1]
+        assert (last[:12], "is without" in last) == ("ImportError:", True), failed.stderr
+
+
+@pytest.mark.exhaustive
+def test_without_any_leaf_the_trunk_passes_its_tests(tmp_path: Path) -> None:
+    folder = copy_without(list(leaves()), tmp_path)
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in ("tests", "tools", "docs", "cookbook"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    for path in tests_of([name for names in leaves().values() for name in names]):
+        (folder / path.relative_to(ROOT)).unlink()
+    tests = [f"tests/{name}" for name in OF_THE_TRUNK]
+    done = run(folder, "-m", "pytest", "-q", "-m", "fast and not leaf", "-n", "auto", "--dist", "loadfile", *tests)
+    assert done.returncode == 0, done.stdout[-20_000:]
