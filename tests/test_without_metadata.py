@@ -28,18 +28,19 @@ except PackageNotFoundError:
     pass
 else:
     raise AssertionError("it is installed")
+from typer.main import get_group
 from lmstudio_integrations.cli import main
+from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 import lmstudio_integrations as lms
 with Emulator([ModelEntry(key="m")]) as server:
     print(lms.Client(server.address).llm.model("m").respond("hello"))
-    sys.argv = ["lmsi", "doctor", "--json", "--host", server.address]
+for arguments in ["--version"], *([name, "--help"] for name in get_group(app).commands):
+    sys.argv = ["lmsi", *arguments]
     try:
         main()
-    except SystemExit:
-        pass
-sys.argv = ["lmsi", "--version"]
-main()
+    except SystemExit as end:
+        assert not end.code, arguments
 """
 
 
@@ -90,5 +91,5 @@ def test_a_zip_on_the_path_works(tmp_path: Path) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert f"{__version__} (not installed)" in run.stdout
-    assert run.stdout.endswith(f"{__version__}\n")
+    assert f"\n{__version__}\n" in run.stdout
+    assert "Usage: lmsi " in run.stdout

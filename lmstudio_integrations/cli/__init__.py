@@ -11,7 +11,6 @@ import threading
 from collections.abc import Generator
 from importlib import import_module
 
-from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.cli._formatting import protect_terminals, report
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
@@ -60,6 +59,8 @@ def _run() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
+        from lmstudio_integrations._support.installation import install_command  # noqa: PLC0415 - slow
+
         sys.exit(f"The command line needs its extra; run: {install_command('cli')}")
     try:
         status = run_app()

@@ -1,12 +1,11 @@
 """The application with all commands. Needs the `cli` extra.
 
-A command is a function in the module of its name, which is imported only when the command is used or described.
+A command is a line of `COMMANDS` and a module, which is imported only when the command is used or described.
 """
 
-import inspect
 import sys
-from collections.abc import Iterator, Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
@@ -14,24 +13,23 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from lmstudio_integrations._support.environment import __version__
+from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations.cli._formatting import report_usage
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
-COMMANDS = ("doctor", "ls", "plan", "certify", "serve", "demo")
-
-ELSEWHERE = {
-    **{name: f"LM Studio itself has it: `lms {name}`" for name in ("chat", "get", "load", "ps", "unload")},
-    "cassette": "a cassette is a text file with a line for each request",
-    "embed": "use `LMStudioEmbeddings`, or `lmstudio_integrations.ray` for files",
-    "logs": "LM Studio itself has it: `lms log stream`",
-    "record": "use the fixture `lmstudio_cassette` of pytest",
-    "rerank": "use `client.llm.model(…).rerank(query, texts)`",
-    "tools": "use `LMStudioToolkit(plugin=…).get_tools()`",
-    "top": "LM Studio itself has `lms ps` and `lms log stream`",
-    "warm": "use `client.llm.model(…).warm(chat)`",
+COMMANDS = {
+    "doctor": "Check the connection to LM Studio, and its models.",
+    "ls": "List the models of a server: the keys to load them with, and which are loaded.",
+    "plan": "Show which models fit into the memory of a machine at once.",
+    "certify": "Measure what a model can do on this server, and what an update broke.",
+    "serve": "Run a server that speaks LM Studio's protocol, without LM Studio.",
+    "demo": "Answer a question over three short documents, by retrieval.",
 }
-"""What serves instead of commands that this program had before its first release."""
+"""What each command does. It is the function of its name in the module `_<name>`; without that, it is not listed."""
+
+OF_LM_STUDIO = {"chat", "get", "import", "load", "log", "ps", "unload"}
+"""Commands of LM Studio's own command line that this one does not have."""
 
 _UsageError: Any = typer.BadParameter.__base__
 
@@ -49,35 +47,36 @@ class _Command(TyperCommand):
             raise
 
 
-class _Commands(Mapping[str, Any]):
-    def __getitem__(self, name: str) -> Any:
-        if name not in COMMANDS:
-            raise KeyError(name)
-        function = getattr(import_module(f"lmstudio_integrations.cli._{name}"), name)
-        summary = (inspect.getdoc(function) or "").partition("\n\n")[0]
-        single = _plain(add_completion=False)
-        single.command(name, cls=_Command, short_help=summary, context_settings=_SETTINGS)(function)
-        return get_command(single)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(COMMANDS)
-
-    def __len__(self) -> int:
-        return len(COMMANDS)
-
-
 class _Group(TyperGroup):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.commands: Any = _Commands()
+        self.commands: Any = dict.fromkeys(name for name in COMMANDS if find_spec(_module(name)))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - typer calls it
+        """Import a command, also one whose module was deleted: the error says so."""
+        if cmd_name not in COMMANDS:
+            return None
+        with door(f"the command {cmd_name!r}"):
+            function = getattr(import_module(_module(cmd_name)), cmd_name)
+        single = _plain(add_completion=False)
+        single.command(cmd_name, cls=_Command, short_help=COMMANDS[cmd_name], context_settings=_SETTINGS)(function)
+        return get_command(single)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - typer's own imports all commands
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name]) for name in self.commands])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         try:
             return super().resolve_command(ctx, args)
         except _UsageError as error:
-            if args[0] in ELSEWHERE:
-                error.message = f"No such command {args[0]!r}; {ELSEWHERE[args[0]]}"
+            if args[0] in OF_LM_STUDIO:
+                error.message = f"No such command {args[0]!r}; LM Studio itself has it: `lms {args[0]}`"
             raise
+
+
+def _module(name: str) -> str:
+    return f"{__package__}._{name}"
 
 
 app = _plain(name="lmsi", cls=_Group, invoke_without_command=True, context_settings=_SETTINGS)

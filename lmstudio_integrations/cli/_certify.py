@@ -1,15 +1,17 @@
 """`certify`: measures what a model can do, and what has changed since an earlier card."""
 
+import contextlib
 import functools
 import math
-from collections.abc import Iterable
+import warnings
+from collections.abc import Generator, Iterable
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from lmstudio_integrations._support.text import counted, printable_line
+from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.cli._common import (
     AsJson,
@@ -21,9 +23,8 @@ from lmstudio_integrations.cli._common import (
     print_json,
     progress_bar,
     results,
-    warnings_as_notes,
 )
-from lmstudio_integrations.cli._formatting import message_for_commands, wrapped
+from lmstudio_integrations.cli._formatting import message_for_commands
 from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudioValueError
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def certify(  # noqa: PLR0917 - one parameter for each flag
     cards: list[Card] = []
     status = 0
     try:
-        with warnings_as_notes(), Client(host, token) as client:
+        with _warnings_as_notes(), Client(host, token) as client:
             _measure(client, model, parameters, cards)
     except KeyboardInterrupt:
         status = INTERRUPTED
@@ -99,6 +100,19 @@ def certify(  # noqa: PLR0917 - one parameter for each flag
             html.write_text(page_of(cards[-1]), encoding="utf-8")
         status = status or int(bool(cards[-1].worse))
     raise typer.Exit(status)
+
+
+@contextlib.contextmanager
+def _warnings_as_notes() -> Generator[None]:
+    """Print the warnings of the block as notes, without the lines of code that they are about."""
+
+    def show(message: Warning | str, *_details: Any, **_more: Any) -> None:
+        note(f"Warning: {message_for_commands(str(message))}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield
 
 
 def _read(path: Path | None) -> "Card | None":
@@ -148,11 +162,7 @@ def _show(card: "Card", *, as_json: bool) -> None:
         print_json(card.model_dump(mode="json"))
         return
     for line in card.lines():
-        if console.is_terminal:
-            for part in wrapped(printable_line(line), console.width, indent=_INDENT).split("\n"):
-                console.write_line(part)
-        else:
-            console.write_line(line)
+        console.write_wrapped(line, _INDENT)
 
 
 # The page: one file of HTML without scripts, with a small picture for each row ----------------------------------------

@@ -1,4 +1,4 @@
-"""What the commands share: the options of a server, where text is printed, progress bars, and tokens from files.
+"""What several commands share: the options of a server, where text is printed, progress bars, and lists of models.
 
 Results are printed on stdout; notes, progress and errors on stderr, so that a pipe contains only results.
 """
@@ -7,26 +7,27 @@ import contextlib
 import functools
 import json
 import os
-import signal
 import sys
-import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 from rich.segment import Segment, Segments
 from rich.text import Text
 
-from lmstudio_integrations._support.environment import TOKEN_VARIABLES, regular
+from lmstudio_integrations._support.environment import regular
 from lmstudio_integrations._support.text import printable, printable_json, printable_line
-from lmstudio_integrations.cli._formatting import message_for_commands
-from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.protocol.envelope import TOKEN_FORM, split_token
+from lmstudio_integrations.cli._formatting import wrapped
+from lmstudio_integrations.errors import LMStudioModelNotFoundError
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.api.sync import Client
+    from lmstudio_integrations.types.config import ModelKind
+    from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo
 
 SPACE_FOR_A_BAR = 24
 """Columns beside the text of a progress bar, with its numbers. A narrower terminal shows the numbers only."""
@@ -72,6 +73,21 @@ class TextConsole(Console):
     def write_line(self, line: str, style: str = "") -> None:
         """Print a line, without layout."""
         self.write(f"{self._escape(line, printable_line)}\n", style)
+
+    def write_wrapped(self, line: str, indent: int, *, written: int = 0, style: str = "") -> None:
+        """Print a line; on a terminal, no word is broken in two.
+
+        Args:
+            line: The line.
+            indent: Columns before its further lines on a terminal.
+            written: How many of its characters are written already.
+            style: The style of the others.
+        """
+        if not self.is_terminal:
+            self.write_line(line[written:], style)
+            return
+        for part in wrapped(printable_line(line), self.width, indent)[written:].split("\n"):
+            self.write_line(part, style)
 
     def _escape(self, text: str, escape: Callable[[str], str]) -> str:
         return escape(text) if self.record or self.file.isatty() else text
@@ -128,35 +144,6 @@ def check_writable(path: Path | None, option: str) -> None:
 
 
 @contextlib.contextmanager
-def on_interrupt(call: Callable[[], None]) -> Generator[None, None, None]:
-    """Let Ctrl-C in the block call a function, unless it is ignored, as in a background job of a script."""
-
-    def handle(_signal: int, _frame: FrameType | None) -> None:
-        call()
-
-    previous = signal.getsignal(signal.SIGINT)
-    if previous is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-@contextlib.contextmanager
-def warnings_as_notes() -> Generator[None, None, None]:
-    """Print the warnings of the block as notes, without the lines of code that they are about."""
-
-    def show(message: Warning | str, *_details: Any, **_more: Any) -> None:
-        note(f"Warning: {message_for_commands(str(message))}")
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = show
-        yield
-
-
-@contextlib.contextmanager
 def progress_bar(label: str, console: TextConsole | None = None) -> Generator[Callable[[float], None], None, None]:
     """Show a bar while the block runs, and provide the function that moves it.
 
@@ -168,10 +155,18 @@ def progress_bar(label: str, console: TextConsole | None = None) -> Generator[Ca
     Yields:
         A function that takes the progress, from 0.0 to 1.0.
     """
+    shown = console or notes()
     numbers = TaskProgressColumn(), TimeElapsedColumn()
-    has_space = (console or notes()).width > cell_len(label) + SPACE_FOR_A_BAR
-    columns = (BarColumn(), *numbers) if has_space else numbers
-    with progress_display("{task.description}", *columns, console=console, transient=console is None) as progress:
+    has_space = shown.width > cell_len(label) + SPACE_FOR_A_BAR
+    with Progress(
+        "{task.description}",  # a format string; rich's own columns do not escape
+        *((BarColumn(), *numbers) if has_space else numbers),
+        console=shown,
+        transient=console is None,
+        redirect_stdout=False,  # rich would obey the codes in what it redirects
+        redirect_stderr=False,
+        disable=console is None and not shown.is_terminal,
+    ) as progress:
         task = progress.add_task(label, total=1.0)
 
         def show(part: float) -> None:
@@ -180,63 +175,17 @@ def progress_bar(label: str, console: TextConsole | None = None) -> Generator[Ca
         yield show
 
 
-def progress_display(
-    *columns: str | ProgressColumn, console: TextConsole | None = None, transient: bool = False
-) -> Progress:
-    """Return a display of progress. Columns with texts are format strings; rich's columns do not escape.
-
-    Args:
-        columns: The columns.
-        console: See `progress_bar`.
-        transient: Whether it disappears at its end.
-    """
-    shown = console or notes()
-    return Progress(
-        *columns,
-        console=shown,
-        transient=transient,
-        redirect_stdout=False,  # rich would obey the codes in what it redirects
-        redirect_stderr=False,
-        disable=console is None and not shown.is_terminal,
-    )
+def downloaded_models(client: "Client", kind: "ModelKind | None" = None) -> "list[ModelInfo]":
+    """Return the downloaded models, or those of one kind, by key."""
+    return sorted((model.info for model in client.list_downloaded_models(kind)), key=lambda info: info.model_key)
 
 
-# The API tokens that `serve` accepts ----------------------------------------------------------------------------------
-# None is ever printed.
-
-
-def accepted_tokens(options: Sequence[str], file: Path | None) -> tuple[str, ...]:
-    """Return the tokens of the options and of the file; without any, the one of the environment.
-
-    Raises:
-        LMStudioValueError: If the file cannot be used, or a token is malformed; the message contains its place.
-    """
-    tokens = [(token, "--token") for token in options]
-    if file is not None:
-        tokens += _read(file)
-    variable = token_variable()
-    if not tokens and variable is not None:
-        tokens = [(os.environ[variable], variable)]
-    for token, where in tokens:
-        if split_token(token) is None:
-            raise LMStudioValueError(f"the API token of {where} is malformed; it must be {TOKEN_FORM}")
-    return tuple(token for token, _ in tokens)
-
-
-def token_variable() -> str | None:
-    """Return the environment variable that contains a token, as for clients."""
-    return next((name for name in TOKEN_VARIABLES if os.environ.get(name)), None)
-
-
-def _read(file: Path) -> list[tuple[str, str]]:
-    """Return the tokens of a file, each with its line. `#` begins a comment."""
-    try:
-        lines = regular(file).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise LMStudioValueError(f"cannot read the token file {str(file)!r}: {reason}") from None
-    entries = [(line.partition("#")[0].strip(), f"{file}, line {number}") for number, line in enumerate(lines, 1)]
-    tokens = [(token, where) for token, where in entries if token]
-    if not tokens:
-        raise LMStudioValueError(f"the token file {str(file)!r} contains no token, and every guest would be accepted")
-    return tokens
+def loaded_models(client: "Client", kind: "ModelKind | None" = None) -> "list[ModelInstanceInfo]":
+    """Return the loaded instances, or those of one kind, by identifier."""
+    infos: list[ModelInstanceInfo] = []
+    for handle in client.list_loaded_models(kind):
+        try:
+            infos.append(handle.get_info())
+        except LMStudioModelNotFoundError:  # it was unloaded since
+            continue
+    return sorted(infos, key=lambda info: info.identifier)

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -16,12 +16,20 @@ from rich.text import Text
 
 from lmstudio_integrations._support.environment import regular
 from lmstudio_integrations._support.text import end_in_words
-from lmstudio_integrations.cli._common import Host, TextConsole, Token, check_writable, progress_bar, results
-from lmstudio_integrations.cli._ls import SIZE_LIMIT, Choice, choose, downloaded_models, loaded_models
+from lmstudio_integrations.cli._common import (
+    Host,
+    TextConsole,
+    Token,
+    check_writable,
+    downloaded_models,
+    loaded_models,
+    progress_bar,
+    results,
+)
 from lmstudio_integrations.client.api.sync import Client, EmbeddingNamespace, LlmNamespace
 from lmstudio_integrations.errors import LMStudioTimeoutError, LMStudioUnreachableError
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind
-from lmstudio_integrations.types.models import ModelInstanceInfo
+from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -52,6 +60,17 @@ SCRIPTED = "scripted"
 
 SVG_WIDTH = 100
 """Columns of the image."""
+
+SIZE_LIMIT = 2_000_000_000
+"""Bytes on disk; a larger model is never loaded without being requested."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model to use: `name` is its identifier if it is loaded, else its key."""
+
+    name: str
+    loaded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +155,20 @@ def _real_model(client: Client, kind: ModelKind) -> Choice | None:
         (info for info in loaded_models(client, kind) if info.architecture != SCRIPTED),
         (info for info in downloaded_models(client, kind) if info.architecture != SCRIPTED),
     )
+
+
+def choose(loaded: Iterable[ModelInstanceInfo], downloaded: Iterable[ModelInfo]) -> Choice | None:
+    """Return a loaded model, else the smallest downloaded one below `SIZE_LIMIT`, else `None`.
+
+    Of several loaded models, the last used one is chosen. All must be of the same kind.
+    """
+    last_used = max(loaded, key=lambda info: info.last_used_time or 0, default=None)
+    if last_used:
+        return Choice(last_used.identifier, loaded=True)
+    small = [info for info in downloaded if info.size_bytes < SIZE_LIMIT]
+    if small:
+        return Choice(min(small, key=lambda info: info.size_bytes).model_key, loaded=False)
+    return None
 
 
 @contextlib.contextmanager

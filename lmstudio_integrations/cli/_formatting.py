@@ -8,12 +8,10 @@ import re
 import shutil
 import sys
 import textwrap
-import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, ValidationError
 
 from lmstudio_integrations._support.text import one_line, printable
 from lmstudio_integrations.errors import (
@@ -24,9 +22,6 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
 )
 
-if TYPE_CHECKING:
-    from lmstudio_integrations.types.models import ModelInstanceInfo
-
 _SIZES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
@@ -36,29 +31,6 @@ def model_size(count: int) -> str:
         if count >= factor:
             return f"{count / factor:.2f} {unit}"
     return f"{count} B" if count else "-"
-
-
-def duration(seconds: float) -> str:
-    """Return a time in its two largest units, for example `1h 5m`."""
-    whole, parts = max(0, round(seconds)), list[str]()
-    for unit, factor in (("h", 3600), ("m", 60), ("s", 1)):
-        number, whole = divmod(whole, factor)
-        if number:
-            parts.append(f"{number}{unit}")
-    return " ".join(parts[:2]) or "0s"
-
-
-def instance_name(info: "ModelInstanceInfo") -> str:
-    """Return the identifier of a loaded model, with its key if that is another one."""
-    return info.identifier if info.identifier == info.model_key else f"{info.identifier} ({info.model_key})"
-
-
-def clock_time(milliseconds: float) -> str:
-    """Return the time of day of a Unix time, for example `14:03:22`."""
-    try:
-        return time.strftime("%H:%M:%S", time.localtime(milliseconds / 1000))
-    except (ValueError, OverflowError, OSError):  # a server may send any number
-        return "??:??:??"
 
 
 def wrapped(line: str, width: int | None, indent: int = 4) -> str:
@@ -112,38 +84,34 @@ def protect_terminals() -> None:
 _ON_THE_WAY = (LMStudioClientError, LMStudioTimeoutError)
 """Errors on the way to the server, whose remedy follows a semicolon."""
 
-_PARTS = re.compile(
-    r"\n  (?=(?:cause|tried|evicted before|suggestion|this is a container): |(?:model|preset|plugin|device) )"
+_PARTS = r"\n  (?=(?:cause|tried|evicted before|suggestion|this is a container): |(?:model|preset|plugin|device) )"
+
+_COMMANDS = (
+    (r"\bpass api_token=", "pass --token"),
+    (r"\bas api_token\b", "as --token"),
+    (r"\bas host, or give them all to an adapter, such as ChatLMStudio\(host=\[…\]\)", "as --host"),
+    (r"\bset host to\b", "set --host to"),
+    (r"\bchoose another port\b", "choose another one with --port"),
+    (r"\bpass its address\b", "pass it as --host"),
+    (r", or pass an ssl_context that accepts it", ""),
+    (r"\b(smaller|larger|with|with a) context_length\b", r"\1 --context-length"),
+    (r"; load_policy='fit_any' evicts those without a TTL as well", ""),
+    (r", or set load_policy='get_or_load', which loads it on first use", ""),
+    (r"\bload_policy='explicit'", "`lms load`"),
+    (
+        r"\bload_policy='fit' unloads what must go for it, as far as that is not in use",
+        "make room by `lms unload`",
+    ),
+    (r"(?:, (?:or )?)?\braise \w*timeout(?:, or set it to None)?", ""),
 )
-_COMMANDS = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"\bpass api_token=", "pass --token"),
-        (r"\bas api_token\b", "as --token"),
-        (r"\bas host, or give them all to an adapter, such as ChatLMStudio\(host=\[…\]\)", "as --host"),
-        (r"\bset host to\b", "set --host to"),
-        (r"\bchoose another port\b", "choose another one with --port"),
-        (r"\bpass its address\b", "pass it as --host"),
-        (r", or pass an ssl_context that accepts it", ""),
-        (r"\b(smaller|larger|with|with a) context_length\b", r"\1 --context-length"),
-        (r"; load_policy='fit_any' evicts those without a TTL as well", ""),
-        (r"\bset length_policy='(\w+)'", r"pass --length-policy \1"),
-        (r", or set load_policy='get_or_load', which loads it on first use", ""),
-        (r"\bload_policy='(explicit|fit)'", r"--\1"),
-        (r"(?:, (?:or )?)?\braise \w*timeout(?:, or set it to None)?", ""),
-    )
-]
 """What programs do about an error, and what takes its place on the command line."""
 
-_USAGE = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"'(--?[\w-]+)'", r"\1"),
-        (r"\. Did you mean ", "; did you mean "),
-        (r" \(Possible options: (.*)\)$", r"; did you mean \1?"),
-        (r"^Got unexpected extra argument\(s\) \((.*)\)$", r"unexpected argument '\1'"),
-    )
-]
+_USAGE = (
+    (r"'(--?[\w-]+)'", r"\1"),
+    (r"\. Did you mean ", "; did you mean "),
+    (r" \(Possible options: (.*)\)$", r"; did you mean \1?"),
+    (r"^Got unexpected extra argument\(s\) \((.*)\)$", r"unexpected argument '\1'"),
+)
 """What typer says about wrong usage, and how it is said here."""
 
 _MEANINGS = {
@@ -158,7 +126,7 @@ _MEANINGS = {
 def for_commands(suggestion: str) -> str:
     """Return a suggestion in terms of the command line."""
     for pattern, replacement in _COMMANDS:
-        suggestion = pattern.sub(replacement, suggestion)
+        suggestion = re.sub(pattern, replacement, suggestion)
     return suggestion
 
 
@@ -178,7 +146,7 @@ def parts_of(error: LMStudioError) -> list[str]:
 
     The errors of this side's own work, such as a wrong argument, have one part, with the remedy in it.
     """
-    head, *more = _PARTS.split(str(error))
+    head, *more = re.split(_PARTS, str(error))
     more = [for_commands(part) if part.startswith(("suggestion: ", "this is ")) else part for part in more]
     if isinstance(error, LMStudioServerError) and error.title is not None:
         head = error.title if _plan_lines(error) else head.partition(" error: ")[2] or head
@@ -214,7 +182,7 @@ def report_usage(error: Any) -> str:
         error.message = _wrong_value(error.__cause__.errors()[0]) or error.message
     problem = error.format_message().rstrip(".")
     for pattern, replacement in _USAGE:
-        problem = pattern.sub(replacement, problem)
+        problem = re.sub(pattern, replacement, problem)
     see = " See" if problem.endswith("?") else "; see"
     path = error.ctx.command_path if error.ctx else "lmsi"
     return wrapped(f"Error: {problem[:1].lower()}{problem[1:]}{see} `{path} --help`", _width())

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import stat
+import time
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,12 +14,11 @@ from typing import Annotated, Any
 import typer
 from pydantic_core import from_json
 
-from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations._support.environment import HOST_VARIABLE, SERVER_FILE_VARIABLE, TOKEN_VARIABLES, regular
 from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.cli import INTERRUPTED
-from lmstudio_integrations.cli._common import accepted_tokens, note, results, token_variable
-from lmstudio_integrations.cli._formatting import clock_time
+from lmstudio_integrations.cli._common import note, results
 from lmstudio_integrations.client.transport.connect.addresses import (
     DISCOVERY_PORTS,
     Address,
@@ -41,6 +41,7 @@ from lmstudio_integrations.emulator.models.catalog import (
 from lmstudio_integrations.emulator.models.catalog import load as load_catalog
 from lmstudio_integrations.emulator.server.context import MIB, Limits
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioValueError
+from lmstudio_integrations.protocol.envelope import TOKEN_FORM, split_token
 
 _HOST = "127.0.0.1"
 """Where programs look for a server whose port is in the file."""
@@ -281,7 +282,7 @@ class _Notes(logging.Handler):
     """Prints the log on stderr, with the time of day."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        note(f"{clock_time(record.created * 1000)}  {record.getMessage()}")
+        note(f"{time.strftime('%H:%M:%S', time.localtime(record.created))}  {record.getMessage()}")
 
 
 @contextlib.contextmanager
@@ -411,3 +412,44 @@ def _rules_of(tables: Mapping[str, Any]) -> tuple[Rule, ...]:
     if unknown:
         raise LMStudioValueError(f"unknown table {min(unknown)!r}; the file may have [[rule]] only")
     return parse_rules(tables.get("rule", []))
+
+
+# The API tokens that are accepted ------------------------------------------------------------------------------------
+# None is ever printed.
+
+
+def accepted_tokens(options: Sequence[str], file: Path | None) -> tuple[str, ...]:
+    """Return the tokens of the options and of the file; without any, the one of the environment.
+
+    Raises:
+        LMStudioValueError: If the file cannot be used, or a token is malformed; the message contains its place.
+    """
+    tokens = [(token, "--token") for token in options]
+    if file is not None:
+        tokens += _read(file)
+    variable = token_variable()
+    if not tokens and variable is not None:
+        tokens = [(os.environ[variable], variable)]
+    for token, where in tokens:
+        if split_token(token) is None:
+            raise LMStudioValueError(f"the API token of {where} is malformed; it must be {TOKEN_FORM}")
+    return tuple(token for token, _ in tokens)
+
+
+def token_variable() -> str | None:
+    """Return the environment variable that contains a token, as for clients."""
+    return next((name for name in TOKEN_VARIABLES if os.environ.get(name)), None)
+
+
+def _read(file: Path) -> list[tuple[str, str]]:
+    """Return the tokens of a file, each with its line. `#` begins a comment."""
+    try:
+        lines = regular(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise LMStudioValueError(f"cannot read the token file {str(file)!r}: {reason}") from None
+    entries = [(line.partition("#")[0].strip(), f"{file}, line {number}") for number, line in enumerate(lines, 1)]
+    tokens = [(token, where) for token, where in entries if token]
+    if not tokens:
+        raise LMStudioValueError(f"the token file {str(file)!r} contains no token, and every guest would be accepted")
+    return tokens

@@ -25,7 +25,6 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from llama_index_instrumentation import root_dispatcher
 from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError, field_validator
-from typer.testing import CliRunner
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
@@ -38,7 +37,6 @@ from lmstudio_integrations._support.secrets import (
     redact_received,
     redact_values,
 )
-from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.client.telemetry import CONTENT_VARIABLE
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
@@ -654,10 +652,6 @@ def rejected(host: str) -> str:
     return shown_by(caught.value)
 
 
-def diagnosed(host: str) -> str:
-    return CliRunner().invoke(app, ["doctor", "--try", "--json", "--host", host]).output
-
-
 def certified(host: str) -> str:
     with lms.Client(host) as client:
         return client.certify("m", rows=["tools"], quick=True).to_json()
@@ -665,7 +659,6 @@ def certified(host: str) -> str:
 
 PLACES: dict[str, Callable[[str], str]] = {
     "an error": rejected,
-    "doctor": diagnosed,
     "a card": certified,
 }
 

@@ -1,7 +1,11 @@
-"""The types of the fixtures that run a command, and a server with models to list."""
+"""The types of the fixtures that run a command, a server with models to list, and which commands are there."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
+from typer.main import get_group
+
+from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 
 SMALL, LARGE, EMBEDDER = "vendor/small", "vendor/large", "vendor/embedder"
@@ -14,6 +18,17 @@ Piped = Callable[..., tuple[int, str, str]]
 
 OnScreen = Callable[..., str]
 """Runs a command on a terminal of so many `columns`; returns what it printed."""
+
+
+COMMANDS = tuple(get_group(app).commands)
+"""The commands that are in this installation: each may be deleted."""
+
+RowT = TypeVar("RowT")
+
+
+def of_commands(rows: dict[str, RowT]) -> dict[str, RowT]:
+    """Return the rows of a table that begin with a command that is in this installation."""
+    return {key: row for key, row in rows.items() if key.split()[0] in COMMANDS}
 
 
 def managed_server() -> Emulator:

@@ -1,6 +1,7 @@
 """`certify`: what it prints and writes, and its exit status."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,8 +10,10 @@ import pytest
 
 from lmstudio_integrations import Card, Client
 from lmstudio_integrations._support.secrets import HIDDEN
-from lmstudio_integrations.cli import INTERRUPTED
+from lmstudio_integrations.cli import INTERRUPTED, _certify
+from lmstudio_integrations.client.support.suggestions import KEEP_LOADED
 from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.errors import LMStudioEvictionWarning
 from tests.cli.managed import Piped
 from tests.cli.terminal import TIMEOUT, needs_pty, on_terminal
 from tests.support.certified.rules import TOOLS
@@ -123,9 +126,7 @@ def test_a_card_is_printed_as_json(certify: Certify) -> None:
     ("arguments", "problem"),
     [
         (["zzz"], "downloaded on the server are good"),
-        (["good", "--against", "none.json"], "cannot read the card 'none.json'"),
         (["good", "--rows", "tool"], "the card has no row 'tool'; did you mean 'tools'?"),
-        (["good", "--to", "no/such/card.json"], "'no/such/card.json' cannot be written"),
         (["good", "--html", "."], "'.' cannot be written, because it is a folder"),
         (["good", "--to", "x.json", "--html", "./x.json"], "--to and --html both name 'x.json'"),
         (["good", "--device", "away"], "the device 'away' is not linked to this server"),
@@ -157,6 +158,17 @@ def test_what_was_measured_is_kept_if_the_connection_is_lost(piped: Piped, tmp_p
     assert (status, "Error: " in err) == (1, True)
     assert "It was interrupted; the rows so far:\ntools      7 of 7 right\n" in out
     assert Card.read(path).row("tools").share == 1.0
+
+
+def test_warnings_are_about_commands(certify: Certify, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn(*_: object) -> None:
+        text = f"'load_policy='explicit'' evicted 'b'; {KEEP_LOADED}"
+        warnings.warn(text, LMStudioEvictionWarning, stacklevel=1)
+
+    monkeypatch.setattr(_certify, "_measure", warn)
+    status, out, err = certify("good")
+    assert (status, out) == (0, "")
+    assert err.startswith("Warning: 'load_policy='explicit'' evicted 'b'; load one of them with `lms load`, ")
 
 
 @pytest.mark.slow

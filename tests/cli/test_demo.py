@@ -12,13 +12,13 @@ import pytest
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations.cli import INTERRUPTED, _demo
-from lmstudio_integrations.cli._demo import DOCUMENTS, QUESTION
-from lmstudio_integrations.cli._ls import SIZE_LIMIT, Choice
+from lmstudio_integrations.cli._demo import DOCUMENTS, QUESTION, SIZE_LIMIT, Choice, choose
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.engines.scripted.engine import ScriptedEngine
 from lmstudio_integrations.errors import LMStudioTimeoutError
+from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo
 from tests.cli.managed import Piped, Run
 from tests.cli.terminal import needs_pty, on_terminal
 
@@ -144,14 +144,11 @@ def test_without_a_server_the_emulator_is_started_and_named(run: Run, capsys: Ca
     assert "Stop reason" in out
 
 
-@pytest.mark.parametrize("source", ["--host", HOST_VARIABLE])
-def test_a_server_that_is_named_and_not_there_is_an_error(
-    run: Run, monkeypatch: pytest.MonkeyPatch, nobody: str, capsys: Capture, source: str
+def test_a_server_that_the_environment_names_and_that_is_not_there_is_an_error(
+    run: Run, monkeypatch: pytest.MonkeyPatch, nobody: str, capsys: Capture
 ) -> None:
-    if source == HOST_VARIABLE:
-        monkeypatch.setenv(HOST_VARIABLE, nobody)
-    error = run("demo", *(["--host", nobody] if source == "--host" else []))
-    assert str(error).startswith(f"Error: LM Studio is not reachable at ws://{nobody}")
+    monkeypatch.setenv(HOST_VARIABLE, nobody)
+    assert str(run("demo")).startswith(f"Error: LM Studio is not reachable at ws://{nobody}")
     assert not capsys.readouterr().out
 
 
@@ -178,12 +175,6 @@ def test_a_server_that_requires_a_token_gets_it(run: Run, capsys: Capture) -> No
     assert "Stop reason" in capsys.readouterr().out
 
 
-def test_an_image_in_a_folder_that_does_not_exist_fails_at_once(run: Run, server: Emulator, tmp_path: Path) -> None:
-    before = len(server.predictions)
-    assert run("demo", "--host", server.address, "--svg", str(tmp_path / "nowhere" / "demo.svg")) == 2
-    assert len(server.predictions) == before
-
-
 @pytest.mark.slow
 def test_without_a_server_a_real_model_responds(run: Run, capsys: Capture) -> None:
     assert run("demo") == 0
@@ -207,3 +198,42 @@ def test_a_terminal_shows_bars_until_ctrl_c_and_a_pipe_no_control_codes(server: 
     assert "━━" in terminal.text
     assert "\x1b[" in terminal.raw
     assert "Traceback" not in terminal.text
+
+
+def downloaded(key: str, size: int) -> LlmInfo:
+    return LlmInfo(
+        type="llm",
+        model_key=key,
+        format="gguf",
+        display_name=key,
+        path=f"somebody/{key}",
+        size_bytes=size,
+        max_context_length=4096,
+    )
+
+
+def loaded(identifier: str, *, size: int = 100, used: float | None = None) -> LlmInstanceInfo:
+    return LlmInstanceInfo(
+        **downloaded("some-key", size).model_dump(),
+        identifier=identifier,
+        instance_reference=f"reference of {identifier}",
+        context_length=2048,
+        last_used_time=used,
+    )
+
+
+@pytest.mark.parametrize(
+    ("instances", "models", "choice"),
+    [
+        ([loaded("mine", size=10 * SIZE_LIMIT)], [downloaded("small", 1)], Choice("mine", loaded=True)),
+        ([loaded("never"), loaded("early", used=1.0), loaded("late", used=2.0)], [], Choice("late", loaded=True)),
+        ([], [downloaded("b", 30), downloaded("a", 10), downloaded("c", 20)], Choice("a", loaded=False)),
+        ([], [downloaded("large", SIZE_LIMIT)], None),
+        ([], [], None),
+    ],
+    ids=["loaded, however large", "the last used", "the smallest", "a large one is not loaded unasked", "nothing"],
+)
+def test_a_loaded_model_is_taken_else_a_small_one(
+    instances: list[LlmInstanceInfo], models: list[LlmInfo], choice: Choice | None
+) -> None:
+    assert choose(instances, models) == choice

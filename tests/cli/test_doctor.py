@@ -1,52 +1,63 @@
-"""`doctor`: what it gathers of one host or of several, that it changes nothing on the server, and what it prints."""
+"""`doctor`: what each check finds, that it changes nothing on the server, and what it prints."""
 
 import json
-import signal
+import re
 import socket
 import threading
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from lmstudio_integrations import __version__
-from lmstudio_integrations.cli import INTERRUPTED, _doctor
-from lmstudio_integrations.cli._doctor import survey
-from lmstudio_integrations.cli._doctor.checks import UNTRAINED
-from lmstudio_integrations.client.api.sync import LLM, Client
+from lmstudio_integrations.cli import _doctor
+from lmstudio_integrations.cli._doctor import Check, Subject, check_loaded, check_models, check_server, check_token
+from lmstudio_integrations.client.api.sync import Client, SystemNamespace
 from lmstudio_integrations.client.transport.connect import discovery
-from lmstudio_integrations.client.transport.connect.addresses import Address
+from lmstudio_integrations.client.transport.connect.addresses import Address, Target
+from lmstudio_integrations.client.transport.connect.discovery import Attempt
+from lmstudio_integrations.client.transport.connect.probe import ServerStatus
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.errors import LMStudioServerError
+from lmstudio_integrations.errors import (
+    LMStudioAuthenticationError,
+    LMStudioError,
+    LMStudioServerError,
+    LMStudioTimeoutError,
+    LMStudioUnreachableError,
+)
+from lmstudio_integrations.types.models import (
+    DecisionModelInfo,
+    EmbeddingModelInfo,
+    EmbeddingModelInstanceInfo,
+    LlmInfo,
+    LlmInstanceInfo,
+    ModelInfo,
+    ModelInstanceInfo,
+    ServerVersion,
+)
 from tests.cli.managed import OnScreen, Piped, Run
-from tests.cli.terminal import interrupt, started
 from tests.faults.faults import FaultProxy
-from tests.support.certified.good import REGRESSIONS, RULES
-from tests.support.gate import AT_THE_GATE, Gate
 from tests.support.leaks import TOKEN, shows_token
-from tests.support.treatments import BY_PLACE, TEMPLATES, TreatingEngine
-from tools import ROOT
 
 Capture = pytest.CaptureFixture[str]
 CHAT, EMBEDDING = "smollm2-135m-instruct", "text-embedding-all-minilm-l6-v2"
 OTHER = "sk-lm-abcdefgh:abcdefghij0123456789"
-OF_HOST = ["server", "version", "token", "models", "loaded", "reasoning", "embedding", "tools", "structure"]
-NAMES = [*OF_HOST[:2], "package", "extras", *OF_HOST[2:]]
+NAMES = ["package", "server", "token", "models", "loaded"]
 
-Found = dict[Any, dict[str, Any]]
+Found = dict[str, dict[str, Any]]
 Checks = Callable[..., tuple[int, Found]]
 
 
-def entries(**chat: Any) -> list[ModelEntry]:
-    return [ModelEntry(key=CHAT, rules=RULES, **chat), ModelEntry(key=EMBEDDING, kind="embedding")]
+def entries() -> list[ModelEntry]:
+    return [ModelEntry(key=CHAT), ModelEntry(key=EMBEDDING, kind="embedding")]
 
 
 @pytest.fixture(scope="module")
 def good() -> Iterator[Emulator]:
-    """A server whose loaded models pass the trials."""
+    """A server with a loaded model of each kind."""
     with Emulator(entries()) as server:
         server.load(CHAT, ttl=600)
         server.load(EMBEDDING)
@@ -55,7 +66,7 @@ def good() -> Iterator[Emulator]:
 
 @pytest.fixture
 def checks(run: Run, capsys: Capture) -> Checks:
-    """Run `doctor --json`; return its exit status, and its checks by name, and by host and name if it has several."""
+    """Run `doctor --json`; return its exit status, and its checks by name."""
 
     def diagnose(*arguments: str) -> tuple[int, Found]:
         status = run("doctor", "--json", *arguments)
@@ -63,35 +74,26 @@ def checks(run: Run, capsys: Capture) -> Checks:
         document = json.loads(capsys.readouterr().out)
         assert document["ok"] is (status == 0)
         assert document["summary"]["problem"] == sum(each["verdict"] == "problem" for each in document["checks"])
-        found = {(each.get("host"), each["name"]): each for each in document["checks"]}
-        return status, {name if host is None else (host, name): each for (host, name), each in found.items()}
+        return status, {each["name"]: each for each in document["checks"]}
 
     return diagnose
 
 
 def test_a_server_with_loaded_models_passes_all_checks(checks: Checks, good: Emulator) -> None:
-    status, found = checks("--host", good.address, "--try")
-    assert status == 0
-    assert list(found) == NAMES
+    status, found = checks("--host", good.address)
+    assert (status, list(found)) == (0, NAMES)
     assert {each["verdict"] for each in found.values()} == {"ok"}
+    assert found["server"]["found"] == f"ws://{good.address} (--host): emulator {__version__}, which plays LM Studio"
     assert [each["ttl_seconds"] for each in found["loaded"]["instances"]] == [600, None]
-    assert found["embedding"]["model"] == EMBEDDING
-    for name in ("embedding", "tools", "structure"):
-        assert (found[name]["share"], found[name]["seconds"] > 0) == (1, True)
-    assert found["tools"]["found"].startswith(f"{CHAT}: 7 of 7 right in ")
 
 
-def test_without_try_no_model_is_loaded_run_or_unloaded_and_with_try_without_evicting_others(checks: Checks) -> None:
+def test_no_model_is_loaded_run_or_unloaded(checks: Checks) -> None:
     with Emulator(entries()) as server, Client(server.address) as client:
         client.llm.model(CHAT)  # just in time, so that another such load would evict it
         status, found = checks("--host", server.address)
-        assert (status, list(found)) == (0, NAMES[:-3])
+        assert (status, list(found)) == (0, NAMES)
         assert [(each.key, each.state) for each in server.loads] == [(CHAT, "loaded")]
         assert (list(server.predictions), list(server.embedded_texts)) == ([], [])
-        status, found = checks("--host", server.address, "--try")
-        assert (status, found["embedding"]["verdict"]) == (0, "ok")
-        states = [(each.key, each.mode, each.state) for each in server.loads]
-        assert states == [(CHAT, "just_in_time", "loaded"), (EMBEDDING, "explicit", "unloaded")]
 
 
 @pytest.mark.parametrize("fault", ["handshake-unanswered", "authentication-unanswered"])
@@ -101,19 +103,7 @@ def test_a_server_that_never_answers_is_a_problem_after_a_short_timeout(
     monkeypatch.setattr(_doctor, "_TIMEOUT", 0.1)
     with FaultProxy(good.address, fault) as proxy:
         status, found = checks("--host", proxy.address)
-    assert status == 1
-    assert "problem" in {found["server"]["verdict"], found["version"]["verdict"]}
-
-
-def test_with_try_the_smallest_suitable_model_is_loaded(checks: Checks) -> None:
-    sizes = {"large": 10**10, "small": 10**9, "smallest": 10**6}
-    models = [ModelEntry(key=key, size_bytes=size, tools=key != "smallest") for key, size in sizes.items()]
-    models.append(ModelEntry(key="qwen3-reranker-0.6b", size_bytes=10**6))
-    with Emulator(models) as server:
-        _, found = checks("--host", server.address, "--try")
-        assert [each.key for each in server.loads] == ["small"], "a reranker cannot chat"
-        assert server.loaded() == []
-    assert found["embedding"]["found"] == "no embedding model is downloaded"
+    assert (status, found["server"]["verdict"]) == (1, "problem")
 
 
 def test_the_prefixes_of_an_embedding_model_and_decision_models_are_shown(checks: Checks) -> None:
@@ -130,133 +120,28 @@ def test_the_prefixes_of_an_embedding_model_and_decision_models_are_shown(checks
     assert [each["identifier"] for each in found["loaded"]["instances"]] == ["judge"]
 
 
-def test_what_each_chat_template_does_with_thoughts_is_shown_and_nothing_is_loaded_for_it(checks: Checks) -> None:
-    loaded = [key for key in TEMPLATES if key not in {"rejected", "misplaced"}]
-    models = [*(ModelEntry(key=key) for key in TEMPLATES), ModelEntry(key="embedder", kind="embedding")]
-    with Emulator(models, load=["embedder"], engines={"scripted": TreatingEngine()}) as server:
-        _, found = checks("--host", server.address)
-        assert (found["reasoning"]["verdict"], found["reasoning"]["found"]) == (
-            "skipped",
-            "no language model is loaded",
-        )
-        for key in loaded:
-            server.load(key)
-        status, found = checks("--host", server.address)
-        assert [each.key for each in server.loads] == ["embedder", *loaded]
-        assert (status, found["reasoning"]["verdict"]) == (0, "ok")
-        assert {each["model"]: each["reasoning_replay"] for each in found["reasoning"]["models"]} == {
-            key: BY_PLACE[key] for key in loaded
-        }
-        server.load("misplaced")
-        status, found = checks("--host", server.address)
-    assert (status, found["reasoning"]["verdict"]) == (0, "warning")
-    assert found["reasoning"]["found"] == "1 of 5 chat templates cannot be given earlier thoughts"
-    assert found["reasoning"]["fix"].endswith("can show them (misplaced)")
-
-
-def chat(*rules: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    return {"key": "chat", "preload": True, "rules": rules, **fields}
-
-
-PROSE = {"text": "I would rather not."}
-DROP = {"fault": "drop"}
-NEIGHBOR = {"key": "other", "memory_gib": 6, "kind": "embedding", "preload": True}
-
-TRIALS: dict[str, tuple[list[dict[str, Any]], dict[str, tuple[str, str, str]]]] = {
-    "cannot be loaded": (
-        [chat({"when": {"load": True}, "then": [{"fault": "out_of_memory"}]}, preload=False)],
-        {"tools": ("problem", "insufficient system resources", ""), "structure": ("skipped", "", "")},
-    ),
-    "does not fit beside another": (
-        [chat(*RULES, memory_gib=6, preload=False), NEIGHBOR],
-        {
-            "tools": ("problem", "'chat' is not loaded, and does not fit beside what is loaded", "lms load chat"),
-            "structure": ("skipped", "", ""),
-        },
-    ),
-    "does nothing right": (
-        [chat({"when": {}, "then": [PROSE]})],
-        {
-            "tools": ("problem", "chat: 0 of 7 right; no call 6, wrong text 1 in ", "use another model for agents"),
-            "structure": ("problem", "chat: 0 of 5 valid; not JSON 5 in ", ""),
-        },
-    ),
-    "does a part right": (
-        [chat(*REGRESSIONS["tool calls stay in the text"].model["rules"])],
-        {
-            "tools": (
-                "warning",
-                "chat: 1 of 7 right; in the text 6 in ",
-                "rescue_tool_calls=True reads the calls that stay in the text",
-            ),
-            "structure": ("ok", "", ""),
-        },
-    ),
-    "was not trained for tools": (
-        [chat({"when": {"structured": False}, "then": [PROSE]}, tools=False)],
-        {"tools": ("warning", "", UNTRAINED), "structure": ("ok", "", "")},
-    ),
-    "loses the connection": (
-        [chat({"when": {}, "then": [DROP]})],
-        {"tools": ("problem", "the connection to LM Studio was lost", ""), "structure": ("skipped", "", "")},
-    ),
-    "loses the connection later": (
-        [chat({"when": {"structured": True}, "then": [DROP]}, *RULES)],
-        {"tools": ("ok", "", ""), "structure": ("problem", "the connection to LM Studio was lost", "")},
-    ),
-}
-"""What a model does, the models of the server, and verdict, text and remedy of checks."""
-
-
-@pytest.mark.parametrize("name", TRIALS)
-def test_what_a_model_does_in_the_trials_is_its_verdict(checks: Checks, name: str) -> None:
-    models, expected = TRIALS[name]
-    with Emulator(catalog={"model": models, "memory_gib": 8}) as server:
-        status, found = checks("--host", server.address, "--try")
-        assert "other" not in name or [each.identifier for each in server.loaded()] == ["other"]
-        if name.startswith("loses"):
-            assert len(server.predictions) == (8 if "later" in name else 1), "a lost server is not used again"
-    for check, (verdict, text, fix) in expected.items():
-        assert (found[check]["verdict"], text in found[check]["found"]) == (verdict, True)
-        assert fix in (found[check].get("fix") or "")
-    assert status == int("problem" in {each["verdict"] for each in found.values()})
-
-
-def test_a_model_that_is_in_use_is_not_tried(checks: Checks) -> None:
-    rule = {"when": {}, "then": [{"text": "One moment."}, AT_THE_GATE]}
-    models = [ModelEntry(key="busy", rules=(rule,)), ModelEntry(key="embedder", kind="embedding")]
-    with (
-        Emulator(models, load=["busy", "embedder"], engines=Gate().engines()) as server,
-        Client(server.address) as client,
-        client.llm.model("busy").respond_stream("wait") as stream,
-    ):
-        fragments = iter(stream)
-        next(fragments)
-        status, found = checks("--host", server.address, "--try")
-        assert len(server.predictions) == 1
-    assert (status, found["embedding"]["verdict"]) == (0, "ok")
-    for name in ("tools", "structure"):
-        assert (found[name]["verdict"], found[name]["fix"]) == ("skipped", "wait until it is idle")
-
-
 @pytest.mark.parametrize(
     ("owner", "method", "name"),
     [
+        (SystemNamespace, "get_version", "server"),
         (Client, "list_downloaded_models", "models"),
         (Client, "list_loaded_models", "loaded"),
-        (LLM, "get_reasoning_replay", "reasoning"),
     ],
 )
-def test_what_the_server_cannot_tell_is_a_problem(
+def test_what_the_server_cannot_tell_is_a_problem_with_the_remedy_of_its_error_and_what_needs_it_is_skipped(
     monkeypatch: pytest.MonkeyPatch, checks: Checks, good: Emulator, owner: type, method: str, name: str
 ) -> None:
-    def fail(_: object, _kind: str | None = None) -> None:
-        raise LMStudioServerError("RPC error: no; try again")
+    def fail(*_: object) -> None:
+        remedy = "pass api_token="
+        raise LMStudioServerError(f"RPC error: no\n  cause: why\n  suggestion: {remedy}", suggestion=remedy)
 
     monkeypatch.setattr(owner, method, fail)
-    status, found = checks("--host", good.address, "--try")
-    assert (status, found[name]["verdict"], found[name]["fix"]) == (1, "problem", "try again")
-    assert found["embedding"]["verdict"] == ("ok" if owner is LLM else "skipped")
+    status, found = checks("--host", good.address)
+    check = found[name]
+    assert (status, check["verdict"], check["found"]) == (1, "problem", "RPC error: no cause: why")
+    assert check["fix"] == "pass --token"
+    later = [found[each] for each in NAMES[NAMES.index(name) + 1 :]]
+    assert {(each["verdict"], each["found"]) for each in later} <= {("skipped", f"fix {name!r} first")}
 
 
 @pytest.mark.parametrize("given", [TOKEN, "sk-lm-" + TOKEN[20:]])
@@ -271,7 +156,9 @@ def test_a_token_that_is_rejected_or_malformed_is_a_problem_and_is_not_shown(
             assert "copy it again" in shown
             assert not shows_token(shown)
         assert run("doctor", "--host", server.address) == 1
-    assert "create one in the server's settings" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert re.search(r"^ok +server: .* LM Studio \d", shown, re.MULTILINE), "without a token, its status says that"
+    assert "create one in the server's settings" in shown
 
 
 def test_the_source_of_an_accepted_token_is_named_and_the_token_is_not_shown(
@@ -293,8 +180,15 @@ def test_the_address_of_the_environment_is_named(
     assert status == 1
     assert found["server"]["found"] == f"ws://{nobody} (LMSTUDIO_HOST): nothing listens there (Connection refused)"
     assert "lms server start" in found["server"]["fix"]
+    assert found["server"]["details"] == []
+    not_tried = "(LMSTUDIO_HOST): not tried, as --host takes precedence"
     status, found = checks("--host", good.address)
     assert (status, found["server"]["addresses"][1]["source"]) == (0, "LMSTUDIO_HOST")
+    assert found["server"]["details"] == [f"{nobody} {not_tried}"]
+    monkeypatch.setenv("LMSTUDIO_HOST", "http://user:password@a")
+    status, found = checks("--host", nobody)
+    assert (status, found["server"]["details"]) == (1, [f"an address with credentials {not_tried}"])
+    assert found["server"]["found"].startswith(f"ws://{nobody} (--host): nothing listens there")
 
 
 def test_without_an_address_all_ports_of_this_machine_are_tried(
@@ -308,28 +202,6 @@ def test_without_an_address_all_ports_of_this_machine_are_tried(
     status, found = checks()
     assert (status, found["server"]["found"]) == (1, "no LM Studio, llmster or Bionic found on this machine")
     assert found["server"]["fix"].startswith("open LM Studio or Bionic, start llmster, or run `lmsi serve`")
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        "ftp://nowhere",
-        f"{TOKEN}@somewhere",
-        "http://user:password@a",
-        "{0},ftp://nowhere",
-        "{0},{0}",
-        "{0},user:password@a",
-    ],
-)
-def test_an_invalid_address_is_one_problem_that_shows_no_secret(
-    run: Run, capsys: Capture, good: Emulator, host: str
-) -> None:
-    assert run("doctor", "--host", host.format(good.address)) == 1
-    shown = "".join(capsys.readouterr())
-    assert (shown.count("problem  "), shown.count("problem  server")) == (1, 1)
-    assert not shows_token(shown)
-    assert "user:password" not in shown
-    assert "several servers" not in shown
 
 
 def test_a_server_that_is_not_lm_studio_is_a_problem(checks: Checks) -> None:
@@ -351,7 +223,7 @@ def test_a_server_that_is_not_lm_studio_is_a_problem(checks: Checks) -> None:
         1,
         "something else listens there, not LM Studio",
     )
-    assert {each["verdict"] for name, each in found.items() if name not in {"package", "extras"}} == {"skipped"}
+    assert {each["verdict"] for name, each in found.items() if name != "package"} == {"skipped"}
 
 
 def test_a_package_that_is_not_installed_is_no_error(
@@ -360,94 +232,237 @@ def test_a_package_that_is_not_installed_is_no_error(
     def missing(name: str) -> Any:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(survey, "distribution", missing)
-    monkeypatch.setattr(survey, "version", missing)
+    monkeypatch.setattr(_doctor, "distribution", missing)
     status, found = checks("--host", good.address)
     assert (status, found["package"]["version"]) == (0, f"{__version__} (not installed)")
-    assert found["extras"]["verdict"] == "skipped"
-
-
-def test_missing_and_outdated_packages_of_an_extra_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    versions: dict[str, str | None] = {"langchain-core": "0.1", "numpy": None}
-    monkeypatch.setattr(survey, "installed_version", lambda package: versions.get(package, "1000"))
-    found = {extra.name: extra for extra in survey.find_extras()}
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    assert set(found) == declared.keys() - {"all"}
-    assert not any(extra.is_absent for extra in found.values())
-    assert found["langchain"].outdated.keys() >= {"langchain-core"}
-    assert found["langchain"].versions["numpy"] is None
-    assert "langchain" in found["langchain"].command
-    for extra, package in survey.MAIN_PACKAGES.items():
-        versions = {package: None}
-        assert [each.name for each in survey.find_extras() if each.is_absent] == [extra], "it was not requested"
 
 
 def test_verdicts_have_colors_on_a_terminal_only_and_the_summary_is_last(
-    good: Emulator, piped: Piped, on_screen: OnScreen, monkeypatch: pytest.MonkeyPatch
+    good: Emulator, piped: Piped, on_screen: OnScreen, monkeypatch: pytest.MonkeyPatch, nobody: str
 ) -> None:
     status, out, err = piped("doctor", "--host", good.address)
     assert (status, err, "\x1b" in out) == (0, "", False)
-    assert out.splitlines()[-1] == "0 problems, 0 warnings; 8 ok, 0 skipped."
+    assert out.splitlines()[-1] == "0 problems, 0 warnings; 5 ok, 0 skipped."
+    assert piped("doctor", "--host", nobody)[1].splitlines()[-1] == "1 problem (server), 0 warnings; 1 ok, 3 skipped."
     assert "\x1b[32mok" in on_screen("doctor", "--host", good.address)
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[32m" not in on_screen("doctor", "--host", good.address)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGINT for one process")
-def test_ctrl_c_ends_it_and_unloads_what_it_loaded(gate: Gate) -> None:
-    models = [ModelEntry(key="slow", rules=({"when": {}, "then": [AT_THE_GATE]},))]
-    with Emulator(models, engines=gate.engines()) as server:
-        with started("doctor", "--host", server.address, "--try") as process:
-            server.wait_for(lambda: bool(server.predictions), timeout=600)
-            status, _, err = interrupt(process)
-        assert (status, "Traceback" in err) == (INTERRUPTED, False)
-        assert [each.state for each in server.loads] == ["unloaded"]
+def test_no_line_is_broken_by_a_narrow_terminal(good: Emulator, on_screen: OnScreen) -> None:
+    printed = on_screen("doctor", "--host", good.address, columns=50)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", printed).splitlines()
+    assert [line for line in lines if len(line) > 50 and len(line.split()) > 1] == []
 
 
-# Several hosts --------------------------------------------------------------------------------------------------------
+# Checks of servers that the emulator does not play -------------------------------------------------------------------
+
+VERSION = ServerVersion(version="0.3.30", build=2)
+REJECTED = LMStudioAuthenticationError(
+    "LM Studio rejected this client: no\n  suggestion: copy it again", suggestion="copy it again"
+)
+UNREACHABLE = LMStudioUnreachableError("LM Studio is not reachable at ws://a:1: the WebSocket failed; update LM Studio")
+SILENT = LMStudioTimeoutError(
+    "Version: nothing was received; raise idle_timeout, or set it to None", timeout_name="idle_timeout"
+)
 
 
-def test_each_host_has_all_checks_and_this_side_has_its_own_once(
-    monkeypatch: pytest.MonkeyPatch, checks: Checks, good: Emulator
+def subject(
+    version: ServerVersion | LMStudioError = VERSION,
+    *,
+    token: str | None = None,
+    downloaded: list[ModelInfo] | None = None,
+    loaded: list[ModelInstanceInfo] | None = None,
+) -> Subject:
+    """Return a server on another machine, with its models, and what it says to a client, or why it says nothing."""
+
+    def get_version() -> ServerVersion:
+        if isinstance(version, LMStudioError):
+            raise version
+        return version
+
+    client = SimpleNamespace(
+        system=SimpleNamespace(get_version=get_version),
+        list_downloaded_models=lambda _kind: [SimpleNamespace(info=info) for info in downloaded or ()],
+        list_loaded_models=lambda _kind: [SimpleNamespace(get_info=lambda info=info: info) for info in loaded or ()],
+    )
+    return Subject(cast("Client", client), Target.of("a:1", token))
+
+
+@pytest.fixture
+def responds(monkeypatch: pytest.MonkeyPatch) -> Callable[[ServerStatus | None], None]:
+    """Let an application with this status respond at the only address."""
+
+    def respond(status: ServerStatus | None) -> None:
+        monkeypatch.setattr(_doctor, "_find", lambda _: [Attempt("ws://a:1", "--host", status=status)])
+
+    return respond
+
+
+@pytest.mark.parametrize(
+    ("status", "version", "found"),
+    [
+        (None, "0.3.30", "LM Studio 0.3.30, build 2"),
+        (ServerStatus("bionic", "1.1.7"), "1.1.7", "Bionic 1.1.7, build 2"),
+        (ServerStatus("daemon", "0.0.17"), "0.4.25", "llmster 0.0.17, which serves as version 0.4.25, build 2"),
+        (ServerStatus("splash", "2.0"), "2.0", "splash 2.0, build 2"),
+        (ServerStatus("bionic", "1.1.7"), "1.1.7+emulator", "emulator 1.1.7, which plays Bionic"),
+        (None, "1.1.7+emulator", "emulator 1.1.7"),
+        (ServerStatus("daemon", "0.0.17"), None, "llmster 0.0.17"),
+        (None, None, "a server"),
+    ],
+)
+def test_the_application_and_its_version_are_named_as_far_as_it_says_them(
+    responds: Callable[[ServerStatus | None], None], status: ServerStatus | None, version: str | None, found: str
 ) -> None:
-    with Emulator(entries(context_length=512), load=[CHAT, EMBEDDING]) as second:
-        monkeypatch.setenv("LMSTUDIO_HOST", f"{good.address}, {second.address}")
-        status, found = checks("--try")
-        hosts = [good.address, second.address]
-    assert status == 0
-    for host in hosts:
-        assert {name: found[host, name]["verdict"] for name in OF_HOST} == dict.fromkeys(OF_HOST, "ok")
-        assert found[host, "server"]["found"] == f"the emulator responds at ws://{host} (LMSTUDIO_HOST)"
-    assert (found["package"]["verdict"], found["extras"]["verdict"]) == ("ok", "ok")
-    compared = found["hosts"]
-    (difference,) = compared["differences"]
-    assert (compared["verdict"], compared["found"]) == ("warning", "1 model loaded differently")
-    assert (difference["model"], difference["context_length"][hosts[1]]) == (CHAT, 512)
-    assert "same file" in compared["fix"]
-    assert compared["compared"] == hosts
+    responds(status)
+    check = check_server(subject(REJECTED if version is None else ServerVersion(version=version, build=2)))
+    assert (check.verdict, check.found, check.details) == ("ok", f"ws://a:1 (--host): {found}", ())
+    assert check.data["application"] == (status and status._asdict())
+    assert check.data.get("version") == version
 
 
-def test_a_host_that_does_not_respond_is_a_problem_also_if_another_one_does(
-    checks: Checks, good: Emulator, nobody: str, piped: Piped
+@pytest.mark.parametrize(
+    ("failure", "found", "fix"),
+    [
+        (UNREACHABLE, "LM Studio is not reachable at ws://a:1: the WebSocket failed", "update LM Studio"),
+        (SILENT, "Version: nothing was received", None),
+    ],
+)
+def test_a_server_that_greets_but_does_not_respond_to_the_client_is_a_problem(
+    responds: Callable[[ServerStatus | None], None], failure: LMStudioError, found: str, fix: str | None
 ) -> None:
-    hosts = f"{nobody},{good.address}"
-    status, found = checks("--host", hosts)
-    check = found[nobody, "server"]
-    assert (status, check["verdict"], found["hosts"]["verdict"]) == (1, "problem", "skipped")
-    assert "nothing listens there" in check["found"]
-    assert "lms server start" in check["fix"]
-    assert {found[nobody, name]["verdict"] for name in OF_HOST[1:-3]} == {"skipped"}
-    lines = piped("doctor", "--host", hosts)[1].splitlines()
-    assert any(line.startswith(f"ok       {good.address} loaded: 2 models loaded") for line in lines)
-    assert any(line.startswith(f"problem  {nobody} server: ") for line in lines)
-    assert lines[-1] == f"1 problem ({nobody} server), 0 warnings; 8 ok, 6 skipped."
+    responds(None)
+    check = check_server(subject(failure))
+    assert (check.verdict, check.found, check.fix) == ("problem", found, fix)
+    assert [each["address"] for each in check.data["addresses"]] == ["ws://a:1"]
 
 
-def test_a_host_that_rejects_the_token_is_a_problem_also_if_another_one_accepts_it(
-    checks: Checks, good: Emulator, nobody: str
+@pytest.mark.parametrize(
+    ("token", "environment", "version", "verdict", "found"),
+    [
+        (None, None, VERSION, "ok", "none is set, and the server requires none"),
+        (TOKEN, None, VERSION, "warning", "the API token is sent unencrypted to a:1"),
+        (None, None, REJECTED, "problem", "rejected this client: no (no API token)"),
+        (TOKEN, OTHER, REJECTED, "problem", "rejected this client: no (the API token of --token)"),
+        (TOKEN, TOKEN, REJECTED, "problem", "rejected this client: no (the API token of LMSTUDIO_API_TOKEN)"),
+    ],
+)
+def test_the_verdict_on_the_token_is_what_the_server_did(
+    monkeypatch: pytest.MonkeyPatch,
+    token: str | None,
+    environment: str | None,
+    version: ServerVersion | LMStudioError,
+    verdict: str,
+    found: str,
 ) -> None:
-    with Emulator(entries(), tokens=[TOKEN]) as guarded:
-        for other in (good.address, nobody):
-            status, found = checks("--host", f"{other},{guarded.address}")
-            assert (status, found[guarded.address, "token"]["verdict"]) == (1, "problem")
+    if environment:
+        monkeypatch.setenv("LMSTUDIO_API_TOKEN", environment)
+    check = check_token(subject(version, token=token))
+    assert check.verdict == verdict
+    assert check.found.endswith(found)
+    assert check.fix == {"problem": "copy it again", "warning": "put a TLS proxy in front of it"}.get(verdict)
+    assert check.data["source"] == (token and ("LMSTUDIO_API_TOKEN" if environment == token else "--token"))
+
+
+# Models ---------------------------------------------------------------------------------------------------------------
+
+
+def llm(key: str = "chat", **changes: Any) -> LlmInfo:
+    info = LlmInfo(
+        model_key=key,
+        format="gguf",
+        display_name=key,
+        path=f"vendor/{key}.gguf",
+        size_bytes=2_000_000_000,
+        max_context_length=131072,
+        trained_for_tool_use=True,
+        vision=False,
+    )
+    return info.model_copy(update=changes)
+
+
+EMBEDDER = EmbeddingModelInfo(
+    model_key="embedder", format="gguf", display_name="", path="a/b", size_bytes=100, max_context_length=512
+)
+
+
+def decider(key: str) -> DecisionModelInfo:
+    return DecisionModelInfo(
+        model_key=key, format="gguf", display_name="", path=key, size_bytes=100, max_context_length=512
+    )
+
+
+def loaded_llm(identifier: str, ttl_ms: int | None = None) -> LlmInstanceInfo:
+    info = llm().model_dump()
+    return LlmInstanceInfo(**info, identifier=identifier, instance_reference="1", context_length=4096, ttl_ms=ttl_ms)
+
+
+def test_models_of_both_kinds_are_ok() -> None:
+    models: list[ModelInfo] = [llm(vision=True), llm("plain", trained_for_tool_use=False), EMBEDDER]
+    check = check_models(subject(downloaded=models))
+    assert (check.verdict, check.found) == ("ok", "2 language models and 1 embedding model downloaded")
+    assert check.details == (
+        "chat: chat, tool use, vision; 2.00 GB, context window up to 131,072 tokens",
+        "embedder: embeddings; 100 B, context window up to 512 tokens",
+        "plain: chat; 2.00 GB, context window up to 131,072 tokens",
+    )
+
+
+def test_models_of_other_kinds_are_counted_as_well() -> None:
+    check = check_models(subject(downloaded=[llm(), decider("judge"), decider("other"), EMBEDDER]))
+    assert check.verdict == "ok"
+    assert check.found == "1 language model, 1 embedding model and 2 decision models downloaded"
+    assert [each.split("; ")[0] for each in check.details] == [
+        "chat: chat, tool use",
+        "embedder: embeddings",
+        "judge: decisions",
+        "other: decisions",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("models", "verdict", "missing"),
+    [
+        ([llm()], "warning", "a model for embeddings"),
+        ([EMBEDDER], "warning", "a model for chat"),
+        ([decider("judge")], "warning", "a model for chat and a model for embeddings"),
+        ([], "problem", "a model for chat and a model for embeddings"),
+    ],
+)
+def test_without_models_of_a_kind_it_says_what_to_download(models: list[ModelInfo], verdict: str, missing: str) -> None:
+    check = check_models(subject(downloaded=models))
+    assert (check.verdict, check.fix) == (verdict, f"download {missing} with `lms get`")
+
+
+def test_loaded_models_are_listed_with_context_window_and_time_to_live() -> None:
+    embedder = EmbeddingModelInstanceInfo(
+        **EMBEDDER.model_dump(), identifier="embedder", instance_reference="2", context_length=512, ttl_ms=90_000
+    )
+    check = check_loaded(subject(loaded=[loaded_llm("mine"), loaded_llm("chat", ttl_ms=3_600_000), embedder]))
+    assert (check.verdict, check.found) == ("ok", "3 models loaded")
+    assert check.details == (
+        "chat: chat, tool use; context window 4,096 of 131,072 tokens; unloaded after 1h without use",
+        "embedder: embeddings; context window 512 of 512 tokens; unloaded after 1m 30s without use",
+        "mine (chat): chat, tool use; context window 4,096 of 131,072 tokens; stays loaded",
+    )
+    assert [each["ttl_seconds"] for each in check.data["instances"]] == [3600, 90, None]
+    nothing = Check("ok", "no model is loaded; a call that names one loads it", data={"instances": []})
+    assert check_loaded(subject()) == nothing
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (-1, "0s"),
+        (0.4, "0s"),
+        (59, "59s"),
+        (60, "1m"),
+        (3599.6, "1h"),
+        (3661, "1h 1m"),
+        (3601, "1h 1s"),
+        (90_000, "25h"),
+    ],
+)
+def test_a_time_has_its_two_largest_units(seconds: float, expected: str) -> None:
+    assert _doctor.duration(seconds) == expected

@@ -4,9 +4,11 @@ import json
 
 import pytest
 
-from lmstudio_integrations.cli._ls import downloaded_models, model_lines
-from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.cli._common import downloaded_models
+from lmstudio_integrations.cli._ls import model_lines
+from lmstudio_integrations.client.api.sync import LLM, Client
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.errors import LMStudioModelNotFoundError
 from tests.cli.managed import EMBEDDER, LARGE, SMALL, Piped, Run
 
 LINKED = {
@@ -46,6 +48,18 @@ def test_a_table_leaves_out_what_a_narrow_terminal_has_no_space_for(
         lines = model_lines("LLM", downloaded_models(client, "llm"), [], {}, width)
     assert lines[0].split() == header
     assert max(map(len, lines)) <= width
+
+
+def test_a_model_that_is_unloaded_meanwhile_is_not_shown_as_loaded(
+    managed: Emulator, command: Piped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unloaded(_: object) -> None:
+        raise LMStudioModelNotFoundError("it was unloaded")
+
+    managed.load(SMALL)
+    monkeypatch.setattr(LLM, "get_info", unloaded)
+    status, out, _ = command("ls")
+    assert (status, SMALL in out, "LOADED" in out) == (0, True, False)
 
 
 @pytest.mark.parametrize(

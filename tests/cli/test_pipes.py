@@ -11,10 +11,12 @@ import pytest
 
 from lmstudio_integrations.cli import INTERRUPTED, _app
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.cli.managed import Run
+from tests.cli.managed import COMMANDS, Run, of_commands
 from tests.cli.terminal import TIMEOUT, interrupt, started
 
 FULL = Path("/dev/full")
+
+runs_ls = pytest.mark.skipif("ls" not in COMMANDS, reason="runs `lmsi ls`, which was deleted")
 
 
 WORD = "gr\xf6\xdfe"
@@ -28,22 +30,24 @@ def server() -> Iterator[Emulator]:
         yield server
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (("ls",), "\\u2713 "),
-        (("ls", "--json"), '"displayName": "gr\\u00f6\\u00dfe"'),
-        (("plan", WORD), "gr\\xf6\\xdfe"),
-        (("certify", WORD, "--rows", "tools", "--quick"), "gr\\xf6\\xdfe (context"),
-        (("doctor",), "gr\\xf6\\xdfe"),
-    ],
+WRITTEN = of_commands(
+    {
+        "ls": "\\u2713 ",
+        "ls --json": '"displayName": "gr\\u00f6\\u00dfe"',
+        f"plan {WORD}": "gr\\xf6\\xdfe",
+        f"certify {WORD} --rows tools --quick": "gr\\xf6\\xdfe (context",
+        "doctor": "gr\\xf6\\xdfe",
+    }
 )
+
+
+@pytest.mark.parametrize(("arguments", "expected"), WRITTEN.items())
 def test_a_pipe_has_no_control_codes_and_what_its_encoding_lacks_is_written_with_a_backslash(
-    run: Run, monkeypatch: pytest.MonkeyPatch, server: Emulator, arguments: tuple[str, ...], expected: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, server: Emulator, arguments: str, expected: str
 ) -> None:
     output = BytesIO()
     monkeypatch.setattr(sys, "stdout", TextIOWrapper(output, encoding="ascii"))
-    assert run(*arguments, "--host", server.address) == 0
+    assert run(*arguments.split(), "--host", server.address) == 0
     written = output.getvalue().decode("ascii")
     assert expected in written
     assert "\x1b" not in written
@@ -57,6 +61,7 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(run: Run, monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
+@runs_ls
 def test_a_closed_pipe_ends_a_command_silently(server: Emulator) -> None:
     with started("ls", "--host", server.address) as process:
         assert process.stdin
@@ -71,6 +76,7 @@ def test_a_closed_pipe_ends_a_command_silently(server: Emulator) -> None:
 
 
 @pytest.mark.slow
+@runs_ls
 @pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_one_line(server: Emulator) -> None:
     with FULL.open("wb") as full, started("ls", "--host", server.address, stdout=full) as process:
@@ -79,6 +85,7 @@ def test_a_full_disk_is_one_line(server: Emulator) -> None:
 
 
 @pytest.mark.slow
+@runs_ls
 def test_an_interrupt_ends_a_command_that_waits_for_the_server() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(TIMEOUT)

@@ -12,8 +12,14 @@ import pytest
 
 from lmstudio_integrations._support.environment import SERVER_FILE_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.cli import INTERRUPTED, _serve
-from lmstudio_integrations.cli._common import accepted_tokens
-from lmstudio_integrations.cli._serve import SCRIPTED_PACE, build_catalog, how_to_reach, is_exposed, load_rules
+from lmstudio_integrations.cli._serve import (
+    SCRIPTED_PACE,
+    accepted_tokens,
+    build_catalog,
+    how_to_reach,
+    is_exposed,
+    load_rules,
+)
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.transport.connect import records
 from lmstudio_integrations.client.transport.connect.discovery import Attempt
@@ -197,6 +203,10 @@ def test_bionic_comes_after_the_discovery_ports(port: int, is_found: bool) -> No
         ('[rule]\nthen = [{text = "x"}]\n', "list of tables"),
         ('[[rules]]\nthen = [{text = "x"}]\n', "unknown table 'rules'"),
         ('[[rule]]\nwhenn = {last = "x"}\nthen = [{text = "x"}]\n', "rule 1"),
+        *(
+            (f"[[rule]]\nthen = [{{text = {'[' * depth}{']' * depth}}}]\n", "(is nested too deeply|should be a valid)")
+            for depth in (450, 5000)
+        ),
     ],
 )
 def test_a_bad_rules_file_is_rejected_by_name(write: Callable[[str], Path], text: str, complaint: str) -> None:
@@ -342,8 +352,9 @@ def test_an_announced_server_is_found_on_any_port_as_long_as_it_runs(
         assert run(*ANNOUNCE) == (
             f"Error: {announced} announces the server at {emulator.address}; stop that one first, or omit --announce"
         )
-        assert run("doctor") == 0
-        assert f"ws://{emulator.address} (LMS_API_SERVER_INFO_PATH)" in capsys.readouterr().out
+        found = _serve.find_first()
+        assert found
+        assert (found.address, found.source) == (f"ws://{emulator.address}", SERVER_FILE_VARIABLE)
 
     serve(check, *ANNOUNCE[1:])
     assert asked == [1]

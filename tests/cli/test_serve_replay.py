@@ -1,7 +1,9 @@
 """`serve --replay` responds with what was recorded."""
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,13 @@ def test_a_cassette_that_cannot_be_served_is_wrong_usage(piped: Piped, arguments
     status, out, err = piped(*arguments.split())
     assert (status, out) == (2, "")
     assert problem in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+def test_a_pipe_in_place_of_a_cassette_is_one_line(piped: Piped, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)  # nobody writes to it
+    status, _, problem = piped("serve", "--port", "0", "--replay", str(pipe))
+    assert (status, problem[:7], len(problem.splitlines())) == (2, "Error: ", 1)
+    assert f"{str(pipe)!r}" in problem
+    assert "it is a pipe or a device, not a file" in problem

@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from lmstudio_integrations._support.text import one_line, printable, printable_line
-from lmstudio_integrations.cli._app import COMMANDS
 from lmstudio_integrations.cli._formatting import protect_terminals
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.conftest import Screen
-from tests.cli.managed import OnScreen, Piped
+from tests.cli.managed import COMMANDS, OnScreen, Piped, of_commands
 
 TEXT = "\x1b]52;c;aGk=\x07\x1b[8m\x9d52;c;aGk=\x9c\x9b8m\x7f\u202e\u2066[red]a[/red] [link=http://a.b]c[/link] :smile:"
 """Writes the clipboard and hides what follows, with 7 and with 8 bits; reorders; is markup of rich."""
@@ -51,18 +50,19 @@ class Shown(NamedTuple):
     in_a_pipe: str | None = CHAT
 
 
-RUNS = {
-    "ls": Shown(["ls"]),
-    "plan": Shown(["plan", "acme/odd"], IN_AN_ERROR, in_a_pipe=TEXT),
-    "certify": Shown(["certify", CHAT, "--rows", "tools", "--quick"]),
-    "doctor": Shown(["doctor"]),
-    "demo": Shown(["demo"], printable(TEXT), in_a_pipe=TEXT),
-    "record": Shown(
-        ["record", "--to", "new.lms.jsonl"], "0 requests in new.lms.jsonl.", "Ctrl-C ends the recording.", None
-    ),
-    "serve": Shown(["serve", "--port", "0", "--catalog", "catalog.toml"], SHOWN_NAME, "Ctrl-C stops the server.", None),
-}
-WITH_JSON = ("ls", "plan", "certify", "doctor")
+RUNS = of_commands(
+    {
+        "ls": Shown(["ls"]),
+        "plan": Shown(["plan", "acme/odd"], IN_AN_ERROR, in_a_pipe=TEXT),
+        "certify": Shown(["certify", CHAT, "--rows", "tools", "--quick"]),
+        "doctor": Shown(["doctor"]),
+        "demo": Shown(["demo"], printable(TEXT), in_a_pipe=TEXT),
+        "serve": Shown(
+            ["serve", "--port", "0", "--catalog", "catalog.toml"], SHOWN_NAME, "Ctrl-C stops the server.", None
+        ),
+    }
+)
+WITH_JSON = of_commands(dict.fromkeys(["ls", "plan", "certify", "doctor"]))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_a_terminal_shows_a_text_and_does_not_obey_it(
     assert "\nError: fake" not in seen, "a name is a part of a line"
 
 
-@pytest.mark.parametrize("name", ["ls", "demo"])
+@pytest.mark.parametrize("name", of_commands(dict.fromkeys(["ls", "demo"])))
 def test_a_terminal_without_colors_and_bars_is_still_one(
     name: str, arguments_of: Callable[[str], list[str]], on_screen: OnScreen, monkeypatch: pytest.MonkeyPatch
 ) -> None:

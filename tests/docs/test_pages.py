@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -143,9 +144,9 @@ def test_the_links_of_a_page_lead_somewhere_in_the_repository(page: str) -> None
 
 @pytest.mark.parametrize("page", COMMAND_PAGES)
 def test_the_commands_on_a_page_have_its_options(page: str) -> None:
-    group = typer.main.get_group(app)
+    group: Any = typer.main.get_group(app)
     options = {
-        name: {each for param in command.params for each in param.opts} for name, command in group.commands.items()
+        name: {each for param in group.get_command(None, name).params for each in param.opts} for name in group.commands
     }
     everywhere = {"--help", "--install-completion"}
     for name, used in re.findall(r"\blmsi (\w+)(.*)", "\n".join(blocks(page, "sh") + blocks(page, "yaml"))):

@@ -4,8 +4,10 @@ import base64
 import copy
 import errno
 import io
+import os
 import pickle
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -237,3 +239,11 @@ async def test_copies_of_a_handle_share_its_origin_and_pickles_drop_it(client: A
     pickled = pickle.loads(pickle.dumps(note))
     assert (pickled.to_dict(), pickled.origin) == (note.to_dict(), None)
     assert repr(pickle.loads(pickle.dumps(chat))) == repr(chat)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+def test_a_pipe_is_not_uploaded(server: Emulator, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)  # nobody writes to it
+    with lms.Client(server.address) as client, pytest.raises(lms.LMStudioError, match="it is a pipe or a device"):
+        client.files.prepare_image(pipe)
