@@ -183,6 +183,15 @@ async def test_calls_of_threads_and_tasks_are_not_mixed_up_and_share_one_session
     assert server.running_plugins == (PLUGIN,)
 
 
+@each_kind
+def test_threads_that_ask_before_the_session_is_open_share_it(kind: Kind) -> None:
+    toolkit: Any = kind(PLUGIN, host="a:1")
+    first = toolkit._session()
+    assert toolkit._session() is first
+    toolkit.timeout = 3  # it is not in use yet, so that its timeouts count
+    assert toolkit._session() is not first
+
+
 # The session ----------------------------------------------------------------------------------------------------------
 
 
