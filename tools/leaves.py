@@ -9,9 +9,11 @@ import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 from tools import ROOT
+from tools.stub import PACKAGES
 
 PACKAGE = "lmstudio_integrations"
 
@@ -53,13 +55,20 @@ def tests_of(names: Iterable[str]) -> list[Path]:
 
 
 @cache
+def _public_names(package: str) -> Mapping[str, str]:
+    """Return the modules of the names that a package imports on first use; none for other modules."""
+    return getattr(import_module(package), "_MODULES", {}) if package in PACKAGES else {}
+
+
+@cache
 def _imports_of(path: Path) -> frozenset[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            names = [alias.name for alias in node.names]
+            found |= {node.module, *(f"{node.module}.{_public_names(node.module).get(name, name)}" for name in names)}
     return frozenset(found)
 
 

@@ -56,7 +56,8 @@ class ToolRuntime(BaseRuntime):
 
     def __init__(self, dropped_secrets: frozenset[str] = frozenset()) -> None:
         super().__init__(dropped_secrets)
-        self._current: tuple[SessionSpec, ToolUseSession] | None = None
+        self._current: dict[None, tuple[SessionSpec, Mapping[str, Any], ToolUseSession]] = {}
+        """The session with what it was made of, if there is one. A dict, whose changes are atomic."""
 
     def session(self, spec: SessionSpec, timeouts: Mapping[str, Any]) -> ToolUseSession:
         """Return the session with plugins, which may not be open yet; the one with others is closed.
@@ -68,21 +69,24 @@ class ToolRuntime(BaseRuntime):
         Raises:
             LMStudioValueError: If a setting is invalid.
         """
-        current = self._current
-        if current is not None and current[0] == spec and is_in_use(current[1]):
-            return current[1]
+        current = self._current.get(None)
+        if current is not None:
+            own_spec, own_timeouts, session = current
+            # One that was only made is opened by the thread that has asked for it.
+            if own_spec == spec and (own_timeouts == timeouts or is_in_use(session)):
+                return session
         context = ClientContext(spec.server, {**TIMEOUTS, **timeouts}, ThreadMailbox, KEEP_IDLE)
         made = PluginsNamespace(context).tools(spec.plugin, **spec.parameters)
         if current is not None:
-            current[1].close()
-        self._current = spec, made
-        return made
+            self.close()
+        kept_spec, _, kept = self._current.setdefault(None, (spec, dict(timeouts), made))
+        return kept if kept_spec == spec else made
 
     def close(self) -> None:
         """Close the session. The toolkit opens another one when it is asked for its tools."""
-        current, self._current = self._current, None
+        current = self._current.pop(None, None)
         if current is not None:
-            current[1].close()
+            current[2].close()
 
 
 OnReport = Callable[[ToolReport], Any]

@@ -13,16 +13,16 @@ from langchain_core.runnables import RunnableLambda
 from lmstudio_integrations._adapters import input_checks
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
-from lmstudio_integrations.llama_index import LMStudio, LMStudioToolSpec
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.test_numbers import assigned
-from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter
+from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, TOOLKITS, Adapter
 from tests.support.leaks import error_of
 
 NOWHERE = "127.0.0.1:9"
 OWNERS = {
     **{name: (each.make, {"model": "m", "host": NOWHERE}) for name, each in ADAPTERS.items()},
-    **{make.__name__: (make, {"plugin": "mcp/sums", "host": NOWHERE}) for make in (LMStudioToolkit, LMStudioToolSpec)},
+    **{make.__name__: (make, {"plugin": "mcp/sums", "host": NOWHERE}) for make in TOOLKITS},
 }
 VALUES: list[Any] = ["no", "maybe", 3, 2.5, True, [], {"a": 5}, 10**400, float("inf"), None]
 HIDDEN = {"api_token", "headers", "plugin_config"}

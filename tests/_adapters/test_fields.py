@@ -11,10 +11,10 @@ from pydantic import BaseModel, Field
 import lmstudio_integrations as lms
 from lmstudio_integrations._adapters.field_types import plain_type
 from lmstudio_integrations.client.support.arguments import TIMEOUTS
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
-from lmstudio_integrations.llama_index import LMStudio, LMStudioToolSpec
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types._numbers import Count, OrOff, Seconds
-from tests.support.adapters import classes
+from tests.support.adapters import TOOLKITS, classes
 
 FEWEST_WORDS = 5
 SECONDS = {*TIMEOUTS, "ttl"}
@@ -64,7 +64,7 @@ def test_every_field_is_described_with_its_unit_and_its_default(make: type[BaseM
         assert name not in SECONDS or "seconds" in description.lower(), name
 
 
-@pytest.mark.parametrize("make", [*classes(), LMStudioToolkit, LMStudioToolSpec])
+@pytest.mark.parametrize("make", [*classes(), *TOOLKITS])
 def test_a_class_has_a_json_schema_also_as_the_type_of_a_field(make: Any) -> None:
     class Start(StartEvent):
         object_: make

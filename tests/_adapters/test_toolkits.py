@@ -6,7 +6,7 @@ import gc
 import pickle
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, assert_type
 
 import pytest
 from langchain_core.load import dumps
@@ -15,6 +15,8 @@ from pydantic import SecretStr
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.langchain import LMStudioToolkit
+from lmstudio_integrations.llama_index import LMStudioToolSpec
 from tests._adapters.toolkits import (
     ASYNC,
     CHART,
@@ -39,6 +41,8 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from within a step"
 )
 """LlamaIndex's agents look at every attribute of theirs, also at those that pydantic and workflows have deprecated."""
+
+HOST = "http://localhost:9/v1"
 
 each_path = pytest.mark.parametrize("path", PATHS)
 some_paths = pytest.mark.parametrize("path", ["create_agent", "acall", "FunctionAgent"])
@@ -179,6 +183,15 @@ async def test_calls_of_threads_and_tasks_are_not_mixed_up_and_share_one_session
     assert server.running_plugins == (PLUGIN,)
 
 
+@each_kind
+def test_threads_that_ask_before_the_session_is_open_share_it(kind: Kind) -> None:
+    toolkit: Any = kind(PLUGIN, host="a:1")
+    first = toolkit._session()
+    assert toolkit._session() is first
+    toolkit.timeout = 3  # it is not in use yet, so that its timeouts count
+    assert toolkit._session() is not first
+
+
 # The session ----------------------------------------------------------------------------------------------------------
 
 
@@ -299,7 +312,28 @@ def test_several_hosts_are_one_error(kind: Kind, way: str, monkeypatch: pytest.M
         tools_of(toolkit)
 
 
+@each_kind
+def test_a_toolkit_is_on_no_device(kind: Kind) -> None:
+    with pytest.raises(lms.LMStudioValueError, match="the tools of a plugin are on no device"):
+        tools_of(kind(plugin=PLUGIN, host=["a:1", ("a:1", "Studio")]))
+
+
 # Settings -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_constructors_have_types_for_the_names_that_people_paste() -> None:
+    toolkit = LMStudioToolkit("mcp/a", base_url=HOST, api_key="k", prefix="a_", timeout=5, headers={"X-Team": "a"})
+    assert_type(toolkit.api_token, SecretStr | None)
+    assert (toolkit.host, toolkit.api_token, toolkit.plugin) == (HOST, SecretStr("k"), "mcp/a")
+    both = LMStudioToolkit(plugin={"mcp/a": {"prefix": "a_"}, "mcp/b": None}, on_status=print, ca_file=None)
+    assert both == LMStudioToolkit({"mcp/a": {"prefix": "a_"}, "mcp/b": None}, on_status=print)
+    spec = LMStudioToolSpec("mcp/a", host=HOST, api_token=SecretStr("k"), spec_functions=["one"])
+    assert_type(spec.api_token, SecretStr | None)
+    assert (spec.host, spec.api_token, spec.spec_functions) == (HOST, SecretStr("k"), ["one"])
+    with pytest.raises(ValueError, match="needs the identifier of a plugin"):
+        LMStudioToolkit()  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="temperature"):
+        LMStudioToolSpec("mcp/a", temperature=0)  # type: ignore[call-arg]
 
 
 @each_kind

@@ -9,8 +9,8 @@ from typing import assert_type
 import pytest
 from pydantic import SecretStr
 
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM, LMStudioToolkit
-from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding, LMStudioToolSpec
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
+from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig
 
 HOST = "http://localhost:9/v1"
@@ -72,21 +72,6 @@ def test_embedding_models_of_llama_index() -> None:
         "m",
         30,
     )
-
-
-def test_toolkits() -> None:
-    toolkit = LMStudioToolkit("mcp/a", base_url=HOST, api_key="k", prefix="a_", timeout=5, headers={"X-Team": "a"})
-    assert_type(toolkit.api_token, SecretStr | None)
-    assert (toolkit.host, token_of(toolkit.api_token), toolkit.plugin) == (HOST, "k", "mcp/a")
-    both = LMStudioToolkit(plugin={"mcp/a": {"prefix": "a_"}, "mcp/b": None}, on_status=print, ca_file=None)
-    assert both == LMStudioToolkit({"mcp/a": {"prefix": "a_"}, "mcp/b": None}, on_status=print)
-    spec = LMStudioToolSpec("mcp/a", host=HOST, api_token=SecretStr("k"), spec_functions=["one"])
-    assert_type(spec.api_token, SecretStr | None)
-    assert (spec.host, token_of(spec.api_token), spec.spec_functions) == (HOST, "k", ["one"])
-    with pytest.raises(ValueError, match="needs the identifier of a plugin"):
-        LMStudioToolkit()  # type: ignore[call-arg]
-    with pytest.raises(ValueError, match="temperature"):
-        LMStudioToolSpec("mcp/a", temperature=0)  # type: ignore[call-arg]
 
 
 def test_load_settings_in_either_spelling() -> None:

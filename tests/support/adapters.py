@@ -108,16 +108,31 @@ _ADAPTERS = {
         lambda text: ([NodeWithScore(node=TextNode(text=TEXT))], QueryBundle(text)),
     ),
     "LMStudioSelector": Adapter(
-        llama_index.LMStudioSelector, "LlamaIndex", "classifier", "select", "aselect", lambda text: (["yes"], text)
+        _class(llama_index, "LMStudioSelector"),
+        "LlamaIndex",
+        "classifier",
+        "select",
+        "aselect",
+        lambda text: (["yes"], text),
     ),
     "LMStudioEvaluator": Adapter(
-        llama_index.LMStudioEvaluator, "LlamaIndex", "classifier", "evaluate", "aevaluate", lambda text: (text,)
+        _class(llama_index, "LMStudioEvaluator"),
+        "LlamaIndex",
+        "classifier",
+        "evaluate",
+        "aevaluate",
+        lambda text: (text,),
     ),
 }
 """The adapters by their names. A new one is added here."""
 
 ADAPTERS = {name: adapter for name, adapter in _ADAPTERS.items() if adapter.make is not None}
 """Those that this copy of the package has."""
+
+_TOOLKITS = (_class(langchain, "LMStudioToolkit"), _class(llama_index, "LMStudioToolSpec"))
+
+TOOLKITS = [each for each in _TOOLKITS if each is not None]
+"""The classes with the tools of plugins that this copy of the package has."""
 
 EMBEDDING_MODELS = {name: each for name, each in ADAPTERS.items() if each.kind == "embedding"}
 RERANKERS = {name: each for name, each in ADAPTERS.items() if each.kind == "reranker"}

@@ -11,7 +11,7 @@ import pytest
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioModelNotFoundError, LMStudioValueError
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
+from lmstudio_integrations.langchain import ChatLMStudio
 from tests._adapters.hosts.servers import (
     CHAT,
     call,
@@ -128,8 +128,3 @@ def test_a_server_and_a_device_of_it_are_two_hosts() -> None:
     again = ChatLMStudio.model_validate(json.loads(json.dumps({"model": CHAT, "host": model.host, "device": "local"})))
     for each in (model, again):
         assert [(status.host, status.device) for status in known(each)] == [("a:1", "local"), ("a:1", "Studio")]
-
-
-def test_a_toolkit_is_on_no_device(server: Emulator) -> None:
-    with pytest.raises(LMStudioValueError, match="the tools of a plugin are on no device"):
-        LMStudioToolkit(plugin="mcp/sums", host=[server.address, (server.address, "Studio")]).get_tools()
