@@ -57,18 +57,26 @@ def tests_of(names: Iterable[str]) -> list[Path]:
 @cache
 def _public_names(package: str) -> Mapping[str, str]:
     """Return the modules of the names that a package imports on first use; none for other modules."""
-    return getattr(import_module(package), "_MODULES", {}) if package in PACKAGES else {}
+    imported = import_module(package) if package in (PACKAGE, *PACKAGES) else None
+    modules: Mapping[str, str] = getattr(imported, "_MODULE_OF" if package == PACKAGE else "_MODULES", {})
+    return {name: module.removeprefix(".") for name, module in modules.items()}
 
 
 @cache
 def _imports_of(path: Path) -> frozenset[str]:
+    """Return the modules that a test imports, and those of the public names that it uses."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [alias.name for alias in node.names]
-            found |= {node.module, *(f"{node.module}.{_public_names(node.module).get(name, name)}" for name in names)}
+        match node:
+            case ast.Import(names=aliases):
+                found |= {alias.name for alias in aliases}
+            case ast.ImportFrom(module=str(module), names=aliases):
+                public = _public_names(module)
+                found |= {module, *(f"{module}.{public.get(alias.name, alias.name)}" for alias in aliases)}
+            case ast.Attribute(value=ast.Name(id="lms"), attr=name):
+                found.add(f"{PACKAGE}.{_public_names(PACKAGE).get(name, name)}")
+            case _:
+                pass
     return frozenset(found)
 
 
