@@ -251,7 +251,7 @@ class _Docstring:
 
 _LAYOUT: Any = {"width": 100, "initial_indent": " " * 4, "subsequent_indent": " " * 8, "break_long_words": False}
 
-_FACTORY: Any = type("_Factory", (), {"__repr__": lambda _: "<factory>"})()
+_FACTORY: Any = type("_Factory", (), {"__repr__": lambda _self: "<factory>"})()  # pyright: ignore[reportUnknownLambdaType]
 """Stands for a default that is made with each object."""
 
 

@@ -124,7 +124,7 @@ def _identifying_fields(
 ) -> tuple[tuple[str, ...], Callable[[Mapping[str, Any]], tuple[Any, ...]]]:
     """Return the fields that change a response, and what reads them. Cached, because every call needs them."""
     names = tuple(name for name in kind.model_fields if name not in _NOT_IN_KEY | FIELDS_OF_OBJECT)
-    return names, itemgetter(*names)
+    return names, cast("Any", itemgetter(*names))
 
 
 def identity(values: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
