@@ -3,6 +3,7 @@
 import base64
 import errno
 import os
+import ssl
 import unicodedata
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,6 +21,8 @@ from lmstudio_integrations.errors import LMStudioOSError, LMStudioServerError, L
 from lmstudio_integrations.langchain import ChatLMStudio
 from tests.cassettes.recorded_wire import recorded_wire as wire
 from tests.emulator.bare_client import prediction_request
+from tests.faults.proxy import Proxy, ProxyThread
+from tests.support.certificates import LOCALHOST
 from tests.support.leaks import ASSIGNED, PASSWORD, TOKEN, shows_token
 
 CHAT, VECTORS = "chat", {"key": "vectors", "kind": "embedding"}
@@ -245,6 +248,19 @@ def test_each_recording_has_what_its_program_asked_although_the_one_before_has_a
             ChatLMStudio(model=CHAT, host=recording.address).invoke("a")
         requests.append([each.name for each in read(tmp_path / name)])
     assert requests[0] == requests[1]
+
+
+def test_a_server_with_tls_is_recorded(server: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(LOCALHOST))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(LOCALHOST)
+    with (
+        ProxyThread() as thread,
+        Proxy(thread, server.address, tls=tls) as proxy,
+        Recording(tmp_path / "session.lms.jsonl", f"wss://{proxy.address}") as recording,
+    ):
+        say(recording.address, "a")
+    assert texts_of(recording.path) == ["a"]
 
 
 def test_what_is_under_way_is_recorded_as_far_as_it_came(tmp_path: Path) -> None:
