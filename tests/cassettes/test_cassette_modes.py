@@ -14,6 +14,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.cassettes import Recording, use_cassette
+from lmstudio_integrations.cassettes import recording as recording_module
 from lmstudio_integrations.cassettes.cassette import read, save
 from lmstudio_integrations.cassettes.modes import Mode, cassette_name
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -261,6 +262,21 @@ def test_a_server_with_tls_is_recorded(server: Emulator, tmp_path: Path, monkeyp
     ):
         say(recording.address, "a")
     assert texts_of(recording.path) == ["a"]
+
+
+@pytest.mark.parametrize("is_lost", [True, False], ids=["with the connection", "with the recording"])
+def test_a_channel_that_ends_after_its_last_packet_was_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_lost: bool
+) -> None:
+    monkeypatch.setattr(recording_module, "LAST_MOMENT", 0.0)
+    with Recording(tmp_path / "x", "localhost:1234") as recording:
+        socket = recording.conversation("llm")
+        socket.add("client", '{"type":"channelCreate","endpoint":"predict","channelId":1,"creationParameter":{}}')
+        socket.add("server", '{"type":"channelSend","channelId":1,"message":{"type":"success"}}')
+        if is_lost:
+            socket.end()
+    (interaction,) = read(recording.path)
+    assert [event.kind for event in interaction.events] == ["received", "closed"]
 
 
 def test_what_is_under_way_is_recorded_as_far_as_it_came(tmp_path: Path) -> None:
