@@ -279,6 +279,47 @@ def test_a_channel_that_ends_after_its_last_packet_was_closed(
     assert [event.kind for event in interaction.events] == ["received", "closed"]
 
 
+def test_a_warning_belongs_to_the_newest_request_of_its_endpoint_to_which_nothing_has_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording_module, "LAST_MOMENT", 0.0)
+    with Recording(tmp_path / "x", "localhost:1234") as recording:
+        socket = recording.conversation("llm")
+        for number in (1, 2):
+            socket.add("client", f'{{"type":"rpcCall","endpoint":"tokenize","callId":{number}}}')
+        socket.add("client", '{"type":"channelCreate","endpoint":"predict","channelId":3}')
+        socket.add("server", '{"type":"channelSend","channelId":3,"message":{"type":"fragment"}}')
+        for endpoint in ("tokenize", "predict"):
+            socket.add("server", f'{{"type":"communicationWarning","warning":"about {endpoint}","kind":"x"}}')
+    assert [[event.kind for event in each.events] for each in read(recording.path)] == [[], ["warning"], ["received"]]
+
+
+def test_a_recording_has_sections_and_pauses(tmp_path: Path, server: Emulator) -> None:
+    with Recording(tmp_path / "x", server.address) as recording:
+        for section in ("first", None, "second"):
+            recording.section = section
+            say(recording.address, str(section))
+    requests = read(recording.path)
+    assert {each.section for each in requests} == {"first", "second"}
+    assert len(requests) == recording.requests
+    assert texts_of(recording.path) == ["first", "second"]
+
+
+def test_what_is_still_on_its_way_at_the_end_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording_module, "LAST_MOMENT", 600.0)
+    stalling = {"key": CHAT, "rules": [{"then": [{"text": "One"}, {"fault": "stall"}]}]}
+    with (
+        Emulator([stalling]) as server,
+        lms.Client(server.address) as client,
+        Recording(tmp_path / "x", server.address) as recording,
+    ):
+        prediction = client.llm.model(CHAT).respond_stream("a")
+        next(prediction)
+        prediction.cancel()
+    *_, sent, last, end = read(recording.path)[-1].events
+    assert (sent.body, last.body["stats"]["stopReason"], end.kind) == ({"type": "cancel"}, "userStopped", "closed")
+
+
 def test_what_is_under_way_is_recorded_as_far_as_it_came(tmp_path: Path) -> None:
     path = tmp_path / "session.lms.jsonl"
     stalling = {"key": CHAT, "preload": True, "rules": [{"then": [{"text": "One"}, {"fault": "stall"}]}]}
