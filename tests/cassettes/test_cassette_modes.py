@@ -172,6 +172,12 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, mode: Mode, error: type[Ex
         pass
 
 
+@pytest.mark.parametrize("mode", ["none", "once", "rewrite"])
+def test_a_folder_is_no_cassette(tmp_path: Path, mode: Mode) -> None:
+    with pytest.raises(LMStudioOSError, match="is not a file"), use_cassette(tmp_path, mode, server="localhost:1234"):
+        pass
+
+
 def test_a_file_that_cannot_be_written_is_an_error_before_the_recording(server: Emulator, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     for path, message in ((tmp_path / "mine", "exists; delete it"), (tmp_path / "mine" / "below", "cannot write")):
