@@ -42,15 +42,6 @@ def test_what_is_recorded_is_served_to_other_programs(tmp_path: Path) -> None:
     assert again == [said[0], said[1].replace("sk-hunter2", "**********")]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
-def test_a_pipe_in_place_of_a_cassette_is_one_line(piped: Piped, tmp_path: Path) -> None:
-    os.mkfifo(path := tmp_path / "pipe.jsonl")
-    status, _, problem = piped("serve", "--port", "0", "--replay", str(path))
-    assert (status, problem[:7], len(problem.splitlines())) == (2, "Error: ", 1)
-    assert f"{str(path)!r}" in problem
-    assert "it is a pipe or a device, not a file" in problem
-
-
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
