@@ -3,6 +3,7 @@
 import base64
 import errno
 import os
+import ssl
 import unicodedata
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.cassettes import Recording, use_cassette
+from lmstudio_integrations.cassettes import recording as recording_module
 from lmstudio_integrations.cassettes.cassette import read, save
 from lmstudio_integrations.cassettes.modes import Mode, cassette_name
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -20,6 +22,8 @@ from lmstudio_integrations.errors import LMStudioOSError, LMStudioServerError, L
 from lmstudio_integrations.langchain import ChatLMStudio
 from tests.cassettes.recorded_wire import recorded_wire as wire
 from tests.emulator.bare_client import prediction_request
+from tests.faults.proxy import Proxy, ProxyThread
+from tests.support.certificates import LOCALHOST
 from tests.support.leaks import ASSIGNED, PASSWORD, TOKEN, shows_token
 
 CHAT, VECTORS = "chat", {"key": "vectors", "kind": "embedding"}
@@ -168,6 +172,12 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, mode: Mode, error: type[Ex
         pass
 
 
+@pytest.mark.parametrize("mode", ["none", "once", "rewrite"])
+def test_a_folder_is_no_cassette(tmp_path: Path, mode: Mode) -> None:
+    with pytest.raises(LMStudioOSError, match="is not a file"), use_cassette(tmp_path, mode, server="localhost:1234"):
+        pass
+
+
 def test_a_file_that_cannot_be_written_is_an_error_before_the_recording(server: Emulator, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     for path, message in ((tmp_path / "mine", "exists; delete it"), (tmp_path / "mine" / "below", "cannot write")):
@@ -245,6 +255,75 @@ def test_each_recording_has_what_its_program_asked_although_the_one_before_has_a
             ChatLMStudio(model=CHAT, host=recording.address).invoke("a")
         requests.append([each.name for each in read(tmp_path / name)])
     assert requests[0] == requests[1]
+
+
+def test_a_server_with_tls_is_recorded(server: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(LOCALHOST))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(LOCALHOST)
+    with (
+        ProxyThread() as thread,
+        Proxy(thread, server.address, tls=tls) as proxy,
+        Recording(tmp_path / "session.lms.jsonl", f"wss://{proxy.address}") as recording,
+    ):
+        say(recording.address, "a")
+    assert texts_of(recording.path) == ["a"]
+
+
+@pytest.mark.parametrize("is_lost", [True, False], ids=["with the connection", "with the recording"])
+def test_a_channel_that_ends_after_its_last_packet_was_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_lost: bool
+) -> None:
+    monkeypatch.setattr(recording_module, "LAST_MOMENT", 0.0)
+    with Recording(tmp_path / "x", "localhost:1234") as recording:
+        socket = recording.conversation("llm")
+        socket.add("client", '{"type":"channelCreate","endpoint":"predict","channelId":1,"creationParameter":{}}')
+        socket.add("server", '{"type":"channelSend","channelId":1,"message":{"type":"success"}}')
+        if is_lost:
+            socket.end()
+    (interaction,) = read(recording.path)
+    assert [event.kind for event in interaction.events] == ["received", "closed"]
+
+
+def test_a_warning_belongs_to_the_newest_request_of_its_endpoint_to_which_nothing_has_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording_module, "LAST_MOMENT", 0.0)
+    with Recording(tmp_path / "x", "localhost:1234") as recording:
+        socket = recording.conversation("llm")
+        for number in (1, 2):
+            socket.add("client", f'{{"type":"rpcCall","endpoint":"tokenize","callId":{number}}}')
+        socket.add("client", '{"type":"channelCreate","endpoint":"predict","channelId":3}')
+        socket.add("server", '{"type":"channelSend","channelId":3,"message":{"type":"fragment"}}')
+        for endpoint in ("tokenize", "predict"):
+            socket.add("server", f'{{"type":"communicationWarning","warning":"about {endpoint}","kind":"x"}}')
+    assert [[event.kind for event in each.events] for each in read(recording.path)] == [[], ["warning"], ["received"]]
+
+
+def test_a_recording_has_sections_and_pauses(tmp_path: Path, server: Emulator) -> None:
+    with Recording(tmp_path / "x", server.address) as recording:
+        for section in ("first", None, "second"):
+            recording.section = section
+            say(recording.address, str(section))
+    requests = read(recording.path)
+    assert {each.section for each in requests} == {"first", "second"}
+    assert len(requests) == recording.requests
+    assert texts_of(recording.path) == ["first", "second"]
+
+
+def test_what_is_still_on_its_way_at_the_end_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording_module, "LAST_MOMENT", 600.0)
+    stalling = {"key": CHAT, "rules": [{"then": [{"text": "One"}, {"fault": "stall"}]}]}
+    with (
+        Emulator([stalling]) as server,
+        lms.Client(server.address) as client,
+        Recording(tmp_path / "x", server.address) as recording,
+    ):
+        prediction = client.llm.model(CHAT).respond_stream("a")
+        next(prediction)
+        prediction.cancel()
+    *_, sent, last, end = read(recording.path)[-1].events
+    assert (sent.body, last.body["stats"]["stopReason"], end.kind) == ({"type": "cancel"}, "userStopped", "closed")
 
 
 def test_what_is_under_way_is_recorded_as_far_as_it_came(tmp_path: Path) -> None:

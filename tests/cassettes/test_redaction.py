@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,15 +102,21 @@ def test_a_secret_in_several_packets_is_hidden(cut: int, kind: str) -> None:
     assert not any("tokens" in each for each in fragments)
 
 
-def test_a_text_without_a_secret_stays_in_its_packets() -> None:
+@pytest.mark.parametrize("parts", ["ab", ["a ta", "sk-list-of-things"]])
+def test_a_text_without_a_secret_stays_in_its_packets(parts: Sequence[str]) -> None:
     packets: list[dict[str, Any]] = [
-        {"type": "fragment", "fragment": {"content": each, "tokens": [{"text": each}]}} for each in "ab"
+        {"type": "fragment", "fragment": {"content": each, "tokens": [{"text": each[0]}]}} for each in parts
     ]
-    assert list(redacted(prediction(*packets, {"type": "fragment"}, {})).packets()) == [
-        *packets,
-        {"type": "fragment"},
-        {},
-    ]
+    packets += [{"type": "fragment"}, {}]
+    assert list(redacted(prediction(*packets)).packets()) == packets
+
+
+def test_the_settings_of_a_plugin_are_hidden_and_their_names_are_not() -> None:
+    def specifier(value: str) -> dict[str, Any]:
+        fields = [{"key": "folder", "value": {"deep": [value]}}]
+        return {"pluginConfigSpecifier": {"type": "direct", "config": {"fields": fields}}}
+
+    assert redact(specifier("me")) == specifier(HIDDEN_TEXT)
 
 
 def test_the_tokens_of_a_secret_are_hidden() -> None:

@@ -1,13 +1,12 @@
 """The columns of the fault table: what goes wrong, when, and what a caller sees."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from lmstudio_integrations import errors
 from tests.faults.faults import FAULTS, Phase
-from tests.faults.proxy import ALWAYS, Injection
+from tests.faults.proxy import Injection
 from tests.faults.surfaces import CALL, Kind, Surface, ToolChoice
 
 if TYPE_CHECKING:
@@ -189,11 +188,6 @@ class Row:
     def may_be_retried(self, surface: Surface) -> bool:
         """Whether `max_retries` changes anything in this row."""
         return any(self.is_retried(surface, outcome) for outcome in (self.outcome(surface.kind), self.meanwhile))
-
-    def injected(self) -> "Row":
-        """Return the row with the fault of the package's table in place of scripted steps, also in every attempt."""
-        always = tuple(dataclasses.replace(each, times=ALWAYS) for each in FAULTS[self.fault].injections)
-        return dataclasses.replace(self, steps=(), embedding_steps=(), load_steps=(), inject=always)
 
 
 def row(

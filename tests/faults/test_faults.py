@@ -16,9 +16,6 @@ from tests.faults.stage import Simulation, Stage, Threads
 from tests.faults.surfaces import SURFACES, Surface
 from tests.support.certificates import LOCALHOST
 
-INJECTED = [row.injected() for row in TABLE if row.fault and (row.steps or row.embedding_steps or row.load_steps)]
-"""The faults of scripted models that the proxy can inject as well: they must come to the same."""
-
 ASYNC = [surface for surface in SURFACES if surface.is_async]
 
 SIMULATED = [row for row in TABLE if row.stop is None]
@@ -56,16 +53,6 @@ def test_the_async_surfaces_match_the_table_in_virtual_time(
 ) -> None:
     with Simulation.begin() as stage:
         check(stage, fault, [surface for surface in ASYNC if fault.happens_to(surface)], monkeypatch, caplog)
-
-
-@pytest.mark.sampled(5)
-@pytest.mark.parametrize("fault", named(INJECTED))
-def test_nobody_can_tell_a_proxy_that_makes_a_fault_from_a_model(
-    fault: Row, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    native = [surface for surface in ASYNC if surface.family == "native" and fault.happens_to(surface)]
-    with Simulation.begin() as stage:
-        check(stage, fault, native, monkeypatch, caplog)
 
 
 @pytest.mark.slow

@@ -70,12 +70,9 @@ class ToolFault:
 
 
 def _breaks(when: When, point: str, runs: int) -> Iterator[ToolFault]:
-    """Return the rows of what may break a connection at a point."""
+    """Return the rows of what may break a connection at a point. How it is lost makes no difference to a session."""
     for name, action in (
         ("The connection is reset.", actions.reset),
-        ("The connection is closed.", actions.finish),
-        ("The server closes its side of the connection (half-close).", actions.half_close),
-        ("The connection is reset inside a frame.", actions.cut(actions.reset)),
         ("The connection goes dead, and `keepalive` detects it.", actions.go_dead),
     ):
         yield ToolFault(when, name, at(point, action), LOST, runs=runs)
@@ -101,6 +98,14 @@ TABLE: tuple[ToolFault, ...] = (
     ),
     *_breaks(When.SENT, CALL, runs=0),
     *_breaks(When.RUNNING, STATUS, runs=1),
+    ToolFault(When.RUNNING, "The connection is closed.", at(STATUS, actions.finish), LOST),
+    ToolFault(
+        When.RUNNING,
+        "The server closes its side of the connection (half-close).",
+        at(STATUS, actions.half_close),
+        LOST,
+    ),
+    ToolFault(When.RUNNING, "The connection is reset inside a frame.", at(STATUS, actions.cut(actions.reset)), LOST),
     ToolFault(When.RUNNING, "The session fails.", at(STATUS, actions.replace(_failure)), LOST),
     ToolFault(When.RUNNING, "The server ends the session.", at(STATUS, actions.replace(_end)), LOST),
     ToolFault(When.RUNNING, "A status text comes twice.", at(STATUS, actions.duplicate), ends_session=False),

@@ -98,3 +98,18 @@ def test_it_runs_although_no_thread_can_be_started(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(io_thread, "start_new_thread", fail)
     assert uninterrupted(threading.get_ident) == threading.get_ident()
+
+
+def test_a_fresh_thread_ends_with_its_block_and_then_the_earlier_one_is_back() -> None:
+    earlier = IOThread.current()
+    earlier.shared["x"] = 1
+    try:
+        with IOThread.fresh():
+            own = IOThread.current()
+            assert own is not earlier
+            assert own.shared == {}
+        assert own.stopped
+        assert not own.thread.is_alive()
+        assert IOThread.current() is earlier
+    finally:
+        del earlier.shared["x"]

@@ -8,6 +8,7 @@ from websockets.exceptions import ConnectionClosed
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.emulator.bare_client import TIMEOUT, prediction_request, wire
+from tests.emulator.server.hostile import frame, raw_websocket
 from tests.emulator.stalling_model import MODEL
 
 
@@ -39,13 +40,24 @@ def test_an_unknown_packet_comes_on_the_channel() -> None:
         assert kinds == ["promptProcessingProgress"] * 2 + ["unheardOf", "fragment", "success"]
 
 
-def test_a_dropped_connection_is_reset() -> None:
-    with faulty({"text": "One"}, {"fault": "drop"}, {"text": "two"}) as server, wire(server) as me:
-        me.open("predict", prediction_request(MODEL))
-        with pytest.raises(ConnectionClosed) as caught:
-            me.receive_until_closed()
-        assert caught.value.rcvd is None, "there was no closing handshake"
-        server.wait_for(lambda: server.predictions[-1].state == "ended", TIMEOUT)
+def read_all(fault: str) -> bytes:
+    """Return what a client receives until the connection ends with a fault."""
+    opening = {"type": "channelCreate", "endpoint": "predict", "channelId": 1}
+    request = json.dumps({**opening, "creationParameter": prediction_request(MODEL)})
+    with faulty({"text": "One"}, {"fault": fault}, {"text": "two"}) as server, raw_websocket(server) as line:
+        line.sendall(frame(request.encode()))
+        received = b""
+        while data := line.recv(65536):
+            received += data
+    return received
+
+
+def test_a_dropped_connection_is_reset_and_a_half_closed_one_is_not() -> None:
+    with pytest.raises(ConnectionResetError):
+        read_all("drop")
+    received = read_all("half_close")
+    assert b"One" in received
+    assert b"two" not in received
 
 
 def test_a_copy_without_faults_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
