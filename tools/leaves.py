@@ -42,7 +42,7 @@ def modules_of(leaf: str) -> list[Path]:
     return sorted(path for path in found if is_of(module_name(path), leaves()[leaf]))
 
 
-def tests_of(names: Iterable[str]) -> list[Path]:
+def find_tests(names: Iterable[str]) -> list[Path]:
     """Return the tests that import one of these modules, themselves or through a helper."""
     tests = sorted((ROOT / "tests").rglob("*.py"))
     imported = {module_name(path): _imports_of(path) for path in tests}
@@ -84,7 +84,7 @@ def main() -> None:
     """Print what belongs to the named leaves, or to all."""
     for leaf in sys.argv[1:] or leaves():
         print(leaf)
-        for path in (*modules_of(leaf), *tests_of(leaves()[leaf])):
+        for path in (*modules_of(leaf), *find_tests(leaves()[leaf])):
             print(f"  {path.relative_to(ROOT)}")
 
 

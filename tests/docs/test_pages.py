@@ -79,6 +79,7 @@ FOREIGN = {
     "service_tier": _NO_COUNTERPART,
     "tfs_z": _NO_COUNTERPART,
     "use_responses_api": _NO_COUNTERPART,
+    "ContextChatEngine": "a class of LlamaIndex",
     "as_chat_engine": "a method of LlamaIndex's indices",
     "max_iterations": "an argument of LlamaIndex's agents",
     "recursion_limit": "a setting of LangGraph",

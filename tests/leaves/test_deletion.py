@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tools import ROOT
-from tools.leaves import PACKAGE, leaves, modules_of, tests_of
+from tools.leaves import PACKAGE, leaves, modules_of, find_tests
 
 OF_THE_TRUNK = ("_adapters", "client", "emulator", "langchain", "llama_index", "protocol", "types")
 """The folders of tests that say what the trunk does. The others are about the whole, or about what is beside it."""
@@ -73,7 +73,7 @@ def test_without_any_leaf_the_trunk_passes_its_tests(tmp_path: Path) -> None:
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     for name in ("conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
-    for path in tests_of([name for names in leaves().values() for name in names]):
+    for path in find_tests([name for names in leaves().values() for name in names]):
         (folder / path.relative_to(ROOT)).unlink()
     tests = [f"tests/{name}" for name in OF_THE_TRUNK]
     done = run(folder, "-m", "pytest", "-q", "-m", "fast and not leaf", "-n", "auto", "--dist", "loadfile", *tests)
