@@ -9,6 +9,7 @@
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
+from importlib import import_module
 from typing import Any, Protocol
 
 from lmstudio_integrations._support.leaves import door
@@ -75,6 +76,9 @@ class Listener:
 
 NOBODY = Listener()
 
+_TELEMETRY = "lmstudio_integrations.client.telemetry"
+"""The room above this one that makes spans and metrics."""
+
 _TRACES, _METRICS = "opentelemetry.trace", "opentelemetry.metrics._internal"
 
 
@@ -100,7 +104,7 @@ def default_listener() -> Listener:
 def _spans() -> Listener:
     try:
         with door("telemetry"):
-            from lmstudio_integrations.client.telemetry import SPANS  # noqa: PLC0415 - a leaf
+            spans: Listener = import_module(_TELEMETRY).SPANS
     except ImportError:  # nothing but spans and metrics is missing
         return NOBODY
-    return SPANS
+    return spans
