@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tools import ROOT
-from tools.leaves import PACKAGE, leaves, modules_of, find_tests
+from tools.leaves import PACKAGE, find_tests, leaves, modules_of
 
 OF_THE_TRUNK = ("_adapters", "client", "emulator", "langchain", "llama_index", "protocol", "types")
 """The folders of tests that say what the trunk does. The others are about the whole, or about what is beside it."""
