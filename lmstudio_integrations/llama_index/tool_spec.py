@@ -1,9 +1,7 @@
 """`LMStudioToolSpec`: the tools of LM Studio's plugins and MCP servers as tools of LlamaIndex."""
 
 import json
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,20 +9,11 @@ from llama_index.core.base.llms.types import ContentBlock, ImageBlock, TextBlock
 from llama_index.core.tools import FunctionTool, ToolMetadata
 from llama_index.core.tools.tool_spec.base import SPEC_FUNCTION_TYPE, BaseToolSpec
 from pydantic import Field
-from workflows.runtime.types.results import (  # pyright: ignore[reportMissingTypeStubs] - it is typed
-    StepWorkerFailed,
-    WaitingForEvent,
-)
 
 from lmstudio_integrations._adapters.field_types import DECLARED, ApiToken, Secret
 from lmstudio_integrations._adapters.toolkit_settings import ToolkitSettings, ToolkitTool
-from lmstudio_integrations.errors import (
-    LMStudioCancelledError,
-    LMStudioError,
-    LMStudioTimeoutError,
-    LMStudioToolConnectionLostError,
-    LMStudioValueError,
-)
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.llama_index._tool_errors import ending_the_run
 from lmstudio_integrations.types.plugins import ToolContent
 
 
@@ -158,54 +147,3 @@ def _tool(tool: ToolkitTool, metadata: ToolMetadata | None) -> FunctionTool:
 
     described = _Metadata(definition.description, definition.name, fn_schema=None, parameters=tool.parameters)
     return _PluginTool(fn=call, async_fn=acall, metadata=metadata or described)
-
-
-# Errors of tools that end the run of an agent -------------------------------------------------------------------------
-# After a timeout or a lost connection nobody knows what a tool has done. But LlamaIndex's agents turn the exceptions of
-# tools into text for the model, which would call the tool again. They let only those pass by which a step waits for an
-# event. For these, the workflow adds what they hold to the results of the step: here, that the step has failed.
-
-
-class _EndsTheRun(WaitingForEvent[Any]):
-    """Passes through an agent, and fails the step of a workflow."""
-
-    def __init__(self, *args: object) -> None:
-        Exception.__init__(self, *args)
-
-    @property
-    def add(self) -> Any:  # type: ignore[override]  # a workflow adds it to the results of the step
-        """What the workflow would add for any other exception."""
-        return StepWorkerFailed(exception=self, failed_at=time.time())
-
-
-class LlamaIndexToolConnectionLostError(LMStudioToolConnectionLostError, _EndsTheRun):
-    """The connection was lost while a tool ran."""
-
-
-class LlamaIndexToolTimeoutError(LMStudioTimeoutError, _EndsTheRun):
-    """A tool took too long."""
-
-
-class LlamaIndexToolCancelledError(LMStudioCancelledError, _EndsTheRun):
-    """The session was closed while a tool ran."""
-
-
-def as_error_of_agent(error: LMStudioError) -> LMStudioError:
-    """Make an error end the run of an agent, in place, if nobody knows what the tool has done."""
-    if isinstance(error, LMStudioToolConnectionLostError):
-        error.__class__ = LlamaIndexToolConnectionLostError
-    elif isinstance(error, LMStudioTimeoutError):
-        error.__class__ = LlamaIndexToolTimeoutError
-    elif isinstance(error, LMStudioCancelledError):
-        error.__class__ = LlamaIndexToolCancelledError
-    return error
-
-
-class ending_the_run(AbstractContextManager[object, None]):  # noqa: N801 - a context manager is named like a function
-    """Make such errors of the block end the run of an agent."""
-
-    __slots__ = ()
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, LMStudioError):
-            as_error_of_agent(error)

@@ -14,8 +14,8 @@ from llama_index.core.tools.tool_spec.base import BaseToolSpec
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.llama_index import LMStudio, LMStudioToolSpec
+from lmstudio_integrations.llama_index._tool_errors import as_error_of_agent
 from lmstudio_integrations.llama_index._tools import openai_tools
-from lmstudio_integrations.llama_index.tool_spec import as_error_of_agent
 from tests._adapters.toolkits import PLUGIN, Sums, function_agent, server_of, tools_of
 
 pytestmark = pytest.mark.filterwarnings(

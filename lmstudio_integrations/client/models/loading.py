@@ -92,9 +92,9 @@ class Loader:
     """
 
     def __init__(self, operation: Operation, state: ModelState) -> None:
-        self.operation = operation
-        self.state = state
-        self.server_models = operation.context.shared(ServerModels)
+        self.operation: Operation = operation
+        self.state: ModelState = state
+        self.server_models: ServerModels = operation.context.shared(ServerModels)
         self._device: OnDevice | None = None
 
     def find_or_load(self) -> Flow[Instance]:

@@ -16,12 +16,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.protocol import State
 
-from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations.emulator.engines.base import FaultKind
 from lmstudio_integrations.emulator.errors import WireError, internal_error
 from lmstudio_integrations.emulator.server import tcp
 from lmstudio_integrations.emulator.server.clients import Authenticator, ConnectedClient
 from lmstudio_integrations.emulator.server.context import Context, OpenChannel, ServerState
+from lmstudio_integrations.emulator.server.faults import inject
 from lmstudio_integrations.emulator.server.handlers import HANDLERS, SERVED
 from lmstudio_integrations.emulator.server.http_requests import (
     HttpError,
@@ -213,13 +213,7 @@ class ConnectionHandler:
             self._loop.call_soon(self._flush)
 
     def _inject_fault(self, channel_id: int, kind: FaultKind) -> None:
-        """Break the connection after what was sent on the channel.
-
-        Raises:
-            ImportError: The faults of scripted models are not in this installation.
-        """
-        with door("the faults of scripted models"):
-            from lmstudio_integrations.emulator.server.faults import inject  # noqa: PLC0415 - a leaf
+        """Break the connection after what was sent on the channel."""
         self._flush()
         inject(kind, self._socket, channel_id)
 

@@ -279,6 +279,7 @@ def test_fields_of_an_entry_override_the_metadata_of_its_weights() -> None:
 PAGE = read("docs/tools/catalog.md")
 
 
+@pytest.mark.leaf
 def test_the_catalog_of_the_documentation_works() -> None:
     example, application, devices, plugins, reranker = blocks("docs/tools/catalog.md", "toml")
     catalog = Catalog.parse(tomllib.loads(example))

@@ -1,7 +1,6 @@
 """What the faults of scripted models do to a connection."""
 
 import json
-import sys
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -58,10 +57,3 @@ def test_a_dropped_connection_is_reset_and_a_half_closed_one_is_not() -> None:
     received = read_all("half_close")
     assert b"One" in received
     assert b"two" not in received
-
-
-def test_a_copy_without_faults_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "lmstudio_integrations.emulator.server.faults", None)
-    with faulty({"text": "One"}, {"fault": "drop"}) as server, wire(server) as me:
-        *_, error = me.stream("predict", prediction_request(MODEL))
-        assert "This copy of lmstudio_integrations is without the faults of scripted models" in error["error"]["cause"]

@@ -11,6 +11,8 @@ from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.bare_client import STACK, named, wire
 from tests.emulator.server.test_server import get
 
+pytestmark = pytest.mark.leaf
+
 REFUND: dict[str, Any] = {"type": "noul", "instructions": "Does the customer want a refund?"}
 TEAM: dict[str, Any] = {
     "type": "choice",
