@@ -3,12 +3,15 @@
 import inspect
 from importlib import import_module
 
+import pytest
+
 from lmstudio_integrations._adapters.settings import ModelSettings
 from tests._adapters import test_metadata
 from tests.support.adapters import ADAPTERS, CLASSIFIERS, EMBEDDING_MODELS, LANGUAGE_MODELS, RERANKERS, classes
 from tests.test_package import PUBLIC
 
 
+@pytest.mark.leaf
 def test_the_list_has_every_public_adapter() -> None:
     public = [getattr(import_module(module), name) for module, names in PUBLIC.items() for name in names.split()]
     adapters = {each for each in public if inspect.isclass(each) and issubclass(each, ModelSettings)}

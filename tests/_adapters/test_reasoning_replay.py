@@ -68,6 +68,7 @@ def test_thoughts_that_are_not_sent_say_nothing_about_the_template(server: Emula
     assert "reasoning_replay" not in llm.profile
 
 
+@pytest.mark.leaf
 def test_of_hosts_that_differ_the_profile_has_the_worst_in_each_place(server: Emulator) -> None:
     with serving() as other:
         for each, key in ((server, "stripped"), (other, "current")):

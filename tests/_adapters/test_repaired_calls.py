@@ -16,6 +16,8 @@ from tests._adapters.ways import Seen, Way, ways
 from tests.support.adapters import covering
 from tests.support.web import PIXEL
 
+pytestmark = pytest.mark.leaf
+
 PARAMETERS: dict[str, Any] = {
     "type": "object",
     "properties": {"city": {"type": "string"}, "days": {"type": "integer"}, "note": {"type": "string"}},

@@ -13,6 +13,8 @@ from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
 from tests._adapters.ways import LLAMA_INDEX, Method, Seen, Way, said, ways
 from tests.support.adapters import covering
 
+pytestmark = pytest.mark.leaf
+
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "look", "parameters": PARAMETERS}}
 OTHER: dict[str, Any] = {"type": "function", "function": {"name": "other", "parameters": {"type": "object"}}}

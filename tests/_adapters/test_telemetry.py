@@ -15,6 +15,8 @@ from tests.support.adapters import ADAPTERS, Adapter
 from tests.support.leaks import TOKEN
 from tests.support.telemetry import Telemetry, is_child, telemetry
 
+pytestmark = pytest.mark.leaf
+
 __all__ = ["telemetry"]
 
 MODELS: list[dict[str, Any]] = [

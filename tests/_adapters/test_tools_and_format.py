@@ -79,6 +79,7 @@ def test_a_call_is_delivered_with_the_text_before_it(server: Emulator, name: str
     assert sent(server, len(server.predictions) - before) == [(True, False)]
 
 
+@pytest.mark.leaf
 @pytest.mark.parametrize(
     ("way", "prompt", "length"),
     [
@@ -100,6 +101,7 @@ def test_a_call_that_is_cut_off_is_not_replaced_by_an_invented_response(
     assert sent(server, len(server.predictions) - before) == [(True, False)]
 
 
+@pytest.mark.leaf
 def test_an_agent_with_a_format_runs_a_tool_that_is_called_in_the_text() -> None:
     looked: list[str] = []
 
@@ -153,6 +155,7 @@ def test_tools_that_do_not_fit_are_not_cut_in_silence_because_the_format_alone_f
             assert seen["dropped_tokens"] > 100
 
 
+@pytest.mark.leaf
 def test_both_predictions_run_on_one_of_several_hosts(server: Emulator) -> None:
     with Emulator([ModelEntry(key="m", rules=tuple(RULES))]) as other:
         before = len(server.predictions)
@@ -166,6 +169,7 @@ def test_an_error_of_the_second_prediction_is_the_error_of_the_call(server: Emul
         WAYS["chat"](server.address, "fails then")
 
 
+@pytest.mark.leaf
 def test_without_a_choice_of_tools_there_is_one_prediction(server: Emulator) -> None:
     model = ChatLMStudio(model="m", host=server.address)
     assert model.invoke("Hello", **REQUEST, tool_choice="none").text == GIVEN

@@ -288,6 +288,7 @@ def test_every_public_call_has_a_row() -> None:
     assert not calls() - made_calls(CALLS.values(), "", "model", "model")
 
 
+@pytest.mark.leaf
 async def test_every_call_on_a_closed_client_is_an_error_of_the_client(client: Any) -> None:
     model, embedder = await client.llm.model("chatty"), await client.embedding.model("vectors", load_policy="explicit")
     await client.aclose()

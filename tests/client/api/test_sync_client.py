@@ -17,6 +17,7 @@ def without_format(module: str) -> str:
     return ast.unparse(tree)
 
 
+@pytest.mark.leaf
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.parent.name)
 def test_the_sync_client_is_written_from_the_async_one(source: Path) -> None:
     current = source.with_name("sync.py").read_text(encoding="utf-8")

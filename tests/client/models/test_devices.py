@@ -34,6 +34,7 @@ def instances(server: Emulator) -> list[tuple[str, str | None]]:
 DEVICES = {"local": None, "Studio": "device-1", "device-2": "device-2"}
 
 
+@pytest.mark.leaf
 @pytest.mark.parametrize(
     ("device", "policy"),
     [
@@ -76,6 +77,7 @@ async def test_unloading_a_handle_spares_an_instance_of_the_same_name_on_the_pre
         assert instances(server) == [("chatty", "device-1")]
 
 
+@pytest.mark.leaf
 async def test_an_instance_is_unloaded_on_its_device_although_the_server_prefers_another() -> None:
     with Emulator(catalog={**CATALOG, "device": [{**STUDIO, "preferred": True}]}) as server:
         server.load("chatty", identifier="chatty")  # on the preferred device

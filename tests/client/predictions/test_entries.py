@@ -114,6 +114,7 @@ def weather(city: str) -> str:
     return f"Rain in {city}."
 
 
+@pytest.mark.leaf
 def test_act_and_adapters_ask_for_help(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[str] = []
 
@@ -158,6 +159,7 @@ def test_a_plain_call_enters_no_file_of_them_before_its_request_is_sent(server: 
     assert not [path for path in entered if path.parent.name == "telemetry"]
 
 
+@pytest.mark.leaf
 def test_each_of_them_is_one_file_that_nothing_imports() -> None:
     folder = Path(entries.__file__).parent
     named = [place.split(".") for place, _ in ENTRIES]

@@ -79,6 +79,7 @@ async def test_the_model_is_loaded_again_if_it_was_unloaded_before_its_tokenizer
     assert await responded(model) == WITHOUT
 
 
+@pytest.mark.leaf
 @pytest.mark.parametrize("adapter", LANGUAGE_MODELS.values(), ids=LANGUAGE_MODELS)
 def test_the_adapters_send_ids_for_texts_on_several_hosts(adapter: Adapter) -> None:
     entry = ModelEntry(key="chat", rules=({"then": [{"text": "1 2 3 4"}]},))

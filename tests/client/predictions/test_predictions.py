@@ -177,6 +177,7 @@ async def _act(model: Any, prompt: str) -> Any:
     await model.act(prompt, [weather], config=REQUIRED, required_tool_fallback=False, max_prediction_rounds=2)
 
 
+@pytest.mark.leaf
 @pytest.mark.parametrize("call", [_respond, _act])
 async def test_a_response_without_the_required_call_is_logged_once(
     model: Any, call: Callable[..., Any], caplog: pytest.LogCaptureFixture

@@ -438,6 +438,7 @@ async def test_a_tool_may_be_described_by_a_json_schema(model: Any, server: Emul
     assert sent["function"]["parameters"] == SCHEMA
 
 
+@pytest.mark.leaf
 async def test_act_ends_after_a_call_of_a_tool_without_a_function_and_the_others_of_that_round_run(model: Any) -> None:
     tool = lms.ToolFunctionDef("add", "Add.", {"a": int, "b": int}, None)
     alone, beside = Recorder(), Recorder()
