@@ -1,11 +1,14 @@
-"""The doors of leaves. That the trunk works without each leaf is tested in `tests/release`."""
+"""The doors of leaves: what they say of one that was deleted, and that nothing else imports a leaf."""
 
 import sys
+import tomllib
 from importlib import import_module
 
 import pytest
 
 from lmstudio_integrations._support.leaves import door
+from tools import ROOT
+from tools.leaves import leaves
 
 
 def test_an_error_says_which_leaf_was_deleted() -> None:
@@ -36,3 +39,11 @@ def test_a_public_name_says_that_its_module_was_deleted(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=rf"is without {name}: it has no module {module}\.$"):
         getattr(import_module(f"lmstudio_integrations.{package}"), name)
+
+
+def test_each_leaf_is_protected_by_a_contract() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    protected = [name for contract in contracts for name in contract.get("protected_modules", ())]
+    named = [name for names in leaves().values() for name in names]
+    assert [name for name in named if name not in protected] == []
