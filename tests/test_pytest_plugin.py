@@ -74,7 +74,7 @@ def test_the_plugin_alone_imports_nothing_of_the_package(
 
 
 def test_a_copy_without_cassettes_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "lmstudio_integrations.cassettes", None)
+    monkeypatch.setitem(sys.modules, "lmstudio_integrations.cassettes.modes", None)
     result = run("def test_it(lmstudio_cassette): pass")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*This copy of lmstudio_integrations is without cassettes: *"])

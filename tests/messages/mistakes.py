@@ -240,15 +240,6 @@ def _unloaded(case: Case) -> Any:
         return chat.invoke("hello")
 
 
-def _grow(system: Callable[[int], str | None], chat: ChatLMStudio) -> None:
-    """Let a conversation grow by two turns."""
-    history = list[Any]()
-    for turn in range(2):
-        history.append(("user", f"And what else is there to see on day {turn}? " * 9))
-        first = [("system", text)] if (text := system(turn)) else []
-        history.append(("assistant", chat.invoke([*first, *history]).text))
-
-
 def _queued(client: lms.Client) -> Any:
     model = client.llm.model(LLM)
     with model.respond_stream("stall") as stream:
@@ -438,8 +429,6 @@ MISTAKES: tuple[tuple[str, tuple[str, ...], Trigger], ...] = (
     ("context-overflow", EACH, served(prompt=LONG)),
     ("context-overflow", CHAT, served(prompt=LONG, members={"maximum": 64})),
     ("dropped-tokens", ("ChatLMStudio", "LMStudio"), served(prompt=f"cut {LONG}")),
-    ("prompt-cache", CHAT, adapted(ChatLMStudio, partial(_grow, lambda turn: f"It is 12:0{turn}."))),
-    ("prompt-cache", CHAT, adapted(ChatLMStudio, partial(_grow, lambda turn: "It rains." if turn else None))),
     ("no-profile", CHAT, lambda _: SummarizationMiddleware(ChatLMStudio(model=LLM), trigger=("fraction", 0.8))),
     ("text-too-long", ("LMStudioEmbeddings",), served(prompt=LONG, length_policy="error")),
     ("long-texts", ("LMStudioEmbedding",), served(prompt=LONG, length_policy="average")),
