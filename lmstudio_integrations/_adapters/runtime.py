@@ -206,7 +206,7 @@ class UsedModel:
             kind(context.with_timeouts(dict(timeouts)), state)
             for context, state in zip(contexts, self.states, strict=True)
         ]
-        return models[0].with_retries(max_retries) if len(models) == 1 else model_on_hosts(models, max_retries)
+        return model_on_hosts(models, max_retries)
 
     def hosts(self, calling: Calling, mailbox_type: type[Mailbox]) -> "Hosts":
         """Return the hosts of the model."""

@@ -73,7 +73,6 @@ from lmstudio_integrations.types.results import LlmPredictionStats, PredictionRe
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.hosts.hosts import Hosts
-    from lmstudio_integrations.client.hosts.models import ModelOnHosts
 
 ModelT_co = TypeVar("ModelT_co", bound=Model, covariant=True, default=Model)
 HandleT = TypeVar("HandleT", bound="BaseModelHandle")
@@ -320,8 +319,10 @@ def model_of(handle: BaseModelHandle[ModelT_co]) -> ModelT_co:
     return handle._model  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
 
 
-def model_on_hosts(models: Sequence[Model], max_retries: int) -> "ModelOnHosts":
-    """Return one model on several hosts, each of which has one of the models."""
+def model_on_hosts(models: Sequence[Model], max_retries: int) -> Model:
+    """Return one model on one or several hosts, each of which has one of the models."""
+    if len(models) == 1:
+        return models[0].with_retries(max_retries)
     with door("several hosts"):
         from lmstudio_integrations.client.hosts.models import on_hosts  # noqa: PLC0415 - a leaf
     return on_hosts(models, max_retries)
@@ -336,8 +337,6 @@ def hosts_of_model(model: Model) -> "Hosts":
 
 def handle_on_hosts(handles: Sequence[HandleT], max_retries: int) -> HandleT:
     """Return a handle to one model on one or several hosts, each of which has a handle to it."""
-    if len(handles) == 1:
-        return handles[0].with_retries(max_retries)
     return type(handles[0])(model_on_hosts([model_of(handle) for handle in handles], max_retries))
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from lmstudio_integrations._support.environment import __version__
-from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations.client.certify import CertifyParameters
 from lmstudio_integrations.client.certify.difference import Comparison
@@ -169,7 +168,7 @@ def all_rows() -> Sequence[Row]:
     rows: list[Row] = []
     for place in _ROWS:
         module, _, name = place.partition(".")
-        with suppress(ImportError), door(f"the row {name.lower()} of cards"):
+        with suppress(ImportError):
             rows.append(getattr(import_module(f"{__package__}.{module}"), name))
     return rows
 

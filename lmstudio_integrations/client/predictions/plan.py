@@ -55,6 +55,12 @@ def offered_tools(settings: LlmPredictionConfig) -> list[dict[str, Any]]:
     return (settings.raw_tools or {}).get("tools") or []
 
 
+def parameters_of(tools: Iterable[Mapping[str, Any]], name: object) -> dict[str, Any] | None:
+    """Return the schema of the arguments of a tool; `None` if it is not offered."""
+    functions: list[dict[str, Any]] = [each["function"] for each in tools]
+    return next((dict(each.get("parameters") or {}) for each in functions if each["name"] == name), None)
+
+
 def tools_in(parameter: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the definitions of the tools that a request offers, from its parameter."""
     if "predictionConfigStack" not in parameter:  # of a generator

@@ -336,26 +336,23 @@ class Prediction:
                 return events
 
     def _repeats_after(self, error: LMStudioError) -> bool:
-        """Whether the ask is repeated. On another instance, a middleware may ask in place of the caller."""
+        """Whether the ask is repeated, in another way if the server does not know this one.
+
+        On another instance, a middleware may ask in place of the caller.
+        """
         ask = self._ask
         if ask.call is not None:
             ask.call.report_connection()
-        is_other = self._has_other_way(error) or self._is_changed_after(error)
-        if not (is_other or self._operation.should_retry(error, seen=self._is_seen)):
+        is_unknown = isinstance(error, LMStudioUnsupportedError) and ask.call is not None and not ask.is_open
+        if is_unknown and len(self._endpoints) > 1:
+            self._endpoints = self._endpoints[1:]
+        elif not (self._is_changed_after(error) or self._operation.should_retry(error, seen=self._is_seen)):
             return False
         for middleware in self._middlewares:
             middleware.reset(ask)
         self._ask = Ask(ask.asked_by if self._earlier else None)
         self.ready.clear()
         return True
-
-    def _has_other_way(self, error: LMStudioError) -> bool:
-        """Whether the server does not know the endpoint, and there is another one to ask."""
-        is_unknown = isinstance(error, LMStudioUnsupportedError) and not self._ask.is_open
-        if is_unknown and len(self._endpoints) > 1:
-            self._endpoints = self._endpoints[1:]
-            return True
-        return False
 
     def _is_changed_after(self, error: LMStudioError) -> bool:
         """Whether a middleware changes the ask, so that it does not fail again."""

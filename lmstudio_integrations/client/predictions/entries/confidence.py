@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
+from lmstudio_integrations.client.predictions.plan import parameters_of
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.confidence import FieldConfidence, confidence_of_arguments
 from lmstudio_integrations.types.results import PredictionEnd, ToolCallEnd
@@ -26,15 +27,13 @@ class Confidence(Middleware):
         return batch, end
 
     def _confidence(self, call: ToolCallEnd, ask: Ask) -> dict[str, FieldConfidence] | None:
-        schemas = [
-            each["function"].get("parameters") for each in self.plan.tools if each["function"]["name"] == call.name
-        ]
+        schema = parameters_of(self.plan.tools, call.name)
         content = [each for each in ask.raw.fragments if each.reasoning_type in _CONTENT and not each.is_structural]
         at = "".join([each.content for each in content]).rfind(call.raw_content or "")
-        if not schemas or at < 0:
+        if schema is None or at < 0:
             return None
         ends = accumulate(len(each.content) for each in content)
         written = [each for each, end in zip(content, ends, strict=True) if end > at]
         tokens = [token for each in written for token in each.tokens or ()]
         text = "".join([each.content for each in written])
-        return confidence_of_arguments(text, tokens, call.arguments or {}, schemas[0] or {})
+        return confidence_of_arguments(text, tokens, call.arguments or {}, schema)

@@ -23,7 +23,7 @@ from lmstudio_integrations.client.predictions.middleware import (
     only_json,
     with_response,
 )
-from lmstudio_integrations.client.predictions.plan import tools_in
+from lmstudio_integrations.client.predictions.plan import parameters_of, tools_in
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
@@ -132,14 +132,13 @@ class RequiredToolFallback(Middleware):
             return [] if self._first is not None else [*ask.raw.fragments], end
         call = json_object(text) or {}
         name, arguments = call.get("name"), call.get("arguments")
-        functions: list[dict[str, Any]] = [each["function"] for each in self.plan.tools]
-        schemas = {each["name"]: dict[str, Any](each.get("parameters") or {}) for each in functions}
-        if not isinstance(name, str) or name not in schemas or not is_object(arguments):
+        schema = parameters_of(self.plan.tools, name)
+        if not isinstance(name, str) or schema is None or not is_object(arguments):
             problem = f"the response by grammar is no complete call ({end.stats.get('stopReason')})"
             return failed_call_events(None, problem, text), end
         misfits: list[str] = []
         with suppress(Exception):  # a schema that only the server can use
-            misfits = ArgumentSchema(schemas[name], name).problems(arguments)
+            misfits = ArgumentSchema(schema, name).problems(arguments)
         if misfits:
             return failed_call_events(name, "; ".join(misfits), text), end
         stats = {**end.stats, "forcedByGrammar": True}
