@@ -31,6 +31,8 @@ _EXPORTS = {
     """,
     ".client.api.responses": "AsyncPredictionStream PredictionStream",
     ".client.certify": "CertifyParameters",
+    ".client.downloads.asynchronous": "AsyncRepositoryNamespace",
+    ".client.downloads.sync": "RepositoryNamespace",
     ".client.plugins.asynchronous": "AsyncPluginTool AsyncPluginsNamespace AsyncToolUseSession",
     ".client.plugins.sync": "PluginTool PluginsNamespace ToolUseSession",
     ".client.predictions.decisions.deciding": "DecideParameters",
@@ -59,6 +61,7 @@ _EXPORTS = {
     ".types.config_dicts": """
         EmbeddingLoadModelConfigDict GpuSettingDict LlmLoadModelConfigDict LlmPredictionConfigDict
     """,
+    ".types.downloads": "DownloadProgressUpdate",
     ".types.files": "FileHandle ParsedDocument RetrievalResult",
     ".types.functions": "ToolCallRequest ToolCallContext ToolFunctionDef ToolFunctionDefDict",
     ".types.gpu": "GpuSetting",
@@ -66,9 +69,8 @@ _EXPORTS = {
     ".types.machines": "Eviction HardwareSurvey LinkStatus LinkedDevice",
     ".types.memory_plans": "LoadedModel MemoryPlan PlannedModel",
     ".types.models": """
-        ChatTemplateInfo ContextUse DecisionModelInfo DecisionModelInstanceInfo DownloadProgressUpdate
-        EmbeddingModelInfo EmbeddingModelInstanceInfo InstanceProcessingState LlmInfo LlmInstanceInfo ModelInfo
-        ModelInstanceInfo
+        ChatTemplateInfo ContextUse DecisionModelInfo DecisionModelInstanceInfo EmbeddingModelInfo
+        EmbeddingModelInstanceInfo InstanceProcessingState LlmInfo LlmInstanceInfo ModelInfo ModelInstanceInfo
     """,
     ".types.plugins": "ToolContent ToolImage ToolReport",
     ".types.reasoning": "ReasoningPart ReasoningReplay Thought",

@@ -6,6 +6,8 @@ from lmstudio_integrations.client.api.official import AnyAsyncDownloadedModel as
 from lmstudio_integrations.client.api.asynchronous import AsyncClient as AsyncClient, AsyncDecisionModel as AsyncDecisionModel, AsyncDownloadedDecisionModel as AsyncDownloadedDecisionModel, AsyncDownloadedEmbeddingModel as AsyncDownloadedEmbeddingModel, AsyncDownloadedLlm as AsyncDownloadedLlm, AsyncEmbeddingModel as AsyncEmbeddingModel, AsyncLLM as AsyncLLM
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream as AsyncPredictionStream, PredictionStream as PredictionStream
 from lmstudio_integrations.client.certify import CertifyParameters as CertifyParameters
+from lmstudio_integrations.client.downloads.asynchronous import AsyncRepositoryNamespace as AsyncRepositoryNamespace
+from lmstudio_integrations.client.downloads.sync import RepositoryNamespace as RepositoryNamespace
 from lmstudio_integrations.client.plugins.asynchronous import AsyncPluginTool as AsyncPluginTool, AsyncPluginsNamespace as AsyncPluginsNamespace, AsyncToolUseSession as AsyncToolUseSession
 from lmstudio_integrations.client.plugins.sync import PluginTool as PluginTool, PluginsNamespace as PluginsNamespace, ToolUseSession as ToolUseSession
 from lmstudio_integrations.client.predictions.decisions.deciding import DecideParameters as DecideParameters
@@ -18,13 +20,14 @@ from lmstudio_integrations.types.chat import AssistantMessage as AssistantMessag
 from lmstudio_integrations.types.confidence import FieldConfidence as FieldConfidence
 from lmstudio_integrations.types.config import DecisionLoadModelConfig as DecisionLoadModelConfig, EmbeddingLoadModelConfig as EmbeddingLoadModelConfig, LlmLoadModelConfig as LlmLoadModelConfig, LlmPredictionConfig as LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict as EmbeddingLoadModelConfigDict, GpuSettingDict as GpuSettingDict, LlmLoadModelConfigDict as LlmLoadModelConfigDict, LlmPredictionConfigDict as LlmPredictionConfigDict
+from lmstudio_integrations.types.downloads import DownloadProgressUpdate as DownloadProgressUpdate
 from lmstudio_integrations.types.files import FileHandle as FileHandle, ParsedDocument as ParsedDocument, RetrievalResult as RetrievalResult
 from lmstudio_integrations.types.functions import ToolCallRequest as ToolCallRequest, ToolCallContext as ToolCallContext, ToolFunctionDef as ToolFunctionDef, ToolFunctionDefDict as ToolFunctionDefDict
 from lmstudio_integrations.types.gpu import GpuSetting as GpuSetting
 from lmstudio_integrations.types.hosts import HostStatus as HostStatus
 from lmstudio_integrations.types.machines import Eviction as Eviction, HardwareSurvey as HardwareSurvey, LinkStatus as LinkStatus, LinkedDevice as LinkedDevice
 from lmstudio_integrations.types.memory_plans import LoadedModel as LoadedModel, MemoryPlan as MemoryPlan, PlannedModel as PlannedModel
-from lmstudio_integrations.types.models import ChatTemplateInfo as ChatTemplateInfo, ContextUse as ContextUse, DecisionModelInfo as DecisionModelInfo, DecisionModelInstanceInfo as DecisionModelInstanceInfo, DownloadProgressUpdate as DownloadProgressUpdate, EmbeddingModelInfo as EmbeddingModelInfo, EmbeddingModelInstanceInfo as EmbeddingModelInstanceInfo, InstanceProcessingState as InstanceProcessingState, LlmInfo as LlmInfo, LlmInstanceInfo as LlmInstanceInfo, ModelInfo as ModelInfo, ModelInstanceInfo as ModelInstanceInfo
+from lmstudio_integrations.types.models import ChatTemplateInfo as ChatTemplateInfo, ContextUse as ContextUse, DecisionModelInfo as DecisionModelInfo, DecisionModelInstanceInfo as DecisionModelInstanceInfo, EmbeddingModelInfo as EmbeddingModelInfo, EmbeddingModelInstanceInfo as EmbeddingModelInstanceInfo, InstanceProcessingState as InstanceProcessingState, LlmInfo as LlmInfo, LlmInstanceInfo as LlmInstanceInfo, ModelInfo as ModelInfo, ModelInstanceInfo as ModelInstanceInfo
 from lmstudio_integrations.types.plugins import ToolContent as ToolContent, ToolImage as ToolImage, ToolReport as ToolReport
 from lmstudio_integrations.types.reasoning import ReasoningPart as ReasoningPart, ReasoningReplay as ReasoningReplay, Thought as Thought
 from lmstudio_integrations.types.decisions import Calibration as Calibration, Choice as Choice, ChoiceAnswer as ChoiceAnswer, Decision as Decision, Noul as Noul, NoulAnswer as NoulAnswer, NoulCriteria as NoulCriteria, Question as Question, Score as Score, ScoreAnswer as ScoreAnswer, calibrate as calibrate

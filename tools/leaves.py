@@ -1,7 +1,7 @@
-"""What belongs to each leaf of the package: `python -m tools.leaves [LEAF ...]` lists its modules and its tests.
+"""What belongs to each leaf of the package: `python -m tools.leaves [LEAF ...]` lists it.
 
-`[tool.leaves]` of `pyproject.toml` names the leaves, each with the beginnings of its modules' names. The tests of a
-leaf are those that import it, themselves or through a helper, and those that are marked with it (`leaf`).
+`[tool.leaves]` of `pyproject.toml` names the leaves, each with the beginnings of its modules' names. With them go the
+tests and tools that import them, themselves or through a helper; tests that use a leaf by its door are marked (`leaf`).
 """
 
 import ast
@@ -43,8 +43,8 @@ def modules_of(leaf: str) -> list[Path]:
 
 
 def find_tests(names: Iterable[str]) -> list[Path]:
-    """Return the tests that import one of these modules, themselves or through a helper."""
-    tests = sorted((ROOT / "tests").rglob("*.py"))
+    """Return the tests and tools that import one of these modules, themselves or through a helper."""
+    tests = sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "tools").rglob("*.py")])
     imported = {module_name(path): _imports_of(path) for path in tests}
     needing = {module for module, found in imported.items() if any(is_of(each, names) for each in found)}
     while True:

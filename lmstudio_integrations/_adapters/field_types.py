@@ -30,7 +30,7 @@ from lmstudio_integrations.client.transport.connect.addresses import servers_of_
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._config_base import Settings, wire_keys
 from lmstudio_integrations.types._numbers import parsed_number
-from lmstudio_integrations.types._prediction_settings import OwnPredictionSettings
+from lmstudio_integrations.types._prediction_settings import AdapterPredictionSettings
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import (
     EmbeddingLoadModelConfigDict,
@@ -112,7 +112,7 @@ class DictValidator:
 
 _BY_KEY = {wire_key.key: name for name, wire_key in wire_keys(LlmPredictionConfig).items()}
 NATIVE_NAMES = {
-    **{name: _BY_KEY[wire_key.key] for name, wire_key in wire_keys(OwnPredictionSettings).items()},
+    **{name: _BY_KEY[wire_key.key] for name, wire_key in wire_keys(AdapterPredictionSettings).items()},
     "stop": "stop_strings",
 }
 """The fields of `LlmPredictionConfig` by the names of the adapters' fields."""

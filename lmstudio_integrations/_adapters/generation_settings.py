@@ -38,7 +38,7 @@ from lmstudio_integrations.client.predictions.plan import characters_of
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.types._config_base import Settings, wire_keys
 from lmstudio_integrations.types._numbers import LogProbs, OrOff
-from lmstudio_integrations.types._prediction_settings import OwnPredictionSettings, Stop
+from lmstudio_integrations.types._prediction_settings import AdapterPredictionSettings, Stop
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig, ModelKind
 from lmstudio_integrations.types.reasoning import SendReasoning
 
@@ -58,7 +58,7 @@ def _check_characters(value: object) -> object:
     return value
 
 
-class GenerationSettings(OwnPredictionSettings, ModelSettings):
+class GenerationSettings(AdapterPredictionSettings, ModelSettings):
     """How to generate. If a setting is unset, the preset's applies, else the server's default for the model."""
 
     _kind: ClassVar[ModelKind] = "llm"

@@ -25,7 +25,7 @@ from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.connect.addresses import context_trusting
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._explained import explained
-from lmstudio_integrations.types._prediction_settings import NativePredictionSettings, OwnPredictionSettings
+from lmstudio_integrations.types._prediction_settings import AdapterPredictionSettings, NativePredictionSettings
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
 from lmstudio_integrations.types.timeouts import SILENCE_TIMEOUTS
 
@@ -37,7 +37,7 @@ _HOST_NAMES = {"host", *(name for name, own in ALIASES.items() if own == "host")
 
 _LANGUAGE_ONLY = {
     *LlmPredictionConfig.model_fields,
-    *OwnPredictionSettings.model_fields,
+    *AdapterPredictionSettings.model_fields,
     *("prediction_config", "stop", "check_context", "stop_on_repetition", "streaming"),
 }
 """Settings that embedding models do not have."""

@@ -9,6 +9,10 @@ from contextlib import contextmanager
 _PACKAGE = "lmstudio_integrations"
 
 
+class MissingLeafError(ImportError):
+    """A leaf is not in this copy of the package. A package that a leaf needs is another matter."""
+
+
 @contextmanager
 def door(leaf: str) -> Generator[None]:
     """Import a leaf inside of this: if it was deleted, the error says that in one sentence.
@@ -17,7 +21,7 @@ def door(leaf: str) -> Generator[None]:
         leaf: What users call it, as it continues "is without".
 
     Raises:
-        ImportError: The leaf is not in this installation.
+        MissingLeafError: The leaf is not in this copy.
     """
     try:
         yield
@@ -25,6 +29,6 @@ def door(leaf: str) -> Generator[None]:
         missing = error.name or ""
         if not missing.startswith(f"{_PACKAGE}."):
             raise
-        raise ImportError(
+        raise MissingLeafError(
             f"This copy of {_PACKAGE} is without {leaf}: it has no module {missing}.", name=missing
         ) from None

@@ -37,10 +37,8 @@ from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioE
 from lmstudio_integrations.langchain import (
     _batches,
     _messages,
-    _parsers,
     _responses,
     _settings,
-    _structured,
     _tools,
 )
 from lmstudio_integrations.langchain._errors import AUXILIARY_ADAPTERS, translating_errors
@@ -348,6 +346,8 @@ class ChatLMStudio(ChatSettings, _settings.BaseLMStudio, BaseChatModel):
             LMStudioValueError: If the method is unknown, the schema is missing or invalid, `max_attempts` is not an
                 integer of at least 1, or `include_confidence` has no `include_raw`.
         """
+        from lmstudio_integrations.langchain import _parsers, _structured  # noqa: PLC0415 - 20 ms, and many never ask for it
+
         with translating_errors():
             check_max_attempts(max_attempts)
             flag_of(include_raw, "include_raw")

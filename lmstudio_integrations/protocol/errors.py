@@ -200,7 +200,7 @@ _NUMBERS = (
 )
 
 OVERFLOW = "the prompt has {used} tokens, and the model is loaded with a context length of {limit}"
-"""The text of a prompt that does not fit."""
+"""What the error says if a prompt does not fit into the context window."""
 
 
 def error_object(value: object) -> Mapping[str, Any]:

@@ -144,7 +144,7 @@ class SharedPredictionSettings(BaseModel):
     ] = None
 
 
-class OwnPredictionSettings(SharedPredictionSettings):
+class AdapterPredictionSettings(SharedPredictionSettings):
     """The settings that are fields of the adapters: the shared ones, and those that frameworks know by another name."""
 
     top_k: TopK = None

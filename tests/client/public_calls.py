@@ -12,9 +12,9 @@ from lmstudio_integrations.client.api.sync import (
     EmbeddingModel,
     FilesNamespace,
     LlmNamespace,
-    RepositoryNamespace,
     SystemNamespace,
 )
+from lmstudio_integrations.client.downloads.sync import RepositoryNamespace
 
 RECEIVERS: dict[str, Iterable[type]] = {
     "": [Client],

@@ -62,12 +62,10 @@ from lmstudio_integrations.types.config_dicts import (
 )
 from lmstudio_integrations.types.machines import LOCAL
 from lmstudio_integrations.types.models import (
-    DownloadOptionInfo,
     LlmInfo,
     LlmInstanceInfo,
     ModelInfo,
     ModelInstanceInfo,
-    SearchResultInfo,
 )
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionResult
 
@@ -538,34 +536,3 @@ class BaseDownloaded(Generic[HandleT, InfoT]):
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(model_key={self.model_key!r})"
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class BaseAvailableModel:
-    """A model that a search found."""
-
-    search_result: SearchResultInfo
-    """Its info, from the server."""
-    _context: ClientContext = field(repr=False)
-
-    @property
-    def name(self) -> str:
-        """Its display name."""
-        return self.search_result.name
-
-    def __repr__(self) -> str:
-        return f"{self.__class__.__name__}(name={self.name!r})"
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class BaseDownloadOption:
-    """One way to download a model, such as a quantization."""
-
-    info: DownloadOptionInfo
-    """Its info, from the server."""
-    _context: ClientContext = field(repr=False)
-
-    def __repr__(self) -> str:
-        shown = {"name": self.info.name, "quantization": self.info.quantization, "size_bytes": self.info.size_bytes}
-        set_values = (f"{name}={value!r}" for name, value in shown.items() if value is not None)
-        return f"{self.__class__.__name__}({', '.join(set_values)})"

@@ -22,7 +22,6 @@ from lmstudio_integrations.client.api.sync import (
     SyncModelHandle,
 )
 from lmstudio_integrations.client.files.uploads import FileInput
-from lmstudio_integrations.client.models.queries import OnDownload
 from lmstudio_integrations.client.support.arguments import seconds_of
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.errors import LMStudioClientError
@@ -265,7 +264,7 @@ PredictionFirstTokenCallback: TypeAlias = Callable[[], Any]
 PredictionFragmentCallback: TypeAlias = Callable[[LlmPredictionFragment], Any]
 PredictionMessageCallback: TypeAlias = Callable[[AssistantMessage], Any]
 PromptProcessingCallback: TypeAlias = Callable[[float], Any]
-DownloadProgressCallback: TypeAlias = OnDownload
+DownloadProgressCallback: TypeAlias = Callable[["lms.DownloadProgressUpdate"], Any]
 DownloadFinalizedCallback: TypeAlias = Callable[[], Any]
 
 

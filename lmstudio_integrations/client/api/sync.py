@@ -14,10 +14,8 @@ from typing_extensions import Unpack, override
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.leaves import door
 from lmstudio_integrations.client.api.base import (
-    BaseAvailableModel,
     BaseClient,
     BaseDownloaded,
-    BaseDownloadOption,
     BaseModelHandle,
     BaseModelNamespace,
     BaseNamespace,
@@ -43,14 +41,12 @@ from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Too
 from lmstudio_integrations.client.models.kinds import model_class
 from lmstudio_integrations.client.models.loading import DEFAULT_TTL, plan_memory
 from lmstudio_integrations.client.models.model import Texts
-from lmstudio_integrations.client.models.queries import OnDownload
 from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.plan import History, PredictionParameters, PromptParameters
 from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
 from lmstudio_integrations.client.predictions.tool_loop.runners import ThreadRunner
 from lmstudio_integrations.client.support.arguments import TIMEOUTS, flag_of, text_of
-from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.transport.connect.discovery import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.mailboxes import Mailbox, ThreadMailbox
@@ -584,52 +580,6 @@ class FilesNamespace(BaseNamespace):
         return run(uploads.retrieve(self._operation(), query, files, parameters))
 
 
-class DownloadOption(BaseDownloadOption):
-    """One way to download a model, such as a quantization."""
-
-    def download(
-        self,
-        on_progress: OnDownload | None = None,
-        on_finalize: Callable[[], Any] | None = None,
-        *,
-        show_progress: ShowProgress = "auto",
-    ) -> str:
-        """Download it; return the key to load it with.
-
-        Args:
-            on_progress: Called with the progress.
-            on_finalize: Called when all bytes have arrived.
-            show_progress: Whether to show a progress bar, which needs tqdm. By default, `"auto"`, a download of more
-                than two seconds shows a line on a terminal, unless there is an `on_progress`.
-        """
-        return run(
-            queries.download(Operation(self._context), self.info, on_progress, on_finalize, show_progress=show_progress)
-        )
-
-
-class AvailableModel(BaseAvailableModel):
-    """A model that a search found."""
-
-    def get_download_options(self) -> list[DownloadOption]:
-        """Return its download options."""
-        options = run(queries.download_options(Operation(self._context), self.search_result))
-        return [DownloadOption(option, self._context) for option in options]
-
-
-class RepositoryNamespace(BaseNamespace):
-    """Models to download: `client.repository`."""
-
-    def search_models(
-        self,
-        search_term: str | None = None,
-        limit: int | None = None,
-        compatibility_types: Sequence[str] | None = None,
-    ) -> list[AvailableModel]:
-        """Return the models that match a search term; without one, those that the server recommends."""
-        results = run(queries.search(self._operation(), search_term, limit, compatibility_types))
-        return [AvailableModel(each, self._context) for each in results]
-
-
 class Client(BaseClient):
     """A client for threads; many may share it. See `BaseClient` for the arguments.
 
@@ -688,8 +638,10 @@ class Client(BaseClient):
         return FilesNamespace(self._context)
 
     @property
-    def repository(self) -> RepositoryNamespace:
+    def repository(self) -> "lms.RepositoryNamespace":
         """Models to download."""
+        with door("downloads"):
+            from lmstudio_integrations.client.downloads.sync import RepositoryNamespace  # noqa: PLC0415 - a leaf
         return RepositoryNamespace(self._context)
 
     @property

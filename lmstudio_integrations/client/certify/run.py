@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from lmstudio_integrations._support.environment import __version__
+from lmstudio_integrations._support.leaves import MissingLeafError, door
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations.client.certify import CertifyParameters
 from lmstudio_integrations.client.certify.difference import Comparison
@@ -168,7 +169,7 @@ def all_rows() -> Sequence[Row]:
     rows: list[Row] = []
     for place in _ROWS:
         module, _, name = place.partition(".")
-        with suppress(ImportError):
+        with suppress(MissingLeafError), door(f"the row {name}"):
             rows.append(getattr(import_module(f"{__package__}.{module}"), name))
     return rows
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from typing_extensions import Unpack
 
+from lmstudio_integrations._support.leaves import MissingLeafError
 from lmstudio_integrations._support.typeguards import is_count, is_list
 from lmstudio_integrations.client.certify.examiner import (
     FEW,
@@ -61,7 +62,7 @@ def _fits(examiner: Examiner) -> Flow[None]:
     ]  # the first one is what is loaded
     try:
         plan = yield from plan_memory(operation, models, device, "own")
-    except ImportError:  # this copy of the package makes no plans
+    except MissingLeafError:  # this copy of the package makes no plans
         return
     planned = plan.models[-1]
     length = planned.largest_context_length if planned.fit == "too_large" else planned.context_length

@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 
 from lmstudio_integrations._support.environment import regular
 from lmstudio_integrations._support.installation import package_command
+from lmstudio_integrations._support.leaves import MissingLeafError, door
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.models.model import Model
@@ -475,12 +476,15 @@ def _download(operation: Operation, url: str, *, allow_private: bool, is_optiona
     """Download an image within the rest of the call's `timeout`; an optional one takes half of that at most."""
     shown = redacted_url(url)
     try:
-        from lmstudio_integrations.client.files.fetch import fetch  # noqa: PLC0415 - httpx: an extra, 90 ms
-    except ModuleNotFoundError as error:
+        with door("downloads of images"):
+            from lmstudio_integrations.client.files.fetch import fetch  # noqa: PLC0415 - httpx: an extra, 90 ms
+    except ImportError as error:
+        if isinstance(error, MissingLeafError):
+            reason = str(error).removesuffix(".")
+        else:
+            reason = f"this needs {error.name}; run: {package_command(str(error.name))}"
         raise LMStudioImageDownloadError(
-            f"cannot download the image {shown}: this needs {error.name}; run: {package_command(str(error.name))}, "
-            "or pass the image's data",
-            url=shown,
+            f"cannot download the image {shown}: {reason}, or pass the image's data", url=shown
         ) from error
     total = operation.timeouts.get("timeout")
     limit = DOWNLOAD_TIMEOUT if total is None else max(0.0, total - operation.elapsed)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import lmstudio_integrations as lms
-from lmstudio_integrations._support.leaves import door
+from lmstudio_integrations._support.leaves import MissingLeafError, door
 from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.models.load_steps import (
     FIRST_PAUSE,
@@ -369,7 +369,7 @@ class Loader:
         try:
             info = yield from self._load("loadModel", parameter, packets)
         except LMStudioInsufficientResourcesError:
-            with suppress(LMStudioError, ImportError):  # the first error says more
+            with suppress(LMStudioError, MissingLeafError):  # the first error says more
                 yield from _fit(self).record_refusal()
             raise
         self.server_models.record_explicit(info)

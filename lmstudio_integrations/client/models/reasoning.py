@@ -61,9 +61,6 @@ def _format(result: Any) -> str:
     return prompt
 
 
-OWN_TEMPLATE = LlmPredictionConfig()
-"""What changes the chat template of an instance: nothing."""
-
 _DEFAULT = Tags("<think>", "</think>")
 _PARSING_KEY = "llm.prediction.reasoning.parsing"
 _TEMPLATE_KEY = "llm.prediction.promptTemplate"
@@ -166,7 +163,7 @@ def replay_of(
     operation: Operation,
     instance: Instance,
     tags: Tags | None = None,
-    template: LlmPredictionConfig = OWN_TEMPLATE,
+    template: LlmPredictionConfig | None = None,
     unswitched: LlmPredictionConfig | None = None,
 ) -> Flow[ReasoningReplay]:
     """Return what a template does with thoughts. It is measured once.
@@ -175,7 +172,7 @@ def replay_of(
         operation: The operation that asks the server.
         instance: The instance.
         tags: The tags of the thoughts; `None` is those of the instance.
-        template: Settings that change the template.
+        template: Settings that change the template, if any do.
         unswitched: The settings without what makes it keep thoughts, if they have that.
 
     Raises:
@@ -185,6 +182,7 @@ def replay_of(
         ((_, tags),) = (yield from sent_tags(operation, instance, [Tags("", "")], None)).items()
     # Templates with channels may reject the tags that they write themselves, and tell by others what they do.
     shown = _DEFAULT if "analysis" in tags.start else tags
+    template = LlmPredictionConfig() if template is None else template
     known, fields = instance.reasoning.replays, template.to_fields()
     key = shown, json.dumps(fields, sort_keys=True) if fields else ""
     if key not in known:
@@ -365,7 +363,7 @@ class Sent(NamedTuple):
     """
 
     messages: Messages
-    template: LlmPredictionConfig = OWN_TEMPLATE
+    template: LlmPredictionConfig
     replay: ReasoningReplay | None = None
 
 
@@ -387,7 +385,7 @@ def sent_messages(
     """
     if settings.raw:  # which may have the tags and the template by their wire keys
         settings = LlmPredictionConfig.from_fields(settings.to_fields())
-    template, requested = OWN_TEMPLATE, tags_of_setting(settings.reasoning_parsing)
+    template, requested = LlmPredictionConfig(), tags_of_setting(settings.reasoning_parsing)
     if settings.prompt_template is not None:
         template = LlmPredictionConfig(prompt_template=settings.prompt_template)
     unswitched = template

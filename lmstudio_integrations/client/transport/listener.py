@@ -12,7 +12,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, Protocol
 
-from lmstudio_integrations._support.leaves import door
+from lmstudio_integrations._support.leaves import MissingLeafError, door
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 
 
@@ -105,6 +105,6 @@ def _spans() -> Listener:
     try:
         with door("telemetry"):
             spans: Listener = import_module(_TELEMETRY).SPANS
-    except ImportError:  # nothing but spans and metrics is missing
+    except MissingLeafError:  # nothing but spans and metrics is missing
         return NOBODY
     return spans

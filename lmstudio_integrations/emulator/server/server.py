@@ -16,7 +16,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from lmstudio_integrations._support import environment
-from lmstudio_integrations._support.leaves import door
+from lmstudio_integrations._support.leaves import MissingLeafError, door
 from lmstudio_integrations._support.secrets import server_logger
 from lmstudio_integrations.emulator.models.catalog import Catalog
 from lmstudio_integrations.emulator.server.clients import Authenticator
@@ -213,6 +213,6 @@ def _post_handler(path: str) -> PostHandler | None:
     try:
         with door("decisions"):
             from lmstudio_integrations.emulator.server.handlers.decisions import POSTS  # noqa: PLC0415 - a leaf
-    except ImportError:
+    except MissingLeafError:
         return None
     return POSTS.get(path)

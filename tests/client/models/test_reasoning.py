@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jinja2
 import pytest
 
-from lmstudio_integrations.client.models.reasoning import OWN_TEMPLATE, replay_of, sent_messages
+from lmstudio_integrations.client.models.reasoning import replay_of, sent_messages
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.emulator.engines.base import EngineError
@@ -341,10 +341,11 @@ def sent_by(
     instance: Instance,
     messages: Sequence[Mapping[str, Any]],
     mode: SendReasoning = "auto",
-    settings: LlmPredictionConfig = OWN_TEMPLATE,
+    settings: LlmPredictionConfig | None = None,
 ) -> Sequence[Mapping[str, Any]]:
     """Return messages as they are sent."""
-    return run(sent_messages(server, instance, messages, ReasoningOptions(mode), settings)).messages
+    config = settings or LlmPredictionConfig()
+    return run(sent_messages(server, instance, messages, ReasoningOptions(mode), config)).messages
 
 
 CONFIG, RENDER = "getBasePredictionConfig", "applyPromptTemplate"
@@ -707,7 +708,7 @@ def test_a_template_that_reads_a_field_gets_thoughts_there_on_request() -> None:
     server, instance = field_server(), Instance("m")
     messages = conversation(*(part(text, WHITE) for text in ("one", "two", "three")))
     assert sent(server, instance, messages) == WITHOUT
-    found = run(sent_messages(server, instance, messages, ReasoningOptions(keep=True), OWN_TEMPLATE))  # type: ignore[arg-type]
+    found = run(sent_messages(server, instance, messages, ReasoningOptions(keep=True), LlmPredictionConfig()))  # type: ignore[arg-type]
     source = found.template.to_fields()["llm.prediction.promptTemplate"]["jinjaPromptTemplate"]["template"]
     assert source == f"{move_thoughts(THINK)}{READS_FIELD}"
     prompt = chat_templates.renderer(source)(found.messages)
@@ -715,7 +716,7 @@ def test_a_template_that_reads_a_field_gets_thoughts_there_on_request() -> None:
     plain = chat_templates.renderer(READS_FIELD)(conversation())
     assert re.sub("one|two|three", "", prompt) == plain
     asked = [*server.calls]
-    run(sent_messages(server, instance, messages, ReasoningOptions(keep=True), OWN_TEMPLATE))  # type: ignore[arg-type]
+    run(sent_messages(server, instance, messages, ReasoningOptions(keep=True), LlmPredictionConfig()))  # type: ignore[arg-type]
     assert server.calls == asked, "it was measured again"
 
 

@@ -10,10 +10,8 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.installation import package_command
-from lmstudio_integrations.client.models.queries import DownloadReport
 from lmstudio_integrations.client.support import progress_bars
 from lmstudio_integrations.client.support.progress_bars import DELAY, ProgressBar
-from lmstudio_integrations.client.transport.operation import CallbackEffect
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
 from tests.faults.faults import FaultProxy
@@ -190,17 +188,6 @@ async def test_a_program_that_shows_it_itself_or_wants_none_has_no_line(
 ) -> None:
     await call(client, **settings)
     assert drawn() == ""
-
-
-def test_sizes_beyond_a_float_are_reported() -> None:
-    seen: list[Any] = []
-    report = DownloadReport("large", seen.append, None, show_progress="auto")
-    for done, total in ((10**400, 1), (-(10**400), 1), (10**399, 10**400)):
-        update = {"downloadedBytes": done, "totalBytes": total, "speedBytesPerSecond": 1.0}
-        effect = report.read({"type": "downloadProgress", "update": update})
-        assert isinstance(effect, CallbackEffect)
-        effect()
-        assert seen[-1].downloaded_bytes == done
 
 
 def test_a_process_without_stderr_shows_no_line() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 
-from lmstudio_integrations._support.leaves import door
+from lmstudio_integrations._support.leaves import MissingLeafError, door
 from lmstudio_integrations.client.predictions.middleware import Middleware
 from lmstudio_integrations.client.predictions.plan import Plan, offered_tools
 from lmstudio_integrations.types.structured import is_requested, requests_reasoning
@@ -87,7 +87,7 @@ def _middleware(place: str) -> type[Middleware] | None:
     try:
         with door(f"the middleware {name}"):
             found: type[Middleware] = getattr(import_module(f"{_ROOM}.{module}"), name)
-    except ImportError as error:
+    except MissingLeafError as error:
         logger.warning("%s", error)
         return None
     return found

@@ -6,10 +6,29 @@ one gets a warning and no response (docs/protocol.md#rule-unanswered-calls).
 """
 
 from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
+from lmstudio_integrations._support.leaves import MissingLeafError, door
+from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.server.context import Handler
-from lmstudio_integrations.emulator.server.handlers import files, models, plugins, prediction, repository, system
+from lmstudio_integrations.emulator.server.handlers import files, models, prediction, system
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, NAMED_ENDPOINTS, Endpoint, Namespace
+
+
+def _leaf(module: str, name: str) -> Handler:
+    """Return the handler of a module that can be deleted; it is imported when it is first needed."""
+
+    async def handle(*arguments: Any) -> Any:
+        try:
+            with door(f"{module} in the emulator"):
+                handler = getattr(import_module(f"{__name__}.{module}"), name)
+        except MissingLeafError as error:
+            raise WireError(str(error)) from None
+        return await handler(*arguments)
+
+    return handle
+
 
 _MODELS: dict[str, Handler] = {
     "loadModel": models.load_model,
@@ -54,20 +73,20 @@ _IMPLEMENTED: Mapping[Namespace, Mapping[str, Handler]] = {
         "retrieve": files.retrieve,
     },
     "repository": {
-        "searchModels": repository.search_models,
-        "getModelDownloadOptions": repository.get_model_download_options,
-        "downloadModel": repository.download_model,
-        "fuzzyFindStaffPicks": repository.fuzzy_find_staff_picks,
-        "getModelCatalog": repository.get_model_catalog,
-        "createDownloadPlan": repository.create_download_plan,
-        "createArtifactDownloadPlan": repository.create_artifact_download_plan,
-        "lmLinkStatus": repository.lm_link_status,
+        "searchModels": _leaf("downloads", "search_models"),
+        "getModelDownloadOptions": _leaf("downloads", "get_model_download_options"),
+        "downloadModel": _leaf("downloads", "download_model"),
+        "fuzzyFindStaffPicks": _leaf("downloads", "fuzzy_find_staff_picks"),
+        "getModelCatalog": _leaf("downloads", "get_model_catalog"),
+        "createDownloadPlan": _leaf("downloads", "create_download_plan"),
+        "createArtifactDownloadPlan": _leaf("downloads", "create_artifact_download_plan"),
+        "lmLinkStatus": system.lm_link_status,
     },
     "runtime": {"surveyHardware": system.survey_hardware},
     "diagnostics": {"streamLogs": system.stream_logs},
     "plugins": {
-        "startToolUseSession": plugins.start_tool_use_session,
-        "generateWithGenerator": plugins.generate_with_generator,
+        "startToolUseSession": _leaf("plugins", "start_tool_use_session"),
+        "generateWithGenerator": _leaf("plugins", "generate_with_generator"),
     },
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from lmstudio_integrations._support.environment import __version__, memory_of_machine
 from lmstudio_integrations.emulator.errors import WireError, path_not_found
+from lmstudio_integrations.emulator.models.catalog import OWN_IDENTIFIER
 from lmstudio_integrations.emulator.models.device import GIB
 from lmstudio_integrations.emulator.server.context import Context, Handler, OpenChannel
 from lmstudio_integrations.protocol.endpoints import Namespace
@@ -181,3 +182,25 @@ def _survey(name: str, memory: int) -> dict[str, Any]:
         },
         "memoryInfo": {"ramCapacity": memory, "vramCapacity": 0, "totalMemory": memory},
     }
+
+
+async def lm_link_status(context: Context, _parameter: None) -> dict[str, Any]:
+    """Return the linked devices; without any, LM Link is off."""
+    linked = context.registry.linked
+    peers = [
+        {
+            "deviceIdentifier": device.identifier,
+            "deviceName": device.name,
+            "status": "connected" if device.connected else "disconnected",
+        }
+        for device in linked
+    ]
+    status: dict[str, Any] = {
+        "status": "online" if linked else "offline",
+        "issues": [] if linked else ["deviceDisabled"],
+        "peers": peers,
+        "deviceIdentifier": OWN_IDENTIFIER if linked else None,
+        "deviceName": platform.node(),
+    }
+    preferred = [device.identifier for device in linked if device.preferred]
+    return status | ({"preferredDeviceIdentifier": preferred[0]} if preferred else {})

@@ -1,13 +1,12 @@
-"""Search for models of the catalog, download them, and list devices (docs/protocol.md#repository-endpoints)."""
+"""Search for models of the catalog, and download them (docs/protocol.md#repository-endpoints)."""
 
 import asyncio
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lmstudio_integrations.emulator.errors import WireError
-from lmstudio_integrations.emulator.models.catalog import OWN_IDENTIFIER, ModelEntry
+from lmstudio_integrations.emulator.models.catalog import ModelEntry
 from lmstudio_integrations.emulator.server.context import USER_STOPPED, Context, OpenChannel
 from lmstudio_integrations.protocol.requests import (
     Artifact,
@@ -205,28 +204,6 @@ async def _download(context: Context, channel: OpenChannel, entry: ModelEntry) -
 
     # Cancelling does not stop the package manager: its thread continues.
     await context.registry.download(entry, on_bytes)
-
-
-async def lm_link_status(context: Context, _parameter: None) -> dict[str, Any]:
-    """Return the linked devices; without any, LM Link is off."""
-    linked = context.registry.linked
-    peers = [
-        {
-            "deviceIdentifier": device.identifier,
-            "deviceName": device.name,
-            "status": "connected" if device.connected else "disconnected",
-        }
-        for device in linked
-    ]
-    status: dict[str, Any] = {
-        "status": "online" if linked else "offline",
-        "issues": [] if linked else ["deviceDisabled"],
-        "peers": peers,
-        "deviceIdentifier": OWN_IDENTIFIER if linked else None,
-        "deviceName": platform.node(),
-    }
-    preferred = [device.identifier for device in linked if device.preferred]
-    return status | ({"preferredDeviceIdentifier": preferred[0]} if preferred else {})
 
 
 def _entry(context: Context, identifier: str) -> ModelEntry:
