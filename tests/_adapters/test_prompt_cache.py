@@ -92,6 +92,7 @@ async def test_a_tool_loop_may_end_without_tools(server: Emulator) -> None:
     assert [bool(each.tools) for each in server.predictions] == [True, False] * 3
 
 
+@pytest.mark.leaf
 def test_a_call_by_grammar_is_no_turn_of_its_own(server: Emulator) -> None:
     model = ChatLMStudio(model="m", host=server.address).bind_tools([weather], tool_choice="any")
     messages: list[Any] = [SystemMessage(RULES)]

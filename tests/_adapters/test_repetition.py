@@ -42,7 +42,7 @@ RULES = (
 WAYS = ways({"tools": [TOOL]}, {"config": OFFERED, "stop_on_repetition": True})
 SOME = ("invoke", "astream", "stream_chat", "achat", "native async")
 some_ways = pytest.mark.parametrize("way", [WAYS[name] for name in SOME], ids=SOME)
-pytestmark = pytest.mark.filterwarnings("ignore:.*stop_on_repetition=False")
+pytestmark = [pytest.mark.leaf, pytest.mark.filterwarnings("ignore:.*stop_on_repetition=False")]
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ def shown(held: object) -> str:
     return text
 
 
+@pytest.mark.leaf
 def test_the_repr_of_what_a_client_returns(server: Emulator) -> None:
     host = server.address
     with lms.Client(host, TOKEN, headers={"X-Key": TOKEN}) as client:

@@ -342,6 +342,7 @@ def on_the_web(url: str) -> Form:
     return {"type": "image_url", "image_url": {"url": url}}, lambda: ImageBlock(url=url)
 
 
+@pytest.mark.leaf
 @pytest.mark.parametrize("way", ["invoke", "ainvoke", "chat", "achat"])
 def test_a_note_says_why_a_returned_image_was_not_downloaded(server: Server, web: Web, way: str) -> None:
     send = Send(server, way)
@@ -355,6 +356,7 @@ def test_a_note_says_why_a_returned_image_was_not_downloaded(server: Server, web
         send(on_the_web(web.url("/gone")), "user", **trusted)
 
 
+@pytest.mark.leaf
 def test_a_returned_image_that_does_not_arrive_leaves_time_for_the_response(
     server: Server, web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,8 @@ from lmstudio_integrations.llama_index import LMStudio
 from tests._adapters.ways import METHODS, messages_of, said, seen_of
 from tests.support.gate import AT_THE_GATE, Gate
 
+pytestmark = pytest.mark.leaf
+
 
 class Place(BaseModel):
     """A place."""

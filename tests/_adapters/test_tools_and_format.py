@@ -139,6 +139,7 @@ def test_another_text_is_replaced_by_a_response_in_the_format(server: Emulator, 
     assert seen["prompt"] == sum(each.stats["promptTokensCount"] for each in server.predictions[-2:])
 
 
+@pytest.mark.leaf
 @pytest.mark.parametrize("fault", ["truncate", "empty"])
 def test_tools_that_do_not_fit_are_not_cut_in_silence_because_the_format_alone_fits(fault: str) -> None:
     tool = {"type": "function", "function": {**TOOL["function"], "description": "word " * 400}}

@@ -177,6 +177,7 @@ async def test_invalid_document_searches_are_rejected(client: Any) -> None:
         await client.files.retrieve("what", [handle], limt=1)
 
 
+@pytest.mark.leaf
 async def test_a_model_is_found_and_downloaded(client: Any) -> None:
     with pytest.raises(lms.LMStudioValueError, match="limit"):
         await client.repository.search_models(limit=26)

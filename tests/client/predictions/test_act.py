@@ -154,6 +154,7 @@ async def test_a_chat_that_ends_with_an_assistant_message_can_be_continued(model
     assert texts_of(chat.messages[1:]) == [begun, *texts_of(added)]
 
 
+@pytest.mark.leaf
 @pytest.mark.filterwarnings("ignore:.*stop_on_repetition=False")
 async def test_a_call_that_repeats_itself_ends_the_loop_with_that_reason() -> None:
     arguments = {"type": "toolCallGenerationArgumentFragmentGenerated", "content": "Let me think about it again. " * 20}

@@ -38,6 +38,7 @@ def test_the_first_response_stays_as_it_was_if_the_server_has_no_grammar() -> No
     assert result.stats.total_tokens_count == before.stats.total_tokens_count
 
 
+@pytest.mark.leaf
 def test_the_first_response_stays_if_the_model_cannot_be_loaded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     start, predictions = Operation.start, list[object]()
 
@@ -53,6 +54,7 @@ def test_the_first_response_stays_if_the_model_cannot_be_loaded_again(monkeypatc
         assert (model.respond("Hello", **REQUEST).content, len(predictions)) == ("one two three", 2)
 
 
+@pytest.mark.leaf
 def test_beside_a_format_the_text_is_delivered_at_once_and_the_call_ends_it() -> None:
     kinds: list[str] = []
     with serving({"when": BY_GRAMMAR, "then": [{"text": '{"name": "look", "arguments": {}}'}]}) as (server, model):

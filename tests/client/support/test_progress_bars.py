@@ -71,6 +71,7 @@ CALLS: dict[str, tuple[Call, str]] = {
 }
 
 
+@pytest.mark.leaf
 @pytest.mark.parametrize(("call", "label"), CALLS.values(), ids=CALLS)
 async def test_a_terminal_shows_a_bar_up_to_its_end(
     client: Any, call: Call, label: str, tmp_path: Path, drawn: Drawn
@@ -160,6 +161,7 @@ AUTO: dict[str, tuple[Any, str]] = {
 }
 
 
+@pytest.mark.leaf
 @pytest.mark.usefixtures("passing")
 @pytest.mark.parametrize(("call", "label"), AUTO.values(), ids=AUTO)
 async def test_what_takes_long_shows_a_line_on_a_terminal_that_disappears(
@@ -178,6 +180,7 @@ async def test_what_is_fast_shows_none(client: Any, drawn: Drawn) -> None:
     assert drawn() == ""
 
 
+@pytest.mark.leaf
 @pytest.mark.usefixtures("passing")
 @pytest.mark.parametrize(
     "settings", [{"show_progress": False}, {"on_load_progress": lambda _: None}], ids=["none", "itself"]

@@ -12,6 +12,8 @@ from lmstudio_integrations.emulator import Catalog, Emulator
 from tests.emulator.bare_client import Wire, wire
 from tests.emulator.server.handlers.models import ABSENT, BLIND, CHAT, VECTORS
 
+pytestmark = pytest.mark.leaf
+
 COMMIT = {"type": "commit"}
 
 

@@ -17,6 +17,8 @@ from lmstudio_integrations.emulator.errors import SAMPLE, WireError
 from lmstudio_integrations.emulator.plugins import ReportingContext, call_function, parse_functions
 from tests.emulator.bare_client import TIMEOUT, Wire, wire
 
+pytestmark = pytest.mark.leaf
+
 DIRECT: dict[str, Any] = {"type": "direct", "config": {"fields": []}}
 SUMS, MORE, WRITER = "mcp/sums", "mcp/more", "me/writer"
 
